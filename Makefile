@@ -1,0 +1,47 @@
+# Another interpreter: make PY=python3.13 test
+PY ?= python3
+V := .venv
+PIP := $(V)/bin/python -m pip install -q -c constraints.txt
+CHROMIUM := apt-get update && apt-get install -y --no-install-recommends chromium
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check chromium constraints clean
+
+help: ## List these targets
+	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
+
+demo: $(V)/.app ## Run the claims example
+	$(V)/bin/python -m examples.claims.demo
+
+test: $(V)/.dev chromium check ## Check and test everything, as CI does
+	$(V)/bin/python -m pytest -q -n 2
+
+check: $(V)/.dev ## Static checks only: style, types, layers
+	$(V)/bin/ruff check
+	$(V)/bin/ruff format --check
+	$(V)/bin/mypy
+	$(V)/bin/lint-imports
+
+constraints: ## Resolve constraints.txt afresh (needs uv)
+	uv pip compile --universal --upgrade --no-header --no-annotate --no-emit-index-url \
+		--all-extras --group dev --quiet --output-file constraints.txt pyproject.toml
+
+clean: ## Remove the environment and the caches
+	rm -rf $(V) dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+
+# The stamps make a second call quick. An older pip knows no dependency groups.
+$(V)/.app: pyproject.toml constraints.txt
+	$(PY) -m venv $(V)
+	$(PIP) 'pip>=25.1'
+	$(PIP) -e '.[server]'
+	@touch $@
+
+$(V)/.dev: $(V)/.app
+	$(PIP) --group dev
+	@touch $@
+
+# The dashboard's tests drive a real browser; they are never skipped in silence.
+chromium:
+	@command -v chromium >/dev/null && exit 0; \
+	if [ "$$(id -u)" = 0 ]; then $(CHROMIUM); \
+	else echo "chromium is missing. As root, run: $(CHROMIUM)" >&2; exit 1; fi

@@ -1,0 +1,1 @@
+"""The imperative shell: the loop, its threads, the clock, activities, and the client's verbs."""

@@ -1,0 +1,383 @@
+"""The one set of verbs. In process, over HTTP, in the CLI and on the pages it is always these.
+
+A verb that changes something becomes a message, handed to a `Gateway`, and is answered after the commit that
+took it up: what returned is durable. A verb that asks reads committed state straight from the store and
+never waits for the loop. Verbs that only combine others (waiting, building links) are written here once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol, TypeVar
+
+from msgspec import Raw
+
+from perdure.engine.registry import name_of
+from perdure.engine.status import Detail, page_of, status_of
+from perdure.errors import InstanceNotFound, PayloadError
+from perdure.model import payload
+from perdure.model.instances import OrchestrationStatus, Page, RuntimeStatus, check_instance_id
+from perdure.model.messages import (
+    Message,
+    OnExisting,
+    Purge,
+    RaiseEvent,
+    Restart,
+    Resume,
+    Start,
+    Suspend,
+    Terminate,
+)
+from perdure.model.records import InstanceFilter
+from perdure.model.times import Seconds, instant, micros
+from perdure.store.port import ClientStore
+
+NAME_LIMIT = 200  # characters of an event name
+T = TypeVar("T")
+
+
+class Gateway(Protocol):
+    """Where a client's verbs go: the engine of this process, or a store that others serve."""
+
+    store: ClientStore
+    hub: str
+
+    async def accept(self, message: Message) -> Any:
+        """Hand a message over; returns its answer once the commit that took it up is durable."""
+
+    async def finished(self, instance_id: str, timeout: float | None) -> None:
+        """Return when the instance has finished. Raises TimeoutError."""
+
+    async def read(self, question: Callable[[], T]) -> T:
+        """Run a question to the store off the event loop."""
+
+    def now(self) -> int:
+        """The hub's present time in microseconds."""
+
+    def new_instance_id(self) -> str:
+        """A fresh id nobody has."""
+
+    def has_orchestrator(self, name: str) -> None:
+        """Raise FunctionNotFound when this application is known not to have it."""
+
+
+class Links(Protocol):
+    """A host that can be reached by HTTP tells the client which URLs lead to an instance."""
+
+    def management(self, request: Any, instance_id: str) -> dict[str, str]:
+        """Azure's management payload: id, statusQueryGetUri, sendEventPostUri, terminatePostUri, ..."""
+
+    def check_status_response(self, request: Any, instance_id: str) -> Any:
+        """The 202 response with Location, Retry-After and the management payload."""
+
+    def completed_response(self, status: OrchestrationStatus) -> Any:
+        """The response for an instance that finished in time."""
+
+
+@dataclass
+class Client:
+    """Starts, asks about and manages instances. Get one from `app.running()` or as a parameter of a route."""
+
+    gateway: Gateway
+    links: Links | None = None
+
+    @property
+    def task_hub(self) -> str:
+        """The hub this client talks to."""
+        return self.gateway.hub
+
+    # ------------------------------------------------------------------------------------------- starting
+
+    async def start_new(
+        self,
+        orchestrator: str | Callable[..., Any],
+        instance_id: str | None = None,
+        client_input: Any = None,
+        *,
+        version: str | None = None,
+        start_at: datetime | None = None,
+        tags: Mapping[str, str] | None = None,
+        on_existing: OnExisting = "replace_finished",
+        operation_id: str | None = None,
+    ) -> str:
+        """Start an orchestration and return its instance id once the start is durable.
+
+        Parameters:
+            orchestrator: the function, or its registered name.
+            instance_id: 1 to 256 characters by Azure's rules; None makes up a new one.
+            client_input: anything strict JSON can carry, typed or not.
+            version: the version to run; None for the registered default.
+            start_at: an aware datetime in the future delays the first step; the instance is Pending until then.
+            tags: strings to find the instance by.
+            on_existing: for an id that is taken. `replace_finished` starts anew when the old one has finished
+                and raises otherwise, `return_existing` starts nothing and returns the id, `reject` always raises.
+            operation_id: name this request yourself to be able to repeat it: a repeat within 24 hours gets
+                the first answer and starts nothing.
+
+        Raises:
+            FunctionNotFound, InvalidInstanceId, InstanceExists, PayloadError, Overloaded,
+            EngineStopped, OutcomeUnknown.
+        """
+        name = name_of(orchestrator)
+        self.gateway.has_orchestrator(name)
+        fresh = instance_id is None
+        chosen = self.gateway.new_instance_id() if instance_id is None else check_instance_id(instance_id)
+        started: str = await self.gateway.accept(
+            Start(
+                instance_id=chosen,
+                name=name,
+                version=version or "",
+                input=_body(client_input),
+                tags=_checked_tags(tags),
+                on_existing=on_existing,
+                visible_at=instant(start_at, "start_at") if start_at is not None else 0,
+                operation_id=operation_id or "",
+                fresh=fresh,
+            )
+        )
+        return started
+
+    async def restart(
+        self,
+        instance_id: str,
+        restart_with_new_instance_id: bool = True,
+        *,
+        operation_id: str | None = None,
+    ) -> str:
+        """Start a finished instance again with its name and input; returns the id of the new run.
+
+        Raises InstanceNotFound, IllegalTransition while it is still running.
+        """
+        new_id = self.gateway.new_instance_id() if restart_with_new_instance_id else ""
+        restarted: str = await self.gateway.accept(
+            Restart(instance_id=instance_id, new_instance_id=new_id, operation_id=operation_id or "")
+        )
+        return restarted
+
+    # ------------------------------------------------------------------------------------------ messaging
+
+    async def raise_event(
+        self, instance_id: str, event_name: str, event_data: Any = None, *, event_id: str | None = None
+    ) -> None:
+        """Send an external event. It is kept until a wait for that name takes it, also across continue-as-new.
+
+        `event_id` makes a repeat safe: the same id within 24 hours is the same event.
+
+        Raises InstanceNotFound, InstanceFinished, EventRefused (name or shape not admitted), PayloadError,
+        Overloaded.
+        """
+        await self.gateway.accept(
+            RaiseEvent(
+                instance_id=instance_id,
+                name=_checked_event_name(event_name),
+                input=_body(event_data),
+                operation_id=event_id or "",
+            )
+        )
+
+    async def terminate(
+        self, instance_id: str, reason: str = "", *, recursive: bool = False, operation_id: str | None = None
+    ) -> None:
+        """End an instance now. Running activities go on, their results are dropped.
+
+        `recursive` also terminates the sub-orchestrations it is waiting for. Terminating a finished
+        instance raises InstanceFinished.
+        """
+        await self.gateway.accept(
+            Terminate(
+                instance_id=instance_id, reason=reason, recursive=recursive, operation_id=operation_id or ""
+            )
+        )
+
+    async def suspend(self, instance_id: str, reason: str = "", *, operation_id: str | None = None) -> None:
+        """Hold an instance: what arrives is kept, nothing runs, until `resume`."""
+        await self.gateway.accept(
+            Suspend(instance_id=instance_id, reason=reason, operation_id=operation_id or "")
+        )
+
+    async def resume(self, instance_id: str, reason: str = "", *, operation_id: str | None = None) -> None:
+        """Let a suspended or parked instance go on; what arrived meanwhile is delivered in order."""
+        await self.gateway.accept(
+            Resume(instance_id=instance_id, reason=reason, operation_id=operation_id or "")
+        )
+
+    # --------------------------------------------------------------------------------------------- asking
+
+    async def get_status(
+        self,
+        instance_id: str,
+        show_history: bool = False,
+        show_history_output: bool = False,
+        show_input: bool = False,
+    ) -> OrchestrationStatus | None:
+        """What is known of one instance, or None when there is none.
+
+        `show_history` adds the events of the current execution, `show_history_output` their results,
+        `show_input` the input. `waiting_for` is always filled in.
+        """
+        detail = Detail(history=show_history, history_output=show_history_output, input=show_input)
+        return await self.gateway.read(lambda: status_of(self.gateway.store, instance_id, detail))
+
+    async def query(
+        self,
+        *,
+        status: Sequence[RuntimeStatus | str] | RuntimeStatus | str = (),
+        name: str | None = None,
+        prefix: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        created_from: datetime | None = None,
+        created_to: datetime | None = None,
+        waiting_for: str | None = None,
+        top: int = 100,
+        continuation: str | None = None,
+        show_input: bool = False,
+    ) -> Page:
+        """Instances that match every given filter, newest first, `top` (1 to 1000) a page.
+
+        `waiting_for` is the name of an external event with an open wait. Pass `page.continuation` to go on.
+        """
+        wanted = InstanceFilter(
+            status=_statuses(status),
+            name=name,
+            prefix=prefix,
+            tags=tuple(sorted((tags or {}).items())),
+            created_from=instant(created_from, "created_from") if created_from else None,
+            created_to=instant(created_to, "created_to") if created_to else None,
+            waiting_for=waiting_for,
+            before_no=_continuation(continuation),
+            top=_checked_top(top),
+        )
+        return await self.gateway.read(lambda: page_of(self.gateway.store, wanted, show_input=show_input))
+
+    async def counts(self) -> dict[str, int]:
+        """How many instances stand in each status."""
+        return await self.gateway.read(self.gateway.store.counts)
+
+    async def wait_for_completion(
+        self, instance_id: str, timeout: Seconds | None = None
+    ) -> OrchestrationStatus:
+        """Wait until the instance has finished and return its status, with its output.
+
+        Raises TimeoutError after `timeout`, InstanceNotFound when there is no such instance.
+        """
+        await self.gateway.finished(instance_id, None if timeout is None else micros(timeout) / 1e6)
+        status = await self.get_status(instance_id)
+        if status is None:
+            raise InstanceNotFound(f"instance {instance_id!r} was purged while waiting for it")
+        return status
+
+    # -------------------------------------------------------------------------------------------- purging
+
+    async def purge_instance_history(self, instance_id: str, *, operation_id: str | None = None) -> int:
+        """Delete a finished instance and all its history; returns 1, or 0 when there was none.
+
+        Raises IllegalTransition while it is still running: terminate it first.
+        """
+        try:
+            await self.gateway.accept(Purge(instance_id=instance_id, operation_id=operation_id or ""))
+        except InstanceNotFound:
+            return 0
+        return 1
+
+    async def purge_instance_history_by(
+        self,
+        created_time_from: datetime | None = None,
+        created_time_to: datetime | None = None,
+        runtime_status: Sequence[RuntimeStatus | str] = (),
+    ) -> int:
+        """Delete the finished instances that match; returns how many. Unfinished ones are left alone."""
+        statuses = [s for s in RuntimeStatus if s.is_finished and (not runtime_status or s in runtime_status)]
+        purged, continuation = 0, None
+        while statuses:
+            page = await self.query(
+                status=statuses,
+                created_from=created_time_from,
+                created_to=created_time_to,
+                top=500,
+                continuation=continuation,
+            )
+            done = await asyncio.gather(*(self.purge_instance_history(s.instance_id) for s in page.instances))
+            purged += sum(done)
+            continuation = page.continuation
+            if continuation is None:
+                break
+        return purged
+
+    # ---------------------------------------------------------------------------------------------- links
+
+    def create_http_management_payload(self, request: Any, instance_id: str) -> dict[str, str]:
+        """The URLs by which this instance is asked about and managed, as Azure names them."""
+        return self._links().management(request, instance_id)
+
+    def create_check_status_response(self, request: Any, instance_id: str) -> Any:
+        """The 202 response for a start: Location, Retry-After and the management URLs as JSON."""
+        return self._links().check_status_response(request, instance_id)
+
+    async def wait_for_completion_or_create_check_status_response(
+        self,
+        request: Any,
+        instance_id: str,
+        timeout_in_milliseconds: int = 10_000,
+        retry_interval_in_milliseconds: int = 1_000,
+    ) -> Any:
+        """The result if the instance finishes in time, else the 202 response. The interval is not needed."""
+        try:
+            status = await self.wait_for_completion(instance_id, timeout_in_milliseconds / 1_000)
+        except TimeoutError:
+            return self.create_check_status_response(request, instance_id)
+        return self._links().completed_response(status)
+
+    def _links(self) -> Links:
+        if self.links is None:
+            raise RuntimeError(
+                "this client has no HTTP host to link to: use it inside a route, under `perdure run`, "
+                "or mount app.asgi()"
+            )
+        return self.links
+
+
+DurableOrchestrationClient = Client
+
+
+def _body(value: Any) -> Raw:
+    """The payload of a value; a body that is already encoded passes."""
+    return value if isinstance(value, Raw) else Raw(payload.encode(value))
+
+
+def _checked_event_name(name: object) -> str:
+    if not isinstance(name, str) or not name or len(name) > NAME_LIMIT or not name.isprintable():
+        raise PayloadError(
+            f"an event name is 1 to {NAME_LIMIT} printable characters, not {str(name)[:60]!r}"
+        )
+    return name
+
+
+def _checked_tags(tags: Mapping[str, str] | None) -> dict[str, str] | None:
+    if not tags:
+        return None
+    if len(tags) > 50 or not all(isinstance(k, str) and isinstance(v, str) for k, v in tags.items()):
+        raise PayloadError("tags are at most 50 pairs of strings")
+    payload.encode(dict(tags), limit=16_384)
+    return dict(tags)
+
+
+def _statuses(status: Sequence[RuntimeStatus | str] | RuntimeStatus | str) -> tuple[str, ...]:
+    given = (status,) if isinstance(status, str) else tuple(status)
+    return tuple(RuntimeStatus(one).value for one in given)
+
+
+def _checked_top(top: int) -> int:
+    if not 1 <= top <= 1_000:
+        raise PayloadError(f"top is 1 to 1000, not {top}")
+    return top
+
+
+def _continuation(token: str | None) -> int | None:
+    if token is None:
+        return None
+    if not token.isascii() or not token.isdigit() or len(token) > 19:
+        raise PayloadError("this is not a continuation token of a query")
+    return int(token)

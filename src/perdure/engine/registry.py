@@ -1,0 +1,328 @@
+"""Which functions an application has, under which names, and how each of them is called.
+
+Registering returns the function itself, so that it can be tested by calling it, typed, and imported elsewhere;
+its definition is remembered beside it. Annotations are resolved late, when the application starts, so that a
+function may name types defined further down; mistakes are then reported all at once, before anything runs.
+What a parameter receives is decided by its annotation: a context, the client, a request, a lifespan resource;
+the one that remains is the input. The rule is the same for activities and client functions.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any, Generic, TypeVar
+
+from msgspec import Raw
+
+from perdure.errors import EventRefused, FunctionNotFound, RegistrationError
+from perdure.model import payload
+from perdure.model.retry import RetryPolicy
+from perdure.model.times import Seconds, micros
+from perdure.replay.context import OrchestrationContext
+
+Function = Callable[..., Any]
+D = TypeVar("D", bound="Definition")
+_MARK = "__perdure__"
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A registered function: its name and the namespace its annotations are resolved in."""
+
+    name: str
+    function: Function
+    localns: Mapping[str, Any] | None = field(default=None, repr=False, compare=False)
+
+    def hints(self) -> dict[str, Any]:
+        """Its annotations, resolved. Raises RegistrationError for one that names nothing."""
+        try:
+            return typing.get_type_hints(_plain(self.function), localns=dict(self.localns or {}))
+        except (NameError, AttributeError, TypeError) as error:
+            raise RegistrationError(
+                f"{where(self.function)}: cannot resolve its annotations ({error}); "
+                "the types it names must exist at run time, at module level"
+            ) from error
+
+
+@dataclass(frozen=True)
+class Activity(Definition):
+    """An activity and how it is to be run. `concurrency` 0 means no limit of its own; `timeout` is in us."""
+
+    retry: RetryPolicy | None = None
+    timeout: int = 0
+    concurrency: int = 0
+
+    @property
+    def is_async(self) -> bool:
+        return inspect.iscoroutinefunction(_plain(self.function))
+
+
+@dataclass(frozen=True)
+class Orchestrator(Definition):
+    """An orchestrator and its door: which events it admits (None admits all, unchecked)."""
+
+    version: str = ""
+    events: Mapping[str, Any] | None = None
+
+    def admit(self, event_name: str, body: Raw) -> None:
+        """Raise EventRefused for an event whose name or shape the declared `events` do not admit."""
+        if self.events is None:
+            return
+        expected = self._event_type(event_name)
+        misfit = payload.fits(body if bytes(body) else Raw(b"null"), expected)
+        if misfit is not None:
+            raise EventRefused(
+                f"event {event_name!r} of {self.name!r} does not have the declared shape: {misfit}",
+                misfit.pointer,
+            )
+
+    def _event_type(self, event_name: str) -> Any:
+        assert self.events is not None
+        folded = event_name.casefold()
+        for declared, expected in self.events.items():
+            pattern = declared.casefold()
+            if pattern == folded or (
+                pattern.endswith("*") and fnmatchcase(folded, pattern.replace("[", "[[]"))
+            ):
+                return expected
+        admitted = ", ".join(repr(name) for name in self.events) or "no events at all"
+        raise EventRefused(f"{self.name!r} admits {admitted}; {event_name!r} is not among them")
+
+    def schema(self, event_name: str) -> dict[str, Any] | None:
+        """The JSON Schema declared for an event, when there is one."""
+        try:
+            return payload.schema_of(self._event_type(event_name)) if self.events is not None else None
+        except EventRefused:
+            return None
+
+
+@dataclass(frozen=True)
+class Route(Definition):
+    """A client function behind HTTP, below /api."""
+
+    path: str = "/"
+    methods: tuple[str, ...] = ("GET",)
+    auth: str = "function"  # anonymous | function | admin
+
+
+class Registry:
+    """The functions of one application, by kind and name."""
+
+    def __init__(self) -> None:
+        self.activities: dict[str, Activity] = {}
+        self.orchestrators: dict[str, Orchestrator] = {}
+        self.routes: list[Route] = []
+        self.lifespans: list[Definition] = []
+
+    def add(self, definition: Definition) -> None:
+        """Register; raises RegistrationError for a name that is taken."""
+        match definition:
+            case Activity():
+                _put(self.activities, definition)
+            case Orchestrator():
+                _put(self.orchestrators, definition)
+            case Route():
+                self.routes.append(definition)
+            case _:
+                self.lifespans.append(definition)
+        if not isinstance(definition, Route):
+            remember(definition)
+
+    def activity(self, name: str) -> Activity:
+        return _get(self.activities, name, "activity")
+
+    def orchestrator(self, name: str) -> Orchestrator:
+        return _get(self.orchestrators, name, "orchestrator")
+
+    def check(self) -> None:
+        """Resolve every annotation, so that mistakes show before anything runs."""
+        for definition in (*self.activities.values(), *self.orchestrators.values(), *self.routes):
+            definition.hints()
+
+
+def _put(into: dict[str, D], definition: D) -> None:
+    if definition.name in into and into[definition.name].function is not definition.function:
+        raise RegistrationError(
+            f"{where(definition.function)}: the name {definition.name!r} is already taken by "
+            f"{where(into[definition.name].function)}; give one of them name=..."
+        )
+    into[definition.name] = definition
+
+
+def _get(source: Mapping[str, D], name: str, kind: str) -> D:
+    found = source.get(name)
+    if found is None:
+        known = ", ".join(sorted(source)[:10]) or f"no {kind} at all"
+        raise FunctionNotFound(f"no {kind} named {name!r} is registered in this application; it has {known}")
+    return found
+
+
+def remember(definition: Definition) -> None:
+    """Note the definition on the function, so that a reference to it can be used as its name."""
+    try:
+        setattr(_plain(definition.function), _MARK, definition)
+    except (AttributeError, TypeError) as error:
+        raise RegistrationError(f"{definition.function!r} cannot be registered: {error}") from error
+
+
+def definition_of(function: object) -> Definition | None:
+    """The definition behind a function reference, if it was registered."""
+    found = getattr(function, _MARK, None)
+    return found if isinstance(found, Definition) else None
+
+
+def name_of(function: str | Function) -> str:
+    """The registered name of a function reference; a string is taken as it is."""
+    if isinstance(function, str):
+        return function
+    definition = definition_of(function)
+    if definition is None:
+        raise FunctionNotFound(
+            f"{where(function)} is not registered: put @app.orchestrator or @app.activity on it, "
+            "or pass its registered name"
+        )
+    return definition.name
+
+
+def where(function: object) -> str:
+    """A function for an error message: its name, file and line."""
+    code = getattr(_plain(function), "__code__", None)
+    name = getattr(function, "__qualname__", repr(function))
+    return f"{name} ({code.co_filename}:{code.co_firstlineno})" if code else name
+
+
+def _plain(function: Any) -> Any:
+    return inspect.unwrap(function) if callable(function) else function
+
+
+def caller_locals(depth: int = 2) -> Mapping[str, Any] | None:
+    """The local names where a decorator was applied, unless at module level."""
+    frame = sys._getframe(depth)
+    return None if frame.f_locals is frame.f_globals else frame.f_locals
+
+
+# --------------------------------------------------------------------------------------- calling by type
+
+
+@dataclass(frozen=True)
+class Plan(Generic[D]):
+    """How a function is called: which parameter takes which given value, and which takes the input.
+
+    `given` maps parameter names to the type each was annotated with; `input_name` is None when there is none.
+    """
+
+    definition: D
+    given: Mapping[str, type]
+    input_name: str | None
+    input_type: Any
+    output_type: Any
+
+
+def plan_of(definition: D, available: tuple[type, ...]) -> Plan[D]:
+    """Decide by annotation what each parameter receives. Raises RegistrationError when two are left over."""
+    hints = definition.hints()
+    given: dict[str, type] = {}
+    left: list[str] = []
+    for name, parameter in inspect.signature(_plain(definition.function)).parameters.items():
+        kind = _given_type(hints.get(name, Any), available)
+        if kind is not None:
+            given[name] = kind
+        elif parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD:
+            left.append(name)
+        elif not left and parameter.kind is parameter.POSITIONAL_OR_KEYWORD:
+            left.append(name)
+    if len(left) > 1:
+        raise RegistrationError(
+            f"{where(definition.function)} has {len(left)} parameters that nothing fills: {', '.join(left)}. "
+            "One may take the input; the others must be annotated with a context or with the type of a "
+            "lifespan resource. Put several inputs into one dataclass"
+        )
+    input_name = left[0] if left else None
+    return Plan(
+        definition=definition,
+        given=given,
+        input_name=input_name,
+        input_type=hints.get(input_name, Any) if input_name else Any,
+        output_type=hints.get("return", Any),
+    )
+
+
+def _given_type(annotation: Any, available: tuple[type, ...]) -> type | None:
+    for option in typing.get_args(annotation) or (annotation,):
+        for kind in available:
+            if isinstance(option, type) and option is not object and issubclass(kind, option):
+                return kind
+    return None
+
+
+# ---------------------------------------------------------------------------------------- orchestrators
+
+
+def orchestrator_input(definition: Orchestrator) -> tuple[bool, Any]:
+    """Whether the orchestrator takes a typed input beside its context, and of which type.
+
+    Raises RegistrationError unless it takes the context alone, or the context and one input.
+    """
+    parameters = list(inspect.signature(_plain(definition.function)).parameters.values())
+    required = [p for p in parameters if p.default is p.empty and p.kind in _POSITIONAL]
+    if not parameters or len(required) > 2 or parameters[0].kind not in _POSITIONAL:
+        raise RegistrationError(
+            f"{where(definition.function)}: an orchestrator takes its context, or its context and one input"
+        )
+    takes_input = len([p for p in parameters if p.kind in _POSITIONAL]) > 1
+    hints = definition.hints()
+    first = hints.get(parameters[0].name, OrchestrationContext)
+    if isinstance(first, type) and not issubclass(OrchestrationContext, first) and first is not object:
+        raise RegistrationError(
+            f"{where(definition.function)}: its first parameter is the OrchestrationContext, not {first!r}"
+        )
+    return takes_input, hints.get(parameters[1].name, Any) if takes_input else Any
+
+
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+def activity_timeout(timeout: Seconds | None) -> int:
+    """A timeout in microseconds, 0 for none. Raises RegistrationError unless it is positive."""
+    if timeout is None:
+        return 0
+    try:
+        value = micros(timeout)
+    except ValueError as error:
+        raise RegistrationError(str(error)) from error
+    if value <= 0:
+        raise RegistrationError(f"timeout must be more than 0 seconds, not {timeout!r}")
+    return value
+
+
+def checked_name(name: str, function: object) -> str:
+    """A function name: 1 to 200 printable characters without / \\ # ?."""
+    if not name or len(name) > 200 or not name.isprintable() or set("/\\#?") & set(name):
+        raise RegistrationError(
+            f"{where(function)}: {name!r} is not a usable name: 1 to 200 printable characters, "
+            "none of / \\ # ?"
+        )
+    return name
+
+
+__all__ = [
+    "Activity",
+    "Definition",
+    "Orchestrator",
+    "Plan",
+    "Registry",
+    "Route",
+    "activity_timeout",
+    "caller_locals",
+    "checked_name",
+    "definition_of",
+    "name_of",
+    "orchestrator_input",
+    "plan_of",
+    "where",
+]

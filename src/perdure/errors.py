@@ -1,0 +1,226 @@
+"""Every error perdure raises, in one tree.
+
+    PerdureError
+    ├── PayloadError              a value or a body that strict JSON cannot carry, or that does not fit its type
+    │   └── EventRefused          an event that the orchestrator's declared `events` do not admit
+    ├── RegistrationError         a function that cannot be registered as written (raised while decorating)
+    ├── FunctionNotFound          a name nobody registered
+    ├── InvalidInstanceId         an id outside Azure's rules
+    ├── InstanceNotFound          no such instance in this hub
+    ├── InstanceExists            the id is taken and the policy says not to replace it
+    ├── IllegalTransition         the verb does not apply to the instance's present status
+    │   └── InstanceFinished      ... because it has finished (410 over HTTP)
+    ├── Overloaded                the worker has more accepted work queued than it admits (429)
+    ├── EngineStopped             the engine is not running, or stopped before the work was done (503)
+    ├── OutcomeUnknown            the store failed while committing: the work may or may not be done (503)
+    ├── StoreError                the store itself
+    │   ├── StoreFull             no space left: nothing was changed, try again later (507)
+    │   ├── StoreInUse            another engine has this file open
+    │   ├── StoreTooNew           the file was written by a newer perdure
+    │   ├── StoreUnusable         not a perdure database, damaged, or opened by a second SQLite library
+    │   ├── CommitRefused         the store refused one value of a batch, for certain
+    │   └── FenceLost             another incarnation owns these rows now
+    ├── TaskFailedError           an activity or sub-orchestration failed (raised inside orchestrators)
+    ├── NonDeterminismError       the code disagrees with the recorded history
+    └── OrchestratorError         an orchestrator did something that orchestrators may not
+        └── ForeignAwaitError     ... such as awaiting what the context did not return
+
+    EngineSignal(BaseException)   control flow of the engine: user code that catches Exception must not catch it
+    ├── Evicted                   the execution is being put away; nothing it does counts any more
+    └── Interrupted               the watchdog stopped user code that ran too long
+
+Messages say what happened, to which instance, what it probably means and what to do next.
+`code` is stable: programs and documentation refer to it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from perdure.model.failure import Failure
+
+
+class PerdureError(Exception):
+    """The root of everything perdure raises on purpose."""
+
+    code: ClassVar[str] = "perdure-error"
+
+
+class PayloadError(PerdureError):
+    """A value that strict JSON cannot carry, or a body that does not fit the expected type.
+
+    `pointer` is the RFC 6901 pointer to the offending place, "" for the whole value.
+    """
+
+    code = "payload"
+
+    def __init__(self, message: str, pointer: str = "") -> None:
+        super().__init__(message)
+        self.pointer = pointer
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.args[0], self.pointer)
+
+
+class EventRefused(PayloadError):
+    """An event whose name or shape the orchestrator's `events={...}` does not admit. Nothing was stored."""
+
+    code = "event-refused"
+
+
+class RegistrationError(PerdureError, TypeError):
+    """A function that cannot be registered as it is written."""
+
+    code = "registration"
+
+
+class FunctionNotFound(PerdureError):
+    """No function of that kind and name is registered in this application."""
+
+    code = "function-not-found"
+
+
+class InvalidInstanceId(PerdureError, ValueError):
+    """The instance id breaks Azure's rules (see `perdure.model.instances.check_instance_id`)."""
+
+    code = "invalid-instance-id"
+
+
+class InstanceNotFound(PerdureError):
+    """No instance of that id exists in this hub (it may have been purged)."""
+
+    code = "instance-not-found"
+
+
+class InstanceExists(PerdureError):
+    """The id belongs to an instance that the start's `on_existing` policy does not replace."""
+
+    code = "instance-exists"
+
+
+class IllegalTransition(PerdureError):
+    """The management verb does not apply to the instance's present status."""
+
+    code = "illegal-transition"
+
+
+class InstanceFinished(IllegalTransition):
+    """The instance has completed, failed or been terminated; the message was not accepted."""
+
+    code = "instance-finished"
+
+
+class Overloaded(PerdureError):
+    """More accepted work is queued than this worker admits. Nothing was stored; try again shortly."""
+
+    code = "overloaded"
+
+
+class EngineStopped(PerdureError):
+    """The engine is not running, or it stopped before it had taken up the work. Nothing was stored."""
+
+    code = "engine-stopped"
+
+
+class OutcomeUnknown(PerdureError):
+    """The store failed during the commit. The work may or may not be done: repeat it with the same ids."""
+
+    code = "outcome-unknown"
+
+
+class StoreError(PerdureError):
+    """The store cannot do what it was asked."""
+
+    code = "store"
+
+
+class StoreFull(StoreError):
+    """No space is left for the database. Nothing was changed and nothing accepted before is lost."""
+
+    code = "store-full"
+
+
+class StoreInUse(StoreError):
+    """Another engine has the database open. One engine at a time serves a SQLite file."""
+
+    code = "store-in-use"
+
+
+class StoreTooNew(StoreError):
+    """The database was written by a newer version of perdure. Nothing was changed."""
+
+    code = "store-too-new"
+
+
+class StoreUnusable(StoreError):
+    """The file is not a perdure database, is damaged, or is opened in a way that would corrupt it."""
+
+    code = "store-unusable"
+
+
+class CommitRefused(StoreError):
+    """The store refused a value of the batch and rolled all of it back, for certain."""
+
+    code = "commit-refused"
+
+
+class FenceLost(StoreError):
+    """Rows that this incarnation counted on have been changed by another one."""
+
+    code = "fence-lost"
+
+
+class TaskFailedError(PerdureError):
+    """An activity or sub-orchestration that an orchestrator waited for has failed.
+
+    `failure` carries type, message, stack and cause as they were recorded in history.
+    """
+
+    code = "task-failed"
+
+    def __init__(self, message: str, failure: Failure) -> None:
+        super().__init__(message)
+        self.failure = failure
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.args[0], self.failure)
+
+
+class NonDeterminismError(PerdureError):
+    """The orchestrator's code does not do what its recorded history says it did.
+
+    `expected` is what history holds, `found` what the code did instead, `where` its source line.
+    """
+
+    code = "non-determinism"
+
+    def __init__(self, message: str, *, expected: str = "", found: str = "", where: str = "") -> None:
+        super().__init__(message)
+        self.expected = expected
+        self.found = found
+        self.where = where
+
+
+class OrchestratorError(PerdureError):
+    """An orchestrator did something that orchestrators may not do."""
+
+    code = "orchestrator"
+
+
+class ForeignAwaitError(OrchestratorError):
+    """An orchestrator awaited or yielded something that its context did not return."""
+
+    code = "foreign-await"
+
+
+class EngineSignal(BaseException):
+    """Control flow of the engine. Outside `Exception`, so that `except Exception` cannot swallow it."""
+
+
+class Evicted(EngineSignal):
+    """The execution is being put away: nothing its cleaning up does can reach the store."""
+
+
+class Interrupted(EngineSignal):
+    """The watchdog stopped an orchestrator that kept the loop to itself for too long."""

@@ -1,0 +1,83 @@
+"""Actions: what an orchestrator's code asks for, in the imperative. `settle` turns each into history.
+
+An action that can be waited for carries the event id chosen for it, so that a decider on another machine
+(a remote worker, an Azure app) settles through the same door.
+"""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import Raw
+
+from perdure.model.failure import Failure
+
+
+class _Action(msgspec.Struct, frozen=True):
+    pass
+
+
+class ScheduleTask(_Action):
+    id: int
+    name: str
+    input: Raw
+    call: int
+    attempt: int
+    timeout: int
+
+
+class CreateSubOrchestration(_Action):
+    id: int
+    name: str
+    instance_id: str
+    version: str
+    input: Raw
+    attempt: int
+
+
+class CreateTimer(_Action):
+    id: int
+    fire_at: int
+    purpose: str
+    of: int
+
+
+class CancelTimer(_Action):
+    timer_id: int
+
+
+class AwaitEvent(_Action):
+    id: int
+    name: str
+    deadline: int
+
+
+class CancelWait(_Action):
+    wait_id: int
+
+
+class RejectEvent(_Action):
+    wait_id: int
+    name: str
+    operation_id: str
+    input: Raw
+    reason: str
+
+
+class CompleteOrchestration(_Action):
+    output: Raw
+
+
+class FailOrchestration(_Action):
+    failure: Failure
+
+
+class ContinueAsNew(_Action):
+    input: Raw
+    save_events: bool
+
+
+Step = (
+    ScheduleTask | CreateSubOrchestration | CreateTimer | CancelTimer | AwaitEvent | CancelWait | RejectEvent
+)
+Finish = CompleteOrchestration | FailOrchestration | ContinueAsNew
+Action = Step | Finish

@@ -1,0 +1,240 @@
+"""History events: what has happened in one execution, in the past tense, never changed afterwards.
+
+History is the only truth about an orchestration; everything else can be computed from it again.
+A history row holds the events of one episode as a JSON array of these structs, tagged by `type`.
+Two kinds of event follow each other. An *arrival* (a start, a completed activity, a raised event, a timer)
+is what the orchestrator was told. The *decisions* behind it (an activity scheduled, a timer created, a wait
+begun) are what its code did in answer, and carry ids 0, 1, 2, ... chosen by the code's own order.
+Replay feeds the arrivals again and demands the same decisions in the same places.
+Schema evolution: fields may be added with defaults, never removed, renamed or given another meaning;
+new event types may be added, and an unknown type parks the instance rather than being skipped.
+Bodies above a threshold live in the `payloads` table; the event then carries a `BodyRef` in `body`.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+from msgspec import Raw
+
+from perdure.model.failure import Failure
+
+ABSENT: Final = Raw(b"")
+"""A body that is not there: omitted from JSON, and read by user code as `None`."""
+
+
+class BodyRef(msgspec.Struct, frozen=True, gc=False):
+    """Where a large body is kept: row `no` of this episode in `payloads`, its size in bytes, its digest."""
+
+    no: int
+    size: int
+    digest: str
+
+
+class ParentLink(msgspec.Struct, frozen=True, gc=False):
+    """Which call of which execution of which instance started a sub-orchestration."""
+
+    instance_id: str
+    execution_id: str
+    task_id: int
+
+
+class _Event(
+    msgspec.Struct, frozen=True, tag=True, tag_field="type", omit_defaults=True, kw_only=True, gc=False
+):
+    pass
+
+
+# ------------------------------------------------------------------------------------------------ arrivals
+
+
+class EventRaised(_Event):
+    """An external event reached the instance. Buffered until a wait for `name` takes it."""
+
+    name: str
+    input: Raw = ABSENT
+    body: BodyRef | None = None
+    operation_id: str = ""
+
+
+class ExecutionStarted(_Event, gc=True):
+    """The first event of every execution. `carried` are the events the execution before it left over."""
+
+    name: str
+    version: str = ""
+    input: Raw = ABSENT
+    body: BodyRef | None = None
+    parent: ParentLink | None = None
+    operation_id: str = ""
+    carried: tuple[EventRaised, ...] = ()
+
+
+class TaskCompleted(_Event):
+    task_id: int
+    result: Raw = ABSENT
+    body: BodyRef | None = None
+
+
+class TaskFailed(_Event, gc=True):
+    task_id: int
+    failure: Failure
+
+
+class SubOrchestrationCompleted(_Event):
+    task_id: int
+    result: Raw = ABSENT
+    body: BodyRef | None = None
+
+
+class SubOrchestrationFailed(_Event, gc=True):
+    task_id: int
+    failure: Failure
+
+
+class TimerFired(_Event):
+    timer_id: int
+
+
+class ExecutionSuspended(_Event):
+    reason: str = ""
+
+
+class ExecutionResumed(_Event):
+    reason: str = ""
+
+
+class ExecutionParked(_Event):
+    """The engine set the instance aside: `kind` is nondeterminism, poison or no_worker."""
+
+    kind: str
+    detail: str
+
+
+# ----------------------------------------------------------------------------------------------- decisions
+
+
+class TaskScheduled(_Event):
+    """An activity was called. `call` is the id of the first attempt of the same logical call."""
+
+    id: int
+    name: str
+    input: Raw = ABSENT
+    body: BodyRef | None = None
+    call: int = -1
+    attempt: int = 1
+    timeout: int = 0  # microseconds; 0 for none
+    placed: str = "local"  # local | shared | pool:<name>
+
+
+class SubOrchestrationCreated(_Event):
+    id: int
+    name: str
+    instance_id: str
+    version: str = ""
+    input: Raw = ABSENT
+    body: BodyRef | None = None
+    attempt: int = 1
+
+
+class TimerCreated(_Event):
+    """`purpose` says why: empty for the user's own timer, `retry` or `timeout` for the engine's."""
+
+    id: int
+    fire_at: int
+    purpose: str = ""
+    of: int = -1
+
+
+class TimerCanceled(_Event):
+    timer_id: int
+
+
+class EventAwaited(_Event):
+    """A wait for an external event began; `deadline` is 0 when it is open-ended."""
+
+    id: int
+    name: str
+    deadline: int = 0
+
+
+class WaitCanceled(_Event):
+    wait_id: int
+
+
+class EventRejected(_Event):
+    """A raised event did not fit the type its waiter expects: it was dropped and the wait goes on."""
+
+    wait_id: int
+    name: str
+    operation_id: str = ""
+    reason: str = ""
+
+
+class ExecutionCompleted(_Event):
+    output: Raw = ABSENT
+    body: BodyRef | None = None
+
+
+class ExecutionFailed(_Event, gc=True):
+    failure: Failure
+
+
+class ExecutionTerminated(_Event):
+    reason: str = ""
+
+
+class ContinuedAsNew(_Event):
+    input: Raw = ABSENT
+    body: BodyRef | None = None
+
+
+Arrival = (
+    ExecutionStarted
+    | TaskCompleted
+    | TaskFailed
+    | SubOrchestrationCompleted
+    | SubOrchestrationFailed
+    | TimerFired
+    | EventRaised
+)
+"""What is fed to the orchestrator."""
+
+Decision = (
+    TaskScheduled
+    | SubOrchestrationCreated
+    | TimerCreated
+    | TimerCanceled
+    | EventAwaited
+    | WaitCanceled
+    | EventRejected
+)
+"""What its code did in answer, while going on."""
+
+Ending = ExecutionCompleted | ExecutionFailed | ExecutionTerminated | ContinuedAsNew
+"""The last event of an execution."""
+
+Control = ExecutionSuspended | ExecutionResumed | ExecutionParked
+"""What operators and the engine did; the orchestrator's code never sees these."""
+
+HistoryEvent = Arrival | Decision | Ending | Control
+
+BODY_FIELD: Final[dict[type, str]] = {
+    EventRaised: "input",
+    ExecutionStarted: "input",
+    TaskCompleted: "result",
+    SubOrchestrationCompleted: "result",
+    TaskScheduled: "input",
+    SubOrchestrationCreated: "input",
+    ExecutionCompleted: "output",
+    ContinuedAsNew: "input",
+}
+"""Which field of an event holds its body; the others have none."""
+
+encode_events = msgspec.json.Encoder().encode
+_decoder = msgspec.json.Decoder(list[HistoryEvent])
+
+
+def decode_events(data: bytes) -> list[HistoryEvent]:
+    """The events of one history row. Raises `msgspec.ValidationError` for a type this version does not know."""
+    return _decoder.decode(data)

@@ -1,0 +1,128 @@
+"""Instances: their ids, statuses, and what a client sees of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from hashlib import sha256
+from typing import Any, Final
+
+from perdure.errors import InvalidInstanceId
+from perdure.model.failure import Failure
+from perdure.model.waiting import Waiting
+
+ID_LIMIT: Final = 256  # characters (Azure documents 100 and accepts more)
+CHILD_MARK: Final = "::"
+"""Derived ids of sub-orchestrations contain this; ids chosen by users may not."""
+PARTITIONS: Final = 32
+
+
+class RuntimeStatus(StrEnum):
+    """Where an instance stands. The words are Azure's `OrchestrationRuntimeStatus`."""
+
+    Pending = "Pending"
+    Running = "Running"
+    Suspended = "Suspended"
+    Completed = "Completed"
+    Failed = "Failed"
+    Terminated = "Terminated"
+    Canceled = "Canceled"
+    ContinuedAsNew = "ContinuedAsNew"
+
+    @property
+    def is_finished(self) -> bool:
+        return self in FINISHED
+
+
+OrchestrationRuntimeStatus = RuntimeStatus
+FINISHED: Final = frozenset(
+    {RuntimeStatus.Completed, RuntimeStatus.Failed, RuntimeStatus.Terminated, RuntimeStatus.Canceled}
+)
+_FORBIDDEN: Final = frozenset("/\\#?")
+
+
+def check_instance_id(instance_id: object, *, derived: bool = False) -> str:
+    """Return the id if it obeys Azure's rules, else raise `InvalidInstanceId` naming the rule.
+
+    1 to 256 characters; no leading "@" (entities have those); none of / \\ # ? and no control characters;
+    and no "::", which marks derived ids of sub-orchestrations.
+    """
+    if not isinstance(instance_id, str):
+        raise InvalidInstanceId(f"an instance id is a string, not {type(instance_id).__name__}")
+    broken = _broken_rule(instance_id, derived)
+    if broken:
+        shown = instance_id if len(instance_id) <= 60 else instance_id[:57] + "..."
+        raise InvalidInstanceId(f"instance id {shown!r} {broken}")
+    return instance_id
+
+
+def _broken_rule(instance_id: str, derived: bool) -> str:
+    if not instance_id or len(instance_id) > (4 * ID_LIMIT if derived else ID_LIMIT):
+        return f"has {len(instance_id)} characters; 1 to {ID_LIMIT} are allowed"
+    if instance_id[0] == "@":
+        return "begins with '@'; those ids belong to entities"
+    if not _FORBIDDEN.isdisjoint(instance_id):
+        return "contains one of / \\ # ?, which have a meaning in URLs"
+    if not instance_id.isprintable():
+        return "contains a control or other unprintable character"
+    if not derived and CHILD_MARK in instance_id:
+        return f"contains {CHILD_MARK!r}, which marks ids of sub-orchestrations"
+    return ""
+
+
+def execution_id_of(salt: bytes, execution_no: int) -> str:
+    """Names one execution for ever, also when the instance id is purged and used again."""
+    return f"{salt[:4].hex()}-{execution_no}"
+
+
+def child_id_of(instance_id: str, execution_id: str, task_id: int) -> str:
+    """The derived id of a sub-orchestration; unique because the execution id is."""
+    root = instance_id if len(instance_id) <= ID_LIMIT else sha256(instance_id.encode()).hexdigest()
+    return f"{root}{CHILD_MARK}{execution_id}.{task_id}"
+
+
+def partition_of(instance_id: str, partitions: int = PARTITIONS) -> int:
+    """The partition of an id. A derived child id hashes like its root, so that families stay together."""
+    root = instance_id.split(CHILD_MARK, 1)[0]
+    return int.from_bytes(sha256(root.encode()).digest()[:4], "big") % partitions
+
+
+@dataclass(frozen=True)
+class OrchestrationStatus:
+    """What a client sees of one instance (Azure's `DurableOrchestrationStatus`, with more).
+
+    `reason` says why a Suspended instance is: "operator", "nondeterminism", "poison" or "no_worker", with the
+    explanation behind a colon. `waiting_for` is one sentence. `history` holds JSON-ready events when asked for.
+    """
+
+    instance_id: str
+    name: str
+    runtime_status: RuntimeStatus
+    created_time: datetime
+    last_updated_time: datetime
+    input: Any = None
+    output: Any = None
+    custom_status: Any = None
+    failure: Failure | None = None
+    reason: str = ""
+    waiting_for: str = ""
+    waiting: Waiting | None = None
+    version: str = ""
+    execution_id: str = ""
+    parent_instance_id: str | None = None
+    tags: dict[str, str] = field(default_factory=dict)
+    completed_time: datetime | None = None
+    history: list[dict[str, Any]] | None = None
+
+    @property
+    def is_finished(self) -> bool:
+        return self.runtime_status in FINISHED
+
+
+@dataclass(frozen=True)
+class Page:
+    """One page of a query; `continuation` asks for the next one, and is None on the last."""
+
+    instances: list[OrchestrationStatus]
+    continuation: str | None = None

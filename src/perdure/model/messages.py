@@ -1,0 +1,132 @@
+"""Messages: what travels to an instance, from clients, activities, timers and other instances.
+
+Every message names its target. At every commit a message is exactly one of two things: consumed by a history
+row of that transaction, or a row in `inbox` written by it. There is no third place.
+Messages between instances name the execution they are meant for, so that one that comes late, after the id
+was used again, is dropped instead of being believed.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+from msgspec import Raw
+
+from perdure.model.events import ABSENT, EventRaised, ParentLink
+from perdure.model.failure import Failure
+
+OnExisting = Literal["replace_finished", "return_existing", "reject"]
+
+
+class _Message(
+    msgspec.Struct, frozen=True, tag=True, tag_field="type", omit_defaults=True, kw_only=True, gc=False
+):
+    instance_id: str
+
+
+class Start(_Message, gc=True):
+    """Begin an instance. `visible_at` (microseconds) in the future delays its first step."""
+
+    name: str
+    version: str = ""
+    input: Raw = ABSENT
+    parent: ParentLink | None = None
+    tags: dict[str, str] | None = None
+    on_existing: OnExisting = "replace_finished"
+    visible_at: int = 0
+    operation_id: str = ""
+    fresh: bool = False  # the id was made up for this start: nobody can have it
+
+
+class Begin(_Message):
+    """The first step of an accepted start that was delayed or held: its input is in the message."""
+
+    input: Raw = ABSENT
+    operation_id: str = ""
+
+
+class NextGeneration(_Message, gc=True):
+    """The next execution after a continue-as-new that its batch had no room for."""
+
+    input: Raw = ABSENT
+    carried: tuple[EventRaised, ...] = ()
+
+
+class RaiseEvent(_Message):
+    name: str
+    input: Raw = ABSENT
+    operation_id: str = ""
+
+
+class ActivityResult(_Message, gc=True):
+    execution_id: str
+    task_id: int
+    result: Raw = ABSENT
+    failure: Failure | None = None
+
+
+class ChildResult(_Message, gc=True):
+    execution_id: str
+    task_id: int
+    child_id: str
+    result: Raw = ABSENT
+    failure: Failure | None = None
+
+
+class Suspend(_Message):
+    reason: str = ""
+    operation_id: str = ""
+
+
+class Resume(_Message):
+    reason: str = ""
+    operation_id: str = ""
+
+
+class Terminate(_Message):
+    """`link` is set when a parent terminates its children: a child with another parent ignores it."""
+
+    reason: str = ""
+    recursive: bool = False
+    link: ParentLink | None = None
+    operation_id: str = ""
+
+
+class Restart(_Message):
+    """Start a finished instance again with its name and input, under its own id or `new_instance_id`."""
+
+    new_instance_id: str = ""
+    operation_id: str = ""
+
+
+class Purge(_Message):
+    operation_id: str = ""
+
+
+class Wake(_Message):
+    """A timer of this instance is due, or it has local work to take up again. Derived, never stored."""
+
+
+Message = (
+    Start
+    | Begin
+    | NextGeneration
+    | RaiseEvent
+    | ActivityResult
+    | ChildResult
+    | Suspend
+    | Resume
+    | Terminate
+    | Restart
+    | Purge
+    | Wake
+)
+
+encode_message = msgspec.json.Encoder().encode
+_decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
+
+
+def decode_message(data: bytes) -> Message:
+    """A stored inbox row's message."""
+    return _decoder.decode(data)

@@ -1,0 +1,196 @@
+"""Rows: what one transaction writes and what a store gives back.
+
+Rows are plain tuples in the order of their columns, so that a store binds them as they are.
+A `Batch` is everything one commit does; a store applies it whole or not at all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from perdure.model.events import ParentLink
+
+
+class InstanceRow(NamedTuple):
+    """One row of `instances`. It holds no bodies: input, output and failure are in history."""
+
+    instance_no: int
+    instance_id: str
+    partition: int
+    kind: str  # orchestration | entity
+    name: str
+    version: str
+    status: str
+    reason: str
+    execution_no: int
+    episodes: int  # rows of the current execution; the next episode's number
+    created_at: int
+    updated_at: int
+    completed_at: int | None
+    due_at: int | None  # earliest open timer; null while suspended, parked, finished
+    local_work: int  # 1 while an activity placed here is open
+    parent_id: str | None
+    parent_execution: str | None
+    parent_task: int | None
+    tags: str | None  # JSON object
+    salt: bytes
+    head: bytes  # hash of the newest history row of the current execution
+
+    @property
+    def parent(self) -> ParentLink | None:
+        if self.parent_id is None:
+            return None
+        return ParentLink(self.parent_id, self.parent_execution or "", self.parent_task or 0)
+
+
+class InstanceUpdate(NamedTuple):
+    """The columns of `instances` that an episode may change."""
+
+    instance_no: int
+    status: str
+    reason: str
+    execution_no: int
+    episodes: int
+    updated_at: int
+    completed_at: int | None
+    due_at: int | None
+    local_work: int
+    head: bytes
+
+
+class HistoryRow(NamedTuple):
+    """One episode: `events` is a JSON array; see `perdure.model.chain` for digest and hash."""
+
+    instance_no: int
+    execution_no: int
+    episode: int
+    at: int
+    events: bytes
+    digest: bytes
+    hash: bytes
+
+
+class BodyRow(NamedTuple):
+    """A large body, kept out of the history row that refers to it."""
+
+    instance_no: int
+    execution_no: int
+    episode: int
+    no: int
+    body: bytes
+
+
+class WaitRow(NamedTuple):
+    """An open wait for an external event."""
+
+    instance_no: int
+    wait_id: int
+    name: str
+    since: int
+    deadline: int
+    schema: bytes | None
+
+
+class InboxRow(NamedTuple):
+    """A message not yet consumed. `visible_at` is null while its instance is suspended or parked."""
+
+    message_no: int
+    instance_id: str
+    visible_at: int | None
+    message: bytes
+
+
+class SeenRow(NamedTuple):
+    """A client operation that was accepted: a repeat within 24 h gets the first answer."""
+
+    operation_id: str
+    instance_id: str
+    answer: bytes
+    expires_at: int
+
+
+class DroppedRow(NamedTuple):
+    """A message that was accepted and could not be delivered, and why."""
+
+    instance_id: str
+    at: int
+    kind: str
+    name: str
+    operation_id: str
+    reason: str
+    body: bytes
+
+
+@dataclass(slots=True)
+class Batch:
+    """Everything one transaction writes."""
+
+    at: int
+    new_instances: list[InstanceRow] = field(default_factory=list)
+    updates: list[InstanceUpdate] = field(default_factory=list)
+    history: list[HistoryRow] = field(default_factory=list)
+    bodies: list[BodyRow] = field(default_factory=list)
+    custom_status: list[tuple[int, bytes]] = field(default_factory=list)
+    waits_opened: list[WaitRow] = field(default_factory=list)
+    waits_closed: list[tuple[int, int]] = field(default_factory=list)  # instance_no, wait_id; -1 for all
+    inbox_added: list[InboxRow] = field(default_factory=list)
+    inbox_removed: list[int] = field(default_factory=list)
+    inbox_held: list[int] = field(default_factory=list)  # stored before, now not visible until resumed
+    seen: list[SeenRow] = field(default_factory=list)
+    dropped: list[DroppedRow] = field(default_factory=list)
+    executions_removed: list[tuple[int, int]] = field(default_factory=list)  # instance_no, below execution_no
+    purged: list[int] = field(default_factory=list)  # instance_no
+
+    def is_empty(self) -> bool:
+        return not (
+            self.history
+            or self.new_instances
+            or self.updates
+            or self.inbox_added
+            or self.inbox_removed
+            or self.inbox_held
+            or self.seen
+            or self.dropped
+            or self.purged
+            or self.custom_status
+            or self.waits_opened
+            or self.waits_closed
+            or self.executions_removed
+        )
+
+
+@dataclass(slots=True)
+class StoredInstance:
+    """One instance as a store gives it back: its row and, when asked for, the history of one execution."""
+
+    row: InstanceRow
+    history: list[HistoryRow] = field(default_factory=list)
+    bodies: dict[tuple[int, int], bytes] = field(default_factory=dict)  # (episode, no) -> body
+    held: list[InboxRow] = field(default_factory=list)  # messages waiting for it to be resumed
+    waits: list[WaitRow] = field(default_factory=list)
+    custom_status: bytes | None = None
+
+
+@dataclass(slots=True)
+class Poll:
+    """What has become due: visible messages, and instances whose timer is due before the horizon."""
+
+    messages: list[InboxRow] = field(default_factory=list)
+    due: list[tuple[int, str]] = field(default_factory=list)  # due_at, instance_id
+    next_visible_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceFilter:
+    """Which instances a query wants; empty fields do not restrict. Newest first, `top` at most."""
+
+    status: tuple[str, ...] = ()
+    name: str | None = None
+    prefix: str | None = None
+    tags: tuple[tuple[str, str], ...] = ()
+    created_from: int | None = None
+    created_to: int | None = None
+    waiting_for: str | None = None
+    before_no: int | None = None  # keyset: only instances with a smaller instance_no
+    top: int = 100

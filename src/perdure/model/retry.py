@@ -1,0 +1,80 @@
+"""When to try again: a policy, and the one function that applies it. Pure: time and chance are arguments."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from perdure.model.failure import Failure, chain_of
+from perdure.model.times import Seconds, micros
+
+FOREVER = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """How often, and after which pauses, a failed activity or sub-orchestration is tried again.
+
+    The pause before attempt n+1 is `first_interval * backoff ** (n - 1)`, at most `max_interval`, lengthened
+    or shortened at random by up to `jitter` of itself. Intervals are seconds or timedeltas.
+
+    Parameters:
+        first_interval: the pause after the first failure.
+        max_attempts: attempts in all, the first included; 0 means no limit.
+        backoff: factor from one pause to the next; 1.0 keeps them equal.
+        max_interval: no pause is longer than this.
+        max_elapsed: no attempt begins later than this after the first was scheduled.
+        jitter: 0.0 to 1.0; the pause that was drawn is recorded in history as the timer's due time.
+        non_retryable: exception types, or their names, that end the retrying at once. A name matches the
+            recorded type with or without its module; causes are looked at too.
+    """
+
+    first_interval: Seconds = 1.0
+    max_attempts: int = 3
+    backoff: float = 1.0
+    max_interval: Seconds | None = None
+    max_elapsed: Seconds | None = None
+    jitter: float = 0.0
+    non_retryable: tuple[type[BaseException] | str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if micros(self.first_interval) <= 0:
+            raise ValueError("RetryPolicy.first_interval must be more than 0 seconds")
+        if self.max_attempts < 0:
+            raise ValueError("RetryPolicy.max_attempts counts all attempts: 1 or more, or 0 for no limit")
+        if self.backoff < 1.0:
+            raise ValueError("RetryPolicy.backoff must be at least 1.0")
+        if not 0.0 <= self.jitter <= 1.0:
+            raise ValueError("RetryPolicy.jitter is a share of the pause: 0.0 to 1.0")
+        object.__setattr__(self, "non_retryable", tuple(self.non_retryable))
+
+    def allows(self, failure: Failure) -> bool:
+        """Whether this failure may be tried again at all."""
+        return not any(_matches(kind, found) for kind in self.non_retryable for found in chain_of(failure))
+
+
+def next_attempt_at(
+    policy: RetryPolicy, failure: Failure, *, attempt: int, first_at: int, now: int, chance: float
+) -> int | None:
+    """When the attempt after `attempt` begins, in microseconds, or None when the failure is final.
+
+    `first_at` is when the first attempt was scheduled; `chance`, 0.0 to 1.0, draws the jitter.
+    """
+    if (policy.max_attempts and attempt >= policy.max_attempts) or not policy.allows(failure):
+        return None
+    at = now + _pause(policy, attempt, chance)
+    if policy.max_elapsed is not None and at - first_at > micros(policy.max_elapsed):
+        return None
+    return at
+
+
+def _pause(policy: RetryPolicy, attempt: int, chance: float) -> int:
+    longest = micros(policy.max_interval) if policy.max_interval is not None else micros(timedelta(days=3650))
+    factor = policy.backoff ** min(attempt - 1, 1_000) if policy.backoff > 1.0 else 1.0
+    pause = min(micros(policy.first_interval) * min(factor, 1e12), longest)
+    return int(min(pause * (1.0 + policy.jitter * (2.0 * chance - 1.0)), longest))
+
+
+def _matches(kind: type[BaseException] | str, failure: Failure) -> bool:
+    name = kind if isinstance(kind, str) else kind.__qualname__
+    return failure.type == name or failure.type.rsplit(".", 1)[-1] == name.rsplit(".", 1)[-1]

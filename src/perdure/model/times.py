@@ -1,0 +1,35 @@
+"""Instants and durations. Inside, an instant is an integer of microseconds since 1970 in UTC;
+at the edge it is an aware datetime, and a duration is a timedelta or a number of seconds."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+Seconds = timedelta | float
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def micros(duration: Seconds) -> int:
+    """A duration in microseconds. Raises ValueError for NaN, infinities and durations beyond 9999 years."""
+    if isinstance(duration, timedelta):
+        return duration // _MICROSECOND
+    value = float(duration)
+    if value != value or abs(value) > 3.2e11:
+        raise ValueError(f"a duration must be a finite number of seconds, not {duration!r}")
+    return round(value * 1_000_000)
+
+
+def instant(moment: datetime, what: str = "an instant") -> int:
+    """An aware datetime as microseconds since 1970. Raises ValueError for a naive one."""
+    if moment.tzinfo is None:
+        raise ValueError(
+            f"{what} must be an aware datetime (with a time zone), not {moment!r}: "
+            "use context.current_utc_datetime + timedelta(...), or datetime(..., tzinfo=UTC)"
+        )
+    return (moment - _EPOCH) // _MICROSECOND
+
+
+def moment(at: int) -> datetime:
+    """Microseconds since 1970 as an aware UTC datetime."""
+    return _EPOCH + timedelta(microseconds=at)

@@ -1,0 +1,36 @@
+"""The port (`perdure.store.port`) and its adapters. `open_store` picks one by URL."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from perdure.errors import StoreUnusable
+
+if TYPE_CHECKING:
+    from perdure.store.port import Store
+
+
+def open_store(url: str, hub: str) -> Store:
+    """The store that a URL names: `memory:`, `sqlite:///relative.db`, `sqlite:////absolute.db` or a bare path.
+
+    Raises:
+        StoreUnusable: for a scheme nobody knows.
+    """
+    if url in ("memory:", "memory://"):
+        from perdure.store.memory import MemoryStore
+
+        return MemoryStore(hub)
+    path = _sqlite_path(url)
+    if path:
+        from perdure.store.sqlite.store import SqliteStore
+
+        return SqliteStore(path, hub)
+    raise StoreUnusable(
+        f"cannot open a store at {url!r}: use memory:, sqlite:///file.db or a path that ends in .db"
+    )
+
+
+def _sqlite_path(url: str) -> str:
+    if url.startswith("sqlite:///"):
+        return url[len("sqlite:///") :]
+    return url if "://" not in url and not url.endswith(":") else ""

@@ -1,0 +1,97 @@
+-- What a commit writes, in its order. Square brackets mark what is repeated, once a row; {hub} is the hub's
+-- number. See statements.py.
+
+-- name: hold_messages
+-- Put stored messages out of sight until their instance is resumed.
+update inbox set visible_at = null where message_no in ([?])
+
+-- name: remove_messages
+-- Consumed. The number of rows this deletes is the fence: see commit.py.
+delete from inbox where message_no in ([?])
+
+-- name: purge_messages
+-- Before the instances' own rows go, because those know the ids.
+delete from inbox where hub_no = {hub} and instance_id in (
+    select instance_id from instances where instance_no in ([?])
+)
+
+-- name: purge_instances
+delete from instances where instance_no in ([?])
+
+-- name: purge_history
+delete from history where instance_no in ([?])
+
+-- name: purge_payloads
+delete from payloads where instance_no in ([?])
+
+-- name: purge_state
+delete from state where instance_no in ([?])
+
+-- name: purge_waits
+delete from waits where instance_no in ([?])
+
+-- name: purge_activities
+delete from activities where instance_no in ([?])
+
+-- name: insert_instances
+-- Refused when the hub has the id already.
+insert into instances (hub_no, {instance_columns}) values [({hub}, {instance_marks})]
+
+-- name: update_instances
+-- What every episode changes. None of these columns is in an index.
+with v (instance_no, execution_no, episodes, updated_at, head) as (values [(?, ?, ?, ?, ?)])
+update instances
+set execution_no = v.execution_no, episodes = v.episodes, updated_at = v.updated_at, head = v.head
+from v where instances.instance_no = v.instance_no
+
+-- name: insert_history
+insert into history values [(?, ?, ?, ?, ?, ?, ?)]
+
+-- name: insert_payloads
+insert into payloads values [(?, ?, ?, ?, ?)]
+
+-- name: put_custom_status
+-- The last one wins when a batch holds several for one instance.
+insert into state (instance_no, custom_status) values [(?, ?)]
+on conflict (instance_no) do update set custom_status = excluded.custom_status
+
+-- name: remove_history
+-- Older executions of an instance that went on as new.
+delete from history where instance_no = ? and execution_no < ?
+
+-- name: remove_payloads
+delete from payloads where instance_no = ? and execution_no < ?
+
+-- name: close_waits
+with v (instance_no, wait_id) as (values [(?, ?)])
+delete from waits where (instance_no, wait_id) in (select instance_no, wait_id from v)
+
+-- name: close_all_waits
+delete from waits where instance_no in ([?])
+
+-- name: open_waits
+insert into waits values [(?, ?, ?, ?, ?, ?)]
+
+-- name: add_messages
+insert into inbox (hub_no, message_no, instance_id, visible_at, message) values [({hub}, ?, ?, ?, ?)]
+
+-- name: remember
+-- An operation may be repeated when its answer has expired, also if nobody has deleted it yet.
+insert into seen (hub_no, operation_id, instance_id, answer, expires_at) values [({hub}, ?, ?, ?, ?)]
+on conflict (hub_no, operation_id) do update
+set instance_id = excluded.instance_id, answer = excluded.answer, expires_at = excluded.expires_at
+where seen.expires_at <= ?
+
+-- name: drop_messages
+insert into dropped (hub_no, instance_id, at, kind, name, operation_id, reason, body)
+values [({hub}, ?, ?, ?, ?, ?, ?, ?)]
+
+-- name: expire_seen
+-- A bounded number at a time: a commit must stay short.
+delete from seen where rowid in (select rowid from seen where expires_at <= ? order by expires_at limit ?)
+
+-- name: expire_dropped
+-- They lie in the order of their time, so looking at the first few is enough.
+delete from dropped where dropped_no in (
+    select dropped_no from (select dropped_no, at from dropped order by dropped_no limit ?2) where at <= ?1
+)
