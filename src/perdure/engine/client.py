@@ -16,8 +16,8 @@ from typing import Any, Protocol, TypeVar
 from msgspec import Raw
 
 from perdure.engine.registry import name_of
-from perdure.engine.status import Detail, page_of, status_of
-from perdure.errors import InstanceNotFound, PayloadError
+from perdure.engine.status import Detail, page_of, start_of, status_of
+from perdure.errors import IllegalTransition, InstanceNotFound, PayloadError
 from perdure.model import payload
 from perdure.model.instances import OrchestrationStatus, Page, RuntimeStatus, check_instance_id
 from perdure.model.messages import (
@@ -25,7 +25,6 @@ from perdure.model.messages import (
     OnExisting,
     Purge,
     RaiseEvent,
-    Restart,
     Resume,
     Start,
     Suspend,
@@ -33,6 +32,7 @@ from perdure.model.messages import (
 )
 from perdure.model.records import InstanceFilter
 from perdure.model.times import Seconds, instant, micros
+from perdure.replay.state import LEGAL
 from perdure.store.port import ClientStore
 
 NAME_LIMIT = 200  # characters of an event name
@@ -51,8 +51,8 @@ class Gateway(Protocol):
     async def finished(self, instance_id: str, timeout: float | None) -> None:
         """Return when the instance has finished. Raises TimeoutError."""
 
-    async def read(self, question: Callable[[], T]) -> T:
-        """Run a question to the store off the event loop."""
+    async def read(self, question: Callable[[], T], *, brief: bool = False) -> T:
+        """Ask the store, off the event loop unless the answer is a matter of microseconds."""
 
     def now(self) -> int:
         """The hub's present time in microseconds."""
@@ -151,9 +151,27 @@ class Client:
 
         Raises InstanceNotFound, IllegalTransition while it is still running.
         """
-        new_id = self.gateway.new_instance_id() if restart_with_new_instance_id else ""
+        store = self.gateway.store
+        found = await self.gateway.read(lambda: start_of(store, instance_id))
+        if found is None:
+            raise InstanceNotFound(f"no instance {instance_id!r} in this hub: nothing to restart")
+        row = found[0].row
+        if RuntimeStatus(row.status) not in LEGAL["restart"]:
+            raise IllegalTransition(
+                f"cannot restart instance {instance_id!r} while it is {row.status}: terminate it first, "
+                "or wait until it has finished"
+            )
+        fresh = restart_with_new_instance_id
         restarted: str = await self.gateway.accept(
-            Restart(instance_id=instance_id, new_instance_id=new_id, operation_id=operation_id or "")
+            Start(
+                instance_id=self.gateway.new_instance_id() if fresh else instance_id,
+                name=row.name,
+                version=row.version,
+                input=found[1],
+                tags=payload.decode(row.tags.encode()) if row.tags else None,
+                operation_id=operation_id or "",
+                fresh=fresh,
+            )
         )
         return restarted
 
@@ -219,7 +237,8 @@ class Client:
         `show_input` the input. `waiting_for` is always filled in.
         """
         detail = Detail(history=show_history, history_output=show_history_output, input=show_input)
-        return await self.gateway.read(lambda: status_of(self.gateway.store, instance_id, detail))
+        store = self.gateway.store
+        return await self.gateway.read(lambda: status_of(store, instance_id, detail), brief=not show_history)
 
     async def query(
         self,

@@ -31,6 +31,7 @@ class CreateSubOrchestration(_Action):
     instance_id: str
     version: str
     input: Raw
+    call: int
     attempt: int
 
 

@@ -134,6 +134,7 @@ class SubOrchestrationCreated(_Event):
     version: str = ""
     input: Raw = ABSENT
     body: BodyRef | None = None
+    call: int = -1
     attempt: int = 1
 
 

@@ -42,13 +42,15 @@ class Start(_Message, gc=True):
 class Begin(_Message):
     """The first step of an accepted start that was delayed or held: its input is in the message."""
 
+    execution_id: str
     input: Raw = ABSENT
     operation_id: str = ""
 
 
 class NextGeneration(_Message, gc=True):
-    """The next execution after a continue-as-new that its batch had no room for."""
+    """The execution after `execution_id`, which continued as new when its batch had no room for more."""
 
+    execution_id: str
     input: Raw = ABSENT
     carried: tuple[EventRaised, ...] = ()
 
@@ -93,13 +95,6 @@ class Terminate(_Message):
     operation_id: str = ""
 
 
-class Restart(_Message):
-    """Start a finished instance again with its name and input, under its own id or `new_instance_id`."""
-
-    new_instance_id: str = ""
-    operation_id: str = ""
-
-
 class Purge(_Message):
     operation_id: str = ""
 
@@ -118,7 +113,6 @@ Message = (
     | Suspend
     | Resume
     | Terminate
-    | Restart
     | Purge
     | Wake
 )

@@ -38,11 +38,22 @@ delete from activities where instance_no in ([?])
 insert into instances (hub_no, {instance_columns}) values [({hub}, {instance_marks})]
 
 -- name: update_instances
--- What every episode changes. None of these columns is in an index.
-with v (instance_no, execution_no, episodes, updated_at, head) as (values [(?, ?, ?, ?, ?)])
+-- What every episode changes. None of these columns is in an index, so only rows are touched.
+{with_updates}
 update instances
 set execution_no = v.execution_no, episodes = v.episodes, updated_at = v.updated_at, head = v.head
 from v where instances.instance_no = v.instance_no
+
+-- name: move_instances
+-- What few episodes change. SQLite writes the entries of an index again for every row it updates, changed or
+-- not: leaving unchanged rows out halves what such a batch writes.
+{with_updates}
+update instances
+set status = v.status, reason = v.reason, completed_at = v.completed_at, due_at = v.due_at,
+    local_work = v.local_work
+from v where instances.instance_no = v.instance_no
+and (instances.status, instances.reason, instances.completed_at, instances.due_at, instances.local_work)
+    is not (v.status, v.reason, v.completed_at, v.due_at, v.local_work)
 
 -- name: insert_history
 insert into history values [(?, ?, ?, ?, ?, ?, ?)]

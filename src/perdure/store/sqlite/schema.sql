@@ -51,7 +51,9 @@ create index instances_parked on instances (hub_no)                             
     and (substr(reason, 1, 9) = 'no_worker' or substr(reason, 1, 14) = 'nondeterminism');
 create index instances_children on instances (hub_no, parent_id) where parent_id is not null;
 
--- One row per episode, never changed.
+-- One row per episode, never changed. Rows lie in the order of their arrival, found through the primary key's
+-- narrow index: 500 episodes of 500 live instances then share 50 pages of log instead of dirtying two pages
+-- each (measured: 3.7 against 25 ms for such a batch). Reading an old history back costs more; that is rare.
 create table history (
     instance_no  integer not null,
     execution_no integer not null,
@@ -61,7 +63,7 @@ create table history (
     digest       blob    not null,
     hash         blob    not null,
     primary key (instance_no, execution_no, episode)
-) strict, without rowid;
+) strict;
 
 -- Large bodies, referred to by the events of one history row.
 create table payloads (

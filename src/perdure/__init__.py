@@ -1,0 +1,84 @@
+"""perdure: Durable Functions that run anywhere Python runs. `import perdure as df`."""
+
+from perdure.app import App
+from perdure.connection import connect
+from perdure.engine.activities import ActivityContext, Concurrency
+from perdure.engine.client import Client, DurableOrchestrationClient
+from perdure.engine.hub import Limits
+from perdure.engine.portal import SyncClient
+from perdure.engine.worker import Settings
+from perdure.errors import (
+    EngineStopped,
+    EventRefused,
+    ForeignAwaitError,
+    FunctionNotFound,
+    IllegalTransition,
+    InstanceExists,
+    InstanceFinished,
+    InstanceNotFound,
+    InvalidInstanceId,
+    NonDeterminismError,
+    OrchestratorError,
+    OutcomeUnknown,
+    Overloaded,
+    PayloadError,
+    PerdureError,
+    RegistrationError,
+    StoreError,
+    StoreFull,
+    StoreInUse,
+    StoreTooNew,
+    StoreUnusable,
+    TaskFailedError,
+)
+from perdure.model.failure import Failure
+from perdure.model.instances import OrchestrationRuntimeStatus, OrchestrationStatus, Page, RuntimeStatus
+from perdure.model.retry import RetryPolicy
+from perdure.replay.context import DurableOrchestrationContext, OrchestrationContext
+from perdure.replay.task import Task, TimerTask
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ActivityContext",
+    "App",
+    "Client",
+    "Concurrency",
+    "DurableOrchestrationClient",
+    "DurableOrchestrationContext",
+    "EngineStopped",
+    "EventRefused",
+    "Failure",
+    "ForeignAwaitError",
+    "FunctionNotFound",
+    "IllegalTransition",
+    "InstanceExists",
+    "InstanceFinished",
+    "InstanceNotFound",
+    "InvalidInstanceId",
+    "Limits",
+    "NonDeterminismError",
+    "OrchestrationContext",
+    "OrchestrationRuntimeStatus",
+    "OrchestrationStatus",
+    "OrchestratorError",
+    "OutcomeUnknown",
+    "Overloaded",
+    "Page",
+    "PayloadError",
+    "PerdureError",
+    "RegistrationError",
+    "RetryPolicy",
+    "RuntimeStatus",
+    "Settings",
+    "StoreError",
+    "StoreFull",
+    "StoreInUse",
+    "StoreTooNew",
+    "StoreUnusable",
+    "SyncClient",
+    "Task",
+    "TaskFailedError",
+    "TimerTask",
+    "connect",
+]

@@ -1,0 +1,70 @@
+"""The options that several commands share, and how their values are read."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from msgspec import Raw
+
+from perdure.errors import PayloadError
+from perdure.model import payload
+
+StoreOption = Annotated[
+    str,
+    typer.Option(
+        "--store",
+        envvar="PERDURE_STORE",
+        help="Where the state is kept: sqlite:///file.db or a path.",
+        show_default=True,
+    ),
+]
+HubOption = Annotated[
+    str | None, typer.Option("--hub", envvar="PERDURE_HUB", help="The hub within the store.", show_default=False)
+]
+UrlOption = Annotated[
+    str | None,
+    typer.Option("--url", envvar="PERDURE_URL", help="A server to talk to, instead of a store.", show_default=False),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON of a stable shape.")]
+InputOption = Annotated[
+    str | None,
+    typer.Option(
+        "--input", "-i", help="JSON; @file reads it from a file, - from standard input.", show_default=False
+    ),
+]
+ReasonOption = Annotated[str, typer.Option("--reason", help="Why; kept with the instance.")]
+InstanceArgument = Annotated[str, typer.Argument(metavar="ID", help="The instance id.", show_default=False)]
+
+DEFAULT_STORE = "sqlite:///perdure.db"
+
+
+def read_input(given: str | None) -> Raw | None:
+    """The checked payload that `--input` names. Raises typer.BadParameter."""
+    if given is None:
+        return None
+    try:
+        return payload.check(_bytes(given))
+    except PayloadError as error:
+        where = f" at {error.pointer}" if error.pointer else ""
+        raise typer.BadParameter(f"--input is not JSON{where}: {error}") from error
+    except OSError as error:
+        raise typer.BadParameter(f"--input cannot be read: {error}") from error
+
+
+def read_tags(given: list[str]) -> dict[str, str] | None:
+    """The tags of `--tag name=value`."""
+    for pair in given:
+        if "=" not in pair:
+            raise typer.BadParameter(f"a tag is given as name=value, not {pair!r}")
+    return dict(pair.split("=", 1) for pair in given) or None
+
+
+def _bytes(given: str) -> bytes:
+    if given == "-":
+        return sys.stdin.buffer.read()
+    if given.startswith("@"):
+        return Path(given[1:]).read_bytes()
+    return given.encode()

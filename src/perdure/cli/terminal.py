@@ -1,0 +1,109 @@
+"""What the commands print, and how they end.
+
+Results go to stdout and everything else to stderr. On a terminal, results are tables and sentences; in a pipe,
+tables are lines of tab-separated cells; with `--json` they are JSON whose shape is kept stable.
+Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 not found, 4 unavailable.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from perdure.errors import (
+    EngineStopped,
+    FunctionNotFound,
+    InstanceNotFound,
+    OutcomeUnknown,
+    Overloaded,
+    PerdureError,
+    StoreError,
+)
+
+EXIT_CODES = "Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 not found, 4 unavailable."
+REFUSED, USAGE, NOT_FOUND, UNAVAILABLE = 1, 2, 3, 4
+
+_CODES: dict[type[BaseException], int] = {
+    PerdureError: REFUSED,
+    TimeoutError: REFUSED,
+    InstanceNotFound: NOT_FOUND,
+    FunctionNotFound: NOT_FOUND,
+    EngineStopped: UNAVAILABLE,
+    OutcomeUnknown: UNAVAILABLE,
+    Overloaded: UNAVAILABLE,
+    StoreError: UNAVAILABLE,
+}
+_STYLES = {
+    "Running": "blue",
+    "Suspended": "yellow",
+    "Completed": "green",
+    "Failed": "red",
+    "Terminated": "magenta",
+    "Canceled": "magenta",
+}
+
+
+def output() -> Console:
+    return Console(highlight=False, markup=False, emoji=False)
+
+
+def errors() -> Console:
+    return Console(stderr=True, highlight=False, markup=False, emoji=False)
+
+
+def exit_code(error: BaseException) -> int:
+    """The exit code that an error ends the command with."""
+    return next((_CODES[kind] for kind in type(error).__mro__ if kind in _CODES), REFUSED)
+
+
+def fail(message: str, code: int, *, as_json: bool = False, kind: str = "error") -> NoReturn:
+    """Say what went wrong and end the command."""
+    if as_json:
+        typer.echo(json.dumps({"error": {"code": kind, "message": message}}), err=True)
+    else:
+        errors().print(Text.assemble(("error: ", "bold red"), plain(message)), soft_wrap=True)
+    raise typer.Exit(code)
+
+
+def fail_with(error: BaseException, *, as_json: bool = False) -> NoReturn:
+    """End the command with an error of perdure's."""
+    kind = error.code if isinstance(error, PerdureError) else "timeout"
+    fail(str(error), exit_code(error), as_json=as_json, kind=kind)
+
+
+def print_json(value: Any) -> None:
+    """One JSON value, indented."""
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def print_table(heads: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> None:
+    """A table on a terminal, tab-separated lines in a pipe."""
+    console = output()
+    if not console.is_terminal:
+        for row in rows:
+            typer.echo("\t".join(plain(str(cell)).replace("\n", " ").replace("\t", " ") for cell in row))
+        return
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for number, head in enumerate(heads):
+        table.add_column(head, overflow="fold", no_wrap=False, ratio=None if number < len(heads) - 1 else 1)
+    for row in rows:
+        table.add_row(*(cell if isinstance(cell, Text) else Text(plain(cell)) for cell in row))
+    console.print(table)
+
+
+def status_text(status: str) -> Text:
+    """A status in its colour."""
+    return Text(status, style=_STYLES.get(status, ""))
+
+
+def plain(text: str) -> str:
+    """Text without what a terminal would take for a command: an instance's data may hold anything."""
+    return "".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in text)
+
+

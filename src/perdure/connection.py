@@ -1,0 +1,23 @@
+"""`connect`: a client for a hub that somebody else serves."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+
+def connect(url: str, *, hub: str | None = None, key: str | None = None) -> Any:
+    """A client of a running server, with the verbs of `Client`; use it as an async context manager.
+
+    Parameters:
+        url: `http://host:7071` or https.
+        hub: the hub's name; default the server's own.
+        key: an access key of the server.
+
+    Raises:
+        ValueError for a URL of another kind.
+    """
+    if not url.startswith(("http://", "https://")):
+        raise ValueError(f"cannot connect to {url!r}: give the address of a running server, http://host:port")
+    # The remote client is a layer above; only this call reaches up, and only when it is used.
+    return importlib.import_module("perdure.http.remote").RemoteClient(url, hub=hub, key=key)

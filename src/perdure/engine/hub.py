@@ -1,0 +1,620 @@
+"""The hub: from messages to one batch, in memory, without I/O.
+
+    while cold := hub.advance(messages, now):     # handle what can be handled; cold instances are set aside
+        hub.admit(store.load(cold))               # one bulk read per round
+    batch = hub.seal()                            # rows; what is still unconsumed becomes inbox rows
+    store.commit(batch)
+    hub.release()                                 # what may now leave the process; or hub.rollback()
+
+Messages born in the batch (a child's start, its result) are handled in the same batch, in memory, and committed
+together with what caused them. That is bounded: by episodes and by time in all, and by arrivals for one
+instance, so that no cascade keeps the others from their commit. At the seal every message is either consumed
+by a history row of this batch or becomes a row in `inbox`; clients and activities that have not been answered
+yet are simply handled in the next batch, because nothing was promised to them.
+What a message does to an instance is in `delivery`; here is only whose turn it is and what gets written.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, Protocol
+
+import msgspec
+
+from perdure.engine import delivery
+from perdure.engine.warm import Instance
+from perdure.errors import PerdureError
+from perdure.model import chain
+from perdure.model import events as ev
+from perdure.model import payload
+from perdure.model.bodies import outline
+from perdure.model.messages import ActivityResult, Message, RaiseEvent, Start, Wake, encode_message
+from perdure.model.records import (
+    Batch,
+    BodyRow,
+    DroppedRow,
+    HistoryRow,
+    InboxRow,
+    SeenRow,
+    StoredInstance,
+    WaitRow,
+)
+from perdure.replay.context import Environment
+from perdure.replay.decide import Code
+from perdure.replay.settle import Invocation
+from perdure.store.port import Opening
+
+SEEN_FOR = 24 * 3_600 * 1_000_000  # microseconds an answer is remembered
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds of one batch and of what is kept warm."""
+
+    episodes: int = 1_000  # arrivals fed in one batch
+    feeds: int = 100  # arrivals fed to one instance in one batch
+    seconds: float = 0.02  # of advance
+    row_bytes: int = 4 * 1024 * 1024  # of history in one batch
+    inline_bytes: int = 16 * 1024  # larger bodies are kept out of line
+    buffered_events: int = 2_000  # per instance
+    warm_bytes: int = 512 * 1024 * 1024
+    keep_executions: int = 1
+
+
+class OrchestratorEntry(Protocol):
+    """An orchestrator as the hub needs it."""
+
+    code: Code
+    version: str
+
+    def admit(self, event_name: str, body: msgspec.Raw) -> None: ...
+
+
+class Functions(Protocol):
+    """The orchestrators this worker has; none at all when it only accepts."""
+
+    environment: Environment
+
+    def orchestrator(self, name: str) -> OrchestratorEntry | None: ...
+
+
+class Running:
+    """What user code is on the loop's thread right now, for the watchdog and the audit hook."""
+
+    def enter(self, instance: Instance) -> None:
+        """User code of this instance begins."""
+
+    def leave(self) -> None:
+        """User code has returned."""
+
+
+class Envelope:
+    """A message with its circumstances: who waits for the answer, and the inbox row it came from."""
+
+    __slots__ = ("counted", "held", "internal", "message", "reply", "row_no")
+
+    def __init__(
+        self, message: Message, reply: Any = None, row_no: int = 0, *, internal: bool = False
+    ) -> None:
+        self.message = message
+        self.reply = reply
+        self.row_no = row_no
+        self.internal = internal
+        self.counted = False
+        self.held = False
+
+
+@dataclass(slots=True)
+class Released:
+    """What may leave the process once the batch is durable."""
+
+    answers: list[tuple[Any, Any]] = field(default_factory=list)  # reply, value or exception
+    invocations: list[Invocation] = field(default_factory=list)
+    finished: list[Instance] = field(default_factory=list)
+    started: list[str] = field(default_factory=list)
+    due: list[tuple[int, str]] = field(default_factory=list)
+    visible: list[int] = field(default_factory=list)
+    parked: list[tuple[str, str]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Chance:
+    """Where the hub gets what it may not make up itself."""
+
+    salt: Callable[[], bytes]
+    monotonic: Callable[[], float]
+
+
+class Hub:
+    """The instances of this worker, and the batch in the making."""
+
+    def __init__(
+        self,
+        functions: Functions,
+        chance: Chance,
+        *,
+        limits: Limits | None = None,
+        running: Running | None = None,
+        accept_only: bool = False,
+    ) -> None:
+        self.functions = functions
+        self.chance = chance
+        self.limits = limits or Limits()
+        self.running = running or Running()
+        self.accept_only = accept_only
+        self.warm: dict[str, Instance] = {}
+        self.warm_bytes = 0
+        self.counters: dict[str, int] = {"stale_results": 0, "replays": 0, "evictions": 0}
+        self.quarantine: dict[str, str] = {}
+        self.results: list[Envelope] = []
+        self.next_instance_no = 1
+        self.next_message_no = 1
+        self.backlog: deque[Envelope] = deque()
+        self._begin()
+
+    def opened(self, opening: Opening) -> None:
+        """Take over the numbers of a hub that was just opened. Everything warm is dropped."""
+        self.next_instance_no = max(self.next_instance_no, opening.next_instance_no)
+        self.next_message_no = max(self.next_message_no, opening.next_message_no)
+        self.drop_everything()
+
+    def _begin(self) -> None:
+        self.now = 0
+        self.touched: dict[int, Instance] = {}
+        self.aside: dict[str, list[Envelope]] = {}
+        self.deferred: list[Envelope] = []
+        self.held: list[tuple[Instance, Envelope]] = []
+        self.absent: set[str] = set()
+        self.inputs: list[Envelope] = []
+        self.consumed: list[int] = []
+        self.batch: Batch | None = None
+        self.rows = Batch(0)
+        self.released = Released()
+        self.seen: dict[str, Any] = {}
+        self.episodes = 0
+        self.bytes = 0
+        self.deadline = 0.0
+
+    # -------------------------------------------------------------------------------------------- advance
+
+    def advance(self, messages: Iterable[Envelope], now: int) -> list[str]:
+        """Handle messages until nothing is left or the batch is full; returns the ids that must be loaded."""
+        if not self.deadline:
+            self.deadline = self.chance.monotonic() + self.limits.seconds
+            self.now = self.rows.at = now
+        backlog = self.backlog
+        backlog.extend(messages)
+        cold: dict[str, None] = {}
+        while backlog and not self._is_full():
+            envelope = backlog.popleft()
+            wanted = self._handle(envelope)
+            if wanted is not None:
+                cold[wanted] = None
+        return list(cold)
+
+    def _is_full(self) -> bool:
+        if self.episodes >= self.limits.episodes or self.bytes >= self.limits.row_bytes:
+            return True
+        return not self.episodes & 15 and self.episodes > 0 and self.chance.monotonic() > self.deadline
+
+    def _handle(self, envelope: Envelope) -> str | None:
+        """Handle one message; returns the id of an instance that has to be loaded first."""
+        message = envelope.message
+        if not envelope.internal and not envelope.counted:
+            self.inputs.append(envelope)
+            envelope.counted = True
+        instance_id = message.instance_id
+        if instance_id in self.aside:
+            self.aside[instance_id].append(envelope)
+            return None
+        operation_id = _operation_of(envelope)
+        if operation_id and operation_id not in self.seen:
+            self.aside[instance_id] = [envelope]
+            return instance_id
+        if operation_id and self.seen[operation_id] is not None:
+            self.answer(envelope, self.seen[operation_id])
+            return None
+        instance = self.warm.get(instance_id)
+        if instance is not None and instance.purged:
+            instance = None
+        elif instance is None and instance_id not in self.absent and not _is_fresh(message):
+            self.aside[instance_id] = [envelope]
+            return instance_id
+        if instance is not None and instance.feeds >= self.limits.feeds:
+            self.deferred.append(envelope)
+            return None
+        if instance is not None and instance_id in self.quarantine:
+            delivery.quarantine(self, instance)
+        delivery.deliver(self, instance, envelope)
+        return None
+
+    def operations(self, cold: Iterable[str]) -> list[str]:
+        """The operation ids of set-aside messages whose answers have to be looked up."""
+        return [
+            operation_id
+            for instance_id in cold
+            for envelope in self.aside.get(instance_id, ())
+            if (operation_id := _operation_of(envelope)) and operation_id not in self.seen
+        ]
+
+    def admit(
+        self,
+        cold: Iterable[str],
+        loaded: Iterable[StoredInstance],
+        operations: Iterable[str] = (),
+        seen: Iterable[SeenRow] = (),
+    ) -> None:
+        """Take in what was loaded; the messages set aside for these ids come next, in their order."""
+        for operation_id in operations:
+            self.seen[operation_id] = None
+        for row in seen:
+            self.seen[row.operation_id] = _Answer(row)
+        for stored in loaded:
+            if stored.row.instance_id not in self.warm:
+                instance = Instance.from_stored(stored)
+                instance.held = [delivery.envelope_of(row) for row in stored.held] or None
+                self.keep(instance)
+        for instance_id in cold:
+            if instance_id not in self.warm:
+                self.absent.add(instance_id)
+            self.backlog.extendleft(reversed(self.aside.pop(instance_id, [])))
+
+    # ------------------------------------------------------------------- what delivery does with the batch
+
+    def touch(self, instance: Instance) -> None:
+        """The instance's row changes in this batch."""
+        instance.dirty = True
+        self.touched[instance.no] = instance
+
+    def keep(self, instance: Instance) -> None:
+        """Have the instance at hand for what comes next."""
+        self.warm[instance.instance_id] = instance
+        self.warm_bytes += instance.size
+
+    def answer(self, envelope: Envelope, value: Any) -> None:
+        """The message is dealt with; whoever waits for it is told after the commit."""
+        self.consume(envelope)
+        operation_id = _operation_of(envelope)
+        if isinstance(value, _Answer):
+            value = value.value()
+        elif operation_id and not isinstance(value, BaseException):
+            self.rows.seen.append(
+                SeenRow(
+                    operation_id,
+                    envelope.message.instance_id,
+                    payload.encode(value),
+                    self.now + SEEN_FOR,
+                )
+            )
+            self.seen[operation_id] = _Answer(self.rows.seen[-1])
+        if envelope.reply is not None:
+            self.released.answers.append((envelope.reply, value))
+
+    def consume(self, envelope: Envelope) -> None:
+        """The message's inbox row, if it has one, goes with this batch."""
+        if envelope.row_no:
+            self.consumed.append(envelope.row_no)
+
+    def hold(self, instance: Instance, envelope: Envelope) -> None:
+        """Keep the message for later: the instance is suspended, parked or not begun. It is accepted."""
+        if instance.held is None:
+            instance.held = []
+        instance.held.append(envelope)
+        envelope.held = True
+        self.held.append((instance, envelope))
+
+    def send(self, message: Message) -> None:
+        """A message born in this batch."""
+        self.backlog.append(Envelope(message, internal=True))
+
+    def send_first(self, envelopes: Iterable[Envelope]) -> None:
+        """Messages that come before everything else, such as those held until a resume."""
+        self.backlog.extendleft(reversed(list(envelopes)))
+
+    def defer(self, message: Message) -> None:
+        """A message born in this batch for the next one."""
+        self.deferred.append(Envelope(message, internal=True))
+
+    def postpone(self, envelope: Envelope) -> None:
+        """Handle the message in the next batch."""
+        self.deferred.append(envelope)
+
+    def drop(self, envelope: Envelope, reason: str) -> None:
+        """An accepted message that cannot be delivered leaves a record, and is answered."""
+        self.answer(envelope, None)
+        message = envelope.message
+        if isinstance(message, RaiseEvent):
+            self.record_drop(
+                message.instance_id, "event", message.name, message.operation_id, reason, bytes(message.input)
+            )
+
+    def record_drop(
+        self, instance_id: str, kind: str, name: str, operation_id: str, reason: str, body: bytes
+    ) -> None:
+        self.rows.dropped.append(
+            DroppedRow(instance_id, self.now, kind, name, operation_id, reason, body)
+        )
+
+    def fed(self, instance: Instance) -> None:
+        """One more arrival was fed."""
+        self.episodes += 1
+        instance.feeds += 1
+
+    def write_episode(self, instance: Instance) -> None:
+        """Turn the open episode into its history row."""
+        outcome, instance.outcome = instance.outcome, None
+        if outcome is None or not outcome.events:
+            return
+        encoded = ev.encode_events(outcome.events)
+        episode = instance.episodes
+        if len(encoded) > self.limits.inline_bytes:
+            encoded = self._outline(instance, episode, outcome.events, encoded)
+        digest = chain.digest_of(instance.salt, encoded)
+        head = chain.link(instance.head, instance.execution_no, episode, instance.last_at, digest)
+        self.rows.history.append(
+            HistoryRow(
+                instance.no, instance.execution_no, episode, instance.last_at, encoded, digest, head
+            )
+        )
+        instance.head = head
+        instance.episodes = episode + 1
+        instance.updated_at = instance.last_at
+        instance.size += len(encoded)
+        self.warm_bytes += len(encoded)
+        self.bytes += len(encoded)
+
+    def _outline(
+        self, instance: Instance, episode: int, events: list[ev.HistoryEvent], encoded: bytes
+    ) -> bytes:
+        kept, bodies = outline(events, self.limits.inline_bytes // 2, instance.salt)
+        if not bodies:
+            return encoded
+        for no, body in enumerate(bodies):
+            self.rows.bodies.append(BodyRow(instance.no, instance.execution_no, episode, no, body))
+        return ev.encode_events(kept)
+
+    # ----------------------------------------------------------------------------------------------- seal
+
+    def seal(self) -> Batch:
+        """Close the batch: rows of every touched instance, and inbox rows for what is still unconsumed."""
+        rows = self.rows
+        for instance in self.touched.values():
+            if not instance.purged:
+                self._seal_instance(instance)
+        self._seal_held()
+        self._seal_unconsumed()
+        rows.inbox_removed = self.consumed
+        rows.custom_status = list(dict(rows.custom_status).items())
+        rows.executions_removed = list(dict(rows.executions_removed).items())
+        self.batch = rows
+        return rows
+
+    def _seal_instance(self, instance: Instance) -> None:
+        rows = self.rows
+        self.write_episode(instance)
+        if instance.execution is not None:
+            self._seal_waits(instance)
+            context = instance.execution.context
+            instance.due_at = context._earliest_timer() if instance.is_running else None
+            if context._status_changed:
+                context._status_changed = False
+                rows.custom_status.append((instance.no, context._custom_status or b"null"))
+        elif instance.is_finished:
+            instance.due_at = None
+        if instance.is_new:
+            rows.new_instances.append(instance.row())
+        else:
+            rows.updates.append(instance.update())
+        if instance.due_at is not None:
+            self.released.due.append((instance.due_at, instance.instance_id))
+        instance.touched_at = self.now
+
+    def _seal_waits(self, instance: Instance) -> None:
+        context = instance.execution.context  # type: ignore[union-attr]
+        for wait in context._opened_waits:
+            if wait.id in context._waits:
+                wait.saved = True
+                instance.saved_waits += 1
+                self.rows.waits_opened.append(
+                    WaitRow(
+                        instance.no,
+                        wait.id,
+                        wait.name,
+                        instance.last_at,
+                        self._deadline(context, wait.id),
+                        _schema(wait.expected),
+                    )
+                )
+        for wait in context._closed_waits:
+            if wait.saved:
+                wait.saved = False
+                instance.saved_waits -= 1
+                self.rows.waits_closed.append((instance.no, wait.id))
+        context._opened_waits.clear()
+        context._closed_waits.clear()
+
+    def _deadline(self, context: Any, wait_id: int) -> int:
+        # The timer of a wait is created right behind it, so its id is the next one.
+        timer = context._timers.get(wait_id + 1)
+        return timer.fire_at if timer is not None and timer.of == wait_id else 0
+
+    def close_waits(self, instance: Instance) -> None:
+        """An execution has ended: its waits are over."""
+        if instance.saved_waits:
+            instance.saved_waits = 0
+            self.rows.waits_closed.append((instance.no, -1))
+
+    def _seal_held(self) -> None:
+        """Held messages: rows that nobody polls until the instance is resumed."""
+        for instance, envelope in self.held:
+            if not envelope.held:
+                continue  # let go again within this batch
+            if envelope.row_no:
+                self.rows.inbox_held.append(envelope.row_no)
+            else:
+                self._store(envelope, None)
+            if envelope.reply is not None:
+                self.released.answers.append((envelope.reply, _accepted(envelope)))
+                self._remember(envelope)
+            envelope.internal = False
+
+    def _remember(self, envelope: Envelope) -> None:
+        operation_id = getattr(envelope.message, "operation_id", "")
+        if operation_id:
+            self.rows.seen.append(
+                SeenRow(
+                    operation_id,
+                    envelope.message.instance_id,
+                    payload.encode(_accepted(envelope)),
+                    self.now + SEEN_FOR,
+                )
+            )
+
+    def _seal_unconsumed(self) -> None:
+        """The rest waits for the next batch; what was born in this one has to be stored for that."""
+        rest = [*self.deferred, *(e for kept in self.aside.values() for e in kept), *self.backlog]
+        self.backlog.clear()
+        for envelope in rest:
+            if envelope.internal and not isinstance(envelope.message, Wake):
+                self._store(envelope, self.now)
+                envelope.internal = False
+        self.deferred = rest
+
+    def store_delayed(self, message: Message, visible_at: int) -> None:
+        """A message for later: only a row, nothing in memory."""
+        self._store(Envelope(message, internal=True), visible_at)
+        self.released.visible.append(visible_at)
+
+    def _store(self, envelope: Envelope, visible_at: int | None) -> None:
+        envelope.row_no = self.next_message_no
+        self.next_message_no += 1
+        self.rows.inbox_added.append(
+            InboxRow(
+                envelope.row_no,
+                envelope.message.instance_id,
+                visible_at,
+                encode_message(envelope.message),
+            )
+        )
+
+    # -------------------------------------------------------------------------------- after the commit
+
+    def release(self) -> tuple[Released, list[Envelope]]:
+        """The batch is durable: what may leave now, and the messages to begin the next batch with."""
+        released, rest = self.released, self.deferred
+        waiting = {id(envelope) for envelope in rest} if rest else ()
+        self.results = [
+            e for e in self.inputs if type(e.message) is ActivityResult and id(e) not in waiting
+        ]
+        for _, envelope in self.held:
+            envelope.reply = None  # accepted, and answered now
+        self.quarantine.clear()
+        for instance in self.touched.values():
+            instance.dirty = instance.is_new = False
+            instance.written = True
+            instance.feeds = 0
+            if instance.is_finished or instance.purged or instance.execution is None:
+                self.evict(instance)
+            elif self.warm.pop(instance.instance_id, None) is not None:
+                self.warm[instance.instance_id] = instance  # the least recently touched come first
+        for envelope in rest:
+            envelope.counted = False
+        self._begin()
+        return released, rest
+
+    def rollback(self) -> list[Envelope]:
+        """The batch was not committed: forget what it did, and return its inputs to be fed again."""
+        inputs = [*self.inputs, *(e for e in self.backlog if not e.internal and not e.counted)]
+        for instance in [*self.touched.values(), *(i for i, _ in self.held)]:
+            self.evict(instance)
+        for instance_id in list(self.aside):
+            found = self.warm.get(instance_id)
+            if found is not None:
+                self.evict(found)
+        # An envelope that was given a row in the batch that failed has none after all.
+        added = {row.message_no for row in self.rows.inbox_added}
+        for _, envelope in self.held:
+            envelope.held = False
+        for envelope in inputs:
+            envelope.counted = False
+            if envelope.row_no in added:
+                envelope.row_no = 0
+        self.backlog.clear()
+        self._begin()
+        return inputs
+
+    # ------------------------------------------------------------------------------------------- eviction
+
+    def evict(self, instance: Instance) -> None:
+        """Put the instance out of memory; it comes back from the store when it is needed."""
+        if self.warm.get(instance.instance_id) is instance:
+            del self.warm[instance.instance_id]
+            self.warm_bytes -= instance.size
+        instance.put_away()
+        instance.stored = None
+
+    def evict_idle(self, before: int, most: int = 1_000) -> list[str]:
+        """Evict up to `most` instances not touched since `before`, and whatever is over the memory limit."""
+        evicted: list[str] = []
+        for instance in list(islice(self.warm.values(), most)):
+            if instance.touched_at >= before and self._weight() <= self.limits.warm_bytes:
+                break
+            self.evict(instance)
+            evicted.append(instance.instance_id)
+        self.counters["evictions"] += len(evicted)
+        return evicted
+
+    def _weight(self) -> int:
+        return self.warm_bytes + 3_000 * len(self.warm)
+
+    def drop_everything(self) -> None:
+        """After an error nobody can judge: nothing in memory counts any more."""
+        for instance in list(self.warm.values()):
+            self.evict(instance)
+        self.warm.clear()
+        self.warm_bytes = 0
+        self.backlog.clear()
+        self._begin()
+
+
+class _Answer:
+    """The first answer of an operation, found again."""
+
+    __slots__ = ("row",)
+
+    def __init__(self, row: SeenRow) -> None:
+        self.row = row
+
+    def value(self) -> Any:
+        return payload.decode(self.row.answer)
+
+
+def _operation_of(envelope: Envelope) -> str:
+    """The operation id by which a client may repeat this; only a request that somebody waits for has one."""
+    return getattr(envelope.message, "operation_id", "") if envelope.reply is not None else ""
+
+
+def _accepted(envelope: Envelope) -> Any:
+    return envelope.message.instance_id if isinstance(envelope.message, Start) else None
+
+
+def _is_fresh(message: Message) -> bool:
+    return isinstance(message, Start) and (message.fresh or message.parent is not None and "::" in message.instance_id)
+
+
+_schemas: dict[Any, bytes | None] = {}
+
+
+def _schema(expected: Any) -> bytes | None:
+    """The JSON Schema of a wait's type, computed once per type."""
+    try:
+        if expected not in _schemas:
+            schema = payload.schema_of(expected)
+            _schemas[expected] = payload.encode(schema) if schema is not None else None
+        return _schemas[expected]
+    except (TypeError, PerdureError):
+        return None
+

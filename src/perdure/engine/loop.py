@@ -1,0 +1,402 @@
+"""The loop: one thread that takes what has arrived, lets the hub make a batch of it, and commits.
+
+While it waits for the disk, messages pile up, and the next batch takes them all: that is group commit.
+Nothing leaves the process before its commit; `_release` runs after it and cannot raise.
+A commit fails in one of three ways. Refused for its data, it is redone in halves until the one instance that
+the store will not have is found and parked; nobody else notices. With no room left, clients are told so and
+the rest is tried again later. For any other reason nobody knows whether it happened: everything in memory is
+dropped, the store is opened again before anything is read, and only what can be repeated safely is fed again.
+The loop knows its time from a `Clock` and waits through a `Waiter`, so that a test can put both in its hands.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from queue import Empty, SimpleQueue
+from typing import Any, Protocol
+
+from perdure.engine.activities import ActivityPool
+from perdure.engine.clock import Clock
+from perdure.engine.delivery import Quarantine, envelope_of
+from perdure.engine.hub import Envelope, Hub, Released
+from perdure.engine.wakeups import Wakeups
+from perdure.errors import (
+    CommitRefused,
+    EngineStopped,
+    OutcomeUnknown,
+    PerdureError,
+    StoreError,
+    StoreFull,
+)
+from perdure.model.messages import ActivityResult, Message, Wake
+from perdure.model.records import Batch
+from perdure.store.port import EngineStore
+
+HORIZON = 60_000_000  # microseconds ahead that timers are held in memory
+POLL_EVERY = 20_000_000  # microseconds between looks at the store's own index
+TAKE = 2_000  # messages taken at once
+RETRY_FULL = 1_000_000  # microseconds until a full store is tried again
+RETRY_AWAY = 500_000  # microseconds until a failed store is opened again
+
+log = logging.getLogger("perdure.engine")
+
+
+class Waiter(Protocol):
+    """How the loop waits for the next message."""
+
+    def wait(
+        self, inbox: SimpleQueue[Envelope | None], until: int | None, busy: Callable[[], bool]
+    ) -> Envelope | None:
+        """The next envelope, or None when `until` (microseconds) has come or somebody nudged the loop."""
+
+
+class SystemWaiter:
+    """Blocks on the queue until the clock says it is time."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    def wait(
+        self, inbox: SimpleQueue[Envelope | None], until: int | None, busy: Callable[[], bool]
+    ) -> Envelope | None:
+        timeout = 60.0 if until is None else min(max(until - self._clock.now(), 0) / 1e6, 60.0)
+        try:
+            return inbox.get(timeout=timeout) if timeout else inbox.get_nowait()
+        except Empty:
+            return None
+
+
+class Loop:
+    """Takes, decides, commits, releases. `turn` is one batch; `run` is the thread."""
+
+    def __init__(
+        self,
+        hub: Hub,
+        store: EngineStore,
+        clock: Clock,
+        waiter: Waiter,
+        *,
+        finished: Callable[[Released], None],
+        evicted: Callable[[list[str]], None] = lambda _: None,
+        committed: Callable[[Batch, float], None] | None = None,
+    ) -> None:
+        self.hub = hub
+        self.store = store
+        self.clock = clock
+        self.waiter = waiter
+        self.pool: ActivityPool | None = None
+        self.inbox: SimpleQueue[Envelope | None] = SimpleQueue()
+        self.wakeups = Wakeups()
+        self.stopping = False
+        self.idle_before = 0
+        self.away: PerdureError | None = None
+        self._finished = finished
+        self._evicted = evicted
+        self._committed = committed
+        self._rest: list[Envelope] = []
+        self._poll_at = 0
+        self._recover_after: int | None = 0
+        self._parked_after: int | None = 0
+        self._retry: list[Envelope] = []
+        self._retry_at = 0
+        self._poisoned_rows: set[int] = set()
+
+    # ------------------------------------------------------------------------------------------- the thread
+
+    def open(self) -> None:
+        """Take the hub over. Raises what the store raises."""
+        self.hub.opened(self.store.open())
+
+    def run(self) -> None:
+        """Turn until told to stop. Whatever is left unanswered then is refused."""
+        while not self.stopping:
+            self.turn(self.take())
+            if self.idle_before:
+                self._evicted(self.hub.evict_idle(self.idle_before))
+                self.idle_before = 0
+        self._refuse_rest()
+
+    def post(self, message: Message, reply: Any = None) -> None:
+        """Hand a message to the loop, from any thread."""
+        self.inbox.put(Envelope(message, reply))
+
+    def nudge(self) -> None:
+        """Have the loop look at the clock again, from any thread."""
+        self.inbox.put(None)
+
+    # ---------------------------------------------------------------------------------------------- taking
+
+    def take(self, *, wait: bool = True) -> list[Envelope]:
+        """What there is to do; waits for something if there is nothing and `wait` is true."""
+        taken = self._take_due()
+        self._drain(taken)
+        if not taken and wait and not self.stopping:
+            first = self.waiter.wait(self.inbox, self.next_at(), self._is_busy)
+            if first is not None:
+                taken.append(first)
+            self._drain(taken)
+            if not taken:
+                taken = self._take_due()
+        return taken
+
+    def next_at(self) -> int | None:
+        """When the loop has something to do of its own accord."""
+        times = [self._poll_at]
+        upcoming = self.wakeups.next_at()
+        if upcoming is not None:
+            times.append(upcoming)
+        if self._retry or self.away is not None:
+            times.append(self._retry_at)
+        return min(times)
+
+    def next_timer_at(self) -> int | None:
+        """The earliest timer or delayed message of the whole hub, for a clock that skips to it."""
+        far = self.store.poll(self.clock.now(), 2**62, 1)
+        times = [at for at, _ in far.due] + ([far.next_visible_at] if far.next_visible_at else [])
+        near = self.wakeups.next_at()
+        return min([*times, *([near] if near is not None else [])], default=None)
+
+    def _is_busy(self) -> bool:
+        return self.pool is not None and self.pool.is_busy
+
+    def _drain(self, taken: list[Envelope]) -> None:
+        inbox = self.inbox
+        try:
+            while len(taken) < TAKE:
+                envelope = inbox.get_nowait()
+                if envelope is not None:
+                    taken.append(envelope)
+        except Empty:
+            pass
+
+    def _take_due(self) -> list[Envelope]:
+        """What is left from before, what the clock brings, and what the store's indexes show."""
+        if self.away is not None and not self._come_back():
+            return []
+        now = self.clock.now()
+        taken, self._rest = self._rest, []
+        if self._retry and now >= self._retry_at:
+            taken.extend(self._retry)
+            self._retry = []
+        if self.hub.accept_only:
+            self._poll_at = now + POLL_EVERY
+            return taken
+        due = self.wakeups.pop_due(now, TAKE)
+        if "" in due or now >= self._poll_at:
+            self._guarded(lambda: self._poll(now, taken))
+        taken.extend(Envelope(Wake(instance_id=i)) for i in due if i)
+        if self._recover_after is not None or self._parked_after is not None:
+            self._guarded(lambda: self._recover(taken))
+        return taken
+
+    def _poll(self, now: int, taken: list[Envelope]) -> None:
+        known = {e.row_no for e in taken if e.row_no} | {e.row_no for e in self._retry if e.row_no}
+        found = self.store.poll(now, now + HORIZON, TAKE)
+        for row in found.messages:
+            if row.message_no not in known and row.message_no not in self._poisoned_rows:
+                taken.append(envelope_of(row))
+        for at, instance_id in found.due:
+            self.wakeups.push(at, instance_id)
+        more = len(found.messages) >= TAKE or len(found.due) >= TAKE
+        self._poll_at = now if more and len(taken) < TAKE else now + (POLL_EVERY if not more else 1_000)
+        if found.next_visible_at is not None and found.next_visible_at < self._poll_at:
+            self.wakeups.push(found.next_visible_at, "")
+
+    def _recover(self, taken: list[Envelope]) -> None:
+        """After a start: instances with activities to run again, and parked ones to try again, a page a turn."""
+        if self._recover_after is not None:
+            page = self.store.local_work(self._recover_after, TAKE)
+            self._recover_after = page[-1][0] if len(page) == TAKE else None
+        else:
+            assert self._parked_after is not None
+            page = self.store.parked(self._parked_after, TAKE)
+            self._parked_after = page[-1][0] if len(page) == TAKE else None
+        taken.extend(Envelope(Wake(instance_id=instance_id)) for _, instance_id in page)
+        self.nudge()
+
+    def _guarded(self, look: Callable[[], None]) -> None:
+        """A look at the store that may fail like a commit may."""
+        try:
+            look()
+        except StoreError as error:
+            self._lose([], error)
+
+    # --------------------------------------------------------------------------------------------- turning
+
+    def turn(self, envelopes: Iterable[Envelope]) -> None:
+        """One batch."""
+        hub = self.hub
+        try:
+            batch = self._decide(envelopes)
+            started = self.clock.monotonic()
+            if not batch.is_empty():
+                self.store.commit(batch)
+        except Quarantine as found:
+            inputs = hub.rollback()
+            hub.quarantine[found.instance_id] = found.detail
+            self.turn(inputs)
+        except StoreFull as error:
+            self._wait_for_room(hub.rollback(), error)
+        except CommitRefused as error:
+            self._halve(hub.rollback(), error)
+        except StoreError as error:
+            self._lose(hub.rollback(), error)
+        except Exception as error:
+            log.exception("a batch failed in the engine's own code; it is redone without its culprit")
+            self._halve(hub.rollback(), error)
+        else:
+            released, rest = hub.release()
+            self._rest.extend(rest)
+            if self._committed is not None:
+                self._committed(batch, self.clock.monotonic() - started)
+            self._release(released, batch)
+
+    def _decide(self, envelopes: Iterable[Envelope]) -> Batch:
+        hub, store = self.hub, self.store
+        now = self.clock.now()
+        cold = hub.advance(envelopes, now)
+        while cold:
+            operations = hub.operations(cold)
+            hub.admit(cold, store.load(cold), operations, store.seen(operations) if operations else ())
+            cold = hub.advance((), now)
+        return hub.seal()
+
+    def _release(self, released: Released, batch: Batch) -> None:
+        """The batch is durable. Each effect on its own: one that fails must not hold up the others."""
+        if self.pool is not None:
+            if released.invocations:
+                self._shielded(self.pool.start, released.invocations)
+            for envelope in self.hub.results:
+                message = envelope.message
+                if isinstance(message, ActivityResult):
+                    self.pool.forget(message.execution_id, message.task_id)
+        self.hub.results.clear()
+        horizon = batch.at + HORIZON
+        for at, instance_id in released.due:
+            if at < horizon:
+                self.wakeups.push(at, instance_id)
+        for at in released.visible:
+            if at < horizon:
+                self.wakeups.push(at, "")
+        for instance_id, reason in released.parked:
+            log.warning("instance %s is parked: %s", instance_id, reason)
+        self._shielded(tell, released.answers)
+        self._shielded(self._finished, released)
+
+    def _shielded(self, effect: Callable[[Any], None], value: Any) -> None:
+        try:
+            effect(value)
+        except Exception:
+            log.exception("an effect of a committed batch failed; recovery will repeat it")
+
+    # ----------------------------------------------------------------------------------- when commits fail
+
+    def _halve(self, inputs: list[Envelope], error: Exception) -> None:
+        """Some instance in this batch is the culprit: find it by halves and park it alone."""
+        groups: dict[str, list[Envelope]] = {}
+        for envelope in inputs:
+            groups.setdefault(envelope.message.instance_id, []).append(envelope)
+        if len(groups) > 1:
+            names = list(groups)
+            for half in (names[: len(names) // 2], names[len(names) // 2 :]):
+                self.turn([e for name in half for e in groups[name]])
+        elif groups:
+            instance_id, only = next(iter(groups.items()))
+            self._isolate(instance_id, only, error)
+
+    def _isolate(self, instance_id: str, only: list[Envelope], error: Exception) -> None:
+        if len(only) > 1:
+            for envelope in only:
+                self.turn([envelope])
+        elif instance_id not in self.hub.quarantine:
+            self.hub.quarantine[instance_id] = f"the store refused what it did: {error}"
+            self.turn(only)
+        else:
+            self.hub.quarantine.pop(instance_id, None)
+            log.error("a message for instance %s cannot be stored: %s", instance_id, error)
+            self._poisoned_rows.update(e.row_no for e in only if e.row_no)
+            failure = error if isinstance(error, PerdureError) else CommitRefused(str(error))
+            tell([(e.reply, failure) for e in only if e.reply is not None])
+
+    def _wait_for_room(self, inputs: list[Envelope], error: StoreFull) -> None:
+        """Clients learn at once that nothing was stored; the rest is tried again in a second."""
+        log.error("the store is full; nothing accepted is lost, and writing resumes when there is room: %s", error)
+        tell([(e.reply, error) for e in inputs if e.reply is not None])
+        self._retry.extend(e for e in inputs if e.reply is None)
+        self._retry_at = self.clock.now() + RETRY_FULL
+
+    def _lose(self, inputs: list[Envelope], error: StoreError) -> None:
+        """Nobody knows what the store holds: drop everything derived, and open it again before reading.
+
+        Inputs that are rows will be polled again. Results of activities are harmless to repeat (their task
+        must be open), client operations with an id too (the first answer is kept); the others are told.
+        """
+        log.error("the store failed; its state is read again: %s", error)
+        waiting = [*inputs, *self._rest, *self._retry]
+        self._rest, self._retry = [], []
+        self.hub.drop_everything()
+        self.wakeups.clear()
+        unknown = OutcomeUnknown(
+            f"the store failed while this was being committed ({error}): it may or may not have happened. "
+            "Ask for the instance's status, or repeat the request with the same id"
+        )
+        tell([(e.reply, unknown) for e in waiting if e.reply is not None and not _repeatable(e)])
+        self._retry = [e for e in waiting if not e.row_no and _repeatable(e)]
+        self.away = error
+        self._come_back()
+
+    def _come_back(self) -> bool:
+        """Open the store again, if it is time; returns whether it is there."""
+        now = self.clock.now()
+        if now < self._retry_at:
+            return False
+        try:
+            self.hub.opened(self.store.reopen())
+        except StoreError as error:
+            self.away = error
+            self._retry_at = now + RETRY_AWAY
+            return False
+        log.warning("the store is back")
+        self.away = None
+        self._retry_at = 0
+        self._poll_at = 0
+        self._recover_after = 0
+        self._parked_after = None
+        return True
+
+    def _refuse_rest(self) -> None:
+        left: list[Envelope] = [*self._rest, *self._retry]
+        self._rest, self._retry = [], []
+        self._drain(left)
+        stopped = EngineStopped("the engine stopped before it had taken this up: nothing was stored")
+        tell([(e.reply, stopped) for e in left if e.reply is not None])
+
+
+def _repeatable(envelope: Envelope) -> bool:
+    if envelope.reply is None:
+        return isinstance(envelope.message, ActivityResult | Wake)
+    return bool(getattr(envelope.message, "operation_id", ""))
+
+
+def tell(answers: Iterable[tuple[Any, Any]]) -> None:
+    """Resolve futures, with one hand-over to each event loop. Never raises."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Any, Any]]] = {}
+    for future, value in answers:
+        by_loop.setdefault(future.get_loop(), []).append((future, value))
+    for loop, pairs in by_loop.items():
+        try:
+            loop.call_soon_threadsafe(_resolve, pairs)
+        except RuntimeError:
+            log.debug("an event loop was closed before its answers came")
+
+
+def _resolve(pairs: list[tuple[Any, Any]]) -> None:
+    for future, value in pairs:
+        if future.done():
+            continue
+        if isinstance(value, BaseException):
+            future.set_exception(value)
+        else:
+            future.set_result(value)

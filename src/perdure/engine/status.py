@@ -1,0 +1,204 @@
+"""From stored rows to what a client sees: status, input, output, and what the instance waits for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from perdure.engine.delivery import scheduled_at
+from perdure.model import events as ev
+from perdure.model import payload
+from perdure.model.bodies import inline
+from perdure.model.failure import Failure
+from perdure.model.instances import OrchestrationStatus, Page, RuntimeStatus, execution_id_of
+from perdure.model.records import InstanceFilter, InstanceRow, StoredInstance, WaitRow
+from perdure.model.times import moment
+from perdure.model.waiting import EventWait, Waiting
+from perdure.replay.state import fold
+from perdure.store.port import ClientStore
+
+FOLDED = 500  # episodes up to which a status tells from history what the instance waits for
+
+
+@dataclass(frozen=True)
+class Detail:
+    """How much of an instance is wanted."""
+
+    history: bool = False
+    history_output: bool = False
+    input: bool = False
+
+
+def status_of(store: ClientStore, instance_id: str, detail: Detail) -> OrchestrationStatus | None:
+    """One instance, or None when there is none."""
+    stored = store.get(instance_id)
+    if stored is None:
+        return None
+    row = stored.row
+    finished = RuntimeStatus(row.status).is_finished
+    wants_history = detail.history or (not finished and row.episodes <= FOLDED)
+    if wants_history and row.episodes:
+        stored = store.history_of(row.instance_no, row.execution_no) or stored
+        recorded = recorded_events(stored)
+        ends = [recorded[0][1], recorded[-1][1]] if recorded else []
+        waiting = _with_schemas(fold(recorded).waiting(_parked(row)), stored.waits) if not finished else None
+    else:
+        recorded = []
+        ends = [ev.decode_events(one) for one in store.ends([row]).get(row.instance_no, [])]
+        waiting = None if finished else _roughly(row, stored.waits)
+    return _status(
+        row,
+        ends,
+        waiting,
+        stored.custom_status,
+        show_input=detail.input,
+        history=_shown(recorded, detail) if detail.history else None,
+    )
+
+
+def page_of(store: ClientStore, wanted: InstanceFilter, *, show_input: bool) -> Page:
+    """One page of instances, newest first."""
+    rows = store.query(wanted)
+    numbers = [row.instance_no for row in rows]
+    waits: dict[int, list[WaitRow]] = {}
+    for wait in store.waits([r.instance_no for r in rows if r.completed_at is None]):
+        waits.setdefault(wait.instance_no, []).append(wait)
+    customs = store.custom_status(numbers)
+    ends = store.ends(rows)
+    instances = [
+        _status(
+            row,
+            [ev.decode_events(one) for one in ends.get(row.instance_no, [])],
+            None if row.completed_at is not None else _roughly(row, waits.get(row.instance_no, [])),
+            customs.get(row.instance_no),
+            show_input=show_input,
+        )
+        for row in rows
+    ]
+    more = len(rows) == wanted.top
+    return Page(instances, str(rows[-1].instance_no) if more else None)
+
+
+def recorded_events(stored: StoredInstance) -> list[tuple[int, list[ev.HistoryEvent]]]:
+    """A stored history as (time, events) per episode, with its bodies put back."""
+    return [
+        (
+            row.at,
+            inline(
+                ev.decode_events(row.events),
+                {no: body for (episode, no), body in stored.bodies.items() if episode == row.episode},
+            ),
+        )
+        for row in stored.history
+    ]
+
+
+def start_of(store: ClientStore, instance_id: str) -> tuple[StoredInstance, Raw] | None:
+    """An instance and the input its current execution began with, for a restart."""
+    stored = store.get(instance_id)
+    if stored is None:
+        return None
+    ends = store.ends([stored.row]).get(stored.row.instance_no, [])
+    events = ev.decode_events(ends[0]) if ends else []
+    started = next((e for e in events if isinstance(e, ev.ExecutionStarted)), None)
+    return stored, started.input if started is not None else ev.ABSENT
+
+
+def _status(
+    row: InstanceRow,
+    ends: list[list[ev.HistoryEvent]],
+    waiting: Waiting | None,
+    custom_status: bytes | None,
+    *,
+    show_input: bool,
+    history: list[dict[str, Any]] | None = None,
+) -> OrchestrationStatus:
+    started = next((e for e in ends[0] if isinstance(e, ev.ExecutionStarted)), None) if ends else None
+    output, failure = _result(ends[-1][-1] if ends and ends[-1] else None)
+    return OrchestrationStatus(
+        instance_id=row.instance_id,
+        name=row.name,
+        runtime_status=RuntimeStatus(row.status),
+        created_time=moment(row.created_at),
+        last_updated_time=moment(row.updated_at),
+        input=_decoded(started.input) if show_input and started is not None else None,
+        output=output,
+        custom_status=payload.decode(custom_status) if custom_status is not None else None,
+        failure=failure,
+        reason="" if scheduled_at(row.reason) else row.reason,
+        waiting_for=waiting.sentence() if waiting is not None else "",
+        waiting=waiting,
+        version=row.version,
+        execution_id=execution_id_of(row.salt, row.execution_no),
+        parent_instance_id=row.parent_id,
+        tags=payload.decode(row.tags.encode()) if row.tags else {},
+        completed_time=moment(row.completed_at) if row.completed_at is not None else None,
+        history=history,
+    )
+
+
+def _result(last: ev.HistoryEvent | None) -> tuple[Any, Failure | None]:
+    match last:
+        case ev.ExecutionCompleted():
+            return _decoded(last.output), None
+        case ev.ExecutionFailed():
+            return str(last.failure), last.failure
+        case ev.ExecutionTerminated():
+            return last.reason, None
+        case _:
+            return None, None
+
+
+def _decoded(body: Raw) -> Any:
+    return payload.decode(body) if bytes(body) else None
+
+
+def _parked(row: InstanceRow) -> str:
+    return "" if scheduled_at(row.reason) else row.reason
+
+
+def _roughly(row: InstanceRow, waits: list[WaitRow]) -> Waiting:
+    """What the row and its waits tell without reading history."""
+    known_deadlines = {wait.deadline for wait in waits}
+    timers = (row.due_at,) if row.due_at is not None and row.due_at not in known_deadlines else ()
+    start_at = scheduled_at(row.reason)
+    rough = Waiting(
+        events=tuple(_event_wait(wait) for wait in waits),
+        timers=timers,
+        start_at=start_at,
+        reason=_parked(row),
+    )
+    if row.local_work and not rough.sentence():
+        return Waiting(reason="waiting for running activities")
+    return rough
+
+
+def _event_wait(wait: WaitRow) -> EventWait:
+    schema = payload.decode(wait.schema) if wait.schema is not None else None
+    return EventWait(wait.name, wait.since, wait.deadline, schema)
+
+
+def _with_schemas(waiting: Waiting, rows: list[WaitRow]) -> Waiting:
+    schemas = {row.name: payload.decode(row.schema) for row in rows if row.schema is not None}
+    if not schemas:
+        return waiting
+    events = tuple(msgspec.structs.replace(e, schema=schemas.get(e.name)) for e in waiting.events)
+    return msgspec.structs.replace(waiting, events=events)
+
+
+def _shown(recorded: list[tuple[int, list[ev.HistoryEvent]]], detail: Detail) -> list[dict[str, Any]]:
+    """History as JSON-ready dictionaries, each with its episode's time."""
+    shown = []
+    for at, events in recorded:
+        for event in events:
+            one: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(event))
+            if not detail.history_output:
+                one.pop("result", None)
+                one.pop("output", None)
+            if not detail.input:
+                one.pop("input", None)
+            shown.append({"timestamp": moment(at).isoformat(), **one})
+    return shown

@@ -1,0 +1,222 @@
+"""An instance as the hub holds it: its row's facts, and, while warm, its suspended code.
+
+The code is a cache. It is made by replaying history when something has to be fed, and may be put away at any
+moment between batches. What a batch changes is gathered in `outcome` (the open episode) until it is sealed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from perdure.model import chain
+from perdure.model import events as ev
+from perdure.model.bodies import inline
+from perdure.model.events import ParentLink
+from perdure.model.instances import FINISHED, RuntimeStatus, execution_id_of
+from perdure.model.records import InstanceRow, InstanceUpdate, StoredInstance
+from perdure.replay.decide import Execution
+from perdure.replay.settle import Outcome
+
+
+class Instance:
+    """One instance in the hub's hands."""
+
+    __slots__ = (
+        "between",
+        "children",
+        "completed_at",
+        "created_at",
+        "dirty",
+        "due_at",
+        "episodes",
+        "execution",
+        "execution_id",
+        "execution_no",
+        "feeds",
+        "head",
+        "held",
+        "instance_id",
+        "is_new",
+        "last_at",
+        "name",
+        "no",
+        "open_local",
+        "outcome",
+        "parent",
+        "partition",
+        "purged",
+        "reason",
+        "salt",
+        "saved_waits",
+        "size",
+        "status",
+        "stored",
+        "tags",
+        "touched_at",
+        "updated_at",
+        "version",
+        "written",
+    )
+
+    def __init__(
+        self,
+        *,
+        no: int,
+        instance_id: str,
+        partition: int,
+        name: str,
+        version: str,
+        salt: bytes,
+        created_at: int,
+        parent: ParentLink | None,
+        tags: str | None,
+        execution_no: int = 1,
+    ) -> None:
+        self.no = no
+        self.instance_id = instance_id
+        self.partition = partition
+        self.name = name
+        self.version = version
+        self.salt = salt
+        self.created_at = created_at
+        self.parent = parent
+        self.tags = tags
+        self.status = RuntimeStatus.Pending
+        self.reason = ""
+        self.updated_at = created_at
+        self.completed_at: int | None = None
+        self.due_at: int | None = None
+        self.open_local = 0
+        self.saved_waits = 0
+        self.last_at = 0
+        self.execution: Execution | None = None
+        self.stored: StoredInstance | None = None
+        self.children: dict[int, str] | None = None
+        self.held: list[Any] | None = None
+        self.size = 0
+        self.touched_at = created_at
+        self.between = False
+        self.begin_execution(execution_no)
+        # of the present batch
+        self.is_new = True
+        self.purged = False
+        self.dirty = False
+        self.written = False
+        self.feeds = 0
+        self.outcome: Outcome | None = None
+
+    @classmethod
+    def from_stored(cls, stored: StoredInstance) -> Instance:
+        """An instance as its row describes it; its code is not alive yet."""
+        row = stored.row
+        instance = cls(
+            no=row.instance_no,
+            instance_id=row.instance_id,
+            partition=row.partition,
+            name=row.name,
+            version=row.version,
+            salt=row.salt,
+            created_at=row.created_at,
+            parent=row.parent,
+            tags=row.tags,
+            execution_no=row.execution_no,
+        )
+        instance.is_new = False
+        instance.status = RuntimeStatus(row.status)
+        instance.reason = row.reason
+        instance.updated_at = row.updated_at
+        instance.completed_at = row.completed_at
+        instance.due_at = row.due_at
+        instance.open_local = row.local_work
+        instance.episodes = row.episodes
+        instance.head = row.head
+        instance.written = row.episodes > 0
+        instance.saved_waits = int(not instance.is_finished)  # unknown until its history is replayed
+        instance.stored = stored
+        return instance
+
+    @property
+    def is_finished(self) -> bool:
+        return self.status in FINISHED
+
+    @property
+    def is_running(self) -> bool:
+        return self.status is RuntimeStatus.Running
+
+    def begin_execution(self, execution_no: int) -> None:
+        """Turn to a new execution: no rows yet, a chain of its own."""
+        self.execution_no = execution_no
+        self.execution_id = execution_id_of(self.salt, execution_no)
+        self.episodes = 0
+        self.head = chain.base_of(self.salt, execution_no)
+
+    def episode(self, now: int) -> Outcome:
+        """The open episode of this batch, begun if need be."""
+        outcome = self.outcome
+        if outcome is None:
+            outcome = self.outcome = Outcome(self.instance_id, self.execution_id)
+            self.last_at = max(now, self.last_at, self.updated_at if not self.is_new else 0)
+            if self.execution is not None:
+                self.execution.begin_episode(self.last_at)
+        return outcome
+
+    def recorded(self) -> list[tuple[int, list[ev.HistoryEvent]]]:
+        """The stored history, decoded, with its bodies put back. Raises msgspec.ValidationError."""
+        assert self.stored is not None
+        bodies = self.stored.bodies
+        return [
+            (row.at, inline(ev.decode_events(row.events), _of_episode(bodies, row.episode)))
+            for row in self.stored.history
+        ]
+
+    def put_away(self) -> None:
+        """Close its code. What the code's `finally:` blocks do reaches nothing."""
+        execution, self.execution = self.execution, None
+        if execution is not None:
+            execution.close()
+
+    def row(self) -> InstanceRow:
+        """The row of a new instance."""
+        parent = self.parent
+        return InstanceRow(
+            self.no,
+            self.instance_id,
+            self.partition,
+            "orchestration",
+            self.name,
+            self.version,
+            self.status.value,
+            self.reason,
+            self.execution_no,
+            self.episodes,
+            self.created_at,
+            self.updated_at,
+            self.completed_at,
+            self.due_at,
+            int(self.open_local > 0),
+            parent.instance_id if parent else None,
+            parent.execution_id if parent else None,
+            parent.task_id if parent else None,
+            self.tags,
+            self.salt,
+            self.head,
+        )
+
+    def update(self) -> InstanceUpdate:
+        """What this batch changed of an instance that has a row."""
+        return InstanceUpdate(
+            self.no,
+            self.status.value,
+            self.reason,
+            self.execution_no,
+            self.episodes,
+            self.updated_at,
+            self.completed_at,
+            self.due_at,
+            int(self.open_local > 0),
+            self.head,
+        )
+
+
+def _of_episode(bodies: dict[tuple[int, int], bytes], episode: int) -> dict[int, bytes]:
+    return {no: body for (of, no), body in bodies.items() if of == episode} if bodies else {}

@@ -1,0 +1,294 @@
+"""The engine: one hub served by one process. It composes store, hub, loop, activities, watchdog and client.
+
+Threads: the loop's own (decides and commits), one for upkeep (checkpoints, eviction), the watchdog's, and those
+of `def` activities. `async def` activities and everything of the host run on the event loop that started it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from perdure.engine.activities import ActivityPool, Concurrency
+from perdure.engine.client import Client
+from perdure.engine.clock import Clock, SystemClock, new_id, new_salt
+from perdure.engine.functions import Functions
+from perdure.engine.hub import Chance, Hub, Limits, Released
+from perdure.engine.loop import Loop, SystemWaiter, Waiter, tell
+from perdure.engine.registry import Registry
+from perdure.engine.watchdog import Marker, StrikeFile, Watchdog, audit, stop_audit
+from perdure.errors import EngineStopped, InstanceNotFound, Overloaded
+from perdure.model.instances import FINISHED, RuntimeStatus
+from perdure.model.messages import Message, RaiseEvent, Start
+from perdure.store.port import Store
+
+SWITCH_INTERVAL = 1e-4  # seconds; see the GIL in ARCHITECTURE.md
+UPKEEP_EVERY = 5.0  # seconds
+IDLE_AFTER = 60_000_000  # microseconds until an execution nobody fed is put away
+
+T = TypeVar("T")
+log = logging.getLogger("perdure.engine")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How one engine runs. Everything has a default that is right for one machine."""
+
+    limits: Limits = field(default_factory=Limits)
+    concurrency: Concurrency = field(default_factory=Concurrency)
+    queued_requests: int = 20_000  # accepted requests waiting for the loop before clients get Overloaded
+    drain: float = 0.0  # seconds that stopping waits for running activities
+    accept_only: bool = False  # take messages durably, run nothing
+    watchdog: bool = True
+    interrupt_after: float = 10.0  # seconds an orchestrator may keep the loop to itself
+
+
+class Engine:
+    """Serves one hub. Also the in-process `Gateway` of its clients."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        store: Store,
+        hub: str,
+        *,
+        settings: Settings | None = None,
+        clock: Clock | None = None,
+        waiter: Waiter | None = None,
+        resources: Sequence[object] = (),
+    ) -> None:
+        self.registry = registry
+        self.store = store
+        self.hub = hub
+        self.settings = settings or Settings()
+        self.resources = list(resources)
+        self.clock = clock or SystemClock()
+        self._strikes: StrikeFile | None = None
+        self._marker = Marker()
+        self._functions = Functions(registry)
+        self._hub = Hub(
+            self._functions,
+            Chance(new_salt, self.clock.monotonic),
+            limits=self.settings.limits,
+            running=self._marker,
+            accept_only=self.settings.accept_only,
+        )
+        self.loop = Loop(
+            self._hub,
+            store,
+            self.clock,
+            waiter or SystemWaiter(self.clock),
+            finished=self._tell_watchers,
+            evicted=self._forget_evicted,
+        )
+        self._watchers: dict[str, list[asyncio.Future[None]]] = {}
+        self._live: set[str] = set()  # known to be running: no need to ask the store
+        self._gate = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._upkeep: threading.Thread | None = None
+        self._stop = threading.Event()
+        self._watchdog: Watchdog | None = None
+
+    # ------------------------------------------------------------------------------------------ life cycle
+
+    async def start(self) -> Client:
+        """Open the store, recover, and serve. Raises StoreInUse, StoreTooNew, StoreUnusable, RegistrationError."""
+        event_loop = asyncio.get_running_loop()
+        self.registry.check()
+        self.loop.pool = self._pool(event_loop)
+        opened: asyncio.Future[None] = event_loop.create_future()
+        sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_INTERVAL))
+        self._thread = threading.Thread(target=self._run, args=(opened,), name="perdure-loop", daemon=True)
+        self._thread.start()
+        await opened
+        self._upkeep = threading.Thread(target=self._keep_up, name="perdure-upkeep", daemon=True)
+        self._upkeep.start()
+        return Client(self)
+
+    async def stop(self) -> None:
+        """Finish the batch in hand, give running activities `drain` seconds, and close the store."""
+        pool = self.loop.pool
+        if pool is not None and self.settings.drain and not self.settings.accept_only:
+            waited = 0.0
+            while pool.is_busy and waited < self.settings.drain:
+                await asyncio.sleep(0.05)
+                waited += 0.05
+        self._stop.set()
+        self.loop.stopping = True
+        self.loop.nudge()
+        for thread in (self._thread, self._upkeep):
+            if thread is not None:
+                await asyncio.to_thread(thread.join)
+        if pool is not None:
+            await pool.close()
+        with self._gate:
+            waiting = [future for futures in self._watchers.values() for future in futures]
+            self._watchers.clear()
+        tell([(future, EngineStopped("the engine stopped")) for future in waiting])
+
+    def _pool(self, event_loop: asyncio.AbstractEventLoop) -> ActivityPool:
+        return ActivityPool(
+            self.registry, self.resources, event_loop, self.loop.post, self.settings.concurrency
+        )
+
+    def _run(self, opened: asyncio.Future[None]) -> None:
+        try:
+            self.loop.open()
+            self._guard()
+        except BaseException as error:
+            tell([(opened, error)])
+            return
+        tell([(opened, None)])
+        try:
+            self.loop.run()
+        except BaseException:
+            log.exception("the loop ended by an error of its own; this engine serves no longer")
+            self.loop.stopping = True
+        finally:
+            self._unguard()
+            self._hub.drop_everything()
+            self.store.close()
+
+    def _guard(self) -> None:
+        """On the loop's thread: begin to watch over what user code does here."""
+        if self.store.location and not self.settings.accept_only:
+            self._strikes = StrikeFile(f"{self.store.location}.running")
+            self._marker._strikes = self._strikes
+            for instance_id in self._strikes.condemned():
+                self._hub.quarantine[instance_id] = "the process died three times while its code was running"
+        self._marker.thread_id = threading.get_ident()
+        audit(self._marker)
+        if self.settings.watchdog:
+            self._watchdog = Watchdog(self._marker, after=self.settings.interrupt_after)
+            self._watchdog.start()
+
+    def _unguard(self) -> None:
+        stop_audit(self._marker)
+        if self._watchdog is not None:
+            self._watchdog.stop()
+        if self._strikes is not None:
+            self._marker._strikes = None
+            self._strikes.close()
+
+    def _keep_up(self) -> None:
+        while not self._stop.wait(UPKEEP_EVERY):
+            try:
+                self.store.maintain(self.clock.now())
+            except Exception:
+                log.exception("upkeep of the store failed; it is tried again")
+            self.loop.idle_before = self.clock.now() - IDLE_AFTER
+        self.store.close_reader()
+
+    # --------------------------------------------------------------------------- Gateway, for the clients
+
+    async def accept(self, message: Message) -> Any:
+        """Hand a message to the loop; returns its answer once it is durable."""
+        if self.loop.stopping:
+            raise EngineStopped("the engine is not running: nothing was stored")
+        queued = self.loop.inbox.qsize()
+        if queued > self.settings.queued_requests and isinstance(message, Start | RaiseEvent):
+            raise Overloaded(f"{queued} requests are waiting already: nothing was stored, try again shortly")
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.loop.post(message, answer)
+        return await answer
+
+    async def finished(self, instance_id: str, timeout: float | None) -> None:
+        """Return when the instance has finished. Raises TimeoutError, InstanceNotFound."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        with self._gate:
+            self._watchers.setdefault(instance_id, []).append(future)
+        try:
+            if instance_id not in self._live and self._has_finished(instance_id):
+                return
+            self._waiting(+1)
+            try:
+                await (future if timeout is None else asyncio.wait_for(future, timeout))
+            finally:
+                self._waiting(-1)
+        finally:
+            self._forget(instance_id, future)
+
+    def _has_finished(self, instance_id: str) -> bool:
+        stored = self.store.get(instance_id)
+        if stored is None:
+            raise InstanceNotFound(f"no instance {instance_id!r} in this hub")
+        return RuntimeStatus(stored.row.status) in FINISHED
+
+    def _waiting(self, more: int) -> None:
+        """Somebody waits for an instance to finish: a clock that skips may do so now."""
+        skipping = getattr(self.clock, "waiting", None)
+        if skipping is not None:
+            skipping(more)
+            self.loop.nudge()
+
+    def _forget(self, instance_id: str, future: asyncio.Future[None]) -> None:
+        with self._gate:
+            futures = self._watchers.get(instance_id)
+            if futures is not None and future in futures:
+                futures.remove(future)
+                if not futures:
+                    del self._watchers[instance_id]
+
+    def _tell_watchers(self, released: Released) -> None:
+        """On the loop's thread, after a commit."""
+        live = self._live
+        live.update(released.started)
+        if not released.finished:
+            return
+        told: list[tuple[Any, Any]] = []
+        for instance in released.finished:
+            live.discard(instance.instance_id)
+        with self._gate:
+            if self._watchers:
+                for instance in released.finished:
+                    futures = self._watchers.pop(instance.instance_id, None)
+                    if futures:
+                        told.extend((future, None) for future in futures)
+        if told:
+            tell(told)
+
+    def _forget_evicted(self, instance_ids: list[str]) -> None:
+        self._live.difference_update(instance_ids)
+
+    async def read(self, question: Callable[[], T], *, brief: bool = False) -> T:
+        """Ask the store, off the event loop unless the answer is a matter of microseconds."""
+        return question() if brief else await asyncio.to_thread(question)
+
+    def now(self) -> int:
+        return self.clock.now()
+
+    def new_instance_id(self) -> str:
+        return new_id()
+
+    def has_orchestrator(self, name: str) -> None:
+        if not self.settings.accept_only and self._functions.orchestrator(name) is None:
+            self.registry.orchestrator(name)
+
+    # ------------------------------------------------------------------------------------------- reporting
+
+    def health(self) -> dict[str, Any]:
+        """Numbers for a health page: what is warm, queued, running; and whether all is well."""
+        pool = self.loop.pool
+        return {
+            "healthy": self.loop.away is None
+            and not self.loop.stopping
+            and (pool is None or pool.is_healthy),
+            "warm": len(self._hub.warm),
+            "queued": self.loop.inbox.qsize(),
+            "store": "ok" if self.loop.away is None else str(self.loop.away),
+            **self._hub.counters,
+            **({f"activities_{k}": v for k, v in pool.health().items()} if pool is not None else {}),
+        }
+
+    def publish(self, address: str, token: str) -> None:
+        """Tell other processes on this machine where this engine can be reached."""
+        publish = getattr(self.store, "publish", None)
+        if publish is not None:
+            with contextlib.suppress(OSError):
+                publish(address, token)

@@ -1,0 +1,90 @@
+"""History as Azure's management API shapes it: `historyEvents`.
+
+There, what was scheduled is told by its completion (`FunctionName`, `ScheduledTime`), and only what is still
+open stands for itself. Names are Azure's, in Pascal case. What Azure has no event for (that a wait began, was
+given up, or refused an event) is left out; it is in `events`, which is history as perdure keeps it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from perdure.model.instances import RuntimeStatus
+
+Event = Mapping[str, Any]
+
+_RENAMED = {
+    "TaskScheduled": "TaskScheduled",
+    "TaskCompleted": "TaskCompleted",
+    "TaskFailed": "TaskFailed",
+    "SubOrchestrationCreated": "SubOrchestrationInstanceCreated",
+    "SubOrchestrationCompleted": "SubOrchestrationInstanceCompleted",
+    "SubOrchestrationFailed": "SubOrchestrationInstanceFailed",
+}
+_ENDINGS = {
+    "ExecutionCompleted": RuntimeStatus.Completed,
+    "ExecutionFailed": RuntimeStatus.Failed,
+    "ExecutionTerminated": RuntimeStatus.Terminated,
+    "ContinuedAsNew": RuntimeStatus.ContinuedAsNew,
+}
+_REASONS = {"ExecutionSuspended", "ExecutionResumed", "ExecutionTerminated"}
+
+
+def history_events(events: Iterable[Event]) -> list[dict[str, Any]]:
+    """Azure's `historyEvents` for a history as `OrchestrationStatus.history` holds it."""
+    shaped: list[dict[str, Any] | None] = []
+    opened: dict[int, tuple[int, Event]] = {}
+    for event in events:
+        if event["type"] in ("TaskScheduled", "SubOrchestrationCreated", "TimerCreated"):
+            opened[event["id"]] = (len(shaped), event)
+        elif "task_id" in event or "timer_id" in event:
+            position, scheduled = opened.pop(event.get("task_id", event.get("timer_id", -1)), (-1, {}))
+            if position >= 0 and "task_id" in event:
+                shaped[position] = None
+            event = {**event, "scheduled": scheduled}
+        shaped.append(_shape(event))
+    return [one for one in shaped if one]
+
+
+def _shape(event: Event) -> dict[str, Any] | None:
+    kind = event["type"]
+    if kind in _RENAMED:
+        return _call(event)
+    shape: dict[str, Any] = {"EventType": kind, "Timestamp": event["timestamp"]}
+    if kind == "ExecutionStarted":
+        return {**shape, "FunctionName": event["name"], **_given(event, Input="input")}
+    if kind == "EventRaised":
+        return {**shape, "Name": event["name"], **_given(event, Input="input")}
+    if kind in ("TimerCreated", "TimerFired"):
+        scheduled = event if kind == "TimerCreated" else event["scheduled"]
+        return {**shape, **_given(scheduled, FireAt="fire_at")}
+    if kind in _ENDINGS:
+        shape = {**shape, "EventType": "ContinueAsNew" if kind == "ContinuedAsNew" else kind}
+        shape["OrchestrationStatus"] = _ENDINGS[kind].value
+        return {**shape, **_given(event, Result="output", FailureDetails="failure", Reason="reason")}
+    return {**shape, **_given(event, Reason="reason")} if kind in _REASONS else None
+
+
+def _call(event: Event) -> dict[str, Any]:
+    scheduled = event.get("scheduled", event)
+    shape = {
+        "EventType": _RENAMED[event["type"]],
+        "Timestamp": event["timestamp"],
+        "FunctionName": scheduled.get("name"),
+        **_given(scheduled, Input="input"),
+    }
+    if scheduled is not event:
+        shape["ScheduledTime"] = scheduled.get("timestamp")
+    failure = event.get("failure")
+    if failure:
+        shape |= {"Reason": failure.get("message", ""), "Details": failure.get("stack", "")}
+        shape["FailureDetails"] = failure
+    return {**shape, **_given(event, Result="result")}
+
+
+def _given(event: Event, **members: str) -> dict[str, Any]:
+    return {name: event[member] for name, member in members.items() if member in event}
+
+
+__all__ = ["history_events"]

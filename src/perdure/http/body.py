@@ -1,0 +1,69 @@
+"""Reading request bodies: never more than the limit in memory, and strict JSON or nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Raw
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+from perdure.errors import PayloadError
+from perdure.model import payload
+
+
+class LimitedRequest(Request):
+    """A request whose body is refused above the limit while it arrives, and whose JSON is strict."""
+
+    async def body(self) -> bytes:
+        if not hasattr(self, "_body"):
+            self._body = await read_body(self)
+        return self._body
+
+    async def json(self) -> Any:
+        if not hasattr(self, "_json"):
+            self._json = payload.decode(payload.check(await self.body()))
+        return self._json
+
+
+async def read_body(request: Request, limit: int = payload.MAX_BYTES) -> bytes:
+    """The whole body. Raises HTTPException 413 as soon as it is, or is announced to be, above the limit."""
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise HTTPException(415, "send the body as it is: compressed bodies are not accepted")
+    announced = request.headers.get("content-length", "0")
+    if not announced.isdecimal() or int(announced) > limit:
+        raise _too_large(limit)
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > limit:
+            raise _too_large(limit)
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+async def read_payload(request: Request) -> Raw | None:
+    """The body as a checked payload, None when it is empty. Raises PayloadError for what is not strict JSON."""
+    data = await read_body(request)
+    return payload.check(data) if data.strip() else None
+
+
+def demand_json(request: Request) -> None:
+    """Raise PayloadError for a body that says it is not JSON. A request that says nothing passes."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind and kind != "application/json" and not kind.endswith("+json"):
+        raise PayloadError(
+            f"only JSON is accepted here, not {kind[:60]!r}: send the header 'Content-Type: application/json'"
+        )
+
+
+def _too_large(limit: int) -> HTTPException:
+    return HTTPException(
+        413,
+        f"the body is larger than {limit:,} bytes; keep large data elsewhere and send where it is",
+        headers={"Connection": "close"},
+    )
+
+
+__all__ = ["LimitedRequest", "demand_json", "read_body", "read_payload"]

@@ -1,0 +1,145 @@
+"""History as lines to read: what happened, about what, with which body."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from perdure.model import events as ev
+from perdure.model.events import BODY_FIELD, HistoryEvent, decode_events
+from perdure.model.instances import OrchestrationStatus
+from perdure.model.times import instant, moment
+from perdure.model.waiting import clock
+
+_BAD = (ev.TaskFailed, ev.SubOrchestrationFailed, ev.ExecutionFailed, ev.EventRejected, ev.ExecutionParked)
+
+
+def events_of(status: OrchestrationStatus) -> list[tuple[int, HistoryEvent]]:
+    """A status's history as typed events, each with its instant in microseconds."""
+    history = status.history or []
+    typed = decode_events(msgspec.json.encode(history))
+    times = [instant(datetime.fromisoformat(one["timestamp"])) for one in history]
+    return list(zip(times, typed, strict=True))
+
+
+@dataclass(frozen=True)
+class Line:
+    """One event of a history. `tone` is bad, decision or plain; `body` is None when it has none."""
+
+    number: int
+    at: datetime
+    kind: str
+    tone: str
+    about: str
+    body: Any = None
+
+
+def lines_of(history: Iterable[tuple[int, HistoryEvent]]) -> list[Line]:
+    """A line for each event. Events that answer another are told by its name."""
+    names: dict[int, str] = {}
+    lines: list[Line] = []
+    for number, (at, event) in enumerate(history):
+        if isinstance(event, (ev.TaskScheduled, ev.SubOrchestrationCreated, ev.EventAwaited)):
+            names[event.id] = event.name
+        about = _ABOUT[type(event)](event, names)
+        lines.append(Line(number, moment(at), type(event).__name__, _tone(event), about, _body(event)))
+    return lines
+
+
+def _tone(event: HistoryEvent) -> str:
+    if isinstance(event, _BAD):
+        return "bad"
+    return "decision" if isinstance(event, ev.Decision) else "plain"
+
+
+def _body(event: HistoryEvent) -> Any:
+    field = BODY_FIELD.get(type(event))
+    raw = bytes(getattr(event, field)) if field else b""
+    return msgspec.json.decode(raw) if raw else None
+
+
+Names = dict[int, str]
+
+
+def _named(event: Any, names: Names) -> str:
+    return str(event.name)
+
+
+def _called(event: Any, names: Names) -> str:
+    again = f", attempt {event.attempt}" if event.attempt > 1 else ""
+    return f"{event.name}{again}"
+
+
+def _answered(event: Any, names: Names) -> str:
+    return names.get(event.task_id, f"call {event.task_id}")
+
+
+def _failed(event: Any, names: Names) -> str:
+    return f"{_answered(event, names)}: {event.failure}"
+
+
+def _timer(event: ev.TimerCreated, names: Names) -> str:
+    of = names.get(event.of, f"call {event.of}")
+    what = {"retry": f"pause before {of} is tried again, ", "timeout": f"limit of {of}, "}.get(event.purpose, "")
+    return f"{what}due {clock(event.fire_at)}"
+
+
+def _timer_id(event: Any, names: Names) -> str:
+    return f"timer {event.timer_id}"
+
+
+def _awaited(event: ev.EventAwaited, names: Names) -> str:
+    return f"{event.name}, until {clock(event.deadline)}" if event.deadline else event.name
+
+
+def _wait_id(event: Any, names: Names) -> str:
+    return names.get(event.wait_id, f"wait {event.wait_id}")
+
+
+def _rejected(event: ev.EventRejected, names: Names) -> str:
+    return f"{event.name}: {event.reason}"
+
+
+def _reason(event: Any, names: Names) -> str:
+    return str(event.reason)
+
+
+def _parked(event: ev.ExecutionParked, names: Names) -> str:
+    return f"{event.kind}: {event.detail}"
+
+
+def _ended_badly(event: ev.ExecutionFailed, names: Names) -> str:
+    return str(event.failure)
+
+
+def _nothing(event: Any, names: Names) -> str:
+    return ""
+
+
+_ABOUT: dict[type, Callable[[Any, Names], str]] = {
+    ev.ExecutionStarted: _named,
+    ev.TaskScheduled: _called,
+    ev.TaskCompleted: _answered,
+    ev.TaskFailed: _failed,
+    ev.SubOrchestrationCreated: _called,
+    ev.SubOrchestrationCompleted: _answered,
+    ev.SubOrchestrationFailed: _failed,
+    ev.TimerCreated: _timer,
+    ev.TimerFired: _timer_id,
+    ev.TimerCanceled: _timer_id,
+    ev.EventAwaited: _awaited,
+    ev.EventRaised: _named,
+    ev.WaitCanceled: _wait_id,
+    ev.EventRejected: _rejected,
+    ev.ExecutionSuspended: _reason,
+    ev.ExecutionResumed: _reason,
+    ev.ExecutionTerminated: _reason,
+    ev.ExecutionParked: _parked,
+    ev.ExecutionCompleted: _nothing,
+    ev.ExecutionFailed: _ended_badly,
+    ev.ContinuedAsNew: _nothing,
+}

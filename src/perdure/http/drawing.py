@@ -1,0 +1,111 @@
+"""Templates turned into responses. Every value is escaped by the template engine; none is marked safe."""
+
+from __future__ import annotations
+
+from functools import wraps
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+
+from perdure.errors import PerdureError
+from perdure.http import prose
+from perdure.http.csrf import set_token, token_of
+from perdure.http.endpoint import Handler, client_of
+from perdure.http.guard import BASE
+from perdure.http.links import quoted
+from perdure.http.problem import status_of, title_of
+from perdure.http.timeline import Span
+from perdure.model.instances import OrchestrationStatus, RuntimeStatus
+from perdure.model.times import moment
+
+_KINDS = {
+    "activity": "activity",
+    "child": "sub-orchestration",
+    "wait": "event awaited",
+    "timer": "timer",
+    "retry": "pause before the next attempt",
+}
+
+
+def draw(request: Request, template: str, *, status: int = 200, **values: Any) -> Response:
+    """A page: the template with what every page needs, and the visitor's form token."""
+    client = client_of(request)
+    token = token_of(request)
+    text = _environment.get_template(template).render(
+        {
+            "hub": client.task_hub,
+            "base": base_of(request),
+            "now": moment(client.gateway.now()),
+            "csrf": token,
+            "done": "",
+            "refresh": None,
+            **values,
+        }
+    )
+    response = HTMLResponse(text, status)
+    set_token(request, response, token)
+    return response
+
+
+def as_page(handler: Handler) -> Handler:
+    """Answer errors with a page instead of a problem document."""
+
+    @wraps(handler)
+    async def shown(request: Request) -> Response:
+        try:
+            return await handler(request)
+        except HTTPException as error:
+            status, detail = error.status_code, error.detail
+        except PerdureError as error:
+            status, detail = status_of(error), str(error)
+        return draw(request, "error.html", status=status, heading=title_of(status), detail=detail)
+
+    return shown
+
+
+def base_of(request: Request) -> str:
+    """The path prefix of this host, for links."""
+    return "/".join(quoted(segment) for segment in request.scope.get(BASE, "").split("/"))
+
+
+def _summary(one: OrchestrationStatus) -> str:
+    """What the list says of an instance that waits for nothing."""
+    if one.failure is not None:
+        return str(one.failure)[:200]
+    if one.runtime_status is RuntimeStatus.Terminated:
+        return str(one.output or "")
+    return prose.compact(one.output, 120) if one.output is not None else ""
+
+
+def _span_title(span: Span, end: int) -> str:
+    lasted = prose.lasting(((end if span.end is None else span.end) - span.start) / 1e6)
+    return f"{_KINDS[span.kind]}: {span.state}, {lasted}" + (f", {span.note}" if span.note else "")
+
+
+def _new_environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("perdure.http"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals.update(
+        ago=prose.ago,
+        exact=prose.exact,
+        lasting=prose.lasting,
+        pretty=prose.pretty,
+        compact=prose.compact,
+        quoted=quoted,
+        summary=_summary,
+        span_title=_span_title,
+    )
+    return environment
+
+
+_environment = _new_environment()
+
+__all__ = ["as_page", "base_of", "draw"]

@@ -1,0 +1,240 @@
+"""A JSON Schema as the fields of a form, and the posted form as JSON again.
+
+A field is made for what people fill in easily: text, numbers, yes or no, one of a list. Whatever is nested or
+has alternatives becomes a text area that takes JSON, so that every schema has a form. Numbers travel as the
+text that was typed, because a float would change them. Whether the result fits is not decided here: the
+orchestrator's door judges the body, as it does for every event.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from msgspec import Raw
+
+from perdure.errors import PayloadError
+from perdure.model import payload
+
+Schema = Mapping[str, Any]
+PREFIX = "field."
+_NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
+_INTEGER = re.compile(r"-?(0|[1-9]\d*)", re.ASCII)
+_INPUT_TYPES = {"date": "date", "time": "time", "email": "email", "uri": "url"}
+_HINTS = {"date-time": "2026-01-31T17:30:00Z", "duration": "PT1H30M", "uuid": "", "decimal": "12.50"}
+
+
+@dataclass(frozen=True)
+class Field:
+    """One input of a form. `kind` is text, longtext, integer, number, flag, choice or json.
+
+    A blank field that is not `required` is left out; a blank one that is `nullable` is null.
+    """
+
+    name: str
+    kind: str
+    label: str
+    description: str = ""
+    required: bool = True
+    nullable: bool = False
+    default: str = ""
+    choices: tuple[tuple[str, str], ...] = ()
+    input_type: str = "text"
+    placeholder: str = ""
+    minimum: Any = None
+    maximum: Any = None
+    max_length: int | None = None
+
+    @property
+    def input_name(self) -> str:
+        return PREFIX + self.name
+
+    def read(self, posted: Mapping[str, str]) -> str | None:
+        """The JSON text of what was filled in, None to leave the member out. Raises PayloadError."""
+        text = posted.get(self.input_name)
+        if self.kind == "flag":
+            return "true" if text is not None else "false"
+        if text is None or not text.strip():
+            return self._blank()
+        return _READERS[self.kind](self, text)
+
+    def _blank(self) -> str | None:
+        if not self.required:
+            return None
+        if self.nullable:
+            return "null"
+        if self.kind in ("text", "longtext"):
+            return '""'
+        raise self._refusal("is needed")
+
+    def _refusal(self, what: str) -> PayloadError:
+        return PayloadError(f"{self.label} {what}", f"/{_escaped(self.name)}" if self.name else "")
+
+
+# ------------------------------------------------------------------------------------- schema to fields
+
+
+def fields_of(schema: Schema | None) -> tuple[Field, ...]:
+    """The fields of a form for a schema; one JSON field when nothing is known."""
+    if schema is None:
+        return (Field("", "json", "Data", "any JSON value; empty for none", required=False),)
+    whole, nullable = _resolved(schema, schema)
+    properties = whole.get("properties")
+    if whole.get("type") != "object" or not isinstance(properties, Mapping) or nullable or not properties:
+        return (_field("", schema, schema, required=not nullable),)
+    required = set(whole.get("required", ()))
+    return tuple(_field(name, part, schema, name in required) for name, part in properties.items())
+
+
+def _field(name: str, part: Schema, root: Schema, required: bool) -> Field:
+    found, nullable = _resolved(part, root)
+    default = part.get("default", found.get("default"))
+    kind = _kind(found)
+    if kind == "flag" and (nullable or (not required and default is None)):
+        kind, found = "choice", {**found, "enum": [True, False]}
+    return Field(
+        name=name,
+        kind=kind,
+        label=_label(part, found, name),
+        description=str(part.get("description", found.get("description", "")) or ""),
+        required=required,
+        nullable=nullable,
+        default=_shown(kind, default),
+        choices=_choices(found),
+        input_type=_INPUT_TYPES.get(found.get("format", ""), "text"),
+        placeholder=_HINTS.get(found.get("format", ""), ""),
+        minimum=found.get("minimum"),
+        maximum=found.get("maximum"),
+        max_length=found.get("maxLength"),
+    )
+
+
+def _resolved(part: Schema, root: Schema) -> tuple[Schema, bool]:
+    """The part with its reference followed and `null` taken off the alternatives; whether it may be null."""
+    nullable = False
+    for _ in range(16):
+        reference = part.get("$ref")
+        options = part.get("anyOf") or part.get("oneOf")
+        if isinstance(reference, str) and reference.startswith("#/"):
+            part = _at(root, reference)
+        elif isinstance(options, list) and {"type": "null"} in options:
+            nullable = True
+            rest = [option for option in options if option != {"type": "null"}]
+            part = rest[0] if len(rest) == 1 else {"anyOf": rest}
+        elif isinstance(part.get("allOf"), list) and len(part["allOf"]) == 1:
+            part = part["allOf"][0]
+        elif isinstance(part.get("type"), list) and "null" in part["type"] and len(part["type"]) == 2:
+            nullable = True
+            part = {**part, "type": next(kind for kind in part["type"] if kind != "null")}
+        else:
+            break
+    return part, nullable
+
+
+def _at(root: Schema, reference: str) -> Schema:
+    found: Any = root
+    for token in reference[2:].split("/"):
+        found = found.get(token.replace("~1", "/").replace("~0", "~")) if isinstance(found, Mapping) else None
+    return found if isinstance(found, Mapping) else {}
+
+
+def _kind(found: Schema) -> str:
+    if isinstance(found.get("enum"), list) or "const" in found:
+        return "choice"
+    kind = {"string": "text", "integer": "integer", "number": "number", "boolean": "flag"}.get(
+        found.get("type", ""), "json"
+    )
+    return "longtext" if kind == "text" and (found.get("maxLength") or 0) > 200 else kind
+
+
+def _label(part: Schema, found: Schema, name: str) -> str:
+    title = part.get("title") or (found.get("title") if found.get("type") != "object" else None)
+    return str(title) if title and "enum" not in found else name.replace("_", " ").strip() or "Data"
+
+
+def _choices(found: Schema) -> tuple[tuple[str, str], ...]:
+    values = [found["const"]] if "const" in found else found.get("enum", [])
+    return tuple((_dumped(value), _choice_label(value)) for value in values)
+
+
+def _choice_label(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return value if isinstance(value, str) else _dumped(value)
+
+
+def _shown(kind: str, default: Any) -> str:
+    if default is None:
+        return ""
+    return default if kind in ("text", "longtext") and isinstance(default, str) else _dumped(default)
+
+
+def _dumped(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+# --------------------------------------------------------------------------------------- fields to JSON
+
+
+def read_fields(fields: tuple[Field, ...], posted: Mapping[str, str]) -> Raw | None:
+    """The body that the filled-in form stands for. Raises PayloadError, pointing at the field."""
+    if len(fields) == 1 and not fields[0].name:
+        text = fields[0].read(posted)
+        return None if text is None else payload.check(text.encode())
+    members = [(field.name, field.read(posted)) for field in fields]
+    inside = ",".join(f"{_dumped(name)}:{text}" for name, text in members if text is not None)
+    return payload.check(f"{{{inside}}}".encode())
+
+
+def _read_text(field: Field, text: str) -> str:
+    # Forms send line breaks as CR LF, whatever was typed.
+    return json.dumps(text.replace("\r\n", "\n"))
+
+
+def _read_integer(field: Field, text: str) -> str:
+    if not _INTEGER.fullmatch(text.strip()):
+        raise field._refusal(f"takes a whole number, not {text.strip()[:40]!r}")
+    return text.strip()
+
+
+def _read_number(field: Field, text: str) -> str:
+    typed = text.strip()
+    if _NUMBER.fullmatch(typed):
+        return typed
+    try:
+        return json.dumps(float(typed), allow_nan=False)
+    except ValueError:
+        raise field._refusal(f"takes a number, not {typed[:40]!r}") from None
+
+
+def _read_choice(field: Field, text: str) -> str:
+    if text not in (value for value, _ in field.choices):
+        raise field._refusal("takes one of the listed values")
+    return text
+
+
+def _read_json(field: Field, text: str) -> str:
+    try:
+        return bytes(payload.check(text.encode())).decode()
+    except PayloadError as error:
+        raise field._refusal(f"is not JSON: {error}") from None
+
+
+_READERS: dict[str, Callable[[Field, str], str]] = {
+    "text": _read_text,
+    "longtext": _read_text,
+    "integer": _read_integer,
+    "number": _read_number,
+    "choice": _read_choice,
+    "json": _read_json,
+}
+
+
+def _escaped(token: str) -> str:
+    return token.replace("~", "~0").replace("/", "~1")
+
+
+__all__ = ["Field", "fields_of", "read_fields"]

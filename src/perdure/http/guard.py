@@ -1,0 +1,110 @@
+"""What holds for every request and every response, before any route is looked at.
+
+A server on loopback is not private: every page open in the same machine's browser can send it requests.
+Three checks keep those out. The Host header must name this server, so that a foreign name rebound to
+127.0.0.1 gets nothing (DNS rebinding). A request that may change something must not come from another
+origin; browsers say where it comes from in `Origin` and `Sec-Fetch-Site`, programs send neither. And there
+is no CORS, so a foreign page cannot read an answer either.
+
+Responses get the headers that take powers away from a page (no foreign scripts, no frames, no sniffing)
+unless the handler has set its own: a client function may serve what it likes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from perdure.http.problem import ProblemResponse
+
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+BASE = "perdure.base"
+"""The key in a request's scope under which the path prefix of this host is remembered."""
+
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; form-action 'self'; "
+        "frame-ancestors 'none'; base-uri 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    # Not `no-referrer`: with that, browsers send `Origin: null` from our own forms.
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+
+class Guard:
+    """The outermost ASGI layer: the checks above, then the application, then the headers."""
+
+    def __init__(self, app: ASGIApp, allowed_hosts: Iterable[str] = ()) -> None:
+        self.app = app
+        self.allowed_hosts = LOOPBACK | {host.lower().strip("[]") for host in allowed_hosts}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        scope[BASE] = scope.get("root_path", "")
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        refusal = self._refusal(scope)
+        await (refusal or self.app)(scope, receive, send_with_headers)
+
+    def _refusal(self, scope: Scope) -> ProblemResponse | None:
+        headers = Headers(scope=scope)
+        host = headers.get("host", "")
+        if not self._is_ours(host, scope):
+            return ProblemResponse(
+                403,
+                f"this server does not answer to the name {host[:100]!r}. Open it as localhost, or name "
+                "the host in asgi(allowed_hosts=[...])",
+                code="foreign-host",
+            )
+        if scope["method"] not in SAFE and _is_foreign(headers, host):
+            return ProblemResponse(
+                403,
+                "this request would change something and comes from a page of another origin",
+                code="foreign-origin",
+            )
+        return None
+
+    def _is_ours(self, host: str, scope: Scope) -> bool:
+        name = _hostname(host)
+        bound = scope.get("server") or ("", None)
+        return bool(name) and (name in self.allowed_hosts or name == str(bound[0]).lower())
+
+
+def _hostname(host: str) -> str:
+    """The name in a Host header, without port and brackets; "" when it is malformed."""
+    try:
+        parts = urlsplit(f"//{host}")
+        _ = parts.port
+    except ValueError:
+        return ""
+    return (parts.hostname or "") if parts.netloc == host and "@" not in host else ""
+
+
+def _is_foreign(headers: Headers, host: str) -> bool:
+    origin = headers.get("origin")
+    if origin is not None:
+        return urlsplit(origin).netloc.lower() != host.lower()
+    return headers.get("sec-fetch-site", "none") not in ("same-origin", "none")
+
+
+__all__ = ["BASE", "HEADERS", "Guard"]

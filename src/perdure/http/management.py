@@ -1,0 +1,313 @@
+"""Azure's management API over the verbs of `Client`.
+
+Paths, query parameters, codes, headers and bodies are Azure's. What goes beyond: a sentence of what an
+instance waits for and more of the like in its status, 409 for an id that is taken, `Idempotency-Key` to make
+a request safe to repeat, filters by name, tag and awaited event, and `wait=seconds` to be answered when the
+instance has finished.
+A 2xx is sent only after the commit that took the request up, because the verbs return only then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any, TypeVar
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from perdure.engine.client import Client
+from perdure.errors import FunctionNotFound, InstanceNotFound, PayloadError
+from perdure.http.body import demand_json, read_payload
+from perdure.http.document import document_of, unstamp
+from perdure.http.endpoint import Endpoint, Handler, client_of
+from perdure.http.links import RETRY_AFTER_STATUS, instance_url, json_response
+from perdure.http.problem import problem_of
+from perdure.model.instances import OrchestrationStatus, RuntimeStatus
+
+CONTINUATION = "x-ms-continuation-token"
+LONGEST_WAIT = 60.0  # seconds that one request is kept waiting for an instance to finish
+T = TypeVar("T")
+
+
+# --------------------------------------------------------------------------------------------- starting
+
+
+async def start(request: Request) -> Response:
+    """POST orchestrators/{name}[/{id}]: 202 with the management payload, or the output if `timeout` allows."""
+    client, query = client_of(request), request.query_params
+    start_at = _read(query, "startAt", unstamp)
+    on_existing = _read(query, "onExisting", _on_existing)
+    timeout = _read(query, "timeout", _seconds)
+    try:
+        instance_id = await client.start_new(
+            request.path_params["name"],
+            request.path_params.get("id"),
+            await read_payload(request),
+            version=query.get("version"),
+            start_at=start_at,
+            tags=_tags(query.getlist("tag")),
+            on_existing=on_existing or "replace_finished",
+            operation_id=_operation_id(request),
+        )
+    except FunctionNotFound as error:
+        return problem_of(error, status=400, instance=request.url.path)
+    return await _started(client, request, instance_id, timeout)
+
+
+async def restart(request: Request) -> Response:
+    """POST instances/{id}/restart: 202 with the management payload of the new run."""
+    client, query = client_of(request), request.query_params
+    timeout = _read(query, "timeout", _seconds)
+    instance_id = await client.restart(
+        request.path_params["id"],
+        _flag(query, "restartWithNewInstanceId", True),
+        operation_id=_operation_id(request),
+    )
+    return await _started(client, request, instance_id, timeout)
+
+
+async def _started(client: Client, request: Request, instance_id: str, timeout: float | None) -> Response:
+    answer: Response
+    if timeout:
+        milliseconds = int(min(timeout, LONGEST_WAIT) * 1_000)
+        answer = await client.wait_for_completion_or_create_check_status_response(
+            request, instance_id, milliseconds
+        )
+    else:
+        answer = client.create_check_status_response(request, instance_id)
+    return answer
+
+
+# ----------------------------------------------------------------------------------------------- asking
+
+
+async def get_instance(request: Request) -> Response:
+    """GET instances/{id}: 202 while it is unfinished, 200 afterwards, 500 for a failed one if so asked."""
+    query = request.query_params
+    show_input = _flag(query, "showInput", True)
+    on_failure = 500 if _flag(query, "returnInternalServerErrorOnFailure", False) else 200
+    wait = _read(query, "wait", _seconds)
+    if wait:
+        await _until_finished(client_of(request), request.path_params["id"], min(wait, LONGEST_WAIT))
+    status = await _status(
+        request,
+        show_input=show_input,
+        show_history=_flag(query, "showHistory", False),
+        show_history_output=_flag(query, "showHistoryOutput", False),
+    )
+    document = document_of(status, with_input=show_input)
+    if not status.is_finished:
+        here = instance_url(request, status.instance_id)
+        return json_response(document, 202, {"Location": here, "Retry-After": RETRY_AFTER_STATUS})
+    return json_response(document, on_failure if status.runtime_status is RuntimeStatus.Failed else 200)
+
+
+async def _until_finished(client: Client, instance_id: str, seconds: float) -> None:
+    try:
+        await client.wait_for_completion(instance_id, seconds)
+    except TimeoutError:
+        pass
+
+
+async def _status(request: Request, **detail: bool) -> OrchestrationStatus:
+    instance_id = request.path_params["id"]
+    status = await client_of(request).get_status(instance_id, **detail)
+    if status is None:
+        raise InstanceNotFound(f"there is no instance {instance_id!r} in hub {client_of(request).task_hub!r}")
+    return status
+
+
+async def list_instances(request: Request) -> Response:
+    """GET instances: one page as an array; the header x-ms-continuation-token leads to the next."""
+    query = request.query_params
+    show_input = _flag(query, "showInput", True)
+    page = await client_of(request).query(
+        status=_read(query, "runtimeStatus", _statuses) or (),
+        name=query.get("name"),
+        prefix=query.get("instanceIdPrefix"),
+        tags=_tags(query.getlist("tag")),
+        created_from=_read(query, "createdTimeFrom", unstamp),
+        created_to=_read(query, "createdTimeTo", unstamp),
+        waiting_for=query.get("waitingFor"),
+        top=_read(query, "top", int) or 100,
+        continuation=request.headers.get(CONTINUATION) or None,
+        show_input=show_input,
+    )
+    headers = {CONTINUATION: page.continuation} if page.continuation else {}
+    return json_response([document_of(s, with_input=show_input) for s in page.instances], 200, headers)
+
+
+async def counts(request: Request) -> Response:
+    """GET counts: how many instances stand in each status."""
+    return json_response(await client_of(request).counts())
+
+
+# -------------------------------------------------------------------------------------------- messaging
+
+
+async def raise_event(request: Request) -> Response:
+    """POST instances/{id}/raiseEvent/{event}: 202 once the event is durable."""
+    body = await read_payload(request)
+    if body is not None:
+        demand_json(request)
+    await client_of(request).raise_event(
+        request.path_params["id"],
+        request.path_params["event"],
+        body,
+        event_id=_operation_id(request),
+    )
+    return Response(status_code=202)
+
+
+async def terminate(request: Request) -> Response:
+    """POST instances/{id}/terminate?reason=."""
+    recursive = _flag(request.query_params, "recursive", False)
+    await client_of(request).terminate(
+        request.path_params["id"], _reason(request), recursive=recursive, operation_id=_operation_id(request)
+    )
+    return Response(status_code=202)
+
+
+async def suspend(request: Request) -> Response:
+    """POST instances/{id}/suspend?reason=."""
+    await client_of(request).suspend(
+        request.path_params["id"], _reason(request), operation_id=_operation_id(request)
+    )
+    return Response(status_code=202)
+
+
+async def resume(request: Request) -> Response:
+    """POST instances/{id}/resume?reason=."""
+    await client_of(request).resume(
+        request.path_params["id"], _reason(request), operation_id=_operation_id(request)
+    )
+    return Response(status_code=202)
+
+
+# ---------------------------------------------------------------------------------------------- purging
+
+
+async def purge(request: Request) -> Response:
+    """DELETE instances/{id}: the finished instance and its history."""
+    instance_id = request.path_params["id"]
+    deleted = await client_of(request).purge_instance_history(
+        instance_id, operation_id=_operation_id(request)
+    )
+    if not deleted:
+        raise InstanceNotFound(f"there is no instance {instance_id!r} to purge")
+    return json_response({"instancesDeleted": deleted})
+
+
+async def purge_many(request: Request) -> Response:
+    """DELETE instances?createdTimeFrom=: the finished ones that match; 404 when there were none."""
+    query = request.query_params
+    created_from = _read(query, "createdTimeFrom", unstamp)
+    if created_from is None:
+        raise PayloadError("purging several instances needs createdTimeFrom, as a safeguard")
+    deleted = await client_of(request).purge_instance_history_by(
+        created_from,
+        _read(query, "createdTimeTo", unstamp),
+        _read(query, "runtimeStatus", _statuses) or (),
+    )
+    return json_response({"instancesDeleted": deleted}, 200 if deleted else 404)
+
+
+# ------------------------------------------------------------------------------------------- parameters
+
+
+def _read(query: Mapping[str, str], name: str, reader: Callable[[str], T]) -> T | None:
+    """A parameter, None when it is not given. Raises PayloadError naming it when it cannot be read."""
+    text = query.get(name)
+    if not text:
+        return None
+    try:
+        return reader(text)
+    except (ValueError, OverflowError) as error:
+        raise PayloadError(f"the parameter {name}={text[:60]!r} cannot be read: {error}") from error
+
+
+def _flag(query: Mapping[str, str], name: str, default: bool) -> bool:
+    found = _read(query, name, lambda text: _FLAGS[text.lower()] if text.lower() in _FLAGS else _no_flag())
+    return default if found is None else found
+
+
+_FLAGS = {"true": True, "1": True, "false": False, "0": False}
+
+
+def _no_flag() -> bool:
+    raise ValueError("it is true or false")
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < 1e9:
+        raise ValueError("it is a number of seconds")
+    return value
+
+
+def _statuses(text: str) -> list[RuntimeStatus]:
+    known = {status.value.casefold(): status for status in RuntimeStatus}
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    unknown = [name for name in names if name.casefold() not in known]
+    if unknown:
+        raise ValueError(f"{unknown[0]!r} is none of {', '.join(RuntimeStatus)}")
+    return [known[name.casefold()] for name in names]
+
+
+def _on_existing(text: str) -> Any:
+    if text not in ("replace_finished", "return_existing", "reject"):
+        raise ValueError("it is replace_finished, return_existing or reject")
+    return text
+
+
+def _tags(pairs: list[str]) -> dict[str, str] | None:
+    for pair in pairs:
+        if "=" not in pair:
+            raise PayloadError(f"a tag is given as tag=name=value, not {pair[:60]!r}")
+    return dict(pair.split("=", 1) for pair in pairs) or None
+
+
+def _reason(request: Request) -> str:
+    return request.query_params.get("reason", "")[:4_000]
+
+
+def _operation_id(request: Request) -> str | None:
+    key = request.headers.get("idempotency-key")
+    if key is not None and not (0 < len(key) <= 200 and key.isprintable()):
+        raise PayloadError("an Idempotency-Key is 1 to 200 printable characters")
+    return key
+
+
+def _same_hub(handler: Handler) -> Handler:
+    """Refuse a request that names another task hub, instead of answering it about this one."""
+
+    async def checked(request: Request) -> Response:
+        named, served = request.query_params.get("taskHub"), client_of(request).task_hub
+        if named and named.casefold() != served.casefold():
+            raise InstanceNotFound(f"this server serves the hub {served!r}, not {named[:60]!r}")
+        return await handler(request)
+
+    checked.__doc__ = handler.__doc__
+    return checked
+
+
+def _endpoint(path: str, method: str, handler: Handler, scope: Any) -> Endpoint:
+    return Endpoint(path, (method,), _same_hub(handler), scope, folded=True)
+
+
+ENDPOINTS = (
+    _endpoint("/orchestrators/{name}", "POST", start, "operate"),
+    _endpoint("/orchestrators/{name}/{id}", "POST", start, "operate"),
+    _endpoint("/instances", "GET", list_instances, "read"),
+    _endpoint("/instances", "DELETE", purge_many, "admin"),
+    _endpoint("/instances/{id}", "GET", get_instance, "read"),
+    _endpoint("/instances/{id}", "DELETE", purge, "admin"),
+    _endpoint("/instances/{id}/raiseEvent/{event:path}", "POST", raise_event, "operate"),
+    _endpoint("/instances/{id}/terminate", "POST", terminate, "operate"),
+    _endpoint("/instances/{id}/suspend", "POST", suspend, "operate"),
+    _endpoint("/instances/{id}/resume", "POST", resume, "operate"),
+    _endpoint("/instances/{id}/restart", "POST", restart, "operate"),
+    _endpoint("/counts", "GET", counts, "read"),
+)
+"""Azure's routes below /runtime/webhooks/durabletask."""

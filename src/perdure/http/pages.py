@@ -1,0 +1,210 @@
+"""Pages for people: one per hub, one per instance.
+
+They show what the management API tells, through the same verbs, and are drawn on the server; the only script
+reloads a page that is still changing. What can be sent from them is in `perdure.http.submissions`.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlencode
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from perdure.engine.client import Client
+from perdure.errors import FunctionNotFound, InstanceNotFound, PayloadError
+from perdure.http.chronicle import events_of, lines_of
+from perdure.http.drawing import as_page, base_of, draw
+from perdure.http.endpoint import Endpoint, client_of
+from perdure.http.forms import Field, Schema, fields_of
+from perdure.http.links import MANAGEMENT, quoted
+from perdure.http.timeline import timeline_of
+from perdure.http.verbs import DONE, VERBS
+from perdure.model.failure import chain_of
+from perdure.model.instances import OrchestrationStatus, Page, RuntimeStatus
+from perdure.model.times import instant
+from perdure.model.waiting import EventWait
+
+PAGE = 50
+LINES = 500
+HUB_REFRESH = 5
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The form that answers one awaited event; `values` and `problem` bring back what was refused."""
+
+    event: str
+    fields: tuple[Field, ...]
+    values: Mapping[str, str] = field(default_factory=dict)
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The filter in the address of the hub page."""
+
+    status: str = ""
+    name: str = ""
+    prefix: str = ""
+    waiting_for: str = ""
+    continuation: str = ""
+
+    @property
+    def any(self) -> bool:
+        return bool(self.status or self.name or self.prefix or self.waiting_for)
+
+    def address(self, base: str, continuation: str | None = None) -> str:
+        """The page of the same filter that begins at `continuation`."""
+        given = {**self.__dict__, "continuation": continuation or ""}
+        query = urlencode({name: value for name, value in given.items() if value})
+        return f"{base}/?{query}" if query else f"{base}/"
+
+
+async def hub_page(request: Request) -> Response:
+    """GET /: how many instances stand where, and the newest of them."""
+    client, query = client_of(request), request.query_params
+    asked = Asked(**{name: query.get(name, "").strip() for name in Asked.__dataclass_fields__})
+    page, problem = await _page(client, asked)
+    numbers = await client.counts()
+    base = base_of(request)
+    alive = not asked.continuation and any(not one.is_finished for one in page.instances)
+    return draw(
+        request,
+        "hub.html",
+        status=400 if problem else 200,
+        done=DONE.get(query.get("done", ""), ""),
+        refresh=HUB_REFRESH if alive else None,
+        asked=asked,
+        counts=[(s.value, numbers[s.value]) for s in RuntimeStatus if numbers.get(s.value)],
+        total=sum(numbers.values()),
+        names=sorted(_registry(client).orchestrators),
+        instances=page.instances,
+        problem=problem,
+        first=asked.address(base),
+        next=asked.address(base, page.continuation) if page.continuation else "",
+    )
+
+
+async def _page(client: Client, asked: Asked) -> tuple[Page, str]:
+    try:
+        page = await client.query(
+            status=asked.status or (),
+            name=asked.name or None,
+            prefix=asked.prefix or None,
+            waiting_for=asked.waiting_for or None,
+            top=PAGE,
+            continuation=asked.continuation or None,
+        )
+    except (PayloadError, ValueError) as error:
+        return Page([]), str(error)
+    return page, ""
+
+
+async def instance_page(
+    request: Request, *, refused: Answer | None = None, problem: str = "", status: int = 200
+) -> Response:
+    """GET /instances/{id}: where one instance stands, how it came there, and what can be done with it.
+
+    A form that was refused is shown again, with `refused` or `problem` saying why.
+    """
+    client = client_of(request)
+    one = await client.get_status(request.path_params["id"], True, True, True)
+    if one is None:
+        raise unknown(request)
+    now = client.gateway.now()
+    history = events_of(one)
+    lines = lines_of(history)
+    timeline = timeline_of(history, now)
+    path = f"/instances/{quoted(one.instance_id)}"
+    return draw(
+        request,
+        "instance.html",
+        status=status,
+        done=DONE.get(request.query_params.get("done", ""), ""),
+        refresh=None if one.is_finished or refused or problem else _pace(one, now),
+        one=one,
+        here=base_of(request) + path,
+        api=base_of(request) + MANAGEMENT + path,
+        reason=_reason(one),
+        causes=chain_of(one.failure) if one.failure else [],
+        forms=_forms(client, one, refused),
+        timeline=timeline,
+        values=_values(one),
+        children=[row for row in timeline.rows if row.instance_id] if timeline else [],
+        verbs=[verb for verb in VERBS.values() if one.runtime_status in verb.shown_in],
+        problem=problem,
+        history=lines[-LINES:],
+        history_left_out=max(0, len(lines) - LINES),
+        operation=secrets.token_urlsafe(12),
+    )
+
+
+async def _instance_page(request: Request) -> Response:
+    return await instance_page(request)
+
+
+def unknown(request: Request) -> InstanceNotFound:
+    """The error for a page of an instance that is not there."""
+    return InstanceNotFound(
+        f"There is no instance {request.path_params['id']!r} in this hub. It may have been purged."
+    )
+
+
+def answer_to(client: Client, one: OrchestrationStatus, wait: EventWait) -> Answer:
+    """The form for one awaited event."""
+    return Answer(wait.name, fields_of(_schema(client, one, wait)))
+
+
+def _forms(client: Client, one: OrchestrationStatus, refused: Answer | None) -> list[Answer]:
+    waits = one.waiting.events if one.waiting else ()
+    forms = {wait.name: answer_to(client, one, wait) for wait in waits}
+    if refused is not None and refused.event in forms:
+        forms[refused.event] = refused
+    return list(forms.values())
+
+
+def _schema(client: Client, one: OrchestrationStatus, wait: EventWait) -> Schema | None:
+    if wait.schema is not None:
+        return wait.schema
+    try:
+        found: Schema | None = _registry(client).orchestrator(one.name).schema(wait.name)
+    except FunctionNotFound:
+        return None
+    return found
+
+
+def _values(one: OrchestrationStatus) -> list[tuple[str, Any]]:
+    values = [("Input", one.input), ("Custom status", one.custom_status)]
+    shown = [(name, value) for name, value in values if value is not None]
+    return [*shown, ("Output", one.output)] if one.runtime_status is RuntimeStatus.Completed else shown
+
+
+def _reason(one: OrchestrationStatus) -> str:
+    """Why it stands where it stands, unless the sentence has said it already."""
+    if one.runtime_status is RuntimeStatus.Terminated and one.output:
+        return f"Terminated: {one.output}"
+    return "" if one.reason in ("", "operator") else one.reason
+
+
+def _pace(one: OrchestrationStatus, now: int) -> int:
+    """Seconds until the page is loaded again: the longer nothing has happened, the rarer."""
+    idle = (now - instant(one.last_updated_time)) / 1e6
+    return 2 if idle < 60 else 5 if idle < 600 else 30
+
+
+def _registry(client: Client) -> Any:
+    engine: Any = client.gateway
+    return engine.registry
+
+
+ENDPOINTS = (
+    Endpoint("/", ("GET",), as_page(hub_page), "read"),
+    Endpoint("/instances/{id}", ("GET",), as_page(_instance_page), "read"),
+)
+
+__all__ = ["ENDPOINTS", "Answer", "answer_to", "instance_page", "unknown"]

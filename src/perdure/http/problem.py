@@ -1,0 +1,151 @@
+"""Errors as responses: one table from error to status, one shape for all of them.
+
+The shape is RFC 9457's problem document. It also bears `Message` and `ExceptionMessage`, because that is
+where Azure's clients look. `code` is the error's own stable code, by which `perdure.http.remote` raises the
+same error again at the other end. What perdure did not raise on purpose says nothing about its insides.
+"""
+
+from __future__ import annotations
+
+import logging
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from perdure.errors import (
+    EngineStopped,
+    FunctionNotFound,
+    IllegalTransition,
+    InstanceExists,
+    InstanceFinished,
+    InstanceNotFound,
+    InvalidInstanceId,
+    OutcomeUnknown,
+    Overloaded,
+    PayloadError,
+    PerdureError,
+    StoreError,
+    StoreFull,
+)
+
+log = logging.getLogger("perdure.http")
+
+STATUS: dict[type[BaseException], int] = {
+    PayloadError: 400,  # EventRefused too
+    InvalidInstanceId: 400,
+    FunctionNotFound: 404,  # 400 where it is the function to start, as Azure answers
+    InstanceNotFound: 404,
+    TimeoutError: 408,
+    InstanceExists: 409,
+    IllegalTransition: 409,
+    InstanceFinished: 410,
+    Overloaded: 429,
+    PerdureError: 500,
+    EngineStopped: 503,
+    OutcomeUnknown: 503,
+    StoreError: 503,
+    StoreFull: 507,
+}
+RETRY_AFTER = {429: "1", 503: "5", 507: "30"}
+TITLE = {413: "Content Too Large", 422: "Unprocessable Content"}
+
+
+class ProblemResponse(Response):
+    """A problem document."""
+
+    media_type = "application/problem+json"
+
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        *,
+        code: str,
+        headers: dict[str, str] | None = None,
+        exception_type: str = "",
+        **more: Any,
+    ) -> None:
+        self.problem = {
+            "type": f"urn:perdure:{code}",
+            "title": title_of(status),
+            "status": status,
+            "detail": detail,
+            "code": code,
+            **{name: value for name, value in more.items() if value},
+            "Message": title_of(status),
+            "ExceptionMessage": detail,
+            "ExceptionType": exception_type,
+        }
+        waits = {"Retry-After": RETRY_AFTER[status]} if status in RETRY_AFTER else {}
+        super().__init__(msgspec.json.encode(self.problem), status, {**waits, **(headers or {})})
+
+
+def problem_of(error: Exception, *, status: int | None = None, instance: str = "") -> ProblemResponse:
+    """The problem document of an error that perdure raised on purpose, or of a TimeoutError."""
+    kind = type(error)
+    return ProblemResponse(
+        status or status_of(error),
+        str(error) or title_of(status_of(error)),
+        code=error.code if isinstance(error, PerdureError) else "timeout",
+        exception_type=f"{kind.__module__}.{kind.__qualname__}",
+        pointer=getattr(error, "pointer", ""),
+        instance=instance,
+    )
+
+
+def status_of(error: BaseException) -> int:
+    """The HTTP status of an error: its own, or that of the nearest ancestor in the table."""
+    return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
+
+
+def title_of(status: int) -> str:
+    """The status in words."""
+    return TITLE.get(status) or HTTPStatus(status).phrase
+
+
+async def on_perdure_error(request: Request, error: Exception) -> Response:
+    """Answer for an error of perdure's own tree, or a TimeoutError, that a handler let pass."""
+    answer = problem_of(error, instance=request.url.path)
+    if answer.status_code >= 500:
+        log.error("%s %s: %s", request.method, request.url.path, error)
+    return answer
+
+
+async def on_http_exception(request: Request, error: Exception) -> Response:
+    """Answer for what routing, or a client function, raised as Starlette's HTTPException."""
+    assert isinstance(error, HTTPException)
+    if error.status_code in (204, 304):
+        return Response(status_code=error.status_code, headers=error.headers)
+    return ProblemResponse(
+        error.status_code,
+        error.detail or title_of(error.status_code),
+        code=title_of(error.status_code).lower().replace(" ", "-").replace("'", ""),
+        headers=dict(error.headers or {}),
+        instance=request.url.path,
+    )
+
+
+async def on_surprise(request: Request, error: Exception) -> Response:
+    """Answer for an error nobody expected: it is logged by the server, and not shown to the caller."""
+    return ProblemResponse(
+        500,
+        "The server failed at this request. Its log says how; nothing is known to have been done.",
+        code="internal",
+        instance=request.url.path,
+    )
+
+
+__all__ = [
+    "STATUS",
+    "ProblemResponse",
+    "on_http_exception",
+    "on_perdure_error",
+    "on_surprise",
+    "problem_of",
+    "status_of",
+    "title_of",
+]

@@ -1,0 +1,67 @@
+"""Values as people read them on a page: instants, durations, JSON."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import Any, NamedTuple
+
+SHOWN = 20_000  # characters of one value on a page
+_UNITS = ((86_400.0, "day"), (3_600.0, "h"), (60.0, "min"), (1.0, "s"))
+
+
+class Shown(NamedTuple):
+    """A value as indented JSON, and how many characters of it were left out."""
+
+    text: str
+    left_out: int
+
+
+def ago(at: datetime, now: datetime) -> str:
+    """How long before (or after) `now` an instant is: "3 min ago", "in 2 days", "just now"."""
+    seconds = (now - at).total_seconds()
+    if abs(seconds) < 2:
+        return "just now"
+    size = _largest(abs(seconds))
+    return f"in {size}" if seconds < 0 else f"{size} ago"
+
+
+def lasting(seconds: float) -> str:
+    """A duration to two units: "840 µs", "12 ms", "1.4 s", "3 min 20 s", "2 days 4 h"."""
+    if seconds < 0.001:
+        return f"{seconds * 1e6:.0f} µs"
+    if seconds < 1:
+        return f"{seconds * 1e3:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    return _largest(seconds, units=2)
+
+
+def exact(at: datetime) -> str:
+    """An instant to the millisecond, for a title."""
+    return f"{at:%Y-%m-%d %H:%M:%S}.{at.microsecond // 1000:03d} UTC"
+
+
+def pretty(value: Any) -> Shown:
+    """A JSON-ready value, indented. What is longer than a page can show is cut, and said to be."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
+    return Shown(text[:SHOWN], max(0, len(text) - SHOWN))
+
+
+def compact(value: Any, limit: int = 140) -> str:
+    """A JSON-ready value on one line, with its end cut off when it is long."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _largest(seconds: float, units: int = 1) -> str:
+    parts: list[str] = []
+    rest = round(seconds)
+    for size, name in _UNITS:
+        count = int(rest // size)
+        if count and (not parts or len(parts) < units):
+            parts.append(f"{count} {name}{'s' if name == 'day' and count > 1 else ''}")
+            rest -= int(count * size)
+        elif parts:
+            break
+    return " ".join(parts[:units]) or "0 s"

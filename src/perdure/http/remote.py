@@ -1,0 +1,342 @@
+"""`Client` at the other end of the wire: the same verbs, over the management API.
+
+A verb is a message, as in process; this module only says which request carries which message. Errors come
+back as the exceptions the verb would have raised in process, found by the `code` of the problem document.
+Every changing request bears an `Idempotency-Key`, so that one whose answer got lost can be repeated by the
+caller with the same id: then `OutcomeUnknown` is raised, and never a guess made.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NoReturn, Self, TypeVar
+from urllib.parse import urlsplit
+
+import httpx2
+import msgspec
+
+from perdure.engine.client import Client
+from perdure.errors import (
+    EngineStopped,
+    InstanceNotFound,
+    OutcomeUnknown,
+    PayloadError,
+    PerdureError,
+    TaskFailedError,
+)
+from perdure.http.document import stamp, status_from
+from perdure.http.links import MANAGEMENT, quoted
+from perdure.http.management import CONTINUATION, LONGEST_WAIT
+from perdure.model.instances import OrchestrationStatus, Page, RuntimeStatus
+from perdure.model.messages import (
+    Message,
+    Purge,
+    RaiseEvent,
+    Resume,
+    Start,
+    Suspend,
+    Terminate,
+)
+from perdure.model.times import moment
+from perdure.store.port import ClientStore
+
+T = TypeVar("T")
+Query = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Sent:
+    """The request that carries a message, and how its answer is read."""
+
+    method: str
+    path: str
+    query: Query
+    body: bytes | None = None
+    answer: Callable[[Any], Any] = lambda _: None
+
+
+class HttpGateway:
+    """The `Gateway` of a server reached by HTTP. It has no store: `RemoteClient` asks by requests instead."""
+
+    store: ClientStore
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        hub: str | None = None,
+        key: str | None = None,
+        timeout: float = 30.0,
+        transport: httpx2.AsyncBaseTransport | None = None,
+    ) -> None:
+        self.base_url = base_url.rstrip("/")
+        self.hub = hub or ""
+        is_local = urlsplit(self.base_url).hostname in ("localhost", "127.0.0.1", "::1")
+        self._http = httpx2.AsyncClient(
+            base_url=self.base_url + MANAGEMENT,
+            headers={"x-functions-key": key} if key else {},
+            timeout=timeout,
+            transport=transport,
+            trust_env=not is_local,  # a proxy has no way to this machine's loopback
+        )
+
+    async def accept(self, message: Message) -> Any:
+        """Send a message; returns the verb's answer."""
+        return await self.send(_REQUESTS[type(message)](message), getattr(message, "operation_id", ""))
+
+    async def send(self, sent: Sent, operation_id: str | None) -> Any:
+        """Send a request that changes something; returns what its answer says."""
+        key = operation_id or uuid.uuid4().hex
+        headers = {"Idempotency-Key": key, "Content-Type": "application/json"}
+        try:
+            response = await self._http.request(
+                sent.method, sent.path, params=self._query(sent.query), content=sent.body, headers=headers
+            )
+        except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout) as error:
+            raise self._unreachable(error) from error
+        except httpx2.TransportError as error:
+            raise OutcomeUnknown(
+                f"the answer of {self.base_url} got lost ({_said(error)}): the request may or may not be done; "
+                "repeat it with the same operation id"
+            ) from error
+        return sent.answer(_content(response))
+
+    async def ask(
+        self, path: str, query: Query, headers: Mapping[str, str] | None = None
+    ) -> tuple[Any, httpx2.Headers]:
+        """Send a question; returns what was answered and its headers."""
+        try:
+            response = await self._http.get(
+                path,
+                params=self._query(query),
+                headers=dict(headers or {}),
+                timeout=httpx2.Timeout(self._http.timeout.read or 30.0, read=LONGEST_WAIT + 30.0),
+            )
+        except httpx2.TransportError as error:
+            raise self._unreachable(error) from error
+        return _content(response), response.headers
+
+    async def finished(self, instance_id: str, timeout: float | None) -> None:
+        """Ask again and again, each time as long as the server keeps a request waiting."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            left = LONGEST_WAIT if deadline is None else min(LONGEST_WAIT, deadline - time.monotonic())
+            wait = max(left, 0.0)
+            found, _ = await self.ask(_instance(instance_id), {"wait": wait, "showInput": False})
+            if RuntimeStatus(found["runtimeStatus"]).is_finished:
+                return
+            if deadline is not None and time.monotonic() >= deadline:
+                raise TimeoutError(f"instance {instance_id!r} has not finished within {timeout} seconds")
+
+    async def read(self, question: Callable[[], T], *, brief: bool = False) -> T:
+        """Never called: the verbs that ask are written anew in `RemoteClient`."""
+        return question()
+
+    def now(self) -> int:
+        return time.time_ns() // 1_000
+
+    def new_instance_id(self) -> str:
+        return uuid.uuid4().hex
+
+    def has_orchestrator(self, name: str) -> None:
+        """The server knows, and says so when asked to start it."""
+
+    async def aclose(self) -> None:
+        await self._http.aclose()
+
+    def _query(self, query: Query) -> list[tuple[str, str]]:
+        given = {**query, "taskHub": self.hub or None}
+        pairs: list[tuple[str, str]] = []
+        for name, value in given.items():
+            values = value if isinstance(value, list) else [value]
+            pairs.extend((name, _text(one)) for one in values if one is not None and one != "")
+        return pairs
+
+    def _unreachable(self, error: Exception) -> EngineStopped:
+        return EngineStopped(f"cannot reach {self.base_url} ({_said(error)}): is `perdure run` running?")
+
+
+class RemoteClient(Client):
+    """A client of a server at `base_url`, such as http://localhost:7071. Close it, or use `async with`."""
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        hub: str | None = None,
+        key: str | None = None,
+        timeout: float = 30.0,
+        transport: httpx2.AsyncBaseTransport | None = None,
+    ) -> None:
+        self._remote = HttpGateway(base_url, hub=hub, key=key, timeout=timeout, transport=transport)
+        super().__init__(self._remote)
+
+    async def restart(
+        self,
+        instance_id: str,
+        restart_with_new_instance_id: bool = True,
+        *,
+        operation_id: str | None = None,
+    ) -> str:
+        query = {"restartWithNewInstanceId": restart_with_new_instance_id}
+        sent = Sent("POST", f"{_instance(instance_id)}/restart", query, answer=lambda answer: answer["id"])
+        restarted: str = await self._remote.send(sent, operation_id)
+        return restarted
+
+    async def get_status(
+        self,
+        instance_id: str,
+        show_history: bool = False,
+        show_history_output: bool = False,
+        show_input: bool = False,
+    ) -> OrchestrationStatus | None:
+        query = {
+            "showHistory": show_history,
+            "showHistoryOutput": show_history_output,
+            "showInput": show_input,
+        }
+        try:
+            found, _ = await self._remote.ask(_instance(instance_id), query)
+        except InstanceNotFound:
+            return None
+        return status_from(found)
+
+    async def query(
+        self,
+        *,
+        status: Sequence[RuntimeStatus | str] | RuntimeStatus | str = (),
+        name: str | None = None,
+        prefix: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        created_from: datetime | None = None,
+        created_to: datetime | None = None,
+        waiting_for: str | None = None,
+        top: int = 100,
+        continuation: str | None = None,
+        show_input: bool = False,
+    ) -> Page:
+        query = {
+            "runtimeStatus": ",".join([status] if isinstance(status, str) else status),
+            "name": name,
+            "instanceIdPrefix": prefix,
+            "tag": _tags(tags),
+            "createdTimeFrom": stamp(created_from) if created_from else None,
+            "createdTimeTo": stamp(created_to) if created_to else None,
+            "waitingFor": waiting_for,
+            "top": top,
+            "showInput": show_input,
+        }
+        headers = {CONTINUATION: continuation} if continuation else {}
+        found, answered = await self._remote.ask("/instances", query, headers)
+        return Page([status_from(document) for document in found], answered.get(CONTINUATION))
+
+    async def counts(self) -> dict[str, int]:
+        found, _ = await self._remote.ask("/counts", {})
+        return dict(found)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._remote.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+
+# --------------------------------------------------------------------------------- messages as requests
+
+
+def _instance(instance_id: str) -> str:
+    return f"/instances/{quoted(instance_id)}"
+
+
+def _start(message: Start) -> Sent:
+    query = {
+        "version": message.version,
+        "startAt": stamp(moment(message.visible_at)) if message.visible_at else None,
+        "tag": _tags(message.tags),
+        "onExisting": message.on_existing,
+    }
+    path = f"/orchestrators/{quoted(message.name)}/{quoted(message.instance_id)}"
+    return Sent("POST", path, query, bytes(message.input), lambda answer: answer["id"])
+
+
+def _raise_event(message: RaiseEvent) -> Sent:
+    path = f"{_instance(message.instance_id)}/raiseEvent/{quoted(message.name)}"
+    return Sent("POST", path, {}, bytes(message.input))
+
+
+def _control(verb: str) -> Callable[[Any], Sent]:
+    def request(message: Terminate | Suspend | Resume) -> Sent:
+        query: Query = {"reason": message.reason}
+        if isinstance(message, Terminate) and message.recursive:
+            query["recursive"] = True
+        return Sent("POST", f"{_instance(message.instance_id)}/{verb}", query)
+
+    return request
+
+
+def _purge(message: Purge) -> Sent:
+    return Sent("DELETE", _instance(message.instance_id), {})
+
+
+_REQUESTS: dict[type, Callable[[Any], Sent]] = {
+    Start: _start,
+    RaiseEvent: _raise_event,
+    Terminate: _control("terminate"),
+    Suspend: _control("suspend"),
+    Resume: _control("resume"),
+    Purge: _purge,
+}
+
+
+def _tags(tags: Mapping[str, str] | None) -> list[str]:
+    return [f"{name}={value}" for name, value in (tags or {}).items()]
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+# ------------------------------------------------------------------------------------ answers as errors
+
+
+def _content(response: httpx2.Response) -> Any:
+    """What a 2xx says; anything else is raised as the error it stands for."""
+    if response.is_success:
+        return msgspec.json.decode(response.content) if response.content else None
+    _raise(response)
+
+
+def _raise(response: httpx2.Response) -> NoReturn:
+    try:
+        problem = msgspec.json.decode(response.content, type=dict[str, Any])
+    except msgspec.DecodeError:
+        problem = {}
+    code = problem.get("code", "")
+    detail = str(problem.get("detail") or f"the server answered {response.status_code}")
+    if code == "timeout":
+        raise TimeoutError(detail)
+    kind = _BY_CODE.get(code, PerdureError)
+    if issubclass(kind, PayloadError):
+        raise kind(detail, str(problem.get("pointer", "")))
+    raise kind(detail)
+
+
+def _said(error: Exception) -> str:
+    return str(error) or type(error).__name__
+
+
+def _family(kind: type[PerdureError]) -> list[type[PerdureError]]:
+    return [kind, *(found for child in kind.__subclasses__() for found in _family(child))]
+
+
+_BY_CODE = {kind.code: kind for kind in _family(PerdureError) if kind is not TaskFailedError}
+
+__all__ = ["HttpGateway", "RemoteClient"]

@@ -1,0 +1,103 @@
+"""What can be sent from the instance page: answers to awaited events, other events, and the verbs.
+
+A form that answers an awaited event is refused once nobody waits for it any more, so that of two people who
+decide at the same time one is told that it was the second. The same form sent twice is one operation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from hashlib import sha256
+
+from msgspec import Raw
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from perdure.errors import InstanceNotFound, PerdureError
+from perdure.http.csrf import read_form
+from perdure.http.drawing import as_page, base_of
+from perdure.http.endpoint import Endpoint, Handler, client_of
+from perdure.http.forms import fields_of, read_fields
+from perdure.http.links import quoted
+from perdure.http.pages import Answer, answer_to, instance_page, unknown
+from perdure.http.problem import status_of
+from perdure.http.verbs import VERBS, Verb
+
+
+async def answer(request: Request) -> Response:
+    """POST /instances/{id}/answer: the form of an awaited event."""
+    client, form = client_of(request), await read_form(request)
+    event = form.get("event", "")
+    one = await client.get_status(request.path_params["id"])
+    if one is None:
+        raise unknown(request)
+    wait = next((wait for wait in (one.waiting.events if one.waiting else ()) if wait.name == event), None)
+    if wait is None:
+        problem = f"Nothing was sent: this instance no longer waits for {event!r}. Somebody may have answered."
+        return await instance_page(request, problem=problem, status=409)
+    asked = answer_to(client, one, wait)
+    try:
+        await _raise(request, form, event, asked)
+    except PerdureError as error:
+        typed = {field.input_name: form.get(field.input_name, "") for field in asked.fields}
+        refused = replace(asked, values=typed, problem=str(error))
+        return await instance_page(request, refused=refused, status=status_of(error))
+    return _see(request, one.instance_id, "event")
+
+
+async def raise_event(request: Request) -> Response:
+    """POST /instances/{id}/event: an event that nothing may wait for yet."""
+    form = await read_form(request)
+    try:
+        await _raise(request, form, form.get("event", "").strip(), Answer("", fields_of(None)))
+    except InstanceNotFound:
+        raise unknown(request) from None
+    except PerdureError as error:
+        return await instance_page(request, problem=str(error), status=status_of(error))
+    return _see(request, request.path_params["id"], "event")
+
+
+async def _raise(request: Request, form: Mapping[str, str], event: str, asked: Answer) -> None:
+    body = read_fields(asked.fields, form)
+    await client_of(request).raise_event(
+        request.path_params["id"], event, body, event_id=_operation(form, event, body)
+    )
+
+
+def _press(verb: Verb) -> Handler:
+    """POST /instances/{id}/{verb}: a button."""
+
+    async def press(request: Request) -> Response:
+        form = await read_form(request)
+        instance_id = request.path_params["id"]
+        try:
+            shown = await verb.do(client_of(request), instance_id, form, _operation(form, verb.name, None))
+        except InstanceNotFound:
+            raise unknown(request) from None
+        except PerdureError as error:
+            return await instance_page(request, problem=str(error), status=status_of(error))
+        return _see(request, shown, verb.name)
+
+    return press
+
+
+def _operation(form: Mapping[str, str], what: str, body: Raw | None) -> str:
+    """Another button or another content is another operation."""
+    content = "\0".join((form.get("operation", ""), what, sha256(bytes(body or b"")).hexdigest()))
+    return f"page-{sha256(content.encode()).hexdigest()[:40]}"
+
+
+def _see(request: Request, instance_id: str, done: str) -> Response:
+    path = f"/instances/{quoted(instance_id)}" if instance_id else "/"
+    return RedirectResponse(f"{base_of(request)}{path}?done={done}", 303)
+
+
+ENDPOINTS = (
+    Endpoint("/instances/{id}/answer", ("POST",), as_page(answer), "operate"),
+    Endpoint("/instances/{id}/event", ("POST",), as_page(raise_event), "operate"),
+    *(
+        Endpoint(f"/instances/{{id}}/{verb.name}", ("POST",), as_page(_press(verb)), verb.scope)
+        for verb in VERBS.values()
+    ),
+)

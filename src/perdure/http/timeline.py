@@ -1,0 +1,247 @@
+"""What ran when, and what beside it: history as rows of spans on one axis of time.
+
+A row is a logical call, a timer, a wait for an event or a sub-orchestration. The attempts of a retried
+activity share a row, with the pauses between them. A span whose end has not come reaches to the present.
+Durations differ by nine orders of magnitude within one instance (a claim waits for days between activities of
+milliseconds), so when a faithful axis would make a span invisible, the axis is compressed: each stretch
+between two events gets room by the logarithm of its length. Order and overlap stay true, and the page says so.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from math import log2
+
+from perdure.model import events as ev
+from perdure.model.events import HistoryEvent
+
+ROWS = 150
+TOO_THIN = 0.004  # of the axis
+
+
+@dataclass
+class Span:
+    """A stretch of time. `state` is done, failed, open, canceled; `kind` activity, retry, timer, wait, child."""
+
+    kind: str
+    start: int
+    end: int | None = None
+    state: str = "open"
+    note: str = ""
+
+    def close(self, at: int, state: str, note: str = "") -> None:
+        self.end, self.state = at, state
+        self.note = note or self.note
+
+
+@dataclass
+class Row:
+    """One line of the timeline. `instance_id` leads to a sub-orchestration."""
+
+    label: str
+    kind: str
+    spans: list[Span] = field(default_factory=list)
+    instance_id: str = ""
+
+    @property
+    def state(self) -> str:
+        return self.spans[-1].state if self.spans else "open"
+
+    @property
+    def attempts(self) -> int:
+        return sum(span.kind == self.kind for span in self.spans)
+
+    def lasted(self, now: int) -> float:
+        """Seconds from the first span's start to the last one's end."""
+        ends = [now if span.end is None else span.end for span in self.spans]
+        return (max(ends) - self.spans[0].start) / 1e6 if ends else 0.0
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A span as it is drawn: percentages of the axis."""
+
+    span: Span
+    x: float
+    width: float
+
+
+@dataclass(frozen=True)
+class Timeline:
+    rows: tuple[Row, ...]
+    start: int
+    end: int
+    left_out: int
+    compressed: bool
+    _axis: Axis
+
+    def bars(self, row: Row) -> list[Bar]:
+        """The spans of a row, placed on the axis."""
+        return [self._bar(span) for span in row.spans]
+
+    def _bar(self, span: Span) -> Bar:
+        x = self._axis.place(span.start)
+        width = self._axis.place(self.end if span.end is None else span.end) - x
+        width = max(width, 0.6)
+        return Bar(span, round(min(x, 100 - width), 3), round(width, 3))
+
+    def ticks(self) -> list[tuple[float, int]]:
+        """Percentages of the axis and the instants they stand for."""
+        return [(share, self._axis.instant(share)) for share in (0.0, 25.0, 50.0, 75.0, 100.0)]
+
+
+class Axis:
+    """From instants to percentages and back, piecewise linear between `marks`."""
+
+    def __init__(self, marks: Sequence[int], *, compressed: bool) -> None:
+        self.marks = marks
+        weights = [_weight(b - a) if compressed else float(b - a) for a, b in zip(marks, marks[1:], strict=False)]
+        total = sum(weights) or 1.0
+        self.places = [0.0]
+        for weight in weights:
+            self.places.append(self.places[-1] + 100.0 * weight / total)
+
+    def place(self, at: int) -> float:
+        i = min(max(bisect_right(self.marks, at) - 1, 0), max(len(self.marks) - 2, 0))
+        return _between(at, self.marks, self.places, i)
+
+    def instant(self, place: float) -> int:
+        i = min(max(bisect_right(self.places, place) - 1, 0), max(len(self.places) - 2, 0))
+        return round(_between(place, self.places, self.marks, i))
+
+
+def _between(value: float, source: Sequence[float], target: Sequence[float], i: int) -> float:
+    if i + 1 >= len(source) or source[i + 1] == source[i]:
+        return float(target[i])
+    share = (value - source[i]) / (source[i + 1] - source[i])
+    return target[i] + min(max(share, 0.0), 1.0) * (target[i + 1] - target[i])
+
+
+def _weight(gap: int) -> float:
+    return log2(1 + gap / 500)  # half a millisecond and less is next to nothing
+
+
+def timeline_of(history: Iterable[tuple[int, HistoryEvent]], now: int) -> Timeline | None:
+    """The timeline of one execution, or None when nothing in it took time. Instants are microseconds."""
+    draft = _Draft()
+    times: list[int] = []
+    ended = False
+    for at, event in history:
+        times.append(at)
+        ended = ended or isinstance(event, ev.Ending)
+        draft.apply(at, event)
+    if not draft.rows:
+        return None
+    start, end = times[0], (times[-1] if ended else max(now, times[-1]))
+    end = max(end, start + 1)
+    shown = draft.rows[:ROWS]
+    compressed = any(_is_thin(span, start, end) for row in shown for span in row.spans)
+    marks = sorted({*times, start, end, *(s.start for r in shown for s in r.spans)}) if compressed else [start, end]
+    axis = Axis([mark for mark in marks if start <= mark <= end], compressed=compressed)
+    return Timeline(tuple(shown), start, end, len(draft.rows) - len(shown), compressed, axis)
+
+
+def _is_thin(span: Span, start: int, end: int) -> bool:
+    return span.end is not None and 0 < span.end - span.start < TOO_THIN * (end - start)
+
+
+class _Draft:
+    """Rows while history is read."""
+
+    def __init__(self) -> None:
+        self.rows: list[Row] = []
+        self.calls: dict[int, Row] = {}
+        self.open: dict[int, Span] = {}
+        self.waits: dict[str, list[Span]] = defaultdict(list)
+        self.buffered: dict[str, int] = defaultdict(int)
+        self.taken: dict[int, Span] = {}
+
+    def apply(self, at: int, event: HistoryEvent) -> None:
+        match event:
+            case ev.ExecutionStarted():
+                for carried in event.carried:
+                    self.buffered[carried.name.casefold()] += 1
+            case ev.TaskScheduled():
+                self._call(event.id, event.call, event.name, "activity", at)
+            case ev.SubOrchestrationCreated():
+                row = self._call(event.id, event.call, event.name, "child", at)
+                row.instance_id = event.instance_id
+            case ev.TimerCreated():
+                self._timer(event, at)
+            case ev.EventAwaited():
+                self._await(event, at)
+            case ev.TaskCompleted() | ev.SubOrchestrationCompleted():
+                self._close(event.task_id, at, "done")
+            case ev.TaskFailed() | ev.SubOrchestrationFailed():
+                self._close(event.task_id, at, "failed", str(event.failure))
+            case ev.TimerFired():
+                self._close(event.timer_id, at, "done")
+            case ev.TimerCanceled():
+                self._close(event.timer_id, at, "canceled")
+            case ev.WaitCanceled():
+                self._close(event.wait_id, at, "canceled")
+            case ev.EventRaised():
+                self._raised(event.name.casefold(), at)
+            case ev.EventRejected():
+                self._rejected(event)
+            case ev.ExecutionTerminated() | ev.ExecutionFailed() | ev.ExecutionCompleted() | ev.ContinuedAsNew():
+                for span in self.open.values():
+                    span.close(at, "canceled")
+            case _:
+                pass
+
+    def _row(self, label: str, kind: str) -> Row:
+        self.rows.append(Row(label, kind))
+        return self.rows[-1]
+
+    def _span(self, row: Row, event_id: int, kind: str, at: int) -> Span:
+        span = Span(kind, at)
+        row.spans.append(span)
+        self.open[event_id] = span
+        return span
+
+    def _call(self, event_id: int, call: int, name: str, kind: str, at: int) -> Row:
+        first = event_id if call < 0 else call
+        row = self.calls.get(first) or self._row(name, kind)
+        self.calls[first] = row
+        self._span(row, event_id, kind, at)
+        return row
+
+    def _timer(self, event: ev.TimerCreated, at: int) -> None:
+        if event.purpose == "timeout":
+            return  # the wait or call it limits has a row already
+        row = self.calls.get(event.of) if event.purpose == "retry" else None
+        kind = "timer" if row is None else "retry"
+        self._span(row or self._row("timer", "timer"), event.id, kind, at)
+
+    def _await(self, event: ev.EventAwaited, at: int) -> None:
+        span = self._span(self._row(event.name, "wait"), event.id, "wait", at)
+        name = event.name.casefold()
+        if self.buffered[name]:
+            self.buffered[name] -= 1
+            self._close(event.id, at, "done")
+        else:
+            self.waits[name].append(span)
+
+    def _raised(self, name: str, at: int) -> None:
+        waiting = [span for span in self.waits[name] if span.state == "open"]
+        if not waiting:
+            self.buffered[name] += 1
+            return
+        waiting[0].close(at, "done")
+
+    def _rejected(self, event: ev.EventRejected) -> None:
+        for span in self.waits[event.name.casefold()]:
+            if self.open.get(event.wait_id) is span:
+                span.end, span.state, span.note = None, "open", f"refused: {event.reason}"
+
+    def _close(self, event_id: int, at: int, state: str, note: str = "") -> None:
+        span = self.open.pop(event_id, None)
+        if span is not None and span.state == "open":
+            span.close(at, state, note)
+
+
+__all__ = ["Bar", "Row", "Span", "Timeline", "timeline_of"]

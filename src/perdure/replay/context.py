@@ -1,0 +1,624 @@
+"""What an orchestrator sees: its context. Every method that can be waited for returns a Task.
+
+The context only notes down what is asked (`actions`) and what is open; it performs nothing.
+During replay it holds each action against the one history recorded in its place (`_script`).
+"""
+
+from __future__ import annotations
+
+import random
+import uuid
+from collections import deque
+from collections.abc import Callable, Coroutine, Generator, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from heapq import heappop, heappush
+from operator import itemgetter
+from typing import Any, Protocol, TypeVar, cast, overload
+
+from msgspec import Raw
+
+from perdure.errors import Evicted, ForeignAwaitError, OrchestratorError, PayloadError
+from perdure.model import actions as act
+from perdure.model import events as ev
+from perdure.model import payload
+from perdure.model.instances import check_instance_id, child_id_of
+from perdure.model.retry import RetryPolicy
+from perdure.model.times import Seconds, instant, micros, moment
+from perdure.replay.determinism import agree, mismatch
+from perdure.replay.fiber import Fiber
+from perdure.replay.task import (
+    NO_DEFAULT,
+    PENDING,
+    CallTask,
+    EventTask,
+    RetryTask,
+    Task,
+    TimerTask,
+    WaitTask,
+    WhenAll,
+    WhenAny,
+)
+
+T = TypeVar("T")
+T1 = TypeVar("T1")
+T2 = TypeVar("T2")
+T3 = TypeVar("T3")
+T4 = TypeVar("T4")
+
+CUSTOM_STATUS_LIMIT = 16 * 1024  # bytes, as in Azure
+NULL = Raw(b"null")
+
+
+@dataclass(frozen=True)
+class CallTarget:
+    """A function as a call needs it: its registered name, its result's type, its default retry and timeout."""
+
+    name: str
+    output_type: Any = Any
+    retry: RetryPolicy | None = None
+    timeout: int = 0
+
+
+class Environment(Protocol):
+    """What the context asks of its surroundings; all of it is fixed while the code is."""
+
+    def activity(self, function: Any) -> CallTarget:
+        """Resolve an activity by reference or name. Raises FunctionNotFound."""
+
+    def orchestrator(self, function: Any) -> CallTarget:
+        """Resolve an orchestrator by reference or name. Raises FunctionNotFound."""
+
+    def logger(self, context: OrchestrationContext) -> Any:
+        """A logger that is silent during replay."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Which execution of which instance this is."""
+
+    instance_id: str
+    execution_id: str
+    parent_instance_id: str | None = None
+    version: str = ""
+
+
+class OrchestrationContext:
+    """Everything an orchestrator may touch of the outside world. Azure's `DurableOrchestrationContext`."""
+
+    __slots__ = (
+        "_buffered",
+        "_calls",
+        "_closed_waits",
+        "_custom_status",
+        "_detached",
+        "_due",
+        "_env",
+        "_fibers",
+        "_generation",
+        "_identity",
+        "_input",
+        "_next_event",
+        "_next_id",
+        "_now",
+        "_opened_waits",
+        "_random",
+        "_replaying",
+        "_script",
+        "_script_at",
+        "_status_changed",
+        "_taken",
+        "_timers",
+        "_uuids",
+        "_waits",
+        "actions",
+    )
+
+    def __init__(self, identity: Identity, environment: Environment) -> None:
+        self._identity = identity
+        self._env = environment
+        self._input: Raw = NULL
+        self._now = 0
+        self._replaying = False
+        self._detached = False
+        self._next_id = 0
+        self._next_event = 0
+        self._uuids = 0
+        self._random: random.Random | None = None
+        self._custom_status: bytes | None = None
+        self._status_changed = False
+        self._generation: act.ContinueAsNew | None = None
+        self._script: list[Any] | None = None
+        self._script_at = 0
+        self.actions: list[act.Action] = []
+        self._calls: dict[int, CallTask[Any]] = {}
+        self._timers: dict[int, TimerTask] = {}
+        self._due: list[tuple[int, int]] = []
+        self._waits: dict[int, EventTask[Any]] = {}
+        self._opened_waits: list[EventTask[Any]] = []
+        self._closed_waits: list[EventTask[Any]] = []
+        self._taken: list[EventTask[Any]] = []
+        self._buffered: deque[tuple[int, ev.EventRaised]] = deque()
+        self._fibers: list[Fiber[Any]] | None = None
+
+    # --------------------------------------------------------------------------------------- who and when
+
+    @property
+    def instance_id(self) -> str:
+        """The id of this instance."""
+        return self._identity.instance_id
+
+    @property
+    def execution_id(self) -> str:
+        """The id of this execution; another one after each continue-as-new."""
+        return self._identity.execution_id
+
+    @property
+    def parent_instance_id(self) -> str | None:
+        """The instance that called this one as a sub-orchestration, or None."""
+        return self._identity.parent_instance_id
+
+    @property
+    def version(self) -> str:
+        """The version this instance started with."""
+        return self._identity.version
+
+    @property
+    def is_replaying(self) -> bool:
+        """True while history is being replayed: what the code does now it has done before."""
+        return self._replaying
+
+    @property
+    def current_utc_datetime(self) -> datetime:
+        """The time of the present episode, aware, in UTC; the same again in replay, and never going back."""
+        return moment(self._now)
+
+    @property
+    def logger(self) -> Any:
+        """A standard logger that is silent during replay, so that each line appears once."""
+        return self._env.logger(self)
+
+    @property
+    def custom_status(self) -> Any:
+        """What `set_custom_status` set last."""
+        return None if self._custom_status is None else payload.decode(self._custom_status)
+
+    @property
+    def will_continue_as_new(self) -> bool:
+        """Whether `continue_as_new` has been called."""
+        return self._generation is not None
+
+    @overload
+    def get_input(self, expected_type: type[T]) -> T: ...
+    @overload
+    def get_input(self, expected_type: None = None) -> Any: ...
+    def get_input(self, expected_type: Any = None) -> Any:
+        """The input this execution started with, typed if a type is given. Raises PayloadError on a misfit."""
+        return payload.decode(self._input, Any if expected_type is None else expected_type)
+
+    # ------------------------------------------------------------------------------------------- calling
+
+    @overload
+    def call_activity(
+        self,
+        activity: Callable[..., Coroutine[Any, Any, T]],
+        input_: Any = None,
+        expected_type: None = None,
+        *,
+        retry: RetryPolicy | None = None,
+        timeout: Seconds | None = None,
+    ) -> Task[T]: ...
+    @overload
+    def call_activity(
+        self,
+        activity: str,
+        input_: Any = None,
+        expected_type: None = None,
+        *,
+        retry: RetryPolicy | None = None,
+        timeout: Seconds | None = None,
+    ) -> Task[Any]: ...
+    @overload
+    def call_activity(
+        self,
+        activity: Any,
+        input_: Any,
+        expected_type: type[T],
+        *,
+        retry: RetryPolicy | None = None,
+        timeout: Seconds | None = None,
+    ) -> Task[T]: ...
+    @overload
+    def call_activity(
+        self,
+        activity: Callable[..., T],
+        input_: Any = None,
+        expected_type: None = None,
+        *,
+        retry: RetryPolicy | None = None,
+        timeout: Seconds | None = None,
+    ) -> Task[T]: ...
+    def call_activity(
+        self,
+        activity: Any,
+        input_: Any = None,
+        expected_type: Any = None,
+        *,
+        retry: RetryPolicy | None = None,
+        timeout: Seconds | None = None,
+    ) -> Task[Any]:
+        """Schedule an activity, now; wait for the returned task to get its result.
+
+        Parameters:
+            activity: the function (its return annotation types the result) or its registered name.
+            input_: anything strict JSON can carry; encoded here, once.
+            expected_type: the result's type, where the annotation does not tell.
+            retry: overrides the activity's own retry policy.
+            timeout: seconds one attempt may take from its start; overrides the activity's own.
+
+        Raises:
+            FunctionNotFound, PayloadError at once; the task raises TaskFailedError when the activity failed.
+        """
+        self._alive()
+        target = self._env.activity(activity)
+        body = Raw(payload.encode(input_))
+        limit = micros(timeout) if timeout is not None else target.timeout
+        expected = target.output_type if expected_type is None else expected_type
+        policy = retry if retry is not None else target.retry
+        start = partial(self._schedule, target.name, body, limit, expected)
+        return start(-1, 1) if policy is None else RetryTask(self, target.name, policy, start)
+
+    def call_activity_with_retry(
+        self, activity: Any, retry_options: RetryPolicy, input_: Any = None, expected_type: Any = None
+    ) -> Task[Any]:
+        """`call_activity` with a retry policy, as Azure spells it."""
+        return cast("Task[Any]", self.call_activity(activity, input_, expected_type, retry=retry_options))
+
+    def call_sub_orchestrator(
+        self,
+        orchestrator: Any,
+        input_: Any = None,
+        instance_id: str | None = None,
+        version: str | None = None,
+        expected_type: Any = None,
+        *,
+        retry: RetryPolicy | None = None,
+    ) -> Task[Any]:
+        """Start an orchestration as a part of this one, now; wait for the returned task to get its output.
+
+        Without `instance_id` its id is derived from this call. An id that somebody else has fails the task.
+        With `retry`, each attempt is a new run (of the same id, if you gave one).
+        """
+        self._alive()
+        target = self._env.orchestrator(orchestrator)
+        if instance_id is not None:
+            check_instance_id(instance_id)
+        start = partial(
+            self._create_child,
+            target.name,
+            Raw(payload.encode(input_)),
+            instance_id,
+            version or "",
+            target.output_type if expected_type is None else expected_type,
+        )
+        return start(-1, 1) if retry is None else RetryTask(self, target.name, retry, start)
+
+    def call_sub_orchestrator_with_retry(
+        self,
+        orchestrator: Any,
+        retry_options: RetryPolicy,
+        input_: Any = None,
+        instance_id: str | None = None,
+        version: str | None = None,
+        expected_type: Any = None,
+    ) -> Task[Any]:
+        """`call_sub_orchestrator` with a retry policy, as Azure spells it."""
+        return self.call_sub_orchestrator(
+            orchestrator, input_, instance_id, version, expected_type, retry=retry_options
+        )
+
+    # ------------------------------------------------------------------------------------------- waiting
+
+    def create_timer(self, fire_at: datetime | Seconds) -> TimerTask:
+        """A durable timer of any length: an aware datetime, or how long from now (timedelta or seconds).
+
+        A time in the past fires at once. `cancel()` it when it no longer matters.
+        """
+        self._alive()
+        at = instant(fire_at, "fire_at") if isinstance(fire_at, datetime) else self._now + micros(fire_at)
+        return self._timer(at, "", -1)
+
+    def wait_for_external_event(
+        self,
+        name: str,
+        expected_type: type[T] | Any = None,
+        *,
+        timeout: Seconds | None = None,
+        default: Any = NO_DEFAULT,
+    ) -> Task[Any]:
+        """Wait for an event raised to this instance; one that came earlier is taken at once.
+
+        The oldest wait for a name takes the oldest event; each event is taken once. An event whose body does not
+        fit `expected_type` is dropped with its reason and the wait goes on.
+
+        Parameters:
+            timeout: how long to wait; then TimeoutError is raised, or `default` is the result.
+        """
+        self._alive()
+        if not isinstance(name, str) or not name:
+            raise OrchestratorError("wait_for_external_event takes the event's name, a non-empty string")
+        deadline = self._now + micros(timeout) if timeout is not None else 0
+        wait: EventTask[Any] = EventTask(
+            self, self._take_id(), name, Any if expected_type is None else expected_type
+        )
+        recorded = self._emit(act.AwaitEvent(wait.id, name, deadline))
+        self._waits[wait.id] = wait
+        self._opened_waits.append(wait)
+        self._serve(wait)
+        if timeout is None:
+            return wait
+        if wait._state != PENDING:
+            return wait
+        fire_at = recorded.deadline if recorded is not None and recorded.deadline else deadline
+        return WaitTask(wait, self._timer(fire_at, "timeout", wait.id), default)
+
+    @overload
+    def task_all(self, tasks: Iterable[Task[T]], /) -> Task[list[T]]: ...
+    @overload
+    def task_all(self, a: Task[T1], b: Task[T2], /) -> Task[tuple[T1, T2]]: ...
+    @overload
+    def task_all(self, a: Task[T1], b: Task[T2], c: Task[T3], /) -> Task[tuple[T1, T2, T3]]: ...
+    @overload
+    def task_all(
+        self, a: Task[T1], b: Task[T2], c: Task[T3], d: Task[T4], /
+    ) -> Task[tuple[T1, T2, T3, T4]]: ...
+    @overload
+    def task_all(self, *tasks: Task[Any]) -> Task[tuple[Any, ...]]: ...
+    def task_all(self, *tasks: Any) -> Task[Any]:
+        """Wait for all: one list gives a list of results, several arguments a tuple, in argument order.
+
+        Fails with the first failure in the order of history; the other tasks go on.
+        """
+        children, shape = self._several(tasks, "task_all")
+        return WhenAll(self, children, shape)
+
+    @overload
+    def task_any(self, tasks: Iterable[Task[T]], /) -> Task[Task[T]]: ...
+    @overload
+    def task_any(self, *tasks: Task[T]) -> Task[Task[T]]: ...
+    def task_any(self, *tasks: Any) -> Task[Task[Any]]:
+        """Wait for the first to be done; the result is that task itself. Never raises what the task raised."""
+        children, _ = self._several(tasks, "task_any")
+        if not children:
+            raise OrchestratorError("task_any needs at least one task: nothing could ever complete it")
+        return WhenAny(self, children)
+
+    def spawn(self, branch: Generator[Any, Any, T] | Coroutine[Any, Any, T]) -> Task[T]:
+        """Run a generator or coroutine as a concurrent branch; wait for the task to get what it returns.
+
+        Branches still running when the orchestrator returns are given up. One that failed and was never
+        waited for fails the orchestration.
+        """
+        self._alive()
+        if not isinstance(branch, (Generator, Coroutine)):
+            raise ForeignAwaitError(
+                f"spawn takes a generator or a coroutine (call the function), not {type(branch).__name__}"
+            )
+        fiber: Fiber[T] = Fiber(self, branch)
+        if self._fibers is None:
+            self._fibers = []
+        self._fibers.append(fiber)
+        fiber.advance(None)
+        return fiber
+
+    # -------------------------------------------------------------------------------------------- the rest
+
+    def continue_as_new(self, input_: Any = None, *, save_events: bool = True) -> None:
+        """End this execution and begin the next with a new input and an empty history.
+
+        Events that nobody has taken yet go along, unless `save_events` is False. Return right after the call;
+        the return value is ignored.
+        """
+        self._alive()
+        self._generation = act.ContinueAsNew(Raw(payload.encode(input_)), save_events)
+
+    def set_custom_status(self, status: Any) -> None:
+        """Something to show while this instance runs; at most 16 KiB as JSON. Raises PayloadError beyond."""
+        self._alive()
+        self._custom_status = payload.encode(status, limit=CUSTOM_STATUS_LIMIT)
+        self._status_changed = True
+
+    def new_uuid(self) -> str:
+        """A UUID as text, the same again in replay, by the algorithm Azure documents."""
+        return str(uuid.uuid5(_UUID_NAMESPACE, self._unique("%Y-%m-%dT%H:%M:%S.%fZ")))
+
+    def new_guid(self) -> uuid.UUID:
+        """A UUID, the same again in replay, by the algorithm Azure documents."""
+        return uuid.uuid5(uuid.NAMESPACE_URL, self._unique(None))
+
+    def random(self) -> random.Random:
+        """A random number generator that gives the same numbers again in replay."""
+        if self._random is None:
+            self._random = random.Random(f"{self.instance_id}\0{self.execution_id}")
+        return self._random
+
+    # ---------------------------------------------------------------- inside: for tasks and for Execution
+
+    def _unique(self, form: str | None) -> str:
+        self._alive()
+        now = moment(self._now)
+        name = f"{self.instance_id}_{now.strftime(form) if form else now}_{self._uuids}"
+        self._uuids += 1
+        return name
+
+    def _chance(self, call: int, attempt: int) -> float:
+        return random.Random(f"{self.instance_id}\0{self.execution_id}\0{call}\0{attempt}").random()
+
+    def _alive(self) -> None:
+        if self._detached:
+            raise Evicted
+
+    def _take_id(self) -> int:
+        taken = self._next_id
+        self._next_id = taken + 1
+        return taken
+
+    def _emit(self, action: act.Action) -> Any | None:
+        """Note an action; in replay, hold it against history and return the event it became."""
+        if self._detached:
+            raise Evicted
+        if self._generation is not None and not isinstance(action, act.ContinueAsNew | act.FailOrchestration):
+            return None  # what comes after continue_as_new belongs to no execution
+        script = self._script
+        if script is None:
+            self.actions.append(action)
+            return None
+        at = self._script_at
+        recorded = script[at] if at < len(script) else None
+        if recorded is None or not agree(action, recorded):
+            raise mismatch(recorded, action)
+        self._script_at = at + 1
+        return recorded
+
+    def _recorded_retry(self, call: int) -> int | None:
+        """In replay: when history tried this call again, 0 if it did not; None when this is new."""
+        if self._script is None:
+            return None
+        at = self._script_at
+        recorded = self._script[at] if at < len(self._script) else None
+        if isinstance(recorded, ev.TimerCreated) and recorded.purpose == "retry" and recorded.of == call:
+            return recorded.fire_at
+        return 0
+
+    def _schedule(
+        self, name: str, body: Raw, timeout: int, expected: Any, call: int, attempt: int
+    ) -> CallTask[Any]:
+        task: CallTask[Any] = CallTask(self, self._take_id(), "Activity", name, expected)
+        self._emit(
+            act.ScheduleTask(task.id, name, body, task.id if call < 0 else call, attempt, timeout)
+        )
+        self._calls[task.id] = task
+        return task
+
+    def _create_child(
+        self,
+        name: str,
+        body: Raw,
+        instance_id: str | None,
+        version: str,
+        expected: Any,
+        call: int,
+        attempt: int,
+    ) -> CallTask[Any]:
+        task: CallTask[Any] = CallTask(self, self._take_id(), "Orchestrator", name, expected)
+        child = instance_id or child_id_of(self.instance_id, self.execution_id, task.id)
+        self._emit(act.CreateSubOrchestration(task.id, name, child, version, body, task.id if call < 0 else call, attempt))
+        self._calls[task.id] = task
+        return task
+
+    def _timer(self, fire_at: int, purpose: str, of: int) -> TimerTask:
+        task = TimerTask(self, self._take_id(), fire_at, purpose, of)
+        recorded = self._emit(act.CreateTimer(task.id, fire_at, purpose, of))
+        if recorded is not None:
+            task.fire_at = recorded.fire_at
+        self._timers[task.id] = task
+        heappush(self._due, (task.fire_at, task.id))
+        return task
+
+    def _cancel_timer(self, timer: TimerTask) -> None:
+        self._emit(act.CancelTimer(timer.id))
+        self._timers.pop(timer.id, None)
+
+    def _cancel_wait(self, wait: EventTask[Any]) -> None:
+        self._emit(act.CancelWait(wait.id))
+        self._close_wait(wait)
+
+    def _close_wait(self, wait: EventTask[Any]) -> None:
+        self._waits.pop(wait.id, None)
+        self._closed_waits.append(wait)
+
+    def _give_back(self, wait: EventTask[Any]) -> None:
+        """An event was taken by a wait that the code then cancelled without looking: it is not lost."""
+        assert wait.event is not None
+        self._emit(act.CancelWait(wait.id))
+        number, event = wait.event
+        wait.event = None
+        behind = sum(1 for other, _ in self._buffered if other < number)
+        self._buffered.insert(behind, (number, event))
+        self._deliver_buffered()
+
+    def _serve(self, wait: EventTask[Any]) -> None:
+        """Give a new wait the oldest buffered event of its name that fits."""
+        for kept in [item for item in self._buffered if _same(item[1].name, wait.name)]:
+            if wait._state != PENDING:
+                return
+            self._buffered.remove(kept)
+            self._offer(wait, kept)
+
+    def _deliver_buffered(self) -> None:
+        for wait in list(self._waits.values()):
+            self._serve(wait)
+
+    def _raised(self, event: ev.EventRaised) -> None:
+        """An event arrived: the oldest wait for its name takes it, or it is kept."""
+        item = (self._next_event, event)
+        self._next_event += 1
+        for wait in self._waits.values():
+            if _same(wait.name, event.name):
+                self._offer(wait, item)
+                return
+        self._buffered.append(item)
+
+    def _offer(self, wait: EventTask[Any], item: tuple[int, ev.EventRaised]) -> None:
+        event = item[1]
+        try:
+            value = payload.decode(event.input if bytes(event.input) else NULL, wait.expected)
+        except PayloadError as error:
+            self._emit(
+                act.RejectEvent(wait.id, event.name, event.operation_id, event.input, f"does not fit: {error}")
+            )
+            return
+        wait.event = item
+        self._taken = [other for other in self._taken if not other.seen]
+        self._taken.append(wait)
+        self._close_wait(wait)
+        wait._complete(value)
+
+    def _unconsumed(self) -> tuple[ev.EventRaised, ...]:
+        """Events nobody has looked at, in the order of their arrival: buffered, or taken and not seen."""
+        unseen = [wait.event for wait in self._taken if wait.event is not None and not wait.seen]
+        return tuple(event for _, event in sorted([*self._buffered, *unseen], key=itemgetter(0)))
+
+    def _earliest_timer(self) -> int | None:
+        due = self._due
+        while due and due[0][1] not in self._timers:
+            heappop(due)
+        return due[0][0] if due else None
+
+    def _several(
+        self, tasks: tuple[Any, ...], verb: str
+    ) -> tuple[list[Task[Any]], Callable[[list[Any]], Any]]:
+        self._alive()
+        one_list = len(tasks) == 1 and not isinstance(tasks[0], Task)
+        if one_list and not isinstance(tasks[0], Iterable):
+            raise ForeignAwaitError(f"{verb} takes tasks or one list of tasks, not {type(tasks[0]).__name__}")
+        children = list(tasks[0]) if one_list else list(tasks)
+        for child in children:
+            if not isinstance(child, Task) or child._context is not self:
+                raise ForeignAwaitError(
+                    f"{verb} takes tasks of this context, not {type(child).__name__}: "
+                    "wrap generators and coroutines in context.spawn(...)"
+                )
+        return children, (list if one_list else tuple)
+
+
+DurableOrchestrationContext = OrchestrationContext
+
+_UUID_NAMESPACE = uuid.uuid5(uuid.NAMESPACE_OID, "9e952958-5e33-4daf-827f-2fa12937b875")
+
+
+def _same(one: str, other: str) -> bool:
+    """Event names match without regard to case, as Azure's do."""
+    return one == other or one.casefold() == other.casefold()
+

@@ -1,0 +1,220 @@
+"""decide: tell an orchestrator what has arrived, and collect what its code asks for in answer.
+
+`Execution` holds one orchestration's suspended code. `arrive` tells it one thing and returns the actions;
+`replay` tells it everything its history holds and demands that it answers as it did then.
+An execution is a cache: it may be closed at any moment and made again from history.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, assert_never
+
+from msgspec import Raw
+
+from perdure.errors import EngineSignal, NonDeterminismError, PayloadError
+from perdure.model import actions as act
+from perdure.model import events as ev
+from perdure.model import payload
+from perdure.model.failure import failure_of
+from perdure.replay.context import NULL, Environment, Identity, OrchestrationContext
+from perdure.replay.determinism import Mismatch, mismatch
+from perdure.replay.fiber import Fiber
+from perdure.replay.task import PENDING
+
+ARRIVALS = (
+    ev.ExecutionStarted,
+    ev.TaskCompleted,
+    ev.TaskFailed,
+    ev.SubOrchestrationCompleted,
+    ev.SubOrchestrationFailed,
+    ev.TimerFired,
+    ev.EventRaised,
+)
+CONTROL = (ev.ExecutionSuspended, ev.ExecutionResumed, ev.ExecutionParked)
+
+
+@dataclass(frozen=True)
+class Code:
+    """An orchestrator function as an execution needs it."""
+
+    name: str
+    function: Callable[..., Any]
+    takes_input: bool
+    input_type: Any = Any
+
+
+class Execution:
+    """One execution of one orchestration, alive."""
+
+    __slots__ = ("_code", "_finished", "_main", "context")
+
+    def __init__(self, code: Code, identity: Identity, environment: Environment) -> None:
+        self._code = code
+        self._main: Fiber[Any] | None = None
+        self._finished = False
+        self.context = OrchestrationContext(identity, environment)
+
+    @property
+    def is_finished(self) -> bool:
+        return self._finished
+
+    def begin_episode(self, now: int) -> None:
+        """Set the time of the episode; it never goes back."""
+        context = self.context
+        if now > context._now:
+            context._now = now
+
+    def arrive(self, event: ev.Arrival) -> list[act.Action]:
+        """Tell it one thing, run its code until it blocks or ends, and return what it asked for.
+
+        An arrival that nothing waits for any more changes nothing. Raises only engine signals.
+        """
+        context = self.context
+        if not self._finished:
+            try:
+                self._dispatch(event)
+                self._conclude()
+            except EngineSignal:
+                raise
+            except Exception as error:  # the engine's own part, such as an event that cannot be decoded
+                self._finish(act.FailOrchestration(failure_of(error)))
+        actions, context.actions = context.actions, []
+        return actions
+
+    def replay(self, episodes: Iterable[tuple[int, list[ev.HistoryEvent]]]) -> None:
+        """Live through recorded episodes (time, events) again. Raises NonDeterminismError at a disagreement."""
+        context = self.context
+        context._replaying = True
+        try:
+            for now, events in episodes:
+                self.begin_episode(now)
+                for arrival, decisions in _exchanges(events):
+                    self._relive(arrival, decisions)
+        except Mismatch as found:
+            raise found.error from None
+        finally:
+            context._script = None
+            context._replaying = False
+
+    def close(self) -> None:
+        """Put the code away. Its `finally:` blocks run, but nothing they do reaches anything."""
+        context = self.context
+        context._detached = True
+        self._finished = True
+        for fiber in [*(context._fibers or ()), self._main]:
+            if fiber is not None:
+                fiber.close()
+
+    # -------------------------------------------------------------------------------------------- inside
+
+    def _relive(self, arrival: ev.Arrival, decisions: list[Any]) -> None:
+        context = self.context
+        context._script, context._script_at = decisions, 0
+        self.arrive(arrival)
+        if context._script_at < len(decisions):
+            raise mismatch(decisions[context._script_at], None)
+
+    def _dispatch(self, event: ev.Arrival) -> None:
+        context = self.context
+        match event:
+            case ev.TaskCompleted() | ev.SubOrchestrationCompleted():
+                call = context._calls.pop(event.task_id, None)
+                if call is not None:
+                    call._complete_with(event.result)
+            case ev.TaskFailed() | ev.SubOrchestrationFailed():
+                call = context._calls.pop(event.task_id, None)
+                if call is not None:
+                    call._fail(event.failure)
+            case ev.TimerFired():
+                timer = context._timers.pop(event.timer_id, None)
+                if timer is not None:
+                    timer._complete(None)
+            case ev.EventRaised():
+                context._raised(event)
+            case ev.ExecutionStarted():
+                self._start(event)
+            case _:
+                assert_never(event)
+
+    def _start(self, event: ev.ExecutionStarted) -> None:
+        context = self.context
+        context._input = event.input if bytes(event.input) else NULL
+        for carried in event.carried:
+            context._raised(carried)
+        try:
+            arguments = (
+                (context, payload.decode(context._input, self._code.input_type))
+                if self._code.takes_input
+                else (context,)
+            )
+        except PayloadError as error:
+            raise PayloadError(
+                f"the input does not fit {self._code.name!r}: {error}", error.pointer
+            ) from None
+        body = self._code.function(*arguments)
+        if inspect.isgenerator(body) or inspect.iscoroutine(body):
+            self._main = Fiber(context, body)
+            self._main.advance(None)
+        else:
+            self._main = _returned(context, body)
+
+    def _conclude(self) -> None:
+        """After the code has blocked or ended: has the execution ended?"""
+        context, main = self.context, self._main
+        if main is None:
+            return
+        error = main._outcome if main.is_faulted else self._unobserved_failure() if main.is_completed else None
+        if error is not None:
+            self._finish(act.FailOrchestration(failure_of(error)))
+        elif context._generation is not None:
+            self._finish(context._generation)
+        elif main._state != PENDING:
+            self._finish(self._completion(main._outcome))
+
+    def _completion(self, output: Any) -> act.Finish:
+        try:
+            return act.CompleteOrchestration(Raw(payload.encode(output)))
+        except PayloadError as error:
+            return act.FailOrchestration(failure_of(error, with_stack=False))
+
+    def _unobserved_failure(self) -> BaseException | None:
+        for fiber in self.context._fibers or ():
+            if fiber.is_faulted and not fiber.observed:
+                outcome: BaseException = fiber._error()
+                return outcome
+        return None
+
+    def _finish(self, action: act.Finish) -> None:
+        if self._finished:
+            return
+        self.context._emit(action)
+        self._finished = True
+
+
+def _returned(context: OrchestrationContext, value: Any) -> Fiber[Any]:
+    """A plain function that returned at once is a fiber that is done."""
+    fiber: Fiber[Any] = Fiber(context, iter(()))  # type: ignore[arg-type]
+    fiber._body = None
+    fiber._complete(value)
+    return fiber
+
+
+def _exchanges(events: list[ev.HistoryEvent]) -> Iterable[tuple[ev.Arrival, list[Any]]]:
+    """An episode's events as arrivals, each with the decisions behind it. Control events are not replayed."""
+    arrival: Any = None
+    decisions: list[Any] = []
+    for event in events:
+        if isinstance(event, ARRIVALS):
+            if arrival is not None:
+                yield arrival, decisions
+            arrival, decisions = event, []
+        elif not isinstance(event, (*CONTROL, ev.ExecutionTerminated)):
+            decisions.append(event)
+    if arrival is not None:
+        yield arrival, decisions
+
+
+__all__ = ["ARRIVALS", "Code", "Execution", "NonDeterminismError"]

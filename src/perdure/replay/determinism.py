@@ -1,0 +1,133 @@
+"""Holding what the code asks for against what history recorded, and explaining the difference in prose.
+
+Kind, name and id are compared. Inputs and durations are not: code may compute another input or ask for another
+deadline after a deploy; history's version is the one that counts.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, Final
+
+from perdure.errors import EngineSignal, NonDeterminismError
+from perdure.model import actions as act
+from perdure.model import events as ev
+from perdure.model.actions import Action
+
+COUNTERPART: Final[dict[type, type]] = {
+    act.ScheduleTask: ev.TaskScheduled,
+    act.CreateSubOrchestration: ev.SubOrchestrationCreated,
+    act.CreateTimer: ev.TimerCreated,
+    act.CancelTimer: ev.TimerCanceled,
+    act.AwaitEvent: ev.EventAwaited,
+    act.CancelWait: ev.WaitCanceled,
+    act.RejectEvent: ev.EventRejected,
+    act.CompleteOrchestration: ev.ExecutionCompleted,
+    act.FailOrchestration: ev.ExecutionFailed,
+    act.ContinueAsNew: ev.ContinuedAsNew,
+}
+"""The history event that an action becomes."""
+
+COMPARED: Final[dict[type, tuple[str, ...]]] = {
+    ev.TaskScheduled: ("id", "name"),
+    ev.SubOrchestrationCreated: ("id", "name"),
+    ev.TimerCreated: ("id", "purpose"),
+    ev.TimerCanceled: ("timer_id",),
+    ev.EventAwaited: ("id", "name"),
+    ev.WaitCanceled: ("wait_id",),
+    ev.EventRejected: ("wait_id",),
+    ev.ExecutionCompleted: (),
+    ev.ExecutionFailed: (),
+    ev.ContinuedAsNew: (),
+}
+"""Which fields of the two must agree."""
+
+_WORDS: Final[dict[type, str]] = {
+    ev.TaskScheduled: "call the activity",
+    ev.SubOrchestrationCreated: "call the sub-orchestration",
+    ev.TimerCreated: "create a timer",
+    ev.TimerCanceled: "cancel a timer",
+    ev.EventAwaited: "wait for the event",
+    ev.WaitCanceled: "stop waiting for an event",
+    ev.EventRejected: "reject an event",
+    ev.ExecutionCompleted: "complete",
+    ev.ExecutionFailed: "fail",
+    ev.ContinuedAsNew: "continue as new",
+}
+
+
+class Mismatch(EngineSignal):
+    """Raised through user code, which must not be able to catch it; `error` is what is reported."""
+
+    def __init__(self, error: NonDeterminismError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+def agree(action: Action, recorded: Any) -> bool:
+    """Whether an action is the one that history recorded."""
+    if COUNTERPART[type(action)] is not type(recorded):
+        return False
+    return all(getattr(action, name) == getattr(recorded, name) for name in COMPARED[type(recorded)])
+
+
+def mismatch(expected: Any | None, found: Action | None) -> Mismatch:
+    """The error for an action that history does not have, or for one it has that the code did not repeat."""
+    want = _phrase(expected) if expected is not None else "nothing more before the next event arrived"
+    have = _phrase(found) if found is not None else "it did nothing more"
+    where = source_line()
+    at = f" at {where}" if where else ""
+    return Mismatch(
+        NonDeterminismError(
+            f"history says the orchestrator went on to {want}; the code now does: {have}{at}. "
+            f"Usual cause: {_cure(expected, found)}",
+            expected=want,
+            found=have,
+            where=where,
+        )
+    )
+
+
+def _phrase(thing: Any) -> str:
+    kind = COUNTERPART.get(type(thing), type(thing))
+    words = _WORDS.get(kind, kind.__name__)
+    name = getattr(thing, "name", "")
+    number = getattr(thing, "id", None)
+    return f"{words}{f' {name!r}' if name else ''}{f' (id {number})' if number is not None else ''}"
+
+
+def _cure(expected: Any | None, found: Action | None) -> str:
+    if expected is None or found is None:
+        return (
+            "calls were added or removed while this instance was in flight, or code before this point depends "
+            "on time, randomness or the environment. Deploy the code this instance started with, or keep the "
+            "old path for instances in flight, then resume it"
+        )
+    if COUNTERPART[type(found)] is type(expected) and getattr(found, "name", 0) != getattr(
+        expected, "name", 0
+    ):
+        return (
+            "a function was renamed or calls changed their order. Restore the order (or register the function "
+            "under its old name with name=...), deploy, then resume the instance"
+        )
+    return (
+        "calls changed their order or kind while this instance was in flight; or a set, time.time(), uuid4() or "
+        "an environment variable decides the order. Restore it, or use context.random(), new_uuid(), "
+        "current_utc_datetime; deploy, then resume the instance"
+    )
+
+
+def source_line() -> str:
+    """File and line of the user's code that is running, or "" when there is none."""
+    frame = sys._getframe(1)
+    package = __name__.rsplit(".", 2)[0] + "."
+    current: Any = frame
+    while current is not None:
+        module = str(current.f_globals.get("__name__", ""))
+        if not module.startswith(package):
+            code = current.f_code
+            return f"{code.co_filename}:{current.f_lineno} in {code.co_name}"
+        if module == f"{package}replay.decide" and current is not frame:
+            return ""
+        current = current.f_back
+    return ""

@@ -1,0 +1,108 @@
+"""A fiber drives one body, generator or coroutine, from one task to the next.
+
+It is itself a task, so that a spawned branch can be awaited like anything else. The only loop is here:
+send the outcome of what was awaited, get the next thing awaited, until that thing is pending.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Generator
+from typing import TYPE_CHECKING, Any
+
+from perdure.errors import EngineSignal, ForeignAwaitError
+from perdure.replay.task import DONE, PENDING, Task, T_co
+
+if TYPE_CHECKING:
+    from perdure.replay.context import OrchestrationContext
+
+Body = Generator[Any, Any, Any] | Coroutine[Any, Any, Any]
+
+
+class Fiber(Task[T_co]):
+    """A body being driven. Its value is what the body returns."""
+
+    __slots__ = ("_body", "observed")
+
+    def __init__(self, context: OrchestrationContext, body: Body) -> None:
+        super().__init__(context)
+        self._body: Body | None = body
+        self.observed = False
+
+    def on_done(self, task: Task[Any]) -> None:
+        self.advance(task)
+
+    def advance(self, task: Task[Any] | None) -> None:
+        """Resume the body with the outcome of `task` and drive it until it blocks or ends."""
+        body = self._body
+        assert body is not None
+        value: Any = None
+        error: BaseException | None = None
+        if task is not None:
+            value, error = _outcome(task)
+        while True:
+            try:
+                awaited = body.send(value) if error is None else body.throw(error)
+            except StopIteration as stop:
+                self._body = None
+                self._complete(stop.value)
+                return
+            except EngineSignal:
+                raise
+            except BaseException as raised:
+                self._body = None
+                self._fail(_clearer(raised))
+                return
+            value, error = None, None
+            if not isinstance(awaited, Task) or awaited._context is not self._context:
+                error = ForeignAwaitError(_foreign(awaited))
+            elif awaited._state == PENDING:
+                awaited._add_waiter(self)
+                return
+            else:
+                value, error = _outcome(awaited)
+
+    def close(self) -> None:
+        """Throw the body away. Whatever it does meanwhile is ignored; the caller has detached the context."""
+        body, self._body = self._body, None
+        if body is not None:
+            try:
+                body.close()
+            except BaseException:  # noqa: S110  (user code in `finally:`; nothing it does counts any more)
+                pass
+
+    def _observe(self) -> None:
+        self.observed = True
+
+    def _describe(self) -> str:
+        return "this branch"
+
+
+def _outcome(task: Task[Any]) -> tuple[Any, BaseException | None]:
+    task._observe()
+    return (task._outcome, None) if task._state == DONE else (None, task._error())
+
+
+def _foreign(awaited: object) -> str:
+    if isinstance(awaited, Task):
+        return "an orchestrator may only wait for tasks of its own context; this one belongs to another instance"
+    advice = (
+        "wait for several with context.task_all([...])"
+        if isinstance(awaited, (list, tuple))
+        else "run other asynchronous code in an activity; sleep with context.create_timer(...), "
+        "run branches with context.spawn(...)"
+    )
+    return (
+        f"an orchestrator may only wait for what its context returns, not for {type(awaited).__name__}: {advice}"
+    )
+
+
+def _clearer(error: BaseException) -> BaseException:
+    """asyncio's functions fail in an orchestrator with a message that explains nothing; say what it means."""
+    if isinstance(error, RuntimeError) and "no running event loop" in str(error):
+        clearer = ForeignAwaitError(
+            "an orchestrator runs without an event loop, so asyncio functions do not work in it: "
+            "use context.create_timer, context.task_all, context.spawn, or move this into an activity"
+        )
+        clearer.__cause__ = error
+        return clearer
+    return error

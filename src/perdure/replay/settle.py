@@ -1,0 +1,189 @@
+"""settle: turn what the code asked for into history, messages and effects. Never runs user code.
+
+`Outcome` gathers, over the arrivals of one episode, everything that has to be written and everything that may
+leave the process once it is. It decides nothing about storage: rows are the hub's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import assert_never
+
+import msgspec
+from msgspec import Raw
+
+from perdure.model import actions as act
+from perdure.model import events as ev
+from perdure.model.events import ParentLink
+from perdure.model.messages import ChildResult, Message, Start, Terminate
+
+
+class Invocation(msgspec.Struct, frozen=True, gc=False):
+    """One attempt of an activity, to be started after the commit that scheduled it.
+
+    The idempotency key names the logical call: instance, execution and the id of its first attempt, so that a
+    retry, a rewind and a run after a crash bear the same one.
+    """
+
+    instance_id: str
+    execution_id: str
+    task_id: int
+    call: int
+    attempt: int
+    name: str
+    input: Raw
+    timeout: int
+
+    @property
+    def idempotency_key(self) -> str:
+        return f"{self.instance_id}:{self.execution_id}:{self.call}"
+
+
+class Rejection(msgspec.Struct, frozen=True):
+    """An accepted event that did not fit its waiter's type."""
+
+    name: str
+    operation_id: str
+    reason: str
+    input: Raw
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What one episode of one execution has come to so far."""
+
+    instance_id: str
+    execution_id: str
+    events: list[ev.HistoryEvent] = field(default_factory=list)
+    invocations: list[Invocation] = field(default_factory=list)
+    messages: list[Message] = field(default_factory=list)
+    rejections: list[Rejection] = field(default_factory=list)
+    ending: act.Finish | None = None
+
+
+def settle(actions: Sequence[act.Action], into: Outcome) -> None:
+    """Append each action's history event to the outcome, with the message or effect it causes."""
+    events = into.events
+    for action in actions:
+        match action:
+            case act.ScheduleTask():
+                events.append(_scheduled(action))
+                into.invocations.append(_invocation(action, into))
+            case act.CreateTimer():
+                events.append(
+                    ev.TimerCreated(
+                        id=action.id, fire_at=action.fire_at, purpose=action.purpose, of=action.of
+                    )
+                )
+            case act.CancelTimer():
+                events.append(ev.TimerCanceled(timer_id=action.timer_id))
+            case act.AwaitEvent():
+                events.append(ev.EventAwaited(id=action.id, name=action.name, deadline=action.deadline))
+            case act.CancelWait():
+                events.append(ev.WaitCanceled(wait_id=action.wait_id))
+            case act.RejectEvent():
+                events.append(
+                    ev.EventRejected(
+                        wait_id=action.wait_id,
+                        name=action.name,
+                        operation_id=action.operation_id,
+                        reason=action.reason,
+                    )
+                )
+                into.rejections.append(
+                    Rejection(action.name, action.operation_id, action.reason, action.input)
+                )
+            case act.CreateSubOrchestration():
+                events.append(_child_created(action))
+                into.messages.append(_child_start(action, into))
+            case act.CompleteOrchestration():
+                events.append(ev.ExecutionCompleted(output=action.output))
+                into.ending = action
+            case act.FailOrchestration():
+                events.append(ev.ExecutionFailed(failure=action.failure))
+                into.ending = action
+            case act.ContinueAsNew():
+                events.append(ev.ContinuedAsNew(input=action.input))
+                into.ending = action
+            case _:
+                assert_never(action)
+
+
+def report_to_parent(parent: ParentLink, child_id: str, ending: act.Finish) -> ChildResult:
+    """The message that tells a parent how its sub-orchestration ended."""
+    return ChildResult(
+        instance_id=parent.instance_id,
+        execution_id=parent.execution_id,
+        task_id=parent.task_id,
+        child_id=child_id,
+        result=ending.output if isinstance(ending, act.CompleteOrchestration) else ev.ABSENT,
+        failure=ending.failure if isinstance(ending, act.FailOrchestration) else None,
+    )
+
+
+def terminate_child(
+    instance_id: str, execution_id: str, task_id: int, child_id: str, reason: str
+) -> Terminate:
+    """The message by which a terminated parent ends a child; a child of anybody else ignores it."""
+    return Terminate(
+        instance_id=child_id,
+        reason=reason,
+        recursive=True,
+        link=ParentLink(instance_id, execution_id, task_id),
+    )
+
+
+def _scheduled(action: act.ScheduleTask) -> ev.TaskScheduled:
+    return ev.TaskScheduled(
+        id=action.id,
+        name=action.name,
+        input=action.input,
+        call=-1 if action.call == action.id else action.call,
+        attempt=action.attempt,
+        timeout=action.timeout,
+    )
+
+
+def _invocation(action: act.ScheduleTask, into: Outcome) -> Invocation:
+    return Invocation(
+        into.instance_id,
+        into.execution_id,
+        action.id,
+        action.call,
+        action.attempt,
+        action.name,
+        action.input,
+        action.timeout,
+    )
+
+
+def invocation_of(event: ev.TaskScheduled, instance_id: str, execution_id: str) -> Invocation:
+    """An invocation from history, to be run again after a restart."""
+    call = event.id if event.call < 0 else event.call
+    return Invocation(
+        instance_id, execution_id, event.id, call, event.attempt, event.name, event.input, event.timeout
+    )
+
+
+def _child_created(action: act.CreateSubOrchestration) -> ev.SubOrchestrationCreated:
+    return ev.SubOrchestrationCreated(
+        id=action.id,
+        name=action.name,
+        instance_id=action.instance_id,
+        version=action.version,
+        input=action.input,
+        call=-1 if action.call == action.id else action.call,
+        attempt=action.attempt,
+    )
+
+
+def _child_start(action: act.CreateSubOrchestration, into: Outcome) -> Start:
+    return Start(
+        instance_id=action.instance_id,
+        name=action.name,
+        version=action.version,
+        input=action.input,
+        parent=ParentLink(into.instance_id, into.execution_id, action.id),
+        on_existing="reject",
+    )

@@ -1,0 +1,250 @@
+"""What history alone says: the state of an execution without running its code, and which verb applies when.
+
+`fold` reads events in order and knows what is open, how it ended and what it waits for. Status pages, the
+verifier and recovery use it; the orchestrator's own code is not needed for any of that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final, assert_never
+
+from perdure.model import events as ev
+from perdure.model.failure import Failure
+from perdure.model.instances import RuntimeStatus
+from perdure.model.waiting import EventWait, OpenActivity, OpenChild, OpenRetry, Waiting
+
+S = RuntimeStatus
+
+LEGAL: Final[dict[str, frozenset[RuntimeStatus]]] = {
+    "raise_event": frozenset({S.Pending, S.Running, S.Suspended}),
+    "suspend": frozenset({S.Pending, S.Running, S.Suspended}),
+    "resume": frozenset({S.Pending, S.Running, S.Suspended}),
+    "terminate": frozenset({S.Pending, S.Running, S.Suspended}),
+    "restart": frozenset({S.Completed, S.Failed, S.Terminated, S.Canceled}),
+    "purge": frozenset({S.Completed, S.Failed, S.Terminated, S.Canceled}),
+}
+"""In which statuses each verb is accepted. Suspending the suspended and resuming the running change nothing."""
+
+ENDED_AS: Final[dict[type, RuntimeStatus]] = {
+    ev.ExecutionCompleted: S.Completed,
+    ev.ExecutionFailed: S.Failed,
+    ev.ExecutionTerminated: S.Terminated,
+    ev.ContinuedAsNew: S.ContinuedAsNew,
+}
+
+
+class State:
+    """An execution as its history tells it. `problems` lists what no correct engine writes (I3, I4, I6)."""
+
+    __slots__ = (
+        "activities",
+        "buffered",
+        "children",
+        "decisions",
+        "ending",
+        "failed_calls",
+        "problems",
+        "raised",
+        "started",
+        "suspended",
+        "taken",
+        "timers",
+        "waits",
+    )
+
+    def __init__(self) -> None:
+        self.started: ev.ExecutionStarted | None = None
+        self.ending: Any = None
+        self.suspended = ""
+        self.decisions = 0
+        self.activities: dict[int, tuple[ev.TaskScheduled, int]] = {}
+        self.children: dict[int, tuple[ev.SubOrchestrationCreated, int]] = {}
+        self.timers: dict[int, ev.TimerCreated] = {}
+        self.waits: dict[int, tuple[ev.EventAwaited, int]] = {}
+        self.buffered: list[tuple[int, ev.EventRaised]] = []
+        self.taken: dict[int, tuple[Any, int, Any]] = {}
+        self.failed_calls: dict[int, tuple[str, int]] = {}
+        self.raised = 0
+        self.problems: list[str] = []
+
+    @property
+    def status(self) -> RuntimeStatus:
+        """The status that history implies."""
+        if self.ending is not None:
+            return ENDED_AS[type(self.ending)]
+        if self.suspended:
+            return S.Suspended
+        return S.Running if self.started is not None else S.Pending
+
+    @property
+    def failure(self) -> Failure | None:
+        return self.ending.failure if isinstance(self.ending, ev.ExecutionFailed) else None
+
+    def due_at(self) -> int | None:
+        """The earliest open timer."""
+        return min((timer.fire_at for timer in self.timers.values()), default=None)
+
+    def waiting(self, reason: str = "") -> Waiting:
+        """What it waits for. A failed call that is retried appears as a retry, not as its timer."""
+        if self.ending is not None:
+            return Waiting()
+        retries = [t for t in self.timers.values() if t.purpose == "retry"]
+        return Waiting(
+            events=tuple(
+                EventWait(wait.name, since, self._deadline(wait)) for wait, since in self.waits.values()
+            ),
+            activities=tuple(OpenActivity(t.name, at, t.attempt) for t, at in self.activities.values()),
+            retries=tuple(self._retry(timer) for timer in retries),
+            children=tuple(OpenChild(c.name, c.instance_id, at) for c, at in self.children.values()),
+            timers=tuple(t.fire_at for t in self.timers.values() if not t.purpose),
+            reason=reason,
+        )
+
+    def _retry(self, timer: ev.TimerCreated) -> OpenRetry:
+        name, attempt = self.failed_calls.get(timer.of, (f"call {timer.of}", 0))
+        return OpenRetry(name, attempt + 1, timer.fire_at)
+
+    def _deadline(self, wait: ev.EventAwaited) -> int:
+        timer = next((t for t in self.timers.values() if t.purpose == "timeout" and t.of == wait.id), None)
+        return timer.fire_at if timer is not None else wait.deadline
+
+    # --------------------------------------------------------------------------------------------- folding
+
+    def apply(self, event: ev.HistoryEvent, at: int) -> None:
+        """Take one more event."""
+        if self.ending is not None:
+            self.problems.append(f"{type(event).__name__} after the execution had ended (I4)")
+        if self.started is None and not isinstance(event, (ev.ExecutionStarted, *_BEFORE_START)):
+            self.problems.append(f"{type(event).__name__} before ExecutionStarted (I3)")
+        match event:
+            case ev.ExecutionStarted():
+                self._start(event)
+            case ev.TaskScheduled():
+                self._decided(event.id)
+                self.activities[event.id] = (event, at)
+            case ev.SubOrchestrationCreated():
+                self._decided(event.id)
+                self.children[event.id] = (event, at)
+            case ev.TimerCreated():
+                self._decided(event.id)
+                self.timers[event.id] = event
+            case ev.EventAwaited():
+                self._decided(event.id)
+                self._await(event, at)
+            case ev.TaskCompleted():
+                self._close(self.activities, event.task_id, event)
+            case ev.TaskFailed():
+                self._failed(self.activities, event)
+            case ev.SubOrchestrationCompleted():
+                self._close(self.children, event.task_id, event)
+            case ev.SubOrchestrationFailed():
+                self._failed(self.children, event)
+            case ev.TimerFired() | ev.TimerCanceled():
+                self._close(self.timers, event.timer_id, event)
+            case ev.WaitCanceled():
+                self._cancel_wait(event)
+            case ev.EventRaised():
+                self._raise(event)
+            case ev.EventRejected():
+                self._reject(event)
+            case ev.ExecutionSuspended():
+                self.suspended = "operator"
+            case ev.ExecutionParked():
+                self.suspended = event.kind
+            case ev.ExecutionResumed():
+                self.suspended = ""
+            case (
+                ev.ExecutionCompleted() | ev.ExecutionFailed() | ev.ExecutionTerminated() | ev.ContinuedAsNew()
+            ):
+                self.ending = event
+            case _:
+                assert_never(event)
+
+    def _start(self, event: ev.ExecutionStarted) -> None:
+        if self.started is not None:
+            self.problems.append("a second ExecutionStarted (I3)")
+        self.started = event
+        for carried in event.carried:
+            self._raise(carried)
+
+    def _decided(self, event_id: int) -> None:
+        if event_id != self.decisions:
+            self.problems.append(f"event id {event_id} where {self.decisions} was due (I1)")
+        self.decisions = event_id + 1
+
+    def _close(self, table: dict[int, Any], key: int, event: ev.HistoryEvent) -> Any:
+        found = table.pop(key, None)
+        if found is None:
+            self.problems.append(f"{type(event).__name__} of {key}, which is not open (I6)")
+        return found
+
+    def _failed(self, table: dict[int, Any], event: ev.TaskFailed | ev.SubOrchestrationFailed) -> None:
+        found = self._close(table, event.task_id, event)
+        if found is not None:
+            call = found[0].id if found[0].call < 0 else found[0].call
+            self.failed_calls[call] = (found[0].name, found[0].attempt)
+
+    def _await(self, event: ev.EventAwaited, at: int) -> None:
+        self.waits[event.id] = (event, at)
+        self._take_buffered(event)
+
+    def _take_buffered(self, wait: ev.EventAwaited) -> None:
+        kept = next((item for item in self.buffered if _same(item[1].name, wait.name)), None)
+        if kept is not None:
+            self.buffered.remove(kept)
+            self._take(wait.id, kept)
+
+    def _take(self, wait_id: int, item: tuple[int, ev.EventRaised]) -> None:
+        wait, since = self.waits.pop(wait_id)
+        self.taken[wait_id] = (wait, since, item)
+
+    def _raise(self, event: ev.EventRaised) -> None:
+        item = (self.raised, event)
+        self.raised += 1
+        for wait_id in sorted(self.waits):
+            if _same(self.waits[wait_id][0].name, event.name):
+                self._take(wait_id, item)
+                return
+        self.buffered.append(item)
+
+    def _reject(self, event: ev.EventRejected) -> None:
+        """The event that the wait seemed to take did not fit: the wait is open again, and may take the next."""
+        wait, since, _ = self.taken.pop(event.wait_id, (None, 0, None))
+        if wait is None:
+            self.problems.append(f"EventRejected of wait {event.wait_id}, which had taken none (I6)")
+            return
+        self.waits[wait.id] = (wait, since)
+        self._take_buffered(wait)
+
+    def _cancel_wait(self, event: ev.WaitCanceled) -> None:
+        """Cancelled while open, or after taking an event that the code never looked at: that one goes back."""
+        _, _, item = self.taken.pop(event.wait_id, (None, 0, None))
+        if item is None:
+            self._close(self.waits, event.wait_id, event)
+            return
+        self.buffered.append(item)
+        self.buffered.sort(key=lambda kept: kept[0])
+        for wait_id in sorted(self.waits):
+            self._take_buffered(self.waits[wait_id][0])
+
+
+def fold(episodes: Iterable[tuple[int, list[ev.HistoryEvent]]]) -> State:
+    """The state after recorded episodes (time in microseconds, events)."""
+    state = State()
+    for at, events in episodes:
+        for event in events:
+            state.apply(event, at)
+    return state
+
+
+_BEFORE_START = (
+    ev.ExecutionSuspended,
+    ev.ExecutionResumed,
+    ev.ExecutionParked,
+    ev.ExecutionTerminated,
+)
+
+
+def _same(one: str, other: str) -> bool:
+    return one == other or one.casefold() == other.casefold()

@@ -1,0 +1,400 @@
+"""Tasks: what an orchestrator can wait for.
+
+A task is pending until it has a value or an error. Whoever waits for it is told at once, in the order in which
+they began to wait; that order comes from the code and from history, never from a clock or a scheduler.
+`yield task` and `await task` are the same gesture: an awaited task yields itself to the fiber that drives it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+from perdure.errors import OrchestratorError, PayloadError, TaskFailedError
+from perdure.model import payload
+from perdure.model.failure import Failure
+from perdure.model.retry import RetryPolicy, next_attempt_at
+
+if TYPE_CHECKING:
+    from msgspec import Raw
+
+    from perdure.model.events import EventRaised
+    from perdure.replay.context import OrchestrationContext
+
+T_co = TypeVar("T_co", covariant=True)
+T = TypeVar("T")
+
+PENDING, DONE, FAILED = 0, 1, 2
+
+
+class Waiter(Protocol):
+    """What is told when a task is done."""
+
+    def on_done(self, task: Task[Any]) -> None: ...
+
+
+class Task(Generic[T_co]):
+    """Something an orchestrator can wait for: `yield` it or `await` it, alone or in task_all and task_any."""
+
+    __slots__ = ("__weakref__", "_context", "_outcome", "_state", "_waiters", "id")
+
+    def __init__(self, context: OrchestrationContext, task_id: int = -1) -> None:
+        self._context = context
+        self.id = task_id
+        self._state = PENDING
+        self._outcome: Any = None
+        self._waiters: list[Waiter] | None = None
+
+    def __await__(self) -> Generator[Task[T_co], Any, T_co]:
+        return (yield self)
+
+    @property
+    def is_completed(self) -> bool:
+        """Whether it has a result or has failed."""
+        return self._state != PENDING
+
+    @property
+    def is_faulted(self) -> bool:
+        """Whether it has failed."""
+        return self._state == FAILED
+
+    @property
+    def failure(self) -> Failure | None:
+        """What went wrong, for a failed activity or sub-orchestration."""
+        return self._outcome if isinstance(self._outcome, Failure) else None
+
+    @property
+    def result(self) -> T_co:
+        """The value. Raises TaskFailedError (or TimeoutError) if it failed, OrchestratorError if pending."""
+        if self._state == PENDING:
+            raise OrchestratorError("this task is not completed yet: yield it or await it to get its result")
+        self._observe()
+        if self._state == FAILED:
+            raise self._error()
+        value: T_co = self._outcome
+        return value
+
+    def get_result(self) -> T_co:
+        """The same as `result`, as durabletask spells it."""
+        return self.result
+
+    def cancel(self) -> None:
+        """Stop waiting for it. Timers and waits for events can be cancelled; this one cannot."""
+        raise OrchestratorError(
+            f"{self._describe()} cannot be cancelled: only timers and waits for external events can"
+        )
+
+    # ------------------------------------------------------------------- inside: fibers and combinators
+
+    def _add_waiter(self, waiter: Waiter) -> None:
+        if self._waiters is None:
+            self._waiters = [waiter]
+        else:
+            self._waiters.append(waiter)
+
+    def _complete(self, value: Any) -> None:
+        self._state = DONE
+        self._outcome = value
+        self._tell()
+
+    def _fail(self, error: Failure | BaseException) -> None:
+        self._state = FAILED
+        self._outcome = error
+        self._tell()
+
+    def _tell(self) -> None:
+        waiters, self._waiters = self._waiters, None
+        if waiters:
+            for waiter in waiters:
+                waiter.on_done(self)
+
+    def _error(self) -> BaseException:
+        outcome = self._outcome
+        if isinstance(outcome, Failure):
+            return TaskFailedError(f"{self._describe()} failed: {outcome}", outcome)
+        assert isinstance(outcome, BaseException)
+        return outcome
+
+    def _observe(self) -> None:
+        """The code has seen the outcome."""
+
+    def _describe(self) -> str:
+        return "this task"
+
+
+class CallTask(Task[T_co]):
+    """An activity or a sub-orchestration that was asked for."""
+
+    __slots__ = ("_expected", "_kind", "name")
+
+    def __init__(
+        self, context: OrchestrationContext, task_id: int, kind: str, name: str, expected: Any
+    ) -> None:
+        super().__init__(context, task_id)
+        self._kind = kind
+        self.name = name
+        self._expected = expected
+
+    def _complete_with(self, body: Raw) -> None:
+        """Take the recorded result, typed as the caller expects it."""
+        try:
+            value = payload.decode(body, self._expected) if bytes(body) else None
+        except PayloadError as error:
+            self._fail(
+                PayloadError(
+                    f"the result of {self._describe()} is not a {self._expected!r}: {error}", error.pointer
+                )
+            )
+        else:
+            self._complete(value)
+
+    def _describe(self) -> str:
+        return f"{self._kind} function '{self.name}'"
+
+
+class RetryTask(Task[T_co]):
+    """A call with a retry policy: fail, wait on a durable timer, call again, all visible in history."""
+
+    __slots__ = ("_attempt", "_call", "_first_at", "_policy", "_start", "name")
+
+    def __init__(
+        self,
+        context: OrchestrationContext,
+        name: str,
+        policy: RetryPolicy,
+        start: Callable[[int, int], CallTask[T_co]],
+    ) -> None:
+        super().__init__(context)
+        self.name = name
+        self._policy = policy
+        self._start = start
+        self._attempt = 1
+        self._first_at = context._now
+        self._call = -1
+        first = start(self._call, self._attempt)
+        self._call = self.id = first.id
+        first._add_waiter(self)
+
+    def on_done(self, task: Task[Any]) -> None:
+        if isinstance(task, TimerTask):
+            self._attempt += 1
+            self._start(self._call, self._attempt)._add_waiter(self)
+        elif task._state == DONE:
+            self._complete(task._outcome)
+        else:
+            self._failed(task._outcome)
+
+    def _failed(self, outcome: Failure | BaseException) -> None:
+        again_at = self._again_at(outcome) if isinstance(outcome, Failure) else None
+        if again_at is None:
+            self._fail(outcome)
+        else:
+            self._context._timer(again_at, "retry", self._call)._add_waiter(self)
+
+    def _again_at(self, failure: Failure) -> int | None:
+        """What history did is what we do; only a new failure is judged by today's policy."""
+        recorded = self._context._recorded_retry(self._call)
+        if recorded is not None:
+            return recorded or None
+        return next_attempt_at(
+            self._policy,
+            failure,
+            attempt=self._attempt,
+            first_at=self._first_at,
+            now=self._context._now,
+            chance=self._context._chance(self._call, self._attempt) if self._policy.jitter else 0.0,
+        )
+
+    def _describe(self) -> str:
+        return f"Activity function '{self.name}'"
+
+
+class TimerTask(Task[None]):
+    """A durable timer; `cancel()` it when its time no longer matters."""
+
+    __slots__ = ("fire_at", "of", "purpose")
+
+    def __init__(
+        self, context: OrchestrationContext, task_id: int, fire_at: int, purpose: str, of: int
+    ) -> None:
+        super().__init__(context, task_id)
+        self.fire_at = fire_at
+        self.purpose = purpose
+        self.of = of
+
+    @property
+    def is_cancelled(self) -> bool:
+        return self._state == FAILED
+
+    def cancel(self) -> None:
+        """Cancel it; awaiting it afterwards raises OrchestratorError. Cancelling a fired timer does nothing."""
+        if self._state == PENDING:
+            self._context._cancel_timer(self)
+            self._fail(OrchestratorError("this timer was cancelled"))
+
+    def _describe(self) -> str:
+        return "this timer"
+
+
+class EventTask(Task[T_co]):
+    """A wait for one external event. `event` is the one it took, `seen` once the code has looked.
+    `saved` is the hub's note that the wait has a row."""
+
+    __slots__ = ("event", "expected", "name", "saved", "seen")
+
+    def __init__(self, context: OrchestrationContext, task_id: int, name: str, expected: Any) -> None:
+        super().__init__(context, task_id)
+        self.name = name
+        self.expected = expected
+        self.event: tuple[int, EventRaised] | None = None
+        self.seen = False
+        self.saved = False
+
+    def cancel(self) -> None:
+        """Stop waiting. An event it took that the code never looked at goes back to the front of the queue."""
+        if self._state == PENDING:
+            self._context._cancel_wait(self)
+            self._fail(OrchestratorError(f"this wait for the event '{self.name}' was cancelled"))
+        elif self.event is not None and not self.seen:
+            self._context._give_back(self)
+
+    def _observe(self) -> None:
+        self.seen = True
+
+    def _describe(self) -> str:
+        return f"the wait for the event '{self.name}'"
+
+
+NO_DEFAULT: Any = object()
+
+
+class WaitTask(Task[T_co]):
+    """A wait for an event with a deadline: the first of event and timer decides, the other is cancelled."""
+
+    __slots__ = ("_default", "_timer", "_wait")
+
+    def __init__(self, wait: EventTask[T_co], timer: TimerTask, default: Any) -> None:
+        super().__init__(wait._context, wait.id)
+        self._wait = wait
+        self._timer = timer
+        self._default = default
+        if wait._state != PENDING:
+            self.on_done(wait)
+        else:
+            wait._add_waiter(self)
+            timer._add_waiter(self)
+
+    def on_done(self, task: Task[Any]) -> None:
+        if self._state != PENDING:
+            return
+        if task is self._wait:
+            if self._timer._state == PENDING:
+                self._timer._waiters = None
+                self._timer.cancel()
+            self._adopt(task)
+        elif self._wait._state == PENDING:
+            self._wait._waiters = None
+            self._wait.cancel()
+            self._expire()
+
+    def _adopt(self, task: Task[Any]) -> None:
+        if task._state == DONE:
+            self._complete(task._outcome)
+        else:
+            self._fail(task._outcome)
+
+    def _expire(self) -> None:
+        if self._default is NO_DEFAULT:
+            self._fail(TimeoutError(f"the event '{self._wait.name}' did not come before its deadline"))
+        else:
+            self._complete(self._default)
+
+    def cancel(self) -> None:
+        """Stop waiting, and stop the clock."""
+        if self._state == PENDING:
+            self._timer._waiters = None
+            self._timer.cancel()
+            self._wait._waiters = None
+            self._wait.cancel()
+            self._fail(OrchestratorError(f"this wait for the event '{self._wait.name}' was cancelled"))
+        else:
+            self._wait.cancel()
+
+    def _observe(self) -> None:
+        self._wait._observe()
+
+    def _describe(self) -> str:
+        return self._wait._describe()
+
+
+class WhenAll(Task[T_co]):
+    """All of several tasks: their results in argument order, or the first failure in history order."""
+
+    __slots__ = ("_children", "_left", "_shape")
+
+    def __init__(
+        self,
+        context: OrchestrationContext,
+        children: Sequence[Task[Any]],
+        shape: Callable[[list[Any]], T_co],
+    ) -> None:
+        super().__init__(context)
+        self._children = children
+        self._shape = shape
+        self._left = 0
+        for child in children:
+            if child._state == FAILED:
+                self._fail_with(child)
+                return
+            self._left += child._state == PENDING
+        if not self._left:
+            self._gather()
+            return
+        for child in children:
+            if child._state == PENDING:
+                child._add_waiter(self)
+
+    def on_done(self, task: Task[Any]) -> None:
+        if self._state != PENDING:
+            return
+        if task._state == FAILED:
+            self._fail_with(task)
+        else:
+            self._left -= 1
+            if not self._left:
+                self._gather()
+
+    def _fail_with(self, child: Task[Any]) -> None:
+        child._observe()
+        self._fail(child._error())
+
+    def _gather(self) -> None:
+        self._complete(self._shape([child._outcome for child in self._children]))
+
+    def _observe(self) -> None:
+        for child in self._children:
+            if child._state == DONE:
+                child._observe()
+
+
+class WhenAny(Task[Task[T]]):
+    """The first of several tasks to be done; its value is that task, failed or not."""
+
+    __slots__ = ()
+
+    def __init__(self, context: OrchestrationContext, children: Sequence[Task[T]]) -> None:
+        super().__init__(context)
+        done = next((child for child in children if child._state != PENDING), None)
+        if done is not None:
+            self._complete(done)
+            return
+        for child in children:
+            child._add_waiter(self)
+
+    def on_done(self, task: Task[Any]) -> None:
+        if self._state == PENDING:
+            self._complete(task)
+
+    def _observe(self) -> None:
+        if self._state == DONE:
+            self._outcome._observe()

@@ -1,0 +1,29 @@
+"""Purging: what remains of a batch that both writes for an instance and purges it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from perdure.model.records import Batch
+
+
+def surviving(batch: Batch) -> Batch:
+    """The batch without the rows it writes for instances that it purges.
+
+    Numbers of instances are never used twice, so such rows can only be older than the purge. Messages are
+    addressed to ids, which may be used again in the same batch: they stay.
+    """
+    gone = frozenset(batch.purged)
+    return replace(
+        batch,
+        new_instances=[row for row in batch.new_instances if row[0] not in gone],
+        updates=[row for row in batch.updates if row[0] not in gone],
+        history=[row for row in batch.history if row[0] not in gone],
+        bodies=[row for row in batch.bodies if row[0] not in gone],
+        custom_status=[row for row in batch.custom_status if row[0] not in gone],
+        waits_opened=[row for row in batch.waits_opened if row[0] not in gone],
+        waits_closed=[row for row in batch.waits_closed if row[0] not in gone],
+        executions_removed=[row for row in batch.executions_removed if row[0] not in gone],
+    )

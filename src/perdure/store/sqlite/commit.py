@@ -1,0 +1,141 @@
+"""The commit: one batch, one transaction, a few statements per table. This is the hot path.
+
+The order inside is part of the port. Messages leave the inbox first, those of a purged instance included;
+then purges free ids that new instances of the same batch may take; then rows go in, old executions go out,
+waits close before others open. Nothing here reads: what a batch must find in place is checked by counting
+the rows that a statement changed. A count that differs means that someone else has been here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from perdure.errors import CommitRefused, FenceLost
+from perdure.store.purging import surviving
+from perdure.store.sqlite.statements import Repeated, blocks
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import apsw
+
+    from perdure.model.records import Batch
+
+ALL_WAITS: Final = -1
+DROPPED_KEPT: Final = 30 * 24 * 3600 * 1_000_000
+EXPIRY_EVERY: Final = 60_000_000
+_EXPIRED_AT_ONCE: Final = 256
+_PURGES: Final = (
+    "purge_messages",  # needs the rows that the next one deletes
+    "purge_instances",
+    "purge_history",
+    "purge_payloads",
+    "purge_state",
+    "purge_waits",
+    "purge_activities",
+)
+
+
+class Committer:
+    """Writes batches on one connection, for one hub. Bound to the loop's thread."""
+
+    def __init__(self, connection: apsw.Connection, hub_no: int) -> None:
+        self._execute = connection.cursor().execute
+        self._changes = connection.changes
+        self._total_changes = connection.total_changes
+        self._single: dict[str, str] = {}
+        self._repeated: dict[str, Repeated] = {}
+        for name, block in blocks("commit.sql").items():
+            text = block.replace("{hub}", str(hub_no))
+            if "[" in text:
+                self._repeated[name] = Repeated(text)
+            else:
+                self._single[name] = text
+        self._next_expiry = 0
+
+    def write(self, batch: Batch) -> None:
+        """Everything between `begin` and `commit`."""
+        if batch.purged:
+            batch = surviving(batch)
+        self._take_messages(batch)
+        self._purge(batch)
+        self._write_instances(batch)
+        self._insert("insert_history", batch.history)
+        self._insert("insert_payloads", batch.bodies)
+        self._insert("put_custom_status", batch.custom_status)
+        for pair in batch.executions_removed:
+            self._execute(self._single["remove_history"], pair)
+            self._execute(self._single["remove_payloads"], pair)
+        self._close_waits(batch)
+        self._insert("open_waits", batch.waits_opened)
+        self._insert("add_messages", batch.inbox_added)
+        self._remember(batch)
+        self._insert("drop_messages", batch.dropped)
+        if batch.at >= self._next_expiry:
+            self._expire(batch.at)
+
+    def _insert(self, name: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        if rows:
+            self._repeated[name].rows(self._execute, rows)
+
+    def _take_messages(self, batch: Batch) -> None:
+        if batch.inbox_held:
+            self._demand("hold_messages", list(dict.fromkeys(batch.inbox_held)), "messages to hold")
+        if batch.inbox_removed:
+            self._demand("remove_messages", batch.inbox_removed, "consumed messages")
+
+    def _demand(self, name: str, numbers: Sequence[int], what: str) -> None:
+        before = self._total_changes()
+        self._repeated[name].values(self._execute, numbers)
+        found = self._total_changes() - before
+        if found != len(numbers):
+            raise FenceLost(f"of {len(numbers)} {what} the inbox held {found}: another engine has taken them")
+
+    def _purge(self, batch: Batch) -> None:
+        if batch.purged:
+            for name in _PURGES:
+                self._repeated[name].values(self._execute, batch.purged)
+
+    def _write_instances(self, batch: Batch) -> None:
+        self._insert("insert_instances", batch.new_instances)
+        if not batch.updates:
+            return
+        # Several updates of one instance in a batch: the last one wins.
+        updates = list({row[0]: row for row in batch.updates}.values())
+        before = self._total_changes()
+        self._insert("update_instances", updates)
+        found = self._total_changes() - before
+        if found != len(updates):
+            raise FenceLost(
+                f"of {len(updates)} instances to update {found} exist: another engine purged them"
+            )
+        self._insert("move_instances", updates)
+
+    def _close_waits(self, batch: Batch) -> None:
+        if not batch.waits_closed:
+            return
+        entirely = [instance_no for instance_no, wait_id in batch.waits_closed if wait_id == ALL_WAITS]
+        if entirely:
+            self._repeated["close_all_waits"].values(self._execute, entirely)
+        self._insert("close_waits", [pair for pair in batch.waits_closed if pair[1] != ALL_WAITS])
+
+    def _remember(self, batch: Batch) -> None:
+        if not batch.seen:
+            return
+        before = self._total_changes()
+        self._repeated["remember"].rows(self._execute, batch.seen, after=(batch.at,))
+        if self._total_changes() - before != len(batch.seen):
+            raise CommitRefused("an operation id in `seen` was accepted before and its answer still counts")
+
+    def _expire(self, at: int) -> None:
+        """Forget what has expired, a bounded number at a time and once a minute, unless there is more."""
+        before = self._total_changes()
+        self._execute(self._single["expire_seen"], (at, _EXPIRED_AT_ONCE))
+        self._execute(self._single["expire_dropped"], (at - DROPPED_KEPT, _EXPIRED_AT_ONCE))
+        is_done = self._total_changes() - before < _EXPIRED_AT_ONCE
+        self._next_expiry = at + EXPIRY_EVERY if is_done else at
+
+
+def statement_names() -> Iterator[str]:
+    """Every statement of a commit, for tests that look at query plans."""
+    yield from blocks("commit.sql")

@@ -1,0 +1,140 @@
+"""Connections: how the file is opened, by whom it may be, and what it must be.
+
+apsw only. It brings its own SQLite, new enough to be free of a bug that corrupts a WAL with two connections.
+`synchronous=FULL` is not negotiable: with NORMAL a power cut loses acknowledged commits. Checkpoints never
+happen inside a commit (`wal_autocheckpoint=0`): see maintenance in `store.py`.
+A file of a newer version, or of another program, is looked at through a read-only connection and
+left as it is.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+import apsw
+
+from perdure.errors import StoreTooNew, StoreUnusable
+from perdure.store.sqlite.errors import translating
+from perdure.store.sqlite.statements import CACHED, read_sql
+
+APPLICATION_ID: Final = 0x70657264  # "perd"
+SCHEMA_VERSION: Final = 1
+_OLDEST_SQLITE: Final = (3, 51, 3)
+_BUSY_MS: Final = 5_000
+_CACHE_KIB: Final = 32_768
+
+
+def check_library() -> None:
+    """Raise StoreUnusable when apsw brings a SQLite with the WAL bug."""
+    found = apsw.sqlite_lib_version()
+    if tuple(int(part) for part in found.split(".")[:3]) < _OLDEST_SQLITE:
+        wanted = ".".join(map(str, _OLDEST_SQLITE))
+        raise StoreUnusable(
+            f"apsw {apsw.apsw_version()} brings SQLite {found}, which can corrupt a database in WAL mode; "
+            f"perdure needs {wanted} or newer: pip install -U 'apsw>={wanted}'"
+        )
+
+
+def open_writer(path: str) -> apsw.Connection:
+    """The engine's connection, to a file that has today's schema: created or migrated if need be."""
+    check_library()
+    _check_place(path)
+    with translating(path):
+        known = os.path.exists(path) and os.path.getsize(path) > 0 and _check_file(path)
+        connection = apsw.Connection(path, statementcachesize=CACHED)
+        try:
+            _configure(connection)
+            if connection.readonly("main"):
+                raise StoreUnusable(f"{path} is read-only for this user: give it write permission")
+            connection.pragma("journal_mode", "wal")
+            if not known:
+                _create(connection)
+            _migrate(connection)
+        except BaseException:
+            connection.close(force=True)
+            raise
+    return connection
+
+
+def open_reader(path: str) -> apsw.Connection:
+    """A connection that can only read."""
+    check_library()
+    if not os.path.exists(path):
+        raise StoreUnusable(f"there is no database at {os.path.abspath(path)}")
+    with translating(path):
+        connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READONLY, statementcachesize=CACHED)
+        try:
+            _configure(connection)
+            connection.pragma("query_only", True)
+            if not _check_version(connection, path):
+                raise StoreUnusable(f"{path} is empty: no engine has ever opened it")
+        except BaseException:
+            connection.close(force=True)
+            raise
+    return connection
+
+
+def open_maintenance(path: str) -> apsw.Connection:
+    """For checkpoints. It gives up at once when someone is in the way: there is always a next time."""
+    connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READWRITE)
+    _configure(connection)
+    connection.set_busy_timeout(50)
+    return connection
+
+
+def _configure(connection: apsw.Connection) -> None:
+    connection.set_busy_timeout(_BUSY_MS)
+    connection.limit(apsw.SQLITE_LIMIT_VARIABLE_NUMBER, 32_766)
+    connection.pragma("synchronous", "full")
+    connection.pragma("wal_autocheckpoint", 0)
+    connection.pragma("foreign_keys", False)
+    connection.pragma("cache_size", -_CACHE_KIB)
+    connection.pragma("temp_store", "memory")
+
+
+def _check_place(path: str) -> None:
+    directory = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(directory):
+        raise StoreUnusable(f"the directory {directory} of {os.path.basename(path)} does not exist: make it")
+    if os.path.isdir(path):
+        raise StoreUnusable(f"{path} is a directory, not a database file")
+
+
+def _check_file(path: str) -> bool:
+    """Look at a file without changing it. True when it is perdure's, false when it is empty."""
+    connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READONLY)
+    try:
+        connection.set_busy_timeout(_BUSY_MS)
+        return _check_version(connection, path)
+    finally:
+        connection.close(force=True)
+
+
+def _check_version(connection: apsw.Connection, path: str) -> bool:
+    application, version = connection.pragma("application_id"), connection.pragma("user_version")
+    if application == 0 and version == 0 and not connection.execute("select 1 from sqlite_schema").get:
+        return False
+    if application != APPLICATION_ID:
+        raise StoreUnusable(f"{path} is a SQLite database of another program: give perdure a file of its own")
+    if version > SCHEMA_VERSION:
+        raise StoreTooNew(
+            f"{path} has schema version {version}, this perdure knows {SCHEMA_VERSION}: "
+            "upgrade perdure. Nothing was changed"
+        )
+    return True
+
+
+def _create(connection: apsw.Connection) -> None:
+    with connection:
+        connection.execute(read_sql("schema.sql"))
+        connection.pragma("application_id", APPLICATION_ID)
+        connection.pragma("user_version", 1)
+
+
+def _migrate(connection: apsw.Connection) -> None:
+    """Apply what has been added since the file's version, each step whole or not at all."""
+    for version in range(connection.pragma("user_version") + 1, SCHEMA_VERSION + 1):
+        with connection:
+            connection.execute(read_sql(f"migrations/{version:04}.sql"))
+            connection.pragma("user_version", version)

@@ -1,0 +1,106 @@
+-- What the engine reads and what clients ask. Square brackets mark what is repeated, once a value.
+
+-- name: next_numbers
+-- Numbers are unique over the file and never used again while rows that bear them may exist.
+select coalesce((select max(instance_no) from instances), 0) + 1,
+       coalesce((select max(message_no) from inbox), 0) + 1
+
+-- name: hub_no
+select hub_no from hubs where name = ?
+
+-- name: add_hub
+insert into hubs (name) values (?) returning hub_no
+
+-- name: instances_by_id
+select {instance_columns} from instances where hub_no = ? and instance_id in ([?])
+
+-- name: instance_by_no
+select {instance_columns} from instances where hub_no = ? and instance_no = ?
+
+-- name: history_of_executions
+-- The pairs drive: one index search each.
+with v (instance_no, execution_no) as (values [(?, ?)])
+select h.* from v cross join history h
+where h.instance_no = v.instance_no and h.execution_no = v.execution_no
+
+-- name: payloads_of_executions
+with v (instance_no, execution_no) as (values [(?, ?)])
+select p.* from v cross join payloads p
+where p.instance_no = v.instance_no and p.execution_no = v.execution_no
+
+-- name: payloads_of_episodes
+with v (instance_no, execution_no, episode) as (values [(?, ?, ?)])
+select p.* from v cross join payloads p
+where p.instance_no = v.instance_no and p.execution_no = v.execution_no and p.episode = v.episode
+
+-- name: ends_of_executions
+-- The first and the last row of each.
+with v (instance_no, execution_no) as (values [(?, ?)])
+select h.* from v cross join history h
+where h.instance_no = v.instance_no and h.execution_no = v.execution_no
+and h.episode in (
+    (select min(episode) from history a where a.instance_no = v.instance_no and a.execution_no = v.execution_no),
+    (select max(episode) from history b where b.instance_no = v.instance_no and b.execution_no = v.execution_no)
+)
+
+-- name: held_messages
+select message_no, instance_id, visible_at, message from inbox
+where hub_no = ? and visible_at is null and instance_id in ([?])
+
+-- name: seen
+select operation_id, instance_id, answer, expires_at from seen where hub_no = ? and operation_id in ([?])
+
+-- name: visible_messages
+select message_no, instance_id, visible_at, message from inbox
+where hub_no = ? and visible_at <= ? order by visible_at, message_no limit ?
+
+-- name: next_visible_at
+select min(visible_at) from inbox where hub_no = ? and visible_at > ?
+
+-- name: due_instances
+select due_at, instance_id from instances where hub_no = ? and due_at < ? order by due_at, instance_no limit ?
+
+-- name: local_work
+select instance_no, instance_id from instances
+where hub_no = ? and local_work = 1 and instance_no > ? order by instance_no limit ?
+
+-- name: parked
+-- The first three lines repeat the condition of the index `instances_parked`, which must stay the same.
+select instance_no, instance_id from instances
+where status in ('Suspended', 'Pending')
+and (substr(reason, 1, 9) = 'no_worker' or substr(reason, 1, 14) = 'nondeterminism')
+and not (status = 'Pending' and substr(reason, 1, 14) = 'nondeterminism')
+and hub_no = ? and instance_no > ? order by instance_no limit ?
+
+-- name: waits_of
+select * from waits where instance_no in ([?])
+
+-- name: custom_status_of
+select instance_no, custom_status from state where instance_no in ([?]) and custom_status is not null
+
+-- name: counts
+-- Completed is what remains, so that counting never reads the rows themselves, only narrow indexes.
+select status, count(*) from instances where hub_no = ?1 and completed_at is null group by status
+union all
+select status, count(*) from instances
+where hub_no = ?1 and completed_at is not null and status in ('Failed', 'Terminated', 'Canceled') group by status
+union all
+select '', count(*) from instances where hub_no = ?1
+
+-- name: dropped_all
+select instance_id, at, kind, name, operation_id, reason, body from dropped
+where hub_no = ? order by dropped_no desc limit ?
+
+-- name: dropped_of
+select instance_id, at, kind, name, operation_id, reason, body from dropped
+where hub_no = ? and instance_id = ? order by dropped_no desc limit ?
+
+-- name: executions
+-- A loose scan: from one execution to the next, however many rows each has.
+with recursive e (execution_no) as (
+    select min(execution_no) from history where instance_no = ?1
+    union all
+    select (select min(execution_no) from history where instance_no = ?1 and execution_no > e.execution_no)
+    from e where e.execution_no is not null
+)
+select execution_no from e where execution_no is not null

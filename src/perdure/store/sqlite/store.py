@@ -1,0 +1,243 @@
+"""The SQLite store: the engine's half of the port, and maintenance. The clients' half is `reader.py`.
+
+One connection writes and belongs to the loop's thread. It survives what is certainly rolled back (a refused
+value, a full disk, a lost fence). After anything else nobody knows what the file holds: the connection is
+never used again, and every verb says so until `reopen` has taken a new one. The lock on the side file is held
+throughout, so that no other engine slips in between.
+A forked child has the parent's connection in its memory and must not touch it: verbs compare process ids.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+import apsw
+
+from perdure.errors import CommitRefused, FenceLost, StoreError, StoreUnusable
+from perdure.model.records import InboxRow, Poll, SeenRow, StoredInstance
+from perdure.store.port import Opening
+from perdure.store.sqlite import guard
+from perdure.store.sqlite.commit import Committer
+from perdure.store.sqlite.connection import open_maintenance, open_writer
+from perdure.store.sqlite.errors import FOR_ITS_DATA, translated, translating
+from perdure.store.sqlite.lock import ServerFile
+from perdure.store.sqlite.reader import Reader, read_bodies, read_histories, read_instances
+from perdure.store.sqlite.statements import query, query_many
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from perdure.model.records import Batch
+
+_ROLLED_BACK: Final = (*FOR_ITS_DATA, apsw.FullError, CommitRefused, FenceLost)
+_PASSIVE_ABOVE: Final = 1_000  # frames not yet in the database
+_TRUNCATE_ABOVE: Final = 64 * 1024 * 1024  # bytes of log
+
+
+class SqliteStore(Reader):
+    """A hub in a SQLite file. `publish` and `server_file` tell the CLI about the engine that serves it."""
+
+    def __init__(self, path: str, hub: str) -> None:
+        super().__init__(os.fspath(path), hub)
+        self.server_file: ServerFile | None = None
+        self._writer: apsw.Connection | None = None
+        self._committer: Committer | None = None
+        self._execute: Any = self._refuse
+        self._why_not = "it is not open"
+
+    # ------------------------------------------------------------------------------------ open and close
+
+    def open(self) -> Opening:
+        """Take the hub over. Opening what this object has open already is the same as `reopen`."""
+        self._check_process()
+        if self.server_file is not None:
+            return self.reopen()
+        self.server_file = ServerFile.acquire(self.location, self.hub)
+        try:
+            return self._connect()
+        except BaseException:
+            self._release_lock()
+            raise
+
+    def reopen(self) -> Opening:
+        if self.server_file is None:
+            return self.open()
+        self._check_process()
+        self._drop_connection("it is being opened again")
+        return self._connect()
+
+    def close(self) -> None:
+        if self._pid not in (0, os.getpid()):
+            return  # the parent's
+        self._close_readers()
+        self._drop_connection("it is closed")
+        guard.unprotect(self.location)
+        self._release_lock()
+
+    def publish(self, address: str, token: str) -> None:
+        """Tell the CLI where this engine serves HTTP."""
+        if self.server_file is None:
+            raise StoreUnusable(f"{self.location}: {self._why_not}")
+        self.server_file.publish(address, token)
+
+    def _connect(self) -> Opening:
+        writer = open_writer(self.location)
+        with translating(self.location):
+            try:
+                hub_no = self._take_hub(writer)
+                opening = Opening(*writer.execute(query("next_numbers")).fetchall()[0])
+            except BaseException:
+                writer.close(force=True)
+                raise
+        guard.protect(self.location)
+        self._writer, self._committer = writer, Committer(writer, hub_no)
+        self._execute = writer.cursor().execute
+        self._hub_no = hub_no
+        return opening
+
+    def _take_hub(self, writer: apsw.Connection) -> int:
+        """The hub's number, given when it is new. Writing also proves that the file can be written."""
+        writer.execute("begin immediate")
+        found = writer.execute(query("hub_no"), (self.hub,)).fetchall()
+        if not found:
+            found = writer.execute(query("add_hub"), (self.hub,)).fetchall()
+        writer.execute("commit")
+        return int(found[0][0])
+
+    def _drop_connection(self, why: str) -> None:
+        writer, self._writer, self._committer, self._why_not = self._writer, None, None, why
+        self._execute = self._refuse
+        if writer is not None:
+            writer.close(force=True)
+
+    def _release_lock(self) -> None:
+        held, self.server_file = self.server_file, None
+        if held is not None:
+            held.release()
+
+    def _refuse(self, *_: object) -> NoReturn:
+        raise StoreError(f"{self.location} cannot be used: {self._why_not}")
+
+    # -------------------------------------------------------------------------------------------- commit
+
+    def commit(self, batch: Batch) -> None:
+        self._check_process()
+        committer = self._committer
+        if committer is None:
+            self._refuse()
+        try:
+            self._execute("begin immediate")
+            committer.write(batch)
+            self._execute("commit")
+        except _ROLLED_BACK as error:
+            self._roll_back()
+            if isinstance(error, StoreError):
+                raise
+            raise translated(error, self.location) from error
+        except apsw.Error as error:
+            self._drop_connection(f"a commit ended with {type(error).__name__}; it must be opened again")
+            raise translated(error, self.location) from error
+        except BaseException:
+            self._drop_connection("a commit was interrupted; it must be opened again")
+            raise
+
+    def _roll_back(self) -> None:
+        writer = self._writer
+        if writer is None or not writer.in_transaction:
+            return
+        try:
+            writer.execute("rollback")
+        except apsw.Error as error:
+            self._drop_connection("a rollback failed; it must be opened again")
+            raise translated(error, self.location) from error
+
+    # --------------------------------------------------------------------------------------------- reads
+
+    def load(self, instance_ids: Sequence[str]) -> list[StoredInstance]:
+        wanted = list(dict.fromkeys(instance_ids))
+        with self._reading() as execute:
+            rows = read_instances(execute, self._hub_no, wanted)
+            running = [row for row in rows if row.completed_at is None]
+            histories, bodies = read_histories(execute, running), read_bodies(execute, running)
+            held: dict[str, list[InboxRow]] = {}
+            for message in sorted(
+                query_many("held_messages").values(execute, wanted, before=(self._hub_no,))
+            ):
+                held.setdefault(message[1], []).append(InboxRow(*message))
+        return [
+            StoredInstance(
+                row,
+                histories.get(row.instance_no, []),
+                bodies.get(row.instance_no, {}),
+                held.get(row.instance_id, []),
+            )
+            for row in rows
+        ]
+
+    def seen(self, operation_ids: Sequence[str]) -> list[SeenRow]:
+        wanted = list(dict.fromkeys(operation_ids))
+        with self._reading() as execute:
+            rows = query_many("seen").values(execute, wanted, before=(self._hub_no,))
+        return sorted(map(SeenRow._make, rows))
+
+    def poll(self, now: int, horizon: int, limit: int) -> Poll:
+        with self._reading() as execute:
+            messages = execute(query("visible_messages"), (self._hub_no, now, limit)).fetchall()
+            due = execute(query("due_instances"), (self._hub_no, horizon, limit)).fetchall()
+            [(next_visible_at,)] = execute(query("next_visible_at"), (self._hub_no, now)).fetchall()
+        return Poll(list(map(InboxRow._make, messages)), due, next_visible_at)
+
+    def local_work(self, after_no: int, limit: int) -> list[tuple[int, str]]:
+        with self._reading() as execute:
+            return list(execute(query("local_work"), (self._hub_no, after_no, limit)).fetchall())
+
+    def parked(self, after_no: int, limit: int) -> list[tuple[int, str]]:
+        with self._reading() as execute:
+            return list(execute(query("parked"), (self._hub_no, after_no, limit)).fetchall())
+
+    def _reading(self) -> _Reading:
+        self._check_process()
+        return _Reading(self)
+
+    # --------------------------------------------------------------------------------------- maintenance
+
+    def maintain(self, now: int) -> None:
+        """Move the log into the database, on whatever thread this is called; never raises for being busy.
+
+        Expiry is not done here: a second writer would stand in the loop's way. See `Committer.write`.
+        """
+        self._check_process()
+        if self._writer is None:
+            return
+        with suppress(apsw.BusyError, apsw.LockedError), translating(self.location):
+            connection = open_maintenance(self.location)
+            try:
+                self._checkpoint(connection)
+            finally:
+                connection.close(force=True)
+
+    def _checkpoint(self, connection: apsw.Connection) -> None:
+        frames, done = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
+        if frames - done > _PASSIVE_ABOVE:
+            connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        # Only after a passive one has done the work: this one keeps the loop from committing.
+        with suppress(FileNotFoundError):
+            if os.path.getsize(self.location + "-wal") > _TRUNCATE_ABOVE:
+                connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+
+
+class _Reading:
+    """One read on the loop's connection: an error of SQLite's ends the connection."""
+
+    def __init__(self, store: SqliteStore) -> None:
+        self._store = store
+
+    def __enter__(self) -> Any:
+        return self._store._execute
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, apsw.Error):
+            self._store._drop_connection(f"a read ended with {type(error).__name__}; it must be opened again")
+            raise translated(error, self._store.location) from error
