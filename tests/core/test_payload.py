@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time as clock
 from collections import OrderedDict, defaultdict, namedtuple
-from datetime import UTC, date, datetime, time, timedelta, timezone
+from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
 from enum import Enum, IntEnum, StrEnum
 from pathlib import Path
@@ -110,6 +110,8 @@ class Positive:
             raise ValueError("number must not be negative")
         if self.number == 13:
             raise KeyError("thirteen")
+        if self.number == 14:
+            decode(b"[1]", list[str])
 
 
 @dataclasses.dataclass
@@ -122,6 +124,11 @@ class Quarrelsome:
         return bool(self.content == other.content)
 
     __hash__ = None  # type: ignore[assignment]
+
+
+class BrokenZone(tzinfo):
+    def utcoffset(self, _: datetime | None) -> timedelta:
+        raise ValueError("no such zone")
 
 
 class Item(msgspec.Struct, rename="camel", tag="item", omit_defaults=True):
@@ -367,6 +374,16 @@ def test_an_unsupported_type_is_named_with_advice(value: object, advice: str) ->
     assert advice in str(refusal)
 
 
+def test_an_unsupported_key_is_refused() -> None:
+    assert "of type object" in str(refused(encode, {"a": 1, "b": {object(): 1}}))
+
+
+def test_an_error_of_the_values_own_is_reported() -> None:
+    refusal = refused(encode, [1, datetime(2024, 1, 2, tzinfo=BrokenZone())])
+    assert "no such zone" in str(refusal)
+    assert isinstance(refusal.__cause__, ValueError)
+
+
 def test_a_forgotten_await_is_called_by_its_name() -> None:
     async def answer() -> int:
         return 1
@@ -571,9 +588,15 @@ def test_the_message_tells_the_type_and_the_reason_without_the_value() -> None:
     assert "(and 1 more)" in str(refused(decode, b'{"sizes":["x"]}', Part))
 
 
+def test_a_refusal_by_the_type_itself_is_left_as_it_is() -> None:
+    assert refused(decode, b'[{"number":14}]', list[Positive]).pointer == "/0"
+    assert "does not fit list[str]" in str(refused(decode, b'[{"number":14}]', list[Positive]))
+
+
 def test_a_type_that_json_cannot_be_decoded_as_is_refused() -> None:
     assert "JSON cannot be decoded as" in str(refused(decode, b"1", Claim | Box))
     assert "JSON cannot be decoded as" in str(refused(decode, b"1", list["Nowhere"]))  # type: ignore[name-defined]  # noqa: F821
+    assert "JSON cannot be decoded as" in str(refused(decode, b"1", Part | BrokenZone))
     assert "annotate with a dataclass" in str(refused(decode, b"1", Path))
 
 
@@ -698,6 +721,12 @@ def test_any_buffer_of_bytes_may_be_checked_but_no_str() -> None:
 )
 def test_there_is_no_schema_of_what_is_untyped_or_has_none(expected_type: Any) -> None:
     assert schema_of(expected_type) is None
+
+
+def test_there_is_no_schema_of_what_refers_to_nowhere() -> None:
+    lost = dataclasses.make_dataclass("Lost", [("a", "Nowhere")])
+    assert schema_of(lost) is None
+    assert "Nowhere" in str(refused(decode, b"{}", lost))
 
 
 def test_the_schema_of_a_dataclass() -> None:

@@ -1,67 +1,162 @@
 """How a command reaches the instances: through the living server if there is one, else through the store.
 
 A SQLite file has one engine at a time. When a server has it, its address is in the file beside the database,
-and the command talks HTTP to it. Otherwise the command opens the store itself, in a way that takes messages
-durably and runs nobody's code; what it asked for happens when the application is served again.
+and the command talks HTTP to it. Otherwise a command that only asks reads the file, and one that tells takes
+the file over for a moment, in a way that keeps messages durably and runs nobody's code: what it asked for
+happens when the application is served again. Neither creates a database: a wrong path is said to be wrong.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+import os
+import time
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from perdure.app import App
 from perdure.cli.terminal import fail_with
 from perdure.engine.client import Client
-from perdure.errors import PerdureError
+from perdure.errors import EngineStopped, InstanceNotFound, PerdureError, StoreUnusable
 from perdure.http.remote import RemoteClient
+from perdure.model.instances import RuntimeStatus
+from perdure.store import open_store
+from perdure.store.sqlite.connection import open_reader
 from perdure.store.sqlite.lock import read_server_file
 
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from perdure.model.messages import Message
+    from perdure.store.port import ClientStore
+
 T = TypeVar("T")
+LOOK_EVERY = 0.2  # seconds, while waiting for an instance in a file that another process serves
 
 
 @dataclass(frozen=True)
 class Door:
-    """What the options say about where the instances are."""
+    """What the options say about where the instances are, and how to report what goes wrong."""
 
     store: str
     hub: str | None = None
     url: str | None = None
+    as_json: bool = False
+
+    def ask(self, work: Callable[[Client], Awaitable[T]]) -> T:
+        """Do something that changes nothing; end the command if perdure refuses."""
+        return self._perform(self.reading(), work)
+
+    def tell(self, work: Callable[[Client], Awaitable[T]]) -> T:
+        """Do something that may change instances; end the command if perdure refuses."""
+        return self._perform(self.accepting(), work)
 
     @asynccontextmanager
-    async def client(self) -> AsyncIterator[Client]:
-        """The client behind this door."""
-        address, token = (self.url, None) if self.url else self._server()
-        if address:
-            async with RemoteClient(address, hub=self.hub, key=token) as client:
-                yield client
+    async def reading(self) -> AsyncIterator[Client]:
+        """A client that asks."""
+        remote = self._remote()
+        if remote is not None:
+            async with remote:
+                yield remote
             return
-        async with App().running(store=self.store, hub=self.hub, accept_only=True) as local:
-            yield local
+        yield Client(StoreReader(open_store(self.store, self._hub())))
 
-    def _server(self) -> tuple[str | None, str | None]:
-        path = database_path(self.store)
-        found = read_server_file(path) if path else None
-        return (found.address, found.token) if found is not None else (None, None)
+    @asynccontextmanager
+    async def accepting(self) -> AsyncIterator[Client]:
+        """A client that asks and tells."""
+        remote = self._remote()
+        if remote is not None:
+            async with remote:
+                yield remote
+            return
+        async with App().running(store=self.store, hub=self._hub(), accept_only=True) as client:
+            yield client
 
-    def perform(self, work: Callable[[Client], Awaitable[T]], *, as_json: bool = False) -> T:
-        """Do something with the client, and end the command if perdure refuses."""
+    def _perform(self, door: Any, work: Callable[[Client], Awaitable[T]]) -> T:
+        async def through() -> T:
+            async with door as client:
+                return await work(client)
+
         try:
-            return asyncio.run(self._perform(work))
+            return asyncio.run(through())
         except (PerdureError, TimeoutError) as error:
-            fail_with(error, as_json=as_json)
+            fail_with(error, as_json=self.as_json)
 
-    async def _perform(self, work: Callable[[Client], Awaitable[T]]) -> T:
-        async with self.client() as client:
-            return await work(client)
+    def _remote(self) -> RemoteClient | None:
+        if self.url:
+            return RemoteClient(self.url, hub=self.hub)
+        found = read_server_file(database_path(self.store))
+        if found is None or not found.address:
+            return None
+        return RemoteClient(found.address, hub=self.hub, key=found.token or None)
+
+    def _hub(self) -> str:
+        """The hub that was named, or the only one there is."""
+        path = database_path(self.store)
+        names = hubs_of(path)
+        if self.hub in names:
+            return str(self.hub)
+        if self.hub is None and len(names) == 1:
+            return names[0]
+        listed = ", ".join(names) or "none"
+        if self.hub is not None:
+            raise StoreUnusable(f"there is no hub {self.hub!r} in {path}; it has {listed}")
+        raise StoreUnusable(f"{path} has several hubs, so say which: --hub with one of {listed}")
+
+
+class StoreReader:
+    """The `Gateway` of a command that only asks."""
+
+    def __init__(self, store: ClientStore) -> None:
+        self.store = store
+        self.hub = ""
+
+    async def accept(self, message: Message) -> Any:
+        raise EngineStopped("this command only reads")
+
+    async def finished(self, instance_id: str, timeout: float | None) -> None:
+        """Look again and again: the engine that finishes it is in another process."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            stored = self.store.get(instance_id)
+            if stored is None:
+                raise InstanceNotFound(f"no instance {instance_id!r} in this hub")
+            if RuntimeStatus(stored.row.status).is_finished:
+                return
+            if deadline is not None and time.monotonic() >= deadline:
+                raise TimeoutError(f"instance {instance_id!r} has not finished within {timeout:g} seconds")
+            await asyncio.sleep(LOOK_EVERY)
+
+    async def read(self, question: Callable[[], T], *, brief: bool = False) -> T:
+        return question()
+
+    def now(self) -> int:
+        return time.time_ns() // 1_000
+
+    def new_instance_id(self) -> str:
+        raise EngineStopped("this command only reads")
+
+    def has_orchestrator(self, name: str) -> None:
+        """Nobody here knows."""
 
 
 def database_path(store: str) -> str:
-    """The file of a SQLite store, "" for any other."""
-    if store.startswith("sqlite:///"):
-        return store.removeprefix("sqlite:///")
-    return "" if "://" in store or store.endswith(":") else str(Path(store))
+    """The file of a SQLite store. Raises StoreUnusable for a store that no other process can look into."""
+    path = store.removeprefix("sqlite:///")
+    if "://" in path or path.endswith(":"):
+        raise StoreUnusable(
+            f"a command cannot look into {store!r}: give --url with the address of its server"
+        )
+    return path
+
+
+def hubs_of(path: str) -> list[str]:
+    """The hubs in a file. Raises StoreUnusable when it is not one of perdure's."""
+    if not os.path.exists(path):
+        raise StoreUnusable(
+            f"there is no database at {os.path.abspath(path)}: name it with --store, or serve an application "
+            "first, with `perdure run app.py`"
+        )
+    with closing(open_reader(path)) as connection:
+        return [name for (name,) in connection.execute("select name from hubs order by name")]

@@ -1,7 +1,5 @@
 """The options that several commands share, and how their values are read."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -22,11 +20,14 @@ StoreOption = Annotated[
     ),
 ]
 HubOption = Annotated[
-    str | None, typer.Option("--hub", envvar="PERDURE_HUB", help="The hub within the store.", show_default=False)
+    str | None,
+    typer.Option("--hub", envvar="PERDURE_HUB", help="The hub within the store.", show_default=False),
 ]
 UrlOption = Annotated[
     str | None,
-    typer.Option("--url", envvar="PERDURE_URL", help="A server to talk to, instead of a store.", show_default=False),
+    typer.Option(
+        "--url", envvar="PERDURE_URL", help="A server to talk to, instead of a store.", show_default=False
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON of a stable shape.")]
 InputOption = Annotated[

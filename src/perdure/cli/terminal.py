@@ -1,6 +1,6 @@
 """What the commands print, and how they end.
 
-Results go to stdout and everything else to stderr. On a terminal, results are tables and sentences; in a pipe,
+Results go to stdout, everything else to stderr. On a terminal, results are tables and sentences; in a pipe,
 tables are lines of tab-separated cells; with `--json` they are JSON whose shape is kept stable.
 Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 not found, 4 unavailable.
 """
@@ -8,8 +8,7 @@ Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 not found, 4 unavailab
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -25,6 +24,9 @@ from perdure.errors import (
     PerdureError,
     StoreError,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
 
 EXIT_CODES = "Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 not found, 4 unavailable."
 REFUSED, USAGE, NOT_FOUND, UNAVAILABLE = 1, 2, 3, 4
@@ -105,5 +107,3 @@ def status_text(status: str) -> Text:
 def plain(text: str) -> str:
     """Text without what a terminal would take for a command: an instance's data may hold anything."""
     return "".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in text)
-
-

@@ -10,7 +10,6 @@ An invocation that is already running here is not started a second time when its
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import inspect
 import threading
 import time
@@ -18,10 +17,11 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, Protocol
 
 from msgspec import Raw
 
+from perdure.engine.hub import Envelope
 from perdure.engine.registry import Activity, Plan, Registry, plan_of
 from perdure.errors import FunctionNotFound, PayloadError
 from perdure.model import payload
@@ -31,6 +31,20 @@ from perdure.replay.settle import Invocation
 
 Key = tuple[str, int]  # execution id, task id
 Deliver = Callable[[ActivityResult], None]
+
+
+class Handover(Protocol):
+    """What one batch has for the event loops, to be handed over at once."""
+
+    def add(self, event_loop: asyncio.AbstractEventLoop, action: Callable[..., None], *args: Any) -> None: ...
+
+
+class Outbox(Protocol):
+    """Where results of the event loop's own activities go, to be handed over together."""
+
+    event_loop: asyncio.AbstractEventLoop
+
+    def put(self, envelope: Envelope) -> None: ...
 
 
 class ActivityContext:
@@ -93,7 +107,7 @@ class ActivityPool:
         self,
         registry: Registry,
         resources: Sequence[object],
-        event_loop: asyncio.AbstractEventLoop | None,
+        outbox: Outbox,
         deliver: Deliver,
         concurrency: Concurrency,
     ) -> None:
@@ -103,12 +117,13 @@ class ActivityPool:
             name: Runner(plan_of(activity, available), by_type) for name, activity in registry.activities.items()
         }
         self._deliver = deliver
-        self._async = _AsyncRunners(event_loop, self._done, concurrency.tasks)
+        self._outbox = outbox
+        self._async = _AsyncRunners(outbox.event_loop, self._done, concurrency.tasks)
         self._threads = _Threads(self._done, concurrency)
         self._in_flight: set[Key] = set()
         self._gate = threading.Lock()
 
-    def start(self, invocations: Iterable[Invocation]) -> None:
+    def start(self, invocations: Iterable[Invocation], handover: Handover) -> None:
         """Begin what is not running here yet; what exceeds an activity's own limit waits its turn."""
         for_loop: list[tuple[Runner, Invocation]] = []
         for invocation in invocations:
@@ -125,7 +140,7 @@ class ActivityPool:
                 else:
                     self._threads.put(runner, invocation)
         if for_loop:
-            self._async.put(for_loop)
+            handover.add(self._async.event_loop, self._async.begin, for_loop)
 
     def forget(self, execution_id: str, task_id: int) -> None:
         """Its result has been taken up: if it is ever asked for again, it runs again."""
@@ -170,7 +185,10 @@ class ActivityPool:
             return True
 
     def _done(self, runner: Runner, result: ActivityResult) -> None:
-        self._deliver(result)
+        if runner.is_async:
+            self._outbox.put(Envelope(result))
+        else:
+            self._deliver(result)
         if not runner.activity.concurrency:
             return
         with self._gate:
@@ -179,7 +197,7 @@ class ActivityPool:
                 runner.running -= 1
         if following is not None:
             if runner.is_async:
-                self._async.put([(runner, following)])
+                self._async.begin([(runner, following)])
             else:
                 self._threads.put(runner, following)
 
@@ -196,34 +214,27 @@ class _AsyncRunners:
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop | None,
+        loop: asyncio.AbstractEventLoop,
         done: Callable[[Runner, ActivityResult], None],
         limit: int,
     ) -> None:
-        self._loop = loop
+        self.event_loop = loop
         self._done = done
         self._limit = limit
         self._waiting: deque[tuple[Runner, Invocation]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self.running = 0
 
-    def put(self, work: list[tuple[Runner, Invocation]]) -> None:
-        if self._loop is None:
-            raise RuntimeError("this engine has no event loop for async activities")
-        # The loop may be closing; the instances keep their open activities, and the next start runs them.
-        with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._begin, work)
-
-    def _begin(self, work: list[tuple[Runner, Invocation]]) -> None:
+    def begin(self, work: list[tuple[Runner, Invocation]]) -> None:
+        """On the event loop."""
         self._waiting.extend(work)
         self._fill()
 
     def _fill(self) -> None:
-        assert self._loop is not None
         while self._waiting and self.running < self._limit:
             runner, invocation = self._waiting.popleft()
             self.running += 1
-            task = self._loop.create_task(self._run(runner, invocation))
+            task = self.event_loop.create_task(self._run(runner, invocation))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 

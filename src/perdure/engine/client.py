@@ -48,8 +48,8 @@ class Gateway(Protocol):
     async def accept(self, message: Message) -> Any:
         """Hand a message over; returns its answer once the commit that took it up is durable."""
 
-    async def finished(self, instance_id: str, timeout: float | None) -> None:
-        """Return when the instance has finished. Raises TimeoutError."""
+    async def finished(self, instance_id: str, timeout: float | None) -> OrchestrationStatus | None:
+        """Return when the instance has finished, with its status if it is at hand. Raises TimeoutError."""
 
     async def read(self, question: Callable[[], T], *, brief: bool = False) -> T:
         """Ask the store, off the event loop unless the answer is a matter of microseconds."""
@@ -282,8 +282,9 @@ class Client:
 
         Raises TimeoutError after `timeout`, InstanceNotFound when there is no such instance.
         """
-        await self.gateway.finished(instance_id, None if timeout is None else micros(timeout) / 1e6)
-        status = await self.get_status(instance_id)
+        status = await self.gateway.finished(instance_id, None if timeout is None else micros(timeout) / 1e6)
+        if status is None:
+            status = await self.get_status(instance_id)
         if status is None:
             raise InstanceNotFound(f"instance {instance_id!r} was purged while waiting for it")
         return status

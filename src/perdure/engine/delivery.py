@@ -586,6 +586,10 @@ def _end(hub: Hub, instance: Instance, status: RuntimeStatus) -> None:
     if instance.execution is not None and instance.execution.context._status_changed:
         context = instance.execution.context
         hub.rows.custom_status.append((instance.no, context._custom_status or b"null"))
+    if instance.execution is not None:
+        instance.custom_status = instance.execution.context._custom_status
+    assert instance.outcome is not None
+    instance.ending = instance.outcome.events[-1]  # type: ignore[assignment]
     instance.put_away()
     hub.close_waits(instance)
     instance.status = status

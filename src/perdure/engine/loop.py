@@ -40,6 +40,9 @@ TAKE = 2_000  # messages taken at once
 RETRY_FULL = 1_000_000  # microseconds until a full store is tried again
 RETRY_AWAY = 500_000  # microseconds until a failed store is opened again
 
+Item = Envelope | list[Envelope] | None
+"""What travels through the loop's inbox: a message, several, or None to have it look at the clock."""
+
 log = logging.getLogger("perdure.engine")
 
 
@@ -47,9 +50,35 @@ class Waiter(Protocol):
     """How the loop waits for the next message."""
 
     def wait(
-        self, inbox: SimpleQueue[Envelope | None], until: int | None, busy: Callable[[], bool]
-    ) -> Envelope | None:
-        """The next envelope, or None when `until` (microseconds) has come or somebody nudged the loop."""
+        self, inbox: SimpleQueue[Item], until: int | None, busy: Callable[[], bool]
+    ) -> Item:
+        """The next message or messages, or None when `until` (microseconds) has come or somebody nudged the loop."""
+
+
+class Outbox:
+    """Messages made on an event loop, handed over together at the end of its turn.
+
+    The loop's thread would otherwise wake at the first of them and fight for the interpreter with the very
+    thread that is making the others.
+    """
+
+    def __init__(self, event_loop: asyncio.AbstractEventLoop, inbox: SimpleQueue[Any]) -> None:
+        self.event_loop = event_loop
+        self._inbox = inbox
+        self._waiting: list[Envelope] = []
+
+    def put(self, envelope: Envelope) -> None:
+        """From the event loop's own thread; from another one the message goes at once."""
+        if asyncio._get_running_loop() is not self.event_loop:
+            self._inbox.put(envelope)
+            return
+        if not self._waiting:
+            self.event_loop.call_soon(self._flush)
+        self._waiting.append(envelope)
+
+    def _flush(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        self._inbox.put(waiting)
 
 
 class SystemWaiter:
@@ -59,8 +88,8 @@ class SystemWaiter:
         self._clock = clock
 
     def wait(
-        self, inbox: SimpleQueue[Envelope | None], until: int | None, busy: Callable[[], bool]
-    ) -> Envelope | None:
+        self, inbox: SimpleQueue[Item], until: int | None, busy: Callable[[], bool]
+    ) -> Item:
         timeout = 60.0 if until is None else min(max(until - self._clock.now(), 0) / 1e6, 60.0)
         try:
             return inbox.get(timeout=timeout) if timeout else inbox.get_nowait()
@@ -78,7 +107,7 @@ class Loop:
         clock: Clock,
         waiter: Waiter,
         *,
-        finished: Callable[[Released], None],
+        finished: Callable[[Released, Handover], None],
         evicted: Callable[[list[str]], None] = lambda _: None,
         committed: Callable[[Batch, float], None] | None = None,
     ) -> None:
@@ -87,7 +116,7 @@ class Loop:
         self.clock = clock
         self.waiter = waiter
         self.pool: ActivityPool | None = None
-        self.inbox: SimpleQueue[Envelope | None] = SimpleQueue()
+        self.inbox: SimpleQueue[Item] = SimpleQueue()
         self.wakeups = Wakeups()
         self.stopping = False
         self.idle_before = 0
@@ -134,8 +163,7 @@ class Loop:
         self._drain(taken)
         if not taken and wait and not self.stopping:
             first = self.waiter.wait(self.inbox, self.next_at(), self._is_busy)
-            if first is not None:
-                taken.append(first)
+            _take_into(taken, first)
             self._drain(taken)
             if not taken:
                 taken = self._take_due()
@@ -165,9 +193,7 @@ class Loop:
         inbox = self.inbox
         try:
             while len(taken) < TAKE:
-                envelope = inbox.get_nowait()
-                if envelope is not None:
-                    taken.append(envelope)
+                _take_into(taken, inbox.get_nowait())
         except Empty:
             pass
 
@@ -265,9 +291,10 @@ class Loop:
 
     def _release(self, released: Released, batch: Batch) -> None:
         """The batch is durable. Each effect on its own: one that fails must not hold up the others."""
+        handover = Handover()
         if self.pool is not None:
             if released.invocations:
-                self._shielded(self.pool.start, released.invocations)
+                self._shielded(lambda work: self.pool.start(work, handover), released.invocations)
             for envelope in self.hub.results:
                 message = envelope.message
                 if isinstance(message, ActivityResult):
@@ -282,8 +309,9 @@ class Loop:
                 self.wakeups.push(at, "")
         for instance_id, reason in released.parked:
             log.warning("instance %s is parked: %s", instance_id, reason)
-        self._shielded(tell, released.answers)
-        self._shielded(self._finished, released)
+        handover.answer(released.answers)
+        self._shielded(lambda done: self._finished(done, handover), released)
+        handover.flush()
 
     def _shielded(self, effect: Callable[[Any], None], value: Any) -> None:
         try:
@@ -374,29 +402,64 @@ class Loop:
         tell([(e.reply, stopped) for e in left if e.reply is not None])
 
 
+def _take_into(taken: list[Envelope], item: Item) -> None:
+    if isinstance(item, list):
+        taken.extend(item)
+    elif item is not None:
+        taken.append(item)
+
+
 def _repeatable(envelope: Envelope) -> bool:
     if envelope.reply is None:
         return isinstance(envelope.message, ActivityResult | Wake)
     return bool(getattr(envelope.message, "operation_id", ""))
 
 
+class Handover:
+    """What one batch has for the event loops: each is woken once, whatever there is for it. Never raises."""
+
+    __slots__ = ("_work",)
+
+    def __init__(self) -> None:
+        self._work: dict[asyncio.AbstractEventLoop, list[tuple[Callable[..., None], tuple[Any, ...]]]] = {}
+
+    def add(self, event_loop: asyncio.AbstractEventLoop, action: Callable[..., None], *args: Any) -> None:
+        """Have the event loop call this."""
+        work = self._work.get(event_loop)
+        if work is None:
+            work = self._work[event_loop] = []
+        work.append((action, args))
+
+    def answer(self, answers: Iterable[tuple[Any, Any]]) -> None:
+        """Resolve futures, each on its own event loop, with a value or an exception."""
+        for future, value in answers:
+            self.add(future.get_loop(), _resolve, future, value)
+
+    def flush(self) -> None:
+        for event_loop, work in self._work.items():
+            try:
+                event_loop.call_soon_threadsafe(_perform, work)
+            except RuntimeError:
+                # Its host is gone: clients have nobody to be told, and activities run at the next start.
+                log.debug("an event loop was closed before a batch could reach it")
+
+
 def tell(answers: Iterable[tuple[Any, Any]]) -> None:
-    """Resolve futures, with one hand-over to each event loop. Never raises."""
-    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Any, Any]]] = {}
-    for future, value in answers:
-        by_loop.setdefault(future.get_loop(), []).append((future, value))
-    for loop, pairs in by_loop.items():
-        try:
-            loop.call_soon_threadsafe(_resolve, pairs)
-        except RuntimeError:
-            log.debug("an event loop was closed before its answers came")
+    """Resolve futures from any thread."""
+    handover = Handover()
+    handover.answer(answers)
+    handover.flush()
 
 
-def _resolve(pairs: list[tuple[Any, Any]]) -> None:
-    for future, value in pairs:
-        if future.done():
-            continue
-        if isinstance(value, BaseException):
-            future.set_exception(value)
-        else:
-            future.set_result(value)
+def _perform(work: list[tuple[Callable[..., None], tuple[Any, ...]]]) -> None:
+    for action, args in work:
+        action(*args)
+
+
+def _resolve(future: asyncio.Future[Any], value: Any) -> None:
+    if future.done():
+        return
+    if isinstance(value, BaseException):
+        future.set_exception(value)
+    else:
+        future.set_result(value)

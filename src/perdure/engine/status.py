@@ -59,6 +59,14 @@ def status_of(store: ClientStore, instance_id: str, detail: Detail) -> Orchestra
     )
 
 
+def finished_status(
+    row: InstanceRow, ending: ev.Ending | None, custom_status: bytes | None
+) -> OrchestrationStatus:
+    """The status of an instance that has just finished, from what is still at hand."""
+    ends: list[list[ev.HistoryEvent]] = [[ending]] if ending is not None else []
+    return _status(row, ends, None, custom_status, show_input=False)
+
+
 def page_of(store: ClientStore, wanted: InstanceFilter, *, show_input: bool) -> Page:
     """One page of instances, newest first."""
     rows = store.query(wanted)

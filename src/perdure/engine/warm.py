@@ -26,8 +26,10 @@ class Instance:
         "children",
         "completed_at",
         "created_at",
+        "custom_status",
         "dirty",
         "due_at",
+        "ending",
         "episodes",
         "execution",
         "execution_id",
@@ -93,6 +95,8 @@ class Instance:
         self.stored: StoredInstance | None = None
         self.children: dict[int, str] | None = None
         self.held: list[Any] | None = None
+        self.ending: ev.Ending | None = None
+        self.custom_status: bytes | None = None
         self.size = 0
         self.touched_at = created_at
         self.between = False

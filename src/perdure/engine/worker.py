@@ -19,13 +19,16 @@ from perdure.engine.activities import ActivityPool, Concurrency
 from perdure.engine.client import Client
 from perdure.engine.clock import Clock, SystemClock, new_id, new_salt
 from perdure.engine.functions import Functions
-from perdure.engine.hub import Chance, Hub, Limits, Released
-from perdure.engine.loop import Loop, SystemWaiter, Waiter, tell
+from perdure.engine.hub import Chance, Envelope, Hub, Limits, Released
+from perdure.engine.loop import Handover, Loop, Outbox, SystemWaiter, Waiter, tell
 from perdure.engine.registry import Registry
+from perdure.engine.status import finished_status
 from perdure.engine.watchdog import Marker, StrikeFile, Watchdog, audit, stop_audit
 from perdure.errors import EngineStopped, InstanceNotFound, Overloaded
-from perdure.model.instances import FINISHED, RuntimeStatus
+from perdure.model.events import Ending
+from perdure.model.instances import FINISHED, OrchestrationStatus, RuntimeStatus
 from perdure.model.messages import Message, RaiseEvent, Start
+from perdure.model.records import InstanceRow
 from perdure.store.port import Store
 
 SWITCH_INTERVAL = 1e-4  # seconds; see the GIL in ARCHITECTURE.md
@@ -33,6 +36,7 @@ UPKEEP_EVERY = 5.0  # seconds
 IDLE_AFTER = 60_000_000  # microseconds until an execution nobody fed is put away
 
 T = TypeVar("T")
+Finished = tuple[InstanceRow, "Ending | None", "bytes | None"]
 log = logging.getLogger("perdure.engine")
 
 
@@ -87,7 +91,7 @@ class Engine:
             finished=self._tell_watchers,
             evicted=self._forget_evicted,
         )
-        self._watchers: dict[str, list[asyncio.Future[None]]] = {}
+        self._watchers: dict[str, list[asyncio.Future[Finished]]] = {}
         self._live: set[str] = set()  # known to be running: no need to ask the store
         self._gate = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -101,6 +105,7 @@ class Engine:
         """Open the store, recover, and serve. Raises StoreInUse, StoreTooNew, StoreUnusable, RegistrationError."""
         event_loop = asyncio.get_running_loop()
         self.registry.check()
+        self._outbox = Outbox(event_loop, self.loop.inbox)
         self.loop.pool = self._pool(event_loop)
         opened: asyncio.Future[None] = event_loop.create_future()
         sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_INTERVAL))
@@ -134,7 +139,11 @@ class Engine:
 
     def _pool(self, event_loop: asyncio.AbstractEventLoop) -> ActivityPool:
         return ActivityPool(
-            self.registry, self.resources, event_loop, self.loop.post, self.settings.concurrency
+            self.registry,
+            self.resources,
+            self._outbox,
+            self.loop.post,
+            self.settings.concurrency,
         )
 
     def _run(self, opened: asyncio.Future[None]) -> None:
@@ -195,20 +204,23 @@ class Engine:
         if queued > self.settings.queued_requests and isinstance(message, Start | RaiseEvent):
             raise Overloaded(f"{queued} requests are waiting already: nothing was stored, try again shortly")
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self.loop.post(message, answer)
+        self._outbox.put(Envelope(message, answer))
         return await answer
 
-    async def finished(self, instance_id: str, timeout: float | None) -> None:
-        """Return when the instance has finished. Raises TimeoutError, InstanceNotFound."""
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    async def finished(self, instance_id: str, timeout: float | None) -> OrchestrationStatus | None:
+        """Return when the instance has finished, with its status if it is at hand.
+
+        Raises TimeoutError, InstanceNotFound.
+        """
+        future: asyncio.Future[Finished] = asyncio.get_running_loop().create_future()
         with self._gate:
             self._watchers.setdefault(instance_id, []).append(future)
         try:
             if instance_id not in self._live and self._has_finished(instance_id):
-                return
+                return None
             self._waiting(+1)
             try:
-                await (future if timeout is None else asyncio.wait_for(future, timeout))
+                return finished_status(*await (future if timeout is None else asyncio.wait_for(future, timeout)))
             finally:
                 self._waiting(-1)
         finally:
@@ -227,7 +239,7 @@ class Engine:
             skipping(more)
             self.loop.nudge()
 
-    def _forget(self, instance_id: str, future: asyncio.Future[None]) -> None:
+    def _forget(self, instance_id: str, future: asyncio.Future[Finished]) -> None:
         with self._gate:
             futures = self._watchers.get(instance_id)
             if futures is not None and future in futures:
@@ -235,7 +247,7 @@ class Engine:
                 if not futures:
                     del self._watchers[instance_id]
 
-    def _tell_watchers(self, released: Released) -> None:
+    def _tell_watchers(self, released: Released, handover: Handover) -> None:
         """On the loop's thread, after a commit."""
         live = self._live
         live.update(released.started)
@@ -249,9 +261,9 @@ class Engine:
                 for instance in released.finished:
                     futures = self._watchers.pop(instance.instance_id, None)
                     if futures:
-                        told.extend((future, None) for future in futures)
-        if told:
-            tell(told)
+                        facts = (instance.row(), instance.ending, instance.custom_status)
+                        told.extend((future, facts) for future in futures)
+        handover.answer(told)
 
     def _forget_evicted(self, instance_ids: list[str]) -> None:
         self._live.difference_update(instance_ids)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from msgspec import Raw
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from perdure.errors import PayloadError
 from perdure.model import payload
+
+if TYPE_CHECKING:
+    from msgspec import Raw
 
 
 class LimitedRequest(Request):
@@ -44,7 +46,7 @@ async def read_body(request: Request, limit: int = payload.MAX_BYTES) -> bytes:
 
 
 async def read_payload(request: Request) -> Raw | None:
-    """The body as a checked payload, None when it is empty. Raises PayloadError for what is not strict JSON."""
+    """The body as a checked payload, None when it is empty. Raises PayloadError unless it is strict JSON."""
     data = await read_body(request)
     return payload.check(data) if data.strip() else None
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from perdure.model import events as ev
 from perdure.model.events import BODY_FIELD, HistoryEvent, decode_events
-from perdure.model.instances import OrchestrationStatus
 from perdure.model.times import instant, moment
 from perdure.model.waiting import clock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from perdure.model.instances import OrchestrationStatus
 
 _BAD = (ev.TaskFailed, ev.SubOrchestrationFailed, ev.ExecutionFailed, ev.EventRejected, ev.ExecutionParked)
 
@@ -84,7 +87,9 @@ def _failed(event: Any, names: Names) -> str:
 
 def _timer(event: ev.TimerCreated, names: Names) -> str:
     of = names.get(event.of, f"call {event.of}")
-    what = {"retry": f"pause before {of} is tried again, ", "timeout": f"limit of {of}, "}.get(event.purpose, "")
+    what = {"retry": f"pause before {of} is tried again, ", "timeout": f"limit of {of}, "}.get(
+        event.purpose, ""
+    )
     return f"{what}due {clock(event.fire_at)}"
 
 

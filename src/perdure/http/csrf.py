@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import hmac
 import secrets
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import Response
 
 from perdure.http.body import read_body
 from perdure.http.guard import BASE
 from perdure.model import payload
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
 
 COOKIE = "perdure_csrf"
 FIELD = "csrf"

@@ -1,6 +1,6 @@
 """What a status looks like as JSON: Azure's members first, then ours; and how to read it back.
 
-`perdure.http.management` writes it, `perdure.http.remote` reads it, so both directions are here, side by side.
+`perdure.http.management` writes it and `perdure.http.remote` reads it: here are both directions, side by side.
 As for Azure, the `output` of one that failed is what went wrong, and of one that was terminated the reason;
 the whole failure is in `failure`. History is there twice when it is asked for: `historyEvents` as Azure
 shapes it, and `events` as perdure keeps it.
@@ -8,9 +8,8 @@ shapes it, and `events` as perdure keeps it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -18,6 +17,9 @@ from perdure.http.azure import history_events
 from perdure.model.failure import Failure
 from perdure.model.instances import OrchestrationStatus, RuntimeStatus
 from perdure.model.waiting import Waiting
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 Document = dict[str, Any]
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from functools import wraps
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from perdure.errors import PerdureError
@@ -17,9 +16,13 @@ from perdure.http.endpoint import Handler, client_of
 from perdure.http.guard import BASE
 from perdure.http.links import quoted
 from perdure.http.problem import status_of, title_of
-from perdure.http.timeline import Span
 from perdure.model.instances import OrchestrationStatus, RuntimeStatus
 from perdure.model.times import moment
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from perdure.http.timeline import Span
 
 _KINDS = {
     "activity": "activity",

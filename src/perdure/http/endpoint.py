@@ -10,13 +10,14 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from perdure.engine.client import Client
+if TYPE_CHECKING:
+    from perdure.engine.client import Client
 
 Scope = Literal["open", "function", "read", "operate", "admin"]
 Handler = Callable[[Request], Awaitable[Response]]
@@ -48,7 +49,7 @@ def routes(endpoints: Iterable[Endpoint], prefix: str = "") -> list[Route]:
 
 def client_of(request: Request) -> Client:
     """The client of the engine behind this host."""
-    return cast(Client, request.app.state.client)
+    return cast("Client", request.app.state.client)
 
 
 __all__ = ["Endpoint", "Handler", "Scope", "client_of", "routes"]

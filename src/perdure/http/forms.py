@@ -12,12 +12,13 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
-
-from msgspec import Raw
+from typing import TYPE_CHECKING, Any
 
 from perdure.errors import PayloadError
 from perdure.model import payload
+
+if TYPE_CHECKING:
+    from msgspec import Raw
 
 Schema = Mapping[str, Any]
 PREFIX = "field."

@@ -9,21 +9,25 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from perdure.engine.client import Client
 from perdure.engine.portal import SyncClient
 from perdure.engine.registry import Plan, Route, plan_of
 from perdure.errors import PayloadError, PerdureError
 from perdure.http.body import LimitedRequest
 from perdure.http.endpoint import Endpoint, Scope
 from perdure.model import payload
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from starlette.requests import Request
+
+    from perdure.engine.client import Client
 
 log = logging.getLogger("perdure.http")
 
@@ -33,7 +37,7 @@ _UNTYPED = (Any, object, inspect.Parameter.empty)
 
 
 def endpoints_of(routes: list[Route], client: Client, resources: list[Any]) -> tuple[Endpoint, ...]:
-    """The rows of the application's routes. Raises RegistrationError for one whose parameters nothing fills."""
+    """The rows of the application's routes. Raises RegistrationError for a parameter that nothing fills."""
     return tuple(
         Endpoint(_path(route), route.methods, _handler(route, client, resources), _SCOPES[route.auth])
         for route in routes
@@ -61,7 +65,9 @@ def _handler(route: Route, client: Client, resources: list[Any]) -> Callable[[Re
             raise
         except Exception:
             log.exception("%s %s: the function %r failed", request.method, request.url.path, route.name)
-            raise HTTPException(500, f"the function {route.name!r} failed; the server's log says how") from None
+            raise HTTPException(
+                500, f"the function {route.name!r} failed; the server's log says how"
+            ) from None
         return _response(result, route.name)
 
     return handle

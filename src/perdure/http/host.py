@@ -13,27 +13,31 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import Response
 from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp, Receive, Scope, Send
 
-from perdure.app import App
-from perdure.engine.client import Client
 from perdure.errors import PerdureError
 from perdure.http import functions, management, pages, submissions
 from perdure.http.endpoint import Endpoint, client_of, routes
 from perdure.http.guard import Guard
 from perdure.http.links import MANAGEMENT, RequestLinks, json_response
 from perdure.http.problem import on_http_exception, on_perdure_error, on_surprise
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable, Sequence
+
+    from starlette.requests import Request
+    from starlette.responses import Response
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+    from perdure.app import App
+    from perdure.engine.client import Client
 
 log = logging.getLogger("perdure.http")
 
@@ -112,7 +116,9 @@ def application(client: Client, *, allowed_hosts: Iterable[str] = ()) -> ASGIApp
     engine: Any = client.gateway
     starlette = Starlette(
         routes=[
-            *routes(functions.endpoints_of(engine.registry.routes, client, engine.resources), functions.PREFIX),
+            *routes(
+                functions.endpoints_of(engine.registry.routes, client, engine.resources), functions.PREFIX
+            ),
             *routes(management.ENDPOINTS, MANAGEMENT),
             *routes(HEALTH),
             *routes(pages.ENDPOINTS),
@@ -132,7 +138,7 @@ def application(client: Client, *, allowed_hosts: Iterable[str] = ()) -> ASGIApp
 
 
 async def health(request: Request) -> Response:
-    """GET healthz: 200 when the engine takes work, else 503. It says nothing that is not everyone's to know."""
+    """GET healthz: 200 when the engine takes work, else 503. It tells no more than that."""
     engine: Any = client_of(request).gateway
     healthy = bool(engine.health()["healthy"])
     return json_response({"healthy": healthy}, 200 if healthy else 503)

@@ -78,4 +78,12 @@ def quoted(segment: str) -> str:
     return quote(segment, safe=":@!$'()*,;~")
 
 
-__all__ = ["MANAGEMENT", "RETRY_AFTER_STATUS", "RequestLinks", "instance_url", "json_response", "origin_of", "quoted"]
+__all__ = [
+    "MANAGEMENT",
+    "RETRY_AFTER_STATUS",
+    "RequestLinks",
+    "instance_url",
+    "json_response",
+    "origin_of",
+    "quoted",
+]

@@ -9,14 +9,10 @@ A 2xx is sent only after the commit that took the request up, because the verbs 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from datetime import datetime
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from starlette.requests import Request
 from starlette.responses import Response
 
-from perdure.engine.client import Client
 from perdure.errors import FunctionNotFound, InstanceNotFound, PayloadError
 from perdure.http.body import demand_json, read_payload
 from perdure.http.document import document_of, unstamp
@@ -24,6 +20,13 @@ from perdure.http.endpoint import Endpoint, Handler, client_of
 from perdure.http.links import RETRY_AFTER_STATUS, instance_url, json_response
 from perdure.http.problem import problem_of
 from perdure.model.instances import OrchestrationStatus, RuntimeStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from starlette.requests import Request
+
+    from perdure.engine.client import Client
 
 CONTINUATION = "x-ms-continuation-token"
 LONGEST_WAIT = 60.0  # seconds that one request is kept waiting for an instance to finish
@@ -34,7 +37,7 @@ T = TypeVar("T")
 
 
 async def start(request: Request) -> Response:
-    """POST orchestrators/{name}[/{id}]: 202 with the management payload, or the output if `timeout` allows."""
+    """POST orchestrators/{name}[/{id}]: 202 with the management payload, or the output within `timeout`."""
     client, query = client_of(request), request.query_params
     start_at = _read(query, "startAt", unstamp)
     on_existing = _read(query, "onExisting", _on_existing)

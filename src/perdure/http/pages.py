@@ -9,13 +9,9 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
-from starlette.requests import Request
-from starlette.responses import Response
-
-from perdure.engine.client import Client
 from perdure.errors import FunctionNotFound, InstanceNotFound, PayloadError
 from perdure.http.chronicle import events_of, lines_of
 from perdure.http.drawing import as_page, base_of, draw
@@ -27,7 +23,13 @@ from perdure.http.verbs import DONE, VERBS
 from perdure.model.failure import chain_of
 from perdure.model.instances import OrchestrationStatus, Page, RuntimeStatus
 from perdure.model.times import instant
-from perdure.model.waiting import EventWait
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    from perdure.engine.client import Client
+    from perdure.model.waiting import EventWait
 
 PAGE = 50
 LINES = 500

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import logging
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
 from starlette.responses import Response
 
 from perdure.errors import (
@@ -31,6 +30,9 @@ from perdure.errors import (
     StoreError,
     StoreFull,
 )
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
 
 log = logging.getLogger("perdure.http")
 

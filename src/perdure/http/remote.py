@@ -12,8 +12,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, NoReturn, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 from urllib.parse import urlsplit
 
 import httpx2
@@ -42,7 +41,11 @@ from perdure.model.messages import (
     Terminate,
 )
 from perdure.model.times import moment
-from perdure.store.port import ClientStore
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from perdure.store.port import ClientStore
 
 T = TypeVar("T")
 Query = dict[str, Any]
@@ -100,7 +103,7 @@ class HttpGateway:
             raise self._unreachable(error) from error
         except httpx2.TransportError as error:
             raise OutcomeUnknown(
-                f"the answer of {self.base_url} got lost ({_said(error)}): the request may or may not be done; "
+                f"the answer of {self.base_url} got lost ({_said(error)}): it may or may not be done; "
                 "repeat it with the same operation id"
             ) from error
         return sent.answer(_content(response))

@@ -6,12 +6,10 @@ decide at the same time one is told that it was the second. The same form sent t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from hashlib import sha256
+from typing import TYPE_CHECKING
 
-from msgspec import Raw
-from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from perdure.errors import InstanceNotFound, PerdureError
@@ -24,6 +22,12 @@ from perdure.http.pages import Answer, answer_to, instance_page, unknown
 from perdure.http.problem import status_of
 from perdure.http.verbs import VERBS, Verb
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from msgspec import Raw
+    from starlette.requests import Request
+
 
 async def answer(request: Request) -> Response:
     """POST /instances/{id}/answer: the form of an awaited event."""
@@ -34,7 +38,9 @@ async def answer(request: Request) -> Response:
         raise unknown(request)
     wait = next((wait for wait in (one.waiting.events if one.waiting else ()) if wait.name == event), None)
     if wait is None:
-        problem = f"Nothing was sent: this instance no longer waits for {event!r}. Somebody may have answered."
+        problem = (
+            f"Nothing was sent: this instance no longer waits for {event!r}. Somebody may have answered."
+        )
         return await instance_page(request, problem=problem, status=409)
     asked = answer_to(client, one, wait)
     try:

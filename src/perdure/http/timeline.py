@@ -4,19 +4,24 @@ A row is a logical call, a timer, a wait for an event or a sub-orchestration. Th
 activity share a row, with the pauses between them. A span whose end has not come reaches to the present.
 Durations differ by nine orders of magnitude within one instance (a claim waits for days between activities of
 milliseconds), so when a faithful axis would make a span invisible, the axis is compressed: each stretch
-between two events gets room by the logarithm of its length. Order and overlap stay true, and the page says so.
+between two events gets room by the logarithm of its length. Order and overlap stay true; the page says so.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from math import log2
+from typing import TYPE_CHECKING
 
 from perdure.model import events as ev
-from perdure.model.events import HistoryEvent
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from perdure.model.events import HistoryEvent
 
 ROWS = 150
 TOO_THIN = 0.004  # of the axis
@@ -24,7 +29,7 @@ TOO_THIN = 0.004  # of the axis
 
 @dataclass
 class Span:
-    """A stretch of time. `state` is done, failed, open, canceled; `kind` activity, retry, timer, wait, child."""
+    """A stretch of time; `state`: done, failed, open, canceled; `kind`: activity, retry, timer, wait, child."""
 
     kind: str
     start: int
@@ -98,7 +103,7 @@ class Axis:
 
     def __init__(self, marks: Sequence[int], *, compressed: bool) -> None:
         self.marks = marks
-        weights = [_weight(b - a) if compressed else float(b - a) for a, b in zip(marks, marks[1:], strict=False)]
+        weights = [_weight(b - a) if compressed else float(b - a) for a, b in pairwise(marks)]
         total = sum(weights) or 1.0
         self.places = [0.0]
         for weight in weights:
@@ -139,7 +144,11 @@ def timeline_of(history: Iterable[tuple[int, HistoryEvent]], now: int) -> Timeli
     end = max(end, start + 1)
     shown = draft.rows[:ROWS]
     compressed = any(_is_thin(span, start, end) for row in shown for span in row.spans)
-    marks = sorted({*times, start, end, *(s.start for r in shown for s in r.spans)}) if compressed else [start, end]
+    marks = (
+        sorted({*times, start, end, *(s.start for r in shown for s in r.spans)})
+        if compressed
+        else [start, end]
+    )
     axis = Axis([mark for mark in marks if start <= mark <= end], compressed=compressed)
     return Timeline(tuple(shown), start, end, len(draft.rows) - len(shown), compressed, axis)
 
@@ -187,7 +196,12 @@ class _Draft:
                 self._raised(event.name.casefold(), at)
             case ev.EventRejected():
                 self._rejected(event)
-            case ev.ExecutionTerminated() | ev.ExecutionFailed() | ev.ExecutionCompleted() | ev.ContinuedAsNew():
+            case (
+                ev.ExecutionTerminated()
+                | ev.ExecutionFailed()
+                | ev.ExecutionCompleted()
+                | ev.ContinuedAsNew()
+            ):
                 for span in self.open.values():
                     span.close(at, "canceled")
             case _:

@@ -17,7 +17,7 @@ _OPEN = frozenset(RuntimeStatus) - FINISHED
 
 @dataclass(frozen=True)
 class Verb:
-    """A button. `do` takes client, instance id, form and operation id, and tells which instance to show next."""
+    """A button. `do` takes client, instance id, form, operation id, and tells which instance to show next."""
 
     name: str
     explained: str

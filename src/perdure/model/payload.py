@@ -460,6 +460,8 @@ def _why_not(value: object, error: Exception) -> PayloadError:
         _survey(value)
     except PayloadError as refusal:
         return refusal
+    except Exception:  # what broke the writing may break the walking too
+        pass
     return _refusal(f"the value cannot be written as JSON: {type(error).__name__}: {error}")
 
 
@@ -479,12 +481,8 @@ def _survey(value: object, trusted: frozenset[type] = frozenset()) -> list[Trail
             continue
         kind: Any = type(node)
         parts = [part for part in _rule(kind)(trail, node) if type(part[1]) not in trusted]
-        todo.extend((_below(trail, token), part) for token, part in reversed(parts))
+        todo += [(trail if token is None else (*trail, token), part) for token, part in reversed(parts)]
     return unordered
-
-
-def _below(trail: Trail, token: Token) -> Trail:
-    return trail if token is None else (*trail, token)
 
 
 def _put_in_order(form: Any, trail: Trail) -> None:

@@ -200,7 +200,7 @@ class MemoryStore:
             (not wanted.status or row.status in wanted.status)
             and wanted.name in (None, row.name)
             and row.instance_id.startswith(wanted.prefix or "")
-            and (not wanted.tags or set(wanted.tags) <= set(json.loads(row.tags or "{}").items()))
+            and _has_tags(row, wanted.tags)
             and (wanted.created_from is None or row.created_at >= wanted.created_from)
             and (wanted.created_to is None or row.created_at <= wanted.created_to)
             and (wanted.waiting_for is None or self._waits_for(row.instance_no, wanted.waiting_for))
@@ -250,6 +250,10 @@ class MemoryStore:
 
     def close_reader(self) -> None:
         pass
+
+
+def _has_tags(row: InstanceRow, wanted: tuple[tuple[str, str], ...]) -> bool:
+    return not wanted or all(item in json.loads(row.tags or "{}").items() for item in wanted)
 
 
 def _is_parked(row: InstanceRow) -> bool:
@@ -316,11 +320,16 @@ def _check(tables: _Tables, batch: Batch) -> None:
             and tables.inbox[number].instance_id not in gone_ids
         ),
     )
-    _refuse(
-        "seen",
-        (row.operation_id for row in batch.seen),
-        lambda key: key in tables.seen and tables.seen[key].expires_at > batch.at,
-    )
+    _refuse_seen(tables, batch)
+
+
+def _refuse_seen(tables: _Tables, batch: Batch) -> None:
+    latest: dict[str, SeenRow] = {}
+    for row in batch.seen:
+        first = latest.get(row.operation_id) or tables.seen.get(row.operation_id)
+        if first is not None and first.expires_at > batch.at:
+            raise CommitRefused(f"seen has {row.operation_id!r} already; the batch was rolled back")
+        latest[row.operation_id] = row
 
 
 def _demand(what: str, numbers: Sequence[int], is_there: Callable[[int], bool]) -> None:

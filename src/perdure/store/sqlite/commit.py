@@ -52,9 +52,11 @@ class Committer:
             else:
                 self._single[name] = text
         self._next_expiry = 0
+        self.stage = ""  # the statement under way, for the message of an error
 
     def write(self, batch: Batch) -> None:
         """Everything between `begin` and `commit`."""
+        self.stage = ""
         if batch.purged:
             batch = surviving(batch)
         self._take_messages(batch)
@@ -76,6 +78,7 @@ class Committer:
 
     def _insert(self, name: str, rows: Sequence[tuple[Any, ...]]) -> None:
         if rows:
+            self.stage = name
             self._repeated[name].rows(self._execute, rows)
 
     def _take_messages(self, batch: Batch) -> None:
@@ -122,6 +125,7 @@ class Committer:
     def _remember(self, batch: Batch) -> None:
         if not batch.seen:
             return
+        self.stage = "remember"
         before = self._total_changes()
         self._repeated["remember"].rows(self._execute, batch.seen, after=(batch.at,))
         if self._total_changes() - before != len(batch.seen):

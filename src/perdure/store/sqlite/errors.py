@@ -32,10 +32,12 @@ _UNUSABLE: Final = (
 )
 
 
-def translated(error: Exception, location: str) -> StoreError:
-    """The error of the port for an error of apsw's."""
+def translated(error: Exception, location: str, stage: str = "") -> StoreError:
+    """The error of the port for an error of apsw's. `stage` names the statement, and with it the table."""
     if isinstance(error, FOR_ITS_DATA):
-        return CommitRefused(f"{location} refused a row and rolled its batch back: {_reason(error)}")
+        return CommitRefused(
+            f"{location} refused a row ({stage}) and rolled its batch back: {_reason(error)}"
+        )
     if isinstance(error, apsw.FullError):
         return StoreFull(
             f"no space is left for {location}; nothing was changed. Free space on its disk, then try again"

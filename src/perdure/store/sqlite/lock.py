@@ -13,6 +13,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
+import weakref
 from contextlib import suppress
 from typing import Final
 
@@ -36,6 +37,17 @@ class ServerInfo(msgspec.Struct, frozen=True):
     token: str = ""
 
 
+_held: Final[weakref.WeakSet[ServerFile]] = weakref.WeakSet()
+
+
+def _forget_all() -> None:
+    for held in list(_held):
+        held.forget()
+
+
+os.register_at_fork(after_in_child=_forget_all)
+
+
 class ServerFile:
     """The side file while this process holds its lock."""
 
@@ -43,7 +55,7 @@ class ServerFile:
         self.path = path
         self.info = info
         self._descriptor = descriptor
-        self._pid = os.getpid()
+        _held.add(self)
 
     @classmethod
     def acquire(cls, db_path: str, hub: str = "") -> ServerFile:
@@ -73,14 +85,17 @@ class ServerFile:
         self._write()
 
     def release(self) -> None:
-        """Give the lock up. In a forked child this only forgets it: the lock is the parent's."""
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor < 0:
-            return
-        if self._pid == os.getpid():
+        """Give the lock up."""
+        if self._descriptor >= 0:
             with suppress(OSError):
-                os.ftruncate(descriptor, 0)
-        os.close(descriptor)
+                os.ftruncate(self._descriptor, 0)
+            self.forget()
+
+    def forget(self) -> None:
+        """Close the descriptor. A forked child must: its copy would keep the lock when the engine is gone."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
 
     def _write(self) -> None:
         content = msgspec.json.encode(self.info)
@@ -122,10 +137,13 @@ def _lock(descriptor: int, path: str, db_path: str) -> None:
 
 
 def _in_use(db_path: str, holder: ServerInfo) -> str:
+    if holder.pid == os.getpid():
+        return (
+            f"this very process has {db_path} open already. One engine at a time serves a file: use that one"
+        )
     where = f" and serves it at {holder.address}" if holder.address else ""
-    who = "this very process" if holder.pid == os.getpid() else f"process {holder.pid}"
     return (
-        f"{who} has {db_path} open{where}. One engine at a time serves a file: "
+        f"process {holder.pid} has {db_path} open{where}. One engine at a time serves a file: "
         f"talk to that one, stop it (kill {holder.pid}), or give this one another file"
     )
 

@@ -40,7 +40,7 @@ class Reader:
     """Reads one hub of one file."""
 
     def __init__(self, path: str, hub: str) -> None:
-        self.location = path
+        self.location = os.path.realpath(path)  # also when the working directory changes
         self.hub = hub
         self._hub_no = _NO_HUB
         self._pid = 0  # of the process that used it first

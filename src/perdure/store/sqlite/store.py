@@ -135,7 +135,7 @@ class SqliteStore(Reader):
             self._roll_back()
             if isinstance(error, StoreError):
                 raise
-            raise translated(error, self.location) from error
+            raise translated(error, self.location, committer.stage) from error
         except apsw.Error as error:
             self._drop_connection(f"a commit ended with {type(error).__name__}; it must be opened again")
             raise translated(error, self.location) from error

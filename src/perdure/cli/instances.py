@@ -1,0 +1,236 @@
+"""start, status, list, history: begin instances and ask about them."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+
+from perdure.cli.door import Door
+from perdure.cli.options import (
+    DEFAULT_STORE,
+    HubOption,
+    InputOption,
+    InstanceArgument,
+    JsonOption,
+    StoreOption,
+    UrlOption,
+    read_input,
+    read_tags,
+)
+from perdure.cli.terminal import (
+    EXIT_CODES,
+    REFUSED,
+    fail_with,
+    output,
+    plain,
+    print_json,
+    print_table,
+    status_text,
+)
+from perdure.engine.client import Client
+from perdure.errors import InstanceNotFound
+from perdure.http.chronicle import events_of, lines_of
+from perdure.http.document import document_of
+from perdure.http.prose import ago, compact, exact, lasting, pretty
+from perdure.model.instances import OrchestrationStatus, RuntimeStatus
+
+commands = typer.Typer()
+
+WaitOption = Annotated[bool, typer.Option("--wait", "-w", help="Wait until it has finished.")]
+TimeoutOption = Annotated[
+    float | None, typer.Option("--timeout", help="Seconds to wait at most.", show_default=False)
+]
+
+
+@commands.command(epilog=EXIT_CODES)
+def start(
+    name: Annotated[
+        str, typer.Argument(metavar="ORCHESTRATOR", help="Its registered name.", show_default=False)
+    ],
+    input_: InputOption = None,
+    instance_id: Annotated[
+        str | None, typer.Option("--id", help="The instance id; default a new one.", show_default=False)
+    ] = None,
+    version: Annotated[str | None, typer.Option("--version", show_default=False)] = None,
+    tag: Annotated[
+        list[str] | None, typer.Option("--tag", help="name=value; may be repeated.", show_default=False)
+    ] = None,
+    wait: WaitOption = False,
+    timeout: TimeoutOption = None,
+    store: StoreOption = DEFAULT_STORE,
+    hub: HubOption = None,
+    url: UrlOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Start an orchestration and print its instance id."""
+    body, tags = read_input(input_), read_tags(tag or [])
+
+    async def begin(client: Client) -> tuple[str, OrchestrationStatus | None]:
+        started = await client.start_new(name, instance_id, body, version=version, tags=tags)
+        return started, await client.wait_for_completion(started, timeout) if wait else None
+
+    started, status = Door(store, hub, url, as_json).tell(begin)
+    if status is not None:
+        _show(status, as_json)
+    elif as_json:
+        print_json({"instanceId": started})
+    else:
+        typer.echo(started)
+
+
+@commands.command(epilog=EXIT_CODES)
+def status(
+    instance_id: InstanceArgument,
+    wait: WaitOption = False,
+    timeout: TimeoutOption = None,
+    store: StoreOption = DEFAULT_STORE,
+    hub: HubOption = None,
+    url: UrlOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show where one instance stands and what it waits for. With --wait, a failed one ends with 1."""
+
+    async def look(client: Client) -> OrchestrationStatus | None:
+        if wait:
+            await client.wait_for_completion(instance_id, timeout)
+        return await client.get_status(instance_id, show_input=True)
+
+    found = Door(store, hub, url, as_json).ask(look)
+    _show(_existing(found, instance_id, as_json), as_json, judge=wait)
+
+
+@commands.command("list", epilog=EXIT_CODES)
+def list_(
+    status: Annotated[
+        list[RuntimeStatus] | None,
+        typer.Option(
+            "--status", help="Only these; may be repeated.", case_sensitive=False, show_default=False
+        ),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", help="Only this orchestrator.", show_default=False)
+    ] = None,
+    prefix: Annotated[
+        str | None, typer.Option("--prefix", help="Only ids that begin so.", show_default=False)
+    ] = None,
+    waiting_for: Annotated[
+        str | None,
+        typer.Option("--waiting-for", help="Only those that await this event.", show_default=False),
+    ] = None,
+    tag: Annotated[
+        list[str] | None, typer.Option("--tag", help="name=value; may be repeated.", show_default=False)
+    ] = None,
+    top: Annotated[int, typer.Option("--top", min=1, max=1_000, help="How many.")] = 20,
+    continuation: Annotated[
+        str | None,
+        typer.Option("--continuation", help="Go on where the last page ended.", show_default=False),
+    ] = None,
+    store: StoreOption = DEFAULT_STORE,
+    hub: HubOption = None,
+    url: UrlOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List instances, newest first."""
+    tags = read_tags(tag or [])
+    page = Door(store, hub, url, as_json).ask(
+        lambda client: client.query(
+            status=status or (),
+            name=name,
+            prefix=prefix,
+            tags=tags,
+            waiting_for=waiting_for,
+            top=top,
+            continuation=continuation,
+            show_input=as_json,
+        )
+    )
+    if as_json:
+        instances = [document_of(one) for one in page.instances]
+        print_json({"instances": instances, "continuation": page.continuation})
+        return
+    now = datetime.now(UTC)
+    heads = ("INSTANCE", "STATUS", "STARTED", "ORCHESTRATOR", "WAITS FOR")
+    print_table(heads, ([*_row(one, now), one.waiting_for] for one in page.instances))
+    if page.continuation:
+        typer.echo(f"There are more: --continuation {page.continuation}", err=True)
+
+
+@commands.command(epilog=EXIT_CODES)
+def history(
+    instance_id: InstanceArgument,
+    store: StoreOption = DEFAULT_STORE,
+    hub: HubOption = None,
+    url: UrlOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what has happened in an instance's present execution."""
+    found = Door(store, hub, url, as_json).ask(
+        lambda client: client.get_status(instance_id, True, True, True)
+    )
+    existing = _existing(found, instance_id, as_json)
+    if as_json:
+        print_json({"instanceId": instance_id, "events": existing.history})
+        return
+    rows = [
+        (
+            str(line.number),
+            f"+{lasting(max((line.at - existing.created_time).total_seconds(), 0))}",
+            Text(line.kind, style="red" if line.tone == "bad" else "dim" if line.tone == "decision" else ""),
+            line.about,
+            compact(line.body, 200) if line.body is not None else "",
+        )
+        for line in lines_of(events_of(existing))
+    ]
+    print_table(("#", "AFTER", "EVENT", "ABOUT", "DATA"), rows)
+
+
+def _existing(found: OrchestrationStatus | None, instance_id: str, as_json: bool) -> OrchestrationStatus:
+    if found is None:
+        fail_with(InstanceNotFound(f"there is no instance {instance_id!r} in this hub"), as_json=as_json)
+    return found
+
+
+def _row(one: OrchestrationStatus, now: datetime) -> list[str | Text]:
+    return [one.instance_id, status_text(one.runtime_status), ago(one.created_time, now), one.name]
+
+
+def _show(one: OrchestrationStatus, as_json: bool, *, judge: bool = True) -> None:
+    """Print a status; with `judge`, one that did not complete ends the command with 1."""
+    if as_json:
+        print_json(document_of(one))
+    else:
+        _print_status(one)
+    if judge and one.is_finished and one.runtime_status is not RuntimeStatus.Completed:
+        raise typer.Exit(REFUSED)
+
+
+def _print_status(one: OrchestrationStatus) -> None:
+    console = output()
+    console.print(Text.assemble((plain(one.instance_id), "bold"), "  ", status_text(one.runtime_status)))
+    if one.waiting_for:
+        console.print(plain(f"{one.waiting_for[:1].upper()}{one.waiting_for[1:]}."))
+    if one.reason and one.reason != "operator":
+        console.print(plain(one.reason))
+    for name, value in _facts(one):
+        console.print(Text.assemble((f"{name:<14}", "dim"), plain(value)), soft_wrap=True)
+
+
+def _facts(one: OrchestrationStatus) -> list[tuple[str, str]]:
+    now = datetime.now(UTC)
+    facts: list[tuple[str, Any]] = [
+        ("orchestrator", " ".join(filter(None, (one.name, one.version)))),
+        ("started", f"{exact(one.created_time)} ({ago(one.created_time, now)})"),
+        ("changed", f"{exact(one.last_updated_time)} ({ago(one.last_updated_time, now)})"),
+        ("parent", one.parent_instance_id),
+        ("tags", ", ".join(f"{name}={value}" for name, value in one.tags.items())),
+        ("input", _value(one.input)),
+        ("custom status", _value(one.custom_status)),
+        ("failure", str(one.failure) if one.failure else None),
+        ("output", None if one.failure else _value(one.output)),
+    ]
+    return [(name, value) for name, value in facts if value]
+
+
+def _value(value: Any) -> str | None:
+    return None if value is None else pretty(value).text

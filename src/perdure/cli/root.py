@@ -1,0 +1,35 @@
+"""The commands, put together."""
+
+from __future__ import annotations
+
+import typer
+
+from perdure import __version__
+from perdure.cli import control, instances, server, verification
+from perdure.cli.terminal import EXIT_CODES
+
+root = typer.Typer(
+    name="perdure",
+    help="Durable Functions that run anywhere Python runs.",
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for group in (server, instances, control, verification):
+    root.add_typer(group.commands)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"perdure {__version__}")
+        raise typer.Exit
+
+
+@root.callback()
+def _root(
+    version: bool = typer.Option(
+        False, "--version", help="Print the version.", callback=_version, is_eager=True
+    ),
+) -> None:
+    """Durable Functions that run anywhere Python runs."""

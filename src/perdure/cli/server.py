@@ -1,0 +1,227 @@
+"""run: serve an application on this machine, with its API and its pages, in one process."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import shlex
+import signal
+import socket
+import sys
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+import uvicorn
+from rich.table import Table
+from rich.text import Text
+from watchfiles import PythonFilter, run_process
+
+from perdure import __version__
+from perdure.cli.options import DEFAULT_STORE, StoreOption
+from perdure.cli.source import load_app, watched_folder
+from perdure.cli.terminal import EXIT_CODES, UNAVAILABLE, errors, fail, fail_with
+from perdure.errors import PerdureError
+from perdure.http.functions import PREFIX
+from perdure.http.host import application
+from perdure.http.links import MANAGEMENT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.console import Console
+
+    from perdure.app import App
+    from perdure.engine.client import Client
+
+GRACE = 3  # seconds that requests in hand have when the server stops
+commands = typer.Typer()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is served, and where."""
+
+    target: str
+    store: str
+    hub: str | None
+    host: str
+    port: int
+
+
+@commands.command(epilog=EXIT_CODES)
+def run(
+    target: Annotated[
+        str, typer.Argument(metavar="APP", help="app.py or package.module:app.", show_default=False)
+    ] = "app.py",
+    store: StoreOption = DEFAULT_STORE,
+    hub: Annotated[
+        str | None,
+        typer.Option(
+            "--hub", envvar="PERDURE_HUB", help="Default the application's name.", show_default=False
+        ),
+    ] = None,
+    host: Annotated[str, typer.Option("--host", help="An address of this machine's loopback.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65_535, help="0 picks a free one.")] = 7071,
+    reload: Annotated[bool, typer.Option("--reload", help="Start again when a file changes.")] = False,
+) -> None:
+    """Serve an application: engine, HTTP API and pages in one process."""
+    _demand_loopback(host)
+    plan = Plan(target, store, hub, host, port)
+    if reload:
+        _supervise(plan)
+        return
+    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("perdure").setLevel(logging.INFO)
+    try:
+        app = load_app(target)
+        with _bound(host, port) as listener:
+            _run(app, plan, listener)
+    except PerdureError as error:
+        fail_with(error)
+    except KeyboardInterrupt:
+        errors().print("stopped before it was serving")
+
+
+def _demand_loopback(host: str) -> None:
+    if not _is_loopback(host):
+        raise typer.BadParameter(
+            f"{host} can be reached by others, and this version has no access keys yet: everyone who reaches "
+            "the server could start, read and end every instance. Bind 127.0.0.1, and let those who may in "
+            "through a tunnel (ssh -L) or a reverse proxy that asks who they are",
+            param_hint="--host",
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+@contextmanager
+def _bound(host: str, port: int) -> Iterator[socket.socket]:
+    bare = host.strip("[]")
+    family = socket.AF_INET6 if ":" in bare else socket.AF_INET
+    try:
+        listener = socket.create_server((bare, port), family=family)
+    except OSError as error:
+        fail(f"cannot listen on {host}:{port}: {error.strerror}. Another port: --port 0", UNAVAILABLE)
+    with listener:
+        yield listener
+
+
+# --------------------------------------------------------------------------------------------- serving
+
+
+class Server(uvicorn.Server):
+    """Uvicorn that leaves signals to whoever started it, once it has stopped.
+
+    The original raises the signal again, which would kill the process before the engine has closed its store.
+    """
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        before = {sig: signal.signal(sig, self.handle_exit) for sig in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for sig, handler in before.items():
+                signal.signal(sig, handler)
+
+
+def _run(app: App, plan: Plan, listener: socket.socket) -> None:
+    # The application is not known yet: it needs a running engine, which needs a running loop.
+    factory = uvicorn.Config(_nothing, log_config=None).get_loop_factory()
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(_serve(app, plan, listener))
+
+
+async def _nothing(*_: Any) -> None:
+    raise AssertionError("never called")
+
+
+async def _serve(app: App, plan: Plan, listener: socket.socket) -> None:
+    async with app.running(store=plan.store, hub=plan.hub) as client:
+        port = listener.getsockname()[1]
+        config = uvicorn.Config(
+            application(client, allowed_hosts=[plan.host]),
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=GRACE,
+        )
+        engine: Any = client.gateway
+        engine.publish(_address(plan.host, port), "")
+        _announce(app, plan, client, await client.counts(), port)
+        await Server(config).serve(sockets=[listener])
+    errors().print("stopped")
+
+
+def _address(host: str, port: int) -> str:
+    bare = host.strip("[]")
+    return f"http://[{bare}]:{port}" if ":" in bare else f"http://{bare}:{port}"
+
+
+def _announce(app: App, plan: Plan, client: Client, counts: dict[str, int], port: int) -> None:
+    console = errors()
+    shown = _address("localhost" if plan.host == "127.0.0.1" else plan.host, port)
+    routes = [f"{'/'.join(route.methods)} {PREFIX}{route.path}" for route in app.registry.routes]
+    facts = [
+        ("orchestrators", ", ".join(sorted(app.registry.orchestrators)) or "none"),
+        ("activities", ", ".join(sorted(app.registry.activities)) or "none"),
+        ("routes", "\n".join(routes)),
+        ("store", f"{plan.store}, hub {client.task_hub}"),
+        ("instances", ", ".join(f"{n:,} {status}" for status, n in counts.items() if n) or "none yet"),
+        ("", ""),
+        ("pages", f"{shown}/"),
+        ("API", f"{shown}{MANAGEMENT}/"),
+    ]
+    console.print(Text.assemble(("perdure ", "bold"), __version__, (f"  serves {plan.target}", "dim")))
+    _print_facts(console, facts)
+    console.print("Ctrl-C stops it; nothing that was accepted is lost.", style="dim")
+
+
+def _print_facts(console: Console, facts: list[tuple[str, str]]) -> None:
+    table = Table.grid(padding=(0, 2))
+    for name, value in facts:
+        if value or not name:
+            table.add_row(Text(f"  {name}", style="dim"), Text(value, style="bold" if name in _LOUD else ""))
+    console.print(table)
+
+
+_LOUD = frozenset({"pages", "API"})
+
+
+# ------------------------------------------------------------------------------------------- reloading
+
+
+def _supervise(plan: Plan) -> None:
+    """Serve in a child process, and start it again when a source file changes."""
+    folder = watched_folder(plan.target)
+    if not folder.is_dir():
+        fail(f"there is no folder {folder}", UNAVAILABLE)
+    errors().print(Text(f"watching {_short(folder)} for changes", style="dim"))
+    run_process(
+        folder,
+        target=_command(plan),
+        target_type="command",
+        watch_filter=PythonFilter(),
+        debounce=200,
+        sigint_timeout=GRACE + 5,
+    )
+
+
+def _command(plan: Plan) -> str:
+    options = ["--store", plan.store, "--host", plan.host, "--port", str(plan.port)]
+    hub = ["--hub", plan.hub] if plan.hub else []
+    return shlex.join([sys.executable, "-m", "perdure.cli", "run", plan.target, *options, *hub])
+
+
+def _short(folder: Path) -> str:
+    return str(folder.relative_to(Path.cwd())) if folder.is_relative_to(Path.cwd()) else str(folder)

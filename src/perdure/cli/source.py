@@ -1,0 +1,106 @@
+"""Finding the application that `perdure run` is told to serve.
+
+`app.py` is a file: its folder goes on the path, as when Python runs it. `package.module:app` is an import.
+A file or module must hold exactly one `App`, or be told which attribute it is.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from perdure.app import App
+from perdure.errors import PerdureError
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+
+class SourceError(PerdureError):
+    """What was named holds no application that could be served."""
+
+    code = "source"
+
+
+def load_app(target: str) -> App:
+    """The application that a target names. Raises SourceError."""
+    place, _, attribute = target.rpartition(":") if ":" in target else (target, "", "")
+    module = _load_file(Path(place)) if _is_file(place) else _import(place)
+    return _named(module, attribute, place) if attribute else _only(module, place)
+
+
+def watched_folder(target: str) -> Path:
+    """The folder whose changes concern a target."""
+    place = target.rpartition(":")[0] if ":" in target else target
+    return Path(place).resolve().parent if _is_file(place) else Path.cwd()
+
+
+def _is_file(place: str) -> bool:
+    return place.endswith(".py")
+
+
+def _load_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise SourceError(f"there is no file {path}")
+    folder = str(path.resolve().parent)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    spec = importlib.util.spec_from_file_location(path.stem, path.resolve())
+    if spec is None or spec.loader is None:
+        raise SourceError(f"{path} cannot be loaded as a module")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise _failed(str(path), error) from error
+    return module
+
+
+def _import(name: str) -> ModuleType:
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name and (name == error.name or name.startswith(f"{error.name}.")):
+            raise SourceError(f"there is no module {name!r}; a file is given as path/to/app.py") from None
+        raise _failed(name, error) from error
+    except Exception as error:
+        raise _failed(name, error) from error
+
+
+def _failed(place: str, error: Exception) -> SourceError:
+    """What a user needs to see of a failed import: their own frames, not ours or the import system's."""
+    ours = (__file__, "<frozen importlib")
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(ours)]
+    told = "".join([*traceback.format_list(frames), *traceback.format_exception_only(error)])
+    return SourceError(f"{place} could not be imported:\n{told.rstrip()}")
+
+
+def _named(module: ModuleType, attribute: str, place: str) -> App:
+    found = getattr(module, attribute, None)
+    if not isinstance(found, App):
+        kind = "is not there" if found is None else f"is a {type(found).__name__}, not a perdure.App"
+        raise SourceError(f"{place}:{attribute} {kind}")
+    return found
+
+
+def _only(module: ModuleType, place: str) -> App:
+    apps = {name: value for name, value in vars(module).items() if isinstance(value, App)}
+    distinct = {id(app): app for app in apps.values()}
+    if len(distinct) == 1:
+        return next(iter(distinct.values()))
+    if not distinct:
+        raise SourceError(f'{place} has no perdure.App: write `app = perdure.App("name")` in it')
+    names = ", ".join(sorted(apps))
+    raise SourceError(f"{place} has several applications ({names}): say which, as {_choice(place, apps)}")
+
+
+def _choice(place: str, apps: dict[str, App]) -> str:
+    return f"{place}:{sorted(apps)[0]}"
