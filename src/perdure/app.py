@@ -1,12 +1,12 @@
 """The application: what users decorate, and where the parts are put together.
 
-    app = App("claims")
+app = App("claims")
 
-    @app.orchestrator
-    async def approval(context: OrchestrationContext, request: Request) -> str: ...
+@app.orchestrator
+async def approval(context: OrchestrationContext, request: Request) -> str: ...
 
-    async with app.running(store="sqlite:///claims.db") as client:
-        await client.start_new(approval, None, request)
+async with app.running(store="sqlite:///claims.db") as client:
+    await client.start_new(approval, None, request)
 """
 
 from __future__ import annotations
@@ -56,7 +56,11 @@ class App:
     """
 
     def __init__(self, name: str = "default", *, settings: Settings | None = None) -> None:
-        if not name or len(name) > 100 or not name.replace("-", "").replace("_", "").replace(".", "").isalnum():
+        if (
+            not name
+            or len(name) > 100
+            or not name.replace("-", "").replace("_", "").replace(".", "").isalnum()
+        ):
             raise RegistrationError(
                 f"App name {name!r}: 1 to 100 letters, digits, dots, dashes and underscores"
             )
@@ -160,7 +164,9 @@ class App:
 
         def register(found: F) -> F:
             if inspect.isasyncgenfunction(inspect.unwrap(found)):
-                raise RegistrationError(f"{where(found)} is an async generator: use await, or yield, not both")
+                raise RegistrationError(
+                    f"{where(found)} is an async generator: use await, or yield, not both"
+                )
             definition = Orchestrator(
                 _name(found, name), found, localns, version=version, events=_events(events, found)
             )
@@ -182,15 +188,15 @@ class App:
         localns = caller_locals()
         verbs = tuple(method.upper() for method in methods)
         if not path.startswith("/") or not verbs or not METHODS.issuperset(verbs):
-            raise RegistrationError(f"route {path!r}: a path begins with / and methods are HTTP's, not {verbs}")
+            raise RegistrationError(
+                f"route {path!r}: a path begins with / and methods are HTTP's, not {verbs}"
+            )
         if auth not in ("anonymous", "function", "admin"):
             raise RegistrationError(f"route {path!r}: auth is anonymous, function or admin, not {auth!r}")
 
         def register(found: F) -> F:
             _refuse(found, generators=True)
-            self.registry.add(
-                Route(found.__name__, found, localns, path=path, methods=verbs, auth=auth)
-            )
+            self.registry.add(Route(found.__name__, found, localns, path=path, methods=verbs, auth=auth))
             return found
 
         return register
@@ -201,7 +207,9 @@ class App:
         Activities and client functions receive a resource by annotating a parameter with its type.
         """
         if not inspect.isasyncgenfunction(function):
-            raise RegistrationError(f"{where(function)}: a lifespan is an async generator: `yield` the resources")
+            raise RegistrationError(
+                f"{where(function)}: a lifespan is an async generator: `yield` the resources"
+            )
         self.registry.add(Definition(function.__name__, function))
         return function
 

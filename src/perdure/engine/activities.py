@@ -50,7 +50,15 @@ class Outbox(Protocol):
 class ActivityContext:
     """What an activity may know about the call it serves. Ask for it with a parameter annotated so."""
 
-    __slots__ = ("_input", "activity_name", "attempt", "execution_id", "idempotency_key", "instance_id", "task_id")
+    __slots__ = (
+        "_input",
+        "activity_name",
+        "attempt",
+        "execution_id",
+        "idempotency_key",
+        "instance_id",
+        "task_id",
+    )
 
     def __init__(self, invocation: Invocation) -> None:
         self.instance_id = invocation.instance_id
@@ -114,7 +122,8 @@ class ActivityPool:
         by_type: dict[type, Any] = {type(r): r for r in resources}
         available = (ActivityContext, *by_type)
         self.runners = {
-            name: Runner(plan_of(activity, available), by_type) for name, activity in registry.activities.items()
+            name: Runner(plan_of(activity, available), by_type)
+            for name, activity in registry.activities.items()
         }
         self._deliver = deliver
         self._outbox = outbox
@@ -323,7 +332,11 @@ class _Threads:
             self._deadlines.pop(id(attempt), None)
             if attempt.abandoned:
                 self.abandoned -= 1
-                if not self._closed and self._queue.qsize() > self._idle and self._alive < self.limits.threads:
+                if (
+                    not self._closed
+                    and self._queue.qsize() > self._idle
+                    and self._alive < self.limits.threads
+                ):
                     self._spawn()
                 return False
             self.running -= 1
@@ -350,7 +363,8 @@ class _Threads:
                     self._changed.wait(max(nearest - now, 0.001))
             for attempt in late:
                 self._done(
-                    attempt.runner, _failed(attempt.invocation, _timed_out(attempt.invocation, TimeoutError()))
+                    attempt.runner,
+                    _failed(attempt.invocation, _timed_out(attempt.invocation, TimeoutError())),
                 )
 
     def _abandon(self, attempt: _Attempt) -> None:

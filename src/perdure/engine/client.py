@@ -369,9 +369,7 @@ def _body(value: Any) -> Raw:
 
 def _checked_event_name(name: object) -> str:
     if not isinstance(name, str) or not name or len(name) > NAME_LIMIT or not name.isprintable():
-        raise PayloadError(
-            f"an event name is 1 to {NAME_LIMIT} printable characters, not {str(name)[:60]!r}"
-        )
+        raise PayloadError(f"an event name is 1 to {NAME_LIMIT} printable characters, not {str(name)[:60]!r}")
     return name
 
 

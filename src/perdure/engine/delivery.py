@@ -462,9 +462,7 @@ def _terminate(hub: Hub, instance: Instance | None, envelope: Envelope) -> None:
     children = _children_of(instance) if message.recursive else {}
     for task_id, child_id in children.items():
         hub.send(
-            terminate_child(
-                instance.instance_id, instance.execution_id, task_id, child_id, message.reason
-            )
+            terminate_child(instance.instance_id, instance.execution_id, task_id, child_id, message.reason)
         )
     _note(hub, instance, ev.ExecutionTerminated(reason=message.reason))
     _drop_held(hub, instance, f"the instance was terminated: {message.reason}")
@@ -626,9 +624,7 @@ def _continue(hub: Hub, instance: Instance, ending: act.ContinueAsNew) -> None:
         _generation(hub, instance, ending.input, carried)
 
 
-def _generation(
-    hub: Hub, instance: Instance, body: Raw, carried: tuple[ev.EventRaised, ...]
-) -> None:
+def _generation(hub: Hub, instance: Instance, body: Raw, carried: tuple[ev.EventRaised, ...]) -> None:
     entry = hub.functions.orchestrator(instance.name)
     assert entry is not None
     kept = hub.limits.keep_executions

@@ -334,9 +334,7 @@ class Hub:
     def record_drop(
         self, instance_id: str, kind: str, name: str, operation_id: str, reason: str, body: bytes
     ) -> None:
-        self.rows.dropped.append(
-            DroppedRow(instance_id, self.now, kind, name, operation_id, reason, body)
-        )
+        self.rows.dropped.append(DroppedRow(instance_id, self.now, kind, name, operation_id, reason, body))
 
     def fed(self, instance: Instance) -> None:
         """One more arrival was fed."""
@@ -355,9 +353,7 @@ class Hub:
         digest = chain.digest_of(instance.salt, encoded)
         head = chain.link(instance.head, instance.execution_no, episode, instance.last_at, digest)
         self.rows.history.append(
-            HistoryRow(
-                instance.no, instance.execution_no, episode, instance.last_at, encoded, digest, head
-            )
+            HistoryRow(instance.no, instance.execution_no, episode, instance.last_at, encoded, digest, head)
         )
         instance.head = head
         instance.episodes = episode + 1
@@ -506,9 +502,7 @@ class Hub:
         """The batch is durable: what may leave now, and the messages to begin the next batch with."""
         released, rest = self.released, self.deferred
         waiting = {id(envelope) for envelope in rest} if rest else ()
-        self.results = [
-            e for e in self.inputs if type(e.message) is ActivityResult and id(e) not in waiting
-        ]
+        self.results = [e for e in self.inputs if type(e.message) is ActivityResult and id(e) not in waiting]
         for _, envelope in self.held:
             envelope.reply = None  # accepted, and answered now
         self.quarantine.clear()
@@ -602,7 +596,9 @@ def _accepted(envelope: Envelope) -> Any:
 
 
 def _is_fresh(message: Message) -> bool:
-    return isinstance(message, Start) and (message.fresh or message.parent is not None and "::" in message.instance_id)
+    return isinstance(message, Start) and (
+        message.fresh or message.parent is not None and "::" in message.instance_id
+    )
 
 
 _schemas: dict[Any, bytes | None] = {}
@@ -617,4 +613,3 @@ def _schema(expected: Any) -> bytes | None:
         return _schemas[expected]
     except (TypeError, PerdureError):
         return None
-

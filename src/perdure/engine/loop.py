@@ -49,9 +49,7 @@ log = logging.getLogger("perdure.engine")
 class Waiter(Protocol):
     """How the loop waits for the next message."""
 
-    def wait(
-        self, inbox: SimpleQueue[Item], until: int | None, busy: Callable[[], bool]
-    ) -> Item:
+    def wait(self, inbox: SimpleQueue[Item], until: int | None, busy: Callable[[], bool]) -> Item:
         """The next message or messages, or None when `until` (microseconds) has come or somebody nudged the loop."""
 
 
@@ -87,9 +85,7 @@ class SystemWaiter:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
 
-    def wait(
-        self, inbox: SimpleQueue[Item], until: int | None, busy: Callable[[], bool]
-    ) -> Item:
+    def wait(self, inbox: SimpleQueue[Item], until: int | None, busy: Callable[[], bool]) -> Item:
         timeout = 60.0 if until is None else min(max(until - self._clock.now(), 0) / 1e6, 60.0)
         try:
             return inbox.get(timeout=timeout) if timeout else inbox.get_nowait()
@@ -181,10 +177,19 @@ class Loop:
 
     def next_timer_at(self) -> int | None:
         """The earliest timer or delayed message of the whole hub, for a clock that skips to it."""
-        far = self.store.poll(self.clock.now(), 2**62, 1)
-        times = [at for at, _ in far.due] + ([far.next_visible_at] if far.next_visible_at else [])
         near = self.wakeups.next_at()
-        return min([*times, *([near] if near is not None else [])], default=None)
+        times = [near] if near is not None else []
+        if self._retry or self.away is not None:
+            times.append(self._retry_at)
+        if self.away is None:
+            far = self.store.poll(self.clock.now(), 2**62, 1)
+            times.extend(at for at, _ in far.due)
+            times.extend([far.next_visible_at] if far.next_visible_at else [])
+        return min(times, default=None)
+
+    def look_again(self) -> None:
+        """The clock was moved: look at the store's own index in the next turn. On the loop's thread only."""
+        self._poll_at = 0
 
     def _is_busy(self) -> bool:
         return self.pool is not None and self.pool.is_busy
@@ -350,7 +355,9 @@ class Loop:
 
     def _wait_for_room(self, inputs: list[Envelope], error: StoreFull) -> None:
         """Clients learn at once that nothing was stored; the rest is tried again in a second."""
-        log.error("the store is full; nothing accepted is lost, and writing resumes when there is room: %s", error)
+        log.error(
+            "the store is full; nothing accepted is lost, and writing resumes when there is room: %s", error
+        )
         tell([(e.reply, error) for e in inputs if e.reply is not None])
         self._retry.extend(e for e in inputs if e.reply is None)
         self._retry_at = self.clock.now() + RETRY_FULL

@@ -149,7 +149,9 @@ def _raise_in(thread_id: int, error: type[BaseException] | None) -> None:
 class Watchdog:
     """A thread that looks at the marker a few times a second."""
 
-    def __init__(self, marker: Marker, *, warn_after: float = WARN_AFTER, after: float = INTERRUPT_AFTER) -> None:
+    def __init__(
+        self, marker: Marker, *, warn_after: float = WARN_AFTER, after: float = INTERRUPT_AFTER
+    ) -> None:
         self.marker = marker
         self._warn_after = warn_after
         self._after = after
@@ -193,8 +195,25 @@ def stack_of(thread_id: int) -> str:
 
 # ------------------------------------------------------------------------------------------ the audit hook
 
-_WATCHED = ("open", "socket.connect", "socket.bind", "subprocess.Popen", "os.system", "os.fork", "sqlite3.connect")
-_INNOCENT = ("importlib", "linecache", "traceback", "tokenize", "inspect", "zoneinfo", "encodings", "_bootstrap")
+_WATCHED = (
+    "open",
+    "socket.connect",
+    "socket.bind",
+    "subprocess.Popen",
+    "os.system",
+    "os.fork",
+    "sqlite3.connect",
+)
+_INNOCENT = (
+    "importlib",
+    "linecache",
+    "traceback",
+    "tokenize",
+    "inspect",
+    "zoneinfo",
+    "encodings",
+    "_bootstrap",
+)
 _markers: list[Marker] = []
 _reported: set[tuple[str, int]] = set()
 _installed = False

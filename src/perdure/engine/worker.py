@@ -220,7 +220,9 @@ class Engine:
                 return None
             self._waiting(+1)
             try:
-                return finished_status(*await (future if timeout is None else asyncio.wait_for(future, timeout)))
+                return finished_status(
+                    *await (future if timeout is None else asyncio.wait_for(future, timeout))
+                )
             finally:
                 self._waiting(-1)
         finally:

@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from perdure.http.instants import stamp
 from perdure.model.instances import RuntimeStatus
+from perdure.model.times import moment
 
 Event = Mapping[str, Any]
 
@@ -51,14 +53,15 @@ def _shape(event: Event) -> dict[str, Any] | None:
     kind = event["type"]
     if kind in _RENAMED:
         return _call(event)
-    shape: dict[str, Any] = {"EventType": kind, "Timestamp": event["timestamp"]}
+    shape: dict[str, Any] = {"EventType": kind, "Timestamp": _utc(event["timestamp"])}
     if kind == "ExecutionStarted":
         return {**shape, "FunctionName": event["name"], **_given(event, Input="input")}
     if kind == "EventRaised":
         return {**shape, "Name": event["name"], **_given(event, Input="input")}
     if kind in ("TimerCreated", "TimerFired"):
         scheduled = event if kind == "TimerCreated" else event["scheduled"]
-        return {**shape, **_given(scheduled, FireAt="fire_at")}
+        due = {"FireAt": stamp(moment(scheduled["fire_at"]))} if "fire_at" in scheduled else {}
+        return {**shape, **due}
     if kind in _ENDINGS:
         shape = {**shape, "EventType": "ContinueAsNew" if kind == "ContinuedAsNew" else kind}
         shape["OrchestrationStatus"] = _ENDINGS[kind].value
@@ -70,17 +73,21 @@ def _call(event: Event) -> dict[str, Any]:
     scheduled = event.get("scheduled", event)
     shape = {
         "EventType": _RENAMED[event["type"]],
-        "Timestamp": event["timestamp"],
+        "Timestamp": _utc(event["timestamp"]),
         "FunctionName": scheduled.get("name"),
         **_given(scheduled, Input="input"),
     }
     if scheduled is not event:
-        shape["ScheduledTime"] = scheduled.get("timestamp")
+        shape["ScheduledTime"] = _utc(scheduled.get("timestamp", ""))
     failure = event.get("failure")
     if failure:
         shape |= {"Reason": failure.get("message", ""), "Details": failure.get("stack", "")}
         shape["FailureDetails"] = failure
     return {**shape, **_given(event, Result="result")}
+
+
+def _utc(timestamp: str) -> str:
+    return timestamp.replace("+00:00", "Z")
 
 
 def _given(event: Event, **members: str) -> dict[str, Any]:

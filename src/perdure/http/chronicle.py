@@ -48,6 +48,8 @@ def lines_of(history: Iterable[tuple[int, HistoryEvent]]) -> list[Line]:
     for number, (at, event) in enumerate(history):
         if isinstance(event, (ev.TaskScheduled, ev.SubOrchestrationCreated, ev.EventAwaited)):
             names[event.id] = event.name
+        elif isinstance(event, ev.TimerCreated):
+            names[event.id] = _purpose(event, names) or "timer"
         about = _ABOUT[type(event)](event, names)
         lines.append(Line(number, moment(at), type(event).__name__, _tone(event), about, _body(event)))
     return lines
@@ -85,16 +87,17 @@ def _failed(event: Any, names: Names) -> str:
     return f"{_answered(event, names)}: {event.failure}"
 
 
-def _timer(event: ev.TimerCreated, names: Names) -> str:
+def _purpose(event: ev.TimerCreated, names: Names) -> str:
     of = names.get(event.of, f"call {event.of}")
-    what = {"retry": f"pause before {of} is tried again, ", "timeout": f"limit of {of}, "}.get(
-        event.purpose, ""
-    )
-    return f"{what}due {clock(event.fire_at)}"
+    return {"retry": f"pause before {of} is tried again", "timeout": f"limit of {of}"}.get(event.purpose, "")
+
+
+def _timer(event: ev.TimerCreated, names: Names) -> str:
+    return ", ".join(filter(None, (_purpose(event, names), f"due {clock(event.fire_at)}")))
 
 
 def _timer_id(event: Any, names: Names) -> str:
-    return f"timer {event.timer_id}"
+    return names.get(event.timer_id, "timer")
 
 
 def _awaited(event: ev.EventAwaited, names: Names) -> str:

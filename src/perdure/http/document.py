@@ -1,6 +1,6 @@
 """What a status looks like as JSON: Azure's members first, then ours; and how to read it back.
 
-`perdure.http.management` writes it and `perdure.http.remote` reads it: here are both directions, side by side.
+`perdure.http.management` writes it and `perdure.http.remote` reads it: both directions, side by side.
 As for Azure, the `output` of one that failed is what went wrong, and of one that was terminated the reason;
 the whole failure is in `failure`. History is there twice when it is asked for: `historyEvents` as Azure
 shapes it, and `events` as perdure keeps it.
@@ -8,12 +8,12 @@ shapes it, and `events` as perdure keeps it.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from perdure.http.azure import history_events
+from perdure.http.instants import stamp, unstamp
 from perdure.model.failure import Failure
 from perdure.model.instances import OrchestrationStatus, RuntimeStatus
 from perdure.model.waiting import Waiting
@@ -76,15 +76,4 @@ def status_from(document: Mapping[str, Any]) -> OrchestrationStatus:
     )
 
 
-def stamp(at: datetime) -> str:
-    """An instant as Azure writes it, in UTC, to the microsecond."""
-    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
-def unstamp(text: str) -> datetime:
-    """An instant in ISO 8601; one without a zone is UTC. Raises ValueError."""
-    found = datetime.fromisoformat(text)
-    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
-
-
-__all__ = ["Document", "document_of", "stamp", "status_from", "unstamp"]
+__all__ = ["Document", "document_of", "status_from"]

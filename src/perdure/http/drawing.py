@@ -30,6 +30,7 @@ _KINDS = {
     "wait": "event awaited",
     "timer": "timer",
     "retry": "pause before the next attempt",
+    "failed": "failed",
 }
 
 
@@ -105,6 +106,7 @@ def _new_environment() -> Environment:
         quoted=quoted,
         summary=_summary,
         span_title=_span_title,
+        legend=_KINDS,
     )
     return environment
 

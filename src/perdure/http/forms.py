@@ -50,6 +50,11 @@ class Field:
     max_length: int | None = None
 
     @property
+    def is_short(self) -> bool:
+        """Whether its choices are few enough to be shown at once."""
+        return self.kind == "choice" and len(self.choices) <= 4
+
+    @property
     def input_name(self) -> str:
         return PREFIX + self.name
 
@@ -94,7 +99,8 @@ def _field(name: str, part: Schema, root: Schema, required: bool) -> Field:
     found, nullable = _resolved(part, root)
     default = part.get("default", found.get("default"))
     kind = _kind(found)
-    if kind == "flag" and (nullable or (not required and default is None)):
+    if kind == "flag" and default is None:
+        # An empty box would say no without anybody having decided so.
         kind, found = "choice", {**found, "enum": [True, False]}
     return Field(
         name=name,

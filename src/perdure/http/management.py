@@ -15,8 +15,9 @@ from starlette.responses import Response
 
 from perdure.errors import FunctionNotFound, InstanceNotFound, PayloadError
 from perdure.http.body import demand_json, read_payload
-from perdure.http.document import document_of, unstamp
+from perdure.http.document import document_of
 from perdure.http.endpoint import Endpoint, Handler, client_of
+from perdure.http.instants import unstamp
 from perdure.http.links import RETRY_AFTER_STATUS, instance_url, json_response
 from perdure.http.problem import problem_of
 from perdure.model.instances import OrchestrationStatus, RuntimeStatus

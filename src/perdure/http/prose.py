@@ -30,6 +30,8 @@ def ago(at: datetime, now: datetime) -> str:
 
 def lasting(seconds: float) -> str:
     """A duration to two units: "840 µs", "12 ms", "1.4 s", "3 min 20 s", "2 days 4 h"."""
+    if seconds <= 0:
+        return "0 s"
     if seconds < 0.001:
         return f"{seconds * 1e6:.0f} µs"
     if seconds < 1:

@@ -27,7 +27,8 @@ from perdure.errors import (
     PerdureError,
     TaskFailedError,
 )
-from perdure.http.document import stamp, status_from
+from perdure.http.document import status_from
+from perdure.http.instants import stamp
 from perdure.http.links import MANAGEMENT, quoted
 from perdure.http.management import CONTINUATION, LONGEST_WAIT
 from perdure.model.instances import OrchestrationStatus, Page, RuntimeStatus

@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from perdure.model.events import HistoryEvent
 
 ROWS = 150
-TOO_THIN = 0.004  # of the axis
+TOO_THIN = 0.01  # of the axis
 
 
 @dataclass
 class Span:
-    """A stretch of time; `state`: done, failed, open, canceled; `kind`: activity, retry, timer, wait, child."""
+    """A stretch of time: `state` is done, failed, open or canceled, `kind` one of activity, retry, ...."""
 
     kind: str
     start: int
@@ -92,6 +92,12 @@ class Timeline:
         width = self._axis.place(self.end if span.end is None else span.end) - x
         width = max(width, 0.6)
         return Bar(span, round(min(x, 100 - width), 3), round(width, 3))
+
+    def legend(self) -> list[str]:
+        """What the colours that are seen mean, in a fixed order."""
+        spans = [span for row in self.rows for span in row.spans]
+        seen = {span.kind for span in spans} | {"failed" for span in spans if span.state == "failed"}
+        return [word for word in ("activity", "child", "wait", "timer", "retry", "failed") if word in seen]
 
     def ticks(self) -> list[tuple[float, int]]:
         """Percentages of the axis and the instants they stand for."""
@@ -203,7 +209,8 @@ class _Draft:
                 | ev.ContinuedAsNew()
             ):
                 for span in self.open.values():
-                    span.close(at, "canceled")
+                    if span.state == "open":
+                        span.close(at, "canceled")
             case _:
                 pass
 

@@ -16,7 +16,7 @@ class _Action(msgspec.Struct, frozen=True):
     pass
 
 
-class ScheduleTask(_Action):
+class ScheduleTask(_Action, frozen=True):
     id: int
     name: str
     input: Raw
@@ -25,7 +25,7 @@ class ScheduleTask(_Action):
     timeout: int
 
 
-class CreateSubOrchestration(_Action):
+class CreateSubOrchestration(_Action, frozen=True):
     id: int
     name: str
     instance_id: str
@@ -35,28 +35,28 @@ class CreateSubOrchestration(_Action):
     attempt: int
 
 
-class CreateTimer(_Action):
+class CreateTimer(_Action, frozen=True):
     id: int
     fire_at: int
     purpose: str
     of: int
 
 
-class CancelTimer(_Action):
+class CancelTimer(_Action, frozen=True):
     timer_id: int
 
 
-class AwaitEvent(_Action):
+class AwaitEvent(_Action, frozen=True):
     id: int
     name: str
     deadline: int
 
 
-class CancelWait(_Action):
+class CancelWait(_Action, frozen=True):
     wait_id: int
 
 
-class RejectEvent(_Action):
+class RejectEvent(_Action, frozen=True):
     wait_id: int
     name: str
     operation_id: str
@@ -64,15 +64,15 @@ class RejectEvent(_Action):
     reason: str
 
 
-class CompleteOrchestration(_Action):
+class CompleteOrchestration(_Action, frozen=True):
     output: Raw
 
 
-class FailOrchestration(_Action):
+class FailOrchestration(_Action, frozen=True):
     failure: Failure
 
 
-class ContinueAsNew(_Action):
+class ContinueAsNew(_Action, frozen=True):
     input: Raw
     save_events: bool
 

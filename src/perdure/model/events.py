@@ -49,7 +49,7 @@ class _Event(
 # ------------------------------------------------------------------------------------------------ arrivals
 
 
-class EventRaised(_Event):
+class EventRaised(_Event, frozen=True):
     """An external event reached the instance. Buffered until a wait for `name` takes it."""
 
     name: str
@@ -58,7 +58,7 @@ class EventRaised(_Event):
     operation_id: str = ""
 
 
-class ExecutionStarted(_Event, gc=True):
+class ExecutionStarted(_Event, frozen=True, gc=True):
     """The first event of every execution. `carried` are the events the execution before it left over."""
 
     name: str
@@ -70,41 +70,41 @@ class ExecutionStarted(_Event, gc=True):
     carried: tuple[EventRaised, ...] = ()
 
 
-class TaskCompleted(_Event):
+class TaskCompleted(_Event, frozen=True):
     task_id: int
     result: Raw = ABSENT
     body: BodyRef | None = None
 
 
-class TaskFailed(_Event, gc=True):
+class TaskFailed(_Event, frozen=True, gc=True):
     task_id: int
     failure: Failure
 
 
-class SubOrchestrationCompleted(_Event):
+class SubOrchestrationCompleted(_Event, frozen=True):
     task_id: int
     result: Raw = ABSENT
     body: BodyRef | None = None
 
 
-class SubOrchestrationFailed(_Event, gc=True):
+class SubOrchestrationFailed(_Event, frozen=True, gc=True):
     task_id: int
     failure: Failure
 
 
-class TimerFired(_Event):
+class TimerFired(_Event, frozen=True):
     timer_id: int
 
 
-class ExecutionSuspended(_Event):
+class ExecutionSuspended(_Event, frozen=True):
     reason: str = ""
 
 
-class ExecutionResumed(_Event):
+class ExecutionResumed(_Event, frozen=True):
     reason: str = ""
 
 
-class ExecutionParked(_Event):
+class ExecutionParked(_Event, frozen=True):
     """The engine set the instance aside: `kind` is nondeterminism, poison or no_worker."""
 
     kind: str
@@ -114,7 +114,7 @@ class ExecutionParked(_Event):
 # ----------------------------------------------------------------------------------------------- decisions
 
 
-class TaskScheduled(_Event):
+class TaskScheduled(_Event, frozen=True):
     """An activity was called. `call` is the id of the first attempt of the same logical call."""
 
     id: int
@@ -127,7 +127,7 @@ class TaskScheduled(_Event):
     placed: str = "local"  # local | shared | pool:<name>
 
 
-class SubOrchestrationCreated(_Event):
+class SubOrchestrationCreated(_Event, frozen=True):
     id: int
     name: str
     instance_id: str
@@ -138,7 +138,7 @@ class SubOrchestrationCreated(_Event):
     attempt: int = 1
 
 
-class TimerCreated(_Event):
+class TimerCreated(_Event, frozen=True):
     """`purpose` says why: empty for the user's own timer, `retry` or `timeout` for the engine's."""
 
     id: int
@@ -147,11 +147,11 @@ class TimerCreated(_Event):
     of: int = -1
 
 
-class TimerCanceled(_Event):
+class TimerCanceled(_Event, frozen=True):
     timer_id: int
 
 
-class EventAwaited(_Event):
+class EventAwaited(_Event, frozen=True):
     """A wait for an external event began; `deadline` is 0 when it is open-ended."""
 
     id: int
@@ -159,11 +159,11 @@ class EventAwaited(_Event):
     deadline: int = 0
 
 
-class WaitCanceled(_Event):
+class WaitCanceled(_Event, frozen=True):
     wait_id: int
 
 
-class EventRejected(_Event):
+class EventRejected(_Event, frozen=True):
     """A raised event did not fit the type its waiter expects: it was dropped and the wait goes on."""
 
     wait_id: int
@@ -172,20 +172,20 @@ class EventRejected(_Event):
     reason: str = ""
 
 
-class ExecutionCompleted(_Event):
+class ExecutionCompleted(_Event, frozen=True):
     output: Raw = ABSENT
     body: BodyRef | None = None
 
 
-class ExecutionFailed(_Event, gc=True):
+class ExecutionFailed(_Event, frozen=True, gc=True):
     failure: Failure
 
 
-class ExecutionTerminated(_Event):
+class ExecutionTerminated(_Event, frozen=True):
     reason: str = ""
 
 
-class ContinuedAsNew(_Event):
+class ContinuedAsNew(_Event, frozen=True):
     input: Raw = ABSENT
     body: BodyRef | None = None
 

@@ -25,7 +25,7 @@ class _Message(
     instance_id: str
 
 
-class Start(_Message, gc=True):
+class Start(_Message, frozen=True, gc=True):
     """Begin an instance. `visible_at` (microseconds) in the future delays its first step."""
 
     name: str
@@ -39,7 +39,7 @@ class Start(_Message, gc=True):
     fresh: bool = False  # the id was made up for this start: nobody can have it
 
 
-class Begin(_Message):
+class Begin(_Message, frozen=True):
     """The first step of an accepted start that was delayed or held: its input is in the message."""
 
     execution_id: str
@@ -47,7 +47,7 @@ class Begin(_Message):
     operation_id: str = ""
 
 
-class NextGeneration(_Message, gc=True):
+class NextGeneration(_Message, frozen=True, gc=True):
     """The execution after `execution_id`, which continued as new when its batch had no room for more."""
 
     execution_id: str
@@ -55,20 +55,20 @@ class NextGeneration(_Message, gc=True):
     carried: tuple[EventRaised, ...] = ()
 
 
-class RaiseEvent(_Message):
+class RaiseEvent(_Message, frozen=True):
     name: str
     input: Raw = ABSENT
     operation_id: str = ""
 
 
-class ActivityResult(_Message, gc=True):
+class ActivityResult(_Message, frozen=True, gc=True):
     execution_id: str
     task_id: int
     result: Raw = ABSENT
     failure: Failure | None = None
 
 
-class ChildResult(_Message, gc=True):
+class ChildResult(_Message, frozen=True, gc=True):
     execution_id: str
     task_id: int
     child_id: str
@@ -76,17 +76,17 @@ class ChildResult(_Message, gc=True):
     failure: Failure | None = None
 
 
-class Suspend(_Message):
+class Suspend(_Message, frozen=True):
     reason: str = ""
     operation_id: str = ""
 
 
-class Resume(_Message):
+class Resume(_Message, frozen=True):
     reason: str = ""
     operation_id: str = ""
 
 
-class Terminate(_Message):
+class Terminate(_Message, frozen=True):
     """`link` is set when a parent terminates its children: a child with another parent ignores it."""
 
     reason: str = ""
@@ -95,11 +95,11 @@ class Terminate(_Message):
     operation_id: str = ""
 
 
-class Purge(_Message):
+class Purge(_Message, frozen=True):
     operation_id: str = ""
 
 
-class Wake(_Message):
+class Wake(_Message, frozen=True):
     """A timer of this instance is due, or it has local work to take up again. Derived, never stored."""
 
 

@@ -495,9 +495,7 @@ class OrchestrationContext:
         self, name: str, body: Raw, timeout: int, expected: Any, call: int, attempt: int
     ) -> CallTask[Any]:
         task: CallTask[Any] = CallTask(self, self._take_id(), "Activity", name, expected)
-        self._emit(
-            act.ScheduleTask(task.id, name, body, task.id if call < 0 else call, attempt, timeout)
-        )
+        self._emit(act.ScheduleTask(task.id, name, body, task.id if call < 0 else call, attempt, timeout))
         self._calls[task.id] = task
         return task
 
@@ -513,7 +511,11 @@ class OrchestrationContext:
     ) -> CallTask[Any]:
         task: CallTask[Any] = CallTask(self, self._take_id(), "Orchestrator", name, expected)
         child = instance_id or child_id_of(self.instance_id, self.execution_id, task.id)
-        self._emit(act.CreateSubOrchestration(task.id, name, child, version, body, task.id if call < 0 else call, attempt))
+        self._emit(
+            act.CreateSubOrchestration(
+                task.id, name, child, version, body, task.id if call < 0 else call, attempt
+            )
+        )
         self._calls[task.id] = task
         return task
 
@@ -576,7 +578,9 @@ class OrchestrationContext:
             value = payload.decode(event.input if bytes(event.input) else NULL, wait.expected)
         except PayloadError as error:
             self._emit(
-                act.RejectEvent(wait.id, event.name, event.operation_id, event.input, f"does not fit: {error}")
+                act.RejectEvent(
+                    wait.id, event.name, event.operation_id, event.input, f"does not fit: {error}"
+                )
             )
             return
         wait.event = item
@@ -621,4 +625,3 @@ _UUID_NAMESPACE = uuid.uuid5(uuid.NAMESPACE_OID, "9e952958-5e33-4daf-827f-2fa129
 def _same(one: str, other: str) -> bool:
     """Event names match without regard to case, as Azure's do."""
     return one == other or one.casefold() == other.casefold()
-

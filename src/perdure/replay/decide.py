@@ -166,7 +166,9 @@ class Execution:
         context, main = self.context, self._main
         if main is None:
             return
-        error = main._outcome if main.is_faulted else self._unobserved_failure() if main.is_completed else None
+        error = (
+            main._outcome if main.is_faulted else self._unobserved_failure() if main.is_completed else None
+        )
         if error is not None:
             self._finish(act.FailOrchestration(failure_of(error)))
         elif context._generation is not None:

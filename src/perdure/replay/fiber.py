@@ -84,16 +84,16 @@ def _outcome(task: Task[Any]) -> tuple[Any, BaseException | None]:
 
 def _foreign(awaited: object) -> str:
     if isinstance(awaited, Task):
-        return "an orchestrator may only wait for tasks of its own context; this one belongs to another instance"
+        return (
+            "an orchestrator may only wait for tasks of its own context; this one belongs to another instance"
+        )
     advice = (
         "wait for several with context.task_all([...])"
         if isinstance(awaited, (list, tuple))
         else "run other asynchronous code in an activity; sleep with context.create_timer(...), "
         "run branches with context.spawn(...)"
     )
-    return (
-        f"an orchestrator may only wait for what its context returns, not for {type(awaited).__name__}: {advice}"
-    )
+    return f"an orchestrator may only wait for what its context returns, not for {type(awaited).__name__}: {advice}"
 
 
 def _clearer(error: BaseException) -> BaseException:

@@ -155,7 +155,10 @@ class State:
             case ev.ExecutionResumed():
                 self.suspended = ""
             case (
-                ev.ExecutionCompleted() | ev.ExecutionFailed() | ev.ExecutionTerminated() | ev.ContinuedAsNew()
+                ev.ExecutionCompleted()
+                | ev.ExecutionFailed()
+                | ev.ExecutionTerminated()
+                | ev.ContinuedAsNew()
             ):
                 self.ending = event
             case _:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def open_store(url: str, hub: str) -> Store:
-    """The store that a URL names: `memory:`, `sqlite:///relative.db`, `sqlite:////absolute.db` or a bare path.
+    """The store of a URL: `memory:`, `sqlite:///relative.db`, `sqlite:////absolute.db` or a bare path.
 
     Raises:
         StoreUnusable: for a scheme nobody knows.

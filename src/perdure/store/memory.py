@@ -81,7 +81,7 @@ class MemoryStore:
         self._is_open = False
         self._next_expiry = 0
 
-    # ---------------------------------------------------------------------------------------- the engine's half
+    # -------------------------------------------------------------------------------------- the engine's half
 
     def open(self) -> Opening:
         with self._lock:
@@ -167,7 +167,7 @@ class MemoryStore:
         if not self._is_open:
             raise StoreError("the store in memory cannot be used: it is not open")
 
-    # --------------------------------------------------------------------------------------- the clients' half
+    # -------------------------------------------------------------------------------------- the clients' half
 
     def get(self, instance_id: str, *, history: bool = False) -> StoredInstance | None:
         with self._lock:
@@ -276,7 +276,7 @@ def _with_bodies(row: HistoryRow, bodies: dict[tuple[int, int], bytes]) -> bytes
 
 
 def _check(tables: _Tables, batch: Batch) -> None:
-    """Raise what a database would raise on its way through the batch, whose rows for purged instances are gone.
+    """Raise what a database would raise on its way through the batch (purged instances' rows left out).
 
     Each line is one constraint: the keys that are added, and which of them are there already.
     """

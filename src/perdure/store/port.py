@@ -12,18 +12,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from perdure.model.records import (
-    Batch,
-    DroppedRow,
-    InstanceFilter,
-    InstanceRow,
-    Poll,
-    SeenRow,
-    StoredInstance,
-    WaitRow,
-)
+if TYPE_CHECKING:
+    from perdure.model.records import (
+        Batch,
+        DroppedRow,
+        InstanceFilter,
+        InstanceRow,
+        Poll,
+        SeenRow,
+        StoredInstance,
+        WaitRow,
+    )
 
 
 @dataclass(frozen=True)

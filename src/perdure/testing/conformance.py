@@ -1,8 +1,8 @@
 """The conformance suite for authors of stores: what `perdure.store.port` promises, verb by verb.
 
 Derive a class from `StoreConformance`, tell `make_store` how to make an empty store, and let pytest collect
-it. The module itself needs nothing but perdure. Each test states one promise and uses one store, opened for it
-and closed afterwards; none sleeps, and points in time are small made-up numbers.
+it. The module itself needs nothing but perdure. Each test states one promise and uses one store, opened for
+it and closed afterwards; none sleeps, and points in time are small made-up numbers.
 
     class TestMyStore(StoreConformance):
         def make_store(self):

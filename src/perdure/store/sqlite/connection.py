@@ -39,7 +39,6 @@ def check_library() -> None:
 def open_writer(path: str) -> apsw.Connection:
     """The engine's connection, to a file that has today's schema: created or migrated if need be."""
     check_library()
-    _check_place(path)
     with translating(path):
         known = os.path.exists(path) and os.path.getsize(path) > 0 and _check_file(path)
         connection = apsw.Connection(path, statementcachesize=CACHED)
@@ -93,7 +92,8 @@ def _configure(connection: apsw.Connection) -> None:
     connection.pragma("temp_store", "memory")
 
 
-def _check_place(path: str) -> None:
+def check_place(path: str) -> None:
+    """Raise StoreUnusable when no file can be there."""
     directory = os.path.dirname(os.path.abspath(path))
     if not os.path.isdir(directory):
         raise StoreUnusable(f"the directory {directory} of {os.path.basename(path)} does not exist: make it")

@@ -80,16 +80,18 @@ select instance_no, custom_status from state where instance_no in ([?]) and cust
 
 -- name: counts
 -- Completed is what remains, so that counting never reads the rows themselves, only narrow indexes.
-select status, count(*) from instances where hub_no = ?1 and completed_at is null group by status
+select status, count(*) from instances
+where hub_no = ?1 and completed_at is null and status not in ('Failed', 'Terminated', 'Canceled') group by status
 union all
 select status, count(*) from instances
-where hub_no = ?1 and completed_at is not null and status in ('Failed', 'Terminated', 'Canceled') group by status
+where hub_no = ?1 and status in ('Failed', 'Terminated', 'Canceled') group by status
 union all
 select '', count(*) from instances where hub_no = ?1
 
 -- name: dropped_all
+-- By number, not through the index of the targets, which would have to be sorted.
 select instance_id, at, kind, name, operation_id, reason, body from dropped
-where hub_no = ? order by dropped_no desc limit ?
+where +hub_no = ? order by dropped_no desc limit ?
 
 -- name: dropped_of
 select instance_id, at, kind, name, operation_id, reason, body from dropped

@@ -127,7 +127,7 @@ class Reader:
         """One reading transaction on this thread's connection; an error ends the connection."""
         connection = self._connection()
         try:
-            execute = connection.cursor().execute
+            execute: Execute = connection.cursor().execute
             execute("begin")
             if self._hub_no == _NO_HUB:
                 found = execute(query("hub_no"), (self.hub,)).fetchall()

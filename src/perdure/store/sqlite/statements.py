@@ -54,17 +54,21 @@ def _one_line(body: str) -> str:
 
 
 class Repeated:
-    """A statement with one part in square brackets, which stands there once for every row."""
+    """A statement with one part in square brackets, which stands there once for every row.
+
+    Without spaces, because apsw prepares texts of more than 16 KiB anew each time.
+    """
 
     def __init__(self, text: str) -> None:
         self._before, rest = text.split("[")
-        self._part, self._after = rest.split("]")
+        part, self._after = rest.split("]")
+        self._part = part.replace(", ", ",")
         self._texts: dict[int, str] = {}
 
     def text(self, count: int) -> str:
         found = self._texts.get(count)
         if found is None:
-            found = self._before + ", ".join([self._part] * count) + self._after
+            found = self._before + ",".join([self._part] * count) + self._after
             self._texts[count] = found
         return found
 

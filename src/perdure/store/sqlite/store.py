@@ -20,7 +20,7 @@ from perdure.model.records import InboxRow, Poll, SeenRow, StoredInstance
 from perdure.store.port import Opening
 from perdure.store.sqlite import guard
 from perdure.store.sqlite.commit import Committer
-from perdure.store.sqlite.connection import open_maintenance, open_writer
+from perdure.store.sqlite.connection import check_place, open_maintenance, open_writer
 from perdure.store.sqlite.errors import FOR_ITS_DATA, translated, translating
 from perdure.store.sqlite.lock import ServerFile
 from perdure.store.sqlite.reader import Reader, read_bodies, read_histories, read_instances
@@ -54,6 +54,7 @@ class SqliteStore(Reader):
         self._check_process()
         if self.server_file is not None:
             return self.reopen()
+        check_place(self.location)
         self.server_file = ServerFile.acquire(self.location, self.hub)
         try:
             return self._connect()
@@ -86,24 +87,24 @@ class SqliteStore(Reader):
         writer = open_writer(self.location)
         with translating(self.location):
             try:
-                hub_no = self._take_hub(writer)
-                opening = Opening(*writer.execute(query("next_numbers")).fetchall()[0])
+                execute: Any = writer.cursor().execute
+                hub_no = self._take_hub(execute)
+                [numbers] = execute(query("next_numbers")).fetchall()
             except BaseException:
                 writer.close(force=True)
                 raise
         guard.protect(self.location)
         self._writer, self._committer = writer, Committer(writer, hub_no)
-        self._execute = writer.cursor().execute
-        self._hub_no = hub_no
-        return opening
+        self._execute, self._hub_no = execute, hub_no
+        return Opening(*numbers)
 
-    def _take_hub(self, writer: apsw.Connection) -> int:
-        """The hub's number, given when it is new. Writing also proves that the file can be written."""
-        writer.execute("begin immediate")
-        found = writer.execute(query("hub_no"), (self.hub,)).fetchall()
+    def _take_hub(self, execute: Any) -> int:
+        """The hub's number, given when it is new."""
+        execute("begin immediate")
+        found = execute(query("hub_no"), (self.hub,)).fetchall()
         if not found:
-            found = writer.execute(query("add_hub"), (self.hub,)).fetchall()
-        writer.execute("commit")
+            found = execute(query("add_hub"), (self.hub,)).fetchall()
+        execute("commit")
         return int(found[0][0])
 
     def _drop_connection(self, why: str) -> None:
@@ -211,7 +212,7 @@ class SqliteStore(Reader):
         self._check_process()
         if self._writer is None:
             return
-        with suppress(apsw.BusyError, apsw.LockedError), translating(self.location):
+        with translating(self.location), suppress(apsw.BusyError, apsw.LockedError):
             connection = open_maintenance(self.location)
             try:
                 self._checkpoint(connection)

@@ -1,0 +1,1 @@
+"""Programs that use perdure, from the smallest up: `approval`, `walkthrough`, `claims`."""

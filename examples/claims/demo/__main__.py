@@ -1,0 +1,226 @@
+"""Files a thousand claims, decides most of them, pays, counts, and leaves one to you.
+
+    python -m examples.claims.demo [--fresh] [--claims 1000] [--kills 0]
+
+The claims come from the file that CLAIMS_CSV names, else they are made up. What happened is kept in
+`claims-demo.db`, and a new run goes on with it (filing a claim again files nothing) unless --fresh, or
+DEMO_FRESH=1, deletes it first. With DEMO_ONCE=1 it ends after the table, with 1 if anything is wrong.
+"""
+
+import argparse
+import asyncio
+import fcntl
+import os
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from datetime import timedelta
+from itertools import islice
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+import perdure as df
+from examples.claims.demo.report import FILING, Audit, audit, show
+from examples.claims.demo.server import Server, ServerFailed
+from examples.claims.demo.traffic import Desk, file_claims, until_answered
+from examples.claims.model import Claim
+from examples.claims.process import LEDGER, SWITCH, home
+from examples.claims.source import claims_of, made_up, rows_of
+
+DATABASE = "claims-demo.db"
+LAPSING = slice(10, None, 100)  # these claims get a deadline of a second, to show what happens then
+STANDSTILL = 15.0  # seconds without a change after which the table is shown all the same
+
+console = Console(highlight=False)
+
+
+class Demo:
+    """One run, from the first claim to the last sentence."""
+
+    def __init__(self, server: Server, client: df.Client, claims: Sequence[Claim], kills: int) -> None:
+        self.server = server
+        self.client = client
+        self.claims = {claim.claim_id: claim for claim in claims}
+        self.kill_after = {len(self.claims) * (n + 1) // (kills + 1) for n in range(kills)}
+        self.found: Audit | None = None
+
+    async def run(self) -> Audit:
+        """File, decide, pay, count."""
+        began = time.monotonic()
+        took = await self._process()
+        found = await self._audit()
+        found.took[FILING] = took
+        console.print(f"\n{len(self.claims):,} claims in {time.monotonic() - began:.1f} s\n", style="bold")
+        show(console, found)
+        self._explain(found)
+        self.found = found
+        return found
+
+    async def revived(self, seconds: float) -> None:
+        """The server was killed and is back."""
+        console.print(
+            f"[bold red]The server was killed[/] and is back after {seconds:.1f} s "
+            f"as process {self.server.pid}."
+        )
+        if self.found is not None:
+            self.found = await self._audit()
+            numbers = self.found.numbers
+            console.print(f"{numbers['filed']:,} claims filed: {self.found.verdict}.")
+            self.invite(self.found)
+
+    def invite(self, found: Audit) -> None:
+        """Show the one claim that waits for the viewer, and how to break things."""
+        console.print()
+        if found.waiting:
+            claim = found.waiting[-1]
+            path = f"instances/{claim.instance_id}"
+            body = '{"approved": true, "by": "me"}'
+            console.print(f"[bold]{claim.instance_id}[/] waits for you: {claim.waiting_for}.")
+            _lines(
+                ("see it", f"{self.server.url}/{path}"),
+                ("approve it", f"{_perdure()} raise {claim.instance_id} ApproverDecision -i '{body}' "
+                 f"--store {self.server.store}"),
+                ("or so", f"curl -X POST -H 'Content-Type: application/json' -d '{body}' "
+                 f"{self.server.url}/runtime/webhooks/durabletask/{path}/raiseEvent/ApproverDecision"),
+            )  # fmt: skip
+        console.print("\n[bold]Now break it.[/] In another terminal:")
+        _lines(
+            ("kill it", f"kill -9 {self.server.pid}"),
+            ("", "The demo starts the server again and counts anew."),
+            ("stop the bank", f"touch {home() / SWITCH}"),
+            ("", "Approved claims are tried again, ever more rarely, until the file is removed."),
+        )
+        console.print(f"\nAll claims: {self.server.url}/   Ctrl-C ends the demo.\n", style="dim")
+
+    async def _process(self) -> list[float]:
+        with Progress(
+            TextColumn("{task.description:8}"), BarColumn(40), MofNCompleteColumn(), TimeElapsedColumn(),
+            console=console,
+        ) as progress:  # fmt: skip
+            filed = progress.add_task("filed", total=len(self.claims))
+            closed = progress.add_task("closed", total=len(self.claims))
+
+            def advance() -> None:
+                progress.advance(filed)
+                if progress.tasks[filed].completed in self.kill_after:
+                    self.server.kill()
+
+            async with asyncio.TaskGroup() as group:
+                filing = group.create_task(file_claims(self.server.url, self.claims.values(), advance))
+                desk = Desk(self.client, self.claims)
+                before, since = (0, 0), time.monotonic()
+                while time.monotonic() - since < STANDSTILL:
+                    answered, left_alone = await desk.work()
+                    now = await self._closed_and_open()
+                    progress.update(closed, completed=now[0])
+                    if filing.done() and now[1] == left_alone:
+                        break
+                    if answered or now != before:
+                        before, since = now, time.monotonic()
+                    await asyncio.sleep(0.05)
+            return filing.result()
+
+    async def _closed_and_open(self) -> tuple[int, int]:
+        counts = await until_answered(self.client.counts)
+        closed = sum(number for name, number in counts.items() if df.RuntimeStatus(name).is_finished)
+        return closed, sum(counts.values()) - closed
+
+    async def _audit(self) -> Audit:
+        return await audit(self.client, self.claims.keys(), home() / LEDGER)
+
+    def _explain(self, found: Audit) -> None:
+        if found.numbers["expired"]:
+            console.print(
+                "\nThe expired ones were filed with a deadline of 1 s instead of 72 h.", style="dim"
+            )
+        if found.numbers["in progress"]:
+            console.print(f"\nNot all went through: does {home() / SWITCH} still exist?", style="yellow")
+
+
+async def demonstrate(claims: Sequence[Claim], kills: int, *, once: bool) -> int:
+    """Serve, run, and go on serving; returns the exit code."""
+    async with Server(home() / DATABASE) as server, df.connect(server.url) as client:
+        console.print(
+            f"Served at [bold]{server.url}[/] by process {server.pid}. Kill it whenever you like.\n"
+        )
+        demo = Demo(server, client, claims, kills)
+        async with asyncio.TaskGroup() as group:
+            keeper = group.create_task(server.keep(demo.revived))
+            found = await demo.run()
+            if not once:
+                demo.invite(found)
+                await keeper
+            keeper.cancel()
+        return 0 if found.is_clean else 1
+
+
+def main() -> int:
+    options = _options()
+    claims = _claims(options.claims)
+    database = home() / DATABASE
+    if options.fresh:
+        _delete(database)
+    console.print(f"{database} {'goes on' if database.exists() else 'is new'}.")
+    code = 1
+    try:
+        code = asyncio.run(demonstrate(claims, options.kills, once=os.environ.get("DEMO_ONCE") == "1"))
+    except* ServerFailed as failed:
+        console.print(f"[red]The server has ended.[/] It said last:\n{failed.exceptions[0]}")
+    except* KeyboardInterrupt:
+        console.print("\nStopped. The next run goes on from here.")
+        code = 0
+    return code
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m examples.claims.demo", description=__doc__)
+    parser.add_argument("--fresh", action="store_true", default=os.environ.get("DEMO_FRESH") == "1")
+    parser.add_argument("--claims", type=int, default=1_000, metavar="N", help="at most so many")
+    parser.add_argument("--kills", type=int, default=0, metavar="N", help="kill the server while claims run")
+    return parser.parse_args()
+
+
+def _claims(count: int) -> list[Claim]:
+    file = os.environ.get("CLAIMS_CSV")
+    try:
+        claims = list(islice(claims_of(rows_of(Path(file)) if file else made_up(count)), count))
+    except (OSError, ValueError) as error:
+        sys.exit(f"CLAIMS_CSV: {error}")
+    claims[LAPSING] = [replace(claim, decide_within=timedelta(seconds=1)) for claim in claims[LAPSING]]
+    console.print(
+        f"{len(claims):,} claims from {file or 'nowhere: they are made up (CLAIMS_CSV= names a file)'}."
+    )
+    return claims
+
+
+def _delete(database: Path) -> None:
+    """Remove the database, the ledger and the outbox of earlier runs, unless a server has them open."""
+    with suppress(FileNotFoundError), open(f"{database}.server") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            sys.exit(f"another server has {database} open: {Path(lock.name).read_text()}")
+    for file in (*home().glob(f"{DATABASE}*"), *home().glob(f"{LEDGER}*")):
+        file.unlink()
+    shutil.rmtree(home() / "outbox", ignore_errors=True)
+
+
+def _perdure() -> str:
+    script = Path(sys.executable).with_name("perdure")
+    if not script.exists():
+        return f"{sys.executable} -m perdure.cli"
+    return str(script.relative_to(Path.cwd()) if script.is_relative_to(Path.cwd()) else script)
+
+
+def _lines(*lines: tuple[str, str]) -> None:
+    for label, text in lines:
+        console.print(f"  [dim]{label:14}[/]{text}", soft_wrap=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,100 @@
+"""The demo's server: `perdure run` in a process of its own, so that it can be killed and comes back."""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import httpx2
+
+REPOSITORY = Path(__file__).parents[3]
+PATIENCE = 30.0  # seconds for the server to say that it is healthy
+
+
+class ServerFailed(Exception):
+    """The server ended on its own; the text is what it said last."""
+
+
+class Server:
+    """Start it with `async with`; `keep` starts it again whenever somebody kills it."""
+
+    def __init__(self, store: Path) -> None:
+        self.store = store
+        self.port = free_port()
+        self.url = f"http://localhost:{self.port}"
+        self._log = store.with_name(f"{store.name}.log")
+        self._process: asyncio.subprocess.Process | None = None
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid if self._process else 0
+
+    async def __aenter__(self) -> "Server":
+        try:
+            await self._start()
+        except BaseException:
+            await self._stop()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stop()
+
+    def kill(self) -> None:
+        """SIGKILL: it gets no chance to put anything in order."""
+        if self._process and self._process.returncode is None:
+            self._process.kill()
+
+    async def keep(self, revived: Callable[[float], Awaitable[None]]) -> None:
+        """Start it again after each kill and say how many seconds it was away. Raises ServerFailed."""
+        while self._process:
+            code = await self._process.wait()
+            if code != -signal.SIGKILL:
+                raise ServerFailed(self._last_words())
+            died = time.monotonic()
+            await self._start()
+            await revived(time.monotonic() - died)
+
+    async def _start(self) -> None:
+        with self._log.open("wb") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "perdure.cli", "run", "examples.claims:app"),
+                *("--store", str(self.store), "--port", str(self.port)),
+                stdout=log,
+                stderr=log,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), *sys.path])},
+            )
+        async with asyncio.timeout(PATIENCE), httpx2.AsyncClient(trust_env=False) as http:
+            while not await self._is_healthy(http):
+                if self._process.returncode is not None:
+                    raise ServerFailed(self._last_words())
+                await asyncio.sleep(0.05)
+
+    async def _is_healthy(self, http: httpx2.AsyncClient) -> bool:
+        try:
+            return (await http.get(f"{self.url}/healthz")).is_success
+        except httpx2.TransportError:
+            return False
+
+    async def _stop(self) -> None:
+        if self._process and self._process.returncode is None:
+            self._process.terminate()
+            await self._process.wait()
+
+    def _last_words(self) -> str:
+        return "\n".join(self._log.read_text().splitlines()[-15:])
+
+
+def free_port(first: int = 7071) -> int:
+    """The first port from 7071 on that nobody listens on."""
+    for port in range(first, first + 100):
+        try:
+            socket.create_server(("127.0.0.1", port)).close()
+        except OSError:
+            continue
+        return port
+    raise ServerFailed(f"no free port between {first} and {first + 99}")

@@ -1,0 +1,116 @@
+"""Those who use the process: customers who file claims, and a desk of adjusters that decides most of them.
+
+Each request is repeated until it is answered, since the server may be killed at any moment. A repeat is safe:
+a claim is filed under its own id, and a decision carries an id of its own.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from datetime import timedelta
+from typing import TypeVar
+
+import httpx2
+import msgspec
+
+import perdure as df
+from examples.claims.model import Claim, Decision
+
+CUSTOMERS = ADJUSTERS = 16  # requests that each of them has under way at a time
+FOR_YOU = 100_000  # claims of so many dollars are left to whoever watches
+APPROVED = 0.85  # the share of the others that the desk approves
+AGAIN = (429, 503)  # busy, or going down: ask again
+
+T = TypeVar("T")
+
+
+async def until_answered(send: Callable[[], Awaitable[T]]) -> T:
+    """Repeat a request while there is no server to answer it."""
+    while True:
+        try:
+            return await send()
+        except (httpx2.TransportError, df.EngineStopped, df.OutcomeUnknown, df.Overloaded):
+            await asyncio.sleep(0.1)
+
+
+async def file_claims(url: str, claims: Iterable[Claim], filed: Callable[[], None]) -> list[float]:
+    """POST each claim, and return how long each took to be accepted, in seconds."""
+    took: list[float] = []
+    waiting_line = iter(claims)
+
+    async with httpx2.AsyncClient(base_url=url, trust_env=False, timeout=30) as http:
+
+        async def post(body: bytes) -> None:
+            answer = await http.post("/api/claims", content=body)
+            if answer.status_code in AGAIN:
+                raise df.EngineStopped(answer.text)
+            answer.raise_for_status()
+
+        async def customer() -> None:
+            for claim in waiting_line:
+                body = msgspec.json.encode(claim)
+                began = time.perf_counter()
+                await until_answered(lambda: post(body))  # noqa: B023
+                took.append(time.perf_counter() - began)
+                filed()
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(CUSTOMERS):
+                group.create_task(customer())
+    return took
+
+
+class Desk:
+    """Adjusters who look up what waits for a decision, and answer."""
+
+    def __init__(self, client: df.Client, claims: Mapping[str, Claim]) -> None:
+        self._client = client
+        self._claims = claims
+
+    async def work(self) -> tuple[int, int]:
+        """Decide what waits now; returns how many decisions that were, and how many claims are left alone."""
+        waiting = [s.instance_id async for s in statuses(self._client, waiting_for="ApproverDecision")]
+        verdicts = [(claim_id, self.verdict(claim_id)) for claim_id in waiting]
+        decided = [(claim_id, verdict) for claim_id, verdict in verdicts if verdict is not None]
+        for batch in (decided[i : i + ADJUSTERS] for i in range(0, len(decided), ADJUSTERS)):
+            await asyncio.gather(*(self._answer(*one) for one in batch))
+        return len(decided), sum(self._is_for_you(claim_id) for claim_id in waiting)
+
+    def verdict(self, claim_id: str) -> Decision | None:
+        """None leaves a claim alone: large ones are for you, and some are there to lapse."""
+        if self._is_for_you(claim_id) or self._claims[claim_id].decide_within < timedelta(minutes=1):
+            return None
+        return Decision(random.Random(claim_id).random() < APPROVED, by="the desk")
+
+    def _is_for_you(self, claim_id: str) -> bool:
+        claim = self._claims.get(claim_id)
+        return claim is None or claim.total >= FOR_YOU
+
+    async def _answer(self, claim_id: str, verdict: Decision) -> None:
+        await until_answered(
+            lambda: self._client.raise_event(
+                claim_id, "ApproverDecision", verdict, event_id=f"desk-{claim_id}"
+            )
+        )
+
+
+async def statuses(
+    client: df.Client, *, waiting_for: str | None = None
+) -> AsyncIterator[df.OrchestrationStatus]:
+    """All claims, page by page, newest first."""
+    continuation: str | None = None
+    while True:
+        page = await until_answered(
+            lambda: client.query(
+                prefix="claim-",
+                waiting_for=waiting_for,
+                top=1_000,
+                continuation=continuation,  # noqa: B023
+            )
+        )
+        for status in page.instances:
+            yield status
+        continuation = page.continuation
+        if continuation is None:
+            return

@@ -1,0 +1,57 @@
+"""How suspicious a claim is, and what it is worth: functions of the claim alone, without a trained model.
+
+The fraud score is a points card, so that everyone can check it by hand and every rejection has its reasons.
+Each row is a circumstance that makes a claim harder to verify or more likely to be inflated; its points were
+set by judgement. Where somebody lives, their sex, age, job and hobbies are no circumstances of the claim and
+earn no points. More than 80 of 100 points rejects a claim.
+"""
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import NamedTuple
+
+from examples.claims.model import Claim, DamageAssessment, FraudScore
+
+FRAUD_LIMIT = 0.8
+FULL = 100
+HALF_A_YEAR = timedelta(days=180)
+
+
+class Row(NamedTuple):
+    points: int
+    reason: str
+    applies: Callable[[Claim], object]
+
+
+CARD = (
+    Row(FULL, "it happened before the policy began", lambda c: c.happened < c.policy_bound),
+    Row(35, "major damage, whose repair bill is the easiest to inflate", lambda c: "Major" in c.severity),
+    Row(25, "injuries are charged, yet nobody was hurt", lambda c: c.injury_amount and not c.bodily_injuries),
+    Row(20, "the policy is younger than half a year", lambda c: c.happened - c.policy_bound < HALF_A_YEAR),
+    Row(15, "no witness", lambda c: c.witnesses == 0),
+    Row(10, "no police report", lambda c: not c.police_report),
+    Row(10, "an umbrella policy stands behind it", lambda c: c.umbrella_limit > 0),
+    Row(10, "50,000 dollars or more", lambda c: c.total >= 50_000),
+    Row(5, "no authority that keeps records was called", lambda c: c.authority in (None, "Other")),
+)
+
+
+def score(claim: Claim) -> FraudScore:
+    """The claim's points, as a share of 100, with the reasons that earned them."""
+    rows = [row for row in CARD if row.applies(claim)]
+    points = min(sum(row.points for row in rows), FULL)
+    return FraudScore(points / FULL, tuple(f"{row.reason} ({row.points})" for row in rows))
+
+
+def assess(claim: Claim) -> DamageAssessment:
+    """What would be paid after the deductible, and where the amounts do not fit the damage."""
+    age = claim.happened.year - claim.vehicle.year
+    is_slight = claim.severity.startswith(("Trivial", "Minor"))
+    is_dear = claim.vehicle_amount > 30_000
+    remarks = [
+        (is_slight and is_dear, f"${claim.vehicle_amount:,} for {claim.severity.lower()}"),
+        (age > 15 and is_dear, f"${claim.vehicle_amount:,} for a car of {age} years"),
+        (claim.property_amount > claim.vehicle_amount, "more for other property than for the vehicle"),
+    ]
+    payout = max(0, claim.total - claim.deductible)
+    return DamageAssessment(payout, tuple(text for holds, text in remarks if holds))

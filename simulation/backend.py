@@ -1,0 +1,85 @@
+"""Backends: what a world needs of the store it tests, and the two there are.
+
+A model of PostgreSQL would be a third: the world talks to nothing else.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Protocol
+
+from perdure.store.memory import MemoryStore
+from perdure.store.port import Store
+from perdure.store.sqlite.store import SqliteStore
+
+HUB = "simulated"
+
+
+class Backend(Protocol):
+    """A store, and what a crash of its process does to it."""
+
+    store: Store
+
+    def crash(self) -> None:
+        """The process that had it open is gone; what was committed stays."""
+
+    def dispose(self) -> None: ...
+
+
+class MemoryBackend:
+    """The readable specification of the port."""
+
+    def __init__(self) -> None:
+        self.store: Store = MemoryStore(HUB)
+
+    def crash(self) -> None:
+        self.store.close()
+
+    def dispose(self) -> None:
+        self.store.close()
+
+
+class SqliteBackend:
+    """The real SQLite store on a file in memory. Each begins as a copy of one that was made once."""
+
+    def __init__(self) -> None:
+        folder = _folder()
+        blank = folder / "blank.db"
+        if not blank.exists():
+            made = SqliteStore(str(blank), HUB)
+            made.open()
+            made.close()
+        self._path = folder / f"hub-{os.getpid()}.db"
+        self._remove()
+        shutil.copyfile(blank, self._path)
+        self.store: Store = SqliteStore(str(self._path), HUB)
+
+    def crash(self) -> None:
+        self.store.close()
+
+    def dispose(self) -> None:
+        self.store.close()
+        self._remove()
+
+    def _remove(self) -> None:
+        for suffix in ("", "-wal", "-shm", ".server"):
+            Path(f"{self._path}{suffix}").unlink(missing_ok=True)
+
+
+_made: list[tuple[int, tempfile.TemporaryDirectory[str]]] = []
+
+
+def _folder() -> Path:
+    """A folder of this process, in memory where the system has that, gone when the process is."""
+    if not _made or _made[-1][0] != os.getpid():
+        shm = "/dev/shm"  # noqa: S108
+        where = shm if os.path.isdir(shm) and os.access(shm, os.W_OK) else None
+        _made.append((os.getpid(), tempfile.TemporaryDirectory(prefix="perdure-sim-", dir=where)))
+    return Path(_made[-1][1].name)
+
+
+def backend_of(name: str) -> Backend:
+    return SqliteBackend() if name == "sqlite" else MemoryBackend()

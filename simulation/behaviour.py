@@ -1,0 +1,31 @@
+"""What the invented activities do: the one place that both the pool and the reference read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from simulation.program import Call
+
+
+def input_of(call: Call) -> dict[str, Any]:
+    """What the orchestrator sends along."""
+    return {"key": call.key, "fails": call.fails, "fatal": call.fatal, "pad": call.pad}
+
+
+def answer_of(asked: dict[str, Any], attempt: int) -> tuple[Any, str]:
+    """The result of one attempt and "", or None and the type of its failure."""
+    if attempt <= asked["fails"]:
+        return None, "Fatal" if asked["fatal"] else "Flaky"
+    return {"v": asked["key"] * 31 + 7, "pad": "x" * asked["pad"]}, ""
+
+
+def attempts_of(call: Call) -> int:
+    """How many attempts a call may make in all."""
+    if call.fatal and call.fails:
+        return 1
+    return min(call.fails + 1, max(call.attempts, 1))
+
+
+def pause_after(call: Call, attempt: int) -> int:
+    """Microseconds between the failure of an attempt and the next one."""
+    return int(round(call.first * 1_000_000) * call.backoff ** (attempt - 1))

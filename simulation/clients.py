@@ -1,0 +1,270 @@
+"""The clients: they do their orders, lose answers, repeat with the same id, and note what they were told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from msgspec import Raw
+
+from perdure.engine.status import start_of
+from perdure.errors import (
+    CommitRefused,
+    EngineStopped,
+    InstanceExists,
+    Overloaded,
+    PerdureError,
+    StoreError,
+    StoreFull,
+)
+from perdure.model.messages import Message, Purge, RaiseEvent, Resume, Start, Suspend, Terminate
+from simulation.injector import Crash
+from simulation.plan import Client, Order
+
+if TYPE_CHECKING:
+    from simulation.world import World
+
+NOT_DONE = (StoreFull, Overloaded, EngineStopped, CommitRefused)
+PATIENCE = 12.0  # seconds until a client gives an answer up
+PAUSE = 2.0  # seconds before it tries again
+RETRIES = 400
+
+
+@dataclass
+class Dealing:
+    """What became of one order: every answer that was given to it, heard or not."""
+
+    order: Order
+    target: str
+    outcome: str = ""  # ok | refused | unknown
+    told: list[str] = field(default_factory=list)  # "ok ..." or the error's class
+    attempts: int = 0
+    done_at: int = 0
+    sent_at: int = 0
+
+    @property
+    def operation_id(self) -> str:
+        return f"op-{self.order.key}" if self.order.with_id else ""
+
+    @property
+    def was_accepted(self) -> bool:
+        return any(answer.startswith("ok") for answer in self.told)
+
+
+class Reply:
+    """What `tell` resolves: a future of nobody's event loop."""
+
+    def __init__(self, actor: Actor, attempt: int) -> None:
+        self._actor = actor
+        self._attempt = attempt
+        self._is_done = False
+
+    def get_loop(self) -> Any:
+        return _AT_ONCE
+
+    def done(self) -> bool:
+        return self._is_done
+
+    def set_result(self, value: Any) -> None:
+        self._is_done = True
+        self._actor.told(self._attempt, value, None)
+
+    def set_exception(self, error: BaseException) -> None:
+        self._is_done = True
+        self._actor.told(self._attempt, None, error)
+
+
+class _AtOnce:
+    def call_soon_threadsafe(self, callback: Callable[..., Any], *args: Any) -> None:
+        callback(*args)
+
+
+_AT_ONCE = _AtOnce()
+
+
+class Actor:
+    """One client at work."""
+
+    def __init__(self, world: World, client: Client) -> None:
+        self._world = world
+        self._client = client
+        self._at = 0
+        self._dealing: Dealing | None = None
+        self.is_done = not client.orders
+        if not self.is_done:
+            self._world.after(client.orders[0].pause, self._begin)
+
+    def _begin(self) -> None:
+        order = self._client.orders[self._at]
+        if self._client.after_start and order.target not in self._world.known_ids:
+            self._world.after(0.5, self._begin)
+            return
+        self._dealing = Dealing(order, order.target, sent_at=self._world.steps)
+        self._world.dealings.append(self._dealing)
+        self._try()
+
+    def _try(self) -> None:
+        dealing = self._dealing
+        assert dealing is not None
+        message = self._message(dealing)
+        if message is None:
+            self._end("refused")
+            return
+        dealing.attempts += 1
+        if dealing.attempts > RETRIES:
+            self._world.ledger.problem("client", f"order {dealing.order} is never taken")
+            self._end("unknown")
+            return
+        attempt = dealing.attempts
+        if not self._world.post(message, Reply(self, attempt)):
+            self._world.after(PAUSE, self._try)  # nobody is there
+            return
+        self._world.after(PATIENCE, lambda: self._gave_up(dealing, attempt))
+
+    def told(self, attempt: int, value: Any, error: BaseException | None) -> None:
+        """The engine gave an answer; whether it reaches the client is another matter."""
+        world, dealing = self._world, self._dealing
+        if world.injector.crashes("reply"):
+            world.met("a crash while answers are given")
+            raise Crash
+        if dealing is None or dealing.attempts < attempt:
+            return  # to an order long done
+        self._note(dealing, attempt, value, error)
+        if attempt <= dealing.order.lost or attempt != dealing.attempts:
+            return  # lost on its way, or to a request that was given up
+        self._hear(dealing, error)
+
+    def _note(self, dealing: Dealing, attempt: int, value: Any, error: BaseException | None) -> None:
+        world, order = self._world, dealing.order
+        told = f"ok {value}" if error is None else type(error).__name__
+        if error is None and dealing.operation_id and dealing.operation_id not in world.ledger.seen:
+            world.ledger.problem("I16", f"{order.verb} {order.key} was answered before its commit")
+        if error is None and order.verb == "start" and world.ledger.run_of(str(value)) is None:
+            if not any(run.row.instance_id == value for run in world.ledger.runs.values()):
+                world.ledger.problem("I10", f"the start of {value!r} was acknowledged and there is none")
+        if error is None and attempt > 1 and any(answer.startswith("ok") for answer in dealing.told):
+            world.met("a client's retry answered from seen")
+        dealing.told.append(told)
+        world.trace("told", order.key, attempt, told)
+
+    def _hear(self, dealing: Dealing, error: BaseException | None) -> None:
+        if error is None:
+            if dealing.order.verb == "start":
+                self._world.known_ids.add(dealing.target)
+            self._end("ok")
+        elif isinstance(error, NOT_DONE):
+            if isinstance(error, Overloaded):
+                self._world.met("an event refused because too many are kept")
+            self._world.after(PAUSE, self._try)
+        elif isinstance(error, StoreError) or not isinstance(error, PerdureError):
+            self._world.ledger.problem("client", f"{dealing.order.verb} was answered {error!r}")
+            self._end("unknown")
+        elif type(error).__name__ == "OutcomeUnknown":
+            self._in_doubt(dealing)
+        else:
+            if isinstance(error, InstanceExists):
+                self._world.known_ids.add(dealing.target)
+            self._end("refused")
+
+    def _gave_up(self, dealing: Dealing, attempt: int) -> None:
+        if self._dealing is dealing and dealing.attempts == attempt and not dealing.outcome:
+            self._in_doubt(dealing)
+
+    def connection_lost(self) -> None:
+        """The process that was asked is dead."""
+        dealing = self._dealing
+        if dealing is not None and dealing.attempts:
+            self._world.after(PAUSE, lambda: self._gave_up(dealing, dealing.attempts))
+
+    def _in_doubt(self, dealing: Dealing) -> None:
+        """Nobody knows whether it happened: with an id it is simply repeated."""
+        if dealing.order.with_id or dealing.order.verb == "start":
+            self._world.after(PAUSE, lambda: self._again(dealing, dealing.attempts))
+        else:
+            self._world.met("a client without an id left in doubt")
+            self._end("unknown")
+
+    def _again(self, dealing: Dealing, attempt: int) -> None:
+        if self._dealing is dealing and dealing.attempts == attempt:
+            self._try()
+
+    def _end(self, outcome: str) -> None:
+        assert self._dealing is not None
+        self._dealing.outcome = outcome
+        self._dealing.done_at = self._world.steps
+        self._dealing = None
+        self._at += 1
+        if self._at < len(self._client.orders):
+            self._world.after(self._client.orders[self._at].pause, self._begin)
+        else:
+            self.is_done = True
+
+    # ------------------------------------------------------------------------------------------- messages
+
+    def _message(self, dealing: Dealing) -> Message | None:
+        order, key, target = dealing.order, dealing.operation_id, dealing.target
+        match order.verb:
+            case "start":
+                return self._start(order, key)
+            case "raise":
+                body = Raw(msgspec.json.encode(order.key))
+                return RaiseEvent(instance_id=target, name=order.event, input=body, operation_id=key)
+            case "suspend":
+                return Suspend(instance_id=target, reason="looking at it", operation_id=key)
+            case "resume":
+                return Resume(instance_id=target, operation_id=key)
+            case "terminate":
+                reason = "no longer wanted"
+                return Terminate(
+                    instance_id=target, reason=reason, recursive=order.recursive, operation_id=key
+                )
+            case "terminate-child":
+                return self._terminate_child(dealing)
+            case "restart":
+                return self._restart(dealing)
+            case _:
+                return Purge(instance_id=target, operation_id=key)
+
+    def _start(self, order: Order, key: str) -> Start:
+        if order.delay:
+            self._world.met("a delayed start")
+        in_doubt = self._dealing is not None and self._dealing.attempts > 0 and not key
+        return Start(
+            instance_id=order.target,
+            name=self._world.plan.program.name(order.body),
+            input=Raw(b'{"gen":0,"log":[]}'),
+            on_existing="return_existing" if in_doubt else order.on_existing,  # type: ignore[arg-type]
+            visible_at=self._world.clock.now() + int(order.delay * 1e6) if order.delay else 0,
+            operation_id=key,
+        )
+
+    def _terminate_child(self, dealing: Dealing) -> Message | None:
+        if dealing.attempts == 0:
+            children = [
+                run.row.instance_id
+                for run in self._world.ledger.living()
+                if run.row.parent_id == dealing.target
+            ]
+            if not children:
+                return None
+            dealing.target = children[-1]
+        return Terminate(instance_id=dealing.target, reason="a child", operation_id=dealing.operation_id)
+
+    def _restart(self, dealing: Dealing) -> Message | None:
+        """As `Client.restart` does it. A repeat asks for the same again."""
+        found = start_of(self._world.backend.store, dealing.order.target)
+        if found is None or found[0].row.completed_at is None:
+            return None
+        target = f"{dealing.order.target}+{dealing.order.key}" if dealing.order.new_id else dealing.order.target
+        dealing.target = target
+        row = found[0].row
+        return Start(
+            instance_id=target,
+            name=row.name,
+            version=row.version,
+            input=found[1],
+            operation_id=dealing.operation_id,
+            fresh=dealing.order.new_id and dealing.attempts == 0,
+        )

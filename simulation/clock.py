@@ -1,0 +1,34 @@
+"""Clocks: the world's own time, and the hub's clock, which drifts and is set."""
+
+from __future__ import annotations
+
+BEGINNING = 1_800_000_000_000_000  # microseconds since 1970
+
+
+class WorldClock:
+    """The hub's `Clock`. `true` is the world's time, which only the world moves."""
+
+    def __init__(self, drift: float, creeping: float) -> None:
+        self.true = 0
+        self.offset = 0
+        self._drift = drift
+        self._creeping = creeping
+        self._crept = 0.0
+
+    def now(self) -> int:
+        return BEGINNING + self.true + int(self.true * self._drift) + self.offset
+
+    def monotonic(self) -> float:
+        """Time passes while it is measured, if the plan says so: that is what cuts batches by time."""
+        self._crept += self._creeping
+        return 1.0 + self.true / 1e6 + self._crept
+
+    def until(self, hub_time: int) -> int:
+        """How much of the world's time passes until the hub's clock shows `hub_time`, about."""
+        return max(0, int((hub_time - self.now()) / (1 + self._drift)) + 1)
+
+    def heal(self) -> None:
+        """It runs as it should from here on, from where it stands."""
+        self.offset += int(self.true * self._drift)
+        self._drift = 0.0
+        self._creeping = 0.0

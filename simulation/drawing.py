@@ -1,0 +1,173 @@
+"""Drawing plans: which clients do what, which faults come when. Every seed its own mixture (swarm)."""
+
+from __future__ import annotations
+
+from random import Random
+
+from simulation.chance import Chance
+from simulation.plan import Client, Fault, Knobs, Order, Plan
+from simulation.program import Program, steps_of, waits_of
+from simulation.writing import Writer
+
+RATES = (0.005, 0.02, 0.06)
+
+
+def plan_of(seed: int) -> Plan:
+    """The plan that belongs to a seed."""
+    chance = Chance(seed)
+    knobs = _knobs(chance.of("knobs"))
+    program = Writer(chance.of("program")).program()
+    clients = _Cast(chance.of("clients"), program).clients()
+    faults = _faults(chance.of("faults"), knobs, program, sorted({o.target for c in clients for o in c.orders}))
+    return Plan(seed, knobs, program, clients, faults)
+
+
+def _knobs(random: Random) -> Knobs:
+    def mostly(usual: float, *others: float) -> float:
+        return usual if random.random() < 0.6 else random.choice(others)
+
+    return Knobs(
+        store=random.choice(("sqlite", "memory")),
+        episodes=int(mostly(1_000, 1, 2, 5)),
+        feeds=int(mostly(100, 1, 2, 3)),
+        row_bytes=int(mostly(4 * 1024 * 1024, 300)),
+        inline_bytes=int(mostly(16 * 1024, 200)),
+        buffered_events=int(mostly(2_000, 1, 2)),
+        keep_executions=int(mostly(1, 2, 100)),
+        creeping=mostly(0.0, 0.004),
+        drift=mostly(0.0, 0.05, -0.05),
+        gap=random.choice((0.0, 0.001, 0.05, 2.0)),
+        commit=random.choice((0.0, 0.002, 0.3)),
+        slow=mostly(0.0, 0.3),
+        duplicated=mostly(0.0, 0.3),
+        evicts_always=random.random() < 0.15,
+        heals_at=random.choice((20.0, 60.0, 150.0)),
+        restarts_when_healed=random.random() < 0.5,
+    )
+
+
+class _Cast:
+    """Who uses the program, and how."""
+
+    def __init__(self, random: Random, program: Program) -> None:
+        self._random = random
+        self._program = program
+        self._keys = 0
+        self._with_id = random.random() < 0.75
+        self._loses = random.random() < 0.4
+        self._operates = random.random() ** 2
+
+    def clients(self) -> tuple[Client, ...]:
+        cast: list[Client] = []
+        for number in range(self._random.choice((1, 1, 2, 3))):
+            cast.extend(self._around(f"i{number}"))
+        return tuple(cast)
+
+    def _around(self, target: str) -> list[Client]:
+        random = self._random
+        body = 0 if random.random() < 0.8 else random.randrange(len(self._program.bodies))
+        delay = random.choice((1.0, 40.0, 100.0)) if random.random() < 0.1 else 0.0
+        start = self._order("start", target, random.uniform(0, 5), body=body, delay=delay)
+        cast = [Client((start,))]
+        if random.random() < 0.25:
+            policy = random.choice(("reject", "return_existing", "replace_finished"))
+            again = self._order("start", target, random.uniform(0, 5), body=body, on_existing=policy)
+            cast.append(Client((again,)))
+        cast.extend(self._senders(target, body))
+        if random.random() < self._operates:
+            cast.append(self._operator(target, body))
+        return cast
+
+    def _senders(self, target: str, body: int) -> list[Client]:
+        random = self._random
+        steps = steps_of(self._program.bodies[body])
+        names = sorted({wait.event for step in steps for wait in waits_of(step)})
+        cast = []
+        for name in [*names, *(["a"] if "a" not in names and random.random() < 0.1 else [])]:
+            wanted = sum(wait.event == name for step in steps for wait in waits_of(step))
+            count = max(0, wanted + random.choice((-1, 0, 0, 1, 3)))
+            pace = random.choice((0.0, 1.0, 15.0))
+            orders = tuple(
+                self._order("raise", target, random.uniform(0, pace), event=name) for _ in range(count)
+            )
+            if orders:
+                cast.append(Client(orders, after_start=random.random() < 0.9))
+        return cast
+
+    def _operator(self, target: str, body: int) -> Client:
+        random = self._random
+        orders: list[Order] = []
+        single = len(self._program.bodies[body].generations) == 1
+        for _ in range(random.randint(1, 4)):
+            verb = random.choice(
+                ("suspend", "suspend", "resume", "terminate", "terminate-child", "purge", "restart", "start")
+            )
+            if verb == "restart" and not single:
+                verb = "suspend"
+            pause = random.choice((0.01, 1.0, 10.0)) * random.random()
+            recursive, new_id = random.random() < 0.7, random.random() < 0.5
+            orders.append(self._order(verb, target, pause, body=body, recursive=recursive, new_id=new_id))
+            if verb == "suspend" and random.random() < 0.7:
+                orders.append(self._order("resume", target, random.choice((0.0, 0.5, 20.0))))
+        return Client(tuple(orders), after_start=True)
+
+    def _order(
+        self,
+        verb: str,
+        target: str,
+        pause: float,
+        *,
+        body: int = 0,
+        on_existing: str = "replace_finished",
+        delay: float = 0.0,
+        event: str = "",
+        recursive: bool = False,
+        new_id: bool = False,
+    ) -> Order:
+        random = self._random
+        self._keys += 1
+        with_id = random.random() < (0.95 if self._with_id else 0.3)
+        lost = random.choice((1, 1, 2)) if self._loses and random.random() < 0.3 else 0
+        return Order(
+            self._keys, verb, target, pause, with_id, lost, body, on_existing, delay, event, recursive, new_id
+        )
+
+
+COMMITS = ("crash before", "crash after", "fail before", "fail after", "full")
+READS = ("load", "poll", "seen", "local_work", "parked", "open")
+
+
+def _faults(random: Random, knobs: Knobs, program: Program, targets: list[str]) -> tuple[Fault, ...]:
+    faults: list[Fault] = []
+    if random.random() < 0.12:
+        return ()
+    for effect in COMMITS:
+        faults += [Fault("commit", n, effect, random.randint(1, 6)) for n in _some(random, 120)]
+    for kind in READS:
+        few = kind in ("open", "local_work", "parked")
+        for effect in ("crash", "fail"):
+            faults += [Fault(kind, n, effect) for n in _some(random, 8 if few else 60, 5 if few else 1)]
+    for kind in ("release", "reply", "enter"):
+        faults += [Fault(kind, n, "crash") for n in _some(random, 80)]
+    faults += [Fault("step", n, "evict", random.choice((1, 1_000))) for n in _some(random, 200, 4)]
+    faults += [Fault("step", n, "jump", _jump(random)) for n in _some(random, 200)]
+    faults += [Fault("hang", n, "interrupt") for n in _some(random, 60)]
+    for n in _some(random, 40):
+        effect, times = random.choice((("work", 1_000), ("work", 3), ("all", 30), ("all", 6)))
+        faults.append(Fault("refuse", n, effect, times, random.choice(targets)))
+    for effect in ("missing", "misfit"):
+        name = program.name(random.randrange(len(program.bodies)))
+        faults += [Fault("boot", n, effect, target=name) for n in _some(random, 6, 5)]
+    return tuple(faults)
+
+
+def _some(random: Random, among: int, factor: float = 1.0) -> list[int]:
+    """The ordinals at which a fault of one kind occurs: none at all in most seeds."""
+    if random.random() < 0.7:
+        return []
+    rate = min(1.0, random.choice(RATES) * factor)
+    return [n for n in range(among) if random.random() < rate]
+
+
+def _jump(random: Random) -> float:
+    return random.choice((-1, 1)) * random.choice((0.5, 5.0, 45.0, 600.0))

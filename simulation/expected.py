@@ -1,0 +1,152 @@
+"""The reference: what a program may answer, from its syntax tree alone. It imports nothing of perdure.
+
+Given the log that an orchestration returned, it walks the program beside it. Where the outcome is determined,
+the entry must be exactly that; where the world decides (a race, a timeout), the entry must be one of the
+possible ones. Which events were consumed is collected on the way and judged together with what was sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from simulation.behaviour import answer_of, attempts_of, input_of
+from simulation.program import (
+    Body,
+    Boom,
+    Branches,
+    Call,
+    Every,
+    First,
+    Hasty,
+    Loose,
+    Nap,
+    Program,
+    Sleep,
+    Status,
+    Step,
+    Sub,
+    Wait,
+)
+
+Entry = list[Any]
+
+
+class Unexpected(Exception):
+    """The log cannot come from this program."""
+
+
+class Reference:
+    """Judges logs. `children_may_end` when some client terminates sub-orchestrations."""
+
+    def __init__(self, program: Program, *, children_may_end: bool) -> None:
+        self._program = program
+        self._children_may_end = children_may_end
+        self.events: list[tuple[str, int]] = []
+
+    def judge(self, number: int, log: Any, *, failed: bool) -> list[tuple[str, int]]:
+        """The events that this log consumed, in order. Raises Unexpected."""
+        self.events = []
+        self._body(self._program.bodies[number], log, failed)
+        return self.events
+
+    def partial(self, number: int, log: Any) -> list[tuple[str, int]]:
+        """The events consumed by a log that may stop anywhere between two steps."""
+        self.events = []
+        steps = [s for g in self._program.bodies[number].generations for s in g if leaves_entry(s)]
+        for step, entry in zip(steps, log, strict=False):
+            self._step(step, entry)
+        return self.events
+
+    def ends_badly(self, body: Body) -> bool:
+        return any(isinstance(step, Boom) for steps in body.generations for step in steps)
+
+    def _body(self, body: Body, log: Any, failed: bool) -> None:
+        if failed != self.ends_badly(body):
+            raise Unexpected(f"it {'failed' if failed else 'completed'}, and the program says otherwise")
+        self._steps([step for steps in body.generations for step in steps], log)
+
+    def _steps(self, steps: Sequence[Step], log: Any) -> None:
+        wanted = [step for step in steps if leaves_entry(step)]
+        _demand(isinstance(log, list) and len(log) == len(wanted), f"{len(wanted)} entries", log)
+        for step, entry in zip(wanted, log, strict=True):
+            self._step(step, entry)
+
+    def _step(self, step: Step, entry: Any) -> None:
+        match step:
+            case Call():
+                _demand(entry == call_entry(step), call_entry(step), entry)
+            case Hasty() | Nap():
+                _demand(entry == call_entry(step.call), call_entry(step.call), entry)
+            case Sleep():
+                _demand(entry == ["slept", True], ["slept", True], entry)
+            case Wait():
+                self._wait(step, entry)
+            case Sub():
+                self._sub(step, entry)
+            case Every():
+                self._every(step, entry)
+            case First():
+                _demand(len(entry) == 3 and entry[0] == "first", "a winner", entry)
+                self._step(step.parts[entry[1]], entry[2])
+            case Branches():
+                _demand(entry[0] == "branches" and len(entry[1]) == len(step.branches), "branches", entry)
+                for branch, log in zip(step.branches, entry[1], strict=True):
+                    self._steps(branch, log)
+
+    def _wait(self, wait: Wait, entry: Entry) -> None:
+        if entry[0] == "event":
+            self.events.append((wait.event, entry[1]))
+            return
+        otherwise = ["default"] if wait.default else ["timeout"]
+        _demand(wait.timeout is not None and entry == otherwise, "an event or its timeout", entry)
+
+    def _sub(self, sub: Sub, entry: Entry) -> None:
+        if self._children_may_end and entry == ["failed", "OrchestrationTerminated", None]:
+            return
+        body = self._program.bodies[sub.body]
+        failed = entry[0] == "failed"
+        _demand(not failed or entry[1] == "RuntimeError", "the child's own failure", entry)
+        kept, self.events = self.events, []  # a child consumes its own events
+        self._body(body, entry[-1], failed)
+        self.events = kept
+
+    def _every(self, every: Every, entry: Entry) -> None:
+        possible = {kind for part in every.parts if (kind := self._failure(part))}
+        if entry[0] == "every-failed":
+            if self._children_may_end and any(isinstance(part, Sub) for part in every.parts):
+                possible.add("OrchestrationTerminated")
+            _demand(entry[1] in possible, f"one of {sorted(possible)}", entry)
+            return
+        _demand(not possible and len(entry[1]) == len(every.parts), "a failure" if possible else "all", entry)
+        for part, own in zip(every.parts, entry[1], strict=True):
+            self._step(part, own)
+
+    def _failure(self, part: Step) -> str:
+        if isinstance(part, Call):
+            entry = call_entry(part)
+            return entry[1] if entry[0] == "failed" else ""
+        if isinstance(part, Sub):
+            return "RuntimeError" if self.ends_badly(self._program.bodies[part.body]) else ""
+        return ""
+
+
+def call_entry(call: Call) -> Entry:
+    """What a call leaves in the log."""
+    result, failure = answer_of(input_of(call), attempts_of(call))
+    return ["failed", failure, None] if failure else ["ok", result]
+
+
+def leaves_entry(step: Step) -> bool:
+    return not isinstance(step, Status | Loose | Boom)
+
+
+def last_status(body: Body, log: Any) -> int | None:
+    """The custom status that a body leaves behind when it has run to its end."""
+    values = [step.value for steps in body.generations for step in steps if isinstance(step, Status)]
+    return values[-1] if values else None
+
+
+def _demand(holds: bool, wanted: Any, found: Any) -> None:
+    if not holds:
+        raise Unexpected(f"expected {wanted}, found {str(found)[:300]}")

@@ -1,0 +1,335 @@
+"""The orchestrators: a program's bodies as real orchestrator functions, in both styles.
+
+What can be shared is: opening a task, and turning its outcome into a log entry. The two drivers below differ
+only in `yield` and `await`. They also do what tests of a cache must: watch that time never goes back, act
+while being put away, be interrupted, and, when the world says so, be code that does not fit its history.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Coroutine, Generator
+from typing import Any, Protocol
+
+from perdure.errors import Evicted, FunctionNotFound, TaskFailedError
+from perdure.model.retry import RetryPolicy
+from perdure.replay.context import CallTarget, OrchestrationContext
+from perdure.replay.decide import Code
+from perdure.replay.task import Task
+from simulation.behaviour import input_of
+from simulation.expected import Entry
+from simulation.program import (
+    Body,
+    Boom,
+    Branches,
+    Call,
+    Every,
+    First,
+    Hasty,
+    Loose,
+    Nap,
+    Part,
+    Program,
+    Sleep,
+    Status,
+    Step,
+    Sub,
+    Wait,
+)
+
+Context = OrchestrationContext
+
+
+class Probe(Protocol):
+    """What the world does to code that runs."""
+
+    def step(self, context: Context) -> None:
+        """Before each step. May raise Interrupted, as the watchdog does."""
+
+    def misfits(self, name: str) -> bool:
+        """Whether the code deployed now disagrees with every history of this body."""
+
+    def has(self, name: str) -> bool:
+        """Whether this incarnation has the orchestrator at all."""
+
+    def met(self, case: str) -> None: ...
+
+
+class Failed(RuntimeError):
+    """Never raised; keeps the name of what bodies raise in one place."""
+
+    kind = "RuntimeError"
+
+
+class Bodies:
+    """A program's bodies, as the hub's `Functions`."""
+
+    def __init__(self, program: Program, probe: Probe) -> None:
+        self.environment = _Environment(program)
+        self._probe = probe
+        self._entries = {program.name(n): _Entry(self._code(program, n)) for n in range(len(program.bodies))}
+
+    def orchestrator(self, name: str) -> _Entry | None:
+        return self._entries.get(name) if self._probe.has(name) else None
+
+    def code(self, name: str) -> Code:
+        return self._entries[name].code
+
+    def _code(self, program: Program, number: int) -> Code:
+        body, name = program.bodies[number], program.name(number)
+        run = _Run(program, body, name, self._probe)
+        function = run.generator if body.style == "generator" else run.coroutine
+        return Code(name, function, takes_input=False)
+
+
+class _Entry:
+    version = ""
+
+    def __init__(self, code: Code) -> None:
+        self.code = code
+
+    def admit(self, event_name: str, body: Any) -> None:
+        """Every event is admitted."""
+
+
+class _Environment:
+    def __init__(self, program: Program) -> None:
+        self._names = {program.name(n) for n in range(len(program.bodies))}
+
+    def activity(self, function: Any) -> CallTarget:
+        return CallTarget(function)
+
+    def orchestrator(self, function: Any) -> CallTarget:
+        if function not in self._names:
+            raise FunctionNotFound(function)
+        return CallTarget(function)
+
+    def logger(self, context: Context) -> Any:
+        return None
+
+
+class _Run:
+    """One body's code."""
+
+    def __init__(self, program: Program, body: Body, name: str, probe: Probe) -> None:
+        self._program = program
+        self._body = body
+        self._name = name
+        self._probe = probe
+
+    # ------------------------------------------------------------------------------------ generator style
+
+    def generator(self, context: Context) -> Generator[Task[Any], Any, Any]:
+        given = self._begin(context)
+        log = list(given["log"])
+        try:
+            for step in self._body.generations[given["gen"]]:
+                yield from self._steps(context, step, log)
+        except GeneratorExit:
+            self._put_away(context)
+            raise
+        return self._end(context, given, log)
+
+    def _steps(self, context: Context, step: Step, log: list[Entry]) -> Generator[Task[Any], Any, None]:
+        self._probe.step(context)
+        since = context.current_utc_datetime
+        match step:
+            case Branches():
+                branches = [self._branch(context, branch) for branch in step.branches]
+                logs = yield context.task_all([context.spawn(branch) for branch in branches])
+                log.append(["branches", logs])
+            case Hasty() | Nap():
+                waiting = self._aside(context, step)
+                entry = yield from self._outcome(context, step.call)
+                self._abandon(waiting)
+                log.append(entry)
+            case First():
+                tasks = [self._open(context, part) for part in step.parts]
+                winner = yield context.task_any(tasks)
+                log.append(self._won(tasks, winner, step))
+            case Boom() | Status() | Loose():
+                self._act(context, step, log)
+            case _:
+                log.append((yield from self._outcome(context, step)))
+        _in_order(context, since)
+
+    def _branch(self, context: Context, steps: tuple[Step, ...]) -> Generator[Task[Any], Any, list[Entry]]:
+        log: list[Entry] = []
+        for step in steps:
+            yield from self._steps(context, step, log)
+        return log
+
+    def _outcome(self, context: Context, step: Any) -> Generator[Task[Any], Any, Entry]:
+        due = context.current_utc_datetime.timestamp()
+        try:
+            value = yield self._open(context, step)
+        except (TaskFailedError, TimeoutError) as error:
+            return _failed(step, error)
+        return _entry(context, step, value, due)
+
+    # ------------------------------------------------------------------------------------ coroutine style
+
+    async def coroutine(self, context: Context) -> Any:
+        given = self._begin(context)
+        log = list(given["log"])
+        try:
+            for step in self._body.generations[given["gen"]]:
+                await self._astep(context, step, log)
+        except GeneratorExit:
+            self._put_away(context)
+            raise
+        return self._end(context, given, log)
+
+    async def _astep(self, context: Context, step: Step, log: list[Entry]) -> None:
+        self._probe.step(context)
+        since = context.current_utc_datetime
+        match step:
+            case Branches():
+                branches = [self._abranch(context, branch) for branch in step.branches]
+                log.append(["branches", await context.task_all([context.spawn(b) for b in branches])])
+            case Hasty() | Nap():
+                waiting = self._aside(context, step)
+                entry = await self._aoutcome(context, step.call)
+                self._abandon(waiting)
+                log.append(entry)
+            case First():
+                tasks = [self._open(context, part) for part in step.parts]
+                log.append(self._won(tasks, await context.task_any(tasks), step))
+            case Boom() | Status() | Loose():
+                self._act(context, step, log)
+            case _:
+                log.append(await self._aoutcome(context, step))
+        _in_order(context, since)
+
+    async def _abranch(self, context: Context, steps: tuple[Step, ...]) -> list[Entry]:
+        log: list[Entry] = []
+        for step in steps:
+            await self._astep(context, step, log)
+        return log
+
+    def _aoutcome(self, context: Context, step: Any) -> Coroutine[Any, Any, Entry]:
+        async def outcome() -> Entry:
+            due = context.current_utc_datetime.timestamp()
+            try:
+                value = await self._open(context, step)
+            except (TaskFailedError, TimeoutError) as error:
+                return _failed(step, error)
+            return _entry(context, step, value, due)
+
+        return outcome()
+
+    # ---------------------------------------------------------------------------------------------- shared
+
+    def _begin(self, context: Context) -> dict[str, Any]:
+        if context.is_replaying and self._probe.misfits(self._name):
+            context.call_activity("what no history holds")
+        given: dict[str, Any] = context.get_input()
+        return given
+
+    def _end(self, context: Context, given: dict[str, Any], log: list[Entry]) -> Any:
+        following = given["gen"] + 1
+        if following < len(self._body.generations):
+            keeps = self._body.keeps_events(given["gen"])
+            context.continue_as_new({"gen": following, "log": log}, save_events=keeps)
+            return None
+        return log
+
+    def _put_away(self, context: Context) -> None:
+        """As a careless `finally:` would: nothing of this may reach a batch."""
+        try:
+            context.call_activity("what was never asked for")
+        except Evicted:
+            self._probe.met("user code acted while it was put away")
+            raise
+
+    def _act(self, context: Context, step: Boom | Status | Loose, log: list[Entry]) -> None:
+        match step:
+            case Boom():
+                raise RuntimeError(json.dumps(log))
+            case Status():
+                context.set_custom_status(step.value)
+            case Loose():
+                self._open(context, step.call)
+
+    def _aside(self, context: Context, step: Hasty | Nap) -> Task[Any]:
+        if isinstance(step, Nap):
+            return context.create_timer(step.seconds)
+        return context.wait_for_external_event(step.event)
+
+    def _abandon(self, waiting: Task[Any]) -> None:
+        waiting.cancel()
+
+    def _won(self, tasks: list[Task[Any]], winner: Task[Any], step: First) -> Entry:
+        at = next(i for i, task in enumerate(tasks) if task is winner)
+        for task, part in zip(tasks, step.parts, strict=True):
+            if task is not winner and isinstance(part, Wait | Sleep):
+                task.cancel()
+        part = step.parts[at]
+        if at:
+            self._probe.met("a race won by a later part")
+        try:
+            return ["first", at, _plain(part, winner.result)]
+        except (TaskFailedError, TimeoutError) as error:
+            return ["first", at, _failed(part, error)]
+
+    def _open(self, context: Context, step: Part | Every) -> Task[Any]:
+        match step:
+            case Call():
+                return context.call_activity(_activity(context, step), input_of(step), retry=_policy(step))
+            case Sub():
+                own_id = f"own-{step.key}-{context.execution_id}" if step.own_id else None
+                retry = RetryPolicy(first_interval=1.0, max_attempts=step.attempts) if step.attempts else None
+                name = self._program.name(step.body)
+                return context.call_sub_orchestrator(name, {"gen": 0, "log": []}, own_id, retry=retry)
+            case Sleep():
+                return context.create_timer(step.seconds)
+            case Wait():
+                if step.default:
+                    return context.wait_for_external_event(step.event, timeout=step.timeout, default=-1)
+                return context.wait_for_external_event(step.event, timeout=step.timeout)
+            case Every():
+                return context.task_all([self._open(context, part) for part in step.parts])
+
+
+def _activity(context: Context, call: Call) -> str:
+    return f"work-{context.random().randrange(3)}-{context.new_uuid()[:2]}" if call.drawn else "work"
+
+
+def _policy(call: Call) -> RetryPolicy | None:
+    if not call.attempts:
+        return None
+    return RetryPolicy(call.first, call.attempts, call.backoff, non_retryable=("Fatal",))
+
+
+def _entry(context: Context, step: Any, value: Any, due: float) -> Entry:
+    if isinstance(step, Every):
+        return ["every", [_plain(p, v) for p, v in zip(step.parts, value, strict=True)]]
+    if isinstance(step, Sleep):
+        return ["slept", context.current_utc_datetime.timestamp() + 1e-5 >= due + step.seconds]
+    return _plain(step, value)
+
+
+def _plain(part: Part, value: Any) -> Entry:
+    match part:
+        case Wait():
+            return ["default"] if value == -1 else ["event", value]
+        case Sleep():
+            return ["slept", True]
+        case _:
+            return ["ok", value]
+
+
+def _failed(step: Any, error: TaskFailedError | TimeoutError) -> Entry:
+    if isinstance(error, TimeoutError):
+        return ["timeout"]
+    kind = error.failure.type
+    if isinstance(step, Every):
+        return ["every-failed", kind]
+    if kind != Failed.kind:
+        return ["failed", kind, None]
+    return ["failed", kind, json.loads(error.failure.message)]
+
+
+def _in_order(context: Context, since: Any) -> None:
+    if context.current_utc_datetime < since:
+        raise AssertionError(f"time went back, from {since} to {context.current_utc_datetime}")

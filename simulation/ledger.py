@@ -1,0 +1,328 @@
+"""The ledger: the truth, read from every batch that took effect, kept apart from engine and store.
+
+It knows all that ever was: purged instances, executions that continue-as-new deleted, operations answered.
+What must hold after every single commit is checked here at once; the rest, when the world has come to rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from perdure.model import chain
+from perdure.model import events as ev
+from perdure.model.bodies import inline
+from perdure.model.instances import FINISHED, RuntimeStatus, execution_id_of
+from perdure.model.messages import NextGeneration, decode_message
+from perdure.model.records import (
+    Batch,
+    DroppedRow,
+    HistoryRow,
+    InboxRow,
+    InstanceRow,
+    InstanceUpdate,
+)
+from perdure.replay.state import State
+from simulation.pool import Ran
+from simulation.sometimes import Sometimes
+
+ALL_WAITS = -1
+Recorded = list[tuple[int, list[ev.HistoryEvent]]]
+Key = tuple[str, int]  # execution id, task id
+
+
+@dataclass
+class Problem:
+    """What is wrong: a short code that stays the same while a failure is shrunk, and the story."""
+
+    code: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"[{self.code}] {self.text}"
+
+
+@dataclass
+class Past:
+    """One execution's history so far."""
+
+    rows: list[HistoryRow] = field(default_factory=list)
+    recorded: Recorded = field(default_factory=list)
+    state: State = field(default_factory=State)
+    fold_problems: int = 0
+
+
+@dataclass
+class Run:
+    """One life of an instance id: what bears one instance_no."""
+
+    row: InstanceRow
+    executions: dict[int, Past] = field(default_factory=dict)
+    waits: set[int] = field(default_factory=set)
+    custom_status: bytes | None = None
+    purged: bool = False
+
+    @property
+    def is_finished(self) -> bool:
+        return RuntimeStatus(self.row.status) in FINISHED
+
+    @property
+    def past(self) -> Past:
+        return self.executions.setdefault(self.row.execution_no, Past())
+
+    def execution_id(self, execution_no: int) -> str:
+        return execution_id_of(self.row.salt, execution_no)
+
+    def first_started(self) -> ev.ExecutionStarted | None:
+        """The earliest start that is known; the executions before it left no row."""
+        known = [past.state.started for _, past in sorted(self.executions.items())]
+        return next((started for started in known if started is not None), None)
+
+    def __str__(self) -> str:
+        return f"{self.row.instance_id!r} (no. {self.row.instance_no})"
+
+
+class Ledger:
+    """Everything that was ever committed."""
+
+    def __init__(self, met: Sometimes) -> None:
+        self._met = met
+        self.problems: list[Problem] = []
+        self.runs: dict[int, Run] = {}
+        self.current: dict[str, int] = {}
+        self.inbox: dict[int, InboxRow] = {}
+        self.seen: set[str] = set()
+        self.dropped: list[DroppedRow] = []
+        self.scheduled: dict[Key, ev.TaskScheduled] = {}
+        self.completed: dict[Key, ev.TaskCompleted | ev.TaskFailed] = {}
+        self.started: set[Key] = set()
+        self.bodies: list[Ran] = []
+        self.commits = 0
+        self._held: set[int] = set()
+
+    def problem(self, code: str, text: str) -> None:
+        self.problems.append(Problem(code, text))
+
+    def numbers_of(self, instance_id: str, batch: Batch) -> set[int]:
+        """The numbers that this id has, or gets in this batch."""
+        known = self.current.get(instance_id)
+        fresh = {row.instance_no for row in batch.new_instances if row.instance_id == instance_id}
+        return fresh | ({known} if known is not None else set())
+
+    def run_of(self, instance_id: str) -> Run | None:
+        number = self.current.get(instance_id)
+        return self.runs[number] if number is not None else None
+
+    def runs_of(self, instance_id: str) -> list[Run]:
+        """All lives of an id, in order."""
+        return [run for _, run in sorted(self.runs.items()) if run.row.instance_id == instance_id]
+
+    def living(self) -> Iterator[Run]:
+        """Every run that has neither finished nor been purged."""
+        return (run for run in self.runs.values() if not run.purged and not run.is_finished)
+
+    # ---------------------------------------------------------------------------------------- a commit
+
+    def applied(self, batch: Batch) -> None:
+        """A batch took effect."""
+        self.commits += 1
+        touched: set[int] = set()
+        self._messages(batch)
+        for number in batch.purged:
+            self._purge(number)
+        for row in batch.new_instances:
+            self._born(row)
+            touched.add(row.instance_no)
+        for update in batch.updates:
+            if update.instance_no not in batch.purged:
+                self._update(update)
+                touched.add(update.instance_no)
+        self._history(batch)
+        self._side_rows(batch)
+        for number in sorted(touched):
+            self._agree(self.runs[number])
+
+    def _messages(self, batch: Batch) -> None:
+        for number in batch.inbox_held:
+            self.inbox[number] = self.inbox[number]._replace(visible_at=None)
+            self._held.add(number)
+        for number in batch.inbox_removed:
+            row = self.inbox.pop(number)
+            if number in self._held:
+                self._met("messages held and delivered on resume")
+                if b'"ActivityResult"' in row.message:
+                    self._met("an activity's result held while suspended")
+        for row in batch.inbox_added:
+            self.inbox[row.message_no] = row
+            if row.visible_at is None:
+                self._held.add(row.message_no)
+            if b'"Result"' in row.message or b'"ChildResult"' in row.message or b'"parent"' in row.message:
+                if row.visible_at is not None:
+                    self._met("a batch cut in a cascade, leaving inbox rows")
+            if b'"NextGeneration"' in row.message and isinstance(decode_message(row.message), NextGeneration):
+                self._met("a next generation deferred")
+        self.seen.update(row.operation_id for row in batch.seen)
+        self.dropped.extend(batch.dropped)
+        if batch.dropped:
+            self._met("an event dropped, with a record")
+
+    def _purge(self, number: int) -> None:
+        run = self.runs.get(number)
+        if run is None:
+            return  # born and purged in one batch
+        run.purged = True
+        run.waits.clear()
+        if self.current.get(run.row.instance_id) == number:
+            del self.current[run.row.instance_id]
+        for key in [k for k, row in self.inbox.items() if row.instance_id == run.row.instance_id]:
+            del self.inbox[key]
+        if not run.is_finished:
+            self.problem("purged-alive", f"{run} was purged while {run.row.status}")
+
+    def _born(self, row: InstanceRow) -> None:
+        if row.instance_id in self.current:
+            self.problem("I12", f"a second instance {row.instance_id!r} was created beside the first")
+        if self.runs_of(row.instance_id):
+            before = self.runs_of(row.instance_id)[-1]
+            case = "a finished instance replaced" if before.is_finished else ""
+            if case:
+                self._met(case)
+        self.runs[row.instance_no] = Run(row)
+        self.current[row.instance_id] = row.instance_no
+
+    def _update(self, update: InstanceUpdate) -> None:
+        run = self.runs[update.instance_no]
+        before = run.row
+        if run.is_finished:
+            self.problem("I4", f"{run} was changed after it had {before.status.lower()}: {update}")
+        if update.execution_no < before.execution_no:
+            self.problem("I1", f"{run} went back from execution {before.execution_no}")
+        if update.updated_at < before.updated_at:
+            self.problem("time", f"{run}: its time went back by {before.updated_at - update.updated_at} us")
+        if update.due_at is not None and update.local_work:
+            self._met("a timer behind a local activity")
+        if update.status == "Terminated" and before.status == "Suspended":
+            self._met("an instance terminated while suspended")
+        if update.reason.startswith("poison: the store refused") and not before.reason.startswith("poison"):
+            self._met("a culprit isolated by halves")
+        run.row = before._replace(**update._asdict())
+
+    # ---------------------------------------------------------------------------------------- histories
+
+    def _history(self, batch: Batch) -> None:
+        bodies: dict[tuple[int, int, int], dict[int, bytes]] = {}
+        for number, execution_no, episode, no, body in batch.bodies:
+            bodies.setdefault((number, execution_no, episode), {})[no] = body
+        if bodies:
+            self._met("a large body out of line")
+        for row in batch.history:
+            if row.instance_no in self.runs:
+                self._append(self.runs[row.instance_no], row, bodies.get(row[:3], {}))
+
+    def _append(self, run: Run, row: HistoryRow, bodies: dict[int, bytes]) -> None:
+        past = run.executions.setdefault(row.execution_no, Past())
+        if row.episode != len(past.rows):
+            self.problem("I1", f"{run}: episode {row.episode} where {len(past.rows)} was due")
+        before = past.rows[-1].hash if past.rows else chain.base_of(run.row.salt, row.execution_no)
+        digest = chain.digest_of(run.row.salt, row.events)
+        if row.digest != digest or row.hash != chain.link(
+            before, row.execution_no, row.episode, row.at, digest
+        ):
+            self.problem("I2", f"{run}: the chain is broken at episode {row.episode}")
+        if past.rows and row.at < past.rows[-1].at:
+            self.problem("time", f"{run}: episode {row.episode} is earlier than the one before")
+        events = inline(ev.decode_events(row.events), bodies)
+        past.rows.append(row)
+        past.recorded.append((row.at, events))
+        execution_id = run.execution_id(row.execution_no)
+        for event in events:
+            self._event(run, past, execution_id, event, row.at)
+
+    def _event(self, run: Run, past: Past, execution_id: str, event: ev.HistoryEvent, at: int) -> None:
+        match event:
+            case ev.TaskScheduled():
+                self.scheduled[execution_id, event.id] = event
+            case ev.TaskCompleted() | ev.TaskFailed():
+                self.completed[execution_id, event.task_id] = event
+            case ev.TimerFired():
+                timer = past.state.timers.get(event.timer_id)
+                if timer is not None and at < timer.fire_at:
+                    self.problem("I24", f"{run}: timer {event.timer_id} fired {timer.fire_at - at} us early")
+            case ev.WaitCanceled() if event.wait_id in past.state.taken:
+                self._met("an event taken back from a cancelled wait")
+            case ev.ExecutionStarted() if event.carried:
+                self._met("an event carried across continue-as-new")
+            case ev.ExecutionFailed():
+                self._met("an orchestration that failed")
+        past.state.apply(event, at)
+        for told in past.state.problems[past.fold_problems :]:
+            self.problem("fold", f"{run}, execution {run.row.execution_no}: {told}")
+        past.fold_problems = len(past.state.problems)
+
+    # ------------------------------------------------------------------------------------- beside history
+
+    def _side_rows(self, batch: Batch) -> None:
+        for number, wait_id in batch.waits_closed:
+            waits = self.runs[number].waits if number in self.runs else set()
+            if wait_id == ALL_WAITS:
+                waits.clear()
+            else:
+                waits.discard(wait_id)
+        for wait in batch.waits_opened:
+            if wait.instance_no in self.runs:
+                self.runs[wait.instance_no].waits.add(wait.wait_id)
+        for number, status in batch.custom_status:
+            if number in self.runs:
+                self.runs[number].custom_status = status
+        for number, below in batch.executions_removed:
+            if number in self.runs and below > 1:
+                first = min(self.runs[number].executions, default=below)
+                if first < below - 1:
+                    self._met("several generations in one batch")
+
+    def _agree(self, run: Run) -> None:
+        """The row says what history implies (I5)."""
+        if run.purged:
+            return
+        row, past = run.row, run.past
+        state = past.state
+        if row.episodes != len(past.rows):
+            self.problem("I5", f"{run}: the row counts {row.episodes} episodes, there are {len(past.rows)}")
+        head = past.rows[-1].hash if past.rows else chain.base_of(row.salt, row.execution_no)
+        if row.head != head:
+            self.problem("I2", f"{run}: its head is not the hash of its newest row")
+        between = isinstance(state.ending, ev.ContinuedAsNew)
+        if not between and row.status != state.status:
+            self.problem("I5", f"{run}: the row says {row.status} ({row.reason}), history {state.status}")
+        if between and row.status not in ("Running", "Suspended", "Terminated"):
+            self.problem("I5", f"{run}: between two generations and {row.status}")
+        if between and row.status == "Suspended":
+            self._met("suspended between two generations")
+        due = state.due_at() if row.status == "Running" and state.ending is None else None
+        if row.due_at != due:
+            self.problem("I5", f"{run}: the row is due at {row.due_at}, history says {due} ({row.status})")
+        working = state.ending is None and bool(state.activities)
+        if bool(row.local_work) != working:
+            self.problem("I5", f"{run}: local_work is {row.local_work}, open: {sorted(state.activities)}")
+        waits = set(state.waits) if state.ending is None else set()
+        if run.waits != waits:
+            self.problem("I5", f"{run}: rows of waits {sorted(run.waits)}, history says {sorted(waits)}")
+
+    # ---------------------------------------------------------------------------------------- effects
+
+    def begun(self, instance_id: str, execution_id: str, task_id: int) -> None:
+        """An activity was started: only after the commit that scheduled it, and not when it is done (I17)."""
+        key = (execution_id, task_id)
+        self.started.add(key)
+        if key in self.completed:
+            self.problem("I19", f"activity {task_id} of {instance_id} was started after its completion")
+        run = self.run_of(instance_id)
+        if key not in self.scheduled and not (run is not None and run.row.execution_no > _number(execution_id)):
+            self.problem("I17", f"activity {task_id} of {instance_id} ({execution_id}) has left no history")
+
+    def ran(self, body: Ran) -> None:
+        self.bodies.append(body)
+
+
+def _number(execution_id: str) -> int:
+    return int(execution_id.rsplit("-", 1)[1])

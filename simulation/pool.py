@@ -1,0 +1,129 @@
+"""The activities: a pool in which results come when the seed says, late, twice or out of order.
+
+A result is lost only with its process. The witness notes every body that ran, as a file outside would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import msgspec
+from msgspec import Raw
+
+from perdure.model.failure import Failure
+from perdure.model.messages import ActivityResult
+from perdure.replay.settle import Invocation
+from simulation.behaviour import answer_of
+from simulation.chance import Chance
+from simulation.injector import Crash, Injector
+from simulation.plan import Knobs
+from simulation.sometimes import Sometimes
+
+Key = tuple[str, int]
+
+
+class Ran(NamedTuple):
+    """One run of an activity's body."""
+
+    instance_id: str
+    execution_id: str
+    task_id: int
+    attempt: int
+    idempotency_key: str
+    answer: bytes | None  # None for a failure
+
+
+class FakePool:
+    """The same duck as `ActivityPool`; one for each incarnation of the process."""
+
+    def __init__(
+        self,
+        knobs: Knobs,
+        chance: Chance,
+        injector: Injector,
+        met: Sometimes,
+        *,
+        incarnation: int,
+        after: Callable[[float, Callable[[], None]], None],
+        started: Callable[[Invocation], None],
+        ran: Callable[[Ran], None],
+        deliver: Callable[[ActivityResult], None],
+    ) -> None:
+        self._knobs = knobs
+        self._chance = chance
+        self._injector = injector
+        self._met = met
+        self._incarnation = incarnation
+        self._after = after
+        self._started = started
+        self._ran = ran
+        self._deliver = deliver
+        self._in_flight: set[Key] = set()
+        self.is_alive = True
+
+    def start(self, invocations: Iterable[Invocation]) -> None:
+        for invocation in invocations:
+            if self._injector.crashes("release"):
+                self._met("a crash between commit and release")
+                raise Crash
+            key = (invocation.execution_id, invocation.task_id)
+            if key not in self._in_flight:
+                self._in_flight.add(key)
+                self._started(invocation)
+                self._schedule(invocation)
+
+    def forget(self, execution_id: str, task_id: int) -> None:
+        self._in_flight.discard((execution_id, task_id))
+
+    @property
+    def is_busy(self) -> bool:
+        return bool(self._in_flight)
+
+    @property
+    def is_healthy(self) -> bool:
+        return True
+
+    def _schedule(self, invocation: Invocation) -> None:
+        asked = msgspec.json.decode(invocation.input)
+        of = (invocation.instance_id, asked["key"], invocation.attempt, self._incarnation)
+        result = _result(invocation, asked)
+        self._after(self._lasts("body", of), lambda: self._run(invocation, result, of))
+
+    def _run(self, invocation: Invocation, result: ActivityResult, of: tuple[object, ...]) -> None:
+        if not self.is_alive:
+            return
+        self._ran(
+            Ran(
+                invocation.instance_id,
+                invocation.execution_id,
+                invocation.task_id,
+                invocation.attempt,
+                invocation.idempotency_key,
+                None if result.failure is not None else bytes(result.result),
+            )
+        )
+        self._after(self._lasts("way", of), lambda: self._arrive(result, of, again=False))
+
+    def _arrive(self, result: ActivityResult, of: tuple[object, ...], *, again: bool) -> None:
+        if not self.is_alive:
+            return
+        self._deliver(result)
+        if not again and self._chance.draw("twice", *of) < self._knobs.duplicated:
+            self._after(self._lasts("again", of), lambda: self._arrive(result, of, again=True))
+
+    def _lasts(self, what: str, of: tuple[object, ...]) -> float:
+        """Seconds: mostly milliseconds, and in some seeds now and then very long."""
+        slow = self._chance.draw(what, "slow", *of) < self._knobs.slow
+        return self._chance.draw(what, *of) ** 3 * (30.0 if slow else 0.5)
+
+
+def _result(invocation: Invocation, asked: dict[str, object]) -> ActivityResult:
+    value, failure = answer_of(asked, invocation.attempt)
+    return ActivityResult(
+        instance_id=invocation.instance_id,
+        execution_id=invocation.execution_id,
+        task_id=invocation.task_id,
+        result=Raw(b"") if failure else Raw(msgspec.json.encode(value)),
+        failure=Failure(failure, "as it was told to") if failure else None,
+    )

@@ -1,0 +1,79 @@
+"""Sometimes: the cases a run must have met, or it proves nothing about them."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+CASES = (
+    "a crash before a commit took effect",
+    "a crash after a commit took effect",
+    "a crash between commit and release",
+    "a crash while answers are given",
+    "a crash inside recovery",
+    "a crash in the middle of user code",
+    "a crash in a read of the store",
+    "a commit unknown and found done",
+    "a commit unknown and found not done",
+    "a read of the store failed",
+    "the store could not be opened again at once",
+    "the store was full and had room again",
+    "a culprit isolated by halves",
+    "a row refused altogether",
+    "user code was interrupted by the watchdog",
+    "code did not fit history, and later did",
+    "no worker had the orchestrator, and later one did",
+    "the clock went back",
+    "the clock leapt ahead",
+    "a timer beyond the horizon",
+    "an eviction, and a replay after it",
+    "user code acted while it was put away",
+    "a batch cut in a cascade, leaving inbox rows",
+    "a next generation deferred",
+    "suspended between two generations",
+    "an event carried across continue-as-new",
+    "an event taken back from a cancelled wait",
+    "an event dropped, with a record",
+    "an event refused because too many are kept",
+    "an event timed out",
+    "an event won against its timeout",
+    "messages held and delivered on resume",
+    "an activity's result held while suspended",
+    "a timer behind a local activity",
+    "a client's retry answered from seen",
+    "a client without an id left in doubt",
+    "two starts of one id at once",
+    "a delayed start",
+    "a finished instance replaced",
+    "an instance purged, and its id used again",
+    "an instance terminated while suspended",
+    "a recursive terminate that reached a child",
+    "a child run again under its own id",
+    "a retry that succeeded in the end",
+    "a retry exhausted",
+    "a failure that is not retried",
+    "a stale activity result dropped",
+    "a duplicate result dropped",
+    "a large body out of line",
+    "several generations in one batch",
+    "a race won by a later part",
+    "an orchestration that failed",
+)
+
+
+class Sometimes:
+    """Counts, per case, in this run."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+
+    def __call__(self, case: str) -> None:
+        assert case in _KNOWN, case
+        self.counts[case] += 1
+
+
+_KNOWN = frozenset(CASES)
+
+
+def missed(seeds_by_case: Counter[str]) -> list[str]:
+    """The cases that no seed of a run has met."""
+    return [case for case in CASES if not seeds_by_case[case]]

@@ -1,0 +1,154 @@
+"""Writing programs at random. Small ones: a seed costs milliseconds, and bugs are small, too."""
+
+from __future__ import annotations
+
+from random import Random
+
+from simulation.program import (
+    Body,
+    Boom,
+    Branches,
+    Call,
+    Every,
+    First,
+    Hasty,
+    Loose,
+    Nap,
+    Part,
+    Program,
+    Sleep,
+    Status,
+    Step,
+    Sub,
+    Wait,
+)
+
+EVENTS = ("a", "b")
+
+
+class Writer:
+    """Writes the program of one seed."""
+
+    def __init__(self, random: Random) -> None:
+        self._random = random
+        self._keys = 0
+        self._bodies = 0
+        self._number = 0
+        self._mixes = {name: random.random() ** 2 for name in _STEPS}
+
+    def program(self) -> Program:
+        self._bodies = self._random.choice((1, 2, 2, 3))
+        bodies = []
+        for self._number in range(self._bodies):
+            bodies.append(self._body(leaf=self._number == self._bodies - 1))
+        return Program(tuple(bodies))
+
+    def _body(self, *, leaf: bool) -> Body:
+        random = self._random
+        count = random.choice((1, 1, 1, 2, 3))
+        generations = [self._steps(random.randint(1, 3)) for _ in range(count)]
+        if random.random() < (0.25 if leaf else 0.1):
+            generations[-1] = (*generations[-1], Boom())
+        keeps = tuple(random.random() < 0.93 for _ in range(count - 1))
+        return Body(random.choice(("generator", "coroutine")), tuple(generations), keeps)
+
+    def _steps(self, count: int) -> tuple[Step, ...]:
+        names = list(self._mixes)
+        weights = [self._mixes[name] + 0.02 for name in names]
+        return tuple(self._step(name) for name in self._random.choices(names, weights, k=count))
+
+    def _step(self, name: str) -> Step:
+        random = self._random
+        match name:
+            case "call":
+                return self._call()
+            case "sub":
+                return self._sub() or self._call()
+            case "sleep":
+                return self._sleep()
+            case "wait":
+                return self._wait(random.choice(EVENTS))
+            case "hasty":
+                return Hasty(random.choice(EVENTS), self._call())
+            case "nap":
+                return Nap(random.choice((0.001, 2.0, 500.0)), self._call())
+            case "every":
+                return Every(tuple(self._part() for _ in range(random.randint(2, 3))))
+            case "first":
+                return First(tuple(self._part(plain=True) for _ in range(random.randint(2, 3))))
+            case "branches":
+                return Branches(tuple(self._branch(f"branch{i}") for i in range(2)))
+            case "loose":
+                return Loose(self._call())
+            case _:
+                return Status(random.randrange(100))
+
+    def _part(self, *, plain: bool = False) -> Part:
+        kind = self._random.choice(("call", "call", "sleep", "wait", "sub"))
+        if kind == "sub":
+            return self._sub() or self._call()
+        if kind == "sleep":
+            return self._sleep()
+        if kind == "wait":
+            event = self._random.choice(EVENTS)
+            return Wait(event) if not plain else self._wait(event)
+        return self._call()
+
+    def _branch(self, event: str) -> tuple[Step, ...]:
+        steps: list[Step] = []
+        for _ in range(self._random.randint(1, 2)):
+            kind = self._random.choice(("call", "sleep", "wait", "hasty"))
+            if kind == "wait":
+                steps.append(self._wait(event))
+            elif kind == "hasty":
+                steps.append(Hasty(event, self._call()))
+            else:
+                steps.append(self._call() if kind == "call" else self._sleep())
+        return tuple(steps)
+
+    def _call(self) -> Call:
+        random = self._random
+        self._keys += 1
+        fails = random.choice((0, 0, 0, 1, 2))
+        attempts = random.choice((0, 2, 3)) if fails else random.choice((0, 0, 2))
+        return Call(
+            self._keys,
+            fails,
+            fatal=fails > 0 and random.random() < 0.2,
+            attempts=attempts,
+            first=random.choice((0.05, 1.0, 7.0)),
+            backoff=random.choice((1.0, 2.0)),
+            pad=random.choice((0, 0, 0, 300)),
+            drawn=random.random() < 0.15,
+        )
+
+    def _sub(self) -> Sub | None:
+        if self._number == self._bodies - 1:
+            return None
+        self._keys += 1
+        body = self._random.randint(self._number + 1, self._bodies - 1)
+        attempts = self._random.choice((0, 0, 2))
+        return Sub(self._keys, body, attempts, own_id=self._random.random() < 0.4)
+
+    def _sleep(self) -> Sleep:
+        return Sleep(self._random.choice((0.0, 0.01, 1.0, 5.0, 30.0, 90.0)))
+
+    def _wait(self, event: str) -> Wait:
+        random = self._random
+        timeout = random.choice((None, None, 0.5, 10.0, 70.0))
+        return Wait(event, timeout, default=timeout is not None and random.random() < 0.5)
+
+
+_STEPS = (
+    "call",
+    "sub",
+    "sleep",
+    "wait",
+    "hasty",
+    "nap",
+    "every",
+    "first",
+    "branches",
+    "loose",
+    "status",
+)

