@@ -118,8 +118,10 @@ class Actor:
             self._end("unknown")
             return
         attempt = dealing.attempts
+        if dealing.order.verb == "start" and self._world.is_being_started(dealing):
+            self._world.met("two starts of one id at once")
         if not self._world.post(message, Reply(self, attempt)):
-            self._world.after(PAUSE, self._try)  # nobody is there
+            self._world.after(PAUSE, lambda: self._again(dealing, attempt))  # nobody is there
             return
         self._world.after(PATIENCE, lambda: self._gave_up(dealing, attempt))
 
@@ -157,7 +159,8 @@ class Actor:
         elif isinstance(error, NOT_DONE):
             if isinstance(error, Overloaded):
                 self._world.met("an event refused because too many are kept")
-            self._world.after(PAUSE, self._try)
+            attempt = dealing.attempts
+            self._world.after(PAUSE, lambda: self._again(dealing, attempt))
         elif isinstance(error, StoreError) or not isinstance(error, PerdureError):
             self._world.ledger.problem("client", f"{dealing.order.verb} was answered {error!r}")
             self._end("unknown")
@@ -176,12 +179,14 @@ class Actor:
         """The process that was asked is dead."""
         dealing = self._dealing
         if dealing is not None and dealing.attempts:
-            self._world.after(PAUSE, lambda: self._gave_up(dealing, dealing.attempts))
+            attempt = dealing.attempts
+            self._world.after(PAUSE, lambda: self._gave_up(dealing, attempt))
 
     def _in_doubt(self, dealing: Dealing) -> None:
         """Nobody knows whether it happened: with an id it is simply repeated."""
+        attempt = dealing.attempts
         if dealing.order.with_id or dealing.order.verb == "start":
-            self._world.after(PAUSE, lambda: self._again(dealing, dealing.attempts))
+            self._world.after(PAUSE, lambda: self._again(dealing, attempt))
         else:
             self._world.met("a client without an id left in doubt")
             self._end("unknown")
@@ -254,10 +259,11 @@ class Actor:
 
     def _restart(self, dealing: Dealing) -> Message | None:
         """As `Client.restart` does it. A repeat asks for the same again."""
-        found = start_of(self._world.backend.store, dealing.order.target)
-        if found is None or found[0].row.completed_at is None:
+        order = dealing.order
+        found = start_of(self._world.backend.store, order.target)
+        if found is None or (found[0].row.completed_at is None and dealing.attempts == 0):
             return None
-        target = f"{dealing.order.target}+{dealing.order.key}" if dealing.order.new_id else dealing.order.target
+        target = f"{order.target}+{order.key}.{dealing.attempts}" if order.new_id else order.target
         dealing.target = target
         row = found[0].row
         return Start(
@@ -266,5 +272,5 @@ class Actor:
             version=row.version,
             input=found[1],
             operation_id=dealing.operation_id,
-            fresh=dealing.order.new_id and dealing.attempts == 0,
+            fresh=order.new_id,
         )

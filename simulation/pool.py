@@ -62,7 +62,7 @@ class FakePool:
         self._in_flight: set[Key] = set()
         self.is_alive = True
 
-    def start(self, invocations: Iterable[Invocation]) -> None:
+    def start(self, invocations: Iterable[Invocation], handover: object = None) -> None:
         for invocation in invocations:
             if self._injector.crashes("release"):
                 self._met("a crash between commit and release")

@@ -75,6 +75,8 @@ class App:
     @overload
     def activity(
         self,
+        function: None = None,
+        /,
         *,
         name: str | None = None,
         retry: RetryPolicy | None = None,
@@ -131,6 +133,8 @@ class App:
     @overload
     def orchestrator(
         self,
+        function: None = None,
+        /,
         *,
         name: str | None = None,
         version: str = "",

@@ -335,7 +335,7 @@ def many_children_in_one_batch(w: World) -> None:
     w.start("crowd", "c", 12)
 
 
-@scenario(c=["a", "b", "c", "d"], h=["y", "x", "z"])
+@scenario(c=["a", "b", "c", "d"], h=["y", "z", "x"])
 def continue_as_new_with_events(w: World) -> None:
     w.ask(start("counter", "c"), event("c", "Count", "a"), event("c", "Count", "b"))
     w.paused = True

@@ -20,7 +20,7 @@ from perdure import App, Client
 from perdure.engine.activities import ActivityContext, Runner, _completed, _failed
 from perdure.engine.clock import new_salt
 from perdure.engine.functions import Functions
-from perdure.engine.hub import Chance, Envelope, Hub, Limits
+from perdure.engine.hub import Chance, Hub, Limits
 from perdure.engine.loop import Loop
 from perdure.engine.registry import plan_of
 from perdure.errors import OutcomeUnknown, PerdureError, StoreError
@@ -101,7 +101,7 @@ class Bodies:
         self._deliver = deliver
         self._witness = witness
 
-    def start(self, invocations: Iterable[Invocation]) -> None:
+    def start(self, invocations: Iterable[Invocation], handover: object) -> None:
         for invocation in invocations:
             key = (invocation.execution_id, invocation.task_id)
             if key not in self._in_flight:
@@ -147,7 +147,7 @@ class Process:
             Functions(world.app.registry), Chance(new_salt, world.clock.monotonic), limits=world.limits
         )
         self.core = core
-        self.loop = Loop(core, store, world.clock, _NoWaiter(), finished=lambda _: None)
+        self.loop = Loop(core, store, world.clock, _NoWaiter(), finished=lambda *_: None)
         self.bodies = Bodies(world.app, self.loop.post, world.witness)
         self.loop.pool = self.bodies  # type: ignore[assignment]
         self.loop.open()
@@ -176,7 +176,7 @@ class Process:
 
 
 class _NoWaiter:
-    def wait(self, inbox: object, until: int | None, busy: object) -> Envelope | None:
+    def wait(self, inbox: object, until: int | None, busy: object) -> None:
         raise AssertionError("nobody waits on this thread")
 
 
@@ -187,6 +187,7 @@ class Step:
     label: str
     make: Callable[[Client, str], Coroutine[Any, Any, Any]]
     event_to: str = ""
+    renews: str = ""  # the instance whose earlier life ends with this
 
 
 @dataclass
@@ -332,6 +333,8 @@ class World:
         """What a client was told must be so in the store, and stay so."""
         if not isinstance(answer, BaseException):
             self.accepted.add(operation)
+            if step.renews:
+                self.events = {op: to for op, to in self.events.items() if to != step.renews}
             if step.event_to:
                 self.events[operation] = step.event_to
             if step.label != "without id" and answer != 0:
@@ -364,6 +367,7 @@ def start(name: str, instance_id: str | None, value: Any = None, **options: Any)
     return Step(
         f"start {instance_id}",
         lambda client, op: client.start_new(name, instance_id, value, operation_id=op, **options),
+        renews=instance_id or "",
     )
 
 
@@ -371,7 +375,7 @@ def event(instance_id: str, name: str, value: Any = None) -> Step:
     return Step(
         f"{name} to {instance_id}",
         lambda client, op: client.raise_event(instance_id, name, value, event_id=op),
-        instance_id,
+        event_to=instance_id,
     )
 
 
@@ -380,6 +384,7 @@ def manage(verb: str, instance_id: str, *arguments: Any, **options: Any) -> Step
     return Step(
         f"{verb} {instance_id}",
         lambda client, op: getattr(client, verb)(instance_id, *arguments, operation_id=op, **options),
+        renews=instance_id if verb == "purge_instance_history" else "",
     )
 
 

@@ -12,6 +12,7 @@ import asyncio
 import fcntl
 import os
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -80,7 +81,7 @@ class Demo:
             claim = found.waiting[-1]
             path = f"instances/{claim.instance_id}"
             body = '{"approved": true, "by": "me"}'
-            console.print(f"[bold]{claim.instance_id}[/] waits for you: {claim.waiting_for}.")
+            console.print(f"[bold]{claim.instance_id}[/] is left to you. It is {claim.waiting_for}.")
             _lines(
                 ("see it", f"{self.server.url}/{path}"),
                 ("approve it", f"{_perdure()} raise {claim.instance_id} ApproverDecision -i '{body}' "
@@ -93,7 +94,10 @@ class Demo:
             ("kill it", f"kill -9 {self.server.pid}"),
             ("", "The demo starts the server again and counts anew."),
             ("stop the bank", f"touch {home() / SWITCH}"),
-            ("", "Approved claims are tried again, ever more rarely, until the file is removed."),
+            (
+                "",
+                "Approve a claim then: its payment is tried again, ever more rarely, until the file is gone.",
+            ),
         )
         console.print(f"\nAll claims: {self.server.url}/   Ctrl-C ends the demo.\n", style="dim")
 
@@ -144,6 +148,10 @@ class Demo:
 
 async def demonstrate(claims: Sequence[Claim], kills: int, *, once: bool) -> int:
     """Serve, run, and go on serving; returns the exit code."""
+    task = asyncio.current_task()
+    assert task is not None
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(ending, task.cancel)
     async with Server(home() / DATABASE) as server, df.connect(server.url) as client:
         console.print(
             f"Served at [bold]{server.url}[/] by process {server.pid}. Kill it whenever you like.\n"
@@ -171,7 +179,7 @@ def main() -> int:
         code = asyncio.run(demonstrate(claims, options.kills, once=os.environ.get("DEMO_ONCE") == "1"))
     except* ServerFailed as failed:
         console.print(f"[red]The server has ended.[/] It said last:\n{failed.exceptions[0]}")
-    except* KeyboardInterrupt:
+    except* (KeyboardInterrupt, asyncio.CancelledError):
         console.print("\nStopped. The next run goes on from here.")
         code = 0
     return code

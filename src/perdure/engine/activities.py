@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 from msgspec import Raw
 
-from perdure.engine.hub import Envelope
+from perdure.engine.envelope import Envelope
 from perdure.engine.registry import Activity, Plan, Registry, plan_of
 from perdure.errors import FunctionNotFound, PayloadError
 from perdure.model import payload

@@ -42,8 +42,11 @@ T = TypeVar("T")
 class Gateway(Protocol):
     """Where a client's verbs go: the engine of this process, or a store that others serve."""
 
-    store: ClientStore
-    hub: str
+    @property
+    def store(self) -> ClientStore: ...
+
+    @property
+    def hub(self) -> str: ...
 
     async def accept(self, message: Message) -> Any:
         """Hand a message over; returns its answer once the commit that took it up is durable."""

@@ -24,12 +24,13 @@ from typing import Any, Protocol
 
 import msgspec
 
-from perdure.engine import delivery
+from perdure.engine.delivery import deliver
+from perdure.engine.envelope import Envelope, envelope_of
+from perdure.engine.revival import quarantine
 from perdure.engine.warm import Instance
 from perdure.errors import PerdureError
-from perdure.model import chain
+from perdure.model import chain, payload
 from perdure.model import events as ev
-from perdure.model import payload
 from perdure.model.bodies import outline
 from perdure.model.messages import ActivityResult, Message, RaiseEvent, Start, Wake, encode_message
 from perdure.model.records import (
@@ -76,7 +77,8 @@ class OrchestratorEntry(Protocol):
 class Functions(Protocol):
     """The orchestrators this worker has; none at all when it only accepts."""
 
-    environment: Environment
+    @property
+    def environment(self) -> Environment: ...
 
     def orchestrator(self, name: str) -> OrchestratorEntry | None: ...
 
@@ -89,22 +91,6 @@ class Running:
 
     def leave(self) -> None:
         """User code has returned."""
-
-
-class Envelope:
-    """A message with its circumstances: who waits for the answer, and the inbox row it came from."""
-
-    __slots__ = ("counted", "held", "internal", "message", "reply", "row_no")
-
-    def __init__(
-        self, message: Message, reply: Any = None, row_no: int = 0, *, internal: bool = False
-    ) -> None:
-        self.message = message
-        self.reply = reply
-        self.row_no = row_no
-        self.internal = internal
-        self.counted = False
-        self.held = False
 
 
 @dataclass(slots=True)
@@ -227,8 +213,8 @@ class Hub:
             self.deferred.append(envelope)
             return None
         if instance is not None and instance_id in self.quarantine:
-            delivery.quarantine(self, instance)
-        delivery.deliver(self, instance, envelope)
+            quarantine(self, instance)
+        deliver(self, instance, envelope)
         return None
 
     def operations(self, cold: Iterable[str]) -> list[str]:
@@ -255,7 +241,7 @@ class Hub:
         for stored in loaded:
             if stored.row.instance_id not in self.warm:
                 instance = Instance.from_stored(stored)
-                instance.held = [delivery.envelope_of(row) for row in stored.held] or None
+                instance.held = [envelope_of(row) for row in stored.held] or None
                 self.keep(instance)
         for instance_id in cold:
             if instance_id not in self.warm:
@@ -597,7 +583,7 @@ def _accepted(envelope: Envelope) -> Any:
 
 def _is_fresh(message: Message) -> bool:
     return isinstance(message, Start) and (
-        message.fresh or message.parent is not None and "::" in message.instance_id
+        message.fresh or (message.parent is not None and "::" in message.instance_id)
     )
 
 

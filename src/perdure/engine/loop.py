@@ -19,8 +19,9 @@ from typing import Any, Protocol
 
 from perdure.engine.activities import ActivityPool
 from perdure.engine.clock import Clock
-from perdure.engine.delivery import Quarantine, envelope_of
-from perdure.engine.hub import Envelope, Hub, Released
+from perdure.engine.envelope import Envelope, envelope_of
+from perdure.engine.hub import Hub, Released
+from perdure.engine.living import Quarantine
 from perdure.engine.wakeups import Wakeups
 from perdure.errors import (
     CommitRefused,
@@ -297,13 +298,14 @@ class Loop:
     def _release(self, released: Released, batch: Batch) -> None:
         """The batch is durable. Each effect on its own: one that fails must not hold up the others."""
         handover = Handover()
-        if self.pool is not None:
+        pool = self.pool
+        if pool is not None:
             if released.invocations:
-                self._shielded(lambda work: self.pool.start(work, handover), released.invocations)
+                self._shielded(lambda work: pool.start(work, handover), released.invocations)
             for envelope in self.hub.results:
                 message = envelope.message
                 if isinstance(message, ActivityResult):
-                    self.pool.forget(message.execution_id, message.task_id)
+                    pool.forget(message.execution_id, message.task_id)
         self.hub.results.clear()
         horizon = batch.at + HORIZON
         for at, instance_id in released.due:

@@ -232,9 +232,7 @@ def plan_of(definition: D, available: tuple[type, ...]) -> Plan[D]:
         kind = _given_type(hints.get(name, Any), available)
         if kind is not None:
             given[name] = kind
-        elif parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD:
-            left.append(name)
-        elif not left and parameter.kind is parameter.POSITIONAL_OR_KEYWORD:
+        elif _needs_filling(parameter) or (not left and parameter.kind is parameter.POSITIONAL_OR_KEYWORD):
             left.append(name)
     if len(left) > 1:
         raise RegistrationError(
@@ -250,6 +248,10 @@ def plan_of(definition: D, available: tuple[type, ...]) -> Plan[D]:
         input_type=hints.get(input_name, Any) if input_name else Any,
         output_type=hints.get("return", Any),
     )
+
+
+def _needs_filling(parameter: inspect.Parameter) -> bool:
+    return parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD
 
 
 def _given_type(annotation: Any, available: tuple[type, ...]) -> type | None:

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from perdure.engine.delivery import scheduled_at
+from perdure.engine.warm import scheduled_at
 from perdure.model import events as ev
 from perdure.model import payload
 from perdure.model.bodies import inline

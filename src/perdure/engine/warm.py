@@ -224,3 +224,9 @@ class Instance:
 
 def _of_episode(bodies: dict[tuple[int, int], bytes], episode: int) -> dict[int, bytes]:
     return {no: body for (of, no), body in bodies.items() if of == episode} if bodies else {}
+
+
+def scheduled_at(reason: str) -> int:
+    """When a Pending instance is to begin, from its row's reason; 0 when it is not waiting for a time."""
+    kind, _, at = reason.partition(":")
+    return int(at) if kind == "scheduled" and at.isdigit() else 0

@@ -18,8 +18,9 @@ from typing import Any, TypeVar
 from perdure.engine.activities import ActivityPool, Concurrency
 from perdure.engine.client import Client
 from perdure.engine.clock import Clock, SystemClock, new_id, new_salt
+from perdure.engine.envelope import Envelope
 from perdure.engine.functions import Functions
-from perdure.engine.hub import Chance, Envelope, Hub, Limits, Released
+from perdure.engine.hub import Chance, Hub, Limits, Released
 from perdure.engine.loop import Handover, Loop, Outbox, SystemWaiter, Waiter, tell
 from perdure.engine.registry import Registry
 from perdure.engine.status import finished_status

@@ -7,6 +7,7 @@ the request, as Azure's `req` does. `def` functions run in a thread, with the bl
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 from typing import TYPE_CHECKING, Any
@@ -51,7 +52,7 @@ def _path(route: Route) -> str:
 def _handler(route: Route, client: Client, resources: list[Any]) -> Callable[[Request], Awaitable[Response]]:
     plan = plan_of(route, (LimitedRequest, type(client), SyncClient, *map(type, resources)))
     given = {type(resource): resource for resource in resources}
-    given[type(client)] = client
+    given |= {type(client): client, SyncClient: SyncClient(client, asyncio.get_running_loop())}
     is_async = inspect.iscoroutinefunction(inspect.unwrap(route.function))
 
     async def handle(request: Request) -> Response:

@@ -134,7 +134,7 @@ async def list_instances(request: Request) -> Response:
         created_from=_read(query, "createdTimeFrom", unstamp),
         created_to=_read(query, "createdTimeTo", unstamp),
         waiting_for=query.get("waitingFor"),
-        top=_read(query, "top", int) or 100,
+        top=_top(query),
         continuation=request.headers.get(CONTINUATION) or None,
         show_input=show_input,
     )
@@ -241,6 +241,11 @@ _FLAGS = {"true": True, "1": True, "false": False, "0": False}
 
 def _no_flag() -> bool:
     raise ValueError("it is true or false")
+
+
+def _top(query: Mapping[str, str]) -> int:
+    found = _read(query, "top", int)
+    return 100 if found is None else found
 
 
 def _seconds(text: str) -> float:

@@ -57,4 +57,4 @@ def _inlined(event: HistoryEvent, bodies: Mapping[int, bytes]) -> HistoryEvent:
 
 
 def _changed(event: HistoryEvent, changes: dict[str, object]) -> HistoryEvent:
-    return cast("HistoryEvent", msgspec.structs.replace(event, **changes)) if changes else event
+    return msgspec.structs.replace(event, **changes) if changes else event

@@ -70,7 +70,10 @@ def next_attempt_at(
 
 def _pause(policy: RetryPolicy, attempt: int, chance: float) -> int:
     longest = micros(policy.max_interval) if policy.max_interval is not None else micros(timedelta(days=3650))
-    factor = policy.backoff ** min(attempt - 1, 1_000) if policy.backoff > 1.0 else 1.0
+    try:
+        factor = policy.backoff ** (attempt - 1)
+    except OverflowError:
+        factor = 1e12
     pause = min(micros(policy.first_interval) * min(factor, 1e12), longest)
     return int(min(pause * (1.0 + policy.jitter * (2.0 * chance - 1.0)), longest))
 

@@ -15,7 +15,7 @@ from datetime import datetime
 from functools import partial
 from heapq import heappop, heappush
 from operator import itemgetter
-from typing import Any, Protocol, TypeVar, cast, overload
+from typing import Any, Protocol, TypeVar, overload
 
 from msgspec import Raw
 
@@ -26,7 +26,7 @@ from perdure.model import payload
 from perdure.model.instances import check_instance_id, child_id_of
 from perdure.model.retry import RetryPolicy
 from perdure.model.times import Seconds, instant, micros, moment
-from perdure.replay.determinism import agree, mismatch
+from perdure.replay.determinism import Mismatch, agree, mismatch
 from perdure.replay.fiber import Fiber
 from perdure.replay.task import (
     NO_DEFAULT,
@@ -99,6 +99,7 @@ class OrchestrationContext:
         "_generation",
         "_identity",
         "_input",
+        "_mismatch",
         "_next_event",
         "_next_id",
         "_now",
@@ -131,6 +132,7 @@ class OrchestrationContext:
         self._generation: act.ContinueAsNew | None = None
         self._script: list[Any] | None = None
         self._script_at = 0
+        self._mismatch: Mismatch | None = None
         self.actions: list[act.Action] = []
         self._calls: dict[int, CallTask[Any]] = {}
         self._timers: dict[int, TimerTask] = {}
@@ -273,7 +275,7 @@ class OrchestrationContext:
         self, activity: Any, retry_options: RetryPolicy, input_: Any = None, expected_type: Any = None
     ) -> Task[Any]:
         """`call_activity` with a retry policy, as Azure spells it."""
-        return cast("Task[Any]", self.call_activity(activity, input_, expected_type, retry=retry_options))
+        return self.call_activity(activity, input_, expected_type, retry=retry_options)
 
     def call_sub_orchestrator(
         self,
@@ -476,8 +478,10 @@ class OrchestrationContext:
             return None
         at = self._script_at
         recorded = script[at] if at < len(script) else None
-        if recorded is None or not agree(action, recorded):
-            raise mismatch(recorded, action)
+        if self._mismatch is None and (recorded is None or not agree(action, recorded)):
+            self._mismatch = mismatch(recorded, action)
+        if self._mismatch is not None:
+            raise self._mismatch  # again and again, should a bare `except:` swallow it
         self._script_at = at + 1
         return recorded
 

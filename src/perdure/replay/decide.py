@@ -114,6 +114,8 @@ class Execution:
         context = self.context
         context._script, context._script_at = decisions, 0
         self.arrive(arrival)
+        if context._mismatch is not None:
+            raise context._mismatch
         if context._script_at < len(decisions):
             raise mismatch(decisions[context._script_at], None)
 

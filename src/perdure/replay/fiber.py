@@ -10,7 +10,7 @@ from collections.abc import Coroutine, Generator
 from typing import TYPE_CHECKING, Any
 
 from perdure.errors import EngineSignal, ForeignAwaitError
-from perdure.replay.task import DONE, PENDING, Task, T_co
+from perdure.replay.task import DONE, PENDING, T_co, Task
 
 if TYPE_CHECKING:
     from perdure.replay.context import OrchestrationContext
@@ -67,7 +67,7 @@ class Fiber(Task[T_co]):
         if body is not None:
             try:
                 body.close()
-            except BaseException:  # noqa: S110  (user code in `finally:`; nothing it does counts any more)
+            except BaseException:
                 pass
 
     def _observe(self) -> None:

@@ -46,7 +46,8 @@ class Task(Generic[T_co]):
         self._waiters: list[Waiter] | None = None
 
     def __await__(self) -> Generator[Task[T_co], Any, T_co]:
-        return (yield self)
+        value: T_co = yield self
+        return value
 
     @property
     def is_completed(self) -> bool:

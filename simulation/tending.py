@@ -1,0 +1,91 @@
+"""Tending: the world heals, an operator sees to what is parked or waits in vain, and then it must be at rest."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from simulation.plan import Client, Order
+
+if TYPE_CHECKING:
+    from simulation.ledger import Run
+    from simulation.world import World
+
+EVERY = 5.0  # seconds between two rounds of the operator
+AFTER = 45.0  # seconds of silence in which late duplicates arrive
+KEYS = 1_000_000  # orders of the operator are numbered from here
+
+
+class Tending:
+    """What is done once no more faults come."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._keys = KEYS
+        self._busy: dict[str, int] = {}
+        self._quiet_since: int | None = None
+        self.is_healed = False
+
+    def heal(self) -> None:
+        """No more faults from now on. Poor deployments and poisoned rows need a restart, others must not."""
+        world = self._world
+        world.trace("healed")
+        self.is_healed = world.injector.is_healed = True
+        world.clock.heal()
+        must = world.probe.has_been_poor or world.injector.refusals
+        if must or world.plan.knobs.restarts_when_healed:
+            world.probe.has_been_poor = False
+            if world.loop is not None:
+                world.crash()
+        world.after(EVERY, self._round)
+
+    def _round(self) -> None:
+        for run in list(self._world.ledger.living()):
+            self._see_to(run)
+        self._world.after(EVERY, self._round)
+
+    def _see_to(self, run: Run) -> None:
+        row, ledger = run.row, self._world.ledger
+        if row.status == "Suspended" and row.reason.partition(":")[0] in ("operator", "poison"):
+            self._order("resume", row.instance_id)
+        elif all(actor.is_done for actor in self._world.actors):
+            for wait, _ in run.past.state.waits.values():
+                timed = any(t.of == wait.id for t in run.past.state.timers.values())
+                if not timed and not any(row.visible_at is None for row in ledger.inbox.values()):
+                    self._order("raise", row.instance_id, wait.name)
+                    return
+
+    def _order(self, verb: str, target: str, event: str = "") -> None:
+        """One at a time for each instance."""
+        before = self._busy.get(target)
+        if before is not None and not self._world.actors[before].is_done:
+            return
+        self._keys += 1
+        self._busy[target] = len(self._world.actors)
+        self._world.add_actor(Client((Order(self._keys, verb, target, event=event),)))
+
+    def is_at_rest(self) -> bool:
+        """Healed, everybody done, every instance finished, no message left, and a while of silence."""
+        if not self.is_healed:
+            return False
+        world = self._world
+        if self._quiet_since is None:
+            busy = not all(actor.is_done for actor in world.actors)
+            if busy or world.loop is None or world.ledger.inbox or any(True for _ in world.ledger.living()):
+                return False
+            self._quiet_since = world.clock.true
+        return world.clock.true - self._quiet_since > AFTER * 1e6
+
+    def why_not(self) -> str:
+        """What still keeps the world from resting."""
+        world = self._world
+        told = [
+            f"{run} is {run.row.status} ({run.row.reason[:200]}), due {run.row.due_at}, "
+            f"{run.past.state.waiting().sentence() or 'between two steps'}"
+            for run in world.ledger.living()
+        ]
+        told += [f"client is at {actor._dealing}" for actor in world.actors if not actor.is_done]
+        told += [f"message {n} for {row.instance_id!r}: {row.message[:160]!r} at {row.visible_at}"
+                 for n, row in world.ledger.inbox.items()]
+        if world.loop is None:
+            told.append("the engine is down")
+        return "; ".join(told) or "it only turns"

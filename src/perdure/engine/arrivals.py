@@ -1,0 +1,174 @@
+"""Arrivals: what reaches a running instance from outside, and whether it still has a place there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from perdure.engine.envelope import Envelope
+from perdure.engine.living import feed
+from perdure.engine.revival import retry_parked, revive
+from perdure.engine.warm import Instance
+from perdure.errors import InstanceFinished, InstanceNotFound, Overloaded, PerdureError
+from perdure.model import events as ev
+from perdure.model.instances import RuntimeStatus
+from perdure.model.messages import ActivityResult, ChildResult, RaiseEvent, Wake
+from perdure.replay.state import LEGAL
+
+if TYPE_CHECKING:
+    from perdure.engine.hub import Hub
+
+S = RuntimeStatus
+
+
+def raise_event(hub: Hub, instance: Instance | None, envelope: Envelope) -> None:
+    message: Any = envelope.message
+    refusal = _event_refusal(hub, instance, message)
+    if refusal is not None:
+        if envelope.reply is not None:
+            hub.answer(envelope, refusal)
+        else:
+            hub.drop(envelope, str(refusal))
+        return
+    assert instance is not None
+    if hub.accept_only:
+        hub.answer(envelope, None)
+        hub.store_delayed(message, hub.now)
+        return
+    if instance.status is not S.Running or instance.between:
+        _hold_or_refuse(hub, instance, envelope)
+        return
+    if not revive(hub, instance):
+        hub.hold(instance, envelope)
+        return
+    assert instance.execution is not None
+    if len(instance.execution.context._buffered) >= hub.limits.buffered_events:
+        _overflow(hub, instance, envelope)
+        return
+    hub.answer(envelope, None)
+    feed(
+        hub,
+        instance,
+        ev.EventRaised(name=message.name, input=message.input, operation_id=message.operation_id),
+    )
+
+
+def _event_refusal(hub: Hub, instance: Instance | None, message: RaiseEvent) -> PerdureError | None:
+    if instance is None:
+        return InstanceNotFound(
+            f"no instance {message.instance_id!r} in this hub: the event {message.name!r} was not accepted. "
+            "Check the id, or start the instance first"
+        )
+    if instance.status not in LEGAL["raise_event"]:
+        return InstanceFinished(
+            f"instance {instance.instance_id!r} is {instance.status}: it takes no more events; "
+            f"{message.name!r} was not accepted"
+        )
+    entry = hub.functions.orchestrator(instance.name)
+    if entry is not None:
+        try:
+            entry.admit(message.name, message.input)
+        except PerdureError as refused:
+            return refused
+    return None
+
+
+def _hold_or_refuse(hub: Hub, instance: Instance, envelope: Envelope) -> None:
+    if len(instance.held or ()) >= hub.limits.buffered_events:
+        _overflow(hub, instance, envelope)
+    else:
+        hub.hold(instance, envelope)
+
+
+def _overflow(hub: Hub, instance: Instance, envelope: Envelope) -> None:
+    refusal = Overloaded(
+        f"instance {instance.instance_id!r} already keeps {hub.limits.buffered_events} events that it has not "
+        "taken: this one was not accepted. It may be suspended, or wait for another event name"
+    )
+    if envelope.reply is not None:
+        hub.answer(envelope, refusal)
+    else:
+        hub.drop(envelope, str(refusal))
+
+
+def activity_result(hub: Hub, instance: Instance | None, envelope: Envelope) -> None:
+    message: Any = envelope.message
+    if _is_stale(instance, message):
+        _stale(hub, envelope)
+        return
+    assert instance is not None
+    if not _ready(hub, instance, envelope, message.task_id):
+        return
+    assert instance.execution is not None
+    if message.task_id not in instance.execution.context._calls:
+        _stale(hub, envelope)
+        return
+    hub.consume(envelope)
+    instance.open_local -= 1
+    feed(
+        hub,
+        instance,
+        ev.TaskFailed(task_id=message.task_id, failure=message.failure)
+        if message.failure is not None
+        else ev.TaskCompleted(task_id=message.task_id, result=message.result),
+    )
+
+
+def child_result(hub: Hub, instance: Instance | None, envelope: Envelope) -> None:
+    message: Any = envelope.message
+    if _is_stale(instance, message):
+        _stale(hub, envelope)
+        return
+    assert instance is not None
+    if not _ready(hub, instance, envelope):
+        return
+    assert instance.execution is not None
+    if message.task_id not in instance.execution.context._calls:
+        _stale(hub, envelope)
+        return
+    hub.consume(envelope)
+    if instance.children:
+        instance.children.pop(message.task_id, None)
+    feed(
+        hub,
+        instance,
+        ev.SubOrchestrationFailed(task_id=message.task_id, failure=message.failure)
+        if message.failure is not None
+        else ev.SubOrchestrationCompleted(task_id=message.task_id, result=message.result),
+    )
+
+
+def _is_stale(instance: Instance | None, message: ActivityResult | ChildResult) -> bool:
+    return instance is None or instance.is_finished or instance.execution_id != message.execution_id
+
+
+def _stale(hub: Hub, envelope: Envelope) -> None:
+    hub.counters["stale_results"] += 1
+    hub.consume(envelope)
+
+
+def wake(hub: Hub, instance: Instance | None, envelope: Envelope) -> None:
+    if instance is None:
+        return
+    if instance.status is S.Suspended or (instance.status is S.Pending and instance.reason):
+        retry_parked(hub, instance)
+        return
+    if not instance.is_running or instance.between or not revive(hub, instance):
+        return
+    assert instance.execution is not None
+    context = instance.execution.context
+    while (due := context._earliest_timer()) is not None and due <= hub.now:
+        if instance.feeds >= hub.limits.feeds:
+            hub.defer(Wake(instance_id=instance.instance_id))
+            return
+        timer_id = context._due[0][1]
+        feed(hub, instance, ev.TimerFired(timer_id=timer_id))
+        if not instance.is_running or instance.execution is None or instance.execution.context is not context:
+            return
+
+
+def _ready(hub: Hub, instance: Instance, envelope: Envelope, answers: int = -1) -> bool:
+    """Whether the instance can be fed now; if not, the message is held. `answers` is the task it completes."""
+    if instance.status is S.Running and not instance.between and revive(hub, instance, answers):
+        return True
+    hub.hold(instance, envelope)
+    return False

@@ -1,0 +1,33 @@
+"""An envelope: a message with its circumstances. Inside the engine messages travel in these."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from perdure.model.messages import Message, decode_message
+from perdure.model.records import InboxRow
+
+
+class Envelope:
+    """A message, who waits for its answer (`reply`, a future), and the inbox row it came from (0 for none).
+
+    `internal` marks a message born in the present batch, `counted` one that the batch knows as an input,
+    `held` one that waits for its instance to be resumed.
+    """
+
+    __slots__ = ("counted", "held", "internal", "message", "reply", "row_no")
+
+    def __init__(
+        self, message: Message, reply: Any = None, row_no: int = 0, *, internal: bool = False
+    ) -> None:
+        self.message = message
+        self.reply = reply
+        self.row_no = row_no
+        self.internal = internal
+        self.counted = False
+        self.held = False
+
+
+def envelope_of(row: InboxRow) -> Envelope:
+    """A stored message."""
+    return Envelope(decode_message(row.message), None, row.message_no)

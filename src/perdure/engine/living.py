@@ -1,0 +1,257 @@
+"""An instance's life: fed one arrival at a time, taking up what its code asks for, until it ends or begins anew.
+
+Only `feed` runs user code. What it returns is settled at once into the open episode; activities start after the
+commit, messages to other instances are handled in the same batch. An end releases everything the execution
+still held: its waits, its timers, its undelivered messages, each with a record where one is owed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Raw
+
+from perdure.engine.warm import Instance
+from perdure.errors import EngineSignal, Interrupted
+from perdure.model import actions as act
+from perdure.model import events as ev
+from perdure.model.instances import RuntimeStatus
+from perdure.model.messages import NextGeneration, Start
+from perdure.replay.context import Identity
+from perdure.replay.decide import Execution
+from perdure.replay.settle import report_to_parent, settle
+
+if TYPE_CHECKING:
+    from perdure.engine.hub import Hub, OrchestratorEntry
+
+S = RuntimeStatus
+
+
+class Quarantine(EngineSignal):
+    """This instance cannot be processed: the batch is undone, and redone with the instance parked."""
+
+    def __init__(self, instance_id: str, detail: str) -> None:
+        super().__init__(detail)
+        self.instance_id = instance_id
+        self.detail = detail
+
+
+def too_long(stopped: Interrupted) -> str:
+    return str(stopped) or "the orchestrator kept the loop to itself for too long"
+
+
+def begin(hub: Hub, instance: Instance, body: Raw, operation_id: str) -> None:
+    entry = hub.functions.orchestrator(instance.name)
+    assert entry is not None
+    instance.status = S.Running
+    instance.reason = ""
+    instance.execution = new_execution(hub, instance, entry)
+    started = ev.ExecutionStarted(
+        name=instance.name,
+        version=instance.version,
+        input=body,
+        parent=instance.parent,
+        operation_id=operation_id,
+    )
+    feed(hub, instance, started)
+
+
+def feed(hub: Hub, instance: Instance, event: Any) -> None:
+    """Tell the code one thing, and take up what it asked for."""
+    outcome = instance.episode(hub.now)
+    hub.touch(instance)
+    hub.fed(instance)
+    execution = instance.execution
+    assert execution is not None
+    outcome.events.append(event)
+    running = hub.running
+    try:
+        running.enter(instance)
+        actions = execution.arrive(event)
+        running.leave()
+    except Interrupted as stopped:
+        running.leave()
+        raise Quarantine(instance.instance_id, too_long(stopped)) from stopped
+    if actions:
+        first_new = len(outcome.invocations)
+        settle(actions, outcome)
+        _take_up(hub, instance, first_new)
+    if outcome.ending is not None:
+        _finish(hub, instance, outcome.ending)
+
+
+def _take_up(hub: Hub, instance: Instance, first_new: int) -> None:
+    """Messages go on their way within the batch, activities start after its commit."""
+    outcome = instance.outcome
+    assert outcome is not None
+    fresh = outcome.invocations[first_new:]
+    if fresh:
+        instance.open_local += len(fresh)
+        hub.released.invocations.extend(fresh)
+    if outcome.messages:
+        for message in outcome.messages:
+            if isinstance(message, Start) and message.parent is not None:
+                if instance.children is None:
+                    instance.children = {}
+                instance.children[message.parent.task_id] = message.instance_id
+            hub.send(message)
+        outcome.messages = []
+    if outcome.rejections:
+        for rejection in outcome.rejections:
+            hub.record_drop(
+                instance.instance_id,
+                "event",
+                rejection.name,
+                rejection.operation_id,
+                rejection.reason,
+                bytes(rejection.input),
+            )
+        outcome.rejections = []
+
+
+def _finish(hub: Hub, instance: Instance, ending: act.Finish) -> None:
+    match ending:
+        case act.ContinueAsNew():
+            _continue(hub, instance, ending)
+            return
+        case act.CompleteOrchestration():
+            status = S.Completed
+        case act.FailOrchestration():
+            status = S.Failed
+    drop_held(hub, instance, f"the instance has {status.lower()}")
+    parent = instance.parent
+    end(hub, instance, status)
+    if parent is not None:
+        hub.send(report_to_parent(parent, instance.instance_id, ending))
+
+
+def _continue(hub: Hub, instance: Instance, ending: act.ContinueAsNew) -> None:
+    assert instance.execution is not None
+    context = instance.execution.context
+    carried = context._unconsumed() if ending.save_events else ()
+    if context._status_changed:
+        hub.rows.custom_status.append((instance.no, context._custom_status or b"null"))
+    instance.put_away()
+    hub.close_waits(instance)
+    instance.due_at = None
+    instance.open_local = 0
+    instance.children = None
+    if instance.feeds >= hub.limits.feeds:
+        instance.between = True
+        hub.defer(
+            NextGeneration(
+                instance_id=instance.instance_id,
+                execution_id=instance.execution_id,
+                input=ending.input,
+                carried=carried,
+            )
+        )
+    else:
+        next_execution(hub, instance, ending.input, carried)
+
+
+def next_execution(hub: Hub, instance: Instance, body: Raw, carried: tuple[ev.EventRaised, ...]) -> None:
+    entry = hub.functions.orchestrator(instance.name)
+    assert entry is not None
+    kept = hub.limits.keep_executions
+    if kept <= 1:
+        instance.outcome = None  # the row of a generation that is deleted in the same commit is never written
+    else:
+        hub.write_episode(instance)
+    hub.touch(instance)
+    instance.between = False
+    instance.stored = None
+    instance.begin_execution(instance.execution_no + 1)
+    if instance.written:
+        hub.rows.executions_removed.append((instance.no, instance.execution_no - kept + 1))
+    instance.execution = new_execution(hub, instance, entry)
+    started = ev.ExecutionStarted(
+        name=instance.name,
+        version=instance.version,
+        input=body,
+        parent=instance.parent,
+        carried=carried,
+    )
+    feed(hub, instance, started)
+
+
+def end(hub: Hub, instance: Instance, status: RuntimeStatus) -> None:
+    if instance.execution is not None:
+        unconsumed = instance.execution.context._unconsumed()
+        for event in unconsumed:
+            hub.record_drop(
+                instance.instance_id,
+                "event",
+                event.name,
+                event.operation_id,
+                f"the instance has {status.lower()} without taking it",
+                bytes(event.input),
+            )
+    # The status that is set last belongs to the row; the code has had its last word.
+    if instance.execution is not None and instance.execution.context._status_changed:
+        context = instance.execution.context
+        hub.rows.custom_status.append((instance.no, context._custom_status or b"null"))
+    if instance.execution is not None:
+        instance.custom_status = instance.execution.context._custom_status
+    assert instance.outcome is not None
+    instance.ending = instance.outcome.events[-1]  # type: ignore[assignment]
+    instance.put_away()
+    hub.close_waits(instance)
+    instance.status = status
+    instance.reason = ""
+    instance.completed_at = instance.last_at
+    instance.due_at = None
+    instance.open_local = 0
+    instance.children = None
+    hub.released.finished.append(instance)
+
+
+def drop_held(hub: Hub, instance: Instance, reason: str) -> None:
+    held, instance.held = instance.held, None
+    for envelope in held or ():
+        envelope.held = False
+        hub.drop(envelope, reason)
+
+
+def let_held_go(hub: Hub, instance: Instance) -> None:
+    held, instance.held = instance.held, None
+    for envelope in held or ():
+        envelope.held = False
+    if held:
+        hub.send_first(held)
+
+
+def note(hub: Hub, instance: Instance, event: Any) -> None:
+    """A control event, which the code never sees."""
+    outcome = instance.episode(hub.now)
+    outcome.events.append(event)
+    hub.touch(instance)
+    hub.fed(instance)
+
+
+def remove(hub: Hub, instance: Instance) -> None:
+    instance.put_away()
+    instance.purged = True
+    if instance.is_new:
+        rows = hub.rows
+        rows.history = [row for row in rows.history if row.instance_no != instance.no]
+        rows.bodies = [row for row in rows.bodies if row.instance_no != instance.no]
+        rows.custom_status = [row for row in rows.custom_status if row[0] != instance.no]
+    else:
+        hub.rows.purged.append(instance.no)
+    if hub.warm.get(instance.instance_id) is instance:
+        hub.evict(instance)
+    hub.absent.add(instance.instance_id)
+
+
+def new_execution(hub: Hub, instance: Instance, entry: OrchestratorEntry) -> Execution:
+    return Execution(
+        entry.code,
+        Identity(
+            instance.instance_id,
+            instance.execution_id,
+            instance.parent.instance_id if instance.parent else None,
+            instance.version,
+        ),
+        hub.functions.environment,
+    )

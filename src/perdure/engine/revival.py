@@ -1,0 +1,183 @@
+"""Bringing an instance's code back from history, and setting an instance aside that cannot be.
+
+Replay is the only way to make code alive that is not at hand. When it cannot be done (the code disagrees, the
+function is missing, the history is unreadable, the watchdog or the store refused) the instance is parked: visibly,
+with its reason, its messages kept, and tried again when there is hope.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from perdure.engine.living import Quarantine, let_held_go, new_execution, note, too_long
+from perdure.engine.warm import Instance
+from perdure.errors import Interrupted, NonDeterminismError
+from perdure.model import events as ev
+from perdure.model.instances import RuntimeStatus
+from perdure.model.messages import ActivityResult, Wake
+from perdure.replay.decide import Execution
+from perdure.replay.settle import Invocation, invocation_of
+from perdure.replay.state import fold
+
+if TYPE_CHECKING:
+    from perdure.engine.hub import Hub
+
+S = RuntimeStatus
+
+
+def revive(hub: Hub, instance: Instance, answered: int = -1) -> bool:
+    """Make the code alive by replaying its history; parks the instance when that cannot be done."""
+    if instance.execution is not None:
+        return True
+    if instance.stored is None:
+        return False
+    entry = hub.functions.orchestrator(instance.name)
+    if entry is None:
+        park_unknown(hub, instance)
+        return False
+    execution = new_execution(hub, instance, entry)
+    hub.counters["replays"] += 1
+    running = hub.running
+    try:
+        recorded = instance.recorded()
+        running.enter(instance)
+        execution.replay(recorded)
+        running.leave()
+    except Interrupted as stopped:
+        running.leave()
+        execution.close()
+        raise Quarantine(instance.instance_id, too_long(stopped)) from stopped
+    except NonDeterminismError as error:
+        running.leave()
+        execution.close()
+        park(hub, instance, "nondeterminism", str(error))
+        return False
+    except (msgspec.ValidationError, msgspec.DecodeError, KeyError) as error:
+        running.leave()
+        execution.close()
+        park(hub, instance, "poison", f"its history cannot be read by this version: {error}")
+        return False
+    if execution.is_finished:  # it continued as new, and its next generation is on the way
+        execution.close()
+        instance.between = True
+        return False
+    _adopt(hub, instance, execution, recorded, answered)
+    return True
+
+
+def _adopt(
+    hub: Hub,
+    instance: Instance,
+    execution: Execution,
+    recorded: list[tuple[int, list[ev.HistoryEvent]]],
+    answering: int,
+) -> None:
+    """The replayed code takes over; activities that history leaves open here are started again."""
+    instance.execution = execution
+    instance.last_at = max(instance.last_at, recorded[-1][0] if recorded else 0)
+    context = execution.context
+    context._status_changed = False
+    context._opened_waits.clear()
+    context._closed_waits.clear()
+    for wait in context._waits.values():
+        wait.saved = True
+    instance.saved_waits = len(context._waits)
+    if instance.stored is not None:
+        instance.size = sum(len(row.events) for row in instance.stored.history)
+        hub.warm_bytes += instance.size
+    instance.stored = None
+    open_calls = context._calls
+    again: list[Invocation] = []
+    instance.open_local = 0
+    held = (e.message for e in instance.held or ())
+    answered = {answering, *(m.task_id for m in held if isinstance(m, ActivityResult))}
+    for _, events in recorded:
+        for event in events:
+            if isinstance(event, ev.TaskScheduled) and event.id in open_calls and event.placed == "local":
+                instance.open_local += 1
+                if event.id in answered:
+                    continue
+                again.append(invocation_of(event, instance.instance_id, instance.execution_id))
+            elif isinstance(event, ev.SubOrchestrationCreated) and event.id in open_calls:
+                if instance.children is None:
+                    instance.children = {}
+                instance.children[event.id] = event.instance_id
+    hub.released.invocations.extend(again)
+    if instance.outcome is not None:
+        execution.begin_episode(instance.last_at)
+
+
+def go_on(hub: Hub, instance: Instance, reason: str) -> None:
+    """Resume: the code is made again if it was parked, and what was held is delivered in order."""
+    begun = instance.execution is not None or _was_begun(instance)
+    if instance.status is S.Suspended:
+        note(hub, instance, ev.ExecutionResumed(reason=reason))
+    instance.reason = ""
+    instance.status = S.Running if begun else S.Pending
+    hub.touch(instance)
+    if begun and not revive(hub, instance):
+        return
+    let_held_go(hub, instance)
+    if instance.is_running:
+        hub.send(Wake(instance_id=instance.instance_id))
+
+
+def _was_begun(instance: Instance) -> bool:
+    """Whether its code has ever run: control events alone do not begin an execution."""
+    if instance.stored is None:
+        return False
+    try:
+        recorded = instance.recorded()
+    except (msgspec.ValidationError, msgspec.DecodeError):
+        return True
+    return any(isinstance(event, ev.ExecutionStarted) for _, events in recorded for event in events)
+
+
+def parked_just_now(instance: Instance) -> bool:
+    """Its code was put away in this batch, and its history can be loaded only after the commit."""
+    return instance.execution is None and instance.stored is None and instance.outcome is not None
+
+
+def retry_parked(hub: Hub, instance: Instance) -> None:
+    """At a worker's start: perhaps the deployed code fits by now."""
+    kind = instance.reason.partition(":")[0]
+    if kind == "no_worker" and hub.functions.orchestrator(instance.name) is None:
+        return
+    if kind in ("no_worker", "nondeterminism") and not parked_just_now(instance):
+        go_on(hub, instance, "tried again at a worker's start")
+
+
+def children_of(instance: Instance) -> dict[int, str]:
+    """Open sub-orchestrations, also of an instance whose code is not alive."""
+    if instance.execution is not None or instance.stored is None:
+        return dict(instance.children or {})
+    return {task_id: event.instance_id for task_id, (event, _) in fold(instance.recorded()).children.items()}
+
+
+def quarantine(hub: Hub, instance: Instance) -> None:
+    """Park an instance that the store or the watchdog would not have."""
+    if not instance.is_finished and instance.reason.partition(":")[0] != "poison":
+        park(hub, instance, "poison", hub.quarantine[instance.instance_id])
+
+
+def park_unknown(hub: Hub, instance: Instance) -> None:
+    park(hub, instance, "no_worker", f"no worker here has the orchestrator {instance.name!r}")
+
+
+def park(hub: Hub, instance: Instance, kind: str, detail: str) -> None:
+    """Set the instance aside, visibly. It is tried again at `resume`, and some kinds at a worker's start."""
+    reason = f"{kind}: {detail}"[:4_000]
+    if instance.reason == reason:
+        return
+    instance.put_away()
+    if kind == "no_worker" and not instance.episodes and instance.outcome is None:
+        instance.status = S.Pending
+    else:
+        note(hub, instance, ev.ExecutionParked(kind=kind, detail=detail[:4_000]))
+        instance.status = S.Suspended
+    instance.reason = reason
+    instance.due_at = None
+    hub.touch(instance)
+    hub.released.parked.append((instance.instance_id, reason))

@@ -1,0 +1,141 @@
+"""Starts: whether an id may be had, the new instance, and its first step, now or later."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from perdure.engine.envelope import Envelope
+from perdure.engine.living import begin, let_held_go, next_execution, remove
+from perdure.engine.revival import park, park_unknown
+from perdure.engine.warm import Instance
+from perdure.errors import InstanceExists, PerdureError
+from perdure.model import payload
+from perdure.model.failure import failure_of
+from perdure.model.instances import PARTITIONS, RuntimeStatus, partition_of
+from perdure.model.messages import Begin, ChildResult, Start
+
+if TYPE_CHECKING:
+    from perdure.engine.hub import Hub
+
+S = RuntimeStatus
+
+
+def start(hub: Hub, instance: Instance | None, envelope: Envelope) -> None:
+    message: Any = envelope.message
+    if instance is not None:
+        refusal = _start_refusal(instance, message)
+        if refusal is not None:
+            _refuse_start(hub, envelope, message, refusal)
+            return
+        if not instance.is_finished:  # return_existing
+            hub.answer(envelope, instance.instance_id)
+            return
+        if message.on_existing == "return_existing":
+            hub.answer(envelope, instance.instance_id)
+            return
+        remove(hub, instance)
+    created = _create(hub, message, instance)
+    hub.answer(envelope, created.instance_id)
+    first = Begin(
+        instance_id=message.instance_id,
+        execution_id=created.execution_id,
+        input=message.input,
+        operation_id=message.operation_id,
+    )
+    if message.visible_at > hub.now:
+        created.reason = f"scheduled:{message.visible_at}"
+        hub.store_delayed(first, message.visible_at)
+    elif hub.accept_only:
+        hub.store_delayed(first, hub.now)
+    elif created.instance_id in hub.quarantine:
+        park(hub, created, "poison", hub.quarantine[created.instance_id])
+        hub.hold(created, Envelope(first, internal=True))
+    elif hub.functions.orchestrator(created.name) is None:
+        park_unknown(hub, created)
+        hub.hold(created, Envelope(first, internal=True))
+    else:
+        hub.released.started.append(created.instance_id)
+        begin(hub, created, message.input, message.operation_id)
+
+
+def _start_refusal(instance: Instance, message: Start) -> PerdureError | None:
+    own_retry = (
+        message.parent is not None
+        and instance.parent is not None
+        and instance.is_finished
+        and instance.parent.instance_id == message.parent.instance_id
+        and instance.parent.execution_id == message.parent.execution_id
+    )
+    if own_retry or message.on_existing == "return_existing":
+        return None
+    if instance.is_finished and message.on_existing == "replace_finished":
+        return None
+    return InstanceExists(
+        f"an instance with the id {instance.instance_id!r} already exists and is {instance.status}: "
+        "choose another id, wait for it to finish, or start with on_existing='return_existing'"
+    )
+
+
+def _refuse_start(hub: Hub, envelope: Envelope, message: Start, refusal: PerdureError) -> None:
+    hub.answer(envelope, refusal)
+    parent = message.parent
+    if parent is not None:
+        hub.send(
+            ChildResult(
+                instance_id=parent.instance_id,
+                execution_id=parent.execution_id,
+                task_id=parent.task_id,
+                child_id=message.instance_id,
+                failure=failure_of(refusal, with_stack=False),
+            )
+        )
+
+
+def _create(hub: Hub, message: Start, replaced: Instance | None) -> Instance:
+    no = hub.next_instance_no
+    hub.next_instance_no += 1
+    entry = hub.functions.orchestrator(message.name)
+    created = Instance(
+        no=no,
+        instance_id=message.instance_id,
+        partition=partition_of(message.instance_id, PARTITIONS),
+        name=entry.code.name if entry is not None else message.name,
+        version=message.version or (entry.version if entry is not None else ""),
+        salt=hub.chance.salt(),
+        created_at=hub.now,
+        parent=message.parent,
+        tags=payload.encode(message.tags).decode() if message.tags else None,
+    )
+    hub.keep(created)
+    hub.touch(created)
+    return created
+
+
+def begin_later(hub: Hub, instance: Instance | None, envelope: Envelope) -> None:
+    message: Any = envelope.message
+    if instance is None or instance.is_finished or instance.execution_id != message.execution_id:
+        hub.consume(envelope)
+    elif instance.status is S.Suspended:
+        hub.hold(instance, envelope)
+    elif hub.functions.orchestrator(instance.name) is None:
+        park_unknown(hub, instance)
+        hub.hold(instance, envelope)
+    else:
+        hub.consume(envelope)
+        begin(hub, instance, message.input, message.operation_id)
+        let_held_go(hub, instance)
+
+
+def next_generation(hub: Hub, instance: Instance | None, envelope: Envelope) -> None:
+    message: Any = envelope.message
+    if instance is None or instance.is_finished or instance.execution_id != message.execution_id:
+        hub.consume(envelope)
+    elif instance.status is S.Suspended:
+        hub.hold(instance, envelope)
+    elif hub.functions.orchestrator(instance.name) is None:
+        park_unknown(hub, instance)
+        hub.hold(instance, envelope)
+    else:
+        hub.consume(envelope)
+        next_execution(hub, instance, message.input, message.carried)
+        let_held_go(hub, instance)

@@ -1,0 +1,144 @@
+"""The verifier: is what the store holds what a correct engine would have written?
+
+It reads every instance and every kept execution, folds each history without running user code, and compares.
+Checked are the invariants I1 to I6 (contiguous episodes and event ids, an intact chain, one start, one end that
+is last, rows that agree with their history, at most one completion for each call), the open waits, and the digests
+of bodies kept out of line. A body that is gone is reported as redacted, not as damage: the chain runs over its
+digest. Run it on a hub at rest; on a busy one an instance may change between two reads and be reported wrongly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import msgspec
+
+from perdure.engine.status import recorded_events
+from perdure.model import chain
+from perdure.model import events as ev
+from perdure.model.instances import RuntimeStatus
+from perdure.model.records import HistoryRow, InstanceFilter, InstanceRow, StoredInstance
+from perdure.replay.state import State, fold
+from perdure.store.port import ClientStore
+
+PAGE = 500
+
+
+@dataclass
+class Report:
+    """What a verification found. `problems` are sentences; none means that all is well."""
+
+    instances: int = 0
+    rows: int = 0
+    events: int = 0
+    redacted: int = 0
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+
+def verify(store: ClientStore, progress: Callable[[int], None] = lambda done: None) -> Report:
+    """Check every instance of the hub. `progress` is told how many are done.
+
+    Damage never raises: an instance that cannot be read is a problem of the report.
+    """
+    report = Report()
+    for row in _instances(store):
+        try:
+            _check_instance(store, row, report)
+        except (msgspec.ValidationError, msgspec.DecodeError, ValueError, KeyError) as error:
+            report.problems.append(f"{row.instance_id}: its history cannot be read: {error}")
+        report.instances += 1
+        progress(report.instances)
+    return report
+
+
+def _instances(store: ClientStore) -> Iterator[InstanceRow]:
+    before: int | None = None
+    while True:
+        rows = store.query(InstanceFilter(top=PAGE, before_no=before))
+        yield from rows
+        if len(rows) < PAGE:
+            return
+        before = rows[-1].instance_no
+
+
+def _check_instance(store: ClientStore, row: InstanceRow, report: Report) -> None:
+    kept = store.executions(row.instance_no)
+    for execution_no in kept:
+        stored = store.history_of(row.instance_no, execution_no)
+        if stored is None:
+            continue
+        current = execution_no == row.execution_no
+        complaints = [
+            *_chain_problems(row, execution_no, stored.history),
+            *_body_problems(row, stored, report),
+        ]
+        recorded = recorded_events(stored)
+        state = fold(recorded)
+        complaints += state.problems
+        if current:
+            complaints += _row_problems(row, stored, state)
+        report.rows += len(stored.history)
+        report.events += sum(len(events) for _, events in recorded)
+        report.problems += [f"{row.instance_id} execution {execution_no}: {what}" for what in complaints]
+    if row.episodes and row.execution_no not in kept:
+        report.problems.append(f"{row.instance_id}: the history of its current execution is missing (I1)")
+
+
+def _chain_problems(row: InstanceRow, execution_no: int, history: list[HistoryRow]) -> Iterator[str]:
+    previous = chain.base_of(row.salt, execution_no)
+    for expected, one in enumerate(history):
+        if one.episode != expected:
+            yield f"episode {one.episode} where {expected} was due (I1)"
+            return
+        if chain.digest_of(row.salt, one.events) != one.digest:
+            yield f"episode {one.episode} is not what was written: its digest differs (I2)"
+        if chain.link(previous, execution_no, one.episode, one.at, one.digest) != one.hash:
+            yield f"the chain breaks at episode {one.episode} (I2)"
+        previous = one.hash
+    if execution_no == row.execution_no and (row.episodes != len(history) or row.head != previous):
+        yield f"the row says {row.episodes} episodes, history has {len(history)}, or its newest hash differs (I2)"
+
+
+def _body_problems(row: InstanceRow, stored: StoredInstance, report: Report) -> Iterator[str]:
+    for one in stored.history:
+        for ref in _references(ev.decode_events(one.events)):
+            body = stored.bodies.get((one.episode, ref.no))
+            if body is None:
+                report.redacted += 1
+            elif chain.digest_of(row.salt, body).hex() != ref.digest:
+                yield f"body {ref.no} of episode {one.episode} is not what was written (I2)"
+
+
+def _references(events: list[ev.HistoryEvent]) -> Iterator[ev.BodyRef]:
+    for event in events:
+        carried = event.carried if isinstance(event, ev.ExecutionStarted) else ()
+        for one in (event, *carried):
+            ref: ev.BodyRef | None = getattr(one, "body", None)
+            if ref is not None:
+                yield ref
+
+
+def _row_problems(row: InstanceRow, stored: StoredInstance, state: State) -> Iterator[str]:
+    expected = state.status
+    if expected is RuntimeStatus.ContinuedAsNew:
+        expected = RuntimeStatus.Running  # its next generation is a message in the inbox
+    if state.started is None and expected is RuntimeStatus.Running:
+        expected = RuntimeStatus.Pending
+    if row.status != expected and stored.history:
+        yield f"its row says {row.status}, its history {expected} (I5)"
+    if (row.completed_at is not None) != RuntimeStatus(row.status).is_finished:
+        yield "its row has a completion time and an unfinished status, or the reverse (I5)"
+    running = row.status == RuntimeStatus.Running
+    if running and state.ending is None and row.due_at != state.due_at():
+        yield f"its row is due at {row.due_at}, its history at {state.due_at()} (I5)"
+    if running and state.ending is None and bool(row.local_work) != bool(state.activities):
+        yield "its row and its history disagree about open activities (I5)"
+    waits = {(wait.wait_id, wait.name) for wait in stored.waits}
+    folded = {(wait_id, wait.name) for wait_id, (wait, _) in state.waits.items()} if state.ending is None else set()
+    if waits != folded:
+        yield f"its open waits are {sorted(waits)}, its history says {sorted(folded)} (I5)"
