@@ -159,6 +159,9 @@ class Actor:
         elif isinstance(error, NOT_DONE):
             if isinstance(error, Overloaded):
                 self._world.met("an event refused because too many are kept")
+                if self._world.injector.is_healed:  # nobody will take it any more
+                    self._end("refused")
+                    return
             attempt = dealing.attempts
             self._world.after(PAUSE, lambda: self._again(dealing, attempt))
         elif isinstance(error, StoreError) or not isinstance(error, PerdureError):

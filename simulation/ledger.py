@@ -127,9 +127,10 @@ class Ledger:
         """A batch took effect."""
         self.commits += 1
         touched: set[int] = set()
-        self._messages(batch)
+        self._messages_leave(batch)
         for number in batch.purged:
             self._purge(number)
+        self._messages_come(batch)
         for row in batch.new_instances:
             self._born(row)
             touched.add(row.instance_no)
@@ -142,7 +143,7 @@ class Ledger:
         for number in sorted(touched):
             self._agree(self.runs[number])
 
-    def _messages(self, batch: Batch) -> None:
+    def _messages_leave(self, batch: Batch) -> None:
         for number in batch.inbox_held:
             self.inbox[number] = self.inbox[number]._replace(visible_at=None)
             self._held.add(number)
@@ -152,6 +153,8 @@ class Ledger:
                 self._met("messages held and delivered on resume")
                 if b'"ActivityResult"' in row.message:
                     self._met("an activity's result held while suspended")
+
+    def _messages_come(self, batch: Batch) -> None:
         for row in batch.inbox_added:
             self.inbox[row.message_no] = row
             if row.visible_at is None:

@@ -32,7 +32,7 @@ from perdure.engine.registry import (
     activity_timeout,
     caller_locals,
     checked_name,
-    orchestrator_input,
+    orchestrator_parameters,
     where,
 )
 from perdure.engine.worker import Engine, Settings
@@ -174,8 +174,7 @@ class App:
             definition = Orchestrator(
                 _name(found, name), found, localns, version=version, events=_events(events, found)
             )
-            if not inspect.signature(found).parameters:
-                orchestrator_input(definition)
+            orchestrator_parameters(found)
             self.registry.add(definition)
             return found
 

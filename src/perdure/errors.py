@@ -27,6 +27,7 @@
 
     EngineSignal(BaseException)   control flow of the engine: user code that catches Exception must not catch it
     ├── Evicted                   the execution is being put away; nothing it does counts any more
+    ├── FunctionMissing           history calls a function that this worker does not have
     └── Interrupted               the watchdog stopped user code that ran too long
 
 Messages say what happened, to which instance, what it probably means and what to do next.
@@ -220,6 +221,10 @@ class EngineSignal(BaseException):
 
 class Evicted(EngineSignal):
     """The execution is being put away: nothing its cleaning up does can reach the store."""
+
+
+class FunctionMissing(EngineSignal):
+    """Replay met a call of a function that this worker does not have: the instance waits for one that does."""
 
 
 class Interrupted(EngineSignal):

@@ -7,9 +7,7 @@ from perdure.http.guard import HEADERS
 from tests.hosts.conftest import M, make_app, start
 
 
-@pytest.mark.parametrize(
-    "host", ["localhost:7071", "LOCALHOST", "127.0.0.1:7071", "[::1]:7071", "[::1]"]
-)
+@pytest.mark.parametrize("host", ["localhost:7071", "LOCALHOST", "127.0.0.1:7071", "[::1]:7071", "[::1]"])
 def test_this_machines_names_are_answered(http: TestClient, host: str) -> None:
     assert http.get("/healthz", headers={"Host": host}).status_code == 200
 
@@ -54,7 +52,9 @@ def test_another_name_is_answered_when_it_is_allowed() -> None:
         {"Sec-Fetch-Site": "same-site"},
     ],
 )
-@pytest.mark.parametrize(("method", "path"), [("POST", "/orchestrators/echo/x-1"), ("DELETE", "/instances/s-1")])
+@pytest.mark.parametrize(
+    ("method", "path"), [("POST", "/orchestrators/echo/x-1"), ("DELETE", "/instances/s-1")]
+)
 def test_a_foreign_page_changes_nothing(
     http: TestClient, headers: dict[str, str], method: str, path: str
 ) -> None:
@@ -68,7 +68,8 @@ def test_a_foreign_page_changes_nothing(
 
 
 @pytest.mark.parametrize(
-    "headers", [{}, {"Origin": "http://localhost:7071", "Sec-Fetch-Site": "same-origin"}, {"Sec-Fetch-Site": "none"}]
+    "headers",
+    [{}, {"Origin": "http://localhost:7071", "Sec-Fetch-Site": "same-origin"}, {"Sec-Fetch-Site": "none"}],
 )
 def test_our_own_pages_and_programs_may(http: TestClient, headers: dict[str, str]) -> None:
     assert http.post(f"{M}/orchestrators/echo", headers=headers).status_code == 202
@@ -77,12 +78,24 @@ def test_our_own_pages_and_programs_may(http: TestClient, headers: dict[str, str
 def test_there_is_no_cors(http: TestClient) -> None:
     asked = {"Origin": "http://evil.example", "Access-Control-Request-Method": "POST"}
 
-    for answer in (http.options(f"{M}/orchestrators/echo", headers=asked), http.get("/healthz", headers=asked)):
+    for answer in (
+        http.options(f"{M}/orchestrators/echo", headers=asked),
+        http.get("/healthz", headers=asked),
+    ):
         assert not [name for name in answer.headers if name.startswith("access-control-")]
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/instances/none", "/healthz", f"{M}/instances", f"{M}/instances/none", "/nowhere", "/static/perdure.css"]
+    "path",
+    [
+        "/",
+        "/instances/none",
+        "/healthz",
+        f"{M}/instances",
+        f"{M}/instances/none",
+        "/nowhere",
+        "/static/perdure.css",
+    ],
 )
 def test_every_response_bears_the_headers_that_take_powers_away(http: TestClient, path: str) -> None:
     answer = http.get(path)

@@ -121,7 +121,7 @@ class Demo:
                 while time.monotonic() - since < STANDSTILL:
                     answered, left_alone = await desk.work()
                     now = await self._closed_and_open()
-                    progress.update(closed, completed=now[0])
+                    progress.update(closed, completed=now[0], total=max(len(self.claims), sum(now)))
                     if filing.done() and now[1] == left_alone:
                         break
                     if answered or now != before:

@@ -19,7 +19,7 @@ from examples.claims.model import Outcome, Stage
 STANDINGS = ("filed", "paid", "rejected", "denied", "expired", "waiting")
 IF_ANY = ("in progress", "failed")
 FAULTS = ("lost", "paid twice")
-FAULTS_IF_ANY = ("paid, not in the ledger", "in the ledger, not approved")
+FAULTS_IF_ANY = ("paid but not in the ledger", "in the ledger but not approved")
 FILING = "filing, POST → 202"
 SPANS = {
     "filed → assessed": ("created", "assessed"),
@@ -72,8 +72,8 @@ async def audit(client: df.Client, filed: Collection[str], ledger: Path) -> Audi
     found.numbers["filed"] = len(seen)
     found.numbers["lost"] = len(set(filed) - seen)
     found.numbers["paid twice"] = sum(count > 1 for count in paid_after.values())
-    found.numbers["paid, not in the ledger"] = len(paid - paid_after.keys())
-    found.numbers["in the ledger, not approved"] = len(paid_before.keys() - approved)
+    found.numbers["paid but not in the ledger"] = len(paid - paid_after.keys())
+    found.numbers["in the ledger but not approved"] = len(paid_before.keys() - approved)
     return found
 
 

@@ -20,4 +20,4 @@ def main() -> None:
             raise
         print(_HINT.format(missing=missing), file=sys.stderr)
         raise SystemExit(4) from None
-    root()
+    root(prog_name="perdure")

@@ -213,7 +213,9 @@ def _print_status(one: OrchestrationStatus) -> None:
     if one.reason and one.reason != "operator":
         console.print(plain(one.reason))
     for name, value in _facts(one):
-        console.print(Text.assemble((f"{name:<14}", "dim"), plain(value)), soft_wrap=True)
+        console.print(
+            Text.assemble((f"{name:<14}", "dim"), plain(value).replace("\n", f"\n{'':14}")), soft_wrap=True
+        )
 
 
 def _facts(one: OrchestrationStatus) -> list[tuple[str, str]]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.padding import Padding
 from rich.text import Text
 
 from perdure.errors import (
@@ -41,6 +41,7 @@ _CODES: dict[type[BaseException], int] = {
     Overloaded: UNAVAILABLE,
     StoreError: UNAVAILABLE,
 }
+Cell = str | Text
 _STYLES = {
     "Running": "blue",
     "Suspended": "yellow",
@@ -84,19 +85,32 @@ def print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
 
 
-def print_table(heads: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> None:
-    """A table on a terminal, tab-separated lines in a pipe."""
+def print_table(heads: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
+    """A table on a terminal, tab-separated lines in a pipe.
+
+    The last column is the one that may be long: on a terminal it stands below its row.
+    """
     console = output()
     if not console.is_terminal:
         for row in rows:
             typer.echo("\t".join(plain(str(cell)).replace("\n", " ").replace("\t", " ") for cell in row))
         return
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for number, head in enumerate(heads):
-        table.add_column(head, overflow="fold", no_wrap=False, ratio=None if number < len(heads) - 1 else 1)
-    for row in rows:
-        table.add_row(*(cell if isinstance(cell, Text) else Text(plain(cell)) for cell in row))
-    console.print(table)
+    table = [[cell if isinstance(cell, Text) else Text(plain(cell)) for cell in row] for row in rows]
+    head = [Text(name, style="dim") for name in heads]
+    widths = [max(map(len, column)) for column in zip(head, *table, strict=True)]
+    console.print(_line(head[:-1], widths), no_wrap=True, overflow="ellipsis")
+    for row in table:
+        console.print(_line(row[:-1], widths), no_wrap=True, overflow="ellipsis")
+        if row[-1]:
+            console.print(Padding(Text(row[-1].plain, style="dim"), (0, 0, 0, 4)))
+
+
+def _line(cells: Sequence[Text], widths: Sequence[int]) -> Text:
+    *first, last = cells
+    padded = [
+        Text.assemble(cell, " " * (width - len(cell))) for cell, width in zip(first, widths, strict=False)
+    ]
+    return Text("  ").join([*padded, last])
 
 
 def status_text(status: str) -> Text:

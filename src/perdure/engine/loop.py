@@ -136,9 +136,24 @@ class Loop:
         self.hub.opened(self.store.open())
 
     def run(self) -> None:
-        """Turn until told to stop. Whatever is left unanswered then is refused."""
+        """Turn until told to stop. Whatever is left unanswered then is refused.
+
+        An error of the engine's own drops everything in memory and goes on from the store; five in a minute
+        end the loop with the last of them.
+        """
+        failures: list[float] = []
         while not self.stopping:
-            self.turn(self.take())
+            try:
+                self.turn(self.take())
+            except Exception as error:
+                failures = [at for at in failures if at > self.clock.monotonic() - 60.0]
+                failures.append(self.clock.monotonic())
+                if len(failures) >= 5:
+                    self.stopping = True
+                    self._refuse_rest()
+                    raise
+                log.exception("the loop failed; it goes on from what is stored")
+                self._lose(self.hub.rollback(), StoreError(f"the loop failed: {error}"))
             if self.idle_before:
                 self._evicted(self.hub.evict_idle(self.idle_before))
                 self.idle_before = 0

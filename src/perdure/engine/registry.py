@@ -165,14 +165,14 @@ def _get(source: Mapping[str, D], name: str, kind: str) -> D:
 def remember(definition: Definition) -> None:
     """Note the definition on the function, so that a reference to it can be used as its name."""
     try:
-        setattr(_plain(definition.function), _MARK, definition)
+        setattr(definition.function, _MARK, definition)
     except (AttributeError, TypeError) as error:
         raise RegistrationError(f"{definition.function!r} cannot be registered: {error}") from error
 
 
 def definition_of(function: object) -> Definition | None:
     """The definition behind a function reference, if it was registered."""
-    found = getattr(function, _MARK, None)
+    found = getattr(function, _MARK, None) or getattr(_plain(function), _MARK, None)
     return found if isinstance(found, Definition) else None
 
 
@@ -265,18 +265,25 @@ def _given_type(annotation: Any, available: tuple[type, ...]) -> type | None:
 # ---------------------------------------------------------------------------------------- orchestrators
 
 
+def orchestrator_parameters(function: Function) -> list[inspect.Parameter]:
+    """The context's parameter and, if there is one, the input's. Raises RegistrationError for another arity."""
+    parameters = list(inspect.signature(_plain(function)).parameters.values())
+    positional = [p for p in parameters if p.kind in _POSITIONAL]
+    required = [p for p in parameters if p.default is p.empty and p.kind not in _VARIABLE]
+    if not parameters or parameters[0] not in positional or not all(p in positional[:2] for p in required):
+        raise RegistrationError(
+            f"{where(function)}: an orchestrator takes its context, or its context and one input"
+        )
+    return positional[:2]
+
+
 def orchestrator_input(definition: Orchestrator) -> tuple[bool, Any]:
     """Whether the orchestrator takes a typed input beside its context, and of which type.
 
     Raises RegistrationError unless it takes the context alone, or the context and one input.
     """
-    parameters = list(inspect.signature(_plain(definition.function)).parameters.values())
-    required = [p for p in parameters if p.default is p.empty and p.kind in _POSITIONAL]
-    if not parameters or len(required) > 2 or parameters[0].kind not in _POSITIONAL:
-        raise RegistrationError(
-            f"{where(definition.function)}: an orchestrator takes its context, or its context and one input"
-        )
-    takes_input = len([p for p in parameters if p.kind in _POSITIONAL]) > 1
+    parameters = orchestrator_parameters(definition.function)
+    takes_input = len(parameters) > 1
     hints = definition.hints()
     first = hints.get(parameters[0].name, OrchestrationContext)
     if isinstance(first, type) and not issubclass(OrchestrationContext, first) and first is not object:
@@ -286,6 +293,7 @@ def orchestrator_input(definition: Orchestrator) -> tuple[bool, Any]:
     return takes_input, hints.get(parameters[1].name, Any) if takes_input else Any
 
 
+_VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
@@ -325,6 +333,7 @@ __all__ = [
     "definition_of",
     "name_of",
     "orchestrator_input",
+    "orchestrator_parameters",
     "plan_of",
     "where",
 ]

@@ -7,13 +7,13 @@ with its reason, its messages kept, and tried again when there is hope.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from perdure.engine.living import Quarantine, let_held_go, new_execution, note, too_long
 from perdure.engine.warm import Instance
-from perdure.errors import Interrupted, NonDeterminismError
+from perdure.errors import FunctionMissing, Interrupted, NonDeterminismError
 from perdure.model import events as ev
 from perdure.model.instances import RuntimeStatus
 from perdure.model.messages import ActivityResult, Wake
@@ -25,6 +25,15 @@ if TYPE_CHECKING:
     from perdure.engine.hub import Hub
 
 S = RuntimeStatus
+
+_UNREADABLE = "its history cannot be read by this version: "
+_PARKED_FOR: Final[dict[type[BaseException], tuple[str, str]]] = {
+    FunctionMissing: ("no_worker", ""),
+    NonDeterminismError: ("nondeterminism", ""),
+    msgspec.MsgspecError: ("poison", _UNREADABLE),
+    KeyError: ("poison", _UNREADABLE),
+}
+"""What a failed replay parks an instance for."""
 
 
 def revive(hub: Hub, instance: Instance, answered: int = -1) -> bool:
@@ -38,26 +47,12 @@ def revive(hub: Hub, instance: Instance, answered: int = -1) -> bool:
         park_unknown(hub, instance)
         return False
     execution = new_execution(hub, instance, entry)
-    hub.counters["replays"] += 1
-    running = hub.running
     try:
-        recorded = instance.recorded()
-        running.enter(instance)
-        execution.replay(recorded)
-        running.leave()
-    except Interrupted as stopped:
-        running.leave()
+        recorded = _relive(hub, instance, execution)
+    except tuple(_PARKED_FOR) as error:
         execution.close()
-        raise Quarantine(instance.instance_id, too_long(stopped)) from stopped
-    except NonDeterminismError as error:
-        running.leave()
-        execution.close()
-        park(hub, instance, "nondeterminism", str(error))
-        return False
-    except (msgspec.ValidationError, msgspec.DecodeError, KeyError) as error:
-        running.leave()
-        execution.close()
-        park(hub, instance, "poison", f"its history cannot be read by this version: {error}")
+        kind, why = next(said for type_, said in _PARKED_FOR.items() if isinstance(error, type_))
+        park(hub, instance, kind, f"{why}{error}")
         return False
     if execution.is_finished:  # it continued as new, and its next generation is on the way
         execution.close()
@@ -65,6 +60,20 @@ def revive(hub: Hub, instance: Instance, answered: int = -1) -> bool:
         return False
     _adopt(hub, instance, execution, recorded, answered)
     return True
+
+
+def _relive(hub: Hub, instance: Instance, execution: Execution) -> list[tuple[int, list[ev.HistoryEvent]]]:
+    hub.counters["replays"] += 1
+    recorded = instance.recorded()
+    hub.running.enter(instance)
+    try:
+        execution.replay(recorded)
+    except Interrupted as stopped:
+        execution.close()
+        raise Quarantine(instance.instance_id, too_long(stopped)) from stopped
+    finally:
+        hub.running.leave()
+    return recorded
 
 
 def _adopt(

@@ -139,6 +139,10 @@ def _row_problems(row: InstanceRow, stored: StoredInstance, state: State) -> Ite
     if running and state.ending is None and bool(row.local_work) != bool(state.activities):
         yield "its row and its history disagree about open activities (I5)"
     waits = {(wait.wait_id, wait.name) for wait in stored.waits}
-    folded = {(wait_id, wait.name) for wait_id, (wait, _) in state.waits.items()} if state.ending is None else set()
+    folded = (
+        {(wait_id, wait.name) for wait_id, (wait, _) in state.waits.items()}
+        if state.ending is None
+        else set()
+    )
     if waits != folded:
         yield f"its open waits are {sorted(waits)}, its history says {sorted(folded)} (I5)"

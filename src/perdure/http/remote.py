@@ -152,13 +152,13 @@ class HttpGateway:
     async def aclose(self) -> None:
         await self._http.aclose()
 
-    def _query(self, query: Query) -> list[tuple[str, str]]:
+    def _query(self, query: Query) -> httpx2.QueryParams:
         given = {**query, "taskHub": self.hub or None}
         pairs: list[tuple[str, str]] = []
         for name, value in given.items():
             values = value if isinstance(value, list) else [value]
             pairs.extend((name, _text(one)) for one in values if one is not None and one != "")
-        return pairs
+        return httpx2.QueryParams(pairs)
 
     def _unreachable(self, error: Exception) -> EngineStopped:
         return EngineStopped(f"cannot reach {self.base_url} ({_said(error)}): is `perdure run` running?")

@@ -29,7 +29,7 @@ def failure_of(error: BaseException, *, with_stack: bool = True, depth: int = CA
     recorded = getattr(error, "failure", None)
     return Failure(
         type=_type_name(type(error)),
-        message=_text(str(error))[:MESSAGE_LIMIT],
+        message=_text(_message(error))[:MESSAGE_LIMIT],
         stack=_stack(error)[-STACK_LIMIT:] if with_stack else "",
         cause=recorded
         if isinstance(recorded, Failure)
@@ -51,6 +51,14 @@ def chain_of(failure: Failure) -> list[Failure]:
 
 def _type_name(kind: type[BaseException]) -> str:
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _message(error: BaseException) -> str:
+    """Its text; an exception of the user's may fail to give one."""
+    try:
+        return str(error)
+    except Exception as second:
+        return f"(its text cannot be had: {type(second).__name__})"
 
 
 def _stack(error: BaseException) -> str:

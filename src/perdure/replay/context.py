@@ -19,7 +19,14 @@ from typing import Any, Protocol, TypeVar, overload
 
 from msgspec import Raw
 
-from perdure.errors import Evicted, ForeignAwaitError, OrchestratorError, PayloadError
+from perdure.errors import (
+    Evicted,
+    ForeignAwaitError,
+    FunctionMissing,
+    FunctionNotFound,
+    OrchestratorError,
+    PayloadError,
+)
 from perdure.model import actions as act
 from perdure.model import events as ev
 from perdure.model import payload
@@ -263,7 +270,7 @@ class OrchestrationContext:
             FunctionNotFound, PayloadError at once; the task raises TaskFailedError when the activity failed.
         """
         self._alive()
-        target = self._env.activity(activity)
+        target = self._target(self._env.activity, activity)
         body = Raw(payload.encode(input_))
         limit = micros(timeout) if timeout is not None else target.timeout
         expected = target.output_type if expected_type is None else expected_type
@@ -293,7 +300,7 @@ class OrchestrationContext:
         With `retry`, each attempt is a new run (of the same id, if you gave one).
         """
         self._alive()
-        target = self._env.orchestrator(orchestrator)
+        target = self._target(self._env.orchestrator, orchestrator)
         if instance_id is not None:
             check_instance_id(instance_id)
         start = partial(
@@ -456,6 +463,15 @@ class OrchestrationContext:
 
     def _chance(self, call: int, attempt: int) -> float:
         return random.Random(f"{self.instance_id}\0{self.execution_id}\0{call}\0{attempt}").random()
+
+    def _target(self, resolve: Callable[[Any], CallTarget], function: Any) -> CallTarget:
+        """A name nobody has is an error where it is new, and a reason to wait where history has it."""
+        try:
+            return resolve(function)
+        except FunctionNotFound as error:
+            if self._replaying:
+                raise FunctionMissing(str(error)) from None
+            raise
 
     def _alive(self) -> None:
         if self._detached:

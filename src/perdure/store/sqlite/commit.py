@@ -62,21 +62,20 @@ class Committer:
         self._take_messages(batch)
         self._purge(batch)
         self._write_instances(batch)
-        self._insert("insert_history", batch.history)
-        self._insert("insert_payloads", batch.bodies)
-        self._insert("put_custom_status", batch.custom_status)
-        for pair in batch.executions_removed:
-            self._execute(self._single["remove_history"], pair)
-            self._execute(self._single["remove_payloads"], pair)
+        self._write("insert_history", batch.history)
+        self._write("insert_payloads", batch.bodies)
+        self._write("put_custom_status", batch.custom_status)
+        self._write("remove_history", batch.executions_removed)
+        self._write("remove_payloads", batch.executions_removed)
         self._close_waits(batch)
-        self._insert("open_waits", batch.waits_opened)
-        self._insert("add_messages", batch.inbox_added)
+        self._write("open_waits", batch.waits_opened)
+        self._write("add_messages", batch.inbox_added)
         self._remember(batch)
-        self._insert("drop_messages", batch.dropped)
+        self._write("drop_messages", batch.dropped)
         if batch.at >= self._next_expiry:
             self._expire(batch.at)
 
-    def _insert(self, name: str, rows: Sequence[tuple[Any, ...]]) -> None:
+    def _write(self, name: str, rows: Sequence[tuple[Any, ...]]) -> None:
         if rows:
             self.stage = name
             self._repeated[name].rows(self._execute, rows)
@@ -100,19 +99,19 @@ class Committer:
                 self._repeated[name].values(self._execute, batch.purged)
 
     def _write_instances(self, batch: Batch) -> None:
-        self._insert("insert_instances", batch.new_instances)
+        self._write("insert_instances", batch.new_instances)
         if not batch.updates:
             return
         # Several updates of one instance in a batch: the last one wins.
         updates = list({row[0]: row for row in batch.updates}.values())
         before = self._total_changes()
-        self._insert("update_instances", updates)
+        self._write("update_instances", updates)
         found = self._total_changes() - before
         if found != len(updates):
             raise FenceLost(
                 f"of {len(updates)} instances to update {found} exist: another engine purged them"
             )
-        self._insert("move_instances", updates)
+        self._write("move_instances", updates)
 
     def _close_waits(self, batch: Batch) -> None:
         if not batch.waits_closed:
@@ -120,7 +119,7 @@ class Committer:
         entirely = [instance_no for instance_no, wait_id in batch.waits_closed if wait_id == ALL_WAITS]
         if entirely:
             self._repeated["close_all_waits"].values(self._execute, entirely)
-        self._insert("close_waits", [pair for pair in batch.waits_closed if pair[1] != ALL_WAITS])
+        self._write("close_waits", [pair for pair in batch.waits_closed if pair[1] != ALL_WAITS])
 
     def _remember(self, batch: Batch) -> None:
         if not batch.seen:

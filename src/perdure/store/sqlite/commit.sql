@@ -67,11 +67,17 @@ insert into state (instance_no, custom_status) values [(?, ?)]
 on conflict (instance_no) do update set custom_status = excluded.custom_status
 
 -- name: remove_history
--- Older executions of an instance that went on as new.
-delete from history where instance_no = ? and execution_no < ?
+-- Older executions of instances that went on as new.
+with v (instance_no, below) as (values [(?, ?)])
+delete from history where rowid in (
+    select h.rowid from v cross join history h where h.instance_no = v.instance_no and h.execution_no < v.below
+)
 
 -- name: remove_payloads
-delete from payloads where instance_no = ? and execution_no < ?
+with v (instance_no, below) as (values [(?, ?)])
+delete from payloads where rowid in (
+    select p.rowid from v cross join payloads p where p.instance_no = v.instance_no and p.execution_no < v.below
+)
 
 -- name: close_waits
 with v (instance_no, wait_id) as (values [(?, ?)])

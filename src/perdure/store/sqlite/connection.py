@@ -2,7 +2,7 @@
 
 apsw only. It brings its own SQLite, new enough to be free of a bug that corrupts a WAL with two connections.
 `synchronous=FULL` is not negotiable: with NORMAL a power cut loses acknowledged commits. Checkpoints never
-happen inside a commit (`wal_autocheckpoint=0`): see maintenance in `store.py`.
+happen inside a commit (`wal_autocheckpoint=0`): see `log.py`.
 A file of a newer version, or of another program, is looked at through a read-only connection and
 left as it is.
 """
@@ -10,12 +10,14 @@ left as it is.
 from __future__ import annotations
 
 import os
+import time
 from typing import Final
 
 import apsw
 
 from perdure.errors import StoreTooNew, StoreUnusable
 from perdure.store.sqlite.errors import translating
+from perdure.store.sqlite.log import LOG_KEPT
 from perdure.store.sqlite.statements import CACHED, read_sql
 
 APPLICATION_ID: Final = 0x70657264  # "perd"
@@ -44,6 +46,8 @@ def open_writer(path: str) -> apsw.Connection:
         connection = apsw.Connection(path, statementcachesize=CACHED)
         try:
             _configure(connection)
+            connection.set_busy_handler(_wait_a_little)
+            connection.pragma("journal_size_limit", LOG_KEPT)
             if connection.readonly("main"):
                 raise StoreUnusable(f"{path} is read-only for this user: give it write permission")
             connection.pragma("journal_mode", "wal")
@@ -75,11 +79,17 @@ def open_reader(path: str) -> apsw.Connection:
 
 
 def open_maintenance(path: str) -> apsw.Connection:
-    """For checkpoints. It gives up at once when someone is in the way: there is always a next time."""
+    """For checkpoints. It gives up soon when someone is in the way: there is always a next time."""
     connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READWRITE)
     _configure(connection)
-    connection.set_busy_timeout(50)
+    connection.set_busy_timeout(5)
     return connection
+
+
+def _wait_a_little(tries: int) -> bool:
+    """SQLite's own busy handler sleeps up to 100 ms between looks; a checkpoint is over in a few."""
+    time.sleep(0.001)
+    return tries < _BUSY_MS
 
 
 def _configure(connection: apsw.Connection) -> None:

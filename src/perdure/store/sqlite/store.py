@@ -10,7 +10,6 @@ A forked child has the parent's connection in its memory and must not touch it: 
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import apsw
@@ -23,6 +22,7 @@ from perdure.store.sqlite.commit import Committer
 from perdure.store.sqlite.connection import check_place, open_maintenance, open_writer
 from perdure.store.sqlite.errors import FOR_ITS_DATA, translated, translating
 from perdure.store.sqlite.lock import ServerFile
+from perdure.store.sqlite.log import prolong, tidy
 from perdure.store.sqlite.reader import Reader, read_bodies, read_histories, read_instances
 from perdure.store.sqlite.statements import query, query_many
 
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from perdure.model.records import Batch
 
 _ROLLED_BACK: Final = (*FOR_ITS_DATA, apsw.FullError, CommitRefused, FenceLost)
-_PASSIVE_ABOVE: Final = 1_000  # frames not yet in the database
-_TRUNCATE_ABOVE: Final = 64 * 1024 * 1024  # bytes of log
 
 
 class SqliteStore(Reader):
@@ -99,8 +97,9 @@ class SqliteStore(Reader):
         return Opening(*numbers)
 
     def _take_hub(self, execute: Any) -> int:
-        """The hub's number, given when it is new."""
+        """The hub's number, given when it is new. The transaction also keeps others from the log."""
         execute("begin immediate")
+        prolong(self.location)
         found = execute(query("hub_no"), (self.hub,)).fetchall()
         if not found:
             found = execute(query("add_hub"), (self.hub,)).fetchall()
@@ -212,21 +211,12 @@ class SqliteStore(Reader):
         self._check_process()
         if self._writer is None:
             return
-        with translating(self.location), suppress(apsw.BusyError, apsw.LockedError):
+        with translating(self.location):
             connection = open_maintenance(self.location)
             try:
-                self._checkpoint(connection)
+                tidy(connection)
             finally:
                 connection.close(force=True)
-
-    def _checkpoint(self, connection: apsw.Connection) -> None:
-        frames, done = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
-        if frames - done > _PASSIVE_ABOVE:
-            connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-        # Only after a passive one has done the work: this one keeps the loop from committing.
-        with suppress(FileNotFoundError):
-            if os.path.getsize(self.location + "-wal") > _TRUNCATE_ABOVE:
-                connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
 
 
 class _Reading:

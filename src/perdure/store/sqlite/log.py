@@ -1,0 +1,52 @@
+"""The log (`<database>-wal`): kept long enough to be overwritten, and short enough to be read.
+
+A commit that appends to the log makes the file longer, and the file system must write that down too before the
+commit is durable. One that overwrites what is there already need not: 0.22 against 0.38 ms for a small commit
+on ext4. So the log begins with eight megabytes of zeros, which SQLite takes for the end of the log, and is
+restarted, never cut off; only what is beyond 64 MiB is given back (`journal_size_limit`).
+Checkpoints run on a thread and a connection of their own. The passive kind disturbs nobody, but under load the
+loop is always a few frames ahead, and the log would grow for ever. So passive ones do the bulk until little is
+left, and a restarting one, which makes the loop wait, does the rest: a few milliseconds.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Final
+
+import apsw
+
+LOG_KEPT: Final = 64 * 1024 * 1024
+_ZEROS: Final = 8 * 1024 * 1024
+_BACKLOG: Final = 1_000  # frames not in the database yet
+_RESTART_ABOVE: Final = 1_500  # frames in the log; eight megabytes hold 2,000
+_PASSES: Final = 4
+
+
+def prolong(path: str) -> None:
+    """Fill the log up with zeros. Only for one who holds the write lock: nobody else may be at its end.
+
+    Through SQLite's own file layer, which gives the file the owner and the permissions that SQLite would.
+    """
+    flags = [apsw.SQLITE_OPEN_WAL | apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE, 0]
+    log = apsw.VFSFile("", path + "-wal", flags)
+    try:
+        size = log.xFileSize()
+        if size < _ZEROS:
+            with suppress(apsw.FullError):  # a luxury
+                log.xWrite(bytes(_ZEROS - size), size)
+    finally:
+        log.xClose()
+
+
+def tidy(connection: apsw.Connection) -> None:
+    """Move the log into the database if it is worth it; leave it for the next time if others are busy."""
+    with suppress(apsw.BusyError, apsw.LockedError):
+        frames, moved = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
+        for _ in range(_PASSES):
+            if frames - moved <= _BACKLOG:
+                break
+            connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            frames, moved = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
+        if frames > _RESTART_ABOVE:
+            connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_RESTART)

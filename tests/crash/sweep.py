@@ -1,0 +1,126 @@
+"""Breaking a scenario at every call of the store, in every way: the driver behind `test_every_step`.
+
+The idea is Netherite's `IncrementSuccessRuns`: run once and count the calls of the store; then run again and
+break the first call, again and break the second, and so on. Whatever broke, the outside must not be able to
+tell: same answers, same instances, same logical calls, and nothing amiss in the store.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from perdure import App
+from perdure.engine.hub import Limits
+from perdure.store.memory import MemoryStore
+from perdure.store.port import Store
+from perdure.store.sqlite.store import SqliteStore
+from perdure.testing.faults import Fault, Plan
+from tests.crash.checks import picture, verify
+from tests.crash.scenarios import SCENARIOS, Scenario, make_app
+from tests.crash.world import ROOMY, TINY, World
+
+APPS = {style: make_app(style) for style in ("yield", "await")}
+MakeStore = Callable[[], Store]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How the engine runs: the style of the orchestrators, and how soon it stops, forgets and turns round."""
+
+    style: str = "yield"
+    limits: Limits = field(default=ROOMY)
+    evict: bool = False
+    lifo: bool = False
+
+    @property
+    def app(self) -> App:
+        return APPS[self.style]
+
+    def world(self, store: Store, *plans: Plan) -> World:
+        return World(
+            self.app, store, list(plans), limits=self.limits, evict=self.evict, lifo=self.lifo
+        )
+
+
+PLAIN = Setting()
+CRAMPED = Setting("await", TINY, evict=True, lifo=True)
+
+
+def in_memory() -> Store:
+    return MemoryStore("crash")
+
+
+def on_files(directory: Path) -> MakeStore:
+    """A new database for every run, copied from an empty one."""
+    template, numbers = directory / "template.db", count()
+    store = SqliteStore(str(template), "crash")
+    store.open()
+    store.close()
+
+    def make() -> Store:
+        path = directory / f"{next(numbers)}.db"
+        shutil.copy(template, path)
+        return SqliteStore(str(path), "crash")
+
+    return make
+
+
+def play(scenario: Scenario, setting: Setting, store: Store, *plans: Plan) -> tuple[World, dict[str, Any]]:
+    """Run to the end, demand the invariants, and return what the outside sees."""
+    world = setting.world(store, *plans)
+    try:
+        scenario.script(world)
+        world.settle()
+        verify(world)
+        return world, picture(world)
+    finally:
+        world.process.core.drop_everything()
+        store.close_reader()
+        store.close()
+
+
+def ways(verb: str) -> Iterator[Fault]:
+    """What can happen to a call of this kind. A read that failed and a read whose answer was lost are one."""
+    yield Fault.FAIL
+    yield Fault.CRASH_BEFORE
+    if verb in ("commit", "open", "reopen"):
+        yield Fault.LOSE_ANSWER
+        yield Fault.CRASH_AFTER
+    if verb == "commit":
+        yield Fault.FULL
+
+
+def sweep(name: str, setting: Setting, make_store: MakeStore, every: int = 1) -> int:
+    """Break each call (or every so many-th) in each way. Returns how many runs that took."""
+    scenario = SCENARIOS[name]
+    world, expected = play(scenario, setting, make_store())
+    calls = list(world.calls)
+    runs = 0
+    for number, verb in enumerate(calls, start=1):
+        if number % every:
+            continue
+        for fault in ways(verb):
+            broken(scenario, setting, make_store(), expected, Plan({number: fault}))
+            runs += 1
+    return runs
+
+
+def broken(
+    scenario: Scenario, setting: Setting, store: Store, expected: dict[str, Any], *plans: Plan
+) -> World:
+    """Play with these faults and compare."""
+    told = ", then ".join(f"call {n} {fault}" for plan in plans for n, fault in plan.faults.items())
+    try:
+        world, seen = play(scenario, setting, store, *plans)
+    except AssertionError as error:
+        raise AssertionError(f"{scenario.name}, {told}: {error}") from error
+    fired = [fault for life in world.lives for fault in life.fired]
+    assert len(fired) == len(plans), f"{scenario.name}, {told}: only {fired} happened"
+    for part, value in expected.items():
+        assert seen[part] == value, f"{scenario.name}, {told}: {part} differ: {seen[part]} instead of {value}"
+    return world

@@ -1,0 +1,95 @@
+"""The demo, run as a stranger runs it, and the audit at its end, which must not be blind."""
+
+import os
+import re
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+from examples.claims.demo.report import audit
+from examples.claims.ledger import Ledger
+from examples.claims.model import Claim, Decision, PaymentOrder
+from examples.claims.process import LEDGER, SWITCH, app, claims_orchestrator
+from examples.claims.source import claims_of, made_up
+
+ROOT = Path(__file__).parents[2]
+OTHERS = ("CLAIMS_", "DEMO_", "PERDURE_")
+
+
+def demo(folder, *options, **variables):
+    """Run it once in `folder`; returns its exit code and what it printed."""
+    ours = {"DEMO_ONCE": "1", "COLUMNS": "120", "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
+    rest = {name: value for name, value in os.environ.items() if not name.startswith(OTHERS)}
+    done = subprocess.run(
+        [sys.executable, "-m", "examples.claims.demo", "--claims", "40", *options],
+        cwd=folder,
+        env=rest | ours | variables,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def numbers_in(printed):
+    return {
+        name: int(number) for name, number in re.findall(r"^(\w[\w ]*?) {2,}(\d+)\b", printed, re.MULTILINE)
+    }
+
+
+def test_the_demo_survives_a_kill_and_the_next_run_goes_on_from_there(tmp_path):
+    code, printed = demo(tmp_path, "--kills", "1")
+    first = numbers_in(printed)
+    assert code == 0, printed
+    assert "The server was killed" in printed
+    assert (first["filed"], first["lost"], first["paid twice"]) == (40, 0, 0), printed
+    assert first["paid"] and first["expired"] and first["waiting"], printed
+
+    code, printed = demo(tmp_path)
+    assert code == 0, printed
+    assert "claims-demo.db goes on" in printed
+    assert numbers_in(printed) == first
+
+
+def test_a_csv_that_cannot_be_read_ends_the_demo_before_anything_starts(tmp_path):
+    code, printed = demo(tmp_path, CLAIMS_CSV="nowhere.csv")
+    assert (code, "nowhere.csv" in printed) == (1, True)
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_the_audit_sees_what_is_lost_or_paid_wrongly(perdure_environment, tmp_path, monkeypatch):
+    monkeypatch.setenv("CLAIMS_HOME", str(tmp_path))
+    env = await perdure_environment(app)
+    approved, vanished, waiting = [harmless(claim) for claim in claims_of(made_up(3))]
+    for claim in (approved, vanished, waiting):
+        await env.client.start_new(claims_orchestrator, claim.claim_id, claim)
+    for claim in (approved, vanished):
+        await env.client.raise_event(claim.claim_id, "ApproverDecision", Decision(True, by="Grace"))
+        await env.client.wait_for_completion(claim.claim_id)
+    await env.settled()
+    filed = {approved.claim_id, vanished.claim_id, waiting.claim_id}
+
+    found = await audit(env.client, filed, tmp_path / LEDGER)
+    assert found.is_clean
+    assert dict(found.numbers) | {"filed": 3, "paid": 2, "waiting": 1} == dict(found.numbers)
+    assert [status.instance_id for status in found.waiting] == [waiting.claim_id]
+
+    ledger = Ledger(tmp_path / LEDGER, tmp_path / SWITCH)
+    ledger.pay(PaymentOrder(approved.claim_id, 1), "another key")
+    ledger.pay(PaymentOrder(waiting.claim_id, 1), "a third key")
+    ledger.close()
+    with closing(sqlite3.connect(tmp_path / LEDGER)) as connection, connection:
+        connection.execute("delete from payments where claim_id = ?", (vanished.claim_id,))
+    found = await audit(env.client, {*filed, "claim-of-which-nobody-knows"}, tmp_path / LEDGER)
+    assert not found.is_clean
+    assert found.verdict == (
+        "lost 1, paid twice 1, paid but not in the ledger 1, in the ledger but not approved 1"
+    )
+
+
+def harmless(claim: Claim) -> Claim:
+    """A claim that no fraud score rejects."""
+    return replace(claim, severity="Minor Damage", bodily_injuries=1)
