@@ -98,6 +98,7 @@ class Ledger:
         self.started: set[Key] = set()
         self.bodies: list[Ran] = []
         self.commits = 0
+        self.purged_alive: list[Run] = []  # in this commit; unless they ended in the same batch
         self._held: set[int] = set()
 
     def problem(self, code: str, text: str) -> None:
@@ -126,6 +127,7 @@ class Ledger:
     def applied(self, batch: Batch) -> None:
         """A batch took effect."""
         self.commits += 1
+        self.purged_alive.clear()
         touched: set[int] = set()
         self._messages_leave(batch)
         for number in batch.purged:
@@ -180,7 +182,7 @@ class Ledger:
         for key in [k for k, row in self.inbox.items() if row.instance_id == run.row.instance_id]:
             del self.inbox[key]
         if not run.is_finished:
-            self.problem("purged-alive", f"{run} was purged while {run.row.status}")
+            self.purged_alive.append(run)
 
     def _born(self, row: InstanceRow) -> None:
         if row.instance_id in self.current:

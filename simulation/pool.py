@@ -11,6 +11,7 @@ from typing import NamedTuple
 import msgspec
 from msgspec import Raw
 
+from perdure.model.events import ABSENT
 from perdure.model.failure import Failure
 from perdure.model.messages import ActivityResult
 from perdure.replay.settle import Invocation
@@ -124,6 +125,6 @@ def _result(invocation: Invocation, asked: dict[str, object]) -> ActivityResult:
         instance_id=invocation.instance_id,
         execution_id=invocation.execution_id,
         task_id=invocation.task_id,
-        result=Raw(b"") if failure else Raw(msgspec.json.encode(value)),
+        result=ABSENT if failure else Raw(msgspec.json.encode(value)),
         failure=Failure(failure, "as it was told to") if failure else None,
     )

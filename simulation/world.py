@@ -261,6 +261,11 @@ class World:
             run = self.ledger.runs.get(instance.no)
             if run is not None and not run.is_finished and not run.purged:
                 self.ledger.problem("I16", f"{run} was announced as finished and is {run.row.status}")
+        ended = {instance.no for instance in released.finished}
+        for run in self.ledger.purged_alive:
+            if run.row.instance_no not in ended:
+                self.ledger.problem("I34", f"{run} was purged while {run.row.status}")
+        self.ledger.purged_alive.clear()
 
     def is_being_started(self, mine: Dealing) -> bool:
         """Whether another client is starting the same id right now."""

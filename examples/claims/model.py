@@ -89,8 +89,8 @@ class Payment:
 class Outcome:
     """How a claim ended; the orchestrator's output, and what the customer is told."""
 
-    claim_id: str
     status: Ending
+    claim_id: str
     reason: str = ""
     payment: Payment | None = None
 

@@ -54,7 +54,7 @@ async def claims_orchestrator(context: df.OrchestrationContext, claim: Claim) ->
 
     async def close(ending: Ending, why: str, payment: Payment | None = None) -> Outcome:
         note(ending, why)
-        outcome = Outcome(claim.claim_id, ending, why, payment)
+        outcome = Outcome(ending, claim.claim_id, why, payment)
         await context.call_activity(notify_customer, outcome)
         return outcome
 
@@ -74,7 +74,7 @@ async def claims_orchestrator(context: df.OrchestrationContext, claim: Claim) ->
             "ApproverDecision", Decision, timeout=claim.decide_within
         )
     except TimeoutError:
-        return await close("expired", f"nobody decided within {claim.decide_within}")
+        return await close("expired", "nobody decided in time")
     note("decided", f"{'approved' if decision.approved else 'denied'} by {decision.by}")
     if not decision.approved:
         return await close("denied", decision.note)

@@ -202,11 +202,11 @@ def test_code_that_depends_on_chance_is_told_what_to_use_instead(orchestrator):
 
 
 def naive_yield(context: OrchestrationContext):
-    yield context.create_timer(datetime(2026, 1, 1))  # noqa: DTZ001
+    yield context.create_timer(datetime(2026, 1, 1))
 
 
 async def naive_async(context: OrchestrationContext):
-    await context.create_timer(datetime(2026, 1, 1))  # noqa: DTZ001
+    await context.create_timer(datetime(2026, 1, 1))
 
 
 @both(naive_yield, naive_async)

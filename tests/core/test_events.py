@@ -174,7 +174,9 @@ def test_an_event_taken_by_a_wait_that_is_cancelled_unseen_goes_to_the_next(orch
 
 @both(cancelled_wait_yield, cancelled_wait_async)
 def test_a_cancelled_wait_takes_no_event_any_more(orchestrator):
-    history = started().awaited("Go").timer(60).fired(1).wait_cancelled(0).awaited("Go").raised("Go", "second")
+    history = (
+        started().awaited("Go").timer(60).fired(1).wait_cancelled(0).awaited("Go").raised("Go", "second")
+    )
 
     assert replay(orchestrator, history).output == "second"
 

@@ -106,7 +106,7 @@ def test_spawn_takes_a_running_body_and_not_a_function(orchestrator):
 
 
 def all_of_coroutines_yield(context: OrchestrationContext):
-    yield context.task_all([x for x in (1, 2)])
+    yield context.task_all([1, 2])
 
 
 async def all_of_coroutines_async(context: OrchestrationContext):

@@ -120,7 +120,9 @@ def test_a_lifespan_is_an_async_generator(app):
             yield 1
 
 
-@pytest.mark.parametrize("wrong", [{"timeout": 0}, {"timeout": -1}, {"timeout": float("nan")}, {"concurrency": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"timeout": 0}, {"timeout": -1}, {"timeout": float("nan")}, {"concurrency": 0}]
+)
 def test_limits_that_make_no_sense_are_refused_while_decorating(app, wrong):
     with pytest.raises(RegistrationError):
 
@@ -172,7 +174,7 @@ def test_two_parameters_left_over_are_refused_with_what_to_do(app):
     @app.activity
     def pay(claim, receipt): ...
 
-    with pytest.raises(RegistrationError, match="claim, receipt.*into one dataclass"):
+    with pytest.raises(RegistrationError, match=r"claim, receipt.*into one dataclass"):
         plan(app)
 
 

@@ -35,7 +35,8 @@ def picture(world: World) -> dict[str, Any]:
         shown = status.output if status.failure is None else status.failure.message
         custom, state = status.custom_status, status.runtime_status.value
         instances.append((plain(row.instance_id), row.name, state, plain(repr((shown, custom, status.input)))))
-    calls = Counter((plain(ran.instance_id), ran.name) for ran in {ran.key: ran for ran in world.witness}.values())
+    logical = {ran.key: ran for ran in world.witness if ran.name != "idle"}
+    calls = Counter((plain(ran.instance_id), ran.name) for ran in logical.values())
     dropped = [(plain(d.instance_id), d.kind, d.name, d.operation_id) for d in store.dropped(None, 1_000)]
     return {
         "instances": sorted(instances),

@@ -76,6 +76,10 @@ def _activities(app: App) -> None:
         raise ValueError("this never works")
 
     @app.activity
+    def idle(x: int) -> None:
+        """For calls that nobody waits for: with the execution that made it ends the duty to run it."""
+
+    @app.activity
     async def enlarge(text: str) -> str:
         return text + LARGE
 
@@ -176,7 +180,7 @@ def _event_flows(orchestrator: Callable[[Any], None]) -> None:
             left = yield context.wait_for_external_event("Count")
             return [*heard, left]
         context.create_timer(3_600)
-        context.call_activity("double", len(heard))
+        context.call_activity("idle", len(heard))
         unseen = context.wait_for_external_event("Count")
         value = yield context.wait_for_external_event("Count")
         unseen.cancel()
@@ -374,6 +378,7 @@ def suspended_timers(w: World) -> None:
 def terminate_recursively(w: World) -> None:
     w.start("listener", "stranger", 1)
     w.start("grandparent", "g")
+    w.raise_event("g-mid", "Hello", "nobody waits for this")
     w.manage("terminate", "g", "enough", recursive=True)
     w.manage("terminate", "g", "twice")
     w.raise_event("stranger", "Go", "for me")

@@ -14,6 +14,7 @@ from perdure.errors import CommitRefused, StoreError, StoreFull, StoreTooNew, St
 from perdure.model import records
 from perdure.model.records import Batch, BodyRow, InstanceFilter, SeenRow
 from perdure.store.sqlite import connection as connections
+from perdure.store.sqlite import log
 from perdure.store.sqlite import store as store_module
 from perdure.store.sqlite.query import build
 from perdure.store.sqlite.statements import Repeated, blocks, powers_of_two
@@ -388,31 +389,43 @@ def test_a_small_log_is_left_alone(store: SqliteStore) -> None:
     assert frames_of(store) == (frames, moved)
 
 
-def test_a_long_log_is_cut(store: SqliteStore, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module, "_TRUNCATE_ABOVE", 1_000_000)
-    store.commit(Batch(1, bodies=[BodyRow(1, 0, 0, 0, bytes(5_000_000))]))
-    assert os.path.getsize(path + "-wal") > 1_000_000
+def test_the_log_is_long_from_the_beginning_so_that_commits_overwrite(store: SqliteStore, path: str) -> None:
+    size = os.path.getsize(path + "-wal")
+    assert size == 8 * 1024 * 1024
+    for number in range(1, 50):
+        store.commit(Batch(number, new_instances=[instance(number)]))
+    assert os.path.getsize(path + "-wal") == size
+    store.reopen()
+    assert os.path.getsize(path + "-wal") == size
+    assert store.counts() == {"Running": 49}
+
+
+def test_a_log_that_grew_gives_space_back(store: SqliteStore, path: str) -> None:
+    assert writer_of(store).pragma("journal_size_limit") == 64 * 1024 * 1024
+    writer_of(store).pragma("journal_size_limit", 9_000_000)
+    store.commit(Batch(1, bodies=[BodyRow(1, 0, 0, 0, bytes(12_000_000))]))
+    assert os.path.getsize(path + "-wal") > 12_000_000
     store.maintain(2)
-    assert os.path.getsize(path + "-wal") == 0
+    store.commit(Batch(3, custom_status=[(1, b"1")]))
+    assert os.path.getsize(path + "-wal") == 9_000_000
 
 
-def test_maintenance_gives_way_to_a_reader(
-    store: SqliteStore, path: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(store_module, "_TRUNCATE_ABOVE", 1)
+def test_maintenance_gives_way_to_a_reader(store: SqliteStore) -> None:
     store.commit(Batch(1, new_instances=[instance(1)]))
     with store._snapshot() as execute:
         assert execute("select count(*) from instances").fetchall() == [(1,)]
-        store.commit(Batch(2, bodies=[BodyRow(1, 0, 0, 0, bytes(5_000_000))]))
+        store.commit(Batch(2, bodies=[BodyRow(1, 0, 0, 0, bytes(8_000_000))]))
         store.maintain(3)
-        assert os.path.getsize(path + "-wal") > 1_000_000
+        frames, moved = frames_of(store)
+        assert moved < 100 < frames
+        assert execute("select count(*) from payloads").fetchall() == [(0,)]
     store.maintain(4)
-    assert os.path.getsize(path + "-wal") == 0
+    assert frames_of(store) == (frames, frames)
 
 
 def test_maintenance_beside_commits(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module, "_PASSIVE_ABOVE", 0)
-    monkeypatch.setattr(store_module, "_TRUNCATE_ABOVE", 100_000)
+    monkeypatch.setattr(log, "_BACKLOG", 0)
+    monkeypatch.setattr(log, "_RESTART_ABOVE", 0)
     stop = threading.Event()
     failed: list[BaseException] = []
 

@@ -200,9 +200,8 @@ def _claims(count: int) -> list[Claim]:
     except (OSError, ValueError) as error:
         sys.exit(f"CLAIMS_CSV: {error}")
     claims[LAPSING] = [replace(claim, decide_within=timedelta(seconds=1)) for claim in claims[LAPSING]]
-    console.print(
-        f"{len(claims):,} claims from {file or 'nowhere: they are made up (CLAIMS_CSV= names a file)'}."
-    )
+    origin = f"claims from {file}" if file else "made-up claims (CLAIMS_CSV=file.csv takes real ones)"
+    console.print(f"{len(claims):,} {origin}.")
     return claims
 
 

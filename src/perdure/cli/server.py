@@ -30,7 +30,7 @@ from perdure.http.host import application
 from perdure.http.links import MANAGEMENT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from rich.console import Console
 
@@ -119,10 +119,18 @@ def _bound(host: str, port: int) -> Iterator[socket.socket]:
 
 
 class Server(uvicorn.Server):
-    """Uvicorn that leaves signals to whoever started it, once it has stopped.
+    """Uvicorn that says when it listens, and that keeps a signal to itself once it has obeyed it.
 
     The original raises the signal again, which would kill the process before the engine has closed its store.
     """
+
+    def __init__(self, config: uvicorn.Config, announce: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._announce = announce
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._announce()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -158,8 +166,8 @@ async def _serve(app: App, plan: Plan, listener: socket.socket) -> None:
         )
         engine: Any = client.gateway
         engine.publish(_address(plan.host, port), "")
-        _announce(app, plan, client, await client.counts(), port)
-        await Server(config).serve(sockets=[listener])
+        counts = await client.counts()
+        await Server(config, lambda: _announce(app, plan, client, counts, port)).serve(sockets=[listener])
     errors().print("stopped")
 
 

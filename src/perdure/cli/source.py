@@ -77,7 +77,7 @@ def _import(name: str) -> ModuleType:
 
 def _failed(place: str, error: Exception) -> SourceError:
     """What a user needs to see of a failed import: their own frames, not ours or the import system's."""
-    ours = (__file__, "<frozen importlib")
+    ours = (__file__, importlib.__file__, "<frozen importlib")
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(ours)]
     told = "".join([*traceback.format_list(frames), *traceback.format_exception_only(error)])
     return SourceError(f"{place} could not be imported:\n{told.rstrip()}")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-
 import typer
 
 from perdure.cli.door import database_path, hubs_of
@@ -40,9 +38,11 @@ def verify_(store: StoreOption = DEFAULT_STORE, hub: HubOption = None, as_json: 
 
 def _checked(store: str, hub: str) -> Report:
     console = errors()
-    busy = console.status(f"checking hub {hub}") if console.is_terminal else nullcontext()
-    with busy:
-        return verify(open_store(store, hub))
+    opened = open_store(store, hub)
+    if not console.is_terminal:
+        return verify(opened)
+    with console.status("") as line:
+        return verify(opened, lambda done: line.update(f"hub {plain(hub)}: {done:,} instances checked"))
 
 
 def _print(reports: dict[str, Report]) -> None:

@@ -15,6 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextvars import copy_context
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any, Protocol
@@ -219,7 +220,12 @@ class ActivityPool:
 
 
 class _AsyncRunners:
-    """`async def` activities: one hand-over per batch to the event loop, then a task for each."""
+    """`async def` activities: one hand-over per batch to the event loop, then as many drivers as needed.
+
+    A driver is a task that runs one activity after the other. Only when a body really waits for something does
+    the event loop get to start another driver for the rest: bodies that return at once cost no task each.
+    A driver whose activity left traces in its context variables ends, so that the next one starts clean.
+    """
 
     def __init__(
         self,
@@ -230,30 +236,49 @@ class _AsyncRunners:
         self.event_loop = loop
         self._done = done
         self._limit = limit
+        self._context = copy_context()
         self._waiting: deque[tuple[Runner, Invocation]] = deque()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._drivers: set[asyncio.Task[None]] = set()
+        self._starting = False
         self.running = 0
 
     def begin(self, work: list[tuple[Runner, Invocation]]) -> None:
-        """On the event loop."""
+        """On the event loop: take more work."""
         self._waiting.extend(work)
-        self._fill()
-
-    def _fill(self) -> None:
-        while self._waiting and self.running < self._limit:
-            runner, invocation = self._waiting.popleft()
-            self.running += 1
-            task = self.event_loop.create_task(self._run(runner, invocation))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        if not self._starting:
+            self._start_driver()
 
     async def close(self) -> None:
         self._waiting.clear()
-        for task in list(self._tasks):
+        for task in list(self._drivers):
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._drivers, return_exceptions=True)
 
-    async def _run(self, runner: Runner, invocation: Invocation) -> None:
+    def _start_driver(self) -> None:
+        self._starting = False
+        if self._waiting and self.running < self._limit:
+            task = self.event_loop.create_task(self._drive(), context=self._context.copy())
+            self._drivers.add(task)
+            task.add_done_callback(self._drivers.discard)
+
+    async def _drive(self) -> None:
+        while self._waiting and self.running < self._limit:
+            runner, invocation = self._waiting.popleft()
+            if self._waiting and not self._starting:
+                self._starting = True  # reached when this driver waits for something, or is done with all
+                self.event_loop.call_soon(self._start_driver)
+            self.running += 1
+            try:
+                result = await self._attempt(runner, invocation)
+            finally:
+                self.running -= 1
+            self._done(runner, result)
+            if copy_context() != self._context:
+                break
+        if self._waiting and not self._starting:
+            self._start_driver()
+
+    async def _attempt(self, runner: Runner, invocation: Invocation) -> ActivityResult:
         try:
             value = runner.call(invocation)
             if inspect.isawaitable(value):
@@ -261,18 +286,16 @@ class _AsyncRunners:
                     value = await asyncio.wait_for(value, invocation.timeout / 1e6)
                 else:
                     value = await value
-            result = _completed(invocation, value)
-        except asyncio.CancelledError:
-            self.running -= 1
-            raise  # the host is going down: the activity stays open and runs again at the next start
+            return _completed(invocation, value)
         except TimeoutError as error:
-            result = _failed(invocation, _timed_out(invocation, error))
+            return _failed(invocation, _timed_out(invocation, error))
+        except asyncio.CancelledError as error:
+            driver = asyncio.current_task()
+            if driver is not None and driver.cancelling():
+                raise  # the host is going down: the activity stays open and runs again at the next start
+            return _failed(invocation, failure_of(error))
         except Exception as error:
-            result = _failed(invocation, failure_of(error))
-        self.running -= 1
-        self._done(runner, result)
-        if self._waiting:
-            self._fill()
+            return _failed(invocation, failure_of(error))
 
 
 class _Threads:

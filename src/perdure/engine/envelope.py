@@ -12,10 +12,11 @@ class Envelope:
     """A message, who waits for its answer (`reply`, a future), and the inbox row it came from (0 for none).
 
     `internal` marks a message born in the present batch, `counted` one that the batch knows as an input,
-    `held` one that waits for its instance to be resumed.
+    `held` one that waits for its instance to be resumed, `hidden` one whose row no poll shows: it was held when
+    the row was committed, and comes with its instance whenever that is loaded.
     """
 
-    __slots__ = ("counted", "held", "internal", "message", "reply", "row_no")
+    __slots__ = ("counted", "held", "hidden", "internal", "message", "reply", "row_no")
 
     def __init__(
         self, message: Message, reply: Any = None, row_no: int = 0, *, internal: bool = False
@@ -26,8 +27,11 @@ class Envelope:
         self.internal = internal
         self.counted = False
         self.held = False
+        self.hidden = False
 
 
 def envelope_of(row: InboxRow) -> Envelope:
     """A stored message."""
-    return Envelope(decode_message(row.message), None, row.message_no)
+    envelope = Envelope(decode_message(row.message), None, row.message_no)
+    envelope.hidden = row.visible_at is None
+    return envelope

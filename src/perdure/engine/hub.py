@@ -131,6 +131,7 @@ class Hub:
         self.limits = limits or Limits()
         self.running = running or Running()
         self.accept_only = accept_only
+        self.partitions = 1  # an embedded hub is one partition; the column is there for more
         self.warm: dict[str, Instance] = {}
         self.warm_bytes = 0
         self.counters: dict[str, int] = {"stale_results": 0, "replays": 0, "evictions": 0}
@@ -154,6 +155,7 @@ class Hub:
         self.deferred: list[Envelope] = []
         self.held: list[tuple[Instance, Envelope]] = []
         self.absent: set[str] = set()
+        self.quarantined: set[str] = set()
         self.inputs: list[Envelope] = []
         self.consumed: list[int] = []
         self.batch: Batch | None = None
@@ -189,7 +191,7 @@ class Hub:
     def _handle(self, envelope: Envelope) -> str | None:
         """Handle one message; returns the id of an instance that has to be loaded first."""
         message = envelope.message
-        if not envelope.internal and not envelope.counted:
+        if not (envelope.internal or envelope.counted or envelope.hidden):
             self.inputs.append(envelope)
             envelope.counted = True
         instance_id = message.instance_id
@@ -212,8 +214,10 @@ class Hub:
         if instance is not None and instance.feeds >= self.limits.feeds:
             self.deferred.append(envelope)
             return None
-        if instance is not None and instance_id in self.quarantine:
-            quarantine(self, instance)
+        if self.quarantine and instance_id in self.quarantine:
+            self.quarantined.add(instance_id)
+            if instance is not None:
+                quarantine(self, instance)
         deliver(self, instance, envelope)
         return None
 
@@ -460,7 +464,11 @@ class Hub:
         rest = [*self.deferred, *(e for kept in self.aside.values() for e in kept), *self.backlog]
         self.backlog.clear()
         for envelope in rest:
-            if envelope.internal and not isinstance(envelope.message, Wake):
+            if envelope.hidden:  # let go, and not reached: from now on polls have to show it
+                self.consumed.append(envelope.row_no)
+                self._store(envelope, self.now)
+                envelope.hidden = False
+            elif envelope.internal and not isinstance(envelope.message, Wake):
                 self._store(envelope, self.now)
                 envelope.internal = False
         self.deferred = rest
@@ -491,7 +499,9 @@ class Hub:
         self.results = [e for e in self.inputs if type(e.message) is ActivityResult and id(e) not in waiting]
         for _, envelope in self.held:
             envelope.reply = None  # accepted, and answered now
-        self.quarantine.clear()
+            envelope.hidden = envelope.held
+        for instance_id in self.quarantined:
+            self.quarantine.pop(instance_id, None)
         for instance in self.touched.values():
             instance.dirty = instance.is_new = False
             instance.written = True
@@ -507,15 +517,19 @@ class Hub:
 
     def rollback(self) -> list[Envelope]:
         """The batch was not committed: forget what it did, and return its inputs to be fed again."""
-        inputs = [*self.inputs, *(e for e in self.backlog if not e.internal and not e.counted)]
+        # An envelope that was given a row in the batch that failed has none after all.
+        added = {row.message_no for row in self.rows.inbox_added}
+        unreached = [*self.deferred, *self.backlog]
+        inputs = [
+            *self.inputs,
+            *(e for e in unreached if not (e.internal or e.counted or e.hidden or e.row_no in added)),
+        ]
         for instance in [*self.touched.values(), *(i for i, _ in self.held)]:
             self.evict(instance)
         for instance_id in list(self.aside):
             found = self.warm.get(instance_id)
             if found is not None:
                 self.evict(found)
-        # An envelope that was given a row in the batch that failed has none after all.
-        added = {row.message_no for row in self.rows.inbox_added}
         for _, envelope in self.held:
             envelope.held = False
         for envelope in inputs:

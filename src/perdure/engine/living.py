@@ -16,10 +16,10 @@ from perdure.errors import EngineSignal, Interrupted
 from perdure.model import actions as act
 from perdure.model import events as ev
 from perdure.model.instances import RuntimeStatus
-from perdure.model.messages import NextGeneration, Start
+from perdure.model.messages import Message, NextGeneration, Start
 from perdure.replay.context import Identity
 from perdure.replay.decide import Execution
-from perdure.replay.settle import report_to_parent, settle
+from perdure.replay.settle import Outcome, report_to_parent, settle
 
 if TYPE_CHECKING:
     from perdure.engine.hub import Hub, OrchestratorEntry
@@ -73,40 +73,40 @@ def feed(hub: Hub, instance: Instance, event: Any) -> None:
         running.leave()
         raise Quarantine(instance.instance_id, too_long(stopped)) from stopped
     if actions:
-        first_new = len(outcome.invocations)
         settle(actions, outcome)
-        _take_up(hub, instance, first_new)
-    if outcome.ending is not None:
-        _finish(hub, instance, outcome.ending)
+        _take_up(hub, instance, outcome)
+        if outcome.ending is not None:
+            _finish(hub, instance, outcome.ending)
 
 
-def _take_up(hub: Hub, instance: Instance, first_new: int) -> None:
+def _take_up(hub: Hub, instance: Instance, outcome: Outcome) -> None:
     """Messages go on their way within the batch, activities start after its commit."""
-    outcome = instance.outcome
-    assert outcome is not None
-    fresh = outcome.invocations[first_new:]
-    if fresh:
-        instance.open_local += len(fresh)
-        hub.released.invocations.extend(fresh)
+    if outcome.invocations:
+        instance.open_local += len(outcome.invocations)
+        hub.released.invocations += outcome.invocations
+        outcome.invocations = []
     if outcome.messages:
         for message in outcome.messages:
-            if isinstance(message, Start) and message.parent is not None:
-                if instance.children is None:
-                    instance.children = {}
-                instance.children[message.parent.task_id] = message.instance_id
+            _note_child(instance, message)
             hub.send(message)
         outcome.messages = []
-    if outcome.rejections:
-        for rejection in outcome.rejections:
-            hub.record_drop(
-                instance.instance_id,
-                "event",
-                rejection.name,
-                rejection.operation_id,
-                rejection.reason,
-                bytes(rejection.input),
-            )
+    for rejection in outcome.rejections:
+        hub.record_drop(
+            instance.instance_id,
+            "event",
+            rejection.name,
+            rejection.operation_id,
+            rejection.reason,
+            bytes(rejection.input),
+        )
         outcome.rejections = []
+
+
+def _note_child(instance: Instance, message: Message) -> None:
+    if isinstance(message, Start) and message.parent is not None:
+        if instance.children is None:
+            instance.children = {}
+        instance.children[message.parent.task_id] = message.instance_id
 
 
 def _finish(hub: Hub, instance: Instance, ending: act.Finish) -> None:

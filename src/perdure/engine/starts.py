@@ -11,7 +11,7 @@ from perdure.engine.warm import Instance
 from perdure.errors import InstanceExists, PerdureError
 from perdure.model import payload
 from perdure.model.failure import failure_of
-from perdure.model.instances import PARTITIONS, RuntimeStatus, partition_of
+from perdure.model.instances import RuntimeStatus, partition_of
 from perdure.model.messages import Begin, ChildResult, Start
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def _create(hub: Hub, message: Start, replaced: Instance | None) -> Instance:
     created = Instance(
         no=no,
         instance_id=message.instance_id,
-        partition=partition_of(message.instance_id, PARTITIONS),
+        partition=partition_of(message.instance_id, hub.partitions),
         name=entry.code.name if entry is not None else message.name,
         version=message.version or (entry.version if entry is not None else ""),
         salt=hub.chance.salt(),

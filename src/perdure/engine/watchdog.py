@@ -43,16 +43,19 @@ class StrikeFile:
         self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         os.ftruncate(self._file, _FILE)
         self._map = mmap.mmap(self._file, _FILE)
+        self._noted = ""
         self.strikes: dict[str, int] = self._read()
         self._blame_last()
 
     def enter(self, instance_id: str) -> None:
-        encoded = instance_id.encode()[: _RECORD - 2]
-        self._map[2 : 2 + len(encoded)] = encoded
-        self._map[0:2] = len(encoded).to_bytes(2, "big")
+        if instance_id != self._noted:  # feeding the same instance again costs one byte
+            self._noted = instance_id
+            encoded = instance_id.encode()[: _RECORD - 3]
+            self._map[1 : 3 + len(encoded)] = len(encoded).to_bytes(2, "big") + encoded
+        self._map[0] = 1
 
     def leave(self) -> None:
-        self._map[0:2] = b"\0\0"
+        self._map[0] = 0
 
     def forgive(self, instance_id: str) -> None:
         """The instance has run to its end of turn since."""
@@ -69,9 +72,9 @@ class StrikeFile:
         os.close(self._file)
 
     def _blame_last(self) -> None:
-        length = int.from_bytes(self._map[0:2], "big")
-        if length:
-            instance_id = self._map[2 : 2 + length].decode("utf-8", "replace")
+        if self._map[0]:
+            length = int.from_bytes(self._map[1:3], "big")
+            instance_id = self._map[3 : 3 + length].decode("utf-8", "replace")
             self.strikes[instance_id] = self.strikes.get(instance_id, 0) + 1
             log.warning(
                 "the process ended while the code of instance %s was running (%d of %d times before it is parked)",

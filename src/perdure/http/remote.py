@@ -154,7 +154,7 @@ class HttpGateway:
 
     def _query(self, query: Query) -> httpx2.QueryParams:
         given = {**query, "taskHub": self.hub or None}
-        pairs: list[tuple[str, str]] = []
+        pairs: list[tuple[str, str | int | float | bool | None]] = []
         for name, value in given.items():
             values = value if isinstance(value, list) else [value]
             pairs.extend((name, _text(one)) for one in values if one is not None and one != "")

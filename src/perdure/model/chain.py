@@ -9,6 +9,9 @@ cannot be guessed. Each execution's chain begins at a base of its own: deleting 
 from __future__ import annotations
 
 from hashlib import sha256
+from struct import Struct
+
+_IDS = Struct(">QQQ").pack  # execution number, episode, time in microseconds
 
 
 def base_of(salt: bytes, execution_no: int) -> bytes:
@@ -23,4 +26,4 @@ def digest_of(salt: bytes, content: bytes) -> bytes:
 
 def link(previous: bytes, execution_no: int, episode: int, at: int, digest: bytes) -> bytes:
     """The hash of one history row, from the one before it."""
-    return sha256(b"%b %d %d %d %b" % (previous, execution_no, episode, at, digest)).digest()
+    return sha256(previous + _IDS(execution_no, episode, at) + digest).digest()

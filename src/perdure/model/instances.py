@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from hashlib import sha256
 from typing import Any, Final
+
+import msgspec
 
 from perdure.errors import InvalidInstanceId
 from perdure.model.failure import Failure
@@ -84,12 +86,13 @@ def child_id_of(instance_id: str, execution_id: str, task_id: int) -> str:
 
 def partition_of(instance_id: str, partitions: int = PARTITIONS) -> int:
     """The partition of an id. A derived child id hashes like its root, so that families stay together."""
+    if partitions == 1:
+        return 0
     root = instance_id.split(CHILD_MARK, 1)[0]
     return int.from_bytes(sha256(root.encode()).digest()[:4], "big") % partitions
 
 
-@dataclass(frozen=True)
-class OrchestrationStatus:
+class OrchestrationStatus(msgspec.Struct, frozen=True, kw_only=True):
     """What a client sees of one instance (Azure's `DurableOrchestrationStatus`, with more).
 
     `reason` says why a Suspended instance is: "operator", "nondeterminism", "poison" or "no_worker", with the
@@ -111,7 +114,7 @@ class OrchestrationStatus:
     version: str = ""
     execution_id: str = ""
     parent_instance_id: str | None = None
-    tags: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, str] = {}
     completed_time: datetime | None = None
     history: list[dict[str, Any]] | None = None
 

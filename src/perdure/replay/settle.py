@@ -7,7 +7,6 @@ leave the process once it is. It decides nothing about storage: rows are the hub
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import assert_never
 
 import msgspec
@@ -49,17 +48,23 @@ class Rejection(msgspec.Struct, frozen=True):
     input: Raw
 
 
-@dataclass(slots=True)
 class Outcome:
-    """What one episode of one execution has come to so far."""
+    """What one episode of one execution has come to so far.
 
-    instance_id: str
-    execution_id: str
-    events: list[ev.HistoryEvent] = field(default_factory=list)
-    invocations: list[Invocation] = field(default_factory=list)
-    messages: list[Message] = field(default_factory=list)
-    rejections: list[Rejection] = field(default_factory=list)
-    ending: act.Finish | None = None
+    `events` grow until the episode is written; the other lists hold what the last arrival caused, and whoever
+    takes them up empties them.
+    """
+
+    __slots__ = ("ending", "events", "execution_id", "instance_id", "invocations", "messages", "rejections")
+
+    def __init__(self, instance_id: str, execution_id: str) -> None:
+        self.instance_id = instance_id
+        self.execution_id = execution_id
+        self.events: list[ev.HistoryEvent] = []
+        self.invocations: list[Invocation] = []
+        self.messages: list[Message] = []
+        self.rejections: list[Rejection] = []
+        self.ending: act.Finish | None = None
 
 
 def settle(actions: Sequence[act.Action], into: Outcome) -> None:

@@ -18,6 +18,7 @@ import apsw
 
 LOG_KEPT: Final = 64 * 1024 * 1024
 _ZEROS: Final = 8 * 1024 * 1024
+_PIECE: Final = 64 * 1024  # SQLite writes less than 128 KiB at a time
 _BACKLOG: Final = 1_000  # frames not in the database yet
 _RESTART_ABOVE: Final = 1_500  # frames in the log; eight megabytes hold 2,000
 _PASSES: Final = 4
@@ -31,10 +32,9 @@ def prolong(path: str) -> None:
     flags = [apsw.SQLITE_OPEN_WAL | apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE, 0]
     log = apsw.VFSFile("", path + "-wal", flags)
     try:
-        size = log.xFileSize()
-        if size < _ZEROS:
-            with suppress(apsw.FullError):  # a luxury
-                log.xWrite(bytes(_ZEROS - size), size)
+        with suppress(apsw.FullError):  # a luxury
+            for offset in range(log.xFileSize(), _ZEROS, _PIECE):
+                log.xWrite(bytes(min(_PIECE, _ZEROS - offset)), offset)
     finally:
         log.xClose()
 

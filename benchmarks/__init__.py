@@ -1,0 +1,1 @@
+"""Speed and memory, measured beside others: see README.md. `python -m benchmarks` runs everything."""

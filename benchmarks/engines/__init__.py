@@ -1,0 +1,1 @@
+"""One file for each engine: each runs as a process of its own, in its own environment."""

@@ -1,0 +1,205 @@
+"""`perdure run`: what it serves, where, how it is found, and how it stops."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from perdure.cli.source import SourceError, load_app, watched_folder
+from tests.hosts.test_cli import perdure, said
+
+PROGRAM = """
+import perdure as df
+
+app = df.App("{name}")
+
+@app.orchestrator
+async def waiting(context: df.OrchestrationContext) -> object:
+    return await context.wait_for_external_event("go")
+
+@app.route("/begin", methods=["POST"])
+async def begin(request, client: df.Client):
+    return client.create_check_status_response(request, await client.start_new(waiting, "w-1"))
+"""
+SOURCE = Path(__file__).parents[2] / "src"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty working directory; what is imported from it is forgotten afterwards."""
+    monkeypatch.chdir(tmp_path)
+    path, modules = list(sys.path), set(sys.modules)
+    yield tmp_path
+    sys.path[:] = path
+    for name in set(sys.modules) - modules:
+        del sys.modules[name]
+
+
+@contextmanager
+def running(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """`perdure run` in a process of its own, and its address."""
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-m", "perdure.cli", "run", "app.py", "--port", "0", *options],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": os.fspath(SOURCE), "COLUMNS": "200"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process, address_of(process)
+    finally:
+        process.kill()
+        process.wait()
+        assert process.stderr is not None
+        process.stderr.close()
+
+
+def address_of(process: subprocess.Popen[str]) -> str:
+    """The address in the banner. Fails with what was said when there is none."""
+    lines = []
+    assert process.stderr is not None
+    for line in process.stderr:
+        lines.append(line)
+        found = re.search(r"pages +(http://\S+)/", line)
+        if found:
+            return found[1]
+    raise AssertionError("".join(lines))
+
+
+def test_a_served_application_is_found_by_the_commands_and_stops_cleanly(folder: Path) -> None:
+    (folder / "app.py").write_text(PROGRAM.format(name="served"))
+    database = folder / "perdure.db"
+
+    with running(folder) as (process, address):
+        begun = httpx2.post(f"{address}/api/begin", trust_env=False)
+        page = httpx2.get(f"{address}/instances/w-1", trust_env=False)
+        listed = said("list", store=database)
+        told = perdure("raise", "w-1", "go", "--input", "7", store=database)
+        done = said("status", "w-1", "--wait", store=database)
+        second = perdure("run", "app.py", "--port", "0", store=database)
+        process.send_signal(signal.SIGINT)
+        code = process.wait(10)
+        said_last = process.stderr.read() if process.stderr else ""
+
+    assert begun.status_code == 202
+    assert begun.headers["location"].startswith(address)
+    assert "server" not in begun.headers
+    assert "Waiting for the event" in page.text
+    assert [one["instanceId"] for one in listed["instances"]] == ["w-1"]
+    assert told.exit_code == 0
+    assert done["output"] == 7
+    assert second.exit_code == 4
+    assert address in second.stderr or address.replace("localhost", "127.0.0.1") in second.stderr
+    assert code == 0
+    assert said_last.rstrip().endswith("stopped")
+    assert "Traceback" not in said_last
+    assert not (folder / "perdure.db-wal").exists()
+
+
+def test_sigterm_stops_it_as_cleanly(folder: Path) -> None:
+    (folder / "app.py").write_text(PROGRAM.format(name="served"))
+
+    with running(folder) as (process, _):
+        process.terminate()
+        assert process.wait(10) == 0
+
+    assert not (folder / "perdure.db-wal").exists()
+
+
+def test_with_reload_a_changed_file_is_served_anew(folder: Path) -> None:
+    (folder / "app.py").write_text(PROGRAM.format(name="before"))
+
+    with running(folder, "--reload") as (process, address):
+        before = httpx2.get(f"{address}/", trust_env=False).text
+        (folder / "app.py").write_text(PROGRAM.format(name="after"))
+        after = httpx2.get(f"{address_of(process)}/", trust_env=False).text
+        process.send_signal(signal.SIGINT)
+        assert process.wait(15) == 0
+
+    assert '<span class="hub">before</span>' in before
+    assert '<span class="hub">after</span>' in after
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.10", "::", "example.com"])
+def test_an_address_that_others_reach_is_refused(folder: Path, host: str) -> None:
+    result = perdure("run", "app.py", "--host", host)
+
+    assert result.exit_code == 2
+    assert "access keys" in " ".join(result.stderr.replace("│", " ").split())
+
+
+def test_a_port_that_is_taken_is_said_to_be(folder: Path) -> None:
+    import socket
+
+    (folder / "app.py").write_text(PROGRAM.format(name="served"))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        result = perdure("run", "app.py", "--port", str(taken.getsockname()[1]))
+
+    assert result.exit_code == 4
+    assert "cannot listen" in result.stderr
+
+
+@pytest.mark.parametrize("target", ["app.py", "app.py:app", "app", "app:app"])
+def test_an_application_is_found_by_file_and_by_module(folder: Path, target: str) -> None:
+    (folder / "app.py").write_text("import sibling\n" + PROGRAM.format(name="found"))
+    (folder / "sibling.py").write_text("")
+
+    assert load_app(target).name == "found"
+    assert watched_folder(target) == folder
+
+
+def test_an_imported_application_is_the_same_one_twice(folder: Path) -> None:
+    (folder / "inner.py").write_text(PROGRAM.format(name="inner"))
+    (folder / "app.py").write_text("from inner import app\nalias = app\n")
+
+    assert load_app("app.py").name == "inner"
+
+
+@pytest.mark.parametrize(
+    ("target", "content", "said"),
+    [
+        ("app.py", None, "there is no file app.py"),
+        ("nothing.here:app", None, "there is no module 'nothing.here'"),
+        ("app.py", "x = 1", "has no perdure.App"),
+        ("app.py", "import perdure as df\na = df.App('a')\nb = df.App('b')", "several applications (a, b)"),
+        ("app.py:c", "import perdure as df\na = df.App('a')", "app.py:c is not there"),
+        ("app.py:x", "x = 1", "is a int, not a perdure.App"),
+        ("app.py", "import no_such_module", "No module named 'no_such_module'"),
+        ("app", "1 / 0", "ZeroDivisionError"),
+        ("app.py", "def broken(:", "SyntaxError"),
+    ],
+)
+def test_what_holds_no_application_is_said_clearly(
+    folder: Path, target: str, content: str | None, said: str
+) -> None:
+    if content is not None:
+        (folder / "app.py").write_text(content)
+
+    with pytest.raises(SourceError) as refused:
+        load_app(target)
+    result = perdure("run", target, "--port", "0")
+
+    assert said in str(refused.value)
+    assert "perdure/cli" not in str(refused.value)
+    assert "importlib" not in str(refused.value)
+    assert result.exit_code == 1
+
+
+def test_a_function_that_cannot_be_served_ends_with_1(folder: Path) -> None:
+    (folder / "app.py").write_text(
+        PROGRAM.format(name="served") + "\n@app.activity\ndef broken(a: int, b: int): ...\n"
+    )
+
+    result = perdure("run", "app.py", "--port", "0", store=folder / "x.db")
+
+    assert result.exit_code == 1
+    assert "broken" in result.stderr
+    assert json.dumps("Traceback") not in result.stderr
