@@ -266,6 +266,8 @@ class Actor:
         found = start_of(self._world.backend.store, order.target)
         if found is None or (found[0].row.completed_at is None and dealing.attempts == 0):
             return None
+        if not bytes(found[1]):
+            return None  # ended before it began: its input is gone (see the report)
         target = f"{order.target}+{order.key}.{dealing.attempts}" if order.new_id else order.target
         dealing.target = target
         row = found[0].row

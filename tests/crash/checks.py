@@ -10,7 +10,6 @@ import re
 from collections import Counter
 from typing import Any
 
-from perdure.engine.functions import Functions
 from perdure.engine.status import Detail, recorded_events, status_of
 from perdure.model import chain
 from perdure.model import events as ev
@@ -20,7 +19,7 @@ from perdure.model.records import InstanceFilter, InstanceRow, StoredInstance
 from perdure.replay.context import Identity
 from perdure.replay.decide import Execution
 from perdure.replay.state import State, fold
-from tests.crash.world import World
+from tests.crash.world import World, functions_of
 
 Episodes = list[tuple[int, list[ev.HistoryEvent]]]
 
@@ -118,7 +117,7 @@ def _verify_results(world: World, row: InstanceRow, execution_no: int, episodes:
 
 def _replay(world: World, row: InstanceRow, execution_no: int, episodes: Episodes) -> None:
     """I7: the code does again what history says, with the whole of it and with each beginning."""
-    functions = Functions(world.app.registry)
+    functions = functions_of(world.app)
     entry = functions.orchestrator(row.name)
     assert entry is not None
     for length in range(1, len(episodes) + 1):

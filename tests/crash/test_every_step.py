@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from perdure.testing.faults import Fault, Plan
@@ -46,5 +44,32 @@ def test_any_call_may_fail_with_small_batches_and_cold_executions(name: str) -> 
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_any_call_may_fail_on_sqlite(name: str, tmp_path: Path) -> None:
-    assert sweep(name, PLAIN, on_files(tmp_path), every=1 if name in THOROUGH else 3) > 3
+def test_any_call_may_fail_on_sqlite(name: str) -> None:
+    with on_files() as make_store:
+        assert sweep(name, PLAIN, make_store, every=1 if name in THOROUGH else 3) > 3
+
+
+@pytest.mark.parametrize("name", ["suspend_and_resume", "sub_orchestrations", "continue_as_new_with_events"])
+def test_the_recovery_may_fail_too(name: str) -> None:
+    """The process dies at every third call, and its successor's first calls fail in turn (B6)."""
+    scenario = SCENARIOS[name]
+    world, expected = play(scenario, CRAMPED, in_memory())
+    for number in range(2, len(world.calls) + 1, 3):
+        for second in range(1, 8):
+            for fault in (Fault.FAIL, Fault.CRASH_BEFORE, Fault.LOSE_ANSWER, Fault.CRASH_AFTER):
+                plans = Plan({number: Fault.CRASH_AFTER}), Plan({second: fault})
+                broken(scenario, CRAMPED, in_memory(), expected, *plans)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_an_unlucky_store_that_fails_again_and_again_changes_nothing(name: str) -> None:
+    """Every fifth call fails, now so, now so, as long as the process lives; a tenth kills it."""
+    scenario = SCENARIOS[name]
+    world, expected = play(scenario, CRAMPED, in_memory())
+    kinds = [Fault.LOSE_ANSWER, Fault.FAIL, Fault.FULL]
+    for offset in range(2, 7):
+        faults = {n: kinds[n % 3] for n in range(offset, 3 * len(world.calls), 5)}
+        faults[offset + len(world.calls)] = Fault.CRASH_AFTER
+        told = f"every fifth call from {offset}"
+        seen = play(scenario, CRAMPED, in_memory(), Plan(faults))[1]
+        assert seen == expected, told

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator, Iterable
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from perdure import App, Client
@@ -88,14 +89,25 @@ class Ran:
     result: bytes
 
 
+@cache
+def functions_of(app: App) -> Functions:
+    """An application's orchestrators; their annotations are read once for all lives."""
+    return Functions(app.registry)
+
+
+@cache
+def runners_of(app: App) -> dict[str, Runner]:
+    return {
+        name: Runner(plan_of(activity, (ActivityContext,)), {})
+        for name, activity in app.registry.activities.items()
+    }
+
+
 class Bodies:
     """The activity pool: runs bodies one after the other, when told."""
 
     def __init__(self, app: App, deliver: Callable[[ActivityResult], None], witness: list[Ran]) -> None:
-        self.runners = {
-            name: Runner(plan_of(activity, (ActivityContext,)), {})
-            for name, activity in app.registry.activities.items()
-        }
+        self.runners = runners_of(app)
         self.waiting: deque[Invocation] = deque()
         self._in_flight: set[tuple[str, int]] = set()
         self._deliver = deliver
@@ -144,7 +156,7 @@ class Process:
         self.store = store
         self._world = world
         core = Hub(
-            Functions(world.app.registry), Chance(new_salt, world.clock.monotonic), limits=world.limits
+            functions_of(world.app), Chance(new_salt, world.clock.monotonic), limits=world.limits
         )
         self.core = core
         self.loop = Loop(core, store, world.clock, _NoWaiter(), finished=lambda *_: None)

@@ -127,6 +127,14 @@ async def test_no_payment_is_made_before_an_approval(perdure_environment, home):
     assert payments_per_claim(home / LEDGER) == {"claim-1": 1}
 
 
+async def test_a_waiting_claim_shows_what_it_has_passed(perdure_environment):
+    env = await perdure_environment(app)
+    instance_id = await filed(env)
+    await env.settled()
+    status = await env.client.get_status(instance_id)
+    assert [stage["stage"] for stage in status.custom_status or ()] == ["filed", "assessed", "asked"]
+
+
 async def test_the_custom_status_is_the_trail_of_the_claim(perdure_environment):
     env = await perdure_environment(app)
     instance_id = await filed(env)

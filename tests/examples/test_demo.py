@@ -21,7 +21,8 @@ OTHERS = ("CLAIMS_", "DEMO_", "PERDURE_")
 
 def demo(folder, *options, **variables):
     """Run it once in `folder`; returns its exit code and what it printed."""
-    ours = {"DEMO_ONCE": "1", "COLUMNS": "120", "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
+    path = os.pathsep.join(place for place in (str(ROOT), os.environ.get("PYTHONPATH")) if place)
+    ours = {"DEMO_ONCE": "1", "COLUMNS": "120", "PYTHONPATH": path}
     rest = {name: value for name, value in os.environ.items() if not name.startswith(OTHERS)}
     done = subprocess.run(
         [sys.executable, "-m", "examples.claims.demo", "--claims", "40", *options],

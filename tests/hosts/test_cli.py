@@ -150,7 +150,8 @@ def test_input_is_read_from_a_file_and_from_standard_input(filled: Path, tmp_pat
 
     async def look(client: df.Client) -> None:
         for instance_id in ("by-file", "by-pipe"):
-            inputs.append((await client.wait_for_completion(instance_id, 10)).output)
+            status = await client.wait_for_completion(instance_id, 10)
+            inputs.append(status.output)
 
     serve(filled, look)
 
@@ -244,8 +245,8 @@ def test_an_engine_without_a_server_can_be_watched_but_not_told(filled: Path) ->
     results = []
 
     async def meanwhile(client: df.Client) -> None:
-        for arguments in (("status", "asking"), ("terminate", "asking")):
-            results.append(await asyncio.to_thread(perdure, *arguments, store=filled))
+        results.append(await asyncio.to_thread(perdure, "status", "asking", store=filled))
+        results.append(await asyncio.to_thread(perdure, "terminate", "asking", store=filled))
 
     serve(filled, meanwhile)
 

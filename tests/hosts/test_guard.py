@@ -3,7 +3,9 @@
 import pytest
 from starlette.testclient import TestClient
 
-from perdure.http.guard import HEADERS
+from perdure.http import management, pages, submissions
+from perdure.http.guard import HEADERS, SAFE
+from perdure.http.host import HEALTH, asgi
 from tests.hosts.conftest import M, make_app, start
 
 
@@ -35,8 +37,6 @@ def test_a_name_rebound_to_this_machine_gets_nothing(http: TestClient, host: str
 
 
 def test_another_name_is_answered_when_it_is_allowed() -> None:
-    from perdure.http.host import asgi
-
     with TestClient(asgi(make_app(), store="memory:", allowed_hosts=["claims.example"])) as http:
         assert http.get("/healthz", headers={"Host": "claims.example"}).status_code == 200
 
@@ -110,3 +110,9 @@ def test_websockets_are_refused(http: TestClient) -> None:
 
     with pytest.raises(WebSocketDisconnect), http.websocket_connect("/"):
         pass
+
+
+def test_what_may_change_something_needs_more_than_the_right_to_read() -> None:
+    for endpoint in (*management.ENDPOINTS, *pages.ENDPOINTS, *submissions.ENDPOINTS, *HEALTH):
+        reads = set(endpoint.methods) <= SAFE
+        assert (endpoint.scope in ("open", "read")) is reads, endpoint.path

@@ -72,6 +72,7 @@ def test_an_unfinished_instance_is_202_and_says_when_to_ask_again(http: TestClie
     assert status["tags"] == {"region": "eu"}
     assert status["reason"] == ""
     assert status["failure"] is None
+    assert status["customStatus"] == "asking"
     assert "historyEvents" not in status
 
 

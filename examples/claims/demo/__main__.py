@@ -10,6 +10,7 @@ DEMO_FRESH=1, deletes it first. With DEMO_ONCE=1 it ends after the table, with 1
 import argparse
 import asyncio
 import fcntl
+import json
 import os
 import shutil
 import signal
@@ -24,6 +25,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 import perdure as df
 from examples.claims.demo.report import FILING, Audit, audit, show
@@ -35,7 +37,7 @@ from examples.claims.source import claims_of, made_up, rows_of
 
 DATABASE = "claims-demo.db"
 LAPSING = slice(10, None, 100)  # these claims get a deadline of a second, to show what happens then
-STANDSTILL = 15.0  # seconds without a change after which the table is shown all the same
+STANDSTILL = 10.0  # seconds without a change after which the table is shown all the same
 
 console = Console(highlight=False)
 
@@ -94,10 +96,7 @@ class Demo:
             ("kill it", f"kill -9 {self.server.pid}"),
             ("", "The demo starts the server again and counts anew."),
             ("stop the bank", f"touch {home() / SWITCH}"),
-            (
-                "",
-                "Approve a claim then: its payment is tried again, ever more rarely, until the file is gone.",
-            ),
+            ("", "Approve a claim then: its payment is tried again until the file is gone."),
         )
         console.print(f"\nAll claims: {self.server.url}/   Ctrl-C ends the demo.\n", style="dim")
 
@@ -211,7 +210,8 @@ def _delete(database: Path) -> None:
         try:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
-            sys.exit(f"another server has {database} open: {Path(lock.name).read_text()}")
+            pid = json.load(lock)["pid"]
+            sys.exit(f"process {pid} still serves {database}: stop it first (kill {pid})")
     for file in (*home().glob(f"{DATABASE}*"), *home().glob(f"{LEDGER}*")):
         file.unlink()
     shutil.rmtree(home() / "outbox", ignore_errors=True)
@@ -226,7 +226,7 @@ def _perdure() -> str:
 
 def _lines(*lines: tuple[str, str]) -> None:
     for label, text in lines:
-        console.print(f"  [dim]{label:14}[/]{text}", soft_wrap=True)
+        console.print(Text.assemble((f"  {label:14}", "dim"), text), soft_wrap=True)
 
 
 if __name__ == "__main__":

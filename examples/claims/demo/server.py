@@ -66,7 +66,7 @@ class Server:
                 *("--store", str(self.store), "--port", str(self.port)),
                 stdout=log,
                 stderr=log,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), *sys.path])},
+                env={**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), *_python_path()])},
             )
         async with asyncio.timeout(PATIENCE), httpx2.AsyncClient(trust_env=False) as http:
             while not await self._is_healthy(http):
@@ -87,6 +87,10 @@ class Server:
 
     def _last_words(self) -> str:
         return "\n".join(self._log.read_text().splitlines()[-15:])
+
+
+def _python_path() -> list[str]:
+    return [place for place in os.environ.get("PYTHONPATH", "").split(os.pathsep) if place]
 
 
 def free_port(first: int = 7071) -> int:

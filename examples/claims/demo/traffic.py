@@ -8,7 +8,9 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from typing import TypeVar
 
 import httpx2
@@ -51,7 +53,7 @@ async def file_claims(url: str, claims: Iterable[Claim], filed: Callable[[], Non
             for claim in waiting_line:
                 body = msgspec.json.encode(claim)
                 began = time.perf_counter()
-                await until_answered(lambda: post(body))  # noqa: B023
+                await until_answered(partial(post, body))
                 took.append(time.perf_counter() - began)
                 filed()
 
@@ -74,7 +76,9 @@ class Desk:
         verdicts = [(claim_id, self.verdict(claim_id)) for claim_id in waiting]
         decided = [(claim_id, verdict) for claim_id, verdict in verdicts if verdict is not None]
         for batch in (decided[i : i + ADJUSTERS] for i in range(0, len(decided), ADJUSTERS)):
-            await asyncio.gather(*(self._answer(*one) for one in batch))
+            async with asyncio.TaskGroup() as group:
+                for claim_id, verdict in batch:
+                    group.create_task(self._answer(claim_id, verdict))
         return len(decided), sum(self._is_for_you(claim_id) for claim_id in waiting)
 
     def verdict(self, claim_id: str) -> Decision | None:
@@ -88,27 +92,19 @@ class Desk:
         return claim is None or claim.total >= FOR_YOU
 
     async def _answer(self, claim_id: str, verdict: Decision) -> None:
-        await until_answered(
-            lambda: self._client.raise_event(
-                claim_id, "ApproverDecision", verdict, event_id=f"desk-{claim_id}"
-            )
-        )
+        send = partial(self._client.raise_event, claim_id, "ApproverDecision", verdict)
+        with suppress(df.InstanceFinished):  # the viewer was quicker
+            await until_answered(partial(send, event_id=f"desk-{claim_id}"))
 
 
 async def statuses(
     client: df.Client, *, waiting_for: str | None = None
 ) -> AsyncIterator[df.OrchestrationStatus]:
     """All claims, page by page, newest first."""
+    query = partial(client.query, prefix="claim-", waiting_for=waiting_for, top=1_000)
     continuation: str | None = None
     while True:
-        page = await until_answered(
-            lambda: client.query(
-                prefix="claim-",
-                waiting_for=waiting_for,
-                top=1_000,
-                continuation=continuation,  # noqa: B023
-            )
-        )
+        page = await until_answered(partial(query, continuation=continuation))
         for status in page.instances:
             yield status
         continuation = page.continuation

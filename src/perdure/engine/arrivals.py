@@ -41,7 +41,10 @@ def raise_event(hub: Hub, instance: Instance | None, envelope: Envelope) -> None
         hub.hold(instance, envelope)
         return
     assert instance.execution is not None
-    if len(instance.execution.context._buffered) >= hub.limits.buffered_events:
+    context = instance.execution.context
+    is_new = envelope.reply is not None  # an event that was accepted before is never refused afterwards
+    full = is_new and len(context._buffered) >= hub.limits.buffered_events
+    if full and not context._awaits(message.name):
         _overflow(hub, instance, envelope)
         return
     hub.answer(envelope, None)
@@ -73,7 +76,7 @@ def _event_refusal(hub: Hub, instance: Instance | None, message: RaiseEvent) -> 
 
 
 def _hold_or_refuse(hub: Hub, instance: Instance, envelope: Envelope) -> None:
-    if len(instance.held or ()) >= hub.limits.buffered_events:
+    if envelope.reply is not None and len(instance.held or ()) >= hub.limits.buffered_events:
         _overflow(hub, instance, envelope)
     else:
         hub.hold(instance, envelope)

@@ -498,7 +498,8 @@ class Hub:
         waiting = {id(envelope) for envelope in rest} if rest else ()
         self.results = [e for e in self.inputs if type(e.message) is ActivityResult and id(e) not in waiting]
         for _, envelope in self.held:
-            envelope.reply = None  # accepted, and answered now
+            if envelope.held:  # not let go again within the batch
+                envelope.reply = None  # accepted, and answered now
             envelope.hidden = envelope.held
         for instance_id in self.quarantined:
             self.quarantine.pop(instance_id, None)

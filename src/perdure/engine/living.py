@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from msgspec import Raw
 
 from perdure.engine.warm import Instance
@@ -20,8 +21,11 @@ from perdure.model.messages import Message, NextGeneration, Start
 from perdure.replay.context import Identity
 from perdure.replay.decide import Execution
 from perdure.replay.settle import Outcome, report_to_parent, settle
+from perdure.replay.state import fold
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from perdure.engine.hub import Hub, OrchestratorEntry
 
 S = RuntimeStatus
@@ -46,6 +50,8 @@ def begin(hub: Hub, instance: Instance, body: Raw, operation_id: str) -> None:
     instance.status = S.Running
     instance.reason = ""
     instance.execution = new_execution(hub, instance, entry)
+    if instance.outcome is not None:  # the episode was opened by a resume: the code was not there to be told
+        instance.execution.begin_episode(instance.last_at)
     started = ev.ExecutionStarted(
         name=instance.name,
         version=instance.version,
@@ -176,17 +182,15 @@ def next_execution(hub: Hub, instance: Instance, body: Raw, carried: tuple[ev.Ev
 
 
 def end(hub: Hub, instance: Instance, status: RuntimeStatus) -> None:
-    if instance.execution is not None:
-        unconsumed = instance.execution.context._unconsumed()
-        for event in unconsumed:
-            hub.record_drop(
-                instance.instance_id,
-                "event",
-                event.name,
-                event.operation_id,
-                f"the instance has {status.lower()} without taking it",
-                bytes(event.input),
-            )
+    for event in _unconsumed(instance):
+        hub.record_drop(
+            instance.instance_id,
+            "event",
+            event.name,
+            event.operation_id,
+            f"the instance has {status.lower()} without taking it",
+            bytes(event.input),
+        )
     # The status that is set last belongs to the row; the code has had its last word.
     if instance.execution is not None and instance.execution.context._status_changed:
         context = instance.execution.context
@@ -204,6 +208,18 @@ def end(hub: Hub, instance: Instance, status: RuntimeStatus) -> None:
     instance.open_local = 0
     instance.children = None
     hub.released.finished.append(instance)
+
+
+def _unconsumed(instance: Instance) -> Iterable[ev.EventRaised]:
+    """Events nobody has taken, also of an instance whose code is not alive."""
+    if instance.execution is not None:
+        return instance.execution.context._unconsumed()
+    if instance.stored is None:
+        return ()
+    try:
+        return [event for _, event in fold(instance.recorded()).buffered]
+    except (msgspec.MsgspecError, KeyError):
+        return ()  # whatever its unreadable history holds stays there
 
 
 def drop_held(hub: Hub, instance: Instance, reason: str) -> None:

@@ -41,7 +41,9 @@ def status_of(store: ClientStore, instance_id: str, detail: Detail) -> Orchestra
     finished = RuntimeStatus(row.status).is_finished
     wants_history = detail.history or (not finished and row.episodes <= FOLDED)
     if wants_history and row.episodes:
-        stored = store.history_of(row.instance_no, row.execution_no) or stored
+        full = store.history_of(row.instance_no, row.execution_no)
+        if full is not None:
+            stored.history, stored.bodies = full.history, full.bodies
         recorded = recorded_events(stored)
         ends = [recorded[0][1], recorded[-1][1]] if recorded else []
         waiting = _with_schemas(fold(recorded).waiting(_parked(row)), stored.waits) if not finished else None

@@ -81,6 +81,7 @@ def _check_instance(store: ClientStore, row: InstanceRow, report: Report) -> Non
         state = fold(recorded)
         complaints += state.problems
         if current:
+            stored.waits = store.waits([row.instance_no])
             complaints += _row_problems(row, stored, state)
         report.rows += len(stored.history)
         report.events += sum(len(events) for _, events in recorded)

@@ -46,10 +46,10 @@ def exact(at: datetime) -> str:
     return f"{at:%Y-%m-%d %H:%M:%S}.{at.microsecond // 1000:03d} UTC"
 
 
-def pretty(value: Any) -> Shown:
+def pretty(value: Any, limit: int = SHOWN) -> Shown:
     """A JSON-ready value, indented. What is longer than a page can show is cut, and said to be."""
     text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
-    return Shown(text[:SHOWN], max(0, len(text) - SHOWN))
+    return Shown(text[:limit], max(0, len(text) - limit))
 
 
 def compact(value: Any, limit: int = 140) -> str:

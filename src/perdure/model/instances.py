@@ -62,6 +62,8 @@ def check_instance_id(instance_id: object, *, derived: bool = False) -> str:
 def _broken_rule(instance_id: str, derived: bool) -> str:
     if not instance_id or len(instance_id) > (4 * ID_LIMIT if derived else ID_LIMIT):
         return f"has {len(instance_id)} characters; 1 to {ID_LIMIT} are allowed"
+    if instance_id in (".", ".."):
+        return "is a path of its own in URLs"
     if instance_id[0] == "@":
         return "begins with '@'; those ids belong to entities"
     if not _FORBIDDEN.isdisjoint(instance_id):

@@ -582,6 +582,10 @@ class OrchestrationContext:
         for wait in list(self._waits.values()):
             self._serve(wait)
 
+    def _awaits(self, name: str) -> bool:
+        """Whether an event of this name would be taken at once."""
+        return any(_same(wait.name, name) for wait in self._waits.values())
+
     def _raised(self, event: ev.EventRaised) -> None:
         """An event arrived: the oldest wait for its name takes it, or it is kept."""
         item = (self._next_event, event)

@@ -68,7 +68,7 @@ def _observed(activity: Activity, stub: Callable[..., Any] | None, calls: list[C
     variable = [p for p in signature.parameters.values() if p.kind is p.VAR_KEYWORD]
     wrapper.__signature__ = signature.replace(parameters=[*parameters, noted, *variable])
     wrapper.__annotations__ = {**hints, _NOTED: ActivityContext}
-    del wrapper.__wrapped__
+    wrapper.__dict__.pop("__wrapped__", None)
     return Activity(
         activity.name,
         wrapper,
@@ -83,7 +83,7 @@ def _hints_of_stub(
     stub: Callable[..., Any], signature: inspect.Signature, activity: Activity, real: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The stub's own annotations; what it leaves out is as the real activity has it."""
-    own = dict(Activity(activity.name, stub).hints())
+    own = dict(Activity(activity.name, _routine(stub)).hints())
     names = inspect.signature(inspect.unwrap(activity.function)).parameters
     inputs = [real.get(name, Any) for name in names if real.get(name) is not ActivityContext]
     for name in signature.parameters:
@@ -94,12 +94,19 @@ def _hints_of_stub(
     return own
 
 
+def _routine(function: Callable[..., Any]) -> Callable[..., Any]:
+    """What holds the annotations of a callable: a function, the one a partial is of, or an object's `__call__`."""
+    if isinstance(function, functools.partial):
+        return _routine(function.func)
+    return function if inspect.isroutine(function) else function.__call__
+
+
 def _noting(name: str, function: Callable[..., Any], calls: list[Call]) -> Any:
     def note(arguments: dict[str, Any]) -> None:
         context: ActivityContext = arguments.pop(_NOTED)
         calls.append(Call(name, context.get_input(), context))
 
-    if inspect.iscoroutinefunction(inspect.unwrap(function)):
+    if inspect.iscoroutinefunction(inspect.unwrap(_routine(function))):
 
         @functools.wraps(function)
         async def asynchronous(**arguments: Any) -> Any:

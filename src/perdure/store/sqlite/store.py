@@ -74,6 +74,7 @@ class SqliteStore(Reader):
         self._drop_connection("it is closed")
         guard.unprotect(self.location)
         self._release_lock()
+        self._pid = 0
 
     def publish(self, address: str, token: str) -> None:
         """Tell the CLI where this engine serves HTTP."""

@@ -1,0 +1,142 @@
+"""The ledger: what clients asked for and were told, and what each commit left in the store, by disk position."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from perdure.errors import (
+    InstanceExists,
+    InstanceFinished,
+    InstanceNotFound,
+    OutcomeUnknown,
+    PerdureError,
+    StoreFull,
+)
+from perdure.model.messages import Message, Purge, RaiseEvent, Start
+
+REFUSALS = (InstanceFinished, InstanceNotFound, InstanceExists, StoreFull)
+
+
+@dataclass
+class Order:
+    """One request of a client. Positions count operations of the disk; -1 is never."""
+
+    message: Message
+    operation_id: str
+    token: str = ""
+    asked_at: int = -1
+    answered_at: int = -1
+    answer: Any = None
+
+    @property
+    def is_open(self) -> bool:
+        return self.answered_at < 0
+
+    @property
+    def is_acknowledged(self) -> bool:
+        return self.answered_at >= 0 and not isinstance(self.answer, BaseException)
+
+    @property
+    def is_unknown(self) -> bool:
+        return self.is_open or isinstance(self.answer, OutcomeUnknown)
+
+    def renewed(self) -> Order:
+        """As the client repeats it, with the same id."""
+        return Order(self.message, self.operation_id, self.token)
+
+
+@dataclass(frozen=True)
+class Commit:
+    """A commit: between these two positions of the disk's log the store came to hold this content."""
+
+    begins: int
+    ends: int
+    content: int
+
+
+@dataclass
+class Ledger:
+    """What one life of an engine promised. `position` says how far the disk's log has come."""
+
+    position: Callable[[], int] = lambda: 0
+    orders: list[Order] = field(default_factory=list)
+    commits: list[Commit] = field(default_factory=list)
+    begins: int = -1
+
+    def asked(self, order: Order) -> Reply:
+        order.asked_at = self.position()
+        self.orders.append(order)
+        return Reply(order, self)
+
+    def committing(self) -> None:
+        self.begins = self.position()
+
+    def committed(self, content: int) -> None:
+        self.commits.append(Commit(self.begins, self.position(), content))
+        self.begins = -1
+
+    def acknowledged(self, by: int) -> Iterator[Order]:
+        """What clients had been told by this position of the disk's log."""
+        return (o for o in self.orders if o.is_acknowledged and o.answered_at <= by)
+
+    def purges(self, by: int) -> set[str]:
+        """Instances that somebody had asked to purge."""
+        return {o.message.instance_id for o in self.orders if isinstance(o.message, Purge) and o.asked_at <= by}
+
+    def answers(self) -> Counter[str]:
+        """How requests ended, by the name of the error or `ok`; `open` for those without an answer."""
+        found: Counter[str] = Counter()
+        for order in self.orders:
+            if order.is_open:
+                found["open"] += 1
+            else:
+                found[type(order.answer).__name__ if isinstance(order.answer, PerdureError) else "ok"] += 1
+        return found
+
+
+class Reply:
+    """The future that the engine answers: it is its own event loop, and runs what it is given at once."""
+
+    def __init__(self, order: Order, ledger: Ledger) -> None:
+        self._order = order
+        self._ledger = ledger
+
+    def get_loop(self) -> Any:
+        return _here
+
+    def done(self) -> bool:
+        return not self._order.is_open
+
+    def set_result(self, value: Any) -> None:
+        self._order.answer, self._order.answered_at = value, self._ledger.position()
+
+    set_exception = set_result
+
+
+class _Here:
+    def call_soon_threadsafe(self, action: Callable[..., None], *args: Any) -> None:
+        action(*args)
+
+
+_here = _Here()
+
+
+def tokens_promised(orders: list[Order], by: int) -> dict[str, list[str]]:
+    """By instance, the tokens of events that were acknowledged."""
+    found: dict[str, list[str]] = {}
+    for order in orders:
+        if isinstance(order.message, RaiseEvent) and order.is_acknowledged and order.answered_at <= by:
+            found.setdefault(order.message.instance_id, []).append(order.token)
+    return found
+
+
+def starts_promised(orders: list[Order], by: int) -> set[str]:
+    """Ids of acknowledged starts."""
+    return {
+        o.message.instance_id
+        for o in orders
+        if isinstance(o.message, Start) and o.is_acknowledged and o.answered_at <= by
+    }

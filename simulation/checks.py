@@ -1,0 +1,268 @@
+"""The checks at rest: what was told to clients, what came out, what was left behind, against the ledger."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from perdure.model import events as ev
+from simulation.expected import Reference, Unexpected, last_status
+from simulation.histories import check_history
+from simulation.ledger import Run
+from simulation.replays import check_replays
+
+if TYPE_CHECKING:
+    from simulation.clients import Dealing
+    from simulation.world import World
+
+DROPS = ("without taking it", "was terminated", "the instance has", "takes no more events", "no instance ")
+CREATED = frozenset({"start", "restart"})
+
+
+class Verdict:
+    """Judges a world that has come to rest. Everything it finds goes to the ledger's problems."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._ledger = world.ledger
+        self._met = world.met
+        verbs = {order.verb for client in world.plan.clients for order in client.orders}
+        self._ended = {d.target for d in world.dealings if d.order.verb.startswith("terminate")}
+        self._reference = Reference(
+            world.plan.program, children_may_end=bool(verbs & {"terminate", "terminate-child"})
+        )
+        self._consumed: dict[str, list[tuple[Run, list[tuple[str, int]]]]] = {}
+
+    def reach(self) -> None:
+        """All checks, cheap and telling ones first."""
+        for run in self._ledger.runs.values():
+            self._outcome(run)
+            check_history(self._world, run)
+        self._starts()
+        self._events()
+        self._activities()
+        self._children()
+        self._remains()
+        if not self._ledger.problems:
+            for run in self._ledger.runs.values():
+                check_replays(self._world, run)
+
+    def _bad(self, code: str, text: str) -> None:
+        self._ledger.problem(code, text)
+
+    # ------------------------------------------------------------------------------------------- outcomes
+
+    def _outcome(self, run: Run) -> None:
+        """The answer is one that the program may give (the generator knows which)."""
+        ending = run.past.state.ending
+        number = int(run.row.name.removeprefix("body"))
+        events: list[tuple[str, int]] = []
+        try:
+            if isinstance(ending, ev.ExecutionCompleted):
+                events = self._reference.judge(number, json.loads(bytes(ending.output)), failed=False)
+            elif isinstance(ending, ev.ExecutionFailed):
+                if ending.failure.type != "RuntimeError":
+                    raise Unexpected(f"it failed with {ending.failure}\n{ending.failure.stack}")
+                events = self._reference.judge(number, json.loads(ending.failure.message), failed=True)
+            elif isinstance(ending, ev.ExecutionTerminated):
+                self._terminated(run)
+            elif not run.purged:
+                raise Unexpected(f"its history ends with {ending}")
+        except Unexpected as wrong:
+            self._bad("outcome", f"{run}, {run.row.name}: {wrong}")
+        self._consumed.setdefault(run.row.instance_id, []).append((run, events))
+        self._status(run, number, ending)
+
+    def _terminated(self, run: Run) -> None:
+        parents = run.row.parent_id
+        while parents is not None and parents not in self._ended:
+            above = self._ledger.runs_of(parents)
+            parents = above[-1].row.parent_id if above else None
+        if run.row.instance_id not in self._ended and parents is None:
+            raise Unexpected("it was terminated and nobody wanted that")
+        if run.row.parent_id is not None and run.row.instance_id not in self._ended:
+            self._met("a recursive terminate that reached a child")
+
+    def _status(self, run: Run, number: int, ending: Any) -> None:
+        if not isinstance(ending, ev.ExecutionCompleted | ev.ExecutionFailed):
+            return
+        expected = last_status(self._world.plan.program.bodies[number], None)
+        found = None if run.custom_status is None else json.loads(run.custom_status)
+        if found != expected:
+            self._bad("status", f"{run}: custom status {found}, expected {expected}")
+
+    # ------------------------------------------------------------------------------------ starts and runs
+
+    def _starts(self) -> None:
+        """I10 to I12: acknowledged starts exist, refused ones do not, and no operation created two runs."""
+        by_operation: Counter[str] = Counter()
+        for run in self._ledger.runs.values():
+            started = run.executions[1].state.started if 1 in run.executions else None
+            if started is not None and started.operation_id:
+                by_operation[started.operation_id] += 1
+        for dealing in self._world.dealings:
+            self._answers(dealing)
+            made = by_operation[dealing.operation_id] if dealing.operation_id else 0
+            if made > 1:
+                self._bad("I11", f"{dealing.operation_id} created {made} runs")
+            if made and dealing.outcome == "refused" and not dealing.was_accepted:
+                self._bad("I11", f"{dealing.operation_id} was refused and created a run")
+        for instance_id in {run.row.instance_id for run in self._ledger.runs.values()}:
+            self._lives(instance_id)
+
+    def _answers(self, dealing: Dealing) -> None:
+        """Every answer that an operation with an id got after its first success is the same."""
+        good = [answer for answer in dealing.told if answer.startswith("ok")]
+        if dealing.operation_id and len(set(good)) > 1:
+            self._bad("I12", f"{dealing.operation_id} was answered {sorted(set(good))}")
+        if good and dealing.operation_id and dealing.told.index(good[0]) + len(good) != len(dealing.told):
+            after = dealing.told[dealing.told.index(good[0]) :]
+            if any(not answer.startswith(("ok", "StoreFull", "CommitRefused")) for answer in after):
+                self._bad("I12", f"{dealing.operation_id} was answered {dealing.told}")
+
+    def _lives(self, instance_id: str) -> None:
+        """An id had no more lives than clients may have given it."""
+        runs = self._ledger.runs_of(instance_id)
+        tops = [run for run in runs if run.row.parent_id is None]
+        wanted = [
+            d for d in self._world.dealings if d.order.verb in CREATED and d.attempts and self._aims(d, instance_id)
+        ]
+        most = sum(1 if d.operation_id else d.attempts for d in wanted)
+        if len(tops) > most:
+            self._bad("I12", f"{instance_id!r} lived {len(tops)} times, and was started {most} times")
+        if len(runs) > 1 and runs[0].purged:
+            self._met("an instance purged, and its id used again")
+
+    def _aims(self, dealing: Dealing, instance_id: str) -> bool:
+        if dealing.order.verb == "restart" and dealing.order.new_id:
+            return instance_id.startswith(f"{dealing.order.target}+{dealing.order.key}.")
+        return dealing.order.target == instance_id
+
+    # ---------------------------------------------------------------------------------------------- events
+
+    def _events(self) -> None:
+        """I13 to I15: each accepted event is in exactly one place, and they were taken in order."""
+        dropped: Counter[int] = Counter()
+        for row in self._ledger.dropped:
+            dropped[int(row.body)] += 1
+            if not any(why in row.reason for why in DROPS):
+                self._bad("I13", f"event {int(row.body)} to {row.instance_id!r} was dropped: {row.reason}")
+        taken: Counter[int] = Counter()
+        for lives in self._consumed.values():
+            for _, events in lives:
+                taken.update(n for _, n in events)
+        for dealing in self._world.dealings:
+            if dealing.order.verb == "raise":
+                self._event(dealing, taken[dealing.order.key], dropped[dealing.order.key])
+        for instance_id, lives in self._consumed.items():
+            for run, events in lives:
+                self._order(instance_id, run, events)
+
+    def _event(self, dealing: Dealing, taken: int, dropped: int) -> None:
+        key, target = dealing.order.key, dealing.target
+        if taken + dropped > 1:
+            self._bad("I14", f"event {key} to {target!r} was taken {taken} times and dropped {dropped} times")
+        if not dealing.was_accepted:
+            if dealing.outcome == "refused" and taken + dropped:
+                self._bad("I13", f"event {key} to {target!r} was refused, and yet it is there")
+            return
+        if taken + dropped or self._is_excused(dealing):
+            return
+        self._bad("I13", f"event {key} ({dealing.order.event}) to {target!r} was accepted and is nowhere")
+
+    def _is_excused(self, dealing: Dealing) -> bool:
+        """Where an event may be besides a log and the table of dropped ones."""
+        for run in self._ledger.runs_of(dealing.target):
+            body = self._world.plan.program.bodies[int(run.row.name.removeprefix("body"))]
+            if not all(body.keeps_events(n) for n in range(len(body.generations) - 1)):
+                return True  # the program itself threw events away
+            if run.row.status == "Terminated" and dealing.order.key in _known_to(run, self._reference):
+                return True
+            state = run.past.state
+            if run.purged and not isinstance(state.ending, ev.ExecutionCompleted | ev.ExecutionFailed):
+                return True  # it ended and was purged in one batch
+        return False
+
+    def _order(self, instance_id: str, run: Run, events: list[tuple[str, int]]) -> None:
+        """One sender, one name: first sent, first taken (senders wait for their answers)."""
+        last: dict[str, int] = {}
+        for name, key in events:
+            if key < last.get(name, -1):
+                self._bad("I15", f"{run} took event {key} ({name}) after event {last[name]}")
+            last[name] = key
+
+    # ------------------------------------------------------------------------------------------ activities
+
+    def _activities(self) -> None:
+        """I19, I20: a body ran before its completion, and what it returned is what was applied."""
+        answers: dict[tuple[str, int], set[bytes | None]] = {}
+        for body in self._ledger.bodies:
+            answers.setdefault((body.execution_id, body.task_id), set()).add(body.answer)
+            if body.idempotency_key != self._key_of(body.execution_id, body.task_id, body.instance_id):
+                self._bad("A5", f"{body} bears another key than its logical call")
+        for key, event in self._ledger.completed.items():
+            result = bytes(event.result) if isinstance(event, ev.TaskCompleted) else None
+            if result not in answers.get(key, ()):
+                self._bad("I19", f"activity {key} completed with {result!r}; bodies gave {answers.get(key)}")
+
+    def _key_of(self, execution_id: str, task_id: int, instance_id: str) -> str:
+        scheduled = self._ledger.scheduled.get((execution_id, task_id))
+        call = task_id if scheduled is None or scheduled.call < 0 else scheduled.call
+        return f"{instance_id}:{execution_id}:{call}"
+
+    # -------------------------------------------------------------------------------------------- children
+
+    def _children(self) -> None:
+        """I25: one child for each call, unless its id was taken; and no child without its call."""
+        made: Counter[tuple[str, int]] = Counter()
+        for run in self._ledger.runs.values():
+            if run.row.parent_execution is not None:
+                made[run.row.parent_execution, run.row.parent_task or 0] += 1
+        asked: set[tuple[str, int]] = set()
+        for run in self._ledger.runs.values():
+            for number, past in run.executions.items():
+                for _, events in past.recorded:
+                    asked.update(
+                        (run.execution_id(number), event.id)
+                        for event in events
+                        if isinstance(event, ev.SubOrchestrationCreated)
+                    )
+        for key, count in made.items():
+            if count > 1:
+                self._bad("I25", f"call {key} has {count} children")
+        for key in asked - made.keys():
+            self._bad("I25", f"call {key} has no child")
+
+    # --------------------------------------------------------------------------------------------- remains
+
+    def _remains(self) -> None:
+        """The store holds what the ledger says, and nothing for those that are finished."""
+        store = self._world.backend.store
+        for number, run in self._ledger.runs.items():
+            if run.purged:
+                continue
+            stored = store.get(run.row.instance_id, history=True)
+            if stored is None or stored.row.instance_no != number:
+                self._bad("store", f"{run} is not in the store")
+                continue
+            if stored.row != run.row:
+                self._bad("store", f"{run}: the store has {stored.row}, the ledger {run.row}")
+            if stored.history != run.past.rows:
+                self._bad("store", f"{run}: the store has {len(stored.history)} rows of its history")
+            if stored.waits or stored.custom_status != run.custom_status:
+                self._bad("store", f"{run}: waits {stored.waits}, custom status {stored.custom_status!r}")
+            kept = self._world.plan.knobs.keep_executions
+            if min(store.executions(number), default=1) <= run.row.execution_no - kept:
+                self._bad("store", f"{run}: keeps {store.executions(number)}, {kept} should be")
+
+
+def _known_to(run: Run, reference: Reference) -> set[int]:
+    """Events that a terminated run had taken, from its last generation's input and its history."""
+    state = run.past.state
+    known = {int(bytes(event.input)) for _, _, (_, event) in state.taken.values()}
+    started = run.first_started() if state.started is None else state.started
+    if started is not None:
+        number = int(run.row.name.removeprefix("body"))
+        known.update(n for _, n in reference.partial(number, json.loads(bytes(started.input))["log"]))
+    return known

@@ -1,0 +1,116 @@
+"""One history at a time: endings, retries, and timers that were on time."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from perdure.model import events as ev
+from simulation.behaviour import attempts_of, pause_after
+from simulation.ledger import Past, Run
+from simulation.program import Call, Wait, calls_of, steps_of, waits_of
+
+if TYPE_CHECKING:
+    from simulation.world import World
+
+LATEST = 26_000_000  # microseconds that a timer may be late in a world without troubles
+
+
+def check_history(world: World, run: Run) -> None:
+    """I3, I4, I6 were folded at each commit; here is what needs the program beside it."""
+    body = world.plan.program.bodies[int(run.row.name.removeprefix("body"))]
+    calls = {call.key: call for step in steps_of(body) for call in calls_of(step)}
+    waits = [wait for step in steps_of(body) for wait in waits_of(step)]
+    for number, past in run.executions.items():
+        last = number == run.row.execution_no
+        if last and past.rows and past.state.started is None and past.state.ending is None:
+            world.ledger.problem("I3", f"{run}: execution {number} has history and never started")
+        _Walk(world, run, past, calls, waits).check()
+    if run.row.parent_id is not None and len(world.ledger.runs_of(run.row.instance_id)) > 1:
+        world.met("a child run again under its own id")
+
+
+class _Walk:
+    """Through the events of one execution."""
+
+    def __init__(
+        self, world: World, run: Run, past: Past, calls: dict[int, Call], waits: list[Wait]
+    ) -> None:
+        self._world = world
+        self._run = run
+        self._past = past
+        self._calls = calls
+        self._timed = {wait.event for wait in waits if wait.timeout is not None}
+        self._scheduled: dict[int, ev.TaskScheduled] = {}
+        self._failed_at: dict[int, int] = {}
+        self._timers: dict[int, ev.TimerCreated] = {}
+        self._held_since = 0
+
+    def check(self) -> None:
+        for at, events in self._past.recorded:
+            for event in events:
+                self._event(event, at)
+        for task in self._scheduled.values():
+            call = self._calls[json.loads(bytes(task.input))["key"]]
+            if task.attempt > attempts_of(call):
+                self._bad("I21", f"attempt {task.attempt} of {call}")
+
+    def _bad(self, code: str, text: str) -> None:
+        self._world.ledger.problem(code, f"{self._run}: {text}")
+
+    def _event(self, event: ev.HistoryEvent, at: int) -> None:
+        match event:
+            case ev.TaskScheduled():
+                self._scheduled[event.id] = event
+                if not event.name.startswith("work"):
+                    self._bad("B3", f"it scheduled {event.name!r}, which only code that is put away asks for")
+            case ev.TaskCompleted():
+                if self._scheduled[event.task_id].attempt > 1:
+                    self._world.met("a retry that succeeded in the end")
+            case ev.TaskFailed():
+                self._failed(event, at)
+            case ev.TimerCreated():
+                self._timers[event.id] = event
+                self._retry(event, at)
+            case ev.TimerFired():
+                self._fired(self._timers[event.timer_id], at)
+            case ev.TimerCanceled():
+                if self._timers[event.timer_id].purpose == "timeout":
+                    self._world.met("an event won against its timeout")
+            case ev.ExecutionResumed():
+                self._held_since = at
+
+    def _failed(self, event: ev.TaskFailed, at: int) -> None:
+        task = self._scheduled[event.task_id]
+        call = self._calls[json.loads(bytes(task.input))["key"]]
+        self._failed_at[task.id if task.call < 0 else task.call] = at
+        if call.fatal:
+            self._world.met("a failure that is not retried")
+        elif call.attempts and task.attempt == call.attempts:
+            self._world.met("a retry exhausted")
+
+    def _retry(self, timer: ev.TimerCreated, at: int) -> None:
+        """The pause is the one that the policy says (I21)."""
+        if timer.purpose != "retry" or timer.of not in self._failed_at:
+            return
+        attempt = max(
+            t.attempt for t in self._scheduled.values() if timer.of in (t.id, t.call)
+        )
+        first = self._scheduled[timer.of]
+        pause = pause_after(self._calls[json.loads(bytes(first.input))["key"]], attempt)
+        if timer.fire_at - at != pause:
+            self._bad("I21", f"the pause after attempt {attempt} is {timer.fire_at - at}, not {pause}")
+
+    def _fired(self, timer: ev.TimerCreated, at: int) -> None:
+        if timer.purpose == "timeout":
+            self._world.met("an event timed out")
+        due = max(timer.fire_at, self._held_since)
+        if at - due > LATEST and self._is_calm():
+            self._bad("I24", f"timer {timer.id} fired {(at - due) / 1e6:.1f} s late")
+
+    def _is_calm(self) -> bool:
+        """Nothing in this world can make a timer late, except clocks that went back."""
+        plan = self._world.plan
+        may = all(f.effect == "evict" or (f.effect == "jump" and f.amount < 0) for f in plan.faults)
+        suspends = any(o.verb == "suspend" for client in plan.clients for o in client.orders)
+        return may and not suspends

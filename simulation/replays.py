@@ -1,0 +1,149 @@
+"""Histories lived again: whole, from any prefix, all at once or one by one, each time from nothing or not.
+
+Whatever the manner, the code must ask for the same, in the same places, with the same ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from perdure.errors import NonDeterminismError
+from perdure.model import events as ev
+from perdure.replay.context import Identity
+from perdure.replay.decide import ARRIVALS, CONTROL, Execution
+from perdure.replay.settle import Outcome, settle
+from simulation.ledger import Recorded, Run
+
+if TYPE_CHECKING:
+    from simulation.world import World
+
+Decisions = list[list[Any]]  # what followed each arrival
+
+
+def check_replays(world: World, run: Run) -> None:
+    """I7 for every execution of a run."""
+    for number, past in run.executions.items():
+        recorded = past.recorded
+        if past.state.started is not None:
+            again = _Again(world, run, number, recorded)
+            again.live_it()
+            again.from_a_prefix()
+            again.at_once_and_one_by_one()
+
+
+class _Again:
+    def __init__(self, world: World, run: Run, number: int, recorded: Recorded) -> None:
+        self._world = world
+        self._run = run
+        self._number = number
+        self._recorded = recorded
+
+    def _new(self) -> Execution:
+        run = self._run
+        identity = Identity(
+            run.row.instance_id, run.execution_id(self._number), run.row.parent_id, run.row.version
+        )
+        return Execution(self._world.bodies.code(run.row.name), identity, self._world.bodies.environment)
+
+    def live_it(self) -> None:
+        """Without the script: the same events again, inputs and times included."""
+        execution = self._new()
+        for at, events in self._recorded:
+            self._live(execution, at, events)
+        execution.close()
+
+    def from_a_prefix(self) -> None:
+        """Replay some episodes, as after an eviction, then live the rest."""
+        share = self._world.chance.draw("prefix", self._run.row.instance_id, self._number)
+        cut = int(share * (len(self._recorded) + 1))
+        execution = self._new()
+        try:
+            execution.replay(self._recorded[:cut])
+        except NonDeterminismError as error:
+            self._world.ledger.problem("I7", f"{self._run}: its own history is refused: {error}")
+            return
+        execution.context.actions.clear()
+        for at, events in self._recorded[cut:]:
+            self._live(execution, at, events)
+        execution.close()
+
+    def _live(self, execution: Execution, at: int, events: list[ev.HistoryEvent]) -> None:
+        execution.begin_episode(at)
+        for arrival, decisions in exchanges(events):
+            found = _settled(execution, arrival)
+            if not _same(found, decisions):
+                self._world.ledger.problem(
+                    "I7", f"{self._run}: after {_short(arrival)} history has {decisions}, now {found}"
+                )
+
+    def at_once_and_one_by_one(self) -> None:
+        """Batching is invisible: one episode or many, evicted after each or not, modulo times."""
+        arrivals = [arrival for _, events in self._recorded for arrival, _ in exchanges(events)]
+        at = self._recorded[0][0]
+        whole = self._new()
+        whole.begin_episode(at)
+        together = [_settled(whole, arrival) for arrival in arrivals]
+        whole.close()
+        told: list[tuple[int, list[ev.HistoryEvent]]] = []
+        for number, arrival in enumerate(arrivals):
+            execution = self._new()
+            execution.replay(told)
+            execution.context.actions.clear()
+            execution.begin_episode(at + number)
+            found = _settled(execution, arrival)
+            execution.close()
+            if not _same(found, together[number], timeless=True):
+                self._world.ledger.problem(
+                    "batching",
+                    f"{self._run}: after {_short(arrival)} alone {found}, in a batch {together[number]}",
+                )
+                return
+            told.append((at + number, [arrival, *found]))
+
+
+def exchanges(events: Iterable[ev.HistoryEvent]) -> Iterable[tuple[ev.Arrival, list[Any]]]:
+    """Arrivals, each with the decisions behind it."""
+    arrival: Any = None
+    decisions: list[Any] = []
+    for event in events:
+        if isinstance(event, ARRIVALS):
+            if arrival is not None:
+                yield arrival, decisions
+            arrival, decisions = event, []
+        elif not isinstance(event, (*CONTROL, ev.ExecutionTerminated)):
+            decisions.append(event)
+    if arrival is not None:
+        yield arrival, decisions
+
+
+def _settled(execution: Execution, arrival: ev.Arrival) -> list[Any]:
+    """What the code answers, as the events it becomes."""
+    identity = execution.context._identity
+    outcome = Outcome(identity.instance_id, identity.execution_id)
+    settle(execution.arrive(arrival), outcome)
+    return outcome.events
+
+
+def _same(one: list[Any], other: list[Any], *, timeless: bool = False) -> bool:
+    """Whether two lists of events say the same; the stack of a failure is no part of it."""
+    return len(one) == len(other) and all(
+        ev.encode_events([a]) == ev.encode_events([b]) or _bare(a, timeless) == _bare(b, timeless)
+        for a, b in zip(one, other, strict=True)
+    )
+
+
+def _bare(event: Any, timeless: bool) -> Any:
+    bare = msgspec.json.decode(msgspec.json.encode(event))
+    bare.get("failure", {}).pop("stack", None)
+    if timeless:
+        bare.pop("fire_at", None)
+        bare.pop("deadline", None)
+        bare["name"] = bare.get("name", "")[:6]  # what follows is a UUID, which is made from the time
+    return bare
+
+
+def _short(event: object) -> str:
+    return str(event)[:160]

@@ -1,0 +1,143 @@
+"""Values as strict JSON: written once, checked once, read once.
+
+A payload is one JSON value in compact UTF-8 text, and between the edges nobody looks inside it.
+msgspec does the work at C speed, and this module refuses what msgspec would lose without a word.
+What `encode` has written it reads back, and when the result equals the value, nothing was lost.
+Only a value that does not compare equal, such as one that holds dates or sets, is walked in Python.
+Sets are written in sorted order, whereas dicts keep theirs, so that replay iterates as the first run did.
+Text from outside is decoded and written anew, and unless that gives the same text, its strings are counted.
+The count of quotes tells whether a duplicate key was dropped, because every dropped string takes two along.
+Depth is measured by peeling empty brackets off the text's skeleton, one level at a time.
+Only a body that is going to be refused is read token by token, to learn the pointer of its flaw.
+Every refusal is a PayloadError with an RFC 6901 pointer, so that the caller can show where it hurts.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Raw
+
+from perdure.errors import PayloadError
+from perdure.model.payload.flaws import malformed, reject_flaws
+from perdure.model.payload.misfit import misfit
+from perdure.model.payload.reading import is_untyped, known_reader, new_reader
+from perdure.model.payload.refusal import MAX_BYTES, MAX_DEPTH, MAX_DIGITS, too_large
+from perdure.model.payload.schemas import schema_for
+from perdure.model.payload.text import reject_suspects, same_strings
+from perdure.model.payload.walking import settled, why_not
+from perdure.model.payload.writing import is_kept, passed, read_plain, write_plain
+
+
+def encode(value: object, *, limit: int = MAX_BYTES) -> bytes:
+    """The compact JSON of a value.
+
+    Dict keys must be text: str, or what JSON writes as text anyway (an Enum of str, UUID, date). Numbers are
+    refused as keys, since they would come back as strings. Dicts keep their order; sets are sorted.
+
+    Parameters:
+        value: JSON builtins, dataclass, msgspec Struct, Pydantic model, datetime, date, time, timedelta,
+            Decimal, UUID, Enum, bytes, set, tuple, in any combination; a `Raw` passes unread.
+        limit: the largest body that is accepted, in bytes.
+
+    Returns: JSON text in UTF-8.
+
+    Raises: PayloadError, whose pointer tells the place, for what strict JSON cannot carry.
+    """
+    if type(value) is Raw:
+        return passed(value, limit)
+    try:
+        body = write_plain(value)
+        form = read_plain(body)
+    except Exception as error:
+        raise why_not(value, error) from error
+    if len(body) > limit:
+        raise too_large(body, limit)
+    reject_suspects(body)
+    return body if is_kept(form, value) else settled(value, form, body)
+
+
+def decode(raw: bytes | Raw, expected_type: Any = Any) -> Any:
+    """The value of a body that was encoded or checked before.
+
+    Parameters:
+        raw: JSON text.
+        expected_type: what msgspec can decode, Pydantic models at any depth, or Any for JSON builtins.
+
+    Returns: an instance of `expected_type`; integers are exact, whatever their size.
+
+    Raises: PayloadError when the body does not fit; the pointer tells the place.
+    """
+    try:
+        read = known_reader(expected_type)
+    except TypeError:  # unhashable, for instance Annotated[int, []]
+        read = new_reader(expected_type)
+    try:
+        return read(raw)
+    except PayloadError:
+        raise
+    except Exception as error:
+        raise misfit(bytes(raw), expected_type, read, error) from error
+
+
+def check(body: bytes, *, limit: int = MAX_BYTES) -> Raw:
+    """The payload of JSON text that comes from outside.
+
+    Parameters:
+        body: exactly one JSON value in UTF-8, white space allowed.
+        limit: the largest body that is accepted, in bytes, before as well as after it was made compact.
+
+    Returns: the same value as compact JSON: members in their order, integers exact, floats to the double.
+
+    Raises: PayloadError, with a pointer, for malformed text, NaN and infinities (also 1e400), duplicate keys,
+        NUL, lone surrogates, integers beyond MAX_DIGITS, nesting beyond MAX_DEPTH and excess size.
+    """
+    if type(body) is not bytes:
+        body = bytes(memoryview(body))
+    if len(body) > limit:
+        raise too_large(body, limit)
+    reject_suspects(body)
+    try:
+        compact = write_plain(read_plain(body))
+    except Exception as error:
+        raise malformed(body, error) from error
+    if compact != body and not same_strings(body, compact):
+        reject_flaws(body)
+    if len(compact) > limit:
+        raise too_large(compact, limit)
+    return Raw(compact)
+
+
+def schema_of(expected_type: Any) -> dict[str, Any] | None:
+    """The JSON Schema (2020-12) of a type.
+
+    Parameters:
+        expected_type: a type as `decode` takes it.
+
+    Returns: a new dict, or None for Any, for no annotation, and for a type that has no schema.
+    """
+    if is_untyped(expected_type):
+        return None
+    try:
+        return schema_for(expected_type) or None
+    except Exception:  # msgspec, Pydantic and forward references each have their own
+        return None
+
+
+def fits(raw: bytes | Raw, expected_type: Any) -> PayloadError | None:
+    """Whether a body decodes as a type.
+
+    Parameters:
+        raw: JSON text that was encoded or checked before.
+        expected_type: a type as `decode` takes it.
+
+    Returns: None when it does, otherwise the refusal, not raised.
+    """
+    try:
+        decode(raw, expected_type)
+    except PayloadError as refused:
+        return refused
+    return None
+
+
+__all__ = ["MAX_BYTES", "MAX_DEPTH", "MAX_DIGITS", "check", "decode", "encode", "fits", "schema_of"]

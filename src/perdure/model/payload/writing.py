@@ -1,0 +1,101 @@
+"""Writing values at C speed, and comparing what was written with what was meant."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import msgspec
+from msgspec import Raw, Struct, structs
+
+from perdure.model.payload.refusal import COMPARABLE, Token, no_json, too_large
+
+
+def is_model(kind: Any) -> bool:
+    return isinstance(kind, type) and hasattr(kind, "model_validate_json") and hasattr(kind, "model_dump")
+
+
+def model_form(model: Any, mode: str = "json", warnings: bool = True) -> Any:
+    return model.model_dump(mode=mode, by_alias=True, round_trip=True, warnings=warnings)
+
+
+EXACTLY: tuple[tuple[type, Callable[[Any], Any]], ...] = (
+    (str, str.__str__),
+    (int, int.__int__),
+    (float, float.__float__),
+)
+
+
+def _builtin_form(value: object) -> Any:
+    if is_model(type(value)):
+        return model_form(value)
+    for base, exactly in EXACTLY:
+        if isinstance(value, base):
+            return exactly(value)
+    raise TypeError(unsupported(value))
+
+
+write_plain = msgspec.json.Encoder(enc_hook=_builtin_form).encode
+
+read_plain = msgspec.json.Decoder().decode
+
+
+def is_kept(form: object, value: object) -> bool:
+    """Whether the JSON form of a value, or of an object's fields, equals it: then nothing was lost."""
+    try:
+        return bool(form == (value if type(value) in COMPARABLE else _bare(value)))
+    except Exception:  # somebody's __eq__ that expects its own kind
+        return False
+
+
+def _bare(value: object) -> object:
+    if isinstance(value, Struct):
+        return structs.asdict(value)
+    return getattr(value, "__dict__", value)
+
+
+def passed(raw: Raw, limit: int) -> bytes:
+    body = bytes(raw)
+    if not body:
+        raise no_json(())
+    if len(body) > limit:
+        raise too_large(body, limit)
+    return body
+
+
+_INSTEAD = (
+    ("__await__", "await it, and pass the result"),
+    ("mro", "use its name"),
+    ("tolist", "use value.tolist()"),
+    ("__fspath__", "use str(value)"),
+    ("__traceback__", "use str(value)"),
+    ("__next__", "use list(value)"),
+    ("keys", "use dict(value)"),
+    ("__iter__", "use list(value)"),
+    ("conjugate", "use [value.real, value.imag]"),
+    ("__call__", "use its name"),
+    ("", "use a dataclass, a msgspec.Struct, a Pydantic model or JSON builtins"),
+)
+
+
+def unsupported(value: object) -> str:
+    kind = type(value)
+    marks = {name for base in kind.__mro__ for name in vars(base)}
+    advice = next(advice for mark, advice in _INSTEAD if not mark or mark in marks)
+    return f"a value of type {kind.__module__}.{kind.__qualname__} has no JSON form: {advice}"
+
+
+def holds(node: Any, token: Any) -> bool:
+    if isinstance(node, dict):
+        return token in node
+    return isinstance(node, list) and isinstance(token, int) and token < len(node)
+
+
+def at(form: Any, trail: Iterable[Token]) -> Any:
+    """What stands at a place of a JSON form, None if there is no such place."""
+    node = form
+    for token in trail:
+        if not holds(node, token):
+            return None
+        node = node[token]
+    return node

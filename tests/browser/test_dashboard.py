@@ -1,0 +1,138 @@
+"""The pages in a browser: seen, filled in and clicked."""
+
+import re
+from pathlib import Path
+
+import httpx2
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import Site
+from tests.hosts.conftest import M
+
+
+def start(site: Site, name: str, instance_id: str, body: object = None) -> None:
+    answer = httpx2.post(f"{site.url}{M}/orchestrators/{name}/{instance_id}", json=body, trust_env=False)
+    assert answer.status_code == 202
+
+
+def test_the_hub_lists_and_leads_to_the_instance(site: Site, page: Page, picture: Path) -> None:
+    start(site, "echo", "done-1", 1)
+    start(site, "approval", "asking-1")
+
+    page.goto(site.url)
+    expect(page.locator("tbody tr")).to_have_count(2)
+    expect(page.locator("tbody tr").first).to_contain_text("waiting for the event 'ApproverDecision'")
+    page.screenshot(path=picture, full_page=True)
+    page.get_by_role("link", name="asking-1").click()
+
+    expect(page.locator("h1")).to_have_text("asking-1")
+    expect(page.locator("#waiting")).to_contain_text("Waiting for the event 'ApproverDecision' since")
+    assert picture.stat().st_size > 10_000
+
+
+def test_approving_through_the_form_completes_the_instance(site: Site, page: Page) -> None:
+    start(site, "approval", "a-1", {"amount": 12})
+
+    page.goto(f"{site.url}/instances/a-1")
+    page.get_by_role("radio", name="yes").check()
+    page.get_by_label("comment").fill("fine by me")
+    page.get_by_role("button", name="Send ApproverDecision").click()
+
+    expect(page.locator(".notice")).to_have_text("The event was accepted.")
+    expect(page.locator(".head .status")).to_have_text("Completed")
+    expect(page.locator(".values")).to_contain_text('"APPROVED"')
+    expect(page.locator(".timeline .bar")).to_have_count(2)
+
+
+def test_nothing_is_decided_by_leaving_the_choice_open(site: Site, page: Page) -> None:
+    start(site, "approval", "a-1")
+
+    page.goto(f"{site.url}/instances/a-1")
+    page.get_by_role("button", name="Send ApproverDecision").click()
+
+    expect(page.locator(".head .status")).to_have_text("Running")
+    assert page.url.endswith("/instances/a-1")
+
+
+def test_the_page_follows_the_instance_without_being_touched(site: Site, page: Page) -> None:
+    start(site, "approval", "a-1")
+    page.clock.install()
+    page.goto(f"{site.url}/instances/a-1")
+    httpx2.post(f"{site.url}{M}/instances/a-1/raiseEvent/ApproverDecision", json={"approved": True})
+    httpx2.get(f"{site.url}{M}/instances/a-1?wait=10")
+
+    page.clock.run_for(2_500)
+
+    expect(page.locator(".head .status")).to_have_text("Completed")
+    expect(page.locator(".live")).to_be_empty()
+
+
+def test_a_form_that_is_being_filled_in_is_not_taken_away(site: Site, page: Page) -> None:
+    start(site, "approval", "a-1")
+    page.clock.install()
+    page.goto(f"{site.url}/instances/a-1")
+    page.get_by_label("comment").fill("half a sen")
+
+    page.clock.run_for(60_000)
+
+    expect(page.get_by_label("comment")).to_have_value("half a sen")
+    expect(page.locator(".live")).to_be_empty()
+
+
+def test_terminating_takes_two_clicks_and_tells_the_reason(site: Site, page: Page) -> None:
+    start(site, "sleeper", "s-1")
+
+    page.goto(f"{site.url}/instances/s-1")
+    page.locator("summary", has_text="Terminate").click()
+    page.get_by_label("Reason").locator("visible=true").fill("not needed")
+    page.get_by_role("button", name="Terminate").click()
+
+    expect(page.locator(".head .status")).to_have_text("Terminated")
+    expect(page.locator(".reason")).to_have_text("Terminated: not needed")
+
+
+@pytest.mark.parametrize(("scheme", "paper"), [("light", "rgb(251, 251, 249)"), ("dark", "rgb(20, 23, 26)")])
+def test_the_sheet_is_applied_in_both_schemes(site: Site, page: Page, scheme: str, paper: str) -> None:
+    page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+
+    page.goto(site.url)
+
+    expect(page.locator("body")).to_have_css("background-color", paper)
+
+
+@pytest.mark.parametrize("path", ["/", "/instances/f-1"])
+def test_nothing_sticks_out_on_a_narrow_screen(site: Site, page: Page, path: str) -> None:
+    start(site, "family", "f-1", {"a": "long" * 200})
+    start(site, "broken", "b" * 200)
+    page.set_viewport_size({"width": 360, "height": 800})
+
+    page.goto(site.url + path)
+
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+def test_markup_in_data_is_text(site: Site, page: Page) -> None:
+    nasty = "<img src=x onerror=document.title='owned'><script>document.title='owned'</script>"
+    start(site, "echo", "x-1", nasty)
+    httpx2.get(f"{site.url}{M}/instances/x-1?wait=10")
+
+    page.goto(f"{site.url}/instances/x-1")
+
+    expect(page).to_have_title(re.compile("x-1"))
+    expect(page.locator(".values pre").first).to_have_text(f'"{nasty}"')
+    expect(page.locator("img")).to_have_count(0)
+
+
+def test_a_foreign_page_cannot_send_our_forms(site: Site, page: Page) -> None:
+    start(site, "sleeper", "s-1")
+    target = f"{site.url}/instances/s-1/terminate"
+    form = f"<form method=post action='{target}'><input name=csrf value=x><button>Win</button></form>"
+    page.route("http://evil.example/", lambda route: route.fulfill(body=form, content_type="text/html"))
+
+    page.goto("http://evil.example/")
+    page.get_by_role("button").click()
+
+    expect(page.locator("body")).to_contain_text("foreign-origin")
+    status = httpx2.get(f"{site.url}{M}/instances/s-1").json()["runtimeStatus"]
+    assert status == "Running"

@@ -1,0 +1,330 @@
+"""External events in a living engine: accepted is kept, each is taken once, the door refuses what does not fit."""
+
+from dataclasses import dataclass
+
+import pytest
+
+from perdure import (
+    EventRefused,
+    InstanceFinished,
+    InstanceNotFound,
+    Limits,
+    OrchestrationContext,
+    Overloaded,
+    PayloadError,
+    RuntimeStatus,
+    Settings,
+)
+from perdure.testing import environment
+from tests.core.styles import both
+from tests.engine.programs import app_with
+
+
+@dataclass
+class Decision:
+    approved: bool
+
+
+def wait_yield(context: OrchestrationContext):
+    return (yield context.wait_for_external_event("Go"))
+
+
+async def wait_async(context: OrchestrationContext):
+    return await context.wait_for_external_event("Go")
+
+
+@both(wait_yield, wait_async)
+async def test_an_event_completes_the_wait_with_its_data(orchestrator):
+    async with environment(app_with(orchestrator)) as env:
+        instance = await env.client.start_new("main")
+        await env.client.raise_event(instance, "Go", {"by": "Ann"})
+
+        assert (await env.client.wait_for_completion(instance)).output == {"by": "Ann"}
+
+
+def late_yield(context: OrchestrationContext):
+    yield context.create_timer(3600)
+    first = yield context.wait_for_external_event("Go")
+    second = yield context.wait_for_external_event("Go")
+    return [first, second]
+
+
+async def late_async(context: OrchestrationContext):
+    await context.create_timer(3600)
+    first = await context.wait_for_external_event("Go")
+    second = await context.wait_for_external_event("Go")
+    return [first, second]
+
+
+@both(late_yield, late_async)
+@pytest.mark.parametrize("between", ["nothing", "eviction", "restart"])
+async def test_event_raised_before_the_wait_is_kept(orchestrator, between):
+    async with environment(app_with(orchestrator)) as env:
+        instance = await env.client.start_new("main")
+        for n in (1, 2, 3):
+            await env.client.raise_event(instance, "Go", n)
+        if between == "eviction":
+            await env.evict()
+        elif between == "restart":
+            await env.restart()
+
+        assert (await env.client.wait_for_completion(instance)).output == [1, 2]
+        assert [row.body for row in env.store.dropped(instance, 10)] == [b"3"]
+
+
+def deadline_yield(context: OrchestrationContext):
+    try:
+        return (yield context.wait_for_external_event("Go", timeout=259_200))
+    except TimeoutError:
+        return "expired"
+
+
+async def deadline_async(context: OrchestrationContext):
+    try:
+        return await context.wait_for_external_event("Go", timeout=259_200)
+    except TimeoutError:
+        return "expired"
+
+
+@both(deadline_yield, deadline_async)
+@pytest.mark.parametrize("store", ["memory:", "sqlite"])
+async def test_a_wait_of_72_hours_expires_to_the_second(orchestrator, store, tmp_path):
+    url = store if store == "memory:" else f"sqlite:///{tmp_path}/hub.db"
+    async with environment(app_with(orchestrator), store=url) as env:
+        instance = await env.client.start_new("main")
+        await env.advance(hours=72, seconds=-1)
+        waiting = await env.client.get_status(instance)
+        await env.advance(seconds=1)
+        expired = await env.client.get_status(instance)
+
+    assert waiting.runtime_status is RuntimeStatus.Running
+    assert waiting.waiting_for == (
+        "waiting for the event 'Go' since 2026-01-01 09:00:00 UTC, until 2026-01-04 09:00:00 UTC"
+    )
+    assert expired.output == "expired"
+
+
+@both(deadline_yield, deadline_async)
+async def test_an_event_in_time_wins_over_the_deadline(orchestrator):
+    async with environment(app_with(orchestrator)) as env:
+        instance = await env.client.start_new("main")
+        await env.advance(hours=71)
+        await env.client.raise_event(instance, "Go", "yes")
+        status = await env.client.wait_for_completion(instance)
+        await env.advance(hours=10)
+
+        assert status.output == "yes"
+        assert (env.now - status.completed_time).total_seconds() == 36_000
+
+
+def default_yield(context: OrchestrationContext):
+    return (yield context.wait_for_external_event("Go", timeout=1, default="nobody"))
+
+
+async def default_async(context: OrchestrationContext):
+    return await context.wait_for_external_event("Go", timeout=1, default="nobody")
+
+
+@both(default_yield, default_async)
+async def test_a_default_is_given_instead_of_an_error(orchestrator):
+    async with environment(app_with(orchestrator)) as env:
+        assert (await env.run("main")).output == "nobody"
+
+
+# ------------------------------------------------------------------------------------------------ the door
+
+
+@both(wait_yield, wait_async)
+async def test_the_door_refuses_names_that_were_not_declared(orchestrator):
+    async with environment(app_with(orchestrator, events={"Go": int})) as env:
+        instance = await env.client.start_new("main")
+
+        with pytest.raises(EventRefused, match=r"'main' admits 'Go'; 'Stop' is not among them"):
+            await env.client.raise_event(instance, "Stop", 1)
+        await env.client.raise_event(instance, "go", 1)
+
+        assert (await env.client.wait_for_completion(instance)).output == 1
+
+
+@both(wait_yield, wait_async)
+async def test_the_door_refuses_a_wrong_shape_and_names_the_pointer(orchestrator):
+    async with environment(app_with(orchestrator, events={"Go": Decision})) as env:
+        instance = await env.client.start_new("main")
+
+        with pytest.raises(EventRefused, match="declared shape") as refused:
+            await env.client.raise_event(instance, "Go", {"approved": "perhaps"})
+
+        assert refused.value.pointer == "/approved"
+        assert (await env.client.get_status(instance)).runtime_status is RuntimeStatus.Running
+        assert env.store.dropped(instance, 10) == []
+
+
+def approvals_yield(context: OrchestrationContext):
+    return (yield context.wait_for_external_event(f"Approval-{context.instance_id}"))
+
+
+async def approvals_async(context: OrchestrationContext):
+    return await context.wait_for_external_event(f"Approval-{context.instance_id}")
+
+
+@both(approvals_yield, approvals_async)
+async def test_a_star_at_the_end_admits_names_made_for_one_instance(orchestrator):
+    async with environment(app_with(orchestrator, events={"Approval-*": bool})) as env:
+        await env.client.start_new("main", "c[1]")
+        with pytest.raises(EventRefused):
+            await env.client.raise_event("c[1]", "Rejection-c[1]", True)
+        with pytest.raises(EventRefused):
+            await env.client.raise_event("c[1]", "Approval-c[1]", "yes")
+        await env.client.raise_event("c[1]", "Approval-c[1]", True)
+
+        assert (await env.client.wait_for_completion("c[1]")).output is True
+
+
+@both(wait_yield, wait_async)
+async def test_an_empty_door_admits_nothing(orchestrator):
+    async with environment(app_with(orchestrator, events={})) as env:
+        instance = await env.client.start_new("main")
+
+        with pytest.raises(EventRefused, match="admits no events at all"):
+            await env.client.raise_event(instance, "Go")
+
+
+@pytest.mark.parametrize("name", ["", "a\nb", "x" * 201, None])
+async def test_a_name_no_wait_could_have_is_refused(name):
+    async with environment(app_with(wait_async)) as env:
+        instance = await env.client.start_new("main")
+
+        with pytest.raises(PayloadError, match="event name"):
+            await env.client.raise_event(instance, name)
+
+
+def typed_yield(context: OrchestrationContext):
+    yield context.create_timer(3600)
+    decision = yield context.wait_for_external_event("Decision", Decision)
+    return decision.approved
+
+
+async def typed_async(context: OrchestrationContext):
+    await context.create_timer(3600)
+    decision = await context.wait_for_external_event("Decision", Decision)
+    return decision.approved
+
+
+@both(typed_yield, typed_async)
+async def test_a_misfit_that_came_early_goes_to_dropped_with_its_reason_and_the_wait_goes_on(orchestrator):
+    async with environment(app_with(orchestrator)) as env:
+        instance = await env.client.start_new("main")
+        await env.client.raise_event(instance, "Decision", {"approved": "perhaps"}, event_id="e1")
+        await env.advance(hours=2)
+        (dropped,) = env.store.dropped(instance, 10)
+        waiting = await env.client.get_status(instance)
+        await env.client.raise_event(instance, "Decision", {"approved": True})
+        status = await env.client.wait_for_completion(instance)
+
+    assert (dropped.name, dropped.operation_id) == ("Decision", "e1")
+    assert dropped.body == b'{"approved":"perhaps"}'
+    assert "does not fit" in dropped.reason
+    assert "/approved" in dropped.reason or "approved" in dropped.reason
+    assert "the event 'Decision'" in waiting.waiting_for
+    assert status.output is True
+
+
+# -------------------------------------------------------------------------------------- unknown, finished, full
+
+
+async def test_an_unknown_instance_takes_no_event():
+    async with environment(app_with(wait_async)) as env:
+        with pytest.raises(InstanceNotFound, match="'nobody' in this hub"):
+            await env.client.raise_event("nobody", "Go")
+
+
+async def test_a_finished_instance_takes_no_event():
+    async with environment(app_with(wait_async)) as env:
+        instance = await env.client.start_new("main")
+        await env.client.raise_event(instance, "Go")
+        await env.client.wait_for_completion(instance)
+
+        with pytest.raises(InstanceFinished, match="is Completed"):
+            await env.client.raise_event(instance, "Go")
+
+
+def only_one_yield(context: OrchestrationContext):
+    yield context.wait_for_external_event("Wanted")
+
+
+async def only_one_async(context: OrchestrationContext):
+    await context.wait_for_external_event("Wanted")
+
+
+@both(only_one_yield, only_one_async)
+@pytest.mark.parametrize("suspended", [False, True])
+async def test_an_instance_keeps_only_so_many_events_that_nobody_takes(orchestrator, suspended):
+    settings = Settings(limits=Limits(buffered_events=3))
+    async with environment(app_with(orchestrator, settings=settings)) as env:
+        instance = await env.client.start_new("main")
+        if suspended:
+            await env.client.suspend(instance)
+        for _ in range(3):
+            await env.client.raise_event(instance, "Other")
+
+        with pytest.raises(Overloaded, match="already keeps 3 events"):
+            await env.client.raise_event(instance, "Other")
+
+
+@both(only_one_yield, only_one_async)
+async def test_a_full_instance_still_takes_the_event_it_waits_for(orchestrator):
+    settings = Settings(limits=Limits(buffered_events=3))
+    async with environment(app_with(orchestrator, settings=settings)) as env:
+        instance = await env.client.start_new("main")
+        for _ in range(3):
+            await env.client.raise_event(instance, "Other")
+
+        await env.client.raise_event(instance, "Wanted")
+
+        status = await env.client.wait_for_completion(instance)
+        assert status.runtime_status is RuntimeStatus.Completed
+        assert len(env.store.dropped(instance, 10)) == 3
+
+
+# ------------------------------------------------------------------------------------------- repeated requests
+
+
+def two_yield(context: OrchestrationContext):
+    first = yield context.wait_for_external_event("Go")
+    second = yield context.wait_for_external_event("Go", timeout=60, default="nothing more")
+    return [first, second]
+
+
+async def two_async(context: OrchestrationContext):
+    first = await context.wait_for_external_event("Go")
+    second = await context.wait_for_external_event("Go", timeout=60, default="nothing more")
+    return [first, second]
+
+
+@both(two_yield, two_async)
+@pytest.mark.parametrize("between", ["nothing", "restart", "suspended"])
+async def test_an_event_repeated_under_its_id_is_the_same_event(orchestrator, between):
+    async with environment(app_with(orchestrator)) as env:
+        instance = await env.client.start_new("main")
+        if between == "suspended":
+            await env.client.suspend(instance)
+        await env.client.raise_event(instance, "Go", 1, event_id="e1")
+        if between == "restart":
+            await env.restart()
+        await env.client.raise_event(instance, "Go", 1, event_id="e1")
+        if between == "suspended":
+            await env.client.resume(instance)
+
+        assert (await env.client.wait_for_completion(instance)).output == [1, "nothing more"]
+
+
+@both(two_yield, two_async)
+async def test_after_a_day_an_id_is_new_again(orchestrator):
+    async with environment(app_with(orchestrator)) as env:
+        other = await env.client.start_new("main")
+        await env.client.raise_event(other, "Go", 1, event_id="e1")
+        await env.advance(hours=25)
+        instance = await env.client.start_new("main")
+        await env.client.raise_event(instance, "Go", 2, event_id="e1")
+
+        assert (await env.client.wait_for_completion(instance)).output == [2, "nothing more"]
