@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import shutil
 import subprocess
 import time
 from dataclasses import asdict, replace
@@ -16,6 +18,7 @@ from benchmarks.machine import facts
 from benchmarks.process import HERE, KINDS
 from benchmarks.workloads import QUICK, Row, Sizes, beside_cpu, repetition
 
+SIZES = ("hello", "together", "single", "fan", "sequence", "waiting")
 WORKLOADS = ("W1", "W2", "W3", "W4", "W5")
 ENGINES = tuple(name for name in KINDS if name != "baseline")
 
@@ -23,7 +26,7 @@ ENGINES = tuple(name for name in KINDS if name != "baseline")
 def main() -> None:
     chosen = _arguments()
     sizes = _sizes(chosen)
-    folder = cache_folder() / "data"
+    folder = cache_folder() / "data" / str(os.getpid())
     folder.mkdir(parents=True, exist_ok=True)
     result: dict[str, Any] = {
         "taken": time.strftime("%Y-%m-%d %H:%M", time.gmtime()),
@@ -42,6 +45,7 @@ def main() -> None:
     if chosen.stored:
         result["stored"] = kept = stored.measure(chosen.stored, sizes, folder)
         print("\n" + stored.tables(kept))
+    shutil.rmtree(folder, ignore_errors=True)
     if not chosen.no_save and not chosen.quick:
         print(f"\nsaved as benchmarks/results/{_save(result).name}")
 
@@ -54,10 +58,17 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--engines", type=_names(ENGINES), default=ENGINES, help=f"of {','.join(ENGINES)}")
     parser.add_argument("--workloads", type=_names(WORKLOADS), default=WORKLOADS, help="of W1,W2,W3,W4,W5")
     parser.add_argument("--quick", action="store_true", help="small sizes, not saved: does it work at all?")
-    parser.add_argument("--patience", type=float, help="seconds to wait for a quiet machine before each workload")
-    parser.add_argument("--waiting", type=int, help="instances of W5 (10000)")
     parser.add_argument(
-        "--beside-cpu", type=_numbers, metavar="1,4", help="instead: W1 and W2 beside so many CPU-bound activities"
+        "--patience", type=float, help="seconds to wait for a quiet machine before each workload"
+    )
+    parser.add_argument(
+        "--size", type=_size, action="append", default=[], metavar="NAME=N", help=f"of {', '.join(SIZES)}"
+    )
+    parser.add_argument(
+        "--beside-cpu",
+        type=_numbers,
+        metavar="1,4",
+        help="instead: W1 and W2 beside so many CPU-bound activities",
     )
     parser.add_argument(
         "--stored", type=int, nargs="?", const=1_000_000, metavar="N",
@@ -77,14 +88,22 @@ def _names(known: tuple[str, ...]) -> Any:
     return names
 
 
+def _size(text: str) -> tuple[str, int]:
+    name, _, number = text.partition("=")
+    if name not in SIZES or not number.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text}: give one of {', '.join(SIZES)} a number, as in hello=5000")
+    return name, int(number)
+
+
 def _numbers(text: str) -> list[int]:
     return [int(number) for number in text.split(",")]
 
 
 def _sizes(chosen: argparse.Namespace) -> Sizes:
     sizes = QUICK if chosen.quick else Sizes()
-    given = {"patience": chosen.patience, "waiting": chosen.waiting}
-    return replace(sizes, **{name: value for name, value in given.items() if value is not None})
+    if chosen.patience is not None:
+        sizes = replace(sizes, patience=chosen.patience)
+    return replace(sizes, **dict(chosen.size))
 
 
 def _side_by_side(chosen: argparse.Namespace, sizes: Sizes, folder: Path) -> list[Row]:

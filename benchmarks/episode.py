@@ -21,8 +21,9 @@ from msgspec import Raw
 import perdure as df
 from benchmarks.report import table
 from perdure.engine.clock import SystemClock, new_salt
+from perdure.engine.envelope import Envelope
 from perdure.engine.functions import Functions
-from perdure.engine.hub import Chance, Envelope, Hub, Limits
+from perdure.engine.hub import Chance, Hub, Limits
 from perdure.engine.loop import Loop, SystemWaiter
 from perdure.engine.watchdog import Marker, StrikeFile
 from perdure.model import chain
@@ -149,7 +150,9 @@ class Bench:
         """arrive, settle, encode and hash, each for itself, on as many executions."""
         arrivals = [ev.TaskCompleted(task_id=_open_task(one), result=Raw(b"1")) for one in executions]
         actions = self._timed(
-            stages, "arrive", lambda: [one.arrive(event) for one, event in zip(executions, arrivals, strict=True)]
+            stages,
+            "arrive",
+            lambda: [one.arrive(event) for one, event in zip(executions, arrivals, strict=True)],
         )
         outcomes = [Outcome("i", "e") for _ in executions]
         for outcome, event in zip(outcomes, arrivals, strict=True):
@@ -191,7 +194,8 @@ class Bench:
 
 
 def _open_task(execution: Execution) -> int:
-    return next(iter(execution.context._calls))
+    calls: dict[int, Any] = execution.context._calls
+    return min(calls)
 
 
 class _Nothing:
@@ -249,13 +253,15 @@ def main() -> None:
         user_code(stages, chosen.batch, chosen.rounds)
         bench.store.close()
     best, usual = lines(lambda name: min(stages[name])), lines(lambda name: statistics.median(stages[name]))
-    rows = [[n, str(BUDGET[n]), f"{best[n]:.1f}", f"{usual[n]:.1f}", f"  {EXPLAINED[n]}"] for n in BUDGET]
+    rows = [[n, str(BUDGET[n]), f"{best[n]:.1f}", f"{usual[n]:.1f}", EXPLAINED[n]] for n in BUDGET]
     total = min(stages["whole"]), statistics.median(stages["whole"])
     rows.append(["whole turn", str(sum(BUDGET.values())), f"{total[0]:.1f}", f"{total[1]:.1f}", ""])
     print(f"microseconds an episode, {chosen.batch} in a batch\n")
-    print(table(["", "budget", "best", "median", ""], rows))
+    print(table(["", "budget", "best", "median", ""], rows, text=(0, 4)))
     arrive = [f(stages["arrive"]) - f(stages["user code"]) for f in (min, statistics.median)]
-    print(f"\nof feed, Execution.arrive without the user's lines: best {arrive[0]:.1f}, median {arrive[1]:.1f}")
+    print(
+        f"\nof feed, Execution.arrive without the user's lines: best {arrive[0]:.1f}, median {arrive[1]:.1f}"
+    )
 
 
 if __name__ == "__main__":

@@ -46,7 +46,9 @@ def install(peer: str, *, newest: bool = False) -> None:
 def _named(packages: list[str], newest: bool, mark: str) -> list[str]:
     if not newest:
         return packages
-    unpinned = [package[: package.rindex(mark)] if package.rfind(mark) > 0 else package for package in packages]
+    unpinned = [
+        package[: package.rindex(mark)] if package.rfind(mark) > 0 else package for package in packages
+    ]
     return ["--upgrade", *unpinned] if mark == "==" else [f"{package}@latest" for package in unpinned]
 
 

@@ -37,7 +37,9 @@ class Meter:
         self._before = self._now()
 
     def stop(self) -> Used:
-        everybody, engine, own = (after - before for after, before in zip(self._now(), self._before, strict=True))
+        everybody, engine, own = (
+            after - before for after, before in zip(self._now(), self._before, strict=True)
+        )
         seconds = time.perf_counter() - self._begun
         return Used(seconds, engine, max(0.0, everybody - engine - own) / max(seconds, 1e-3))
 

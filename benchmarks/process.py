@@ -86,8 +86,11 @@ class Running:
     def ask(self, do: str, patience: float = 300, **arguments: Any) -> dict[str, Any]:
         """Send a command and wait for its answer."""
         assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps({"do": do, **arguments}).encode() + b"\n")
-        self.process.stdin.flush()
+        try:
+            self.process.stdin.write(json.dumps({"do": do, **arguments}).encode() + b"\n")
+            self.process.stdin.flush()
+        except OSError:
+            raise EngineFailed(f"it has ended:\n{self.last_words()}") from None
         return self.answer(patience)
 
     def measured(self, do: str, patience: float = 300, **arguments: Any) -> tuple[dict[str, Any], Used]:

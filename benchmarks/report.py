@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -76,7 +76,9 @@ def tables(runs: Runs) -> str:
     parts = [_figures(runs, COLUMNS), _ratios(runs)]
     if any("W5 start" in row for row in runs.rows):
         parts.append(_figures(runs, WAITING_COLUMNS))
-    parts += [table(["goal", "found", ""], [list(asdict(goal).values()) for goal in goals(runs)])]
+    parts += [
+        table(["goal", "found", ""], [list(asdict(goal).values()) for goal in goals(runs)], text=(0, 2))
+    ]
     parts += _remarks(runs)
     return "\n\n".join(part for part in parts if part)
 
@@ -84,7 +86,11 @@ def tables(runs: Runs) -> str:
 def _figures(runs: Runs, columns: Sequence[tuple[str, str, str]]) -> str:
     used = [c for c in columns if any(runs.median(engine, *c[1:]) is not None for engine in runs.engines)]
     lines = [
-        [engine, *(_shown(runs.median(engine, *column[1:])) for column in used), f"{runs.foreign(engine):.2f}"]
+        [
+            engine,
+            *(_shown(runs.median(engine, *column[1:])) for column in used),
+            f"{runs.foreign(engine):.2f}",
+        ]
         for engine in runs.engines
     ]
     return table(["median", *(title for title, _, _ in used), "foreign cores"], lines) if used else ""
@@ -147,7 +153,9 @@ def _commits_goal(runs: Runs) -> Goal | None:
         return None
     four = runs.median("perdure", "W2", "four_commits_ms")
     found = f"{ratio:.2f} x {four:.2f} ms"
-    return Goal("W2: median at most 2 x four single-row FULL commits", found, "met" if ratio <= 2 else "MISSED")
+    return Goal(
+        "W2: median at most 2 x four single-row FULL commits", found, "met" if ratio <= 2 else "MISSED"
+    )
 
 
 def _most(runs: Runs, what: str, part: str, key: str, most: float) -> Goal | None:
@@ -176,12 +184,15 @@ def beside_table(rows: Sequence[Row]) -> str:
     return table(heads, lines)
 
 
-def table(heads: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """Columns under heads; the first is text, the others stand at the right."""
+def table(heads: Sequence[str], lines: Iterable[Sequence[str]], *, text: Sequence[int] = (0,)) -> str:
+    """Columns under heads; those of text stand at the left, those of numbers at the right."""
     rows = [list(heads), *map(list, lines)]
     widths = [max(len(row[no]) for row in rows) for no in range(len(heads))]
-    align: list[Callable[[str, int], str]] = [str.ljust, *[str.rjust] * (len(heads) - 1)]
-    shown = ["  ".join(a(cell, w) for a, cell, w in zip(align, row, widths, strict=True)) for row in rows]
+
+    def cell(no: int, content: str) -> str:
+        return content.ljust(widths[no]) if no in text else content.rjust(widths[no])
+
+    shown = ["  ".join(cell(no, content) for no, content in enumerate(row)).rstrip() for row in rows]
     return "\n".join([shown[0], "-" * len(shown[0]), *shown[1:]])
 
 

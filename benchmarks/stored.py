@@ -146,9 +146,17 @@ def _forget_pages(folder: Path) -> None:
 
 def tables(rows: list[Row]) -> str:
     """One table of figures, one of questions (median, and the first time in brackets)."""
-    figures = [[f"{row['count']:,} {row['stored']}", *(_cell(row.get(key)) for _, key in COLUMNS)] for row in rows]
+    figures = [
+        [f"{row['count']:,} {row['stored']}", *(_cell(row.get(key)) for _, key in COLUMNS)] for row in rows
+    ]
     questions = [
-        [name, *(f"{row['questions'][name]['median_ms']} ({row['questions'][name]['first_ms']})" for row in rows)]
+        [
+            name,
+            *(
+                f"{row['questions'][name]['median_ms']} ({row['questions'][name]['first_ms']})"
+                for row in rows
+            ),
+        ]
         for name in rows[0]["questions"]
     ]
     return "\n\n".join(

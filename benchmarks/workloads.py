@@ -91,7 +91,7 @@ def _single(engine: Running, sizes: Sizes) -> Row:
     """W2, with the cost of four commits of the bare SQLite measured right before and right after."""
     if engine.about["engine"] != "perdure":
         return hello_single(engine, sizes, "single")
-    folder = Path(engine.process.args[2]).with_name("baseline")  # type: ignore[index]
+    folder = engine.log.with_name("baseline")
     with running(KINDS["baseline"], folder) as disk:
         rounds = max(50, sizes.single)
         fours = disk.ask("commits", rounds=rounds)["four_ms"]

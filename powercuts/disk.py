@@ -15,7 +15,9 @@
    file is gone, a deleted one is back with whatever its last sync and the cut left of it.
 8. A cut during a sync counts as no sync: everything under way has the fates of 4 to 7.
 9. The shared memory file (`-shm`) and the side files of the process never survive; the store must not need them.
-10. Not modelled: a disk that lies about syncs (but see `Disk.lies`, the switch that shows that the tests
+10. After a failed sync the bytes under way have met their fate: a process still reads them, the disk may not have
+   them, and a later sync that succeeds says nothing about them. Only writing them again does.
+11. Not modelled: a disk that lies about syncs (but see `Disk.lies`, the switch that shows that the tests
    bite), bytes that rot after they were synced, sectors that become unreadable, renames (SQLite makes none).
 """
 
@@ -63,6 +65,12 @@ class Sync(NamedTuple):
     file: int
 
 
+class FailedSync(NamedTuple):
+    """A sync of a file failed. Linux reports that once and then takes the bytes for written."""
+
+    file: int
+
+
 class SyncNames(NamedTuple):
     """All names of the directory were asked to be certain."""
 
@@ -79,7 +87,7 @@ class Read(NamedTuple):
     file: int
 
 
-Operation = Link | Unlink | Write | Truncate | Sync | SyncNames | Open | Read
+Operation = Link | Unlink | Write | Truncate | Sync | FailedSync | SyncNames | Open | Read
 Image = Mapping[str, Content]
 """What a disk holds, by file name."""
 
@@ -129,7 +137,8 @@ class Disk:
 class Platter:
     """What a disk holds for certain after the operations it was given, and what hangs in the balance."""
 
-    def __init__(self, found: Image) -> None:
+    def __init__(self, found: Image, seed: int = 0) -> None:
+        self._chance = Random(seed)
         self._names = {name: number for number, name in enumerate(found)}
         self._unsure_names: list[Link | Unlink] = []
         self._certain = {self._names[name]: content.copy() for name, content in found.items()}
@@ -145,6 +154,10 @@ class Platter:
                     content = self._certain.setdefault(operation.file, Content())
                     for one in self._unsure.pop(operation.file, ()):
                         content.apply(one)
+                case FailedSync():
+                    content = self._certain.setdefault(operation.file, Content())
+                    unsure = self._unsure.pop(operation.file, ())
+                    self._certain[operation.file] = surviving_bytes(content, unsure, self._chance)
                 case Link() | Unlink():
                     self._unsure_names.append(operation)
                 case SyncNames():

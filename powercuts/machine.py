@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from contextlib import suppress
 from random import Random
 from typing import Any
 
+import apsw
 from msgspec import Raw
 
 from perdure.engine.functions import Functions
@@ -21,7 +22,7 @@ from perdure.store.port import Opening
 from perdure.store.sqlite.store import SqliteStore
 from perdure.testing.clock import VirtualClock
 from powercuts.functions import app
-from powercuts.ledger import Ledger, Order
+from powercuts.ledger import Commit, Ledger, Order
 
 HUB = "powercuts"
 FILE = "hub.db"
@@ -47,6 +48,11 @@ class WatchedStore(SqliteStore):
         """A fingerprint of every row, within this process."""
         execute = self._execute
         return hash(tuple(tuple(execute(f"select * from {table}")) for table in _TABLES))
+
+    def _drop_connection(self, why: str) -> None:
+        """Closing never fails in SQLite; apsw tells of errors that a file layer in Python had meanwhile."""
+        with suppress(apsw.Error):
+            super()._drop_connection(why)
 
     def _connect(self) -> Opening:
         opening = super()._connect()
@@ -108,21 +114,18 @@ class _Never:
         return None
 
 
-@dataclass(frozen=True)
-class Tuning:
-    """What differs from seed to seed: sizes that decide when the store does what. None are the store's own."""
-
-    limits: Limits
-    zeros: int | None = None
-    backlog: int | None = None
-    log_kept: int | None = None
-
-
 class Machine:
     """One engine on one store."""
 
     def __init__(
-        self, folder: str, ledger: Ledger, tuning: Tuning, seed: int, clock: VirtualClock, *, careless: bool = False
+        self,
+        folder: str,
+        ledger: Ledger,
+        limits: Limits,
+        seed: int,
+        clock: VirtualClock,
+        *,
+        careless: bool = False,
     ) -> None:
         self.chance = Random(seed)
         self.clock = clock
@@ -131,7 +134,7 @@ class Machine:
         self.store.careless = careless
         chance = Chance(lambda: self.chance.randbytes(16), clock.monotonic)
         self.loop = Loop(
-            Hub(_functions, chance, limits=tuning.limits), self.store, clock, _Never(), finished=_nobody
+            Hub(_functions, chance, limits=limits), self.store, clock, _Never(), finished=_nobody
         )
         self.pool = InlinePool(self.loop.post, self.chance)
         self.loop.pool = self.pool  # type: ignore[assignment]
@@ -139,6 +142,10 @@ class Machine:
 
     def open(self) -> None:
         self.loop.open()
+
+    def witness(self) -> None:
+        """Note from here on what each commit leaves in the store."""
+        self.ledger.commits.append(Commit(-1, -1, self.store.content()))
         self.store.ledger = self.ledger
 
     def ask(self, order: Order) -> None:

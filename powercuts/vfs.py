@@ -43,11 +43,6 @@ class DiskFile(apsw.VFSFile):
     def excepthook(self, *_: Any) -> None:
         """What could not be told to anybody."""
 
-    def xRead(self, amount: int, offset: int) -> bytes:
-        if self._disk.before is not None:
-            self._disk.before(Read(self._file))
-        return super().xRead(amount, offset)
-
     def xWrite(self, data: Any, offset: int) -> None:
         data = bytes(data)
         self._disk.do(Write(self._file, offset, data))
@@ -73,6 +68,14 @@ class DiskFile(apsw.VFSFile):
             raise apsw.BusyError(str(error)) from None
 
 
+class FailingFile(DiskFile):
+    """An open file whose reads are told to the disk too. Nothing else needs to know of them."""
+
+    def xRead(self, amount: int, offset: int) -> bytes:
+        self._disk.do(Read(self._file))
+        return super().xRead(amount, offset)
+
+
 class DiskLayer(apsw.VFS):
     """The file layer: opens files of the mounted disk."""
 
@@ -86,7 +89,8 @@ class DiskLayer(apsw.VFS):
     def xOpen(self, name: Any, flags: list[int]) -> apsw.VFSFile:
         if name is None or self.disk is None:
             return apsw.VFSFile(_PLAIN, name, flags)
-        return DiskFile(self.disk, name, flags)
+        kind = DiskFile if self.disk.before is None else FailingFile
+        return kind(self.disk, name, flags)
 
     def xDelete(self, filename: str, syncdir: bool) -> None:
         disk, name = self.disk, os.path.basename(filename)

@@ -16,7 +16,14 @@ if TYPE_CHECKING:
     from simulation.clients import Dealing
     from simulation.world import World
 
-DROPS = ("without taking it", "was terminated", "the instance has", "takes no more events", "no instance ")
+DROPS = (
+    "without taking it",
+    "without its events",
+    "was terminated",
+    "the instance has",
+    "takes no more events",
+    "no instance ",
+)
 CREATED = frozenset({"start", "restart"})
 
 
@@ -64,6 +71,8 @@ class Verdict:
             elif isinstance(ending, ev.ExecutionFailed):
                 if ending.failure.type != "RuntimeError":
                     raise Unexpected(f"it failed with {ending.failure}\n{ending.failure.stack}")
+                if ending.failure.cause is not None:
+                    raise Unexpected(f"its failure is said to have a cause: {ending.failure.cause}")
                 events = self._reference.judge(number, json.loads(ending.failure.message), failed=True)
             elif isinstance(ending, ev.ExecutionTerminated):
                 self._terminated(run)
@@ -174,9 +183,6 @@ class Verdict:
     def _is_excused(self, dealing: Dealing) -> bool:
         """Where an event may be besides a log and the table of dropped ones."""
         for run in self._ledger.runs_of(dealing.target):
-            body = self._world.plan.program.bodies[int(run.row.name.removeprefix("body"))]
-            if not all(body.keeps_events(n) for n in range(len(body.generations) - 1)):
-                return True  # the program itself threw events away
             if run.row.status == "Terminated" and dealing.order.key in _known_to(run, self._reference):
                 return True
             state = run.past.state

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 
 from simulation.chance import Chance
@@ -16,9 +17,13 @@ def plan_of(seed: int) -> Plan:
     """The plan that belongs to a seed."""
     chance = Chance(seed)
     knobs = _knobs(chance.of("knobs"))
-    program = Writer(chance.of("program")).program()
-    clients = _Cast(chance.of("clients"), program).clients()
-    faults = _faults(chance.of("faults"), knobs, program, sorted({o.target for c in clients for o in c.orders}))
+    eternal = chance.draw("eternal") < 0.15  # continue-as-new is where such engines lose things: its own share
+    if eternal:
+        knobs = replace(knobs, feeds=chance.of("feeds").choice((1, 2)))
+    program = Writer(chance.of("program"), eternal=eternal).program()
+    clients = _Cast(chance.of("clients"), program, eternal=eternal).clients()
+    targets = sorted({order.target for client in clients for order in client.orders})
+    faults = _faults(chance.of("faults"), program, targets, eternal=eternal)
     return Plan(seed, knobs, program, clients, faults)
 
 
@@ -49,13 +54,13 @@ def _knobs(random: Random) -> Knobs:
 class _Cast:
     """Who uses the program, and how."""
 
-    def __init__(self, random: Random, program: Program) -> None:
+    def __init__(self, random: Random, program: Program, *, eternal: bool) -> None:
         self._random = random
         self._program = program
         self._keys = 0
         self._with_id = random.random() < 0.75
         self._loses = random.random() < 0.4
-        self._operates = random.random() ** 2
+        self._operates = 0.9 if eternal else random.random() ** 2
 
     def clients(self) -> tuple[Client, ...]:
         cast: list[Client] = []
@@ -137,7 +142,9 @@ COMMITS = ("crash before", "crash after", "fail before", "fail after", "full")
 READS = ("load", "poll", "seen", "local_work", "parked", "open")
 
 
-def _faults(random: Random, knobs: Knobs, program: Program, targets: list[str]) -> tuple[Fault, ...]:
+def _faults(
+    random: Random, program: Program, targets: list[str], *, eternal: bool
+) -> tuple[Fault, ...]:
     faults: list[Fault] = []
     if random.random() < 0.12:
         return ()
@@ -152,7 +159,7 @@ def _faults(random: Random, knobs: Knobs, program: Program, targets: list[str]) 
     faults += [Fault("step", n, "evict", random.choice((1, 1_000))) for n in _some(random, 200, 4)]
     faults += [Fault("step", n, "jump", _jump(random)) for n in _some(random, 200)]
     faults += [Fault("hang", n, "interrupt") for n in _some(random, 60)]
-    for n in _some(random, 40):
+    for n in _some(random, 40, 3.0 if eternal else 1.0):
         effect, times = random.choice((("work", 1_000), ("work", 3), ("all", 30), ("all", 6)))
         faults.append(Fault("refuse", n, effect, times, random.choice(targets)))
     for effect in ("missing", "misfit"):

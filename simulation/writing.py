@@ -29,8 +29,9 @@ EVENTS = ("a", "b")
 class Writer:
     """Writes the program of one seed."""
 
-    def __init__(self, random: Random) -> None:
+    def __init__(self, random: Random, *, eternal: bool = False) -> None:
         self._random = random
+        self._eternal = eternal
         self._keys = 0
         self._bodies = 0
         self._number = 0
@@ -45,8 +46,8 @@ class Writer:
 
     def _body(self, *, leaf: bool) -> Body:
         random = self._random
-        count = random.choice((1, 1, 1, 2, 3))
-        generations = [self._steps(random.randint(1, 3)) for _ in range(count)]
+        count = random.choice((3, 4, 5) if self._eternal else (1, 1, 1, 2, 3))
+        generations = [self._steps(random.randint(1, 1 if self._eternal else 3)) for _ in range(count)]
         if random.random() < (0.25 if leaf else 0.1):
             generations[-1] = (*generations[-1], Boom())
         keeps = tuple(random.random() < 0.93 for _ in range(count - 1))

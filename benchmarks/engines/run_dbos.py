@@ -109,7 +109,7 @@ class Dbos(Engine):
 
         before = waiting
         await bounded(start, keys, 32)
-        while waiting - before < len(keys):
+        while waiting - before < len(keys):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
     async def finish_waiting(self, keys: list[str]) -> None:

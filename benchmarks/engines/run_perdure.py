@@ -20,6 +20,7 @@ import perdure as df
 
 app = df.App("bench")
 enough = threading.Event()
+burning = 0
 
 
 @app.activity
@@ -30,7 +31,8 @@ async def echo(value: Any) -> Any:
 @app.activity
 def burn() -> int:
     """A CPU-bound body in pure Python: it never lets the interpreter go of its own accord."""
-    rounds = 0
+    global burning
+    rounds, burning = 0, burning + 1
     while not enough.is_set():
         rounds += sum(range(50)) & 1
     return rounds
@@ -116,15 +118,17 @@ class Perdure(Engine):
 
     async def do_burn(self, count: int) -> dict[str, Any]:
         """Have so many CPU-bound activities running in this engine; 0 ends them."""
+        global burning
         if not count:
             enough.set()
             await bounded(self.client.wait_for_completion, self._burning, 4)
             return {}
         enough.clear()
+        burning = 0
         self._burning = [await self.client.start_new(burner) for _ in range(count)]
-        while (found := sum(1 for t in threading.enumerate() if t.name == "perdure-activity")) < count:
+        while burning < count:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
-        return {"threads": found, "switch_interval": sys.getswitchinterval()}
+        return {"switch_interval": sys.getswitchinterval()}
 
     async def do_evict(self) -> dict[str, Any]:
         """Put every suspended execution out of memory, as idleness would."""

@@ -97,7 +97,7 @@ class Restate(Engine):
 
     async def start_waiting(self, keys: list[str]) -> None:
         await bounded(lambda key: self._post(f"/idle/{key}/run/send", key), keys, 64)
-        while await self._waiting() < len(keys):
+        while await self._waiting() < len(keys):  # noqa: ASYNC110
             await asyncio.sleep(0.2)
 
     async def finish_waiting(self, keys: list[str]) -> None:

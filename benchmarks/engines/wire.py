@@ -59,8 +59,7 @@ async def bounded(work: Callable[[Any], Awaitable[Any]], items: Iterable[Any], t
     results: list[Any] = []
 
     async def one_after_another() -> None:
-        for item in left:
-            results.append(await work(item))
+        results.extend([await work(item) for item in left])
 
     await asyncio.gather(*[one_after_another() for _ in range(together)])
     return results

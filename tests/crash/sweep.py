@@ -92,9 +92,7 @@ def play(scenario: Scenario, setting: Setting, store: Store, *plans: Plan) -> tu
         verify(world)
         return world, picture(world)
     finally:
-        world.process.core.drop_everything()
-        store.close_reader()
-        store.close()
+        world.end()
 
 
 def ways(verb: str) -> Iterator[Fault]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Generator
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec import Raw
 
-from perdure import ActivityContext, App, OrchestrationContext, RetryPolicy
+from perdure import ActivityContext, App, OrchestrationContext
 from perdure.engine.hub import Limits
 from perdure.errors import InstanceExists
 from perdure.model.messages import RaiseEvent, Start
@@ -18,7 +20,7 @@ from perdure.testing.faults import Fault, Plan
 from tests.crash.checks import picture, verify
 from tests.crash.scenarios import RETRY
 from tests.crash.sweep import APPS
-from tests.crash.world import Reply, World, event, manage, start
+from tests.crash.world import ROOMY, Reply, World, event, manage, start
 
 Flow = Generator[Any, Any, Any]
 
@@ -41,8 +43,7 @@ def runs_of(w: World, name: str) -> list[Any]:
 def test_cut_batch_mid_cascade() -> None:
     """A2: a batch is cut while a parent's children start; the process dies; no child is missing."""
     w = world(limits=Limits(episodes=3, feeds=100))
-    w.process.bodies.waiting.clear()
-    w.loop.post(Start(instance_id="c", name="crowd", input=b"12", operation_id="op"), Reply())
+    w.loop.post(Start(instance_id="c", name="crowd", input=Raw(b"12"), operation_id="op"), Reply())
     w.turn()
     created = [e for e in w.status("c").history if e["type"] == "SubOrchestrationCreated"]
     waiting = w.inner.poll(2**62, 2**62, 100).messages
@@ -56,10 +57,6 @@ def test_cut_batch_mid_cascade() -> None:
 @pytest.mark.parametrize("fault", [Fault.FAIL, Fault.LOSE_ANSWER, Fault.FULL, Fault.CRASH_AFTER])
 def test_what_a_cut_batch_did_not_reach_survives_its_failed_commit(fault: Fault) -> None:
     """Results and requests that a full batch had not come to are neither lost nor left without an answer."""
-    w = world(limits=Limits(episodes=2))
-    w.ask(start("fan", "f", 6), start("listener", "e", 3))
-    w.paused = True
-    w.process.bodies.waiting.clear()
     w = world(limits=Limits(episodes=2))
     w.paused = True
     w.ask(start("fan", "f", 6), start("listener", "e", 3))
@@ -80,7 +77,7 @@ def test_a_full_store_does_not_change_the_order_of_events() -> None:
     w = world(limits=Limits(episodes=1))
     w.start("listener", "e", 4)
     for n in range(3):  # accepted together, taken up one by one
-        w.loop.post(RaiseEvent(instance_id="e", name="Go", input=b"%d" % n, operation_id=f"o{n}"))
+        w.loop.post(RaiseEvent(instance_id="e", name="Go", input=Raw(b"%d" % n), operation_id=f"o{n}"))
     w.store.plan.full = True
     w.turn()
     w.store.plan.full = False
@@ -100,9 +97,9 @@ def test_timer_behind_local_activity() -> None:
     row = w.inner.get("o")
     assert row is not None and row.row.local_work == 1 and row.row.due_at is not None
     w.kill()
-    w.pass_time(44)
+    w.pass_time(40)
     assert not fired(w, "o")
-    w.pass_time(2)
+    w.pass_time(6)
     assert fired(w, "o"), "the timer is hidden behind the activity"
     w.paused = False
     w.settle()
@@ -145,24 +142,30 @@ def rude_app(style: str) -> App:
 
         @app.orchestrator
         def rude(context: OrchestrationContext) -> Flow:
+            got = None
             try:
                 got = yield context.wait_for_external_event("Go")
                 return got
             finally:
-                if context.custom_status != "went":
-                    context.set_custom_status("cleaned up")
-                    context.continue_as_new("again")
-                    yield context.call_activity("refund")
+                if got is None:
+                    try:
+                        context.set_custom_status("cleaned up")
+                        context.continue_as_new("again")
+                    finally:
+                        yield context.call_activity("refund")
     else:
 
         @app.orchestrator
         async def rude(context: OrchestrationContext) -> Any:
+            got = None
             try:
-                return await context.wait_for_external_event("Go")
+                got = await context.wait_for_external_event("Go")
+                return got
             finally:
-                if context.custom_status != "went":
+                if got is None:
                     try:
                         context.set_custom_status("cleaned up")
+                        context.continue_as_new("again")
                     finally:
                         await context.call_activity("refund")
 
@@ -188,7 +191,8 @@ def test_evict_with_finally(style: str, how: str) -> None:
     assert not w.process.bodies.waiting and not w.witness
     w.raise_event("r", "Go", "well")
     status = w.status("r")
-    assert [e["type"] for e in status.history if e["type"] == "TaskScheduled"] in ([], ["TaskScheduled"])
+    assert (status.output, status.custom_status) == ("well", None)
+    assert not any(e["type"] == "TaskScheduled" for e in status.history)
     verify(w)
 
 
@@ -255,10 +259,8 @@ def test_start_retry_after_lost_answer(fault: Fault) -> None:
     assert w.lives[0].fired and isinstance(answered, str)
     assert [row[0] for row in picture(w)["instances"]] == sorted([answered, again])
     for _ in range(2):
-        w.operations = 0  # the same operation id as the first request
-        assert w.ask(start("sequence", None, 1)) == [answered]
-        w.operations = 0
-        assert w.ask(start("sequence", "third-id", 1)) == [answered]
+        assert w.repeat("op-1", start("sequence", None, 1)) == answered
+        assert w.repeat("op-1", start("sequence", "third-id", 1)) == answered
         w.kill()
     assert len(picture(w)["instances"]) == 2
 
@@ -267,15 +269,12 @@ def test_event_retry_across_can() -> None:
     """A12: an event repeated after continue-as-new, in another process, is still the same event."""
     w = world()
     w.start("counter", "c")
-    first = w.operations
     w.raise_event("c", "Count", "a")
     w.raise_event("c", "Count", "b")
     w.kill()
-    for repeat in range(3):
-        w.operations = first + repeat % 2
-        w.raise_event("c", "Count", "a")
+    for operation in ("op-2", "op-3", "op-2"):
+        w.repeat(operation, event("c", "Count", "a"))
         w.process.core.evict_idle(2**62)
-    w.operations = 100
     w.raise_event("c", "Count", "stop")
     assert w.status("c").output == ["a", "b"]
     verify(w)
@@ -292,13 +291,11 @@ def test_a_repeat_of_every_verb_gets_the_first_answer() -> None:
         start("deaf", "e"),
         manage("terminate", "e", "enough"),
     ]
-    for step in steps:
+    for number, step in enumerate(steps, start=2):
         [first] = w.ask(step)
-        w.operations -= 1
-        assert w.ask(step, step) == [first, first] if step.event_to else w.ask(step) == [first]
+        assert w.repeat(f"op-{number}", step) == first, step.label
         w.kill()
-        w.operations -= 2 if step.event_to else 1
-        assert w.ask(step) == [first]
+        assert w.repeat(f"op-{number}", step) == first, step.label
     assert w.status("e").runtime_status == "Terminated"
 
 
@@ -360,22 +357,22 @@ def test_release_on_closed_loop() -> None:
     lost = gone.create_future()
     gone.close()
     w = world()
-    w.loop.post(Start(instance_id="a", name="sequence", input=b"1"), lost)
+    w.loop.post(Start(instance_id="a", name="sequence", input=Raw(b"1")), lost)
     w.start("sequence", "b", 1)
-    w.loop.post(Start(instance_id="a", name="sequence", input=b"1"), lost)
+    w.loop.post(Start(instance_id="a", name="sequence", input=Raw(b"1")), lost)
     w.settle()
     w.start("sequence", "c", 1)
     assert [w.status(i).runtime_status for i in "abc"] == ["Completed"] * 3
     cancelled = Reply()
     cancelled.set_result(None)  # as a future that its client has cancelled
-    w.loop.post(Start(instance_id="d", name="sequence", input=b"1"), cancelled)
+    w.loop.post(Start(instance_id="d", name="sequence", input=Raw(b"1")), cancelled)
     w.settle()
     assert w.status("d").runtime_status == "Completed"
 
 
 def test_suspended_between_two_generations() -> None:
     """A generation that was on its way when the instance was suspended begins at the resume."""
-    w = world(limits=Limits(feeds=1))
+    w = world(limits=replace(ROOMY, feeds=1))
     w.start("counter", "c", [])
     w.paused = True
     w.raise_event("c", "Count", "a")
@@ -423,5 +420,4 @@ def test_payment_is_made_once_by_whoever_honours_the_key() -> None:
     w.paused = False
     w.pass_time(60)
     assert w.status("c").output == 10
-    assert sorted(paid.values()) == [5, 5] and len(w.witness) > 10
-    assert RetryPolicy is not None
+    assert sorted(paid.values()) == [5, 5] and len(w.witness) > 6

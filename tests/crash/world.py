@@ -202,6 +202,10 @@ class Step:
     renews: str = ""  # the instance whose earlier life ends with this
 
 
+WORLDS: list[World] = []
+"""Those made by the present test."""
+
+
 @dataclass
 class World:
     """See the module. `plans` are the faults of the first process, the second, ..."""
@@ -225,20 +229,27 @@ class World:
         self.lives: list[FaultyStore] = []
         self.ids = 0
         self.operations = 0
+        WORLDS.append(self)
         self.process = self._begin()
 
     # ---------------------------------------------------------------------------------------- life and death
 
     def _begin(self) -> Process:
-        while True:
+        for _ in range(10):
             plan = self.plans[len(self.lives)] if len(self.lives) < len(self.plans) else None
             store = self.lives[-1].restarted(plan) if self.lives else FaultyStore(self.inner, plan)
             self.lives.append(store)
-            assert len(self.lives) < 20, "the process dies over and over"
             try:
                 return Process(self, store)
             except (Crash, StoreError):
                 continue  # a supervisor starts it again
+        raise AssertionError("the process dies over and over")
+
+    def end(self) -> None:
+        """Close what is alive, without any of its cleaning up reaching anything."""
+        self.process.core.drop_everything()
+        self.inner.close_reader()
+        self.inner.close()
 
     def kill(self) -> None:
         """The process dies now; the next one begins."""
@@ -336,6 +347,13 @@ class World:
             self._note(step, operation, answer)
         self.waiting.clear()
         return answers
+
+    def repeat(self, operation: str, step: Step) -> Any:
+        """Make a request with the id of an earlier one."""
+        count, self.operations = self.operations, int(operation.removeprefix("op-")) - 1
+        answer = self.ask(step)[0]
+        self.operations = count
+        return answer
 
     def _operation(self) -> str:
         self.operations += 1

@@ -158,6 +158,7 @@ class Hub:
         self.quarantined: set[str] = set()
         self.inputs: list[Envelope] = []
         self.consumed: list[int] = []
+        self.moved: set[int] = set()
         self.batch: Batch | None = None
         self.rows = Batch(0)
         self.released = Released()
@@ -373,6 +374,7 @@ class Hub:
         self._seal_held()
         self._seal_unconsumed()
         rows.inbox_removed = self.consumed
+        rows.moved = self.moved
         rows.custom_status = list(dict(rows.custom_status).items())
         rows.executions_removed = list(dict(rows.executions_removed).items())
         self.batch = rows
@@ -392,8 +394,11 @@ class Hub:
             instance.due_at = None
         if instance.is_new:
             rows.new_instances.append(instance.row())
+            instance.has_moved()
         else:
             rows.updates.append(instance.update())
+            if instance.has_moved():
+                self.moved.add(instance.no)
         if instance.due_at is not None:
             self.released.due.append((instance.due_at, instance.instance_id))
         instance.touched_at = self.now
@@ -435,7 +440,7 @@ class Hub:
 
     def _seal_held(self) -> None:
         """Held messages: rows that nobody polls until the instance is resumed."""
-        for instance, envelope in self.held:
+        for _, envelope in self.held:
             if not envelope.held:
                 continue  # let go again within this batch
             if envelope.row_no:

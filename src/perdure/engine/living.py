@@ -134,9 +134,13 @@ def _finish(hub: Hub, instance: Instance, ending: act.Finish) -> None:
 def _continue(hub: Hub, instance: Instance, ending: act.ContinueAsNew) -> None:
     assert instance.execution is not None
     context = instance.execution.context
-    carried = context._unconsumed() if ending.save_events else ()
+    carried = context._unconsumed()
+    if not ending.save_events:
+        _record_unconsumed(hub, instance, carried, "the instance continued as new without its events")
+        carried = ()
     if context._status_changed:
         hub.rows.custom_status.append((instance.no, context._custom_status or b"null"))
+    instance.note_custom_status()
     instance.put_away()
     hub.close_waits(instance)
     instance.due_at = None
@@ -182,21 +186,14 @@ def next_execution(hub: Hub, instance: Instance, body: Raw, carried: tuple[ev.Ev
 
 
 def end(hub: Hub, instance: Instance, status: RuntimeStatus) -> None:
-    for event in _unconsumed(instance):
-        hub.record_drop(
-            instance.instance_id,
-            "event",
-            event.name,
-            event.operation_id,
-            f"the instance has {status.lower()} without taking it",
-            bytes(event.input),
-        )
+    _record_unconsumed(
+        hub, instance, _unconsumed(instance), f"the instance has {status.lower()} without taking it"
+    )
     # The status that is set last belongs to the row; the code has had its last word.
     if instance.execution is not None and instance.execution.context._status_changed:
         context = instance.execution.context
         hub.rows.custom_status.append((instance.no, context._custom_status or b"null"))
-    if instance.execution is not None:
-        instance.custom_status = instance.execution.context._custom_status
+    instance.note_custom_status()
     assert instance.outcome is not None
     instance.ending = instance.outcome.events[-1]  # type: ignore[assignment]
     instance.put_away()
@@ -208,6 +205,13 @@ def end(hub: Hub, instance: Instance, status: RuntimeStatus) -> None:
     instance.open_local = 0
     instance.children = None
     hub.released.finished.append(instance)
+
+
+def _record_unconsumed(hub: Hub, instance: Instance, events: Iterable[ev.EventRaised], reason: str) -> None:
+    for event in events:
+        hub.record_drop(
+            instance.instance_id, "event", event.name, event.operation_id, reason, bytes(event.input)
+        )
 
 
 def _unconsumed(instance: Instance) -> Iterable[ev.EventRaised]:

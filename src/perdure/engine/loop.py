@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
@@ -149,15 +150,17 @@ class Loop:
                 failures = [at for at in failures if at > self.clock.monotonic() - 60.0]
                 failures.append(self.clock.monotonic())
                 if len(failures) >= 5:
-                    self.stopping = True
-                    self._refuse_rest()
+                    self._die()
                     raise
                 log.exception("the loop failed; it goes on from what is stored")
                 self._lose(self.hub.rollback(), StoreError(f"the loop failed: {error}"))
+            except BaseException:
+                self._die()
+                raise
             if self.idle_before:
                 self._evicted(self.hub.evict_idle(self.idle_before))
                 self.idle_before = 0
-        self._refuse_rest()
+        self.refuse_rest()
 
     def post(self, message: Message, reply: Any = None) -> None:
         """Hand a message to the loop, from any thread."""
@@ -179,16 +182,23 @@ class Loop:
             self._drain(taken)
             if not taken:
                 taken = self._take_due()
+        if taken and self._retry:  # what waits for room goes first: nothing passes it
+            taken = [*self._retry, *taken]
+            self._retry = []
         return taken
 
     def next_at(self) -> int | None:
         """When the loop has something to do of its own accord."""
+        if self.away is not None:
+            return self._retry_at
         times = [self._poll_at]
         upcoming = self.wakeups.next_at()
         if upcoming is not None:
             times.append(upcoming)
-        if self._retry or self.away is not None:
+        if self._retry:
             times.append(self._retry_at)
+        if self._is_recovering():
+            times.append(0)
         return min(times)
 
     def next_timer_at(self) -> int | None:
@@ -210,10 +220,10 @@ class Loop:
     def _is_busy(self) -> bool:
         return self.pool is not None and self.pool.is_busy
 
-    def _drain(self, taken: list[Envelope]) -> None:
+    def _drain(self, taken: list[Envelope], most: int = TAKE) -> None:
         inbox = self.inbox
         try:
-            while len(taken) < TAKE:
+            while len(taken) < most:
                 _take_into(taken, inbox.get_nowait())
         except Empty:
             pass
@@ -234,22 +244,25 @@ class Loop:
         if "" in due or now >= self._poll_at:
             self._guarded(lambda: self._poll(now, taken))
         taken.extend(Envelope(Wake(instance_id=i)) for i in due if i)
-        if self._recover_after is not None or self._parked_after is not None:
+        if self._is_recovering():
             self._guarded(lambda: self._recover(taken))
         return taken
 
     def _poll(self, now: int, taken: list[Envelope]) -> None:
         known = {e.row_no for e in taken if e.row_no} | {e.row_no for e in self._retry if e.row_no}
         found = self.store.poll(now, now + HORIZON, TAKE)
-        for row in found.messages:
-            if row.message_no not in known and row.message_no not in self._poisoned_rows:
-                taken.append(envelope_of(row))
+        known |= self._poisoned_rows
+        taken.extend(envelope_of(row) for row in found.messages if row.message_no not in known)
         for at, instance_id in found.due:
             self.wakeups.push(at, instance_id)
         more = len(found.messages) >= TAKE or len(found.due) >= TAKE
         self._poll_at = now if more and len(taken) < TAKE else now + (POLL_EVERY if not more else 1_000)
         if found.next_visible_at is not None and found.next_visible_at < self._poll_at:
             self.wakeups.push(found.next_visible_at, "")
+
+    def _is_recovering(self) -> bool:
+        pages_left = self._recover_after is not None or self._parked_after is not None
+        return pages_left and not self.hub.accept_only
 
     def _recover(self, taken: list[Envelope]) -> None:
         """After a start: instances with activities to run again, and parked ones to try again, a page a turn."""
@@ -261,7 +274,6 @@ class Loop:
             page = self.store.parked(self._parked_after, TAKE)
             self._parked_after = page[-1][0] if len(page) == TAKE else None
         taken.extend(Envelope(Wake(instance_id=instance_id)) for _, instance_id in page)
-        self.nudge()
 
     def _guarded(self, look: Callable[[], None]) -> None:
         """A look at the store that may fail like a commit may."""
@@ -275,6 +287,8 @@ class Loop:
     def turn(self, envelopes: Iterable[Envelope]) -> None:
         """One batch."""
         hub = self.hub
+        # A remedy runs user code: outside the handler, lest its failures take ours for their cause.
+        remedy: Callable[[], None]
         try:
             batch = self._decide(envelopes)
             started = self.clock.monotonic()
@@ -283,22 +297,24 @@ class Loop:
         except Quarantine as found:
             inputs = hub.rollback()
             hub.quarantine[found.instance_id] = found.detail
-            self.turn(inputs)
+            remedy = partial(self.turn, inputs)
         except StoreFull as error:
-            self._wait_for_room(hub.rollback(), error)
+            remedy = partial(self._wait_for_room, hub.rollback(), error)
         except CommitRefused as error:
-            self._halve(hub.rollback(), error)
+            remedy = partial(self._halve, hub.rollback(), error)
         except StoreError as error:
-            self._lose(hub.rollback(), error)
+            remedy = partial(self._lose, hub.rollback(), error)
         except Exception as error:
             log.exception("a batch failed in the engine's own code; it is redone without its culprit")
-            self._halve(hub.rollback(), error)
+            remedy = partial(self._halve, hub.rollback(), error)
         else:
             released, rest = hub.release()
             self._rest.extend(rest)
             if self._committed is not None:
                 self._committed(batch, self.clock.monotonic() - started)
             self._release(released, batch)
+            return
+        remedy()
 
     def _decide(self, envelopes: Iterable[Envelope]) -> Batch:
         hub, store = self.hub, self.store
@@ -364,11 +380,22 @@ class Loop:
             self.hub.quarantine[instance_id] = f"the store refused what it did: {error}"
             self.turn(only)
         else:
-            self.hub.quarantine.pop(instance_id, None)
-            log.error("a message for instance %s cannot be stored: %s", instance_id, error)
-            self._poisoned_rows.update(e.row_no for e in only if e.row_no)
-            failure = error if isinstance(error, PerdureError) else CommitRefused(str(error))
-            tell([(e.reply, failure) for e in only if e.reply is not None])
+            self._give_up(instance_id, only[0], error)
+
+    def _give_up(self, instance_id: str, envelope: Envelope, error: Exception) -> None:
+        """Not even for later can this message be kept. A client is told; otherwise its instance is parked
+        without it, for all to see, and an activity whose result it was runs again at the resume."""
+        log.error("a message for instance %s cannot be stored: %s", instance_id, error)
+        why, message = self.hub.quarantine.pop(instance_id), envelope.message
+        if envelope.row_no:
+            self._poisoned_rows.add(envelope.row_no)
+        if envelope.reply is not None:
+            tell([(envelope.reply, error if isinstance(error, PerdureError) else CommitRefused(str(error)))])
+        elif not isinstance(message, Wake):
+            if isinstance(message, ActivityResult) and self.pool is not None:
+                self.pool.forget(message.execution_id, message.task_id)
+            self.hub.quarantine[instance_id] = why
+            self.turn([Envelope(Wake(instance_id=instance_id))])
 
     def _wait_for_room(self, inputs: list[Envelope], error: StoreFull) -> None:
         """Clients learn at once that nothing was stored; the rest is tried again in a second."""
@@ -418,12 +445,26 @@ class Loop:
         self._parked_after = None
         return True
 
-    def _refuse_rest(self) -> None:
-        left: list[Envelope] = [*self._rest, *self._retry]
-        self._rest, self._retry = [], []
-        self._drain(left)
+    def refuse_rest(self) -> None:
+        """Answer whoever still waits, when nobody turns any more. From any thread."""
+        (left, self._rest), (doubtful, self._retry) = (self._rest, []), (self._retry, [])
+        count = -1
+        while len(left) > count:
+            count = len(left)
+            self._drain(left, len(left) + TAKE)
         stopped = EngineStopped("the engine stopped before it had taken this up: nothing was stored")
-        tell([(e.reply, stopped) for e in left if e.reply is not None])
+        unknown = OutcomeUnknown(
+            "the engine stopped while this was being stored: it may or may not have happened. "
+            "Repeat the request with the same id"
+        )
+        answers = [*((e.reply, stopped) for e in left), *((e.reply, unknown) for e in doubtful)]
+        tell([(reply, error) for reply, error in answers if reply is not None])
+
+    def _die(self) -> None:
+        """The thread is ending by something that is no ordinary error: the batch in hand is in doubt."""
+        self.stopping = True
+        self._retry.extend(self.hub.rollback())
+        self.refuse_rest()
 
 
 def _take_into(taken: list[Envelope], item: Item) -> None:

@@ -126,8 +126,8 @@ def go_on(hub: Hub, instance: Instance, reason: str) -> None:
     instance.reason = ""
     instance.status = S.Running if begun else S.Pending
     hub.touch(instance)
-    if begun and not revive(hub, instance):
-        return
+    if begun and not revive(hub, instance) and not instance.between:
+        return  # parked again; between two executions it has no code, and the next one is among what was held
     let_held_go(hub, instance)
     if instance.is_running:
         hub.send(Wake(instance_id=instance.instance_id))
@@ -162,7 +162,11 @@ def children_of(instance: Instance) -> dict[int, str]:
     """Open sub-orchestrations, also of an instance whose code is not alive."""
     if instance.execution is not None or instance.stored is None:
         return dict(instance.children or {})
-    return {task_id: event.instance_id for task_id, (event, _) in fold(instance.recorded()).children.items()}
+    try:
+        children = fold(instance.recorded()).children
+    except (msgspec.MsgspecError, KeyError):
+        return {}  # its history cannot be read: it can still be ended itself
+    return {task_id: event.instance_id for task_id, (event, _) in children.items()}
 
 
 def quarantine(hub: Hub, instance: Instance) -> None:

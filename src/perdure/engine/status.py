@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,12 +45,12 @@ def status_of(store: ClientStore, instance_id: str, detail: Detail) -> Orchestra
         full = store.history_of(row.instance_no, row.execution_no)
         if full is not None:
             stored.history, stored.bodies = full.history, full.bodies
-        recorded = recorded_events(stored)
+        recorded = recorded_events(stored, _readable)
         ends = [recorded[0][1], recorded[-1][1]] if recorded else []
         waiting = _with_schemas(fold(recorded).waiting(_parked(row)), stored.waits) if not finished else None
     else:
         recorded = []
-        ends = [ev.decode_events(one) for one in store.ends([row]).get(row.instance_no, [])]
+        ends = [_readable(one) for one in store.ends([row]).get(row.instance_no, [])]
         waiting = None if finished else _roughly(row, stored.waits)
     return _status(
         row,
@@ -81,7 +82,7 @@ def page_of(store: ClientStore, wanted: InstanceFilter, *, show_input: bool) -> 
     instances = [
         _status(
             row,
-            [ev.decode_events(one) for one in ends.get(row.instance_no, [])],
+            [_readable(one) for one in ends.get(row.instance_no, [])],
             None if row.completed_at is not None else _roughly(row, waits.get(row.instance_no, [])),
             customs.get(row.instance_no),
             show_input=show_input,
@@ -92,18 +93,28 @@ def page_of(store: ClientStore, wanted: InstanceFilter, *, show_input: bool) -> 
     return Page(instances, str(rows[-1].instance_no) if more else None)
 
 
-def recorded_events(stored: StoredInstance) -> list[tuple[int, list[ev.HistoryEvent]]]:
+def recorded_events(
+    stored: StoredInstance, decode: Callable[[bytes], list[ev.HistoryEvent]] = ev.decode_events
+) -> list[tuple[int, list[ev.HistoryEvent]]]:
     """A stored history as (time, events) per episode, with its bodies put back."""
     return [
         (
             row.at,
             inline(
-                ev.decode_events(row.events),
+                decode(row.events),
                 {no: body for (episode, no), body in stored.bodies.items() if episode == row.episode},
             ),
         )
         for row in stored.history
     ]
+
+
+def _readable(events: bytes) -> list[ev.HistoryEvent]:
+    """The events of a row; of one that cannot be read none: the rest of the instance can still be shown."""
+    try:
+        return ev.decode_events(events)
+    except msgspec.MsgspecError:
+        return []
 
 
 def start_of(store: ClientStore, instance_id: str) -> tuple[StoredInstance, Raw] | None:

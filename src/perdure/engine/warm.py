@@ -27,6 +27,7 @@ class Instance:
         "completed_at",
         "created_at",
         "custom_status",
+        "custom_status_known",
         "dirty",
         "due_at",
         "ending",
@@ -49,6 +50,7 @@ class Instance:
         "purged",
         "reason",
         "salt",
+        "saved_facts",
         "saved_waits",
         "size",
         "status",
@@ -90,6 +92,7 @@ class Instance:
         self.due_at: int | None = None
         self.open_local = 0
         self.saved_waits = 0
+        self.saved_facts: tuple[object, ...] | None = None
         self.last_at = 0
         self.execution: Execution | None = None
         self.stored: StoredInstance | None = None
@@ -97,6 +100,7 @@ class Instance:
         self.held: list[Any] | None = None
         self.ending: ev.Ending | None = None
         self.custom_status: bytes | None = None
+        self.custom_status_known = True
         self.size = 0
         self.touched_at = created_at
         self.between = False
@@ -126,6 +130,7 @@ class Instance:
             execution_no=row.execution_no,
         )
         instance.is_new = False
+        instance.custom_status_known = False
         instance.status = RuntimeStatus(row.status)
         instance.reason = row.reason
         instance.updated_at = row.updated_at
@@ -173,11 +178,25 @@ class Instance:
             for row in self.stored.history
         ]
 
+    def note_custom_status(self) -> None:
+        """Before the code goes: the status that was set last, also by an earlier execution."""
+        if self.execution is not None:
+            status = self.execution.context._custom_status
+            if status is not None or self.execution_no == 1:
+                self.custom_status, self.custom_status_known = status, True
+
     def put_away(self) -> None:
         """Close its code. What the code's `finally:` blocks do reaches nothing."""
         execution, self.execution = self.execution, None
         if execution is not None:
             execution.close()
+
+    def has_moved(self) -> bool:
+        """Whether a column that stands in an index differs from what was last written."""
+        facts = (self.status, self.reason, self.completed_at, self.due_at, self.open_local > 0)
+        moved = facts != self.saved_facts
+        self.saved_facts = facts
+        return moved
 
     def row(self) -> InstanceRow:
         """The row of a new instance."""

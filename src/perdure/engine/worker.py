@@ -37,7 +37,7 @@ UPKEEP_EVERY = 5.0  # seconds
 IDLE_AFTER = 60_000_000  # microseconds until an execution nobody fed is put away
 
 T = TypeVar("T")
-Finished = tuple[InstanceRow, "Ending | None", "bytes | None"]
+Finished = tuple[InstanceRow, "Ending | None", "bytes | None"] | None
 log = logging.getLogger("perdure.engine")
 
 
@@ -131,12 +131,10 @@ class Engine:
         for thread in (self._thread, self._upkeep):
             if thread is not None:
                 await asyncio.to_thread(thread.join)
+        self.loop.refuse_rest()  # what came after the thread had looked for the last time
         if pool is not None:
             await pool.close()
-        with self._gate:
-            waiting = [future for futures in self._watchers.values() for future in futures]
-            self._watchers.clear()
-        tell([(future, EngineStopped("the engine stopped")) for future in waiting])
+        self._dismiss_watchers()
 
     def _pool(self, event_loop: asyncio.AbstractEventLoop) -> ActivityPool:
         return ActivityPool(
@@ -164,6 +162,7 @@ class Engine:
             self._unguard()
             self._hub.drop_everything()
             self.store.close()
+            self._dismiss_watchers()
 
     def _guard(self) -> None:
         """On the loop's thread: begin to watch over what user code does here."""
@@ -206,6 +205,8 @@ class Engine:
             raise Overloaded(f"{queued} requests are waiting already: nothing was stored, try again shortly")
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._outbox.put(Envelope(message, answer))
+        if self.loop.stopping and self._thread is not None and not self._thread.is_alive():
+            self.loop.refuse_rest()  # it stopped meanwhile
         return await answer
 
     async def finished(self, instance_id: str, timeout: float | None) -> OrchestrationStatus | None:
@@ -219,11 +220,12 @@ class Engine:
         try:
             if instance_id not in self._live and self._has_finished(instance_id):
                 return None
+            if self.loop.stopping:
+                raise EngineStopped("the engine is not running: the instance goes on when one is")
             self._waiting(+1)
             try:
-                return finished_status(
-                    *await (future if timeout is None else asyncio.wait_for(future, timeout))
-                )
+                facts = await (future if timeout is None else asyncio.wait_for(future, timeout))
+                return finished_status(*facts) if facts is not None else None
             finally:
                 self._waiting(-1)
         finally:
@@ -241,6 +243,12 @@ class Engine:
         if skipping is not None:
             skipping(more)
             self.loop.nudge()
+
+    def _dismiss_watchers(self) -> None:
+        with self._gate:
+            waiting = [future for futures in self._watchers.values() for future in futures]
+            self._watchers.clear()
+        tell([(future, EngineStopped("the engine stopped")) for future in waiting])
 
     def _forget(self, instance_id: str, future: asyncio.Future[Finished]) -> None:
         with self._gate:
@@ -264,8 +272,10 @@ class Engine:
                 for instance in released.finished:
                     futures = self._watchers.pop(instance.instance_id, None)
                     if futures:
-                        facts = (instance.row(), instance.ending, instance.custom_status)
-                        told.extend((future, facts) for future in futures)
+                        row = instance.row()
+                        facts = (row, instance.ending, instance.custom_status)
+                        known = facts if instance.custom_status_known else None
+                        told.extend((future, known) for future in futures)
         handover.answer(told)
 
     def _forget_evicted(self, instance_ids: list[str]) -> None:

@@ -129,6 +129,7 @@ class Batch:
     at: int
     new_instances: list[InstanceRow] = field(default_factory=list)
     updates: list[InstanceUpdate] = field(default_factory=list)
+    moved: set[int] | None = None  # instance_no of updates that change an indexed column; None: perhaps all
     history: list[HistoryRow] = field(default_factory=list)
     bodies: list[BodyRow] = field(default_factory=list)
     custom_status: list[tuple[int, bytes]] = field(default_factory=list)

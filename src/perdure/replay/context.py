@@ -53,6 +53,7 @@ T1 = TypeVar("T1")
 T2 = TypeVar("T2")
 T3 = TypeVar("T3")
 T4 = TypeVar("T4")
+D = TypeVar("D")
 
 CUSTOM_STATUS_LIMIT = 16 * 1024  # bytes, as in Azure
 NULL = Raw(b"null")
@@ -338,10 +339,27 @@ class OrchestrationContext:
         at = instant(fire_at, "fire_at") if isinstance(fire_at, datetime) else self._now + micros(fire_at)
         return self._timer(at, "", -1)
 
+    @overload
+    def wait_for_external_event(
+        self, name: str, expected_type: type[T], *, timeout: Seconds | None = None
+    ) -> Task[T]: ...
+    @overload
+    def wait_for_external_event(
+        self, name: str, expected_type: type[T], *, timeout: Seconds | None = None, default: D
+    ) -> Task[T | D]: ...
+    @overload
     def wait_for_external_event(
         self,
         name: str,
-        expected_type: type[T] | Any = None,
+        expected_type: None = None,
+        *,
+        timeout: Seconds | None = None,
+        default: Any = NO_DEFAULT,
+    ) -> Task[Any]: ...
+    def wait_for_external_event(
+        self,
+        name: str,
+        expected_type: Any = None,
         *,
         timeout: Seconds | None = None,
         default: Any = NO_DEFAULT,

@@ -40,17 +40,22 @@ class Fiber(Task[T_co]):
         if task is not None:
             value, error = _outcome(task)
         while True:
+            failure: BaseException | None = None
             try:
                 awaited = body.send(value) if error is None else body.throw(error)
             except StopIteration as stop:
+                awaited, value = None, stop.value
                 self._body = None
-                self._complete(stop.value)
-                return
             except EngineSignal:
                 raise
             except BaseException as raised:
+                awaited, failure = None, _clearer(raised)
                 self._body = None
-                self._fail(_clearer(raised))
+            if self._body is None:  # outside the handlers: what others raise now was not caused by it
+                if failure is None:
+                    self._complete(value)
+                else:
+                    self._fail(failure)
                 return
             value, error = None, None
             if not isinstance(awaited, Task) or awaited._context is not self._context:

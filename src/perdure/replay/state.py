@@ -113,7 +113,7 @@ class State:
 
     def apply(self, event: ev.HistoryEvent, at: int) -> None:
         """Take one more event."""
-        if self.ending is not None:
+        if self.ending is not None and not self._is_between(event):
             self.problems.append(f"{type(event).__name__} after the execution had ended (I4)")
         if self.started is None and not isinstance(event, (ev.ExecutionStarted, *_BEFORE_START)):
             self.problems.append(f"{type(event).__name__} before ExecutionStarted (I3)")
@@ -163,6 +163,10 @@ class State:
                 self.ending = event
             case _:
                 assert_never(event)
+
+    def _is_between(self, event: ev.HistoryEvent) -> bool:
+        """Until the next execution begins, what operators do to the instance is noted in the one before it."""
+        return isinstance(self.ending, ev.ContinuedAsNew) and isinstance(event, _BEFORE_START)
 
     def _start(self, event: ev.ExecutionStarted) -> None:
         if self.started is not None:

@@ -373,8 +373,9 @@ class WhenAll(Task[T_co]):
         self._complete(self._shape([child._outcome for child in self._children]))
 
     def _observe(self) -> None:
-        for child in self._children:
-            if child._state == DONE:
+        """Whoever gets the failure sees no results: an event that one of these took was not looked at."""
+        if self._state == DONE:
+            for child in self._children:
                 child._observe()
 
 

@@ -111,7 +111,8 @@ class Committer:
             raise FenceLost(
                 f"of {len(updates)} instances to update {found} exist: another engine purged them"
             )
-        self._write("move_instances", updates)
+        moved = batch.moved
+        self._write("move_instances", updates if moved is None else [u for u in updates if u[0] in moved])
 
     def _close_waits(self, batch: Batch) -> None:
         if not batch.waits_closed:

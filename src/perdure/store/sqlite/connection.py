@@ -112,8 +112,19 @@ def check_place(path: str) -> None:
 
 
 def _check_file(path: str) -> bool:
-    """Look at a file without changing it. True when it is perdure's, false when it is empty."""
-    connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READONLY)
+    """Look at a file without changing it. True when it is perdure's, false when it is empty.
+
+    A cut while the file was being created leaves a journal that has to be played back first, which a connection
+    that may only read cannot do; SQLite does that for whoever opens such a file, and so does this.
+    """
+    try:
+        return _look_at(path, apsw.SQLITE_OPEN_READONLY)
+    except apsw.ReadOnlyError:
+        return _look_at(path, apsw.SQLITE_OPEN_READWRITE)
+
+
+def _look_at(path: str, flags: int) -> bool:
+    connection = apsw.Connection(path, flags=flags)
     try:
         connection.set_busy_timeout(_BUSY_MS)
         return _check_version(connection, path)

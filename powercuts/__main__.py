@@ -1,0 +1,44 @@
+"""`python -m powercuts`: cut the power many times, and make the disk fail at every operation."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+
+from powercuts.run import Progress, cut_many, figures, quiet, table
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m powercuts", description=__doc__)
+    parser.add_argument("--cuts", type=int, default=10_000)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=1, help="the first seed")
+    parser.add_argument("--normal", action="store_true", help="synchronous=NORMAL: must lose")
+    parser.add_argument("--lies", action="store_true", help="a disk whose syncs do nothing: must lose and corrupt")
+    parser.add_argument("--no-faults", action="store_true", help="leave the failing disk out")
+    parser.add_argument("--json", metavar="FILE", help="write the figures there")
+    chosen = parser.parse_args()
+    quiet()
+    began = time.monotonic()
+    tally = cut_many(
+        chosen.cuts,
+        jobs=chosen.jobs,
+        seed=chosen.seed,
+        careless=chosen.normal,
+        lies=chosen.lies,
+        progress=Progress(chosen.cuts),
+    )
+    found = figures(tally, chosen.seed, time.monotonic() - began)
+    print("power cuts" + (" at NORMAL" if chosen.normal else "") + (" on a lying disk" if chosen.lies else ""))
+    print(table(found))
+    bad = bool(tally.problems) != (chosen.normal or chosen.lies)
+    if chosen.json:
+        with open(chosen.json, "w") as file:
+            json.dump(found, file, indent=2)
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

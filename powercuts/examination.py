@@ -1,0 +1,206 @@
+"""The examination: is what a cut left the store of an engine that kept its word?
+
+The store must hold exactly what it held after the last commit that had returned, or after the one under way; every
+acknowledged request must be found by its own traces; the verifier must find nothing; and a new engine, whose
+clients repeat what they had no answer to, must come to rest with each event taken once.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import apsw
+
+from perdure.engine.status import Detail, status_of
+from perdure.engine.verification import verify
+from perdure.errors import PerdureError
+from perdure.model.instances import RuntimeStatus
+from perdure.model.messages import Resume, Start
+from perdure.model.records import InstanceFilter
+from perdure.store.sqlite.connection import open_reader
+from perdure.testing.clock import VirtualClock
+from powercuts.disk import Image
+from powercuts.ledger import REFUSALS, Commit, Ledger, Order, starts_promised, tokens_promised
+from powercuts.life import Life
+from powercuts.machine import FILE, Machine
+from powercuts.places import folder
+
+_REMEMBERED = 20 * 3_600 * 1_000_000  # microseconds; the store forgets operations after 24 hours
+
+
+@dataclass
+class Promises:
+    """What an engine and those before it on this disk had promised at the moment of the cut."""
+
+    orders: list[Order]
+    commits: list[Commit]
+    position: int
+
+    @classmethod
+    def of(cls, life: Life, position: int, earlier: Sequence[Order] = ()) -> Promises:
+        orders = [*earlier, *(_as_known(o, position) for o in life.ledger.orders if o.asked_at <= position)]
+        return cls(orders, life.ledger.commits, position)
+
+    def unanswered(self) -> list[Order]:
+        return [order for order in self.orders if order.is_unknown]
+
+
+def _as_known(order: Order, position: int) -> Order:
+    """The order as its client saw it at this position: without the answer that came later."""
+    if order.answered_at <= position:
+        return Order(order.message, order.operation_id, order.token, 0, min(order.answered_at, 0), order.answer)
+    return Order(order.message, order.operation_id, order.token, 0)
+
+
+@dataclass
+class Finding:
+    """What was found after one cut."""
+
+    problems: list[str] = field(default_factory=list)
+    lost_commits: int = 0
+    lost_orders: int = 0
+    content: int = 0
+    went_on: bool = False
+
+
+def examine(life: Life, image: Image, promises: Promises, *, goes_on: bool = True) -> Finding:
+    """Put the image on a plain disk, open it with a fresh store, and look.
+
+    The verifier reads what the fingerprint covers, so it looks at each content of a life once.
+    """
+    finding = Finding()
+    logging.getLogger("perdure.engine").setLevel(logging.CRITICAL)
+    with folder() as place, life.tuning.applied():
+        for name, content in image.items():
+            content.save(f"{place}/{name}")
+        ledger, clock = Ledger(), VirtualClock()
+        clock.move(life.clock.now())
+        machine = Machine(place, ledger, life.tuning.limits, life.seed + promises.position, clock)
+        try:
+            machine.open()
+            _check_file(place, finding)
+            _check_content(machine, promises, finding)
+            finding.problems += _broken_promises(machine, promises, finding)
+            if finding.content not in life.verified:
+                finding.problems += _verified(machine, "after the cut")
+                life.verified.add(finding.content)
+            if goes_on and not finding.problems:
+                finding.went_on = True
+                finding.problems += _going_on(machine, promises)
+        except (PerdureError, apsw.Error) as error:
+            finding.problems.append(f"corrupt: the store cannot be used any more: {error!r}")
+        finally:
+            machine.close()
+    return finding
+
+
+def _check_file(place: str, finding: Finding) -> None:
+    reader = open_reader(f"{place}/{FILE}")
+    try:
+        said = reader.pragma("integrity_check")
+        if said != "ok":
+            finding.problems.append(f"corrupt: integrity_check says {said}")
+    finally:
+        reader.close()
+
+
+def _check_content(machine: Machine, promises: Promises, finding: Finding) -> None:
+    finding.content = machine.store.content()
+    done = [n for n, commit in enumerate(promises.commits) if commit.ends <= promises.position]
+    newest = done[-1] if done else 0
+    following = promises.commits[newest + 1 : newest + 2]
+    allowed = [promises.commits[newest].content]
+    allowed += [commit.content for commit in following if commit.begins <= promises.position]
+    if finding.content in allowed:
+        return
+    contents = [commit.content for commit in promises.commits[:newest]]
+    if finding.content in contents:
+        earlier = len(contents) - contents[::-1].index(finding.content) - 1
+        finding.lost_commits = newest - earlier
+        finding.problems.append(f"lost: {finding.lost_commits} commits that had returned")
+    else:
+        finding.problems.append("corrupt: the store holds what no commit ever left there")
+
+
+def _broken_promises(machine: Machine, promises: Promises, finding: Finding) -> list[str]:
+    store, execute = machine.store, machine.store._execute
+    ledger = Ledger(orders=promises.orders)
+    purged = ledger.purges(0)
+    rows = {row.instance_id: row for row in store.query(InstanceFilter(top=1_000))}
+    lost = [
+        f"lost: the acknowledged start of {instance_id}"
+        for instance_id in starts_promised(promises.orders, 0) - purged - rows.keys()
+    ]
+    for instance_id, tokens in tokens_promised(promises.orders, 0).items():
+        if instance_id in purged or instance_id not in rows:
+            continue
+        number = (rows[instance_id].instance_no,)
+        named = (instance_id,)
+        held = b"".join(
+            [
+                *(bytes(row[0]) for row in execute("select events from history where instance_no = ?", number)),
+                *(bytes(row[0]) for row in execute("select body from payloads where instance_no = ?", number)),
+                *(bytes(row[0]) for row in execute("select message from inbox where instance_id = ?", named)),
+                *(bytes(row[0]) for row in execute("select body from dropped where instance_id = ?", named)),
+            ]
+        )
+        lost += [f"lost: the acknowledged event {t}" for t in tokens if t.encode() not in held]
+    if machine.clock.monotonic() < _REMEMBERED / 1e6:
+        promised = [o.operation_id for o in ledger.acknowledged(0)]
+        remembered = {row.operation_id for row in store.seen(promised)}
+        lost += [f"lost: the answer to operation {one}" for one in promised if one not in remembered]
+    finding.lost_orders = len(lost)
+    return lost
+
+
+def _verified(machine: Machine, when: str) -> list[str]:
+    report = verify(machine.store)
+    problems = [f"verifier {when}: {problem}" for problem in report.problems]
+    if report.redacted:
+        problems.append(f"verifier {when}: {report.redacted} bodies are gone")
+    return problems
+
+
+def _going_on(machine: Machine, promises: Promises) -> Iterator[str]:
+    """A new engine takes over and comes to rest."""
+    repeated = [order.renewed() for order in promises.unanswered()]
+    for order in repeated:
+        machine.ask(order)
+    if not machine.rest():
+        yield "stuck: the engine does not come to rest"
+        return
+    for row in machine.store.query(InstanceFilter(status=("Suspended",), top=1_000)):
+        if row.reason[:9] in ("no_worker", "nondeterm", "poison"):
+            yield f"parked: {row.instance_id}: {row.reason}"
+        machine.ask(Order(Resume(instance_id=row.instance_id), ""))
+    machine.rest()
+    for order in repeated:
+        if order.is_open or (isinstance(order.answer, BaseException) and not _may_be_refused(order)):
+            yield f"a repeated {type(order.message).__name__} ended with {order.answer!r}"
+    for row in machine.store.query(InstanceFilter(top=1_000)):
+        if not RuntimeStatus(row.status).is_finished:
+            yield f"stuck: {row.instance_id} ({row.name}) rests while {row.status}"
+    yield from _tokens(machine, [*promises.orders, *repeated])
+    yield from _verified(machine, "at rest")
+
+
+def _may_be_refused(order: Order) -> bool:
+    return isinstance(order.answer, REFUSALS) or type(order.answer).__name__ == "IllegalTransition"
+
+
+def _tokens(machine: Machine, orders: list[Order]) -> Iterator[str]:
+    """Every acknowledged event was taken once by a collector that has completed."""
+    promised = tokens_promised(orders, len(orders) + 1)
+    started = {o.message.instance_id for o in orders if isinstance(o.message, Start)}
+    for instance_id in started:
+        status = status_of(machine.store, instance_id, Detail())
+        if status is None or status.name != "collector" or status.runtime_status != "Completed":
+            continue
+        taken = Counter(status.output)
+        twice = [token for token, count in taken.items() if count > 1]
+        missing = [token for token in promised.get(instance_id, ()) if token not in taken]
+        if twice or missing:
+            yield f"{instance_id} took {twice} twice and never {missing}"
