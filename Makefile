@@ -5,7 +5,7 @@ PIP := $(V)/bin/python -m pip install -q -c constraints.txt
 CHROMIUM := apt-get update && apt-get install -y --no-install-recommends chromium
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check chromium constraints clean
+.PHONY: help demo test check bench reliability reliability-long chromium constraints clean
 
 help: ## List these targets
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -21,6 +21,15 @@ check: $(V)/.dev ## Static checks only: style, types, layers
 	$(V)/bin/ruff format --check
 	$(V)/bin/mypy
 	$(V)/bin/lint-imports
+
+bench: $(V)/.dev ## Measure beside the peers: see benchmarks/README.md
+	$(V)/bin/python -m benchmarks
+
+reliability: $(V)/.dev ## Simulation, power cuts and kills, the quick way (part of the tests too)
+	$(V)/bin/python -m reliability
+
+reliability-long: $(V)/.dev ## The same at length, with planted bugs; writes reliability.json
+	$(V)/bin/python -m reliability --long
 
 constraints: ## Resolve constraints.txt afresh (needs uv)
 	uv pip compile --universal --upgrade --no-header --no-annotate --no-emit-index-url \

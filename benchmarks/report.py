@@ -152,7 +152,7 @@ def _commits_goal(runs: Runs) -> Goal | None:
     if ratio is None:
         return None
     four = runs.median("perdure", "W2", "four_commits_ms")
-    found = f"{ratio:.2f} x {four:.2f} ms"
+    found = f"{ratio:.2f} x {_shown(four)} ms"
     return Goal(
         "W2: median at most 2 x four single-row FULL commits", found, "met" if ratio <= 2 else "MISSED"
     )

@@ -1,4 +1,4 @@
-"""A campaign: many seeds, each a life on a disk, cut in many places; some of what is found lives on and is cut again."""
+"""A campaign: many lives, each cut in many places; some of what is found lives on and is cut again."""
 
 from __future__ import annotations
 
@@ -51,9 +51,7 @@ def run_seed(seed: int, cuts: int, *, careless: bool = False, lies: bool = False
     """One seed: its lives, and about this many cuts."""
     tally = Tally(seeds=1)
     chance = Random(seed)
-    life = Life(
-        seed, tuning.drawn(chance), turns=chance.choice((3, 15, 40)), careless=careless, lies=lies
-    )
+    life = Life(seed, tuning.drawn(chance), turns=chance.choice((3, 15, 40)), careless=careless, lies=lies)
     _cut_everywhere(life, (), chance, cuts, 1, tally)
     return tally
 
@@ -121,7 +119,9 @@ def _phase(disk: Disk, at: int) -> str:
     return disk.phases[bisect_right([start for start, _ in disk.phases], at) - 1][1]
 
 
-def run_seeds(first: int, cuts: int, *, each: int = 25, careless: bool = False, lies: bool = False) -> Iterator[Tally]:
+def run_seeds(
+    first: int, cuts: int, *, each: int = 25, careless: bool = False, lies: bool = False
+) -> Iterator[Tally]:
     """Seeds from `first` on, until this many cuts are made; a tally for each."""
     done = 0
     while done < cuts:

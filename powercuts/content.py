@@ -18,7 +18,7 @@ class Content:
 
     __slots__ = ("data", "size")
 
-    def __init__(self, data: bytes = b"", size: int | None = None) -> None:
+    def __init__(self, data: bytes | bytearray = b"", size: int | None = None) -> None:
         self.data = bytearray(data)
         self.size = len(data) if size is None else size
 

@@ -7,10 +7,10 @@ clients repeat what they had no answer to, must come to rest with each event tak
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import apsw
 
@@ -24,11 +24,21 @@ from perdure.store.sqlite.connection import open_reader
 from perdure.testing.clock import VirtualClock
 from powercuts.disk import Image
 from powercuts.ledger import REFUSALS, Commit, Ledger, Order, starts_promised, tokens_promised
-from powercuts.life import Life
 from powercuts.machine import FILE, Machine
 from powercuts.places import folder
+from powercuts.tuning import Tuning
 
 _REMEMBERED = 20 * 3_600 * 1_000_000  # microseconds; the store forgets operations after 24 hours
+
+
+class Lived(Protocol):
+    """What the examination needs to know of a life."""
+
+    seed: int
+    tuning: Tuning
+    clock: VirtualClock
+    ledger: Ledger
+    verified: set[int]
 
 
 @dataclass
@@ -40,7 +50,7 @@ class Promises:
     position: int
 
     @classmethod
-    def of(cls, life: Life, position: int, earlier: Sequence[Order] = ()) -> Promises:
+    def of(cls, life: Lived, position: int, earlier: Sequence[Order] = ()) -> Promises:
         orders = [*earlier, *(_as_known(o, position) for o in life.ledger.orders if o.asked_at <= position)]
         return cls(orders, life.ledger.commits, position)
 
@@ -51,7 +61,9 @@ class Promises:
 def _as_known(order: Order, position: int) -> Order:
     """The order as its client saw it at this position: without the answer that came later."""
     if order.answered_at <= position:
-        return Order(order.message, order.operation_id, order.token, 0, min(order.answered_at, 0), order.answer)
+        return Order(
+            order.message, order.operation_id, order.token, 0, min(order.answered_at, 0), order.answer
+        )
     return Order(order.message, order.operation_id, order.token, 0)
 
 
@@ -66,13 +78,12 @@ class Finding:
     went_on: bool = False
 
 
-def examine(life: Life, image: Image, promises: Promises, *, goes_on: bool = True) -> Finding:
+def examine(life: Lived, image: Image, promises: Promises, *, goes_on: bool = True) -> Finding:
     """Put the image on a plain disk, open it with a fresh store, and look.
 
     The verifier reads what the fingerprint covers, so it looks at each content of a life once.
     """
     finding = Finding()
-    logging.getLogger("perdure.engine").setLevel(logging.CRITICAL)
     with folder() as place, life.tuning.applied():
         for name, content in image.items():
             content.save(f"{place}/{name}")
@@ -89,7 +100,7 @@ def examine(life: Life, image: Image, promises: Promises, *, goes_on: bool = Tru
                 life.verified.add(finding.content)
             if goes_on and not finding.problems:
                 finding.went_on = True
-                finding.problems += _going_on(machine, promises)
+                finding.problems += going_on(machine, promises.orders)
         except (PerdureError, apsw.Error) as error:
             finding.problems.append(f"corrupt: the store cannot be used any more: {error!r}")
         finally:
@@ -109,6 +120,8 @@ def _check_file(place: str, finding: Finding) -> None:
 
 def _check_content(machine: Machine, promises: Promises, finding: Finding) -> None:
     finding.content = machine.store.content()
+    if not promises.commits:
+        return
     done = [n for n, commit in enumerate(promises.commits) if commit.ends <= promises.position]
     newest = done[-1] if done else 0
     following = promises.commits[newest + 1 : newest + 2]
@@ -141,8 +154,14 @@ def _broken_promises(machine: Machine, promises: Promises, finding: Finding) -> 
         named = (instance_id,)
         held = b"".join(
             [
-                *(bytes(row[0]) for row in execute("select events from history where instance_no = ?", number)),
-                *(bytes(row[0]) for row in execute("select body from payloads where instance_no = ?", number)),
+                *(
+                    bytes(row[0])
+                    for row in execute("select events from history where instance_no = ?", number)
+                ),
+                *(
+                    bytes(row[0])
+                    for row in execute("select body from payloads where instance_no = ?", number)
+                ),
                 *(bytes(row[0]) for row in execute("select message from inbox where instance_id = ?", named)),
                 *(bytes(row[0]) for row in execute("select body from dropped where instance_id = ?", named)),
             ]
@@ -164,9 +183,9 @@ def _verified(machine: Machine, when: str) -> list[str]:
     return problems
 
 
-def _going_on(machine: Machine, promises: Promises) -> Iterator[str]:
-    """A new engine takes over and comes to rest."""
-    repeated = [order.renewed() for order in promises.unanswered()]
+def going_on(machine: Machine, orders: Sequence[Order]) -> Iterator[str]:
+    """Clients repeat what they had no answer to, and the engine comes to rest."""
+    repeated = [order.renewed() for order in orders if order.is_unknown]
     for order in repeated:
         machine.ask(order)
     if not machine.rest():
@@ -179,11 +198,11 @@ def _going_on(machine: Machine, promises: Promises) -> Iterator[str]:
     machine.rest()
     for order in repeated:
         if order.is_open or (isinstance(order.answer, BaseException) and not _may_be_refused(order)):
-            yield f"a repeated {type(order.message).__name__} ended with {order.answer!r}"
+            yield f"wrong: a repeated {type(order.message).__name__} ended with {order.answer!r}"
     for row in machine.store.query(InstanceFilter(top=1_000)):
         if not RuntimeStatus(row.status).is_finished:
             yield f"stuck: {row.instance_id} ({row.name}) rests while {row.status}"
-    yield from _tokens(machine, [*promises.orders, *repeated])
+    yield from _tokens(machine, [*orders, *repeated])
     yield from _verified(machine, "at rest")
 
 

@@ -55,7 +55,7 @@ def _plain(one: Any) -> Change:
 
 
 def _end(one: Any) -> int:
-    return one.offset + len(one.data) if len(one) == 3 else one.size
+    return int(one.offset + len(one.data) if len(one) == 3 else one.size)
 
 
 def _grow(content: Content, size: int, chance: Random) -> None:

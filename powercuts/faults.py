@@ -1,4 +1,7 @@
-"""Failures of a disk, as SQLite's file layer reports them: once, or from some operation on until it is mended."""
+"""Failures of a disk, as SQLite's file layer reports them: once, or from some operation on until it is mended.
+
+A directory whose sync fails is not among them: SQLite's unix layer says nothing of it to anybody.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,6 @@ from powercuts.disk import (
     Operation,
     Read,
     Sync,
-    SyncNames,
     Truncate,
     Unlink,
     Write,
@@ -41,13 +43,14 @@ FAULTS: Final = (
     Fault("EIO on one sync", (Sync,), apsw.SQLITE_IOERR_FSYNC),
     Fault("EIO on syncs", (Sync,), apsw.SQLITE_IOERR_FSYNC, FOR_LONG),
     Fault("ENOSPC on one sync", (Sync,), apsw.SQLITE_FULL),
-    Fault("EIO on the directory's sync", (SyncNames,), apsw.SQLITE_IOERR_DIR_FSYNC),
     Fault("EIO on one truncate", (Truncate,), apsw.SQLITE_IOERR_TRUNCATE),
     Fault("EIO on one open", (Open,), apsw.SQLITE_CANTOPEN),
     Fault("EMFILE on opens", (Open,), apsw.SQLITE_CANTOPEN, 5),
     Fault("EIO on one read", (Read,), apsw.SQLITE_IOERR_READ),
     Fault("EIO on one deletion", (Unlink,), apsw.SQLITE_IOERR_DELETE),
-    Fault("EIO on everything", (Write, Sync, Truncate, Open, Read, Unlink, Link), apsw.SQLITE_IOERR, FOR_LONG),
+    Fault(
+        "EIO on everything", (Write, Sync, Truncate, Open, Read, Unlink, Link), apsw.SQLITE_IOERR, FOR_LONG
+    ),
 )
 
 

@@ -41,7 +41,8 @@ class Order:
 
     @property
     def is_unknown(self) -> bool:
-        return self.is_open or isinstance(self.answer, OutcomeUnknown)
+        """The client will ask again: it does not know, or was told that there was no room."""
+        return self.is_open or isinstance(self.answer, OutcomeUnknown | StoreFull)
 
     def renewed(self) -> Order:
         """As the client repeats it, with the same id."""
@@ -84,7 +85,9 @@ class Ledger:
 
     def purges(self, by: int) -> set[str]:
         """Instances that somebody had asked to purge."""
-        return {o.message.instance_id for o in self.orders if isinstance(o.message, Purge) and o.asked_at <= by}
+        return {
+            o.message.instance_id for o in self.orders if isinstance(o.message, Purge) and o.asked_at <= by
+        }
 
     def answers(self) -> Counter[str]:
         """How requests ended, by the name of the error or `ok`; `open` for those without an answer."""

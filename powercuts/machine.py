@@ -26,7 +26,7 @@ from powercuts.ledger import Commit, Ledger, Order
 
 HUB = "powercuts"
 FILE = "hub.db"
-_TABLES = "instances history payloads state inbox waits seen dropped activities".split()
+_TABLES = ["instances", "history", "payloads", "state", "inbox", "waits", "seen", "dropped", "activities"]
 _functions = Functions(app.registry)
 
 
@@ -182,10 +182,7 @@ class Machine:
 
     def rest(self, most: int = 2_000) -> bool:
         """Go on until nothing is left to happen; false when that takes too long."""
-        for _ in range(most):
-            if not self.step():
-                return True
-        return False
+        return any(not self.step() for _ in range(most))
 
     def close(self) -> None:
         self.loop.hub.drop_everything()

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_MEMORY = "/dev/shm"  # noqa: S108
+_MEMORY = "/dev/shm"
 
 
 @contextmanager

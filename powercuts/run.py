@@ -6,11 +6,13 @@ import logging
 import multiprocessing
 import sys
 import time
-from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, as_completed, wait
 from typing import Any
 
 from powercuts.campaign import Tally, run_seed
+from powercuts.faults import FAULTS
+from powercuts.sweep import Sweep, sweep
 
 EACH = 40  # cuts of one seed
 
@@ -32,8 +34,7 @@ def cut_many(
             progress(total)
             seed += 1
         return total
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), quiet) as pool:
         running: set[Future[Tally]] = set()
         asked = 0
         while running or asked < cuts:
@@ -48,13 +49,45 @@ def cut_many(
     return total
 
 
-def summary(cuts: int = 1_000, *, jobs: int = 2, seed: int = 1) -> dict[str, Any]:
-    """Run, and say what came of it in numbers that JSON can carry. `biting` is what NORMAL lost."""
+def fail_everywhere(
+    *,
+    jobs: int = 1,
+    stride: int = 1,
+    faults: Sequence[int] = range(len(FAULTS)),
+    progress: Callable[[str, Sweep], None] = lambda *_: None,
+) -> dict[str, Sweep]:
+    """Let the disk fail at every operation of the script, or at each `stride`-th; by the name of the fault."""
+    totals = {FAULTS[number].name: Sweep() for number in faults}
+    shares = [(number, first) for number in faults for first in range(1, jobs * 2 + 1)]
+    step = stride * jobs * 2
+    if jobs <= 1:
+        for number in faults:
+            totals[FAULTS[number].name].add(sweep(number, stride=stride))
+            progress(FAULTS[number].name, totals[FAULTS[number].name])
+        return totals
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), quiet) as pool:
+        tasks = {
+            pool.submit(sweep, number, first=1 + (first - 1) * stride, stride=step): FAULTS[number].name
+            for number, first in shares
+        }
+        for task in as_completed(tasks):
+            totals[tasks[task]].add(task.result())
+            progress(tasks[task], totals[tasks[task]])
+    return totals
+
+
+def summary(cuts: int = 1_000, *, jobs: int = 2, seed: int = 1, stride: int = 1) -> dict[str, Any]:
+    """Run everything, and say what came of it in numbers that JSON can carry. `normal` must show losses."""
     began = time.monotonic()
     tally = cut_many(cuts, jobs=jobs, seed=seed)
     seconds = time.monotonic() - began
     careless = cut_many(min(cuts, 300), jobs=jobs, seed=seed, careless=True)
-    return {**figures(tally, seed, seconds), "biting": figures(careless, seed)}
+    failing = fail_everywhere(jobs=jobs, stride=stride)
+    return {
+        "power_cuts": figures(tally, seed, seconds),
+        "normal": figures(careless, seed),
+        "failing_disk": {name: found.figures() for name, found in failing.items()},
+    }
 
 
 def figures(tally: Tally, seed: int, seconds: float | None = None) -> dict[str, Any]:

@@ -7,32 +7,35 @@ it all still be there after a power cut?
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from random import Random
 from typing import Any
 
-import apsw
 from msgspec import Raw
 
-from perdure.errors import OutcomeUnknown, PerdureError, StoreError, StoreFull
+from perdure.engine.hub import Limits
+from perdure.errors import InstanceNotFound, OutcomeUnknown, StoreError, StoreFull
 from perdure.model import payload
-from perdure.model.messages import Message, Purge, RaiseEvent, Start
+from perdure.model.messages import RaiseEvent, Start
 from perdure.model.records import InstanceFilter
-from perdure.store.sqlite.connection import open_reader
 from perdure.testing.clock import VirtualClock
-from powercuts.disk import Disk, Platter
-from powercuts.examination import Finding, Promises, examine, findings_at_rest
-from powercuts.faults import FAULTS, Fault, Trouble
+from powercuts.disk import Disk, Open, Platter, Read
+from powercuts.examination import Promises, examine, going_on
+from powercuts.faults import FAULTS, FOR_LONG, Fault, Trouble
 from powercuts.ledger import Ledger, Order
-from powercuts.life import Life
-from powercuts.machine import FILE, HUB, LIMITS, Machine
+from powercuts.machine import Machine
 from powercuts.places import folder
 from powercuts.tuning import Tuning
 from powercuts.vfs import mounted
 
-SIZES = Tuning(LIMITS, zeros=32_768, backlog=10, restart_above=20, log_kept=65_536)
+SIZES = Tuning(
+    Limits(episodes=20, inline_bytes=2_000), zeros=32_768, backlog=10, restart_above=20, log_kept=65_536
+)
+CUTS = 3  # power cuts after each run
+_OUTAGE = 3  # steps of the script that a long failure lasts
 _HONEST = (StoreFull, OutcomeUnknown)
 
 
@@ -65,3 +68,176 @@ class Sweep:
             "cuts_afterwards": self.cuts,
             "problems": len(self.problems),
         }
+
+
+class Run:
+    """One run of the script, with the k-th operation failing."""
+
+    def __init__(self, fault: Fault, k: int) -> None:
+        self.seed = k
+        self.tuning = SIZES
+        self.disk = Disk()
+        self.ledger = Ledger(lambda: len(self.disk.log))
+        self.clock = VirtualClock(datetime(2026, 1, 1, tzinfo=UTC))
+        self.verified: set[int] = set()
+        self.sweep = Sweep(runs=1)
+        self.trouble = Trouble(self.disk, fault, k)
+        self._name = f"{fault.name}, {k}"
+        self._struck_at = -1
+        self._left = _OUTAGE
+
+    def go(self) -> Sweep:
+        """Run, mend, come to rest, cut the power. Returns what was found."""
+        heard = _Overheard(self)
+        log = logging.getLogger("perdure.engine")
+        kept, log.propagate = log.propagate, False
+        log.addHandler(heard)
+        try:
+            with folder() as place, SIZES.applied(), mounted(self.disk):
+                self._live(place)
+            if self.trouble.struck and not self.sweep.problems:
+                self._cut()
+        except Exception as error:  # whatever comes out of the engine is what we look for
+            self.problem(f"it broke with {error!r}")
+        finally:
+            log.removeHandler(heard)
+            log.propagate = kept
+        self.sweep.struck += self.trouble.struck
+        self.sweep.answers.update(self.ledger.answers())
+        return self.sweep
+
+    def problem(self, what: str) -> None:
+        self.sweep.problems.append(f"{self._name}: {what}")
+
+    def _live(self, place: str) -> None:
+        machine = Machine(place, self.ledger, SIZES.limits, 7, self.clock)
+        self._open(machine)
+        try:
+            for step in range(8):
+                self._step(machine, step)
+            self.trouble.mend()
+            self._check_answers()
+            for problem in going_on(machine, list(self.ledger.orders)):
+                self.problem(f"after mending: {problem}")
+        finally:
+            self.trouble.mend()
+            machine.close()
+
+    def _check_answers(self) -> None:
+        refused = {o.message.instance_id for o in self.ledger.orders if isinstance(o.answer, StoreFull)}
+        for order in self.ledger.orders:
+            if not isinstance(order.answer, BaseException) or isinstance(order.answer, _HONEST):
+                continue
+            if isinstance(order.answer, InstanceNotFound) and order.message.instance_id in refused:
+                continue  # its start found no room, and its client has not asked again yet
+            self.problem(f"{type(order.message).__name__} was answered {order.answer!r}")
+
+    def _open(self, machine: Machine) -> None:
+        while True:
+            try:
+                machine.open()
+            except StoreError:
+                self.sweep.refused_to_open += 1
+                if not self.trouble.struck or self.sweep.refused_to_open > 20:
+                    raise
+                self._wear_on()
+            else:
+                return
+
+    def _step(self, machine: Machine, step: int) -> None:
+        for order in _SCRIPT.get(step, ()):
+            machine.ask(order.renewed())
+        for _ in range(4):
+            machine.step()
+        if step % 2:
+            try:
+                machine.store.maintain(self.clock.now())
+            except StoreError:
+                if not self.trouble.struck:
+                    raise
+        self._read(machine)
+        if self.trouble.struck:
+            self._wear_on()
+
+    def _read(self, machine: Machine) -> None:
+        """Clients read, whatever the writer is going through; on a thread that has no connection yet."""
+        machine.store.close_reader()
+        try:
+            machine.store.query(InstanceFilter())
+        except StoreError as error:
+            fails = self.trouble.fault.kinds
+            if not self.trouble.struck or not (Read in fails or Open in fails):
+                self.problem(f"nobody could read: {error}")
+
+    def _wear_on(self) -> None:
+        if self._struck_at < 0:
+            self._struck_at = len(self.disk.log)
+        self._left -= 1
+        if self._left <= 0 and self.trouble.fault.lasts == FOR_LONG:
+            self.trouble.mend()
+
+    def _cut(self) -> None:
+        """The power fails at some time after the failure."""
+        chance = Random(self._name)
+        after = len(self.disk.log)
+        places = sorted(chance.randint(min(self._struck_at, after), after) for _ in range(CUTS))
+        for at in places:
+            platter = Platter(self.disk.found, chance.randrange(1_000))
+            platter.take(self.disk.log[:at])
+            image = platter.cut(chance, self.disk.log[at] if at < after else None)
+            finding = examine(self, image, Promises.of(self, at), goes_on=chance.random() < 0.2)
+            self.sweep.cuts += 1
+            for problem in finding.problems:
+                self.problem(f"power cut at {at} after the failure at {self._struck_at}: {problem}")
+
+
+def sweep(number: int, *, first: int = 1, stride: int = 1) -> Sweep:
+    """Each operation, or each `stride`-th from the first on, that the fault of this number can strike."""
+    total, k = Sweep(), first
+    while True:
+        found = Run(FAULTS[number], k).go()
+        if not found.struck:
+            return total
+        total.add(found)
+        k += stride
+
+
+def _start(instance_id: str, name: str, task: dict[str, Any]) -> Order:
+    operation = f"start-{instance_id}"
+    body = Raw(payload.encode(task))
+    return Order(Start(instance_id=instance_id, name=name, input=body, operation_id=operation), operation)
+
+
+def _item(number: int, padding: int = 0) -> Order:
+    token, operation = f"token-{number}.", f"item-{number}"
+    body = Raw(payload.encode({"token": token, "padding": "p" * padding}))
+    return Order(
+        RaiseEvent(instance_id="c", name="Item", input=body, operation_id=operation), operation, token
+    )
+
+
+_ERRAND = {"steps": 2, "size": 5_000, "pause": 5, "fails": True}
+_SCRIPT: dict[int, list[Order]] = {
+    0: [
+        _start("c", "collector", {"tokens": [], "each": 2, "patience": 36_000, "works": True}),
+        _start("e", "errand", _ERRAND),
+    ],
+    1: [_item(1), _item(2)],
+    2: [_start("f", "family", {**_ERRAND, "children": 2})],
+    3: [_item(3, 20_000)],
+    5: [_item(4), _start("g", "errand", _ERRAND)],
+    6: [_item(5)],
+}
+
+
+class _Overheard(logging.Handler):
+    """Errors of the engine's own code are logged with their traceback: here they are failures."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__(logging.ERROR)
+        self._run = run
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.exc_info and record.exc_info[1] is not None:
+            text = logging.Formatter().formatException(record.exc_info)
+            self._run.problem(f"{record.getMessage()}\n{text}")

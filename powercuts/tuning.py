@@ -30,7 +30,7 @@ class Tuning:
     @contextmanager
     def applied(self) -> Iterator[None]:
         """The store's modules have these sizes for a while."""
-        kept = log._ZEROS, log._BACKLOG, log._RESTART_ABOVE, connection.LOG_KEPT
+        kept = log._ZEROS, log._BACKLOG, log._RESTART_ABOVE, log.LOG_KEPT
         wanted = self.zeros, self.backlog, self.restart_above, self.log_kept
         values = [old if new is None else new for old, new in zip(kept, wanted, strict=True)]
         _put(*values)
@@ -42,7 +42,7 @@ class Tuning:
 
 def _put(zeros: int, backlog: int, restart_above: int, log_kept: int) -> None:
     log._ZEROS, log._BACKLOG, log._RESTART_ABOVE = zeros, backlog, restart_above  # type: ignore[misc]
-    connection.LOG_KEPT = log_kept  # type: ignore[misc]
+    vars(connection)["LOG_KEPT"] = log_kept
 
 
 def drawn(chance: Random) -> Tuning:

@@ -21,9 +21,7 @@ from powercuts.disk import Disk, Open, Read, Sync, SyncNames, Truncate, Write
 
 NAME: Final = "forgetful"
 _PLAIN: Final = apsw.vfs_names()[0]
-_SYNCS_NAMES: Final = (
-    apsw.SQLITE_OPEN_MAIN_JOURNAL | apsw.SQLITE_OPEN_SUPER_JOURNAL | apsw.SQLITE_OPEN_WAL
-)
+_SYNCS_NAMES: Final = apsw.SQLITE_OPEN_MAIN_JOURNAL | apsw.SQLITE_OPEN_SUPER_JOURNAL | apsw.SQLITE_OPEN_WAL
 _LONG: Final = 32_768
 
 
@@ -40,8 +38,9 @@ class DiskFile(apsw.VFSFile):
         self._syncs_names = bool(creates and flags[0] & _SYNCS_NAMES)
         super().__init__(_PLAIN, name, flags)
 
-    def excepthook(self, *_: Any) -> None:
+    def excepthook(self, *_: Any) -> bool:
         """What could not be told to anybody."""
+        return True
 
     def xWrite(self, data: Any, offset: int) -> None:
         data = bytes(data)
@@ -83,8 +82,9 @@ class DiskLayer(apsw.VFS):
         self.disk: Disk | None = None
         super().__init__(NAME, _PLAIN, makedefault=False)
 
-    def excepthook(self, *_: Any) -> None:
+    def excepthook(self, *_: Any) -> bool:
         """What could not be told to anybody."""
+        return True
 
     def xOpen(self, name: Any, flags: list[int]) -> apsw.VFSFile:
         if name is None or self.disk is None:

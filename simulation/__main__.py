@@ -30,9 +30,7 @@ def main() -> int:
 
 def many(given: argparse.Namespace) -> int:
     seeds = range(given.first, given.first + given.seeds)
-    summary = campaign.run(
-        seeds, given.jobs, progress=lambda done: campaign.show_progress(done, len(seeds))
-    )
+    summary = campaign.run(seeds, given.jobs, progress=campaign.Progress(len(seeds)))
     sys.stderr.write("\n")
     print(campaign.table(summary))  # noqa: T201
     for result in summary.failures[: campaign.SHOWN]:

@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -115,13 +115,23 @@ def run_chunk(seeds: Iterable[int]) -> list[Result]:
     return [run_seed(seed) for seed in seeds]
 
 
-def show_progress(summary: Summary, total: int) -> None:
-    """One line that is written over."""
-    sys.stderr.write(
-        f"\r{summary.seeds:>7}/{total} seeds  {summary.per_minute:>6.0f} a minute  "
-        f"{summary.commits:>8} commits  {summary.crashes:>7} crashes  {len(summary.failures)} failures "
-    )
-    sys.stderr.flush()
+class Progress:
+    """One line that is written over; failures stay, as they come."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._told = 0
+
+    def __call__(self, summary: Summary) -> None:
+        for result in summary.failures[self._told :]:
+            code, text = result.problems[0]
+            sys.stderr.write(f"\rseed {result.seed} [{code}] {text.splitlines()[0][:160]}\n")
+        self._told = len(summary.failures)
+        sys.stderr.write(
+            f"\r{summary.seeds:>7}/{self._total} seeds  {summary.per_minute:>6.0f} a minute  "
+            f"{summary.commits:>8} commits  {summary.crashes:>7} crashes  {len(summary.failures)} failures "
+        )
+        sys.stderr.flush()
 
 
 def table(summary: Summary) -> str:
@@ -160,4 +170,4 @@ def git_commit() -> str:
     return told.stdout.strip() or "unknown"
 
 
-__all__ = ["Summary", "asdict", "git_commit", "run", "show_progress", "table"]
+__all__ = ["Progress", "Summary", "git_commit", "run", "table"]

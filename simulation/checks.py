@@ -205,17 +205,19 @@ class Verdict:
         answers: dict[tuple[str, int], set[bytes | None]] = {}
         for body in self._ledger.bodies:
             answers.setdefault((body.execution_id, body.task_id), set()).add(body.answer)
-            if body.idempotency_key != self._key_of(body.execution_id, body.task_id, body.instance_id):
+            if body.idempotency_key not in self._keys_of(body.execution_id, body.task_id, body.instance_id):
                 self._bad("A5", f"{body} bears another key than its logical call")
         for key, event in self._ledger.completed.items():
             result = bytes(event.result) if isinstance(event, ev.TaskCompleted) else None
             if result not in answers.get(key, ()):
                 self._bad("I19", f"activity {key} completed with {result!r}; bodies gave {answers.get(key)}")
 
-    def _key_of(self, execution_id: str, task_id: int, instance_id: str) -> str:
+    def _keys_of(self, execution_id: str, task_id: int, instance_id: str) -> tuple[str, ...]:
+        """The key it must bear; any, when continue-as-new deleted its history in the batch that scheduled it."""
         scheduled = self._ledger.scheduled.get((execution_id, task_id))
-        call = task_id if scheduled is None or scheduled.call < 0 else scheduled.call
-        return f"{instance_id}:{execution_id}:{call}"
+        if scheduled is None:
+            return tuple(f"{instance_id}:{execution_id}:{n}" for n in range(task_id + 1))
+        return (f"{instance_id}:{execution_id}:{task_id if scheduled.call < 0 else scheduled.call}",)
 
     # -------------------------------------------------------------------------------------------- children
 

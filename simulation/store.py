@@ -152,6 +152,7 @@ class TroubledStore:
 
     def _break(self, why: str) -> NoReturn:
         self._broken = True
+        self._ledger.purged_alive.clear()  # nobody will say what ended in that batch
         raise StoreError(f"simulated: {why}")
 
     def _crash(self) -> NoReturn:

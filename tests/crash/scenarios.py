@@ -146,9 +146,9 @@ def _flows(orchestrator: Callable[[Any], None]) -> None:
 def _event_flows(orchestrator: Callable[[Any], None]) -> None:
     @orchestrator
     def listener(context: Context) -> Flow:
-        heard = []
-        for _ in range(context.get_input()):
-            heard.append((yield context.wait_for_external_event("Go")))
+        heard: list[Any] = []
+        while len(heard) < context.get_input():
+            heard += [(yield context.wait_for_external_event("Go"))]
         done = yield context.call_activity("add", len(heard))
         return [heard, done]
 

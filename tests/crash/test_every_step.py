@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from perdure.testing.faults import Fault, Plan
@@ -11,6 +13,7 @@ from tests.crash.world import TINY
 
 ALL = list(SCENARIOS)
 THOROUGH = ["activities_in_sequence", "continue_as_new_with_events", "retries_on_timers", "terminate_recursively"]
+FORGETFUL = Setting("await", replace(TINY, keep_executions=1), evict=True)
 SETTINGS = {
     "plain": PLAIN,
     "await": Setting("await"),
@@ -47,6 +50,10 @@ def test_any_call_may_fail_with_small_batches_and_cold_executions(name: str) -> 
 def test_any_call_may_fail_on_sqlite(name: str) -> None:
     with on_files() as make_store:
         assert sweep(name, PLAIN, make_store, every=1 if name in THOROUGH else 3) > 3
+
+
+def test_any_call_may_fail_while_old_executions_are_deleted() -> None:
+    assert sweep("continue_as_new_with_events", FORGETFUL, in_memory) > 10
 
 
 @pytest.mark.parametrize("name", ["suspend_and_resume", "sub_orchestrations", "continue_as_new_with_events"])

@@ -86,6 +86,24 @@ def test_a_full_store_does_not_change_the_order_of_events() -> None:
     assert w.status("e").output == [[0, 1, 2, 3], 5]
 
 
+def test_a_resume_that_finds_no_room_delivers_what_was_held_once() -> None:
+    """Held messages come back with their instance; the batch that failed does not bring them a second time."""
+    w = world()
+    w.start("listener", "e", 3)
+    w.manage("suspend", "e")
+    for n in range(2):
+        w.raise_event("e", "Go", n)
+    w.kill()  # what was held is only in the store now
+    w.store.plan.faults[len(w.calls) + 5] = Fault.FULL
+    w.manage("resume", "e")
+    assert w.store.fired and w.store.fired[0][1] == "commit"
+    w.pass_time(2)
+    w.raise_event("e", "Go", 2)
+    assert w.status("e").output == [[0, 1, 2], 4]
+    assert "reopen" not in w.calls, "the store had to stop a message that came twice"
+    verify(w)
+
+
 # -------------------------------------------------------------------------------------------------- timers
 
 

@@ -13,7 +13,7 @@ from perdure.store.sqlite.store import SqliteStore
 from perdure.testing.faults import Fault, Plan
 from tests.crash.checks import verify
 from tests.crash.sweep import APPS, on_files
-from tests.crash.world import TINY, Limits, World, event, manage, start
+from tests.crash.world import TINY, Limits, World, event, start
 
 
 def world(plan: Plan | None = None, **options: Any) -> World:

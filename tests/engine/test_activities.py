@@ -155,7 +155,9 @@ async def test_an_exception_that_cannot_be_printed_is_a_failure_like_any_other(o
 
 
 @both(call_yield, call_async)
-@pytest.mark.parametrize("result", [{1, object()}, object(), float("nan"), "a\0b", "\ud800", {"a": {"b": 1j}}])
+@pytest.mark.parametrize(
+    "result", [{1, object()}, object(), float("nan"), "a\0b", "\ud800", {"a": {"b": 1j}}]
+)
 async def test_a_result_that_json_cannot_carry_fails_the_activity(orchestrator, result):
     def work():
         return result
@@ -453,7 +455,9 @@ async def test_an_annotation_that_names_nothing_stops_the_start():
 
 @both(call_yield, call_async)
 @pytest.mark.parametrize("store", ["memory:", "sqlite"])
-async def test_an_activity_cut_short_by_a_restart_runs_again_under_the_same_key(orchestrator, store, tmp_path):
+async def test_an_activity_cut_short_by_a_restart_runs_again_under_the_same_key(
+    orchestrator, store, tmp_path
+):
     let_through = asyncio.Event()
 
     async def work(claim: str) -> str:

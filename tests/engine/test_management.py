@@ -437,7 +437,7 @@ async def test_purge_by_filter_takes_only_the_finished(orchestrator):
             await env.run("main", n)
         await env.client.start_new("waits", "w")
         await env.advance(hours=1)
-        border = env.now
+        border = env.now - timedelta(seconds=1)
         await env.run("main", 9, "late")
 
         assert await env.client.purge_instance_history_by(created_time_to=border) == 5
@@ -545,7 +545,10 @@ async def test_counts_by_status(hub):
 
 
 async def test_query_shows_inputs_only_if_asked(hub):
-    plain, full = await hub.client.query(prefix="claim-4"), await hub.client.query(prefix="claim-4", show_input=True)
+    plain, full = (
+        await hub.client.query(prefix="claim-4"),
+        await hub.client.query(prefix="claim-4", show_input=True),
+    )
 
     assert (plain.instances[0].input, full.instances[0].input) == (None, 4)
     assert plain.instances[0].custom_status == "waiting"

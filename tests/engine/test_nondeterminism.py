@@ -50,7 +50,9 @@ BOTH = pytest.mark.parametrize(
 
 @BOTH
 @pytest.mark.parametrize("store", ["memory:", "sqlite"])
-async def test_a_disagreement_parks_the_instance_with_expected_found_and_line(first, changed, store, tmp_path):
+async def test_a_disagreement_parks_the_instance_with_expected_found_and_line(
+    first, changed, store, tmp_path
+):
     url = store if store == "memory:" else f"sqlite:///{tmp_path}/hub.db"
     async with environment(app_with(first, assess), store=url) as env:
         instance = await env.client.start_new("main")
@@ -77,10 +79,8 @@ async def test_a_disagreement_parks_the_instance_with_expected_found_and_line(fi
 async def test_a_parked_instance_keeps_what_arrives_in_order(first, changed):
     def collect(context: OrchestrationContext):
         yield context.call_activity("assess")
-        items = []
-        for _ in range(3):
-            items.append((yield context.wait_for_external_event("Item")))
-        return items
+        items = [context.wait_for_external_event("Item") for _ in range(3)]
+        return (yield context.task_all(items))
 
     async with environment(app_with(collect, assess)) as env:
         instance = await env.client.start_new("main")

@@ -202,9 +202,7 @@ async def test_terminate_recursive_never_hits_a_stranger(orchestrator, at_once):
     async with environment(family(orchestrator, child_waits)) as env:
         await env.client.start_new("child", "kid")
         if at_once:  # the refusal of the taken id is still on its way
-            await asyncio.gather(
-                env.client.start_new("main", "p"), env.client.terminate("p", recursive=True)
-            )
+            await asyncio.gather(env.client.start_new("main", "p"), env.client.terminate("p", recursive=True))
         else:
             await env.client.start_new("main", "p")
             await env.settled()

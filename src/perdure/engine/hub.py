@@ -154,6 +154,7 @@ class Hub:
         self.aside: dict[str, list[Envelope]] = {}
         self.deferred: list[Envelope] = []
         self.held: list[tuple[Instance, Envelope]] = []
+        self.again: list[Invocation] = []  # open activities of instances brought back in this batch
         self.absent: set[str] = set()
         self.quarantined: set[str] = set()
         self.inputs: list[Envelope] = []
@@ -502,6 +503,9 @@ class Hub:
         released, rest = self.released, self.deferred
         waiting = {id(envelope) for envelope in rest} if rest else ()
         self.results = [e for e in self.inputs if type(e.message) is ActivityResult and id(e) not in waiting]
+        if self.again:
+            done = {(e.message.execution_id, e.message.task_id) for e in self.results}  # type: ignore[union-attr]
+            released.invocations += [i for i in self.again if (i.execution_id, i.task_id) not in done]
         for _, envelope in self.held:
             if envelope.held:  # not let go again within the batch
                 envelope.reply = None  # accepted, and answered now

@@ -234,14 +234,14 @@ class Loop:
             return []
         now = self.clock.now()
         taken, self._rest = self._rest, []
-        if self._retry and now >= self._retry_at:
+        if self._retry and _has_come(self._retry_at, now, RETRY_FULL):
             taken.extend(self._retry)
             self._retry = []
         if self.hub.accept_only:
             self._poll_at = now + POLL_EVERY
             return taken
         due = self.wakeups.pop_due(now, TAKE)
-        if "" in due or now >= self._poll_at:
+        if "" in due or _has_come(self._poll_at, now, POLL_EVERY):
             self._guarded(lambda: self._poll(now, taken))
         taken.extend(Envelope(Wake(instance_id=i)) for i in due if i)
         if self._is_recovering():
@@ -429,7 +429,7 @@ class Loop:
     def _come_back(self) -> bool:
         """Open the store again, if it is time; returns whether it is there."""
         now = self.clock.now()
-        if now < self._retry_at:
+        if not _has_come(self._retry_at, now, RETRY_AWAY):
             return False
         try:
             self.hub.opened(self.store.reopen())
@@ -465,6 +465,11 @@ class Loop:
         self.stopping = True
         self._retry.extend(self.hub.rollback())
         self.refuse_rest()
+
+
+def _has_come(at: int, now: int, most: int) -> bool:
+    """Whether it is time. Nothing is put off for longer than `most`: if it seems so, the clock went back."""
+    return now >= at or at - now > most
 
 
 def _take_into(taken: list[Envelope], item: Item) -> None:

@@ -113,7 +113,7 @@ def _adopt(
                 if instance.children is None:
                     instance.children = {}
                 instance.children[event.id] = event.instance_id
-    hub.released.invocations.extend(again)
+    hub.again.extend(again)
     if instance.outcome is not None:
         execution.begin_episode(instance.last_at)
 

@@ -207,15 +207,8 @@ _WATCHED = (
     "os.fork",
     "sqlite3.connect",
 )
-_INNOCENT = (
-    "importlib",
-    "linecache",
-    "traceback",
-    "tokenize",
-    "inspect",
-    "zoneinfo",
-    "encodings",
-    "_bootstrap",
+_INNOCENT = frozenset(
+    {"importlib", "linecache", "traceback", "tokenize", "inspect", "zoneinfo", "encodings", "logging"}
 )
 _markers: list[Marker] = []
 _reported: set[tuple[str, int]] = set()
@@ -251,11 +244,11 @@ def _report(event: str, args: tuple[Any, ...], marker: Marker) -> None:
     where: FrameType | None = None
     while frame is not None:
         name = frame.f_globals.get("__name__", "")
-        if any(part in name or part in frame.f_code.co_filename for part in _INNOCENT):
-            return  # imports and tracebacks open files, and may
+        if name.partition(".")[0] in _INNOCENT or frame.f_code.co_filename.startswith("<frozen importlib"):
+            return  # imports, tracebacks and log handlers open files, and may
         if name.startswith("perdure."):
             break
-        where = where or frame
+        where = frame  # the last one is the orchestrator's own: its line, not the library's
         frame = frame.f_back
     if where is None:
         return

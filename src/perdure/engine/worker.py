@@ -93,6 +93,7 @@ class Engine:
             evicted=self._forget_evicted,
         )
         self._watchers: dict[str, list[asyncio.Future[Finished]]] = {}
+        self._unanswered = 0  # requests of clients; the inbox holds them in lists, so its length says nothing
         self._live: set[str] = set()  # known to be running: no need to ask the store
         self._gate = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -200,14 +201,18 @@ class Engine:
         """Hand a message to the loop; returns its answer once it is durable."""
         if self.loop.stopping:
             raise EngineStopped("the engine is not running: nothing was stored")
-        queued = self.loop.inbox.qsize()
+        queued = self._unanswered
         if queued > self.settings.queued_requests and isinstance(message, Start | RaiseEvent):
             raise Overloaded(f"{queued} requests are waiting already: nothing was stored, try again shortly")
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._outbox.put(Envelope(message, answer))
-        if self.loop.stopping and self._thread is not None and not self._thread.is_alive():
-            self.loop.refuse_rest()  # it stopped meanwhile
-        return await answer
+        self._unanswered = queued + 1
+        try:
+            self._outbox.put(Envelope(message, answer))
+            if self.loop.stopping and self._thread is not None and not self._thread.is_alive():
+                self.loop.refuse_rest()  # it stopped meanwhile
+            return await answer
+        finally:
+            self._unanswered -= 1
 
     async def finished(self, instance_id: str, timeout: float | None) -> OrchestrationStatus | None:
         """Return when the instance has finished, with its status if it is at hand.

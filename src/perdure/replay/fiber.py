@@ -101,9 +101,12 @@ def _foreign(awaited: object) -> str:
     return f"an orchestrator may only wait for what its context returns, not for {type(awaited).__name__}: {advice}"
 
 
+_NO_LOOP = ("no running event loop", "no current event loop")
+
+
 def _clearer(error: BaseException) -> BaseException:
     """asyncio's functions fail in an orchestrator with a message that explains nothing; say what it means."""
-    if isinstance(error, RuntimeError) and "no running event loop" in str(error):
+    if isinstance(error, RuntimeError) and any(phrase in str(error) for phrase in _NO_LOOP):
         clearer = ForeignAwaitError(
             "an orchestrator runs without an event loop, so asyncio functions do not work in it: "
             "use context.create_timer, context.task_all, context.spawn, or move this into an activity"

@@ -63,7 +63,7 @@ class _Tables:
     inbox: dict[int, InboxRow] = field(default_factory=dict)
     seen: dict[str, SeenRow] = field(default_factory=dict)
     dropped: list[DroppedRow] = field(default_factory=list)
-    executions: dict[int, set[int]] = field(default_factory=dict)
+    executions: dict[int, set[int]] = field(default_factory=dict)  # with history or bodies
     # Few of many instances stand in these; a poll must not look at all.
     due: dict[int, int] = field(default_factory=dict)
     with_local_work: set[int] = field(default_factory=set)
@@ -232,7 +232,8 @@ class MemoryStore:
 
     def executions(self, instance_no: int) -> list[int]:
         with self._lock:
-            return sorted(self._tables.executions.get(instance_no, ()))
+            kept = self._tables.executions.get(instance_no, ())
+            return sorted(no for no in kept if (instance_no, no) in self._tables.history)
 
     def history_of(self, instance_no: int, execution_no: int) -> StoredInstance | None:
         with self._lock:
@@ -392,6 +393,7 @@ def _apply_history(tables: _Tables, batch: Batch) -> None:
         tables.executions.setdefault(row.instance_no, set()).add(row.execution_no)
     for number, execution_no, episode, no, body in batch.bodies:
         tables.bodies.setdefault((number, execution_no), {})[episode, no] = body
+        tables.executions.setdefault(number, set()).add(execution_no)
     for number, below in batch.executions_removed:
         for execution_no in [kept for kept in tables.executions.get(number, ()) if kept < below]:
             _remove_execution(tables, number, execution_no)

@@ -388,6 +388,14 @@ class StoreConformance:
             assert found.row == updated(row, last)
             assert store.poll(0, 100, 9).due == []
 
+    def test_an_update_may_say_that_no_indexed_column_changes(self) -> None:
+        rows = [instance(number, local_work=1) for number in (1, 2)]
+        changes = [update_of(rows[0], episodes=7, head=b"new"), update_of(rows[1], local_work=0, due_at=5)]
+        with self.opened(Batch(1, new_instances=rows), Batch(2, updates=changes, moved={2})) as store:
+            expected = [updated(row, change) for row, change in zip(rows, changes, strict=True)]
+            assert [found.row for found in store.load(["claim-1", "claim-2"])] == expected
+            assert store.local_work(0, 9) == [(1, "claim-1")]
+
     def test_an_update_of_nobody_loses_the_fence(self) -> None:
         with self.opened() as store:
             with raises(FenceLost):

@@ -94,7 +94,7 @@ def _hints_of_stub(
     return own
 
 
-def _routine(function: Callable[..., Any]) -> Callable[..., Any]:
+def _routine(function: Any) -> Any:
     """What holds the annotations of a callable: a function, the one a partial is of, or an object's `__call__`."""
     if isinstance(function, functools.partial):
         return _routine(function.func)

@@ -25,15 +25,25 @@ _PASSES: Final = 4
 
 
 def prolong(path: str) -> None:
-    """Fill the log up with zeros. Only for one who holds the write lock: nobody else may be at its end.
+    """Write what is in the log again, and fill it up with zeros. Only for one who holds the write lock.
 
+    Again, because a process may have died, or lived on, after a sync that failed: Linux then takes the bytes
+    for written, shows them to whoever reads, and syncs them never more. New commits behind a gap that only
+    the disk knows of would all be gone after a power cut. Written again and synced, they are there or it fails.
     Through SQLite's own file layer, which gives the file the owner and the permissions that SQLite would.
     """
     flags = [apsw.SQLITE_OPEN_WAL | apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE, 0]
     log = apsw.VFSFile("", path + "-wal", flags)
     try:
+        size = log.xFileSize()
+        for offset in range(0, size, _PIECE):
+            piece = log.xRead(min(_PIECE, size - offset), offset)
+            if piece != bytes(len(piece)):
+                log.xWrite(piece, offset)
+        if size:
+            log.xSync(apsw.SQLITE_SYNC_NORMAL)
         with suppress(apsw.FullError):  # a luxury
-            for offset in range(log.xFileSize(), _ZEROS, _PIECE):
+            for offset in range(size, _ZEROS, _PIECE):
                 log.xWrite(bytes(min(_PIECE, _ZEROS - offset)), offset)
     finally:
         log.xClose()

@@ -1,0 +1,156 @@
+"""Orchestrators that block, and orchestrators that do I/O: found, named, and kept from hurting others."""
+
+import asyncio
+import logging
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from perdure import OrchestrationContext, RuntimeStatus, Settings
+from perdure.testing import environment
+from tests.core.styles import both
+from tests.engine.programs import app_with
+
+S = RuntimeStatus
+QUICK_TO_INTERRUPT = Settings(interrupt_after=0.3)
+spins = {"on": True}
+
+
+def spin_yield(context: OrchestrationContext):
+    yield context.create_timer(0)
+    while spins["on"]:
+        pass
+    return "let go"
+
+
+async def spin_async(context: OrchestrationContext):
+    await context.create_timer(0)
+    while spins["on"]:
+        pass
+    return "let go"
+
+
+@both(spin_yield, spin_async)
+async def test_the_watchdog_interrupts_a_spinning_orchestrator_and_parks_it_while_others_go_on(orchestrator):
+    async def fine(context: OrchestrationContext):
+        return await context.call_activity("work")
+
+    def work() -> str:
+        return "worked"
+
+    spins["on"] = True
+    app = app_with(orchestrator, work, settings=QUICK_TO_INTERRUPT)
+    app.orchestrator(fine)
+    async with environment(app) as env:
+        spinning, other = await asyncio.gather(env.client.start_new("main"), env.client.start_new("fine"))
+        assert (await env.client.wait_for_completion(other)).output == "worked"
+        await env.settled()
+        parked = await env.client.get_status(spinning)
+        spins["on"] = False
+        await env.client.resume(spinning)
+        status = await env.client.wait_for_completion(spinning)
+
+    assert (parked.runtime_status, parked.reason.partition(":")[0]) == (S.Suspended, "poison")
+    assert "failed again and again" in parked.waiting_for
+    assert status.output == "let go"
+
+
+async def test_what_arrives_for_a_parked_spinner_is_kept():
+    def spin(context: OrchestrationContext):
+        yield context.wait_for_external_event("Go")
+        while spins["on"]:
+            pass
+        return (yield context.wait_for_external_event("Go"))
+
+    spins["on"] = True
+    async with environment(app_with(spin, settings=QUICK_TO_INTERRUPT)) as env:
+        instance = await env.client.start_new("main")
+        await env.client.raise_event(instance, "Go", 1)
+        await env.client.raise_event(instance, "Go", 2)
+        spins["on"] = False
+        await env.client.resume(instance)
+
+        assert (await env.client.wait_for_completion(instance)).output == 2
+
+
+async def test_the_watchdog_says_where_the_orchestrator_spins(caplog):
+    spins["on"] = True
+    async with environment(app_with(spin_async, settings=QUICK_TO_INTERRUPT)) as env:
+        instance = await env.client.start_new("main")
+        await env.settled()
+
+    assert any(
+        instance in record.getMessage() for record in caplog.records if record.name == "perdure.watchdog"
+    )
+
+
+# --------------------------------------------------------------------------------------------- the audit hook
+
+
+def reads_file(context: OrchestrationContext):
+    with open(__file__) as file:
+        file.read(10)
+    yield context.create_timer(0)
+
+
+async def opens_socket(context: OrchestrationContext):
+    with socket.socket() as channel:
+        channel.settimeout(0.001)
+        channel.connect_ex(("127.0.0.1", 9))
+    await context.create_timer(0)
+
+
+async def runs_process(context: OrchestrationContext):
+    subprocess.run([sys.executable, "-c", ""], check=True)
+    await context.create_timer(0)
+
+
+@pytest.mark.parametrize(
+    ("orchestrator", "what"),
+    [(reads_file, "open"), (opens_socket, "socket.connect"), (runs_process, "subprocess.Popen")],
+)
+async def test_files_sockets_and_processes_opened_by_an_orchestrator_are_reported_with_the_line(
+    orchestrator, what, caplog
+):
+    async with environment(app_with(orchestrator)) as env:
+        instance = await env.client.start_new("main")
+        await env.client.wait_for_completion(instance)
+
+    reports = [r.getMessage() for r in caplog.records if r.name == "perdure.watchdog"]
+    assert any(what in report and instance in report for report in reports)
+    assert any(__file__ in report and "move it into an activity" in report for report in reports)
+
+
+async def test_imports_tracebacks_and_activities_may_open_files(caplog):
+    def work() -> int:
+        with open(__file__) as file:
+            return len(file.read(3))
+
+    async def main(context: OrchestrationContext):
+        import colorsys  # noqa: F401
+
+        try:
+            raise ValueError("a traceback reads source files")
+        except ValueError:
+            import traceback
+
+            traceback.format_exc()
+        return await context.call_activity("work")
+
+    sys.modules.pop("colorsys", None)
+    async with environment(app_with(main, work)) as env:
+        assert (await env.run("main")).output == 3
+
+    assert [r for r in caplog.records if r.name == "perdure.watchdog"] == []
+
+
+async def test_the_switch_interval_is_what_commits_beside_busy_threads_need():
+    async with environment(app_with(opens_socket)):
+        assert sys.getswitchinterval() <= 1e-4
+
+
+@pytest.fixture(autouse=True)
+def _logging(caplog):
+    caplog.set_level(logging.WARNING, "perdure")

@@ -1,0 +1,128 @@
+"""The disk fails at every operation in turn: clients are told the truth, and the engine goes on by itself."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from random import Random
+
+import pytest
+from msgspec import Raw
+
+from perdure.engine.hub import Limits
+from perdure.errors import StoreFull
+from perdure.model import payload
+from perdure.model.messages import Start
+from perdure.model.records import InstanceFilter
+from perdure.store.sqlite.store import SqliteStore
+from perdure.testing.clock import VirtualClock
+from powercuts.disk import Disk, Platter, Write
+from powercuts.examination import going_on
+from powercuts.faults import FAULTS, Trouble
+from powercuts.ledger import Ledger, Order
+from powercuts.machine import FILE, HUB, Machine
+from powercuts.run import quiet
+from powercuts.sweep import SIZES, sweep
+from powercuts.vfs import mounted
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> None:
+    quiet()
+
+
+@pytest.mark.parametrize("number", range(len(FAULTS)), ids=[fault.name for fault in FAULTS])
+def test_a_failure_at_every_operation(number: int) -> None:
+    """Writes and reads are many: here each 29th of them fails, in `python -m powercuts` each."""
+    many = Write in FAULTS[number].kinds or FAULTS[number].name == "EIO on one read"
+    found = sweep(number, first=1 + number, stride=29) if many else sweep(number)
+    assert found.problems == []
+    assert found.runs == found.struck > 0
+
+
+def test_nothing_is_built_on_what_a_failed_sync_left_behind(tmp_path: Path) -> None:
+    """Found by "EIO on syncs": the log as processes read it and as the disk has it were not the same."""
+    disk = Disk()
+    clock, ledger = VirtualClock(datetime(2026, 1, 1, tzinfo=UTC)), Ledger(lambda: len(disk.log))
+    with mounted(disk):
+        machine = Machine(os.fspath(tmp_path), ledger, SIZES.limits, 1, clock)
+        machine.open()
+        trouble = Trouble(disk, next(fault for fault in FAULTS if fault.name == "EIO on syncs"), 1)
+        machine.ask(_errand(1))
+        machine.turn()
+        assert trouble.struck and not any(ledger.acknowledged(len(disk.log)))
+        trouble.mend()
+        assert list(going_on(machine, list(ledger.orders))) == []
+        machine.ask(_errand(2))
+        assert machine.rest()
+        told = {o.message.instance_id for o in ledger.acknowledged(len(disk.log))}
+        cut_at = len(disk.log)
+        machine.close()
+    assert told == {"i1", "i2"}
+    for seed in range(20):
+        platter = Platter({}, seed)
+        platter.take(disk.log[:cut_at])
+        for name, content in platter.cut(Random(seed)).items():
+            content.save(os.fspath(tmp_path / name))
+        found = SqliteStore(os.fspath(tmp_path / FILE), HUB)
+        found.open()
+        assert {row.instance_id for row in found.query(InstanceFilter())} == told
+        found.close()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A real file system with room for little."""
+    if os.geteuid() != 0:
+        pytest.skip("only root may mount a small file system")
+    place = tmp_path / "small"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "perdure-test", os.fspath(place)]
+    made = subprocess.run(mount, capture_output=True, text=True)
+    if made.returncode:
+        pytest.skip(f"this kernel or container lets nobody mount: {made.stderr.strip()}")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "-l", os.fspath(place)], check=True)
+
+
+def test_a_real_disk_fills_up_and_is_enlarged(small_disk: Path) -> None:
+    clock, ledger = VirtualClock(datetime(2026, 1, 1, tzinfo=UTC)), Ledger()
+    machine = Machine(os.fspath(small_disk), ledger, Limits(), 1, clock)
+    machine.open()
+    for number in range(200):
+        machine.ask(_errand(number))
+        for _ in range(6):
+            machine.step()
+        if any(isinstance(order.answer, StoreFull) for order in ledger.orders):
+            break
+    else:
+        pytest.fail("two megabytes were never full")
+    asked = {order.message.instance_id for order in ledger.orders}
+    accepted = [o.message.instance_id for o in ledger.orders if o.is_acknowledged]
+    assert accepted and ledger.answers().keys() <= {"ok", "StoreFull", "open"}
+    stored = {row.instance_id for row in machine.store.query(InstanceFilter(top=1_000))}
+    assert stored == set(accepted), "reads go on, and tell of what was accepted, no more"
+
+    machine.store.maintain(clock.now())  # a full disk is no reason to break
+    subprocess.run(["mount", "-o", "remount,size=64m", os.fspath(small_disk)], check=True)
+    assert list(going_on(machine, list(ledger.orders))) == []
+    finished = machine.store.query(InstanceFilter(top=1_000, status=("Completed",)))
+    assert {row.instance_id for row in finished} == asked
+    machine.close()
+
+
+def _errand(number: int) -> Order:
+    task = {"steps": 3, "size": 30_000, "pause": 0}
+    operation = f"start-{number}"
+    return Order(
+        Start(
+            instance_id=f"i{number}",
+            name="errand",
+            input=Raw(payload.encode(task)),
+            operation_id=operation,
+        ),
+        operation,
+    )

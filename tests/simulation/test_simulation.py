@@ -1,0 +1,167 @@
+"""The simulator runs, is deterministic, sees the cases that matter, and notices what is broken."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from perdure.engine import living, loop
+from perdure.engine.wakeups import Wakeups
+from perdure.model.retry import RetryPolicy
+from perdure.replay.context import OrchestrationContext
+from simulation import campaign
+from simulation.drawing import plan_of
+from simulation.plan import Fault, Plan
+from simulation.program import Program, Sub, steps_of
+from simulation.runner import run_plan, run_seed
+from simulation.shrink import Shrinker, tell
+from simulation.world import World
+
+ROOT = Path(__file__).parents[2]
+QUICK = 400
+
+
+@pytest.fixture(scope="module")
+def quick() -> campaign.Summary:
+    return campaign.run(range(QUICK), jobs=2)
+
+
+def test_nothing_is_violated(quick: campaign.Summary) -> None:
+    told = [f"seed {r.seed} [{r.problems[0][0]}] {r.problems[0][1][:300]}" for r in quick.failures]
+    assert not told, "\n".join([*told, "again: python -m simulation --seed N"])
+
+
+def test_every_case_came_up(quick: campaign.Summary) -> None:
+    assert not quick.missed()
+
+
+def test_the_same_seed_is_the_same_run() -> None:
+    for seed in range(0, 40, 3):
+        assert run_seed(seed).trace == run_seed(seed).trace, seed
+
+
+def test_the_same_run_under_another_hash_seed() -> None:
+    program = "from simulation.runner import run_seed\nprint([run_seed(s).trace for s in range(6)])"
+    traces = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join(sys.path)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for hash_seed in ("0", "1", "4711")
+    }
+    assert len(traces) == 1
+
+
+def _histories(plan: Plan) -> list[object]:
+    world = World(plan)
+    try:
+        world.run()
+        return [
+            (number, run.row, [past.rows for past in run.executions.values()])
+            for number, run in sorted(world.ledger.runs.items())
+        ]
+    finally:
+        world.dispose()
+
+
+def test_both_stores_end_with_the_same_rows() -> None:
+    """With the same faults in the same places, times and hashes included."""
+    for seed in range(60):
+        plan = plan_of(seed)
+        memory, sqlite = (replace(plan, knobs=replace(plan.knobs, store=s)) for s in ("memory", "sqlite"))
+        assert _histories(memory) == _histories(sqlite), seed
+
+
+def test_an_eviction_after_every_step_changes_nothing() -> None:
+    """For one instance by itself: among several, those at hand come before those that must be loaded."""
+    compared = 0
+    for seed in range(150):
+        plan = _alone(plan_of(seed))
+        if plan is not None:
+            compared += 1
+            evicting = replace(plan, knobs=replace(plan.knobs, evicts_always=True))
+            assert _histories(plan) == _histories(evicting), seed
+    assert compared > 30
+
+
+def _alone(plan: Plan) -> Plan | None:
+    """The plan with its first instance only, if that one has no children."""
+    clients = tuple(c for c in plan.clients if {o.target for o in c.orders} == {"i0"})
+    steps = steps_of(plan.program.bodies[0])
+    parts = [part for step in steps for part in getattr(step, "parts", ())]
+    if any(isinstance(step, Sub) for step in [*steps, *parts]) or any(
+        order.body or order.new_id for client in clients for order in client.orders
+    ):
+        return None
+    faults = tuple(f for f in plan.faults if f.kind in ("commit", "release", "step") and f.effect != "evict")
+    knobs = replace(plan.knobs, episodes=1_000, feeds=100, row_bytes=2**22, creeping=0.0, evicts_always=False)
+    return replace(plan, clients=clients, faults=faults, knobs=knobs)
+
+
+def _first_failure(seeds: range = range(QUICK)) -> str:
+    for seed in seeds:
+        code = run_seed(seed).code
+        if code:
+            return code
+    return ""
+
+
+def test_a_broken_engine_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Continue-as-new that forgets its events: the bug that this model of programming is known for."""
+    monkeypatch.setattr(OrchestrationContext, "_unconsumed", lambda self: ())
+    assert _first_failure() in ("I13", "outcome")
+
+
+def test_lost_timers_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Wakeups, "pop_due", lambda self, now, most: [])
+    assert _first_failure() in ("I31", "I24")
+
+
+def test_a_broken_release_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers that leave before the commit: the first rule of the design."""
+    decide = loop.Loop._decide
+
+    def early(self: loop.Loop, envelopes: object) -> object:
+        batch = decide(self, envelopes)  # type: ignore[arg-type]
+        answers, self.hub.released.answers = self.hub.released.answers, []
+        loop.tell(answers)
+        return batch
+
+    monkeypatch.setattr(loop.Loop, "_decide", early)
+    assert _first_failure() == "I16"
+
+
+def test_a_broken_reference_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Policies that retry once too often: the reference counts for itself."""
+    monkeypatch.setattr(RetryPolicy, "allows", lambda self, failure: True)
+    assert _first_failure() in ("I21", "outcome")
+
+
+def test_an_error_of_the_engines_own_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(living, "drop_held", None)
+    assert _first_failure() == "engine-error"
+
+
+def test_a_failure_is_shrunk_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(OrchestrationContext, "_unconsumed", lambda self: ())
+    seed = next(seed for seed in range(QUICK) if run_seed(seed).code)
+    plan = plan_of(seed)
+    shrinker = Shrinker(plan, run_seed(seed).code, most_runs=150)
+    small = shrinker.shrink()
+    assert run_plan(small).code == run_seed(seed).code
+    assert len(small.faults) <= len(plan.faults)
+    assert f"seed {seed}" in tell(small)
+
+
+def test_a_run_that_missed_a_case_is_not_good() -> None:
+    summary = campaign.Summary()
+    summary.add(run_plan(Plan(0, plan_of(0).knobs, Program(()), (), (Fault("commit", 0, "full"),))))
+    assert summary.missed()
+    assert not summary.is_good(strict=True)
