@@ -9,6 +9,7 @@ import time
 from typing import Any
 
 from powercuts.run import Progress, cut_many, fail_everywhere, figures, quiet, table
+from powercuts.sweep import Sweep
 
 
 def main() -> int:
@@ -51,7 +52,8 @@ def main() -> int:
 def _fail(jobs: int, stride: int, found: dict[str, Any]) -> bool:
     """The failing disk; returns whether anything was wrong."""
     began = time.monotonic()
-    totals = fail_everywhere(jobs=jobs, stride=stride)
+    totals = fail_everywhere(jobs=jobs, stride=stride, progress=_show)
+    print(file=sys.stderr)
     print(f"failing disk ({time.monotonic() - began:.0f} s)")
     found["failing_disk"] = {}
     for name, sweep in totals.items():
@@ -60,6 +62,13 @@ def _fail(jobs: int, stride: int, found: dict[str, Any]) -> bool:
         for problem in sweep.problems[:5]:
             print(f"      {problem}")
     return any(sweep.problems for sweep in totals.values())
+
+
+def _show(name: str, so_far: Sweep) -> None:
+    print(
+        f"\r{name}: {so_far.runs} runs, {len(so_far.problems)} problems ".ljust(78), end="", file=sys.stderr
+    )
+    sys.stderr.flush()
 
 
 if __name__ == "__main__":

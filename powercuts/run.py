@@ -58,8 +58,8 @@ def fail_everywhere(
 ) -> dict[str, Sweep]:
     """Let the disk fail at every operation of the script, or at each `stride`-th; by the name of the fault."""
     totals = {FAULTS[number].name: Sweep() for number in faults}
-    shares = [(number, first) for number in faults for first in range(1, jobs * 2 + 1)]
-    step = stride * jobs * 2
+    parts = jobs * 8
+    shares = [(number, first) for number in faults for first in range(parts)]
     if jobs <= 1:
         for number in faults:
             totals[FAULTS[number].name].add(sweep(number, stride=stride))
@@ -67,7 +67,7 @@ def fail_everywhere(
         return totals
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), quiet) as pool:
         tasks = {
-            pool.submit(sweep, number, first=1 + (first - 1) * stride, stride=step): FAULTS[number].name
+            pool.submit(sweep, number, first=1 + first * stride, stride=stride * parts): FAULTS[number].name
             for number, first in shares
         }
         for task in as_completed(tasks):

@@ -80,9 +80,7 @@ def run(size: Size, seed: int, jobs: int) -> dict[str, Any]:
 
 def _simulation(size: Size, seed: int, jobs: int) -> dict[str, Any]:
     seeds = range(seed, seed + size.seeds)
-    summary = campaign.run(
-        seeds, jobs, progress=lambda done: campaign.show_progress(done, len(seeds))
-    )
+    summary = campaign.run(seeds, jobs, progress=lambda done: campaign.show_progress(done, len(seeds)))
     sys.stderr.write("\n")
     figures = summary.as_json()
     # A campaign that never met a case has shown nothing about it.
@@ -105,7 +103,9 @@ def _kills(size: Size, seed: int) -> dict[str, Any]:
 def _planted() -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="perdure-planted-") as directory:
         target = Path(directory) / "planted.json"
-        done = subprocess.run([sys.executable, "-m", "simulation.planted", "--json", str(target)], check=False)
+        done = subprocess.run(
+            [sys.executable, "-m", "simulation.planted", "--json", str(target)], check=False
+        )
         found: dict[str, Any] = json.loads(target.read_text()) if target.exists() else {}
         return {**found, "violations": 0 if done.returncode == 0 else 1}
 

@@ -32,11 +32,11 @@ def many(given: argparse.Namespace) -> int:
     seeds = range(given.first, given.first + given.seeds)
     summary = campaign.run(seeds, given.jobs, progress=campaign.Progress(len(seeds)))
     sys.stderr.write("\n")
-    print(campaign.table(summary))  # noqa: T201
+    print(campaign.table(summary))
     for result in summary.failures[: campaign.SHOWN]:
         code, text = result.problems[0]
-        print(f"\nseed {result.seed} [{code}] {text[:600]}")  # noqa: T201
-        print(f"again: python -m simulation --seed {result.seed}   (commit {campaign.git_commit()})")  # noqa: T201
+        print(f"\nseed {result.seed} [{code}] {text[:600]}")
+        print(f"again: python -m simulation --seed {result.seed}   (commit {campaign.git_commit()})")
     if given.json is not None:
         given.json.write_text(json.dumps(summary.as_json(), indent=2) + "\n")
     return 0 if summary.is_good(strict=not given.lenient) else 1
@@ -47,17 +47,17 @@ def one(seed: int, *, verbose: bool) -> int:
     plan = plan_of(seed)
     result = run_plan(plan, verbose=verbose)
     if not result.problems:
-        print(f"seed {seed}: all is well, {result.commits} commits, trace {result.trace}")  # noqa: T201
+        print(f"seed {seed}: all is well, {result.commits} commits, trace {result.trace}")
         return 0
     for code, text in result.problems:
-        print(f"seed {seed} [{code}] {text}")  # noqa: T201
+        print(f"seed {seed} [{code}] {text}")
     shrinker = Shrinker(plan, result.code)
     small = shrinker.shrink()
-    print(f"\nthe same, shrunk in {shrinker.runs} runs (commit {campaign.git_commit()}):")  # noqa: T201
-    print(tell(small))  # noqa: T201
+    print(f"\nthe same, shrunk in {shrinker.runs} runs (commit {campaign.git_commit()}):")
+    print(tell(small))
     again = run_plan(small, verbose=verbose)
     for code, text in again.problems:
-        print(f"[{code}] {text}")  # noqa: T201
+        print(f"[{code}] {text}")
     return 1
 
 

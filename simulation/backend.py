@@ -75,7 +75,7 @@ _made: list[tuple[int, tempfile.TemporaryDirectory[str]]] = []
 def _folder() -> Path:
     """A folder of this process, in memory where the system has that, gone when the process is."""
     if not _made or _made[-1][0] != os.getpid():
-        shm = "/dev/shm"  # noqa: S108
+        shm = "/dev/shm"
         where = shm if os.path.isdir(shm) and os.access(shm, os.W_OK) else None
         _made.append((os.getpid(), tempfile.TemporaryDirectory(prefix="perdure-sim-", dir=where)))
     return Path(_made[-1][1].name)

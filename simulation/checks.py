@@ -135,7 +135,9 @@ class Verdict:
         runs = self._ledger.runs_of(instance_id)
         tops = [run for run in runs if run.row.parent_id is None]
         wanted = [
-            d for d in self._world.dealings if d.order.verb in CREATED and d.attempts and self._aims(d, instance_id)
+            d
+            for d in self._world.dealings
+            if d.order.verb in CREATED and d.attempts and self._aims(d, instance_id)
         ]
         most = sum(1 if d.operation_id else d.attempts for d in wanted)
         if len(tops) > most:

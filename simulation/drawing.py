@@ -17,7 +17,9 @@ def plan_of(seed: int) -> Plan:
     """The plan that belongs to a seed."""
     chance = Chance(seed)
     knobs = _knobs(chance.of("knobs"))
-    eternal = chance.draw("eternal") < 0.15  # continue-as-new is where such engines lose things: its own share
+    eternal = (
+        chance.draw("eternal") < 0.15
+    )  # continue-as-new is where such engines lose things: its own share
     if eternal:
         knobs = replace(knobs, feeds=chance.of("feeds").choice((1, 2)))
     program = Writer(chance.of("program"), eternal=eternal).program()
@@ -142,9 +144,7 @@ COMMITS = ("crash before", "crash after", "fail before", "fail after", "full")
 READS = ("load", "poll", "seen", "local_work", "parked", "open")
 
 
-def _faults(
-    random: Random, program: Program, targets: list[str], *, eternal: bool
-) -> tuple[Fault, ...]:
+def _faults(random: Random, program: Program, targets: list[str], *, eternal: bool) -> tuple[Fault, ...]:
     faults: list[Fault] = []
     if random.random() < 0.12:
         return ()

@@ -33,9 +33,7 @@ def check_history(world: World, run: Run) -> None:
 class _Walk:
     """Through the events of one execution."""
 
-    def __init__(
-        self, world: World, run: Run, past: Past, calls: dict[int, Call], waits: list[Wait]
-    ) -> None:
+    def __init__(self, world: World, run: Run, past: Past, calls: dict[int, Call], waits: list[Wait]) -> None:
         self._world = world
         self._run = run
         self._past = past
@@ -93,9 +91,7 @@ class _Walk:
         """The pause is the one that the policy says (I21)."""
         if timer.purpose != "retry" or timer.of not in self._failed_at:
             return
-        attempt = max(
-            t.attempt for t in self._scheduled.values() if timer.of in (t.id, t.call)
-        )
+        attempt = max(t.attempt for t in self._scheduled.values() if timer.of in (t.id, t.call))
         first = self._scheduled[timer.of]
         pause = pause_after(self._calls[json.loads(bytes(first.input))["key"]], attempt)
         if timer.fire_at - at != pause:

@@ -322,7 +322,9 @@ class Ledger:
         if key in self.completed:
             self.problem("I19", f"activity {task_id} of {instance_id} was started after its completion")
         run = self.run_of(instance_id)
-        if key not in self.scheduled and not (run is not None and run.row.execution_no > _number(execution_id)):
+        if key not in self.scheduled and not (
+            run is not None and run.row.execution_no > _number(execution_id)
+        ):
             self.problem("I17", f"activity {task_id} of {instance_id} ({execution_id}) has left no history")
 
     def ran(self, body: Ran) -> None:

@@ -117,8 +117,11 @@ def tell(plan: Plan) -> str:
     """A plan in words: what differs from the usual, and nothing else."""
     usual = Knobs()
     lines = [f"seed {plan.seed}"]
-    knobs = [f"{f.name}={getattr(plan.knobs, f.name)}" for f in fields(Knobs)
-             if getattr(plan.knobs, f.name) != getattr(usual, f.name)]
+    knobs = [
+        f"{f.name}={getattr(plan.knobs, f.name)}"
+        for f in fields(Knobs)
+        if getattr(plan.knobs, f.name) != getattr(usual, f.name)
+    ]
     lines.append(f"  knobs    {', '.join(knobs) or 'as usual'}")
     for number, body in enumerate(plan.program.bodies):
         for at, steps in enumerate(body.generations):

@@ -84,8 +84,10 @@ class Tending:
             for run in world.ledger.living()
         ]
         told += [f"client is at {actor._dealing}" for actor in world.actors if not actor.is_done]
-        told += [f"message {n} for {row.instance_id!r}: {row.message[:160]!r} at {row.visible_at}"
-                 for n, row in world.ledger.inbox.items()]
+        told += [
+            f"message {n} for {row.instance_id!r}: {row.message[:160]!r} at {row.visible_at}"
+            for n, row in world.ledger.inbox.items()
+        ]
         if world.loop is None:
             told.append("the engine is down")
         return "; ".join(told) or "it only turns"

@@ -114,7 +114,7 @@ class World:
         line = f"{self.clock.true} {' '.join(map(str, what))}"
         self._hash.update(line.encode())
         if self._verbose:
-            print(f"{self.clock.true / 1e6:11.6f}  {' '.join(map(str, what))[:400]}")  # noqa: T201
+            print(f"{self.clock.true / 1e6:11.6f}  {' '.join(map(str, what))[:400]}")
 
     # ----------------------------------------------------------------------------------------- the process
 
@@ -328,9 +328,7 @@ class WorldProbe(Running):
 class _Never:
     """A `Waiter` that never waits: the world turns the loop when it is time."""
 
-    def wait(
-        self, inbox: SimpleQueue[Any], until: int | None, busy: Callable[[], bool]
-    ) -> None:
+    def wait(self, inbox: SimpleQueue[Any], until: int | None, busy: Callable[[], bool]) -> None:
         return None
 
 

@@ -40,8 +40,9 @@ class Writer:
     def program(self) -> Program:
         self._bodies = self._random.choice((1, 2, 2, 3))
         bodies = []
-        for self._number in range(self._bodies):
-            bodies.append(self._body(leaf=self._number == self._bodies - 1))
+        for number in range(self._bodies):
+            self._number = number
+            bodies.append(self._body(leaf=number == self._bodies - 1))
         return Program(tuple(bodies))
 
     def _body(self, *, leaf: bool) -> Body:

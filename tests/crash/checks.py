@@ -34,7 +34,9 @@ def picture(world: World) -> dict[str, Any]:
         assert status is not None
         shown = status.output if status.failure is None else status.failure.message
         custom, state = status.custom_status, status.runtime_status.value
-        instances.append((plain(row.instance_id), row.name, state, plain(repr((shown, custom, status.input)))))
+        instances.append(
+            (plain(row.instance_id), row.name, state, plain(repr((shown, custom, status.input))))
+        )
     logical = {ran.key: ran for ran in world.witness if ran.name != "idle"}
     calls = Counter((plain(ran.instance_id), ran.name) for ran in logical.values())
     dropped = [(plain(d.instance_id), d.kind, d.name, d.operation_id) for d in store.dropped(None, 1_000)]
@@ -135,7 +137,9 @@ def _replay(world: World, row: InstanceRow, execution_no: int, episodes: Episode
 def _verify_row(world: World, row: InstanceRow, stored: StoredInstance, state: State) -> None:
     """I5: the row says what history says."""
     name = row.instance_id
-    assert row.episodes == len(stored.history), f"I1: {name} has {row.episodes} and {len(stored.history)} rows"
+    assert row.episodes == len(stored.history), (
+        f"I1: {name} has {row.episodes} and {len(stored.history)} rows"
+    )
     if stored.history:
         assert row.head == stored.history[-1].hash, f"I2: the row of {name} has another head"
     assert row.status == state.status.value, f"I5: {name} is {row.status}, its history says {state.status}"

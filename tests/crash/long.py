@@ -43,7 +43,9 @@ def main() -> int:
     directory = Path(options.directory or tempfile.mkdtemp(prefix="perdure-kills-"))
     directory.mkdir(parents=True, exist_ok=True)
     say(f"seed {options.seed}, in {directory}\n")
-    account = Killer(directory, options.seed).run(options.kills, lambda so_far: progress(so_far, options.kills))
+    account = Killer(directory, options.seed).run(
+        options.kills, lambda so_far: progress(so_far, options.kills)
+    )
     say("\n\n" + table(account))
     figures = {"seed": options.seed, **account.figures()}
     Path(options.json).write_text(json.dumps(figures, indent=2) + "\n")

@@ -47,9 +47,7 @@ class Setting:
         return APPS[self.style]
 
     def world(self, store: Store, *plans: Plan) -> World:
-        return World(
-            self.app, store, list(plans), limits=self.limits, evict=self.evict, lifo=self.lifo
-        )
+        return World(self.app, store, list(plans), limits=self.limits, evict=self.evict, lifo=self.lifo)
 
 
 PLAIN = Setting()

@@ -12,7 +12,12 @@ from tests.crash.sweep import CRAMPED, PLAIN, Setting, broken, in_memory, on_fil
 from tests.crash.world import TINY
 
 ALL = list(SCENARIOS)
-THOROUGH = ["activities_in_sequence", "continue_as_new_with_events", "retries_on_timers", "terminate_recursively"]
+THOROUGH = [
+    "activities_in_sequence",
+    "continue_as_new_with_events",
+    "retries_on_timers",
+    "terminate_recursively",
+]
 FORGETFUL = Setting("await", replace(TINY, keep_executions=1), evict=True)
 SETTINGS = {
     "plain": PLAIN,

@@ -185,7 +185,9 @@ def test_sqlite_refuses_one_row_for_certain() -> None:
         w = World(APPS["yield"], store)
         w.start("sequence", "a", 1)
         store._writer.limit(apsw.SQLITE_LIMIT_LENGTH, 900)  # type: ignore[union-attr]
-        answers = w.ask(start("listener", "b", 1), start("listener", "x" * 200, 1), start("echo", "c", "y" * 950))
+        answers = w.ask(
+            start("listener", "b", 1), start("listener", "x" * 200, 1), start("echo", "c", "y" * 950)
+        )
         assert answers[0] == "b" and answers[1] == "x" * 200
         assert w.raise_event("b", "Go", 1) is None
         assert w.status("b").output == [[1], 2]

@@ -155,9 +155,7 @@ class Process:
     def __init__(self, world: World, store: FaultyStore) -> None:
         self.store = store
         self._world = world
-        core = Hub(
-            functions_of(world.app), Chance(new_salt, world.clock.monotonic), limits=world.limits
-        )
+        core = Hub(functions_of(world.app), Chance(new_salt, world.clock.monotonic), limits=world.limits)
         self.core = core
         self.loop = Loop(core, store, world.clock, _NoWaiter(), finished=lambda *_: None)
         self.bodies = Bodies(world.app, self.loop.post, world.witness)

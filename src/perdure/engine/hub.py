@@ -441,9 +441,8 @@ class Hub:
 
     def _seal_held(self) -> None:
         """Held messages: rows that nobody polls until the instance is resumed."""
-        for _, envelope in self.held:
-            if not envelope.held:
-                continue  # let go again within this batch
+        # Some were let go again within this batch, some of those even held a second time.
+        for envelope in {id(e): e for _, e in self.held if e.held}.values():
             if envelope.row_no:
                 self.rows.inbox_held.append(envelope.row_no)
             else:
