@@ -55,16 +55,17 @@ class Promises:
         return cls(orders, life.ledger.commits, position)
 
     def unanswered(self) -> list[Order]:
-        return [order for order in self.orders if order.is_unknown]
+        return [order for order in self.orders if order.is_repeated]
 
 
 def _as_known(order: Order, position: int) -> Order:
-    """The order as its client saw it at this position: without the answer that came later."""
-    if order.answered_at <= position:
-        return Order(
-            order.message, order.operation_id, order.token, 0, min(order.answered_at, 0), order.answer
-        )
-    return Order(order.message, order.operation_id, order.token, 0)
+    """The order as its client saw it at this position: without what came later. All of it lies before 0 then."""
+    seen = Order(order.message, order.operation_id, order.token, 0)
+    if 0 <= order.answered_at <= position:
+        seen.answered_at, seen.answer = 0, order.answer
+    if 0 <= order.repeated_at <= position:
+        seen.repeated_at = 0
+    return seen
 
 
 @dataclass
@@ -168,7 +169,7 @@ def _broken_promises(machine: Machine, promises: Promises, finding: Finding) -> 
         )
         lost += [f"lost: the acknowledged event {t}" for t in tokens if t.encode() not in held]
     if machine.clock.monotonic() < _REMEMBERED / 1e6:
-        promised = [o.operation_id for o in ledger.acknowledged(0)]
+        promised = [o.operation_id for o in ledger.acknowledged(0) if o.operation_id]
         remembered = {row.operation_id for row in store.seen(promised)}
         lost += [f"lost: the answer to operation {one}" for one in promised if one not in remembered]
     finding.lost_orders = len(lost)
@@ -185,7 +186,10 @@ def _verified(machine: Machine, when: str) -> list[str]:
 
 def going_on(machine: Machine, orders: Sequence[Order]) -> Iterator[str]:
     """Clients repeat what they had no answer to, and the engine comes to rest."""
-    repeated = [order.renewed() for order in orders if order.is_unknown]
+    repeated = [order.renewed() for order in orders if order.is_repeated]
+    for order in orders:
+        if order.is_repeated:
+            order.repeated_at = machine.ledger.position()
     for order in repeated:
         machine.ask(order)
     if not machine.rest():

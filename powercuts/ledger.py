@@ -30,6 +30,7 @@ class Order:
     asked_at: int = -1
     answered_at: int = -1
     answer: Any = None
+    repeated_at: int = -1
 
     @property
     def is_open(self) -> bool:
@@ -41,8 +42,14 @@ class Order:
 
     @property
     def is_unknown(self) -> bool:
-        """The client will ask again: it does not know, or was told that there was no room."""
-        return self.is_open or isinstance(self.answer, OutcomeUnknown | StoreFull)
+        return self.is_open or isinstance(self.answer, OutcomeUnknown)
+
+    @property
+    def is_repeated(self) -> bool:
+        """The client asks again: it does not know and has an id to ask with, or was told that there was no room."""
+        if self.repeated_at >= 0:
+            return False
+        return isinstance(self.answer, StoreFull) or bool(self.is_unknown and self.operation_id)
 
     def renewed(self) -> Order:
         """As the client repeats it, with the same id."""

@@ -208,8 +208,8 @@ def _start(instance_id: str, name: str, task: dict[str, Any]) -> Order:
     return Order(Start(instance_id=instance_id, name=name, input=body, operation_id=operation), operation)
 
 
-def _item(number: int, padding: int = 0) -> Order:
-    token, operation = f"token-{number}.", f"item-{number}"
+def _item(number: int, padding: int = 0, *, named: bool = True) -> Order:
+    token, operation = f"token-{number}.", f"item-{number}" if named else ""
     body = Raw(payload.encode({"token": token, "padding": "p" * padding}))
     return Order(
         RaiseEvent(instance_id="c", name="Item", input=body, operation_id=operation), operation, token
@@ -226,7 +226,7 @@ _SCRIPT: dict[int, list[Order]] = {
     2: [_start("f", "family", {**_ERRAND, "children": 2})],
     3: [_item(3, 20_000)],
     5: [_item(4), _start("g", "errand", _ERRAND)],
-    6: [_item(5)],
+    6: [_item(5), _item(6, named=False)],  # this one cannot be repeated
 }
 
 

@@ -321,15 +321,17 @@ class Ledger:
         self.started.add(key)
         if key in self.completed:
             self.problem("I19", f"activity {task_id} of {instance_id} was started after its completion")
-        run = self.run_of(instance_id)
-        if key not in self.scheduled and not (
-            run is not None and run.row.execution_no > _number(execution_id)
-        ):
+        if key not in self.scheduled and not self._was_erased(instance_id, execution_id):
             self.problem("I17", f"activity {task_id} of {instance_id} ({execution_id}) has left no history")
+
+    def _was_erased(self, instance_id: str, execution_id: str) -> bool:
+        """Continued as new, or replaced, in the very batch that scheduled something."""
+        salt, _, number = execution_id.rpartition("-")
+        run = self.run_of(instance_id)
+        if run is None:
+            return any(other.purged for other in self.runs_of(instance_id))
+        return run.row.salt[:4].hex() != salt or run.row.execution_no > int(number)
 
     def ran(self, body: Ran) -> None:
         self.bodies.append(body)
 
-
-def _number(execution_id: str) -> int:
-    return int(execution_id.rsplit("-", 1)[1])

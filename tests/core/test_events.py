@@ -4,8 +4,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from perdure.model import events as ev
-from perdure.replay.context import OrchestrationContext
+from perdure.replay.context import Identity, OrchestrationContext
+from perdure.replay.decide import Code, Execution
 from perdure.testing import HistoryBuilder, replay
+from perdure.testing.replaying import _Lenient
 from tests.core.styles import both
 
 
@@ -233,3 +235,52 @@ async def nameless_async(context: OrchestrationContext):
 @both(nameless_yield, nameless_async)
 def test_a_wait_needs_a_name(orchestrator):
     assert "non-empty string" in replay(orchestrator, started()).failure.message
+
+
+def waits_after_the_end_yield(context: OrchestrationContext):
+    yield context.create_timer(60)
+    context.continue_as_new(1)
+    yield context.wait_for_external_event("Go")
+
+
+async def waits_after_the_end_async(context: OrchestrationContext):
+    await context.create_timer(60)
+    context.continue_as_new(1)
+    await context.wait_for_external_event("Go")
+
+
+@both(waits_after_the_end_yield, waits_after_the_end_async)
+def test_a_wait_begun_after_continue_as_new_takes_no_event_from_the_next_execution(orchestrator):
+    execution = Execution(Code("o", orchestrator, takes_input=False), Identity("i", "e"), _Lenient())
+    history = started().timer(60).raised("Go", "for the next").fired(0)
+    for event in (arrival for _, (arrival, *_) in history.episodes):
+        execution.arrive(event)
+
+    assert execution.is_finished
+    assert [bytes(event.input) for event in execution.context._unconsumed()] == [b'"for the next"']
+    execution.close()
+
+
+def gives_back_yield(context: OrchestrationContext):
+    first = context.wait_for_external_event("Go")
+    yield context.create_timer(60)
+    first.cancel()
+    one = yield context.wait_for_external_event("Go")
+    two = yield context.wait_for_external_event("Go")
+    return [one, two]
+
+
+async def gives_back_async(context: OrchestrationContext):
+    first = context.wait_for_external_event("Go")
+    await context.create_timer(60)
+    first.cancel()
+    one = await context.wait_for_external_event("Go")
+    two = await context.wait_for_external_event("Go")
+    return [one, two]
+
+
+@both(gives_back_yield, gives_back_async)
+def test_an_event_given_back_keeps_its_place_before_later_ones(orchestrator):
+    history = started().awaited("Go").timer(60).raised("Go", 1).raised("Go", 2).fired(1)
+
+    assert replay(orchestrator, history).output == [1, 2]

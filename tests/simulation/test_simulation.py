@@ -20,6 +20,7 @@ from simulation.runner import run_plan, run_seed
 from simulation.shrink import Shrinker, tell
 from simulation.world import World
 
+pytestmark = pytest.mark.timeout(300)
 ROOT = Path(__file__).parents[2]
 QUICK = 400
 

@@ -168,6 +168,7 @@ def next_execution(hub: Hub, instance: Instance, body: Raw, carried: tuple[ev.Ev
         instance.outcome = None  # the row of a generation that is deleted in the same commit is never written
     else:
         hub.write_episode(instance)
+        instance.written = True
     hub.touch(instance)
     instance.between = False
     instance.stored = None

@@ -33,7 +33,7 @@ from perdure.model.records import InstanceRow
 from perdure.store.port import Store
 
 SWITCH_INTERVAL = 1e-4  # seconds; see the GIL in ARCHITECTURE.md
-UPKEEP_EVERY = 5.0  # seconds
+UPKEEP_EVERY = 2.0  # seconds; at full speed the log grows by tens of megabytes in that time
 IDLE_AFTER = 60_000_000  # microseconds until an execution nobody fed is put away
 
 T = TypeVar("T")

@@ -36,7 +36,7 @@ class Waiter(Protocol):
 class Task(Generic[T_co]):
     """Something an orchestrator can wait for: `yield` it or `await` it, alone or in task_all and task_any."""
 
-    __slots__ = ("__weakref__", "_context", "_outcome", "_state", "_waiters", "id")
+    __slots__ = ("_context", "_outcome", "_state", "_waiters", "id")
 
     def __init__(self, context: OrchestrationContext, task_id: int = -1) -> None:
         self._context = context
