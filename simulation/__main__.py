@@ -21,6 +21,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="run this one, and shrink its schedule if it fails")
     parser.add_argument("--verbose", action="store_true", help="with --seed: tell everything that happens")
     parser.add_argument("--lenient", action="store_true", help="do not demand that every case is met")
+    parser.add_argument("--stop", action="store_true", help="stop at the first failure")
     parser.add_argument("--json", type=Path, help="write what ran to this file")
     given = parser.parse_args()
     if given.seed is not None:
@@ -30,7 +31,8 @@ def main() -> int:
 
 def many(given: argparse.Namespace) -> int:
     seeds = range(given.first, given.first + given.seeds)
-    summary = campaign.run(seeds, given.jobs, progress=campaign.Progress(len(seeds)))
+    progress = campaign.Progress(len(seeds))
+    summary = campaign.run(seeds, given.jobs, stop_at_first=given.stop, progress=progress)
     sys.stderr.write("\n")
     print(campaign.table(summary))
     for result in summary.failures[: campaign.SHOWN]:

@@ -334,4 +334,3 @@ class Ledger:
 
     def ran(self, body: Ran) -> None:
         self.bodies.append(body)
-

@@ -128,9 +128,10 @@ def fired(w: World, instance_id: str) -> bool:
     return any(e["type"] == "TimerFired" for e in w.status(instance_id).history)
 
 
-def test_suspended_due_timer_no_spin() -> None:
+@pytest.mark.parametrize("evict", [False, True])
+def test_suspended_due_timer_no_spin(evict: bool) -> None:
     """A7: a suspended instance whose timer is due is left alone by every poll, in every process."""
-    w = world()
+    w = world(evict=evict)
     w.ask(start("sleeper", "s"), start("decision", "d"))
     w.ask(manage("suspend", "s"), manage("suspend", "d"))
     w.pass_time(200)

@@ -1,0 +1,137 @@
+"""Tests of the tests: apply each patch to a copy of the sources, and see who notices.
+
+`python -m simulation.planted` runs the quick budget of the simulator on each, stopping at the first red; what
+stays green there is given to the tests that the patch names. A patch that nobody notices fails the run, and so
+does one that no longer applies. The table goes to stdout and, with --json, to a file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+
+
+@dataclass
+class Finding:
+    """What became of one patch."""
+
+    patch: str
+    story: str
+    caught_by: str = ""
+    how: str = ""
+    seconds: float = 0.0
+
+    @property
+    def is_caught(self) -> bool:
+        return bool(self.caught_by)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m simulation.planted", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=400, help="the quick budget")
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--only", default="", help="patches whose name contains this")
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    findings = []
+    for patch in sorted(HERE.glob("*.patch")):
+        if given.only in patch.name:
+            finding = examine(patch, given.seeds, given.jobs)
+            findings.append(finding)
+            print(row(finding), flush=True)  # noqa: T201
+    missed = [finding.patch for finding in findings if not finding.is_caught]
+    print(f"{len(findings) - len(missed)} of {len(findings)} planted bugs were caught")  # noqa: T201
+    for name in missed:
+        print(f"NOT CAUGHT: {name}")  # noqa: T201
+    if given.json is not None:
+        given.json.write_text(json.dumps([asdict(finding) for finding in findings], indent=2) + "\n")
+    return 1 if missed or not findings else 0
+
+
+def row(finding: Finding) -> str:
+    caught = f"{finding.caught_by} {finding.how}" if finding.is_caught else f"NOTHING ({finding.how})"
+    return f"{finding.patch:<38} {finding.seconds:>5.0f} s  {caught}"
+
+
+def examine(patch: Path, seeds: int, jobs: int) -> Finding:
+    """Apply one patch to a copy, and ask the tools in turn."""
+    lines = patch.read_text().splitlines()
+    finding = Finding(patch.stem, lines[0])
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="perdure-planted-") as folder:
+        copy = Path(folder)
+        shutil.copytree(ROOT / "src", copy / "src", ignore=shutil.ignore_patterns("__pycache__"))
+        refusal = apply(patch, copy)
+        if refusal:
+            finding.how = f"the patch no longer applies: {refusal}"
+        else:
+            _ask(
+                finding, copy, seeds, jobs, [line[6:].split() for line in lines if line.startswith("Also: ")]
+            )
+    finding.seconds = round(time.monotonic() - began, 1)
+    return finding
+
+
+def apply(patch: Path, copy: Path) -> str:
+    """Apply a patch to the copy; returns why not, "" when it went well."""
+    done = subprocess.run(
+        ["git", "apply", "-C1", "--whitespace=nowarn", str(patch)],  # noqa: S607
+        cwd=copy,
+        env={**os.environ, "GIT_CEILING_DIRECTORIES": str(copy.parent), "GIT_DIR": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return "" if done.returncode == 0 else done.stderr.strip().splitlines()[0]
+
+
+def _ask(finding: Finding, copy: Path, seeds: int, jobs: int, also: list[list[str]]) -> None:
+    told = copy / "told.json"
+    command = ["-m", "simulation", "--seeds", str(seeds), "--jobs", str(jobs), "--stop", "--json", str(told)]
+    if _run(copy, command) != 0:
+        finding.caught_by, finding.how = "simulation", _first(told)
+        return
+    for tests in also:
+        if _run(copy, ["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]) == 1:
+            finding.caught_by, finding.how = "pytest", " ".join(tests)
+            return
+    finding.how = f"{seeds} seeds and {len(also)} sets of tests were green"
+
+
+def _run(copy: Path, arguments: list[str]) -> int:
+    path = os.pathsep.join([str(copy / "src"), str(ROOT)])
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        check=False,
+        timeout=900,
+    )
+    return done.returncode
+
+
+def _first(told: Path) -> str:
+    """The first thing that was wrong."""
+    if not told.exists():
+        return "it did not even run"
+    report = json.loads(told.read_text())
+    if report["failures"]:
+        first = report["failures"][0]
+        return f"[{first['code']}] after {report['seeds']} seeds"
+    return f"never met: {report['cases_missed'][0]}"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
