@@ -310,7 +310,7 @@ class Engine:
             and not self.loop.stopping
             and (pool is None or pool.is_healthy),
             "warm": len(self._hub.warm),
-            "queued": self.loop.inbox.qsize(),
+            "queued": self._unanswered,
             "store": "ok" if self.loop.away is None else str(self.loop.away),
             **self._hub.counters,
             **({f"activities_{k}": v for k, v in pool.health().items()} if pool is not None else {}),
