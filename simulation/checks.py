@@ -10,6 +10,7 @@ from perdure.model import events as ev
 from simulation.expected import Reference, Unexpected, last_status
 from simulation.histories import check_history
 from simulation.ledger import Run
+from simulation.program import Body, Every, steps_of, waits_of
 from simulation.replays import check_replays
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ DROPS = (
     "takes no more events",
     "no instance ",
 )
+TOPS = frozenset({"i0", "i1", "i2"})  # ids of others: a child that wants one may not get it
 CREATED = frozenset({"start", "restart"})
 
 
@@ -166,9 +168,9 @@ class Verdict:
         for dealing in self._world.dealings:
             if dealing.order.verb == "raise":
                 self._event(dealing, taken[dealing.order.key], dropped[dealing.order.key])
-        for instance_id, lives in self._consumed.items():
+        for lives in self._consumed.values():
             for run, events in lives:
-                self._order(instance_id, run, events)
+                self._order(run, events)
 
     def _event(self, dealing: Dealing, taken: int, dropped: int) -> None:
         key, target = dealing.order.key, dealing.target
@@ -192,13 +194,19 @@ class Verdict:
                 return True  # it ended and was purged in one batch
         return False
 
-    def _order(self, instance_id: str, run: Run, events: list[tuple[str, int]]) -> None:
-        """One sender, one name: first sent, first taken (senders wait for their answers)."""
+    def _order(self, run: Run, events: list[tuple[str, int]]) -> None:
+        """One sender, one name: first sent, first taken (senders wait for their answers), and none passed over."""
         last: dict[str, int] = {}
         for name, key in events:
             if key < last.get(name, -1):
                 self._bad("I15", f"{run} took event {key} ({name}) after event {last[name]}")
             last[name] = key
+        given_up = _given_up(self._world.plan.program.bodies[int(run.row.name.removeprefix("body"))])
+        for row in self._ledger.dropped:
+            passed = int(row.body) < last.get(row.name, -1) and row.name not in given_up
+            if passed and "without taking it" in row.reason and row.at == run.row.completed_at:
+                if row.instance_id == run.row.instance_id:
+                    self._bad("I15", f"{run} took event {last[row.name]} and never {int(row.body)} before it")
 
     # ------------------------------------------------------------------------------------------ activities
 
@@ -236,7 +244,7 @@ class Verdict:
                     asked.update(
                         (run.execution_id(number), event.id)
                         for event in events
-                        if isinstance(event, ev.SubOrchestrationCreated)
+                        if isinstance(event, ev.SubOrchestrationCreated) and event.instance_id not in TOPS
                     )
         for key, count in made.items():
             if count > 1:
@@ -276,3 +284,8 @@ def _known_to(run: Run, reference: Reference) -> set[int]:
         number = int(run.row.name.removeprefix("body"))
         known.update(n for _, n in reference.partial(number, json.loads(bytes(started.input))["log"]))
     return known
+
+
+def _given_up(body: Body) -> set[str]:
+    """Names of events for which a wait may stay open though nobody looks any more: task_all that failed."""
+    return {wait.event for step in steps_of(body) if isinstance(step, Every) for wait in waits_of(step)}

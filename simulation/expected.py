@@ -30,6 +30,7 @@ from simulation.program import (
 )
 
 Entry = list[Any]
+TAKEN = "perdure.errors.InstanceExists"
 
 
 class Unexpected(Exception):
@@ -104,6 +105,8 @@ class Reference:
     def _sub(self, sub: Sub, entry: Entry) -> None:
         if self._children_may_end and entry == ["failed", "OrchestrationTerminated", None]:
             return
+        if sub.id_of and entry == ["failed", TAKEN, None]:
+            return
         body = self._program.bodies[sub.body]
         failed = entry[0] == "failed"
         _demand(not failed or entry[1] == "RuntimeError", "the child's own failure", entry)
@@ -112,13 +115,16 @@ class Reference:
         self.events = kept
 
     def _every(self, every: Every, entry: Entry) -> None:
-        possible = {kind for part in every.parts if (kind := self._failure(part))}
+        certain = {kind for part in every.parts if (kind := self._failure(part))}
+        possible = set(certain)
+        for part in every.parts:
+            if isinstance(part, Sub):
+                possible |= {TAKEN} if part.id_of else set()
+                possible |= {"OrchestrationTerminated"} if self._children_may_end else set()
         if entry[0] == "every-failed":
-            if self._children_may_end and any(isinstance(part, Sub) for part in every.parts):
-                possible.add("OrchestrationTerminated")
             _demand(entry[1] in possible, f"one of {sorted(possible)}", entry)
             return
-        _demand(not possible and len(entry[1]) == len(every.parts), "a failure" if possible else "all", entry)
+        _demand(not certain and len(entry[1]) == len(every.parts), "a failure" if certain else "all", entry)
         for part, own in zip(every.parts, entry[1], strict=True):
             self._step(part, own)
 

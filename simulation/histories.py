@@ -67,6 +67,8 @@ class _Walk:
                     self._world.met("a retry that succeeded in the end")
             case ev.TaskFailed():
                 self._failed(event, at)
+            case ev.SubOrchestrationFailed() if event.failure.type.endswith("InstanceExists"):
+                self._world.met("a child whose id was taken")
             case ev.TimerCreated():
                 self._timers[event.id] = event
                 self._retry(event, at)

@@ -277,7 +277,7 @@ class _Run:
             case Call():
                 return context.call_activity(_activity(context, step), input_of(step), retry=_policy(step))
             case Sub():
-                own_id = f"own-{step.key}-{context.execution_id}" if step.own_id else None
+                own_id = step.id_of or (f"own-{step.key}-{context.execution_id}" if step.own_id else None)
                 retry = RetryPolicy(first_interval=1.0, max_attempts=step.attempts) if step.attempts else None
                 name = self._program.name(step.body)
                 return context.call_sub_orchestrator(name, {"gen": 0, "log": []}, own_id, retry=retry)

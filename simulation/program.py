@@ -25,12 +25,13 @@ class Call:
 
 @dataclass(frozen=True)
 class Sub:
-    """Call another body of the program; with an id of its own or a derived one."""
+    """Call another body of the program; with an id of its own, one that others may have, or a derived one."""
 
     key: int
     body: int
     attempts: int = 0
     own_id: bool = False
+    id_of: str = ""
 
 
 @dataclass(frozen=True)

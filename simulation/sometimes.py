@@ -48,6 +48,7 @@ CASES = (
     "an instance terminated while suspended",
     "a recursive terminate that reached a child",
     "a child run again under its own id",
+    "a child whose id was taken",
     "a retry that succeeded in the end",
     "a retry exhausted",
     "a failure that is not retried",

@@ -26,12 +26,12 @@ class Tending:
         self.is_healed = False
 
     def heal(self) -> None:
-        """No more faults from now on. Poor deployments and poisoned rows need a restart, others must not."""
+        """No more faults from now on. A poor deployment takes another one; nothing else may need a restart."""
         world = self._world
         world.trace("healed")
         self.is_healed = world.injector.is_healed = True
         world.clock.heal()
-        must = world.probe.has_been_poor or world.injector.refusals
+        must = world.probe.has_been_poor
         if must or world.plan.knobs.restarts_when_healed:
             world.probe.has_been_poor = False
             if world.loop is not None:

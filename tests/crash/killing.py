@@ -33,6 +33,7 @@ from perdure.store.sqlite.store import SqliteStore
 
 ROOT = Path(__file__).parents[2]
 WINDOW = 40  # requests on their way at a time
+BACKLOG = 120  # claims that have not ended: with more of them every life would be spent on recovery
 
 
 @dataclass
@@ -148,6 +149,8 @@ class Killer:
         self.claims: dict[str, dict[str, Any]] = {}
         self.acknowledged: set[str] = set()
         self._due: dict[str, dict[str, None]] = {"file": {}, "decide": {}}  # asked, or to be asked
+        self._running: dict[str, None] = {}
+        self._asked_about: list[str] | None = None
         self._open: dict[int, tuple[str, str]] = {}  # request number -> what, claim
         self._numbers = 0
         self._asked: set[tuple[str, str]] = set()
@@ -172,8 +175,7 @@ class Killer:
         return 60.0, self.chance.expovariate(1 / 0.3)
 
     def _life(self, lifetime: tuple[float, float]) -> None:
-        victim = Victim(self.directory)
-        self._open.clear()
+        victim = self._victim()
         end = victim.born + lifetime[0]
         while (left := end - time.monotonic()) > 0:
             was_ready = victim.is_ready
@@ -187,6 +189,11 @@ class Killer:
         victim.kill()
         while (reply := victim.replies.get()) is not None:  # what it had said before it died, it had said
             self._hear(victim, reply)
+
+    def _victim(self) -> Victim:
+        self._open.clear()
+        self._asked_about = None
+        return Victim(self.directory)
 
     def _listen(self, victim: Victim, patience: float) -> bool:
         """Take what the victim says; returns whether it lives."""
@@ -205,6 +212,9 @@ class Killer:
             victim.is_ready = True
             self.account.recoveries.append(time.monotonic() - victim.born)
             return
+        if reply["n"] == 0:
+            self._note_outcomes(reply["ok"])
+            return
         what, claim = self._open.pop(reply["n"])
         if reply.get("error") in ("OutcomeUnknown", "EngineStopped"):
             return
@@ -213,6 +223,7 @@ class Killer:
         del self._due[what][claim]
         if what == "file":
             self.acknowledged.add(claim)
+            self._running[claim] = None
             if self.claims[claim]["waits"]:
                 self._due["decide"][claim] = None
 
@@ -225,7 +236,10 @@ class Killer:
                     return
                 if (what, claim) not in on_the_way:
                     self._send(victim, what, claim)
-        while new and len(self._open) < WINDOW // 2:
+        if self._asked_about is None and self._running:
+            self._asked_about = list(self._running)
+            victim.send({"n": 0, "do": "outcome", "ids": self._asked_about})
+        while new and len(self._open) < WINDOW // 2 and len(self._running) < BACKLOG:
             name = f"claim-{len(self.claims)}"
             number = len(self.claims)
             amount, waits, flaky = self.chance.randrange(1, 1_000), number % 3 == 0, number % 7 == 0
@@ -233,6 +247,12 @@ class Killer:
             self.account.filed += 1
             self._due["file"][name] = None
             self._send(victim, "file", name)
+
+    def _note_outcomes(self, outcomes: list[Any]) -> None:
+        asked, self._asked_about = self._asked_about or [], None
+        for claim, found in zip(asked, outcomes, strict=True):
+            if found is not None and found[0] == "Completed":
+                self._running.pop(claim, None)
 
     def _send(self, victim: Victim, what: str, claim: str) -> None:
         self._numbers += 1
@@ -245,30 +265,26 @@ class Killer:
 
     def _last_life(self) -> None:
         """No more kills: everything has to come to its end."""
-        victim = Victim(self.directory)
-        self._open.clear()
+        victim = self._victim()
         deadline = time.monotonic() + 60 + len(self.claims) / 50
         while time.monotonic() < deadline and (not victim.is_ready or any(self._due.values())):
             assert self._listen(victim, 0.02), "the victim died by itself"
             if victim.is_ready:
                 self._ask(victim, new=False)
-        left = list(self.claims)
-        while left and time.monotonic() < deadline:
-            outcomes = self._outcomes(victim, left[:500])
-            left = [i for i, found in outcomes.items() if found is None or found[0] == "Running"] + left[500:]
-            if left:
-                time.sleep(0.05)
+        while self._running and time.monotonic() < deadline:
+            assert self._listen(victim, 0.05), "the victim died by itself"
+            self._ask(victim, new=False)
         for start in range(0, len(self.claims), 500):
             self._judge(self._outcomes(victim, list(self.claims)[start : start + 500]))
         if victim.leave() != 0:
             self.account.problems.append("the victim did not end in order")
 
     def _outcomes(self, victim: Victim, ids: list[str]) -> dict[str, Any]:
-        victim.send({"n": 0, "do": "outcome", "ids": ids})
+        victim.send({"n": -1, "do": "outcome", "ids": ids})
         while True:
             reply = victim.replies.get(timeout=30)
             assert reply is not None, "the victim died by itself"
-            if reply.get("n") == 0:
+            if reply["n"] == -1:
                 return dict(zip(ids, reply["ok"], strict=True))
             self._hear(victim, reply)
 

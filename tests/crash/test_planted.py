@@ -338,6 +338,20 @@ def test_recursive_terminate_taken_id() -> None:
     assert w.status("stranger").runtime_status == "Completed"
 
 
+def test_a_recursive_terminate_that_overtakes_a_refusal_spares_the_stranger() -> None:
+    """B12: the parent ends before it has heard that its child's id was taken."""
+    w = world(limits=replace(ROOMY, episodes=1))
+    w.start("listener", "stranger", 1)
+    w.loop.post(Start(instance_id="g", name="grandparent"), Reply())
+    w.turn()
+    w.manage("terminate", "g", "enough", recursive=True)
+    assert not any(e["type"] == "SubOrchestrationFailed" for e in w.status("g").history)
+    assert w.status("stranger").runtime_status == "Running"
+    w.raise_event("stranger", "Go", 1)
+    assert w.status("stranger").output == [[1], 2]
+    verify(w)
+
+
 def test_purge_child_parent_still_reads_result() -> None:
     """B11, B10: a parent keeps its child's result, however large, when the child is purged."""
     w = world()

@@ -57,6 +57,26 @@ async def test_the_watchdog_interrupts_a_spinning_orchestrator_and_parks_it_whil
     assert status.output == "let go"
 
 
+async def test_code_that_swallows_the_interruption_is_parked_all_the_same():
+    def stubborn(context: OrchestrationContext):
+        try:
+            while spins["on"]:
+                pass
+        except:  # noqa: E722  (what some code does)
+            pass
+        return "as if nothing had happened"
+        yield
+
+    spins["on"] = True
+    async with environment(app_with(stubborn, settings=QUICK_TO_INTERRUPT)) as env:
+        instance = await env.client.start_new("main")
+        await env.settled()
+        status = await env.client.get_status(instance)
+        spins["on"] = False
+
+    assert (status.runtime_status, status.reason.partition(":")[0]) == (S.Suspended, "poison")
+
+
 async def test_what_arrives_for_a_parked_spinner_is_kept():
     def spin(context: OrchestrationContext):
         yield context.wait_for_external_event("Go")

@@ -89,8 +89,9 @@ class Running:
     def enter(self, instance: Instance) -> None:
         """User code of this instance begins."""
 
-    def leave(self) -> None:
-        """User code has returned."""
+    def leave(self) -> bool:
+        """User code has returned; whether it had been interrupted and swallowed that."""
+        return False
 
 
 @dataclass(slots=True)

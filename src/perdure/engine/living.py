@@ -74,10 +74,11 @@ def feed(hub: Hub, instance: Instance, event: Any) -> None:
     try:
         running.enter(instance)
         actions = execution.arrive(event)
-        running.leave()
     except Interrupted as stopped:
         running.leave()
         raise Quarantine(instance.instance_id, too_long(stopped)) from stopped
+    if running.leave():  # a bare `except:` swallowed the interruption; the code is no better for it
+        raise Quarantine(instance.instance_id, too_long(Interrupted()))
     if actions:
         settle(actions, outcome)
         _take_up(hub, instance, outcome)

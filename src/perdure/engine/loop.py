@@ -441,8 +441,7 @@ class Loop:
         self.away = None
         self._retry_at = 0
         self._poll_at = 0
-        self._recover_after = 0
-        self._parked_after = None
+        self._recover_after = 0  # what was parked is tried again at a start only: that goes on where it was
         return True
 
     def refuse_rest(self) -> None:

@@ -64,6 +64,7 @@ def revive(hub: Hub, instance: Instance, answered: int = -1) -> bool:
 
 def _relive(hub: Hub, instance: Instance, execution: Execution) -> list[tuple[int, list[ev.HistoryEvent]]]:
     hub.counters["replays"] += 1
+    hub.episodes += 1  # it takes its time like one: a batch of replays must not keep clients waiting
     recorded = instance.recorded()
     hub.running.enter(instance)
     try:

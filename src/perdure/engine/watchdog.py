@@ -118,14 +118,16 @@ class Marker(Running):
         if self._strikes is not None:
             self._strikes.enter(instance.instance_id)
 
-    def leave(self) -> None:
+    def leave(self) -> bool:
         if self._strikes is not None:
             self._strikes.leave()
             if self._strikes.strikes:
                 self._strikes.forgive(self.instance_id)
         self.instance_id = ""
-        if self.interrupting:
-            self._call_off()
+        if not self.interrupting:
+            return False
+        self._call_off()
+        return True
 
     def interrupt(self, turn: int) -> bool:
         """Raise Interrupted in the loop's thread, if that turn is still on."""

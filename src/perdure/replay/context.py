@@ -190,7 +190,7 @@ class OrchestrationContext:
 
     @property
     def custom_status(self) -> Any:
-        """What `set_custom_status` set last."""
+        """What `set_custom_status` set last in this execution, or None."""
         return None if self._custom_status is None else payload.decode(self._custom_status)
 
     @property
