@@ -98,7 +98,8 @@ class Actor:
 
     def _begin(self) -> None:
         order = self._client.orders[self._at]
-        if self._client.after_start and order.target not in self._world.known_ids:
+        patient = self._client.after_start and not self._world.injector.is_healed
+        if patient and order.target not in self._world.known_ids:
             self._world.after(0.5, self._begin)
             return
         self._dealing = Dealing(order, order.target, sent_at=self._world.steps)

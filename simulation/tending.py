@@ -24,14 +24,17 @@ class Tending:
         self._busy: dict[str, int] = {}
         self._quiet_since: int | None = None
         self.is_healed = False
+        self.healed_at = 0  # in turns of the loop
 
     def heal(self) -> None:
-        """No more faults from now on. A poor deployment takes another one; nothing else may need a restart."""
+        """No more faults from now on. A poor deployment takes another one, and so does an instance for which the
+        store would not even take that it is parked (the log says so); nothing else may need a restart."""
         world = self._world
         world.trace("healed")
         self.is_healed = world.injector.is_healed = True
+        self.healed_at = max(1, world.steps)
         world.clock.heal()
-        must = world.probe.has_been_poor
+        must = world.probe.has_been_poor or any(f.effect == "all" for f in world.injector.refusals)
         if must or world.plan.knobs.restarts_when_healed:
             world.probe.has_been_poor = False
             if world.loop is not None:

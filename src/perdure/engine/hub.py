@@ -426,8 +426,8 @@ class Hub:
                 wait.saved = False
                 instance.saved_waits -= 1
                 self.rows.waits_closed.append((instance.no, wait.id))
-        context._opened_waits.clear()
-        context._closed_waits.clear()
+        context._opened_waits = ()
+        context._closed_waits = ()
 
     def _deadline(self, context: Any, wait_id: int) -> int:
         # The timer of a wait is created right behind it, so its id is the next one.

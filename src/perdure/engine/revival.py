@@ -89,8 +89,8 @@ def _adopt(
     instance.last_at = max(instance.last_at, recorded[-1][0] if recorded else 0)
     context = execution.context
     context._status_changed = False
-    context._opened_waits.clear()
-    context._closed_waits.clear()
+    context._opened_waits = ()
+    context._closed_waits = ()
     for wait in context._waits.values():
         wait.saved = True
     instance.saved_waits = len(context._waits)

@@ -145,9 +145,10 @@ class OrchestrationContext:
         self._timers: dict[int, TimerTask] = {}
         self._due: list[tuple[int, int]] = []
         self._waits: dict[int, EventTask[Any]] = {}
-        self._opened_waits: list[EventTask[Any]] = []
-        self._closed_waits: list[EventTask[Any]] = []
-        self._taken: list[EventTask[Any]] = []
+        # Tuples, because the empty one costs nothing: thousands of instances hold these and nothing in them.
+        self._opened_waits: tuple[EventTask[Any], ...] = ()
+        self._closed_waits: tuple[EventTask[Any], ...] = ()
+        self._taken: tuple[EventTask[Any], ...] = ()
         self._buffered: list[tuple[int, ev.EventRaised]] = []  # a deque would weigh 700 bytes an instance
         self._fibers: list[Fiber[Any]] | None = None
 
@@ -380,7 +381,7 @@ class OrchestrationContext:
         )
         recorded = self._emit(act.AwaitEvent(wait.id, name, deadline))
         self._waits[wait.id] = wait
-        self._opened_waits.append(wait)
+        self._opened_waits += (wait,)
         self._serve(wait)
         if timeout is None:
             return wait
@@ -575,7 +576,7 @@ class OrchestrationContext:
 
     def _close_wait(self, wait: EventTask[Any]) -> None:
         self._waits.pop(wait.id, None)
-        self._closed_waits.append(wait)
+        self._closed_waits += (wait,)
 
     def _give_back(self, wait: EventTask[Any]) -> None:
         """An event was taken by a wait that the code then cancelled without looking: it is not lost."""
@@ -627,8 +628,7 @@ class OrchestrationContext:
             )
             return
         wait.event = item
-        self._taken = [other for other in self._taken if not other.seen]
-        self._taken.append(wait)
+        self._taken = (*(other for other in self._taken if not other.seen), wait)
         self._close_wait(wait)
         wait._complete(value)
 

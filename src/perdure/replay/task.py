@@ -43,7 +43,7 @@ class Task(Generic[T_co]):
         self.id = task_id
         self._state = PENDING
         self._outcome: Any = None
-        self._waiters: list[Waiter] | None = None
+        self._waiters: Waiter | list[Waiter] | None = None  # nearly always one, and a list weighs 80 bytes
 
     def __await__(self) -> Generator[Task[T_co], Any, T_co]:
         value: T_co = yield self
@@ -89,9 +89,11 @@ class Task(Generic[T_co]):
 
     def _add_waiter(self, waiter: Waiter) -> None:
         if self._waiters is None:
-            self._waiters = [waiter]
-        else:
+            self._waiters = waiter
+        elif isinstance(self._waiters, list):
             self._waiters.append(waiter)
+        else:
+            self._waiters = [self._waiters, waiter]
 
     def _complete(self, value: Any) -> None:
         self._state = DONE
@@ -105,9 +107,11 @@ class Task(Generic[T_co]):
 
     def _tell(self) -> None:
         waiters, self._waiters = self._waiters, None
-        if waiters:
+        if isinstance(waiters, list):
             for waiter in waiters:
                 waiter.on_done(self)
+        elif waiters is not None:
+            waiters.on_done(self)
 
     def _error(self) -> BaseException:
         outcome = self._outcome
