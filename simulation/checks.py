@@ -7,6 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from perdure.model import events as ev
+from perdure.model.failure import MESSAGE_LIMIT
 from simulation.expected import Reference, Unexpected, last_status
 from simulation.histories import check_history
 from simulation.ledger import Run
@@ -75,7 +76,9 @@ class Verdict:
                     raise Unexpected(f"it failed with {ending.failure}\n{ending.failure.stack}")
                 if ending.failure.cause is not None:
                     raise Unexpected(f"its failure is said to have a cause: {ending.failure.cause}")
-                events = self._reference.judge(number, json.loads(ending.failure.message), failed=True)
+                if len(ending.failure.message) < MESSAGE_LIMIT:  # longer ones are cut
+                    log = json.loads(ending.failure.message)
+                    events = self._reference.judge(number, log, failed=True)
             elif isinstance(ending, ev.ExecutionTerminated):
                 self._terminated(run)
             elif not run.purged:
@@ -197,11 +200,11 @@ class Verdict:
     def _order(self, run: Run, events: list[tuple[str, int]]) -> None:
         """One sender, one name: first sent, first taken (senders wait for their answers), and none passed over."""
         last: dict[str, int] = {}
+        given_up = _given_up(self._world.plan.program.bodies[int(run.row.name.removeprefix("body"))])
         for name, key in events:
-            if key < last.get(name, -1):
+            if key < last.get(name, -1) and name not in given_up:
                 self._bad("I15", f"{run} took event {key} ({name}) after event {last[name]}")
             last[name] = key
-        given_up = _given_up(self._world.plan.program.bodies[int(run.row.name.removeprefix("body"))])
         for row in self._ledger.dropped:
             passed = int(row.body) < last.get(row.name, -1) and row.name not in given_up
             if passed and "without taking it" in row.reason and row.at == run.row.completed_at:

@@ -30,6 +30,7 @@ from simulation.program import (
 )
 
 Entry = list[Any]
+CUT = "too long a log for a message"
 TAKEN = "perdure.errors.InstanceExists"
 
 
@@ -110,6 +111,8 @@ class Reference:
         body = self._program.bodies[sub.body]
         failed = entry[0] == "failed"
         _demand(not failed or entry[1] == "RuntimeError", "the child's own failure", entry)
+        if entry[-1] == CUT:
+            return
         kept, self.events = self.events, []  # a child consumes its own events
         self._body(body, entry[-1], failed)
         self.events = kept

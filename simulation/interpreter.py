@@ -12,12 +12,13 @@ from collections.abc import Coroutine, Generator
 from typing import Any, Protocol
 
 from perdure.errors import Evicted, FunctionNotFound, TaskFailedError
+from perdure.model.failure import MESSAGE_LIMIT
 from perdure.model.retry import RetryPolicy
 from perdure.replay.context import CallTarget, OrchestrationContext
 from perdure.replay.decide import Code
 from perdure.replay.task import Task
 from simulation.behaviour import input_of
-from simulation.expected import Entry
+from simulation.expected import CUT, Entry
 from simulation.program import (
     Body,
     Boom,
@@ -327,7 +328,8 @@ def _failed(step: Any, error: TaskFailedError | TimeoutError) -> Entry:
         return ["every-failed", kind]
     if kind != Failed.kind:
         return ["failed", kind, None]
-    return ["failed", kind, json.loads(error.failure.message)]
+    message = error.failure.message
+    return ["failed", kind, json.loads(message) if len(message) < MESSAGE_LIMIT else CUT]
 
 
 def _in_order(context: Context, since: Any) -> None:

@@ -120,7 +120,7 @@ class Writer:
             attempts=attempts,
             first=random.choice((0.05, 1.0, 7.0)),
             backoff=random.choice((1.0, 2.0)),
-            pad=random.choice((0, 0, 0, 300)),
+            pad=random.choice((0, 0, 0, 100)),
             drawn=random.random() < 0.15,
         )
 
