@@ -99,6 +99,7 @@ class Ledger:
         self.bodies: list[Ran] = []
         self.commits = 0
         self.purged_alive: list[Run] = []  # in this commit; unless they ended in the same batch
+        self.refused_several = False  # the newest refusal was of a batch for several instances
         self._held: set[int] = set()
 
     def problem(self, code: str, text: str) -> None:
@@ -208,7 +209,7 @@ class Ledger:
             self._met("a timer behind a local activity")
         if update.status == "Terminated" and before.status == "Suspended":
             self._met("an instance terminated while suspended")
-        if update.reason.startswith("poison: the store refused") and not before.reason.startswith("poison"):
+        if update.reason.startswith("poison: the store refused") and self.refused_several:
             self._met("a culprit isolated by halves")
         run.row = before._replace(**update._asdict())
 

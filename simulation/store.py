@@ -142,6 +142,7 @@ class TroubledStore:
                 state[1] -= 1
                 if state[0].effect == "all":
                     self._met("a row refused altogether")
+                self._ledger.refused_several = len(batch.updates) + len(batch.new_instances) > 1
                 raise CommitRefused(f"simulated: a row of {target} is refused")
 
     # ------------------------------------------------------------------------------------------ troubles

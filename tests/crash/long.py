@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import random
 import shutil
 import sys
@@ -16,6 +17,7 @@ import tempfile
 from pathlib import Path
 
 from tests.crash.killing import Account, Killer
+from tests.crash.sweep import misfortune
 
 _TABLE = (
     ("kills", "processes killed"),
@@ -43,6 +45,8 @@ def main() -> int:
     directory = Path(options.directory or tempfile.mkdtemp(prefix="perdure-kills-"))
     directory.mkdir(parents=True, exist_ok=True)
     say(f"seed {options.seed}, in {directory}\n")
+    if options.misfortunes:
+        say(f"{misfortunes(options.seed, options.misfortunes)} runs with faults drawn by lot ended well\n")
     account = Killer(directory, options.seed).run(
         options.kills, lambda so_far: progress(so_far, options.kills)
     )
@@ -59,9 +63,21 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.crash.long", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("--kills", type=int, default=1_000)
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
+    parser.add_argument("--misfortunes", type=int, default=0, help="first, so many runs with random faults")
     parser.add_argument("--directory", help="where to work; it is kept")
     parser.add_argument("--json", default="kills.json", help="where to write the figures")
     return parser.parse_args()
+
+
+def misfortunes(first: int, count: int) -> int:
+    """Runs of the crash scenarios in memory. Raises AssertionError, with its seed, for one that goes wrong."""
+    logging.getLogger("perdure").setLevel(logging.CRITICAL + 1)
+    for seed in range(first, first + count):
+        try:
+            misfortune(seed)
+        except AssertionError as error:
+            raise AssertionError(f"seed {seed}: {error}") from error
+    return count
 
 
 def progress(account: Account, kills: int) -> None:

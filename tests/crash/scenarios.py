@@ -334,9 +334,9 @@ def sub_orchestrations(w: World) -> None:
     w.pass_time(45)
 
 
-@scenario(c=[*range(12)])
+@scenario(c=[*range(8)])
 def many_children_in_one_batch(w: World) -> None:
-    w.start("crowd", "c", 12)
+    w.start("crowd", "c", 8)
 
 
 @scenario(c=["a", "b", "c", "d"], h=["y", "z", "x"])

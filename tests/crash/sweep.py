@@ -8,11 +8,13 @@ tell: same answers, same instances, same logical calls, and nothing amiss in the
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,7 @@ from perdure.store.sqlite.store import SqliteStore
 from perdure.testing.faults import Fault, Plan
 from tests.crash.checks import picture, verify
 from tests.crash.scenarios import SCENARIOS, Scenario, make_app
-from tests.crash.world import ROOMY, TINY, World
+from tests.crash.world import ROOMY, TINY, WORLDS, World
 
 APPS = {style: make_app(style) for style in ("yield", "await")}
 MakeStore = Callable[[], Store]
@@ -117,6 +119,28 @@ def sweep(name: str, setting: Setting, make_store: MakeStore, every: int = 1) ->
             broken(scenario, setting, make_store(), expected, Plan({number: fault}))
             runs += 1
     return runs
+
+
+def misfortune(seed: int) -> str:
+    """One run of a scenario in a setting under faults all drawn by lot, in up to six lives. Returns its name."""
+    chance = random.Random(seed)
+    limits = chance.choice([ROOMY, TINY, *(replace(ROOMY, **{name: 1}) for name in ("episodes", "feeds"))])
+    scenario = SCENARIOS[chance.choice(list(SCENARIOS))]
+    setting = Setting(chance.choice(["yield", "await"]), limits, chance.random() < 0.5, chance.random() < 0.5)
+    share = chance.choice([0.02, 0.05, 0.1, 0.2])
+    kinds = list(Fault)
+    plans = [
+        Plan({n: chance.choice(kinds) for n in range(1, 200) if chance.random() < share}) for _ in range(6)
+    ]
+    seen = play(scenario, setting, in_memory(), *plans)[1]
+    WORLDS.clear()
+    assert seen == _undisturbed(scenario.name), f"{scenario.name}, {setting}, seed {seed}"
+    return scenario.name
+
+
+@cache
+def _undisturbed(name: str) -> dict[str, Any]:
+    return play(SCENARIOS[name], PLAIN, in_memory())[1]
 
 
 def broken(

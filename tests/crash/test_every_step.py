@@ -8,7 +8,7 @@ import pytest
 
 from perdure.testing.faults import Fault, Plan
 from tests.crash.scenarios import SCENARIOS
-from tests.crash.sweep import CRAMPED, PLAIN, Setting, broken, in_memory, on_files, play, sweep
+from tests.crash.sweep import CRAMPED, PLAIN, Setting, broken, in_memory, misfortune, on_files, play, sweep
 from tests.crash.world import TINY
 
 ALL = list(SCENARIOS)
@@ -63,14 +63,28 @@ def test_any_call_may_fail_while_old_executions_are_deleted() -> None:
 
 @pytest.mark.parametrize("name", ["suspend_and_resume", "sub_orchestrations", "continue_as_new_with_events"])
 def test_the_recovery_may_fail_too(name: str) -> None:
-    """The process dies at every third call, and its successor's first calls fail in turn (B6)."""
+    """The process dies at every fifth call, and its successor's first calls fail in turn (B6)."""
     scenario = SCENARIOS[name]
     world, expected = play(scenario, CRAMPED, in_memory())
-    for number in range(2, len(world.calls) + 1, 3):
+    for number in range(2, len(world.calls) + 1, 5):
         for second in range(1, 8):
             for fault in (Fault.FAIL, Fault.CRASH_BEFORE, Fault.LOSE_ANSWER, Fault.CRASH_AFTER):
                 plans = Plan({number: Fault.CRASH_AFTER}), Plan({second: fault})
                 broken(scenario, CRAMPED, in_memory(), expected, *plans)
+
+
+def test_any_misfortune_ends_well() -> None:
+    """Faults of all kinds drawn by lot, one after the other; `tests.crash.long --misfortunes` has more."""
+    assert {misfortune(seed) for seed in range(300)} == set(ALL)
+
+
+def test_a_client_without_an_id_learns_that_nobody_knows() -> None:
+    """And may ask again by instance id, without starting anything twice."""
+    name = "clients_without_operation_ids"
+    world, expected = play(SCENARIOS[name], PLAIN, in_memory())
+    commit = world.calls.index("commit") + 1
+    for fault in (Fault.FAIL, Fault.LOSE_ANSWER, Fault.FULL):
+        assert broken(SCENARIOS[name], PLAIN, in_memory(), expected, Plan({commit: fault})).unknown == 2
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -252,6 +252,23 @@ def test_restart_after_spill_runs_once() -> None:
     assert len(w.witness) == len({ran.key for ran in w.witness}) == 7
 
 
+def test_activities_taken_up_after_a_restart_survive_a_batch_that_finds_no_room() -> None:
+    """The batch that brought their instance back fails for another's sake; they are started all the same."""
+    w = world()
+    w.paused = True
+    w.ask(start("fan", "f", 6), start("listener", "e", 1))
+    w.kill()
+    w.store.plan.full = True
+    w.loop.post(RaiseEvent(instance_id="e", name="Go", input=Raw(b"1")), Reply())
+    w.turn()
+    assert "commit" in w.calls and not w.process.bodies.waiting
+    w.store.plan.full = False
+    w.paused = False
+    w.pass_time(2)
+    assert w.status("f").output == [[1, 2, 3, 6, 5, 10], 28]
+    verify(w)
+
+
 def test_an_activity_that_is_running_is_not_started_again_when_its_instance_is_loaded() -> None:
     w = world()
     w.paused = True

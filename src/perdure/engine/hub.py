@@ -534,7 +534,9 @@ class Hub:
             *self.inputs,
             *(e for e in unreached if not (e.internal or e.counted or e.hidden or e.row_no in added)),
         ]
-        for instance in [*self.touched.values(), *(i for i, _ in self.held)]:
+        # Also those only brought back: what they have open was to be started with this batch.
+        brought_back = filter(None, [self.warm.get(i.instance_id) for i in self.again])
+        for instance in [*self.touched.values(), *(i for i, _ in self.held), *brought_back]:
             self.evict(instance)
         for instance_id in list(self.aside):
             found = self.warm.get(instance_id)

@@ -56,6 +56,8 @@ D = TypeVar("D")
 
 CUSTOM_STATUS_LIMIT = 16 * 1024  # bytes, as in Azure
 NULL = Raw(b"null")
+IDLE: list[act.Action] = []
+"""The actions of code that is not running: one empty list for all of them, since thousands sleep."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,7 @@ class OrchestrationContext:
         self._script: list[Any] | None = None
         self._script_at = 0
         self._mismatch: Mismatch | None = None
-        self.actions: list[act.Action] = []
+        self.actions = IDLE
         self._calls: dict[int, CallTask[Any]] = {}
         self._timers: dict[int, TimerTask] = {}
         self._due: list[tuple[int, int]] = []

@@ -19,7 +19,7 @@ from perdure.model import actions as act
 from perdure.model import events as ev
 from perdure.model import payload
 from perdure.model.failure import failure_of
-from perdure.replay.context import NULL, Environment, Identity, OrchestrationContext
+from perdure.replay.context import IDLE, NULL, Environment, Identity, OrchestrationContext
 from perdure.replay.determinism import Mismatch, mismatch
 from perdure.replay.fiber import Fiber
 from perdure.replay.task import PENDING
@@ -73,6 +73,8 @@ class Execution:
         An arrival that nothing waits for any more changes nothing. Raises only engine signals.
         """
         context = self.context
+        actions: list[act.Action] = []
+        context.actions = actions
         if not self._finished:
             try:
                 self._dispatch(event)
@@ -81,7 +83,7 @@ class Execution:
                 raise
             except Exception as error:  # the engine's own part, such as an event that cannot be decoded
                 self._finish(act.FailOrchestration(failure_of(error)))
-        actions, context.actions = context.actions, []
+        context.actions = IDLE
         return actions
 
     def replay(self, episodes: Iterable[tuple[int, list[ev.HistoryEvent]]]) -> None:
