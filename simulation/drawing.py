@@ -161,6 +161,7 @@ def _faults(random: Random, program: Program, targets: list[str], *, eternal: bo
     faults += [Fault("step", n, "evict", random.choice((1, 1_000))) for n in _some(random, 200, 4)]
     faults += [Fault("step", n, "jump", _jump(random)) for n in _some(random, 200)]
     faults += [Fault("hang", n, "interrupt") for n in _some(random, 60)]
+    faults += [Fault("swallow", n, "interrupt") for n in _some(random, 80)]
     for _ in range(random.randint(1, 3) if random.random() < (0.5 if eternal else 0.2) else 0):
         effect, times = random.choice((("work", 1_000), ("work", 3), ("work", 3), ("all", 6)))
         faults.append(Fault("refuse", random.randint(1, 16), effect, times, random.choice(targets)))

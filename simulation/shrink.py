@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, replace
+from functools import partial
 from typing import Any, TypeVar
 
 from simulation.plan import Client, Knobs, Plan
@@ -64,11 +65,11 @@ class Shrinker:
     def _orders(self) -> None:
         for number in range(len(self.plan.clients)):
             client = self.plan.clients[number]
-            self._list(client.orders, lambda kept, n=number: self._with_orders(n, kept))  # type: ignore[misc]
+            self._list(client.orders, partial(self._with_orders, number))
             for at, order in enumerate(self.plan.clients[number].orders):
                 for plainer in ({"lost": 0}, {"delay": 0.0}, {"pause": 0.0}):
                     orders = list(self.plan.clients[number].orders)
-                    orders[at] = replace(order, **plainer)  # type: ignore[arg-type]
+                    orders[at] = replace(order, **plainer)
                     if self._try(self._with_orders(number, orders)):
                         order = orders[at]
 

@@ -159,6 +159,7 @@ class TroubledStore:
     def _crash(self) -> NoReturn:
         if self.is_recovering:
             self._met("a crash inside recovery")
+        self._ledger.purged_alive.clear()
         raise Crash
 
 

@@ -309,8 +309,9 @@ class WorldProbe(Running):
             self._world.met("a crash in the middle of user code")
             raise Crash
 
-    def leave(self) -> None:
-        pass
+    def leave(self) -> bool:
+        """Whether the code had been interrupted and swallowed that."""
+        return self._world.injector.at("swallow") is not None
 
     def step(self, context: OrchestrationContext) -> None:
         if not context.is_replaying and self._world.injector.at("hang") is not None:

@@ -39,7 +39,7 @@ class Finding:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m simulation.planted", description=__doc__)
-    parser.add_argument("--seeds", type=int, default=400, help="the quick budget")
+    parser.add_argument("--seeds", type=int, default=600, help="the quick budget")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--only", default="", help="patches whose name contains this")
     parser.add_argument("--json", type=Path)
