@@ -136,8 +136,8 @@ class _Run:
         since = context.current_utc_datetime
         match step:
             case Branches():
-                branches = [self._branch(context, branch) for branch in step.branches]
-                logs = yield context.task_all([context.spawn(branch) for branch in branches])
+                branches = [context.spawn(self._branch(context, branch)) for branch in step.branches]
+                logs = yield context.task_all(branches)
                 log.append(["branches", logs])
             case Hasty() | Nap():
                 waiting = self._aside(context, step)
@@ -186,8 +186,8 @@ class _Run:
         since = context.current_utc_datetime
         match step:
             case Branches():
-                branches = [self._abranch(context, branch) for branch in step.branches]
-                log.append(["branches", await context.task_all([context.spawn(b) for b in branches])])
+                branches = [context.spawn(self._abranch(context, branch)) for branch in step.branches]
+                log.append(["branches", await context.task_all(branches)])
             case Hasty() | Nap():
                 waiting = self._aside(context, step)
                 entry = await self._aoutcome(context, step.call)
