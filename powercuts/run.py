@@ -76,20 +76,6 @@ def fail_everywhere(
     return totals
 
 
-def summary(cuts: int = 1_000, *, jobs: int = 2, seed: int = 1, stride: int = 1) -> dict[str, Any]:
-    """Run everything, and say what came of it in numbers that JSON can carry. `normal` must show losses."""
-    began = time.monotonic()
-    tally = cut_many(cuts, jobs=jobs, seed=seed)
-    seconds = time.monotonic() - began
-    careless = cut_many(min(cuts, 300), jobs=jobs, seed=seed, careless=True)
-    failing = fail_everywhere(jobs=jobs, stride=stride)
-    return {
-        "power_cuts": figures(tally, seed, seconds),
-        "normal": figures(careless, seed),
-        "failing_disk": {name: found.figures() for name, found in failing.items()},
-    }
-
-
 def figures(tally: Tally, seed: int, seconds: float | None = None) -> dict[str, Any]:
     """A tally as plain numbers."""
     found: dict[str, Any] = {

@@ -9,33 +9,17 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from powercuts.run import quiet
-from powercuts.run import summary as power_cuts
+from reliability.parts import PARTS, Size
 from simulation import campaign
-from tests.crash.killing import Killer
 
-
-@dataclass(frozen=True)
-class Size:
-    """How much of everything."""
-
-    seeds: int
-    cuts: int
-    kills: int
-    planted: bool
-
-
-QUICK = Size(seeds=600, cuts=400, kills=8, planted=False)
-LONG = Size(seeds=20_000, cuts=10_000, kills=200, planted=True)
+QUICK = Size(seeds=600, cuts=400, careless=100, stride=43, kills=8, planted_seeds=0)
+LONG = Size(seeds=50_000, cuts=10_000, careless=300, stride=1, kills=200, planted_seeds=600)
 
 
 def main() -> int:
@@ -43,11 +27,12 @@ def main() -> int:
     parser.add_argument("--long", action="store_true", help="the release programme; writes reliability.json")
     parser.add_argument("--seed", type=int, default=0, help="the first seed")
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--only", action="append", choices=PARTS, help="this part (may be repeated)")
     parser.add_argument("--json", type=Path, help="where to write the figures")
     given = parser.parse_args()
-    size = LONG if given.long else QUICK
     target = given.json or (Path("reliability.json") if given.long else None)
-    report = run(size, given.seed, given.jobs)
+    names = given.only or list(PARTS)
+    report = run(LONG if given.long else QUICK, given.seed, given.jobs, names)
     print(table(report))
     if target is not None:
         target.write_text(json.dumps(report, indent=2) + "\n")
@@ -55,80 +40,68 @@ def main() -> int:
     return 0 if report["violations"] == 0 else 1
 
 
-def run(size: Size, seed: int, jobs: int) -> dict[str, Any]:
-    """Every part in turn; each says what it ran and how many violations it found."""
+def run(size: Size, seed: int, jobs: int, names: list[str]) -> dict[str, Any]:
+    """The parts in turn; each says what it ran and how many violations it found."""
     began = time.monotonic()
-    parts: dict[str, Callable[[], dict[str, Any]]] = {
-        "simulation": lambda: _simulation(size, seed, jobs),
-        "power_cuts": lambda: _power_cuts(size, seed, jobs),
-        "kills": lambda: _kills(size, seed),
-    }
-    if size.planted:
-        parts["planted_bugs"] = _planted
     report: dict[str, Any] = {
         "commit": campaign.git_commit(),
         "python": platform.python_version(),
+        "size": asdict(size),
         "parts": {},
     }
-    for name, part in parts.items():
-        print(f"{name} ...", flush=True)
-        report["parts"][name] = part()
+    for name in names:
+        sys.stderr.write(f"{name}\n")
+        since = time.monotonic()
+        found = PARTS[name](size, seed, jobs)
+        if found is not None:
+            report["parts"][name] = {**found, "seconds": round(time.monotonic() - since)}
     report["violations"] = sum(part["violations"] for part in report["parts"].values())
     report["seconds"] = round(time.monotonic() - began)
     return report
 
 
-def _simulation(size: Size, seed: int, jobs: int) -> dict[str, Any]:
-    seeds = range(seed, seed + size.seeds)
-    summary = campaign.run(seeds, jobs, progress=lambda done: campaign.show_progress(done, len(seeds)))
-    sys.stderr.write("\n")
-    figures = summary.as_json()
-    # A campaign that never met a case has shown nothing about it.
-    return {**figures, "violations": len(summary.failures) + len(summary.missed())}
+@dataclass(frozen=True)
+class Row:
+    """A line of the table: where its figure stands in the report."""
+
+    title: str
+    part: str
+    key: str
 
 
-def _power_cuts(size: Size, seed: int, jobs: int) -> dict[str, Any]:
-    quiet()
-    figures = power_cuts(size.cuts, jobs=jobs, seed=seed + 1)
-    bites = figures["biting"]["cuts_with_loss"] > 0
-    return {**figures, "violations": figures["problems"] + (0 if bites else 1)}
-
-
-def _kills(size: Size, seed: int) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory(prefix="perdure-kills-") as directory:
-        account = Killer(Path(directory), seed).run(size.kills)
-        return {**account.figures(), "violations": 0 if account.ok else max(1, len(account.problems))}
-
-
-def _planted() -> dict[str, Any]:
-    with tempfile.TemporaryDirectory(prefix="perdure-planted-") as directory:
-        target = Path(directory) / "planted.json"
-        done = subprocess.run(
-            [sys.executable, "-m", "simulation.planted", "--json", str(target)], check=False
-        )
-        found: dict[str, Any] = json.loads(target.read_text()) if target.exists() else {}
-        return {**found, "violations": 0 if done.returncode == 0 else 1}
+ROWS = (
+    Row("simulated lives (seeds)", "simulation", "seeds"),
+    Row("  a minute", "simulation", "seeds_per_minute"),
+    Row("  turns of the loop", "simulation", "steps"),
+    Row("  commits", "simulation", "commits"),
+    Row("  crashes in them", "simulation", "crashes"),
+    Row("  histories replayed, prefix by prefix", "simulation", "histories"),
+    Row("  violations", "simulation", "violations"),
+    Row("power cuts at FULL", "power_cuts", "cuts"),
+    Row("  acknowledged commits lost", "power_cuts", "lost_commits"),
+    Row("  corruptions", "power_cuts", "corruptions"),
+    Row("power cuts at NORMAL", "power_cuts_at_normal", "cuts"),
+    Row("  of them with a loss (there must be some)", "power_cuts_at_normal", "cuts_with_loss"),
+    Row("runs on a failing disk", "failing_disk", "runs"),
+    Row("  violations", "failing_disk", "violations"),
+    Row("processes killed", "kills", "kills"),
+    Row("  claims acknowledged", "kills", "acknowledged"),
+    Row("  of them lost", "kills", "lost"),
+    Row("  claims paid twice", "kills", "paid_twice"),
+    Row("planted bugs", "planted_bugs", "planted"),
+    Row("  caught", "planted_bugs", "caught"),
+)
 
 
 def table(report: dict[str, Any]) -> str:
-    """What ran and what it found, in rows."""
+    """What ran and what it found, in rows; and who caught which planted bug."""
     parts = report["parts"]
-    rows = [
-        ("simulated lives (seeds)", parts["simulation"]["seeds"]),
-        ("  turns of the loop", parts["simulation"]["steps"]),
-        ("  crashes in them", parts["simulation"]["crashes"]),
-        ("  commits", parts["simulation"]["commits"]),
-        ("power cuts", parts["power_cuts"]["cuts"]),
-        ("  acknowledged commits lost at FULL", parts["power_cuts"]["lost_commits"]),
-        ("  acknowledged commits lost at NORMAL (must lose)", parts["power_cuts"]["biting"]["lost_commits"]),
-        ("processes killed", parts["kills"]["kills"]),
-        ("  acknowledged claims lost", parts["kills"]["lost"]),
-        ("  claims paid twice", parts["kills"]["paid_twice"]),
-    ]
-    if "planted_bugs" in parts:
-        rows.append(("planted bugs not caught", parts["planted_bugs"]["violations"]))
-    rows.append(("violations in all", report["violations"]))
-    return "\n".join(f"{name:<52}{value:>14,}" for name, value in rows)
+    lines = [f"{row.title:<46}{parts[row.part][row.key]:>14,}" for row in ROWS if row.part in parts]
+    lines.append(f"{'violations in all':<46}{report['violations']:>14,}")
+    lines.append(f"{'minutes':<46}{report['seconds'] / 60:>14.1f}")
+    findings = parts.get("planted_bugs", {}).get("findings", ())
+    lines.extend(f"  {f['patch']:<28}{f['caught_by'] or 'NOTHING':<12}{f['how']}" for f in findings)
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
