@@ -46,7 +46,7 @@ $(V)/.app: pyproject.toml constraints.txt
 	@touch $@
 
 $(V)/.dev: $(V)/.app
-	$(PIP) --group dev
+	$(PIP) -e '.[all]' --group dev
 	@touch $@
 
 # The dashboard's tests drive a real browser; they are never skipped in silence.
