@@ -1,6 +1,7 @@
 """perdure: Durable Functions that run anywhere Python runs. `import perdure as df`."""
 
 from perdure.app import App
+from perdure.blueprint import Blueprint
 from perdure.connection import connect
 from perdure.engine.activities import ActivityContext, Concurrency
 from perdure.engine.client import Client, DurableOrchestrationClient
@@ -42,6 +43,7 @@ __version__ = "0.1.0"
 __all__ = [
     "ActivityContext",
     "App",
+    "Blueprint",
     "Client",
     "Concurrency",
     "DurableOrchestrationClient",

@@ -12,7 +12,7 @@ from __future__ import annotations
 import inspect
 import sys
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, Generic, TypeVar
@@ -120,18 +120,38 @@ class Registry:
         self.lifespans: list[Definition] = []
 
     def add(self, definition: Definition) -> None:
-        """Register; raises RegistrationError for a name that is taken."""
+        """Register; raises RegistrationError for a name or a route that is taken."""
+        self._put(definition)
+        if not isinstance(definition, Route):
+            remember(definition)
+
+    def include(self, other: Registry) -> None:
+        """Take over what another registry has, all of it or, with RegistrationError, nothing."""
+        rehearsal = Registry()
+        for registry in (self, other):
+            for definition in registry.definitions():
+                rehearsal._put(definition)
+        for definition in other.definitions():
+            self._put(definition)
+
+    def definitions(self) -> Iterator[Definition]:
+        """Everything registered, each kind in the order of registration."""
+        for kind in (self.activities, self.orchestrators):
+            yield from kind.values()
+        yield from self.routes
+        yield from self.lifespans
+
+    def _put(self, definition: Definition) -> None:
         match definition:
             case Activity():
                 _put(self.activities, definition)
             case Orchestrator():
                 _put(self.orchestrators, definition)
             case Route():
+                _check_route(self.routes, definition)
                 self.routes.append(definition)
             case _:
                 self.lifespans.append(definition)
-        if not isinstance(definition, Route):
-            remember(definition)
 
     def activity(self, name: str) -> Activity:
         return _get(self.activities, name, "activity")
@@ -152,6 +172,16 @@ def _put(into: dict[str, D], definition: D) -> None:
             f"{where(into[definition.name].function)}; give one of them name=..."
         )
     into[definition.name] = definition
+
+
+def _check_route(routes: list[Route], new: Route) -> None:
+    for route in routes:
+        shared = set(route.methods) & set(new.methods)
+        if route.path == new.path and shared:
+            raise RegistrationError(
+                f"{where(new.function)}: the route {'/'.join(sorted(shared))} {new.path} is already taken by "
+                f"{where(route.function)}"
+            )
 
 
 def _get(source: Mapping[str, D], name: str, kind: str) -> D:

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from copy import copy
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from perdure.app import App
 from perdure.engine.registry import name_of
 from perdure.engine.worker import Engine, Settings
 from perdure.model.times import instant, micros
@@ -25,6 +25,7 @@ from perdure.testing.stubs import Call, Stubs, observed
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from perdure.app import App
     from perdure.engine.client import Client
     from perdure.model.instances import OrchestrationStatus
     from perdure.store.port import Store
@@ -147,7 +148,8 @@ class DurableEnvironment:
         return str(getattr(self._store, "hub", self._app.name))
 
     async def _enter(self) -> None:
-        double = App(self._app.name, settings=self._settings or self._app.settings)
+        double = copy(self._app)  # with everything else its user configured
+        double.settings = self._settings or self._app.settings
         double.registry = observed(self._app.registry, self._stubs, self._calls)
         self._running = double.running(store=self._store, clock=self.clock, waiter=self._waiter)
         self._client = await self._running.__aenter__()

@@ -1,0 +1,214 @@
+"""The surface on which users register their functions: the decorators that `App` and `Blueprint` share.
+
+A decorator checks what can be checked at once, so that a mistake shows where it was made, notes a definition in
+the registry, and gives the function back unchanged: it can be tested by calling it, typed, and imported elsewhere.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar, overload
+
+from perdure.engine.registry import (
+    Activity,
+    Definition,
+    Orchestrator,
+    Registry,
+    Route,
+    activity_timeout,
+    caller_locals,
+    checked_name,
+    orchestrator_parameters,
+    where,
+)
+from perdure.errors import RegistrationError
+from perdure.model.retry import RetryPolicy
+from perdure.model.times import Seconds
+
+F = TypeVar("F", bound=Callable[..., Any])
+METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
+
+
+class Registration:
+    """What `App` and `Blueprint` have in common: decorators, and the registry they fill."""
+
+    def __init__(self, *, prefix: str = "", path: str = "") -> None:
+        self.registry = Registry()
+        self._prefix = prefix
+        self._path = path
+
+    @overload
+    def activity(self, function: F, /) -> F: ...
+    @overload
+    def activity(
+        self,
+        function: None = None,
+        /,
+        *,
+        name: str | None = None,
+        retry: RetryPolicy | None = None,
+        timeout: Seconds | None = None,
+        concurrency: int | None = None,
+    ) -> Callable[[F], F]: ...
+    def activity(
+        self,
+        function: Any = None,
+        /,
+        *,
+        name: str | None = None,
+        retry: RetryPolicy | None = None,
+        timeout: Seconds | None = None,
+        concurrency: int | None = None,
+    ) -> Any:
+        """Register a function that does the I/O. It is returned unchanged.
+
+        It takes its input, its `ActivityContext`, both, or neither, and lifespan resources by their type.
+        `async def` ones run on the event loop, `def` ones on threads. The body may run more than once (after a
+        crash, or by retry): use `context.idempotency_key` towards the outside. Its result counts once.
+
+        Parameters:
+            name: the registered name; default the function's own.
+            retry: how failures are tried again; default not at all. A call may override it.
+            timeout: seconds one attempt may take; then it fails with TimeoutError. A call may override it.
+            concurrency: how many of this activity run at a time on one worker; default no limit of its own.
+
+        Raises:
+            RegistrationError for a name that is taken, or a function that cannot be an activity.
+        """
+        localns = caller_locals()
+
+        def register(found: F) -> F:
+            _refuse(found, generators=True)
+            if concurrency is not None and concurrency < 1:
+                raise RegistrationError(f"{where(found)}: concurrency is 1 or more")
+            self._add(
+                Activity(
+                    self._name(found, name),
+                    found,
+                    localns,
+                    retry=retry,
+                    timeout=activity_timeout(timeout),
+                    concurrency=concurrency or 0,
+                )
+            )
+            return found
+
+        return register if function is None else register(function)
+
+    @overload
+    def orchestrator(self, function: F, /) -> F: ...
+    @overload
+    def orchestrator(
+        self,
+        function: None = None,
+        /,
+        *,
+        name: str | None = None,
+        version: str = "",
+        events: Mapping[str, Any] | None = None,
+    ) -> Callable[[F], F]: ...
+    def orchestrator(
+        self,
+        function: Any = None,
+        /,
+        *,
+        name: str | None = None,
+        version: str = "",
+        events: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Register an orchestrator: `def` with `yield`, or `async def` with `await`. It is returned unchanged.
+
+        It takes the context alone (`context.get_input()`) or the context and a typed input. Its code must do the
+        same again when it is replayed: time, ids and randomness come from the context, I/O from activities.
+
+        Parameters:
+            name: the registered name; default the function's own.
+            version: what `context.version` says of instances started from now on.
+            events: the door: names of external events and their types. Other names, and bodies that do not
+                fit, are refused when they are raised (400 over HTTP). A trailing `*` admits every name that
+                begins so. Without it every event is admitted.
+
+        Raises:
+            RegistrationError for a name that is taken, or a function that cannot be an orchestrator.
+        """
+        localns = caller_locals()
+
+        def register(found: F) -> F:
+            if inspect.isasyncgenfunction(inspect.unwrap(found)):
+                raise RegistrationError(
+                    f"{where(found)} is an async generator: use await, or yield, not both"
+                )
+            definition = Orchestrator(
+                self._name(found, name), found, localns, version=version, events=_events(events, found)
+            )
+            orchestrator_parameters(found)
+            self._add(definition)
+            return found
+
+        return register if function is None else register(function)
+
+    def route(
+        self, path: str, methods: list[str] | tuple[str, ...] = ("GET",), *, auth: str = "function"
+    ) -> Callable[[F], F]:
+        """Register a client function behind HTTP: `/api` + `path`. It is returned unchanged.
+
+        It receives by type what it asks for: the Starlette `Request`, the `Client`, lifespan resources.
+        `auth` is anonymous, function or admin.
+        """
+        localns = caller_locals()
+        verbs = tuple(method.upper() for method in methods)
+        if not path.startswith("/") or not verbs or not METHODS.issuperset(verbs):
+            raise RegistrationError(
+                f"route {path!r}: a path begins with / and methods are HTTP's, not {verbs}"
+            )
+        if auth not in ("anonymous", "function", "admin"):
+            raise RegistrationError(f"route {path!r}: auth is anonymous, function or admin, not {auth!r}")
+
+        def register(found: F) -> F:
+            _refuse(found, generators=True)
+            self._add(Route(found.__name__, found, localns, path=self._path + path, methods=verbs, auth=auth))
+            return found
+
+        return register
+
+    def lifespan(self, function: F, /) -> F:
+        """Register an async generator that yields resources (one, or a tuple) and cleans them up afterwards.
+
+        Activities and client functions receive a resource by annotating a parameter with its type.
+        """
+        if not inspect.isasyncgenfunction(function):
+            raise RegistrationError(
+                f"{where(function)}: a lifespan is an async generator: `yield` the resources"
+            )
+        self._add(Definition(function.__name__, function))
+        return function
+
+    # ----------------------------------------------------------------------------------------------- inside
+
+    def _add(self, definition: Definition) -> None:
+        self.registry.add(definition)
+
+    def _name(self, function: Callable[..., Any], name: str | None) -> str:
+        return checked_name(self._prefix + (function.__name__ if name is None else name), function)
+
+
+def _refuse(function: Callable[..., Any], *, generators: bool) -> None:
+    plain = inspect.unwrap(function)
+    if not callable(function):
+        raise RegistrationError(f"{function!r} is not a function")
+    if generators and (inspect.isgeneratorfunction(plain) or inspect.isasyncgenfunction(plain)):
+        raise RegistrationError(
+            f"{where(function)} is a generator: only orchestrators yield; an activity returns its result"
+        )
+
+
+def _events(events: Mapping[str, Any] | None, function: object) -> Mapping[str, Any] | None:
+    if events is None:
+        return None
+    for name in events:
+        if not isinstance(name, str) or not name.strip("*") or "*" in name[:-1]:
+            raise RegistrationError(
+                f"{where(function)}: event name {name!r}: a non-empty string, with * only at its end"
+            )
+    return dict(events)
