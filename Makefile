@@ -5,7 +5,7 @@ PIP := $(V)/bin/python -m pip install -q -c constraints.txt
 CHROMIUM := apt-get update && apt-get install -y --no-install-recommends chromium
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench reliability reliability-long chromium constraints clean
+.PHONY: help demo docs test check bench reliability reliability-long chromium constraints clean
 
 help: ## List these targets
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -21,6 +21,10 @@ check: $(V)/.dev ## Static checks only: style, types, layers
 	$(V)/bin/ruff format --check
 	$(V)/bin/mypy
 	$(V)/bin/lint-imports
+
+docs: $(V)/.dev ## Build the documentation into build/site
+	NO_MKDOCS_2_WARNING=1 $(V)/bin/mkdocs build --strict --quiet
+	@echo "open build/site/index.html"
 
 bench: $(V)/.dev ## Measure beside the peers: see benchmarks/README.md
 	$(V)/bin/python -m benchmarks

@@ -55,5 +55,5 @@ async def test_it_starts_by_http_and_answers_with_what_leads_on(perdure_environm
 
 def test_the_readme_shows_the_file_as_it_is():
     file = (ROOT / "examples" / "approval.py").read_text()
-    blocks = (ROOT / "README.md").read_text().split("```python\n")[1:]
-    assert file in [block.split("```")[0] for block in blocks]
+    blocks = (ROOT / "README.md").read_text().split('```python title="examples/approval.py"\n')[1:]
+    assert [block.split("```")[0] for block in blocks] == [file]

@@ -1,0 +1,94 @@
+"""What the site adds to MkDocs: an order for its pages, the marks of what the tests do not run, and no strangers.
+
+Pages need not be listed anywhere. A page is shown in the section of its folder: first those named here, in this
+order, then the others by name.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    ("Tutorial", "tutorial", ()),
+    (
+        "How to",
+        "how-to",
+        (
+            "what-is-my-instance-waiting-for.md",
+            "parked-instance.md",
+            "changing-code.md",
+            "replay-before-deploy.md",
+            "activity-may-run-twice.md",
+            "activities.md",
+            "timers-and-retries.md",
+            "events-and-approvals.md",
+            "entities.md",
+            "call-http.md",
+            "rewind.md",
+            "testing.md",
+            "organise-an-app.md",
+            "deploy-and-run.md",
+            "housekeeping.md",
+        ),
+    ),
+    ("Concepts", "concepts", ("how-replay-works.md", "history.md")),
+    ("Reference", "reference", ("api", "cli.md", "settings.md", "http.md")),
+    ("Errors", "errors", ()),
+)
+LOOSE = {"reliability.md": "Concepts", "migrating-from-azure.md": "How to"}
+"""Pages beside the folders, and the section that shows them, at its end."""
+TITLES = {"api": "Python API"}
+
+_NOT_RUN = re.compile(r"^( *)<!-- not run: (.+?) -->\n(\s*`{3,}.*?\n\s*`{3,}[ ]*$)", re.MULTILINE | re.DOTALL)
+_ELSEWHERE = re.compile(r"https://(unpkg\.com|api\.github\.com|gitlab\.com|bitbucket\.org)/[^\"'`]*")
+_SETUP = re.compile(r"^<!-- setup\n.*?^-->\n", re.MULTILINE | re.DOTALL)
+
+
+def on_config(config: Any) -> Any:
+    """Build the navigation from the folders."""
+    config.nav = navigation(Path(config.docs_dir))
+    return config
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Show the reason under each block that the tests do not run."""
+    return _NOT_RUN.sub(r"\1\3\n\n\1*Not run by the tests: \2.*{ .not-run }", _SETUP.sub("", markdown))
+
+
+def on_post_build(config: Any) -> None:
+    """Take the addresses out of the theme's script that it would fetch things from, in cases we do not have."""
+    for script in Path(config.site_dir, "assets", "javascripts").glob("bundle.*.js"):
+        text = script.read_text(encoding="utf-8")
+        script.write_text(_ELSEWHERE.sub("about:blank", text), encoding="utf-8")
+
+
+def navigation(docs: Path) -> list[Any]:
+    """The pages as MkDocs wants them: a list of paths and of sections."""
+    nav: list[Any] = [{"Home": "index.md"}]
+    for title, folder, first in SECTIONS:
+        pages = _section(docs, docs / folder, first)
+        pages += [name for name, section in LOOSE.items() if section == title and (docs / name).is_file()]
+        if pages:
+            nav.append({title: pages})
+    known = {"index.md", *LOOSE}
+    nav += [page.name for page in sorted(docs.glob("*.md")) if page.name not in known]
+    return nav
+
+
+def _section(docs: Path, folder: Path, first: tuple[str, ...]) -> list[Any]:
+    def rank(entry: Path) -> tuple[int, str]:
+        if entry.name == "index.md":
+            return -1, ""
+        return first.index(entry.name) if entry.name in first else len(first), entry.name
+
+    found: list[Any] = []
+    for entry in sorted(folder.glob("*"), key=rank):
+        if entry.is_dir():
+            inner = _section(docs, entry, ())
+            if inner:
+                found.append({TITLES.get(entry.name, entry.name.replace("-", " ").capitalize()): inner})
+        elif entry.suffix == ".md":
+            found.append(entry.relative_to(docs).as_posix())
+    return found
