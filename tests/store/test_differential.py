@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from perdure.errors import PerdureError
 from perdure.model.records import (
+    AuditFilter,
     Batch,
     BodyRow,
     DroppedRow,
@@ -24,7 +25,7 @@ from perdure.model.records import (
 from perdure.store.memory import MemoryStore
 from perdure.store.port import Store
 from perdure.store.sqlite.store import SqliteStore
-from perdure.testing.conformance import episode, instance, update_of
+from perdure.testing.conformance import audit, episode, instance, key, update_of
 
 NUMBERS = st.integers(1, 4)
 MESSAGES = st.integers(1, 5)
@@ -95,6 +96,11 @@ BATCHES = st.builds(
     dropped=few(DROPPED),
     executions_removed=few(st.tuples(NUMBERS, SMALL)),
     purged=few(NUMBERS),
+    keys=few(
+        st.builds(lambda name, at, off: key(name, at, revoked_at=off), st.sampled_from("kl"), SMALL, WHEN)
+    ),
+    keys_used=few(st.tuples(st.sampled_from("klm"), SMALL)),
+    audit=few(st.builds(audit, SMALL, st.sampled_from("ab"))),
 )
 
 FILTERS = [
@@ -105,6 +111,7 @@ FILTERS = [
     InstanceFilter(waiting_for="X", before_no=4),
     InstanceFilter(created_from=1_002, created_to=1_003, top=1),
 ]
+AUDITS = [AuditFilter(), AuditFilter(who="a", top=2), AuditFilter(since=1, before_no=3)]
 
 
 def outcome(store: Store, batch: Batch) -> str:
@@ -133,6 +140,9 @@ def everything(store: Store) -> dict[str, Any]:
         "counts": store.counts(),
         "dropped": [store.dropped(None, 4), store.dropped("a", 4)],
         "executions": [store.executions(number) for number in numbers],
+        "keys": store.keys(),
+        "audit": [store.audit(wanted) for wanted in AUDITS],
+        "answered": [store.answered(name) for name in "pq"],
         "history_of": [store.history_of(number, 1) for number in numbers],
     }
 

@@ -14,6 +14,7 @@ import pytest
 
 from perdure.errors import StoreInUse, StoreUnusable
 from perdure.model.records import Batch, InstanceFilter
+from perdure.store.sqlite.connection import SCHEMA_VERSION
 from perdure.store.sqlite.lock import ServerFile, read_server_file
 from perdure.store.sqlite.store import SqliteStore
 from perdure.testing.conformance import instance
@@ -204,7 +205,7 @@ def test_another_process_may_look(store: SqliteStore, path: str) -> None:
         "import sqlite3, sys; print(sqlite3.connect(sys.argv[1]).execute('pragma user_version').fetchone())"
     )
     process = start(script, path)
-    assert line_of(process) == "(1,)"
+    assert line_of(process) == f"({SCHEMA_VERSION},)"
     end(process)
     store.commit(Batch(2, new_instances=[instance(2)]))
 

@@ -12,14 +12,14 @@ import pytest
 
 from perdure.errors import CommitRefused, StoreError, StoreFull, StoreTooNew, StoreUnusable
 from perdure.model import records
-from perdure.model.records import Batch, BodyRow, InstanceFilter, SeenRow
+from perdure.model.records import AuditFilter, Batch, BodyRow, InstanceFilter, SeenRow
 from perdure.store.sqlite import connection as connections
 from perdure.store.sqlite import log
 from perdure.store.sqlite import store as store_module
 from perdure.store.sqlite.query import build
-from perdure.store.sqlite.statements import Repeated, blocks, powers_of_two
+from perdure.store.sqlite.statements import Repeated, blocks, powers_of_two, read_sql
 from perdure.store.sqlite.store import SqliteStore
-from perdure.testing.conformance import episode, instance, message, update_of, wait
+from perdure.testing.conformance import audit, episode, instance, key, message, update_of, wait
 
 
 @pytest.fixture
@@ -84,6 +84,25 @@ def test_an_empty_file_becomes_a_database(path: str) -> None:
     store.open()
     assert writer_of(store).pragma("user_version") == connections.SCHEMA_VERSION
     assert writer_of(store).pragma("application_id") == connections.APPLICATION_ID
+    store.close()
+
+
+def test_a_file_of_the_first_version_is_read_as_it_is_and_brought_forward_when_opened(path: str) -> None:
+    first = [*read_sql("schema.sql").split(";\n"), "insert into hubs values (1, 'claims')"]
+    change_file(
+        path, *first, "pragma user_version = 1", f"pragma application_id = {connections.APPLICATION_ID}"
+    )
+    reader = SqliteStore(path, "claims")
+    assert reader.keys() == []
+    assert reader.audit(AuditFilter()) == []
+    reader.close()
+
+    store = SqliteStore(path, "claims")
+    store.open()
+    store.commit(Batch(1, keys=[key("a")], audit=[audit(1)]))
+    assert [found.key_id for found in store.keys()] == ["a"]
+    assert [row for _, row in store.audit(AuditFilter())] == [audit(1)]
+    assert writer_of(store).pragma("user_version") == connections.SCHEMA_VERSION
     store.close()
 
 
@@ -338,8 +357,8 @@ def test_no_statement_reads_a_whole_table_or_sorts(store: SqliteStore, file_name
         plan = plan_of(store, Repeated(text).text(4) if "[" in text else text)
         assert INDEXED.get(name, "") in plan, name
         assert "TEMP B-TREE" not in plan, name
-        # `dropped` is read from its end, or its beginning, up to a limit.
-        scanned = set(re.findall(r"SCAN (\w+)", plan)) - {"v", "e", "CONSTANT", "4", "dropped"}
+        # `dropped` and `audit` are read from their end, or their beginning, up to a limit.
+        scanned = set(re.findall(r"SCAN (\w+)", plan)) - {"v", "e", "CONSTANT", "4", "dropped", "audit"}
         assert not scanned, name
 
 

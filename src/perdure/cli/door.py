@@ -28,6 +28,7 @@ from perdure.store.sqlite.lock import read_server_file
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
+    from perdure.engine.notes import Memo
     from perdure.model.messages import Message
     from perdure.store.port import ClientStore
 
@@ -130,6 +131,9 @@ class StoreReader:
 
     async def read(self, question: Callable[[], T], *, brief: bool = False) -> T:
         return question()
+
+    async def record(self, memo: Memo) -> None:
+        raise EngineStopped("this command only reads")
 
     def now(self) -> int:
         return time.time_ns() // 1_000

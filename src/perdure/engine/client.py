@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypeVar
 
 from msgspec import Raw
 
+from perdure.engine.notes import Memo
 from perdure.engine.registry import name_of
 from perdure.engine.status import Detail, page_of, start_of, status_of
 from perdure.errors import IllegalTransition, InstanceNotFound, PayloadError
@@ -56,6 +57,9 @@ class Gateway(Protocol):
 
     async def read(self, question: Callable[[], T], *, brief: bool = False) -> T:
         """Ask the store, off the event loop unless the answer is a matter of microseconds."""
+
+    async def record(self, memo: Memo) -> None:
+        """Write keys and rows of the audit log; returns once they are durable."""
 
     def now(self) -> int:
         """The hub's present time in microseconds."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from perdure.model.messages import Message, decode_message
 from perdure.model.records import InboxRow
+
+if TYPE_CHECKING:
+    from perdure.engine.notes import Note
 
 
 class Envelope:
@@ -13,13 +16,19 @@ class Envelope:
 
     `internal` marks a message born in the present batch, `counted` one that the batch knows as an input,
     `held` one that waits for its instance to be resumed, `hidden` one whose row no poll shows: it was held when
-    the row was committed, and comes with its instance whenever that is loaded.
+    the row was committed, and comes with its instance whenever that is loaded. `note` says who sent it.
     """
 
-    __slots__ = ("counted", "held", "hidden", "internal", "message", "reply", "row_no")
+    __slots__ = ("counted", "held", "hidden", "internal", "message", "note", "reply", "row_no")
 
     def __init__(
-        self, message: Message, reply: Any = None, row_no: int = 0, *, internal: bool = False
+        self,
+        message: Message,
+        reply: Any = None,
+        row_no: int = 0,
+        *,
+        internal: bool = False,
+        note: Note | None = None,
     ) -> None:
         self.message = message
         self.reply = reply
@@ -28,6 +37,7 @@ class Envelope:
         self.counted = False
         self.held = False
         self.hidden = False
+        self.note = note
 
 
 def envelope_of(row: InboxRow) -> Envelope:

@@ -279,12 +279,20 @@ class Hub:
                     operation_id,
                     envelope.message.instance_id,
                     payload.encode(value),
-                    self.now + SEEN_FOR,
+                    self._remembered_until(envelope),
                 )
             )
             self.seen[operation_id] = _Answer(self.rows.seen[-1])
         if envelope.reply is not None:
-            self.released.answers.append((envelope.reply, value))
+            self._tell(envelope, value)
+
+    def _tell(self, envelope: Envelope, value: Any) -> None:
+        self.released.answers.append((envelope.reply, value))
+        if envelope.note is not None and not isinstance(value, BaseException):
+            self.rows.audit.append(envelope.note.row(self.now, envelope.message.instance_id))
+
+    def _remembered_until(self, envelope: Envelope) -> int:
+        return max(self.now + SEEN_FOR, getattr(envelope.message, "remembered_until", 0))
 
     def consume(self, envelope: Envelope) -> None:
         """The message's inbox row, if it has one, goes with this batch."""
@@ -449,7 +457,7 @@ class Hub:
             else:
                 self._store(envelope, None)
             if envelope.reply is not None:
-                self.released.answers.append((envelope.reply, _accepted(envelope)))
+                self._tell(envelope, _accepted(envelope))
                 self._remember(envelope)
             envelope.internal = False
 
@@ -461,7 +469,7 @@ class Hub:
                     operation_id,
                     envelope.message.instance_id,
                     payload.encode(_accepted(envelope)),
-                    self.now + SEEN_FOR,
+                    self._remembered_until(envelope),
                 )
             )
 

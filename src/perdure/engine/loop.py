@@ -23,6 +23,7 @@ from perdure.engine.clock import Clock
 from perdure.engine.envelope import Envelope, envelope_of
 from perdure.engine.hub import Hub, Released
 from perdure.engine.living import Quarantine
+from perdure.engine.notes import Memos
 from perdure.engine.wakeups import Wakeups
 from perdure.errors import (
     CommitRefused,
@@ -115,6 +116,7 @@ class Loop:
         self.waiter = waiter
         self.pool: ActivityPool | None = None
         self.inbox: SimpleQueue[Item] = SimpleQueue()
+        self.memos = Memos()
         self.wakeups = Wakeups()
         self.stopping = False
         self.idle_before = 0
@@ -324,7 +326,12 @@ class Loop:
             operations = hub.operations(cold)
             hub.admit(cold, store.load(cold), operations, store.seen(operations) if operations else ())
             cold = hub.advance((), now)
-        return hub.seal()
+        batch = hub.seal()
+        if self.memos:
+            self.memos.take_back()
+            if self.away is None:
+                self.memos.write_into(batch)
+        return batch
 
     def _release(self, released: Released, batch: Batch) -> None:
         """The batch is durable. Each effect on its own: one that fails must not hold up the others."""
@@ -348,6 +355,8 @@ class Loop:
         for instance_id, reason in released.parked:
             log.warning("instance %s is parked: %s", instance_id, reason)
         handover.answer(released.answers)
+        if self.memos:
+            handover.answer(self.memos.committed())
         self._shielded(lambda done: self._finished(done, handover), released)
         handover.flush()
 
@@ -361,6 +370,7 @@ class Loop:
 
     def _halve(self, inputs: list[Envelope], error: Exception) -> None:
         """Some instance in this batch is the culprit: find it by halves and park it alone."""
+        tell(self.memos.refused(error))  # theirs may be the fault, and they are no instance's
         groups: dict[str, list[Envelope]] = {}
         for envelope in inputs:
             groups.setdefault(envelope.message.instance_id, []).append(envelope)
@@ -403,6 +413,7 @@ class Loop:
             "the store is full; nothing accepted is lost, and writing resumes when there is room: %s", error
         )
         tell([(e.reply, error) for e in inputs if e.reply is not None])
+        tell(self.memos.refused(error))
         self._retry.extend(e for e in inputs if e.reply is None)
         self._retry_at = self.clock.now() + RETRY_FULL
 
@@ -458,6 +469,7 @@ class Loop:
         )
         answers = [*((e.reply, stopped) for e in left), *((e.reply, unknown) for e in doubtful)]
         tell([(reply, error) for reply, error in answers if reply is not None])
+        tell(self.memos.refused(stopped))
 
     def _die(self) -> None:
         """The thread is ending by something that is no ordinary error: the batch in hand is in doubt."""

@@ -22,6 +22,7 @@ from perdure.engine.envelope import Envelope
 from perdure.engine.functions import Functions
 from perdure.engine.hub import Chance, Hub, Limits, Released
 from perdure.engine.loop import Handover, Loop, Outbox, SystemWaiter, Waiter, tell
+from perdure.engine.notes import NOTE, Memo
 from perdure.engine.registry import Registry
 from perdure.engine.status import finished_status
 from perdure.engine.watchdog import Marker, StrikeFile, Watchdog, audit, stop_audit
@@ -207,12 +208,26 @@ class Engine:
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._unanswered = queued + 1
         try:
-            self._outbox.put(Envelope(message, answer))
+            note = NOTE.get()
+            if note is not None:
+                note.is_taken = True
+            self._outbox.put(Envelope(message, answer, note=note))
             if self.loop.stopping and self._thread is not None and not self._thread.is_alive():
                 self.loop.refuse_rest()  # it stopped meanwhile
             return await answer
         finally:
             self._unanswered -= 1
+
+    async def record(self, memo: Memo) -> None:
+        """Write rows beside the next batch; returns once they are durable."""
+        if self.loop.stopping:
+            raise EngineStopped("the engine is not running: nothing was stored")
+        memo.reply = asyncio.get_running_loop().create_future()
+        self.loop.memos.put(memo)
+        self.loop.nudge()
+        if self.loop.stopping and self._thread is not None and not self._thread.is_alive():
+            self.loop.refuse_rest()  # it stopped meanwhile
+        await memo.reply
 
     async def finished(self, instance_id: str, timeout: float | None) -> OrchestrationStatus | None:
         """Return when the instance has finished, with its status if it is at hand.

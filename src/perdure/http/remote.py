@@ -46,6 +46,7 @@ from perdure.model.times import moment
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from perdure.engine.notes import Memo
     from perdure.store.port import ClientStore
 
 T = TypeVar("T")
@@ -139,6 +140,10 @@ class HttpGateway:
     async def read(self, question: Callable[[], T], *, brief: bool = False) -> T:
         """Never called: the verbs that ask are written anew in `RemoteClient`."""
         return question()
+
+    async def record(self, memo: Memo) -> None:
+        """Never called: the server writes its own."""
+        raise AssertionError("a remote client records nothing")
 
     def now(self) -> int:
         return time.time_ns() // 1_000

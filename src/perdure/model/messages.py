@@ -56,9 +56,12 @@ class NextGeneration(_Message, frozen=True, gc=True):
 
 
 class RaiseEvent(_Message, frozen=True):
+    """`remembered_until` (microseconds) keeps its operation id for longer than others are kept."""
+
     name: str
     input: Raw = ABSENT
     operation_id: str = ""
+    remembered_until: int = 0
 
 
 class ActivityResult(_Message, frozen=True, gc=True):

@@ -122,6 +122,37 @@ class DroppedRow(NamedTuple):
     body: bytes
 
 
+class KeyRow(NamedTuple):
+    """A key: what a caller shows (`kind` access) or what links are signed with (`kind` link).
+
+    `secret` is the digest of an access key, which is itself never stored, and the very secret of a signing key.
+    """
+
+    key_id: str
+    kind: str  # access | link
+    name: str  # for people: who holds it
+    scopes: str  # separated by spaces
+    secret: bytes
+    created_at: int
+    created_by: str
+    expires_at: int | None
+    revoked_at: int | None
+    last_used_at: int | None  # coarse: to a few minutes
+
+
+class AuditRow(NamedTuple):
+    """One management call, or several equal ones in a row (`times`)."""
+
+    at: int
+    who: str
+    address: str
+    operation: str
+    instance_id: str
+    detail: str
+    outcome: str  # "ok", or the code of the refusal
+    times: int = 1
+
+
 @dataclass(slots=True)
 class Batch:
     """Everything one transaction writes."""
@@ -142,6 +173,9 @@ class Batch:
     dropped: list[DroppedRow] = field(default_factory=list)
     executions_removed: list[tuple[int, int]] = field(default_factory=list)  # instance_no, below execution_no
     purged: list[int] = field(default_factory=list)  # instance_no
+    keys: list[KeyRow] = field(default_factory=list)  # new, or in place of what has the same id
+    keys_used: list[tuple[str, int]] = field(default_factory=list)  # key_id, when
+    audit: list[AuditRow] = field(default_factory=list)
 
     def is_empty(self) -> bool:
         return not (
@@ -158,6 +192,9 @@ class Batch:
             or self.waits_opened
             or self.waits_closed
             or self.executions_removed
+            or self.keys
+            or self.keys_used
+            or self.audit
         )
 
 
@@ -194,4 +231,16 @@ class InstanceFilter:
     created_to: int | None = None
     waiting_for: str | None = None
     before_no: int | None = None  # keyset: only instances with a smaller instance_no
+    top: int = 100
+
+
+@dataclass(frozen=True, slots=True)
+class AuditFilter:
+    """Which rows of the audit log are wanted; empty fields do not restrict. Newest first, `top` at most."""
+
+    who: str | None = None
+    operation: str | None = None
+    instance_id: str | None = None
+    since: int | None = None
+    before_no: int | None = None  # keyset: only rows with a smaller number
     top: int = 100

@@ -21,10 +21,12 @@ from perdure.errors import CommitRefused, FenceLost, StoreError
 from perdure.model.bodies import inline
 from perdure.model.events import decode_events, encode_events
 from perdure.model.records import (
+    AuditRow,
     DroppedRow,
     HistoryRow,
     InboxRow,
     InstanceRow,
+    KeyRow,
     Poll,
     SeenRow,
     StoredInstance,
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from perdure.model.records import (
+        AuditFilter,
         Batch,
         InstanceFilter,
         InstanceUpdate,
@@ -44,6 +47,7 @@ if TYPE_CHECKING:
 
 ALL_WAITS: Final = -1
 DROPPED_KEPT: Final = 30 * 24 * 3600 * 1_000_000
+AUDIT_KEPT: Final = 365 * 24 * 3600 * 1_000_000
 EXPIRY_EVERY: Final = 60_000_000
 
 T = TypeVar("T")
@@ -64,6 +68,8 @@ class _Tables:
     seen: dict[str, SeenRow] = field(default_factory=dict)
     dropped: list[DroppedRow] = field(default_factory=list)
     executions: dict[int, set[int]] = field(default_factory=dict)  # with history or bodies
+    keys: dict[str, KeyRow] = field(default_factory=dict)
+    audit: dict[int, AuditRow] = field(default_factory=dict)
     # Few of many instances stand in these; a poll must not look at all.
     due: dict[int, int] = field(default_factory=dict)
     with_local_work: set[int] = field(default_factory=set)
@@ -249,6 +255,27 @@ class MemoryStore:
         history = sorted(self._tables.history.get(execution, {}).values(), key=lambda row: row.episode)
         return StoredInstance(row, history, dict(self._tables.bodies.get(execution, {})))
 
+    def keys(self) -> list[KeyRow]:
+        with self._lock:
+            return sorted(self._tables.keys.values(), key=lambda row: (row.created_at, row.key_id))
+
+    def audit(self, wanted: AuditFilter) -> list[tuple[int, AuditRow]]:
+        with self._lock:
+            newest_first = sorted(self._tables.audit.items(), reverse=True)
+            return [
+                (number, row)
+                for number, row in newest_first
+                if (wanted.before_no is None or number < wanted.before_no)
+                and (wanted.since is None or row.at >= wanted.since)
+                and wanted.who in (None, row.who)
+                and wanted.operation in (None, row.operation)
+                and wanted.instance_id in (None, row.instance_id)
+            ][: wanted.top]
+
+    def answered(self, operation_id: str) -> SeenRow | None:
+        with self._lock:
+            return self._tables.seen.get(operation_id)
+
     def close_reader(self) -> None:
         pass
 
@@ -369,6 +396,20 @@ def _apply(tables: _Tables, batch: Batch) -> None:
     tables.inbox.update((row.message_no, row) for row in batch.inbox_added)
     tables.seen.update((row.operation_id, row) for row in batch.seen)
     tables.dropped.extend(batch.dropped)
+    _apply_access(tables, batch)
+
+
+def _apply_access(tables: _Tables, batch: Batch) -> None:
+    for key in batch.keys:
+        before = tables.keys.get(key.key_id, key)
+        tables.keys[key.key_id] = before._replace(
+            name=key.name, scopes=key.scopes, expires_at=key.expires_at, revoked_at=key.revoked_at
+        )
+    for key_id, at in batch.keys_used:
+        if key_id in tables.keys:
+            tables.keys[key_id] = tables.keys[key_id]._replace(last_used_at=at)
+    following = max(tables.audit, default=0) + 1
+    tables.audit.update(enumerate(batch.audit, following))
 
 
 def _put(tables: _Tables, row: InstanceRow) -> None:
@@ -435,3 +476,4 @@ def _purge(tables: _Tables, number: int) -> None:
 def _expire(tables: _Tables, at: int) -> None:
     tables.seen = {key: row for key, row in tables.seen.items() if row.expires_at > at}
     tables.dropped = [row for row in tables.dropped if row.at > at - DROPPED_KEPT]
+    tables.audit = {number: row for number, row in tables.audit.items() if row.at > at - AUDIT_KEPT}

@@ -16,10 +16,13 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from perdure.model.records import (
+        AuditFilter,
+        AuditRow,
         Batch,
         DroppedRow,
         InstanceFilter,
         InstanceRow,
+        KeyRow,
         Poll,
         SeenRow,
         StoredInstance,
@@ -102,6 +105,15 @@ class ClientStore(Protocol):
 
     def history_of(self, instance_no: int, execution_no: int) -> StoredInstance | None:
         """An instance with the history of one execution."""
+
+    def keys(self) -> list[KeyRow]:
+        """The hub's keys, those that count no more included, in the order of their making."""
+
+    def audit(self, wanted: AuditFilter) -> list[tuple[int, AuditRow]]:
+        """Rows of the audit log that match, with their numbers, newest first."""
+
+    def answered(self, operation_id: str) -> SeenRow | None:
+        """The answer this operation got, if that is still remembered."""
 
     def close_reader(self) -> None:
         """Close whatever the calling thread holds open."""

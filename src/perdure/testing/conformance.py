@@ -27,6 +27,8 @@ from perdure.model.events import (
     encode_events,
 )
 from perdure.model.records import (
+    AuditFilter,
+    AuditRow,
     Batch,
     BodyRow,
     DroppedRow,
@@ -35,6 +37,7 @@ from perdure.model.records import (
     InstanceFilter,
     InstanceRow,
     InstanceUpdate,
+    KeyRow,
     SeenRow,
     WaitRow,
 )
@@ -100,6 +103,17 @@ def message(number: int, instance_id: str, visible_at: int | None = 0) -> InboxR
 def wait(number: int, wait_id: int, name: str = "ApproverDecision") -> WaitRow:
     """An open wait."""
     return WaitRow(number, wait_id, name, 3_000 + wait_id, 0, b'{"type":"object"}')
+
+
+def key(key_id: str, created_at: int = 1, **changes: Any) -> KeyRow:
+    """A key that counts."""
+    row = KeyRow(key_id, "access", "deploy", "read operate", b"digest", created_at, "ops", None, None, None)
+    return row._replace(**changes)
+
+
+def audit(at: int, who: str = "a", operation: str = "start", instance_id: str = "claim-1") -> AuditRow:
+    """A row of the audit log."""
+    return AuditRow(at, who, "127.0.0.1", operation, instance_id, "", "ok", 1)
 
 
 @contextmanager
@@ -237,6 +251,60 @@ class StoreConformance:
             assert all(
                 found.history == [episode(found.row.instance_no, no) for no in (0, 1)] for found in loaded
             )
+
+    # ---------------------------------------------------------------------------------- keys and the audit log
+
+    def test_keys_come_back_in_the_order_of_their_making(self) -> None:
+        keys = [key("b", 1), key("a", 2, expires_at=9, kind="link"), key("c", 2, revoked_at=5)]
+        with self.opened(Batch(1, keys=keys)) as store:
+            assert store.keys() == keys
+            store.reopen()
+            assert store.keys() == keys
+
+    def test_a_key_keeps_its_secret_and_its_birth_whatever_is_put_in_its_place(self) -> None:
+        revoked = key("a", 7, name="other", scopes="read", secret=b"other", created_by="other", revoked_at=8)
+        with self.opened(Batch(1, keys=[key("a", 2)]), Batch(8, keys=[revoked])) as store:
+            assert store.keys() == [key("a", 2, name="other", scopes="read", revoked_at=8)]
+
+    def test_the_use_of_a_key_touches_nothing_else(self) -> None:
+        revoked = key("a", 1, revoked_at=3)
+        used = Batch(5, keys_used=[("a", 5), ("unknown", 5)])
+        with self.opened(Batch(1, keys=[revoked]), used) as store:
+            assert store.keys() == [revoked._replace(last_used_at=5)]
+
+    def test_the_audit_log_is_read_from_its_newest_end(self) -> None:
+        rows = [audit(at, who) for at, who in enumerate("abab")]
+        with self.opened(Batch(1, audit=rows[:3]), Batch(1, audit=rows[3:])) as store:
+            found = store.audit(AuditFilter())
+            assert [row for _, row in found] == rows[::-1]
+            numbers = [number for number, _ in found]
+            assert numbers == sorted(numbers, reverse=True)
+            assert [row for _, row in store.audit(AuditFilter(top=1))] == rows[3:]
+            assert store.audit(AuditFilter(before_no=numbers[1])) == found[2:]
+
+    def test_the_audit_log_is_filtered_by_everything_at_once(self) -> None:
+        rows = [audit(1), audit(2, "b"), audit(3, operation="purge"), audit(4, instance_id="y")]
+        with self.opened(Batch(1, audit=rows)) as store:
+
+            def found(**wanted: Any) -> list[int]:
+                return [row.at for _, row in store.audit(AuditFilter(**wanted))]
+
+            assert found(who="b") == [2]
+            assert found(operation="purge") == [3]
+            assert found(instance_id="y") == [4]
+            assert found(since=3) == [4, 3]
+            assert found(who="a", operation="start", instance_id="claim-1", since=1, top=5) == [1]
+            assert found(who="a", instance_id="z") == []
+
+    def test_a_batch_of_nothing_but_keys_and_notes_is_not_empty(self) -> None:
+        for batch in (Batch(1, keys=[key("a")]), Batch(1, keys_used=[("a", 1)]), Batch(1, audit=[audit(1)])):
+            assert not batch.is_empty()
+
+    def test_an_operation_is_answered_while_it_is_remembered(self) -> None:
+        row = SeenRow("op", "claim-1", b"1", DAY)
+        with self.opened(Batch(1, seen=[row])) as store:
+            assert store.answered("op") == row
+            assert store.answered("other") is None
 
     # ------------------------------------------------------------------------------------------------ seen
 

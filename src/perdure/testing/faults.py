@@ -22,10 +22,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from perdure.model.records import (
+        AuditFilter,
+        AuditRow,
         Batch,
         DroppedRow,
         InstanceFilter,
         InstanceRow,
+        KeyRow,
         Poll,
         SeenRow,
         StoredInstance,
@@ -222,6 +225,15 @@ class FaultyStore:
 
     def history_of(self, instance_no: int, execution_no: int) -> StoredInstance | None:
         return self.inner.history_of(instance_no, execution_no)
+
+    def keys(self) -> list[KeyRow]:
+        return self.inner.keys()
+
+    def audit(self, wanted: AuditFilter) -> list[tuple[int, AuditRow]]:
+        return self.inner.audit(wanted)
+
+    def answered(self, operation_id: str) -> SeenRow | None:
+        return self.inner.answered(operation_id)
 
     def close_reader(self) -> None:
         self.inner.close_reader()

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 ALL_WAITS: Final = -1
 DROPPED_KEPT: Final = 30 * 24 * 3600 * 1_000_000
+AUDIT_KEPT: Final = 365 * 24 * 3600 * 1_000_000
 EXPIRY_EVERY: Final = 60_000_000
 _EXPIRED_AT_ONCE: Final = 256
 _PURGES: Final = (
@@ -72,6 +73,9 @@ class Committer:
         self._write("add_messages", batch.inbox_added)
         self._remember(batch)
         self._write("drop_messages", batch.dropped)
+        self._write("put_keys", batch.keys)
+        self._write("use_keys", batch.keys_used)
+        self._write("add_audit", batch.audit)
         if batch.at >= self._next_expiry:
             self._expire(batch.at)
 
@@ -136,6 +140,7 @@ class Committer:
         before = self._total_changes()
         self._execute(self._single["expire_seen"], (at, _EXPIRED_AT_ONCE))
         self._execute(self._single["expire_dropped"], (at - DROPPED_KEPT, _EXPIRED_AT_ONCE))
+        self._execute(self._single["expire_audit"], (at - AUDIT_KEPT, _EXPIRED_AT_ONCE))
         is_done = self._total_changes() - before < _EXPIRED_AT_ONCE
         self._next_expiry = at + EXPIRY_EVERY if is_done else at
 

@@ -103,6 +103,19 @@ where seen.expires_at <= ?
 insert into dropped (hub_no, instance_id, at, kind, name, operation_id, reason, body)
 values [({hub}, ?, ?, ?, ?, ?, ?, ?)]
 
+-- name: put_keys
+insert into keys values [({hub}, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)]
+on conflict (hub_no, key_id) do update
+set name = excluded.name, scopes = excluded.scopes, expires_at = excluded.expires_at, revoked_at = excluded.revoked_at
+
+-- name: use_keys
+with v (key_id, at) as (values [(?, ?)])
+update keys set last_used_at = v.at from v where keys.hub_no = {hub} and keys.key_id = v.key_id
+
+-- name: add_audit
+insert into audit (hub_no, at, who, address, operation, instance_id, detail, outcome, times)
+values [({hub}, ?, ?, ?, ?, ?, ?, ?, ?)]
+
 -- name: expire_seen
 -- A bounded number at a time: a commit must stay short.
 delete from seen where rowid in (select rowid from seen where expires_at <= ? order by expires_at limit ?)
@@ -111,4 +124,9 @@ delete from seen where rowid in (select rowid from seen where expires_at <= ? or
 -- They lie in the order of their time, so looking at the first few is enough.
 delete from dropped where dropped_no in (
     select dropped_no from (select dropped_no, at from dropped order by dropped_no limit ?2) where at <= ?1
+)
+
+-- name: expire_audit
+delete from audit where audit_no in (
+    select audit_no from (select audit_no, at from audit order by audit_no limit ?2) where at <= ?1
 )

@@ -106,3 +106,13 @@ with recursive e (execution_no) as (
     from e where e.execution_no is not null
 )
 select execution_no from e where execution_no is not null
+
+-- name: keys
+select key_id, kind, name, scopes, secret, created_at, created_by, expires_at, revoked_at, last_used_at
+from keys where hub_no = ?
+
+-- name: audit
+select audit_no, at, who, address, operation, instance_id, detail, outcome, times from audit
+where +hub_no = ?1 and (?2 is null or who = ?2) and (?3 is null or operation = ?3)
+and (?4 is null or instance_id = ?4) and (?5 is null or at >= ?5) and audit_no < coalesce(?6, 9223372036854775807)
+order by audit_no desc limit ?7

@@ -20,7 +20,16 @@ import msgspec
 from perdure.errors import StoreUnusable
 from perdure.model.bodies import inline
 from perdure.model.events import decode_events, encode_events
-from perdure.model.records import DroppedRow, HistoryRow, InstanceRow, StoredInstance, WaitRow
+from perdure.model.records import (
+    AuditRow,
+    DroppedRow,
+    HistoryRow,
+    InstanceRow,
+    KeyRow,
+    SeenRow,
+    StoredInstance,
+    WaitRow,
+)
 from perdure.store.sqlite.connection import open_reader
 from perdure.store.sqlite.errors import translated
 from perdure.store.sqlite.query import build
@@ -29,7 +38,7 @@ from perdure.store.sqlite.statements import query, query_many
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from perdure.model.records import InstanceFilter
+    from perdure.model.records import AuditFilter, InstanceFilter
 
     Execute = Callable[..., Any]
 
@@ -115,6 +124,22 @@ class Reader:
         found.row = row
         return found
 
+    def keys(self) -> list[KeyRow]:
+        with self._snapshot() as execute:
+            rows = execute(query("keys"), (self._hub_no,)).fetchall() if _is_guarded(execute) else []
+        return sorted(map(KeyRow._make, rows), key=lambda row: (row.created_at, row.key_id))
+
+    def audit(self, wanted: AuditFilter) -> list[tuple[int, AuditRow]]:
+        asked = (wanted.who, wanted.operation, wanted.instance_id, wanted.since, wanted.before_no, wanted.top)
+        with self._snapshot() as execute:
+            rows = execute(query("audit"), (self._hub_no, *asked)).fetchall() if _is_guarded(execute) else []
+        return [(number, AuditRow(*row)) for number, *row in rows]
+
+    def answered(self, operation_id: str) -> SeenRow | None:
+        with self._snapshot() as execute:
+            rows = query_many("seen").values(execute, [operation_id], before=(self._hub_no,))
+        return SeenRow(*rows[0]) if rows else None
+
     def close_reader(self) -> None:
         connection = self._local.__dict__.pop("connection", None)
         if connection is not None:
@@ -166,6 +191,12 @@ class Reader:
                 connection.close(force=True)
         self._connections = weakref.WeakSet()
         self._local = threading.local()
+
+
+def _is_guarded(execute: Execute) -> bool:
+    """Whether the file has the tables of version 2; one that no engine has opened since does not."""
+    [(version,)] = execute("pragma user_version").fetchall()
+    return bool(version >= 2)
 
 
 def read_instances(execute: Execute, hub_no: int, instance_ids: Sequence[str]) -> list[InstanceRow]:

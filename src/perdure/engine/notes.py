@@ -1,0 +1,107 @@
+"""Notes: who asked for what, written in the transaction that does it.
+
+A host that knows its caller puts a `Note` into `NOTE` for as long as it handles the request. Every message the
+request sends then carries it, and when the hub answers that message with success, the note becomes a row of
+the audit log in the same batch: an operation that is durable has its row, and one that is not has none.
+What has no message (a key, a refusal, a question) travels as a `Memo`, written beside whatever batch comes next,
+so that it costs no commit of its own while the hub is busy.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+from perdure.model.records import AuditRow, Batch, KeyRow
+
+SHORT, LONG = 200, 1_000  # characters kept of a name, and of an id or a detail
+
+
+@dataclass(slots=True)
+class Note:
+    """The caller of the request in hand. `is_taken` tells that a message carries it."""
+
+    who: str
+    address: str
+    operation: str
+    detail: str = ""
+    is_taken: bool = False
+
+    def row(self, at: int, instance_id: str, outcome: str = "ok") -> AuditRow:
+        """The note as a row of the audit log."""
+        return AuditRow(
+            at,
+            clean(self.who, SHORT),
+            clean(self.address, SHORT),
+            self.operation,
+            clean(instance_id, LONG),
+            clean(self.detail, LONG),
+            outcome,
+        )
+
+
+NOTE: ContextVar[Note | None] = ContextVar("perdure_note", default=None)
+
+
+def clean(text: str, limit: int) -> str:
+    """Text of a stranger's that a database, a log and a terminal can take: printable, and not too long."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text[:limit])
+
+
+@dataclass(slots=True)
+class Memo:
+    """Rows for the next batch. `reply`, a future, is resolved once they are durable."""
+
+    keys: list[KeyRow] = field(default_factory=list)
+    keys_used: list[tuple[str, int]] = field(default_factory=list)
+    audit: list[AuditRow] = field(default_factory=list)
+    reply: Any = None
+
+
+class Memos:
+    """Memos on their way into a batch: put by any thread, taken by the loop's.
+
+    Those in hand when a commit fails are taken back, and go into the next one.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: deque[Memo] = deque()
+        self._in_hand: list[Memo] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting or self._in_hand)
+
+    def put(self, memo: Memo) -> None:
+        self._waiting.append(memo)
+
+    def take_back(self) -> None:
+        """What is in hand was not committed: it waits again."""
+        self._waiting.extendleft(reversed(self._in_hand))
+        self._in_hand = []
+
+    def write_into(self, batch: Batch) -> None:
+        """Add the rows of all that waits."""
+        while self._waiting:
+            self._in_hand.append(self._waiting.popleft())
+        for memo in self._in_hand:
+            batch.keys.extend(memo.keys)
+            batch.keys_used.extend(memo.keys_used)
+            batch.audit.extend(memo.audit)
+
+    def committed(self) -> Iterable[tuple[Any, Any]]:
+        """The batch is durable: whom to tell."""
+        done, self._in_hand = self._in_hand, []
+        return [(memo.reply, None) for memo in done if memo.reply is not None]
+
+    def refused(self, error: Exception) -> Iterable[tuple[Any, Any]]:
+        """They will not be written: whom to tell."""
+        left = [*self._in_hand, *self._waiting]
+        self._in_hand = []
+        self._waiting.clear()
+        return [(memo.reply, error) for memo in left if memo.reply is not None]
+
+
+__all__ = ["NOTE", "Memo", "Memos", "Note", "clean"]
