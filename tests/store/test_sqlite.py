@@ -100,7 +100,7 @@ def test_a_file_of_the_first_version_is_read_as_it_is_and_brought_forward_when_o
     store = SqliteStore(path, "claims")
     store.open()
     store.commit(Batch(1, keys=[key("a")], audit=[audit(1)]))
-    assert [found.key_id for found in store.keys()] == ["a"]
+    assert store.keys()[0].key_id == "a"
     assert [row for _, row in store.audit(AuditFilter())] == [audit(1)]
     assert writer_of(store).pragma("user_version") == connections.SCHEMA_VERSION
     store.close()
