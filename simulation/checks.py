@@ -199,6 +199,8 @@ class Verdict:
 
     def _order(self, run: Run, events: list[tuple[str, int]]) -> None:
         """One sender, one name: first sent, first taken (senders wait for their answers), and none passed over."""
+        if run.row.instance_id in self._ledger.given_up:
+            return
         last: dict[str, int] = {}
         given_up = _given_up(self._world.plan.program.bodies[int(run.row.name.removeprefix("body"))])
         for name, key in events:

@@ -6,7 +6,7 @@ What must hold after every single commit is checked here at once; the rest, when
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from perdure.model import chain
@@ -91,6 +91,7 @@ class Ledger:
         self.runs: dict[int, Run] = {}
         self.current: dict[str, int] = {}
         self.inbox: dict[int, InboxRow] = {}
+        self.given_up: set[str] = set()  # ids of which a message could not even be kept for later
         self.seen: set[str] = set()
         self.dropped: list[DroppedRow] = []
         self.scheduled: dict[Key, ev.TaskScheduled] = {}
@@ -117,7 +118,12 @@ class Ledger:
 
     def runs_of(self, instance_id: str) -> list[Run]:
         """All lives of an id, in order."""
-        return [run for _, run in sorted(self.runs.items()) if run.row.instance_id == instance_id]
+        lives = [run for run in self.runs.values() if run.row.instance_id == instance_id]
+        return sorted(lives, key=lambda run: run.row.created_at)
+
+    def note_given_up(self, message_numbers: Iterable[int]) -> None:
+        """The engine sets such a message aside until a restart: what came behind it passes it."""
+        self.given_up.update(self.inbox[n].instance_id for n in message_numbers if n in self.inbox)
 
     def living(self) -> Iterator[Run]:
         """Every run that has neither finished nor been purged."""
@@ -193,6 +199,8 @@ class Ledger:
             case = "a finished instance replaced" if before.is_finished else ""
             if case:
                 self._met(case)
+        if row.instance_no in self.runs:  # purged, and the number was free again when the store was opened
+            self.runs[-len(self.runs)] = self.runs.pop(row.instance_no)
         self.runs[row.instance_no] = Run(row)
         self.current[row.instance_id] = row.instance_no
 

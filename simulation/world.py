@@ -217,6 +217,7 @@ class World:
         envelopes = loop.take(wait=False)
         self._note_results(envelopes)
         loop.turn(envelopes)
+        self.ledger.note_given_up(loop._poisoned_rows)
         if loop.hub.counters["stale_results"] > stale:
             self.met("a stale activity result dropped")
         if loop._rest or not loop.inbox.empty():

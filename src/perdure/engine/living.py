@@ -7,6 +7,7 @@ still held: its waits, its timers, its undelivered messages, each with a record 
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -223,7 +224,9 @@ def _unconsumed(instance: Instance) -> Iterable[ev.EventRaised]:
     if instance.stored is None:
         return ()
     try:
-        return [event for _, event in fold(instance.recorded()).buffered]
+        state = fold(instance.recorded())
+        # Between two executions they travel with the message that begins the next.
+        return [event for _, event in state.buffered] if state.ending is None else ()
     except (msgspec.MsgspecError, KeyError):
         return ()  # whatever its unreadable history holds stays there
 
@@ -232,15 +235,25 @@ def drop_held(hub: Hub, instance: Instance, reason: str) -> None:
     held, instance.held = instance.held, None
     for envelope in held or ():
         envelope.held = False
+        if isinstance(envelope.message, NextGeneration):
+            drop_carried(hub, envelope.message, reason)
         hub.drop(envelope, reason)
+
+
+def drop_carried(hub: Hub, message: NextGeneration, reason: str) -> None:
+    """The next execution will not begin: the events it was to get leave a record."""
+    for event in message.carried:
+        hub.record_drop(
+            message.instance_id, "event", event.name, event.operation_id, reason, bytes(event.input)
+        )
 
 
 def let_held_go(hub: Hub, instance: Instance) -> None:
     held, instance.held = instance.held, None
     for envelope in held or ():
         envelope.held = False
-    if held:
-        hub.send_first(held)
+    if held:  # in the order of acceptance: rows by their number, and then what came in this batch
+        hub.send_first(sorted(held, key=lambda envelope: envelope.row_no or inf))
 
 
 def note(hub: Hub, instance: Instance, event: Any) -> None:
@@ -254,13 +267,8 @@ def note(hub: Hub, instance: Instance, event: Any) -> None:
 def remove(hub: Hub, instance: Instance) -> None:
     instance.put_away()
     instance.purged = True
-    if instance.is_new:
-        rows = hub.rows
-        rows.history = [row for row in rows.history if row.instance_no != instance.no]
-        rows.bodies = [row for row in rows.bodies if row.instance_no != instance.no]
-        rows.custom_status = [row for row in rows.custom_status if row[0] != instance.no]
-    else:
-        hub.rows.purged.append(instance.no)
+    hub.rows.purged.append(instance.no)
+    hub.erased.add(instance.instance_id)
     if hub.warm.get(instance.instance_id) is instance:
         hub.evict(instance)
     hub.absent.add(instance.instance_id)

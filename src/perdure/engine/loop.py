@@ -41,6 +41,7 @@ HORIZON = 60_000_000  # microseconds ahead that timers are held in memory
 POLL_EVERY = 20_000_000  # microseconds between looks at the store's own index
 TAKE = 2_000  # messages taken at once
 RETRY_FULL = 1_000_000  # microseconds until a full store is tried again
+RETRY_POISON = 60_000_000  # microseconds until a message that could not be stored is tried again
 RETRY_AWAY = 500_000  # microseconds until a failed store is opened again
 
 Item = Envelope | list[Envelope] | None
@@ -130,7 +131,7 @@ class Loop:
         self._parked_after: int | None = 0
         self._retry: list[Envelope] = []
         self._retry_at = 0
-        self._poisoned_rows: set[int] = set()
+        self._poisoned_rows: dict[int, int] = {}  # messages the store would not have: when to try again
 
     # ------------------------------------------------------------------------------------------- the thread
 
@@ -236,24 +237,28 @@ class Loop:
             return []
         now = self.clock.now()
         taken, self._rest = self._rest, []
-        if self._retry and _has_come(self._retry_at, now, RETRY_FULL):
-            taken.extend(self._retry)
-            self._retry = []
         if self.hub.accept_only:
             self._poll_at = now + POLL_EVERY
+            self._take_retries(now, taken)
             return taken
         due = self.wakeups.pop_due(now, TAKE)
         if "" in due or _has_come(self._poll_at, now, POLL_EVERY):
             self._guarded(lambda: self._poll(now, taken))
+        self._take_retries(now, taken)  # behind what was accepted before them
         taken.extend(Envelope(Wake(instance_id=i)) for i in due if i)
         if self._is_recovering():
             self._guarded(lambda: self._recover(taken))
         return taken
 
+    def _take_retries(self, now: int, taken: list[Envelope]) -> None:
+        if self._retry and _has_come(self._retry_at, now, RETRY_FULL):
+            taken.extend(self._retry)
+            self._retry = []
+
     def _poll(self, now: int, taken: list[Envelope]) -> None:
-        known = {e.row_no for e in taken if e.row_no} | {e.row_no for e in self._retry if e.row_no}
+        known = {e.row_no for e in taken if e.row_no}
         found = self.store.poll(now, now + HORIZON, TAKE)
-        known |= self._poisoned_rows
+        known.update(number for number, at in self._poisoned_rows.items() if at > now)
         taken.extend(envelope_of(row) for row in found.messages if row.message_no not in known)
         for at, instance_id in found.due:
             self.wakeups.push(at, instance_id)
@@ -287,12 +292,13 @@ class Loop:
     # --------------------------------------------------------------------------------------------- turning
 
     def turn(self, envelopes: Iterable[Envelope]) -> None:
-        """One batch."""
+        """One batch. What the batch before left over comes first, also where halves are redone one by one."""
         hub = self.hub
+        rest, self._rest = self._rest, []
         # A remedy runs user code: outside the handler, lest its failures take ours for their cause.
         remedy: Callable[[], None]
         try:
-            batch = self._decide(envelopes)
+            batch = self._decide([*rest, *envelopes] if rest else envelopes)
             started = self.clock.monotonic()
             if not batch.is_empty():
                 self.store.commit(batch)
@@ -310,8 +316,7 @@ class Loop:
             log.exception("a batch failed in the engine's own code; it is redone without its culprit")
             remedy = partial(self._halve, hub.rollback(), error)
         else:
-            released, rest = hub.release()
-            self._rest.extend(rest)
+            released, self._rest = hub.release()
             if self._committed is not None:
                 self._committed(batch, self.clock.monotonic() - started)
             self._release(released, batch)
@@ -398,7 +403,7 @@ class Loop:
         log.error("a message for instance %s cannot be stored: %s", instance_id, error)
         why, message = self.hub.quarantine.pop(instance_id), envelope.message
         if envelope.row_no:
-            self._poisoned_rows.add(envelope.row_no)
+            self._poisoned_rows[envelope.row_no] = self.clock.now() + RETRY_POISON
         if envelope.reply is not None:
             tell([(envelope.reply, error if isinstance(error, PerdureError) else CommitRefused(str(error)))])
         elif not isinstance(message, Wake):
@@ -414,8 +419,8 @@ class Loop:
         )
         tell([(e.reply, error) for e in inputs if e.reply is not None])
         tell(self.memos.refused(error))
-        self._retry.extend(e for e in inputs if e.reply is None)
-        self._retry_at = self.clock.now() + RETRY_FULL
+        self._retry.extend(e for e in inputs if e.reply is None and not e.row_no)  # rows are polled again
+        self._retry_at = self._poll_at = self.clock.now() + RETRY_FULL
 
     def _lose(self, inputs: list[Envelope], error: StoreError) -> None:
         """Nobody knows what the store holds: drop everything derived, and open it again before reading.

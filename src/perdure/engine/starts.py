@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from perdure.engine.envelope import Envelope
-from perdure.engine.living import begin, let_held_go, next_execution, remove
+from perdure.engine.living import begin, drop_carried, let_held_go, next_execution, remove
 from perdure.engine.revival import park, park_unknown
 from perdure.engine.warm import Instance
 from perdure.errors import InstanceExists, PerdureError
@@ -32,6 +32,9 @@ def start(hub: Hub, instance: Instance | None, envelope: Envelope) -> None:
             return
         if message.on_existing == "return_existing":
             hub.answer(envelope, instance.instance_id)
+            return
+        if instance.is_new:  # began and ended in this batch: its life is written before another takes the id
+            hub.postpone(envelope)
             return
         remove(hub, instance)
     created = _create(hub, message, instance)
@@ -129,6 +132,8 @@ def begin_later(hub: Hub, instance: Instance | None, envelope: Envelope) -> None
 def next_generation(hub: Hub, instance: Instance | None, envelope: Envelope) -> None:
     message: Any = envelope.message
     if instance is None or instance.is_finished or instance.execution_id != message.execution_id:
+        if instance is not None:
+            drop_carried(hub, message, "the instance ended before its next execution began")
         hub.consume(envelope)
     elif instance.status is S.Suspended:
         hub.hold(instance, envelope)

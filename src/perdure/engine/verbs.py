@@ -80,6 +80,9 @@ def terminate(hub: Hub, instance: Instance | None, envelope: Envelope) -> None:
 def purge(hub: Hub, instance: Instance | None, envelope: Envelope) -> None:
     message: Any = envelope.message
     refusal = _illegal("purge", instance, message.instance_id)
+    if refusal is None and instance is not None and instance.is_new:
+        hub.postpone(envelope)  # what it did is written first, and purged with the next batch
+        return
     hub.answer(envelope, refusal if refusal is not None else 1)
     if refusal is None:
         assert instance is not None

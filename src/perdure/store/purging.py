@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 def surviving(batch: Batch) -> Batch:
     """The batch without the rows it writes for instances that it purges.
 
-    Numbers of instances are never used twice, so such rows can only be older than the purge. Messages are
+    While a store is open no number of an instance is used twice, so such rows are older than the purge. Messages are
     addressed to ids, which may be used again in the same batch: they stay.
     """
     gone = frozenset(batch.purged)
