@@ -4,6 +4,7 @@ from perdure.app import App
 from perdure.blueprint import Blueprint
 from perdure.connection import connect
 from perdure.engine.activities import ActivityContext, Concurrency
+from perdure.engine.bulk import BulkOutcome
 from perdure.engine.client import Client, DurableOrchestrationClient
 from perdure.engine.hub import Limits
 from perdure.engine.portal import SyncClient
@@ -43,6 +44,7 @@ __version__ = "0.1.0"
 __all__ = [
     "ActivityContext",
     "App",
+    "BulkOutcome",
     "Blueprint",
     "Client",
     "Concurrency",

@@ -307,3 +307,35 @@ def test_head_and_unknown_paths_and_methods(http: TestClient) -> None:
     answer = http.put(f"{M}/instances/s-1")
     assert answer.status_code == 405
     assert "GET" in answer.headers["allow"]
+
+
+def test_a_bulk_operation_is_previewed_then_done_a_page_at_a_time(http: TestClient) -> None:
+    for number in range(3):
+        start(http, "sleeper", f"s-{number}")
+
+    found = http.get(f"{M}/bulk/terminate", params={"name": "sleeper"}).json()
+    first = http.post(f"{M}/bulk/terminate", params={"name": "sleeper", "top": "2", "reason": "enough"})
+    token = {"x-ms-continuation-token": first.headers["x-ms-continuation-token"]}
+    second = http.post(f"{M}/bulk/terminate", params={"name": "sleeper", "top": "2"}, headers=token)
+
+    assert (found["matched"], found["examples"], found["dryRun"]) == (3, ["s-2", "s-1", "s-0"], True)
+    assert (first.status_code, first.json()["done"]) == (200, 2)
+    assert (second.json()["done"], "x-ms-continuation-token" in second.headers) == (1, False)
+    assert http.get(f"{M}/counts").json() == {"Terminated": 3}
+
+
+@pytest.mark.parametrize(
+    ("verb", "query", "status"),
+    [
+        ("terminate", {}, 400),
+        ("terminate", {"all": "true"}, 200),
+        ("terminate", {"name": "x", "top": "501"}, 400),
+        ("purge", {"runtimeStatus": "Sleeping"}, 400),
+        ("purge", {"createdTimeTo": "yesterday"}, 400),
+        ("restart", {"all": "true"}, 404),
+    ],
+)
+def test_a_bulk_operation_says_whom_it_concerns(
+    http: TestClient, verb: str, query: dict[str, str], status: int
+) -> None:
+    assert http.post(f"{M}/bulk/{verb}", params=query).status_code == status

@@ -168,3 +168,25 @@ async def test_every_change_bears_an_idempotency_key_and_the_hub() -> None:
     assert len(keys[2]) == 32
     assert all(request.url.params["taskHub"] == "claims" for request in seen)
     assert all(request.headers["x-functions-key"] == "k" for request in seen)
+
+
+async def test_bulk_operations_go_page_by_page(
+    local: df.Client, remote: RemoteClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("perdure.engine.bulk.PAGE", 3)
+    for number in range(7):
+        await remote.start_new("sleeper", f"s-{number}", tags={"n": str(number % 2)})
+    told: list[int] = []
+
+    seen = await remote.bulk("terminate", dry_run=True, prefix="s-", tags={"n": "1"})
+    held = await remote.bulk("suspend", tags={"n": "1"}, reason="audit")
+    ended = await remote.bulk("terminate", name="sleeper", progress=lambda outcome: told.append(outcome.done))
+    purged = await remote.purge_instance_history_by(runtime_status=["Terminated"])
+
+    assert (seen.matched, seen.examples, seen.dry_run) == (3, ["s-5", "s-3", "s-1"], True)
+    assert held.done == 3
+    assert (ended.matched, ended.done, ended.finished, told) == (7, 7, True, [0, 3, 6, 7])
+    assert purged == 7
+    assert await local.counts() == {}
+    with pytest.raises(df.PayloadError, match="restart"):
+        await remote.bulk("restart")

@@ -67,17 +67,28 @@ def exit_code(error: BaseException) -> int:
 
 def fail(message: str, code: int, *, as_json: bool = False, kind: str = "error") -> NoReturn:
     """Say what went wrong and end the command."""
-    if as_json:
-        typer.echo(json.dumps({"error": {"code": kind, "message": message}}), err=True)
-    else:
-        errors().print(Text.assemble(("error: ", "bold red"), plain(message)), soft_wrap=True)
+    complain(message, as_json=as_json, kind=kind)
     raise typer.Exit(code)
 
 
 def fail_with(error: BaseException, *, as_json: bool = False) -> NoReturn:
     """End the command with an error of perdure's."""
+    warn_of(error, as_json=as_json)
+    raise typer.Exit(exit_code(error))
+
+
+def warn_of(error: BaseException, *, as_json: bool = False) -> None:
+    """Say an error of perdure's, and go on."""
     kind = error.code if isinstance(error, PerdureError) else "timeout"
-    fail(str(error), exit_code(error), as_json=as_json, kind=kind)
+    complain(str(error), as_json=as_json, kind=kind)
+
+
+def complain(message: str, *, as_json: bool = False, kind: str = "error") -> None:
+    """Say what went wrong."""
+    if as_json:
+        typer.echo(json.dumps({"error": {"code": kind, "message": message}}), err=True)
+    else:
+        errors().print(Text.assemble(("error: ", "bold red"), plain(message)), soft_wrap=True)
 
 
 def print_json(value: Any) -> None:

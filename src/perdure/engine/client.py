@@ -7,14 +7,15 @@ never waits for the loop. Verbs that only combine others (waiting, building link
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, Unpack
 
 from msgspec import Raw
 
+from perdure.engine import bulk
+from perdure.engine.bulk import BulkOutcome, BulkPage, BulkRequest, Which
 from perdure.engine.notes import Memo
 from perdure.engine.registry import name_of
 from perdure.engine.status import Detail, page_of, start_of, status_of
@@ -265,16 +266,16 @@ class Client:
 
         `waiting_for` is the name of an external event with an open wait. Pass `page.continuation` to go on.
         """
-        wanted = InstanceFilter(
-            status=_statuses(status),
+        wanted = _filter(
+            _continuation(continuation),
+            _checked_top(top),
+            status=status,
             name=name,
             prefix=prefix,
-            tags=tuple(sorted((tags or {}).items())),
-            created_from=instant(created_from, "created_from") if created_from else None,
-            created_to=instant(created_to, "created_to") if created_to else None,
+            tags=tags,
+            created_from=created_from,
+            created_to=created_to,
             waiting_for=waiting_for,
-            before_no=_continuation(continuation),
-            top=_checked_top(top),
         )
         return await self.gateway.read(lambda: page_of(self.gateway.store, wanted, show_input=show_input))
 
@@ -316,22 +317,58 @@ class Client:
         runtime_status: Sequence[RuntimeStatus | str] = (),
     ) -> int:
         """Delete the finished instances that match; returns how many. Unfinished ones are left alone."""
-        statuses = [s for s in RuntimeStatus if s.is_finished and (not runtime_status or s in runtime_status)]
-        purged, continuation = 0, None
-        while statuses:
-            page = await self.query(
-                status=statuses,
-                created_from=created_time_from,
-                created_to=created_time_to,
-                top=500,
-                continuation=continuation,
-            )
-            done = await asyncio.gather(*(self.purge_instance_history(s.instance_id) for s in page.instances))
-            purged += sum(done)
-            continuation = page.continuation
-            if continuation is None:
-                break
-        return purged
+        outcome = await self.bulk(
+            "purge", status=runtime_status, created_from=created_time_from, created_to=created_time_to
+        )
+        return outcome.done
+
+    # ------------------------------------------------------------------------------------------- in bulk
+
+    async def bulk(
+        self,
+        verb: str,
+        *,
+        reason: str = "",
+        recursive: bool = False,
+        dry_run: bool = False,
+        at_most: int | None = None,
+        progress: Callable[[BulkOutcome], object] = lambda outcome: None,
+        **which: Unpack[Which],
+    ) -> BulkOutcome:
+        """Do to every instance that matches what `verb` does to one, a few hundred at a time.
+
+        It can be cut off at any time and called again: instances are done entirely or not at all, and those
+        done do not match any more. An instance in a status that the verb does not change is left alone.
+
+        Parameters:
+            verb: suspend, resume, terminate or purge.
+            reason, recursive: as for the verb.
+            dry_run: change nothing; tell how many match, and the ids of the newest.
+            at_most: stop when so many have had their turn.
+            progress: called with the outcome so far, at the beginning and after every page.
+            which: the filters of `query`: status, name, prefix, tags, created_from, created_to, waiting_for.
+
+        Raises PayloadError for an unknown verb, EngineStopped. What fails for one instance is in the outcome.
+        """
+        asked = BulkRequest(verb=bulk.verb_named(verb), reason=reason, recursive=recursive)
+        if dry_run:
+            return await self.bulk_preview(verb, which)
+        return await bulk.perform(
+            lambda: self.bulk_preview(verb, which),
+            lambda continuation, top: self.bulk_page(asked, which, continuation, top),
+            progress,
+            at_most,
+        )
+
+    async def bulk_preview(self, verb: str, which: Which) -> BulkOutcome:
+        """How many instances match, and the newest of them; what `bulk` does with `dry_run`."""
+        return await bulk.preview(self, verb, _filter(None, 1, **which))
+
+    async def bulk_page(
+        self, asked: BulkRequest, which: Which, continuation: str | None, top: int
+    ) -> BulkPage:
+        """One page of a bulk operation, for hosts that do them a page at a time."""
+        return await bulk.one_page(self, asked, _filter(_continuation(continuation), top, **which))
 
     # ---------------------------------------------------------------------------------------------- links
 
@@ -387,6 +424,21 @@ def _checked_tags(tags: Mapping[str, str] | None) -> dict[str, str] | None:
         raise PayloadError("tags are at most 50 pairs of strings")
     payload.encode(dict(tags), limit=16_384)
     return dict(tags)
+
+
+def _filter(before_no: int | None, top: int, **which: Unpack[Which]) -> InstanceFilter:
+    created_from, created_to = which.get("created_from"), which.get("created_to")
+    return InstanceFilter(
+        status=_statuses(which.get("status", ())),
+        name=which.get("name"),
+        prefix=which.get("prefix"),
+        tags=tuple(sorted((which.get("tags") or {}).items())),
+        created_from=instant(created_from, "created_from") if created_from else None,
+        created_to=instant(created_to, "created_to") if created_to else None,
+        waiting_for=which.get("waiting_for"),
+        before_no=before_no,
+        top=top,
+    )
 
 
 def _statuses(status: Sequence[RuntimeStatus | str] | RuntimeStatus | str) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ A 2xx is sent only after the commit that took the request up, because the verbs 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from starlette.responses import Response
 
@@ -19,19 +19,25 @@ from perdure.http.document import document_of
 from perdure.http.endpoint import Endpoint, Handler, client_of
 from perdure.http.instants import unstamp
 from perdure.http.links import RETRY_AFTER_STATUS, instance_url, json_response
+from perdure.http.parameters import CONTINUATION
+from perdure.http.parameters import flag as _flag
+from perdure.http.parameters import on_existing as _on_existing
+from perdure.http.parameters import operation_id as _operation_id
+from perdure.http.parameters import read as _read
+from perdure.http.parameters import reason as _reason
+from perdure.http.parameters import seconds as _seconds
+from perdure.http.parameters import statuses as _statuses
+from perdure.http.parameters import tags as _tags
+from perdure.http.parameters import top as _top
 from perdure.http.problem import problem_of
 from perdure.model.instances import OrchestrationStatus, RuntimeStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
     from starlette.requests import Request
 
     from perdure.engine.client import Client
 
-CONTINUATION = "x-ms-continuation-token"
 LONGEST_WAIT = 60.0  # seconds that one request is kept waiting for an instance to finish
-T = TypeVar("T")
 
 
 # --------------------------------------------------------------------------------------------- starting
@@ -217,78 +223,10 @@ async def purge_many(request: Request) -> Response:
     return json_response({"instancesDeleted": deleted}, 200 if deleted else 404)
 
 
-# ------------------------------------------------------------------------------------------- parameters
+# ----------------------------------------------------------------------------------------------- routes
 
 
-def _read(query: Mapping[str, str], name: str, reader: Callable[[str], T]) -> T | None:
-    """A parameter, None when it is not given. Raises PayloadError naming it when it cannot be read."""
-    text = query.get(name)
-    if not text:
-        return None
-    try:
-        return reader(text)
-    except (ValueError, OverflowError) as error:
-        raise PayloadError(f"the parameter {name}={text[:60]!r} cannot be read: {error}") from error
-
-
-def _flag(query: Mapping[str, str], name: str, default: bool) -> bool:
-    found = _read(query, name, lambda text: _FLAGS[text.lower()] if text.lower() in _FLAGS else _no_flag())
-    return default if found is None else found
-
-
-_FLAGS = {"true": True, "1": True, "false": False, "0": False}
-
-
-def _no_flag() -> bool:
-    raise ValueError("it is true or false")
-
-
-def _top(query: Mapping[str, str]) -> int:
-    found = _read(query, "top", int)
-    return 100 if found is None else found
-
-
-def _seconds(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < 1e9:
-        raise ValueError("it is a number of seconds")
-    return value
-
-
-def _statuses(text: str) -> list[RuntimeStatus]:
-    known = {status.value.casefold(): status for status in RuntimeStatus}
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    unknown = [name for name in names if name.casefold() not in known]
-    if unknown:
-        raise ValueError(f"{unknown[0]!r} is none of {', '.join(RuntimeStatus)}")
-    return [known[name.casefold()] for name in names]
-
-
-def _on_existing(text: str) -> Any:
-    if text not in ("replace_finished", "return_existing", "reject"):
-        raise ValueError("it is replace_finished, return_existing or reject")
-    return text
-
-
-def _tags(pairs: list[str]) -> dict[str, str] | None:
-    for pair in pairs:
-        if "=" not in pair:
-            raise PayloadError(f"a tag is given as tag=name=value, not {pair[:60]!r}")
-    return dict(pair.split("=", 1) for pair in pairs) or None
-
-
-def _reason(request: Request) -> str:
-    return request.query_params.get("reason", "")[:4_000]
-
-
-def _operation_id(request: Request) -> str | None:
-    key = request.headers.get("idempotency-key")
-    if key is not None and not (0 < len(key) <= 200 and key.isprintable()):
-        raise PayloadError("an Idempotency-Key is 1 to 200 printable characters")
-    return key
-
-
-def _same_hub(handler: Handler) -> Handler:
+def same_hub(handler: Handler) -> Handler:
     """Refuse a request that names another task hub, instead of answering it about this one."""
 
     async def checked(request: Request) -> Response:
@@ -302,7 +240,7 @@ def _same_hub(handler: Handler) -> Handler:
 
 
 def _endpoint(path: str, method: str, handler: Handler, scope: Any) -> Endpoint:
-    return Endpoint(path, (method,), _same_hub(handler), scope, folded=True)
+    return Endpoint(path, (method,), same_hub(handler), scope, folded=True)
 
 
 ENDPOINTS = (

@@ -11,13 +11,14 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 from urllib.parse import urlsplit
 
 import httpx2
 import msgspec
 
+from perdure.engine.bulk import BulkOutcome, BulkPage, BulkRequest, Which
 from perdure.engine.client import Client
 from perdure.errors import (
     EngineStopped,
@@ -30,7 +31,8 @@ from perdure.errors import (
 from perdure.http.document import status_from
 from perdure.http.instants import stamp
 from perdure.http.links import MANAGEMENT, quoted
-from perdure.http.management import CONTINUATION, LONGEST_WAIT
+from perdure.http.management import LONGEST_WAIT
+from perdure.http.parameters import CONTINUATION
 from perdure.model.instances import OrchestrationStatus, Page, RuntimeStatus
 from perdure.model.messages import (
     Message,
@@ -62,6 +64,7 @@ class Sent:
     query: Query
     body: bytes | None = None
     answer: Callable[[Any], Any] = lambda _: None
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 class HttpGateway:
@@ -96,7 +99,7 @@ class HttpGateway:
     async def send(self, sent: Sent, operation_id: str | None) -> Any:
         """Send a request that changes something; returns what its answer says."""
         key = operation_id or uuid.uuid4().hex
-        headers = {"Idempotency-Key": key, "Content-Type": "application/json"}
+        headers = {**sent.headers, "Idempotency-Key": key, "Content-Type": "application/json"}
         try:
             response = await self._http.request(
                 sent.method, sent.path, params=self._query(sent.query), content=sent.body, headers=headers
@@ -228,17 +231,16 @@ class RemoteClient(Client):
         continuation: str | None = None,
         show_input: bool = False,
     ) -> Page:
-        query = {
-            "runtimeStatus": ",".join([status] if isinstance(status, str) else status),
-            "name": name,
-            "instanceIdPrefix": prefix,
-            "tag": _tags(tags),
-            "createdTimeFrom": stamp(created_from) if created_from else None,
-            "createdTimeTo": stamp(created_to) if created_to else None,
-            "waitingFor": waiting_for,
-            "top": top,
-            "showInput": show_input,
-        }
+        which = Which(
+            status=status,
+            name=name,
+            prefix=prefix,
+            tags=tags,
+            created_from=created_from,
+            created_to=created_to,
+            waiting_for=waiting_for,
+        )
+        query = {**_filters(which), "top": top, "showInput": show_input}
         headers = {CONTINUATION: continuation} if continuation else {}
         found, answered = await self._remote.ask("/instances", query, headers)
         return Page([status_from(document) for document in found], answered.get(CONTINUATION))
@@ -246,6 +248,27 @@ class RemoteClient(Client):
     async def counts(self) -> dict[str, int]:
         found, _ = await self._remote.ask("/counts", {})
         return dict(found)
+
+    async def bulk_preview(self, verb: str, which: Which) -> BulkOutcome:
+        found, _ = await self._remote.ask(f"/bulk/{verb}", _filters(which))
+        return msgspec.convert(found, BulkOutcome)
+
+    async def bulk_page(
+        self, asked: BulkRequest, which: Which, continuation: str | None, top: int
+    ) -> BulkPage:
+        query = {**_filters(which), "all": True, "top": top, "reason": asked.reason}
+        if asked.recursive:
+            query["recursive"] = True
+        headers = {CONTINUATION: continuation} if continuation else {}
+        sent = Sent(
+            "POST",
+            f"/bulk/{asked.verb}",
+            query,
+            answer=lambda answer: msgspec.convert(answer, BulkPage),
+            headers=headers,
+        )
+        page: BulkPage = await self._remote.send(sent, None)
+        return page
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -303,6 +326,20 @@ _REQUESTS: dict[type, Callable[[Any], Sent]] = {
     Resume: _control("resume"),
     Purge: _purge,
 }
+
+
+def _filters(which: Which) -> Query:
+    status = which.get("status", ())
+    created_from, created_to = which.get("created_from"), which.get("created_to")
+    return {
+        "runtimeStatus": ",".join([status] if isinstance(status, str) else status),
+        "name": which.get("name"),
+        "instanceIdPrefix": which.get("prefix"),
+        "tag": _tags(which.get("tags")),
+        "createdTimeFrom": stamp(created_from) if created_from else None,
+        "createdTimeTo": stamp(created_to) if created_to else None,
+        "waitingFor": which.get("waiting_for"),
+    }
 
 
 def _tags(tags: Mapping[str, str] | None) -> list[str]:

@@ -3,11 +3,20 @@ at the edge it is an aware datetime, and a duration is a timedelta or a number o
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
+from typing import Final
 
 Seconds = timedelta | float
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+_UNITS: Final = {
+    "s": timedelta(seconds=1),
+    "m": timedelta(minutes=1),
+    "h": timedelta(hours=1),
+    "d": timedelta(days=1),
+    "w": timedelta(weeks=1),
+}
 
 
 def micros(duration: Seconds) -> int:
@@ -33,3 +42,20 @@ def instant(moment: datetime, what: str = "an instant") -> int:
 def moment(at: int) -> datetime:
     """Microseconds since 1970 as an aware UTC datetime."""
     return _EPOCH + timedelta(microseconds=at)
+
+
+def duration(text: str) -> timedelta:
+    """A duration as people write it in commands and settings: `45s`, `90m`, `12h`, `3d`, `2w`, `1d12h`.
+
+    A bare number is seconds. Raises ValueError for anything else.
+    """
+    plain = text.strip().lower()
+    if re.fullmatch(r"\d+(\.\d+)?", plain):
+        plain += "s"
+    if not re.fullmatch(r"(\d+(\.\d+)?[smhdw])+", plain):
+        raise ValueError(f"a duration is written as 45s, 90m, 12h, 3d, 2w or 1d12h, not {text!r}")
+    parts = re.findall(r"(\d+(?:\.\d+)?)([smhdw])", plain)
+    try:
+        return sum((float(number) * _UNITS[unit] for number, unit in parts), timedelta())
+    except OverflowError as error:
+        raise ValueError(f"{text!r} is too long a duration") from error

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from threading import RLock
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -200,6 +200,11 @@ class MemoryStore:
         with self._lock:
             newest_first = sorted(self._tables.instances.values(), reverse=True)
             return [row for row in newest_first if self._matches(row, wanted)][: wanted.top]
+
+    def count(self, wanted: InstanceFilter) -> int:
+        everywhere = replace(wanted, before_no=None)
+        with self._lock:
+            return sum(self._matches(row, everywhere) for row in self._tables.instances.values())
 
     def _matches(self, row: InstanceRow, wanted: InstanceFilter) -> bool:
         return (

@@ -88,6 +88,9 @@ class ClientStore(Protocol):
     def query(self, wanted: InstanceFilter) -> list[InstanceRow]:
         """Instances that match, newest first."""
 
+    def count(self, wanted: InstanceFilter) -> int:
+        """How many instances match, whatever `before_no` and `top` say."""
+
     def waits(self, instance_nos: Sequence[int]) -> list[WaitRow]:
         """The open waits of these instances."""
 

@@ -824,6 +824,27 @@ class StoreConformance:
             assert self.queried(store, tags=(("region", "north"), ("a.b", "y"))) == []
             assert self.queried(store, tags=(('q"', "1"),)) == [5]
 
+    def test_count_counts_what_a_query_without_pages_finds(self) -> None:
+        rows = [
+            instance(1, status="Completed", completed_at=9),
+            instance(2),
+            instance(3, name="other"),
+            instance(4, status="Failed", completed_at=9, tags='{"a":"1"}'),
+        ]
+        with self.opened(Batch(1, new_instances=rows, waits_opened=[wait(2, 1)])) as store:
+            for wanted, found in (
+                (InstanceFilter(), 4),
+                (InstanceFilter(top=1, before_no=2), 4),
+                (InstanceFilter(status=("Running",)), 2),
+                (InstanceFilter(status=("Failed", "Completed")), 2),
+                (InstanceFilter(name="other"), 1),
+                (InstanceFilter(tags=(("a", "1"),)), 1),
+                (InstanceFilter(created_from=1_003), 2),
+                (InstanceFilter(waiting_for="ApproverDecision"), 1),
+                (InstanceFilter(prefix="nobody"), 0),
+            ):
+                assert store.count(wanted) == found, wanted
+
     def test_query_by_what_is_waited_for(self) -> None:
         rows = [instance(number) for number in (1, 2, 3)]
         waits = [wait(1, 1, "Approval"), wait(3, 1, "Approval"), wait(3, 2, "Approval"), wait(2, 1, "Photo")]

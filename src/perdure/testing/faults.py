@@ -208,6 +208,9 @@ class FaultyStore:
     def query(self, wanted: InstanceFilter) -> list[InstanceRow]:
         return self.inner.query(wanted)
 
+    def count(self, wanted: InstanceFilter) -> int:
+        return self.inner.count(wanted)
+
     def waits(self, instance_nos: Sequence[int]) -> list[WaitRow]:
         return self.inner.waits(instance_nos)
 

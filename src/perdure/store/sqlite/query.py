@@ -7,6 +7,7 @@ an id mean themselves; tags are compared as values, so dots and quotes in their 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from perdure.model.records import InstanceRow
@@ -33,6 +34,13 @@ def build(wanted: InstanceFilter, hub_no: int) -> tuple[str, tuple[Any, ...]]:
         f"where {' and '.join(text for text, _ in conditions)} order by instance_no desc limit ?"
     )
     return sql, (*(value for _, values in conditions for value in values), wanted.top)
+
+
+def build_count(wanted: InstanceFilter, hub_no: int) -> tuple[str, tuple[Any, ...]]:
+    """The statement that counts what matches, and its values."""
+    conditions = [("hub_no = ?", (hub_no,)), *_conditions(replace(wanted, before_no=None))]
+    sql = f"select count(*) from instances where {' and '.join(text for text, _ in conditions)}"
+    return sql, tuple(value for _, values in conditions for value in values)
 
 
 def _has_index(wanted: InstanceFilter) -> bool:

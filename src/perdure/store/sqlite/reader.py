@@ -32,7 +32,7 @@ from perdure.model.records import (
 )
 from perdure.store.sqlite.connection import open_reader
 from perdure.store.sqlite.errors import translated
-from perdure.store.sqlite.query import build
+from perdure.store.sqlite.query import build, build_count
 from perdure.store.sqlite.statements import query, query_many
 
 if TYPE_CHECKING:
@@ -83,6 +83,11 @@ class Reader:
         with self._snapshot() as execute:
             sql, values = build(wanted, self._hub_no)
             return list(map(InstanceRow._make, execute(sql, values).fetchall()))
+
+    def count(self, wanted: InstanceFilter) -> int:
+        with self._snapshot() as execute:
+            [(found,)] = execute(*build_count(wanted, self._hub_no)).fetchall()
+            return int(found)
 
     def waits(self, instance_nos: Sequence[int]) -> list[WaitRow]:
         with self._snapshot() as execute:
