@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from random import Random
 from typing import Any
@@ -83,6 +83,15 @@ class InlinePool:
 
     def forget(self, execution_id: str, task_id: int) -> None:
         self._in_flight.discard((execution_id, task_id))
+
+    def cancel(self, calls: Iterable[tuple[str, int]], executions: Collection[str] = ()) -> None:
+        """Commits have decided that nobody wants these any more."""
+        gone = set(calls)
+        self._waiting = [
+            i
+            for i in self._waiting
+            if (i.execution_id, i.task_id) not in gone and i.execution_id not in executions
+        ]
 
     def run(self) -> bool:
         """Run some of what waits, in any order."""

@@ -22,6 +22,7 @@ from simulation.program import (
     Loose,
     Nap,
     Program,
+    Quit,
     Sleep,
     Status,
     Step,
@@ -78,7 +79,7 @@ class Reference:
         match step:
             case Call():
                 _demand(entry == call_entry(step), call_entry(step), entry)
-            case Hasty() | Nap():
+            case Hasty() | Nap() | Quit():
                 _demand(entry == call_entry(step.call), call_entry(step.call), entry)
             case Sleep():
                 _demand(entry == ["slept", True], ["slept", True], entry)

@@ -16,7 +16,7 @@ from perdure.model.failure import MESSAGE_LIMIT
 from perdure.model.retry import RetryPolicy
 from perdure.replay.context import CallTarget, OrchestrationContext
 from perdure.replay.decide import Code
-from perdure.replay.task import Task
+from perdure.replay.task import CallTask, RetryTask, Task
 from simulation.behaviour import input_of
 from simulation.expected import CUT, Entry
 from simulation.program import (
@@ -31,6 +31,7 @@ from simulation.program import (
     Nap,
     Part,
     Program,
+    Quit,
     Sleep,
     Status,
     Step,
@@ -139,7 +140,7 @@ class _Run:
                 branches = [context.spawn(self._branch(context, branch)) for branch in step.branches]
                 logs = yield context.task_all(branches)
                 log.append(["branches", logs])
-            case Hasty() | Nap():
+            case Hasty() | Nap() | Quit():
                 waiting = self._aside(context, step)
                 entry = yield from self._outcome(context, step.call)
                 self._abandon(waiting)
@@ -188,7 +189,7 @@ class _Run:
             case Branches():
                 branches = [context.spawn(self._abranch(context, branch)) for branch in step.branches]
                 log.append(["branches", await context.task_all(branches)])
-            case Hasty() | Nap():
+            case Hasty() | Nap() | Quit():
                 waiting = self._aside(context, step)
                 entry = await self._aoutcome(context, step.call)
                 self._abandon(waiting)
@@ -252,12 +253,16 @@ class _Run:
             case Loose():
                 self._open(context, step.call)
 
-    def _aside(self, context: Context, step: Hasty | Nap) -> Task[Any]:
+    def _aside(self, context: Context, step: Hasty | Nap | Quit) -> Task[Any]:
         if isinstance(step, Nap):
             return context.create_timer(step.seconds)
+        if isinstance(step, Quit):
+            return self._open(context, step.quits)
         return context.wait_for_external_event(step.event)
 
     def _abandon(self, waiting: Task[Any]) -> None:
+        if isinstance(waiting, CallTask | RetryTask) and not waiting.is_completed:
+            self._probe.met("an activity cancelled by its orchestrator")
         waiting.cancel()
 
     def _won(self, tasks: list[Task[Any]], winner: Task[Any], step: First) -> Entry:

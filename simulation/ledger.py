@@ -95,6 +95,7 @@ class Ledger:
         self.seen: set[str] = set()
         self.dropped: list[DroppedRow] = []
         self.scheduled: dict[Key, ev.TaskScheduled] = {}
+        self.cancelled: set[Key] = set()
         self.completed: dict[Key, ev.TaskCompleted | ev.TaskFailed] = {}
         self.started: set[Key] = set()
         self.bodies: list[Ran] = []
@@ -258,6 +259,8 @@ class Ledger:
                 self.scheduled[execution_id, event.id] = event
             case ev.TaskCompleted() | ev.TaskFailed():
                 self.completed[execution_id, event.task_id] = event
+            case ev.TaskCanceled():
+                self.cancelled.add((execution_id, event.task_id))
             case ev.TimerFired():
                 timer = past.state.timers.get(event.timer_id)
                 if timer is not None and at < timer.fire_at:
@@ -330,6 +333,8 @@ class Ledger:
         self.started.add(key)
         if key in self.completed:
             self.problem("I19", f"activity {task_id} of {instance_id} was started after its completion")
+        if key in self.cancelled:
+            self.problem("I19", f"activity {task_id} of {instance_id} was started after it was cancelled")
         if key not in self.scheduled and not self._was_erased(instance_id, execution_id):
             self.problem("I17", f"activity {task_id} of {instance_id} ({execution_id}) has left no history")
 

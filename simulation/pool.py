@@ -5,7 +5,7 @@ A result is lost only with its process. The witness notes every body that ran, a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import NamedTuple
 
 import msgspec
@@ -61,6 +61,7 @@ class FakePool:
         self._ran = ran
         self._deliver = deliver
         self._in_flight: set[Key] = set()
+        self._stopped: set[Key] = set()
         self.is_alive = True
 
     def start(self, invocations: Iterable[Invocation], handover: object = None) -> None:
@@ -73,6 +74,16 @@ class FakePool:
                 self._in_flight.add(key)
                 self._started(invocation)
                 self._schedule(invocation)
+
+    def cancel(self, calls: Iterable[Key], executions: Collection[str] = ()) -> None:
+        """Some bodies look and stop before they have done anything, others go on: their results come too late."""
+        if self._injector.crashes("release"):
+            self._met("a crash between the commit of a cancellation and the cancelling")
+            raise Crash
+        for key in {*calls, *(key for key in self._in_flight if key[0] in executions)}:
+            self._in_flight.discard(key)
+            if self._chance.draw("heeds", *key) < 0.5:
+                self._stopped.add(key)
 
     def forget(self, execution_id: str, task_id: int) -> None:
         self._in_flight.discard((execution_id, task_id))
@@ -93,6 +104,9 @@ class FakePool:
 
     def _run(self, invocation: Invocation, result: ActivityResult, of: tuple[object, ...]) -> None:
         if not self.is_alive:
+            return
+        if (invocation.execution_id, invocation.task_id) in self._stopped:
+            self._met("a body that stopped because its call was cancelled")
             return
         self._ran(
             Ran(

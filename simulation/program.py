@@ -67,6 +67,14 @@ class Nap:
 
 
 @dataclass(frozen=True)
+class Quit:
+    """Start an activity, make a call meanwhile, then cancel the activity; it may have ended before that."""
+
+    quits: Call
+    call: Call
+
+
+@dataclass(frozen=True)
 class Every:
     """task_all."""
 
@@ -107,7 +115,7 @@ class Boom:
 
 
 Part = Call | Sub | Sleep | Wait
-Step = Call | Sub | Sleep | Wait | Hasty | Nap | Every | First | Branches | Loose | Status | Boom
+Step = Call | Sub | Sleep | Wait | Hasty | Nap | Quit | Every | First | Branches | Loose | Status | Boom
 
 
 @dataclass(frozen=True)
@@ -150,6 +158,8 @@ def calls_of(step: Step) -> list[Call]:
             return [step]
         case Hasty() | Nap() | Loose():
             return [step.call]
+        case Quit():
+            return [step.quits, step.call]
         case Every() | First():
             return [part for part in step.parts if isinstance(part, Call)]
         case Branches():

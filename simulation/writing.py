@@ -16,6 +16,7 @@ from simulation.program import (
     Nap,
     Part,
     Program,
+    Quit,
     Sleep,
     Status,
     Step,
@@ -74,6 +75,8 @@ class Writer:
                 return Hasty(random.choice(EVENTS), self._call())
             case "nap":
                 return Nap(random.choice((0.001, 2.0, 500.0)), self._call())
+            case "quit":
+                return Quit(self._call(), self._call())
             case "every":
                 return Every(tuple(self._part() for _ in range(random.randint(2, 3))))
             case "first":
@@ -149,6 +152,7 @@ _STEPS = (
     "wait",
     "hasty",
     "nap",
+    "quit",
     "every",
     "first",
     "branches",

@@ -10,6 +10,7 @@ from perdure.engine.hub import Limits
 from perdure.engine.portal import SyncClient
 from perdure.engine.worker import Settings
 from perdure.errors import (
+    ActivityCancelled,
     EngineStopped,
     EventRefused,
     ForeignAwaitError,
@@ -31,6 +32,7 @@ from perdure.errors import (
     StoreInUse,
     StoreTooNew,
     StoreUnusable,
+    TaskCancelled,
     TaskFailedError,
 )
 from perdure.model.failure import Failure
@@ -42,6 +44,7 @@ from perdure.replay.task import Task, TimerTask
 __version__ = "0.1.0"
 
 __all__ = [
+    "ActivityCancelled",
     "ActivityContext",
     "App",
     "BulkOutcome",
@@ -82,6 +85,7 @@ __all__ = [
     "StoreUnusable",
     "SyncClient",
     "Task",
+    "TaskCancelled",
     "TaskFailedError",
     "TimerTask",
     "connect",

@@ -209,6 +209,18 @@ class OrchestratorError(PerdureError):
     code = "orchestrator"
 
 
+class TaskCancelled(OrchestratorError):
+    """An orchestrator waited for an activity that it had cancelled itself."""
+
+    code = "task-cancelled"
+
+
+class ActivityCancelled(PerdureError):
+    """Raised in an activity by `context.raise_if_cancelled()`: nobody wants its result any more."""
+
+    code = "activity-cancelled"
+
+
 class ForeignAwaitError(OrchestratorError):
     """An orchestrator awaited or yielded something that its context did not return."""
 

@@ -49,6 +49,7 @@ class Registration:
         name: str | None = None,
         retry: RetryPolicy | None = None,
         timeout: Seconds | None = None,
+        heartbeat_timeout: Seconds | None = None,
         concurrency: int | None = None,
     ) -> Callable[[F], F]: ...
     def activity(
@@ -59,6 +60,7 @@ class Registration:
         name: str | None = None,
         retry: RetryPolicy | None = None,
         timeout: Seconds | None = None,
+        heartbeat_timeout: Seconds | None = None,
         concurrency: int | None = None,
     ) -> Any:
         """Register a function that does the I/O. It is returned unchanged.
@@ -71,6 +73,8 @@ class Registration:
             name: the registered name; default the function's own.
             retry: how failures are tried again; default not at all. A call may override it.
             timeout: seconds one attempt may take; then it fails with TimeoutError. A call may override it.
+            heartbeat_timeout: seconds one attempt may go without `context.heartbeat()`; then it fails with
+                TimeoutError. A call may override it.
             concurrency: how many of this activity run at a time on one worker; default no limit of its own.
 
         Raises:
@@ -89,6 +93,7 @@ class Registration:
                     localns,
                     retry=retry,
                     timeout=activity_timeout(timeout),
+                    heartbeat=activity_timeout(heartbeat_timeout, "heartbeat_timeout"),
                     concurrency=concurrency or 0,
                 )
             )

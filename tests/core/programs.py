@@ -79,7 +79,7 @@ def _won(winner: Any, tasks: list[Any]) -> Any:
             try:
                 task.cancel()
             except OrchestratorError:
-                pass  # activities cannot be cancelled
+                pass  # sub-orchestrations cannot be cancelled
     return [tasks.index(winner), winner.is_faulted]
 
 

@@ -1,8 +1,11 @@
 """Tasks: what task_all, task_any, spawn and cancel mean, event by event."""
 
+import pytest
+
+from perdure import RetryPolicy, TaskCancelled
 from perdure.model import events as ev
 from perdure.replay.context import OrchestrationContext
-from perdure.testing import HistoryBuilder, replay
+from perdure.testing import HistoryBuilder, check_history, replay
 from tests.core.styles import both
 
 
@@ -163,19 +166,94 @@ def test_the_result_of_a_pending_task_says_to_wait_for_it(orchestrator):
     assert "not completed yet" in failure.message
 
 
-def cancel_activity_yield(context: OrchestrationContext):
-    context.call_activity("work").cancel()
+def cancel_child_yield(context: OrchestrationContext):
+    context.call_sub_orchestrator("ship").cancel()
     yield context.create_timer(0)
 
 
-async def cancel_activity_async(context: OrchestrationContext):
-    context.call_activity("work").cancel()
+async def cancel_child_async(context: OrchestrationContext):
+    context.call_sub_orchestrator("ship").cancel()
     await context.create_timer(0)
 
 
+@both(cancel_child_yield, cancel_child_async)
+def test_a_sub_orchestration_cannot_be_cancelled_and_the_error_names_it(orchestrator):
+    assert "'ship' cannot be cancelled" in replay(orchestrator, HistoryBuilder().started()).failure.message
+
+
+def cancel_activity_yield(context: OrchestrationContext):
+    task = context.call_activity("work")
+    yield context.create_timer(60)
+    task.cancel()
+    task.cancel()
+    try:
+        yield task
+    except TaskCancelled as error:
+        return [task.is_cancelled, str(error)]
+
+
+async def cancel_activity_async(context: OrchestrationContext):
+    task = context.call_activity("work")
+    await context.create_timer(60)
+    task.cancel()
+    task.cancel()
+    try:
+        await task
+    except TaskCancelled as error:
+        return [task.is_cancelled, str(error)]
+
+
 @both(cancel_activity_yield, cancel_activity_async)
-def test_an_activity_cannot_be_cancelled_and_the_error_names_it(orchestrator):
-    assert "'work' cannot be cancelled" in replay(orchestrator, HistoryBuilder().started()).failure.message
+def test_a_cancelled_activity_is_recorded_once_and_waiting_for_it_says_so(orchestrator):
+    history = HistoryBuilder().started().scheduled("work").timer(60).fired(1)
+
+    done = replay(orchestrator, history)
+
+    assert done.decisions[0] == ev.TaskCanceled(task_id=0)
+    assert done.output == [True, "Activity function 'work' was cancelled"]
+
+
+@both(cancel_activity_yield, cancel_activity_async)
+def test_code_that_cancels_where_history_did_not_disagrees(orchestrator):
+    history = (
+        HistoryBuilder().started().scheduled("work").timer(60).fired(1).scheduled("work").completed(2, 1)
+    )
+
+    error = check_history(orchestrator, history)
+
+    assert "the code now does: cancel an activity" in str(error)
+
+
+def cancel_retry_yield(context: OrchestrationContext):
+    task = context.call_activity("work", retry=RetryPolicy(first_interval=5, max_attempts=3))
+    yield context.wait_for_external_event("Stop")
+    task.cancel()
+    return task.is_cancelled
+
+
+async def cancel_retry_async(context: OrchestrationContext):
+    task = context.call_activity("work", retry=RetryPolicy(first_interval=5, max_attempts=3))
+    await context.wait_for_external_event("Stop")
+    task.cancel()
+    return task.is_cancelled
+
+
+@both(cancel_retry_yield, cancel_retry_async)
+@pytest.mark.parametrize("phase", ["first attempt", "pause", "second attempt"])
+def test_cancelling_a_retried_call_cancels_what_it_is_at(orchestrator, phase):
+    history = HistoryBuilder().started().scheduled("work").awaited("Stop")
+    expected = ev.TaskCanceled(task_id=0)
+    if phase != "first attempt":
+        history = history.failed(0, "ValueError").timer(5, purpose="retry", of=0)
+        expected = ev.TimerCanceled(timer_id=2)
+    if phase == "second attempt":
+        history = history.fired(2).scheduled("work", call=0, attempt=2)
+        expected = ev.TaskCanceled(task_id=3)
+
+    done = replay(orchestrator, history.raised("Stop"))
+
+    assert done.decisions[0] == expected
+    assert done.output is True
 
 
 def await_cancelled_yield(context: OrchestrationContext):

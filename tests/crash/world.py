@@ -12,13 +12,13 @@ What they were told, what activities did and what the store holds are compared a
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator, Iterable
+from collections.abc import Callable, Collection, Coroutine, Generator, Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
 from perdure import App, Client
-from perdure.engine.activities import ActivityContext, Runner, _completed, _failed
+from perdure.engine.activities import ActivityContext, Runner, completed, failed
 from perdure.engine.clock import new_salt
 from perdure.engine.functions import Functions
 from perdure.engine.hub import Chance, Hub, Limits
@@ -120,6 +120,11 @@ class Bodies:
                 self._in_flight.add(key)
                 self.waiting.append(invocation)
 
+    def cancel(self, calls: Iterable[tuple[str, int]], executions: Collection[str] = ()) -> None:
+        gone = {*calls, *(key for key in self._in_flight if key[0] in executions)}
+        self._in_flight -= gone
+        self.waiting = deque(i for i in self.waiting if (i.execution_id, i.task_id) not in gone)
+
     def forget(self, execution_id: str, task_id: int) -> None:
         self._in_flight.discard((execution_id, task_id))
 
@@ -131,9 +136,9 @@ class Bodies:
         invocation = self.waiting.popleft()
         try:
             value = self.runners[invocation.name].call(invocation)
-            result = _completed(invocation, run(value) if isinstance(value, Coroutine) else value)
+            result = completed(invocation, run(value) if isinstance(value, Coroutine) else value)
         except Exception as error:
-            result = _failed(invocation, failure_of(error))
+            result = failed(invocation, failure_of(error))
         self._witness.append(
             Ran(
                 invocation.name,

@@ -26,10 +26,11 @@ from perdure.store.sqlite.connection import open_reader
 from perdure.store.sqlite.lock import read_server_file
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 
     from perdure.engine.notes import Memo
     from perdure.model.messages import Message
+    from perdure.model.waiting import Pulse
     from perdure.store.port import ClientStore
 
 T = TypeVar("T")
@@ -134,6 +135,10 @@ class StoreReader:
 
     async def record(self, memo: Memo) -> None:
         raise EngineStopped("this command only reads")
+
+    def pulses(self, execution_ids: Collection[str]) -> dict[tuple[str, int], Pulse]:
+        """Only the engine that runs activities knows how they are."""
+        return {}
 
     def now(self) -> int:
         return time.time_ns() // 1_000

@@ -7,7 +7,7 @@ never waits for the loop. Verbs that only combine others (waiting, building link
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol, TypeVar, Unpack
@@ -34,6 +34,7 @@ from perdure.model.messages import (
 )
 from perdure.model.records import InstanceFilter
 from perdure.model.times import Seconds, instant, micros
+from perdure.model.waiting import Pulse
 from perdure.replay.state import LEGAL
 from perdure.store.port import ClientStore
 
@@ -61,6 +62,9 @@ class Gateway(Protocol):
 
     async def record(self, memo: Memo) -> None:
         """Write keys and rows of the audit log; returns once they are durable."""
+
+    def pulses(self, execution_ids: Collection[str]) -> Mapping[tuple[str, int], Pulse]:
+        """What is known here of these executions' running activities, by execution id and task id."""
 
     def now(self) -> int:
         """The hub's present time in microseconds."""
@@ -207,7 +211,7 @@ class Client:
     async def terminate(
         self, instance_id: str, reason: str = "", *, recursive: bool = False, operation_id: str | None = None
     ) -> None:
-        """End an instance now. Running activities go on, their results are dropped.
+        """End an instance now. Its running activities are told to stop, and what they return is dropped.
 
         `recursive` also terminates the sub-orchestrations it is waiting for. Terminating a finished
         instance raises InstanceFinished.
@@ -245,8 +249,10 @@ class Client:
         `show_input` the input. `waiting_for` is always filled in.
         """
         detail = Detail(history=show_history, history_output=show_history_output, input=show_input)
-        store = self.gateway.store
-        return await self.gateway.read(lambda: status_of(store, instance_id, detail), brief=not show_history)
+        gateway = self.gateway
+        return await gateway.read(
+            lambda: status_of(gateway.store, instance_id, detail, gateway), brief=not show_history
+        )
 
     async def query(
         self,
@@ -277,7 +283,8 @@ class Client:
             created_to=created_to,
             waiting_for=waiting_for,
         )
-        return await self.gateway.read(lambda: page_of(self.gateway.store, wanted, show_input=show_input))
+        gateway = self.gateway
+        return await gateway.read(lambda: page_of(gateway.store, wanted, gateway, show_input=show_input))
 
     async def counts(self) -> dict[str, int]:
         """How many instances stand in each status."""

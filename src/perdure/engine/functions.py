@@ -58,6 +58,7 @@ class RegistryEnvironment:
                 Any if isinstance(function, str) else definition.hints().get("return", Any),
                 definition.retry,
                 definition.timeout,
+                definition.heartbeat,
             )
         return target
 

@@ -100,11 +100,22 @@ class Released:
 
     answers: list[tuple[Any, Any]] = field(default_factory=list)  # reply, value or exception
     invocations: list[Invocation] = field(default_factory=list)
+    cancelled: list[tuple[str, int]] = field(default_factory=list)  # execution id, task id
+    ended: set[str] = field(default_factory=set)  # executions terminated or purged: nothing of them goes on
     finished: list[Instance] = field(default_factory=list)
     started: list[str] = field(default_factory=list)
     due: list[tuple[int, str]] = field(default_factory=list)
     visible: list[int] = field(default_factory=list)
     parked: list[tuple[str, str]] = field(default_factory=list)
+
+    def forget_cancelled(self) -> None:
+        """What was scheduled and cancelled within one batch never starts."""
+        cancelled = set(self.cancelled)
+        self.invocations = [
+            i
+            for i in self.invocations
+            if (i.execution_id, i.task_id) not in cancelled and i.execution_id not in self.ended
+        ]
 
 
 @dataclass(frozen=True)
@@ -523,6 +534,8 @@ class Hub:
         if self.again:
             done = {(e.message.execution_id, e.message.task_id) for e in self.results}  # type: ignore[union-attr]
             released.invocations += [i for i in self.again if (i.execution_id, i.task_id) not in done]
+        if released.cancelled or released.ended:
+            released.forget_cancelled()
         for _, envelope in self.held:
             if envelope.held:  # not let go again within the batch
                 envelope.reply = None  # accepted, and answered now

@@ -93,6 +93,10 @@ def _take_up(hub: Hub, instance: Instance, outcome: Outcome) -> None:
         instance.open_local += len(outcome.invocations)
         hub.released.invocations += outcome.invocations
         outcome.invocations = []
+    if outcome.cancellations:
+        instance.open_local -= len(outcome.cancellations)
+        hub.released.cancelled += [(instance.execution_id, task_id) for task_id in outcome.cancellations]
+        outcome.cancellations = []
     if outcome.messages:
         for message in outcome.messages:
             _note_child(instance, message)

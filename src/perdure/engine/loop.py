@@ -343,6 +343,8 @@ class Loop:
         handover = Handover()
         pool = self.pool
         if pool is not None:
+            if released.cancelled or released.ended:
+                self._shielded(lambda done: pool.cancel(done.cancelled, done.ended), released)
             if released.invocations:
                 self._shielded(lambda work: pool.start(work, handover), released.invocations)
             for envelope in self.hub.results:

@@ -51,11 +51,17 @@ class Definition:
 
 @dataclass(frozen=True)
 class Activity(Definition):
-    """An activity and how it is to be run. `concurrency` 0 means no limit of its own; `timeout` is in us."""
+    """An activity and how it is to be run. `concurrency` 0 means no limit of its own.
+
+    `timeout` and `heartbeat` (how long it may be silent) are in microseconds, 0 for none. `executor` is an
+    executor, a source of one, or the name of a registered source; None runs it in this process.
+    """
 
     retry: RetryPolicy | None = None
     timeout: int = 0
     concurrency: int = 0
+    heartbeat: int = 0
+    executor: Any = None
 
     @property
     def is_async(self) -> bool:
@@ -327,7 +333,7 @@ _VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
-def activity_timeout(timeout: Seconds | None) -> int:
+def activity_timeout(timeout: Seconds | None, what: str = "timeout") -> int:
     """A timeout in microseconds, 0 for none. Raises RegistrationError unless it is positive."""
     if timeout is None:
         return 0
@@ -336,7 +342,7 @@ def activity_timeout(timeout: Seconds | None) -> int:
     except ValueError as error:
         raise RegistrationError(str(error)) from error
     if value <= 0:
-        raise RegistrationError(f"timeout must be more than 0 seconds, not {timeout!r}")
+        raise RegistrationError(f"{what} must be more than 0 seconds, not {timeout!r}")
     return value
 
 

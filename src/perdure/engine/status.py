@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 from msgspec import Raw
@@ -17,10 +17,11 @@ from perdure.model.failure import Failure
 from perdure.model.instances import OrchestrationStatus, Page, RuntimeStatus, execution_id_of
 from perdure.model.records import InstanceFilter, InstanceRow, StoredInstance, WaitRow
 from perdure.model.times import moment
-from perdure.model.waiting import EventWait, Waiting
+from perdure.model.waiting import EventWait, OpenActivity, Pulse, Waiting
 from perdure.replay.state import fold
 from perdure.store.port import ClientStore
 
+_UNNAMED = "waiting for running activities"
 FOLDED = 500  # episodes up to which a status tells from history what the instance waits for
 
 
@@ -33,7 +34,17 @@ class Detail:
     input: bool = False
 
 
-def status_of(store: ClientStore, instance_id: str, detail: Detail) -> OrchestrationStatus | None:
+class Ward(Protocol):
+    """Who knows how running activities are, and what time it is."""
+
+    def pulses(self, execution_ids: Collection[str]) -> Mapping[tuple[str, int], Pulse]: ...
+
+    def now(self) -> int: ...
+
+
+def status_of(
+    store: ClientStore, instance_id: str, detail: Detail, ward: Ward | None = None
+) -> OrchestrationStatus | None:
     """One instance, or None when there is none."""
     stored = store.get(instance_id)
     if stored is None:
@@ -52,6 +63,9 @@ def status_of(store: ClientStore, instance_id: str, detail: Detail) -> Orchestra
         recorded = []
         ends = [_readable(one) for one in store.ends([row]).get(row.instance_no, [])]
         waiting = None if finished else _roughly(row, stored.waits)
+    if ward is not None and waiting is not None and row.local_work:
+        execution_id = execution_id_of(row.salt, row.execution_no)
+        waiting = _with_pulses(waiting, execution_id, ward.pulses((execution_id,)), ward.now())
     return _status(
         row,
         ends,
@@ -70,7 +84,9 @@ def finished_status(
     return _status(row, ends, None, custom_status, show_input=False)
 
 
-def page_of(store: ClientStore, wanted: InstanceFilter, *, show_input: bool) -> Page:
+def page_of(
+    store: ClientStore, wanted: InstanceFilter, ward: Ward | None = None, *, show_input: bool
+) -> Page:
     """One page of instances, newest first."""
     rows = store.query(wanted)
     numbers = [row.instance_no for row in rows]
@@ -78,12 +94,15 @@ def page_of(store: ClientStore, wanted: InstanceFilter, *, show_input: bool) -> 
     for wait in store.waits([r.instance_no for r in rows if r.completed_at is None]):
         waits.setdefault(wait.instance_no, []).append(wait)
     customs = store.custom_status(numbers)
+    working = {execution_id_of(r.salt, r.execution_no) for r in rows if r.local_work}
+    pulses = ward.pulses(working) if ward is not None and working else {}
+    now = ward.now() if ward is not None else 0
     ends = store.ends(rows)
     instances = [
         _status(
             row,
             [_readable(one) for one in ends.get(row.instance_no, [])],
-            None if row.completed_at is not None else _roughly(row, waits.get(row.instance_no, [])),
+            None if row.completed_at is not None else _briefly(row, waits, pulses, now),
             customs.get(row.instance_no),
             show_input=show_input,
         )
@@ -193,8 +212,45 @@ def _roughly(row: InstanceRow, waits: list[WaitRow]) -> Waiting:
         reason=_parked(row),
     )
     if row.local_work and not rough.sentence():
-        return Waiting(reason="waiting for running activities")
+        return Waiting(reason=_UNNAMED)
     return rough
+
+
+def _briefly(
+    row: InstanceRow, waits: Mapping[int, list[WaitRow]], pulses: Mapping[tuple[str, int], Pulse], now: int
+) -> Waiting:
+    waiting = _roughly(row, waits.get(row.instance_no, []))
+    if not row.local_work or not pulses:
+        return waiting
+    return _with_pulses(waiting, execution_id_of(row.salt, row.execution_no), pulses, now)
+
+
+def _with_pulses(
+    waiting: Waiting, execution_id: str, pulses: Mapping[tuple[str, int], Pulse], now: int
+) -> Waiting:
+    """What this process knows of the activities that run in it; of those of others, what history says."""
+    known = {task_id: pulse for (of, task_id), pulse in pulses.items() if of == execution_id}
+    if not known:
+        return waiting
+    recorded = waiting.activities or tuple(
+        OpenActivity(pulse.name, pulse.begun_at or now, pulse.attempt, task_id)
+        for task_id, pulse in known.items()
+    )
+    activities = tuple(_alive(one, known.get(one.task_id)) for one in recorded)
+    reason = "" if waiting.reason == _UNNAMED else waiting.reason
+    return msgspec.structs.replace(waiting, activities=activities, reason=reason, at=now)
+
+
+def _alive(activity: OpenActivity, pulse: Pulse | None) -> OpenActivity:
+    if pulse is None:
+        return activity
+    return msgspec.structs.replace(
+        activity,
+        where=pulse.where,
+        begun_at=pulse.begun_at,
+        heard_at=pulse.heard_at,
+        progress=payload.decode(pulse.progress) if pulse.progress is not None else None,
+    )
 
 
 def _event_wait(wait: WaitRow) -> EventWait:

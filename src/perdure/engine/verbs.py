@@ -70,6 +70,7 @@ def terminate(hub: Hub, instance: Instance | None, envelope: Envelope) -> None:
             terminate_child(instance.instance_id, instance.execution_id, task_id, child_id, message.reason)
         )
     note(hub, instance, ev.ExecutionTerminated(reason=message.reason))
+    hub.released.ended.add(instance.execution_id)
     drop_held(hub, instance, f"the instance was terminated: {message.reason}")
     end(hub, instance, S.Terminated)
     if instance.parent is not None and message.link is None:
@@ -86,6 +87,7 @@ def purge(hub: Hub, instance: Instance | None, envelope: Envelope) -> None:
     hub.answer(envelope, refusal if refusal is not None else 1)
     if refusal is None:
         assert instance is not None
+        hub.released.ended.add(instance.execution_id)
         remove(hub, instance)
 
 

@@ -11,7 +11,7 @@ import contextlib
 import logging
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -31,6 +31,7 @@ from perdure.model.events import Ending
 from perdure.model.instances import FINISHED, OrchestrationStatus, RuntimeStatus
 from perdure.model.messages import Message, RaiseEvent, Start
 from perdure.model.records import InstanceRow
+from perdure.model.waiting import Pulse
 from perdure.store.port import Store
 
 SWITCH_INTERVAL = 1e-4  # seconds; see the GIL in ARCHITECTURE.md
@@ -304,6 +305,10 @@ class Engine:
     async def read(self, question: Callable[[], T], *, brief: bool = False) -> T:
         """Ask the store, off the event loop unless the answer is a matter of microseconds."""
         return question() if brief else await asyncio.to_thread(question)
+
+    def pulses(self, execution_ids: Collection[str]) -> dict[tuple[str, int], Pulse]:
+        pool = self.loop.pool
+        return pool.pulses(execution_ids, self.clock.now()) if pool is not None else {}
 
     def now(self) -> int:
         return self.clock.now()

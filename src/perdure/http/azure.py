@@ -40,6 +40,8 @@ def history_events(events: Iterable[Event]) -> list[dict[str, Any]]:
     for event in events:
         if event["type"] in ("TaskScheduled", "SubOrchestrationCreated", "TimerCreated"):
             opened[event["id"]] = (len(shaped), event)
+        elif event["type"] == "TaskCanceled":
+            opened.pop(event["task_id"], None)  # the call stands for itself: Azure knows no such end
         elif "task_id" in event or "timer_id" in event:
             position, scheduled = opened.pop(event.get("task_id", event.get("timer_id", -1)), (-1, {}))
             if position >= 0 and "task_id" in event:

@@ -133,6 +133,7 @@ _ABOUT: dict[type, Callable[[Any, Names], str]] = {
     ev.TaskScheduled: _called,
     ev.TaskCompleted: _answered,
     ev.TaskFailed: _failed,
+    ev.TaskCanceled: _answered,
     ev.SubOrchestrationCreated: _called,
     ev.SubOrchestrationCompleted: _answered,
     ev.SubOrchestrationFailed: _failed,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 from urllib.parse import urlsplit
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from perdure.engine.notes import Memo
+    from perdure.model.waiting import Pulse
     from perdure.store.port import ClientStore
 
 T = TypeVar("T")
@@ -147,6 +148,10 @@ class HttpGateway:
     async def record(self, memo: Memo) -> None:
         """Never called: the server writes its own."""
         raise AssertionError("a remote client records nothing")
+
+    def pulses(self, execution_ids: Collection[str]) -> dict[tuple[str, int], Pulse]:
+        """The server's answers have them in their sentences already."""
+        return {}
 
     def now(self) -> int:
         return time.time_ns() // 1_000

@@ -192,6 +192,8 @@ class _Draft:
                 self._close(event.task_id, at, "done")
             case ev.TaskFailed() | ev.SubOrchestrationFailed():
                 self._close(event.task_id, at, "failed", str(event.failure))
+            case ev.TaskCanceled():
+                self._close(event.task_id, at, "canceled")
             case ev.TimerFired():
                 self._close(event.timer_id, at, "done")
             case ev.TimerCanceled():

@@ -23,6 +23,11 @@ class ScheduleTask(_Action, frozen=True):
     call: int
     attempt: int
     timeout: int
+    heartbeat: int = 0
+
+
+class CancelTask(_Action, frozen=True):
+    task_id: int
 
 
 class CreateSubOrchestration(_Action, frozen=True):
@@ -78,7 +83,14 @@ class ContinueAsNew(_Action, frozen=True):
 
 
 Step = (
-    ScheduleTask | CreateSubOrchestration | CreateTimer | CancelTimer | AwaitEvent | CancelWait | RejectEvent
+    ScheduleTask
+    | CancelTask
+    | CreateSubOrchestration
+    | CreateTimer
+    | CancelTimer
+    | AwaitEvent
+    | CancelWait
+    | RejectEvent
 )
 Finish = CompleteOrchestration | FailOrchestration | ContinueAsNew
 Action = Step | Finish

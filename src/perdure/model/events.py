@@ -125,6 +125,13 @@ class TaskScheduled(_Event, frozen=True):
     attempt: int = 1
     timeout: int = 0  # microseconds; 0 for none
     placed: str = "local"  # local | shared | pool:<name>
+    heartbeat: int = 0  # microseconds an attempt may be silent; 0 for as long as it likes
+
+
+class TaskCanceled(_Event, frozen=True):
+    """The code called `cancel()` on an activity: its body is told to stop, and its result is not wanted."""
+
+    task_id: int
 
 
 class SubOrchestrationCreated(_Event, frozen=True):
@@ -203,6 +210,7 @@ Arrival = (
 
 Decision = (
     TaskScheduled
+    | TaskCanceled
     | SubOrchestrationCreated
     | TimerCreated
     | TimerCanceled

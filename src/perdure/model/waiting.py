@@ -20,9 +20,20 @@ class EventWait(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class OpenActivity(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A running activity. From `where` on it is what its worker knows, if that is the one that was asked.
+
+    `where` is event loop, thread, queue or the executor's name; `begun_at` and `heard_at` (of its last
+    heartbeat) are 0 before there is such a moment; `progress` is what the last heartbeat said.
+    """
+
     name: str
     since: int
     attempt: int = 1
+    task_id: int = -1
+    where: str = ""
+    begun_at: int = 0
+    heard_at: int = 0
+    progress: Any = None
 
 
 class OpenRetry(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -49,6 +60,7 @@ class Waiting(msgspec.Struct, frozen=True, omit_defaults=True):
     timers: tuple[int, ...] = ()
     start_at: int = 0
     reason: str = ""
+    at: int = 0  # when heartbeats were looked at
 
     def sentence(self) -> str:
         """One sentence for people: what has to happen before this instance goes on. "" when nothing has."""
@@ -56,13 +68,27 @@ class Waiting(msgspec.Struct, frozen=True, omit_defaults=True):
             return _REASONS.get(self.reason.partition(":")[0], self.reason)
         parts = [
             *(_event(wait) for wait in self.events[:3]),
-            *_several("activity", "activities", [_activity(a) for a in self.activities]),
+            *_several("activity", "activities", [_activity(a, self.at) for a in self.activities]),
             *(_retry(retry) for retry in self.retries[:3]),
             *_several("sub-orchestration", "sub-orchestrations", [_child(c) for c in self.children]),
             *([f"the timer due at {clock(min(self.timers))}"] if self.timers else []),
             *([f"its start at {clock(self.start_at)}"] if self.start_at else []),
         ]
         return "waiting for " + ", and for ".join(parts) if parts else ""
+
+
+PROGRESS_SHOWN = 60  # characters
+
+
+class Pulse(msgspec.Struct, frozen=True):
+    """What a worker knows of an attempt that it has: see `OpenActivity`. `progress` is JSON."""
+
+    name: str
+    attempt: int
+    where: str
+    begun_at: int = 0
+    heard_at: int = 0
+    progress: bytes | None = None
 
 
 _REASONS = {
@@ -83,9 +109,36 @@ def _event(wait: EventWait) -> str:
     return f"the event '{wait.name}' since {clock(wait.since)}{until}"
 
 
-def _activity(activity: OpenActivity) -> str:
-    again = f" (attempt {activity.attempt})" if activity.attempt > 1 else ""
-    return f"the activity '{activity.name}'{again}"
+def _activity(activity: OpenActivity, now: int) -> str:
+    known = [
+        *([f"attempt {activity.attempt}"] if activity.attempt > 1 else []),
+        *([progress_text(activity.progress)] if activity.progress is not None else []),
+        *([heard_text(activity, now)] if activity.heard_at else []),
+    ]
+    return f"the activity '{activity.name}'{' (' + ', '.join(known) + ')' if known else ''}"
+
+
+def heard_text(activity: OpenActivity, now: int) -> str:
+    """How long ago its last heartbeat was, for people; "" when it has sent none."""
+    if not activity.heard_at:
+        return ""
+    return f"heard of {short_duration(timedelta(microseconds=max(now - activity.heard_at, 0)))} ago"
+
+
+def progress_text(progress: Any) -> str:
+    """Progress for people: 0.62 is 62 %, [620, 1000] is 620 of 1000, anything else as it is, shortened."""
+    match progress:
+        case bool():
+            text = str(progress).lower()
+        case float() if 0.0 <= progress <= 1.0:
+            text = f"{progress:.0%}".replace("%", " %")
+        case [int() | float() as done, int() | float() as total]:
+            text = f"{done:g} of {total:g}"
+        case str():
+            text = progress
+        case _:
+            text = msgspec.json.encode(progress).decode()
+    return text if len(text) <= PROGRESS_SHOWN else text[: PROGRESS_SHOWN - 1] + "…"
 
 
 def _retry(retry: OpenRetry) -> str:

@@ -68,6 +68,7 @@ class CallTarget:
     output_type: Any = Any
     retry: RetryPolicy | None = None
     timeout: int = 0
+    heartbeat: int = 0
 
 
 class Environment(Protocol):
@@ -220,6 +221,7 @@ class OrchestrationContext:
         *,
         retry: RetryPolicy | None = None,
         timeout: Seconds | None = None,
+        heartbeat_timeout: Seconds | None = None,
     ) -> Task[T]: ...
     @overload
     def call_activity(
@@ -230,6 +232,7 @@ class OrchestrationContext:
         *,
         retry: RetryPolicy | None = None,
         timeout: Seconds | None = None,
+        heartbeat_timeout: Seconds | None = None,
     ) -> Task[Any]: ...
     @overload
     def call_activity(
@@ -240,6 +243,7 @@ class OrchestrationContext:
         *,
         retry: RetryPolicy | None = None,
         timeout: Seconds | None = None,
+        heartbeat_timeout: Seconds | None = None,
     ) -> Task[T]: ...
     @overload
     def call_activity(
@@ -250,6 +254,7 @@ class OrchestrationContext:
         *,
         retry: RetryPolicy | None = None,
         timeout: Seconds | None = None,
+        heartbeat_timeout: Seconds | None = None,
     ) -> Task[T]: ...
     def call_activity(
         self,
@@ -259,6 +264,7 @@ class OrchestrationContext:
         *,
         retry: RetryPolicy | None = None,
         timeout: Seconds | None = None,
+        heartbeat_timeout: Seconds | None = None,
     ) -> Task[Any]:
         """Schedule an activity, now; wait for the returned task to get its result.
 
@@ -268,6 +274,8 @@ class OrchestrationContext:
             expected_type: the result's type, where the annotation does not tell.
             retry: overrides the activity's own retry policy.
             timeout: seconds one attempt may take from its start; overrides the activity's own.
+            heartbeat_timeout: seconds one attempt may go without `context.heartbeat()`; overrides the
+                activity's own.
 
         Raises:
             FunctionNotFound, PayloadError at once; the task raises TaskFailedError when the activity failed.
@@ -276,9 +284,10 @@ class OrchestrationContext:
         target = self._target(self._env.activity, activity)
         body = Raw(payload.encode(input_))
         limit = micros(timeout) if timeout is not None else target.timeout
+        silence = micros(heartbeat_timeout) if heartbeat_timeout is not None else target.heartbeat
         expected = target.output_type if expected_type is None else expected_type
         policy = retry if retry is not None else target.retry
-        start = partial(self._schedule, target.name, body, limit, expected)
+        start = partial(self._schedule, target.name, body, limit, silence, expected)
         return start(-1, 1) if policy is None else RetryTask(self, target.name, policy, start)
 
     def call_activity_with_retry(
@@ -532,12 +541,17 @@ class OrchestrationContext:
         return 0
 
     def _schedule(
-        self, name: str, body: Raw, timeout: int, expected: Any, call: int, attempt: int
+        self, name: str, body: Raw, timeout: int, silence: int, expected: Any, call: int, attempt: int
     ) -> CallTask[Any]:
         task: CallTask[Any] = CallTask(self, self._take_id(), "Activity", name, expected)
-        self._emit(act.ScheduleTask(task.id, name, body, task.id if call < 0 else call, attempt, timeout))
+        first = task.id if call < 0 else call
+        self._emit(act.ScheduleTask(task.id, name, body, first, attempt, timeout, silence))
         self._calls[task.id] = task
         return task
+
+    def _cancel_call(self, call: CallTask[Any]) -> None:
+        self._emit(act.CancelTask(call.id))
+        self._calls.pop(call.id, None)
 
     def _create_child(
         self,

@@ -16,6 +16,7 @@ from perdure.model.actions import Action
 
 COUNTERPART: Final[dict[type, type]] = {
     act.ScheduleTask: ev.TaskScheduled,
+    act.CancelTask: ev.TaskCanceled,
     act.CreateSubOrchestration: ev.SubOrchestrationCreated,
     act.CreateTimer: ev.TimerCreated,
     act.CancelTimer: ev.TimerCanceled,
@@ -30,6 +31,7 @@ COUNTERPART: Final[dict[type, type]] = {
 
 COMPARED: Final[dict[type, tuple[str, ...]]] = {
     ev.TaskScheduled: ("id", "name"),
+    ev.TaskCanceled: ("task_id",),
     ev.SubOrchestrationCreated: ("id", "name"),
     ev.TimerCreated: ("id", "purpose"),
     ev.TimerCanceled: ("timer_id",),
@@ -44,6 +46,7 @@ COMPARED: Final[dict[type, tuple[str, ...]]] = {
 
 _WORDS: Final[dict[type, str]] = {
     ev.TaskScheduled: "call the activity",
+    ev.TaskCanceled: "cancel an activity",
     ev.SubOrchestrationCreated: "call the sub-orchestration",
     ev.TimerCreated: "create a timer",
     ev.TimerCanceled: "cancel a timer",

@@ -33,6 +33,7 @@ class Invocation(msgspec.Struct, frozen=True, gc=False):
     name: str
     input: Raw
     timeout: int
+    heartbeat: int = 0
 
     @property
     def idempotency_key(self) -> str:
@@ -55,13 +56,23 @@ class Outcome:
     takes them up empties them.
     """
 
-    __slots__ = ("ending", "events", "execution_id", "instance_id", "invocations", "messages", "rejections")
+    __slots__ = (
+        "cancellations",
+        "ending",
+        "events",
+        "execution_id",
+        "instance_id",
+        "invocations",
+        "messages",
+        "rejections",
+    )
 
     def __init__(self, instance_id: str, execution_id: str) -> None:
         self.instance_id = instance_id
         self.execution_id = execution_id
         self.events: list[ev.HistoryEvent] = []
         self.invocations: list[Invocation] = []
+        self.cancellations: list[int] = []  # task ids
         self.messages: list[Message] = []
         self.rejections: list[Rejection] = []
         self.ending: act.Finish | None = None
@@ -75,6 +86,9 @@ def settle(actions: Sequence[act.Action], into: Outcome) -> None:
             case act.ScheduleTask():
                 events.append(_scheduled(action))
                 into.invocations.append(_invocation(action, into))
+            case act.CancelTask():
+                events.append(ev.TaskCanceled(task_id=action.task_id))
+                into.cancellations.append(action.task_id)
             case act.CreateTimer():
                 events.append(
                     ev.TimerCreated(
@@ -147,6 +161,7 @@ def _scheduled(action: act.ScheduleTask) -> ev.TaskScheduled:
         call=-1 if action.call == action.id else action.call,
         attempt=action.attempt,
         timeout=action.timeout,
+        heartbeat=action.heartbeat,
     )
 
 
@@ -160,6 +175,7 @@ def _invocation(action: act.ScheduleTask, into: Outcome) -> Invocation:
         action.name,
         action.input,
         action.timeout,
+        action.heartbeat,
     )
 
 
@@ -167,7 +183,15 @@ def invocation_of(event: ev.TaskScheduled, instance_id: str, execution_id: str) 
     """An invocation from history, to be run again after a restart."""
     call = event.id if event.call < 0 else event.call
     return Invocation(
-        instance_id, execution_id, event.id, call, event.attempt, event.name, event.input, event.timeout
+        instance_id,
+        execution_id,
+        event.id,
+        call,
+        event.attempt,
+        event.name,
+        event.input,
+        event.timeout,
+        event.heartbeat,
     )
 
 

@@ -94,7 +94,7 @@ class State:
             events=tuple(
                 EventWait(wait.name, since, self._deadline(wait)) for wait, since in self.waits.values()
             ),
-            activities=tuple(OpenActivity(t.name, at, t.attempt) for t, at in self.activities.values()),
+            activities=tuple(OpenActivity(t.name, at, t.attempt, t.id) for t, at in self.activities.values()),
             retries=tuple(self._retry(timer) for timer in retries),
             children=tuple(OpenChild(c.name, c.instance_id, at) for c, at in self.children.values()),
             timers=tuple(t.fire_at for t in self.timers.values() if not t.purpose),
@@ -133,6 +133,8 @@ class State:
                 self._decided(event.id)
                 self._await(event, at)
             case ev.TaskCompleted():
+                self._close(self.activities, event.task_id, event)
+            case ev.TaskCanceled():
                 self._close(self.activities, event.task_id, event)
             case ev.TaskFailed():
                 self._failed(self.activities, event)

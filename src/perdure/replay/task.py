@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from perdure.errors import OrchestratorError, PayloadError, TaskFailedError
+from perdure.errors import OrchestratorError, PayloadError, TaskCancelled, TaskFailedError
 from perdure.model import payload
 from perdure.model.failure import Failure
 from perdure.model.retry import RetryPolicy, next_attempt_at
@@ -80,9 +80,9 @@ class Task(Generic[T_co]):
         return self.result
 
     def cancel(self) -> None:
-        """Stop waiting for it. Timers and waits for events can be cancelled; this one cannot."""
+        """Stop waiting for it. Activities, timers and waits for events can be cancelled; this one cannot."""
         raise OrchestratorError(
-            f"{self._describe()} cannot be cancelled: only timers and waits for external events can"
+            f"{self._describe()} cannot be cancelled: only activities, timers and waits for external events can"
         )
 
     # ------------------------------------------------------------------- inside: fibers and combinators
@@ -140,6 +140,23 @@ class CallTask(Task[T_co]):
         self.name = name
         self._expected = expected
 
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether `cancel()` ended it."""
+        return isinstance(self._outcome, TaskCancelled)
+
+    def cancel(self) -> None:
+        """Stop an activity: its body is told once that is durable, and whatever it still returns is dropped.
+
+        Waiting for it afterwards raises TaskCancelled. Cancelling a finished one does nothing. Raises
+        OrchestratorError for a sub-orchestration: terminate that through a client.
+        """
+        if self._kind != "Activity":
+            super().cancel()
+        elif self._state == PENDING:
+            self._context._cancel_call(self)
+            self._fail(TaskCancelled(f"{self._describe()} was cancelled"))
+
     def _complete_with(self, body: Raw) -> None:
         """Take the recorded result, typed as the caller expects it."""
         try:
@@ -160,7 +177,7 @@ class CallTask(Task[T_co]):
 class RetryTask(Task[T_co]):
     """A call with a retry policy: fail, wait on a durable timer, call again, all visible in history."""
 
-    __slots__ = ("_attempt", "_call", "_first_at", "_policy", "_start", "name")
+    __slots__ = ("_attempt", "_call", "_current", "_first_at", "_policy", "_start", "name")
 
     def __init__(
         self,
@@ -178,12 +195,14 @@ class RetryTask(Task[T_co]):
         self._call = -1
         first = start(self._call, self._attempt)
         self._call = self.id = first.id
+        self._current: CallTask[T_co] | TimerTask = first
         first._add_waiter(self)
 
     def on_done(self, task: Task[Any]) -> None:
         if isinstance(task, TimerTask):
             self._attempt += 1
-            self._start(self._call, self._attempt)._add_waiter(self)
+            self._current = self._start(self._call, self._attempt)
+            self._current._add_waiter(self)
         elif task._state == DONE:
             self._complete(task._outcome)
         else:
@@ -194,7 +213,24 @@ class RetryTask(Task[T_co]):
         if again_at is None:
             self._fail(outcome)
         else:
-            self._context._timer(again_at, "retry", self._call)._add_waiter(self)
+            self._current = self._context._timer(again_at, "retry", self._call)
+            self._current._add_waiter(self)
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether `cancel()` ended it."""
+        return isinstance(self._outcome, TaskCancelled)
+
+    def cancel(self) -> None:
+        """Cancel the attempt that runs, or the wait for the next one. See `CallTask.cancel`."""
+        if self._state == PENDING:
+            waiters, self._current._waiters = self._current._waiters, None
+            try:
+                self._current.cancel()
+            except OrchestratorError:
+                self._current._waiters = waiters  # a sub-orchestration goes on, and so does this
+                raise
+            self._fail(TaskCancelled(f"{self._describe()} was cancelled"))
 
     def _again_at(self, failure: Failure) -> int | None:
         """What history did is what we do; only a new failure is judged by today's policy."""

@@ -140,6 +140,10 @@ class HistoryBuilder:
         at = instant(after) if isinstance(after, datetime) else self._at + micros(after)
         return self._decision(ev.TimerCreated(id=self._take_id(), fire_at=at, purpose=purpose, of=of))
 
+    def task_cancelled(self, task_id: int) -> HistoryBuilder:
+        """The code cancelled an activity."""
+        return self._decision(ev.TaskCanceled(task_id=task_id))
+
     def timer_cancelled(self, timer_id: int) -> HistoryBuilder:
         """The code cancelled a timer."""
         return self._decision(ev.TimerCanceled(timer_id=timer_id))

@@ -195,6 +195,7 @@ class _Lenient:
             Any if isinstance(definition, Orchestrator) else returns,
             getattr(definition, "retry", None),
             getattr(definition, "timeout", 0),
+            getattr(definition, "heartbeat", 0),
         )
 
 

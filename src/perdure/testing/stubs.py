@@ -75,6 +75,7 @@ def _observed(activity: Activity, stub: Callable[..., Any] | None, calls: list[C
         None,
         retry=activity.retry,
         timeout=activity.timeout,
+        heartbeat=activity.heartbeat,
         concurrency=activity.concurrency,
     )
 

@@ -1,0 +1,252 @@
+"""Running activities: `async def` ones on the host's event loop, `def` ones on threads of their own, and those
+with an executor there.
+
+An invocation arrives here only after the commit that scheduled it. Its result goes back to the loop as a
+message; nothing else does. One that is already running here is not started a second time when its instance is
+loaded again. How an attempt ends is settled once: by its body, by its deadline, or by being cancelled, which
+also comes only after the commit that decided it. What a body returns after that is dropped and counted; Python
+cannot end a thread or a call into C, but it can tell them (`ActivityContext.is_cancelled`).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
+
+from perdure.engine.activities.context import ActivityContext
+from perdure.engine.activities.deadlines import Deadlines
+from perdure.engine.activities.on_loop import OnLoop
+from perdure.engine.activities.ports import Concurrency, Deliver, Handover, Outbox
+from perdure.engine.activities.results import failed
+from perdure.engine.activities.runner import Attempt, Runner
+from perdure.engine.activities.threads import Threads
+from perdure.engine.envelope import Envelope
+from perdure.engine.registry import Registry, plan_of
+from perdure.errors import FunctionNotFound
+from perdure.model.failure import Failure, failure_of
+from perdure.model.messages import ActivityResult
+from perdure.model.waiting import Pulse
+from perdure.replay.settle import Invocation
+
+Key = tuple[str, int]  # execution id, task id
+
+
+class ActivityPool:
+    """Runs invocations and delivers their results. `start` and `cancel` are called by the loop's thread only."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        resources: Sequence[object],
+        outbox: Outbox,
+        deliver: Deliver,
+        concurrency: Concurrency,
+    ) -> None:
+        by_type: dict[type, Any] = {type(r): r for r in resources}
+        available = (ActivityContext, *by_type)
+        self._deliver = deliver
+        self._outbox = outbox
+        self._deadlines = Deadlines(self._expire)
+        self._async = OnLoop(outbox.event_loop, self._begin_async, self._conclude, concurrency.tasks)
+        self._threads = Threads(self._begin, self._conclude, concurrency)
+        self.runners = {
+            name: Runner(
+                plan_of(activity, available), by_type, self._async if activity.is_async else self._threads
+            )
+            for name, activity in registry.activities.items()
+        }
+        self._in_flight: dict[Key, Attempt] = {}
+        self._gate = threading.Lock()
+        self._dropped = 0
+        self._closed = False
+
+    def start(self, invocations: Iterable[Invocation], handover: Handover) -> None:
+        """Begin what is not running here yet; what exceeds an activity's own limit waits its turn."""
+        for_loop: list[Attempt] = []
+        in_flight = self._in_flight
+        for invocation in invocations:
+            key = (invocation.execution_id, invocation.task_id)
+            if key in in_flight:
+                continue
+            runner = self.runners.get(invocation.name)
+            if runner is None:
+                self._unknown(invocation)
+                continue
+            attempt = in_flight[key] = Attempt(runner, invocation)
+            if self._admit(runner, attempt):
+                if runner.host is self._async:
+                    for_loop.append(attempt)
+                else:
+                    self._hand(attempt)
+        if for_loop:
+            handover.add(self._async.event_loop, self._async.take, for_loop)
+
+    def forget(self, execution_id: str, task_id: int) -> None:
+        """Its result has been taken up: if it is ever asked for again, it runs again."""
+        self._in_flight.pop((execution_id, task_id), None)
+
+    def cancel(self, calls: Iterable[Key], executions: Collection[str] = ()) -> None:
+        """Commits have decided that nobody wants these calls, and nothing of these executions, any more."""
+        for key in calls:
+            self._withdraw(key, "the orchestrator cancelled the call")
+        if executions:
+            for key in [key for key in self._in_flight if key[0] in executions]:
+                self._withdraw(key, "the instance was terminated or purged")
+
+    def health(self) -> dict[str, int]:
+        """How much is running, waiting and abandoned, and how many results came too late to count."""
+        return {
+            "running": self._threads.running + self._async.running,
+            "queued": sum(len(r.queued) for r in self.runners.values()) + self._threads.waiting(),
+            "abandoned_threads": self._threads.abandoned,
+            "dropped_results": self._dropped,
+        }
+
+    def pulses(self, execution_ids: Collection[str], now: int) -> dict[Key, Pulse]:
+        """What is known here of these executions' activities. `now` (us) is the present time; from any thread."""
+        return {
+            key: _pulse(attempt, now)
+            for key, attempt in self._in_flight.copy().items()
+            if key[0] in execution_ids
+        }
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a result is still to come."""
+        return bool(self._in_flight)
+
+    @property
+    def is_healthy(self) -> bool:
+        return self._threads.abandoned <= self._threads.limits.abandoned
+
+    async def close(self) -> None:
+        """Start nothing more, and tell what runs to stop: it stays open and runs again at the next start.
+
+        Threads in the middle of an activity are left to the end of the process.
+        """
+        self._closed = True
+        self._deadlines.close()
+        for attempt in list(self._in_flight.values()):
+            attempt.cancel("the engine is stopping; the activity runs again at its next start")
+        self._threads.close()
+        await self._async.close()
+
+    # ------------------------------------------------------------------------------------- how attempts begin
+
+    def _admit(self, runner: Runner, attempt: Attempt) -> bool:
+        limit = runner.activity.concurrency
+        if not limit:
+            return True
+        with self._gate:
+            if runner.running >= limit:
+                runner.queued.append(attempt)
+                return False
+            runner.running += 1
+            attempt.admitted = True
+            return True
+
+    def _hand(self, attempt: Attempt) -> None:
+        """To the host of its activity, from any thread but not in a batch."""
+        if attempt.runner.host is self._async:
+            self._async.take_one(attempt)
+        else:
+            self._threads.put(attempt)
+
+    def _begin(self, attempt: Attempt) -> None:
+        """Its body begins now; its host says so."""
+        attempt.since = attempt.heard_at = time.monotonic()
+        invocation = attempt.invocation
+        if invocation.timeout or invocation.heartbeat:
+            self._deadlines.watch(attempt)
+
+    def _begin_async(self, attempt: Attempt) -> None:
+        attempt.since = attempt.heard_at = time.monotonic()
+        if attempt.invocation.heartbeat:
+            self._deadlines.watch(attempt, timeout=False)
+
+    # --------------------------------------------------------------------------------------- how attempts end
+
+    def _settle(self, attempt: Attempt) -> bool:
+        """Decide how it ends; false when somebody else has done so already."""
+        with self._gate:
+            if attempt.settled:
+                return False
+            attempt.settled = True
+            return True
+
+    def _conclude(self, attempt: Attempt, result: ActivityResult) -> None:
+        """The body came back."""
+        if self._settle(attempt):
+            self._send(attempt, result)
+        else:
+            with self._gate:
+                self._dropped += 1
+
+    def _expire(self, attempt: Attempt, failure: Failure) -> None:
+        """Its deadline has come: it has failed, and whatever it does from here on is its own affair."""
+        if self._settle(attempt):
+            self._stop(attempt, failure.message)
+            self._send(attempt, failed(attempt.invocation, failure))
+
+    def _withdraw(self, key: Key, reason: str) -> None:
+        attempt = self._in_flight.pop(key, None)
+        if attempt is not None and self._settle(attempt):
+            self._stop(attempt, reason)
+            self._vacate(attempt)
+
+    def _stop(self, attempt: Attempt, reason: str) -> None:
+        attempt.cancel(reason)
+        if attempt.runner.host is not None:
+            attempt.runner.host.stop(attempt)
+
+    def _send(self, attempt: Attempt, result: ActivityResult) -> None:
+        if attempt.runner.host is self._async:
+            self._outbox.put(Envelope(result))
+        else:
+            self._deliver(result)
+        self._vacate(attempt)
+
+    def _vacate(self, attempt: Attempt) -> None:
+        """Its place among those of its activity goes to the next that is still wanted."""
+        if not attempt.admitted:
+            return
+        runner, following = attempt.runner, None
+        with self._gate:
+            attempt.admitted = False
+            while runner.queued and following is None:
+                waiting = runner.queued.popleft()
+                following = None if waiting.settled else waiting
+            if following is None:
+                runner.running -= 1
+            else:
+                following.admitted = True
+        if following is not None and not self._closed:
+            self._hand(following)
+
+    def _unknown(self, invocation: Invocation) -> None:
+        known = ", ".join(sorted(self.runners)[:10]) or "none"
+        missing = FunctionNotFound(
+            f"no activity named {invocation.name!r} is registered in this application; it has {known}"
+        )
+        self._deliver(failed(invocation, failure_of(missing, with_stack=False)))
+
+
+def _pulse(attempt: Attempt, now: int) -> Pulse:
+    """What is shown of an attempt. Hearts beat on the monotonic clock; people read the other one."""
+    host = attempt.runner.host
+    heard = attempt.heard_at if attempt.heard_at > attempt.since > 0.0 else 0.0
+    return Pulse(
+        name=attempt.invocation.name,
+        attempt=attempt.invocation.attempt,
+        where=host.where if attempt.since and host is not None else "queue",
+        begun_at=_instant(attempt.since, now),
+        heard_at=_instant(heard, now),
+        progress=attempt.progress,
+    )
+
+
+def _instant(seconds: float, now: int) -> int:
+    """A moment of the monotonic clock as an instant in microseconds; 0 stays 0."""
+    return now - int((time.monotonic() - seconds) * 1e6) if seconds else 0

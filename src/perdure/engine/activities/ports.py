@@ -1,0 +1,36 @@
+"""What the activities ask of the engine around them, and how much of everything there may be."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from perdure.engine.envelope import Envelope
+from perdure.model.messages import ActivityResult
+
+Deliver = Callable[[ActivityResult], None]
+
+
+class Handover(Protocol):
+    """What one batch has for the event loops, to be handed over at once."""
+
+    def add(self, event_loop: asyncio.AbstractEventLoop, action: Callable[..., None], *args: Any) -> None: ...
+
+
+class Outbox(Protocol):
+    """Where results of the event loop's own activities go, to be handed over together."""
+
+    event_loop: asyncio.AbstractEventLoop
+
+    def put(self, envelope: Envelope) -> None: ...
+
+
+@dataclass(frozen=True)
+class Concurrency:
+    """How much one worker runs at a time."""
+
+    threads: int = 16  # `def` activities
+    tasks: int = 1_000  # `async def` activities
+    abandoned: int = 16  # threads given up and replaced before the worker calls itself unhealthy

@@ -1,0 +1,64 @@
+"""The messages that tell how an attempt ended."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Raw
+
+from perdure.errors import PayloadError
+from perdure.model import payload
+from perdure.model.failure import Failure, failure_of
+from perdure.model.messages import ActivityResult
+from perdure.replay.settle import Invocation
+
+_NULL = Raw(b"null")
+
+
+def completed(invocation: Invocation, value: Any) -> ActivityResult:
+    """What the body returned; a value that JSON cannot carry is a failure."""
+    if value is None:
+        return succeeded(invocation, _NULL)
+    try:
+        return succeeded(invocation, Raw(payload.encode(value)))
+    except PayloadError as error:
+        return failed(invocation, failure_of(error, with_stack=False))
+
+
+def succeeded(invocation: Invocation, body: Raw) -> ActivityResult:
+    """What the body returned, encoded already."""
+    return ActivityResult(
+        instance_id=invocation.instance_id,
+        execution_id=invocation.execution_id,
+        task_id=invocation.task_id,
+        result=body,
+    )
+
+
+def failed(invocation: Invocation, failure: Failure) -> ActivityResult:
+    """What went wrong."""
+    return ActivityResult(
+        instance_id=invocation.instance_id,
+        execution_id=invocation.execution_id,
+        task_id=invocation.task_id,
+        failure=failure,
+    )
+
+
+def too_late(invocation: Invocation) -> Failure:
+    """It took longer than its `timeout`."""
+    return Failure(
+        "TimeoutError",
+        f"activity {invocation.name!r} (attempt {invocation.attempt}) took longer than its "
+        f"{invocation.timeout / 1e6:g} s; its body may still be running and its result will be dropped",
+    )
+
+
+def too_silent(invocation: Invocation) -> Failure:
+    """It said nothing for longer than its `heartbeat_timeout`."""
+    return Failure(
+        "TimeoutError",
+        f"activity {invocation.name!r} (attempt {invocation.attempt}) sent no heartbeat for "
+        f"{invocation.heartbeat / 1e6:g} s; its body may still be running and its result will be dropped. "
+        "Call context.heartbeat() more often, or allow more with heartbeat_timeout=",
+    )

@@ -1,0 +1,110 @@
+"""`def` activities: threads of our own on one queue.
+
+Threads stay. One whose activity outlives its timeout, or is cancelled and goes on, is abandoned (Python cannot
+stop it), counted, and replaced up to a limit. Beyond that limit the worker reports itself unhealthy and starts
+no more `def` activities until one of the abandoned comes back.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+
+from perdure.engine.activities.ports import Concurrency
+from perdure.engine.activities.results import completed, failed
+from perdure.engine.activities.runner import Attempt
+from perdure.model.failure import failure_of
+from perdure.model.messages import ActivityResult
+
+
+class Threads:
+    """Runs attempts on threads."""
+
+    where = "thread"
+
+    def __init__(
+        self,
+        begin: Callable[[Attempt], None],
+        conclude: Callable[[Attempt, ActivityResult], None],
+        limits: Concurrency,
+    ) -> None:
+        self.limits = limits
+        self._begin = begin
+        self._conclude = conclude
+        self._queue: SimpleQueue[Attempt | None] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._idle = 0
+        self._alive = 0
+        self.running = 0
+        self.abandoned = 0
+        self._closed = False
+
+    def put(self, attempt: Attempt) -> None:
+        self._queue.put(attempt)
+        with self._lock:
+            self._spawn_if_needed()
+
+    def waiting(self) -> int:
+        return self._queue.qsize()
+
+    def stop(self, attempt: Attempt) -> None:
+        """The thread that runs it is on its own from here, and another may take its place."""
+        with self._lock:
+            if not attempt.begun or attempt.ended or attempt.abandoned:
+                return
+            attempt.abandoned = True
+            self.abandoned += 1
+            self.running -= 1
+            self._alive -= 1
+            if self.abandoned <= self.limits.abandoned:
+                self._spawn_if_needed()
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            for _ in range(self._alive):
+                self._queue.put(None)
+
+    def _spawn_if_needed(self) -> None:
+        if not self._closed and self._queue.qsize() > self._idle and self._alive < self.limits.threads:
+            self._alive += 1
+            threading.Thread(target=self._work, name="perdure-activity", daemon=True).start()
+
+    def _work(self) -> None:
+        while True:
+            with self._lock:
+                self._idle += 1
+            attempt = self._queue.get()
+            with self._lock:
+                self._idle -= 1
+                if attempt is None:
+                    self._alive -= 1
+                    return
+                if attempt.settled:
+                    continue
+                attempt.begun = True
+                self.running += 1
+            if not self._run(attempt):
+                return
+
+    def _run(self, attempt: Attempt) -> bool:
+        """Run one; returns whether this thread is still wanted afterwards."""
+        self._begin(attempt)
+        try:
+            result = completed(attempt.invocation, attempt.runner.call(attempt.invocation, attempt))
+        except BaseException as error:
+            result = failed(attempt.invocation, failure_of(error))
+        with self._lock:
+            attempt.ended = True
+            wanted = not attempt.abandoned
+            if wanted:
+                self.running -= 1
+            else:
+                self.abandoned -= 1
+                self._spawn_if_needed()
+        self._conclude(attempt, result)
+        return wanted
+
+
+__all__ = ["Threads"]
