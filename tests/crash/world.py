@@ -179,6 +179,9 @@ class Process:
     async def read(self, question: Callable[[], Any], *, brief: bool = False) -> Any:
         return question()
 
+    def pulses(self, execution_ids: Collection[str]) -> dict[Any, Any]:
+        return {}
+
     def now(self) -> int:
         return self._world.clock.now()
 

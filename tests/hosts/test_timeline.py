@@ -171,6 +171,7 @@ def test_every_event_has_words() -> None:
         (8, ev.ExecutionSuspended(reason="audit")),
         (8, ev.ExecutionParked(kind="poison", detail="again")),
         (8, ev.ExecutionResumed(reason="done")),
+        (8, ev.TaskCanceled(task_id=0)),
         (9, ev.ExecutionCompleted(output=Raw(b"{}"))),
         (9, ev.ExecutionFailed(failure=Failure("E", "m"))),
         (9, ev.ExecutionTerminated(reason="enough")),
