@@ -207,9 +207,9 @@ class Verdict:
             if key < last.get(name, -1) and name not in given_up:
                 self._bad("I15", f"{run} took event {key} ({name}) after event {last[name]}")
             last[name] = key
-        for row in self._ledger.dropped:
+        for row, commit in zip(self._ledger.dropped, self._ledger.dropped_in, strict=True):
             passed = int(row.body) < last.get(row.name, -1) and row.name not in given_up
-            if passed and "without taking it" in row.reason and row.at == run.row.completed_at:
+            if passed and "without taking it" in row.reason and commit == run.finished_in:
                 if row.instance_id == run.row.instance_id:
                     self._bad("I15", f"{run} took event {last[row.name]} and never {int(row.body)} before it")
 

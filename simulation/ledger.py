@@ -61,6 +61,7 @@ class Run:
     waits: set[int] = field(default_factory=set)
     custom_status: bytes | None = None
     purged: bool = False
+    finished_in: int = 0  # the commit that ended it
 
     @property
     def is_finished(self) -> bool:
@@ -94,6 +95,7 @@ class Ledger:
         self.given_up: set[str] = set()  # ids of which a message could not even be kept for later
         self.seen: set[str] = set()
         self.dropped: list[DroppedRow] = []
+        self.dropped_in: list[int] = []  # the commit that brought each
         self.scheduled: dict[Key, ev.TaskScheduled] = {}
         self.cancelled: set[Key] = set()
         self.completed: dict[Key, ev.TaskCompleted | ev.TaskFailed] = {}
@@ -176,6 +178,7 @@ class Ledger:
                 self._met("a next generation deferred")
         self.seen.update(row.operation_id for row in batch.seen)
         self.dropped.extend(batch.dropped)
+        self.dropped_in.extend([self.commits] * len(batch.dropped))
         if batch.dropped:
             self._met("an event dropped, with a record")
 
@@ -187,8 +190,6 @@ class Ledger:
         run.waits.clear()
         if self.current.get(run.row.instance_id) == number:
             del self.current[run.row.instance_id]
-        for key in [k for k, row in self.inbox.items() if row.instance_id == run.row.instance_id]:
-            del self.inbox[key]
         if not run.is_finished:
             self.purged_alive.append(run)
 
@@ -202,7 +203,9 @@ class Ledger:
                 self._met(case)
         if row.instance_no in self.runs:  # purged, and the number was free again when the store was opened
             self.runs[-len(self.runs)] = self.runs.pop(row.instance_no)
-        self.runs[row.instance_no] = Run(row)
+        self.runs[row.instance_no] = run = Run(row)
+        if run.is_finished:
+            run.finished_in = self.commits
         self.current[row.instance_id] = row.instance_no
 
     def _update(self, update: InstanceUpdate) -> None:
@@ -221,6 +224,8 @@ class Ledger:
         if update.reason.startswith("poison: the store refused") and self.refused_several:
             self._met("a culprit isolated by halves")
         run.row = before._replace(**update._asdict())
+        if run.is_finished:
+            run.finished_in = self.commits
 
     # ---------------------------------------------------------------------------------------- histories
 

@@ -168,7 +168,6 @@ class Hub:
         self.held: list[tuple[Instance, Envelope]] = []
         self.again: list[Invocation] = []  # open activities of instances brought back in this batch
         self.absent: set[str] = set()
-        self.erased: set[str] = set()  # purged in this batch: the store deletes what its inbox has for them
         self.quarantined: set[str] = set()
         self.inputs: list[Envelope] = []
         self.consumed: list[int] = []
@@ -206,8 +205,6 @@ class Hub:
     def _handle(self, envelope: Envelope) -> str | None:
         """Handle one message; returns the id of an instance that has to be loaded first."""
         message = envelope.message
-        if self._is_erased(envelope):
-            return None
         if not (envelope.internal or envelope.counted or envelope.hidden):
             self.inputs.append(envelope)
             envelope.counted = True
@@ -237,10 +234,6 @@ class Hub:
                 quarantine(self, instance)
         deliver(self, instance, envelope)
         return None
-
-    def _is_erased(self, envelope: Envelope) -> bool:
-        """Whether its row goes with an instance that was purged in this batch."""
-        return envelope.row_no > 0 and envelope.message.instance_id in self.erased
 
     def operations(self, cold: Iterable[str]) -> list[str]:
         """The operation ids of set-aside messages whose answers have to be looked up."""
@@ -494,8 +487,6 @@ class Hub:
     def _seal_unconsumed(self) -> None:
         """The rest waits for the next batch; what was born in this one has to be stored for that."""
         rest = [*self.deferred, *(e for kept in self.aside.values() for e in kept), *self.backlog]
-        if self.erased:
-            rest = [envelope for envelope in rest if not self._is_erased(envelope)]
         self.backlog.clear()
         for envelope in rest:
             if envelope.hidden:  # let go, and not reached: from now on polls have to show it

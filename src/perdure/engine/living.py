@@ -272,7 +272,6 @@ def remove(hub: Hub, instance: Instance) -> None:
     instance.put_away()
     instance.purged = True
     hub.rows.purged.append(instance.no)
-    hub.erased.add(instance.instance_id)
     if hub.warm.get(instance.instance_id) is instance:
         hub.evict(instance)
     hub.absent.add(instance.instance_id)

@@ -347,11 +347,7 @@ def _check(tables: _Tables, batch: Batch) -> None:
     _refuse(
         "inbox",
         (row.message_no for row in batch.inbox_added),
-        lambda number: (
-            number in tables.inbox
-            and number not in removed
-            and tables.inbox[number].instance_id not in gone_ids
-        ),
+        lambda number: number in tables.inbox and number not in removed,
     )
     _refuse_seen(tables, batch)
 
@@ -473,9 +469,6 @@ def _purge(tables: _Tables, number: int) -> None:
     row = tables.instances.pop(number, None)
     if row is not None:
         del tables.numbers[row.instance_id]
-        waiting = [key for key, message in tables.inbox.items() if message.instance_id == row.instance_id]
-        for key in waiting:
-            del tables.inbox[key]
 
 
 def _expire(tables: _Tables, at: int) -> None:

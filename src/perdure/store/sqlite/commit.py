@@ -1,7 +1,7 @@
 """The commit: one batch, one transaction, a few statements per table. This is the hot path.
 
-The order inside is part of the port. Messages leave the inbox first, those of a purged instance included;
-then purges free ids that new instances of the same batch may take; then rows go in, old executions go out,
+The order inside is part of the port. Messages leave the inbox first, and only when consumed: they
+are addressed to ids, not to the instances that bear them. Then purges free ids that new instances of the same batch may take; then rows go in, old executions go out,
 waits close before others open. Nothing here reads: what a batch must find in place is checked by counting
 the rows that a statement changed. A count that differs means that someone else has been here.
 """
@@ -27,7 +27,6 @@ AUDIT_KEPT: Final = 365 * 24 * 3600 * 1_000_000
 EXPIRY_EVERY: Final = 60_000_000
 _EXPIRED_AT_ONCE: Final = 256
 _PURGES: Final = (
-    "purge_messages",  # needs the rows that the next one deletes
     "purge_instances",
     "purge_history",
     "purge_payloads",

@@ -9,12 +9,6 @@ update inbox set visible_at = null where message_no in ([?])
 -- Consumed. The number of rows this deletes is the fence: see commit.py.
 delete from inbox where message_no in ([?])
 
--- name: purge_messages
--- Before the instances' own rows go, because those know the ids.
-delete from inbox where hub_no = {hub} and instance_id in (
-    select instance_id from instances where instance_no in ([?])
-)
-
 -- name: purge_instances
 delete from instances where instance_no in ([?])
 
