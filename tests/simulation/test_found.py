@@ -1,9 +1,12 @@
 """Bugs that the simulator has found, each as the smallest plan that showed it. All of them are fixed."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+import simulation.plan as plans
+import simulation.program as programs
 from simulation.plan import Client, Fault, Knobs, Order, Plan
 from simulation.program import (
     Body,
@@ -16,10 +19,12 @@ from simulation.program import (
     Program,
     Sleep,
     Step,
+    Sub,
     Wait,
 )
 from simulation.runner import run_plan
 
+FOUND = Path(__file__).parent / "found"
 EVENTS = tuple(Order(key, "raise", "i0", event="b") for key in (4, 5, 6))
 
 
@@ -134,3 +139,51 @@ def test_between_two_generations_operators_may_come(verb: str) -> None:
     """Seed 27: history showed an end with something behind it."""
     fault = Fault("refuse", 1, "work", 3, "i0")
     well(plan(body((), (), ()), orders=(Order(2, verb, "i0"),), faults=(fault,), feeds=1))
+
+
+def test_what_a_redone_half_left_over_comes_before_the_other_half() -> None:
+    """Seed 6170: events held and let go were deferred in the first half; a newer one in the second passed them."""
+    waiting = body((Branches(((Hasty("branch0", Call(5, attempts=2, first=7)),), (Wait("x", 0.5, True),))),))
+    events = tuple(Order(key, "raise", "i0", event="x") for key in (10, 11, 12))
+    resume = Client((Order(13, "resume", "i0", pause=0.007),), after_start=True)
+    refusal = Fault("refuse", 2, effect="work", amount=3, target="i0")
+    for seed in range(40):
+        start = Client((Order(7, "start", "i0", pause=1.92),))
+        knobs = Knobs(feeds=1, commit=0.002)
+        well(
+            Plan(
+                seed,
+                knobs,
+                Program((waiting,)),
+                (start, Client(events, after_start=True), resume),
+                (refusal,),
+            )
+        )
+
+
+def test_a_life_that_ends_in_the_batch_it_began_is_written_before_its_id_is_taken() -> None:
+    """Seed 39539: started, given an event and replaced in one batch: the event left no trace at all."""
+    clients = (
+        Client((Order(1, "start", "i0", pause=3.11, with_id=False),)),
+        Client((Order(3, "raise", "i0", pause=3.23, event="b"),)),
+        Client((Order(2, "start", "i0", pause=4.48, with_id=False),)),
+    )
+    well(Plan(1, Knobs(gap=2.0), Program((body((Wait("b", 0.5, True),)),)), clients, ()))
+
+
+def test_a_child_start_under_a_replaced_id_is_not_deleted_with_it() -> None:
+    """Seed 69137: a client's start replaced a finished instance, and the child's start in the inbox went too."""
+    program = Program((body((Sub(1, 1, attempts=2, id_of="i1"),)), body(())))
+    clients = tuple(
+        Client((Order(key, "start", f"i{key}", pause=pause),))
+        for key, pause in ((0, 0.0), (1, 3.75), (2, 4.36))
+    )
+    well(Plan(1, Knobs(episodes=1, gap=2.0), program, clients, ()))
+
+
+@pytest.mark.parametrize("path", sorted(FOUND.glob("*.plan")), ids=lambda path: path.stem)
+def test_a_shrunken_plan_that_once_failed(path: Path) -> None:
+    """`repr` of the plan, as `python -m simulation --seed N` shrinks it; its name says what went wrong."""
+    plan: Plan = eval(path.read_text(), {**vars(plans), **vars(programs)})
+    for store in ("memory", "sqlite"):
+        assert not run_plan(replace(plan, knobs=replace(plan.knobs, store=store))).problems
