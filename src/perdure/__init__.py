@@ -13,8 +13,12 @@ from perdure.errors import (
     ActivityCancelled,
     EngineStopped,
     EventRefused,
+    ExtraMissing,
     ForeignAwaitError,
     FunctionNotFound,
+    HttpCallError,
+    HttpDenied,
+    HttpStatusError,
     IllegalTransition,
     InstanceExists,
     InstanceFinished,
@@ -27,6 +31,7 @@ from perdure.errors import (
     PayloadError,
     PerdureError,
     RegistrationError,
+    SecretNotFound,
     StoreError,
     StoreFull,
     StoreInUse,
@@ -36,8 +41,10 @@ from perdure.errors import (
     TaskFailedError,
 )
 from perdure.model.failure import Failure
+from perdure.model.http_calls import HttpResponse, ManagedIdentityTokenSource, Secret
 from perdure.model.instances import OrchestrationRuntimeStatus, OrchestrationStatus, Page, RuntimeStatus
 from perdure.model.retry import RetryPolicy
+from perdure.outbound import HttpPolicy
 from perdure.replay.context import DurableOrchestrationContext, OrchestrationContext
 from perdure.replay.task import Task, TimerTask
 
@@ -55,15 +62,22 @@ __all__ = [
     "DurableOrchestrationContext",
     "EngineStopped",
     "EventRefused",
+    "ExtraMissing",
     "Failure",
     "ForeignAwaitError",
     "FunctionNotFound",
+    "HttpCallError",
+    "HttpDenied",
+    "HttpPolicy",
+    "HttpResponse",
+    "HttpStatusError",
     "IllegalTransition",
     "InstanceExists",
     "InstanceFinished",
     "InstanceNotFound",
     "InvalidInstanceId",
     "Limits",
+    "ManagedIdentityTokenSource",
     "NonDeterminismError",
     "OrchestrationContext",
     "OrchestrationRuntimeStatus",
@@ -77,6 +91,8 @@ __all__ = [
     "RegistrationError",
     "RetryPolicy",
     "RuntimeStatus",
+    "Secret",
+    "SecretNotFound",
     "Settings",
     "StoreError",
     "StoreFull",

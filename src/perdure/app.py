@@ -26,6 +26,7 @@ from perdure.engine.loop import Waiter
 from perdure.engine.registry import Definition, Registry
 from perdure.engine.worker import Engine, Settings
 from perdure.errors import RegistrationError
+from perdure.outbound import HttpPolicy, Sender, with_built_ins
 from perdure.registration import Registration
 from perdure.store import open_store
 from perdure.store.port import Store
@@ -39,9 +40,12 @@ class App(Registration):
     Parameters:
         name: the hub's default name; 1 to 100 letters, digits, dots, dashes and underscores.
         settings: how the engine runs; the defaults suit one machine.
+        http: what `context.call_http` may reach; default the public internet.
     """
 
-    def __init__(self, name: str = "default", *, settings: Settings | None = None) -> None:
+    def __init__(
+        self, name: str = "default", *, settings: Settings | None = None, http: HttpPolicy | None = None
+    ) -> None:
         if (
             not name
             or len(name) > 100
@@ -53,6 +57,7 @@ class App(Registration):
         super().__init__()
         self.name = name
         self.settings = settings or Settings()
+        self.http = http or HttpPolicy()
         self._blueprints: list[Blueprint] = []
 
     # ------------------------------------------------------------------------------------------ composition
@@ -111,8 +116,9 @@ class App(Registration):
         )
         async with AsyncExitStack() as stack:
             resources = [] if accept_only else await _enter(stack, self.registry.lifespans)
+            resources.append(await stack.enter_async_context(Sender(self.http)))
             engine = Engine(
-                Registry() if accept_only else self.registry,
+                Registry() if accept_only else with_built_ins(self.registry),
                 opened,
                 chosen_hub,
                 settings=settings,

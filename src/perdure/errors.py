@@ -21,6 +21,11 @@
     │   ├── CommitRefused         the store refused one value of a batch, for certain
     │   └── FenceLost             another incarnation owns these rows now
     ├── TaskFailedError           an activity or sub-orchestration failed (raised inside orchestrators)
+    ├── HttpCallError             a call_http got no response
+    │   ├── HttpDenied            the application's HttpPolicy does not admit the address, or the size
+    │   ├── HttpStatusError       a status that the call counts as a failure, while attempts are left
+    │   └── SecretNotFound        a Secret of that name is not known here
+    ├── ExtraMissing              an optional dependency is needed and not installed
     ├── NonDeterminismError       the code disagrees with the recorded history
     └── OrchestratorError         an orchestrator did something that orchestrators may not
         └── ForeignAwaitError     ... such as awaiting what the context did not return
@@ -186,6 +191,36 @@ class TaskFailedError(PerdureError):
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.args[0], self.failure)
+
+
+class HttpCallError(PerdureError):
+    """An HTTP call got no response: no connection, a broken one, or a response that cannot be read."""
+
+    code = "http-call"
+
+
+class HttpDenied(HttpCallError):
+    """The application's `HttpPolicy` does not admit this address or this size. Nothing else was tried."""
+
+    code = "http-denied"
+
+
+class HttpStatusError(HttpCallError):
+    """The response's status counts as a failure of this attempt (`retry_statuses`)."""
+
+    code = "http-status"
+
+
+class SecretNotFound(HttpCallError):
+    """Neither the environment nor `HttpPolicy.secrets` has a secret of this name. Nothing was sent."""
+
+    code = "secret-not-found"
+
+
+class ExtraMissing(PerdureError):
+    """What was asked for needs an optional dependency that is not installed."""
+
+    code = "extra-missing"
 
 
 class NonDeterminismError(PerdureError):

@@ -21,6 +21,7 @@ from msgspec import Raw
 
 from perdure.errors import EventRefused, FunctionNotFound, RegistrationError
 from perdure.model import payload
+from perdure.model.http_calls import BUILT_IN
 from perdure.model.retry import RetryPolicy
 from perdure.model.times import Seconds, micros
 from perdure.replay.context import OrchestrationContext
@@ -347,7 +348,9 @@ def activity_timeout(timeout: Seconds | None, what: str = "timeout") -> int:
 
 
 def checked_name(name: str, function: object) -> str:
-    """A function name: 1 to 200 printable characters without / \\ # ?."""
+    """A function name: 1 to 200 printable characters without / \\ # ?, not one of the reserved ones."""
+    if name.casefold().startswith(BUILT_IN.casefold()):
+        raise RegistrationError(f"{where(function)}: names that begin with {BUILT_IN} are reserved")
     if not name or len(name) > 200 or not name.isprintable() or set("/\\#?") & set(name):
         raise RegistrationError(
             f"{where(function)}: {name!r} is not a usable name: 1 to 200 printable characters, "

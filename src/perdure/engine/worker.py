@@ -26,8 +26,9 @@ from perdure.engine.notes import NOTE, Memo
 from perdure.engine.registry import Registry
 from perdure.engine.status import finished_status
 from perdure.engine.watchdog import Marker, StrikeFile, Watchdog, audit, stop_audit
-from perdure.errors import EngineStopped, InstanceNotFound, Overloaded
+from perdure.errors import EngineStopped, FunctionNotFound, InstanceNotFound, Overloaded
 from perdure.model.events import Ending
+from perdure.model.http_calls import BUILT_IN
 from perdure.model.instances import FINISHED, OrchestrationStatus, RuntimeStatus
 from perdure.model.messages import Message, RaiseEvent, Start
 from perdure.model.records import InstanceRow
@@ -317,6 +318,8 @@ class Engine:
         return new_id()
 
     def has_orchestrator(self, name: str) -> None:
+        if name.casefold().startswith(BUILT_IN.casefold()):  # it would send whatever a client puts into its input
+            raise FunctionNotFound(f"{name} is a built-in: only orchestrations start it")
         if not self.settings.accept_only and self._functions.orchestrator(name) is None:
             self.registry.orchestrator(name)
 

@@ -34,6 +34,7 @@ from perdure.model.retry import RetryPolicy
 from perdure.model.times import Seconds, instant, micros, moment
 from perdure.replay.determinism import Mismatch, agree, mismatch
 from perdure.replay.fiber import Fiber
+from perdure.replay.http_calls import HttpCalls
 from perdure.replay.task import (
     NO_DEFAULT,
     PENDING,
@@ -94,7 +95,7 @@ class Identity:
     version: str = ""
 
 
-class OrchestrationContext:
+class OrchestrationContext(HttpCalls):
     """Everything an orchestrator may touch of the outside world. Azure's `DurableOrchestrationContext`."""
 
     __slots__ = (

@@ -20,6 +20,7 @@ from perdure.errors import FunctionNotFound, NonDeterminismError
 from perdure.model import events as ev
 from perdure.model import payload
 from perdure.model.times import instant
+from perdure.outbound import with_built_ins
 from perdure.replay.context import CallTarget, Identity
 from perdure.replay.decide import ARRIVALS, Code, Execution
 from perdure.replay.settle import Outcome, settle
@@ -200,15 +201,16 @@ class _Lenient:
 
 
 def _surroundings(orchestrator: str | Callable[..., Any], app: App | None) -> Any:
-    return RegistryEnvironment(app.registry) if app is not None else _Lenient()
+    return RegistryEnvironment(with_built_ins(app.registry)) if app is not None else _Lenient()
 
 
 def _code(orchestrator: str | Callable[..., Any], app: App | None) -> Code:
     if isinstance(orchestrator, str):
         if app is None:
             raise FunctionNotFound(f"which application has the orchestrator {orchestrator!r}? Pass app=...")
-        app.registry.orchestrator(orchestrator)
-        entry = Functions(app.registry).orchestrator(orchestrator)
+        registry = with_built_ins(app.registry)
+        registry.orchestrator(orchestrator)
+        entry = Functions(registry).orchestrator(orchestrator)
         assert entry is not None
         return entry.code
     definition = definition_of(orchestrator)

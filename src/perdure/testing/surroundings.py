@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from perdure.engine.registry import name_of
 from perdure.engine.worker import Engine, Settings
 from perdure.model.times import instant, micros
+from perdure.outbound import with_built_ins
 from perdure.store import open_store
 from perdure.testing.clock import START, SkippingWaiter, VirtualClock
 from perdure.testing.stubs import Call, Stubs, observed
@@ -150,7 +151,7 @@ class DurableEnvironment:
     async def _enter(self) -> None:
         double = copy(self._app)  # with everything else its user configured
         double.settings = self._settings or self._app.settings
-        double.registry = observed(self._app.registry, self._stubs, self._calls)
+        double.registry = observed(with_built_ins(self._app.registry), self._stubs, self._calls)
         self._running = double.running(store=self._store, clock=self.clock, waiter=self._waiter)
         self._client = await self._running.__aenter__()
         self._waiter.attach(self.engine.loop, asyncio.get_running_loop())

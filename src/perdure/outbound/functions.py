@@ -1,0 +1,34 @@
+"""The built-in functions of every application: they stand under reserved names beside the user's own."""
+
+from __future__ import annotations
+
+from perdure.engine.activities import ActivityContext
+from perdure.engine.registry import Activity, Orchestrator, Registry
+from perdure.errors import HttpStatusError
+from perdure.model.http_calls import HTTP_ACTIVITY, HTTP_POLLING, HttpRequest, HttpResponse
+from perdure.outbound.polling import polling
+from perdure.outbound.sending import Sender
+
+
+async def http_activity(request: HttpRequest, context: ActivityContext, sender: Sender) -> HttpResponse:
+    """Send one request. A status is a failure only if the call says so, and only while attempts are left."""
+    response = await sender.send(request, context.idempotency_key)
+    attempts_left = not request.attempts or context.attempt < request.attempts
+    if response.status_code in request.retry_statuses and attempts_left:
+        raise HttpStatusError(f"{request.method} {request.uri} was answered {response.status_code}")
+    return response
+
+
+ACTIVITIES = (Activity(HTTP_ACTIVITY, http_activity),)
+ORCHESTRATORS = (Orchestrator(HTTP_POLLING, polling),)
+
+
+def with_built_ins(registry: Registry) -> Registry:
+    """A registry with the built-in functions beside what the given one has; that one is left as it is."""
+    joined = Registry()
+    joined.include(registry)
+    for activity in ACTIVITIES:
+        joined.activities.setdefault(activity.name, activity)
+    for orchestrator in ORCHESTRATORS:
+        joined.orchestrators.setdefault(orchestrator.name, orchestrator)
+    return joined

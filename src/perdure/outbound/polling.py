@@ -1,0 +1,65 @@
+"""The built-in orchestrator behind `call_http`: it asks for the outcome of a request that was answered 202.
+
+It waits on durable timers and begins a new execution every hundred questions, so that it may ask for weeks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+import msgspec
+
+from perdure.model.http_calls import (
+    ACCEPTED,
+    HTTP_ACTIVITY,
+    TOO_MANY,
+    UNAVAILABLE,
+    HttpResponse,
+    Polling,
+    onward,
+    poll_address,
+    retry_after,
+)
+from perdure.model.retry import RetryPolicy
+from perdure.model.times import instant, moment
+from perdure.replay.context import OrchestrationContext
+from perdure.replay.http_calls import NEVER_AGAIN, pause
+from perdure.replay.task import Task
+
+POLLS_PER_EXECUTION = 100
+POLL_RETRY = RetryPolicy(5, max_attempts=6, backoff=2.0, max_interval=120, non_retryable=NEVER_AGAIN)
+"""A question about a 202 changes nothing, so that a failed one is asked again."""
+
+
+def polling(context: OrchestrationContext) -> Generator[Task[Any], Any, HttpResponse | None]:
+    """The built-in orchestrator: ask until there is an outcome."""
+    told = context.get_input(Polling)
+    request, wait = told.request, told.wait
+    for poll in range(told.polls, told.polls + POLLS_PER_EXECUTION):
+        at = instant(context.current_utc_datetime) + wait
+        context.set_custom_status({"polling": request.uri, "polls": poll})
+        yield context.create_timer(moment(min(at, told.deadline) if told.deadline else at))
+        if told.deadline and at > told.deadline:
+            raise TimeoutError(f"{request.uri} had no outcome by the end of poll_timeout, after {poll} polls")
+        response: HttpResponse = yield context.call_activity(
+            HTTP_ACTIVITY, request, HttpResponse, retry=POLL_RETRY
+        )
+        asked = retry_after(response, context.current_utc_datetime)
+        address = poll_address(response, request.uri)
+        if address is None and not _busy(response, asked):
+            return response
+        if address is not None:
+            request = onward(request, address, method="GET")
+        wait = pause(asked, told.interval)
+    context.continue_as_new(
+        msgspec.structs.replace(told, request=request, wait=wait, polls=told.polls + POLLS_PER_EXECUTION)
+    )
+    return None
+
+
+def _busy(response: HttpResponse, asked: int | None) -> bool:
+    """Whether the server said that it cannot answer now, and when it can."""
+    if asked is None:
+        return response.status_code == ACCEPTED  # accepted still, and asked at the same place
+    return response.status_code in (ACCEPTED, TOO_MANY, UNAVAILABLE)

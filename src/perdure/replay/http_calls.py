@@ -1,0 +1,184 @@
+"""`context.call_http`: an activity that sends the request, and a sub-orchestration that asks for the outcome.
+
+The request is sent by a built-in activity, whose result is the response, whatever its status. Where a response
+says 202 and where to ask, a built-in sub-orchestration asks, waiting on durable timers in between, and its
+output is the final response. So a call is two entries of this history however long it polls, and a restart in
+the middle goes on where it was. What to do next follows from recorded responses alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from perdure.model.http_calls import (
+    ABOUT_CONTENT,
+    HTTP_ACTIVITY,
+    HTTP_POLLING,
+    HttpRequest,
+    HttpResponse,
+    ManagedIdentityTokenSource,
+    Polling,
+    Secret,
+    onward,
+    poll_address,
+    request_of,
+    retry_after,
+)
+from perdure.model.retry import RetryPolicy
+from perdure.model.times import Seconds, micros
+from perdure.replay.task import DONE, Task
+
+if TYPE_CHECKING:
+    from perdure.replay.context import OrchestrationContext
+
+POLL_INTERVAL = 30.0  # seconds, as in Azure
+SHORTEST_PAUSE = 1_000_000  # microseconds
+NEVER_AGAIN = ("HttpDenied", "SecretNotFound", "ExtraMissing")
+"""Failures that the next attempt would meet again."""
+
+
+class HttpCalls:
+    """The part of an orchestration's context that calls other systems over HTTP."""
+
+    __slots__ = ()
+
+    def call_http(  # type: ignore[misc]
+        self: OrchestrationContext,
+        method: str,
+        uri: str,
+        content: Any = None,
+        headers: Mapping[str, str | Secret] | None = None,
+        token_source: ManagedIdentityTokenSource | None = None,
+        is_raw_str: bool = False,
+        *,
+        poll: bool = True,
+        poll_interval: Seconds = POLL_INTERVAL,
+        poll_timeout: Seconds | None = None,
+        timeout: Seconds | None = None,
+        retry: RetryPolicy | None = None,
+        retry_statuses: Collection[int] = (),
+        idempotency_key: bool = True,
+        asynchronous_pattern_enabled: bool | None = None,
+    ) -> Task[HttpResponse]:
+        """Send an HTTP request, durably; wait for the task to get the response, whatever its status.
+
+        A response 202 with a `Location` is polled there until another one comes, for days if need be, at the
+        pace of its `Retry-After`. Which hosts may be called, how large bodies may be and where secrets come from
+        is said by `App(http=HttpPolicy(...))`; private addresses are refused unless it allows them.
+
+        Parameters:
+            content: JSON (text too is sent as a JSON string), or bytes; dicts and lists may hold a `Secret`.
+            headers: text, or a `Secret`, whose value never reaches history.
+            token_source: adds a bearer token.
+            is_raw_str: send text as it is.
+            poll: follow up a 202; else the 202 is the response. `asynchronous_pattern_enabled` is Azure's name.
+            poll_interval: seconds between two questions where no `Retry-After` tells.
+            poll_timeout: seconds the polling may take in all; then TimeoutError.
+            timeout: seconds one request may take; default the policy's.
+            retry: how connection errors and timeouts are tried again; default not at all.
+            retry_statuses: statuses, such as 503, that count as failures while attempts are left.
+            idempotency_key: send the name of this logical call as `Idempotency-Key`, the same in each attempt.
+
+        Raises:
+            ValueError, TypeError, PayloadError at once, for a request that could not be sent; the task raises
+            TaskFailedError when no response could be had.
+        """
+        self._alive()
+        request = msgspec.structs.replace(
+            request_of(method, uri, content, headers, is_raw_str=is_raw_str),
+            token_resource=token_source.resource if token_source is not None else "",
+            idempotent=idempotency_key,
+            retry_statuses=tuple(sorted(retry_statuses)),
+            timeout=0.0 if timeout is None else _positive(timeout, "timeout") / 1e6,
+            attempts=retry.max_attempts if retry is not None else 1,
+        )
+        policy = None
+        if retry is not None:
+            policy = replace(retry, non_retryable=(*retry.non_retryable, *NEVER_AGAIN))
+        sent = self.call_activity(HTTP_ACTIVITY, request, HttpResponse, retry=policy)
+        if not (poll if asynchronous_pattern_enabled is None else asynchronous_pattern_enabled):
+            return sent
+        return HttpTask(
+            self,
+            sent,
+            request,
+            interval=_positive(poll_interval, "poll_interval"),
+            deadline=0 if poll_timeout is None else self._now + _positive(poll_timeout, "poll_timeout"),
+        )
+
+
+class HttpTask(Task[HttpResponse]):
+    """A call whose answer may be 202: then a sub-orchestration asks until there is another one."""
+
+    __slots__ = ("_deadline", "_interval", "_polling", "_request")
+
+    def __init__(
+        self,
+        context: OrchestrationContext,
+        sent: Task[HttpResponse],
+        request: HttpRequest,
+        *,
+        interval: int,
+        deadline: int,
+    ) -> None:
+        super().__init__(context, sent.id)
+        self._request = request
+        self._interval = interval
+        self._deadline = deadline
+        self._polling = False
+        sent._add_waiter(self)
+
+    def on_done(self, task: Task[Any]) -> None:
+        if task._state != DONE:
+            self._fail(task._outcome)
+            return
+        response: HttpResponse = task._outcome
+        try:
+            address = None if self._polling else poll_address(response, self._request.uri)
+        except ValueError as error:
+            self._fail(ValueError(f"{self._describe()} was answered 202, and cannot be followed up: {error}"))
+            return
+        if address is None:
+            self._complete(response)
+        else:
+            self._follow_up(response, address)
+
+    def _follow_up(self, response: HttpResponse, address: str) -> None:
+        context = self._context
+        asked = retry_after(response, context.current_utc_datetime)
+        polling = Polling(
+            request=_question(self._request, address, response.url),
+            wait=pause(asked, self._interval),
+            interval=self._interval,
+            deadline=self._deadline,
+        )
+        self._polling = True
+        context.call_sub_orchestrator(HTTP_POLLING, polling, expected_type=HttpResponse)._add_waiter(self)
+
+    def _describe(self) -> str:
+        return f"HTTP {self._request.method} {self._request.uri}"
+
+
+def _question(request: HttpRequest, address: str, came_from: str) -> HttpRequest:
+    """The GET that asks for the outcome. It is no new logical call, and it is asked again if it fails."""
+    asking = onward(request, address, method="GET", came_from=request.uri)
+    headers = {name: value for name, value in asking.headers.items() if name.lower() not in ABOUT_CONTENT}
+    return msgspec.structs.replace(
+        asking, headers=headers, content=None, form="", idempotent=False, retry_statuses=(), attempts=1
+    )
+
+
+def pause(asked: int | None, interval: int) -> int:
+    """The server's wish, but no question on the heels of the other unless the caller wants it so."""
+    return interval if asked is None else max(asked, min(interval, SHORTEST_PAUSE))
+
+
+def _positive(duration: Seconds, what: str) -> int:
+    value = micros(duration)
+    if value <= 0:
+        raise ValueError(f"{what} must be more than 0 seconds, not {duration!r}")
+    return value
