@@ -1,4 +1,4 @@
-"""call_http over a real server through a real engine and a file: the response arrives, and the secret nowhere else."""
+"""call_http over a real server, through a real engine and a file: the response arrives, the secret nowhere."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import logging
 import sys
 from pathlib import Path
 
+import httpx2
 import pytest
 
 import perdure as df
@@ -73,10 +74,8 @@ async def test_a_polled_call_survives_a_restart_and_its_secret_is_nowhere(
     async with app.running(store=store) as client:
         status = await client.wait_for_completion(started, timeout=20)
         assert status.output == {"you sent": "[secret]"}
-        shown = [
-            str(await client.get_status(p.instance_id, True, True, True))
-            for p in (await client.query()).instances
-        ]
+        ids = [found.instance_id for found in (await client.query()).instances]
+        shown = [str(await client.get_status(instance_id, True, True, True)) for instance_id in ids]
     assert {asked.headers["authorization"] for asked in server.asked} == {f"Bearer {CANARY}"}
     assert server.asked[0].body == f'{{"token":"{CANARY}"}}'.encode()
     assert CANARY not in "".join(shown)
@@ -88,7 +87,7 @@ async def test_a_polled_call_survives_a_restart_and_its_secret_is_nowhere(
 async def test_a_failure_tells_no_secret(server: Server, tmp_path, monkeypatch, caplog):
     monkeypatch.setenv(
         "PERDURE_TEST_TOKEN", f"{CANARY}\u00e9"
-    )  # cannot be sent in a header: httpx2 quotes it in its error
+    )  # no header can hold it: errors like to quote it
     caplog.set_level(logging.DEBUG)
     server.answers["/cut"] = b""
     app = make_app(server)
@@ -104,9 +103,8 @@ async def test_a_failure_tells_no_secret(server: Server, tmp_path, monkeypatch, 
     assert CANARY.encode() not in everything_below(tmp_path)
 
 
-async def test_pages_and_status_show_a_call_decently(server: Server, tmp_path):
-    import httpx2
-
+async def test_pages_and_status_show_a_call_decently(server: Server, monkeypatch):
+    monkeypatch.setenv("PERDURE_TEST_TOKEN", CANARY)
     server.answers["/start"] = answer(202, b"", Location="/status", Retry_After="3600")
     app = make_app(server)
     async with app.running(store="memory:") as client:
@@ -123,6 +121,7 @@ async def test_pages_and_status_show_a_call_decently(server: Server, tmp_path):
 
 
 async def test_without_httpx2_the_error_says_what_to_install(server: Server, monkeypatch):
+    monkeypatch.setenv("PERDURE_TEST_TOKEN", CANARY)
     monkeypatch.setitem(sys.modules, "httpx2", None)
     async with make_app(server).running(store="memory:") as client:
         started = await client.start_new("cut_off")
