@@ -8,6 +8,7 @@ from perdure.engine.bulk import BulkOutcome
 from perdure.engine.client import Client, DurableOrchestrationClient
 from perdure.engine.hub import Limits
 from perdure.engine.portal import SyncClient
+from perdure.engine.retention import Retention
 from perdure.engine.worker import Settings
 from perdure.errors import (
     ActivityCancelled,
@@ -89,6 +90,7 @@ __all__ = [
     "PayloadError",
     "PerdureError",
     "RegistrationError",
+    "Retention",
     "RetryPolicy",
     "RuntimeStatus",
     "Secret",

@@ -24,8 +24,10 @@ from perdure.engine.client import Client
 from perdure.engine.clock import Clock
 from perdure.engine.loop import Waiter
 from perdure.engine.registry import Definition, Registry
+from perdure.engine.retention import Retention
 from perdure.engine.worker import Engine, Settings
 from perdure.errors import RegistrationError
+from perdure.model.times import Seconds
 from perdure.outbound import HttpPolicy, Sender, with_built_ins
 from perdure.registration import Registration
 from perdure.store import open_store
@@ -41,10 +43,17 @@ class App(Registration):
         name: the hub's default name; 1 to 100 letters, digits, dots, dashes and underscores.
         settings: how the engine runs; the defaults suit one machine.
         http: what `context.call_http` may reach; default the public internet.
+        retention: how long finished instances are kept before the engine purges them: a duration for all, or
+            a `Retention`; default for ever.
     """
 
     def __init__(
-        self, name: str = "default", *, settings: Settings | None = None, http: HttpPolicy | None = None
+        self,
+        name: str = "default",
+        *,
+        settings: Settings | None = None,
+        http: HttpPolicy | None = None,
+        retention: Retention | Seconds | None = None,
     ) -> None:
         if (
             not name
@@ -58,6 +67,8 @@ class App(Registration):
         self.name = name
         self.settings = settings or Settings()
         self.http = http or HttpPolicy()
+        if retention is not None:
+            self.settings = replace(self.settings, retention=Retention.of(retention))
         self._blueprints: list[Blueprint] = []
 
     # ------------------------------------------------------------------------------------------ composition
@@ -91,6 +102,7 @@ class App(Registration):
         *,
         accept_only: bool = False,
         drain: float | None = None,
+        retention: Retention | Seconds | str | None = None,
         clock: Clock | None = None,
         waiter: Waiter | None = None,
     ) -> AsyncIterator[Client]:
@@ -102,6 +114,8 @@ class App(Registration):
             hub: default `PERDURE_HUB`, else the application's name.
             accept_only: take messages durably and run nothing.
             drain: seconds to wait for running activities when the block ends.
+            retention: how long finished instances are kept, also as text such as "30d"; default
+                `PERDURE_RETENTION`, else the application's.
 
         Raises:
             StoreInUse, StoreTooNew, StoreUnusable, RegistrationError.
@@ -113,6 +127,7 @@ class App(Registration):
             self.settings,
             accept_only=accept_only or self.settings.accept_only,
             drain=self.settings.drain if drain is None else drain,
+            retention=_retention(retention) or self.settings.retention,
         )
         async with AsyncExitStack() as stack:
             resources = [] if accept_only else await _enter(stack, self.registry.lifespans)
@@ -146,6 +161,10 @@ class App(Registration):
         # The host is a layer above; only this call reaches up, and only when it is used.
         host = importlib.import_module("perdure.http.host")
         return host.asgi(self, store=store, hub=hub, allowed_hosts=allowed_hosts)
+
+
+def _retention(given: Retention | Seconds | str | None) -> Retention | None:
+    return Retention.of(given if given is not None else os.environ.get("PERDURE_RETENTION") or None)
 
 
 async def _enter(stack: AsyncExitStack, lifespans: list[Definition]) -> list[object]:

@@ -345,6 +345,8 @@ INDEXED = {
     "payloads_of_episodes": "(instance_no=? AND execution_no=? AND episode=?)",
     "update_instances": "SEARCH instances USING INTEGER PRIMARY KEY",
     "move_instances": "SEARCH instances USING INTEGER PRIMARY KEY",
+    "finished": "INDEX instances_finished (hub_no=? AND status=? AND",
+    "forget_dropped": "INDEX dropped_target (hub_no=? AND instance_id=?)",
     "expire_seen": "COVERING INDEX seen_expiry",
     "purge_messages": "COVERING INDEX inbox_target (hub_no=? AND instance_id=?)",
 }

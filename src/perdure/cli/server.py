@@ -24,6 +24,7 @@ from perdure import __version__
 from perdure.cli.options import DEFAULT_STORE, StoreOption
 from perdure.cli.source import load_app, watched_folder
 from perdure.cli.terminal import EXIT_CODES, UNAVAILABLE, errors, fail, fail_with
+from perdure.engine.retention import Retention
 from perdure.errors import PerdureError
 from perdure.http.functions import PREFIX
 from perdure.http.host import application
@@ -50,6 +51,7 @@ class Plan:
     hub: str | None
     host: str
     port: int
+    retention: str | None = None
 
 
 @commands.command(epilog=EXIT_CODES)
@@ -66,11 +68,22 @@ def run(
     ] = None,
     host: Annotated[str, typer.Option("--host", help="An address of this machine's loopback.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=0, max=65_535, help="0 picks a free one.")] = 7071,
+    retention: Annotated[
+        str | None,
+        typer.Option(
+            "--retention",
+            envvar="PERDURE_RETENTION",
+            metavar="30d",
+            help="Purge finished instances after 30d, or completed=7d,failed=90d. Default the application's.",
+            show_default=False,
+        ),
+    ] = None,
     reload: Annotated[bool, typer.Option("--reload", help="Start again when a file changes.")] = False,
 ) -> None:
     """Serve an application: engine, HTTP API and pages in one process."""
     _demand_loopback(host)
-    plan = Plan(target, store, hub, host, port)
+    _demand_duration(retention)
+    plan = Plan(target, store, hub, host, port, retention)
     if reload:
         _supervise(plan)
         return
@@ -94,6 +107,13 @@ def _demand_loopback(host: str) -> None:
             "through a tunnel (ssh -L) or a reverse proxy that asks who they are",
             param_hint="--host",
         )
+
+
+def _demand_duration(retention: str | None) -> None:
+    try:
+        Retention.of(retention)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--retention") from error
 
 
 def _is_loopback(host: str) -> bool:
@@ -154,7 +174,7 @@ async def _nothing(*_: Any) -> None:
 
 
 async def _serve(app: App, plan: Plan, listener: socket.socket) -> None:
-    async with app.running(store=plan.store, hub=plan.hub) as client:
+    async with app.running(store=plan.store, hub=plan.hub, retention=plan.retention) as client:
         port = listener.getsockname()[1]
         config = uvicorn.Config(
             application(client, allowed_hosts=[plan.host]),
@@ -185,6 +205,7 @@ def _announce(app: App, plan: Plan, client: Client, counts: dict[str, int], port
         ("activities", ", ".join(sorted(app.registry.activities)) or "none"),
         ("routes", "\n".join(routes)),
         ("store", f"{plan.store}, hub {client.task_hub}"),
+        ("retention", _kept(client)),
         ("instances", ", ".join(f"{n:,} {status}" for status, n in counts.items() if n) or "none yet"),
         ("", ""),
         ("pages", f"{shown}/"),
@@ -193,6 +214,12 @@ def _announce(app: App, plan: Plan, client: Client, counts: dict[str, int], port
     console.print(Text.assemble(("perdure ", "bold"), __version__, (f"  serves {plan.target}", "dim")))
     _print_facts(console, facts)
     console.print("Ctrl-C stops it; nothing that was accepted is lost.", style="dim")
+
+
+def _kept(client: Client) -> str:
+    engine: Any = client.gateway
+    retention = engine.settings.retention
+    return f"{retention}, then purged" if retention else ""
 
 
 def _print_facts(console: Console, facts: list[tuple[str, str]]) -> None:
@@ -228,7 +255,8 @@ def _supervise(plan: Plan) -> None:
 def _command(plan: Plan) -> str:
     options = ["--store", plan.store, "--host", plan.host, "--port", str(plan.port)]
     hub = ["--hub", plan.hub] if plan.hub else []
-    return shlex.join([sys.executable, "-m", "perdure.cli", "run", plan.target, *options, *hub])
+    retention = ["--retention", plan.retention] if plan.retention else []
+    return shlex.join([sys.executable, "-m", "perdure.cli", "run", plan.target, *options, *hub, *retention])
 
 
 def _short(folder: Path) -> str:

@@ -146,7 +146,7 @@ class Hub:
         self.partitions = 1  # an embedded hub is one partition; the column is there for more
         self.warm: dict[str, Instance] = {}
         self.warm_bytes = 0
-        self.counters: dict[str, int] = {"stale_results": 0, "replays": 0, "evictions": 0}
+        self.counters: dict[str, int] = {"stale_results": 0, "replays": 0, "evictions": 0, "expired": 0}
         self.quarantine: dict[str, str] = {}
         self.results: list[Envelope] = []
         self.next_instance_no = 1

@@ -24,6 +24,7 @@ from perdure.engine.envelope import Envelope, envelope_of
 from perdure.engine.hub import Hub, Released
 from perdure.engine.living import Quarantine
 from perdure.engine.notes import Memos
+from perdure.engine.retention import EVERY, Sweeper
 from perdure.engine.wakeups import Wakeups
 from perdure.errors import (
     CommitRefused,
@@ -110,6 +111,7 @@ class Loop:
         finished: Callable[[Released, Handover], None],
         evicted: Callable[[list[str]], None] = lambda _: None,
         committed: Callable[[Batch, float], None] | None = None,
+        sweeper: Sweeper | None = None,
     ) -> None:
         self.hub = hub
         self.store = store
@@ -122,6 +124,7 @@ class Loop:
         self.stopping = False
         self.idle_before = 0
         self.away: PerdureError | None = None
+        self.sweeper = sweeper
         self._finished = finished
         self._evicted = evicted
         self._committed = committed
@@ -202,6 +205,8 @@ class Loop:
             times.append(self._retry_at)
         if self._is_recovering():
             times.append(0)
+        if self.sweeper is not None and not self.hub.accept_only:
+            times.append(self.sweeper.next_at)
         return min(times)
 
     def next_timer_at(self) -> int | None:
@@ -248,6 +253,8 @@ class Loop:
         taken.extend(Envelope(Wake(instance_id=i)) for i in due if i)
         if self._is_recovering():
             self._guarded(lambda: self._recover(taken))
+        if self.sweeper is not None and _has_come(self.sweeper.next_at, now, EVERY):
+            self._guarded(lambda: self._sweep(now, taken))
         return taken
 
     def _take_retries(self, now: int, taken: list[Envelope]) -> None:
@@ -266,6 +273,10 @@ class Loop:
         self._poll_at = now if more and len(taken) < TAKE else now + (POLL_EVERY if not more else 1_000)
         if found.next_visible_at is not None and found.next_visible_at < self._poll_at:
             self.wakeups.push(found.next_visible_at, "")
+
+    def _sweep(self, now: int, taken: list[Envelope]) -> None:
+        assert self.sweeper is not None
+        taken.extend(map(Envelope, self.sweeper.sweep(now)))
 
     def _is_recovering(self) -> bool:
         pages_left = self._recover_after is not None or self._parked_after is not None

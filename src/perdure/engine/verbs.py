@@ -80,6 +80,9 @@ def terminate(hub: Hub, instance: Instance | None, envelope: Envelope) -> None:
 
 def purge(hub: Hub, instance: Instance | None, envelope: Envelope) -> None:
     message: Any = envelope.message
+    if message.finished_before:
+        _expire(hub, instance, envelope)
+        return
     refusal = _illegal("purge", instance, message.instance_id)
     if refusal is None and instance is not None and instance.is_new:
         hub.postpone(envelope)  # what it did is written first, and purged with the next batch
@@ -87,8 +90,24 @@ def purge(hub: Hub, instance: Instance | None, envelope: Envelope) -> None:
     hub.answer(envelope, refusal if refusal is not None else 1)
     if refusal is None:
         assert instance is not None
-        hub.released.ended.add(instance.execution_id)
-        remove(hub, instance)
+        _forget(hub, instance)
+
+
+def _expire(hub: Hub, instance: Instance | None, envelope: Envelope) -> None:
+    """Retention's purge. What it chose may have changed since: then it stays."""
+    message: Any = envelope.message
+    hub.consume(envelope)
+    finished_at = instance.completed_at if instance is not None and not instance.is_new else None
+    if finished_at is not None and finished_at < message.finished_before:
+        assert instance is not None
+        hub.counters["expired"] += 1
+        _forget(hub, instance)
+
+
+def _forget(hub: Hub, instance: Instance) -> None:
+    hub.rows.forgotten.append(instance.instance_id)
+    hub.released.ended.add(instance.execution_id)
+    remove(hub, instance)
 
 
 def _illegal(verb: str, instance: Instance | None, instance_id: str) -> PerdureError | None:

@@ -24,6 +24,7 @@ from perdure.engine.hub import Chance, Hub, Limits, Released
 from perdure.engine.loop import Handover, Loop, Outbox, SystemWaiter, Waiter, tell
 from perdure.engine.notes import NOTE, Memo
 from perdure.engine.registry import Registry
+from perdure.engine.retention import Retention, Sweeper
 from perdure.engine.status import finished_status
 from perdure.engine.watchdog import Marker, StrikeFile, Watchdog, audit, stop_audit
 from perdure.errors import EngineStopped, FunctionNotFound, InstanceNotFound, Overloaded
@@ -52,6 +53,7 @@ class Settings:
     concurrency: Concurrency = field(default_factory=Concurrency)
     queued_requests: int = 20_000  # accepted requests waiting for the loop before clients get Overloaded
     drain: float = 0.0  # seconds that stopping waits for running activities
+    retention: Retention | None = None  # how long finished instances are kept; None for ever
     accept_only: bool = False  # take messages durably, run nothing
     watchdog: bool = True
     interrupt_after: float = 10.0  # seconds an orchestrator may keep the loop to itself
@@ -94,6 +96,7 @@ class Engine:
             waiter or SystemWaiter(self.clock),
             finished=self._tell_watchers,
             evicted=self._forget_evicted,
+            sweeper=Sweeper(self.settings.retention, store) if self.settings.retention else None,
         )
         self._watchers: dict[str, list[asyncio.Future[Finished]]] = {}
         self._unanswered = 0  # requests of clients; the inbox holds them in lists, so its length says nothing

@@ -99,6 +99,9 @@ class Terminate(_Message, frozen=True):
 
 
 class Purge(_Message, frozen=True):
+    """`finished_before` (microseconds) is retention's: an instance that did not finish before then stays."""
+
+    finished_before: int = 0
     operation_id: str = ""
 
 

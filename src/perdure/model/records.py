@@ -173,6 +173,7 @@ class Batch:
     dropped: list[DroppedRow] = field(default_factory=list)
     executions_removed: list[tuple[int, int]] = field(default_factory=list)  # instance_no, below execution_no
     purged: list[int] = field(default_factory=list)  # instance_no
+    forgotten: list[str] = field(default_factory=list)  # instance ids whose dropped messages go, too
     keys: list[KeyRow] = field(default_factory=list)  # new, or in place of what has the same id
     keys_used: list[tuple[str, int]] = field(default_factory=list)  # key_id, when
     audit: list[AuditRow] = field(default_factory=list)

@@ -151,6 +151,26 @@ class MemoryStore:
             rows = self._tables.instances.values()
             return self._named((row.instance_no for row in rows if _is_parked(row)), after_no, limit)
 
+    def rows(self, instance_ids: Sequence[str]) -> list[InstanceRow]:
+        with self._lock:
+            self._check_open()
+            known = self._tables.numbers
+            numbers = {known[instance_id] for instance_id in instance_ids if instance_id in known}
+            return [self._tables.instances[number] for number in sorted(numbers)]
+
+    def finished(self, status: str, before: int, after: tuple[int, int], limit: int) -> list[InstanceRow]:
+        with self._lock:
+            self._check_open()
+            found = [
+                (row.completed_at, row.instance_no)
+                for row in self._tables.instances.values()
+                if row.completed_at is not None
+                and row.kind == "orchestration"
+                and row.status == status
+                and after < (row.completed_at, row.instance_no) < (before,)
+            ]
+            return [self._tables.instances[number] for _, number in sorted(found)[:limit]]
+
     def _named(self, numbers: Iterable[int], after_no: int, limit: int) -> list[tuple[int, str]]:
         wanted = sorted(number for number in numbers if number > after_no)[:limit]
         return [(number, self._tables.instances[number].instance_id) for number in wanted]
@@ -386,6 +406,9 @@ def _apply(tables: _Tables, batch: Batch) -> None:
         del tables.inbox[number]
     for number in batch.purged:
         _purge(tables, number)
+    if batch.forgotten:
+        forgotten = frozenset(batch.forgotten)
+        tables.dropped = [row for row in tables.dropped if row.instance_id not in forgotten]
     for row in batch.new_instances:
         tables.numbers[row.instance_id] = row.instance_no
         _put(tables, row)

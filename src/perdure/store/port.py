@@ -65,6 +65,15 @@ class EngineStore(Protocol):
     def parked(self, after_no: int, limit: int) -> list[tuple[int, str]]:
         """(instance_no, id) of instances parked for non-determinism or for want of a worker."""
 
+    def rows(self, instance_ids: Sequence[str]) -> list[InstanceRow]:
+        """The rows, and nothing else, of those that exist, by ascending number."""
+
+    def finished(self, status: str, before: int, after: tuple[int, int], limit: int) -> list[InstanceRow]:
+        """Orchestrations of this status that finished before then, the longest finished first.
+
+        Only those behind `after`: (completed_at, instance_no) of the last one of the page before.
+        """
+
     def commit(self, batch: Batch) -> None:
         """Write the batch, durably, in one transaction. See the module's opening for what it raises."""
 

@@ -114,6 +114,8 @@ class SkippingWaiter:
         """To the next timer or to the goal; returns False when there is nowhere to go."""
         assert self._loop is not None
         upcoming, goal, now = self._loop.next_timer_at(), self._goal, self._clock.now()
+        if goal is not None and self._loop.sweeper is not None:  # housekeeping alone does not move the clock
+            upcoming = min(self._loop.sweeper.next_at, goal if upcoming is None else upcoming)
         if upcoming is not None and upcoming <= now:  # due, and not in memory: the loop has to look once more
             upcoming = None if self._overdue_at == now else upcoming
             self._overdue_at = now

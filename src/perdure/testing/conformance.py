@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
     from perdure.store.port import Store
 
+ABOUT_DROPS = (("claim-1", "before"), ("claim-1", "now"), ("claim-2", "another's"))
 DAY = 24 * 3600 * 1_000_000
 
 
@@ -678,6 +679,44 @@ class StoreConformance:
             )
             assert store.executions(1) == []
             assert (store.waits([1]), store.custom_status([1])) == ([], {})
+
+    def test_what_was_dropped_for_a_forgotten_id_goes_and_what_is_dropped_now_stays(self) -> None:
+        old, new, other = (DroppedRow(i, 1, "event", "E", "", why, b"1") for i, why in ABOUT_DROPS)
+        with self.opened(Batch(1, new_instances=[instance(1)], dropped=[old, other])) as store:
+            store.commit(Batch(2, purged=[1], forgotten=["claim-1"], dropped=[new]))
+            assert store.dropped(None, 9) == [new, other]
+
+    def test_finished_gives_the_longest_finished_first_a_page_at_a_time(self) -> None:
+        ends = [
+            (1, "Completed", 50),
+            (2, "Completed", 40),
+            (3, "Failed", 10),
+            (4, "Completed", 50),
+            (5, "Running", None),
+        ]
+        rows = [instance(number, status=status, completed_at=at) for number, status, at in ends]
+        rows.append(instance(6, kind="entity", status="Completed", completed_at=1))
+        with self.opened(Batch(1, new_instances=rows)) as store:
+
+            def found(before: int, after: tuple[int, int] = (0, 0), limit: int = 9) -> list[int]:
+                return [row.instance_no for row in store.finished("Completed", before, after, limit)]
+
+            assert found(51) == [2, 1, 4]
+            assert found(50) == [2]
+            assert found(51, limit=2) == [2, 1]
+            assert found(51, (50, 1)) == [4]
+            assert found(51, (50, 4)) == []
+            assert store.finished("Failed", 99, (0, 0), 9) == [rows[2]]
+            store.commit(
+                Batch(2, updates=[update_of(rows[4], status="Completed", completed_at=30)], purged=[2])
+            )
+            assert found(51) == [5, 1, 4]
+
+    def test_rows_gives_the_rows_of_those_that_exist(self) -> None:
+        rows = [instance(1, "b"), instance(2, "a", status="Completed", completed_at=5)]
+        with self.opened(Batch(1, new_instances=rows, history=[episode(1)])) as store:
+            assert store.rows(["a", "b", "c", "a"]) == rows
+            assert store.rows([]) == []
 
     def test_purging_nobody_is_harmless(self) -> None:
         with self.opened(Batch(1, new_instances=[instance(1)])) as store:

@@ -131,6 +131,12 @@ class FaultyStore:
     def parked(self, after_no: int, limit: int) -> list[tuple[int, str]]:
         return self._call("parked", lambda: self.inner.parked(after_no, limit))
 
+    def rows(self, instance_ids: Sequence[str]) -> list[InstanceRow]:
+        return self._call("rows", lambda: self.inner.rows(instance_ids))
+
+    def finished(self, status: str, before: int, after: tuple[int, int], limit: int) -> list[InstanceRow]:
+        return self._call("finished", lambda: self.inner.finished(status, before, after, limit))
+
     def commit(self, batch: Batch) -> None:
         self._ids.update((row.instance_no, row.instance_id) for row in batch.new_instances)
         self._call("commit", lambda: self._commit(batch))

@@ -100,6 +100,8 @@ class Committer:
         if batch.purged:
             for name in _PURGES:
                 self._repeated[name].values(self._execute, batch.purged)
+        if batch.forgotten:
+            self._repeated["forget_dropped"].values(self._execute, batch.forgotten)
 
     def _write_instances(self, batch: Batch) -> None:
         self._write("insert_instances", batch.new_instances)

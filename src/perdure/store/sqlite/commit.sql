@@ -27,6 +27,9 @@ delete from waits where instance_no in ([?])
 -- name: purge_activities
 delete from activities where instance_no in ([?])
 
+-- name: forget_dropped
+delete from dropped where hub_no = {hub} and instance_id in ([?])
+
 -- name: insert_instances
 -- Refused when the hub has the id already.
 insert into instances (hub_no, {instance_columns}) values [({hub}, {instance_marks})]

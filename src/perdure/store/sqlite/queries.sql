@@ -72,6 +72,13 @@ and (substr(reason, 1, 9) = 'no_worker' or substr(reason, 1, 14) = 'nondetermini
 and not (status = 'Pending' and substr(reason, 1, 14) = 'nondeterminism')
 and hub_no = ? and instance_no > ? order by instance_no limit ?
 
+-- name: finished
+-- Through the index instances_finished, in its order.
+select {instance_columns} from instances
+where hub_no = ?1 and status = ?2 and completed_at < ?3
+and completed_at >= ?4 and (completed_at, instance_no) > (?4, ?5) and kind = 'orchestration'
+order by completed_at, instance_no limit ?6
+
 -- name: waits_of
 select * from waits where instance_no in ([?])
 

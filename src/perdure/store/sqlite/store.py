@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 import apsw
 
 from perdure.errors import CommitRefused, FenceLost, StoreError, StoreUnusable
-from perdure.model.records import InboxRow, Poll, SeenRow, StoredInstance
+from perdure.model.records import InboxRow, InstanceRow, Poll, SeenRow, StoredInstance
 from perdure.store.port import Opening
 from perdure.store.sqlite import guard
 from perdure.store.sqlite.commit import Committer
@@ -197,6 +197,15 @@ class SqliteStore(Reader):
     def parked(self, after_no: int, limit: int) -> list[tuple[int, str]]:
         with self._reading() as execute:
             return list(execute(query("parked"), (self._hub_no, after_no, limit)).fetchall())
+
+    def rows(self, instance_ids: Sequence[str]) -> list[InstanceRow]:
+        with self._reading() as execute:
+            return read_instances(execute, self._hub_no, list(dict.fromkeys(instance_ids)))
+
+    def finished(self, status: str, before: int, after: tuple[int, int], limit: int) -> list[InstanceRow]:
+        with self._reading() as execute:
+            found = execute(query("finished"), (self._hub_no, status, before, *after, limit)).fetchall()
+        return list(map(InstanceRow._make, found))
 
     def _reading(self) -> _Reading:
         self._check_process()
