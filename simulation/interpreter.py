@@ -74,6 +74,9 @@ class Bodies:
     def orchestrator(self, name: str) -> _Entry | None:
         return self._entries.get(name) if self._probe.has(name) else None
 
+    def entity(self, name: str) -> None:
+        """None yet."""
+
     def code(self, name: str) -> Code:
         return self._entries[name].code
 

@@ -41,12 +41,15 @@ from perdure.errors import (
     TaskCancelled,
     TaskFailedError,
 )
+from perdure.model.entities import EntityId, EntityPage, EntityState
 from perdure.model.failure import Failure
 from perdure.model.http_calls import HttpResponse, ManagedIdentityTokenSource, Secret
 from perdure.model.instances import OrchestrationRuntimeStatus, OrchestrationStatus, Page, RuntimeStatus
 from perdure.model.retry import RetryPolicy
 from perdure.outbound import HttpPolicy
 from perdure.replay.context import DurableOrchestrationContext, OrchestrationContext
+from perdure.replay.entity import DurableEntityContext, EntityContext
+from perdure.replay.sections import EntityLock
 from perdure.replay.task import Task, TimerTask
 
 __version__ = "0.1.0"
@@ -59,9 +62,15 @@ __all__ = [
     "Blueprint",
     "Client",
     "Concurrency",
+    "DurableEntityContext",
     "DurableOrchestrationClient",
     "DurableOrchestrationContext",
     "EngineStopped",
+    "EntityContext",
+    "EntityId",
+    "EntityLock",
+    "EntityPage",
+    "EntityState",
     "EventRefused",
     "ExtraMissing",
     "Failure",

@@ -10,9 +10,11 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, overload
 
+from perdure.engine.operations import check_entity
 from perdure.engine.registry import (
     Activity,
     Definition,
+    Entity,
     Orchestrator,
     Registry,
     Route,
@@ -149,6 +151,39 @@ class Registration:
             )
             orchestrator_parameters(found)
             self._add(definition)
+            return found
+
+        return register if function is None else register(function)
+
+    @overload
+    def entity(self, function: F, /) -> F: ...
+    @overload
+    def entity(
+        self, function: None = None, /, *, name: str | None = None, offload: bool = False
+    ) -> Callable[[F], F]: ...
+    def entity(self, function: Any = None, /, *, name: str | None = None, offload: bool = False) -> Any:
+        """Register an entity: a class with a method for each operation, or a function. It is returned unchanged.
+
+        Of a class, the object is the state: a dataclass, Struct or Pydantic model as a whole, of another class
+        its attributes that do not begin with an underscore. Public methods are the operations; each takes at
+        most one input, and its `EntityContext` where a parameter is annotated so. Operation "delete" deletes.
+        A function takes its `EntityContext`, or that and the input, and looks at `operation_name`.
+
+        An entity does one operation at a time. One that fails leaves the state as it was and sends nothing.
+
+        Parameters:
+            name: the registered name, in which case does not matter; default the function's or class's own.
+            offload: run operations like activities: on threads, or on the event loop if `async def`. Then they
+                may do I/O; a body may run more than once (after a crash), what it comes to counts once.
+
+        Raises:
+            RegistrationError for a name that is taken, or what cannot be an entity.
+        """
+        localns = caller_locals()
+
+        def register(found: F) -> F:
+            check_entity(found, offload)
+            self._add(Entity(self._name(found, name).lower(), found, localns, offload=offload))
             return found
 
         return register if function is None else register(function)

@@ -11,7 +11,16 @@ from perdure.engine.warm import Instance
 from perdure.errors import InstanceFinished, InstanceNotFound, Overloaded, PerdureError
 from perdure.model import events as ev
 from perdure.model.instances import RuntimeStatus
-from perdure.model.messages import ActivityResult, ChildResult, RaiseEvent, Wake
+from perdure.model.messages import (
+    ActivityResult,
+    ChildResult,
+    EntityResult,
+    LockGrant,
+    LockProbe,
+    RaiseEvent,
+    Wake,
+)
+from perdure.replay.settle import release_lock, request_lock
 from perdure.replay.state import LEGAL
 
 if TYPE_CHECKING:
@@ -140,7 +149,69 @@ def child_result(hub: Hub, instance: Instance | None, envelope: Envelope) -> Non
     )
 
 
-def _is_stale(instance: Instance | None, message: ActivityResult | ChildResult) -> bool:
+def entity_result(hub: Hub, instance: Instance | None, envelope: Envelope) -> None:
+    message: Any = envelope.message
+    if _is_stale(instance, message):
+        _stale(hub, envelope)
+        return
+    assert instance is not None
+    if not _ready(hub, instance, envelope):
+        return
+    assert instance.execution is not None
+    if message.task_id not in instance.execution.context._calls:
+        _stale(hub, envelope)
+        return
+    hub.consume(envelope)
+    feed(
+        hub,
+        instance,
+        ev.EntityOperationFailed(task_id=message.task_id, failure=message.failure)
+        if message.failure is not None
+        else ev.EntityOperationCompleted(task_id=message.task_id, result=message.result),
+    )
+
+
+def lock_granted(hub: Hub, instance: Instance | None, envelope: Envelope) -> None:
+    """One entity of a critical section is locked: the next is asked, without the code's help."""
+    message: Any = envelope.message
+    if _is_stale(instance, message):
+        _decline(hub, message)
+        _stale(hub, envelope)
+        return
+    assert instance is not None
+    if not _ready(hub, instance, envelope):
+        return
+    assert instance.execution is not None
+    lock = instance.execution.context._lock
+    if lock is None or lock.id != message.task_id or lock._next() != message.entity:
+        if lock is None or lock.id != message.task_id:
+            _decline(hub, message)
+        _stale(hub, envelope)
+        return
+    hub.consume(envelope)
+    feed(hub, instance, ev.LockGranted(task_id=message.task_id, entity=message.entity))
+    following = lock._next()
+    if following is not None:
+        hub.send(request_lock(instance.instance_id, instance.execution_id, lock.id, following))
+
+
+def lock_probed(hub: Hub, instance: Instance | None, envelope: Envelope) -> None:
+    """An entity asks whether its holder still lives."""
+    message: Any = envelope.message
+    hub.consume(envelope)
+    if _is_stale(instance, message):
+        _decline(hub, message)
+
+
+def _decline(hub: Hub, message: LockGrant | LockProbe) -> None:
+    """The holder is gone, or has given up: the entity is not needed."""
+    for release in release_lock(message.instance_id, message.execution_id, message.task_id, [message.entity]):
+        hub.send(release)
+
+
+def _is_stale(
+    instance: Instance | None, message: ActivityResult | ChildResult | EntityResult | LockGrant | LockProbe
+) -> bool:
     return instance is None or instance.is_finished or instance.execution_id != message.execution_id
 
 

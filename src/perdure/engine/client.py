@@ -17,6 +17,7 @@ from msgspec import Raw
 from perdure.engine import bulk
 from perdure.engine.bulk import BulkOutcome, BulkPage, BulkRequest, Which
 from perdure.engine.notes import Memo
+from perdure.engine.entity_client import EntityVerbs
 from perdure.engine.registry import name_of
 from perdure.engine.status import Detail, page_of, start_of, status_of
 from perdure.errors import IllegalTransition, InstanceNotFound, PayloadError
@@ -90,7 +91,7 @@ class Links(Protocol):
 
 
 @dataclass
-class Client:
+class Client(EntityVerbs):
     """Starts, asks about and manages instances. Get one from `app.running()` or as a parameter of a route."""
 
     gateway: Gateway

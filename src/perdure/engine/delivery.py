@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from perdure.engine import arrivals, starts, verbs
+from perdure.engine import arrivals, entities, starts, verbs
 from perdure.model import messages as msg
 
 if TYPE_CHECKING:
@@ -25,6 +25,12 @@ _HANDLERS: Final[dict[type, Callable[[Any, Any, Any], None]]] = {
     msg.ActivityResult: arrivals.activity_result,
     msg.ChildResult: arrivals.child_result,
     msg.Wake: arrivals.wake,
+    msg.EntityOperation: entities.arrive,
+    msg.LockRequest: entities.arrive,
+    msg.LockRelease: entities.arrive,
+    msg.EntityResult: arrivals.entity_result,
+    msg.LockGrant: arrivals.lock_granted,
+    msg.LockProbe: arrivals.lock_probed,
     msg.Suspend: verbs.suspend,
     msg.Resume: verbs.resume,
     msg.Terminate: verbs.terminate,
@@ -34,4 +40,8 @@ _HANDLERS: Final[dict[type, Callable[[Any, Any, Any], None]]] = {
 
 def deliver(hub: Hub, instance: Instance | None, envelope: Envelope) -> None:
     """Hand one message to its instance, which is None when there is none."""
-    _HANDLERS[type(envelope.message)](hub, instance, envelope)
+    kind = type(envelope.message)
+    if instance is not None and instance.mailbox is not None:
+        entities.HANDLERS.get(kind, entities.refuse)(hub, instance, envelope)
+    else:
+        _HANDLERS[kind](hub, instance, envelope)

@@ -8,9 +8,11 @@ from typing import Any
 
 from msgspec import Raw
 
+from perdure.engine.operations import code_of
 from perdure.engine.registry import Orchestrator, Registry, name_of, orchestrator_input
 from perdure.replay.context import CallTarget, OrchestrationContext
 from perdure.replay.decide import Code
+from perdure.replay.entity import EntityCode
 
 
 class Entry:
@@ -35,10 +37,17 @@ class Functions:
     def __init__(self, registry: Registry) -> None:
         self.environment = RegistryEnvironment(registry)
         self._entries = {name: Entry(definition) for name, definition in registry.orchestrators.items()}
+        self.entities: dict[str, EntityCode] = {
+            name: code_of(definition) for name, definition in registry.entities.items()
+        }
         self._folded = {name.casefold(): entry for name, entry in self._entries.items()}
 
     def orchestrator(self, name: str) -> Entry | None:
         return self._entries.get(name) or self._folded.get(name.casefold())
+
+    def entity(self, name: str) -> EntityCode | None:
+        """By its name in lower case, as ids have it."""
+        return self.entities.get(name)
 
 
 class RegistryEnvironment:

@@ -24,6 +24,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from perdure.engine import entities
 from perdure.engine.delivery import deliver
 from perdure.engine.envelope import Envelope, envelope_of
 from perdure.engine.revival import quarantine
@@ -45,6 +46,7 @@ from perdure.model.records import (
 )
 from perdure.replay.context import Environment
 from perdure.replay.decide import Code
+from perdure.replay.entity import EntityCode
 from perdure.replay.settle import Invocation
 from perdure.store.port import Opening
 
@@ -81,6 +83,8 @@ class Functions(Protocol):
     def environment(self) -> Environment: ...
 
     def orchestrator(self, name: str) -> OrchestratorEntry | None: ...
+
+    def entity(self, name: str) -> EntityCode | None: ...
 
 
 class Running:
@@ -165,6 +169,7 @@ class Hub:
         self.touched: dict[int, Instance] = {}
         self.aside: dict[str, list[Envelope]] = {}
         self.deferred: list[Envelope] = []
+        self.turns: list[Envelope] = []  # of instances that have had their share, until the others have had theirs
         self.held: list[tuple[Instance, Envelope]] = []
         self.again: list[Invocation] = []  # open activities of instances brought back in this batch
         self.absent: set[str] = set()
@@ -190,12 +195,24 @@ class Hub:
         backlog = self.backlog
         backlog.extend(messages)
         cold: dict[str, None] = {}
-        while backlog and not self._is_full():
+        while (backlog or (not cold and self._next_round())) and not self._is_full():
             envelope = backlog.popleft()
             wanted = self._handle(envelope)
             if wanted is not None:
                 cold[wanted] = None
         return list(cold)
+
+    def _next_round(self) -> bool:
+        """Nobody else has anything to do: those who have had their share of the batch get another one."""
+        if not self.turns or self.aside:
+            return False
+        for envelope in self.turns:
+            instance = self.warm.get(envelope.message.instance_id)
+            if instance is not None:
+                instance.feeds = 0
+        self.backlog.extend(self.turns)
+        self.turns.clear()
+        return True
 
     def _is_full(self) -> bool:
         if self.episodes >= self.limits.episodes or self.bytes >= self.limits.row_bytes:
@@ -226,7 +243,7 @@ class Hub:
             self.aside[instance_id] = [envelope]
             return instance_id
         if instance is not None and instance.feeds >= self.limits.feeds:
-            self.deferred.append(envelope)
+            self.turns.append(envelope)
             return None
         if self.quarantine and instance_id in self.quarantine:
             self.quarantined.add(instance_id)
@@ -330,6 +347,10 @@ class Hub:
         """A message born in this batch for the next one."""
         self.deferred.append(Envelope(message, internal=True))
 
+    def take_turns(self, message: Message) -> None:
+        """A message of an instance that has had its share: for later in this batch, or for the next."""
+        self.turns.append(Envelope(message, internal=True))
+
     def postpone(self, envelope: Envelope) -> None:
         """Handle the message in the next batch."""
         self.deferred.append(envelope)
@@ -403,6 +424,8 @@ class Hub:
 
     def _seal_instance(self, instance: Instance) -> None:
         rows = self.rows
+        if instance.mailbox is not None and not entities.seal(self, instance):
+            return
         self.write_episode(instance)
         if instance.execution is not None:
             self._seal_waits(instance)
@@ -486,7 +509,7 @@ class Hub:
 
     def _seal_unconsumed(self) -> None:
         """The rest waits for the next batch; what was born in this one has to be stored for that."""
-        rest = [*self.deferred, *(e for kept in self.aside.values() for e in kept), *self.backlog]
+        rest = [*self.deferred, *self.turns, *(e for kept in self.aside.values() for e in kept), *self.backlog]
         self.backlog.clear()
         for envelope in rest:
             if envelope.hidden:  # let go, and not reached: from now on polls have to show it
@@ -537,7 +560,8 @@ class Hub:
             instance.dirty = instance.is_new = False
             instance.written = True
             instance.feeds = 0
-            if instance.is_finished or instance.purged or instance.execution is None:
+            asleep = instance.execution is None and instance.mailbox is None
+            if instance.is_finished or instance.purged or asleep:
                 self.evict(instance)
             elif self.warm.pop(instance.instance_id, None) is not None:
                 self.warm[instance.instance_id] = instance  # the least recently touched come first
@@ -550,7 +574,7 @@ class Hub:
         """The batch was not committed: forget what it did, and return its inputs to be fed again."""
         # An envelope that was given a row in the batch that failed has none after all.
         added = {row.message_no for row in self.rows.inbox_added}
-        unreached = [*self.deferred, *self.backlog]
+        unreached = [*self.deferred, *self.turns, *self.backlog]
         inputs = [
             *self.inputs,
             *(e for e in unreached if not (e.internal or e.counted or e.hidden or e.row_no in added)),

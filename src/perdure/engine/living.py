@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import Raw
 
+from perdure.engine.locks import release_locks
 from perdure.engine.warm import Instance
 from perdure.errors import EngineSignal, Interrupted
 from perdure.model import actions as act
@@ -147,6 +148,7 @@ def _continue(hub: Hub, instance: Instance, ending: act.ContinueAsNew) -> None:
     if context._status_changed:
         hub.rows.custom_status.append((instance.no, context._custom_status or b"null"))
     instance.note_custom_status()
+    release_locks(hub, instance)
     instance.put_away()
     hub.close_waits(instance)
     instance.due_at = None
@@ -201,6 +203,7 @@ def end(hub: Hub, instance: Instance, status: RuntimeStatus) -> None:
         context = instance.execution.context
         hub.rows.custom_status.append((instance.no, context._custom_status or b"null"))
     instance.note_custom_status()
+    release_locks(hub, instance)
     assert instance.outcome is not None
     instance.ending = instance.outcome.events[-1]  # type: ignore[assignment]
     instance.put_away()

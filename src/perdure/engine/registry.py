@@ -109,6 +109,13 @@ class Orchestrator(Definition):
 
 
 @dataclass(frozen=True)
+class Entity(Definition):
+    """An entity, as a class or a function. `offload`: its operations run like activities, outside the loop."""
+
+    offload: bool = False
+
+
+@dataclass(frozen=True)
 class Route(Definition):
     """A client function behind HTTP, below /api."""
 
@@ -123,6 +130,7 @@ class Registry:
     def __init__(self) -> None:
         self.activities: dict[str, Activity] = {}
         self.orchestrators: dict[str, Orchestrator] = {}
+        self.entities: dict[str, Entity] = {}
         self.routes: list[Route] = []
         self.lifespans: list[Definition] = []
 
@@ -143,7 +151,7 @@ class Registry:
 
     def definitions(self) -> Iterator[Definition]:
         """Everything registered, each kind in the order of registration."""
-        for kind in (self.activities, self.orchestrators):
+        for kind in (self.activities, self.orchestrators, self.entities):
             yield from kind.values()
         yield from self.routes
         yield from self.lifespans
@@ -154,6 +162,8 @@ class Registry:
                 _put(self.activities, definition)
             case Orchestrator():
                 _put(self.orchestrators, definition)
+            case Entity():
+                _put(self.entities, definition)
             case Route():
                 _check_route(self.routes, definition)
                 self.routes.append(definition)

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from perdure.engine.mailbox import Mailbox
 from perdure.model import chain
 from perdure.model import events as ev
 from perdure.model.bodies import inline
+from perdure.model.entities import ENTITY, ORCHESTRATION
 from perdure.model.events import ParentLink
 from perdure.model.instances import FINISHED, RuntimeStatus, execution_id_of
 from perdure.model.records import InstanceRow, InstanceUpdate, StoredInstance
@@ -41,6 +43,7 @@ class Instance:
         "instance_id",
         "is_new",
         "last_at",
+        "mailbox",
         "name",
         "no",
         "open_local",
@@ -98,6 +101,7 @@ class Instance:
         self.stored: StoredInstance | None = None
         self.children: dict[int, str] | None = None
         self.held: list[Any] | None = None
+        self.mailbox: Mailbox | None = None  # of an entity
         self.ending: ev.Ending | None = None
         self.custom_status: bytes | None = None
         self.custom_status_known = True
@@ -141,7 +145,10 @@ class Instance:
         instance.head = row.head
         instance.written = row.episodes > 0
         instance.saved_waits = int(not instance.is_finished)  # unknown until its history is replayed
-        instance.stored = stored
+        if row.kind == ENTITY:
+            instance.mailbox = Mailbox(stored.entity_state)
+        else:
+            instance.stored = stored
         return instance
 
     @property
@@ -205,7 +212,7 @@ class Instance:
             self.no,
             self.instance_id,
             self.partition,
-            "orchestration",
+            ENTITY if self.mailbox is not None else ORCHESTRATION,
             self.name,
             self.version,
             self.status.value,

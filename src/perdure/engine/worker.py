@@ -23,6 +23,7 @@ from perdure.engine.functions import Functions
 from perdure.engine.hub import Chance, Hub, Limits, Released
 from perdure.engine.loop import Handover, Loop, Outbox, SystemWaiter, Waiter, tell
 from perdure.engine.notes import NOTE, Memo
+from perdure.engine.offload import with_offloaded
 from perdure.engine.registry import Registry
 from perdure.engine.retention import Retention, Sweeper
 from perdure.engine.status import finished_status
@@ -145,7 +146,7 @@ class Engine:
 
     def _pool(self, event_loop: asyncio.AbstractEventLoop) -> ActivityPool:
         return ActivityPool(
-            self.registry,
+            with_offloaded(self.registry, self._functions.entities.values(), self._functions.environment),
             self.resources,
             self._outbox,
             self.loop.post,

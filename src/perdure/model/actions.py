@@ -69,6 +69,37 @@ class RejectEvent(_Action, frozen=True):
     reason: str
 
 
+class CallEntity(_Action, frozen=True):
+    id: int
+    entity: str
+    operation: str
+    input: Raw
+
+
+class SignalEntity(_Action, frozen=True):
+    """`at` (microseconds) in the future delays it; 0 for at once."""
+
+    id: int
+    entity: str
+    operation: str
+    input: Raw
+    at: int
+
+
+class RequestLock(_Action, frozen=True):
+    """`entities` are in the order in which they are asked, one after the other."""
+
+    id: int
+    entities: tuple[str, ...]
+
+
+class ReleaseLock(_Action, frozen=True):
+    """`entities` are those that have been asked so far."""
+
+    lock_id: int
+    entities: tuple[str, ...]
+
+
 class CompleteOrchestration(_Action, frozen=True):
     output: Raw
 
@@ -91,6 +122,10 @@ Step = (
     | AwaitEvent
     | CancelWait
     | RejectEvent
+    | CallEntity
+    | SignalEntity
+    | RequestLock
+    | ReleaseLock
 )
 Finish = CompleteOrchestration | FailOrchestration | ContinueAsNew
 Action = Step | Finish

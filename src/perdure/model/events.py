@@ -96,6 +96,24 @@ class TimerFired(_Event, frozen=True):
     timer_id: int
 
 
+class EntityOperationCompleted(_Event, frozen=True):
+    task_id: int
+    result: Raw = ABSENT
+    body: BodyRef | None = None
+
+
+class EntityOperationFailed(_Event, frozen=True, gc=True):
+    task_id: int
+    failure: Failure
+
+
+class LockGranted(_Event, frozen=True):
+    """One entity of a critical section is locked; the next one is asked now, if there is one."""
+
+    task_id: int
+    entity: str
+
+
 class ExecutionSuspended(_Event, frozen=True):
     reason: str = ""
 
@@ -179,6 +197,36 @@ class EventRejected(_Event, frozen=True):
     reason: str = ""
 
 
+class EntityCalled(_Event, frozen=True):
+    id: int
+    entity: str
+    operation: str
+    input: Raw = ABSENT
+    body: BodyRef | None = None
+
+
+class EntitySignaled(_Event, frozen=True):
+    """`at` is when the signal is to arrive; 0 for at once."""
+
+    id: int
+    entity: str
+    operation: str
+    input: Raw = ABSENT
+    body: BodyRef | None = None
+    at: int = 0
+
+
+class LockRequested(_Event, frozen=True, gc=True):
+    """A critical section over `entities` was asked for; they are locked one by one, in this order."""
+
+    id: int
+    entities: tuple[str, ...]
+
+
+class LockReleased(_Event, frozen=True):
+    lock_id: int
+
+
 class ExecutionCompleted(_Event, frozen=True):
     output: Raw = ABSENT
     body: BodyRef | None = None
@@ -197,6 +245,22 @@ class ContinuedAsNew(_Event, frozen=True):
     body: BodyRef | None = None
 
 
+# --------------------------------------------------------------------------------- of entities themselves
+
+
+class EntityOperated(_Event, frozen=True):
+    """In an entity's own history: what one batch did to it. Like operations of one sender are counted together.
+
+    `failed` of the `count` were undone; `failure` is the last one's error.
+    """
+
+    operation: str
+    sender: str = ""  # the instance that asked; "" for clients
+    count: int = 1
+    failed: int = 0
+    failure: str = ""
+
+
 Arrival = (
     ExecutionStarted
     | TaskCompleted
@@ -205,6 +269,9 @@ Arrival = (
     | SubOrchestrationFailed
     | TimerFired
     | EventRaised
+    | EntityOperationCompleted
+    | EntityOperationFailed
+    | LockGranted
 )
 """What is fed to the orchestrator."""
 
@@ -217,6 +284,10 @@ Decision = (
     | EventAwaited
     | WaitCanceled
     | EventRejected
+    | EntityCalled
+    | EntitySignaled
+    | LockRequested
+    | LockReleased
 )
 """What its code did in answer, while going on."""
 
@@ -226,7 +297,7 @@ Ending = ExecutionCompleted | ExecutionFailed | ExecutionTerminated | ContinuedA
 Control = ExecutionSuspended | ExecutionResumed | ExecutionParked
 """What operators and the engine did; the orchestrator's code never sees these."""
 
-HistoryEvent = Arrival | Decision | Ending | Control
+HistoryEvent = Arrival | Decision | Ending | Control | EntityOperated
 
 BODY_FIELD: Final[dict[type, str]] = {
     EventRaised: "input",
@@ -235,6 +306,9 @@ BODY_FIELD: Final[dict[type, str]] = {
     SubOrchestrationCompleted: "result",
     TaskScheduled: "input",
     SubOrchestrationCreated: "input",
+    EntityOperationCompleted: "result",
+    EntityCalled: "input",
+    EntitySignaled: "input",
     ExecutionCompleted: "output",
     ContinuedAsNew: "input",
 }

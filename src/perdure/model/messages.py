@@ -79,6 +79,57 @@ class ChildResult(_Message, frozen=True, gc=True):
     failure: Failure | None = None
 
 
+class EntityOperation(_Message, frozen=True, gc=True):
+    """A call or a signal to an entity. `caller` is who asked, None for a client; a signal gets no answer.
+
+    `visible_at` (microseconds) in the future delays it.
+    """
+
+    operation: str
+    input: Raw = ABSENT
+    caller: ParentLink | None = None
+    is_signal: bool = False
+    visible_at: int = 0
+    operation_id: str = ""
+
+
+class EntityResult(_Message, frozen=True, gc=True):
+    """The answer to a call, for the instance that called."""
+
+    execution_id: str
+    task_id: int
+    result: Raw = ABSENT
+    failure: Failure | None = None
+
+
+class LockRequest(_Message, frozen=True, gc=True):
+    """To an entity: `caller` wants it for its critical section."""
+
+    caller: ParentLink
+
+
+class LockRelease(_Message, frozen=True, gc=True):
+    """To an entity: `caller` does not need it any more, whether it has it or still waits for it."""
+
+    caller: ParentLink
+
+
+class LockGrant(_Message, frozen=True):
+    """To the holder: `entity` is locked for its call `task_id`."""
+
+    execution_id: str
+    task_id: int
+    entity: str
+
+
+class LockProbe(_Message, frozen=True):
+    """To the holder: does it still live? If not, `entity` is told to go on without it."""
+
+    execution_id: str
+    task_id: int
+    entity: str
+
+
 class Suspend(_Message, frozen=True):
     reason: str = ""
     operation_id: str = ""
@@ -116,6 +167,12 @@ Message = (
     | RaiseEvent
     | ActivityResult
     | ChildResult
+    | EntityOperation
+    | EntityResult
+    | LockRequest
+    | LockRelease
+    | LockGrant
+    | LockProbe
     | Suspend
     | Resume
     | Terminate

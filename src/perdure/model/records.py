@@ -164,6 +164,7 @@ class Batch:
     history: list[HistoryRow] = field(default_factory=list)
     bodies: list[BodyRow] = field(default_factory=list)
     custom_status: list[tuple[int, bytes]] = field(default_factory=list)
+    entity_states: list[tuple[int, bytes]] = field(default_factory=list)
     waits_opened: list[WaitRow] = field(default_factory=list)
     waits_closed: list[tuple[int, int]] = field(default_factory=list)  # instance_no, wait_id; -1 for all
     inbox_added: list[InboxRow] = field(default_factory=list)
@@ -190,6 +191,7 @@ class Batch:
             or self.dropped
             or self.purged
             or self.custom_status
+            or self.entity_states
             or self.waits_opened
             or self.waits_closed
             or self.executions_removed
@@ -209,6 +211,7 @@ class StoredInstance:
     held: list[InboxRow] = field(default_factory=list)  # messages waiting for it to be resumed
     waits: list[WaitRow] = field(default_factory=list)
     custom_status: bytes | None = None
+    entity_state: bytes | None = None
 
 
 @dataclass(slots=True)
@@ -231,6 +234,7 @@ class InstanceFilter:
     created_from: int | None = None
     created_to: int | None = None
     waiting_for: str | None = None
+    kind: str = "orchestration"  # or "entity", or "" for both
     before_no: int | None = None  # keyset: only instances with a smaller instance_no
     top: int = 100
 

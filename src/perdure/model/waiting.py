@@ -50,6 +50,22 @@ class OpenChild(msgspec.Struct, frozen=True, omit_defaults=True):
     since: int
 
 
+class OpenOperation(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A call of an entity that has not been answered."""
+
+    entity: str
+    operation: str
+    since: int
+
+
+class OpenLock(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A critical section that is being entered: `entity` is the lock it waits for, `wanted` are all of them."""
+
+    entity: str
+    wanted: tuple[str, ...]
+    since: int
+
+
 class Waiting(msgspec.Struct, frozen=True, omit_defaults=True):
     """Everything an instance is waiting for at one moment."""
 
@@ -57,6 +73,8 @@ class Waiting(msgspec.Struct, frozen=True, omit_defaults=True):
     activities: tuple[OpenActivity, ...] = ()
     retries: tuple[OpenRetry, ...] = ()
     children: tuple[OpenChild, ...] = ()
+    operations: tuple[OpenOperation, ...] = ()
+    locks: tuple[OpenLock, ...] = ()
     timers: tuple[int, ...] = ()
     start_at: int = 0
     reason: str = ""
@@ -71,6 +89,8 @@ class Waiting(msgspec.Struct, frozen=True, omit_defaults=True):
             *_several("activity", "activities", [_activity(a, self.at) for a in self.activities]),
             *(_retry(retry) for retry in self.retries[:3]),
             *_several("sub-orchestration", "sub-orchestrations", [_child(c) for c in self.children]),
+            *_several("entity operation", "entity operations", [_operation(o) for o in self.operations]),
+            *(f"the lock of the entity {lock.entity}" for lock in self.locks),
             *([f"the timer due at {clock(min(self.timers))}"] if self.timers else []),
             *([f"its start at {clock(self.start_at)}"] if self.start_at else []),
         ]
@@ -147,6 +167,10 @@ def _retry(retry: OpenRetry) -> str:
 
 def _child(child: OpenChild) -> str:
     return f"the sub-orchestration '{child.name}' ({child.instance_id})"
+
+
+def _operation(operation: OpenOperation) -> str:
+    return f"the entity {operation.entity} to do '{operation.operation}'"
 
 
 def _several(one: str, many: str, parts: list[str]) -> list[str]:

@@ -35,6 +35,7 @@ from perdure.model.times import Seconds, instant, micros, moment
 from perdure.replay.determinism import Mismatch, agree, mismatch
 from perdure.replay.fiber import Fiber
 from perdure.replay.http_calls import HttpCalls
+from perdure.replay.sections import EntityLock, EntityVerbs
 from perdure.replay.task import (
     NO_DEFAULT,
     PENDING,
@@ -95,7 +96,7 @@ class Identity:
     version: str = ""
 
 
-class OrchestrationContext(HttpCalls):
+class OrchestrationContext(HttpCalls, EntityVerbs):
     """Everything an orchestrator may touch of the outside world. Azure's `DurableOrchestrationContext`."""
 
     __slots__ = (
@@ -155,6 +156,7 @@ class OrchestrationContext(HttpCalls):
         self._taken: tuple[EventTask[Any], ...] = ()
         self._buffered: list[tuple[int, ev.EventRaised]] = []  # a deque would weigh 700 bytes an instance
         self._fibers: list[Fiber[Any]] | None = None
+        self._lock: EntityLock | None = None  # the critical section it is in or waits for
 
     # --------------------------------------------------------------------------------------- who and when
 
@@ -313,6 +315,7 @@ class OrchestrationContext(HttpCalls):
         With `retry`, each attempt is a new run (of the same id, if you gave one).
         """
         self._alive()
+        self._outside_section("calling a sub-orchestration")
         target = self._target(self._env.orchestrator, orchestrator)
         if instance_id is not None:
             check_instance_id(instance_id)

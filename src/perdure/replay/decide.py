@@ -32,6 +32,9 @@ ARRIVALS = (
     ev.SubOrchestrationFailed,
     ev.TimerFired,
     ev.EventRaised,
+    ev.EntityOperationCompleted,
+    ev.EntityOperationFailed,
+    ev.LockGranted,
 )
 CONTROL = (ev.ExecutionSuspended, ev.ExecutionResumed, ev.ExecutionParked)
 
@@ -134,9 +137,13 @@ class Execution:
                 timer = context._timers.pop(event.timer_id, None)
                 if timer is not None:
                     timer._complete(None)
-            case ev.SubOrchestrationCompleted():
+            case ev.SubOrchestrationCompleted() | ev.EntityOperationCompleted():
                 _complete(context, event)
-            case ev.TaskFailed() | ev.SubOrchestrationFailed():
+            case ev.LockGranted():
+                lock = context._lock
+                if lock is not None and lock.id == event.task_id:
+                    lock._grant(event.entity)
+            case ev.TaskFailed() | ev.SubOrchestrationFailed() | ev.EntityOperationFailed():
                 call = context._calls.pop(event.task_id, None)
                 if call is not None:
                     call._fail(event.failure)
@@ -200,7 +207,10 @@ class Execution:
         self._finished = True
 
 
-def _complete(context: OrchestrationContext, event: ev.TaskCompleted | ev.SubOrchestrationCompleted) -> None:
+def _complete(
+    context: OrchestrationContext,
+    event: ev.TaskCompleted | ev.SubOrchestrationCompleted | ev.EntityOperationCompleted,
+) -> None:
     call = context._calls.pop(event.task_id, None)
     if call is not None:
         call._complete_with(event.result)

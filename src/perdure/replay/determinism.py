@@ -23,6 +23,10 @@ COUNTERPART: Final[dict[type, type]] = {
     act.AwaitEvent: ev.EventAwaited,
     act.CancelWait: ev.WaitCanceled,
     act.RejectEvent: ev.EventRejected,
+    act.CallEntity: ev.EntityCalled,
+    act.SignalEntity: ev.EntitySignaled,
+    act.RequestLock: ev.LockRequested,
+    act.ReleaseLock: ev.LockReleased,
     act.CompleteOrchestration: ev.ExecutionCompleted,
     act.FailOrchestration: ev.ExecutionFailed,
     act.ContinueAsNew: ev.ContinuedAsNew,
@@ -38,6 +42,10 @@ COMPARED: Final[dict[type, tuple[str, ...]]] = {
     ev.EventAwaited: ("id", "name"),
     ev.WaitCanceled: ("wait_id",),
     ev.EventRejected: ("wait_id",),
+    ev.EntityCalled: ("id", "entity", "operation"),
+    ev.EntitySignaled: ("id", "entity", "operation"),
+    ev.LockRequested: ("id", "entities"),
+    ev.LockReleased: ("lock_id",),
     ev.ExecutionCompleted: (),
     ev.ExecutionFailed: (),
     ev.ContinuedAsNew: (),
@@ -53,6 +61,10 @@ _WORDS: Final[dict[type, str]] = {
     ev.EventAwaited: "wait for the event",
     ev.WaitCanceled: "stop waiting for an event",
     ev.EventRejected: "reject an event",
+    ev.EntityCalled: "call the entity",
+    ev.EntitySignaled: "signal the entity",
+    ev.LockRequested: "enter a critical section over",
+    ev.LockReleased: "leave a critical section",
     ev.ExecutionCompleted: "complete",
     ev.ExecutionFailed: "fail",
     ev.ContinuedAsNew: "continue as new",
@@ -94,9 +106,16 @@ def mismatch(expected: Any | None, found: Action | None) -> Mismatch:
 def _phrase(thing: Any) -> str:
     kind = COUNTERPART.get(type(thing), type(thing))
     words = _WORDS.get(kind, kind.__name__)
-    name = getattr(thing, "name", "")
+    name = getattr(thing, "name", "") or _of_entities(thing)
     number = getattr(thing, "id", None)
     return f"{words}{f' {name!r}' if name else ''}{f' (id {number})' if number is not None else ''}"
+
+
+def _of_entities(thing: Any) -> str:
+    """What an action or event about entities names: the entity with its operation, or several."""
+    if hasattr(thing, "entities"):
+        return ", ".join(thing.entities)
+    return f"{thing.entity} {thing.operation}" if hasattr(thing, "operation") else ""
 
 
 def _cure(expected: Any | None, found: Action | None) -> str:

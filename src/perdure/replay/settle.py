@@ -15,7 +15,15 @@ from msgspec import Raw
 from perdure.model import actions as act
 from perdure.model import events as ev
 from perdure.model.events import ParentLink
-from perdure.model.messages import ChildResult, Message, Start, Terminate
+from perdure.model.messages import (
+    ChildResult,
+    EntityOperation,
+    LockRelease,
+    LockRequest,
+    Message,
+    Start,
+    Terminate,
+)
 
 
 class Invocation(msgspec.Struct, frozen=True, gc=False):
@@ -116,6 +124,19 @@ def settle(actions: Sequence[act.Action], into: Outcome) -> None:
             case act.CreateSubOrchestration():
                 events.append(_child_created(action))
                 into.messages.append(_child_start(action, into))
+            case act.CallEntity() | act.SignalEntity():
+                events.append(_asked_of_entity(action))
+                into.messages.append(_operation(action, into))
+            case act.RequestLock():
+                events.append(ev.LockRequested(id=action.id, entities=action.entities))
+                into.messages.append(
+                    request_lock(into.instance_id, into.execution_id, action.id, action.entities[0])
+                )
+            case act.ReleaseLock():
+                events.append(ev.LockReleased(lock_id=action.lock_id))
+                into.messages += release_lock(
+                    into.instance_id, into.execution_id, action.lock_id, action.entities
+                )
             case act.CompleteOrchestration():
                 events.append(ev.ExecutionCompleted(output=action.output))
                 into.ending = action
@@ -150,6 +171,41 @@ def terminate_child(
         reason=reason,
         recursive=True,
         link=ParentLink(instance_id, execution_id, task_id),
+    )
+
+
+def request_lock(instance_id: str, execution_id: str, task_id: int, entity: str) -> LockRequest:
+    """The message that asks an entity for its lock."""
+    return LockRequest(instance_id=entity, caller=ParentLink(instance_id, execution_id, task_id))
+
+
+def release_lock(
+    instance_id: str, execution_id: str, task_id: int, entities: Sequence[str]
+) -> list[LockRelease]:
+    """The messages that tell entities that a critical section does not need them any more."""
+    caller = ParentLink(instance_id, execution_id, task_id)
+    return [LockRelease(instance_id=entity, caller=caller) for entity in entities]
+
+
+def _asked_of_entity(action: act.CallEntity | act.SignalEntity) -> ev.EntityCalled | ev.EntitySignaled:
+    if isinstance(action, act.CallEntity):
+        return ev.EntityCalled(
+            id=action.id, entity=action.entity, operation=action.operation, input=action.input
+        )
+    return ev.EntitySignaled(
+        id=action.id, entity=action.entity, operation=action.operation, input=action.input, at=action.at
+    )
+
+
+def _operation(action: act.CallEntity | act.SignalEntity, into: Outcome) -> EntityOperation:
+    is_signal = isinstance(action, act.SignalEntity)
+    return EntityOperation(
+        instance_id=action.entity,
+        operation=action.operation,
+        input=action.input,
+        caller=ParentLink(into.instance_id, into.execution_id, action.id),
+        is_signal=is_signal,
+        visible_at=action.at if isinstance(action, act.SignalEntity) else 0,
     )
 
 

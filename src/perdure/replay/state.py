@@ -12,7 +12,15 @@ from typing import Any, Final, assert_never
 from perdure.model import events as ev
 from perdure.model.failure import Failure
 from perdure.model.instances import RuntimeStatus
-from perdure.model.waiting import EventWait, OpenActivity, OpenChild, OpenRetry, Waiting
+from perdure.model.waiting import (
+    EventWait,
+    OpenActivity,
+    OpenChild,
+    OpenLock,
+    OpenOperation,
+    OpenRetry,
+    Waiting,
+)
 
 S = RuntimeStatus
 
@@ -44,6 +52,8 @@ class State:
         "decisions",
         "ending",
         "failed_calls",
+        "locks",
+        "operations",
         "problems",
         "raised",
         "started",
@@ -65,6 +75,8 @@ class State:
         self.buffered: list[tuple[int, ev.EventRaised]] = []
         self.taken: dict[int, tuple[Any, int, Any]] = {}
         self.failed_calls: dict[int, tuple[str, int]] = {}
+        self.operations: dict[int, tuple[ev.EntityCalled, int]] = {}
+        self.locks: dict[int, tuple[ev.LockRequested, int, int]] = {}  # with how many are granted
         self.raised = 0
         self.problems: list[str] = []
 
@@ -97,9 +109,19 @@ class State:
             activities=tuple(OpenActivity(t.name, at, t.attempt, t.id) for t, at in self.activities.values()),
             retries=tuple(self._retry(timer) for timer in retries),
             children=tuple(OpenChild(c.name, c.instance_id, at) for c, at in self.children.values()),
+            operations=tuple(OpenOperation(o.entity, o.operation, at) for o, at in self.operations.values()),
+            locks=tuple(
+                OpenLock(lock.entities[granted], lock.entities, at)
+                for lock, at, granted in self.locks.values()
+                if granted < len(lock.entities)
+            ),
             timers=tuple(t.fire_at for t in self.timers.values() if not t.purpose),
             reason=reason,
         )
+
+    def asked_locks(self) -> dict[int, tuple[str, ...]]:
+        """By lock, the entities that were asked for it and not released: granted ones, and the next."""
+        return {no: lock.entities[: granted + 1] for no, (lock, _, granted) in self.locks.items()}
 
     def _retry(self, timer: ev.TimerCreated) -> OpenRetry:
         name, attempt = self.failed_calls.get(timer.of, (f"call {timer.of}", 0))
@@ -115,6 +137,8 @@ class State:
         """Take one more event."""
         if self.ending is not None and not self._is_between(event):
             self.problems.append(f"{type(event).__name__} after the execution had ended (I4)")
+        if isinstance(event, ev.EntityOperated):
+            return  # an entity's own history: it has no start, and what it says is for people
         if self.started is None and not isinstance(event, (ev.ExecutionStarted, *_BEFORE_START)):
             self.problems.append(f"{type(event).__name__} before ExecutionStarted (I3)")
         match event:
@@ -132,6 +156,20 @@ class State:
             case ev.EventAwaited():
                 self._decided(event.id)
                 self._await(event, at)
+            case ev.EntityCalled():
+                self._decided(event.id)
+                self.operations[event.id] = (event, at)
+            case ev.EntitySignaled():
+                self._decided(event.id)
+            case ev.LockRequested():
+                self._decided(event.id)
+                self.locks[event.id] = (event, at, 0)
+            case ev.EntityOperationCompleted() | ev.EntityOperationFailed():
+                self._close(self.operations, event.task_id, event)
+            case ev.LockGranted():
+                self._grant(event)
+            case ev.LockReleased():
+                self._close(self.locks, event.lock_id, event)
             case ev.TaskCompleted():
                 self._close(self.activities, event.task_id, event)
             case ev.TaskCanceled():
@@ -187,6 +225,13 @@ class State:
         if found is None:
             self.problems.append(f"{type(event).__name__} of {key}, which is not open (I6)")
         return found
+
+    def _grant(self, event: ev.LockGranted) -> None:
+        lock, since, granted = self.locks.get(event.task_id, (None, 0, 0))
+        if lock is None or granted == len(lock.entities) or lock.entities[granted] != event.entity:
+            self.problems.append(f"LockGranted of {event.entity}, which lock {event.task_id} did not await (I6)")
+        else:
+            self.locks[event.task_id] = (lock, since, granted + 1)
 
     def _failed(self, table: dict[int, Any], event: ev.TaskFailed | ev.SubOrchestrationFailed) -> None:
         found = self._close(table, event.task_id, event)

@@ -19,6 +19,7 @@ import msgspec
 
 from perdure.errors import CommitRefused, FenceLost, StoreError
 from perdure.model.bodies import inline
+from perdure.model.entities import ENTITY
 from perdure.model.events import decode_events, encode_events
 from perdure.model.records import (
     AuditRow,
@@ -63,6 +64,7 @@ class _Tables:
     history: dict[Execution, dict[int, HistoryRow]] = field(default_factory=dict)
     bodies: dict[Execution, dict[tuple[int, int], bytes]] = field(default_factory=dict)
     custom_status: dict[int, bytes] = field(default_factory=dict)
+    entity_states: dict[int, bytes] = field(default_factory=dict)
     waits: dict[int, dict[int, WaitRow]] = field(default_factory=dict)
     inbox: dict[int, InboxRow] = field(default_factory=dict)
     seen: dict[str, SeenRow] = field(default_factory=dict)
@@ -112,7 +114,9 @@ class MemoryStore:
             return [self._loaded(self._tables.instances[number]) for number in sorted(numbers)]
 
     def _loaded(self, row: InstanceRow) -> StoredInstance:
-        found = StoredInstance(row) if row.completed_at is not None else self._with_history(row)
+        bare = row.completed_at is not None or row.kind == ENTITY
+        found = StoredInstance(row) if bare else self._with_history(row)
+        found.entity_state = self._tables.entity_states.get(row.instance_no)
         found.held = sorted(
             message
             for message in self._tables.inbox.values()
@@ -204,6 +208,7 @@ class MemoryStore:
             found = self._with_history(row) if history else StoredInstance(row)
             found.waits = self.waits([number])
             found.custom_status = self._tables.custom_status.get(number)
+            found.entity_state = self._tables.entity_states.get(number)
             return found
 
     def ends(self, rows: Sequence[InstanceRow]) -> dict[int, list[bytes]]:
@@ -228,7 +233,8 @@ class MemoryStore:
 
     def _matches(self, row: InstanceRow, wanted: InstanceFilter) -> bool:
         return (
-            (not wanted.status or row.status in wanted.status)
+            wanted.kind in ("", row.kind)
+            and (not wanted.status or row.status in wanted.status)
             and wanted.name in (None, row.name)
             and row.instance_id.startswith(wanted.prefix or "")
             and _has_tags(row, wanted.tags)
@@ -252,9 +258,15 @@ class MemoryStore:
             known = self._tables.custom_status
             return {number: known[number] for number in instance_nos if number in known}
 
+    def entity_states(self, instance_nos: Sequence[int]) -> dict[int, bytes]:
+        with self._lock:
+            known = self._tables.entity_states
+            return {number: known[number] for number in instance_nos if number in known}
+
     def counts(self) -> dict[str, int]:
         with self._lock:
-            return dict(Counter(str(row.status) for row in self._tables.instances.values()))
+            rows = self._tables.instances.values()
+            return dict(Counter(str(row.status) for row in rows if row.kind != ENTITY))
 
     def dropped(self, instance_id: str | None, limit: int) -> list[DroppedRow]:
         with self._lock:
@@ -416,6 +428,7 @@ def _apply(tables: _Tables, batch: Batch) -> None:
         _put(tables, _updated(tables.instances[update.instance_no], update))
     _apply_history(tables, batch)
     tables.custom_status.update(batch.custom_status)
+    tables.entity_states.update(batch.entity_states)
     _apply_waits(tables, batch)
     tables.inbox.update((row.message_no, row) for row in batch.inbox_added)
     tables.seen.update((row.operation_id, row) for row in batch.seen)
@@ -486,6 +499,7 @@ def _purge(tables: _Tables, number: int) -> None:
         tables.history.pop((number, execution_no), None)
         tables.bodies.pop((number, execution_no), None)
     tables.custom_status.pop(number, None)
+    tables.entity_states.pop(number, None)
     tables.waits.pop(number, None)
     tables.due.pop(number, None)
     tables.with_local_work.discard(number)

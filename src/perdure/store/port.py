@@ -106,8 +106,11 @@ class ClientStore(Protocol):
     def custom_status(self, instance_nos: Sequence[int]) -> dict[int, bytes]:
         """Their custom status, where they have one."""
 
+    def entity_states(self, instance_nos: Sequence[int]) -> dict[int, bytes]:
+        """The records of these entities, where they have one; see `model.entities.EntityRecord`."""
+
     def counts(self) -> dict[str, int]:
-        """How many instances stand in each status."""
+        """How many orchestrations stand in each status; entities have none to speak of."""
 
     def dropped(self, instance_id: str | None, limit: int) -> list[DroppedRow]:
         """Messages that could not be delivered, newest first."""

@@ -23,6 +23,7 @@ def surviving(batch: Batch) -> Batch:
         history=[row for row in batch.history if row[0] not in gone],
         bodies=[row for row in batch.bodies if row[0] not in gone],
         custom_status=[row for row in batch.custom_status if row[0] not in gone],
+        entity_states=[row for row in batch.entity_states if row[0] not in gone],
         waits_opened=[row for row in batch.waits_opened if row[0] not in gone],
         waits_closed=[row for row in batch.waits_closed if row[0] not in gone],
         executions_removed=[row for row in batch.executions_removed if row[0] not in gone],

@@ -220,6 +220,9 @@ class FaultyStore:
     def waits(self, instance_nos: Sequence[int]) -> list[WaitRow]:
         return self.inner.waits(instance_nos)
 
+    def entity_states(self, instance_nos: Sequence[int]) -> dict[int, bytes]:
+        return self.inner.entity_states(instance_nos)
+
     def custom_status(self, instance_nos: Sequence[int]) -> dict[int, bytes]:
         return self.inner.custom_status(instance_nos)
 

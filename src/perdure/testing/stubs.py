@@ -49,6 +49,7 @@ def observed(registry: Registry, stubs: Stubs, calls: list[Call]) -> Registry:
         registry.activity(name)
     double = Registry()
     double.orchestrators.update(registry.orchestrators)
+    double.entities.update(registry.entities)
     double.routes.extend(registry.routes)
     double.lifespans.extend(registry.lifespans)
     for name, activity in registry.activities.items():

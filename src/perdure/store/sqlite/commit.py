@@ -65,6 +65,7 @@ class Committer:
         self._write("insert_history", batch.history)
         self._write("insert_payloads", batch.bodies)
         self._write("put_custom_status", batch.custom_status)
+        self._write("put_entity_state", batch.entity_states)
         self._write("remove_history", batch.executions_removed)
         self._write("remove_payloads", batch.executions_removed)
         self._close_waits(batch)

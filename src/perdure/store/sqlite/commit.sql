@@ -63,6 +63,10 @@ insert into payloads values [(?, ?, ?, ?, ?)]
 insert into state (instance_no, custom_status) values [(?, ?)]
 on conflict (instance_no) do update set custom_status = excluded.custom_status
 
+-- name: put_entity_state
+insert into state (instance_no, entity_state) values [(?, ?)]
+on conflict (instance_no) do update set entity_state = excluded.entity_state
+
 -- name: remove_history
 -- Older executions of instances that went on as new.
 with v (instance_no, below) as (values [(?, ?)])

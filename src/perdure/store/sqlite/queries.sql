@@ -85,6 +85,9 @@ select * from waits where instance_no in ([?])
 -- name: custom_status_of
 select instance_no, custom_status from state where instance_no in ([?]) and custom_status is not null
 
+-- name: entity_states_of
+select instance_no, entity_state from state where instance_no in ([?]) and entity_state is not null
+
 -- name: counts
 -- Completed is what remains, so that counting never reads the rows themselves, only narrow indexes.
 select status, count(*) from instances
@@ -94,6 +97,10 @@ select status, count(*) from instances
 where hub_no = ?1 and status in ('Failed', 'Terminated', 'Canceled') group by status
 union all
 select '', count(*) from instances where hub_no = ?1
+union all
+select status, -count(*) from instances where hub_no = ?1 and kind = 'entity' group by status
+union all
+select '', -count(*) from instances where hub_no = ?1 and kind = 'entity'
 
 -- name: dropped_all
 -- By number, not through the index of the targets, which would have to be sorted.

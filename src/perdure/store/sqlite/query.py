@@ -55,6 +55,8 @@ def _covers(indexed: frozenset[str], statuses: tuple[str, ...]) -> bool:
 def _conditions(wanted: InstanceFilter) -> Iterator[Condition]:
     if wanted.status:
         yield _status(wanted.status)
+    if wanted.kind:
+        yield "kind = ?", (wanted.kind,)
     if wanted.name is not None:
         yield "name = ?", (wanted.name,)
     if wanted.prefix:

@@ -65,6 +65,8 @@ class Reader:
             number = [rows[0].instance_no]
             found.waits = _read_waits(execute, number)
             found.custom_status = dict(query_many("custom_status_of").values(execute, number)).get(number[0])
+            if rows[0].kind == "entity":
+                found.entity_state = dict(query_many("entity_states_of").values(execute, number)).get(number[0])
         return found
 
     def ends(self, rows: Sequence[InstanceRow]) -> dict[int, list[bytes]]:
@@ -96,6 +98,10 @@ class Reader:
     def custom_status(self, instance_nos: Sequence[int]) -> dict[int, bytes]:
         with self._snapshot() as execute:
             return dict(query_many("custom_status_of").values(execute, list(dict.fromkeys(instance_nos))))
+
+    def entity_states(self, instance_nos: Sequence[int]) -> dict[int, bytes]:
+        with self._snapshot() as execute:
+            return dict(query_many("entity_states_of").values(execute, list(dict.fromkeys(instance_nos))))
 
     def counts(self) -> dict[str, int]:
         with self._snapshot() as execute:

@@ -160,7 +160,9 @@ class SqliteStore(Reader):
         wanted = list(dict.fromkeys(instance_ids))
         with self._reading() as execute:
             rows = read_instances(execute, self._hub_no, wanted)
-            running = [row for row in rows if row.completed_at is None]
+            running = [row for row in rows if row.completed_at is None and row.kind != "entity"]
+            entities = [row.instance_no for row in rows if row.kind == "entity"]
+            states = dict(query_many("entity_states_of").values(execute, entities)) if entities else {}
             histories, bodies = read_histories(execute, running), read_bodies(execute, running)
             held: dict[str, list[InboxRow]] = {}
             for message in sorted(
@@ -173,6 +175,7 @@ class SqliteStore(Reader):
                 histories.get(row.instance_no, []),
                 bodies.get(row.instance_no, {}),
                 held.get(row.instance_id, []),
+                entity_state=states.get(row.instance_no),
             )
             for row in rows
         ]

@@ -1,0 +1,173 @@
+"""Entities: their ids, what a store keeps of one, and what a client sees of it.
+
+An entity is an instance of kind `entity` whose id is `@name@key`. Names are compared without regard to case and
+stand in lower case in the id; keys are taken as they are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+import msgspec
+from msgspec import Raw
+
+from perdure.errors import InvalidInstanceId
+from perdure.model.events import ABSENT, ParentLink
+from perdure.model.instances import ID_LIMIT
+
+Caller = ParentLink
+"""Who asked an entity for something: call `task_id` of one execution of an instance, or another entity."""
+
+ENTITY: Final = "entity"
+ORCHESTRATION: Final = "orchestration"
+DELETE: Final = "delete"
+"""The operation that every class-style entity has without defining it: it deletes the entity."""
+OPERATION_LIMIT: Final = 200  # characters of an operation's name
+_FORBIDDEN: Final = frozenset("/\\#?")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class EntityId:
+    """Which entity: the name it is registered under, and the key that tells it from others of that name.
+
+    Parameters:
+        name: letters of either case, which do not matter; no "@" in it, none of / \\ # ?.
+        key: any printable text without / \\ # ?, also empty.
+
+    Raises InvalidInstanceId for a name or key that breaks these rules or makes more than 256 characters.
+    """
+
+    name: str
+    key: str
+
+    def __post_init__(self) -> None:
+        broken = _broken_rule(self.name, self.key)
+        if broken:
+            raise InvalidInstanceId(f"entity id ({self.name!r}, {self.key!r}): {broken}"[:400])
+        object.__setattr__(self, "name", self.name.lower())
+
+    def __str__(self) -> str:
+        return f"@{self.name}@{self.key}"
+
+    @property
+    def instance_id(self) -> str:
+        """The id of the entity's instance, `@name@key`."""
+        return str(self)
+
+    @staticmethod
+    def parse(instance_id: str) -> EntityId:
+        """The entity behind an instance id. Raises InvalidInstanceId when it is none."""
+        parts = instance_id.split("@", 2) if isinstance(instance_id, str) else []
+        if len(parts) != 3 or parts[0]:
+            raise InvalidInstanceId(
+                f"{instance_id!r} is not the id of an entity: those look like '@name@key'"
+            )
+        return EntityId(parts[1], parts[2])
+
+    @staticmethod
+    def get_scheduler_id(entity_id: EntityId) -> str:
+        """The instance id, as Azure spells it."""
+        return str(entity_id)
+
+    @staticmethod
+    def get_entity_id(scheduler_id: str) -> EntityId:
+        """The entity behind an instance id, as Azure spells it."""
+        return EntityId.parse(scheduler_id)
+
+
+def entity_id_of(entity: EntityId | str) -> str:
+    """The instance id of an entity given as `EntityId` or as "@name@key". Raises InvalidInstanceId."""
+    return str(entity if isinstance(entity, EntityId) else EntityId.parse(entity))
+
+
+def name_in(instance_id: str) -> str:
+    """The entity's name in the id of its instance."""
+    return instance_id.split("@", 2)[1]
+
+
+def is_entity_id(instance_id: str) -> bool:
+    """Whether an instance id is an entity's; no orchestration's begins with "@"."""
+    return instance_id[:1] == "@"
+
+
+def checked_operation(operation: object) -> str:
+    """An operation's name: 1 to 200 printable characters. Raises InvalidInstanceId."""
+    if (
+        not isinstance(operation, str)
+        or not operation
+        or len(operation) > OPERATION_LIMIT
+        or not operation.isprintable()
+    ):
+        raise InvalidInstanceId(
+            f"an operation's name is 1 to {OPERATION_LIMIT} printable characters, not {str(operation)[:60]!r}"
+        )
+    return operation
+
+
+def _broken_rule(name: object, key: object) -> str:
+    if not isinstance(name, str) or not isinstance(key, str):
+        return "name and key are strings"
+    if not name or "@" in name:
+        return "the name is not empty and has no '@' in it"
+    if len(name) + len(key) + 2 > ID_LIMIT:
+        return f"name and key make an id of more than {ID_LIMIT} characters"
+    if not _FORBIDDEN.isdisjoint(name + key):
+        return "it contains one of / \\ # ?, which have a meaning in URLs"
+    if not (name + key).isprintable():
+        return "it contains a control or other unprintable character"
+    return ""
+
+
+class EntityRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a store keeps of an entity in `state.entity_state`: its state and who has it locked.
+
+    `applied` counts the operations that ran outside the loop (`offload=True`), so that each result counts once.
+    """
+
+    state: Raw = ABSENT
+    lock: Caller | None = None
+    applied: int = 0
+
+
+encode_record = msgspec.json.Encoder().encode
+_record_decoder = msgspec.json.Decoder(EntityRecord)
+
+
+def decode_record(data: bytes | None) -> EntityRecord:
+    """A stored record; of an entity that never had one, the empty record."""
+    return _record_decoder.decode(data) if data else EntityRecord()
+
+
+class EntityState(msgspec.Struct, frozen=True, kw_only=True):
+    """What a client sees of an entity.
+
+    `exists` is False for one that was never used or was deleted. `state` is its state as JSON builtins.
+    `locked_by` is the instance that has it in a critical section; `reason` says why it stands still, if it does.
+    """
+
+    exists: bool
+    state: Any = None
+    entity_id: EntityId
+    last_operation_time: datetime | None = None
+    locked_by: str = ""
+    reason: str = ""
+
+    @property
+    def entity_exists(self) -> bool:
+        """`exists`, as Azure spells it."""
+        return self.exists
+
+    @property
+    def entity_state(self) -> Any:
+        """`state`, as Azure spells it."""
+        return self.state
+
+
+@dataclass(frozen=True)
+class EntityPage:
+    """One page of a query for entities; `continuation` asks for the next one, and is None on the last."""
+
+    entities: list[EntityState]
+    continuation: str | None = None

@@ -1,0 +1,318 @@
+"""One operation of one entity: a pure function of its state, the operation and the time.
+
+`operate` runs the user's code once and says what came of it: the new state as JSON, the answer, the messages it
+sent. When the code fails, the state is the one before, and what it sent is forgotten; only the failure remains.
+State is written to JSON after each operation, so going back is forgetting an object, never undoing changes.
+Two styles lead to the same thing. A function gets an `EntityContext` and looks at `operation_name`; a class has a
+public method for each operation, and its object is the state. Nothing here knows of queues, locks or stores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+from msgspec import Raw
+
+from perdure.errors import EngineSignal, OrchestratorError, PayloadError
+from perdure.model import payload
+from perdure.model.entities import DELETE, Caller, EntityId, checked_operation, entity_id_of
+from perdure.model.events import ABSENT
+from perdure.model.failure import Failure, failure_of
+from perdure.model.instances import check_instance_id
+from perdure.model.messages import EntityOperation, Message, Start
+from perdure.model.times import instant, moment
+
+T = TypeVar("T")
+NULL = Raw(b"null")
+_UNSET: Any = object()
+
+
+@dataclass(slots=True)
+class Surroundings:
+    """What an operation may know of the world: the time, a source of ids, which orchestrators there are."""
+
+    now: int
+    new_id: Callable[[], str]
+    orchestrator_name: Callable[[Any], str]
+
+
+@dataclass(slots=True)
+class Operated:
+    """What came of one operation. `state` is ABSENT when the entity does not exist (any more).
+
+    `live` is the object of a class-style entity, to save reading the state again; None after a failure.
+    """
+
+    state: Raw
+    result: Raw = field(default_factory=lambda: NULL)
+    failure: Failure | None = None
+    messages: list[Message] = field(default_factory=list)
+    live: Any = None
+
+
+class EntityContext:
+    """What an entity's code may touch. Azure's `DurableEntityContext`."""
+
+    __slots__ = (
+        "_deleted",
+        "_input",
+        "_messages",
+        "_result",
+        "_state",
+        "_world",
+        "entity_id",
+        "key",
+        "operation",
+    )
+
+    def __init__(
+        self, entity_id: EntityId, state: Raw, operation: str, input_: Raw, world: Surroundings
+    ) -> None:
+        self.entity_id = entity_id
+        self.operation = operation
+        self.key = ""
+        self._state = state
+        self._input = input_
+        self._world = world
+        self._result: Any = _UNSET
+        self._deleted = False
+        self._messages: list[Message] = []
+
+    # ------------------------------------------------------------------------------------------ who and what
+
+    @property
+    def entity_name(self) -> str:
+        """The name part of its id, in lower case."""
+        return self.entity_id.name
+
+    @property
+    def entity_key(self) -> str:
+        """The key part of its id."""
+        return self.entity_id.key
+
+    @property
+    def operation_name(self) -> str:
+        """The operation that is asked for."""
+        return self.operation
+
+    @property
+    def is_newly_constructed(self) -> bool:
+        """Whether the entity did not exist before this operation."""
+        return not bytes(self._state)
+
+    @property
+    def current_utc_datetime(self) -> datetime:
+        """The hub's time, aware, in UTC."""
+        return moment(self._world.now)
+
+    @property
+    def idempotency_key(self) -> str:
+        """For the outside world: the same whenever this very operation is run again (`offload=True` only)."""
+        return self.key
+
+    def get_input(self, expected_type: Any = None) -> Any:
+        """The operation's input, typed if a type is given. Raises PayloadError on a misfit."""
+        body = self._input if bytes(self._input) else NULL
+        return payload.decode(body, Any if expected_type is None else expected_type)
+
+    # ------------------------------------------------------------------------------------------------ state
+
+    def get_state(self, initializer: Any = None, expected_type: Any = None) -> Any:
+        """The state, typed if a type is given; without one, what `initializer` (a function or value) gives."""
+        if not bytes(self._state):
+            return initializer() if callable(initializer) else initializer
+        return payload.decode(self._state, Any if expected_type is None else expected_type)
+
+    def set_state(self, state: Any) -> None:
+        """Replace the state. Raises PayloadError for what strict JSON cannot carry."""
+        self._state = Raw(payload.encode(state))
+        self._deleted = False
+
+    def set_result(self, result: Any) -> None:
+        """What the caller gets. A function may as well return it."""
+        self._result = result
+
+    def destruct_on_exit(self) -> None:
+        """Delete the entity when this operation is done. A later operation makes a new one."""
+        self._deleted = True
+
+    # --------------------------------------------------------------------------------------------- messages
+
+    def signal_entity(
+        self, entity: EntityId | str, operation: str, input_: Any = None, *, at: datetime | None = None
+    ) -> None:
+        """Send another entity (or this one) an operation, if this one succeeds. `at` delays it."""
+        self._messages.append(
+            EntityOperation(
+                instance_id=entity_id_of(entity),
+                operation=checked_operation(operation),
+                input=Raw(payload.encode(input_)),
+                caller=Caller(str(self.entity_id), "", -1),
+                is_signal=True,
+                visible_at=instant(at, "at") if at is not None else 0,
+            )
+        )
+
+    def start_new(self, orchestrator: Any, instance_id: str | None = None, client_input: Any = None) -> str:
+        """Start an orchestration, if this operation succeeds; returns its instance id. An id that is taken by
+        one that still runs starts nothing. Raises FunctionNotFound, InvalidInstanceId, PayloadError."""
+        chosen = self._world.new_id() if instance_id is None else check_instance_id(instance_id)
+        self._messages.append(
+            Start(
+                instance_id=chosen,
+                name=self._world.orchestrator_name(orchestrator),
+                input=Raw(payload.encode(client_input)),
+                on_existing="return_existing" if instance_id is None else "replace_finished",
+            )
+        )
+        return chosen
+
+
+DurableEntityContext = EntityContext
+
+
+class EntityCode(Protocol):
+    """An entity as its hub runs it."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def offload(self) -> bool: ...
+
+    def run(self, context: EntityContext, live: Any) -> tuple[Any, Any]:
+        """Do the operation; returns what the code returned (perhaps to be awaited) and the live object."""
+
+    def finish(self, context: EntityContext, live: Any) -> None:
+        """After a success: leave the state in the context."""
+
+
+@dataclass(frozen=True)
+class FunctionStyle:
+    """A function of an `EntityContext`, perhaps with a typed input behind it."""
+
+    name: str
+    function: Callable[..., Any]
+    takes_input: bool = False
+    input_type: Any = Any
+    offload: bool = False
+
+    def run(self, context: EntityContext, live: Any) -> tuple[Any, Any]:
+        if self.takes_input:
+            return self.function(context, context.get_input(self.input_type)), None
+        return self.function(context), None
+
+    def finish(self, context: EntityContext, live: Any) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class Method:
+    """A public method, and what fills each of its parameters: "context" or "input"."""
+
+    function: Callable[..., Any]
+    parameters: tuple[str, ...]
+    input_type: Any = Any
+
+
+@dataclass(frozen=True)
+class ClassStyle:
+    """A class whose object is the state and whose public methods are the operations.
+
+    `whole` is the class itself when JSON can carry its objects (dataclass, Struct, Pydantic model); otherwise
+    the state is its attributes, typed by `attributes` where they are annotated.
+    """
+
+    name: str
+    type: type
+    methods: dict[str, Method]  # by folded name
+    attributes: dict[str, Any]
+    whole: bool
+    offload: bool = False
+
+    def run(self, context: EntityContext, live: Any) -> tuple[Any, Any]:
+        method = self.methods.get(context.operation) or self.methods.get(context.operation.casefold())
+        if method is None:
+            if context.operation.casefold() == DELETE:
+                context.destruct_on_exit()
+                return None, live
+            known = ", ".join(sorted(m.function.__name__ for m in self.methods.values())) or "none"
+            raise OrchestratorError(
+                f"the entity {self.name!r} has no operation {context.operation!r}; it has {known}"
+            )
+        subject = self._object(context) if live is None else live
+        arguments = [
+            context if kind == "context" else context.get_input(method.input_type)
+            for kind in method.parameters
+        ]
+        return method.function(subject, *arguments), subject
+
+    def finish(self, context: EntityContext, live: Any) -> None:
+        if live is not None and not context._deleted:
+            context._state = Raw(payload.encode(live if self.whole else _attributes_of(live)))
+
+    def _object(self, context: EntityContext) -> Any:
+        state = context._state
+        if not bytes(state):
+            return self.type()
+        if self.whole:
+            return payload.decode(state, self.type)
+        subject = self.type()
+        for name, value in _members.decode(state).items():
+            setattr(subject, name, payload.decode(value, self.attributes.get(name, Any)))
+        return subject
+
+
+def operate(
+    code: EntityCode,
+    entity_id: EntityId,
+    state: Raw,
+    live: Any,
+    operation: EntityOperation,
+    world: Surroundings,
+) -> Operated:
+    """Run one operation. Raises only engine signals: whatever else goes wrong is the operation's failure."""
+    context = EntityContext(entity_id, state, operation.operation, operation.input, world)
+    try:
+        returned, subject = code.run(context, live)
+        if _is_unfinished(returned):
+            returned.close()
+            raise OrchestratorError(
+                f"the operation {operation.operation!r} of {entity_id} returned a {type(returned).__name__}: "
+                "register the entity with offload=True to do I/O, and do not yield"
+            )
+        return conclude(code, context, returned, subject)
+    except EngineSignal:
+        raise
+    except BaseException as error:
+        return undone(state, error)
+
+
+def conclude(code: EntityCode, context: EntityContext, returned: Any, subject: Any) -> Operated:
+    """What a success comes to. Raises PayloadError for a state or result that JSON cannot carry."""
+    code.finish(context, subject)
+    answer = returned if context._result is _UNSET else context._result
+    result = NULL if answer is None else Raw(payload.encode(answer))
+    if context._deleted:
+        return Operated(ABSENT, result, None, context._messages)
+    return Operated(context._state, result, None, context._messages, subject)
+
+
+def undone(state: Raw, error: BaseException) -> Operated:
+    """What a failure comes to: the state as it was."""
+    return Operated(state, failure=failure_of(error, with_stack=not isinstance(error, PayloadError)))
+
+
+def _is_unfinished(value: Any) -> bool:
+    return hasattr(value, "close") and (hasattr(value, "cr_frame") or hasattr(value, "gi_frame"))
+
+
+def _attributes_of(subject: Any) -> dict[str, Any]:
+    return {name: value for name, value in vars(subject).items() if not name.startswith("_")}
+
+
+_members = msgspec.json.Decoder(dict[str, Raw])

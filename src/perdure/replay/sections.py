@@ -1,0 +1,240 @@
+"""Entities as an orchestrator sees them: calls, signals, and critical sections.
+
+A critical section locks several entities for one orchestration. They are asked one by one, in the order of their
+ids, and the next is asked when the one before has been granted; since every orchestration keeps to that order, two
+of them can never each wait for the other. Until the section is left only its holder's operations run on them.
+Inside, a call may go only to what is locked: an orchestration that waited there for an entity it does not hold, for
+another section, or for a child that needs one of its entities, could make others wait for ever.
+The lock is a task. It is granted when the last of its entities is, and released by leaving its `with` block; the
+engine releases it too, however the execution ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from msgspec import Raw
+
+from perdure.errors import OrchestratorError
+from perdure.model import actions as act
+from perdure.model import payload
+from perdure.model.entities import EntityId, checked_operation, entity_id_of
+from perdure.model.times import instant
+from perdure.replay.task import PENDING, CallTask, Task
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from perdure.replay.context import OrchestrationContext
+
+T = TypeVar("T")
+
+
+class EntityTask(CallTask[T]):
+    """A call of an entity."""
+
+    __slots__ = ("entity",)
+
+    def __init__(
+        self, context: OrchestrationContext, task_id: int, entity: str, operation: str, expected: Any
+    ) -> None:
+        super().__init__(context, task_id, "Entity", operation, expected)
+        self.entity = entity
+
+    def _describe(self) -> str:
+        return f"the operation '{self.name}' of the entity {self.entity}"
+
+
+class EntityLock(Task["EntityLock"]):
+    """A critical section over some entities: `async with context.lock(a, b):`, or
+    `with (yield context.lock(a, b)):`. It can be waited for like any task, also together with a timer."""
+
+    __slots__ = ("_granted", "entity_ids")
+
+    def __init__(self, context: OrchestrationContext, task_id: int, entity_ids: tuple[str, ...]) -> None:
+        super().__init__(context, task_id)
+        self.entity_ids = entity_ids
+        self._granted = 0
+
+    @property
+    def entities(self) -> tuple[EntityId, ...]:
+        """What it locks, in the order in which it is locked."""
+        return tuple(map(EntityId.parse, self.entity_ids))
+
+    @property
+    def is_held(self) -> bool:
+        """Whether everything is locked and has not been released."""
+        return self._context._lock is self and self._state != PENDING
+
+    def release(self) -> None:
+        """Leave the critical section. Leaving it again does nothing."""
+        context = self._context
+        if context._lock is self:
+            context._emit(act.ReleaseLock(self.id, self._asked()))
+            context._lock = None
+
+    def cancel(self) -> None:
+        """Give up waiting for it; what has been granted is released. A held one is released."""
+        self.release()
+        if self._state == PENDING:
+            self._waiters = None
+            self._fail(OrchestratorError("this wait for a critical section was cancelled"))
+
+    async def __aenter__(self) -> EntityLock:
+        return await self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        self.release()
+
+    def __enter__(self) -> EntityLock:
+        if self._state == PENDING:
+            raise OrchestratorError(
+                "this lock has not been waited for: write `with (yield context.lock(...)):`, "
+                "or `async with context.lock(...):`"
+            )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        self.release()
+
+    # ------------------------------------------------------------------------- inside: for the engine
+
+    def _asked(self) -> tuple[str, ...]:
+        """The entities that have been asked so far: granted ones, and the one it waits for."""
+        return self.entity_ids[: self._granted + 1]
+
+    def _next(self) -> str | None:
+        """The entity whose grant it waits for."""
+        return self.entity_ids[self._granted] if self._granted < len(self.entity_ids) else None
+
+    def _grant(self, entity: str) -> None:
+        if entity == self._next():
+            self._granted += 1
+            if self._granted == len(self.entity_ids) and self._state == PENDING:
+                self._complete(self)
+
+    def _describe(self) -> str:
+        return f"the critical section over {', '.join(self.entity_ids)}"
+
+
+class EntityVerbs:
+    """What `OrchestrationContext` can do with entities."""
+
+    __slots__ = ("_lock",)
+
+    _lock: EntityLock | None
+
+    if TYPE_CHECKING:
+        _now: int
+        _calls: dict[int, CallTask[Any]]
+        _alive: Callable[[], None]
+        _take_id: Callable[[], int]
+        _emit: Callable[[act.Action], Any]
+
+    def call_entity(
+        self, entity: EntityId | str, operation: str, input_: Any = None, expected_type: Any = None
+    ) -> Task[Any]:
+        """Have an entity do something, and wait for the returned task to get what it answers.
+
+        Calls of one orchestration to one entity arrive in the order in which they were made. Inside a critical
+        section only the locked entities may be called.
+
+        Parameters:
+            entity: which one; it need not exist yet.
+            operation: the name of the operation.
+            input_: anything strict JSON can carry.
+            expected_type: the result's type.
+
+        Raises:
+            OrchestratorError for an entity outside the critical section, InvalidInstanceId, PayloadError at
+            once; the task raises TaskFailedError when the operation failed.
+        """
+        self._alive()
+        entity_id = entity_id_of(entity)
+        lock = self._lock
+        if lock is not None and lock._state != PENDING and entity_id not in lock.entity_ids:
+            raise OrchestratorError(
+                f"inside a critical section only the locked entities may be called: {entity_id} is not among "
+                f"{', '.join(lock.entity_ids)}. Add it to context.lock(...), signal it, or call it outside"
+            )
+        task: EntityTask[Any] = EntityTask(
+            self,  # type: ignore[arg-type]
+            self._take_id(),
+            entity_id,
+            checked_operation(operation),
+            Any if expected_type is None else expected_type,
+        )
+        self._emit(act.CallEntity(task.id, entity_id, operation, Raw(payload.encode(input_))))
+        self._calls[task.id] = task
+        return task
+
+    def signal_entity(
+        self, entity: EntityId | str, operation: str, input_: Any = None, *, at: datetime | None = None
+    ) -> None:
+        """Send an entity an operation without waiting for it. An operation that fails then tells nobody.
+
+        Signals and calls of one orchestration to one entity arrive in the order in which they were made.
+
+        Parameters:
+            at: an aware datetime; the signal is delivered then. Delayed signals arrive in the order of time.
+        """
+        self._alive()
+        self._emit(
+            act.SignalEntity(
+                self._take_id(),
+                entity_id_of(entity),
+                checked_operation(operation),
+                Raw(payload.encode(input_)),
+                instant(at, "at") if at is not None else 0,
+            )
+        )
+
+    def lock(self, *entities: EntityId | str) -> EntityLock:
+        """Enter a critical section: nobody else's operations run on these entities until it is left.
+
+            async with context.lock(account, other):      # async def
+            with (yield context.lock(account, other)):    # def
+
+        The entities are locked in the order of their ids, so that critical sections never wait for one another
+        in a circle. One section at a time; inside it only the locked entities may be called, and no
+        sub-orchestrations. It ends with its block, and with the execution, however that ends.
+
+        Raises OrchestratorError for a section inside a section, or one over no entities.
+        """
+        self._alive()
+        if self._lock is not None:
+            raise OrchestratorError(
+                f"critical sections cannot be nested: this orchestration has or awaits the one over "
+                f"{', '.join(self._lock.entity_ids)}. Lock all the entities at once"
+            )
+        wanted = tuple(sorted({entity_id_of(entity) for entity in entities}))
+        if not wanted:
+            raise OrchestratorError("context.lock takes the entities to lock, at least one")
+        lock = EntityLock(self, self._take_id(), wanted)  # type: ignore[arg-type]
+        self._emit(act.RequestLock(lock.id, wanted))
+        self._lock = lock
+        return lock
+
+    def lock_entities(self, entities: list[EntityId]) -> EntityLock:
+        """`lock`, as durabletask spells it."""
+        return self.lock(*entities)
+
+    @property
+    def locked_entities(self) -> tuple[EntityId, ...]:
+        """The entities of the critical section this orchestration is in; none outside of one."""
+        lock = self._lock
+        return lock.entities if lock is not None and lock.is_held else ()
+
+    def _outside_section(self, what: str) -> None:
+        lock = self._lock
+        if lock is not None and lock._state != PENDING:
+            raise OrchestratorError(
+                f"inside a critical section {what} is not allowed: it might need an entity that is locked here "
+                f"({', '.join(lock.entity_ids)}), and both would wait for ever. Do it before or after"
+            )
