@@ -36,12 +36,15 @@
     └── Interrupted               the watchdog stopped user code that ran too long
 
 Messages say what happened, to which instance, what it probably means and what to do next.
-`code` is stable: programs and documentation refer to it.
+`code` is stable: programs refer to it. People are given its number, under which `docs/errors` has a page;
+`perdure.numbers` is the table, and a traceback ends with it.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
+
+from perdure.numbers import note_of, number_of
 
 if TYPE_CHECKING:
     from perdure.model.failure import Failure
@@ -51,6 +54,17 @@ class PerdureError(Exception):
     """The root of everything perdure raises on purpose."""
 
     code: ClassVar[str] = "perdure-error"
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*args)
+        note = note_of(self.code)
+        if note:
+            self.add_note(note)
+
+    @property
+    def number(self) -> str:
+        """The number of its page, such as "PDR-020"; "" for an error of an application's own."""
+        return number_of(self.code)
 
 
 class PayloadError(PerdureError):
@@ -265,14 +279,22 @@ class ForeignAwaitError(OrchestratorError):
 class EngineSignal(BaseException):
     """Control flow of the engine. Outside `Exception`, so that `except Exception` cannot swallow it."""
 
+    code: ClassVar[str] = "engine-signal"
+
 
 class Evicted(EngineSignal):
     """The execution is being put away: nothing its cleaning up does can reach the store."""
+
+    code = "evicted"
 
 
 class FunctionMissing(EngineSignal):
     """Replay met a call of a function that this worker does not have: the instance waits for one that does."""
 
+    code = "function-missing"
+
 
 class Interrupted(EngineSignal):
     """The watchdog stopped an orchestrator that kept the loop to itself for too long."""
+
+    code = "interrupted"

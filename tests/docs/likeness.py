@@ -1,6 +1,6 @@
 """Whether a command said what the page shows. Only what is stable counts.
 
-Instants, ages, durations, made-up ids and the server's port are the same whatever their digits, white space is one
+Instants, ages, durations, made-up ids, attempts and the server's port are the same whatever their digits, white space is one
 space, and `...` stands for anything. JSON is compared as JSON: what the page shows must be there.
 """
 
@@ -11,14 +11,15 @@ import re
 from typing import Any
 
 _VARIABLE = (
-    (re.compile(r"\x1b\[[0-9;]*m"), ""),
+    (re.compile(r"\x1b\[[0-9;?]*[A-Za-z]"), ""),
+    (re.compile(r"^[\u2800-\u28ff].*"), ""),  # a line that turned while something was going on
     (re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?( UTC|Z|\+00:00)?"), "<instant>"),
     (re.compile(r"\b[0-9a-f]{32}\b"), "<id>"),
     (re.compile(r"\b[0-9a-f]{8}-\d+\b"), "<execution>"),
-    (re.compile(r"(just now|\b(in )?\d+ (days?|h|min|s)( ago)?\b)"), "<age>"),
-    (re.compile(r"\+?\b[\d.]+ (µs|ms|s|min|h)( \d+ (s|min|h))?(?!\w)"), "<duration>"),
+    (re.compile(r"just now|(in |\+)?\b[\d.]+ (µs|ms|s|min|h|days?)\b( \d+ (s|min|h)\b)?( ago)?"), "<age>"),
     (re.compile(r"(localhost|127\.0\.0\.1):\d+"), "<server>"),
     (re.compile(r"\bpid \d+\b"), "pid <pid>"),
+    (re.compile(r"\battempt \d+\b"), "attempt <n>"),
 )
 
 
@@ -27,9 +28,12 @@ def is_like(shown: str, said: str) -> bool:
     expected, found = _json(shown), _json(said)
     if expected is not None and found is not None:
         return _within(expected, found)
-    wanted = [_stable(line) for line in shown.splitlines() if line.strip()]
-    got = "".join(f"{_stable(line)}\n" for line in said.splitlines() if line.strip())
-    return re.fullmatch(_pattern(wanted), got) is not None
+    got = "".join(f"{line}\n" for line in _lines(said))
+    return re.fullmatch(_pattern(_lines(shown)), got) is not None
+
+
+def _lines(text: str) -> list[str]:
+    return [line for line in map(_stable, text.splitlines()) if line]
 
 
 def _stable(text: str) -> str:

@@ -1,8 +1,9 @@
 """The code blocks of a Markdown page, and what its author says about them.
 
 A fence names its language. `title="file.py"` says that the block is a file: it is written to the page's folder.
-Two comments speak to the tests: `<!-- not run: the reason -->` before a block that cannot run (the site shows the
-reason under the block), and `<!-- setup` ... `-->`, Python that runs and is not shown.
+Three comments speak to the tests: `<!-- not run: the reason -->` before a block that cannot run (the site shows the
+reason under the block); `<!-- setup` ... `-->`, Python that runs and is not shown; and `<!-- files of: page.md -->`,
+which puts the files that an earlier page made into the folder.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 _FENCE = re.compile(r"^(?P<indent> *)(?P<ticks>`{3,}|~{3,})\s*(?P<language>[\w+-]*)(?P<info>.*)$")
 _TITLE = re.compile(r'title="([^"]+)"')
 _NOT_RUN = re.compile(r"^\s*<!-- not run: (?P<reason>.+?) -->\s*$")
+_FILES = re.compile(r"^<!-- files of: (\S+) -->$", re.MULTILINE)
 _SETUP = re.compile(r"^<!-- setup$")
 _LIST = re.compile(r"^\s*([-*+]|\d+[.)]|!!!|\?\?\?|===|:)\s")
 
@@ -61,6 +63,12 @@ def blocks_of(page: Path) -> list[Block]:
             reason = ""
         at += 1
     return found
+
+
+def earlier_files(page: Path) -> list[Block]:
+    """The files that a page needs from the pages it goes on from."""
+    pages = [page.parent / name for name in _FILES.findall(page.read_text(encoding="utf-8"))]
+    return [block for earlier in pages for block in blocks_of(earlier) if block.title]
 
 
 def indented_code(page: Path) -> list[int]:

@@ -12,6 +12,7 @@ import inspect
 import json
 import os
 import sys
+import time
 import tomllib
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
@@ -23,12 +24,15 @@ import yaml
 
 from perdure.testing import environment
 from tests.docs.likeness import is_like
-from tests.docs.markdown import Block, blocks_of
+from tests.docs.markdown import Block, blocks_of, earlier_files
 from tests.docs.shell import ROOT, Shell
 
 SHOWN_ONLY = frozenset({"text", "sql", "html", "http", "css", "ini", "dockerfile", "diff"})
 """Languages of what is only looked at."""
 PROMPT = "$ "
+ASKING = ("perdure status ", "perdure list", "perdure history ")
+"""Commands that change nothing, and may be asked again until what they tell about has happened."""
+PATIENCE = 5.0  # seconds
 
 
 class PageError(AssertionError):
@@ -39,6 +43,8 @@ def run_page(page: Path, folder: Path) -> None:
     """Run every block of a page. Raises PageError, or what its code raises, naming page and line."""
     blocks = blocks_of(page)
     shell = Shell(folder)
+    for file in earlier_files(page):
+        _write(file, folder)
     with _inside(folder), _module(page) as module, asyncio.Runner() as runner:
         try:
             for block in blocks:
@@ -52,7 +58,7 @@ def _run(block: Block, module: ModuleType, runner: asyncio.Runner, shell: Shell)
     match block.language:
         case "python" | "py":
             _write(block, shell.folder)
-            _execute(block, module, runner)
+            _execute(block, module, runner, shell)
         case "console":
             for command, shown in _session(block):
                 _perform(block, shell, command, shown)
@@ -77,9 +83,9 @@ def _run(block: Block, module: ModuleType, runner: asyncio.Runner, shell: Shell)
 # ---------------------------------------------------------------------------------------------- python
 
 
-def _execute(block: Block, module: ModuleType, runner: asyncio.Runner) -> None:
+def _execute(block: Block, module: ModuleType, runner: asyncio.Runner, shell: Shell) -> None:
     before = dict(vars(module))
-    padded = "\n" * (block.line - 1) + block.code
+    padded = "\n" * (block.line - 1) + shell.here(block.code)
     code = compile(
         padded, os.fspath(block.page), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True
     )
@@ -87,6 +93,8 @@ def _execute(block: Block, module: ModuleType, runner: asyncio.Runner) -> None:
         runner.run(_awaited(code, module))
     else:
         exec(code, vars(module))
+    if block.title:
+        return  # tests in a file are run by the page's own `pytest`
     for name, value in list(vars(module).items()):
         if name.startswith("test_") and value is not before.get(name) and callable(value):
             runner.run(_test(value))
@@ -138,6 +146,10 @@ def _commands(code: str) -> list[str]:
 
 def _perform(block: Block, shell: Shell, command: str, shown: str) -> None:
     exit_code, said = shell.run(command)
+    patience = time.monotonic() + PATIENCE if command.startswith(ASKING) else 0.0
+    while shown.strip() and not is_like(shown, said) and time.monotonic() < patience:
+        time.sleep(0.05)  # a server is at work: a reader, too, would ask again
+        exit_code, said = shell.run(command)
     if shown.strip() and not is_like(shown, said):
         raise PageError(f"{block.place}: `{command}` is shown to say\n\n{shown}\n\nand says\n\n{said}")
     if exit_code and not shown.strip():

@@ -43,7 +43,7 @@ class Shell:
             **{name: value for name, value in os.environ.items() if not name.startswith("PERDURE_")},
             "PYTHONPATH": os.pathsep.join((os.fspath(ROOT / "src"), os.fspath(ROOT))),
             "FORCE_COLOR": "1",
-            "COLUMNS": "120",
+            "COLUMNS": "300",
         }
         self.port = _free_port()
         self.servers: list[subprocess.Popen[str]] = []
@@ -51,7 +51,7 @@ class Shell:
 
     def run(self, command: str) -> tuple[int, str]:
         """One command line; returns its exit code and all it printed."""
-        text = command.replace("7071", str(self.port)).replace("<id>", self.told)
+        text = self.here(command).replace("<id>", self.told)
         words = shlex.split(text, comments=True)
         settings = {}
         while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
@@ -61,6 +61,10 @@ class Shell:
         ids = _ID.findall(output)
         self.told = ids[-1] if ids else self.told
         return code, output.replace(str(self.port), "7071")
+
+    def here(self, text: str) -> str:
+        """What a page says, with the port of this page's own server."""
+        return text.replace("localhost:7071", f"localhost:{self.port}")
 
     def close(self) -> None:
         """End the servers that still run."""

@@ -194,7 +194,7 @@ async def test_an_instance_whose_orchestrator_is_gone_waits_for_a_worker_that_ha
         finished = await env.client.wait_for_completion(instance)
 
     assert status.reason.startswith("no_worker: ")
-    assert status.waiting_for == "waiting for a worker that has its orchestrator function"
+    assert status.waiting_for == "waiting for a worker that has its orchestrator function (PDR-072)"
     assert finished.output == "kept"
 
 

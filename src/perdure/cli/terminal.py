@@ -24,6 +24,7 @@ from perdure.errors import (
     PerdureError,
     StoreError,
 )
+from perdure.numbers import number_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -84,11 +85,14 @@ def warn_of(error: BaseException, *, as_json: bool = False) -> None:
 
 
 def complain(message: str, *, as_json: bool = False, kind: str = "error") -> None:
-    """Say what went wrong."""
+    """Say what went wrong, with the number of the page that explains it."""
+    number = number_of(kind)
     if as_json:
-        typer.echo(json.dumps({"error": {"code": kind, "message": message}}), err=True)
+        told = {"code": kind, "message": message, **({"number": number} if number else {})}
+        typer.echo(json.dumps({"error": told}), err=True)
     else:
-        errors().print(Text.assemble(("error: ", "bold red"), plain(message)), soft_wrap=True)
+        page = (f" ({number})", "dim") if number else ""
+        errors().print(Text.assemble(("error: ", "bold red"), plain(message), page), soft_wrap=True)
 
 
 def print_json(value: Any) -> None:

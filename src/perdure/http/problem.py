@@ -2,7 +2,8 @@
 
 The shape is RFC 9457's problem document. It also bears `Message` and `ExceptionMessage`, because that is
 where Azure's clients look. `code` is the error's own stable code, by which `perdure.http.remote` raises the
-same error again at the other end. What perdure did not raise on purpose says nothing about its insides.
+same error again at the other end; `number` names the page of the documentation that explains it. What perdure
+did not raise on purpose says nothing about its insides.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from perdure.errors import (
     StoreError,
     StoreFull,
 )
+from perdure.numbers import number_of
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -77,6 +79,7 @@ class ProblemResponse(Response):
             "status": status,
             "detail": detail,
             "code": code,
+            "number": number_of(code) or number_of("http"),
             **{name: value for name, value in more.items() if value},
             "Message": title_of(status),
             "ExceptionMessage": detail,

@@ -1,0 +1,75 @@
+"""The number of everything that can go wrong, and with it the page that explains it: docs/errors/PDR-020.md.
+
+One table, from the stable `code` of an error, a problem document or a parked instance to its number. A number
+belongs to its code for ever. Tracebacks, the command line, problem documents and what is said of a parked instance
+name it; `tests/docs/test_errors.py` sees to it that table, errors and pages agree.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+NUMBERS: Final = {
+    # in general
+    "perdure-error": "PDR-001",
+    "internal": "PDR-002",
+    "http": "PDR-003",
+    # what you wrote, and what you handed over
+    "payload": "PDR-010",
+    "event-refused": "PDR-011",
+    "registration": "PDR-012",
+    "function-not-found": "PDR-013",
+    "invalid-instance-id": "PDR-014",
+    "source": "PDR-015",
+    "extra-missing": "PDR-016",
+    # instances
+    "instance-not-found": "PDR-020",
+    "instance-exists": "PDR-021",
+    "illegal-transition": "PDR-022",
+    "instance-finished": "PDR-023",
+    # the engine
+    "overloaded": "PDR-030",
+    "engine-stopped": "PDR-031",
+    "outcome-unknown": "PDR-032",
+    "timeout": "PDR-033",
+    # the store
+    "store": "PDR-040",
+    "store-full": "PDR-041",
+    "store-in-use": "PDR-042",
+    "store-too-new": "PDR-043",
+    "store-unusable": "PDR-044",
+    "commit-refused": "PDR-045",
+    "fence-lost": "PDR-046",
+    # inside orchestrators
+    "task-failed": "PDR-050",
+    "non-determinism": "PDR-051",
+    "orchestrator": "PDR-052",
+    "foreign-await": "PDR-053",
+    "task-cancelled": "PDR-054",
+    "activity-cancelled": "PDR-055",
+    # signals of the engine
+    "engine-signal": "PDR-060",
+    "evicted": "PDR-061",
+    "function-missing": "PDR-062",
+    "interrupted": "PDR-063",
+    # parked instances, by the kind in their reason
+    "parked-nondeterminism": "PDR-070",
+    "parked-poison": "PDR-071",
+    "parked-no_worker": "PDR-072",
+    # HTTP that applications call
+    "http-call": "PDR-080",
+    "http-denied": "PDR-081",
+    "http-status": "PDR-082",
+    "secret-not-found": "PDR-083",
+}
+
+
+def number_of(code: str) -> str:
+    """The number of a code; "" for one that has none."""
+    return NUMBERS.get(code, "")
+
+
+def note_of(code: str) -> str:
+    """What a traceback says at its end, "" for a code without a number."""
+    number = NUMBERS.get(code)
+    return f"{number}: explained in the documentation, errors/{number}" if number else ""
