@@ -7,8 +7,12 @@ order, then the others by name.
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+from tables import filled  # noqa: E402, RUF100 (MkDocs loads this file by its path)
 
 SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("Tutorial", "tutorial", ()),
@@ -53,8 +57,9 @@ def on_config(config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Show the reason under each block that the tests do not run."""
-    return _NOT_RUN.sub(r"\1\3\n\n\1*Not run by the tests: \2.*{ .not-run }", _SETUP.sub("", markdown))
+    """Show the reason under each block that the tests do not run, and put in what is read from the code."""
+    shown = _NOT_RUN.sub(r"\1\3\n\n\1*Not run by the tests: \2.*{ .not-run }", _SETUP.sub("", markdown))
+    return filled(shown)
 
 
 def on_post_build(config: Any) -> None:

@@ -1,7 +1,7 @@
 """Whether a command said what the page shows. Only what is stable counts.
 
-Instants, ages, durations, made-up ids, attempts and the server's port are the same whatever their digits, white space is one
-space, and `...` stands for anything. JSON is compared as JSON: what the page shows must be there.
+Instants, ages, durations, made-up ids, attempts and the server's port are the same whatever their digits, white
+space is one space, and `...` stands for anything. JSON is compared as JSON: what the page shows must be there.
 """
 
 from __future__ import annotations

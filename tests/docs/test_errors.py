@@ -78,7 +78,9 @@ def test_a_page_names_its_error_and_says_what_to_do(code: str, number: str) -> N
 
 def test_every_kind_of_parking_has_a_number() -> None:
     kinds_parked = {kind for kind, _ in revival._PARKED_FOR.values()}
-    assert {f"{PARKED}{kind}" for kind in kinds_parked} == {code for code in NUMBERS if code.startswith(PARKED)}
+    assert {f"{PARKED}{kind}" for kind in kinds_parked} == {
+        code for code in NUMBERS if code.startswith(PARKED)
+    }
     for kind in kinds_parked:
         assert number_of(PARKED + kind) in _REASONS[kind]
 

@@ -113,7 +113,8 @@ class Pulse(msgspec.Struct, frozen=True):
 
 _REASONS = {
     "operator": "suspended by an operator until resumed",
-    "nondeterminism": "parked: the deployed code disagrees with its history; deploy matching code, then resume (PDR-070)",
+    "nondeterminism": "parked: the deployed code disagrees with its history; deploy matching code, then resume "
+    "(PDR-070)",
     "poison": "parked: processing it failed again and again; see the reason, then resume or terminate (PDR-071)",
     "no_worker": "waiting for a worker that has its orchestrator function (PDR-072)",
 }

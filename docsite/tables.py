@@ -1,0 +1,116 @@
+"""Parts of the reference that are read from the code, so that they cannot lag behind it.
+
+`<!-- table: commands -->` in a page becomes the commands of the CLI with their options, `<!-- table: routes -->` the
+management API, `<!-- table: limits -->` what one instance and one payload may hold.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+MARK = re.compile(r"^<!-- table: (\w+) -->$", re.MULTILINE)
+
+
+def filled(markdown: str) -> str:
+    """A page with its tables put in. Raises KeyError for a table that nobody makes."""
+    return MARK.sub(lambda mark: TABLES[mark[1]](), markdown)
+
+
+def commands() -> str:
+    """Every command of `perdure`, in the order of its help."""
+    import typer
+
+    from perdure.cli.root import root
+
+    group: Any = typer.main.get_command(root)
+    return "\n\n".join(_commands(group, "perdure"))
+
+
+def _commands(group: Any, path: str) -> list[str]:
+    parts: list[str] = []
+    for name, command in group.commands.items():
+        whole = f"{path} {name}"
+        if hasattr(command, "commands"):
+            parts += _commands(command, whole)
+        else:
+            parts.append(_command(command, whole))
+    return parts
+
+
+def _command(command: Any, name: str) -> str:
+    arguments = [_argument(one) for one in command.params if one.param_type_name == "argument"]
+    options = [one for one in command.params if one.param_type_name == "option" and one.name != "help"]
+    usage = " ".join([name, *arguments, *(["[OPTIONS]"] if options else [])])
+    rows = [
+        f"| `{', '.join(sorted(one.opts, key=len, reverse=True))}` | {_explained(one)} |" for one in options
+    ]
+    table = ["", "| option | |", "|---|---|", *rows] if rows else []
+    text = (command.help or "").strip().split("\f")[0].strip()
+    return "\n".join([f"## {name}", "", text, "", "```text", usage, "```", *table])
+
+
+def _argument(argument: Any) -> str:
+    shown = (argument.metavar or argument.name.upper()).strip("[]").removesuffix("]...")
+    shown = f"{shown}..." if argument.nargs == -1 else shown
+    return shown if argument.required else f"[{shown}]"
+
+
+def _explained(option: Any) -> str:
+    said = (option.help or "").rstrip(".").replace("|", "\\|")
+    variable = f" Environment: `{option.envvar}`." if option.envvar else ""
+    default = option.default
+    shown = "" if default in (None, False, "", ()) or callable(default) else f" Default `{default}`."
+    return f"{said}.{variable}{shown}" if said else f"{variable}{shown}".strip() or "&nbsp;"
+
+
+def routes() -> str:
+    """Every route of the management API: what it is asked with, and what it does."""
+    import importlib
+    import pkgutil
+
+    import perdure.http
+    from perdure.http.links import MANAGEMENT
+
+    rows: list[str] = []
+    modules = [found.name for found in pkgutil.iter_modules(perdure.http.__path__)]
+    for module in sorted(modules, key=lambda name: (name != "management", name)):
+        loaded = importlib.import_module(f"perdure.http.{module}")
+        if module in ("pages", "submissions"):  # for people, not for programs
+            continue
+        for endpoint in getattr(loaded, "ENDPOINTS", ()):
+            text = (endpoint.handler.__doc__ or "").strip().split("\n\n")[0].replace("\n", " ")
+            told = re.sub(r"^[A-Z]+ [^:]+: ", "", text).strip().rstrip(".")
+            told = told if not re.match(r"^[A-Z]+ \S+$", told) else ""
+            path = endpoint.path.replace("{event:path}", "{event}")
+            rows.append(
+                f"| `{'/'.join(endpoint.methods)} {path}` | {told[:1].upper()}{told[1:]} | {endpoint.scope} |"
+            )
+    return "\n".join([f"Below `{MANAGEMENT}`:", "", "| route | answer | scope |", "|---|---|---|", *rows])
+
+
+def limits() -> str:
+    """Sizes and counts that have a limit."""
+    from perdure.engine.hub import Limits
+    from perdure.engine.worker import Settings
+    from perdure.model import payload
+    from perdure.model.instances import ID_LIMIT
+
+    rows = [
+        (
+            "one input, result, event body",
+            f"{payload.MAX_BYTES // 1024:,} KiB as JSON, {payload.MAX_DEPTH} levels deep",
+        ),
+        ("custom status", "16 KiB"),
+        ("instance id", f"{ID_LIMIT} characters"),
+        ("event name", "200 characters"),
+        ("events an instance keeps and has not taken", f"{Limits().buffered_events:,}"),
+        ("requests a worker has in hand", f"{Settings().queued_requests:,}"),
+        ("time an orchestrator may keep the loop", f"{Settings().interrupt_after:g} s"),
+        ("a repeat with the same id is recognised for", "24 hours"),
+    ]
+    return "\n".join(["| what | limit |", "|---|---|", *(f"| {what} | {limit} |" for what, limit in rows)])
+
+
+TABLES: dict[str, Callable[[], str]] = {"commands": commands, "routes": routes, "limits": limits}
