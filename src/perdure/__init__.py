@@ -44,13 +44,20 @@ from perdure.errors import (
 from perdure.model.entities import EntityId, EntityPage, EntityState
 from perdure.model.failure import Failure
 from perdure.model.http_calls import HttpResponse, ManagedIdentityTokenSource, Secret
-from perdure.model.instances import OrchestrationRuntimeStatus, OrchestrationStatus, Page, RuntimeStatus
-from perdure.model.retry import RetryPolicy
+from perdure.model.instances import (
+    DurableOrchestrationStatus,
+    OrchestrationRuntimeStatus,
+    OrchestrationStatus,
+    Page,
+    PurgeHistoryResult,
+    RuntimeStatus,
+)
+from perdure.model.retry import RetryOptions, RetryPolicy
 from perdure.outbound import HttpPolicy
 from perdure.replay.context import DurableOrchestrationContext, OrchestrationContext
 from perdure.replay.entity import DurableEntityContext, EntityContext
 from perdure.replay.sections import EntityLock
-from perdure.replay.task import Task, TimerTask
+from perdure.replay.task import Task, TaskState, TimerTask
 
 __version__ = "0.1.0"
 
@@ -65,6 +72,7 @@ __all__ = [
     "DurableEntityContext",
     "DurableOrchestrationClient",
     "DurableOrchestrationContext",
+    "DurableOrchestrationStatus",
     "EngineStopped",
     "EntityContext",
     "EntityId",
@@ -98,8 +106,10 @@ __all__ = [
     "Page",
     "PayloadError",
     "PerdureError",
+    "PurgeHistoryResult",
     "RegistrationError",
     "Retention",
+    "RetryOptions",
     "RetryPolicy",
     "RuntimeStatus",
     "Secret",
@@ -114,6 +124,7 @@ __all__ = [
     "Task",
     "TaskCancelled",
     "TaskFailedError",
+    "TaskState",
     "TimerTask",
     "connect",
 ]

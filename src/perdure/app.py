@@ -29,14 +29,14 @@ from perdure.engine.worker import Engine, Settings
 from perdure.errors import RegistrationError
 from perdure.model.times import Seconds
 from perdure.outbound import HttpPolicy, Sender, with_built_ins
-from perdure.registration import Registration
+from perdure.spelling import AzureRegistration
 from perdure.store import open_store
 from perdure.store.port import Store
 
 DEFAULT_STORE = "sqlite:///perdure.db"
 
 
-class App(Registration):
+class App(AzureRegistration):
     """A set of durable functions, and the hub they live in.
 
     Parameters:

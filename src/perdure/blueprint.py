@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from perdure.engine.registry import Definition, where
 from perdure.errors import RegistrationError
-from perdure.registration import Registration
+from perdure.spelling import AzureRegistration
 
 
-class Blueprint(Registration):
+class Blueprint(AzureRegistration):
     """Functions that an `App` takes over with `app.register_functions(blueprint)`.
 
     It has the application's decorators. Several applications may register the same blueprint.

@@ -114,6 +114,7 @@ class Registration:
         name: str | None = None,
         version: str = "",
         events: Mapping[str, Any] | None = None,
+        input_type: Any = Any,
     ) -> Callable[[F], F]: ...
     def orchestrator(
         self,
@@ -123,6 +124,7 @@ class Registration:
         name: str | None = None,
         version: str = "",
         events: Mapping[str, Any] | None = None,
+        input_type: Any = Any,
     ) -> Any:
         """Register an orchestrator: `def` with `yield`, or `async def` with `await`. It is returned unchanged.
 
@@ -135,6 +137,7 @@ class Registration:
             events: the door: names of external events and their types. Other names, and bodies that do not
                 fit, are refused when they are raised (400 over HTTP). A trailing `*` admits every name that
                 begins so. Without it every event is admitted.
+            input_type: what `context.get_input()` gives, where the function takes the context alone.
 
         Raises:
             RegistrationError for a name that is taken, or a function that cannot be an orchestrator.
@@ -147,7 +150,12 @@ class Registration:
                     f"{where(found)} is an async generator: use await, or yield, not both"
                 )
             definition = Orchestrator(
-                self._name(found, name), found, localns, version=version, events=_events(events, found)
+                self._name(found, name),
+                found,
+                localns,
+                version=version,
+                events=_events(events, found),
+                input_type=input_type,
             )
             orchestrator_parameters(found)
             self._add(definition)

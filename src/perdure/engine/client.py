@@ -19,10 +19,17 @@ from perdure.engine.bulk import BulkOutcome, BulkPage, BulkRequest, Which
 from perdure.engine.notes import Memo
 from perdure.engine.entity_client import EntityVerbs
 from perdure.engine.registry import name_of
+from perdure.engine.spelling import AzureVerbs
 from perdure.engine.status import Detail, page_of, start_of, status_of
 from perdure.errors import IllegalTransition, InstanceNotFound, PayloadError
 from perdure.model import payload
-from perdure.model.instances import OrchestrationStatus, Page, RuntimeStatus, check_instance_id
+from perdure.model.instances import (
+    OrchestrationStatus,
+    Page,
+    PurgeHistoryResult,
+    RuntimeStatus,
+    check_instance_id,
+)
 from perdure.model.messages import (
     Message,
     OnExisting,
@@ -91,7 +98,7 @@ class Links(Protocol):
 
 
 @dataclass
-class Client(EntityVerbs):
+class Client(EntityVerbs, AzureVerbs):
     """Starts, asks about and manages instances. Get one from `app.running()` or as a parameter of a route."""
 
     gateway: Gateway
@@ -106,7 +113,7 @@ class Client(EntityVerbs):
 
     async def start_new(
         self,
-        orchestrator: str | Callable[..., Any],
+        orchestration_function_name: str | Callable[..., Any],
         instance_id: str | None = None,
         client_input: Any = None,
         *,
@@ -119,7 +126,7 @@ class Client(EntityVerbs):
         """Start an orchestration and return its instance id once the start is durable.
 
         Parameters:
-            orchestrator: the function, or its registered name.
+            orchestration_function_name: the function itself, or its registered name.
             instance_id: 1 to 256 characters by Azure's rules; None makes up a new one.
             client_input: anything strict JSON can carry, typed or not.
             version: the version to run; None for the registered default.
@@ -134,7 +141,7 @@ class Client(EntityVerbs):
             FunctionNotFound, InvalidInstanceId, InstanceExists, PayloadError, Overloaded,
             EngineStopped, OutcomeUnknown.
         """
-        name = name_of(orchestrator)
+        name = name_of(orchestration_function_name)
         self.gateway.has_orchestrator(name)
         fresh = instance_id is None
         chosen = self.gateway.new_instance_id() if instance_id is None else check_instance_id(instance_id)
@@ -307,7 +314,9 @@ class Client(EntityVerbs):
 
     # -------------------------------------------------------------------------------------------- purging
 
-    async def purge_instance_history(self, instance_id: str, *, operation_id: str | None = None) -> int:
+    async def purge_instance_history(
+        self, instance_id: str, *, operation_id: str | None = None
+    ) -> PurgeHistoryResult:
         """Delete a finished instance and all its history; returns 1, or 0 when there was none.
 
         Raises IllegalTransition while it is still running: terminate it first.
@@ -315,20 +324,20 @@ class Client(EntityVerbs):
         try:
             await self.gateway.accept(Purge(instance_id=instance_id, operation_id=operation_id or ""))
         except InstanceNotFound:
-            return 0
-        return 1
+            return PurgeHistoryResult(0)
+        return PurgeHistoryResult(1)
 
     async def purge_instance_history_by(
         self,
         created_time_from: datetime | None = None,
         created_time_to: datetime | None = None,
-        runtime_status: Sequence[RuntimeStatus | str] = (),
-    ) -> int:
+        runtime_status: Sequence[RuntimeStatus | str] | None = None,
+    ) -> PurgeHistoryResult:
         """Delete the finished instances that match; returns how many. Unfinished ones are left alone."""
         outcome = await self.bulk(
-            "purge", status=runtime_status, created_from=created_time_from, created_to=created_time_to
+            "purge", status=runtime_status or (), created_from=created_time_from, created_to=created_time_to
         )
-        return outcome.done
+        return PurgeHistoryResult(outcome.done)
 
     # ------------------------------------------------------------------------------------------- in bulk
 
@@ -380,8 +389,12 @@ class Client(EntityVerbs):
 
     # ---------------------------------------------------------------------------------------------- links
 
-    def create_http_management_payload(self, request: Any, instance_id: str) -> dict[str, str]:
-        """The URLs by which this instance is asked about and managed, as Azure names them."""
+    def create_http_management_payload(self, instance_id: str, request: Any = None) -> dict[str, str]:
+        """The URLs by which this instance is asked about and managed, as Azure names them.
+
+        `request` is the request to answer, or the server's URL; inside a route it may be left out.
+        Raises RuntimeError where there is nothing to link to.
+        """
         return self._links().management(request, instance_id)
 
     def create_check_status_response(self, request: Any, instance_id: str) -> Any:

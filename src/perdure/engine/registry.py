@@ -75,6 +75,7 @@ class Orchestrator(Definition):
 
     version: str = ""
     events: Mapping[str, Any] | None = None
+    input_type: Any = Any
 
     def admit(self, event_name: str, body: Raw) -> None:
         """Raise EventRefused for an event whose name or shape the declared `events` do not admit."""
@@ -247,9 +248,14 @@ def _plain(function: Any) -> Any:
     return inspect.unwrap(function) if callable(function) else function
 
 
-def caller_locals(depth: int = 2) -> Mapping[str, Any] | None:
+_DECORATORS = frozenset({"perdure.registration", "perdure.spelling"})
+
+
+def caller_locals() -> Mapping[str, Any] | None:
     """The local names where a decorator was applied, unless at module level."""
-    frame = sys._getframe(depth)
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__") in _DECORATORS:
+        frame = frame.f_back
     return None if frame.f_locals is frame.f_globals else frame.f_locals
 
 
@@ -325,7 +331,7 @@ def orchestrator_parameters(function: Function) -> list[inspect.Parameter]:
 
 
 def orchestrator_input(definition: Orchestrator) -> tuple[bool, Any]:
-    """Whether the orchestrator takes a typed input beside its context, and of which type.
+    """Whether the orchestrator takes an input beside its context, and of which type its input is.
 
     Raises RegistrationError unless it takes the context alone, or the context and one input.
     """
@@ -337,7 +343,7 @@ def orchestrator_input(definition: Orchestrator) -> tuple[bool, Any]:
         raise RegistrationError(
             f"{where(definition.function)}: its first parameter is the OrchestrationContext, not {first!r}"
         )
-    return takes_input, hints.get(parameters[1].name, Any) if takes_input else Any
+    return takes_input, hints.get(parameters[1].name, Any) if takes_input else definition.input_type
 
 
 _VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)

@@ -21,6 +21,7 @@ from perdure.engine.registry import Plan, Route, plan_of
 from perdure.errors import PayloadError, PerdureError
 from perdure.http.body import LimitedRequest
 from perdure.http.endpoint import Endpoint, Scope
+from perdure.http.links import PRESENT
 from perdure.model import payload
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ def _handler(route: Route, client: Client, resources: list[Any]) -> Callable[[Re
 
     async def handle(request: Request) -> Response:
         limited = LimitedRequest(request.scope, request.receive)
+        PRESENT.set(limited)
         arguments = await _arguments(plan, limited, given)
         try:
             result = await (

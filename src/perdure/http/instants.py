@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-
-def stamp(at: datetime) -> str:
-    """An instant as Azure writes it, in UTC, to the microsecond."""
-    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+from perdure.model.times import stamp
 
 
 def unstamp(text: str) -> datetime:

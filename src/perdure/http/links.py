@@ -5,6 +5,7 @@ Access keys and signatures will be added to these URLs here, and nowhere else.
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from typing import Any
 from urllib.parse import quote
 
@@ -32,12 +33,16 @@ _LINKS = {
 }
 
 
+PRESENT: ContextVar[Request | None] = ContextVar("perdure_request", default=None)
+"""The request that a client function is answering, for links that are asked for without naming it."""
+
+
 class RequestLinks:
     """The `Links` of `perdure.engine.client` for Starlette's requests (and for a plain URL)."""
 
     def management(self, request: Any, instance_id: str) -> dict[str, str]:
         """Azure's management payload for one instance."""
-        here = instance_url(request, instance_id)
+        here = instance_url(request if request is not None else _present(), instance_id)
         return {"id": instance_id, **{name: here + rest for name, rest in _LINKS.items()}}
 
     def check_status_response(self, request: Any, instance_id: str) -> Response:
@@ -57,6 +62,16 @@ class RequestLinks:
 def json_response(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """A JSON response; a body that is already encoded (`msgspec.Raw`) passes as it is."""
     return Response(msgspec.json.encode(content), status, headers, "application/json")
+
+
+def _present() -> Request:
+    request = PRESENT.get()
+    if request is None:
+        raise RuntimeError(
+            "these URLs begin with the server's address, which only a request tells: ask for them inside a "
+            "route, or pass the request or the server's URL"
+        )
+    return request
 
 
 def origin_of(request: Any) -> str:
@@ -80,6 +95,7 @@ def quoted(segment: str) -> str:
 
 __all__ = [
     "MANAGEMENT",
+    "PRESENT",
     "RETRY_AFTER_STATUS",
     "RequestLinks",
     "instance_url",

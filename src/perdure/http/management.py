@@ -206,7 +206,7 @@ async def purge(request: Request) -> Response:
     )
     if not deleted:
         raise InstanceNotFound(f"there is no instance {instance_id!r} to purge")
-    return json_response({"instancesDeleted": deleted})
+    return json_response({"instancesDeleted": int(deleted)})
 
 
 async def purge_many(request: Request) -> Response:
@@ -220,7 +220,7 @@ async def purge_many(request: Request) -> Response:
         _read(query, "createdTimeTo", unstamp),
         _read(query, "runtimeStatus", _statuses) or (),
     )
-    return json_response({"instancesDeleted": deleted}, 200 if deleted else 404)
+    return json_response({"instancesDeleted": int(deleted)}, 200 if deleted else 404)
 
 
 # ----------------------------------------------------------------------------------------------- routes

@@ -12,6 +12,7 @@ import msgspec
 
 from perdure.errors import InvalidInstanceId
 from perdure.model.failure import Failure
+from perdure.model.times import stamp
 from perdure.model.waiting import Waiting
 
 ID_LIMIT: Final = 256  # characters (Azure documents 100 and accepts more)
@@ -123,6 +124,42 @@ class OrchestrationStatus(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def is_finished(self) -> bool:
         return self.runtime_status in FINISHED
+
+    @property
+    def input_(self) -> Any:
+        """The same as `input`, as azure-functions-durable spells it."""
+        return self.input
+
+    def to_json(self) -> dict[str, Any]:
+        """The members and names of Azure's `DurableOrchestrationStatus.to_json`, JSON-ready."""
+        return {
+            "name": self.name,
+            "instanceId": self.instance_id,
+            "createdTime": stamp(self.created_time),
+            "lastUpdatedTime": stamp(self.last_updated_time),
+            "output": self.output,
+            "input": self.input,
+            "runtimeStatus": self.runtime_status.value,
+            "customStatus": self.custom_status,
+            "history": self.history,
+        }
+
+
+DurableOrchestrationStatus = OrchestrationStatus
+
+
+class PurgeHistoryResult(int):
+    """How many instances were purged: a number, which is also what Azure calls `instances_deleted`."""
+
+    __slots__ = ()
+
+    @property
+    def instances_deleted(self) -> int:
+        """How many instances were purged."""
+        return int(self)
+
+    def __repr__(self) -> str:
+        return f"PurgeHistoryResult({int(self)})"
 
 
 @dataclass(frozen=True)

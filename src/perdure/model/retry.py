@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import overload
 
 from perdure.model.failure import Failure, chain_of
 from perdure.model.times import Seconds, micros
@@ -51,6 +52,75 @@ class RetryPolicy:
     def allows(self, failure: Failure) -> bool:
         """Whether this failure may be tried again at all."""
         return not any(_matches(kind, found) for kind in self.non_retryable for found in chain_of(failure))
+
+
+class RetryOptions(RetryPolicy):
+    """A `RetryPolicy` in the words of azure-functions-durable: milliseconds. It goes wherever a policy goes.
+
+    Parameters:
+        first_retry_interval_in_milliseconds: the pause after the first failure; more than 0.
+        max_number_of_attempts: attempts in all, the first included; 1 or more.
+        backoff_coefficient: factor from one pause to the next. This and the following are members of Azure's
+            retry options that its Python package never offered.
+        max_retry_interval_in_milliseconds: no pause is longer than this.
+        retry_timeout_in_milliseconds: no attempt begins later than this after the first was scheduled.
+    """
+
+    def __init__(
+        self,
+        first_retry_interval_in_milliseconds: int,
+        max_number_of_attempts: int,
+        *,
+        backoff_coefficient: float = 1.0,
+        max_retry_interval_in_milliseconds: int | None = None,
+        retry_timeout_in_milliseconds: int | None = None,
+    ) -> None:
+        if max_number_of_attempts < 1:
+            raise ValueError("max_number_of_attempts counts all attempts: 1 or more")
+        if first_retry_interval_in_milliseconds <= 0:
+            raise ValueError("first_retry_interval_in_milliseconds must be more than 0")
+        super().__init__(
+            first_interval=_of_milliseconds(first_retry_interval_in_milliseconds),
+            max_attempts=max_number_of_attempts,
+            backoff=backoff_coefficient,
+            max_interval=_of_milliseconds(max_retry_interval_in_milliseconds),
+            max_elapsed=_of_milliseconds(retry_timeout_in_milliseconds),
+        )
+
+    @property
+    def first_retry_interval_in_milliseconds(self) -> int:
+        """The pause after the first failure."""
+        return micros(self.first_interval) // 1_000
+
+    @property
+    def max_number_of_attempts(self) -> int:
+        """Attempts in all, the first included."""
+        return self.max_attempts
+
+    def to_json(self) -> dict[str, int | float]:
+        """The options as Azure writes them; those with their default values are left out, as there."""
+        optional = {
+            "backoffCoefficient": self.backoff if self.backoff != 1.0 else None,
+            "maxRetryIntervalInMilliseconds": _in_milliseconds(self.max_interval),
+            "retryTimeoutInMilliseconds": _in_milliseconds(self.max_elapsed),
+        }
+        return {
+            "firstRetryIntervalInMilliseconds": self.first_retry_interval_in_milliseconds,
+            "maxNumberOfAttempts": self.max_attempts,
+            **{name: value for name, value in optional.items() if value is not None},
+        }
+
+
+@overload
+def _of_milliseconds(value: int) -> timedelta: ...
+@overload
+def _of_milliseconds(value: int | None) -> timedelta | None: ...
+def _of_milliseconds(value: int | None) -> timedelta | None:
+    return None if value is None else timedelta(milliseconds=value)
+
+
+def _in_milliseconds(duration: Seconds | None) -> int | None:
+    return None if duration is None else micros(duration) // 1_000
 
 
 def next_attempt_at(

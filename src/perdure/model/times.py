@@ -44,6 +44,11 @@ def moment(at: int) -> datetime:
     return _EPOCH + timedelta(microseconds=at)
 
 
+def stamp(moment: datetime) -> str:
+    """An aware datetime as Azure writes it, in UTC, to the microsecond."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
 def duration(text: str) -> timedelta:
     """A duration as people write it in commands and settings: `45s`, `90m`, `12h`, `3d`, `2w`, `1d12h`.
 

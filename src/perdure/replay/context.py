@@ -111,6 +111,7 @@ class OrchestrationContext(HttpCalls, EntityVerbs):
         "_generation",
         "_identity",
         "_input",
+        "_input_type",
         "_mismatch",
         "_next_event",
         "_next_id",
@@ -132,6 +133,7 @@ class OrchestrationContext(HttpCalls, EntityVerbs):
         self._identity = identity
         self._env = environment
         self._input: Raw = NULL
+        self._input_type: Any = Any
         self._now = 0
         self._replaying = False
         self._detached = False
@@ -210,15 +212,18 @@ class OrchestrationContext(HttpCalls, EntityVerbs):
     @overload
     def get_input(self, expected_type: None = None) -> Any: ...
     def get_input(self, expected_type: Any = None) -> Any:
-        """The input this execution started with, typed if a type is given. Raises PayloadError on a misfit."""
-        return payload.decode(self._input, Any if expected_type is None else expected_type)
+        """The input this execution started with. Raises PayloadError on a misfit.
+
+        Its type is `expected_type`, else the one the orchestrator declares for its input, else what JSON gives.
+        """
+        return payload.decode(self._input, self._input_type if expected_type is None else expected_type)
 
     # ------------------------------------------------------------------------------------------- calling
 
     @overload
     def call_activity(
         self,
-        activity: Callable[..., Coroutine[Any, Any, T]],
+        name: Callable[..., Coroutine[Any, Any, T]],
         input_: Any = None,
         expected_type: None = None,
         *,
@@ -229,7 +234,7 @@ class OrchestrationContext(HttpCalls, EntityVerbs):
     @overload
     def call_activity(
         self,
-        activity: str,
+        name: str,
         input_: Any = None,
         expected_type: None = None,
         *,
@@ -240,7 +245,7 @@ class OrchestrationContext(HttpCalls, EntityVerbs):
     @overload
     def call_activity(
         self,
-        activity: Any,
+        name: Any,
         input_: Any,
         expected_type: type[T],
         *,
@@ -251,7 +256,7 @@ class OrchestrationContext(HttpCalls, EntityVerbs):
     @overload
     def call_activity(
         self,
-        activity: Callable[..., T],
+        name: Callable[..., T],
         input_: Any = None,
         expected_type: None = None,
         *,
@@ -261,7 +266,7 @@ class OrchestrationContext(HttpCalls, EntityVerbs):
     ) -> Task[T]: ...
     def call_activity(
         self,
-        activity: Any,
+        name: Any,
         input_: Any = None,
         expected_type: Any = None,
         *,
@@ -272,7 +277,7 @@ class OrchestrationContext(HttpCalls, EntityVerbs):
         """Schedule an activity, now; wait for the returned task to get its result.
 
         Parameters:
-            activity: the function (its return annotation types the result) or its registered name.
+            name: the function itself (its return annotation types the result) or its registered name.
             input_: anything strict JSON can carry; encoded here, once.
             expected_type: the result's type, where the annotation does not tell.
             retry: overrides the activity's own retry policy.
@@ -284,7 +289,7 @@ class OrchestrationContext(HttpCalls, EntityVerbs):
             FunctionNotFound, PayloadError at once; the task raises TaskFailedError when the activity failed.
         """
         self._alive()
-        target = self._target(self._env.activity, activity)
+        target = self._target(self._env.activity, name)
         body = Raw(payload.encode(input_))
         limit = micros(timeout) if timeout is not None else target.timeout
         silence = micros(heartbeat_timeout) if heartbeat_timeout is not None else target.heartbeat
@@ -294,14 +299,14 @@ class OrchestrationContext(HttpCalls, EntityVerbs):
         return start(-1, 1) if policy is None else RetryTask(self, target.name, policy, start)
 
     def call_activity_with_retry(
-        self, activity: Any, retry_options: RetryPolicy, input_: Any = None, expected_type: Any = None
+        self, name: Any, retry_options: RetryPolicy, input_: Any = None, expected_type: Any = None
     ) -> Task[Any]:
         """`call_activity` with a retry policy, as Azure spells it."""
-        return self.call_activity(activity, input_, expected_type, retry=retry_options)
+        return self.call_activity(name, input_, expected_type, retry=retry_options)
 
     def call_sub_orchestrator(
         self,
-        orchestrator: Any,
+        name: Any,
         input_: Any = None,
         instance_id: str | None = None,
         version: str | None = None,
@@ -316,7 +321,7 @@ class OrchestrationContext(HttpCalls, EntityVerbs):
         """
         self._alive()
         self._outside_section("calling a sub-orchestration")
-        target = self._target(self._env.orchestrator, orchestrator)
+        target = self._target(self._env.orchestrator, name)
         if instance_id is not None:
             check_instance_id(instance_id)
         start = partial(
@@ -331,7 +336,7 @@ class OrchestrationContext(HttpCalls, EntityVerbs):
 
     def call_sub_orchestrator_with_retry(
         self,
-        orchestrator: Any,
+        name: Any,
         retry_options: RetryPolicy,
         input_: Any = None,
         instance_id: str | None = None,
@@ -340,7 +345,7 @@ class OrchestrationContext(HttpCalls, EntityVerbs):
     ) -> Task[Any]:
         """`call_sub_orchestrator` with a retry policy, as Azure spells it."""
         return self.call_sub_orchestrator(
-            orchestrator, input_, instance_id, version, expected_type, retry=retry_options
+            name, input_, instance_id, version, expected_type, retry=retry_options
         )
 
     # ------------------------------------------------------------------------------------------- waiting

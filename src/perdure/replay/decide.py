@@ -155,6 +155,7 @@ class Execution:
         context._input = event.input if bytes(event.input) else NULL
         for carried in event.carried:
             context._raised(carried)
+        context._input_type = self._code.input_type
         try:
             arguments = (
                 (context, payload.decode(context._input, self._code.input_type))

@@ -8,6 +8,7 @@ they began to wait; that order comes from the code and from history, never from 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
+from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from perdure.errors import OrchestratorError, PayloadError, TaskCancelled, TaskFailedError
@@ -25,6 +26,14 @@ T_co = TypeVar("T_co", covariant=True)
 T = TypeVar("T")
 
 PENDING, DONE, FAILED = 0, 1, 2
+
+
+class TaskState(IntEnum):
+    """Where a task stands. The words and numbers are Azure's."""
+
+    RUNNING = PENDING
+    SUCCEEDED = DONE
+    FAILED = FAILED
 
 
 class Waiter(Protocol):
@@ -53,6 +62,11 @@ class Task(Generic[T_co]):
     def is_completed(self) -> bool:
         """Whether it has a result or has failed."""
         return self._state != PENDING
+
+    @property
+    def state(self) -> TaskState:
+        """Where it stands, as azure-functions-durable says it."""
+        return TaskState(self._state)
 
     @property
     def is_faulted(self) -> bool:
