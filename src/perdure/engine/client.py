@@ -16,8 +16,8 @@ from msgspec import Raw
 
 from perdure.engine import bulk
 from perdure.engine.bulk import BulkOutcome, BulkPage, BulkRequest, Which
-from perdure.engine.notes import Memo
 from perdure.engine.entity_client import EntityVerbs
+from perdure.engine.notes import Memo
 from perdure.engine.registry import name_of
 from perdure.engine.spelling import AzureVerbs
 from perdure.engine.status import Detail, page_of, start_of, status_of

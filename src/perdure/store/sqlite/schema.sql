@@ -51,7 +51,6 @@ create index instances_unhappy on instances (hub_no, status)                    
 create index instances_parked on instances (hub_no)                                          -- recovery
     where status in ('Suspended', 'Pending')
     and (substr(reason, 1, 9) = 'no_worker' or substr(reason, 1, 14) = 'nondeterminism');
-create index instances_entities on instances (hub_no, status) where kind = 'entity';          -- query, counts
 create index instances_children on instances (hub_no, parent_id) where parent_id is not null;
 
 -- One row per episode, never changed. Rows lie in the order of their arrival, found through the primary key's
