@@ -11,6 +11,7 @@ from perdure.http.timeline import ROWS, Timeline, timeline_of
 from perdure.model import events as ev
 from perdure.model.events import HistoryEvent
 from perdure.model.failure import Failure
+from perdure.model.waiting import clock
 
 SECOND = 1_000_000
 DAY = 86_400 * SECOND
@@ -168,6 +169,14 @@ def test_every_event_has_words() -> None:
         (7, ev.EventRaised(name="go")),
         (7, ev.EventRejected(wait_id=4, name="go", reason="why")),
         (7, ev.WaitCanceled(wait_id=4)),
+        (7, ev.EntityCalled(id=5, entity="@a@k", operation="add", input=Raw(b"7"))),
+        (7, ev.EntityOperationFailed(task_id=5, failure=Failure("E", "m"))),
+        (7, ev.EntityOperationCompleted(task_id=5)),
+        (7, ev.EntitySignaled(id=6, entity="@a@k", operation="add", at=DAY)),
+        (7, ev.LockRequested(id=7, entities=("@a@k", "@b@k"))),
+        (7, ev.LockGranted(task_id=7, entity="@a@k")),
+        (7, ev.LockReleased(lock_id=7)),
+        (7, ev.EntityOperated(operation="add", count=3, sender="o", failed=1, failure="E: m")),
         (8, ev.ExecutionSuspended(reason="audit")),
         (8, ev.ExecutionParked(kind="poison", detail="again")),
         (8, ev.ExecutionResumed(reason="done")),
@@ -186,8 +195,34 @@ def test_every_event_has_words() -> None:
     assert told[4] == ("pause before pay is tried again, due 1970-01-01 00:00:00 UTC", "decision")
     assert told[6] == ("pay: E: m", "bad")
     assert told[11] == ("pause before pay is tried again", "decision")
-    assert told[15] == ("audit", "plain")
-    assert [line.body for line in lines if line.body is not None] == [1, "r", {}]
+    assert told[15:23] == [
+        ("add of @a@k", "decision"),
+        ("add of @a@k: E: m", "bad"),
+        ("add of @a@k", "plain"),
+        (f"add of @a@k, at {clock(DAY)}", "decision"),
+        ("@a@k, @b@k", "decision"),
+        ("@a@k", "plain"),
+        ("lock of @a@k, @b@k", "decision"),
+        ("add 3 times for o; 1 failed: E: m", "plain"),
+    ]
+    assert told[23] == ("audit", "plain")
+    assert [line.body for line in lines if line.body is not None] == [1, "r", 7, {}]
+
+
+def test_waiting_for_a_lock_and_having_it_are_two_spans_of_a_row() -> None:
+    found = drawn(
+        [
+            STARTED,
+            (1, ev.LockRequested(id=0, entities=("@a@k", "@b@k"))),
+            (2, ev.LockGranted(task_id=0, entity="@a@k")),
+            (4, ev.LockGranted(task_id=0, entity="@b@k")),
+            (9, ev.LockReleased(lock_id=0)),
+        ]
+    )
+
+    (row,) = found.rows
+    assert row.label == "lock of @a@k, @b@k"
+    assert [(s.kind, s.start, s.end) for s in row.spans] == [("wait", 1, 4), ("entity", 4, 9)]
 
 
 @pytest.mark.parametrize(

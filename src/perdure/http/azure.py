@@ -23,6 +23,10 @@ _RENAMED = {
     "SubOrchestrationCreated": "SubOrchestrationInstanceCreated",
     "SubOrchestrationCompleted": "SubOrchestrationInstanceCompleted",
     "SubOrchestrationFailed": "SubOrchestrationInstanceFailed",
+    "EntityCalled": "EntityOperationCalled",
+    "EntitySignaled": "EntityOperationSignaled",
+    "EntityOperationCompleted": "EntityOperationCompleted",
+    "EntityOperationFailed": "EntityOperationFailed",
 }
 _ENDINGS = {
     "ExecutionCompleted": RuntimeStatus.Completed,
@@ -38,7 +42,7 @@ def history_events(events: Iterable[Event]) -> list[dict[str, Any]]:
     shaped: list[dict[str, Any] | None] = []
     opened: dict[int, tuple[int, Event]] = {}
     for event in events:
-        if event["type"] in ("TaskScheduled", "SubOrchestrationCreated", "TimerCreated"):
+        if event["type"] in ("TaskScheduled", "SubOrchestrationCreated", "TimerCreated", "EntityCalled"):
             opened[event["id"]] = (len(shaped), event)
         elif event["type"] == "TaskCanceled":
             opened.pop(event["task_id"], None)  # the call stands for itself: Azure knows no such end
@@ -76,8 +80,8 @@ def _call(event: Event) -> dict[str, Any]:
     shape = {
         "EventType": _RENAMED[event["type"]],
         "Timestamp": _utc(event["timestamp"]),
-        "FunctionName": scheduled.get("name"),
-        **_given(scheduled, Input="input"),
+        "FunctionName": scheduled.get("name") or scheduled.get("entity"),
+        **_given(scheduled, Input="input", Operation="operation"),
     }
     if scheduled is not event:
         shape["ScheduledTime"] = _utc(scheduled.get("timestamp", ""))

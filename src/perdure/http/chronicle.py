@@ -18,7 +18,14 @@ if TYPE_CHECKING:
 
     from perdure.model.instances import OrchestrationStatus
 
-_BAD = (ev.TaskFailed, ev.SubOrchestrationFailed, ev.ExecutionFailed, ev.EventRejected, ev.ExecutionParked)
+_BAD = (
+    ev.TaskFailed,
+    ev.SubOrchestrationFailed,
+    ev.EntityOperationFailed,
+    ev.ExecutionFailed,
+    ev.EventRejected,
+    ev.ExecutionParked,
+)
 
 
 def events_of(status: OrchestrationStatus) -> list[tuple[int, HistoryEvent]]:
@@ -48,6 +55,8 @@ def lines_of(history: Iterable[tuple[int, HistoryEvent]]) -> list[Line]:
     for number, (at, event) in enumerate(history):
         if isinstance(event, (ev.TaskScheduled, ev.SubOrchestrationCreated, ev.EventAwaited)):
             names[event.id] = event.name
+        elif isinstance(event, ev.EntityCalled):
+            names[event.id] = _to_entity(event, names)
         elif isinstance(event, ev.TimerCreated):
             names[event.id] = _purpose(event, names) or "timer"
         about = _ABOUT[type(event)](event, names)
@@ -94,6 +103,31 @@ def _purpose(event: ev.TimerCreated, names: Names) -> str:
 
 def _timer(event: ev.TimerCreated, names: Names) -> str:
     return ", ".join(filter(None, (_purpose(event, names), f"due {clock(event.fire_at)}")))
+
+
+def _to_entity(event: ev.EntityCalled | ev.EntitySignaled, names: Names) -> str:
+    at = f", at {clock(event.at)}" if isinstance(event, ev.EntitySignaled) and event.at else ""
+    return f"{event.operation} of {event.entity}{at}"
+
+
+def _section(event: ev.LockRequested, names: Names) -> str:
+    names[event.id] = f"lock of {', '.join(event.entities)}"
+    return ", ".join(event.entities)
+
+
+def _granted(event: ev.LockGranted, names: Names) -> str:
+    return event.entity
+
+
+def _released(event: ev.LockReleased, names: Names) -> str:
+    return names.get(event.lock_id, f"lock {event.lock_id}")
+
+
+def _operated(event: ev.EntityOperated, names: Names) -> str:
+    times = f" {event.count} times" if event.count > 1 else ""
+    sender = f" for {event.sender}" if event.sender else ""
+    failed = f"; {event.failed} failed: {event.failure}" if event.failed else ""
+    return f"{event.operation}{times}{sender}{failed}"
 
 
 def _timer_id(event: Any, names: Names) -> str:
@@ -144,6 +178,14 @@ _ABOUT: dict[type, Callable[[Any, Names], str]] = {
     ev.EventRaised: _named,
     ev.WaitCanceled: _wait_id,
     ev.EventRejected: _rejected,
+    ev.EntityCalled: _to_entity,
+    ev.EntitySignaled: _to_entity,
+    ev.EntityOperationCompleted: _answered,
+    ev.EntityOperationFailed: _failed,
+    ev.LockRequested: _section,
+    ev.LockGranted: _granted,
+    ev.LockReleased: _released,
+    ev.EntityOperated: _operated,
     ev.ExecutionSuspended: _reason,
     ev.ExecutionResumed: _reason,
     ev.ExecutionTerminated: _reason,

@@ -28,6 +28,7 @@ _KINDS = {
     "activity": "activity",
     "child": "sub-orchestration",
     "wait": "event awaited",
+    "entity": "entity",
     "timer": "timer",
     "retry": "pause before the next attempt",
     "failed": "failed",

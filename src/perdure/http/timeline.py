@@ -97,7 +97,11 @@ class Timeline:
         """What the colours that are seen mean, in a fixed order."""
         spans = [span for row in self.rows for span in row.spans]
         seen = {span.kind for span in spans} | {"failed" for span in spans if span.state == "failed"}
-        return [word for word in ("activity", "child", "wait", "timer", "retry", "failed") if word in seen]
+        return [
+            word
+            for word in ("activity", "child", "wait", "entity", "timer", "retry", "failed")
+            if word in seen
+        ]
 
     def ticks(self) -> list[tuple[float, int]]:
         """Percentages of the axis and the instants they stand for."""
@@ -173,6 +177,7 @@ class _Draft:
         self.waits: dict[str, list[Span]] = defaultdict(list)
         self.buffered: dict[str, int] = defaultdict(int)
         self.taken: dict[int, Span] = {}
+        self.locks: dict[int, int] = {}  # entities still to be locked
 
     def apply(self, at: int, event: HistoryEvent) -> None:
         match event:
@@ -188,6 +193,19 @@ class _Draft:
                 self._timer(event, at)
             case ev.EventAwaited():
                 self._await(event, at)
+            case ev.EntityCalled():
+                self._span(self._row(f"{event.entity} {event.operation}", "entity"), event.id, "entity", at)
+            case ev.LockRequested():
+                self._span(self._row(f"lock of {', '.join(event.entities)}", "entity"), event.id, "wait", at)
+                self.locks[event.id] = len(event.entities)
+            case ev.LockGranted():
+                self._granted(event.task_id, at)
+            case ev.LockReleased():
+                self._close(event.lock_id, at, "done")
+            case ev.EntityOperationCompleted():
+                self._close(event.task_id, at, "done")
+            case ev.EntityOperationFailed():
+                self._close(event.task_id, at, "failed", str(event.failure))
             case ev.TaskCompleted() | ev.SubOrchestrationCompleted():
                 self._close(event.task_id, at, "done")
             case ev.TaskFailed() | ev.SubOrchestrationFailed():
@@ -239,6 +257,15 @@ class _Draft:
         row = self.calls.get(event.of) if event.purpose == "retry" else None
         kind = "timer" if row is None else "retry"
         self._span(row or self._row("timer", "timer"), event.id, kind, at)
+
+    def _granted(self, lock_id: int, at: int) -> None:
+        """Waiting for a lock, then having it: two spans of one row."""
+        self.locks[lock_id] = self.locks.get(lock_id, 1) - 1
+        waited = self.open.get(lock_id)
+        if not self.locks[lock_id] and waited is not None:
+            self._close(lock_id, at, "done")
+            row = next(row for row in self.rows if waited in row.spans)
+            self._span(row, lock_id, "entity", at)
 
     def _await(self, event: ev.EventAwaited, at: int) -> None:
         span = self._span(self._row(event.name, "wait"), event.id, "wait", at)
