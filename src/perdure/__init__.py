@@ -41,6 +41,7 @@ from perdure.errors import (
     TaskCancelled,
     TaskFailedError,
 )
+from perdure.housekeeping import Backup, backup
 from perdure.model.entities import EntityId, EntityPage, EntityState
 from perdure.model.failure import Failure
 from perdure.model.http_calls import HttpResponse, ManagedIdentityTokenSource, Secret
@@ -65,6 +66,7 @@ __all__ = [
     "ActivityCancelled",
     "ActivityContext",
     "App",
+    "Backup",
     "BulkOutcome",
     "Blueprint",
     "Client",
@@ -126,5 +128,6 @@ __all__ = [
     "TaskFailedError",
     "TaskState",
     "TimerTask",
+    "backup",
     "connect",
 ]

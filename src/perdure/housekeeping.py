@@ -1,0 +1,105 @@
+"""Care for whole stores: backups, and copies from one store to another.
+
+Both end with a check of what they made: every history read back, its chain, and that each row agrees with it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Final
+
+from perdure.engine.verification import Report, verify
+from perdure.errors import StoreUnusable
+from perdure.store import open_store
+from perdure.store.port import ClientStore
+
+Progress = Callable[[str, int, int], object]
+"""Told what is being done, how much of it is done, and of how much; 0 when that is not known."""
+SHOWN: Final = 3  # problems that an error tells
+
+
+@dataclass(frozen=True)
+class Backup:
+    """A backup that was made and checked."""
+
+    file: str
+    size: int  # bytes
+    hubs: dict[str, Report] = field(default_factory=dict)
+
+    @property
+    def instances(self) -> int:
+        return sum(report.instances for report in self.hubs.values())
+
+
+def backup(store: str, file: str | os.PathLike[str], *, progress: Progress = lambda *_: None) -> Backup:
+    """Copy a SQLite store to a new file, as it is at one moment, while an engine may be serving it.
+
+    The file gets its name when it is complete, on disk and checked; a store is opened at it like any other.
+    It blocks: in an event loop use `asyncio.to_thread`.
+
+    Parameters:
+        store: `sqlite:///file.db` or a path.
+        file: where the copy goes; nothing may be there.
+        progress: told "pages" and then "instances" as they are copied and checked.
+
+    Raises:
+        StoreUnusable when the store cannot be backed up so, when the file exists, or when the copy, and then
+        the store itself, is damaged. StoreFull.
+    """
+    from perdure.store.sqlite.backup import back_up
+
+    source, target = _file_of(store), os.path.abspath(os.fspath(file))
+    hubs: dict[str, Report] = {}
+
+    def check(copied: str) -> None:
+        for hub in _hubs_in(copied):
+            hubs[hub] = _checked(copied, hub, progress)
+
+    size = back_up(source, target, check, lambda done, total: progress("pages", done, total))
+    return Backup(target, size, hubs)
+
+
+def _checked(file: str, hub: str, progress: Progress) -> Report:
+    opened = open_store(file, hub)
+    try:
+        return demand_sound(opened, f"the copy of hub {hub!r}", progress)
+    finally:
+        opened.close_reader()
+
+
+def demand_sound(store: ClientStore, what: str, progress: Progress) -> Report:
+    """Verify a store at rest. Raises StoreUnusable naming the first problems."""
+    total = sum(store.counts().values())
+
+    def tell(done: int) -> None:
+        progress("instances", done, total)
+
+    report = verify(store, tell)
+    if not report.ok:
+        told = "; ".join(report.problems[:SHOWN])
+        raise StoreUnusable(
+            f"{what} has {len(report.problems)} problems, which its origin must have, too: {told}. "
+            "`perdure verify` tells all of them"
+        )
+    return report
+
+
+def _file_of(store: str) -> str:
+    path = store.removeprefix("sqlite:///")
+    if "://" in path or path.endswith(":"):
+        raise StoreUnusable(
+            f"only a SQLite file is backed up this way, not {store!r}: use its database's own tools, or copy"
+        )
+    if not os.path.exists(path):
+        raise StoreUnusable(f"there is no database at {os.path.abspath(path)}")
+    return path
+
+
+def _hubs_in(file: str) -> list[str]:
+    from perdure.store.sqlite.connection import open_reader
+
+    with closing(open_reader(file)) as connection:
+        return [name for (name,) in connection.execute("select name from hubs order by name")]

@@ -1,0 +1,103 @@
+"""Backups: a consistent copy of the file, made while an engine, of this process or another, goes on writing.
+
+SQLite's own backup copies pages; here it does so inside one reading transaction, so that it sees the file as it
+was at one moment, and no commit makes it begin again. Readers do not hold up the writer; only the log cannot be
+emptied meanwhile, and grows by what is written. The copy is made beside the target, made whole on disk, checked,
+and only then given its name, so a file of that name is always a backup that was checked. Everything goes through
+apsw, because in an engine's process nothing else may open the hub's file (see `guard.py`).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from contextlib import closing, suppress
+from typing import TYPE_CHECKING, Final
+
+import apsw
+
+from perdure.errors import StoreUnusable
+from perdure.store.sqlite.connection import check_place, open_reader
+from perdure.store.sqlite.errors import translating
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PAGES: Final = 1_024  # copied between two reports: four megabytes
+_SIDES: Final = ("-wal", "-shm", "-journal")
+
+
+def back_up(
+    source: str,
+    target: str,
+    check: Callable[[str], None] = lambda file: None,
+    progress: Callable[[int, int], object] = lambda done, total: None,
+) -> int:
+    """Copy the database at `source` to a new file; returns its size in bytes.
+
+    Parameters:
+        source, target: paths. The target must not exist.
+        check: is given the copy before it gets its name; what it raises ends the backup.
+        progress: told the pages copied and the pages in all.
+
+    Raises StoreUnusable, StoreFull, StoreError; nothing is left behind then.
+    """
+    check_place(target)
+    if os.path.lexists(target):
+        raise StoreUnusable(f"{target} exists already: a backup overwrites nothing, so give another name")
+    unfinished = f"{target}.unfinished-{os.getpid()}"
+    try:
+        with translating(target):
+            _copy(source, unfinished, progress)
+        check(unfinished)
+        os.chmod(unfinished, os.stat(source).st_mode & 0o666)
+        _sync(unfinished)
+        size = os.path.getsize(unfinished)
+        _give_name(unfinished, target)
+    except OSError as error:
+        raise StoreUnusable(f"cannot write {target}: {error.strerror or error}") from error
+    finally:
+        for side in ("", *_SIDES):
+            with suppress(FileNotFoundError):
+                os.unlink(unfinished + side)
+    return size
+
+
+def _copy(source: str, target: str, progress: Callable[[int, int], object]) -> None:
+    flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
+    with closing(open_reader(source)) as reader, closing(apsw.Connection(target, flags=flags)) as writer:
+        writer.pragma("synchronous", "off")  # it is synced as a whole, at the end
+        reader.execute("begin")
+        reader.execute("select count(*) from sqlite_schema").fetchall()  # the moment that is copied
+        with writer.backup("main", reader, "main") as backup:
+            while not backup.done:
+                backup.step(PAGES)
+                progress(backup.page_count - backup.remaining, backup.page_count)
+        reader.execute("commit")
+        writer.pragma("journal_mode", "delete")  # one file, readable also where nothing can be written
+        found = writer.pragma("quick_check")
+        if found != "ok":
+            raise StoreUnusable(f"the copy of {source} is damaged, so the file itself may be: {found}")
+
+
+def _give_name(unfinished: str, target: str) -> None:
+    """Without ever replacing a file that has come to be there meanwhile."""
+    try:
+        os.link(unfinished, target)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK):
+            raise
+        if os.path.lexists(target):  # a file system without links: as good as it can be done there
+            raise FileExistsError(errno.EEXIST, "it exists already", target) from error
+        os.rename(unfinished, target)
+    _sync(os.path.dirname(os.path.abspath(target)))
+
+
+def _sync(path: str) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
