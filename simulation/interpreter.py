@@ -71,8 +71,14 @@ class Bodies:
         self._probe = probe
         self._entries = {program.name(n): _Entry(self._code(program, n)) for n in range(len(program.bodies))}
 
-    def orchestrator(self, name: str) -> _Entry | None:
+    def orchestrator(self, name: str, version: str | None = None) -> _Entry | None:
         return self._entries.get(name) if self._probe.has(name) else None
+
+    def refuses(self, version: str) -> bool:
+        return False
+
+    def missing(self, name: str, version: str) -> str:
+        return f"no worker here has the orchestrator {name!r}"
 
     def entity(self, name: str) -> None:
         """None yet."""
@@ -108,6 +114,9 @@ class _Environment:
         if function not in self._names:
             raise FunctionNotFound(function)
         return CallTarget(function)
+
+    def is_renamed(self, action: Any, recorded: Any) -> bool:
+        return False
 
     def logger(self, context: Context) -> Any:
         return None

@@ -13,7 +13,8 @@ import msgspec
 from perdure.errors import NonDeterminismError
 from perdure.model import events as ev
 from perdure.replay.context import Identity
-from perdure.replay.decide import ARRIVALS, CONTROL, Execution
+from perdure.replay.decide import Execution
+from perdure.replay.rewinding import ARRIVALS
 from perdure.replay.settle import Outcome, settle
 from simulation.ledger import Recorded, Run
 
@@ -113,7 +114,7 @@ def exchanges(events: Iterable[ev.HistoryEvent]) -> Iterable[tuple[ev.Arrival, l
             if arrival is not None:
                 yield arrival, decisions
             arrival, decisions = event, []
-        elif not isinstance(event, (*CONTROL, ev.ExecutionTerminated)):
+        elif not isinstance(event, (ev.Control, ev.ExecutionTerminated)):
             decisions.append(event)
     if arrival is not None:
         yield arrival, decisions

@@ -17,7 +17,7 @@ import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from perdure.blueprint import Blueprint
 from perdure.engine.client import Client
@@ -25,6 +25,7 @@ from perdure.engine.clock import Clock
 from perdure.engine.loop import Waiter
 from perdure.engine.registry import Definition, Registry
 from perdure.engine.retention import Retention
+from perdure.engine.versions import FailureStrategy, MatchStrategy
 from perdure.engine.worker import Engine, Settings
 from perdure.errors import RegistrationError
 from perdure.model.times import Seconds
@@ -33,6 +34,7 @@ from perdure.spelling import AzureRegistration
 from perdure.store import open_store
 from perdure.store.port import Store
 
+S = TypeVar("S")
 DEFAULT_STORE = "sqlite:///perdure.db"
 
 
@@ -45,6 +47,14 @@ class App(AzureRegistration):
         http: what `context.call_http` may reach; default the public internet.
         retention: how long finished instances are kept before the engine purges them: a duration for all, or
             a `Retention`; default for ever.
+        default_version: the version of starts that name none (Azure's `defaultVersion`).
+        version_match_strategy: which instances this worker takes, when there is a default version: those of
+            every version ("None"), of the default one ("Strict"), or of this and older ones ("CurrentOrOlder").
+        version_failure_strategy: instances that are not taken wait for another worker ("Reject") or "Fail".
+        keep_executions: how many executions of an instance keep their history across continue-as-new.
+
+    Raises:
+        RegistrationError for a name or a setting that is not one of these.
     """
 
     def __init__(
@@ -54,6 +64,10 @@ class App(AzureRegistration):
         settings: Settings | None = None,
         http: HttpPolicy | None = None,
         retention: Retention | Seconds | None = None,
+        default_version: str | None = None,
+        version_match_strategy: MatchStrategy | None = None,
+        version_failure_strategy: FailureStrategy | None = None,
+        keep_executions: int | None = None,
     ) -> None:
         if (
             not name
@@ -65,7 +79,17 @@ class App(AzureRegistration):
             )
         super().__init__()
         self.name = name
-        self.settings = settings or Settings()
+        chosen = settings or Settings()
+        self.settings = replace(
+            chosen,
+            versioning=_given(
+                chosen.versioning,
+                default=default_version,
+                match=version_match_strategy,
+                failure=version_failure_strategy,
+            ),
+            limits=_given(chosen.limits, keep_executions=keep_executions),
+        )
         self.http = http or HttpPolicy()
         if retention is not None:
             self.settings = replace(self.settings, retention=Retention.of(retention))
@@ -165,6 +189,12 @@ class App(AzureRegistration):
 
 def _retention(given: Retention | Seconds | str | None) -> Retention | None:
     return Retention.of(given if given is not None else os.environ.get("PERDURE_RETENTION") or None)
+
+
+def _given(settings: S, **values: Any) -> S:
+    """The settings with those values that are not None."""
+    given = {name: value for name, value in values.items() if value is not None}
+    return replace(settings, **given) if given else settings  # type: ignore[type-var]
 
 
 async def _enter(stack: AsyncExitStack, lifespans: list[Definition]) -> list[object]:

@@ -194,17 +194,19 @@ class FenceLost(StoreError):
 class TaskFailedError(PerdureError):
     """An activity or sub-orchestration that an orchestrator waited for has failed.
 
-    `failure` carries type, message, stack and cause as they were recorded in history.
+    `failure` carries type, message, stack and cause as they were recorded in history, `task_id` is the id of the
+    call there (the last attempt's), or -1.
     """
 
     code = "task-failed"
 
-    def __init__(self, message: str, failure: Failure) -> None:
+    def __init__(self, message: str, failure: Failure, task_id: int = -1) -> None:
         super().__init__(message)
         self.failure = failure
+        self.task_id = task_id
 
     def __reduce__(self) -> tuple[object, ...]:
-        return type(self), (self.args[0], self.failure)
+        return type(self), (self.args[0], self.failure, self.task_id)
 
 
 class HttpCallError(PerdureError):

@@ -7,7 +7,7 @@ the registry, and gives the function back unchanged: it can be tested by calling
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, overload
 
 from perdure.engine.operations import check_entity
@@ -24,6 +24,7 @@ from perdure.engine.registry import (
     orchestrator_parameters,
     where,
 )
+from perdure.engine.versions import checked_version
 from perdure.errors import RegistrationError
 from perdure.model.retry import RetryPolicy
 from perdure.model.times import Seconds
@@ -49,6 +50,7 @@ class Registration:
         /,
         *,
         name: str | None = None,
+        aliases: Sequence[str] = (),
         retry: RetryPolicy | None = None,
         timeout: Seconds | None = None,
         heartbeat_timeout: Seconds | None = None,
@@ -60,6 +62,7 @@ class Registration:
         /,
         *,
         name: str | None = None,
+        aliases: Sequence[str] = (),
         retry: RetryPolicy | None = None,
         timeout: Seconds | None = None,
         heartbeat_timeout: Seconds | None = None,
@@ -73,6 +76,7 @@ class Registration:
 
         Parameters:
             name: the registered name; default the function's own.
+            aliases: names it had before: calls recorded under these are calls of this function.
             retry: how failures are tried again; default not at all. A call may override it.
             timeout: seconds one attempt may take; then it fails with TimeoutError. A call may override it.
             heartbeat_timeout: seconds one attempt may go without `context.heartbeat()`; then it fails with
@@ -93,6 +97,7 @@ class Registration:
                     self._name(found, name),
                     found,
                     localns,
+                    self._aliases(found, aliases),
                     retry=retry,
                     timeout=activity_timeout(timeout),
                     heartbeat=activity_timeout(heartbeat_timeout, "heartbeat_timeout"),
@@ -112,6 +117,7 @@ class Registration:
         /,
         *,
         name: str | None = None,
+        aliases: Sequence[str] = (),
         version: str = "",
         events: Mapping[str, Any] | None = None,
         input_type: Any = Any,
@@ -122,6 +128,7 @@ class Registration:
         /,
         *,
         name: str | None = None,
+        aliases: Sequence[str] = (),
         version: str = "",
         events: Mapping[str, Any] | None = None,
         input_type: Any = Any,
@@ -133,7 +140,9 @@ class Registration:
 
         Parameters:
             name: the registered name; default the function's own.
-            version: what `context.version` says of instances started from now on.
+            aliases: names it had before: instances started under these run this function.
+            version: a name may be registered once for each version. An instance stays with the version it
+                started with; where none is registered for it, it runs the function registered without one.
             events: the door: names of external events and their types. Other names, and bodies that do not
                 fit, are refused when they are raised (400 over HTTP). A trailing `*` admits every name that
                 begins so. Without it every event is admitted.
@@ -153,7 +162,8 @@ class Registration:
                 self._name(found, name),
                 found,
                 localns,
-                version=version,
+                self._aliases(found, aliases),
+                version=checked_version(version),
                 events=_events(events, found),
                 input_type=input_type,
             )
@@ -239,6 +249,11 @@ class Registration:
 
     def _name(self, function: Callable[..., Any], name: str | None) -> str:
         return checked_name(self._prefix + (function.__name__ if name is None else name), function)
+
+    def _aliases(self, function: Callable[..., Any], aliases: Sequence[str]) -> tuple[str, ...]:
+        if isinstance(aliases, str):
+            raise RegistrationError(f"{where(function)}: aliases is a sequence of names, not one name")
+        return tuple(self._name(function, alias) for alias in aliases)
 
 
 def _refuse(function: Callable[..., Any], *, generators: bool) -> None:

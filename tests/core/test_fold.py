@@ -151,4 +151,6 @@ def test_each_verb_is_legal_in_the_statuses_of_one_table():
     finished = {s for s in RuntimeStatus if s.is_finished}
 
     assert {verb for verb, where in LEGAL.items() if where == finished} == {"restart", "purge"}
-    assert all(not (where & finished) for verb, where in LEGAL.items() if verb not in ("restart", "purge"))
+    assert LEGAL["rewind"] == {RuntimeStatus.Failed}
+    ended = ("restart", "purge", "rewind")
+    assert all(not (where & finished) for verb, where in LEGAL.items() if verb not in ended)

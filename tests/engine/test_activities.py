@@ -169,15 +169,23 @@ async def test_a_result_that_json_cannot_carry_fails_the_activity(orchestrator, 
 
 
 @both(call_yield, call_async)
-async def test_an_unknown_activity_fails_the_orchestration_with_the_known_names(orchestrator):
+async def test_a_call_of_an_unknown_activity_waits_for_a_worker_that_has_it(orchestrator):
     def other(): ...
 
-    async with environment(app_with(orchestrator, other)) as env:
-        failure = (await env.run("main")).failure
+    def work():
+        return "done"
 
-    assert failure.type == "perdure.errors.FunctionNotFound"
-    assert "'work'" in failure.message
-    assert "it has other" in failure.message
+    async with environment(app_with(orchestrator, other)) as env:
+        instance = await env.client.start_new("main")
+        await env.settled()
+        status = await env.client.get_status(instance)
+        await env.restart(app_with(orchestrator, work))
+        finished = await env.client.wait_for_completion(instance)
+
+    assert not status.is_finished
+    assert status.reason.startswith("no_worker: no activity named 'work'")
+    assert "it has other" in status.reason
+    assert finished.output == "done"
 
 
 # ---------------------------------------------------------------------------------------------- time-outs

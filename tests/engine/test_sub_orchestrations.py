@@ -67,14 +67,16 @@ async def test_a_childs_failure_arrives_with_its_type_and_message(orchestrator):
 
 
 @both(call_yield, call_async)
-async def test_an_unknown_orchestrator_fails_the_call_with_the_known_names(orchestrator):
+async def test_a_call_of_an_unknown_orchestrator_waits_with_the_known_names(orchestrator):
     app = App("claims")
     app.orchestrator(name="main")(orchestrator)
     async with environment(app) as env:
-        failure = (await env.run("main")).failure
+        instance = await env.client.start_new("main")
+        await env.settled()
+        status = await env.client.get_status(instance)
 
-    assert failure.type == "perdure.errors.FunctionNotFound"
-    assert "no orchestrator named 'child'" in failure.message
+    assert not status.is_finished
+    assert status.reason.startswith("no_worker: no orchestrator named 'child'")
 
 
 def many_yield(context: OrchestrationContext):

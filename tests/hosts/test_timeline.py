@@ -184,6 +184,8 @@ def test_every_event_has_words() -> None:
         (9, ev.ExecutionCompleted(output=Raw(b"{}"))),
         (9, ev.ExecutionFailed(failure=Failure("E", "m"))),
         (9, ev.ExecutionTerminated(reason="enough")),
+        (9, ev.PatchMarked(name="fraud-check")),
+        (9, ev.ExecutionRewound(kept=3, next_id=4, at=9, voided=(0,), reason="gateway is back")),
         (9, ev.ContinuedAsNew()),
     ]
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from perdure.engine.envelope import Envelope
 from perdure.engine.living import feed
 from perdure.engine.revival import retry_parked, revive
+from perdure.engine.versions import entry_of
 from perdure.engine.warm import Instance
 from perdure.errors import InstanceFinished, InstanceNotFound, Overloaded, PerdureError
 from perdure.model import events as ev
@@ -75,7 +76,7 @@ def _event_refusal(hub: Hub, instance: Instance | None, message: RaiseEvent) -> 
             f"instance {instance.instance_id!r} is {instance.status}: it takes no more events; "
             f"{message.name!r} was not accepted"
         )
-    entry = hub.functions.orchestrator(instance.name)
+    entry = entry_of(hub, instance)
     if entry is not None:
         try:
             entry.admit(message.name, message.input)
@@ -190,6 +191,8 @@ def lock_granted(hub: Hub, instance: Instance | None, envelope: Envelope) -> Non
         return
     hub.consume(envelope)
     feed(hub, instance, ev.LockGranted(task_id=message.task_id, entity=message.entity))
+    if instance.execution is None:
+        return  # it has ended, or is parked and will be told again
     following = lock._next()
     if following is not None:
         hub.send(request_lock(instance.instance_id, instance.execution_id, lock.id, following))

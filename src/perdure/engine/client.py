@@ -18,7 +18,7 @@ from perdure.engine import bulk
 from perdure.engine.bulk import BulkOutcome, BulkPage, BulkRequest, Which
 from perdure.engine.entity_client import EntityVerbs
 from perdure.engine.notes import Memo
-from perdure.engine.registry import name_of
+from perdure.engine.registry import name_of, version_of
 from perdure.engine.spelling import AzureVerbs
 from perdure.engine.status import Detail, page_of, start_of, status_of
 from perdure.errors import IllegalTransition, InstanceNotFound, PayloadError
@@ -129,7 +129,8 @@ class Client(EntityVerbs, AzureVerbs):
             orchestration_function_name: the function itself, or its registered name.
             instance_id: 1 to 256 characters by Azure's rules; None makes up a new one.
             client_input: anything strict JSON can carry, typed or not.
-            version: the version to run; None for the registered default.
+            version: the version to run; None for that of the function, if one was passed that is registered in
+                one version, else for the hub's default version, else for the newest that is registered.
             start_at: an aware datetime in the future delays the first step; the instance is Pending until then.
             tags: strings to find the instance by.
             on_existing: for an id that is taken. `replace_finished` starts anew when the old one has finished
@@ -142,6 +143,9 @@ class Client(EntityVerbs, AzureVerbs):
             EngineStopped, OutcomeUnknown.
         """
         name = name_of(orchestration_function_name)
+        own_version = (
+            "" if isinstance(orchestration_function_name, str) else version_of(orchestration_function_name)
+        )
         self.gateway.has_orchestrator(name)
         fresh = instance_id is None
         chosen = self.gateway.new_instance_id() if instance_id is None else check_instance_id(instance_id)
@@ -149,7 +153,7 @@ class Client(EntityVerbs, AzureVerbs):
             Start(
                 instance_id=chosen,
                 name=name,
-                version=version or "",
+                version=version or own_version,
                 input=_body(client_input),
                 tags=_checked_tags(tags),
                 on_existing=on_existing,

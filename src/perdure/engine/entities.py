@@ -21,7 +21,7 @@ from msgspec import Raw, structs
 
 from perdure.engine import verbs
 from perdure.engine.envelope import Envelope
-from perdure.engine.living import note
+from perdure.engine.parking import note
 from perdure.engine.mailbox import Mailbox
 from perdure.engine.offload import answer_of, flight_of, invocation_of
 from perdure.engine.revival import park

@@ -9,22 +9,26 @@ from typing import Any
 from msgspec import Raw
 
 from perdure.engine.operations import code_of
-from perdure.engine.registry import Orchestrator, Registry, name_of, orchestrator_input
+from perdure.engine.registry import Orchestrator, Registry, orchestrator_input, version_of
+from perdure.engine.versions import Versioning, newest
+from perdure.errors import FunctionNotFound
+from perdure.model import actions as act
 from perdure.replay.context import CallTarget, OrchestrationContext
 from perdure.replay.decide import Code
+from perdure.replay.determinism import agree_but_for_name
 from perdure.replay.entity import EntityCode
 
 
 class Entry:
-    """An orchestrator ready to be run: its code, its default version and its door."""
+    """An orchestrator ready to be run: its code, the version that starts are stamped with, and its door."""
 
     __slots__ = ("_definition", "code", "version")
 
-    def __init__(self, definition: Orchestrator) -> None:
+    def __init__(self, definition: Orchestrator, version: str = "") -> None:
         takes_input, input_type = orchestrator_input(definition)
         self._definition = definition
         self.code = Code(definition.name, definition.function, takes_input, input_type)
-        self.version = definition.version
+        self.version = definition.version or version
 
     def admit(self, event_name: str, body: Raw) -> None:
         """Raise EventRefused for an event that the declared `events` do not admit."""
@@ -34,16 +38,60 @@ class Entry:
 class Functions:
     """Every orchestrator by name (case does not matter, as in Azure), and the environment of their contexts."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, versioning: Versioning | None = None) -> None:
         self.environment = RegistryEnvironment(registry)
-        self._entries = {name: Entry(definition) for name, definition in registry.orchestrators.items()}
         self.entities: dict[str, EntityCode] = {
             name: code_of(definition) for name, definition in registry.entities.items()
         }
-        self._folded = {name.casefold(): entry for name, entry in self._entries.items()}
+        self.versioning = versioning or Versioning()
+        self._versions = {
+            name: {
+                version: Entry(definition, self.versioning.default)
+                for version, definition in versions.items()
+            }
+            for name, versions in registry.versions.items()
+        }
+        self._defaults = {name: self._default(versions) for name, versions in self._versions.items()}
+        self._folded = {name.casefold(): name for name in self._versions}
 
-    def orchestrator(self, name: str) -> Entry | None:
-        return self._entries.get(name) or self._folded.get(name.casefold())
+    def orchestrator(self, name: str, version: str | None = None) -> Entry | None:
+        """The code of an instance pinned to `version`; for None the code that a new instance gets."""
+        if version is None:
+            return self._defaults.get(name) or self._defaults.get(self._folded.get(name.casefold(), ""))
+        if not self.versioning.takes(version):
+            return None
+        known = self._named(name)
+        return known.get(version) or known.get("")
+
+    def refuses(self, version: str) -> bool:
+        """Whether instances of this version are to fail here instead of waiting."""
+        return self.versioning.failure == "Fail" and not self.versioning.takes(version)
+
+    def missing(self, name: str, version: str) -> str:
+        """Why there is no code here for an instance: a clause."""
+        known, ours = self._named(name), self.versioning
+        if not known:
+            return f"no worker here has the orchestrator {name!r}"
+        if not ours.takes(version):
+            return (
+                f"this worker does not take version {version!r} of the orchestrator {name!r}: its default version "
+                f"is {ours.default!r} and its match strategy {ours.match}"
+            )
+        has = ", ".join(repr(one) for one in sorted(known)[:10])
+        return f"no worker here has version {version!r} of the orchestrator {name!r}; it has {has}"
+
+    def _named(self, name: str) -> dict[str, Entry]:
+        return self._versions.get(name) or self._versions.get(self._folded.get(name.casefold(), ""), {})
+
+    def _default(self, versions: dict[str, Entry]) -> Entry | None:
+        """The default version if there is one of it, else the newest that this worker takes."""
+        default = self.versioning.default
+        if default and default in versions:
+            return versions[default]
+        if "" in versions and (default or len(versions) == 1):
+            return versions[""]
+        taken = [version for version in versions if self.versioning.takes(version)]
+        return versions[newest(taken or versions)]
 
     def entity(self, name: str) -> EntityCode | None:
         """By its name in lower case, as ids have it."""
@@ -61,7 +109,7 @@ class RegistryEnvironment:
     def activity(self, function: Any) -> CallTarget:
         target = self._activities.get(function)
         if target is None:
-            definition = self._registry.activity(name_of(function))
+            definition = self._registry.activity(self._registry.name_of(function))
             target = self._activities[function] = CallTarget(
                 definition.name,
                 Any if isinstance(function, str) else definition.hints().get("return", Any),
@@ -74,11 +122,23 @@ class RegistryEnvironment:
     def orchestrator(self, function: Any) -> CallTarget:
         target = self._orchestrators.get(function)
         if target is None:
-            definition = self._registry.orchestrator(name_of(function))
+            version = "" if isinstance(function, str) else version_of(function)
+            definition = self._registry.orchestrator(self._registry.name_of(function), version)
             output = definition.hints().get("return", Any)
             typed = not isinstance(function, str) and not _is_generator_type(output)
-            target = self._orchestrators[function] = CallTarget(definition.name, output if typed else Any)
+            target = self._orchestrators[function] = CallTarget(
+                definition.name, output if typed else Any, version=version
+            )
         return target
+
+    def is_renamed(self, action: act.Action, recorded: Any) -> bool:
+        if not agree_but_for_name(action, recorded):
+            return False
+        resolve = {act.ScheduleTask: self.activity, act.CreateSubOrchestration: self.orchestrator}
+        try:
+            return bool(resolve[type(action)](recorded.name).name == action.name)  # type: ignore[union-attr]
+        except (KeyError, FunctionNotFound):
+            return False
 
     def logger(self, context: OrchestrationContext) -> ReplaySafeLogger:
         return ReplaySafeLogger(context)

@@ -29,7 +29,7 @@ from perdure.engine.delivery import deliver
 from perdure.engine.envelope import Envelope, envelope_of
 from perdure.engine.revival import quarantine
 from perdure.engine.warm import Instance
-from perdure.errors import PerdureError
+from perdure.errors import PerdureError, RegistrationError
 from perdure.model import chain, payload
 from perdure.model import events as ev
 from perdure.model.bodies import outline
@@ -66,6 +66,10 @@ class Limits:
     warm_bytes: int = 512 * 1024 * 1024
     keep_executions: int = 1
 
+    def __post_init__(self) -> None:
+        if self.keep_executions < 1:
+            raise RegistrationError(f"keep_executions is 1 or more, not {self.keep_executions!r}")
+
 
 class OrchestratorEntry(Protocol):
     """An orchestrator as the hub needs it."""
@@ -82,7 +86,14 @@ class Functions(Protocol):
     @property
     def environment(self) -> Environment: ...
 
-    def orchestrator(self, name: str) -> OrchestratorEntry | None: ...
+    def orchestrator(self, name: str, version: str | None = None) -> OrchestratorEntry | None:
+        """The code of an instance pinned to `version`; for None the code that a new instance gets."""
+
+    def refuses(self, version: str) -> bool:
+        """Whether instances of this version are to fail here instead of waiting."""
+
+    def missing(self, name: str, version: str) -> str:
+        """Why there is no code here for an instance: a clause."""
 
     def entity(self, name: str) -> EntityCode | None: ...
 
@@ -169,7 +180,9 @@ class Hub:
         self.touched: dict[int, Instance] = {}
         self.aside: dict[str, list[Envelope]] = {}
         self.deferred: list[Envelope] = []
-        self.turns: list[Envelope] = []  # of instances that have had their share, until the others have had theirs
+        self.turns: list[
+            Envelope
+        ] = []  # of instances that have had their share, until the others have had theirs
         self.held: list[tuple[Instance, Envelope]] = []
         self.again: list[Invocation] = []  # open activities of instances brought back in this batch
         self.absent: set[str] = set()
@@ -329,6 +342,9 @@ class Hub:
 
     def hold(self, instance: Instance, envelope: Envelope) -> None:
         """Keep the message for later: the instance is suspended, parked or not begun. It is accepted."""
+        if instance.is_finished:  # it failed for want of its version
+            self.drop(envelope, f"the instance is {instance.status}")
+            return
         if instance.held is None:
             instance.held = []
         instance.held.append(envelope)
@@ -509,7 +525,12 @@ class Hub:
 
     def _seal_unconsumed(self) -> None:
         """The rest waits for the next batch; what was born in this one has to be stored for that."""
-        rest = [*self.deferred, *self.turns, *(e for kept in self.aside.values() for e in kept), *self.backlog]
+        rest = [
+            *self.deferred,
+            *self.turns,
+            *(e for kept in self.aside.values() for e in kept),
+            *self.backlog,
+        ]
         self.backlog.clear()
         for envelope in rest:
             if envelope.hidden:  # let go, and not reached: from now on polls have to show it

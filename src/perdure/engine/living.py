@@ -14,8 +14,10 @@ import msgspec
 from msgspec import Raw
 
 from perdure.engine.locks import release_locks
+from perdure.engine.parking import set_back
+from perdure.engine.versions import entry_to_begin, pin
 from perdure.engine.warm import Instance
-from perdure.errors import EngineSignal, Interrupted
+from perdure.errors import EngineSignal, FunctionMissing, Interrupted
 from perdure.model import actions as act
 from perdure.model import events as ev
 from perdure.model.instances import RuntimeStatus
@@ -46,9 +48,17 @@ def too_long(stopped: Interrupted) -> str:
     return str(stopped) or "the orchestrator kept the loop to itself for too long"
 
 
-def begin(hub: Hub, instance: Instance, body: Raw, operation_id: str) -> None:
-    entry = hub.functions.orchestrator(instance.name)
+def begin(
+    hub: Hub,
+    instance: Instance,
+    body: Raw,
+    operation_id: str,
+    carried: tuple[ev.EventRaised, ...] = (),
+) -> None:
+    entry = entry_to_begin(hub, instance)
     assert entry is not None
+    if not instance.version:
+        pin(hub, instance, entry.version)
     instance.status = S.Running
     instance.reason = ""
     instance.execution = new_execution(hub, instance, entry)
@@ -60,6 +70,7 @@ def begin(hub: Hub, instance: Instance, body: Raw, operation_id: str) -> None:
         input=body,
         parent=instance.parent,
         operation_id=operation_id,
+        carried=carried,
     )
     feed(hub, instance, started)
 
@@ -79,6 +90,10 @@ def feed(hub: Hub, instance: Instance, event: Any) -> None:
     except Interrupted as stopped:
         running.leave()
         raise Quarantine(instance.instance_id, too_long(stopped)) from stopped
+    except FunctionMissing as missing:
+        running.leave()
+        set_back(hub, instance, event, str(missing))
+        return
     if running.leave():  # a bare `except:` swallowed the interruption; the code is no better for it
         raise Quarantine(instance.instance_id, too_long(Interrupted()))
     if actions:
@@ -154,7 +169,8 @@ def _continue(hub: Hub, instance: Instance, ending: act.ContinueAsNew) -> None:
     instance.due_at = None
     instance.open_local = 0
     instance.children = None
-    if instance.feeds >= hub.limits.feeds:
+    no_code = ending.version and entry_to_begin(hub, instance, ending.version) is None
+    if no_code or instance.feeds >= hub.limits.feeds:
         instance.between = True
         hub.defer(
             NextGeneration(
@@ -162,14 +178,19 @@ def _continue(hub: Hub, instance: Instance, ending: act.ContinueAsNew) -> None:
                 execution_id=instance.execution_id,
                 input=ending.input,
                 carried=carried,
+                version=ending.version,
             )
         )
     else:
-        next_execution(hub, instance, ending.input, carried)
+        next_execution(hub, instance, ending.input, carried, ending.version)
 
 
-def next_execution(hub: Hub, instance: Instance, body: Raw, carried: tuple[ev.EventRaised, ...]) -> None:
-    entry = hub.functions.orchestrator(instance.name)
+def next_execution(
+    hub: Hub, instance: Instance, body: Raw, carried: tuple[ev.EventRaised, ...], version: str
+) -> None:
+    if version:
+        pin(hub, instance, version)
+    entry = entry_to_begin(hub, instance)
     assert entry is not None
     kept = hub.limits.keep_executions
     if kept <= 1:
@@ -261,14 +282,6 @@ def let_held_go(hub: Hub, instance: Instance) -> None:
         envelope.held = False
     if held:  # in the order of acceptance: rows by their number, and then what came in this batch
         hub.send_first(sorted(held, key=lambda envelope: envelope.row_no or inf))
-
-
-def note(hub: Hub, instance: Instance, event: Any) -> None:
-    """A control event, which the code never sees."""
-    outcome = instance.episode(hub.now)
-    outcome.events.append(event)
-    hub.touch(instance)
-    hub.fed(instance)
 
 
 def remove(hub: Hub, instance: Instance) -> None:

@@ -12,13 +12,14 @@ from __future__ import annotations
 import inspect
 import sys
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, Generic, TypeVar
 
 from msgspec import Raw
 
+from perdure.engine.versions import newest
 from perdure.errors import EventRefused, FunctionNotFound, RegistrationError
 from perdure.model import payload
 from perdure.model.http_calls import BUILT_IN
@@ -38,6 +39,7 @@ class Definition:
     name: str
     function: Function
     localns: Mapping[str, Any] | None = field(default=None, repr=False, compare=False)
+    aliases: tuple[str, ...] = ()
 
     def hints(self) -> dict[str, Any]:
         """Its annotations, resolved. Raises RegistrationError for one that names nothing."""
@@ -130,7 +132,8 @@ class Registry:
 
     def __init__(self) -> None:
         self.activities: dict[str, Activity] = {}
-        self.orchestrators: dict[str, Orchestrator] = {}
+        self.orchestrators: dict[str, Orchestrator] = {}  # the newest version of each
+        self.versions: dict[str, dict[str, Orchestrator]] = {}  # all of them, by name and version
         self.entities: dict[str, Entity] = {}
         self.routes: list[Route] = []
         self.lifespans: list[Definition] = []
@@ -152,19 +155,25 @@ class Registry:
 
     def definitions(self) -> Iterator[Definition]:
         """Everything registered, each kind in the order of registration."""
-        for kind in (self.activities, self.orchestrators, self.entities):
-            yield from kind.values()
+        yield from (one for name, one in self.activities.items() if name == one.name)
+        for name, versions in self.versions.items():
+            yield from (one for one in versions.values() if name == one.name)
+        yield from self.entities.values()
         yield from self.routes
         yield from self.lifespans
 
     def _put(self, definition: Definition) -> None:
         match definition:
             case Activity():
-                _put(self.activities, definition)
+                for name in (definition.name, *definition.aliases):
+                    _put(self.activities, name, definition)
             case Orchestrator():
-                _put(self.orchestrators, definition)
+                for name in (definition.name, *definition.aliases):
+                    versions = self.versions.setdefault(name, {})
+                    _put(versions, definition.version, definition, name)
+                    self.orchestrators[name] = versions[newest(versions)]
             case Entity():
-                _put(self.entities, definition)
+                _put(self.entities, definition.name, definition)
             case Route():
                 _check_route(self.routes, definition)
                 self.routes.append(definition)
@@ -174,22 +183,33 @@ class Registry:
     def activity(self, name: str) -> Activity:
         return _get(self.activities, name, "activity")
 
-    def orchestrator(self, name: str) -> Orchestrator:
-        return _get(self.orchestrators, name, "orchestrator")
+    def orchestrator(self, name: str, version: str = "") -> Orchestrator:
+        """The orchestrator of a name: of this version if there is one, else the newest."""
+        return self.versions.get(name, {}).get(version) or _get(self.orchestrators, name, "orchestrator")
+
+    def name_of(self, function: str | Function) -> str:
+        """The name of a function reference here; of several names its own, else the first it was given."""
+        if isinstance(function, str):
+            return function
+        known = [d for d in definitions_of(function) if d.name in self.activities or d.name in self.versions]
+        return preferred(known).name if known else name_of(function)
 
     def check(self) -> None:
         """Resolve every annotation, so that mistakes show before anything runs."""
-        for definition in (*self.activities.values(), *self.orchestrators.values(), *self.routes):
-            definition.hints()
+        for definition in self.definitions():
+            if isinstance(definition, Activity | Orchestrator | Route):
+                definition.hints()
 
 
-def _put(into: dict[str, D], definition: D) -> None:
-    if definition.name in into and into[definition.name].function is not definition.function:
+def _put(into: dict[str, D], key: str, definition: D, name: str = "") -> None:
+    if key in into and into[key].function is not definition.function:
+        of_version = f" in version {key!r}" if name and key else ""
         raise RegistrationError(
-            f"{where(definition.function)}: the name {definition.name!r} is already taken by "
-            f"{where(into[definition.name].function)}; give one of them name=..."
+            f"{where(definition.function)}: the name {name or key!r} is already taken{of_version} by "
+            f"{where(into[key].function)}; give one of them name=..."
+            + (" or another version=..." if name else "")
         )
-    into[definition.name] = definition
+    into[key] = definition
 
 
 def _check_route(routes: list[Route], new: Route) -> None:
@@ -205,23 +225,50 @@ def _check_route(routes: list[Route], new: Route) -> None:
 def _get(source: Mapping[str, D], name: str, kind: str) -> D:
     found = source.get(name)
     if found is None:
-        known = ", ".join(sorted(source)[:10]) or f"no {kind} at all"
+        known = ", ".join(sorted(n for n in source if "::" not in n)[:10]) or f"no {kind} at all"
         raise FunctionNotFound(f"no {kind} named {name!r} is registered in this application; it has {known}")
     return found
 
 
 def remember(definition: Definition) -> None:
     """Note the definition on the function, so that a reference to it can be used as its name."""
+    others = [one for one in definitions_of(definition.function) if not _is_same(one, definition)]
     try:
-        setattr(definition.function, _MARK, definition)
+        setattr(definition.function, _MARK, (*others, definition))
     except (AttributeError, TypeError) as error:
         raise RegistrationError(f"{definition.function!r} cannot be registered: {error}") from error
 
 
 def definition_of(function: object) -> Definition | None:
     """The definition behind a function reference, if it was registered."""
+    found = definitions_of(function)
+    return preferred(found) if found else None
+
+
+def definitions_of(function: object) -> tuple[Definition, ...]:
+    """Every definition of a function, in the order in which they were registered."""
     found = getattr(function, _MARK, None) or getattr(_plain(function), _MARK, None)
-    return found if isinstance(found, Definition) else None
+    return found if isinstance(found, tuple) else ()
+
+
+def preferred(definitions: Sequence[Definition]) -> Definition:
+    """Of several definitions of one function the one under its own name, else the first."""
+    own = getattr(definitions[0].function, "__name__", "")
+    return next((one for one in reversed(definitions) if one.name == own), definitions[0])
+
+
+def version_of(function: object) -> str:
+    """The version that a function reference stands for; "" when it stands for several, or for none."""
+    versions = {one.version for one in definitions_of(function) if isinstance(one, Orchestrator)}
+    return versions.pop() if len(versions) == 1 else ""
+
+
+def _is_same(one: Definition, other: Definition) -> bool:
+    return (
+        one.name == other.name
+        and type(one) is type(other)
+        and getattr(one, "version", "") == getattr(other, "version", "")
+    )
 
 
 def name_of(function: str | Function) -> str:

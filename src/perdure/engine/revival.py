@@ -11,14 +11,18 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from perdure.engine.living import Quarantine, let_held_go, new_execution, note, too_long
+from perdure.engine.living import Quarantine, drop_held, end, let_held_go, new_execution, too_long
+from perdure.engine.parking import note, park
+from perdure.engine.versions import entry_of
 from perdure.engine.warm import Instance
 from perdure.errors import FunctionMissing, Interrupted, NonDeterminismError
+from perdure.model import actions as act
 from perdure.model import events as ev
+from perdure.model.failure import Failure
 from perdure.model.instances import RuntimeStatus
 from perdure.model.messages import ActivityResult, Wake
 from perdure.replay.decide import Execution
-from perdure.replay.settle import Invocation, invocation_of
+from perdure.replay.settle import Invocation, invocation_of, report_to_parent
 from perdure.replay.state import fold
 
 if TYPE_CHECKING:
@@ -42,7 +46,7 @@ def revive(hub: Hub, instance: Instance, answered: int = -1) -> bool:
         return True
     if instance.stored is None:
         return False
-    entry = hub.functions.orchestrator(instance.name)
+    entry = entry_of(hub, instance)
     if entry is None:
         park_unknown(hub, instance)
         return False
@@ -153,7 +157,7 @@ def parked_just_now(instance: Instance) -> bool:
 def retry_parked(hub: Hub, instance: Instance) -> None:
     """At a worker's start: perhaps the deployed code fits by now."""
     kind = instance.reason.partition(":")[0]
-    if kind == "no_worker" and hub.functions.orchestrator(instance.name) is None:
+    if kind == "no_worker" and hub.functions.orchestrator(instance.name, instance.version or None) is None:
         return
     if kind in ("no_worker", "nondeterminism") and not parked_just_now(instance):
         go_on(hub, instance, "tried again at a worker's start")
@@ -176,22 +180,31 @@ def quarantine(hub: Hub, instance: Instance) -> None:
         park(hub, instance, "poison", hub.quarantine[instance.instance_id])
 
 
-def park_unknown(hub: Hub, instance: Instance) -> None:
-    park(hub, instance, "no_worker", f"no worker here has the orchestrator {instance.name!r}")
-
-
-def park(hub: Hub, instance: Instance, kind: str, detail: str) -> None:
-    """Set the instance aside, visibly. It is tried again at `resume`, and some kinds at a worker's start."""
-    reason = f"{kind}: {detail}"[:4_000]
-    if instance.reason == reason:
+def park_unknown(hub: Hub, instance: Instance, version: str = "") -> None:
+    """No code here serves the instance: it waits for a worker that has it, or fails, as the worker is set up."""
+    pinned = version or instance.version
+    why = hub.functions.missing(instance.name, pinned)
+    if not hub.functions.refuses(pinned):
+        park(hub, instance, "no_worker", why)
         return
-    instance.put_away()
-    if kind == "no_worker" and not instance.episodes and instance.outcome is None:
-        instance.status = S.Pending
-    else:
-        note(hub, instance, ev.ExecutionParked(kind=kind, detail=detail[:4_000]))
-        instance.status = S.Suspended
-    instance.reason = reason
-    instance.due_at = None
-    hub.touch(instance)
-    hub.released.parked.append((instance.instance_id, reason))
+    if not _was_begun(instance):
+        note(hub, instance, ev.ExecutionStarted(name=instance.name, version=pinned, parent=instance.parent))
+    failure = Failure("VersionMismatch", why)
+    note(hub, instance, ev.ExecutionFailed(failure=failure))
+    drop_held(hub, instance, "the instance has failed")
+    end(hub, instance, S.Failed)
+    if instance.parent is not None:
+        ending = act.FailOrchestration(failure)
+        hub.send(report_to_parent(instance.parent, instance.instance_id, ending))
+
+
+__all__ = [
+    "children_of",
+    "go_on",
+    "park",
+    "park_unknown",
+    "parked_just_now",
+    "quarantine",
+    "retry_parked",
+    "revive",
+]

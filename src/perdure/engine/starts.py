@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from perdure.engine.envelope import Envelope
 from perdure.engine.living import begin, drop_carried, let_held_go, next_execution, remove
 from perdure.engine.revival import park, park_unknown
+from perdure.engine.versions import entry_to_begin
 from perdure.engine.warm import Instance
 from perdure.errors import InstanceExists, PerdureError
 from perdure.model import payload
@@ -53,7 +54,7 @@ def start(hub: Hub, instance: Instance | None, envelope: Envelope) -> None:
     elif created.instance_id in hub.quarantine:
         park(hub, created, "poison", hub.quarantine[created.instance_id])
         hub.hold(created, Envelope(first, internal=True))
-    elif hub.functions.orchestrator(created.name) is None:
+    elif entry_to_begin(hub, created) is None:
         park_unknown(hub, created)
         hub.hold(created, Envelope(first, internal=True))
     else:
@@ -120,12 +121,12 @@ def begin_later(hub: Hub, instance: Instance | None, envelope: Envelope) -> None
         hub.consume(envelope)
     elif instance.status is S.Suspended:
         hub.hold(instance, envelope)
-    elif hub.functions.orchestrator(instance.name) is None:
+    elif entry_to_begin(hub, instance) is None:
         park_unknown(hub, instance)
         hub.hold(instance, envelope)
     else:
         hub.consume(envelope)
-        begin(hub, instance, message.input, message.operation_id)
+        begin(hub, instance, message.input, message.operation_id, message.carried)
         let_held_go(hub, instance)
 
 
@@ -137,10 +138,10 @@ def next_generation(hub: Hub, instance: Instance | None, envelope: Envelope) -> 
         hub.consume(envelope)
     elif instance.status is S.Suspended:
         hub.hold(instance, envelope)
-    elif hub.functions.orchestrator(instance.name) is None:
-        park_unknown(hub, instance)
+    elif entry_to_begin(hub, instance, message.version) is None:
+        park_unknown(hub, instance, message.version)
         hub.hold(instance, envelope)
     else:
         hub.consume(envelope)
-        next_execution(hub, instance, message.input, message.carried)
+        next_execution(hub, instance, message.input, message.carried, message.version)
         let_held_go(hub, instance)

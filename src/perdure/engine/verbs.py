@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from perdure.engine.envelope import Envelope
-from perdure.engine.living import drop_held, end, note, remove
+from perdure.engine.living import drop_held, end, remove
+from perdure.engine.parking import note
 from perdure.engine.revival import children_of, go_on, parked_just_now
 from perdure.engine.warm import Instance
 from perdure.errors import IllegalTransition, InstanceFinished, InstanceNotFound, PerdureError

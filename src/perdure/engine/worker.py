@@ -27,6 +27,7 @@ from perdure.engine.offload import with_offloaded
 from perdure.engine.registry import Registry
 from perdure.engine.retention import Retention, Sweeper
 from perdure.engine.status import finished_status
+from perdure.engine.versions import Versioning
 from perdure.engine.watchdog import Marker, StrikeFile, Watchdog, audit, stop_audit
 from perdure.errors import EngineStopped, FunctionNotFound, InstanceNotFound, Overloaded
 from perdure.model.events import Ending
@@ -56,6 +57,7 @@ class Settings:
     drain: float = 0.0  # seconds that stopping waits for running activities
     retention: Retention | None = None  # how long finished instances are kept; None for ever
     accept_only: bool = False  # take messages durably, run nothing
+    versioning: Versioning = field(default_factory=Versioning)
     watchdog: bool = True
     interrupt_after: float = 10.0  # seconds an orchestrator may keep the loop to itself
 
@@ -82,7 +84,7 @@ class Engine:
         self.clock = clock or SystemClock()
         self._strikes: StrikeFile | None = None
         self._marker = Marker()
-        self._functions = Functions(registry)
+        self._functions = Functions(registry, self.settings.versioning)
         self._hub = Hub(
             self._functions,
             Chance(new_salt, self.clock.monotonic),
@@ -322,7 +324,9 @@ class Engine:
         return new_id()
 
     def has_orchestrator(self, name: str) -> None:
-        if name.casefold().startswith(BUILT_IN.casefold()):  # it would send whatever a client puts into its input
+        if name.casefold().startswith(
+            BUILT_IN.casefold()
+        ):  # it would send whatever a client puts into its input
             raise FunctionNotFound(f"{name} is a built-in: only orchestrations start it")
         if not self.settings.accept_only and self._functions.orchestrator(name) is None:
             self.registry.orchestrator(name)

@@ -154,6 +154,11 @@ def _parked(event: ev.ExecutionParked, names: Names) -> str:
     return f"{event.kind}: {event.detail}"
 
 
+def _rewound(event: ev.ExecutionRewound, names: Names) -> str:
+    again = ", ".join(names.get(task_id, f"call {task_id}") for task_id in event.voided)
+    return "; ".join(filter(None, (event.reason, f"{again} again" if again else "")))
+
+
 def _ended_badly(event: ev.ExecutionFailed, names: Names) -> str:
     return str(event.failure)
 
@@ -190,6 +195,8 @@ _ABOUT: dict[type, Callable[[Any, Names], str]] = {
     ev.ExecutionResumed: _reason,
     ev.ExecutionTerminated: _reason,
     ev.ExecutionParked: _parked,
+    ev.ExecutionRewound: _rewound,
+    ev.PatchMarked: _named,
     ev.ExecutionCompleted: _nothing,
     ev.ExecutionFailed: _ended_badly,
     ev.ContinuedAsNew: _nothing,

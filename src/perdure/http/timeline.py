@@ -146,7 +146,7 @@ def timeline_of(history: Iterable[tuple[int, HistoryEvent]], now: int) -> Timeli
     ended = False
     for at, event in history:
         times.append(at)
-        ended = ended or isinstance(event, ev.Ending)
+        ended = isinstance(event, ev.Ending) or (ended and not isinstance(event, ev.ExecutionRewound))
         draft.apply(at, event)
     if not draft.rows:
         return None
@@ -178,6 +178,8 @@ class _Draft:
         self.buffered: dict[str, int] = defaultdict(int)
         self.taken: dict[int, Span] = {}
         self.locks: dict[int, int] = {}  # entities still to be locked
+        self.called: dict[int, Row] = {}
+        self.cut_off: list[Span] = []
 
     def apply(self, at: int, event: HistoryEvent) -> None:
         match event:
@@ -228,9 +230,11 @@ class _Draft:
                 | ev.ExecutionCompleted()
                 | ev.ContinuedAsNew()
             ):
-                for span in self.open.values():
-                    if span.state == "open":
-                        span.close(at, "canceled")
+                self.cut_off = [span for span in self.open.values() if span.state == "open"]
+                for span in self.cut_off:
+                    span.close(at, "canceled")
+            case ev.ExecutionRewound():
+                self._rewind(event, at)
             case _:
                 pass
 
@@ -247,7 +251,7 @@ class _Draft:
     def _call(self, event_id: int, call: int, name: str, kind: str, at: int) -> Row:
         first = event_id if call < 0 else call
         row = self.calls.get(first) or self._row(name, kind)
-        self.calls[first] = row
+        self.calls[first] = self.called[event_id] = row
         self._span(row, event_id, kind, at)
         return row
 
@@ -266,6 +270,15 @@ class _Draft:
             self._close(lock_id, at, "done")
             row = next(row for row in self.rows if waited in row.spans)
             self._span(row, lock_id, "entity", at)
+
+    def _rewind(self, event: ev.ExecutionRewound, at: int) -> None:
+        """What the failure had cut off goes on, and the calls that failed run again."""
+        for span in self.cut_off:
+            span.end, span.state = None, "open"
+        for task_id in event.voided:
+            row = self.called.get(task_id)
+            if row is not None:
+                self._span(row, task_id, row.kind, at)
 
     def _await(self, event: ev.EventAwaited, at: int) -> None:
         span = self._span(self._row(event.name, "wait"), event.id, "wait", at)

@@ -100,17 +100,24 @@ class ReleaseLock(_Action, frozen=True):
     entities: tuple[str, ...]
 
 
+class MarkPatch(_Action, frozen=True):
+    name: str
+    deprecated: bool
+
+
 class CompleteOrchestration(_Action, frozen=True):
     output: Raw
 
 
 class FailOrchestration(_Action, frozen=True):
     failure: Failure
+    of: int = -1
 
 
 class ContinueAsNew(_Action, frozen=True):
     input: Raw
     save_events: bool
+    version: str = ""
 
 
 Step = (
@@ -126,6 +133,7 @@ Step = (
     | SignalEntity
     | RequestLock
     | ReleaseLock
+    | MarkPatch
 )
 Finish = CompleteOrchestration | FailOrchestration | ContinueAsNew
 Action = Step | Finish

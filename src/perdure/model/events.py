@@ -129,6 +129,20 @@ class ExecutionParked(_Event, frozen=True):
     detail: str
 
 
+class ExecutionRewound(_Event, frozen=True, gc=True):
+    """A failed execution goes on. Of the events that counted until then, only the first `kept` still count, and
+    of these not the failures of the calls in `voided`, which are open again (see `perdure.replay.rewinding`).
+
+    `at` is the present time from here on, in microseconds; `next_id` is larger than every id used so far.
+    """
+
+    kept: int
+    next_id: int
+    at: int
+    voided: tuple[int, ...] = ()
+    reason: str = ""
+
+
 # ----------------------------------------------------------------------------------------------- decisions
 
 
@@ -227,13 +241,23 @@ class LockReleased(_Event, frozen=True):
     lock_id: int
 
 
+class PatchMarked(_Event, frozen=True):
+    """`context.patched(name)` was asked for the first time and answered True. `deprecated` by deprecate_patch."""
+
+    name: str
+    deprecated: bool = False
+
+
 class ExecutionCompleted(_Event, frozen=True):
     output: Raw = ABSENT
     body: BodyRef | None = None
 
 
 class ExecutionFailed(_Event, frozen=True, gc=True):
+    """`of` is the id of the failed call whose failure ended it; -1 when the code failed by itself."""
+
     failure: Failure
+    of: int = -1
 
 
 class ExecutionTerminated(_Event, frozen=True):
@@ -241,8 +265,11 @@ class ExecutionTerminated(_Event, frozen=True):
 
 
 class ContinuedAsNew(_Event, frozen=True):
+    """`version` is that of the next execution, if it is another one."""
+
     input: Raw = ABSENT
     body: BodyRef | None = None
+    version: str = ""
 
 
 # --------------------------------------------------------------------------------- of entities themselves
@@ -288,13 +315,14 @@ Decision = (
     | EntitySignaled
     | LockRequested
     | LockReleased
+    | PatchMarked
 )
 """What its code did in answer, while going on."""
 
 Ending = ExecutionCompleted | ExecutionFailed | ExecutionTerminated | ContinuedAsNew
 """The last event of an execution."""
 
-Control = ExecutionSuspended | ExecutionResumed | ExecutionParked
+Control = ExecutionSuspended | ExecutionResumed | ExecutionParked | ExecutionRewound
 """What operators and the engine did; the orchestrator's code never sees these."""
 
 HistoryEvent = Arrival | Decision | Ending | Control | EntityOperated

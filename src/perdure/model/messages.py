@@ -39,12 +39,13 @@ class Start(_Message, frozen=True, gc=True):
     fresh: bool = False  # the id was made up for this start: nobody can have it
 
 
-class Begin(_Message, frozen=True):
-    """The first step of an accepted start that was delayed or held: its input is in the message."""
+class Begin(_Message, frozen=True, gc=True):
+    """The first step of an accepted start (or of a next execution) that was delayed or held, with its input."""
 
     execution_id: str
     input: Raw = ABSENT
     operation_id: str = ""
+    carried: tuple[EventRaised, ...] = ()
 
 
 class NextGeneration(_Message, frozen=True, gc=True):
@@ -53,6 +54,7 @@ class NextGeneration(_Message, frozen=True, gc=True):
     execution_id: str
     input: Raw = ABSENT
     carried: tuple[EventRaised, ...] = ()
+    version: str = ""
 
 
 class RaiseEvent(_Message, frozen=True):

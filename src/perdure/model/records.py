@@ -163,6 +163,7 @@ class Batch:
     moved: set[int] | None = None  # instance_no of updates that change an indexed column; None: perhaps all
     history: list[HistoryRow] = field(default_factory=list)
     bodies: list[BodyRow] = field(default_factory=list)
+    versions: list[tuple[int, str]] = field(default_factory=list)  # instance_no, version from now on
     custom_status: list[tuple[int, bytes]] = field(default_factory=list)
     entity_states: list[tuple[int, bytes]] = field(default_factory=list)
     waits_opened: list[WaitRow] = field(default_factory=list)
@@ -190,6 +191,7 @@ class Batch:
             or self.seen
             or self.dropped
             or self.purged
+            or self.versions
             or self.custom_status
             or self.entity_states
             or self.waits_opened

@@ -27,8 +27,7 @@ def with_built_ins(registry: Registry) -> Registry:
     """A registry with the built-in functions beside what the given one has; that one is left as it is."""
     joined = Registry()
     joined.include(registry)
-    for activity in ACTIVITIES:
-        joined.activities.setdefault(activity.name, activity)
-    for orchestrator in ORCHESTRATORS:
-        joined.orchestrators.setdefault(orchestrator.name, orchestrator)
+    for definition in (*ACTIVITIES, *ORCHESTRATORS):
+        if definition.name not in joined.activities and definition.name not in joined.versions:
+            joined.add(definition)
     return joined

@@ -32,6 +32,7 @@ from perdure.model import payload
 from perdure.model.instances import check_instance_id, child_id_of
 from perdure.model.retry import RetryPolicy
 from perdure.model.times import Seconds, instant, micros, moment
+from perdure.replay import patches
 from perdure.replay.determinism import Mismatch, agree, mismatch
 from perdure.replay.fiber import Fiber
 from perdure.replay.http_calls import HttpCalls
@@ -71,6 +72,7 @@ class CallTarget:
     retry: RetryPolicy | None = None
     timeout: int = 0
     heartbeat: int = 0
+    version: str = ""
 
 
 class Environment(Protocol):
@@ -81,6 +83,9 @@ class Environment(Protocol):
 
     def orchestrator(self, function: Any) -> CallTarget:
         """Resolve an orchestrator by reference or name. Raises FunctionNotFound."""
+
+    def is_renamed(self, action: act.Action, recorded: Any) -> bool:
+        """Whether an action is the recorded one but for a name that its function also goes by."""
 
     def logger(self, context: OrchestrationContext) -> Any:
         """A logger that is silent during replay."""
@@ -116,9 +121,12 @@ class OrchestrationContext(HttpCalls, EntityVerbs):
         "_next_event",
         "_next_id",
         "_now",
+        "_open_ended",
         "_opened_waits",
+        "_patches",
         "_random",
         "_replaying",
+        "_rewound",
         "_script",
         "_script_at",
         "_status_changed",
@@ -146,6 +154,9 @@ class OrchestrationContext(HttpCalls, EntityVerbs):
         self._generation: act.ContinueAsNew | None = None
         self._script: list[Any] | None = None
         self._script_at = 0
+        self._open_ended = False
+        self._patches: dict[str, bool] | None = None
+        self._rewound: dict[int, int] | None = None
         self._mismatch: Mismatch | None = None
         self.actions = IDLE
         self._calls: dict[int, CallTask[Any]] = {}
@@ -286,7 +297,8 @@ class OrchestrationContext(HttpCalls, EntityVerbs):
                 activity's own.
 
         Raises:
-            FunctionNotFound, PayloadError at once; the task raises TaskFailedError when the activity failed.
+            PayloadError at once; the task raises TaskFailedError when the activity failed. A name that is not
+            registered here raises nothing: the instance waits, with reason no_worker, for a worker that has it.
         """
         self._alive()
         target = self._target(self._env.activity, name)
@@ -329,7 +341,7 @@ class OrchestrationContext(HttpCalls, EntityVerbs):
             target.name,
             Raw(payload.encode(input_)),
             instance_id,
-            version or "",
+            version or target.version,
             target.output_type if expected_type is None else expected_type,
         )
         return start(-1, 1) if retry is None else RetryTask(self, target.name, retry, start)
@@ -461,14 +473,34 @@ class OrchestrationContext(HttpCalls, EntityVerbs):
 
     # -------------------------------------------------------------------------------------------- the rest
 
-    def continue_as_new(self, input_: Any = None, *, save_events: bool = True) -> None:
+    def continue_as_new(
+        self, input_: Any = None, *, save_events: bool = True, version: str | None = None
+    ) -> None:
         """End this execution and begin the next with a new input and an empty history.
 
-        Events that nobody has taken yet go along, unless `save_events` is False. Return right after the call;
-        the return value is ignored.
+        Events that nobody has taken yet go along, unless `save_events` is False. The next execution runs the
+        same version unless `version` names another. Return right after the call; the return value is ignored.
         """
         self._alive()
-        self._generation = act.ContinueAsNew(Raw(payload.encode(input_)), save_events)
+        self._generation = act.ContinueAsNew(Raw(payload.encode(input_)), save_events, version or "")
+
+    def patched(self, name: str) -> bool:
+        """Whether to run the code behind a change: True for executions that had not come here before it.
+
+        The answer is recorded in history, so replay gets the same one, and is the same for the whole execution.
+        `if context.patched("fraud-check"): new code; else: old code` keeps instances in flight on the old code.
+        """
+        self._alive()
+        return patches.patched(self, name)
+
+    def deprecate_patch(self, name: str) -> None:
+        """In place of `patched(name)` once no instance needs the old code any more, and its branch is gone.
+
+        New executions are still marked, so that going back to the code that asks `patched` does them no harm.
+        When those have finished too, remove the call.
+        """
+        self._alive()
+        patches.deprecate(self, name)
 
     def set_custom_status(self, status: Any) -> None:
         """Something to show while this instance runs; at most 16 KiB as JSON. Raises PayloadError beyond."""
@@ -503,13 +535,11 @@ class OrchestrationContext(HttpCalls, EntityVerbs):
         return random.Random(f"{self.instance_id}\0{self.execution_id}\0{call}\0{attempt}").random()
 
     def _target(self, resolve: Callable[[Any], CallTarget], function: Any) -> CallTarget:
-        """A name nobody has is an error where it is new, and a reason to wait where history has it."""
+        """A name that nobody here has is a reason to wait for a worker that has it."""
         try:
             return resolve(function)
         except FunctionNotFound as error:
-            if self._replaying:
-                raise FunctionMissing(str(error)) from None
-            raise
+            raise FunctionMissing(str(error)) from None
 
     def _alive(self) -> None:
         if self._detached:
@@ -532,12 +562,36 @@ class OrchestrationContext(HttpCalls, EntityVerbs):
             return None
         at = self._script_at
         recorded = script[at] if at < len(script) else None
-        if self._mismatch is None and (recorded is None or not agree(action, recorded)):
+        if self._mismatch is None and (recorded is None or not self._agree(action, recorded)):
             self._mismatch = mismatch(recorded, action)
         if self._mismatch is not None:
             raise self._mismatch  # again and again, should a bare `except:` swallow it
         self._script_at = at + 1
+        self._pass_rewinds()
         return recorded
+
+    def _agree(self, action: act.Action, recorded: Any) -> bool:
+        """Also of another name, when today's function goes by the recorded one as well."""
+        return agree(action, recorded) or self._env.is_renamed(action, recorded)
+
+    def _pass_rewinds(self) -> None:
+        """In replay, behind the last decision that counts: what a rewind set is so from here on.
+
+        Where nothing is recorded behind it, the code goes on living here.
+        """
+        script = self._script
+        assert script is not None
+        while self._script_at < len(script) and isinstance(
+            rewound := script[self._script_at], ev.ExecutionRewound
+        ):
+            self._script_at += 1
+            self._next_id = max(self._next_id, rewound.next_id)
+            self._now = max(self._now, rewound.at)
+            self._rewound = {**(self._rewound or {}), **dict.fromkeys(rewound.voided, rewound.at)}
+            if self._open_ended and self._script_at == len(script):
+                self._script = None
+                self._replaying = False
+                return
 
     def _recorded_retry(self, call: int) -> int | None:
         """In replay: when history tried this call again, 0 if it did not; None when this is new."""

@@ -22,21 +22,17 @@ from perdure.model.failure import failure_of
 from perdure.replay.context import IDLE, NULL, Environment, Identity, OrchestrationContext
 from perdure.replay.determinism import Mismatch, mismatch
 from perdure.replay.fiber import Fiber
+from perdure.replay.rewinding import ARRIVALS, Episode, counting, failed_call, is_rewound
 from perdure.replay.task import PENDING
 
-ARRIVALS = (
-    ev.ExecutionStarted,
-    ev.TaskCompleted,
-    ev.TaskFailed,
-    ev.SubOrchestrationCompleted,
-    ev.SubOrchestrationFailed,
-    ev.TimerFired,
-    ev.EventRaised,
-    ev.EntityOperationCompleted,
-    ev.EntityOperationFailed,
-    ev.LockGranted,
+NOT_REPLAYED = (
+    ev.ExecutionSuspended,
+    ev.ExecutionResumed,
+    ev.ExecutionParked,
+    ev.ExecutionTerminated,
+    ev.PatchMarked,
 )
-CONTROL = (ev.ExecutionSuspended, ev.ExecutionResumed, ev.ExecutionParked)
+"""What stands between decisions without being asked for again in that place."""
 
 
 @dataclass(frozen=True)
@@ -89,20 +85,48 @@ class Execution:
         context.actions = IDLE
         return actions
 
-    def replay(self, episodes: Iterable[tuple[int, list[ev.HistoryEvent]]]) -> None:
-        """Live through recorded episodes (time, events) again. Raises NonDeterminismError at a disagreement."""
+    def replay(self, episodes: Iterable[Episode]) -> list[act.Action]:
+        """Live through recorded episodes (time, events) again. Raises NonDeterminismError at a disagreement.
+
+        Returns what the code asks for beyond its history: nothing, unless the last that counts is a rewind.
+        """
         context = self.context
+        asked: list[act.Action] = []
         context._replaying = True
         try:
-            for now, events in episodes:
+            for now, arrival, decisions, is_last in self._prepared(episodes):
                 self.begin_episode(now)
-                for arrival, decisions in _exchanges(events):
-                    self._relive(arrival, decisions)
+                asked = self._relive(arrival, decisions, is_last)
         except Mismatch as found:
             raise found.error from None
         finally:
             context._script = None
             context._replaying = False
+        return asked
+
+    def differs_after(self, episodes: Iterable[Episode]) -> tuple[ev.Arrival, int] | None:
+        """Like `replay`, for a trial: the arrival and how many decisions behind it the code repeats, or None."""
+        self.context._replaying = True
+        for now, arrival, decisions, is_last in self._prepared(episodes):
+            self.begin_episode(now)
+            try:
+                self._relive(arrival, decisions, is_last)
+            except Mismatch:
+                return arrival, self.context._script_at
+        return None
+
+    def _prepared(self, episodes: Iterable[Episode]) -> list[tuple[int, ev.Arrival, list[Any], bool]]:
+        """Time, arrival, decisions behind it, and whether it is the last, of what counts of a history.
+
+        Patch markers are noted before anything is replayed: the code may ask for them in other places.
+        """
+        whole = list(episodes)
+        if is_rewound(whole):
+            whole = counting(whole)
+        marked = {e.name: True for _, events in whole for e in events if type(e) is ev.PatchMarked}
+        self.context._patches = marked or None
+        exchanges = [(now, *exchange) for now, events in whole for exchange in _exchanges(events)]
+        return [(*exchange, number == len(exchanges)) for number, exchange in enumerate(exchanges, 1)]
 
     def close(self) -> None:
         """Put the code away. Its `finally:` blocks run, but nothing they do reaches anything."""
@@ -115,14 +139,17 @@ class Execution:
 
     # -------------------------------------------------------------------------------------------- inside
 
-    def _relive(self, arrival: ev.Arrival, decisions: list[Any]) -> None:
+    def _relive(self, arrival: ev.Arrival, decisions: list[Any], is_last: bool) -> list[act.Action]:
         context = self.context
         context._script, context._script_at = decisions, 0
-        self.arrive(arrival)
+        context._open_ended = is_last
+        context._pass_rewinds()
+        actions = self.arrive(arrival)
         if context._mismatch is not None:
             raise context._mismatch
         if context._script_at < len(decisions):
             raise mismatch(decisions[context._script_at], None)
+        return actions
 
     def _dispatch(self, event: ev.Arrival) -> None:
         context = self.context
@@ -182,7 +209,7 @@ class Execution:
             main._outcome if main.is_faulted else self._unobserved_failure() if main.is_completed else None
         )
         if error is not None:
-            self._finish(act.FailOrchestration(failure_of(error)))
+            self._finish(act.FailOrchestration(failure_of(error), failed_call(error)))
         elif context._generation is not None:
             self._finish(context._generation)
         elif main._state != PENDING:
@@ -234,7 +261,7 @@ def _exchanges(events: list[ev.HistoryEvent]) -> Iterable[tuple[ev.Arrival, list
             if arrival is not None:
                 yield arrival, decisions
             arrival, decisions = event, []
-        elif not isinstance(event, (*CONTROL, ev.ExecutionTerminated)):
+        elif not isinstance(event, NOT_REPLAYED):
             decisions.append(event)
     if arrival is not None:
         yield arrival, decisions

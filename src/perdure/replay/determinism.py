@@ -27,6 +27,7 @@ COUNTERPART: Final[dict[type, type]] = {
     act.SignalEntity: ev.EntitySignaled,
     act.RequestLock: ev.LockRequested,
     act.ReleaseLock: ev.LockReleased,
+    act.MarkPatch: ev.PatchMarked,
     act.CompleteOrchestration: ev.ExecutionCompleted,
     act.FailOrchestration: ev.ExecutionFailed,
     act.ContinueAsNew: ev.ContinuedAsNew,
@@ -46,6 +47,7 @@ COMPARED: Final[dict[type, tuple[str, ...]]] = {
     ev.EntitySignaled: ("id", "entity", "operation"),
     ev.LockRequested: ("id", "entities"),
     ev.LockReleased: ("lock_id",),
+    ev.PatchMarked: ("name",),
     ev.ExecutionCompleted: (),
     ev.ExecutionFailed: (),
     ev.ContinuedAsNew: (),
@@ -65,6 +67,7 @@ _WORDS: Final[dict[type, str]] = {
     ev.EntitySignaled: "signal the entity",
     ev.LockRequested: "enter a critical section over",
     ev.LockReleased: "leave a critical section",
+    ev.PatchMarked: "mark the patch",
     ev.ExecutionCompleted: "complete",
     ev.ExecutionFailed: "fail",
     ev.ContinuedAsNew: "continue as new",
@@ -84,6 +87,14 @@ def agree(action: Action, recorded: Any) -> bool:
     if COUNTERPART[type(action)] is not type(recorded):
         return False
     return all(getattr(action, name) == getattr(recorded, name) for name in COMPARED[type(recorded)])
+
+
+def agree_but_for_name(action: Action, recorded: Any) -> bool:
+    """Whether nothing but the function's name differs."""
+    if COUNTERPART[type(action)] is not type(recorded) or "name" not in COMPARED[type(recorded)]:
+        return False
+    rest = (name for name in COMPARED[type(recorded)] if name != "name")
+    return all(getattr(action, name) == getattr(recorded, name) for name in rest)
 
 
 def mismatch(expected: Any | None, found: Action | None) -> Mismatch:
@@ -123,7 +134,7 @@ def _cure(expected: Any | None, found: Action | None) -> str:
         return (
             "calls were added or removed while this instance was in flight, or code before this point depends "
             "on time, randomness or the environment. Deploy the code this instance started with, or keep the "
-            "old path for instances in flight, then resume it"
+            "old path for instances in flight behind context.patched(...), then resume it"
         )
     if COUNTERPART[type(found)] is type(expected) and getattr(found, "name", 0) != getattr(
         expected, "name", 0

@@ -137,14 +137,16 @@ def settle(actions: Sequence[act.Action], into: Outcome) -> None:
                 into.messages += release_lock(
                     into.instance_id, into.execution_id, action.lock_id, action.entities
                 )
+            case act.MarkPatch():
+                events.append(ev.PatchMarked(name=action.name, deprecated=action.deprecated))
             case act.CompleteOrchestration():
                 events.append(ev.ExecutionCompleted(output=action.output))
                 into.ending = action
             case act.FailOrchestration():
-                events.append(ev.ExecutionFailed(failure=action.failure))
+                events.append(ev.ExecutionFailed(failure=action.failure, of=action.of))
                 into.ending = action
             case act.ContinueAsNew():
-                events.append(ev.ContinuedAsNew(input=action.input))
+                events.append(ev.ContinuedAsNew(input=action.input, version=action.version))
                 into.ending = action
             case _:
                 assert_never(action)

@@ -6,7 +6,7 @@ verifier and recovery use it; the orchestrator's own code is not needed for any 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Final, assert_never
 
 from perdure.model import events as ev
@@ -21,6 +21,7 @@ from perdure.model.waiting import (
     OpenRetry,
     Waiting,
 )
+from perdure.replay.rewinding import Episode, counting, is_rewound
 
 S = RuntimeStatus
 
@@ -29,6 +30,7 @@ LEGAL: Final[dict[str, frozenset[RuntimeStatus]]] = {
     "suspend": frozenset({S.Pending, S.Running, S.Suspended}),
     "resume": frozenset({S.Pending, S.Running, S.Suspended}),
     "terminate": frozenset({S.Pending, S.Running, S.Suspended}),
+    "rewind": frozenset({S.Failed}),
     "restart": frozenset({S.Completed, S.Failed, S.Terminated, S.Canceled}),
     "purge": frozenset({S.Completed, S.Failed, S.Terminated, S.Canceled}),
 }
@@ -194,6 +196,10 @@ class State:
                 self.suspended = event.kind
             case ev.ExecutionResumed():
                 self.suspended = ""
+            case ev.ExecutionRewound():
+                self._rewind(event)
+            case ev.PatchMarked():
+                pass
             case (
                 ev.ExecutionCompleted()
                 | ev.ExecutionFailed()
@@ -229,7 +235,9 @@ class State:
     def _grant(self, event: ev.LockGranted) -> None:
         lock, since, granted = self.locks.get(event.task_id, (None, 0, 0))
         if lock is None or granted == len(lock.entities) or lock.entities[granted] != event.entity:
-            self.problems.append(f"LockGranted of {event.entity}, which lock {event.task_id} did not await (I6)")
+            self.problems.append(
+                f"LockGranted of {event.entity}, which lock {event.task_id} did not await (I6)"
+            )
         else:
             self.locks[event.task_id] = (lock, since, granted + 1)
 
@@ -238,6 +246,12 @@ class State:
         if found is not None:
             call = found[0].id if found[0].call < 0 else found[0].call
             self.failed_calls[call] = (found[0].name, found[0].attempt)
+
+    def _rewind(self, event: ev.ExecutionRewound) -> None:
+        if event.next_id < self.decisions:
+            self.problems.append(f"rewound to id {event.next_id}, which is in use (I1)")
+        self.decisions = event.next_id
+        self.suspended = ""
 
     def _await(self, event: ev.EventAwaited, at: int) -> None:
         self.waits[event.id] = (event, at)
@@ -284,7 +298,34 @@ class State:
 
 
 def fold(episodes: Iterable[tuple[int, list[ev.HistoryEvent]]]) -> State:
-    """The state after recorded episodes (time in microseconds, events)."""
+    """The state after recorded episodes (time in microseconds, events), as far as they count."""
+    recorded = list(episodes)
+    if is_rewound(recorded):
+        return _fold_rewound(recorded)
+    return _fold(recorded)
+
+
+def _fold_rewound(recorded: list[Episode]) -> State:
+    """What no longer counts was well formed too, and had failed when it was rewound."""
+    problems: list[str] = []
+    for before in _before_rewinds(recorded):
+        state = _fold(counting(before))
+        problems += state.problems
+        if state.status is not S.Failed:
+            problems.append(f"rewound while it was {state.status} (I4)")
+    state = _fold(counting(recorded))
+    state.problems = list(dict.fromkeys([*problems, *state.problems]))
+    return state
+
+
+def _before_rewinds(recorded: list[Episode]) -> Iterator[list[Episode]]:
+    for number, (at, events) in enumerate(recorded):
+        for place, event in enumerate(events):
+            if isinstance(event, ev.ExecutionRewound):
+                yield [*recorded[:number], (at, events[:place])]
+
+
+def _fold(episodes: Iterable[Episode]) -> State:
     state = State()
     for at, events in episodes:
         for event in events:

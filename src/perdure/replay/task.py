@@ -130,12 +130,16 @@ class Task(Generic[T_co]):
     def _error(self) -> BaseException:
         outcome = self._outcome
         if isinstance(outcome, Failure):
-            return TaskFailedError(f"{self._describe()} failed: {outcome}", outcome)
+            return TaskFailedError(f"{self._describe()} failed: {outcome}", outcome, self._failed_id())
         assert isinstance(outcome, BaseException)
         return outcome
 
     def _observe(self) -> None:
         """The code has seen the outcome."""
+
+    def _failed_id(self) -> int:
+        """The id of the call that failed."""
+        return self.id
 
     def _describe(self) -> str:
         return "this task"
@@ -191,7 +195,17 @@ class CallTask(Task[T_co]):
 class RetryTask(Task[T_co]):
     """A call with a retry policy: fail, wait on a durable timer, call again, all visible in history."""
 
-    __slots__ = ("_attempt", "_call", "_current", "_first_at", "_policy", "_start", "name")
+    __slots__ = (
+        "_attempt",
+        "_before",
+        "_call",
+        "_current",
+        "_first_at",
+        "_last",
+        "_policy",
+        "_start",
+        "name",
+    )
 
     def __init__(
         self,
@@ -205,10 +219,11 @@ class RetryTask(Task[T_co]):
         self._policy = policy
         self._start = start
         self._attempt = 1
+        self._before = 0  # attempts before the last rewind, which the policy does not count
         self._first_at = context._now
         self._call = -1
         first = start(self._call, self._attempt)
-        self._call = self.id = first.id
+        self._call = self.id = self._last = first.id
         self._current: CallTask[T_co] | TimerTask = first
         first._add_waiter(self)
 
@@ -216,6 +231,7 @@ class RetryTask(Task[T_co]):
         if isinstance(task, TimerTask):
             self._attempt += 1
             self._current = self._start(self._call, self._attempt)
+            self._last = self._current.id
             self._current._add_waiter(self)
         elif task._state == DONE:
             self._complete(task._outcome)
@@ -248,17 +264,23 @@ class RetryTask(Task[T_co]):
 
     def _again_at(self, failure: Failure) -> int | None:
         """What history did is what we do; only a new failure is judged by today's policy."""
+        rewound_at = (self._context._rewound or {}).get(self._last)
+        if rewound_at is not None:  # the attempt that was rewound is the first of a new series
+            self._before, self._first_at = self._attempt - 1, rewound_at
         recorded = self._context._recorded_retry(self._call)
         if recorded is not None:
             return recorded or None
         return next_attempt_at(
             self._policy,
             failure,
-            attempt=self._attempt,
+            attempt=self._attempt - self._before,
             first_at=self._first_at,
             now=self._context._now,
             chance=self._context._chance(self._call, self._attempt) if self._policy.jitter else 0.0,
         )
+
+    def _failed_id(self) -> int:
+        return self._last
 
     def _describe(self) -> str:
         return f"Activity function '{self.name}'"

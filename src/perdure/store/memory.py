@@ -426,6 +426,8 @@ def _apply(tables: _Tables, batch: Batch) -> None:
         _put(tables, row)
     for update in batch.updates:
         _put(tables, _updated(tables.instances[update.instance_no], update))
+    for number, version in batch.versions:
+        _put(tables, tables.instances[number]._replace(version=version))
     _apply_history(tables, batch)
     tables.custom_status.update(batch.custom_status)
     tables.entity_states.update(batch.entity_states)

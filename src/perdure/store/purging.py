@@ -22,6 +22,7 @@ def surviving(batch: Batch) -> Batch:
         updates=[row for row in batch.updates if row[0] not in gone],
         history=[row for row in batch.history if row[0] not in gone],
         bodies=[row for row in batch.bodies if row[0] not in gone],
+        versions=[row for row in batch.versions if row[0] not in gone],
         custom_status=[row for row in batch.custom_status if row[0] not in gone],
         entity_states=[row for row in batch.entity_states if row[0] not in gone],
         waits_opened=[row for row in batch.waits_opened if row[0] not in gone],

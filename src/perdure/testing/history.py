@@ -163,6 +163,10 @@ class HistoryBuilder:
         """An event did not fit the type its waiter expects."""
         return self._decision(ev.EventRejected(wait_id=wait_id, name=name, reason=reason))
 
+    def patched(self, name: str, *, deprecated: bool = False) -> HistoryBuilder:
+        """The code asked `context.patched(name)` for the first time, and got True."""
+        return self._decision(ev.PatchMarked(name=name, deprecated=deprecated))
+
     # ------------------------------------------------------------------------------------ endings and control
 
     def returned(self, output: Any = None) -> HistoryBuilder:

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from perdure.engine.functions import Entry, Functions, RegistryEnvironment
-from perdure.engine.registry import Orchestrator, Registry, definition_of
-from perdure.errors import FunctionNotFound, NonDeterminismError
+from perdure.engine.registry import Orchestrator, Registry, definition_of, version_of
+from perdure.errors import FunctionMissing, FunctionNotFound, NonDeterminismError
 from perdure.model import events as ev
 from perdure.model import payload
+from perdure.model.actions import Action
 from perdure.model.times import instant
 from perdure.outbound import with_built_ins
 from perdure.replay.context import CallTarget, Identity
@@ -80,7 +81,8 @@ def replay(
         app: gives activities their retry policies, timeouts and types; without it a name stands for itself.
 
     Raises:
-        NonDeterminismError where the code disagrees with the history.
+        NonDeterminismError where the code disagrees with the history, FunctionNotFound for a call of a function
+        that `app` does not have (a worker's instance would wait for one that has it).
     """
     episodes = load_history(history)
     execution = Execution(
@@ -96,6 +98,8 @@ def replay(
         outcome = Outcome(instance_id, execution_id)
         settle(execution.arrive(last), outcome)
         return Replayed(tuple(outcome.events), execution.context.custom_status)
+    except FunctionMissing as missing:
+        raise FunctionNotFound(str(missing)) from None
     finally:
         execution.close()
 
@@ -124,6 +128,8 @@ def check_history(
         execution.replay(load_history(history))
     except NonDeterminismError as error:
         return error
+    except FunctionMissing as missing:
+        raise FunctionNotFound(str(missing)) from None
     finally:
         execution.close()
     return None
@@ -184,6 +190,9 @@ class _Lenient:
     def orchestrator(self, function: Any) -> CallTarget:
         return self._target(function)
 
+    def is_renamed(self, action: Action, recorded: Any) -> bool:
+        return False
+
     def _target(self, function: Any) -> CallTarget:
         if isinstance(function, str):
             return CallTarget(function)
@@ -197,6 +206,7 @@ class _Lenient:
             getattr(definition, "retry", None),
             getattr(definition, "timeout", 0),
             getattr(definition, "heartbeat", 0),
+            version=version_of(function),
         )
 
 

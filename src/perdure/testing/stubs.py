@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from perdure.engine.activities import ActivityContext
-from perdure.engine.registry import Activity, Registry, name_of
+from perdure.engine.registry import Activity, Registry
 
 Stubs = Mapping[str | Callable[..., Any], Callable[..., Any]]
 _NOTED = "_perdure_noted"
@@ -44,12 +44,13 @@ def observed(registry: Registry, stubs: Stubs, calls: list[Call]) -> Registry:
 
     Raises FunctionNotFound for a stub whose activity the application does not have.
     """
-    by_name = {name_of(activity): stub for activity, stub in stubs.items()}
+    by_name = {registry.name_of(activity): stub for activity, stub in stubs.items()}
     for name in by_name:
         registry.activity(name)
     double = Registry()
     double.orchestrators.update(registry.orchestrators)
     double.entities.update(registry.entities)
+    double.versions.update(registry.versions)
     double.routes.extend(registry.routes)
     double.lifespans.extend(registry.lifespans)
     for name, activity in registry.activities.items():
@@ -74,6 +75,7 @@ def _observed(activity: Activity, stub: Callable[..., Any] | None, calls: list[C
         activity.name,
         wrapper,
         None,
+        activity.aliases,
         retry=activity.retry,
         timeout=activity.timeout,
         heartbeat=activity.heartbeat,

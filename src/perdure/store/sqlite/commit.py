@@ -62,6 +62,7 @@ class Committer:
         self._take_messages(batch)
         self._purge(batch)
         self._write_instances(batch)
+        self._write("pin_versions", batch.versions)
         self._write("insert_history", batch.history)
         self._write("insert_payloads", batch.bodies)
         self._write("put_custom_status", batch.custom_status)

@@ -52,6 +52,11 @@ from v where instances.instance_no = v.instance_no
 and (instances.status, instances.reason, instances.completed_at, instances.due_at, instances.local_work)
     is not (v.status, v.reason, v.completed_at, v.due_at, v.local_work)
 
+-- name: pin_versions
+-- Where a next execution runs another version, or a start was accepted before its code was known.
+with v (instance_no, version) as (values [(?, ?)])
+update instances set version = v.version from v where instances.instance_no = v.instance_no
+
 -- name: insert_history
 insert into history values [(?, ?, ?, ?, ?, ?, ?)]
 

@@ -1,0 +1,51 @@
+"""Patches: `context.patched(name)` lets one function hold the code of before and of after a change.
+
+The first time an execution asks while it is living something new, the answer is True and history gets a marker. The
+first time it asks while history is being replayed, the answer is whether that history has the marker: without it
+the execution passed this place before the change and keeps to the old code. Either way the answer stays the same
+for the whole execution, so a loop never changes its code in the middle; continue-as-new begins afresh.
+Markers have no place in the order of decisions: one that today's code no longer asks for disagrees with nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from perdure.errors import OrchestratorError
+from perdure.model import actions as act
+
+if TYPE_CHECKING:
+    from perdure.replay.context import OrchestrationContext
+
+
+def patched(context: OrchestrationContext, name: str) -> bool:
+    """Whether this execution runs the code behind the patch."""
+    known = _known(context, name)
+    if known is not None:
+        return known
+    answer = not context._replaying
+    _note(context, name, answer)
+    if answer:
+        context._emit(act.MarkPatch(name, False))
+    return answer
+
+
+def deprecate(context: OrchestrationContext, name: str) -> None:
+    """Mark new executions as running the patch, for the case that code which asks is deployed again."""
+    if _known(context, name) is None:
+        live = not context._replaying
+        _note(context, name, live)
+        if live:
+            context._emit(act.MarkPatch(name, True))
+
+
+def _known(context: OrchestrationContext, name: str) -> bool | None:
+    if not isinstance(name, str) or not name:
+        raise OrchestratorError("a patch has a name, a non-empty string")
+    return None if context._patches is None else context._patches.get(name)
+
+
+def _note(context: OrchestrationContext, name: str, answer: bool) -> None:
+    if context._patches is None:
+        context._patches = {}
+    context._patches[name] = answer
