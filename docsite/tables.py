@@ -1,15 +1,18 @@
 """Parts of the reference that are read from the code, so that they cannot lag behind it.
 
 `<!-- table: commands -->` in a page becomes the commands of the CLI with their options, `<!-- table: routes -->` the
-management API, `<!-- table: limits -->` what one instance and one payload may hold.
+management API, `<!-- table: limits -->` what one instance and one payload may hold, and `<!-- table: rest -->` the
+public names that no page of the reference has yet.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+API = Path(__file__).parents[1] / "docs" / "reference" / "api"
 MARK = re.compile(r"^<!-- table: (\w+) -->$", re.MULTILINE)
 
 
@@ -113,4 +116,34 @@ def limits() -> str:
     return "\n".join(["| what | limit |", "|---|---|", *(f"| {what} | {limit} |" for what, limit in rows)])
 
 
-TABLES: dict[str, Callable[[], str]] = {"commands": commands, "routes": routes, "limits": limits}
+def rest() -> str:
+    """Directives for every public name of `perdure` that no page of the API names; other names of the same thing."""
+    import perdure
+    from perdure.errors import EngineSignal, PerdureError
+
+    shown = {
+        name: getattr(perdure, name)
+        for page in API.glob("*.md")
+        for name in re.findall(r"^::: perdure\.(\w+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+        if hasattr(perdure, name)
+    }
+    also, blocks = [], []
+    for name in sorted(set(perdure.__all__) - set(shown)):
+        thing = getattr(perdure, name)
+        if isinstance(thing, type) and issubclass(thing, PerdureError | EngineSignal):
+            continue  # the page of the errors has them all
+        twin = next((other for other, known in shown.items() if known is thing), None)
+        if twin is not None:
+            also.append(f"- `{name}` is `{twin}`.")
+        else:
+            shown[name] = thing
+            blocks.append(f"::: perdure.{name}")
+    return "\n".join([*blocks, "", "## Other names of the same", "", *also])
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "commands": commands,
+    "routes": routes,
+    "limits": limits,
+    "rest": rest,
+}

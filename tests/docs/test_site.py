@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import perdure
 from tests.docs.shell import ROOT
 
 FETCHING = {
@@ -108,3 +109,32 @@ def test_links_are_no_fetches(tmp_path: Path) -> None:
         '<a href="https://example.org/">there</a><link rel="canonical" href="https://x.y/">'
     )
     assert fetched_elsewhere(tmp_path / "a.html") == []
+
+
+def test_the_reference_has_every_public_name(site: Path) -> None:
+    text = "".join(page.read_text(encoding="utf-8") for page in (site / "reference" / "api").glob("*.html"))
+    errors = {name for name in perdure.__all__ if issubclass_of(getattr(perdure, name), perdure.PerdureError)}
+    missing = [
+        name
+        for name in perdure.__all__
+        if f'id="perdure.{"errors." if name in errors else ""}{name}"' not in text
+        and f"<code>{name}</code> is" not in text
+    ]
+    assert missing == []
+
+
+def issubclass_of(thing: object, kind: type) -> bool:
+    return isinstance(thing, type) and issubclass(thing, kind)
+
+
+def test_commands_and_routes_are_read_from_the_code(site: Path) -> None:
+    commands = (site / "reference" / "cli.html").read_text(encoding="utf-8")
+    assert "perdure suspend" in commands and "--reason" in commands and "&lt;!-- table" not in commands
+    routes = (site / "reference" / "http.html").read_text(encoding="utf-8")
+    assert "POST /instances/{id}/raiseEvent/{event}" in routes
+
+
+def test_sections_of_docstrings_become_lists(site: Path) -> None:
+    client = (site / "reference" / "api" / "client.html").read_text(encoding="utf-8")
+    assert "<li><code>on_existing</code>:" in client
+    assert "Parameters:" not in client
