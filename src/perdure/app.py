@@ -13,11 +13,10 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack, cast
 
 from perdure.blueprint import Blueprint
 from perdure.engine.client import Client
@@ -30,12 +29,12 @@ from perdure.engine.worker import Engine, Settings
 from perdure.errors import RegistrationError
 from perdure.model.times import Seconds
 from perdure.outbound import HttpPolicy, Sender, with_built_ins
+from perdure.settings import ENGINE, PLACE, EngineOverrides, choose, coded_in, engine_settings
 from perdure.spelling import AzureRegistration
 from perdure.store import open_store
 from perdure.store.port import Store
 
 S = TypeVar("S")
-DEFAULT_STORE = "sqlite:///perdure.db"
 
 
 class App(AzureRegistration):
@@ -124,11 +123,9 @@ class App(AzureRegistration):
         store: str | Store | None = None,
         hub: str | None = None,
         *,
-        accept_only: bool = False,
-        drain: float | None = None,
-        retention: Retention | Seconds | str | None = None,
         clock: Clock | None = None,
         waiter: Waiter | None = None,
+        **overrides: Unpack[EngineOverrides],
     ) -> AsyncIterator[Client]:
         """Serve this application's hub while the block runs, and give its client.
 
@@ -136,28 +133,24 @@ class App(AzureRegistration):
             store: `sqlite:///file.db`, `memory:`, or an open store; default `PERDURE_STORE`, else
                 sqlite:///perdure.db.
             hub: default `PERDURE_HUB`, else the application's name.
-            accept_only: take messages durably and run nothing.
-            drain: seconds to wait for running activities when the block ends.
-            retention: how long finished instances are kept, also as text such as "30d"; default
-                `PERDURE_RETENTION`, else the application's.
+            overrides: any other setting by name, such as `drain` or `threads`; each is also an environment
+                variable and a flag of `perdure run`, and `perdure settings` shows them all.
 
         Raises:
-            StoreInUse, StoreTooNew, StoreUnusable, RegistrationError.
+            StoreInUse, StoreTooNew, StoreUnusable, RegistrationError, SettingError.
         """
-        chosen_hub = hub or os.environ.get("PERDURE_HUB") or self.name
-        url = store if store is not None else os.environ.get("PERDURE_STORE") or DEFAULT_STORE
-        opened = open_store(url, chosen_hub) if isinstance(url, str) else url
-        settings = replace(
-            self.settings,
-            accept_only=accept_only or self.settings.accept_only,
-            drain=self.settings.drain if drain is None else drain,
-            retention=_retention(retention) or self.settings.retention,
+        place = choose(PLACE, {"hub": hub, "store": store if isinstance(store, str) else None})
+        chosen_hub = place["hub"].value or self.name
+        opened = (
+            open_store(place["store"].value, chosen_hub) if store is None or isinstance(store, str) else store
         )
+        chosen = choose(ENGINE, cast("dict[str, Any]", overrides), coded=coded_in(self.settings))
+        settings = engine_settings(self.settings, chosen)
         async with AsyncExitStack() as stack:
-            resources = [] if accept_only else await _enter(stack, self.registry.lifespans)
+            resources = [] if settings.accept_only else await _enter(stack, self.registry.lifespans)
             resources.append(await stack.enter_async_context(Sender(self.http)))
             engine = Engine(
-                Registry() if accept_only else with_built_ins(self.registry),
+                Registry() if settings.accept_only else with_built_ins(self.registry),
                 opened,
                 chosen_hub,
                 settings=settings,
@@ -176,19 +169,17 @@ class App(AzureRegistration):
         *,
         store: str | None = None,
         hub: str | None = None,
-        allowed_hosts: Sequence[str] = (),
+        allowed_hosts: Sequence[str] | None = None,
+        **overrides: Unpack[EngineOverrides],
     ) -> Any:
         """This application as an ASGI app, to serve alone or to mount in another one.
 
         `allowed_hosts` are the names it answers to besides localhost; requests for others are refused.
+        The rest is as for `running`.
         """
         # The host is a layer above; only this call reaches up, and only when it is used.
         host = importlib.import_module("perdure.http.host")
-        return host.asgi(self, store=store, hub=hub, allowed_hosts=allowed_hosts)
-
-
-def _retention(given: Retention | Seconds | str | None) -> Retention | None:
-    return Retention.of(given if given is not None else os.environ.get("PERDURE_RETENTION") or None)
+        return host.asgi(self, store=store, hub=hub, allowed_hosts=allowed_hosts, **overrides)
 
 
 def _given(settings: S, **values: Any) -> S:

@@ -4,6 +4,7 @@
     ├── PayloadError              a value or a body that strict JSON cannot carry, or that does not fit its type
     │   └── EventRefused          an event that the orchestrator's declared `events` do not admit
     ├── RegistrationError         a function that cannot be registered as written (raised while decorating)
+    ├── SettingError              a setting's value cannot be meant, or there is no such setting
     ├── FunctionNotFound          a name nobody registered
     ├── InvalidInstanceId         an id outside Azure's rules
     ├── InstanceNotFound          no such instance in this hub
@@ -99,6 +100,12 @@ class FunctionNotFound(PerdureError):
     """No function of that kind and name is registered in this application."""
 
     code = "function-not-found"
+
+
+class SettingError(PerdureError, ValueError):
+    """A setting was given a value that it cannot have, or there is no such setting."""
+
+    code = "setting"
 
 
 class InvalidInstanceId(PerdureError, ValueError):

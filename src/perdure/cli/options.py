@@ -9,6 +9,7 @@ from msgspec import Raw
 
 from perdure.errors import PayloadError
 from perdure.model import payload
+from perdure.settings import Place
 
 StoreOption = Annotated[
     str,
@@ -39,7 +40,7 @@ InputOption = Annotated[
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why; kept with the instance.")]
 InstanceArgument = Annotated[str, typer.Argument(metavar="ID", help="The instance id.", show_default=False)]
 
-DEFAULT_STORE = "sqlite:///perdure.db"
+DEFAULT_STORE = Place.store
 
 
 def read_input(given: str | None) -> Raw | None:

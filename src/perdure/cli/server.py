@@ -21,14 +21,14 @@ from rich.text import Text
 from watchfiles import PythonFilter, run_process
 
 from perdure import __version__
-from perdure.cli.options import DEFAULT_STORE, StoreOption
+from perdure.cli.settings import chosen_of, flags_of, with_flags
 from perdure.cli.source import load_app, watched_folder
 from perdure.cli.terminal import EXIT_CODES, UNAVAILABLE, errors, fail, fail_with
-from perdure.engine.retention import Retention
 from perdure.errors import PerdureError
 from perdure.http.functions import PREFIX
 from perdure.http.host import application
 from perdure.http.links import MANAGEMENT
+from perdure.settings import SERVING, TABLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from perdure.app import App
     from perdure.engine.client import Client
+    from perdure.settings import Chosen
 
 GRACE = 3  # seconds that requests in hand have when the server stops
 commands = typer.Typer()
@@ -47,43 +48,48 @@ class Plan:
     """What is served, and where."""
 
     target: str
-    store: str
-    hub: str | None
-    host: str
-    port: int
-    retention: str | None = None
+    given: dict[str, Any]  # the flags, by the names of their settings
+    chosen: dict[str, Chosen]
+
+    @property
+    def store(self) -> str:
+        """Where the state is, for people."""
+        return self.chosen["store"].shown
+
+    @property
+    def host(self) -> str:
+        return str(self.chosen["host"].value)
+
+    @property
+    def port(self) -> int:
+        return int(self.chosen["port"].value)
+
+    @property
+    def allowed_hosts(self) -> list[str]:
+        return [self.host, *self.chosen["allowed_hosts"].value]
+
+    @property
+    def engine(self) -> dict[str, Any]:
+        """What the command line says about store, hub and engine; the rest is for the application to choose."""
+        return {name: value for name, value in self.given.items() if name not in SERVED}
+
+
+SERVED = frozenset(row.name for row in SERVING)
 
 
 @commands.command(epilog=EXIT_CODES)
+@with_flags(TABLE)
 def run(
     target: Annotated[
-        str, typer.Argument(metavar="APP", help="app.py or package.module:app.", show_default=False)
+        str, typer.Argument(metavar="APP", help="app.py, package or package.module:app.", show_default=False)
     ] = "app.py",
-    store: StoreOption = DEFAULT_STORE,
-    hub: Annotated[
-        str | None,
-        typer.Option(
-            "--hub", envvar="PERDURE_HUB", help="Default the application's name.", show_default=False
-        ),
-    ] = None,
-    host: Annotated[str, typer.Option("--host", help="An address of this machine's loopback.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", min=0, max=65_535, help="0 picks a free one.")] = 7071,
-    retention: Annotated[
-        str | None,
-        typer.Option(
-            "--retention",
-            envvar="PERDURE_RETENTION",
-            metavar="30d",
-            help="Purge finished instances after 30d, or completed=7d,failed=90d. Default the application's.",
-            show_default=False,
-        ),
-    ] = None,
     reload: Annotated[bool, typer.Option("--reload", help="Start again when a file changes.")] = False,
+    *,
+    given: dict[str, Any],
 ) -> None:
     """Serve an application: engine, HTTP API and pages in one process."""
-    _demand_loopback(host)
-    _demand_duration(retention)
-    plan = Plan(target, store, hub, host, port, retention)
+    plan = Plan(target, given, chosen_of(given))
+    _demand_loopback(plan.host)
     if reload:
         _supervise(plan)
         return
@@ -91,7 +97,7 @@ def run(
     logging.getLogger("perdure").setLevel(logging.INFO)
     try:
         app = load_app(target)
-        with _bound(host, port) as listener:
+        with _bound(plan.host, plan.port) as listener:
             _run(app, plan, listener)
     except PerdureError as error:
         fail_with(error)
@@ -107,13 +113,6 @@ def _demand_loopback(host: str) -> None:
             "through a tunnel (ssh -L) or a reverse proxy that asks who they are",
             param_hint="--host",
         )
-
-
-def _demand_duration(retention: str | None) -> None:
-    try:
-        Retention.of(retention)
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--retention") from error
 
 
 def _is_loopback(host: str) -> bool:
@@ -174,10 +173,10 @@ async def _nothing(*_: Any) -> None:
 
 
 async def _serve(app: App, plan: Plan, listener: socket.socket) -> None:
-    async with app.running(store=plan.store, hub=plan.hub, retention=plan.retention) as client:
+    async with app.running(**plan.engine) as client:
         port = listener.getsockname()[1]
         config = uvicorn.Config(
-            application(client, allowed_hosts=[plan.host]),
+            application(client, allowed_hosts=plan.allowed_hosts),
             lifespan="off",
             log_config=None,
             access_log=False,
@@ -253,10 +252,7 @@ def _supervise(plan: Plan) -> None:
 
 
 def _command(plan: Plan) -> str:
-    options = ["--store", plan.store, "--host", plan.host, "--port", str(plan.port)]
-    hub = ["--hub", plan.hub] if plan.hub else []
-    retention = ["--retention", plan.retention] if plan.retention else []
-    return shlex.join([sys.executable, "-m", "perdure.cli", "run", plan.target, *options, *hub, *retention])
+    return shlex.join([sys.executable, "-m", "perdure.cli", "run", plan.target, *flags_of(plan.given)])
 
 
 def _short(folder: Path) -> str:

@@ -21,9 +21,9 @@ from msgspec import Raw, structs
 
 from perdure.engine import verbs
 from perdure.engine.envelope import Envelope
-from perdure.engine.parking import note
 from perdure.engine.mailbox import Mailbox
 from perdure.engine.offload import answer_of, flight_of, invocation_of
+from perdure.engine.parking import note
 from perdure.engine.revival import park
 from perdure.engine.warm import Instance
 from perdure.errors import IllegalTransition, Interrupted, Overloaded

@@ -44,6 +44,7 @@ from perdure.model.records import (
     StoredInstance,
     WaitRow,
 )
+from perdure.model.settings import BYTES, COUNT, SECONDS, setting
 from perdure.replay.context import Environment
 from perdure.replay.decide import Code
 from perdure.replay.entity import EntityCode
@@ -57,14 +58,18 @@ SEEN_FOR = 24 * 3_600 * 1_000_000  # microseconds an answer is remembered
 class Limits:
     """Bounds of one batch and of what is kept warm."""
 
-    episodes: int = 1_000  # arrivals fed in one batch
-    feeds: int = 100  # arrivals fed to one instance in one batch
-    seconds: float = 0.02  # of advance
-    row_bytes: int = 4 * 1024 * 1024  # of history in one batch
-    inline_bytes: int = 16 * 1024  # larger bodies are kept out of line
-    buffered_events: int = 2_000  # per instance
-    warm_bytes: int = 512 * 1024 * 1024
-    keep_executions: int = 1
+    episodes: int = setting(1_000, "arrivals fed in one batch", COUNT, least=1, name="batch_episodes")
+    feeds: int = setting(100, "arrivals fed to one instance in one batch", COUNT, least=1, name="batch_feeds")
+    seconds: float = setting(
+        0.02, "how long a batch is made before it is stored", SECONDS, name="batch_seconds"
+    )
+    row_bytes: int = setting(4 * 1024 * 1024, "history in one batch", BYTES, least=1, name="batch_bytes")
+    inline_bytes: int = setting(16 * 1024, "larger bodies are kept out of line", BYTES, least=0)
+    buffered_events: int = setting(2_000, "events an instance keeps that nobody waits for", COUNT, least=0)
+    warm_bytes: int = setting(
+        512 * 1024 * 1024, "memory for executions that are kept at hand", BYTES, least=0
+    )
+    keep_executions: int = setting(1, "executions kept of an instance that continues as new", COUNT, least=1)
 
     def __post_init__(self) -> None:
         if self.keep_executions < 1:

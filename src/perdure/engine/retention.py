@@ -23,6 +23,7 @@ from typing import Final
 from perdure.model.instances import RuntimeStatus, execution_id_of
 from perdure.model.messages import Purge
 from perdure.model.records import InstanceRow
+from perdure.model.settings import Unit
 from perdure.model.times import Seconds, duration, micros
 from perdure.store.port import EngineStore
 
@@ -92,6 +93,9 @@ class Retention:
     def _given(self) -> list[tuple[str, Seconds]]:
         named = [(field.name, getattr(self, field.name)) for field in fields(self)]
         return [(name, kept) for name, kept in named if kept is not None]
+
+
+AGES = Unit("a duration such as 30d, or completed=7d,failed=90d", "Retention", Retention.of)
 
 
 class Sweeper:

@@ -18,6 +18,7 @@ from functools import cmp_to_key
 from typing import TYPE_CHECKING, Literal, get_args
 
 from perdure.errors import RegistrationError
+from perdure.model.settings import Unit, one_of, setting
 
 if TYPE_CHECKING:
     from perdure.engine.hub import Hub, OrchestratorEntry
@@ -54,6 +55,19 @@ def _numbers(version: str) -> tuple[int, ...] | None:
     return tuple(numbers)
 
 
+def checked_version(version: object) -> str:
+    """A version: text of at most 100 printable characters. Raises RegistrationError."""
+    if not isinstance(version, str) or len(version) > VERSION_LIMIT or not (version.isprintable()):
+        raise RegistrationError(
+            f"a version is text of at most {VERSION_LIMIT} printable characters, such as '2.1', "
+            f"not {str(version)[:60]!r}"
+        )
+    return version
+
+
+VERSION = Unit("a version, such as 2.1", "str", checked_version)
+
+
 @dataclass(frozen=True)
 class Versioning:
     """Azure's `defaultVersion`, `versionMatchStrategy` and `versionFailureStrategy`.
@@ -61,9 +75,19 @@ class Versioning:
     Without a default version every version is taken.
     """
 
-    default: str = ""
-    match: MatchStrategy = "CurrentOrOlder"
-    failure: FailureStrategy = "Reject"
+    default: str = setting("", "the version of starts that name none", VERSION, name="default_version")
+    match: MatchStrategy = setting(  # noqa: RUF009 (a frozen value)
+        "CurrentOrOlder",
+        "which instances a worker with a default version takes",
+        one_of(*get_args(MatchStrategy)),
+        name="version_match_strategy",
+    )
+    failure: FailureStrategy = setting(  # noqa: RUF009 (a frozen value)
+        "Reject",
+        "whether instances that are not taken wait for another worker, or fail",
+        one_of(*get_args(FailureStrategy)),
+        name="version_failure_strategy",
+    )
 
     def __post_init__(self) -> None:
         checked_version(self.default)
@@ -76,16 +100,6 @@ class Versioning:
         if not self.default or self.match == "None":
             return True
         return version == self.default if self.match == "Strict" else compare(version, self.default) <= 0
-
-
-def checked_version(version: object) -> str:
-    """A version: text of at most 100 printable characters. Raises RegistrationError."""
-    if not isinstance(version, str) or len(version) > VERSION_LIMIT or not (version.isprintable()):
-        raise RegistrationError(
-            f"a version is text of at most {VERSION_LIMIT} printable characters, such as '2.1', "
-            f"not {str(version)[:60]!r}"
-        )
-    return version
 
 
 # ------------------------------------------------------------------------------------- for instances in the hub

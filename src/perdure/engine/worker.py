@@ -25,7 +25,7 @@ from perdure.engine.loop import Handover, Loop, Outbox, SystemWaiter, Waiter, te
 from perdure.engine.notes import NOTE, Memo
 from perdure.engine.offload import with_offloaded
 from perdure.engine.registry import Registry
-from perdure.engine.retention import Retention, Sweeper
+from perdure.engine.retention import AGES, Retention, Sweeper
 from perdure.engine.status import finished_status
 from perdure.engine.versions import Versioning
 from perdure.engine.watchdog import Marker, StrikeFile, Watchdog, audit, stop_audit
@@ -35,6 +35,7 @@ from perdure.model.http_calls import BUILT_IN
 from perdure.model.instances import FINISHED, OrchestrationStatus, RuntimeStatus
 from perdure.model.messages import Message, RaiseEvent, Start
 from perdure.model.records import InstanceRow
+from perdure.model.settings import COUNT, SECONDS, SWITCH, setting
 from perdure.model.waiting import Pulse
 from perdure.store.port import Store
 
@@ -53,13 +54,15 @@ class Settings:
 
     limits: Limits = field(default_factory=Limits)
     concurrency: Concurrency = field(default_factory=Concurrency)
-    queued_requests: int = 20_000  # accepted requests waiting for the loop before clients get Overloaded
-    drain: float = 0.0  # seconds that stopping waits for running activities
-    retention: Retention | None = None  # how long finished instances are kept; None for ever
-    accept_only: bool = False  # take messages durably, run nothing
+    queued_requests: int = setting(20_000, "requests that wait before more are refused", COUNT, least=0)
+    drain: float = setting(0.0, "how long stopping waits for running activities", SECONDS, least=0)
+    retention: Retention | None = setting(  # noqa: RUF009 (a frozen value)
+        None, "how long finished instances are kept; for ever by default", AGES
+    )
+    accept_only: bool = setting(False, "take messages durably, and run nothing", SWITCH)
     versioning: Versioning = field(default_factory=Versioning)
-    watchdog: bool = True
-    interrupt_after: float = 10.0  # seconds an orchestrator may keep the loop to itself
+    watchdog: bool = setting(True, "interrupt orchestrators that keep the engine to themselves", SWITCH)
+    interrupt_after: float = setting(10.0, "how long one may before it is interrupted", SECONDS, least=0.001)
 
 
 class Engine:

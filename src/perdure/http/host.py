@@ -15,7 +15,7 @@ import asyncio
 import logging
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -28,6 +28,7 @@ from perdure.http.endpoint import Endpoint, client_of, routes
 from perdure.http.guard import Guard
 from perdure.http.links import MANAGEMENT, RequestLinks, json_response
 from perdure.http.problem import on_http_exception, on_perdure_error, on_surprise
+from perdure.settings import SERVING, choose
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Sequence
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
     from perdure.app import App
     from perdure.engine.client import Client
+    from perdure.settings import EngineOverrides
 
 log = logging.getLogger("perdure.http")
 
@@ -46,11 +48,17 @@ class Host:
     """An application as ASGI. `lifespan` can be given to the framework that mounts it."""
 
     def __init__(
-        self, app: App, *, store: str | None = None, hub: str | None = None, allowed_hosts: Iterable[str] = ()
+        self,
+        app: App,
+        *,
+        store: str | None = None,
+        hub: str | None = None,
+        allowed_hosts: Iterable[str] | None = None,
+        **overrides: Unpack[EngineOverrides],
     ) -> None:
         self._app = app
-        self._store, self._hub = store, hub
-        self._allowed_hosts = tuple(allowed_hosts)
+        self._store, self._hub, self._overrides = store, hub, overrides
+        self._allowed_hosts = choose(SERVING, {"allowed_hosts": allowed_hosts})["allowed_hosts"].value
         self._serving: ASGIApp | None = None
         self._starting = asyncio.Lock()
         self._keeper: asyncio.Task[None] | None = None
@@ -58,7 +66,7 @@ class Host:
     @asynccontextmanager
     async def lifespan(self, _: Any = None) -> AsyncIterator[None]:
         """The engine's life. Entering starts it and recovers what was running; leaving stops it."""
-        async with self._app.running(store=self._store, hub=self._hub) as client:
+        async with self._app.running(self._store, self._hub, **self._overrides) as client:
             self._serving = application(client, allowed_hosts=self._allowed_hosts)
             try:
                 yield
@@ -98,16 +106,21 @@ class Host:
 
 
 def asgi(
-    app: App, *, store: str | None = None, hub: str | None = None, allowed_hosts: Sequence[str] = ()
+    app: App,
+    *,
+    store: str | None = None,
+    hub: str | None = None,
+    allowed_hosts: Sequence[str] | None = None,
+    **overrides: Unpack[EngineOverrides],
 ) -> Host:
     """The application over HTTP, with its engine.
 
     Parameters:
         app: the application.
-        store, hub: as for `app.running()`.
+        store, hub, overrides: as for `app.running()`.
         allowed_hosts: names besides localhost by which this server may be addressed.
     """
-    return Host(app, store=store, hub=hub, allowed_hosts=allowed_hosts)
+    return Host(app, store=store, hub=hub, allowed_hosts=allowed_hosts, **overrides)
 
 
 def application(client: Client, *, allowed_hosts: Iterable[str] = ()) -> ASGIApp:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from perdure.engine.envelope import Envelope
 from perdure.model.messages import ActivityResult
+from perdure.model.settings import COUNT, setting
 
 Deliver = Callable[[ActivityResult], None]
 
@@ -31,6 +32,8 @@ class Outbox(Protocol):
 class Concurrency:
     """How much one worker runs at a time."""
 
-    threads: int = 16  # `def` activities
-    tasks: int = 1_000  # `async def` activities
-    abandoned: int = 16  # threads given up and replaced before the worker calls itself unhealthy
+    threads: int = setting(16, "`def` activities that run at a time", COUNT, least=1)
+    tasks: int = setting(1_000, "`async def` activities that run at a time", COUNT, least=1)
+    abandoned: int = setting(
+        16, "threads given up and replaced before health says no", COUNT, least=0, name="abandoned_threads"
+    )

@@ -1,0 +1,198 @@
+"""How a setting is declared: once, on the field that holds it.
+
+`setting(16, "threads for `def` activities", COUNT)` is the default, the doc, the unit and the reader of one
+field. From this follow the keyword argument, the environment variable `PERDURE_THREADS`, the flag `--threads`,
+the page of documentation, and what is said about a value that cannot be meant.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import MISSING, Field, dataclass, field, fields
+from datetime import timedelta
+from typing import Any
+
+from perdure.errors import SettingError
+
+KEY = "perdure"
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What kind of value a setting has. `read` takes text as well as the value itself, and raises ValueError."""
+
+    name: str
+    type: str
+    read: Callable[[Any], Any]
+    show: Callable[[Any], str] = str
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One row of the table: a setting, whatever way it is given."""
+
+    name: str
+    default: Any
+    doc: str
+    unit: Unit
+    least: float | None = None
+    secret: bool = False
+    field: str = ""
+    group: str = ""
+
+    @property
+    def variable(self) -> str:
+        """Its environment variable."""
+        return f"PERDURE_{self.name.upper()}"
+
+    @property
+    def flag(self) -> str:
+        """Its flag of `perdure run`."""
+        return f"--{self.name.replace('_', '-')}"
+
+    def read(self, given: Any, place: str) -> Any:
+        """The value that is meant. Raises SettingError, which says what stands at `place` and what should."""
+        try:
+            value = self.unit.read(given)
+            if self.least is not None and value < self.least:
+                raise ValueError
+        except (ValueError, TypeError, OverflowError):
+            least = "" if self.least is None else f", {self.unit.show(self.least)} or more"
+            shown = "***" if self.secret else repr(given)
+            raise SettingError(
+                f"{place} is {shown}, but {self.name} is {self.unit.name}{least}: {self.doc}"
+            ) from None
+        return value
+
+    def show(self, value: Any) -> str:
+        """A value for people; what is secret in it is masked."""
+        return "" if value is None else mask(self.unit.show(value)) if self.secret else self.unit.show(value)
+
+
+def setting(
+    default: Any, doc: str, unit: Unit, *, least: float | None = None, secret: bool = False, name: str = ""
+) -> Any:
+    """Declare a field of a dataclass as a setting; `name` where the field's own would say too little."""
+    return field(default=default, metadata={KEY: (doc, unit, least, secret, name)})
+
+
+def settings_of(kind: type[Any], group: str = "") -> Iterator[Setting]:
+    """The settings that a dataclass declares, and those of the dataclasses in its fields."""
+    for found in fields(kind):
+        if KEY in found.metadata:
+            yield _row(found, group)
+        elif found.default_factory is not MISSING and isinstance(found.default_factory, type):
+            yield from settings_of(found.default_factory, found.name)
+
+
+def _row(found: Field[Any], group: str) -> Setting:
+    doc, unit, least, secret, name = found.metadata[KEY]
+    return Setting(name or found.name, found.default, doc, unit, least, secret, found.name, group)
+
+
+def mask(text: str) -> str:
+    """Text whose passwords in URLs are not shown."""
+    return re.sub(r"(://[^:/@\s]*):[^@\s]*@", r"\1:***@", text)
+
+
+# ---------------------------------------------------------------------------------------------- units
+
+
+def _count(given: Any) -> int:
+    if isinstance(given, str):
+        return int(given.replace("_", "").replace(",", ""))
+    if isinstance(given, bool) or not isinstance(given, int):
+        raise TypeError
+    return given
+
+
+_SIZES = {"": 1, "b": 1, "kb": 1000, "mb": 10**6, "gb": 10**9, "kib": 1024, "mib": 1024**2, "gib": 1024**3}
+_TIMES = {"": 1.0, "ms": 1e-3, "s": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+
+
+def _scaled(given: str, units: dict[str, Any]) -> float:
+    found = re.fullmatch(r"\s*(-?[0-9][0-9_]*(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*", given)
+    if found is None or found[2].lower() not in units:
+        raise ValueError
+    scaled: float = float(found[1].replace("_", "")) * units[found[2].lower()]
+    return scaled
+
+
+def _bytes(given: Any) -> int:
+    return int(_scaled(given, _SIZES)) if isinstance(given, str) else _count(given)
+
+
+def _seconds(given: Any) -> float:
+    if isinstance(given, timedelta):
+        return given.total_seconds()
+    value = _scaled(given, _TIMES) if isinstance(given, str) else float(given)
+    if isinstance(given, bool) or value != value or value in (float("inf"), float("-inf")):
+        raise ValueError
+    return value
+
+
+_SWITCH = {
+    "1": True,
+    "true": True,
+    "yes": True,
+    "on": True,
+    "0": False,
+    "false": False,
+    "no": False,
+    "off": False,
+}
+
+
+def _switch(given: Any) -> bool:
+    if isinstance(given, bool):
+        return given
+    if not isinstance(given, str) or given.strip().lower() not in _SWITCH:
+        raise ValueError
+    return _SWITCH[given.strip().lower()]
+
+
+def _text(given: Any) -> str:
+    if not isinstance(given, str) or not given.strip():
+        raise ValueError
+    return given.strip()
+
+
+def _names(given: Any) -> tuple[str, ...]:
+    parts = given.split(",") if isinstance(given, str) else list(given)
+    return tuple(_text(part) for part in parts)
+
+
+def _port(given: Any) -> int:
+    value = _count(given)
+    if not 0 <= value <= 65_535:
+        raise ValueError
+    return value
+
+
+def _size(value: float) -> str:
+    for name, unit in (("GiB", 1024**3), ("MiB", 1024**2), ("KiB", 1024)):
+        if value and value % unit == 0:
+            return f"{value // unit:g} {name}"
+    return f"{value:g} B"
+
+
+def one_of(*known: str) -> Unit:
+    """The unit of a setting that is one of a few words; their case does not matter."""
+    words = {word.casefold(): word for word in known}
+
+    def read(given: Any) -> str:
+        if not isinstance(given, str) or given.strip().casefold() not in words:
+            raise ValueError
+        return words[given.strip().casefold()]
+
+    return Unit(f"one of {', '.join(known)}", f"Literal{list(known)}", read)
+
+
+COUNT = Unit("a whole number", "int", _count, lambda value: f"{value:,}")
+BYTES = Unit("a size, such as 4096 or 64MiB", "int", _bytes, _size)
+SECONDS = Unit("a number of seconds, or such as 5min", "float", _seconds, lambda value: f"{value:g} s")
+SWITCH = Unit("true or false", "bool", _switch, lambda value: str(value).lower())
+TEXT = Unit("a text that is not empty", "str", _text)
+NAMES = Unit("names with commas between them", "Sequence[str]", _names, ", ".join)
+PORT = Unit("a port, 0 to 65535", "int", _port)

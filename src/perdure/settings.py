@@ -1,0 +1,176 @@
+"""Every setting in one table, whatever way it is given: argument = `PERDURE_*` = flag.
+
+What is given nearest to the act wins: a flag or an argument, then the environment, then what the application says
+of itself (`App(settings=...)`), then the default. The rows are declared on the fields that hold them (`Place` and
+`Serving` here, the engine's in the engine); everything that speaks of settings is made from `TABLE`, so that
+nothing can be forgotten.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any, TypedDict
+
+from perdure.engine.retention import Retention
+from perdure.engine.versions import FailureStrategy, MatchStrategy
+from perdure.engine.worker import Settings as EngineSettings
+from perdure.errors import SettingError
+from perdure.model.settings import NAMES, PORT, TEXT, Setting, setting, settings_of
+
+PREFIX = "PERDURE_"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the state is."""
+
+    store: str = setting(
+        "sqlite:///perdure.db", "where the state is kept: sqlite:///file.db, or memory:", TEXT, secret=True
+    )
+    hub: str | None = setting(None, "the hub within the store; by default the application's name", TEXT)
+
+
+@dataclass(frozen=True)
+class Serving:
+    """Where the server listens."""
+
+    host: str = setting("127.0.0.1", "the address to listen on", TEXT)
+    port: int = setting(7071, "the port to listen on; 0 picks a free one", PORT)
+    allowed_hosts: Sequence[str] = setting(
+        (), "names besides localhost by which the server may be addressed", NAMES
+    )
+
+
+PLACE = tuple(settings_of(Place))
+ENGINE = tuple(settings_of(EngineSettings))
+SERVING = tuple(settings_of(Serving))
+TABLE: tuple[Setting, ...] = (*PLACE, *SERVING, *ENGINE)
+OTHER_VARIABLES = frozenset({"PERDURE_URL", "PERDURE_KEY"})
+"""Variables of the client's commands; they configure no engine."""
+
+
+class EngineOverrides(TypedDict, total=False):
+    """The engine's settings as keyword arguments of `app.running()` and `app.asgi()`."""
+
+    batch_episodes: int
+    batch_feeds: int
+    batch_seconds: float | timedelta
+    batch_bytes: int
+    inline_bytes: int
+    buffered_events: int
+    warm_bytes: int
+    keep_executions: int
+    threads: int
+    tasks: int
+    abandoned_threads: int
+    queued_requests: int
+    drain: float | timedelta | None
+    retention: Retention | float | timedelta | str | None
+    accept_only: bool
+    default_version: str
+    version_match_strategy: MatchStrategy
+    version_failure_strategy: FailureStrategy
+    watchdog: bool
+    interrupt_after: float | timedelta
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The value of a setting, and where it comes from: flag, argument, environment, application or default."""
+
+    setting: Setting
+    value: Any
+    source: str
+
+    @property
+    def shown(self) -> str:
+        """The value for people; passwords are masked."""
+        return self.setting.show(self.value)
+
+
+def choose(
+    rows: Sequence[Setting],
+    given: Mapping[str, Any],
+    *,
+    coded: Mapping[str, Any] | None = None,
+    environment: Mapping[str, str] | None = None,
+    source: str = "argument",
+) -> dict[str, Chosen]:
+    """Decide each setting of `rows`.
+
+    Parameters:
+        given: what the call or the command line gives, by name; None is nothing given.
+        coded: what `App(settings=...)` says; read already.
+        environment: default the process's own.
+        source: what `given` is called: argument or flag.
+
+    Raises: SettingError for a value that cannot be meant, and for a name that is no setting.
+    """
+    unknown = set(given) - {row.name for row in rows}
+    if unknown:
+        raise SettingError(_unknown(min(unknown), rows))
+    variables = os.environ if environment is None else environment
+    return {row.name: _choose(row, given.get(row.name), coded or {}, variables, source) for row in rows}
+
+
+def _choose(
+    row: Setting, given: Any, coded: Mapping[str, Any], variables: Mapping[str, str], source: str
+) -> Chosen:
+    if given is not None:
+        place = row.flag if source == "flag" else f"{row.name}="
+        return Chosen(row, row.read(given, place), source)
+    found = variables.get(row.variable, "")
+    if found.strip():
+        return Chosen(row, row.read(found, row.variable), "environment")
+    if row.name in coded:
+        return Chosen(row, coded[row.name], "application")
+    return Chosen(row, row.default, "default")
+
+
+def coded_in(settings: EngineSettings) -> dict[str, Any]:
+    """What an application's own settings say otherwise than the defaults."""
+    found = {}
+    for row in ENGINE:
+        holder = getattr(settings, row.group) if row.group else settings
+        value = getattr(holder, row.field)
+        if value != row.default:
+            found[row.name] = value
+    return found
+
+
+def engine_settings(settings: EngineSettings, chosen: Mapping[str, Chosen]) -> EngineSettings:
+    """The application's settings with what was chosen in their places."""
+    changes: dict[str, dict[str, Any]] = {}
+    for row in ENGINE:
+        changes.setdefault(row.group, {})[row.field] = chosen[row.name].value
+    own = changes.pop("", {})
+    nested = {group: replace(getattr(settings, group), **values) for group, values in changes.items()}
+    return replace(settings, **own, **nested)
+
+
+def strangers(environment: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Variables that begin with PERDURE_ and are no setting, with the setting that was probably meant."""
+    known = {row.variable for row in TABLE}
+    found = os.environ if environment is None else environment
+    names = [name for name in found if name.startswith(PREFIX) and name not in known | OTHER_VARIABLES]
+    return {name: (difflib.get_close_matches(name, known, 1) or [""])[0] for name in sorted(names)}
+
+
+def markdown() -> str:
+    """The table as the documentation shows it."""
+    lines = ["| setting | flag | variable | value | default | what it is |", "|---|---|---|---|---|---|"]
+    for row in TABLE:
+        default = row.show(row.default) or "none"
+        lines.append(
+            f"| `{row.name}` | `{row.flag}` | `{row.variable}` | {row.unit.name} | {default} | {row.doc} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _unknown(name: str, rows: Sequence[Setting]) -> str:
+    close = difflib.get_close_matches(name, [row.name for row in rows], 1)
+    return f"{name!r} is no setting" + (f": {close[0]!r} is" if close else "; `perdure settings` lists them")
