@@ -22,6 +22,7 @@ NUMBERS: Final = {
     "invalid-instance-id": "PDR-014",
     "source": "PDR-015",
     "extra-missing": "PDR-016",
+    "setting": "PDR-017",
     # instances
     "instance-not-found": "PDR-020",
     "instance-exists": "PDR-021",
