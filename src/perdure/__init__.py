@@ -4,6 +4,7 @@ from perdure.app import App
 from perdure.blueprint import Blueprint
 from perdure.connection import connect
 from perdure.engine.activities import ActivityContext, Concurrency
+from perdure.engine.activities.sources import ProcessPool, process_pool
 from perdure.engine.bulk import BulkOutcome
 from perdure.engine.client import Client, DurableOrchestrationClient
 from perdure.engine.hub import Limits
@@ -14,6 +15,7 @@ from perdure.errors import (
     ActivityCancelled,
     EngineStopped,
     EventRefused,
+    ExecutorFailed,
     ExtraMissing,
     ForeignAwaitError,
     FunctionNotFound,
@@ -82,6 +84,7 @@ __all__ = [
     "EntityLock",
     "EntityPage",
     "EntityState",
+    "ExecutorFailed",
     "EventRefused",
     "ExtraMissing",
     "Failure",
@@ -110,6 +113,7 @@ __all__ = [
     "PayloadError",
     "PerdureError",
     "PurgeHistoryResult",
+    "ProcessPool",
     "RegistrationError",
     "Retention",
     "RetryOptions",
@@ -132,4 +136,5 @@ __all__ = [
     "TimerTask",
     "backup",
     "connect",
+    "process_pool",
 ]

@@ -279,6 +279,12 @@ class ActivityCancelled(PerdureError):
     code = "activity-cancelled"
 
 
+class ExecutorFailed(PerdureError):
+    """The executor of an activity could not carry out an attempt: its processes died, or it is broken."""
+
+    code = "executor-failed"
+
+
 class ForeignAwaitError(OrchestratorError):
     """An orchestrator awaited or yielded something that its context did not return."""
 

@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, overload
 
+from perdure.engine.activities.sources import Source, check_crossing, checked_source
 from perdure.engine.operations import check_entity
 from perdure.engine.registry import (
     Activity,
@@ -55,6 +56,7 @@ class Registration:
         timeout: Seconds | None = None,
         heartbeat_timeout: Seconds | None = None,
         concurrency: int | None = None,
+        executor: str | Source | None = None,
     ) -> Callable[[F], F]: ...
     def activity(
         self,
@@ -67,6 +69,7 @@ class Registration:
         timeout: Seconds | None = None,
         heartbeat_timeout: Seconds | None = None,
         concurrency: int | None = None,
+        executor: str | Source | None = None,
     ) -> Any:
         """Register a function that does the I/O. It is returned unchanged.
 
@@ -82,6 +85,9 @@ class Registration:
             heartbeat_timeout: seconds one attempt may go without `context.heartbeat()`; then it fails with
                 TimeoutError. A call may override it.
             concurrency: how many of this activity run at a time on one worker; default no limit of its own.
+            executor: where to run it instead: a `concurrent.futures.Executor`, a function that makes one (such as
+                `perdure.process_pool(workers=4)`), or the name of one registered with `executor`. The function
+                must be importable by its module and name; input, result and failure cross as JSON.
 
         Raises:
             RegistrationError for a name that is taken, or a function that cannot be an activity.
@@ -92,6 +98,8 @@ class Registration:
             _refuse(found, generators=True)
             if concurrency is not None and concurrency < 1:
                 raise RegistrationError(f"{where(found)}: concurrency is 1 or more")
+            if executor is not None:
+                check_crossing(found)
             self._add(
                 Activity(
                     self._name(found, name),
@@ -102,11 +110,47 @@ class Registration:
                     timeout=activity_timeout(timeout),
                     heartbeat=activity_timeout(heartbeat_timeout, "heartbeat_timeout"),
                     concurrency=concurrency or 0,
+                    executor=checked_source(executor, found),
                 )
             )
             return found
 
         return register if function is None else register(function)
+
+    @overload
+    def executor(self, name: str, source: Source) -> None: ...
+    @overload
+    def executor(self, name: str) -> Callable[[F], F]: ...
+    def executor(self, name: str, source: Any = None) -> Any:
+        """Register an executor for activities, which name it: `@app.activity(executor="cpu")`.
+
+        `app.executor("cpu", perdure.process_pool(workers=4))`, or as a decorator on a function that makes one:
+
+            @app.executor("dask")
+            def dask():
+                with LocalCluster() as cluster, Client(cluster) as client:
+                    yield client.get_executor()
+
+        A function is called once for each engine that runs; what it made is shut down with the engine, and a
+        generator then runs to its end. An executor given ready-made is left to its owner.
+
+        Raises:
+            RegistrationError for a name that is taken, or for what is no source of executors.
+        """
+        checked_name(name, source)
+
+        def register(found: F) -> F:
+            if isinstance(found, str):
+                raise RegistrationError(
+                    f"executor {name!r}: give an executor or a function that makes one, not a name"
+                )
+            self.registry.add_executor(name, checked_source(found, found))
+            return found
+
+        if source is None:
+            return register
+        register(source)
+        return None
 
     @overload
     def orchestrator(self, function: F, /) -> F: ...

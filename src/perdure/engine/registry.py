@@ -137,6 +137,7 @@ class Registry:
         self.entities: dict[str, Entity] = {}
         self.routes: list[Route] = []
         self.lifespans: list[Definition] = []
+        self.executors: dict[str, Any] = {}  # sources, by name
 
     def add(self, definition: Definition) -> None:
         """Register; raises RegistrationError for a name or a route that is taken."""
@@ -150,8 +151,17 @@ class Registry:
         for registry in (self, other):
             for definition in registry.definitions():
                 rehearsal._put(definition)
+            for name, source in registry.executors.items():
+                rehearsal.add_executor(name, source)
         for definition in other.definitions():
             self._put(definition)
+        for name, source in other.executors.items():
+            self.add_executor(name, source)
+
+    def add_executor(self, name: str, source: Any) -> None:
+        """Register a source of executors; raises RegistrationError for a name that another one has."""
+        if self.executors.setdefault(name, source) is not source:
+            raise RegistrationError(f"the executor name {name!r} is already taken in this application")
 
     def definitions(self) -> Iterator[Definition]:
         """Everything registered, each kind in the order of registration."""

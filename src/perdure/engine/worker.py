@@ -121,11 +121,16 @@ class Engine:
         self.registry.check()
         self._outbox = Outbox(event_loop, self.loop.inbox)
         self.loop.pool = self._pool(event_loop)
+        await self.loop.pool.open()
         opened: asyncio.Future[None] = event_loop.create_future()
         sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_INTERVAL))
         self._thread = threading.Thread(target=self._run, args=(opened,), name="perdure-loop", daemon=True)
         self._thread.start()
-        await opened
+        try:
+            await opened
+        except BaseException:
+            await self.loop.pool.close()
+            raise
         self._upkeep = threading.Thread(target=self._keep_up, name="perdure-upkeep", daemon=True)
         self._upkeep.start()
         return Client(self)

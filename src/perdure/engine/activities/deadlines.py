@@ -31,7 +31,7 @@ class Deadlines:
         """The attempt begins now. Without `timeout` only its silence is watched."""
         invocation, now = attempt.invocation, time.monotonic()
         attempt.deadline = now + invocation.timeout / 1e6 if timeout and invocation.timeout else 0.0
-        attempt.heard_at = attempt.heard_at or now
+        attempt.since = attempt.heard_at = now
         if not (attempt.deadline or invocation.heartbeat):
             return
         with self._changed:
@@ -64,8 +64,8 @@ class Deadlines:
         late, now = [], time.monotonic()
         while self._heap and self._heap[0][0] <= now:
             _, _, attempt = heappop(self._heap)
-            if attempt.settled:
-                continue
+            if attempt.settled or not attempt.since:
+                continue  # it is over, or its process died and it waits for another one
             if attempt.deadline and attempt.deadline <= now:
                 late.append((attempt, too_late(attempt.invocation)))
             elif _next_look(attempt) <= now:

@@ -17,14 +17,16 @@ from typing import Any
 
 from perdure.engine.activities.context import ActivityContext
 from perdure.engine.activities.deadlines import Deadlines
+from perdure.engine.activities.executors import ExecutorHost, Executors
 from perdure.engine.activities.on_loop import OnLoop
 from perdure.engine.activities.ports import Concurrency, Deliver, Handover, Outbox
 from perdure.engine.activities.results import failed
 from perdure.engine.activities.runner import Attempt, Runner
+from perdure.engine.activities.sources import place_of
 from perdure.engine.activities.threads import Threads
 from perdure.engine.envelope import Envelope
-from perdure.engine.registry import Registry, plan_of
-from perdure.errors import FunctionNotFound
+from perdure.engine.registry import Activity, Plan, Registry, plan_of, where
+from perdure.errors import FunctionNotFound, RegistrationError
 from perdure.model.failure import Failure, failure_of
 from perdure.model.messages import ActivityResult
 from perdure.model.waiting import Pulse
@@ -51,16 +53,19 @@ class ActivityPool:
         self._deadlines = Deadlines(self._expire)
         self._async = OnLoop(outbox.event_loop, self._begin_async, self._conclude, concurrency.tasks)
         self._threads = Threads(self._begin, self._conclude, concurrency)
+        self._executors = Executors(registry, self._begin, self._conclude)
         self.runners = {
-            name: Runner(
-                plan_of(activity, available), by_type, self._async if activity.is_async else self._threads
-            )
+            name: self._runner(activity, plan_of(activity, available), by_type)
             for name, activity in registry.activities.items()
         }
         self._in_flight: dict[Key, Attempt] = {}
         self._gate = threading.Lock()
         self._dropped = 0
         self._closed = False
+
+    async def open(self) -> None:
+        """Make the executors. Raises what their makers raise."""
+        await self._executors.open()
 
     def start(self, invocations: Iterable[Invocation], handover: Handover) -> None:
         """Begin what is not running here yet; what exceeds an activity's own limit waits its turn."""
@@ -97,10 +102,14 @@ class ActivityPool:
 
     def health(self) -> dict[str, int]:
         """How much is running, waiting and abandoned, and how many results came too late to count."""
+        elsewhere = self._executors.health()
         return {
-            "running": self._threads.running + self._async.running,
-            "queued": sum(len(r.queued) for r in self.runners.values()) + self._threads.waiting(),
+            "running": self._threads.running + self._async.running + elsewhere["running"],
+            "queued": sum(len(r.queued) for r in self.runners.values())
+            + self._threads.waiting()
+            + elsewhere["queued"],
             "abandoned_threads": self._threads.abandoned,
+            "abandoned_in_executors": elsewhere["abandoned"],
             "dropped_results": self._dropped,
         }
 
@@ -119,7 +128,7 @@ class ActivityPool:
 
     @property
     def is_healthy(self) -> bool:
-        return self._threads.abandoned <= self._threads.limits.abandoned
+        return self._threads.abandoned <= self._threads.limits.abandoned and self._executors.is_healthy
 
     async def close(self) -> None:
         """Start nothing more, and tell what runs to stop: it stays open and runs again at the next start.
@@ -132,8 +141,23 @@ class ActivityPool:
             attempt.cancel("the engine is stopping; the activity runs again at its next start")
         self._threads.close()
         await self._async.close()
+        await self._executors.close()
 
     # ------------------------------------------------------------------------------------- how attempts begin
+
+    def _runner(self, activity: Activity, plan: Plan[Activity], resources: dict[type, Any]) -> Runner:
+        elsewhere = self._executors.host_of(activity)
+        if elsewhere is None:
+            return Runner(plan, resources, self._async if activity.is_async else self._threads)
+        taken = [kind.__name__ for kind in plan.given.values() if kind is not ActivityContext]
+        if taken:
+            raise RegistrationError(
+                f"{where(activity.function)} runs on an executor, in another process: what a lifespan made "
+                f"({', '.join(taken)}) cannot go there. Make what it needs inside the activity"
+            )
+        runner = Runner(plan, resources, elsewhere)
+        runner.place = place_of(activity)
+        return runner
 
     def _admit(self, runner: Runner, attempt: Attempt) -> bool:
         limit = runner.activity.concurrency
@@ -149,8 +173,11 @@ class ActivityPool:
 
     def _hand(self, attempt: Attempt) -> None:
         """To the host of its activity, from any thread but not in a batch."""
-        if attempt.runner.host is self._async:
+        host = attempt.runner.host
+        if host is self._async:
             self._async.take_one(attempt)
+        elif isinstance(host, ExecutorHost):
+            host.put(attempt, attempt.runner.place)
         else:
             self._threads.put(attempt)
 

@@ -29,6 +29,7 @@ class Runner:
         self.activity = plan.definition
         self.is_async = plan.definition.is_async
         self.host = host
+        self.place = ""  # module:qualname, for those that run in other processes
         self._plan = plan
         self._takes_context = [n for n, kind in plan.given.items() if kind is ActivityContext]
         self._constant = {n: resources[kind] for n, kind in plan.given.items() if kind is not ActivityContext}
@@ -66,6 +67,7 @@ class Attempt(Signals):
         "runner",
         "settled",
         "since",
+        "strikes",
         "task",
     )
 
@@ -81,4 +83,5 @@ class Attempt(Signals):
         self.interrupted = False
         self.deadline = 0.0
         self.since = 0.0
+        self.strikes = 0
         self.task: Any = None

@@ -1,0 +1,355 @@
+"""The line between an engine and the workers of its executors: a socket on this machine, one connection a worker.
+
+The engine listens while it has executors. A worker asks before it begins (`begin`, answered with go or stop),
+beats, and says when it has ended; the engine says when a call is cancelled. Everything on it is JSON, a few
+dozen bytes. The card that crosses with each attempt holds the address and a key that only admits to this.
+A worker that dies leaves nothing locked behind, which is why this is no shared queue.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from multiprocessing import AuthenticationError
+from multiprocessing.connection import Client, Connection, Listener
+from typing import Any, Literal, Protocol
+from weakref import WeakValueDictionary
+
+import msgspec
+
+from perdure.engine.activities.runner import Attempt
+from perdure.engine.activities.signals import Signals
+from perdure.model.events import ABSENT
+
+BEAT_EVERY = (
+    0.1  # seconds between two heartbeats that are sent; the newest of those between goes with the next
+)
+ANSWER_WITHIN = 30.0  # seconds a worker waits for leave to begin
+
+log = logging.getLogger("perdure.engine")
+
+
+class Card(msgspec.Struct, frozen=True):
+    """Where the engine is reached, and which attempt this is."""
+
+    address: str
+    key: bytes
+    token: str
+
+
+class Said(msgspec.Struct, omit_defaults=True):
+    """What a worker says."""
+
+    what: Literal["begin", "beat", "end"]
+    token: str
+    pid: int = 0
+    progress: msgspec.Raw = ABSENT
+
+
+class Told(msgspec.Struct, omit_defaults=True):
+    """What a worker is told."""
+
+    what: Literal["go", "stop", "cancel"]
+    token: str
+    reason: str = ""
+
+
+_said = msgspec.json.Decoder(Said)
+_told = msgspec.json.Decoder(Told)
+_cards = msgspec.json.Decoder(Card)
+_here: WeakValueDictionary[str, Line] = WeakValueDictionary()
+
+
+class Worker(Protocol):
+    """Whoever carries out attempts, as the line sees it."""
+
+    def send(self, told: Told) -> None: ...
+
+
+class Line:
+    """The engine's end."""
+
+    def __init__(self, begin: Callable[[Attempt, int], None], gone: Callable[[Attempt], None]) -> None:
+        """`begin` is told the attempt and the process that begins it, `gone` that this process is no more."""
+        self._begin = begin
+        self._gone = gone
+        self._key = secrets.token_bytes(16)
+        self._listener = Listener(backlog=64, authkey=self._key)
+        address = self._listener.address
+        self.address = address if isinstance(address, str) else f"{address[0]}:{address[1]}"
+        self._attempts: dict[str, Attempt] = {}
+        self._workers: dict[str, Worker] = {}
+        self._count = 0
+        self._closed = False
+        self._lock = threading.Lock()  # between leave to begin and its revocation
+        _here[self.address] = self
+        threading.Thread(target=self._accept, name="perdure-line", daemon=True).start()
+
+    def card(self, attempt: Attempt) -> tuple[str, bytes]:
+        """A token for one try at an attempt, and the card that goes with it."""
+        self._count += 1
+        token = f"{attempt.invocation.execution_id}.{attempt.invocation.task_id}.{self._count}"
+        self._attempts[token] = attempt
+        return token, msgspec.json.encode(Card(self.address, self._key, token))
+
+    def forget(self, token: str) -> None:
+        """That try is over."""
+        self._attempts.pop(token, None)
+        self._workers.pop(token, None)
+
+    def revoke(self, token: str) -> bool:
+        """Whether that try had not begun, and now never will."""
+        with self._lock:
+            attempt = self._attempts.get(token)
+            if attempt is None or attempt.begun:
+                return False
+            self.forget(token)
+            return True
+
+    def cancel(self, token: str, reason: str) -> None:
+        """Tell whoever runs it, if somebody does."""
+        worker = self._workers.get(token)
+        if worker is not None:
+            worker.send(Told("cancel", token, reason))
+
+    def close(self) -> None:
+        self._closed = True
+        _here.pop(self.address, None)
+        try:
+            Client(self._listener.address, authkey=self._key).close()  # wakes the one who accepts
+        except OSError:
+            pass
+        self._listener.close()
+
+    def hear(self, said: Said, worker: Worker) -> None:
+        """A worker said something."""
+        match said.what:
+            case "begin":
+                worker.send(Told("go" if self._may_begin(said, worker) else "stop", said.token))
+            case "beat":
+                attempt = self._attempts.get(said.token)
+                if attempt is not None:
+                    attempt.beat(bytes(said.progress) or None)
+            case _:
+                self._workers.pop(said.token, None)
+
+    def _may_begin(self, said: Said, worker: Worker) -> bool:
+        with self._lock:
+            attempt = self._attempts.get(said.token)
+            if attempt is None:
+                return False
+            self._workers[said.token] = worker
+            if attempt.settled:  # looked at after noting the worker: whoever settles it later will find that
+                return False
+            self._begin(attempt, said.pid)
+            return True
+
+    def _accept(self) -> None:
+        while not self._closed:
+            try:
+                connection = self._listener.accept()
+            except Exception as error:  # somebody without the key, or one who died while saying hello
+                if not self._closed:
+                    log.debug("a worker could not be admitted: %s", error)
+                    time.sleep(0.01)
+                continue
+            threading.Thread(
+                target=self._listen, args=(connection,), name="perdure-line", daemon=True
+            ).start()
+
+    def _listen(self, connection: Connection) -> None:
+        with connection:
+            worker = _Remote(connection)
+            try:
+                while not self._closed:
+                    self.hear(_said.decode(connection.recv_bytes()), worker)
+            except (EOFError, OSError):
+                pass  # the worker is gone; its executor tells what becomes of its attempt
+            for token in [token for token, other in self._workers.copy().items() if other is worker]:
+                attempt = self._attempts.get(token)
+                if attempt is not None:
+                    self._gone(attempt)
+
+
+class _Remote:
+    """A worker in another process."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._lock = threading.Lock()
+
+    def send(self, told: Told) -> None:
+        try:
+            with self._lock:
+                self._connection.send_bytes(msgspec.json.encode(told))
+        except OSError:
+            pass  # gone: there is nobody to be told
+
+
+# ------------------------------------------------------------------------------------------- the worker's end
+
+
+class Call:
+    """One try at an attempt, in the worker: ask whether to begin, beat, hear of its cancellation."""
+
+    def __init__(self, link: Link, token: str) -> None:
+        self.signals: Signals = _Sending(self)
+        self._link = link
+        self.token = token
+        self._answered = threading.Event()
+        self._wanted = False
+        self._on_cancel: Callable[[], None] | None = None
+        self._sent_at = 0.0
+        self._unsent: bytes | None = None
+
+    def __enter__(self) -> None:
+        self._link.calls[self.token] = self
+
+    def __exit__(self, *_: object) -> None:
+        self._link.calls.pop(self.token, None)
+        self._link.say(Said("end", self.token))
+
+    def begin(self) -> bool:
+        """Whether the result is still wanted. Somebody who does not answer is gone."""
+        self._link.say(Said("begin", self.token, os.getpid()))
+        return self._answered.wait(ANSWER_WITHIN) and self._wanted
+
+    def beat(self, progress: bytes | None) -> None:
+        """Send a heartbeat, or keep it for the next moment at which one may be sent."""
+        self._unsent = progress if progress is not None else self._unsent or b""
+        if time.monotonic() - self._sent_at >= BEAT_EVERY:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what was kept."""
+        unsent, self._unsent = self._unsent, None
+        if unsent is not None:
+            self._sent_at = time.monotonic()
+            self._link.say(Said("beat", self.token, progress=msgspec.Raw(unsent) if unsent else ABSENT))
+
+    def on_cancel(self, action: Callable[[], None]) -> None:
+        """Have this called once it is cancelled, also if it is already."""
+        self._on_cancel = action
+        if self.signals.is_cancelled:
+            action()
+
+    def hear(self, told: Told) -> None:
+        if told.what == "cancel":
+            self.signals.cancel(told.reason)
+            if self._on_cancel is not None:
+                self._on_cancel()
+        else:
+            self._wanted = told.what == "go"
+            self._answered.set()
+
+
+class _Sending(Signals):
+    """Signals whose heartbeats go over the line."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: Call) -> None:
+        super().__init__()
+        self._call = call
+
+    def beat(self, progress: bytes | None) -> None:
+        super().beat(progress)
+        self._call.beat(progress)
+
+
+class Link:
+    """A worker process's connection to one engine, shared by all that it carries out for it."""
+
+    def __init__(self, say: Callable[[Said], None]) -> None:
+        self.calls: dict[str, Call] = {}
+        self.say = say
+
+    def hear(self, told: Told) -> None:
+        call = self.calls.get(told.token)
+        if call is not None:
+            call.hear(told)
+
+    send = hear  # to a line in this same process, the link is the worker itself
+
+
+class _Connected(Link):
+    def __init__(self, card: Card) -> None:
+        super().__init__(self._send)
+        self._connection: Connection = Client(card.address, authkey=card.key)
+        self._lock = threading.Lock()
+        self.is_open = True
+        threading.Thread(target=self._listen, name="perdure-line", daemon=True).start()
+
+    def _send(self, said: Said) -> None:
+        try:
+            with self._lock:
+                self._connection.send_bytes(msgspec.json.encode(said))
+        except OSError:
+            self._lost()
+
+    def _listen(self) -> None:
+        try:
+            while True:
+                if self._connection.poll(BEAT_EVERY if self.calls else None):
+                    self.hear(_told.decode(self._connection.recv_bytes()))
+                for call in list(self.calls.values()):
+                    call.flush()
+        except (EOFError, OSError):
+            self._lost()
+
+    def _lost(self) -> None:
+        """The engine is gone: nobody wants any of this."""
+        self.is_open = False
+        for call in list(self.calls.values()):
+            call.hear(Told("stop", call.token))
+            call.hear(Told("cancel", call.token, "the engine that asked for it is gone"))
+
+
+_links: dict[str, Any] = {}
+_linking = threading.Lock()
+
+
+def call_of(card: bytes) -> Call | None:
+    """The worker's end of the line for one attempt; None where the engine cannot be reached."""
+    found = _cards.decode(card)
+    with _linking:
+        link = _links.get(found.address)
+        if link is None or not link.is_open:
+            link = _links[found.address] = _link(found)
+    return Call(link, found.token) if link.is_open else None
+
+
+class _Here(Link):
+    """The engine is in this very process: no socket is needed."""
+
+    def __init__(self, line: Line) -> None:
+        super().__init__(self._say)
+        self._line = line
+
+    @property
+    def is_open(self) -> bool:
+        return not self._line._closed
+
+    def _say(self, said: Said) -> None:
+        self._line.hear(said, self)
+
+
+class _Nowhere(Link):
+    is_open = False
+
+    def __init__(self) -> None:
+        super().__init__(lambda said: None)
+
+
+def _link(card: Card) -> Any:
+    line = _here.get(card.address)
+    if line is not None:
+        return _Here(line)
+    try:
+        return _Connected(card)
+    except (OSError, EOFError, AuthenticationError):
+        return _Nowhere()
