@@ -21,7 +21,7 @@ def app_with(
     return app
 
 
-async def until(condition: Callable[[], object], turns: int = 200_000) -> None:
+async def until(condition: Callable[[], object], turns: int = 2_000_000) -> None:
     """Give the threads time until the condition holds. No clock: the test's own time-out is the limit."""
     for _ in range(turns):
         if condition():
