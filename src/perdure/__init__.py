@@ -44,7 +44,7 @@ from perdure.errors import (
     TaskCancelled,
     TaskFailedError,
 )
-from perdure.housekeeping import Backup, backup
+from perdure.housekeeping import Backup, Copy, backup, copy
 from perdure.model.entities import EntityId, EntityPage, EntityState
 from perdure.model.failure import Failure
 from perdure.model.http_calls import HttpResponse, ManagedIdentityTokenSource, Secret
@@ -74,6 +74,7 @@ __all__ = [
     "Blueprint",
     "Client",
     "Concurrency",
+    "Copy",
     "DurableEntityContext",
     "DurableOrchestrationClient",
     "DurableOrchestrationContext",
@@ -137,4 +138,5 @@ __all__ = [
     "backup",
     "connect",
     "process_pool",
+    "copy",
 ]

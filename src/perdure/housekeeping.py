@@ -9,12 +9,13 @@ import os
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol, cast
 
 from perdure.engine.verification import Report, verify
 from perdure.errors import StoreUnusable
 from perdure.store import open_store
-from perdure.store.port import ClientStore
+from perdure.store.port import ClientStore, Store
+from perdure.store.transfer import UNFINISHED, Movable, transfer
 
 Progress = Callable[[str, int, int], object]
 """Told what is being done, how much of it is done, and of how much; 0 when that is not known."""
@@ -43,7 +44,7 @@ def backup(store: str, file: str | os.PathLike[str], *, progress: Progress = lam
     Parameters:
         store: `sqlite:///file.db` or a path.
         file: where the copy goes; nothing may be there.
-        progress: told "pages" and then "instances" as they are copied and checked.
+        progress: told "pages" as they are copied, then "instances checked".
 
     Raises:
         StoreUnusable when the store cannot be backed up so, when the file exists, or when the copy, and then
@@ -62,6 +63,82 @@ def backup(store: str, file: str | os.PathLike[str], *, progress: Progress = lam
     return Backup(target, size, hubs)
 
 
+@dataclass(frozen=True)
+class Copy:
+    """A hub that was copied: how many rows of each table, and what checking it found."""
+
+    hub: str
+    rows: dict[str, int]
+    report: Report
+
+
+def copy(
+    source: str | Store,
+    destination: str | Store,
+    *,
+    hub: str | None = None,
+    progress: Progress = lambda *_: None,
+) -> Copy:
+    """Copy a hub, with all that is in flight in it, into another, empty, store.
+
+    Nobody may be serving the source. Afterwards serve one of the two: both would do the same work. A copy that
+    is cut off leaves nothing to be seen at the destination; do it again. It blocks: in an event loop use
+    `asyncio.to_thread`.
+
+    Parameters:
+        source, destination: URLs or paths as for `app.running()`, or stores that are not open.
+        hub: which hub; default the only one of the source.
+        progress: told each table's name with its rows as they are copied, then "instances checked".
+
+    Raises:
+        StoreInUse when a server has the source or the destination; StoreUnusable when the destination is not
+        empty or what was copied is not sound.
+    """
+    name = _hub_of(source, hub)
+    origin, goal = _movable(source, name, must_exist=True), _movable(destination, name, must_exist=False)
+    if origin.location and os.path.realpath(origin.location) == os.path.realpath(goal.location):
+        raise StoreUnusable(f"{origin.location} cannot be copied into itself")
+    try:
+        origin.open()
+        goal.open()
+        rows = transfer(origin, goal, progress)
+        report = demand_sound(goal, f"the copy of hub {name!r}", progress)
+    finally:
+        for store in (goal, origin):
+            store.close_reader()
+            store.close()
+    return Copy(name, rows, report)
+
+
+class _MovableStore(Store, Movable, Protocol):
+    """A store whose hub can be moved."""
+
+
+def _movable(store: str | Store, hub: str, *, must_exist: bool) -> _MovableStore:
+    if isinstance(store, str):
+        if must_exist:
+            _file_of(store)
+        opened = open_store(store, hub)
+    else:
+        opened = store
+    if not isinstance(opened, Movable):
+        raise StoreUnusable(f"a {type(opened).__name__} cannot be copied from or to")
+    return cast("_MovableStore", opened)
+
+
+def _hub_of(source: str | Store, hub: str | None) -> str:
+    """The hub that was named, or the only one there is."""
+    if not isinstance(source, str):
+        return hub or str(getattr(source, "hub", ""))
+    names = [name for name in _hubs_in(_file_of(source)) if not name.endswith(UNFINISHED)]
+    listed = ", ".join(names) or "none"
+    if hub is not None and hub not in names:
+        raise StoreUnusable(f"there is no hub {hub!r} in {source}; it has {listed}")
+    if hub is None and len(names) != 1:
+        raise StoreUnusable(f"{source} does not have one hub, it has {listed}: say which one to copy")
+    return hub or names[0]
+
+
 def _checked(file: str, hub: str, progress: Progress) -> Report:
     opened = open_store(file, hub)
     try:
@@ -75,7 +152,7 @@ def demand_sound(store: ClientStore, what: str, progress: Progress) -> Report:
     total = sum(store.counts().values())
 
     def tell(done: int) -> None:
-        progress("instances", done, total)
+        progress("instances checked", done, total)
 
     report = verify(store, tell)
     if not report.ok:

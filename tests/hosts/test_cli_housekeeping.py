@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import perdure as df
 from tests.hosts.test_cli import filled, perdure, said, serve  # noqa: F401  (a fixture)
 
 
@@ -37,3 +38,32 @@ def test_a_backup_that_is_refused_says_why(filled: Path, tmp_path: Path) -> None
     assert result.exit_code == 4
     assert "exists already" in json.loads(result.stderr)["error"]["message"]
     assert perdure("backup", str(tmp_path / "x.db"), store=tmp_path / "none.db").exit_code == 4
+
+
+def test_a_hub_is_copied_and_served_from_there(filled: Path, tmp_path: Path) -> None:  # noqa: F811
+    copy = tmp_path / "copy.db"
+    result = perdure("copy", str(filled), str(copy))
+
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("hub hosts: 4 instances and ")
+    assert perdure("list", store=copy).stdout == perdure("list", store=filled).stdout
+    assert (
+        perdure("raise", "asking", "ApproverDecision", "-i", '{"approved": true}', store=copy).exit_code == 0
+    )
+    outputs: list[object] = []
+
+    async def during(client: df.Client) -> None:
+        outputs.append((await client.wait_for_completion("asking", 10)).output)
+
+    serve(copy, during)
+    assert outputs == ["APPROVED"]
+
+
+def test_a_copy_that_is_refused_says_why(filled: Path, tmp_path: Path) -> None:  # noqa: F811
+    copy = tmp_path / "copy.db"
+    first = perdure("copy", str(filled), f"sqlite:///{copy}", "--json")
+    second = perdure("copy", str(filled), str(copy), "--json")
+
+    assert (first.exit_code, json.loads(first.stdout)["verified"]) == (0, 4)
+    assert second.exit_code == 4
+    assert "is not empty" in json.loads(second.stderr)["error"]["message"]

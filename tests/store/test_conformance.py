@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from perdure.model.records import Batch
 from perdure.store.memory import MemoryStore
 from perdure.store.port import Store
 from perdure.store.sqlite.store import SqliteStore
-from perdure.testing.conformance import StoreConformance
+from perdure.testing.conformance import StoreConformance, instance, message
+from perdure.testing.moving import MovingConformance
 
 
 class TestMemory(StoreConformance):
@@ -22,3 +24,30 @@ class TestSqlite(StoreConformance):
 
     def make_store(self) -> Store:
         return SqliteStore(str(self.path), "claims")
+
+
+class TestMemoryMoves(MovingConformance):
+    def make_store(self, hub: str = "claims") -> Store:
+        return MemoryStore(hub)
+
+
+class TestSqliteMoves(MovingConformance):
+    @pytest.fixture(autouse=True)
+    def _directory(self, tmp_path: Path) -> None:
+        self.path = tmp_path
+        self.made = 0
+
+    def make_store(self, hub: str = "claims") -> Store:
+        self.made += 1
+        return SqliteStore(str(self.path / f"{self.made}.db"), hub)
+
+
+class TestSqliteMovesBesideAnotherHub(TestSqliteMoves):
+    """A file with another hub's rows in it: numbers have to be shifted."""
+
+    def make_store(self, hub: str = "claims") -> Store:
+        store = super().make_store("other")
+        store.open()
+        store.commit(Batch(1, new_instances=[instance(50, "claim-1")], inbox_added=[message(60, "claim-1")]))
+        store.close()
+        return SqliteStore(store.location, hub)

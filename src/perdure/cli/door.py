@@ -24,6 +24,7 @@ from perdure.model.instances import RuntimeStatus
 from perdure.store import open_store
 from perdure.store.sqlite.connection import open_reader
 from perdure.store.sqlite.lock import read_server_file
+from perdure.store.transfer import UNFINISHED
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Collection
@@ -168,4 +169,5 @@ def hubs_of(path: str) -> list[str]:
             "first, with `perdure run app.py`"
         )
     with closing(open_reader(path)) as connection:
-        return [name for (name,) in connection.execute("select name from hubs order by name")]
+        names = [name for (name,) in connection.execute("select name from hubs order by name")]
+    return [name for name in names if not name.endswith(UNFINISHED)]

@@ -11,7 +11,7 @@ import typer
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from perdure import housekeeping
-from perdure.cli.options import DEFAULT_STORE, JsonOption, StoreOption
+from perdure.cli.options import DEFAULT_STORE, HubOption, JsonOption, StoreOption
 from perdure.cli.terminal import EXIT_CODES, errors, fail_with, print_json
 from perdure.errors import PerdureError
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
 commands = typer.Typer()
-_SAID = {"pages": "copying", "instances": "checking"}
+_SAID = {"pages": "copying"}
 
 
 @commands.command(epilog=EXIT_CODES)
@@ -42,6 +42,35 @@ def backup(
         print_json({"file": made.file, "bytes": made.size, "hubs": hubs})
     else:
         typer.echo(f"{made.file}: {made.instances:,} instances, {made.size:,} bytes, checked.")
+
+
+@commands.command(epilog=EXIT_CODES)
+def copy(
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="sqlite:///file.db or a path.", show_default=False)
+    ],
+    destination: Annotated[
+        str, typer.Argument(metavar="DESTINATION", help="Another store, empty or new.", show_default=False)
+    ],
+    hub: HubOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Copy a hub with all that is in flight in it to another store. Nobody may be serving it.
+
+    Afterwards serve the copy, and the original no more: both would do the same work.
+    """
+    try:
+        with progress_bars(_SAID) as progress:
+            made = housekeeping.copy(source, destination, hub=hub, progress=progress)
+    except PerdureError as error:
+        fail_with(error, as_json=as_json)
+    if as_json:
+        print_json({"hub": made.hub, "rows": made.rows, "verified": made.report.instances})
+        return
+    typer.echo(
+        f"hub {made.hub}: {made.rows['instances']:,} instances and {sum(made.rows.values()):,} rows copied "
+        "and checked. Serve one of the two from now on, not both."
+    )
 
 
 @contextmanager

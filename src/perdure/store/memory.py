@@ -23,6 +23,8 @@ from perdure.model.entities import ENTITY
 from perdure.model.events import decode_events, encode_events
 from perdure.model.records import (
     AuditRow,
+    Batch,
+    BodyRow,
     DroppedRow,
     HistoryRow,
     InboxRow,
@@ -35,16 +37,17 @@ from perdure.model.records import (
 )
 from perdure.store.port import Opening
 from perdure.store.purging import surviving
+from perdure.store.transfer import demand_empty
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from perdure.model.records import (
         AuditFilter,
-        Batch,
         InstanceFilter,
         InstanceUpdate,
     )
+    from perdure.store.transfer import Key, Row
 
 ALL_WAITS: Final = -1
 DROPPED_KEPT: Final = 30 * 24 * 3600 * 1_000_000
@@ -88,6 +91,7 @@ class MemoryStore:
         self._lock = RLock()
         self._is_open = False
         self._next_expiry = 0
+        self._importing = _Tables()
 
     # -------------------------------------------------------------------------------------- the engine's half
 
@@ -192,6 +196,33 @@ class MemoryStore:
 
     def maintain(self, now: int) -> None:
         pass
+
+    # --------------------------------------------------------------------------------------------- moving
+
+    def sizes(self) -> dict[str, int]:
+        with self._lock:
+            self._check_open()
+            return {table: len(rows) for table, rows in _as_rows(self._tables).items()}
+
+    def export(self, table: str, after: Key, limit: int) -> tuple[list[Row], Key]:
+        with self._lock:
+            self._check_open()
+            begin = after[0] if after else 0
+            rows = _as_rows(self._tables)[table][begin : begin + limit]
+            return rows, (begin + len(rows),)
+
+    def begin_import(self) -> Opening:
+        demand_empty(self.sizes(), f"the hub {self.hub!r} in memory")
+        self._importing = _Tables()
+        return Opening(1, 1)
+
+    def import_rows(self, table: str, rows: Sequence[Row]) -> None:
+        for row in rows:
+            _import_row(self._importing, table, row)
+
+    def finish_import(self) -> None:
+        with self._lock:
+            self._tables = self._importing
 
     def _check_open(self) -> None:
         if not self._is_open:
@@ -514,3 +545,59 @@ def _expire(tables: _Tables, at: int) -> None:
     tables.seen = {key: row for key, row in tables.seen.items() if row.expires_at > at}
     tables.dropped = [row for row in tables.dropped if row.at > at - DROPPED_KEPT]
     tables.audit = {number: row for number, row in tables.audit.items() if row.at > at - AUDIT_KEPT}
+
+
+# -------------------------------------------------------------------------------------------------- moving it
+
+
+def _as_rows(tables: _Tables) -> dict[str, list[Row]]:
+    """The rows of each table of a transfer, by ascending key."""
+    stated = sorted({*tables.custom_status, *tables.entity_states})
+    return {
+        "instances": [tables.instances[number] for number in sorted(tables.instances)],
+        "history": sorted(row for rows in tables.history.values() for row in rows.values()),
+        "payloads": sorted(
+            (*execution, *place, body)
+            for execution, of in tables.bodies.items()
+            for place, body in of.items()
+        ),
+        "state": [
+            (number, tables.custom_status.get(number), tables.entity_states.get(number)) for number in stated
+        ],
+        "waits": [waits[wait_id] for _, waits in sorted(tables.waits.items()) for wait_id in sorted(waits)],
+        "inbox": [tables.inbox[number] for number in sorted(tables.inbox)],
+        "seen": [tables.seen[operation_id] for operation_id in sorted(tables.seen)],
+        "dropped": list(tables.dropped),
+        "keys": [tables.keys[key_id] for key_id in sorted(tables.keys)],
+        "audit": [tables.audit[number] for number in sorted(tables.audit)],
+    }
+
+
+def _import_row(tables: _Tables, table: str, row: Row) -> None:
+    match table:
+        case "instances":
+            instance = InstanceRow._make(row)
+            tables.numbers[instance.instance_id] = instance.instance_no
+            _put(tables, instance)
+        case "history":
+            _apply_history(tables, Batch(0, history=[HistoryRow._make(row)]))
+        case "payloads":
+            _apply_history(tables, Batch(0, bodies=[BodyRow._make(row)]))
+        case "state":
+            number, custom_status, entity_state = row
+            if custom_status is not None:
+                tables.custom_status[number] = custom_status
+            if entity_state is not None:
+                tables.entity_states[number] = entity_state
+        case "waits":
+            tables.waits.setdefault(row[0], {})[row[1]] = WaitRow._make(row)
+        case "inbox":
+            tables.inbox[row[0]] = InboxRow._make(row)
+        case "seen":
+            tables.seen[row[0]] = SeenRow._make(row)
+        case "dropped":
+            tables.dropped.append(DroppedRow._make(row))
+        case "keys":
+            tables.keys[row[0]] = KeyRow._make(row)
+        case "audit":
+            tables.audit[len(tables.audit) + 1] = AuditRow._make(row)

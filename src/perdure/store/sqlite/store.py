@@ -10,6 +10,7 @@ A forked child has the parent's connection in its memory and must not touch it: 
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import apsw
@@ -18,6 +19,7 @@ from perdure.errors import CommitRefused, FenceLost, StoreError, StoreUnusable
 from perdure.model.records import InboxRow, InstanceRow, Poll, SeenRow, StoredInstance
 from perdure.store.port import Opening
 from perdure.store.sqlite import guard
+from perdure.store.sqlite import transfer as moving
 from perdure.store.sqlite.commit import Committer
 from perdure.store.sqlite.connection import check_place, open_maintenance, open_writer
 from perdure.store.sqlite.errors import FOR_ITS_DATA, translated, translating
@@ -25,11 +27,13 @@ from perdure.store.sqlite.lock import ServerFile
 from perdure.store.sqlite.log import prolong, tidy
 from perdure.store.sqlite.reader import Reader, read_bodies, read_histories, read_instances
 from perdure.store.sqlite.statements import query, query_many
+from perdure.store.transfer import UNFINISHED, demand_empty
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from perdure.model.records import Batch
+    from perdure.store.transfer import Key, Row
 
 _ROLLED_BACK: Final = (*FOR_ITS_DATA, apsw.FullError, CommitRefused, FenceLost)
 
@@ -44,6 +48,7 @@ class SqliteStore(Reader):
         self._committer: Committer | None = None
         self._execute: Any = self._refuse
         self._why_not = "it is not open"
+        self._importing = 0
 
     # ------------------------------------------------------------------------------------ open and close
 
@@ -213,6 +218,49 @@ class SqliteStore(Reader):
     def _reading(self) -> _Reading:
         self._check_process()
         return _Reading(self)
+
+    # ------------------------------------------------------------------------------------------- moving
+
+    def sizes(self) -> dict[str, int]:
+        with self._reading() as execute:
+            return moving.sizes(execute, self._hub_no)
+
+    def export(self, table: str, after: Key, limit: int) -> tuple[list[Row], Key]:
+        with self._reading() as execute:
+            return moving.export(execute, self._hub_no, table, after, limit)
+
+    def begin_import(self) -> Opening:
+        demand_empty(self.sizes(), f"the hub {self.hub!r} of {self.location}")
+        name = self.hub + UNFINISHED
+        with self._writing() as execute:
+            for (left,) in execute(query("hub_no"), (name,)).fetchall():
+                moving.clear(execute, left)
+            [(self._importing,)] = execute(query("add_hub"), (name,)).fetchall()
+            [numbers] = execute(query("next_numbers")).fetchall()
+        return Opening(*numbers)
+
+    def import_rows(self, table: str, rows: Sequence[Row]) -> None:
+        with self._writing() as execute:
+            moving.insert(execute, self._importing, table, rows)
+        self.maintain(0)
+
+    def finish_import(self) -> None:
+        with self._writing() as execute:
+            execute("delete from hubs where hub_no = ?", (self._hub_no,))
+            execute("update hubs set name = ? where hub_no = ?", (self.hub, self._importing))
+        self.reopen()
+
+    @contextmanager
+    def _writing(self) -> Iterator[Any]:
+        """A transaction outside the loop's hot path; whatever fails in it ends the connection."""
+        with self._reading() as execute:
+            execute("begin immediate")
+            try:
+                yield execute
+                execute("commit")
+            except BaseException:
+                self._drop_connection("an import failed; it must be opened again")
+                raise
 
     # --------------------------------------------------------------------------------------- maintenance
 

@@ -1,0 +1,74 @@
+"""The SQLite side of `perdure.store.transfer`.
+
+What is being imported belongs to a hub of another name, which no application can have, until the last
+transaction gives it the right one. If it never comes to that, the next import clears it away.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from perdure.store.transfer import TABLES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from perdure.store.transfer import Key, Row
+
+    Execute = Callable[..., Any]
+
+_OF_INSTANCES: Final = "instance_no in (select instance_no from instances where hub_no = ?)"
+_OF_HUB: Final = "hub_no = ?"
+_KEYS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
+    "instances": (_OF_HUB, ("instance_no",)),
+    "history": (_OF_INSTANCES, ("instance_no", "execution_no", "episode")),
+    "payloads": (_OF_INSTANCES, ("instance_no", "execution_no", "episode", "no")),
+    "state": (_OF_INSTANCES, ("instance_no",)),
+    "waits": (_OF_INSTANCES, ("instance_no", "wait_id")),
+    "inbox": (_OF_HUB, ("message_no",)),
+    "seen": (_OF_HUB, ("operation_id",)),
+    "dropped": (_OF_HUB, ("dropped_no",)),
+    "keys": (_OF_HUB, ("key_id",)),
+    "audit": (_OF_HUB, ("audit_no",)),
+}
+"""How the rows of a hub are told from those of others, and the key by which they are read."""
+
+
+def sizes(execute: Execute, hub_no: int) -> dict[str, int]:
+    """Rows of a hub by table."""
+    return {
+        table: execute(f"select count(*) from {table} where {scope}", (hub_no,)).fetchall()[0][0]
+        for table, (scope, _) in _KEYS.items()
+    }
+
+
+def export(execute: Execute, hub_no: int, table: str, after: Key, limit: int) -> tuple[list[Row], Key]:
+    """One page of a table and where it ended."""
+    scope, key = _KEYS[table]
+    keys, columns = ", ".join(key), ", ".join(TABLES[table].columns)
+    # By the primary key, not through an index of the hub, which would have to be sorted for every page.
+    scope = scope if scope == _OF_INSTANCES or table in ("seen", "keys") else f"+{scope}"
+    behind = f" and ({keys}) > ({', '.join('?' * len(key))})" if after else ""
+    sql = f"select {keys}, {columns} from {table} where {scope}{behind} order by {keys} limit ?"
+    rows = execute(sql, (hub_no, *after, limit)).fetchall()
+    return [row[len(key) :] for row in rows], rows[-1][: len(key)] if rows else after
+
+
+def insert(execute: Execute, hub_no: int, table: str, rows: Sequence[Row]) -> None:
+    """Write rows for a hub. Inside the caller's transaction."""
+    columns = TABLES[table].columns
+    hub = ("hub_no",) if _KEYS[table][0] == _OF_HUB else ()
+    marks = ", ".join("?" * (len(hub) + len(columns)))
+    sql = f"insert into {table} ({', '.join((*hub, *columns))}) values ({marks})"
+    own = (hub_no,) if hub else ()
+    for row in rows:
+        execute(sql, (*own, *row))
+
+
+def clear(execute: Execute, hub_no: int) -> None:
+    """Delete a hub and all its rows. Inside the caller's transaction."""
+    for table, (scope, _) in _KEYS.items():
+        if table != "instances":  # the others are found through it
+            execute(f"delete from {table} where {scope}", (hub_no,))
+    execute("delete from instances where hub_no = ?", (hub_no,))
+    execute("delete from hubs where hub_no = ?", (hub_no,))

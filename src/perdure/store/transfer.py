@@ -1,0 +1,133 @@
+"""Moving a whole hub from one store to another, through a port that says nothing about either.
+
+A hub is ten tables of plain rows. The source gives them a page at a time, in the order of their keys; the
+destination takes each page in a transaction of its own, out of sight, and shows the whole hub at the end or never:
+a transfer that is cut off leaves the destination as empty as it was, and is simply done again. Numbers (of
+instances and of messages) are shifted above those the destination has used already. Nothing in a row depends on
+its number: hash chains run over ids and events, so they come over unbroken.
+Nobody may serve the source meanwhile, or what it accepts would be lost; opening it, as an engine does, sees to that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol, runtime_checkable
+
+from perdure.errors import StoreUnusable
+from perdure.model.records import (
+    AuditRow,
+    BodyRow,
+    DroppedRow,
+    HistoryRow,
+    InboxRow,
+    InstanceRow,
+    KeyRow,
+    SeenRow,
+    WaitRow,
+)
+from perdure.store.port import Opening
+
+Row = tuple[Any, ...]
+Key = tuple[Any, ...]
+"""Where a page ended; only the store that gave it knows what is in it. Empty at the beginning."""
+UNFINISHED: Final = " (copy unfinished)"
+"""Ends the name of a hub that is being imported, where that needs a name. No application can have it."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of a hub. `numbered` tells what its first column counts: "instance", "message" or nothing."""
+
+    columns: tuple[str, ...]
+    numbered: str = ""
+    page: int = 1_000  # rows handed over at a time
+
+
+TABLES: Final[dict[str, Table]] = {
+    "instances": Table(InstanceRow._fields, "instance"),
+    "history": Table(HistoryRow._fields, "instance"),
+    "payloads": Table(BodyRow._fields, "instance", page=64),
+    "state": Table(("instance_no", "custom_status", "entity_state"), "instance"),
+    "waits": Table(WaitRow._fields, "instance"),
+    "inbox": Table(InboxRow._fields, "message"),
+    "seen": Table(SeenRow._fields),
+    "dropped": Table(DroppedRow._fields),
+    "keys": Table(KeyRow._fields),
+    "audit": Table(AuditRow._fields),
+}
+
+
+@runtime_checkable
+class Movable(Protocol):
+    """What a store needs beyond `Store` for its hub to be moved from it, and to it. Opened before.
+
+    For one thread, the one that opened the store.
+    """
+
+    def sizes(self) -> dict[str, int]:
+        """How many rows of the hub each table of `TABLES` holds."""
+
+    def export(self, table: str, after: Key, limit: int) -> tuple[list[Row], Key]:
+        """The next rows behind `after`, `limit` at most, and the key of the last one."""
+
+    def begin_import(self) -> Opening:
+        """Get ready to take a hub in, forgetting what an earlier import left unfinished.
+
+        Returns the numbers that rows may begin with. Raises StoreUnusable when the hub has rows already.
+        """
+
+    def import_rows(self, table: str, rows: Sequence[Row]) -> None:
+        """Take rows in, durably, and out of sight. The keys of a table come in ascending order."""
+
+    def finish_import(self) -> None:
+        """Show all that was taken in, in one step, as the hub of this store."""
+
+
+def transfer(
+    source: Movable, destination: Movable, progress: Callable[[str, int, int], object] = lambda *_: None
+) -> dict[str, int]:
+    """Move everything; returns how many rows of each table. Both stores are open.
+
+    Raises StoreUnusable when the destination is not empty, or when rows are missing at the end.
+    """
+    sizes = source.sizes()
+    first = destination.begin_import()
+    shifts = {"instance": first.next_instance_no - 1, "message": first.next_message_no - 1, "": 0}
+    for name, table in TABLES.items():
+        moved, after = 0, ()
+        while True:
+            rows, after = source.export(name, after, table.page)
+            if rows:
+                destination.import_rows(name, _shifted(rows, shifts[table.numbered]))
+                moved += len(rows)
+                progress(name, moved, sizes[name])
+            if len(rows) < table.page:
+                break
+        if moved != sizes[name]:
+            raise StoreUnusable(
+                f"{moved} rows of {name} were copied and there are {sizes[name]}: somebody changed the source. "
+                "Nothing of it is to be seen at the destination; try again"
+            )
+    destination.finish_import()
+    found = destination.sizes()
+    if found != sizes:
+        raise StoreUnusable(f"the destination holds {found} and should hold {sizes}: do not use it")
+    return sizes
+
+
+def demand_empty(sizes: dict[str, int], where: str) -> None:
+    """Raise StoreUnusable unless all sizes are zero."""
+    taken = [f"{count:,} rows of {table}" for table, count in sizes.items() if count]
+    if taken:
+        raise StoreUnusable(
+            f"{where} is not empty, it has {', '.join(taken)}: a copy goes into an empty hub, "
+            "so name another file, or another hub"
+        )
+
+
+def _shifted(rows: list[Row], by: int) -> list[Row]:
+    return [(row[0] + by, *row[1:]) for row in rows] if by else rows
+
+
+__all__ = ["TABLES", "UNFINISHED", "Key", "Movable", "Row", "Table", "demand_empty", "transfer"]
