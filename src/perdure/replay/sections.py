@@ -71,7 +71,7 @@ class EntityLock(Task["EntityLock"]):
     def release(self) -> None:
         """Leave the critical section. Leaving it again does nothing."""
         context = self._context
-        if context._lock is self:
+        if context._lock is self and not context.will_continue_as_new:  # then the end of the execution does it
             context._emit(act.ReleaseLock(self.id, self._asked()))
             context._lock = None
 
