@@ -12,14 +12,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol, TypeVar, Unpack
 
-from msgspec import Raw
-
 from perdure.engine import bulk
 from perdure.engine.bulk import BulkOutcome, BulkPage, BulkRequest, Which
 from perdure.engine.entity_client import EntityVerbs
 from perdure.engine.notes import Memo
-from perdure.engine.registry import name_of, version_of
 from perdure.engine.spelling import AzureVerbs
+from perdure.engine.starting import Starting, body_of
 from perdure.engine.status import Detail, page_of, start_of, status_of
 from perdure.errors import IllegalTransition, InstanceNotFound, PayloadError
 from perdure.model import payload
@@ -28,11 +26,9 @@ from perdure.model.instances import (
     Page,
     PurgeHistoryResult,
     RuntimeStatus,
-    check_instance_id,
 )
 from perdure.model.messages import (
     Message,
-    OnExisting,
     Purge,
     RaiseEvent,
     Resume,
@@ -98,7 +94,7 @@ class Links(Protocol):
 
 
 @dataclass
-class Client(EntityVerbs, AzureVerbs):
+class Client(Starting, EntityVerbs, AzureVerbs):
     """Starts, asks about and manages instances. Get one from `app.running()` or as a parameter of a route."""
 
     gateway: Gateway
@@ -110,59 +106,6 @@ class Client(EntityVerbs, AzureVerbs):
         return self.gateway.hub
 
     # ------------------------------------------------------------------------------------------- starting
-
-    async def start_new(
-        self,
-        orchestration_function_name: str | Callable[..., Any],
-        instance_id: str | None = None,
-        client_input: Any = None,
-        *,
-        version: str | None = None,
-        start_at: datetime | None = None,
-        tags: Mapping[str, str] | None = None,
-        on_existing: OnExisting = "replace_finished",
-        operation_id: str | None = None,
-    ) -> str:
-        """Start an orchestration and return its instance id once the start is durable.
-
-        Parameters:
-            orchestration_function_name: the function itself, or its registered name.
-            instance_id: 1 to 256 characters by Azure's rules; None makes up a new one.
-            client_input: anything strict JSON can carry, typed or not.
-            version: the version to run; None for that of the function, if one was passed that is registered in
-                one version, else for the hub's default version, else for the newest that is registered.
-            start_at: an aware datetime in the future delays the first step; the instance is Pending until then.
-            tags: strings to find the instance by.
-            on_existing: for an id that is taken. `replace_finished` starts anew when the old one has finished
-                and raises otherwise, `return_existing` starts nothing and returns the id, `reject` always raises.
-            operation_id: name this request yourself to be able to repeat it: a repeat within 24 hours gets
-                the first answer and starts nothing.
-
-        Raises:
-            FunctionNotFound, InvalidInstanceId, InstanceExists, PayloadError, Overloaded,
-            EngineStopped, OutcomeUnknown.
-        """
-        name = name_of(orchestration_function_name)
-        own_version = (
-            "" if isinstance(orchestration_function_name, str) else version_of(orchestration_function_name)
-        )
-        self.gateway.has_orchestrator(name)
-        fresh = instance_id is None
-        chosen = self.gateway.new_instance_id() if instance_id is None else check_instance_id(instance_id)
-        started: str = await self.gateway.accept(
-            Start(
-                instance_id=chosen,
-                name=name,
-                version=version or own_version,
-                input=_body(client_input),
-                tags=_checked_tags(tags),
-                on_existing=on_existing,
-                visible_at=instant(start_at, "start_at") if start_at is not None else 0,
-                operation_id=operation_id or "",
-                fresh=fresh,
-            )
-        )
-        return started
 
     async def restart(
         self,
@@ -215,7 +158,7 @@ class Client(EntityVerbs, AzureVerbs):
             RaiseEvent(
                 instance_id=instance_id,
                 name=_checked_event_name(event_name),
-                input=_body(event_data),
+                input=body_of(event_data),
                 operation_id=event_id or "",
             )
         )
@@ -431,24 +374,10 @@ class Client(EntityVerbs, AzureVerbs):
 DurableOrchestrationClient = Client
 
 
-def _body(value: Any) -> Raw:
-    """The payload of a value; a body that is already encoded passes."""
-    return value if isinstance(value, Raw) else Raw(payload.encode(value))
-
-
 def _checked_event_name(name: object) -> str:
     if not isinstance(name, str) or not name or len(name) > NAME_LIMIT or not name.isprintable():
         raise PayloadError(f"an event name is 1 to {NAME_LIMIT} printable characters, not {str(name)[:60]!r}")
     return name
-
-
-def _checked_tags(tags: Mapping[str, str] | None) -> dict[str, str] | None:
-    if not tags:
-        return None
-    if len(tags) > 50 or not all(isinstance(k, str) and isinstance(v, str) for k, v in tags.items()):
-        raise PayloadError("tags are at most 50 pairs of strings")
-    payload.encode(dict(tags), limit=16_384)
-    return dict(tags)
 
 
 def _filter(before_no: int | None, top: int, **which: Unpack[Which]) -> InstanceFilter:

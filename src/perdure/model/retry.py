@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import timedelta
 from typing import overload
 
@@ -48,6 +48,11 @@ class RetryPolicy:
         if not 0.0 <= self.jitter <= 1.0:
             raise ValueError("RetryPolicy.jitter is a share of the pause: 0.0 to 1.0")
         object.__setattr__(self, "non_retryable", tuple(self.non_retryable))
+
+    def also_final(self, *kinds: type[BaseException] | str) -> RetryPolicy:
+        """The same policy, which moreover gives up at these failures."""
+        same = {one.name: getattr(self, one.name) for one in fields(RetryPolicy)}
+        return RetryPolicy(**{**same, "non_retryable": (*self.non_retryable, *kinds)})
 
     def allows(self, failure: Failure) -> bool:
         """Whether this failure may be tried again at all."""

@@ -11,9 +11,9 @@ import uuid
 from collections.abc import Callable, Coroutine, Generator, Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
 from heapq import heappop, heappush
 from operator import itemgetter
+from types import UnionType
 from typing import Any, Protocol, TypeVar, overload
 
 from msgspec import Raw
@@ -29,10 +29,12 @@ from perdure.errors import (
 from perdure.model import actions as act
 from perdure.model import events as ev
 from perdure.model import payload
-from perdure.model.instances import check_instance_id, child_id_of
+from perdure.model.instances import child_id_of
 from perdure.model.retry import RetryPolicy
 from perdure.model.times import Seconds, instant, micros, moment
 from perdure.replay import patches
+from perdure.replay.activity_calls import ActivityCalls
+from perdure.replay.child_calls import ChildCalls
 from perdure.replay.determinism import Mismatch, agree, mismatch
 from perdure.replay.fiber import Fiber
 from perdure.replay.http_calls import HttpCalls
@@ -42,7 +44,6 @@ from perdure.replay.task import (
     PENDING,
     CallTask,
     EventTask,
-    RetryTask,
     Task,
     TimerTask,
     WaitTask,
@@ -55,6 +56,8 @@ T1 = TypeVar("T1")
 T2 = TypeVar("T2")
 T3 = TypeVar("T3")
 T4 = TypeVar("T4")
+T5 = TypeVar("T5")
+T6 = TypeVar("T6")
 D = TypeVar("D")
 
 CUSTOM_STATUS_LIMIT = 16 * 1024  # bytes, as in Azure
@@ -101,7 +104,7 @@ class Identity:
     version: str = ""
 
 
-class OrchestrationContext(HttpCalls, EntityVerbs):
+class OrchestrationContext(ActivityCalls, ChildCalls, HttpCalls, EntityVerbs):
     """Everything an orchestrator may touch of the outside world. Azure's `DurableOrchestrationContext`."""
 
     __slots__ = (
@@ -221,144 +224,13 @@ class OrchestrationContext(HttpCalls, EntityVerbs):
     @overload
     def get_input(self, expected_type: type[T]) -> T: ...
     @overload
-    def get_input(self, expected_type: None = None) -> Any: ...
+    def get_input(self, expected_type: UnionType | None = None) -> Any: ...
     def get_input(self, expected_type: Any = None) -> Any:
         """The input this execution started with. Raises PayloadError on a misfit.
 
         Its type is `expected_type`, else the one the orchestrator declares for its input, else what JSON gives.
         """
         return payload.decode(self._input, self._input_type if expected_type is None else expected_type)
-
-    # ------------------------------------------------------------------------------------------- calling
-
-    @overload
-    def call_activity(
-        self,
-        name: Callable[..., Coroutine[Any, Any, T]],
-        input_: Any = None,
-        expected_type: None = None,
-        *,
-        retry: RetryPolicy | None = None,
-        timeout: Seconds | None = None,
-        heartbeat_timeout: Seconds | None = None,
-    ) -> Task[T]: ...
-    @overload
-    def call_activity(
-        self,
-        name: str,
-        input_: Any = None,
-        expected_type: None = None,
-        *,
-        retry: RetryPolicy | None = None,
-        timeout: Seconds | None = None,
-        heartbeat_timeout: Seconds | None = None,
-    ) -> Task[Any]: ...
-    @overload
-    def call_activity(
-        self,
-        name: Any,
-        input_: Any,
-        expected_type: type[T],
-        *,
-        retry: RetryPolicy | None = None,
-        timeout: Seconds | None = None,
-        heartbeat_timeout: Seconds | None = None,
-    ) -> Task[T]: ...
-    @overload
-    def call_activity(
-        self,
-        name: Callable[..., T],
-        input_: Any = None,
-        expected_type: None = None,
-        *,
-        retry: RetryPolicy | None = None,
-        timeout: Seconds | None = None,
-        heartbeat_timeout: Seconds | None = None,
-    ) -> Task[T]: ...
-    def call_activity(
-        self,
-        name: Any,
-        input_: Any = None,
-        expected_type: Any = None,
-        *,
-        retry: RetryPolicy | None = None,
-        timeout: Seconds | None = None,
-        heartbeat_timeout: Seconds | None = None,
-    ) -> Task[Any]:
-        """Schedule an activity, now; wait for the returned task to get its result.
-
-        Parameters:
-            name: the function itself (its return annotation types the result) or its registered name.
-            input_: anything strict JSON can carry; encoded here, once.
-            expected_type: the result's type, where the annotation does not tell.
-            retry: overrides the activity's own retry policy.
-            timeout: seconds one attempt may take from its start; overrides the activity's own.
-            heartbeat_timeout: seconds one attempt may go without `context.heartbeat()`; overrides the
-                activity's own.
-
-        Raises:
-            PayloadError at once; the task raises TaskFailedError when the activity failed. A name that is not
-            registered here raises nothing: the instance waits, with reason no_worker, for a worker that has it.
-        """
-        self._alive()
-        target = self._target(self._env.activity, name)
-        body = Raw(payload.encode(input_))
-        limit = micros(timeout) if timeout is not None else target.timeout
-        silence = micros(heartbeat_timeout) if heartbeat_timeout is not None else target.heartbeat
-        expected = target.output_type if expected_type is None else expected_type
-        policy = retry if retry is not None else target.retry
-        start = partial(self._schedule, target.name, body, limit, silence, expected)
-        return start(-1, 1) if policy is None else RetryTask(self, target.name, policy, start)
-
-    def call_activity_with_retry(
-        self, name: Any, retry_options: RetryPolicy, input_: Any = None, expected_type: Any = None
-    ) -> Task[Any]:
-        """`call_activity` with a retry policy, as Azure spells it."""
-        return self.call_activity(name, input_, expected_type, retry=retry_options)
-
-    def call_sub_orchestrator(
-        self,
-        name: Any,
-        input_: Any = None,
-        instance_id: str | None = None,
-        version: str | None = None,
-        expected_type: Any = None,
-        *,
-        retry: RetryPolicy | None = None,
-    ) -> Task[Any]:
-        """Start an orchestration as a part of this one, now; wait for the returned task to get its output.
-
-        Without `instance_id` its id is derived from this call. An id that somebody else has fails the task.
-        With `retry`, each attempt is a new run (of the same id, if you gave one).
-        """
-        self._alive()
-        self._outside_section("calling a sub-orchestration")
-        target = self._target(self._env.orchestrator, name)
-        if instance_id is not None:
-            check_instance_id(instance_id)
-        start = partial(
-            self._create_child,
-            target.name,
-            Raw(payload.encode(input_)),
-            instance_id,
-            version or target.version,
-            target.output_type if expected_type is None else expected_type,
-        )
-        return start(-1, 1) if retry is None else RetryTask(self, target.name, retry, start)
-
-    def call_sub_orchestrator_with_retry(
-        self,
-        name: Any,
-        retry_options: RetryPolicy,
-        input_: Any = None,
-        instance_id: str | None = None,
-        version: str | None = None,
-        expected_type: Any = None,
-    ) -> Task[Any]:
-        """`call_sub_orchestrator` with a retry policy, as Azure spells it."""
-        return self.call_sub_orchestrator(
-            name, input_, instance_id, version, expected_type, retry=retry_options
-        )
 
     # ------------------------------------------------------------------------------------------- waiting
 
@@ -383,7 +255,7 @@ class OrchestrationContext(HttpCalls, EntityVerbs):
     def wait_for_external_event(
         self,
         name: str,
-        expected_type: None = None,
+        expected_type: UnionType | None = None,
         *,
         timeout: Seconds | None = None,
         default: Any = NO_DEFAULT,
@@ -423,6 +295,8 @@ class OrchestrationContext(HttpCalls, EntityVerbs):
         return WaitTask(wait, self._timer(fire_at, "timeout", wait.id), default)
 
     @overload
+    def task_all(self, a: Task[T1], /) -> Task[tuple[T1]]: ...  # type: ignore[overload-overlap]
+    @overload
     def task_all(self, tasks: Iterable[Task[T]], /) -> Task[list[T]]: ...
     @overload
     def task_all(self, a: Task[T1], b: Task[T2], /) -> Task[tuple[T1, T2]]: ...
@@ -433,7 +307,15 @@ class OrchestrationContext(HttpCalls, EntityVerbs):
         self, a: Task[T1], b: Task[T2], c: Task[T3], d: Task[T4], /
     ) -> Task[tuple[T1, T2, T3, T4]]: ...
     @overload
-    def task_all(self, *tasks: Task[Any]) -> Task[tuple[Any, ...]]: ...
+    def task_all(
+        self, a: Task[T1], b: Task[T2], c: Task[T3], d: Task[T4], e: Task[T5], /
+    ) -> Task[tuple[T1, T2, T3, T4, T5]]: ...
+    @overload
+    def task_all(
+        self, a: Task[T1], b: Task[T2], c: Task[T3], d: Task[T4], e: Task[T5], f: Task[T6], /
+    ) -> Task[tuple[T1, T2, T3, T4, T5, T6]]: ...
+    @overload
+    def task_all(self, *tasks: Task[T]) -> Task[tuple[T, ...]]: ...
     def task_all(self, *tasks: Any) -> Task[Any]:
         """Wait for all: one list gives a list of results, several arguments a tuple, in argument order.
 
@@ -442,6 +324,12 @@ class OrchestrationContext(HttpCalls, EntityVerbs):
         children, shape = self._several(tasks, "task_all")
         return WhenAll(self, children, shape)
 
+    @overload
+    def task_any(self, a: Task[T1], /) -> Task[Task[T1]]: ...
+    @overload
+    def task_any(self, a: Task[T1], b: Task[T2], /) -> Task[Task[T1] | Task[T2]]: ...
+    @overload
+    def task_any(self, a: Task[T1], b: Task[T2], c: Task[T3], /) -> Task[Task[T1] | Task[T2] | Task[T3]]: ...
     @overload
     def task_any(self, tasks: Iterable[Task[T]], /) -> Task[Task[T]]: ...
     @overload

@@ -9,7 +9,6 @@ the middle goes on where it was. What to do next follows from recorded responses
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -96,9 +95,7 @@ class HttpCalls:
             timeout=0.0 if timeout is None else _positive(timeout, "timeout") / 1e6,
             attempts=retry.max_attempts if retry is not None else 1,
         )
-        policy = None
-        if retry is not None:
-            policy = replace(retry, non_retryable=(*retry.non_retryable, *NEVER_AGAIN))
+        policy = retry.also_final(*NEVER_AGAIN) if retry is not None else None
         sent = self.call_activity(HTTP_ACTIVITY, request, HttpResponse, retry=policy)
         if not (poll if asynchronous_pattern_enabled is None else asynchronous_pattern_enabled):
             return sent

@@ -58,6 +58,11 @@ class Task(Generic[T_co]):
         value: T_co = yield self
         return value
 
+    def __iter__(self) -> Generator[Task[T_co], Any, T_co]:
+        """`result = yield from task` is `yield task` with a type: checkers know what comes back."""
+        value: T_co = yield self
+        return value
+
     @property
     def is_completed(self) -> bool:
         """Whether it has a result or has failed."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
+from typing import Any, TypeVar, overload
 
 from perdure.engine.activities.signals import Signals
 from perdure.errors import ActivityCancelled
 from perdure.model import payload
 from perdure.replay.settle import Invocation
 
+T = TypeVar("T")
 PROGRESS_LIMIT = 4 * 1024  # bytes
 
 
@@ -37,6 +38,10 @@ class ActivityContext:
         self._input = invocation.input
         self._signals = signals if signals is not None else Signals()
 
+    @overload
+    def get_input(self, expected_type: type[T]) -> T: ...
+    @overload
+    def get_input(self, expected_type: Any = Any) -> Any: ...
     def get_input(self, expected_type: Any = Any) -> Any:
         """The input, typed if a type is given. Raises PayloadError on a misfit."""
         return payload.decode(self._input, expected_type) if bytes(self._input) else None

@@ -1,0 +1,216 @@
+"""Calling activities, by reference or by name.
+
+Most of this module is types. A reference tells a type checker what goes in and what comes out, so that a wrong
+input is an error where it is written and a result needs no annotation. A name says nothing: its result is Any
+unless `expected_type` tells. What an activity asks for besides its input (its context, resources) stands behind
+the input, or its context in front of it; of a function that takes the context alone no input is checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from functools import partial
+from types import UnionType
+from typing import TYPE_CHECKING, Any, Concatenate, TypedDict, TypeVar, Unpack, overload
+
+from msgspec import Raw
+
+from perdure.model import payload
+from perdure.model.retry import RetryPolicy
+from perdure.model.times import Seconds, micros
+from perdure.replay.task import RetryTask, Task
+
+if TYPE_CHECKING:
+    from perdure.engine.activities import ActivityContext  # a type only: nothing here knows the engine
+    from perdure.replay.context import OrchestrationContext
+
+I = TypeVar("I")  # noqa: E741 - an input, as T is a result
+T = TypeVar("T")
+Activity = str | Callable[..., Any]
+
+
+class ActivityOptions(TypedDict, total=False):
+    """What else a call of an activity may say."""
+
+    retry: RetryPolicy | None
+    timeout: Seconds | None
+    heartbeat_timeout: Seconds | None
+
+
+class ActivityCalls:
+    """The part of an orchestration's context that calls activities."""
+
+    __slots__ = ()
+
+    @overload
+    def call_activity(
+        self, name: str, input_: Any = None, expected_type: None = None, **options: Unpack[ActivityOptions]
+    ) -> Task[Any]: ...
+    @overload
+    def call_activity(
+        self, name: Activity, input_: Any, expected_type: type[T], **options: Unpack[ActivityOptions]
+    ) -> Task[T]: ...
+    @overload
+    def call_activity(
+        self,
+        name: Activity,
+        input_: Any = None,
+        *,
+        expected_type: type[T],
+        **options: Unpack[ActivityOptions],
+    ) -> Task[T]: ...
+    @overload
+    def call_activity(
+        self, name: Activity, input_: Any, expected_type: UnionType, **options: Unpack[ActivityOptions]
+    ) -> Task[Any]: ...
+    @overload
+    def call_activity(
+        self,
+        name: Callable[[], Coroutine[Any, Any, T]],
+        input_: None = None,
+        **options: Unpack[ActivityOptions],
+    ) -> Task[T]: ...
+    @overload
+    def call_activity(
+        self,
+        name: Callable[[ActivityContext], Coroutine[Any, Any, T]],
+        input_: Any = None,
+        **options: Unpack[ActivityOptions],
+    ) -> Task[T]: ...
+    @overload
+    def call_activity(
+        self,
+        name: Callable[Concatenate[ActivityContext, I, ...], Coroutine[Any, Any, T]],
+        input_: I,
+        **options: Unpack[ActivityOptions],
+    ) -> Task[T]: ...
+    @overload
+    def call_activity(
+        self,
+        name: Callable[Concatenate[I, ...], Coroutine[Any, Any, T]],
+        input_: I,
+        **options: Unpack[ActivityOptions],
+    ) -> Task[T]: ...
+    @overload
+    def call_activity(
+        self, name: Callable[[], T], input_: None = None, **options: Unpack[ActivityOptions]
+    ) -> Task[T]: ...
+    @overload
+    def call_activity(
+        self, name: Callable[[ActivityContext], T], input_: Any = None, **options: Unpack[ActivityOptions]
+    ) -> Task[T]: ...
+    @overload
+    def call_activity(
+        self,
+        name: Callable[Concatenate[ActivityContext, I, ...], T],
+        input_: I,
+        **options: Unpack[ActivityOptions],
+    ) -> Task[T]: ...
+    @overload
+    def call_activity(
+        self, name: Callable[Concatenate[I, ...], T], input_: I, **options: Unpack[ActivityOptions]
+    ) -> Task[T]: ...
+    def call_activity(  # type: ignore[misc]
+        self: OrchestrationContext,
+        name: Any,
+        input_: Any = None,
+        expected_type: Any = None,
+        *,
+        retry: RetryPolicy | None = None,
+        timeout: Seconds | None = None,
+        heartbeat_timeout: Seconds | None = None,
+    ) -> Task[Any]:
+        """Schedule an activity, now; wait for the returned task to get its result.
+
+        Parameters:
+            name: the function itself (its return annotation types the result) or its registered name.
+            input_: anything strict JSON can carry; encoded here, once.
+            expected_type: the result's type, where the annotation does not tell.
+            retry: overrides the activity's own retry policy.
+            timeout: seconds one attempt may take from its start; overrides the activity's own.
+            heartbeat_timeout: seconds one attempt may go without `context.heartbeat()`; overrides the
+                activity's own.
+
+        Raises:
+            PayloadError at once; the task raises TaskFailedError when the activity failed. A name that is not
+            registered here raises nothing: the instance waits, with reason no_worker, for a worker that has it.
+        """
+        self._alive()
+        target = self._target(self._env.activity, name)
+        body = Raw(payload.encode(input_))
+        limit = micros(timeout) if timeout is not None else target.timeout
+        silence = micros(heartbeat_timeout) if heartbeat_timeout is not None else target.heartbeat
+        expected = target.output_type if expected_type is None else expected_type
+        policy = retry if retry is not None else target.retry
+        start = partial(self._schedule, target.name, body, limit, silence, expected)
+        return start(-1, 1) if policy is None else RetryTask(self, target.name, policy, start)
+
+    @overload
+    def call_activity_with_retry(
+        self, name: str, retry_options: RetryPolicy, input_: Any = None, expected_type: None = None
+    ) -> Task[Any]: ...
+    @overload
+    def call_activity_with_retry(
+        self, name: Activity, retry_options: RetryPolicy, input_: Any, expected_type: type[T]
+    ) -> Task[T]: ...
+    @overload
+    def call_activity_with_retry(
+        self, name: Activity, retry_options: RetryPolicy, input_: Any = None, *, expected_type: type[T]
+    ) -> Task[T]: ...
+    @overload
+    def call_activity_with_retry(
+        self, name: Activity, retry_options: RetryPolicy, input_: Any, expected_type: UnionType
+    ) -> Task[Any]: ...
+    @overload
+    def call_activity_with_retry(
+        self, name: Callable[[], Coroutine[Any, Any, T]], retry_options: RetryPolicy, input_: None = None
+    ) -> Task[T]: ...
+    @overload
+    def call_activity_with_retry(
+        self,
+        name: Callable[[ActivityContext], Coroutine[Any, Any, T]],
+        retry_options: RetryPolicy,
+        input_: Any = None,
+    ) -> Task[T]: ...
+    @overload
+    def call_activity_with_retry(
+        self,
+        name: Callable[Concatenate[ActivityContext, I, ...], Coroutine[Any, Any, T]],
+        retry_options: RetryPolicy,
+        input_: I,
+    ) -> Task[T]: ...
+    @overload
+    def call_activity_with_retry(
+        self,
+        name: Callable[Concatenate[I, ...], Coroutine[Any, Any, T]],
+        retry_options: RetryPolicy,
+        input_: I,
+    ) -> Task[T]: ...
+    @overload
+    def call_activity_with_retry(
+        self, name: Callable[[], T], retry_options: RetryPolicy, input_: None = None
+    ) -> Task[T]: ...
+    @overload
+    def call_activity_with_retry(
+        self, name: Callable[[ActivityContext], T], retry_options: RetryPolicy, input_: Any = None
+    ) -> Task[T]: ...
+    @overload
+    def call_activity_with_retry(
+        self, name: Callable[Concatenate[ActivityContext, I, ...], T], retry_options: RetryPolicy, input_: I
+    ) -> Task[T]: ...
+    @overload
+    def call_activity_with_retry(
+        self, name: Callable[Concatenate[I, ...], T], retry_options: RetryPolicy, input_: I
+    ) -> Task[T]: ...
+    def call_activity_with_retry(  # type: ignore[misc]
+        self: OrchestrationContext,
+        name: Any,
+        retry_options: RetryPolicy,
+        input_: Any = None,
+        expected_type: Any = None,
+    ) -> Task[Any]:
+        """`call_activity` with a retry policy, as Azure spells it."""
+        return self.call_activity(name, input_, expected_type, retry=retry_options)
+
+
+__all__ = ["ActivityCalls"]

@@ -1,0 +1,277 @@
+"""Calling other orchestrations as parts of this one, by reference or by name.
+
+As in `activity_calls`, most of this module is types: input and output follow from a reference's annotations,
+in both styles. A generator's output is the third argument of the `Generator` it is annotated to return.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Generator
+from functools import partial
+from types import UnionType
+from typing import TYPE_CHECKING, Any, Concatenate, TypedDict, TypeVar, Unpack, overload
+
+from msgspec import Raw
+
+from perdure.model import payload
+from perdure.model.instances import check_instance_id
+from perdure.model.retry import RetryPolicy
+from perdure.replay.task import RetryTask, Task
+
+if TYPE_CHECKING:
+    from perdure.replay.context import OrchestrationContext
+
+I = TypeVar("I")  # noqa: E741 - an input, as T is a result
+T = TypeVar("T")
+Orchestrator = str | Callable[..., Any]
+
+
+class ChildOptions(TypedDict, total=False):
+    """What else a call of a sub-orchestration may say."""
+
+    retry: RetryPolicy | None
+
+
+class ChildCalls:
+    """The part of an orchestration's context that calls other orchestrations."""
+
+    __slots__ = ()
+
+    @overload
+    def call_sub_orchestrator(
+        self,
+        name: str,
+        input_: Any = None,
+        instance_id: str | None = None,
+        version: str | None = None,
+        expected_type: None = None,
+        **options: Unpack[ChildOptions],
+    ) -> Task[Any]: ...
+    @overload
+    def call_sub_orchestrator(
+        self,
+        name: Orchestrator,
+        input_: Any = None,
+        instance_id: str | None = None,
+        version: str | None = None,
+        *,
+        expected_type: type[T],
+        **options: Unpack[ChildOptions],
+    ) -> Task[T]: ...
+    @overload
+    def call_sub_orchestrator(
+        self,
+        name: Orchestrator,
+        input_: Any,
+        instance_id: str | None,
+        version: str | None,
+        expected_type: type[T],
+        **options: Unpack[ChildOptions],
+    ) -> Task[T]: ...
+    @overload
+    def call_sub_orchestrator(
+        self,
+        name: Orchestrator,
+        input_: Any = None,
+        instance_id: str | None = None,
+        version: str | None = None,
+        *,
+        expected_type: UnionType,
+        **options: Unpack[ChildOptions],
+    ) -> Task[Any]: ...
+    @overload
+    def call_sub_orchestrator(
+        self,
+        name: Callable[[OrchestrationContext], Coroutine[Any, Any, T]],
+        input_: Any = None,
+        instance_id: str | None = None,
+        version: str | None = None,
+        **options: Unpack[ChildOptions],
+    ) -> Task[T]: ...
+    @overload
+    def call_sub_orchestrator(
+        self,
+        name: Callable[Concatenate[OrchestrationContext, I, ...], Coroutine[Any, Any, T]],
+        input_: I,
+        instance_id: str | None = None,
+        version: str | None = None,
+        **options: Unpack[ChildOptions],
+    ) -> Task[T]: ...
+    @overload
+    def call_sub_orchestrator(
+        self,
+        name: Callable[[OrchestrationContext], Generator[Any, Any, T]],
+        input_: Any = None,
+        instance_id: str | None = None,
+        version: str | None = None,
+        **options: Unpack[ChildOptions],
+    ) -> Task[T]: ...
+    @overload
+    def call_sub_orchestrator(
+        self,
+        name: Callable[Concatenate[OrchestrationContext, I, ...], Generator[Any, Any, T]],
+        input_: I,
+        instance_id: str | None = None,
+        version: str | None = None,
+        **options: Unpack[ChildOptions],
+    ) -> Task[T]: ...
+    @overload
+    def call_sub_orchestrator(
+        self,
+        name: Callable[[OrchestrationContext], T],
+        input_: Any = None,
+        instance_id: str | None = None,
+        version: str | None = None,
+        **options: Unpack[ChildOptions],
+    ) -> Task[T]: ...
+    @overload
+    def call_sub_orchestrator(
+        self,
+        name: Callable[Concatenate[OrchestrationContext, I, ...], T],
+        input_: I,
+        instance_id: str | None = None,
+        version: str | None = None,
+        **options: Unpack[ChildOptions],
+    ) -> Task[T]: ...
+    def call_sub_orchestrator(  # type: ignore[misc]
+        self: OrchestrationContext,
+        name: Any,
+        input_: Any = None,
+        instance_id: str | None = None,
+        version: str | None = None,
+        expected_type: Any = None,
+        *,
+        retry: RetryPolicy | None = None,
+    ) -> Task[Any]:
+        """Start an orchestration as a part of this one, now; wait for the returned task to get its output.
+
+        Without `instance_id` its id is derived from this call. An id that somebody else has fails the task.
+        With `retry`, each attempt is a new run (of the same id, if you gave one).
+        """
+        self._alive()
+        self._outside_section("calling a sub-orchestration")
+        target = self._target(self._env.orchestrator, name)
+        if instance_id is not None:
+            check_instance_id(instance_id)
+        start = partial(
+            self._create_child,
+            target.name,
+            Raw(payload.encode(input_)),
+            instance_id,
+            version or target.version,
+            target.output_type if expected_type is None else expected_type,
+        )
+        return start(-1, 1) if retry is None else RetryTask(self, target.name, retry, start)
+
+    @overload
+    def call_sub_orchestrator_with_retry(
+        self,
+        name: str,
+        retry_options: RetryPolicy,
+        input_: Any = None,
+        instance_id: str | None = None,
+        version: str | None = None,
+        expected_type: None = None,
+    ) -> Task[Any]: ...
+    @overload
+    def call_sub_orchestrator_with_retry(
+        self,
+        name: Orchestrator,
+        retry_options: RetryPolicy,
+        input_: Any = None,
+        instance_id: str | None = None,
+        version: str | None = None,
+        *,
+        expected_type: type[T],
+    ) -> Task[T]: ...
+    @overload
+    def call_sub_orchestrator_with_retry(
+        self,
+        name: Orchestrator,
+        retry_options: RetryPolicy,
+        input_: Any,
+        instance_id: str | None,
+        version: str | None,
+        expected_type: type[T],
+    ) -> Task[T]: ...
+    @overload
+    def call_sub_orchestrator_with_retry(
+        self,
+        name: Orchestrator,
+        retry_options: RetryPolicy,
+        input_: Any = None,
+        instance_id: str | None = None,
+        version: str | None = None,
+        *,
+        expected_type: UnionType,
+    ) -> Task[Any]: ...
+    @overload
+    def call_sub_orchestrator_with_retry(
+        self,
+        name: Callable[[OrchestrationContext], Coroutine[Any, Any, T]],
+        retry_options: RetryPolicy,
+        input_: Any = None,
+        instance_id: str | None = None,
+        version: str | None = None,
+    ) -> Task[T]: ...
+    @overload
+    def call_sub_orchestrator_with_retry(
+        self,
+        name: Callable[Concatenate[OrchestrationContext, I, ...], Coroutine[Any, Any, T]],
+        retry_options: RetryPolicy,
+        input_: I,
+        instance_id: str | None = None,
+        version: str | None = None,
+    ) -> Task[T]: ...
+    @overload
+    def call_sub_orchestrator_with_retry(
+        self,
+        name: Callable[[OrchestrationContext], Generator[Any, Any, T]],
+        retry_options: RetryPolicy,
+        input_: Any = None,
+        instance_id: str | None = None,
+        version: str | None = None,
+    ) -> Task[T]: ...
+    @overload
+    def call_sub_orchestrator_with_retry(
+        self,
+        name: Callable[Concatenate[OrchestrationContext, I, ...], Generator[Any, Any, T]],
+        retry_options: RetryPolicy,
+        input_: I,
+        instance_id: str | None = None,
+        version: str | None = None,
+    ) -> Task[T]: ...
+    @overload
+    def call_sub_orchestrator_with_retry(
+        self,
+        name: Callable[[OrchestrationContext], T],
+        retry_options: RetryPolicy,
+        input_: Any = None,
+        instance_id: str | None = None,
+        version: str | None = None,
+    ) -> Task[T]: ...
+    @overload
+    def call_sub_orchestrator_with_retry(
+        self,
+        name: Callable[Concatenate[OrchestrationContext, I, ...], T],
+        retry_options: RetryPolicy,
+        input_: I,
+        instance_id: str | None = None,
+        version: str | None = None,
+    ) -> Task[T]: ...
+    def call_sub_orchestrator_with_retry(  # type: ignore[misc]
+        self: OrchestrationContext,
+        name: Any,
+        retry_options: RetryPolicy,
+        input_: Any = None,
+        instance_id: str | None = None,
+        version: str | None = None,
+        expected_type: Any = None,
+    ) -> Task[Any]:
+        """`call_sub_orchestrator` with a retry policy, as Azure spells it."""
+        return self.call_sub_orchestrator(
+            name, input_, instance_id, version, expected_type, retry=retry_options
+        )
+
+
+__all__ = ["ChildCalls"]

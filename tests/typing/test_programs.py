@@ -1,0 +1,84 @@
+"""Types are a feature: two checkers read users' programs, and find exactly the mistakes that are marked there.
+
+`assert_type` in the programs says what comes out. A line with the comment `E:` is a mistake that has to be found;
+any other error is one of ours. Both checkers run in their strictest mode, once for all programs.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+PROGRAMS = sorted((HERE / "programs").glob("*.py"))
+Found = dict[tuple[str, int], list[str]]  # file and line: what the checker says there
+
+
+def mypy() -> Found:
+    answer = _run(
+        "mypy",
+        "--config-file=",
+        "--strict",
+        "--explicit-package-bases",
+        "--cache-dir=.mypy_cache/typing",
+        "--no-error-summary",
+        *map(str, PROGRAMS),
+    )
+    found: Found = {}
+    for line in answer.splitlines():
+        hit = re.match(r"(.+?):(\d+): error: (.*)", line)
+        if hit:
+            found.setdefault((Path(hit[1]).name, int(hit[2])), []).append(hit[3])
+    return found
+
+
+def pyright() -> Found:
+    answer = _run("pyright", "--outputjson", "--pythonpath", sys.executable, "--project", str(HERE))
+    found: Found = {}
+    for one in json.loads(answer[answer.index("{") :])["generalDiagnostics"]:
+        if one["severity"] == "error":
+            place = (Path(one["file"]).name, one["range"]["start"]["line"] + 1)
+            found.setdefault(place, []).append(one["message"])
+    return found
+
+
+def _run(*module: str) -> str:
+    environment = {
+        **os.environ,
+        "MYPYPATH": str(ROOT / "src"),
+        "PYRIGHT_PYTHON_IGNORE_WARNINGS": "1",
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", *module],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=110,
+    )
+    assert done.returncode in (0, 1), done.stdout + done.stderr
+    return done.stdout
+
+
+def marked() -> set[tuple[str, int]]:
+    return {
+        (program.name, number)
+        for program in PROGRAMS
+        for number, line in enumerate(program.read_text().splitlines(), 1)
+        if "# E: " in line
+    }
+
+
+@pytest.mark.parametrize("checker", [mypy, pyright])
+def test_a_checker_finds_the_marked_mistakes_and_nothing_else(checker: Callable[[], Found]):
+    found = checker()
+
+    assert {place: said for place, said in found.items() if place not in marked()} == {}
+    assert marked() - found.keys() == set()
+    assert len(marked()) > 40
