@@ -48,6 +48,7 @@ NUMBERS: Final = {
     "foreign-await": "PDR-053",
     "task-cancelled": "PDR-054",
     "activity-cancelled": "PDR-055",
+    "executor-failed": "PDR-056",
     # signals of the engine
     "engine-signal": "PDR-060",
     "evicted": "PDR-061",
