@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from simulation.world import World
 
 DROPS = (
+    "the instance ended before its next execution began",
     "without taking it",
     "without its events",
     "was terminated",

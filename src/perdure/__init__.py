@@ -62,10 +62,17 @@ from perdure.replay.context import DurableOrchestrationContext, OrchestrationCon
 from perdure.replay.entity import DurableEntityContext, EntityContext
 from perdure.replay.sections import EntityLock
 from perdure.replay.task import Task, TaskState, TimerTask
+from perdure.triggers import DeadLetter, Queues, QueueSource, Received, Schedules, Tick
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "DeadLetter",
+    "QueueSource",
+    "Queues",
+    "Received",
+    "Schedules",
+    "Tick",
     "ActivityCancelled",
     "ActivityContext",
     "App",

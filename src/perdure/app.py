@@ -28,11 +28,12 @@ from perdure.engine.versions import FailureStrategy, MatchStrategy
 from perdure.engine.worker import Engine, Settings
 from perdure.errors import RegistrationError
 from perdure.model.times import Seconds
-from perdure.outbound import HttpPolicy, Sender, with_built_ins
+from perdure.outbound import HttpPolicy, Sender
 from perdure.settings import ENGINE, PLACE, EngineOverrides, choose, coded_in, engine_settings
 from perdure.spelling import AzureRegistration
 from perdure.store import open_store
 from perdure.store.port import Store
+from perdure.triggers import serving, with_built_ins
 
 S = TypeVar("S")
 
@@ -160,7 +161,8 @@ class App(AzureRegistration):
             )
             client = await engine.start()
             try:
-                yield client
+                async with serving(self.registry, client, accept_only=settings.accept_only):
+                    yield client
             finally:
                 await asyncio.shield(engine.stop())
 

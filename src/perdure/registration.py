@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar, get_args, overload
 
 from perdure.engine.activities.sources import Source, check_crossing, checked_source
 from perdure.engine.operations import check_entity
@@ -29,6 +29,9 @@ from perdure.engine.versions import checked_version
 from perdure.errors import RegistrationError
 from perdure.model.retry import RetryPolicy
 from perdure.model.times import Seconds
+from perdure.triggers.definitions import DELIVERIES, Queue, Schedule
+from perdure.triggers.scheduling import CatchUp, Overlap, Plan
+from perdure.triggers.sources import QueueSource
 
 F = TypeVar("F", bound=Callable[..., Any])
 METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
@@ -270,6 +273,92 @@ class Registration:
         def register(found: F) -> F:
             _refuse(found, generators=True)
             self._add(Route(found.__name__, found, localns, path=self._path + path, methods=verbs, auth=auth))
+            return found
+
+        return register
+
+    def schedule(
+        self,
+        cron: str,
+        *,
+        timezone: str = "UTC",
+        name: str | None = None,
+        catch_up: CatchUp = "latest",
+        overlap: Overlap = "skip",
+        retry: RetryPolicy | None = None,
+    ) -> Callable[[F], F]:
+        """Register a client function that a clock calls. It is returned unchanged.
+
+        It takes, by type, the `Tick` it runs for, the `Client`, lifespan resources: any of them, or none. A tick
+        fires once for the hub, however many workers it has. The body may run more than once (after a crash, or
+        by retry); what its client starts without an id, it starts once for a tick.
+
+        Parameters:
+            cron: five fields (minute hour day month weekday), or six with seconds first, as Azure's NCRONTAB.
+            timezone: the zone the expression is read in, such as Europe/Berlin; clock changes are heeded.
+            name: what operators call it; default the function's own name.
+            catch_up: what becomes of ticks that passed while nothing ran: `latest` fires once for the last of
+                them, `all` for each (1,000 at most), `skip` for none.
+            overlap: when a tick comes while the one before is still running: `skip` it, `queue` it (one at
+                most), or `allow` both.
+            retry: how a body that failed is tried again; default not at all.
+
+        Raises:
+            RegistrationError for an expression or a zone that cannot be read, or a name that is taken.
+        """
+        localns = caller_locals()
+
+        def register(found: F) -> F:
+            _refuse(found, generators=True)
+            chosen = self._name(found, name)
+            plan = Plan(chosen, cron, timezone, catch_up, overlap)
+            if catch_up not in get_args(CatchUp) or overlap not in get_args(Overlap):
+                raise RegistrationError(
+                    f"{where(found)}: catch_up is one of {', '.join(get_args(CatchUp))}, "
+                    f"and overlap one of {', '.join(get_args(Overlap))}"
+                )
+            try:
+                plan.when.next(0)
+            except ValueError as error:
+                raise RegistrationError(f"{where(found)}: {error}") from error
+            self._add(Schedule(chosen, found, localns, plan=plan, retry=retry))
+            return found
+
+        return register
+
+    def queue(
+        self,
+        source: str | QueueSource,
+        *,
+        name: str | None = None,
+        retry: RetryPolicy | None = DELIVERIES,
+        concurrency: int = 16,
+    ) -> Callable[[F], F]:
+        """Register a client function that is handed each message of a queue. It is returned unchanged.
+
+        It takes the message, decoded to its annotation, and by type the `Client`, its `ActivityContext`,
+        lifespan resources. The body may run more than once for a message (after a crash, or by retry); what
+        its client starts without an id, it starts once. A message whose last attempt fails is a dead letter.
+
+        Parameters:
+            source: the name of a queue in the hub's own store (`Queues(client).send(...)`), or a `QueueSource`.
+            name: what operators call it; default the queue's name.
+            retry: how a body that failed is tried again; default five attempts, 1 s, 2 s, 4 s, 8 s apart.
+            concurrency: how many messages are handled at a time on one worker.
+
+        Raises:
+            RegistrationError for a name that is taken, or a concurrency below 1.
+        """
+        localns = caller_locals()
+
+        def register(found: F) -> F:
+            _refuse(found, generators=True)
+            if concurrency < 1:
+                raise RegistrationError(f"{where(found)}: concurrency is 1 or more")
+            queue_name = source if isinstance(source, str) else source.name
+            chosen = checked_name(queue_name if name is None else name, found)
+            broker = None if isinstance(source, str) else source
+            self._add(Queue(chosen, found, localns, source=broker, retry=retry, concurrency=concurrency))
             return found
 
         return register

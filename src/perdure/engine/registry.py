@@ -12,7 +12,7 @@ from __future__ import annotations
 import inspect
 import sys
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, Generic, TypeVar
@@ -127,6 +127,16 @@ class Route(Definition):
     auth: str = "function"  # anonymous | function | admin
 
 
+@dataclass(frozen=True)
+class Trigger(Definition):
+    """A client function that a clock or a queue calls. It runs as an activity of a built-in orchestrator."""
+
+    @property
+    def activity(self) -> Activity:
+        """The activity under which it runs."""
+        raise NotImplementedError
+
+
 class Registry:
     """The functions of one application, by kind and name."""
 
@@ -136,13 +146,14 @@ class Registry:
         self.versions: dict[str, dict[str, Orchestrator]] = {}  # all of them, by name and version
         self.entities: dict[str, Entity] = {}
         self.routes: list[Route] = []
+        self.triggers: list[Trigger] = []
         self.lifespans: list[Definition] = []
         self.executors: dict[str, Any] = {}  # sources, by name
 
     def add(self, definition: Definition) -> None:
         """Register; raises RegistrationError for a name or a route that is taken."""
         self._put(definition)
-        if not isinstance(definition, Route):
+        if not isinstance(definition, Route | Trigger):
             remember(definition)
 
     def include(self, other: Registry) -> None:
@@ -163,6 +174,12 @@ class Registry:
         if self.executors.setdefault(name, source) is not source:
             raise RegistrationError(f"the executor name {name!r} is already taken in this application")
 
+    def supplement(self, definitions: Iterable[Definition]) -> None:
+        """Add the functions that stand behind others, those whose names are not taken (by a stub, say)."""
+        for definition in definitions:
+            if definition.name not in self.activities and definition.name not in self.versions:
+                self._put(definition)
+
     def definitions(self) -> Iterator[Definition]:
         """Everything registered, each kind in the order of registration."""
         yield from (one for name, one in self.activities.items() if name == one.name)
@@ -170,6 +187,7 @@ class Registry:
             yield from (one for one in versions.values() if name == one.name)
         yield from self.entities.values()
         yield from self.routes
+        yield from self.triggers
         yield from self.lifespans
 
     def _put(self, definition: Definition) -> None:
@@ -187,6 +205,9 @@ class Registry:
             case Route():
                 _check_route(self.routes, definition)
                 self.routes.append(definition)
+            case Trigger():
+                _check_trigger(self.triggers, definition)
+                self.triggers.append(definition)
             case _:
                 self.lifespans.append(definition)
 
@@ -229,6 +250,15 @@ def _check_route(routes: list[Route], new: Route) -> None:
             raise RegistrationError(
                 f"{where(new.function)}: the route {'/'.join(sorted(shared))} {new.path} is already taken by "
                 f"{where(route.function)}"
+            )
+
+
+def _check_trigger(triggers: list[Trigger], new: Trigger) -> None:
+    for trigger in triggers:
+        if trigger.activity.name == new.activity.name:
+            raise RegistrationError(
+                f"{where(new.function)}: the name {new.name!r} is already taken by {where(trigger.function)}; "
+                "give one of them name=..."
             )
 
 
@@ -439,6 +469,7 @@ __all__ = [
     "Plan",
     "Registry",
     "Route",
+    "Trigger",
     "activity_timeout",
     "caller_locals",
     "checked_name",

@@ -34,7 +34,7 @@ def start(hub: Hub, instance: Instance | None, envelope: Envelope) -> None:
         if message.on_existing == "return_existing":
             hub.answer(envelope, instance.instance_id)
             return
-        if instance.is_new:  # began and ended in this batch: its life is written before another takes the id
+        if instance.dirty:  # it ended in this batch: its life is written before another takes the id
             hub.postpone(envelope)
             return
         remove(hub, instance)

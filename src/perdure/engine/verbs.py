@@ -89,7 +89,7 @@ def purge(hub: Hub, instance: Instance | None, envelope: Envelope) -> None:
         _expire(hub, instance, envelope)
         return
     refusal = _illegal("purge", instance, message.instance_id)
-    if refusal is None and instance is not None and instance.is_new:
+    if refusal is None and instance is not None and instance.dirty:
         hub.postpone(envelope)  # what it did is written first, and purged with the next batch
         return
     hub.answer(envelope, refusal if refusal is not None else 1)

@@ -24,6 +24,7 @@ from perdure.engine.hub import Chance, Hub, Limits, Released
 from perdure.engine.loop import Handover, Loop, Outbox, SystemWaiter, Waiter, tell
 from perdure.engine.notes import NOTE, Memo
 from perdure.engine.offload import with_offloaded
+from perdure.engine.portal import SyncClient
 from perdure.engine.registry import Registry
 from perdure.engine.retention import AGES, Retention, Sweeper
 from perdure.engine.status import finished_status
@@ -155,9 +156,10 @@ class Engine:
         self._dismiss_watchers()
 
     def _pool(self, event_loop: asyncio.AbstractEventLoop) -> ActivityPool:
+        client = Client(self)
         return ActivityPool(
             with_offloaded(self.registry, self._functions.entities.values(), self._functions.environment),
-            self.resources,
+            [*self.resources, client, SyncClient(client, event_loop)],
             self._outbox,
             self.loop.post,
             self.settings.concurrency,

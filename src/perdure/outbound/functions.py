@@ -27,7 +27,5 @@ def with_built_ins(registry: Registry) -> Registry:
     """A registry with the built-in functions beside what the given one has; that one is left as it is."""
     joined = Registry()
     joined.include(registry)
-    for definition in (*ACTIVITIES, *ORCHESTRATORS):
-        if definition.name not in joined.activities and definition.name not in joined.versions:
-            joined.add(definition)
+    joined.supplement((*ACTIVITIES, *ORCHESTRATORS))
     return joined

@@ -21,11 +21,11 @@ from perdure.model import events as ev
 from perdure.model import payload
 from perdure.model.actions import Action
 from perdure.model.times import instant
-from perdure.outbound import with_built_ins
 from perdure.replay.context import CallTarget, Identity
 from perdure.replay.decide import ARRIVALS, Code, Execution
 from perdure.replay.settle import Outcome, settle
 from perdure.testing.history import Episode, HistoryBuilder
+from perdure.triggers import with_built_ins
 
 if TYPE_CHECKING:
     from perdure.app import App

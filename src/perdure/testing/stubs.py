@@ -52,6 +52,7 @@ def observed(registry: Registry, stubs: Stubs, calls: list[Call]) -> Registry:
     double.entities.update(registry.entities)
     double.versions.update(registry.versions)
     double.routes.extend(registry.routes)
+    double.triggers.extend(registry.triggers)
     double.lifespans.extend(registry.lifespans)
     for name, activity in registry.activities.items():
         double.activities[name] = _observed(activity, by_name.get(name), calls)

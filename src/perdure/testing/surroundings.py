@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 from perdure.engine.registry import name_of
 from perdure.engine.worker import Engine, Settings
 from perdure.model.times import instant, micros
-from perdure.outbound import with_built_ins
 from perdure.store import open_store
 from perdure.testing.clock import START, SkippingWaiter, VirtualClock
 from perdure.testing.stubs import Call, Stubs, observed
+from perdure.triggers import with_built_ins
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

@@ -8,6 +8,9 @@ from typing import Any, Protocol
 
 from perdure.engine.activities.context import ActivityContext
 from perdure.engine.activities.signals import Signals
+from perdure.engine.causes import caused
+from perdure.engine.client import Client
+from perdure.engine.portal import SyncClient
 from perdure.engine.registry import Activity, Plan
 from perdure.model import payload
 from perdure.replay.settle import Invocation
@@ -32,6 +35,7 @@ class Runner:
         self.place = ""  # module:qualname, for those that run in other processes
         self._plan = plan
         self._takes_context = [n for n, kind in plan.given.items() if kind is ActivityContext]
+        self._takes_client = [n for n, kind in plan.given.items() if kind in (Client, SyncClient)]
         self._constant = {n: resources[kind] for n, kind in plan.given.items() if kind is not ActivityContext}
         self._input_type = plan.input_type
         self.running = 0
@@ -44,6 +48,8 @@ class Runner:
             context = ActivityContext(invocation, signals)
             for name in self._takes_context:
                 arguments[name] = context
+        for name in self._takes_client:
+            arguments[name] = caused(arguments[name], invocation.idempotency_key)
         if self._plan.input_name is not None:
             arguments[self._plan.input_name] = payload.decode(invocation.input, self._input_type)
         return self.activity.function(**arguments)

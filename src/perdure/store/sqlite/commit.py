@@ -1,9 +1,10 @@
 """The commit: one batch, one transaction, a few statements per table. This is the hot path.
 
-The order inside is part of the port. Messages leave the inbox first, and only when consumed: they
-are addressed to ids, not to the instances that bear them. Then purges free ids that new instances of the same batch may take; then rows go in, old executions go out,
-waits close before others open. Nothing here reads: what a batch must find in place is checked by counting
-the rows that a statement changed. A count that differs means that someone else has been here.
+The order inside is part of the port. Messages leave the inbox first, and only when consumed: they are addressed
+to ids, not to the instances that bear them. Then purges free ids that new instances of the same batch may take;
+then rows go in, old executions go out, waits close before others open. Nothing here reads: what a batch must
+find in place is checked by counting the rows that a statement changed. A count that differs means that someone
+else has been here.
 """
 
 from __future__ import annotations

@@ -1,0 +1,23 @@
+"""Client functions that a clock or a queue calls, and the orchestrations they are made of."""
+
+from perdure.triggers.definitions import Queue, Schedule, with_built_ins
+from perdure.triggers.queues import DeadLetter, Queues, QueueStatus
+from perdure.triggers.schedules import Schedules, ScheduleStatus
+from perdure.triggers.scheduling import Tick
+from perdure.triggers.serving import serving
+from perdure.triggers.sources import QueueSource, Received
+
+__all__ = [
+    "DeadLetter",
+    "Queue",
+    "QueueSource",
+    "QueueStatus",
+    "Queues",
+    "Received",
+    "Schedule",
+    "ScheduleStatus",
+    "Schedules",
+    "Tick",
+    "serving",
+    "with_built_ins",
+]

@@ -1,0 +1,67 @@
+"""Client functions that something other than HTTP calls, as they are registered."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from perdure import outbound
+from perdure.engine.registry import Activity, Orchestrator, Registry, Trigger
+from perdure.model.retry import RetryPolicy
+from perdure.triggers.names import FIRING, MESSAGE, SCHEDULE, firing_activity, message_activity
+from perdure.triggers.queueing import message
+from perdure.triggers.scheduling import Plan, firing, schedule
+
+if TYPE_CHECKING:
+    from perdure.triggers.sources import QueueSource
+
+DELIVERIES = RetryPolicy(first_interval=1.0, max_attempts=5, backoff=2.0)
+"""How often a message is tried unless its queue says otherwise."""
+
+
+@dataclass(frozen=True)
+class Schedule(Trigger):
+    """A client function that a clock calls."""
+
+    plan: Plan = field(default_factory=lambda: Plan("", "* * * * *"))
+    retry: RetryPolicy | None = None
+
+    @property
+    def activity(self) -> Activity:
+        return Activity(firing_activity(self.name), self.function, self.localns, retry=self.retry)
+
+
+@dataclass(frozen=True)
+class Queue(Trigger):
+    """A client function that messages of a queue are handed to."""
+
+    source: QueueSource | None = None  # None: the queue in the hub's own store
+    retry: RetryPolicy | None = None
+    concurrency: int = 16
+
+    @property
+    def activity(self) -> Activity:
+        return Activity(
+            message_activity(self.name),
+            self.function,
+            self.localns,
+            retry=self.retry,
+            concurrency=self.concurrency,
+        )
+
+
+ORCHESTRATORS: tuple[Orchestrator, ...] = (
+    Orchestrator(SCHEDULE, schedule),
+    Orchestrator(FIRING, firing),
+    Orchestrator(MESSAGE, message),
+)
+
+
+def with_built_ins(registry: Registry) -> Registry:
+    """A registry with every built-in function beside what the given one has; that one is left as it is."""
+    joined = outbound.with_built_ins(registry)
+    joined.supplement((*ORCHESTRATORS, *(trigger.activity for trigger in registry.triggers)))
+    return joined
+
+
+__all__ = ["Queue", "Schedule", "with_built_ins"]

@@ -1,0 +1,117 @@
+"""Queues as clients and operators see them: send, count, look at dead letters, deliver those again."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from msgspec import Raw
+
+from perdure.engine.client import Client
+from perdure.model import payload
+from perdure.model.messages import Start
+from perdure.model.times import instant
+from perdure.triggers.names import MESSAGE, message_id
+from perdure.triggers.queueing import Message
+
+TAG = "queue"
+
+
+@dataclass(frozen=True)
+class QueueStatus:
+    """How many messages of a queue wait or are being handled, have been handled and are kept, and are dead."""
+
+    name: str
+    open: int
+    handled: int
+    dead: int
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """A message whose last attempt has failed: the instance that keeps it, since when, and why."""
+
+    instance_id: str
+    queue: str
+    since: datetime
+    reason: str
+
+
+class Queues:
+    """The queues of a client's hub."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    async def send(
+        self, queue: str, body: Any = None, *, message_id: str | None = None, at: datetime | None = None
+    ) -> str:
+        """Put a message into a queue of the hub's own store; returns the id of its instance once it is durable.
+
+        Parameters:
+            queue: the name given to `@app.queue`. Without a function for it the message waits, visibly.
+            body: anything strict JSON can carry.
+            message_id: names the message: sent again, it is not delivered again. Default a new one.
+            at: not before this instant (aware).
+
+        Raises:
+            PayloadError, InvalidInstanceId, Overloaded, OutcomeUnknown (then send again with the same message_id).
+        """
+        gateway = self._client.gateway
+        chosen = gateway.new_instance_id() if message_id is None else message_id
+        visible_at = instant(at, "at") if at is not None else 0
+        return await deliver(self._client, queue, chosen, payload.encode(body), visible_at=visible_at)
+
+    async def status(self, queue: str) -> QueueStatus:
+        """Count a queue's messages, at most 1,000 of each kind."""
+        open_ = await self._count(queue, ("Pending", "Running", "Suspended"))
+        return QueueStatus(
+            queue, open_, await self._count(queue, ("Completed",)), await self._count(queue, ("Failed",))
+        )
+
+    async def dead_letters(self, queue: str | None = None) -> AsyncIterator[DeadLetter]:
+        """Every dead letter of one queue or of all, newest first."""
+        tags = None if queue is None else {TAG: queue}
+        continuation = None
+        while True:
+            page = await self._client.query(
+                name=MESSAGE, status=("Failed",), tags=tags, top=100, continuation=continuation
+            )
+            for found in page.instances:
+                status = await self._client.get_status(found.instance_id)
+                if status is not None:
+                    reason = str(status.failure) if status.failure is not None else ""
+                    name = (status.tags or {}).get(TAG, "")
+                    yield DeadLetter(status.instance_id, name, status.last_updated_time, reason)
+            continuation = page.continuation
+            if continuation is None:
+                return
+
+    async def redeliver(self, instance_id: str, reason: str = "delivered again") -> None:
+        """Hand a dead letter to the function again, with all its attempts. Raises InstanceNotFound."""
+        await self._client.rewind(instance_id, reason)  # type: ignore[attr-defined]
+
+    async def _count(self, queue: str, statuses: tuple[str, ...]) -> int:
+        page = await self._client.query(name=MESSAGE, status=statuses, tags={TAG: queue}, top=1_000)
+        return len(page.instances)
+
+
+async def deliver(client: Client, queue: str, message: str, body: bytes, *, visible_at: int = 0) -> str:
+    """Make a message an instance; a message that is one already is left alone. Raises PayloadError for no JSON."""
+    instance_id = message_id(queue, message)
+    delivered: str = await client.gateway.accept(
+        Start(
+            instance_id=instance_id,
+            name=MESSAGE,
+            input=Raw(payload.encode(Message(queue, payload.check(body)))),
+            tags={TAG: queue},
+            on_existing="return_existing",
+            visible_at=visible_at,
+        )
+    )
+    return delivered
+
+
+__all__ = ["DeadLetter", "QueueStatus", "Queues", "deliver"]

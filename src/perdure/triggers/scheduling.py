@@ -1,0 +1,214 @@
+"""A schedule is an eternal orchestration: it sleeps until the next tick, fires, and begins anew.
+
+One instance of the built-in orchestrator serves one schedule of the hub, so a tick fires once however many
+workers there are, survives every crash, and is seen like any other instance. A firing is a child orchestration
+whose id names the tick; it calls the client function as an activity, whose client derives the ids of what it
+starts from the tick. A body that runs twice after a crash therefore starts nothing twice.
+Operators speak to a schedule by an event: pause, resume, run now, backfill; a new deploy sends its new settings
+the same way. What missed ticks become, and what happens while a firing is still running, are two small policies
+that look at nothing but the schedule's own state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any, Literal
+
+import msgspec
+
+from perdure.model.failure import Failure
+from perdure.model.times import instant, moment
+from perdure.replay.context import OrchestrationContext
+from perdure.replay.task import Task
+from perdure.triggers.cron import Cron
+from perdure.triggers.names import FIRING, firing_activity, firing_id
+
+CatchUp = Literal["latest", "skip", "all"]
+Overlap = Literal["skip", "queue", "allow"]
+Verb = Literal["pause", "resume", "run", "backfill", "configure"]
+
+GRACE = 60_000_000  # microseconds: a tick that comes later than this has been missed
+MOST = 1_000  # ticks that one catch-up or backfill may bring
+SHOWN = 10  # firings that the status tells of
+GENERATION = 50  # turns of one execution, so that no history grows for ever
+
+
+class Plan(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What the code says about a schedule."""
+
+    name: str
+    cron: str
+    timezone: str = "UTC"
+    catch_up: CatchUp = "latest"
+    overlap: Overlap = "skip"
+
+    @property
+    def when(self) -> Cron:
+        return Cron(self.cron, self.timezone)
+
+
+class Pending(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A firing that has not begun: the tick (microseconds), and why, unless it is simply its time."""
+
+    tick: int
+    cause: str = ""  # missed | manual | backfill
+
+
+class Fired(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A firing as the status shows it."""
+
+    tick: int
+    instance_id: str
+    cause: str = ""
+    outcome: str = "running"  # running | done | failed
+
+
+class State(msgspec.Struct, omit_defaults=True):
+    """What one execution of a schedule hands to the next."""
+
+    plan: Plan
+    last: int  # the tick up to which everything has been dealt with
+    paused: str = ""
+    pending: list[Pending] = msgspec.field(default_factory=list)
+    recent: list[Fired] = msgspec.field(default_factory=list)
+    skipped: int = 0  # ticks that a policy left out, ever
+    fired: int = 0
+
+
+class Control(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What an operator, or a new deploy, asks of a schedule."""
+
+    verb: Verb
+    reason: str = ""
+    after: int = 0  # backfill: later than this
+    until: int = 0  # and up to this
+    plan: Plan | None = None  # configure
+
+
+class Tick(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a scheduled function is told: which tick of which schedule it runs for."""
+
+    schedule: str
+    at: int
+    cause: str = ""
+
+    @property
+    def scheduled_for(self) -> Any:
+        """The instant the schedule names, as an aware datetime in UTC; later than that by the wall clock."""
+        return moment(self.at)
+
+    @property
+    def is_past_due(self) -> bool:
+        """Whether this tick was missed, and is made up for. Azure's name."""
+        return self.cause == "missed"
+
+
+def schedule(context: OrchestrationContext, state: State) -> Generator[Task[Any], Any, None]:
+    """The built-in orchestrator of every schedule."""
+    control = context.wait_for_external_event("control", Control)
+    running: dict[Task[Any], Fired] = {}
+    turns = 0
+    while turns < GENERATION or (running and state.plan.overlap != "allow"):
+        if turns < GENERATION:
+            _fire(context, state, running)
+        context.set_custom_status(_view(state))
+        timer = None if state.paused else context.create_timer(moment(state.plan.when.next(state.last)))
+        waits: list[Task[Any]] = [control, *running] if timer is None else [control, timer, *running]
+        winner = yield context.task_any(waits)
+        if timer is not None and winner is not timer:
+            timer.cancel()
+        now = instant(context.current_utc_datetime)
+        if winner is control:
+            _obey(state, control.result, now)
+            control = context.wait_for_external_event("control", Control)
+        elif winner is timer:
+            _come_due(state, now, busy=bool(running))
+        else:
+            _note_end(state, running.pop(winner), winner.failure)
+        turns += 1
+    context.continue_as_new(state)
+
+
+def firing(context: OrchestrationContext, tick: Tick) -> Generator[Task[Any], Any, Any]:
+    """The built-in orchestrator of one firing: it calls the function, with the function's own retry policy."""
+    result = yield context.call_activity(firing_activity(tick.schedule), tick)
+    return result
+
+
+# ------------------------------------------------------------------------------- what becomes of the state
+
+
+def _fire(context: OrchestrationContext, state: State, running: dict[Task[Any], Fired]) -> None:
+    """Begin what is pending, as far as the overlap policy lets it."""
+    while state.pending and (not running or state.plan.overlap == "allow"):
+        due = state.pending.pop(0)
+        tick = Tick(state.plan.name, due.tick, due.cause)
+        again = due.cause in ("manual", "backfill")
+        instance_id = firing_id(context.instance_id, due.tick, state.fired if again else None)
+        task = context.call_sub_orchestrator(FIRING, tick, instance_id)
+        running[task] = fired = Fired(due.tick, instance_id, due.cause)
+        state.recent = [*state.recent, fired][-SHOWN:]
+        state.fired += 1
+
+
+def _come_due(state: State, now: int, *, busy: bool) -> None:
+    """The clock has reached a tick, or passed several while nobody looked."""
+    due = state.plan.when.between(state.last, now, MOST)
+    state.last = now if len(due) == MOST else (due[-1] if due else state.last)
+    missed = [tick for tick in due if now - tick > GRACE]
+    timely = [Pending(tick) for tick in due if now - tick <= GRACE]
+    made_up = _caught_up(state.plan.catch_up, missed, bool(timely))
+    state.skipped += len(missed) - len(made_up)
+    _queue(state, [*made_up, *timely], busy=busy)
+
+
+def _caught_up(policy: CatchUp, missed: list[int], timely: bool) -> list[Pending]:
+    match policy:
+        case "all":
+            return [Pending(tick, "missed") for tick in missed]
+        case "latest" if missed and not timely:
+            return [Pending(missed[-1], "missed")]
+        case _:
+            return []
+
+
+def _queue(state: State, due: list[Pending], *, busy: bool) -> None:
+    """Catch-ups all wait their turn; of a tick that finds another running, the overlap policy decides."""
+    for one in due:
+        occupied = busy or bool(state.pending)
+        if one.cause or not occupied or state.plan.overlap == "allow":
+            state.pending.append(one)
+        elif state.plan.overlap == "skip" or any(not other.cause for other in state.pending):
+            state.skipped += 1  # a queue keeps one tick: the next run sees all there is to do
+        else:
+            state.pending.append(one)
+
+
+def _obey(state: State, order: Control, now: int) -> None:
+    match order.verb:
+        case "pause":
+            state.paused = order.reason or "paused"
+        case "resume":
+            if state.paused:
+                state.paused, state.last = "", now
+        case "run":
+            state.pending.append(Pending(now, "manual"))
+        case "backfill":
+            ticks = state.plan.when.between(order.after, min(order.until, now), MOST)
+            state.pending += [Pending(tick, "backfill") for tick in ticks]
+        case "configure":
+            if order.plan is not None and order.plan != state.plan:
+                moved = (order.plan.cron, order.plan.timezone) != (state.plan.cron, state.plan.timezone)
+                state.plan, state.last = order.plan, now if moved else state.last
+
+
+def _note_end(state: State, ended: Fired, failure: Failure | None) -> None:
+    outcome = "done" if failure is None else "failed"
+    state.recent = [
+        msgspec.structs.replace(fired, outcome=outcome) if fired == ended else fired for fired in state.recent
+    ]
+
+
+def _view(state: State) -> State:
+    """What the status shows: all of it but a long queue."""
+    return msgspec.structs.replace(state, pending=state.pending[:SHOWN], recent=list(state.recent))

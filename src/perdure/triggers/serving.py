@@ -1,0 +1,35 @@
+"""While an application runs: its schedules are installed, and its brokers' queues pumped."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from perdure.engine.client import Client
+from perdure.engine.registry import Registry
+from perdure.triggers.definitions import Queue, Schedule
+from perdure.triggers.pump import Pump
+from perdure.triggers.schedules import install
+
+
+@asynccontextmanager
+async def serving(registry: Registry, client: Client, *, accept_only: bool = False) -> AsyncIterator[None]:
+    """Serve an application's triggers while the block runs."""
+    pumps: list[asyncio.Task[None]] = []
+    if not accept_only:
+        for trigger in registry.triggers:
+            if isinstance(trigger, Schedule):
+                await install(client, trigger.plan)
+            elif isinstance(trigger, Queue) and trigger.source is not None:
+                pump = Pump(trigger.name, trigger.source, client, trigger.concurrency)
+                pumps.append(asyncio.create_task(pump.run(), name=f"perdure-queue-{trigger.name}"))
+    try:
+        yield
+    finally:
+        for task in pumps:
+            task.cancel()
+        await asyncio.gather(*pumps, return_exceptions=True)
+
+
+__all__ = ["serving"]

@@ -1,0 +1,1 @@
+"""Client functions that a clock or a queue calls."""
