@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -171,17 +172,24 @@ def beside_table(rows: Sequence[Row]) -> str:
     alone = rows[0]
     lines = [
         [
-            str(row["busy"]),
+            f"{row['busy']} {row.get('on', 'threads')}" if row["busy"] else "nothing",
             _shown(row["W1"]["per_s"]),
             f"{row['W1']['per_s'] / alone['W1']['per_s']:.2f}",
-            f"{1 / (row['busy'] + 1):.2f}",
+            f"{_fair_share(row):.2f}",
             _shown(row["W2"]["p50_ms"]),
             f"{row['W2']['p50_ms'] / alone['W2']['p50_ms']:.1f}",
         ]
         for row in rows
     ]
-    heads = ["busy threads", "W1 per s", "of alone", "fair share", "W2 p50 ms", "times alone"]
+    heads = ["busy", "W1 per s", "of alone", "fair share", "W2 p50 ms", "times alone"]
     return table(heads, lines)
+
+
+def _fair_share(row: Row) -> float:
+    """What the loop may hope for: threads share one interpreter, processes the machine's cores."""
+    if row.get("on") == "processes":
+        return min(1.0, (os.cpu_count() or 1) / (row["busy"] + 1))
+    return float(1 / (row["busy"] + 1))
 
 
 def table(heads: Sequence[str], lines: Iterable[Sequence[str]], *, text: Sequence[int] = (0,)) -> str:

@@ -218,21 +218,24 @@ def _each(now: float, base: float, count: int) -> float:
 
 
 def beside_cpu(counts: list[int], sizes: Sizes, folder: Path) -> list[Row]:
-    """W1 and W2 of perdure alone, and beside so many CPU-bound `def` activities in the same engine."""
+    """W1 and W2 of perdure alone, and beside so many CPU-bound activities: on threads, then on a process pool."""
     rows = []
     with running(KINDS["perdure"], folder) as engine:
         _warm_up(engine)
-        for count in [0, *counts]:
+        burners = [("", 0), *(("threads", n) for n in counts), *(("processes", n) for n in counts)]
+        for place, count in burners:
+            burn = "burn_elsewhere" if place == "processes" else "burn"
             if count:
-                engine.ask("burn", count=count)
+                engine.ask(burn, count=count)
             # Its own processes are busy now, which is no noise: only others count.
             rows.append(
                 {
                     "busy": count,
-                    "W1": hello_many(engine, sizes, f"many{count}."),
-                    "W2": hello_single(engine, sizes, f"single{count}."),
+                    "on": place,
+                    "W1": hello_many(engine, sizes, f"many{place}{count}."),
+                    "W2": hello_single(engine, sizes, f"single{place}{count}."),
                 }
             )
             if count:
-                engine.ask("burn", count=0)
+                engine.ask(burn, count=0)
     return rows

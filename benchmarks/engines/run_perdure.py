@@ -38,6 +38,16 @@ def burn() -> int:
     return rounds
 
 
+@app.activity(executor=df.process_pool(workers=4))
+def burn_elsewhere(context: df.ActivityContext) -> int:
+    """The same in another process, until its instance is terminated."""
+    rounds = 0
+    context.heartbeat("burning")
+    while not context.is_cancelled:
+        rounds += sum(range(50)) & 1
+    return rounds
+
+
 @app.orchestrator
 async def hello(context: df.OrchestrationContext, key: str) -> list[str]:
     return [
@@ -71,6 +81,12 @@ async def idle(context: df.OrchestrationContext, key: str) -> str:
 @app.orchestrator
 async def burner(context: df.OrchestrationContext) -> int:
     rounds: int = await context.call_activity(burn)
+    return rounds
+
+
+@app.orchestrator
+async def burner_elsewhere(context: df.OrchestrationContext) -> int:
+    rounds: int = await context.call_activity(burn_elsewhere)
     return rounds
 
 
@@ -129,6 +145,18 @@ class Perdure(Engine):
         while burning < count:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         return {"switch_interval": sys.getswitchinterval()}
+
+    async def do_burn_elsewhere(self, count: int) -> dict[str, Any]:
+        """The same on a process pool."""
+        if not count:
+            for instance_id in self._burning:
+                await self.client.terminate(instance_id)
+            return {}
+        self._burning = [await self.client.start_new(burner_elsewhere) for _ in range(count)]
+        for instance_id in self._burning:
+            while "burning" not in (await self.client.get_status(instance_id)).waiting_for:  # type: ignore[union-attr]  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        return {}
 
     async def do_evict(self) -> dict[str, Any]:
         """Put every suspended execution out of memory, as idleness would."""

@@ -174,7 +174,8 @@ async def environment(
     """Run an application with a virtual clock.
 
     Parameters:
-        app: the application; it is left as it is.
+        app: the application; it is left as it is. Activities with an `executor` run in this process all the
+            same, so that their calls can be noted.
         store: `memory:`, `sqlite:///file.db`, or a store of your own.
         activities: stubs by activity (function or name). A stub takes what an activity may take: the input,
             an `ActivityContext`, both or neither; `def` or `async def`.
