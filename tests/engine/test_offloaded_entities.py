@@ -107,7 +107,9 @@ async def test_a_failed_operation_is_undone_and_the_next_goes_on():
         assert (await env.client.read_entity_state(ONE)).state == {"sent": ["good", "better"]}
         assert (await env.client.read_entity_state(LOG)).state == ["good", "better"]
 
-    assert "the operation 'send' of the entity @mailer@one failed: ConnectionError: refused" in failure.message
+    assert (
+        "the operation 'send' of the entity @mailer@one failed: ConnectionError: refused" in failure.message
+    )
 
 
 @pytest.mark.parametrize("how", ["restart", "evict"])

@@ -23,7 +23,7 @@ from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
 from perdure.errors import PerdureError
-from perdure.http import bulk, functions, management, pages, submissions
+from perdure.http import bulk, entities, functions, management, pages, submissions
 from perdure.http.endpoint import Endpoint, client_of, routes
 from perdure.http.guard import Guard
 from perdure.http.links import MANAGEMENT, RequestLinks, json_response
@@ -133,6 +133,7 @@ def application(client: Client, *, allowed_hosts: Iterable[str] = ()) -> ASGIApp
                 functions.endpoints_of(engine.registry.routes, client, engine.resources), functions.PREFIX
             ),
             *routes(management.ENDPOINTS, MANAGEMENT),
+            *routes(entities.ENDPOINTS, MANAGEMENT),
             *routes(bulk.ENDPOINTS, MANAGEMENT),
             *routes(HEALTH),
             *routes(pages.ENDPOINTS),

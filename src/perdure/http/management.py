@@ -239,22 +239,23 @@ def same_hub(handler: Handler) -> Handler:
     return checked
 
 
-def _endpoint(path: str, method: str, handler: Handler, scope: Any) -> Endpoint:
+def endpoint(path: str, method: str, handler: Handler, scope: Any) -> Endpoint:
+    """A management route, for requests about the hub that is served."""
     return Endpoint(path, (method,), same_hub(handler), scope, folded=True)
 
 
 ENDPOINTS = (
-    _endpoint("/orchestrators/{name}", "POST", start, "operate"),
-    _endpoint("/orchestrators/{name}/{id}", "POST", start, "operate"),
-    _endpoint("/instances", "GET", list_instances, "read"),
-    _endpoint("/instances", "DELETE", purge_many, "admin"),
-    _endpoint("/instances/{id}", "GET", get_instance, "read"),
-    _endpoint("/instances/{id}", "DELETE", purge, "admin"),
-    _endpoint("/instances/{id}/raiseEvent/{event:path}", "POST", raise_event, "operate"),
-    _endpoint("/instances/{id}/terminate", "POST", terminate, "operate"),
-    _endpoint("/instances/{id}/suspend", "POST", suspend, "operate"),
-    _endpoint("/instances/{id}/resume", "POST", resume, "operate"),
-    _endpoint("/instances/{id}/restart", "POST", restart, "operate"),
-    _endpoint("/counts", "GET", counts, "read"),
+    endpoint("/orchestrators/{name}", "POST", start, "operate"),
+    endpoint("/orchestrators/{name}/{id}", "POST", start, "operate"),
+    endpoint("/instances", "GET", list_instances, "read"),
+    endpoint("/instances", "DELETE", purge_many, "admin"),
+    endpoint("/instances/{id}", "GET", get_instance, "read"),
+    endpoint("/instances/{id}", "DELETE", purge, "admin"),
+    endpoint("/instances/{id}/raiseEvent/{event:path}", "POST", raise_event, "operate"),
+    endpoint("/instances/{id}/terminate", "POST", terminate, "operate"),
+    endpoint("/instances/{id}/suspend", "POST", suspend, "operate"),
+    endpoint("/instances/{id}/resume", "POST", resume, "operate"),
+    endpoint("/instances/{id}/restart", "POST", restart, "operate"),
+    endpoint("/counts", "GET", counts, "read"),
 )
 """Azure's routes below /runtime/webhooks/durabletask."""

@@ -33,8 +33,10 @@ from perdure.http.instants import stamp
 from perdure.http.links import MANAGEMENT, quoted
 from perdure.http.management import LONGEST_WAIT
 from perdure.http.parameters import CONTINUATION
+from perdure.http.remote_entities import RemoteEntities, path_of, query_of
 from perdure.model.instances import OrchestrationStatus, Page, RuntimeStatus
 from perdure.model.messages import (
+    EntityOperation,
     Message,
     Purge,
     RaiseEvent,
@@ -177,7 +179,7 @@ class HttpGateway:
         return EngineStopped(f"cannot reach {self.base_url} ({_said(error)}): is `perdure run` running?")
 
 
-class RemoteClient(Client):
+class RemoteClient(RemoteEntities, Client):
     """A client of a server at `base_url`, such as http://localhost:7071. Close it, or use `async with`."""
 
     def __init__(
@@ -323,9 +325,14 @@ def _purge(message: Purge) -> Sent:
     return Sent("DELETE", _instance(message.instance_id), {})
 
 
+def _operation(message: EntityOperation) -> Sent:
+    return Sent("POST", path_of(message.instance_id), query_of(message), bytes(message.input))
+
+
 _REQUESTS: dict[type, Callable[[Any], Sent]] = {
     Start: _start,
     RaiseEvent: _raise_event,
+    EntityOperation: _operation,
     Terminate: _control("terminate"),
     Suspend: _control("suspend"),
     Resume: _control("resume"),

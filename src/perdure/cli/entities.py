@@ -1,0 +1,116 @@
+"""entities: list them, show one, send one an operation."""
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from perdure.cli.door import Door
+from perdure.cli.options import (
+    DEFAULT_STORE,
+    HubOption,
+    InputOption,
+    JsonOption,
+    StoreOption,
+    UrlOption,
+    read_input,
+)
+from perdure.cli.terminal import EXIT_CODES, NOT_FOUND, fail, fail_with, print_json, print_table
+from perdure.errors import InvalidInstanceId
+from perdure.http.entities import document_of
+from perdure.http.prose import ago, compact
+from perdure.model.entities import EntityId, EntityState
+
+commands = typer.Typer()
+entities = typer.Typer(help="Entities: list them, show one, send one an operation.", no_args_is_help=True)
+commands.add_typer(entities, name="entities", epilog=EXIT_CODES)
+
+EntityArgument = Annotated[
+    str, typer.Argument(metavar="ENTITY", help="@name@key, or name and key as name@key.", show_default=False)
+]
+
+
+@entities.command("list", epilog=EXIT_CODES)
+def list_(
+    name: Annotated[str | None, typer.Argument(help="Only those of this name.", show_default=False)] = None,
+    key_prefix: Annotated[str, typer.Option("--key-prefix", help="Only keys that begin so.")] = "",
+    top: Annotated[int, typer.Option("--top", help="At most so many, 1 to 1000.")] = 50,
+    store: StoreOption = DEFAULT_STORE,
+    hub: HubOption = None,
+    url: UrlOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List entities, newest first, with their state."""
+    page = Door(store, hub, url, as_json).ask(
+        lambda client: client.query_entities(name=name, key_prefix=key_prefix, fetch_state=True, top=top)
+    )
+    if as_json:
+        print_json([document_of(entity, with_state=True) for entity in page.entities])
+        return
+    now = datetime.now(UTC)
+    print_table(
+        ("ENTITY", "LAST USED", "LOCKED BY", "STATE"),
+        [
+            (
+                str(entity.entity_id),
+                ago(entity.last_operation_time, now) if entity.last_operation_time else "",
+                entity.locked_by,
+                entity.reason or (compact(entity.state) if entity.exists else ""),
+            )
+            for entity in page.entities
+        ],
+    )
+
+
+@entities.command(epilog=EXIT_CODES)
+def show(
+    entity: EntityArgument,
+    store: StoreOption = DEFAULT_STORE,
+    hub: HubOption = None,
+    url: UrlOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Print the state of one entity as JSON; with --json, what else is known of it too."""
+    entity_id = _parsed(entity, as_json)
+    found = Door(store, hub, url, as_json).ask(lambda client: client.read_entity_state(entity_id))
+    if as_json:
+        print_json(document_of(found, with_state=True))
+    elif found.exists:
+        print_json(found.state)
+        _remark(found)
+    else:
+        _remark(found)
+        fail(f"there is no entity {entity_id}", NOT_FOUND)
+
+
+@entities.command(epilog=EXIT_CODES)
+def signal(
+    entity: EntityArgument,
+    operation: Annotated[str, typer.Argument(metavar="OPERATION", show_default=False)],
+    input_: InputOption = None,
+    store: StoreOption = DEFAULT_STORE,
+    hub: HubOption = None,
+    url: UrlOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Send an entity an operation. It is kept durably; it is done when it is the entity's turn."""
+    entity_id, body = _parsed(entity, as_json), read_input(input_)
+    Door(store, hub, url, as_json).tell(lambda client: client.signal_entity(entity_id, operation, body))
+    if as_json:
+        print_json({"entityId": {"name": entity_id.name, "key": entity_id.key}})
+    else:
+        typer.echo(f"Operation {operation} was accepted for {entity_id}.")
+
+
+def _remark(found: EntityState) -> None:
+    if found.locked_by:
+        typer.echo(f"locked by {found.locked_by}", err=True)
+    if found.reason:
+        typer.echo(found.reason, err=True)
+
+
+def _parsed(given: str, as_json: bool) -> EntityId:
+    try:
+        return EntityId.parse(given if given.startswith("@") else f"@{given}")
+    except InvalidInstanceId as error:
+        fail_with(error, as_json=as_json)
