@@ -35,12 +35,8 @@ class AzureRegistration(Registration):
         register = self.orchestrator(name=orchestration, input_type=Any if input_type is None else input_type)
 
         def checked(function: F) -> F:
-            first = orchestrator_parameters(function)[0].name
-            if first != context_name:
-                raise RegistrationError(
-                    f"{where(function)}: context_name is {context_name!r}, but its first parameter, which takes "
-                    f"the context, is {first!r}"
-                )
+            orchestrator_parameters(function)
+            _first_is(function, context_name)
             return register(function)
 
         return checked
@@ -56,6 +52,21 @@ class AzureRegistration(Registration):
 
         def checked(function: F) -> F:
             _parameter(function, input_name, "input_name")
+            return register(function)
+
+        return checked
+
+    def entity_trigger(self, context_name: str, entity_name: str | None = None) -> Callable[[F], F]:
+        """Register an entity written as a function: Azure's spelling of `entity`.
+
+        Parameters:
+            context_name: the name of its first parameter, which takes the context.
+            entity_name: the registered name, in which case does not matter; default the function's own.
+        """
+        register = self.entity(name=entity_name)
+
+        def checked(function: F) -> F:
+            _first_is(function, context_name)
             return register(function)
 
         return checked
@@ -83,6 +94,15 @@ class AzureRegistration(Registration):
             return function
 
         return annotate
+
+
+def _first_is(function: Callable[..., Any], context_name: str) -> None:
+    first = next(iter(inspect.signature(inspect.unwrap(function)).parameters), "")
+    if first != context_name:
+        raise RegistrationError(
+            f"{where(function)}: context_name is {context_name!r}, but its first parameter, which takes "
+            f"the context, is {first!r}"
+        )
 
 
 def _parameter(function: Callable[..., Any], name: str, what: str) -> None:

@@ -72,6 +72,11 @@ class EntityId:
         return str(entity_id)
 
     @staticmethod
+    def get_entity_id_url_path(entity_id: EntityId) -> str:
+        """Where the entity is found below the management API's base, as Azure spells it."""
+        return f"entities/{entity_id.name}/{entity_id.key}"
+
+    @staticmethod
     def get_entity_id(scheduler_id: str) -> EntityId:
         """The entity behind an instance id, as Azure spells it."""
         return EntityId.parse(scheduler_id)
