@@ -37,7 +37,7 @@ async def approval(context: df.OrchestrationContext, expense: Expense) -> str:
     return "approved" if decision.approved else "denied"
 
 
-@app.route("/approvals", methods=["POST"])
+@app.route("/approvals", methods=["POST"], auth="anonymous")
 async def request_approval(request: Request, expense: Expense, client: df.Client) -> object:
     instance_id = await client.start_new(approval, None, expense)
     return client.create_check_status_response(request, instance_id)

@@ -5,10 +5,11 @@
       "claim_id": "C-1001", "amount": 2400, "car_value": 18000, "policy_days": 900, "claims_last_year": 0,
       "images": [{"part": "front bumper", "damage": 0.8}, {"part": "left headlight", "damage": 1.0}]}'
 
-What the answer calls sendEventPostUri takes the decision; put ApproverDecision in the place of {eventName}:
+What the answer calls sendEventPostUri takes the decision: it is signed for this one instance. Put
+ApproverDecision in the place of {eventName}:
 
     curl -X POST -H 'Content-Type: application/json' -d '{"approved": true}' \
-      http://localhost:7071/runtime/webhooks/durabletask/instances/<id>/raiseEvent/ApproverDecision
+      'http://localhost:7071/runtime/webhooks/durabletask/instances/<id>/raiseEvent/ApproverDecision?sig=<sig>'
 
 `examples/claims` is the same process as one would build it to last.
 """
@@ -91,7 +92,7 @@ def notify_customer(context: df.ActivityContext) -> None:
     print(f"to the customer: claim {notice['claim_id']} is {notice['status']}")
 
 
-@app.route("/claims", methods=["POST"])
+@app.route("/claims", methods=["POST"], auth="anonymous")
 async def main(req: Request, client: df.DurableOrchestrationClient) -> object:
     body = await req.json()
     instance_id = await client.start_new("ClaimsOrchestrator", None, body)

@@ -114,7 +114,7 @@ def notify_customer(outcome: Outcome, outbox: Outbox) -> None:
     outbox.send("customer", outcome.claim_id, f"Your claim is {outcome.status}: {outcome.reason}\n")
 
 
-@app.route("/claims", methods=["POST"])
+@app.route("/claims", methods=["POST"], auth="anonymous")
 async def file_claim(request: Request, claim: Claim, client: df.Client) -> object:
     """File a claim. Its id is the instance's, so that filing it again files nothing."""
     await client.start_new(claims_orchestrator, claim.claim_id, claim, on_existing="return_existing")

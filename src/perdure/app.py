@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import Any, TypeVar, Unpack, cast
@@ -29,7 +29,7 @@ from perdure.engine.worker import Engine, Settings
 from perdure.errors import RegistrationError
 from perdure.model.times import Seconds
 from perdure.outbound import HttpPolicy, Sender
-from perdure.settings import ENGINE, PLACE, EngineOverrides, choose, coded_in, engine_settings
+from perdure.settings import ENGINE, PLACE, EngineOverrides, HostOverrides, choose, coded_in, engine_settings
 from perdure.spelling import AzureRegistration
 from perdure.store import open_store
 from perdure.store.port import Store
@@ -171,17 +171,19 @@ class App(AzureRegistration):
         *,
         store: str | None = None,
         hub: str | None = None,
-        allowed_hosts: Sequence[str] | None = None,
-        **overrides: Unpack[EngineOverrides],
+        **overrides: Unpack[HostOverrides],
     ) -> Any:
         """This application as an ASGI app, to serve alone or to mount in another one.
 
-        `allowed_hosts` are the names it answers to besides localhost; requests for others are refused.
-        The rest is as for `running`.
+        Parameters:
+            store, hub: as for `running`.
+            overrides: any setting of the engine, as for `running`, and those of the server: `allowed_hosts`,
+                the names it answers to besides localhost; `access="open"` to ask nobody for a key, for an
+                application behind somebody else's access control; `public_url`, `rate_limit` and the like.
         """
         # The host is a layer above; only this call reaches up, and only when it is used.
         host = importlib.import_module("perdure.http.host")
-        return host.asgi(self, store=store, hub=hub, allowed_hosts=allowed_hosts, **overrides)
+        return host.asgi(self, store=store, hub=hub, **overrides)
 
 
 def _given(settings: S, **values: Any) -> S:

@@ -11,6 +11,11 @@
     ├── InstanceExists            the id is taken and the policy says not to replace it
     ├── IllegalTransition         the verb does not apply to the instance's present status
     │   └── InstanceFinished      ... because it has finished (410 over HTTP)
+    ├── AccessRefused             this caller may not do that (403 over HTTP)
+    │   ├── Unauthenticated       ... because no key was shown, or one that opens nothing (401)
+    │   ├── LinkSpent             ... because a link that works once was used before (410)
+    │   └── RateLimited           ... so fast (429)
+    ├── KeyNotFound               no such key in this hub
     ├── Overloaded                the worker has more accepted work queued than it admits (429)
     ├── EngineStopped             the engine is not running, or stopped before the work was done (503)
     ├── OutcomeUnknown            the store failed while committing: the work may or may not be done (503)
@@ -136,6 +141,36 @@ class InstanceFinished(IllegalTransition):
     """The instance has completed, failed or been terminated; the message was not accepted."""
 
     code = "instance-finished"
+
+
+class AccessRefused(PerdureError):
+    """The key that was shown does not open this. A key with the scope that the message names does."""
+
+    code = "forbidden"
+
+
+class Unauthenticated(AccessRefused):
+    """No key was shown, or one that is wrong, expired or revoked."""
+
+    code = "unauthenticated"
+
+
+class LinkSpent(AccessRefused):
+    """A link that works once was used before. What it was for has been decided."""
+
+    code = "link-spent"
+
+
+class RateLimited(AccessRefused):
+    """More requests than the server takes from one caller: wait, and go on more slowly."""
+
+    code = "rate-limited"
+
+
+class KeyNotFound(PerdureError):
+    """No access key of that id exists in this hub."""
+
+    code = "key-not-found"
 
 
 class Overloaded(PerdureError):

@@ -13,13 +13,13 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 from perdure.engine.retention import Retention
 from perdure.engine.versions import FailureStrategy, MatchStrategy
 from perdure.engine.worker import Settings as EngineSettings
 from perdure.errors import SettingError
-from perdure.model.settings import NAMES, PORT, TEXT, Setting, setting, settings_of
+from perdure.model.settings import COUNT, NAMES, PORT, SECRET, TEXT, Setting, one_of, setting, settings_of
 
 PREFIX = "PERDURE_"
 
@@ -43,6 +43,19 @@ class Serving:
     allowed_hosts: Sequence[str] = setting(
         (), "names besides localhost by which the server may be addressed", NAMES
     )
+    public_url: str = setting("", "the address of links that are sent by mail", TEXT)
+    access: str = setting(
+        "keys", "whether callers are asked for a key, or everybody is let in", one_of("keys", "open")
+    )
+    token: str | None = setting(
+        None, "what opens everything to this machine; by default made up at each start", SECRET, secret=True
+    )
+    admin_key: str | None = setting(
+        None, "a key that opens everything, beside those of the hub", SECRET, secret=True
+    )
+    rate_limit: int = setting(
+        2_000, "requests a second that one caller may send; 0 is no limit", COUNT, least=0
+    )
 
 
 PLACE = tuple(settings_of(Place))
@@ -51,6 +64,17 @@ SERVING = tuple(settings_of(Serving))
 TABLE: tuple[Setting, ...] = (*PLACE, *SERVING, *ENGINE)
 OTHER_VARIABLES = frozenset({"PERDURE_URL", "PERDURE_KEY"})
 """Variables of the client's commands; they configure no engine."""
+
+
+class ServingOverrides(TypedDict, total=False):
+    """The settings of an application that somebody else serves, as keyword arguments of `app.asgi()`."""
+
+    allowed_hosts: Sequence[str] | None
+    public_url: str | None
+    access: Literal["keys", "open"] | None
+    token: str | None
+    admin_key: str | None
+    rate_limit: int | None
 
 
 class EngineOverrides(TypedDict, total=False):
@@ -76,6 +100,10 @@ class EngineOverrides(TypedDict, total=False):
     version_failure_strategy: FailureStrategy
     watchdog: bool
     interrupt_after: float | timedelta
+
+
+class HostOverrides(EngineOverrides, ServingOverrides, total=False):
+    """What `app.asgi()` takes besides the store and the hub."""
 
 
 @dataclass(frozen=True)

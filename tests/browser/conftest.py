@@ -37,7 +37,9 @@ class Site:
     """The application behind a real server, on a thread of its own."""
 
     def __init__(self, app: df.App) -> None:
-        self.config = uvicorn.Config(app.asgi(store="memory:"), port=0, log_config=None, access_log=False)
+        self.config = uvicorn.Config(
+            app.asgi(store="memory:", access="open"), port=0, log_config=None, access_log=False
+        )
         self.server = uvicorn.Server(self.config)
         self.ready = threading.Event()
 

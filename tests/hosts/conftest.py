@@ -75,7 +75,9 @@ def app() -> df.App:
 @pytest.fixture
 def http(app: df.App) -> Iterator[TestClient]:
     """The application over HTTP, on a memory store."""
-    with TestClient(app.asgi(store="memory:"), base_url=LOCAL, follow_redirects=False) as client:
+    with TestClient(
+        app.asgi(store="memory:", access="open"), base_url=LOCAL, follow_redirects=False
+    ) as client:
         yield client
 
 

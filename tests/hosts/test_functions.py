@@ -25,7 +25,7 @@ class Order:
 
 
 def served(app: df.App) -> TestClient:
-    return TestClient(app.asgi(store="memory:"), base_url=LOCAL)
+    return TestClient(app.asgi(store="memory:", access="open"), base_url=LOCAL)
 
 
 def test_an_async_function_starts_an_orchestration_and_answers_202() -> None:
@@ -206,7 +206,7 @@ async def test_mounted_without_a_lifespan_it_starts_with_the_first_request_and_s
     from starlette.applications import Starlette
     from starlette.routing import Mount
 
-    host = make_app().asgi(store="memory:")
+    host = make_app().asgi(store="memory:", access="open")
     transport = httpx2.ASGITransport(app=Starlette(routes=[Mount("/durable", host)]))
     async with httpx2.AsyncClient(transport=transport, base_url=LOCAL) as http:
         answer = await http.post("/durable/runtime/webhooks/durabletask/orchestrators/echo/e-1", json=1)

@@ -281,7 +281,7 @@ def test_everything_that_comes_from_outside_is_escaped() -> None:
         await context.wait_for_external_event("<i>'\"go")
         raise ValueError(NASTY)
 
-    with TestClient(app.asgi(store="memory:"), base_url=LOCAL) as http:
+    with TestClient(app.asgi(store="memory:", access="open"), base_url=LOCAL) as http:
         instance_id = "<u>'\"id"
         here = http.post(
             f"{M}/orchestrators/<b>nasty/{instance_id}", json={NASTY: NASTY}, params={"tag": f"<a>={NASTY}"}

@@ -191,7 +191,9 @@ def test_an_error_nobody_expected_says_nothing_of_its_insides(monkeypatch: pytes
     from tests.hosts.conftest import LOCAL, make_app
 
     app = make_app()
-    with TestClient(app.asgi(store="memory:"), base_url=LOCAL, raise_server_exceptions=False) as http:
+    with TestClient(
+        app.asgi(store="memory:", access="open"), base_url=LOCAL, raise_server_exceptions=False
+    ) as http:
         client = http.app._serving.app.state.client  # type: ignore[attr-defined]
         monkeypatch.setattr(client.gateway, "read", None)
         answer = http.get(f"{M}/instances/a")

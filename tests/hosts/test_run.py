@@ -25,10 +25,12 @@ app = df.App("{name}")
 async def waiting(context: df.OrchestrationContext) -> object:
     return await context.wait_for_external_event("go")
 
-@app.route("/begin", methods=["POST"])
+@app.route("/begin", methods=["POST"], auth="anonymous")
 async def begin(request, client: df.Client):
     return client.create_check_status_response(request, await client.start_new(waiting, "w-1"))
 """
+TOKEN = "the-token-of-this-very-start"
+KEY = {"x-functions-key": TOKEN}
 SOURCE = Path(__file__).parents[2] / "src"
 
 
@@ -49,7 +51,7 @@ def running(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str]
     process = subprocess.Popen(
         [sys.executable, "-u", "-m", "perdure.cli", "run", "app.py", "--port", "0", *options],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": os.fspath(SOURCE), "COLUMNS": "200"},
+        env={**os.environ, "PYTHONPATH": os.fspath(SOURCE), "COLUMNS": "200", "PERDURE_TOKEN": TOKEN},
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -80,7 +82,7 @@ def test_a_served_application_is_found_by_the_commands_and_stops_cleanly(folder:
 
     with running(folder) as (process, address):
         begun = httpx2.post(f"{address}/api/begin", trust_env=False)
-        page = httpx2.get(f"{address}/instances/w-1", trust_env=False)
+        page = httpx2.get(f"{address}/instances/w-1", headers=KEY, trust_env=False)
         listed = said("list", store=database)
         told = perdure("raise", "w-1", "go", "--input", "7", store=database)
         done = said("status", "w-1", "--wait", store=database)
@@ -118,9 +120,9 @@ def test_with_reload_a_changed_file_is_served_anew(folder: Path) -> None:
     (folder / "app.py").write_text(PROGRAM.format(name="before"))
 
     with running(folder, "--reload") as (process, address):
-        before = httpx2.get(f"{address}/", trust_env=False).text
+        before = httpx2.get(f"{address}/", headers=KEY, trust_env=False).text
         (folder / "app.py").write_text(PROGRAM.format(name="after"))
-        after = httpx2.get(f"{address_of(process)}/", trust_env=False).text
+        after = httpx2.get(f"{address_of(process)}/", headers=KEY, trust_env=False).text
         process.send_signal(signal.SIGINT)
         assert process.wait(15) == 0
 
@@ -130,10 +132,13 @@ def test_with_reload_a_changed_file_is_served_anew(folder: Path) -> None:
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.10", "::", "example.com"])
 def test_an_address_that_others_reach_is_refused(folder: Path, host: str) -> None:
-    result = perdure("run", "app.py", "--host", host)
+    (folder / "app.py").write_text(PROGRAM.format(name="served"))
+
+    result = perdure("run", "app.py", "--host", host, store=folder / "perdure.db")
 
     assert result.exit_code == 2
-    assert "access keys" in " ".join(result.stderr.replace("│", " ").split())
+    assert not (folder / "perdure.db").exists()
+    assert "no access keys" in " ".join(result.stderr.replace("│", " ").split())
 
 
 def test_a_port_that_is_taken_is_said_to_be(folder: Path) -> None:

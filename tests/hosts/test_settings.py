@@ -16,7 +16,7 @@ from perdure.cli.root import root
 from perdure.cli.settings import flags_of
 from perdure.engine.retention import AGES, Retention
 from perdure.errors import SettingError
-from perdure.model.settings import BYTES, COUNT, NAMES, PORT, SECONDS, SWITCH, Setting
+from perdure.model.settings import BYTES, COUNT, NAMES, PORT, SECONDS, SECRET, SWITCH, Setting
 from perdure.settings import ENGINE, TABLE, EngineOverrides, choose, coded_in, engine_settings, markdown
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -30,6 +30,8 @@ SAMPLES: dict[str, tuple[str, Any]] = {
 }
 STRATEGIES = {"version_match_strategy": "Strict", "version_failure_strategy": "Fail"}
 TEXTS = {"store": "memory:", "hub": "claims", "host": "::1", "default_version": "2.1", **STRATEGIES}
+TEXTS |= {"public_url": "https://claims.example", "access": "open"}
+TEXTS |= {"token": "a-token-that-is-long-enough", "admin_key": "a-key-that-is-long-enough-too"}
 every_row = pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
 
 
@@ -40,6 +42,12 @@ def sample(row: Setting) -> tuple[str, Any]:
     if row.name in TEXTS:
         return TEXTS[row.name], TEXTS[row.name]
     return SAMPLES[row.unit.name]
+
+
+def _told(row: Setting, value: Any) -> Any:
+    if row.unit is SECRET:
+        return "***"
+    return str(value) if row.unit is AGES else value
 
 
 def perdure(*arguments: str) -> Any:
@@ -70,7 +78,7 @@ def test_flag_variable_and_argument_are_the_same_setting(
     by_variable = told()[row.name]
     monkeypatch.delenv(row.variable)
     by_argument = choose(TABLE, {row.name: value})[row.name]
-    assert by_flag["value"] == by_variable["value"] == (str(value) if row.unit is AGES else value)
+    assert by_flag["value"] == by_variable["value"] == _told(row, value)
     assert list(by_argument.value) == value if row.unit is NAMES else by_argument.value == value
     assert [by_flag["source"], by_variable["source"], by_argument.source] == [
         "flag",

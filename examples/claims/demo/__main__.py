@@ -85,11 +85,12 @@ class Demo:
             body = '{"approved": true, "by": "me"}'
             console.print(f"[bold]{claim.instance_id}[/] is left to you. It is {claim.waiting_for}.")
             _lines(
-                ("see it", f"{self.server.url}/{path}"),
+                ("see it", f"{self.server.url}/{path}?token={self.server.token}"),
                 ("approve it", f"{_perdure()} raise {claim.instance_id} ApproverDecision -i '{body}' "
                  f"--store {self.server.store}"),
                 ("or so", f"curl -X POST -H 'Content-Type: application/json' -d '{body}' "
-                 f"{self.server.url}/runtime/webhooks/durabletask/{path}/raiseEvent/ApproverDecision"),
+                 f"'{self.server.url}/runtime/webhooks/durabletask/{path}/raiseEvent/ApproverDecision"
+                 f"?code={self.server.token}'"),
             )  # fmt: skip
         console.print("\n[bold]Now break it.[/] In another terminal:")
         _lines(
@@ -98,7 +99,10 @@ class Demo:
             ("stop the bank", f"touch {home() / SWITCH}"),
             ("", "Approve a claim then: its payment is tried again until the file is gone."),
         )
-        console.print(f"\nAll claims: {self.server.url}/   Ctrl-C ends the demo.\n", style="dim")
+        console.print(
+            f"\nAll claims: {self.server.url}/?token={self.server.token}   Ctrl-C ends the demo.\n",
+            style="dim",
+        )
 
     async def _process(self) -> list[float]:
         with Progress(
@@ -151,7 +155,7 @@ async def demonstrate(claims: Sequence[Claim], kills: int, *, once: bool) -> int
     assert task is not None
     for ending in (signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(ending, task.cancel)
-    async with Server(home() / DATABASE) as server, df.connect(server.url) as client:
+    async with Server(home() / DATABASE) as server, df.connect(server.url, key=server.token) as client:
         console.print(
             f"Served at [bold]{server.url}[/] by process {server.pid}. Kill it whenever you like.\n"
         )

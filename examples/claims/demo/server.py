@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import secrets
 import signal
 import socket
 import sys
@@ -26,6 +27,7 @@ class Server:
         self.store = store
         self.port = free_port()
         self.url = f"http://localhost:{self.port}"
+        self.token = secrets.token_urlsafe(24)  # the same for every start, so that browsers stay signed in
         self._log = store.with_name(f"{store.name}.log")
         self._process: asyncio.subprocess.Process | None = None
 
@@ -66,7 +68,11 @@ class Server:
                 *("--store", str(self.store), "--port", str(self.port)),
                 stdout=log,
                 stderr=log,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), *_python_path()])},
+                env={
+                    **os.environ,
+                    "PYTHONPATH": os.pathsep.join([str(REPOSITORY), *_python_path()]),
+                    "PERDURE_TOKEN": self.token,
+                },
             )
         async with asyncio.timeout(PATIENCE), httpx2.AsyncClient(trust_env=False) as http:
             while not await self._is_healthy(http):

@@ -14,7 +14,15 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from perdure.cli.door import Door
-from perdure.cli.options import DEFAULT_STORE, HubOption, JsonOption, ReasonOption, StoreOption, UrlOption
+from perdure.cli.options import (
+    DEFAULT_STORE,
+    HubOption,
+    JsonOption,
+    KeyOption,
+    ReasonOption,
+    StoreOption,
+    UrlOption,
+)
 from perdure.cli.selection import (
     CreatedAfterOption,
     CreatedBeforeOption,
@@ -102,6 +110,7 @@ def _command(verb: str, words: Words) -> Callable[..., None]:
         store: StoreOption = DEFAULT_STORE,
         hub: HubOption = None,
         url: UrlOption = None,
+        key: KeyOption = None,
         as_json: JsonOption = False,
     ) -> None:
         which = read_selection(
@@ -109,7 +118,7 @@ def _command(verb: str, words: Words) -> Callable[..., None]:
         )
         _demand_one(instance_ids, bool(which) or everything)
         asked = BulkRequest(verb=verb, reason=reason, recursive=recursive)
-        door = Door(store, hub, url, as_json)
+        door = Door(store, hub, url, as_json, key)
         order = Order(door, asked, words.past, yes, dry_run, at_most)
         if instance_ids:
             _do_named(order, instance_ids)

@@ -11,6 +11,7 @@ from perdure.cli.options import (
     InputOption,
     InstanceArgument,
     JsonOption,
+    KeyOption,
     StoreOption,
     UrlOption,
     read_input,
@@ -32,11 +33,12 @@ def raise_(
     store: StoreOption = DEFAULT_STORE,
     hub: HubOption = None,
     url: UrlOption = None,
+    key: KeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Raise an external event. It is kept until the instance waits for it."""
     body = read_input(input_)
-    Door(store, hub, url, as_json).tell(
+    Door(store, hub, url, as_json, key).tell(
         lambda client: client.raise_event(instance_id, event, body, event_id=event_id)
     )
     _done(f"Event {event} was accepted for {instance_id}.", instance_id, as_json)
@@ -49,10 +51,13 @@ def restart(
     store: StoreOption = DEFAULT_STORE,
     hub: HubOption = None,
     url: UrlOption = None,
+    key: KeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Start a finished instance again and print the new run's id."""
-    restarted = Door(store, hub, url, as_json).tell(lambda client: client.restart(instance_id, not same_id))
+    restarted = Door(store, hub, url, as_json, key).tell(
+        lambda client: client.restart(instance_id, not same_id)
+    )
     _done(restarted, restarted, as_json)
 
 

@@ -9,15 +9,19 @@ happens when the application is served again. Neither creates a database: a wron
 from __future__ import annotations
 
 import asyncio
+import getpass
 import os
 import time
 from contextlib import asynccontextmanager, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
 
 from perdure.app import App
 from perdure.cli.terminal import fail_with
 from perdure.engine.client import Client
+from perdure.engine.notes import NOTE, Note
 from perdure.errors import EngineStopped, InstanceNotFound, PerdureError, StoreUnusable
 from perdure.http.remote import RemoteClient
 from perdure.model.instances import RuntimeStatus
@@ -46,6 +50,7 @@ class Door:
     hub: str | None = None
     url: str | None = None
     as_json: bool = False
+    key: str | None = field(default=None, repr=False)
 
     def ask(self, work: Callable[[Client], Awaitable[T]]) -> T:
         """Do something that changes nothing; end the command if perdure refuses."""
@@ -74,6 +79,7 @@ class Door:
                 yield remote
             return
         async with App().running(store=self.store, hub=self._hub(), accept_only=True) as client:
+            NOTE.set(Note(f"{getpass.getuser()} (on this machine)", "cli", _command()))
             yield client
 
     def _perform(self, door: Any, work: Callable[[Client], Awaitable[T]]) -> T:
@@ -88,11 +94,11 @@ class Door:
 
     def _remote(self) -> RemoteClient | None:
         if self.url:
-            return RemoteClient(self.url, hub=self.hub)
+            return RemoteClient(self.url, hub=self.hub, key=self.key)
         found = read_server_file(database_path(self.store))
         if found is None or not found.address:
             return None
-        return RemoteClient(found.address, hub=self.hub, key=found.token or None)
+        return RemoteClient(found.address, hub=self.hub, key=self.key or found.token or None)
 
     def _hub(self) -> str:
         """The hub that was named, or the only one there is."""
@@ -106,6 +112,12 @@ class Door:
         if self.hub is not None:
             raise StoreUnusable(f"there is no hub {self.hub!r} in {path}; it has {listed}")
         raise StoreUnusable(f"{path} has several hubs, so say which: --hub with one of {listed}")
+
+
+def _command() -> str:
+    """What the audit log calls the command under way."""
+    context = click.get_current_context(silent=True)
+    return (context.info_name or "").replace("-", "_") if context else "cli"
 
 
 class StoreReader:

@@ -13,6 +13,7 @@ from perdure.cli.options import (
     InputOption,
     InstanceArgument,
     JsonOption,
+    KeyOption,
     StoreOption,
     UrlOption,
     read_input,
@@ -61,6 +62,7 @@ def start(
     store: StoreOption = DEFAULT_STORE,
     hub: HubOption = None,
     url: UrlOption = None,
+    key: KeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Start an orchestration and print its instance id."""
@@ -70,7 +72,7 @@ def start(
         started = await client.start_new(name, instance_id, body, version=version, tags=tags)
         return started, await client.wait_for_completion(started, timeout) if wait else None
 
-    started, status = Door(store, hub, url, as_json).tell(begin)
+    started, status = Door(store, hub, url, as_json, key).tell(begin)
     if status is not None:
         _show(status, as_json)
     elif as_json:
@@ -87,6 +89,7 @@ def status(
     store: StoreOption = DEFAULT_STORE,
     hub: HubOption = None,
     url: UrlOption = None,
+    key: KeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show where one instance stands and what it waits for. With --wait, a failed one ends with 1."""
@@ -96,7 +99,7 @@ def status(
             await client.wait_for_completion(instance_id, timeout)
         return await client.get_status(instance_id, show_input=True)
 
-    found = Door(store, hub, url, as_json).ask(look)
+    found = Door(store, hub, url, as_json, key).ask(look)
     _show(_existing(found, instance_id, as_json), as_json, judge=wait)
 
 
@@ -129,11 +132,12 @@ def list_(
     store: StoreOption = DEFAULT_STORE,
     hub: HubOption = None,
     url: UrlOption = None,
+    key: KeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """List instances, newest first."""
     tags = read_tags(tag or [])
-    page = Door(store, hub, url, as_json).ask(
+    page = Door(store, hub, url, as_json, key).ask(
         lambda client: client.query(
             status=status or (),
             name=name,
@@ -162,10 +166,11 @@ def history(
     store: StoreOption = DEFAULT_STORE,
     hub: HubOption = None,
     url: UrlOption = None,
+    key: KeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show what has happened in an instance's present execution."""
-    found = Door(store, hub, url, as_json).ask(
+    found = Door(store, hub, url, as_json, key).ask(
         lambda client: client.get_status(instance_id, True, True, True)
     )
     existing = _existing(found, instance_id, as_json)

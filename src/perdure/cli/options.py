@@ -30,6 +30,16 @@ UrlOption = Annotated[
         "--url", envvar="PERDURE_URL", help="A server to talk to, instead of a store.", show_default=False
     ),
 ]
+KeyOption = Annotated[
+    str | None,
+    typer.Option(
+        "--key",
+        envvar="PERDURE_KEY",
+        help="An access key of the server.",
+        show_default=False,
+        show_envvar=True,
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON of a stable shape.")]
 InputOption = Annotated[
     str | None,

@@ -5,7 +5,17 @@ from __future__ import annotations
 import typer
 
 from perdure import __version__
-from perdure.cli import bulk, control, entities, housekeeping, instances, server, settings, verification
+from perdure.cli import (
+    access,
+    bulk,
+    control,
+    entities,
+    housekeeping,
+    instances,
+    server,
+    settings,
+    verification,
+)
 from perdure.cli.terminal import EXIT_CODES
 
 root = typer.Typer(
@@ -16,7 +26,7 @@ root = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (server, settings, instances, control, bulk, entities, verification, housekeeping):
+for group in (server, settings, instances, control, bulk, entities, access, verification, housekeeping):
     root.add_typer(group.commands)
 
 

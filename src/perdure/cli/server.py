@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import os
+import secrets
 import shlex
 import signal
 import socket
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,11 +27,13 @@ from perdure import __version__
 from perdure.cli.settings import chosen_of, flags_of, with_flags
 from perdure.cli.source import load_app, watched_folder
 from perdure.cli.terminal import EXIT_CODES, UNAVAILABLE, errors, fail, fail_with
-from perdure.errors import PerdureError
+from perdure.engine.access import ACCESS, shown_key
+from perdure.errors import PerdureError, StoreError
 from perdure.http.functions import PREFIX
-from perdure.http.host import application
+from perdure.http.host import access_by, application
 from perdure.http.links import MANAGEMENT
 from perdure.settings import SERVING, TABLE
+from perdure.store import open_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -69,6 +74,10 @@ class Plan:
         return [self.host, *self.chosen["allowed_hosts"].value]
 
     @property
+    def is_open(self) -> bool:
+        return bool(self.chosen["access"].value == "open")
+
+    @property
     def engine(self) -> dict[str, Any]:
         """What the command line says about store, hub and engine; the rest is for the application to choose."""
         return {name: value for name, value in self.given.items() if name not in SERVED}
@@ -89,7 +98,8 @@ def run(
 ) -> None:
     """Serve an application: engine, HTTP API and pages in one process."""
     plan = Plan(target, given, chosen_of(given))
-    _demand_loopback(plan.host)
+    if plan.is_open and not _is_loopback(plan.host):
+        raise typer.BadParameter(f"{plan.host} can be reached by others: access=open is for loopback")
     if reload:
         _supervise(plan)
         return
@@ -97,6 +107,7 @@ def run(
     logging.getLogger("perdure").setLevel(logging.INFO)
     try:
         app = load_app(target)
+        _demand_keys(plan, plan.chosen["hub"].value or app.name)
         with _bound(plan.host, plan.port) as listener:
             _run(app, plan, listener)
     except PerdureError as error:
@@ -105,14 +116,27 @@ def run(
         errors().print("stopped before it was serving")
 
 
-def _demand_loopback(host: str) -> None:
-    if not _is_loopback(host):
+def _demand_keys(plan: Plan, hub: str) -> None:
+    """An address that others reach is served only when there are keys to ask them for."""
+    if _is_loopback(plan.host) or plan.chosen["admin_key"].value:
+        return
+    if not _has_keys(plan.chosen["store"].value, hub):
         raise typer.BadParameter(
-            f"{host} can be reached by others, and this version has no access keys yet: everyone who reaches "
-            "the server could start, read and end every instance. Bind 127.0.0.1, and let those who may in "
-            "through a tunnel (ssh -L) or a reverse proxy that asks who they are",
+            f"{plan.host} can be reached by others, and the hub {hub!r} has no access keys: everyone who reaches "
+            "the server could start, read and end every instance. Make a key first, with `perdure keys create`, "
+            "or set PERDURE_ADMIN_KEY; or listen on 127.0.0.1",
             param_hint="--host",
         )
+
+
+def _has_keys(store: str, hub: str) -> bool:
+    """Whether the hub has a key that counts, without opening it for writing."""
+    try:
+        found = open_store(store, hub).keys()
+    except StoreError:
+        return False  # there is no such store yet
+    now = datetime.now(UTC)
+    return any(row.kind == ACCESS and shown_key(row).state(now) == "active" for row in found)
 
 
 def _is_loopback(host: str) -> bool:
@@ -175,8 +199,10 @@ async def _nothing(*_: Any) -> None:
 async def _serve(app: App, plan: Plan, listener: socket.socket) -> None:
     async with app.running(**plan.engine) as client:
         port = listener.getsockname()[1]
+        shown = _address("localhost" if plan.host == "127.0.0.1" else plan.host, port)
+        access = access_by(plan.chosen, client, address=shown)
         config = uvicorn.Config(
-            application(client, allowed_hosts=plan.allowed_hosts),
+            application(client, allowed_hosts=plan.allowed_hosts, access=access),
             lifespan="off",
             log_config=None,
             access_log=False,
@@ -184,9 +210,13 @@ async def _serve(app: App, plan: Plan, listener: socket.socket) -> None:
             timeout_graceful_shutdown=GRACE,
         )
         engine: Any = client.gateway
-        engine.publish(_address(plan.host, port), "")
+        engine.publish(_address(plan.host, port), access.token or "")
         counts = await client.counts()
-        await Server(config, lambda: _announce(app, plan, client, counts, port)).serve(sockets=[listener])
+        # The token is for this machine, and is printed only while nobody has a key.
+        token = access.token if _is_loopback(plan.host) and not access.keys.has_keys() else None
+        banner = _Banner(shown, token or "", counts)
+        await Server(config, lambda: _announce(app, plan, client, banner)).serve(sockets=[listener])
+        await access.close()
     errors().print("stopped")
 
 
@@ -195,9 +225,20 @@ def _address(host: str, port: int) -> str:
     return f"http://[{bare}]:{port}" if ":" in bare else f"http://{bare}:{port}"
 
 
-def _announce(app: App, plan: Plan, client: Client, counts: dict[str, int], port: int) -> None:
+@dataclass(frozen=True)
+class _Banner:
+    """What is printed of a server: its address, the token that opens it, and what it has to do."""
+
+    address: str
+    token: str
+    counts: dict[str, int]
+
+    def url(self, path: str, parameter: str) -> str:
+        return f"{self.address}{path}" + (f"?{parameter}={self.token}" if self.token else "")
+
+
+def _announce(app: App, plan: Plan, client: Client, banner: _Banner) -> None:
     console = errors()
-    shown = _address("localhost" if plan.host == "127.0.0.1" else plan.host, port)
     routes = [f"{'/'.join(route.methods)} {PREFIX}{route.path}" for route in app.registry.routes]
     facts = [
         ("orchestrators", ", ".join(sorted(app.registry.orchestrators)) or "none"),
@@ -205,10 +246,10 @@ def _announce(app: App, plan: Plan, client: Client, counts: dict[str, int], port
         ("routes", "\n".join(routes)),
         ("store", f"{plan.store}, hub {client.task_hub}"),
         ("retention", _kept(client)),
-        ("instances", ", ".join(f"{n:,} {status}" for status, n in counts.items() if n) or "none yet"),
+        ("instances", ", ".join(f"{n:,} {status}" for status, n in banner.counts.items() if n) or "none yet"),
         ("", ""),
-        ("pages", f"{shown}/"),
-        ("API", f"{shown}{MANAGEMENT}/"),
+        ("pages", banner.url("/", "token")),
+        ("API", banner.url(f"{MANAGEMENT}/", "code")),
     ]
     console.print(Text.assemble(("perdure ", "bold"), __version__, (f"  serves {plan.target}", "dim")))
     _print_facts(console, facts)
@@ -241,6 +282,8 @@ def _supervise(plan: Plan) -> None:
     if not folder.is_dir():
         fail(f"there is no folder {folder}", UNAVAILABLE)
     errors().print(Text(f"watching {_short(folder)} for changes", style="dim"))
+    # The same token after a change, so that browsers stay signed in.
+    os.environ.setdefault("PERDURE_TOKEN", secrets.token_urlsafe(24))
     run_process(
         folder,
         target=_command(plan),

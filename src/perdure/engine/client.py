@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any, Protocol, TypeVar, Unpack
 
 from perdure.engine import bulk
+from perdure.engine.access import AccessVerbs
 from perdure.engine.bulk import BulkOutcome, BulkPage, BulkRequest, Which
 from perdure.engine.entity_client import EntityVerbs
 from perdure.engine.notes import Memo
@@ -92,9 +93,14 @@ class Links(Protocol):
     def completed_response(self, status: OrchestrationStatus) -> Any:
         """The response for an instance that finished in time."""
 
+    async def event_link(
+        self, request: Any, instance_id: str, event_name: str, lasts: int, once: bool
+    ) -> str:
+        """A signed link by which somebody without a key raises one event; `lasts` is in microseconds."""
+
 
 @dataclass
-class Client(Starting, EntityVerbs, AzureVerbs):
+class Client(Starting, EntityVerbs, AccessVerbs, AzureVerbs):
     """Starts, asks about and manages instances. Get one from `app.running()` or as a parameter of a route."""
 
     gateway: Gateway
@@ -157,7 +163,7 @@ class Client(Starting, EntityVerbs, AzureVerbs):
         await self.gateway.accept(
             RaiseEvent(
                 instance_id=instance_id,
-                name=_checked_event_name(event_name),
+                name=checked_event_name(event_name),
                 input=body_of(event_data),
                 operation_id=event_id or "",
             )
@@ -374,7 +380,7 @@ class Client(Starting, EntityVerbs, AzureVerbs):
 DurableOrchestrationClient = Client
 
 
-def _checked_event_name(name: object) -> str:
+def checked_event_name(name: object) -> str:
     if not isinstance(name, str) or not name or len(name) > NAME_LIMIT or not name.isprintable():
         raise PayloadError(f"an event name is 1 to {NAME_LIMIT} printable characters, not {str(name)[:60]!r}")
     return name

@@ -60,8 +60,10 @@ def _top(query: Any) -> int:
 def _endpoints(verb: str) -> tuple[Endpoint, Endpoint]:
     scope: Scope = "admin" if verb == "purge" else "operate"
     return (
-        Endpoint(f"/bulk/{verb}", ("GET",), same_hub(_preview(verb)), "read", folded=True),
-        Endpoint(f"/bulk/{verb}", ("POST",), same_hub(_page(verb)), scope, folded=True),
+        Endpoint(
+            f"/bulk/{verb}", ("GET",), same_hub(_preview(verb)), "read", folded=True, name=f"preview_{verb}"
+        ),
+        Endpoint(f"/bulk/{verb}", ("POST",), same_hub(_page(verb)), scope, folded=True, name=f"{verb}_many"),
     )
 
 

@@ -11,6 +11,7 @@ from starlette.responses import HTMLResponse, Response
 
 from perdure.errors import PerdureError
 from perdure.http import prose
+from perdure.http.access.caller import caller_of
 from perdure.http.csrf import set_token, token_of
 from perdure.http.endpoint import Handler, client_of
 from perdure.http.guard import BASE
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from perdure.http.timeline import Span
+
+CODE = "perdure.code"
+"""The key in a request's scope under which the code of the error is found that became a page."""
 
 _KINDS = {
     "activity": "activity",
@@ -47,6 +51,7 @@ def draw(request: Request, template: str, *, status: int = 200, **values: Any) -
             "csrf": token,
             "done": "",
             "refresh": None,
+            "caller": caller_of(request),
             **values,
         }
     )
@@ -66,6 +71,7 @@ def as_page(handler: Handler) -> Handler:
             status, detail = error.status_code, error.detail
         except PerdureError as error:
             status, detail = status_of(error), str(error)
+            request.scope[CODE] = error.code
         return draw(request, "error.html", status=status, heading=title_of(status), detail=detail)
 
     return shown
@@ -114,4 +120,4 @@ def _new_environment() -> Environment:
 
 _environment = _new_environment()
 
-__all__ = ["as_page", "base_of", "draw"]
+__all__ = ["CODE", "as_page", "base_of", "draw"]

@@ -1,15 +1,15 @@
 """A route as a row of a table: path, methods, handler, and the scope a caller needs for it.
 
-Everything this host serves is such a row. Whatever has to hold for all of them (an access check, a
+Everything this host serves is such a row. Whatever has to hold for all of them (the access check, a
 description of the API, a test that tries each with a wrong key) is written over the table, so that a new
-route cannot escape it.
+route cannot escape it: turning a row into a route is what puts the gate before its handler.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, cast
 
 from starlette.requests import Request
@@ -18,6 +18,7 @@ from starlette.routing import Route
 
 if TYPE_CHECKING:
     from perdure.engine.client import Client
+    from perdure.http.access.gate import Access
 
 Scope = Literal["open", "function", "read", "operate", "admin"]
 Handler = Callable[[Request], Awaitable[Response]]
@@ -25,21 +26,49 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 @dataclass(frozen=True)
 class Endpoint:
-    """One route. `folded` routes match without regard to case and to a slash at the end, as Azure's do."""
+    """One route.
+
+    Parameters:
+        path, methods, handler: as Starlette has them.
+        scope: what a caller's key must open.
+        folded: match without regard to case and to a slash at the end, as Azure's routes do.
+        link: the operation whose signed links open this route too (see `perdure.http.access.links`).
+        is_page: for people: errors are pages, and the browser's session counts for every method.
+        function: the client function behind it; a key for this one function opens it.
+        name: what the audit log calls it; default the handler's name.
+    """
 
     path: str
     methods: tuple[str, ...]
     handler: Handler
     scope: Scope
     folded: bool = False
+    link: str = ""
+    is_page: bool = False
+    function: str = ""
+    name: str = ""
+
+    @property
+    def operation(self) -> str:
+        """What the audit log calls a request for this route."""
+        return self.name or getattr(self.handler, "__name__", "").strip("_")
 
     def route(self, prefix: str = "") -> Route:
-        """The Starlette route, below `prefix`."""
-        route = Route(prefix + self.path, self.handler, methods=self.methods)
+        """The Starlette route, below `prefix`, with the gate before its handler."""
+        placed = replace(self, path=prefix + self.path)
+        route = Route(placed.path, _gated(placed), methods=self.methods)
         if self.folded:
             pattern = route.path_regex.pattern.removesuffix("$") + r"/?$"
             route.path_regex = re.compile(pattern, re.IGNORECASE)
         return route
+
+
+def _gated(endpoint: Endpoint) -> Handler:
+    async def serve(request: Request) -> Response:
+        access: Access = request.app.state.access
+        return await access.serve(request, endpoint)
+
+    return serve
 
 
 def routes(endpoints: Iterable[Endpoint], prefix: str = "") -> list[Route]:

@@ -41,7 +41,13 @@ _UNTYPED = (Any, object, inspect.Parameter.empty)
 def endpoints_of(routes: list[Route], client: Client, resources: list[Any]) -> tuple[Endpoint, ...]:
     """The rows of the application's routes. Raises RegistrationError for a parameter that nothing fills."""
     return tuple(
-        Endpoint(_path(route), route.methods, _handler(route, client, resources), _SCOPES[route.auth])
+        Endpoint(
+            _path(route),
+            route.methods,
+            _handler(route, client, resources),
+            _SCOPES[route.auth],
+            function=route.name,
+        )
         for route in routes
     )
 

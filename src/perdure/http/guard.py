@@ -47,8 +47,11 @@ HEADERS = {
 class Guard:
     """The outermost ASGI layer: the checks above, then the application, then the headers."""
 
-    def __init__(self, app: ASGIApp, allowed_hosts: Iterable[str] = ()) -> None:
+    def __init__(
+        self, app: ASGIApp, allowed_hosts: Iterable[str] = (), header_bytes: int = 32 * 1024
+    ) -> None:
         self.app = app
+        self.header_bytes = header_bytes
         self.allowed_hosts = LOOPBACK | {host.lower().strip("[]") for host in allowed_hosts}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -71,7 +74,18 @@ class Guard:
         await (refusal or self.app)(scope, receive, send_with_headers)
 
     def _refusal(self, scope: Scope) -> ProblemResponse | None:
+        size = len(scope.get("raw_path") or scope["path"]) + len(scope["query_string"])
+        if size > self.header_bytes // 2:
+            return ProblemResponse(
+                414, "this address is longer than any of this server's", code="uri-too-long"
+            )
+        if size + sum(len(name) + len(value) for name, value in scope["headers"]) > self.header_bytes:
+            return ProblemResponse(
+                431, "the headers of this request are larger than this server reads", code="headers-too-large"
+            )
         headers = Headers(scope=scope)
+        if len(headers.getlist("host")) > 1:
+            return ProblemResponse(400, "a request names one host", code="ambiguous-host")
         host = headers.get("host", "")
         if not self._is_ours(host, scope):
             return ProblemResponse(

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
@@ -24,6 +25,11 @@ from starlette.staticfiles import StaticFiles
 
 from perdure.errors import PerdureError
 from perdure.http import bulk, entities, functions, management, pages, submissions
+from perdure.http.access import api, decisions, people, signing_in
+from perdure.http.access.caller import Refused
+from perdure.http.access.gate import Access, SignedIn
+from perdure.http.access.limits import Limits
+from perdure.http.access.refusing import on_refused, on_signed_in
 from perdure.http.endpoint import Endpoint, client_of, routes
 from perdure.http.guard import Guard
 from perdure.http.links import MANAGEMENT, RequestLinks, json_response
@@ -31,7 +37,7 @@ from perdure.http.problem import on_http_exception, on_perdure_error, on_surpris
 from perdure.settings import SERVING, choose
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Sequence
+    from collections.abc import AsyncIterator, Iterable, Mapping
 
     from starlette.requests import Request
     from starlette.responses import Response
@@ -39,8 +45,9 @@ if TYPE_CHECKING:
 
     from perdure.app import App
     from perdure.engine.client import Client
-    from perdure.settings import EngineOverrides
+    from perdure.settings import Chosen, HostOverrides
 
+_SERVED = frozenset(row.name for row in SERVING)
 log = logging.getLogger("perdure.http")
 
 
@@ -53,12 +60,13 @@ class Host:
         *,
         store: str | None = None,
         hub: str | None = None,
-        allowed_hosts: Iterable[str] | None = None,
-        **overrides: Unpack[EngineOverrides],
+        **overrides: Unpack[HostOverrides],
     ) -> None:
+        given: dict[str, Any] = dict(overrides)
         self._app = app
-        self._store, self._hub, self._overrides = store, hub, overrides
-        self._allowed_hosts = choose(SERVING, {"allowed_hosts": allowed_hosts})["allowed_hosts"].value
+        self._store, self._hub = store, hub
+        self._serving_settings = choose(SERVING, {n: given.pop(n) for n in _SERVED & given.keys()})
+        self._overrides = given
         self._serving: ASGIApp | None = None
         self._starting = asyncio.Lock()
         self._keeper: asyncio.Task[None] | None = None
@@ -67,11 +75,20 @@ class Host:
     async def lifespan(self, _: Any = None) -> AsyncIterator[None]:
         """The engine's life. Entering starts it and recovers what was running; leaving stops it."""
         async with self._app.running(self._store, self._hub, **self._overrides) as client:
-            self._serving = application(client, allowed_hosts=self._allowed_hosts)
+            access = access_by(self._serving_settings, client)
+            allowed_hosts = self._serving_settings["allowed_hosts"].value
+            self._serving = application(client, allowed_hosts=allowed_hosts, access=access)
+            if access.token and not access.keys.has_keys():
+                log.warning(
+                    "there are no access keys yet: until there are, this machine gets in with ?token=%s, "
+                    "and nobody else does. `perdure keys create` makes one",
+                    access.token,
+                )
             try:
                 yield
             finally:
                 self._serving = None
+                await access.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -110,22 +127,41 @@ def asgi(
     *,
     store: str | None = None,
     hub: str | None = None,
-    allowed_hosts: Sequence[str] | None = None,
-    **overrides: Unpack[EngineOverrides],
+    **overrides: Unpack[HostOverrides],
 ) -> Host:
     """The application over HTTP, with its engine.
 
     Parameters:
         app: the application.
-        store, hub, overrides: as for `app.running()`.
-        allowed_hosts: names besides localhost by which this server may be addressed.
+        store, hub: as for `app.running()`.
+        overrides: any setting of the engine or of the server, see `perdure settings`.
     """
-    return Host(app, store=store, hub=hub, allowed_hosts=allowed_hosts, **overrides)
+    return Host(app, store=store, hub=hub, **overrides)
 
 
-def application(client: Client, *, allowed_hosts: Iterable[str] = ()) -> ASGIApp:
-    """The ASGI application over a client whose engine is running."""
-    client.links = RequestLinks()
+def access_by(chosen: Mapping[str, Chosen], client: Client, *, address: str = "") -> Access:
+    """The gate that the settings ask for; `address` is where the server listens, if that is known."""
+    is_open = chosen["access"].value == "open"
+    rate = chosen["rate_limit"].value
+    return Access(
+        client,
+        token=None if is_open else chosen["token"].value or secrets.token_urlsafe(24),
+        admin_key=chosen["admin_key"].value,
+        is_open=is_open,
+        limits=Limits(rate=rate, burst=2 * rate),
+        public_url=chosen["public_url"].value or address,
+    )
+
+
+def application(
+    client: Client, *, allowed_hosts: Iterable[str] = (), access: Access | None = None
+) -> ASGIApp:
+    """The ASGI application over a client whose engine is running.
+
+    `access` says who may do what. Without it nobody is asked: that is for tests, and for a caller who has asked.
+    """
+    access = access or Access(client, is_open=True)
+    client.links = RequestLinks(access.signer)
     engine: Any = client.gateway
     starlette = Starlette(
         routes=[
@@ -138,9 +174,15 @@ def application(client: Client, *, allowed_hosts: Iterable[str] = ()) -> ASGIApp
             *routes(HEALTH),
             *routes(pages.ENDPOINTS),
             *routes(submissions.ENDPOINTS),
+            *routes(api.ENDPOINTS, MANAGEMENT),
+            *routes(signing_in.ENDPOINTS),
+            *routes(people.ENDPOINTS),
+            *routes(decisions.ENDPOINTS),
             Mount("/static", StaticFiles(directory=Path(__file__).parent / "static")),
         ],
         exception_handlers={
+            Refused: on_refused,
+            SignedIn: on_signed_in,
             PerdureError: on_perdure_error,
             TimeoutError: on_perdure_error,
             HTTPException: on_http_exception,
@@ -149,7 +191,8 @@ def application(client: Client, *, allowed_hosts: Iterable[str] = ()) -> ASGIApp
     )
     starlette.router.redirect_slashes = False
     starlette.state.client = client
-    return Guard(starlette, allowed_hosts)
+    starlette.state.access = access
+    return Guard(starlette, allowed_hosts, access.limits.header_bytes)
 
 
 async def health(request: Request) -> Response:
@@ -161,4 +204,4 @@ async def health(request: Request) -> Response:
 
 HEALTH = (Endpoint("/healthz", ("GET",), health, "open"),)
 
-__all__ = ["Host", "application", "asgi"]
+__all__ = ["Host", "access_by", "application", "asgi"]

@@ -1,12 +1,13 @@
 """URLs that lead to an instance, as Azure names them, with the origin the request came in by.
 
-Access keys and signatures will be added to these URLs here, and nowhere else.
+Where callers have to show a key, each URL is signed for its one operation on its one instance: no key is ever
+put into a URL here.
 """
 
 from __future__ import annotations
 
 from contextvars import ContextVar
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import msgspec
@@ -18,19 +19,24 @@ from perdure.http.document import document_of
 from perdure.http.guard import BASE
 from perdure.model.instances import OrchestrationStatus, RuntimeStatus
 
+if TYPE_CHECKING:
+    from perdure.http.access.signing import Signer
+
 MANAGEMENT = "/runtime/webhooks/durabletask"
+DECIDE = "/decide"
 RETRY_AFTER_START = "10"
 RETRY_AFTER_STATUS = "5"
 
 _LINKS = {
-    "statusQueryGetUri": "",
-    "sendEventPostUri": "/raiseEvent/{eventName}",
-    "terminatePostUri": "/terminate?reason={text}",
-    "purgeHistoryDeleteUri": "",
-    "restartPostUri": "/restart",
-    "suspendPostUri": "/suspend?reason={text}",
-    "resumePostUri": "/resume?reason={text}",
+    "statusQueryGetUri": ("status", ""),
+    "sendEventPostUri": ("raise", "/raiseEvent/{eventName}"),
+    "terminatePostUri": ("terminate", "/terminate?reason={text}"),
+    "purgeHistoryDeleteUri": ("purge", ""),
+    "restartPostUri": ("restart", "/restart"),
+    "suspendPostUri": ("suspend", "/suspend?reason={text}"),
+    "resumePostUri": ("resume", "/resume?reason={text}"),
 }
+_OPERATIONS = [operation for operation, _ in _LINKS.values()]
 
 
 PRESENT: ContextVar[Request | None] = ContextVar("perdure_request", default=None)
@@ -40,10 +46,33 @@ PRESENT: ContextVar[Request | None] = ContextVar("perdure_request", default=None
 class RequestLinks:
     """The `Links` of `perdure.engine.client` for Starlette's requests (and for a plain URL)."""
 
+    def __init__(self, signer: Signer | None = None) -> None:
+        self._signer = signer
+
     def management(self, request: Any, instance_id: str) -> dict[str, str]:
         """Azure's management payload for one instance."""
         here = instance_url(request if request is not None else _present(), instance_id)
-        return {"id": instance_id, **{name: here + rest for name, rest in _LINKS.items()}}
+        signer = self._signer
+        signed = signer.sign_all(_OPERATIONS, instance_id) if signer and signer.signs_all else {}
+        urls = {name: _with(here + rest, signed.get(operation)) for name, (operation, rest) in _LINKS.items()}
+        return {"id": instance_id, **urls}
+
+    async def event_link(
+        self, request: Any, instance_id: str, event_name: str, lasts: int, once: bool
+    ) -> str:
+        """A signed link to the page that decides one event of an instance; `lasts` is in microseconds."""
+        signer = self._signer
+        if request is None and signer is not None and not signer.public_url:
+            request = PRESENT.get()
+        if signer is None or not (request is not None or signer.public_url):
+            raise RuntimeError(
+                "nobody knows yet by which address this server is reached: pass request=, or name a public URL"
+            )
+        await signer.prepare()
+        base = origin_of(request) if request is not None else signer.public_url
+        path = f"{base}{DECIDE}/{quoted(instance_id)}/{quoted(event_name)}"
+        seconds = max(lasts // 1_000_000, 1)
+        return _with(path, signer.sign("decide", instance_id, event_name, lasts=seconds, once=once))
 
     def check_status_response(self, request: Any, instance_id: str) -> Response:
         """202, where to ask, when to ask again, and the management payload."""
@@ -83,6 +112,12 @@ def origin_of(request: Any) -> str:
     return f"{url.scheme}://{url.netloc}"
 
 
+def _with(url: str, sig: str | None) -> str:
+    if not sig:
+        return url
+    return f"{url}{'&' if '?' in url else '?'}sig={sig}"
+
+
 def instance_url(request: Any, instance_id: str) -> str:
     """The management URL of one instance."""
     return f"{origin_of(request)}{MANAGEMENT}/instances/{quoted(instance_id)}"
@@ -94,6 +129,7 @@ def quoted(segment: str) -> str:
 
 
 __all__ = [
+    "DECIDE",
     "MANAGEMENT",
     "PRESENT",
     "RETRY_AFTER_STATUS",

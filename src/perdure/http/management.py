@@ -18,7 +18,7 @@ from perdure.http.body import demand_json, read_payload
 from perdure.http.document import document_of
 from perdure.http.endpoint import Endpoint, Handler, client_of
 from perdure.http.instants import unstamp
-from perdure.http.links import RETRY_AFTER_STATUS, instance_url, json_response
+from perdure.http.links import RETRY_AFTER_STATUS, json_response
 from perdure.http.parameters import CONTINUATION
 from perdure.http.parameters import flag as _flag
 from perdure.http.parameters import on_existing as _on_existing
@@ -108,8 +108,10 @@ async def get_instance(request: Request) -> Response:
     )
     document = document_of(status, with_input=show_input)
     if not status.is_finished:
-        here = instance_url(request, status.instance_id)
-        return json_response(document, 202, {"Location": here, "Retry-After": RETRY_AFTER_STATUS})
+        links = client_of(request).get_client_response_links(request, status.instance_id)
+        return json_response(
+            document, 202, {"Location": links["statusQueryGetUri"], "Retry-After": RETRY_AFTER_STATUS}
+        )
     return json_response(document, on_failure if status.runtime_status is RuntimeStatus.Failed else 200)
 
 
@@ -235,13 +237,13 @@ def same_hub(handler: Handler) -> Handler:
             raise InstanceNotFound(f"this server serves the hub {served!r}, not {named[:60]!r}")
         return await handler(request)
 
-    checked.__doc__ = handler.__doc__
+    checked.__doc__, checked.__name__ = handler.__doc__, handler.__name__
     return checked
 
 
-def endpoint(path: str, method: str, handler: Handler, scope: Any) -> Endpoint:
-    """A management route, for requests about the hub that is served."""
-    return Endpoint(path, (method,), same_hub(handler), scope, folded=True)
+def endpoint(path: str, method: str, handler: Handler, scope: Any, link: str = "") -> Endpoint:
+    """A management route, for requests about the hub that is served; `link` opens it too."""
+    return Endpoint(path, (method,), same_hub(handler), scope, folded=True, link=link)
 
 
 ENDPOINTS = (
@@ -249,13 +251,13 @@ ENDPOINTS = (
     endpoint("/orchestrators/{name}/{id}", "POST", start, "operate"),
     endpoint("/instances", "GET", list_instances, "read"),
     endpoint("/instances", "DELETE", purge_many, "admin"),
-    endpoint("/instances/{id}", "GET", get_instance, "read"),
-    endpoint("/instances/{id}", "DELETE", purge, "admin"),
-    endpoint("/instances/{id}/raiseEvent/{event:path}", "POST", raise_event, "operate"),
-    endpoint("/instances/{id}/terminate", "POST", terminate, "operate"),
-    endpoint("/instances/{id}/suspend", "POST", suspend, "operate"),
-    endpoint("/instances/{id}/resume", "POST", resume, "operate"),
-    endpoint("/instances/{id}/restart", "POST", restart, "operate"),
+    endpoint("/instances/{id}", "GET", get_instance, "read", "status"),
+    endpoint("/instances/{id}", "DELETE", purge, "admin", "purge"),
+    endpoint("/instances/{id}/raiseEvent/{event:path}", "POST", raise_event, "operate", "raise"),
+    endpoint("/instances/{id}/terminate", "POST", terminate, "operate", "terminate"),
+    endpoint("/instances/{id}/suspend", "POST", suspend, "operate", "suspend"),
+    endpoint("/instances/{id}/resume", "POST", resume, "operate", "resume"),
+    endpoint("/instances/{id}/restart", "POST", restart, "operate", "restart"),
     endpoint("/counts", "GET", counts, "read"),
 )
 """Azure's routes below /runtime/webhooks/durabletask."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from perdure.errors import FunctionNotFound, InstanceNotFound, PayloadError
+from perdure.http.access.caller import caller_of
 from perdure.http.chronicle import events_of, lines_of
 from perdure.http.drawing import as_page, base_of, draw
 from perdure.http.endpoint import Endpoint, client_of
@@ -114,7 +115,7 @@ async def instance_page(
 
     A form that was refused is shown again, with `refused` or `problem` saying why.
     """
-    client = client_of(request)
+    client, caller = client_of(request), caller_of(request)
     one = await client.get_status(request.path_params["id"], True, True, True)
     if one is None:
         raise unknown(request)
@@ -134,11 +135,13 @@ async def instance_page(
         api=base_of(request) + MANAGEMENT + path,
         reason=_reason(one),
         causes=chain_of(one.failure) if one.failure else [],
-        forms=_forms(client, one, refused),
+        forms=_forms(client, one, refused) if caller.may("operate") else [],
         timeline=timeline,
         values=_values(one),
         children=[row for row in timeline.rows if row.instance_id] if timeline else [],
-        verbs=[verb for verb in VERBS.values() if one.runtime_status in verb.shown_in],
+        verbs=[
+            verb for verb in VERBS.values() if one.runtime_status in verb.shown_in and caller.may(verb.scope)
+        ],
         problem=problem,
         history=lines[-LINES:],
         history_left_out=max(0, len(lines) - LINES),
@@ -159,7 +162,8 @@ def unknown(request: Request) -> InstanceNotFound:
 
 def answer_to(client: Client, one: OrchestrationStatus, wait: EventWait) -> Answer:
     """The form for one awaited event."""
-    return Answer(wait.name, fields_of(_schema(client, one, wait)))
+    schema = wait.schema if wait.schema is not None else schema_of(client, one, wait.name)
+    return Answer(wait.name, fields_of(schema))
 
 
 def _forms(client: Client, one: OrchestrationStatus, refused: Answer | None) -> list[Answer]:
@@ -170,11 +174,10 @@ def _forms(client: Client, one: OrchestrationStatus, refused: Answer | None) -> 
     return list(forms.values())
 
 
-def _schema(client: Client, one: OrchestrationStatus, wait: EventWait) -> Schema | None:
-    if wait.schema is not None:
-        return wait.schema
+def schema_of(client: Client, one: OrchestrationStatus, event: str) -> Schema | None:
+    """The schema that the instance's orchestrator declares for an event."""
     try:
-        found: Schema | None = _registry(client).orchestrator(one.name).schema(wait.name)
+        found: Schema | None = _registry(client).orchestrator(one.name).schema(event)
     except FunctionNotFound:
         return None
     return found
@@ -205,8 +208,8 @@ def _registry(client: Client) -> Any:
 
 
 ENDPOINTS = (
-    Endpoint("/", ("GET",), as_page(hub_page), "read"),
-    Endpoint("/instances/{id}", ("GET",), as_page(_instance_page), "read"),
+    Endpoint("/", ("GET",), as_page(hub_page), "read", is_page=True),
+    Endpoint("/instances/{id}", ("GET",), as_page(_instance_page), "read", is_page=True),
 )
 
-__all__ = ["ENDPOINTS", "Answer", "answer_to", "instance_page", "unknown"]
+__all__ = ["ENDPOINTS", "Answer", "answer_to", "instance_page", "schema_of", "unknown"]

@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from perdure.errors import (
+    AccessRefused,
     EngineStopped,
     FunctionNotFound,
     IllegalTransition,
@@ -24,12 +25,16 @@ from perdure.errors import (
     InstanceFinished,
     InstanceNotFound,
     InvalidInstanceId,
+    KeyNotFound,
+    LinkSpent,
     OutcomeUnknown,
     Overloaded,
     PayloadError,
     PerdureError,
+    RateLimited,
     StoreError,
     StoreFull,
+    Unauthenticated,
 )
 from perdure.numbers import number_of
 
@@ -44,6 +49,11 @@ STATUS: dict[type[BaseException], int] = {
     FunctionNotFound: 404,  # 400 where it is the function to start, as Azure answers
     InstanceNotFound: 404,
     TimeoutError: 408,
+    AccessRefused: 403,
+    Unauthenticated: 401,
+    LinkSpent: 410,
+    RateLimited: 429,
+    KeyNotFound: 404,
     InstanceExists: 409,
     IllegalTransition: 409,
     InstanceFinished: 410,

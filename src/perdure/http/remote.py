@@ -11,7 +11,6 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 from urllib.parse import urlsplit
 
@@ -28,12 +27,14 @@ from perdure.errors import (
     PerdureError,
     TaskFailedError,
 )
+from perdure.http.access.remote import RemoteAccess
 from perdure.http.document import status_from
 from perdure.http.instants import stamp
 from perdure.http.links import MANAGEMENT, quoted
 from perdure.http.management import LONGEST_WAIT
 from perdure.http.parameters import CONTINUATION
 from perdure.http.remote_entities import RemoteEntities, path_of, query_of
+from perdure.http.sent import Query, Sent
 from perdure.model.instances import OrchestrationStatus, Page, RuntimeStatus
 from perdure.model.messages import (
     EntityOperation,
@@ -55,19 +56,6 @@ if TYPE_CHECKING:
     from perdure.store.port import ClientStore
 
 T = TypeVar("T")
-Query = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Sent:
-    """The request that carries a message, and how its answer is read."""
-
-    method: str
-    path: str
-    query: Query
-    body: bytes | None = None
-    answer: Callable[[Any], Any] = lambda _: None
-    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 class HttpGateway:
@@ -179,7 +167,7 @@ class HttpGateway:
         return EngineStopped(f"cannot reach {self.base_url} ({_said(error)}): is `perdure run` running?")
 
 
-class RemoteClient(RemoteEntities, Client):
+class RemoteClient(RemoteEntities, RemoteAccess, Client):
     """A client of a server at `base_url`, such as http://localhost:7071. Close it, or use `async with`."""
 
     def __init__(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from starlette.responses import RedirectResponse, Response
 
+from perdure.engine.notes import NOTE
 from perdure.errors import InstanceNotFound, PerdureError
 from perdure.http.csrf import read_form
 from perdure.http.drawing import as_page, base_of
@@ -66,6 +67,9 @@ async def raise_event(request: Request) -> Response:
 
 async def _raise(request: Request, form: Mapping[str, str], event: str, asked: Answer) -> None:
     body = read_fields(asked.fields, form)
+    note = NOTE.get()
+    if note is not None:
+        note.detail = event
     await client_of(request).raise_event(
         request.path_params["id"], event, body, event_id=_operation(form, event, body)
     )
@@ -100,10 +104,19 @@ def _see(request: Request, instance_id: str, done: str) -> Response:
 
 
 ENDPOINTS = (
-    Endpoint("/instances/{id}/answer", ("POST",), as_page(answer), "operate"),
-    Endpoint("/instances/{id}/event", ("POST",), as_page(raise_event), "operate"),
+    Endpoint(
+        "/instances/{id}/answer", ("POST",), as_page(answer), "operate", is_page=True, name="raise_event"
+    ),
+    Endpoint("/instances/{id}/event", ("POST",), as_page(raise_event), "operate", is_page=True),
     *(
-        Endpoint(f"/instances/{{id}}/{verb.name}", ("POST",), as_page(_press(verb)), verb.scope)
+        Endpoint(
+            f"/instances/{{id}}/{verb.name}",
+            ("POST",),
+            as_page(_press(verb)),
+            verb.scope,
+            is_page=True,
+            name=verb.name,
+        )
         for verb in VERBS.values()
     ),
 )

@@ -177,6 +177,12 @@ def _size(value: float) -> str:
     return f"{value:g} B"
 
 
+def _secret(given: Any) -> str:
+    if not isinstance(given, str) or len(given.strip()) < 24:
+        raise ValueError
+    return given.strip()
+
+
 def one_of(*known: str) -> Unit:
     """The unit of a setting that is one of a few words; their case does not matter."""
     words = {word.casefold(): word for word in known}
@@ -193,6 +199,7 @@ COUNT = Unit("a whole number", "int", _count, lambda value: f"{value:,}")
 BYTES = Unit("a size, such as 4096 or 64MiB", "int", _bytes, _size)
 SECONDS = Unit("a number of seconds, or such as 5min", "float", _seconds, lambda value: f"{value:g} s")
 SWITCH = Unit("true or false", "bool", _switch, lambda value: str(value).lower())
+SECRET = Unit("a secret of 24 characters or more", "str", _secret, lambda _: "***")
 TEXT = Unit("a text that is not empty", "str", _text)
 NAMES = Unit("names with commas between them", "Sequence[str]", _names, ", ".join)
 PORT = Unit("a port, 0 to 65535", "int", _port)

@@ -1,0 +1,209 @@
+"""keys, audit, link: who may do what, who has done what, and links for people without a key."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from perdure.cli.door import Door
+from perdure.cli.options import (
+    DEFAULT_STORE,
+    HubOption,
+    InstanceArgument,
+    JsonOption,
+    KeyOption,
+    StoreOption,
+    UrlOption,
+)
+from perdure.cli.selection import read_duration
+from perdure.cli.terminal import EXIT_CODES, errors, plain, print_json, print_table
+from perdure.model.access import AccessKey, checked_scopes
+
+commands = typer.Typer()
+keys = typer.Typer(help="Access keys: make, list, revoke.", no_args_is_help=True)
+commands.add_typer(keys, name="keys")
+
+ScopeOption = Annotated[
+    list[str],
+    typer.Option(
+        "--scope", "-s", help="read, operate, admin, function or function:NAME; may be given several times."
+    ),
+]
+ExpiresOption = Annotated[
+    str | None, typer.Option("--expires-in", help="Such as 90d, 12h, 30m or 45s.", show_default=False)
+]
+
+
+@keys.command(epilog=EXIT_CODES)
+def create(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Who will hold it.", show_default=False)],
+    scope: ScopeOption,
+    expires_in: ExpiresOption = None,
+    store: StoreOption = DEFAULT_STORE,
+    hub: HubOption = None,
+    url: UrlOption = None,
+    key: KeyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a key. It is printed this once, on stdout, and kept nowhere."""
+    try:
+        scopes = checked_scopes(scope)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--scope") from error
+    lasts = read_duration(expires_in, "--expires-in") if expires_in else None
+    made = Door(store, hub, url, as_json, key).tell(
+        lambda client: client.create_key(name, scopes, expires_in=lasts)
+    )
+    if as_json:
+        print_json({**_document(made.key), "secret": made.secret})
+        return
+    until = f", until {_when(made.key.expires_time)}" if made.key.expires_time else ""
+    errors().print(
+        f"The key {made.key.key_id} of {plain(name)} opens {', '.join(scopes)}{until}:", style="dim"
+    )
+    typer.echo(made.secret)
+
+
+@keys.command("list", epilog=EXIT_CODES)
+def list_(
+    store: StoreOption = DEFAULT_STORE,
+    hub: HubOption = None,
+    url: UrlOption = None,
+    key: KeyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """All keys, without their secrets."""
+    found = Door(store, hub, url, as_json, key).ask(lambda client: client.keys())
+    if as_json:
+        print_json([_document(one) for one in found])
+        return
+    now = datetime.now(UTC)
+    print_table(
+        ("KEY", "STATE", "OPENS", "MADE", "LAST USED", "HELD BY"),
+        [
+            (
+                one.key_id,
+                one.state(now),
+                ",".join(one.scopes) or "links",
+                _when(one.created_time),
+                _when(one.last_used_time),
+                one.name,
+            )
+            for one in found
+        ],
+    )
+
+
+@keys.command(epilog=EXIT_CODES)
+def revoke(
+    key_id: Annotated[str, typer.Argument(metavar="KEY", help="The key's id.", show_default=False)],
+    store: StoreOption = DEFAULT_STORE,
+    hub: HubOption = None,
+    url: UrlOption = None,
+    key: KeyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Have a key open nothing from now on; sessions and links that rest on it end too."""
+    revoked = Door(store, hub, url, as_json, key).tell(lambda client: client.revoke_key(key_id))
+    if as_json:
+        print_json(_document(revoked))
+    else:
+        typer.echo(f"The key {key_id} of {plain(revoked.name)} opens nothing any more.")
+
+
+@keys.command("rotate-links", epilog=EXIT_CODES)
+def rotate_links(
+    store: StoreOption = DEFAULT_STORE,
+    hub: HubOption = None,
+    url: UrlOption = None,
+    key: KeyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Sign links with a new key from now on. Older links go on until they expire, or their key is revoked."""
+    made = Door(store, hub, url, as_json, key).tell(lambda client: client.rotate_links())
+    if as_json:
+        print_json(_document(made))
+    else:
+        typer.echo(f"Links are signed with the key {made.key_id} from now on.")
+
+
+@commands.command(epilog=EXIT_CODES)
+def audit(
+    who: Annotated[str | None, typer.Option("--who", help="Only this caller's.", show_default=False)] = None,
+    operation: Annotated[
+        str | None, typer.Option("--operation", help="Such as terminate or create_key.", show_default=False)
+    ] = None,
+    instance: Annotated[
+        str | None, typer.Option("--instance", help="Only of this instance.", show_default=False)
+    ] = None,
+    top: Annotated[int, typer.Option("--top", min=1, max=1_000, help="So many at most.")] = 100,
+    continuation: Annotated[
+        str | None, typer.Option("--continuation", help="Go on where a page ended.", show_default=False)
+    ] = None,
+    store: StoreOption = DEFAULT_STORE,
+    hub: HubOption = None,
+    url: UrlOption = None,
+    key: KeyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """The log of management calls, newest first: who, what, when, from where, and how it ended."""
+    page = Door(store, hub, url, as_json, key).ask(
+        lambda client: client.audit(
+            who=who, operation=operation, instance_id=instance, top=top, continuation=continuation
+        )
+    )
+    if as_json:
+        print_json(msgspec.to_builtins(page))
+        return
+    print_table(
+        ("WHEN", "OUTCOME", "OPERATION", "INSTANCE", "FROM", "WHO", "ABOUT"),
+        [
+            (
+                _when(one.time),
+                one.outcome,
+                one.operation + (f" ×{one.times}" if one.times > 1 else ""),
+                one.instance_id,
+                one.address,
+                one.who,
+                one.detail,
+            )
+            for one in page.records
+        ],
+    )
+    if page.continuation:
+        errors().print(f"More: --continuation {page.continuation}", style="dim")
+
+
+@commands.command(epilog=EXIT_CODES)
+def link(
+    instance_id: InstanceArgument,
+    event: Annotated[str, typer.Argument(metavar="EVENT", help="The event's name.", show_default=False)],
+    expires_in: Annotated[str, typer.Option("--expires-in", help="Such as 72h or 7d.")] = "7d",
+    once: Annotated[bool, typer.Option("--once/--many", help="Whether it works only once.")] = True,
+    store: StoreOption = DEFAULT_STORE,
+    hub: HubOption = None,
+    url: UrlOption = None,
+    key: KeyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Print a signed link by which somebody without a key answers one event of one instance."""
+    lasts = read_duration(expires_in, "--expires-in")
+    made = Door(store, hub, url, as_json, key).tell(
+        lambda client: client.create_event_link(instance_id, event, expires_in=lasts, once=once)
+    )
+    if as_json:
+        print_json({"url": made})
+    else:
+        typer.echo(made)
+
+
+def _document(key: AccessKey) -> dict[str, Any]:
+    found: dict[str, Any] = msgspec.to_builtins(key)
+    return found
+
+
+def _when(at: datetime | None) -> str:
+    return at.astimezone().strftime("%Y-%m-%d %H:%M:%S") if at else ""

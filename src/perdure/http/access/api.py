@@ -1,0 +1,143 @@
+"""Keys, the audit log and event links over the management API."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from perdure.errors import PayloadError
+from perdure.http.access.caller import caller_of
+from perdure.http.body import demand_json, read_payload
+from perdure.http.endpoint import Endpoint, client_of
+from perdure.http.instants import unstamp
+from perdure.http.links import json_response
+from perdure.model import payload
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    from perdure.http.access.gate import Access
+
+
+class KeyWanted(msgspec.Struct, forbid_unknown_fields=True):
+    """What POST keys takes. `expires_in` is seconds."""
+
+    name: str
+    scopes: list[str]
+    expires_in: float | None = None
+
+
+class LinkWanted(msgspec.Struct, forbid_unknown_fields=True):
+    """What POST instances/{id}/links takes. `expires_in` is seconds."""
+
+    event: str
+    expires_in: float = 7 * 24 * 3_600
+    once: bool = True
+
+
+async def list_keys(request: Request) -> Response:
+    """GET keys: all keys, without their secrets."""
+    return json_response([document_of_key(key) for key in await client_of(request).keys()])
+
+
+async def create_key(request: Request) -> Response:
+    """POST keys: a new key; its `secret` is shown this once."""
+    wanted: KeyWanted = await _wanted(request, KeyWanted)
+    made = await client_of(request).create_key(wanted.name, wanted.scopes, expires_in=wanted.expires_in)
+    access_of(request).keys.refresh()
+    return json_response({**document_of_key(made.key), "secret": made.secret}, 201)
+
+
+async def rotate_links(request: Request) -> Response:
+    """POST keys/links: sign links with a new key from now on."""
+    made = await client_of(request).rotate_links()
+    access_of(request).keys.refresh()
+    return json_response(document_of_key(made), 201)
+
+
+async def revoke_key(request: Request) -> Response:
+    """DELETE keys/{key_id}: the key opens nothing from now on."""
+    revoked = await client_of(request).revoke_key(request.path_params["key_id"])
+    access_of(request).keys.refresh()
+    return json_response(document_of_key(revoked))
+
+
+async def audit(request: Request) -> Response:
+    """GET audit: the audit log, newest first."""
+    query = request.query_params
+    since, top = query.get("since"), query.get("top", "100")
+    await access_of(request).recorder.flush()
+    if not top.isascii() or not top.isdecimal():
+        raise PayloadError(f"top is 1 to 1000, not {top[:60]!r}")
+    try:
+        moment = unstamp(since) if since else None
+    except (ValueError, OverflowError) as error:
+        raise PayloadError(f"the parameter since cannot be read: {error}") from error
+    page = await client_of(request).audit(
+        who=query.get("who"),
+        operation=query.get("operation"),
+        instance_id=query.get("instanceId"),
+        since=moment,
+        top=int(top),
+        continuation=query.get("continuation"),
+    )
+    return json_response(page)
+
+
+async def create_link(request: Request) -> Response:
+    """POST instances/{id}/links: a signed link to decide one event."""
+    wanted: LinkWanted = await _wanted(request, LinkWanted)
+    url = await client_of(request).create_event_link(
+        request.path_params["id"],
+        wanted.event,
+        expires_in=wanted.expires_in,
+        once=wanted.once,
+        request=None if access_of(request).signer.public_url else request,
+    )
+    return json_response({"url": url}, 201)
+
+
+async def who_am_i(request: Request) -> Response:
+    """GET whoami: the caller as the audit log names it, and what they may do."""
+    caller = caller_of(request)
+    return json_response({"who": caller.who, "scopes": sorted(caller.scopes)})
+
+
+def document_of_key(key: Any) -> dict[str, Any]:
+    """A key as JSON."""
+    found: dict[str, Any] = msgspec.to_builtins(key)
+    return found
+
+
+def access_of(request: Request) -> Access:
+    """The gate of this host."""
+    access: Access = request.app.state.access
+    return access
+
+
+async def _wanted(request: Request, kind: Any) -> Any:
+    body = await read_payload(request)
+    demand_json(request)
+    try:
+        wanted = payload.decode(body, kind) if body is not None else None
+    except msgspec.ValidationError as error:
+        raise PayloadError(str(error)) from error
+    if wanted is None:
+        raise PayloadError("the body is empty: this takes a JSON object")
+    return wanted
+
+
+ENDPOINTS = (
+    Endpoint("/keys", ("GET",), list_keys, "admin"),
+    Endpoint("/keys", ("POST",), create_key, "admin"),
+    Endpoint("/keys/links", ("POST",), rotate_links, "admin"),
+    Endpoint("/keys/{key_id}", ("DELETE",), revoke_key, "admin"),
+    Endpoint("/audit", ("GET",), audit, "admin"),
+    Endpoint("/instances/{id}/links", ("POST",), create_link, "operate"),
+    Endpoint("/whoami", ("GET",), who_am_i, "read"),
+)
+"""Below /runtime/webhooks/durabletask."""
+
+__all__ = ["ENDPOINTS", "access_of", "document_of_key"]

@@ -1,0 +1,265 @@
+"""The gate before every route: who is it, may they, and what is written down of it.
+
+A route is a row of a table and cannot be without a scope (`perdure.http.endpoint`); the gate is put around each
+handler where the rows become routes, so nothing that is served passes it by. It asks for one credential, the
+first there is: the header `x-functions-key`, `Authorization: Bearer`, the parameter `code`, a signed link, the
+browser's session. What was shown and is wrong is refused; there is no falling back to the next, and something
+shown twice is refused, because two readers of the request might each believe another one.
+"""
+
+from __future__ import annotations
+
+import time
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Final
+
+from starlette.exceptions import HTTPException
+
+from perdure.engine.notes import NOTE, Note
+from perdure.errors import PerdureError
+from perdure.http.access import sessions
+from perdure.http.access.audit import Recorder
+from perdure.http.access.caller import ANONYMOUS, ANYONE, CALLER, Caller, Refused, address_of
+from perdure.http.access.keys import Keyring
+from perdure.http.access.limits import Buckets, Limits
+from perdure.http.access.signing import Signer
+from perdure.http.drawing import CODE
+from perdure.http.guard import SAFE
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    from perdure.engine.client import Client
+    from perdure.http.endpoint import Endpoint
+
+ENDPOINT: Final = "perdure.endpoint"
+"""The key in a request's scope under which the row of the table is found that serves it."""
+
+
+class Access:
+    """Who may do what on one server.
+
+    Parameters:
+        client: of the hub that is served.
+        token: the start-up token, which opens everything from this machine; None for none.
+        admin_key: a key that opens everything, given from outside; None for none.
+        is_open: ask nobody. For an application behind somebody else's access control, and for tests.
+        limits: how much one caller may ask.
+        public_url: the address that links get when no request says another.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        *,
+        token: str | None = None,
+        admin_key: str | None = None,
+        is_open: bool = False,
+        limits: Limits | None = None,
+        public_url: str = "",
+    ) -> None:
+        gateway = client.gateway
+        self.is_open = is_open
+        self.token = token
+        self.limits = limits or Limits()
+        self.keys = Keyring(
+            lambda: gateway.store.keys(),
+            gateway.now,
+            time.monotonic,
+            token=token,
+            admin_key=admin_key,
+        )
+        self.signer = Signer(client, self.keys, public_url, signs_all=not is_open)
+        self.recorder = Recorder(gateway)
+        self.deciding: set[str] = set()
+        """Nonces of links that are being used at this moment."""
+        self._requests = Buckets(self.limits.rate, self.limits.burst, time.monotonic)
+        self._failures = Buckets(self.limits.failures, self.limits.failure_burst, time.monotonic)
+
+    async def close(self) -> None:
+        """Write what the audit log still lacks."""
+        await self.recorder.close()
+
+    # ------------------------------------------------------------------------------------------- the gate
+
+    async def serve(self, request: Request, endpoint: Endpoint) -> Response:
+        """Let the request through to the endpoint's handler. Raises Refused, and SignedIn for a token."""
+        request.scope[ENDPOINT] = endpoint
+        try:
+            caller = self.admit(request, endpoint)
+        except Refused as refused:
+            self._note_refusal(request, endpoint, refused)
+            raise
+        request.scope[CALLER] = caller
+        if endpoint.scope == "open" and not endpoint.function:
+            return await endpoint.handler(request)
+        await self.signer.prepare()
+        if endpoint.function:  # what client functions do is their author's to write down
+            return await endpoint.handler(request)
+        return await self._noted(request, endpoint, caller)
+
+    def admit(self, request: Request, endpoint: Endpoint) -> Caller:
+        """The caller, if the endpoint is open to them. Raises Refused."""
+        address = address_of(request)
+        if endpoint.scope == "open" or (self.is_open and not request.query_params.getlist("sig")):
+            self._within_rate(f"address {address}")
+            return ANONYMOUS if endpoint.scope == "open" else ANYONE
+        try:
+            caller = self._identify(request, endpoint, address)
+        except Refused as refused:
+            wait = self._failures.take(address)
+            if wait and refused.status == 401:
+                raise _too_many(wait) from None
+            raise
+        self._within_rate(caller.who)
+        if caller.key_id:
+            self.recorder.use(caller.key_id, self.keys.now(), self.keys.used(caller.key_id))
+        if not caller.link and not caller.may(endpoint.scope, endpoint.function):
+            needed = f"function:{endpoint.function}" if endpoint.scope == "function" else endpoint.scope
+            raise Refused(
+                403, "forbidden", f"this needs a key with the scope {needed!r}, which {caller.who} has not"
+            )
+        return caller
+
+    def _identify(self, request: Request, endpoint: Endpoint, address: str) -> Caller:
+        is_local = _is_local(address)
+        shown = shown_key(request)
+        if shown is not None:
+            return self.keys.identify(shown, is_local=is_local)
+        signatures = request.query_params.getlist("sig")
+        if signatures:
+            return self.signer.identify(request, endpoint, signatures)
+        tokens = request.query_params.getlist("token")
+        if tokens and endpoint.is_page and request.method == "GET" and len(tokens) == 1:
+            raise SignedIn(self.keys.identify(tokens[0], is_local=is_local))
+        subject = sessions.subject_of(request)
+        if subject and (request.method in SAFE or endpoint.is_page):
+            found = self.keys.credential(subject, is_local=is_local)
+            if found is not None and sessions.holds(request, found[1], self.keys.now() // 1_000_000):
+                return found[0]
+        if not is_local and not self.keys.has_keys():
+            raise Refused(
+                403,
+                "no-keys",
+                "this server has no access keys yet and answers to nobody but its own machine: make one there "
+                "with `perdure keys create`",
+            )
+        raise Refused(
+            401,
+            "unauthenticated",
+            "show a key: in the header x-functions-key, as Authorization: Bearer, or as the parameter code. "
+            "`perdure keys create` makes one; without any, the address that the server printed has its token",
+        )
+
+    def sign_in(self, request: Request, key: str) -> Caller:
+        """Whoever shows a key in the form of the login page. Raises Refused."""
+        endpoint: Endpoint = request.scope[ENDPOINT]
+        address = address_of(request)
+        try:
+            caller = self.keys.identify(key, is_local=_is_local(address))
+        except Refused as refused:
+            self._note_refusal(request, endpoint, refused)
+            wait = self._failures.take(address)
+            if wait:
+                raise _too_many(wait) from None
+            raise
+        self.recorder.add(Note(caller.who, address, endpoint.operation).row(self.keys.now(), ""))
+        return caller
+
+    def _within_rate(self, name: str) -> None:
+        wait = self._requests.take(name)
+        if wait:
+            raise Refused(
+                429, "rate-limited", "more requests than this server takes from one caller", retry_after=wait
+            )
+
+    # ---------------------------------------------------------------------------------------- the audit log
+
+    async def _noted(self, request: Request, endpoint: Endpoint, caller: Caller) -> Response:
+        """Handle the request; what it does is in the audit log before it is answered."""
+        note = _note_of(request, endpoint, caller)
+        before = NOTE.set(note)
+        try:
+            response = await endpoint.handler(request)
+        except Exception as error:
+            self._remember(note, request, _code_of(error))
+            raise
+        finally:
+            NOTE.reset(before)
+        if response.status_code >= 400:
+            self._remember(note, request, request.scope.get(CODE) or str(response.status_code))
+        elif request.method in SAFE:
+            self._remember(note, request, "ok")
+        elif not note.is_taken:
+            await self.recorder.write(note.row(self.keys.now(), _instance_of(request)))
+        return response
+
+    def _remember(self, note: Note, request: Request, outcome: str) -> None:
+        self.recorder.add(note.row(self.keys.now(), _instance_of(request), outcome))
+
+    def _note_refusal(self, request: Request, endpoint: Endpoint, refused: Refused) -> None:
+        """Strangers choose the ids they ask for, so those are not written down: the log stays short."""
+        note = Note("unknown", address_of(request), endpoint.operation, refused.code)
+        self.recorder.add(note.row(self.keys.now(), "", refused.code))
+
+
+class SignedIn(Exception):
+    """Somebody opened a page with a key in its address: the browser gets a session, and an address without."""
+
+    def __init__(self, caller: Caller) -> None:
+        super().__init__(caller.who)
+        self.caller = caller
+
+
+def shown_key(request: Request) -> str | None:
+    """The key a request shows in any of the three places; None for none. Raises Refused for more than one."""
+    found = [
+        *request.headers.getlist("x-functions-key"),
+        *map(_bearer, request.headers.getlist("authorization")),
+        *request.query_params.getlist("code"),
+    ]
+    if len(found) > 1:
+        raise Refused(400, "ambiguous-credentials", "show one key, in one place")
+    return found[0] if found else None
+
+
+def _bearer(header: str) -> str:
+    kind, _, key = header.partition(" ")
+    return key.strip() if kind.lower() == "bearer" else ""
+
+
+def _too_many(wait: int) -> Refused:
+    return Refused(429, "too-many-failures", "too many failed attempts from here", retry_after=wait)
+
+
+def _is_local(address: str) -> bool:
+    """Whether the peer is this machine. What is no address at all came by no network."""
+    try:
+        found = ip_address(address.partition("%")[0])
+    except ValueError:
+        return True
+    mapped = getattr(found, "ipv4_mapped", None)
+    return (mapped or found).is_loopback
+
+
+def _note_of(request: Request, endpoint: Endpoint, caller: Caller) -> Note:
+    path = request.path_params
+    detail = str(path.get("event") or path.get("name") or request.query_params.get("reason", ""))
+    return Note(caller.who, address_of(request), endpoint.operation, detail)
+
+
+def _instance_of(request: Request) -> str:
+    return str(request.path_params.get("id", ""))
+
+
+def _code_of(error: Exception) -> str:
+    match error:
+        case PerdureError():
+            return error.code
+        case HTTPException():
+            return str(error.status_code)
+    return "timeout" if isinstance(error, TimeoutError) else "error"
+
+
+__all__ = ["ENDPOINT", "Access", "SignedIn", "shown_key"]

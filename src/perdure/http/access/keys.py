@@ -1,0 +1,149 @@
+"""Credentials: who shows what, and whether it counts.
+
+There are three kinds. Keys of the hub, which are rows and read again every second, so that a new one opens and
+a revoked one stops opening within that time on every server of the hub. The administrator's key of the
+environment (`PERDURE_ADMIN_KEY`), for machines that are set up before there is a hub. And the start-up token, for
+whoever can read what the server printed or its side file: it is made anew at each start, and taken from this
+machine only. All are compared as digests and in constant time; an unknown key costs as much as a wrong one.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from perdure.engine.access import ACCESS, LINK
+from perdure.http.access.caller import Caller, Refused
+from perdure.model.access import digest_of, id_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from perdure.model.records import KeyRow
+
+FRESH: Final = 1.0  # seconds until the rows are read again
+SOON: Final = 0.2  # ... for an id that is not among them
+TOKEN, ENVIRONMENT = "start-up-token", "PERDURE-ADMIN-KEY"
+_ADMIN: Final = frozenset({"admin"})
+_NOBODY: Final = digest_of("nobody")
+WEAKEST: Final = 24  # characters of a key that people choose
+
+
+class Keyring:
+    """The credentials that count, as of a moment ago.
+
+    Parameters:
+        rows: reads the hub's keys.
+        now: microseconds since 1970.
+        monotonic: seconds.
+        token: the start-up token, None for none.
+        admin_key: the administrator's key of the environment, None for none.
+
+    Raises:
+        ValueError for an `admin_key` too short to keep anybody out.
+    """
+
+    def __init__(
+        self,
+        rows: Callable[[], list[KeyRow]],
+        now: Callable[[], int],
+        monotonic: Callable[[], float],
+        *,
+        token: str | None = None,
+        admin_key: str | None = None,
+    ) -> None:
+        if admin_key is not None and len(admin_key) < WEAKEST:
+            raise ValueError(
+                f"PERDURE_ADMIN_KEY has {len(admin_key)} characters, which can be guessed: take at least {WEAKEST}, "
+                "such as what `python -c 'import secrets; print(secrets.token_urlsafe(32))'` prints"
+            )
+        self._rows, self.now, self._monotonic = rows, now, monotonic
+        self._token = None if token is None else digest_of(token)
+        self._admin = None if admin_key is None else digest_of(admin_key)
+        self._known: dict[str, KeyRow] = {}
+        self._read_at: float | None = None
+
+    def refresh(self, older_than: float = 0.0) -> None:
+        """Read the rows again unless they were read less than `older_than` seconds ago."""
+        now = self._monotonic()
+        if self._read_at is None or now - self._read_at >= older_than:
+            self._known = {row.key_id: row for row in self._rows()}
+            self._read_at = now
+
+    def has_keys(self) -> bool:
+        """Whether anybody could show a key that counts."""
+        self.refresh(FRESH)
+        return self._admin is not None or any(
+            row.kind == ACCESS and self._trouble(row) is None for row in self._known.values()
+        )
+
+    def identify(self, text: str, *, is_local: bool) -> Caller:
+        """The caller who shows this text. Raises Refused, always in the same words unless the key was one once."""
+        digest = digest_of(text)
+        for subject, known in ((TOKEN, self._token if is_local else None), (ENVIRONMENT, self._admin)):
+            if hmac.compare_digest(digest, known or _NOBODY) and known is not None:
+                return Caller(subject, _ADMIN)
+        key_id = id_of(text) or ""
+        row = self._find(key_id)
+        found = hmac.compare_digest(digest, row.secret if row is not None else _NOBODY)
+        if row is None or not found:
+            raise Refused(
+                401, "unauthenticated", "this key opens nothing here: it is wrong, or of another hub"
+            )
+        return self._caller_of(row)
+
+    def credential(self, subject: str, *, is_local: bool) -> tuple[Caller, bytes] | None:
+        """The caller and the digest behind a session's subject; None when it counts no more."""
+        if subject == TOKEN:
+            return (Caller(TOKEN, _ADMIN, session=True), self._token) if self._token and is_local else None
+        if subject == ENVIRONMENT:
+            return (Caller(ENVIRONMENT, _ADMIN, session=True), self._admin) if self._admin else None
+        row = self._find(subject)
+        if row is None or self._trouble(row) is not None:
+            return None
+        return self._named(row, session=True), row.secret
+
+    def digest(self, caller: Caller) -> bytes:
+        """What a session of this caller is bound to."""
+        if caller.who == TOKEN:
+            return self._token or _NOBODY
+        return (self._admin or _NOBODY) if caller.who == ENVIRONMENT else self._known[caller.key_id].secret
+
+    def signing(self) -> Mapping[str, bytes]:
+        """The keys that links are signed with, by id, the newest last."""
+        self.refresh(FRESH)
+        rows = [row for row in self._known.values() if row.kind == LINK and self._trouble(row) is None]
+        return {row.key_id: row.secret for row in rows}
+
+    def used(self, key_id: str) -> int | None:
+        """When a key was last known to be used."""
+        row = self._known.get(key_id)
+        return None if row is None else row.last_used_at
+
+    def _find(self, key_id: str) -> KeyRow | None:
+        self.refresh(FRESH)
+        if key_id and key_id not in self._known:
+            self.refresh(SOON)
+        row = self._known.get(key_id)
+        return row if row is not None and row.kind == ACCESS else None
+
+    def _caller_of(self, row: KeyRow) -> Caller:
+        trouble = self._trouble(row)
+        if trouble is not None:
+            raise Refused(
+                401, f"key-{trouble}", f"the key {row.key_id} ({row.name}) is {trouble}: ask for another one"
+            )
+        return self._named(row)
+
+    def _named(self, row: KeyRow, *, session: bool = False) -> Caller:
+        who = f"{row.name} (key {row.key_id})"
+        return Caller(who, frozenset(row.scopes.split()), row.key_id, session=session)
+
+    def _trouble(self, row: KeyRow) -> str | None:
+        if row.revoked_at is not None:
+            return "revoked"
+        return "expired" if row.expires_at is not None and row.expires_at <= self.now() else None
+
+
+__all__ = ["ENVIRONMENT", "TOKEN", "Keyring"]

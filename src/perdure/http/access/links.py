@@ -1,0 +1,140 @@
+"""Signed links: URLs that open one operation of one instance, for whoever holds them.
+
+A link's `sig` is a short record and a MAC over it: a version, the id of the signing key, the expiry, a
+fingerprint of the instance, a nonce if it works only once, and HMAC-SHA-256 over all that together with what
+the URL itself says: method, operation, hub, instance id, event. So nothing in the URL can be changed, a link
+for one thing is none for another, and the server stores nothing for it.
+The fingerprint comes from the chance an instance was born with. An id that was purged and used again is another
+instance, and links to the first do not open it.
+The MAC is cut to 144 bits, which keeps URLs short and is as good as out of reach; the lengths are multiples of
+three, so that every bit of the text counts and one record has one spelling.
+Keys are found by their id, and links made with an older one go on until they expire or it is revoked.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Final
+
+_VERSION: Final = 1
+_ONCE: Final = 0x80  # in the first byte, beside the version
+_KID, _EXPIRY, _FINGERPRINT, _NONCE, _MAC = 8, 5, 4, 9, 18
+_LENGTHS: Final = {
+    False: 1 + _KID + _EXPIRY + _FINGERPRINT + _MAC,
+    True: 1 + _KID + _EXPIRY + _FINGERPRINT + _NONCE + _MAC,
+}
+_DOMAIN: Final = b"perdure link"
+
+OPERATIONS: Final = {
+    "status": "GET",
+    "raise": "POST",
+    "terminate": "POST",
+    "suspend": "POST",
+    "resume": "POST",
+    "restart": "POST",
+    "rewind": "POST",
+    "purge": "DELETE",
+    "decide": "POST",
+}
+"""What a link can be for, and the method that does it. A `decide` link is also looked at with GET."""
+
+
+class BadLink(Exception):
+    """A link that opens nothing; the message says why."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a link leads to. `event` is "" for every event of the instance."""
+
+    operation: str
+    hub: str
+    instance_id: str
+    event: str = ""
+
+
+@dataclass(frozen=True)
+class Link:
+    """A link whose signature was found right. `nonce` is "" when it works more than once."""
+
+    kid: str
+    expires_at: int  # seconds since 1970
+    fingerprint: bytes
+    nonce: str
+
+
+def fingerprint_of(salt: bytes) -> bytes:
+    """What a link says of the instance it was made for."""
+    return sha256(b"perdure instance" + salt).digest()[:_FINGERPRINT]
+
+
+def sign(
+    target: Target, *, kid: str, secret: bytes, expires_at: int, fingerprint: bytes, nonce: bytes = b""
+) -> str:
+    """The `sig` of a link.
+
+    Parameters:
+        target: what it leads to.
+        kid, secret: the signing key; its id has 8 characters.
+        expires_at: seconds since 1970 at which it stops working.
+        fingerprint: of the instance, see `fingerprint_of`.
+        nonce: 9 bytes of chance for a link that works once.
+    """
+    first = _VERSION | (_ONCE if nonce else 0)
+    record = bytes([first]) + kid.encode("ascii") + expires_at.to_bytes(_EXPIRY, "big") + fingerprint + nonce
+    signed = record + _mac(secret, record, target)
+    assert len(signed) == _LENGTHS[bool(nonce)]
+    return base64.urlsafe_b64encode(signed).decode("ascii")
+
+
+def verify(sig: str, target: Target, secrets: Mapping[str, bytes], now: int) -> Link:
+    """The link behind a `sig` for this target. Raises BadLink for any other.
+
+    Parameters:
+        sig: as it came with the request.
+        target: what the request asks for.
+        secrets: the signing keys that count, by id.
+        now: seconds since 1970.
+    """
+    record, mac, once = _parts(sig)
+    kid = record[1 : 1 + _KID].decode("ascii", "replace")
+    secret = secrets.get(kid)
+    expected = _mac(secret or bytes(32), record, target)
+    if not hmac.compare_digest(mac, expected) or secret is None:
+        raise BadLink("this link was changed, was made for something else, or was called back")
+    rest = record[1 + _KID :]
+    expires_at = int.from_bytes(rest[:_EXPIRY], "big")
+    if now >= expires_at:
+        raise BadLink("this link has expired")
+    fingerprint = rest[_EXPIRY : _EXPIRY + _FINGERPRINT]
+    return Link(kid, expires_at, fingerprint, rest[_EXPIRY + _FINGERPRINT :].hex() if once else "")
+
+
+def _parts(sig: str) -> tuple[bytes, bytes, bool]:
+    try:
+        raw = base64.b64decode(sig.encode("ascii"), altchars=b"-_", validate=True)
+    except (ValueError, binascii.Error):
+        raise BadLink("this link is not whole: copy all of it") from None
+    once = bool(raw and raw[0] & _ONCE)
+    if not raw or raw[0] & ~_ONCE != _VERSION or len(raw) != _LENGTHS[once]:
+        raise BadLink("this link is not whole: copy all of it")
+    if base64.urlsafe_b64encode(raw).decode("ascii") != sig:
+        raise BadLink("this link is not whole: copy all of it")
+    return raw[:-_MAC], raw[-_MAC:], once
+
+
+def _mac(secret: bytes, record: bytes, target: Target) -> bytes:
+    """Every part with its length before it, so that no two targets have the same bytes."""
+    method = OPERATIONS[target.operation]
+    parts = (method, target.operation, target.hub, target.instance_id, target.event)
+    encoded = (part.encode("utf-8", "surrogatepass") for part in parts)
+    text = b"".join(len(part).to_bytes(4, "big") + part for part in (_DOMAIN, record, *encoded))
+    return hmac.digest(secret, text, "sha256")[:_MAC]
+
+
+__all__ = ["OPERATIONS", "BadLink", "Link", "Target", "fingerprint_of", "sign", "verify"]

@@ -1,0 +1,135 @@
+"""Links made for instances of a hub, and found true when they come back."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from typing import TYPE_CHECKING, Final
+
+from perdure.engine.notes import NOTE
+from perdure.errors import InstanceNotFound
+from perdure.http.access.caller import Caller, Refused
+from perdure.http.access.links import BadLink, Link, Target, fingerprint_of, sign, verify
+from perdure.http.guard import BASE
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from perdure.engine.client import Client
+    from perdure.http.access.keys import Keyring
+    from perdure.http.endpoint import Endpoint
+
+LASTS: Final = 30 * 24 * 3_600  # seconds that the links of a start last
+LINK: Final = "perdure.link"
+"""The key in a request's scope under which the signed link it came by is found."""
+_PARAMETER: Final = re.compile(r"\{(\w+)(?::path)?\}")
+
+
+class Signer:
+    """Signs with the hub's newest signing key, and checks with all that count.
+
+    Parameters:
+        client: of the hub.
+        keys: where the signing keys are.
+        public_url: the address that links get when no request says another.
+        signs_all: whether management links are signed too; where nobody is asked they need not be.
+    """
+
+    def __init__(self, client: Client, keys: Keyring, public_url: str, *, signs_all: bool) -> None:
+        self.client = client
+        self.keys = keys
+        self.public_url = public_url.rstrip("/")
+        self.signs_all = signs_all
+        self._is_ready = False
+
+    async def prepare(self) -> None:
+        """Have a key to sign with: the first one is made when it is first needed."""
+        if self._is_ready:
+            return
+        if not self.keys.signing():
+            before = NOTE.set(None)
+            try:
+                await self.client.rotate_links()
+            finally:
+                NOTE.reset(before)
+            self.keys.refresh()
+        self._is_ready = True
+
+    def sign(
+        self, operation: str, instance_id: str, event: str = "", *, lasts: int = LASTS, once: bool = False
+    ) -> str:
+        """The `sig` for one operation of an instance. Raises InstanceNotFound."""
+        return self.sign_all([operation], instance_id, event, lasts=lasts, once=once)[operation]
+
+    def sign_all(
+        self,
+        operations: list[str],
+        instance_id: str,
+        event: str = "",
+        *,
+        lasts: int = LASTS,
+        once: bool = False,
+    ) -> dict[str, str]:
+        """The `sig` of each operation of an instance. Raises InstanceNotFound."""
+        fingerprint = self._fingerprint(instance_id)
+        if fingerprint is None:
+            raise InstanceNotFound(f"no instance {instance_id!r} in this hub: there is nothing to link to")
+        kid, secret = list(self.keys.signing().items())[-1]
+        expires_at = self.keys.now() // 1_000_000 + lasts
+        nonce = secrets.token_bytes(9) if once else b""
+        return {
+            operation: sign(
+                Target(operation, self.client.task_hub, instance_id, event),
+                kid=kid,
+                secret=secret,
+                expires_at=expires_at,
+                fingerprint=fingerprint,
+                nonce=nonce,
+            )
+            for operation in operations
+        }
+
+    def identify(self, request: Request, endpoint: Endpoint, signatures: list[str]) -> Caller:
+        """The holder of the link by which a request came. Raises Refused for every other request."""
+        if not endpoint.link or len(signatures) != 1 or not _is_spelled_right(request, endpoint):
+            raise Refused(403, "bad-link", "this link does not lead here")
+        instance_id = str(request.path_params.get("id", ""))
+        link = self._verified(
+            signatures[0], endpoint.link, instance_id, str(request.path_params.get("event", ""))
+        )
+        if self._fingerprint(instance_id) != link.fingerprint:
+            raise Refused(404, "instance-not-found", "the instance that this link was made for is gone")
+        request.scope[LINK] = link
+        return Caller(f"link (key {link.kid})", link=True)
+
+    def _verified(self, sig: str, operation: str, instance_id: str, event: str) -> Link:
+        known, now = self.keys.signing(), self.keys.now() // 1_000_000
+        # A link for all events of an instance names none.
+        names = dict.fromkeys([event, ""] if operation == "raise" else [event])
+        trouble = "this link does not lead here"
+        for name in names:
+            try:
+                return verify(sig, Target(operation, self.client.task_hub, instance_id, name), known, now)
+            except BadLink as error:
+                trouble = str(error)
+        raise Refused(403, "bad-link", trouble)
+
+    def _fingerprint(self, instance_id: str) -> bytes | None:
+        stored = self.client.gateway.store.get(instance_id)
+        return None if stored is None else fingerprint_of(stored.row.salt)
+
+
+def link_of(request: Request) -> Link | None:
+    """The signed link by which a request came."""
+    found: Link | None = request.scope.get(LINK)
+    return found
+
+
+def _is_spelled_right(request: Request, endpoint: Endpoint) -> bool:
+    """Routes match without regard to case and to a slash at the end; a signed URL is as it was made."""
+    given = request.path_params
+    path = _PARAMETER.sub(lambda found: str(given[found[1]]), endpoint.path)
+    return bool(request.scope["path"] == request.scope.get(BASE, "") + path)
+
+
+__all__ = ["LASTS", "Signer", "link_of"]

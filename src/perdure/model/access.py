@@ -1,0 +1,163 @@
+"""Keys and what they open.
+
+A key is a line of text, `pdk_<id>_<secret><checksum>`. The prefix and the checksum let scanners find one that
+leaked into a repository or a log, and tell it from anything that merely looks alike. The id names the key in
+lists and in the audit log; the secret is 256 bits of chance. Because it is, SHA-256 is all it takes to store
+it: a slow hash protects what people can guess, and nobody guesses 2^256.
+
+A scope is what a key opens. `admin` opens everything, `operate` includes `read`; `function` opens every client
+function, `function:NAME` one of them. Scopes are words of the endpoint table, so a route without one cannot be
+written down.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from datetime import datetime
+from hashlib import sha256
+from typing import Final
+from zlib import crc32
+
+import msgspec
+
+PREFIX: Final = "pdk_"
+ID_LENGTH: Final = 8
+SECRET_LENGTH: Final = 43  # base62 digits that hold 256 bits
+_DIGITS: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_KEY: Final = re.compile(r"pdk_([0-9A-Za-z]{8})_([0-9A-Za-z]{43})([0-9A-Za-z]{6})", re.ASCII)
+_FUNCTION: Final = "function:"
+
+INCLUDES: Final = {
+    "read": frozenset({"read"}),
+    "operate": frozenset({"read", "operate"}),
+    "admin": frozenset({"read", "operate", "admin", "function"}),
+    "function": frozenset({"function"}),
+}
+"""What each scope opens."""
+
+
+class AccessKey(msgspec.Struct, frozen=True, kw_only=True):
+    """A key as its administrators see it: everything but the secret.
+
+    `kind` is "access" for a key that callers show, "link" for one that signed links are made with.
+    `last_used_time` is exact to a few minutes.
+    """
+
+    key_id: str
+    kind: str
+    name: str
+    scopes: tuple[str, ...]
+    created_time: datetime
+    created_by: str
+    expires_time: datetime | None = None
+    revoked_time: datetime | None = None
+    last_used_time: datetime | None = None
+
+    def state(self, now: datetime) -> str:
+        """active, expired or revoked."""
+        if self.revoked_time is not None:
+            return "revoked"
+        return "expired" if self.expires_time is not None and self.expires_time <= now else "active"
+
+
+class NewKey(msgspec.Struct, frozen=True):
+    """A key just made. `secret` is the text that opens; it is shown this once and kept nowhere."""
+
+    key: AccessKey
+    secret: str
+
+
+class AuditRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One management call: who, what, when, from where, and how it ended ("ok", or the code of the refusal).
+
+    `times` counts equal questions that were put within a minute.
+    """
+
+    time: datetime
+    who: str
+    address: str
+    operation: str
+    instance_id: str = ""
+    detail: str = ""
+    outcome: str = "ok"
+    times: int = 1
+
+
+class AuditPage(msgspec.Struct, frozen=True):
+    """One page of the audit log; `continuation` asks for the next one, and is None on the last."""
+
+    records: list[AuditRecord]
+    continuation: str | None = None
+
+
+def checked_scopes(scopes: Iterable[str]) -> tuple[str, ...]:
+    """The scopes in a fixed order. Raises ValueError for one that is none, or for none at all."""
+    wanted = sorted(set([scopes] if isinstance(scopes, str) else scopes))
+    for scope in wanted:
+        if scope not in INCLUDES and not re.fullmatch(r"function:[^\s:]{1,200}", scope):
+            known = ", ".join(INCLUDES)
+            raise ValueError(
+                f"{scope[:60]!r} is not a scope: take {known}, or function:NAME for one function"
+            )
+    if not wanted:
+        raise ValueError("a key without a scope opens nothing: give read, operate, admin or function")
+    return tuple(wanted)
+
+
+def opens(scopes: Iterable[str], wanted: str, function: str = "") -> bool:
+    """Whether a caller with these scopes may do what needs `wanted`, in the client function of that name."""
+    for scope in scopes:
+        if wanted in INCLUDES.get(scope, ()):
+            return True
+        if wanted == "function" and function and scope == _FUNCTION + function:
+            return True
+    return False
+
+
+def key_of(key_id: str, secret: int) -> str:
+    """The text of a key."""
+    text = f"{PREFIX}{key_id}_{_base62(secret, SECRET_LENGTH)}"
+    return text + _checksum(text)
+
+
+def id_of(text: str) -> str | None:
+    """The id in a key's text; None for a text that is no key of ours, or not whole."""
+    found = _KEY.fullmatch(text)
+    return found[1] if found and _checksum(text[:-6]) == found[3] else None
+
+
+def key_id_of(chance: int) -> str:
+    """An id from some chance."""
+    return _base62(chance, ID_LENGTH)
+
+
+def digest_of(text: str) -> bytes:
+    """What is stored of a key, and compared."""
+    return sha256(text.encode("utf-8", "replace")).digest()
+
+
+def _checksum(text: str) -> str:
+    return _base62(crc32(text.encode()), 6)
+
+
+def _base62(value: int, length: int) -> str:
+    digits = ""
+    for _ in range(length):
+        value, digit = divmod(value, 62)
+        digits = _DIGITS[digit] + digits
+    return digits
+
+
+__all__ = [
+    "AccessKey",
+    "AuditPage",
+    "AuditRecord",
+    "NewKey",
+    "checked_scopes",
+    "digest_of",
+    "id_of",
+    "key_id_of",
+    "key_of",
+    "opens",
+]
