@@ -61,6 +61,10 @@ class TroubledStore:
         self._trouble("load")
         return self.inner.load(instance_ids)
 
+    def history_of(self, instance_no: int, execution_no: int) -> StoredInstance | None:
+        self._trouble("load")
+        return self.inner.history_of(instance_no, execution_no)
+
     def seen(self, operation_ids: Sequence[str]) -> list[SeenRow]:
         self._trouble("seen")
         return self.inner.seen(operation_ids)

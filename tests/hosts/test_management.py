@@ -22,6 +22,7 @@ def test_a_start_is_202_with_the_management_urls_and_where_to_ask(http: TestClie
         "restartPostUri": f"{here}/restart",
         "suspendPostUri": f"{here}/suspend?reason={{text}}",
         "resumePostUri": f"{here}/resume?reason={{text}}",
+        "rewindPostUri": f"{here}/rewind?reason={{text}}",
     }
 
 

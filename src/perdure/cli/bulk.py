@@ -1,4 +1,4 @@
-"""suspend, resume, terminate, purge: tell one instance, several, or all that a filter selects.
+"""suspend, resume, terminate, rewind, purge: tell one instance, several, or all that a filter selects.
 
 For a filter the command first tells how many instances match, and asks. It can be stopped and given again.
 The commands differ in a few words only, so they are one function under several names.
@@ -66,6 +66,7 @@ WORDS = {
     "terminate": Words("End instances now and for good.", "terminated", without=frozenset()),
     "suspend": Words("Hold instances until they are resumed; what arrives meanwhile is kept.", "suspended"),
     "resume": Words("Let suspended or parked instances go on.", "resumed"),
+    "rewind": Words("Let failed instances go on: what failed is tried again.", "rewound"),
     "purge": Words(
         "Delete finished instances and their history.", "purged", without=frozenset({"recursive", "reason"})
     ),

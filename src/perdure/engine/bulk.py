@@ -125,6 +125,7 @@ VERBS: Final[dict[str, _Verb]] = {
         frozenset({S.Pending, S.Running, S.Suspended}),
         lambda client, i, asked: client.terminate(i, asked.reason, recursive=asked.recursive),
     ),
+    "rewind": _Verb(frozenset({S.Failed}), lambda client, i, asked: client.rewind(i, asked.reason)),
     "purge": _Verb(FINISHED, _purge),
 }
 """What can be done in bulk. Starting and restarting cannot: repeating them would do them twice."""

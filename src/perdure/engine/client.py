@@ -33,6 +33,7 @@ from perdure.model.messages import (
     Purge,
     RaiseEvent,
     Resume,
+    Rewind,
     Start,
     Suspend,
     Terminate,
@@ -187,6 +188,19 @@ class Client(Starting, EntityVerbs, AccessVerbs, AzureVerbs):
         """Hold an instance: what arrives is kept, nothing runs, until `resume`."""
         await self.gateway.accept(
             Suspend(instance_id=instance_id, reason=reason, operation_id=operation_id or "")
+        )
+
+    async def rewind(self, instance_id: str, reason: str = "", *, operation_id: str | None = None) -> None:
+        """Let a failed instance go on: what made it fail is tried again, what was done stays done.
+
+        Failed activities run again under their idempotency key, their retry policy begins afresh, and failed
+        sub-orchestrations are rewound with their parent. Code that fails by itself, without a failed call, goes
+        on behind the last thing it was told; if nothing has changed it fails in the same way again.
+
+        Raises InstanceNotFound, InstanceFinished when it did not fail, IllegalTransition while it is running.
+        """
+        await self.gateway.accept(
+            Rewind(instance_id=instance_id, reason=reason, operation_id=operation_id or "")
         )
 
     async def resume(self, instance_id: str, reason: str = "", *, operation_id: str | None = None) -> None:

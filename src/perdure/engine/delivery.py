@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from perdure.engine import arrivals, entities, starts, verbs
+from perdure.engine import arrivals, entities, rewinding, starts, verbs
 from perdure.model import messages as msg
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ _HANDLERS: Final[dict[type, Callable[[Any, Any, Any], None]]] = {
     msg.Suspend: verbs.suspend,
     msg.Resume: verbs.resume,
     msg.Terminate: verbs.terminate,
+    msg.Rewind: rewinding.rewind,
     msg.Purge: verbs.purge,
 }
 

@@ -33,7 +33,15 @@ from perdure.errors import PerdureError, RegistrationError
 from perdure.model import chain, payload
 from perdure.model import events as ev
 from perdure.model.bodies import outline
-from perdure.model.messages import ActivityResult, Message, RaiseEvent, Start, Wake, encode_message
+from perdure.model.messages import (
+    ActivityResult,
+    Message,
+    RaiseEvent,
+    Rewind,
+    Start,
+    Wake,
+    encode_message,
+)
 from perdure.model.records import (
     Batch,
     BodyRow,
@@ -269,6 +277,16 @@ class Hub:
                 quarantine(self, instance)
         deliver(self, instance, envelope)
         return None
+
+    def lacking(self, loaded: Iterable[StoredInstance]) -> list[StoredInstance]:
+        """Those loaded without their history, being finished, for which it is needed."""
+        return [
+            stored
+            for stored in loaded
+            if stored.row.episodes
+            and not stored.history
+            and any(type(e.message) is Rewind for e in self.aside.get(stored.row.instance_id, ()))
+        ]
 
     def operations(self, cold: Iterable[str]) -> list[str]:
         """The operation ids of set-aside messages whose answers have to be looked up."""

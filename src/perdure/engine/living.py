@@ -28,7 +28,7 @@ from perdure.replay.settle import Outcome, report_to_parent, settle
 from perdure.replay.state import fold
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from perdure.engine.hub import Hub, OrchestratorEntry
 
@@ -97,10 +97,16 @@ def feed(hub: Hub, instance: Instance, event: Any) -> None:
     if running.leave():  # a bare `except:` swallowed the interruption; the code is no better for it
         raise Quarantine(instance.instance_id, too_long(Interrupted()))
     if actions:
-        settle(actions, outcome)
-        _take_up(hub, instance, outcome)
-        if outcome.ending is not None:
-            _finish(hub, instance, outcome.ending)
+        live_on(hub, instance, actions)
+
+
+def live_on(hub: Hub, instance: Instance, actions: Sequence[act.Action]) -> None:
+    """Take up what the code asked for."""
+    outcome = instance.episode(hub.now)
+    settle(actions, outcome)
+    _take_up(hub, instance, outcome)
+    if outcome.ending is not None:
+        _finish(hub, instance, outcome.ending)
 
 
 def _take_up(hub: Hub, instance: Instance, outcome: Outcome) -> None:

@@ -340,7 +340,12 @@ class Loop:
         cold = hub.advance(envelopes, now)
         while cold:
             operations = hub.operations(cold)
-            hub.admit(cold, store.load(cold), operations, store.seen(operations) if operations else ())
+            loaded = store.load(cold)
+            for stored in hub.lacking(loaded):
+                whole = store.history_of(stored.row.instance_no, stored.row.execution_no)
+                if whole is not None:
+                    stored.history, stored.bodies = whole.history, whole.bodies
+            hub.admit(cold, loaded, operations, store.seen(operations) if operations else ())
             cold = hub.advance((), now)
         batch = hub.seal()
         if self.memos:

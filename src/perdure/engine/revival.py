@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from perdure.engine.living import Quarantine, drop_held, end, let_held_go, new_execution, too_long
+from perdure.engine.living import Quarantine, drop_held, end, let_held_go, live_on, new_execution, too_long
 from perdure.engine.parking import note, park
 from perdure.engine.versions import entry_of
 from perdure.engine.warm import Instance
@@ -22,6 +22,7 @@ from perdure.model.failure import Failure
 from perdure.model.instances import RuntimeStatus
 from perdure.model.messages import ActivityResult, Wake
 from perdure.replay.decide import Execution
+from perdure.replay.rewinding import Episode, counting, is_rewound
 from perdure.replay.settle import Invocation, invocation_of, report_to_parent
 from perdure.replay.state import fold
 
@@ -52,33 +53,40 @@ def revive(hub: Hub, instance: Instance, answered: int = -1) -> bool:
         return False
     execution = new_execution(hub, instance, entry)
     try:
-        recorded = _relive(hub, instance, execution)
+        recorded, asked = _relive(hub, instance, execution)
     except tuple(_PARKED_FOR) as error:
         execution.close()
         kind, why = next(said for type_, said in _PARKED_FOR.items() if isinstance(error, type_))
         park(hub, instance, kind, f"{why}{error}")
         return False
-    if execution.is_finished:  # it continued as new, and its next generation is on the way
+    if execution.is_finished and not asked:  # it continued as new, and its next generation is on the way
         execution.close()
         instance.between = True
         return False
     _adopt(hub, instance, execution, recorded, answered)
-    return True
+    if asked:
+        live_on(hub, instance, asked)
+    return instance.execution is not None
 
 
-def _relive(hub: Hub, instance: Instance, execution: Execution) -> list[tuple[int, list[ev.HistoryEvent]]]:
+def _relive(hub: Hub, instance: Instance, execution: Execution) -> tuple[list[Episode], list[act.Action]]:
+    """What counts of its history, and what the code asks for beyond it, having been rewound."""
     hub.counters["replays"] += 1
     hub.episodes += 1  # it takes its time like one: a batch of replays must not keep clients waiting
     recorded = instance.recorded()
+    if instance.outcome is not None:
+        recorded.append((instance.last_at, list(instance.outcome.events)))
+    if is_rewound(recorded):
+        recorded = counting(recorded)
     hub.running.enter(instance)
     try:
-        execution.replay(recorded)
+        asked = execution.replay(recorded)
     except Interrupted as stopped:
         execution.close()
         raise Quarantine(instance.instance_id, too_long(stopped)) from stopped
     finally:
         hub.running.leave()
-    return recorded
+    return recorded, asked
 
 
 def _adopt(

@@ -25,7 +25,7 @@ S = RuntimeStatus
 
 def suspend(hub: Hub, instance: Instance | None, envelope: Envelope) -> None:
     message: Any = envelope.message
-    refusal = _illegal("suspend", instance, message.instance_id)
+    refusal = illegal("suspend", instance, message.instance_id)
     if refusal is None:
         assert instance is not None
         if instance.status is not S.Suspended:
@@ -38,7 +38,7 @@ def suspend(hub: Hub, instance: Instance | None, envelope: Envelope) -> None:
 
 def resume(hub: Hub, instance: Instance | None, envelope: Envelope) -> None:
     message: Any = envelope.message
-    refusal = _illegal("resume", instance, message.instance_id)
+    refusal = illegal("resume", instance, message.instance_id)
     if refusal is not None:
         hub.answer(envelope, refusal)
         return
@@ -64,7 +64,7 @@ def terminate(hub: Hub, instance: Instance | None, envelope: Envelope) -> None:
     if message.link is not None and (instance is None or instance.parent != message.link):
         hub.consume(envelope)  # a stranger under the id of a child that never came to be
         return
-    refusal = _illegal("terminate", instance, message.instance_id)
+    refusal = illegal("terminate", instance, message.instance_id)
     hub.answer(envelope, refusal)
     if refusal is not None:
         return
@@ -88,7 +88,7 @@ def purge(hub: Hub, instance: Instance | None, envelope: Envelope) -> None:
     if message.finished_before:
         _expire(hub, instance, envelope)
         return
-    refusal = _illegal("purge", instance, message.instance_id)
+    refusal = illegal("purge", instance, message.instance_id)
     if refusal is None and instance is not None and instance.dirty:
         hub.postpone(envelope)  # what it did is written first, and purged with the next batch
         return
@@ -115,7 +115,8 @@ def _forget(hub: Hub, instance: Instance) -> None:
     remove(hub, instance)
 
 
-def _illegal(verb: str, instance: Instance | None, instance_id: str) -> PerdureError | None:
+def illegal(verb: str, instance: Instance | None, instance_id: str) -> PerdureError | None:
+    """Why a verb does not apply to the instance as it stands, by the table of transitions."""
     if instance is None:
         return InstanceNotFound(f"no instance {instance_id!r} in this hub: nothing to {verb}")
     if instance.status in LEGAL[verb]:

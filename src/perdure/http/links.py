@@ -35,6 +35,7 @@ _LINKS = {
     "restartPostUri": ("restart", "/restart"),
     "suspendPostUri": ("suspend", "/suspend?reason={text}"),
     "resumePostUri": ("resume", "/resume?reason={text}"),
+    "rewindPostUri": ("rewind", "/rewind?reason={text}"),
 }
 _OPERATIONS = [operation for operation, _ in _LINKS.values()]
 

@@ -197,6 +197,14 @@ async def resume(request: Request) -> Response:
     return Response(status_code=202)
 
 
+async def rewind(request: Request) -> Response:
+    """POST instances/{id}/rewind?reason=: a failed instance goes on."""
+    await client_of(request).rewind(
+        request.path_params["id"], _reason(request), operation_id=_operation_id(request)
+    )
+    return Response(status_code=202)
+
+
 # ---------------------------------------------------------------------------------------------- purging
 
 
@@ -257,6 +265,7 @@ ENDPOINTS = (
     endpoint("/instances/{id}/terminate", "POST", terminate, "operate", "terminate"),
     endpoint("/instances/{id}/suspend", "POST", suspend, "operate", "suspend"),
     endpoint("/instances/{id}/resume", "POST", resume, "operate", "resume"),
+    endpoint("/instances/{id}/rewind", "POST", rewind, "operate", "rewind"),
     endpoint("/instances/{id}/restart", "POST", restart, "operate", "restart"),
     endpoint("/counts", "GET", counts, "read"),
 )

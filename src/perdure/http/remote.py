@@ -42,6 +42,7 @@ from perdure.model.messages import (
     Purge,
     RaiseEvent,
     Resume,
+    Rewind,
     Start,
     Suspend,
     Terminate,
@@ -300,7 +301,7 @@ def _raise_event(message: RaiseEvent) -> Sent:
 
 
 def _control(verb: str) -> Callable[[Any], Sent]:
-    def request(message: Terminate | Suspend | Resume) -> Sent:
+    def request(message: Terminate | Suspend | Resume | Rewind) -> Sent:
         query: Query = {"reason": message.reason}
         if isinstance(message, Terminate) and message.recursive:
             query["recursive"] = True
@@ -324,6 +325,7 @@ _REQUESTS: dict[type, Callable[[Any], Sent]] = {
     Terminate: _control("terminate"),
     Suspend: _control("suspend"),
     Resume: _control("resume"),
+    Rewind: _control("rewind"),
     Purge: _purge,
 }
 

@@ -43,6 +43,11 @@ async def _resume(client: Client, instance_id: str, form: Form, operation: str) 
     return instance_id
 
 
+async def _rewind(client: Client, instance_id: str, form: Form, operation: str) -> str:
+    await client.rewind(instance_id, form.get("reason", ""), operation_id=operation)
+    return instance_id
+
+
 async def _terminate(client: Client, instance_id: str, form: Form, operation: str) -> str:
     await client.terminate(instance_id, form.get("reason", ""), operation_id=operation)
     return instance_id
@@ -73,6 +78,14 @@ _ALL = (
         "Resumed.",
         _resume,
         frozenset({RuntimeStatus.Suspended}),
+        takes_reason=True,
+    ),
+    Verb(
+        "rewind",
+        "It goes on where it failed: what failed is tried again, what was done stays done.",
+        "Rewound.",
+        _rewind,
+        frozenset({RuntimeStatus.Failed}),
         takes_reason=True,
     ),
     Verb(

@@ -151,6 +151,16 @@ class Terminate(_Message, frozen=True):
     operation_id: str = ""
 
 
+class Rewind(_Message, frozen=True, gc=True):
+    """A failed instance is to go on. With `link` a rewound parent asks its sub-orchestration, to be started as
+    `again` says if it is not there."""
+
+    reason: str = ""
+    link: ParentLink | None = None
+    again: Start | None = None
+    operation_id: str = ""
+
+
 class Purge(_Message, frozen=True):
     """`finished_before` (microseconds) is retention's: an instance that did not finish before then stays."""
 
@@ -178,6 +188,7 @@ Message = (
     | Suspend
     | Resume
     | Terminate
+    | Rewind
     | Purge
     | Wake
 )

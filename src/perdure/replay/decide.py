@@ -22,17 +22,15 @@ from perdure.model.failure import failure_of
 from perdure.replay.context import IDLE, NULL, Environment, Identity, OrchestrationContext
 from perdure.replay.determinism import Mismatch, mismatch
 from perdure.replay.fiber import Fiber
-from perdure.replay.rewinding import ARRIVALS, Episode, counting, failed_call, is_rewound
-from perdure.replay.task import PENDING
-
-NOT_REPLAYED = (
-    ev.ExecutionSuspended,
-    ev.ExecutionResumed,
-    ev.ExecutionParked,
-    ev.ExecutionTerminated,
-    ev.PatchMarked,
+from perdure.replay.rewinding import (
+    ARRIVALS,
+    NOT_REPLAYED,
+    Episode,
+    counting,
+    failed_call,
+    is_rewound,
 )
-"""What stands between decisions without being asked for again in that place."""
+from perdure.replay.task import PENDING
 
 
 @dataclass(frozen=True)

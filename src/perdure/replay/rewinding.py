@@ -35,10 +35,18 @@ ARRIVALS: Final = (
     ev.EntityOperationFailed,
     ev.LockGranted,
 )
-RESULTS: Final = (ev.TaskCompleted, ev.SubOrchestrationCompleted)
-FAILURES: Final = (ev.TaskFailed, ev.SubOrchestrationFailed)
+NOT_REPLAYED: Final = (
+    ev.ExecutionSuspended,
+    ev.ExecutionResumed,
+    ev.ExecutionParked,
+    ev.ExecutionTerminated,
+    ev.PatchMarked,
+)
+"""What stands between decisions without being asked for again in that place."""
+RESULTS: Final = (ev.TaskCompleted, ev.SubOrchestrationCompleted, ev.EntityOperationCompleted)
+FAILURES: Final = (ev.TaskFailed, ev.SubOrchestrationFailed, ev.EntityOperationFailed)
 _UNSEEN: Final = (ev.ExecutionSuspended, ev.ExecutionResumed, ev.ExecutionParked, ev.ExecutionRewound)
-_CALLS: Final = (ev.TaskScheduled, ev.SubOrchestrationCreated)
+_CALLS: Final = (ev.TaskScheduled, ev.SubOrchestrationCreated, ev.EntityCalled)
 
 
 def is_rewound(episodes: Iterable[Episode]) -> bool:
@@ -137,9 +145,16 @@ def plan_of(episodes: Sequence[Episode]) -> Plan:
     return _plan(events, episodes, kept, end, voided, is_certain=certain)
 
 
-def shortened(plan: Plan, episodes: Sequence[Episode], kept: int) -> Plan:
-    """The same plan with fewer events kept, because the code would not do the rest without the failure."""
+def shortened(plan: Plan, episodes: Sequence[Episode], arrival: ev.Arrival, repeated: int) -> Plan:
+    """The same plan with fewer events kept: the code repeats only so many decisions behind this arrival."""
     events = _events(episodes)
+    kept = next((place for place, event in enumerate(events, 1) if event is arrival), plan.kept)
+    while kept < plan.kept and not isinstance(events[kept], ARRIVALS):
+        if not isinstance(events[kept], NOT_REPLAYED):
+            if not repeated:
+                break
+            repeated -= 1
+        kept += 1
     return _plan(events, episodes, kept, plan.kept, plan.voided)
 
 

@@ -50,6 +50,9 @@ class EngineStore(Protocol):
         History is left out for finished instances.
         """
 
+    def history_of(self, instance_no: int, execution_no: int) -> StoredInstance | None:
+        """An instance with the history of one execution, for a finished one that is to go on."""
+
     def seen(self, operation_ids: Sequence[str]) -> list[SeenRow]:
         """The answers already given to these operations."""
 

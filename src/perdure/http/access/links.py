@@ -36,6 +36,7 @@ OPERATIONS: Final = {
     "terminate": "POST",
     "suspend": "POST",
     "resume": "POST",
+    "rewind": "POST",
     "restart": "POST",
     "rewind": "POST",
     "purge": "DELETE",
