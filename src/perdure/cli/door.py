@@ -71,6 +71,19 @@ class Door:
         yield Client(StoreReader(open_store(self.store, self._hub())))
 
     @asynccontextmanager
+    async def looking(self) -> AsyncIterator[Client]:
+        """A client that reads the file itself, also beside a server that serves it; or that of `--url`."""
+        if self.url:
+            async with RemoteClient(self.url, hub=self.hub) as remote:
+                yield remote
+            return
+        store = open_store(self.store, self._hub())
+        try:
+            yield Client(StoreReader(store))
+        finally:
+            store.close_reader()
+
+    @asynccontextmanager
     async def accepting(self) -> AsyncIterator[Client]:
         """A client that asks and tells."""
         remote = self._remote()

@@ -12,6 +12,7 @@ from perdure.cli import (
     entities,
     housekeeping,
     instances,
+    replaying,
     server,
     settings,
     verification,
@@ -26,7 +27,7 @@ root = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (server, settings, instances, control, bulk, entities, access, verification, housekeeping):
+for group in (server, settings, instances, control, bulk, entities, access, verification, housekeeping, replaying):
     root.add_typer(group.commands)
 
 

@@ -13,6 +13,7 @@ Nothing here needs pytest; `perdure.testing.plugin` has fixtures for it.
 
 from perdure.testing.clock import START, SkippingWaiter, VirtualClock
 from perdure.testing.history import HistoryBuilder
+from perdure.testing.recordings import Recording, Verdict, check_recording, read_recording, recording_of
 from perdure.testing.replaying import Replayed, check_history, load_history, replay
 from perdure.testing.stubs import Call
 from perdure.testing.surroundings import DurableEnvironment, environment
@@ -22,11 +23,16 @@ __all__ = [
     "Call",
     "DurableEnvironment",
     "HistoryBuilder",
+    "Recording",
     "Replayed",
     "SkippingWaiter",
+    "Verdict",
     "VirtualClock",
     "check_history",
+    "check_recording",
     "environment",
     "load_history",
+    "read_recording",
+    "recording_of",
     "replay",
 ]

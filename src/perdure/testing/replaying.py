@@ -141,7 +141,9 @@ def load_history(history: Saved) -> list[Episode]:
         return history.episodes
     entries: Any = json.loads(history) if isinstance(history, str | bytes) else history
     if isinstance(entries, Mapping):  # a status with its history
-        entries = entries.get("history") or entries.get("historyEvents") or ()
+        content, entries = entries, entries.get("events") or entries.get("history")
+        if entries is None:
+            raise ValueError(f"there is no history in this, only {', '.join(content) or 'nothing'}")
     episodes: list[Episode] = []
     for entry in entries:
         if isinstance(entry, Mapping):

@@ -1,0 +1,231 @@
+"""export and replay: take an instance's history along, and see whether today's code fits it, or all in flight."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from rich.text import Text
+
+from perdure.cli.door import Door
+from perdure.cli.housekeeping import progress_bars
+from perdure.cli.options import (
+    DEFAULT_STORE,
+    HubOption,
+    InstanceArgument,
+    JsonOption,
+    StoreOption,
+    UrlOption,
+)
+from perdure.cli.selection import (
+    NameOption,
+    PrefixOption,
+    StatusOption,
+    TagOption,
+    WaitingForOption,
+    read_selection,
+)
+from perdure.cli.source import load_app
+from perdure.cli.terminal import (
+    EXIT_CODES,
+    REFUSED,
+    UNAVAILABLE,
+    errors,
+    fail,
+    fail_with,
+    output,
+    plain,
+    print_json,
+    print_table,
+)
+from perdure.engine.bulk import Which
+from perdure.engine.client import Client
+from perdure.errors import InstanceNotFound, PerdureError
+from perdure.model.instances import FINISHED, RuntimeStatus
+from perdure.testing.recordings import Checker, Recording, Verdict, read_recording, recording_of
+
+PAGE = 200
+EXPLAINED = 5  # disagreements that are told in full
+IN_FLIGHT = tuple(status for status in RuntimeStatus if status not in FINISHED)
+Report = Callable[[int, int], object]
+commands = typer.Typer()
+
+
+@commands.command(epilog=EXIT_CODES)
+def export(
+    instance_id: InstanceArgument,
+    store: StoreOption = DEFAULT_STORE,
+    hub: HubOption = None,
+    url: UrlOption = None,
+) -> None:
+    """Write an instance's history to stdout, to be kept: perdure export ID > saved.json.
+
+    It has what went in and came out, and no code.
+    """
+    door = Door(store, hub, url)
+    found = door.ask(lambda client: client.get_status(instance_id, True, True, True))
+    if found is None:
+        fail_with(InstanceNotFound(f"there is no instance {instance_id!r} in this hub"))
+    print_json(msgspec.to_builtins(recording_of(found)))
+
+
+@commands.command(epilog=EXIT_CODES)
+def replay(
+    files: Annotated[
+        list[Path] | None, typer.Argument(metavar="[SAVED.json]...", help="Of export.", show_default=False)
+    ] = None,
+    app: Annotated[
+        str, typer.Option("--app", metavar="APP", help="app.py or package.module:app.")
+    ] = "app.py",
+    status: StatusOption = None,
+    name: NameOption = None,
+    prefix: PrefixOption = None,
+    tag: TagOption = None,
+    waiting_for: WaitingForOption = None,
+    store: StoreOption = DEFAULT_STORE,
+    hub: HubOption = None,
+    url: UrlOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Would today's code do again what instances have done? Of files, or of all that are in flight in a store.
+
+    Orchestrators run through their histories; no activity runs, nothing is written, a server may go on. Ends
+    with 1 when one disagrees: a deploy of this code would park it.
+    """
+    which = read_selection(status, name, prefix, tag, waiting_for, None, None, None)
+    if files and which:
+        raise typer.BadParameter("give files, or a store with a filter; one of the two")
+    try:
+        checker = Checker(load_app(app))
+        with progress_bars({}) as progress:
+            verdicts = (
+                [checker.check(_read(file)) for file in files]
+                if files
+                else _of_store(
+                    Door(store, hub, url, as_json),
+                    which,
+                    checker,
+                    lambda done, total: progress("instances replayed", done, total),
+                )
+            )
+    except PerdureError as error:
+        fail_with(error, as_json=as_json)
+    _tell(verdicts, as_json)
+    if not all(verdict.agrees for verdict in verdicts):
+        raise typer.Exit(REFUSED)
+
+
+def _read(file: Path) -> Recording:
+    try:
+        return read_recording(file.read_bytes())
+    except OSError as error:
+        fail(f"cannot read {file}: {error.strerror}", UNAVAILABLE)
+
+
+# -------------------------------------------------------------------------------------------- of a store
+
+
+def _of_store(door: Door, which: Which, checker: Checker, report: Report) -> list[Verdict]:
+    """The file itself is read, also beside a server that serves it; only --url goes through the server."""
+
+    async def look() -> list[Verdict]:
+        verdicts: list[Verdict] = []
+        async with door.looking() as client:
+            wanted: Which = {**which, "status": which.get("status") or IN_FLIGHT}
+            total = sum(count for one, count in (await client.counts()).items() if one in wanted["status"])
+            async for recording in _recordings(client, wanted):
+                verdicts.append(checker.check(recording))
+                report(len(verdicts), max(total, len(verdicts)))
+        return verdicts
+
+    return asyncio.run(look())
+
+
+async def _recordings(client: Client, which: Which) -> AsyncIterator[Recording]:
+    continuation = None
+    while True:
+        page = await client.query(**which, top=PAGE, continuation=continuation)
+        for one in page.instances:
+            found = await client.get_status(one.instance_id, True, True, True)
+            if found is not None:  # it may have been purged
+                yield recording_of(found)
+        continuation = page.continuation
+        if continuation is None:
+            return
+
+
+# --------------------------------------------------------------------------------------------- telling it
+
+
+def _tell(verdicts: list[Verdict], as_json: bool) -> None:
+    wrong = [verdict for verdict in verdicts if not verdict.agrees]
+    if as_json:
+        print_json(
+            {
+                "checked": len(verdicts),
+                "agree": len(verdicts) - len(wrong),
+                "verdicts": [_as_data(verdict) for verdict in wrong],
+            }
+        )
+        return
+    if not verdicts:
+        typer.echo("No instance is in flight: nothing to replay.")
+        return
+    if len(verdicts) > 1:
+        _print_counts(verdicts)
+    _explain(wrong)
+    agree = len(verdicts) - len(wrong)
+    if len(verdicts) == 1:
+        typer.echo(
+            f"{verdicts[0].recording.instance_id} {'agrees' if agree else _FINDINGS[wrong[0].finding]}."
+        )
+    else:
+        typer.echo(f"{agree:,} of {len(verdicts):,} agree with the code.")
+
+
+_FINDINGS = {
+    "disagrees": "disagrees with the code",
+    "missing": "has no function to run it",
+    "unreadable": "cannot be read",
+}
+
+
+def _print_counts(verdicts: list[Verdict]) -> None:
+    kinds = ("agrees", "disagrees", "missing", "unreadable")
+    counts: dict[tuple[str, str], dict[str, int]] = {}
+    for verdict in verdicts:
+        of = counts.setdefault((verdict.recording.name, verdict.recording.version), dict.fromkeys(kinds, 0))
+        of[verdict.finding] += 1
+    rows: list[list[str | Text]] = [
+        [
+            " ".join(filter(None, (name, version))),
+            *(Text(f"{of[kind]:,}", style="red" if of[kind] and kind != "agrees" else "") for kind in kinds),
+            "",
+        ]
+        for (name, version), of in sorted(counts.items())
+    ]
+    print_table(("ORCHESTRATOR", "AGREE", "DISAGREE", "NO FUNCTION", "UNREADABLE", ""), rows)
+
+
+def _explain(wrong: list[Verdict]) -> None:
+    """The first few in full: after a change, most of the others say the same."""
+    console = output()
+    for verdict in wrong[:EXPLAINED]:
+        one = verdict.recording
+        console.print(Text.assemble((plain(one.instance_id), "bold"), " ", (plain(one.name), "dim")))
+        console.print(plain(verdict.detail), soft_wrap=True)
+    if len(wrong) > EXPLAINED:
+        errors().print(f"... and {len(wrong) - EXPLAINED:,} more; --json tells all.")
+
+
+def _as_data(verdict: Verdict) -> dict[str, Any]:
+    one = verdict.recording
+    return {
+        "instanceId": one.instance_id,
+        "name": one.name,
+        "version": one.version,
+        "finding": verdict.finding,
+        "detail": verdict.detail,
+    }

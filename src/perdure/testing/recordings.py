@@ -1,0 +1,166 @@
+"""Recordings: the history of one instance in a file, and whether today's code would do it again.
+
+A recording is JSON without any code: which instance, which orchestrator and version, and its events with all
+that was in them. `perdure export` writes it. Checking one runs the orchestrator through the recorded events;
+activities do not run, and nothing is written. That is what a worker does with every instance it takes up after
+a deploy, so the verdict is the worker's own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import msgspec
+
+from perdure.engine.functions import Functions
+from perdure.errors import FunctionMissing, FunctionNotFound, NonDeterminismError, PayloadError
+from perdure.model import events as ev
+from perdure.outbound import with_built_ins
+from perdure.replay.context import Identity
+from perdure.replay.decide import Execution
+from perdure.testing.replaying import load_history
+
+if TYPE_CHECKING:
+    from perdure.app import App
+    from perdure.model.instances import OrchestrationStatus
+
+FORMAT: Final = "perdure-history/1"
+Finding = Literal["agrees", "disagrees", "missing", "unreadable"]
+
+
+class Recording(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """One execution of one instance. `events` are history as perdure keeps it, each with its `timestamp`."""
+
+    format: str = FORMAT
+    instance_id: str
+    name: str
+    version: str = ""
+    execution_id: str = ""
+    parent_instance_id: str | None = None
+    runtime_status: str = ""
+    events: list[dict[str, Any]] = []
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether code and recording agree; `detail` says what is wrong if not, as a parked instance's reason would."""
+
+    recording: Recording
+    finding: Finding
+    detail: str = ""
+
+    @property
+    def agrees(self) -> bool:
+        return self.finding == "agrees"
+
+
+def recording_of(status: OrchestrationStatus) -> Recording:
+    """The recording of a status that was fetched with history, results and input."""
+    return Recording(
+        instance_id=status.instance_id,
+        name=status.name,
+        version=status.version,
+        execution_id=status.execution_id,
+        parent_instance_id=status.parent_instance_id,
+        runtime_status=status.runtime_status.value,
+        events=status.history or [],
+    )
+
+
+def read_recording(text: str | bytes) -> Recording:
+    """A recording from JSON: of `perdure export`, of `perdure history --json`, or a status with its history.
+
+    Raises PayloadError.
+    """
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise PayloadError(f"this is not JSON: {error}") from error
+    content: dict[str, Any] = dict(found) if isinstance(found, Mapping) else {"events": found}
+    events = content.get("events") or content.get("history")
+    if not isinstance(events, list) or not events or not all(isinstance(one, dict) for one in events):
+        raise PayloadError(
+            "there is no history in it: export one with `perdure export ID`, or ask for a status with its history"
+        )
+    if str(content.get("format", FORMAT)).partition("/")[0] != FORMAT.partition("/")[0]:
+        raise PayloadError(f"this is a {content['format']!r}, not a {FORMAT!r}")
+    known = {
+        **_told_by(events),
+        **{name: value for name, value in content.items() if value},
+        "events": events,
+    }
+    try:
+        return msgspec.convert({"instanceId": "replayed", **known}, Recording)
+    except msgspec.ValidationError as error:
+        raise PayloadError(f"this is no recording: {error}") from error
+
+
+def _told_by(events: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the first event of a history says of its instance."""
+    first = next((one for one in events if one.get("type") == "ExecutionStarted"), {})
+    parent = first.get("parent") or {}
+    told = {
+        "name": first.get("name"),
+        "version": first.get("version"),
+        "parentInstanceId": parent.get("instance_id"),
+    }
+    return {name: value for name, value in told.items() if value}
+
+
+class Checker:
+    """Checks recordings against one application."""
+
+    def __init__(self, app: App) -> None:
+        self._functions = Functions(with_built_ins(app.registry), app.settings.versioning)
+
+    def check(self, recording: Recording) -> Verdict:
+        """Replay a recording. Runs the orchestrator's code and no activity."""
+        entry = self._functions.orchestrator(recording.name, recording.version)
+        if entry is None:
+            return Verdict(recording, "missing", self._functions.missing(recording.name, recording.version))
+        try:
+            episodes = load_history(recording.events)
+        except (msgspec.MsgspecError, ValueError, KeyError) as error:
+            return Verdict(recording, "unreadable", f"its history cannot be read by this version: {error}")
+        if not any(isinstance(event, ev.ExecutionStarted) for _, events in episodes for event in events):
+            return Verdict(recording, "agrees", "it has not begun")
+        identity = Identity(
+            recording.instance_id, recording.execution_id, recording.parent_instance_id, recording.version
+        )
+        execution = Execution(entry.code, identity, self._functions.environment)
+        try:
+            execution.replay(episodes)
+        except NonDeterminismError as error:
+            return Verdict(recording, "disagrees", str(error))
+        except (FunctionMissing, FunctionNotFound) as error:
+            return Verdict(recording, "missing", str(error))
+        finally:
+            execution.close()
+        return Verdict(recording, "agrees")
+
+
+def check_recording(recording: Recording | str | bytes, app: App) -> Verdict:
+    """Whether an application's present code would do again what a recorded instance has done.
+
+    Parameters:
+        recording: a `Recording`, or what `read_recording` takes.
+        app: the application.
+
+    Raises PayloadError for what is no recording.
+    """
+    read = recording if isinstance(recording, Recording) else read_recording(recording)
+    return Checker(app).check(read)
+
+
+__all__ = [
+    "FORMAT",
+    "Checker",
+    "Recording",
+    "Verdict",
+    "check_recording",
+    "read_recording",
+    "recording_of",
+]
