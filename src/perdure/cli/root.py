@@ -27,7 +27,18 @@ root = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (server, settings, instances, control, bulk, entities, access, verification, housekeeping, replaying):
+for group in (
+    server,
+    settings,
+    instances,
+    control,
+    bulk,
+    entities,
+    access,
+    verification,
+    housekeeping,
+    replaying,
+):
     root.add_typer(group.commands)
 
 
