@@ -44,7 +44,27 @@ SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
 LOOSE = {"reliability.md": "Concepts", "migrating-from-azure.md": "How to"}
 """Pages beside the folders, and the section that shows them, at its end."""
 TITLES = {"api": "Python API"}
+INNER = {
+    "api": (
+        "app.md",
+        "orchestrators.md",
+        "tasks.md",
+        "activities.md",
+        "entities.md",
+        "http-calls.md",
+        "client.md",
+        "status.md",
+        "housekeeping.md",
+        "testing.md",
+        "errors.md",
+        "more.md",
+    )
+}
+"""What comes first in a folder within a section's."""
 
+_PAGES = "<!-- pages of this folder -->"
+_TITLE = re.compile(r"^# (.+)$", re.MULTILINE)
+_PARAGRAPH = re.compile(r"^(?![#<`|\-*!]|\d+\.).+(?:\n.+)*", re.MULTILINE)
 _NOT_RUN = re.compile(r"^( *)<!-- not run: (.+?) -->\n(\s*`{3,}.*?\n\s*`{3,}[ ]*$)", re.MULTILINE | re.DOTALL)
 _ELSEWHERE = re.compile(r"https://(unpkg\.com|api\.github\.com|gitlab\.com|bitbucket\.org)/[^\"'`]*")
 _SETUP = re.compile(r"^<!-- setup\n.*?^-->\n", re.MULTILINE | re.DOTALL)
@@ -56,8 +76,11 @@ def on_config(config: Any) -> Any:
     return config
 
 
-def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Show the reason under each block that the tests do not run, and put in what is read from the code."""
+def on_page_markdown(markdown: str, page: Any, config: Any, **_: Any) -> str:
+    """Show the reason under each block that the tests do not run, and put in what is read from code and folders."""
+    docs = Path(config.docs_dir)
+    if _PAGES in markdown:
+        markdown = markdown.replace(_PAGES, contents(docs, (docs / page.file.src_uri).parent))
     shown = _NOT_RUN.sub(r"\1\3\n\n\1*Not run by the tests: \2.*{ .not-run }", _SETUP.sub("", markdown))
     return filled(shown)
 
@@ -82,6 +105,21 @@ def navigation(docs: Path) -> list[Any]:
     return nav
 
 
+def contents(docs: Path, folder: Path) -> str:
+    """A list of the folder's other pages, each with its first sentence, in the order of the navigation."""
+    first = next((names for _, name, names in SECTIONS if docs / name == folder), ())
+    pages = [docs / name for name in _section(docs, folder, first) if isinstance(name, str)]
+    return "\n".join(_entry(page) for page in pages if page.name != "index.md")
+
+
+def _entry(page: Path) -> str:
+    text = page.read_text(encoding="utf-8")
+    title, opening = _TITLE.search(text), _PARAGRAPH.search(text)
+    sentence = re.match(r"(?s).{40,}?[.?!:](?=\s|$)|.+", opening[0]) if opening else None
+    said = re.sub(r"\[([^\]]+)\]\([^)]+\)", r"\1", sentence[0].replace("\n", " ")) if sentence else ""
+    return f"- **[{title[1] if title else page.stem}]({page.name})**<br>{said}"
+
+
 def _section(docs: Path, folder: Path, first: tuple[str, ...]) -> list[Any]:
     def rank(entry: Path) -> tuple[int, str]:
         if entry.name == "index.md":
@@ -91,7 +129,7 @@ def _section(docs: Path, folder: Path, first: tuple[str, ...]) -> list[Any]:
     found: list[Any] = []
     for entry in sorted(folder.glob("*"), key=rank):
         if entry.is_dir():
-            inner = _section(docs, entry, ())
+            inner = _section(docs, entry, INNER.get(entry.name, ()))
             if inner:
                 found.append({TITLES.get(entry.name, entry.name.replace("-", " ").capitalize()): inner})
         elif entry.suffix == ".md":

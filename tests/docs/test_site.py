@@ -1,5 +1,6 @@
 """The documentation builds without a warning, and a browser that reads it talks to nobody else."""
 
+import fcntl
 import os
 import re
 import subprocess
@@ -35,9 +36,18 @@ SCRIPTED = re.compile(
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The site, built as `make docs` builds it."""
-    folder = tmp_path_factory.mktemp("site")
+def site(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """The site, built once for all workers of this run."""
+    if worker_id == "master":
+        return built(tmp_path_factory.mktemp("site"))
+    folder = tmp_path_factory.getbasetemp().parent / "site"
+    with open(f"{folder}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return folder if folder.is_dir() else built(folder)
+
+
+def built(folder: Path) -> Path:
+    """The site in a folder, as `make docs` builds it."""
     done = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", os.fspath(folder)],
         cwd=ROOT,
