@@ -63,6 +63,12 @@ NUMBERS: Final = {
     "http-denied": "PDR-081",
     "http-status": "PDR-082",
     "secret-not-found": "PDR-083",
+    # access
+    "forbidden": "PDR-090",
+    "unauthenticated": "PDR-091",
+    "link-spent": "PDR-092",
+    "rate-limited": "PDR-093",
+    "key-not-found": "PDR-094",
 }
 
 

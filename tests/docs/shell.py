@@ -1,7 +1,7 @@
 """The terminal of a page: the few commands that the documentation uses, in a folder of the page's own.
 
 `perdure` runs in this process, except for `perdure run`, which serves in a process of its own until the page ends
-or kills it, on a port of its own (the page says 7071). `curl` is made of httpx2, so that no program has to be
+or kills it, on a port of its own (the page says 7071); `<token>` stands for the token that it prints. `curl` is made of httpx2, so that no program has to be
 installed. `<id>` in a command stands for the id that was told last, as it does for the reader. A command that is
 not known here is an error: mark its block as not run, with the reason.
 """
@@ -26,6 +26,7 @@ from perdure.cli.root import root
 
 ROOT = Path(__file__).parents[2]
 _ID = re.compile(r"\b[0-9a-f]{32}\b")
+_TOKEN = re.compile(r"[?&]token=(\S+)")
 _READY = "Ctrl-C stops it"
 PATIENCE = 20.0  # seconds until a server listens, or a program ends
 
@@ -48,6 +49,7 @@ class Shell:
         self.port = _free_port()
         self.servers: list[subprocess.Popen[str]] = []
         self.told = ""
+        self.token = ""
 
     def run(self, command: str) -> tuple[int, str]:
         """One command line; returns its exit code and all it printed."""
@@ -63,8 +65,8 @@ class Shell:
         return code, output.replace(str(self.port), "7071")
 
     def here(self, text: str) -> str:
-        """What a page says, with the port of this page's own server."""
-        return text.replace("localhost:7071", f"localhost:{self.port}")
+        """What a page says, with the port and the token of this page's own server."""
+        return text.replace("localhost:7071", f"localhost:{self.port}").replace("<token>", self.token)
 
     def close(self) -> None:
         """End the servers that still run."""
@@ -149,6 +151,8 @@ class Shell:
             if _READY in line:
                 break
         hurry.cancel()
+        printed = _TOKEN.search("".join(said))
+        self.token = printed[1] if printed else ""
         if _READY not in "".join(said[-1:]):
             return server.wait(), "".join(said)
         threading.Thread(target=_drain, args=(server,), daemon=True).start()
