@@ -1,7 +1,9 @@
 """Finding the application that `perdure run` is told to serve.
 
-`app.py` is a file: its folder goes on the path, as when Python runs it. `package.module:app` is an import.
-A file or module must hold exactly one `App`, or be told which attribute it is.
+`app.py` is a file: its folder goes on the path, as when Python runs it. A file inside a package is imported as the
+module it is, so that it may import its siblings relatively. `package.module:app` is an import. A package whose
+`__init__.py` has no application is looked through where applications usually are. A file or module must hold
+exactly one `App`, or be told which attribute it is.
 """
 
 from __future__ import annotations
@@ -14,10 +16,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from perdure.app import App
+from perdure.blueprint import Blueprint
 from perdure.errors import PerdureError
 
 if TYPE_CHECKING:
     from types import ModuleType
+
+
+USUAL = ("app", "main", "application", "function_app")
+"""The modules of a package in which an application is looked for; the last is Azure's."""
 
 
 class SourceError(PerdureError):
@@ -30,13 +37,15 @@ def load_app(target: str) -> App:
     """The application that a target names. Raises SourceError."""
     place, _, attribute = target.rpartition(":") if ":" in target else (target, "", "")
     module = _load_file(Path(place)) if _is_file(place) else _import(place)
-    return _named(module, attribute, place) if attribute else _only(module, place)
+    if attribute:
+        return _named(module, attribute, place)
+    return _only(*_module_with_apps(module, place))
 
 
 def watched_folder(target: str) -> Path:
     """The folder whose changes concern a target."""
     place = target.rpartition(":")[0] if ":" in target else target
-    return Path(place).resolve().parent if _is_file(place) else Path.cwd()
+    return _root_of(Path(place).resolve())[0] if _is_file(place) else Path.cwd()
 
 
 def _is_file(place: str) -> bool:
@@ -46,9 +55,12 @@ def _is_file(place: str) -> bool:
 def _load_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise SourceError(f"there is no file {path}")
-    folder = str(path.resolve().parent)
+    root, name = _root_of(path.resolve())
+    folder = str(root)
     if folder not in sys.path:
         sys.path.insert(0, folder)
+    if "." in name or path.stem == "__init__":
+        return _import(name)
     spec = importlib.util.spec_from_file_location(path.stem, path.resolve())
     if spec is None or spec.loader is None:
         raise SourceError(f"{path} cannot be loaded as a module")
@@ -59,6 +71,16 @@ def _load_file(path: Path) -> ModuleType:
     except Exception as error:
         raise _failed(str(path), error) from error
     return module
+
+
+def _root_of(path: Path) -> tuple[Path, str]:
+    """The folder that belongs on the path for a file, and the name it is imported by from there."""
+    names = [] if path.stem == "__init__" else [path.stem]
+    folder = path.parent
+    while (folder / "__init__.py").is_file() and folder.name.isidentifier():
+        names.append(folder.name)
+        folder = folder.parent
+    return folder, ".".join(reversed(names))
 
 
 def _import(name: str) -> ModuleType:
@@ -87,12 +109,36 @@ def _named(module: ModuleType, attribute: str, place: str) -> App:
     found = getattr(module, attribute, None)
     if not isinstance(found, App):
         kind = "is not there" if found is None else f"is a {type(found).__name__}, not a perdure.App"
+        if isinstance(found, Blueprint):
+            kind = (
+                "is a Blueprint: an App takes it over with register_functions, and the App is what is served"
+            )
         raise SourceError(f"{place}:{attribute} {kind}")
     return found
 
 
+def _module_with_apps(module: ModuleType, place: str) -> tuple[ModuleType, str]:
+    """The module itself if it holds an application, else the usual one below it, if it is a package."""
+    if _apps(module) or not hasattr(module, "__path__"):
+        return module, place
+    for usual in USUAL:
+        name = f"{module.__name__}.{usual}"
+        if importlib.util.find_spec(name) is not None:
+            found = _import(name)
+            if _apps(found):
+                return found, name
+    raise SourceError(
+        f"the package {place} has no perdure.App, neither itself nor in {', '.join(USUAL)}: say which module has, "
+        f"as {module.__name__}.module:app"
+    )
+
+
+def _apps(module: ModuleType) -> dict[str, App]:
+    return {name: value for name, value in vars(module).items() if isinstance(value, App)}
+
+
 def _only(module: ModuleType, place: str) -> App:
-    apps = {name: value for name, value in vars(module).items() if isinstance(value, App)}
+    apps = _apps(module)
     distinct = {id(app): app for app in apps.values()}
     if len(distinct) == 1:
         return next(iter(distinct.values()))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from perdure.errors import RegistrationError
 from perdure.model.times import Seconds
 from perdure.outbound.addresses import AllowList
+
+if TYPE_CHECKING:
+    import ssl
 
 Lookup = Callable[[str], str | Awaitable[str | None] | None]
 ENVIRONMENT = "environment"

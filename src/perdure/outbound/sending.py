@@ -7,7 +7,6 @@ that have nothing to do with each other, or follow where nobody looked.
 from __future__ import annotations
 
 import asyncio
-import urllib.request
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urljoin, urlsplit
 
@@ -154,6 +153,8 @@ class Sender:
         """The proxy for an address, "" for none."""
         if self.policy.proxy != ENVIRONMENT:
             return self.policy.proxy or ""
+        import urllib.request  # slow to import, and seldom needed
+
         if urllib.request.proxy_bypass(url.host):
             return ""
         proxies = urllib.request.getproxies()
