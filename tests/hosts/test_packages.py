@@ -122,7 +122,7 @@ def reloading(folder: Path) -> Iterator[tuple[Path, subprocess.Popen[str], str]]
     package(folder)
     environment = {**os.environ, "PYTHONPATH": os.fspath(Path(df.__file__).parents[1]), "COLUMNS": "200"}
     process = subprocess.Popen(
-        [sys.executable, "-u", "-m", "perdure.cli", "run", "claims", "--port", "0", "--reload"],
+        [sys.executable, "-u", "-m", "perdure.cli", "run", "claims", "--port", "0", "--reload", "--access", "open"],
         cwd=folder, env={**environment, "PYTHONDONTWRITEBYTECODE": "1"}, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:
@@ -230,7 +230,7 @@ async def test_two_hubs_take_turns_in_one_file_and_do_not_see_each_other(tmp_pat
 
 async def test_two_applications_are_mounted_at_two_paths(tmp_path: Path) -> None:
     hosts = {
-        name: shop(name, greeting).asgi(store=f"sqlite:///{tmp_path}/{name}.db")
+        name: shop(name, greeting).asgi(store=f"sqlite:///{tmp_path}/{name}.db", access="open")
         for name, greeting in (("one", "hello"), ("two", "ahoy"))
     }
 
