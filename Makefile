@@ -5,7 +5,7 @@ PIP := $(V)/bin/python -m pip install -q -c constraints.txt
 CHROMIUM := apt-get update && apt-get install -y --no-install-recommends chromium
 
 .DEFAULT_GOAL := help
-.PHONY: help demo docs test check bench reliability reliability-long chromium constraints clean
+.PHONY: help demo docs test check bench reliability reliability-long chromium brokers constraints clean
 
 help: ## List these targets
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -13,8 +13,8 @@ help: ## List these targets
 demo: $(V)/.app ## Run the claims example
 	$(V)/bin/python -m examples.claims.demo
 
-test: $(V)/.dev chromium check ## Check and test everything, as CI does
-	$(V)/bin/python -m pytest -q -n 2
+test: $(V)/.dev chromium brokers check ## Check and test everything, as CI does
+	$(V)/bin/python -m pytest -q -n 2 --dist loadgroup
 
 check: $(V)/.dev ## Static checks only: style, types, layers
 	$(V)/bin/ruff check
@@ -58,3 +58,14 @@ chromium:
 	@command -v chromium >/dev/null && exit 0; \
 	if [ "$$(id -u)" = 0 ]; then $(CHROMIUM); \
 	else echo "chromium is missing. As root, run: $(CHROMIUM)" >&2; exit 1; fi
+
+# So do those of the queues: RabbitMQ and Redis from the distribution, Azurite from npm.
+BROKERS := apt-get update && apt-get install -y --no-install-recommends rabbitmq-server redis-server
+brokers: $(V)/azurite/.installed
+	@test -x /usr/lib/rabbitmq/bin/rabbitmq-server && command -v redis-server >/dev/null && exit 0; \
+	if [ "$$(id -u)" = 0 ]; then $(BROKERS); \
+	else echo "brokers are missing. As root, run: $(BROKERS)" >&2; exit 1; fi
+
+$(V)/azurite/.installed: $(V)/.dev
+	npm install --silent --no-audit --no-fund --prefix $(V)/azurite azurite@3.35.0
+	@touch $@

@@ -31,7 +31,7 @@ from perdure.model.retry import RetryPolicy
 from perdure.model.times import Seconds
 from perdure.triggers.definitions import DELIVERIES, Queue, Schedule
 from perdure.triggers.scheduling import CatchUp, Overlap, Plan
-from perdure.triggers.sources import QueueSource
+from perdure.triggers.source import QueueSource
 
 F = TypeVar("F", bound=Callable[..., Any])
 METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})

@@ -5,7 +5,7 @@ from perdure.triggers.queues import DeadLetter, Queues, QueueStatus
 from perdure.triggers.schedules import Schedules, ScheduleStatus
 from perdure.triggers.scheduling import Tick
 from perdure.triggers.serving import serving
-from perdure.triggers.sources import QueueSource, Received
+from perdure.triggers.source import QueueSource, Received
 
 __all__ = [
     "DeadLetter",

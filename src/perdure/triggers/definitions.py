@@ -13,7 +13,7 @@ from perdure.triggers.queueing import message
 from perdure.triggers.scheduling import Plan, firing, schedule
 
 if TYPE_CHECKING:
-    from perdure.triggers.sources import QueueSource
+    from perdure.triggers.source import QueueSource
 
 DELIVERIES = RetryPolicy(first_interval=1.0, max_attempts=5, backoff=2.0)
 """How often a message is tried unless its queue says otherwise."""

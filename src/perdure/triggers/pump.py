@@ -14,7 +14,7 @@ from perdure.engine.client import Client
 from perdure.errors import EngineStopped, InvalidInstanceId, PayloadError, PerdureError
 from perdure.model.instances import OrchestrationStatus, RuntimeStatus
 from perdure.triggers.queues import deliver
-from perdure.triggers.sources import QueueSource, Received
+from perdure.triggers.source import QueueSource, Received
 
 PATIENCE = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)  # seconds until a broker that went away is tried again
 KEEP_EVERY = 10.0  # seconds between two words to the broker that a message is still being handled

@@ -1,0 +1,125 @@
+"""Azure Storage Queues, through azure-storage-queue; Azurite speaks the same protocol on one's own machine."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from perdure.errors import ExtraMissing
+from perdure.triggers.source import Received
+
+if TYPE_CHECKING:
+    from azure.storage.queue.aio import QueueClient
+
+IDLE = (0.1, 0.2, 0.5, 1.0, 2.0)  # seconds between looks at an empty queue
+PAGE = 32  # messages that the service gives at once
+
+
+class AzureStorageQueue:
+    """A queue of Azure Storage.
+
+    A message is known by its id, which stays the same. Text in base64, as Azure Functions writes it, is decoded.
+    Dead letters go to `<queue>-poison`, Azure's name, as JSON `{"reason": …, "message": …}`.
+
+    Parameters:
+        connection_string: the storage account's.
+        queue: the queue's name, 3 to 63 characters; it is created if need be.
+        visibility: seconds that a message is hidden from others while it is handled; that is prolonged meanwhile.
+    """
+
+    def __init__(self, connection_string: str, queue: str, *, visibility: int = 60) -> None:
+        self.name = queue
+        self._connection_string = connection_string
+        self._visibility = visibility
+        self._receipts: dict[str, str] = {}
+        self._looks = 0
+        self._queue: QueueClient | None = None
+
+    @asynccontextmanager
+    async def connected(self) -> AsyncIterator[None]:
+        """Hold a client, and see to it that the queue exists."""
+        async with self._client(self.name) as queue:
+            await _create(queue)
+            self._receipts.clear()
+            self._queue = queue
+            yield
+
+    async def receive(self, most: int) -> list[Received]:
+        """Look once; an empty queue is looked at less often."""
+        assert self._queue is not None
+        pages = self._queue.receive_messages(
+            messages_per_page=min(most, PAGE), max_messages=most, visibility_timeout=self._visibility
+        )
+        found = [self._received(message) async for message in pages]
+        if found:
+            self._looks = 0
+        else:
+            await asyncio.sleep(IDLE[min(self._looks, len(IDLE) - 1)])
+            self._looks += 1
+        return found
+
+    async def acknowledge(self, message: Received) -> None:
+        assert self._queue is not None
+        await self._queue.delete_message(message.message_id, self._receipts.pop(message.message_id))
+
+    async def give_back(self, message: Received) -> None:
+        await self._hide(message, 0)
+        self._receipts.pop(message.message_id, None)
+
+    async def bury(self, message: Received, reason: str) -> None:
+        """Put it into the poison queue, and only then delete it here."""
+        letter = {"reason": reason, "message": message.body.decode("utf-8", "replace")}
+        async with self._client(f"{self.name}-poison") as poison:
+            await _create(poison)
+            await poison.send_message(base64.b64encode(json.dumps(letter).encode()).decode())
+        await self.acknowledge(message)
+
+    async def keep(self, message: Received) -> None:
+        """Hide it for another while."""
+        await self._hide(message, self._visibility)
+
+    async def _hide(self, message: Received, seconds: int) -> None:
+        assert self._queue is not None
+        updated = await self._queue.update_message(
+            message.message_id, self._receipts[message.message_id], visibility_timeout=seconds
+        )
+        self._receipts[message.message_id] = str(updated.pop_receipt)
+
+    def _received(self, message: Any) -> Received:
+        self._receipts[message.id] = message.pop_receipt
+        return Received(message.id, _body_of(message.content), message.dequeue_count or 1)
+
+    def _client(self, queue: str) -> QueueClient:
+        try:
+            from azure.storage.queue.aio import QueueClient
+        except ImportError:
+            raise ExtraMissing(
+                "Azure Storage Queues need their library: pip install 'perdure[azure]'"
+            ) from None
+        return QueueClient.from_connection_string(self._connection_string, queue)
+
+
+async def _create(queue: QueueClient) -> None:
+    from azure.core.exceptions import ResourceExistsError
+
+    try:
+        await queue.create_queue()
+    except ResourceExistsError:
+        pass
+
+
+def _body_of(content: str) -> bytes:
+    """The text itself if it is JSON; else what it is base64 of."""
+    try:
+        json.loads(content)
+    except ValueError:
+        try:
+            return base64.b64decode(content, validate=True)
+        except (binascii.Error, ValueError):
+            pass
+    return content.encode()

@@ -1,0 +1,130 @@
+"""RabbitMQ, through aio-pika."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Literal
+
+from perdure.errors import ExtraMissing
+from perdure.triggers.source import Received
+
+if TYPE_CHECKING:
+    from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, AbstractQueue
+
+WAIT = 5.0  # seconds that one `receive` waits
+
+log = logging.getLogger("perdure.triggers")
+
+
+class RabbitMQ:
+    """A queue of RabbitMQ.
+
+    The queue is declared durable unless it exists. A message is known by its `message_id` property, which the
+    publisher sets: redelivered, it is the same. Dead letters go to `<queue>.dead` with the reason in the header
+    `x-reason`.
+
+    Parameters:
+        url: amqp://user:password@host:port/vhost
+        queue: the queue's name.
+        prefetch: messages that the broker hands out before one is acknowledged.
+        identify: what makes a message without a `message_id` the same one at a redelivery: nothing (`none`,
+            it may then start twice), or its `body`, for queues in which no two messages are equal.
+        dead_letters: another name for the queue of dead letters.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        queue: str,
+        *,
+        prefetch: int = 64,
+        identify: Literal["none", "body"] = "none",
+        dead_letters: str | None = None,
+    ) -> None:
+        self.name = queue
+        self._url = url
+        self._prefetch = prefetch
+        self._identify = identify
+        self._dead_letters = dead_letters or f"{queue}.dead"
+        self._channel: AbstractChannel | None = None
+        self._arrived: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()
+        self._warned = False
+
+    @asynccontextmanager
+    async def connected(self) -> AsyncIterator[None]:
+        """Hold a connection and consume; closing it returns what was not acknowledged."""
+        try:
+            import aio_pika
+        except ImportError:
+            raise ExtraMissing("RabbitMQ needs aio-pika: pip install 'perdure[queues]'") from None
+        connection = await aio_pika.connect(self._url)
+        async with connection:
+            self._channel = await connection.channel(publisher_confirms=True)
+            await self._channel.set_qos(prefetch_count=self._prefetch)
+            queue = await self._declared(self.name)
+            self._arrived = asyncio.Queue()
+            await queue.consume(self._arrived.put)
+            yield
+
+    async def receive(self, most: int) -> list[Received]:
+        """Wait for messages, some seconds at most. Raises ConnectionError when the broker has gone."""
+        assert self._channel is not None
+        try:
+            taken = [await asyncio.wait_for(self._arrived.get(), WAIT)]
+        except TimeoutError:
+            taken = []
+        while len(taken) < most and not self._arrived.empty():
+            taken.append(self._arrived.get_nowait())
+        if self._channel.is_closed:
+            raise ConnectionError("the channel was closed")
+        return [self._received(message) for message in taken]
+
+    async def acknowledge(self, message: Received) -> None:
+        await message.handle.ack()
+
+    async def give_back(self, message: Received) -> None:
+        await message.handle.nack(requeue=True)
+
+    async def bury(self, message: Received, reason: str) -> None:
+        """Publish to the queue of dead letters, wait for the broker's confirmation, and acknowledge."""
+        import aio_pika
+
+        assert self._channel is not None
+        await self._declared(self._dead_letters)
+        original: AbstractIncomingMessage = message.handle
+        letter = aio_pika.Message(
+            message.body,
+            message_id=message.message_id,
+            content_type=original.content_type,
+            headers={**original.headers, "x-reason": reason, "x-queue": self.name},
+            delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
+        )
+        await self._channel.default_exchange.publish(letter, routing_key=self._dead_letters)
+        await original.ack()
+
+    async def keep(self, message: Received) -> None:
+        """Nothing to do: the broker waits for the acknowledgement (30 minutes, unless configured otherwise)."""
+
+    async def _declared(self, name: str) -> AbstractQueue:
+        assert self._channel is not None
+        return await self._channel.declare_queue(name, durable=True)
+
+    def _received(self, message: AbstractIncomingMessage) -> Received:
+        headers = {key: str(value) for key, value in message.headers.items()}
+        deliveries = 2 if message.redelivered else 1
+        return Received(self._id_of(message), message.body, deliveries, headers, message)
+
+    def _id_of(self, message: AbstractIncomingMessage) -> str:
+        if message.message_id:
+            return message.message_id
+        if self._identify == "body":
+            return hashlib.sha256(message.body).hexdigest()[:32]
+        if not self._warned:
+            self._warned = True
+            log.warning("queue %r: messages without a message_id may start twice when redelivered", self.name)
+        return uuid.uuid4().hex

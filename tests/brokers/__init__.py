@@ -1,0 +1,1 @@
+"""Queue sources against the real brokers, started on loopback by the tests themselves."""
