@@ -91,7 +91,7 @@ class Queues:
 
     async def redeliver(self, instance_id: str, reason: str = "delivered again") -> None:
         """Hand a dead letter to the function again, with all its attempts. Raises InstanceNotFound."""
-        await self._client.rewind(instance_id, reason)  # type: ignore[attr-defined]
+        await self._client.rewind(instance_id, reason)
 
     async def _count(self, queue: str, statuses: tuple[str, ...]) -> int:
         page = await self._client.query(name=MESSAGE, status=statuses, tags={TAG: queue}, top=1_000)
