@@ -250,6 +250,51 @@ async def test_a_question_about_a_202_that_fails_is_asked_again_without_being_to
         assert (await env.run("awaiting")).output[0] == 200
 
 
+def cancelling(pause: timedelta) -> df.App:
+    app = df.App("calls")
+
+    @app.orchestrator
+    async def awaiting(context: df.OrchestrationContext) -> str:
+        call = context.call_http("GET", PLACE, retry=df.RetryPolicy(600, max_attempts=3))
+        await context.create_timer(pause)
+        call.cancel()
+        try:
+            await call
+        except df.TaskCancelled:
+            return "cancelled"
+        return "answered"
+
+    @app.orchestrator
+    def yielding(context: df.OrchestrationContext):
+        call = context.call_http("GET", PLACE, retry=df.RetryPolicy(600, max_attempts=3))
+        yield context.create_timer(pause)
+        call.cancel()
+        try:
+            yield call
+        except df.TaskCancelled:
+            return "cancelled"
+        return "answered"
+
+    return app
+
+
+@styles
+async def test_a_call_that_is_tried_again_can_be_given_up(style):
+    network = Network(df.HttpCallError("refused"))
+    async with running(cancelling(timedelta(minutes=5)), network) as env:
+        assert (await env.run(style)).output == "cancelled"
+        await env.advance(hours=1)
+        assert len(network.asked) == 1
+
+
+@styles
+async def test_a_finished_call_cannot_be_given_up_any_more_and_an_accepted_one_says_what_to_do(style):
+    async with running(cancelling(timedelta(minutes=5)), Network(DONE)) as env:
+        assert (await env.run(style)).output == "answered"
+    async with running(cancelling(timedelta(minutes=5)), Network(accepted(retry_after="3600"))) as env:
+        assert "cannot be cancelled" in str((await env.run(style)).failure)
+
+
 async def test_calls_run_beside_each_other():
     network = Network(HttpResponse(200, {}, "a"), HttpResponse(200, {}, "b"))
     app = df.App("calls")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import codecs
 import zlib
 from collections.abc import AsyncIterable
 
@@ -11,6 +12,8 @@ from perdure.errors import HttpCallError, HttpDenied
 ACCEPTED = "gzip, deflate"
 _WINDOW = {"gzip": 47, "x-gzip": 47, "deflate": 47}  # zlib reads either header by itself
 STEP = 64 * 1024
+NO_CHARSETS = frozenset({"idna", "punycode", "unicode-escape", "raw-unicode-escape", "utf-7", "undefined"})
+"""Encodings of Python's that no body is in; some take time that grows with the square of the length."""
 TEXTUAL = ("text/", "application/json", "application/xml", "application/javascript", "application/x-www-form")
 
 
@@ -79,6 +82,8 @@ def as_content(body: bytes, kind: str, charset: str) -> tuple[str, bool]:
     textual = not kind or kind.startswith(TEXTUAL) or kind.endswith(("+json", "+xml"))
     for name in dict.fromkeys((charset or "utf-8", "utf-8")):
         try:
+            if codecs.lookup(name).name in NO_CHARSETS:
+                continue
             text = body.decode(name)
         except (LookupError, ValueError):
             continue

@@ -21,6 +21,7 @@ from perdure.errors import HttpDenied
 from perdure.outbound.addresses import Address, denial
 from perdure.outbound.policy import HttpPolicy
 
+CONNECT = 10.0  # seconds for one address, before the next is tried
 Resolve = Callable[[str, int], Awaitable[list[Address]]]
 
 
@@ -50,7 +51,7 @@ class GuardedNetwork(httpcore2.AsyncNetworkBackend):
         for address in await self._admitted(host, port):
             try:
                 return await self._plain.connect_tcp(
-                    str(address), port, timeout, local_address, socket_options
+                    str(address), port, timeout or CONNECT, local_address, socket_options
                 )
             except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as error:
                 failed = error

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from perdure.errors import TaskCancelled
 from perdure.model.http_calls import (
     ABOUT_CONTENT,
     HTTP_ACTIVITY,
@@ -111,7 +112,7 @@ class HttpCalls:
 class HttpTask(Task[HttpResponse]):
     """A call whose answer may be 202: then a sub-orchestration asks until there is another one."""
 
-    __slots__ = ("_deadline", "_interval", "_polling", "_request")
+    __slots__ = ("_deadline", "_interval", "_polling", "_request", "_sent")
 
     def __init__(
         self,
@@ -127,6 +128,7 @@ class HttpTask(Task[HttpResponse]):
         self._interval = interval
         self._deadline = deadline
         self._polling = False
+        self._sent = sent
         sent._add_waiter(self)
 
     def on_done(self, task: Task[Any]) -> None:
@@ -155,6 +157,21 @@ class HttpTask(Task[HttpResponse]):
         )
         self._polling = True
         context.call_sub_orchestrator(HTTP_POLLING, polling, expected_type=HttpResponse)._add_waiter(self)
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether `cancel()` ended it."""
+        return isinstance(self._outcome, TaskCancelled)
+
+    def cancel(self) -> None:
+        """Give the request up, or the wait for its next attempt. See `CallTask.cancel`.
+
+        Raises OrchestratorError once the server has accepted it: what asks for the outcome then is a
+        sub-orchestration, which ends by `poll_timeout`, or is terminated through a client.
+        """
+        if self._polling and not self.is_completed:
+            super().cancel()
+        self._sent.cancel()
 
     def _describe(self) -> str:
         return f"HTTP {self._request.method} {self._request.uri}"
