@@ -1,9 +1,10 @@
 """The terminal of a page: the few commands that the documentation uses, in a folder of the page's own.
 
 `perdure` runs in this process, except for `perdure run`, which serves in a process of its own until the page ends
-or kills it, on a port of its own (the page says 7071); `<token>` stands for the token that it prints. `curl` is made of httpx2, so that no program has to be
-installed. `<id>` in a command stands for the id that was told last, as it does for the reader. A command that is
-not known here is an error: mark its block as not run, with the reason.
+or kills it, on a port of its own (the page says 7071). `curl` is made of httpx2, so that no program has to be
+installed. `<token>` stands for the token that the server printed, and `<id>` in a command for the id that was told
+last, as they do for the reader. A command that is not known here is an error: mark its block as not run, with the
+reason.
 """
 
 from __future__ import annotations
