@@ -115,7 +115,7 @@ def contents(docs: Path, folder: Path) -> str:
 def _entry(page: Path) -> str:
     text = page.read_text(encoding="utf-8")
     title, opening = _TITLE.search(text), _PARAGRAPH.search(text)
-    sentence = re.match(r"(?s).{40,}?[.?!:](?=\s|$)|.+", opening[0]) if opening else None
+    sentence = re.match(r"(?s).{40,}?[.?!](?=\s|$)|.+", opening[0]) if opening else None
     said = re.sub(r"\[([^\]]+)\]\([^)]+\)", r"\1", sentence[0].replace("\n", " ")) if sentence else ""
     return f"- **[{title[1] if title else page.stem}]({page.name})**<br>{said}"
 

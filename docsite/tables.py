@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+MANY = 20  # a command with more options has a flag for every setting
 API = Path(__file__).parents[1] / "docs" / "reference" / "api"
 MARK = re.compile(r"^<!-- table: (\w+) -->$", re.MULTILINE)
 
@@ -45,13 +46,15 @@ def _commands(group: Any, path: str) -> list[str]:
 def _command(command: Any, name: str) -> str:
     arguments = [_argument(one) for one in command.params if one.param_type_name == "argument"]
     options = [one for one in command.params if one.param_type_name == "option" and one.name != "help"]
+    few = [one for one in options if "PERDURE_" not in (one.help or "")] if len(options) > MANY else options
+    more = "\n\nAnd a flag for every [setting](settings.md)." if len(few) < len(options) else ""
     usage = " ".join([name, *arguments, *(["[OPTIONS]"] if options else [])])
     rows = [
         f"| `{', '.join(sorted(one.opts, key=len, reverse=True))}` | {_explained(one)} |" for one in options
     ]
     table = ["", "| option | |", "|---|---|", *rows] if rows else []
     text = (command.help or "").strip().split("\f")[0].strip()
-    return "\n".join([f"## {name}", "", text, "", "```text", usage, "```", *table])
+    return "\n".join([f"## {name}", "", text, "", "```text", usage, "```", *table]) + more
 
 
 def _argument(argument: Any) -> str:
@@ -70,19 +73,13 @@ def _explained(option: Any) -> str:
 
 def routes() -> str:
     """Every route of the management API: what it is asked with, and what it does."""
-    import importlib
-    import pkgutil
-
-    import perdure.http
+    from perdure.http import bulk, entities, management
+    from perdure.http.access import api
     from perdure.http.links import MANAGEMENT
 
     rows: list[str] = []
-    modules = [found.name for found in pkgutil.iter_modules(perdure.http.__path__)]
-    for module in sorted(modules, key=lambda name: (name != "management", name)):
-        loaded = importlib.import_module(f"perdure.http.{module}")
-        if module in ("pages", "submissions"):  # for people, not for programs
-            continue
-        for endpoint in getattr(loaded, "ENDPOINTS", ()):
+    for module in (management, entities, bulk, api):
+        for endpoint in module.ENDPOINTS:
             text = (endpoint.handler.__doc__ or "").strip().split("\n\n")[0].replace("\n", " ")
             told = re.sub(r"^[A-Z]+ [^:]+: ", "", text).strip().rstrip(".")
             told = told if not re.match(r"^[A-Z]+ \S+$", told) else ""
