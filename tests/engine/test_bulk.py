@@ -216,3 +216,40 @@ async def test_a_plain_function_may_do_it_too():
         outcome = await asyncio.to_thread(client.bulk, "terminate", name="main")
 
     assert outcome.done == 3
+
+
+def outer_yield(context: OrchestrationContext):
+    return (yield context.call_sub_orchestrator("main", None, f"{context.instance_id}-child"))
+
+
+async def outer_async(context: OrchestrationContext):
+    return await context.call_sub_orchestrator("main", None, f"{context.instance_id}-child")
+
+
+@pytest.mark.parametrize("outer", [outer_yield, outer_async])
+async def test_failed_families_are_rewound_by_filter(outer):
+    is_open: list[bool] = []
+    app = App("families")
+
+    @app.activity
+    def ask() -> str:
+        if not is_open:
+            raise ConnectionError("the registry does not answer")
+        return "asked"
+
+    @app.orchestrator(name="main")
+    async def inner(context: OrchestrationContext):
+        return await context.call_activity(ask)
+
+    app.orchestrator(name="outer")(outer)
+    async with environment(app) as env:
+        for number in range(3):
+            assert (await env.run("outer", None, f"p{number}")).runtime_status is S.Failed
+        is_open.append(True)
+        outcome = await env.client.bulk("rewind", reason="the registry is back")
+        await env.settled()
+
+        # Children are rewound with their parents: when their own turn comes, that has happened.
+        assert (outcome.matched, outcome.seen, outcome.failed) == (6, 6, 0)
+        assert set((await statuses(env)).values()) == {S.Completed}
+        assert (await env.client.get_status("p2")).output == "asked"

@@ -38,6 +38,8 @@ from perdure.cli.terminal import (
     EXIT_CODES,
     REFUSED,
     USAGE,
+    can_ask,
+    can_move,
     errors,
     fail,
     fail_with,
@@ -232,15 +234,14 @@ async def _perform(
 
 
 def _confirm(order: Order, found: BulkOutcome) -> None:
-    console = errors()
-    if order.door.as_json or not console.is_terminal:
+    if order.door.as_json or not can_ask():
         fail(
             f"{_announced(order, found, 'would be')} Say --yes to do it, or --dry-run to look only",
             USAGE,
             as_json=order.door.as_json,
             kind="unconfirmed",
         )
-    console.print(plain(_announced(order, found, "will be")))
+    errors().print(plain(_announced(order, found, "will be")))
     if not typer.confirm("Go on?", err=True):
         raise typer.Exit(REFUSED)
 
@@ -258,7 +259,7 @@ def _progress(order: Order, found: BulkOutcome) -> Iterator[Callable[[BulkOutcom
     console = errors()
     total = found.matched if order.at_most is None else min(found.matched, order.at_most)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
+    with Progress(*columns, console=console, disable=not can_move(), transient=True) as bar:
         task = bar.add_task(order.asked.verb, total=total)
         yield lambda outcome: bar.update(task, completed=outcome.seen, total=max(total, outcome.seen))
 

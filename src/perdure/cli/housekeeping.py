@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from perdure import housekeeping
 from perdure.cli.options import DEFAULT_STORE, HubOption, JsonOption, StoreOption
-from perdure.cli.terminal import EXIT_CODES, errors, fail_with, print_json
+from perdure.cli.terminal import EXIT_CODES, can_move, errors, fail_with, print_json
 from perdure.errors import PerdureError
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def progress_bars(said: dict[str, str]) -> Iterator[housekeeping.Progress]:
     """One bar for each thing that is done, on a terminal."""
     console = errors()
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bars:
+    with Progress(*columns, console=console, disable=not can_move(), transient=True) as bars:
         tasks: dict[str, TaskID] = {}
 
         def progress(what: str, done: int, total: int) -> None:

@@ -8,6 +8,7 @@ Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 not found, 4 unavailab
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
@@ -59,6 +60,16 @@ def output() -> Console:
 
 def errors() -> Console:
     return Console(stderr=True, highlight=False, markup=False, emoji=False)
+
+
+def can_move() -> bool:
+    """Whether bars may move on stderr: on a terminal, and not where somebody only wants colours."""
+    return sys.stderr.isatty()
+
+
+def can_ask() -> bool:
+    """Whether somebody sits there who can be asked."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def exit_code(error: BaseException) -> int:
