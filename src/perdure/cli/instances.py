@@ -35,6 +35,7 @@ from perdure.http.chronicle import events_of, lines_of
 from perdure.http.document import document_of
 from perdure.http.prose import ago, compact, exact, lasting, pretty
 from perdure.model.instances import OrchestrationStatus, RuntimeStatus
+from perdure.model.waiting import OpenActivity, activity_facts
 
 commands = typer.Typer()
 
@@ -215,12 +216,20 @@ def _print_status(one: OrchestrationStatus) -> None:
     console.print(Text.assemble((plain(one.instance_id), "bold"), "  ", status_text(one.runtime_status)))
     if one.waiting_for:
         console.print(plain(f"{one.waiting_for[:1].upper()}{one.waiting_for[1:]}."))
+    for activity in one.waiting.activities if one.waiting else ():
+        console.print(
+            Text.assemble(("running       ", "dim"), plain(f"{activity.name}: {_facts_of(activity, one)}"))
+        )
     if one.reason and one.reason != "operator":
         console.print(plain(one.reason))
     for name, value in _facts(one):
         console.print(
             Text.assemble((f"{name:<14}", "dim"), plain(value).replace("\n", f"\n{'':14}")), soft_wrap=True
         )
+
+
+def _facts_of(activity: OpenActivity, one: OrchestrationStatus) -> str:
+    return activity_facts(activity, one.waiting.at if one.waiting else 0)
 
 
 def _facts(one: OrchestrationStatus) -> list[tuple[str, str]]:

@@ -24,6 +24,7 @@ from perdure.http.verbs import DONE, VERBS
 from perdure.model.failure import chain_of
 from perdure.model.instances import OrchestrationStatus, Page, RuntimeStatus
 from perdure.model.times import instant
+from perdure.model.waiting import activity_facts
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -133,6 +134,9 @@ async def instance_page(
         one=one,
         here=base_of(request) + path,
         api=base_of(request) + MANAGEMENT + path,
+        activities=[(each, activity_facts(each, one.waiting.at)) for each in one.waiting.activities]
+        if one.waiting
+        else [],
         reason=_reason(one),
         causes=chain_of(one.failure) if one.failure else [],
         forms=_forms(client, one, refused) if caller.may("operate") else [],

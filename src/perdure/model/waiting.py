@@ -139,6 +139,30 @@ def _activity(activity: OpenActivity, now: int) -> str:
     return f"the activity '{activity.name}'{' (' + ', '.join(known) + ')' if known else ''}"
 
 
+def activity_facts(activity: OpenActivity, now: int) -> str:
+    """What is known of a running activity, for people: attempt, place, since when, progress, last heartbeat."""
+    begun = activity.begun_at or activity.since
+    where = (
+        "waiting for its turn"
+        if activity.where == "queue"
+        else f"on {activity.where}"
+        if activity.where
+        else ""
+    )
+    return ", ".join(
+        filter(
+            None,
+            (
+                f"attempt {activity.attempt}",
+                where,
+                f"since {clock(begun)}",
+                progress_text(activity.progress) if activity.progress is not None else "",
+                heard_text(activity, now),
+            ),
+        )
+    )
+
+
 def heard_text(activity: OpenActivity, now: int) -> str:
     """How long ago its last heartbeat was, for people; "" when it has sent none."""
     if not activity.heard_at:

@@ -21,7 +21,7 @@ import msgspec
 
 from perdure.engine.activities.context import ActivityContext
 from perdure.engine.activities.deadlines import Deadlines
-from perdure.engine.activities.line import Call, call_of
+from perdure.engine.activities.link import Call, call_of
 from perdure.engine.activities.results import completed, failed
 from perdure.engine.activities.runner import Attempt, Runner
 from perdure.engine.activities.signals import Signals

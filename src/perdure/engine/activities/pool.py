@@ -17,7 +17,8 @@ from typing import Any
 
 from perdure.engine.activities.context import ActivityContext
 from perdure.engine.activities.deadlines import Deadlines
-from perdure.engine.activities.executors import ExecutorHost, Executors
+from perdure.engine.activities.executors import Executors
+from perdure.engine.activities.host import ExecutorHost
 from perdure.engine.activities.on_loop import OnLoop
 from perdure.engine.activities.ports import Concurrency, Deliver, Handover, Outbox
 from perdure.engine.activities.results import failed
