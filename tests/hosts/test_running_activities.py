@@ -9,7 +9,7 @@ import perdure as df
 from perdure.cli.instances import _facts_of
 from perdure.http.document import status_from
 from perdure.http.links import MANAGEMENT
-from tests.hosts.conftest import LOCAL
+from tests.hosts.conftest import LOCAL, start
 
 
 @pytest.fixture
@@ -29,8 +29,8 @@ def scans():
     async def digitize(context: df.OrchestrationContext) -> str:
         return await context.call_activity(scan)
 
-    with TestClient(app.asgi(store="memory:"), base_url=LOCAL, follow_redirects=False) as http:
-        http.post(f"{MANAGEMENT}/orchestrators/digitize/scan-1", json=None)
+    with TestClient(app.asgi(store="memory:", access="open"), base_url=LOCAL, follow_redirects=False) as http:
+        start(http, "digitize", "scan-1")
         assert said.wait(30)
         yield http
         may_end.set()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
-from concurrent.futures import Future
+from concurrent.futures import Future, ProcessPoolExecutor
 from typing import Any
 
 from perdure.engine.activities.runner import Attempt
@@ -21,9 +21,12 @@ class Generation:
 
     def close(self) -> None:
         """End it with whatever still hangs in it."""
-        hanging = [found for found in self.tries.values() if found.future is None or not found.future.done()]
-        killed = kill([found.pid for found in hanging if found.pid])
-        self.opened.close(wait=killed == len(hanging))
+        unfinished = [one for one in self.tries.values() if one.future is None or not one.future.done()]
+        if isinstance(self.opened.executor, ProcessPoolExecutor):
+            pids = [one.pid for one in unfinished if one.pid]
+            self.opened.close(wait=kill(pids) == len(pids))
+        else:
+            self.opened.close(wait=not unfinished)
 
 
 class Try:

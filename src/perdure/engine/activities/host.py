@@ -14,7 +14,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import BrokenExecutor, Future
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from concurrent.futures import wait as wait_for
 from contextlib import suppress
 from functools import partial
@@ -135,11 +135,11 @@ class ExecutorHost:
 
     def _rouse(self) -> None:
         """CPython's pool looks at its processes when it gets work, and just before it starts one more for that:
-        one that dies soon after may go unseen. More work, even cancelled at once, makes it look again."""
+        one that dies soon after may go unseen. More work makes it look again."""
         if isinstance(self.source, ProcessPool):
             for generation in self._generations():
                 with suppress(Exception):
-                    generation.opened.executor.submit(int).cancel()
+                    generation.opened.executor.submit(int)
 
     def _submit(self, attempt: Attempt, place: str, *, alone: bool = False) -> None:
         if attempt.settled or self._is_closing:
@@ -239,7 +239,7 @@ class ExecutorHost:
         self._present = None if self._present is generation else self._present
         for attempt, found in list(generation.tries.items()):
             if found.future is not None and self._line.revoke(found.token):
-                found.future.cancel()
+                _call_off(generation, found)
                 self._over(generation, attempt)
                 self._submit(attempt, found.place)
         self._end_if_idle(generation)
@@ -261,7 +261,8 @@ class ExecutorHost:
         if found is None or found.future is None:
             return
         if self._line.revoke(found.token):
-            found.future.cancel()
+            _call_off(generation, found)
+            self._over(generation, attempt)
             return
         self._line.cancel(found.token, attempt.reason)
         attempt.abandoned = True
@@ -288,7 +289,7 @@ class ExecutorHost:
         """Give what still runs there a moment, then end it; from any thread."""
         for attempt, found in list(generation.tries.items()):
             if found.future is not None and self._line.revoke(found.token):
-                found.future.cancel()
+                _call_off(generation, found)
             else:
                 self._line.cancel(found.token, attempt.reason or "the engine is stopping")
         if callable(self.source):
@@ -301,6 +302,13 @@ class ExecutorHost:
 
     def _generations(self) -> list[Generation]:
         return [*([self._present] if self._present is not None else []), *self._others]
+
+
+def _call_off(generation: Generation, found: Try) -> None:
+    """What was revoked need not travel. A process pool is left alone: in some versions of CPython one that breaks
+    while it holds a cancelled future never tells the others; there the worker learns that it may not begin."""
+    if found.future is not None and not isinstance(generation.opened.executor, ProcessPoolExecutor):
+        found.future.cancel()
 
 
 _DIED = (
