@@ -143,6 +143,31 @@ def _flows(orchestrator: Callable[[Any], None]) -> None:
         return context.get_input()
 
 
+    @orchestrator
+    def payer(context: Context) -> Flow:
+        """Its payment fails until it is rewound."""
+        a = yield context.call_activity("add", context.get_input())
+        slow = context.create_timer(150)
+        heard = context.wait_for_external_event("Go")
+        paid = yield context.call_activity(
+            "flaky", 4, retry=RetryPolicy(first_interval=30, backoff=2.0, max_attempts=3)
+        )
+        yield slow
+        c = yield context.call_activity("add", a)
+        return [a, paid, c, (yield heard)]
+
+    @orchestrator
+    def careful(context: Context) -> Flow:
+        """Does something about the failure before it fails; on the way back that no longer counts."""
+        other = context.call_sub_orchestrator("sequence", 10)
+        try:
+            paid = yield context.call_sub_orchestrator("payer", 1, f"{context.instance_id}-child")
+        except Exception:
+            yield context.call_activity("double", 7)
+            raise
+        return [paid, (yield other)]
+
+
 def _event_flows(orchestrator: Callable[[Any], None]) -> None:
     @orchestrator
     def listener(context: Context) -> Flow:
@@ -417,6 +442,17 @@ def events_that_nobody_takes(w: World) -> None:
     w.ask(event("d", "Hello", 1), event("d", "Hello", 2))
     w.pass_time(45)
     w.raise_event("d", "Hello", "too late")
+
+
+@scenario(p=[2, "paid at attempt 4", 3, "now"], f=[[2, "paid at attempt 4", 3, "now"], [11, 22, 23]])
+def rewind_what_failed(w: World) -> None:
+    w.ask(start("payer", "p", 1), start("careful", "f", 1))
+    w.pass_time(120)
+    w.manage("rewind", "p", "the gateway is back")
+    w.manage("rewind", "f")
+    w.manage("rewind", "f", "twice")
+    w.pass_time(100)
+    w.ask(event("p", "Go", "now"), event("f-child", "Go", "now"))
 
 
 @scenario(a=[2, 4, 5])

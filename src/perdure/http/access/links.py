@@ -36,7 +36,6 @@ OPERATIONS: Final = {
     "terminate": "POST",
     "suspend": "POST",
     "resume": "POST",
-    "rewind": "POST",
     "restart": "POST",
     "rewind": "POST",
     "purge": "DELETE",
