@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol, TypeVar
+from types import UnionType
+from typing import Any, Protocol, TypeVar, overload
 
 import msgspec
 from msgspec import Raw
@@ -114,6 +115,10 @@ class EntityContext:
         """For the outside world: the same whenever this very operation is run again (`offload=True` only)."""
         return self.key
 
+    @overload
+    def get_input(self, expected_type: type[T]) -> T: ...
+    @overload
+    def get_input(self, expected_type: UnionType | None = None) -> Any: ...
     def get_input(self, expected_type: Any = None) -> Any:
         """The operation's input, typed if a type is given. Raises PayloadError on a misfit."""
         body = self._input if bytes(self._input) else NULL
@@ -121,6 +126,14 @@ class EntityContext:
 
     # ------------------------------------------------------------------------------------------------ state
 
+    @overload
+    def get_state(self, initializer: Callable[[], T], expected_type: type[T] | None = None) -> T: ...
+    @overload
+    def get_state(self, initializer: T, expected_type: type[T]) -> T: ...
+    @overload
+    def get_state(self, initializer: None = None, *, expected_type: type[T]) -> T | None: ...
+    @overload
+    def get_state(self, initializer: Any = None, expected_type: UnionType | None = None) -> Any: ...
     def get_state(self, initializer: Any = None, expected_type: Any = None) -> Any:
         """The state, typed if a type is given; without one, what `initializer` (a function or value) gives."""
         if not bytes(self._state):

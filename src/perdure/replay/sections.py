@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from types import UnionType
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from msgspec import Raw
 
@@ -71,7 +72,9 @@ class EntityLock(Task["EntityLock"]):
     def release(self) -> None:
         """Leave the critical section. Leaving it again does nothing."""
         context = self._context
-        if context._lock is self and not context.will_continue_as_new:  # then the end of the execution does it
+        if (
+            context._lock is self and not context.will_continue_as_new
+        ):  # then the end of the execution does it
             context._emit(act.ReleaseLock(self.id, self._asked()))
             context._lock = None
 
@@ -137,6 +140,22 @@ class EntityVerbs:
         _take_id: Callable[[], int]
         _emit: Callable[[act.Action], Any]
 
+    @overload
+    def call_entity(
+        self, entity: EntityId | str, operation: str, input_: Any, expected_type: type[T]
+    ) -> Task[T]: ...
+    @overload
+    def call_entity(
+        self, entity: EntityId | str, operation: str, input_: Any = None, *, expected_type: type[T]
+    ) -> Task[T]: ...
+    @overload
+    def call_entity(
+        self,
+        entity: EntityId | str,
+        operation: str,
+        input_: Any = None,
+        expected_type: UnionType | None = None,
+    ) -> Task[Any]: ...
     def call_entity(
         self, entity: EntityId | str, operation: str, input_: Any = None, expected_type: Any = None
     ) -> Task[Any]:
