@@ -7,6 +7,7 @@ import typer
 from perdure import __version__
 from perdure.cli import (
     access,
+    binding,
     bulk,
     control,
     entities,
@@ -35,6 +36,7 @@ for group in (
     bulk,
     entities,
     access,
+    binding,
     verification,
     housekeeping,
     replaying,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -12,6 +12,10 @@ from perdure.model import payload
 
 if TYPE_CHECKING:
     from msgspec import Raw
+
+
+WRAPPED: Final = "perdure.wrapped"
+"""The key in a request's scope that says: a string in the body may hold JSON."""
 
 
 class LimitedRequest(Request):
@@ -48,7 +52,21 @@ async def read_body(request: Request, limit: int = payload.MAX_BYTES) -> bytes:
 async def read_payload(request: Request) -> Raw | None:
     """The body as a checked payload, None when it is empty. Raises PayloadError unless it is strict JSON."""
     data = await read_body(request)
-    return payload.check(data) if data.strip() else None
+    if not data.strip():
+        return None
+    checked = payload.check(data)
+    return _unwrapped(checked) if request.scope.get(WRAPPED) else checked
+
+
+def _unwrapped(body: Raw) -> Raw:
+    """What is inside a string that holds JSON; everything else as it is."""
+    inside = payload.decode(body)
+    if not isinstance(inside, str):
+        return body
+    try:
+        return payload.check(inside.encode())
+    except PayloadError:
+        return body
 
 
 def demand_json(request: Request) -> None:
@@ -68,4 +86,4 @@ def _too_large(limit: int) -> HTTPException:
     )
 
 
-__all__ = ["LimitedRequest", "demand_json", "read_body", "read_payload"]
+__all__ = ["WRAPPED", "LimitedRequest", "demand_json", "read_body", "read_payload"]

@@ -2,6 +2,7 @@
 
     /api/…                               client functions            functions
     /runtime/webhooks/durabletask/…      Azure's management API      management
+    /durabletask/{credential}/…          the same for Azure's client rpc
     /healthz                             for probes                  here
     /  /instances/{id}  /static/…        pages for people            pages
 
@@ -24,7 +25,7 @@ from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
 from perdure.errors import PerdureError
-from perdure.http import bulk, entities, functions, management, pages, submissions
+from perdure.http import bulk, entities, functions, management, pages, rpc, submissions
 from perdure.http.access import api, decisions, people, signing_in
 from perdure.http.access.caller import Refused
 from perdure.http.access.gate import Access, SignedIn
@@ -171,6 +172,7 @@ def application(
             *routes(management.ENDPOINTS, MANAGEMENT),
             *routes(entities.ENDPOINTS, MANAGEMENT),
             *routes(bulk.ENDPOINTS, MANAGEMENT),
+            *routes(rpc.endpoints_of((*management.ENDPOINTS, *entities.ENDPOINTS)), rpc.RPC),
             *routes(HEALTH),
             *routes(pages.ENDPOINTS),
             *routes(submissions.ENDPOINTS),

@@ -29,7 +29,7 @@ from perdure.http.parameters import seconds as _seconds
 from perdure.http.parameters import statuses as _statuses
 from perdure.http.parameters import tags as _tags
 from perdure.http.parameters import top as _top
-from perdure.http.problem import problem_of
+from perdure.http.problem import problem_of, shown_path
 from perdure.model.instances import OrchestrationStatus, RuntimeStatus
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ async def start(request: Request) -> Response:
             operation_id=_operation_id(request),
         )
     except FunctionNotFound as error:
-        return problem_of(error, status=400, instance=request.url.path)
+        return problem_of(error, status=400, instance=shown_path(request))
     return await _started(client, request, instance_id, timeout)
 
 

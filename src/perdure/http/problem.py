@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import msgspec
 from starlette.exceptions import HTTPException
@@ -99,6 +100,13 @@ class ProblemResponse(Response):
         super().__init__(msgspec.json.encode(self.problem), status, {**waits, **(headers or {})})
 
 
+def shown_path(request: Request) -> str:
+    """The request's path for people and logs: without the credential that Azure's client carries in it."""
+    credential = request.path_params.get("credential")
+    path = str(request.url.path)
+    return path if credential is None else path.replace(quote(credential), "…").replace(credential, "…")
+
+
 def problem_of(error: Exception, *, status: int | None = None, instance: str = "") -> ProblemResponse:
     """The problem document of an error that perdure raised on purpose, or of a TimeoutError."""
     kind = type(error)
@@ -124,9 +132,9 @@ def title_of(status: int) -> str:
 
 async def on_perdure_error(request: Request, error: Exception) -> Response:
     """Answer for an error of perdure's own tree, or a TimeoutError, that a handler let pass."""
-    answer = problem_of(error, instance=request.url.path)
+    answer = problem_of(error, instance=shown_path(request))
     if answer.status_code >= 500:
-        log.error("%s %s: %s", request.method, request.url.path, error)
+        log.error("%s %s: %s", request.method, shown_path(request), error)
     return answer
 
 
@@ -140,7 +148,7 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
         error.detail or title_of(error.status_code),
         code=title_of(error.status_code).lower().replace(" ", "-").replace("'", ""),
         headers=dict(error.headers or {}),
-        instance=request.url.path,
+        instance=shown_path(request),
     )
 
 
@@ -150,7 +158,7 @@ async def on_surprise(request: Request, error: Exception) -> Response:
         500,
         "The server failed at this request. Its log says how; nothing is known to have been done.",
         code="internal",
-        instance=request.url.path,
+        instance=shown_path(request),
     )
 
 

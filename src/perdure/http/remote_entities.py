@@ -13,7 +13,8 @@ from perdure.model.entities import EntityId, EntityPage, EntityState, entity_id_
 from perdure.model.times import moment
 
 if TYPE_CHECKING:
-    from perdure.http.remote import HttpGateway, Query
+    from perdure.http.remote import HttpGateway
+    from perdure.http.sent import Query
     from perdure.model.messages import EntityOperation
 
 

@@ -213,11 +213,12 @@ class SignedIn(Exception):
 
 
 def shown_key(request: Request) -> str | None:
-    """The key a request shows in any of the three places; None for none. Raises Refused for more than one."""
+    """The key a request shows in any of the four places; None for none. Raises Refused for more than one."""
     found = [
         *request.headers.getlist("x-functions-key"),
         *map(_bearer, request.headers.getlist("authorization")),
         *request.query_params.getlist("code"),
+        *([request.path_params["credential"]] if "credential" in request.path_params else []),
     ]
     if len(found) > 1:
         raise Refused(400, "ambiguous-credentials", "show one key, in one place")

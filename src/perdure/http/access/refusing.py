@@ -11,7 +11,7 @@ from perdure.http.access import sessions
 from perdure.http.access.caller import Refused
 from perdure.http.access.gate import ENDPOINT, SignedIn
 from perdure.http.drawing import base_of, draw
-from perdure.http.problem import ProblemResponse, title_of
+from perdure.http.problem import ProblemResponse, shown_path, title_of
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -25,7 +25,7 @@ async def on_refused(request: Request, error: Exception) -> Response:
     headers = _headers(error)
     if not request.scope[ENDPOINT].is_page:
         return ProblemResponse(
-            error.status, error.detail, code=error.code, headers=headers, instance=request.url.path
+            error.status, error.detail, code=error.code, headers=headers, instance=shown_path(request)
         )
     if error.status == 401 and request.method == "GET":
         query = urlencode([(n, v) for n, v in request.query_params.multi_items() if n != "token"])
