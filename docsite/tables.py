@@ -82,7 +82,9 @@ def routes() -> str:
         for endpoint in module.ENDPOINTS:
             text = (endpoint.handler.__doc__ or "").strip().split("\n\n")[0].replace("\n", " ")
             told = re.sub(r"^[A-Z]+ [^:]+: ", "", text).strip().rstrip(".")
-            told = told if not re.match(r"^[A-Z]+ \S+$", told) else ""
+            if re.match(r"^[A-Z]+ \S+$", told):
+                taken = re.findall(r"[?&](\w+)=", told)
+                told = f"202; takes {', '.join(f'`{name}`' for name in taken)}" if taken else "202"
             path = endpoint.path.replace("{event:path}", "{event}")
             rows.append(
                 f"| `{'/'.join(endpoint.methods)} {path}` | {told[:1].upper()}{told[1:]} | {endpoint.scope} |"
