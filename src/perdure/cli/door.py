@@ -50,7 +50,7 @@ class Door:
     hub: str | None = None
     url: str | None = None
     as_json: bool = False
-    key: str | None = field(default=None, repr=False)
+    key: str | None = field(default_factory=lambda: os.environ.get("PERDURE_KEY") or None, repr=False)
 
     def ask(self, work: Callable[[Client], Awaitable[T]]) -> T:
         """Do something that changes nothing; end the command if perdure refuses."""

@@ -182,7 +182,8 @@ class Loop:
         """What there is to do; waits for something if there is nothing and `wait` is true."""
         taken = self._take_due()
         self._drain(taken)
-        if not taken and wait and not self.stopping:
+        # A nudge may have been taken off the inbox just now, so what it was for is looked at, not waited for.
+        if not taken and wait and not self.stopping and not (self.memos and self.away is None):
             first = self.waiter.wait(self.inbox, self.next_at(), self._is_busy)
             _take_into(taken, first)
             self._drain(taken)

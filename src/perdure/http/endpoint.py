@@ -53,14 +53,22 @@ class Endpoint:
         """What the audit log calls a request for this route."""
         return self.name or getattr(self.handler, "__name__", "").strip("_")
 
-    def route(self, prefix: str = "") -> Route:
+    def route(self, prefix: str = "") -> GatedRoute:
         """The Starlette route, below `prefix`, with the gate before its handler."""
         placed = replace(self, path=prefix + self.path)
-        route = Route(placed.path, _gated(placed), methods=self.methods)
+        route = GatedRoute(placed)
         if self.folded:
             pattern = route.path_regex.pattern.removesuffix("$") + r"/?$"
             route.path_regex = re.compile(pattern, re.IGNORECASE)
         return route
+
+
+class GatedRoute(Route):
+    """A route with the gate before its handler. `row` is the row of the table it comes from."""
+
+    def __init__(self, row: Endpoint) -> None:
+        super().__init__(row.path, _gated(row), methods=row.methods)
+        self.row = row
 
 
 def _gated(endpoint: Endpoint) -> Handler:
@@ -71,7 +79,7 @@ def _gated(endpoint: Endpoint) -> Handler:
     return serve
 
 
-def routes(endpoints: Iterable[Endpoint], prefix: str = "") -> list[Route]:
+def routes(endpoints: Iterable[Endpoint], prefix: str = "") -> list[GatedRoute]:
     """The Starlette routes of a table, below `prefix`."""
     return [endpoint.route(prefix) for endpoint in endpoints]
 
@@ -81,4 +89,4 @@ def client_of(request: Request) -> Client:
     return cast("Client", request.app.state.client)
 
 
-__all__ = ["Endpoint", "Handler", "Scope", "client_of", "routes"]
+__all__ = ["Endpoint", "GatedRoute", "Handler", "Scope", "client_of", "routes"]

@@ -83,6 +83,8 @@ class Guard:
             return ProblemResponse(
                 431, "the headers of this request are larger than this server reads", code="headers-too-large"
             )
+        if not scope["path"].isascii() and _has_surrogates(scope["path"]):
+            return ProblemResponse(400, "this address is not UTF-8", code="malformed-address")
         headers = Headers(scope=scope)
         if len(headers.getlist("host")) > 1:
             return ProblemResponse(400, "a request names one host", code="ambiguous-host")
@@ -106,6 +108,10 @@ class Guard:
         name = _hostname(host)
         bound = scope.get("server") or ("", None)
         return bool(name) and (name in self.allowed_hosts or name == str(bound[0]).lower())
+
+
+def _has_surrogates(text: str) -> bool:
+    return any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _hostname(host: str) -> str:

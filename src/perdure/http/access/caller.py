@@ -38,14 +38,20 @@ ANONYMOUS = Caller("anonymous")
 
 
 class Refused(Exception):
-    """A request that is turned away. `code` is stable, `detail` says what to do about it."""
+    """A request that is turned away. `code` is stable, `detail` says what to do about it.
 
-    def __init__(self, status: int, code: str, detail: str, *, retry_after: int = 0) -> None:
+    `is_attempt` marks one that showed something which opens nothing: those are counted.
+    """
+
+    def __init__(
+        self, status: int, code: str, detail: str, *, retry_after: int = 0, is_attempt: bool = False
+    ) -> None:
         super().__init__(detail)
         self.status = status
         self.code = code
         self.detail = detail
         self.retry_after = retry_after
+        self.is_attempt = is_attempt
 
 
 def caller_of(request: Request) -> Caller:

@@ -108,8 +108,8 @@ class Access:
         try:
             caller = self._identify(request, endpoint, address)
         except Refused as refused:
-            wait = self._failures.take(address)
-            if wait and refused.status == 401:
+            wait = self._failures.take(address) if refused.is_attempt else 0
+            if wait:
                 raise _too_many(wait) from None
             raise
         self._within_rate(caller.who)

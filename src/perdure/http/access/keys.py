@@ -89,7 +89,10 @@ class Keyring:
         found = hmac.compare_digest(digest, row.secret if row is not None else _NOBODY)
         if row is None or not found:
             raise Refused(
-                401, "unauthenticated", "this key opens nothing here: it is wrong, or of another hub"
+                401,
+                "unauthenticated",
+                "this key opens nothing here: it is wrong, or of another hub",
+                is_attempt=True,
             )
         return self._caller_of(row)
 
@@ -132,7 +135,10 @@ class Keyring:
         trouble = self._trouble(row)
         if trouble is not None:
             raise Refused(
-                401, f"key-{trouble}", f"the key {row.key_id} ({row.name}) is {trouble}: ask for another one"
+                401,
+                f"key-{trouble}",
+                f"the key {row.key_id} is {trouble}: ask for another one",
+                is_attempt=True,
             )
         return self._named(row)
 

@@ -112,7 +112,7 @@ class Signer:
                 return verify(sig, Target(operation, self.client.task_hub, instance_id, name), known, now)
             except BadLink as error:
                 trouble = str(error)
-        raise Refused(403, "bad-link", trouble)
+        raise Refused(403, "bad-link", trouble, is_attempt=True)
 
     def _fingerprint(self, instance_id: str) -> bytes | None:
         stored = self.client.gateway.store.get(instance_id)
