@@ -3,6 +3,7 @@
 import ast
 import base64
 import hashlib
+import re
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote_to_bytes, urlsplit
@@ -153,11 +154,8 @@ def test_an_instance_is_known_by_its_chance_and_not_by_its_id() -> None:
 
 def test_a_start_hands_out_links_that_each_open_one_operation(door: Door) -> None:
     links = door.start()
-    methods = {"purgeHistoryDeleteUri": "DELETE", "statusQueryGetUri": "GET"}
-    urls = {
-        name: url.replace("{eventName}", "ApproverDecision").replace("{text}", "why")
-        for name, url in links.items()
-    }
+    filled = {"{eventName}": "ApproverDecision", "{text}": "why"}
+    urls = {name: re.sub(r"\{\w+\}", lambda found: filled[found[0]], url) for name, url in links.items()}
 
     for name, url in urls.items():
         if name != "id":
@@ -168,9 +166,7 @@ def test_a_start_hands_out_links_that_each_open_one_operation(door: Door) -> Non
     assert door.http.post(urls["sendEventPostUri"], json={"approved": True}).status_code == 202
     door.http.get(f"{M}/instances/a-1?wait=5", headers=as_key(ADMIN))
     assert door.http.post(urls["restartPostUri"]).status_code == 202
-    assert (
-        door.http.request(methods["purgeHistoryDeleteUri"], urls["purgeHistoryDeleteUri"]).status_code == 200
-    )
+    assert door.http.delete(urls["purgeHistoryDeleteUri"]).status_code == 200
 
 
 def test_a_leaked_status_link_shows_one_instance_and_operates_nothing(door: Door) -> None:
