@@ -137,7 +137,6 @@ def test_what_is_secret_is_compared_in_constant_time(module: str) -> None:
         "expected",
         "token",
         "text",
-        "sig",
         "key",
         "_token",
         "_admin",
