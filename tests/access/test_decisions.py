@@ -51,10 +51,13 @@ def test_a_press_decides_without_cookies(door: Door) -> None:
 
 def test_the_form_leads_back_to_the_link_itself(door: Door) -> None:
     url = door.link(door.start()["id"])
-    text = unescape(door.http.get(url).text)
+    page = door.http.get(url)
+    text = unescape(page.text)
 
     assert f'action="?{url.partition("?")[2]}"' in text
-    assert '<meta name="referrer" content="strict-origin">' in text
+    assert page.headers["referrer-policy"] == "strict-origin"
+    assert door.http.post(url, data=YES).headers["referrer-policy"] == "strict-origin"
+    assert door.http.get(url).headers["referrer-policy"] == "strict-origin"
 
 
 def test_a_second_use_is_refused_and_written_down(door: Door) -> None:

@@ -44,6 +44,9 @@ HEADERS = {
 }
 
 
+_SECRET_PARAMETERS = (b"sig=", b"code=", b"token=")
+
+
 class Guard:
     """The outermost ASGI layer: the checks above, then the application, then the headers."""
 
@@ -66,6 +69,8 @@ class Guard:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
+                if any(mark in scope["query_string"] for mark in _SECRET_PARAMETERS):
+                    headers["Referrer-Policy"] = "strict-origin"  # this address opens something: tell it nobody
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
             await send(message)
