@@ -1,0 +1,296 @@
+"""The tables of the store in memory: what is committed, what stands against a batch, and what a batch does.
+
+`check` raises what a database would raise on its way through a batch; `apply` then cannot fail. `as_rows` and
+`import_row` are the tables as `perdure.store.transfer` moves them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from perdure.errors import CommitRefused, FenceLost
+from perdure.model.records import (
+    AuditRow,
+    Batch,
+    BodyRow,
+    DroppedRow,
+    HistoryRow,
+    InboxRow,
+    InstanceRow,
+    KeyRow,
+    SeenRow,
+    WaitRow,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from perdure.model.records import (
+        InstanceUpdate,
+    )
+    from perdure.store.transfer import Row
+
+ALL_WAITS: Final = -1
+DROPPED_KEPT: Final = 30 * 24 * 3600 * 1_000_000
+AUDIT_KEPT: Final = 365 * 24 * 3600 * 1_000_000
+
+T = TypeVar("T")
+Execution = tuple[int, int]  # instance_no, execution_no
+
+
+@dataclass
+class Tables:
+    """What is committed. Keys are the primary keys of the SQLite schema."""
+
+    instances: dict[int, InstanceRow] = field(default_factory=dict)
+    numbers: dict[str, int] = field(default_factory=dict)  # instance_id -> instance_no
+    history: dict[Execution, dict[int, HistoryRow]] = field(default_factory=dict)
+    bodies: dict[Execution, dict[tuple[int, int], bytes]] = field(default_factory=dict)
+    custom_status: dict[int, bytes] = field(default_factory=dict)
+    entity_states: dict[int, bytes] = field(default_factory=dict)
+    waits: dict[int, dict[int, WaitRow]] = field(default_factory=dict)
+    inbox: dict[int, InboxRow] = field(default_factory=dict)
+    seen: dict[str, SeenRow] = field(default_factory=dict)
+    dropped: list[DroppedRow] = field(default_factory=list)
+    executions: dict[int, set[int]] = field(default_factory=dict)  # with history or bodies
+    keys: dict[str, KeyRow] = field(default_factory=dict)
+    audit: dict[int, AuditRow] = field(default_factory=dict)
+    # Few of many instances stand in these; a poll must not look at all.
+    due: dict[int, int] = field(default_factory=dict)
+    with_local_work: set[int] = field(default_factory=set)
+
+
+# ------------------------------------------------------------------------------------- what stands against it
+
+
+def check(tables: Tables, batch: Batch) -> None:
+    """Raise what a database would raise on its way through the batch (purged instances' rows left out).
+
+    Each line is one constraint: the keys that are added, and which of them are there already.
+    """
+    gone = set(batch.purged)
+    gone_ids = {tables.instances[number].instance_id for number in gone & tables.instances.keys()}
+    new_numbers = [row.instance_no for row in batch.new_instances]
+
+    _demand("messages to hold", list(set(batch.inbox_held)), tables.inbox.__contains__)
+    _demand("consumed messages", batch.inbox_removed, tables.inbox.__contains__)
+    _refuse("instances", new_numbers, lambda number: number in tables.instances and number not in gone)
+    _refuse(
+        "instances",
+        (row.instance_id for row in batch.new_instances),
+        lambda instance_id: instance_id in tables.numbers and instance_id not in gone_ids,
+    )
+    fresh = set(new_numbers)
+    _demand(
+        "instances to update",
+        list({row.instance_no for row in batch.updates}),
+        lambda number: number in fresh or (number in tables.instances and number not in gone),
+    )
+    _refuse(
+        "history", (row[:3] for row in batch.history), lambda key: key[2] in tables.history.get(key[:2], {})
+    )
+    _refuse(
+        "payloads", (row[:4] for row in batch.bodies), lambda key: key[2:] in tables.bodies.get(key[:2], {})
+    )
+    closed = set(batch.waits_closed)
+    _refuse(
+        "waits",
+        (row[:2] for row in batch.waits_opened),
+        lambda key: key[1] in tables.waits.get(key[0], {}) and not {key, (key[0], ALL_WAITS)} & closed,
+    )
+    removed = set(batch.inbox_removed)
+    _refuse(
+        "inbox",
+        (row.message_no for row in batch.inbox_added),
+        lambda number: number in tables.inbox and number not in removed,
+    )
+    _refuse_seen(tables, batch)
+
+
+def _refuse_seen(tables: Tables, batch: Batch) -> None:
+    latest: dict[str, SeenRow] = {}
+    for row in batch.seen:
+        first = latest.get(row.operation_id) or tables.seen.get(row.operation_id)
+        if first is not None and first.expires_at > batch.at:
+            raise CommitRefused(f"seen has {row.operation_id!r} already; the batch was rolled back")
+        latest[row.operation_id] = row
+
+
+def _demand(what: str, numbers: Sequence[int], is_there: Callable[[int], bool]) -> None:
+    found = sum(map(is_there, set(numbers)))
+    if found != len(numbers):
+        raise FenceLost(f"of {len(numbers)} {what} {found} are there: another engine has taken them")
+
+
+def _refuse(table: str, keys: Iterable[T], is_there: Callable[[T], bool]) -> None:
+    added: set[T] = set()
+    for key in keys:
+        if key in added or is_there(key):
+            raise CommitRefused(f"{table} has {key!r} already; the batch was rolled back")
+        added.add(key)
+
+
+# ---------------------------------------------------------------------------------------------- applying it
+
+
+def apply(tables: Tables, batch: Batch) -> None:
+    """In the order of the port: messages leave, purges free ids, rows go in, old executions go out."""
+    for number in batch.inbox_held:
+        tables.inbox[number] = tables.inbox[number]._replace(visible_at=None)
+    for number in batch.inbox_removed:
+        del tables.inbox[number]
+    for number in batch.purged:
+        _purge(tables, number)
+    if batch.forgotten:
+        forgotten = frozenset(batch.forgotten)
+        tables.dropped = [row for row in tables.dropped if row.instance_id not in forgotten]
+    for row in batch.new_instances:
+        tables.numbers[row.instance_id] = row.instance_no
+        _put(tables, row)
+    for update in batch.updates:
+        _put(tables, _updated(tables.instances[update.instance_no], update))
+    for number, version in batch.versions:
+        _put(tables, tables.instances[number]._replace(version=version))
+    _apply_history(tables, batch)
+    tables.custom_status.update(batch.custom_status)
+    tables.entity_states.update(batch.entity_states)
+    _apply_waits(tables, batch)
+    tables.inbox.update((row.message_no, row) for row in batch.inbox_added)
+    tables.seen.update((row.operation_id, row) for row in batch.seen)
+    tables.dropped.extend(batch.dropped)
+    _apply_access(tables, batch)
+
+
+def _apply_access(tables: Tables, batch: Batch) -> None:
+    for key in batch.keys:
+        before = tables.keys.get(key.key_id, key)
+        tables.keys[key.key_id] = before._replace(
+            name=key.name, scopes=key.scopes, expires_at=key.expires_at, revoked_at=key.revoked_at
+        )
+    for key_id, at in batch.keys_used:
+        if key_id in tables.keys:
+            tables.keys[key_id] = tables.keys[key_id]._replace(last_used_at=at)
+    following = max(tables.audit, default=0) + 1
+    tables.audit.update(enumerate(batch.audit, following))
+
+
+def _put(tables: Tables, row: InstanceRow) -> None:
+    tables.instances[row.instance_no] = row
+    if row.due_at is None:
+        tables.due.pop(row.instance_no, None)
+    else:
+        tables.due[row.instance_no] = row.due_at
+    if row.local_work:
+        tables.with_local_work.add(row.instance_no)
+    else:
+        tables.with_local_work.discard(row.instance_no)
+
+
+def _updated(row: InstanceRow, update: InstanceUpdate) -> InstanceRow:
+    return row._replace(**update._asdict())
+
+
+def _apply_history(tables: Tables, batch: Batch) -> None:
+    for row in batch.history:
+        tables.history.setdefault(row[:2], {})[row.episode] = row
+        tables.executions.setdefault(row.instance_no, set()).add(row.execution_no)
+    for number, execution_no, episode, no, body in batch.bodies:
+        tables.bodies.setdefault((number, execution_no), {})[episode, no] = body
+        tables.executions.setdefault(number, set()).add(execution_no)
+    for number, below in batch.executions_removed:
+        for execution_no in [kept for kept in tables.executions.get(number, ()) if kept < below]:
+            _remove_execution(tables, number, execution_no)
+
+
+def _remove_execution(tables: Tables, number: int, execution_no: int) -> None:
+    tables.executions[number].discard(execution_no)
+    tables.history.pop((number, execution_no), None)
+    tables.bodies.pop((number, execution_no), None)
+
+
+def _apply_waits(tables: Tables, batch: Batch) -> None:
+    for number, wait_id in batch.waits_closed:
+        if wait_id == ALL_WAITS:
+            tables.waits.pop(number, None)
+        else:
+            tables.waits.get(number, {}).pop(wait_id, None)
+    for row in batch.waits_opened:
+        tables.waits.setdefault(row.instance_no, {})[row.wait_id] = row
+
+
+def _purge(tables: Tables, number: int) -> None:
+    """Everything of the instance, and the messages waiting for its id."""
+    for execution_no in list(tables.executions.pop(number, ())):
+        tables.history.pop((number, execution_no), None)
+        tables.bodies.pop((number, execution_no), None)
+    tables.custom_status.pop(number, None)
+    tables.entity_states.pop(number, None)
+    tables.waits.pop(number, None)
+    tables.due.pop(number, None)
+    tables.with_local_work.discard(number)
+    row = tables.instances.pop(number, None)
+    if row is not None:
+        del tables.numbers[row.instance_id]
+
+
+def expire(tables: Tables, at: int) -> None:
+    tables.seen = {key: row for key, row in tables.seen.items() if row.expires_at > at}
+    tables.dropped = [row for row in tables.dropped if row.at > at - DROPPED_KEPT]
+    tables.audit = {number: row for number, row in tables.audit.items() if row.at > at - AUDIT_KEPT}
+
+
+# -------------------------------------------------------------------------------------------------- moving it
+
+
+def as_rows(tables: Tables) -> dict[str, list[Row]]:
+    """The rows of each table of a transfer, by ascending key."""
+    stated = sorted({*tables.custom_status, *tables.entity_states})
+    return {
+        "instances": [tables.instances[number] for number in sorted(tables.instances)],
+        "history": sorted(row for rows in tables.history.values() for row in rows.values()),
+        "payloads": sorted(
+            (*execution, *place, body)
+            for execution, of in tables.bodies.items()
+            for place, body in of.items()
+        ),
+        "state": [
+            (number, tables.custom_status.get(number), tables.entity_states.get(number)) for number in stated
+        ],
+        "waits": [waits[wait_id] for _, waits in sorted(tables.waits.items()) for wait_id in sorted(waits)],
+        "inbox": [tables.inbox[number] for number in sorted(tables.inbox)],
+        "seen": [tables.seen[operation_id] for operation_id in sorted(tables.seen)],
+        "dropped": list(tables.dropped),
+        "keys": [tables.keys[key_id] for key_id in sorted(tables.keys)],
+        "audit": [tables.audit[number] for number in sorted(tables.audit)],
+    }
+
+
+def import_row(tables: Tables, table: str, row: Row) -> None:
+    match table:
+        case "instances":
+            instance = InstanceRow._make(row)
+            tables.numbers[instance.instance_id] = instance.instance_no
+            _put(tables, instance)
+        case "history":
+            _apply_history(tables, Batch(0, history=[HistoryRow._make(row)]))
+        case "payloads":
+            _apply_history(tables, Batch(0, bodies=[BodyRow._make(row)]))
+        case "state":
+            number, custom_status, entity_state = row
+            if custom_status is not None:
+                tables.custom_status[number] = custom_status
+            if entity_state is not None:
+                tables.entity_states[number] = entity_state
+        case "waits":
+            tables.waits.setdefault(row[0], {})[row[1]] = WaitRow._make(row)
+        case "inbox":
+            tables.inbox[row[0]] = InboxRow._make(row)
+        case "seen":
+            tables.seen[row[0]] = SeenRow._make(row)
+        case "dropped":
+            tables.dropped.append(DroppedRow._make(row))
+        case "keys":
+            tables.keys[row[0]] = KeyRow._make(row)
+        case "audit":
+            tables.audit[len(tables.audit) + 1] = AuditRow._make(row)
