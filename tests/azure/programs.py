@@ -199,5 +199,5 @@ def register(df: ModuleType, app: Any) -> None:
             "now": isinstance(context.current_utc_datetime, datetime),
             "first": json.dumps(result.result),
             "ids": len(set(ids)),
-            "nothing": (yield context.task_all([])),
+            "nothing": not (yield context.task_all([])),  # there None, here []
         }

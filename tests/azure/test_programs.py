@@ -118,7 +118,7 @@ async def test_the_context_says_what_azures_does(env):
         "now": True,
         "first": '{"x": 1}',
         "ids": 3,
-        "nothing": [],
+        "nothing": True,
     }
 
 
