@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from perdure.model import events as ev
 from perdure.model.failure import MESSAGE_LIMIT
+from simulation.entities import Registers
 from simulation.expected import Reference, Unexpected, last_status
 from simulation.histories import check_history
 from simulation.ledger import Run
@@ -41,13 +42,15 @@ class Verdict:
         verbs = {order.verb for client in world.plan.clients for order in client.orders}
         self._ended = {d.target for d in world.dealings if d.order.verb.startswith("terminate")}
         self._reference = Reference(
-            world.plan.program, children_may_end=bool(verbs & {"terminate", "terminate-child"})
+            world.plan.program,
+            children_may_end=bool(verbs & {"terminate", "terminate-child"}),
+            operations_may=world.may_interrupt,
         )
         self._consumed: dict[str, list[tuple[Run, list[tuple[str, int]]]]] = {}
 
     def reach(self) -> None:
         """All checks, cheap and telling ones first."""
-        for run in self._ledger.runs.values():
+        for run in self._ledger.orchestrations():
             self._outcome(run)
             check_history(self._world, run)
         self._starts()
@@ -55,8 +58,9 @@ class Verdict:
         self._activities()
         self._children()
         self._remains()
+        Registers(self._world).judge()
         if not self._ledger.problems:
-            for run in self._ledger.runs.values():
+            for run in self._ledger.orchestrations():
                 check_replays(self._world, run)
 
     def _bad(self, code: str, text: str) -> None:
@@ -112,7 +116,7 @@ class Verdict:
     def _starts(self) -> None:
         """I10 to I12: acknowledged starts exist, refused ones do not, and no operation created two runs."""
         by_operation: Counter[str] = Counter()
-        for run in self._ledger.runs.values():
+        for run in self._ledger.orchestrations():
             started = run.executions[1].state.started if 1 in run.executions else None
             if started is not None and started.operation_id:
                 by_operation[started.operation_id] += 1
@@ -123,7 +127,7 @@ class Verdict:
                 self._bad("I11", f"{dealing.operation_id} created {made} runs")
             if made and dealing.outcome == "refused" and not dealing.was_accepted:
                 self._bad("I11", f"{dealing.operation_id} was refused and created a run")
-        for instance_id in {run.row.instance_id for run in self._ledger.runs.values()}:
+        for instance_id in {run.row.instance_id for run in self._ledger.orchestrations()}:
             self._lives(instance_id)
 
     def _answers(self, dealing: Dealing) -> None:
@@ -162,6 +166,8 @@ class Verdict:
         """I13 to I15: each accepted event is in exactly one place, and they were taken in order."""
         dropped: Counter[int] = Counter()
         for row in self._ledger.dropped:
+            if row.kind != "event":
+                continue
             dropped[int(row.body)] += 1
             if not any(why in row.reason for why in DROPS):
                 self._bad("I13", f"event {int(row.body)} to {row.instance_id!r} was dropped: {row.reason}")
@@ -209,6 +215,8 @@ class Verdict:
                 self._bad("I15", f"{run} took event {key} ({name}) after event {last[name]}")
             last[name] = key
         for row, commit in zip(self._ledger.dropped, self._ledger.dropped_in, strict=True):
+            if row.kind != "event":
+                continue
             passed = int(row.body) < last.get(row.name, -1) and row.name not in given_up
             if passed and "without taking it" in row.reason and commit == run.finished_in:
                 if row.instance_id == run.row.instance_id:
@@ -240,11 +248,11 @@ class Verdict:
     def _children(self) -> None:
         """I25: one child for each call, unless its id was taken; and no child without its call."""
         made: Counter[tuple[str, int]] = Counter()
-        for run in self._ledger.runs.values():
+        for run in self._ledger.orchestrations():
             if run.row.parent_execution is not None:
                 made[run.row.parent_execution, run.row.parent_task or 0] += 1
         asked: set[tuple[str, int]] = set()
-        for run in self._ledger.runs.values():
+        for run in self._ledger.orchestrations():
             for number, past in run.executions.items():
                 for _, events in past.recorded:
                     asked.update(
@@ -276,7 +284,9 @@ class Verdict:
                 self._bad("store", f"{run}: the store has {len(stored.history)} rows of its history")
             if stored.waits or stored.custom_status != run.custom_status:
                 self._bad("store", f"{run}: waits {stored.waits}, custom status {stored.custom_status!r}")
-            kept = self._world.plan.knobs.keep_executions
+            if stored.entity_state != run.entity_state:
+                self._bad("store", f"{run}: the store has its state {stored.entity_state!r}")
+            kept = 2 if run.is_entity else self._world.plan.knobs.keep_executions
             if min(store.executions(number), default=1) <= run.row.execution_no - kept:
                 self._bad("store", f"{run}: keeps {store.executions(number)}, {kept} should be")
 

@@ -19,7 +19,16 @@ from perdure.errors import (
     StoreError,
     StoreFull,
 )
-from perdure.model.messages import Message, Purge, RaiseEvent, Resume, Start, Suspend, Terminate
+from perdure.model.messages import (
+    EntityOperation,
+    Message,
+    Purge,
+    RaiseEvent,
+    Resume,
+    Start,
+    Suspend,
+    Terminate,
+)
 from simulation.injector import Crash
 from simulation.plan import Client, Order
 
@@ -220,6 +229,15 @@ class Actor:
             case "raise":
                 body = Raw(msgspec.json.encode(order.key))
                 return RaiseEvent(instance_id=target, name=order.event, input=body, operation_id=key)
+            case "signal":
+                return EntityOperation(
+                    instance_id=target,
+                    operation=order.operation,
+                    input=Raw(msgspec.json.encode(f"client:{order.key}")),
+                    is_signal=True,
+                    visible_at=self._world.clock.now() + int(order.delay * 1e6) if order.delay else 0,
+                    operation_id=key,
+                )
             case "suspend":
                 return Suspend(instance_id=target, reason="looking at it", operation_id=key)
             case "resume":

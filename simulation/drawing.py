@@ -8,6 +8,7 @@ from random import Random
 from simulation.chance import Chance
 from simulation.plan import Client, Fault, Knobs, Order, Plan
 from simulation.program import Program, steps_of, waits_of
+from simulation.sending import with_entities
 from simulation.writing import Writer
 
 RATES = (0.005, 0.02, 0.06)
@@ -26,7 +27,7 @@ def plan_of(seed: int) -> Plan:
     clients = _Cast(chance.of("clients"), program, eternal=eternal).clients()
     targets = sorted({order.target for client in clients for order in client.orders})
     faults = _faults(chance.of("faults"), program, targets, eternal=eternal)
-    return Plan(seed, knobs, program, clients, faults)
+    return with_entities(Plan(seed, knobs, program, clients, faults), chance.of("entities"))
 
 
 def _knobs(random: Random) -> Knobs:

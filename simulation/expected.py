@@ -12,6 +12,7 @@ from typing import Any
 
 from simulation.behaviour import answer_of, attempts_of, input_of
 from simulation.program import (
+    Ask,
     Body,
     Boom,
     Branches,
@@ -23,10 +24,12 @@ from simulation.program import (
     Nap,
     Program,
     Quit,
+    Section,
     Sleep,
     Status,
     Step,
     Sub,
+    Tell,
     Wait,
 )
 
@@ -40,10 +43,12 @@ class Unexpected(Exception):
 
 
 class Reference:
-    """Judges logs. `children_may_end` when some client terminates sub-orchestrations."""
+    """Judges logs. `children_may_end` when some client terminates sub-orchestrations, `operations_may` when some
+    operation of an entity may be interrupted."""
 
-    def __init__(self, program: Program, *, children_may_end: bool) -> None:
+    def __init__(self, program: Program, *, children_may_end: bool, operations_may: bool = False) -> None:
         self._program = program
+        self._operations_may = operations_may
         self._children_may_end = children_may_end
         self.events: list[tuple[str, int]] = []
 
@@ -85,6 +90,13 @@ class Reference:
                 _demand(entry == ["slept", True], ["slept", True], entry)
             case Wait():
                 self._wait(step, entry)
+            case Ask():
+                self._ask(step.operation != "fail", entry)
+            case Section():
+                _demand(entry[0] == "section", "a section", entry)
+                _demand(len(entry[1]) == len(step.entities) * (1 if step.stays else 2), "each entity", entry)
+                for one in entry[1]:
+                    self._ask(True, one)
             case Sub():
                 self._sub(step, entry)
             case Every():
@@ -103,6 +115,12 @@ class Reference:
             return
         otherwise = ["default"] if wait.default else ["timeout"]
         _demand(wait.timeout is not None and entry == otherwise, "an event or its timeout", entry)
+
+    def _ask(self, succeeds: bool, entry: Entry) -> None:
+        if self._operations_may and entry == ["failed", "TimeoutError", None]:
+            return
+        wanted = ["asked", True] if succeeds else ["failed", "ValueError", None]
+        _demand(entry == wanted, wanted, entry)
 
     def _sub(self, sub: Sub, entry: Entry) -> None:
         if self._children_may_end and entry == ["failed", "OrchestrationTerminated", None]:
@@ -125,6 +143,8 @@ class Reference:
             if isinstance(part, Sub):
                 possible |= {TAKEN} if part.id_of else set()
                 possible |= {"OrchestrationTerminated"} if self._children_may_end else set()
+            if isinstance(part, Ask) and self._operations_may:
+                possible |= {"TimeoutError"}
         if entry[0] == "every-failed":
             _demand(entry[1] in possible, f"one of {sorted(possible)}", entry)
             return
@@ -136,6 +156,8 @@ class Reference:
         if isinstance(part, Call):
             entry = call_entry(part)
             return entry[1] if entry[0] == "failed" else ""
+        if isinstance(part, Ask):
+            return "ValueError" if part.operation == "fail" else ""
         if isinstance(part, Sub):
             return "RuntimeError" if self.ends_badly(self._program.bodies[part.body]) else ""
         return ""
@@ -148,7 +170,7 @@ def call_entry(call: Call) -> Entry:
 
 
 def leaves_entry(step: Step) -> bool:
-    return not isinstance(step, Status | Loose | Boom)
+    return not isinstance(step, Status | Loose | Boom | Tell)
 
 
 def last_status(body: Body, log: Any) -> int | None:

@@ -7,19 +7,28 @@ while being put away, be interrupted, and, when the world says so, be code that 
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Coroutine, Generator
+from datetime import timedelta
 from typing import Any, Protocol
 
+from perdure.engine.activities.context import ActivityContext
+from perdure.engine.offload import with_offloaded
+from perdure.engine.registry import Registry
 from perdure.errors import Evicted, FunctionNotFound, TaskFailedError
 from perdure.model.failure import MESSAGE_LIMIT
 from perdure.model.retry import RetryPolicy
 from perdure.replay.context import CallTarget, OrchestrationContext
 from perdure.replay.decide import Code
+from perdure.replay.entity import EntityCode
+from perdure.replay.settle import Invocation
 from perdure.replay.task import CallTask, RetryTask, Task
 from simulation.behaviour import input_of
+from simulation.entities import codes
 from simulation.expected import CUT, Entry
 from simulation.program import (
+    Ask,
     Body,
     Boom,
     Branches,
@@ -32,10 +41,12 @@ from simulation.program import (
     Part,
     Program,
     Quit,
+    Section,
     Sleep,
     Status,
     Step,
     Sub,
+    Tell,
     Wait,
 )
 
@@ -54,6 +65,9 @@ class Probe(Protocol):
     def has(self, name: str) -> bool:
         """Whether this incarnation has the orchestrator at all."""
 
+    def hangs(self) -> bool:
+        """Whether the entity's operation that runs now is interrupted, as the watchdog does it."""
+
     def met(self, case: str) -> None: ...
 
 
@@ -69,6 +83,7 @@ class Bodies:
     def __init__(self, program: Program, probe: Probe) -> None:
         self.environment = _Environment(program)
         self._probe = probe
+        self.entities = codes(probe)
         self._entries = {program.name(n): _Entry(self._code(program, n)) for n in range(len(program.bodies))}
 
     def orchestrator(self, name: str, version: str | None = None) -> _Entry | None:
@@ -80,8 +95,20 @@ class Bodies:
     def missing(self, name: str, version: str) -> str:
         return f"no worker here has the orchestrator {name!r}"
 
-    def entity(self, name: str) -> None:
-        """None yet."""
+    def entity(self, name: str) -> EntityCode | None:
+        return self.entities.get(name) if self._probe.has(name) else None
+
+    def operate(self, invocation: Invocation) -> Any:
+        """Run what an entity does outside the loop, at once."""
+        runners = with_offloaded(Registry(), self.entities.values(), self.environment).activities
+        running = runners[invocation.name].function(ActivityContext(invocation))
+        if not inspect.iscoroutine(running):
+            return running
+        try:
+            running.send(None)
+        except StopIteration as done:
+            return done.value
+        raise AssertionError("it waits for something")
 
     def code(self, name: str) -> Code:
         return self._entries[name].code
@@ -161,11 +188,37 @@ class _Run:
                 tasks = [self._open(context, part) for part in step.parts]
                 winner = yield context.task_any(tasks)
                 log.append(self._won(tasks, winner, step))
-            case Boom() | Status() | Loose():
+            case Section():
+                log.append((yield from self._section(context, step)))
+            case Boom(held=held) if held:
+                with (yield context.lock(held)):
+                    self._act(context, step, log)
+            case Boom() | Status() | Loose() | Tell():
                 self._act(context, step, log)
             case _:
                 log.append((yield from self._outcome(context, step)))
         _in_order(context, since)
+
+    def _section(self, context: Context, step: Section) -> Generator[Task[Any], Any, Entry]:
+        entries: list[Entry] = []
+        lock = yield context.lock(*step.entities)
+        for entity in step.entities:
+            entries.append((yield from self._passage(context, step, entity, "enter")))  # noqa: PERF401
+        if not step.stays:
+            with lock:
+                yield context.create_timer(step.seconds)
+                for entity in step.entities:
+                    entries.append((yield from self._passage(context, step, entity, "leave")))  # noqa: PERF401
+        return ["section", entries]
+
+    def _passage(
+        self, context: Context, step: Section, entity: str, what: str
+    ) -> Generator[Task[Any], Any, Entry]:
+        token = f"{context.execution_id}:{step.key}{entity}:{what}"
+        try:
+            return ["asked", (yield context.call_entity(entity, "put", token)) == token]
+        except TaskFailedError as error:
+            return _failed(step, error)
 
     def _branch(self, context: Context, steps: tuple[Step, ...]) -> Generator[Task[Any], Any, list[Entry]]:
         log: list[Entry] = []
@@ -209,11 +262,32 @@ class _Run:
             case First():
                 tasks = [self._open(context, part) for part in step.parts]
                 log.append(self._won(tasks, await context.task_any(tasks), step))
-            case Boom() | Status() | Loose():
+            case Section():
+                log.append(await self._asection(context, step))
+            case Boom(held=held) if held:
+                async with context.lock(held):
+                    self._act(context, step, log)
+            case Boom() | Status() | Loose() | Tell():
                 self._act(context, step, log)
             case _:
                 log.append(await self._aoutcome(context, step))
         _in_order(context, since)
+
+    async def _asection(self, context: Context, step: Section) -> Entry:
+        lock = await context.lock(*step.entities)
+        entries = [await self._apassage(context, step, entity, "enter") for entity in step.entities]
+        if not step.stays:
+            async with lock:
+                await context.create_timer(step.seconds)
+                entries += [await self._apassage(context, step, entity, "leave") for entity in step.entities]
+        return ["section", entries]
+
+    async def _apassage(self, context: Context, step: Section, entity: str, what: str) -> Entry:
+        token = f"{context.execution_id}:{step.key}{entity}:{what}"
+        try:
+            return ["asked", await context.call_entity(entity, "put", token) == token]
+        except TaskFailedError as error:
+            return _failed(step, error)
 
     async def _abranch(self, context: Context, steps: tuple[Step, ...]) -> list[Entry]:
         log: list[Entry] = []
@@ -256,7 +330,7 @@ class _Run:
             self._probe.met("user code acted while it was put away")
             raise
 
-    def _act(self, context: Context, step: Boom | Status | Loose, log: list[Entry]) -> None:
+    def _act(self, context: Context, step: Boom | Status | Loose | Tell, log: list[Entry]) -> None:
         match step:
             case Boom():
                 raise RuntimeError(json.dumps(log))
@@ -264,6 +338,10 @@ class _Run:
                 context.set_custom_status(step.value)
             case Loose():
                 self._open(context, step.call)
+            case Tell():
+                at = context.current_utc_datetime + timedelta(seconds=step.delay) if step.delay else None
+                token = f"{context.execution_id}:{step.key}"
+                context.signal_entity(step.entity, step.operation, token, at=at)
 
     def _aside(self, context: Context, step: Hasty | Nap | Quit) -> Task[Any]:
         if isinstance(step, Nap):
@@ -299,6 +377,9 @@ class _Run:
                 retry = RetryPolicy(first_interval=1.0, max_attempts=step.attempts) if step.attempts else None
                 name = self._program.name(step.body)
                 return context.call_sub_orchestrator(name, {"gen": 0, "log": []}, own_id, retry=retry)
+            case Ask():
+                token = f"{context.execution_id}:{step.key}"
+                return context.call_entity(step.entity, step.operation, token)
             case Sleep():
                 return context.create_timer(step.seconds)
             case Wait():
@@ -333,6 +414,8 @@ def _plain(part: Part, value: Any) -> Entry:
             return ["default"] if value == -1 else ["event", value]
         case Sleep():
             return ["slept", True]
+        case Ask():
+            return ["asked", value.rpartition(":")[2] == str(part.key)]
         case _:
             return ["ok", value]
 

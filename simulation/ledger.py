@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from perdure.model import chain
 from perdure.model import events as ev
 from perdure.model.bodies import inline
+from perdure.model.entities import decode_record
 from perdure.model.instances import FINISHED, RuntimeStatus, execution_id_of
 from perdure.model.messages import NextGeneration, decode_message
 from perdure.model.records import (
@@ -60,12 +61,17 @@ class Run:
     executions: dict[int, Past] = field(default_factory=dict)
     waits: set[int] = field(default_factory=set)
     custom_status: bytes | None = None
+    entity_state: bytes | None = None
     purged: bool = False
     finished_in: int = 0  # the commit that ended it
 
     @property
     def is_finished(self) -> bool:
         return RuntimeStatus(self.row.status) in FINISHED
+
+    @property
+    def is_entity(self) -> bool:
+        return self.row.kind == "entity"
 
     @property
     def past(self) -> Past:
@@ -130,7 +136,15 @@ class Ledger:
 
     def living(self) -> Iterator[Run]:
         """Every run that has neither finished nor been purged."""
-        return (run for run in self.runs.values() if not run.purged and not run.is_finished)
+        return (run for run in self.orchestrations() if not run.purged and not run.is_finished)
+
+    def orchestrations(self) -> Iterator[Run]:
+        """Every run of an orchestration."""
+        return (run for run in self.runs.values() if not run.is_entity)
+
+    def entities(self) -> Iterator[Run]:
+        """Every entity that is there."""
+        return (run for run in self.runs.values() if run.is_entity and not run.purged)
 
     # ---------------------------------------------------------------------------------------- a commit
 
@@ -171,6 +185,12 @@ class Ledger:
             self.inbox[row.message_no] = row
             if row.visible_at is None:
                 self._held.add(row.message_no)
+                if b'"EntityOperation"' in row.message:
+                    self._met("an operation that waited for its entity")
+                elif b'"LockRequest"' in row.message:
+                    self._met("a lock that was waited for")
+            elif b'"EntityOperation"' in row.message and b'"visible_at"' in row.message:
+                self._met("a delayed signal")
             if b'"Result"' in row.message or b'"ChildResult"' in row.message or b'"parent"' in row.message:
                 if row.visible_at is not None:
                     self._met("a batch cut in a cascade, leaving inbox rows")
@@ -190,7 +210,7 @@ class Ledger:
         run.waits.clear()
         if self.current.get(run.row.instance_id) == number:
             del self.current[run.row.instance_id]
-        if not run.is_finished:
+        if not run.is_finished and not run.is_entity:
             self.purged_alive.append(run)
 
     def _born(self, row: InstanceRow) -> None:
@@ -276,6 +296,8 @@ class Ledger:
                 self._met("an event carried across continue-as-new")
             case ev.ExecutionFailed():
                 self._met("an orchestration that failed")
+            case ev.EntityOperated() if event.failed:
+                self._met("an operation undone because it failed")
         past.state.apply(event, at)
         for told in past.state.problems[past.fold_problems :]:
             self.problem("fold", f"{run}, execution {run.row.execution_no}: {told}")
@@ -296,11 +318,24 @@ class Ledger:
         for number, status in batch.custom_status:
             if number in self.runs:
                 self.runs[number].custom_status = status
+        for number, state in batch.entity_states:
+            if number in self.runs:
+                self._entity(self.runs[number], state)
         for number, below in batch.executions_removed:
             if number in self.runs and below > 1:
                 first = min(self.runs[number].executions, default=below)
                 if first < below - 1:
                     self._met("several generations in one batch")
+
+    def _entity(self, run: Run, state: bytes) -> None:
+        before, after = decode_record(run.entity_state), decode_record(state)
+        if before.lock is not None and after.lock is None:
+            holder = self.run_of(before.lock.instance_id)
+            if holder is None or holder.row.status in ("Terminated", "Failed"):
+                self._met("a holder that ended badly left nothing locked")
+        if after.applied > before.applied:
+            self._met("an operation that ran outside the loop counted")
+        run.entity_state = state
 
     def _agree(self, run: Run) -> None:
         """The row says what history implies (I5)."""
@@ -313,6 +348,8 @@ class Ledger:
         head = past.rows[-1].hash if past.rows else chain.base_of(row.salt, row.execution_no)
         if row.head != head:
             self.problem("I2", f"{run}: its head is not the hash of its newest row")
+        if run.is_entity:
+            return
         between = isinstance(state.ending, ev.ContinuedAsNew)
         if not between and row.status != state.status:
             self.problem("I5", f"{run}: the row says {row.status} ({row.reason}), history {state.status}")

@@ -12,7 +12,7 @@ class Order:
     """One operation of a client. `key` names it for ever; with an id of its own it may be repeated."""
 
     key: int
-    verb: str  # start | raise | suspend | resume | terminate | terminate-child | restart | purge
+    verb: str  # start | raise | signal | suspend | resume | terminate | terminate-child | restart | purge
     target: str
     pause: float = 0.0  # seconds after the order before it
     with_id: bool = True
@@ -23,6 +23,7 @@ class Order:
     event: str = ""
     recursive: bool = False
     new_id: bool = False
+    operation: str = ""
 
 
 @dataclass(frozen=True)

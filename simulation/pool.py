@@ -47,6 +47,7 @@ class FakePool:
         *,
         incarnation: int,
         after: Callable[[float, Callable[[], None]], None],
+        operate: Callable[[Invocation], Raw],
         started: Callable[[Invocation], None],
         ran: Callable[[Ran], None],
         deliver: Callable[[ActivityResult], None],
@@ -57,6 +58,7 @@ class FakePool:
         self._met = met
         self._incarnation = incarnation
         self._after = after
+        self._operate = operate
         self._started = started
         self._ran = ran
         self._deliver = deliver
@@ -72,6 +74,9 @@ class FakePool:
             key = (invocation.execution_id, invocation.task_id)
             if key not in self._in_flight:
                 self._in_flight.add(key)
+                if invocation.name.startswith("@"):
+                    self._take_off(invocation)
+                    continue
                 self._started(invocation)
                 self._schedule(invocation)
 
@@ -101,6 +106,17 @@ class FakePool:
         of = (invocation.instance_id, asked["key"], invocation.attempt, self._incarnation)
         result = _result(invocation, asked)
         self._after(self._lasts("body", of), lambda: self._run(invocation, result, of))
+
+    def _take_off(self, invocation: Invocation) -> None:
+        """An operation of an entity that runs outside the loop."""
+        of = (invocation.instance_id, invocation.execution_id, invocation.task_id, self._incarnation)
+        result = ActivityResult(
+            instance_id=invocation.instance_id,
+            execution_id=invocation.execution_id,
+            task_id=invocation.task_id,
+            result=self._operate(invocation),
+        )
+        self._after(self._lasts("flight", of), lambda: self._arrive(result, of, again=False))
 
     def _run(self, invocation: Invocation, result: ActivityResult, of: tuple[object, ...]) -> None:
         if not self.is_alive:

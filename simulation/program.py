@@ -111,11 +111,59 @@ class Status:
 
 @dataclass(frozen=True)
 class Boom:
-    """Fail, with the log in the message."""
+    """Fail, with the log in the message; inside a critical section over `held`, if there is one."""
+
+    held: str = ""
 
 
-Part = Call | Sub | Sleep | Wait
-Step = Call | Sub | Sleep | Wait | Hasty | Nap | Quit | Every | First | Branches | Loose | Status | Boom
+@dataclass(frozen=True)
+class Ask:
+    """Call an entity: put, fail (which must leave nothing) or move."""
+
+    key: int
+    entity: str
+    operation: str = "put"
+
+
+@dataclass(frozen=True)
+class Tell:
+    """Signal an entity, perhaps `delay` seconds later."""
+
+    key: int
+    entity: str
+    operation: str = "put"
+    delay: float = 0.0
+
+
+@dataclass(frozen=True)
+class Section:
+    """A critical section: enter each entity, pause, leave each. With `stays`, the end of the execution ends it."""
+
+    key: int
+    entities: tuple[str, ...]
+    seconds: float = 0.0
+    stays: bool = False
+
+
+Part = Call | Sub | Sleep | Wait | Ask
+Step = (
+    Call
+    | Sub
+    | Sleep
+    | Wait
+    | Hasty
+    | Nap
+    | Quit
+    | Every
+    | First
+    | Branches
+    | Loose
+    | Status
+    | Boom
+    | Ask
+    | Tell
+    | Section
+)
 
 
 @dataclass(frozen=True)

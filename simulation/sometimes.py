@@ -61,6 +61,15 @@ CASES = (
     "several generations in one batch",
     "a race won by a later part",
     "an orchestration that failed",
+    "an operation that waited for its entity",
+    "an operation undone because it failed",
+    "an operation that ran outside the loop counted",
+    "an operation interrupted by the watchdog",
+    "a delayed signal",
+    "a lock that was waited for",
+    "a critical section entered and left",
+    "a holder that ended badly left nothing locked",
+    "an entity deleted, with what it held handed on",
 )
 
 

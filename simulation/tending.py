@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from perdure.model.records import InboxRow
 from simulation.plan import Client, Order
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class Tending:
         world.after(EVERY, self._round)
 
     def _round(self) -> None:
-        for run in list(self._world.ledger.living()):
+        for run in [*self._world.ledger.living(), *self._world.ledger.entities()]:
             self._see_to(run)
         self._world.after(EVERY, self._round)
 
@@ -53,7 +54,7 @@ class Tending:
         elif all(actor.is_done for actor in self._world.actors):
             for wait, _ in run.past.state.waits.values():
                 timed = any(t.of == wait.id for t in run.past.state.timers.values())
-                if not timed and not any(row.visible_at is None for row in ledger.inbox.values()):
+                if not timed and not any(map(_is_held, ledger.inbox.values())):
                     self._order("raise", row.instance_id, wait.name)
                     return
 
@@ -86,6 +87,11 @@ class Tending:
             f"{run.past.state.waiting().sentence() or 'between two steps'}"
             for run in world.ledger.living()
         ]
+        told += [
+            f"{run} is {run.row.status} ({run.row.reason[:200]}), {run.entity_state!r}"
+            for run in world.ledger.entities()
+            if run.row.status != "Running" or run.row.local_work
+        ]
         told += [f"client is at {actor._dealing}" for actor in world.actors if not actor.is_done]
         told += [
             f"message {n} for {row.instance_id!r}: {row.message[:160]!r} at {row.visible_at}"
@@ -94,3 +100,8 @@ class Tending:
         if world.loop is None:
             told.append("the engine is down")
         return "; ".join(told) or "it only turns"
+
+
+def _is_held(row: InboxRow) -> bool:
+    """Whether a message waits for an orchestration to be resumed."""
+    return row.visible_at is None and not row.instance_id.startswith("@")

@@ -155,6 +155,7 @@ class World:
             self.met,
             incarnation=self.incarnation,
             after=self.after,
+            operate=self.bodies.operate,
             started=lambda i: self.ledger.begun(i.instance_id, i.execution_id, i.task_id),
             ran=self._ran,
             deliver=self._deliver,
@@ -275,6 +276,11 @@ class World:
                 self.ledger.problem("I34", f"{run} was purged while {run.row.status}")
         self.ledger.purged_alive.clear()
 
+    @property
+    def may_interrupt(self) -> bool:
+        """Whether operations of entities may be interrupted in this world."""
+        return any(fault.kind in ("hang", "swallow") for fault in self.plan.faults)
+
     def is_being_started(self, mine: Dealing) -> bool:
         """Whether another client is starting the same id right now."""
         return any(
@@ -318,6 +324,12 @@ class WorldProbe(Running):
         if not context.is_replaying and self._world.injector.at("hang") is not None:
             self._world.met("user code was interrupted by the watchdog")
             raise Interrupted("simulated: it ran too long")
+
+    def hangs(self) -> bool:
+        if self._world.injector.at("hang") is None:
+            return False
+        self._world.met("an operation interrupted by the watchdog")
+        return True
 
     def misfits(self, name: str) -> bool:
         if name in self._misfits:

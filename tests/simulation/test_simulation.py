@@ -14,6 +14,7 @@ from perdure.model.retry import RetryPolicy
 from perdure.replay.context import OrchestrationContext
 from simulation import campaign
 from simulation.drawing import plan_of
+from simulation.entities import sent_by
 from simulation.plan import Fault, Plan
 from simulation.program import Program, Sub, steps_of
 from simulation.runner import run_plan, run_seed
@@ -93,13 +94,13 @@ def test_an_eviction_after_every_step_changes_nothing() -> None:
 
 
 def _alone(plan: Plan) -> Plan | None:
-    """The plan with its first instance only, if that one has no children."""
+    """The plan with its first instance only, if that one has no children and uses no entities."""
     clients = tuple(c for c in plan.clients if {o.target for o in c.orders} == {"i0"})
     steps = steps_of(plan.program.bodies[0])
     parts = [part for step in steps for part in getattr(step, "parts", ())]
-    if any(isinstance(step, Sub) for step in [*steps, *parts]) or any(
-        order.body or order.new_id for client in clients for order in client.orders
-    ):
+    if any(isinstance(step, Sub) for step in [*steps, *parts]) or any(sent_by(plan.program.bodies[0])):
+        return None
+    if any(order.body or order.new_id for client in clients for order in client.orders):
         return None
     faults = tuple(f for f in plan.faults if f.kind in ("commit", "release", "step") and f.effect != "evict")
     knobs = replace(plan.knobs, episodes=1_000, feeds=100, row_bytes=2**22, creeping=0.0, evicts_always=False)
