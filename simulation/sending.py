@@ -90,15 +90,20 @@ class _Sender:
         random = self._random
         several = random.sample(self._few, random.randint(1, len(self._few)))
         return Section(
-            self._key(), tuple(several), random.choice((0.0, 0.5, 20.0)), stays=last and random.random() < 0.6
+            self._key(), tuple(several), random.choice((0.0, 0.5, 20.0, 60.0)), stays=last and random.random() < 0.6
         )
 
     def clients(self) -> list[Client]:
         random = self._random
-        return [
+        signallers = [
             Client(tuple(self._order() for _ in range(random.randint(1, 6))))
             for _ in range(random.choice((0, 1, 2)))
         ]
+        if random.random() < 0.3:  # somebody who ends what may hold a lock
+            pause = random.choice((1.0, 10.0, 60.0)) * random.random()
+            order = Order(self._key(), "terminate", "i0", pause, recursive=random.random() < 0.5)
+            signallers.append(Client((order,), after_start=True))
+        return signallers
 
     def _order(self) -> Order:
         random = self._random
