@@ -53,6 +53,31 @@ async def test_more_executions_are_kept_if_the_limits_say_so(orchestrator):
         assert env.store.executions(env.store.get("c1").row.instance_no) == [4, 5, 6]
 
 
+@both(count_yield, count_async)
+@pytest.mark.parametrize("store", ["memory:", "sqlite"])
+async def test_kept_executions_can_be_read_and_go_with_the_purge(orchestrator, store, tmp_path):
+    url = store if store == "memory:" else f"sqlite:///{tmp_path}/hub.db"
+    app = App("claims", keep_executions=3)
+    app.orchestrator(name="main")(orchestrator)
+    app.activity(work)
+    async with environment(app, store=url) as env:
+        await env.run("main", 5, "c1")
+        present = await env.client.get_status("c1", True)
+        earlier = await env.client.get_status("c1", True, execution=4)
+        gone = await env.client.get_status("c1", True, execution=2)
+        number = env.store.get("c1").row.instance_no
+        await env.client.purge_instance_history("c1")
+        left = env.store.executions(number)
+
+    assert present.executions == earlier.executions == [4, 5, 6]
+    assert (present.history[-1]["type"], earlier.history[-1]["type"]) == (
+        "ExecutionCompleted",
+        "ContinuedAsNew",
+    )
+    assert gone.history == []
+    assert left == []
+
+
 def quick_yield(context: OrchestrationContext):
     n = context.get_input()
     if n:

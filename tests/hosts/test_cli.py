@@ -165,6 +165,7 @@ def test_the_other_verbs_are_accepted_and_said(filled: Path) -> None:
     assert said("resume", "asleep", store=filled) == {"instanceId": "asleep"}
     assert said("terminate", "asleep", "--reason", "enough", store=filled) == {"instanceId": "asleep"}
     assert said("status", "asleep", store=filled)["output"] == "enough"
+    assert perdure("rewind", "failed", "--reason", "mended", store=filled).exit_code == 0
     assert said("restart", "done", store=filled)["instanceId"] not in ("", "done")
     assert perdure("purge", "done", "failed", store=filled).stdout == "2 instances purged.\n"
     assert said("purge", "--created-before", "2100-01-01", "--yes", store=filled)["instancesDeleted"] == 1

@@ -219,6 +219,32 @@ def test_operations_are_compared_without_case(http: TestClient, operation: str) 
     assert http.post(f"{M}/Instances/a-1/{operation}", json={"approved": True}).status_code == 202
 
 
+def test_a_failed_instance_is_rewound_and_others_are_refused(http: TestClient) -> None:
+    start(http, "broken", "b-1")
+    finish(http, "b-1")
+    start(http, "approval", "a-1")
+
+    rewound = http.post(f"{M}/instances/b-1/rewind?reason=it%20is%20mended")
+    again = finish(http, "b-1")
+    history = http.get(f"{M}/instances/b-1?showHistory=true").json()
+    running = http.post(f"{M}/instances/a-1/rewind")
+    http.post(f"{M}/instances/a-1/terminate")
+    finish(http, "a-1")
+    ended = http.post(f"{M}/instances/a-1/rewind")
+    unknown = http.post(f"{M}/instances/nobody/rewind")
+
+    assert rewound.status_code == 202
+    assert again["runtimeStatus"] == "Failed"
+    assert [e["type"] for e in history["events"]].count("ExecutionRewound") == 1
+    assert history["executions"] == [1]
+    assert (running.status_code, ended.status_code, unknown.status_code) == (409, 410, 404)
+
+
+def test_a_restart_of_an_unknown_id_is_404(http: TestClient) -> None:
+    assert http.post(f"{M}/instances/nobody/restart").status_code == 404
+    assert http.post(f"{M}/instances/nobody/restart?restartWithNewInstanceId=false").status_code == 404
+
+
 def test_a_suspended_instance_waits_until_it_is_resumed(http: TestClient) -> None:
     start(http, "approval", "a-1")
 

@@ -207,6 +207,21 @@ def test_any_other_event_can_be_raised(http: TestClient) -> None:
     assert finish(http, "o-1")["output"] == {"a": [1]}
 
 
+def test_only_a_failed_instance_can_be_rewound_by_button(http: TestClient) -> None:
+    start(http, "broken", "b-1")
+    finish(http, "b-1")
+    start(http, "echo", "e-1", {"a": 1})
+    finish(http, "e-1")
+
+    page = open_page(http, "/instances/b-1")
+    answer = post(http, page, "/instances/b-1/rewind", reason="mended")
+    finish(http, "b-1")
+
+    assert answer.headers["location"] == "/instances/b-1?done=rewind"
+    assert "ExecutionRewound" in open_page(http, "/instances/b-1").text
+    assert "/instances/e-1/rewind" not in open_page(http, "/instances/e-1").text
+
+
 def test_the_buttons_do_what_they_say(http: TestClient) -> None:
     start(http, "sleeper", "s-1")
     here = "/instances/s-1"

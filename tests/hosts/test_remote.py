@@ -74,6 +74,16 @@ async def test_every_other_verb_arrives(remote: RemoteClient) -> None:
     in_place = await remote.restart("s-1", False)
     await remote.terminate("s-1")
     await remote.wait_for_completion("s-1", 10)
+    await remote.start_new("broken", "b-1")
+    await remote.wait_for_completion("b-1", 10)
+    await remote.rewind("b-1", "it is mended")
+    await remote.wait_for_completion("b-1", 10)
+    rewound = await remote.get_status("b-1", True)
+    assert rewound is not None
+    assert "it is mended" in [e.get("reason") for e in rewound.history or ()]
+    assert rewound.executions == [1]
+    with pytest.raises(df.InstanceFinished):
+        await remote.rewind("s-1")
 
     assert suspended is not None
     assert "audit & co" in suspended.reason

@@ -164,15 +164,19 @@ def list_(
 @commands.command(epilog=EXIT_CODES)
 def history(
     instance_id: InstanceArgument,
+    execution: Annotated[
+        int | None,
+        typer.Option("--execution", help="An earlier one, if it is kept; 1 is the first.", show_default=False),
+    ] = None,
     store: StoreOption = DEFAULT_STORE,
     hub: HubOption = None,
     url: UrlOption = None,
     key: KeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what has happened in an instance's present execution."""
+    """Show what has happened in an instance's present execution, or in an earlier one."""
     found = Door(store, hub, url, as_json, key).ask(
-        lambda client: client.get_status(instance_id, True, True, True)
+        lambda client: client.get_status(instance_id, True, True, True, execution=execution)
     )
     existing = _existing(found, instance_id, as_json)
     if as_json:

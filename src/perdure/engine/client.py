@@ -217,13 +217,16 @@ class Client(Starting, EntityVerbs, AccessVerbs, AzureVerbs):
         show_history: bool = False,
         show_history_output: bool = False,
         show_input: bool = False,
+        *,
+        execution: int | None = None,
     ) -> OrchestrationStatus | None:
         """What is known of one instance, or None when there is none.
 
-        `show_history` adds the events of the current execution, `show_history_output` their results,
+        `show_history` adds the events of the current execution, or of an earlier `execution` (1 is the first)
+        if its history is kept, and the numbers of those that are. `show_history_output` adds their results,
         `show_input` the input. `waiting_for` is always filled in.
         """
-        detail = Detail(history=show_history, history_output=show_history_output, input=show_input)
+        detail = Detail(show_history, show_history_output, show_input, execution)
         gateway = self.gateway
         return await gateway.read(
             lambda: status_of(gateway.store, instance_id, detail, gateway), brief=not show_history

@@ -18,6 +18,7 @@ from perdure.model.instances import OrchestrationStatus, Page, RuntimeStatus, ex
 from perdure.model.records import InstanceFilter, InstanceRow, StoredInstance, WaitRow
 from perdure.model.times import moment
 from perdure.model.waiting import EventWait, OpenActivity, Pulse, Waiting
+from perdure.replay.rewinding import Episode
 from perdure.replay.state import fold
 from perdure.store.port import ClientStore
 
@@ -32,6 +33,7 @@ class Detail:
     history: bool = False
     history_output: bool = False
     input: bool = False
+    execution: int | None = None  # whose history; None for the present one
 
 
 class Ward(Protocol):
@@ -72,8 +74,20 @@ def status_of(
         waiting,
         stored.custom_status,
         show_input=detail.input,
-        history=_shown(recorded, detail) if detail.history else None,
+        history=_shown(_of_execution(store, row, detail, recorded), detail) if detail.history else None,
+        executions=store.executions(row.instance_no) if detail.history else [],
     )
+
+
+def _of_execution(
+    store: ClientStore, row: InstanceRow, detail: Detail, present: list[Episode]
+) -> list[Episode]:
+    """The history that is asked for; an execution that is not kept has none."""
+    if detail.execution in (None, row.execution_no):
+        return present
+    earlier = detail.execution if detail.execution is not None and 0 < detail.execution < row.execution_no else 0
+    found = store.history_of(row.instance_no, earlier) if earlier else None
+    return recorded_events(found, _readable) if found is not None else []
 
 
 def finished_status(
@@ -155,6 +169,7 @@ def _status(
     *,
     show_input: bool,
     history: list[dict[str, Any]] | None = None,
+    executions: list[int] | None = None,
 ) -> OrchestrationStatus:
     started = next((e for e in ends[0] if isinstance(e, ev.ExecutionStarted)), None) if ends else None
     output, failure = _result(ends[-1][-1] if ends and ends[-1] else None)
@@ -177,6 +192,7 @@ def _status(
         tags=payload.decode(row.tags.encode()) if row.tags else {},
         completed_time=moment(row.completed_at) if row.completed_at is not None else None,
         history=history,
+        executions=executions or [],
     )
 
 

@@ -48,6 +48,7 @@ def document_of(status: OrchestrationStatus, *, with_input: bool = True) -> Docu
     if status.history is not None:
         document["historyEvents"] = history_events(status.history)
         document["events"] = status.history
+        document["executions"] = status.executions
     return document
 
 
@@ -73,6 +74,7 @@ def status_from(document: Mapping[str, Any]) -> OrchestrationStatus:
         tags=dict(document.get("tags") or {}),
         completed_time=unstamp(completed) if completed else None,
         history=document.get("events"),
+        executions=document.get("executions", []),
     )
 
 

@@ -105,6 +105,7 @@ async def get_instance(request: Request) -> Response:
         show_input=show_input,
         show_history=_flag(query, "showHistory", False),
         show_history_output=_flag(query, "showHistoryOutput", False),
+        execution=_read(query, "execution", int),
     )
     document = document_of(status, with_input=show_input)
     if not status.is_finished:
@@ -122,7 +123,7 @@ async def _until_finished(client: Client, instance_id: str, seconds: float) -> N
         pass
 
 
-async def _status(request: Request, **detail: bool) -> OrchestrationStatus:
+async def _status(request: Request, **detail: Any) -> OrchestrationStatus:
     instance_id = request.path_params["id"]
     status = await client_of(request).get_status(instance_id, **detail)
     if status is None:

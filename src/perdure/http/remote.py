@@ -201,11 +201,14 @@ class RemoteClient(RemoteEntities, RemoteAccess, Client):
         show_history: bool = False,
         show_history_output: bool = False,
         show_input: bool = False,
+        *,
+        execution: int | None = None,
     ) -> OrchestrationStatus | None:
         query = {
             "showHistory": show_history,
             "showHistoryOutput": show_history_output,
             "showInput": show_input,
+            "execution": execution,
         }
         try:
             found, _ = await self._remote.ask(_instance(instance_id), query)

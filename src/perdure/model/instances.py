@@ -99,7 +99,8 @@ class OrchestrationStatus(msgspec.Struct, frozen=True, kw_only=True):
     """What a client sees of one instance (Azure's `DurableOrchestrationStatus`, with more).
 
     `reason` says why a Suspended instance is: "operator", "nondeterminism", "poison" or "no_worker", with the
-    explanation behind a colon. `waiting_for` is one sentence. `history` holds JSON-ready events when asked for.
+    explanation behind a colon. `waiting_for` is one sentence. `history` holds JSON-ready events when asked for,
+    and `executions` then tells of which executions history is kept, oldest first (see `keep_executions` of `App`).
     """
 
     instance_id: str
@@ -120,6 +121,7 @@ class OrchestrationStatus(msgspec.Struct, frozen=True, kw_only=True):
     tags: dict[str, str] = {}
     completed_time: datetime | None = None
     history: list[dict[str, Any]] | None = None
+    executions: list[int] = []
 
     @property
     def is_finished(self) -> bool:
