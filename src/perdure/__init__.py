@@ -1,5 +1,7 @@
 """perdure: Durable Functions that run anywhere Python runs. `import perdure as df`."""
 
+from typing import TYPE_CHECKING, Any
+
 from perdure.app import App
 from perdure.blueprint import Blueprint
 from perdure.connection import connect
@@ -147,3 +149,16 @@ __all__ = [
     "process_pool",
     "copy",
 ]
+
+if not TYPE_CHECKING:  # a checker that saw this would believe that every name exists
+
+    def __getattr__(name: str) -> Any:
+        """Azure's names for what is done otherwise here: the error says how."""
+        advice = {
+            "DFApp": "write perdure.App('name'), and auth=... on each route",
+            "Orchestrator": "there is no function.json: put @app.orchestrator on the function",
+            "Entity": "there is no function.json: put @app.entity on the function or class",
+        }.get(name, "")
+        raise AttributeError(
+            f"module 'perdure' has no attribute {name!r}" + (f": {advice}" if advice else "")
+        )

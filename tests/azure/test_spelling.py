@@ -222,3 +222,14 @@ def test_a_task_says_its_state_as_azure_does():
     theirs = official.module("models.Task").TaskState
 
     assert {s.name: s.value for s in theirs} == {s.name: s.value for s in df.TaskState}
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [("DFApp", "perdure.App"), ("Orchestrator", "@app.orchestrator"), ("Entity", "@app.entity")],
+)
+def test_a_name_that_is_otherwise_here_says_how(name, advice):
+    with pytest.raises(AttributeError, match=advice):
+        getattr(df, name)
+    with pytest.raises(AttributeError, match="has no attribute 'Enttiy'$"):
+        df.Enttiy  # noqa: B018
