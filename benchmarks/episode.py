@@ -21,9 +21,10 @@ from msgspec import Raw
 import perdure as df
 from benchmarks.report import table
 from perdure.engine.clock import SystemClock, new_salt
+from perdure.engine.contract import Chance, Limits
 from perdure.engine.envelope import Envelope
 from perdure.engine.functions import Functions
-from perdure.engine.hub import Chance, Hub, Limits
+from perdure.engine.hub import Hub
 from perdure.engine.loop import Loop, SystemWaiter
 from perdure.engine.watchdog import Marker, StrikeFile
 from perdure.model import chain

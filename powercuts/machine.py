@@ -10,8 +10,9 @@ from typing import Any
 import apsw
 from msgspec import Raw
 
+from perdure.engine.contract import Chance, Limits
 from perdure.engine.functions import Functions
-from perdure.engine.hub import Chance, Hub, Limits
+from perdure.engine.hub import Hub
 from perdure.engine.loop import Loop
 from perdure.model import payload
 from perdure.model.failure import failure_of

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from random import Random
 
-from perdure.engine.hub import Limits
+from perdure.engine.contract import Limits
 from perdure.store.sqlite import connection, log
 
 KIB = 1024

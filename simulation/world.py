@@ -9,9 +9,10 @@ from heapq import heappop, heappush
 from queue import SimpleQueue
 from typing import Any
 
+from perdure.engine.contract import Chance as HubChance
+from perdure.engine.contract import Limits, Released, Running
 from perdure.engine.envelope import Envelope
-from perdure.engine.hub import Chance as HubChance
-from perdure.engine.hub import Hub, Limits, Released, Running
+from perdure.engine.hub import Hub
 from perdure.engine.loop import Loop
 from perdure.engine.warm import Instance
 from perdure.errors import Interrupted, StoreError

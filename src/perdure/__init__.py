@@ -9,7 +9,7 @@ from perdure.engine.activities import ActivityContext, Concurrency
 from perdure.engine.activities.sources import ProcessPool, process_pool
 from perdure.engine.bulk import BulkOutcome
 from perdure.engine.client import Client, DurableOrchestrationClient
-from perdure.engine.hub import Limits
+from perdure.engine.contract import Limits
 from perdure.engine.portal import SyncClient
 from perdure.engine.retention import Retention
 from perdure.engine.worker import Settings

@@ -142,7 +142,6 @@ def _flows(orchestrator: Callable[[Any], None]) -> None:
         yield context.create_timer(0)
         return context.get_input()
 
-
     @orchestrator
     def payer(context: Context) -> Flow:
         """Its payment fails until it is rewound."""

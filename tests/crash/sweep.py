@@ -21,7 +21,7 @@ from typing import Any
 from unittest import mock
 
 from perdure import App
-from perdure.engine.hub import Limits
+from perdure.engine.contract import Limits
 from perdure.store.memory import MemoryStore
 from perdure.store.port import Store
 from perdure.store.sqlite import log

@@ -20,8 +20,9 @@ from typing import Any
 from perdure import App, Client
 from perdure.engine.activities import ActivityContext, Runner, completed, failed
 from perdure.engine.clock import new_salt
+from perdure.engine.contract import Chance, Limits
 from perdure.engine.functions import Functions
-from perdure.engine.hub import Chance, Hub, Limits
+from perdure.engine.hub import Hub
 from perdure.engine.loop import Loop
 from perdure.engine.registry import plan_of
 from perdure.errors import OutcomeUnknown, PerdureError, StoreError

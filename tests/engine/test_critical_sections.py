@@ -14,7 +14,7 @@ from perdure import (
     Settings,
     TaskFailedError,
 )
-from perdure.engine.hub import Limits
+from perdure.engine.contract import Limits
 from perdure.engine.verification import verify
 from perdure.testing import environment
 from tests.core.styles import both

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from perdure.model.messages import Message, decode_message
+from perdure.model.messages import Message, Start, decode_message
 from perdure.model.records import InboxRow
 
 if TYPE_CHECKING:
@@ -45,3 +45,13 @@ def envelope_of(row: InboxRow) -> Envelope:
     envelope = Envelope(decode_message(row.message), None, row.message_no)
     envelope.hidden = row.visible_at is None
     return envelope
+
+
+def operation_of(envelope: Envelope) -> str:
+    """The operation id by which a client may repeat this; only a request that somebody waits for has one."""
+    return getattr(envelope.message, "operation_id", "") if envelope.reply is not None else ""
+
+
+def acceptance_of(envelope: Envelope) -> Any:
+    """What a client is told when its message is kept for later."""
+    return envelope.message.instance_id if isinstance(envelope.message, Start) else None

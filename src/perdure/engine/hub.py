@@ -17,141 +17,23 @@ What a message does to an instance is in `delivery`; here is only whose turn it 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any
 
-import msgspec
-
-from perdure.engine import entities
+from perdure.engine import sealing
+from perdure.engine.contract import Chance, Functions, Limits, Released, Running
 from perdure.engine.delivery import deliver
-from perdure.engine.envelope import Envelope, envelope_of
+from perdure.engine.envelope import Envelope, envelope_of, operation_of
 from perdure.engine.revival import quarantine
 from perdure.engine.warm import Instance
-from perdure.errors import PerdureError, RegistrationError
-from perdure.model import chain, payload
-from perdure.model import events as ev
-from perdure.model.bodies import outline
-from perdure.model.messages import (
-    ActivityResult,
-    Message,
-    RaiseEvent,
-    Rewind,
-    Start,
-    Wake,
-    encode_message,
-)
-from perdure.model.records import (
-    Batch,
-    BodyRow,
-    DroppedRow,
-    HistoryRow,
-    InboxRow,
-    SeenRow,
-    StoredInstance,
-    WaitRow,
-)
-from perdure.model.settings import BYTES, COUNT, SECONDS, setting
-from perdure.replay.context import Environment
-from perdure.replay.decide import Code
-from perdure.replay.entity import EntityCode
+from perdure.model import payload
+from perdure.model.messages import ActivityResult, Message, RaiseEvent, Rewind, Start
+from perdure.model.records import Batch, DroppedRow, SeenRow, StoredInstance
 from perdure.replay.settle import Invocation
 from perdure.store.port import Opening
 
 SEEN_FOR = 24 * 3_600 * 1_000_000  # microseconds an answer is remembered
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Bounds of one batch and of what is kept warm."""
-
-    episodes: int = setting(1_000, "arrivals fed in one batch", COUNT, least=1, name="batch_episodes")
-    feeds: int = setting(100, "arrivals fed to one instance in one batch", COUNT, least=1, name="batch_feeds")
-    seconds: float = setting(
-        0.02, "how long a batch is made before it is stored", SECONDS, name="batch_seconds"
-    )
-    row_bytes: int = setting(4 * 1024 * 1024, "history in one batch", BYTES, least=1, name="batch_bytes")
-    inline_bytes: int = setting(16 * 1024, "larger bodies are kept out of line", BYTES, least=0)
-    buffered_events: int = setting(2_000, "events an instance keeps that nobody waits for", COUNT, least=0)
-    warm_bytes: int = setting(
-        512 * 1024 * 1024, "memory for executions that are kept at hand", BYTES, least=0
-    )
-    keep_executions: int = setting(1, "executions kept of an instance that continues as new", COUNT, least=1)
-
-    def __post_init__(self) -> None:
-        if self.keep_executions < 1:
-            raise RegistrationError(f"keep_executions is 1 or more, not {self.keep_executions!r}")
-
-
-class OrchestratorEntry(Protocol):
-    """An orchestrator as the hub needs it."""
-
-    code: Code
-    version: str
-
-    def admit(self, event_name: str, body: msgspec.Raw) -> None: ...
-
-
-class Functions(Protocol):
-    """The orchestrators this worker has; none at all when it only accepts."""
-
-    @property
-    def environment(self) -> Environment: ...
-
-    def orchestrator(self, name: str, version: str | None = None) -> OrchestratorEntry | None:
-        """The code of an instance pinned to `version`; for None the code that a new instance gets."""
-
-    def refuses(self, version: str) -> bool:
-        """Whether instances of this version are to fail here instead of waiting."""
-
-    def missing(self, name: str, version: str) -> str:
-        """Why there is no code here for an instance: a clause."""
-
-    def entity(self, name: str) -> EntityCode | None: ...
-
-
-class Running:
-    """What user code is on the loop's thread right now, for the watchdog and the audit hook."""
-
-    def enter(self, instance: Instance) -> None:
-        """User code of this instance begins."""
-
-    def leave(self) -> bool:
-        """User code has returned; whether it had been interrupted and swallowed that."""
-        return False
-
-
-@dataclass(slots=True)
-class Released:
-    """What may leave the process once the batch is durable."""
-
-    answers: list[tuple[Any, Any]] = field(default_factory=list)  # reply, value or exception
-    invocations: list[Invocation] = field(default_factory=list)
-    cancelled: list[tuple[str, int]] = field(default_factory=list)  # execution id, task id
-    ended: set[str] = field(default_factory=set)  # executions terminated or purged: nothing of them goes on
-    finished: list[Instance] = field(default_factory=list)
-    started: list[str] = field(default_factory=list)
-    due: list[tuple[int, str]] = field(default_factory=list)
-    visible: list[int] = field(default_factory=list)
-    parked: list[tuple[str, str]] = field(default_factory=list)
-
-    def forget_cancelled(self) -> None:
-        """What was scheduled and cancelled within one batch never starts."""
-        cancelled = set(self.cancelled)
-        self.invocations = [
-            i
-            for i in self.invocations
-            if (i.execution_id, i.task_id) not in cancelled and i.execution_id not in self.ended
-        ]
-
-
-@dataclass(frozen=True)
-class Chance:
-    """Where the hub gets what it may not make up itself."""
-
-    salt: Callable[[], bytes]
-    monotonic: Callable[[], float]
 
 
 class Hub:
@@ -255,7 +137,7 @@ class Hub:
         if instance_id in self.aside:
             self.aside[instance_id].append(envelope)
             return None
-        operation_id = _operation_of(envelope)
+        operation_id = operation_of(envelope)
         if operation_id and operation_id not in self.seen:
             self.aside[instance_id] = [envelope]
             return instance_id
@@ -294,7 +176,7 @@ class Hub:
             operation_id
             for instance_id in cold
             for envelope in self.aside.get(instance_id, ())
-            if (operation_id := _operation_of(envelope)) and operation_id not in self.seen
+            if (operation_id := operation_of(envelope)) and operation_id not in self.seen
         ]
 
     def admit(
@@ -334,7 +216,7 @@ class Hub:
     def answer(self, envelope: Envelope, value: Any) -> None:
         """The message is dealt with; whoever waits for it is told after the commit."""
         self.consume(envelope)
-        operation_id = _operation_of(envelope)
+        operation_id = operation_of(envelope)
         if isinstance(value, _Answer):
             value = value.value()
         elif operation_id and not isinstance(value, BaseException):
@@ -343,19 +225,21 @@ class Hub:
                     operation_id,
                     envelope.message.instance_id,
                     payload.encode(value),
-                    self._remembered_until(envelope),
+                    self.remembered_until(envelope),
                 )
             )
             self.seen[operation_id] = _Answer(self.rows.seen[-1])
         if envelope.reply is not None:
-            self._tell(envelope, value)
+            self.tell(envelope, value)
 
-    def _tell(self, envelope: Envelope, value: Any) -> None:
+    def tell(self, envelope: Envelope, value: Any) -> None:
+        """Whoever waits for the answer hears it after the commit; what an operator did is written down."""
         self.released.answers.append((envelope.reply, value))
         if envelope.note is not None and not isinstance(value, BaseException):
             self.rows.audit.append(envelope.note.row(self.now, envelope.message.instance_id))
 
-    def _remembered_until(self, envelope: Envelope) -> int:
+    def remembered_until(self, envelope: Envelope) -> int:
+        """How long a repeat of this request gets the same answer."""
         return max(self.now + SEEN_FOR, getattr(envelope.message, "remembered_until", 0))
 
     def consume(self, envelope: Envelope) -> None:
@@ -414,173 +298,21 @@ class Hub:
         instance.feeds += 1
 
     def write_episode(self, instance: Instance) -> None:
-        """Turn the open episode into its history row."""
-        outcome, instance.outcome = instance.outcome, None
-        if outcome is None or not outcome.events:
-            return
-        encoded = ev.encode_events(outcome.events)
-        episode = instance.episodes
-        if len(encoded) > self.limits.inline_bytes:
-            encoded = self._outline(instance, episode, outcome.events, encoded)
-        digest = chain.digest_of(instance.salt, encoded)
-        head = chain.link(instance.head, instance.execution_no, episode, instance.last_at, digest)
-        self.rows.history.append(
-            HistoryRow(instance.no, instance.execution_no, episode, instance.last_at, encoded, digest, head)
-        )
-        instance.head = head
-        instance.episodes = episode + 1
-        instance.updated_at = instance.last_at
-        instance.size += len(encoded)
-        self.warm_bytes += len(encoded)
-        self.bytes += len(encoded)
-
-    def _outline(
-        self, instance: Instance, episode: int, events: list[ev.HistoryEvent], encoded: bytes
-    ) -> bytes:
-        kept, bodies = outline(events, self.limits.inline_bytes // 2, instance.salt)
-        if not bodies:
-            return encoded
-        for no, body in enumerate(bodies):
-            self.rows.bodies.append(BodyRow(instance.no, instance.execution_no, episode, no, body))
-        return ev.encode_events(kept)
-
-    # ----------------------------------------------------------------------------------------------- seal
-
-    def seal(self) -> Batch:
-        """Close the batch: rows of every touched instance, and inbox rows for what is still unconsumed."""
-        rows = self.rows
-        for instance in self.touched.values():
-            if not instance.purged:
-                self._seal_instance(instance)
-        self._seal_held()
-        self._seal_unconsumed()
-        rows.inbox_removed = self.consumed
-        rows.moved = self.moved
-        rows.custom_status = list(dict(rows.custom_status).items())
-        rows.executions_removed = list(dict(rows.executions_removed).items())
-        self.batch = rows
-        return rows
-
-    def _seal_instance(self, instance: Instance) -> None:
-        rows = self.rows
-        if instance.mailbox is not None and not entities.seal(self, instance):
-            return
-        self.write_episode(instance)
-        if instance.execution is not None:
-            self._seal_waits(instance)
-            context = instance.execution.context
-            instance.due_at = context._earliest_timer() if instance.is_running else None
-            if context._status_changed:
-                context._status_changed = False
-                rows.custom_status.append((instance.no, context._custom_status or b"null"))
-        elif instance.is_finished:
-            instance.due_at = None
-        if instance.is_new:
-            rows.new_instances.append(instance.row())
-            instance.has_moved()
-        else:
-            rows.updates.append(instance.update())
-            if instance.has_moved():
-                self.moved.add(instance.no)
-        if instance.due_at is not None:
-            self.released.due.append((instance.due_at, instance.instance_id))
-        instance.touched_at = self.now
-
-    def _seal_waits(self, instance: Instance) -> None:
-        context = instance.execution.context  # type: ignore[union-attr]
-        for wait in context._opened_waits:
-            if wait.id in context._waits:
-                wait.saved = True
-                instance.saved_waits += 1
-                self.rows.waits_opened.append(
-                    WaitRow(
-                        instance.no,
-                        wait.id,
-                        wait.name,
-                        instance.last_at,
-                        self._deadline(context, wait.id),
-                        _schema(wait.expected),
-                    )
-                )
-        for wait in context._closed_waits:
-            if wait.saved:
-                wait.saved = False
-                instance.saved_waits -= 1
-                self.rows.waits_closed.append((instance.no, wait.id))
-        context._opened_waits = ()
-        context._closed_waits = ()
-
-    def _deadline(self, context: Any, wait_id: int) -> int:
-        # The timer of a wait is created right behind it, so its id is the next one.
-        timer = context._timers.get(wait_id + 1)
-        return timer.fire_at if timer is not None and timer.of == wait_id else 0
+        """Turn the open episode into its history row, before the batch is sealed."""
+        sealing.write_episode(self, instance)
 
     def close_waits(self, instance: Instance) -> None:
         """An execution has ended: its waits are over."""
-        if instance.saved_waits:
-            instance.saved_waits = 0
-            self.rows.waits_closed.append((instance.no, -1))
-
-    def _seal_held(self) -> None:
-        """Held messages: rows that nobody polls until the instance is resumed."""
-        # Some were let go again within this batch, some of those even held a second time.
-        for envelope in {id(e): e for _, e in self.held if e.held}.values():
-            if envelope.row_no:
-                self.rows.inbox_held.append(envelope.row_no)
-            else:
-                self._store(envelope, None)
-            if envelope.reply is not None:
-                self._tell(envelope, _accepted(envelope))
-                self._remember(envelope)
-            envelope.internal = False
-
-    def _remember(self, envelope: Envelope) -> None:
-        operation_id = getattr(envelope.message, "operation_id", "")
-        if operation_id:
-            self.rows.seen.append(
-                SeenRow(
-                    operation_id,
-                    envelope.message.instance_id,
-                    payload.encode(_accepted(envelope)),
-                    self._remembered_until(envelope),
-                )
-            )
-
-    def _seal_unconsumed(self) -> None:
-        """The rest waits for the next batch; what was born in this one has to be stored for that."""
-        rest = [
-            *self.deferred,
-            *self.turns,
-            *(e for kept in self.aside.values() for e in kept),
-            *self.backlog,
-        ]
-        self.backlog.clear()
-        for envelope in rest:
-            if envelope.hidden:  # let go, and not reached: from now on polls have to show it
-                self.consumed.append(envelope.row_no)
-                self._store(envelope, self.now)
-                envelope.hidden = False
-            elif envelope.internal and not isinstance(envelope.message, Wake):
-                self._store(envelope, self.now)
-                envelope.internal = False
-        self.deferred = rest
+        sealing.close_waits(self, instance)
 
     def store_delayed(self, message: Message, visible_at: int) -> None:
         """A message for later: only a row, nothing in memory."""
-        self._store(Envelope(message, internal=True), visible_at)
-        self.released.visible.append(visible_at)
+        sealing.store_delayed(self, message, visible_at)
 
-    def _store(self, envelope: Envelope, visible_at: int | None) -> None:
-        envelope.row_no = self.next_message_no
-        self.next_message_no += 1
-        self.rows.inbox_added.append(
-            InboxRow(
-                envelope.row_no,
-                envelope.message.instance_id,
-                visible_at,
-                encode_message(envelope.message),
-            )
-        )
+    def seal(self) -> Batch:
+        """Close the batch: rows of every touched instance, and inbox rows for what is still unconsumed."""
+        self.batch = sealing.seal(self)
+        return self.batch
 
     # -------------------------------------------------------------------------------- after the commit
 
@@ -687,30 +419,7 @@ class _Answer:
         return payload.decode(self.row.answer)
 
 
-def _operation_of(envelope: Envelope) -> str:
-    """The operation id by which a client may repeat this; only a request that somebody waits for has one."""
-    return getattr(envelope.message, "operation_id", "") if envelope.reply is not None else ""
-
-
-def _accepted(envelope: Envelope) -> Any:
-    return envelope.message.instance_id if isinstance(envelope.message, Start) else None
-
-
 def _is_fresh(message: Message) -> bool:
     return isinstance(message, Start) and (
         message.fresh or (message.parent is not None and "::" in message.instance_id)
     )
-
-
-_schemas: dict[Any, bytes | None] = {}
-
-
-def _schema(expected: Any) -> bytes | None:
-    """The JSON Schema of a wait's type, computed once per type."""
-    try:
-        if expected not in _schemas:
-            schema = payload.schema_of(expected)
-            _schemas[expected] = payload.encode(schema) if schema is not None else None
-        return _schemas[expected]
-    except (TypeError, PerdureError):
-        return None

@@ -30,7 +30,8 @@ from perdure.replay.state import fold
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from perdure.engine.hub import Hub, OrchestratorEntry
+    from perdure.engine.contract import OrchestratorEntry
+    from perdure.engine.hub import Hub
 
 S = RuntimeStatus
 

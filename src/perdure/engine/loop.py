@@ -20,8 +20,9 @@ from typing import Any, Protocol
 
 from perdure.engine.activities import ActivityPool
 from perdure.engine.clock import Clock
+from perdure.engine.contract import Released
 from perdure.engine.envelope import Envelope, envelope_of
-from perdure.engine.hub import Hub, Released
+from perdure.engine.hub import Hub
 from perdure.engine.living import Quarantine
 from perdure.engine.notes import Memos
 from perdure.engine.retention import EVERY, Sweeper

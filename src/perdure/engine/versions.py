@@ -21,7 +21,8 @@ from perdure.errors import RegistrationError
 from perdure.model.settings import Unit, one_of, setting
 
 if TYPE_CHECKING:
-    from perdure.engine.hub import Hub, OrchestratorEntry
+    from perdure.engine.contract import OrchestratorEntry
+    from perdure.engine.hub import Hub
     from perdure.engine.warm import Instance
 
 MatchStrategy = Literal["None", "Strict", "CurrentOrOlder"]

@@ -23,7 +23,7 @@ import traceback
 from types import FrameType
 from typing import Any
 
-from perdure.engine.hub import Running
+from perdure.engine.contract import Running
 from perdure.engine.warm import Instance
 from perdure.errors import Interrupted
 

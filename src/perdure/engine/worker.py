@@ -18,9 +18,10 @@ from typing import Any, TypeVar
 from perdure.engine.activities import ActivityPool, Concurrency
 from perdure.engine.client import Client
 from perdure.engine.clock import Clock, SystemClock, new_id, new_salt
+from perdure.engine.contract import Chance, Limits, Released
 from perdure.engine.envelope import Envelope
 from perdure.engine.functions import Functions
-from perdure.engine.hub import Chance, Hub, Limits, Released
+from perdure.engine.hub import Hub
 from perdure.engine.loop import Handover, Loop, Outbox, SystemWaiter, Waiter, tell
 from perdure.engine.notes import NOTE, Memo
 from perdure.engine.offload import with_offloaded

@@ -1,0 +1,215 @@
+"""Sealing: what a batch has come to, as rows.
+
+Every instance that was touched writes its open episode, its waits and its own row. Of messages, those held become
+rows that nobody polls, and those that nobody has reached become rows that everybody does; what came from outside
+and has not been answered needs none, because nothing was promised.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from perdure.engine import entities
+from perdure.engine.envelope import Envelope, acceptance_of
+from perdure.errors import PerdureError
+from perdure.model import chain, payload
+from perdure.model import events as ev
+from perdure.model.bodies import outline
+from perdure.model.messages import Message, Wake, encode_message
+from perdure.model.records import Batch, BodyRow, HistoryRow, InboxRow, SeenRow, WaitRow
+
+if TYPE_CHECKING:
+    from perdure.engine.hub import Hub
+    from perdure.engine.warm import Instance
+
+
+def seal(hub: Hub) -> Batch:
+    """Close the batch: rows of every touched instance, and inbox rows for what is still unconsumed."""
+    rows = hub.rows
+    for instance in hub.touched.values():
+        if not instance.purged:
+            _seal_instance(hub, instance)
+    _seal_held(hub)
+    _seal_unconsumed(hub)
+    rows.inbox_removed = hub.consumed
+    rows.moved = hub.moved
+    rows.custom_status = list(dict(rows.custom_status).items())
+    rows.executions_removed = list(dict(rows.executions_removed).items())
+    return rows
+
+
+def _seal_instance(hub: Hub, instance: Instance) -> None:
+    rows = hub.rows
+    if instance.mailbox is not None and not entities.seal(hub, instance):
+        return
+    write_episode(hub, instance)
+    if instance.execution is not None:
+        _seal_waits(hub, instance)
+        context = instance.execution.context
+        instance.due_at = context._earliest_timer() if instance.is_running else None
+        if context._status_changed:
+            context._status_changed = False
+            rows.custom_status.append((instance.no, context._custom_status or b"null"))
+    elif instance.is_finished:
+        instance.due_at = None
+    if instance.is_new:
+        rows.new_instances.append(instance.row())
+        instance.has_moved()
+    else:
+        rows.updates.append(instance.update())
+        if instance.has_moved():
+            hub.moved.add(instance.no)
+    if instance.due_at is not None:
+        hub.released.due.append((instance.due_at, instance.instance_id))
+    instance.touched_at = hub.now
+
+
+def write_episode(hub: Hub, instance: Instance) -> None:
+    """Turn the open episode into its history row."""
+    outcome, instance.outcome = instance.outcome, None
+    if outcome is None or not outcome.events:
+        return
+    encoded = ev.encode_events(outcome.events)
+    episode = instance.episodes
+    if len(encoded) > hub.limits.inline_bytes:
+        encoded = _outline(hub, instance, episode, outcome.events, encoded)
+    digest = chain.digest_of(instance.salt, encoded)
+    head = chain.link(instance.head, instance.execution_no, episode, instance.last_at, digest)
+    hub.rows.history.append(
+        HistoryRow(instance.no, instance.execution_no, episode, instance.last_at, encoded, digest, head)
+    )
+    instance.head = head
+    instance.episodes = episode + 1
+    instance.updated_at = instance.last_at
+    instance.size += len(encoded)
+    hub.warm_bytes += len(encoded)
+    hub.bytes += len(encoded)
+
+
+def _outline(
+    hub: Hub, instance: Instance, episode: int, events: list[ev.HistoryEvent], encoded: bytes
+) -> bytes:
+    kept, bodies = outline(events, hub.limits.inline_bytes // 2, instance.salt)
+    if not bodies:
+        return encoded
+    for no, body in enumerate(bodies):
+        hub.rows.bodies.append(BodyRow(instance.no, instance.execution_no, episode, no, body))
+    return ev.encode_events(kept)
+
+
+def _seal_waits(hub: Hub, instance: Instance) -> None:
+    context = instance.execution.context  # type: ignore[union-attr]
+    for wait in context._opened_waits:
+        if wait.id in context._waits:
+            wait.saved = True
+            instance.saved_waits += 1
+            hub.rows.waits_opened.append(
+                WaitRow(
+                    instance.no,
+                    wait.id,
+                    wait.name,
+                    instance.last_at,
+                    _deadline(hub, context, wait.id),
+                    _schema(wait.expected),
+                )
+            )
+    for wait in context._closed_waits:
+        if wait.saved:
+            wait.saved = False
+            instance.saved_waits -= 1
+            hub.rows.waits_closed.append((instance.no, wait.id))
+    context._opened_waits = ()
+    context._closed_waits = ()
+
+
+def _deadline(hub: Hub, context: Any, wait_id: int) -> int:
+    # The timer of a wait is created right behind it, so its id is the next one.
+    timer = context._timers.get(wait_id + 1)
+    return timer.fire_at if timer is not None and timer.of == wait_id else 0
+
+
+def close_waits(hub: Hub, instance: Instance) -> None:
+    """An execution has ended: its waits are over."""
+    if instance.saved_waits:
+        instance.saved_waits = 0
+        hub.rows.waits_closed.append((instance.no, -1))
+
+
+def _seal_held(hub: Hub) -> None:
+    """Held messages: rows that nobody polls until the instance is resumed."""
+    # Some were let go again within this batch, some of those even held a second time.
+    for envelope in {id(e): e for _, e in hub.held if e.held}.values():
+        if envelope.row_no:
+            hub.rows.inbox_held.append(envelope.row_no)
+        else:
+            _store(hub, envelope, None)
+        if envelope.reply is not None:
+            hub.tell(envelope, acceptance_of(envelope))
+            _remember(hub, envelope)
+        envelope.internal = False
+
+
+def _remember(hub: Hub, envelope: Envelope) -> None:
+    operation_id = getattr(envelope.message, "operation_id", "")
+    if operation_id:
+        hub.rows.seen.append(
+            SeenRow(
+                operation_id,
+                envelope.message.instance_id,
+                payload.encode(acceptance_of(envelope)),
+                hub.remembered_until(envelope),
+            )
+        )
+
+
+def _seal_unconsumed(hub: Hub) -> None:
+    """The rest waits for the next batch; what was born in this one has to be stored for that."""
+    rest = [
+        *hub.deferred,
+        *hub.turns,
+        *(e for kept in hub.aside.values() for e in kept),
+        *hub.backlog,
+    ]
+    hub.backlog.clear()
+    for envelope in rest:
+        if envelope.hidden:  # let go, and not reached: from now on polls have to show it
+            hub.consumed.append(envelope.row_no)
+            _store(hub, envelope, hub.now)
+            envelope.hidden = False
+        elif envelope.internal and not isinstance(envelope.message, Wake):
+            _store(hub, envelope, hub.now)
+            envelope.internal = False
+    hub.deferred = rest
+
+
+def store_delayed(hub: Hub, message: Message, visible_at: int) -> None:
+    """A message for later: only a row, nothing in memory."""
+    _store(hub, Envelope(message, internal=True), visible_at)
+    hub.released.visible.append(visible_at)
+
+
+def _store(hub: Hub, envelope: Envelope, visible_at: int | None) -> None:
+    envelope.row_no = hub.next_message_no
+    hub.next_message_no += 1
+    hub.rows.inbox_added.append(
+        InboxRow(
+            envelope.row_no,
+            envelope.message.instance_id,
+            visible_at,
+            encode_message(envelope.message),
+        )
+    )
+
+
+_schemas: dict[Any, bytes | None] = {}
+
+
+def _schema(expected: Any) -> bytes | None:
+    """The JSON Schema of a wait's type, computed once per type."""
+    try:
+        if expected not in _schemas:
+            schema = payload.schema_of(expected)
+            _schemas[expected] = payload.encode(schema) if schema is not None else None
+        return _schemas[expected]
+    except (TypeError, PerdureError):
+        return None
