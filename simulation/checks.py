@@ -165,7 +165,13 @@ class Verdict:
     def _events(self) -> None:
         """I13 to I15: each accepted event is in exactly one place, and they were taken in order."""
         dropped: Counter[int] = Counter()
+        # A failed instance notes what nobody took; rewound and failed again, it notes it again.
+        noted: set[tuple[str, int]] = set()
         for row in self._ledger.dropped:
+            if row.kind == "event" and row.instance_id in self._ledger.rewound:
+                if (row.instance_id, int(row.body)) in noted:
+                    continue
+                noted.add((row.instance_id, int(row.body)))
             if row.kind != "event":
                 continue
             dropped[int(row.body)] += 1

@@ -25,6 +25,7 @@ from perdure.model.messages import (
     Purge,
     RaiseEvent,
     Resume,
+    Rewind,
     Start,
     Suspend,
     Terminate,
@@ -249,6 +250,8 @@ class Actor:
                 )
             case "terminate-child":
                 return self._terminate_child(dealing)
+            case "rewind":
+                return Rewind(instance_id=target, reason="it is mended", operation_id=key)
             case "restart":
                 return self._restart(dealing)
             case _:

@@ -7,7 +7,7 @@ from random import Random
 
 from simulation.chance import Chance
 from simulation.plan import Client, Fault, Knobs, Order, Plan
-from simulation.program import Program, steps_of, waits_of
+from simulation.program import Boom, Program, steps_of, waits_of
 from simulation.sending import with_entities
 from simulation.writing import Writer
 
@@ -117,6 +117,9 @@ class _Cast:
             orders.append(self._order(verb, target, pause, body=body, recursive=recursive, new_id=new_id))
             if verb == "suspend" and random.random() < 0.7:
                 orders.append(self._order("resume", target, random.choice((0.0, 0.5, 20.0))))
+        if any(isinstance(step, Boom) for steps in self._program.bodies[body].generations for step in steps):
+            pauses = (random.choice((0.0, 5.0, 60.0)) * random.random() for _ in range(random.randint(1, 3)))
+            orders.extend(self._order("rewind", target, pause) for pause in list(pauses))
         return Client(tuple(orders), after_start=True)
 
     def _order(

@@ -23,7 +23,7 @@ from perdure.model.records import (
     InstanceRow,
     InstanceUpdate,
 )
-from perdure.replay.state import State
+from perdure.replay.state import State, fold
 from simulation.pool import Ran
 from simulation.sometimes import Sometimes
 
@@ -104,6 +104,7 @@ class Ledger:
         self.dropped_in: list[int] = []  # the commit that brought each
         self.scheduled: dict[Key, ev.TaskScheduled] = {}
         self.cancelled: set[Key] = set()
+        self.rewound: set[str] = set()
         self.completed: dict[Key, ev.TaskCompleted | ev.TaskFailed] = {}
         self.started: set[Key] = set()
         self.bodies: list[Ran] = []
@@ -160,9 +161,10 @@ class Ledger:
         for row in batch.new_instances:
             self._born(row)
             touched.add(row.instance_no)
+        rewound = {row.instance_no for row in batch.history if b'"ExecutionRewound"' in row.events}
         for update in batch.updates:
             if update.instance_no not in batch.purged:
-                self._update(update)
+                self._update(update, update.instance_no in rewound)
                 touched.add(update.instance_no)
         self._history(batch)
         self._side_rows(batch)
@@ -228,10 +230,10 @@ class Ledger:
             run.finished_in = self.commits
         self.current[row.instance_id] = row.instance_no
 
-    def _update(self, update: InstanceUpdate) -> None:
+    def _update(self, update: InstanceUpdate, was_rewound: bool) -> None:
         run = self.runs[update.instance_no]
         before = run.row
-        if run.is_finished:
+        if run.is_finished and not (was_rewound and before.status == "Failed"):
             self.problem("I4", f"{run} was changed after it had {before.status.lower()}: {update}")
         if update.execution_no < before.execution_no:
             self.problem("I1", f"{run} went back from execution {before.execution_no}")
@@ -275,11 +277,23 @@ class Ledger:
         past.rows.append(row)
         past.recorded.append((row.at, events))
         execution_id = run.execution_id(row.execution_no)
+        rewound = any(isinstance(event, ev.ExecutionRewound) for event in events)
         for event in events:
-            self._event(run, past, execution_id, event, row.at)
+            self._event(run, past, execution_id, event, row.at, folds=not rewound)
+        if rewound:  # what was folded one by one may no longer count
+            past.state = fold(past.recorded)
+            past.fold_problems = 0
+            self._new_problems(run, past)
 
-    def _event(self, run: Run, past: Past, execution_id: str, event: ev.HistoryEvent, at: int) -> None:
+    def _event(
+        self, run: Run, past: Past, execution_id: str, event: ev.HistoryEvent, at: int, *, folds: bool
+    ) -> None:
         match event:
+            case ev.ExecutionRewound():
+                self._met("a failed instance rewound")
+                self.rewound.add(run.row.instance_id)
+                for task_id in event.voided:
+                    self.completed.pop((execution_id, task_id), None)
             case ev.TaskScheduled():
                 self.scheduled[execution_id, event.id] = event
             case ev.TaskCompleted() | ev.TaskFailed():
@@ -298,7 +312,11 @@ class Ledger:
                 self._met("an orchestration that failed")
             case ev.EntityOperated() if event.failed:
                 self._met("an operation undone because it failed")
-        past.state.apply(event, at)
+        if folds:
+            past.state.apply(event, at)
+            self._new_problems(run, past)
+
+    def _new_problems(self, run: Run, past: Past) -> None:
         for told in past.state.problems[past.fold_problems :]:
             self.problem("fold", f"{run}, execution {run.row.execution_no}: {told}")
         past.fold_problems = len(past.state.problems)

@@ -14,7 +14,7 @@ from perdure.errors import NonDeterminismError
 from perdure.model import events as ev
 from perdure.replay.context import Identity
 from perdure.replay.decide import Execution
-from perdure.replay.rewinding import ARRIVALS
+from perdure.replay.rewinding import ARRIVALS, is_rewound
 from perdure.replay.settle import Outcome, settle
 from simulation.ledger import Recorded, Run
 
@@ -30,6 +30,9 @@ def check_replays(world: World, run: Run) -> None:
         recorded = past.recorded
         if past.state.started is not None:
             again = _Again(world, run, number, recorded)
+            if is_rewound(recorded):
+                again.all_of_it()
+                continue
             again.live_it()
             again.from_a_prefix()
             again.at_once_and_one_by_one()
@@ -48,6 +51,15 @@ class _Again:
             run.row.instance_id, run.execution_id(self._number), run.row.parent_id, run.row.version
         )
         return Execution(self._world.bodies.code(run.row.name), identity, self._world.bodies.environment)
+
+    def all_of_it(self) -> None:
+        """A rewound history is one that only replay can tell: what no longer counts was lived as well."""
+        execution = self._new()
+        try:
+            execution.replay(self._recorded)
+        except NonDeterminismError as error:
+            self._world.ledger.problem("I7", f"{self._run}: its own history is refused: {error}")
+        execution.close()
 
     def live_it(self) -> None:
         """Without the script: the same events again, inputs and times included."""

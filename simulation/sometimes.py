@@ -70,6 +70,7 @@ CASES = (
     "a critical section entered and left",
     "a holder that ended badly left nothing locked",
     "an entity deleted, with what it held handed on",
+    "a failed instance rewound",
 )
 
 
