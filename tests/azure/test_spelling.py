@@ -46,6 +46,12 @@ def test_retry_options_know_what_azures_host_knows():
     }
 
 
+def test_retry_options_can_be_narrowed_as_call_http_does():
+    narrowed = df.RetryOptions(5000, 3).also_final("HttpDenied", ValueError)
+
+    assert narrowed == df.RetryPolicy(timedelta(seconds=5), 3, non_retryable=("HttpDenied", ValueError))
+
+
 @pytest.mark.parametrize("arguments", [(0, 3), (-1, 3), (1000, 0)])
 def test_retry_options_refuse_what_means_nothing(arguments):
     with pytest.raises(ValueError):
