@@ -592,6 +592,13 @@ class StoreConformance:
         with self.opened(Batch(1, waits_opened=[wait(1, 1)])) as store, raises(CommitRefused):
             store.commit(Batch(2, waits_opened=[wait(1, 1)]))
 
+    def test_an_instance_can_be_pinned_to_another_version(self) -> None:
+        first = Batch(1, new_instances=[instance(1), instance(2)])
+        with self.opened(first) as store:
+            store.commit(Batch(2, versions=[(1, "2.0")]))
+            store.commit(Batch(3, versions=[(2, "3.0")], purged=[2]))
+            assert [row.version for row in store.query(InstanceFilter())] == ["2.0"]
+
     def test_the_last_custom_status_stands(self) -> None:
         first = Batch(1, new_instances=[instance(1)], custom_status=[(1, b"1"), (2, b"x"), (1, b"2")])
         with self.opened(first) as store:
