@@ -210,6 +210,8 @@ def test_no_secret_is_written_anywhere(door: Door, caplog: pytest.LogCaptureFixt
         door.http.get(link.replace("sig=", "sig=A")),
         door.http.post(link, json={"approved": canary}),
         door.http.get(f"/nowhere?code={key}"),
+        door.http.get(f"/durabletask/{key}/instances/none"),
+        door.http.get(f"/durabletask/{key}/instances?top=x"),
     ]
     assert all(answer.status_code >= 400 for answer in answers), answers
     said = [answer.text for answer in answers] + [record.getMessage() for record in caplog.records]

@@ -16,8 +16,6 @@ from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import click
-
 from perdure.app import App
 from perdure.cli.terminal import fail_with
 from perdure.engine.client import Client
@@ -92,7 +90,7 @@ class Door:
                 yield remote
             return
         async with App().running(store=self.store, hub=self._hub(), accept_only=True) as client:
-            NOTE.set(Note(f"{getpass.getuser()} (on this machine)", "cli", _command()))
+            NOTE.set(Note(f"{getpass.getuser()} (on this machine)", "cli"))
             yield client
 
     def _perform(self, door: Any, work: Callable[[Client], Awaitable[T]]) -> T:
@@ -125,12 +123,6 @@ class Door:
         if self.hub is not None:
             raise StoreUnusable(f"there is no hub {self.hub!r} in {path}; it has {listed}")
         raise StoreUnusable(f"{path} has several hubs, so say which: --hub with one of {listed}")
-
-
-def _command() -> str:
-    """What the audit log calls the command under way."""
-    context = click.get_current_context(silent=True)
-    return (context.info_name or "").replace("-", "_") if context else "cli"
 
 
 class StoreReader:

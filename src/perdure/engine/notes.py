@@ -9,26 +9,40 @@ so that it costs no commit of its own while the hub is busy.
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Iterable
 from contextvars import ContextVar
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 from perdure.model.records import AuditRow, Batch, KeyRow
 
+if TYPE_CHECKING:
+    from perdure.model.messages import Message
+
+_CAPITAL = re.compile(r"(?<!^)(?=[A-Z])")
 SHORT, LONG = 200, 1_000  # characters kept of a name, and of an id or a detail
 
 
 @dataclass(slots=True)
 class Note:
-    """The caller of the request in hand. `is_taken` tells that a message carries it."""
+    """The caller of the request in hand. `is_taken` tells that a message carries it.
+
+    Without an `operation` it is called what the message is.
+    """
 
     who: str
     address: str
-    operation: str
+    operation: str = ""
     detail: str = ""
     is_taken: bool = False
+
+    def about(self, message: Message) -> Note:
+        """The note that goes with a message."""
+        self.is_taken = True
+        kind = type(message).__name__
+        return self if self.operation else replace(self, operation=_CAPITAL.sub("_", kind).lower())
 
     def row(self, at: int, instance_id: str, outcome: str = "ok") -> AuditRow:
         """The note as a row of the audit log."""

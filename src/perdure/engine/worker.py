@@ -229,7 +229,7 @@ class Engine:
         try:
             note = NOTE.get()
             if note is not None:
-                note.is_taken = True
+                note = note.about(message)
             self._outbox.put(Envelope(message, answer, note=note))
             if self.loop.stopping and self._thread is not None and not self._thread.is_alive():
                 self.loop.refuse_rest()  # it stopped meanwhile
