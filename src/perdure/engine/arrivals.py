@@ -227,7 +227,8 @@ def wake(hub: Hub, instance: Instance | None, envelope: Envelope) -> None:
     if instance is None:
         return
     if instance.status is S.Suspended or (instance.status is S.Pending and instance.reason):
-        retry_parked(hub, instance)
+        if envelope.message.retry:  # type: ignore[union-attr]
+            retry_parked(hub, instance)
         return
     if not instance.is_running or instance.between or not revive(hub, instance):
         return

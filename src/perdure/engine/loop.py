@@ -286,6 +286,7 @@ class Loop:
 
     def _recover(self, taken: list[Envelope]) -> None:
         """After a start: instances with activities to run again, and parked ones to try again, a page a turn."""
+        retry = self._recover_after is None
         if self._recover_after is not None:
             page = self.store.local_work(self._recover_after, TAKE)
             self._recover_after = page[-1][0] if len(page) == TAKE else None
@@ -293,7 +294,7 @@ class Loop:
             assert self._parked_after is not None
             page = self.store.parked(self._parked_after, TAKE)
             self._parked_after = page[-1][0] if len(page) == TAKE else None
-        taken.extend(Envelope(Wake(instance_id=instance_id)) for _, instance_id in page)
+        taken.extend(Envelope(Wake(instance_id=instance_id, retry=retry)) for _, instance_id in page)
 
     def _guarded(self, look: Callable[[], None]) -> None:
         """A look at the store that may fail like a commit may."""

@@ -169,7 +169,12 @@ class Purge(_Message, frozen=True):
 
 
 class Wake(_Message, frozen=True):
-    """A timer of this instance is due, or it has local work to take up again. Derived, never stored."""
+    """A timer of this instance is due, or it has local work to take up again. Derived, never stored.
+
+    `retry` comes once at a worker's start: perhaps the code fits by now that it was parked for.
+    """
+
+    retry: bool = False
 
 
 Message = (
