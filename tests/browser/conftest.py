@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvicorn
@@ -36,9 +37,12 @@ def browser() -> Iterator[Browser]:
 class Site:
     """The application behind a real server, on a thread of its own."""
 
-    def __init__(self, app: df.App) -> None:
+    def __init__(self, app: df.App, **serving: Any) -> None:
         self.config = uvicorn.Config(
-            app.asgi(store="memory:", access="open"), port=0, log_config=None, access_log=False
+            app.asgi(store="memory:", **(serving or {"access": "open"})),
+            port=0,
+            log_config=None,
+            access_log=False,
         )
         self.server = uvicorn.Server(self.config)
         self.ready = threading.Event()

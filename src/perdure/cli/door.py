@@ -164,6 +164,9 @@ class StoreReader:
     def new_instance_id(self) -> str:
         raise EngineStopped("this command only reads")
 
+    def salt_at_hand(self, instance_id: str) -> bytes | None:
+        return None
+
     def has_orchestrator(self, name: str) -> None:
         """Nobody here knows."""
 

@@ -78,6 +78,9 @@ class Gateway(Protocol):
     def new_instance_id(self) -> str:
         """A fresh id nobody has."""
 
+    def salt_at_hand(self, instance_id: str) -> bytes | None:
+        """What an instance was born with, if that is known without asking the store."""
+
     def has_orchestrator(self, name: str) -> None:
         """Raise FunctionNotFound when this application is known not to have it."""
 

@@ -150,6 +150,9 @@ class HttpGateway:
     def new_instance_id(self) -> str:
         return uuid.uuid4().hex
 
+    def salt_at_hand(self, instance_id: str) -> bytes | None:
+        return None
+
     def has_orchestrator(self, name: str) -> None:
         """The server knows, and says so when asked to start it."""
 

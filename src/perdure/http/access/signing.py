@@ -71,7 +71,9 @@ class Signer:
         once: bool = False,
     ) -> dict[str, str]:
         """The `sig` of each operation of an instance. Raises InstanceNotFound."""
-        fingerprint = self._fingerprint(instance_id)
+        # A start has just left it in memory; only who checks a link has to ask the store.
+        salt = self.client.gateway.salt_at_hand(instance_id)
+        fingerprint = fingerprint_of(salt) if salt else self._fingerprint(instance_id)
         if fingerprint is None:
             raise InstanceNotFound(f"no instance {instance_id!r} in this hub: there is nothing to link to")
         kid, secret = list(self.keys.signing().items())[-1]
