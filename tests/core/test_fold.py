@@ -154,3 +154,34 @@ def test_each_verb_is_legal_in_the_statuses_of_one_table():
     assert LEGAL["rewind"] == {RuntimeStatus.Failed}
     ended = ("restart", "purge", "rewind")
     assert all(not (where & finished) for verb, where in LEGAL.items() if verb not in ended)
+
+
+def test_calls_of_entities_are_open_until_answered():
+    history = started().entity_called("@account@a", "get").entity_called("@account@b", "get")
+
+    assert fold(history.entity_answered(0, 5).episodes).problems == []
+    assert sentence(history) == "waiting for the entity @account@b to do 'get'"
+    assert fold(history.entity_failed(0).episodes).problems == [
+        "EntityOperationFailed of 0, which is not open (I6)"
+    ]
+
+
+def test_a_critical_section_waits_for_one_lock_after_the_other():
+    history = started().lock_requested("@account@b", "@account@a")
+
+    assert sentence(history) == "waiting for the lock of the entity @account@a"
+    assert fold(history.episodes).asked_locks() == {0: ("@account@a",)}
+    history.lock_granted(0, "@account@a")
+    assert sentence(history) == "waiting for the lock of the entity @account@b"
+    assert fold(history.episodes).asked_locks() == {0: ("@account@a", "@account@b")}
+    history.lock_granted(0, "@account@b")
+    assert sentence(history) == ""
+    assert fold(history.episodes).asked_locks() == {0: ("@account@a", "@account@b")}
+    state = fold(history.lock_released(0).episodes)
+    assert (state.asked_locks(), state.problems) == ({}, [])
+
+
+def test_a_lock_that_nobody_waits_for_is_not_granted():
+    history = started().lock_requested("@account@a").lock_granted(0, "@account@b")
+
+    assert fold(history.episodes).problems == ["LockGranted of @account@b, which lock 0 did not await (I6)"]

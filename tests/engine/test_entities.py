@@ -15,6 +15,7 @@ from perdure import (
     PayloadError,
     RegistrationError,
     RuntimeStatus,
+    Settings,
     TaskFailedError,
 )
 from perdure.engine.verification import verify
@@ -480,3 +481,31 @@ async def test_state_that_json_cannot_carry_fails_the_operation():
         failure = (await env.run("main")).failure
 
     assert failure.cause.type.endswith(PayloadError.__name__)
+
+
+async def test_an_operation_that_keeps_the_loop_to_itself_fails_and_the_entity_stands_still():
+    spinning = {"on": True}
+
+    def spin(context: EntityContext):
+        context.set_state("half done")
+        while spinning["on"]:
+            pass
+        context.set_state("done")
+
+    async def main(context: OrchestrationContext):
+        await context.call_entity("@spin@s", "go")
+
+    app = app_with(main)
+    app.entity(spin)
+    async with environment(app, settings=Settings(interrupt_after=0.3)) as env:
+        failure = (await env.run("main")).failure
+        spinning["on"] = False
+        await env.client.signal_entity("@spin@s", "go")
+        parked = await env.client.read_entity_state("@spin@s")
+        await env.client.resume("@spin@s")
+        await env.settled()
+        after = await env.client.read_entity_state("@spin@s")
+
+    assert failure.cause.type == "TimeoutError"
+    assert (parked.exists, parked.reason.partition(":")[0]) == (False, "poison")
+    assert (after.state, after.reason) == ("done", "")

@@ -14,6 +14,7 @@ without state, lock or anything waiting is no longer there.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -60,7 +61,7 @@ def arrive(hub: Hub, instance: Instance | None, envelope: Envelope) -> None:
     if envelope.reply is not None and len(instance.held or ()) >= hub.limits.buffered_events:
         hub.answer(envelope, _overflow(hub, instance))
         return
-    if not instance.held and _may_go(hub, instance, message):
+    if _is_first(instance) and _may_go(hub, instance, message):
         _do(hub, instance, envelope)
     else:
         _wait(hub, instance, envelope)
@@ -73,12 +74,10 @@ def go_on(hub: Hub, instance: Instance) -> None:
         if instance.feeds >= hub.limits.feeds:
             hub.take_turns(msg.Wake(instance_id=instance.instance_id))
             return
-        assert instance.held is not None
         if isinstance(envelope.message, msg.EntityOperation) and _code(hub, instance).offload:
             _take_off(hub, instance, envelope)
             return
-        instance.held.remove(envelope)
-        envelope.held = False
+        _take_out(instance, envelope)
         _do(hub, instance, envelope)
 
 
@@ -119,6 +118,7 @@ def purge(hub: Hub, instance: Instance, envelope: Envelope) -> None:
         return
     hub.answer(envelope, 1)
     held, instance.held = instance.held, None
+    _mailbox(instance).senders = None
     _mailbox(instance).state = Raw(b"")
     instance.status, instance.reason = S.Running, ""
     hub.touch(instance)
@@ -165,7 +165,39 @@ def _next(hub: Hub, instance: Instance) -> Envelope | None:
     if lock is None:
         first: Envelope = held[0]
         return first
+    if not _count_own(instance):
+        return None  # among a thousand that wait, nobody looks for what is not there
     return next((envelope for envelope in held if _is_holder(lock, envelope.message)), None)
+
+
+def _is_first(instance: Instance) -> bool:
+    """Whether nothing waits that would have to go before what has just come, if that may go at all."""
+    return not instance.held or (_mailbox(instance).lock is not None and not _count_own(instance))
+
+
+def _count_own(instance: Instance) -> int:
+    """How much of what waits is the holder's."""
+    mailbox = _mailbox(instance)
+    if mailbox.lock is None:
+        return 0
+    if mailbox.senders is None:
+        mailbox.senders = Counter(_sender(envelope) for envelope in instance.held or ())
+    return mailbox.senders[mailbox.lock.instance_id]
+
+
+def _sender(envelope: Envelope) -> str:
+    caller: Caller | None = envelope.message.caller  # type: ignore[union-attr]
+    return caller.instance_id if caller is not None else ""
+
+
+def _take_out(instance: Instance, envelope: Envelope) -> None:
+    """It waits no longer."""
+    assert instance.held is not None
+    instance.held.remove(envelope)
+    envelope.held = False
+    senders = _mailbox(instance).senders
+    if senders is not None:
+        senders[_sender(envelope)] -= 1
 
 
 def _is_holder(lock: Caller, message: Any) -> bool:
@@ -180,9 +212,11 @@ def _is_holder(lock: Caller, message: Any) -> bool:
 def _wait(hub: Hub, instance: Instance, envelope: Envelope) -> None:
     hub.hold(instance, envelope)
     hub.touch(instance)
-    lock = _mailbox(instance).lock
-    if lock is not None and not _is_holder(lock, envelope.message):
-        _probe(hub, instance, lock)
+    mailbox = _mailbox(instance)
+    if mailbox.senders is not None:
+        mailbox.senders[_sender(envelope)] += 1
+    if mailbox.lock is not None and not _is_holder(mailbox.lock, envelope.message):
+        _probe(hub, instance, mailbox.lock)
 
 
 def _probe(hub: Hub, instance: Instance, lock: Caller) -> None:
@@ -209,9 +243,7 @@ def _call_off(hub: Hub, instance: Instance, message: msg.LockRelease, envelope: 
     hub.touch(instance)
     for waiting in instance.held or ():
         if isinstance(waiting.message, msg.LockRequest) and waiting.message.caller == message.caller:
-            assert instance.held is not None
-            instance.held.remove(waiting)
-            waiting.held = False
+            _take_out(instance, waiting)
             hub.consume(waiting)
             break
     return True
@@ -334,9 +366,7 @@ def land(hub: Hub, instance: Instance, envelope: Envelope) -> None:
     hub.consume(envelope)
     hub.fed(instance)
     hub.touch(instance)
-    assert instance.held is not None
-    instance.held.remove(due)
-    due.held = False
+    _take_out(instance, due)
     mailbox.flying = False
     mailbox.applied += 1
     _settle(hub, instance, due, answer_of(message, mailbox.state))

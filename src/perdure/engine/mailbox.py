@@ -6,6 +6,7 @@ poll shows. Everything here is either in the entity's record or can be told from
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from msgspec import Raw
@@ -19,7 +20,7 @@ NAMED = 100  # entries of one history row; what goes beyond is counted together
 class Mailbox:
     """The part of an instance that only an entity has."""
 
-    __slots__ = ("_log", "_saved", "applied", "flying", "live", "lock", "probed_at", "state")
+    __slots__ = ("_log", "_saved", "applied", "flying", "live", "lock", "probed_at", "senders", "state")
 
     def __init__(self, stored: bytes | None = None) -> None:
         record = decode_record(stored)
@@ -28,6 +29,7 @@ class Mailbox:
         self.applied = record.applied
         self.live: Any = None
         self.flying = False  # an operation of it runs outside the loop
+        self.senders: Counter[str] | None = None  # how much of what waits is whose, once somebody has counted
         self.probed_at = 0
         self._saved = stored
         self._log: dict[tuple[str, str], list[Any]] = {}

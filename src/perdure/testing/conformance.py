@@ -608,6 +608,48 @@ class StoreConformance:
             assert found is not None
             assert found.custom_status == b'{"step":3}'
 
+    # ------------------------------------------------------------------------------------------- entities
+
+    def test_an_entitys_record_is_kept_and_comes_with_it(self) -> None:
+        entity = instance(2, "@counter@a", kind="entity")
+        first = Batch(1, new_instances=[instance(1), entity], entity_states=[(2, b'{"state":1}')])
+        with self.opened(first) as store:
+            store.commit(Batch(2, entity_states=[(2, b'{"state":2}')], custom_status=[(2, b"1")]))
+            loaded = {found.row.instance_no: found for found in store.load(["claim-1", "@counter@a"])}
+            found = store.get("@counter@a")
+            assert found is not None
+            assert found.entity_state == loaded[2].entity_state == b'{"state":2}'
+            assert loaded[1].entity_state is None
+            assert store.entity_states([1, 2, 3]) == {2: b'{"state":2}'}
+
+    def test_entities_and_orchestrations_are_asked_for_apart(self) -> None:
+        rows = [
+            instance(1),
+            instance(2, "@counter@a", kind="entity"),
+            instance(3, "@counter@b", kind="entity"),
+        ]
+        with self.opened(Batch(1, new_instances=rows)) as store:
+
+            def numbers(**wanted: Any) -> list[int]:
+                return [row.instance_no for row in store.query(InstanceFilter(**wanted))]
+
+            assert numbers() == [1]
+            assert numbers(kind="entity") == [3, 2]
+            assert numbers(kind="entity", prefix="@counter@b") == [3]
+            assert numbers(kind="") == [3, 2, 1]
+            assert sum(store.counts().values()) == 1
+
+    def test_what_is_on_its_way_to_an_entity_outlives_it(self) -> None:
+        entity = instance(1, "@counter@a", kind="entity")
+        later = message(1, "@counter@a", 10**15)
+        with self.opened(
+            Batch(1, new_instances=[entity], entity_states=[(1, b"{}")], inbox_added=[later])
+        ) as store:
+            store.commit(Batch(2, purged=[1]))
+            assert store.get("@counter@a") is None
+            assert store.entity_states([1]) == {}
+            assert [row.message_no for row in store.poll(10**15, 0, 10).messages] == [1]
+
     # ---------------------------------------------------------------------------- executions and purging
 
     def test_older_executions_go(self) -> None:

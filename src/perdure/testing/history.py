@@ -20,6 +20,7 @@ from msgspec import Raw
 
 from perdure.model import events as ev
 from perdure.model import payload
+from perdure.model.entities import EntityId, entity_id_of
 from perdure.model.failure import Failure
 from perdure.model.times import Seconds, instant, micros
 from perdure.testing.clock import START
@@ -96,6 +97,20 @@ class HistoryBuilder:
         """An external event came."""
         return self._arrival(ev.EventRaised(name=name, input=_body(data)))
 
+    def entity_answered(self, task_id: int, result: Any = None) -> HistoryBuilder:
+        """The entity that decision `task_id` called answered."""
+        return self._arrival(ev.EntityOperationCompleted(task_id=task_id, result=_body(result)))
+
+    def entity_failed(
+        self, task_id: int, failure: Failure | str = "ValueError", message: str = ""
+    ) -> HistoryBuilder:
+        """The operation failed."""
+        return self._arrival(ev.EntityOperationFailed(task_id=task_id, failure=_failure(failure, message)))
+
+    def lock_granted(self, task_id: int, entity: EntityId | str) -> HistoryBuilder:
+        """One entity of a critical section was locked."""
+        return self._arrival(ev.LockGranted(task_id=task_id, entity=entity_id_of(entity)))
+
     # -------------------------------------------------------------------------------------------- decisions
 
     def scheduled(
@@ -143,6 +158,31 @@ class HistoryBuilder:
     def task_cancelled(self, task_id: int) -> HistoryBuilder:
         """The code cancelled an activity."""
         return self._decision(ev.TaskCanceled(task_id=task_id))
+
+    def entity_called(self, entity: EntityId | str, operation: str, input_: Any = None) -> HistoryBuilder:
+        """The code called an entity."""
+        return self._decision(
+            ev.EntityCalled(
+                id=self._take_id(), entity=entity_id_of(entity), operation=operation, input=_body(input_)
+            )
+        )
+
+    def entity_signalled(self, entity: EntityId | str, operation: str, input_: Any = None) -> HistoryBuilder:
+        """The code signalled an entity."""
+        return self._decision(
+            ev.EntitySignaled(
+                id=self._take_id(), entity=entity_id_of(entity), operation=operation, input=_body(input_)
+            )
+        )
+
+    def lock_requested(self, *entities: EntityId | str) -> HistoryBuilder:
+        """The code asked for a critical section over these entities."""
+        wanted = tuple(sorted(map(entity_id_of, entities)))
+        return self._decision(ev.LockRequested(id=self._take_id(), entities=wanted))
+
+    def lock_released(self, lock_id: int) -> HistoryBuilder:
+        """The code left the critical section."""
+        return self._decision(ev.LockReleased(lock_id=lock_id))
 
     def timer_cancelled(self, timer_id: int) -> HistoryBuilder:
         """The code cancelled a timer."""
