@@ -135,6 +135,7 @@ class Loop:
         self._parked_after: int | None = 0
         self._retry: list[Envelope] = []
         self._retry_at = 0
+        self._owes_rows = False
         self._poisoned_rows: dict[int, int] = {}  # messages the store would not have: when to try again
 
     # ------------------------------------------------------------------------------------------- the thread
@@ -249,7 +250,7 @@ class Loop:
             self._take_retries(now, taken)
             return taken
         due = self.wakeups.pop_due(now, TAKE)
-        if "" in due or _has_come(self._poll_at, now, POLL_EVERY):
+        if "" in due or self._owes_rows or _has_come(self._poll_at, now, POLL_EVERY):
             self._guarded(lambda: self._poll(now, taken))
         self._take_retries(now, taken)  # behind what was accepted before them
         taken.extend(Envelope(Wake(instance_id=i)) for i in due if i)
@@ -267,6 +268,7 @@ class Loop:
     def _poll(self, now: int, taken: list[Envelope]) -> None:
         known = {e.row_no for e in taken if e.row_no}
         found = self.store.poll(now, now + HORIZON, TAKE)
+        self._owes_rows = False
         known.update(number for number, at in self._poisoned_rows.items() if at > now)
         taken.extend(envelope_of(row) for row in found.messages if row.message_no not in known)
         for at, instance_id in found.due:
@@ -442,6 +444,7 @@ class Loop:
         tell(self.memos.refused(error))
         self._retry.extend(e for e in inputs if e.reply is None and not e.row_no)  # rows are polled again
         self._retry_at = self._poll_at = self.clock.now() + RETRY_FULL
+        self._owes_rows = any(e.row_no for e in inputs)  # nothing newer may pass them
 
     def _lose(self, inputs: list[Envelope], error: StoreError) -> None:
         """Nobody knows what the store holds: drop everything derived, and open it again before reading.
