@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from random import Random
 
 from simulation.chance import Chance
 from simulation.plan import Client, Fault, Knobs, Order, Plan
-from simulation.program import Boom, Program, steps_of, waits_of
+from simulation.program import Boom, Program, Sleep, Status, Step, Wait, steps_of, waits_of
 from simulation.sending import with_entities
 from simulation.writing import Writer
 
+_CALLS_NOTHING = (type(None), Sleep, Wait, Status)
 RATES = (0.005, 0.02, 0.06)
+
+
+def _fails_by_itself(steps: Sequence[Step]) -> bool:
+    """Whether code raises where no call has failed just before: a rewind takes the two for cause and effect."""
+    before = [None, *steps]
+    pairs = zip(before, steps, strict=False)
+    return any(isinstance(step, Boom) and isinstance(last, _CALLS_NOTHING) for last, step in pairs)
 
 
 def plan_of(seed: int) -> Plan:
@@ -117,7 +126,7 @@ class _Cast:
             orders.append(self._order(verb, target, pause, body=body, recursive=recursive, new_id=new_id))
             if verb == "suspend" and random.random() < 0.7:
                 orders.append(self._order("resume", target, random.choice((0.0, 0.5, 20.0))))
-        if any(isinstance(step, Boom) for steps in self._program.bodies[body].generations for step in steps):
+        if any(map(_fails_by_itself, self._program.bodies[body].generations)):
             pauses = (random.choice((0.0, 5.0, 60.0)) * random.random() for _ in range(random.randint(1, 3)))
             orders.extend(self._order("rewind", target, pause) for pause in list(pauses))
         return Client(tuple(orders), after_start=True)

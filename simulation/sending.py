@@ -90,7 +90,10 @@ class _Sender:
         random = self._random
         several = random.sample(self._few, random.randint(1, len(self._few)))
         return Section(
-            self._key(), tuple(several), random.choice((0.0, 0.5, 20.0, 60.0)), stays=last and random.random() < 0.6
+            self._key(),
+            tuple(several),
+            random.choice((0.0, 0.5, 20.0, 60.0)),
+            stays=last and random.random() < 0.6,
         )
 
     def clients(self) -> list[Client]:
