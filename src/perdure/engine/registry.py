@@ -12,7 +12,7 @@ from __future__ import annotations
 import inspect
 import sys
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, Generic, TypeVar
@@ -363,13 +363,18 @@ class Plan(Generic[D]):
     output_type: Any
 
 
-def plan_of(definition: D, available: tuple[type, ...]) -> Plan[D]:
-    """Decide by annotation what each parameter receives. Raises RegistrationError when two are left over."""
+def plan_of(definition: D, available: tuple[type, ...], apart: Collection[str] = ()) -> Plan[D]:
+    """Decide by annotation what each parameter receives, but for those in `apart`, which others fill.
+
+    Raises RegistrationError when two are left over.
+    """
     hints = definition.hints()
     given: dict[str, type] = {}
     left: list[str] = []
     for name, parameter in inspect.signature(_plain(definition.function)).parameters.items():
         kind = _given_type(hints.get(name, Any), available)
+        if name in apart:
+            continue
         if kind is not None:
             given[name] = kind
         elif _needs_filling(parameter) or (not left and parameter.kind is parameter.POSITIONAL_OR_KEYWORD):

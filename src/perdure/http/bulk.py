@@ -7,14 +7,15 @@ those of a list. Without any, a POST needs `all=true`, as a safeguard.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from perdure.engine.bulk import PAGE, VERBS, BulkRequest
+from perdure.engine.bulk import PAGE, VERBS, BulkOutcome, BulkPage, BulkRequest
 from perdure.errors import PayloadError
+from perdure.http.contract import Answer, Contract
 from perdure.http.endpoint import Endpoint, Scope, client_of
 from perdure.http.links import json_response
-from perdure.http.management import same_hub
-from perdure.http.parameters import CONTINUATION, flag, read, reason, which
+from perdure.http.management import CONTINUED_BY, RECURSIVE, endpoint
+from perdure.http.parameters import CONTINUATION, CONTINUED, FILTERS, REASON, flag, which, whole
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -23,11 +24,13 @@ if TYPE_CHECKING:
     from perdure.http.endpoint import Handler
 
 LARGEST_PAGE = 500
+EVERY = flag("all", "without a filter: every instance is meant")
+TOP = whole("top", "at most so many in this page", 1, LARGEST_PAGE, PAGE)
 
 
 def _preview(verb: str) -> Handler:
     async def preview(request: Request) -> Response:
-        return json_response(await client_of(request).bulk(verb, dry_run=True, **which(request.query_params)))
+        return json_response(await client_of(request).bulk(verb, dry_run=True, **which(request)))
 
     preview.__doc__ = f"GET bulk/{verb}: how many instances match, and the newest of them. Changes nothing."
     return preview
@@ -35,13 +38,11 @@ def _preview(verb: str) -> Handler:
 
 def _page(verb: str) -> Handler:
     async def page(request: Request) -> Response:
-        query = request.query_params
-        selection = which(query)
-        if not any(selection.values()) and not flag(query, "all", False):
+        selection = which(request)
+        if not any(selection.values()) and not EVERY.of(request):
             raise PayloadError(f"to {verb} every instance say all=true; otherwise give a filter")
-        asked = BulkRequest(verb=verb, reason=reason(request), recursive=flag(query, "recursive", False))
-        continuation = request.headers.get(CONTINUATION) or None
-        done = await client_of(request).bulk_page(asked, selection, continuation, _top(query))
+        asked = BulkRequest(verb=verb, reason=REASON.of(request), recursive=RECURSIVE.of(request))
+        done = await client_of(request).bulk_page(asked, selection, CONTINUED.of(request), TOP.of(request))
         return json_response(done, 200, {CONTINUATION: done.continuation} if done.continuation else {})
 
     page.__doc__ = (
@@ -50,20 +51,20 @@ def _page(verb: str) -> Handler:
     return page
 
 
-def _top(query: Any) -> int:
-    top = read(query, "top", int) or PAGE
-    if not 1 <= top <= LARGEST_PAGE:
-        raise PayloadError(f"top is 1 to {LARGEST_PAGE} for a bulk operation, not {top}")
-    return top
+_PREVIEW = Contract(FILTERS, None, (Answer(200, BulkOutcome, "Who matches."),))
+_PAGE = Contract(
+    (*FILTERS, EVERY, TOP, CONTINUED, REASON, RECURSIVE),
+    None,
+    (Answer(200, BulkPage, "What became of one page.", CONTINUED_BY),),
+)
 
 
 def _endpoints(verb: str) -> tuple[Endpoint, Endpoint]:
     scope: Scope = "admin" if verb == "purge" else "operate"
+    path = f"/bulk/{verb}"
     return (
-        Endpoint(
-            f"/bulk/{verb}", ("GET",), same_hub(_preview(verb)), "read", folded=True, name=f"preview_{verb}"
-        ),
-        Endpoint(f"/bulk/{verb}", ("POST",), same_hub(_page(verb)), scope, folded=True, name=f"{verb}_many"),
+        endpoint(path, "GET", _preview(verb), "read", _PREVIEW, name=f"preview_{verb}"),
+        endpoint(path, "POST", _page(verb), scope, _PAGE, name=f"{verb}_many"),
     )
 
 

@@ -8,7 +8,8 @@ shapes it, and `events` as perdure keeps it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any, NotRequired, TypedDict
 
 import msgspec
 
@@ -22,6 +23,34 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 Document = dict[str, Any]
+
+
+Instant = Annotated[datetime, msgspec.Meta(tz=True)]
+
+
+class InstanceDocument(TypedDict):
+    """One instance."""
+
+    name: str
+    instanceId: str
+    runtimeStatus: RuntimeStatus
+    input: Any
+    customStatus: Any
+    output: Any
+    createdTime: Instant
+    lastUpdatedTime: Instant
+    completedTime: Instant | None
+    waitingFor: str
+    waiting: Waiting | None
+    reason: str
+    failure: Failure | None
+    tags: dict[str, str]
+    version: str
+    executionId: str
+    parentInstanceId: str | None
+    historyEvents: NotRequired[list[dict[str, Any]]]
+    events: NotRequired[list[dict[str, Any]]]
+    executions: NotRequired[list[int]]
 
 
 def document_of(status: OrchestrationStatus, *, with_input: bool = True) -> Document:
@@ -78,4 +107,4 @@ def status_from(document: Mapping[str, Any]) -> OrchestrationStatus:
     )
 
 
-__all__ = ["Document", "document_of", "status_from"]
+__all__ = ["Document", "InstanceDocument", "Instant", "document_of", "status_from"]

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import wraps
 from typing import TYPE_CHECKING, Literal, cast
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+
+from perdure.http.contract import Contract
+from perdure.http.parameters import check
 
 if TYPE_CHECKING:
     from perdure.engine.client import Client
@@ -36,6 +40,7 @@ class Endpoint:
         is_page: for people: errors are pages, and the browser's session counts for every method.
         function: the client function behind it; a key for this one function opens it.
         name: what the audit log calls it; default the handler's name.
+        contract: what it takes and answers. Its parameters are checked before the handler runs.
     """
 
     path: str
@@ -47,6 +52,7 @@ class Endpoint:
     is_page: bool = False
     function: str = ""
     name: str = ""
+    contract: Contract = field(default_factory=Contract)
 
     @property
     def operation(self) -> str:
@@ -72,11 +78,25 @@ class GatedRoute(Route):
 
 
 def _gated(endpoint: Endpoint) -> Handler:
+    kept = replace(endpoint, handler=_checking(endpoint), name=endpoint.operation)
+
     async def serve(request: Request) -> Response:
         access: Access = request.app.state.access
-        return await access.serve(request, endpoint)
+        return await access.serve(request, kept)
 
     return serve
+
+
+def _checking(endpoint: Endpoint) -> Handler:
+    """The handler, behind the check of the parameters that its row takes."""
+    handler, taken = endpoint.handler, endpoint.contract.takes
+
+    @wraps(handler)
+    async def checked(request: Request) -> Response:
+        check(request, taken)
+        return await handler(request)
+
+    return checked if taken else handler
 
 
 def routes(endpoints: Iterable[Endpoint], prefix: str = "") -> list[GatedRoute]:

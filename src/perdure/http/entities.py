@@ -8,17 +8,30 @@ exist yet or any more while something waits for them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 from starlette.responses import Response
 
-from perdure.errors import InstanceNotFound, PayloadError
+from perdure.errors import InstanceNotFound, InvalidInstanceId, Overloaded
 from perdure.http.body import read_payload
+from perdure.http.contract import Answer, Body, Contract
+from perdure.http.document import Instant
 from perdure.http.endpoint import client_of
 from perdure.http.instants import stamp, unstamp
 from perdure.http.links import json_response
-from perdure.http.management import endpoint
-from perdure.http.parameters import CONTINUATION, flag, operation_id, read, top
+from perdure.http.management import ACCEPTED, CONTINUED_BY, endpoint
+from perdure.http.parameters import (
+    CONTINUATION,
+    CONTINUED,
+    OPERATION_ID,
+    TOP,
+    Parameter,
+    flag,
+    text,
+    when,
+)
 from perdure.model.entities import DELETE, EntityId, EntityState
 
 if TYPE_CHECKING:
@@ -28,12 +41,38 @@ EMPTY_KEY = "$"
 """How an empty key is written in a path."""
 Document = dict[str, Any]
 
+DETAILS = flag("details", "what is known beside its state, also of one that does not exist")
+OPERATION: Parameter[Any] = replace(text("op", "the operation's name"), needed=True)
+AT = when("at", "not before this instant")
+WITH_STATE = flag("fetchState", "with their state")
+KEY_PREFIX = text("keyPrefix", "how the key begins")
+USED_FROM = when("lastOperationTimeFrom", "used at this instant or later")
+USED_TO = when("lastOperationTimeTo", "used at this instant or earlier")
+
+
+class NamedEntity(TypedDict):
+    """An entity's id."""
+
+    name: str
+    key: str
+
+
+class EntityDocument(TypedDict):
+    """One entity."""
+
+    entityId: NamedEntity
+    lastOperationTime: Instant | None
+    state: NotRequired[Any]
+    exists: bool
+    lockedBy: str
+    reason: str
+
 
 async def get_entity(request: Request) -> Response:
     """GET entities/{name}/{key}: its state, or 404."""
     entity = _entity(request)
     found = await client_of(request).read_entity_state(entity)
-    if flag(request.query_params, "details", False):
+    if DETAILS.of(request):
         return json_response(document_of(found, with_state=True))
     if not found.exists:
         raise InstanceNotFound(f"there is no entity {entity} in hub {client_of(request).task_hub!r}")
@@ -42,40 +81,36 @@ async def get_entity(request: Request) -> Response:
 
 async def signal_entity(request: Request) -> Response:
     """POST entities/{name}/{key}?op=: 202 once the operation is kept durably."""
-    operation = request.query_params.get("op")
-    if not operation:
-        raise PayloadError("say which operation: ?op=name")
-    return await _signal(request, operation)
+    return await _signal(request, OPERATION.of(request), AT.of(request))
 
 
 async def delete_entity(request: Request) -> Response:
     """DELETE entities/{name}/{key}: the operation "delete"."""
-    return await _signal(request, DELETE)
+    return await _signal(request, DELETE, None)
 
 
-async def _signal(request: Request, operation: str) -> Response:
+async def _signal(request: Request, operation: str, at: datetime | None) -> Response:
     await client_of(request).signal_entity(
         _entity(request),
         operation,
         await read_payload(request),
-        at=read(request.query_params, "at", unstamp),
-        operation_id=operation_id(request),
+        at=at,
+        operation_id=OPERATION_ID.of(request),
     )
     return Response(status_code=202)
 
 
 async def list_entities(request: Request) -> Response:
     """GET entities[/{name}]: one page as an array; the header x-ms-continuation-token leads to the next."""
-    query = request.query_params
-    with_state = flag(query, "fetchState", False)
+    with_state = WITH_STATE.of(request)
     page = await client_of(request).query_entities(
         name=request.path_params.get("name"),
-        key_prefix=query.get("keyPrefix", ""),
-        last_operation_from=read(query, "lastOperationTimeFrom", unstamp),
-        last_operation_to=read(query, "lastOperationTimeTo", unstamp),
+        key_prefix=KEY_PREFIX.of(request) or "",
+        last_operation_from=USED_FROM.of(request),
+        last_operation_to=USED_TO.of(request),
         fetch_state=with_state,
-        top=top(query),
-        continuation=request.headers.get(CONTINUATION) or None,
+        top=TOP.of(request),
+        continuation=CONTINUED.of(request),
     )
     headers = {CONTINUATION: page.continuation} if page.continuation else {}
     return json_response([document_of(e, with_state=with_state) for e in page.entities], 200, headers)
@@ -111,10 +146,26 @@ def _entity(request: Request) -> EntityId:
     return EntityId(request.path_params["name"], "" if key == EMPTY_KEY else key)
 
 
+_LIST = Contract(
+    (WITH_STATE, KEY_PREFIX, USED_FROM, USED_TO, TOP, CONTINUED),
+    None,
+    (Answer(200, list[EntityDocument], "One page.", CONTINUED_BY),),
+)
+_READ = Contract(
+    (DETAILS,), None, (Answer(200, Any, "Its state; with `details`, an entity."),), (InvalidInstanceId,)
+)
+_SIGNAL = Contract(
+    (OPERATION, AT, OPERATION_ID),
+    Body(says="the operation's input"),
+    (ACCEPTED,),
+    (InvalidInstanceId, Overloaded),
+)
+_DELETE = Contract((OPERATION_ID,), None, (ACCEPTED,), (InvalidInstanceId, Overloaded))
+
 ENDPOINTS = (
-    endpoint("/entities", "GET", list_entities, "read"),
-    endpoint("/entities/{name}", "GET", list_entities, "read"),
-    endpoint("/entities/{name}/{key}", "GET", get_entity, "read"),
-    endpoint("/entities/{name}/{key}", "POST", signal_entity, "operate"),
-    endpoint("/entities/{name}/{key}", "DELETE", delete_entity, "admin"),
+    endpoint("/entities", "GET", list_entities, "read", _LIST),
+    endpoint("/entities/{name}", "GET", list_entities, "read", _LIST),
+    endpoint("/entities/{name}/{key}", "GET", get_entity, "read", _READ),
+    endpoint("/entities/{name}/{key}", "POST", signal_entity, "operate", _SIGNAL),
+    endpoint("/entities/{name}/{key}", "DELETE", delete_entity, "admin", _DELETE),
 )

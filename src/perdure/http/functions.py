@@ -1,8 +1,9 @@
 """Client functions behind HTTP: the user's own routes, below /api.
 
 A route's parameters are filled by their types: the request, the client, the resources of the application's
-lifespan. The parameter that is left over takes the JSON body, decoded to its annotation; without one it takes
-the request, as Azure's `req` does. `def` functions run in a thread, with the blocking client.
+lifespan. A parameter with the name of a path parameter takes that, converted to its annotation. The parameter that
+is left over takes the JSON body, decoded to its annotation; without one it takes the request, as Azure's `req` does.
+`def` functions run in a thread, with the blocking client.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import re
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse, Response
@@ -20,8 +23,10 @@ from perdure.engine.portal import SyncClient
 from perdure.engine.registry import Plan, Route, plan_of
 from perdure.errors import PayloadError, PerdureError
 from perdure.http.body import LimitedRequest
+from perdure.http.contract import Answer, Body, Contract
 from perdure.http.endpoint import Endpoint, Scope
 from perdure.http.links import PRESENT
+from perdure.http.parameters import Parameter
 from perdure.model import payload
 
 if TYPE_CHECKING:
@@ -40,15 +45,52 @@ _UNTYPED = (Any, object, inspect.Parameter.empty)
 
 def endpoints_of(routes: list[Route], client: Client, resources: list[Any]) -> tuple[Endpoint, ...]:
     """The rows of the application's routes. Raises RegistrationError for a parameter that nothing fills."""
-    return tuple(
-        Endpoint(
-            _path(route),
-            route.methods,
-            _handler(route, client, resources),
-            _SCOPES[route.auth],
-            function=route.name,
-        )
-        for route in routes
+    return tuple(_endpoint(route, client, resources) for route in routes)
+
+
+def _endpoint(route: Route, client: Client, resources: list[Any]) -> Endpoint:
+    in_path = _in_path(route)
+    plan = plan_of(
+        route, (LimitedRequest, type(client), SyncClient, *map(type, resources)), apart=in_path.keys()
+    )
+    return Endpoint(
+        _path(route),
+        route.methods,
+        _handler(plan, in_path, client, resources),
+        _SCOPES[route.auth],
+        function=route.name,
+        contract=_contract(plan, in_path),
+    )
+
+
+def _in_path(route: Route) -> dict[str, Parameter[Any]]:
+    """The parameters of the function that have the name of one in the path."""
+    hints = route.hints()
+    wanted = set(inspect.signature(inspect.unwrap(route.function)).parameters)
+    names = [name for name in re.findall(r"\{(\w+)(?::\w+)?\}", route.path) if name in wanted]
+    return {name: _path_parameter(name, hints.get(name, str)) for name in names}
+
+
+def _path_parameter(name: str, kind: Any) -> Parameter[Any]:
+    def read(found: Any) -> Any:
+        try:
+            return found if kind in _UNTYPED else msgspec.convert(found, kind, strict=False)
+        except msgspec.ValidationError as error:
+            raise ValueError(str(error)) from error
+
+    schema = payload.schema_of(kind) or {"type": "string"}
+    return Parameter(name, name, schema, read, None, place="path", needed=True)
+
+
+def _contract(plan: Plan[Route], in_path: dict[str, Parameter[Any]]) -> Contract:
+    takes_body = plan.input_name is not None and plan.input_type not in _UNTYPED
+    output = plan.output_type
+    told = output not in _UNTYPED and not (isinstance(output, type) and issubclass(output, (Response, str)))
+    return Contract(
+        takes=tuple(in_path.values()),
+        body=Body(plan.input_type, needed=True) if takes_body else None,
+        answers=(Answer(200, output),) if told and output is not type(None) and output is not None else (),
+        errors=(PayloadError,),
     )
 
 
@@ -56,8 +98,10 @@ def _path(route: Route) -> str:
     return route.path if route.path.startswith("/") else f"/{route.path}"
 
 
-def _handler(route: Route, client: Client, resources: list[Any]) -> Callable[[Request], Awaitable[Response]]:
-    plan = plan_of(route, (LimitedRequest, type(client), SyncClient, *map(type, resources)))
+def _handler(
+    plan: Plan[Route], in_path: dict[str, Parameter[Any]], client: Client, resources: list[Any]
+) -> Callable[[Request], Awaitable[Response]]:
+    route = plan.definition
     given = {type(resource): resource for resource in resources}
     given |= {type(client): client, SyncClient: SyncClient(client, asyncio.get_running_loop())}
     is_async = inspect.iscoroutinefunction(inspect.unwrap(route.function))
@@ -66,6 +110,7 @@ def _handler(route: Route, client: Client, resources: list[Any]) -> Callable[[Re
         limited = LimitedRequest(request.scope, request.receive)
         PRESENT.set(limited)
         arguments = await _arguments(plan, limited, given)
+        arguments |= {name: parameter.of(request) for name, parameter in in_path.items()}
         try:
             result = await (
                 route.function(**arguments) if is_async else run_in_threadpool(route.function, **arguments)
@@ -79,6 +124,7 @@ def _handler(route: Route, client: Client, resources: list[Any]) -> Callable[[Re
             ) from None
         return _response(result, route.name)
 
+    handle.__doc__, handle.__name__ = route.function.__doc__, route.name
     return handle
 
 

@@ -3,7 +3,8 @@
     /api/…                               client functions            functions
     /runtime/webhooks/durabletask/…      Azure's management API      management
     /durabletask/{credential}/…          the same for Azure's client rpc
-    /healthz                             for probes                  here
+    /healthz  /readyz                    for probes                  here
+    /openapi.json  /docs                 the description of all that manual
     /  /instances/{id}  /static/…        pages for people            pages
 
 `asgi(app)` starts the engine in its lifespan. A web framework that mounts it does not pass lifespans on to
@@ -17,7 +18,7 @@ import logging
 import secrets
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -25,16 +26,17 @@ from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
 from perdure.errors import PerdureError
-from perdure.http import bulk, entities, functions, management, pages, rpc, submissions
+from perdure.http import bulk, entities, functions, management, manual, pages, rpc, submissions
 from perdure.http.access import api, decisions, people, signing_in
 from perdure.http.access.caller import Refused
 from perdure.http.access.gate import Access, SignedIn
 from perdure.http.access.limits import Limits
 from perdure.http.access.refusing import on_refused, on_signed_in
+from perdure.http.contract import Answer, Contract
 from perdure.http.endpoint import Endpoint, client_of, routes
 from perdure.http.guard import Guard
 from perdure.http.links import MANAGEMENT, RequestLinks, json_response
-from perdure.http.problem import on_http_exception, on_perdure_error, on_surprise
+from perdure.http.problem import RETRY_AFTER, on_http_exception, on_perdure_error, on_surprise
 from perdure.settings import SERVING, choose
 
 if TYPE_CHECKING:
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
     from perdure.settings import Chosen, HostOverrides
 
 _SERVED = frozenset(row.name for row in SERVING)
+PROBE = 2.0  # seconds that a store may take to answer a probe
 log = logging.getLogger("perdure.http")
 
 
@@ -174,6 +177,7 @@ def application(
             *routes(bulk.ENDPOINTS, MANAGEMENT),
             *routes(rpc.endpoints_of((*management.ENDPOINTS, *entities.ENDPOINTS)), rpc.RPC),
             *routes(HEALTH),
+            *routes(manual.ENDPOINTS),
             *routes(pages.ENDPOINTS),
             *routes(submissions.ENDPOINTS),
             *routes(api.ENDPOINTS, MANAGEMENT),
@@ -204,6 +208,62 @@ async def health(request: Request) -> Response:
     return json_response({"healthy": healthy}, 200 if healthy else 503)
 
 
-HEALTH = (Endpoint("/healthz", ("GET",), health, "open"),)
+async def ready(request: Request) -> Response:
+    """GET readyz: 200 when this server should be sent requests, else 503 and in one word why not.
+
+    It is stricter than `/healthz`: a full queue or a store that cannot be asked is no reason to start the server
+    anew, but one to send requests elsewhere for a while.
+    """
+    engine: Any = client_of(request).gateway
+    reason = await _hindrance(engine)
+    headers = {"Retry-After": RETRY_AFTER[503]} if reason else {}
+    return json_response({"ready": not reason, "reason": reason}, 503 if reason else 200, headers)
+
+
+async def _hindrance(engine: Any) -> str:
+    health = engine.health()
+    if not health["healthy"]:
+        return "store" if health["store"] != "ok" else "engine"
+    if health["queued"] >= engine.settings.queued_requests:
+        return "busy"
+    try:
+        async with asyncio.timeout(PROBE):
+            await engine.read(engine.store.counts)
+    except (PerdureError, TimeoutError):
+        return "store"
+    return ""
+
+
+class Health(TypedDict):
+    """Whether all is well."""
+
+    healthy: bool
+
+
+class Readiness(TypedDict):
+    """Whether work is taken, and what is in the way."""
+
+    ready: bool
+    reason: str
+
+
+HEALTH = (
+    Endpoint(
+        "/healthz",
+        ("GET",),
+        health,
+        "open",
+        contract=Contract(answers=(Answer(200, Health, "All is well."), Answer(503, Health, "Not so."))),
+    ),
+    Endpoint(
+        "/readyz",
+        ("GET",),
+        ready,
+        "open",
+        contract=Contract(
+            answers=(Answer(200, Readiness, "Work is taken."), Answer(503, Readiness, "Not now."))
+        ),
+    ),
+)
 
 __all__ = ["Host", "access_by", "application", "asgi"]

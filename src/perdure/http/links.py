@@ -7,7 +7,7 @@ put into a URL here.
 from __future__ import annotations
 
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 from urllib.parse import quote
 
 import msgspec
@@ -38,6 +38,20 @@ _LINKS = {
     "rewindPostUri": ("rewind", "/rewind?reason={text}"),
 }
 _OPERATIONS = [operation for operation, _ in _LINKS.values()]
+
+
+class ManagementPayload(TypedDict):
+    """The URLs by which an instance is asked about and managed, as Azure names them."""
+
+    id: str
+    statusQueryGetUri: str
+    sendEventPostUri: str
+    terminatePostUri: str
+    purgeHistoryDeleteUri: str
+    restartPostUri: str
+    suspendPostUri: str
+    resumePostUri: str
+    rewindPostUri: str
 
 
 PRESENT: ContextVar[Request | None] = ContextVar("perdure_request", default=None)
@@ -134,6 +148,7 @@ __all__ = [
     "MANAGEMENT",
     "PRESENT",
     "RETRY_AFTER_STATUS",
+    "ManagementPayload",
     "RequestLinks",
     "instance_url",
     "json_response",

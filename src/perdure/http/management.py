@@ -9,26 +9,46 @@ A 2xx is sent only after the commit that took the request up, because the verbs 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from starlette.responses import Response
 
-from perdure.errors import FunctionNotFound, InstanceNotFound, PayloadError
+from perdure.errors import (
+    FunctionNotFound,
+    IllegalTransition,
+    InstanceExists,
+    InstanceFinished,
+    InstanceNotFound,
+    Overloaded,
+    PayloadError,
+)
 from perdure.http.body import demand_json, read_payload
-from perdure.http.document import document_of
+from perdure.http.contract import Answer, Body, Contract
+from perdure.http.document import InstanceDocument, document_of
 from perdure.http.endpoint import Endpoint, Handler, client_of
-from perdure.http.instants import unstamp
-from perdure.http.links import RETRY_AFTER_STATUS, json_response
-from perdure.http.parameters import CONTINUATION
-from perdure.http.parameters import flag as _flag
-from perdure.http.parameters import on_existing as _on_existing
-from perdure.http.parameters import operation_id as _operation_id
-from perdure.http.parameters import read as _read
-from perdure.http.parameters import reason as _reason
-from perdure.http.parameters import seconds as _seconds
-from perdure.http.parameters import statuses as _statuses
-from perdure.http.parameters import tags as _tags
-from perdure.http.parameters import top as _top
+from perdure.http.links import RETRY_AFTER_STATUS, ManagementPayload, json_response
+from perdure.http.parameters import (
+    CONTINUATION,
+    CONTINUED,
+    CREATED_FROM,
+    CREATED_TO,
+    FILTERS,
+    OPERATION_ID,
+    REASON,
+    STATUSES,
+    TAGS,
+    TASK_HUB,
+    TOP,
+    Parameter,
+    choice,
+    flag,
+    seconds,
+    text,
+    when,
+    which,
+    whole,
+)
 from perdure.http.problem import problem_of, shown_path
 from perdure.model.instances import OrchestrationStatus, RuntimeStatus
 
@@ -36,8 +56,29 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from perdure.engine.client import Client
+    from perdure.http.endpoint import Scope
 
 LONGEST_WAIT = 60.0  # seconds that one request is kept waiting for an instance to finish
+
+VERSION = text("version", "the orchestrator's version; default the newest")
+START_AT = when("startAt", "not before this instant")
+ON_EXISTING = choice(
+    "onExisting",
+    "what becomes of an instance that has this id already",
+    "replace_finished",
+    "return_existing",
+    "reject",
+)
+TIMEOUT = seconds("timeout", "wait so long for it to finish, and answer with its output")
+NEW_ID = flag("restartWithNewInstanceId", "run it under a new id, not under its own", True)
+SHOW_INPUT = flag("showInput", "with the input", True)
+SHOW_HISTORY = flag("showHistory", "with the history")
+SHOW_OUTPUT = flag("showHistoryOutput", "with the results in the history")
+ERROR_ON_FAILURE = flag("returnInternalServerErrorOnFailure", "answer 500 when it has failed")
+WAIT = seconds("wait", "be answered when it has finished, or after so many seconds (60 at most)")
+EXECUTION = whole("execution", "the history of this execution instead of the current one", 0, 2**62)
+RECURSIVE = flag("recursive", "also what it waits for, and what that waits for")
+PURGED_FROM: Parameter[Any] = replace(CREATED_FROM, needed=True)
 
 
 # --------------------------------------------------------------------------------------------- starting
@@ -45,40 +86,35 @@ LONGEST_WAIT = 60.0  # seconds that one request is kept waiting for an instance 
 
 async def start(request: Request) -> Response:
     """POST orchestrators/{name}[/{id}]: 202 with the management payload, or the output within `timeout`."""
-    client, query = client_of(request), request.query_params
-    start_at = _read(query, "startAt", unstamp)
-    on_existing = _read(query, "onExisting", _on_existing)
-    timeout = _read(query, "timeout", _seconds)
+    client = client_of(request)
     try:
         instance_id = await client.start_new(
             request.path_params["name"],
             request.path_params.get("id"),
             await read_payload(request),
-            version=query.get("version"),
-            start_at=start_at,
-            tags=_tags(query.getlist("tag")),
-            on_existing=on_existing or "replace_finished",
-            operation_id=_operation_id(request),
+            version=VERSION.of(request),
+            start_at=START_AT.of(request),
+            tags=TAGS.of(request),
+            on_existing=ON_EXISTING.of(request) or "replace_finished",
+            operation_id=OPERATION_ID.of(request),
         )
     except FunctionNotFound as error:
         return problem_of(error, status=400, instance=shown_path(request))
-    return await _started(client, request, instance_id, timeout)
+    return await _started(client, request, instance_id)
 
 
 async def restart(request: Request) -> Response:
     """POST instances/{id}/restart: 202 with the management payload of the new run."""
-    client, query = client_of(request), request.query_params
-    timeout = _read(query, "timeout", _seconds)
+    client = client_of(request)
     instance_id = await client.restart(
-        request.path_params["id"],
-        _flag(query, "restartWithNewInstanceId", True),
-        operation_id=_operation_id(request),
+        request.path_params["id"], NEW_ID.of(request), operation_id=OPERATION_ID.of(request)
     )
-    return await _started(client, request, instance_id, timeout)
+    return await _started(client, request, instance_id)
 
 
-async def _started(client: Client, request: Request, instance_id: str, timeout: float | None) -> Response:
+async def _started(client: Client, request: Request, instance_id: str) -> Response:
     answer: Response
+    timeout = TIMEOUT.of(request)
     if timeout:
         milliseconds = int(min(timeout, LONGEST_WAIT) * 1_000)
         answer = await client.wait_for_completion_or_create_check_status_response(
@@ -94,18 +130,16 @@ async def _started(client: Client, request: Request, instance_id: str, timeout: 
 
 async def get_instance(request: Request) -> Response:
     """GET instances/{id}: 202 while it is unfinished, 200 afterwards, 500 for a failed one if so asked."""
-    query = request.query_params
-    show_input = _flag(query, "showInput", True)
-    on_failure = 500 if _flag(query, "returnInternalServerErrorOnFailure", False) else 200
-    wait = _read(query, "wait", _seconds)
+    show_input, wait = SHOW_INPUT.of(request), WAIT.of(request)
+    on_failure = 500 if ERROR_ON_FAILURE.of(request) else 200
     if wait:
         await _until_finished(client_of(request), request.path_params["id"], min(wait, LONGEST_WAIT))
     status = await _status(
         request,
         show_input=show_input,
-        show_history=_flag(query, "showHistory", False),
-        show_history_output=_flag(query, "showHistoryOutput", False),
-        execution=_read(query, "execution", int),
+        show_history=SHOW_HISTORY.of(request),
+        show_history_output=SHOW_OUTPUT.of(request),
+        execution=EXECUTION.of(request),
     )
     document = document_of(status, with_input=show_input)
     if not status.is_finished:
@@ -133,19 +167,9 @@ async def _status(request: Request, **detail: Any) -> OrchestrationStatus:
 
 async def list_instances(request: Request) -> Response:
     """GET instances: one page as an array; the header x-ms-continuation-token leads to the next."""
-    query = request.query_params
-    show_input = _flag(query, "showInput", True)
+    show_input = SHOW_INPUT.of(request)
     page = await client_of(request).query(
-        status=_read(query, "runtimeStatus", _statuses) or (),
-        name=query.get("name"),
-        prefix=query.get("instanceIdPrefix"),
-        tags=_tags(query.getlist("tag")),
-        created_from=_read(query, "createdTimeFrom", unstamp),
-        created_to=_read(query, "createdTimeTo", unstamp),
-        waiting_for=query.get("waitingFor"),
-        top=_top(query),
-        continuation=request.headers.get(CONTINUATION) or None,
-        show_input=show_input,
+        **which(request), top=TOP.of(request), continuation=CONTINUED.of(request), show_input=show_input
     )
     headers = {CONTINUATION: page.continuation} if page.continuation else {}
     return json_response([document_of(s, with_input=show_input) for s in page.instances], 200, headers)
@@ -168,16 +192,18 @@ async def raise_event(request: Request) -> Response:
         request.path_params["id"],
         request.path_params["event"],
         body,
-        event_id=_operation_id(request),
+        event_id=OPERATION_ID.of(request),
     )
     return Response(status_code=202)
 
 
 async def terminate(request: Request) -> Response:
     """POST instances/{id}/terminate?reason=."""
-    recursive = _flag(request.query_params, "recursive", False)
     await client_of(request).terminate(
-        request.path_params["id"], _reason(request), recursive=recursive, operation_id=_operation_id(request)
+        request.path_params["id"],
+        REASON.of(request),
+        recursive=RECURSIVE.of(request),
+        operation_id=OPERATION_ID.of(request),
     )
     return Response(status_code=202)
 
@@ -185,7 +211,7 @@ async def terminate(request: Request) -> Response:
 async def suspend(request: Request) -> Response:
     """POST instances/{id}/suspend?reason=."""
     await client_of(request).suspend(
-        request.path_params["id"], _reason(request), operation_id=_operation_id(request)
+        request.path_params["id"], REASON.of(request), operation_id=OPERATION_ID.of(request)
     )
     return Response(status_code=202)
 
@@ -193,7 +219,7 @@ async def suspend(request: Request) -> Response:
 async def resume(request: Request) -> Response:
     """POST instances/{id}/resume?reason=."""
     await client_of(request).resume(
-        request.path_params["id"], _reason(request), operation_id=_operation_id(request)
+        request.path_params["id"], REASON.of(request), operation_id=OPERATION_ID.of(request)
     )
     return Response(status_code=202)
 
@@ -201,7 +227,7 @@ async def resume(request: Request) -> Response:
 async def rewind(request: Request) -> Response:
     """POST instances/{id}/rewind?reason=: a failed instance goes on."""
     await client_of(request).rewind(
-        request.path_params["id"], _reason(request), operation_id=_operation_id(request)
+        request.path_params["id"], REASON.of(request), operation_id=OPERATION_ID.of(request)
     )
     return Response(status_code=202)
 
@@ -213,7 +239,7 @@ async def purge(request: Request) -> Response:
     """DELETE instances/{id}: the finished instance and its history."""
     instance_id = request.path_params["id"]
     deleted = await client_of(request).purge_instance_history(
-        instance_id, operation_id=_operation_id(request)
+        instance_id, operation_id=OPERATION_ID.of(request)
     )
     if not deleted:
         raise InstanceNotFound(f"there is no instance {instance_id!r} to purge")
@@ -222,14 +248,8 @@ async def purge(request: Request) -> Response:
 
 async def purge_many(request: Request) -> Response:
     """DELETE instances?createdTimeFrom=: the finished ones that match; 404 when there were none."""
-    query = request.query_params
-    created_from = _read(query, "createdTimeFrom", unstamp)
-    if created_from is None:
-        raise PayloadError("purging several instances needs createdTimeFrom, as a safeguard")
     deleted = await client_of(request).purge_instance_history_by(
-        created_from,
-        _read(query, "createdTimeTo", unstamp),
-        _read(query, "runtimeStatus", _statuses) or (),
+        PURGED_FROM.of(request), CREATED_TO.of(request), STATUSES.of(request)
     )
     return json_response({"instancesDeleted": int(deleted)}, 200 if deleted else 404)
 
@@ -241,7 +261,7 @@ def same_hub(handler: Handler) -> Handler:
     """Refuse a request that names another task hub, instead of answering it about this one."""
 
     async def checked(request: Request) -> Response:
-        named, served = request.query_params.get("taskHub"), client_of(request).task_hub
+        named, served = TASK_HUB.of(request), client_of(request).task_hub
         if named and named.casefold() != served.casefold():
             raise InstanceNotFound(f"this server serves the hub {served!r}, not {named[:60]!r}")
         return await handler(request)
@@ -250,24 +270,138 @@ def same_hub(handler: Handler) -> Handler:
     return checked
 
 
-def endpoint(path: str, method: str, handler: Handler, scope: Any, link: str = "") -> Endpoint:
+def endpoint(
+    path: str,
+    method: str,
+    handler: Handler,
+    scope: Scope,
+    contract: Contract,
+    *,
+    link: str = "",
+    name: str = "",
+) -> Endpoint:
     """A management route, for requests about the hub that is served; `link` opens it too."""
-    return Endpoint(path, (method,), same_hub(handler), scope, folded=True, link=link)
+    told = replace(
+        contract, takes=(*contract.takes, TASK_HUB), errors=(*contract.errors, PayloadError, InstanceNotFound)
+    )
+    return Endpoint(
+        path, (method,), same_hub(handler), scope, folded=True, link=link, name=name, contract=told
+    )
 
+
+class Deleted(TypedDict):
+    """How many instances were purged."""
+
+    instancesDeleted: int
+
+
+ACCEPTED = Answer(202, None, "It is durable.")
+_AFTER_START = tuple(
+    (operation, "/id")
+    for operation in ("get_instance", "raise_event", "suspend", "resume", "terminate", "rewind", "purge")
+)
+_STARTED = Answer(
+    202,
+    ManagementPayload,
+    "The start is durable.",
+    {"Location": "where to ask about it", "Retry-After": "seconds until that is worth while"},
+    _AFTER_START,
+)
+_FINISHED = (Answer(200, Any, "It has finished within `timeout`: its output."),)
+_START = Contract(
+    (VERSION, START_AT, TAGS, ON_EXISTING, TIMEOUT, OPERATION_ID),
+    Body(says="the input"),
+    (_STARTED, *_FINISHED, Answer(500, InstanceDocument, "It has failed within `timeout`.")),
+    (FunctionNotFound, InstanceExists, Overloaded),
+)
+_ORDER = Contract(
+    (REASON, OPERATION_ID), None, (ACCEPTED,), (IllegalTransition, InstanceFinished, Overloaded)
+)
+CONTINUED_BY = {CONTINUATION: "what the next page is asked for with; absent on the last one"}
 
 ENDPOINTS = (
-    endpoint("/orchestrators/{name}", "POST", start, "operate"),
-    endpoint("/orchestrators/{name}/{id}", "POST", start, "operate"),
-    endpoint("/instances", "GET", list_instances, "read"),
-    endpoint("/instances", "DELETE", purge_many, "admin"),
-    endpoint("/instances/{id}", "GET", get_instance, "read", "status"),
-    endpoint("/instances/{id}", "DELETE", purge, "admin", "purge"),
-    endpoint("/instances/{id}/raiseEvent/{event:path}", "POST", raise_event, "operate", "raise"),
-    endpoint("/instances/{id}/terminate", "POST", terminate, "operate", "terminate"),
-    endpoint("/instances/{id}/suspend", "POST", suspend, "operate", "suspend"),
-    endpoint("/instances/{id}/resume", "POST", resume, "operate", "resume"),
-    endpoint("/instances/{id}/rewind", "POST", rewind, "operate", "rewind"),
-    endpoint("/instances/{id}/restart", "POST", restart, "operate", "restart"),
-    endpoint("/counts", "GET", counts, "read"),
+    endpoint("/orchestrators/{name}", "POST", start, "operate", _START),
+    endpoint("/orchestrators/{name}/{id}", "POST", start, "operate", _START),
+    endpoint(
+        "/instances",
+        "GET",
+        list_instances,
+        "read",
+        Contract(
+            (*FILTERS, TOP, CONTINUED, SHOW_INPUT),
+            None,
+            (Answer(200, list[InstanceDocument], "One page.", CONTINUED_BY),),
+        ),
+    ),
+    endpoint(
+        "/instances",
+        "DELETE",
+        purge_many,
+        "admin",
+        Contract(
+            (PURGED_FROM, CREATED_TO, STATUSES),
+            None,
+            (Answer(200, Deleted, "Purged."), Answer(404, Deleted, "None matched.")),
+        ),
+    ),
+    endpoint(
+        "/instances/{id}",
+        "GET",
+        get_instance,
+        "read",
+        Contract(
+            (SHOW_INPUT, SHOW_HISTORY, SHOW_OUTPUT, ERROR_ON_FAILURE, WAIT, EXECUTION),
+            None,
+            (
+                Answer(200, InstanceDocument, "It has finished."),
+                Answer(202, InstanceDocument, "It has not finished.", _STARTED.headers),
+                Answer(500, InstanceDocument, "It has failed, and 500 was asked for."),
+            ),
+        ),
+        link="status",
+    ),
+    endpoint(
+        "/instances/{id}",
+        "DELETE",
+        purge,
+        "admin",
+        Contract((OPERATION_ID,), None, (Answer(200, Deleted, "Purged."),), (IllegalTransition,)),
+        link="purge",
+    ),
+    endpoint(
+        "/instances/{id}/raiseEvent/{event:path}",
+        "POST",
+        raise_event,
+        "operate",
+        Contract((OPERATION_ID,), Body(says="the event's data"), (ACCEPTED,), (InstanceFinished, Overloaded)),
+        link="raise",
+    ),
+    endpoint(
+        "/instances/{id}/terminate",
+        "POST",
+        terminate,
+        "operate",
+        replace(_ORDER, takes=(*_ORDER.takes, RECURSIVE)),
+        link="terminate",
+    ),
+    endpoint("/instances/{id}/suspend", "POST", suspend, "operate", _ORDER, link="suspend"),
+    endpoint("/instances/{id}/resume", "POST", resume, "operate", _ORDER, link="resume"),
+    endpoint("/instances/{id}/rewind", "POST", rewind, "operate", _ORDER, link="rewind"),
+    endpoint(
+        "/instances/{id}/restart",
+        "POST",
+        restart,
+        "operate",
+        Contract(
+            (NEW_ID, TIMEOUT, OPERATION_ID),
+            None,
+            (_STARTED, *_FINISHED),
+            (FunctionNotFound, IllegalTransition, Overloaded),
+        ),
+        link="restart",
+    ),
+    endpoint(
+        "/counts", "GET", counts, "read", Contract((), None, (Answer(200, dict[str, int], "By status."),))
+    ),
 )
 """Azure's routes below /runtime/webhooks/durabletask."""

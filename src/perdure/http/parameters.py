@@ -1,8 +1,16 @@
-"""The parameters of management requests, read and checked. What cannot be read is refused by its name."""
+"""The parameters of requests: each declared once, for whoever reads it, checks it and describes it.
+
+A row of the endpoint table names the parameters that it takes. They are read and checked before its handler
+runs; the handler asks a parameter for its value; the description of the API writes down the same rows. So what
+is described is checked, and a parameter that a row does not name cannot be used. What cannot be read is refused
+by its name. Parameters that no row names are passed over, as Azure's host does.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar, cast
 
 from perdure.engine.bulk import Which
 from perdure.errors import PayloadError
@@ -10,91 +18,208 @@ from perdure.http.instants import unstamp
 from perdure.model.instances import RuntimeStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from datetime import datetime
 
-    from starlette.datastructures import QueryParams
     from starlette.requests import Request
 
-CONTINUATION = "x-ms-continuation-token"
+GIVEN: Final = "perdure.given"
+"""The key in a request's scope under which its checked parameters are found, by name."""
+CONTINUATION: Final = "x-ms-continuation-token"
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+Schema = Mapping[str, Any]
+Place = Literal["query", "header", "path"]
 
 
-def read(query: Mapping[str, str], name: str, reader: Callable[[str], T]) -> T | None:
-    """A parameter, None when it is not given. Raises PayloadError naming it when it cannot be read."""
-    text = query.get(name)
-    if not text:
-        return None
-    try:
-        return reader(text)
-    except (ValueError, OverflowError) as error:
-        raise PayloadError(f"the parameter {name}={text[:60]!r} cannot be read: {error}") from error
+@dataclass(frozen=True, eq=False)
+class Parameter(Generic[T_co]):
+    """One parameter: name, what it says to people, its JSON Schema, how it is read, what it is when not given.
+
+    `many` may be given several times, and is read from the list. `reader` raises ValueError for what cannot be
+    meant.
+    """
+
+    name: str
+    says: str
+    schema: Schema
+    reader: Callable[[Any], T_co]
+    default: T_co
+    place: Place = "query"
+    many: bool = False
+    needed: bool = False
+    example: Any = field(default=None)
+
+    def of(self, request: Request) -> T_co:
+        """Its value in a request whose row takes it."""
+        return cast("T_co", request.scope[GIVEN][self.name])
+
+    def read(self, request: Request) -> T_co:
+        """Read and check it. Raises PayloadError that names it."""
+        found = self._found(request)
+        if not found:
+            if self.needed:
+                raise PayloadError(f"the parameter {self.name} is needed: {self.says}")
+            return self.default
+        try:
+            return self.reader(found if self.many else found[-1])
+        except (ValueError, OverflowError) as error:
+            shown = str(found[-1])[:60]
+            raise PayloadError(f"the parameter {self.name}={shown!r} cannot be read: {error}") from error
+
+    def _found(self, request: Request) -> list[Any]:
+        match self.place:
+            case "path":
+                return [request.path_params[self.name]]
+            case "header":
+                return [text for text in request.headers.getlist(self.name) if text]
+            case "query":
+                return [text for text in request.query_params.getlist(self.name) if text]
 
 
-def flag(query: Mapping[str, str], name: str, default: bool) -> bool:
-    found = read(query, name, lambda text: _FLAGS[text.lower()] if text.lower() in _FLAGS else _no_flag())
-    return default if found is None else found
+def check(request: Request, taken: Iterable[Parameter[Any]]) -> None:
+    """Read every parameter that a row takes, and keep them with the request. Raises PayloadError."""
+    request.scope[GIVEN] = {parameter.name: parameter.read(request) for parameter in taken}
+
+
+# ------------------------------------------------------------------------------------------ kinds of them
+
+
+def flag(name: str, says: str, default: bool = False) -> Parameter[bool]:
+    return Parameter(name, says, {"type": "boolean", "default": default}, _flag, default)
+
+
+def text(name: str, says: str, limit: int = 4_000) -> Parameter[str | None]:
+    return Parameter(name, says, {"type": "string"}, lambda given: str(given)[:limit], None)
+
+
+def when(name: str, says: str) -> Parameter[datetime | None]:
+    return Parameter(name, says, {"type": "string", "format": "date-time"}, unstamp, None)
+
+
+def seconds(name: str, says: str) -> Parameter[float | None]:
+    return Parameter(name, says, {"type": "number", "minimum": 0}, _seconds, None)
+
+
+def choice(name: str, says: str, *words: str) -> Parameter[Any]:
+    def read(given: str) -> str:
+        if given not in words:
+            raise ValueError(f"it is {', '.join(words[:-1])} or {words[-1]}")
+        return given
+
+    return Parameter(name, says, {"type": "string", "enum": list(words)}, read, None)
+
+
+def whole(name: str, says: str, least: int, most: int, default: int | None = None) -> Parameter[Any]:
+    def read(given: str) -> int:
+        value = int(given) if given.isascii() and given.isdecimal() else -1
+        if not least <= value <= most:
+            raise ValueError(f"it is {least} to {most}")
+        return value
+
+    schema = {"type": "integer", "minimum": least, "maximum": most}
+    return Parameter(name, says, schema if default is None else {**schema, "default": default}, read, default)
+
+
+def _flag(given: str) -> bool:
+    if given.lower() not in _FLAGS:
+        raise ValueError("it is true or false")
+    return _FLAGS[given.lower()]
 
 
 _FLAGS = {"true": True, "1": True, "false": False, "0": False}
 
 
-def _no_flag() -> bool:
-    raise ValueError("it is true or false")
-
-
-def top(query: Mapping[str, str]) -> int:
-    found = read(query, "top", int)
-    return 100 if found is None else found
-
-
-def seconds(text: str) -> float:
-    value = float(text)
+def _seconds(given: str) -> float:
+    value = float(given)
     if not 0 <= value < 1e9:
         raise ValueError("it is a number of seconds")
     return value
 
 
-def statuses(text: str) -> list[RuntimeStatus]:
+def _statuses(given: str) -> list[RuntimeStatus]:
     known = {status.value.casefold(): status for status in RuntimeStatus}
-    names = [name.strip() for name in text.split(",") if name.strip()]
+    names = [name.strip() for name in given.split(",") if name.strip()]
     unknown = [name for name in names if name.casefold() not in known]
     if unknown:
         raise ValueError(f"{unknown[0]!r} is none of {', '.join(RuntimeStatus)}")
     return [known[name.casefold()] for name in names]
 
 
-def on_existing(text: str) -> Any:
-    if text not in ("replace_finished", "return_existing", "reject"):
-        raise ValueError("it is replace_finished, return_existing or reject")
-    return text
-
-
-def tags(pairs: list[str]) -> dict[str, str] | None:
+def _tags(pairs: list[str]) -> dict[str, str] | None:
     for pair in pairs:
         if "=" not in pair:
-            raise PayloadError(f"a tag is given as tag=name=value, not {pair[:60]!r}")
+            raise ValueError(f"a tag is given as tag=name=value, not {pair[:60]!r}")
     return dict(pair.split("=", 1) for pair in pairs) or None
 
 
-def reason(request: Request) -> str:
-    return request.query_params.get("reason", "")[:4_000]
-
-
-def operation_id(request: Request) -> str | None:
-    key = request.headers.get("idempotency-key")
-    if key is not None and not (0 < len(key) <= 200 and key.isprintable()):
-        raise PayloadError("an Idempotency-Key is 1 to 200 printable characters")
+def _operation_id(key: str) -> str:
+    if not (0 < len(key) <= 200 and key.isprintable()):
+        raise ValueError("an Idempotency-Key is 1 to 200 printable characters")
     return key
 
 
-def which(query: QueryParams) -> Which:
+# ------------------------------------------------------------------------------ those that many rows take
+
+STATUSES: Parameter[Any] = Parameter(
+    "runtimeStatus",
+    "statuses, with commas between them",
+    {"type": "array", "items": {"type": "string", "enum": [status.value for status in RuntimeStatus]}},
+    _statuses,
+    (),
+)
+NAME = text("name", "the orchestrator's name")
+PREFIX = text("instanceIdPrefix", "how the id begins")
+TAGS: Parameter[dict[str, str] | None] = Parameter(
+    "tag",
+    "a tag, as name=value; may be given several times",
+    {"type": "array", "items": {"type": "string", "pattern": "="}},
+    _tags,
+    None,
+    many=True,
+    example=["colour=green"],
+)
+CREATED_FROM = when("createdTimeFrom", "created at this instant or later")
+CREATED_TO = when("createdTimeTo", "created at this instant or earlier")
+WAITING_FOR = text("waitingFor", "the name of an event with an open wait")
+FILTERS: Final[tuple[Parameter[Any], ...]] = (
+    STATUSES,
+    NAME,
+    PREFIX,
+    TAGS,
+    CREATED_FROM,
+    CREATED_TO,
+    WAITING_FOR,
+)
+
+TOP = whole("top", "at most so many in one page", 1, 1_000, 100)
+CONTINUED = Parameter(
+    CONTINUATION,
+    "from the answer before: goes on where that ended",
+    {"type": "string", "pattern": "^[0-9]{1,19}$"},
+    str,
+    None,
+    place="header",
+)
+REASON: Parameter[str] = replace(text("reason", "kept in the instance's history"), default="")  # type: ignore[assignment]
+OPERATION_ID: Parameter[str | None] = Parameter(
+    "Idempotency-Key",
+    "names the request: repeated within 24 hours it does nothing a second time and gets the first answer",
+    {"type": "string", "minLength": 1, "maxLength": 200, "pattern": "^[!-~]+$"},
+    _operation_id,
+    None,
+    place="header",
+)
+TASK_HUB = text("taskHub", "refuse to answer unless this hub is the one served here")
+
+
+def which(request: Request) -> Which:
     """The filters of a list or of a bulk operation."""
     return Which(
-        status=read(query, "runtimeStatus", statuses) or (),
-        name=query.get("name"),
-        prefix=query.get("instanceIdPrefix"),
-        tags=tags(query.getlist("tag")),
-        created_from=read(query, "createdTimeFrom", unstamp),
-        created_to=read(query, "createdTimeTo", unstamp),
-        waiting_for=query.get("waitingFor"),
+        status=STATUSES.of(request),
+        name=NAME.of(request),
+        prefix=PREFIX.of(request),
+        tags=TAGS.of(request),
+        created_from=CREATED_FROM.of(request),
+        created_to=CREATED_TO.of(request),
+        waiting_for=WAITING_FOR.of(request),
     )

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
 import msgspec
 
-from perdure.errors import PayloadError
+from perdure.errors import InstanceFinished, InstanceNotFound, KeyNotFound, PayloadError
 from perdure.http.access.caller import caller_of
 from perdure.http.body import demand_json, read_payload
+from perdure.http.contract import Answer, Body, Contract
 from perdure.http.endpoint import Endpoint, client_of
-from perdure.http.instants import unstamp
 from perdure.http.links import json_response
+from perdure.http.parameters import TOP, text, when
 from perdure.model import payload
+from perdure.model.access import AccessKey, AuditPage
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -21,20 +23,50 @@ if TYPE_CHECKING:
     from perdure.http.access.gate import Access
 
 
+Lifetime = Annotated[float, msgspec.Meta(gt=0, le=100 * 366 * 24 * 3_600)]
+"""Seconds; a hundred years are enough for anything, and fit into the clock."""
+
+
 class KeyWanted(msgspec.Struct, forbid_unknown_fields=True):
     """What POST keys takes. `expires_in` is seconds."""
 
     name: str
     scopes: list[str]
-    expires_in: float | None = None
+    expires_in: Lifetime | None = None
 
 
 class LinkWanted(msgspec.Struct, forbid_unknown_fields=True):
     """What POST instances/{id}/links takes. `expires_in` is seconds."""
 
     event: str
-    expires_in: float = 7 * 24 * 3_600
+    expires_in: Lifetime = 7 * 24 * 3_600
     once: bool = True
+
+
+class KeyMade(AccessKey, frozen=True, kw_only=True):
+    """A key just made, with the secret that is shown this once."""
+
+    secret: str
+
+
+class Url(TypedDict):
+    """A signed link."""
+
+    url: str
+
+
+class Who(TypedDict):
+    """The caller, as the audit log names it."""
+
+    who: str
+    scopes: list[str]
+
+
+WHO = text("who", "the caller, as the log names it")
+OPERATION = text("operation", "the operation")
+INSTANCE = text("instanceId", "the instance")
+SINCE = when("since", "at this instant or later")
+CONTINUATION = text("continuation", "from the answer before: goes on where that ended")
 
 
 async def list_keys(request: Request) -> Response:
@@ -66,22 +98,14 @@ async def revoke_key(request: Request) -> Response:
 
 async def audit(request: Request) -> Response:
     """GET audit: the audit log, newest first."""
-    query = request.query_params
-    since, top = query.get("since"), query.get("top", "100")
     await access_of(request).recorder.flush()
-    if not top.isascii() or not top.isdecimal():
-        raise PayloadError(f"top is 1 to 1000, not {top[:60]!r}")
-    try:
-        moment = unstamp(since) if since else None
-    except (ValueError, OverflowError) as error:
-        raise PayloadError(f"the parameter since cannot be read: {error}") from error
     page = await client_of(request).audit(
-        who=query.get("who"),
-        operation=query.get("operation"),
-        instance_id=query.get("instanceId"),
-        since=moment,
-        top=int(top),
-        continuation=query.get("continuation"),
+        who=WHO.of(request),
+        operation=OPERATION.of(request),
+        instance_id=INSTANCE.of(request),
+        since=SINCE.of(request),
+        top=TOP.of(request),
+        continuation=CONTINUATION.of(request),
     )
     return json_response(page)
 
@@ -130,13 +154,68 @@ async def _wanted(request: Request, kind: Any) -> Any:
 
 
 ENDPOINTS = (
-    Endpoint("/keys", ("GET",), list_keys, "admin"),
-    Endpoint("/keys", ("POST",), create_key, "admin"),
-    Endpoint("/keys/links", ("POST",), rotate_links, "admin"),
-    Endpoint("/keys/{key_id}", ("DELETE",), revoke_key, "admin"),
-    Endpoint("/audit", ("GET",), audit, "admin"),
-    Endpoint("/instances/{id}/links", ("POST",), create_link, "operate"),
-    Endpoint("/whoami", ("GET",), who_am_i, "read"),
+    Endpoint(
+        "/keys",
+        ("GET",),
+        list_keys,
+        "admin",
+        contract=Contract(answers=(Answer(200, list[AccessKey], "All keys."),)),
+    ),
+    Endpoint(
+        "/keys",
+        ("POST",),
+        create_key,
+        "admin",
+        contract=Contract(
+            body=Body(KeyWanted, needed=True),
+            answers=(Answer(201, KeyMade, "The key, and its secret."),),
+            errors=(PayloadError,),
+        ),
+    ),
+    Endpoint(
+        "/keys/links",
+        ("POST",),
+        rotate_links,
+        "admin",
+        contract=Contract(answers=(Answer(201, AccessKey, "The new signing key."),)),
+    ),
+    Endpoint(
+        "/keys/{key_id}",
+        ("DELETE",),
+        revoke_key,
+        "admin",
+        contract=Contract(answers=(Answer(200, AccessKey, "Revoked."),), errors=(KeyNotFound,)),
+    ),
+    Endpoint(
+        "/audit",
+        ("GET",),
+        audit,
+        "admin",
+        contract=Contract(
+            (WHO, OPERATION, INSTANCE, SINCE, TOP, CONTINUATION),
+            None,
+            (Answer(200, AuditPage, "One page."),),
+            (PayloadError,),
+        ),
+    ),
+    Endpoint(
+        "/instances/{id}/links",
+        ("POST",),
+        create_link,
+        "operate",
+        contract=Contract(
+            body=Body(LinkWanted, needed=True),
+            answers=(Answer(201, Url, "The link."),),
+            errors=(PayloadError, InstanceNotFound, InstanceFinished),
+        ),
+    ),
+    Endpoint(
+        "/whoami",
+        ("GET",),
+        who_am_i,
+        "read",
+        contract=Contract(answers=(Answer(200, Who, "The caller."),)),
+    ),
 )
 """Below /runtime/webhooks/durabletask."""
 
