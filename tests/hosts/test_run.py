@@ -38,7 +38,9 @@ SOURCE = Path(__file__).parents[2] / "src"
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty working directory; what is imported from it is forgotten afterwards."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delitem(sys.modules, "app", raising=False)  # of another test that ran commands in this process
+    monkeypatch.delitem(
+        sys.modules, "app", raising=False
+    )  # of another test that ran commands in this process
     path, modules = list(sys.path), set(sys.modules)
     yield tmp_path
     sys.path[:] = path

@@ -166,7 +166,9 @@ def history(
     instance_id: InstanceArgument,
     execution: Annotated[
         int | None,
-        typer.Option("--execution", help="An earlier one, if it is kept; 1 is the first.", show_default=False),
+        typer.Option(
+            "--execution", help="An earlier one, if it is kept; 1 is the first.", show_default=False
+        ),
     ] = None,
     store: StoreOption = DEFAULT_STORE,
     hub: HubOption = None,

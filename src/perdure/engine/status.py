@@ -85,7 +85,9 @@ def _of_execution(
     """The history that is asked for; an execution that is not kept has none."""
     if detail.execution in (None, row.execution_no):
         return present
-    earlier = detail.execution if detail.execution is not None and 0 < detail.execution < row.execution_no else 0
+    earlier = (
+        detail.execution if detail.execution is not None and 0 < detail.execution < row.execution_no else 0
+    )
     found = store.history_of(row.instance_no, earlier) if earlier else None
     return recorded_events(found, _readable) if found is not None else []
 

@@ -70,7 +70,9 @@ class Guard:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 if any(mark in scope["query_string"] for mark in _SECRET_PARAMETERS):
-                    headers["Referrer-Policy"] = "strict-origin"  # this address opens something: tell it nobody
+                    headers["Referrer-Policy"] = (
+                        "strict-origin"  # this address opens something: tell it nobody
+                    )
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
             await send(message)

@@ -66,7 +66,9 @@ class Reader:
             found.waits = _read_waits(execute, number)
             found.custom_status = dict(query_many("custom_status_of").values(execute, number)).get(number[0])
             if rows[0].kind == "entity":
-                found.entity_state = dict(query_many("entity_states_of").values(execute, number)).get(number[0])
+                found.entity_state = dict(query_many("entity_states_of").values(execute, number)).get(
+                    number[0]
+                )
         return found
 
     def ends(self, rows: Sequence[InstanceRow]) -> dict[int, list[bytes]]:
