@@ -73,12 +73,12 @@ def _explained(option: Any) -> str:
 
 def routes() -> str:
     """Every route of the management API: what it is asked with, and what it does."""
-    from perdure.http import bulk, entities, management
+    from perdure.http import bulk, entities, management, streams
     from perdure.http.access import api
     from perdure.http.links import MANAGEMENT
 
     rows: list[str] = []
-    for module in (management, entities, bulk, api):
+    for module in (management, entities, bulk, streams, api):
         for endpoint in module.ENDPOINTS:
             text = (endpoint.handler.__doc__ or "").strip().split("\n\n")[0].replace("\n", " ")
             told = re.sub(r"^[A-Z]+ [^:]+: ", "", text).strip().rstrip(".")

@@ -136,3 +136,21 @@ def test_a_foreign_page_cannot_send_our_forms(site: Site, page: Page) -> None:
     expect(page.locator("body")).to_contain_text("foreign-origin")
     status = httpx2.get(f"{site.url}{M}/instances/s-1").json()["runtimeStatus"]
     assert status == "Running"
+
+
+def test_pages_follow_what_happens_without_being_loaded_again(page: Page, site: Site) -> None:
+    with page.expect_response(re.compile("/events")):  # the stream is open
+        page.goto(site.url)
+    api = f"{site.url}/runtime/webhooks/durabletask"
+    page.request.post(f"{api}/orchestrators/approval/live-1")
+    expect(page.get_by_role("link", name="live-1")).to_be_visible(timeout=3_000)
+
+    with page.expect_response(re.compile("/events")):
+        page.goto(f"{site.url}/instances/live-1")
+    page.evaluate("window.same = true")
+    expect(page.locator("main")).to_contain_text("Running")
+    page.request.post(
+        f"{api}/instances/live-1/raiseEvent/ApproverDecision", data={"approved": True, "comment": "fine"}
+    )
+    expect(page.locator("main")).to_contain_text("APPROVED", timeout=1_800)  # polling would take two seconds
+    assert page.evaluate("window.same")

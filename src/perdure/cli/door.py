@@ -12,7 +12,7 @@ import asyncio
 import getpass
 import os
 import time
-from contextlib import asynccontextmanager, closing
+from contextlib import AbstractContextManager, asynccontextmanager, closing, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,6 +20,7 @@ from perdure.app import App
 from perdure.cli.terminal import fail_with
 from perdure.engine.client import Client
 from perdure.engine.notes import NOTE, Note
+from perdure.engine.watching import Bell
 from perdure.errors import EngineStopped, InstanceNotFound, PerdureError, StoreUnusable
 from perdure.http.remote import RemoteClient
 from perdure.model.instances import RuntimeStatus
@@ -151,6 +152,10 @@ class StoreReader:
     async def read(self, question: Callable[[], T], *, brief: bool = False) -> T:
         return question()
 
+    def watching(self, instance_no: int | None) -> AbstractContextManager[Bell]:
+        """Nobody rings: the engine is in another process. So it is looked at again and again."""
+        return nullcontext(Patience())
+
     async def record(self, memo: Memo) -> None:
         raise EngineStopped("this command only reads")
 
@@ -169,6 +174,14 @@ class StoreReader:
 
     def has_orchestrator(self, name: str) -> None:
         """Nobody here knows."""
+
+
+class Patience(Bell):
+    """A bell that nobody rings, for whoever looks every now and then."""
+
+    async def rung(self, seconds: float) -> bool:
+        await asyncio.sleep(LOOK_EVERY)
+        return True
 
 
 def database_path(store: str) -> str:

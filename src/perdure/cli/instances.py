@@ -162,6 +162,48 @@ def list_(
 
 
 @commands.command(epilog=EXIT_CODES)
+def watch(
+    instance_id: InstanceArgument,
+    store: StoreOption = DEFAULT_STORE,
+    hub: HubOption = None,
+    url: UrlOption = None,
+    key: KeyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show an instance as it changes, until it has finished. Ctrl-C ends watching, not the instance."""
+
+    async def look(client: Client) -> OrchestrationStatus | None:
+        last = None
+        async for last in client.watch(instance_id):
+            if as_json:
+                print_json(document_of(last), indent=None)
+            else:
+                _print_change(last)
+        return last
+
+    try:
+        last = Door(store, hub, url, as_json, key).ask(look)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    if last is not None and last.is_finished and last.runtime_status is not RuntimeStatus.Completed:
+        raise typer.Exit(REFUSED)
+
+
+def _print_change(one: OrchestrationStatus) -> None:
+    """One line: when, where it stands, and what it waits for or has come to."""
+    told = one.waiting_for or (str(one.failure) if one.failure else "")
+    if not told and one.output is not None:
+        told = compact(one.output, 200)
+    if one.custom_status is not None:
+        told = f"{told}  {compact(one.custom_status, 120)}".strip()
+    output().print(
+        Text.assemble((f"{one.last_updated_time:%H:%M:%S}  ", "dim"), status_text(one.runtime_status), "  "),
+        plain(told),
+        soft_wrap=True,
+    )
+
+
+@commands.command(epilog=EXIT_CODES)
 def history(
     instance_id: InstanceArgument,
     execution: Annotated[

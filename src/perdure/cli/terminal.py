@@ -106,9 +106,9 @@ def complain(message: str, *, as_json: bool = False, kind: str = "error") -> Non
         errors().print(Text.assemble(("error: ", "bold red"), plain(message), page), soft_wrap=True)
 
 
-def print_json(value: Any) -> None:
-    """One JSON value, indented."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+def print_json(value: Any, *, indent: int | None = 2) -> None:
+    """One JSON value, indented; with None on one line."""
+    typer.echo(json.dumps(value, indent=indent, ensure_ascii=False, default=str))
 
 
 def print_table(heads: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:

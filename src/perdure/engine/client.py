@@ -8,6 +8,7 @@ never waits for the loop. Verbs that only combine others (waiting, building link
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol, TypeVar, Unpack
@@ -20,6 +21,7 @@ from perdure.engine.notes import Memo
 from perdure.engine.spelling import AzureVerbs
 from perdure.engine.starting import Starting, body_of
 from perdure.engine.status import Detail, page_of, start_of, status_of
+from perdure.engine.watching import Bell, WatchVerbs
 from perdure.errors import IllegalTransition, InstanceNotFound, PayloadError
 from perdure.model import payload
 from perdure.model.instances import (
@@ -66,6 +68,9 @@ class Gateway(Protocol):
     async def read(self, question: Callable[[], T], *, brief: bool = False) -> T:
         """Ask the store, off the event loop unless the answer is a matter of microseconds."""
 
+    def watching(self, instance_no: int | None) -> AbstractContextManager[Bell]:
+        """A bell that rings when this instance, or any with None, has changed. Raises Overloaded."""
+
     async def record(self, memo: Memo) -> None:
         """Write keys and rows of the audit log; returns once they are durable."""
 
@@ -104,7 +109,7 @@ class Links(Protocol):
 
 
 @dataclass
-class Client(Starting, EntityVerbs, AccessVerbs, AzureVerbs):
+class Client(Starting, EntityVerbs, AccessVerbs, AzureVerbs, WatchVerbs):
     """Starts, asks about and manages instances. Get one from `app.running()` or as a parameter of a route."""
 
     gateway: Gateway

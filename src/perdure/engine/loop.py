@@ -126,6 +126,7 @@ class Loop:
         self.idle_before = 0
         self.away: PerdureError | None = None
         self.sweeper = sweeper
+        self.watched: Callable[[Batch, Handover], None] | None = None  # None while nobody watches
         self._finished = finished
         self._evicted = evicted
         self._committed = committed
@@ -386,6 +387,9 @@ class Loop:
         if self.memos:
             handover.answer(self.memos.committed())
         self._shielded(lambda done: self._finished(done, handover), released)
+        watched = self.watched
+        if watched is not None:
+            self._shielded(lambda done: watched(done, handover), batch)
         handover.flush()
 
     def _shielded(self, effect: Callable[[Any], None], value: Any) -> None:

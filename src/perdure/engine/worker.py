@@ -31,6 +31,7 @@ from perdure.engine.retention import AGES, Retention, Sweeper
 from perdure.engine.status import finished_status
 from perdure.engine.versions import Versioning
 from perdure.engine.watchdog import Marker, StrikeFile, Watchdog, audit, stop_audit
+from perdure.engine.watching import Bell, Feed
 from perdure.errors import EngineStopped, FunctionNotFound, InstanceNotFound, Overloaded
 from perdure.model.events import Ending
 from perdure.model.http_calls import BUILT_IN
@@ -106,6 +107,7 @@ class Engine:
             evicted=self._forget_evicted,
             sweeper=Sweeper(self.settings.retention, store) if self.settings.retention else None,
         )
+        self.feed = Feed(self._listen)
         self._watchers: dict[str, list[asyncio.Future[Finished]]] = {}
         self._unanswered = 0  # requests of clients; the inbox holds them in lists, so its length says nothing
         self._live: set[str] = set()  # known to be running: no need to ask the store
@@ -146,6 +148,7 @@ class Engine:
                 await asyncio.sleep(0.05)
                 waited += 0.05
         self._stop.set()
+        self.feed.close()
         self.loop.stopping = True
         self.loop.nudge()
         for thread in (self._thread, self._upkeep):
@@ -269,6 +272,13 @@ class Engine:
                 self._waiting(-1)
         finally:
             self._forget(instance_id, future)
+
+    def watching(self, instance_no: int | None) -> contextlib.AbstractContextManager[Bell]:
+        """A bell that rings when this instance, or any with None, has changed."""
+        return self.feed.watching(instance_no)
+
+    def _listen(self, anybody: bool) -> None:
+        self.loop.watched = self.feed.changed if anybody else None
 
     def _has_finished(self, instance_id: str) -> bool:
         stored = self.store.get(instance_id)

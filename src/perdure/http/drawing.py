@@ -51,6 +51,7 @@ def draw(request: Request, template: str, *, status: int = 200, **values: Any) -
             "csrf": token,
             "done": "",
             "refresh": None,
+            "events": "",
             "caller": caller_of(request),
             **values,
         }

@@ -26,7 +26,7 @@ from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
 from perdure.errors import PerdureError
-from perdure.http import bulk, entities, functions, management, manual, pages, rpc, submissions
+from perdure.http import bulk, entities, functions, management, manual, pages, rpc, streams, submissions
 from perdure.http.access import api, decisions, people, signing_in
 from perdure.http.access.caller import Refused
 from perdure.http.access.gate import Access, SignedIn
@@ -175,6 +175,7 @@ def application(
             *routes(management.ENDPOINTS, MANAGEMENT),
             *routes(entities.ENDPOINTS, MANAGEMENT),
             *routes(bulk.ENDPOINTS, MANAGEMENT),
+            *routes(streams.ENDPOINTS, MANAGEMENT),
             *routes(rpc.endpoints_of((*management.ENDPOINTS, *entities.ENDPOINTS)), rpc.RPC),
             *routes(HEALTH),
             *routes(manual.ENDPOINTS),

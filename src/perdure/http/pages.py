@@ -68,6 +68,18 @@ class Asked:
         query = urlencode({name: value for name, value in given.items() if value})
         return f"{base}/?{query}" if query else f"{base}/"
 
+    def stream(self, base: str) -> str:
+        """The server-sent events of the same filter."""
+        given = {
+            "runtimeStatus": self.status,
+            "name": self.name,
+            "instanceIdPrefix": self.prefix,
+            "waitingFor": self.waiting_for,
+            "top": PAGE,
+        }
+        query = urlencode({name: value for name, value in given.items() if value})
+        return f"{base}{MANAGEMENT}/events?{query}"
+
 
 async def hub_page(request: Request) -> Response:
     """GET /: how many instances stand where, and the newest of them."""
@@ -76,13 +88,13 @@ async def hub_page(request: Request) -> Response:
     page, problem = await _page(client, asked)
     numbers = await client.counts()
     base = base_of(request)
-    alive = not asked.continuation and any(not one.is_finished for one in page.instances)
     return draw(
         request,
         "hub.html",
         status=400 if problem else 200,
         done=DONE.get(query.get("done", ""), ""),
-        refresh=HUB_REFRESH if alive else None,
+        refresh=HUB_REFRESH if not asked.continuation else None,
+        events=asked.stream(base),
         asked=asked,
         counts=[(s.value, numbers[s.value]) for s in RuntimeStatus if numbers.get(s.value)],
         total=sum(numbers.values()),
@@ -134,6 +146,7 @@ async def instance_page(
         one=one,
         here=base_of(request) + path,
         api=base_of(request) + MANAGEMENT + path,
+        events=f"{base_of(request)}{MANAGEMENT}{path}/events",
         activities=[(each, activity_facts(each, one.waiting.at)) for each in one.waiting.activities]
         if one.waiting
         else [],

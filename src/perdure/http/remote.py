@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 from urllib.parse import urlsplit
 
@@ -34,6 +35,7 @@ from perdure.http.links import MANAGEMENT, quoted
 from perdure.http.management import LONGEST_WAIT
 from perdure.http.parameters import CONTINUATION
 from perdure.http.remote_entities import RemoteEntities, path_of, query_of
+from perdure.http.remote_watching import RemoteWatching
 from perdure.http.sent import Query, Sent
 from perdure.model.instances import OrchestrationStatus, Page, RuntimeStatus
 from perdure.model.messages import (
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from perdure.engine.notes import Memo
+    from perdure.engine.watching import Bell
     from perdure.model.waiting import Pulse
     from perdure.store.port import ClientStore
 
@@ -120,6 +123,24 @@ class HttpGateway:
             raise self._unreachable(error) from error
         return _content(response), response.headers
 
+    @asynccontextmanager
+    async def stream(
+        self, path: str, headers: Mapping[str, str], silence: float
+    ) -> AsyncIterator[httpx2.Response]:
+        """An answer to be read as it comes; after `silence` seconds without a byte it counts as broken."""
+        timeout = httpx2.Timeout(self._http.timeout.read or 30.0, read=silence)
+        request = self._http.build_request(
+            "GET", path, params=self._query({}), headers=dict(headers), timeout=timeout
+        )
+        response = await self._http.send(request, stream=True)
+        try:
+            if not response.is_success:
+                await response.aread()
+                _raise(response)
+            yield response
+        finally:
+            await response.aclose()
+
     async def finished(self, instance_id: str, timeout: float | None) -> None:
         """Ask again and again, each time as long as the server keeps a request waiting."""
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -139,6 +160,10 @@ class HttpGateway:
     async def record(self, memo: Memo) -> None:
         """Never called: the server writes its own."""
         raise AssertionError("a remote client records nothing")
+
+    def watching(self, instance_no: int | None) -> AbstractContextManager[Bell]:
+        """Never called: the server rings, see `perdure.http.remote_watching`."""
+        raise AssertionError("a remote client is told by its server")
 
     def pulses(self, execution_ids: Collection[str]) -> dict[tuple[str, int], Pulse]:
         """The server's answers have them in their sentences already."""
@@ -171,7 +196,7 @@ class HttpGateway:
         return EngineStopped(f"cannot reach {self.base_url} ({_said(error)}): is `perdure run` running?")
 
 
-class RemoteClient(RemoteEntities, RemoteAccess, Client):
+class RemoteClient(RemoteWatching, RemoteEntities, RemoteAccess, Client):
     """A client of a server at `base_url`, such as http://localhost:7071. Close it, or use `async with`."""
 
     def __init__(
