@@ -8,11 +8,11 @@ from random import Random
 
 from simulation.chance import Chance
 from simulation.plan import Client, Fault, Knobs, Order, Plan
-from simulation.program import Boom, Program, Sleep, Status, Step, Wait, steps_of, waits_of
+from simulation.program import Boom, Marked, Program, Sleep, Status, Step, Wait, steps_of, waits_of
 from simulation.sending import with_entities
 from simulation.writing import Writer
 
-_CALLS_NOTHING = (type(None), Sleep, Wait, Status)
+_CALLS_NOTHING = (type(None), Sleep, Wait, Status, Marked)
 RATES = (0.005, 0.02, 0.06)
 
 

@@ -21,6 +21,7 @@ from simulation.program import (
     First,
     Hasty,
     Loose,
+    Marked,
     Nap,
     Program,
     Quit,
@@ -92,6 +93,8 @@ class Reference:
                 self._wait(step, entry)
             case Ask():
                 self._ask(step.operation != "fail", entry)
+            case Marked():
+                _demand(entry == ["patched", True], "the patch", entry)
             case Section():
                 _demand(entry[0] == "section", "a section", entry)
                 _demand(len(entry[1]) == len(step.entities) * (1 if step.stays else 2), "each entity", entry)

@@ -37,6 +37,7 @@ from simulation.program import (
     First,
     Hasty,
     Loose,
+    Marked,
     Nap,
     Part,
     Program,
@@ -193,7 +194,7 @@ class _Run:
             case Boom(held=held) if held:
                 with (yield context.lock(held)):
                     self._act(context, step, log)
-            case Boom() | Status() | Loose() | Tell():
+            case Boom() | Status() | Marked() | Loose() | Tell():
                 self._act(context, step, log)
             case _:
                 log.append((yield from self._outcome(context, step)))
@@ -267,7 +268,7 @@ class _Run:
             case Boom(held=held) if held:
                 async with context.lock(held):
                     self._act(context, step, log)
-            case Boom() | Status() | Loose() | Tell():
+            case Boom() | Status() | Marked() | Loose() | Tell():
                 self._act(context, step, log)
             case _:
                 log.append(await self._aoutcome(context, step))
@@ -330,12 +331,14 @@ class _Run:
             self._probe.met("user code acted while it was put away")
             raise
 
-    def _act(self, context: Context, step: Boom | Status | Loose | Tell, log: list[Entry]) -> None:
+    def _act(self, context: Context, step: Boom | Status | Marked | Loose | Tell, log: list[Entry]) -> None:
         match step:
             case Boom():
                 raise RuntimeError(json.dumps(log))
             case Status():
                 context.set_custom_status(step.value)
+            case Marked():
+                log.append(["patched", context.patched(step.name)])
             case Loose():
                 self._open(context, step.call)
             case Tell():

@@ -110,6 +110,13 @@ class Status:
 
 
 @dataclass(frozen=True)
+class Marked:
+    """Ask whether a patch applies; these programs never change, so it always does."""
+
+    name: str
+
+
+@dataclass(frozen=True)
 class Boom:
     """Fail, with the log in the message; inside a critical section over `held`, if there is one."""
 
@@ -159,6 +166,7 @@ Step = (
     | Branches
     | Loose
     | Status
+    | Marked
     | Boom
     | Ask
     | Tell

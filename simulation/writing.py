@@ -13,6 +13,7 @@ from simulation.program import (
     First,
     Hasty,
     Loose,
+    Marked,
     Nap,
     Part,
     Program,
@@ -85,6 +86,8 @@ class Writer:
                 return Branches(tuple(self._branch(f"branch{i}") for i in range(2)))
             case "loose":
                 return Loose(self._call())
+            case "marked":
+                return Marked(random.choice(("fraud check", "new rates")))
             case _:
                 return Status(random.randrange(100))
 
@@ -157,5 +160,6 @@ _STEPS = (
     "first",
     "branches",
     "loose",
+    "marked",
     "status",
 )
