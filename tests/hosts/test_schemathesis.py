@@ -145,7 +145,7 @@ def test_what_a_start_leads_to_in_any_order(schema: Any) -> None:
 
     seen: set[tuple[str, int]] = set()
     run_state_machine_as_test(
-        Walk, settings=settings(FEW, max_examples=20, stateful_step_count=6, phases=[Phase.generate])
+        Walk, settings=settings(FEW, max_examples=50, stateful_step_count=8, phases=[Phase.generate])
     )
 
     assert {("start", 202), ("get_instance", 202), ("suspend", 202), ("terminate", 202)} <= seen, seen
