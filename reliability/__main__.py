@@ -19,7 +19,7 @@ from reliability.parts import PARTS, Size
 from simulation import campaign
 
 QUICK = Size(seeds=600, cuts=400, careless=100, stride=43, kills=8, planted_seeds=0)
-LONG = Size(seeds=50_000, cuts=10_400, careless=300, stride=1, kills=200, planted_seeds=600)
+LONG = Size(seeds=21_000, cuts=10_400, careless=300, stride=1, kills=200, planted_seeds=600)
 
 
 def main() -> int:
