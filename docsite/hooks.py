@@ -35,6 +35,7 @@ SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
             "organise-an-app.md",
             "deploy-and-run.md",
             "housekeeping.md",
+            "encrypt-payloads.md",
         ),
     ),
     ("Concepts", "concepts", ("how-replay-works.md", "history.md")),

@@ -15,6 +15,7 @@ from perdure.engine.retention import Retention
 from perdure.engine.worker import Settings
 from perdure.errors import (
     ActivityCancelled,
+    DecryptionFailed,
     EngineStopped,
     EventRefused,
     ExecutorFailed,
@@ -45,8 +46,9 @@ from perdure.errors import (
     StoreUnusable,
     TaskCancelled,
     TaskFailedError,
+    WrongEncryptionKey,
 )
-from perdure.housekeeping import Backup, Copy, backup, copy
+from perdure.housekeeping import Backup, Copy, backup, copy, rekey
 from perdure.model.entities import EntityId, EntityPage, EntityState
 from perdure.model.failure import Failure
 from perdure.model.http_calls import HttpResponse, ManagedIdentityTokenSource, Secret
@@ -64,6 +66,7 @@ from perdure.replay.context import DurableOrchestrationContext, OrchestrationCon
 from perdure.replay.entity import DurableEntityContext, EntityContext
 from perdure.replay.sections import EntityLock
 from perdure.replay.task import Task, TaskState, TimerTask
+from perdure.store.encryption import Encryption
 from perdure.triggers import DeadLetter, Queues, QueueSource, Received, Schedules, Tick
 
 __version__ = "0.1.0"
@@ -88,6 +91,8 @@ __all__ = [
     "DurableOrchestrationClient",
     "DurableOrchestrationContext",
     "DurableOrchestrationStatus",
+    "DecryptionFailed",
+    "Encryption",
     "EngineStopped",
     "EntityContext",
     "EntityId",
@@ -144,10 +149,12 @@ __all__ = [
     "TaskFailedError",
     "TaskState",
     "TimerTask",
+    "WrongEncryptionKey",
     "backup",
     "connect",
     "process_pool",
     "copy",
+    "rekey",
 ]
 
 if not TYPE_CHECKING:  # a checker that saw this would believe that every name exists

@@ -29,9 +29,19 @@ from perdure.engine.worker import Engine, Settings
 from perdure.errors import RegistrationError
 from perdure.model.times import Seconds
 from perdure.outbound import HttpPolicy, Sender
-from perdure.settings import ENGINE, PLACE, EngineOverrides, HostOverrides, choose, coded_in, engine_settings
+from perdure.settings import (
+    ENGINE,
+    PLACE,
+    EngineOverrides,
+    HostOverrides,
+    choose,
+    coded_in,
+    encryption_given,
+    engine_settings,
+)
 from perdure.spelling import AzureRegistration
 from perdure.store import open_store
+from perdure.store.encryption import Encryption
 from perdure.store.port import Store
 from perdure.triggers import serving, with_built_ins
 
@@ -52,6 +62,7 @@ class App(AzureRegistration):
             every version ("None"), of the default one ("Strict"), or of this and older ones ("CurrentOrOlder").
         version_failure_strategy: instances that are not taken wait for another worker ("Reject") or "Fail".
         keep_executions: how many executions of an instance keep their history across continue-as-new.
+        encryption: keys that what is stored is encrypted with; `PERDURE_ENCRYPTION_KEYS` comes before it.
 
     Raises:
         RegistrationError for a name or a setting that is not one of these.
@@ -68,6 +79,7 @@ class App(AzureRegistration):
         version_match_strategy: MatchStrategy | None = None,
         version_failure_strategy: FailureStrategy | None = None,
         keep_executions: int | None = None,
+        encryption: Encryption | None = None,
     ) -> None:
         if (
             not name
@@ -91,6 +103,7 @@ class App(AzureRegistration):
             limits=_given(chosen.limits, keep_executions=keep_executions),
         )
         self.http = http or HttpPolicy()
+        self.encryption = encryption
         if retention is not None:
             self.settings = replace(self.settings, retention=Retention.of(retention))
         self._blueprints: list[Blueprint] = []
@@ -124,6 +137,7 @@ class App(AzureRegistration):
         store: str | Store | None = None,
         hub: str | None = None,
         *,
+        encryption_keys: Encryption | str | None = None,
         clock: Clock | None = None,
         waiter: Waiter | None = None,
         **overrides: Unpack[EngineOverrides],
@@ -134,17 +148,19 @@ class App(AzureRegistration):
             store: `sqlite:///file.db`, `memory:`, or an open store; default `PERDURE_STORE`, else
                 sqlite:///perdure.db.
             hub: default `PERDURE_HUB`, else the application's name.
+            encryption_keys: what payloads are encrypted with at rest; default `PERDURE_ENCRYPTION_KEYS`, else
+                what the application says. A store that is handed over open has its own.
             overrides: any other setting by name, such as `drain` or `threads`; each is also an environment
                 variable and a flag of `perdure run`, and `perdure settings` shows them all.
 
         Raises:
-            StoreInUse, StoreTooNew, StoreUnusable, RegistrationError, SettingError.
+            StoreInUse, StoreTooNew, StoreUnusable, WrongEncryptionKey, RegistrationError, SettingError.
         """
         place = choose(PLACE, {"hub": hub, "store": store if isinstance(store, str) else None})
         chosen_hub = place["hub"].value or self.name
-        opened = (
-            open_store(place["store"].value, chosen_hub) if store is None or isinstance(store, str) else store
-        )
+        if store is None or isinstance(store, str):
+            keys = encryption_given(encryption_keys, self.encryption)
+            store = open_store(place["store"].value, chosen_hub, keys)
         chosen = choose(ENGINE, cast("dict[str, Any]", overrides), coded=coded_in(self.settings))
         settings = engine_settings(self.settings, chosen)
         async with AsyncExitStack() as stack:
@@ -152,7 +168,7 @@ class App(AzureRegistration):
             resources.append(await stack.enter_async_context(Sender(self.http)))
             engine = Engine(
                 Registry() if settings.accept_only else with_built_ins(self.registry),
-                opened,
+                store,
                 chosen_hub,
                 settings=settings,
                 clock=clock,

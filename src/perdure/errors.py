@@ -24,6 +24,8 @@
     │   ├── StoreInUse            another engine has this file open
     │   ├── StoreTooNew           the file was written by a newer perdure
     │   ├── StoreUnusable         not a perdure database, damaged, or opened by a second SQLite library
+    │   │   └── WrongEncryptionKey   ... because a key it is encrypted with is missing, or is another one
+    │   ├── DecryptionFailed      encrypted content that cannot be read: its key is missing, or it was changed
     │   ├── CommitRefused         the store refused one value of a batch, for certain
     │   └── FenceLost             another incarnation owns these rows now
     ├── TaskFailedError           an activity or sub-orchestration failed (raised inside orchestrators)
@@ -219,6 +221,18 @@ class StoreUnusable(StoreError):
     """The file is not a perdure database, is damaged, or is opened in a way that would corrupt it."""
 
     code = "store-unusable"
+
+
+class WrongEncryptionKey(StoreUnusable):
+    """A key that the store is encrypted with was not given, or is not the same. Nothing was changed."""
+
+    code = "wrong-encryption-key"
+
+
+class DecryptionFailed(StoreError):
+    """Encrypted content cannot be read: its key was not given, or the row is not what was written."""
+
+    code = "decryption-failed"
 
 
 class CommitRefused(StoreError):

@@ -1,6 +1,7 @@
-"""Care for whole stores: backups, and copies from one store to another.
+"""Care for whole stores: backups, copies from one store to another, and encrypting again with a new key.
 
-Both end with a check of what they made: every history read back, its chain, and that each row agrees with it.
+The first two end with a check of what they made: every history read back, its chain, and that each row agrees
+with it.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol, cast
 
 from perdure.engine.verification import Report, verify
-from perdure.errors import StoreUnusable
+from perdure.errors import SettingError, StoreUnusable
+from perdure.settings import encryption_given
 from perdure.store import open_store
+from perdure.store.encryption import Encryption
 from perdure.store.port import ClientStore, Store
 from perdure.store.transfer import UNFINISHED, Movable, transfer
 
@@ -35,7 +38,13 @@ class Backup:
         return sum(report.instances for report in self.hubs.values())
 
 
-def backup(store: str, file: str | os.PathLike[str], *, progress: Progress = lambda *_: None) -> Backup:
+def backup(
+    store: str,
+    file: str | os.PathLike[str],
+    *,
+    encryption: Encryption | None = None,
+    progress: Progress = lambda *_: None,
+) -> Backup:
     """Copy a SQLite store to a new file, as it is at one moment, while an engine may be serving it.
 
     The file gets its name when it is complete, on disk and checked; a store is opened at it like any other.
@@ -43,7 +52,9 @@ def backup(store: str, file: str | os.PathLike[str], *, progress: Progress = lam
 
     Parameters:
         store: `sqlite:///file.db` or a path.
-        file: where the copy goes; nothing may be there.
+        file: where the copy goes; nothing may be there. What is encrypted is so in the copy, under the same keys.
+        encryption: the keys to check the copy with, default `PERDURE_ENCRYPTION_KEYS`; without them the order
+            and the chain of what is encrypted are checked, not its content.
         progress: told "pages" as they are copied, then "instances checked".
 
     Raises:
@@ -54,10 +65,11 @@ def backup(store: str, file: str | os.PathLike[str], *, progress: Progress = lam
 
     source, target = _file_of(store), os.path.abspath(os.fspath(file))
     hubs: dict[str, Report] = {}
+    keys = encryption_given(encryption)
 
     def check(copied: str) -> None:
         for hub in _hubs_in(copied):
-            hubs[hub] = _checked(copied, hub, progress)
+            hubs[hub] = _checked(copied, hub, keys, progress)
 
     size = back_up(source, target, check, lambda done, total: progress("pages", done, total))
     return Backup(target, size, hubs)
@@ -77,6 +89,8 @@ def copy(
     destination: str | Store,
     *,
     hub: str | None = None,
+    encryption: Encryption | None = None,
+    plain: bool = False,
     progress: Progress = lambda *_: None,
 ) -> Copy:
     """Copy a hub, with all that is in flight in it, into another, empty, store.
@@ -88,6 +102,9 @@ def copy(
     Parameters:
         source, destination: URLs or paths as for `app.running()`, or stores that are not open.
         hub: which hub; default the only one of the source.
+        encryption: the keys that the source is read with, and the current one of which the copy is encrypted
+            with; default `PERDURE_ENCRYPTION_KEYS`. Stores that are handed over have their own.
+        plain: leave the copy unencrypted.
         progress: told each table's name with its rows as they are copied, then "instances checked".
 
     Raises:
@@ -95,7 +112,9 @@ def copy(
         empty or what was copied is not sound.
     """
     name = _hub_of(source, hub)
-    origin, goal = _movable(source, name, must_exist=True), _movable(destination, name, must_exist=False)
+    keys = encryption_given(encryption)
+    origin = _movable(source, name, keys, must_exist=True)
+    goal = _movable(destination, name, None if plain else keys, must_exist=False)
     if origin.location and os.path.realpath(origin.location) == os.path.realpath(goal.location):
         raise StoreUnusable(f"{origin.location} cannot be copied into itself")
     try:
@@ -110,15 +129,82 @@ def copy(
     return Copy(name, rows, report)
 
 
+@dataclass(frozen=True)
+class Rekeying:
+    """A store that was encrypted again: for each hub the rows by table, and what could not be decrypted."""
+
+    key: str  # the id of the key that everything is encrypted with now
+    hubs: dict[str, dict[str, int]]
+    plain: int  # rows that had not been encrypted before
+    unreadable: list[str]
+
+    @property
+    def rows(self) -> int:
+        return sum(sum(rows.values()) for rows in self.hubs.values())
+
+
+def rekey(
+    store: str,
+    *,
+    hub: str | None = None,
+    encryption: Encryption | None = None,
+    vacuum: bool = False,
+    progress: Progress = lambda *_: None,
+) -> Rekeying:
+    """Encrypt what a SQLite store holds with the current key: plain rows, and rows of other keys.
+
+    Nobody may be serving it. It goes page by page; cut off at any moment, the next run goes on where it stopped, and
+    the store can be served in between with the keys both old and new. Digests and chain stay as they are. It
+    blocks: in an event loop use `asyncio.to_thread`.
+
+    Parameters:
+        store: `sqlite:///file.db` or a path.
+        hub: which hub; default all that the file has.
+        encryption: the keys, default `PERDURE_ENCRYPTION_KEYS`; those that rows are encrypted with now among them.
+        vacuum: write the file anew at the end, so that plain text deleted long ago is not left in its free space.
+        progress: told tables and columns, with their rows as they are encrypted.
+
+    Raises:
+        StoreInUse when a server has the store; WrongEncryptionKey; SettingError when there are no keys.
+    """
+    from perdure.store.sqlite.store import SqliteStore
+
+    file, keys = _file_of(store), encryption_given(encryption)
+    if keys is None:
+        raise SettingError(
+            "no key to encrypt with: set PERDURE_ENCRYPTION_KEYS. `perdure encryption-key` makes one"
+        )
+    names = [name for name in _hubs_in(file) if not name.endswith(UNFINISHED) and hub in (None, name)]
+    if not names:
+        raise StoreUnusable(f"there is no hub {hub!r} in {store}")
+    done = Rekeying(keys.current, {}, 0, [])
+    for name in names:
+        opened = SqliteStore(file, name, keys)
+        try:
+            opened.open()
+            found = opened.rekey(progress)
+            if vacuum and name == names[-1]:
+                opened.vacuum()
+        finally:
+            opened.close()
+        done = Rekeying(
+            keys.current,
+            {**done.hubs, name: found.rows},
+            done.plain + found.plain,
+            [*done.unreadable, *found.unreadable],
+        )
+    return done
+
+
 class _MovableStore(Store, Movable, Protocol):
     """A store whose hub can be moved."""
 
 
-def _movable(store: str | Store, hub: str, *, must_exist: bool) -> _MovableStore:
+def _movable(store: str | Store, hub: str, keys: Encryption | None, *, must_exist: bool) -> _MovableStore:
     if isinstance(store, str):
         if must_exist:
             _file_of(store)
-        opened = open_store(store, hub)
+        opened = open_store(store, hub, keys)
     else:
         opened = store
     if not isinstance(opened, Movable):
@@ -139,8 +225,8 @@ def _hub_of(source: str | Store, hub: str | None) -> str:
     return hub or names[0]
 
 
-def _checked(file: str, hub: str, progress: Progress) -> Report:
-    opened = open_store(file, hub)
+def _checked(file: str, hub: str, keys: Encryption | None, progress: Progress) -> Report:
+    opened = open_store(file, hub, keys)
     try:
         return demand_sound(opened, f"the copy of hub {hub!r}", progress)
     finally:

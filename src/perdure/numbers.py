@@ -41,6 +41,8 @@ NUMBERS: Final = {
     "store-unusable": "PDR-044",
     "commit-refused": "PDR-045",
     "fence-lost": "PDR-046",
+    "wrong-encryption-key": "PDR-047",
+    "decryption-failed": "PDR-048",
     # inside orchestrators
     "task-failed": "PDR-050",
     "non-determinism": "PDR-051",

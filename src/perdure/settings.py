@@ -19,9 +19,22 @@ from perdure.engine.retention import Retention
 from perdure.engine.versions import FailureStrategy, MatchStrategy
 from perdure.engine.worker import Settings as EngineSettings
 from perdure.errors import SettingError
-from perdure.model.settings import COUNT, NAMES, PORT, SECRET, TEXT, Setting, one_of, setting, settings_of
+from perdure.model.settings import (
+    COUNT,
+    NAMES,
+    PORT,
+    SECRET,
+    TEXT,
+    Setting,
+    Unit,
+    one_of,
+    setting,
+    settings_of,
+)
+from perdure.store.encryption import Encryption
 
 PREFIX = "PERDURE_"
+KEYS = Unit("keys such as k2:BASE64,k1:BASE64, the current one first", "Encryption", Encryption.read)
 
 
 @dataclass(frozen=True)
@@ -32,6 +45,9 @@ class Place:
         "sqlite:///perdure.db", "where the state is kept: sqlite:///file.db, or memory:", TEXT, secret=True
     )
     hub: str | None = setting(None, "the hub within the store; by default the application's name", TEXT)
+    encryption_keys: Encryption | None = setting(  # noqa: RUF009 (a frozen value)
+        None, "what payloads are encrypted with at rest; by default they are not", KEYS, secret=True
+    )
 
 
 @dataclass(frozen=True)
@@ -105,6 +121,8 @@ class EngineOverrides(TypedDict, total=False):
 class HostOverrides(EngineOverrides, ServingOverrides, total=False):
     """What `app.asgi()` takes besides the store and the hub."""
 
+    encryption_keys: Encryption | str | None
+
 
 @dataclass(frozen=True)
 class Chosen:
@@ -157,6 +175,16 @@ def _choose(
     if row.name in coded:
         return Chosen(row, coded[row.name], "application")
     return Chosen(row, row.default, "default")
+
+
+def encryption_given(
+    given: Encryption | str | None = None, coded: Encryption | None = None
+) -> Encryption | None:
+    """The keys that an argument gives, else PERDURE_ENCRYPTION_KEYS, else the application. Raises SettingError."""
+    rows = [row for row in PLACE if row.name == "encryption_keys"]
+    said = {"encryption_keys": coded} if coded is not None else {}
+    found: Encryption | None = choose(rows, {"encryption_keys": given}, coded=said)["encryption_keys"].value
+    return found
 
 
 def coded_in(settings: EngineSettings) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from perdure.cli.settings import flags_of
 from perdure.engine.retention import AGES, Retention
 from perdure.errors import SettingError
 from perdure.model.settings import BYTES, COUNT, NAMES, PORT, SECONDS, SECRET, SWITCH, Setting
-from perdure.settings import ENGINE, TABLE, EngineOverrides, choose, coded_in, engine_settings, markdown
+from perdure.settings import ENGINE, KEYS, TABLE, EngineOverrides, choose, coded_in, engine_settings, markdown
 
 DOCS = Path(__file__).parents[2] / "docs"
 SAMPLES: dict[str, tuple[str, Any]] = {
@@ -26,6 +26,7 @@ SAMPLES: dict[str, tuple[str, Any]] = {
     SECONDS.name: ("2min", 120.0),
     PORT.name: ("8080", 8080),
     NAMES.name: ("a.example, b.example", ["a.example", "b.example"]),
+    KEYS.name: (f"k1:{'A' * 43}=", df.Encryption({"k1": bytes(32)})),
     AGES.name: ("completed=7d,failed=90d", Retention.of("completed=7d,failed=90d")),
 }
 STRATEGIES = {"version_match_strategy": "Strict", "version_failure_strategy": "Fail"}
@@ -47,6 +48,8 @@ def sample(row: Setting) -> tuple[str, Any]:
 def _told(row: Setting, value: Any) -> Any:
     if row.unit is SECRET:
         return "***"
+    if row.unit is KEYS:
+        return "k1:***"
     return str(value) if row.unit is AGES else value
 
 

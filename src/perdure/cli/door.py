@@ -24,6 +24,7 @@ from perdure.engine.watching import Bell
 from perdure.errors import EngineStopped, InstanceNotFound, PerdureError, StoreUnusable
 from perdure.http.remote import RemoteClient
 from perdure.model.instances import RuntimeStatus
+from perdure.settings import encryption_given
 from perdure.store import open_store
 from perdure.store.sqlite.connection import open_reader
 from perdure.store.sqlite.lock import read_server_file
@@ -67,7 +68,7 @@ class Door:
             async with remote:
                 yield remote
             return
-        yield Client(StoreReader(open_store(self.store, self._hub())))
+        yield Client(StoreReader(open_store(self.store, self._hub(), encryption_given())))
 
     @asynccontextmanager
     async def looking(self) -> AsyncIterator[Client]:
@@ -76,7 +77,7 @@ class Door:
             async with RemoteClient(self.url, hub=self.hub) as remote:
                 yield remote
             return
-        store = open_store(self.store, self._hub())
+        store = open_store(self.store, self._hub(), encryption_given())
         try:
             yield Client(StoreReader(store))
         finally:

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from perdure.app import App
     from perdure.engine.client import Client
     from perdure.settings import Chosen
+    from perdure.store.encryption import Encryption
 
 GRACE = 3  # seconds that requests in hand have when the server stops
 commands = typer.Typer()
@@ -120,7 +121,7 @@ def _demand_keys(plan: Plan, hub: str) -> None:
     """An address that others reach is served only when there are keys to ask them for."""
     if _is_loopback(plan.host) or plan.chosen["admin_key"].value:
         return
-    if not _has_keys(plan.chosen["store"].value, hub):
+    if not _has_keys(plan.chosen["store"].value, hub, plan.chosen["encryption_keys"].value):
         raise typer.BadParameter(
             f"{plan.host} can be reached by others, and the hub {hub!r} has no access keys: everyone who reaches "
             "the server could start, read and end every instance. Make a key first, with `perdure keys create`, "
@@ -129,10 +130,10 @@ def _demand_keys(plan: Plan, hub: str) -> None:
         )
 
 
-def _has_keys(store: str, hub: str) -> bool:
+def _has_keys(store: str, hub: str, encryption: Encryption | None) -> bool:
     """Whether the hub has a key that counts, without opening it for writing."""
     try:
-        found = open_store(store, hub).keys()
+        found = open_store(store, hub, encryption).keys()
     except StoreError:
         return False  # there is no such store yet
     now = datetime.now(UTC)

@@ -110,6 +110,8 @@ def settings(
         except PerdureError as error:
             fail_with(error)
         coded, hub = coded_in(app.settings), app.name
+        if app.encryption is not None:
+            coded["encryption_keys"] = app.encryption
     chosen = chosen_of(given, coded)
     if hub and chosen["hub"].value is None:
         chosen["hub"] = Chosen(chosen["hub"].setting, hub, "application")

@@ -9,6 +9,7 @@ from perdure.cli.options import DEFAULT_STORE, HubOption, JsonOption, StoreOptio
 from perdure.cli.terminal import EXIT_CODES, NOT_FOUND, REFUSED, errors, fail, fail_with, plain, print_json
 from perdure.engine.verification import Report, verify
 from perdure.errors import PerdureError
+from perdure.settings import encryption_given
 from perdure.store import open_store
 
 commands = typer.Typer()
@@ -38,7 +39,7 @@ def verify_(store: StoreOption = DEFAULT_STORE, hub: HubOption = None, as_json: 
 
 def _checked(store: str, hub: str) -> Report:
     console = errors()
-    opened = open_store(store, hub)
+    opened = open_store(store, hub, encryption_given())
     if not console.is_terminal:
         return verify(opened)
     with console.status("") as line:
@@ -50,8 +51,18 @@ def _print(reports: dict[str, Report]) -> None:
         for problem in report.problems:
             typer.echo(plain(problem))
         found = f"{len(report.problems)} problems" if report.problems else "no problem"
-        typer.echo(f"hub {hub}: {report.instances} instances, {report.rows} rows of history, {found}")
+        locked = (
+            f", {report.encrypted} of them encrypted with keys that were not given"
+            if report.encrypted
+            else ""
+        )
+        typer.echo(f"hub {hub}: {report.instances} instances, {report.rows} rows of history{locked}, {found}")
 
 
 def _as_data(report: Report) -> dict[str, object]:
-    return {"instances": report.instances, "rows": report.rows, "problems": report.problems}
+    return {
+        "instances": report.instances,
+        "rows": report.rows,
+        "encrypted": report.encrypted,
+        "problems": report.problems,
+    }

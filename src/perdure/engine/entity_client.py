@@ -9,13 +9,16 @@ from msgspec import Raw
 
 from perdure.errors import PayloadError
 from perdure.model import payload
+from perdure.model.encryption import Unreadable
 from perdure.model.entities import (
     ENTITY,
     EntityId,
     EntityPage,
+    EntityRecord,
     EntityState,
     checked_operation,
     decode_record,
+    encode_record,
     entity_id_of,
 )
 from perdure.model.messages import EntityOperation
@@ -132,6 +135,8 @@ def entities_of(
 
 
 def _state(row: InstanceRow, stored: bytes | None, *, with_state: bool) -> EntityState:
+    if isinstance(stored, Unreadable):
+        stored = encode_record(EntityRecord(Raw(payload.encode(stored.shown))))
     record = decode_record(stored)
     exists = bool(bytes(record.state))
     return EntityState(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -10,9 +10,11 @@ import msgspec
 from msgspec import Raw
 
 from perdure.engine.warm import scheduled_at
+from perdure.errors import DecryptionFailed
 from perdure.model import events as ev
 from perdure.model import payload
 from perdure.model.bodies import inline
+from perdure.model.encryption import Unreadable
 from perdure.model.failure import Failure
 from perdure.model.instances import OrchestrationStatus, Page, RuntimeStatus, execution_id_of
 from perdure.model.records import InstanceFilter, InstanceRow, StoredInstance, WaitRow
@@ -58,12 +60,18 @@ def status_of(
         full = store.history_of(row.instance_no, row.execution_no)
         if full is not None:
             stored.history, stored.bodies = full.history, full.bodies
+    unreadable = _unreadable([*(one.events for one in stored.history), *stored.bodies.values()])
+    if unreadable is not None and detail.history:
+        raise DecryptionFailed(f"the history of instance {instance_id!r} cannot be shown: {unreadable.why}")
+    recorded: list[Episode] = []
+    if stored.history and unreadable is None:
         recorded = recorded_events(stored, _readable)
-        ends = [recorded[0][1], recorded[-1][1]] if recorded else []
+        ends = [recorded[0][1], recorded[-1][1]]
         waiting = _with_schemas(fold(recorded).waiting(_parked(row)), stored.waits) if not finished else None
     else:
-        recorded = []
-        ends = [_readable(one) for one in store.ends([row]).get(row.instance_no, [])]
+        raw = [] if wants_history and unreadable is None else store.ends([row]).get(row.instance_no, [])
+        unreadable = unreadable or _unreadable(raw)
+        ends = [_readable(one) for one in raw]
         waiting = None if finished else _roughly(row, stored.waits)
     if ward is not None and waiting is not None and row.local_work:
         execution_id = execution_id_of(row.salt, row.execution_no)
@@ -74,6 +82,7 @@ def status_of(
         waiting,
         stored.custom_status,
         show_input=detail.input,
+        instead=unreadable.shown if unreadable is not None else "",
         history=_shown(_of_execution(store, row, detail, recorded), detail) if detail.history else None,
         executions=store.executions(row.instance_no) if detail.history else [],
     )
@@ -121,6 +130,7 @@ def page_of(
             None if row.completed_at is not None else _briefly(row, waits, pulses, now),
             customs.get(row.instance_no),
             show_input=show_input,
+            instead=found.shown if (found := _unreadable(ends.get(row.instance_no, []))) else "",
         )
         for row in rows
     ]
@@ -158,6 +168,9 @@ def start_of(store: ClientStore, instance_id: str) -> tuple[StoredInstance, Raw]
     if stored is None:
         return None
     ends = store.ends([stored.row]).get(stored.row.instance_no, [])
+    unreadable = _unreadable(ends)
+    if unreadable is not None:
+        raise DecryptionFailed(f"the input of instance {instance_id!r} cannot be read: {unreadable.why}")
     events = ev.decode_events(ends[0]) if ends else []
     started = next((e for e in events if isinstance(e, ev.ExecutionStarted)), None)
     return stored, started.input if started is not None else ev.ABSENT
@@ -170,32 +183,48 @@ def _status(
     custom_status: bytes | None,
     *,
     show_input: bool,
+    instead: str = "",
     history: list[dict[str, Any]] | None = None,
     executions: list[int] | None = None,
 ) -> OrchestrationStatus:
     started = next((e for e in ends[0] if isinstance(e, ev.ExecutionStarted)), None) if ends else None
     output, failure = _result(ends[-1][-1] if ends and ends[-1] else None)
+    if instead and row.completed_at is not None and failure is None:
+        output = instead
     return OrchestrationStatus(
         instance_id=row.instance_id,
         name=row.name,
         runtime_status=RuntimeStatus(row.status),
         created_time=moment(row.created_at),
         last_updated_time=moment(row.updated_at),
-        input=_decoded(started.input) if show_input and started is not None else None,
+        input=_decoded(started.input)
+        if show_input and started is not None
+        else (instead or None if show_input else None),
         output=output,
-        custom_status=payload.decode(custom_status) if custom_status is not None else None,
+        custom_status=_custom(custom_status),
         failure=failure,
         reason="" if scheduled_at(row.reason) else row.reason,
         waiting_for=waiting.sentence() if waiting is not None else "",
         waiting=waiting,
         version=row.version,
-        execution_id=execution_id_of(row.salt, row.execution_no),
+        execution_id="" if isinstance(row.salt, Unreadable) else execution_id_of(row.salt, row.execution_no),
         parent_instance_id=row.parent_id,
         tags=payload.decode(row.tags.encode()) if row.tags else {},
         completed_time=moment(row.completed_at) if row.completed_at is not None else None,
         history=history,
         executions=executions or [],
     )
+
+
+def _custom(stored: bytes | None) -> Any:
+    if isinstance(stored, Unreadable):
+        return stored.shown
+    return payload.decode(stored) if stored is not None else None
+
+
+def _unreadable(found: Iterable[bytes]) -> Unreadable | None:
+    """The first of these that could not be decrypted."""
+    return next((one for one in found if isinstance(one, Unreadable)), None)
 
 
 def _result(last: ev.HistoryEvent | None) -> tuple[Any, Failure | None]:

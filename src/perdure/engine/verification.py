@@ -4,7 +4,8 @@ It reads every instance and every kept execution, folds each history without run
 Checked are the invariants I1 to I6 (contiguous episodes and event ids, an intact chain, one start, one end that
 is last, rows that agree with their history, at most one completion for each call), the open waits, and the digests
 of bodies kept out of line. A body that is gone is reported as redacted, not as damage: the chain runs over its
-digest. Run it on a hub at rest; on a busy one an instance may change between two reads and be reported wrongly.
+digest. Of rows that are encrypted with a key nobody gave, order and chain are checked, and nothing else.
+Run it on a hub at rest; on a busy one an instance may change between two reads and be reported wrongly.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import msgspec
 from perdure.engine.status import recorded_events
 from perdure.model import chain
 from perdure.model import events as ev
+from perdure.model.encryption import DAMAGED, Unreadable
 from perdure.model.instances import RuntimeStatus
 from perdure.model.records import HistoryRow, InstanceFilter, InstanceRow, StoredInstance
 from perdure.replay.state import State, fold
@@ -33,6 +35,7 @@ class Report:
     rows: int = 0
     events: int = 0
     redacted: int = 0
+    encrypted: int = 0  # rows whose content was not checked, because their key was not given
     problems: list[str] = field(default_factory=list)
 
     @property
@@ -73,6 +76,13 @@ def _check_instance(store: ClientStore, row: InstanceRow, report: Report) -> Non
         if stored is None:
             continue
         current = execution_no == row.execution_no
+        locked, damaged = _unreadable(row, stored)
+        if locked or damaged:
+            report.rows += len(stored.history)
+            report.encrypted += locked
+            found = [*damaged, *_chain_problems(row, execution_no, stored.history)]
+            report.problems += [f"{row.instance_id} execution {execution_no}: {what}" for what in found]
+            continue
         complaints = [
             *_chain_problems(row, execution_no, stored.history),
             *_body_problems(row, stored, report),
@@ -90,15 +100,29 @@ def _check_instance(store: ClientStore, row: InstanceRow, report: Report) -> Non
         report.problems.append(f"{row.instance_id}: the history of its current execution is missing (I1)")
 
 
+def _unreadable(row: InstanceRow, stored: StoredInstance) -> tuple[int, list[str]]:
+    """How many rows of history are encrypted with a key that is not at hand, and what cannot be decrypted at all."""
+    cells = [row.salt, *(one.events for one in stored.history), *stored.bodies.values()]
+    found = [cell for cell in cells if isinstance(cell, Unreadable)]
+    damaged = [cell.why for cell in found if cell.shown == DAMAGED]
+    locked = sum(isinstance(one.events, Unreadable) and one.events.shown != DAMAGED for one in stored.history)
+    return max(locked, int(len(found) > len(damaged))), damaged
+
+
 def _chain_problems(row: InstanceRow, execution_no: int, history: list[HistoryRow]) -> Iterator[str]:
-    previous = chain.base_of(row.salt, execution_no)
+    if isinstance(row.salt, Unreadable):  # the first link cannot be checked then, and all others can
+        previous = b""
+    else:
+        previous = chain.base_of(row.salt, execution_no)
     for expected, one in enumerate(history):
         if one.episode != expected:
             yield f"episode {one.episode} where {expected} was due (I1)"
             return
-        if chain.digest_of(row.salt, one.events) != one.digest:
+        if isinstance(one.events, Unreadable) or isinstance(row.salt, Unreadable):
+            pass  # its content cannot be compared; that it cannot is said elsewhere
+        elif chain.digest_of(row.salt, one.events) != one.digest:
             yield f"episode {one.episode} is not what was written: its digest differs (I2)"
-        if chain.link(previous, execution_no, one.episode, one.at, one.digest) != one.hash:
+        if previous and chain.link(previous, execution_no, one.episode, one.at, one.digest) != one.hash:
             yield f"the chain breaks at episode {one.episode} (I2)"
         previous = one.hash
     if execution_no == row.execution_no and (row.episodes != len(history) or row.head != previous):

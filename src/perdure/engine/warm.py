@@ -12,6 +12,7 @@ from perdure.engine.mailbox import Mailbox
 from perdure.model import chain
 from perdure.model import events as ev
 from perdure.model.bodies import inline
+from perdure.model.encryption import refuse_unreadable
 from perdure.model.entities import ENTITY, ORCHESTRATION
 from perdure.model.events import ParentLink
 from perdure.model.instances import FINISHED, RuntimeStatus, execution_id_of
@@ -177,8 +178,9 @@ class Instance:
         return outcome
 
     def recorded(self) -> list[tuple[int, list[ev.HistoryEvent]]]:
-        """The stored history, decoded, with its bodies put back. Raises msgspec.ValidationError."""
+        """The stored history, decoded, with its bodies put back. Raises msgspec.DecodeError."""
         assert self.stored is not None
+        refuse_unreadable(self.salt)
         bodies = self.stored.bodies
         return [
             (row.at, inline(ev.decode_events(row.events), _of_episode(bodies, row.episode)))

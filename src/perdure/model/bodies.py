@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Raw
 
 from perdure.model import chain
+from perdure.model.encryption import refuse_unreadable
 from perdure.model.events import ABSENT, BODY_FIELD, BodyRef, EventRaised, ExecutionStarted, HistoryEvent
 
 
@@ -52,6 +53,7 @@ def _inlined(event: HistoryEvent, bodies: Mapping[int, bytes]) -> HistoryEvent:
         changes["carried"] = tuple(cast("EventRaised", _inlined(c, bodies)) for c in event.carried)
     ref: BodyRef | None = getattr(event, "body", None)
     if ref is not None and ref.no in bodies:
+        refuse_unreadable(bodies[ref.no])
         changes |= {BODY_FIELD[type(event)]: Raw(bodies[ref.no]), "body": None}
     return _changed(event, changes)
 

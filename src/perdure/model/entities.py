@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Raw
 
 from perdure.errors import InvalidInstanceId
+from perdure.model.encryption import refuse_unreadable
 from perdure.model.events import ABSENT, ParentLink
 from perdure.model.instances import ID_LIMIT
 
@@ -142,6 +143,7 @@ _record_decoder = msgspec.json.Decoder(EntityRecord)
 
 def decode_record(data: bytes | None) -> EntityRecord:
     """A stored record; of an entity that never had one, the empty record."""
+    refuse_unreadable(data)
     return _record_decoder.decode(data) if data else EntityRecord()
 
 

@@ -18,6 +18,7 @@ from typing import Final
 import msgspec
 from msgspec import Raw
 
+from perdure.model.encryption import refuse_unreadable
 from perdure.model.failure import Failure
 
 ABSENT: Final = Raw(b"")
@@ -348,4 +349,8 @@ _decoder = msgspec.json.Decoder(list[HistoryEvent])
 
 def decode_events(data: bytes) -> list[HistoryEvent]:
     """The events of one history row. Raises `msgspec.ValidationError` for a type this version does not know."""
-    return _decoder.decode(data)
+    try:
+        return _decoder.decode(data)
+    except msgspec.DecodeError:
+        refuse_unreadable(data)
+        raise

@@ -13,6 +13,7 @@ from typing import Literal
 import msgspec
 from msgspec import Raw
 
+from perdure.model.encryption import refuse_unreadable
 from perdure.model.events import ABSENT, EventRaised, ParentLink
 from perdure.model.failure import Failure
 
@@ -204,4 +205,8 @@ _decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
 
 def decode_message(data: bytes) -> Message:
     """A stored inbox row's message."""
-    return _decoder.decode(data)
+    try:
+        return _decoder.decode(data)
+    except msgspec.DecodeError:
+        refuse_unreadable(data)
+        raise

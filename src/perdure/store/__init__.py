@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING
 from perdure.errors import StoreUnusable
 
 if TYPE_CHECKING:
+    from perdure.store.encryption import Encryption
     from perdure.store.port import Store
 
 
-def open_store(url: str, hub: str) -> Store:
+def open_store(url: str, hub: str, encryption: Encryption | None = None) -> Store:
     """The store of a URL: `memory:`, `sqlite:///relative.db`, `sqlite:////absolute.db` or a bare path.
+
+    `encryption` holds the keys for what lies on disk; a store in memory needs none.
 
     Raises:
         StoreUnusable: for a scheme nobody knows.
@@ -24,7 +27,7 @@ def open_store(url: str, hub: str) -> Store:
     if path:
         from perdure.store.sqlite.store import SqliteStore
 
-        return SqliteStore(path, hub)
+        return SqliteStore(path, hub, encryption)
     raise StoreUnusable(
         f"cannot open a store at {url!r}: use memory:, sqlite:///file.db or a path that ends in .db"
     )

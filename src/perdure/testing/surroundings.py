@@ -45,7 +45,7 @@ class DurableEnvironment:
         self._stubs = stubs
         self._settings = settings
         self._url = store if isinstance(store, str) else ""
-        self._store = open_store(store, app.name) if isinstance(store, str) else store
+        self._store = open_store(store, app.name, app.encryption) if isinstance(store, str) else store
         self._calls: list[Call] = []
         self._waiter = SkippingWaiter(self.clock)
         self._client: Client | None = None
@@ -126,7 +126,7 @@ class DurableEnvironment:
         self._app = app or self._app
         self._stubs = self._stubs if activities is None else activities
         if self._url and self._store.location:
-            self._store = open_store(self._url, self._store_hub())
+            self._store = open_store(self._url, self._store_hub(), self._app.encryption)
         await self._enter()
         return self.client
 

@@ -21,7 +21,7 @@ from perdure.store.sqlite.log import LOG_KEPT
 from perdure.store.sqlite.statements import CACHED, read_sql
 
 APPLICATION_ID: Final = 0x70657264  # "perd"
-SCHEMA_VERSION: Final = 4
+SCHEMA_VERSION: Final = 5
 _OLDEST_SQLITE: Final = (3, 51, 3)
 _BUSY_MS: Final = 5_000
 _CACHE_KIB: Final = 32_768

@@ -130,3 +130,12 @@ select audit_no, at, who, address, operation, instance_id, detail, outcome, time
 where +hub_no = ?1 and (?2 is null or who = ?2) and (?3 is null or operation = ?3)
 and (?4 is null or instance_id = ?4) and (?5 is null or at >= ?5) and audit_no < coalesce(?6, 9223372036854775807)
 order by audit_no desc limit ?7
+
+-- name: encryption_proofs
+select key_id, proof from encryption where hub_no = ?
+
+-- name: add_encryption_key
+insert into encryption (hub_no, key_id, proof) values (?, ?, ?) on conflict do nothing
+
+-- name: forget_encryption_keys
+delete from encryption where hub_no = ? and key_id <> ?

@@ -19,6 +19,7 @@ import msgspec
 
 from perdure.errors import StoreUnusable
 from perdure.model.bodies import inline
+from perdure.model.encryption import Unreadable
 from perdure.model.events import decode_events, encode_events
 from perdure.model.records import (
     AuditRow,
@@ -30,15 +31,19 @@ from perdure.model.records import (
     StoredInstance,
     WaitRow,
 )
+from perdure.store.sqlite import encrypting
 from perdure.store.sqlite.connection import open_reader
 from perdure.store.sqlite.errors import translated
 from perdure.store.sqlite.query import build, build_count
 from perdure.store.sqlite.statements import query, query_many
+from perdure.store.vault import opened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from perdure.model.encryption import Cipher
     from perdure.model.records import AuditFilter, InstanceFilter
+    from perdure.store.vault import Vault
 
     Execute = Callable[..., Any]
 
@@ -46,38 +51,38 @@ _NO_HUB: Final = -1
 
 
 class Reader:
-    """Reads one hub of one file."""
+    """Reads one hub of one file; with `cipher`, also what is encrypted in it."""
 
-    def __init__(self, path: str, hub: str) -> None:
+    def __init__(self, path: str, hub: str, cipher: Cipher | None = None) -> None:
         self.location = os.path.realpath(path)  # also when the working directory changes
         self.hub = hub
         self._hub_no = _NO_HUB
+        self._cipher = cipher
+        self._vault: Vault | None = None  # of a hub that is encrypted, or is to be
         self._pid = 0  # of the process that used it first
         self._local = threading.local()
         self._connections: weakref.WeakSet[apsw.Connection] = weakref.WeakSet()
 
     def get(self, instance_id: str, *, history: bool = False) -> StoredInstance | None:
         with self._snapshot() as execute:
-            rows = read_instances(execute, self._hub_no, [instance_id])
+            rows = read_instances(execute, self._hub_no, [instance_id], self._vault)
             if not rows:
                 return None
-            found = _with_history(execute, rows[0]) if history else StoredInstance(rows[0])
+            found = _with_history(execute, rows[0], self._vault) if history else StoredInstance(rows[0])
             number = [rows[0].instance_no]
             found.waits = _read_waits(execute, number)
-            found.custom_status = dict(query_many("custom_status_of").values(execute, number)).get(number[0])
+            found.custom_status = read_states(execute, "custom_status", number, self._vault).get(number[0])
             if rows[0].kind == "entity":
-                found.entity_state = dict(query_many("entity_states_of").values(execute, number)).get(
-                    number[0]
-                )
+                found.entity_state = read_states(execute, "entity_state", number, self._vault).get(number[0])
         return found
 
     def ends(self, rows: Sequence[InstanceRow]) -> dict[int, list[bytes]]:
         found: dict[int, list[HistoryRow]] = {row.instance_no: [] for row in rows}
         with self._snapshot() as execute:
             ends = query_many("ends_of_executions").pairs(execute, _executions_of(rows))
-            for row in sorted(map(HistoryRow._make, ends)):
+            for row in sorted(map(HistoryRow._make, opened(self._vault, "history", ends))):
                 found[row.instance_no].append(row)
-            bodies = _bodies_of(execute, [row for ends in found.values() for row in ends])
+            bodies = _bodies_of(execute, [row for ends in found.values() for row in ends], self._vault)
         return {
             number: [_with_bodies(row.events, bodies.get(row[:3], {})) for row in ends]
             for number, ends in found.items()
@@ -86,7 +91,8 @@ class Reader:
     def query(self, wanted: InstanceFilter) -> list[InstanceRow]:
         with self._snapshot() as execute:
             sql, values = build(wanted, self._hub_no)
-            return list(map(InstanceRow._make, execute(sql, values).fetchall()))
+            found = opened(self._vault, "instances", execute(sql, values).fetchall())
+        return list(map(InstanceRow._make, found))
 
     def count(self, wanted: InstanceFilter) -> int:
         with self._snapshot() as execute:
@@ -99,11 +105,11 @@ class Reader:
 
     def custom_status(self, instance_nos: Sequence[int]) -> dict[int, bytes]:
         with self._snapshot() as execute:
-            return dict(query_many("custom_status_of").values(execute, list(dict.fromkeys(instance_nos))))
+            return read_states(execute, "custom_status", list(dict.fromkeys(instance_nos)), self._vault)
 
     def entity_states(self, instance_nos: Sequence[int]) -> dict[int, bytes]:
         with self._snapshot() as execute:
-            return dict(query_many("entity_states_of").values(execute, list(dict.fromkeys(instance_nos))))
+            return read_states(execute, "entity_state", list(dict.fromkeys(instance_nos)), self._vault)
 
     def counts(self) -> dict[str, int]:
         with self._snapshot() as execute:
@@ -121,7 +127,7 @@ class Reader:
                 rows = execute(query("dropped_all"), (self._hub_no, limit)).fetchall()
             else:
                 rows = execute(query("dropped_of"), (self._hub_no, instance_id, limit)).fetchall()
-        return list(map(DroppedRow._make, rows))
+        return list(map(DroppedRow._make, opened(self._vault, "dropped", rows)))
 
     def executions(self, instance_no: int) -> list[int]:
         with self._snapshot() as execute:
@@ -132,14 +138,15 @@ class Reader:
             rows = execute(query("instance_by_no"), (self._hub_no, instance_no)).fetchall()
             if not rows:
                 return None
-            row = InstanceRow._make(rows[0])
-            found = _with_history(execute, row._replace(execution_no=execution_no))
+            row = InstanceRow._make(opened(self._vault, "instances", rows)[0])
+            found = _with_history(execute, row._replace(execution_no=execution_no), self._vault)
         found.row = row
         return found
 
     def keys(self) -> list[KeyRow]:
         with self._snapshot() as execute:
             rows = execute(query("keys"), (self._hub_no,)).fetchall() if _is_guarded(execute) else []
+        rows = opened(self._vault, "keys", rows)
         return sorted(map(KeyRow._make, rows), key=lambda row: (row.created_at, row.key_id))
 
     def audit(self, wanted: AuditFilter) -> list[tuple[int, AuditRow]]:
@@ -151,7 +158,7 @@ class Reader:
     def answered(self, operation_id: str) -> SeenRow | None:
         with self._snapshot() as execute:
             rows = query_many("seen").values(execute, [operation_id], before=(self._hub_no,))
-        return SeenRow(*rows[0]) if rows else None
+        return SeenRow(*opened(self._vault, "seen", rows)[0]) if rows else None
 
     def close_reader(self) -> None:
         connection = self._local.__dict__.pop("connection", None)
@@ -169,6 +176,10 @@ class Reader:
             execute("begin")
             if self._hub_no == _NO_HUB:
                 found = execute(query("hub_no"), (self.hub,)).fetchall()
+                if found:
+                    self._vault = encrypting.vault_of(
+                        execute, found[0][0], self.hub, self._cipher, self.location
+                    )
                 self._hub_no = found[0][0] if found else _NO_HUB
             yield execute
             execute("commit")
@@ -212,28 +223,44 @@ def _is_guarded(execute: Execute) -> bool:
     return bool(version >= 2)
 
 
-def read_instances(execute: Execute, hub_no: int, instance_ids: Sequence[str]) -> list[InstanceRow]:
+def read_instances(
+    execute: Execute, hub_no: int, instance_ids: Sequence[str], vault: Vault | None
+) -> list[InstanceRow]:
     """The rows of those that exist, by ascending number."""
     found = query_many("instances_by_id").values(execute, instance_ids, before=(hub_no,))
+    found = opened(vault, "instances", found)
     return sorted(map(InstanceRow._make, found), key=lambda row: row.instance_no)
 
 
-def read_histories(execute: Execute, rows: Sequence[InstanceRow]) -> dict[int, list[HistoryRow]]:
+def read_states(
+    execute: Execute, column: str, numbers: Sequence[int], vault: Vault | None
+) -> dict[int, bytes]:
+    """By instance_no, this column of `state`, where there is one."""
+    statement = "custom_status_of" if column == "custom_status" else "entity_states_of"
+    found = query_many(statement).values(execute, numbers)
+    return dict(found if vault is None else vault.open_state(column, found))
+
+
+def read_histories(
+    execute: Execute, rows: Sequence[InstanceRow], vault: Vault | None
+) -> dict[int, list[HistoryRow]]:
     """By instance_no, the history of each row's execution, in order."""
     histories: dict[int, list[HistoryRow]] = {}
-    for row in query_many("history_of_executions").pairs(execute, _executions_of(rows)):
+    found = query_many("history_of_executions").pairs(execute, _executions_of(rows))
+    for row in opened(vault, "history", found):
         histories.setdefault(row[0], []).append(HistoryRow._make(row))
     for history in histories.values():
         history.sort(key=lambda row: row.episode)
     return histories
 
 
-def read_bodies(execute: Execute, rows: Sequence[InstanceRow]) -> dict[int, dict[tuple[int, int], bytes]]:
+def read_bodies(
+    execute: Execute, rows: Sequence[InstanceRow], vault: Vault | None
+) -> dict[int, dict[tuple[int, int], bytes]]:
     """By instance_no, the bodies of each row's execution by (episode, no)."""
     bodies: dict[int, dict[tuple[int, int], bytes]] = {}
-    for number, _, episode, no, body in query_many("payloads_of_executions").pairs(
-        execute, _executions_of(rows)
-    ):
+    found = query_many("payloads_of_executions").pairs(execute, _executions_of(rows))
+    for number, _, episode, no, body in opened(vault, "payloads", found):
         bodies.setdefault(number, {})[episode, no] = body
     return bodies
 
@@ -242,8 +269,8 @@ def _executions_of(rows: Sequence[InstanceRow]) -> list[tuple[int, int]]:
     return sorted({(row.instance_no, row.execution_no) for row in rows})
 
 
-def _with_history(execute: Execute, row: InstanceRow) -> StoredInstance:
-    histories, bodies = read_histories(execute, [row]), read_bodies(execute, [row])
+def _with_history(execute: Execute, row: InstanceRow, vault: Vault | None) -> StoredInstance:
+    histories, bodies = read_histories(execute, [row], vault), read_bodies(execute, [row], vault)
     return StoredInstance(row, histories.get(row.instance_no, []), bodies.get(row.instance_no, {}))
 
 
@@ -253,11 +280,14 @@ def _read_waits(execute: Execute, numbers: Sequence[int]) -> list[WaitRow]:
     )
 
 
-def _bodies_of(execute: Execute, rows: Sequence[HistoryRow]) -> dict[tuple[int, int, int], dict[int, bytes]]:
+def _bodies_of(
+    execute: Execute, rows: Sequence[HistoryRow], vault: Vault | None
+) -> dict[tuple[int, int, int], dict[int, bytes]]:
     """The bodies of these history rows, which most do not have: those are not asked for."""
     keys = [row[:3] for row in rows if b'"body":' in row.events]
     bodies: dict[tuple[int, int, int], dict[int, bytes]] = {}
-    for number, execution, episode, no, body in query_many("payloads_of_episodes").pairs(execute, keys):
+    found = query_many("payloads_of_episodes").pairs(execute, keys)
+    for number, execution, episode, no, body in opened(vault, "payloads", found):
         bodies.setdefault((number, execution, episode), {})[no] = body
     return bodies
 
@@ -265,6 +295,9 @@ def _bodies_of(execute: Execute, rows: Sequence[HistoryRow]) -> dict[tuple[int, 
 def _with_bodies(events: bytes, bodies: dict[int, bytes]) -> bytes:
     if not bodies:
         return events
+    unreadable = next((body for body in bodies.values() if isinstance(body, Unreadable)), None)
+    if unreadable is not None:
+        return unreadable
     try:
         return encode_events(inline(decode_events(events), bodies))
     except msgspec.MsgspecError:  # written by a newer version: better shown without its body than not at all

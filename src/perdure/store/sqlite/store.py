@@ -18,20 +18,22 @@ import apsw
 from perdure.errors import CommitRefused, FenceLost, StoreError, StoreUnusable
 from perdure.model.records import InboxRow, InstanceRow, Poll, SeenRow, StoredInstance
 from perdure.store.port import Opening
-from perdure.store.sqlite import guard
+from perdure.store.sqlite import encrypting, guard
 from perdure.store.sqlite import transfer as moving
 from perdure.store.sqlite.commit import Committer
 from perdure.store.sqlite.connection import check_place, open_maintenance, open_writer
 from perdure.store.sqlite.errors import FOR_ITS_DATA, translated, translating
 from perdure.store.sqlite.lock import ServerFile
 from perdure.store.sqlite.log import prolong, tidy
-from perdure.store.sqlite.reader import Reader, read_bodies, read_histories, read_instances
+from perdure.store.sqlite.reader import Reader, read_bodies, read_histories, read_instances, read_states
 from perdure.store.sqlite.statements import query, query_many
 from perdure.store.transfer import UNFINISHED, demand_empty
+from perdure.store.vault import demand_readable, opened
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
+    from perdure.model.encryption import Cipher
     from perdure.model.records import Batch
     from perdure.store.transfer import Key, Row
 
@@ -41,14 +43,15 @@ _ROLLED_BACK: Final = (*FOR_ITS_DATA, apsw.FullError, CommitRefused, FenceLost)
 class SqliteStore(Reader):
     """A hub in a SQLite file. `publish` and `server_file` tell the CLI about the engine that serves it."""
 
-    def __init__(self, path: str, hub: str) -> None:
-        super().__init__(os.fspath(path), hub)
+    def __init__(self, path: str, hub: str, cipher: Cipher | None = None) -> None:
+        super().__init__(os.fspath(path), hub, cipher)
         self.server_file: ServerFile | None = None
         self._writer: apsw.Connection | None = None
         self._committer: Committer | None = None
         self._execute: Any = self._refuse
         self._why_not = "it is not open"
         self._importing = 0
+        self._told: set[int] = set()  # unreadable messages that were logged
 
     # ------------------------------------------------------------------------------------ open and close
 
@@ -93,13 +96,14 @@ class SqliteStore(Reader):
             try:
                 execute: Any = writer.cursor().execute
                 hub_no = self._take_hub(execute)
+                vault = encrypting.take_vault(execute, hub_no, self.hub, self._cipher, self.location)
                 [numbers] = execute(query("next_numbers")).fetchall()
             except BaseException:
                 writer.close(force=True)
                 raise
         guard.protect(self.location)
         self._writer, self._committer = writer, Committer(writer, hub_no)
-        self._execute, self._hub_no = execute, hub_no
+        self._execute, self._hub_no, self._vault = execute, hub_no, vault
         return Opening(*numbers)
 
     def _take_hub(self, execute: Any) -> int:
@@ -133,6 +137,8 @@ class SqliteStore(Reader):
         committer = self._committer
         if committer is None:
             self._refuse()
+        if self._vault is not None:
+            batch = self._vault.sealed(batch)
         try:
             self._execute("begin immediate")
             committer.write(batch)
@@ -164,16 +170,17 @@ class SqliteStore(Reader):
     def load(self, instance_ids: Sequence[str]) -> list[StoredInstance]:
         wanted = list(dict.fromkeys(instance_ids))
         with self._reading() as execute:
-            rows = read_instances(execute, self._hub_no, wanted)
+            rows = read_instances(execute, self._hub_no, wanted, self._vault)
             running = [row for row in rows if row.completed_at is None and row.kind != "entity"]
             entities = [row.instance_no for row in rows if row.kind == "entity"]
-            states = dict(query_many("entity_states_of").values(execute, entities)) if entities else {}
-            histories, bodies = read_histories(execute, running), read_bodies(execute, running)
-            held: dict[str, list[InboxRow]] = {}
-            for message in sorted(
-                query_many("held_messages").values(execute, wanted, before=(self._hub_no,))
-            ):
-                held.setdefault(message[1], []).append(InboxRow(*message))
+            states = read_states(execute, "entity_state", entities, self._vault) if entities else {}
+            demand_readable(states.items())  # work on an empty state would overwrite it
+            histories = read_histories(execute, running, self._vault)
+            bodies = read_bodies(execute, running, self._vault)
+            messages = query_many("held_messages").values(execute, wanted, before=(self._hub_no,))
+        held: dict[str, list[InboxRow]] = {}
+        for message in sorted(self._messages(messages)):
+            held.setdefault(message.instance_id, []).append(message)
         return [
             StoredInstance(
                 row,
@@ -189,14 +196,19 @@ class SqliteStore(Reader):
         wanted = list(dict.fromkeys(operation_ids))
         with self._reading() as execute:
             rows = query_many("seen").values(execute, wanted, before=(self._hub_no,))
-        return sorted(map(SeenRow._make, rows))
+        return sorted(map(SeenRow._make, opened(self._vault, "seen", rows)))
 
     def poll(self, now: int, horizon: int, limit: int) -> Poll:
         with self._reading() as execute:
             messages = execute(query("visible_messages"), (self._hub_no, now, limit)).fetchall()
             due = execute(query("due_instances"), (self._hub_no, horizon, limit)).fetchall()
             [(next_visible_at,)] = execute(query("next_visible_at"), (self._hub_no, now)).fetchall()
-        return Poll(list(map(InboxRow._make, messages)), due, next_visible_at)
+        return Poll(self._messages(messages), due, next_visible_at)
+
+    def _messages(self, rows: list[Any]) -> list[InboxRow]:
+        if self._vault is not None:
+            rows = encrypting.readable_messages(self._vault.open("inbox", rows), self._told)
+        return list(map(InboxRow._make, rows))
 
     def local_work(self, after_no: int, limit: int) -> list[tuple[int, str]]:
         with self._reading() as execute:
@@ -208,12 +220,12 @@ class SqliteStore(Reader):
 
     def rows(self, instance_ids: Sequence[str]) -> list[InstanceRow]:
         with self._reading() as execute:
-            return read_instances(execute, self._hub_no, list(dict.fromkeys(instance_ids)))
+            return read_instances(execute, self._hub_no, list(dict.fromkeys(instance_ids)), self._vault)
 
     def finished(self, status: str, before: int, after: tuple[int, int], limit: int) -> list[InstanceRow]:
         with self._reading() as execute:
             found = execute(query("finished"), (self._hub_no, status, before, *after, limit)).fetchall()
-        return list(map(InstanceRow._make, found))
+        return list(map(InstanceRow._make, opened(self._vault, "instances", found)))
 
     def _reading(self) -> _Reading:
         self._check_process()
@@ -227,7 +239,10 @@ class SqliteStore(Reader):
 
     def export(self, table: str, after: Key, limit: int) -> tuple[list[Row], Key]:
         with self._reading() as execute:
-            return moving.export(execute, self._hub_no, table, after, limit)
+            rows, after = moving.export(execute, self._hub_no, table, after, limit)
+        rows = opened(self._vault, table, rows)
+        demand_readable(rows)
+        return rows, after
 
     def begin_import(self) -> Opening:
         demand_empty(self.sizes(), f"the hub {self.hub!r} of {self.location}")
@@ -240,15 +255,35 @@ class SqliteStore(Reader):
         return Opening(*numbers)
 
     def import_rows(self, table: str, rows: Sequence[Row]) -> None:
+        if self._vault is not None:
+            rows = self._vault.seal(table, rows)
         with self._writing() as execute:
             moving.insert(execute, self._importing, table, rows)
         self.maintain(0)
 
     def finish_import(self) -> None:
         with self._writing() as execute:
+            execute("update encryption set hub_no = ? where hub_no = ?", (self._importing, self._hub_no))
             execute("delete from hubs where hub_no = ?", (self._hub_no,))
             execute("update hubs set name = ? where hub_no = ?", (self.hub, self._importing))
         self.reopen()
+
+    # ---------------------------------------------------------------------------------------- encrypting
+
+    def rekey(self, progress: Callable[[str, int, int], object] = lambda *_: None) -> encrypting.Rekeyed:
+        """Encrypt with the current key what is not yet: plain rows, and those of other keys. A page a transaction."""
+        if self._vault is None:
+            raise StoreUnusable(f"{self.location} has no key to encrypt with: give encryption keys")
+        return encrypting.Rekeying(self._vault, self._hub_no, self._writing, lambda: self.maintain(0)).run(
+            progress
+        )
+
+    def vacuum(self) -> None:
+        """Write the whole file anew, so that nothing of what was deleted or replaced remains in it."""
+        with self._reading() as execute:
+            execute("pragma temp_store = file")
+            execute("vacuum")
+        self.maintain(0)
 
     @contextmanager
     def _writing(self) -> Iterator[Any]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _OF_INSTANCES: Final = "instance_no in (select instance_no from instances where hub_no = ?)"
 _OF_HUB: Final = "hub_no = ?"
-_KEYS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
+KEYS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "instances": (_OF_HUB, ("instance_no",)),
     "history": (_OF_INSTANCES, ("instance_no", "execution_no", "episode")),
     "payloads": (_OF_INSTANCES, ("instance_no", "execution_no", "episode", "no")),
@@ -38,13 +38,13 @@ def sizes(execute: Execute, hub_no: int) -> dict[str, int]:
     """Rows of a hub by table."""
     return {
         table: execute(f"select count(*) from {table} where {scope}", (hub_no,)).fetchall()[0][0]
-        for table, (scope, _) in _KEYS.items()
+        for table, (scope, _) in KEYS.items()
     }
 
 
 def export(execute: Execute, hub_no: int, table: str, after: Key, limit: int) -> tuple[list[Row], Key]:
     """One page of a table and where it ended."""
-    scope, key = _KEYS[table]
+    scope, key = KEYS[table]
     keys, columns = ", ".join(key), ", ".join(TABLES[table].columns)
     # By the primary key, not through an index of the hub, which would have to be sorted for every page.
     scope = scope if scope == _OF_INSTANCES or table in ("seen", "keys") else f"+{scope}"
@@ -57,7 +57,7 @@ def export(execute: Execute, hub_no: int, table: str, after: Key, limit: int) ->
 def insert(execute: Execute, hub_no: int, table: str, rows: Sequence[Row]) -> None:
     """Write rows for a hub. Inside the caller's transaction."""
     columns = TABLES[table].columns
-    hub = ("hub_no",) if _KEYS[table][0] == _OF_HUB else ()
+    hub = ("hub_no",) if KEYS[table][0] == _OF_HUB else ()
     marks = ", ".join("?" * (len(hub) + len(columns)))
     sql = f"insert into {table} ({', '.join((*hub, *columns))}) values ({marks})"
     own = (hub_no,) if hub else ()
@@ -67,8 +67,9 @@ def insert(execute: Execute, hub_no: int, table: str, rows: Sequence[Row]) -> No
 
 def clear(execute: Execute, hub_no: int) -> None:
     """Delete a hub and all its rows. Inside the caller's transaction."""
-    for table, (scope, _) in _KEYS.items():
+    for table, (scope, _) in KEYS.items():
         if table != "instances":  # the others are found through it
             execute(f"delete from {table} where {scope}", (hub_no,))
     execute("delete from instances where hub_no = ?", (hub_no,))
+    execute("delete from encryption where hub_no = ?", (hub_no,))
     execute("delete from hubs where hub_no = ?", (hub_no,))

@@ -1,0 +1,170 @@
+"""The SQLite side of encryption: the keys a hub is known to use, and encrypting again what lies there.
+
+A hub notes every key under which it has written, with a proof by which the same id with other bytes is told. It is
+opened for writing only by who has them all, so no key is lost sight of while a row may need it.
+Rekeying goes through the tables by their keys, a page in a transaction of its own. A page looks for rows that do not
+begin as those of the current key do, so whatever ends it in between, the next run goes on where it stopped.
+Only when nothing of them is left are the old keys forgotten. Digests and chain are of the plain events: they stay.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from perdure.model.encryption import Unreadable
+from perdure.store.sqlite.statements import query
+from perdure.store.sqlite.transfer import KEYS
+from perdure.store.transfer import TABLES
+from perdure.store.vault import SPOTS, Spot, Vault
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from contextlib import AbstractContextManager
+
+    from perdure.model.encryption import Cipher
+
+    Execute = Callable[..., Any]
+
+_SINCE_VERSION: Final = 5
+PAGE: Final = 256  # rows; fewer where they may be large
+log = logging.getLogger("perdure.store")
+
+
+def vault_of(execute: Execute, hub_no: int, hub: str, cipher: Cipher | None, where: str) -> Vault | None:
+    """For reading: none for a hub that is not encrypted. Raises WrongEncryptionKey for a key that is another one."""
+    proofs = _proofs(execute, hub_no)
+    if not proofs:
+        return None
+    vault = Vault(hub, cipher)
+    vault.check(proofs, demand_all=False, where=where)
+    return vault
+
+
+def take_vault(execute: Execute, hub_no: int, hub: str, cipher: Cipher | None, where: str) -> Vault | None:
+    """For writing: the current key is noted. Raises WrongEncryptionKey unless all keys are there that were noted."""
+    proofs = _proofs(execute, hub_no)
+    if cipher is None and not proofs:
+        return None
+    vault = Vault(hub, cipher)
+    vault.check(proofs, demand_all=True, where=where)
+    assert cipher is not None
+    if cipher.current not in dict(proofs):
+        execute(query("add_encryption_key"), (hub_no, cipher.current, vault.proof()))
+    return vault
+
+
+def _proofs(execute: Execute, hub_no: int) -> list[tuple[str, bytes]]:
+    [(version,)] = execute("pragma user_version").fetchall()
+    if version < _SINCE_VERSION:
+        return []
+    return list(execute(query("encryption_proofs"), (hub_no,)).fetchall())
+
+
+def readable_messages(rows: Iterable[Any], told: set[int]) -> list[Any]:
+    """The messages but for those that cannot be decrypted: they stay where they are, and the log tells, once."""
+    found = []
+    for row in rows:
+        if not isinstance(row[3], Unreadable):
+            found.append(row)
+        elif row[0] not in told:
+            told.add(row[0])
+            log.error("a message to instance %r is left in the inbox: %s", row[1], row[3].why)
+    return found
+
+
+@dataclass
+class Rekeyed:
+    """What encrypting again came to. `unreadable` are sentences; while there are any, old keys are still needed."""
+
+    rows: dict[str, int] = field(default_factory=dict)  # by table
+    plain: int = 0  # of those, what had not been encrypted before
+    unreadable: list[str] = field(default_factory=list)
+
+    @property
+    def total(self) -> int:
+        return sum(self.rows.values())
+
+
+class Rekeying:
+    """One run over a hub that this process has open for writing. `after_page` keeps the log short."""
+
+    def __init__(
+        self,
+        vault: Vault,
+        hub_no: int,
+        writing: Callable[[], AbstractContextManager[Execute]],
+        after_page: Callable[[], None],
+    ) -> None:
+        assert vault.cipher is not None
+        self._vault, self._cipher = vault, vault.cipher
+        self._hub_no = hub_no
+        self._writing, self._after_page = writing, after_page
+        self._done = Rekeyed()
+
+    def run(self, progress: Callable[[str, int, int], object]) -> Rekeyed:
+        """Raises what a commit raises; what was done until then is done."""
+        for spot in SPOTS:
+            total, done = self._count(spot), 0
+            after: tuple[Any, ...] = ()
+            while True:
+                with self._writing() as execute:
+                    # What is replaced shall not be left in free space: it may have been plain.
+                    execute("pragma secure_delete = on")
+                    seen, after = self._page(execute, spot, after)
+                if not seen:
+                    break
+                self._after_page()
+                done += seen
+                progress(spot.name, min(done, total), total)
+        if not self._done.unreadable:
+            with self._writing() as execute:
+                execute(query("forget_encryption_keys"), (self._hub_no, self._cipher.current))
+        return self._done
+
+    def _page(self, execute: Execute, spot: Spot, after: tuple[Any, ...]) -> tuple[int, tuple[Any, ...]]:
+        key = KEYS[spot.table][1]
+        keys, columns = ", ".join(key), ", ".join(TABLES[spot.table].columns)
+        behind = f" and ({keys}) > ({', '.join('?' * len(key))})" if after else ""
+        limit = min(PAGE, TABLES[spot.table].page)
+        found = execute(
+            f"select {keys}, {columns} from {spot.table} where {self._where(spot)}{behind} order by {keys} limit ?",
+            (*self._values(), *after, limit),
+        ).fetchall()
+        place = " and ".join(f"{name} = ?" for name in key)
+        own = ("hub_no = ? and ", (self._hub_no,)) if spot.table == "keys" else ("", ())
+        for whole in found:
+            at, row = whole[: len(key)], whole[len(key) :]
+            sealed = self._sealed_again(spot, row)
+            if sealed is not None:
+                execute(
+                    f"update {spot.table} set {spot.column} = ? where {own[0]}{place}", (sealed, *own[1], *at)
+                )
+        return len(found), found[-1][: len(key)] if found else after
+
+    def _sealed_again(self, spot: Spot, row: tuple[Any, ...]) -> bytes | None:
+        stored = row[spot.at]
+        plain = self._vault.open_cell(spot, stored, row)
+        if isinstance(plain, Unreadable):
+            self._done.unreadable.append(plain.why)
+            return None
+        self._done.plain += plain is stored
+        self._done.rows[spot.table] = self._done.rows.get(spot.table, 0) + 1
+        return self._vault.seal_cell(spot, plain, row)
+
+    def _count(self, spot: Spot) -> int:
+        with self._writing() as execute:
+            found = execute(f"select count(*) from {spot.table} where {self._where(spot)}", self._values())
+            return int(found.fetchall()[0][0])
+
+    def _where(self, spot: Spot) -> str:
+        scope = KEYS[spot.table][0]
+        return f"{scope} and {spot.column} is not null and substr({spot.column}, 1, ?) is not ?"
+
+    def _values(self) -> tuple[Any, ...]:
+        prefix = self._cipher.prefix
+        return (self._hub_no, len(prefix), prefix)
+
+
+__all__ = ["Rekeyed", "Rekeying", "readable_messages", "take_vault", "vault_of"]

@@ -1,0 +1,201 @@
+"""The vault: which columns of a store's rows are encrypted, and to what row each is bound.
+
+Encrypted is what users and their code say: events, bodies, messages, answers, statuses, entity states. So is each
+instance's salt: the digests of the chain stay as they are, over the plain events, and who knew the salt
+could try out guesses against them. And so are the secrets of keys. What questions are asked by stays plain: ids,
+names, tags, times, statuses with their reasons, and the audit log.
+A column is bound to hub, table, column and the key of its row, so it can be read there and nowhere else. What moves
+to another store is therefore decrypted on leaving and encrypted on arriving.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from perdure.errors import DecryptionFailed, WrongEncryptionKey
+from perdure.model.encryption import DAMAGED, ENCRYPTED, Unreadable, is_encrypted, may_be_plain
+from perdure.store.transfer import TABLES
+
+if TYPE_CHECKING:
+    from perdure.model.encryption import Cipher
+    from perdure.model.records import Batch
+
+    Row = tuple[Any, ...]
+
+_encode = msgspec.json.Encoder().encode
+
+
+@dataclass(frozen=True)
+class Spot:
+    """An encrypted column and those that name its row, by name and by their places among the table's columns."""
+
+    table: str
+    column: str
+    key: tuple[str, ...]
+    at: int
+    key_at: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        return f"{self.table}.{self.column}"
+
+    @property
+    def is_random(self) -> bool:
+        """Plain, it is chance, where all others are JSON."""
+        return self.column in ("salt", "secret")
+
+
+def _spot(table: str, column: str, *key: str) -> Spot:
+    columns = TABLES[table].columns
+    return Spot(table, column, key, columns.index(column), tuple(columns.index(name) for name in key))
+
+
+SPOTS: Final = (
+    _spot("instances", "salt", "instance_no"),
+    _spot("history", "events", "instance_no", "execution_no", "episode"),
+    _spot("payloads", "body", "instance_no", "execution_no", "episode", "no"),
+    _spot("state", "custom_status", "instance_no"),
+    _spot("state", "entity_state", "instance_no"),
+    _spot("inbox", "message", "message_no", "instance_id"),
+    _spot("seen", "answer", "operation_id", "instance_id"),
+    _spot("dropped", "body", "instance_id", "at", "kind", "name", "operation_id"),
+    _spot("keys", "secret", "key_id", "kind"),
+)
+_OF: Final = {table: tuple(spot for spot in SPOTS if spot.table == table) for table in TABLES}
+_STATE: Final = {spot.column: replace(spot, at=1) for spot in SPOTS if spot.table == "state"}
+"""The two halves of `state` as they are written and asked for: instance_no and one of the columns."""
+
+
+class Vault:
+    """Encrypts and decrypts the rows of one hub; without keys (`cipher` None) it only says what is encrypted."""
+
+    def __init__(self, hub: str, cipher: Cipher | None) -> None:
+        self.hub = hub
+        self.cipher = cipher
+
+    # ------------------------------------------------------------------------------------------------ in
+
+    def sealed(self, batch: Batch) -> Batch:
+        """The batch with its content encrypted."""
+        return replace(
+            batch,
+            new_instances=self.seal("instances", batch.new_instances),
+            history=self.seal("history", batch.history),
+            bodies=self.seal("payloads", batch.bodies),
+            custom_status=self._sealed(batch.custom_status, (_STATE["custom_status"],)),
+            entity_states=self._sealed(batch.entity_states, (_STATE["entity_state"],)),
+            inbox_added=self.seal("inbox", batch.inbox_added),
+            seen=self.seal("seen", batch.seen),
+            dropped=self.seal("dropped", batch.dropped),
+            keys=self.seal("keys", batch.keys),
+        )
+
+    def seal(self, table: str, rows: Sequence[Any]) -> list[Any]:
+        """Rows of a table, in the order of its columns, with their content encrypted."""
+        return self._sealed(rows, _OF[table])
+
+    def seal_cell(self, spot: Spot, plain: bytes, row: Row) -> bytes:
+        assert self.cipher is not None
+        return self.cipher.encrypt(plain, self._bound(spot, row))
+
+    def _sealed(self, rows: Sequence[Any], spots: tuple[Spot, ...]) -> list[Any]:
+        return [self._mapped(row, spots, self.seal_cell) for row in rows]
+
+    # ----------------------------------------------------------------------------------------------- out
+
+    def open(self, table: str, rows: Iterable[Any]) -> list[Any]:
+        """Rows with their content decrypted; what cannot be is `Unreadable`."""
+        return [self._mapped(row, _OF[table], self.open_cell) for row in rows]
+
+    def open_state(self, column: str, rows: Iterable[Any]) -> list[Any]:
+        """Pairs of instance_no and custom_status, or entity_state."""
+        return [self._mapped(row, (_STATE[column],), self.open_cell) for row in rows]
+
+    def open_cell(self, spot: Spot, stored: bytes, row: Row) -> bytes:
+        if not is_encrypted(stored) and (spot.is_random or may_be_plain(stored)):
+            return stored
+        place = f"{spot.name} of {self._place(spot, row)}"
+        if self.cipher is None:
+            return Unreadable.of(
+                stored, ENCRYPTED, f"{place} is encrypted and no key was given: set PERDURE_ENCRYPTION_KEYS"
+            )
+        try:
+            return self.cipher.decrypt(stored, self._bound(spot, row))
+        except KeyError as unknown:
+            return Unreadable.of(
+                stored,
+                ENCRYPTED,
+                f"{place} is encrypted with the key {unknown.args[0]!r}, which was not given",
+            )
+        except ValueError:
+            return Unreadable.of(
+                stored,
+                DAMAGED,
+                f"{place} cannot be decrypted: the row was changed, or its bytes belong to another row. "
+                "Take it from a backup",
+            )
+
+    # -------------------------------------------------------------------------------------------- proofs
+
+    def proof(self) -> bytes:
+        """What is kept in the store to tell by, later, whether the key is the same."""
+        assert self.cipher is not None
+        return self.cipher.encrypt(b"", self._proof_bound(self.cipher.current))
+
+    def check(self, proofs: Iterable[tuple[str, bytes]], *, demand_all: bool, where: str) -> None:
+        """Raise WrongEncryptionKey when a key is not the one of the store, or, on demand, when one is missing."""
+        for key_id, proof in proofs:
+            try:
+                if self.cipher is None:
+                    raise KeyError(key_id)
+                self.cipher.decrypt(proof, self._proof_bound(key_id))
+            except KeyError:
+                if demand_all:
+                    raise WrongEncryptionKey(
+                        f"hub {self.hub!r} of {where} has content encrypted with the key {key_id!r}, which was "
+                        "not given: add it to PERDURE_ENCRYPTION_KEYS, behind the current one. Nothing was changed"
+                    ) from None
+            except ValueError:
+                raise WrongEncryptionKey(
+                    f"the key {key_id!r} is not the one that hub {self.hub!r} of {where} is encrypted with: give "
+                    "that one, or give the new key an id of its own. Nothing was changed"
+                ) from None
+
+    # ------------------------------------------------------------------------------------------- inside
+
+    def _mapped(self, row: Any, spots: tuple[Spot, ...], change: Any) -> Any:
+        cells = list(row)
+        for spot in spots:
+            if cells[spot.at] is not None:
+                cells[spot.at] = change(spot, cells[spot.at], row)
+        make = getattr(type(row), "_make", tuple)
+        return make(cells)
+
+    def _bound(self, spot: Spot, row: Row) -> bytes:
+        return _encode((self.hub, spot.name, *[row[at] for at in spot.key_at]))
+
+    def _proof_bound(self, key_id: str) -> bytes:
+        return _encode((self.hub, "proof", key_id))
+
+    def _place(self, spot: Spot, row: Row) -> str:
+        return ", ".join(f"{name} {row[at]}" for name, at in zip(spot.key, spot.key_at, strict=True))
+
+
+def opened(vault: Vault | None, table: str, rows: list[Any]) -> list[Any]:
+    """The rows as they are, or decrypted where there is a vault."""
+    return rows if vault is None else vault.open(table, rows)
+
+
+def demand_readable(rows: Iterable[Row]) -> None:
+    """Raise DecryptionFailed for the first cell that could not be decrypted."""
+    for row in rows:
+        for cell in row:
+            if isinstance(cell, Unreadable):
+                raise DecryptionFailed(cell.why)
+
+
+__all__ = ["SPOTS", "Spot", "Vault", "demand_readable", "opened"]
