@@ -8,11 +8,11 @@ from random import Random
 
 from simulation.chance import Chance
 from simulation.plan import Client, Fault, Knobs, Order, Plan
-from simulation.program import Boom, Marked, Program, Sleep, Status, Step, Wait, steps_of, waits_of
+from simulation.program import Boom, Program, Sleep, Step, steps_of, waits_of
 from simulation.sending import with_entities
 from simulation.writing import Writer
 
-_CALLS_NOTHING = (type(None), Sleep, Wait, Status, Marked)
+_TAKES_TIME = (type(None), Sleep)
 RATES = (0.005, 0.02, 0.06)
 
 
@@ -20,7 +20,7 @@ def _fails_by_itself(steps: Sequence[Step]) -> bool:
     """Whether code raises where no call has failed just before: a rewind takes the two for cause and effect."""
     before = [None, *steps]
     pairs = zip(before, steps, strict=False)
-    return any(isinstance(step, Boom) and isinstance(last, _CALLS_NOTHING) for last, step in pairs)
+    return all(isinstance(last, _TAKES_TIME) for last, step in pairs if isinstance(step, Boom))
 
 
 def plan_of(seed: int) -> Plan:
@@ -126,10 +126,16 @@ class _Cast:
             orders.append(self._order(verb, target, pause, body=body, recursive=recursive, new_id=new_id))
             if verb == "suspend" and random.random() < 0.7:
                 orders.append(self._order("resume", target, random.choice((0.0, 0.5, 20.0))))
-        if any(map(_fails_by_itself, self._program.bodies[body].generations)):
+        if self._program_fails_by_itself():
             pauses = (random.choice((0.0, 5.0, 60.0)) * random.random() for _ in range(random.randint(1, 3)))
             orders.extend(self._order("rewind", target, pause) for pause in list(pauses))
         return Client(tuple(orders), after_start=True)
+
+    def _program_fails_by_itself(self) -> bool:
+        """Whether some body raises, and none does so right behind a call."""
+        generations = [steps for body in self._program.bodies for steps in body.generations]
+        raising = [steps for steps in generations if any(isinstance(step, Boom) for step in steps)]
+        return bool(raising) and all(map(_fails_by_itself, raising))
 
     def _order(
         self,

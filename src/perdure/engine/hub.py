@@ -330,6 +330,7 @@ class Hub:
             if envelope.held:  # not let go again within the batch
                 envelope.reply = None  # accepted, and answered now
             envelope.hidden = envelope.held
+            envelope.stored_as = 0
         for instance_id in self.quarantined:
             self.quarantine.pop(instance_id, None)
         for instance in self.touched.values():
@@ -368,7 +369,7 @@ class Hub:
         for envelope in inputs:
             envelope.counted = False
             if envelope.row_no in added:
-                envelope.row_no = 0
+                envelope.row_no, envelope.stored_as = envelope.stored_as, 0
         self.backlog.clear()
         self._begin()
         return inputs

@@ -138,15 +138,33 @@ def close_waits(hub: Hub, instance: Instance) -> None:
 def _seal_held(hub: Hub) -> None:
     """Held messages: rows that nobody polls until the instance is resumed."""
     # Some were let go again within this batch, some of those even held a second time.
-    for envelope in {id(e): e for _, e in hub.held if e.held}.values():
-        if envelope.row_no:
-            hub.rows.inbox_held.append(envelope.row_no)
-        else:
+    for instance, envelope in {id(e): (i, e) for i, e in hub.held if e.held}.values():
+        if not envelope.row_no:
             _store(hub, envelope, None)
+        elif instance.mailbox is not None and _is_overtaken(instance, envelope):
+            envelope.stored_as = envelope.row_no
+            hub.consumed.append(envelope.row_no)
+            _store(hub, envelope, None)
+        else:
+            hub.rows.inbox_held.append(envelope.row_no)
         if envelope.reply is not None:
             hub.tell(envelope, acceptance_of(envelope))
             _remember(hub, envelope)
         envelope.internal = False
+
+
+def _is_overtaken(instance: Instance, envelope: Envelope) -> bool:
+    """Whether something stands before it in an entity's line whose row has a greater number.
+
+    The line is read back by the numbers of its rows, and an operation under way outside the loop is known by its
+    place: so numbers must tell the order.
+    """
+    for other in instance.held or ():
+        if other is envelope:
+            return False
+        if other.row_no > envelope.row_no:
+            return True
+    return False
 
 
 def _remember(hub: Hub, envelope: Envelope) -> None:
