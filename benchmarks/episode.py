@@ -9,6 +9,7 @@ for the disk does not count. Read the lines against each other: the absolute fig
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import tempfile
 import time
@@ -106,10 +107,10 @@ class Pool:
 class Bench:
     """A hub with so many orchestrations at their first activity."""
 
-    def __init__(self, folder: Path, batch: int) -> None:
+    def __init__(self, folder: Path, batch: int, encryption: df.Encryption | None = None) -> None:
         path = folder / "episode.db"
         self.batch = batch
-        self.store = open_store(f"sqlite:///{path}", "episode")
+        self.store = open_store(f"sqlite:///{path}", "episode", encryption)
         self.functions = Functions(app.registry)
         clock = SystemClock()
         self.hub = Hub(
@@ -242,10 +243,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.episode", description=__doc__.splitlines()[0])
     parser.add_argument("--batch", type=int, default=200, help="episodes in one batch (200)")
     parser.add_argument("--rounds", type=int, default=100, help="batches of each kind (100)")
+    parser.add_argument("--encrypted", action="store_true", help="payloads encrypted at rest")
     chosen = parser.parse_args()
+    encryption = df.Encryption({"k1": os.urandom(32)}) if chosen.encrypted else None
     stages: Stages = {}
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(Path(folder), chosen.batch)
+        bench = Bench(Path(folder), chosen.batch, encryption)
         executions = bench.executions()
         for round_no in range(chosen.rounds):  # taking turns, so that a slow moment hits all alike
             bench.staged(stages)

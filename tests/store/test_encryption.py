@@ -376,6 +376,20 @@ async def test_a_changed_message_stays_and_stops_nobody(path: str, caplog: pytes
     assert len(told) == 1 and "inbox.message of message_no" in told[0]
 
 
+async def test_a_changed_entity_state_is_never_overwritten(path: str) -> None:
+    await fill(path, FIRST)
+    flip(path, "state", "entity_state", "entity_state is not null")
+    before = rows_of(path)["state.entity_state"]
+    async with environment(app_of(FIRST), store=path) as env:
+        with pytest.raises(df.OutcomeUnknown, match=r"state\.entity_state of instance_no"):
+            await env.client.signal_entity(df.EntityId("note", "n"), "put", 1)
+        shown = await env.client.read_entity_state(df.EntityId("note", "n"))
+        assert shown.state == "<cannot be decrypted>"
+        await env.client.resume("generator")
+        await env.client.wait_for_completion("generator")
+    assert rows_of(path)["state.entity_state"] == before
+
+
 async def test_a_changed_salt_is_reported_and_parks(path: str) -> None:
     await fill(path, FIRST)
     flip(path, "instances", "salt", "instance_id = 'large'")

@@ -118,26 +118,17 @@ class Vault:
     def open_cell(self, spot: Spot, stored: bytes, row: Row) -> bytes:
         if not is_encrypted(stored) and (spot.is_random or may_be_plain(stored)):
             return stored
-        place = f"{spot.name} of {self._place(spot, row)}"
-        if self.cipher is None:
-            return Unreadable.of(
-                stored, ENCRYPTED, f"{place} is encrypted and no key was given: set PERDURE_ENCRYPTION_KEYS"
-            )
         try:
+            if self.cipher is None:
+                raise KeyError("")
             return self.cipher.decrypt(stored, self._bound(spot, row))
         except KeyError as unknown:
-            return Unreadable.of(
-                stored,
-                ENCRYPTED,
-                f"{place} is encrypted with the key {unknown.args[0]!r}, which was not given",
-            )
+            which = f"the key {unknown.args[0]!r}, which was not given" if unknown.args[0] else "a key"
+            why = f"is encrypted with {which}: set PERDURE_ENCRYPTION_KEYS"
+            return Unreadable.of(stored, ENCRYPTED, f"{self._place(spot, row)} {why}")
         except ValueError:
-            return Unreadable.of(
-                stored,
-                DAMAGED,
-                f"{place} cannot be decrypted: the row was changed, or its bytes belong to another row. "
-                "Take it from a backup",
-            )
+            why = "cannot be decrypted: the row was changed, or its bytes belong to another row. Restore a backup"
+            return Unreadable.of(stored, DAMAGED, f"{self._place(spot, row)} {why}")
 
     # -------------------------------------------------------------------------------------------- proofs
 
@@ -182,7 +173,8 @@ class Vault:
         return _encode((self.hub, "proof", key_id))
 
     def _place(self, spot: Spot, row: Row) -> str:
-        return ", ".join(f"{name} {row[at]}" for name, at in zip(spot.key, spot.key_at, strict=True))
+        named = ", ".join(f"{name} {row[at]}" for name, at in zip(spot.key, spot.key_at, strict=True))
+        return f"{spot.name} of {named}"
 
 
 def opened(vault: Vault | None, table: str, rows: list[Any]) -> list[Any]:
