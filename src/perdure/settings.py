@@ -22,6 +22,7 @@ from perdure.errors import SettingError
 from perdure.model.settings import (
     COUNT,
     NAMES,
+    NETWORKS,
     PORT,
     SECRET,
     TEXT,
@@ -59,7 +60,12 @@ class Serving:
     allowed_hosts: Sequence[str] = setting(
         (), "names besides localhost by which the server may be addressed", NAMES
     )
-    public_url: str = setting("", "the address of links that are sent by mail", TEXT)
+    trusted_proxies: Sequence[str] = setting(
+        (), "proxies whose X-Forwarded-For, -Proto and -Host are believed", NETWORKS
+    )
+    public_url: str = setting(
+        "", "the address by which others reach the server; links begin with it, also in mails", TEXT
+    )
     access: str = setting(
         "keys", "whether callers are asked for a key, or everybody is let in", one_of("keys", "open")
     )
@@ -86,6 +92,7 @@ class ServingOverrides(TypedDict, total=False):
     """The settings of an application that somebody else serves, as keyword arguments of `app.asgi()`."""
 
     allowed_hosts: Sequence[str] | None
+    trusted_proxies: Sequence[str] | None
     public_url: str | None
     access: Literal["keys", "open"] | None
     token: str | None

@@ -52,7 +52,7 @@ class Door:
     def routes(self) -> list[Any]:
         """What the router serves."""
         serving: Any = self.host._serving
-        return list(serving.app.routes)
+        return list(serving.app.app.routes)
 
     def rows(self) -> list[Any]:
         return [route.row for route in self.routes() if isinstance(route, GatedRoute)]
@@ -93,7 +93,7 @@ class Door:
     @property
     def gate(self) -> Any:
         serving: Any = self.host._serving
-        return serving.app.state.access
+        return serving.app.app.state.access
 
 
 def as_key(key: str) -> dict[str, str]:

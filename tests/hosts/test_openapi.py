@@ -53,7 +53,7 @@ def test_every_route_for_programs_is_in_it_and_nothing_else() -> None:
     with TestClient(host, base_url=LOCAL) as http:
         found = document(http)
         serving: Any = host._serving
-        rows = [route.row for route in serving.app.routes if isinstance(route, GatedRoute)]
+        rows = [route.row for route in serving.app.app.routes if isinstance(route, GatedRoute)]
 
     wanted = {
         (re.sub(r":\w+\}", "}", row.path), method.lower())

@@ -194,7 +194,7 @@ def test_an_error_nobody_expected_says_nothing_of_its_insides(monkeypatch: pytes
     with TestClient(
         app.asgi(store="memory:", access="open"), base_url=LOCAL, raise_server_exceptions=False
     ) as http:
-        client = http.app._serving.app.state.client  # type: ignore[attr-defined]
+        client = http.app._serving.app.app.state.client  # type: ignore[attr-defined]
         monkeypatch.setattr(client.gateway, "read", None)
         answer = http.get(f"{M}/instances/a")
 

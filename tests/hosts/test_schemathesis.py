@@ -60,7 +60,7 @@ def address() -> Iterator[str]:
     host = described_app().asgi(store="memory:", admin_key=KEY, rate_limit=100_000)
     with served(host) as found:
         serving: Any = host._serving
-        serving.app.state.access._failures.take = lambda _: 0  # how often one may try is another test
+        serving.app.app.state.access._failures.take = lambda _: 0  # how often one may try is another test
         yield found
 
 

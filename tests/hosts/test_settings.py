@@ -16,7 +16,7 @@ from perdure.cli.root import root
 from perdure.cli.settings import flags_of
 from perdure.engine.retention import AGES, Retention
 from perdure.errors import SettingError
-from perdure.model.settings import BYTES, COUNT, NAMES, PORT, SECONDS, SECRET, SWITCH, Setting
+from perdure.model.settings import BYTES, COUNT, NAMES, NETWORKS, PORT, SECONDS, SECRET, SWITCH, Setting
 from perdure.settings import ENGINE, KEYS, TABLE, EngineOverrides, choose, coded_in, engine_settings, markdown
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -25,6 +25,7 @@ SAMPLES: dict[str, tuple[str, Any]] = {
     BYTES.name: ("3MiB", 3 * 1024 * 1024),
     SECONDS.name: ("2min", 120.0),
     PORT.name: ("8080", 8080),
+    NETWORKS.name: ("10.0.0.0/8, ::1", ["10.0.0.0/8", "::1/128"]),
     NAMES.name: ("a.example, b.example", ["a.example", "b.example"]),
     KEYS.name: (f"k1:{'A' * 43}=", df.Encryption({"k1": bytes(32)})),
     AGES.name: ("completed=7d,failed=90d", Retention.of("completed=7d,failed=90d")),
@@ -82,7 +83,7 @@ def test_flag_variable_and_argument_are_the_same_setting(
     monkeypatch.delenv(row.variable)
     by_argument = choose(TABLE, {row.name: value})[row.name]
     assert by_flag["value"] == by_variable["value"] == _told(row, value)
-    assert list(by_argument.value) == value if row.unit is NAMES else by_argument.value == value
+    assert list(by_argument.value) == value if row.unit in (NAMES, NETWORKS) else by_argument.value == value
     assert [by_flag["source"], by_variable["source"], by_argument.source] == [
         "flag",
         "environment",

@@ -203,8 +203,15 @@ async def _serve(app: App, plan: Plan, listener: socket.socket) -> None:
         shown = _address("localhost" if plan.host == "127.0.0.1" else plan.host, port)
         access = access_by(plan.chosen, client, address=shown)
         config = uvicorn.Config(
-            application(client, allowed_hosts=plan.allowed_hosts, access=access),
+            application(
+                client,
+                allowed_hosts=plan.allowed_hosts,
+                access=access,
+                public_url=plan.chosen["public_url"].value,
+                trusted_proxies=plan.chosen["trusted_proxies"].value,
+            ),
             lifespan="off",
+            proxy_headers=False,  # perdure.http.proxies reads them, of listed proxies only
             log_config=None,
             access_log=False,
             server_header=False,

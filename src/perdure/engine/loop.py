@@ -45,6 +45,7 @@ TAKE = 2_000  # messages taken at once
 RETRY_FULL = 1_000_000  # microseconds until a full store is tried again
 RETRY_POISON = 60_000_000  # microseconds until a message that could not be stored is tried again
 RETRY_AWAY = 500_000  # microseconds until a failed store is opened again
+PATIENCE = 5_000_000  # microseconds that a client waits for a store that has gone away
 
 Item = Envelope | list[Envelope] | None
 """What travels through the loop's inbox: a message, several, or None to have it look at the clock."""
@@ -125,6 +126,7 @@ class Loop:
         self.stopping = False
         self.idle_before = 0
         self.away: PerdureError | None = None
+        self._away_since = 0
         self.sweeper = sweeper
         self.watched: Callable[[Batch, Handover], None] | None = None  # None while nobody watches
         self._finished = finished
@@ -467,8 +469,22 @@ class Loop:
         )
         tell([(e.reply, unknown) for e in waiting if e.reply is not None and not _repeatable(e)])
         self._retry = [e for e in waiting if not e.row_no and _repeatable(e)]
+        if self.away is None:
+            self._away_since = self.clock.now()
         self.away = error
-        self._come_back()
+        if not self._come_back():
+            self._dismiss_clients(error)
+
+    def _dismiss_clients(self, error: PerdureError) -> None:
+        """The store stays away: whoever waits for it is told so. What can be repeated is done all the same."""
+        if self.clock.now() - self._away_since < PATIENCE:
+            return
+        unknown = OutcomeUnknown(
+            f"the store is away ({error}): nothing is known to have been done, and it may be done when the store "
+            "is back. Ask for the instance's status then, or repeat the request with the same id"
+        )
+        waiting = [*(e.reply for e in self._retry), *self.memos.waiting_for()]
+        tell([(reply, unknown) for reply in waiting if reply is not None])
 
     def _come_back(self) -> bool:
         """Open the store again, if it is time; returns whether it is there."""
@@ -480,6 +496,7 @@ class Loop:
         except StoreError as error:
             self.away = error
             self._retry_at = now + RETRY_AWAY
+            self._dismiss_clients(error)
             return False
         log.warning("the store is back")
         self.away = None

@@ -110,6 +110,10 @@ class Memos:
         done, self._in_hand = self._in_hand, []
         return [(memo.reply, None) for memo in done if memo.reply is not None]
 
+    def waiting_for(self) -> list[Any]:
+        """Whoever waits for one to be written."""
+        return [memo.reply for memo in (*self._in_hand, *self._waiting) if memo.reply is not None]
+
     def refused(self, error: Exception) -> Iterable[tuple[Any, Any]]:
         """They will not be written: whom to tell."""
         left = [*self._in_hand, *self._waiting]

@@ -19,6 +19,7 @@ import secrets
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -37,6 +38,7 @@ from perdure.http.endpoint import Endpoint, client_of, routes
 from perdure.http.guard import Guard
 from perdure.http.links import MANAGEMENT, RequestLinks, json_response
 from perdure.http.problem import RETRY_AFTER, on_http_exception, on_perdure_error, on_surprise
+from perdure.http.proxies import Proxies
 from perdure.settings import SERVING, choose
 
 if TYPE_CHECKING:
@@ -80,8 +82,14 @@ class Host:
         """The engine's life. Entering starts it and recovers what was running; leaving stops it."""
         async with self._app.running(self._store, self._hub, **self._overrides) as client:
             access = access_by(self._serving_settings, client)
-            allowed_hosts = self._serving_settings["allowed_hosts"].value
-            self._serving = application(client, allowed_hosts=allowed_hosts, access=access)
+            chosen = self._serving_settings
+            self._serving = application(
+                client,
+                allowed_hosts=chosen["allowed_hosts"].value,
+                access=access,
+                public_url=chosen["public_url"].value,
+                trusted_proxies=chosen["trusted_proxies"].value,
+            )
             if access.token and not access.keys.has_keys():
                 log.warning(
                     "there are no access keys yet: until there are, this machine gets in with ?token=%s, "
@@ -158,11 +166,17 @@ def access_by(chosen: Mapping[str, Chosen], client: Client, *, address: str = ""
 
 
 def application(
-    client: Client, *, allowed_hosts: Iterable[str] = (), access: Access | None = None
+    client: Client,
+    *,
+    allowed_hosts: Iterable[str] = (),
+    access: Access | None = None,
+    public_url: str = "",
+    trusted_proxies: Iterable[str] = (),
 ) -> ASGIApp:
     """The ASGI application over a client whose engine is running.
 
     `access` says who may do what. Without it nobody is asked: that is for tests, and for a caller who has asked.
+    Links begin with `public_url`, or else with the address that a request came by.
     """
     access = access or Access(client, is_open=True)
     client.links = RequestLinks(access.signer)
@@ -199,7 +213,9 @@ def application(
     starlette.router.redirect_slashes = False
     starlette.state.client = client
     starlette.state.access = access
-    return Guard(starlette, allowed_hosts, access.limits.header_bytes)
+    starlette.state.public_url = public_url.rstrip("/")
+    names = [*allowed_hosts, *filter(None, [urlsplit(public_url).hostname])]
+    return Proxies(Guard(starlette, names, access.limits.header_bytes), trusted_proxies)
 
 
 async def health(request: Request) -> Response:

@@ -119,8 +119,15 @@ def _present() -> Request:
 
 
 def origin_of(request: Any) -> str:
-    """Scheme, host and the prefix this host is mounted under; `request` may also be a URL."""
+    """Scheme, host and the prefix this host is mounted under; `request` may also be a URL.
+
+    A server that was told its public address goes by that.
+    """
     if isinstance(request, Request):
+        state = getattr(request.scope.get("app"), "state", None)
+        public: str = getattr(state, "public_url", "")
+        if public:
+            return public
         base = request.scope.get(BASE, request.scope.get("app_root_path", ""))
         return f"{request.url.scheme}://{request.url.netloc}{quote(base)}"
     url = URL(str(getattr(request, "url", request)))

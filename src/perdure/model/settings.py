@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import MISSING, Field, dataclass, field, fields
 from datetime import timedelta
+from ipaddress import ip_network
 from typing import Any
 
 from perdure.errors import SettingError
@@ -163,6 +164,10 @@ def _names(given: Any) -> tuple[str, ...]:
     return tuple(_text(part) for part in parts)
 
 
+def _networks(given: Any) -> tuple[str, ...]:
+    return tuple(str(ip_network(name, strict=False)) for name in _names(given))
+
+
 def _port(given: Any) -> int:
     value = _count(given)
     if not 0 <= value <= 65_535:
@@ -202,4 +207,10 @@ SWITCH = Unit("true or false", "bool", _switch, lambda value: str(value).lower()
 SECRET = Unit("a secret of 24 characters or more", "str", _secret, lambda _: "***")
 TEXT = Unit("a text that is not empty", "str", _text)
 NAMES = Unit("names with commas between them", "Sequence[str]", _names, ", ".join)
+NETWORKS = Unit(
+    "addresses or networks, such as 10.0.0.0/8, with commas between them",
+    "Sequence[str]",
+    _networks,
+    ", ".join,
+)
 PORT = Unit("a port, 0 to 65535", "int", _port)

@@ -1,0 +1,121 @@
+"""While the store is away nothing is said to be done: 503 with Retry-After, and no false 2xx on any route."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx2
+import pytest
+
+import perdure as df
+from perdure.http.endpoint import GatedRoute
+from perdure.http.host import application
+from perdure.store.memory import MemoryStore
+from perdure.testing.faults import FaultyStore
+from tests.hosts.conftest import LOCAL, M, make_app
+
+
+@pytest.fixture
+def store() -> FaultyStore:  # type: ignore[override]
+    return FaultyStore(MemoryStore("hosts"))
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("perdure.engine.loop.PATIENCE", 0)
+
+
+@pytest.fixture
+async def serving(store: FaultyStore) -> AsyncIterator[Any]:
+    async with make_app().running(store=store, hub="hosts") as client:
+        yield application(client)
+
+
+@pytest.fixture
+async def http(serving: Any) -> AsyncIterator[httpx2.AsyncClient]:
+    transport = httpx2.ASGITransport(app=serving)
+    async with httpx2.AsyncClient(transport=transport, base_url=LOCAL) as client:
+        yield client
+
+
+def rows(serving: Any) -> list[Any]:
+    return [route.row for route in serving.app.app.routes if isinstance(route, GatedRoute)]
+
+
+async def test_no_route_says_that_it_has_done_what_is_not_stored(
+    serving: Any, http: httpx2.AsyncClient, store: FaultyStore
+) -> None:
+    """Every route that changes something, from the router: a new one cannot escape."""
+    await http.post(f"{M}/orchestrators/approval/some-1")
+    store.plan.away = True
+    tried = 0
+    for row in rows(serving):
+        for method in set(row.methods) - {"GET", "HEAD"}:
+            if row.path in ("/login", "/logout"):
+                continue  # they change a cookie, and nothing that is stored
+            name = "approval" if "orchestrators" in row.path else "some-1"
+            path = re.sub(r"\{\w+(:\w+)?\}", "some-1", row.path.replace("{name}", name))
+            answer = await http.request(
+                method, path, params={"op": "add", "all": "true", "createdTimeFrom": "2020-01-01"}, json={}
+            )
+            tried += 1
+            assert answer.status_code >= 400 or is_page(answer) or failed_each(answer), (
+                row.path,
+                answer.text,
+            )
+            if answer.status_code == 503:
+                assert int(answer.headers["retry-after"]) > 0
+                assert answer.json()["code"] in ("outcome-unknown", "store", "engine-stopped")
+    assert tried > 30
+
+
+def is_page(answer: httpx2.Response) -> bool:
+    return answer.status_code == 303 and "done=" not in answer.headers["location"]
+
+
+def failed_each(answer: httpx2.Response) -> bool:
+    """A page of a bulk operation tells what became of each."""
+    return "/bulk/" in str(answer.url) and answer.json()["done"] == 0
+
+
+async def test_the_probes_say_so_and_say_when_it_is_over(
+    http: httpx2.AsyncClient, store: FaultyStore
+) -> None:
+    assert (await http.get("/readyz")).json() == {"ready": True, "reason": ""}
+    store.plan.away = True
+    refused = await http.post(f"{M}/orchestrators/approval/a-1")
+    away = await http.get("/readyz")
+
+    assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
+    assert (away.status_code, away.json()["ready"], away.json()["reason"]) == (503, False, "store")
+    assert int(away.headers["retry-after"]) > 0
+    assert (await http.get("/healthz")).status_code == 503
+
+    store.plan.away = False
+    async with asyncio.timeout(10):
+        while (await http.post(f"{M}/orchestrators/approval/a-2")).status_code not in (202, 409):
+            await asyncio.sleep(0.01)
+    assert (await http.get("/readyz")).status_code == 200
+
+
+async def test_a_full_store_is_507_and_reading_goes_on(http: httpx2.AsyncClient, store: FaultyStore) -> None:
+    await http.post(f"{M}/orchestrators/approval/a-1")
+    store.plan.full = True
+    answer = await http.post(f"{M}/orchestrators/approval/a-2")
+
+    assert (answer.status_code, answer.json()["code"]) == (507, "store-full")
+    assert (await http.get(f"{M}/instances/a-1")).status_code == 202
+    assert (await http.get(f"{M}/instances/a-2")).status_code == 404
+
+
+async def test_a_full_queue_is_not_ready_and_still_healthy(
+    serving: Any, http: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine: Any = serving.app.app.state.client.gateway
+    monkeypatch.setattr(engine, "_unanswered", engine.settings.queued_requests)
+
+    busy = await http.get("/readyz")
+    assert (busy.status_code, busy.json()["reason"]) == (503, "busy")
+    assert (await http.get("/healthz")).status_code == 200
+    assert isinstance(serving.app.app.state.client, df.Client)
