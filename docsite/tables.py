@@ -73,12 +73,12 @@ def _explained(option: Any) -> str:
 
 def routes() -> str:
     """Every route of the management API: what it is asked with, and what it does."""
-    from perdure.http import bulk, entities, management, streams
+    from perdure.http import bulk, entities, management, streams, triggers
     from perdure.http.access import api
     from perdure.http.links import MANAGEMENT
 
     rows: list[str] = []
-    for module in (management, entities, bulk, streams, api):
+    for module in (management, entities, bulk, streams, triggers, api):
         for endpoint in module.ENDPOINTS:
             text = (endpoint.handler.__doc__ or "").strip().split("\n\n")[0].replace("\n", " ")
             told = re.sub(r"^[A-Z]+ [^:]+: ", "", text).strip().rstrip(".")

@@ -16,6 +16,7 @@ from perdure.cli import (
     replaying,
     server,
     settings,
+    triggers,
     verification,
 )
 from perdure.cli.terminal import EXIT_CODES
@@ -40,6 +41,7 @@ for group in (
     verification,
     housekeeping,
     replaying,
+    triggers,
 ):
     root.add_typer(group.commands)
 

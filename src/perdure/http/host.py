@@ -27,7 +27,19 @@ from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
 from perdure.errors import PerdureError
-from perdure.http import bulk, entities, functions, management, manual, pages, rpc, streams, submissions
+from perdure.http import (
+    bulk,
+    entities,
+    functions,
+    management,
+    manual,
+    pages,
+    rpc,
+    streams,
+    submissions,
+    trigger_pages,
+    triggers,
+)
 from perdure.http.access import api, decisions, people, signing_in
 from perdure.http.access.caller import Refused
 from perdure.http.access.gate import Access, SignedIn
@@ -190,11 +202,13 @@ def application(
             *routes(entities.ENDPOINTS, MANAGEMENT),
             *routes(bulk.ENDPOINTS, MANAGEMENT),
             *routes(streams.ENDPOINTS, MANAGEMENT),
+            *routes(triggers.ENDPOINTS, MANAGEMENT),
             *routes(rpc.endpoints_of((*management.ENDPOINTS, *entities.ENDPOINTS)), rpc.RPC),
             *routes(HEALTH),
             *routes(manual.ENDPOINTS),
             *routes(pages.ENDPOINTS),
             *routes(submissions.ENDPOINTS),
+            *routes(trigger_pages.ENDPOINTS),
             *routes(api.ENDPOINTS, MANAGEMENT),
             *routes(signing_in.ENDPOINTS),
             *routes(people.ENDPOINTS),

@@ -50,6 +50,8 @@ from perdure.model.messages import (
     Terminate,
 )
 from perdure.model.times import moment
+from perdure.triggers.names import MESSAGE, message_id
+from perdure.triggers.queueing import Message as Letter
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -316,6 +318,8 @@ def _instance(instance_id: str) -> str:
 
 
 def _start(message: Start) -> Sent:
+    if message.name == MESSAGE:
+        return _message(message)
     query = {
         "version": message.version,
         "startAt": stamp(moment(message.visible_at)) if message.visible_at else None,
@@ -324,6 +328,18 @@ def _start(message: Start) -> Sent:
     }
     path = f"/orchestrators/{quoted(message.name)}/{quoted(message.instance_id)}"
     return Sent("POST", path, query, bytes(message.input), lambda answer: answer["id"])
+
+
+def _message(message: Start) -> Sent:
+    """A message of a queue is an instance of a built-in, which is not started by its name."""
+    letter = msgspec.json.decode(message.input, type=Letter)
+    query = {
+        "messageId": message.instance_id.removeprefix(message_id(letter.queue, "")),
+        "at": stamp(moment(message.visible_at)) if message.visible_at else None,
+    }
+    return Sent(
+        "POST", f"/queues/{quoted(letter.queue)}", query, bytes(letter.body), lambda answer: answer["id"]
+    )
 
 
 def _raise_event(message: RaiseEvent) -> Sent:

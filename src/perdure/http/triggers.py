@@ -1,0 +1,262 @@
+"""Schedules and queues over the management API: what operators ask and order, by the verbs of `perdure.triggers`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
+
+import msgspec
+from starlette.responses import Response
+
+from perdure.errors import InstanceFinished, InvalidInstanceId, Overloaded
+from perdure.http.body import read_payload
+from perdure.http.contract import Answer, Body, Contract
+from perdure.http.document import Instant
+from perdure.http.endpoint import client_of
+from perdure.http.links import json_response
+from perdure.http.management import ACCEPTED, endpoint
+from perdure.http.parameters import REASON, Parameter, text, when, whole
+from perdure.model.times import moment, stamp
+from perdure.triggers.definitions import Queue
+from perdure.triggers.queues import DeadLetter, Queues, QueueStatus
+from perdure.triggers.schedules import Schedules, ScheduleStatus
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from perdure.engine.client import Client
+    from perdure.http.endpoint import Handler
+
+AFTER: Parameter[Any] = replace(when("after", "ticks later than this instant"), needed=True)
+UNTIL: Parameter[Any] = replace(when("until", "ticks up to this instant"), needed=True)
+AT = when("at", "not before this instant")
+MESSAGE_ID = text("messageId", "names the message: sent again, it is not delivered again", 150)
+LETTERS = whole("top", "at most so many, the newest", 1, 500, 100)
+
+
+class FiringDocument(TypedDict):
+    """One firing of a schedule."""
+
+    at: Instant
+    instanceId: str
+    cause: str
+    outcome: str
+
+
+class ScheduleDocument(TypedDict):
+    """One schedule: what its code says, and how far it has come."""
+
+    name: str
+    cron: str
+    timezone: str
+    words: str
+    instanceId: str
+    status: str
+    paused: str
+    next: list[Instant]
+    recent: list[FiringDocument]
+    waiting: int
+    fired: int
+    skipped: int
+
+
+class QueueDocument(TypedDict):
+    """One queue: how many messages wait or are in hand, have been handled and are kept, are dead."""
+
+    name: str
+    open: int
+    handled: int
+    dead: int
+
+
+class DeadLetterDocument(TypedDict):
+    """A message whose last attempt has failed."""
+
+    instanceId: str
+    queue: str
+    since: Instant
+    reason: NotRequired[str]
+
+
+class Sent(TypedDict):
+    """The instance that carries a message."""
+
+    id: str
+
+
+class Ticks(TypedDict):
+    """How many ticks a backfill brings."""
+
+    ticks: int
+
+
+async def list_schedules(request: Request) -> Response:
+    """GET schedules: every schedule of the hub with its next instants and last firings."""
+    return json_response([schedule_document(one) for one in await Schedules(client_of(request)).list()])
+
+
+def _order(verb: str) -> Handler:
+    async def order(request: Request) -> Response:
+        schedules, name = Schedules(client_of(request)), request.path_params["name"]
+        reasons = (REASON.of(request),) if verb == "pause" else ()
+        await getattr(schedules, verb)(name, *reasons)
+        return Response(status_code=202)
+
+    order.__doc__, order.__name__ = f"POST schedules/{{name}}/{verb}: {_ORDERS[verb]}", f"{verb}_schedule"
+    return order
+
+
+_ORDERS = {
+    "pause": "let ticks pass, until it is resumed.",
+    "resume": "fire again, from the next tick on.",
+    "run": "fire now, beside the ticks.",
+}
+
+
+async def backfill_schedule(request: Request) -> Response:
+    """POST schedules/{name}/backfill: fire for past ticks, in order."""
+    ticks = await Schedules(client_of(request)).backfill(
+        request.path_params["name"], AFTER.of(request), UNTIL.of(request)
+    )
+    return json_response({"ticks": ticks}, 202)
+
+
+async def list_queues(request: Request) -> Response:
+    """GET queues: the queues of this application, and how many messages stand where (1,000 at most of each)."""
+    return json_response([queue_document(one) for one in await queues_of(client_of(request))])
+
+
+async def send_message(request: Request) -> Response:
+    """POST queues/{queue}: put a message into a queue of the hub's own store."""
+    instance_id = await Queues(client_of(request)).send(
+        request.path_params["queue"],
+        await read_payload(request),
+        message_id=MESSAGE_ID.of(request),
+        at=AT.of(request),
+    )
+    return json_response({"id": instance_id}, 202)
+
+
+async def list_dead_letters(request: Request) -> Response:
+    """GET queues/{queue}/dead: the messages whose last attempt has failed, newest first."""
+    letters = await dead_letters(client_of(request), request.path_params["queue"], LETTERS.of(request))
+    return json_response([letter_document(one) for one in letters])
+
+
+async def redeliver(request: Request) -> Response:
+    """POST queues/{queue}/dead/{id}/redeliver: hand a dead letter to the function again."""
+    await Queues(client_of(request)).redeliver(request.path_params["id"])
+    return Response(status_code=202)
+
+
+async def queues_of(client: Client) -> list[QueueStatus]:
+    """The queues that the application of this engine has functions for, by name."""
+    engine: Any = client.gateway
+    names = sorted(one.name for one in engine.registry.triggers if isinstance(one, Queue))
+    return [await Queues(client).status(name) for name in names]
+
+
+async def dead_letters(client: Client, queue: str | None, most: int) -> list[DeadLetter]:
+    """The newest dead letters of one queue, or of all."""
+    found: list[DeadLetter] = []
+    async for letter in Queues(client).dead_letters(queue):
+        found.append(letter)
+        if len(found) >= most:
+            break
+    return found
+
+
+def schedule_document(one: ScheduleStatus) -> dict[str, Any]:
+    """A schedule as JSON-ready data."""
+    return {
+        "name": one.name,
+        "cron": one.cron,
+        "timezone": one.timezone,
+        "words": one.words,
+        "instanceId": one.instance_id,
+        "status": one.status,
+        "paused": one.paused,
+        "next": [stamp(at) for at in one.next],
+        "recent": [
+            {
+                "at": stamp(moment(fired.tick)),
+                "instanceId": fired.instance_id,
+                "cause": fired.cause,
+                "outcome": fired.outcome,
+            }
+            for fired in one.recent
+        ],
+        "waiting": one.waiting,
+        "fired": one.fired,
+        "skipped": one.skipped,
+    }
+
+
+def queue_document(one: QueueStatus) -> dict[str, Any]:
+    """A queue as JSON-ready data."""
+    return dict(msgspec.to_builtins(one))
+
+
+def letter_document(one: DeadLetter) -> dict[str, Any]:
+    """A dead letter as JSON-ready data."""
+    return {
+        "instanceId": one.instance_id,
+        "queue": one.queue,
+        "since": stamp(one.since),
+        "reason": one.reason,
+    }
+
+
+_ORDERED = Contract((), None, (ACCEPTED,), (InstanceFinished, Overloaded))
+_LETTERS = (Answer(200, list[DeadLetterDocument], "The newest."),)
+ENDPOINTS = (
+    endpoint(
+        "/schedules",
+        "GET",
+        list_schedules,
+        "read",
+        Contract((), None, (Answer(200, list[ScheduleDocument], "By name."),)),
+    ),
+    endpoint(
+        "/schedules/{name}/pause", "POST", _order("pause"), "operate", replace(_ORDERED, takes=(REASON,))
+    ),
+    endpoint("/schedules/{name}/resume", "POST", _order("resume"), "operate", _ORDERED),
+    endpoint("/schedules/{name}/run", "POST", _order("run"), "operate", _ORDERED),
+    endpoint(
+        "/schedules/{name}/backfill",
+        "POST",
+        backfill_schedule,
+        "operate",
+        Contract((AFTER, UNTIL), None, (Answer(202, Ticks, "It is durable."),), _ORDERED.errors),
+    ),
+    endpoint(
+        "/queues",
+        "GET",
+        list_queues,
+        "read",
+        Contract((), None, (Answer(200, list[QueueDocument], "By name."),)),
+    ),
+    endpoint(
+        "/queues/{queue}",
+        "POST",
+        send_message,
+        "operate",
+        Contract(
+            (MESSAGE_ID, AT),
+            Body(says="the message"),
+            (Answer(202, Sent, "It is durable."),),
+            (InvalidInstanceId, Overloaded),
+        ),
+    ),
+    endpoint("/queues/{queue}/dead", "GET", list_dead_letters, "read", Contract((LETTERS,), None, _LETTERS)),
+    endpoint(
+        "/queues/{queue}/dead/{id}/redeliver",
+        "POST",
+        redeliver,
+        "operate",
+        replace(_ORDERED, errors=(*_ORDERED.errors, InvalidInstanceId)),
+    ),
+)
+"""Below /runtime/webhooks/durabletask."""
+
+__all__ = ["ENDPOINTS", "dead_letters", "letter_document", "queue_document", "queues_of", "schedule_document"]
