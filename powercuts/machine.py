@@ -15,6 +15,7 @@ from perdure.engine.functions import Functions
 from perdure.engine.hub import Hub
 from perdure.engine.loop import Loop
 from perdure.model import payload
+from perdure.model.events import ABSENT
 from perdure.model.failure import failure_of
 from perdure.model.messages import ActivityResult
 from perdure.model.records import Batch
@@ -104,7 +105,7 @@ class InlinePool:
 
 
 def _run(invocation: Invocation) -> ActivityResult:
-    result, failure = Raw(b""), None
+    result, failure = ABSENT, None
     try:
         function = app.registry.activities[invocation.name].function
         result = Raw(payload.encode(function(payload.decode(invocation.input, Any))))

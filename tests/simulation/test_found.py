@@ -80,6 +80,18 @@ def test_an_event_let_go_in_the_batch_that_held_it_is_answered() -> None:
     well(replace(base, clients=(*base.clients, pause)))
 
 
+def test_an_event_let_go_and_not_reached_keeps_whoever_waits_for_its_answer() -> None:
+    """Suspend, event and resume in one batch that has room for two: the third comes in the next, and is answered."""
+    orders = (
+        Order(2, "suspend", "i0", pause=3.0),
+        Order(3, "raise", "i0", event="b", pause=3.1),
+        Order(4, "resume", "i0", pause=3.2),
+    )
+    clients = (Client((Order(1, "start", "i0"),)), *(Client((order,)) for order in orders))
+    for episodes in (1, 2, 1_000):
+        well(Plan(1, Knobs(gap=2.0, episodes=episodes), Program((body((Wait("b"),)),)), clients, ()))
+
+
 def test_events_that_were_accepted_are_never_refused_afterwards() -> None:
     """Seed 5: held while suspended, they were dropped at the resume because there were too many of them."""
     orders = (Order(2, "suspend", "i0"), *EVENTS[:2], Order(3, "resume", "i0"))

@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from msgspec import Raw, structs
+from msgspec import structs
 
 from perdure.engine import verbs
 from perdure.engine.envelope import Envelope
@@ -30,6 +30,7 @@ from perdure.engine.warm import Instance
 from perdure.errors import IllegalTransition, Interrupted, Overloaded
 from perdure.model import messages as msg
 from perdure.model.entities import Caller, EntityId, name_in
+from perdure.model.events import ABSENT
 from perdure.model.failure import Failure
 from perdure.model.instances import RuntimeStatus, partition_of
 from perdure.replay.entity import EntityCode, Operated, Surroundings, operate, undone
@@ -119,14 +120,14 @@ def purge(hub: Hub, instance: Instance, envelope: Envelope) -> None:
     hub.answer(envelope, 1)
     held, instance.held = instance.held, None
     _mailbox(instance).senders = None
-    _mailbox(instance).state = Raw(b"")
+    _mailbox(instance).state = ABSENT
     instance.status, instance.reason = S.Running, ""
     hub.touch(instance)
     gone = Failure("EntityPurged", f"the entity {instance.instance_id} was purged by an operator")
     for waiting in held or ():
         waiting.held = False
         if isinstance(waiting.message, msg.EntityOperation):
-            _settle(hub, instance, waiting, Operated(Raw(b""), failure=gone))
+            _settle(hub, instance, waiting, Operated(ABSENT, failure=gone))
     hub.send_first(e for e in held or () if not isinstance(e.message, msg.EntityOperation))
 
 

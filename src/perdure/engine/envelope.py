@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from perdure.model.messages import Message, Start, decode_message
 from perdure.model.records import InboxRow
 
 if TYPE_CHECKING:
     from perdure.engine.notes import Note
+
+log = logging.getLogger("perdure.engine")
 
 
 class Envelope:
@@ -42,11 +48,16 @@ class Envelope:
         self.stored_as = 0
 
 
-def envelope_of(row: InboxRow) -> Envelope:
-    """A stored message."""
-    envelope = Envelope(decode_message(row.message), None, row.message_no)
-    envelope.hidden = row.visible_at is None
-    return envelope
+def envelopes_of(rows: Iterable[InboxRow]) -> Iterator[Envelope]:
+    """Stored messages. One that cannot be read stays in the inbox, is logged, and stops nobody else."""
+    for row in rows:
+        try:
+            envelope = Envelope(decode_message(row.message), None, row.message_no)
+        except msgspec.MsgspecError as error:
+            log.error("message %s for %s cannot be read: %s", row.message_no, row.instance_id, error)
+            continue
+        envelope.hidden = row.visible_at is None
+        yield envelope
 
 
 def operation_of(envelope: Envelope) -> str:

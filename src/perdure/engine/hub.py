@@ -24,7 +24,7 @@ from typing import Any
 from perdure.engine import sealing
 from perdure.engine.contract import Chance, Functions, Limits, Released, Running
 from perdure.engine.delivery import deliver
-from perdure.engine.envelope import Envelope, envelope_of, operation_of
+from perdure.engine.envelope import Envelope, envelopes_of, operation_of
 from perdure.engine.revival import quarantine
 from perdure.engine.warm import Instance
 from perdure.model import payload
@@ -194,7 +194,7 @@ class Hub:
         for stored in loaded:
             if stored.row.instance_id not in self.warm:
                 instance = Instance.from_stored(stored)
-                instance.held = [envelope_of(row) for row in stored.held] or None
+                instance.held = list(envelopes_of(stored.held)) or None
                 self.keep(instance)
         for instance_id in cold:
             if instance_id not in self.warm:

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 from perdure.engine.activities import ActivityPool
 from perdure.engine.clock import Clock
 from perdure.engine.contract import Released
-from perdure.engine.envelope import Envelope, envelope_of
+from perdure.engine.envelope import Envelope, envelopes_of
 from perdure.engine.hub import Hub
 from perdure.engine.living import Quarantine
 from perdure.engine.notes import Memos
@@ -273,7 +273,7 @@ class Loop:
         found = self.store.poll(now, now + HORIZON, TAKE)
         self._owes_rows = False
         known.update(number for number, at in self._poisoned_rows.items() if at > now)
-        taken.extend(envelope_of(row) for row in found.messages if row.message_no not in known)
+        taken.extend(envelopes_of(row for row in found.messages if row.message_no not in known))
         for at, instance_id in found.due:
             self.wakeups.push(at, instance_id)
         more = len(found.messages) >= TAKE or len(found.due) >= TAKE
