@@ -52,7 +52,8 @@ class Writer:
         count = random.choice((3, 4, 5) if self._eternal else (1, 1, 1, 2, 3))
         generations = [self._steps(random.randint(1, 1 if self._eternal else 3)) for _ in range(count)]
         if random.random() < (0.25 if leaf else 0.1):
-            generations[-1] = (*generations[-1], Boom())
+            pause = (self._sleep(),) if random.random() < 0.7 else ()  # what fails by itself can be rewound
+            generations[-1] = (*generations[-1], *pause, Boom())
         keeps = tuple(random.random() < 0.93 for _ in range(count - 1))
         return Body(random.choice(("generator", "coroutine")), tuple(generations), keeps)
 
