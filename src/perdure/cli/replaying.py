@@ -42,11 +42,11 @@ from perdure.cli.terminal import (
 )
 from perdure.engine.bulk import Which
 from perdure.engine.client import Client
+from perdure.engine.paging import all_pages
 from perdure.errors import InstanceNotFound, PerdureError
 from perdure.model.instances import FINISHED, RuntimeStatus
 from perdure.testing.recordings import Checker, Recording, Verdict, read_recording, recording_of
 
-PAGE = 200
 EXPLAINED = 5  # disagreements that are told in full
 IN_FLIGHT = tuple(status for status in RuntimeStatus if status not in FINISHED)
 Report = Callable[[int, int], object]
@@ -144,16 +144,10 @@ def _of_store(door: Door, which: Which, checker: Checker, report: Report) -> lis
 
 
 async def _recordings(client: Client, which: Which) -> AsyncIterator[Recording]:
-    continuation = None
-    while True:
-        page = await client.query(**which, top=PAGE, continuation=continuation)
-        for one in page.instances:
-            found = await client.get_status(one.instance_id, True, True, True)
-            if found is not None:  # it may have been purged
-                yield recording_of(found)
-        continuation = page.continuation
-        if continuation is None:
-            return
+    async for one in all_pages(client.query, **which):
+        found = await client.get_status(one.instance_id, True, True, True)
+        if found is not None:  # it may have been purged
+            yield recording_of(found)
 
 
 # --------------------------------------------------------------------------------------------- telling it

@@ -105,71 +105,56 @@ def _overflow(hub: Hub, instance: Instance, envelope: Envelope) -> None:
 
 def activity_result(hub: Hub, instance: Instance | None, envelope: Envelope) -> None:
     message: Any = envelope.message
-    if _is_stale(instance, message):
-        _stale(hub, envelope)
-        return
-    assert instance is not None
-    if not _ready(hub, instance, envelope, message.task_id):
-        return
-    assert instance.execution is not None
-    if message.task_id not in instance.execution.context._calls:
-        _stale(hub, envelope)
-        return
-    hub.consume(envelope)
-    instance.open_local -= 1
-    feed(
-        hub,
-        instance,
-        ev.TaskFailed(task_id=message.task_id, failure=message.failure)
-        if message.failure is not None
-        else ev.TaskCompleted(task_id=message.task_id, result=message.result),
-    )
+    caller = _caller(hub, instance, envelope, message.task_id)
+    if caller is not None:
+        caller.open_local -= 1
+        _tell(hub, caller, message, ev.TaskCompleted, ev.TaskFailed)
 
 
 def child_result(hub: Hub, instance: Instance | None, envelope: Envelope) -> None:
     message: Any = envelope.message
-    if _is_stale(instance, message):
-        _stale(hub, envelope)
-        return
-    assert instance is not None
-    if not _ready(hub, instance, envelope):
-        return
-    assert instance.execution is not None
-    if message.task_id not in instance.execution.context._calls:
-        _stale(hub, envelope)
-        return
-    hub.consume(envelope)
-    if instance.children:
-        instance.children.pop(message.task_id, None)
-    feed(
-        hub,
-        instance,
-        ev.SubOrchestrationFailed(task_id=message.task_id, failure=message.failure)
-        if message.failure is not None
-        else ev.SubOrchestrationCompleted(task_id=message.task_id, result=message.result),
-    )
+    caller = _caller(hub, instance, envelope)
+    if caller is not None:
+        if caller.children:
+            caller.children.pop(message.task_id, None)
+        _tell(hub, caller, message, ev.SubOrchestrationCompleted, ev.SubOrchestrationFailed)
 
 
 def entity_result(hub: Hub, instance: Instance | None, envelope: Envelope) -> None:
     message: Any = envelope.message
+    caller = _caller(hub, instance, envelope)
+    if caller is not None:
+        _tell(hub, caller, message, ev.EntityOperationCompleted, ev.EntityOperationFailed)
+
+
+def _caller(hub: Hub, instance: Instance | None, envelope: Envelope, answers: int = -1) -> Instance | None:
+    """The instance whose call this answers, if the call is open and it can be told now.
+
+    Otherwise the message has been dealt with: it came too late, or is held. `answers` is the activity it completes.
+    """
+    message: Any = envelope.message
     if _is_stale(instance, message):
         _stale(hub, envelope)
-        return
+        return None
     assert instance is not None
-    if not _ready(hub, instance, envelope):
-        return
+    if not _ready(hub, instance, envelope, answers):
+        return None
     assert instance.execution is not None
     if message.task_id not in instance.execution.context._calls:
         _stale(hub, envelope)
-        return
+        return None
     hub.consume(envelope)
-    feed(
-        hub,
-        instance,
-        ev.EntityOperationFailed(task_id=message.task_id, failure=message.failure)
+    return instance
+
+
+def _tell(hub: Hub, caller: Instance, message: Any, completed: type[Any], failed: type[Any]) -> None:
+    """Feed the answer of a call, as the event it becomes."""
+    event = (
+        failed(task_id=message.task_id, failure=message.failure)
         if message.failure is not None
-        else ev.EntityOperationCompleted(task_id=message.task_id, result=message.result),
+        else completed(task_id=message.task_id, result=message.result)
     )
+    feed(hub, caller, event)
 
 
 def lock_granted(hub: Hub, instance: Instance | None, envelope: Envelope) -> None:
@@ -226,8 +211,9 @@ def _stale(hub: Hub, envelope: Envelope) -> None:
 def wake(hub: Hub, instance: Instance | None, envelope: Envelope) -> None:
     if instance is None:
         return
+    message: Any = envelope.message
     if instance.status is S.Suspended or (instance.status is S.Pending and instance.reason):
-        if envelope.message.retry:  # type: ignore[union-attr]
+        if message.retry:
             retry_parked(hub, instance)
         return
     if not instance.is_running or instance.between or not revive(hub, instance):

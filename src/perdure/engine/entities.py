@@ -30,7 +30,7 @@ from perdure.engine.warm import Instance
 from perdure.errors import IllegalTransition, Interrupted, Overloaded
 from perdure.model import messages as msg
 from perdure.model.entities import Caller, EntityId, name_in
-from perdure.model.events import ABSENT
+from perdure.model.events import ABSENT, ExecutionResumed
 from perdure.model.failure import Failure
 from perdure.model.instances import RuntimeStatus, partition_of
 from perdure.replay.entity import EntityCode, Operated, Surroundings, operate, undone
@@ -99,7 +99,7 @@ def resume(hub: Hub, instance: Instance, envelope: Envelope) -> None:
     hub.answer(envelope, None)
     if instance.status is S.Running:
         return
-    note(hub, instance, verbs.resumed(message.reason))
+    note(hub, instance, ExecutionResumed(reason=message.reason))
     instance.status, instance.reason = S.Running, ""
     go_on(hub, instance)
 

@@ -9,12 +9,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from perdure.engine.paging import all_pages
 from perdure.model.instances import OrchestrationStatus, Page, RuntimeStatus
 
 if TYPE_CHECKING:
     from perdure.engine.client import Links
-
-PAGE = 500
 
 
 class AzureVerbs:
@@ -47,12 +46,7 @@ class AzureVerbs:
         return self._links().management(request, instance_id)
 
     async def _all(self, **which: Any) -> list[OrchestrationStatus]:
-        page = await self.query(top=PAGE, **which)
-        found = list(page.instances)
-        while page.continuation is not None:
-            page = await self.query(top=PAGE, continuation=page.continuation, **which)
-            found += page.instances
-        return found
+        return [found async for found in all_pages(self.query, **which)]
 
 
 __all__ = ["AzureVerbs"]

@@ -55,10 +55,6 @@ def resume(hub: Hub, instance: Instance | None, envelope: Envelope) -> None:
         go_on(hub, instance, message.reason)
 
 
-def resumed(reason: str) -> ev.ExecutionResumed:
-    return ev.ExecutionResumed(reason=reason)
-
-
 def terminate(hub: Hub, instance: Instance | None, envelope: Envelope) -> None:
     message: Any = envelope.message
     if message.link is not None and (instance is None or instance.parent != message.link):

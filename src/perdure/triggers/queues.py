@@ -10,6 +10,7 @@ from typing import Any
 from msgspec import Raw
 
 from perdure.engine.client import Client
+from perdure.engine.paging import all_pages
 from perdure.model import payload
 from perdure.model.messages import Start
 from perdure.model.times import instant
@@ -74,20 +75,10 @@ class Queues:
     async def dead_letters(self, queue: str | None = None) -> AsyncIterator[DeadLetter]:
         """Every dead letter of one queue or of all, newest first."""
         tags = None if queue is None else {TAG: queue}
-        continuation = None
-        while True:
-            page = await self._client.query(
-                name=MESSAGE, status=("Failed",), tags=tags, top=100, continuation=continuation
-            )
-            for found in page.instances:
-                status = await self._client.get_status(found.instance_id)
-                if status is not None:
-                    reason = str(status.failure) if status.failure is not None else ""
-                    name = (status.tags or {}).get(TAG, "")
-                    yield DeadLetter(status.instance_id, name, status.last_updated_time, reason)
-            continuation = page.continuation
-            if continuation is None:
-                return
+        async for found in all_pages(self._client.query, name=MESSAGE, status=("Failed",), tags=tags):
+            reason = str(found.failure) if found.failure is not None else ""
+            name = (found.tags or {}).get(TAG, "")
+            yield DeadLetter(found.instance_id, name, found.last_updated_time, reason)
 
     async def redeliver(self, instance_id: str, reason: str = "delivered again") -> None:
         """Hand a dead letter to the function again, with all its attempts. Raises InstanceNotFound."""

@@ -15,6 +15,7 @@ from typing import Any
 from msgspec import Raw
 
 from perdure.engine.client import Client
+from perdure.engine.paging import all_pages
 from perdure.errors import InstanceNotFound, PayloadError
 from perdure.model import payload
 from perdure.model.instances import OrchestrationStatus, RuntimeStatus
@@ -61,16 +62,7 @@ class Schedules:
 
     async def list(self, *, upcoming: int = 3) -> list[ScheduleStatus]:
         """Every schedule of the hub with its next `upcoming` instants, by name."""
-        found: list[OrchestrationStatus] = []
-        continuation = None
-        while True:
-            page = await self._client.query(name=SCHEDULE, top=100, continuation=continuation)
-            found += page.instances
-            continuation = page.continuation
-            if continuation is None:
-                break
-        statuses = [await self._client.get_status(one.instance_id) for one in found]
-        shown = [_shown(status, upcoming) for status in statuses if status is not None]
+        shown = [_shown(found, upcoming) async for found in all_pages(self._client.query, name=SCHEDULE)]
         return sorted((one for one in shown if one is not None), key=lambda one: one.name)
 
     async def get(self, name: str, *, upcoming: int = 3) -> ScheduleStatus | None:
