@@ -35,6 +35,7 @@ class Threads:
         self._queue: SimpleQueue[Attempt | None] = SimpleQueue()
         self._lock = threading.Lock()
         self._idle = 0
+        self._unclaimed = 0  # put and not begun; the queue's length lacks what a thread has just taken off it
         self._alive = 0
         self.running = 0
         self.abandoned = 0
@@ -43,6 +44,7 @@ class Threads:
     def put(self, attempt: Attempt) -> None:
         self._queue.put(attempt)
         with self._lock:
+            self._unclaimed += 1
             self._spawn_if_needed()
 
     def waiting(self) -> int:
@@ -67,7 +69,7 @@ class Threads:
                 self._queue.put(None)
 
     def _spawn_if_needed(self) -> None:
-        if not self._closed and self._queue.qsize() > self._idle and self._alive < self.limits.threads:
+        if not self._closed and self._unclaimed > self._idle and self._alive < self.limits.threads:
             self._alive += 1
             threading.Thread(target=self._work, name="perdure-activity", daemon=True).start()
 
@@ -81,6 +83,7 @@ class Threads:
                 if attempt is None:
                     self._alive -= 1
                     return
+                self._unclaimed -= 1
                 if attempt.settled:
                     continue
                 attempt.begun = True
