@@ -27,6 +27,7 @@
     │   │   └── WrongEncryptionKey   ... because a key it is encrypted with is missing, or is another one
     │   ├── DecryptionFailed      encrypted content that cannot be read: its key is missing, or it was changed
     │   ├── CommitRefused         the store refused one value of a batch, for certain
+    │   ├── CommitConflict        another worker was there first; nothing was changed, and it may be done again
     │   └── FenceLost             another incarnation owns these rows now
     ├── TaskFailedError           an activity or sub-orchestration failed (raised inside orchestrators)
     ├── HttpCallError             a call_http got no response
@@ -239,6 +240,16 @@ class CommitRefused(StoreError):
     """The store refused a value of the batch and rolled all of it back, for certain."""
 
     code = "commit-refused"
+
+
+class CommitConflict(StoreError):
+    """Another worker's transaction came between: this one was rolled back, for certain, and may be done again.
+
+    An id was taken meanwhile, an operation was accepted elsewhere, or the database broke a deadlock. Whoever does
+    it again has to read again first.
+    """
+
+    code = "commit-conflict"
 
 
 class FenceLost(StoreError):

@@ -43,6 +43,7 @@ NUMBERS: Final = {
     "fence-lost": "PDR-046",
     "wrong-encryption-key": "PDR-047",
     "decryption-failed": "PDR-048",
+    "commit-conflict": "PDR-049",
     # inside orchestrators
     "task-failed": "PDR-050",
     "non-determinism": "PDR-051",

@@ -153,6 +153,58 @@ class AuditRow(NamedTuple):
     times: int = 1
 
 
+class ActivityRow(NamedTuple):
+    """An open activity that is not its instance's worker's alone: any worker that serves its pool may claim it.
+
+    Once claimed, `incarnation` says by whom and `attempt` counts the claims; a result is taken only with both.
+    """
+
+    instance_id: str
+    execution_id: str
+    task_id: int
+    pool: str  # "" for every worker that has the function
+    name: str
+    placed_at: int
+    attempt: int
+    incarnation: int | None
+    invocation: bytes
+
+
+class ResultRow(NamedTuple):
+    """How a claimed activity ended, to be put into the inbox of its instance if the claim still holds."""
+
+    instance_id: str
+    execution_id: str
+    task_id: int
+    attempt: int
+    message_no: int
+    message: bytes
+
+
+class WorkerRow(NamedTuple):
+    """A process that serves a hub beside others, from its registration until it is void.
+
+    What it may do ends with its incarnation: whoever takes over from it voids that first.
+    """
+
+    incarnation: int
+    worker: str  # a name for people
+    role: str  # worker | api
+    pools: str  # the named pools it serves, separated by spaces
+    functions: str  # JSON: {"orchestrators": [...], "activities": [...], "entities": [...]}
+    state: str  # living | draining | void
+    started_at: int
+    lease_until: int
+
+
+class PartitionRow(NamedTuple):
+    """A share of the hub's instances, and the incarnation that owns it at present."""
+
+    partition: int
+    incarnation: int | None
+    epoch: int  # grows whenever it is taken
+
+
 @dataclass(slots=True)
 class Batch:
     """Everything one transaction writes."""
@@ -179,6 +231,13 @@ class Batch:
     keys: list[KeyRow] = field(default_factory=list)  # new, or in place of what has the same id
     keys_used: list[tuple[str, int]] = field(default_factory=list)  # key_id, when
     audit: list[AuditRow] = field(default_factory=list)
+    # Only where several workers serve the hub; see `SharedStore`.
+    activities_placed: list[ActivityRow] = field(default_factory=list)
+    activities_removed: list[tuple[str, str, int]] = field(
+        default_factory=list
+    )  # instance_id, execution_id, task_id; -1 for all of the execution
+    results: list[ResultRow] = field(default_factory=list)
+    partitions_released: list[int] = field(default_factory=list)
 
     def is_empty(self) -> bool:
         return not (
@@ -200,6 +259,10 @@ class Batch:
             or self.keys
             or self.keys_used
             or self.audit
+            or self.activities_placed
+            or self.activities_removed
+            or self.results
+            or self.partitions_released
         )
 
 
@@ -214,6 +277,7 @@ class StoredInstance:
     waits: list[WaitRow] = field(default_factory=list)
     custom_status: bytes | None = None
     entity_state: bytes | None = None
+    placed: frozenset[int] = frozenset()  # open activities of this execution that have a row in `activities`
 
 
 @dataclass(slots=True)

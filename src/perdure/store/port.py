@@ -4,18 +4,26 @@ Two protocols, for two kinds of caller. `EngineStore` belongs to the loop's thre
 loads instances in bulk, polls what has become due and commits batches, one fenced transaction each.
 `ClientStore` answers questions from any thread and never waits for the loop; it sees what is committed.
 A commit either happens whole, or raises: `CommitRefused` when one of its values was refused (rolled back for
-certain), `StoreFull` when there was no room (rolled back for certain), `FenceLost` when rows it counted on
+certain), `StoreFull` when there was no room (rolled back for certain), `CommitConflict` when another worker's
+transaction came between (rolled back for certain; to be read and done again), `FenceLost` when rows it counted on
 are not as this incarnation left them (rolled back for certain), any other `StoreError` when nobody knows.
+
+A third protocol is for hubs that several workers serve at once. Instances are divided into partitions, and each
+partition has one owner at a time: only the owner takes messages of its instances from the inbox and writes their
+rows. A worker registers as an *incarnation* with a lease, which it renews; every commit is fenced by that row, so
+that after a takeover, which voids the incarnation before it reads anything, not one row of it can land. A partition
+moves between living workers only by its owner's own commit, and away from dead ones only by a takeover.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from perdure.model.records import (
+        ActivityRow,
         AuditFilter,
         AuditRow,
         Batch,
@@ -23,10 +31,12 @@ if TYPE_CHECKING:
         InstanceFilter,
         InstanceRow,
         KeyRow,
+        PartitionRow,
         Poll,
         SeenRow,
         StoredInstance,
         WaitRow,
+        WorkerRow,
     )
 
 
@@ -36,6 +46,10 @@ class Opening:
 
     next_instance_no: int
     next_message_no: int
+    incarnation: int = 0  # of a registered worker; 0 for an engine that has the hub to itself
+    partitions: int = 1  # how many the hub has
+    owned: frozenset[int] = frozenset()  # those that came over from this worker's own incarnation before
+    now: int = 0  # the database's time in microseconds; 0 where the machine's clock counts
 
 
 class EngineStore(Protocol):
@@ -146,6 +160,82 @@ class Store(EngineStore, ClientStore, Protocol):
     location: str
 
     def maintain(self, now: int) -> None: ...
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Who registers: what other workers and operators see of a worker. `lease` is in microseconds."""
+
+    worker: str
+    role: str  # worker | api
+    pools: tuple[str, ...]
+    functions: str  # JSON, see WorkerRow
+    lease: int
+
+
+@dataclass(frozen=True)
+class Census:
+    """Who is there, as the database sees it at `now` (microseconds): incarnations not void, and all partitions."""
+
+    now: int
+    workers: tuple[WorkerRow, ...]
+    partitions: tuple[PartitionRow, ...]
+
+
+@runtime_checkable
+class SharedStore(Store, Protocol):
+    """A store whose hub several workers may serve at once. For the loop's thread, where nothing else is said.
+
+    Without `register`, `open` takes the whole hub for this object alone and raises StoreInUse while workers are
+    registered or another has it; that is how tools that move or check a hub open it. After `register`:
+    * `open` and `reopen` take a new incarnation, before anything is read. One that this object had before is
+      voided first, in a way that waits for a commit of it still under way; if it was not void yet, its partitions
+      and claims come over to the new one.
+    * `poll`, `local_work` and `parked` tell of owned partitions only. `load`, `rows`, `seen` and `history_of`
+      know no partitions.
+    * `commit` raises FenceLost when the incarnation is void. It may add messages for any partition.
+      `activities_placed` are inserted, `activities_removed` deleted if they are there. A row of `results` deletes
+      its activity and adds its message, or does neither and counts in `late_results` when the claim (attempt and
+      incarnation) does not hold any more. `partitions_released` are without an owner afterwards, and `local_work`
+      is cleared for their instances.
+    * `close` voids the incarnation, if the database can be reached.
+    """
+
+    late_results: int
+
+    def register(self, profile: Profile) -> None:
+        """Serve beside others from the next `open` on."""
+
+    def renew(self) -> bool:
+        """Prolong the lease, on a connection of its own and from any thread; False when the incarnation is void.
+
+        Raises StoreError when the database cannot be asked.
+        """
+
+    def drain(self) -> None:
+        """Tell the others that this worker is about to leave: it gets no partitions any more."""
+
+    def census(self) -> Census:
+        """Who is there. From any thread."""
+
+    def void(self, incarnation: int) -> bool:
+        """Take over from a worker whose lease has run out: void it, and free its partitions and claims.
+
+        Returns False when there is nothing to take over: it was voided, or has renewed its lease meanwhile, or is
+        in the middle of a commit that does not end soon.
+        """
+
+    def take(self, partitions: Sequence[int]) -> list[int]:
+        """Become the owner of those that have none; returns which. Raises FenceLost when this one is void."""
+
+    def claim(self, pools: Sequence[str], names: Sequence[str], limit: int) -> list[ActivityRow]:
+        """Claim activities of these pools and names that nobody has, the oldest first."""
+
+    def notify(self, incarnations: Sequence[int]) -> None:
+        """A hint to these workers that there is something in the inbox. May be lost, and never raises."""
+
+    def listen(self, heard: Callable[[], None]) -> None:
+        """Call `heard`, from a thread of the store's own, when there is a hint for this worker. Ends with `close`."""
 
 
 StoreFactory = Callable[[], Store]
