@@ -5,7 +5,7 @@ PIP := $(V)/bin/python -m pip install -q -c constraints.txt
 CHROMIUM := apt-get update && apt-get install -y --no-install-recommends chromium
 
 .DEFAULT_GOAL := help
-.PHONY: help demo docs test check bench reliability reliability-long chromium brokers constraints clean
+.PHONY: help demo docs test check bench reliability reliability-long chromium brokers postgres constraints clean
 
 help: ## List these targets
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -13,7 +13,7 @@ help: ## List these targets
 demo: $(V)/.app ## Run the claims example
 	$(V)/bin/python -m examples.claims.demo
 
-test: $(V)/.dev chromium brokers check ## Check and test everything, as CI does
+test: $(V)/.dev chromium brokers postgres check ## Check and test everything, as CI does
 	$(V)/bin/python -m pytest -q -n 2 --dist loadgroup
 
 check: $(V)/.dev ## Static checks only: style, types, layers
@@ -69,3 +69,11 @@ brokers: $(V)/azurite/.installed
 $(V)/azurite/.installed: $(V)/.dev
 	npm install --silent --no-audit --no-fund --prefix $(V)/azurite azurite@3.35.0
 	@touch $@
+
+# And those of PostgreSQL: 15 and PgBouncer from the distribution, `ip` for networks that can be cut; 16 and 18 come
+# with the test group. No cluster of the machine's is touched.
+POSTGRES := apt-get update && apt-get install -y --no-install-recommends postgresql-15 pgbouncer iproute2
+postgres:
+	@test -x /usr/lib/postgresql/15/bin/postgres && test -x /usr/sbin/pgbouncer && test -x /usr/bin/ip && exit 0; \
+	if [ "$$(id -u)" = 0 ]; then $(POSTGRES); \
+	else echo "PostgreSQL's servers are missing. As root, run: $(POSTGRES)" >&2; exit 1; fi

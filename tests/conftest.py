@@ -2,7 +2,7 @@
 
 import pytest
 
-pytest_plugins = ["perdure.testing.plugin"]
+pytest_plugins = ["perdure.testing.plugin", "tests.postgres.fixtures"]
 
 
 def pytest_configure(config: pytest.Config) -> None:
