@@ -373,3 +373,14 @@ class Interrupted(EngineSignal):
     """The watchdog stopped an orchestrator that kept the loop to itself for too long."""
 
     code = "interrupted"
+
+
+def error_of(code: str) -> type[PerdureError]:
+    """The class that bears this code and is made from a text; `PerdureError` where there is none."""
+    return next((kind for kind in _family(PerdureError) if kind.code == code), PerdureError)
+
+
+def _family(kind: type[PerdureError]) -> list[type[PerdureError]]:
+    if kind is TaskFailedError:  # made from a failure
+        return []
+    return [kind, *(found for child in kind.__subclasses__() for found in _family(child))]

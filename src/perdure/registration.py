@@ -12,6 +12,7 @@ from typing import Any, TypeVar, get_args, overload
 
 from perdure.engine.activities.sources import Source, check_crossing, checked_source
 from perdure.engine.operations import check_entity
+from perdure.engine.placement import POOL_NAME, is_pool_name
 from perdure.engine.registry import (
     Activity,
     Definition,
@@ -60,6 +61,7 @@ class Registration:
         heartbeat_timeout: Seconds | None = None,
         concurrency: int | None = None,
         executor: str | Source | None = None,
+        pool: str | None = None,
     ) -> Callable[[F], F]: ...
     def activity(
         self,
@@ -73,6 +75,7 @@ class Registration:
         heartbeat_timeout: Seconds | None = None,
         concurrency: int | None = None,
         executor: str | Source | None = None,
+        pool: str | None = None,
     ) -> Any:
         """Register a function that does the I/O. It is returned unchanged.
 
@@ -91,6 +94,8 @@ class Registration:
             executor: where to run it instead: a `concurrent.futures.Executor`, a function that makes one (such as
                 `perdure.process_pool(workers=4)`), or the name of one registered with `executor`. The function
                 must be importable by its module and name; input, result and failure cross as JSON.
+            pool: where several workers serve the hub, only those that serve the pool of this name run it
+                (`perdure run --pool gpu`); an engine that has its hub to itself runs everything.
 
         Raises:
             RegistrationError for a name that is taken, or a function that cannot be an activity.
@@ -103,6 +108,8 @@ class Registration:
                 raise RegistrationError(f"{where(found)}: concurrency is 1 or more")
             if executor is not None:
                 check_crossing(found)
+            if pool is not None and not is_pool_name(pool):
+                raise RegistrationError(f"{where(found)}: a pool's name is {POOL_NAME}, not {pool!r}")
             self._add(
                 Activity(
                     self._name(found, name),
@@ -114,6 +121,7 @@ class Registration:
                     heartbeat=activity_timeout(heartbeat_timeout, "heartbeat_timeout"),
                     concurrency=concurrency or 0,
                     executor=checked_source(executor, found),
+                    pool=pool or "",
                 )
             )
             return found

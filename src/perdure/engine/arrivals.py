@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from perdure.engine import placed
 from perdure.engine.envelope import Envelope
 from perdure.engine.living import feed
 from perdure.engine.revival import retry_parked, revive
@@ -107,7 +108,8 @@ def activity_result(hub: Hub, instance: Instance | None, envelope: Envelope) -> 
     message: Any = envelope.message
     caller = _caller(hub, instance, envelope, message.task_id)
     if caller is not None:
-        caller.open_local -= 1
+        if not placed.taken_up(hub, caller, message, is_row=bool(envelope.row_no)):
+            caller.open_local -= 1
         _tell(hub, caller, message, ev.TaskCompleted, ev.TaskFailed)
 
 

@@ -28,6 +28,32 @@ class SystemClock:
         return time.monotonic()
 
 
+class SharedClock:
+    """The time of the database that several workers share, as last heard, and on by the monotonic clock.
+
+    It never goes back: a database whose time did is waited for.
+    """
+
+    def __init__(self) -> None:
+        self._heard = 0
+        self._at = 0.0
+        self._last = 0
+
+    def heard(self, now: int, at: float) -> None:
+        """The database's time (microseconds), read at `at` (monotonic seconds) at the latest."""
+        self._heard, self._at = now, at
+
+    def now(self) -> int:
+        if not self._heard:
+            return time.time_ns() // 1_000
+        found = self._heard + int((time.monotonic() - self._at) * 1e6)
+        self._last = max(self._last, found)
+        return self._last
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+
 def new_id() -> str:
     """A fresh instance id: 32 hexadecimal digits, 12 of time and 20 (80 bits) of chance.
 

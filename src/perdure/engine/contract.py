@@ -16,6 +16,7 @@ from perdure.replay.entity import EntityCode
 from perdure.replay.settle import Invocation
 
 if TYPE_CHECKING:
+    from perdure.engine.requests import Asked
     from perdure.engine.warm import Instance
 
 
@@ -92,6 +93,8 @@ class Released:
     due: list[tuple[int, str]] = field(default_factory=list)
     visible: list[int] = field(default_factory=list)
     parked: list[tuple[str, str]] = field(default_factory=list)
+    asked: list[Asked] = field(default_factory=list)  # of other workers
+    hints: set[int] = field(default_factory=set)  # incarnations that have something to look at
 
     def forget_cancelled(self) -> None:
         """What was scheduled and cancelled within one batch never starts."""

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import structs
 
-from perdure.engine import verbs
+from perdure.engine import placed, verbs
 from perdure.engine.envelope import Envelope
 from perdure.engine.mailbox import Mailbox
 from perdure.engine.offload import answer_of, flight_of, invocation_of
@@ -32,7 +32,7 @@ from perdure.model import messages as msg
 from perdure.model.entities import Caller, EntityId, name_in
 from perdure.model.events import ABSENT, ExecutionResumed
 from perdure.model.failure import Failure
-from perdure.model.instances import RuntimeStatus, partition_of
+from perdure.model.instances import RuntimeStatus
 from perdure.replay.entity import EntityCode, Operated, Surroundings, operate, undone
 
 if TYPE_CHECKING:
@@ -367,6 +367,7 @@ def land(hub: Hub, instance: Instance, envelope: Envelope) -> None:
     hub.consume(envelope)
     hub.fed(instance)
     hub.touch(instance)
+    placed.taken_up(hub, instance, message, is_row=bool(envelope.row_no))
     _take_out(instance, due)
     mailbox.flying = False
     mailbox.applied += 1
@@ -414,12 +415,10 @@ def _vanish(hub: Hub, instance: Instance) -> None:
 
 
 def _create(hub: Hub, instance_id: str) -> Instance:
-    no = hub.next_instance_no
-    hub.next_instance_no += 1
     created = Instance(
-        no=no,
+        no=hub.instance_numbers.take(),
         instance_id=instance_id,
-        partition=partition_of(instance_id, hub.partitions),
+        partition=hub.partition_of(instance_id),
         name=name_in(instance_id),
         version="",
         salt=hub.chance.salt(),

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
-from perdure.model.messages import Message, Start, decode_message
+from perdure.engine.notes import Note
+from perdure.model.messages import Message, Request, Start, decode_message
 from perdure.model.records import InboxRow
-
-if TYPE_CHECKING:
-    from perdure.engine.notes import Note
 
 log = logging.getLogger("perdure.engine")
 
 
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """Who waits for an answer is a client of another worker: it is kept for it under this id."""
+
+    request_id: str
+    asker: int  # incarnation
+    asked_at: int
+
+
 class Envelope:
-    """A message, who waits for its answer (`reply`, a future), and the inbox row it came from (0 for none).
+    """A message, who waits for its answer (`reply`: a future, or `Elsewhere`), and its inbox row (0 for none).
 
     `internal` marks a message born in the present batch, `counted` one that the batch knows as an input,
     `held` one that waits for its instance to be resumed, `hidden` one whose row no poll shows: it was held when
@@ -52,12 +60,20 @@ def envelopes_of(rows: Iterable[InboxRow]) -> Iterator[Envelope]:
     """Stored messages. One that cannot be read stays in the inbox, is logged, and stops nobody else."""
     for row in rows:
         try:
-            envelope = Envelope(decode_message(row.message), None, row.message_no)
+            envelope = _envelope_of(decode_message(row.message), row.message_no)
         except msgspec.MsgspecError as error:
             log.error("message %s for %s cannot be read: %s", row.message_no, row.instance_id, error)
             continue
         envelope.hidden = row.visible_at is None
         yield envelope
+
+
+def _envelope_of(message: Message, row_no: int) -> Envelope:
+    if not isinstance(message, Request):
+        return Envelope(message, None, row_no)
+    reply = Elsewhere(message.request_id, message.asker, message.asked_at)
+    note = Note(*message.note, is_taken=True) if message.note is not None else None
+    return Envelope(decode_message(message.body), reply, row_no, note=note)
 
 
 def operation_of(envelope: Envelope) -> str:

@@ -17,15 +17,18 @@ What a message does to an instance is in `delivery`; here is only whose turn it 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import Any
 
-from perdure.engine import sealing
+from perdure.engine import abroad, requests, sealing
 from perdure.engine.contract import Chance, Functions, Limits, Released, Running
 from perdure.engine.delivery import deliver
-from perdure.engine.envelope import Envelope, envelopes_of, operation_of
+from perdure.engine.envelope import Elsewhere, Envelope, envelopes_of, operation_of
+from perdure.engine.numbering import Numbers
+from perdure.engine.placement import Placement
 from perdure.engine.revival import quarantine
+from perdure.engine.territory import Territory
 from perdure.engine.warm import Instance
 from perdure.model import payload
 from perdure.model.messages import ActivityResult, Message, RaiseEvent, Rewind, Start
@@ -47,27 +50,29 @@ class Hub:
         limits: Limits | None = None,
         running: Running | None = None,
         accept_only: bool = False,
+        territory: Territory | None = None,
     ) -> None:
         self.functions = functions
         self.chance = chance
         self.limits = limits or Limits()
         self.running = running or Running()
         self.accept_only = accept_only
-        self.partitions = 1  # an embedded hub is one partition; the column is there for more
+        self.territory = territory  # None for an engine that has its hub to itself
+        self.placement: Placement | None = None
         self.warm: dict[str, Instance] = {}
         self.warm_bytes = 0
         self.counters: dict[str, int] = {"stale_results": 0, "replays": 0, "evictions": 0, "expired": 0}
         self.quarantine: dict[str, str] = {}
         self.results: list[Envelope] = []
-        self.next_instance_no = 1
-        self.next_message_no = 1
+        self.instance_numbers = Numbers()
+        self.message_numbers = Numbers()
         self.backlog: deque[Envelope] = deque()
         self._begin()
 
     def opened(self, opening: Opening) -> None:
         """Take over the numbers of a hub that was just opened. Everything warm is dropped."""
-        self.next_instance_no = max(self.next_instance_no, opening.next_instance_no)
-        self.next_message_no = max(self.next_message_no, opening.next_message_no)
+        self.instance_numbers.opened(opening.next_instance_no, opening.incarnation)
+        self.message_numbers.opened(opening.next_message_no, opening.incarnation)
         self.drop_everything()
 
     def _begin(self) -> None:
@@ -81,6 +86,7 @@ class Hub:
         self.held: list[tuple[Instance, Envelope]] = []
         self.again: list[Invocation] = []  # open activities of instances brought back in this batch
         self.absent: set[str] = set()
+        self.visitors: set[str] = set()  # instances of other workers, looked at for a start
         self.quarantined: set[str] = set()
         self.inputs: list[Envelope] = []
         self.consumed: list[int] = []
@@ -100,6 +106,10 @@ class Hub:
         if not self.deadline:
             self.deadline = self.chance.monotonic() + self.limits.seconds
             self.now = self.rows.at = now
+            self.instance_numbers.advance(now)
+            self.message_numbers.advance(now)
+            if self.placement is not None:
+                self.placement.begin_batch()
         backlog = self.backlog
         backlog.extend(messages)
         cold: dict[str, None] = {}
@@ -136,6 +146,8 @@ class Hub:
         instance_id = message.instance_id
         if instance_id in self.aside:
             self.aside[instance_id].append(envelope)
+            return None
+        if self.is_foreign(instance_id) and abroad.is_passed_on(self, envelope):
             return None
         operation_id = operation_of(envelope)
         if operation_id and operation_id not in self.seen:
@@ -196,6 +208,8 @@ class Hub:
                 instance = Instance.from_stored(stored)
                 instance.held = list(envelopes_of(stored.held)) or None
                 self.keep(instance)
+                if self.is_foreign(instance.instance_id):
+                    self.visitors.add(instance.instance_id)
         for instance_id in cold:
             if instance_id not in self.warm:
                 self.absent.add(instance_id)
@@ -207,6 +221,13 @@ class Hub:
         """The instance's row changes in this batch."""
         instance.dirty = True
         self.touched[instance.no] = instance
+
+    def partition_of(self, instance_id: str) -> int:
+        return self.territory.partition_of(instance_id) if self.territory is not None else 0
+
+    def is_foreign(self, instance_id: str) -> bool:
+        """Whether another worker, or none at present, owns this instance."""
+        return self.territory is not None and self.territory.is_foreign(instance_id)
 
     def keep(self, instance: Instance) -> None:
         """Have the instance at hand for what comes next."""
@@ -234,7 +255,10 @@ class Hub:
 
     def tell(self, envelope: Envelope, value: Any) -> None:
         """Whoever waits for the answer hears it after the commit; what an operator did is written down."""
-        self.released.answers.append((envelope.reply, value))
+        if isinstance(envelope.reply, Elsewhere):
+            requests.answer(self, envelope, value)
+        else:
+            self.released.answers.append((envelope.reply, value))
         if envelope.note is not None and not isinstance(value, BaseException):
             self.rows.audit.append(envelope.note.row(self.now, envelope.message.instance_id))
 
@@ -306,8 +330,14 @@ class Hub:
         sealing.close_waits(self, instance)
 
     def store_delayed(self, message: Message, visible_at: int) -> None:
-        """A message for later: only a row, nothing in memory."""
-        sealing.store_delayed(self, message, visible_at)
+        """A message for later: only a row, nothing in memory, and a look at it in time."""
+        self.store_message(message, visible_at)
+        self.released.visible.append(visible_at)
+
+    def store_message(self, message: Message, visible_at: int) -> None:
+        """A message that is only a row, for whoever owns its instance."""
+        sealing.store(self, Envelope(message, internal=True), visible_at)
+        abroad.hint(self, message)
 
     def seal(self) -> Batch:
         """Close the batch: rows of every touched instance, and inbox rows for what is still unconsumed."""
@@ -344,6 +374,7 @@ class Hub:
                 self.warm[instance.instance_id] = instance  # the least recently touched come first
         for envelope in rest:
             envelope.counted = envelope.internal = False  # an input of the next batch like any other
+        self._dismiss_visitors()
         self._begin()
         return released, rest
 
@@ -366,6 +397,7 @@ class Hub:
                 self.evict(found)
         for _, envelope in self.held:
             envelope.held = False
+        self._dismiss_visitors()
         for envelope in inputs:
             envelope.counted = False
             if envelope.row_no in added:
@@ -373,6 +405,12 @@ class Hub:
         self.backlog.clear()
         self._begin()
         return inputs
+
+    def _dismiss_visitors(self) -> None:
+        for instance_id in self.visitors:
+            found = self.warm.get(instance_id)
+            if found is not None:
+                self.evict(found)
 
     # ------------------------------------------------------------------------------------------- eviction
 
@@ -383,6 +421,11 @@ class Hub:
             self.warm_bytes -= instance.size
         instance.put_away()
         instance.stored = None
+
+    def evict_where(self, is_meant: Callable[[Instance], bool]) -> None:
+        """Put those instances out of memory that are meant, between two batches."""
+        for instance in [one for one in self.warm.values() if is_meant(one)]:
+            self.evict(instance)
 
     def evict_idle(self, before: int, most: int = 1_000) -> list[str]:
         """Evict up to `most` instances not touched since `before`, and whatever is over the memory limit."""

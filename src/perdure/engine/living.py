@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import Raw
 
+from perdure.engine import placed
 from perdure.engine.locks import release_locks
 from perdure.engine.parking import set_back
 from perdure.engine.versions import entry_to_begin, pin
@@ -113,11 +114,13 @@ def live_on(hub: Hub, instance: Instance, actions: Sequence[act.Action]) -> None
 def _take_up(hub: Hub, instance: Instance, outcome: Outcome) -> None:
     """Messages go on their way within the batch, activities start after its commit."""
     if outcome.invocations:
-        instance.open_local += len(outcome.invocations)
-        hub.released.invocations += outcome.invocations
+        local = placed.place(hub, instance, outcome.invocations)
+        instance.open_local += len(local)
+        hub.released.invocations += local
         outcome.invocations = []
     if outcome.cancellations:
-        instance.open_local -= len(outcome.cancellations)
+        rows = sum(placed.cancelled(hub, instance, task_id) for task_id in outcome.cancellations)
+        instance.open_local -= len(outcome.cancellations) - rows
         hub.released.cancelled += [(instance.execution_id, task_id) for task_id in outcome.cancellations]
         outcome.cancellations = []
     if outcome.messages:
@@ -173,6 +176,7 @@ def _continue(hub: Hub, instance: Instance, ending: act.ContinueAsNew) -> None:
     release_locks(hub, instance)
     instance.put_away()
     hub.close_waits(instance)
+    placed.ended(hub, instance)
     instance.due_at = None
     instance.open_local = 0
     instance.children = None
@@ -236,6 +240,7 @@ def end(hub: Hub, instance: Instance, status: RuntimeStatus) -> None:
     instance.ending = instance.outcome.events[-1]  # type: ignore[assignment]
     instance.put_away()
     hub.close_waits(instance)
+    placed.ended(hub, instance)
     instance.status = status
     instance.reason = ""
     instance.completed_at = instance.last_at

@@ -21,13 +21,15 @@ from typing import Any, Protocol
 from perdure.engine.activities import ActivityPool
 from perdure.engine.clock import Clock
 from perdure.engine.contract import Released
-from perdure.engine.envelope import Envelope, envelopes_of
+from perdure.engine.envelope import Elsewhere, Envelope, envelopes_of
 from perdure.engine.hub import Hub
 from perdure.engine.living import Quarantine
 from perdure.engine.notes import Memos
 from perdure.engine.retention import EVERY, Sweeper
+from perdure.engine.sharing import Sharing
 from perdure.engine.wakeups import Wakeups
 from perdure.errors import (
+    CommitConflict,
     CommitRefused,
     EngineStopped,
     OutcomeUnknown,
@@ -37,7 +39,7 @@ from perdure.errors import (
 )
 from perdure.model.messages import ActivityResult, Message, Wake
 from perdure.model.records import Batch
-from perdure.store.port import EngineStore
+from perdure.store.port import EngineStore, Opening
 
 HORIZON = 60_000_000  # microseconds ahead that timers are held in memory
 POLL_EVERY = 20_000_000  # microseconds between looks at the store's own index
@@ -45,6 +47,8 @@ TAKE = 2_000  # messages taken at once
 RETRY_FULL = 1_000_000  # microseconds until a full store is tried again
 RETRY_POISON = 60_000_000  # microseconds until a message that could not be stored is tried again
 RETRY_AWAY = 500_000  # microseconds until a failed store is opened again
+RETRY_CONFLICT = 50_000  # microseconds until what met with others several times is tried again
+CONFLICTS = 5  # how often a batch is redone at once because another worker came between
 PATIENCE = 5_000_000  # microseconds that a client waits for a store that has gone away
 
 Item = Envelope | list[Envelope] | None
@@ -114,6 +118,7 @@ class Loop:
         evicted: Callable[[list[str]], None] = lambda _: None,
         committed: Callable[[Batch, float], None] | None = None,
         sweeper: Sweeper | None = None,
+        sharing: Sharing | None = None,
     ) -> None:
         self.hub = hub
         self.store = store
@@ -128,12 +133,16 @@ class Loop:
         self.away: PerdureError | None = None
         self._away_since = 0
         self.sweeper = sweeper
+        self.sharing = sharing  # None for an engine that has its hub to itself
+        self.leaving = False
         self.watched: Callable[[Batch, Handover], None] | None = None  # None while nobody watches
         self._finished = finished
         self._evicted = evicted
         self._committed = committed
         self._rest: list[Envelope] = []
         self._poll_at = 0
+        self._due_at = 0
+        self._conflicts = 0
         self._recover_after: int | None = 0
         self._parked_after: int | None = 0
         self._retry: list[Envelope] = []
@@ -145,7 +154,14 @@ class Loop:
 
     def open(self) -> None:
         """Take the hub over. Raises what the store raises."""
-        self.hub.opened(self.store.open())
+        self._opened(self.store.open)
+
+    def _opened(self, take: Callable[[], Opening]) -> None:
+        since = self.clock.monotonic()
+        opening = take()
+        self.hub.opened(opening)
+        if self.sharing is not None:
+            self.sharing.opened(opening, since)
 
     def run(self) -> None:
         """Turn until told to stop. Whatever is left unanswered then is refused.
@@ -213,6 +229,8 @@ class Loop:
             times.append(0)
         if self.sweeper is not None and not self.hub.accept_only:
             times.append(self.sweeper.next_at)
+        if self.sharing is not None:
+            times.append(self.sharing.membership.next_at)
         return min(times)
 
     def next_timer_at(self) -> int | None:
@@ -229,7 +247,7 @@ class Loop:
 
     def look_again(self) -> None:
         """The clock was moved: look at the store's own index in the next turn. On the loop's thread only."""
-        self._poll_at = 0
+        self._poll_at = self._due_at = 0
 
     def _is_busy(self) -> bool:
         return self.pool is not None and self.pool.is_busy
@@ -246,9 +264,13 @@ class Loop:
         """What is left from before, what the clock brings, and what the store's indexes show."""
         if self.away is not None and not self._come_back():
             return []
+        if self.sharing is not None:
+            self._guarded(self._tend)
+            if self.away is not None:
+                return []
         now = self.clock.now()
         taken, self._rest = self._rest, []
-        if self.hub.accept_only:
+        if self.hub.accept_only and self.sharing is None:
             self._poll_at = now + POLL_EVERY
             self._take_retries(now, taken)
             return taken
@@ -270,16 +292,44 @@ class Loop:
 
     def _poll(self, now: int, taken: list[Envelope]) -> None:
         known = {e.row_no for e in taken if e.row_no}
-        found = self.store.poll(now, now + HORIZON, TAKE)
+        looks_ahead = self.sharing is None or _has_come(self._due_at, now, POLL_EVERY)
+        found = self.store.poll(now, now + HORIZON if looks_ahead else 0, TAKE)
         self._owes_rows = False
         known.update(number for number, at in self._poisoned_rows.items() if at > now)
         taken.extend(envelopes_of(row for row in found.messages if row.message_no not in known))
         for at, instance_id in found.due:
             self.wakeups.push(at, instance_id)
+        if looks_ahead:
+            self._due_at = now + POLL_EVERY if len(found.due) < TAKE else now
         more = len(found.messages) >= TAKE or len(found.due) >= TAKE
         self._poll_at = now if more and len(taken) < TAKE else now + (POLL_EVERY if not more else 1_000)
+        if self.sharing is not None and not more:
+            self._poll_at = self._look_around(self.sharing, now, found=bool(found.messages))
         if found.next_visible_at is not None and found.next_visible_at < self._poll_at:
             self.wakeups.push(found.next_visible_at, "")
+
+    def _look_around(self, sharing: Sharing, now: int, *, found: bool) -> int:
+        """What other workers have answered, and left to be done; returns when to look again."""
+        tell(sharing.answers(now))
+        invocations = sharing.claim() if self.pool is not None else []
+        if invocations:
+            handover = Handover()
+            assert self.pool is not None
+            self.pool.start(invocations, handover)
+            handover.flush()
+        return sharing.next_look(now, found=found or bool(invocations))
+
+    def _tend(self) -> None:
+        """Between two batches: hints, and this worker's share of the hub."""
+        sharing = self.sharing
+        assert sharing is not None
+        if sharing.has_heard():
+            self._poll_at = 0
+        if self.leaving:
+            sharing.leave()
+        if _has_come(sharing.membership.next_at, self.clock.now(), POLL_EVERY) and sharing.tend():
+            self._poll_at = self._due_at = 0
+            self._recover_after = self._parked_after = 0
 
     def _sweep(self, now: int, taken: list[Envelope]) -> None:
         assert self.sweeper is not None
@@ -320,6 +370,8 @@ class Loop:
             batch = self._decide([*rest, *envelopes] if rest else envelopes)
             started = self.clock.monotonic()
             if not batch.is_empty():
+                if self.sharing is not None:
+                    self.sharing.membership.confirm()
                 self.store.commit(batch)
         except Quarantine as found:
             inputs = hub.rollback()
@@ -329,6 +381,8 @@ class Loop:
             remedy = partial(self._wait_for_room, hub.rollback(), error)
         except CommitRefused as error:
             remedy = partial(self._halve, hub.rollback(), error)
+        except CommitConflict as error:
+            remedy = partial(self._redo, hub.rollback(), error)
         except StoreError as error:
             remedy = partial(self._lose, hub.rollback(), error)
         except Exception as error:
@@ -336,6 +390,7 @@ class Loop:
             remedy = partial(self._halve, hub.rollback(), error)
         else:
             released, self._rest = hub.release()
+            self._conflicts = 0
             if self._committed is not None:
                 self._committed(batch, self.clock.monotonic() - started)
             self._release(released, batch)
@@ -375,6 +430,8 @@ class Loop:
                 message = envelope.message
                 if isinstance(message, ActivityResult):
                     pool.forget(message.execution_id, message.task_id)
+        if self.sharing is not None:
+            self._shielded(lambda done: self._tell_others(done), released)
         self.hub.results.clear()
         horizon = batch.at + HORIZON
         for at, instance_id in released.due:
@@ -393,6 +450,10 @@ class Loop:
         if watched is not None:
             self._shielded(lambda done: watched(done, handover), batch)
         handover.flush()
+
+    def _tell_others(self, released: Released) -> None:
+        assert self.sharing is not None
+        self.sharing.committed(released, self.hub.results)
 
     def _shielded(self, effect: Callable[[Any], None], value: Any) -> None:
         try:
@@ -415,6 +476,16 @@ class Loop:
         elif groups:
             instance_id, only = next(iter(groups.items()))
             self._isolate(instance_id, only, error)
+
+    def _redo(self, inputs: list[Envelope], error: CommitConflict) -> None:
+        """Another worker came between: what was read is out of date, so read and decide again."""
+        self._conflicts += 1
+        if self._conflicts <= CONFLICTS:
+            self.turn(inputs)
+            return
+        log.warning("other workers came between %d times; it is tried again shortly: %s", CONFLICTS, error)
+        self._conflicts = 0
+        self._put_off(inputs, error, RETRY_CONFLICT)
 
     def _isolate(self, instance_id: str, only: list[Envelope], error: Exception) -> None:
         if len(only) > 1:
@@ -446,10 +517,14 @@ class Loop:
         log.error(
             "the store is full; nothing accepted is lost, and writing resumes when there is room: %s", error
         )
+        self._put_off(inputs, error, RETRY_FULL)
+
+    def _put_off(self, inputs: list[Envelope], error: PerdureError, delay: int) -> None:
+        """Certainly nothing was stored: clients are told, the rest is tried again later."""
         tell([(e.reply, error) for e in inputs if e.reply is not None])
         tell(self.memos.refused(error))
         self._retry.extend(e for e in inputs if e.reply is None and not e.row_no)  # rows are polled again
-        self._retry_at = self._poll_at = self.clock.now() + RETRY_FULL
+        self._retry_at = self._poll_at = self.clock.now() + delay
         self._owes_rows = any(e.row_no for e in inputs)  # nothing newer may pass them
 
     def _lose(self, inputs: list[Envelope], error: StoreError) -> None:
@@ -492,7 +567,7 @@ class Loop:
         if not _has_come(self._retry_at, now, RETRY_AWAY):
             return False
         try:
-            self.hub.opened(self.store.reopen())
+            self._opened(self.store.reopen)
         except StoreError as error:
             self.away = error
             self._retry_at = now + RETRY_AWAY
@@ -501,7 +576,7 @@ class Loop:
         log.warning("the store is back")
         self.away = None
         self._retry_at = 0
-        self._poll_at = 0
+        self._poll_at = self._due_at = 0
         self._recover_after = 0  # what was parked is tried again at a start only: that goes on where it was
         return True
 
@@ -518,6 +593,8 @@ class Loop:
             "Repeat the request with the same id"
         )
         answers = [*((e.reply, stopped) for e in left), *((e.reply, unknown) for e in doubtful)]
+        if self.sharing is not None:
+            answers += self.sharing.requests.refused(unknown)
         tell([(reply, error) for reply, error in answers if reply is not None])
         tell(self.memos.refused(stopped))
 
@@ -564,7 +641,8 @@ class Handover:
     def answer(self, answers: Iterable[tuple[Any, Any]]) -> None:
         """Resolve futures, each on its own event loop, with a value or an exception."""
         for future, value in answers:
-            self.add(future.get_loop(), _resolve, future, value)
+            if not isinstance(future, Elsewhere):  # its row is still there, and is looked at again
+                self.add(future.get_loop(), _resolve, future, value)
 
     def flush(self) -> None:
         for event_loop, work in self._work.items():

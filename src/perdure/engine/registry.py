@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, Generic, TypeVar
 
+import msgspec
 from msgspec import Raw
 
 from perdure.engine.versions import newest
@@ -57,7 +58,8 @@ class Activity(Definition):
     """An activity and how it is to be run. `concurrency` 0 means no limit of its own.
 
     `timeout` and `heartbeat` (how long it may be silent) are in microseconds, 0 for none. `executor` is an
-    executor, a source of one, or the name of a registered source; None runs it in this process.
+    executor, a source of one, or the name of a registered source; None runs it in this process. `pool` names the
+    workers that run it, "" for all.
     """
 
     retry: RetryPolicy | None = None
@@ -65,6 +67,7 @@ class Activity(Definition):
     concurrency: int = 0
     heartbeat: int = 0
     executor: Any = None
+    pool: str = ""
 
     @property
     def is_async(self) -> bool:
@@ -168,6 +171,16 @@ class Registry:
             self._put(definition)
         for name, source in other.executors.items():
             self.add_executor(name, source)
+
+    def described(self) -> str:
+        """What is registered, as other workers and operators are told: JSON."""
+        return msgspec.json.encode(
+            {
+                "orchestrators": sorted(self.orchestrators),
+                "activities": sorted(self.activities),
+                "entities": sorted(self.entities),
+            }
+        ).decode()
 
     def add_executor(self, name: str, source: Any) -> None:
         """Register a source of executors; raises RegistrationError for a name that another one has."""

@@ -118,6 +118,8 @@ def _adopt(
     for _, events in recorded:
         for event in events:
             if isinstance(event, ev.TaskScheduled) and event.id in open_calls and event.placed == "local":
+                if instance.placed and (instance.execution_id, event.id) in instance.placed:
+                    continue
                 instance.open_local += 1
                 if event.id in answered:
                     continue

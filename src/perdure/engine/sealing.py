@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from perdure.engine import entities
-from perdure.engine.envelope import Envelope, acceptance_of
+from perdure.engine import entities, placed
+from perdure.engine.envelope import Elsewhere, Envelope, acceptance_of
 from perdure.errors import PerdureError
 from perdure.model import chain, payload
 from perdure.model import events as ev
 from perdure.model.bodies import outline
-from perdure.model.messages import Message, Wake, encode_message
+from perdure.model.messages import Wake, encode_message
 from perdure.model.records import Batch, BodyRow, HistoryRow, InboxRow, SeenRow, WaitRow
 
 if TYPE_CHECKING:
@@ -33,9 +33,21 @@ def seal(hub: Hub) -> Batch:
     _seal_unconsumed(hub)
     rows.inbox_removed = hub.consumed
     rows.moved = hub.moved
+    if rows.activities_placed and rows.activities_removed:
+        _forget_placed(rows)
     rows.custom_status = list(dict(rows.custom_status).items())
     rows.executions_removed = list(dict(rows.executions_removed).items())
     return rows
+
+
+def _forget_placed(rows: Batch) -> None:
+    """What was placed and is not wanted any more, within one batch, gets no row at all."""
+    gone = set(rows.activities_removed)
+    rows.activities_placed = [
+        row
+        for row in rows.activities_placed
+        if not {row[:3], (row.instance_id, row.execution_id, placed.ALL)} & gone
+    ]
 
 
 def _seal_instance(hub: Hub, instance: Instance) -> None:
@@ -140,17 +152,24 @@ def _seal_held(hub: Hub) -> None:
     # Some were let go again within this batch, some of those even held a second time.
     for instance, envelope in {id(e): (i, e) for i, e in hub.held if e.held}.values():
         if not envelope.row_no:
-            _store(hub, envelope, None)
-        elif instance.mailbox is not None and _is_overtaken(instance, envelope):
+            store(hub, envelope, None)
+        elif _needs_another_row(instance, envelope):
             envelope.stored_as = envelope.row_no
             hub.consumed.append(envelope.row_no)
-            _store(hub, envelope, None)
+            store(hub, envelope, None)
         else:
             hub.rows.inbox_held.append(envelope.row_no)
         if envelope.reply is not None:
             hub.tell(envelope, acceptance_of(envelope))
             _remember(hub, envelope)
         envelope.internal = False
+
+
+def _needs_another_row(instance: Instance, envelope: Envelope) -> bool:
+    """Whether its row would tell the wrong order, or would ask again for an answer that has been given."""
+    return isinstance(envelope.reply, Elsewhere) or (
+        instance.mailbox is not None and _is_overtaken(instance, envelope)
+    )
 
 
 def _is_overtaken(instance: Instance, envelope: Envelope) -> bool:
@@ -192,23 +211,17 @@ def _seal_unconsumed(hub: Hub) -> None:
     for envelope in rest:
         if envelope.hidden:  # let go, and not reached: from now on polls have to show it
             hub.consumed.append(envelope.row_no)
-            _store(hub, envelope, hub.now)
+            store(hub, envelope, hub.now)
             envelope.hidden = False
         elif envelope.internal and not isinstance(envelope.message, Wake):
-            _store(hub, envelope, hub.now)
+            store(hub, envelope, hub.now)
             envelope.internal = False
     hub.deferred = rest
 
 
-def store_delayed(hub: Hub, message: Message, visible_at: int) -> None:
-    """A message for later: only a row, nothing in memory."""
-    _store(hub, Envelope(message, internal=True), visible_at)
-    hub.released.visible.append(visible_at)
-
-
-def _store(hub: Hub, envelope: Envelope, visible_at: int | None) -> None:
-    envelope.row_no = hub.next_message_no
-    hub.next_message_no += 1
+def store(hub: Hub, envelope: Envelope, visible_at: int | None) -> None:
+    """Give a message a row in the inbox; with None for a time no poll shows it."""
+    envelope.row_no = hub.message_numbers.take()
     hub.rows.inbox_added.append(
         InboxRow(
             envelope.row_no,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from perdure.engine import requests
 from perdure.engine.envelope import Envelope
 from perdure.engine.living import begin, drop_carried, let_held_go, next_execution, remove
 from perdure.engine.revival import park, park_unknown
@@ -12,7 +13,7 @@ from perdure.engine.warm import Instance
 from perdure.errors import InstanceExists, PerdureError
 from perdure.model import payload
 from perdure.model.failure import failure_of
-from perdure.model.instances import RuntimeStatus, partition_of
+from perdure.model.instances import RuntimeStatus
 from perdure.model.messages import Begin, ChildResult, Start
 
 if TYPE_CHECKING:
@@ -34,6 +35,9 @@ def start(hub: Hub, instance: Instance | None, envelope: Envelope) -> None:
         if message.on_existing == "return_existing":
             hub.answer(envelope, instance.instance_id)
             return
+        if hub.is_foreign(instance.instance_id):  # only its owner may replace it
+            requests.ask(hub, envelope)
+            return
         if instance.dirty:  # it ended in this batch: its life is written before another takes the id
             hub.postpone(envelope)
             return
@@ -49,7 +53,7 @@ def start(hub: Hub, instance: Instance | None, envelope: Envelope) -> None:
     if message.visible_at > hub.now:
         created.reason = f"scheduled:{message.visible_at}"
         hub.store_delayed(first, message.visible_at)
-    elif hub.accept_only:
+    elif hub.accept_only or hub.is_foreign(message.instance_id):
         hub.store_delayed(first, hub.now)
     elif created.instance_id in hub.quarantine:
         park(hub, created, "poison", hub.quarantine[created.instance_id])
@@ -96,13 +100,11 @@ def _refuse_start(hub: Hub, envelope: Envelope, message: Start, refusal: Perdure
 
 
 def _create(hub: Hub, message: Start, replaced: Instance | None) -> Instance:
-    no = hub.next_instance_no
-    hub.next_instance_no += 1
     entry = hub.functions.orchestrator(message.name)
     created = Instance(
-        no=no,
+        no=hub.instance_numbers.take(),
         instance_id=message.instance_id,
-        partition=partition_of(message.instance_id, hub.partitions),
+        partition=hub.partition_of(message.instance_id),
         name=entry.code.name if entry is not None else message.name,
         version=message.version or (entry.version if entry is not None else ""),
         salt=hub.chance.salt(),
@@ -112,6 +114,8 @@ def _create(hub: Hub, message: Start, replaced: Instance | None) -> Instance:
     )
     hub.keep(created)
     hub.touch(created)
+    if hub.is_foreign(created.instance_id):
+        hub.visitors.add(created.instance_id)
     return created
 
 

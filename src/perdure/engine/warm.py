@@ -51,6 +51,7 @@ class Instance:
         "outcome",
         "parent",
         "partition",
+        "placed",
         "purged",
         "reason",
         "salt",
@@ -95,6 +96,7 @@ class Instance:
         self.completed_at: int | None = None
         self.due_at: int | None = None
         self.open_local = 0
+        self.placed: set[tuple[str, int]] | None = None  # open activities with a row for any worker
         self.saved_waits = 0
         self.saved_facts: tuple[object, ...] | None = None
         self.last_at = 0
@@ -142,12 +144,14 @@ class Instance:
         instance.completed_at = row.completed_at
         instance.due_at = row.due_at
         instance.open_local = row.local_work
+        instance.placed = set(stored.placed) or None
         instance.episodes = row.episodes
         instance.head = row.head
         instance.written = row.episodes > 0
         instance.saved_waits = int(not instance.is_finished)  # unknown until its history is replayed
         if row.kind == ENTITY:
             instance.mailbox = Mailbox(stored.entity_state)
+            instance.mailbox.flying = bool(stored.placed)
         else:
             instance.stored = stored
         return instance

@@ -17,18 +17,22 @@ from typing import Any, TypeVar
 
 from perdure.engine.activities import ActivityPool, Concurrency
 from perdure.engine.client import Client
-from perdure.engine.clock import Clock, SystemClock, new_id, new_salt
+from perdure.engine.clock import Clock, SharedClock, SystemClock, new_id, new_salt
 from perdure.engine.contract import Chance, Limits, Released
 from perdure.engine.envelope import Envelope
 from perdure.engine.functions import Functions
 from perdure.engine.hub import Hub
 from perdure.engine.loop import Handover, Loop, Outbox, SystemWaiter, Waiter, tell
+from perdure.engine.membership import Belonging, Membership, default_name, quietly_renewed
 from perdure.engine.notes import NOTE, Memo
 from perdure.engine.offload import with_offloaded
+from perdure.engine.placement import Placement
 from perdure.engine.portal import SyncClient
 from perdure.engine.registry import Registry
 from perdure.engine.retention import AGES, Retention, Sweeper
+from perdure.engine.sharing import Sharing
 from perdure.engine.status import finished_status
+from perdure.engine.territory import Territory
 from perdure.engine.versions import Versioning
 from perdure.engine.watchdog import Marker, StrikeFile, Watchdog, audit, stop_audit
 from perdure.engine.watching import Bell, Feed
@@ -40,7 +44,7 @@ from perdure.model.messages import Message, RaiseEvent, Start
 from perdure.model.records import InstanceRow
 from perdure.model.settings import COUNT, SECONDS, SWITCH, setting
 from perdure.model.waiting import Pulse
-from perdure.store.port import Store
+from perdure.store.port import Profile, SharedStore, Store, shared
 
 SWITCH_INTERVAL = 1e-4  # seconds; see the GIL in ARCHITECTURE.md
 UPKEEP_EVERY = 2.0  # seconds; at full speed the log grows by tens of megabytes in that time
@@ -64,6 +68,7 @@ class Settings:
     )
     accept_only: bool = setting(False, "take messages durably, and run nothing", SWITCH)
     versioning: Versioning = field(default_factory=Versioning)
+    belonging: Belonging = field(default_factory=Belonging)
     watchdog: bool = setting(True, "interrupt orchestrators that keep the engine to themselves", SWITCH)
     interrupt_after: float = setting(10.0, "how long one may before it is interrupted", SECONDS, least=0.001)
 
@@ -87,16 +92,19 @@ class Engine:
         self.hub = hub
         self.settings = settings or Settings()
         self.resources = list(resources)
-        self.clock = clock or SystemClock()
+        self._shared = shared(store)
+        self.clock = clock or (SystemClock() if self._shared is None else SharedClock())
         self._strikes: StrikeFile | None = None
         self._marker = Marker()
         self._functions = Functions(registry, self.settings.versioning)
+        self._territory = Territory() if self._shared is not None else None
         self._hub = Hub(
             self._functions,
             Chance(new_salt, self.clock.monotonic),
             limits=self.settings.limits,
             running=self._marker,
             accept_only=self.settings.accept_only,
+            territory=self._territory,
         )
         self.loop = Loop(
             self._hub,
@@ -116,6 +124,7 @@ class Engine:
         self._upkeep: threading.Thread | None = None
         self._stop = threading.Event()
         self._watchdog: Watchdog | None = None
+        self._membership: Membership | None = None
 
     # ------------------------------------------------------------------------------------------ life cycle
 
@@ -126,6 +135,8 @@ class Engine:
         self._outbox = Outbox(event_loop, self.loop.inbox)
         self.loop.pool = self._pool(event_loop)
         await self.loop.pool.open()
+        if self._shared is not None:
+            self.loop.sharing = self._share(self._shared, self.loop.pool)
         opened: asyncio.Future[None] = event_loop.create_future()
         sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_INTERVAL))
         self._thread = threading.Thread(target=self._run, args=(opened,), name="perdure-loop", daemon=True)
@@ -137,11 +148,18 @@ class Engine:
             raise
         self._upkeep = threading.Thread(target=self._keep_up, name="perdure-upkeep", daemon=True)
         self._upkeep.start()
+        if self._membership is not None:
+            threading.Thread(target=self._stay, name="perdure-lease", daemon=True).start()
         return Client(self)
 
     async def stop(self) -> None:
-        """Finish the batch in hand, give running activities `drain` seconds, and close the store."""
+        """Finish the batch in hand, give running activities `drain` seconds, and close the store.
+
+        Beside others the partitions are handed over first, so that only activities are waited for.
+        """
         pool = self.loop.pool
+        self.loop.leaving = True
+        self.loop.nudge()
         if pool is not None and self.settings.drain and not self.settings.accept_only:
             waited = 0.0
             while pool.is_busy and waited < self.settings.drain:
@@ -158,6 +176,33 @@ class Engine:
         if pool is not None:
             await pool.close()
         self._dismiss_watchers()
+
+    def _share(self, store: SharedStore, pool: ActivityPool) -> Sharing:
+        """Be one of several workers: registered when the loop opens the store."""
+        settings, registry = self.settings, self.registry
+        belonging, territory = settings.belonging, self._territory
+        assert territory is not None
+        is_worker = not settings.accept_only
+        store.register(
+            Profile(
+                belonging.worker_name or default_name(),
+                "worker" if is_worker else "api",
+                tuple(belonging.pools),
+                registry.described(),
+                int(belonging.lease * 1e6),
+            )
+        )
+        if is_worker:
+            pools = {name: runner.activity.pool for name, runner in pool.runners.items()}
+            self._hub.placement = Placement(pools, belonging.pools, pool)
+        self._membership = Membership(
+            store, territory, self.clock, lease=belonging.lease, is_worker=is_worker
+        )
+        sharing = Sharing(store, self._hub, self.clock, territory, self._membership, self._hub.placement)
+        sharing.nudge = self.loop.nudge
+        sharing.sought = self._sought
+        sharing.found = self._found
+        return sharing
 
     def _pool(self, event_loop: asyncio.AbstractEventLoop) -> ActivityPool:
         client = Client(self)
@@ -218,6 +263,12 @@ class Engine:
             self.loop.idle_before = self.clock.now() - IDLE_AFTER
         self.store.close_reader()
 
+    def _stay(self) -> None:
+        """Prolong the lease, however long the loop's thread is busy."""
+        assert self._membership is not None
+        while not self._stop.wait(self.settings.belonging.lease / 3):
+            quietly_renewed(self._membership)
+
     # --------------------------------------------------------------------------- Gateway, for the clients
 
     async def accept(self, message: Message) -> Any:
@@ -260,7 +311,9 @@ class Engine:
         with self._gate:
             self._watchers.setdefault(instance_id, []).append(future)
         try:
-            if instance_id not in self._live and self._has_finished(instance_id):
+            if instance_id not in self._live and await self.read(
+                lambda: self._has_finished(instance_id), brief=True
+            ):
                 return None
             if self.loop.stopping:
                 raise EngineStopped("the engine is not running: the instance goes on when one is")
@@ -327,12 +380,27 @@ class Engine:
                         told.extend((future, known) for future in futures)
         handover.answer(told)
 
+    def _sought(self) -> list[str]:
+        """Instances of other workers that clients here wait for. On the loop's thread."""
+        territory = self._territory
+        if not self._watchers or territory is None or territory.owns_all:
+            return []
+        with self._gate:
+            return [instance_id for instance_id in self._watchers if territory.is_foreign(instance_id)]
+
+    def _found(self, instance_ids: list[str]) -> None:
+        """These have finished elsewhere. On the loop's thread."""
+        with self._gate:
+            futures = [future for one in instance_ids for future in self._watchers.pop(one, ())]
+        tell([(future, None) for future in futures])
+
     def _forget_evicted(self, instance_ids: list[str]) -> None:
         self._live.difference_update(instance_ids)
 
     async def read(self, question: Callable[[], T], *, brief: bool = False) -> T:
         """Ask the store, off the event loop unless the answer is a matter of microseconds."""
-        return question() if brief else await asyncio.to_thread(question)
+        is_near = self._shared is None  # a database may be slow, or away
+        return question() if brief and is_near else await asyncio.to_thread(question)
 
     def pulses(self, execution_ids: Collection[str]) -> dict[tuple[str, int], Pulse]:
         pool = self.loop.pool
@@ -342,7 +410,7 @@ class Engine:
         return self.clock.now()
 
     def new_instance_id(self) -> str:
-        return new_id()
+        return new_id() if self._territory is None else self._territory.local_id(new_id)
 
     def salt_at_hand(self, instance_id: str) -> bytes | None:
         """The chance an instance was born with, if it is in memory and durable. From any thread."""

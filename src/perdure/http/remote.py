@@ -25,8 +25,7 @@ from perdure.errors import (
     InstanceNotFound,
     OutcomeUnknown,
     PayloadError,
-    PerdureError,
-    TaskFailedError,
+    error_of,
 )
 from perdure.http.access.remote import RemoteAccess
 from perdure.http.document import status_from
@@ -418,7 +417,7 @@ def _raise(response: httpx2.Response) -> NoReturn:
     detail = str(problem.get("detail") or f"the server answered {response.status_code}")
     if code == "timeout":
         raise TimeoutError(detail)
-    kind = _BY_CODE.get(code, PerdureError)
+    kind = error_of(code)
     if issubclass(kind, PayloadError):
         raise kind(detail, str(problem.get("pointer", "")))
     raise kind(detail)
@@ -427,11 +426,5 @@ def _raise(response: httpx2.Response) -> NoReturn:
 def _said(error: Exception) -> str:
     return str(error) or type(error).__name__
 
-
-def _family(kind: type[PerdureError]) -> list[type[PerdureError]]:
-    return [kind, *(found for child in kind.__subclasses__() for found in _family(child))]
-
-
-_BY_CODE = {kind.code: kind for kind in _family(PerdureError) if kind is not TaskFailedError}
 
 __all__ = ["HttpGateway", "RemoteClient"]

@@ -169,6 +169,20 @@ class Purge(_Message, frozen=True):
     operation_id: str = ""
 
 
+class Request(_Message, frozen=True, gc=True):
+    """A client's message, accepted by a worker that does not own the instance: the owner answers it.
+
+    `body` is the message. The answer is kept under `request_id` in `seen`; `asker` is the incarnation to give a
+    hint. `note` (who, address, operation, detail) goes into the audit log with what is done.
+    """
+
+    request_id: str
+    body: Raw
+    asked_at: int
+    asker: int = 0
+    note: tuple[str, str, str, str] | None = None
+
+
 class Wake(_Message, frozen=True):
     """A timer of this instance is due, or it has local work to take up again. Derived, never stored.
 
@@ -196,6 +210,7 @@ Message = (
     | Terminate
     | Rewind
     | Purge
+    | Request
     | Wake
 )
 

@@ -277,7 +277,7 @@ class StoredInstance:
     waits: list[WaitRow] = field(default_factory=list)
     custom_status: bytes | None = None
     entity_state: bytes | None = None
-    placed: frozenset[int] = frozenset()  # open activities of this execution that have a row in `activities`
+    placed: frozenset[tuple[str, int]] = frozenset()  # execution id, task id of its rows in `activities`
 
 
 @dataclass(slots=True)

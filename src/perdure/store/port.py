@@ -196,11 +196,11 @@ class SharedStore(Store, Protocol):
     * `commit` raises FenceLost when the incarnation is void. It may add messages for any partition.
       `activities_placed` are inserted, `activities_removed` deleted if they are there. A row of `results` deletes
       its activity and adds its message, or does neither and counts in `late_results` when the claim (attempt and
-      incarnation) does not hold any more. `partitions_released` are without an owner afterwards, and `local_work`
-      is cleared for their instances.
+      incarnation) does not hold any more. `partitions_released` are without an owner afterwards.
     * `close` voids the incarnation, if the database can be reached.
     """
 
+    is_shared: bool
     late_results: int
 
     def register(self, profile: Profile) -> None:
@@ -236,6 +236,11 @@ class SharedStore(Store, Protocol):
 
     def listen(self, heard: Callable[[], None]) -> None:
         """Call `heard`, from a thread of the store's own, when there is a hint for this worker. Ends with `close`."""
+
+
+def shared(store: Store) -> SharedStore | None:
+    """The store, if several workers may serve its hub."""
+    return store if getattr(store, "is_shared", False) else None  # type: ignore[return-value]
 
 
 StoreFactory = Callable[[], Store]

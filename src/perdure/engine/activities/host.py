@@ -34,6 +34,7 @@ from perdure.model.failure import failure_of
 from perdure.model.messages import ActivityResult
 
 STRIKES = 3
+USUAL_SLOTS = 16  # of an executor that does not tell
 PATIENCE = 5.0  # seconds a cancelled body may go on before its process is given up
 ROUSE_EVERY = 5.0  # seconds
 LAST_WORDS = 1.0  # seconds bodies have to heed that the engine stops, once `drain` is over
@@ -95,6 +96,14 @@ class ExecutorHost:
     @property
     def running(self) -> int:
         return sum(attempt.begun for g in self._generations() for attempt in list(g.tries))
+
+    @property
+    def slots(self) -> int:
+        return self.source.workers if isinstance(self.source, ProcessPool) else USUAL_SLOTS
+
+    @property
+    def free(self) -> int:
+        return self.slots - self.running - self.waiting
 
     @property
     def waiting(self) -> int:

@@ -57,6 +57,14 @@ class OnLoop:
         else:
             self._soon(self.take, [attempt])
 
+    @property
+    def slots(self) -> int:
+        return self._limit
+
+    @property
+    def free(self) -> int:
+        return self._limit - self.running - len(self._waiting)
+
     def stop(self, attempt: Attempt) -> None:
         self._soon(_interrupt, attempt)
 

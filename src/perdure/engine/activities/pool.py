@@ -22,7 +22,7 @@ from perdure.engine.activities.host import ExecutorHost
 from perdure.engine.activities.on_loop import OnLoop
 from perdure.engine.activities.ports import Concurrency, Deliver, Handover, Outbox
 from perdure.engine.activities.results import failed
-from perdure.engine.activities.runner import Attempt, Runner
+from perdure.engine.activities.runner import Attempt, Host, Runner
 from perdure.engine.activities.sources import place_of
 from perdure.engine.activities.threads import Threads
 from perdure.engine.envelope import Envelope
@@ -122,6 +122,39 @@ class ActivityPool:
             if key[0] in execution_ids
         }
 
+    def open_invocations(self) -> list[Invocation]:
+        """What has been started here and whose result has not been taken up."""
+        return [attempt.invocation for attempt in self._in_flight.copy().values()]
+
+    def free_slots(self) -> tuple[list[str], int]:
+        """The activities of which one more could begin at once, and how many of them together."""
+        free = {id(host): host.free for host in self._hosts()}
+        names = [
+            name for name, runner in self.runners.items() if free[id(runner.host)] > 0 and not runner.is_full
+        ]
+        hosts = {id(self.runners[name].host) for name in names}
+        return names, sum(free[host] for host in hosts)
+
+    def expected_wait(self, name: str, more: int) -> float:
+        """Seconds until an activity would begin here, behind `more` of its kind that are about to come.
+
+        Where nobody knows how long they take, being full counts as long.
+        """
+        runner = self.runners.get(name)
+        if runner is None or runner.host is None:
+            return 0.0
+        host = runner.host
+        behind, slots = more - host.free, host.slots
+        limit = runner.activity.concurrency
+        if limit and limit < slots:
+            behind, slots = more + runner.running + len(runner.queued) - limit, limit
+        if behind < 0:
+            return 0.0
+        return (behind + 1) / slots * (runner.usual_seconds if runner.usual_seconds is not None else 3_600.0)
+
+    def _hosts(self) -> Iterable[Host]:
+        return {id(runner.host): runner.host for runner in self.runners.values() if runner.host}.values()
+
     @property
     def is_busy(self) -> bool:
         """Whether a result is still to come."""
@@ -206,6 +239,8 @@ class ActivityPool:
 
     def _conclude(self, attempt: Attempt, result: ActivityResult) -> None:
         """The body came back."""
+        if attempt.since:
+            attempt.runner.took(time.monotonic() - attempt.since)
         if self._settle(attempt):
             self._send(attempt, result)
         else:

@@ -21,6 +21,14 @@ class Host(Protocol):
 
     where: str
 
+    @property
+    def slots(self) -> int:
+        """How many bodies run at a time."""
+
+    @property
+    def free(self) -> int:
+        """How many more could begin at once; below zero when some wait already."""
+
     def stop(self, attempt: Attempt) -> None:
         """Its result no longer counts: never begin it, or have it end as soon as it can. From any thread."""
 
@@ -40,6 +48,17 @@ class Runner:
         self._input_type = plan.input_type
         self.running = 0
         self.queued: deque[Attempt] = deque()
+        self.usual_seconds: float | None = None  # how long a body takes, the latest counting most
+
+    @property
+    def is_full(self) -> bool:
+        """Whether one more would have to wait for others of its kind."""
+        return bool(self.activity.concurrency) and self.running >= self.activity.concurrency
+
+    def took(self, seconds: float) -> None:
+        """A body has come back. From any thread: a lost update of an average is no loss."""
+        usual = self.usual_seconds
+        self.usual_seconds = seconds if usual is None else 0.8 * usual + 0.2 * seconds
 
     def call(self, invocation: Invocation, signals: Signals | None = None) -> Any:
         """Call the function with what it asks for; an `async def` one gives its coroutine."""

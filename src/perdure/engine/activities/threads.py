@@ -50,6 +50,14 @@ class Threads:
     def waiting(self) -> int:
         return self._queue.qsize()
 
+    @property
+    def slots(self) -> int:
+        return self.limits.threads
+
+    @property
+    def free(self) -> int:
+        return self.limits.threads - self.running - self._unclaimed
+
     def stop(self, attempt: Attempt) -> None:
         """The thread that runs it is on its own from here, and another may take its place."""
         with self._lock:

@@ -1,0 +1,66 @@
+"""Open activities of an instance that have rows of their own, for whichever worker claims them.
+
+An instance knows them by execution and task. Their rows go when the result is taken up, when the call is
+cancelled, and when the execution ends: whatever a worker still makes of one of them then finds no row.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from perdure.engine.hub import Hub
+    from perdure.engine.warm import Instance
+    from perdure.model.messages import ActivityResult
+    from perdure.replay.settle import Invocation
+
+ALL: Final = -1
+
+
+def place(hub: Hub, instance: Instance, invocations: Iterable[Invocation]) -> list[Invocation]:
+    """Give those a row that are not to run here; returns the others."""
+    placement = hub.placement
+    if placement is None:
+        return list(invocations)
+    local = []
+    for invocation in invocations:
+        if placement.is_local(invocation):
+            local.append(invocation)
+            continue
+        hub.rows.activities_placed.append(placement.row_of(invocation, hub.now))
+        if instance.placed is None:
+            instance.placed = set()
+        instance.placed.add((invocation.execution_id, invocation.task_id))
+    return local
+
+
+def taken_up(hub: Hub, instance: Instance, result: ActivityResult, *, is_row: bool) -> bool:
+    """A result counts; returns whether its activity had a row. That of a message from the inbox is gone already."""
+    return _withdraw(hub, instance, result.execution_id, result.task_id, is_gone=is_row)
+
+
+def cancelled(hub: Hub, instance: Instance, task_id: int) -> bool:
+    """Nobody wants the result any more; returns whether the activity had a row."""
+    return _withdraw(hub, instance, instance.execution_id, task_id, is_gone=False)
+
+
+def ended(hub: Hub, instance: Instance) -> None:
+    """The execution is over."""
+    if instance.placed:
+        hub.rows.activities_removed.append((instance.instance_id, instance.execution_id, ALL))
+        instance.placed = None
+
+
+def _withdraw(hub: Hub, instance: Instance, execution_id: str, task_id: int, *, is_gone: bool) -> bool:
+    key = execution_id, task_id
+    if not instance.placed or key not in instance.placed:
+        return False
+    instance.placed.discard(key)
+    if not is_gone:
+        hub.rows.activities_removed.append((instance.instance_id, *key))
+    return True
+
+
+__all__ = ["cancelled", "ended", "place", "taken_up"]

@@ -1,0 +1,121 @@
+"""Placement: where an activity is to run when several workers serve the hub.
+
+Here, if a slot is free or soon will be; a result that need not cross the database is worth a short wait. Otherwise,
+when somebody else could run it, it becomes a row that any worker may claim. Activities of a named pool are rows
+from the beginning, unless this worker serves the pool itself.
+A claim is the claimant's incarnation with a count: when it is lost, because the worker is taken for dead, somebody
+else claims the row again, and the result that comes in late finds no row with its count and is dropped.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from perdure.model.records import ActivityRow
+from perdure.replay.settle import Invocation
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from perdure.engine.activities import ActivityPool
+    from perdure.model.messages import ActivityResult
+
+WORTH_WAITING: Final = 0.05  # seconds; to spill and claim costs about a tenth of it
+CLAIMED_AT_ONCE: Final = 100
+POOL_NAME: Final = "1 to 100 letters, digits, dots, dashes and underscores"
+Key = tuple[str, int]  # execution id, task id
+
+_encode = msgspec.json.Encoder().encode
+_invocations = msgspec.json.Decoder(Invocation)
+
+
+def is_pool_name(name: str) -> bool:
+    """Whether a pool can be called that. Names are stored with spaces between them."""
+    return re.fullmatch(r"[A-Za-z0-9._-]{1,100}", name) is not None
+
+
+class Placement:
+    """For the loop's thread."""
+
+    def __init__(self, pools: Mapping[str, str], served: Sequence[str], pool: ActivityPool) -> None:
+        """`pools` says which pool each activity is of, `served` which named ones this worker serves."""
+        self.served = tuple(dict.fromkeys(("", *served)))
+        self.has_company = False  # whether another worker could run what is spilled
+        self._pools = pools
+        self._pool = pool
+        self._claims: dict[Key, int] = {}
+        self._taken: dict[str, int] = {}  # slots promised in the present batch, by activity
+
+    def begin_batch(self) -> None:
+        self._taken.clear()
+
+    def is_local(self, invocation: Invocation) -> bool:
+        """Whether it is to run here."""
+        name = invocation.name
+        pool = self._pools.get(name)
+        if pool is not None and pool not in self.served:
+            return False
+        if not self.has_company:
+            return True
+        if pool is None:  # not a function of this worker's; somebody else may have it
+            return False
+        taken = self._taken.get(name, 0)
+        if self._pool.expected_wait(name, taken) > WORTH_WAITING:
+            return False
+        self._taken[name] = taken + 1
+        return True
+
+    def row_of(self, invocation: Invocation, now: int, *, claimed_by: int | None = None) -> ActivityRow:
+        """The row of an activity that is not, or no longer, its owner's alone."""
+        if claimed_by is not None:
+            self._claims[invocation.execution_id, invocation.task_id] = 1
+        return ActivityRow(
+            invocation.instance_id,
+            invocation.execution_id,
+            invocation.task_id,
+            self._pools.get(invocation.name, ""),
+            invocation.name,
+            now,
+            1 if claimed_by is not None else 0,
+            claimed_by,
+            _encode(invocation),
+        )
+
+    # ------------------------------------------------------------------------------------------- claims
+
+    def wanted(self) -> tuple[list[str], int]:
+        """The activities that could begin here now, and how many of them together."""
+        names, free = self._pool.free_slots()
+        return names, min(free, CLAIMED_AT_ONCE)
+
+    def claimed(self, rows: Iterable[ActivityRow]) -> list[Invocation]:
+        """These were claimed for this worker."""
+        invocations = []
+        for row in rows:
+            self._claims[row.execution_id, row.task_id] = row.attempt
+            invocations.append(_invocations.decode(row.invocation))
+        return invocations
+
+    def claim_of(self, result: ActivityResult) -> int | None:
+        """The count of the claim under which this ran, if it ran under one."""
+        return self._claims.get((result.execution_id, result.task_id))
+
+    def forget(self, results: Iterable[ActivityResult]) -> None:
+        """Their results are durable, or dropped for good."""
+        for result in results:
+            self._claims.pop((result.execution_id, result.task_id), None)
+
+    def unplaced(self, is_meant: Callable[[str], bool]) -> list[Invocation]:
+        """Activities running or waiting here without a row, of the instances that are meant."""
+        return [
+            invocation
+            for invocation in self._pool.open_invocations()
+            if (invocation.execution_id, invocation.task_id) not in self._claims
+            and is_meant(invocation.instance_id)
+        ]
+
+
+__all__ = ["POOL_NAME", "Placement", "is_pool_name"]

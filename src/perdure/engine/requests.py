@@ -1,0 +1,160 @@
+"""Requests: a client's message for an instance that another worker owns, and the owner's answer.
+
+Only the owner of an instance may say what becomes of a message. So whoever accepts one for somebody else's instance
+puts it into the inbox as a `Request`; the owner does what it would do for a client of its own, and keeps the answer
+beside it, in the same transaction. The worker that asked finds it there when it looks, and tells its client.
+A start of an id that nobody has needs no request: the row that takes the id is the answer.
+If no owner answers in time, because there is none at present, what is durable by then counts as accepted where
+acceptance is all that was asked for; if the owner refuses it after all, it leaves a record among the dropped.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from msgspec import Raw
+
+from perdure.engine.envelope import Elsewhere, Envelope
+from perdure.errors import InstanceFinished, InstanceNotFound, OutcomeUnknown, PerdureError, error_of
+from perdure.model import payload
+from perdure.model.messages import (
+    EntityOperation,
+    Message,
+    RaiseEvent,
+    Request,
+    Resume,
+    Suspend,
+    Terminate,
+    encode_message,
+)
+from perdure.model.records import InstanceRow, SeenRow
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from perdure.engine.hub import Hub
+    from perdure.store.port import EngineStore
+
+PATIENCE: Final = 5_000_000  # microseconds that an owner has for its answer
+ANSWER_KEPT: Final = 600_000_000  # microseconds
+ASKED_AT_ONCE: Final = 500
+_ACCEPTANCE_IS_ENOUGH: Final = (RaiseEvent, EntityOperation, Suspend, Resume, Terminate)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request whose answer is awaited. `reply` is the client's future."""
+
+    request_id: str
+    message: Message
+    reply: Any
+    until: int
+
+
+# --------------------------------------------------------------------------------------------- who asks
+
+
+def ask(hub: Hub, envelope: Envelope) -> None:
+    """Put the client's message into the inbox of its instance's owner; it is asked once that is durable."""
+    territory = hub.territory
+    assert territory is not None
+    message, note = envelope.message, envelope.note
+    request_id = f"request-{hub.chance.salt().hex()}"
+    hub.store_message(
+        Request(
+            instance_id=message.instance_id,
+            request_id=request_id,
+            body=Raw(encode_message(message)),
+            asked_at=hub.now,
+            asker=territory.incarnation,
+            note=(note.who, note.address, note.operation, note.detail) if note is not None else None,
+        ),
+        hub.now,
+    )
+    hub.released.asked.append(Asked(request_id, message, envelope.reply, hub.now + PATIENCE))
+
+
+class Requests:
+    """Those of this worker's clients that are under way. For the loop's thread."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, Asked] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._open)
+
+    def sent(self, asked: Iterable[Asked]) -> None:
+        """They are durable; from now on their answers are looked for."""
+        for one in asked:
+            self._open[one.request_id] = one
+
+    def collect(self, store: EngineStore, now: int) -> list[tuple[Any, Any]]:
+        """Whom to tell what: answers that have come, and what is to be said where none came in time."""
+        asked = list(self._open)[:ASKED_AT_ONCE]
+        told = [(self._open.pop(row.operation_id).reply, _answer_in(row)) for row in store.seen(asked)]
+        late = [one for one in self._open.values() if one.until <= now]
+        if late:
+            known = {row.instance_id: row for row in store.rows([one.message.instance_id for one in late])}
+            for one in late:
+                del self._open[one.request_id]
+                told.append((one.reply, _unanswered(one.message, known.get(one.message.instance_id))))
+        return told
+
+    def refused(self, error: PerdureError) -> list[tuple[Any, Any]]:
+        """Nobody looks any more: whom to tell."""
+        left, self._open = list(self._open.values()), {}
+        return [(one.reply, error) for one in left]
+
+
+def _answer_in(row: SeenRow) -> Any:
+    said: dict[str, Any] = payload.decode(row.answer)
+    return error_of(said["error"])(said["message"]) if "error" in said else said["ok"]
+
+
+def _unanswered(message: Message, row: InstanceRow | None) -> Any:
+    """What is true although nobody has answered."""
+    instance_id = message.instance_id
+    if not isinstance(message, _ACCEPTANCE_IS_ENOUGH):
+        return OutcomeUnknown(
+            f"no worker has answered for instance {instance_id!r}: what you asked for is stored and may be done "
+            "later. See `perdure workers` whether any is running; ask for the instance's status, or repeat the "
+            "request with the same id"
+        )
+    if isinstance(message, EntityOperation):
+        return None
+    if row is None:
+        return InstanceNotFound(f"no instance {instance_id!r} in this hub")
+    if row.completed_at is not None:
+        return InstanceFinished(f"instance {instance_id!r} is {row.status}: it takes nothing more")
+    return None
+
+
+# ------------------------------------------------------------------------------------------ who answers
+
+
+def answer(hub: Hub, envelope: Envelope, value: Any) -> None:
+    """Keep the answer where whoever asked will look for it."""
+    reply = envelope.reply
+    assert isinstance(reply, Elsewhere)
+    instance_id = envelope.message.instance_id
+    hub.rows.seen.append(
+        SeenRow(reply.request_id, instance_id, payload.encode(_said(value)), hub.now + ANSWER_KEPT)
+    )
+    hub.released.hints.add(reply.asker)
+    message = envelope.message
+    if isinstance(value, PerdureError) and hub.now >= reply.asked_at + PATIENCE // 2:
+        name, body = (
+            (message.name, bytes(message.input)) if isinstance(message, RaiseEvent) else ("", b"null")
+        )
+        kind = "event" if name else type(message).__name__.lower()
+        hub.record_drop(instance_id, kind, name, getattr(message, "operation_id", ""), str(value), body)
+
+
+def _said(value: Any) -> dict[str, Any]:
+    if isinstance(value, PerdureError):
+        return {"error": value.code, "message": str(value)}
+    return {"ok": value}
+
+
+__all__ = ["Asked", "Requests", "answer", "ask"]
