@@ -4,7 +4,8 @@ What this file does is what every store must do; where a database behaves otherw
 wrong. A commit first asks whether anything stands against the batch, and only then applies it, so a refused
 batch leaves no trace. Rows are immutable tuples and are handed out as they are.
 "Durable" here means: survives `open` being called again on the same object, as after a crash of the engine.
-Two stores share nothing. One lock serves all threads; nothing under it waits.
+Two stores share nothing, unless one was made by `beside` of the other: then they are two workers' doors to one hub.
+One lock serves all threads; nothing under it waits.
 """
 
 from __future__ import annotations
@@ -12,15 +13,14 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import replace
-from threading import RLock
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from perdure.errors import StoreError
 from perdure.model.bodies import inline
 from perdure.model.entities import ENTITY
 from perdure.model.events import decode_events, encode_events
+from perdure.model.instances import execution_id_of, partition_of
 from perdure.model.records import (
     AuditRow,
     Batch,
@@ -35,11 +35,13 @@ from perdure.model.records import (
 )
 from perdure.store.port import Opening
 from perdure.store.purging import surviving
+from perdure.store.sharing import Member, Place, machine_clock
 from perdure.store.tables import Execution, Tables, apply, as_rows, check, expire, import_row
 from perdure.store.transfer import demand_empty
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
+    from threading import RLock
 
     from perdure.model.records import (
         AuditFilter,
@@ -50,35 +52,46 @@ if TYPE_CHECKING:
 EXPIRY_EVERY: Final = 60_000_000
 
 
-class MemoryStore:
-    """A hub in this object's memory."""
+class MemoryStore(Member):
+    """A hub in this object's memory. `clock` is the time of day, in microseconds, of a hub that workers share."""
 
     location = ""
 
-    def __init__(self, hub: str) -> None:
-        self.hub = hub
-        self._tables = Tables()
-        self._lock = RLock()
-        self._is_open = False
+    def __init__(
+        self, hub: str, clock: Callable[[], int] = machine_clock, *, place: Place | None = None
+    ) -> None:
+        super().__init__(hub, place or Place(clock))
         self._next_expiry = 0
         self._importing = Tables()
+
+    def beside(self) -> MemoryStore:
+        """Another store over the same hub, for another worker in this process."""
+        return MemoryStore(self.hub, place=self._place)
+
+    @property
+    def _tables(self) -> Tables:
+        return self._place.tables
+
+    @property
+    def _lock(self) -> RLock:
+        return self._place.lock
 
     # -------------------------------------------------------------------------------------- the engine's half
 
     def open(self) -> Opening:
         with self._lock:
+            opening = self._enter()
             self._is_open = True
             self._next_expiry = 0
-            return Opening(
-                max(self._tables.instances, default=0) + 1,
-                max(self._tables.inbox, default=0) + 1,
-            )
+            return opening
 
     def reopen(self) -> Opening:
         return self.open()
 
     def close(self) -> None:
-        self._is_open = False
+        with self._lock:
+            self._is_open = False
+            self._leave()
 
     def load(self, instance_ids: Sequence[str]) -> list[StoredInstance]:
         with self._lock:
@@ -90,6 +103,9 @@ class MemoryStore:
     def _loaded(self, row: InstanceRow) -> StoredInstance:
         bare = row.completed_at is not None or row.kind == ENTITY
         found = StoredInstance(row) if bare else self._with_history(row)
+        if not bare:
+            execution = row.instance_id, execution_id_of(row.salt, row.execution_no)
+            found.placed = frozenset(self._tables.activities.get(execution, ()))
         found.entity_state = self._tables.entity_states.get(row.instance_no)
         found.held = sorted(
             message
@@ -109,9 +125,13 @@ class MemoryStore:
             visible = sorted(
                 (message.visible_at, message.message_no)
                 for message in self._tables.inbox.values()
-                if message.visible_at is not None
+                if message.visible_at is not None and self._is_mine(message.instance_id)
             )
-            due = sorted((at, number) for number, at in self._tables.due.items() if at < horizon)
+            due = sorted(
+                (at, number)
+                for number, at in self._tables.due.items()
+                if at < horizon and self._is_owned(number)
+            )
             return Poll(
                 [self._tables.inbox[number] for at, number in visible if at <= now][:limit],
                 [(at, self._tables.instances[number].instance_id) for at, number in due[:limit]],
@@ -150,16 +170,28 @@ class MemoryStore:
             return [self._tables.instances[number] for _, number in sorted(found)[:limit]]
 
     def _named(self, numbers: Iterable[int], after_no: int, limit: int) -> list[tuple[int, str]]:
-        wanted = sorted(number for number in numbers if number > after_no)[:limit]
+        wanted = sorted(number for number in numbers if number > after_no and self._is_owned(number))[:limit]
         return [(number, self._tables.instances[number].instance_id) for number in wanted]
+
+    def _is_owned(self, instance_no: int) -> bool:
+        return not self._incarnation or self._is_mine(self._tables.instances[instance_no].instance_id)
+
+    def _is_mine(self, instance_id: str) -> bool:
+        if not self._incarnation:
+            return True
+        owner = self._place.roster.partitions[partition_of(instance_id)].incarnation
+        return owner == self._incarnation
 
     def commit(self, batch: Batch) -> None:
         with self._lock:
             self._check_open()
+            self._check_fence()
             if batch.purged:
                 batch = surviving(batch)
-            check(self._tables, batch)
-            apply(self._tables, batch)
+            check(self._tables, batch, shared=bool(self._incarnation))
+            late = apply(self._tables, batch, self._incarnation)
+            self.late_results += late
+            self._release(batch.partitions_released)
             if batch.at >= self._next_expiry:
                 self._next_expiry = batch.at + EXPIRY_EVERY
                 expire(self._tables, batch.at)
@@ -192,11 +224,7 @@ class MemoryStore:
 
     def finish_import(self) -> None:
         with self._lock:
-            self._tables = self._importing
-
-    def _check_open(self) -> None:
-        if not self._is_open:
-            raise StoreError("the store in memory cannot be used: it is not open")
+            self._place.tables = self._importing
 
     # -------------------------------------------------------------------------------------- the clients' half
 

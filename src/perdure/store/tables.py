@@ -9,8 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from perdure.errors import CommitRefused, FenceLost
+from perdure.errors import CommitConflict, CommitRefused, FenceLost
+from perdure.model.instances import partition_of
 from perdure.model.records import (
+    ActivityRow,
     AuditRow,
     Batch,
     BodyRow,
@@ -26,12 +28,12 @@ from perdure.model.records import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from perdure.model.records import (
-        InstanceUpdate,
-    )
+    from perdure.errors import StoreError
+    from perdure.model.records import InstanceUpdate, ResultRow
     from perdure.store.transfer import Row
 
 ALL_WAITS: Final = -1
+ALL_TASKS: Final = -1
 DROPPED_KEPT: Final = 30 * 24 * 3600 * 1_000_000
 AUDIT_KEPT: Final = 365 * 24 * 3600 * 1_000_000
 
@@ -56,6 +58,8 @@ class Tables:
     executions: dict[int, set[int]] = field(default_factory=dict)  # with history or bodies
     keys: dict[str, KeyRow] = field(default_factory=dict)
     audit: dict[int, AuditRow] = field(default_factory=dict)
+    # instance_id, execution_id -> task_id
+    activities: dict[tuple[str, str], dict[int, ActivityRow]] = field(default_factory=dict)
     # Few of many instances stand in these; a poll must not look at all.
     due: dict[int, int] = field(default_factory=dict)
     with_local_work: set[int] = field(default_factory=set)
@@ -64,11 +68,13 @@ class Tables:
 # ------------------------------------------------------------------------------------- what stands against it
 
 
-def check(tables: Tables, batch: Batch) -> None:
+def check(tables: Tables, batch: Batch, *, shared: bool = False) -> None:
     """Raise what a database would raise on its way through the batch (purged instances' rows left out).
 
-    Each line is one constraint: the keys that are added, and which of them are there already.
+    Each line is one constraint: the keys that are added, and which of them are there already. Where workers share the
+    hub, an id or an operation may be taken because another was there first: that is a conflict.
     """
+    raced = CommitConflict if shared else CommitRefused
     gone = set(batch.purged)
     gone_ids = {tables.instances[number].instance_id for number in gone & tables.instances.keys()}
     new_numbers = [row.instance_no for row in batch.new_instances]
@@ -80,6 +86,7 @@ def check(tables: Tables, batch: Batch) -> None:
         "instances",
         (row.instance_id for row in batch.new_instances),
         lambda instance_id: instance_id in tables.numbers and instance_id not in gone_ids,
+        raced,
     )
     fresh = set(new_numbers)
     _demand(
@@ -102,18 +109,25 @@ def check(tables: Tables, batch: Batch) -> None:
     removed = set(batch.inbox_removed)
     _refuse(
         "inbox",
-        (row.message_no for row in batch.inbox_added),
+        [*(row.message_no for row in batch.inbox_added), *(row.message_no for row in batch.results)],
         lambda number: number in tables.inbox and number not in removed,
     )
-    _refuse_seen(tables, batch)
+    _refuse(
+        "activities",
+        (row[:3] for row in _placed(batch)),
+        lambda key: key[0] not in gone_ids and key[2] in tables.activities.get(key[:2], {}),
+    )
+    _refuse_seen(tables, batch, raced)
 
 
-def _refuse_seen(tables: Tables, batch: Batch) -> None:
+def _refuse_seen(tables: Tables, batch: Batch, raced: type[StoreError]) -> None:
     latest: dict[str, SeenRow] = {}
     for row in batch.seen:
-        first = latest.get(row.operation_id) or tables.seen.get(row.operation_id)
+        own, others = latest.get(row.operation_id), tables.seen.get(row.operation_id)
+        first = own or others
         if first is not None and first.expires_at > batch.at:
-            raise CommitRefused(f"seen has {row.operation_id!r} already; the batch was rolled back")
+            refusal = CommitRefused if own else raced
+            raise refusal(f"seen has {row.operation_id!r} already; the batch was rolled back")
         latest[row.operation_id] = row
 
 
@@ -123,19 +137,28 @@ def _demand(what: str, numbers: Sequence[int], is_there: Callable[[int], bool]) 
         raise FenceLost(f"of {len(numbers)} {what} {found} are there: another engine has taken them")
 
 
-def _refuse(table: str, keys: Iterable[T], is_there: Callable[[T], bool]) -> None:
+def _refuse(
+    table: str,
+    keys: Iterable[T],
+    is_there: Callable[[T], bool],
+    raced: type[StoreError] = CommitRefused,
+) -> None:
     added: set[T] = set()
     for key in keys:
         if key in added or is_there(key):
-            raise CommitRefused(f"{table} has {key!r} already; the batch was rolled back")
+            refusal = CommitRefused if key in added else raced
+            raise refusal(f"{table} has {key!r} already; the batch was rolled back")
         added.add(key)
 
 
 # ---------------------------------------------------------------------------------------------- applying it
 
 
-def apply(tables: Tables, batch: Batch) -> None:
-    """In the order of the port: messages leave, purges free ids, rows go in, old executions go out."""
+def apply(tables: Tables, batch: Batch, incarnation: int = 0) -> int:
+    """In the order of the port: messages leave, purges free ids, rows go in, old executions go out.
+
+    Returns how many results came too late.
+    """
     for number in batch.inbox_held:
         tables.inbox[number] = tables.inbox[number]._replace(visible_at=None)
     for number in batch.inbox_removed:
@@ -160,6 +183,46 @@ def apply(tables: Tables, batch: Batch) -> None:
     tables.seen.update((row.operation_id, row) for row in batch.seen)
     tables.dropped.extend(batch.dropped)
     _apply_access(tables, batch)
+    _apply_activities(tables, batch)
+    _clear_local_work(tables, frozenset(batch.partitions_released))
+    return sum(not _take_result(tables, row, batch.at, incarnation) for row in batch.results)
+
+
+def _placed(batch: Batch) -> list[ActivityRow]:
+    """What is placed and not removed in the same breath."""
+    if not batch.activities_removed:
+        return batch.activities_placed
+    gone = frozenset(batch.activities_removed)
+    return [row for row in batch.activities_placed if gone.isdisjoint((row[:3], (*row[:2], ALL_TASKS)))]
+
+
+def _apply_activities(tables: Tables, batch: Batch) -> None:
+    for *execution, task_id in batch.activities_removed:
+        of = tables.activities.get((execution[0], execution[1]), {})
+        if task_id == ALL_TASKS:
+            of.clear()
+        else:
+            of.pop(task_id, None)
+    for row in _placed(batch):
+        tables.activities.setdefault(row[:2], {})[row.task_id] = row
+
+
+def _take_result(tables: Tables, row: ResultRow, at: int, incarnation: int) -> bool:
+    """Put a result into the inbox in place of its activity, if that is still this incarnation's to end."""
+    of = tables.activities.get(row[:2], {})
+    activity = of.get(row.task_id)
+    if activity is None or (activity.attempt, activity.incarnation) != (row.attempt, incarnation):
+        return False
+    del of[row.task_id]
+    tables.inbox[row.message_no] = InboxRow(row.message_no, row.instance_id, at, row.message)
+    return True
+
+
+def _clear_local_work(tables: Tables, partitions: frozenset[int]) -> None:
+    if partitions:
+        for row in [tables.instances[number] for number in tables.with_local_work]:
+            if partition_of(row.instance_id) in partitions:
+                _put(tables, row._replace(local_work=0))
 
 
 def _apply_access(tables: Tables, batch: Batch) -> None:
@@ -232,6 +295,8 @@ def _purge(tables: Tables, number: int) -> None:
     row = tables.instances.pop(number, None)
     if row is not None:
         del tables.numbers[row.instance_id]
+        for execution in [key for key in tables.activities if key[0] == row.instance_id]:
+            del tables.activities[execution]
 
 
 def expire(tables: Tables, at: int) -> None:
@@ -246,8 +311,11 @@ def expire(tables: Tables, at: int) -> None:
 def as_rows(tables: Tables) -> dict[str, list[Row]]:
     """The rows of each table of a transfer, by ascending key."""
     stated = sorted({*tables.custom_status, *tables.entity_states})
+    placed = {instance_id for (instance_id, _), of in tables.activities.items() if of}
+    instances = [tables.instances[number] for number in sorted(tables.instances)]
     return {
-        "instances": [tables.instances[number] for number in sorted(tables.instances)],
+        # Placed activities do not come along: at the destination they are run again, by whoever has the instance.
+        "instances": [row._replace(local_work=1) if row.instance_id in placed else row for row in instances],
         "history": sorted(row for rows in tables.history.values() for row in rows.values()),
         "payloads": sorted(
             (*execution, *place, body)

@@ -26,6 +26,7 @@ from perdure.model.events import (
     TaskCompleted,
     encode_events,
 )
+from perdure.model.instances import partition_of
 from perdure.model.records import (
     AuditFilter,
     AuditRow,
@@ -54,10 +55,11 @@ DAY = 24 * 3600 * 1_000_000
 
 def instance(number: int, instance_id: str = "", **changes: Any) -> InstanceRow:
     """A running orchestration; its id is `claim-<number>` if none is given."""
+    instance_id = instance_id or f"claim-{number}"
     row = InstanceRow(
         instance_no=number,
-        instance_id=instance_id or f"claim-{number}",
-        partition=number % 32,
+        instance_id=instance_id,
+        partition=partition_of(instance_id),
         kind="orchestration",
         name="process_claim",
         version="1",
