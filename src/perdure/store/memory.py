@@ -40,7 +40,7 @@ from perdure.store.tables import Execution, Tables, apply, as_rows, check, expir
 from perdure.store.transfer import demand_empty
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from threading import RLock
 
     from perdure.model.records import (
@@ -66,6 +66,7 @@ class MemoryStore(Member):
 
     def beside(self) -> MemoryStore:
         """Another store over the same hub, for another worker in this process."""
+        self._place.is_shared = True
         return MemoryStore(self.hub, place=self._place)
 
     @property
@@ -103,9 +104,7 @@ class MemoryStore(Member):
     def _loaded(self, row: InstanceRow) -> StoredInstance:
         bare = row.completed_at is not None or row.kind == ENTITY
         found = StoredInstance(row) if bare else self._with_history(row)
-        if not bare:
-            execution = row.instance_id, execution_id_of(row.salt, row.execution_no)
-            found.placed = frozenset(self._tables.activities.get(execution, ()))
+        found.placed = frozenset(self._placed(row))
         found.entity_state = self._tables.entity_states.get(row.instance_no)
         found.held = sorted(
             message
@@ -113,6 +112,12 @@ class MemoryStore(Member):
             if message.instance_id == row.instance_id and message.visible_at is None
         )
         return found
+
+    def _placed(self, row: InstanceRow) -> Iterator[tuple[str, int]]:
+        for execution_no in {0, row.execution_no}:  # an entity's are all of its execution 0
+            execution_id = execution_id_of(row.salt, execution_no)
+            for task_id in self._tables.activities.get((row.instance_id, execution_id), ()):
+                yield execution_id, task_id
 
     def seen(self, operation_ids: Sequence[str]) -> list[SeenRow]:
         with self._lock:

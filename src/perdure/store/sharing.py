@@ -61,6 +61,7 @@ class Place:
     tables: Tables = field(default_factory=Tables)
     roster: Roster = field(default_factory=Roster)
     lock: RLock = field(default_factory=RLock)
+    is_shared: bool = False  # whether engines are to register
 
 
 class Member:
@@ -77,6 +78,10 @@ class Member:
         self._heard: Callable[[], None] | None = None
 
     # ---------------------------------------------------------------------------------------- coming and going
+
+    @property
+    def is_shared(self) -> bool:
+        return self._place.is_shared
 
     def register(self, profile: Profile) -> None:
         self._profile = profile
