@@ -79,5 +79,13 @@ def test_a_derived_child_lives_where_its_root_does():
     assert partition_of(child) == partition_of(grandchild) == partition_of("claim-1")
 
 
+def test_children_that_are_spread_hash_by_themselves_and_their_families_like_them() -> None:
+    children = [child_id_of("claim-1", "00000000-1", n, spread=True) for n in range(200)]
+    assert len({partition_of(child) for child in children}) == PARTITIONS
+    for child in children:
+        grandchild = child_id_of(child_id_of(child, "11111111-1", 0), "22222222-1", 1)
+        assert partition_of(grandchild) == partition_of(child)
+
+
 def test_partitions_do_not_depend_on_the_process():
     assert [partition_of(f"claim-{n}") for n in range(6)] == [19, 23, 11, 13, 18, 10]

@@ -25,7 +25,7 @@ def is_passed_on(hub: Hub, envelope: Envelope) -> bool:
     if envelope.row_no or isinstance(message, Wake):
         return True  # the owner finds the row, and knows its own timers
     if envelope.internal:
-        hub.store_message(message, hub.now)
+        hub.store_message(message, hub.at_once)
     elif isinstance(message, ActivityResult):
         _hand_in(hub, message)
     elif envelope.reply is not None:

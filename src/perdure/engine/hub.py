@@ -329,6 +329,15 @@ class Hub:
         """An execution has ended: its waits are over."""
         sealing.close_waits(self, instance)
 
+    @property
+    def at_once(self) -> int:
+        """From when on a message is visible that need not wait.
+
+        Clocks of workers differ a little, and a message must not wait until its owner's has caught up. Among those
+        that are visible the numbers tell the order.
+        """
+        return self.now if self.territory is None else 0
+
     def store_delayed(self, message: Message, visible_at: int) -> None:
         """A message for later: only a row, nothing in memory, and a look at it in time."""
         self.store_message(message, visible_at)

@@ -70,7 +70,7 @@ def ask(hub: Hub, envelope: Envelope) -> None:
             asker=territory.incarnation,
             note=(note.who, note.address, note.operation, note.detail) if note is not None else None,
         ),
-        hub.now,
+        hub.at_once,
     )
     hub.released.asked.append(Asked(request_id, message, envelope.reply, hub.now + PATIENCE))
 

@@ -211,10 +211,10 @@ def _seal_unconsumed(hub: Hub) -> None:
     for envelope in rest:
         if envelope.hidden:  # let go, and not reached: from now on polls have to show it
             hub.consumed.append(envelope.row_no)
-            store(hub, envelope, hub.now)
+            store(hub, envelope, hub.at_once)
             envelope.hidden = False
         elif envelope.internal and not isinstance(envelope.message, Wake):
-            store(hub, envelope, hub.now)
+            store(hub, envelope, hub.at_once)
             envelope.internal = False
     hub.deferred = rest
 

@@ -58,10 +58,12 @@ class Sharing:
         self._pace = SOONEST
         self._hungry = False
         self._heard = False
+        self._is_new = True
         self.nudge: Callable[[], None] = lambda: None
 
     def opened(self, opening: Opening, since: float) -> None:
         self.membership.opened(opening, since)
+        self._is_new = True
         self._store.listen(self._listened)
 
     # ------------------------------------------------------------------------------------------ the inbox
@@ -130,6 +132,9 @@ class Sharing:
         if tidings.gained:
             self.territory.gain(tidings.gained)
             log.info("%d partitions taken, %d in all", len(tidings.gained), len(self.territory.owned))
+        if tidings.gained or self._is_new:
+            self._is_new = False
+            self._tell_all()
         if tidings.surplus:
             self.give_up(tidings.surplus)
         return bool(tidings.gained)
@@ -149,8 +154,12 @@ class Sharing:
         self._store.commit(batch)
         territory.lose(given)
         hub.evict_where(lambda instance: instance.partition in given)
-        self._store.notify([one.incarnation for one in self.membership.company])
+        self._tell_all()
         log.info("%d partitions given up, %d left", len(given), len(territory.owned))
+
+    def _tell_all(self) -> None:
+        """Owners have changed, or are to: the others look anew who is there, and what is free."""
+        self._store.notify([one.incarnation for one in self.membership.company])
 
     def leave(self) -> None:
         """Give everything up and take nothing more; what runs here is still finished. Raises what a commit raises."""

@@ -54,7 +54,7 @@ def start(hub: Hub, instance: Instance | None, envelope: Envelope) -> None:
         created.reason = f"scheduled:{message.visible_at}"
         hub.store_delayed(first, message.visible_at)
     elif hub.accept_only or hub.is_foreign(message.instance_id):
-        hub.store_delayed(first, hub.now)
+        hub.store_delayed(first, hub.at_once)
     elif created.instance_id in hub.quarantine:
         park(hub, created, "poison", hub.quarantine[created.instance_id])
         hub.hold(created, Envelope(first, internal=True))

@@ -18,6 +18,8 @@ from perdure.model.waiting import Waiting
 ID_LIMIT: Final = 256  # characters (Azure documents 100 and accepts more)
 CHILD_MARK: Final = "::"
 """Derived ids of sub-orchestrations contain this; ids chosen by users may not."""
+SPREAD_MARK: Final = "~"
+"""Ends the derived id of a sub-orchestration that is placed by its whole id, away from its root."""
 PARTITIONS: Final = 32
 
 
@@ -81,18 +83,28 @@ def execution_id_of(salt: bytes, execution_no: int) -> str:
     return f"{salt[:4].hex()}-{execution_no}"
 
 
-def child_id_of(instance_id: str, execution_id: str, task_id: int) -> str:
+def child_id_of(instance_id: str, execution_id: str, task_id: int, *, spread: bool = False) -> str:
     """The derived id of a sub-orchestration; unique because the execution id is."""
     root = instance_id if len(instance_id) <= ID_LIMIT else sha256(instance_id.encode()).hexdigest()
-    return f"{root}{CHILD_MARK}{execution_id}.{task_id}"
+    return f"{root}{CHILD_MARK}{execution_id}.{task_id}{SPREAD_MARK if spread else ''}"
 
 
 def partition_of(instance_id: str, partitions: int = PARTITIONS) -> int:
-    """The partition of an id. A derived child id hashes like its root, so that families stay together."""
+    """The partition of an id. A derived child id hashes like its root, so that families stay together.
+
+    One that is spread hashes by itself, and its own family like it.
+    """
     if partitions == 1:
         return 0
-    root = instance_id.split(CHILD_MARK, 1)[0]
+    root = _root_of(instance_id) if CHILD_MARK in instance_id else instance_id
     return int.from_bytes(sha256(root.encode()).digest()[:4], "big") % partitions
+
+
+def _root_of(instance_id: str) -> str:
+    if instance_id.endswith(SPREAD_MARK):
+        return instance_id
+    spread, mark, _ = instance_id.rpartition(SPREAD_MARK + CHILD_MARK)
+    return spread + SPREAD_MARK if mark else instance_id.split(CHILD_MARK, 1)[0]
 
 
 class OrchestrationStatus(msgspec.Struct, frozen=True, kw_only=True):

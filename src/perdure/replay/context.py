@@ -61,6 +61,7 @@ T6 = TypeVar("T6")
 D = TypeVar("D")
 
 CUSTOM_STATUS_LIMIT = 16 * 1024  # bytes, as in Azure
+SPREAD_FROM = 100  # calls that are open when a sub-orchestration is no longer kept beside its caller
 NULL = Raw(b"null")
 IDLE: list[act.Action] = []
 """The actions of code that is not running: one empty list for all of them, since thousands sleep."""
@@ -515,7 +516,9 @@ class OrchestrationContext(ActivityCalls, ChildCalls, HttpCalls, EntityVerbs):
         attempt: int,
     ) -> CallTask[Any]:
         task: CallTask[Any] = CallTask(self, self._take_id(), "Orchestrator", name, expected)
-        child = instance_id or child_id_of(self.instance_id, self.execution_id, task.id)
+        child = instance_id or child_id_of(
+            self.instance_id, self.execution_id, task.id, spread=len(self._calls) >= SPREAD_FROM
+        )
         self._emit(
             act.CreateSubOrchestration(
                 task.id, name, child, version, body, task.id if call < 0 else call, attempt
