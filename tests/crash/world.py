@@ -12,7 +12,7 @@ What they were told, what activities did and what the store holds are compared a
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Coroutine, Generator, Iterable
+from collections.abc import Callable, Collection, Coroutine, Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -180,7 +180,7 @@ class Process:
     async def read(self, question: Callable[[], Any], *, brief: bool = False) -> Any:
         return question()
 
-    def pulses(self, execution_ids: Collection[str]) -> dict[Any, Any]:
+    def pulses(self, executions: Mapping[str, str]) -> dict[Any, Any]:
         return {}
 
     def now(self) -> int:

@@ -108,7 +108,7 @@ async def test_what_runs_when_partitions_move_is_not_run_again(works: Works) -> 
 async def test_a_worker_that_leaves_finishes_what_it_runs_and_nothing_runs_twice(works: Works) -> None:
     app = application(works)
     async with shop(app, {}) as opened:
-        running, second = await joined(opened, app, "second", drain=30.0)
+        running, _ = await joined(opened, app, "second", drain=30.0)
         await opened.shared_out()
         ids = [f"claim-{n}" for n in range(12)]
         for one in ids:
@@ -137,7 +137,9 @@ async def test_a_dead_worker_is_taken_over_when_its_lease_has_run_out(works: Wor
         assert opened[0].owned == 16
         opened.clock.forward(61)
         await opened.until(lambda: opened[0].owned == 32)
-        await opened.until(lambda: works.begun[mine] == 2)  # at least once: its first run was not known to end
+        await opened.until(
+            lambda: works.begun[mine] == 2
+        )  # at least once: its first run was not known to end
         works.gate.set()
         assert (await opened[0].client.wait_for_completion(mine, 20)).output == mine
         history = (await opened[0].client.get_status(mine, show_history=True)).history  # type: ignore[union-attr]
@@ -196,7 +198,10 @@ async def test_a_fan_out_spills_over_to_whoever_has_free_slots(works: Works) -> 
         done = await opened[1].client.wait_for_completion(mine, 20)
         assert done.output == [f"part-{n}" for n in range(40)]
         assert set(works.begun.values()) == {1}
-        assert opened[0].store._tables.activities in ({}, {key: {} for key in opened[0].store._tables.activities})
+        assert opened[0].store._tables.activities in (
+            {},
+            {key: {} for key in opened[0].store._tables.activities},
+        )
 
 
 async def test_claims_of_a_dead_worker_are_claimed_again_and_its_late_result_is_dropped(works: Works) -> None:
@@ -227,7 +232,7 @@ async def test_a_named_pool_runs_where_it_is_served_and_waits_visibly_while_it_i
         assert status is not None
         assert status.waiting_for == "waiting for the activity 'render' (pool gpu, which no worker serves)"
         assert not works.begun
-        running, second = await joined(opened, app, "second", pool=["gpu"])
+        running, _ = await joined(opened, app, "second", pool=["gpu"])
         assert (await opened[0].client.wait_for_completion("film", 20)).output == "film"
         assert works.begun == {"film": 1}
         await running.__aexit__(None, None, None)

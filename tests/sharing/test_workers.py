@@ -174,9 +174,7 @@ async def test_entities_and_critical_sections_across_workers() -> None:
     async with shop(application(), *TWO) as opened:
         await opened.shared_out()
         names = [f"n{n}" for n in range(6)]
-        ids = [
-            await opened[n % 3].client.start_new("counting", f"counting-{n}", names) for n in range(12)
-        ]
+        ids = [await opened[n % 3].client.start_new("counting", f"counting-{n}", names) for n in range(12)]
         done = await asyncio.gather(*(opened[0].client.wait_for_completion(one, 20) for one in ids))
         seen = sorted(tuple(status.output) for status in done)
         assert seen == [(n,) * 6 for n in range(1, 13)]
@@ -203,4 +201,6 @@ async def test_the_audit_log_names_who_asked_at_another_worker() -> None:
         finally:
             NOTE.reset(token)
         rows = await opened[0].client.audit()
-        assert [(row.who, row.operation, row.instance_id) for row in rows.records] == [("ada", "suspend", mine)]
+        assert [(row.who, row.operation, row.instance_id) for row in rows.records] == [
+            ("ada", "suspend", mine)
+        ]

@@ -31,7 +31,7 @@ from perdure.store.sqlite.lock import read_server_file
 from perdure.store.transfer import UNFINISHED
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
     from perdure.engine.notes import Memo
     from perdure.model.messages import Message
@@ -160,7 +160,7 @@ class StoreReader:
     async def record(self, memo: Memo) -> None:
         raise EngineStopped("this command only reads")
 
-    def pulses(self, execution_ids: Collection[str]) -> dict[tuple[str, int], Pulse]:
+    def pulses(self, executions: Mapping[str, str]) -> dict[tuple[str, int], Pulse]:
         """Only the engine that runs activities knows how they are."""
         return {}
 

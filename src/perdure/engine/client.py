@@ -7,7 +7,7 @@ never waits for the loop. Verbs that only combine others (waiting, building link
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -74,8 +74,11 @@ class Gateway(Protocol):
     async def record(self, memo: Memo) -> None:
         """Write keys and rows of the audit log; returns once they are durable."""
 
-    def pulses(self, execution_ids: Collection[str]) -> Mapping[tuple[str, int], Pulse]:
-        """What is known here of these executions' running activities, by execution id and task id."""
+    def pulses(self, executions: Mapping[str, str]) -> Mapping[tuple[str, int], Pulse]:
+        """What is known of running activities, by execution id and task id.
+
+        `executions` names the executions that are asked about, each with its instance.
+        """
 
     def now(self) -> int:
         """The hub's present time in microseconds."""

@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from perdure.model.records import ActivityRow
+from perdure.model.waiting import Pulse
 from perdure.replay.settle import Invocation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 
     from perdure.engine.activities import ActivityPool
     from perdure.model.messages import ActivityResult
+    from perdure.store.port import Census
 
 WORTH_WAITING: Final = 0.05  # seconds; to spill and claim costs about a tenth of it
 CLAIMED_AT_ONCE: Final = 100
@@ -118,4 +120,23 @@ class Placement:
         ]
 
 
-__all__ = ["POOL_NAME", "Placement", "is_pool_name"]
+def pulses_of(rows: Iterable[ActivityRow], census: Census) -> dict[Key, Pulse]:
+    """What is known of activities from their rows: which worker has them, or why none has."""
+    names = {one.incarnation: one.worker for one in census.workers}
+    served = {"", *(name for one in census.workers for name in one.pools.split())}
+    return {
+        (row.execution_id, row.task_id): Pulse(row.name, max(row.attempt, 1), _where(row, names, served))
+        for row in rows
+    }
+
+
+def _where(row: ActivityRow, names: Mapping[int, str], served: Container[str]) -> str:
+    claimant = names.get(row.incarnation) if row.incarnation is not None else None
+    if claimant is not None:
+        return f"worker {claimant}"
+    if not row.pool:
+        return "queue"
+    return f"pool {row.pool}" if row.pool in served else f"pool {row.pool}, which no worker serves"
+
+
+__all__ = ["POOL_NAME", "Placement", "is_pool_name", "pulses_of"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -41,7 +41,7 @@ class Detail:
 class Ward(Protocol):
     """Who knows how running activities are, and what time it is."""
 
-    def pulses(self, execution_ids: Collection[str]) -> Mapping[tuple[str, int], Pulse]: ...
+    def pulses(self, executions: Mapping[str, str]) -> Mapping[tuple[str, int], Pulse]: ...
 
     def now(self) -> int: ...
 
@@ -73,9 +73,10 @@ def status_of(
         unreadable = unreadable or _unreadable(raw)
         ends = [_readable(one) for one in raw]
         waiting = None if finished else _roughly(row, stored.waits)
-    if ward is not None and waiting is not None and row.local_work:
+    if ward is not None and waiting is not None and (row.local_work or waiting.activities):
         execution_id = execution_id_of(row.salt, row.execution_no)
-        waiting = _with_pulses(waiting, execution_id, ward.pulses((execution_id,)), ward.now())
+        pulses = ward.pulses({execution_id: instance_id})
+        waiting = _with_pulses(waiting, execution_id, pulses, ward.now())
     return _status(
         row,
         ends,
@@ -119,7 +120,7 @@ def page_of(
     for wait in store.waits([r.instance_no for r in rows if r.completed_at is None]):
         waits.setdefault(wait.instance_no, []).append(wait)
     customs = store.custom_status(numbers)
-    working = {execution_id_of(r.salt, r.execution_no) for r in rows if r.local_work}
+    working = {execution_id_of(r.salt, r.execution_no): r.instance_id for r in rows if r.completed_at is None}
     pulses = ward.pulses(working) if ward is not None and working else {}
     now = ward.now() if ward is not None else 0
     ends = store.ends(rows)
@@ -267,7 +268,7 @@ def _briefly(
     row: InstanceRow, waits: Mapping[int, list[WaitRow]], pulses: Mapping[tuple[str, int], Pulse], now: int
 ) -> Waiting:
     waiting = _roughly(row, waits.get(row.instance_no, []))
-    if not row.local_work or not pulses:
+    if not pulses:
         return waiting
     return _with_pulses(waiting, execution_id_of(row.salt, row.execution_no), pulses, now)
 

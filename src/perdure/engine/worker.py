@@ -11,7 +11,7 @@ import contextlib
 import logging
 import sys
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -26,7 +26,7 @@ from perdure.engine.loop import Handover, Loop, Outbox, SystemWaiter, Waiter, te
 from perdure.engine.membership import Belonging, Membership, default_name, quietly_renewed
 from perdure.engine.notes import NOTE, Memo
 from perdure.engine.offload import with_offloaded
-from perdure.engine.placement import Placement
+from perdure.engine.placement import Placement, pulses_of
 from perdure.engine.portal import SyncClient
 from perdure.engine.registry import Registry
 from perdure.engine.retention import AGES, Retention, Sweeper
@@ -402,9 +402,12 @@ class Engine:
         is_near = self._shared is None  # a database may be slow, or away
         return question() if brief and is_near else await asyncio.to_thread(question)
 
-    def pulses(self, execution_ids: Collection[str]) -> dict[tuple[str, int], Pulse]:
+    def pulses(self, executions: Mapping[str, str]) -> dict[tuple[str, int], Pulse]:
         pool = self.loop.pool
-        return pool.pulses(execution_ids, self.clock.now()) if pool is not None else {}
+        own = pool.pulses(executions, self.clock.now()) if pool is not None else {}
+        if self._shared is None or not executions:
+            return own
+        return {**pulses_of(self._shared.placed(list(executions.values())), self._shared.census()), **own}
 
     def now(self) -> int:
         return self.clock.now()

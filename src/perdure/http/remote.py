@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 from urllib.parse import urlsplit
@@ -166,7 +166,7 @@ class HttpGateway:
         """Never called: the server rings, see `perdure.http.remote_watching`."""
         raise AssertionError("a remote client is told by its server")
 
-    def pulses(self, execution_ids: Collection[str]) -> dict[tuple[str, int], Pulse]:
+    def pulses(self, executions: Mapping[str, str]) -> dict[tuple[str, int], Pulse]:
         """The server's answers have them in their sentences already."""
         return {}
 

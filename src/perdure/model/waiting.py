@@ -22,7 +22,8 @@ class EventWait(msgspec.Struct, frozen=True, omit_defaults=True):
 class OpenActivity(msgspec.Struct, frozen=True, omit_defaults=True):
     """A running activity. From `where` on it is what its worker knows, if that is the one that was asked.
 
-    `where` is event loop, thread, queue or the executor's name; `begun_at` and `heard_at` (of its last
+    `where` is event loop, thread, queue or the executor's name; among several workers also the worker that has it,
+    or the pool it waits in. `begun_at` and `heard_at` (of its last
     heartbeat) are 0 before there is such a moment; `progress` is what the last heartbeat said.
     """
 
@@ -133,6 +134,7 @@ def _event(wait: EventWait) -> str:
 def _activity(activity: OpenActivity, now: int) -> str:
     known = [
         *([f"attempt {activity.attempt}"] if activity.attempt > 1 else []),
+        *([activity.where] if activity.where.startswith("pool ") else []),
         *([progress_text(activity.progress)] if activity.progress is not None else []),
         *([heard_text(activity, now)] if activity.heard_at else []),
     ]

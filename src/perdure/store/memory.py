@@ -114,8 +114,9 @@ class MemoryStore(Member):
         return found
 
     def _placed(self, row: InstanceRow) -> Iterator[tuple[str, int]]:
-        for execution_no in {0, row.execution_no}:  # an entity's are all of its execution 0
-            execution_id = execution_id_of(row.salt, execution_no)
+        # What an entity does outside the loop is all of its execution 0.
+        execution_id = execution_id_of(row.salt, 0 if row.kind == ENTITY else row.execution_no)
+        if row.completed_at is None:
             for task_id in self._tables.activities.get((row.instance_id, execution_id), ()):
                 yield execution_id, task_id
 

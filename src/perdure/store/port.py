@@ -231,6 +231,9 @@ class SharedStore(Store, Protocol):
     def claim(self, pools: Sequence[str], names: Sequence[str], limit: int) -> list[ActivityRow]:
         """Claim activities of these pools and names that nobody has, the oldest first."""
 
+    def placed(self, instance_ids: Sequence[str]) -> list[ActivityRow]:
+        """The activities of these instances that have rows, without what is in them. From any thread."""
+
     def notify(self, incarnations: Sequence[int]) -> None:
         """A hint to these workers that there is something in the inbox. May be lost, and never raises."""
 

@@ -222,6 +222,13 @@ class Member:
                 self._place.tables.activities[row[:2]][row.task_id] = row
             return claimed
 
+    def placed(self, instance_ids: Sequence[str]) -> list[ActivityRow]:
+        with self._place.lock:
+            found = self._place.tables.activities
+            wanted = set(instance_ids)
+            rows = (row for key, of in found.items() if key[0] in wanted for row in of.values())
+            return sorted(row._replace(invocation=b"") for row in rows)
+
     def _release(self, partitions: Sequence[int]) -> None:
         rows = self._place.roster.partitions
         for number in set(partitions):

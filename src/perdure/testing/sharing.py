@@ -487,7 +487,7 @@ class SharedStoreConformance:
             store.commit(Batch(1, new_instances=[row, done], activities_placed=placed))
             store.claim([""], NAMES, 1)
             loaded = store.load(["claim-1", "claim-2"])
-            assert [found.placed for found in loaded] == [frozenset({4, 6}), frozenset()]
+            assert [found.placed for found in loaded] == [frozenset({(now, 4), (now, 6)}), frozenset()]
 
     # ----------------------------------------------------------------------------------------------- hints
 
