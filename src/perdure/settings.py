@@ -121,6 +121,9 @@ class EngineOverrides(TypedDict, total=False):
     default_version: str
     version_match_strategy: MatchStrategy
     version_failure_strategy: FailureStrategy
+    pool: Sequence[str]
+    lease: float | timedelta
+    worker_name: str | None
     watchdog: bool
     interrupt_after: float | timedelta
 

@@ -39,13 +39,19 @@ class Belonging:
     """What a worker is among others; without meaning for an engine that has its hub to itself."""
 
     pools: Sequence[str] = setting(
-        (), "named pools whose activities this worker runs, besides those without one", NAMES, name="pool"
+        (),
+        "among several workers: named pools whose activities this one runs, besides those of none",
+        NAMES,
+        name="pool",
     )
     lease: float = setting(
-        10.0, "how long after its last sign of life a worker keeps its partitions", SECONDS, least=0.5
+        10.0,
+        "among several workers: how long after its last sign of life one keeps its partitions",
+        SECONDS,
+        least=0.5,
     )
     worker_name: str | None = setting(
-        None, "what this worker is called; by default host and process id", TEXT
+        None, "among several workers: what this one is called; by default host and process id", TEXT
     )
 
 
