@@ -26,6 +26,26 @@ class TestSqlite(StoreConformance):
         return SqliteStore(str(self.path), "claims")
 
 
+class TestPostgres(StoreConformance):
+    def make_store(self) -> Store:
+        import os
+
+        from perdure.store.postgres.store import PostgresStore
+
+        hub = f"hub{os.urandom(4).hex()}"
+        return PostgresStore("postgresql://postgres@127.0.0.1:5561/postgres?schema=tests", hub)
+
+
+class TestPostgresMoves(MovingConformance):
+    def make_store(self, hub: str = "claims") -> Store:
+        import os
+
+        from perdure.store.postgres.store import PostgresStore
+
+        hub = f"hub{os.urandom(4).hex()}"
+        return PostgresStore("postgresql://postgres@127.0.0.1:5561/postgres?schema=tests", hub)
+
+
 class TestMemoryMoves(MovingConformance):
     def make_store(self, hub: str = "claims") -> Store:
         return MemoryStore(hub)

@@ -13,6 +13,16 @@ class TestMemory(SharedStoreConformance):
         return MemoryStore("claims").beside
 
 
+class TestPostgres(SharedStoreConformance):
+    def make_stores(self) -> Callable[[], SharedStore]:
+        import os
+
+        from perdure.store.postgres.store import PostgresStore
+
+        hub = f"hub{os.urandom(4).hex()}"
+        return lambda: PostgresStore("postgresql://postgres@127.0.0.1:5561/postgres?schema=tests", hub)
+
+
 def test_time_of_a_hub_in_memory_is_an_argument() -> None:
     now = 1_000
     one = MemoryStore("claims", clock=lambda: now)

@@ -112,12 +112,12 @@ def check(tables: Tables, batch: Batch, *, shared: bool = False) -> None:
         [*(row.message_no for row in batch.inbox_added), *(row.message_no for row in batch.results)],
         lambda number: number in tables.inbox and number not in removed,
     )
+    _refuse_seen(tables, batch, raced)
     _refuse(
         "activities",
         (row[:3] for row in _placed(batch)),
         lambda key: key[0] not in gone_ids and key[2] in tables.activities.get(key[:2], {}),
     )
-    _refuse_seen(tables, batch, raced)
 
 
 def _refuse_seen(tables: Tables, batch: Batch, raced: type[StoreError]) -> None:
