@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from perdure.errors import CommitConflict, CommitRefused, FenceLost
-from perdure.model.instances import partition_of
 from perdure.model.records import (
     ActivityRow,
     AuditRow,
@@ -184,7 +183,6 @@ def apply(tables: Tables, batch: Batch, incarnation: int = 0) -> int:
     tables.dropped.extend(batch.dropped)
     _apply_access(tables, batch)
     _apply_activities(tables, batch)
-    _clear_local_work(tables, frozenset(batch.partitions_released))
     return sum(not _take_result(tables, row, batch.at, incarnation) for row in batch.results)
 
 
@@ -216,13 +214,6 @@ def _take_result(tables: Tables, row: ResultRow, at: int, incarnation: int) -> b
     del of[row.task_id]
     tables.inbox[row.message_no] = InboxRow(row.message_no, row.instance_id, at, row.message)
     return True
-
-
-def _clear_local_work(tables: Tables, partitions: frozenset[int]) -> None:
-    if partitions:
-        for row in [tables.instances[number] for number in tables.with_local_work]:
-            if partition_of(row.instance_id) in partitions:
-                _put(tables, row._replace(local_work=0))
 
 
 def _apply_access(tables: Tables, batch: Batch) -> None:

@@ -196,9 +196,7 @@ def _shared(batch: Batch, incarnation: int, partitions: int) -> Iterator[Call]:
         targets = numbers([partition_of(row.instance_id, partitions) for row in results])
         yield Call(RESULTS, (*arrays(_RESULTS, results), targets, number(incarnation), number(batch.at)))
     if batch.partitions_released:
-        released = numbers(batch.partitions_released)
-        yield Call("release_partitions", (released, number(incarnation)))
-        yield Call("clear_local_work", (released,))
+        yield Call("release_partitions", (numbers(batch.partitions_released), number(incarnation)))
 
 
 def _messages(rows: Sequence[InboxRow], partitions: int) -> Call:

@@ -179,7 +179,3 @@ select {hub}, message_no, instance_id, partition, $9::bigint, message from ended
 -- name: release_partitions
 update {schema}.partitions set incarnation = null
 where hub_no = {hub} and partition = any($1::bigint[]) and incarnation = $2::bigint
-
--- name: clear_local_work
-update {schema}.instances set local_work = 0
-where hub_no = {hub} and local_work = 1 and partition = any($1::bigint[])

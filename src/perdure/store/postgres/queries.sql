@@ -49,6 +49,11 @@ where i.hub_no = {hub} and i.instance_id = any($1::text[]) and i.kind = 'entity'
 select instance_id, execution_id, task_id from {schema}.activities
 where hub_no = {hub} and instance_id = any($1::text[])
 
+-- name: placed_rows
+-- Without what is in them.
+select instance_id, execution_id, task_id, pool, name, placed_at, attempt, incarnation, ''::bytea
+from {schema}.activities where hub_no = {hub} and instance_id = any($1::text[])
+
 -- name: history_of_one
 -- Of an instance by its id, the current execution, whether it has finished or not; so are the bodies.
 select {history_columns} from {schema}.instances i

@@ -70,6 +70,8 @@ _CAUTIOUS: Final = "the connection was lost or interrupted; it must be opened ag
 class PostgresStore(Reader):
     """A hub in a PostgreSQL database."""
 
+    is_shared = True
+
     def __init__(self, url: str, hub: str, cipher: Cipher | None = None) -> None:
         super().__init__(url, hub, cipher)
         self.late_results = 0
@@ -243,7 +245,7 @@ class PostgresStore(Reader):
         for instance_id, execution_id, task_id in placed:
             one = by_id.get(instance_id)
             if one is not None and _is_running(one.row, execution_id):
-                one.placed |= {task_id}
+                one.placed |= {(execution_id, task_id)}
         for one in found.values():
             one.history.sort(key=_episode)
         return list(found.values())
@@ -344,6 +346,10 @@ class PostgresStore(Reader):
         rows = self._asked_by_loop(wire, [Call("fence", (me,)), Call("claim", (me, *wanted))])[1].rows
         claimed = map(ActivityRow._make, opened(self._vault, "activities", rows))
         return sorted(filter(_is_readable, claimed), key=lambda row: (row.placed_at, row[:3]))
+
+    def placed(self, instance_ids: Sequence[str]) -> list[ActivityRow]:
+        wanted = texts([name for name in dict.fromkeys(instance_ids) if is_sayable(name)])
+        return sorted(map(ActivityRow._make, self._ask(Call("placed_rows", (wanted,)))[0]))
 
     def notify(self, incarnations: Sequence[int]) -> None:
         if self._wire is not None:
@@ -517,10 +523,10 @@ class _Aside:
 
 
 def _is_running(row: InstanceRow, execution_id: str) -> bool:
-    """Whether this is the execution of an unfinished orchestration."""
-    if row.completed_at is not None or row.kind == "entity":
+    """Whether this is the present execution. What an entity does outside the loop is all of its execution 0."""
+    if row.completed_at is not None:
         return False
-    return execution_id == execution_id_of(row.salt, row.execution_no)
+    return execution_id == execution_id_of(row.salt, 0 if row.kind == "entity" else row.execution_no)
 
 
 def _is_readable(row: ActivityRow) -> bool:
