@@ -1,4 +1,4 @@
-"""Both stores keep every promise of the port."""
+"""All stores keep every promise of the port."""
 
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from perdure.store.port import Store
 from perdure.store.sqlite.store import SqliteStore
 from perdure.testing.conformance import StoreConformance, instance, message
 from perdure.testing.moving import MovingConformance
+from tests.store.conftest import Place
 
 
 class TestMemory(StoreConformance):
@@ -27,23 +28,21 @@ class TestSqlite(StoreConformance):
 
 
 class TestPostgres(StoreConformance):
+    @pytest.fixture(autouse=True)
+    def _place(self, place: Place) -> None:
+        self.place = place
+
     def make_store(self) -> Store:
-        import os
-
-        from perdure.store.postgres.store import PostgresStore
-
-        hub = f"hub{os.urandom(4).hex()}"
-        return PostgresStore("postgresql://postgres@127.0.0.1:5561/postgres?schema=tests", hub)
+        return self.place.store()
 
 
 class TestPostgresMoves(MovingConformance):
+    @pytest.fixture(autouse=True)
+    def _place(self, newest_place: Place) -> None:
+        self.place = newest_place
+
     def make_store(self, hub: str = "claims") -> Store:
-        import os
-
-        from perdure.store.postgres.store import PostgresStore
-
-        hub = f"hub{os.urandom(4).hex()}"
-        return PostgresStore("postgresql://postgres@127.0.0.1:5561/postgres?schema=tests", hub)
+        return self.place.another().store()
 
 
 class TestMemoryMoves(MovingConformance):

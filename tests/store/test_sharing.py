@@ -2,10 +2,13 @@
 
 from collections.abc import Callable
 
+import pytest
+
 from perdure.model.records import Batch
 from perdure.store.memory import MemoryStore
 from perdure.store.port import SharedStore
 from perdure.testing.sharing import HOUR, SharedStoreConformance, profile
+from tests.store.conftest import Place
 
 
 class TestMemory(SharedStoreConformance):
@@ -14,13 +17,12 @@ class TestMemory(SharedStoreConformance):
 
 
 class TestPostgres(SharedStoreConformance):
+    @pytest.fixture(autouse=True)
+    def _place(self, place: Place) -> None:
+        self.place = place
+
     def make_stores(self) -> Callable[[], SharedStore]:
-        import os
-
-        from perdure.store.postgres.store import PostgresStore
-
-        hub = f"hub{os.urandom(4).hex()}"
-        return lambda: PostgresStore("postgresql://postgres@127.0.0.1:5561/postgres?schema=tests", hub)
+        return self.place.store
 
 
 def test_time_of_a_hub_in_memory_is_an_argument() -> None:
