@@ -17,42 +17,48 @@ select h.hub_no, p, 0 from {schema}.hubs h, generate_series(0, h.partitions - 1)
 on conflict do nothing
 
 -- name: instances_by_id
-select {instance_columns} from {schema}.instances where hub_no = {hub} and instance_id = any($1::text[])
-order by instance_no
+select {instance_columns_i} from {rows: $1 instance_id text} v
+join {schema}.instances i on i.hub_no = v.hub_no and i.instance_id = v.instance_id
+order by i.instance_no
 
 -- name: instance_by_no
 select {instance_columns} from {schema}.instances where hub_no = {hub} and instance_no = $1::bigint
 
 -- name: histories_by_id
 -- Of unfinished orchestrations, the current execution; so are the bodies.
-select {history_columns} from {schema}.instances i
+select {history_columns} from {rows: $1 instance_id text} v
+join {schema}.instances i on i.hub_no = v.hub_no and i.instance_id = v.instance_id
 join {schema}.history h
-on h.hub_no = {hub} and h.instance_no = i.instance_no and h.execution_no = i.execution_no
-where i.hub_no = {hub} and i.instance_id = any($1::text[]) and i.completed_at is null and i.kind <> 'entity'
+on h.hub_no = i.hub_no and h.instance_no = i.instance_no and h.execution_no = i.execution_no
+where i.completed_at is null and i.kind <> 'entity'
 
 -- name: bodies_by_id
-select {body_columns} from {schema}.instances i
+select {body_columns} from {rows: $1 instance_id text} v
+join {schema}.instances i on i.hub_no = v.hub_no and i.instance_id = v.instance_id
 join {schema}.payloads p
-on p.hub_no = {hub} and p.instance_no = i.instance_no and p.execution_no = i.execution_no
-where i.hub_no = {hub} and i.instance_id = any($1::text[]) and i.completed_at is null and i.kind <> 'entity'
+on p.hub_no = i.hub_no and p.instance_no = i.instance_no and p.execution_no = i.execution_no
+where i.completed_at is null and i.kind <> 'entity'
 
 -- name: held_by_id
-select message_no, instance_id, visible_at, message from {schema}.inbox
-where hub_no = {hub} and visible_at is null and instance_id = any($1::text[]) order by message_no
+select m.message_no, m.instance_id, m.visible_at, m.message from {rows: $1 instance_id text} v
+join {schema}.inbox m on m.hub_no = v.hub_no and m.instance_id = v.instance_id
+where m.visible_at is null order by m.message_no
 
 -- name: entity_states_by_id
-select i.instance_no, s.entity_state from {schema}.instances i
-join {schema}.state s on s.hub_no = {hub} and s.instance_no = i.instance_no
-where i.hub_no = {hub} and i.instance_id = any($1::text[]) and i.kind = 'entity' and s.entity_state is not null
+select i.instance_no, s.entity_state from {rows: $1 instance_id text} v
+join {schema}.instances i on i.hub_no = v.hub_no and i.instance_id = v.instance_id
+join {schema}.state s on s.hub_no = i.hub_no and s.instance_no = i.instance_no
+where i.kind = 'entity' and s.entity_state is not null
 
 -- name: placed_by_id
-select instance_id, execution_id, task_id from {schema}.activities
-where hub_no = {hub} and instance_id = any($1::text[])
+select a.instance_id, a.execution_id, a.task_id from {rows: $1 instance_id text} v
+join {schema}.activities a on a.hub_no = v.hub_no and a.instance_id = v.instance_id
 
 -- name: placed_rows
 -- Without what is in them.
-select instance_id, execution_id, task_id, pool, name, placed_at, attempt, incarnation, ''::bytea
-from {schema}.activities where hub_no = {hub} and instance_id = any($1::text[])
+select a.instance_id, a.execution_id, a.task_id, a.pool, a.name, a.placed_at, a.attempt, a.incarnation, ''::bytea
+from {rows: $1 instance_id text} v
+join {schema}.activities a on a.hub_no = v.hub_no and a.instance_id = v.instance_id
 
 -- name: history_of_one
 -- Of an instance by its id, the current execution, whether it has finished or not; so are the bodies.
@@ -110,8 +116,8 @@ on p.hub_no = {hub} and p.instance_no = v.instance_no and p.execution_no = v.exe
 and p.episode in (e.first, e.last)
 
 -- name: seen
-select operation_id, instance_id, answer, expires_at from {schema}.seen
-where hub_no = {hub} and operation_id = any($1::text[])
+select s.operation_id, s.instance_id, s.answer, s.expires_at from {rows: $1 operation_id text} v
+join {schema}.seen s on s.hub_no = v.hub_no and s.operation_id = v.operation_id
 
 -- name: visible_messages
 -- Each partition's oldest through the index, then the oldest of these.
@@ -162,16 +168,16 @@ and completed_at >= $3::bigint and (completed_at, instance_no) > ($3::bigint, $4
 order by completed_at, instance_no limit $5::bigint
 
 -- name: waits_of
-select {wait_columns} from {schema}.waits w
-where w.hub_no = {hub} and w.instance_no = any($1::bigint[]) order by w.instance_no, w.wait_id
+select {wait_columns} from {rows: $1 instance_no bigint} v
+join {schema}.waits w on w.hub_no = v.hub_no and w.instance_no = v.instance_no order by w.instance_no, w.wait_id
 
 -- name: custom_status_of
-select instance_no, custom_status from {schema}.state
-where hub_no = {hub} and instance_no = any($1::bigint[]) and custom_status is not null
+select s.instance_no, s.custom_status from {rows: $1 instance_no bigint} v
+join {schema}.state s on s.hub_no = v.hub_no and s.instance_no = v.instance_no where s.custom_status is not null
 
 -- name: entity_state_of
-select instance_no, entity_state from {schema}.state
-where hub_no = {hub} and instance_no = any($1::bigint[]) and entity_state is not null
+select s.instance_no, s.entity_state from {rows: $1 instance_no bigint} v
+join {schema}.state s on s.hub_no = v.hub_no and s.instance_no = v.instance_no where s.entity_state is not null
 
 -- name: counts
 -- Completed is what remains, so that its rows are counted through the primary key alone.

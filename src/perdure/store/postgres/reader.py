@@ -130,7 +130,7 @@ class Reader:
         return built
 
     def waits(self, instance_nos: Sequence[int]) -> list[WaitRow]:
-        [rows] = self._ask(Call("waits_of", (numbers(list(instance_nos)),)))
+        [rows] = self._ask(Call("waits_of", (numbers(list(dict.fromkeys(instance_nos))),)))
         return list(map(WaitRow._make, rows))
 
     def custom_status(self, instance_nos: Sequence[int]) -> dict[int, bytes]:
@@ -140,7 +140,7 @@ class Reader:
         return self._states("entity_state", instance_nos)
 
     def _states(self, column: str, instance_nos: Sequence[int]) -> dict[int, bytes]:
-        [rows] = self._ask(Call(f"{column}_of", (numbers(list(instance_nos)),)))
+        [rows] = self._ask(Call(f"{column}_of", (numbers(list(dict.fromkeys(instance_nos))),)))
         return dict(rows if self._vault is None else self._vault.open_state(column, rows))
 
     def counts(self) -> dict[str, int]:

@@ -67,16 +67,23 @@ def _arrays(row: type) -> str:
     return ", ".join(f"${no}::{type_of(name)}[]" for no, name in enumerate(row._fields, 1))  # type: ignore[attr-defined]
 
 
+def _rows(row: type) -> str:
+    fields = row._fields  # type: ignore[attr-defined]
+    return "{rows: " + ", ".join(f"${no} {name} {type_of(name)}" for no, name in enumerate(fields, 1)) + "}"
+
+
 def type_of(column: str) -> str:
     """A column's type; columns of one name have the same type in all tables."""
     return "text" if column in _TEXT else "bytea" if column in _BYTES else "bigint"
 
 
+_ROWS: Final = re.compile(r"\{rows: ([^}]*)\}")
+"""`{rows: $1 instance_no bigint, $2 name text}` stands for a table with these columns, and the hub's number."""
 _PLACEHOLDERS: Final = {
     "{instance_columns}": _columns(InstanceRow),
+    "{instance_columns_i}": _columns(InstanceRow, "i."),
     "{instance_arrays}": _arrays(InstanceRow),
-    "{update_columns}": _columns(InstanceUpdate),
-    "{update_arrays}": _arrays(InstanceUpdate),
+    "{update_rows}": _rows(InstanceUpdate),
     "{history_columns}": _columns(HistoryRow, "h."),
     "{body_columns}": _columns(BodyRow, "p."),
     "{wait_columns}": _columns(WaitRow, "w."),
@@ -106,9 +113,22 @@ def statements() -> dict[str, str]:
         text = read_sql(file_name)
         for mark, value in _PLACEHOLDERS.items():
             text = text.replace(mark, value)
+        text = _ROWS.sub(_table_of, text)
         parts = re.split(r"^-- name: (\w+)$", text, flags=re.MULTILINE)
         found.update({name: _one_line(body) for name, body in zip(parts[1::2], parts[2::2], strict=True)})
     return found
+
+
+def _table_of(found: re.Match[str]) -> str:
+    """A table of the parameters' arrays, through which a table of the database can only be reached by its key.
+
+    Joined with a hub's number that is known beforehand, a plan made while the table is small would rather go through
+    all of the hub, and be kept. `offset 0` hides the number.
+    """
+    columns = [column.split() for column in found[1].split(", ")]
+    arrays = ", ".join(f"{mark}::{kind}[]" for mark, _, kind in columns)
+    names = ", ".join(name for _, name, _ in columns)
+    return f"(select {{hub}} as hub_no, u.* from unnest({arrays}) as u ({names}) offset 0)"
 
 
 def statement(name: str, schema: str, hub_no: int) -> str:
