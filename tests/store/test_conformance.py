@@ -1,4 +1,4 @@
-"""Both stores keep every promise of the port."""
+"""All stores keep every promise of the port."""
 
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from perdure.store.port import Store
 from perdure.store.sqlite.store import SqliteStore
 from perdure.testing.conformance import StoreConformance, instance, message
 from perdure.testing.moving import MovingConformance
+from tests.store.conftest import Place
 
 
 class TestMemory(StoreConformance):
@@ -24,6 +25,24 @@ class TestSqlite(StoreConformance):
 
     def make_store(self) -> Store:
         return SqliteStore(str(self.path), "claims")
+
+
+class TestPostgres(StoreConformance):
+    @pytest.fixture(autouse=True)
+    def _place(self, place: Place) -> None:
+        self.place = place
+
+    def make_store(self) -> Store:
+        return self.place.store()
+
+
+class TestPostgresMoves(MovingConformance):
+    @pytest.fixture(autouse=True)
+    def _place(self, newest_place: Place) -> None:
+        self.place = newest_place
+
+    def make_store(self, hub: str = "claims") -> Store:
+        return self.place.another().store()
 
 
 class TestMemoryMoves(MovingConformance):

@@ -2,15 +2,27 @@
 
 from collections.abc import Callable
 
+import pytest
+
 from perdure.model.records import Batch
 from perdure.store.memory import MemoryStore
 from perdure.store.port import SharedStore
 from perdure.testing.sharing import HOUR, SharedStoreConformance, profile
+from tests.store.conftest import Place
 
 
 class TestMemory(SharedStoreConformance):
     def make_stores(self) -> Callable[[], SharedStore]:
         return MemoryStore("claims").beside
+
+
+class TestPostgres(SharedStoreConformance):
+    @pytest.fixture(autouse=True)
+    def _place(self, place: Place) -> None:
+        self.place = place
+
+    def make_stores(self) -> Callable[[], SharedStore]:
+        return self.place.store
 
 
 def test_time_of_a_hub_in_memory_is_an_argument() -> None:

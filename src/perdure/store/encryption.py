@@ -2,11 +2,11 @@
 
     magic and version 5 | length of the key's id 1 | id | salt 16 | nonce 12 | ciphertext | tag 16
 
-A key does not encrypt by itself. From it and a salt, which is drawn anew each time an application starts and every
-2**30 rows, HKDF-SHA-256 makes the key that does. Nonces are drawn by chance, and of one key no more than
-2**32 may be; this way no hub ever writes so many with one, and no process has to remember where it was.
-What the bytes are for (hub, table, column, the numbers of the row) is authenticated with them, not stored: moved
-to another row they cannot be read.
+A key does not encrypt by itself. From it and a salt, which is drawn anew each time an application starts and
+every 2**30 rows, HKDF-SHA-256 makes the key that does. Nonces are drawn by chance, and of one key no more than
+2**32 may be; this way no hub ever writes so many with one, and no process has to remember where it was. What the
+bytes are for (hub, table, column, the numbers of the row) is authenticated with them, not stored: moved to
+another row they cannot be read.
 """
 
 from __future__ import annotations

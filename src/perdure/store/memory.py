@@ -1,10 +1,10 @@
 """The store in memory: the port in its most readable form, for tests and for work that need not survive.
 
 What this file does is what every store must do; where a database behaves otherwise, the database's adapter is
-wrong. A commit first asks whether anything stands against the batch, and only then applies it, so a refused
-batch leaves no trace. Rows are immutable tuples and are handed out as they are.
-"Durable" here means: survives `open` being called again on the same object, as after a crash of the engine.
-Two stores share nothing, unless one was made by `beside` of the other: then they are two workers' doors to one hub.
+wrong. A commit first asks whether anything stands against the batch, and only then applies it, so a refused batch
+leaves no trace. Rows are immutable tuples and are handed out as they are.
+"Durable" here means: survives `open` being called again on the same object, as after a crash of the engine. Two
+stores share nothing, unless one was made by `beside` of the other: then they are two workers' doors to one hub.
 One lock serves all threads; nothing under it waits.
 """
 

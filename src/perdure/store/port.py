@@ -1,18 +1,18 @@
 """The port: what the engine and its clients ask of a store, and nothing that needs SQL to explain.
 
-Two protocols, for two kinds of caller. `EngineStore` belongs to the loop's thread alone: it opens the hub,
-loads instances in bulk, polls what has become due and commits batches, one fenced transaction each.
-`ClientStore` answers questions from any thread and never waits for the loop; it sees what is committed.
-A commit either happens whole, or raises: `CommitRefused` when one of its values was refused (rolled back for
-certain), `StoreFull` when there was no room (rolled back for certain), `CommitConflict` when another worker's
-transaction came between (rolled back for certain; to be read and done again), `FenceLost` when rows it counted on
-are not as this incarnation left them (rolled back for certain), any other `StoreError` when nobody knows.
+Two protocols, for two kinds of caller. `EngineStore` belongs to the loop's thread alone: it opens the hub, loads
+instances in bulk, polls what has become due and commits batches, one fenced transaction each. `ClientStore`
+answers questions from any thread and never waits for the loop; it sees what is committed. A commit either happens
+whole, or raises: `CommitRefused` when one of its values was refused (rolled back for certain), `StoreFull` when
+there was no room (rolled back for certain), `CommitConflict` when another worker's transaction came between
+(rolled back for certain; to be read and done again), `FenceLost` when rows it counted on are not as this
+incarnation left them (rolled back for certain), any other `StoreError` when nobody knows.
 
 A third protocol is for hubs that several workers serve at once. Instances are divided into partitions, and each
 partition has one owner at a time: only the owner takes messages of its instances from the inbox and writes their
 rows. A worker registers as an *incarnation* with a lease, which it renews; every commit is fenced by that row, so
-that after a takeover, which voids the incarnation before it reads anything, not one row of it can land. A partition
-moves between living workers only by its owner's own commit, and away from dead ones only by a takeover.
+that after a takeover, which voids the incarnation before it reads anything, not one row of it can land. A
+partition moves between living workers only by its owner's own commit, and away from dead ones only by a takeover.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """A hub in memory that several engines of one process serve: `perdure.store.port.SharedStore` as it is meant.
 
-`Place` is what the stores of one hub have in common: its tables, one lock, one clock for "the database's time", and
-the roster of incarnations and partitions. `Member` is the shared half of one of these stores. Nothing waits here, so
-what a database has to do with locks (a takeover while a commit is under way) cannot come up: a commit is over before
-anyone else is heard.
+`Place` is what the stores of one hub have in common: its tables, one lock, one clock for "the database's time",
+and the roster of incarnations and partitions. `Member` is the shared half of one of these stores. Nothing waits
+here, so what a database has to do with locks (a takeover while a commit is under way) cannot come up: a commit is
+over before anyone else is heard.
 """
 
 from __future__ import annotations

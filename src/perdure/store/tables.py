@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from perdure.errors import CommitConflict, CommitRefused, FenceLost
-from perdure.model.instances import partition_of
 from perdure.model.records import (
     ActivityRow,
     AuditRow,
@@ -112,12 +111,12 @@ def check(tables: Tables, batch: Batch, *, shared: bool = False) -> None:
         [*(row.message_no for row in batch.inbox_added), *(row.message_no for row in batch.results)],
         lambda number: number in tables.inbox and number not in removed,
     )
+    _refuse_seen(tables, batch, raced)
     _refuse(
         "activities",
         (row[:3] for row in _placed(batch)),
         lambda key: key[0] not in gone_ids and key[2] in tables.activities.get(key[:2], {}),
     )
-    _refuse_seen(tables, batch, raced)
 
 
 def _refuse_seen(tables: Tables, batch: Batch, raced: type[StoreError]) -> None:
@@ -184,7 +183,6 @@ def apply(tables: Tables, batch: Batch, incarnation: int = 0) -> int:
     tables.dropped.extend(batch.dropped)
     _apply_access(tables, batch)
     _apply_activities(tables, batch)
-    _clear_local_work(tables, frozenset(batch.partitions_released))
     return sum(not _take_result(tables, row, batch.at, incarnation) for row in batch.results)
 
 
@@ -216,13 +214,6 @@ def _take_result(tables: Tables, row: ResultRow, at: int, incarnation: int) -> b
     del of[row.task_id]
     tables.inbox[row.message_no] = InboxRow(row.message_no, row.instance_id, at, row.message)
     return True
-
-
-def _clear_local_work(tables: Tables, partitions: frozenset[int]) -> None:
-    if partitions:
-        for row in [tables.instances[number] for number in tables.with_local_work]:
-            if partition_of(row.instance_id) in partitions:
-                _put(tables, row._replace(local_work=0))
 
 
 def _apply_access(tables: Tables, batch: Batch) -> None:

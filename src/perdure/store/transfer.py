@@ -1,11 +1,12 @@
 """Moving a whole hub from one store to another, through a port that says nothing about either.
 
 A hub is ten tables of plain rows. The source gives them a page at a time, in the order of their keys; the
-destination takes each page in a transaction of its own, out of sight, and shows the whole hub at the end or never:
-a transfer that is cut off leaves the destination as empty as it was, and is simply done again. Numbers (of
+destination takes each page in a transaction of its own, out of sight, and shows the whole hub at the end or
+never: a transfer that is cut off leaves the destination as empty as it was, and is simply done again. Numbers (of
 instances and of messages) are shifted above those the destination has used already. Nothing in a row depends on
 its number: hash chains run over ids and events, so they come over unbroken.
-Nobody may serve the source meanwhile, or what it accepts would be lost; opening it, as an engine does, sees to that.
+Nobody may serve the source meanwhile, or what it accepts would be lost; opening it, as an engine does, sees to
+that.
 """
 
 from __future__ import annotations

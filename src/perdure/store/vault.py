@@ -1,11 +1,11 @@
 """The vault: which columns of a store's rows are encrypted, and to what row each is bound.
 
 Encrypted is what users and their code say: events, bodies, messages, answers, statuses, entity states. So is each
-instance's salt: the digests of the chain stay as they are, over the plain events, and who knew the salt
-could try out guesses against them. And so are the secrets of keys. What questions are asked by stays plain: ids,
-names, tags, times, statuses with their reasons, and the audit log.
-A column is bound to hub, table, column and the key of its row, so it can be read there and nowhere else. What moves
-to another store is therefore decrypted on leaving and encrypted on arriving.
+instance's salt: the digests of the chain stay as they are, over the plain events, and who knew the salt could try
+out guesses against them. And so are the secrets of keys. What questions are asked by stays plain: ids, names,
+tags, times, statuses with their reasons, and the audit log.
+A column is bound to hub, table, column and the key of its row, so it can be read there and nowhere else. What
+moves to another store is therefore decrypted on leaving and encrypted on arriving.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ import msgspec
 
 from perdure.errors import DecryptionFailed, WrongEncryptionKey
 from perdure.model.encryption import DAMAGED, ENCRYPTED, Unreadable, is_encrypted, may_be_plain
+from perdure.model.records import ActivityRow
 from perdure.store.transfer import TABLES
 
 if TYPE_CHECKING:
     from perdure.model.encryption import Cipher
-    from perdure.model.records import Batch
+    from perdure.model.records import Batch, ResultRow
 
     Row = tuple[Any, ...]
 
@@ -49,8 +50,8 @@ class Spot:
         return self.column in ("salt", "secret")
 
 
-def _spot(table: str, column: str, *key: str) -> Spot:
-    columns = TABLES[table].columns
+def _spot(table: str, column: str, *key: str, columns: tuple[str, ...] = ()) -> Spot:
+    columns = columns or TABLES[table].columns
     return Spot(table, column, key, columns.index(column), tuple(columns.index(name) for name in key))
 
 
@@ -65,7 +66,13 @@ SPOTS: Final = (
     _spot("dropped", "body", "instance_id", "at", "kind", "name", "operation_id"),
     _spot("keys", "secret", "key_id", "kind"),
 )
-_OF: Final = {table: tuple(spot for spot in SPOTS if spot.table == table) for table in TABLES}
+PLACED: Final = _spot(
+    "activities", "invocation", "instance_id", "execution_id", "task_id", columns=ActivityRow._fields
+)
+"""Not among the others because it is never moved."""
+_OF: Final = {table: tuple(spot for spot in SPOTS if spot.table == table) for table in TABLES} | {
+    "activities": (PLACED,)
+}
 _STATE: Final = {spot.column: replace(spot, at=1) for spot in SPOTS if spot.table == "state"}
 """The two halves of `state` as they are written and asked for: instance_no and one of the columns."""
 
@@ -92,6 +99,8 @@ class Vault:
             seen=self.seal("seen", batch.seen),
             dropped=self.seal("dropped", batch.dropped),
             keys=self.seal("keys", batch.keys),
+            activities_placed=self.seal("activities", batch.activities_placed),
+            results=[row._replace(message=self._sealed_result(row)) for row in batch.results],
         )
 
     def seal(self, table: str, rows: Sequence[Any]) -> list[Any]:
@@ -104,6 +113,11 @@ class Vault:
 
     def _sealed(self, rows: Sequence[Any], spots: tuple[Spot, ...]) -> list[Any]:
         return [self._mapped(row, spots, self.seal_cell) for row in rows]
+
+    def _sealed_result(self, row: ResultRow) -> bytes:
+        """As the message that it is going to be."""
+        [spot] = _OF["inbox"]
+        return self.seal_cell(spot, row.message, (row.message_no, row.instance_id))
 
     # ----------------------------------------------------------------------------------------------- out
 
@@ -190,4 +204,4 @@ def demand_readable(rows: Iterable[Row]) -> None:
                 raise DecryptionFailed(cell.why)
 
 
-__all__ = ["SPOTS", "Spot", "Vault", "demand_readable", "opened"]
+__all__ = ["PLACED", "SPOTS", "Spot", "Vault", "demand_readable", "opened"]

@@ -9,18 +9,17 @@ Only when nothing of them is left are the old keys forgotten. Digests and chain 
 
 from __future__ import annotations
 
-import logging
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from perdure.model.encryption import Unreadable
+from perdure.store.rekeying import Rekeyed
 from perdure.store.sqlite.statements import query
 from perdure.store.sqlite.transfer import KEYS
 from perdure.store.transfer import TABLES
 from perdure.store.vault import SPOTS, Spot, Vault
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
     from contextlib import AbstractContextManager
 
     from perdure.model.encryption import Cipher
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 
 _SINCE_VERSION: Final = 5
 PAGE: Final = 256  # rows; fewer where they may be large
-log = logging.getLogger("perdure.store")
 
 
 def vault_of(execute: Execute, hub_no: int, hub: str, cipher: Cipher | None, where: str) -> Vault | None:
@@ -60,31 +58,6 @@ def _proofs(execute: Execute, hub_no: int) -> list[tuple[str, bytes]]:
     if version < _SINCE_VERSION:
         return []
     return list(execute(query("encryption_proofs"), (hub_no,)).fetchall())
-
-
-def readable_messages(rows: Iterable[Any], told: set[int]) -> list[Any]:
-    """The messages but for those that cannot be decrypted: they stay where they are, and the log tells, once."""
-    found = []
-    for row in rows:
-        if not isinstance(row[3], Unreadable):
-            found.append(row)
-        elif row[0] not in told:
-            told.add(row[0])
-            log.error("a message to instance %r is left in the inbox: %s", row[1], row[3].why)
-    return found
-
-
-@dataclass
-class Rekeyed:
-    """What encrypting again came to. `unreadable` are sentences; while there are any, old keys are still needed."""
-
-    rows: dict[str, int] = field(default_factory=dict)  # by table
-    plain: int = 0  # of those, what had not been encrypted before
-    unreadable: list[str] = field(default_factory=list)
-
-    @property
-    def total(self) -> int:
-        return sum(self.rows.values())
 
 
 class Rekeying:
@@ -167,4 +140,4 @@ class Rekeying:
         return (self._hub_no, len(prefix), prefix)
 
 
-__all__ = ["Rekeyed", "Rekeying", "readable_messages", "take_vault", "vault_of"]
+__all__ = ["Rekeying", "take_vault", "vault_of"]

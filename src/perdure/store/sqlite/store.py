@@ -18,6 +18,7 @@ import apsw
 from perdure.errors import CommitRefused, FenceLost, StoreError, StoreUnusable
 from perdure.model.records import InboxRow, InstanceRow, Poll, SeenRow, StoredInstance
 from perdure.store.port import Opening
+from perdure.store.rekeying import readable_messages
 from perdure.store.sqlite import encrypting, guard
 from perdure.store.sqlite import transfer as moving
 from perdure.store.sqlite.commit import Committer
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     from perdure.model.encryption import Cipher
     from perdure.model.records import Batch
+    from perdure.store.rekeying import Rekeyed
     from perdure.store.transfer import Key, Row
 
 _ROLLED_BACK: Final = (*FOR_ITS_DATA, apsw.FullError, CommitRefused, FenceLost)
@@ -207,7 +209,7 @@ class SqliteStore(Reader):
 
     def _messages(self, rows: list[Any]) -> list[InboxRow]:
         if self._vault is not None:
-            rows = encrypting.readable_messages(self._vault.open("inbox", rows), self._told)
+            rows = readable_messages(self._vault.open("inbox", rows), self._told)
         return list(map(InboxRow._make, rows))
 
     def local_work(self, after_no: int, limit: int) -> list[tuple[int, str]]:
@@ -270,7 +272,7 @@ class SqliteStore(Reader):
 
     # ---------------------------------------------------------------------------------------- encrypting
 
-    def rekey(self, progress: Callable[[str, int, int], object] = lambda *_: None) -> encrypting.Rekeyed:
+    def rekey(self, progress: Callable[[str, int, int], object] = lambda *_: None) -> Rekeyed:
         """Encrypt with the current key what is not yet: plain rows, and those of other keys. A page a transaction."""
         if self._vault is None:
             raise StoreUnusable(f"{self.location} has no key to encrypt with: give encryption keys")

@@ -1,0 +1,1 @@
+"""The PostgreSQL store. Needs the extra `postgres`."""

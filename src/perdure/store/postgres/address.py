@@ -1,0 +1,50 @@
+"""Where a hub lies: the URL taken apart into what the driver is told and what it is not.
+
+    postgresql://user:password@host:port/database?schema=perdure&pooler=session
+
+`schema` and `pooler` are ours; all else goes to libpq as it is, which knows many more parameters (sslmode,
+several hosts, sockets). What is said to people names no user and no password.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from perdure.errors import StoreUnusable
+
+SCHEMA: Final = "perdure"
+_NAME: Final = re.compile(r"[a-z_][a-z0-9_]{0,62}")
+_POOLERS: Final = ("", "session")
+
+
+@dataclass(frozen=True)
+class Address:
+    """`uri` is for libpq, and secret; `shown` is for people."""
+
+    uri: str
+    schema: str
+    pooler: str
+    shown: str
+
+
+def address_of(url: str) -> Address:
+    """Raises StoreUnusable for a schema that is no plain name, and for a pooler nobody knows."""
+    parts = urlsplit(url)
+    asked = parse_qsl(parts.query, keep_blank_values=True)
+    own = {name: value for name, value in asked if name in ("schema", "pooler")}
+    rest = [(name, value) for name, value in asked if name not in own]
+    schema, pooler = own.get("schema", SCHEMA), own.get("pooler", "")
+    shown = f"postgresql://{parts.netloc.rpartition('@')[2]}{parts.path} (schema {schema})"
+    if _NAME.fullmatch(schema) is None or schema.startswith("pg_"):
+        raise StoreUnusable(
+            f"{schema!r} is no schema for perdure: use lower-case letters, digits and underscores"
+        )
+    if pooler not in _POOLERS:
+        raise StoreUnusable(f"?pooler={pooler} is not known: the only one perdure works behind is `session`")
+    return Address(urlunsplit(parts._replace(query=urlencode(rest))), schema, pooler, shown)
+
+
+__all__ = ["SCHEMA", "Address", "address_of"]

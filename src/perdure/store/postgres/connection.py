@@ -1,0 +1,140 @@
+"""Connections: what they are for, how long they wait, and what they must not be behind.
+
+Every wait is bounded: the server's for locks and statements, the client's for answers, and both sides' for a peer
+that has gone without a word. A connection of the engine never scans a table: all it asks is found by key, and a
+plan made while the tables were small would be kept when they are not.
+The statements that a session has prepared, its settings and its locks are the session's; behind a pooler that
+hands sessions out by the transaction there are none, so that is refused: libpq was told another backend than the
+one that answers.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from perdure.errors import StoreUnusable
+from perdure.store.postgres.errors import translating
+from perdure.store.postgres.wire import Wire
+
+if TYPE_CHECKING:
+    from perdure.store.postgres.address import Address
+
+log = logging.getLogger("perdure.store")
+
+_OLDEST: Final = 140_000
+_DEFAULTS: Final[dict[str, Any]] = {
+    "application_name": "perdure",
+    "connect_timeout": 10,
+    "keepalives": 1,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+    "target_session_attrs": "read-write",
+}
+_ALWAYS: Final = {
+    "client_min_messages": "warning",
+    "idle_in_transaction_session_timeout": "10s",
+    "jit": "off",
+    "plan_cache_mode": "force_generic_plan",
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+}
+_BY_KEY: Final = {"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off"}
+_SNAPSHOT: Final = {"default_transaction_isolation": "repeatable read", "default_transaction_read_only": "on"}
+
+
+@dataclass(frozen=True)
+class Purpose:
+    """What a connection is for. Times are in seconds."""
+
+    statement: float
+    lock: float
+    settings: dict[str, str]
+    connect: float = 10
+
+
+ENGINE: Final = Purpose(30, 10, _BY_KEY)
+READING: Final = Purpose(30, 5, _SNAPSHOT | {"plan_cache_mode": "auto"})
+UPKEEP: Final = Purpose(60, 5, {})
+MIGRATING: Final = Purpose(600, 60, {})
+
+
+def leasing(lease: int) -> Purpose:
+    """For renewing a lease of so many microseconds: the answer has to be there long before it runs out."""
+    seconds = min(max(lease / 4_000_000, 1.0), 5.0)
+    return Purpose(seconds, seconds, _BY_KEY, connect=max(2, seconds))
+
+
+def connect(address: Address, purpose: Purpose) -> Wire:
+    """Raises StoreError, and StoreUnusable where no other attempt will go better."""
+    return Wire(open_session(address, purpose), address.schema, purpose.statement + 5)
+
+
+def open_session(address: Address, purpose: Purpose) -> psycopg.Connection[Any]:
+    """A session that is set up and may be used."""
+    try:
+        given = conninfo_to_dict(address.uri)
+    except psycopg.Error as error:
+        raise StoreUnusable(f"{address.shown} is no address of a database: {error}") from error
+    defaults = _DEFAULTS | {"connect_timeout": round(purpose.connect)}
+    wanted = {**defaults, **{name: value for name, value in given.items() if value is not None}}
+    with translating(address.shown):
+        connection = psycopg.Connection.connect(
+            make_conninfo(**wanted, client_encoding="utf8"), autocommit=True
+        )
+        try:
+            _configure(connection, purpose)
+            _check(connection, address)
+        except BaseException:
+            connection.close()
+            raise
+    return connection
+
+
+def _configure(connection: psycopg.Connection[Any], purpose: Purpose) -> None:
+    settings = {
+        **_ALWAYS,
+        "statement_timeout": f"{purpose.statement * 1_000:.0f}",
+        "lock_timeout": f"{purpose.lock * 1_000:.0f}",
+        **purpose.settings,
+    }
+    calls = ", ".join(f"set_config('{name}', '{value}', false)" for name, value in settings.items())
+    # An acknowledged commit is on disk, whatever the role's or the database's default is.
+    is_off = "current_setting('synchronous_commit') = 'off'"
+    connection.execute(
+        f"select {calls}, case when {is_off} then set_config('synchronous_commit', 'on', false) end"
+    )
+
+
+def _check(connection: psycopg.Connection[Any], address: Address) -> None:
+    row = connection.execute(
+        "select pg_backend_pid(), current_setting('server_encoding'), current_setting('fsync')"
+    ).fetchone()
+    assert row is not None
+    backend, encoding, fsync = row
+    if backend != connection.info.backend_pid and address.pooler != "session":
+        raise StoreUnusable(
+            f"{address.shown} is a connection pooler, not PostgreSQL itself. perdure keeps locks and prepared "
+            "statements in its sessions: connect to PostgreSQL directly, or, if the pooler pools whole sessions "
+            "(pool_mode = session), add ?pooler=session to the URL"
+        )
+    if connection.info.server_version < _OLDEST:
+        raise StoreUnusable(
+            f"{address.shown} is PostgreSQL {connection.info.server_version // 10_000}: use 14 or newer"
+        )
+    if encoding != "UTF8":
+        raise StoreUnusable(
+            f"{address.shown} has the encoding {encoding}: create the database with encoding 'UTF8'"
+        )
+    if fsync == "off":
+        log.warning("%s runs with fsync = off: a power cut loses what was acknowledged", address.shown)
+
+
+__all__ = ["ENGINE", "MIGRATING", "READING", "UPKEEP", "Purpose", "connect", "leasing", "open_session"]

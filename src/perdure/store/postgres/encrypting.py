@@ -1,0 +1,147 @@
+"""The PostgreSQL side of encryption: the keys a hub is known to use, and encrypting again what lies there.
+
+The rules are those of SQLite's side: a hub notes every key under which it has written, it is opened for writing
+only by who has them all, and rekeying goes through the tables by their keys, a page a transaction, until nothing
+of the old keys is left. What is replaced stays in the database's files until a vacuum, and in its log and backups
+as long as those do.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from perdure.model.encryption import Unreadable
+from perdure.model.records import ActivityRow
+from perdure.store.postgres.arrays import number, text
+from perdure.store.postgres.transfer import KEYS, bound
+from perdure.store.rekeying import Rekeyed
+from perdure.store.transfer import TABLES
+from perdure.store.vault import PLACED, SPOTS, Spot, Vault
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from perdure.model.encryption import Cipher
+    from perdure.store.postgres.wire import Wire
+
+PAGE: Final = 256  # rows; fewer where they may be large
+_ALL: Final = (*SPOTS, PLACED)
+
+
+def vault_of(
+    proofs: Iterable[tuple[str, bytes]], hub: str, cipher: Cipher | None, where: str
+) -> Vault | None:
+    """For reading: none for a hub that is not encrypted. Raises WrongEncryptionKey for a key that is another one."""
+    noted = list(proofs)
+    if not noted:
+        return None
+    vault = Vault(hub, cipher)
+    vault.check(noted, demand_all=False, where=where)
+    return vault
+
+
+def take_vault(wire: Wire, hub: str, cipher: Cipher | None, where: str) -> Vault | None:
+    """For writing: the current key is noted. Raises WrongEncryptionKey unless all keys are there that were noted."""
+    proofs = wire.one("encryption_proofs")
+    if cipher is None and not proofs:
+        return None
+    vault = Vault(hub, cipher)
+    vault.check(proofs, demand_all=True, where=where)
+    assert cipher is not None
+    if cipher.current not in dict(proofs):
+        wire.one("add_encryption_key", text(cipher.current), vault.proof())
+    return vault
+
+
+class Rekeying:
+    """One run over a hub that this process has open for writing."""
+
+    def __init__(self, vault: Vault, hub_no: int, schema: str, ask: Callable[..., list[Any]]) -> None:
+        assert vault.cipher is not None
+        self._vault, self._cipher = vault, vault.cipher
+        self._hub_no, self._schema = hub_no, schema
+        self._ask = ask  # statements and their values, in one transaction; rows of the last one
+        self._done = Rekeyed()
+
+    def run(self, progress: Callable[[str, int, int], object]) -> Rekeyed:
+        """Raises what a commit raises; what was done until then is done."""
+        for spot in _ALL:
+            total, done = self._count(spot), 0
+            after: tuple[Any, ...] = ()
+            while True:
+                seen, after = self._page(spot, after)
+                if not seen:
+                    break
+                done += seen
+                progress(spot.name, min(done, total), total)
+        if not self._done.unreadable:
+            sql = (
+                f"delete from {self._schema}.encryption where hub_no = {self._hub_no} and key_id <> $1::text"
+            )
+            self._ask([(sql, (text(self._cipher.current),))])
+        return self._done
+
+    def _page(self, spot: Spot, after: tuple[Any, ...]) -> tuple[int, tuple[Any, ...]]:
+        key = KEYS.get(spot.table, spot.key)
+        columns = ", ".join((*key, *_columns(spot)))
+        marks, values = bound(after)
+        behind = f" and ({', '.join(key)}) > ({marks})" if after else ""
+        limit = min(PAGE, TABLES[spot.table].page if spot.table in TABLES else PAGE)
+        found = self._ask(
+            [
+                (
+                    f"select {columns} from {self._schema}.{spot.table} "
+                    f"where {self._where(spot, len(after) + 1)}{behind} order by {', '.join(key)} limit {limit}",
+                    (*values, *self._values()),
+                )
+            ]
+        )
+        changes = []
+        for whole in found:
+            at, row = whole[: len(key)], whole[len(key) :]
+            sealed = self._sealed_again(spot, row)
+            if sealed is not None:
+                marks, values = bound(at)
+                place = f"({', '.join(key)}) = ({marks})"
+                stored = f"{spot.column} = ${len(at) + 2}::bytea"  # nobody has written another meanwhile
+                changes.append(
+                    (
+                        f"update {self._schema}.{spot.table} set {spot.column} = ${len(at) + 1}::bytea "
+                        f"where hub_no = {self._hub_no} and {place} and {stored}",
+                        (*values, sealed, row[spot.at]),
+                    )
+                )
+        if changes:
+            self._ask(changes)
+        return len(found), found[-1][: len(key)] if found else after
+
+    def _sealed_again(self, spot: Spot, row: tuple[Any, ...]) -> bytes | None:
+        stored = row[spot.at]
+        plain = self._vault.open_cell(spot, stored, row)
+        if isinstance(plain, Unreadable):
+            self._done.unreadable.append(plain.why)
+            return None
+        self._done.plain += plain is stored
+        self._done.rows[spot.table] = self._done.rows.get(spot.table, 0) + 1
+        return self._vault.seal_cell(spot, plain, row)
+
+    def _count(self, spot: Spot) -> int:
+        sql = f"select count(*) from {self._schema}.{spot.table} where {self._where(spot, 1)}"
+        return int(self._ask([(sql, self._values())])[0][0])
+
+    def _where(self, spot: Spot, first: int) -> str:
+        return (
+            f"hub_no = {self._hub_no} and {spot.column} is not null "
+            f"and substr({spot.column}, 1, ${first}::bigint::integer) <> ${first + 1}::bytea"
+        )
+
+    def _values(self) -> tuple[bytes, ...]:
+        prefix = self._cipher.prefix
+        return (number(len(prefix)), prefix)
+
+
+def _columns(spot: Spot) -> tuple[str, ...]:
+    return TABLES[spot.table].columns if spot.table in TABLES else ActivityRow._fields
+
+
+__all__ = ["Rekeying", "take_vault", "vault_of"]

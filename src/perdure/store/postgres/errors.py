@@ -1,0 +1,90 @@
+"""What PostgreSQL says, in the words of the port. The only place that knows SQLSTATEs.
+
+What a server answers with an error, it has rolled back. An error without a SQLSTATE is the connection's: then
+nobody knows whether the commit under way took effect.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from struct import error as StructError
+from typing import TYPE_CHECKING, Final
+
+import psycopg
+
+from perdure.errors import CommitConflict, CommitRefused, FenceLost, StoreError, StoreFull, StoreUnusable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+FOR_ITS_DATA: Final = (
+    OverflowError,
+    StructError,  # an integer beyond 64 bits, or no integer
+    UnicodeError,  # a lone surrogate
+    TypeError,
+    AttributeError,  # a value of another type than its column's
+)
+"""Errors of putting a batch into bytes, before anything was sent."""
+
+FENCE_LOST: Final = "PD001"
+OPERATION_TAKEN: Final = "PD002"
+_REFUSED_CLASSES: Final = ("22", "23", "54", "PD003")
+_CONFLICTS: Final = ("40001", "40P01")
+_FULL: Final = "53100"
+_RACED: Final = ("instances_id", "seen_pkey")
+"""Unique constraints that a worker may run into because another was there first."""
+_MISSING: Final = ("42P01", "3F000", "42883", "42703")  # table, schema, function, column
+_FORBIDDEN: Final = ("42501", "28000", "28P01", "25006")
+_NO_DATABASE: Final = "3D000"
+
+
+def translated(error: Exception, where: str, *, shared: bool = False) -> StoreError:
+    """The error of the port for an error of the driver's."""
+    if isinstance(error, FOR_ITS_DATA):
+        return CommitRefused(
+            f"{where} would refuse a value, so nothing of its batch was sent: {_reason(error)}"
+        )
+    state = getattr(error, "sqlstate", None) or ""
+    diag = getattr(error, "diag", None)
+    constraint = (getattr(diag, "constraint_name", None) or "") if state == "23505" else ""
+    if state == OPERATION_TAKEN or constraint in _RACED:
+        if shared:
+            return CommitConflict(
+                f"{where}: another worker was there first, the batch was rolled back: {error}"
+            )
+        return CommitRefused(f"{where} has that already and rolled the batch back: {_reason(error)}")
+    if state == FENCE_LOST:
+        return FenceLost(f"{where}: {error}: another worker has taken them. Nothing was changed")
+    if state.startswith(_REFUSED_CLASSES):
+        return CommitRefused(f"{where} refused a row and rolled its batch back: {_reason(error)}")
+    if state in _CONFLICTS:
+        return CommitConflict(f"{where}: another transaction came between, this one was rolled back: {error}")
+    if state == _FULL:
+        return StoreFull(
+            f"no space is left for {where}; nothing was changed. Free space there, then try again"
+        )
+    if state in _MISSING:
+        return StoreUnusable(
+            f"{where} has no tables of perdure, or not all of them: no engine has ever opened it. Let one with the "
+            f"right to create tables do so, or run `perdure migrate`. PostgreSQL says: {error}"
+        )
+    if state in _FORBIDDEN or state == _NO_DATABASE:
+        return StoreUnusable(f"{where} cannot be used: {_reason(error)}")
+    return StoreError(f"{where} failed: {_reason(error)}")
+
+
+@contextmanager
+def translating(where: str) -> Iterator[None]:
+    """Raise errors of the driver's as errors of the port."""
+    try:
+        yield
+    except psycopg.Error as error:
+        raise translated(error, where) from error
+
+
+def _reason(error: Exception) -> str:
+    """On one line, with the class: `UniqueViolation: duplicate key value violates ...`."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+__all__ = ["FENCE_LOST", "FOR_ITS_DATA", "OPERATION_TAKEN", "translated", "translating"]

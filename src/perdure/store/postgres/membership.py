@@ -1,0 +1,133 @@
+"""How a store takes a hub: alone, or as one of several workers.
+
+*Presence* is an advisory lock of the session, shared by workers and exclusive for one who has the hub alone; it
+ends with the session, however that ends. *The fence* is the row of an incarnation: a commit takes it FOR KEY
+SHARE, a takeover FOR UPDATE, so the takeover waits for a commit under way, and a commit after it finds the row
+void. A renewal changes no key of the row and is hindered by neither.
+Coming back, a store ends what it was before it reads anything: a commit of its old session may still be under
+way, and would otherwise land behind what was read.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import psycopg
+
+from perdure.errors import StoreInUse
+from perdure.model.records import PartitionRow, WorkerRow
+from perdure.store.port import Census, Opening
+from perdure.store.postgres.arrays import number, numbers, text
+from perdure.store.postgres.errors import translated
+from perdure.store.postgres.migrating import lock_key
+from perdure.store.postgres.wire import Call
+from perdure.store.sharing import NUMBERS_EACH
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from perdure.store.port import Profile
+    from perdure.store.postgres.address import Address
+    from perdure.store.postgres.wire import Wire
+
+_LOCK_TIMEOUT: Final = "55P03"
+_PATIENCE_MS: Final = 1_000  # for a session that has just died
+_LONG_PATIENCE_MS: Final = 10_000  # for one's own
+_TAKEOVER_MS: Final = 500
+
+
+def be_present(wire: Wire, address: Address, hub: str, *, alone: bool, again: bool) -> None:
+    """Take the hub's lock, for as long as the session lives. Raises StoreInUse."""
+    lock = "pg_advisory_lock" if alone else "pg_advisory_lock_shared"
+    patience = _LONG_PATIENCE_MS if again else _PATIENCE_MS
+    try:
+        wire.ask(
+            [
+                Call("", (), f"select set_config('lock_timeout', '{patience}', true)"),
+                Call("", (number(lock_key(address.schema, hub)),), f"select {lock}($1::bigint)"),
+            ]
+        )
+    except psycopg.Error as error:
+        if error.sqlstate != _LOCK_TIMEOUT:
+            raise translated(error, address.shown) from error
+        who = "workers serve it, or another has it" if alone else "an engine or a tool has it"
+        raise StoreInUse(
+            f"hub {hub!r} of {address.shown} cannot be opened: {who} for itself. Stop that first; a session that has "
+            "lost its connection is noticed by PostgreSQL after half a minute"
+        ) from error
+
+
+def open_alone(wire: Wire) -> Opening:
+    """With the exclusive lock held nobody else is in the middle of anything: whoever was there is void."""
+    *_, numbers_ = wire.ask(
+        [Call("void_all"), Call("free_claims"), Call("free_partitions"), Call("next_numbers")]
+    )
+    return Opening(*numbers_.rows[0])
+
+
+def enter(
+    wire: Wire, profile: Profile, state: str, own: Sequence[int], incarnation: int, partitions: int
+) -> Opening:
+    """Become this incarnation. All that this store may have been before, `own`, ends with it, and hands over."""
+    values = (
+        number(incarnation),
+        text(profile.worker),
+        text(profile.role),
+        text(" ".join(profile.pools)),
+        text(profile.functions),
+        text(state),
+        number(profile.lease),
+    )
+    before = numbers(list(own))
+    _, entered, owned = wire.ask(
+        [Call("end_own", (before,)), Call("enter", values), Call("void_own", (before, number(incarnation)))]
+    )
+    first = incarnation * NUMBERS_EACH
+    kept = frozenset(row[0] for row in owned.rows)
+    return Opening(first, first, incarnation, partitions, kept, entered.rows[0][0])
+
+
+def next_incarnation(wire: Wire) -> int:
+    """A number that nobody else has or had."""
+    return int(wire.one("next_incarnation")[0][0])
+
+
+def leave(wire: Wire, own: Sequence[int]) -> None:
+    """Void these, which waits for a commit of them; what they had is free."""
+    before = numbers(list(own))
+    wire.ask([Call("end_own", (before,)), Call("void_own", (before, None))])
+
+
+def void(wire: Wire, incarnation: int) -> bool:
+    """Take over from it, if its lease has run out by the database's clock. See `SharedStore.void`."""
+    try:
+        *_, expired = wire.ask(
+            [
+                Call("", (), "begin"),
+                Call("", (), f"select set_config('lock_timeout', '{_TAKEOVER_MS}', true)"),
+                Call("lock_expired", (number(incarnation),)),
+            ]
+        )
+    except psycopg.Error as error:
+        if error.sqlstate != _LOCK_TIMEOUT:
+            raise
+        wire.text("rollback")
+        return False
+    if not expired.rows:
+        wire.text("rollback")
+        return False
+    wire.ask([Call("void_own", (numbers([incarnation]), None)), Call("", (), "commit")])
+    return True
+
+
+def census(answers: Sequence[Any]) -> Census:
+    """Of the answers to `now`, `workers` and `partitions`."""
+    now, workers, partitions = answers
+    return Census(
+        now[0][0],
+        tuple(WorkerRow._make(row) for row in workers),
+        tuple(PartitionRow._make(row) for row in partitions),
+    )
+
+
+__all__ = ["be_present", "census", "enter", "leave", "next_incarnation", "open_alone", "void"]

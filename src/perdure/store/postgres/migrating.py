@@ -1,0 +1,141 @@
+"""The schema: created and brought up to date by whoever may, looked at by everyone else.
+
+Versions go forward only, each in a transaction of its own, under a lock that keeps two processes from doing it at
+once. A worker whose role may not create tables serves a schema that is current; otherwise it says what to run.
+"""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import TYPE_CHECKING, Final
+
+import psycopg
+from psycopg.sql import SQL
+
+from perdure.errors import StoreTooNew, StoreUnusable
+from perdure.store.postgres.arrays import text
+from perdure.store.postgres.connection import MIGRATING, open_session
+from perdure.store.postgres.errors import translated, translating
+from perdure.store.postgres.statements import quoted, read_sql
+
+if TYPE_CHECKING:
+    from perdure.store.postgres.address import Address
+    from perdure.store.postgres.wire import Wire
+
+VERSION: Final = 1
+_VERSIONS: Final = (
+    "create table if not exists {schema}.versions "
+    "(version bigint primary key, at timestamptz not null default now())"
+)
+_FORBIDDEN: Final = "42501"
+_RIGHTS: Final = """\
+-- A role with exactly the rights that a worker needs once the schema is there. Give it a password, or a certificate.
+--
+-- create role perdure_worker login;
+-- grant usage on schema {schema} to perdure_worker;
+-- grant select on {schema}.versions to perdure_worker;
+-- grant select, insert, update, delete on
+--     {tables}
+--     to perdure_worker;
+-- grant usage on sequence {schema}.incarnations to perdure_worker;
+-- grant execute on function {schema}.fail to perdure_worker;
+"""
+TABLES: Final = (
+    *(
+        "hubs",
+        "instances",
+        "history",
+        "payloads",
+        "state",
+        "inbox",
+        "waits",
+        "seen",
+        "dropped",
+        "keys",
+        "audit",
+    ),
+    *("encryption", "workers", "partitions", "activities"),
+)
+
+
+def lock_key(*names: str) -> int:
+    """The number of an advisory lock: the same names give the same one, everywhere."""
+    return int.from_bytes(sha256("\0".join(("perdure", *names)).encode()).digest()[:8], "big", signed=True)
+
+
+def migration_sql(schema: str) -> str:
+    """All that creates the schema as it is today, for a DBA to read and run; a low-privilege role in comments."""
+    name = quoted(schema)
+    parts = [
+        f"begin;\n\ncreate schema if not exists {name};\n\n{_VERSIONS.replace('{schema}', name)};\n",
+        *(
+            f"{_script(version, name)}\ninsert into {name}.versions (version) values ({version});\n"
+            for version in range(1, VERSION + 1)
+        ),
+        "commit;\n",
+        _RIGHTS.format(schema=name, tables=",\n--     ".join(f"{name}.{table}" for table in TABLES)),
+    ]
+    return "\n".join(parts)
+
+
+def bring_up_to_date(address: Address, wire: Wire) -> None:
+    """See that the schema is current. Raises StoreTooNew, and StoreUnusable where this role may not change it."""
+    found = version_of(address, wire)
+    if found < VERSION:
+        _migrate(address, found)
+
+
+def version_of(address: Address, wire: Wire) -> int:
+    """The schema's version, 0 if there is none. Raises StoreTooNew."""
+    with translating(address.shown):
+        there = wire.text(
+            "select to_regclass($1::text) is not null", text(f"{quoted(address.schema)}.versions")
+        )
+        if not there.rows[0][0]:
+            return 0
+        rows = wire.text(f"select coalesce(max(version), 0) from {quoted(address.schema)}.versions").rows
+    found = int(rows[0][0])
+    if found > VERSION:
+        raise too_new(address, found)
+    return found
+
+
+def too_new(address: Address, found: int) -> StoreTooNew:
+    return StoreTooNew(
+        f"{address.shown} has schema version {found}, this perdure knows {VERSION}: upgrade perdure. "
+        "Nothing was changed"
+    )
+
+
+def _migrate(address: Address, found: int) -> None:
+    session = open_session(address, MIGRATING)
+    schema = quoted(address.schema)
+    try:
+        session.execute("select pg_advisory_lock(%s)", (lock_key("migrating", address.schema),))
+        # Another process may have done it meanwhile. A schema that a DBA has made is not asked for again.
+        there = session.execute("select to_regnamespace(%s) is not null", (schema,)).fetchone()
+        if there == (False,):
+            session.execute(SQL(f"create schema {schema}"))
+        session.execute(SQL(_VERSIONS.replace("{schema}", schema)))
+        row = session.execute(SQL(f"select coalesce(max(version), 0) from {schema}.versions")).fetchone()
+        for version in range((row or (0,))[0] + 1, VERSION + 1):
+            with session.transaction():
+                session.execute(SQL(_script(version, schema)))
+                session.execute(SQL(f"insert into {schema}.versions (version) values ({version})"))
+    except psycopg.Error as error:
+        if error.sqlstate == _FORBIDDEN:
+            raise StoreUnusable(
+                f"{address.shown} has schema version {found} and needs {VERSION}, and this role may not change it. "
+                "Run `perdure migrate` with a role that may (`perdure migrate --print` shows the SQL). "
+                "Nothing was changed"
+            ) from error
+        raise translated(error, address.shown) from error
+    finally:
+        session.close()
+
+
+def _script(version: int, schema: str) -> str:
+    return read_sql(f"migrations/{version:04}.sql").replace("{schema}", schema)
+
+
+__all__ = ["TABLES", "VERSION", "bring_up_to_date", "lock_key", "migration_sql", "too_new", "version_of"]

@@ -1,0 +1,271 @@
+"""The clients' half of the port: questions from any thread, answered from what is committed.
+
+Each verb is one round trip and one snapshot. No engine need be there: an instance of this class alone reads a hub
+that nobody serves.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+import psycopg
+
+from perdure.errors import StoreUnusable
+from perdure.model.bodies import inline
+from perdure.model.encryption import Unreadable
+from perdure.model.events import decode_events, encode_events
+from perdure.model.records import (
+    AuditRow,
+    DroppedRow,
+    HistoryRow,
+    InstanceRow,
+    KeyRow,
+    SeenRow,
+    StoredInstance,
+    WaitRow,
+)
+from perdure.store.postgres import encrypting
+from perdure.store.postgres.address import address_of
+from perdure.store.postgres.arrays import number, numbers, text, texts
+from perdure.store.postgres.errors import translated
+from perdure.store.postgres.migrating import VERSION, too_new
+from perdure.store.postgres.pool import Readers
+from perdure.store.postgres.query import build, build_count, can_match, is_sayable
+from perdure.store.postgres.statements import quoted
+from perdure.store.postgres.wire import Call
+from perdure.store.vault import opened
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from perdure.model.encryption import Cipher
+    from perdure.model.records import AuditFilter, InstanceFilter
+    from perdure.store.postgres.wire import Answer
+    from perdure.store.vault import Vault
+
+_NO_HUB: Final = -1
+Bodies = dict[tuple[int, int], bytes]  # (episode, no) -> body
+
+
+class Reader:
+    """Reads one hub; with `cipher`, also what is encrypted in it."""
+
+    location = ""  # there is no file
+
+    def __init__(self, url: str, hub: str, cipher: Cipher | None = None) -> None:
+        self.hub = hub
+        self._address = address_of(url)
+        self._schema = quoted(self._address.schema)
+        self._readers = Readers(self._address)
+        self._hub_no = _NO_HUB
+        self._cipher = cipher
+        self._vault: Vault | None = None  # of a hub that is encrypted, or is to be
+        self._pid = 0  # of the process that used it first
+
+    def get(self, instance_id: str, *, history: bool = False) -> StoredInstance | None:
+        if not is_sayable(instance_id):
+            return None
+        own = (text(instance_id),)
+        calls = [
+            Call("instances_by_id", (texts([instance_id]),)),
+            Call("waits_of_one", own),
+            Call("state_of_one", own),
+        ]
+        if history:
+            calls += [Call("history_of_one", own), Call("bodies_of_one", own)]
+        rows, waits, state, *past = self._ask(*calls)
+        if not rows:
+            return None
+        found = StoredInstance(instances_of(rows, self._vault)[0])
+        found.waits = list(map(WaitRow._make, waits))
+        for custom_status, entity_state in state:
+            found.custom_status = self._opened_state("custom_status", found.row, custom_status)
+            if found.row.kind == "entity":
+                found.entity_state = self._opened_state("entity_state", found.row, entity_state)
+        if history:
+            self._add_history(found, *past)
+        return found
+
+    def _opened_state(self, column: str, row: InstanceRow, stored: bytes | None) -> bytes | None:
+        if stored is None or self._vault is None:
+            return stored
+        [(_, plain)] = self._vault.open_state(column, [(row.instance_no, stored)])
+        return plain  # type: ignore[no-any-return]
+
+    def _add_history(self, found: StoredInstance, history: list[Any], bodies: list[Any]) -> None:
+        found.history = list(map(HistoryRow._make, opened(self._vault, "history", history)))
+        found.bodies = {(row[2], row[3]): row[4] for row in opened(self._vault, "payloads", bodies)}
+
+    def ends(self, rows: Sequence[InstanceRow]) -> dict[int, list[bytes]]:
+        found: dict[int, list[bytes]] = {row.instance_no: [] for row in rows}
+        executions = sorted({(row.instance_no, row.execution_no) for row in rows})
+        if not executions:
+            return found
+        which = tuple(numbers(column) for column in zip(*executions, strict=True))
+        ends, stored = self._ask(Call("ends_of_executions", which), Call("bodies_of_ends", which))
+        bodies: dict[tuple[int, int, int], dict[int, bytes]] = {}
+        for instance_no, execution_no, episode, no, body in opened(self._vault, "payloads", stored):
+            bodies.setdefault((instance_no, execution_no, episode), {})[no] = body
+        for row in map(HistoryRow._make, opened(self._vault, "history", ends)):
+            found[row.instance_no].append(_with_bodies(row.events, bodies.get(row[:3], {})))
+        return found
+
+    def query(self, wanted: InstanceFilter) -> list[InstanceRow]:
+        if not can_match(wanted):
+            return []
+        sql, values = self._built(build, wanted)
+        return instances_of(self._ask(Call("", values, sql))[0], self._vault)
+
+    def count(self, wanted: InstanceFilter) -> int:
+        if not can_match(wanted):
+            return 0
+        sql, values = self._built(build_count, wanted)
+        return int(self._ask(Call("", values, sql))[0][0][0])
+
+    def _built(self, builder: Any, wanted: InstanceFilter) -> tuple[str, tuple[bytes, ...]]:
+        self._find_hub()
+        built: tuple[str, tuple[bytes, ...]] = builder(wanted, self._schema, self._hub_no)
+        return built
+
+    def waits(self, instance_nos: Sequence[int]) -> list[WaitRow]:
+        [rows] = self._ask(Call("waits_of", (numbers(list(dict.fromkeys(instance_nos))),)))
+        return list(map(WaitRow._make, rows))
+
+    def custom_status(self, instance_nos: Sequence[int]) -> dict[int, bytes]:
+        return self._states("custom_status", instance_nos)
+
+    def entity_states(self, instance_nos: Sequence[int]) -> dict[int, bytes]:
+        return self._states("entity_state", instance_nos)
+
+    def _states(self, column: str, instance_nos: Sequence[int]) -> dict[int, bytes]:
+        [rows] = self._ask(Call(f"{column}_of", (numbers(list(dict.fromkeys(instance_nos))),)))
+        return dict(rows if self._vault is None else self._vault.open_state(column, rows))
+
+    def counts(self) -> dict[str, int]:
+        counts: dict[str, int] = {}
+        [counted] = self._ask(Call("counts"))
+        for status, count in counted:
+            counts[status] = counts.get(status, 0) + count
+        total = counts.pop("", 0)
+        counts["Completed"] = counts.get("Completed", 0) + total - sum(counts.values())
+        return {status: count for status, count in counts.items() if count}
+
+    def dropped(self, instance_id: str | None, limit: int) -> list[DroppedRow]:
+        if instance_id is None:
+            [rows] = self._ask(Call("dropped_all", (number(limit),)))
+        elif is_sayable(instance_id):
+            [rows] = self._ask(Call("dropped_of", (number(limit), text(instance_id))))
+        else:
+            return []
+        return list(map(DroppedRow._make, opened(self._vault, "dropped", rows)))
+
+    def executions(self, instance_no: int) -> list[int]:
+        [rows] = self._ask(Call("executions", (number(instance_no),)))
+        return [row[0] for row in rows]
+
+    def history_of(self, instance_no: int, execution_no: int) -> StoredInstance | None:
+        which = (number(instance_no), number(execution_no))
+        rows, *past = self._ask(
+            Call("instance_by_no", which[:1]),
+            Call("history_of_execution", which),
+            Call("bodies_of_execution", which),
+        )
+        if not rows:
+            return None
+        found = StoredInstance(instances_of(rows, self._vault)[0])
+        self._add_history(found, *past)
+        return found
+
+    def keys(self) -> list[KeyRow]:
+        [rows] = self._ask(Call("keys"))
+        keys = map(KeyRow._make, opened(self._vault, "keys", rows))
+        return sorted(keys, key=lambda row: (row.created_at, row.key_id))
+
+    def audit(self, wanted: AuditFilter) -> list[tuple[int, AuditRow]]:
+        asked = (wanted.who, wanted.operation, wanted.instance_id)
+        if not all(value is None or is_sayable(value) for value in asked):
+            return []
+        values = (
+            *(None if value is None else text(value) for value in asked),
+            *(None if value is None else number(value) for value in (wanted.since, wanted.before_no)),
+            number(wanted.top),
+        )
+        [rows] = self._ask(Call("audit", values))
+        return [(row[0], AuditRow._make(row[1:])) for row in rows]
+
+    def answered(self, operation_id: str) -> SeenRow | None:
+        if not is_sayable(operation_id):
+            return None
+        [rows] = self._ask(Call("seen", (texts([operation_id]),)))
+        return SeenRow._make(opened(self._vault, "seen", rows)[0]) if rows else None
+
+    def close_reader(self) -> None:
+        """Close the connections for reading that nobody uses just now; the next question opens another."""
+        self._readers.close()
+
+    # ------------------------------------------------------------------------------------------------ asking
+
+    def _ask(self, *calls: Call) -> list[list[Any]]:
+        """Rows of each, of one snapshot."""
+        self._find_hub()
+        return [answer.rows for answer in self._asked(calls)]
+
+    def _find_hub(self) -> None:
+        """Look the hub up, as long as it is not known."""
+        self._check_process()
+        if self._hub_no != _NO_HUB:
+            return
+        version, found = self._asked(
+            [
+                Call("", (), f"select coalesce(max(version), 0) from {self._schema}.versions"),
+                Call("hub", (text(self.hub),)),
+            ]
+        )
+        if version.rows[0][0] > VERSION:
+            raise too_new(self._address, version.rows[0][0])
+        for hub_no, _ in found.rows:
+            self._vault = encrypting.vault_of(
+                self._asked([Call("encryption_proofs")], hub_no)[0].rows,
+                self.hub,
+                self._cipher,
+                self._address.shown,
+            )
+            self._hub_no = hub_no
+
+    def _asked(self, calls: Sequence[Call], hub_no: int | None = None) -> list[Answer]:
+        try:
+            return self._readers.ask(calls, self._hub_no if hub_no is None else hub_no)
+        except psycopg.Error as error:
+            raise translated(error, self._address.shown) from error
+
+    def _check_process(self) -> None:
+        pid = os.getpid()
+        if self._pid == 0:
+            self._pid = pid
+        if self._pid != pid:
+            raise StoreUnusable(
+                f"{self._address.shown} was opened by process {self._pid}; a forked child must not use its "
+                "connections. Start child processes with the spawn or forkserver method"
+            )
+
+
+def instances_of(rows: list[Any], vault: Vault | None) -> list[InstanceRow]:
+    """Rows as they were read, decrypted where there is a vault."""
+    return list(map(InstanceRow._make, opened(vault, "instances", rows)))
+
+
+def _with_bodies(events: bytes, bodies: dict[int, bytes]) -> bytes:
+    if not bodies:
+        return events
+    unreadable = next((body for body in bodies.values() if isinstance(body, Unreadable)), None)
+    if unreadable is not None:
+        return unreadable
+    try:
+        return encode_events(inline(decode_events(events), bodies))
+    except msgspec.MsgspecError:  # written by a newer version: better shown without its body than not at all
+        return events
+
+
+__all__ = ["Reader", "instances_of"]

@@ -1,0 +1,181 @@
+"""One connection, asked several prepared statements in one round trip.
+
+What is asked together is one transaction: the server commits at its end, or, if one of the statements failed,
+rolls all back. So a batch is a handful of plain statements, each of which sees what those before it did, and
+costs one round trip all the same (libpq's pipeline mode, without an explicit BEGIN).
+libpq is used below the driver's cursors: parameters are binary already (arrays.py), and while the server works
+the interpreter's lock is let go of once for the wait, not once a statement.
+"""
+
+from __future__ import annotations
+
+import select
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import psycopg
+from psycopg import pq
+from psycopg.adapt import Transformer
+
+from perdure.store.postgres.statements import statement
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    Row = tuple[Any, ...]
+
+_BINARY: Final = [1]
+_NO_HUB: Final = -1
+
+
+class Call(NamedTuple):
+    """A statement by its name, or, with `sql`, its text; and its parameters in binary form."""
+
+    name: str
+    values: tuple[bytes | None, ...] = ()
+    sql: str = ""
+
+
+class Answer(NamedTuple):
+    """The rows that came back, and how many rows the statement touched."""
+
+    rows: list[Row]
+    touched: int
+
+
+class Wire:
+    """For one thread at a time. After an error that is not the server's it is broken, and only to be closed."""
+
+    def __init__(self, connection: psycopg.Connection[Any], schema: str, patience: float) -> None:
+        self.hub_no = _NO_HUB
+        self.backend = connection.info.backend_pid
+        self._connection = connection
+        self._pgconn = connection.pgconn
+        self._schema = schema
+        self._patience = patience
+        self._prepared: set[bytes] = set()
+        self._transformer = Transformer(connection)
+        self._in_use = False
+        self._pgconn.enter_pipeline_mode()
+
+    @property
+    def is_broken(self) -> bool:
+        return (
+            self._in_use
+            or self._connection.closed
+            or self._pgconn.transaction_status
+            not in (pq.TransactionStatus.IDLE, pq.TransactionStatus.INTRANS)
+        )
+
+    @property
+    def socket(self) -> int:
+        return self._pgconn.socket
+
+    def close(self) -> None:
+        with suppress(psycopg.Error):
+            self._connection.close()
+
+    def ask(self, calls: Sequence[Call]) -> list[Answer]:
+        """Ask all at once. Raises psycopg.Error: the first that failed, or the connection's."""
+        if self._in_use:
+            raise psycopg.OperationalError("the connection was left in the middle of a question")
+        self._in_use = True
+        asked = self._send(calls)
+        answers, failure = self._receive(asked)
+        self._in_use = False
+        if failure is not None:
+            raise failure
+        return answers
+
+    def one(self, name: str, *values: bytes | None) -> list[Row]:
+        """Ask one statement for its rows."""
+        return self.ask((Call(name, values),))[0].rows
+
+    def text(self, sql: str, *values: bytes | None) -> Answer:
+        """Ask a statement by its text."""
+        return self.ask((Call("", values, sql),))[0]
+
+    def notified(self) -> bool:
+        """Whether anything was heard since the last look. Reads what has arrived, and never waits."""
+        self._pgconn.consume_input()
+        heard = False
+        while self._pgconn.notifies() is not None:
+            heard = True
+        return heard
+
+    # ------------------------------------------------------------------------------------------------ inside
+
+    def _send(self, calls: Sequence[Call]) -> list[bytes]:
+        """Put all into libpq's buffer. Returns, for each result to come, the statement it prepares, or b""."""
+        pgconn, hub = self._pgconn, self.hub_no
+        asked: list[bytes] = []
+        preparing: set[bytes] = set()
+        for name, values, sql in calls:
+            formats = _BINARY * len(values)
+            if sql:
+                pgconn.send_query_params(sql.encode(), values, None, formats, 1)
+                asked.append(b"")
+                continue
+            known = b"%s %d" % (name.encode(), hub)
+            if known not in self._prepared and known not in preparing:
+                preparing.add(known)
+                pgconn.send_prepare(known, statement(name, self._schema, hub).encode())
+                asked.append(known)
+            pgconn.send_query_prepared(known, values, formats, 1)
+            asked.append(b"")
+        pgconn.pipeline_sync()
+        return asked
+
+    def _receive(self, asked: list[bytes]) -> tuple[list[Answer], psycopg.Error | None]:
+        deadline = time.monotonic() + self._patience
+        while self._pgconn.flush():
+            self._wait(deadline, writing=True)
+            self._pgconn.consume_input()
+        answers: list[Answer] = []
+        failure: psycopg.Error | None = None
+        position = 0
+        while True:
+            result = self._next_result(deadline)
+            if result is None:
+                continue
+            status = result.status
+            if status == pq.ExecStatus.PIPELINE_SYNC:
+                return answers, failure
+            if status == pq.ExecStatus.FATAL_ERROR:
+                failure = failure or psycopg.errors.error_from_result(result)
+            elif status != pq.ExecStatus.PIPELINE_ABORTED:
+                prepares = asked[position]
+                if prepares:
+                    self._prepared.add(prepares)
+                else:
+                    answers.append(self._answer(result))
+            position += 1
+
+    def _next_result(self, deadline: float) -> pq.abc.PGresult | None:
+        pgconn = self._pgconn
+        while pgconn.is_busy():
+            self._wait(deadline)
+            pgconn.consume_input()
+        result = pgconn.get_result()
+        if result is None and pgconn.status == pq.ConnStatus.BAD:
+            raise psycopg.OperationalError(pgconn.get_error_message())
+        return result
+
+    def _wait(self, deadline: float, *, writing: bool = False) -> None:
+        """Until the socket is ready; get_result itself would wait with the interpreter's lock in its hand."""
+        left = deadline - time.monotonic()
+        poll = select.poll()
+        poll.register(self._pgconn.socket, select.POLLIN | (select.POLLOUT if writing else 0))
+        if left <= 0 or not poll.poll(left * 1_000):
+            raise psycopg.OperationalError(f"no answer within {self._patience:.0f} s")
+
+    def _answer(self, result: pq.abc.PGresult) -> Answer:
+        count = result.ntuples
+        if not count or result.status != pq.ExecStatus.TUPLES_OK:
+            return Answer([], result.command_tuples or 0)
+        self._transformer.set_pgresult(result)
+        return Answer(self._transformer.load_rows(0, count, tuple), count)
+
+
+__all__ = ["Answer", "Call", "Wire"]
