@@ -72,8 +72,6 @@ class Placement:
 
     def row_of(self, invocation: Invocation, now: int, *, claimed_by: int | None = None) -> ActivityRow:
         """The row of an activity that is not, or no longer, its owner's alone."""
-        if claimed_by is not None:
-            self._claims[invocation.execution_id, invocation.task_id] = 1
         return ActivityRow(
             invocation.instance_id,
             invocation.execution_id,
@@ -104,6 +102,21 @@ class Placement:
     def claim_of(self, result: ActivityResult) -> int | None:
         """The count of the claim under which this ran, if it ran under one."""
         return self._claims.get((result.execution_id, result.task_id))
+
+    def reconcile(self, rows: Iterable[ActivityRow]) -> tuple[list[Key], list[ActivityRow]]:
+        """Hold what is known here against the store's word. An answer of the store's may have got lost.
+
+        Returns claims that are not there any more, whose results nobody wants, and rows that are claimed and do
+        not run here.
+        """
+        held = {(row.execution_id, row.task_id): row for row in rows}
+        lost = [key for key in self._claims if key not in held]
+        for key in lost:
+            del self._claims[key]
+        running = {(one.execution_id, one.task_id) for one in self._pool.open_invocations()} if held else ()
+        idle = [row for key, row in held.items() if key not in running]
+        self._claims.update((key, row.attempt) for key, row in held.items() if key in running)
+        return lost, idle
 
     def forget(self, results: Iterable[ActivityResult]) -> None:
         """Their results are durable, or dropped for good."""

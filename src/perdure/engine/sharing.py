@@ -52,6 +52,8 @@ class Sharing:
         self.placement = placement
         self.sought: Callable[[], list[str]] = list  # instances of others that clients here wait for
         self.found: Callable[[list[str]], None] = lambda _: None
+        self.withdrawn: Callable[[list[tuple[str, int]]], None] = lambda _: None  # claims nobody wants
+        self.tended: Callable[[], None] = lambda: None
         self._store = store
         self._hub = hub
         self._clock = clock
@@ -129,6 +131,8 @@ class Sharing:
         tidings = self.membership.tend()
         if self.placement is not None:
             self.placement.has_company = self.membership.has_helpers
+            self._reconcile(self.placement)
+        self.tended()
         if tidings.gained:
             self.territory.gain(tidings.gained)
             log.info("%d partitions taken, %d in all", len(tidings.gained), len(self.territory.owned))
@@ -139,19 +143,26 @@ class Sharing:
             self.give_up(tidings.surplus)
         return bool(tidings.gained)
 
+    def _reconcile(self, placement: Placement) -> None:
+        lost, idle = placement.reconcile(self._store.claims())
+        if lost:
+            self.withdrawn(lost)
+        if idle:
+            self._store.unclaim([row[:3] for row in idle])
+
     def give_up(self, partitions: Iterable[int]) -> None:
         """Hand partitions over to whoever takes them. Raises what a commit raises."""
         given = frozenset(partitions)
-        hub, territory = self._hub, self.territory
+        hub, territory, placement = self._hub, self.territory, self.placement
         batch = Batch(self._clock.now(), partitions_released=sorted(given))
-        if self.placement is not None:
+        if placement is not None:
+            running = placement.unplaced(lambda instance_id: territory.partition_of(instance_id) in given)
             batch.activities_placed = [
-                self.placement.row_of(invocation, batch.at, claimed_by=territory.incarnation)
-                for invocation in self.placement.unplaced(
-                    lambda instance_id: territory.partition_of(instance_id) in given
-                )
+                placement.row_of(one, batch.at, claimed_by=territory.incarnation) for one in running
             ]
         self._store.commit(batch)
+        if placement is not None:
+            placement.claimed(batch.activities_placed)
         territory.lose(given)
         hub.evict_where(lambda instance: instance.partition in given)
         self._tell_all()

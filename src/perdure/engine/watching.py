@@ -91,6 +91,14 @@ class Feed:
             for bell in [bell for number in touched for bell in self._bells[number]]:
                 handover.add(bell.event_loop, bell.ring)
 
+    def look_again(self) -> None:
+        """Other workers may have changed something: every watcher is to look. From any thread."""
+        with self._gate:
+            bells = [bell for found in self._bells.values() for bell in found]
+        for bell in bells:
+            with suppress(RuntimeError):  # its event loop is gone
+                bell.event_loop.call_soon_threadsafe(bell.ring)
+
     def close(self) -> None:
         """The engine stops: nobody waits for it any longer."""
         with self._gate:

@@ -200,6 +200,8 @@ class Engine:
         )
         sharing = Sharing(store, self._hub, self.clock, territory, self._membership, self._hub.placement)
         sharing.nudge = self.loop.nudge
+        sharing.tended = self.feed.look_again
+        sharing.withdrawn = pool.cancel
         sharing.sought = self._sought
         sharing.found = self._found
         return sharing

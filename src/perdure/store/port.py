@@ -231,6 +231,12 @@ class SharedStore(Store, Protocol):
     def claim(self, pools: Sequence[str], names: Sequence[str], limit: int) -> list[ActivityRow]:
         """Claim activities of these pools and names that nobody has, the oldest first."""
 
+    def claims(self) -> list[ActivityRow]:
+        """All that is claimed by this worker, without what is in it."""
+
+    def unclaim(self, activities: Sequence[tuple[str, str, int]]) -> None:
+        """Let others claim these (instance id, execution id, task id), if they are claimed by this worker."""
+
     def placed(self, instance_ids: Sequence[str]) -> list[ActivityRow]:
         """The activities of these instances that have rows, without what is in them. From any thread."""
 

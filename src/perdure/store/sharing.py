@@ -222,6 +222,23 @@ class Member:
                 self._place.tables.activities[row[:2]][row.task_id] = row
             return claimed
 
+    def claims(self) -> list[ActivityRow]:
+        with self._place.lock:
+            self._check_shared()
+            found = self._place.tables.activities
+            rows = (row for of in found.values() for row in of.values())
+            return sorted(
+                row._replace(invocation=b"") for row in rows if row.incarnation == self._incarnation
+            )
+
+    def unclaim(self, activities: Sequence[tuple[str, str, int]]) -> None:
+        with self._place.lock:
+            self._check_shared()
+            for instance_id, execution_id, task_id in activities:
+                of = self._place.tables.activities.get((instance_id, execution_id), {})
+                if task_id in of and of[task_id].incarnation == self._incarnation:
+                    of[task_id] = of[task_id]._replace(incarnation=None)
+
     def placed(self, instance_ids: Sequence[str]) -> list[ActivityRow]:
         with self._place.lock:
             found = self._place.tables.activities

@@ -61,6 +61,17 @@ select partition, incarnation, epoch from {schema}.partitions where hub_no = {hu
 update {schema}.partitions set incarnation = $1::bigint, epoch = epoch + 1
 where hub_no = {hub} and partition = any($2::bigint[]) and incarnation is null returning partition
 
+-- name: claims
+-- Without what is in them.
+select instance_id, execution_id, task_id, pool, name, placed_at, attempt, incarnation, ''::bytea
+from {schema}.activities where hub_no = {hub} and incarnation = $1::bigint
+
+-- name: unclaim
+update {schema}.activities a set incarnation = null
+from {rows: $1 instance_id text, $2 execution_id text, $3 task_id bigint} v
+where a.hub_no = v.hub_no and a.instance_id = v.instance_id and a.execution_id = v.execution_id
+and a.task_id = v.task_id and a.incarnation = $4::bigint
+
 -- name: claim
 -- Each pool's oldest through the index, passing over those that somebody is claiming now.
 with oldest as (

@@ -38,7 +38,7 @@ from perdure.store.port import Opening
 from perdure.store.postgres import encrypting, membership
 from perdure.store.postgres import transfer as moving
 from perdure.store.postgres.arrays import number, numbers, text, texts
-from perdure.store.postgres.commit import RESULTS, calls_of
+from perdure.store.postgres.commit import RESULTS, arrays, calls_of
 from perdure.store.postgres.connection import ENGINE, UPKEEP, connect, leasing
 from perdure.store.postgres.errors import FOR_ITS_DATA, translated
 from perdure.store.postgres.hints import Hints
@@ -346,6 +346,14 @@ class PostgresStore(Reader):
         rows = self._asked_by_loop(wire, [Call("fence", (me,)), Call("claim", (me, *wanted))])[1].rows
         claimed = map(ActivityRow._make, opened(self._vault, "activities", rows))
         return sorted(filter(_is_readable, claimed), key=lambda row: (row.placed_at, row[:3]))
+
+    def claims(self) -> list[ActivityRow]:
+        return sorted(map(ActivityRow._make, self._read(Call("claims", (number(self._incarnation),)))[0]))
+
+    def unclaim(self, activities: Sequence[tuple[str, str, int]]) -> None:
+        if activities:
+            keys = arrays((texts, texts, numbers), activities)
+            self._read(Call("unclaim", (*keys, number(self._incarnation))))
 
     def placed(self, instance_ids: Sequence[str]) -> list[ActivityRow]:
         wanted = texts([name for name in dict.fromkeys(instance_ids) if is_sayable(name)])
