@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from perdure import Limits, OrchestrationContext, RuntimeStatus, Settings, SyncClient
-from perdure.engine.watchdog import StrikeFile
+from perdure.engine.strikes import StrikeFile
 from perdure.testing import environment
 from tests.core.styles import both
 from tests.engine.programs import app_with, until

@@ -54,6 +54,7 @@ class Sharing:
         self.found: Callable[[list[str]], None] = lambda _: None
         self.withdrawn: Callable[[list[tuple[str, int]]], None] = lambda _: None  # claims nobody wants
         self.tended: Callable[[], None] = lambda: None
+        self.took_over: Callable[[], None] = lambda: None
         self._store = store
         self._hub = hub
         self._clock = clock
@@ -129,6 +130,8 @@ class Sharing:
         Raises FenceLost, StoreError.
         """
         tidings = self.membership.tend()
+        if tidings.gone:
+            self.took_over()
         if self.placement is not None:
             self.placement.has_company = self.membership.has_helpers
             self._reconcile(self.placement)

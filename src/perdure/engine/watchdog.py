@@ -4,7 +4,7 @@
 watchdog's own sees when the same turn goes on for too long: it logs after a second, and after ten raises
 `Interrupted` in the loop's thread, which parks the instance with its stack. A call into C that never comes back
 cannot be interrupted so. For that, and for code that kills the process, the running instance is noted in a small
-file that outlives the process: found there after an unclean end, the instance gets a strike, and three park it.
+file that outlives the process (`strikes`).
 The audit hook reports files, sockets and subprocesses that orchestrator code opens. It sees those and no more:
 reading the clock, sleeping or random numbers raise no audit event in Python.
 """
@@ -12,10 +12,7 @@ reading the clock, sleeping or random numbers raise no audit event in Python.
 from __future__ import annotations
 
 import ctypes
-import json
 import logging
-import mmap
-import os
 import sys
 import threading
 import time
@@ -24,79 +21,14 @@ from types import FrameType
 from typing import Any
 
 from perdure.engine.contract import Running
+from perdure.engine.strikes import StrikeFile
 from perdure.engine.warm import Instance
 from perdure.errors import Interrupted
 
 WARN_AFTER = 1.0  # seconds
 INTERRUPT_AFTER = 10.0  # seconds
-STRIKES = 3
-_RECORD = 1_024  # bytes for the id of the running instance
-_FILE = 64 * 1_024
 
 log = logging.getLogger("perdure.watchdog")
-
-
-class StrikeFile:
-    """Which instance's code is running, and how often the process died in it: memory that outlives us."""
-
-    def __init__(self, path: str) -> None:
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        os.ftruncate(self._file, _FILE)
-        self._map = mmap.mmap(self._file, _FILE)
-        self._noted = ""
-        self.strikes: dict[str, int] = self._read()
-        self._blame_last()
-
-    def enter(self, instance_id: str) -> None:
-        if instance_id != self._noted:  # feeding the same instance again costs one byte
-            self._noted = instance_id
-            encoded = instance_id.encode()[: _RECORD - 3]
-            self._map[1 : 3 + len(encoded)] = len(encoded).to_bytes(2, "big") + encoded
-        self._map[0] = 1
-
-    def leave(self) -> None:
-        self._map[0] = 0
-
-    def forgive(self, instance_id: str) -> None:
-        """The instance has run to its end of turn since."""
-        if self.strikes.pop(instance_id, None) is not None:
-            self._write()
-
-    def condemned(self) -> list[str]:
-        """Instances in whose code the process died three times."""
-        return [instance_id for instance_id, count in self.strikes.items() if count >= STRIKES]
-
-    def close(self) -> None:
-        self.leave()
-        self._map.close()
-        os.close(self._file)
-
-    def _blame_last(self) -> None:
-        if self._map[0]:
-            length = int.from_bytes(self._map[1:3], "big")
-            instance_id = self._map[3 : 3 + length].decode("utf-8", "replace")
-            self.strikes[instance_id] = self.strikes.get(instance_id, 0) + 1
-            log.warning(
-                "the process ended while the code of instance %s was running (%d of %d times before it is parked)",
-                instance_id,
-                self.strikes[instance_id],
-                STRIKES,
-            )
-            self.leave()
-            self._write()
-
-    def _read(self) -> dict[str, int]:
-        text = self._map[_RECORD:].split(b"\0", 1)[0]
-        try:
-            found = json.loads(text or b"{}")
-        except ValueError:
-            return {}
-        return {str(k): int(v) for k, v in found.items()} if isinstance(found, dict) else {}
-
-    def _write(self) -> None:
-        kept = dict(list(self.strikes.items())[-100:])
-        text = json.dumps(kept).encode()[: _FILE - _RECORD - 1]
-        self._map[_RECORD : _RECORD + len(text) + 1] = text + b"\0"
 
 
 class Marker(Running):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -32,9 +33,10 @@ from perdure.engine.registry import Registry
 from perdure.engine.retention import AGES, Retention, Sweeper
 from perdure.engine.sharing import Sharing
 from perdure.engine.status import finished_status
+from perdure.engine.strikes import StrikeFile, folder_of
 from perdure.engine.territory import Territory
 from perdure.engine.versions import Versioning
-from perdure.engine.watchdog import Marker, StrikeFile, Watchdog, audit, stop_audit
+from perdure.engine.watchdog import Marker, Watchdog, audit, stop_audit
 from perdure.engine.watching import Bell, Feed
 from perdure.errors import EngineStopped, FunctionNotFound, InstanceNotFound, Overloaded
 from perdure.model.events import Ending
@@ -202,6 +204,7 @@ class Engine:
         sharing.nudge = self.loop.nudge
         sharing.tended = self.feed.look_again
         sharing.withdrawn = pool.cancel
+        sharing.took_over = self._condemn
         sharing.sought = self._sought
         sharing.found = self._found
         return sharing
@@ -237,16 +240,32 @@ class Engine:
 
     def _guard(self) -> None:
         """On the loop's thread: begin to watch over what user code does here."""
-        if self.store.location and not self.settings.accept_only:
-            self._strikes = StrikeFile(f"{self.store.location}.running")
+        if not self.settings.accept_only:
+            self._strikes = self._strike_file()
             self._marker._strikes = self._strikes
-            for instance_id in self._strikes.condemned():
-                self._hub.quarantine[instance_id] = "the process died three times while its code was running"
+            self._condemn()
         self._marker.thread_id = threading.get_ident()
         audit(self._marker)
         if self.settings.watchdog:
             self._watchdog = Watchdog(self._marker, after=self.settings.interrupt_after)
             self._watchdog.start()
+
+    def _strike_file(self) -> StrikeFile | None:
+        if self.store.location:
+            return StrikeFile(f"{self.store.location}.running")
+        if self._shared is None or not self._shared.place:
+            return None
+        folder = folder_of(self._shared.place)
+        return StrikeFile(folder / f"{os.getpid()}-{new_id()[-8:]}.running")
+
+    def _condemn(self) -> None:
+        """On the loop's thread, at the start and when a worker is gone: whose code has killed three processes?"""
+        if self._strikes is None:
+            return
+        if not self.store.location:
+            self._strikes.inherit()
+        for instance_id in self._strikes.condemned():
+            self._hub.quarantine[instance_id] = "the process died three times while its code was running"
 
     def _unguard(self) -> None:
         stop_audit(self._marker)
@@ -254,7 +273,7 @@ class Engine:
             self._watchdog.stop()
         if self._strikes is not None:
             self._marker._strikes = None
-            self._strikes.close()
+            self._strikes.close(for_good=not self.store.location)
 
     def _keep_up(self) -> None:
         while not self._stop.wait(UPKEEP_EVERY):

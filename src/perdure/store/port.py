@@ -201,6 +201,9 @@ class SharedStore(Store, Protocol):
     """
 
     is_shared: bool
+    place: (
+        str  # names database and hub, without a password, for what a machine keeps about them; "" in memory
+    )
     late_results: int
 
     def register(self, profile: Profile) -> None:

@@ -67,6 +67,8 @@ class Place:
 class Member:
     """The shared half of a store over a place."""
 
+    place = ""
+
     def __init__(self, hub: str, place: Place) -> None:
         self.hub = hub
         self.late_results = 0

@@ -74,6 +74,7 @@ class PostgresStore(Reader):
 
     def __init__(self, url: str, hub: str, cipher: Cipher | None = None) -> None:
         super().__init__(url, hub, cipher)
+        self.place = f"{self._address.shown} {hub}"
         self.late_results = 0
         self._wire: Wire | None = None
         self._why_not = "it is not open"
