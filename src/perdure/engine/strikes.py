@@ -14,6 +14,7 @@ import logging
 import mmap
 import os
 import tempfile
+import time
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
@@ -40,7 +41,7 @@ class StrikeFile:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        fcntl.flock(self._file, fcntl.LOCK_EX)  # tells those who look that we live
+        _lock(self._file)
         os.ftruncate(self._file, _FILE)
         self._map = mmap.mmap(self._file, _FILE)
         self._noted = ""
@@ -112,6 +113,17 @@ class StrikeFile:
         kept = dict(list(self.strikes.items())[-100:])
         text = json.dumps(kept).encode()[: _FILE - _RECORD - 1]
         self._map[_RECORD : _RECORD + len(text) + 1] = text + b"\0"
+
+
+def _lock(file: int) -> None:
+    """Tell those who look that we live. One who is looking just now is gone in a moment."""
+    for _ in range(20):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            time.sleep(0.001)
+        else:
+            return
 
 
 def _is_orphaned(path: Path) -> bool:
