@@ -336,10 +336,8 @@ class PostgresStore(Reader):
 
     def take(self, partitions: Sequence[int]) -> list[int]:
         wire = self._check_shared()
-        if self._state != "living":
-            return []
-        me = number(self._incarnation)
-        calls = [Call("fence", (me,)), Call("take", (me, numbers(list(partitions))))]
+        me, wanted = number(self._incarnation), list(partitions) if self._state == "living" else []
+        calls = [Call("fence", (me,)), Call("take", (me, numbers(wanted)))]
         taken = sorted(row[0] for row in self._asked_by_loop(wire, calls)[1].rows)
         self._owned |= frozenset(taken)
         return taken
