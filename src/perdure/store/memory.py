@@ -194,7 +194,7 @@ class MemoryStore(Member):
             self._check_fence()
             if batch.purged:
                 batch = surviving(batch)
-            check(self._tables, batch, shared=bool(self._incarnation))
+            check(self._tables, batch, self._incarnation)
             late = apply(self._tables, batch, self._incarnation)
             self.late_results += late
             self._release(batch.partitions_released)

@@ -67,13 +67,13 @@ class Tables:
 # ------------------------------------------------------------------------------------- what stands against it
 
 
-def check(tables: Tables, batch: Batch, *, shared: bool = False) -> None:
+def check(tables: Tables, batch: Batch, incarnation: int = 0) -> None:
     """Raise what a database would raise on its way through the batch (purged instances' rows left out).
 
     Each line is one constraint: the keys that are added, and which of them are there already. Where workers share the
     hub, an id or an operation may be taken because another was there first: that is a conflict.
     """
-    raced = CommitConflict if shared else CommitRefused
+    raced = CommitConflict if incarnation else CommitRefused
     gone = set(batch.purged)
     gone_ids = {tables.instances[number].instance_id for number in gone & tables.instances.keys()}
     new_numbers = [row.instance_no for row in batch.new_instances]
@@ -106,9 +106,10 @@ def check(tables: Tables, batch: Batch, *, shared: bool = False) -> None:
         lambda key: key[1] in tables.waits.get(key[0], {}) and not {key, (key[0], ALL_WAITS)} & closed,
     )
     removed = set(batch.inbox_removed)
+    in_time = _in_time(tables, batch, incarnation, gone_ids)
     _refuse(
         "inbox",
-        [*(row.message_no for row in batch.inbox_added), *(row.message_no for row in batch.results)],
+        [*(row.message_no for row in batch.inbox_added), *(row.message_no for row in in_time)],
         lambda number: number in tables.inbox and number not in removed,
     )
     _refuse_seen(tables, batch, raced)
@@ -117,6 +118,22 @@ def check(tables: Tables, batch: Batch, *, shared: bool = False) -> None:
         (row[:3] for row in _placed(batch)),
         lambda key: key[0] not in gone_ids and key[2] in tables.activities.get(key[:2], {}),
     )
+
+
+def _in_time(tables: Tables, batch: Batch, incarnation: int, gone_ids: set[str]) -> list[ResultRow]:
+    """The results that will be taken, each with its message; the others leave no trace."""
+    gone = frozenset(batch.activities_removed)
+    found: dict[tuple[str, str, int], ResultRow] = {}
+    for row in batch.results:
+        activity = tables.activities.get(row[:2], {}).get(row.task_id)
+        if (
+            activity is not None
+            and (activity.attempt, activity.incarnation) == (row.attempt, incarnation)
+            and row.instance_id not in gone_ids
+            and gone.isdisjoint((row[:3], (*row[:2], ALL_TASKS)))
+        ):
+            found.setdefault(row[:3], row)
+    return list(found.values())
 
 
 def _refuse_seen(tables: Tables, batch: Batch, raced: type[StoreError]) -> None:

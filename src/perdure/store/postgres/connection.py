@@ -19,7 +19,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from perdure.errors import StoreUnusable
 from perdure.store.postgres.errors import translating
-from perdure.store.postgres.wire import Wire
+from perdure.store.postgres.wire import Backend, Wire
 
 if TYPE_CHECKING:
     from perdure.store.postgres.address import Address
@@ -40,6 +40,7 @@ _DEFAULTS: Final[dict[str, Any]] = {
 _ALWAYS: Final = {
     "client_min_messages": "warning",
     "idle_in_transaction_session_timeout": "10s",
+    "idle_session_timeout": "0",  # presence is a session's
     "jit": "off",
     "plan_cache_mode": "force_generic_plan",
     "tcp_keepalives_idle": "10",
@@ -74,7 +75,11 @@ def leasing(lease: int) -> Purpose:
 
 def connect(address: Address, purpose: Purpose) -> Wire:
     """Raises StoreError, and StoreUnusable where no other attempt will go better."""
-    return Wire(open_session(address, purpose), address.schema, purpose.statement + 5)
+    session = open_session(address, purpose)
+    row = session.execute(
+        "select pid, backend_start::text from pg_stat_get_activity(pg_backend_pid())"
+    ).fetchone()
+    return Wire(session, address.schema, purpose.statement + 5, Backend(*(row or (0, ""))))
 
 
 def open_session(address: Address, purpose: Purpose) -> psycopg.Connection[Any]:

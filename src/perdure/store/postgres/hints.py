@@ -8,10 +8,10 @@ takes a lock of the whole server's at its end, and all workers would queue for i
 from __future__ import annotations
 
 import logging
-import os
-import select
+import socket
 import threading
 import time
+from contextlib import suppress
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
@@ -20,6 +20,7 @@ import psycopg
 from perdure.errors import StoreError
 from perdure.store.postgres.arrays import text
 from perdure.store.postgres.connection import UPKEEP, connect
+from perdure.store.postgres.wire import ready
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -50,7 +51,8 @@ class Hints:
         self._to_send: set[int] = set()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._wake_read, self._wake_write = -1, -1
+        self._woken: socket.socket | None = None  # readable when the thread is to look around
+        self._waker: socket.socket | None = None
         self._stopping = False
 
     def send(self, incarnations: Iterable[int]) -> None:
@@ -77,38 +79,41 @@ class Hints:
             thread, self._thread = self._thread, None
             self._stopping = True
             self._heard, self._to_send, self._own = None, set(), 0
-            if thread is not None:
-                os.write(self._wake_write, b"x")
-        if thread is not None:
+            ends, self._waker, self._woken = (self._waker, self._woken), None, None
+        if thread is None:
+            return
+        waker, woken = ends
+        if waker is not None and woken is not None:
+            waker.send(b"x")
             thread.join()
-            os.close(self._wake_read)
-            os.close(self._wake_write)
+            waker.close()
+            woken.close()
 
     def _wake(self) -> None:
         """Under the lock: let the thread look, which is started when there is something to do."""
         if self._thread is None:
             self._stopping = False
-            self._wake_read, self._wake_write = os.pipe()
-            os.set_blocking(self._wake_read, False)
-            os.set_blocking(self._wake_write, False)
-            self._thread = threading.Thread(target=self._run, name="perdure-hints", daemon=True)
+            self._woken, self._waker = socket.socketpair()
+            self._woken.setblocking(False)
+            self._waker.setblocking(False)
+            self._thread = threading.Thread(
+                target=self._run, args=(self._woken,), name="perdure-hints", daemon=True
+            )
             self._thread.start()
-            return
-        try:
-            os.write(self._wake_write, b"x")
-        except BlockingIOError:
-            pass  # it has been told often enough
+        elif self._waker is not None:
+            with suppress(BlockingIOError):  # then it has been told often enough
+                self._waker.send(b"x")
 
     # ------------------------------------------------------------------------------------------- its thread
 
-    def _run(self) -> None:
+    def _run(self, woken: socket.socket) -> None:
         pause = _FIRST_PAUSE
         while not self._stopping:
             began = time.monotonic()
             try:
                 wire = connect(self._address, UPKEEP)
                 try:
-                    self._serve(wire)
+                    self._serve(wire, woken)
                 finally:
                     wire.close()
             except (StoreError, psycopg.Error, OSError) as error:
@@ -118,9 +123,9 @@ class Hints:
             pause = (
                 _FIRST_PAUSE if time.monotonic() - began > _LONGEST_PAUSE else min(2 * pause, _LONGEST_PAUSE)
             )
-            self._sleep(pause)
+            self._sleep(pause, woken)
 
-    def _serve(self, wire: Wire) -> None:
+    def _serve(self, wire: Wire, woken: socket.socket) -> None:
         """Until told to stop, or until the connection breaks."""
         listening_for = 0
         while not self._stopping:
@@ -138,35 +143,26 @@ class Hints:
                 wire.text("select pg_notify($1::text, '')", text(channel))
             if wire.notified():
                 self._tell()
-            self._wait(wire)
+            if not ready([wire.socket, woken.fileno()], _LOOK_AROUND):
+                wire.text("select 1")  # find out whether the other side is still there
+            _drain(woken)
 
     def _tell(self) -> None:
         heard = self._heard
         if heard is not None:
             heard()
 
-    def _wait(self, wire: Wire) -> None:
-        poll = select.poll()
-        poll.register(wire.socket, select.POLLIN)
-        poll.register(self._wake_read, select.POLLIN)
-        if not poll.poll(_LOOK_AROUND * 1_000):
-            wire.text("select 1")  # find out whether the other side is still there
-        self._drain()
-
-    def _sleep(self, seconds: float) -> None:
+    def _sleep(self, seconds: float, woken: socket.socket) -> None:
         """A pause that only stopping cuts short."""
         until = time.monotonic() + seconds
-        poll = select.poll()
-        poll.register(self._wake_read, select.POLLIN)
         while not self._stopping and (left := until - time.monotonic()) > 0:
-            if poll.poll(left * 1_000):
-                self._drain()
+            if ready([woken.fileno()], left):
+                _drain(woken)
 
-    def _drain(self) -> None:
-        try:
-            while os.read(self._wake_read, 4_096):
-                pass
-        except BlockingIOError:
+
+def _drain(woken: socket.socket) -> None:
+    with suppress(BlockingIOError):
+        while woken.recv(4_096):
             pass
 
 

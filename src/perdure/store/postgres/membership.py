@@ -28,12 +28,22 @@ if TYPE_CHECKING:
 
     from perdure.store.port import Profile
     from perdure.store.postgres.address import Address
-    from perdure.store.postgres.wire import Wire
+    from perdure.store.postgres.wire import Backend, Wire
 
 _LOCK_TIMEOUT: Final = "55P03"
-_PATIENCE_MS: Final = 1_000  # for a session that has just died
+_PATIENCE_MS: Final = 500  # for a session that has just died
 _LONG_PATIENCE_MS: Final = 10_000  # for one's own
 _TAKEOVER_MS: Final = 500
+
+
+def end_session(wire: Wire, former: Backend) -> None:
+    """Make the server end a session of this store's, which it may take for living when only the network has died."""
+    wire.text(
+        "select pg_terminate_backend(pid) from pg_stat_get_activity($1::bigint::integer) "
+        "where backend_start::text = $2::text",
+        number(former.pid),
+        text(former.started),
+    )
 
 
 def be_present(wire: Wire, address: Address, hub: str, *, alone: bool, again: bool) -> None:
@@ -130,4 +140,4 @@ def census(answers: Sequence[Any]) -> Census:
     )
 
 
-__all__ = ["be_present", "census", "enter", "leave", "next_incarnation", "open_alone", "void"]
+__all__ = ["be_present", "census", "end_session", "enter", "leave", "next_incarnation", "open_alone", "void"]

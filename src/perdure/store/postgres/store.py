@@ -45,7 +45,7 @@ from perdure.store.postgres.hints import Hints
 from perdure.store.postgres.migrating import bring_up_to_date
 from perdure.store.postgres.query import is_sayable
 from perdure.store.postgres.reader import Reader, instances_of
-from perdure.store.postgres.wire import Call, Wire
+from perdure.store.postgres.wire import Backend, Call, Wire
 from perdure.store.rekeying import readable_messages
 from perdure.store.tables import AUDIT_KEPT, DROPPED_KEPT
 from perdure.store.transfer import UNFINISHED, demand_empty
@@ -78,6 +78,7 @@ class PostgresStore(Reader):
         self.late_results = 0
         self._wire: Wire | None = None
         self._why_not = "it is not open"
+        self._former: Backend | None = None  # the session before, which may not know yet that it has ended
         self._profile: Profile | None = None
         self._state = "living"
         self._partitions = PARTITIONS
@@ -120,6 +121,9 @@ class PostgresStore(Reader):
     def _take(self, wire: Wire, *, again: bool) -> Opening:
         profile = self._profile
         bring_up_to_date(self._address, wire)
+        if self._former is not None and not self._address.pooler:
+            membership.end_session(wire, self._former)
+        self._former = wire.backend
         membership.be_present(wire, self._address, self.hub, alone=profile is None, again=again)
         self._hub_no, self._partitions = wire.hub_no, partitions = self._take_hub(wire)
         self._vault = encrypting.take_vault(wire, self.hub, self._cipher, self._address.shown)
@@ -161,6 +165,7 @@ class PostgresStore(Reader):
         self._upkeep.close()
         self._readers.close()
         self._own, self._incarnation, self._owned, self._state = [], 0, frozenset(), "living"
+        self._former = None
 
     def _leave(self) -> None:
         """Void what this store is, if the database can be reached; if not, the lease runs out."""
@@ -332,10 +337,8 @@ class PostgresStore(Reader):
 
     def take(self, partitions: Sequence[int]) -> list[int]:
         wire = self._check_shared()
-        if self._state != "living":
-            return []
-        me = number(self._incarnation)
-        calls = [Call("fence", (me,)), Call("take", (me, numbers(list(partitions))))]
+        me, wanted = number(self._incarnation), list(partitions) if self._state == "living" else []
+        calls = [Call("fence", (me,)), Call("take", (me, numbers(wanted)))]
         taken = sorted(row[0] for row in self._asked_by_loop(wire, calls)[1].rows)
         self._owned |= frozenset(taken)
         return taken

@@ -44,12 +44,21 @@ class Answer(NamedTuple):
     touched: int
 
 
+class Backend(NamedTuple):
+    """The server's process of a session. Process ids are used again; together with its start it is itself."""
+
+    pid: int
+    started: str
+
+
 class Wire:
     """For one thread at a time. After an error that is not the server's it is broken, and only to be closed."""
 
-    def __init__(self, connection: psycopg.Connection[Any], schema: str, patience: float) -> None:
+    def __init__(
+        self, connection: psycopg.Connection[Any], schema: str, patience: float, backend: Backend
+    ) -> None:
         self.hub_no = _NO_HUB
-        self.backend = connection.info.backend_pid
+        self.backend = backend
         self._connection = connection
         self._pgconn = connection.pgconn
         self._schema = schema
@@ -165,9 +174,7 @@ class Wire:
     def _wait(self, deadline: float, *, writing: bool = False) -> None:
         """Until the socket is ready; get_result itself would wait with the interpreter's lock in its hand."""
         left = deadline - time.monotonic()
-        poll = select.poll()
-        poll.register(self._pgconn.socket, select.POLLIN | (select.POLLOUT if writing else 0))
-        if left <= 0 or not poll.poll(left * 1_000):
+        if left <= 0 or not ready([self._pgconn.socket], left, writing=writing):
             raise psycopg.OperationalError(f"no answer within {self._patience:.0f} s")
 
     def _answer(self, result: pq.abc.PGresult) -> Answer:
@@ -178,4 +185,14 @@ class Wire:
         return Answer(self._transformer.load_rows(0, count, tuple), count)
 
 
-__all__ = ["Answer", "Call", "Wire"]
+def ready(sockets: Sequence[int], seconds: float, *, writing: bool = False) -> bool:
+    """Wait until one of them can be read (or written to). Returns whether that came before the time was over."""
+    if not hasattr(select, "poll"):  # Windows
+        return any(select.select(sockets, sockets if writing else (), (), seconds))
+    poll = select.poll()
+    for one in sockets:
+        poll.register(one, select.POLLIN | (select.POLLOUT if writing else 0))
+    return bool(poll.poll(seconds * 1_000))
+
+
+__all__ = ["Answer", "Backend", "Call", "Wire", "ready"]
