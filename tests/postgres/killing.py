@@ -317,6 +317,9 @@ class Killing:
         for deed in deeds:
             await asyncio.sleep(min(self._chance.expovariate(1 / self._plan.gap), 3 * self._plan.gap))
             worker = await self._somebody()
+            if worker is None:
+                self.account.problems.append("the workers do not come back: see victims.log")
+                return
             if deed == "kill":
                 worker.kill()
                 self.account.kills += 1
@@ -327,9 +330,12 @@ class Killing:
                 self._after(self._plan.lease * (1.2 + self._chance.random()), worker.resume)
             progress(self.account)
 
-    async def _somebody(self) -> Worker:
-        """A living worker, when there is another one."""
+    async def _somebody(self) -> Worker | None:
+        """A living worker, as soon as there is another one."""
+        deadline = time.monotonic() + SETTLE_WITHIN
         while len(living := [worker for worker in self._workers if worker.is_alive]) < 2:
+            if time.monotonic() > deadline or self.account.problems:
+                return None
             await asyncio.sleep(0.05)
         return self._chance.choice(living)
 
