@@ -18,13 +18,17 @@ import psycopg
 from psycopg import sql
 
 SETTINGS = {"track_commit_timestamp": "on"}  # of the server
-TABLES = ("instances", "history", "payloads", "state", "inbox", "waits", "dropped", "activities")
+CHANGES = "insert or update or delete"
+NOTED = {
+    **dict.fromkeys(("instances", "history", "payloads", "state", "inbox", "waits", "activities"), CHANGES),
+    "dropped": "insert",  # upkeep, which no incarnation does, deletes what is old
+}
 
 _NOTES = """
 create schema testbed;
 create table testbed.entered (incarnation bigint primary key, worker text, role text, at float8);
 create table testbed.voided (incarnation bigint primary key, by bigint, xid xid8, at float8);
-create table testbed.commits (xid xid8 primary key, incarnation bigint);
+create table testbed.commits (xid xid8 primary key, incarnation bigint, first text);
 create table testbed.owned (no bigint generated always as identity, partition bigint, incarnation bigint, at float8);
 
 create function testbed.mark() returns bigint language sql stable as $$
@@ -60,12 +64,13 @@ create trigger testbed_owns after update on {schema}.partitions for each row
 
 create function testbed.writes() returns trigger language plpgsql as $$
 begin
-    insert into testbed.commits values (pg_current_xact_id(), testbed.mark()) on conflict do nothing;
+    insert into testbed.commits
+    values (pg_current_xact_id(), testbed.mark(), lower(tg_op) || ' of ' || tg_table_name) on conflict do nothing;
     return null;
 end $$;
 """
 _NOTE_OF_TABLE = """
-create trigger testbed_writes after insert or update or delete on {schema}.{table}
+create trigger testbed_writes after {changes} on {schema}.{table}
     for each statement execute function testbed.writes();
 """
 
@@ -162,8 +167,8 @@ class Evidence:
         assert len(found) == 1, f"one hub was expected in this database: {found}"
         self._schema = found[0][0]
         self._rows(_NOTES)
-        for table in TABLES:
-            self._rows(_NOTE_OF_TABLE, table)
+        for table, changes in NOTED.items():
+            self._rows(_NOTE_OF_TABLE, table, changes)
 
     def finished(self, prefix: str) -> set[str]:
         """The instances that have ended, of those whose id begins so."""
@@ -175,9 +180,10 @@ class Evidence:
     def commits(self) -> int:
         return int(self._rows("select count(*) from testbed.commits where incarnation is not null")[0][0])
 
-    def unattributed(self) -> int:
-        """Transactions that changed something and came from no incarnation: there should be none."""
-        return int(self._rows("select count(*) from testbed.commits where incarnation is null")[0][0])
+    def unattributed(self) -> dict[str, int]:
+        """Transactions that changed something and came from no incarnation, by what they did first."""
+        nobodys = "select first, count(*) from testbed.commits where incarnation is null group by first"
+        return {first: int(times) for first, times in self._rows(nobodys)}
 
     def takeovers(self) -> int:
         """Incarnations that were voided by another worker."""
@@ -235,9 +241,9 @@ class Evidence:
                     found.append(Outage(life.name, what, len(lengths), max(lengths)))
         return found
 
-    def _rows(self, statement: str, table: str = "") -> list[tuple[Any, ...]]:
-        filled = sql.SQL(statement).format(  # type: ignore[arg-type]
-            schema=sql.Identifier(self._schema), table=sql.Identifier(table)
+    def _rows(self, statement: str, table: str = "", changes: str = "") -> list[tuple[Any, ...]]:
+        filled = sql.SQL(statement).format(
+            schema=sql.Identifier(self._schema), table=sql.Identifier(table), changes=sql.SQL(changes)
         )
         cursor = self._connection.execute(filled)
         return cursor.fetchall() if cursor.description else []

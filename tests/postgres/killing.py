@@ -412,7 +412,7 @@ class Killing:
         account.commits, account.takeovers = evidence.commits(), evidence.takeovers()
         account.problems += [f"applied twice: {found}" for found in evidence.twice()]
         if unattributed := evidence.unattributed():
-            account.problems.append(f"{unattributed} transactions came from no incarnation")
+            account.problems.append(f"transactions came from no incarnation: {unattributed}")
         if left := evidence.left_over():
             account.problems.append(f"rows are left over: {left}")
         runs = {(line["key"], line["run"]) for line in self._ledger() if line["what"] == "ended"}

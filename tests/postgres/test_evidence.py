@@ -103,10 +103,10 @@ def test_a_commit_that_began_before_the_takeover_and_ends_after_it_is_found(
 
 def test_what_nobody_in_particular_wrote_is_found(evidence: Evidence, url: str, first: Connection) -> None:
     _record(first, 0)
-    assert evidence.unattributed() == 0
+    assert evidence.unattributed() == {}
     with psycopg.connect(url) as connection:
         _record(connection, 1)
-    assert evidence.unattributed() == 1
+    assert evidence.unattributed() == {"insert of history": 1}
 
 
 def test_a_result_that_is_applied_twice_is_found(evidence: Evidence, first: Connection) -> None:
