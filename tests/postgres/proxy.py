@@ -38,21 +38,38 @@ class Endpoint(Protocol):
 
 
 @dataclass
-class Cut:
-    """A commit that is to be cut off, and whether it was.
+class Marked:
+    """A commit to which something is to happen: the n-th from now on of those that have a statement like this."""
+
+    nth: int
+    matching: re.Pattern[str] | None
+    statements: tuple[str, ...] = field(default=(), init=False)  # of its transaction, when it has come
+    happened: threading.Event = field(default_factory=threading.Event, init=False)
+
+    def concerns(self, burst: Burst) -> bool:
+        return self.matching is None or any(map(self.matching.search, burst.statements))
+
+
+@dataclass
+class Cut(Marked):
+    """A commit that is cut off.
 
     before: the server never hears of it. forwarded: the server gets it and may not be done with it when the client
     finds its connection closed. answered: it is durable, and the server's answer was withheld.
     """
 
-    nth: int
-    when: When
-    matching: re.Pattern[str] | None
-    happened: threading.Event = field(default_factory=threading.Event)
-    statements: tuple[str, ...] = ()  # of its transaction
+    when: When = "answered"
 
-    def concerns(self, burst: Burst) -> bool:
-        return self.matching is None or any(map(self.matching.search, burst.statements))
+
+@dataclass
+class Held(Marked):
+    """A commit that is on its way for as long as it takes: `happened` says that it has set out."""
+
+    released: threading.Event = field(default_factory=threading.Event, init=False)
+
+    def release(self) -> None:
+        """Let it arrive."""
+        self.released.set()
 
 
 class Proxy:
@@ -65,7 +82,8 @@ class Proxy:
         self._writing = writing
         self._lock = threading.Lock()
         self._links: set[_Link] = set()
-        self._cuts: list[Cut] = []
+        self._marked: list[Marked] = []
+        self._held: list[Held] = []
         self._commits = 0
         self._delay = 0.0
         self._flows = {"up": threading.Event(), "down": threading.Event()}
@@ -104,10 +122,17 @@ class Proxy:
 
     def cut_commit(self, nth: int = 1, *, when: When = "answered", matching: str | None = None) -> Cut:
         """Cut the n-th commit from now on, counting those only that have a statement like `matching`."""
-        cut = Cut(nth, when, re.compile(matching, re.IGNORECASE) if matching else None)
+        cut = Cut(nth, _pattern(matching), when)
         with self._lock:
-            self._cuts.append(cut)
+            self._marked.append(cut)
         return cut
+
+    def hold_commit(self, nth: int = 1, *, matching: str | None = None) -> Held:
+        """Have the n-th commit from now on, counted as for `cut_commit`, wait until it is released, or all heals."""
+        held = Held(nth, _pattern(matching))
+        with self._lock:
+            self._marked.append(held)
+        return held
 
     def cut_all(self) -> int:
         """Cut every connection there is; returns how many. New ones are welcome."""
@@ -138,7 +163,7 @@ class Proxy:
         """All switches off: connections are taken, and everything flows."""
         self._delay = 0.0
         with self._lock:
-            self._cuts.clear()
+            self._marked.clear()
         self._resume()
         if self._listener is None:
             self._listener = _listening(self.host, self.port)
@@ -147,6 +172,8 @@ class Proxy:
     def _resume(self) -> None:
         for flow in self._flows.values():
             flow.set()
+        for held in self._held:
+            held.release()
 
     def _accept(self, listener: socket.socket) -> None:
         while True:
@@ -183,17 +210,19 @@ class Proxy:
             time.sleep(self._delay)
         self._flows[direction].wait()
 
-    def _fate(self, burst: Burst) -> Cut | None:
-        """Whether this commit is one to be cut."""
+    def _fate(self, burst: Burst) -> Marked | None:
+        """Whether this commit is one that something is to happen to."""
         with self._lock:
             self._commits += 1
-            fate: Cut | None = None
-            for cut in [cut for cut in self._cuts if cut.concerns(burst)]:
-                cut.nth -= 1
-                if cut.nth == 0:
-                    self._cuts.remove(cut)
-                    cut.statements = burst.statements
-                    fate = fate or cut
+            fate: Marked | None = None
+            for marked in [one for one in self._marked if one.concerns(burst)]:
+                marked.nth -= 1
+                if marked.nth == 0:
+                    self._marked.remove(marked)
+                    marked.statements = burst.statements
+                    fate = fate or marked
+            if isinstance(fate, Held):
+                self._held.append(fate)
             return fate
 
 
@@ -236,14 +265,21 @@ class _Link:
 
     def _forward(self, burst: Burst) -> bool:
         """Returns whether the connection goes on."""
-        cut = self._proxy._fate(burst) if burst.commits else None
-        if cut is None:
-            self._server.sendall(burst.data)
-            return True
+        match self._proxy._fate(burst) if burst.commits else None:
+            case Cut() as cut:
+                self._cut(cut, burst)
+                return False
+            case Held() as held:
+                held.happened.set()
+                held.released.wait()
+        self._server.sendall(burst.data)
+        return True
+
+    def _cut(self, cut: Cut, burst: Burst) -> None:
         if cut.when == "before":
             self.cut()
             cut.happened.set()
-            return False
+            return
         self._withheld = burst.number, cut
         self._server.sendall(burst.data)
         if cut.when == "forwarded":
@@ -252,7 +288,6 @@ class _Link:
                 self._server, socket.SHUT_WR
             )  # the server reads what it was sent, and then that we are gone
             cut.happened.set()
-        return False
 
     def _down(self) -> None:
         with suppress(OSError):
@@ -281,6 +316,10 @@ class _Link:
             with self._lock:
                 if self._answered == self._says.asked:
                     self._says.corrected(whole[5:6])
+
+
+def _pattern(matching: str | None) -> re.Pattern[str] | None:
+    return re.compile(matching, re.IGNORECASE) if matching else None
 
 
 def _listening(host: str, port: int) -> socket.socket:

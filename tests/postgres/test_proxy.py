@@ -172,6 +172,21 @@ def test_the_nth_commit_of_those_that_match_is_cut(proxy: Proxy, url: str, direc
     assert rows(direct) == [1, 2]
 
 
+def test_a_commit_can_be_on_its_way_for_as_long_as_it_takes(
+    proxy: Proxy, url: str, direct: Connection
+) -> None:
+    with psycopg.connect(url) as connection, ThreadPoolExecutor() as threads:
+        held = proxy.hold_commit(matching="insert into t")
+        connection.execute("insert into t values (1)")
+        committing = threads.submit(connection.commit)
+        assert held.happened.wait(10)
+        assert rows(direct) == []
+        assert not committing.done()
+        held.release()
+        committing.result(10)
+    assert rows(direct) == [1]
+
+
 def test_all_are_cut_and_new_ones_refused_until_it_heals(proxy: Proxy, url: str) -> None:
     connections = [psycopg.connect(url) for _ in range(3)]
     assert proxy.connections == 3
