@@ -171,11 +171,29 @@ class Evidence:
             self._rows(_NOTE_OF_TABLE, table, changes)
 
     def finished(self, prefix: str) -> set[str]:
-        """The instances that have ended, of those whose id begins so."""
+        """The orchestrations that have ended, of those whose id begins so and that are nobody's children."""
         asked = (
-            "select instance_id from {schema}.instances where completed_at is not null and kind <> 'entity'"
+            "select instance_id from {schema}.instances"
+            " where completed_at is not null and kind <> 'entity' and parent_id is null"
         )
         return {name for (name,) in self._rows(asked) if name.startswith(prefix)}
+
+    def awaiting(self, event: str) -> set[str]:
+        """The instances that wait for an event of this name."""
+        asked = (
+            "select i.instance_id, w.name from {schema}.waits w join {schema}.instances i using (instance_no)"
+        )
+        return {instance_id for instance_id, name in self._rows(asked) if name == event}
+
+    def owners(self) -> set[str]:
+        """The workers that own partitions, if every one has an owner who is not void; else none."""
+        asked = "select w.worker from {schema}.partitions p left join {schema}.workers w on w.state <> 'void'"
+        found = {worker for (worker,) in self._rows(asked + " and w.incarnation = p.incarnation")}
+        return set() if None in found else found
+
+    def entered(self, worker: str) -> int:
+        """How many incarnations a worker has had."""
+        return sum(name == worker for (name,) in self._rows("select worker from testbed.entered"))
 
     def commits(self) -> int:
         return int(self._rows("select count(*) from testbed.commits where incarnation is not null")[0][0])

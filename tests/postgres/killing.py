@@ -302,7 +302,7 @@ class Killing:
     async def _watch(self, clientele: Clientele, evidence: Evidence) -> None:
         """Keep the list of claims that have ended, and see that nobody dies of anything else than us."""
         while True:
-            clientele.ended = await asyncio.to_thread(evidence.finished, "claim-") & clientele.claims.keys()
+            clientele.ended = await asyncio.to_thread(evidence.finished, "claim-")
             for worker in self._workers:
                 if (code := worker.died_by_itself()) is not None:
                     name = worker.lives[-1].name
