@@ -118,7 +118,35 @@ async def test_a_worker_whose_commit_is_cut_off_goes_on(
     assert evidence.stale() == Stale(0, 0)
 
 
-async def test_a_commit_that_arrives_after_a_takeover_is_refused(
+async def test_a_commit_that_arrives_after_a_takeover_is_fenced_off(
+    server: Server, url: str, evidence: Evidence
+) -> None:
+    """A result's commit sets out in time and arrives when its sender is void. Nobody else has written anything
+    meanwhile that it could collide with, so that nothing but the fence is in its way.
+    """
+    runs: list[str] = []
+    with Proxy(server) as proxy:
+        async with (
+            counting_app([]).running(store=url, accept_only=True, lease=LEASE) as client,
+            counting_app(runs).running(store=proxy.url(url), lease=LEASE, worker_name="slow"),
+        ):
+            await until(lambda: evidence.owners() == {"slow"})
+            held = proxy.hold_commit(2, matching=HISTORY)
+            await client.start_new("noting", "held", "a")
+            await until(held.happened.is_set)
+            proxy.stall()
+            await until(lambda: evidence.takeovers() == 1)
+            proxy.heal()
+            await until(lambda: evidence.owners() == {"slow"})  # as another incarnation
+            await client.raise_event("held", "Go")
+            assert (await client.wait_for_completion("held", 20)).output == "aa"
+    assert "history" in "".join(held.statements)
+    assert evidence.stale() == Stale(0, 0)
+    assert evidence.twice() == []
+    assert len(set(runs)) == 2
+
+
+async def test_a_commit_that_arrives_when_another_has_gone_on_is_refused(
     server: Server, url: str, evidence: Evidence
 ) -> None:
     """It sets out in time, is held up beyond the lease, and reaches the server when another has taken over."""
