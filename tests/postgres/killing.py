@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import random
 import signal
 import subprocess
@@ -42,6 +43,7 @@ WORKERS = 3
 BACKLOG = 40  # claims that have not ended
 UNKNOWN = (OutcomeUnknown, EngineStopped, Overloaded, StoreError)  # a client asks again
 SETTLE_WITHIN = 90.0  # seconds for everything to end when the killing is over
+SERVING = 0.85  # the share of kills that meet a worker which serves; the others come at any time of its life
 GRACE = 5.0  # seconds besides the lease that a takeover may last
 
 
@@ -120,12 +122,21 @@ class Worker:
         self.number = number
         self.lives: list[Life] = []
         self.is_paused = False
+        self._has_said = False
         self._url, self._directory, self._lease = url, directory, lease
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def is_alive(self) -> bool:
         return self._process is not None and not self.is_paused
+
+    @property
+    def serves(self) -> bool:
+        """Whether it has said that it does, and nothing was done to it since."""
+        if self._process is not None and not self._has_said:
+            assert self._process.stdout is not None
+            self._has_said = bool(self._process.stdout.read())
+        return self.is_alive and self._has_said
 
     @property
     def is_dead(self) -> bool:
@@ -138,8 +149,11 @@ class Worker:
         command += ["--pool", HEAVY] if self.number > 1 else []
         with (self._directory / "victims.log").open("ab") as log:
             self._process = subprocess.Popen(
-                command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=log
+                command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log
             )
+        assert self._process.stdout is not None
+        os.set_blocking(self._process.stdout.fileno(), False)
+        self._has_said = False
         self.lives.append(Life(name, time.time()))
 
     def kill(self) -> None:
@@ -177,8 +191,9 @@ class Worker:
     def _end(self) -> None:
         assert self._process is not None
         self._process.wait(30)
-        assert self._process.stdin is not None
-        self._process.stdin.close()
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            pipe.close()
         self._process = None
 
 
@@ -288,7 +303,6 @@ class Killing:
         watching = asyncio.create_task(self._watch(clientele, evidence))
         for worker in self._workers:
             worker.start()
-        await asyncio.sleep(self._plan.lease)
         await self._torment(progress)
         clientele.is_open = False
         await filing
@@ -316,7 +330,7 @@ class Killing:
         self._chance.shuffle(deeds)
         for deed in deeds:
             await asyncio.sleep(min(self._chance.expovariate(1 / self._plan.gap), 3 * self._plan.gap))
-            worker = await self._somebody()
+            worker = await self._somebody(serving=deed == "pause" or self._chance.random() < SERVING)
             if worker is None:
                 self.account.problems.append("the workers do not come back: see victims.log")
                 return
@@ -330,14 +344,14 @@ class Killing:
                 self._after(self._plan.lease * (1.2 + self._chance.random()), worker.resume)
             progress(self.account)
 
-    async def _somebody(self) -> Worker | None:
-        """A living worker, as soon as there is another one."""
+    async def _somebody(self, *, serving: bool) -> Worker | None:
+        """A living worker, or one that serves already, as soon as there is another one."""
         deadline = time.monotonic() + SETTLE_WITHIN
-        while len(living := [worker for worker in self._workers if worker.is_alive]) < 2:
+        while len(found := [one for one in self._workers if (one.serves if serving else one.is_alive)]) < 2:
             if time.monotonic() > deadline or self.account.problems:
                 return None
             await asyncio.sleep(0.05)
-        return self._chance.choice(living)
+        return self._chance.choice(found)
 
     def _after(self, seconds: float, do: Callable[[], None]) -> None:
         async def later() -> None:
