@@ -1,6 +1,6 @@
 """Ends a server when the last of its users is gone, however they went: see `tests.postgres.servers`.
 
-    python guard.py DIRECTORY ACCOUNT PG_CTL
+    python guard.py DIRECTORY ACCOUNT COMMAND ...      # the command that ends it, run as that account
 
 Every user holds a shared lock on a file of the directory. The kernel lets go of a dead process's locks, so the
 exclusive one is granted when nobody is left, and then server and directory go. Nothing is asked in between.
@@ -16,7 +16,7 @@ import subprocess
 import sys
 
 
-def main(directory: str, account: str, pg_ctl: str) -> None:
+def main(directory: str, account: str, *command: str) -> None:
     for sign in (
         signal.SIGINT,
         signal.SIGTERM,
@@ -26,7 +26,7 @@ def main(directory: str, account: str, pg_ctl: str) -> None:
     users = os.open(os.path.join(directory, "users"), os.O_RDWR)
     fcntl.flock(users, fcntl.LOCK_EX)
     subprocess.run(
-        [pg_ctl, "-D", os.path.join(directory, "data"), "-m", "immediate", "-t", "20", "stop"],
+        command,
         user=account or None,
         cwd="/",
         stdin=subprocess.DEVNULL,

@@ -71,7 +71,7 @@ class Server:
         self.version = version
         self.settings = {**SETTINGS, **(settings or {})}
         self.admits = tuple(admits)
-        self.port = 0
+        self.host, self.port = "127.0.0.1", 0
         self.directory = Path()
         self._users = -1  # the descriptor that holds our share of the lock
         self._bin = Path()
@@ -177,27 +177,11 @@ class Server:
         return self.directory / "data"
 
     def _make(self) -> None:
-        self.directory = Path(tempfile.mkdtemp(prefix="perdure-postgres-"))
-        self.directory.chmod(
-            0o755
-        )  # a temporary directory lets everybody pass: the server's account is not ours
-        self._users = _lock(self.directory / "users", fcntl.LOCK_SH)
-        if account := account_of_servers():
-            shutil.chown(self.directory, account)
+        self.directory, self._users = guarded_directory("postgres")
         self._bin = _within_reach(self.version, self.directory)
-        self._guard = self._watched()
+        ending = [str(self._bin / "pg_ctl"), "-D", str(self._data), "-m", "immediate", "-t", "20", "stop"]
+        self._guard = guard(self.directory, ending)
         self._initialise()
-
-    def _watched(self) -> subprocess.Popen[bytes]:
-        program = [sys.executable, "-I", "-S", str(Path(__file__).with_name("guard.py"))]
-        return subprocess.Popen(
-            [*program, str(self.directory), account_of_servers(), str(self._bin / "pg_ctl")],
-            cwd="/",
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
 
     def _initialise(self) -> None:
         self.port = free_port()
@@ -275,6 +259,32 @@ def share(version: int, place: Path) -> Server:
         return server
     finally:
         os.close(lock)
+
+
+def guarded_directory(what: str) -> tuple[Path, int]:
+    """A new directory of the servers' account, and the descriptor that says that we use it: see `guard`."""
+    directory = Path(tempfile.mkdtemp(prefix=f"perdure-{what}-"))
+    directory.chmod(0o755)  # a temporary directory lets everybody pass: the servers' account is not ours
+    users = _lock(directory / "users", fcntl.LOCK_SH)
+    if account := account_of_servers():
+        shutil.chown(directory, account)
+    return directory, users
+
+
+def guard(directory: Path, ending: Sequence[str], *, ourselves: bool = False) -> subprocess.Popen[bytes]:
+    """Watch over a guarded directory: when nobody uses it, run the command `ending` and remove it.
+
+    The command runs under the servers' account, or under ours.
+    """
+    program = [sys.executable, "-I", "-S", str(Path(__file__).with_name("guard.py"))]
+    return subprocess.Popen(
+        [*program, str(directory), "" if ourselves else account_of_servers(), *ending],
+        cwd="/",
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
 
 
 def account_of_servers() -> str:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -88,27 +88,24 @@ def test_what_fails_says_why(own_postgres: Server) -> None:
 
 
 def test_a_server_ends_with_a_user_who_is_killed() -> None:
-    holder, (directory, port, pid) = _holder()
-    assert _listens(int(port))
-    holder.kill()
-    holder.communicate()
+    with _holder() as (holder, (directory, port, pid)):
+        assert _listens(int(port))
+        holder.kill()
     _await(lambda: not Path(directory).exists(), "the guard has not tidied up")
     assert not _listens(int(port))
     assert not _runs(int(pid))
 
 
 def test_a_shared_server_ends_with_its_last_user(tmp_path: Path) -> None:
-    first, (directory, port, _) = _holder(str(tmp_path))
-    second, again = _holder(str(tmp_path))
-    assert again[:2] == [directory, port]
-    os.killpg(first.pid, signal.SIGKILL)  # it has started the server
-    first.communicate()
-    third = share(18, tmp_path)
-    assert str(third.directory) == directory
-    third.end()
-    assert _listens(int(port))
-    os.killpg(second.pid, signal.SIGTERM)
-    second.communicate()
+    place = str(tmp_path)
+    with _holder(place) as (first, (directory, port, _)), _holder(place) as (_, again):
+        assert again[:2] == [directory, port]
+        first.kill()  # it has started the server
+        first.wait()
+        third = share(18, tmp_path)
+        assert str(third.directory) == directory
+        third.end()
+        assert _listens(int(port))
     _await(lambda: not Path(directory).exists(), "the guard has not tidied up")
     assert not _listens(int(port))
 
@@ -132,17 +129,18 @@ def test_all_versions_are_tested() -> None:
     assert VERSIONS == (15, 16, 18)
 
 
-def _holder(*arguments: str) -> tuple[subprocess.Popen[str], list[str]]:
-    """A process that has a server: it, and what it says of the server."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, *arguments],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    assert process.stdout is not None
-    return process, process.stdout.readline().split()
+@contextmanager
+def _holder(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
+    """A process that has a server, and what it says of the server. It ends by SIGKILL at the latest."""
+    command = [sys.executable, "-c", HOLDER, *arguments]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        assert process.stdout is not None
+        try:
+            yield process, process.stdout.readline().split()
+        finally:
+            process.kill()
 
 
 def _listens(port: int) -> bool:
