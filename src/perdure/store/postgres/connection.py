@@ -76,9 +76,14 @@ def leasing(lease: int) -> Purpose:
 def connect(address: Address, purpose: Purpose) -> Wire:
     """Raises StoreError, and StoreUnusable where no other attempt will go better."""
     session = open_session(address, purpose)
-    row = session.execute(
-        "select pid, backend_start::text from pg_stat_get_activity(pg_backend_pid())"
-    ).fetchone()
+    with translating(address.shown):
+        try:
+            row = session.execute(
+                "select pid, backend_start::text from pg_stat_get_activity(pg_backend_pid())"
+            ).fetchone()
+        except BaseException:
+            session.close()
+            raise
     return Wire(session, address.schema, purpose.statement + 5, Backend(*(row or (0, ""))))
 
 
