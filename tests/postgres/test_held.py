@@ -26,7 +26,7 @@ app = df.App("held")
 
 
 @app.activity
-async def hold(_: None, context: df.ActivityContext) -> str:
+def hold(_: None) -> str:
     """Where HOLD says so, no other thread of the process runs for a while."""
     if os.environ.get("HOLD") == "1":
         Path(os.environ["HOLD_MARK"]).touch()
@@ -43,6 +43,12 @@ async def holding(context: df.OrchestrationContext) -> str:
 async def serve(url: str) -> None:
     async with app.running(store=url, lease=LEASE, worker_name="held"):
         await asyncio.Event().wait()
+
+
+def begin(url: str, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.postgres.test_held", url], cwd=ROOT, env=environment
+    )
 
 
 def owners(url: str) -> dict[str, int]:
@@ -65,9 +71,7 @@ async def until(is_so: object, seconds: float = 30.0) -> None:
 async def test_without_a_supervisor_it_loses_its_partitions_safely(newest_url: str, tmp_path: Path) -> None:
     mark = tmp_path / "holding"
     environment = {**os.environ, "HOLD": "1", "HOLD_MARK": str(mark)}
-    held = subprocess.Popen(
-        [sys.executable, "-m", "tests.postgres.test_held", newest_url], cwd=ROOT, env=environment
-    )
+    held = begin(newest_url, environment)
     try:
         async with app.running(store=newest_url, lease=LEASE, accept_only=True, worker_name="door") as door:
             await until(lambda: owners(newest_url).get("held") == 32)
