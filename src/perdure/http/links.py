@@ -128,9 +128,14 @@ def origin_of(request: Any) -> str:
         public: str = getattr(state, "public_url", "")
         if public:
             return public
-        base = request.scope.get(BASE, request.scope.get("app_root_path", ""))
-        return f"{request.url.scheme}://{request.url.netloc}{quote(base)}"
-    url = URL(str(getattr(request, "url", request)))
+        base = request.scope.get(BASE)
+        if base is not None:  # it came through the guard: its Host header is a host and nothing else
+            return f"{request.scope['scheme']}://{request.headers['host']}{quote(base)}"
+        return f"{_origin(request.url)}{quote(request.scope.get('app_root_path', ''))}"
+    return _origin(URL(str(getattr(request, "url", request))))
+
+
+def _origin(url: URL) -> str:
     return f"{url.scheme}://{url.netloc}"
 
 

@@ -78,7 +78,11 @@ class Parameter(Generic[T_co]):
 
 def check(request: Request, taken: Iterable[Parameter[Any]]) -> None:
     """Read every parameter that a row takes, and keep them with the request. Raises PayloadError."""
-    request.scope[GIVEN] = {parameter.name: parameter.read(request) for parameter in taken}
+    asks = bool(request.scope["query_string"])  # most requests do not, and are spared the search
+    request.scope[GIVEN] = {
+        one.name: one.read(request) if asks or one.needed or one.place != "query" else one.default
+        for one in taken
+    }
 
 
 # ------------------------------------------------------------------------------------------ kinds of them
