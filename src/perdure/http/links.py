@@ -150,6 +150,13 @@ def instance_url(request: Any, instance_id: str) -> str:
     return f"{origin_of(request)}{MANAGEMENT}/instances/{quoted(instance_id)}"
 
 
+def status_url(request: Request, instance_id: str) -> str:
+    """Where to ask about an instance. Of the links that an instance has it is the only one made here."""
+    signer: Signer = request.app.state.access.signer
+    sig = signer.sign("status", instance_id) if signer.signs_all else None
+    return _with(instance_url(request, instance_id), sig)
+
+
 def quoted(segment: str) -> str:
     """One path segment of a URL."""
     return quote(segment, safe=":@!$'()*,;~")
@@ -166,4 +173,5 @@ __all__ = [
     "json_response",
     "origin_of",
     "quoted",
+    "status_url",
 ]
