@@ -11,7 +11,7 @@ import re
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import wraps
-from typing import TYPE_CHECKING, Final, Literal, cast
+from typing import TYPE_CHECKING, Final, Literal
 
 from starlette.datastructures import QueryParams
 from starlette.requests import Request
@@ -125,7 +125,8 @@ def routes(endpoints: Iterable[Endpoint], prefix: str = "") -> list[GatedRoute]:
 
 def client_of(request: Request) -> Client:
     """The client of the engine behind this host."""
-    return cast("Client", request.app.state.client)
+    client: Client = request.scope["app"].state.client
+    return client
 
 
 __all__ = ["Endpoint", "GatedRoute", "Handler", "Scope", "client_of", "routes"]

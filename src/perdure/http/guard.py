@@ -72,8 +72,9 @@ class Guard:
             if message["type"] == "http.response.start":
                 if scope["query_string"] and _bears_secret(scope["query_string"]):
                     MutableHeaders(scope=message)["Referrer-Policy"] = "strict-origin"
-                own = {name.lower() for name, _ in message["headers"]}
-                message["headers"].extend(pair for pair in _RAW_HEADERS if pair[0] not in own)
+                given = message["headers"]
+                own = {name.lower() for name, _ in given}
+                message["headers"] = [*given, *(pair for pair in _RAW_HEADERS if pair[0] not in own)]
             await send(message)
 
         refusal = self._refusal(scope)

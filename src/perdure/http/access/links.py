@@ -16,7 +16,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
@@ -101,7 +101,7 @@ def sign(
 
 
 def sign_all(
-    operations: Iterable[str],
+    operations: Sequence[str],
     hub: str,
     instance_id: str,
     event: str = "",
@@ -125,7 +125,10 @@ def sign_all(
     record = bytes([first]) + kid.encode("ascii") + expires_at.to_bytes(_EXPIRY, "big") + fingerprint + nonce
     assert len(record) + _MAC == _LENGTHS[bool(nonce)]
     opening, place = _framed(_DOMAIN, record), _framed(hub, instance_id, event)
-    return {one: _text_of(record + _mac(secret, opening + _MEANT[one] + place)) for one in operations}
+    macs = [_mac(secret, opening + _MEANT[one] + place) for one in operations]
+    # Every part has a multiple of three bytes, so the texts of all can be made in one go and cut apart.
+    start, ends, width = _text_of(record), _text_of(b"".join(macs)), _MAC // 3 * 4
+    return {one: start + ends[no * width : (no + 1) * width] for no, one in enumerate(operations)}
 
 
 def verify(sig: str, target: Target, secrets: Mapping[str, bytes], now: int) -> Link:
