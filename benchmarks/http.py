@@ -234,7 +234,7 @@ def _found(pattern: str, text: str) -> float:
 
 def _milliseconds(percentile: str, text: str) -> float:
     for unit, scale in (("us", 1e-3), ("ms", 1.0), ("s", 1e3)):
-        found = re.search(rf"{percentile}\s+([\d.]+){unit}\n", text)
+        found = re.search(rf"{percentile}\s+([\d.]+){unit}\s", text)
         if found:
             return float(found[1]) * scale
     raise SystemExit(f"wrk said something else:\n{text}")
