@@ -200,7 +200,17 @@ def _wrk(server: Server, load: Load, folder: Path, seconds: int, connections: in
     script = folder / f"{load.method}.lua"
     lines = [f'wrk.method = "{load.method}"', *(f'wrk.headers["{n}"] = "{v}"' for n, v in HEADERS.items())]
     script.write_text("\n".join([*lines, 'wrk.body = "{}"' if load.method == "POST" else ""]))
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", str(script)]
+    command = [
+        "wrk",
+        "-t1",
+        f"-c{connections}",
+        f"-d{seconds}s",
+        "--timeout",
+        "10s",
+        "--latency",
+        "-s",
+        str(script),
+    ]
     meter, before = Meter(server.pid), _cpu_of_children()
     text = subprocess.run([*command, server.origin + load.path], capture_output=True, text=True).stdout
     used, own = meter.stop(), _cpu_of_children() - before
