@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perdure.http.access import links
-from perdure.http.access.links import OPERATIONS, BadLink, Target, fingerprint_of, sign, verify
+from perdure.http.access.links import OPERATIONS, BadLink, Target, fingerprint_of, sign, sign_all, verify
 from perdure.http.links import MANAGEMENT as M
 from tests.access.conftest import ADMIN, Door, as_key
 
@@ -31,6 +31,27 @@ def made(target: Target = TARGET, nonce: bytes = b"", expires_at: int = NOW + 60
         fingerprint=b"\1\2\3\4",
         nonce=nonce,
     )
+
+
+@pytest.mark.parametrize("nonce", [b"", bytes(range(9))])
+def test_links_that_are_made_together_are_what_each_would_be_alone(nonce: bytes) -> None:
+    together = sign_all(
+        list(OPERATIONS),
+        "claims",
+        "claim-1",
+        "Decision",
+        kid="key-0001",
+        secret=SECRET,
+        expires_at=NOW + 60,
+        fingerprint=b"\1\2\3\4",
+        nonce=nonce,
+    )
+
+    assert len(set(together.values())) == len(OPERATIONS)
+    for operation, sig in together.items():
+        target = Target(operation, "claims", "claim-1", "Decision")
+        assert sig == made(target, nonce)
+        assert verify(sig, target, {"key-0001": SECRET}, NOW).nonce == nonce.hex()
 
 
 def by_hand(target: Target, record: bytes) -> bytes:

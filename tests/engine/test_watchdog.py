@@ -1,6 +1,7 @@
 """Orchestrators that block, and orchestrators that do I/O: found, named, and kept from hurting others."""
 
 import asyncio
+import gc
 import logging
 import socket
 import subprocess
@@ -169,6 +170,17 @@ async def test_imports_tracebacks_and_activities_may_open_files(caplog):
 async def test_the_switch_interval_is_what_commits_beside_busy_threads_need():
     async with environment(app_with(opens_socket)):
         assert sys.getswitchinterval() <= 1e-4
+
+
+@pytest.mark.parametrize(("before", "after"), [(700, 10_000), (50_000, 50_000), (0, 0)])
+async def test_the_collector_looks_less_often_unless_it_was_told_what_to_do(before: int, after: int):
+    usual = gc.get_threshold()
+    gc.set_threshold(before, 7, 9)
+    try:
+        async with environment(app_with(opens_socket)):
+            assert gc.get_threshold()[:2] == (after, 7)
+    finally:
+        gc.set_threshold(*usual)
 
 
 @pytest.fixture(autouse=True)

@@ -62,7 +62,10 @@ NOTE: ContextVar[Note | None] = ContextVar("perdure_note", default=None)
 
 def clean(text: str, limit: int) -> str:
     """Text of a stranger's that a database, a log and a terminal can take: printable, and not too long."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text[:limit])
+    kept = text[:limit]
+    if kept.isprintable():
+        return kept
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in kept)
 
 
 @dataclass(slots=True)

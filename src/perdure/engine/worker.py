@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import sys
@@ -49,6 +50,7 @@ from perdure.model.waiting import Pulse
 from perdure.store.port import Profile, SharedStore, Store, shared
 
 SWITCH_INTERVAL = 1e-4  # seconds; see the GIL in ARCHITECTURE.md
+COLLECT_AFTER = 10_000  # containers made and not freed until the collector looks; see the same place
 UPKEEP_EVERY = 2.0  # seconds; at full speed the log grows by tens of megabytes in that time
 IDLE_AFTER = 60_000_000  # microseconds until an execution nobody fed is put away
 
@@ -140,7 +142,7 @@ class Engine:
         if self._shared is not None:
             self.loop.sharing = self._share(self._shared, self.loop.pool)
         opened: asyncio.Future[None] = event_loop.create_future()
-        sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_INTERVAL))
+        _tune_interpreter()
         self._thread = threading.Thread(target=self._run, args=(opened,), name="perdure-loop", daemon=True)
         self._thread.start()
         try:
@@ -471,3 +473,11 @@ class Engine:
         if publish is not None:
             with contextlib.suppress(OSError):
                 publish(address, token)
+
+
+def _tune_interpreter() -> None:
+    """What an interpreter with this engine in it needs. What was set for more, or switched off, stays as it is."""
+    sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_INTERVAL))
+    first, *others = gc.get_threshold()
+    if first:
+        gc.set_threshold(max(first, COLLECT_AFTER), *others)

@@ -11,8 +11,9 @@ import re
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import wraps
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Final, Literal
 
+from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -21,9 +22,13 @@ from perdure.http.contract import Contract
 from perdure.http.parameters import check
 
 if TYPE_CHECKING:
+    from starlette.types import Receive, Send
+    from starlette.types import Scope as ASGIScope
+
     from perdure.engine.client import Client
     from perdure.http.access.gate import Access
 
+_NO_QUERY: Final = QueryParams()
 Scope = Literal["open", "function", "read", "operate", "admin"]
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -73,18 +78,32 @@ class GatedRoute(Route):
     """A route with the gate before its handler. `row` is the row of the table it comes from."""
 
     def __init__(self, row: Endpoint) -> None:
-        super().__init__(row.path, _gated(row), methods=row.methods)
+        super().__init__(row.path, _Gated(row), methods=row.methods, name=row.operation)
         self.row = row
 
 
-def _gated(endpoint: Endpoint) -> Handler:
-    kept = replace(endpoint, handler=_checking(endpoint), name=endpoint.operation)
+class _Gated:
+    """The gate, and behind it the handler of a row, as ASGI.
 
-    async def serve(request: Request) -> Response:
-        access: Access = request.app.state.access
-        return await access.serve(request, kept)
+    What they raise is answered by the application's exception handlers. Starlette would put a second layer of
+    those around a handler that is a plain function, at every request.
+    """
 
-    return serve
+    def __init__(self, row: Endpoint) -> None:
+        self._row = replace(row, handler=_checking(row), name=row.operation)
+
+    async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
+        access: Access = scope["app"].state.access
+        response = await access.serve(PlainRequest(scope, receive, send), self._row)
+        await response(scope, receive, send)
+
+
+class PlainRequest(Request):
+    """A request; of those without a query, which are most, nothing is parsed to find that out."""
+
+    @property
+    def query_params(self) -> QueryParams:
+        return super().query_params if self.scope["query_string"] else _NO_QUERY
 
 
 def _checking(endpoint: Endpoint) -> Handler:
@@ -106,7 +125,8 @@ def routes(endpoints: Iterable[Endpoint], prefix: str = "") -> list[GatedRoute]:
 
 def client_of(request: Request) -> Client:
     """The client of the engine behind this host."""
-    return cast("Client", request.app.state.client)
+    client: Client = request.scope["app"].state.client
+    return client
 
 
 __all__ = ["Endpoint", "GatedRoute", "Handler", "Scope", "client_of", "routes"]

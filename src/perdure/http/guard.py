@@ -12,6 +12,7 @@ unless the handler has set its own: a client function may serve what it likes.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -45,6 +46,7 @@ HEADERS = {
 
 
 _SECRET_PARAMETERS = (b"sig=", b"code=", b"token=")
+_RAW_HEADERS = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
 
 
 class Guard:
@@ -68,13 +70,11 @@ class Guard:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                if any(mark in scope["query_string"] for mark in _SECRET_PARAMETERS):
-                    headers["Referrer-Policy"] = (
-                        "strict-origin"  # this address opens something: tell it nobody
-                    )
-                for name, value in HEADERS.items():
-                    headers.setdefault(name, value)
+                if scope["query_string"] and _bears_secret(scope["query_string"]):
+                    MutableHeaders(scope=message)["Referrer-Policy"] = "strict-origin"
+                given = message["headers"]
+                own = {name.lower() for name, _ in given}
+                message["headers"] = [*given, *(pair for pair in _RAW_HEADERS if pair[0] not in own)]
             await send(message)
 
         refusal = self._refusal(scope)
@@ -92,10 +92,10 @@ class Guard:
             )
         if not scope["path"].isascii() and _has_surrogates(scope["path"]):
             return ProblemResponse(400, "this address is not UTF-8", code="malformed-address")
-        headers = Headers(scope=scope)
-        if len(headers.getlist("host")) > 1:
+        hosts = [value for name, value in scope["headers"] if name == b"host"]
+        if len(hosts) > 1:
             return ProblemResponse(400, "a request names one host", code="ambiguous-host")
-        host = headers.get("host", "")
+        host = hosts[0].decode("latin-1") if hosts else ""
         if not self._is_ours(host, scope):
             return ProblemResponse(
                 403,
@@ -103,7 +103,7 @@ class Guard:
                 "the host in asgi(allowed_hosts=[...])",
                 code="foreign-host",
             )
-        if scope["method"] not in SAFE and _is_foreign(headers, host):
+        if scope["method"] not in SAFE and _is_foreign(Headers(scope=scope), host):
             return ProblemResponse(
                 403,
                 "this request would change something and comes from a page of another origin",
@@ -117,10 +117,16 @@ class Guard:
         return bool(name) and (name in self.allowed_hosts or name == str(bound[0]).lower())
 
 
+def _bears_secret(query: bytes) -> bool:
+    """Whether this address opens something, so that a page must tell it to nobody."""
+    return any(mark in query for mark in _SECRET_PARAMETERS)
+
+
 def _has_surrogates(text: str) -> bool:
     return any("\ud800" <= character <= "\udfff" for character in text)
 
 
+@lru_cache(64)
 def _hostname(host: str) -> str:
     """The name in a Host header, without port and brackets; "" when it is malformed."""
     try:

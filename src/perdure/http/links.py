@@ -128,9 +128,14 @@ def origin_of(request: Any) -> str:
         public: str = getattr(state, "public_url", "")
         if public:
             return public
-        base = request.scope.get(BASE, request.scope.get("app_root_path", ""))
-        return f"{request.url.scheme}://{request.url.netloc}{quote(base)}"
-    url = URL(str(getattr(request, "url", request)))
+        base = request.scope.get(BASE)
+        if base is not None:  # it came through the guard: its Host header is a host and nothing else
+            return f"{request.scope['scheme']}://{request.headers['host']}{quote(base)}"
+        return f"{_origin(request.url)}{quote(request.scope.get('app_root_path', ''))}"
+    return _origin(URL(str(getattr(request, "url", request))))
+
+
+def _origin(url: URL) -> str:
     return f"{url.scheme}://{url.netloc}"
 
 
@@ -143,6 +148,13 @@ def _with(url: str, sig: str | None) -> str:
 def instance_url(request: Any, instance_id: str) -> str:
     """The management URL of one instance."""
     return f"{origin_of(request)}{MANAGEMENT}/instances/{quoted(instance_id)}"
+
+
+def status_url(request: Request, instance_id: str) -> str:
+    """Where to ask about an instance. Of the links that an instance has it is the only one made here."""
+    signer: Signer = request.app.state.access.signer
+    sig = signer.sign("status", instance_id) if signer.signs_all else None
+    return _with(instance_url(request, instance_id), sig)
 
 
 def quoted(segment: str) -> str:
@@ -161,4 +173,5 @@ __all__ = [
     "json_response",
     "origin_of",
     "quoted",
+    "status_url",
 ]

@@ -27,7 +27,7 @@ from perdure.http.body import demand_json, read_payload
 from perdure.http.contract import Answer, Body, Contract
 from perdure.http.document import InstanceDocument, document_of
 from perdure.http.endpoint import Endpoint, Handler, client_of
-from perdure.http.links import RETRY_AFTER_STATUS, ManagementPayload, json_response
+from perdure.http.links import RETRY_AFTER_STATUS, ManagementPayload, json_response, status_url
 from perdure.http.parameters import (
     CONTINUATION,
     CONTINUED,
@@ -143,10 +143,8 @@ async def get_instance(request: Request) -> Response:
     )
     document = document_of(status, with_input=show_input)
     if not status.is_finished:
-        links = client_of(request).get_client_response_links(request, status.instance_id)
-        return json_response(
-            document, 202, {"Location": links["statusQueryGetUri"], "Retry-After": RETRY_AFTER_STATUS}
-        )
+        headers = {"Location": status_url(request, status.instance_id), "Retry-After": RETRY_AFTER_STATUS}
+        return json_response(document, 202, headers)
     return json_response(document, on_failure if status.runtime_status is RuntimeStatus.Failed else 200)
 
 

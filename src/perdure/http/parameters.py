@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar
 
 from perdure.engine.bulk import Which
 from perdure.errors import PayloadError
@@ -51,7 +51,8 @@ class Parameter(Generic[T_co]):
 
     def of(self, request: Request) -> T_co:
         """Its value in a request whose row takes it."""
-        return cast("T_co", request.scope[GIVEN][self.name])
+        value: T_co = request.scope[GIVEN][self.name]
+        return value
 
     def read(self, request: Request) -> T_co:
         """Read and check it. Raises PayloadError that names it."""
@@ -78,7 +79,11 @@ class Parameter(Generic[T_co]):
 
 def check(request: Request, taken: Iterable[Parameter[Any]]) -> None:
     """Read every parameter that a row takes, and keep them with the request. Raises PayloadError."""
-    request.scope[GIVEN] = {parameter.name: parameter.read(request) for parameter in taken}
+    asks = bool(request.scope["query_string"])  # most requests do not, and are spared the search
+    request.scope[GIVEN] = {
+        one.name: one.read(request) if asks or one.needed or one.place != "query" else one.default
+        for one in taken
+    }
 
 
 # ------------------------------------------------------------------------------------------ kinds of them

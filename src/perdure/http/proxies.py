@@ -9,6 +9,7 @@ further in can fall for them. A listed proxy that does not say for whom it asks 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import TYPE_CHECKING, Final
 
@@ -39,7 +40,7 @@ class Proxies:
 
     def _seen_through(self, scope: Scope) -> Scope:
         headers = [pair for pair in scope["headers"] if pair[0] not in _FORWARDED]
-        if not self._is_trusted((scope.get("client") or ("", 0))[0]):
+        if not self._trusted or not self._is_trusted((scope.get("client") or ("", 0))[0]):
             return scope if len(headers) == len(scope["headers"]) else {**scope, "headers": headers}
         told = {**scope, "client": (self._caller(scope), 0)}
         scheme = _last(scope, b"x-forwarded-proto").lower()
@@ -74,6 +75,7 @@ def _last(scope: Scope, name: bytes) -> str:
     return next(reversed(_listed(scope, name)), "")
 
 
+@lru_cache(256)
 def _address(text: str) -> IPv4Address | IPv6Address | None:
     """The address of one hop: 10.0.0.1, 10.0.0.1:4711, ::1, [::1]:4711. None for anything else."""
     bare = text.strip()

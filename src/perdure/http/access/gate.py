@@ -10,6 +10,7 @@ shown twice is refused, because two readers of the request might each believe an
 from __future__ import annotations
 
 import time
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 
@@ -234,6 +235,7 @@ def _too_many(wait: int) -> Refused:
     return Refused(429, "too-many-failures", "too many failed attempts from here", retry_after=wait)
 
 
+@lru_cache(256)
 def _is_local(address: str) -> bool:
     """Whether the peer is this machine. What is no address at all came by no network."""
     try:

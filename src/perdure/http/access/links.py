@@ -16,7 +16,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
@@ -42,6 +42,15 @@ OPERATIONS: Final = {
     "decide": "POST",
 }
 """What a link can be for, and the method that does it. A `decide` link is also looked at with GET."""
+
+
+def _framed(*parts: str | bytes) -> bytes:
+    """Every part with its length before it, so that no two targets have the same bytes."""
+    encoded = [p if isinstance(p, bytes) else p.encode("utf-8", "surrogatepass") for p in parts]
+    return b"".join([len(part).to_bytes(4, "big") + part for part in encoded])
+
+
+_MEANT: Final = {operation: _framed(method, operation) for operation, method in OPERATIONS.items()}
 
 
 class BadLink(Exception):
@@ -76,20 +85,50 @@ def fingerprint_of(salt: bytes) -> bytes:
 def sign(
     target: Target, *, kid: str, secret: bytes, expires_at: int, fingerprint: bytes, nonce: bytes = b""
 ) -> str:
-    """The `sig` of a link.
+    """The `sig` of a link; see `sign_all`."""
+    signed = sign_all(
+        [target.operation],
+        target.hub,
+        target.instance_id,
+        target.event,
+        kid=kid,
+        secret=secret,
+        expires_at=expires_at,
+        fingerprint=fingerprint,
+        nonce=nonce,
+    )
+    return signed[target.operation]
+
+
+def sign_all(
+    operations: Sequence[str],
+    hub: str,
+    instance_id: str,
+    event: str = "",
+    *,
+    kid: str,
+    secret: bytes,
+    expires_at: int,
+    fingerprint: bytes,
+    nonce: bytes = b"",
+) -> dict[str, str]:
+    """The `sig` of a link for each of these operations; what their MACs are over in common is made once.
 
     Parameters:
-        target: what it leads to.
+        operations, hub, instance_id, event: what the links lead to.
         kid, secret: the signing key; its id has 8 characters.
-        expires_at: seconds since 1970 at which it stops working.
+        expires_at: seconds since 1970 at which they stop working.
         fingerprint: of the instance, see `fingerprint_of`.
         nonce: 9 bytes of chance for a link that works once.
     """
     first = _VERSION | (_ONCE if nonce else 0)
     record = bytes([first]) + kid.encode("ascii") + expires_at.to_bytes(_EXPIRY, "big") + fingerprint + nonce
-    signed = record + _mac(secret, record, target)
-    assert len(signed) == _LENGTHS[bool(nonce)]
-    return base64.urlsafe_b64encode(signed).decode("ascii")
+    assert len(record) + _MAC == _LENGTHS[bool(nonce)]
+    opening, place = _framed(_DOMAIN, record), _framed(hub, instance_id, event)
+    macs = [_mac(secret, opening + _MEANT[one] + place) for one in operations]
+    # Every part has a multiple of three bytes, so the texts of all can be made in one go and cut apart.
+    start, ends, width = _text_of(record), _text_of(b"".join(macs)), _MAC // 3 * 4
+    return {one: start + ends[no * width : (no + 1) * width] for no, one in enumerate(operations)}
 
 
 def verify(sig: str, target: Target, secrets: Mapping[str, bytes], now: int) -> Link:
@@ -104,7 +143,8 @@ def verify(sig: str, target: Target, secrets: Mapping[str, bytes], now: int) -> 
     record, mac, once = _parts(sig)
     kid = record[1 : 1 + _KID].decode("ascii", "replace")
     secret = secrets.get(kid)
-    expected = _mac(secret or bytes(32), record, target)
+    place = _framed(target.hub, target.instance_id, target.event)
+    expected = _mac(secret or bytes(32), _framed(_DOMAIN, record) + _MEANT[target.operation] + place)
     if not hmac.compare_digest(mac, expected) or secret is None:
         raise BadLink("this link was changed, was made for something else, or was called back")
     rest = record[1 + _KID :]
@@ -123,18 +163,17 @@ def _parts(sig: str) -> tuple[bytes, bytes, bool]:
     once = bool(raw and raw[0] & _ONCE)
     if not raw or raw[0] & ~_ONCE != _VERSION or len(raw) != _LENGTHS[once]:
         raise BadLink("this link is not whole: copy all of it")
-    if base64.urlsafe_b64encode(raw).decode("ascii") != sig:
+    if _text_of(raw) != sig:
         raise BadLink("this link is not whole: copy all of it")
     return raw[:-_MAC], raw[-_MAC:], once
 
 
-def _mac(secret: bytes, record: bytes, target: Target) -> bytes:
-    """Every part with its length before it, so that no two targets have the same bytes."""
-    method = OPERATIONS[target.operation]
-    parts = (method, target.operation, target.hub, target.instance_id, target.event)
-    encoded = (part.encode("utf-8", "surrogatepass") for part in parts)
-    text = b"".join(len(part).to_bytes(4, "big") + part for part in (_DOMAIN, record, *encoded))
+def _mac(secret: bytes, text: bytes) -> bytes:
     return hmac.digest(secret, text, "sha256")[:_MAC]
 
 
-__all__ = ["OPERATIONS", "BadLink", "Link", "Target", "fingerprint_of", "sign", "verify"]
+def _text_of(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).decode("ascii")
+
+
+__all__ = ["OPERATIONS", "BadLink", "Link", "Target", "fingerprint_of", "sign", "sign_all", "verify"]

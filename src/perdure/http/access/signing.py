@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from perdure.engine.notes import NOTE
 from perdure.errors import InstanceNotFound
 from perdure.http.access.caller import Caller, Refused
-from perdure.http.access.links import BadLink, Link, Target, fingerprint_of, sign, verify
+from perdure.http.access.links import BadLink, Link, Target, fingerprint_of, sign_all, verify
 from perdure.http.guard import BASE
 
 if TYPE_CHECKING:
@@ -79,17 +79,17 @@ class Signer:
         kid, secret = list(self.keys.signing().items())[-1]
         expires_at = self.keys.now() // 1_000_000 + lasts
         nonce = secrets.token_bytes(9) if once else b""
-        return {
-            operation: sign(
-                Target(operation, self.client.task_hub, instance_id, event),
-                kid=kid,
-                secret=secret,
-                expires_at=expires_at,
-                fingerprint=fingerprint,
-                nonce=nonce,
-            )
-            for operation in operations
-        }
+        return sign_all(
+            operations,
+            self.client.task_hub,
+            instance_id,
+            event,
+            kid=kid,
+            secret=secret,
+            expires_at=expires_at,
+            fingerprint=fingerprint,
+            nonce=nonce,
+        )
 
     def identify(self, request: Request, endpoint: Endpoint, signatures: list[str]) -> Caller:
         """The holder of the link by which a request came. Raises Refused for every other request."""
