@@ -15,8 +15,9 @@ from starlette.datastructures import URL
 from starlette.requests import Request
 from starlette.responses import Response
 
+from perdure.http import azure_requests
 from perdure.http.document import document_of
-from perdure.http.guard import BASE
+from perdure.http.mounting import BASE, mounted_at, quoted
 from perdure.model.instances import OrchestrationStatus, RuntimeStatus
 
 if TYPE_CHECKING:
@@ -59,14 +60,23 @@ PRESENT: ContextVar[Request | None] = ContextVar("perdure_request", default=None
 
 
 class RequestLinks:
-    """The `Links` of `perdure.engine.client` for Starlette's requests (and for a plain URL)."""
+    """The `Links` of `perdure.engine.client` for requests of Starlette, FastAPI and Azure, and for a plain URL.
 
-    def __init__(self, signer: Signer | None = None) -> None:
+    Parameters:
+        signer: signs the links; without one they need no signature.
+        host: what a site mounts, to find the way to it from the site's own routes.
+        public_url: the address that every link begins with, whatever a request says.
+    """
+
+    def __init__(self, signer: Signer | None = None, *, host: object = None, public_url: str = "") -> None:
         self._signer = signer
+        self._host = host
+        self._public_url = public_url
 
     def management(self, request: Any, instance_id: str) -> dict[str, str]:
         """Azure's management payload for one instance."""
-        here = instance_url(request if request is not None else _present(), instance_id)
+        origin = self._origin(_answered(request) or _present())
+        here = f"{origin}{MANAGEMENT}/instances/{quoted(instance_id)}"
         signer = self._signer
         signed = signer.sign_all(_OPERATIONS, instance_id) if signer and signer.signs_all else {}
         urls = {name: _with(here + rest, signed.get(operation)) for name, (operation, rest) in _LINKS.items()}
@@ -77,6 +87,7 @@ class RequestLinks:
     ) -> str:
         """A signed link to the page that decides one event of an instance; `lasts` is in microseconds."""
         signer = self._signer
+        request = _answered(request)
         if request is None and signer is not None and not signer.public_url:
             request = PRESENT.get()
         if signer is None or not (request is not None or signer.public_url):
@@ -84,23 +95,50 @@ class RequestLinks:
                 "nobody knows yet by which address this server is reached: pass request=, or name a public URL"
             )
         await signer.prepare()
-        base = origin_of(request) if request is not None else signer.public_url
+        base = self._origin(request) if request is not None else signer.public_url
         path = f"{base}{DECIDE}/{quoted(instance_id)}/{quoted(event_name)}"
         seconds = max(lasts // 1_000_000, 1)
         return _with(path, signer.sign("decide", instance_id, event_name, lasts=seconds, once=once))
 
-    def check_status_response(self, request: Any, instance_id: str) -> Response:
+    def check_status_response(self, request: Any, instance_id: str) -> Any:
         """202, where to ask, when to ask again, and the management payload."""
         management = self.management(request, instance_id)
         headers = {"Location": management["statusQueryGetUri"], "Retry-After": RETRY_AFTER_START}
-        return json_response(management, 202, headers)
+        response = json_response(management, 202, headers)
+        return azure_requests.response_of(response) if azure_requests.is_request(request) else response
 
-    def completed_response(self, status: OrchestrationStatus) -> Response:
+    def completed_response(self, request: Any, status: OrchestrationStatus) -> Any:
         """200 with the output; for an instance that did not complete its status, 500 if it failed."""
-        if status.runtime_status is RuntimeStatus.Completed:
-            return json_response(status.output)
+        is_complete = status.runtime_status is RuntimeStatus.Completed
         failed = status.runtime_status is RuntimeStatus.Failed
-        return json_response(document_of(status), 500 if failed else 200)
+        content = status.output if is_complete else document_of(status)
+        response = json_response(content, 500 if failed else 200)
+        if not azure_requests.is_request(request):
+            return response
+        # There a text is the body itself, without the quotes of JSON.
+        return azure_requests.response_of(response, content if isinstance(content, str) else None)
+
+    def _origin(self, request: Any) -> str:
+        """Scheme, host and the prefix this host is mounted under; `request` may also be a URL."""
+        if not isinstance(request, Request):
+            url = URL(str(getattr(request, "url", request)))
+            return f"{url.scheme}://{url.netloc}"
+        return (
+            self._public_url or f"{request.url.scheme}://{request.url.netloc}{quote(self._prefix(request))}"
+        )
+
+    def _prefix(self, request: Request) -> str:
+        scope = request.scope
+        if BASE in scope:
+            return str(scope[BASE])
+        site = scope.get("app_root_path", scope.get("root_path", ""))
+        routes = getattr(scope.get("router") or scope.get("app"), "routes", ())
+        return f"{site}{mounted_at(routes, self._host) or ''}" if self._host is not None else str(site)
+
+
+def _answered(request: Any) -> Any:
+    """The request to answer. One of Azure's that a client function was handed stands for the one that has come."""
+    return (PRESENT.get() or request) if azure_requests.is_request(request) else request
 
 
 def json_response(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -118,36 +156,10 @@ def _present() -> Request:
     return request
 
 
-def origin_of(request: Any) -> str:
-    """Scheme, host and the prefix this host is mounted under; `request` may also be a URL.
-
-    A server that was told its public address goes by that.
-    """
-    if isinstance(request, Request):
-        state = getattr(request.scope.get("app"), "state", None)
-        public: str = getattr(state, "public_url", "")
-        if public:
-            return public
-        base = request.scope.get(BASE, request.scope.get("app_root_path", ""))
-        return f"{request.url.scheme}://{request.url.netloc}{quote(base)}"
-    url = URL(str(getattr(request, "url", request)))
-    return f"{url.scheme}://{url.netloc}"
-
-
 def _with(url: str, sig: str | None) -> str:
     if not sig:
         return url
     return f"{url}{'&' if '?' in url else '?'}sig={sig}"
-
-
-def instance_url(request: Any, instance_id: str) -> str:
-    """The management URL of one instance."""
-    return f"{origin_of(request)}{MANAGEMENT}/instances/{quoted(instance_id)}"
-
-
-def quoted(segment: str) -> str:
-    """One path segment of a URL."""
-    return quote(segment, safe=":@!$'()*,;~")
 
 
 __all__ = [
@@ -157,8 +169,6 @@ __all__ = [
     "RETRY_AFTER_STATUS",
     "ManagementPayload",
     "RequestLinks",
-    "instance_url",
     "json_response",
-    "origin_of",
     "quoted",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any, NamedTuple
+from zoneinfo import ZoneInfo
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -24,8 +25,7 @@ def ago(at: datetime, now: datetime) -> str:
     seconds = (now - at).total_seconds()
     if abs(seconds) < 2:
         return "just now"
-    size = _largest(abs(seconds))
-    return f"in {size}" if seconds < 0 else f"{size} ago"
+    return f"in {_nearest(-seconds)}" if seconds < 0 else f"{_largest(seconds)} ago"
 
 
 def lasting(seconds: float) -> str:
@@ -46,6 +46,13 @@ def exact(at: datetime) -> str:
     return f"{at:%Y-%m-%d %H:%M:%S}.{at.microsecond // 1000:03d} UTC"
 
 
+def wall_clock(at: datetime, timezone: str) -> str:
+    """An instant as a clock in a time zone shows it: "Fri 27 Nov 2026, 02:00"."""
+    local = at.astimezone(ZoneInfo(timezone))
+    seconds = f":{local:%S}" if local.second else ""
+    return f"{local:%a} {local.day} {local:%b %Y, %H:%M}{seconds}"
+
+
 def pretty(value: Any, limit: int = SHOWN) -> Shown:
     """A JSON-ready value, indented. What is longer than a page can show is cut, and said to be."""
     text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
@@ -56,6 +63,12 @@ def compact(value: Any, limit: int = 140) -> str:
     """A JSON-ready value on one line, with its end cut off when it is long."""
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _nearest(seconds: float) -> str:
+    """A duration to come, rounded: what ends in ninety days less a second ends in ninety days."""
+    size = next(size for size, _ in _UNITS if seconds >= size)
+    return _largest(round(seconds / size) * size)
 
 
 def _largest(seconds: float, units: int = 1) -> str:

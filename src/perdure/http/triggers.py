@@ -15,7 +15,7 @@ from perdure.http.document import Instant
 from perdure.http.endpoint import client_of
 from perdure.http.links import json_response
 from perdure.http.management import ACCEPTED, endpoint
-from perdure.http.parameters import REASON, Parameter, text, when, whole
+from perdure.http.parameters import OPERATION_ID, REASON, Parameter, text, when, whole
 from perdure.model.times import moment, stamp
 from perdure.triggers.definitions import Queue
 from perdure.triggers.queues import DeadLetter, Queues, QueueStatus
@@ -99,7 +99,7 @@ def _order(verb: str) -> Handler:
     async def order(request: Request) -> Response:
         schedules, name = Schedules(client_of(request)), request.path_params["name"]
         reasons = (REASON.of(request),) if verb == "pause" else ()
-        await getattr(schedules, verb)(name, *reasons)
+        await getattr(schedules, verb)(name, *reasons, operation_id=OPERATION_ID.of(request))
         return Response(status_code=202)
 
     order.__doc__, order.__name__ = f"POST schedules/{{name}}/{verb}: {_ORDERS[verb]}", f"{verb}_schedule"
@@ -116,7 +116,10 @@ _ORDERS = {
 async def backfill_schedule(request: Request) -> Response:
     """POST schedules/{name}/backfill: fire for past ticks, in order."""
     ticks = await Schedules(client_of(request)).backfill(
-        request.path_params["name"], AFTER.of(request), UNTIL.of(request)
+        request.path_params["name"],
+        AFTER.of(request),
+        UNTIL.of(request),
+        operation_id=OPERATION_ID.of(request),
     )
     return json_response({"ticks": ticks}, 202)
 
@@ -145,15 +148,22 @@ async def list_dead_letters(request: Request) -> Response:
 
 async def redeliver(request: Request) -> Response:
     """POST queues/{queue}/dead/{id}/redeliver: hand a dead letter to the function again."""
-    await Queues(client_of(request)).redeliver(request.path_params["id"])
+    await Queues(client_of(request)).redeliver(
+        request.path_params["id"], operation_id=OPERATION_ID.of(request)
+    )
     return Response(status_code=202)
 
 
 async def queues_of(client: Client) -> list[QueueStatus]:
-    """The queues that the application of this engine has functions for, by name."""
+    """How many messages stand where, in each queue of this application."""
+    return [await Queues(client).status(queue.name) for queue in queues_by_name(client)]
+
+
+def queues_by_name(client: Client) -> list[Queue]:
+    """The queues that the application of this engine has functions for."""
     engine: Any = client.gateway
-    names = sorted(one.name for one in engine.registry.triggers if isinstance(one, Queue))
-    return [await Queues(client).status(name) for name in names]
+    found = [one for one in engine.registry.triggers if isinstance(one, Queue)]
+    return sorted(found, key=lambda one: one.name)
 
 
 async def dead_letters(client: Client, queue: str | None, most: int) -> list[DeadLetter]:
@@ -207,7 +217,7 @@ def letter_document(one: DeadLetter) -> dict[str, Any]:
     }
 
 
-_ORDERED = Contract((), None, (ACCEPTED,), (InstanceFinished, Overloaded))
+_ORDERED = Contract((OPERATION_ID,), None, (ACCEPTED,), (InstanceFinished, Overloaded))
 _LETTERS = (Answer(200, list[DeadLetterDocument], "The newest."),)
 ENDPOINTS = (
     endpoint(
@@ -218,7 +228,11 @@ ENDPOINTS = (
         Contract((), None, (Answer(200, list[ScheduleDocument], "By name."),)),
     ),
     endpoint(
-        "/schedules/{name}/pause", "POST", _order("pause"), "operate", replace(_ORDERED, takes=(REASON,))
+        "/schedules/{name}/pause",
+        "POST",
+        _order("pause"),
+        "operate",
+        replace(_ORDERED, takes=(REASON, OPERATION_ID)),
     ),
     endpoint("/schedules/{name}/resume", "POST", _order("resume"), "operate", _ORDERED),
     endpoint("/schedules/{name}/run", "POST", _order("run"), "operate", _ORDERED),
@@ -227,7 +241,9 @@ ENDPOINTS = (
         "POST",
         backfill_schedule,
         "operate",
-        Contract((AFTER, UNTIL), None, (Answer(202, Ticks, "It is durable."),), _ORDERED.errors),
+        Contract(
+            (AFTER, UNTIL, OPERATION_ID), None, (Answer(202, Ticks, "It is durable."),), _ORDERED.errors
+        ),
     ),
     endpoint(
         "/queues",
@@ -259,4 +275,12 @@ ENDPOINTS = (
 )
 """Below /runtime/webhooks/durabletask."""
 
-__all__ = ["ENDPOINTS", "dead_letters", "letter_document", "queue_document", "queues_of", "schedule_document"]
+__all__ = [
+    "ENDPOINTS",
+    "dead_letters",
+    "letter_document",
+    "queue_document",
+    "queues_by_name",
+    "queues_of",
+    "schedule_document",
+]
