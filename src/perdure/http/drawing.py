@@ -86,7 +86,7 @@ def base_of(request: Request) -> str:
 def _summary(one: OrchestrationStatus) -> str:
     """What the list says of an instance that waits for nothing."""
     if one.failure is not None:
-        return str(one.failure)[:200]
+        return prose.went_wrong(one)[:200]
     if one.runtime_status is RuntimeStatus.Terminated:
         return str(one.output or "")
     return prose.compact(one.output, 120) if one.output is not None else ""

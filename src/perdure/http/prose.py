@@ -6,8 +6,13 @@ import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 from zoneinfo import ZoneInfo
 
+from perdure.model.failure import chain_of
+from perdure.model.http_calls import BUILT_IN
+
 if TYPE_CHECKING:
     from datetime import datetime
+
+    from perdure.model.instances import OrchestrationStatus
 
 SHOWN = 20_000  # characters of one value on a page
 _UNITS = ((86_400.0, "day"), (3_600.0, "h"), (60.0, "min"), (1.0, "s"))
@@ -44,6 +49,17 @@ def lasting(seconds: float) -> str:
 def exact(at: datetime) -> str:
     """An instant to the millisecond, for a title."""
     return f"{at:%Y-%m-%d %H:%M:%S}.{at.microsecond // 1000:03d} UTC"
+
+
+def went_wrong(one: OrchestrationStatus) -> str:
+    """Why an instance failed, on one line; "" for one that did not.
+
+    What is built in only carries somebody's function: there the function's own error is the reason.
+    """
+    if one.failure is None:
+        return ""
+    shown = chain_of(one.failure)[-1] if one.name.startswith(BUILT_IN) else one.failure
+    return str(shown).removeprefix("perdure.errors.")
 
 
 def wall_clock(at: datetime, timezone: str) -> str:

@@ -13,9 +13,9 @@ from perdure.engine.registry import plan_of
 from perdure.http.drawing import as_page, draw
 from perdure.http.endpoint import Endpoint, client_of
 from perdure.http.forms import Field, fields_of
-from perdure.http.triggers import dead_letters, queues_by_name
+from perdure.http.triggers import dead_letters, queues_by_name, queues_of
 from perdure.model import payload
-from perdure.triggers.queues import COUNTED, Queues, QueueStatus
+from perdure.triggers.queues import COUNTED, QueueStatus
 from perdure.triggers.schedules import Schedules
 
 if TYPE_CHECKING:
@@ -56,11 +56,15 @@ class Refused:
 
 @dataclass(frozen=True)
 class Shown:
-    """A queue as the page shows it: its numbers, the broker it stands at, the form of a message."""
+    """A queue as the page shows it: its numbers, the broker it stands at, the form of a message.
+
+    Without a function for it there is no form: its messages wait for a worker that has one.
+    """
 
     status: QueueStatus
-    broker: str
-    fields: tuple[Field, ...]
+    broker: str = ""
+    fields: tuple[Field, ...] = ()
+    is_served: bool = False
 
 
 async def triggers_page(request: Request, refused: Refused | None = None) -> Response:
@@ -73,7 +77,7 @@ async def triggers_page(request: Request, refused: Refused | None = None) -> Res
         done=DONE.get(request.query_params.get("done", ""), ""),
         refresh=None if refused else REFRESH,
         schedules=await Schedules(client).list(upcoming=UPCOMING),
-        queues=[await _shown(client, queue) for queue in queues_by_name(client)],
+        queues=await _queues(client),
         letters=await dead_letters(client, None, LETTERS),
         refused=refused,
         causes=CAUSES,
@@ -91,9 +95,16 @@ def _many(number: int) -> str:
     return f"{number:,}" if number < COUNTED else f"{number:,}+"
 
 
-async def _shown(client: Client, queue: Queue) -> Shown:
+async def _queues(client: Client) -> list[Shown]:
+    served = {queue.name: queue for queue in queues_by_name(client)}
+    return [_shown(client, status, served.get(status.name)) for status in await queues_of(client)]
+
+
+def _shown(client: Client, status: QueueStatus, queue: Queue | None) -> Shown:
+    if queue is None:
+        return Shown(status)
     broker = type(queue.source).__name__ if queue.source is not None else ""
-    return Shown(await Queues(client).status(queue.name), broker, message_fields(client, queue.name))
+    return Shown(status, broker, message_fields(client, queue.name), is_served=True)
 
 
 def message_fields(client: Client, queue: str) -> tuple[Field, ...]:

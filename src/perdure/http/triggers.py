@@ -61,12 +61,16 @@ class ScheduleDocument(TypedDict):
 
 
 class QueueDocument(TypedDict):
-    """One queue: how many messages wait or are in hand, have been handled and are kept, are dead."""
+    """One queue: how many messages wait or are in hand, have been handled and are kept, are dead.
+
+    `served` tells whether this application has a function for it; without one its messages wait.
+    """
 
     name: str
     open: int
     handled: int
     dead: int
+    served: bool
 
 
 class DeadLetterDocument(TypedDict):
@@ -125,8 +129,10 @@ async def backfill_schedule(request: Request) -> Response:
 
 
 async def list_queues(request: Request) -> Response:
-    """GET queues: the queues of this application, and how many messages stand where (1,000 at most of each)."""
-    return json_response([queue_document(one) for one in await queues_of(client_of(request))])
+    """GET queues: every queue, and how many messages stand where (1,000 at most of each)."""
+    client = client_of(request)
+    served = {queue.name for queue in queues_by_name(client)}
+    return json_response([queue_document(one, one.name in served) for one in await queues_of(client)])
 
 
 async def send_message(request: Request) -> Response:
@@ -155,8 +161,9 @@ async def redeliver(request: Request) -> Response:
 
 
 async def queues_of(client: Client) -> list[QueueStatus]:
-    """How many messages stand where, in each queue of this application."""
-    return [await Queues(client).status(queue.name) for queue in queues_by_name(client)]
+    """How many messages stand where, in each queue that has a function here or messages in the hub."""
+    names = {queue.name for queue in queues_by_name(client)}
+    return [await Queues(client).status(name) for name in sorted(names.union(await Queues(client).names()))]
 
 
 def queues_by_name(client: Client) -> list[Queue]:
@@ -202,9 +209,9 @@ def schedule_document(one: ScheduleStatus) -> dict[str, Any]:
     }
 
 
-def queue_document(one: QueueStatus) -> dict[str, Any]:
+def queue_document(one: QueueStatus, served: bool) -> dict[str, Any]:
     """A queue as JSON-ready data."""
-    return dict(msgspec.to_builtins(one))
+    return {**msgspec.to_builtins(one), "served": served}
 
 
 def letter_document(one: DeadLetter) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from perdure.engine.client import Client
 from perdure.engine.paging import all_pages
 from perdure.model import payload
 from perdure.model.failure import chain_of
+from perdure.model.instances import check_instance_id
 from perdure.model.messages import Start
 from perdure.model.times import instant
 from perdure.triggers.names import MESSAGE, message_id
@@ -75,6 +76,11 @@ class Queues:
             queue, open_, await self._count(queue, ("Completed",)), await self._count(queue, ("Failed",))
         )
 
+    async def names(self) -> list[str]:
+        """The queues that the newest thousand messages of the hub are of."""
+        page = await self._client.query(name=MESSAGE, top=COUNTED)
+        return sorted({(one.tags or {}).get(TAG, "") for one in page.instances} - {""})
+
     async def dead_letters(self, queue: str | None = None) -> AsyncIterator[DeadLetter]:
         """Every dead letter of one queue or of all, newest first."""
         tags = None if queue is None else {TAG: queue}
@@ -104,8 +110,11 @@ class Queues:
 
 
 async def deliver(client: Client, queue: str, message: str, body: bytes, *, visible_at: int = 0) -> str:
-    """Make a message an instance; a message that is one already is left alone. Raises PayloadError for no JSON."""
-    instance_id = message_id(queue, message)
+    """Make a message an instance; a message that is one already is left alone.
+
+    Raises PayloadError for no JSON, InvalidInstanceId for a name that no queue can have.
+    """
+    instance_id = check_instance_id(message_id(queue, message), derived=True)
     delivered: str = await client.gateway.accept(
         Start(
             instance_id=instance_id,
