@@ -7,12 +7,14 @@ import sys
 from typing import Any
 
 import azure.functions as func
+import httpx2
 import pytest
 from starlette.requests import Request
 from starlette.testclient import TestClient
 
 import perdure as df
 from perdure.http.links import MANAGEMENT as M
+from perdure.http.remote import RemoteClient
 from perdure.testing import environment
 from tests.azure import official
 
@@ -198,6 +200,23 @@ async def test_outside_of_a_route_the_url_of_the_request_says_where_the_server_i
     assert isinstance(response, func.HttpResponse)
     assert response.headers["Location"] == f"https://example.org{M}/instances/some-1"
     assert (response.status_code, response.mimetype) == (202, "application/json")
+
+
+async def test_a_client_of_a_server_elsewhere_links_to_that_server() -> None:
+    host = make_app().asgi(store="memory:", admin_key="an-administrators-long-key")
+    async with host.lifespan():
+        transport = httpx2.ASGITransport(app=host)
+        async with RemoteClient(LOCAL, key="an-administrators-long-key", transport=transport) as client:
+            request = func.HttpRequest(method="POST", url="https://functions.example/api/start", body=b"")
+            instance_id = await client.start_new("echo", None, "text")
+            accepted = client.create_check_status_response(request, instance_id)
+            done = await client.wait_for_completion_or_create_check_status_response(request, instance_id)
+            links = client.create_http_management_payload(instance_id)
+
+    assert isinstance(accepted, func.HttpResponse)
+    assert json.loads(accepted.get_body()) == links
+    assert links["statusQueryGetUri"] == f"{LOCAL}{M}/instances/{instance_id}"
+    assert (done.status_code, done.get_body()) == (200, b"text")
 
 
 def test_the_server_does_not_import_the_package() -> None:

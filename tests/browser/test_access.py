@@ -35,6 +35,7 @@ def test_an_approver_decides_on_a_phone_without_scripts(browser: Browser, site: 
         assert "Thank you" in page.locator("main").inner_text()
         page.goto(url)
         assert "used before" in page.locator("main").inner_text()
+        assert page.get_by_role("navigation").get_by_role("link").count() == 0  # nothing else is theirs
         phone.close()
         done = http.get(f"{M}/instances/expense-2041?wait=5").json()
 

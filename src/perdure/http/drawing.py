@@ -108,6 +108,7 @@ def _new_environment() -> Environment:
     environment.globals.update(
         ago=prose.ago,
         exact=prose.exact,
+        sentence=prose.sentence,
         wall_clock=prose.wall_clock,
         moment=moment,
         lasting=prose.lasting,

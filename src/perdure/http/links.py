@@ -75,7 +75,7 @@ class RequestLinks:
 
     def management(self, request: Any, instance_id: str) -> dict[str, str]:
         """Azure's management payload for one instance."""
-        origin = self._origin(_answered(request) or _present())
+        origin = self._origin(_answered(request))
         here = f"{origin}{MANAGEMENT}/instances/{quoted(instance_id)}"
         signer = self._signer
         signed = signer.sign_all(_OPERATIONS, instance_id) if signer and signer.signs_all else {}
@@ -119,13 +119,14 @@ class RequestLinks:
         return azure_requests.response_of(response, content if isinstance(content, str) else None)
 
     def _origin(self, request: Any) -> str:
-        """Scheme, host and the prefix this host is mounted under; `request` may also be a URL."""
-        if not isinstance(request, Request):
-            url = URL(str(getattr(request, "url", request)))
-            return f"{url.scheme}://{url.netloc}"
-        return (
-            self._public_url or f"{request.url.scheme}://{request.url.netloc}{quote(self._prefix(request))}"
-        )
+        """Scheme, host and the prefix this host is mounted under; `request` may also be a URL, which then counts."""
+        if self._public_url and not isinstance(request, str | URL):
+            return self._public_url
+        request = _present() if request is None else request
+        if isinstance(request, Request):
+            return f"{request.url.scheme}://{request.url.netloc}{quote(self._prefix(request))}"
+        url = URL(str(getattr(request, "url", request)))
+        return f"{url.scheme}://{url.netloc}"
 
     def _prefix(self, request: Request) -> str:
         scope = request.scope

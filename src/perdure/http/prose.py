@@ -51,6 +51,12 @@ def exact(at: datetime) -> str:
     return f"{at:%Y-%m-%d %H:%M:%S}.{at.microsecond // 1000:03d} UTC"
 
 
+def sentence(text: str) -> str:
+    """What an error says, as a sentence of a page."""
+    text = text.strip()
+    return f"{text[:1].upper()}{text[1:]}{'' if text.endswith(('.', '!', '?', ':')) else '.'}" if text else ""
+
+
 def went_wrong(one: OrchestrationStatus) -> str:
     """Why an instance failed, on one line; "" for one that did not.
 
