@@ -1,6 +1,7 @@
 """What operators order from the page of schedules and queues: the verbs of `perdure.triggers`, as posted forms.
 
-The same form sent twice is one order: the number that the page gave it travels with it.
+The same form sent twice is one order: the number that the page gave it travels with it. Filled in differently, say
+after going back, it is another one.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from zoneinfo import ZoneInfo
 from starlette.responses import RedirectResponse
 
 from perdure.errors import InstanceNotFound, PayloadError, PerdureError
-from perdure.http.csrf import read_form
+from perdure.http.csrf import FIELD, read_form
 from perdure.http.drawing import as_page, base_of
 from perdure.http.endpoint import Endpoint, client_of
 from perdure.http.forms import read_fields
@@ -91,12 +92,18 @@ def _order(verb: str, part: str, do: Doing) -> Handler:
     async def order(request: Request) -> Response:
         form, name = await read_form(request), request.path_params[part]
         try:
-            await do(client_of(request), name, form, operation_of(form, f"{verb} {name}", None))
+            await do(client_of(request), name, form, operation_of(form, _whole(verb, name, form), None))
         except PerdureError as error:
             return await triggers_page(request, Refused(str(error), status_of(error), name, form))
         return RedirectResponse(f"{base_of(request)}/triggers?done={verb}", 303)
 
     return order
+
+
+def _whole(verb: str, name: str, form: Form) -> str:
+    """All that makes an order the one it is."""
+    filled = sorted((field, value) for field, value in form.items() if field not in (FIELD, "operation"))
+    return "\0".join([verb, name, *(part for pair in filled for part in pair)])
 
 
 def _button(path: str, verb: str, part: str, do: Doing, operation: str) -> Endpoint:
