@@ -16,6 +16,8 @@ RETURNED = {  # classes that its methods return and that it does not list
 }
 OURS = {"DFApp": "App", "TaskBase": "Task", "EntityStateResponse": "EntityState"}
 """Classes that have another name here."""
+HTTP = ("HttpRequest", "HttpResponse")
+"""Classes of azure.functions that client functions meet."""
 STANDARD = {"name", "value", "args", "add_note", "with_traceback"}  # of every enum, of every exception
 
 
@@ -31,6 +33,7 @@ def classes() -> dict[str, Any]:
 def names() -> dict[str, str]:
     """Every public name, and how it is written in the table: with its parameters, if it is called."""
     found = {f"testing.{name}": f"testing.{name}(generator)" for name in official.module("testing").__all__}
+    found |= {f"azure.functions.{name}": f"azure.functions.{name}" for name in HTTP}
     for name, kind in classes().items():
         found[name] = name + _parameters(kind)
         for member in members(name, kind):

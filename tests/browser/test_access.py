@@ -35,6 +35,7 @@ def test_an_approver_decides_on_a_phone_without_scripts(browser: Browser, site: 
         assert "Thank you" in page.locator("main").inner_text()
         page.goto(url)
         assert "used before" in page.locator("main").inner_text()
+        assert page.get_by_role("navigation").get_by_role("link").count() == 0  # nothing else is theirs
         phone.close()
         done = http.get(f"{M}/instances/expense-2041?wait=5").json()
 
@@ -77,4 +78,69 @@ def test_the_token_signs_in_keys_are_made_and_the_log_tells(browser: Browser, si
     page.get_by_role("button", name="Sign in").click()
     assert page.get_by_role("link", name="Keys").count() == 0
     assert not problems
+    context.close()
+
+
+def test_a_key_is_shown_once_and_revoked_with_two_clicks(browser: Browser, site: Site) -> None:
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(f"{site.url}/?token={TOKEN}")
+    page.goto(f"{site.url}/keys")
+    page.get_by_label("Held by").fill("Grace")
+    page.get_by_label("operate start").check()
+    page.get_by_label("Expires").select_option("in 30 days")
+    page.get_by_role("button", name="Make the key").click()
+    secret = page.locator("#secret").inner_text().strip()
+    page.goto(f"{site.url}/keys")
+    assert secret not in page.content()
+    row = page.locator("tr", has_text="Grace")
+    assert "expires in 30 days" in row.inner_text()
+
+    with httpx2.Client(base_url=site.url, headers={"x-functions-key": secret}, trust_env=False) as http:
+        assert http.get(f"{M}/instances").status_code == 200
+        row.locator("summary").click()
+        row.get_by_role("button", name="Revoke").click()
+        assert "The key is revoked" in page.locator(".notice").inner_text()
+        assert "revoked" in page.locator("tr", has_text="Grace").inner_text()
+        assert http.get(f"{M}/instances").status_code == 401
+    context.close()
+
+
+def test_a_key_that_opens_nothing_is_refused_with_what_was_typed_in_view(
+    browser: Browser, site: Site
+) -> None:
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(f"{site.url}/?token={TOKEN}")
+    page.goto(f"{site.url}/keys")
+    page.get_by_label("Held by").fill("nobody")
+    page.get_by_role("button", name="Make the key").click()
+
+    assert page.get_by_role("alert").is_visible()
+    assert page.locator("#secret").count() == 0
+    context.close()
+
+
+def test_the_audit_log_is_filtered_and_names_who_was_turned_away(browser: Browser, site: Site) -> None:
+    with httpx2.Client(base_url=site.url, headers=KEY, trust_env=False) as http:
+        made = http.post(f"{M}/keys", json={"name": "reader", "scopes": ["read"]}).json()
+        http.post(f"{M}/orchestrators/approval/expense-1")
+        http.post(f"{M}/orchestrators/approval/expense-2")
+        too_small = {"x-functions-key": made["secret"]}
+        assert http.post(f"{M}/orchestrators/approval/expense-3", headers=too_small).status_code == 403
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(f"{site.url}/?token={TOKEN}")
+    page.goto(f"{site.url}/audit")
+    page.get_by_label("Operation").fill("start")
+    page.get_by_role("button", name="Filter").click()
+
+    rows = [" ".join(text.split()) for text in page.locator("tbody tr").all_inner_texts()]
+    assert len([row for row in rows if "PERDURE-ADMIN-KEY" in row]) == 2
+    assert [row for row in rows if "reader (key" in row and "forbidden" in row]
+    page.get_by_label("Instance").fill("expense-2")
+    page.get_by_role("button", name="Filter").click()
+    assert page.locator("tbody tr").count() == 1
+    page.get_by_role("link", name="Clear").click()
+    assert page.locator("tbody tr").count() > 3
     context.close()

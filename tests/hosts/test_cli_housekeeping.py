@@ -14,7 +14,7 @@ def test_a_backup_is_made_and_verifies(filled: Path, tmp_path: Path) -> None:  #
     assert result.exit_code == 0, result.output
     assert result.stdout == f"{copy}: 4 instances, {copy.stat().st_size:,} bytes, checked.\n"
     assert perdure("verify", store=copy).exit_code == 0
-    assert perdure("list", store=copy).stdout == perdure("list", store=filled).stdout
+    assert said("list", store=copy) == said("list", store=filled)
 
 
 def test_a_backup_can_be_made_of_what_is_served(filled: Path, tmp_path: Path) -> None:  # noqa: F811
@@ -46,7 +46,7 @@ def test_a_hub_is_copied_and_served_from_there(filled: Path, tmp_path: Path) -> 
 
     assert result.exit_code == 0, result.output
     assert result.stdout.startswith("hub hosts: 4 instances and ")
-    assert perdure("list", store=copy).stdout == perdure("list", store=filled).stdout
+    assert said("list", store=copy) == said("list", store=filled)
     assert (
         perdure("raise", "asking", "ApproverDecision", "-i", '{"approved": true}', store=copy).exit_code == 0
     )

@@ -43,7 +43,7 @@ def test_a_problem_document_bears_azures_members_too(http: TestClient) -> None:
     assert answer.status_code == 404
     assert answer.headers["content-type"] == "application/problem+json"
     problem = answer.json()
-    assert problem["type"] == "urn:perdure:instance-not-found"
+    assert problem["type"] == "/errors/PDR-020"
     assert problem["title"] == "Not Found"
     assert problem["status"] == 404
     assert problem["code"] == "instance-not-found"

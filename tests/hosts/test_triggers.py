@@ -79,7 +79,8 @@ async def test_a_message_is_sent_once_dies_and_is_delivered_again(
     assert sent.json() == again.json() == {"id": "queue:claims:m-1"}
     await local.wait_for_completion("queue:claims:m-1", 10)
 
-    assert (await http.get("/queues")).json() == [{"name": "claims", "open": 0, "handled": 0, "dead": 1}]
+    counted = {"name": "claims", "open": 0, "handled": 0, "dead": 1, "served": True}
+    assert (await http.get("/queues")).json() == [counted]
     [letter] = (await http.get("/queues/claims/dead")).json()
     assert letter["instanceId"] == "queue:claims:m-1"
     assert "broken" in letter["reason"]

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import perdure as df
-from perdure.errors import PayloadError, RegistrationError
+from perdure.errors import InvalidInstanceId, PayloadError, RegistrationError
 from perdure.testing import environment
 from perdure.triggers import Queues
 
@@ -53,6 +53,28 @@ async def test_a_message_is_handled_once_and_starts_once() -> None:
         assert len((await env.client.query(name="claim")).instances) == 1
         status = await queues.status("claims-in")
         assert (status.open, status.handled, status.dead) == (0, 1, 0)
+
+
+@pytest.mark.parametrize("wild", ["orders/7", "a#b", "a::b", "tab\tbed", "x" * 400, "?"])
+async def test_an_id_of_any_kind_names_an_instance_that_can_be_reached(wild: str) -> None:
+    app, seen = claims()
+    async with environment(app) as env:
+        queues, body = Queues(env.client), {"id": "c1", "amount": 5}
+        sent = {await queues.send("claims-in", body, message_id=wild) for _ in range(2)}
+        other = await queues.send("claims-in", body, message_id=wild[:-1] + "-")
+        await env.settled()
+
+        [instance_id] = sent
+        assert not set("/\\#?\t") & set(instance_id) and "::" not in instance_id and len(instance_id) < 256
+        assert other != instance_id
+        assert len(seen) == 2
+
+
+async def test_a_queue_whose_name_cannot_be_is_refused() -> None:
+    app, _ = claims()
+    async with environment(app) as env:
+        with pytest.raises(InvalidInstanceId):
+            await Queues(env.client).send("a/b", {})
 
 
 async def test_a_body_that_fails_is_tried_again_and_starts_nothing_twice() -> None:

@@ -52,6 +52,14 @@ class Door:
     as_json: bool = False
     key: str | None = field(default_factory=lambda: os.environ.get("PERDURE_KEY") or None, repr=False)
 
+    @property
+    def is_served(self) -> bool:
+        """Whether a living server is asked; else what is told waits in the file until there is one."""
+        if self.url:
+            return True
+        found = read_server_file(database_path(self.store))
+        return found is not None and bool(found.address)
+
     def ask(self, work: Callable[[Client], Awaitable[T]]) -> T:
         """Do something that changes nothing; end the command if perdure refuses."""
         return self._perform(self.reading(), work)

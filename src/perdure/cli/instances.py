@@ -33,7 +33,7 @@ from perdure.engine.client import Client
 from perdure.errors import InstanceNotFound
 from perdure.http.chronicle import events_of, lines_of
 from perdure.http.document import document_of
-from perdure.http.prose import ago, compact, exact, lasting, pretty
+from perdure.http.prose import ago, compact, exact, lasting, pretty, went_wrong
 from perdure.model.instances import OrchestrationStatus, RuntimeStatus
 from perdure.model.waiting import OpenActivity, activity_facts
 
@@ -156,7 +156,7 @@ def list_(
         return
     now = datetime.now(UTC)
     heads = ("INSTANCE", "STATUS", "STARTED", "ORCHESTRATOR", "WAITS FOR")
-    print_table(heads, ([*_row(one, now), one.waiting_for] for one in page.instances))
+    print_table(heads, ([*_row(one, now), one.waiting_for or went_wrong(one)] for one in page.instances))
     if page.continuation:
         typer.echo(f"There are more: --continuation {page.continuation}", err=True)
 
@@ -197,7 +197,7 @@ def _print_change(one: OrchestrationStatus) -> None:
     if one.custom_status is not None:
         told = f"{told}  {compact(one.custom_status, 120)}".strip()
     output().print(
-        Text.assemble((f"{one.last_updated_time:%H:%M:%S}  ", "dim"), status_text(one.runtime_status), "  "),
+        Text.assemble((f"{one.last_updated_time:%H:%M:%S}  ", "dim"), status_text(one.runtime_status), " "),
         plain(told),
         soft_wrap=True,
     )

@@ -34,6 +34,7 @@ from perdure.http.host import access_by, application
 from perdure.http.links import MANAGEMENT
 from perdure.settings import SERVING, TABLE
 from perdure.store import open_store
+from perdure.triggers.definitions import Queue, Schedule
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -252,6 +253,8 @@ def _announce(app: App, plan: Plan, client: Client, banner: _Banner) -> None:
         ("orchestrators", ", ".join(sorted(app.registry.orchestrators)) or "none"),
         ("activities", ", ".join(sorted(app.registry.activities)) or "none"),
         ("routes", "\n".join(routes)),
+        ("schedules", "\n".join(_schedules(app))),
+        ("queues", ", ".join(sorted(one.name for one in app.registry.triggers if isinstance(one, Queue)))),
         ("store", f"{plan.store}, hub {client.task_hub}"),
         ("retention", _kept(client)),
         ("instances", ", ".join(f"{n:,} {status}" for status, n in banner.counts.items() if n) or "none yet"),
@@ -264,6 +267,11 @@ def _announce(app: App, plan: Plan, client: Client, banner: _Banner) -> None:
     console.print("Ctrl-C stops it; nothing that was accepted is lost.", style="dim")
 
 
+def _schedules(app: App) -> list[str]:
+    plans = [one.plan for one in app.registry.triggers if isinstance(one, Schedule)]
+    return [f"{plan.name}  {plan.when.explain()} ({plan.timezone})" for plan in plans]
+
+
 def _kept(client: Client) -> str:
     engine: Any = client.gateway
     retention = engine.settings.retention
@@ -274,7 +282,9 @@ def _print_facts(console: Console, facts: list[tuple[str, str]]) -> None:
     table = Table.grid(padding=(0, 2))
     for name, value in facts:
         if value or not name:
-            table.add_row(Text(f"  {name}", style="dim"), Text(value, style="bold" if name in _LOUD else ""))
+            table.add_row(
+                Text(f"  {name}", style="dim"), Text(value, "bold" if name in _LOUD else "", overflow="fold")
+            )
     console.print(table)
 
 

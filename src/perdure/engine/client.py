@@ -99,10 +99,13 @@ class Links(Protocol):
     def management(self, request: Any, instance_id: str) -> dict[str, str]:
         """Azure's management payload: id, statusQueryGetUri, sendEventPostUri, terminatePostUri, ..."""
 
+    def status_url(self, request: Any, instance_id: str) -> str:
+        """The one URL of these where the instance's status is asked for."""
+
     def check_status_response(self, request: Any, instance_id: str) -> Any:
         """The 202 response with Location, Retry-After and the management payload."""
 
-    def completed_response(self, status: OrchestrationStatus) -> Any:
+    def completed_response(self, request: Any, status: OrchestrationStatus) -> Any:
         """The response for an instance that finished in time."""
 
     async def event_link(
@@ -379,7 +382,10 @@ class Client(Starting, EntityVerbs, AccessVerbs, AzureVerbs, WatchVerbs):
         return self._links().management(request, instance_id)
 
     def create_check_status_response(self, request: Any, instance_id: str) -> Any:
-        """The 202 response for a start: Location, Retry-After and the management URLs as JSON."""
+        """The 202 response for a start: Location, Retry-After and the management URLs as JSON.
+
+        For a request of Starlette or FastAPI it is Starlette's, for one of azure.functions an `HttpResponse`.
+        """
         return self._links().check_status_response(request, instance_id)
 
     async def wait_for_completion_or_create_check_status_response(
@@ -394,7 +400,7 @@ class Client(Starting, EntityVerbs, AccessVerbs, AzureVerbs, WatchVerbs):
             status = await self.wait_for_completion(instance_id, timeout_in_milliseconds / 1_000)
         except TimeoutError:
             return self.create_check_status_response(request, instance_id)
-        return self._links().completed_response(status)
+        return self._links().completed_response(request, status)
 
     def _links(self) -> Links:
         if self.links is None:

@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl
 from starlette.exceptions import HTTPException
 
 from perdure.http.body import read_body
-from perdure.http.guard import BASE
+from perdure.http.mounting import BASE
 from perdure.model import payload
 
 if TYPE_CHECKING:

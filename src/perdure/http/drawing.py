@@ -1,4 +1,5 @@
-"""Templates turned into responses. Every value is escaped by the template engine; none is marked safe."""
+"""Templates turned into responses. Every value is escaped by the template engine; none that came from anybody is
+marked safe (the documentation's own pages of errors are: `perdure.http.explanations`)."""
 
 from __future__ import annotations
 
@@ -14,8 +15,7 @@ from perdure.http import prose
 from perdure.http.access.caller import caller_of
 from perdure.http.csrf import set_token, token_of
 from perdure.http.endpoint import Handler, client_of
-from perdure.http.guard import BASE
-from perdure.http.links import quoted
+from perdure.http.mounting import prefix_of, quoted
 from perdure.http.problem import status_of, title_of
 from perdure.model.instances import OrchestrationStatus, RuntimeStatus
 from perdure.model.times import moment
@@ -80,13 +80,13 @@ def as_page(handler: Handler) -> Handler:
 
 def base_of(request: Request) -> str:
     """The path prefix of this host, for links."""
-    return "/".join(quoted(segment) for segment in request.scope.get(BASE, "").split("/"))
+    return prefix_of(request.scope)
 
 
 def _summary(one: OrchestrationStatus) -> str:
     """What the list says of an instance that waits for nothing."""
     if one.failure is not None:
-        return str(one.failure)[:200]
+        return prose.went_wrong(one)[:200]
     if one.runtime_status is RuntimeStatus.Terminated:
         return str(one.output or "")
     return prose.compact(one.output, 120) if one.output is not None else ""
@@ -108,6 +108,9 @@ def _new_environment() -> Environment:
     environment.globals.update(
         ago=prose.ago,
         exact=prose.exact,
+        sentence=prose.sentence,
+        wall_clock=prose.wall_clock,
+        moment=moment,
         lasting=prose.lasting,
         pretty=prose.pretty,
         compact=prose.compact,

@@ -69,7 +69,7 @@ class EntityDocument(TypedDict):
 
 
 async def get_entity(request: Request) -> Response:
-    """GET entities/{name}/{key}: its state, or 404."""
+    """GET entities/{name}/{key}: an entity's state, or 404."""
     entity = _entity(request)
     found = await client_of(request).read_entity_state(entity)
     if DETAILS.of(request):
@@ -80,12 +80,12 @@ async def get_entity(request: Request) -> Response:
 
 
 async def signal_entity(request: Request) -> Response:
-    """POST entities/{name}/{key}?op=: 202 once the operation is kept durably."""
+    """POST entities/{name}/{key}?op=: send an operation to an entity."""
     return await _signal(request, OPERATION.of(request), AT.of(request))
 
 
 async def delete_entity(request: Request) -> Response:
-    """DELETE entities/{name}/{key}: the operation "delete"."""
+    """DELETE entities/{name}/{key}: send it the operation "delete"."""
     return await _signal(request, DELETE, None)
 
 
@@ -101,7 +101,7 @@ async def _signal(request: Request, operation: str, at: datetime | None) -> Resp
 
 
 async def list_entities(request: Request) -> Response:
-    """GET entities[/{name}]: one page as an array; the header x-ms-continuation-token leads to the next."""
+    """GET entities[/{name}]: list entities; the header x-ms-continuation-token leads to the next page."""
     with_state = WITH_STATE.of(request)
     page = await client_of(request).query_entities(
         name=request.path_params.get("name"),

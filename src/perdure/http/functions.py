@@ -3,6 +3,7 @@
 A route's parameters are filled by their types: the request, the client, the resources of the application's
 lifespan. A parameter with the name of a path parameter takes that, converted to its annotation. The parameter that
 is left over takes the JSON body, decoded to its annotation; without one it takes the request, as Azure's `req` does.
+Who asks for `azure.functions.HttpRequest` gets that.
 `def` functions run in a thread, with the blocking client.
 """
 
@@ -22,6 +23,7 @@ from starlette.responses import PlainTextResponse, Response
 from perdure.engine.portal import SyncClient
 from perdure.engine.registry import Plan, Route, plan_of
 from perdure.errors import PayloadError, PerdureError
+from perdure.http import azure_requests
 from perdure.http.body import LimitedRequest
 from perdure.http.contract import Answer, Body, Contract
 from perdure.http.endpoint import Endpoint, Scope
@@ -50,9 +52,8 @@ def endpoints_of(routes: list[Route], client: Client, resources: list[Any]) -> t
 
 def _endpoint(route: Route, client: Client, resources: list[Any]) -> Endpoint:
     in_path = _in_path(route)
-    plan = plan_of(
-        route, (LimitedRequest, type(client), SyncClient, *map(type, resources)), apart=in_path.keys()
-    )
+    requests = (LimitedRequest, *azure_requests.request_types())
+    plan = plan_of(route, (*requests, type(client), SyncClient, *map(type, resources)), apart=in_path.keys())
     return Endpoint(
         _path(route),
         route.methods,
@@ -85,7 +86,8 @@ def _path_parameter(name: str, kind: Any) -> Parameter[Any]:
 def _contract(plan: Plan[Route], in_path: dict[str, Parameter[Any]]) -> Contract:
     takes_body = plan.input_name is not None and plan.input_type not in _UNTYPED
     output = plan.output_type
-    told = output not in _UNTYPED and not (isinstance(output, type) and issubclass(output, (Response, str)))
+    ready = (Response, str, *azure_requests.response_types())
+    told = output not in _UNTYPED and not (isinstance(output, type) and issubclass(output, ready))
     return Contract(
         takes=tuple(in_path.values()),
         body=Body(plan.input_type, needed=True) if takes_body else None,
@@ -130,6 +132,9 @@ def _handler(
 
 async def _arguments(plan: Plan[Route], request: LimitedRequest, given: dict[type, Any]) -> dict[str, Any]:
     here = {**given, LimitedRequest: request}
+    for kind in azure_requests.request_types():
+        if kind in plan.given.values():
+            here[kind] = azure_requests.request_of(request, await request.body())
     arguments = {name: here[kind] for name, kind in plan.given.items()}
     if plan.input_name is not None:
         untyped = plan.input_type in _UNTYPED
@@ -146,6 +151,8 @@ def _response(result: Any, name: str) -> Response:
     match result:
         case Response():
             return result
+        case _ if isinstance(result, azure_requests.response_types()):
+            return azure_requests.sent(result)
         case None:
             return Response(status_code=204)
         case str():

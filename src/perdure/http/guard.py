@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 
+from perdure.http.mounting import BASE
 from perdure.http.problem import ProblemResponse
 
 if TYPE_CHECKING:
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
-BASE = "perdure.base"
-"""The key in a request's scope under which the path prefix of this host is remembered."""
 
 HEADERS = {
     "Content-Security-Policy": (
@@ -144,4 +143,4 @@ def _is_foreign(headers: Headers, host: str) -> bool:
     return headers.get("sec-fetch-site", "none") not in ("same-origin", "none")
 
 
-__all__ = ["BASE", "HEADERS", "Guard"]
+__all__ = ["HEADERS", "Guard"]

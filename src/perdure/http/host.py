@@ -5,6 +5,7 @@
     /durabletask/{credential}/…          the same for Azure's client rpc
     /healthz  /readyz                    for probes                  here
     /openapi.json  /docs                 the description of all that manual
+    /errors/{number}                     what errors mean            explanations
     /  /instances/{id}  /static/…        pages for people            pages
 
 `asgi(app)` starts the engine in its lifespan. A web framework that mounts it does not pass lifespans on to
@@ -26,13 +27,15 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
-from perdure.errors import PerdureError
+from perdure.errors import EngineStopped, PerdureError
 from perdure.http import (
     bulk,
     entities,
+    explanations,
     functions,
     management,
     manual,
+    orders,
     pages,
     rpc,
     streams,
@@ -86,8 +89,18 @@ class Host:
         self._serving_settings = choose(SERVING, {n: given.pop(n) for n in _SERVED & given.keys()})
         self._overrides = given
         self._serving: ASGIApp | None = None
+        self._client: Client | None = None
         self._starting = asyncio.Lock()
         self._keeper: asyncio.Task[None] | None = None
+
+    @property
+    def client(self) -> Client:
+        """The client of the running engine, for the routes of the site that mounts this. Raises EngineStopped."""
+        if self._client is None:
+            raise EngineStopped(
+                "this application is not running: pass lifespan=host.lifespan to the application that mounts it"
+            )
+        return self._client
 
     @asynccontextmanager
     async def lifespan(self, _: Any = None) -> AsyncIterator[None]:
@@ -101,7 +114,10 @@ class Host:
                 access=access,
                 public_url=chosen["public_url"].value,
                 trusted_proxies=chosen["trusted_proxies"].value,
+                host=self,
             )
+            await access.signer.prepare()  # so that routes of the site around it may hand out links
+            self._client = client
             if access.token and not access.keys.has_keys():
                 log.warning(
                     "there are no access keys yet: until there are, this machine gets in with ?token=%s, "
@@ -111,7 +127,7 @@ class Host:
             try:
                 yield
             finally:
-                self._serving = None
+                self._serving = self._client = None
                 await access.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -184,14 +200,15 @@ def application(
     access: Access | None = None,
     public_url: str = "",
     trusted_proxies: Iterable[str] = (),
+    host: object = None,
 ) -> ASGIApp:
     """The ASGI application over a client whose engine is running.
 
     `access` says who may do what. Without it nobody is asked: that is for tests, and for a caller who has asked.
-    Links begin with `public_url`, or else with the address that a request came by.
+    Links begin with `public_url`, or else with the address that a request came by. `host` is what a site mounts.
     """
     access = access or Access(client, is_open=True)
-    client.links = RequestLinks(access.signer)
+    client.links = RequestLinks(access.signer, host=host, public_url=public_url.rstrip("/"))
     engine: Any = client.gateway
     starlette = Starlette(
         routes=[
@@ -206,9 +223,11 @@ def application(
             *routes(rpc.endpoints_of((*management.ENDPOINTS, *entities.ENDPOINTS)), rpc.RPC),
             *routes(HEALTH),
             *routes(manual.ENDPOINTS),
+            *routes(explanations.ENDPOINTS),
             *routes(pages.ENDPOINTS),
             *routes(submissions.ENDPOINTS),
             *routes(trigger_pages.ENDPOINTS),
+            *routes(orders.ENDPOINTS),
             *routes(api.ENDPOINTS, MANAGEMENT),
             *routes(signing_in.ENDPOINTS),
             *routes(people.ENDPOINTS),
@@ -227,7 +246,6 @@ def application(
     starlette.router.redirect_slashes = False
     starlette.state.client = client
     starlette.state.access = access
-    starlette.state.public_url = public_url.rstrip("/")
     names = [*allowed_hosts, *filter(None, [urlsplit(public_url).hostname])]
     return Proxies(Guard(starlette, names, access.limits.header_bytes), trusted_proxies)
 

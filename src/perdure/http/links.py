@@ -15,8 +15,9 @@ from starlette.datastructures import URL
 from starlette.requests import Request
 from starlette.responses import Response
 
+from perdure.http import azure_requests
 from perdure.http.document import document_of
-from perdure.http.guard import BASE
+from perdure.http.mounting import BASE, mounted_at, quoted
 from perdure.model.instances import OrchestrationStatus, RuntimeStatus
 
 if TYPE_CHECKING:
@@ -59,24 +60,40 @@ PRESENT: ContextVar[Request | None] = ContextVar("perdure_request", default=None
 
 
 class RequestLinks:
-    """The `Links` of `perdure.engine.client` for Starlette's requests (and for a plain URL)."""
+    """The `Links` of `perdure.engine.client` for requests of Starlette, FastAPI and Azure, and for a plain URL.
 
-    def __init__(self, signer: Signer | None = None) -> None:
+    Parameters:
+        signer: signs the links; without one they need no signature.
+        host: what a site mounts, to find the way to it from the site's own routes.
+        public_url: the address that every link begins with, whatever a request says.
+    """
+
+    def __init__(self, signer: Signer | None = None, *, host: object = None, public_url: str = "") -> None:
         self._signer = signer
+        self._host = host
+        self._public_url = public_url
 
     def management(self, request: Any, instance_id: str) -> dict[str, str]:
         """Azure's management payload for one instance."""
-        here = instance_url(request if request is not None else _present(), instance_id)
+        origin = self._origin(_answered(request))
+        here = f"{origin}{MANAGEMENT}/instances/{quoted(instance_id)}"
         signer = self._signer
         signed = signer.sign_all(_OPERATIONS, instance_id) if signer and signer.signs_all else {}
         urls = {name: _with(here + rest, signed.get(operation)) for name, (operation, rest) in _LINKS.items()}
         return {"id": instance_id, **urls}
+
+    def status_url(self, request: Any, instance_id: str) -> str:
+        """Where to ask about an instance. Of the links that it has this is the only one made here."""
+        signer = self._signer
+        sig = signer.sign("status", instance_id) if signer is not None and signer.signs_all else None
+        return _with(f"{self._origin(request)}{MANAGEMENT}/instances/{quoted(instance_id)}", sig)
 
     async def event_link(
         self, request: Any, instance_id: str, event_name: str, lasts: int, once: bool
     ) -> str:
         """A signed link to the page that decides one event of an instance; `lasts` is in microseconds."""
         signer = self._signer
+        request = _answered(request)
         if request is None and signer is not None and not signer.public_url:
             request = PRESENT.get()
         if signer is None or not (request is not None or signer.public_url):
@@ -84,23 +101,52 @@ class RequestLinks:
                 "nobody knows yet by which address this server is reached: pass request=, or name a public URL"
             )
         await signer.prepare()
-        base = origin_of(request) if request is not None else signer.public_url
+        base = self._origin(request) if request is not None else signer.public_url
         path = f"{base}{DECIDE}/{quoted(instance_id)}/{quoted(event_name)}"
         seconds = max(lasts // 1_000_000, 1)
         return _with(path, signer.sign("decide", instance_id, event_name, lasts=seconds, once=once))
 
-    def check_status_response(self, request: Any, instance_id: str) -> Response:
+    def check_status_response(self, request: Any, instance_id: str) -> Any:
         """202, where to ask, when to ask again, and the management payload."""
         management = self.management(request, instance_id)
         headers = {"Location": management["statusQueryGetUri"], "Retry-After": RETRY_AFTER_START}
-        return json_response(management, 202, headers)
+        response = json_response(management, 202, headers)
+        return azure_requests.response_of(response) if azure_requests.is_request(request) else response
 
-    def completed_response(self, status: OrchestrationStatus) -> Response:
+    def completed_response(self, request: Any, status: OrchestrationStatus) -> Any:
         """200 with the output; for an instance that did not complete its status, 500 if it failed."""
-        if status.runtime_status is RuntimeStatus.Completed:
-            return json_response(status.output)
+        is_complete = status.runtime_status is RuntimeStatus.Completed
         failed = status.runtime_status is RuntimeStatus.Failed
-        return json_response(document_of(status), 500 if failed else 200)
+        content = status.output if is_complete else document_of(status)
+        response = json_response(content, 500 if failed else 200)
+        if not azure_requests.is_request(request):
+            return response
+        # There a text is the body itself, without the quotes of JSON.
+        return azure_requests.response_of(response, content if isinstance(content, str) else None)
+
+    def _origin(self, request: Any) -> str:
+        """Scheme, host and the prefix this host is mounted under; `request` may also be a URL, which then counts."""
+        if self._public_url and not isinstance(request, str | URL):
+            return self._public_url
+        request = _present() if request is None else request
+        if isinstance(request, Request):
+            base = request.scope.get(BASE)
+            if base is not None:  # it came through the guard: its Host header is a host and nothing else
+                return f"{request.scope['scheme']}://{request.headers['host']}{quote(base)}"
+            return f"{request.url.scheme}://{request.url.netloc}{quote(self._prefix(request))}"
+        url = URL(str(getattr(request, "url", request)))
+        return f"{url.scheme}://{url.netloc}"
+
+    def _prefix(self, request: Request) -> str:
+        scope = request.scope
+        site = scope.get("app_root_path", scope.get("root_path", ""))
+        routes = getattr(scope.get("router") or scope.get("app"), "routes", ())
+        return f"{site}{mounted_at(routes, self._host) or ''}" if self._host is not None else str(site)
+
+
+def _answered(request: Any) -> Any:
+    """The request to answer. One of Azure's that a client function was handed stands for the one that has come."""
+    return (PRESENT.get() or request) if azure_requests.is_request(request) else request
 
 
 def json_response(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -118,48 +164,10 @@ def _present() -> Request:
     return request
 
 
-def origin_of(request: Any) -> str:
-    """Scheme, host and the prefix this host is mounted under; `request` may also be a URL.
-
-    A server that was told its public address goes by that.
-    """
-    if isinstance(request, Request):
-        state = getattr(request.scope.get("app"), "state", None)
-        public: str = getattr(state, "public_url", "")
-        if public:
-            return public
-        base = request.scope.get(BASE)
-        if base is not None:  # it came through the guard: its Host header is a host and nothing else
-            return f"{request.scope['scheme']}://{request.headers['host']}{quote(base)}"
-        return f"{_origin(request.url)}{quote(request.scope.get('app_root_path', ''))}"
-    return _origin(URL(str(getattr(request, "url", request))))
-
-
-def _origin(url: URL) -> str:
-    return f"{url.scheme}://{url.netloc}"
-
-
 def _with(url: str, sig: str | None) -> str:
     if not sig:
         return url
     return f"{url}{'&' if '?' in url else '?'}sig={sig}"
-
-
-def instance_url(request: Any, instance_id: str) -> str:
-    """The management URL of one instance."""
-    return f"{origin_of(request)}{MANAGEMENT}/instances/{quoted(instance_id)}"
-
-
-def status_url(request: Request, instance_id: str) -> str:
-    """Where to ask about an instance. Of the links that an instance has it is the only one made here."""
-    signer: Signer = request.app.state.access.signer
-    sig = signer.sign("status", instance_id) if signer.signs_all else None
-    return _with(instance_url(request, instance_id), sig)
-
-
-def quoted(segment: str) -> str:
-    """One path segment of a URL."""
-    return quote(segment, safe=":@!$'()*,;~")
 
 
 __all__ = [
@@ -169,9 +177,6 @@ __all__ = [
     "RETRY_AFTER_STATUS",
     "ManagementPayload",
     "RequestLinks",
-    "instance_url",
     "json_response",
-    "origin_of",
     "quoted",
-    "status_url",
 ]

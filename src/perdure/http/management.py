@@ -27,7 +27,7 @@ from perdure.http.body import demand_json, read_payload
 from perdure.http.contract import Answer, Body, Contract
 from perdure.http.document import InstanceDocument, document_of
 from perdure.http.endpoint import Endpoint, Handler, client_of
-from perdure.http.links import RETRY_AFTER_STATUS, ManagementPayload, json_response, status_url
+from perdure.http.links import RETRY_AFTER_STATUS, ManagementPayload, json_response
 from perdure.http.parameters import (
     CONTINUATION,
     CONTINUED,
@@ -85,7 +85,7 @@ PURGED_FROM: Parameter[Any] = replace(CREATED_FROM, needed=True)
 
 
 async def start(request: Request) -> Response:
-    """POST orchestrators/{name}[/{id}]: 202 with the management payload, or the output within `timeout`."""
+    """POST orchestrators/{name}[/{id}]: start an orchestration; with `timeout`, wait for its output."""
     client = client_of(request)
     try:
         instance_id = await client.start_new(
@@ -104,7 +104,7 @@ async def start(request: Request) -> Response:
 
 
 async def restart(request: Request) -> Response:
-    """POST instances/{id}/restart: 202 with the management payload of the new run."""
+    """POST instances/{id}/restart: run it again, with the same input."""
     client = client_of(request)
     instance_id = await client.restart(
         request.path_params["id"], NEW_ID.of(request), operation_id=OPERATION_ID.of(request)
@@ -129,7 +129,7 @@ async def _started(client: Client, request: Request, instance_id: str) -> Respon
 
 
 async def get_instance(request: Request) -> Response:
-    """GET instances/{id}: 202 while it is unfinished, 200 afterwards, 500 for a failed one if so asked."""
+    """GET instances/{id}: where an instance stands: 202 while it is unfinished, 200 afterwards."""
     show_input, wait = SHOW_INPUT.of(request), WAIT.of(request)
     on_failure = 500 if ERROR_ON_FAILURE.of(request) else 200
     if wait:
@@ -143,7 +143,10 @@ async def get_instance(request: Request) -> Response:
     )
     document = document_of(status, with_input=show_input)
     if not status.is_finished:
-        headers = {"Location": status_url(request, status.instance_id), "Retry-After": RETRY_AFTER_STATUS}
+        links = client_of(request).links
+        assert links is not None  # this host gave them
+        where = links.status_url(request, status.instance_id)
+        headers = {"Location": where, "Retry-After": RETRY_AFTER_STATUS}
         return json_response(document, 202, headers)
     return json_response(document, on_failure if status.runtime_status is RuntimeStatus.Failed else 200)
 
@@ -164,7 +167,7 @@ async def _status(request: Request, **detail: Any) -> OrchestrationStatus:
 
 
 async def list_instances(request: Request) -> Response:
-    """GET instances: one page as an array; the header x-ms-continuation-token leads to the next."""
+    """GET instances: list instances; the header x-ms-continuation-token leads to the next page."""
     show_input = SHOW_INPUT.of(request)
     page = await client_of(request).query(
         **which(request), top=TOP.of(request), continuation=CONTINUED.of(request), show_input=show_input
@@ -182,7 +185,7 @@ async def counts(request: Request) -> Response:
 
 
 async def raise_event(request: Request) -> Response:
-    """POST instances/{id}/raiseEvent/{event}: 202 once the event is durable."""
+    """POST instances/{id}/raiseEvent/{event}: send an event; it is kept until it is waited for."""
     body = await read_payload(request)
     if body is not None:
         demand_json(request)
@@ -196,7 +199,7 @@ async def raise_event(request: Request) -> Response:
 
 
 async def terminate(request: Request) -> Response:
-    """POST instances/{id}/terminate?reason=."""
+    """POST instances/{id}/terminate?reason=: end an instance now, for good."""
     await client_of(request).terminate(
         request.path_params["id"],
         REASON.of(request),
@@ -207,7 +210,7 @@ async def terminate(request: Request) -> Response:
 
 
 async def suspend(request: Request) -> Response:
-    """POST instances/{id}/suspend?reason=."""
+    """POST instances/{id}/suspend?reason=: run nothing of an instance until it is resumed."""
     await client_of(request).suspend(
         request.path_params["id"], REASON.of(request), operation_id=OPERATION_ID.of(request)
     )
@@ -215,7 +218,7 @@ async def suspend(request: Request) -> Response:
 
 
 async def resume(request: Request) -> Response:
-    """POST instances/{id}/resume?reason=."""
+    """POST instances/{id}/resume?reason=: let a suspended instance go on."""
     await client_of(request).resume(
         request.path_params["id"], REASON.of(request), operation_id=OPERATION_ID.of(request)
     )
@@ -223,7 +226,7 @@ async def resume(request: Request) -> Response:
 
 
 async def rewind(request: Request) -> Response:
-    """POST instances/{id}/rewind?reason=: a failed instance goes on."""
+    """POST instances/{id}/rewind?reason=: let a failed instance go on where it failed."""
     await client_of(request).rewind(
         request.path_params["id"], REASON.of(request), operation_id=OPERATION_ID.of(request)
     )
@@ -234,7 +237,7 @@ async def rewind(request: Request) -> Response:
 
 
 async def purge(request: Request) -> Response:
-    """DELETE instances/{id}: the finished instance and its history."""
+    """DELETE instances/{id}: delete a finished instance and its history."""
     instance_id = request.path_params["id"]
     deleted = await client_of(request).purge_instance_history(
         instance_id, operation_id=OPERATION_ID.of(request)
@@ -245,7 +248,7 @@ async def purge(request: Request) -> Response:
 
 
 async def purge_many(request: Request) -> Response:
-    """DELETE instances?createdTimeFrom=: the finished ones that match; 404 when there were none."""
+    """DELETE instances?createdTimeFrom=: delete the finished instances that match; 404 when there were none."""
     deleted = await client_of(request).purge_instance_history_by(
         PURGED_FROM.of(request), CREATED_TO.of(request), STATUSES.of(request)
     )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from perdure import __version__
 from perdure.http.contract import Answer, Contract
-from perdure.http.drawing import as_page, draw
+from perdure.http.drawing import as_page, base_of, draw
 from perdure.http.endpoint import Endpoint, client_of
-from perdure.http.links import json_response
+from perdure.http.links import MANAGEMENT, json_response
 from perdure.http.openapi import document_of
 
 if TYPE_CHECKING:
@@ -20,9 +22,8 @@ _METHODS = ("get", "post", "put", "patch", "delete", "head", "options")
 
 async def openapi(request: Request) -> Response:
     """GET openapi.json: this description, as OpenAPI 3.1."""
-    return json_response(
-        _document(request), headers={"Content-Disposition": 'inline; filename="openapi.json"'}
-    )
+    document = {**_document(request), "servers": [{"url": base_of(request) or "/"}]}
+    return json_response(document, headers={"Content-Disposition": 'inline; filename="openapi.json"'})
 
 
 async def docs_page(request: Request) -> Response:
@@ -38,7 +39,15 @@ async def docs_page(request: Request) -> Response:
                 ]
                 groups.setdefault(shown["tags"][0], []).append(shown)
     return draw(
-        request, "docs.html", document=document, groups=groups, type_of=_type_of, shown=_schemas(document)
+        request,
+        "docs.html",
+        document=document,
+        groups=groups,
+        type_of=_type_of,
+        linked=_linked,
+        words=_words,
+        split=_split,
+        shown=_schemas(document),
     )
 
 
@@ -79,6 +88,34 @@ def _type_of(schema: dict[str, Any]) -> str:
         case {"type": str(kind)}:
             return kind
     return "anything"
+
+
+def _linked(schema: dict[str, Any]) -> list[tuple[str, bool]]:
+    """The words of `_type_of`, each with whether it is the name of a type that the page shows."""
+    named = {ref.rsplit("/", 1)[1] for ref in _references(schema)}
+    return [(word, word in named) for word in re.split(r"(\W+)", _type_of(schema)) if word]
+
+
+def _references(schema: Any) -> Iterator[str]:
+    match schema:
+        case {"$ref": str(ref)}:
+            yield ref
+        case dict():
+            for value in schema.values():
+                yield from _references(value)
+        case list():
+            for value in schema:
+                yield from _references(value)
+
+
+def _words(text: str) -> list[tuple[str, bool]]:
+    """A sentence in parts, each with whether it stands between backticks."""
+    return [(part, bool(number % 2)) for number, part in enumerate(text.split("`")) if part]
+
+
+def _split(path: str) -> tuple[str, str]:
+    """A path as what it has in common with the others of the management API, and the rest."""
+    return (MANAGEMENT, path.removeprefix(MANAGEMENT)) if path.startswith(MANAGEMENT) else ("", path)
 
 
 def _schemas(document: dict[str, Any]) -> dict[str, Any]:

@@ -160,7 +160,8 @@ def _operation_ids(rows: list[Endpoint]) -> Iterator[str]:
 def _summary(row: Endpoint) -> str:
     text = (row.handler.__doc__ or "").strip().split("\n\n")[0].replace("\n", " ")
     told = re.sub(r"^(GET|POST|PUT|PATCH|DELETE) [^ :]+(?:\{[^}]*\}[^ :]*)*: ", "", text)
-    return " ".join(told.split()) or row.operation.replace("_", " ")
+    words = " ".join(told.split()) or row.operation.replace("_", " ")
+    return words[:1].upper() + words[1:]
 
 
 def _tag(row: Endpoint) -> str:

@@ -25,6 +25,7 @@ from perdure.model.failure import chain_of
 from perdure.model.instances import OrchestrationStatus, Page, RuntimeStatus
 from perdure.model.times import instant
 from perdure.model.waiting import activity_facts
+from perdure.triggers.names import SCHEDULE, schedule_id
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 PAGE = 50
 LINES = 500
 HUB_REFRESH = 5
+SCHEDULE_ID = schedule_id("")
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,7 @@ async def instance_page(
         reason=_reason(one),
         causes=chain_of(one.failure) if one.failure else [],
         forms=_forms(client, one, refused) if caller.may("operate") else [],
+        schedule=one.instance_id.removeprefix(SCHEDULE_ID) if one.name == SCHEDULE else "",
         timeline=timeline,
         values=_values(one),
         children=[row for row in timeline.rows if row.instance_id] if timeline else [],
@@ -184,6 +187,8 @@ def answer_to(client: Client, one: OrchestrationStatus, wait: EventWait) -> Answ
 
 
 def _forms(client: Client, one: OrchestrationStatus, refused: Answer | None) -> list[Answer]:
+    if one.name == SCHEDULE:  # its orders have a page of their own, with words for people
+        return []
     waits = one.waiting.events if one.waiting else ()
     forms = {wait.name: answer_to(client, one, wait) for wait in waits}
     if refused is not None and refused.event in forms:

@@ -1,9 +1,10 @@
 """Errors as responses: one table from error to status, one shape for all of them.
 
-The shape is RFC 9457's problem document. It also bears `Message` and `ExceptionMessage`, because that is
+The shape is RFC 9457's problem document; its `type` is the path of a page, on this server, that explains the error
+(`perdure.http.explanations`). It also bears `Message` and `ExceptionMessage`, because that is
 where Azure's clients look. `code` is the error's own stable code, by which `perdure.http.remote` raises the
-same error again at the other end; `number` names the page of the documentation that explains it. What perdure
-did not raise on purpose says nothing about its insides.
+same error again at the other end; `number` is the page's number, the same in the documentation. What perdure did
+not raise on purpose says nothing about its insides.
 """
 
 from __future__ import annotations
@@ -37,10 +38,12 @@ from perdure.errors import (
     StoreFull,
     Unauthenticated,
 )
+from perdure.http.mounting import prefix_of
 from perdure.numbers import number_of
 
 if TYPE_CHECKING:
     from starlette.requests import Request
+    from starlette.types import Receive, Scope, Send
 
 log = logging.getLogger("perdure.http")
 
@@ -65,8 +68,23 @@ STATUS: dict[type[BaseException], int] = {
     StoreError: 503,
     StoreFull: 507,
 }
+ERRORS = "/errors"
+"""Where the pages are that explain errors."""
 RETRY_AFTER = {429: "1", 503: "5", 507: "30"}
 TITLE = {413: "Content Too Large", 422: "Unprocessable Content"}
+
+
+SAME_PAGE = {
+    "key-expired": "unauthenticated",
+    "key-revoked": "unauthenticated",
+    "no-keys": "unauthenticated",
+    "ambiguous-credentials": "unauthenticated",
+    "too-many-failures": "rate-limited",
+    "bad-link": "forbidden",
+    "foreign-host": "forbidden",
+    "foreign-origin": "forbidden",
+}
+"""Codes of refusals that the page of another code explains."""
 
 
 class ProblemResponse(Response):
@@ -84,13 +102,14 @@ class ProblemResponse(Response):
         exception_type: str = "",
         **more: Any,
     ) -> None:
+        number = number_of(SAME_PAGE.get(code, code)) or number_of("http")
         self.problem = {
-            "type": f"urn:perdure:{code}",
+            "type": f"{ERRORS}/{number}",
             "title": title_of(status),
             "status": status,
             "detail": detail,
             "code": code,
-            "number": number_of(code) or number_of("http"),
+            "number": number,
             **{name: value for name, value in more.items() if value},
             "Message": title_of(status),
             "ExceptionMessage": detail,
@@ -98,6 +117,15 @@ class ProblemResponse(Response):
         }
         waits = {"Retry-After": RETRY_AFTER[status]} if status in RETRY_AFTER else {}
         super().__init__(msgspec.json.encode(self.problem), status, {**waits, **(headers or {})})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it; where this host is mounted below a path, so is the page that `type` leads to."""
+        prefix = prefix_of(scope)
+        if prefix:
+            self.problem["type"] = f"{prefix}{ERRORS}/{self.problem['number']}"
+            self.body = msgspec.json.encode(self.problem)
+            self.headers["Content-Length"] = str(len(self.body))
+        await super().__call__(scope, receive, send)
 
 
 def shown_path(request: Request) -> str:
@@ -163,6 +191,7 @@ async def on_surprise(request: Request, error: Exception) -> Response:
 
 
 __all__ = [
+    "ERRORS",
     "STATUS",
     "ProblemResponse",
     "on_http_exception",

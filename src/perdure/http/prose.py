@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any, NamedTuple
+from zoneinfo import ZoneInfo
+
+from perdure.model.failure import chain_of
+from perdure.model.http_calls import BUILT_IN
 
 if TYPE_CHECKING:
     from datetime import datetime
+
+    from perdure.model.instances import OrchestrationStatus
 
 SHOWN = 20_000  # characters of one value on a page
 _UNITS = ((86_400.0, "day"), (3_600.0, "h"), (60.0, "min"), (1.0, "s"))
@@ -24,8 +30,7 @@ def ago(at: datetime, now: datetime) -> str:
     seconds = (now - at).total_seconds()
     if abs(seconds) < 2:
         return "just now"
-    size = _largest(abs(seconds))
-    return f"in {size}" if seconds < 0 else f"{size} ago"
+    return f"in {_nearest(-seconds)}" if seconds < 0 else f"{_largest(seconds)} ago"
 
 
 def lasting(seconds: float) -> str:
@@ -46,6 +51,30 @@ def exact(at: datetime) -> str:
     return f"{at:%Y-%m-%d %H:%M:%S}.{at.microsecond // 1000:03d} UTC"
 
 
+def sentence(text: str) -> str:
+    """What an error says, as a sentence of a page."""
+    text = text.strip()
+    return f"{text[:1].upper()}{text[1:]}{'' if text.endswith(('.', '!', '?', ':')) else '.'}" if text else ""
+
+
+def went_wrong(one: OrchestrationStatus) -> str:
+    """Why an instance failed, on one line; "" for one that did not.
+
+    What is built in only carries somebody's function: there the function's own error is the reason.
+    """
+    if one.failure is None:
+        return ""
+    shown = chain_of(one.failure)[-1] if one.name.startswith(BUILT_IN) else one.failure
+    return str(shown).removeprefix("perdure.errors.")
+
+
+def wall_clock(at: datetime, timezone: str) -> str:
+    """An instant as a clock in a time zone shows it: "Fri 27 Nov 2026, 02:00"."""
+    local = at.astimezone(ZoneInfo(timezone))
+    seconds = f":{local:%S}" if local.second else ""
+    return f"{local:%a} {local.day} {local:%b %Y, %H:%M}{seconds}"
+
+
 def pretty(value: Any, limit: int = SHOWN) -> Shown:
     """A JSON-ready value, indented. What is longer than a page can show is cut, and said to be."""
     text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
@@ -56,6 +85,12 @@ def compact(value: Any, limit: int = 140) -> str:
     """A JSON-ready value on one line, with its end cut off when it is long."""
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _nearest(seconds: float) -> str:
+    """A duration to come, rounded: what ends in ninety days less a second ends in ninety days."""
+    size = next(size for size, _ in _UNITS if seconds >= size)
+    return _largest(round(seconds / size) * size)
 
 
 def _largest(seconds: float, units: int = 1) -> str:

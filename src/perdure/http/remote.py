@@ -30,7 +30,7 @@ from perdure.errors import (
 from perdure.http.access.remote import RemoteAccess
 from perdure.http.document import status_from
 from perdure.http.instants import stamp
-from perdure.http.links import MANAGEMENT, quoted
+from perdure.http.links import MANAGEMENT, RequestLinks, quoted
 from perdure.http.management import LONGEST_WAIT
 from perdure.http.parameters import CONTINUATION
 from perdure.http.remote_entities import RemoteEntities, path_of, query_of
@@ -198,7 +198,10 @@ class HttpGateway:
 
 
 class RemoteClient(RemoteWatching, RemoteEntities, RemoteAccess, Client):
-    """A client of a server at `base_url`, such as http://localhost:7071. Close it, or use `async with`."""
+    """A client of a server at `base_url`, such as http://localhost:7071. Close it, or use `async with`.
+
+    Links that it makes lead to that server and are not signed: whoever follows them shows a key.
+    """
 
     def __init__(
         self,
@@ -210,7 +213,7 @@ class RemoteClient(RemoteWatching, RemoteEntities, RemoteAccess, Client):
         transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
         self._remote = HttpGateway(base_url, hub=hub, key=key, timeout=timeout, transport=transport)
-        super().__init__(self._remote)
+        super().__init__(self._remote, RequestLinks(public_url=self._remote.base_url))
 
     async def restart(
         self,

@@ -71,7 +71,7 @@ async def _raise(request: Request, form: Mapping[str, str], event: str, asked: A
     if note is not None:
         note.detail = event
     await client_of(request).raise_event(
-        request.path_params["id"], event, body, event_id=_operation(form, event, body)
+        request.path_params["id"], event, body, event_id=operation_of(form, event, body)
     )
 
 
@@ -82,7 +82,7 @@ def _press(verb: Verb) -> Handler:
         form = await read_form(request)
         instance_id = request.path_params["id"]
         try:
-            shown = await verb.do(client_of(request), instance_id, form, _operation(form, verb.name, None))
+            shown = await verb.do(client_of(request), instance_id, form, operation_of(form, verb.name, None))
         except InstanceNotFound:
             raise unknown(request) from None
         except PerdureError as error:
@@ -92,8 +92,8 @@ def _press(verb: Verb) -> Handler:
     return press
 
 
-def _operation(form: Mapping[str, str], what: str, body: Raw | None) -> str:
-    """Another button or another content is another operation."""
+def operation_of(form: Mapping[str, str], what: str, body: Raw | None) -> str:
+    """The id of what a form orders: another button or another content is another operation."""
     content = "\0".join((form.get("operation", ""), what, sha256(bytes(body or b"")).hexdigest()))
     return f"page-{sha256(content.encode()).hexdigest()[:40]}"
 
@@ -120,3 +120,5 @@ ENDPOINTS = (
         for verb in VERBS.values()
     ),
 )
+
+__all__ = ["ENDPOINTS", "operation_of"]

@@ -15,7 +15,7 @@ from perdure.http.document import Instant
 from perdure.http.endpoint import client_of
 from perdure.http.links import json_response
 from perdure.http.management import ACCEPTED, endpoint
-from perdure.http.parameters import REASON, Parameter, text, when, whole
+from perdure.http.parameters import OPERATION_ID, REASON, Parameter, text, when, whole
 from perdure.model.times import moment, stamp
 from perdure.triggers.definitions import Queue
 from perdure.triggers.queues import DeadLetter, Queues, QueueStatus
@@ -61,12 +61,16 @@ class ScheduleDocument(TypedDict):
 
 
 class QueueDocument(TypedDict):
-    """One queue: how many messages wait or are in hand, have been handled and are kept, are dead."""
+    """One queue: how many messages wait or are in hand, have been handled and are kept, are dead.
+
+    `served` tells whether this application has a function for it; without one its messages wait.
+    """
 
     name: str
     open: int
     handled: int
     dead: int
+    served: bool
 
 
 class DeadLetterDocument(TypedDict):
@@ -99,7 +103,7 @@ def _order(verb: str) -> Handler:
     async def order(request: Request) -> Response:
         schedules, name = Schedules(client_of(request)), request.path_params["name"]
         reasons = (REASON.of(request),) if verb == "pause" else ()
-        await getattr(schedules, verb)(name, *reasons)
+        await getattr(schedules, verb)(name, *reasons, operation_id=OPERATION_ID.of(request))
         return Response(status_code=202)
 
     order.__doc__, order.__name__ = f"POST schedules/{{name}}/{verb}: {_ORDERS[verb]}", f"{verb}_schedule"
@@ -116,14 +120,19 @@ _ORDERS = {
 async def backfill_schedule(request: Request) -> Response:
     """POST schedules/{name}/backfill: fire for past ticks, in order."""
     ticks = await Schedules(client_of(request)).backfill(
-        request.path_params["name"], AFTER.of(request), UNTIL.of(request)
+        request.path_params["name"],
+        AFTER.of(request),
+        UNTIL.of(request),
+        operation_id=OPERATION_ID.of(request),
     )
     return json_response({"ticks": ticks}, 202)
 
 
 async def list_queues(request: Request) -> Response:
-    """GET queues: the queues of this application, and how many messages stand where (1,000 at most of each)."""
-    return json_response([queue_document(one) for one in await queues_of(client_of(request))])
+    """GET queues: every queue, and how many messages stand where (1,000 at most of each)."""
+    client = client_of(request)
+    served = {queue.name for queue in queues_by_name(client)}
+    return json_response([queue_document(one, one.name in served) for one in await queues_of(client)])
 
 
 async def send_message(request: Request) -> Response:
@@ -145,15 +154,23 @@ async def list_dead_letters(request: Request) -> Response:
 
 async def redeliver(request: Request) -> Response:
     """POST queues/{queue}/dead/{id}/redeliver: hand a dead letter to the function again."""
-    await Queues(client_of(request)).redeliver(request.path_params["id"])
+    await Queues(client_of(request)).redeliver(
+        request.path_params["id"], operation_id=OPERATION_ID.of(request)
+    )
     return Response(status_code=202)
 
 
 async def queues_of(client: Client) -> list[QueueStatus]:
-    """The queues that the application of this engine has functions for, by name."""
+    """How many messages stand where, in each queue that has a function here or messages in the hub."""
+    names = {queue.name for queue in queues_by_name(client)}
+    return [await Queues(client).status(name) for name in sorted(names.union(await Queues(client).names()))]
+
+
+def queues_by_name(client: Client) -> list[Queue]:
+    """The queues that the application of this engine has functions for."""
     engine: Any = client.gateway
-    names = sorted(one.name for one in engine.registry.triggers if isinstance(one, Queue))
-    return [await Queues(client).status(name) for name in names]
+    found = [one for one in engine.registry.triggers if isinstance(one, Queue)]
+    return sorted(found, key=lambda one: one.name)
 
 
 async def dead_letters(client: Client, queue: str | None, most: int) -> list[DeadLetter]:
@@ -192,9 +209,9 @@ def schedule_document(one: ScheduleStatus) -> dict[str, Any]:
     }
 
 
-def queue_document(one: QueueStatus) -> dict[str, Any]:
+def queue_document(one: QueueStatus, served: bool) -> dict[str, Any]:
     """A queue as JSON-ready data."""
-    return dict(msgspec.to_builtins(one))
+    return {**msgspec.to_builtins(one), "served": served}
 
 
 def letter_document(one: DeadLetter) -> dict[str, Any]:
@@ -207,7 +224,7 @@ def letter_document(one: DeadLetter) -> dict[str, Any]:
     }
 
 
-_ORDERED = Contract((), None, (ACCEPTED,), (InstanceFinished, Overloaded))
+_ORDERED = Contract((OPERATION_ID,), None, (ACCEPTED,), (InstanceFinished, Overloaded))
 _LETTERS = (Answer(200, list[DeadLetterDocument], "The newest."),)
 ENDPOINTS = (
     endpoint(
@@ -218,7 +235,11 @@ ENDPOINTS = (
         Contract((), None, (Answer(200, list[ScheduleDocument], "By name."),)),
     ),
     endpoint(
-        "/schedules/{name}/pause", "POST", _order("pause"), "operate", replace(_ORDERED, takes=(REASON,))
+        "/schedules/{name}/pause",
+        "POST",
+        _order("pause"),
+        "operate",
+        replace(_ORDERED, takes=(REASON, OPERATION_ID)),
     ),
     endpoint("/schedules/{name}/resume", "POST", _order("resume"), "operate", _ORDERED),
     endpoint("/schedules/{name}/run", "POST", _order("run"), "operate", _ORDERED),
@@ -227,7 +248,9 @@ ENDPOINTS = (
         "POST",
         backfill_schedule,
         "operate",
-        Contract((AFTER, UNTIL), None, (Answer(202, Ticks, "It is durable."),), _ORDERED.errors),
+        Contract(
+            (AFTER, UNTIL, OPERATION_ID), None, (Answer(202, Ticks, "It is durable."),), _ORDERED.errors
+        ),
     ),
     endpoint(
         "/queues",
@@ -259,4 +282,12 @@ ENDPOINTS = (
 )
 """Below /runtime/webhooks/durabletask."""
 
-__all__ = ["ENDPOINTS", "dead_letters", "letter_document", "queue_document", "queues_of", "schedule_document"]
+__all__ = [
+    "ENDPOINTS",
+    "dead_letters",
+    "letter_document",
+    "queue_document",
+    "queues_by_name",
+    "queues_of",
+    "schedule_document",
+]

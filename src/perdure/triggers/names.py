@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
+
 from perdure.model.http_calls import BUILT_IN
 from perdure.model.times import moment
 
 SCHEDULE = f"{BUILT_IN}Schedule"
 FIRING = f"{BUILT_IN}Firing"
 MESSAGE = f"{BUILT_IN}Message"
+
+
+LONGEST = 150  # characters of a message's id that are kept as they are
 
 
 def schedule_id(name: str) -> str:
@@ -23,7 +28,20 @@ def firing_id(schedule: str, tick: int, number: int | None) -> str:
 
 def message_id(queue: str, message: str) -> str:
     """The instance that handles a message."""
-    return f"queue:{queue}:{message}"
+    return f"queue:{queue}:{_usable(message)}"
+
+
+def _usable(message: str) -> str:
+    """A message's own id as part of an instance's.
+
+    Brokers let ids be anything. What cannot stand in an instance's is replaced, and a digest keeps two such apart.
+    """
+    fine = "".join(one if one.isprintable() and one not in "/\\#?" else "-" for one in message)
+    fine = fine.replace("::", "--")
+    if fine == message and len(message) <= LONGEST:
+        return message
+    digest = sha256(message.encode("utf-8", "surrogatepass")).hexdigest()
+    return f"{fine[:LONGEST]}-{digest[:16]}"
 
 
 def firing_activity(schedule: str) -> str:

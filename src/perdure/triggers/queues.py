@@ -12,12 +12,16 @@ from msgspec import Raw
 from perdure.engine.client import Client
 from perdure.engine.paging import all_pages
 from perdure.model import payload
+from perdure.model.failure import chain_of
+from perdure.model.instances import check_instance_id
 from perdure.model.messages import Start
 from perdure.model.times import instant
 from perdure.triggers.names import MESSAGE, message_id
 from perdure.triggers.queueing import Message
 
 TAG = "queue"
+AGAIN = "delivered again"
+COUNTED = 1_000  # messages of one kind; more are not counted
 
 
 @dataclass(frozen=True)
@@ -72,26 +76,45 @@ class Queues:
             queue, open_, await self._count(queue, ("Completed",)), await self._count(queue, ("Failed",))
         )
 
+    async def names(self) -> list[str]:
+        """The queues that the newest thousand messages of the hub are of."""
+        page = await self._client.query(name=MESSAGE, top=COUNTED)
+        return sorted({(one.tags or {}).get(TAG, "") for one in page.instances} - {""})
+
     async def dead_letters(self, queue: str | None = None) -> AsyncIterator[DeadLetter]:
         """Every dead letter of one queue or of all, newest first."""
         tags = None if queue is None else {TAG: queue}
         async for found in all_pages(self._client.query, name=MESSAGE, status=("Failed",), tags=tags):
-            reason = str(found.failure) if found.failure is not None else ""
+            # What the function itself raised: around it is only that an activity of the message failed.
+            reason = str(chain_of(found.failure)[-1]) if found.failure is not None else ""
             name = (found.tags or {}).get(TAG, "")
             yield DeadLetter(found.instance_id, name, found.last_updated_time, reason)
 
-    async def redeliver(self, instance_id: str, reason: str = "delivered again") -> None:
+    async def redeliver(
+        self, instance_id: str, reason: str = AGAIN, *, operation_id: str | None = None
+    ) -> None:
         """Hand a dead letter to the function again, with all its attempts. Raises InstanceNotFound."""
-        await self._client.rewind(instance_id, reason)
+        await self._client.rewind(instance_id, reason, operation_id=operation_id)
+
+    async def redeliver_all(self, queue: str, reason: str = AGAIN) -> int:
+        """Hand all dead letters of a queue to its function again; returns how many there were."""
+        dead = ("Failed",)
+        outcome = await self._client.bulk(
+            "rewind", reason=reason, name=MESSAGE, status=dead, tags={TAG: queue}
+        )
+        return outcome.done
 
     async def _count(self, queue: str, statuses: tuple[str, ...]) -> int:
-        page = await self._client.query(name=MESSAGE, status=statuses, tags={TAG: queue}, top=1_000)
+        page = await self._client.query(name=MESSAGE, status=statuses, tags={TAG: queue}, top=COUNTED)
         return len(page.instances)
 
 
 async def deliver(client: Client, queue: str, message: str, body: bytes, *, visible_at: int = 0) -> str:
-    """Make a message an instance; a message that is one already is left alone. Raises PayloadError for no JSON."""
-    instance_id = message_id(queue, message)
+    """Make a message an instance; a message that is one already is left alone.
+
+    Raises PayloadError for no JSON, InvalidInstanceId for a name that no queue can have.
+    """
+    instance_id = check_instance_id(message_id(queue, message), derived=True)
     delivered: str = await client.gateway.accept(
         Start(
             instance_id=instance_id,

@@ -22,7 +22,7 @@ from perdure.model.instances import OrchestrationStatus, RuntimeStatus
 from perdure.model.messages import Start
 from perdure.model.times import instant, moment
 from perdure.triggers.names import SCHEDULE, schedule_id
-from perdure.triggers.scheduling import Control, Fired, Plan, State
+from perdure.triggers.scheduling import MOST, Control, Fired, Plan, State
 
 FINISHED = frozenset(
     {RuntimeStatus.Completed, RuntimeStatus.Failed, RuntimeStatus.Terminated, RuntimeStatus.Canceled}
@@ -54,7 +54,8 @@ class ScheduleStatus:
 class Schedules:
     """The schedules of a client's hub.
 
-    Every verb raises InstanceNotFound for a schedule that this hub has never run.
+    Every verb raises InstanceNotFound for a schedule that this hub has never run. With an `operation_id` it can be
+    repeated: within a day the same order is obeyed once.
     """
 
     def __init__(self, client: Client) -> None:
@@ -70,34 +71,39 @@ class Schedules:
         status = await self._client.get_status(schedule_id(name))
         return None if status is None else _shown(status, upcoming)
 
-    async def pause(self, name: str, reason: str = "") -> None:
+    async def pause(self, name: str, reason: str = "", *, operation_id: str | None = None) -> None:
         """Let ticks pass. Those that pass meanwhile are not made up for."""
-        await self._order(name, Control("pause", reason=reason))
+        await self._order(name, Control("pause", reason=reason), operation_id)
 
-    async def resume(self, name: str) -> None:
+    async def resume(self, name: str, *, operation_id: str | None = None) -> None:
         """Fire again, from the next tick on."""
-        await self._order(name, Control("resume"))
+        await self._order(name, Control("resume"), operation_id)
 
-    async def run(self, name: str) -> None:
+    async def run(self, name: str, *, operation_id: str | None = None) -> None:
         """Fire now, beside the ticks; also while it is paused. A firing that is running is waited for."""
-        await self._order(name, Control("run"))
+        await self._order(name, Control("run"), operation_id)
 
-    async def backfill(self, name: str, after: datetime, until: datetime) -> int:
+    async def backfill(
+        self, name: str, after: datetime, until: datetime, *, operation_id: str | None = None
+    ) -> int:
         """Fire for past ticks later than `after` and up to `until`, in order, whether they have fired before or not.
 
-        Returns how many ticks there are in that time. At most 1,000 at once.
+        Returns how many ticks there are in that time, as far as it is past; without any, nothing is ordered. At most
+        1,000 at once.
         """
         status = await self.get(name)
         if status is None:
             raise _missing(name)
-        begin, end = instant(after, "after"), instant(until, "until")
-        ticks = Plan(name, status.cron, status.timezone).when.between(begin, end, 1_000)
-        await self._order(name, Control("backfill", after=begin, until=end))
+        begin = instant(after, "after")
+        end = min(instant(until, "until"), self._client.gateway.now())
+        ticks = Plan(name, status.cron, status.timezone).when.between(begin, end, MOST)
+        if ticks:
+            await self._order(name, Control("backfill", after=begin, until=end), operation_id)
         return len(ticks)
 
-    async def _order(self, name: str, order: Control) -> None:
+    async def _order(self, name: str, order: Control, operation_id: str | None) -> None:
         try:
-            await self._client.raise_event(schedule_id(name), "control", order)
+            await self._client.raise_event(schedule_id(name), "control", order, event_id=operation_id)
         except InstanceNotFound:
             raise _missing(name) from None
 

@@ -40,11 +40,19 @@ ANONYMOUS = Caller("anonymous")
 class Refused(Exception):
     """A request that is turned away. `code` is stable, `detail` says what to do about it.
 
-    `is_attempt` marks one that showed something which opens nothing: those are counted.
+    `is_attempt` marks one that showed something which opens nothing: those are counted. `who` is the caller, where
+    that is known all the same.
     """
 
     def __init__(
-        self, status: int, code: str, detail: str, *, retry_after: int = 0, is_attempt: bool = False
+        self,
+        status: int,
+        code: str,
+        detail: str,
+        *,
+        retry_after: int = 0,
+        is_attempt: bool = False,
+        who: str = "unknown",
     ) -> None:
         super().__init__(detail)
         self.status = status
@@ -52,6 +60,7 @@ class Refused(Exception):
         self.detail = detail
         self.retry_after = retry_after
         self.is_attempt = is_attempt
+        self.who = who
 
 
 def caller_of(request: Request) -> Caller:

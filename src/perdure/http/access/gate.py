@@ -119,7 +119,10 @@ class Access:
         if not caller.link and not caller.may(endpoint.scope, endpoint.function):
             needed = f"function:{endpoint.function}" if endpoint.scope == "function" else endpoint.scope
             raise Refused(
-                403, "forbidden", f"this needs a key with the scope {needed!r}, which {caller.who} has not"
+                403,
+                "forbidden",
+                f"this needs a key with the scope {needed!r}, which {caller.who} has not",
+                who=caller.who,
             )
         return caller
 
@@ -201,7 +204,7 @@ class Access:
 
     def _note_refusal(self, request: Request, endpoint: Endpoint, refused: Refused) -> None:
         """Strangers choose the ids they ask for, so those are not written down: the log stays short."""
-        note = Note("unknown", address_of(request), endpoint.operation, refused.code)
+        note = Note(refused.who, address_of(request), endpoint.operation, refused.code)
         self.recorder.add(note.row(self.keys.now(), "", refused.code))
 
 

@@ -139,6 +139,7 @@ class Keyring:
                 f"key-{trouble}",
                 f"the key {row.key_id} is {trouble}: ask for another one",
                 is_attempt=True,
+                who=self._named(row).who,
             )
         return self._named(row)
 

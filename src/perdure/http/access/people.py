@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from perdure.model.access import NewKey
 
 PAGE = 100
+DONE = {"revoked": "The key is revoked: it opens nothing any more."}
 _EXPIRIES = (("", "never"), ("86400", "in a day"), ("2592000", "in 30 days"), ("31536000", "in a year"))
 _MEANS = {
     "read": "look at instances",
@@ -46,7 +47,8 @@ async def _keys(
         request,
         "keys.html",
         status=status,
-        keys=keys[::-1],
+        done=DONE.get(request.query_params.get("done", ""), ""),
+        keys=sorted(keys, key=lambda key: (key.revoked_time is not None, -key.created_time.timestamp())),
         made=made,
         problem=problem,
         scopes=[(scope, _MEANS[scope]) for scope in INCLUDES],
@@ -77,7 +79,7 @@ async def revoke_key(request: Request) -> Response:
     await read_form(request)
     await client_of(request).revoke_key(request.path_params["key_id"])
     access_of(request).keys.refresh()
-    return RedirectResponse(f"{base_of(request)}/keys", 303)
+    return RedirectResponse(f"{base_of(request)}/keys?done=revoked", 303)
 
 
 async def audit_page(request: Request) -> Response:

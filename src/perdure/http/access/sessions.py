@@ -12,7 +12,7 @@ import hmac
 import re
 from typing import TYPE_CHECKING, Final
 
-from perdure.http.guard import BASE
+from perdure.http.mounting import BASE
 
 if TYPE_CHECKING:
     from starlette.requests import Request

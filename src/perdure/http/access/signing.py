@@ -10,7 +10,7 @@ from perdure.engine.notes import NOTE
 from perdure.errors import InstanceNotFound
 from perdure.http.access.caller import Caller, Refused
 from perdure.http.access.links import BadLink, Link, Target, fingerprint_of, sign_all, verify
-from perdure.http.guard import BASE
+from perdure.http.mounting import BASE
 
 if TYPE_CHECKING:
     from starlette.requests import Request
