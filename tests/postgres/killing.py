@@ -505,7 +505,8 @@ def table(account: Account) -> str:
     for key, title in _TABLE:
         figure = figures[key]
         lines.append(f"{title:<50}{figure if isinstance(figure, int) else f'{figure:.2f}':>10}")
-    return "\n".join([*lines, *account.problems[:20]])
+    late = [str(one) for one in account.outages if one.seconds > account.lease + GRACE]
+    return "\n".join([*lines, *late, *account.problems[:20]])
 
 
 def main() -> int:
