@@ -6,7 +6,7 @@ Three processes serve the hub (`victim.py`). This one is never killed: it files 
 an engine of its own that accepts only, notes what was acknowledged, and repeats with the same id what was not, as
 any client would; now and then one of its own commits is cut off. SIGKILL comes at moments drawn by lot; SIGSTOP
 lasts beyond the lease, so that others have taken over when SIGCONT comes. The dead are replaced after a while; one
-worker at least is left alive.
+that serves is always left.
 At the end: all that was acknowledged is there and has ended, everything approved is paid, nothing twice, no tally
 has counted anything twice or not at all, every recorded result is one that a body gave (the ledger), and the
 database's own notes (`evidence.py`) have no commit of an incarnation after it was void.
@@ -356,13 +356,18 @@ class Killing:
             progress(self.account)
 
     async def _somebody(self, *, serving: bool) -> Worker | None:
-        """A living worker, or one that serves already, as soon as there is another one."""
+        """A living worker, or one that serves already, as soon as another one serves who can take over."""
         deadline = time.monotonic() + SETTLE_WITHIN
-        while len(found := [one for one in self._workers if (one.serves if serving else one.is_alive)]) < 2:
+        while not (found := self._dispensable(serving=serving)):
             if time.monotonic() > deadline or self.account.problems:
                 return None
             await asyncio.sleep(0.05)
         return self._chance.choice(found)
+
+    def _dispensable(self, *, serving: bool) -> list[Worker]:
+        serve = [worker for worker in self._workers if worker.serves]
+        candidates = serve if serving else [worker for worker in self._workers if worker.is_alive]
+        return [worker for worker in candidates if any(other is not worker for other in serve)]
 
     def _after(self, seconds: float, do: Callable[[], None]) -> None:
         async def later() -> None:
