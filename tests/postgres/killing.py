@@ -4,8 +4,9 @@
 
 Three processes serve the hub (`victim.py`). This one is never killed: it files claims and decides about them through
 an engine of its own that accepts only, notes what was acknowledged, and repeats with the same id what was not, as
-any client would. SIGKILL comes at moments drawn by lot; SIGSTOP lasts beyond the lease, so that others have taken
-over when SIGCONT comes. The dead are replaced after a while; one worker at least is left alive.
+any client would; now and then one of its own commits is cut off. SIGKILL comes at moments drawn by lot; SIGSTOP
+lasts beyond the lease, so that others have taken over when SIGCONT comes. The dead are replaced after a while; one
+that serves is always left.
 At the end: all that was acknowledged is there and has ended, everything approved is paid, nothing twice, no tally
 has counted anything twice or not at all, every recorded result is one that a body gave (the ledger), and the
 database's own notes (`evidence.py`) have no commit of an incarnation after it was void.
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import logging
 import os
 import random
 import signal
@@ -34,6 +36,7 @@ from perdure.engine.verification import verify
 from perdure.errors import EngineStopped, OutcomeUnknown, Overloaded, StoreError
 from perdure.store import open_store
 from tests.postgres.evidence import SETTINGS, Evidence, Life, Outage
+from tests.postgres.proxy import Cut, Proxy, When
 from tests.postgres.servers import NEWEST, VERSIONS, Server
 from tests.postgres.victim import HEAVY, TALLIES, tally_of
 
@@ -43,6 +46,8 @@ WORKERS = 3
 BACKLOG = 40  # claims that have not ended
 UNKNOWN = (OutcomeUnknown, EngineStopped, Overloaded, StoreError)  # a client asks again
 SETTLE_WITHIN = 90.0  # seconds for everything to end when the killing is over
+MESSAGES = r"into \S*(instances|inbox)"  # in a commit of what clients ask for
+CUTTING: tuple[When, ...] = ("before", "forwarded", "answered")
 SERVING = 0.85  # the share of kills that meet a worker which serves; the others come at any time of its life
 GRACE = 5.0  # seconds besides the lease that a takeover may last
 
@@ -68,6 +73,7 @@ class Account:
     seed: int = 0
     kills: int = 0
     pauses: int = 0
+    cuts: int = 0
     filed: int = 0
     acknowledged: int = 0
     decided: int = 0
@@ -265,11 +271,15 @@ class Clientele:
 
 
 class Killing:
-    """One run, on an empty database of a server with the settings that evidence needs."""
+    """One run, on an empty database of a server with the settings that evidence needs.
 
-    def __init__(self, url: str, directory: Path, plan: Plan, seed: int) -> None:
+    The client's own engine stands behind a proxy, which cuts one of its commits before each deed.
+    """
+
+    def __init__(self, url: str, proxy: Proxy, directory: Path, plan: Plan, seed: int) -> None:
         self.account = Account(seed=seed, lease=plan.lease)
-        self._url, self._directory, self._plan = url, directory, plan
+        self._url, self._proxy, self._directory, self._plan = url, proxy, directory, plan
+        self._cuts: list[Cut] = []
         self._chance = random.Random(seed)
         self._workers = [Worker(n + 1, url, directory, plan.lease) for n in range(WORKERS)]
         self._app = df.App(HUB)
@@ -295,7 +305,7 @@ class Killing:
         return self.account
 
     def _client(self) -> Any:
-        return self._app.running(store=self._url, accept_only=True, lease=self._plan.lease)
+        return self._app.running(store=self._proxy.url(self._url), accept_only=True, lease=self._plan.lease)
 
     async def _work(self, client: df.Client, evidence: Evidence, progress: Callable[[Account], None]) -> None:
         clientele = Clientele(client, self._chance, self.account)
@@ -334,6 +344,7 @@ class Killing:
             if worker is None:
                 self.account.problems.append("the workers do not come back: see victims.log")
                 return
+            self._cuts.append(self._proxy.cut_commit(when=self._chance.choice(CUTTING), matching=MESSAGES))
             if deed == "kill":
                 worker.kill()
                 self.account.kills += 1
@@ -345,13 +356,18 @@ class Killing:
             progress(self.account)
 
     async def _somebody(self, *, serving: bool) -> Worker | None:
-        """A living worker, or one that serves already, as soon as there is another one."""
+        """A living worker, or one that serves already, as soon as another one serves who can take over."""
         deadline = time.monotonic() + SETTLE_WITHIN
-        while len(found := [one for one in self._workers if (one.serves if serving else one.is_alive)]) < 2:
+        while not (found := self._dispensable(serving=serving)):
             if time.monotonic() > deadline or self.account.problems:
                 return None
             await asyncio.sleep(0.05)
         return self._chance.choice(found)
+
+    def _dispensable(self, *, serving: bool) -> list[Worker]:
+        serve = [worker for worker in self._workers if worker.serves]
+        candidates = serve if serving else [worker for worker in self._workers if worker.is_alive]
+        return [worker for worker in candidates if any(other is not worker for other in serve)]
 
     def _after(self, seconds: float, do: Callable[[], None]) -> None:
         async def later() -> None:
@@ -423,6 +439,7 @@ class Killing:
         account = self.account
         stale = evidence.stale()
         account.stale_transactions, account.stale_rows = stale.transactions, stale.rows
+        account.cuts = sum(cut.happened.is_set() for cut in self._cuts)
         account.commits, account.takeovers = evidence.commits(), evidence.takeovers()
         account.problems += [f"applied twice: {found}" for found in evidence.twice()]
         if unattributed := evidence.unattributed():
@@ -450,8 +467,8 @@ def approves(claim: dict[str, Any]) -> bool:
 
 def run(version: int, plan: Plan, seed: int, directory: Path) -> Account:
     """One run on a server of its own, with progress on standard error."""
-    with Server(version, settings=SETTINGS) as server, server.database() as url:
-        return asyncio.run(Killing(url, directory, plan, seed).run(_tell))
+    with Server(version, settings=SETTINGS) as server, server.database() as url, Proxy(server) as proxy:
+        return asyncio.run(Killing(url, proxy, directory, plan, seed).run(_tell))
 
 
 def _tell(so_far: Account) -> None:
@@ -462,6 +479,7 @@ def _tell(so_far: Account) -> None:
 _TABLE = (
     ("kills", "workers killed"),
     ("pauses", "workers stopped beyond their lease"),
+    ("cuts", "commits of the client cut off"),
     ("filed", "claims filed"),
     ("acknowledged", "  of them acknowledged"),
     ("decided", "decisions acknowledged"),
@@ -492,7 +510,8 @@ def table(account: Account) -> str:
     for key, title in _TABLE:
         figure = figures[key]
         lines.append(f"{title:<50}{figure if isinstance(figure, int) else f'{figure:.2f}':>10}")
-    return "\n".join([*lines, *account.problems[:20]])
+    late = [str(one) for one in account.outages if one.seconds > account.lease + GRACE]
+    return "\n".join([*lines, *late, *account.problems[:20]])
 
 
 def main() -> int:
@@ -504,6 +523,7 @@ def main() -> int:
     given = parser.parse_args()
     directory = Path(tempfile.mkdtemp(prefix="perdure-killing-"))
     sys.stderr.write(f"seed {given.seed}, in {directory}\n")
+    logging.basicConfig(filename=directory / "client.log", level=logging.INFO)
     account = run(given.version, LONG if given.long else QUICK, given.seed, directory)
     sys.stdout.write(f"\n{table(account)}\n")
     if given.json is not None:

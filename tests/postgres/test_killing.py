@@ -20,5 +20,6 @@ def test_nothing_accepted_is_lost_and_nothing_is_applied_twice(tmp_path: Path) -
         "nobody was ever taken over from: these kills prove nothing"
     )
     assert account.bodies_repeated > 0, "no activity was ever cut off: these kills prove nothing"
+    assert account.cuts > 5, "the client's commits were not cut off"
     assert account.commits > 100, "the notes of the database are missing"
     assert len(account.outages) >= 4, account.outages
