@@ -84,5 +84,5 @@ with oldest as (
     order by a.placed_at, a.instance_id, a.execution_id, a.task_id limit $4::bigint
 )
 update {schema}.activities a set incarnation = $1::bigint, attempt = a.attempt + 1 from oldest o
-where a.hub_no = {hub} and a.instance_id = o.instance_id and a.execution_id = o.execution_id and a.task_id = o.task_id
+where a.hub_no + 0 = {hub} and a.instance_id = o.instance_id and a.execution_id = o.execution_id and a.task_id = o.task_id
 returning {claimed_columns}
