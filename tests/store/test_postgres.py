@@ -532,7 +532,16 @@ def test_readers_survive_a_restart_of_the_server(
 
 IN_ORDER = {"dropped_all", "audit", "expire_dropped", "expire_audit", "next_numbers"}
 OF_FEW = {
-    *("keys", "encryption_proofs", "forget_encryption_keys", "use_keys", "hub", "add_hub", "add_partitions"),
+    *(
+        "keys",
+        "encryption_proofs",
+        "forget_encryption_keys",
+        "use_keys",
+        "hub",
+        "hubs",
+        "add_hub",
+        "add_partitions",
+    ),
     *("partitions", "free_partitions", "release_partitions", "take", "void_all", "workers", "expire_workers"),
     *("lock_expired", "free_claims", "void_own"),
 }

@@ -10,6 +10,9 @@ select coalesce((select max(instance_no) from {schema}.instances where hub_no = 
 -- name: hub
 select hub_no::bigint, partitions from {schema}.hubs where name = $1::text
 
+-- name: hubs
+select name from {schema}.hubs order by name
+
 -- name: add_hub
 insert into {schema}.hubs (name, partitions) values ($1::text, $2::bigint) on conflict (name) do nothing
 
