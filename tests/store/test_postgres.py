@@ -39,9 +39,11 @@ from perdure.store.transfer import transfer
 from perdure.testing.conformance import DAY, episode, instance, message, raises, update_of
 from perdure.testing.moving import EVERYTHING, everything_of
 from perdure.testing.sharing import ALL, HOUR, MOMENT, NAMES, activity, profile
+from tests.postgres.pooler import Pooler, Pooling
 from tests.postgres.servers import VERSIONS, Server
 from tests.store.conftest import Place
 
+POOLINGS: tuple[Pooling, ...] = ("transaction", "session")
 SOON = 20.0  # seconds that anything may take that is not supposed to wait
 
 
@@ -703,3 +705,29 @@ def test_all_that_is_written_is_on_disk_whatever_the_roles_default(place: Place)
     assert store._wire is not None
     assert store._wire.text("show synchronous_commit").rows == [("on",)]
     store.close()
+
+
+# ------------------------------------------------------------------------------------------------------ poolers
+
+
+def test_a_pooler_of_transactions_is_refused_and_one_of_sessions_asked_for(newest_place: Place) -> None:
+    for mode in POOLINGS:
+        with Pooler(newest_place.server, mode) as pooler:
+            url = pooler.url(newest_place.url)
+            with pytest.raises(StoreUnusable, match="pooler=session"):
+                PostgresStore(url, newest_place.hub).open()
+
+
+def test_behind_a_pooler_of_sessions_workers_serve_as_ever(newest_place: Place) -> None:
+    with Pooler(newest_place.server, "session") as pooler:
+        place = replace(newest_place, url=f"{pooler.url(newest_place.url)}?pooler=session")
+        with served(place, HOUR, HOUR) as [(one, first), (two, _)]:
+            one.take([1])
+            one.commit(Batch(1, new_instances=[instance(1)], activities_placed=[activity(1)]))
+            assert len(two.claim([""], NAMES, 9)) == 1
+            assert two.get("claim-1") is not None
+            again = one.reopen()
+            assert (again.incarnation > first, again.owned) == (True, frozenset({1}))
+            assert one.renew()
+            with raises(StoreInUse):
+                place.store().open()
