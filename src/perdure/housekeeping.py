@@ -15,9 +15,10 @@ from typing import Final, Protocol, cast
 from perdure.engine.verification import Report, verify
 from perdure.errors import SettingError, StoreUnusable
 from perdure.settings import encryption_given
-from perdure.store import open_store
+from perdure.store import hubs_at, is_postgres, open_store
 from perdure.store.encryption import Encryption
 from perdure.store.port import ClientStore, Store
+from perdure.store.rekeying import Rekeyed
 from perdure.store.transfer import UNFINISHED, Movable, transfer
 
 Progress = Callable[[str, int, int], object]
@@ -151,35 +152,34 @@ def rekey(
     vacuum: bool = False,
     progress: Progress = lambda *_: None,
 ) -> Rekeying:
-    """Encrypt what a SQLite store holds with the current key: plain rows, and rows of other keys.
+    """Encrypt what a store holds with the current key: plain rows, and rows of other keys.
 
     Nobody may be serving it. It goes page by page; cut off at any moment, the next run goes on where it stopped, and
     the store can be served in between with the keys both old and new. Digests and chain stay as they are. It
     blocks: in an event loop use `asyncio.to_thread`.
 
     Parameters:
-        store: `sqlite:///file.db` or a path.
-        hub: which hub; default all that the file has.
+        store: `sqlite:///file.db`, a path, or `postgresql://`.
+        hub: which hub; default all that are there.
         encryption: the keys, default `PERDURE_ENCRYPTION_KEYS`; those that rows are encrypted with now among them.
-        vacuum: write the file anew at the end, so that plain text deleted long ago is not left in its free space.
+        vacuum: write the file, or the tables, anew at the end, so that plain text deleted long ago is not left in
+            their free space.
         progress: told tables and columns, with their rows as they are encrypted.
 
     Raises:
         StoreInUse when a server has the store; WrongEncryptionKey; SettingError when there are no keys.
     """
-    from perdure.store.sqlite.store import SqliteStore
-
-    file, keys = _file_of(store), encryption_given(encryption)
+    keys = encryption_given(encryption)
     if keys is None:
         raise SettingError(
             "no key to encrypt with: set PERDURE_ENCRYPTION_KEYS. `perdure encryption-key` makes one"
         )
-    names = [name for name in _hubs_in(file) if not name.endswith(UNFINISHED) and hub in (None, name)]
+    names = [name for name in _hubs_of(store) if hub in (None, name)]
     if not names:
         raise StoreUnusable(f"there is no hub {hub!r} in {store}")
     done = Rekeying(keys.current, {}, 0, [])
     for name in names:
-        opened = SqliteStore(file, name, keys)
+        opened = cast("_RekeyableStore", open_store(store, name, keys))
         try:
             opened.open()
             found = opened.rekey(progress)
@@ -196,6 +196,14 @@ def rekey(
     return done
 
 
+class _RekeyableStore(Store, Protocol):
+    """A store that lies on a disk, and may be encrypted there."""
+
+    def rekey(self, progress: Progress = ...) -> Rekeyed: ...
+
+    def vacuum(self) -> None: ...
+
+
 class _MovableStore(Store, Movable, Protocol):
     """A store whose hub can be moved."""
 
@@ -203,7 +211,7 @@ class _MovableStore(Store, Movable, Protocol):
 def _movable(store: str | Store, hub: str, keys: Encryption | None, *, must_exist: bool) -> _MovableStore:
     if isinstance(store, str):
         if must_exist:
-            _file_of(store)
+            _hubs_of(store)
         opened = open_store(store, hub, keys)
     else:
         opened = store
@@ -216,7 +224,7 @@ def _hub_of(source: str | Store, hub: str | None) -> str:
     """The hub that was named, or the only one there is."""
     if not isinstance(source, str):
         return hub or str(getattr(source, "hub", ""))
-    names = [name for name in _hubs_in(_file_of(source)) if not name.endswith(UNFINISHED)]
+    names = _hubs_of(source)
     listed = ", ".join(names) or "none"
     if hub is not None and hub not in names:
         raise StoreUnusable(f"there is no hub {hub!r} in {source}; it has {listed}")
@@ -259,6 +267,12 @@ def _file_of(store: str) -> str:
     if not os.path.exists(path):
         raise StoreUnusable(f"there is no database at {os.path.abspath(path)}")
     return path
+
+
+def _hubs_of(store: str) -> list[str]:
+    """The hubs of a store by its URL, but for unfinished copies."""
+    found = hubs_at(store) if is_postgres(store) else _hubs_in(_file_of(store))
+    return [name for name in found if not name.endswith(UNFINISHED)]
 
 
 def _hubs_in(file: str) -> list[str]:

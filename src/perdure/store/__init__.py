@@ -25,7 +25,7 @@ def open_store(url: str, hub: str, encryption: Encryption | None = None) -> Stor
         from perdure.store.memory import MemoryStore
 
         return MemoryStore(hub)
-    if url.startswith(("postgresql://", "postgres://")):
+    if is_postgres(url):
         return _postgres_store()(url, hub, encryption)
     path = _sqlite_path(url)
     if path:
@@ -36,6 +36,20 @@ def open_store(url: str, hub: str, encryption: Encryption | None = None) -> Stor
         f"cannot open a store at {url!r}: use memory:, sqlite:///file.db, a path that ends in .db, "
         "or postgresql://user@host/database"
     )
+
+
+def is_postgres(url: str) -> bool:
+    """Whether a store's URL is of a PostgreSQL database."""
+    return url.startswith(("postgresql://", "postgres://"))
+
+
+def hubs_at(url: str) -> list[str]:
+    """The hubs of a PostgreSQL database."""
+    store = _postgres_store()(url, "")
+    try:
+        return store.hubs()
+    finally:
+        store.close()
 
 
 def _postgres_store() -> type[PostgresStore]:

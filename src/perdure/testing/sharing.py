@@ -405,6 +405,31 @@ class SharedStoreConformance:
             assert one.claim(["gpu", ""], [], 9) == one.claim([], NAMES, 9) == []
             assert [row.task_id for row in one.claim([""], ["other"], 9)] == [5]
 
+    def test_claims_are_told_and_given_back(self) -> None:
+        with self.workers(HOUR, HOUR) as [(one, first), (two, _)]:
+            one.commit(Batch(1, activities_placed=[activity(n) for n in (1, 2, 3)]))
+            mine = one.claim([""], NAMES, 2)
+            assert one.claims() == [row._replace(invocation=b"") for row in mine]
+            assert two.claims() == []
+            two.unclaim([row[:3] for row in mine])  # not theirs to give back
+            assert two.claim([""], NAMES, 9)[0].task_id == 3
+            one.unclaim([mine[1][:3], ("nobody", "aa-0", 1)])
+            one.unclaim([])
+            assert [row.task_id for row in one.claims()] == [1]
+            [again] = two.claim([""], NAMES, 9)
+            assert (again.task_id, again.attempt) == (2, 2)
+            one.commit(Batch(2, results=[result(mine[1], first.next_message_no)]))
+            assert one.late_results == 1
+
+    def test_placed_activities_are_told_to_anybody(self) -> None:
+        rows = [activity(2), activity(1), activity(1, "claim-2")]
+        with self.workers(HOUR) as [(one, first)]:
+            one.commit(Batch(1, activities_placed=rows))
+            one.claim([""], NAMES, 1)
+            found = one.placed(["claim-1", "nobody", "claim-1"])
+            bare = [row._replace(invocation=b"") for row in (rows[1], rows[0])]
+            assert found == [bare[0]._replace(attempt=1, incarnation=first.incarnation), bare[1]]
+
     def test_a_result_takes_the_place_of_its_activity(self) -> None:
         with self.workers(HOUR, HOUR) as [(one, _), (two, _)]:
             one.take(ALL)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 from perdure.errors import StoreUnusable
 
@@ -44,7 +44,7 @@ def address_of(url: str) -> Address:
         )
     if pooler not in _POOLERS:
         raise StoreUnusable(f"?pooler={pooler} is not known: the only one perdure works behind is `session`")
-    return Address(urlunsplit(parts._replace(query=urlencode(rest))), schema, pooler, shown)
+    return Address(urlunsplit(parts._replace(query=urlencode(rest, quote_via=quote))), schema, pooler, shown)
 
 
 __all__ = ["SCHEMA", "Address", "address_of"]

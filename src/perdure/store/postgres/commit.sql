@@ -15,8 +15,8 @@ select {schema}.fail('PD003', 'distinct ids of new instances or operations', 0, 
 -- name: hold_messages
 -- Put stored messages out of sight until their instance is resumed.
 with held as (
-    update {schema}.inbox m set visible_at = null from {rows: $1 message_no bigint} v
-    where m.hub_no = v.hub_no and m.message_no = v.message_no returning 1
+    update {schema}.inbox m set visible_at = null from {rows: $1 message_no bigint}
+    where m.hub_no + 0 = {hub} and m.message_no = v.message_no returning 1
 )
 select case when count(*) <> $2::bigint then {schema}.fail('PD001', 'messages to hold', count(*), $2::bigint) end
 from held
@@ -24,41 +24,41 @@ from held
 -- name: remove_messages
 -- Consumed.
 with gone as (
-    delete from {schema}.inbox m using {rows: $1 message_no bigint} v
-    where m.hub_no = v.hub_no and m.message_no = v.message_no returning 1
+    delete from {schema}.inbox m using {rows: $1 message_no bigint}
+    where m.hub_no + 0 = {hub} and m.message_no = v.message_no returning 1
 )
 select case when count(*) <> $2::bigint then {schema}.fail('PD001', 'consumed messages', count(*), $2::bigint) end
 from gone
 
 -- name: purge_activities
 -- Before the instances, which know the ids.
-delete from {schema}.activities a using {rows: $1 instance_no bigint} v, {schema}.instances i
-where i.hub_no = v.hub_no and i.instance_no = v.instance_no
-and a.hub_no = i.hub_no and a.instance_id = i.instance_id
+delete from {schema}.activities a using {rows: $1 instance_no bigint}, {schema}.instances i
+where i.hub_no + 0 = {hub} and i.instance_no = v.instance_no
+and a.hub_no + 0 = {hub} and a.instance_id = i.instance_id
 
 -- name: purge_instances
-delete from {schema}.instances t using {rows: $1 instance_no bigint} v
-where t.hub_no = v.hub_no and t.instance_no = v.instance_no
+delete from {schema}.instances t using {rows: $1 instance_no bigint}
+where t.hub_no + 0 = {hub} and t.instance_no = v.instance_no
 
 -- name: purge_history
-delete from {schema}.history t using {rows: $1 instance_no bigint} v
-where t.hub_no = v.hub_no and t.instance_no = v.instance_no
+delete from {schema}.history t using {rows: $1 instance_no bigint}
+where t.hub_no + 0 = {hub} and t.instance_no = v.instance_no
 
 -- name: purge_payloads
-delete from {schema}.payloads t using {rows: $1 instance_no bigint} v
-where t.hub_no = v.hub_no and t.instance_no = v.instance_no
+delete from {schema}.payloads t using {rows: $1 instance_no bigint}
+where t.hub_no + 0 = {hub} and t.instance_no = v.instance_no
 
 -- name: purge_state
-delete from {schema}.state t using {rows: $1 instance_no bigint} v
-where t.hub_no = v.hub_no and t.instance_no = v.instance_no
+delete from {schema}.state t using {rows: $1 instance_no bigint}
+where t.hub_no + 0 = {hub} and t.instance_no = v.instance_no
 
 -- name: purge_waits
-delete from {schema}.waits t using {rows: $1 instance_no bigint} v
-where t.hub_no = v.hub_no and t.instance_no = v.instance_no
+delete from {schema}.waits t using {rows: $1 instance_no bigint}
+where t.hub_no + 0 = {hub} and t.instance_no = v.instance_no
 
 -- name: forget_dropped
-delete from {schema}.dropped d using {rows: $1 instance_id text} v
-where d.hub_no = v.hub_no and d.instance_id = v.instance_id
+delete from {schema}.dropped d using {rows: $1 instance_id text}
+where d.hub_no + 0 = {hub} and d.instance_id = v.instance_id
 
 -- name: insert_instances
 -- Refused when the hub has the id already.
@@ -73,8 +73,8 @@ with changed as (
     set status = v.status, reason = v.reason, execution_no = v.execution_no, episodes = v.episodes,
         updated_at = v.updated_at, completed_at = v.completed_at, due_at = v.due_at, local_work = v.local_work,
         head = v.head
-    from {update_rows} v
-    where i.hub_no = v.hub_no and i.instance_no = v.instance_no
+    from {update_rows}
+    where i.hub_no + 0 = {hub} and i.instance_no = v.instance_no
     returning 1
 )
 select case when count(*) <> $11::bigint
@@ -84,8 +84,8 @@ from changed
 -- name: pin_versions
 -- Where a next execution runs another version, or a start was accepted before its code was known.
 update {schema}.instances i set version = v.version
-from {rows: $1 instance_no bigint, $2 version text} v
-where i.hub_no = v.hub_no and i.instance_no = v.instance_no
+from {rows: $1 instance_no bigint, $2 version text}
+where i.hub_no + 0 = {hub} and i.instance_no = v.instance_no
 
 -- name: insert_history
 insert into {schema}.history (hub_no, instance_no, execution_no, episode, at, events, digest, hash)
@@ -107,20 +107,20 @@ on conflict (hub_no, instance_no) do update set entity_state = excluded.entity_s
 
 -- name: remove_history
 -- Older executions of instances that went on as new.
-delete from {schema}.history h using {rows: $1 instance_no bigint, $2 below bigint} v
-where h.hub_no = v.hub_no and h.instance_no = v.instance_no and h.execution_no < v.below
+delete from {schema}.history h using {rows: $1 instance_no bigint, $2 below bigint}
+where h.hub_no + 0 = {hub} and h.instance_no = v.instance_no and h.execution_no < v.below
 
 -- name: remove_payloads
-delete from {schema}.payloads p using {rows: $1 instance_no bigint, $2 below bigint} v
-where p.hub_no = v.hub_no and p.instance_no = v.instance_no and p.execution_no < v.below
+delete from {schema}.payloads p using {rows: $1 instance_no bigint, $2 below bigint}
+where p.hub_no + 0 = {hub} and p.instance_no = v.instance_no and p.execution_no < v.below
 
 -- name: close_waits
-delete from {schema}.waits w using {rows: $1 instance_no bigint, $2 wait_id bigint} v
-where w.hub_no = v.hub_no and w.instance_no = v.instance_no and w.wait_id = v.wait_id
+delete from {schema}.waits w using {rows: $1 instance_no bigint, $2 wait_id bigint}
+where w.hub_no + 0 = {hub} and w.instance_no = v.instance_no and w.wait_id = v.wait_id
 
 -- name: close_all_waits
-delete from {schema}.waits t using {rows: $1 instance_no bigint} v
-where t.hub_no = v.hub_no and t.instance_no = v.instance_no
+delete from {schema}.waits t using {rows: $1 instance_no bigint}
+where t.hub_no + 0 = {hub} and t.instance_no = v.instance_no
 
 -- name: open_waits
 insert into {schema}.waits (hub_no, instance_no, wait_id, name, since, deadline, schema)
@@ -153,8 +153,8 @@ on conflict (hub_no, key_id) do update
 set name = excluded.name, scopes = excluded.scopes, expires_at = excluded.expires_at, revoked_at = excluded.revoked_at
 
 -- name: use_keys
-update {schema}.keys k set last_used_at = v.at from {rows: $1 key_id text, $2 at bigint} v
-where k.hub_no = v.hub_no and k.key_id = v.key_id
+update {schema}.keys k set last_used_at = v.at from {rows: $1 key_id text, $2 at bigint}
+where k.hub_no + 0 = {hub} and k.key_id = v.key_id
 
 -- name: add_audit
 insert into {schema}.audit (hub_no, at, who, address, operation, instance_id, detail, outcome, times)
@@ -162,12 +162,12 @@ select {hub}, * from unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5
 
 -- name: remove_activities
 delete from {schema}.activities a
-using {rows: $1 instance_id text, $2 execution_id text, $3 task_id bigint} v
-where a.hub_no = v.hub_no and a.instance_id = v.instance_id and a.execution_id = v.execution_id and a.task_id = v.task_id
+using {rows: $1 instance_id text, $2 execution_id text, $3 task_id bigint}
+where a.hub_no + 0 = {hub} and a.instance_id = v.instance_id and a.execution_id = v.execution_id and a.task_id = v.task_id
 
 -- name: remove_executions
-delete from {schema}.activities a using {rows: $1 instance_id text, $2 execution_id text} v
-where a.hub_no = v.hub_no and a.instance_id = v.instance_id and a.execution_id = v.execution_id
+delete from {schema}.activities a using {rows: $1 instance_id text, $2 execution_id text}
+where a.hub_no + 0 = {hub} and a.instance_id = v.instance_id and a.execution_id = v.execution_id
 
 -- name: place_activities
 insert into {schema}.activities (hub_no, {activity_columns}) select {hub}, * from unnest({activity_arrays})
@@ -176,8 +176,8 @@ insert into {schema}.activities (hub_no, {activity_columns}) select {hub}, * fro
 -- A result takes the place of its activity while the claim holds; how many did is seen from what was inserted.
 with ended as (
     delete from {schema}.activities a
-    using {rows: $1 instance_id text, $2 execution_id text, $3 task_id bigint, $4 attempt bigint, $5 message_no bigint, $6 message bytea, $7 partition bigint} v
-    where a.hub_no = v.hub_no and a.instance_id = v.instance_id and a.execution_id = v.execution_id
+    using {rows: $1 instance_id text, $2 execution_id text, $3 task_id bigint, $4 attempt bigint, $5 message_no bigint, $6 message bytea, $7 partition bigint}
+    where a.hub_no + 0 = {hub} and a.instance_id = v.instance_id and a.execution_id = v.execution_id
     and a.task_id = v.task_id and a.attempt = v.attempt and a.incarnation = $8::bigint
     returning v.message_no, v.instance_id, v.partition, v.message
 )

@@ -1,4 +1,6 @@
 -- What the engine reads and what clients ask. {schema} and {hub} are filled in when a connection prepares them.
+-- Conditions that look odd (`hub_no + 0`, `kind || ''`, `offset 0`) keep a plan that was made for empty tables from going
+-- through a whole index, partial ones included, whose condition they would otherwise fulfil: see the schema.
 
 -- name: next_numbers
 -- Numbers of a hub that one engine has to itself; workers that share one have ranges of their own.
@@ -7,6 +9,9 @@ select coalesce((select max(instance_no) from {schema}.instances where hub_no = 
 
 -- name: hub
 select hub_no::bigint, partitions from {schema}.hubs where name = $1::text
+
+-- name: hubs
+select name from {schema}.hubs order by name
 
 -- name: add_hub
 insert into {schema}.hubs (name, partitions) values ($1::text, $2::bigint) on conflict (name) do nothing
@@ -17,90 +22,93 @@ select h.hub_no, p, 0 from {schema}.hubs h, generate_series(0, h.partitions - 1)
 on conflict do nothing
 
 -- name: instances_by_id
-select {instance_columns_i} from {rows: $1 instance_id text} v
-join {schema}.instances i on i.hub_no = v.hub_no and i.instance_id = v.instance_id
+select {instance_columns_i} from {rows: $1 instance_id text}
+join {schema}.instances i on i.hub_no + 0 = {hub} and i.instance_id = v.instance_id
 order by i.instance_no
 
 -- name: instance_by_no
-select {instance_columns} from {schema}.instances where hub_no = {hub} and instance_no = $1::bigint
+select {instance_columns} from {schema}.instances where hub_no + 0 = {hub} and instance_no = $1::bigint
 
 -- name: histories_by_id
 -- Of unfinished orchestrations, the current execution; so are the bodies.
-select {history_columns} from {rows: $1 instance_id text} v
-join {schema}.instances i on i.hub_no = v.hub_no and i.instance_id = v.instance_id
+select {history_columns} from {rows: $1 instance_id text}
+join {schema}.instances i on i.hub_no + 0 = {hub} and i.instance_id = v.instance_id
 join {schema}.history h
-on h.hub_no = i.hub_no and h.instance_no = i.instance_no and h.execution_no = i.execution_no
-where i.completed_at is null and i.kind <> 'entity'
+on h.hub_no + 0 = {hub} and h.instance_no = i.instance_no and h.execution_no = i.execution_no
+where coalesce(i.completed_at, -1) = -1 and i.kind <> 'entity'
 
 -- name: bodies_by_id
-select {body_columns} from {rows: $1 instance_id text} v
-join {schema}.instances i on i.hub_no = v.hub_no and i.instance_id = v.instance_id
+select {body_columns} from {rows: $1 instance_id text}
+join {schema}.instances i on i.hub_no + 0 = {hub} and i.instance_id = v.instance_id
 join {schema}.payloads p
-on p.hub_no = i.hub_no and p.instance_no = i.instance_no and p.execution_no = i.execution_no
-where i.completed_at is null and i.kind <> 'entity'
+on p.hub_no + 0 = {hub} and p.instance_no = i.instance_no and p.execution_no = i.execution_no
+where coalesce(i.completed_at, -1) = -1 and i.kind <> 'entity'
 
 -- name: held_by_id
-select m.message_no, m.instance_id, m.visible_at, m.message from {rows: $1 instance_id text} v
-join {schema}.inbox m on m.hub_no = v.hub_no and m.instance_id = v.instance_id
-where m.visible_at is null order by m.message_no
+select m.* from {rows: $1 instance_id text}
+cross join lateral (
+    select message_no, instance_id, visible_at, message from {schema}.inbox h
+    where h.hub_no + 0 = {hub} and h.instance_id = v.instance_id and h.visible_at is null offset 0
+) m
+order by m.message_no
 
 -- name: entity_states_by_id
-select i.instance_no, s.entity_state from {rows: $1 instance_id text} v
-join {schema}.instances i on i.hub_no = v.hub_no and i.instance_id = v.instance_id
-join {schema}.state s on s.hub_no = i.hub_no and s.instance_no = i.instance_no
-where i.kind = 'entity' and s.entity_state is not null
+select i.instance_no, s.entity_state from {rows: $1 instance_id text}
+join {schema}.instances i on i.hub_no + 0 = {hub} and i.instance_id = v.instance_id
+join {schema}.state s on s.hub_no + 0 = {hub} and s.instance_no = i.instance_no
+where i.kind || '' = 'entity' and s.entity_state is not null
 
 -- name: placed_by_id
-select a.instance_id, a.execution_id, a.task_id from {rows: $1 instance_id text} v
-join {schema}.activities a on a.hub_no = v.hub_no and a.instance_id = v.instance_id
+select a.instance_id, a.execution_id, a.task_id from {rows: $1 instance_id text}
+join {schema}.activities a on a.hub_no + 0 = {hub} and a.instance_id = v.instance_id
 
 -- name: placed_rows
 -- Without what is in them.
 select a.instance_id, a.execution_id, a.task_id, a.pool, a.name, a.placed_at, a.attempt, a.incarnation, ''::bytea
-from {rows: $1 instance_id text} v
-join {schema}.activities a on a.hub_no = v.hub_no and a.instance_id = v.instance_id
+from {rows: $1 instance_id text}
+join {schema}.activities a on a.hub_no + 0 = {hub} and a.instance_id = v.instance_id
 
 -- name: history_of_one
 -- Of an instance by its id, the current execution, whether it has finished or not; so are the bodies.
 select {history_columns} from {schema}.instances i
 join {schema}.history h
-on h.hub_no = {hub} and h.instance_no = i.instance_no and h.execution_no = i.execution_no
-where i.hub_no = {hub} and i.instance_id = $1::text order by h.episode
+on h.hub_no + 0 = {hub} and h.instance_no = i.instance_no and h.execution_no = i.execution_no
+where i.hub_no + 0 = {hub} and i.instance_id = $1::text order by h.episode
 
 -- name: bodies_of_one
 select {body_columns} from {schema}.instances i
 join {schema}.payloads p
-on p.hub_no = {hub} and p.instance_no = i.instance_no and p.execution_no = i.execution_no
-where i.hub_no = {hub} and i.instance_id = $1::text
+on p.hub_no + 0 = {hub} and p.instance_no = i.instance_no and p.execution_no = i.execution_no
+where i.hub_no + 0 = {hub} and i.instance_id = $1::text
 
 -- name: waits_of_one
 select {wait_columns} from {schema}.waits w
-join {schema}.instances i on w.hub_no = {hub} and w.instance_no = i.instance_no
-where i.hub_no = {hub} and i.instance_id = $1::text order by w.wait_id
+join {schema}.instances i on w.hub_no + 0 = {hub} and w.instance_no = i.instance_no
+where i.hub_no + 0 = {hub} and i.instance_id = $1::text order by w.wait_id
 
 -- name: state_of_one
 select s.custom_status, s.entity_state from {schema}.instances i
-join {schema}.state s on s.hub_no = {hub} and s.instance_no = i.instance_no
-where i.hub_no = {hub} and i.instance_id = $1::text
+join {schema}.state s on s.hub_no + 0 = {hub} and s.instance_no = i.instance_no
+where i.hub_no + 0 = {hub} and i.instance_id = $1::text
 
 -- name: history_of_execution
 select {history_columns} from {schema}.history h
-where h.hub_no = {hub} and h.instance_no = $1::bigint and h.execution_no = $2::bigint order by h.episode
+where h.hub_no + 0 = {hub} and h.instance_no = $1::bigint and h.execution_no = $2::bigint order by h.episode
 
 -- name: bodies_of_execution
 select {body_columns} from {schema}.payloads p
-where p.hub_no = {hub} and p.instance_no = $1::bigint and p.execution_no = $2::bigint
+where p.hub_no + 0 = {hub} and p.instance_no = $1::bigint and p.execution_no = $2::bigint
 
 -- name: ends_of_executions
 -- The first and the last row of each.
 select {history_columns} from unnest($1::bigint[], $2::bigint[]) as v (instance_no, execution_no)
 cross join lateral (
     (select * from {schema}.history a
-     where a.hub_no = {hub} and a.instance_no = v.instance_no and a.execution_no = v.execution_no
+     where a.hub_no + 0 = {hub} and a.instance_no = v.instance_no and a.execution_no = v.execution_no
      order by a.episode limit 1)
     union
     (select * from {schema}.history b
-     where b.hub_no = {hub} and b.instance_no = v.instance_no and b.execution_no = v.execution_no
+     where b.hub_no + 0 = {hub} and b.instance_no = v.instance_no and b.execution_no = v.execution_no
      order by b.episode desc limit 1)
 ) h
 order by h.instance_no, h.episode
@@ -109,15 +117,15 @@ order by h.instance_no, h.episode
 select {body_columns} from unnest($1::bigint[], $2::bigint[]) as v (instance_no, execution_no)
 cross join lateral (
     select min(episode) as first, max(episode) as last from {schema}.history a
-    where a.hub_no = {hub} and a.instance_no = v.instance_no and a.execution_no = v.execution_no
+    where a.hub_no + 0 = {hub} and a.instance_no = v.instance_no and a.execution_no = v.execution_no
 ) e
 join {schema}.payloads p
-on p.hub_no = {hub} and p.instance_no = v.instance_no and p.execution_no = v.execution_no
+on p.hub_no + 0 = {hub} and p.instance_no = v.instance_no and p.execution_no = v.execution_no
 and p.episode in (e.first, e.last)
 
 -- name: seen
-select s.operation_id, s.instance_id, s.answer, s.expires_at from {rows: $1 operation_id text} v
-join {schema}.seen s on s.hub_no = v.hub_no and s.operation_id = v.operation_id
+select s.operation_id, s.instance_id, s.answer, s.expires_at from {rows: $1 operation_id text}
+join {schema}.seen s on s.hub_no + 0 = {hub} and s.operation_id = v.operation_id
 
 -- name: visible_messages
 -- Each partition's oldest through the index, then the oldest of these.
@@ -168,16 +176,16 @@ and completed_at >= $3::bigint and (completed_at, instance_no) > ($3::bigint, $4
 order by completed_at, instance_no limit $5::bigint
 
 -- name: waits_of
-select {wait_columns} from {rows: $1 instance_no bigint} v
-join {schema}.waits w on w.hub_no = v.hub_no and w.instance_no = v.instance_no order by w.instance_no, w.wait_id
+select {wait_columns} from {rows: $1 instance_no bigint}
+join {schema}.waits w on w.hub_no + 0 = {hub} and w.instance_no = v.instance_no order by w.instance_no, w.wait_id
 
 -- name: custom_status_of
-select s.instance_no, s.custom_status from {rows: $1 instance_no bigint} v
-join {schema}.state s on s.hub_no = v.hub_no and s.instance_no = v.instance_no where s.custom_status is not null
+select s.instance_no, s.custom_status from {rows: $1 instance_no bigint}
+join {schema}.state s on s.hub_no + 0 = {hub} and s.instance_no = v.instance_no where s.custom_status is not null
 
 -- name: entity_state_of
-select s.instance_no, s.entity_state from {rows: $1 instance_no bigint} v
-join {schema}.state s on s.hub_no = v.hub_no and s.instance_no = v.instance_no where s.entity_state is not null
+select s.instance_no, s.entity_state from {rows: $1 instance_no bigint}
+join {schema}.state s on s.hub_no + 0 = {hub} and s.instance_no = v.instance_no where s.entity_state is not null
 
 -- name: counts
 -- Completed is what remains, so that its rows are counted through the primary key alone.
@@ -199,16 +207,16 @@ where hub_no = {hub} order by dropped_no desc limit $1::bigint
 
 -- name: dropped_of
 select {dropped_columns} from {schema}.dropped
-where hub_no = {hub} and instance_id = $2::text order by dropped_no desc limit $1::bigint
+where hub_no + 0 = {hub} and instance_id = $2::text order by dropped_no + 0 desc limit $1::bigint
 
 -- name: executions
 -- A loose scan: from one execution to the next, however many rows each has.
 with recursive e (execution_no) as (
     (select execution_no from {schema}.history
-     where hub_no = {hub} and instance_no = $1::bigint order by execution_no limit 1)
+     where hub_no + 0 = {hub} and instance_no = $1::bigint order by execution_no limit 1)
     union all
     select (select h.execution_no from {schema}.history h
-            where h.hub_no = {hub} and h.instance_no = $1::bigint and h.execution_no > e.execution_no
+            where h.hub_no + 0 = {hub} and h.instance_no = $1::bigint and h.execution_no > e.execution_no
             order by h.execution_no limit 1)
     from e where e.execution_no is not null
 )
@@ -235,21 +243,21 @@ delete from {schema}.encryption where hub_no = {hub} and key_id <> $1::text
 
 -- name: expire_seen
 -- A bounded number at a time, so that nobody waits for it long.
-delete from {schema}.seen where (hub_no, operation_id) in (
-    select hub_no, operation_id from {schema}.seen
-    where hub_no = {hub} and expires_at <= $1::bigint order by expires_at limit $2::bigint
+delete from {schema}.seen where (operation_id, hub_no) in (
+    select operation_id, hub_no from {schema}.seen
+    where hub_no + 0 = {hub} and expires_at <= $1::bigint order by expires_at limit $2::bigint
 )
 
 -- name: expire_dropped
 -- They lie in the order of their time, so looking at the first few is enough.
-delete from {schema}.dropped where hub_no = {hub} and dropped_no in (
+delete from {schema}.dropped where dropped_no in (
     select dropped_no from (
         select dropped_no, at from {schema}.dropped where hub_no = {hub} order by dropped_no limit $2::bigint
     ) oldest where at <= $1::bigint
 )
 
 -- name: expire_audit
-delete from {schema}.audit where hub_no = {hub} and audit_no in (
+delete from {schema}.audit where audit_no in (
     select audit_no from (
         select audit_no, at from {schema}.audit where hub_no = {hub} order by audit_no limit $2::bigint
     ) oldest where at <= $1::bigint

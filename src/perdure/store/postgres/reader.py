@@ -201,6 +201,12 @@ class Reader:
         [rows] = self._ask(Call("seen", (texts([operation_id]),)))
         return SeenRow._make(opened(self._vault, "seen", rows)[0]) if rows else None
 
+    def hubs(self) -> list[str]:
+        """The names of all hubs of the schema."""
+        self._check_process()
+        [names] = self._asked([Call("hubs")])
+        return [name for (name,) in names.rows]
+
     def close_reader(self) -> None:
         """Close the connections for reading that nobody uses just now; the next question opens another."""
         self._readers.close()

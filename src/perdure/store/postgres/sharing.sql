@@ -68,8 +68,8 @@ from {schema}.activities where hub_no = {hub} and incarnation = $1::bigint
 
 -- name: unclaim
 update {schema}.activities a set incarnation = null
-from {rows: $1 instance_id text, $2 execution_id text, $3 task_id bigint} v
-where a.hub_no = v.hub_no and a.instance_id = v.instance_id and a.execution_id = v.execution_id
+from {rows: $1 instance_id text, $2 execution_id text, $3 task_id bigint}
+where a.hub_no + 0 = {hub} and a.instance_id = v.instance_id and a.execution_id = v.execution_id
 and a.task_id = v.task_id and a.incarnation = $4::bigint
 
 -- name: claim
@@ -84,5 +84,5 @@ with oldest as (
     order by a.placed_at, a.instance_id, a.execution_id, a.task_id limit $4::bigint
 )
 update {schema}.activities a set incarnation = $1::bigint, attempt = a.attempt + 1 from oldest o
-where a.hub_no = {hub} and a.instance_id = o.instance_id and a.execution_id = o.execution_id and a.task_id = o.task_id
+where a.hub_no + 0 = {hub} and a.instance_id = o.instance_id and a.execution_id = o.execution_id and a.task_id = o.task_id
 returning {claimed_columns}

@@ -78,7 +78,7 @@ def type_of(column: str) -> str:
 
 
 _ROWS: Final = re.compile(r"\{rows: ([^}]*)\}")
-"""`{rows: $1 instance_no bigint, $2 name text}` stands for a table with these columns, and the hub's number."""
+"""`{rows: $1 instance_no bigint, $2 name text}` stands for a table `v` with these columns, out of arrays."""
 _PLACEHOLDERS: Final = {
     "{instance_columns}": _columns(InstanceRow),
     "{instance_columns_i}": _columns(InstanceRow, "i."),
@@ -120,15 +120,10 @@ def statements() -> dict[str, str]:
 
 
 def _table_of(found: re.Match[str]) -> str:
-    """A table of the parameters' arrays, through which a table of the database can only be reached by its key.
-
-    Joined with a hub's number that is known beforehand, a plan made while the table is small would rather go through
-    all of the hub, and be kept. `offset 0` hides the number.
-    """
     columns = [column.split() for column in found[1].split(", ")]
     arrays = ", ".join(f"{mark}::{kind}[]" for mark, _, kind in columns)
     names = ", ".join(name for _, name, _ in columns)
-    return f"(select {{hub}} as hub_no, u.* from unnest({arrays}) as u ({names}) offset 0)"
+    return f"unnest({arrays}) as v ({names})"
 
 
 def statement(name: str, schema: str, hub_no: int) -> str:

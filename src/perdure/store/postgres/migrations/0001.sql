@@ -1,8 +1,12 @@
 -- Version 1. Later versions are files beside this one, applied in order; none changes this one.
 --
--- {schema} stands for the schema. Every key begins with the hub, so that hubs of one database know nothing of one
--- another, their numbers included. Numbers instead of text ids: a text id stands once, in `instances`, and an
--- episode writes a few hundred bytes of log instead of pages.
+-- {schema} stands for the schema. Hubs of one database know nothing of one another, their numbers included, so the hub is
+-- part of every key: at its end. A plan is often made while a table is empty, when all ways through it look alike, and is
+-- kept; with no way to a row but by what is asked for, it cannot be a bad one. (That is also why statements that look for
+-- rows by their keys say `hub_no + 0`, which no index answers.) Only what is read for a whole hub, in some order, has
+-- indexes that begin with it, and all of those are partial.
+-- Numbers instead of text ids: a text id stands once, in `instances`, and an episode writes a few hundred bytes of log
+-- instead of pages.
 -- Nothing references anything: one transaction deletes children with their parent, and a check on every row of every
 -- commit would pay for a mistake that tests find.
 -- Points in time are microseconds since 1970. Ids are compared by their bytes, whatever the database's collation.
@@ -50,8 +54,8 @@ create table {schema}.instances (
     tags             text,
     salt             bytea not null,
     head             bytea not null,
-    constraint instances_pkey primary key (hub_no, instance_no),
-    constraint instances_id unique (hub_no, instance_id)
+    constraint instances_pkey primary key (instance_no, hub_no),
+    constraint instances_id unique (instance_id, hub_no)
 ) with (fillfactor = 80);
 
 -- All others are partial: most instances are finished or asleep and stand in none of them.
@@ -79,7 +83,7 @@ create table {schema}.history (
     events       bytea not null,
     digest       bytea not null,
     hash         bytea not null,
-    constraint history_pkey primary key (hub_no, instance_no, execution_no, episode)
+    constraint history_pkey primary key (instance_no, execution_no, episode, hub_no)
 );
 
 -- Large bodies, referred to by the events of one history row.
@@ -90,7 +94,7 @@ create table {schema}.payloads (
     episode      bigint not null,
     no           bigint not null,
     body         bytea not null,
-    constraint payloads_pkey primary key (hub_no, instance_no, execution_no, episode, no)
+    constraint payloads_pkey primary key (instance_no, execution_no, episode, no, hub_no)
 );
 
 -- Written only when it changes, which most episodes do not do.
@@ -99,7 +103,7 @@ create table {schema}.state (
     instance_no   bigint not null,
     custom_status bytea,
     entity_state  bytea,
-    constraint state_pkey primary key (hub_no, instance_no)
+    constraint state_pkey primary key (instance_no, hub_no)
 ) with (fillfactor = 80);
 
 -- Messages accepted and not yet consumed. visible_at is null while the target is suspended or parked. The partition
@@ -111,12 +115,12 @@ create table {schema}.inbox (
     partition   bigint not null,
     visible_at  bigint,
     message     bytea not null,
-    constraint inbox_pkey primary key (hub_no, message_no)
+    constraint inbox_pkey primary key (message_no, hub_no)
 );
 
 create index inbox_visible on {schema}.inbox (hub_no, partition, visible_at, message_no)  -- poll
     where visible_at is not null;
-create index inbox_held on {schema}.inbox (hub_no, instance_id) where visible_at is null; -- load
+create index inbox_held on {schema}.inbox (instance_id, hub_no) where visible_at is null; -- load
 
 -- Open waits for external events.
 create table {schema}.waits (
@@ -127,10 +131,10 @@ create table {schema}.waits (
     since       bigint not null,
     deadline    bigint not null,
     schema      bytea,
-    constraint waits_pkey primary key (hub_no, instance_no, wait_id)
+    constraint waits_pkey primary key (instance_no, wait_id, hub_no)
 );
 
-create index waits_name on {schema}.waits (hub_no, name, instance_no);  -- who waits for a decision
+create index waits_name on {schema}.waits (name, hub_no, instance_no);  -- who waits for a decision
 
 -- Client operations accepted lately, with the answer they got.
 create table {schema}.seen (
@@ -139,10 +143,10 @@ create table {schema}.seen (
     instance_id  text not null,
     answer       bytea not null,
     expires_at   bigint not null,
-    constraint seen_pkey primary key (hub_no, operation_id)
+    constraint seen_pkey primary key (operation_id, hub_no)
 );
 
-create index seen_expiry on {schema}.seen (hub_no, expires_at);
+create index seen_expiry on {schema}.seen (expires_at);
 
 -- Messages accepted that could not be delivered, and why.
 create table {schema}.dropped (
@@ -155,10 +159,10 @@ create table {schema}.dropped (
     operation_id text not null,
     reason       text not null,
     body         bytea not null,
-    constraint dropped_pkey primary key (hub_no, dropped_no)
+    constraint dropped_pkey primary key (dropped_no)
 );
 
-create index dropped_target on {schema}.dropped (hub_no, instance_id, dropped_no);
+create index dropped_target on {schema}.dropped (instance_id, dropped_no);
 
 -- Few rows, read all at once. `secret` is a digest for keys that callers show, the secret itself for those that links
 -- are signed with.
@@ -174,7 +178,7 @@ create table {schema}.keys (
     expires_at   bigint,
     revoked_at   bigint,
     last_used_at bigint,
-    constraint keys_pkey primary key (hub_no, key_id)
+    constraint keys_pkey primary key (key_id, hub_no)
 );
 
 -- Written beside every management call, so with one index only: it is read from its newest end.
@@ -189,7 +193,7 @@ create table {schema}.audit (
     detail      text not null,
     outcome     text not null,
     times       bigint not null,
-    constraint audit_pkey primary key (hub_no, audit_no)
+    constraint audit_pkey primary key (audit_no)
 );
 
 -- Which keys a hub's content is encrypted with; none for a hub that is not. `proof` is something encrypted with the
@@ -198,7 +202,7 @@ create table {schema}.encryption (
     hub_no integer not null,
     key_id text not null,
     proof  bytea not null,
-    constraint encryption_pkey primary key (hub_no, key_id)
+    constraint encryption_pkey primary key (key_id, hub_no)
 );
 
 -- Who serves a hub. A commit locks its own row here (for key share); a takeover locks it for update and voids it.
@@ -236,7 +240,7 @@ create table {schema}.activities (
     attempt      bigint not null,
     incarnation  bigint,
     invocation   bytea not null,
-    constraint activities_pkey primary key (hub_no, instance_id, execution_id, task_id)
+    constraint activities_pkey primary key (instance_id, execution_id, task_id, hub_no)
 ) with (fillfactor = 80);
 
 create index activities_free on {schema}.activities (hub_no, pool, placed_at) where incarnation is null;     -- claim
