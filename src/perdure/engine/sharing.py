@@ -183,6 +183,14 @@ class Sharing:
         if self.territory.owned:
             self.give_up(self.territory.owned)
 
+    def health(self) -> dict[str, int]:
+        """Numbers for a health page. From any thread."""
+        return {
+            "partitions": len(self.territory.owned),
+            "other_workers": len(self.membership.company),
+            "late_results": self._store.late_results,
+        }
+
     # ------------------------------------------------------------------------------------------- batches
 
     def committed(self, released: Released, results: Sequence[Envelope]) -> None:

@@ -464,6 +464,7 @@ class Engine:
             "queued": self._unanswered,
             "store": "ok" if self.loop.away is None else str(self.loop.away),
             **self._hub.counters,
+            **(self.loop.sharing.health() if self.loop.sharing is not None else {}),
             **({f"activities_{k}": v for k, v in pool.health().items()} if pool is not None else {}),
         }
 
