@@ -8,7 +8,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.postgres.pooler import Pooler
+import perdure as df
+from tests.postgres.pooler import Pooler, Pooling
 from tests.postgres.servers import Server
 
 
@@ -51,3 +52,33 @@ def _backend(connection: psycopg.Connection[Any]) -> int:
     found = connection.execute("select pg_backend_pid()").fetchone()
     assert found is not None
     return int(found[0])
+
+
+@pytest.mark.parametrize("mode", ["transaction", "session"])
+async def test_a_hub_behind_a_pooler_is_refused_and_told_why(
+    postgres: Server, postgres_url: str, mode: Pooling
+) -> None:
+    with Pooler(postgres, mode) as pooler, pytest.raises(df.StoreUnusable, match="pooler=session"):
+        async with df.App("pooled").running(store=pooler.url(postgres_url)):
+            raise AssertionError("it was served")
+
+
+async def test_a_hub_behind_a_pooler_of_sessions_is_served_when_that_is_said(
+    postgres: Server, postgres_url: str
+) -> None:
+    app = df.App("pooled")
+
+    @app.activity
+    async def echo(text: str) -> str:
+        return text
+
+    @app.orchestrator
+    async def echoing(context: df.OrchestrationContext, text: str) -> str:
+        await context.wait_for_external_event("Go")
+        return await context.call_activity(echo, text)
+
+    with Pooler(postgres, "session") as pooler:
+        async with app.running(store=f"{pooler.url(postgres_url)}?pooler=session") as client:
+            await client.start_new(echoing, "one", "said")
+            await client.raise_event("one", "Go")
+            assert (await client.wait_for_completion("one", 20)).output == "said"
