@@ -39,6 +39,8 @@ _DEFAULTS: Final[dict[str, Any]] = {
 }
 _ALWAYS: Final = {
     "client_min_messages": "warning",
+    "default_transaction_isolation": "read committed",  # the fence is looked at again after waiting for it
+    "default_transaction_read_only": "off",
     "idle_in_transaction_session_timeout": "10s",
     "idle_session_timeout": "0",  # presence is a session's
     "jit": "off",

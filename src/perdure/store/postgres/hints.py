@@ -33,6 +33,7 @@ log = logging.getLogger("perdure.store")
 _LOOK_AROUND: Final = 30.0  # seconds between looks at a connection that says nothing
 _FIRST_PAUSE: Final = 0.2
 _LONGEST_PAUSE: Final = 10.0
+_FAREWELL: Final = 2.0
 
 
 def channel_of(schema: str, hub: str, incarnation: int) -> str:
@@ -51,9 +52,8 @@ class Hints:
         self._to_send: set[int] = set()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._woken: socket.socket | None = None  # readable when the thread is to look around
-        self._waker: socket.socket | None = None
-        self._stopping = False
+        self._ended = threading.Event()
+        self._waker: socket.socket  # writing to it makes the thread look around
 
     def send(self, incarnations: Iterable[int]) -> None:
         """Soon, to these."""
@@ -76,59 +76,56 @@ class Hints:
 
     def stop(self) -> None:
         with self._lock:
-            thread, self._thread = self._thread, None
-            self._stopping = True
+            thread, ended, self._thread = self._thread, self._ended, None
             self._heard, self._to_send, self._own = None, set(), 0
-            ends, self._waker, self._woken = (self._waker, self._woken), None, None
-        if thread is None:
-            return
-        waker, woken = ends
-        if waker is not None and woken is not None:
-            waker.send(b"x")
-            thread.join()
-            waker.close()
-            woken.close()
+            if thread is not None:
+                ended.set()
+                self._nudge()
+        if thread is not None:
+            thread.join(_FAREWELL)  # it may be in the middle of connecting, and then ends by itself
 
     def _wake(self) -> None:
         """Under the lock: let the thread look, which is started when there is something to do."""
         if self._thread is None:
-            self._stopping = False
-            self._woken, self._waker = socket.socketpair()
-            self._woken.setblocking(False)
+            self._ended = threading.Event()
+            woken, self._waker = socket.socketpair()
+            woken.setblocking(False)
             self._waker.setblocking(False)
+            arguments = (self._ended, woken, self._waker)
             self._thread = threading.Thread(
-                target=self._run, args=(self._woken,), name="perdure-hints", daemon=True
+                target=self._run, args=arguments, name="perdure-hints", daemon=True
             )
             self._thread.start()
-        elif self._waker is not None:
-            with suppress(BlockingIOError):  # then it has been told often enough
-                self._waker.send(b"x")
+            return
+        self._nudge()
+
+    def _nudge(self) -> None:
+        with suppress(OSError):  # it has been told often enough, or is gone
+            self._waker.send(b"x")
 
     # ------------------------------------------------------------------------------------------- its thread
 
-    def _run(self, woken: socket.socket) -> None:
+    def _run(self, ended: threading.Event, woken: socket.socket, waker: socket.socket) -> None:
         pause = _FIRST_PAUSE
-        while not self._stopping:
-            began = time.monotonic()
-            try:
-                wire = connect(self._address, UPKEEP)
+        with woken, waker:
+            while not ended.is_set():
+                began = time.monotonic()
                 try:
-                    self._serve(wire, woken)
-                finally:
-                    wire.close()
-            except (StoreError, psycopg.Error, OSError) as error:
-                log.info("hints are not heard for a while, polling goes on: %s", error)
-            if self._stopping:
-                return
-            pause = (
-                _FIRST_PAUSE if time.monotonic() - began > _LONGEST_PAUSE else min(2 * pause, _LONGEST_PAUSE)
-            )
-            self._sleep(pause, woken)
+                    wire = connect(self._address, UPKEEP)
+                    try:
+                        self._serve(wire, ended, woken)
+                    finally:
+                        wire.close()
+                except (StoreError, psycopg.Error, OSError) as error:
+                    log.info("hints are not heard for a while, polling goes on: %s", error)
+                held = time.monotonic() - began > _LONGEST_PAUSE
+                pause = _FIRST_PAUSE if held else min(2 * pause, _LONGEST_PAUSE)
+                ended.wait(pause)
 
-    def _serve(self, wire: Wire, woken: socket.socket) -> None:
+    def _serve(self, wire: Wire, ended: threading.Event, woken: socket.socket) -> None:
         """Until told to stop, or until the connection breaks."""
         listening_for = 0
-        while not self._stopping:
+        while not ended.is_set():
             with self._lock:
                 wanted = self._own if self._heard is not None else 0
                 to_send, self._to_send = self._to_send, set()
@@ -151,13 +148,6 @@ class Hints:
         heard = self._heard
         if heard is not None:
             heard()
-
-    def _sleep(self, seconds: float, woken: socket.socket) -> None:
-        """A pause that only stopping cuts short."""
-        until = time.monotonic() + seconds
-        while not self._stopping and (left := until - time.monotonic()) > 0:
-            if ready([woken.fileno()], left):
-                _drain(woken)
 
 
 def _drain(woken: socket.socket) -> None:

@@ -245,7 +245,7 @@ delete from {schema}.encryption where hub_no = {hub} and key_id <> $1::text
 -- A bounded number at a time, so that nobody waits for it long.
 delete from {schema}.seen where (operation_id, hub_no) in (
     select operation_id, hub_no from {schema}.seen
-    where hub_no + 0 = {hub} and expires_at <= $1::bigint order by expires_at limit $2::bigint
+    where hub_no + 0 = {hub} and expires_at <= $1::bigint order by expires_at limit $2::bigint for update skip locked
 )
 
 -- name: expire_dropped

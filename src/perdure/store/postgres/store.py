@@ -314,7 +314,10 @@ class PostgresStore(Reader):
             return False
         prolong = (number(incarnation), number(profile.lease))
         self._lease.purpose = leasing(profile.lease)
-        return bool(self._lease.do(lambda wire: wire.one("renew", *prolong)))
+        if self._lease.do(lambda wire: wire.one("renew", *prolong)):
+            return True
+        # The loop may have come back as another one meanwhile.
+        return incarnation != self._incarnation and self.renew()
 
     def drain(self) -> None:
         self._check_shared()
@@ -493,7 +496,8 @@ class PostgresStore(Reader):
                 if max(answer.touched for answer in wire.ask(calls)) < _EXPIRED_AT_ONCE:
                     return
 
-        self._upkeep.do(expire)
+        with suppress(CommitConflict):  # another worker is at it
+            self._upkeep.do(expire)
 
 
 class _Aside:
