@@ -180,6 +180,11 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
     )
 
 
+async def on_disconnect(request: Request, error: Exception) -> Response:
+    """Answer for a client that went away before its request was complete: nobody will read it."""
+    return ProblemResponse(400, "the request ended before it was complete", code="incomplete-request")
+
+
 async def on_surprise(request: Request, error: Exception) -> Response:
     """Answer for an error nobody expected: it is logged by the server, and not shown to the caller."""
     return ProblemResponse(
@@ -194,6 +199,7 @@ __all__ = [
     "ERRORS",
     "STATUS",
     "ProblemResponse",
+    "on_disconnect",
     "on_http_exception",
     "on_perdure_error",
     "on_surprise",
