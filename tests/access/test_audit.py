@@ -85,7 +85,10 @@ def key(door: Door, _: str) -> dict[str, str]:
 
 def dead_letter(door: Door, id_: str) -> dict[str, str]:
     sent = door.http.post(f"{M}/queues/claims-in?messageId={id_}", json=1, headers=as_key(ADMIN)).json()["id"]
-    assert door.http.get(f"{M}/instances/{sent}?wait=5", headers=as_key(ADMIN)).json()["runtimeStatus"] == "Failed"
+    assert (
+        door.http.get(f"{M}/instances/{sent}?wait=5", headers=as_key(ADMIN)).json()["runtimeStatus"]
+        == "Failed"
+    )
     return {"queue": "claims-in", "id": sent}
 
 
@@ -102,7 +105,10 @@ DONE: dict[str, tuple[Callable[[Door, str], dict[str, str]], dict[str, Any]]] = 
     "rewind": (ended("broken"), {}),
     "restart": (ended("echo"), {}),
     "purge": (ended("echo"), {}),
-    "purge_many": (ended("echo"), {"params": {"createdTimeFrom": AWAY.isoformat(), "instanceIdPrefix": "{id}"}}),
+    "purge_many": (
+        ended("echo"),
+        {"params": {"createdTimeFrom": AWAY.isoformat(), "instanceIdPrefix": "{id}"}},
+    ),
     "suspend_many": (running, {"params": {"instanceIdPrefix": "{id}"}}),
     "resume_many": (suspended, {"params": {"instanceIdPrefix": "{id}"}}),
     "terminate_many": (running, {"params": {"instanceIdPrefix": "{id}"}}),
@@ -125,7 +131,7 @@ DONE: dict[str, tuple[Callable[[Door, str], dict[str, str]], dict[str, Any]]] = 
     "decide": (running, {"json": {"approved": True}}),
 }
 FORMS: dict[str, dict[str, str]] = {
-    "raise_event": {"event": "ApproverDecision", "field.approved": "true"},
+    "raise_event": {"event": "ApproverDecision", "field.approved": "true", "field.": '{"approved": true}'},
     "create_key": {"name": "new", "scope.read": "1"},
 }
 
@@ -221,7 +227,10 @@ def test_each_verb_that_fails_is_one_row_with_the_error(door: Door) -> None:
         for base in (M, f"/durabletask/{key}"):
             before = len(rows_of(door, "actor"))
             headers = as_key(key) if base == M else {}
-            assert door.http.post(f"{base}/instances/{base[1:4]}-none/{verb}", headers=headers).status_code == 404
+            assert (
+                door.http.post(f"{base}/instances/{base[1:4]}-none/{verb}", headers=headers).status_code
+                == 404
+            )
             found = rows_of(door, "actor")
             [new] = found[: len(found) - before]
             assert as_row(new) == (verb, "instance-not-found", 1, "testclient")
@@ -238,12 +247,17 @@ def test_strangers_leave_one_row_however_often_they_knock(door: Door) -> None:
 
     assert sum(row["times"] for row in found) == 900
     assert len(found) <= 6, "equal ones are counted, and two seconds may have passed"
-    assert {(row["instance_id"], row["outcome"]) for row in found} == {("", "unauthenticated"), ("", "bad-link")}
+    assert {(row["instance_id"], row["outcome"]) for row in found} == {
+        ("", "unauthenticated"),
+        ("", "bad-link"),
+    }
 
 
 def test_each_signed_link_leaves_its_row(door: Door) -> None:
     links = {}
-    for number, verb in enumerate(("raise_event", "terminate", "suspend", "resume", "rewind", "restart", "purge")):
+    for number, verb in enumerate(
+        ("raise_event", "terminate", "suspend", "resume", "rewind", "restart", "purge")
+    ):
         DONE[verb][0](door, f"l{number}")
         made = door.gate.signer.sign("raise" if verb == "raise_event" else verb, f"l{number}")
         path = f"{M}/instances/l{number}" + {"purge": "", "raise_event": "/raiseEvent/ApproverDecision"}.get(
@@ -255,7 +269,9 @@ def test_each_signed_link_leaves_its_row(door: Door) -> None:
         assert door.http.request(method, url, **DONE[verb][1]).status_code < 300, verb
         [row] = [row for row in rows_of(door, "link") if row["operation"] == verb]
         assert (row["outcome"], row["times"]) == ("ok", 1)
-        assert row["detail" if verb == "restart" else "instance_id"] == f"l{number}", "a restart is a new instance"
+        assert row["detail" if verb == "restart" else "instance_id"] == f"l{number}", (
+            "a restart is a new instance"
+        )
 
 
 def test_signing_in_and_failing_to_are_written_down(door: Door) -> None:
@@ -266,7 +282,9 @@ def test_signing_in_and_failing_to_are_written_down(door: Door) -> None:
         door.http.post("/login", data={"key": shown, "csrf": token})
     door.http.get(f"/?token={TOKEN}")
 
-    found = {(row["who"].split(" (")[0], row["outcome"], row["times"]) for row in door.audit(operation="login")}
+    found = {
+        (row["who"].split(" (")[0], row["outcome"], row["times"]) for row in door.audit(operation="login")
+    }
 
     assert found == {("visitor", "ok", 1), ("unknown", "unauthenticated", 2), ("start-up-token", "ok", 1)}
 
@@ -290,7 +308,10 @@ def test_a_link_that_decides_nothing_is_written_down(door: Door, trouble: str) -
         case "changed":
             query = query[:-1] + ("A" if query[-1] != "A" else "B")
 
-    looked, pressed = door.http.get(f"{path}?{query}"), door.http.post(f"{path}?{query}", json={"approved": True})
+    looked, pressed = (
+        door.http.get(f"{path}?{query}"),
+        door.http.post(f"{path}?{query}", json={"approved": True}),
+    )
 
     status, outcome = (410, "link-spent") if trouble == "spent" else (403, "bad-link")
     assert (looked.status_code, pressed.status_code) == (status, status)

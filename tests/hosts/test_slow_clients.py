@@ -16,9 +16,7 @@ from perdure.http.connections import Door, Patience
 from tests.hosts.conftest import M, make_app
 from tests.hosts.serving import served
 
-HASTY = Patience(
-    head=0.3, head_bytes=8_192, body=0.3, rate=100_000, reading=0.5, unread=100_000, crowd=4
-)
+HASTY = Patience(head=0.3, head_bytes=8_192, body=0.3, rate=100_000, reading=0.5, unread=100_000, crowd=4)
 LARGE = 32 * 1024 * 1024  # more than the kernel keeps for a client that does not read
 ASK = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
 START = f"POST {M}/orchestrators/echo HTTP/1.1\r\nHost: localhost\r\n".encode()
@@ -163,7 +161,9 @@ def test_a_body_that_comes_is_taken_however_large(address: tuple[str, int]) -> N
 
 
 @pytest.mark.parametrize(
-    "chunk", [b"1;" + b"x" * 9_000 + b"\r\n \r\n", b"0\r\n" + b"X-A: b\r\n" * 2_000], ids=["extension", "trailers"]
+    "chunk",
+    [b"1;" + b"x" * 9_000 + b"\r\n \r\n", b"0\r\n" + b"X-A: b\r\n" * 2_000],
+    ids=["extension", "trailers"],
 )
 def test_what_surrounds_a_body_has_an_end_too(address: tuple[str, int], chunk: bytes) -> None:
     with connected(address) as client:
@@ -204,7 +204,7 @@ def test_who_does_not_read_what_they_asked_for_is_not_waited_for(address: tuple[
             except (ConnectionResetError, BrokenPipeError):
                 break
             assert time.monotonic() < until
-        
+
 
 def test_a_crowd_that_says_nothing_keeps_nobody_out(address: tuple[str, int]) -> None:
     crowd = [socket.create_connection(address, timeout=10) for _ in range(20)]
@@ -264,7 +264,8 @@ def test_requests_that_two_readers_might_read_differently_are_refused(
 def test_no_other_protocol_is_spoken(address: tuple[str, int], upgrade: bytes) -> None:
     with connected(address) as client:
         client.sendall(
-            ASK + b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZQ==\r\n"
+            ASK
+            + b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZQ==\r\n"
             b"Upgrade: " + upgrade + b"\r\n\r\n" + ASK + b"\r\n"
         )
         said = all_of(client)
@@ -273,6 +274,8 @@ def test_no_other_protocol_is_spoken(address: tuple[str, int], upgrade: bytes) -
 
 def test_what_is_asked_in_one_breath_is_answered_in_turn(address: tuple[str, int]) -> None:
     with connected(address) as client:
-        client.sendall((ASK + b"\r\n") * 20 + b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        client.sendall(
+            (ASK + b"\r\n") * 20 + b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        )
         said = all_of(client)
     assert said.count(b"HTTP/1.1 200 ") == 20 and said.count(b"HTTP/1.1 404 ") == 1
