@@ -97,6 +97,11 @@ def _span_title(span: Span, end: int) -> str:
     return f"{_KINDS[span.kind]}: {span.state}, {lasted}" + (f", {span.note}" if span.note else "")
 
 
+def _shown(value: Any) -> Any:
+    """Whatever a template shows: an instance's data may hold anything. Markup has been through this before."""
+    return prose.plain(value, "\r\n\t") if type(value) is str else value
+
+
 def _new_environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("perdure.http"),
@@ -104,6 +109,7 @@ def _new_environment() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_shown,
     )
     environment.globals.update(
         ago=prose.ago,
