@@ -73,7 +73,7 @@ class Broker:
                     declared = await channel.declare_queue(queue, durable=True)
                     return int(declared.declaration_result.message_count or 0)
             case _:
-                async with QueueClient.from_connection_string(url, queue) as client:
+                async with QueueClient.from_connection_string(url, queue, retry_total=0) as client:
                     return int((await client.get_queue_properties()).approximate_message_count or 0)
 
 

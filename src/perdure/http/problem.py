@@ -39,6 +39,7 @@ from perdure.errors import (
     Unauthenticated,
 )
 from perdure.http.mounting import prefix_of
+from perdure.http.prose import plain
 from perdure.numbers import number_of
 
 if TYPE_CHECKING:
@@ -132,7 +133,9 @@ def shown_path(request: Request) -> str:
     """The request's path for people and logs: without the credential that Azure's client carries in it."""
     credential = request.path_params.get("credential")
     path = str(request.url.path)
-    return path if credential is None else path.replace(quote(credential), "…").replace(credential, "…")
+    if credential is not None:
+        path = path.replace(quote(credential), "…").replace(credential, "…")
+    return plain(path, "")
 
 
 def problem_of(error: Exception, *, status: int | None = None, instance: str = "") -> ProblemResponse:

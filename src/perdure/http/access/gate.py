@@ -132,6 +132,17 @@ class Access:
             )
         return caller
 
+    def lets_in(self, request: Request) -> bool:
+        """Whether a request that has passed would pass again: for answers that go on after a key is called back."""
+        endpoint: Endpoint = request.scope[ENDPOINT]
+        if endpoint.scope == "open" or self.is_open:
+            return True
+        try:
+            self._identify(request, endpoint, address_of(request))
+        except Refused:
+            return False
+        return True
+
     def _identify(self, request: Request, endpoint: Endpoint, address: str) -> Caller:
         is_local = _is_local(address)
         shown = shown_key(request)
