@@ -103,6 +103,7 @@ class Connection(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._part == "head":
+            self._content += len(name) + len(value)
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
@@ -135,7 +136,7 @@ class Connection(HttpToolsProtocol):
     def _excess(self) -> tuple[int, str] | None:
         """What is too much of the part that is arriving."""
         patience = self._door.patience
-        if self._part == "head" and self._size > patience.head_bytes:
+        if self._part == "head" and max(self._size, self._content) > patience.head_bytes:
             return 431, "Request Header Fields Too Large"
         # The lengths of chunks, what is written beside them, and trailers: none of it is of any use.
         wrapping = self._size - self._content

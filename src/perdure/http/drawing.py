@@ -16,7 +16,7 @@ from perdure.http.access.caller import caller_of
 from perdure.http.csrf import set_token, token_of
 from perdure.http.endpoint import Handler, client_of
 from perdure.http.mounting import prefix_of, quoted
-from perdure.http.problem import status_of, title_of
+from perdure.http.problem import RETRY_AFTER, status_of, title_of
 from perdure.model.instances import OrchestrationStatus, RuntimeStatus
 from perdure.model.times import moment
 
@@ -73,7 +73,10 @@ def as_page(handler: Handler) -> Handler:
         except PerdureError as error:
             status, detail = status_of(error), str(error)
             request.scope[CODE] = error.code
-        return draw(request, "error.html", status=status, heading=title_of(status), detail=detail)
+        page = draw(request, "error.html", status=status, heading=title_of(status), detail=detail)
+        if status in RETRY_AFTER:
+            page.headers["Retry-After"] = RETRY_AFTER[status]
+        return page
 
     return shown
 
