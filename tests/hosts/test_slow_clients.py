@@ -16,7 +16,7 @@ from perdure.http.connections import Door, Patience
 from tests.hosts.conftest import M, make_app
 from tests.hosts.serving import served
 
-HASTY = Patience(head=0.3, head_bytes=8_192, body=0.3, rate=100_000, reading=0.5, unread=100_000, crowd=4)
+HASTY = Patience(head=0.8, head_bytes=8_192, body=0.8, rate=100_000, reading=0.8, unread=100_000, crowd=4)
 LARGE = 32 * 1024 * 1024  # more than the kernel keeps for a client that does not read
 ASK = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
 START = f"POST {M}/orchestrators/echo HTTP/1.1\r\nHost: localhost\r\n".encode()
@@ -84,8 +84,12 @@ def drip(client: socket.socket, bytes_: bytes, most: float = 8.0) -> bytes:
 
 
 def answers(client: socket.socket) -> bytes:
+    """The first line of an answer; the rest of it is read too."""
     client.sendall(ASK + b"\r\n")
-    return client.recv(65_536).split(b"\r\n")[0]
+    found = b""
+    while not found.endswith(b"}"):
+        found += client.recv(65_536)
+    return found.split(b"\r\n")[0]
 
 
 def test_who_says_nothing_is_not_kept(address: tuple[str, int]) -> None:
@@ -157,7 +161,7 @@ def test_a_body_that_comes_is_taken_however_large(address: tuple[str, int]) -> N
         client.sendall(START + f"Content-Length: {len(body)}\r\n\r\n".encode())
         for at in range(0, len(body), 100_000):
             client.sendall(body[at : at + 100_000])
-        assert client.recv(65_536).startswith(b"HTTP/1.1 202 ")
+        assert client.recv(12) == b"HTTP/1.1 202"
 
 
 @pytest.mark.parametrize(
@@ -183,10 +187,12 @@ def test_a_body_that_nobody_reads_is_not_taken_for_ever(address: tuple[str, int]
 
 def test_what_follows_a_body_is_no_header(address: tuple[str, int]) -> None:
     """A proxy that takes a header out of the head would not find it there."""
-    request = b"GET /api/shown HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+    request = (
+        ASK.replace(b"/healthz", b"/api/shown") + b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+    )
     with connected(address) as client:
         client.sendall(request + b"0\r\nX-Forwarded-For: 10.0.0.1\r\nx-functions-key: smuggled\r\n\r\n")
-        said = client.recv(65_536)
+        said = all_of(client)
     assert said.startswith(b"HTTP/1.1 200 ") and b"transfer-encoding" in said
     assert b"smuggled" not in said
 
