@@ -596,6 +596,23 @@ def test_a_hostile_name_of_anything_else_is_refused_or_only_text(door: Door, nam
         assert answer.status_code == 200 and not set(answer.text) & {"\x00", "\x1b", "\x7f"}, page
 
 
+@pytest.mark.parametrize(
+    "token", ["9" * 5_000, "9" * 19, "-1", "1.0", "0x1", "٣", "²", "1_000", "+1", "a", "1 1", "\x00"]
+)
+def test_a_list_goes_on_only_where_a_page_ended(door: Door, token: str) -> None:
+    """Also where a number is one, and larger than any row's."""
+    for row, method, path in knocks(door):
+        names = {taken.name for taken in row.contract.takes}
+        if not names & {"x-ms-continuation-token", "continuation"} or "{credential}" in row.path:
+            continue
+        key = as_key(ADMIN)
+        encoded = {**key, "x-ms-continuation-token": token.encode()}
+        in_query = door.http.request(method, path, params={"continuation": token, "all": "true"}, headers=key)
+        in_header = door.http.request(method, path, params={"all": "true"}, headers=encoded)
+        assert in_query.status_code == 400 or "continuation" not in names, (path, in_query.text)
+        assert in_header.status_code == 400 or "continuation" in names, (path, in_header.text)
+
+
 @pytest.mark.parametrize("prefix", ["%", "_", "a_", "a%1", "'", "' OR 1=1 --", "\\", "a*", "[a-z]"])
 def test_a_prefix_is_a_prefix_and_no_pattern(door: Door, prefix: str) -> None:
     found = door.http.get(f"{M}/instances", params={"instanceIdPrefix": prefix}, headers=as_key(ADMIN))
