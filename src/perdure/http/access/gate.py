@@ -226,7 +226,7 @@ class Access:
         """
         caller: Caller = request.scope.get(CALLER, ANONYMOUS)
         if caller is ANONYMOUS or refused.status == 429:
-            who = "unknown" if caller is ANONYMOUS else caller.who
+            who = refused.who if caller is ANONYMOUS else caller.who
             note, about = Note(who, address_of(request), endpoint.operation, refused.code), ""
         else:
             note, about = _note_of(request, endpoint, caller), _instance_of(request)
