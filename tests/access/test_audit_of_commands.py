@@ -33,7 +33,15 @@ OTHERS = frozenset(
             "version",
             "doctor",
         ),
-        *("keys list", "entities list", "entities show", "schedules list", "queues dead", "queues list"),
+        *(
+            "keys list",
+            "entities list",
+            "entities show",
+            "schedules list",
+            "schedules show",
+            "queues dead",
+            "queues list",
+        ),
     }
 )
 CHANGING: dict[str, tuple[list[str], str]] = {

@@ -24,7 +24,15 @@ from tests.hosts.conftest import LOCAL
 
 CANARY = "canary-2b7e-value"
 AT_REST = "QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE="
-NAMES = {"id": "c-1", "name": "keeper", "event": "e", "key": "k", "key_id": "k", "queue": "q"}
+NAMES = {
+    "id": "c-1",
+    "name": "keeper",
+    "event": "e",
+    "key": "k",
+    "key_id": "k",
+    "queue": "q",
+    "number": "PDR-001",
+}
 
 
 def app_full_of_secrets() -> df.App:

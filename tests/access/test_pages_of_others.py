@@ -52,6 +52,8 @@ MARKS = (
     "%3Cscript%3Ealert(1)%3C/script%3E",
     "<scr\x00ipt>alert(1)</scr\x00ipt>",
 )
+# What else pages are made of that are not about one instance.
+PROSE = frozenset({"dl", "dt", "dd", "article", "br", "strong", "em", "i", "ol", "h3", "h4", "hr"})
 SOURCES = ("src", "href", "action", "formaction", "data", "srcset", "poster", "background", "cite")
 
 
@@ -138,6 +140,9 @@ def test_what_strangers_write_is_text_on_every_page(door: Door, mark: str) -> No
             continue
         for id_ in ids if "{id}" in row.path else [""]:
             path = row.path.replace("{id}", quote(id_)).replace("{event:path}", quote(mark[:50]))
+            path = (
+                path.replace("{number}", "PDR-001").replace("{name}", "yearly").replace("{queue}", "letters")
+            )
             answer = door.http.get(path, params={} if id_ else query, headers=as_key(ADMIN))
             assert answer.status_code < 500, (path, answer.text)
             assert_ours(answer.text, path)
@@ -147,7 +152,7 @@ def test_what_strangers_write_is_text_on_every_page(door: Door, mark: str) -> No
 
 def assert_ours(text: str, path: str) -> None:
     seen = Seen(text)
-    assert seen.names <= OURS, (path, seen.names - OURS)
+    assert seen.names <= OURS | PROSE, (path, seen.names - OURS)
     for name, value in seen.attributes:
         assert not name.startswith("on") and name != "style", (path, name)
         if name in SOURCES and value:
