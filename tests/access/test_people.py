@@ -155,7 +155,7 @@ def test_every_management_call_is_written_down(door: Door) -> None:
     assert ("suspend", "a-1", "lunch", "ok", 1) in found
     assert ("terminate", "none", "", "instance-not-found", 1) in found
     assert ("get_instance", "a-1", "", "ok", 3) in found
-    assert ("purge", "", "forbidden", "forbidden", 1) in found
+    assert ("purge", "a-1", "", "forbidden", 1) in found
     assert {r["who"] for r in rows if r["operation"] == "start"} == {f"desk (key {key[4:12]})"}
 
 

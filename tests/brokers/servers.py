@@ -10,6 +10,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 START_WITHIN = 60.0  # seconds
@@ -24,35 +25,61 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@contextmanager
-def serving(
-    command: list[str], port: int, directory: Path, environment: dict[str, str] | None = None
-) -> Iterator[subprocess.Popen[bytes]]:
-    """A server in a process group of its own, until the block ends. Raises RuntimeError with what it said."""
-    if shutil.which(command[0]) is None:
-        raise RuntimeError(
-            f"{command[0]} is missing: run `make brokers` (as root), or `make test` which does"
-        )
-    log = directory / "server.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command,
-            env={**os.environ, **(environment or {})},
-            cwd=directory,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
-    try:
-        _await(lambda: _is_open(port), process, log)
-        yield process
-    finally:
+@dataclass
+class Server:
+    """A broker that can be killed and started again with all that it had written."""
+
+    url: str
+    command: list[str]
+    port: int
+    directory: Path
+    environment: dict[str, str] = field(default_factory=dict)
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it and wait until it listens. Raises RuntimeError with what it said."""
+        if shutil.which(self.command[0]) is None:
+            raise RuntimeError(
+                f"{self.command[0]} is missing: run `make brokers` (as root), or `make test` which does"
+            )
+        log = self.directory / "server.log"
+        with log.open("ab") as output:
+            self.process = subprocess.Popen(
+                self.command,
+                env={**os.environ, **self.environment},
+                cwd=self.directory,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        _await(lambda: _is_open(self.port), self.process, log)
+
+    def kill(self) -> None:
+        """End it as a power cut would: at once, all its processes, and nothing is written any more."""
+        assert self.process is not None
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(10)
+
+    def stop(self) -> None:
+        """End it, gently if it will."""
+        if self.process is None:
+            return
         for sign in (signal.SIGTERM, signal.SIGKILL):
             try:
-                os.killpg(process.pid, sign)
-                process.wait(10)
+                os.killpg(self.process.pid, sign)
+                self.process.wait(10)
             except (ProcessLookupError, subprocess.TimeoutExpired):
                 continue
+
+
+@contextmanager
+def serving(server: Server) -> Iterator[Server]:
+    """A server in a process group of its own, until the block ends."""
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
 
 
 def _await(condition: Callable[[], bool], process: subprocess.Popen[bytes], log: Path) -> None:
@@ -70,17 +97,20 @@ def _is_open(port: int) -> bool:
 
 
 @contextmanager
-def redis(directory: Path) -> Iterator[str]:
-    """A Redis; yields its URL."""
+def redis(directory: Path, *, durable: bool = False) -> Iterator[Server]:
+    """A Redis; durable, it has everything on disk before it answers."""
     port = free_port()
     command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--dir", str(directory)]
-    with serving([*command, "--save", ""], port, directory):
-        yield f"redis://127.0.0.1:{port}/0"
+    kept = ["--appendonly", "yes", "--appendfsync", "always"] if durable else []
+    with serving(
+        Server(f"redis://127.0.0.1:{port}/0", [*command, "--save", "", *kept], port, directory)
+    ) as server:
+        yield server
 
 
 @contextmanager
-def rabbitmq(directory: Path) -> Iterator[str]:
-    """A RabbitMQ; yields its URL."""
+def rabbitmq(directory: Path, *, durable: bool = False) -> Iterator[Server]:
+    """A RabbitMQ; persistent messages in durable queues are on disk when it confirms them, in any case."""
     port, distribution, epmd = free_port(), free_port(), free_port()
     (directory / "rabbit.conf").write_text(f"listeners.tcp.1 = 127.0.0.1:{port}\n")
     (directory / "plugins").write_text("[].\n")
@@ -97,9 +127,10 @@ def rabbitmq(directory: Path) -> Iterator[str]:
         "ERL_EPMD_ADDRESS": "127.0.0.1",
     }
     command = "/usr/lib/rabbitmq/bin/rabbitmq-server"  # the wrapper would change to another user
+    url = f"amqp://guest:guest@127.0.0.1:{port}/"
     try:
-        with serving([command], port, directory, environment):
-            yield f"amqp://guest:guest@127.0.0.1:{port}/"
+        with serving(Server(url, [command], port, directory, environment)) as server:
+            yield server
     finally:  # it puts a daemon of its own into the background
         subprocess.run(
             ["epmd", "-port", str(epmd), "-kill"], env={**os.environ, **environment}, capture_output=True
@@ -107,18 +138,23 @@ def rabbitmq(directory: Path) -> Iterator[str]:
 
 
 @contextmanager
-def azurite(directory: Path) -> Iterator[str]:
-    """Azurite's queues; yields the connection string."""
+def azurite(directory: Path, *, durable: bool = False) -> Iterator[Server]:
+    """Azurite's queues, by their connection string; durable, it writes everything to disk every five seconds."""
     port = free_port()
     program = Path(__file__).parents[2] / ".venv" / "azurite" / "node_modules" / ".bin" / "azurite-queue"
     found = os.environ.get("PERDURE_AZURITE") or (str(program) if program.exists() else "azurite-queue")
     command = [found, "--queueHost", "127.0.0.1", "--queuePort", str(port)]
+    kept = ["--location", str(directory)] if durable else ["--inMemoryPersistence"]
+    connection = (
+        f"DefaultEndpointsProtocol=http;AccountName={ACCOUNT};AccountKey={KEY};"
+        f"QueueEndpoint=http://127.0.0.1:{port}/{ACCOUNT};"
+    )
     with serving(
-        [*command, "--silent", "--disableTelemetry", "--inMemoryPersistence", "--skipApiVersionCheck"],
-        port,
-        directory,
-    ):
-        yield (
-            f"DefaultEndpointsProtocol=http;AccountName={ACCOUNT};AccountKey={KEY};"
-            f"QueueEndpoint=http://127.0.0.1:{port}/{ACCOUNT};"
+        Server(
+            connection,
+            [*command, "--silent", "--disableTelemetry", "--skipApiVersionCheck", *kept],
+            port,
+            directory,
         )
+    ) as server:
+        yield server

@@ -38,8 +38,8 @@ class Bench:
 @pytest.fixture(scope="module", params=["rabbitmq", "redis", "azurite"])
 def broker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     directory: Path = tmp_path_factory.mktemp(request.param)
-    with getattr(servers, request.param)(directory) as url:
-        yield {"rabbitmq": rabbit_bench, "redis": redis_bench, "azurite": azure_bench}[request.param], url
+    with getattr(servers, request.param)(directory) as server:
+        yield BENCHES[request.param], server.url
 
 
 @pytest.fixture
@@ -54,7 +54,9 @@ def rabbit_bench(url: str, queue: str) -> Bench:
         async with await aio_pika.connect(url) as connection:
             channel = await connection.channel()
             await channel.declare_queue(queue, durable=True)
-            message = aio_pika.Message(body, message_id=message_id)
+            message = aio_pika.Message(
+                body, message_id=message_id, delivery_mode=aio_pika.DeliveryMode.PERSISTENT
+            )
             await channel.default_exchange.publish(message, routing_key=queue)
 
     async def dead() -> list[tuple[str, str]]:
@@ -95,6 +97,9 @@ def azure_bench(connection: str, queue: str) -> Bench:
         return [(letter["message"], letter["reason"]) for letter in letters]
 
     return Bench(lambda: AzureStorageQueue(connection, queue, visibility=1), put, dead, numbered=True)
+
+
+BENCHES = {"rabbitmq": rabbit_bench, "redis": redis_bench, "azurite": azure_bench}
 
 
 async def receive(source: Any, count: int) -> list[df.Received]:

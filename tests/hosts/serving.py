@@ -8,11 +8,23 @@ from typing import Any
 
 import uvicorn
 
+from perdure.http.connections import Door
+
 
 @contextmanager
-def served(application: Any) -> Iterator[str]:
+def served(application: Any, door: Door | None = None) -> Iterator[str]:
     """Serve an ASGI application on loopback while the block runs; gives its address."""
-    config = uvicorn.Config(application, port=0, log_config=None, access_log=False, proxy_headers=False)
+    http: Any = door or Door()
+    config = uvicorn.Config(
+        application,
+        port=0,
+        http=http,
+        ws="none",
+        timeout_keep_alive=1,
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+    )
     server = uvicorn.Server(config)
     ready = threading.Event()
 

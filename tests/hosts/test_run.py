@@ -212,3 +212,17 @@ def test_a_function_that_cannot_be_served_ends_with_1(folder: Path) -> None:
     assert result.exit_code == 1
     assert "broken" in result.stderr
     assert json.dumps("Traceback") not in result.stderr
+
+
+def test_a_head_without_an_end_is_cut_off(folder: Path) -> None:
+    import socket
+    from urllib.parse import urlsplit
+
+    (folder / "app.py").write_text(PROGRAM.format(name="served"))
+    with running(folder) as (_, address):
+        port = urlsplit(address).port or 0
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n")
+            for _ in range(40):
+                client.sendall(b"X-A: " + b"a" * 4_000 + b"\r\n")
+            assert client.recv(1_000).startswith(b"HTTP/1.1 431 ")

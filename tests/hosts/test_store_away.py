@@ -9,6 +9,7 @@ import httpx2
 import pytest
 
 import perdure as df
+from perdure.errors import StoreError
 from perdure.http.endpoint import GatedRoute
 from perdure.http.host import application
 from perdure.store.memory import MemoryStore
@@ -68,6 +69,33 @@ async def test_no_route_says_that_it_has_done_what_is_not_stored(
                 assert int(answer.headers["retry-after"]) > 0
                 assert answer.json()["code"] in ("outcome-unknown", "store", "engine-stopped")
     assert tried > 30
+
+
+class Gone:
+    """A store that nobody can ask."""
+
+    def __getattr__(self, verb: str) -> Any:
+        def fail(*_: Any, **__: Any) -> Any:
+            raise StoreError("the database does not answer")
+
+        return fail
+
+
+async def test_no_route_answers_as_if_nothing_were_there(
+    serving: Any, http: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is asked while the store is away is not known: no 404, no empty list, but 503 and when to come back."""
+    await http.post(f"{M}/orchestrators/approval/some-1")
+    knows_itself = {"/healthz", "/readyz", "/openapi.json", "/docs", "/login", f"{M}/whoami", f"{M}/queues"}
+    answered = {}
+    with monkeypatch.context() as patched:
+        patched.setattr(serving.app.app.state.client.gateway, "store", Gone())
+        for row in rows(serving):
+            if row.methods == ("GET",) and row.path not in knows_itself:
+                answer = await http.get(re.sub(r"\{\w+(:\w+)?\}", "some-1", row.path))
+                answered[row.path] = (answer.status_code, int(answer.headers.get("retry-after", "0")) > 0)
+    assert len(answered) > 15
+    assert {path: found for path, found in answered.items() if found != (503, True)} == {}
 
 
 def is_page(answer: httpx2.Response) -> bool:

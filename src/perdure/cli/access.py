@@ -19,7 +19,8 @@ from perdure.cli.options import (
     UrlOption,
 )
 from perdure.cli.selection import read_duration
-from perdure.cli.terminal import EXIT_CODES, errors, plain, print_json, print_table
+from perdure.cli.terminal import EXIT_CODES, errors, print_json, print_table
+from perdure.http.prose import plain
 from perdure.model.access import AccessKey, checked_scopes
 
 commands = typer.Typer()

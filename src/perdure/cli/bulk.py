@@ -43,13 +43,13 @@ from perdure.cli.terminal import (
     errors,
     fail,
     fail_with,
-    plain,
     print_json,
     warn_of,
 )
 from perdure.engine.bulk import VERBS, BulkOutcome, BulkRequest, Which
 from perdure.engine.client import Client
 from perdure.errors import EngineStopped, PerdureError, StoreError
+from perdure.http.prose import plain
 
 INTERRUPTED = 130
 commands = typer.Typer()

@@ -13,8 +13,9 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from perdure import housekeeping
 from perdure.cli.options import DEFAULT_STORE, HubOption, JsonOption, StoreOption
-from perdure.cli.terminal import EXIT_CODES, REFUSED, can_move, errors, fail_with, plain, print_json
+from perdure.cli.terminal import EXIT_CODES, REFUSED, can_move, errors, fail_with, print_json
 from perdure.errors import PerdureError
+from perdure.http.prose import plain
 from perdure.store.encryption import new_key
 
 if TYPE_CHECKING:

@@ -24,7 +24,6 @@ from perdure.cli.terminal import (
     REFUSED,
     fail_with,
     output,
-    plain,
     print_json,
     print_table,
     status_text,
@@ -33,7 +32,7 @@ from perdure.engine.client import Client
 from perdure.errors import InstanceNotFound
 from perdure.http.chronicle import events_of, lines_of
 from perdure.http.document import document_of
-from perdure.http.prose import ago, compact, exact, lasting, pretty, went_wrong
+from perdure.http.prose import ago, compact, exact, lasting, plain, pretty, went_wrong
 from perdure.model.instances import OrchestrationStatus, RuntimeStatus
 from perdure.model.waiting import OpenActivity, activity_facts
 

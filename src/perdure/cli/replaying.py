@@ -36,7 +36,6 @@ from perdure.cli.terminal import (
     fail,
     fail_with,
     output,
-    plain,
     print_json,
     print_table,
 )
@@ -44,6 +43,7 @@ from perdure.engine.bulk import Which
 from perdure.engine.client import Client
 from perdure.engine.paging import all_pages
 from perdure.errors import InstanceNotFound, PerdureError
+from perdure.http.prose import plain
 from perdure.model.instances import FINISHED, RuntimeStatus
 from perdure.testing.recordings import Checker, Recording, Verdict, read_recording, recording_of
 

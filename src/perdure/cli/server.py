@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 import uvicorn
@@ -29,6 +29,7 @@ from perdure.cli.source import load_app, watched_folder
 from perdure.cli.terminal import EXIT_CODES, UNAVAILABLE, errors, fail, fail_with
 from perdure.engine.access import ACCESS, shown_key
 from perdure.errors import PerdureError, StoreError
+from perdure.http.connections import Door
 from perdure.http.functions import PREFIX
 from perdure.http.host import access_by, application
 from perdure.http.links import MANAGEMENT
@@ -212,6 +213,8 @@ async def _serve(app: App, plan: Plan, listener: socket.socket) -> None:
                 trusted_proxies=plan.chosen["trusted_proxies"].value,
             ),
             lifespan="off",
+            http=cast("type[asyncio.Protocol]", Door()),
+            ws="none",
             proxy_headers=False,  # perdure.http.proxies reads them, of listed proxies only
             log_config=None,
             access_log=False,

@@ -25,6 +25,7 @@ from perdure.errors import (
     PerdureError,
     StoreError,
 )
+from perdure.http.prose import plain
 from perdure.numbers import number_of
 
 if TYPE_CHECKING:
@@ -142,8 +143,3 @@ def _line(cells: Sequence[Text], widths: Sequence[int]) -> Text:
 def status_text(status: str) -> Text:
     """A status in its colour."""
     return Text(status, style=_STYLES.get(status, ""))
-
-
-def plain(text: str) -> str:
-    """Text without what a terminal would take for a command: an instance's data may hold anything."""
-    return "".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in text)

@@ -6,9 +6,10 @@ import typer
 
 from perdure.cli.door import database_path, hubs_of
 from perdure.cli.options import DEFAULT_STORE, HubOption, JsonOption, StoreOption
-from perdure.cli.terminal import EXIT_CODES, NOT_FOUND, REFUSED, errors, fail, fail_with, plain, print_json
+from perdure.cli.terminal import EXIT_CODES, NOT_FOUND, REFUSED, errors, fail, fail_with, print_json
 from perdure.engine.verification import Report, verify
 from perdure.errors import PerdureError
+from perdure.http.prose import plain
 from perdure.settings import encryption_given
 from perdure.store import open_store
 

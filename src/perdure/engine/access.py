@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from perdure.engine.notes import LONG, NOTE, SHORT, Memo, Note, clean
+from perdure.engine.paging import number_in
 from perdure.errors import KeyNotFound, PayloadError
 from perdure.model.access import (
     AccessKey,
@@ -115,7 +116,7 @@ class AccessVerbs:
             operation=operation,
             instance_id=instance_id,
             since=instant(since, "since") if since else None,
-            before_no=_number(continuation),
+            before_no=number_in(continuation, "the audit log"),
             top=top,
         )
         rows = await self.gateway.read(lambda: self.gateway.store.audit(wanted))
@@ -208,14 +209,6 @@ def shown_key(row: KeyRow) -> AccessKey:
         revoked_time=None if revoked is None else moment(revoked),
         last_used_time=None if used is None else moment(used),
     )
-
-
-def _number(continuation: str | None) -> int | None:
-    if continuation is None:
-        return None
-    if not continuation.isascii() or not continuation.isdigit() or len(continuation) > 18:
-        raise PayloadError("this is not a continuation token of the audit log")
-    return int(continuation)
 
 
 __all__ = ["ACCESS", "LINK", "AccessVerbs", "shown_key"]

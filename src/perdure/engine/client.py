@@ -17,7 +17,8 @@ from perdure.engine import bulk
 from perdure.engine.access import AccessVerbs
 from perdure.engine.bulk import BulkOutcome, BulkPage, BulkRequest, Which
 from perdure.engine.entity_client import EntityVerbs
-from perdure.engine.notes import Memo
+from perdure.engine.notes import NOTE, Memo
+from perdure.engine.paging import number_in
 from perdure.engine.spelling import AzureVerbs
 from perdure.engine.starting import Starting, body_of
 from perdure.engine.status import Detail, page_of, start_of, status_of
@@ -150,6 +151,9 @@ class Client(Starting, EntityVerbs, AccessVerbs, AzureVerbs, WatchVerbs):
                 "or wait until it has finished"
             )
         fresh = restart_with_new_instance_id
+        note = NOTE.get()
+        if note is not None and not note.operation:  # to the hub it is a start
+            note.operation, note.detail = "restart", instance_id
         restarted: str = await self.gateway.accept(
             Start(
                 instance_id=self.gateway.new_instance_id() if fresh else instance_id,
@@ -265,7 +269,7 @@ class Client(Starting, EntityVerbs, AccessVerbs, AzureVerbs, WatchVerbs):
         `waiting_for` is the name of an external event with an open wait. Pass `page.continuation` to go on.
         """
         wanted = _filter(
-            _continuation(continuation),
+            number_in(continuation),
             _checked_top(top),
             status=status,
             name=name,
@@ -369,7 +373,7 @@ class Client(Starting, EntityVerbs, AccessVerbs, AzureVerbs, WatchVerbs):
         self, asked: BulkRequest, which: Which, continuation: str | None, top: int
     ) -> BulkPage:
         """One page of a bulk operation, for hosts that do them a page at a time."""
-        return await bulk.one_page(self, asked, _filter(_continuation(continuation), top, **which))
+        return await bulk.one_page(self, asked, _filter(number_in(continuation), top, **which))
 
     # ---------------------------------------------------------------------------------------------- links
 
@@ -444,11 +448,3 @@ def _checked_top(top: int) -> int:
     if not 1 <= top <= 1_000:
         raise PayloadError(f"top is 1 to 1000, not {top}")
     return top
-
-
-def _continuation(token: str | None) -> int | None:
-    if token is None:
-        return None
-    if not token.isascii() or not token.isdigit() or len(token) > 19:
-        raise PayloadError("this is not a continuation token of a query")
-    return int(token)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Raw
 
+from perdure.engine.paging import number_in
 from perdure.errors import PayloadError
 from perdure.model import payload
 from perdure.model.encryption import Unreadable
@@ -100,12 +101,10 @@ class EntityVerbs:
             raise PayloadError(f"top is 1 to 1000, not {top}")
         if key_prefix and name is None:
             raise PayloadError("key_prefix needs the entities' name")
-        if continuation is not None and not (continuation.isascii() and continuation.isdigit()):
-            raise PayloadError("this is not a continuation token of a query")
         wanted = InstanceFilter(
             kind=ENTITY,
             prefix=None if name is None else f"@{name.lower()}@{key_prefix}",
-            before_no=None if continuation is None else int(continuation),
+            before_no=number_in(continuation),
             top=top,
         )
         since = instant(last_operation_from, "last_operation_from") if last_operation_from else 0

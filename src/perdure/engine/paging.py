@@ -1,13 +1,27 @@
-"""Page after page of a list, as one stream."""
+"""Page after page of a list: where one goes on, and all of them as one stream."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+from perdure.errors import PayloadError
 from perdure.model.instances import OrchestrationStatus, Page
 
 PAGE = 500  # instances asked for at once
+
+
+_DIGITS, _LARGEST = 19, 2**63 - 1  # as far as numbers of rows go
+
+
+def number_in(continuation: str | None, of: str = "a query") -> int | None:
+    """The number of the row that a page ended with. Raises PayloadError for what no page gave."""
+    if continuation is None:
+        return None
+    is_number = continuation.isascii() and continuation.isdigit() and len(continuation) <= _DIGITS
+    if not is_number or int(continuation) > _LARGEST:
+        raise PayloadError(f"this is not a continuation token of {of}")
+    return int(continuation)
 
 
 async def all_pages(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any, Final
 
 from starlette.exceptions import HTTPException
@@ -19,7 +20,18 @@ WRAPPED: Final = "perdure.wrapped"
 
 
 class LimitedRequest(Request):
-    """A request whose body is refused above the limit while it arrives, and whose JSON is strict."""
+    """A request whose body is refused above the limit while it arrives, and whose JSON is strict.
+
+    The limit holds for forms and for `stream()` too.
+    """
+
+    async def stream(self) -> AsyncGenerator[bytes, None]:
+        size = 0
+        async for chunk in super().stream():
+            size += len(chunk)
+            if size > payload.MAX_BYTES:
+                raise _too_large(payload.MAX_BYTES)
+            yield chunk
 
     async def body(self) -> bytes:
         if not hasattr(self, "_body"):
@@ -37,7 +49,7 @@ async def read_body(request: Request, limit: int = payload.MAX_BYTES) -> bytes:
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise HTTPException(415, "send the body as it is: compressed bodies are not accepted")
     announced = request.headers.get("content-length", "0")
-    if not announced.isdecimal() or int(announced) > limit:
+    if not announced.isdecimal() or len(announced) > 18 or int(announced) > limit:
         raise _too_large(limit)
     chunks: list[bytes] = []
     size = 0

@@ -16,7 +16,7 @@ from perdure.http.access.caller import caller_of
 from perdure.http.csrf import set_token, token_of
 from perdure.http.endpoint import Handler, client_of
 from perdure.http.mounting import prefix_of, quoted
-from perdure.http.problem import status_of, title_of
+from perdure.http.problem import RETRY_AFTER, status_of, title_of
 from perdure.model.instances import OrchestrationStatus, RuntimeStatus
 from perdure.model.times import moment
 
@@ -73,7 +73,10 @@ def as_page(handler: Handler) -> Handler:
         except PerdureError as error:
             status, detail = status_of(error), str(error)
             request.scope[CODE] = error.code
-        return draw(request, "error.html", status=status, heading=title_of(status), detail=detail)
+        page = draw(request, "error.html", status=status, heading=title_of(status), detail=detail)
+        if status in RETRY_AFTER:
+            page.headers["Retry-After"] = RETRY_AFTER[status]
+        return page
 
     return shown
 
@@ -97,6 +100,11 @@ def _span_title(span: Span, end: int) -> str:
     return f"{_KINDS[span.kind]}: {span.state}, {lasted}" + (f", {span.note}" if span.note else "")
 
 
+def _shown(value: Any) -> Any:
+    """Whatever a template shows: an instance's data may hold anything. Markup has been through this before."""
+    return prose.plain(value, "\r\n\t") if type(value) is str else value
+
+
 def _new_environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("perdure.http"),
@@ -104,6 +112,7 @@ def _new_environment() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_shown,
     )
     environment.globals.update(
         ago=prose.ago,

@@ -29,6 +29,7 @@ from perdure.http.contract import Answer, Body, Contract
 from perdure.http.endpoint import Endpoint, Scope
 from perdure.http.links import PRESENT
 from perdure.http.parameters import Parameter
+from perdure.http.problem import shown_path
 from perdure.model import payload
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ def _handler(
         except (PerdureError, HTTPException, TimeoutError):
             raise
         except Exception:
-            log.exception("%s %s: the function %r failed", request.method, request.url.path, route.name)
+            log.exception("%s %s: the function %r failed", request.method, shown_path(request), route.name)
             raise HTTPException(
                 500, f"the function {route.name!r} failed; the server's log says how"
             ) from None

@@ -102,7 +102,7 @@ class Guard:
                 "the host in asgi(allowed_hosts=[...])",
                 code="foreign-host",
             )
-        if scope["method"] not in SAFE and _is_foreign(Headers(scope=scope), host):
+        if scope["method"] not in SAFE and is_foreign(Headers(scope=scope)):
             return ProblemResponse(
                 403,
                 "this request would change something and comes from a page of another origin",
@@ -136,11 +136,15 @@ def _hostname(host: str) -> str:
     return (parts.hostname or "") if parts.netloc == host and "@" not in host else ""
 
 
-def _is_foreign(headers: Headers, host: str) -> bool:
+def is_foreign(headers: Headers) -> bool:
+    """Whether a browser says that a page of another origin sent this."""
     origin = headers.get("origin")
     if origin is not None:
-        return urlsplit(origin).netloc.lower() != host.lower()
+        try:
+            return urlsplit(origin).netloc.lower() != headers.get("host", "").lower()
+        except ValueError:
+            return True
     return headers.get("sec-fetch-site", "none") not in ("same-origin", "none")
 
 
-__all__ = ["HEADERS", "Guard"]
+__all__ = ["HEADERS", "Guard", "is_foreign"]

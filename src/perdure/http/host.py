@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
@@ -52,7 +53,13 @@ from perdure.http.contract import Answer, Contract
 from perdure.http.endpoint import Endpoint, client_of, routes
 from perdure.http.guard import Guard
 from perdure.http.links import MANAGEMENT, RequestLinks, json_response
-from perdure.http.problem import RETRY_AFTER, on_http_exception, on_perdure_error, on_surprise
+from perdure.http.problem import (
+    RETRY_AFTER,
+    on_disconnect,
+    on_http_exception,
+    on_perdure_error,
+    on_surprise,
+)
 from perdure.http.proxies import Proxies
 from perdure.settings import SERVING, choose
 
@@ -240,6 +247,7 @@ def application(
             PerdureError: on_perdure_error,
             TimeoutError: on_perdure_error,
             HTTPException: on_http_exception,
+            ClientDisconnect: on_disconnect,
             Exception: on_surprise,
         },
     )

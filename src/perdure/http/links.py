@@ -15,6 +15,7 @@ from starlette.datastructures import URL
 from starlette.requests import Request
 from starlette.responses import Response
 
+from perdure.engine.client import checked_event_name
 from perdure.http import azure_requests
 from perdure.http.document import document_of
 from perdure.http.mounting import BASE, mounted_at, quoted
@@ -92,6 +93,7 @@ class RequestLinks:
         self, request: Any, instance_id: str, event_name: str, lasts: int, once: bool
     ) -> str:
         """A signed link to the page that decides one event of an instance; `lasts` is in microseconds."""
+        checked_event_name(event_name)
         signer = self._signer
         request = _answered(request)
         if request is None and signer is not None and not signer.public_url:

@@ -93,8 +93,16 @@ def flag(name: str, says: str, default: bool = False) -> Parameter[bool]:
     return Parameter(name, says, {"type": "boolean", "default": default}, _flag, default)
 
 
-def text(name: str, says: str, limit: int = 4_000) -> Parameter[str | None]:
-    return Parameter(name, says, {"type": "string"}, lambda given: str(given)[:limit], None)
+def text(name: str, says: str, limit: int = 4_000, *, lines: bool = False) -> Parameter[str | None]:
+    """Text for people, or a name. It reaches logs, pages and terminals, so it has to be printable."""
+
+    def read(given: str) -> str:
+        shown = given.replace("\r\n", "\n")
+        if not (shown.replace("\n", " ").replace("\t", " ") if lines else shown).isprintable():
+            raise ValueError("it has characters that cannot be shown")
+        return shown[:limit]
+
+    return Parameter(name, says, {"type": "string"}, read, None)
 
 
 def when(name: str, says: str) -> Parameter[datetime | None]:
@@ -152,8 +160,8 @@ def _statuses(given: str) -> list[RuntimeStatus]:
 
 def _tags(pairs: list[str]) -> dict[str, str] | None:
     for pair in pairs:
-        if "=" not in pair:
-            raise ValueError(f"a tag is given as tag=name=value, not {pair[:60]!r}")
+        if "=" not in pair or not pair.isprintable():
+            raise ValueError(f"a tag is given as tag=name=value, printable, not {pair[:60]!r}")
     return dict(pair.split("=", 1) for pair in pairs) or None
 
 
@@ -205,7 +213,9 @@ CONTINUED = Parameter(
     None,
     place="header",
 )
-REASON: Parameter[str] = replace(text("reason", "kept in the instance's history"), default="")  # type: ignore[assignment]
+REASON: Parameter[str] = replace(  # type: ignore[assignment]
+    text("reason", "kept in the instance's history", lines=True), default=""
+)
 OPERATION_ID: Parameter[str | None] = Parameter(
     "Idempotency-Key",
     "names the request: repeated within 24 hours it does nothing a second time and gets the first answer",

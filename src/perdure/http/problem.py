@@ -39,6 +39,7 @@ from perdure.errors import (
     Unauthenticated,
 )
 from perdure.http.mounting import prefix_of
+from perdure.http.prose import plain
 from perdure.numbers import number_of
 
 if TYPE_CHECKING:
@@ -132,7 +133,9 @@ def shown_path(request: Request) -> str:
     """The request's path for people and logs: without the credential that Azure's client carries in it."""
     credential = request.path_params.get("credential")
     path = str(request.url.path)
-    return path if credential is None else path.replace(quote(credential), "…").replace(credential, "…")
+    if credential is not None:
+        path = path.replace(quote(credential), "…").replace(credential, "…")
+    return plain(path, "")
 
 
 def problem_of(error: Exception, *, status: int | None = None, instance: str = "") -> ProblemResponse:
@@ -180,6 +183,11 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
     )
 
 
+async def on_disconnect(request: Request, error: Exception) -> Response:
+    """Answer for a client that went away before its request was complete: nobody will read it."""
+    return ProblemResponse(400, "the request ended before it was complete", code="incomplete-request")
+
+
 async def on_surprise(request: Request, error: Exception) -> Response:
     """Answer for an error nobody expected: it is logged by the server, and not shown to the caller."""
     return ProblemResponse(
@@ -194,6 +202,7 @@ __all__ = [
     "ERRORS",
     "STATUS",
     "ProblemResponse",
+    "on_disconnect",
     "on_http_exception",
     "on_perdure_error",
     "on_surprise",

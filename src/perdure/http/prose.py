@@ -25,6 +25,13 @@ class Shown(NamedTuple):
     left_out: int
 
 
+def plain(text: str, also: str = "\n\t") -> str:
+    """Text without what a terminal would take for a command, and what a page would show as other than it is."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in also else f"\\x{ord(c):02x}" for c in text)
+
+
 def ago(at: datetime, now: datetime) -> str:
     """How long before (or after) `now` an instant is: "3 min ago", "in 2 days", "just now"."""
     seconds = (now - at).total_seconds()

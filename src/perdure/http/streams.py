@@ -22,6 +22,7 @@ from starlette.responses import Response
 from perdure.engine.bulk import Which
 from perdure.engine.watching import IDLE, sight, sightings
 from perdure.errors import InstanceNotFound, PerdureError
+from perdure.http.access.api import access_of
 from perdure.http.contract import Answer, Contract
 from perdure.http.document import document_of
 from perdure.http.endpoint import client_of
@@ -72,17 +73,24 @@ async def list_events(request: Request) -> Response:
 
 async def _answer(request: Request, frames: AsyncGenerator[ServerSentEvent, None], now: int) -> Response:
     if MEDIA in request.headers.get("accept", ""):
-        return EventSourceResponse(_bounded(frames), ping=PING, headers={"Cache-Control": "no-store"})
+        return EventSourceResponse(
+            _bounded(request, frames), ping=PING, headers={"Cache-Control": "no-store"}
+        )
     async with aclosing(frames):
         taken = [await anext(frames, None) for _ in range(now)]
     return Response(b"".join(frame.encode() for frame in taken if frame is not None), media_type=MEDIA)
 
 
-async def _bounded(frames: AsyncGenerator[ServerSentEvent, None]) -> AsyncGenerator[ServerSentEvent, None]:
-    """The frames; what goes wrong once the stream has begun is told as one, and ends it."""
+async def _bounded(
+    request: Request, frames: AsyncGenerator[ServerSentEvent, None]
+) -> AsyncGenerator[ServerSentEvent, None]:
+    """The frames, as long as who asked for them may read; what goes wrong meanwhile is told as one, and ends it."""
+    access = access_of(request)
     try:
         async with aclosing(frames):
             async for frame in frames:
+                if not access.lets_in(request):
+                    return
                 yield frame
     except PerdureError as error:
         yield ServerSentEvent(str(error), event="problem")

@@ -15,6 +15,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from perdure.engine.notes import NOTE, Note
 from perdure.errors import PerdureError
@@ -25,7 +26,7 @@ from perdure.http.access.keys import Keyring
 from perdure.http.access.limits import Buckets, Limits
 from perdure.http.access.signing import Signer
 from perdure.http.drawing import CODE
-from perdure.http.guard import SAFE
+from perdure.http.guard import SAFE, is_foreign
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -92,6 +93,10 @@ class Access:
         except Refused as refused:
             self._note_refusal(request, endpoint, refused)
             raise
+        except SignedIn as signed:
+            note = Note(signed.caller.who, address_of(request), "login")
+            self.recorder.add(note.row(self.keys.now(), ""))
+            raise
         request.scope[CALLER] = caller
         if endpoint.scope == "open" and not endpoint.function:
             return await endpoint.handler(request)
@@ -113,6 +118,7 @@ class Access:
             if wait:
                 raise _too_many(wait) from None
             raise
+        request.scope[CALLER] = caller
         self._within_rate(caller.who)
         if caller.key_id:
             self.recorder.use(caller.key_id, self.keys.now(), self.keys.used(caller.key_id))
@@ -126,6 +132,17 @@ class Access:
             )
         return caller
 
+    def lets_in(self, request: Request) -> bool:
+        """Whether a request that has passed would pass again: for answers that go on after a key is called back."""
+        endpoint: Endpoint = request.scope[ENDPOINT]
+        if endpoint.scope == "open" or self.is_open:
+            return True
+        try:
+            self._identify(request, endpoint, address_of(request))
+        except Refused:
+            return False
+        return True
+
     def _identify(self, request: Request, endpoint: Endpoint, address: str) -> Caller:
         is_local = _is_local(address)
         shown = shown_key(request)
@@ -138,7 +155,7 @@ class Access:
         if tokens and endpoint.is_page and request.method == "GET" and len(tokens) == 1:
             raise SignedIn(self.keys.identify(tokens[0], is_local=is_local))
         subject = sessions.subject_of(request)
-        if subject and (request.method in SAFE or endpoint.is_page):
+        if subject and (request.method in SAFE or endpoint.is_page) and not _is_embedded(request):
             found = self.keys.credential(subject, is_local=is_local)
             if found is not None and sessions.holds(request, found[1], self.keys.now() // 1_000_000):
                 return found[0]
@@ -203,9 +220,17 @@ class Access:
         self.recorder.add(note.row(self.keys.now(), _instance_of(request), outcome))
 
     def _note_refusal(self, request: Request, endpoint: Endpoint, refused: Refused) -> None:
-        """Strangers choose the ids they ask for, so those are not written down: the log stays short."""
-        note = Note(refused.who, address_of(request), endpoint.operation, refused.code)
-        self.recorder.add(note.row(self.keys.now(), "", refused.code))
+        """Strangers choose the ids they ask for, so those are not written down: the log stays short.
+
+        Nor are those of callers who ask too much; their rows would be as many as their requests.
+        """
+        caller: Caller = request.scope.get(CALLER, ANONYMOUS)
+        if caller is ANONYMOUS or refused.status == 429:
+            who = refused.who if caller is ANONYMOUS else caller.who
+            note, about = Note(who, address_of(request), endpoint.operation, refused.code), ""
+        else:
+            note, about = _note_of(request, endpoint, caller), _instance_of(request)
+        self.recorder.add(note.row(self.keys.now(), about, refused.code))
 
 
 class SignedIn(Exception):
@@ -238,6 +263,11 @@ def _too_many(wait: int) -> Refused:
     return Refused(429, "too-many-failures", "too many failed attempts from here", retry_after=wait)
 
 
+def _is_embedded(request: Request) -> bool:
+    """Whether a page of another origin has its browser fetch this, rather than go there."""
+    return is_foreign(request.headers) and request.headers.get("sec-fetch-mode") != "navigate"
+
+
 @lru_cache(256)
 def _is_local(address: str) -> bool:
     """Whether the peer is this machine. What is no address at all came by no network."""
@@ -252,6 +282,8 @@ def _is_local(address: str) -> bool:
 def _note_of(request: Request, endpoint: Endpoint, caller: Caller) -> Note:
     path = request.path_params
     detail = str(path.get("event") or path.get("name") or request.query_params.get("reason", ""))
+    if endpoint.operation == "restart":  # its row names the new run
+        detail = _instance_of(request)
     return Note(caller.who, address_of(request), endpoint.operation, detail)
 
 
@@ -265,6 +297,8 @@ def _code_of(error: Exception) -> str:
             return error.code
         case HTTPException():
             return str(error.status_code)
+        case ClientDisconnect():
+            return "incomplete-request"
     return "timeout" if isinstance(error, TimeoutError) else "error"
 
 

@@ -101,7 +101,15 @@ class AzureStorageQueue:
             raise ExtraMissing(
                 "Azure Storage Queues need their library: pip install 'perdure[azure]'"
             ) from None
-        return QueueClient.from_connection_string(self._connection_string, queue)
+        # The library's own patience is a quarter of a minute and more; the pump has some, too, and says so.
+        return QueueClient.from_connection_string(
+            self._connection_string,
+            queue,
+            initial_backoff=0.5,
+            increment_base=2,
+            random_jitter_range=0.5,
+            retry_total=2,
+        )
 
 
 async def _create(queue: QueueClient) -> None:
