@@ -36,6 +36,7 @@ from perdure.model.records import Batch, DroppedRow, SeenRow, StoredInstance
 from perdure.replay.settle import Invocation
 from perdure.store.port import Opening
 
+SALTS_KEPT = 4_096
 SEEN_FOR = 24 * 3_600 * 1_000_000  # microseconds an answer is remembered
 
 
@@ -61,6 +62,7 @@ class Hub:
         self.placement: Placement | None = None
         self.warm: dict[str, Instance] = {}
         self.warm_bytes = 0
+        self.salts: dict[str, bytes] = {}  # of instances started here for others, for the links that follow
         self.counters: dict[str, int] = {"stale_results": 0, "replays": 0, "evictions": 0, "expired": 0}
         self.quarantine: dict[str, str] = {}
         self.results: list[Envelope] = []
@@ -419,7 +421,11 @@ class Hub:
         for instance_id in self.visitors:
             found = self.warm.get(instance_id)
             if found is not None:
+                if found.written:
+                    self.salts[instance_id] = found.salt
                 self.evict(found)
+        while len(self.salts) > SALTS_KEPT:
+            del self.salts[next(iter(self.salts))]
 
     # ------------------------------------------------------------------------------------------- eviction
 

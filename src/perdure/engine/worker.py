@@ -441,7 +441,9 @@ class Engine:
     def salt_at_hand(self, instance_id: str) -> bytes | None:
         """The chance an instance was born with, if it is in memory and durable. From any thread."""
         found = self._hub.warm.get(instance_id)
-        return found.salt if found is not None and found.written and not found.purged else None
+        if found is None:
+            return self._hub.salts.get(instance_id)
+        return found.salt if found.written and not found.purged else None
 
     def has_orchestrator(self, name: str) -> None:
         if name.casefold().startswith(

@@ -43,7 +43,7 @@ _KEPT = 24 * 3_600 * 1_000_000  # microseconds that a spent link is remembered b
 
 async def look_at_question(request: Request) -> Response:
     """GET decide/{id}/{event}: the question, as a form."""
-    _demand_unspent(request)
+    await _demand_unspent(request)
     return _drawn(request, await _instance(request))
 
 
@@ -52,7 +52,7 @@ async def decide(request: Request) -> Response:
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json":
         body = await read_payload(request)
         demand_json(request)
-        _demand_unspent(request)
+        await _demand_unspent(request)
         await _raise(request, body)
         return Response(status_code=202)
     return await _decide_by_form(request)
@@ -61,7 +61,7 @@ async def decide(request: Request) -> Response:
 async def _by_form(request: Request) -> Response:
     # Whoever came by a link has shown what no foreign page can know; a session could be used by one.
     form = await (parse_form if caller_of(request).link else read_form)(request)
-    _demand_unspent(request)
+    await _demand_unspent(request)
     one = await _instance(request)
     fields = _fields(request, one)
     try:
@@ -101,12 +101,12 @@ async def _raise(request: Request, body: Raw | None) -> None:
         access.deciding.discard(nonce)
 
 
-def _demand_unspent(request: Request) -> None:
+async def _demand_unspent(request: Request) -> None:
     link = link_of(request)
     if link is None or not link.nonce:
         return
     gateway = client_of(request).gateway
-    known = gateway.store.answered(f"link-{link.nonce}")
+    known = await gateway.read(lambda: gateway.store.answered(f"link-{link.nonce}"), brief=True)
     if known is not None and known.expires_at > gateway.now():
         raise _spent()
 

@@ -61,7 +61,7 @@ class Access:
         limits: Limits | None = None,
         public_url: str = "",
     ) -> None:
-        gateway = client.gateway
+        gateway = self._gateway = client.gateway
         self.is_open = is_open
         self.token = token
         self.limits = limits or Limits()
@@ -88,6 +88,8 @@ class Access:
     async def serve(self, request: Request, endpoint: Endpoint) -> Response:
         """Let the request through to the endpoint's handler. Raises Refused, and SignedIn for a token."""
         request.scope[ENDPOINT] = endpoint
+        if endpoint.scope != "open":
+            await self._look_up(request)
         try:
             caller = self.admit(request, endpoint)
         except Refused as refused:
@@ -104,6 +106,13 @@ class Access:
         if endpoint.function:  # what client functions do is their author's to write down
             return await endpoint.handler(request)
         return await self._noted(request, endpoint, caller)
+
+    async def _look_up(self, request: Request) -> None:
+        """Have at hand what `admit` asks of the store: nobody else waits for a database that is slow, or away."""
+        if self.keys.is_stale:
+            await self._gateway.read(self.keys.refresh_stale, brief=True)
+        if "sig=" in request.url.query:
+            await self.signer.look_up(request)
 
     def admit(self, request: Request, endpoint: Endpoint) -> Caller:
         """The caller, if the endpoint is open to them. Raises Refused."""

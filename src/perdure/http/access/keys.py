@@ -71,6 +71,14 @@ class Keyring:
             self._known = {row.key_id: row for row in self._rows()}
             self._read_at = now
 
+    @property
+    def is_stale(self) -> bool:
+        """Whether the rows are to be read again."""
+        return self._read_at is None or self._monotonic() - self._read_at >= FRESH
+
+    def refresh_stale(self) -> None:
+        self.refresh(FRESH)
+
     def has_keys(self) -> bool:
         """Whether anybody could show a key that counts."""
         self.refresh(FRESH)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 LASTS: Final = 30 * 24 * 3_600  # seconds that the links of a start last
 LINK: Final = "perdure.link"
+FINGERPRINT: Final = "perdure.fingerprint"
 """The key in a request's scope under which the signed link it came by is found."""
 _PARAMETER: Final = re.compile(r"\{(\w+)(?::path)?\}")
 
@@ -99,10 +100,17 @@ class Signer:
         link = self._verified(
             signatures[0], endpoint.link, instance_id, str(request.path_params.get("event", ""))
         )
-        if self._fingerprint(instance_id) != link.fingerprint:
+        if request.scope.get(FINGERPRINT) != link.fingerprint:
             raise Refused(404, "instance-not-found", "the instance that this link was made for is gone")
         request.scope[LINK] = link
         return Caller(f"link (key {link.kid})", link=True)
+
+    async def look_up(self, request: Request) -> None:
+        """Before `identify`: find out what a link to this instance has to bear."""
+        instance_id = str(request.path_params.get("id", ""))
+        request.scope[FINGERPRINT] = await self.client.gateway.read(
+            lambda: self._fingerprint(instance_id), brief=True
+        )
 
     def _verified(self, sig: str, operation: str, instance_id: str, event: str) -> Link:
         known, now = self.keys.signing(), self.keys.now() // 1_000_000
