@@ -303,6 +303,28 @@ def test_a_schema_of_its_own_and_nothing_outside_it(postgres_url: str) -> None:
     assert found == [("claims_app",)]
 
 
+@pytest.mark.parametrize(
+    ("url", "uri", "schema"),
+    [
+        ("postgres://u:p@h/db?schema=s&sslmode=require", "postgres://u:p@h/db?sslmode=require", "s"),
+        ("postgresql:///db?host=/run/a b", "postgresql:///db?host=%2Frun%2Fa%20b", "perdure"),
+        ("postgresql://a:1,b:2/db?pooler=session", "postgresql://a:1,b:2/db", "perdure"),
+        ("postgresql://", "postgresql://", "perdure"),
+    ],
+)
+def test_what_is_ours_in_a_url_is_not_libpqs(url: str, uri: str, schema: str) -> None:
+    address = address_of(url)
+    assert (address.uri, address.schema) == (uri, schema)
+    assert "u:p" not in address.shown
+
+
+def test_an_address_that_is_none_does_not_show_its_password() -> None:
+    with pytest.raises(StoreUnusable) as refusal:
+        PostgresStore("postgresql://someone:secret@[::1/db", "claims").open()
+    assert "secret" not in str(refusal.value)
+    assert refusal.value.__cause__ is None
+
+
 @pytest.mark.parametrize("schema", ["Upper", "a-b", "pg_x", 'a"b', "", "1st"])
 def test_a_schema_that_is_no_plain_name_is_refused(schema: str) -> None:
     with raises(StoreUnusable):
