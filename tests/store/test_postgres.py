@@ -239,7 +239,8 @@ def test_a_deadlock_is_a_conflict(place: Place) -> None:
 # ------------------------------------------------------------------------------------------------- alone, together
 
 
-def test_a_tool_voids_those_whose_process_is_gone(place: Place) -> None:
+def test_a_tool_voids_those_whose_process_is_gone(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(membership, "_LONG_PATIENCE_MS", 200)  # for a session of one's own that is still there
     dead, tool = worker(place), place.store()
     dead.open()
     dead.take(ALL)
@@ -301,6 +302,28 @@ def test_a_schema_of_its_own_and_nothing_outside_it(postgres_url: str) -> None:
             "where n.nspname !~ '^pg_' and n.nspname <> 'information_schema'"
         ).fetchall()
     assert found == [("claims_app",)]
+
+
+@pytest.mark.parametrize(
+    ("url", "uri", "schema"),
+    [
+        ("postgres://u:p@h/db?schema=s&sslmode=require", "postgres://u:p@h/db?sslmode=require", "s"),
+        ("postgresql:///db?host=/run/a b", "postgresql:///db?host=%2Frun%2Fa%20b", "perdure"),
+        ("postgresql://a:1,b:2/db?pooler=session", "postgresql://a:1,b:2/db", "perdure"),
+        ("postgresql://", "postgresql://", "perdure"),
+    ],
+)
+def test_what_is_ours_in_a_url_is_not_libpqs(url: str, uri: str, schema: str) -> None:
+    address = address_of(url)
+    assert (address.uri, address.schema) == (uri, schema)
+    assert "u:p" not in address.shown
+
+
+def test_an_address_that_is_none_does_not_show_its_password() -> None:
+    with pytest.raises(StoreUnusable) as refusal:
+        PostgresStore("postgresql://someone:secret@[::1/db", "claims").open()
+    assert "secret" not in str(refusal.value)
+    assert refusal.value.__cause__ is None
 
 
 @pytest.mark.parametrize("schema", ["Upper", "a-b", "pg_x", 'a"b', "", "1st"])

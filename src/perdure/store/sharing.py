@@ -97,7 +97,7 @@ class Member:
             raise StoreInUse(f"the hub {self.hub!r} in memory is open for one engine alone: close it there")
         roster.sole = None
         now = self._place.clock()
-        before, self._incarnation = self._incarnation, max(roster.workers, default=0) + 1
+        before, self._incarnation = self._incarnation, _following(self._place)
         roster.workers[self._incarnation] = WorkerRow(
             self._incarnation,
             self._profile.worker,
@@ -268,6 +268,13 @@ class Member:
         with self._place.lock:
             self._check_shared()
             self._heard = self._place.roster.listening[self._incarnation] = heard
+
+
+def _following(place: Place) -> int:
+    """The next incarnation, whose numbers nothing bears yet, wherever the hub was copied from."""
+    tables = place.tables
+    highest = max((*tables.instances, *tables.inbox), default=0)
+    return max(max(place.roster.workers, default=0), highest // NUMBERS_EACH) + 1
 
 
 def _end(place: Place, incarnation: int, successor: int | None) -> None:

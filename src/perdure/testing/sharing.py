@@ -144,6 +144,20 @@ class SharedStoreConformance:
             gaps = sorted(opening.next_instance_no for opening in openings)
             assert gaps[1] - gaps[0] > 1_000_000_000 and gaps[2] - gaps[1] > 1_000_000_000
 
+    def test_workers_number_behind_all_that_is_there(self) -> None:
+        """A hub may come from a place where many more workers had been."""
+        far = 70 * 2**40
+        with self.stores() as another:
+            tool, one = another(), another()
+            tool.open()
+            tool.commit(Batch(1, new_instances=[instance(far + 3, "a")], inbox_added=[message(2 * far, "a")]))
+            tool.close()
+            one.register(profile("one"))
+            for opening in (one.open(), one.reopen()):
+                assert min(opening.next_instance_no, opening.next_message_no) > 2 * far
+                no = opening.next_message_no
+                one.commit(Batch(2, inbox_added=[message(no, "a")], new_instances=[instance(no, f"b-{no}")]))
+
     # --------------------------------------------------------------------------------------------- the census
 
     def test_the_census_tells_who_is_there(self) -> None:

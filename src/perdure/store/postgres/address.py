@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, urlencode
 
 from perdure.errors import StoreUnusable
 
@@ -32,19 +32,19 @@ class Address:
 
 def address_of(url: str) -> Address:
     """Raises StoreUnusable for a schema that is no plain name, and for a pooler nobody knows."""
-    parts = urlsplit(url)
-    asked = parse_qsl(parts.query, keep_blank_values=True)
+    base, _, query = url.partition("?")
+    asked = parse_qsl(query, keep_blank_values=True)
     own = {name: value for name, value in asked if name in ("schema", "pooler")}
-    rest = [(name, value) for name, value in asked if name not in own]
+    rest = urlencode([(name, value) for name, value in asked if name not in own], quote_via=quote)
     schema, pooler = own.get("schema", SCHEMA), own.get("pooler", "")
-    shown = f"postgresql://{parts.netloc.rpartition('@')[2]}{parts.path} (schema {schema})"
+    shown = f"postgresql://{base.partition('://')[2].rpartition('@')[2]} (schema {schema})"
     if _NAME.fullmatch(schema) is None or schema.startswith("pg_"):
         raise StoreUnusable(
             f"{schema!r} is no schema for perdure: use lower-case letters, digits and underscores"
         )
     if pooler not in _POOLERS:
         raise StoreUnusable(f"?pooler={pooler} is not known: the only one perdure works behind is `session`")
-    return Address(urlunsplit(parts._replace(query=urlencode(rest, quote_via=quote))), schema, pooler, shown)
+    return Address(f"{base}?{rest}" if rest else base, schema, pooler, shown)
 
 
 __all__ = ["SCHEMA", "Address", "address_of"]

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("perdure.store")
 
-_OLDEST: Final = 140_000
+_OLDEST: Final = 150_000
 _DEFAULTS: Final[dict[str, Any]] = {
     "application_name": "perdure",
     "connect_timeout": 10,
@@ -93,8 +93,10 @@ def open_session(address: Address, purpose: Purpose) -> psycopg.Connection[Any]:
     """A session that is set up and may be used."""
     try:
         given = conninfo_to_dict(address.uri)
-    except psycopg.Error as error:
-        raise StoreUnusable(f"{address.shown} is no address of a database: {error}") from error
+    except psycopg.Error:  # which repeats the address, password and all
+        raise StoreUnusable(
+            f"{address.shown} is no address of a database: see libpq's connection URIs"
+        ) from None
     defaults = _DEFAULTS | {"connect_timeout": round(purpose.connect)}
     wanted = {**defaults, **{name: value for name, value in given.items() if value is not None}}
     with translating(address.shown):
@@ -139,7 +141,7 @@ def _check(connection: psycopg.Connection[Any], address: Address) -> None:
         )
     if connection.info.server_version < _OLDEST:
         raise StoreUnusable(
-            f"{address.shown} is PostgreSQL {connection.info.server_version // 10_000}: use 14 or newer"
+            f"{address.shown} is PostgreSQL {connection.info.server_version // 10_000}: use 15 or newer"
         )
     if encoding != "UTF8":
         raise StoreUnusable(

@@ -98,8 +98,12 @@ def enter(
 
 
 def next_incarnation(wire: Wire) -> int:
-    """A number that nobody else has or had."""
-    return int(wire.one("next_incarnation")[0][0])
+    """A number that nobody else has or had, and whose numbers nothing bears, wherever the hub was copied from."""
+    given, numbers_ = wire.ask([Call("next_incarnation", (number(1),)), Call("next_numbers")])
+    incarnation, highest = int(given.rows[0][0]), (max(numbers_.rows[0]) - 1) // NUMBERS_EACH
+    if incarnation > highest:
+        return incarnation
+    return int(wire.one("next_incarnation", number(highest + 1 - incarnation))[0][0])
 
 
 def leave(wire: Wire, own: Sequence[int]) -> None:

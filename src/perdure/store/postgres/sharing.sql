@@ -4,7 +4,8 @@
 select {now}
 
 -- name: next_incarnation
-select nextval('{schema}.incarnations')
+-- The last of so many: a worker may draw from the sequence, not set it.
+select max(nextval('{schema}.incarnations')) from generate_series(1, $1::bigint)
 
 -- name: end_own
 -- Waits for a commit of it that is still under way; `keys` of the row are what commits lock.
