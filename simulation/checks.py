@@ -59,6 +59,8 @@ class Verdict:
         self._children()
         self._remains()
         Registers(self._world).judge()
+        if self._world.database is not None:
+            self._world.database.ownership.rest()
         if not self._ledger.problems:
             for run in self._ledger.orchestrations():
                 check_replays(self._world, run)

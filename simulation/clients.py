@@ -34,6 +34,7 @@ from simulation.injector import Crash
 from simulation.plan import Client, Order
 
 if TYPE_CHECKING:
+    from simulation.worker import Worker
     from simulation.world import World
 
 NOT_DONE = (StoreFull, Overloaded, EngineStopped, CommitRefused)
@@ -102,6 +103,7 @@ class Actor:
         self._client = client
         self._at = 0
         self._dealing: Dealing | None = None
+        self._asked: Worker | None = None
         self.is_done = not client.orders
         if not self.is_done:
             self._world.after(client.orders[0].pause, self._begin)
@@ -131,7 +133,8 @@ class Actor:
         attempt = dealing.attempts
         if dealing.order.verb == "start" and self._world.is_being_started(dealing):
             self._world.met("two starts of one id at once")
-        if not self._world.post(message, Reply(self, attempt)):
+        self._asked = self._world.post(message, Reply(self, attempt), dealing.order.key, attempt)
+        if self._asked is None:
             self._world.after(PAUSE, lambda: self._again(dealing, attempt))  # nobody is there
             return
         self._world.after(PATIENCE, lambda: self._gave_up(dealing, attempt))
@@ -152,7 +155,8 @@ class Actor:
     def _note(self, dealing: Dealing, attempt: int, value: Any, error: BaseException | None) -> None:
         world, order = self._world, dealing.order
         told = f"ok {value}" if error is None else type(error).__name__
-        if error is None and dealing.operation_id and dealing.operation_id not in world.ledger.seen:
+        known = dealing.operation_id in world.ledger.seen or dealing.operation_id in world.ledger.requested
+        if error is None and dealing.operation_id and not known:
             world.ledger.problem("I16", f"{order.verb} {order.key} was answered before its commit")
         if error is None and order.verb == "start" and world.ledger.run_of(str(value)) is None:
             if not any(run.row.instance_id == value for run in world.ledger.runs.values()):
@@ -189,10 +193,10 @@ class Actor:
         if self._dealing is dealing and dealing.attempts == attempt and not dealing.outcome:
             self._in_doubt(dealing)
 
-    def connection_lost(self) -> None:
-        """The process that was asked is dead."""
+    def connection_lost(self, worker: Worker) -> None:
+        """A process is dead, perhaps the one that was asked."""
         dealing = self._dealing
-        if dealing is not None and dealing.attempts:
+        if dealing is not None and dealing.attempts and self._asked is worker:
             attempt = dealing.attempts
             self._world.after(PAUSE, lambda: self._gave_up(dealing, attempt))
 
