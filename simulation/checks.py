@@ -29,6 +29,9 @@ DROPS = (
     "no instance ",
 )
 TOPS = frozenset({"i0", "i1", "i2"})  # ids of others: a child that wants one may not get it
+OVERFLOW = "already keeps"  # accepted while no owner was there, and no room when there was
+NOT_DONE = ("StoreFull", "CommitRefused")
+IN_DOUBT = ("OutcomeUnknown", "EngineStopped", "CommitConflict")
 CREATED = frozenset({"start", "restart"})
 
 
@@ -139,8 +142,14 @@ class Verdict:
             self._bad("I12", f"{dealing.operation_id} was answered {sorted(set(good))}")
         if good and dealing.operation_id and dealing.told.index(good[0]) + len(good) != len(dealing.told):
             after = dealing.told[dealing.told.index(good[0]) :]
-            if any(not answer.startswith(("ok", "StoreFull", "CommitRefused")) for answer in after):
+            passed = (*NOT_DONE, *IN_DOUBT) if self._ledger.shared else NOT_DONE
+            told_of = self._ledger.shared and self._left_a_record(dealing)
+            if any(not answer.startswith(("ok", *passed)) for answer in after) and not told_of:
                 self._bad("I12", f"{dealing.operation_id} was answered {dealing.told}")
+
+    def _left_a_record(self, dealing: Dealing) -> bool:
+        """Accepted while no owner was there, and refused by it afterwards, for all to see."""
+        return any(row.operation_id == dealing.operation_id for row in self._ledger.dropped)
 
     def _lives(self, instance_id: str) -> None:
         """An id had no more lives than clients may have given it."""
@@ -177,7 +186,8 @@ class Verdict:
             if row.kind != "event":
                 continue
             dropped[int(row.body)] += 1
-            if not any(why in row.reason for why in DROPS):
+            drops = (*DROPS, OVERFLOW) if self._ledger.shared else DROPS
+            if not any(why in row.reason for why in drops):
                 self._bad("I13", f"event {int(row.body)} to {row.instance_id!r} was dropped: {row.reason}")
         taken: Counter[int] = Counter()
         for lives in self._consumed.values():
@@ -192,10 +202,11 @@ class Verdict:
 
     def _event(self, dealing: Dealing, taken: int, dropped: int) -> None:
         key, target = dealing.order.key, dealing.target
-        if taken + dropped > 1:
+        shared = self._ledger.shared  # each request for it may have left a record of its own
+        if taken > 1 or (taken + dropped > 1 and not shared):
             self._bad("I14", f"event {key} to {target!r} was taken {taken} times and dropped {dropped} times")
         if not dealing.was_accepted:
-            if dealing.outcome == "refused" and taken + dropped:
+            if dealing.outcome == "refused" and (taken or (dropped and not shared)):
                 self._bad("I13", f"event {key} to {target!r} was refused, and yet it is there")
             return
         if taken + dropped or self._is_excused(dealing):

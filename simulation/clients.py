@@ -67,8 +67,9 @@ class Dealing:
 class Reply:
     """What `tell` resolves: a future of nobody's event loop."""
 
-    def __init__(self, actor: Actor, attempt: int) -> None:
+    def __init__(self, actor: Actor, dealing: Dealing, attempt: int) -> None:
         self._actor = actor
+        self._dealing = dealing
         self._attempt = attempt
         self._is_done = False
 
@@ -80,11 +81,11 @@ class Reply:
 
     def set_result(self, value: Any) -> None:
         self._is_done = True
-        self._actor.told(self._attempt, value, None)
+        self._actor.told(self._dealing, self._attempt, value, None)
 
     def set_exception(self, error: BaseException) -> None:
         self._is_done = True
-        self._actor.told(self._attempt, None, error)
+        self._actor.told(self._dealing, self._attempt, None, error)
 
 
 class _AtOnce:
@@ -133,21 +134,24 @@ class Actor:
         attempt = dealing.attempts
         if dealing.order.verb == "start" and self._world.is_being_started(dealing):
             self._world.met("two starts of one id at once")
-        self._asked = self._world.post(message, Reply(self, attempt), dealing.order.key, attempt)
+        before = self._asked
+        self._asked = self._world.post(message, Reply(self, dealing, attempt), dealing.order.key, attempt)
+        if attempt > 1 and self._asked is not None and self._asked is not before and self._world.ledger.shared:
+            self._world.met("a client that repeated at another worker")
         if self._asked is None:
             self._world.after(PAUSE, lambda: self._again(dealing, attempt))  # nobody is there
             return
         self._world.after(PATIENCE, lambda: self._gave_up(dealing, attempt))
 
-    def told(self, attempt: int, value: Any, error: BaseException | None) -> None:
+    def told(self, dealing: Dealing, attempt: int, value: Any, error: BaseException | None) -> None:
         """The engine gave an answer; whether it reaches the client is another matter."""
-        world, dealing = self._world, self._dealing
+        world = self._world
         if world.injector.crashes("reply"):
             world.met("a crash while answers are given")
             raise Crash
-        if dealing is None or dealing.attempts < attempt:
-            return  # to an order long done
         self._note(dealing, attempt, value, error)
+        if dealing is not self._dealing:
+            return  # to an order long done
         if attempt <= dealing.order.lost or attempt != dealing.attempts:
             return  # lost on its way, or to a request that was given up
         self._hear(dealing, error)
@@ -161,6 +165,9 @@ class Actor:
         if error is None and order.verb == "start" and world.ledger.run_of(str(value)) is None:
             if not any(run.row.instance_id == value for run in world.ledger.runs.values()):
                 world.ledger.problem("I10", f"the start of {value!r} was acknowledged and there is none")
+        unanswered = error is None and dealing.operation_id not in world.ledger.seen
+        if (unanswered and dealing.operation_id) or "no worker has answered" in str(error):
+            world.met("a request that no owner answered in time")
         if error is None and attempt > 1 and any(answer.startswith("ok") for answer in dealing.told):
             world.met("a client's retry answered from seen")
         dealing.told.append(told)

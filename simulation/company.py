@@ -32,7 +32,7 @@ def _knobs(knobs: Knobs, random: Random) -> Knobs:
         lease=random.choice((1.0, 3.0, 10.0)),
         slots=random.choice((1, 1, 2, 3, 100)),
         pooled=random.choice((0, 1, workers)),
-        doze=random.choice((0.05, 0.5, 0.5, 2.0)),
+        doze=random.choice((0.2, 0.5, 1.0, 2.0)),
         drift=random.choice((0.0, 0.0, 0.02, 0.1)),
         commit=0.0,
         duplicated=random.choice((knobs.duplicated, 0.0)),

@@ -89,6 +89,12 @@ class Ownership:
         for row in batch.new_instances:
             if self.owner_of(row.instance_id) != incarnation:
                 self._met("a start accepted by a worker that does not own it")
+        for seen in batch.seen:
+            asked = self._ledger.asked.get(seen.operation_id)
+            if asked is not None:
+                self._met("a request answered by another worker")
+                if asked.asker in self._void:
+                    self._met("a request answered after the asker had moved on")
         for partition in batch.partitions_released:
             if self._owners[partition] != incarnation:
                 self._bad("I26", f"{incarnation} gave up partition {partition} of {self._owners[partition]}")

@@ -84,6 +84,7 @@ class Hub:
             Envelope
         ] = []  # of instances that have had their share, until the others have had theirs
         self.held: list[tuple[Instance, Envelope]] = []
+        self.promised: dict[str, Envelope] = {}  # of those, by the ids of their operations
         self.again: list[Invocation] = []  # open activities of instances brought back in this batch
         self.absent: set[str] = set()
         self.visitors: set[str] = set()  # instances of other workers, looked at for a start
@@ -156,6 +157,9 @@ class Hub:
         if operation_id and self.seen[operation_id] is not None:
             self.answer(envelope, self.seen[operation_id])
             return None
+        if operation_id and self._is_repeat(operation_id, envelope):
+            self.postpone(envelope)
+            return None
         instance = self.warm.get(instance_id)
         if instance is not None and instance.purged:
             instance = None
@@ -171,6 +175,11 @@ class Hub:
                 quarantine(self, instance)
         deliver(self, instance, envelope)
         return None
+
+    def _is_repeat(self, operation_id: str, envelope: Envelope) -> bool:
+        """Whether the same request is held already in this batch: it is answered at the seal, and then known."""
+        first = self.promised.get(operation_id)
+        return first is not None and first.held and first is not envelope
 
     def lacking(self, loaded: Iterable[StoredInstance]) -> list[StoredInstance]:
         """Those loaded without their history, being finished, for which it is needed."""
@@ -281,6 +290,9 @@ class Hub:
         instance.held.append(envelope)
         envelope.held = True
         self.held.append((instance, envelope))
+        operation_id = operation_of(envelope)
+        if operation_id:
+            self.promised[operation_id] = envelope
 
     def send(self, message: Message) -> None:
         """A message born in this batch."""
