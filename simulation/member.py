@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from simulation.plan import Fault
     from simulation.world import World
 
+LONGEST_DOZE = 6.0  # seconds
 LOOKS = 0.25  # seconds between two looks whether a leaving worker's activities have ended
 
 
@@ -38,6 +39,7 @@ class Member(Worker):
         self._drift = knobs.drift * (0, 1, -1, 0.5, -0.5)[number % 5]
         self.is_door = number >= knobs.workers  # takes messages, and runs nothing
         self._crept = 0.0
+        self._idle = 0  # turns without anything to do
         self.store: Door
         self.clock: WorkerClock
         self.is_leaving = False
@@ -145,10 +147,12 @@ class Member(Worker):
         super()._turn(loop, at)
 
     def _idles(self, seconds: float) -> float:
-        return max(seconds, self.world.plan.knobs.doze)
+        """Who has had nothing for long looks ever more seldom: polls may be late, and long waits pass quickly."""
+        return max(seconds, min(self.world.plan.knobs.doze * 2 ** min(self._idle, 8), LONGEST_DOZE))
 
     def _count(self, loop: Loop, envelopes: list[Envelope]) -> None:
         self.world.steps += bool(envelopes)
+        self._idle = 0 if envelopes else self._idle + 1
 
     def _suffer(self, fault: Fault) -> None:
         world, now = self.world, self.world.clock.true

@@ -111,6 +111,8 @@ def activity_result(hub: Hub, instance: Instance | None, envelope: Envelope) -> 
         if not placed.taken_up(hub, caller, message, is_row=bool(envelope.row_no)):
             caller.open_local -= 1
         _tell(hub, caller, message, ev.TaskCompleted, ev.TaskFailed)
+    elif instance is not None and envelope.held and not envelope.row_no:
+        placed.kept(hub, instance, message)
 
 
 def child_result(hub: Hub, instance: Instance | None, envelope: Envelope) -> None:

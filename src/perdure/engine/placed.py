@@ -41,6 +41,12 @@ def taken_up(hub: Hub, instance: Instance, result: ActivityResult, *, is_row: bo
     return _withdraw(hub, instance, result.execution_id, result.task_id, is_gone=is_row)
 
 
+def kept(hub: Hub, instance: Instance, result: ActivityResult) -> None:
+    """A result from here waits with its instance: nobody is to run its activity again meanwhile."""
+    if _withdraw(hub, instance, result.execution_id, result.task_id, is_gone=False):
+        instance.open_local += 1
+
+
 def cancelled(hub: Hub, instance: Instance, task_id: int) -> bool:
     """Nobody wants the result any more; returns whether the activity had a row."""
     return _withdraw(hub, instance, instance.execution_id, task_id, is_gone=False)
