@@ -17,6 +17,7 @@ from perdure.store.port import Profile
 from simulation.behaviour import ACTIVITIES, POOL, pool_of
 from simulation.clock import WorkerClock
 from simulation.database import Database, Door
+from simulation.injector import Crash
 from simulation.pool import FakePool
 from simulation.worker import BOOT_AFTER, Never, Worker
 
@@ -170,7 +171,7 @@ class Member(Worker):
                 self.leave(fault.amount)
             case "die":
                 world.met("a worker died")
-                self.crash()
+                raise Crash
             case "away":
                 self._database.go_away(fault.amount)
 

@@ -36,6 +36,7 @@ from perdure.model.records import Batch, DroppedRow, SeenRow, StoredInstance
 from perdure.replay.settle import Invocation
 from perdure.store.port import Opening
 
+NEVER = 2**62
 SEEN_FOR = 24 * 3_600 * 1_000_000  # microseconds an answer is remembered
 
 
@@ -96,6 +97,7 @@ class Hub:
         self.rows = Batch(0)
         self.released = Released()
         self.seen: dict[str, Any] = {}
+        self.refuses_until = NEVER  # when a refusal in this batch must be on record, for it comes too late
         self.episodes = 0
         self.bytes = 0
         self.deadline = 0.0
@@ -373,7 +375,8 @@ class Hub:
         waiting = {id(envelope) for envelope in rest} if rest else ()
         self.results = [e for e in self.inputs if type(e.message) is ActivityResult and id(e) not in waiting]
         if self.again:
-            done = {(e.message.execution_id, e.message.task_id) for e in self.results}  # type: ignore[union-attr]
+            came = (e.message for e in (*self.inputs, *rest))  # also those that come only in the next batch
+            done = {(m.execution_id, m.task_id) for m in came if type(m) is ActivityResult}
             released.invocations += [i for i in self.again if (i.execution_id, i.task_id) not in done]
         if released.cancelled or released.ended:
             released.forget_cancelled()
