@@ -1,13 +1,11 @@
-"""Backends: what a world needs of the store it tests, and the two there are.
-
-A model of PostgreSQL would be a third: the world talks to nothing else.
-"""
+"""Backends: what a world needs of the store it tests, and the three there are: it talks to nothing else."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -37,6 +35,20 @@ class MemoryBackend:
 
     def crash(self) -> None:
         self.store.close()
+
+    def dispose(self) -> None:
+        self.store.close()
+
+
+class SharedBackend:
+    """One hub in memory for several workers, with the world's time for the database's."""
+
+    def __init__(self, clock: Callable[[], int]) -> None:
+        self.store = MemoryStore(HUB, clock)
+        self.store.beside()  # from here on whoever serves it registers
+
+    def crash(self) -> None:
+        """The database outlives its workers."""
 
     def dispose(self) -> None:
         self.store.close()

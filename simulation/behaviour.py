@@ -6,6 +6,20 @@ from typing import Any
 
 from simulation.program import Call
 
+ACTIVITIES = (
+    "work",
+    *(f"work-{number}-{drawn:02x}" for number in range(3) for drawn in range(256)),
+    "@slow@",
+    "@slow@async",
+)
+"""The names of all that may be run outside a loop."""
+POOL = "gpu"
+
+
+def pool_of(name: str) -> str:
+    """The named pool that an activity belongs to, in worlds that have one."""
+    return POOL if name.startswith("work-1") else ""
+
 
 def input_of(call: Call) -> dict[str, Any]:
     """What the orchestrator sends along."""

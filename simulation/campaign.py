@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from simulation.runner import Result, run_seed
-from simulation.sometimes import CASES, missed
+from simulation.sometimes import CASES, SHARED_CASES, missed
 
 CHUNK = 25
 SHOWN = 5  # failures of which the text is kept
@@ -24,6 +24,7 @@ SHOWN = 5  # failures of which the text is kept
 class Summary:
     """What a campaign has seen."""
 
+    shared: bool = False  # worlds of several workers
     seeds: int = 0
     steps: int = 0
     commits: int = 0
@@ -45,8 +46,13 @@ class Summary:
         if result.problems:
             self.failures.append(result)
 
+    @property
+    def cases(self) -> tuple[str, ...]:
+        """What is to come up in such worlds."""
+        return SHARED_CASES if self.shared else CASES
+
     def missed(self) -> list[str]:
-        return missed(self.met)
+        return missed(self.met, self.cases)
 
     def is_good(self, *, strict: bool) -> bool:
         return not self.failures and not (strict and self.missed())
@@ -71,7 +77,7 @@ class Summary:
                 {"seed": r.seed, "code": r.code, "text": r.problems[0][1][:500]}
                 for r in self.failures[:SHOWN]
             ],
-            "cases": {case: self.met[case] for case in CASES},
+            "cases": {case: self.met[case] for case in self.cases},
             "cases_missed": self.missed(),
             "commit": git_commit(),
         }
@@ -81,13 +87,14 @@ def run(
     seeds: range,
     jobs: int,
     *,
+    shared: bool = False,
     stop_at_first: bool = False,
     progress: Callable[[Summary], None] = lambda _: None,
 ) -> Summary:
     """Run all seeds; `progress` hears of every chunk."""
-    summary = Summary()
+    summary = Summary(shared)
     began = time.monotonic()
-    for results in _results(seeds, jobs):
+    for results in _results(seeds, jobs, shared):
         for result in results:
             summary.add(result)
         summary.seconds = time.monotonic() - began
@@ -97,13 +104,13 @@ def run(
     return summary
 
 
-def _results(seeds: range, jobs: int) -> Iterator[list[Result]]:
+def _results(seeds: range, jobs: int, shared: bool) -> Iterator[list[Result]]:
     chunks = [seeds[at : at + CHUNK] for at in range(0, len(seeds), CHUNK)]
     if jobs == 1:
-        yield from map(run_chunk, chunks)
+        yield from (run_chunk(chunk, shared) for chunk in chunks)
         return
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        waiting = {pool.submit(run_chunk, chunk) for chunk in chunks}
+        waiting = {pool.submit(run_chunk, chunk, shared) for chunk in chunks}
         try:
             for done in as_completed(waiting):
                 yield done.result()
@@ -112,8 +119,8 @@ def _results(seeds: range, jobs: int) -> Iterator[list[Result]]:
                 future.cancel()
 
 
-def run_chunk(seeds: Iterable[int]) -> list[Result]:
-    return [run_seed(seed) for seed in seeds]
+def run_chunk(seeds: Iterable[int], shared: bool = False) -> list[Result]:
+    return [run_seed(seed, shared=shared) for seed in seeds]
 
 
 class Progress:
@@ -149,7 +156,7 @@ def table(summary: Summary) -> str:
     ]
     lines = [f"{name:<52}{value:>12,}" for name, value in rows]
     lines.append("-" * 64)
-    lines += [f"{case:<52}{summary.met[case]:>6} seeds" for case in CASES]
+    lines += [f"{case:<52}{summary.met[case]:>6} seeds" for case in summary.cases]
     for case in summary.missed():
         lines.append(f"never met: {case}")
     return "\n".join(lines)

@@ -34,6 +34,7 @@ from simulation.injector import Crash
 from simulation.plan import Client, Order
 
 if TYPE_CHECKING:
+    from simulation.worker import Worker
     from simulation.world import World
 
 NOT_DONE = (StoreFull, Overloaded, EngineStopped, CommitRefused)
@@ -66,8 +67,9 @@ class Dealing:
 class Reply:
     """What `tell` resolves: a future of nobody's event loop."""
 
-    def __init__(self, actor: Actor, attempt: int) -> None:
+    def __init__(self, actor: Actor, dealing: Dealing, attempt: int) -> None:
         self._actor = actor
+        self._dealing = dealing
         self._attempt = attempt
         self._is_done = False
 
@@ -79,11 +81,11 @@ class Reply:
 
     def set_result(self, value: Any) -> None:
         self._is_done = True
-        self._actor.told(self._attempt, value, None)
+        self._actor.told(self._dealing, self._attempt, value, None)
 
     def set_exception(self, error: BaseException) -> None:
         self._is_done = True
-        self._actor.told(self._attempt, None, error)
+        self._actor.told(self._dealing, self._attempt, None, error)
 
 
 class _AtOnce:
@@ -102,6 +104,7 @@ class Actor:
         self._client = client
         self._at = 0
         self._dealing: Dealing | None = None
+        self._asked: Worker | None = None
         self.is_done = not client.orders
         if not self.is_done:
             self._world.after(client.orders[0].pause, self._begin)
@@ -131,20 +134,24 @@ class Actor:
         attempt = dealing.attempts
         if dealing.order.verb == "start" and self._world.is_being_started(dealing):
             self._world.met("two starts of one id at once")
-        if not self._world.post(message, Reply(self, attempt)):
+        before = self._asked
+        self._asked = self._world.post(message, Reply(self, dealing, attempt), dealing.order.key, attempt)
+        if attempt > 1 and self._asked is not None and self._asked is not before and self._world.ledger.shared:
+            self._world.met("a client that repeated at another worker")
+        if self._asked is None:
             self._world.after(PAUSE, lambda: self._again(dealing, attempt))  # nobody is there
             return
         self._world.after(PATIENCE, lambda: self._gave_up(dealing, attempt))
 
-    def told(self, attempt: int, value: Any, error: BaseException | None) -> None:
+    def told(self, dealing: Dealing, attempt: int, value: Any, error: BaseException | None) -> None:
         """The engine gave an answer; whether it reaches the client is another matter."""
-        world, dealing = self._world, self._dealing
+        world = self._world
         if world.injector.crashes("reply"):
             world.met("a crash while answers are given")
             raise Crash
-        if dealing is None or dealing.attempts < attempt:
-            return  # to an order long done
         self._note(dealing, attempt, value, error)
+        if dealing is not self._dealing:
+            return  # to an order long done
         if attempt <= dealing.order.lost or attempt != dealing.attempts:
             return  # lost on its way, or to a request that was given up
         self._hear(dealing, error)
@@ -152,11 +159,15 @@ class Actor:
     def _note(self, dealing: Dealing, attempt: int, value: Any, error: BaseException | None) -> None:
         world, order = self._world, dealing.order
         told = f"ok {value}" if error is None else type(error).__name__
-        if error is None and dealing.operation_id and dealing.operation_id not in world.ledger.seen:
+        known = dealing.operation_id in world.ledger.seen or dealing.operation_id in world.ledger.requested
+        if error is None and dealing.operation_id and not known:
             world.ledger.problem("I16", f"{order.verb} {order.key} was answered before its commit")
         if error is None and order.verb == "start" and world.ledger.run_of(str(value)) is None:
             if not any(run.row.instance_id == value for run in world.ledger.runs.values()):
                 world.ledger.problem("I10", f"the start of {value!r} was acknowledged and there is none")
+        unanswered = error is None and dealing.operation_id not in world.ledger.seen
+        if (unanswered and dealing.operation_id) or "no worker has answered" in str(error):
+            world.met("a request that no owner answered in time")
         if error is None and attempt > 1 and any(answer.startswith("ok") for answer in dealing.told):
             world.met("a client's retry answered from seen")
         dealing.told.append(told)
@@ -189,10 +200,10 @@ class Actor:
         if self._dealing is dealing and dealing.attempts == attempt and not dealing.outcome:
             self._in_doubt(dealing)
 
-    def connection_lost(self) -> None:
-        """The process that was asked is dead."""
+    def connection_lost(self, worker: Worker) -> None:
+        """A process is dead, perhaps the one that was asked."""
         dealing = self._dealing
-        if dealing is not None and dealing.attempts:
+        if dealing is not None and dealing.attempts and self._asked is worker:
             attempt = dealing.attempts
             self._world.after(PAUSE, lambda: self._gave_up(dealing, attempt))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from perdure.engine.clock import SharedClock
+
 BEGINNING = 1_800_000_000_000_000  # microseconds since 1970
 
 
@@ -32,3 +34,28 @@ class WorldClock:
         self.offset += int(self.true * self._drift)
         self._drift = 0.0
         self._creeping = 0.0
+
+
+class WorkerClock(SharedClock):
+    """The clock of one worker among several: the database's time as last heard, and on by a quartz of its own."""
+
+    def __init__(self, database: WorldClock, drift: float) -> None:
+        super().__init__()
+        self._database = database
+        self._drift = drift
+        self._drifted = 0.0  # seconds, until it was set right
+
+    def monotonic(self) -> float:
+        true = self._database.true / 1e6
+        return 1.0 + self._drifted + true * (1 + self._drift)
+
+    def now(self) -> int:
+        return super().now() if self._heard else self._database.now()
+
+    def until(self, hub_time: int) -> int:
+        """How much of the world's time passes until this clock shows `hub_time`, about."""
+        return max(0, int((hub_time - self.now()) / (1 + self._drift)) + 1)
+
+    def heal(self) -> None:
+        self._drifted += self._database.true / 1e6 * self._drift
+        self._drift = 0.0

@@ -14,7 +14,7 @@ from perdure.model import events as ev
 from perdure.model.bodies import inline
 from perdure.model.entities import decode_record
 from perdure.model.instances import FINISHED, RuntimeStatus, execution_id_of
-from perdure.model.messages import NextGeneration, decode_message
+from perdure.model.messages import ActivityResult, NextGeneration, Request, decode_message
 from perdure.model.records import (
     Batch,
     DroppedRow,
@@ -28,6 +28,7 @@ from simulation.pool import Ran
 from simulation.sometimes import Sometimes
 
 ALL_WAITS = -1
+ALL_TASKS = -1
 Recorded = list[tuple[int, list[ev.HistoryEvent]]]
 Key = tuple[str, int]  # execution id, task id
 
@@ -89,11 +90,35 @@ class Run:
         return f"{self.row.instance_id!r} (no. {self.row.instance_no})"
 
 
+@dataclass
+class Placed:
+    """An activity that has a row, for whoever claims it."""
+
+    instance_id: str
+    name: str
+    pool: str
+    attempt: int
+    claimant: int | None
+
+
+@dataclass
+class Asked:
+    """A request of one worker to another."""
+
+    asker: int  # incarnation
+    answers: int = 0
+
+
 class Ledger:
     """Everything that was ever committed."""
 
-    def __init__(self, met: Sometimes) -> None:
+    def __init__(self, met: Sometimes, *, shared: bool = False) -> None:
         self._met = met
+        self.shared = shared  # whether several workers commit
+        self.placed: dict[Key, Placed] = {}  # activities that have rows of their own
+        self.asked: dict[str, Asked] = {}  # requests between workers, by their ids
+        self.requested: set[str] = set()  # operation ids of those
+        self.late_results = 0
         self.problems: list[Problem] = []
         self.runs: dict[int, Run] = {}
         self.current: dict[str, int] = {}
@@ -109,7 +134,7 @@ class Ledger:
         self.started: set[Key] = set()
         self.bodies: list[Ran] = []
         self.commits = 0
-        self.purged_alive: list[Run] = []  # in this commit; unless they ended in the same batch
+        self._purged_alive: list[Run] = []
         self.refused_several = False  # the newest refusal was of a batch for several instances
         self._held: set[int] = set()
 
@@ -149,10 +174,10 @@ class Ledger:
 
     # ---------------------------------------------------------------------------------------- a commit
 
-    def applied(self, batch: Batch) -> None:
-        """A batch took effect."""
+    def applied(self, batch: Batch, by: int = 0) -> list[Run]:
+        """A batch took effect, of an incarnation. Returns what it purged that had not ended before."""
         self.commits += 1
-        self.purged_alive.clear()
+        self._purged_alive = []
         touched: set[int] = set()
         self._messages_leave(batch)
         for number in batch.purged:
@@ -168,8 +193,10 @@ class Ledger:
                 touched.add(update.instance_no)
         self._history(batch)
         self._side_rows(batch)
+        self._activities(batch, by)
         for number in sorted(touched):
             self._agree(self.runs[number])
+        return self._purged_alive
 
     def _messages_leave(self, batch: Batch) -> None:
         for number in batch.inbox_held:
@@ -196,13 +223,24 @@ class Ledger:
             if b'"Result"' in row.message or b'"ChildResult"' in row.message or b'"parent"' in row.message:
                 if row.visible_at is not None:
                     self._met("a batch cut in a cascade, leaving inbox rows")
+            if b'"Request"' in row.message:
+                self._request(row)
             if b'"NextGeneration"' in row.message and isinstance(decode_message(row.message), NextGeneration):
                 self._met("a next generation deferred")
-        self.seen.update(row.operation_id for row in batch.seen)
+        for seen in batch.seen:
+            self.seen.add(seen.operation_id)
+            if seen.operation_id in self.asked:
+                self.asked[seen.operation_id].answers += 1
         self.dropped.extend(batch.dropped)
         self.dropped_in.extend([self.commits] * len(batch.dropped))
         if batch.dropped:
             self._met("an event dropped, with a record")
+
+    def _request(self, row: InboxRow) -> None:
+        request = decode_message(row.message)
+        if isinstance(request, Request):
+            self.asked[request.request_id] = Asked(request.asker)
+            self.requested.add(getattr(decode_message(request.body), "operation_id", ""))
 
     def _purge(self, number: int) -> None:
         run = self.runs.get(number)
@@ -210,10 +248,11 @@ class Ledger:
             return  # born and purged in one batch
         run.purged = True
         run.waits.clear()
+        self.placed = {key: row for key, row in self.placed.items() if row.instance_id != run.row.instance_id}
         if self.current.get(run.row.instance_id) == number:
             del self.current[run.row.instance_id]
         if not run.is_finished and not run.is_entity:
-            self.purged_alive.append(run)
+            self._purged_alive.append(run)
 
     def _born(self, row: InstanceRow) -> None:
         if row.instance_id in self.current:
@@ -378,22 +417,104 @@ class Ledger:
         due = state.due_at() if row.status == "Running" and state.ending is None else None
         if row.due_at != due:
             self.problem("I5", f"{run}: the row is due at {row.due_at}, history says {due} ({row.status})")
-        working = state.ending is None and bool(state.activities)
-        if bool(row.local_work) != working:
+        open_ones = state.activities if state.ending is None else ()
+        if self.shared:
+            self._agree_on_work(run, set(open_ones))
+        elif bool(row.local_work) != bool(open_ones):
             self.problem("I5", f"{run}: local_work is {row.local_work}, open: {sorted(state.activities)}")
         waits = set(state.waits) if state.ending is None else set()
         if run.waits != waits:
             self.problem("I5", f"{run}: rows of waits {sorted(run.waits)}, history says {sorted(waits)}")
 
+    def _agree_on_work(self, run: Run, open_ones: set[int]) -> None:
+        """What is open and has no row of its own is its owner's to run."""
+        execution_id = run.execution_id(run.row.execution_no)
+        local = {task_id for task_id in open_ones if (execution_id, task_id) not in self.placed}
+        local -= self.results_under_way(run.row.instance_id, execution_id)
+        if (local and not run.row.local_work) or (run.row.local_work and not open_ones):
+            self.problem("I5", f"{run}: local_work is {run.row.local_work}, open: {open_ones}, of those here: {local}")
+
+    def results_under_way(self, instance_id: str, execution_id: str) -> set[int]:
+        """Activities of an execution whose results are in the inbox."""
+        messages = (
+            decode_message(row.message)
+            for row in self.inbox.values()
+            if row.instance_id == instance_id and b'"ActivityResult"' in row.message
+        )
+        return {
+            message.task_id
+            for message in messages
+            if isinstance(message, ActivityResult) and message.execution_id == execution_id
+        }
+
+    # ------------------------------------------------------------------------ activities among several workers
+
+    def _activities(self, batch: Batch, by: int) -> None:
+        for instance_id, execution_id, task_id in batch.activities_removed:
+            for key in [key for key, row in self.placed.items() if row.instance_id == instance_id]:
+                if key[0] == execution_id and task_id in (key[1], ALL_TASKS):
+                    del self.placed[key]
+        for row in batch.activities_placed:
+            key = row.execution_id, row.task_id
+            if key in self.placed:
+                self.problem("I19", f"activity {key} of {row.instance_id} was placed twice")
+            self.placed[key] = Placed(row.instance_id, row.name, row.pool, row.attempt, row.incarnation)
+        for result in batch.results:
+            key = result.execution_id, result.task_id
+            found = self.placed.get(key)
+            if found is None or (found.attempt, found.claimant) != (result.attempt, by):
+                self.late_results += 1
+                self._met("a late result dropped")
+                continue
+            del self.placed[key]
+            self.inbox[result.message_no] = InboxRow(
+                result.message_no, result.instance_id, batch.at, result.message
+            )
+            self._met("a result handed in from another worker")
+
+    def claimed(self, key: Key, attempt: int, by: int) -> None:
+        """A worker has claimed an activity (I20): one that nobody had, and each claim is counted."""
+        found = self.placed.get(key)
+        if found is None:
+            self.problem("I20", f"activity {key} was claimed and has no row")
+            return
+        if found.claimant is not None:
+            self.problem("I20", f"activity {key} was claimed by {by} while {found.claimant} had it")
+        if attempt <= found.attempt:
+            self.problem("I20", f"activity {key} was claimed as attempt {attempt}, after {found.attempt}")
+        if found.attempt:
+            self._met("a claim lost with its worker, and claimed again")
+        if found.pool:
+            self._met("an activity of a named pool claimed")
+        elif not found.attempt:
+            self._met("a spilled activity claimed")
+        found.attempt, found.claimant = attempt, by
+
+    def unclaimed(self, key: Key, by: int) -> None:
+        found = self.placed.get(key)
+        if found is not None and found.claimant == by:
+            found.claimant = None
+
+    def passed_on(self, incarnation: int, successor: int | None) -> None:
+        """An incarnation is void: its claims are its successor's, or free."""
+        for row in self.placed.values():
+            if row.claimant == incarnation:
+                row.claimant = successor
+
     # ---------------------------------------------------------------------------------------- effects
 
-    def begun(self, instance_id: str, execution_id: str, task_id: int) -> None:
-        """An activity was started: only after the commit that scheduled it, and not when it is done (I17)."""
+    def begun(self, instance_id: str, execution_id: str, task_id: int, *, stale: bool = False) -> None:
+        """An activity was started: only after the commit that scheduled it, and not when it is done (I17).
+
+        A worker that is void and does not know it yet may do so all the same.
+        """
         key = (execution_id, task_id)
         self.started.add(key)
-        if key in self.completed:
+        if stale and (key in self.completed or key in self.cancelled):
+            self._met("a body of a stale worker ran for nothing")
+        elif key in self.completed:
             self.problem("I19", f"activity {task_id} of {instance_id} was started after its completion")
-        if key in self.cancelled:
+        elif key in self.cancelled:
             self.problem("I19", f"activity {task_id} of {instance_id} was started after it was cancelled")
         if key not in self.scheduled and not self._was_erased(instance_id, execution_id):
             self.problem("I17", f"activity {task_id} of {instance_id} ({execution_id}) has left no history")

@@ -49,7 +49,7 @@ class Fault:
 class Knobs:
     """The bounds of the engine, and the manners of the world."""
 
-    store: str = "memory"  # memory | sqlite
+    store: str = "memory"  # memory | sqlite | shared
     episodes: int = 1_000
     feeds: int = 100
     row_bytes: int = 4 * 1024 * 1024
@@ -65,6 +65,14 @@ class Knobs:
     evicts_always: bool = False
     heals_at: float = 60.0
     restarts_when_healed: bool = True
+    # Only where several workers serve the hub.
+    workers: int = 0  # 0 for an engine that has the hub to itself
+    doors: int = 0  # workers besides those that only take messages
+    lease: float = 10.0
+    slots: int = 100  # activities that a worker runs at once
+    pooled: int = 0  # workers, the last ones, that serve the named pool; 0 for no such pool
+    doze: float = 0.5  # seconds between two turns of a worker with nothing at hand
+    latency: float = 0.0  # seconds that a batch is under way in which the others go on
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ A result is lost only with its process. The witness notes every body that ran, a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -15,7 +15,7 @@ from perdure.model.events import ABSENT
 from perdure.model.failure import Failure
 from perdure.model.messages import ActivityResult
 from perdure.replay.settle import Invocation
-from simulation.behaviour import answer_of
+from simulation.behaviour import ACTIVITIES, answer_of
 from simulation.chance import Chance
 from simulation.injector import Crash, Injector
 from simulation.plan import Knobs
@@ -46,23 +46,26 @@ class FakePool:
         met: Sometimes,
         *,
         incarnation: int,
+        name: str = "",
         after: Callable[[float, Callable[[], None]], None],
         operate: Callable[[Invocation], Raw],
         started: Callable[[Invocation], None],
         ran: Callable[[Ran], None],
         deliver: Callable[[ActivityResult], None],
+        slots: int = 0,
     ) -> None:
         self._knobs = knobs
         self._chance = chance
         self._injector = injector
         self._met = met
-        self._incarnation = incarnation
+        self._process = (name, incarnation) if name else incarnation
         self._after = after
         self._operate = operate
         self._started = started
         self._ran = ran
         self._deliver = deliver
-        self._in_flight: set[Key] = set()
+        self._slots = slots
+        self._in_flight: dict[Key, Invocation] = {}
         self._stopped: set[Key] = set()
         self.is_alive = True
 
@@ -73,7 +76,8 @@ class FakePool:
                 raise Crash
             key = (invocation.execution_id, invocation.task_id)
             if key not in self._in_flight:
-                self._in_flight.add(key)
+                self._in_flight[key] = invocation
+                self._stopped.discard(key)
                 if invocation.name.startswith("@"):
                     self._take_off(invocation)
                     continue
@@ -86,12 +90,23 @@ class FakePool:
             self._met("a crash between the commit of a cancellation and the cancelling")
             raise Crash
         for key in {*calls, *(key for key in self._in_flight if key[0] in executions)}:
-            self._in_flight.discard(key)
+            self._in_flight.pop(key, None)
             if self._chance.draw("heeds", *key) < 0.5:
                 self._stopped.add(key)
 
     def forget(self, execution_id: str, task_id: int) -> None:
-        self._in_flight.discard((execution_id, task_id))
+        self._in_flight.pop((execution_id, task_id), None)
+
+    def open_invocations(self) -> list[Invocation]:
+        return list(self._in_flight.values())
+
+    def free_slots(self) -> tuple[Sequence[str], int]:
+        free = max(0, self._slots - len(self._in_flight))
+        return (ACTIVITIES if free else ()), free
+
+    def expected_wait(self, name: str, more: int) -> float:
+        """A slot is free, or nobody knows when one will be."""
+        return 0.0 if len(self._in_flight) + more < self._slots else 3_600.0
 
     @property
     def is_busy(self) -> bool:
@@ -103,13 +118,13 @@ class FakePool:
 
     def _schedule(self, invocation: Invocation) -> None:
         asked = msgspec.json.decode(invocation.input)
-        of = (invocation.instance_id, asked["key"], invocation.attempt, self._incarnation)
+        of = (invocation.instance_id, asked["key"], invocation.attempt, self._process)
         result = _result(invocation, asked)
         self._after(self._lasts("body", of), lambda: self._run(invocation, result, of))
 
     def _take_off(self, invocation: Invocation) -> None:
         """An operation of an entity that runs outside the loop."""
-        of = (invocation.instance_id, invocation.execution_id, invocation.task_id, self._incarnation)
+        of = (invocation.instance_id, invocation.execution_id, invocation.task_id, self._process)
         result = ActivityResult(
             instance_id=invocation.instance_id,
             execution_id=invocation.execution_id,

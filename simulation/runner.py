@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from simulation.checks import Verdict
+from simulation.company import shared_plan_of
 from simulation.drawing import plan_of
 from simulation.plan import Plan
 from simulation.world import World
@@ -46,7 +47,7 @@ def run_plan(plan: Plan, *, verbose: bool = False) -> Result:
     finally:
         world.dispose()
     result.steps, result.commits = world.steps, world.ledger.commits
-    result.crashes = world.incarnation - 1
+    result.crashes = world.crashes
     pasts = [past for run in world.ledger.runs.values() for past in run.executions.values()]
     result.histories = len(pasts)
     result.events = sum(len(events) for past in pasts for _, events in past.recorded)
@@ -54,5 +55,5 @@ def run_plan(plan: Plan, *, verbose: bool = False) -> Result:
     return result
 
 
-def run_seed(seed: int, *, verbose: bool = False) -> Result:
-    return run_plan(plan_of(seed), verbose=verbose)
+def run_seed(seed: int, *, shared: bool = False, verbose: bool = False) -> Result:
+    return run_plan((shared_plan_of if shared else plan_of)(seed), verbose=verbose)

@@ -10,7 +10,7 @@ from perdure.model import events as ev
 from perdure.model.records import Batch, Poll, SeenRow, StoredInstance
 from perdure.store.port import Opening, Store
 from simulation.injector import Crash, Injector
-from simulation.ledger import Ledger
+from simulation.ledger import Ledger, Run
 from simulation.plan import Fault
 from simulation.sometimes import Sometimes
 
@@ -32,6 +32,7 @@ class TroubledStore:
         self._refusing: dict[str, list[Any]] = {}
         self._commits = 0
         self.is_recovering = True
+        self.purged_alive: list[Run] = []  # in the newest commit; unless they ended in the same batch
 
     # ----------------------------------------------------------------------------------------- opening
 
@@ -125,7 +126,7 @@ class TroubledStore:
         except (CommitRefused, FenceLost) as error:
             self._ledger.problem("refused", f"the store would not have what the engine wrote: {error}")
             raise
-        self._ledger.applied(batch)
+        self.purged_alive = self._ledger.applied(batch)
 
     def _refuse(self, batch: Batch) -> None:
         """No room, or one instance's rows that the store will not have."""
@@ -157,13 +158,13 @@ class TroubledStore:
 
     def _break(self, why: str) -> NoReturn:
         self._broken = True
-        self._ledger.purged_alive.clear()  # nobody will say what ended in that batch
+        self.purged_alive = []  # nobody will say what ended in that batch
         raise StoreError(f"simulated: {why}")
 
     def _crash(self) -> NoReturn:
         if self.is_recovering:
             self._met("a crash inside recovery")
-        self._ledger.purged_alive.clear()
+        self.purged_alive = []
         raise Crash
 
 

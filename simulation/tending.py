@@ -35,17 +35,21 @@ class Tending:
         self.is_healed = world.injector.is_healed = True
         self.healed_at = max(1, world.steps)
         world.clock.heal()
-        must = world.probe.has_been_poor or any(f.effect == "all" for f in world.injector.refusals)
-        if must or world.plan.knobs.restarts_when_healed:
-            world.probe.has_been_poor = False
-            if world.loop is not None:
-                world.crash()
-        world.after(EVERY, self._round)
+        if world.database is not None:
+            world.database.away_until = 0
+        for worker in world.workers:
+            worker.heal()
+            must = worker.probe.has_been_poor or any(f.effect == "all" for f in world.injector.refusals)
+            if must or world.plan.knobs.restarts_when_healed:
+                worker.probe.has_been_poor = False
+                if worker.loop is not None:
+                    worker.crash()
+        world.after(EVERY, self._round, alone=True)
 
     def _round(self) -> None:
         for run in [*self._world.ledger.living(), *self._world.ledger.entities()]:
             self._see_to(run)
-        self._world.after(EVERY, self._round)
+        self._world.after(EVERY, self._round, alone=True)
 
     def _see_to(self, run: Run) -> None:
         row, ledger = run.row, self._world.ledger
@@ -74,7 +78,8 @@ class Tending:
         world = self._world
         if self._quiet_since is None:
             busy = not all(actor.is_done for actor in world.actors)
-            if busy or world.loop is None or world.ledger.inbox or any(True for _ in world.ledger.living()):
+            down = any(worker.loop is None for worker in world.workers)
+            if busy or down or world.ledger.inbox or any(True for _ in world.ledger.living()):
                 return False
             self._quiet_since = world.clock.true
         return world.clock.true - self._quiet_since > AFTER * 1e6
@@ -97,8 +102,8 @@ class Tending:
             f"message {n} for {row.instance_id!r}: {row.message[:160]!r} at {row.visible_at}"
             for n, row in world.ledger.inbox.items()
         ]
-        if world.loop is None:
-            told.append("the engine is down")
+        told += [f"engine {worker.name} is down" for worker in world.workers if worker.loop is None]
+        told += [f"{key} has a row: {placed}" for key, placed in world.ledger.placed.items()]
         return "; ".join(told) or "it only turns"
 
 

@@ -1,4 +1,4 @@
-"""The world: a heap of events in virtual time, one worker, its clients, and what befalls them."""
+"""The world: a heap of events in virtual time, workers, their clients, and what befalls them."""
 
 from __future__ import annotations
 
@@ -6,34 +6,27 @@ import logging
 from collections.abc import Callable
 from hashlib import blake2b
 from heapq import heappop, heappush
-from queue import SimpleQueue
 from typing import Any
 
-from perdure.engine.contract import Chance as HubChance
-from perdure.engine.contract import Limits, Released, Running
-from perdure.engine.envelope import Envelope
-from perdure.engine.hub import Hub
-from perdure.engine.loop import Loop
-from perdure.engine.warm import Instance
-from perdure.errors import Interrupted, StoreError
 from perdure.model.messages import Message
-from perdure.model.records import Batch
-from perdure.replay.context import OrchestrationContext
-from simulation.backend import Backend, backend_of
+from simulation.backend import Backend, SharedBackend, backend_of
 from simulation.chance import Chance
 from simulation.clients import Actor, Dealing
 from simulation.clock import WorldClock
-from simulation.injector import Crash, Injector
-from simulation.interpreter import Bodies
+from simulation.database import Database
+from simulation.injector import Injector
 from simulation.ledger import Ledger
+from simulation.member import Member
 from simulation.plan import Client, Plan
-from simulation.pool import FakePool
 from simulation.sometimes import Sometimes
 from simulation.store import TroubledStore
 from simulation.tending import Tending
+from simulation.worker import Worker
 
-MOST_STEPS = 3_000  # turns of the loop once the world has healed; the worst seeds need a tenth
-BOOT_AFTER = 0.7  # seconds until a dead process is started again
+MOST_STEPS = 3_000  # turns with something to do once the world has healed; the worst seeds need a tenth
+LONGEST = 3_600  # seconds that a world with several workers may take to come to rest
+
+Event = tuple[int, int, Worker | None, bool, Callable[[], None]]
 
 
 class World:
@@ -44,26 +37,36 @@ class World:
         self.met = Sometimes()
         self.chance = Chance(plan.seed)
         self.injector = Injector(plan.faults)
-        self.ledger = Ledger(self.met)
-        self.clock = WorldClock(plan.knobs.drift, plan.knobs.creeping)
-        self.backend: Backend = backend_of(plan.knobs.store)
-        self.store = TroubledStore(self.backend.store, self.injector, self.ledger, self.met, self._committing)
-        self.probe = WorldProbe(self)
-        self.bodies = Bodies(plan.program, self.probe)
+        self.ledger = Ledger(self.met, shared=plan.knobs.workers > 0)
+        self.salts = self.chance.of("salts")
         self.dealings: list[Dealing] = []
         self.known_ids: set[str] = set()
         self.steps = 0
-        self.incarnation = 0
-        self.loop: Loop | None = None
-        self.pool: FakePool | None = None
-        self._salts = self.chance.of("salts")
-        self._heap: list[tuple[int, int, Callable[[], None]]] = []
+        self._heap: list[Event] = []
         self._numbers = 0
-        self._turn_at: int | None = None
         self._hash = blake2b(digest_size=16)
         self._verbose = verbose
+        self.database: Database | None = None
+        self.clock, self.backend, self.workers = self._made()
+        self.bodies = self.workers[0].bodies
         self.actors = [Actor(self, client) for client in plan.clients]
         self._tending = Tending(self)
+
+    def _made(self) -> tuple[WorldClock, Backend, list[Worker]]:
+        knobs = self.plan.knobs
+        if knobs.workers:
+            clock = WorldClock(0.0, 0.0)
+            shared = SharedBackend(clock.now)
+            self.database = Database(self, clock, shared.store)
+            return (
+                clock,
+                shared,
+                [Member(self, number, self.database) for number in range(knobs.workers + knobs.doors)],
+            )
+        clock = WorldClock(knobs.drift, knobs.creeping)
+        backend = backend_of(knobs.store)
+        store = TroubledStore(backend.store, self.injector, self.ledger, self.met, self._committing)
+        return clock, backend, [Worker(self, clock, store, backend)]
 
     # ------------------------------------------------------------------------------------------ the run
 
@@ -75,10 +78,12 @@ class World:
         log.setLevel(logging.ERROR)
         log.addHandler(handler)
         try:
-            self._guarded(self._boot)
-            self.after(self.plan.knobs.heals_at, self._tending.heal)
+            for worker in self.workers:
+                worker.guarded(worker.boot)
+            self.after(self.plan.knobs.heals_at, self._tending.heal, alone=True)
             self._live()
-            self._die()
+            for worker in self.workers:
+                worker.die()
         finally:
             log.removeHandler(handler)
             log.setLevel(kept[0])
@@ -91,28 +96,57 @@ class World:
 
     def _live(self) -> None:
         while self._heap and not self.ledger.problems and not self._tending.is_at_rest():
-            at, _, action = heappop(self._heap)
-            self.clock.true = max(self.clock.true, at)
-            self._guarded(action)
+            event = heappop(self._heap)
+            self.clock.true = max(self.clock.true, event[0])
+            self._happen(event)
             if self.steps > (self._tending.healed_at or self.steps) + MOST_STEPS:
                 self._unrest("it still turns")
+            if self.clock.true > (self.plan.knobs.heals_at + LONGEST) * 1e6 and self.database is not None:
+                self._unrest("it takes for ever")
         if not self.ledger.problems and not self._tending.is_at_rest():
             self._unrest("nothing is left to happen")
+
+    def _happen(self, event: Event) -> None:
+        _, _, worker, _, action = event
+        if worker is None:
+            action()
+        elif worker.stands_still_until > self.clock.true:
+            self._again(event, worker.stands_still_until)
+        else:
+            worker.guarded(action)
+
+    def _again(self, event: Event, at: int) -> None:
+        heappush(self._heap, (at, *event[1:]))
+
+    def meanwhile(self, seconds: float, busy: Worker) -> None:
+        """Time passes in the middle of what a worker does: the others and the clients go on."""
+        until = self.clock.true + int(seconds * 1e6)
+        put_off: list[Event] = []
+        busy.is_busy = True
+        while self._heap and self._heap[0][0] <= until and not self.ledger.problems:
+            event = heappop(self._heap)
+            _, _, worker, alone, _ = event
+            if alone or (worker is not None and worker.is_busy):
+                put_off.append(event)
+                continue
+            self.clock.true = max(self.clock.true, event[0])
+            self._happen(event)
+        self.clock.true = max(self.clock.true, until)
+        busy.is_busy = False
+        for event in put_off:
+            heappush(self._heap, event)
 
     def _unrest(self, how: str) -> None:
         code = "I31" if any(True for _ in self.ledger.living()) else "unrest"
         self.ledger.problem(code, f"{how}: {self._tending.why_not()}")
 
-    def _guarded(self, action: Callable[[], None]) -> None:
-        try:
-            action()
-        except Crash:
-            self.crash()
-
-    def after(self, seconds: float, action: Callable[[], None]) -> None:
-        """Have something happen later."""
+    def after(
+        self, seconds: float, action: Callable[[], None], worker: Worker | None = None, *, alone: bool = False
+    ) -> None:
+        """Have something happen later: to a worker, or at large; `alone` when nobody is in the middle of anything."""
         self._numbers += 1
-        heappush(self._heap, (self.clock.true + int(seconds * 1e6), self._numbers, action))
+        event = (self.clock.true + int(seconds * 1e6), self._numbers, worker, alone, action)
+        heappush(self._heap, event)
 
     def trace(self, *what: object) -> None:
         """One line of what happened; two runs are the same when these are."""
@@ -121,161 +155,36 @@ class World:
         if self._verbose:
             print(f"{self.clock.true / 1e6:11.6f}  {' '.join(map(str, what))[:400]}")
 
-    # ----------------------------------------------------------------------------------------- the process
-
-    def _boot(self) -> None:
-        self.incarnation += 1
-        self.probe.boot()
-        knobs = self.plan.knobs
-        limits = Limits(
-            episodes=knobs.episodes,
-            feeds=knobs.feeds,
-            row_bytes=knobs.row_bytes,
-            inline_bytes=knobs.inline_bytes,
-            buffered_events=knobs.buffered_events,
-            keep_executions=knobs.keep_executions,
-        )
-        chance = HubChance(lambda: self._salts.randbytes(16), self.clock.monotonic)
-        hub = Hub(self.bodies, chance, limits=limits, running=self.probe)
-        loop = Loop(hub, self.store, self.clock, _Never(), finished=self._finished, committed=self._committed)
-        loop.pool = self.pool = self._new_pool()  # type: ignore[assignment]
-        self.loop = loop
-        self.trace("boot", self.incarnation)
-        try:
-            loop.open()
-        except StoreError:
-            self.crash()
-            return
-        self._turn_in(0.0)
-
-    def _new_pool(self) -> FakePool:
-        return FakePool(
-            self.plan.knobs,
-            self.chance,
-            self.injector,
-            self.met,
-            incarnation=self.incarnation,
-            after=self.after,
-            operate=self.bodies.operate,
-            started=lambda i: self.ledger.begun(i.instance_id, i.execution_id, i.task_id),
-            ran=self._ran,
-            deliver=self._deliver,
-        )
-
-    def crash(self) -> None:
-        """The process is gone: nothing in its memory counts, and those who waited for it learn nothing."""
-        self.trace("crash")
-        self._die()
-        self.backend.crash()
-        for actor in self.actors:
-            actor.connection_lost()
-        self.after(BOOT_AFTER, self._boot)
-
-    def _die(self) -> None:
-        loop, pool = self.loop, self.pool
-        self.loop = self.pool = None
-        self._turn_at = None
-        if pool is not None:
-            pool.is_alive = False
-        if loop is not None:
-            loop.hub.drop_everything()
-
-    def post(self, message: Message, reply: Any = None) -> bool:
-        """Send a message to the engine; false when nobody is there."""
-        if self.loop is None:
-            return False
-        self.trace("post", type(message).__name__, message.instance_id, getattr(message, "operation_id", ""))
-        self.loop.post(message, reply)
-        self._turn_in(self.plan.knobs.gap)
-        return True
-
-    def _deliver(self, message: Any) -> None:
-        if self.loop is not None:
-            self.trace("result", message.instance_id, message.execution_id, message.task_id)
-            self.loop.post(message)
-            self._turn_in(self.plan.knobs.gap)
-
-    def _ran(self, body: Any) -> None:
-        self.trace("ran", body.instance_id, body.task_id, body.attempt)
-        self.ledger.ran(body)
-
-    # --------------------------------------------------------------------------------------------- turning
-
-    def _turn_in(self, seconds: float) -> None:
-        at = self.clock.true + int(seconds * 1e6)
-        if self.loop is None or (self._turn_at is not None and self._turn_at <= at):
-            return
-        self._turn_at = at
-        loop = self.loop
-        self.after(seconds, lambda: self._turn(loop, at))
-
-    def _turn(self, loop: Loop, at: int) -> None:
-        if self.loop is not loop or self._turn_at != at:
-            return
-        self._turn_at = None
-        self.steps += 1
-        stale = loop.hub.counters["stale_results"]
-        self._befall(loop)
-        envelopes = loop.take(wait=False)
-        self._note_results(envelopes)
-        loop.turn(envelopes)
-        self.ledger.note_given_up(loop._poisoned_rows)
-        if loop.hub.counters["stale_results"] > stale:
-            self.met("a stale activity result dropped")
-        if loop._rest or not loop.inbox.empty():
-            self._turn_in(0.0)
-        else:
-            following = loop.next_at()
-            assert following is not None
-            self._turn_in(self.clock.until(following) / 1e6)
-
-    def _note_results(self, envelopes: list[Envelope]) -> None:
-        for envelope in envelopes:
-            message = envelope.message
-            key = (getattr(message, "execution_id", ""), getattr(message, "task_id", -1))
-            if type(message).__name__ == "ActivityResult" and key in self.ledger.completed:
-                self.met("a duplicate result dropped")
-
-    def _befall(self, loop: Loop) -> None:
-        """What happens between two turns: evictions, and clocks that are set."""
-        hub = loop.hub
-        if self.plan.knobs.evicts_always:
-            hub.evict_idle(2**62)
-        fault = self.injector.at("step")
-        if fault is not None and fault.effect == "evict":
-            hub.evict_idle(2**62, int(fault.amount))
-        elif fault is not None:
-            self.clock.offset += int(fault.amount * 1e6)
-            self.met("the clock went back" if fault.amount < 0 else "the clock leapt ahead")
-            self.trace("jump", fault.amount)
-        if hub.counters["replays"] and hub.counters["evictions"]:
-            self.met("an eviction, and a replay after it")
+    def fingerprint(self, heads: bytes) -> None:
+        """Something of which every bit is to be the same in the same run."""
+        self._hash.update(heads)
 
     def _committing(self) -> None:
         self.clock.true += int(self.plan.knobs.commit * 1e6)
 
-    def _committed(self, batch: Batch, _: float) -> None:
-        if batch.is_empty():
-            return
-        heads = b"".join(row.hash for row in batch.history)
-        sizes = [len(batch.inbox_added), len(batch.inbox_removed), len(batch.seen), len(batch.dropped)]
-        self._hash.update(heads)
-        what = [(row.instance_no, row.status, row.due_at) for row in batch.updates]
-        self.trace("commit", batch.at, [row.instance_id for row in batch.new_instances], what, sizes)
-        if any(at > batch.at + 60_000_000 for _, _, at in what if at is not None):
-            self.met("a timer beyond the horizon")
+    # ---------------------------------------------------------------------------------------- its people
 
-    def _finished(self, released: Released, _: object) -> None:
-        """Those who wait for an end are told it is there: then it must be."""
-        for instance in released.finished:
-            run = self.ledger.runs.get(instance.no)
-            if run is not None and not run.is_finished and not run.purged:
-                self.ledger.problem("I16", f"{run} was announced as finished and is {run.row.status}")
-        ended = {instance.no for instance in released.finished}
-        for run in self.ledger.purged_alive:
-            if run.row.instance_no not in ended:
-                self.ledger.problem("I34", f"{run} was purged while {run.row.status}")
-        self.ledger.purged_alive.clear()
+    def post(self, message: Message, reply: Any, key: int, attempt: int) -> Worker | None:
+        """Send a message to some worker, which is returned; None when nobody is there."""
+        worker = self.workers[int(self.chance.draw("door", key, attempt) * len(self.workers))]
+        if worker.loop is None:
+            return None
+        name = () if self.database is None else (worker.name,)
+        self.trace(
+            "post", *name, type(message).__name__, message.instance_id, getattr(message, "operation_id", "")
+        )
+        worker.post(message, reply)
+        return worker
+
+    def connection_lost(self, worker: Worker) -> None:
+        """A process is gone: those who waited for it learn nothing."""
+        for actor in self.actors:
+            actor.connection_lost(worker)
+
+    @property
+    def crashes(self) -> int:
+        """How many processes have died so far."""
+        return sum(worker.incarnation - 1 for worker in self.workers)
 
     @property
     def may_interrupt(self) -> bool:
@@ -292,63 +201,6 @@ class World:
 
     def add_actor(self, client: Client) -> None:
         self.actors.append(Actor(self, client))
-
-
-class WorldProbe(Running):
-    """What the world does to orchestrators' code: the hub's `Running` and the interpreter's `Probe` in one."""
-
-    def __init__(self, world: World) -> None:
-        self._world = world
-        self._missing: set[str] = set()
-        self._misfits: set[str] = set()
-        self.has_been_poor = False
-
-    def boot(self) -> None:
-        """A new deployment: it may lack an orchestrator, or have one that fits no history."""
-        if self._missing and not self._world.injector.is_healed:
-            self._world.met("no worker had the orchestrator, and later one did")
-        fault = self._world.injector.at("boot")
-        self._missing = {fault.target} if fault is not None and fault.effect == "missing" else set()
-        self._misfits = {fault.target} if fault is not None and fault.effect == "misfit" else set()
-        self.has_been_poor = bool(self._missing or self._misfits)
-
-    def enter(self, instance: Instance) -> None:
-        if self._world.injector.crashes("enter"):
-            self._world.met("a crash in the middle of user code")
-            raise Crash
-
-    def leave(self) -> bool:
-        """Whether the code had been interrupted and swallowed that."""
-        return self._world.injector.at("swallow") is not None
-
-    def step(self, context: OrchestrationContext) -> None:
-        if not context.is_replaying and self._world.injector.at("hang") is not None:
-            self._world.met("user code was interrupted by the watchdog")
-            raise Interrupted("simulated: it ran too long")
-
-    def hangs(self) -> bool:
-        if self._world.injector.at("hang") is None:
-            return False
-        self._world.met("an operation interrupted by the watchdog")
-        return True
-
-    def misfits(self, name: str) -> bool:
-        if name in self._misfits:
-            self._world.met("code did not fit history, and later did")
-        return name in self._misfits
-
-    def has(self, name: str) -> bool:
-        return name not in self._missing
-
-    def met(self, case: str) -> None:
-        self._world.met(case)
-
-
-class _Never:
-    """A `Waiter` that never waits: the world turns the loop when it is time."""
-
-    def wait(self, inbox: SimpleQueue[Any], until: int | None, busy: Callable[[], bool]) -> None:
-        return None
 
 
 class _Overheard(logging.Handler):

@@ -108,9 +108,11 @@ def activity_result(hub: Hub, instance: Instance | None, envelope: Envelope) -> 
     message: Any = envelope.message
     caller = _caller(hub, instance, envelope, message.task_id)
     if caller is not None:
-        if not placed.taken_up(hub, caller, message, is_row=bool(envelope.row_no)):
+        if not placed.taken_up(hub, caller, message):
             caller.open_local -= 1
         _tell(hub, caller, message, ev.TaskCompleted, ev.TaskFailed)
+    elif instance is not None and envelope.held and not envelope.row_no:
+        placed.kept(hub, instance, message)
 
 
 def child_result(hub: Hub, instance: Instance | None, envelope: Envelope) -> None:

@@ -46,7 +46,7 @@ class SharedClock:
     def now(self) -> int:
         if not self._heard:
             return time.time_ns() // 1_000
-        found = self._heard + int((time.monotonic() - self._at) * 1e6)
+        found = self._heard + int((self.monotonic() - self._at) * 1e6)
         self._last = max(self._last, found)
         return self._last
 

@@ -367,7 +367,7 @@ def land(hub: Hub, instance: Instance, envelope: Envelope) -> None:
     hub.consume(envelope)
     hub.fed(instance)
     hub.touch(instance)
-    placed.taken_up(hub, instance, message, is_row=bool(envelope.row_no))
+    placed.taken_up(hub, instance, message)
     _take_out(instance, due)
     mailbox.flying = False
     mailbox.applied += 1

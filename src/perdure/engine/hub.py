@@ -37,6 +37,7 @@ from perdure.replay.settle import Invocation
 from perdure.store.port import Opening
 
 SALTS_KEPT = 4_096
+NEVER = 2**62
 SEEN_FOR = 24 * 3_600 * 1_000_000  # microseconds an answer is remembered
 
 
@@ -86,6 +87,7 @@ class Hub:
             Envelope
         ] = []  # of instances that have had their share, until the others have had theirs
         self.held: list[tuple[Instance, Envelope]] = []
+        self.promised: dict[str, Envelope] = {}  # of those, by the ids of their operations
         self.again: list[Invocation] = []  # open activities of instances brought back in this batch
         self.absent: set[str] = set()
         self.visitors: set[str] = set()  # instances of other workers, looked at for a start
@@ -97,6 +99,7 @@ class Hub:
         self.rows = Batch(0)
         self.released = Released()
         self.seen: dict[str, Any] = {}
+        self.refuses_until = NEVER  # when a refusal in this batch must be on record, for it comes too late
         self.episodes = 0
         self.bytes = 0
         self.deadline = 0.0
@@ -158,6 +161,9 @@ class Hub:
         if operation_id and self.seen[operation_id] is not None:
             self.answer(envelope, self.seen[operation_id])
             return None
+        if operation_id and self._is_repeat(operation_id, envelope):
+            self.postpone(envelope)
+            return None
         instance = self.warm.get(instance_id)
         if instance is not None and instance.purged:
             instance = None
@@ -173,6 +179,11 @@ class Hub:
                 quarantine(self, instance)
         deliver(self, instance, envelope)
         return None
+
+    def _is_repeat(self, operation_id: str, envelope: Envelope) -> bool:
+        """Whether the same request is held already in this batch: it is answered at the seal, and then known."""
+        first = self.promised.get(operation_id)
+        return first is not None and first.held and first is not envelope
 
     def lacking(self, loaded: Iterable[StoredInstance]) -> list[StoredInstance]:
         """Those loaded without their history, being finished, for which it is needed."""
@@ -283,6 +294,9 @@ class Hub:
         instance.held.append(envelope)
         envelope.held = True
         self.held.append((instance, envelope))
+        operation_id = operation_of(envelope)
+        if operation_id:
+            self.promised[operation_id] = envelope
 
     def send(self, message: Message) -> None:
         """A message born in this batch."""
@@ -363,7 +377,8 @@ class Hub:
         waiting = {id(envelope) for envelope in rest} if rest else ()
         self.results = [e for e in self.inputs if type(e.message) is ActivityResult and id(e) not in waiting]
         if self.again:
-            done = {(e.message.execution_id, e.message.task_id) for e in self.results}  # type: ignore[union-attr]
+            came = (e.message for e in (*self.inputs, *rest))  # also those that come only in the next batch
+            done = {(m.execution_id, m.task_id) for m in came if type(m) is ActivityResult}
             released.invocations += [i for i in self.again if (i.execution_id, i.task_id) not in done]
         if released.cancelled or released.ended:
             released.forget_cancelled()

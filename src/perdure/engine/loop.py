@@ -371,7 +371,7 @@ class Loop:
             started = self.clock.monotonic()
             if not batch.is_empty():
                 if self.sharing is not None:
-                    self.sharing.membership.confirm()
+                    self._confirm(self.sharing)
                 self.store.commit(batch)
         except Quarantine as found:
             inputs = hub.rollback()
@@ -396,6 +396,12 @@ class Loop:
             self._release(released, batch)
             return
         remedy()
+
+    def _confirm(self, sharing: Sharing) -> None:
+        """Time has passed since the batch began: what it says may be too late, or not this worker's to say."""
+        sharing.membership.confirm()
+        if self.hub.refuses_until <= self.clock.now():
+            raise CommitConflict("whoever asked has been told something else meanwhile")
 
     def _decide(self, envelopes: Iterable[Envelope]) -> Batch:
         hub, store = self.hub, self.store

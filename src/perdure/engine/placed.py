@@ -36,14 +36,23 @@ def place(hub: Hub, instance: Instance, invocations: Iterable[Invocation]) -> li
     return local
 
 
-def taken_up(hub: Hub, instance: Instance, result: ActivityResult, *, is_row: bool) -> bool:
-    """A result counts; returns whether its activity had a row. That of a message from the inbox is gone already."""
-    return _withdraw(hub, instance, result.execution_id, result.task_id, is_gone=is_row)
+def taken_up(hub: Hub, instance: Instance, result: ActivityResult) -> bool:
+    """A result counts; returns whether its activity had a row.
+
+    The row from which a claimant's result comes is gone; there may be another, of a worker that ran it again.
+    """
+    return _withdraw(hub, instance, result.execution_id, result.task_id)
+
+
+def kept(hub: Hub, instance: Instance, result: ActivityResult) -> None:
+    """A result from here waits with its instance: nobody is to run its activity again meanwhile."""
+    if _withdraw(hub, instance, result.execution_id, result.task_id):
+        instance.open_local += 1
 
 
 def cancelled(hub: Hub, instance: Instance, task_id: int) -> bool:
     """Nobody wants the result any more; returns whether the activity had a row."""
-    return _withdraw(hub, instance, instance.execution_id, task_id, is_gone=False)
+    return _withdraw(hub, instance, instance.execution_id, task_id)
 
 
 def ended(hub: Hub, instance: Instance) -> None:
@@ -53,13 +62,12 @@ def ended(hub: Hub, instance: Instance) -> None:
         instance.placed = None
 
 
-def _withdraw(hub: Hub, instance: Instance, execution_id: str, task_id: int, *, is_gone: bool) -> bool:
+def _withdraw(hub: Hub, instance: Instance, execution_id: str, task_id: int) -> bool:
     key = execution_id, task_id
     if not instance.placed or key not in instance.placed:
         return False
     instance.placed.discard(key)
-    if not is_gone:
-        hub.rows.activities_removed.append((instance.instance_id, *key))
+    hub.rows.activities_removed.append((instance.instance_id, *key))
     return True
 
 

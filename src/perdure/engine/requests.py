@@ -142,13 +142,24 @@ def answer(hub: Hub, envelope: Envelope, value: Any) -> None:
         SeenRow(reply.request_id, instance_id, payload.encode(_said(value)), hub.now + ANSWER_KEPT)
     )
     hub.released.hints.add(reply.asker)
-    message = envelope.message
-    if isinstance(value, PerdureError) and hub.now >= reply.asked_at + PATIENCE // 2:
-        name, body = (
-            (message.name, bytes(message.input)) if isinstance(message, RaiseEvent) else ("", b"null")
-        )
-        kind = "event" if name else type(message).__name__.lower()
-        hub.record_drop(instance_id, kind, name, getattr(message, "operation_id", ""), str(value), body)
+    if isinstance(value, PerdureError):
+        if hub.now >= reply.asked_at + PATIENCE // 2:
+            _leave_record(hub, envelope.message, value)
+        else:
+            hub.refuses_until = min(hub.refuses_until, reply.asked_at + PATIENCE // 2)
+
+
+def _leave_record(hub: Hub, message: Message, refusal: PerdureError) -> None:
+    """Whoever asked may have been told already that it is accepted."""
+    match message:
+        case RaiseEvent():
+            kind, name, body = "event", message.name, bytes(message.input)
+        case EntityOperation():
+            kind, name, body = "operation", message.operation, bytes(message.input)
+        case _:
+            kind, name, body = type(message).__name__.lower(), "", b"null"
+    operation_id = getattr(message, "operation_id", "")
+    hub.record_drop(message.instance_id, kind, name, operation_id, str(refusal), body)
 
 
 def _said(value: Any) -> dict[str, Any]:

@@ -1,0 +1,213 @@
+"""A member: a worker among others, composed as `Engine` does it, and what befalls it alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from perdure.engine.contract import Chance as HubChance
+from perdure.engine.envelope import Envelope
+from perdure.engine.hub import Hub
+from perdure.engine.loop import Loop
+from perdure.engine.membership import Membership, quietly_renewed
+from perdure.engine.placement import Placement
+from perdure.engine.sharing import Sharing
+from perdure.engine.territory import Territory
+from perdure.errors import StoreError
+from perdure.store.port import Profile
+from simulation.behaviour import ACTIVITIES, POOL, pool_of
+from simulation.clock import WorkerClock
+from simulation.database import Database, Door
+from simulation.injector import Crash
+from simulation.pool import FakePool
+from simulation.worker import BOOT_AFTER, Never, Worker
+
+if TYPE_CHECKING:
+    from simulation.plan import Fault
+    from simulation.world import World
+
+LONGEST_DOZE = 6.0  # seconds
+LOOKS = 0.25  # seconds between two looks whether a leaving worker's activities have ended
+
+
+class Member(Worker):
+    """One of several workers over one hub."""
+
+    def __init__(self, world: World, number: int, database: Database) -> None:
+        knobs = world.plan.knobs
+        self.world = world
+        self._database = database
+        self._number = number
+        self._drift = knobs.drift * (0, 1, -1, 0.5, -0.5)[number % 5]
+        self.is_door = number >= knobs.workers  # takes messages, and runs nothing
+        self._crept = 0.0
+        self._idle = 0  # turns without anything to do
+        self.store: Door
+        self.clock: WorkerClock
+        self.is_leaving = False
+        self._frozen_until = 0  # the loop's thread stands still, and the rest goes on
+        super().__init__(world, WorkerClock(database.clock, self._drift), Door(self, database))
+        self.name = f"w{number}"
+
+    # ----------------------------------------------------------------------------------------- the process
+
+    def boot(self) -> None:
+        if self.incarnation:
+            self.world.met("a worker came back as another process")
+        self.clock = WorkerClock(self._database.clock, 0.0 if self.world.injector.is_healed else self._drift)
+        self.store = Door(self, self._database)
+        self.is_leaving = False
+        self._frozen_until = 0
+        super().boot()
+
+    def _new_loop(self) -> Loop:
+        hub = Hub(
+            self.bodies,
+            HubChance(lambda: self.world.salts.randbytes(16), self._creeping),
+            limits=self._limits(),
+            running=self.probe,
+            accept_only=self.is_door,
+            territory=Territory(),
+        )
+        return Loop(
+            hub, self.store, self.clock, Never(), finished=self._finished, committed=self._committed
+        )
+
+    def _creeping(self) -> float:
+        """Time passes while it is measured, if the plan says so: that is what cuts batches by time."""
+        self._crept += self.world.plan.knobs.creeping
+        return self.clock.monotonic() + self._crept
+
+    def _new_pool(self, slots: int = 0) -> FakePool:
+        return super()._new_pool(self.world.plan.knobs.slots)
+
+    def _joins(self, loop: Loop, pool: FakePool) -> None:
+        knobs, hub = self.world.plan.knobs, loop.hub
+        territory = hub.territory
+        assert territory is not None
+        served = (POOL,) if self._serves_pool() else ()
+        role = "api" if self.is_door else "worker"
+        self.store.register(Profile(self.name, role, served, "{}", int(knobs.lease * 1e6)))
+        if not self.is_door:
+            pools = {name: pool_of(name) if knobs.pooled else "" for name in ACTIVITIES}
+            hub.placement = Placement(pools, served, pool)  # type: ignore[arg-type]
+        membership = Membership(
+            self.store, territory, self.clock, lease=knobs.lease, is_worker=not self.is_door
+        )
+        sharing = Sharing(self.store, hub, self.clock, territory, membership, hub.placement)
+        sharing.nudge = self._nudged
+        sharing.withdrawn = pool.cancel
+        loop.sharing = sharing
+        self.after(knobs.lease / 3, lambda: self._stay(membership))
+
+    def _serves_pool(self) -> bool:
+        knobs = self.world.plan.knobs
+        return knobs.workers - knobs.pooled <= self._number < knobs.workers
+
+    def _nudged(self) -> None:
+        if self.loop is not None:
+            self.loop.nudge()
+            self._turn_in(self.world.plan.knobs.gap)
+
+    def _stay(self, membership: Membership) -> None:
+        """The thread beside the loop that prolongs the lease."""
+        loop = self.loop
+        if loop is None or loop.sharing is None or loop.sharing.membership is not membership:
+            return
+        self.store.is_aside = True
+        quietly_renewed(membership)
+        self.store.is_aside = False
+        self.after(self.world.plan.knobs.lease / 3, lambda: self._stay(membership))
+
+    def _begun(self, invocation: Any) -> None:
+        key = invocation.execution_id, invocation.task_id
+        self.world.ledger.begun(
+            invocation.instance_id,
+            *key,
+            stale=not self._may_run(invocation.instance_id, key),
+        )
+        self.world.trace("begun", self.name, invocation.instance_id, *key, invocation.attempt)
+
+    def _may_run(self, instance_id: str, key: tuple[str, int]) -> bool:
+        """Whether it is this worker's by the truth, not by what it believes."""
+        incarnation = self.store.incarnation
+        placed = self.world.ledger.placed.get(key)
+        if placed is not None:
+            return placed.claimant == incarnation
+        return self._database.ownership.owner_of(instance_id) == incarnation
+
+    def _went_on(self, run: Any) -> bool:
+        return run.row.instance_id in self.world.ledger.rewound
+
+    # --------------------------------------------------------------------------------------------- turning
+
+    def _turn(self, loop: Loop, at: int) -> None:
+        if self.loop is loop and self._turn_at == at and self._frozen_until > self.world.clock.true:
+            self._turn_at = None
+            self._turn_in((self._frozen_until - self.world.clock.true) / 1e6)
+            return
+        super()._turn(loop, at)
+
+    def _idles(self, seconds: float) -> float:
+        """Who has had nothing for long looks ever more seldom: polls may be late, and long waits pass quickly."""
+        return max(seconds, min(self.world.plan.knobs.doze * 2 ** min(self._idle, 8), LONGEST_DOZE))
+
+    def _count(self, loop: Loop, envelopes: list[Envelope]) -> None:
+        self.world.steps += bool(envelopes)
+        self._idle = 0 if envelopes else self._idle + 1
+
+    def _suffer(self, fault: Fault) -> None:
+        world, now = self.world, self.world.clock.true
+        until = now + int(fault.amount * 1e6)
+        world.trace(fault.effect, self.name, fault.amount)
+        match fault.effect:
+            case "pause":
+                self.stands_still_until = until
+                if fault.amount > world.plan.knobs.lease:
+                    world.met("a worker paused beyond its lease, and continued")
+            case "freeze":
+                self._frozen_until = until
+                world.met("a loop held up while its lease was prolonged")
+            case "leave":
+                self.leave(fault.amount)
+            case "die":
+                world.met("a worker died")
+                raise Crash
+            case "away":
+                self._database.go_away(fault.amount)
+
+    def heal(self) -> None:
+        """Nothing befalls it any more."""
+        self.clock.heal()
+        self.stands_still_until = self._frozen_until = 0
+
+    # --------------------------------------------------------------------------------------------- leaving
+
+    def leave(self, drain: float) -> None:
+        """Told to stop: hand everything over, see running activities to their end, and come back later."""
+        loop = self.loop
+        if loop is None or self.is_leaving:
+            return
+        self.is_leaving = True
+        loop.leaving = True
+        self._nudged()
+        deadline = self.world.clock.true + int(drain * 1e6)
+        self.after(LOOKS, lambda: self._drained(loop, deadline, drain))
+
+    def _drained(self, loop: Loop, deadline: int, drain: float) -> None:
+        if self.loop is not loop:
+            return
+        assert self.pool is not None
+        if self.pool.is_busy and self.world.clock.true < deadline:
+            self.after(LOOKS, lambda: self._drained(loop, deadline, drain))
+            return
+        self.world.met("a worker left in good order")
+        self.world.trace("left", self.name)
+        loop.stopping = True
+        loop.refuse_rest()
+        self.die()
+        try:
+            self.store.close()
+        except StoreError:
+            self.world.trace("left without a word", self.name)
+        self.world.connection_lost(self)
+        self.after(max(drain, BOOT_AFTER), self.boot)
