@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,8 @@ class Used:
 class Meter:
     """Measures from its making to `stop`. The harness itself is counted for nobody."""
 
-    def __init__(self, root: int | None) -> None:
-        self._root = root
+    def __init__(self, *roots: int) -> None:
+        self._roots = roots
         self._begun = time.perf_counter()
         self._before = self._now()
 
@@ -44,15 +45,15 @@ class Meter:
         return Used(seconds, engine, max(0.0, everybody - engine - own) / max(seconds, 1e-3))
 
     def _now(self) -> tuple[float, float, float]:
-        engine = cpu_of_tree(self._root) if self._root is not None else 0.0
+        engine = sum(map(cpu_of_tree, self._roots))
         return _cpu_of_machine(), engine, time.process_time()
 
 
-def wait_until_quiet(root: int | None, patience: float) -> bool:
+def wait_until_quiet(roots: Sequence[int], patience: float) -> bool:
     """Wait until nobody else needs more than `QUIET` cores; returns whether that came about in time."""
     until = time.monotonic() + patience
     while True:
-        meter = Meter(root)
+        meter = Meter(*roots)
         time.sleep(0.6)
         if meter.stop().foreign_cores < QUIET:
             return True

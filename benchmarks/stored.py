@@ -109,7 +109,7 @@ def _measured(what: str, count: int, sizes: Sizes, folder: Path) -> Row:
     if count:
         _forget_pages(folder)
     bytes_stored = sum(file.stat().st_size for file in folder.glob("bench.db*")) if count else 0
-    wait_until_quiet(None, sizes.patience)
+    wait_until_quiet((), sizes.patience)
     with running(PERDURE, folder, keep=bool(count)) as engine:
         first = engine.ask("hello", prefix="first", count=1, together=1)["seconds"]
         row: Row = {
