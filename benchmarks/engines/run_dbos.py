@@ -1,7 +1,7 @@
 """DBOS Transact in one process: on SQLite as it comes (journal_mode=DELETE, synchronous=FULL), or on PostgreSQL.
 
-A URL among the arguments is the database. `sync` runs its `def` workflows on threads instead of its `async` ones: they are its
-faster half for W1, W2 and W4, and cannot be asked for parallel steps.
+A URL among the arguments is the database. `sync` runs its `def` workflows on threads instead of its `async` ones:
+they are its faster half for W1, W2 and W4, and cannot be asked for parallel steps.
 """
 
 from __future__ import annotations

@@ -167,7 +167,7 @@ class Perdure(Engine):
         """Wait until so many workers share the hub evenly."""
         territory: Any = self.client.gateway.loop.sharing.territory  # type: ignore[attr-defined]
         until = time.monotonic() + 60
-        while len(territory.owned) != territory.partitions // workers:  # noqa: ASYNC110
+        while len(territory.owned) != territory.partitions // workers:
             if time.monotonic() > until:
                 raise RuntimeError(f"it has {len(territory.owned)} partitions after a minute")
             await asyncio.sleep(0.01)

@@ -58,7 +58,7 @@ where t.hub_no = v.hub_no and t.instance_no = v.instance_no
 
 -- name: forget_dropped
 delete from {schema}.dropped d using {rows: $1 instance_id text} v
-where d.hub_no = v.hub_no and d.instance_id = v.instance_id
+where d.hub_no + 0 = v.hub_no and d.instance_id = v.instance_id
 
 -- name: insert_instances
 -- Refused when the hub has the id already.

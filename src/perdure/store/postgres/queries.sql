@@ -17,8 +17,7 @@ select h.hub_no, p, 0 from {schema}.hubs h, generate_series(0, h.partitions - 1)
 on conflict do nothing
 
 -- name: instances_by_id
-select {instance_columns_i} from {rows: $1 instance_id text} v
-join {schema}.instances i on i.hub_no = v.hub_no and i.instance_id = v.instance_id
+select {instance_columns_i} from {instances: $1} i
 order by i.instance_no
 
 -- name: instance_by_no
@@ -26,27 +25,31 @@ select {instance_columns} from {schema}.instances where hub_no = {hub} and insta
 
 -- name: histories_by_id
 -- Of unfinished orchestrations, the current execution; so are the bodies.
-select {history_columns} from {rows: $1 instance_id text} v
-join {schema}.instances i on i.hub_no = v.hub_no and i.instance_id = v.instance_id
-join {schema}.history h
-on h.hub_no = i.hub_no and h.instance_no = i.instance_no and h.execution_no = i.execution_no
+select {history_columns} from {instances: $1} i
+cross join lateral (
+    select * from {schema}.history h
+    where h.hub_no = i.hub_no and h.instance_no = i.instance_no and h.execution_no = i.execution_no offset 0
+) h
 where i.completed_at is null and i.kind <> 'entity'
 
 -- name: bodies_by_id
-select {body_columns} from {rows: $1 instance_id text} v
-join {schema}.instances i on i.hub_no = v.hub_no and i.instance_id = v.instance_id
-join {schema}.payloads p
-on p.hub_no = i.hub_no and p.instance_no = i.instance_no and p.execution_no = i.execution_no
+select {body_columns} from {instances: $1} i
+cross join lateral (
+    select * from {schema}.payloads p
+    where p.hub_no = i.hub_no and p.instance_no = i.instance_no and p.execution_no = i.execution_no offset 0
+) p
 where i.completed_at is null and i.kind <> 'entity'
 
 -- name: held_by_id
 select m.message_no, m.instance_id, m.visible_at, m.message from {rows: $1 instance_id text} v
-join {schema}.inbox m on m.hub_no = v.hub_no and m.instance_id = v.instance_id
-where m.visible_at is null order by m.message_no
+cross join lateral (
+    select * from {schema}.inbox m
+    where m.hub_no + 0 = v.hub_no and m.instance_id = v.instance_id and m.visible_at is null offset 0
+) m
+order by m.message_no
 
 -- name: entity_states_by_id
-select i.instance_no, s.entity_state from {rows: $1 instance_id text} v
-join {schema}.instances i on i.hub_no = v.hub_no and i.instance_id = v.instance_id
+select i.instance_no, s.entity_state from {instances: $1} i
 join {schema}.state s on s.hub_no = i.hub_no and s.instance_no = i.instance_no
 where i.kind = 'entity' and s.entity_state is not null
 
@@ -64,24 +67,24 @@ join {schema}.activities a on a.hub_no = v.hub_no and a.instance_id = v.instance
 -- Of an instance by its id, the current execution, whether it has finished or not; so are the bodies.
 select {history_columns} from {schema}.instances i
 join {schema}.history h
-on h.hub_no = {hub} and h.instance_no = i.instance_no and h.execution_no = i.execution_no
-where i.hub_no = {hub} and i.instance_id = $1::text order by h.episode
+on h.hub_no = i.hub_no and h.instance_no = i.instance_no and h.execution_no = i.execution_no
+where i.hub_no + 0 = {hub} and i.instance_id = $1::text order by h.episode
 
 -- name: bodies_of_one
 select {body_columns} from {schema}.instances i
 join {schema}.payloads p
-on p.hub_no = {hub} and p.instance_no = i.instance_no and p.execution_no = i.execution_no
-where i.hub_no = {hub} and i.instance_id = $1::text
+on p.hub_no = i.hub_no and p.instance_no = i.instance_no and p.execution_no = i.execution_no
+where i.hub_no + 0 = {hub} and i.instance_id = $1::text
 
 -- name: waits_of_one
 select {wait_columns} from {schema}.waits w
-join {schema}.instances i on w.hub_no = {hub} and w.instance_no = i.instance_no
-where i.hub_no = {hub} and i.instance_id = $1::text order by w.wait_id
+join {schema}.instances i on w.hub_no = i.hub_no and w.instance_no = i.instance_no
+where i.hub_no + 0 = {hub} and i.instance_id = $1::text order by w.wait_id
 
 -- name: state_of_one
 select s.custom_status, s.entity_state from {schema}.instances i
-join {schema}.state s on s.hub_no = {hub} and s.instance_no = i.instance_no
-where i.hub_no = {hub} and i.instance_id = $1::text
+join {schema}.state s on s.hub_no = i.hub_no and s.instance_no = i.instance_no
+where i.hub_no + 0 = {hub} and i.instance_id = $1::text
 
 -- name: history_of_execution
 select {history_columns} from {schema}.history h
@@ -111,9 +114,11 @@ cross join lateral (
     select min(episode) as first, max(episode) as last from {schema}.history a
     where a.hub_no = {hub} and a.instance_no = v.instance_no and a.execution_no = v.execution_no
 ) e
-join {schema}.payloads p
-on p.hub_no = {hub} and p.instance_no = v.instance_no and p.execution_no = v.execution_no
-and p.episode in (e.first, e.last)
+cross join lateral (
+    select * from {schema}.payloads p
+    where p.hub_no = {hub} and p.instance_no = v.instance_no and p.execution_no = v.execution_no
+    and p.episode in (e.first, e.last) offset 0
+) p
 
 -- name: seen
 select s.operation_id, s.instance_id, s.answer, s.expires_at from {rows: $1 operation_id text} v
@@ -199,7 +204,7 @@ where hub_no = {hub} order by dropped_no desc limit $1::bigint
 
 -- name: dropped_of
 select {dropped_columns} from {schema}.dropped
-where hub_no = {hub} and instance_id = $2::text order by dropped_no desc limit $1::bigint
+where hub_no + 0 = {hub} and instance_id = $2::text order by dropped_no desc limit $1::bigint
 
 -- name: executions
 -- A loose scan: from one execution to the next, however many rows each has.
@@ -242,18 +247,16 @@ delete from {schema}.seen where (hub_no, operation_id) in (
 
 -- name: expire_dropped
 -- They lie in the order of their time, so looking at the first few is enough.
-delete from {schema}.dropped where hub_no = {hub} and dropped_no in (
-    select dropped_no from (
-        select dropped_no, at from {schema}.dropped where hub_no = {hub} order by dropped_no limit $2::bigint
-    ) oldest where at <= $1::bigint
-)
+delete from {schema}.dropped d using (
+    select hub_no, dropped_no, at from {schema}.dropped where hub_no = {hub} order by dropped_no limit $2::bigint
+) oldest
+where d.hub_no = oldest.hub_no and d.dropped_no = oldest.dropped_no and oldest.at <= $1::bigint
 
 -- name: expire_audit
-delete from {schema}.audit where hub_no = {hub} and audit_no in (
-    select audit_no from (
-        select audit_no, at from {schema}.audit where hub_no = {hub} order by audit_no limit $2::bigint
-    ) oldest where at <= $1::bigint
-)
+delete from {schema}.audit a using (
+    select hub_no, audit_no, at from {schema}.audit where hub_no = {hub} order by audit_no limit $2::bigint
+) oldest
+where a.hub_no = oldest.hub_no and a.audit_no = oldest.audit_no and oldest.at <= $1::bigint
 
 -- name: expire_workers
 delete from {schema}.workers where hub_no = {hub} and state = 'void' and lease_until <= $1::bigint

@@ -75,14 +75,14 @@ and a.task_id = v.task_id and a.incarnation = $4::bigint
 -- name: claim
 -- Each pool's oldest through the index, passing over those that somebody is claiming now.
 with oldest as (
-    select a.instance_id, a.execution_id, a.task_id from unnest($2::text[]) as mine (pool)
+    select a.hub_no, a.instance_id, a.execution_id, a.task_id from unnest($2::text[]) as mine (pool)
     cross join lateral (
-        select f.instance_id, f.execution_id, f.task_id, f.placed_at from {schema}.activities f
+        select f.hub_no, f.instance_id, f.execution_id, f.task_id, f.placed_at from {schema}.activities f
         where f.hub_no = {hub} and f.pool = mine.pool and f.incarnation is null and f.name = any($3::text[])
         order by f.placed_at limit $4::bigint for update skip locked
     ) a
     order by a.placed_at, a.instance_id, a.execution_id, a.task_id limit $4::bigint
 )
 update {schema}.activities a set incarnation = $1::bigint, attempt = a.attempt + 1 from oldest o
-where a.hub_no = {hub} and a.instance_id = o.instance_id and a.execution_id = o.execution_id and a.task_id = o.task_id
+where a.hub_no = o.hub_no and a.instance_id = o.instance_id and a.execution_id = o.execution_id and a.task_id = o.task_id
 returning {claimed_columns}

@@ -113,7 +113,7 @@ def statements() -> dict[str, str]:
         text = read_sql(file_name)
         for mark, value in _PLACEHOLDERS.items():
             text = text.replace(mark, value)
-        text = _ROWS.sub(_table_of, text)
+        text = _INSTANCES.sub(_instances_of, _ROWS.sub(_table_of, text))
         parts = re.split(r"^-- name: (\w+)$", text, flags=re.MULTILINE)
         found.update({name: _one_line(body) for name, body in zip(parts[1::2], parts[2::2], strict=True)})
     return found
@@ -129,6 +129,21 @@ def _table_of(found: re.Match[str]) -> str:
     arrays = ", ".join(f"{mark}::{kind}[]" for mark, _, kind in columns)
     names = ", ".join(name for _, name, _ in columns)
     return f"(select {{hub}} as hub_no, u.* from unnest({arrays}) as u ({names}) offset 0)"
+
+
+_INSTANCES: Final = re.compile(r"{instances: ([^}]*)}")
+"""`{instances: $1}` stands for the rows of `instances` with these ids."""
+
+
+def _instances_of(found: re.Match[str]) -> str:
+    """Rows found by their text ids, each through the index that begins with it.
+
+    The hub's number is no condition of an index here, or another index that begins with the hub would seem as good
+    while the table is small. Nothing outside is let in, or the condition of a partial index would be.
+    """
+    ids = f"(select unnest({found[1]}::text[]) as instance_id offset 0)"
+    rows = "(select * from {schema}.instances t where t.hub_no + 0 = {hub} and t.instance_id = v.instance_id offset 0)"
+    return f"(select i.* from {ids} v cross join lateral {rows} i offset 0)"
 
 
 def statement(name: str, schema: str, hub_no: int) -> str:
