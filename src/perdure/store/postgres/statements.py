@@ -142,7 +142,8 @@ def _instances_of(found: re.Match[str]) -> str:
     while the table is small. Nothing outside is let in, or the condition of a partial index would be.
     """
     ids = f"(select unnest({found[1]}::text[]) as instance_id offset 0)"
-    rows = "(select * from {schema}.instances t where t.hub_no + 0 = {hub} and t.instance_id = v.instance_id offset 0)"
+    condition = "t.hub_no + 0 = {hub} and t.instance_id = v.instance_id"
+    rows = "(select * from {schema}.instances t where " + condition + " offset 0)"
     return f"(select i.* from {ids} v cross join lateral {rows} i offset 0)"
 
 
