@@ -58,7 +58,9 @@ def main() -> None:
                 print(f"{no + 1}/{chosen.repeat} {kind.name}: {_brief(rows[-1])}", flush=True)
             rows.append({"repetition": no + 1, **bench.commits()})
             print(f"{no + 1}/{chosen.repeat} pgbench: {rows[-1]}", flush=True)
-        written = [bench.written(kind) for kind in KINDS[:3] if kind.name in chosen.engines]
+        written = [
+            bench.written(kind) for kind in KINDS[:3] if kind.name in chosen.engines and not kind.missing()
+        ]
     shutil.rmtree(folder, ignore_errors=True)
     rows.sort(key=lambda row: [*(kind.name for kind in KINDS), "pgbench"].index(row["engine"]))
     print("\n" + tables(rows) + "\n\n" + written_table(written))
@@ -180,6 +182,11 @@ class Bench:
         self._drop()
         return row
 
+    @property
+    def url(self) -> str:
+        """Of the present database."""
+        return self._server.url_of(self._database)
+
     @contextmanager
     def serve(self, kind: Kind, folder: Path, *, keep: bool = False) -> Iterator[Any]:
         """The engine's workers, on an empty database unless what is there is to be kept."""
@@ -187,7 +194,7 @@ class Bench:
             self._drop()
             self._database = f"bench_{secrets.token_hex(4)}"
             self._server.sql(f"create database {self._database}")
-        url = self._server.url_of(self._database)
+        url = self.url
         with ExitStack() as stack:
             engines = []
             for no in range(kind.workers):
@@ -221,7 +228,7 @@ class Bench:
             meter = Meter(self._server.pid)
             told = subprocess.run(
                 [PGBENCH, "-n", "-M", "prepared", "-c", str(clients), "-j", "1", "-T", str(seconds),
-                 "-f", script, self._server.url_of(self._database)],
+                 "-f", script, self.url],
                 check=True, capture_output=True, text=True,
             ).stdout  # fmt: skip
             found = re.search(r"^tps = ([\d.]+)", told, re.MULTILINE)
@@ -247,7 +254,7 @@ class Bench:
 
     @contextmanager
     def _asking(self) -> Iterator[Any]:
-        with psycopg.connect(self._server.url_of(self._database), autocommit=True) as connection:
+        with psycopg.connect(self.url, autocommit=True) as connection:
             connection.execute("create extension if not exists pg_walinspect")
             yield lambda sql, *values: connection.execute(sql, values).fetchall()
 
