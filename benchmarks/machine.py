@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,26 @@ def wait_until_quiet(roots: Sequence[int], patience: float) -> bool:
             return True
         if time.monotonic() > until:
             return False
+
+
+@contextmanager
+def ahead_of_others(roots: Sequence[int], level: int = -15) -> Iterator[None]:
+    """Have these processes and their descendants scheduled before others meanwhile, on a machine that is shared.
+
+    Linux shares the CPU among sessions first, so it is these that are raised. Needs root; without it nothing happens.
+    """
+    _schedule(roots, level)
+    try:
+        yield
+    finally:
+        _schedule(roots, 0)
+
+
+def _schedule(roots: Sequence[int], level: int) -> None:
+    for root in roots:
+        for pid in _tree(root):
+            with suppress(OSError):
+                (_PROC / str(pid) / "autogroup").write_text(str(level))
 
 
 def cpu_of_tree(root: int) -> float:

@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ import psycopg
 from benchmarks import report
 from benchmarks.__main__ import revision, save
 from benchmarks.install import cache_folder
-from benchmarks.machine import Meter, Used, facts, wait_until_quiet
+from benchmarks.machine import Meter, Used, ahead_of_others, facts, wait_until_quiet
 from benchmarks.process import Kind, Running, running
 from benchmarks.workloads import QUICK, Row, Sizes, repetition
 from tests.postgres.servers import DEBIAN, Server
@@ -50,7 +50,7 @@ def main() -> None:
     rows: list[Row] = []
     with Server(chosen.version, settings=SETTINGS) as server:
         machine = {**facts(server.directory), "postgres": server.sql("show server_version")[0][0]}
-        bench = Bench(server, sizes, folder, chosen.more_hellos)
+        bench = Bench(server, sizes, folder, chosen.more_hellos, goes_ahead=chosen.ahead)
         for no in range(chosen.repeat):
             kinds = [kind for kind in KINDS if kind.name in chosen.engines and not kind.missing()]
             for kind in [*kinds[no % len(kinds) :], *kinds[: no % len(kinds)]]:
@@ -67,7 +67,7 @@ def main() -> None:
     if not chosen.no_save and not chosen.quick:
         result = {
             "taken": time.strftime("%Y-%m-%d %H:%M", time.gmtime()), "revision": revision(), "machine": machine,
-            "server": SETTINGS, "sizes": sizes.as_row(), "more_hellos": chosen.more_hellos,
+            "server": SETTINGS, "sizes": sizes.as_row(), "more_hellos": chosen.more_hellos, "ahead": chosen.ahead,
             "runs": rows, "written": written,
         }  # fmt: skip
         print(f"\nsaved as benchmarks/results/{save(result, 'postgres-').name}")
@@ -85,6 +85,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="small sizes, not saved: does it work at all?")
     parser.add_argument(
         "--patience", type=float, help="seconds to wait for a quiet machine before each workload"
+    )
+    parser.add_argument(
+        "--ahead",
+        action="store_true",
+        help="schedule what is measured before all others on this machine (root)",
     )
     parser.add_argument("--no-save", action="store_true", help="print only")
     return parser.parse_args()
@@ -131,8 +136,9 @@ class Several:
         return Meter(*self.roots)
 
     def measured(self, do: str, patience: float = 300, **arguments: Any) -> tuple[Row, Used]:
-        meter = self.meter()
-        return self.ask(do, patience, **arguments), meter.stop()
+        with ahead_of_others(self.roots) if self.engines[0].goes_ahead else nullcontext():
+            meter = self.meter()
+            return self.ask(do, patience, **arguments), meter.stop()
 
     def ask(self, do: str, patience: float = 300, **arguments: Any) -> Row:
         """What is many is divided; what is one is asked of the first."""
@@ -166,12 +172,15 @@ def _share(arguments: Row, no: int, among: int) -> Row:
 class Bench:
     """One server, and what is asked of the engines on it."""
 
-    def __init__(self, server: Server, sizes: Sizes, folder: Path, more_hellos: int) -> None:
+    def __init__(
+        self, server: Server, sizes: Sizes, folder: Path, more_hellos: int = 1, *, goes_ahead: bool = False
+    ) -> None:
         self._server = server
         self._sizes = sizes
         self._folder = folder
         self._more_hellos = more_hellos
         self._database = ""
+        self._goes_ahead = goes_ahead
 
     def row(self, kind: Kind, wanted: set[str]) -> Row:
         """One engine through the workloads."""
@@ -201,12 +210,14 @@ class Bench:
                 own = replace(kind, arguments=(*kind.arguments, url))
                 engines.append(stack.enter_context(running(own, folder / str(no))))
                 engines[-1].beside = (self._server.pid,)
-            if kind.workers == 1:
-                yield engines[0]
-                return
-            for engine in engines:
-                engine.ask("settle", workers=kind.workers)
-            yield Several(engines)
+                engines[-1].goes_ahead = self._goes_ahead
+            if kind.workers > 1:
+                for engine in engines:
+                    engine.ask("settle", workers=kind.workers)
+            if not keep:  # so that all connections are there
+                for engine in engines:
+                    engine.ask("hello", prefix="connect", count=100, together=100)
+            yield engines[0] if kind.workers == 1 else Several(engines)
 
     def _drop(self) -> None:
         if self._database:
@@ -225,12 +236,16 @@ class Bench:
         row: Row = {"engine": "pgbench"}
         for clients in (1, 8):
             wait_until_quiet((self._server.pid,), self._sizes.patience)
-            meter = Meter(self._server.pid)
-            told = subprocess.run(
+            bench = subprocess.Popen(
                 [PGBENCH, "-n", "-M", "prepared", "-c", str(clients), "-j", "1", "-T", str(seconds),
                  "-f", script, self.url],
-                check=True, capture_output=True, text=True,
-            ).stdout  # fmt: skip
+                stdout=subprocess.PIPE, text=True,
+            )  # fmt: skip
+            roots = (bench.pid, self._server.pid)
+            time.sleep(0.3)  # its connections are there
+            with ahead_of_others(roots) if self._goes_ahead else nullcontext():
+                meter = Meter(*roots)
+                told, _ = bench.communicate()
             found = re.search(r"^tps = ([\d.]+)", told, re.MULTILINE)
             assert found is not None, told
             row[f"{clients} clients"] = {"commits_per_s": round(float(found[1])), **meter.stop().as_row()}

@@ -1,9 +1,9 @@
 """`python -m benchmarks.sleepers`: a million sleeping instances in a PostgreSQL database, and what they cost.
 
 Each waits for an event with a deadline in 72 hours. The first is run by the engine; the others are its rows again,
-each with an id, a salt and a hash chain of its own, written through the store. Then the server is stopped and started,
-and a worker begins on what is stored: when it answers, what it holds in memory, what its looks at the database cost,
-how long lists and counts take, and what remains of W1 and W2.
+each with an id, a salt and a hash chain of its own, written through the store. Then the server is stopped and
+started, and a worker begins on what is stored: when it answers, what it holds in memory, what its looks at the
+database cost, how long lists and counts take, and what remains of W1 and W2.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def main() -> None:
     folder = cache_folder() / "data" / f"sleepers-{secrets.token_hex(4)}"
     folder.mkdir(parents=True)
     with Server(chosen.version, settings=SETTINGS) as server:
-        bench = Bench(server, sizes, folder, 1)
+        bench = Bench(server, sizes, folder)
         machine = {**facts(server.directory), "postgres": server.sql("show server_version")[0][0]}
         rows = [_measured("none", bench, server, sizes, folder)]
         begun = time.perf_counter()
@@ -154,7 +154,8 @@ def _disk(url: str) -> Row:
     with psycopg.connect(url) as connection:
         rows = connection.execute(
             "select relname, pg_table_size(oid), pg_indexes_size(oid) from pg_class "
-            "where relnamespace = 'perdure'::regnamespace and relkind = 'r' and pg_table_size(oid) > 100000 order by 2 desc"
+            "where relnamespace = 'perdure'::regnamespace and relkind = 'r' and pg_table_size(oid) > 100000 "
+            "order by 2 desc"
         ).fetchall()
     return {name: {"rows": heap, "indexes": indexes} for name, heap, indexes in rows}
 
