@@ -34,7 +34,9 @@ def main() -> int:
 def many(given: argparse.Namespace) -> int:
     seeds = range(given.first, given.first + given.seeds)
     progress = campaign.Progress(len(seeds))
-    summary = campaign.run(seeds, given.jobs, shared=given.shared, stop_at_first=given.stop, progress=progress)
+    summary = campaign.run(
+        seeds, given.jobs, shared=given.shared, stop_at_first=given.stop, progress=progress
+    )
     sys.stderr.write("\n")
     print(campaign.table(summary))
     for result in summary.failures[: campaign.SHOWN]:

@@ -136,7 +136,12 @@ class Actor:
             self._world.met("two starts of one id at once")
         before = self._asked
         self._asked = self._world.post(message, Reply(self, dealing, attempt), dealing.order.key, attempt)
-        if attempt > 1 and self._asked is not None and self._asked is not before and self._world.ledger.shared:
+        if (
+            attempt > 1
+            and self._asked is not None
+            and self._asked is not before
+            and self._world.ledger.shared
+        ):
             self._world.met("a client that repeated at another worker")
         if self._asked is None:
             self._world.after(PAUSE, lambda: self._again(dealing, attempt))  # nobody is there

@@ -432,7 +432,9 @@ class Ledger:
         local = {task_id for task_id in open_ones if (execution_id, task_id) not in self.placed}
         local -= self.results_under_way(run.row.instance_id, execution_id)
         if (local and not run.row.local_work) or (run.row.local_work and not open_ones):
-            self.problem("I5", f"{run}: local_work is {run.row.local_work}, open: {open_ones}, of those here: {local}")
+            self.problem(
+                "I5", f"{run}: local_work {run.row.local_work}, open {open_ones}, of those here {local}"
+            )
 
     def results_under_way(self, instance_id: str, execution_id: str) -> set[int]:
         """Activities of an execution whose results are in the inbox."""

@@ -68,9 +68,7 @@ class Member(Worker):
             accept_only=self.is_door,
             territory=Territory(),
         )
-        return Loop(
-            hub, self.store, self.clock, Never(), finished=self._finished, committed=self._committed
-        )
+        return Loop(hub, self.store, self.clock, Never(), finished=self._finished, committed=self._committed)
 
     def _creeping(self) -> float:
         """Time passes while it is measured, if the plan says so: that is what cuts batches by time."""

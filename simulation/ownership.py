@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from simulation.clock import WorldClock
     from simulation.ledger import Ledger
 
-EARLY = 200_000  # microseconds by which clocks that run wrong may be ahead between two looks at the database's
+EARLY = (
+    200_000  # microseconds by which clocks that run wrong may be ahead between two looks at the database's
+)
 
 
 class Ownership:
@@ -51,7 +53,9 @@ class Ownership:
         """A worker has registered; what it was before is void, and its partitions are its successor's."""
         incarnation = opening.incarnation
         if incarnation in self.names:
-            self._bad("I26", f"incarnation {incarnation} was given to {self.names[incarnation]} and to {name}")
+            self._bad(
+                "I26", f"incarnation {incarnation} was given to {self.names[incarnation]} and to {name}"
+            )
         self.names[incarnation] = name
         kept = self.owned_by(before) if before else set()
         if before:
@@ -124,7 +128,11 @@ class Ownership:
             for number in numbers
             if number in fresh or number in runs
         }
-        ids |= {inbox[number].instance_id for number in (*batch.inbox_removed, *batch.inbox_held) if number in inbox}
+        ids |= {
+            inbox[number].instance_id
+            for number in (*batch.inbox_removed, *batch.inbox_held)
+            if number in inbox
+        }
         return ids | {row.instance_id for row in batch.activities_placed}
 
     # ------------------------------------------------------------------------------------------- the roster
@@ -135,12 +143,14 @@ class Ownership:
             if row.incarnation != self._owners[partition]:
                 self._bad(
                     "I26",
-                    f"partition {partition} is owned by {self._owners[partition]}, and the store says {row.incarnation}",
+                    f"partition {partition} is {self._owners[partition]}'s, and the store says {row.incarnation}'s",
                 )
             epoch, owner = self._epochs.get(partition, (0, None))
             moved = row.incarnation is not None and row.incarnation != owner
             if row.epoch < epoch or (moved and row.epoch == epoch):
-                self._bad("I26", f"partition {partition} went from epoch {epoch} to {row.epoch}, {owner} to {row}")
+                self._bad(
+                    "I26", f"partition {partition} went from epoch {epoch} to {row.epoch}, {owner} to {row}"
+                )
             self._epochs[partition] = row.epoch, row.incarnation
 
     def rest(self) -> None:

@@ -77,9 +77,7 @@ class Worker:
 
     def _new_loop(self) -> Loop:
         hub = Hub(self.bodies, self._hub_chance(), limits=self._limits(), running=self.probe)
-        return Loop(
-            hub, self.store, self.clock, Never(), finished=self._finished, committed=self._committed
-        )
+        return Loop(hub, self.store, self.clock, Never(), finished=self._finished, committed=self._committed)
 
     def _hub_chance(self) -> HubChance:
         return HubChance(lambda: self.world.salts.randbytes(16), self.clock.monotonic)
