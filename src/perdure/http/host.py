@@ -264,12 +264,13 @@ async def ready(request: Request) -> Response:
     anew, but one to send requests elsewhere for a while.
     """
     engine: Any = client_of(request).gateway
-    reason = await _hindrance(engine)
+    reason = await hindrance(engine)
     headers = {"Retry-After": RETRY_AFTER[503]} if reason else {}
     return json_response({"ready": not reason, "reason": reason}, 503 if reason else 200, headers)
 
 
-async def _hindrance(engine: Any) -> str:
+async def hindrance(engine: Any) -> str:
+    """In one word why requests should be sent elsewhere; "" when they may be sent here."""
     health = engine.health()
     if not health["healthy"]:
         return "store" if health["store"] != "ok" else "engine"
@@ -315,4 +316,4 @@ HEALTH = (
     ),
 )
 
-__all__ = ["Host", "access_by", "application", "asgi"]
+__all__ = ["Host", "access_by", "application", "asgi", "hindrance"]

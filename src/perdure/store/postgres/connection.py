@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -94,7 +95,9 @@ def open_session(address: Address, purpose: Purpose) -> psycopg.Connection[Any]:
     try:
         given = conninfo_to_dict(address.uri)
     except psycopg.Error as error:
-        raise StoreUnusable(f"{address.shown} is no address of a database: {error}") from error
+        # What libpq says repeats what it cannot read, and that may be the password.
+        said = "" if urlsplit(address.uri).password else f": {error}"
+        raise StoreUnusable(f"the URL of {address.shown} is no address of a database{said}") from None
     defaults = _DEFAULTS | {"connect_timeout": round(purpose.connect)}
     wanted = {**defaults, **{name: value for name, value in given.items() if value is not None}}
     with translating(address.shown):
