@@ -335,8 +335,8 @@ async def _ready(
 
 async def _report(client: Client, facts: Facts, tied: Tether) -> None:
     engine: Any = client.gateway
-    while await hindrance(engine):
-        await asyncio.sleep(_LOOK_EVERY)  # noqa: ASYNC110 (nobody tells when a database is back)
+    while await hindrance(engine):  # noqa: ASYNC110 (nobody tells when it is back)
+        await asyncio.sleep(_LOOK_EVERY)
     settings = engine.settings
     tied.tell(Report(settings.drain, settings.belonging.lease, facts))
 

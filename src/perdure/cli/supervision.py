@@ -3,7 +3,8 @@
 The supervisor runs none of the application's code, so nothing an application does can hold it up. It has bound the
 listening socket, and all children accept from it: a child that is being replaced loses nobody a connection. The first
 child starts alone, since what is wrong with one is wrong with all; the others when it is ready. One that dies later
-is started again, the later the sooner it died. A child is asked to stop, has its drain and a little more, and is killed.
+is started again, the later the sooner it died. A child is asked to stop, has its drain and a little more, and is
+killed.
 At SIGHUP each is replaced in turn, the next one when the one before is ready; if one does not get that far, the rest
 stay as they are.
 Whatever happens is an event between two looks around: a signal, a word from a child, a time that has come. A look

@@ -15,11 +15,13 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from typing import Any, TypeVar
 
 from perdure.engine.activities import ActivityPool, Concurrency
 from perdure.engine.client import Client
 from perdure.engine.clock import Clock, SharedClock, SystemClock, new_id, new_salt
+from perdure.engine.company import somebody_has
 from perdure.engine.contract import Chance, Limits, Released
 from perdure.engine.envelope import Envelope
 from perdure.engine.functions import Functions
@@ -197,7 +199,7 @@ class Engine:
                 belonging.worker_name or default_name(),
                 "worker" if is_worker else "api",
                 tuple(belonging.pools),
-                registry.described(),
+                registry.described(version=settings.versioning.default, perdure=version("perdure")),
                 int(belonging.lease * 1e6),
             )
         )
@@ -455,7 +457,10 @@ class Engine:
             BUILT_IN.casefold()
         ):  # it would send whatever a client puts into its input
             raise FunctionNotFound(f"{name} is a built-in: only orchestrations start it")
-        if not self.settings.accept_only and self._functions.orchestrator(name) is None:
+        if self.settings.accept_only or self._functions.orchestrator(name) is not None:
+            return
+        others = self._membership.company if self._membership is not None else ()
+        if not somebody_has(others, name):
             self.registry.orchestrator(name)
 
     # ------------------------------------------------------------------------------------------- reporting

@@ -42,6 +42,7 @@ from perdure.http import (
     submissions,
     trigger_pages,
     triggers,
+    workers,
 )
 from perdure.http.access import api, decisions, people, signing_in
 from perdure.http.access.caller import Refused
@@ -220,6 +221,7 @@ def application(
             *routes(bulk.ENDPOINTS, MANAGEMENT),
             *routes(streams.ENDPOINTS, MANAGEMENT),
             *routes(triggers.ENDPOINTS, MANAGEMENT),
+            *routes(workers.ENDPOINTS, MANAGEMENT),
             *routes(rpc.endpoints_of((*management.ENDPOINTS, *entities.ENDPOINTS)), rpc.RPC),
             *routes(HEALTH),
             *routes(manual.ENDPOINTS),
@@ -228,6 +230,7 @@ def application(
             *routes(submissions.ENDPOINTS),
             *routes(trigger_pages.ENDPOINTS),
             *routes(orders.ENDPOINTS),
+            *routes(workers.PAGES),
             *routes(api.ENDPOINTS, MANAGEMENT),
             *routes(signing_in.ENDPOINTS),
             *routes(people.ENDPOINTS),

@@ -98,6 +98,26 @@ def open_overseer(url: str) -> Overseer | None:
     return PostgresOverseer(url)
 
 
+def migrate_store(url: str) -> tuple[int, int]:
+    """Bring the tables of a store in PostgreSQL up to date. Returns the versions before and after.
+
+    Raises StoreTooNew, StoreError, and StoreUnusable where the role may not.
+    """
+    _demand_driver()
+    from perdure.store.postgres.migrating import migrate
+
+    return migrate(url)
+
+
+def migration_script(url: str) -> str:
+    """The SQL that makes the tables of a store in PostgreSQL, in the schema that its URL names."""
+    _demand_driver()
+    from perdure.store.postgres.address import SCHEMA, address_of
+    from perdure.store.postgres.migrating import migration_sql
+
+    return migration_sql(address_of(url).schema if is_postgres(url) else SCHEMA)
+
+
 def is_postgres(url: str) -> bool:
     """Whether a URL is that of a store in PostgreSQL."""
     return url.startswith(("postgresql://", "postgres://"))
