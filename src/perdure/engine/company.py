@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from perdure.model.company import Partition, Worker
+from perdure.model.http_calls import BUILT_IN
 from perdure.model.times import moment
 from perdure.store.port import Census
 
@@ -71,10 +72,15 @@ def _worker(row: WorkerRow, partitions: int, now: int) -> Worker:
         version=has.version,
         perdure=has.perdure,
         incarnation=row.incarnation,
-        orchestrators=has.orchestrators,
-        activities=has.activities,
-        entities=has.entities,
+        orchestrators=_own(has.orchestrators),
+        activities=_own(has.activities),
+        entities=_own(has.entities),
     )
+
+
+def _own(names: list[str]) -> list[str]:
+    """Those of the application itself."""
+    return [name for name in names if not name.startswith(BUILT_IN)]
 
 
 def partitions_of(census: Census) -> list[Partition]:

@@ -33,14 +33,11 @@ class Address:
 def address_of(url: str) -> Address:
     """Raises StoreUnusable for a schema that is no plain name, and for a pooler nobody knows."""
     parts = urlsplit(url)
-    if (
-        "@" in url
-        and "@" not in parts.netloc
-        and "@" in parts.path + parts.fragment + parts.query.partition("=")[0]
-    ):
+    beyond = parts.path + parts.fragment + parts.query.partition("=")[0]
+    if parts.netloc.count("@") > 1 or ("@" in beyond and "@" not in parts.netloc):
         raise StoreUnusable(
-            "the address of the database cannot be read: a /, ? or # in its password has to be written as %2F, %3F "
-            "or %23"
+            "the address of the database cannot be read: in its password, @ / ? and # have to be written as %40, "
+            "%2F, %3F and %23"
         )
     asked = parse_qsl(parts.query, keep_blank_values=True)
     own = {name: value for name, value in asked if name in ("schema", "pooler")}
