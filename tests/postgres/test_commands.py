@@ -180,14 +180,15 @@ async def test_what_nobody_can_run_waits_visibly_and_goes_on_with_whoever_can(ur
             while "no_worker" not in str((await status_of(client, "a-1")).reason):
                 await asyncio.sleep(0.05)
         waiting = await status_of(client, "a-1")
-        assert "approval" in waiting.waiting_for
+        assert "no worker here has the orchestrator 'approval'" in waiting.reason
+        assert "waiting for a worker that has its orchestrator function" in waiting.waiting_for
         assert waiting.runtime_status is df.RuntimeStatus.Suspended
     async with whole.running(store=url) as client:
         assert (await client.wait_for_completion("a-1", 20)).output == "APPROVED"
 
 
-async def test_activities_run_where_their_function_is(url: str) -> None:
-    """An orchestrator's worker need not have the function of an activity it calls: who has it takes it."""
+async def test_a_call_of_what_nobody_has_waits_and_goes_on_with_whoever_has_it(url: str) -> None:
+    """An activity that the owner does not know keeps its caller waiting until a worker that knows it takes over."""
     caller, callee = df.App("hosts"), df.App("hosts")
 
     @caller.orchestrator
@@ -202,10 +203,10 @@ async def test_activities_run_where_their_function_is(url: str) -> None:
     async with caller.running(store=url) as client:
         await client.start_new(outer, "o-1")
         async with asyncio.timeout(20):
-            while "far_away" not in (await status_of(client, "o-1")).waiting_for:
+            while "no activity named 'far_away'" not in (await status_of(client, "o-1")).reason:
                 await asyncio.sleep(0.05)
-        async with callee.running(store=url):
-            assert (await client.wait_for_completion("o-1", 20)).output == 21
+    async with callee.running(store=url) as client:
+        assert (await client.wait_for_completion("o-1", 20)).output == 21
 
 
 async def status_of(client: df.Client, instance_id: str) -> df.OrchestrationStatus:
