@@ -27,7 +27,7 @@ from perdure.http.remote import RemoteClient
 from perdure.model.instances import RuntimeStatus
 from perdure.model.settings import mask
 from perdure.settings import encryption_given
-from perdure.store import hubs_of, open_store, sqlite_path
+from perdure.store import hubs_of, is_postgres, open_store, sqlite_path
 from perdure.store.sqlite.lock import read_server_file
 
 if TYPE_CHECKING:
@@ -54,11 +54,12 @@ class Door:
 
     @property
     def is_served(self) -> bool:
-        """Whether a living server is asked; else what is told waits in the file until there is one."""
-        if self.url:
+        """Whether somebody lives who does what is told; else it waits in the store until there is one."""
+        if self._remote() is not None:
             return True
-        found = read_server_file(database_path(self.store))
-        return found is not None and bool(found.address)
+        if not is_postgres(self.store):
+            return False
+        return any(one.role == "worker" and one.state == "living" for one in self.ask(lambda c: c.workers()))
 
     def ask(self, work: Callable[[Client], Awaitable[T]]) -> T:
         """Do something that changes nothing; end the command if perdure refuses."""

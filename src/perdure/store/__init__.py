@@ -53,9 +53,10 @@ def hubs_of(url: str) -> list[str]:
     """
     if is_postgres(url):
         _demand_driver()
-        from perdure.store.postgres.listing import hubs
+        from perdure.store.postgres.store import PostgresStore
 
-        names = hubs(url)
+        with closing(PostgresStore(url, "")) as store:
+            names = store.hubs()
     else:
         from perdure.store.sqlite.connection import open_reader
 
@@ -83,9 +84,10 @@ def reach(url: str) -> None:
     """See whether a store's database answers. Raises StoreError when it does not now, StoreUnusable when never."""
     if is_postgres(url):
         _demand_driver()
-        from perdure.store.postgres.listing import reach as reach_database
+        from perdure.store.postgres.address import address_of
+        from perdure.store.postgres.connection import READING, open_session
 
-        reach_database(url)
+        open_session(address_of(url), READING).close()
 
 
 def open_overseer(url: str) -> Overseer | None:
