@@ -34,6 +34,7 @@ SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
             "testing.md",
             "organise-an-app.md",
             "deploy-and-run.md",
+            "several-workers.md",
             "housekeeping.md",
             "encrypt-payloads.md",
         ),

@@ -177,7 +177,7 @@ class App(AzureRegistration):
             )
             client = await engine.start()
             try:
-                async with serving(self.registry, client, accept_only=settings.accept_only):
+                async with serving(self.registry, client, accept_only=settings.runs_nothing):
                     yield client
             finally:
                 await asyncio.shield(engine.stop())

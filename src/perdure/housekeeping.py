@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Final, Protocol, cast
 
 from perdure.engine.verification import Report, verify
 from perdure.errors import SettingError, StoreUnusable
+from perdure.model.settings import mask
 from perdure.settings import encryption_given
-from perdure.store import hubs_at, is_postgres, open_store
+from perdure.store import file_of, hubs_of, is_postgres, open_store, sqlite_path
 from perdure.store.encryption import Encryption
 from perdure.store.port import ClientStore, Store
-from perdure.store.rekeying import Rekeyed
-from perdure.store.transfer import UNFINISHED, Movable, transfer
+from perdure.store.rekeying import Encrypting
+from perdure.store.transfer import Movable, transfer
 
 Progress = Callable[[str, int, int], object]
 """Told what is being done, how much of it is done, and of how much; 0 when that is not known."""
@@ -69,7 +69,7 @@ def backup(
     keys = encryption_given(encryption)
 
     def check(copied: str) -> None:
-        for hub in _hubs_in(copied):
+        for hub in hubs_of(copied):
             hubs[hub] = _checked(copied, hub, keys, progress)
 
     size = back_up(source, target, check, lambda done, total: progress("pages", done, total))
@@ -114,8 +114,8 @@ def copy(
     """
     name = _hub_of(source, hub)
     keys = encryption_given(encryption)
-    origin = _movable(source, name, keys, must_exist=True)
-    goal = _movable(destination, name, None if plain else keys, must_exist=False)
+    origin = _movable(source, name, keys)
+    goal = _movable(destination, name, None if plain else keys)
     if origin.location and os.path.realpath(origin.location) == os.path.realpath(goal.location):
         raise StoreUnusable(f"{origin.location} cannot be copied into itself")
     try:
@@ -174,12 +174,14 @@ def rekey(
         raise SettingError(
             "no key to encrypt with: set PERDURE_ENCRYPTION_KEYS. `perdure encryption-key` makes one"
         )
-    names = [name for name in _hubs_of(store) if hub in (None, name)]
+    names = [name for name in hubs_of(store) if hub in (None, name)]
     if not names:
-        raise StoreUnusable(f"there is no hub {hub!r} in {store}")
+        raise StoreUnusable(f"there is no hub {hub!r} in {mask(store)}")
     done = Rekeying(keys.current, {}, 0, [])
     for name in names:
-        opened = cast("_RekeyableStore", open_store(store, name, keys))
+        opened = open_store(store, name, keys)
+        if not isinstance(opened, Encrypting):
+            raise StoreUnusable(f"a {type(opened).__name__} cannot be encrypted again")
         try:
             opened.open()
             found = opened.rekey(progress)
@@ -196,22 +198,12 @@ def rekey(
     return done
 
 
-class _RekeyableStore(Store, Protocol):
-    """A store that lies on a disk, and may be encrypted there."""
-
-    def rekey(self, progress: Progress = ...) -> Rekeyed: ...
-
-    def vacuum(self) -> None: ...
-
-
 class _MovableStore(Store, Movable, Protocol):
     """A store whose hub can be moved."""
 
 
-def _movable(store: str | Store, hub: str, keys: Encryption | None, *, must_exist: bool) -> _MovableStore:
+def _movable(store: str | Store, hub: str, keys: Encryption | None) -> _MovableStore:
     if isinstance(store, str):
-        if must_exist:
-            _hubs_of(store)
         opened = open_store(store, hub, keys)
     else:
         opened = store
@@ -224,12 +216,12 @@ def _hub_of(source: str | Store, hub: str | None) -> str:
     """The hub that was named, or the only one there is."""
     if not isinstance(source, str):
         return hub or str(getattr(source, "hub", ""))
-    names = _hubs_of(source)
+    names = hubs_of(source)
     listed = ", ".join(names) or "none"
     if hub is not None and hub not in names:
-        raise StoreUnusable(f"there is no hub {hub!r} in {source}; it has {listed}")
+        raise StoreUnusable(f"there is no hub {hub!r} in {mask(source)}; it has {listed}")
     if hub is None and len(names) != 1:
-        raise StoreUnusable(f"{source} does not have one hub, it has {listed}: say which one to copy")
+        raise StoreUnusable(f"{mask(source)} does not have one hub, it has {listed}: say which one to copy")
     return hub or names[0]
 
 
@@ -259,24 +251,14 @@ def demand_sound(store: ClientStore, what: str, progress: Progress) -> Report:
 
 
 def _file_of(store: str) -> str:
-    path = store.removeprefix("sqlite:///")
-    if "://" in path or path.endswith(":"):
+    """The file of a store that is backed up by copying a file. Raises StoreUnusable."""
+    if is_postgres(store):
         raise StoreUnusable(
-            f"only a SQLite file is backed up this way, not {store!r}: use its database's own tools, or copy"
+            f"{mask(store)} is not a file: PostgreSQL has its own tools for backups, pg_dump for the schema as it is "
+            "now and pg_basebackup with archived WAL for any moment; `perdure copy` makes a SQLite file of a hub"
         )
-    if not os.path.exists(path):
-        raise StoreUnusable(f"there is no database at {os.path.abspath(path)}")
-    return path
-
-
-def _hubs_of(store: str) -> list[str]:
-    """The hubs of a store by its URL, but for unfinished copies."""
-    found = hubs_at(store) if is_postgres(store) else _hubs_in(_file_of(store))
-    return [name for name in found if not name.endswith(UNFINISHED)]
-
-
-def _hubs_in(file: str) -> list[str]:
-    from perdure.store.sqlite.connection import open_reader
-
-    with closing(open_reader(file)) as connection:
-        return [name for (name,) in connection.execute("select name from hubs order by name")]
+    if not sqlite_path(store):
+        raise StoreUnusable(
+            f"only a SQLite file is backed up this way, not {mask(store)!r}: use its database's own tools, or copy"
+        )
+    return file_of(store)

@@ -24,6 +24,7 @@ from perdure.model.settings import (
     NAMES,
     NETWORKS,
     PORT,
+    SECONDS,
     SECRET,
     TEXT,
     Setting,
@@ -43,7 +44,10 @@ class Place:
     """Where the state is."""
 
     store: str = setting(
-        "sqlite:///perdure.db", "where the state is kept: sqlite:///file.db, or memory:", TEXT, secret=True
+        "sqlite:///perdure.db",
+        "where the state is kept: sqlite:///file.db, postgresql://user@host/database, or memory:",
+        TEXT,
+        secret=True,
     )
     hub: str | None = setting(None, "the hub within the store; by default the application's name", TEXT)
     encryption_keys: Encryption | None = setting(  # noqa: RUF009 (a frozen value)
@@ -77,6 +81,18 @@ class Serving:
     )
     rate_limit: int = setting(
         2_000, "requests a second that one caller may send; 0 is no limit", COUNT, least=0
+    )
+    workers: int = setting(
+        0,
+        "how many supervised processes serve the hub, in PostgreSQL; 0 is this one process, alone",
+        COUNT,
+        least=0,
+    )
+    store_wait: float = setting(
+        60.0,
+        "how long `perdure run` waits at its start for a database that does not answer",
+        SECONDS,
+        least=0,
     )
 
 
@@ -124,6 +140,7 @@ class EngineOverrides(TypedDict, total=False):
     pool: Sequence[str]
     lease: float | timedelta
     worker_name: str | None
+    role: Literal["all", "api", "worker"]
     watchdog: bool
     interrupt_after: float | timedelta
 

@@ -25,7 +25,7 @@ import yaml
 from perdure.testing import environment
 from tests.docs.likeness import is_like
 from tests.docs.markdown import Block, blocks_of, earlier_files
-from tests.docs.shell import ROOT, Shell
+from tests.docs.shell import DATABASE, ROOT, Shell
 
 SHOWN_ONLY = frozenset({"text", "sql", "html", "http", "css", "ini", "dockerfile", "diff"})
 """Languages of what is only looked at."""
@@ -39,10 +39,10 @@ class PageError(AssertionError):
     """A page shows something that is not so."""
 
 
-def run_page(page: Path, folder: Path) -> None:
+def run_page(page: Path, folder: Path, database: str = DATABASE) -> None:
     """Run every block of a page. Raises PageError, or what its code raises, naming page and line."""
     blocks = blocks_of(page)
-    shell = Shell(folder)
+    shell = Shell(folder, database)
     for file in earlier_files(page):
         _write(file, folder)
     with _inside(folder), _module(page) as module, asyncio.Runner() as runner:

@@ -30,6 +30,8 @@ _ID = re.compile(r"\b[0-9a-f]{32}\b")
 _TOKEN = re.compile(r"[?&]token=(\S+)")
 _READY = "Ctrl-C stops it"
 PATIENCE = 20.0  # seconds until a server listens, or a program ends
+DATABASE = "postgresql://localhost/claims"
+"""Of a page's own database in PostgreSQL: it is another one each time."""
 
 
 class CommandError(Exception):
@@ -39,8 +41,9 @@ class CommandError(Exception):
 class Shell:
     """Runs commands in a folder; what it leaves running is killed by `close`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, database: str = DATABASE) -> None:
         self.folder = folder
+        self.database = database
         self.env = {
             **{name: value for name, value in os.environ.items() if not name.startswith("PERDURE_")},
             "PYTHONPATH": os.pathsep.join((os.fspath(ROOT / "src"), os.fspath(ROOT))),
@@ -63,11 +66,12 @@ class Shell:
         code, output = self._dispatch(words, {**self.env, **settings}, command)
         ids = _ID.findall(output)
         self.told = ids[-1] if ids else self.told
-        return code, output.replace(str(self.port), "7071")
+        return code, output.replace(self.database, DATABASE).replace(str(self.port), "7071")
 
     def here(self, text: str) -> str:
-        """What a page says, with the port and the token of this page's own server."""
-        return text.replace("localhost:7071", f"localhost:{self.port}").replace("<token>", self.token)
+        """What a page says, with the port and the token of this page's own server, and its own database."""
+        text = text.replace("localhost:7071", f"localhost:{self.port}").replace("<token>", self.token)
+        return text.replace(DATABASE, self.database)
 
     def close(self) -> None:
         """End the servers that still run."""

@@ -6,7 +6,7 @@ import pytest
 
 from tests.docs.markdown import blocks_of, indented_code
 from tests.docs.running import run_page
-from tests.docs.shell import ROOT
+from tests.docs.shell import DATABASE, ROOT
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 WITH_CODE = [page for page in PAGES if blocks_of(page)]
@@ -17,8 +17,9 @@ def name_of(page: Path) -> str:
 
 
 @pytest.mark.parametrize("page", WITH_CODE, ids=name_of)
-def test_what_a_page_shows_is_so(page: Path, tmp_path: Path) -> None:
-    run_page(page, tmp_path)
+def test_what_a_page_shows_is_so(page: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    wants_database = any(DATABASE in block.code for block in blocks_of(page) if not block.not_run)
+    run_page(page, tmp_path, *([request.getfixturevalue("newest_url")] if wants_database else []))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

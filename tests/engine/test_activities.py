@@ -188,6 +188,24 @@ async def test_a_call_of_an_unknown_activity_waits_for_a_worker_that_has_it(orch
     assert finished.output == "done"
 
 
+@both(call_yield, call_async)
+async def test_one_that_still_waits_after_a_restart_is_looked_at_once(orchestrator, caplog):
+    def other(): ...
+
+    async with environment(app_with(orchestrator, other)) as env:
+        instance = await env.client.start_new("main")
+        await env.settled()
+        await env.restart(app_with(orchestrator, other))
+        await env.settled()
+        caplog.clear()
+        await env.restart(app_with(orchestrator, other))
+        await env.settled()
+        status = await env.client.get_status(instance)
+
+    assert caplog.text.count("is parked") == 1
+    assert status.reason.startswith("no_worker: no activity named 'work'")
+
+
 # ---------------------------------------------------------------------------------------------- time-outs
 
 

@@ -3,7 +3,8 @@
 A SQLite file has one engine at a time. When a server has it, its address is in the file beside the database,
 and the command talks HTTP to it. Otherwise a command that only asks reads the file, and one that tells takes
 the file over for a moment, in a way that keeps messages durably and runs nobody's code: what it asked for
-happens when the application is served again. Neither creates a database: a wrong path is said to be wrong.
+happens when the application is served again. In PostgreSQL it is one more worker for that moment, beside those that
+serve the hub, and runs nothing either. Neither creates a database: a wrong path is said to be wrong.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import asyncio
 import getpass
 import os
 import time
-from contextlib import AbstractContextManager, asynccontextmanager, closing, nullcontext
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -24,11 +25,10 @@ from perdure.engine.watching import Bell
 from perdure.errors import EngineStopped, InstanceNotFound, PerdureError, StoreUnusable
 from perdure.http.remote import RemoteClient
 from perdure.model.instances import RuntimeStatus
+from perdure.model.settings import mask
 from perdure.settings import encryption_given
-from perdure.store import open_store
-from perdure.store.sqlite.connection import open_reader
+from perdure.store import hubs_of, is_postgres, open_store, sqlite_path
 from perdure.store.sqlite.lock import read_server_file
-from perdure.store.transfer import UNFINISHED
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -54,11 +54,12 @@ class Door:
 
     @property
     def is_served(self) -> bool:
-        """Whether a living server is asked; else what is told waits in the file until there is one."""
-        if self.url:
+        """Whether somebody lives who does what is told; else it waits in the store until there is one."""
+        if self._remote() is not None:
             return True
-        found = read_server_file(database_path(self.store))
-        return found is not None and bool(found.address)
+        if not is_postgres(self.store):
+            return False
+        return any(one.role == "worker" and one.state == "living" for one in self.ask(lambda c: c.workers()))
 
     def ask(self, work: Callable[[Client], Awaitable[T]]) -> T:
         """Do something that changes nothing; end the command if perdure refuses."""
@@ -76,11 +77,12 @@ class Door:
             async with remote:
                 yield remote
             return
-        yield Client(StoreReader(open_store(self.store, self._hub(), encryption_given())))
+        async with self.looking() as client:
+            yield client
 
     @asynccontextmanager
     async def looking(self) -> AsyncIterator[Client]:
-        """A client that reads the file itself, also beside a server that serves it; or that of `--url`."""
+        """A client that reads the store itself, also beside a server that serves it; or that of `--url`."""
         if self.url:
             async with RemoteClient(self.url, hub=self.hub) as remote:
                 yield remote
@@ -116,23 +118,27 @@ class Door:
     def _remote(self) -> RemoteClient | None:
         if self.url:
             return RemoteClient(self.url, hub=self.hub, key=self.key)
-        found = read_server_file(database_path(self.store))
+        path = sqlite_path(self.store)
+        found = read_server_file(path) if path else None
         if found is None or not found.address:
             return None
         return RemoteClient(found.address, hub=self.hub, key=self.key or found.token or None)
 
     def _hub(self) -> str:
         """The hub that was named, or the only one there is."""
-        path = database_path(self.store)
-        names = hubs_of(path)
+        names, place = hubs_of(self.store), mask(sqlite_path(self.store) or self.store)
         if self.hub in names:
             return str(self.hub)
         if self.hub is None and len(names) == 1:
             return names[0]
         listed = ", ".join(names) or "none"
         if self.hub is not None:
-            raise StoreUnusable(f"there is no hub {self.hub!r} in {path}; it has {listed}")
-        raise StoreUnusable(f"{path} has several hubs, so say which: --hub with one of {listed}")
+            raise StoreUnusable(f"there is no hub {self.hub!r} in {place}; it has {listed}")
+        if not names:
+            raise StoreUnusable(
+                f"{place} has no hub yet: serve an application first, with `perdure run app.py`"
+            )
+        raise StoreUnusable(f"{place} has several hubs, so say which: --hub with one of {listed}")
 
 
 class StoreReader:
@@ -191,25 +197,3 @@ class Patience(Bell):
     async def rung(self, seconds: float) -> bool:
         await asyncio.sleep(LOOK_EVERY)
         return True
-
-
-def database_path(store: str) -> str:
-    """The file of a SQLite store. Raises StoreUnusable for a store that no other process can look into."""
-    path = store.removeprefix("sqlite:///")
-    if "://" in path or path.endswith(":"):
-        raise StoreUnusable(
-            f"a command cannot look into {store!r}: give --url with the address of its server"
-        )
-    return path
-
-
-def hubs_of(path: str) -> list[str]:
-    """The hubs in a file. Raises StoreUnusable when it is not one of perdure's."""
-    if not os.path.exists(path):
-        raise StoreUnusable(
-            f"there is no database at {os.path.abspath(path)}: name it with --store, or serve an application "
-            "first, with `perdure run app.py`"
-        )
-    with closing(open_reader(path)) as connection:
-        names = [name for (name,) in connection.execute("select name from hubs order by name")]
-    return [name for name in names if not name.endswith(UNFINISHED)]

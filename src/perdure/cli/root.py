@@ -13,11 +13,13 @@ from perdure.cli import (
     entities,
     housekeeping,
     instances,
+    migrating,
     replaying,
     server,
     settings,
     triggers,
     verification,
+    workers,
 )
 from perdure.cli.terminal import EXIT_CODES
 
@@ -38,8 +40,10 @@ for group in (
     entities,
     access,
     binding,
+    workers,
     verification,
     housekeeping,
+    migrating,
     replaying,
     triggers,
 ):

@@ -1,4 +1,4 @@
-"""run: serve an application on this machine, with its API and its pages, in one process."""
+"""run: serve an application on this machine, with its API and its pages, in one process or in several."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import shlex
 import signal
 import socket
 import sys
-from contextlib import contextmanager
+import time
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,21 +25,25 @@ from rich.text import Text
 from watchfiles import PythonFilter, run_process
 
 from perdure import __version__
+from perdure.cli.oversight import Oversight
 from perdure.cli.settings import chosen_of, flags_of, with_flags
 from perdure.cli.source import load_app, watched_folder
+from perdure.cli.supervised import Report, Tether, tether
+from perdure.cli.supervision import Launch, Supervisor
 from perdure.cli.terminal import EXIT_CODES, UNAVAILABLE, errors, fail, fail_with
 from perdure.engine.access import ACCESS, shown_key
-from perdure.errors import PerdureError, StoreError
+from perdure.errors import PerdureError, StoreError, StoreUnusable
 from perdure.http.connections import Door
 from perdure.http.functions import PREFIX
-from perdure.http.host import access_by, application
+from perdure.http.host import access_by, application, hindrance
 from perdure.http.links import MANAGEMENT
-from perdure.settings import SERVING, TABLE
-from perdure.store import open_store
+from perdure.http.prose import plain
+from perdure.settings import SERVING, TABLE, coded_in
+from perdure.store import is_postgres, open_overseer, open_store, reach
 from perdure.triggers.definitions import Queue, Schedule
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
     from rich.console import Console
 
@@ -48,6 +53,7 @@ if TYPE_CHECKING:
     from perdure.store.encryption import Encryption
 
 GRACE = 3  # seconds that requests in hand have when the server stops
+_LOOK_EVERY = 0.5  # seconds between two looks at a database that does not answer
 commands = typer.Typer()
 
 
@@ -71,6 +77,19 @@ class Plan:
     @property
     def port(self) -> int:
         return int(self.chosen["port"].value)
+
+    @property
+    def workers(self) -> int:
+        return int(self.chosen["workers"].value)
+
+    @property
+    def role(self) -> str:
+        return str(self.chosen["role"].value)
+
+    @property
+    def listens(self) -> bool:
+        """Whether there is an API, and pages."""
+        return self.role != "worker"
 
     @property
     def allowed_hosts(self) -> list[str]:
@@ -99,24 +118,74 @@ def run(
     *,
     given: dict[str, Any],
 ) -> None:
-    """Serve an application: engine, HTTP API and pages in one process."""
-    plan = Plan(target, given, chosen_of(given))
-    if plan.is_open and not _is_loopback(plan.host):
-        raise typer.BadParameter(f"{plan.host} can be reached by others: access=open is for loopback")
-    if reload:
-        _supervise(plan)
-        return
-    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
-    logging.getLogger("perdure").setLevel(logging.INFO)
+    """Serve an application: engine, HTTP API and pages, in one process or in --workers."""
+    plan, tied = Plan(target, given, chosen_of(given)), tether()
+    _check(plan, reload=reload)
     try:
-        app = load_app(target)
-        _demand_keys(plan, plan.chosen["hub"].value or app.name)
-        with _bound(plan.host, plan.port) as listener:
-            _run(app, plan, listener)
+        if reload:
+            _reload(plan)
+        elif plan.workers and tied is None:
+            _supervise(plan)
+        else:
+            _serve_here(plan, tied)
     except PerdureError as error:
         fail_with(error)
     except KeyboardInterrupt:
         errors().print("stopped before it was serving")
+
+
+def _check(plan: Plan, *, reload: bool) -> None:
+    """Raise typer.BadParameter for settings that do not go together."""
+    if plan.is_open and not _is_loopback(plan.host):
+        raise typer.BadParameter(f"{plan.host} can be reached by others: access=open is for loopback")
+    if plan.workers and reload:
+        raise typer.BadParameter("--reload is for one process: leave --workers out")
+    shared = {"--workers": plan.workers, "--role": plan.role != "all"}
+    for flag, is_given in shared.items():
+        if is_given and not is_postgres(plan.chosen["store"].value):
+            raise typer.BadParameter(
+                f"one process serves {plan.store}, and does everything: {flag} is for hubs in PostgreSQL "
+                "(--store postgresql://...); `perdure copy` takes a hub there",
+                param_hint=flag,
+            )
+
+
+def _serve_here(plan: Plan, tied: Tether | None) -> None:
+    """Serve in this process."""
+    number = "" if tied is None else f" [{tied.number}]"
+    logging.basicConfig(format=f"%(levelname)s{number} %(name)s: %(message)s")
+    logging.getLogger("perdure").setLevel(logging.INFO)
+    app = load_app(plan.target)
+    plan = Plan(plan.target, plan.given, chosen_of(plan.given, coded_in(app.settings)))
+    _await_store(plan.chosen["store"].value, plan.chosen["store_wait"].value)
+    if not plan.listens:
+        _run(app, plan, None, tied)
+        return
+    _demand_keys(plan, plan.chosen["hub"].value or app.name)
+    if tied is not None and tied.listener is not None:
+        _run(app, plan, tied.listener, tied)
+        return
+    with _bound(plan.host, plan.port) as listener:
+        _run(app, plan, listener, tied)
+
+
+def _await_store(store: str, seconds: float) -> None:
+    """Wait for a database that does not answer, which may only be starting. Raises StoreError when it is too long."""
+    until, said = time.monotonic() + seconds, ""
+    while True:
+        try:
+            reach(store)
+            return
+        except StoreUnusable:
+            raise
+        except StoreError as error:
+            if time.monotonic() >= until:
+                raise
+            if str(error) != said:
+                said = str(error)
+                told = f"waiting for the database, {seconds:g} s at most (--store-wait): {said}"
+                errors().print(plain(told), soft_wrap=True)
+        time.sleep(min(_LOOK_EVERY, max(until - time.monotonic(), 0.0)))
 
 
 def _demand_keys(plan: Plan, hub: str) -> None:
@@ -188,48 +257,92 @@ class Server(uvicorn.Server):
                 signal.signal(sig, handler)
 
 
-def _run(app: App, plan: Plan, listener: socket.socket) -> None:
+def _run(app: App, plan: Plan, listener: socket.socket | None, tied: Tether | None) -> None:
     # The application is not known yet: it needs a running engine, which needs a running loop.
     factory = uvicorn.Config(_nothing, log_config=None).get_loop_factory()
     with asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(_serve(app, plan, listener))
+        runner.run(_serve(app, plan, listener, tied))
 
 
 async def _nothing(*_: Any) -> None:
     raise AssertionError("never called")
 
 
-async def _serve(app: App, plan: Plan, listener: socket.socket) -> None:
+async def _serve(app: App, plan: Plan, listener: socket.socket | None, tied: Tether | None) -> None:
     async with app.running(**plan.engine) as client:
-        port = listener.getsockname()[1]
-        shown = _address("localhost" if plan.host == "127.0.0.1" else plan.host, port)
-        access = access_by(plan.chosen, client, address=shown)
-        config = uvicorn.Config(
-            application(
-                client,
-                allowed_hosts=plan.allowed_hosts,
-                access=access,
-                public_url=plan.chosen["public_url"].value,
-                trusted_proxies=plan.chosen["trusted_proxies"].value,
-            ),
-            lifespan="off",
-            http=cast("type[asyncio.Protocol]", Door()),
-            ws="none",
-            proxy_headers=False,  # perdure.http.proxies reads them, of listed proxies only
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=GRACE,
-        )
-        engine: Any = client.gateway
-        engine.publish(_address(plan.host, port), access.token or "")
-        counts = await client.counts()
-        # The token is for this machine, and is printed only while nobody has a key.
-        token = access.token if _is_loopback(plan.host) and not access.keys.has_keys() else None
-        banner = _Banner(shown, token or "", counts)
-        await Server(config, lambda: _announce(app, plan, client, banner)).serve(sockets=[listener])
-        await access.close()
-    errors().print("stopped")
+        if listener is None:
+            await _work(app, plan, client, tied)
+        else:
+            await _listen(app, plan, client, listener, tied)
+    if tied is None:
+        errors().print("stopped")
+
+
+async def _listen(app: App, plan: Plan, client: Client, listener: socket.socket, tied: Tether | None) -> None:
+    """Serve the API until told to stop."""
+    port = listener.getsockname()[1]
+    shown = _address("localhost" if plan.host == "127.0.0.1" else plan.host, port)
+    access = access_by(plan.chosen, client, address=shown)
+    config = uvicorn.Config(
+        application(
+            client,
+            allowed_hosts=plan.allowed_hosts,
+            access=access,
+            public_url=plan.chosen["public_url"].value,
+            trusted_proxies=plan.chosen["trusted_proxies"].value,
+        ),
+        lifespan="off",
+        http=cast("type[asyncio.Protocol]", Door()),
+        ws="none",
+        proxy_headers=False,  # perdure.http.proxies reads them, of listed proxies only
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=GRACE,
+    )
+    engine: Any = client.gateway
+    engine.publish(_address(plan.host, port), access.token or "")
+    # The token is for this machine, and is printed only while nobody has a key.
+    token = access.token if _is_loopback(plan.host) and not access.keys.has_keys() else None
+    facts = await _facts(app, plan, client, _Opening(shown, token or ""))
+    async with _ready(plan, client, facts, tied, lambda: setattr(server, "should_exit", True)) as announce:
+        server = Server(config, announce)
+        await server.serve(sockets=[listener])
+    await access.close()
+
+
+async def _work(app: App, plan: Plan, client: Client, tied: Tether | None) -> None:
+    """Run functions, and listen to nobody, until told to stop."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for sign in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(sign, stop.set)
+    async with _ready(plan, client, await _facts(app, plan, client, None), tied, stop.set) as announce:
+        announce()
+        await stop.wait()
+
+
+@asynccontextmanager
+async def _ready(
+    plan: Plan, client: Client, facts: Facts, tied: Tether | None, stop: Callable[[], object]
+) -> AsyncIterator[Callable[[], None]]:
+    """Gives what is to be called when this process serves: people are told, or the supervisor once it is true."""
+    if tied is None:
+        yield lambda: _print_banner(plan, facts)
+        return
+    tied.when_cut(stop)
+    telling: list[asyncio.Task[None]] = []
+    yield lambda: telling.append(asyncio.create_task(_report(client, facts, tied)))
+    for task in telling:
+        task.cancel()
+
+
+async def _report(client: Client, facts: Facts, tied: Tether) -> None:
+    engine: Any = client.gateway
+    while await hindrance(engine):  # noqa: ASYNC110 (nobody tells when it is back)
+        await asyncio.sleep(_LOOK_EVERY)
+    settings = engine.settings
+    tied.tell(Report(settings.drain, settings.belonging.lease, facts))
 
 
 def _address(host: str, port: int) -> str:
@@ -238,33 +351,45 @@ def _address(host: str, port: int) -> str:
 
 
 @dataclass(frozen=True)
-class _Banner:
-    """What is printed of a server: its address, the token that opens it, and what it has to do."""
+class _Opening:
+    """Where a server is reached, and the token that opens it."""
 
     address: str
     token: str
-    counts: dict[str, int]
 
     def url(self, path: str, parameter: str) -> str:
         return f"{self.address}{path}" + (f"?{parameter}={self.token}" if self.token else "")
 
 
-def _announce(app: App, plan: Plan, client: Client, banner: _Banner) -> None:
-    console = errors()
+Facts = list[tuple[str, str]]
+
+
+async def _facts(app: App, plan: Plan, client: Client, opening: _Opening | None) -> Facts:
+    """What is printed of a server: what it serves, how much there is, and where it is reached."""
+    counts = await client.counts()
     routes = [f"{'/'.join(route.methods)} {PREFIX}{route.path}" for route in app.registry.routes]
     facts = [
         ("orchestrators", ", ".join(sorted(app.registry.orchestrators)) or "none"),
         ("activities", ", ".join(sorted(app.registry.activities)) or "none"),
-        ("routes", "\n".join(routes)),
+        ("routes", "\n".join(routes) if opening is not None else ""),
         ("schedules", "\n".join(_schedules(app))),
         ("queues", ", ".join(sorted(one.name for one in app.registry.triggers if isinstance(one, Queue)))),
         ("store", f"{plan.store}, hub {client.task_hub}"),
         ("retention", _kept(client)),
-        ("instances", ", ".join(f"{n:,} {status}" for status, n in banner.counts.items() if n) or "none yet"),
-        ("", ""),
-        ("pages", banner.url("/", "token")),
-        ("API", banner.url(f"{MANAGEMENT}/", "code")),
+        ("instances", ", ".join(f"{n:,} {status}" for status, n in counts.items() if n) or "none yet"),
+        ("role", "" if plan.role == "all" else plan.role),
     ]
+    if opening is not None:
+        facts += [
+            ("", ""),
+            ("pages", opening.url("/", "token")),
+            ("API", opening.url(f"{MANAGEMENT}/", "code")),
+        ]
+    return facts
+
+
+def _print_banner(plan: Plan, facts: Facts) -> None:
+    console = errors()
     console.print(Text.assemble(("perdure ", "bold"), __version__, (f"  serves {plan.target}", "dim")))
     _print_facts(console, facts)
     console.print("Ctrl-C stops it; nothing that was accepted is lost.", style="dim")
@@ -294,10 +419,10 @@ def _print_facts(console: Console, facts: list[tuple[str, str]]) -> None:
 _LOUD = frozenset({"pages", "API"})
 
 
-# ------------------------------------------------------------------------------------------- reloading
+# --------------------------------------------------------------------------------------- other processes
 
 
-def _supervise(plan: Plan) -> None:
+def _reload(plan: Plan) -> None:
     """Serve in a child process, and start it again when a source file changes."""
     folder = watched_folder(plan.target)
     if not folder.is_dir():
@@ -307,7 +432,7 @@ def _supervise(plan: Plan) -> None:
     os.environ.setdefault("PERDURE_TOKEN", secrets.token_urlsafe(24))
     run_process(
         folder,
-        target=_command(plan),
+        target=shlex.join(_command(plan.target, plan.given)),
         target_type="command",
         watch_filter=PythonFilter(),
         debounce=200,
@@ -315,8 +440,39 @@ def _supervise(plan: Plan) -> None:
     )
 
 
-def _command(plan: Plan) -> str:
-    return shlex.join([sys.executable, "-m", "perdure.cli", "run", plan.target, *flags_of(plan.given)])
+def _supervise(plan: Plan) -> None:
+    """Serve in several processes, and see to them."""
+    name = f"{plan.chosen['worker_name'].value or socket.gethostname()}-{secrets.token_hex(2)}"
+    overseer, lease = open_overseer(plan.chosen["store"].value), plan.chosen["lease"].value
+    # What is secret is not for everybody who lists processes. One token opens all workers.
+    hidden = {row.variable: plan.given[row.name] for row in TABLE if row.secret and row.name in plan.given}
+    token = plan.chosen["token"].value or secrets.token_urlsafe(24)
+    told = {k: v for k, v in plan.given.items() if k not in _OWN and f"PERDURE_{k.upper()}" not in hidden}
+    with _bound(plan.host, plan.port) if plan.listens else nullcontext() as listener:
+        supervisor = Supervisor(
+            Launch(
+                lambda called: _command(plan.target, {**told, "worker_name": called}),
+                {**os.environ, **hidden, "PERDURE_TOKEN": token},
+                listener,
+            ),
+            name,
+            plan.workers,
+            say=lambda line: errors().print(Text(plain(line), style="dim"), soft_wrap=True),
+            announce=lambda report: _print_banner(plan, report.facts),
+            oversee=lambda at_work: Oversight(overseer, at_work, lease) if overseer is not None else None,
+        )
+        code = supervisor.run()
+    if code:
+        raise typer.Exit(code)
+    errors().print("stopped")
+
+
+_OWN = frozenset({"workers", "worker_name"})
+"""Settings of the supervisor's own, or that it gives each worker a value of."""
+
+
+def _command(target: str, given: Mapping[str, Any]) -> list[str]:
+    return [sys.executable, "-m", "perdure.cli", "run", target, *flags_of(given)]
 
 
 def _short(folder: Path) -> str:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import typer
 
-from perdure.cli.door import database_path, hubs_of
 from perdure.cli.options import DEFAULT_STORE, HubOption, JsonOption, StoreOption
 from perdure.cli.terminal import EXIT_CODES, NOT_FOUND, REFUSED, errors, fail, fail_with, print_json
 from perdure.engine.verification import Report, verify
 from perdure.errors import PerdureError
 from perdure.http.prose import plain
 from perdure.settings import encryption_given
-from perdure.store import open_store
+from perdure.store import hubs_of, open_store
 
 commands = typer.Typer()
 
@@ -20,7 +19,7 @@ commands = typer.Typer()
 def verify_(store: StoreOption = DEFAULT_STORE, hub: HubOption = None, as_json: JsonOption = False) -> None:
     """Check every history in the store: its hash chain, its order, and that the status agrees with it."""
     try:
-        names = hubs_of(database_path(store))
+        names = hubs_of(store)
         if hub is not None and hub not in names:
             fail(
                 f"there is no hub {hub!r}; the store has {', '.join(names) or 'none'}",
@@ -41,10 +40,13 @@ def verify_(store: StoreOption = DEFAULT_STORE, hub: HubOption = None, as_json: 
 def _checked(store: str, hub: str) -> Report:
     console = errors()
     opened = open_store(store, hub, encryption_given())
-    if not console.is_terminal:
-        return verify(opened)
-    with console.status("") as line:
-        return verify(opened, lambda done: line.update(f"hub {plain(hub)}: {done:,} instances checked"))
+    try:
+        if not console.is_terminal:
+            return verify(opened)
+        with console.status("") as line:
+            return verify(opened, lambda done: line.update(f"hub {plain(hub)}: {done:,} instances checked"))
+    finally:
+        opened.close_reader()
 
 
 def _print(reports: dict[str, Report]) -> None:

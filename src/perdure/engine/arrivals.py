@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from perdure.engine import placed
 from perdure.engine.envelope import Envelope
 from perdure.engine.living import feed
+from perdure.engine.parking import is_set_aside
 from perdure.engine.revival import retry_parked, revive
 from perdure.engine.versions import entry_of
 from perdure.engine.warm import Instance
@@ -216,7 +217,7 @@ def wake(hub: Hub, instance: Instance | None, envelope: Envelope) -> None:
     if instance is None:
         return
     message: Any = envelope.message
-    if instance.status is S.Suspended or (instance.status is S.Pending and instance.reason):
+    if is_set_aside(instance):
         if message.retry:
             retry_parked(hub, instance)
         return

@@ -16,6 +16,7 @@ from typing import Any, Protocol, TypeVar, Unpack
 from perdure.engine import bulk
 from perdure.engine.access import AccessVerbs
 from perdure.engine.bulk import BulkOutcome, BulkPage, BulkRequest, Which
+from perdure.engine.company import CompanyVerbs
 from perdure.engine.entity_client import EntityVerbs
 from perdure.engine.notes import NOTE, Memo
 from perdure.engine.paging import number_in
@@ -116,7 +117,7 @@ class Links(Protocol):
 
 
 @dataclass
-class Client(Starting, EntityVerbs, AccessVerbs, AzureVerbs, WatchVerbs):
+class Client(Starting, EntityVerbs, AccessVerbs, AzureVerbs, WatchVerbs, CompanyVerbs):
     """Starts, asks about and manages instances. Get one from `app.running()` or as a parameter of a route."""
 
     gateway: Gateway

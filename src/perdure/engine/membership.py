@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final
 from perdure.engine.clock import SharedClock
 from perdure.engine.territory import Territory
 from perdure.errors import FenceLost, StoreError
-from perdure.model.settings import NAMES, SECONDS, TEXT, setting
+from perdure.model.settings import NAMES, SECONDS, TEXT, one_of, setting
 
 if TYPE_CHECKING:
     from perdure.engine.clock import Clock
@@ -52,6 +52,11 @@ class Belonging:
     )
     worker_name: str | None = setting(
         None, "among several workers: what this one is called; by default host and process id", TEXT
+    )
+    role: str = setting(
+        "all",
+        "among several workers: whether this one does everything, only takes requests (api), or only runs functions",
+        one_of("all", "api", "worker"),
     )
 
 

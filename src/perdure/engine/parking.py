@@ -49,6 +49,11 @@ def park(hub: Hub, instance: Instance, kind: str, detail: str) -> None:
     hub.released.parked.append((instance.instance_id, reason))
 
 
+def is_set_aside(instance: Instance) -> bool:
+    """Whether it waits to be resumed, or for a worker that can run it."""
+    return instance.status is S.Suspended or (instance.status is S.Pending and bool(instance.reason))
+
+
 def set_back(hub: Hub, instance: Instance, arrival: ev.Arrival, detail: str) -> None:
     """The code asked for a function that is missing: it is as if the arrival had not come, until it is resumed."""
     outcome = instance.outcome

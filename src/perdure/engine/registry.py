@@ -172,10 +172,11 @@ class Registry:
         for name, source in other.executors.items():
             self.add_executor(name, source)
 
-    def described(self) -> str:
-        """What is registered, as other workers and operators are told: JSON."""
+    def described(self, **more: str) -> str:
+        """What is registered, as other workers and operators are told, and what else they are: JSON."""
         return msgspec.json.encode(
             {
+                **more,
                 "orchestrators": sorted(self.orchestrators),
                 "activities": sorted(self.activities),
                 "entities": sorted(self.entities),

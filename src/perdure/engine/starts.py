@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from perdure.engine import requests
 from perdure.engine.envelope import Envelope
 from perdure.engine.living import begin, drop_carried, let_held_go, next_execution, remove
+from perdure.engine.parking import is_set_aside
 from perdure.engine.revival import park, park_unknown
 from perdure.engine.versions import entry_to_begin
 from perdure.engine.warm import Instance
@@ -131,7 +132,8 @@ def begin_later(hub: Hub, instance: Instance | None, envelope: Envelope) -> None
     else:
         hub.consume(envelope)
         begin(hub, instance, message.input, message.operation_id, message.carried)
-        let_held_go(hub, instance)
+        if not is_set_aside(instance):  # else what began it is held again
+            let_held_go(hub, instance)
 
 
 def next_generation(hub: Hub, instance: Instance | None, envelope: Envelope) -> None:
@@ -148,4 +150,5 @@ def next_generation(hub: Hub, instance: Instance | None, envelope: Envelope) -> 
     else:
         hub.consume(envelope)
         next_execution(hub, instance, message.input, message.carried, message.version)
-        let_held_go(hub, instance)
+        if not is_set_aside(instance):
+            let_held_go(hub, instance)

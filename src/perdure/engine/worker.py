@@ -15,11 +15,13 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from typing import Any, TypeVar
 
 from perdure.engine.activities import ActivityPool, Concurrency
 from perdure.engine.client import Client
 from perdure.engine.clock import Clock, SharedClock, SystemClock, new_id, new_salt
+from perdure.engine.company import somebody_has
 from perdure.engine.contract import Chance, Limits, Released
 from perdure.engine.envelope import Envelope
 from perdure.engine.functions import Functions
@@ -76,6 +78,11 @@ class Settings:
     watchdog: bool = setting(True, "interrupt orchestrators that keep the engine to themselves", SWITCH)
     interrupt_after: float = setting(10.0, "how long one may before it is interrupted", SECONDS, least=0.001)
 
+    @property
+    def runs_nothing(self) -> bool:
+        """Whether messages are only taken, for others to act on."""
+        return self.accept_only or self.belonging.role == "api"
+
 
 class Engine:
     """Serves one hub. Also the in-process `Gateway` of its clients."""
@@ -107,7 +114,7 @@ class Engine:
             Chance(new_salt, self.clock.monotonic),
             limits=self.settings.limits,
             running=self._marker,
-            accept_only=self.settings.accept_only,
+            accept_only=self.settings.runs_nothing,
             territory=self._territory,
         )
         self.loop = Loop(
@@ -164,7 +171,7 @@ class Engine:
         pool = self.loop.pool
         self.loop.leaving = True
         self.loop.nudge()
-        if pool is not None and self.settings.drain and not self.settings.accept_only:
+        if pool is not None and self.settings.drain and not self.settings.runs_nothing:
             waited = 0.0
             while pool.is_busy and waited < self.settings.drain:
                 await asyncio.sleep(0.05)
@@ -186,13 +193,13 @@ class Engine:
         settings, registry = self.settings, self.registry
         belonging, territory = settings.belonging, self._territory
         assert territory is not None
-        is_worker = not settings.accept_only
+        is_worker = not settings.runs_nothing
         store.register(
             Profile(
                 belonging.worker_name or default_name(),
                 "worker" if is_worker else "api",
                 tuple(belonging.pools),
-                registry.described(),
+                registry.described(version=settings.versioning.default, perdure=version("perdure")),
                 int(belonging.lease * 1e6),
             )
         )
@@ -213,8 +220,10 @@ class Engine:
 
     def _pool(self, event_loop: asyncio.AbstractEventLoop) -> ActivityPool:
         client = Client(self)
+        functions = self._functions
+        runnable = with_offloaded(self.registry, functions.entities.values(), functions.environment)
         return ActivityPool(
-            with_offloaded(self.registry, self._functions.entities.values(), self._functions.environment),
+            Registry() if self.settings.runs_nothing else runnable,
             [*self.resources, client, SyncClient(client, event_loop)],
             self._outbox,
             self.loop.post,
@@ -242,7 +251,7 @@ class Engine:
 
     def _guard(self) -> None:
         """On the loop's thread: begin to watch over what user code does here."""
-        if not self.settings.accept_only:
+        if not self.settings.runs_nothing:
             self._strikes = self._strike_file()
             self._marker._strikes = self._strikes
             self._condemn()
@@ -450,7 +459,10 @@ class Engine:
             BUILT_IN.casefold()
         ):  # it would send whatever a client puts into its input
             raise FunctionNotFound(f"{name} is a built-in: only orchestrations start it")
-        if not self.settings.accept_only and self._functions.orchestrator(name) is None:
+        if self.settings.accept_only or self._functions.orchestrator(name) is not None:
+            return
+        others = self._membership.company if self._membership is not None else ()
+        if not somebody_has(others, name):
             self.registry.orchestrator(name)
 
     # ------------------------------------------------------------------------------------------- reporting

@@ -53,6 +53,7 @@ def draw(request: Request, template: str, *, status: int = 200, **values: Any) -
             "refresh": None,
             "events": "",
             "caller": caller_of(request),
+            "is_shared": getattr(client.gateway.store, "is_shared", False),
             **values,
         }
     )

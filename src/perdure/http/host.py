@@ -43,6 +43,7 @@ from perdure.http import (
     submissions,
     trigger_pages,
     triggers,
+    workers,
 )
 from perdure.http.access import api, decisions, people, signing_in
 from perdure.http.access.caller import Refused
@@ -227,6 +228,7 @@ def application(
             *routes(bulk.ENDPOINTS, MANAGEMENT),
             *routes(streams.ENDPOINTS, MANAGEMENT),
             *routes(triggers.ENDPOINTS, MANAGEMENT),
+            *routes(workers.ENDPOINTS, MANAGEMENT),
             *routes(rpc.endpoints_of((*management.ENDPOINTS, *entities.ENDPOINTS)), rpc.RPC),
             *routes(HEALTH),
             *routes(manual.ENDPOINTS),
@@ -235,6 +237,7 @@ def application(
             *routes(submissions.ENDPOINTS),
             *routes(trigger_pages.ENDPOINTS),
             *routes(orders.ENDPOINTS),
+            *routes(workers.PAGES),
             *routes(api.ENDPOINTS, MANAGEMENT),
             *routes(signing_in.ENDPOINTS),
             *routes(people.ENDPOINTS),
@@ -272,12 +275,13 @@ async def ready(request: Request) -> Response:
     anew, but one to send requests elsewhere for a while.
     """
     engine: Any = client_of(request).gateway
-    reason = await _hindrance(engine)
+    reason = await hindrance(engine)
     headers = {"Retry-After": RETRY_AFTER[503]} if reason else {}
     return json_response({"ready": not reason, "reason": reason}, 503 if reason else 200, headers)
 
 
-async def _hindrance(engine: Any) -> str:
+async def hindrance(engine: Any) -> str:
+    """In one word why requests should be sent elsewhere; "" when they may be sent here."""
     health = engine.health()
     if not health["healthy"]:
         return "store" if health["store"] != "ok" else "engine"
@@ -323,4 +327,4 @@ HEALTH = (
     ),
 )
 
-__all__ = ["Host", "access_by", "application", "asgi"]
+__all__ = ["Host", "access_by", "application", "asgi", "hindrance"]

@@ -36,6 +36,7 @@ from perdure.http.parameters import CONTINUATION
 from perdure.http.remote_entities import RemoteEntities, path_of, query_of
 from perdure.http.remote_watching import RemoteWatching
 from perdure.http.sent import Query, Sent
+from perdure.model.company import Partition, Worker
 from perdure.model.instances import OrchestrationStatus, Page, RuntimeStatus
 from perdure.model.messages import (
     EntityOperation,
@@ -279,6 +280,14 @@ class RemoteClient(RemoteWatching, RemoteEntities, RemoteAccess, Client):
     async def counts(self) -> dict[str, int]:
         found, _ = await self._remote.ask("/counts", {})
         return dict(found)
+
+    async def workers(self) -> list[Worker]:
+        found, _ = await self._remote.ask("/workers", {})
+        return msgspec.convert(found, list[Worker])
+
+    async def partitions(self) -> list[Partition]:
+        found, _ = await self._remote.ask("/partitions", {})
+        return msgspec.convert(found, list[Partition])
 
     async def bulk_preview(self, verb: str, which: Which) -> BulkOutcome:
         found, _ = await self._remote.ask(f"/bulk/{verb}", _filters(which))

@@ -93,8 +93,9 @@ def _row(found: Field[Any], group: str) -> Setting:
 
 
 def mask(text: str) -> str:
-    """Text whose passwords in URLs are not shown."""
-    return re.sub(r"(://[^:/@\s]*):[^@\s]*@", r"\1:***@", text)
+    """Text whose passwords in URLs are not shown, also those that were not encoded as they should be."""
+    text = re.sub(r"(://[^:/@\s]*):\S*@", r"\1:***@", text)
+    return re.sub(r"([?&](?:ssl)?password=)[^&\s]*", r"\1***", text)
 
 
 # ---------------------------------------------------------------------------------------------- units

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from perdure.errors import ExtraMissing, StoreUnusable
+from perdure.model.settings import mask
+from perdure.store.transfer import UNFINISHED
 
 if TYPE_CHECKING:
     from perdure.store.encryption import Encryption
-    from perdure.store.port import Store
-    from perdure.store.postgres.store import PostgresStore
+    from perdure.store.port import Overseer, Store
 
 
 def open_store(url: str, hub: str, encryption: Encryption | None = None) -> Store:
@@ -26,33 +29,110 @@ def open_store(url: str, hub: str, encryption: Encryption | None = None) -> Stor
 
         return MemoryStore(hub)
     if is_postgres(url):
-        return _postgres_store()(url, hub, encryption)
-    path = _sqlite_path(url)
+        _demand_driver()
+        from perdure.store.postgres.store import PostgresStore
+
+        return PostgresStore(url, hub, encryption)
+    path = sqlite_path(url)
     if path:
         from perdure.store.sqlite.store import SqliteStore
 
         return SqliteStore(path, hub, encryption)
     raise StoreUnusable(
-        f"cannot open a store at {url!r}: use memory:, sqlite:///file.db, a path that ends in .db, "
+        f"cannot open a store at {mask(url)!r}: use memory:, sqlite:///file.db, a path that ends in .db, "
         "or postgresql://user@host/database"
     )
 
 
+def hubs_of(url: str) -> list[str]:
+    """The names of the hubs that a store on disk has, by name.
+
+    Raises:
+        StoreUnusable: when it is not one of perdure's, or nothing that another process can look into.
+        StoreError: when it cannot be reached.
+    """
+    if is_postgres(url):
+        _demand_driver()
+        from perdure.store.postgres.store import PostgresStore
+
+        with closing(PostgresStore(url, "")) as store:
+            names = store.hubs()
+    else:
+        from perdure.store.sqlite.connection import open_reader
+
+        with closing(open_reader(file_of(url))) as connection:
+            names = [name for (name,) in connection.execute("select name from hubs order by name")]
+    return [name for name in names if not name.endswith(UNFINISHED)]
+
+
+def file_of(url: str) -> str:
+    """The file of a SQLite store. Raises StoreUnusable when it is none, and when there is no such file."""
+    path = sqlite_path(url)
+    if not path:
+        raise StoreUnusable(
+            f"a command cannot look into {mask(url)!r}: give --url with the address of its server"
+        )
+    if not os.path.exists(path):
+        raise StoreUnusable(
+            f"there is no database at {os.path.abspath(path)}: name it with --store, or serve an application "
+            "first, with `perdure run app.py`"
+        )
+    return path
+
+
+def reach(url: str) -> None:
+    """See whether a store's database answers. Raises StoreError when it does not now, StoreUnusable when never."""
+    if is_postgres(url):
+        _demand_driver()
+        from perdure.store.postgres.address import address_of
+        from perdure.store.postgres.connection import READING, open_session
+
+        open_session(address_of(url), READING).close()
+
+
+def open_overseer(url: str) -> Overseer | None:
+    """What prolongs and ends the leases of workers that one has started; None where there are no leases."""
+    if not is_postgres(url):
+        return None
+    _demand_driver()
+    from perdure.store.postgres.overseeing import PostgresOverseer
+
+    return PostgresOverseer(url)
+
+
+def migrate_store(url: str) -> tuple[int, int]:
+    """Bring the tables of a store in PostgreSQL up to date. Returns the versions before and after.
+
+    Raises StoreTooNew, StoreError, and StoreUnusable where the role may not.
+    """
+    _demand_driver()
+    from perdure.store.postgres.migrating import migrate
+
+    return migrate(url)
+
+
+def migration_script(url: str) -> str:
+    """The SQL that makes the tables of a store in PostgreSQL, in the schema that its URL names."""
+    _demand_driver()
+    from perdure.store.postgres.address import SCHEMA, address_of
+    from perdure.store.postgres.migrating import migration_sql
+
+    return migration_sql(address_of(url).schema if is_postgres(url) else SCHEMA)
+
+
 def is_postgres(url: str) -> bool:
-    """Whether a store's URL is of a PostgreSQL database."""
+    """Whether a URL is that of a store in PostgreSQL."""
     return url.startswith(("postgresql://", "postgres://"))
 
 
-def hubs_at(url: str) -> list[str]:
-    """The hubs of a PostgreSQL database."""
-    store = _postgres_store()(url, "")
-    try:
-        return store.hubs()
-    finally:
-        store.close()
+def sqlite_path(url: str) -> str:
+    """The path in the URL of a SQLite store, "" when it is that of another."""
+    if url.startswith("sqlite:///"):
+        return url[len("sqlite:///") :]
+    return url if "://" not in url and not url.endswith(":") else ""
 
 
-def _postgres_store() -> type[PostgresStore]:
+def _demand_driver() -> None:
     try:
         import psycopg  # noqa: F401
     except ImportError as missing:
@@ -60,12 +140,3 @@ def _postgres_store() -> type[PostgresStore]:
             "a store in PostgreSQL needs psycopg, which is not installed here or does not find libpq: "
             "pip install 'perdure[postgres]'"
         ) from missing
-    from perdure.store.postgres.store import PostgresStore
-
-    return PostgresStore
-
-
-def _sqlite_path(url: str) -> str:
-    if url.startswith("sqlite:///"):
-        return url[len("sqlite:///") :]
-    return url if "://" not in url and not url.endswith(":") else ""

@@ -35,7 +35,7 @@ from perdure.model.records import (
 )
 from perdure.store.port import Opening
 from perdure.store.purging import surviving
-from perdure.store.sharing import Member, Place, machine_clock
+from perdure.store.sharing import Member, MemoryOverseer, Place, machine_clock
 from perdure.store.tables import Execution, Tables, apply, as_rows, check, expire, import_row
 from perdure.store.transfer import demand_empty
 
@@ -63,6 +63,10 @@ class MemoryStore(Member):
         super().__init__(hub, place or Place(clock))
         self._next_expiry = 0
         self._importing = Tables()
+
+    def overseer(self) -> MemoryOverseer:
+        """What oversees the workers of this hub."""
+        return MemoryOverseer(self._place)
 
     def beside(self) -> MemoryStore:
         """Another store over the same hub, for another worker in this process."""

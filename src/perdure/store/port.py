@@ -250,6 +250,25 @@ class SharedStore(Store, Protocol):
         """Call `heard`, from a thread of the store's own, when there is a hint for this worker. Ends with `close`."""
 
 
+class Overseer(Protocol):
+    """What a process that supervises workers does for them, by the names it gave them. For one thread at a time.
+
+    `lease` is in microseconds. Raises StoreError when the database cannot be asked.
+    """
+
+    def prolong(self, names: Sequence[str], lease: int) -> list[str]:
+        """Have the leases of these, where they are not void, last for so long from now; never shorten one.
+
+        Returns the names of which something is registered.
+        """
+
+    def expire(self, names: Sequence[str], lease: int) -> list[str]:
+        """These are dead: let their leases end now, so that others take over at once. Returns as `prolong` does."""
+
+    def close(self) -> None:
+        """Close the connection."""
+
+
 def shared(store: Store) -> SharedStore | None:
     """The store, if several workers may serve its hub."""
     return store if getattr(store, "is_shared", False) else None  # type: ignore[return-value]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from perdure.model.encryption import Unreadable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 log = logging.getLogger("perdure.store")
 
@@ -27,6 +27,17 @@ class Rekeyed:
         return sum(self.rows.values())
 
 
+@runtime_checkable
+class Encrypting(Protocol):
+    """What a store needs beyond `Store` to be encrypted again. Opened before; for one thread."""
+
+    def rekey(self, progress: Callable[[str, int, int], object] = ...) -> Rekeyed:
+        """Encrypt with the current key what is not yet, a page a transaction."""
+
+    def vacuum(self) -> None:
+        """Write anew what may still hold, in free space, what was deleted or replaced."""
+
+
 def readable_messages(rows: Iterable[Any], told: set[int]) -> list[Any]:
     """The messages but for those that cannot be decrypted: they stay where they are, and the log tells, once."""
     found = []
@@ -39,4 +50,4 @@ def readable_messages(rows: Iterable[Any], told: set[int]) -> list[Any]:
     return found
 
 
-__all__ = ["Rekeyed", "readable_messages"]
+__all__ = ["Encrypting", "Rekeyed", "readable_messages"]

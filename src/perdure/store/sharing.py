@@ -277,6 +277,30 @@ def _following(place: Place) -> int:
     return max(max(place.roster.workers, default=0), highest // NUMBERS_EACH) + 1
 
 
+class MemoryOverseer:
+    """See `perdure.store.port.Overseer`."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+
+    def prolong(self, names: Sequence[str], lease: int) -> list[str]:
+        return self._change(names, lambda until, now: max(until, now + lease))
+
+    def expire(self, names: Sequence[str], lease: int) -> list[str]:
+        return self._change(names, min)
+
+    def _change(self, names: Sequence[str], until: Callable[[int, int], int]) -> list[str]:
+        with self._place.lock:
+            now, roster = self._place.clock(), self._place.roster
+            found = [row for row in roster.workers.values() if row.worker in names and row.state != "void"]
+            for row in found:
+                roster.workers[row.incarnation] = row._replace(lease_until=until(row.lease_until, now))
+            return sorted({row.worker for row in found})
+
+    def close(self) -> None:
+        """There is nothing to be closed."""
+
+
 def _end(place: Place, incarnation: int, successor: int | None) -> None:
     """Void an incarnation; what it has goes to its successor, or is free."""
     roster = place.roster
@@ -290,4 +314,4 @@ def _end(place: Place, incarnation: int, successor: int | None) -> None:
                 of[task_id] = row._replace(incarnation=successor)
 
 
-__all__ = ["NUMBERS_EACH", "Member", "Place", "machine_clock"]
+__all__ = ["NUMBERS_EACH", "Member", "MemoryOverseer", "Place", "machine_clock"]

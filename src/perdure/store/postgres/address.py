@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import parse_qsl, quote, urlencode
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from perdure.errors import StoreUnusable
 
@@ -32,6 +32,13 @@ class Address:
 
 def address_of(url: str) -> Address:
     """Raises StoreUnusable for a schema that is no plain name, and for a pooler nobody knows."""
+    parts = urlsplit(url)
+    beyond = parts.path + parts.fragment + parts.query.partition("=")[0]
+    if parts.netloc.count("@") > 1 or ("@" in beyond and "@" not in parts.netloc):
+        raise StoreUnusable(
+            "the address of the database cannot be read: in its password, @ / ? and # have to be written as %40, "
+            "%2F, %3F and %23"
+        )
     base, _, query = url.partition("?")
     asked = parse_qsl(query, keep_blank_values=True)
     own = {name: value for name, value in asked if name in ("schema", "pooler")}

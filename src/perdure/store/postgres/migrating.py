@@ -13,8 +13,9 @@ import psycopg
 from psycopg.sql import SQL
 
 from perdure.errors import StoreTooNew, StoreUnusable
+from perdure.store.postgres.address import address_of
 from perdure.store.postgres.arrays import text
-from perdure.store.postgres.connection import MIGRATING, open_session
+from perdure.store.postgres.connection import MIGRATING, UPKEEP, connect, open_session
 from perdure.store.postgres.errors import translated, translating
 from perdure.store.postgres.statements import quoted, read_sql
 
@@ -78,6 +79,18 @@ def migration_sql(schema: str) -> str:
     return "\n".join(parts)
 
 
+def migrate(url: str) -> tuple[int, int]:
+    """Bring the schema of this address up to date. Returns the versions before and after. Raises as below."""
+    address = address_of(url)
+    wire = connect(address, UPKEEP)
+    try:
+        before = version_of(address, wire)
+        bring_up_to_date(address, wire)
+    finally:
+        wire.close()
+    return before, VERSION
+
+
 def bring_up_to_date(address: Address, wire: Wire) -> None:
     """See that the schema is current. Raises StoreTooNew, and StoreUnusable where this role may not change it."""
     found = version_of(address, wire)
@@ -138,4 +151,13 @@ def _script(version: int, schema: str) -> str:
     return read_sql(f"migrations/{version:04}.sql").replace("{schema}", schema)
 
 
-__all__ = ["TABLES", "VERSION", "bring_up_to_date", "lock_key", "migration_sql", "too_new", "version_of"]
+__all__ = [
+    "TABLES",
+    "VERSION",
+    "bring_up_to_date",
+    "lock_key",
+    "migrate",
+    "migration_sql",
+    "too_new",
+    "version_of",
+]

@@ -1,0 +1,75 @@
+"""A child's side of supervision: the socket it accepts from, and the line to its supervisor.
+
+The line is one socket. The child says on it, once, that it can be sent work, and what the supervisor has to know of
+it; the supervisor says nothing. That the line is cut means that there is no supervisor any more, however it ended,
+and a child that nobody supervises stops.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+VARIABLE: Final = "_PERDURE_SUPERVISED"
+"""Set for children alone: the descriptors of the listening socket (-1 for none) and of the line, and a number."""
+
+
+class Report(msgspec.Struct, frozen=True):
+    """What a child that is ready says. Times are in seconds, and as its application has them."""
+
+    drain: float
+    lease: float
+    facts: list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Tether:
+    """What ties a child to its supervisor."""
+
+    number: int
+    listener: socket.socket | None
+    line: socket.socket
+
+    def tell(self, report: Report) -> None:
+        """This child is ready."""
+        with suppress(OSError):  # nobody there: it is about to be seen
+            self.line.sendall(msgspec.json.encode(report) + b"\n")
+
+    def when_cut(self, stop: Callable[[], object]) -> None:
+        """Call `stop`, on the running event loop, when there is no supervisor any more."""
+        loop = asyncio.get_running_loop()
+
+        def look() -> None:
+            loop.remove_reader(self.line)
+            stop()
+
+        loop.add_reader(self.line, look)
+
+
+def described(listener: socket.socket | None, line: socket.socket, number: int) -> str:
+    """The value of the variable for a child."""
+    return f"{-1 if listener is None else listener.fileno()},{line.fileno()},{number}"
+
+
+def tether() -> Tether | None:
+    """The tie to the supervisor that has started this process, if one has. Whom this one starts does not get it."""
+    given = os.environ.pop(VARIABLE, "")
+    if not given:
+        return None
+    listening, line, number = map(int, given.split(","))
+    for descriptor in filter(lambda one: one >= 0, (listening, line)):
+        os.set_inheritable(descriptor, False)
+    listener = None if listening < 0 else socket.socket(fileno=listening)
+    return Tether(number, listener, socket.socket(fileno=line))
+
+
+__all__ = ["VARIABLE", "Report", "Tether", "described", "tether"]
