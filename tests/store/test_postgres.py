@@ -240,7 +240,9 @@ def test_a_deadlock_is_a_conflict(place: Place) -> None:
 
 
 def test_a_tool_voids_those_whose_process_is_gone(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(membership, "_LONG_PATIENCE_MS", 200)  # for a session of one's own that is still there
+    monkeypatch.setattr(
+        membership, "_LONG_PATIENCE_MS", 200
+    )  # for a session of one's own that is still there
     dead, tool = worker(place), place.store()
     dead.open()
     dead.take(ALL)
