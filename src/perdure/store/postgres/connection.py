@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("perdure.store")
 
-_OLDEST: Final = 150_000
+_OLDEST: Final = 140_000
 _DEFAULTS: Final[dict[str, Any]] = {
     "application_name": "perdure",
     "connect_timeout": 10,
@@ -141,7 +141,7 @@ def _check(connection: psycopg.Connection[Any], address: Address) -> None:
         )
     if connection.info.server_version < _OLDEST:
         raise StoreUnusable(
-            f"{address.shown} is PostgreSQL {connection.info.server_version // 10_000}: use 15 or newer"
+            f"{address.shown} is PostgreSQL {connection.info.server_version // 10_000}: use 14 or newer"
         )
     if encoding != "UTF8":
         raise StoreUnusable(
