@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from perdure.store.port import EngineStore
 
 PATIENCE: Final = 5_000_000  # microseconds that an owner has for its answer
+HASTE: Final = 200_000  # and where nobody is there to answer
 ANSWER_KEPT: Final = 600_000_000  # microseconds
 ASKED_AT_ONCE: Final = 500
 _ACCEPTANCE_IS_ENOUGH: Final = (RaiseEvent, EntityOperation, Suspend, Resume, Terminate)
@@ -89,11 +90,15 @@ class Requests:
         for one in asked:
             self._open[one.request_id] = one
 
-    def collect(self, store: EngineStore, now: int) -> list[tuple[Any, Any]]:
-        """Whom to tell what: answers that have come, and what is to be said where none came in time."""
+    def collect(self, store: EngineStore, now: int, *, hurried: bool = False) -> list[tuple[Any, Any]]:
+        """Whom to tell what: answers that have come, and what is to be said where none came in time.
+
+        `hurried` is for a visitor where nobody could answer: there is nothing to be patient for.
+        """
         asked = list(self._open)[:ASKED_AT_ONCE]
         told = [(self._open.pop(row.operation_id).reply, _answer_in(row)) for row in store.seen(asked)]
-        late = [one for one in self._open.values() if one.until <= now]
+        sooner = PATIENCE - HASTE if hurried else 0
+        late = [one for one in self._open.values() if one.until - sooner <= now]
         if late:
             known = {row.instance_id: row for row in store.rows([one.message.instance_id for one in late])}
             for one in late:

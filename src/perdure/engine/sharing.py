@@ -52,6 +52,7 @@ class Sharing:
         self.placement = placement
         self.sought: Callable[[], list[str]] = list  # instances of others that clients here wait for
         self.found: Callable[[list[str]], None] = lambda _: None
+        self.is_visiting = False  # a command is here for a moment, to leave a message
         self.withdrawn: Callable[[list[tuple[str, int]]], None] = lambda _: None  # claims nobody wants
         self.tended: Callable[[], None] = lambda: None
         self.took_over: Callable[[], None] = lambda: None
@@ -100,7 +101,10 @@ class Sharing:
             done = [row.instance_id for row in self._store.rows(sought) if row.completed_at is not None]
             if done:
                 self.found(done)
-        return self.requests.collect(self._store, now) if self.requests else []
+        if not self.requests:
+            return []
+        hurried = self.is_visiting and not self.membership.has_helpers
+        return self.requests.collect(self._store, now, hurried=hurried)
 
     # ----------------------------------------------------------------------------------------- activities
 

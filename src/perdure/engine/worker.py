@@ -214,6 +214,7 @@ class Engine:
         sharing.tended = self.feed.look_again
         sharing.withdrawn = pool.cancel
         sharing.took_over = self._condemn
+        sharing.is_visiting = settings.accept_only
         sharing.sought = self._sought
         sharing.found = self._found
         return sharing
