@@ -245,6 +245,31 @@ def test_one_that_is_held_up_keeps_its_share_and_one_that_is_stopped_does_not(
         assert one.workers()[name]["incarnation"] != before[name]
 
 
+def test_code_that_does_not_start_replaces_one_and_a_second_signal_ends_all_at_once(
+    newest_url: str, tmp_path: Path
+) -> None:
+    with running(tmp_path, newest_url, "--workers", "2", "--drain", "60") as one:
+        one.until(lambda: len(one.serving()) == 2)
+        (tmp_path / "app.py").write_text("import nothing_of_the_kind\n")
+        one.process.send_signal(signal.SIGHUP)
+        one.until(lambda: "the others are not replaced" in one.said)
+        assert len(one.serving()) == 1
+        assert one.start("work", "meanwhile", "meanwhile").status_code == 200
+        assert one.output("meanwhile") in one.serving().values()
+        (tmp_path / "app.py").write_text(PROGRAM)
+        one.until(lambda: len(one.serving()) == 2)
+
+        with suppress(httpx2.TimeoutException):
+            httpx2.post(f"{one.address}/api/start/held_up/held", json=60, timeout=1, trust_env=False)
+        children = one.children
+        one.process.terminate()
+        one.until(lambda: "stopping: workers hand over" in one.said)
+        assert one.process.poll() is None
+        one.process.terminate()
+        assert one.process.wait(20) == 0
+        assert not any(is_at_work(pid) for pid in children)
+
+
 def test_workers_without_a_supervisor_stop(newest_url: str, tmp_path: Path) -> None:
     with running(tmp_path, newest_url, "--workers", "1", "--role", "worker") as one:
         one.until(lambda: "serves (pid" in one.said)

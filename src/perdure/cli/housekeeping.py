@@ -50,7 +50,10 @@ def backup(
 @commands.command(epilog=EXIT_CODES)
 def copy(
     source: Annotated[
-        str, typer.Argument(metavar="SOURCE", help="sqlite:///file.db or a path.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="SOURCE", help="sqlite:///file.db, a path, or postgresql://...", show_default=False
+        ),
     ],
     destination: Annotated[
         str, typer.Argument(metavar="DESTINATION", help="Another store, empty or new.", show_default=False)

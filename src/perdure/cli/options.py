@@ -16,7 +16,7 @@ StoreOption = Annotated[
     typer.Option(
         "--store",
         envvar="PERDURE_STORE",
-        help="Where the state is kept: sqlite:///file.db or a path.",
+        help="Where the state is kept: sqlite:///file.db, a path, or postgresql://user@host/database.",
         show_default=True,
     ),
 ]
