@@ -133,6 +133,7 @@ async def test_workers_and_partitions_are_told_the_same_by_the_store_and_over_ht
     assert len(parts) == 32
     assert page.status_code == 200
     assert "first" in page.text
+    assert "16 of 32" in page.text
     assert '<a href="/workers" aria-current="page">Workers</a>' in page.text
     assert [line.split("\t")[0] for line in lines] == ["first", "second", "door"]
 
