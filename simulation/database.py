@@ -209,6 +209,7 @@ class Door(TroubledStore):
                 raise StoreError("simulated: the database cannot be reached")
         opening = how()
         database.ownership.entered(opening, before, self._member.name)
+        self._world.trace("entered", self._member.name, before, opening.incarnation, sorted(opening.owned))
         self._ledger.passed_on(before, opening.incarnation)
         return opening
 
