@@ -7,7 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from perdure.model import events as ev
-from perdure.model.failure import MESSAGE_LIMIT, Failure
+from perdure.model.failure import MESSAGE_LIMIT
 from simulation.entities import Registers
 from simulation.expected import Reference, Unexpected, last_status
 from simulation.histories import check_history
@@ -84,7 +84,7 @@ class Verdict:
             elif isinstance(ending, ev.ExecutionFailed):
                 if ending.failure.type != "RuntimeError":
                     raise Unexpected(f"it failed with {ending.failure}\n{ending.failure.stack}")
-                if ending.failure.cause is not None and not self._is_of_the_world(ending.failure):
+                if ending.failure.cause is not None:
                     raise Unexpected(f"its failure is said to have a cause: {ending.failure.cause}")
                 if len(ending.failure.message) < MESSAGE_LIMIT:  # longer ones are cut
                     log = json.loads(ending.failure.message)
@@ -97,10 +97,6 @@ class Verdict:
             self._bad("outcome", f"{run}, {run.row.name}: {wrong}")
         self._consumed.setdefault(run.row.instance_id, []).append((run, events))
         self._status(run, number, ending)
-
-    def _is_of_the_world(self, failure: Failure) -> bool:
-        """Where workers live inside each other's calls, Python takes one's troubles for the cause of another's."""
-        return self._ledger.shared and "simulated:" in str(failure.cause)
 
     def _terminated(self, run: Run) -> None:
         parents = run.row.parent_id
