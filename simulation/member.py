@@ -125,10 +125,14 @@ class Member(Worker):
         )
         self.world.trace("begun", self.name, invocation.instance_id, *key, invocation.attempt)
         for other in self.world.workers:
-            if isinstance(other, Member) and other is not self and other.rightly_runs(key):
+            if isinstance(other, Member) and other is not self and self._is_twice(other, key):
                 self.world.ledger.problem(
                     "twice", f"activity {key} of {invocation.instance_id} began at {self.name} while {other.name} runs it"
                 )
+
+    def _is_twice(self, other: Member, key: tuple[str, int]) -> bool:
+        """Whether the other one runs this already, and neither has ever been taken for dead."""
+        return other.rightly_runs(key) and not self.was_taken_over
 
     def rightly_runs(self, key: tuple[str, int]) -> bool:
         """Whether it runs this, has not been asked to stop, and was never taken for dead."""
