@@ -122,7 +122,9 @@ class Ledger:
         self.asked: dict[str, Asked] = {}  # requests between workers, by their ids
         self.requested: set[str] = set()  # operation ids of those
         self.late_results = 0
-        self.refused_late: set[str] = set()  # what requests carried that were refused when nobody waited any more
+        self.refused_late: set[str] = (
+            set()
+        )  # what requests carried that were refused when nobody waited any more
         self.problems: list[Problem] = []
         self.runs: dict[int, Run] = {}
         self.current: dict[str, int] = {}
@@ -440,7 +442,7 @@ class Ledger:
         local -= self.results_under_way(run.row.instance_id, execution_id)
         if (local and not run.row.local_work) or (run.row.local_work and not open_ones):
             self.problem(
-                "I5", f"{run}: local_work {run.row.local_work}, open {open_ones}, of those here {local}"
+                "I5", f"{run}: local_work is {run.row.local_work}, open: {open_ones}, of those here: {local}"
             )
 
     def results_under_way(self, instance_id: str, execution_id: str) -> set[int]:

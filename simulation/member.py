@@ -127,7 +127,8 @@ class Member(Worker):
         for other in self.world.workers:
             if isinstance(other, Member) and other is not self and self._is_twice(other, key):
                 self.world.ledger.problem(
-                    "twice", f"activity {key} of {invocation.instance_id} began at {self.name} while {other.name} runs it"
+                    "twice",
+                    f"activity {key} of {invocation.instance_id} began at {self.name} while {other.name} runs it",
                 )
 
     def _is_twice(self, other: Member, key: tuple[str, int]) -> bool:

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from simulation.ledger import Ledger
 
 ASKER_WAITS = 2_500_000  # microseconds in which a refusal reaches whoever asked for certain
-EARLY = 1_500_000  # microseconds that a clock which runs wrong may be ahead between two looks at the database's
+EARLY = (
+    1_500_000  # microseconds that a clock which runs wrong may be ahead between two looks at the database's
+)
 
 
 class Ownership:
@@ -85,6 +87,11 @@ class Ownership:
         """A batch was let in: was its sender allowed to write all that (I27)?"""
         if incarnation in self._void:
             self._bad("I27", f"incarnation {incarnation} is void, and its commit took effect")
+        ahead = batch.at - self._clock.now()
+        if (
+            ahead > EARLY and not self._clock.offset
+        ):  # what is due is never early by the database's clock (I24)
+            self._bad("I24", f"{incarnation} is ahead of the database by {ahead} us")
         for instance_id in sorted(self._written(batch)):
             owner = self.owner_of(instance_id)
             if owner != incarnation:

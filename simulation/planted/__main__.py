@@ -77,7 +77,7 @@ def examine(patch: Path, seeds: int, jobs: int) -> Finding:
         if refusal:
             finding.how = f"the patch no longer applies: {refusal}"
         else:
-            world = ["--shared"] if "World: shared" in lines else []
+            world = ["--shared", "--lenient"] if "World: shared" in lines else []
             also = [line[6:].split() for line in lines if line.startswith("Also: ")]
             _ask(finding, copy, ["--seeds", str(seeds), "--jobs", str(jobs), *world], also)
     finding.seconds = round(time.monotonic() - began, 1)

@@ -128,8 +128,7 @@ class Placement:
         return [
             invocation
             for invocation in self._pool.open_invocations()
-            if (invocation.execution_id, invocation.task_id) not in self._claims
-            and is_meant(invocation)
+            if (invocation.execution_id, invocation.task_id) not in self._claims and is_meant(invocation)
         ]
 
 

@@ -96,7 +96,9 @@ class Requests:
         late = [one for one in self._open.values() if one.until <= now]
         if late:
             known = {row.instance_id: row for row in store.rows([one.message.instance_id for one in late])}
-            before = {row.operation_id: row for row in store.seen(list(filter(None, map(_operation_of, late))))}
+            before = {
+                row.operation_id: row for row in store.seen(list(filter(None, map(_operation_of, late))))
+            }
             for one in late:
                 del self._open[one.request_id]
                 first = before.get(_operation_of(one))
