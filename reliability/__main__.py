@@ -18,8 +18,10 @@ from typing import Any
 from reliability.parts import PARTS, Size
 from simulation import campaign
 
-QUICK = Size(seeds=600, cuts=400, careless=100, stride=43, kills=8, planted_seeds=0)
-LONG = Size(seeds=21_000, cuts=10_400, careless=300, stride=1, kills=200, planted_seeds=600)
+QUICK = Size(seeds=600, shared_seeds=500, cuts=400, careless=100, stride=43, kills=8, planted_seeds=0)
+LONG = Size(
+    seeds=21_000, shared_seeds=12_000, cuts=10_400, careless=300, stride=1, kills=200, planted_seeds=600
+)
 
 
 def main() -> int:
@@ -77,6 +79,12 @@ ROWS = (
     Row("  crashes in them", "simulation", "crashes"),
     Row("  histories replayed, prefix by prefix", "simulation", "histories"),
     Row("  violations", "simulation", "violations"),
+    Row("the same with several workers (seeds)", "several_workers", "seeds"),
+    Row("  a minute", "several_workers", "seeds_per_minute"),
+    Row("  turns with something to do", "several_workers", "steps"),
+    Row("  commits", "several_workers", "commits"),
+    Row("  processes that died or left", "several_workers", "crashes"),
+    Row("  violations", "several_workers", "violations"),
     Row("power cuts at FULL", "power_cuts", "cuts"),
     Row("  acknowledged commits lost", "power_cuts", "lost_commits"),
     Row("  corruptions", "power_cuts", "corruptions"),

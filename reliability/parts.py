@@ -24,6 +24,7 @@ class Size:
     """How much of everything."""
 
     seeds: int
+    shared_seeds: int
     cuts: int
     careless: int  # cuts with synchronous=NORMAL
     stride: int  # the failing disk fails at each n-th operation
@@ -38,6 +39,14 @@ def simulation(size: Size, seed: int, jobs: int) -> Figures:
     """Lives under faults. A case that never came up counts: of it, nothing has been shown."""
     seeds = range(seed, seed + size.seeds)
     summary = campaign.run(seeds, jobs, progress=campaign.Progress(len(seeds)))
+    sys.stderr.write("\n")
+    return {**summary.as_json(), "violations": len(summary.failures) + len(summary.missed())}
+
+
+def several_workers(size: Size, seed: int, jobs: int) -> Figures:
+    """The same with several workers over one hub, and a database that fails."""
+    seeds = range(seed, seed + size.shared_seeds)
+    summary = campaign.run(seeds, jobs, shared=True, progress=campaign.Progress(len(seeds)))
     sys.stderr.write("\n")
     return {**summary.as_json(), "violations": len(summary.failures) + len(summary.missed())}
 
@@ -108,6 +117,7 @@ def planted_bugs(size: Size, seed: int, jobs: int) -> Figures | None:
 
 PARTS: dict[str, Callable[[Size, int, int], Figures | None]] = {
     "simulation": simulation,
+    "several_workers": several_workers,
     "power_cuts": power_cuts,
     "power_cuts_at_normal": power_cuts_at_normal,
     "failing_disk": failing_disk,

@@ -12,5 +12,8 @@
 10. A run in which an interesting case never came up proves nothing about it, so that is a failure, too.
 
 `python -m simulation --seeds 2000 --jobs 2` runs many, `--seed N` one; a failure is shrunk and told as a schedule.
-The store stands behind `backend.Backend`, so that a model of PostgreSQL with several workers can join.
+With `--shared` several workers (`member`) serve one hub behind a model of PostgreSQL (`database`): the same programs
+and clients, workers that die, stand still, leave and join, leases that run out, commits that land late or are not
+heard of; and `ownership` keeps the truth about partitions apart from the roster. Where a call of one worker takes
+long, the others live on inside it: that is how one thread comes to interleave them.
 """

@@ -7,7 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from perdure.model import events as ev
-from perdure.model.failure import MESSAGE_LIMIT, Failure
+from perdure.model.failure import MESSAGE_LIMIT
 from simulation.entities import Registers
 from simulation.expected import Reference, Unexpected, last_status
 from simulation.histories import check_history
@@ -84,7 +84,7 @@ class Verdict:
             elif isinstance(ending, ev.ExecutionFailed):
                 if ending.failure.type != "RuntimeError":
                     raise Unexpected(f"it failed with {ending.failure}\n{ending.failure.stack}")
-                if ending.failure.cause is not None and not self._is_of_the_world(ending.failure):
+                if ending.failure.cause is not None:
                     raise Unexpected(f"its failure is said to have a cause: {ending.failure.cause}")
                 if len(ending.failure.message) < MESSAGE_LIMIT:  # longer ones are cut
                     log = json.loads(ending.failure.message)
@@ -97,10 +97,6 @@ class Verdict:
             self._bad("outcome", f"{run}, {run.row.name}: {wrong}")
         self._consumed.setdefault(run.row.instance_id, []).append((run, events))
         self._status(run, number, ending)
-
-    def _is_of_the_world(self, failure: Failure) -> bool:
-        """Where workers live inside each other's calls, Python takes one's troubles for the cause of another's."""
-        return self._ledger.shared and "simulated:" in str(failure.cause)
 
     def _terminated(self, run: Run) -> None:
         parents = run.row.parent_id
@@ -134,7 +130,7 @@ class Verdict:
             made = by_operation[dealing.operation_id] if dealing.operation_id else 0
             if made > 1:
                 self._bad("I11", f"{dealing.operation_id} created {made} runs")
-            if made and dealing.outcome == "refused" and not dealing.was_accepted:
+            if made and self._was_surely_refused(dealing):
                 self._bad("I11", f"{dealing.operation_id} was refused and created a run")
         for instance_id in {run.row.instance_id for run in self._ledger.orchestrations()}:
             self._lives(instance_id)
@@ -151,9 +147,15 @@ class Verdict:
             if any(not answer.startswith(("ok", *passed)) for answer in after) and not told_of:
                 self._bad("I12", f"{dealing.operation_id} was answered {dealing.told}")
 
+    def _was_surely_refused(self, dealing: Dealing) -> bool:
+        """An attempt given up at one worker may come to pass after another one was refused elsewhere."""
+        surely = dealing.attempts == 1 or not self._ledger.shared
+        return surely and dealing.outcome == "refused" and not dealing.was_accepted
+
     def _left_a_record(self, dealing: Dealing) -> bool:
         """Accepted while no owner was there, and refused by it afterwards, for all to see."""
-        return any(row.operation_id == dealing.operation_id for row in self._ledger.dropped)
+        on_record = any(row.operation_id == dealing.operation_id for row in self._ledger.dropped)
+        return on_record or dealing.operation_id in self._ledger.refused_late
 
     def _lives(self, instance_id: str) -> None:
         """An id had no more lives than clients may have given it."""
@@ -210,7 +212,7 @@ class Verdict:
         if taken > 1 or (taken + dropped > 1 and not shared):
             self._bad("I14", f"event {key} to {target!r} was taken {taken} times and dropped {dropped} times")
         if not dealing.was_accepted:
-            if dealing.outcome == "refused" and (taken or (dropped and not shared)):
+            if self._was_surely_refused(dealing) and (taken or (dropped and not shared)):
                 self._bad("I13", f"event {key} to {target!r} was refused, and yet it is there")
             return
         if taken + dropped or self._is_excused(dealing):
@@ -219,6 +221,8 @@ class Verdict:
 
     def _is_excused(self, dealing: Dealing) -> bool:
         """Where an event may be besides a log and the table of dropped ones."""
+        if str(dealing.order.key) in self._ledger.refused_late:
+            return True
         for run in self._ledger.runs_of(dealing.target):
             if run.row.status == "Terminated" and dealing.order.key in _known_to(run, self._reference):
                 return True

@@ -209,6 +209,7 @@ class Door(TroubledStore):
                 raise StoreError("simulated: the database cannot be reached")
         opening = how()
         database.ownership.entered(opening, before, self._member.name)
+        self._world.trace("entered", self._member.name, before, opening.incarnation, sorted(opening.owned))
         self._ledger.passed_on(before, opening.incarnation)
         return opening
 
@@ -292,6 +293,9 @@ class Door(TroubledStore):
             return False
         self._met("a takeover")
         self._world.trace("voided", incarnation, self._member.name)
+        for other in self._world.workers:
+            if isinstance(other.store, Door) and other.store.incarnation == incarnation:
+                other.was_taken_over = True
         database.ownership.voided(incarnation, by=self.incarnation)
         self._ledger.passed_on(incarnation, None)
         return True

@@ -106,6 +106,9 @@ class Asked:
     """A request of one worker to another."""
 
     asker: int  # incarnation
+    at: int
+    carried: str  # the input of the message
+    operation_id: str
     answers: int = 0
 
 
@@ -119,6 +122,9 @@ class Ledger:
         self.asked: dict[str, Asked] = {}  # requests between workers, by their ids
         self.requested: set[str] = set()  # operation ids of those
         self.late_results = 0
+        self.refused_late: set[str] = (
+            set()
+        )  # what requests carried that were refused when nobody waited any more
         self.problems: list[Problem] = []
         self.runs: dict[int, Run] = {}
         self.current: dict[str, int] = {}
@@ -239,8 +245,11 @@ class Ledger:
     def _request(self, row: InboxRow) -> None:
         request = decode_message(row.message)
         if isinstance(request, Request):
-            self.asked[request.request_id] = Asked(request.asker)
-            self.requested.add(getattr(decode_message(request.body), "operation_id", ""))
+            message = decode_message(request.body)
+            carried = bytes(getattr(message, "input", b"")).decode().strip('"')
+            operation_id = getattr(message, "operation_id", "")
+            self.asked[request.request_id] = Asked(request.asker, request.asked_at, carried, operation_id)
+            self.requested.add(operation_id)
 
     def _purge(self, number: int) -> None:
         run = self.runs.get(number)
@@ -433,7 +442,7 @@ class Ledger:
         local -= self.results_under_way(run.row.instance_id, execution_id)
         if (local and not run.row.local_work) or (run.row.local_work and not open_ones):
             self.problem(
-                "I5", f"{run}: local_work {run.row.local_work}, open {open_ones}, of those here {local}"
+                "I5", f"{run}: local_work is {run.row.local_work}, open: {open_ones}, of those here: {local}"
             )
 
     def results_under_way(self, instance_id: str, execution_id: str) -> set[int]:

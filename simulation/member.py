@@ -55,7 +55,7 @@ class Member(Worker):
             self.world.met("a worker came back as another process")
         self.clock = WorkerClock(self._database.clock, 0.0 if self.world.injector.is_healed else self._drift)
         self.store = Door(self, self._database)
-        self.is_leaving = False
+        self.is_leaving = self.was_taken_over = False
         self._frozen_until = 0
         super().boot()
 
@@ -124,6 +124,20 @@ class Member(Worker):
             stale=not self._may_run(invocation.instance_id, key),
         )
         self.world.trace("begun", self.name, invocation.instance_id, *key, invocation.attempt)
+        for other in self.world.workers:
+            if isinstance(other, Member) and other is not self and self._is_twice(other, key):
+                self.world.ledger.problem(
+                    "twice",
+                    f"activity {key} of {invocation.instance_id} began at {self.name} while {other.name} runs it",
+                )
+
+    def _is_twice(self, other: Member, key: tuple[str, int]) -> bool:
+        """Whether the other one runs this already, and neither has ever been taken for dead."""
+        return other.rightly_runs(key) and not self.was_taken_over
+
+    def rightly_runs(self, key: tuple[str, int]) -> bool:
+        """Whether it runs this, has not been asked to stop, and was never taken for dead."""
+        return self.pool is not None and self.pool.is_running(key) and not self.was_taken_over
 
     def _may_run(self, instance_id: str, key: tuple[str, int]) -> bool:
         """Whether it is this worker's by the truth, not by what it believes."""

@@ -97,6 +97,10 @@ class FakePool:
     def forget(self, execution_id: str, task_id: int) -> None:
         self._in_flight.pop((execution_id, task_id), None)
 
+    def is_running(self, key: Key) -> bool:
+        """Whether this was started here, and its result has not been taken up."""
+        return self.is_alive and key in self._in_flight
+
     def open_invocations(self) -> list[Invocation]:
         return list(self._in_flight.values())
 

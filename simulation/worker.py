@@ -50,6 +50,7 @@ class Worker:
         self.loop: Loop | None = None
         self.pool: FakePool | None = None
         self.stands_still_until = 0
+        self.was_taken_over = False  # by another one
         self.is_busy = False  # in the middle of something, while the others go on
         self._backend = backend
         self._turn_at: int | None = None

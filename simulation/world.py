@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import sys
+import threading
 from collections.abc import Callable
 from hashlib import blake2b
 from heapq import heappop, heappush
@@ -121,8 +123,16 @@ class World:
     def meanwhile(self, seconds: float, busy: Worker) -> None:
         """Time passes in the middle of what a worker does: the others and the clients go on."""
         until = self.clock.true + int(seconds * 1e6)
-        put_off: list[Event] = []
         busy.is_busy = True
+        if sys.exc_info()[1] is None:
+            self._others_live(until)
+        else:  # on a thread of its own: they would take the trouble at hand for the cause of theirs
+            _apart(lambda: self._others_live(until))
+        self.clock.true = max(self.clock.true, until)
+        busy.is_busy = False
+
+    def _others_live(self, until: int) -> None:
+        put_off: list[Event] = []
         while self._heap and self._heap[0][0] <= until and not self.ledger.problems:
             event = heappop(self._heap)
             _, _, worker, alone, _ = event
@@ -131,8 +141,6 @@ class World:
                 continue
             self.clock.true = max(self.clock.true, event[0])
             self._happen(event)
-        self.clock.true = max(self.clock.true, until)
-        busy.is_busy = False
         for event in put_off:
             heappush(self._heap, event)
 
@@ -201,6 +209,23 @@ class World:
 
     def add_actor(self, client: Client) -> None:
         self.actors.append(Actor(self, client))
+
+
+def _apart(action: Callable[[], None]) -> None:
+    """Do it on another thread, and wait for that."""
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            action()
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    if raised:
+        raise raised[0]
 
 
 class _Overheard(logging.Handler):

@@ -1,6 +1,7 @@
 """Tests of the tests: apply each patch to a copy of the sources, and see who notices.
 
-`python -m simulation.planted` runs the quick budget of the simulator on each, stopping at the first red; what
+`python -m simulation.planted` runs the quick budget of the simulator on each (worlds of several workers for those
+that say so), stopping at the first red; what
 stays green there is given to the tests that the patch names. A patch that nobody notices fails the run, and so
 does one that no longer applies. The table goes to stdout and, with --json, to a file.
 """
@@ -76,9 +77,9 @@ def examine(patch: Path, seeds: int, jobs: int) -> Finding:
         if refusal:
             finding.how = f"the patch no longer applies: {refusal}"
         else:
-            _ask(
-                finding, copy, seeds, jobs, [line[6:].split() for line in lines if line.startswith("Also: ")]
-            )
+            world = ["--shared", "--lenient"] if "World: shared" in lines else []
+            also = [line[6:].split() for line in lines if line.startswith("Also: ")]
+            _ask(finding, copy, ["--seeds", str(seeds), "--jobs", str(jobs), *world], also)
     finding.seconds = round(time.monotonic() - began, 1)
     return finding
 
@@ -96,9 +97,9 @@ def apply(patch: Path, copy: Path) -> str:
     return "" if done.returncode == 0 else done.stderr.strip().splitlines()[0]
 
 
-def _ask(finding: Finding, copy: Path, seeds: int, jobs: int, also: list[list[str]]) -> None:
+def _ask(finding: Finding, copy: Path, budget: list[str], also: list[list[str]]) -> None:
     told = copy / "told.json"
-    command = ["-m", "simulation", "--seeds", str(seeds), "--jobs", str(jobs), "--stop", "--json", str(told)]
+    command = ["-m", "simulation", *budget, "--stop", "--json", str(told)]
     if _run(copy, command) != 0:
         finding.caught_by, finding.how = "simulation", _first(told)
         return
@@ -106,7 +107,7 @@ def _ask(finding: Finding, copy: Path, seeds: int, jobs: int, also: list[list[st
         if _run(copy, ["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]) == 1:
             finding.caught_by, finding.how = "pytest", " ".join(tests)
             return
-    finding.how = f"{seeds} seeds and {len(also)} sets of tests were green"
+    finding.how = f"{budget[1]} seeds and {len(also)} sets of tests were green"
 
 
 def _run(copy: Path, arguments: list[str]) -> int:

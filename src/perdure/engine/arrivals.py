@@ -211,6 +211,8 @@ def _is_stale(
 def _stale(hub: Hub, envelope: Envelope) -> None:
     hub.counters["stale_results"] += 1
     hub.consume(envelope)
+    if type(envelope.message) is ActivityResult:
+        placed.unwanted(hub, envelope.message)
 
 
 def wake(hub: Hub, instance: Instance | None, envelope: Envelope) -> None:

@@ -178,7 +178,7 @@ class Hub:
         if instance is not None and instance.feeds >= self.limits.feeds:
             self.turns.append(envelope)
             return None
-        if self.quarantine and instance_id in self.quarantine:
+        if self.quarantine and instance_id in self.quarantine and not self.is_foreign(instance_id):
             self.quarantined.add(instance_id)
             if instance is not None:
                 quarantine(self, instance)
@@ -456,6 +456,15 @@ class Hub:
             self.warm_bytes -= instance.size
         instance.put_away()
         instance.stored = None
+
+    def awaits(self, invocation: Invocation) -> bool:
+        """Whether the result may still be wanted; of an instance that is not at hand nobody knows."""
+        instance = self.warm.get(invocation.instance_id)
+        if instance is None or instance.mailbox is not None:
+            return True
+        if instance.is_finished or instance.execution_id != invocation.execution_id:
+            return False
+        return instance.execution is None or invocation.task_id in instance.execution.context._calls
 
     def evict_where(self, is_meant: Callable[[Instance], bool]) -> None:
         """Put those instances out of memory that are meant, between two batches."""

@@ -50,6 +50,12 @@ def kept(hub: Hub, instance: Instance, result: ActivityResult) -> None:
         instance.open_local += 1
 
 
+def unwanted(hub: Hub, result: ActivityResult) -> None:
+    """Nobody waits for this any more. Its row goes, if it ran under a claim: it would be run again for ever."""
+    if hub.placement is not None and hub.placement.claim_of(result) is not None:
+        hub.rows.activities_removed.append((result.instance_id, result.execution_id, result.task_id))
+
+
 def cancelled(hub: Hub, instance: Instance, task_id: int) -> bool:
     """Nobody wants the result any more; returns whether the activity had a row."""
     return _withdraw(hub, instance, instance.execution_id, task_id)

@@ -123,13 +123,12 @@ class Placement:
         for result in results:
             self._claims.pop((result.execution_id, result.task_id), None)
 
-    def unplaced(self, is_meant: Callable[[str], bool]) -> list[Invocation]:
-        """Activities running or waiting here without a row, of the instances that are meant."""
+    def unplaced(self, is_meant: Callable[[Invocation], bool]) -> list[Invocation]:
+        """Activities running or waiting here without a row: those that are meant."""
         return [
             invocation
             for invocation in self._pool.open_invocations()
-            if (invocation.execution_id, invocation.task_id) not in self._claims
-            and is_meant(invocation.instance_id)
+            if (invocation.execution_id, invocation.task_id) not in self._claims and is_meant(invocation)
         ]
 
 

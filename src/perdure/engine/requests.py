@@ -101,15 +101,31 @@ class Requests:
         late = [one for one in self._open.values() if one.until - sooner <= now]
         if late:
             known = {row.instance_id: row for row in store.rows([one.message.instance_id for one in late])}
+            before = {
+                row.operation_id: row for row in store.seen(list(filter(None, map(_operation_of, late))))
+            }
             for one in late:
                 del self._open[one.request_id]
-                told.append((one.reply, _unanswered(one.message, known.get(one.message.instance_id))))
+                first = before.get(_operation_of(one))
+                message = one.message
+                told.append(
+                    (
+                        one.reply,
+                        _unanswered(message, known.get(message.instance_id))
+                        if first is None
+                        else payload.decode(first.answer),
+                    )
+                )
         return told
 
     def refused(self, error: PerdureError) -> list[tuple[Any, Any]]:
         """Nobody looks any more: whom to tell."""
         left, self._open = list(self._open.values()), {}
         return [(one.reply, error) for one in left]
+
+
+def _operation_of(asked: Asked) -> str:
+    return getattr(asked.message, "operation_id", "")
 
 
 def _answer_in(row: SeenRow) -> Any:

@@ -163,7 +163,9 @@ class Sharing:
         hub, territory, placement = self._hub, self.territory, self.placement
         batch = Batch(self._clock.now(), partitions_released=sorted(given))
         if placement is not None:
-            running = placement.unplaced(lambda instance_id: territory.partition_of(instance_id) in given)
+            running = placement.unplaced(
+                lambda one: territory.partition_of(one.instance_id) in given and hub.awaits(one)
+            )
             batch.activities_placed = [
                 placement.row_of(one, batch.at, claimed_by=territory.incarnation) for one in running
             ]
