@@ -30,7 +30,7 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     result: dict[str, Any] = {
         "taken": time.strftime("%Y-%m-%d %H:%M", time.gmtime()),
-        "revision": _revision(),
+        "revision": revision(),
         "machine": facts(folder),
         "sizes": sizes.as_row(),
     }
@@ -47,7 +47,7 @@ def main() -> None:
         print("\n" + stored.tables(kept))
     shutil.rmtree(folder, ignore_errors=True)
     if not chosen.no_save and not chosen.quick:
-        print(f"\nsaved as benchmarks/results/{_save(result).name}")
+        print(f"\nsaved as benchmarks/results/{save(result).name}")
 
 
 def _arguments() -> argparse.Namespace:
@@ -138,7 +138,7 @@ def _in_a_line(row: Row) -> str:
     return ", ".join([*found, *(["FAILED: " + row["error"].splitlines()[0]] if "error" in row else [])])
 
 
-def _revision() -> str:
+def revision() -> str:
     """The commit that was measured, with a + when files differ from it; "" outside a repository."""
     try:
         return subprocess.run(
@@ -148,10 +148,11 @@ def _revision() -> str:
         return ""
 
 
-def _save(result: dict[str, Any]) -> Path:
+def save(result: dict[str, Any], prefix: str = "") -> Path:
+    """Among the results, under the day it was taken."""
     folder = HERE / "results"
     folder.mkdir(exist_ok=True)
-    names = (f"{result['taken'][:10]}{f'-{no}' if no > 1 else ''}.json" for no in range(1, 1_000))
+    names = (f"{prefix}{result['taken'][:10]}{f'-{no}' if no > 1 else ''}.json" for no in range(1, 1_000))
     path = next(folder / name for name in names if not (folder / name).exists())
     path.write_text(json.dumps(result, indent=1) + "\n")
     return path

@@ -11,13 +11,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from benchmarks.install import cache_folder
-from benchmarks.machine import Meter, Used, memory_of_tree
+from benchmarks.machine import Meter, Used, ahead_of_others, memory_of_tree
 
 HERE = Path(__file__).parent
 
@@ -34,6 +34,7 @@ class Kind:
     script: str
     environment: str = ""  # which of install.py's; "" is the harness's own
     arguments: tuple[str, ...] = ()
+    workers: int = 1  # processes that share a database
 
     @property
     def python(self) -> Path:
@@ -74,6 +75,13 @@ class Running:
     log: Path
     ready_seconds: float = 0.0
     about: dict[str, Any] = field(default_factory=dict)
+    beside: tuple[int, ...] = ()  # other processes that work for it, such as a database server
+    goes_ahead: bool = False  # of everybody else, while it is measured
+
+    @property
+    def roots(self) -> tuple[int, ...]:
+        """The processes whose work, with that of their descendants, counts as this engine's."""
+        return (self.process.pid, *self.beside)
 
     @property
     def memory(self) -> float:
@@ -81,22 +89,26 @@ class Running:
         return memory_of_tree(self.process.pid)
 
     def meter(self) -> Meter:
-        return Meter(self.process.pid)
+        return Meter(*self.roots)
 
     def ask(self, do: str, patience: float = 300, **arguments: Any) -> dict[str, Any]:
         """Send a command and wait for its answer."""
+        self.send(do, **arguments)
+        return self.answer(patience)
+
+    def send(self, do: str, **arguments: Any) -> None:
         assert self.process.stdin is not None
         try:
             self.process.stdin.write(json.dumps({"do": do, **arguments}).encode() + b"\n")
             self.process.stdin.flush()
         except OSError:
             raise EngineFailed(f"it has ended:\n{self.last_words()}") from None
-        return self.answer(patience)
 
     def measured(self, do: str, patience: float = 300, **arguments: Any) -> tuple[dict[str, Any], Used]:
         """Ask, and measure what it costs meanwhile."""
-        meter = self.meter()
-        return self.ask(do, patience, **arguments), meter.stop()
+        with ahead_of_others(self.roots) if self.goes_ahead else nullcontext():
+            meter = self.meter()
+            return self.ask(do, patience, **arguments), meter.stop()
 
     def answer(self, patience: float) -> dict[str, Any]:
         assert self.process.stdout is not None

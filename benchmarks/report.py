@@ -45,8 +45,9 @@ class Goal:
 class Runs:
     """The rows of one run, by engine."""
 
-    def __init__(self, rows: Sequence[Row]) -> None:
+    def __init__(self, rows: Sequence[Row], ours: str = "perdure") -> None:
         self.rows = rows
+        self.ours = ours
         self.engines = list(dict.fromkeys(row["engine"] for row in rows))
 
     def median(self, engine: str, part: str, key: str) -> float | None:
@@ -54,7 +55,7 @@ class Runs:
 
     def ratio(self, part: str, key: str, peer: str) -> float | None:
         """How many times better perdure is: the median over the repetitions, each compared with its own peer."""
-        mine = [row.get(part, {}).get(key) for row in self.rows if row["engine"] == "perdure"]
+        mine = [row.get(part, {}).get(key) for row in self.rows if row["engine"] == self.ours]
         its = [row.get(part, {}).get(key) for row in self.rows if row["engine"] == peer]
         pairs = [(a, b) for a, b in zip(mine, its, strict=False) if a and b]
         more = (part, key) in BETTER_WHEN_MORE
@@ -74,9 +75,9 @@ class Runs:
 
 def tables(runs: Runs) -> str:
     """Everything a person wants to see."""
-    parts = [_figures(runs, COLUMNS), _ratios(runs)]
+    parts = [figures(runs, COLUMNS), _ratios(runs)]
     if any("W5 start" in row for row in runs.rows):
-        parts.append(_figures(runs, WAITING_COLUMNS))
+        parts.append(figures(runs, WAITING_COLUMNS))
     parts += [
         table(["goal", "found", ""], [list(asdict(goal).values()) for goal in goals(runs)], text=(0, 2))
     ]
@@ -84,7 +85,8 @@ def tables(runs: Runs) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def _figures(runs: Runs, columns: Sequence[tuple[str, str, str]]) -> str:
+def figures(runs: Runs, columns: Sequence[tuple[str, str, str]]) -> str:
+    """The medians of all engines."""
     used = [c for c in columns if any(runs.median(engine, *c[1:]) is not None for engine in runs.engines)]
     lines = [
         [

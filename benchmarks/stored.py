@@ -58,7 +58,7 @@ def build(what: str, count: int, folder: Path) -> None:
     try:
         first = opening.next_instance_no
         for begin in range(first, first + count - 1, AT_ONCE):
-            store.commit(_copies(original, range(begin, min(begin + AT_ONCE, first + count - 1))))
+            store.commit(copies(original, range(begin, min(begin + AT_ONCE, first + count - 1))))
             store.maintain(original.row.created_at)
     finally:
         store.close()
@@ -82,7 +82,8 @@ def _original(what: str, folder: Path) -> StoredInstance:
     return found
 
 
-def _copies(original: StoredInstance, numbers: range) -> Batch:
+def copies(original: StoredInstance, numbers: range) -> Batch:
+    """So many rows of what the original has, each an instance of its own."""
     batch = Batch(original.row.created_at)
     for no in numbers:
         salt = secrets.token_bytes(16)
@@ -109,7 +110,7 @@ def _measured(what: str, count: int, sizes: Sizes, folder: Path) -> Row:
     if count:
         _forget_pages(folder)
     bytes_stored = sum(file.stat().st_size for file in folder.glob("bench.db*")) if count else 0
-    wait_until_quiet(None, sizes.patience)
+    wait_until_quiet((), sizes.patience)
     with running(PERDURE, folder, keep=bool(count)) as engine:
         first = engine.ask("hello", prefix="first", count=1, together=1)["seconds"]
         row: Row = {
@@ -119,12 +120,13 @@ def _measured(what: str, count: int, sizes: Sizes, folder: Path) -> Row:
             "open_seconds": round(engine.about["open_seconds"], 3),
             "process_seconds": round(engine.ready_seconds + first, 3),
             "memory_mb": round(engine.memory / 1024, 1),
-            **_asked(engine, sizes),
+            **asked(engine, sizes),
         }
     return row
 
 
-def _asked(engine: Running, sizes: Sizes) -> Row:
+def asked(engine: Running, sizes: Sizes) -> Row:
+    """How fast it is, and how long questions take."""
     engine.ask("hello", prefix="warm", count=30, together=10)
     return {
         "W1": hello_many(engine, sizes, "many")["per_s"],
@@ -149,6 +151,11 @@ def tables(rows: list[Row]) -> str:
     figures = [
         [f"{row['count']:,} {row['stored']}", *(_cell(row.get(key)) for _, key in COLUMNS)] for row in rows
     ]
+    return "\n\n".join([table(["stored", *(title for title, _ in COLUMNS)], figures), question_table(rows)])
+
+
+def question_table(rows: list[Row]) -> str:
+    """Milliseconds of each question."""
     questions = [
         [
             name,
@@ -159,12 +166,7 @@ def tables(rows: list[Row]) -> str:
         ]
         for name in rows[0]["questions"]
     ]
-    return "\n\n".join(
-        [
-            table(["stored", *(title for title, _ in COLUMNS)], figures),
-            table(["ms (the first time)", *(row["stored"] for row in rows)], questions),
-        ]
-    )
+    return table(["ms (the first time)", *(row["stored"] for row in rows)], questions)
 
 
 def _cell(value: float | None) -> str:

@@ -38,19 +38,19 @@ class Sizes:
 QUICK = Sizes(hello=100, single=30, fan=100, sequence=100, waiting=300, idle_seconds=1.0, patience=1.0)
 
 
-def repetition(kind: Kind, wanted: set[str], sizes: Sizes, folder: Path) -> Row:
-    """One engine through the wanted workloads, in processes of its own."""
+def repetition(kind: Kind, wanted: set[str], sizes: Sizes, folder: Path, serve: Any = running) -> Row:
+    """One engine through the wanted workloads, in processes of its own, which `serve` starts."""
     row: Row = {"engine": kind.name}
     try:
         if wanted & set(BRIEF):
-            with running(kind, folder) as engine:
+            with serve(kind, folder) as engine:
                 _about(row, engine)
                 _warm_up(engine)
                 for workload in BRIEF:
                     if workload in wanted and workload in engine.about["workloads"]:
                         row[workload] = _BRIEFLY[workload](engine, sizes)
         if "W5" in wanted and "W5" not in _left_out(row):
-            waiting(kind, sizes, folder, row)
+            waiting(kind, sizes, folder, row, serve)
     except EngineFailed as failure:
         row["error"] = str(failure)
     return row
@@ -134,7 +134,7 @@ _BRIEFLY = {"W1": _many, "W2": _single, "W3": _fan, "W4": _sequence}
 
 def measure(engine: Running, sizes: Sizes, kept: Any, do: str, **arguments: Any) -> Row:
     """Wait for a quiet machine, ask, and keep what `kept` makes of the answer."""
-    was_quiet = wait_until_quiet(engine.process.pid, sizes.patience)
+    was_quiet = wait_until_quiet(engine.roots, sizes.patience)
     answer, used = engine.measured(do, **arguments)
     row: Row = {**kept(answer, used), **used.as_row()}
     if not was_quiet:
@@ -158,9 +158,9 @@ def percentile(values: list[float], percent: float) -> float:
 # --------------------------------------------------------------------------------------------------------- W5
 
 
-def waiting(kind: Kind, sizes: Sizes, folder: Path, row: Row) -> None:
+def waiting(kind: Kind, sizes: Sizes, folder: Path, row: Row, serve: Any = running) -> None:
     """W5: many instances that wait for an event. Fresh processes, so that memory can be compared."""
-    with running(kind, folder) as engine:
+    with serve(kind, folder) as engine:
         _about(row, engine)
         _warm_up(engine)
         count = min(sizes.waiting, engine.about["most_waiting"])
@@ -175,14 +175,14 @@ def waiting(kind: Kind, sizes: Sizes, folder: Path, row: Row) -> None:
         time.sleep(sizes.idle_seconds)
         row["W5 idle"] = {"cpu_s_per_10_s": round(meter.stop().cpu * 10 / sizes.idle_seconds, 3)}
         row["W5 finish"] = measure(engine, sizes, _seconds, "finish_waiting", prefix="idle", count=count)
-    if kind.name == "perdure":
-        _evicted(kind, sizes, folder, row, count)
-        _restarted(kind, sizes, folder, row, count)
+    if kind.script == "run_perdure.py" and kind.workers == 1:
+        _evicted(kind, folder, row, count, serve)
+        _restarted(kind, sizes, folder, row, count, serve)
 
 
-def _evicted(kind: Kind, sizes: Sizes, folder: Path, row: Row, count: int) -> None:
+def _evicted(kind: Kind, folder: Path, row: Row, count: int, serve: Any) -> None:
     """Only perdure: what an instance costs that has been put away. Ends as a crash would end it."""
-    with running(kind, folder) as engine:
+    with serve(kind, folder) as engine:
         _warm_up(engine)
         base = _memory(engine)
         engine.ask("start_waiting", prefix="idle", count=count)
@@ -191,10 +191,10 @@ def _evicted(kind: Kind, sizes: Sizes, folder: Path, row: Row, count: int) -> No
         os.kill(engine.process.pid, signal.SIGKILL)
 
 
-def _restarted(kind: Kind, sizes: Sizes, folder: Path, row: Row, count: int) -> None:
+def _restarted(kind: Kind, sizes: Sizes, folder: Path, row: Row, count: int, serve: Any) -> None:
     """Only perdure: the killed engine's data are served again, and every instance gets its event."""
-    wait_until_quiet(None, sizes.patience)
-    with running(kind, folder, keep=True) as engine:
+    wait_until_quiet((), sizes.patience)
+    with serve(kind, folder, keep=True) as engine:
         first = engine.ask("hello", prefix="first", count=1, together=1)["seconds"]
         row["W5 restart"] = {
             "process_seconds": round(engine.ready_seconds + first, 3),
@@ -205,7 +205,7 @@ def _restarted(kind: Kind, sizes: Sizes, folder: Path, row: Row, count: int) -> 
 
 
 def _memory(engine: Running) -> float:
-    if engine.about["engine"] == "perdure":
+    if engine.about["engine"].startswith("perdure"):
         engine.ask("tidy")
     return engine.memory
 

@@ -1,7 +1,7 @@
-"""DBOS Transact on SQLite as it comes (journal_mode=DELETE, synchronous=FULL), in one process.
+"""DBOS Transact in one process: on SQLite as it comes (journal_mode=DELETE, synchronous=FULL), or on PostgreSQL.
 
-`sync` as the second argument runs its `def` workflows on threads instead of its `async` ones: they are its
-faster half for W1, W2 and W4, and cannot be asked for parallel steps.
+A URL among the arguments is the database. `sync` runs its `def` workflows on threads instead of its `async` ones:
+they are its faster half for W1, W2 and W4, and cannot be asked for parallel steps.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ from dbos import DBOS, SetWorkflowID
 from wire import Engine, bounded, serve
 
 FOLDER = sys.argv[1]
-ON_THREADS = sys.argv[2:] == ["sync"]
+ON_THREADS = "sync" in sys.argv[2:]
+DATABASE = next((one for one in sys.argv[2:] if "://" in one), "")
 THREADS = 16
 waiting = 0
 
 DBOS(
     config={
         "name": "bench",
-        "system_database_url": f"sqlite:///{os.path.join(FOLDER, 'dbos.sqlite')}",
+        "system_database_url": DATABASE or f"sqlite:///{os.path.join(FOLDER, 'dbos.sqlite')}",
         "log_level": "ERROR",
         "application_version": "1",
     }

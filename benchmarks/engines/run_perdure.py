@@ -1,4 +1,8 @@
-"""perdure on SQLite, `synchronous=FULL`, in one process: client, engine and activities."""
+"""perdure in one process: client, engine and activities.
+
+On SQLite, `synchronous=FULL`, in a file of its own; or, as one worker of maybe several, on the store whose URL is the
+second argument.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +22,7 @@ from wire import Engine, bounded, serve, timed
 
 import perdure as df
 
+STORE = sys.argv[2] if len(sys.argv) > 2 else ""
 app = df.App("bench")
 enough = threading.Event()
 burning = 0
@@ -91,11 +96,11 @@ async def burner_elsewhere(context: df.OrchestrationContext) -> int:
 
 
 class Perdure(Engine):
-    name = "perdure"
+    name = "perdure-postgres" if STORE else "perdure"
     client: df.Client
 
     async def open(self, folder: str) -> dict[str, str]:
-        self._running = app.running(store=f"sqlite:///{os.path.join(folder, 'bench.db')}")
+        self._running = app.running(store=STORE or f"sqlite:///{os.path.join(folder, 'bench.db')}")
         self.client = await self._running.__aenter__()
         try:
             own = version("perdure")
@@ -157,6 +162,16 @@ class Perdure(Engine):
             while "burning" not in (await self.client.get_status(instance_id)).waiting_for:  # type: ignore[union-attr]  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
         return {}
+
+    async def do_settle(self, workers: int) -> dict[str, Any]:
+        """Wait until so many workers share the hub evenly."""
+        territory: Any = self.client.gateway.loop.sharing.territory  # type: ignore[attr-defined]
+        until = time.monotonic() + 60
+        while len(territory.owned) != territory.partitions // workers:
+            if time.monotonic() > until:
+                raise RuntimeError(f"it has {len(territory.owned)} partitions after a minute")
+            await asyncio.sleep(0.01)
+        return {"partitions": len(territory.owned)}
 
     async def do_evict(self) -> dict[str, Any]:
         """Put every suspended execution out of memory, as idleness would."""
