@@ -108,7 +108,7 @@ def activity_result(hub: Hub, instance: Instance | None, envelope: Envelope) -> 
     message: Any = envelope.message
     caller = _caller(hub, instance, envelope, message.task_id)
     if caller is not None:
-        if not placed.taken_up(hub, caller, message):
+        if caller.placed is None or not placed.taken_up(hub, caller, message):
             caller.open_local -= 1
         _tell(hub, caller, message, ev.TaskCompleted, ev.TaskFailed)
     elif instance is not None and envelope.held and not envelope.row_no:

@@ -152,7 +152,12 @@ class Hub:
         if instance_id in self.aside:
             self.aside[instance_id].append(envelope)
             return None
-        if self.is_foreign(instance_id) and abroad.is_passed_on(self, envelope):
+        territory = self.territory
+        if (
+            territory is not None
+            and territory.is_foreign(instance_id)
+            and abroad.is_passed_on(self, envelope)
+        ):
             return None
         operation_id = operation_of(envelope)
         if operation_id and operation_id not in self.seen:

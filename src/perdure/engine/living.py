@@ -114,7 +114,9 @@ def live_on(hub: Hub, instance: Instance, actions: Sequence[act.Action]) -> None
 def _take_up(hub: Hub, instance: Instance, outcome: Outcome) -> None:
     """Messages go on their way within the batch, activities start after its commit."""
     if outcome.invocations:
-        local = placed.place(hub, instance, outcome.invocations)
+        local = outcome.invocations
+        if hub.placement is not None:
+            local = placed.place(hub, hub.placement, instance, local)
         instance.open_local += len(local)
         hub.released.invocations += local
         outcome.invocations = []

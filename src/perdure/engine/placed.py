@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from perdure.engine.hub import Hub
+    from perdure.engine.placement import Placement
     from perdure.engine.warm import Instance
     from perdure.model.messages import ActivityResult
     from perdure.replay.settle import Invocation
@@ -19,11 +20,10 @@ if TYPE_CHECKING:
 ALL: Final = -1
 
 
-def place(hub: Hub, instance: Instance, invocations: Iterable[Invocation]) -> list[Invocation]:
+def place(
+    hub: Hub, placement: Placement, instance: Instance, invocations: Iterable[Invocation]
+) -> list[Invocation]:
     """Give those a row that are not to run here; returns the others."""
-    placement = hub.placement
-    if placement is None:
-        return list(invocations)
     local = []
     for invocation in invocations:
         if placement.is_local(invocation):

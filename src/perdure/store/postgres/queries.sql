@@ -188,18 +188,12 @@ select s.instance_no, s.entity_state from {rows: $1 instance_no bigint}
 join {schema}.state s on s.hub_no + 0 = {hub} and s.instance_no = v.instance_no where s.entity_state is not null
 
 -- name: counts
--- Completed is what remains, so that its rows are counted through the primary key alone.
-select status, count(*) from {schema}.instances
-where hub_no = {hub} and completed_at is null and status not in ('Failed', 'Terminated', 'Canceled') group by status
+-- Each row once, through one of two indexes, and entities once more.
+select status, count(*) from {schema}.instances where hub_no = {hub} and completed_at is null group by status
 union all
-select status, count(*) from {schema}.instances
-where hub_no = {hub} and status in ('Failed', 'Terminated', 'Canceled') group by status
-union all
-select '', count(*) from {schema}.instances where hub_no = {hub}
+select status, count(*) from {schema}.instances where hub_no = {hub} and completed_at is not null group by status
 union all
 select status, -count(*) from {schema}.instances where hub_no = {hub} and kind = 'entity' group by status
-union all
-select '', -count(*) from {schema}.instances where hub_no = {hub} and kind = 'entity'
 
 -- name: dropped_all
 select {dropped_columns} from {schema}.dropped

@@ -148,8 +148,6 @@ class Reader:
         [counted] = self._ask(Call("counts"))
         for status, count in counted:
             counts[status] = counts.get(status, 0) + count
-        total = counts.pop("", 0)
-        counts["Completed"] = counts.get("Completed", 0) + total - sum(counts.values())
         return {status: count for status, count in counts.items() if count}
 
     def dropped(self, instance_id: str | None, limit: int) -> list[DroppedRow]:
