@@ -9,8 +9,9 @@ Workers are the customers of a closed queueing network. Where each has a machine
 database's CPU is a delay, and the database's cores are where they queue; where all share one machine, as in the
 measured runs of two workers, they queue for its cores. Mean value analysis, with several cores after Seidmann: a
 queue that is as many times faster, and a delay for the rest. The flush of the log is a delay and no queue, because
-PostgreSQL flushes for all who wait at once. One more number, contention, makes a round's work dearer for every other
-worker; it is fitted to the runs of two workers.
+PostgreSQL flushes for all who wait at once. One more number, contention, makes work dearer for every other worker
+that is at it in the same moment, which is at most one a core; it is fitted to the runs of two workers. What is
+foretold is given with it and without: a pair on one machine also fights for caches that workers apart do not share.
 """
 
 from __future__ import annotations
@@ -73,18 +74,18 @@ class Model:
     wall: Line
     worker: Line
     database: Line
-    contention: float = 0.0  # of the CPU of a round, for every other worker
+    contention: float = 0.0  # of the work of a round, for every other worker that is at it too
 
     def apart(self, workers: int, together: int, cores: int) -> float:
         """Hellos a second of workers that have a machine each, and a database of so many cores."""
-        demand = self.database.of(together) * self._dearer(workers)
+        demand = self.database.of(together) * self._dearer(workers, cores)
         delay = max(0.0, self.wall.of(together) - self.database.of(together))
         return rounds_per_s(workers, delay, demand, cores) * together / STEPS
 
     def beside(self, workers: int, together: int, cores: int) -> float:
         """The same where workers and database share a machine of so many cores."""
-        used = (self.worker.of(together) + self.database.of(together)) * self._dearer(workers)
-        wall = self.wall.of(together) * self._dearer(workers)
+        used = (self.worker.of(together) + self.database.of(together)) * self._dearer(workers, cores)
+        wall = self.wall.of(together) * self._dearer(workers, cores)
         demand = min(used, wall)  # a client's thread works while the database does: more CPU than time
         rounds = rounds_per_s(workers, wall - demand, demand, cores)
         return min(rounds, cores / used) * together / STEPS
@@ -92,10 +93,10 @@ class Model:
     def use_of_database(self, workers: int, together: int, cores: int) -> float:
         """How busy the database's cores are, 0 to 1."""
         rounds = self.apart(workers, together, cores) * STEPS / together
-        return rounds * self.database.of(together) * self._dearer(workers) / cores
+        return rounds * self.database.of(together) * self._dearer(workers, cores) / cores
 
-    def _dearer(self, workers: int) -> float:
-        return 1 + self.contention * (workers - 1)
+    def _dearer(self, workers: int, cores: int) -> float:
+        return 1 + self.contention * (min(workers, cores) - 1)
 
 
 def rounds_per_s(customers: int, delay: float, demand: float, servers: int) -> float:
@@ -247,7 +248,7 @@ def tables(runs: Sequence[Run]) -> str:
 
 def foretold(model: Model, cores: int) -> str:
     """What so many workers would do on a database of so many cores."""
-    together = TOGETHER
+    together, free = TOGETHER, replace(model, contention=0.0)
     lines = []
     for workers in WORKERS:
         per_s = model.apart(workers, together, cores)
@@ -256,14 +257,14 @@ def foretold(model: Model, cores: int) -> str:
             [
                 f"{workers}",
                 f"{per_s:,.0f}",
-                f"{per_s * 3:,.0f}",
+                f"{free.apart(workers, together, cores):,.0f}",
                 f"{per_s / model.apart(1, together, cores):.1f}",
                 f"{min(use, 1):.0%}",
                 f"{per_s * LOG_BYTES / 1e6:,.0f}",
                 "the database's CPU" if use > 0.8 else "the workers",
             ]
         )
-    heads = ["workers", "hellos per s", "activities per s", "of one", "database busy", "log MB/s", "limit"]
+    heads = ["workers", "hellos per s", "without contention", "of one", "database busy", "log MB/s", "limit"]
     return f"each on a machine of its own, a database of {cores} cores:\n" + table(heads, lines, text=(0, 6))
 
 
