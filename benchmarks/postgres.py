@@ -177,7 +177,7 @@ class Bench:
     ) -> None:
         self._server = server
         self._sizes = sizes
-        self._folder = folder
+        self.folder = folder
         self._more_hellos = more_hellos
         self._database = ""
         self._goes_ahead = goes_ahead
@@ -187,7 +187,7 @@ class Bench:
         sizes = self._sizes
         if kind.name.startswith("perdure"):
             sizes = replace(sizes, hello=sizes.hello * self._more_hellos)
-        row = repetition(kind, wanted, sizes, self._folder / kind.name, self.serve)
+        row = repetition(kind, wanted, sizes, self.folder / kind.name, self.serve)
         self._drop()
         return row
 
@@ -231,7 +231,7 @@ class Bench:
         self._database = f"bench_{secrets.token_hex(4)}"
         self._server.sql(f"create database {self._database}")
         self._server.sql("create table t (id bigserial primary key, k text, v text)", self._database)
-        script = self._folder / "insert.sql"
+        script = self.folder / "insert.sql"
         script.write_text("insert into t (k, v) values ('k' || :client_id, repeat('x', 100));\n")
         row: Row = {"engine": "pgbench"}
         for clients in (1, 8):
@@ -257,7 +257,7 @@ class Bench:
     def written(self, kind: Kind, count: int = 1_000) -> Row:
         """What a thousand activities of W1 and of W2 leave in the write-ahead log: bytes, commits, rows."""
         row: Row = {"engine": kind.name}
-        with self.serve(kind, self._folder / kind.name) as engine, self._asking() as ask:
+        with self.serve(kind, self.folder / kind.name) as engine, self._asking() as ask:
             engine.ask("hello", prefix="warm", count=30, together=10)
             for workload, together in (("W1", 100), ("W2", 1)):
                 [(begin,)] = ask("select pg_current_wal_insert_lsn()::text")

@@ -249,7 +249,7 @@ def test_strangers_leave_one_row_however_often_they_knock(door: Door) -> None:
     found = rows_of(door, "unknown")
 
     assert sum(row["times"] for row in found) == 900
-    assert len(found) <= 6, "equal ones are counted, and two seconds may have passed"
+    assert len(found) < 60, "equal ones are counted, however long it took"
     assert {(row["instance_id"], row["outcome"]) for row in found} == {
         ("", "unauthenticated"),
         ("", "bad-link"),

@@ -20,6 +20,7 @@ from tests.hosts.test_cli import perdure, said
 # What they do is no operation on a hub: they look, serve, copy files, or need a server that signs.
 OTHERS = frozenset(
     {
+        *("migrate", "partitions", "workers"),
         *("audit", "status", "list", "watch", "history", "export", "replay", "verify", "settings", "binding"),
         *(
             "run",

@@ -696,9 +696,9 @@ def test_trap_text_from_outside_is_refused_at_its_flaw(body: bytes, pointer: str
     ids=["arrays", "objects", "closed", "quotes", "escapes", "digits", "signs", "combs"],
 )
 def test_hostile_text_is_refused_quickly(body: bytes) -> None:
-    begun = clock.perf_counter()
+    begun = clock.process_time()  # a quadratic one takes minutes, whatever else the machine does
     refused(check, body)
-    assert clock.perf_counter() - begun < 1.0
+    assert clock.process_time() - begun < 1.0
 
 
 def test_size_from_outside_is_limited_before_and_after() -> None:

@@ -51,8 +51,14 @@ def status_of(
 ) -> OrchestrationStatus | None:
     """One instance, or None when there is none."""
     stored = store.get(instance_id)
-    if stored is None:
-        return None
+    return status_in(store, stored, detail, ward) if stored is not None else None
+
+
+def status_in(
+    store: ClientStore, stored: StoredInstance, detail: Detail, ward: Ward | None = None
+) -> OrchestrationStatus:
+    """One instance, of which the row has been read."""
+    instance_id = stored.row.instance_id
     row = stored.row
     finished = RuntimeStatus(row.status).is_finished
     wants_history = detail.history or (not finished and row.episodes <= FOLDED)

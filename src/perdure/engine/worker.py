@@ -35,7 +35,7 @@ from perdure.engine.portal import SyncClient
 from perdure.engine.registry import Registry
 from perdure.engine.retention import AGES, Retention, Sweeper
 from perdure.engine.sharing import Sharing
-from perdure.engine.status import finished_status
+from perdure.engine.status import Detail, finished_status, status_in
 from perdure.engine.strikes import StrikeFile, folder_of
 from perdure.engine.territory import Territory
 from perdure.engine.versions import Versioning
@@ -344,10 +344,10 @@ class Engine:
         with self._gate:
             self._watchers.setdefault(instance_id, []).append(future)
         try:
-            if instance_id not in self._live and await self.read(
-                lambda: self._has_finished(instance_id), brief=True
-            ):
-                return None
+            if instance_id not in self._live:
+                status = await self.read(lambda: self._known_end(instance_id), brief=True)
+                if status is not None:
+                    return status
             if self.loop.stopping:
                 raise EngineStopped("the engine is not running: the instance goes on when one is")
             self._waiting(+1)
@@ -366,11 +366,12 @@ class Engine:
     def _listen(self, anybody: bool) -> None:
         self.loop.watched = self.feed.changed if anybody else None
 
-    def _has_finished(self, instance_id: str) -> bool:
+    def _known_end(self, instance_id: str) -> OrchestrationStatus | None:
         stored = self.store.get(instance_id)
         if stored is None:
             raise InstanceNotFound(f"no instance {instance_id!r} in this hub")
-        return RuntimeStatus(stored.row.status) in FINISHED
+        is_finished = RuntimeStatus(stored.row.status) in FINISHED
+        return status_in(self.store, stored, Detail()) if is_finished else None
 
     def _waiting(self, more: int) -> None:
         """Somebody waits for an instance to finish: a clock that skips may do so now."""
