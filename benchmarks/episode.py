@@ -26,7 +26,8 @@ from perdure.engine.contract import Chance, Limits
 from perdure.engine.envelope import Envelope
 from perdure.engine.functions import Functions
 from perdure.engine.hub import Hub
-from perdure.engine.loop import Loop, SystemWaiter
+from perdure.engine.intake import SystemWaiter
+from perdure.engine.loop import Loop
 from perdure.engine.watchdog import Marker, StrikeFile
 from perdure.model import chain
 from perdure.model import events as ev

@@ -41,7 +41,11 @@ SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
             "encrypt-payloads.md",
         ),
     ),
-    ("Concepts", "concepts", ("how-replay-works.md", "history.md", "several-workers.md", "other-databases.md")),
+    (
+        "Concepts",
+        "concepts",
+        ("how-replay-works.md", "history.md", "several-workers.md", "other-databases.md"),
+    ),
     ("Reference", "reference", ("api", "cli.md", "settings.md", "http.md")),
     ("Errors", "errors", ()),
 )

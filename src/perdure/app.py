@@ -21,7 +21,7 @@ from typing import Any, TypeVar, Unpack, cast
 from perdure.blueprint import Blueprint
 from perdure.engine.client import Client
 from perdure.engine.clock import Clock
-from perdure.engine.loop import Waiter
+from perdure.engine.intake import Waiter
 from perdure.engine.registry import Definition, Registry
 from perdure.engine.retention import Retention
 from perdure.engine.versions import FailureStrategy, MatchStrategy

@@ -11,18 +11,19 @@ The loop knows its time from a `Clock` and waits through a `Waiter`, so that a t
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable, Iterable
 from functools import partial
 from queue import Empty, SimpleQueue
-from typing import Any, Protocol
+from typing import Any
 
 from perdure.engine.activities import ActivityPool
 from perdure.engine.clock import Clock
 from perdure.engine.contract import Released
-from perdure.engine.envelope import Elsewhere, Envelope, envelopes_of
+from perdure.engine.envelope import Envelope, envelopes_of
+from perdure.engine.handover import Handover, tell
 from perdure.engine.hub import Hub
+from perdure.engine.intake import Item, Waiter, take_into
 from perdure.engine.living import Quarantine
 from perdure.engine.notes import Memos
 from perdure.engine.retention import EVERY, Sweeper
@@ -51,57 +52,7 @@ RETRY_CONFLICT = 50_000  # microseconds until what met with others several times
 CONFLICTS = 5  # how often a batch is redone at once because another worker came between
 PATIENCE = 5_000_000  # microseconds that a client waits for a store that has gone away
 
-Item = Envelope | list[Envelope] | None
-"""What travels through the loop's inbox: a message, several, or None to have it look at the clock."""
-
 log = logging.getLogger("perdure.engine")
-
-
-class Waiter(Protocol):
-    """How the loop waits for the next message."""
-
-    def wait(self, inbox: SimpleQueue[Item], until: int | None, busy: Callable[[], bool]) -> Item:
-        """The next message or messages, or None when `until` (microseconds) has come or somebody nudged the loop."""
-
-
-class Outbox:
-    """Messages made on an event loop, handed over together at the end of its turn.
-
-    The loop's thread would otherwise wake at the first of them and fight for the interpreter with the very
-    thread that is making the others.
-    """
-
-    def __init__(self, event_loop: asyncio.AbstractEventLoop, inbox: SimpleQueue[Any]) -> None:
-        self.event_loop = event_loop
-        self._inbox = inbox
-        self._waiting: list[Envelope] = []
-
-    def put(self, envelope: Envelope) -> None:
-        """From the event loop's own thread; from another one the message goes at once."""
-        if asyncio._get_running_loop() is not self.event_loop:
-            self._inbox.put(envelope)
-            return
-        if not self._waiting:
-            self.event_loop.call_soon(self._flush)
-        self._waiting.append(envelope)
-
-    def _flush(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        self._inbox.put(waiting)
-
-
-class SystemWaiter:
-    """Blocks on the queue until the clock says it is time."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-
-    def wait(self, inbox: SimpleQueue[Item], until: int | None, busy: Callable[[], bool]) -> Item:
-        timeout = 60.0 if until is None else min(max(until - self._clock.now(), 0) / 1e6, 60.0)
-        try:
-            return inbox.get(timeout=timeout) if timeout else inbox.get_nowait()
-        except Empty:
-            return None
 
 
 class Loop:
@@ -206,7 +157,7 @@ class Loop:
         # A nudge may have been taken off the inbox just now, so what it was for is looked at, not waited for.
         if not taken and wait and not self.stopping and not (self.memos and self.away is None):
             first = self.waiter.wait(self.inbox, self.next_at(), self._is_busy)
-            _take_into(taken, first)
+            take_into(taken, first)
             self._drain(taken)
             if not taken:
                 taken = self._take_due()
@@ -256,7 +207,7 @@ class Loop:
         inbox = self.inbox
         try:
             while len(taken) < most:
-                _take_into(taken, inbox.get_nowait())
+                take_into(taken, inbox.get_nowait())
         except Empty:
             pass
 
@@ -616,65 +567,7 @@ def _has_come(at: int, now: int, most: int) -> bool:
     return now >= at or at - now > most
 
 
-def _take_into(taken: list[Envelope], item: Item) -> None:
-    if isinstance(item, list):
-        taken.extend(item)
-    elif item is not None:
-        taken.append(item)
-
-
 def _repeatable(envelope: Envelope) -> bool:
     if envelope.reply is None:
         return isinstance(envelope.message, ActivityResult | Wake)
     return bool(getattr(envelope.message, "operation_id", ""))
-
-
-class Handover:
-    """What one batch has for the event loops: each is woken once, whatever there is for it. Never raises."""
-
-    __slots__ = ("_work",)
-
-    def __init__(self) -> None:
-        self._work: dict[asyncio.AbstractEventLoop, list[tuple[Callable[..., None], tuple[Any, ...]]]] = {}
-
-    def add(self, event_loop: asyncio.AbstractEventLoop, action: Callable[..., None], *args: Any) -> None:
-        """Have the event loop call this."""
-        work = self._work.get(event_loop)
-        if work is None:
-            work = self._work[event_loop] = []
-        work.append((action, args))
-
-    def answer(self, answers: Iterable[tuple[Any, Any]]) -> None:
-        """Resolve futures, each on its own event loop, with a value or an exception."""
-        for future, value in answers:
-            if not isinstance(future, Elsewhere):  # its row is still there, and is looked at again
-                self.add(future.get_loop(), _resolve, future, value)
-
-    def flush(self) -> None:
-        for event_loop, work in self._work.items():
-            try:
-                event_loop.call_soon_threadsafe(_perform, work)
-            except RuntimeError:
-                # Its host is gone: clients have nobody to be told, and activities run at the next start.
-                log.debug("an event loop was closed before a batch could reach it")
-
-
-def tell(answers: Iterable[tuple[Any, Any]]) -> None:
-    """Resolve futures from any thread."""
-    handover = Handover()
-    handover.answer(answers)
-    handover.flush()
-
-
-def _perform(work: list[tuple[Callable[..., None], tuple[Any, ...]]]) -> None:
-    for action, args in work:
-        action(*args)
-
-
-def _resolve(future: asyncio.Future[Any], value: Any) -> None:
-    if future.done():
-        return
-    if isinstance(value, BaseException):
-        future.set_exception(value)
-    else:
-        future.set_result(value)

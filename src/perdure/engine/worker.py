@@ -25,8 +25,10 @@ from perdure.engine.company import somebody_has
 from perdure.engine.contract import Chance, Limits, Released
 from perdure.engine.envelope import Envelope
 from perdure.engine.functions import Functions
+from perdure.engine.handover import Handover, tell
 from perdure.engine.hub import Hub
-from perdure.engine.loop import Handover, Loop, Outbox, SystemWaiter, Waiter, tell
+from perdure.engine.intake import Outbox, SystemWaiter, Waiter
+from perdure.engine.loop import Loop
 from perdure.engine.membership import Belonging, Membership, default_name, quietly_renewed
 from perdure.engine.notes import NOTE, Memo
 from perdure.engine.offload import with_offloaded

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from queue import SimpleQueue
 
-    from perdure.engine.loop import Item, Loop
+    from perdure.engine.intake import Item
+    from perdure.engine.loop import Loop
 
 START = datetime(2026, 1, 1, 9, 0, tzinfo=UTC)
 _TICKS = 4  # turns of the test's event loop in which it may still have something to say
