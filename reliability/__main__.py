@@ -18,9 +18,18 @@ from typing import Any
 from reliability.parts import PARTS, Size
 from simulation import campaign
 
-QUICK = Size(seeds=600, shared_seeds=500, cuts=400, careless=100, stride=43, kills=8, planted_seeds=0)
+QUICK = Size(
+    seeds=600, shared_seeds=500, cuts=400, careless=100, stride=43, kills=8, worker_kills=8, planted_seeds=0
+)
 LONG = Size(
-    seeds=21_000, shared_seeds=12_000, cuts=10_400, careless=300, stride=1, kills=200, planted_seeds=600
+    seeds=21_000,
+    shared_seeds=12_000,
+    cuts=10_400,
+    careless=300,
+    stride=1,
+    kills=200,
+    worker_kills=50,
+    planted_seeds=600,
 )
 
 
@@ -96,6 +105,16 @@ ROWS = (
     Row("  claims acknowledged", "kills", "acknowledged"),
     Row("  of them lost", "kills", "lost"),
     Row("  claims paid twice", "kills", "paid_twice"),
+    Row("workers on PostgreSQL killed", "kills_on_postgres", "kills"),
+    Row("  stopped for longer than their lease", "kills_on_postgres", "pauses"),
+    Row("  claims acknowledged", "kills_on_postgres", "acknowledged"),
+    Row("  of them lost", "kills_on_postgres", "lost"),
+    Row("  claims paid twice", "kills_on_postgres", "paid_twice"),
+    Row("  commits of a void incarnation", "kills_on_postgres", "stale_transactions"),
+    Row("the claims example on PostgreSQL, kills", "claims_on_postgres", "kills"),
+    Row("  claims filed", "claims_on_postgres", "filed"),
+    Row("  of them lost", "claims_on_postgres", "lost"),
+    Row("  paid twice", "claims_on_postgres", "paid_twice"),
     Row("planted bugs", "planted_bugs", "planted"),
     Row("  caught", "planted_bugs", "caught"),
 )

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from examples.claims.demo.report import FAULTS, FAULTS_IF_ANY
+from examples.claims.source import claims_of, made_up
 from powercuts.run import Progress as Cuts
 from powercuts.run import cut_many, fail_everywhere, quiet
 from powercuts.run import figures as cut_figures
 from powercuts.sweep import Sweep
 from simulation import campaign
 from tests.crash.killing import Account, Killer
+from tests.postgres.claims import processed
+from tests.postgres.killing import LONG as WORKERS
+from tests.postgres.killing import run as kill_workers
+from tests.postgres.servers import NEWEST, Server
 
 
 @dataclass(frozen=True)
@@ -29,6 +37,7 @@ class Size:
     careless: int  # cuts with synchronous=NORMAL
     stride: int  # the failing disk fails at each n-th operation
     kills: int
+    worker_kills: int  # of workers that share a database; a fifth as many are stopped beyond their lease
     planted_seeds: int  # what each planted bug may cost; 0 leaves them out
 
 
@@ -96,6 +105,27 @@ def kills(size: Size, seed: int, jobs: int) -> Figures:
     return {**account.figures(), "violations": 0 if account.ok else max(1, len(account.problems))}
 
 
+def kills_on_postgres(size: Size, seed: int, jobs: int) -> Figures:
+    """Three workers on one PostgreSQL: killed, stopped beyond their lease, and their client's commits cut off."""
+    plan = replace(WORKERS, kills=size.worker_kills, pauses=max(size.worker_kills // 5, 2))
+    with tempfile.TemporaryDirectory(prefix="perdure-workers-") as directory:
+        account = kill_workers(NEWEST, plan, seed, Path(directory))
+    return {**account.figures(), "violations": 0 if account.ok else max(1, len(account.problems))}
+
+
+def claims_on_postgres(size: Size, seed: int, jobs: int) -> Figures:
+    """The claims example with three workers, which are killed; the bank's own book says what was paid."""
+    claims = list(claims_of(made_up(20 * size.worker_kills)))
+    with tempfile.TemporaryDirectory(prefix="perdure-claims-") as folder, Server(NEWEST) as server:
+        os.environ["CLAIMS_HOME"] = folder
+        with server.database() as url:
+            found, killed = asyncio.run(
+                processed(url, Path(folder), claims, size.worker_kills, gap=1.2, seed=seed)
+            )
+    faults = {name.replace(" ", "_"): found.numbers[name] for name in (*FAULTS, *FAULTS_IF_ANY)}
+    return {"filed": found.numbers["filed"], "kills": killed, **faults, "violations": sum(faults.values())}
+
+
 def planted_bugs(size: Size, seed: int, jobs: int) -> Figures | None:
     """Each known mistake, put back, must turn something red."""
     if not size.planted_seeds:
@@ -122,5 +152,7 @@ PARTS: dict[str, Callable[[Size, int, int], Figures | None]] = {
     "power_cuts_at_normal": power_cuts_at_normal,
     "failing_disk": failing_disk,
     "kills": kills,
+    "kills_on_postgres": kills_on_postgres,
+    "claims_on_postgres": claims_on_postgres,
     "planted_bugs": planted_bugs,
 }
