@@ -72,7 +72,8 @@ class _Troubles:
                 faults += [Fault(kind, n, effect, self._while()) for n in self._some(60, few, rare=True)]
         for kind in ANSWERED:
             for effect in ("fail after", "slow after"):
-                faults += [Fault(kind, n, effect, self._while()) for n in self._some(60, 2.0, rare=True)]
+                rare = kind not in ("claim", "take")
+                faults += [Fault(kind, n, effect, self._while()) for n in self._some(60, 2.0, rare=rare)]
         faults += [Fault("opened", n, "lost") for n in self._some(12, 3.0)]
         for effect in ("fail", "slow", "fail after"):
             faults += [Fault("renew", n, effect, self._while()) for n in self._some(80, 3.0)]

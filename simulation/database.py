@@ -47,7 +47,13 @@ class Database:
         self.root = root
         self.away_until = 0  # world time
         self.locked: Counter[int] = Counter()  # transactions under way, by incarnation
-        self.ownership = Ownership(world.ledger, world.met, root._place.roster, clock)
+        self.ownership = Ownership(
+            world.ledger,
+            world.met,
+            root._place.roster,
+            clock,
+            is_exact=not world.plan.knobs.drift,
+        )
         self.listeners: dict[int, tuple[Member, Callable[[], None]]] = {}
 
     def connect(self) -> MemoryStore:

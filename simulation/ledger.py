@@ -6,6 +6,7 @@ What must hold after every single commit is checked here at once; the rest, when
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -121,6 +122,7 @@ class Ledger:
         self.placed: dict[Key, Placed] = {}  # activities that have rows of their own
         self.asked: dict[str, Asked] = {}  # requests between workers, by their ids
         self.requested: set[str] = set()  # operation ids of those
+        self.begins: Counter[Key] = Counter()
         self.late_results = 0
         self.refused_late: set[str] = (
             set()

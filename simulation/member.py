@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from simulation.world import World
 
 LONGEST_DOZE = 6.0  # seconds
+MOST_BEGINS = 20  # of one activity; faults explain fewer
 LOOKS = 0.25  # seconds between two looks whether a leaving worker's activities have ended
 
 
@@ -124,6 +125,10 @@ class Member(Worker):
             stale=not self._may_run(invocation.instance_id, key),
         )
         self.world.trace("begun", self.name, invocation.instance_id, *key, invocation.attempt)
+        ledger = self.world.ledger
+        ledger.begins[key] += 1
+        if ledger.begins[key] > MOST_BEGINS:
+            ledger.problem("again", f"activity {key} of {invocation.instance_id} is run again and again")
         for other in self.world.workers:
             if isinstance(other, Member) and other is not self and self._is_twice(other, key):
                 self.world.ledger.problem(

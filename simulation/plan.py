@@ -72,7 +72,6 @@ class Knobs:
     slots: int = 100  # activities that a worker runs at once
     pooled: int = 0  # workers, the last ones, that serve the named pool; 0 for no such pool
     doze: float = 0.5  # seconds between two turns of a worker with nothing at hand
-    latency: float = 0.0  # seconds that a batch is under way in which the others go on
 
 
 @dataclass(frozen=True)
