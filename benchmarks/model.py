@@ -36,7 +36,7 @@ from benchmarks.report import table
 from benchmarks.workloads import Row, Sizes
 from tests.postgres.servers import Server
 
-LOADS = (1, 8, 32, 128, 384)  # workflows in flight, a worker
+LOADS = (8, 32, 128, 384)  # workflows in flight, a worker
 STEPS = 4  # of a hello: its start and three results
 ROUNDS = 6  # of every load; the best counts, which others on the machine have disturbed least
 WORKERS = (1, 2, 4, 16, 64)  # that the model is asked about
