@@ -99,6 +99,7 @@ class Loop:
         self._retry: list[Envelope] = []
         self._retry_at = 0
         self._owes_rows = False
+        self._unpolled = False  # the store was opened again, and its inbox is still to be read
         self._poisoned_rows: dict[int, int] = {}  # messages the store would not have: when to try again
 
     # ------------------------------------------------------------------------------------------- the thread
@@ -223,11 +224,13 @@ class Loop:
         taken, self._rest = self._rest, []
         if self.hub.accept_only and self.sharing is None:
             self._poll_at = now + POLL_EVERY
+            self._unpolled = False
             self._take_retries(now, taken)
             return taken
         due = self.wakeups.pop_due(now, TAKE)
         if "" in due or self._owes_rows or _has_come(self._poll_at, now, POLL_EVERY):
-            self._guarded(lambda: self._poll(now, taken))
+            if self._guarded(lambda: self._poll(now, taken)):
+                self._unpolled = False
         self._take_retries(now, taken)  # behind what was accepted before them
         taken.extend(Envelope(Wake(instance_id=i)) for i in due if i)
         if self._is_recovering():
@@ -302,17 +305,22 @@ class Loop:
             self._parked_after = page[-1][0] if len(page) == TAKE else None
         taken.extend(Envelope(Wake(instance_id=instance_id, retry=retry)) for _, instance_id in page)
 
-    def _guarded(self, look: Callable[[], None]) -> None:
-        """A look at the store that may fail like a commit may."""
+    def _guarded(self, look: Callable[[], None]) -> bool:
+        """A look at the store that may fail like a commit may; returns whether it did not."""
         try:
             look()
         except StoreError as error:
             self._lose([], error)
+            return False
+        return True
 
     # --------------------------------------------------------------------------------------------- turning
 
     def turn(self, envelopes: Iterable[Envelope]) -> None:
         """One batch. What the batch before left over comes first, also where halves are redone one by one."""
+        if self._unpolled:  # what is stored was accepted before these, and is read first
+            self._retry.extend(envelope for envelope in envelopes if not envelope.row_no)
+            return
         hub = self.hub
         rest, self._rest = self._rest, []
         # A remedy runs user code: outside the handler, lest its failures take ours for their cause.
@@ -504,7 +512,8 @@ class Loop:
         if self.away is None:
             self._away_since = self.clock.now()
         self.away = error
-        if not self._come_back():
+        self._unpolled = self._come_back()
+        if not self._unpolled:
             self._dismiss_clients(error)
 
     def _dismiss_clients(self, error: PerdureError) -> None:
