@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from msgspec import Raw
 
 from perdure.engine.envelope import Elsewhere, Envelope
-from perdure.errors import InstanceFinished, InstanceNotFound, OutcomeUnknown, PerdureError, error_of
+from perdure.errors import OutcomeUnknown, PerdureError, error_of
 from perdure.model import payload
 from perdure.model.messages import (
     EntityOperation,
@@ -136,19 +136,16 @@ def _answer_in(row: SeenRow) -> Any:
 def _unanswered(message: Message, row: InstanceRow | None) -> Any:
     """What is true although nobody has answered."""
     instance_id = message.instance_id
-    if not isinstance(message, _ACCEPTANCE_IS_ENOUGH):
-        return OutcomeUnknown(
-            f"no worker has answered for instance {instance_id!r}: what you asked for is stored and may be done "
-            "later. See `perdure workers` whether any is running; ask for the instance's status, or repeat the "
-            "request with the same id"
-        )
     if isinstance(message, EntityOperation):
         return None
-    if row is None:
-        return InstanceNotFound(f"no instance {instance_id!r} in this hub")
-    if row.completed_at is not None:
-        return InstanceFinished(f"instance {instance_id!r} is {row.status}: it takes nothing more")
-    return None
+    is_there = row is not None and row.completed_at is None
+    if is_there and isinstance(message, _ACCEPTANCE_IS_ENOUGH):
+        return None
+    return OutcomeUnknown(
+        f"no worker has answered for instance {instance_id!r}: what you asked for is stored and may be done "
+        "later. See `perdure workers` whether any is running; ask for the instance's status, or repeat the "
+        "request with the same id"
+    )
 
 
 # ------------------------------------------------------------------------------------------ who answers
