@@ -52,7 +52,7 @@ class Database:
             world.met,
             root._place.roster,
             clock,
-            is_exact=not world.plan.knobs.drift,
+            is_exact=not world.plan.knobs.drift and all(f.effect != "jump" for f in world.plan.faults),
         )
         self.listeners: dict[int, tuple[Member, Callable[[], None]]] = {}
 

@@ -4,7 +4,7 @@ Only the owner of an instance may say what becomes of a message. So whoever acce
 puts it into the inbox as a `Request`; the owner does what it would do for a client of its own, and keeps the answer
 beside it, in the same transaction. The worker that asked finds it there when it looks, and tells its client.
 A start of an id that nobody has needs no request: the row that takes the id is the answer.
-If no owner answers in time, because there is none at present, what is durable by then counts as accepted where
+If no owner answers in time, because there is none at present, what is durable counts as accepted where
 acceptance is all that was asked for; if the owner refuses it after all, it leaves a record among the dropped.
 """
 
