@@ -10,8 +10,9 @@ database's CPU is a delay, and the database's cores are where they queue; where 
 measured runs of two workers, they queue for its cores. Mean value analysis, with several cores after Seidmann: a
 queue that is as many times faster, and a delay for the rest. The flush of the log is a delay and no queue, because
 PostgreSQL flushes for all who wait at once. One more number, contention, makes work dearer for every other worker
-that is at it in the same moment, which is at most one a core; it is fitted to the runs of two workers. What is
-foretold is given with it and without: a pair on one machine also fights for caches that workers apart do not share.
+that is at it in the same moment, which is at most one a core; it is what two workers need more of the CPU than one.
+What is foretold is given with it and without: a pair on one machine also fights for caches that workers apart do not
+share.
 """
 
 from __future__ import annotations
@@ -117,9 +118,7 @@ def rounds_per_s(customers: int, delay: float, demand: float, servers: int) -> f
 
 def fitted(runs: Sequence[Run]) -> Model:
     """The model of runs of one worker and, for its contention, of two."""
-    model = alone(runs)
-    pairs = [run for run in runs if run.workers == 2]
-    return model if not pairs else with_contention(model, pairs)
+    return with_contention(alone(runs), runs)
 
 
 def alone(runs: Iterable[Run]) -> Model:
@@ -132,10 +131,11 @@ def alone(runs: Iterable[Run]) -> Model:
     )
 
 
-def with_contention(model: Model, pairs: Sequence[Run], cores: int = 2) -> Model:
-    """With the contention that comes nearest to these runs."""
-    candidates = [replace(model, contention=step / 200) for step in range(201)]
-    return min(candidates, key=lambda candidate: sum(abs(error(candidate, run, cores)) for run in pairs))
+def with_contention(model: Model, runs: Sequence[Run]) -> Model:
+    """With what two workers need more of the CPU, a hello, than one at the same load: the median over the loads."""
+    by_load = {(run.workers, run.together): run.worker_us + run.database_us for run in runs}
+    more = [cpu / by_load[1, load] - 1 for (count, load), cpu in by_load.items() if count == 2]
+    return replace(model, contention=max(0.0, statistics.median(more)) if more else 0.0)
 
 
 def error(model: Model, run: Run, cores: int = 2) -> float:
@@ -159,11 +159,11 @@ def errors(runs: Sequence[Run]) -> dict[str, float]:
     """Mean and worst error: of one worker by itself, of two foretold from one, of two left out of the fit in turn."""
     ones, pairs = ([run for run in runs if run.workers == count] for count in (1, 2))
     model = alone(runs)
-    left_out = [error(with_contention(model, [p for p in pairs if p is not run]), run) for run in pairs]
+    left_out = [error(with_contention(model, [one for one in runs if one is not run]), run) for run in pairs]
     found = {
         "one worker": [error(model, run) for run in ones],
         "two foretold from one": [error(model, run) for run in pairs],
-        "two, each load left out": left_out,
+        "two with contention, each load left out": left_out,
     }
     return {
         f"{name}, {how}": round(of([abs(one) for one in values]), 3)

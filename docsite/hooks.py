@@ -44,7 +44,7 @@ SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     (
         "Concepts",
         "concepts",
-        ("how-replay-works.md", "history.md", "several-workers.md", "other-databases.md"),
+        ("how-replay-works.md", "history.md", "several-workers.md", "capacity.md", "other-databases.md"),
     ),
     ("Reference", "reference", ("api", "cli.md", "settings.md", "http.md")),
     ("Errors", "errors", ()),
