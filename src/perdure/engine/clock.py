@@ -28,10 +28,14 @@ class SystemClock:
         return time.monotonic()
 
 
+SET_BACK = 1_000_000  # microseconds that a database's clock is behind what it was, when somebody has set it
+
+
 class SharedClock:
     """The time of the database that several workers share, as last heard, and on by the monotonic clock.
 
-    It never goes back: a database whose time did is waited for.
+    It does not go back for a little, such as the time an answer takes. A database whose clock was set back is
+    followed: standing still until it has caught up would stop whatever waits for a time.
     """
 
     def __init__(self) -> None:
@@ -42,6 +46,8 @@ class SharedClock:
     def heard(self, now: int, at: float) -> None:
         """The database's time (microseconds), read at `at` (monotonic seconds) at the latest."""
         self._heard, self._at = now, at
+        if now < self._last - SET_BACK:
+            self._last = now
 
     def now(self) -> int:
         if not self._heard:

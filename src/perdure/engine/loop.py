@@ -45,6 +45,7 @@ from perdure.store.port import EngineStore, Opening
 HORIZON = 60_000_000  # microseconds ahead that timers are held in memory
 POLL_EVERY = 20_000_000  # microseconds between looks at the store's own index
 TAKE = 2_000  # messages taken at once
+LONGEST_PACE = 1_000_000  # the same at most where others write into the inbox
 RETRY_FULL = 1_000_000  # microseconds until a full store is tried again
 RETRY_POISON = 60_000_000  # microseconds until a message that could not be stored is tried again
 RETRY_AWAY = 500_000  # microseconds until a failed store is opened again
@@ -228,7 +229,8 @@ class Loop:
             self._take_retries(now, taken)
             return taken
         due = self.wakeups.pop_due(now, TAKE)
-        if "" in due or self._owes_rows or _has_come(self._poll_at, now, POLL_EVERY):
+        most = POLL_EVERY if self.sharing is None else LONGEST_PACE
+        if "" in due or self._owes_rows or _has_come(self._poll_at, now, most):
             if self._guarded(lambda: self._poll(now, taken)):
                 self._unpolled = False
         self._take_retries(now, taken)  # behind what was accepted before them
