@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from tests.postgres.servers import Server, free_port
 
 
@@ -25,6 +27,18 @@ class Standby(Server):
         super().start()
         self.primary.sql("alter system set synchronous_standby_names = '*'")
         self.primary.sql("select pg_reload_conf()")
+        deadline = time.monotonic() + 30
+        while not self._is_waited_for():
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"the primary does not wait for its standby: {self.logs()[-2_000:]}")
+            time.sleep(0.02)
+
+    def _is_waited_for(self) -> bool:
+        """Whether the primary knows that it must, and this one has caught up: both take a moment."""
+        told = self.primary.sql(
+            "select current_setting('synchronous_standby_names'), sync_state from pg_stat_replication"
+        )
+        return ["*", "sync"] in told
 
     def promote(self) -> None:
         """Take the primary's place, which is gone. It waits for nobody behind it."""

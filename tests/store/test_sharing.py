@@ -141,7 +141,7 @@ def test_an_overseer_survives_its_connection(newest_place: Place) -> None:
         assert overseer.prolong([name], HOUR) == [name]
         wire = overseer._wire
         assert wire is not None
-        newest_place.server.sql(f"select pg_terminate_backend({wire.backend})")
+        newest_place.server.sql(f"select pg_terminate_backend({wire.backend.pid})")
         assert overseer.prolong([name], HOUR) == [name]
     finally:
         overseer.close()

@@ -32,7 +32,12 @@ class Address:
 
 def address_of(url: str) -> Address:
     """Raises StoreUnusable for a schema that is no plain name, and for a pooler nobody knows."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # which may repeat the address, password and all
+        raise StoreUnusable(
+            "the address of the database cannot be read: it is written postgresql://user@host:port/database"
+        ) from None
     beyond = parts.path + parts.fragment + parts.query.partition("=")[0]
     if parts.netloc.count("@") > 1 or ("@" in beyond and "@" not in parts.netloc):
         raise StoreUnusable(
