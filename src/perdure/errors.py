@@ -51,7 +51,7 @@ Messages say what happened, to which instance, what it probably means and what t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from perdure.numbers import note_of, number_of
 
@@ -378,6 +378,39 @@ class Interrupted(EngineSignal):
 def error_of(code: str) -> type[PerdureError]:
     """The class that bears this code and is made from a text; `PerdureError` where there is none."""
     return next((kind for kind in _family(PerdureError) if kind.code == code), PerdureError)
+
+
+_OUTWARD: Final[dict[type[PerdureError], str]] = {
+    StoreFull: (
+        "no space is left for the database, and nothing was changed. Whoever runs this server has to make room; "
+        "reading goes on meanwhile"
+    ),
+    CommitRefused: (
+        "the database refused what this would have written, and nothing of it was stored. Asking again does not "
+        "help; the server's log says what was refused"
+    ),
+    DecryptionFailed: "what is stored here is encrypted, and this server cannot read it. Its log says why",
+    StoreError: (
+        "the store does not answer as it should just now: nothing is known to have been done. Try again in a few "
+        "seconds; the server's log says what is wrong"
+    ),
+    OutcomeUnknown: (
+        "the store failed while this was under way: it may or may not have happened, or happen when the store is "
+        "back. Ask for the instance's status then, or repeat the request with the same id"
+    ),
+}
+"""The nearest ancestor's words are meant."""
+
+
+def outward(error: Exception) -> str:
+    """What an error says to whoever asks over a network.
+
+    A store's own words name its address, its file or its driver. Those are for the log.
+    """
+    from_store = isinstance(error, StoreError) or isinstance(error.__cause__, StoreError)
+    if not from_store:
+        return str(error)
+    return next((_OUTWARD[kind] for kind in type(error).__mro__ if kind in _OUTWARD), str(error))
 
 
 def _family(kind: type[PerdureError]) -> list[type[PerdureError]]:

@@ -34,6 +34,7 @@ def test_a_name_rebound_to_this_machine_gets_nothing(http: TestClient, host: str
 
     assert answer.status_code == 403
     assert answer.json()["code"] == "foreign-host"
+    assert "--allowed-hosts" in answer.json()["detail"]
 
 
 def test_another_name_is_answered_when_it_is_allowed() -> None:

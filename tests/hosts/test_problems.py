@@ -28,7 +28,8 @@ def test_every_error_has_a_status_that_is_no_success(kind: type[errors.PerdureEr
 
     assert 400 <= answer.status_code <= 599
     assert answer.problem["code"] == kind.code
-    assert answer.problem["detail"] == answer.problem["ExceptionMessage"] == "it went wrong"
+    assert answer.problem["detail"] == answer.problem["ExceptionMessage"]
+    assert (answer.problem["detail"] == "it went wrong") is not issubclass(kind, errors.StoreError)
 
 
 def test_a_subclass_that_is_not_in_the_table_answers_as_its_parent() -> None:
@@ -52,6 +53,42 @@ def test_a_problem_document_bears_azures_members_too(http: TestClient) -> None:
     assert problem["ExceptionMessage"] == problem["detail"]
     assert problem["Message"] == "Not Found"
     assert problem["ExceptionType"] == "perdure.errors.InstanceNotFound"
+
+
+BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
+
+
+@pytest.mark.parametrize("path", ["/nope", "/partitions", "/instances/nobody", "/errors/PDR-999"])
+def test_a_browser_that_asks_for_no_page_gets_one_that_leads_on(http: TestClient, path: str) -> None:
+    answer = http.get(path, headers=BROWSER)
+
+    assert answer.status_code == 404
+    assert answer.headers["content-type"].startswith("text/html")
+    assert 'href="/"' in answer.text and 'href="/errors/PDR-' in answer.text
+    assert "http-equiv" not in answer.text  # looking again would not help
+
+
+@pytest.mark.parametrize(
+    ("path", "accept"),
+    [
+        (f"{M}/instances/nobody", BROWSER["Accept"]),
+        ("/runtime/nope", BROWSER["Accept"]),
+        ("/RUNTIME/nope", BROWSER["Accept"]),
+        ("/api/nope", BROWSER["Accept"]),
+        ("/static/nope.css", BROWSER["Accept"]),
+        ("/nope", "*/*"),
+        ("/nope", "application/json"),
+        ("/nope", "application/json, text/html;q=0.5"),
+        ("/nope", "application/problem+json"),
+        ("/instances/nobody", "application/json"),
+    ],
+)
+def test_a_program_gets_a_problem_document(http: TestClient, path: str, accept: str) -> None:
+    answer = http.get(path, headers={"Accept": accept})
+
+    assert answer.status_code == 404
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["status"] == 404
 
 
 @pytest.mark.parametrize(

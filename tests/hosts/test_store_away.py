@@ -10,11 +10,14 @@ import pytest
 
 import perdure as df
 from perdure.errors import StoreError
+from perdure.http.access.gate import Access
 from perdure.http.endpoint import GatedRoute
 from perdure.http.host import application
 from perdure.store.memory import MemoryStore
 from perdure.testing.faults import FaultyStore
 from tests.hosts.conftest import LOCAL, M, make_app
+
+BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 
 
 @pytest.fixture
@@ -61,6 +64,7 @@ async def test_no_route_says_that_it_has_done_what_is_not_stored(
                 method, path, params={"op": "add", "all": "true", "createdTimeFrom": "2020-01-01"}, json={}
             )
             tried += 1
+            assert "the plan" not in answer.text, (row.path, answer.text)  # the store's own words
             assert answer.status_code >= 400 or is_page(answer) or failed_each(answer), (
                 row.path,
                 answer.text,
@@ -71,12 +75,15 @@ async def test_no_route_says_that_it_has_done_what_is_not_stored(
     assert tried > 30
 
 
+CANARY = "postgresql://db.internal.example:5599/claims"
+
+
 class Gone:
-    """A store that nobody can ask."""
+    """A store that nobody can ask, and that names itself."""
 
     def __getattr__(self, verb: str) -> Any:
         def fail(*_: Any, **__: Any) -> Any:
-            raise StoreError("the database does not answer")
+            raise StoreError(f"{CANARY} does not answer")
 
         return fail
 
@@ -97,6 +104,71 @@ async def test_no_route_answers_as_if_nothing_were_there(
                 answered[row.path] = (answer.status_code, int(answer.headers.get("retry-after", "0")) > 0)
     assert len(answered) > 15
     assert {path: found for path, found in answered.items() if found != (503, True)} == {}
+
+
+@pytest.mark.parametrize("accept", ["*/*", "application/json", BROWSER])
+async def test_nobody_is_told_where_the_database_is(
+    serving: Any,
+    http: httpx2.AsyncClient,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    accept: str,
+) -> None:
+    """Its address is in the log, which is for whoever runs the server, and in no answer."""
+    tried = 0
+    with monkeypatch.context() as patched:
+        patched.setattr(serving.app.app.state.client.gateway, "store", Gone())
+        for row in rows(serving):
+            path = re.sub(r"\{\w+(:\w+)?\}", "some-1", row.path)
+            if "GET" in row.methods:
+                answer = await http.get(path, headers={"Accept": accept})
+                tried += answer.status_code == 503
+                assert CANARY not in answer.text, path
+                assert "db.internal" not in str(answer.headers), path
+    assert tried > 15
+    assert CANARY in caplog.text
+
+
+async def test_a_commit_in_doubt_does_not_tell_it_either(
+    http: httpx2.AsyncClient, store: FaultyStore
+) -> None:
+    store.plan.away = True
+    answer = await http.post(f"{M}/orchestrators/approval/a-1")
+
+    assert (answer.status_code, answer.json()["code"]) == (503, "outcome-unknown")
+    assert "the plan" not in answer.text
+    assert "may or may not have happened" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("path", ["/", "/instances/some-1", "/workers", "/triggers"])
+async def test_a_page_that_cannot_be_shown_says_so_and_looks_again(
+    serving: Any, http: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(serving.app.app.state.client.gateway, "store", Gone())
+        answer = await http.get(path, headers={"Accept": BROWSER})
+        program = await http.get(path, headers={"Accept": "application/json"})
+
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+    assert answer.headers["content-type"].startswith("text/html")
+    assert '<meta http-equiv="refresh" content="5">' in answer.text
+    assert 'href="/"' in answer.text and f'href="{program.json()["type"]}"' in answer.text
+    assert (program.status_code, program.json()["code"]) == (503, "store")
+    assert program.headers["retry-after"] == "5"
+
+
+async def test_a_gate_that_cannot_ask_for_keys_answers_a_browser_with_a_page(
+    store: FaultyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with make_app().running(store=store, hub="hosts") as client:
+        access = Access(client, token="t" * 20)
+        transport = httpx2.ASGITransport(app=application(client, access=access))
+        async with httpx2.AsyncClient(transport=transport, base_url=LOCAL) as http:
+            with monkeypatch.context() as patched:
+                patched.setattr(client.gateway, "store", Gone())
+                answer = await http.get("/", headers={"Accept": BROWSER})
+    assert answer.status_code == 503
+    assert '<meta http-equiv="refresh"' in answer.text and CANARY not in answer.text
 
 
 def is_page(answer: httpx2.Response) -> bool:

@@ -26,6 +26,7 @@ from perdure.errors import (
     InstanceNotFound,
     PayloadError,
     PerdureError,
+    outward,
 )
 from perdure.model.instances import FINISHED, RuntimeStatus
 from perdure.model.records import InstanceFilter
@@ -186,7 +187,7 @@ async def _tried(client: Client, asked: BulkRequest, row: InstanceRow) -> Tried:
     except IllegalTransition:
         return row.instance_id, "changed status meanwhile", ""
     except PerdureError as error:
-        return row.instance_id, "", str(error)
+        return row.instance_id, "", outward(error)
     return row.instance_id, "", ""
 
 

@@ -509,6 +509,7 @@ class Loop:
             f"the store failed while this was being committed ({error}): it may or may not have happened. "
             "Ask for the instance's status, or repeat the request with the same id"
         )
+        unknown.__cause__ = error
         tell([(e.reply, unknown) for e in waiting if e.reply is not None and not _repeatable(e)])
         self._retry = [e for e in waiting if not e.row_no and _repeatable(e)]
         if self.away is None:
@@ -526,6 +527,7 @@ class Loop:
             f"the store is away ({error}): nothing is known to have been done, and it may be done when the store "
             "is back. Ask for the instance's status then, or repeat the request with the same id"
         )
+        unknown.__cause__ = error
         waiting = [*(e.reply for e in self._retry), *self.memos.waiting_for()]
         tell([(reply, unknown) for reply in waiting if reply is not None])
 

@@ -3,11 +3,13 @@ marked safe (the documentation's own pages of errors are: `perdure.http.explanat
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from perdure.errors import PerdureError
@@ -16,14 +18,17 @@ from perdure.http.access.caller import caller_of
 from perdure.http.csrf import set_token, token_of
 from perdure.http.endpoint import Handler, client_of
 from perdure.http.mounting import prefix_of, quoted
-from perdure.http.problem import RETRY_AFTER, status_of, title_of
+from perdure.http.problem import ProblemResponse, on_http_exception, on_perdure_error
 from perdure.model.instances import OrchestrationStatus, RuntimeStatus
 from perdure.model.times import moment
 
 if TYPE_CHECKING:
-    from starlette.requests import Request
-
     from perdure.http.timeline import Span
+
+OnError = Callable[[Request, Exception], Awaitable[Response]]
+
+FOR_PROGRAMS = ("/api/", "/runtime/", "/durabletask/", "/static/", "/healthz", "/readyz", "/openapi.json")
+"""Paths below which an error is a problem document, whoever asks."""
 
 CODE = "perdure.code"
 """The key in a request's scope under which the code of the error is found that became a page."""
@@ -63,23 +68,66 @@ def draw(request: Request, template: str, *, status: int = 200, **values: Any) -
 
 
 def as_page(handler: Handler) -> Handler:
-    """Answer errors with a page instead of a problem document."""
+    """Answer errors with a page instead of a problem document, unless that is what is asked for."""
 
     @wraps(handler)
     async def shown(request: Request) -> Response:
+        if _wants_json(request):
+            return await handler(request)
         try:
             return await handler(request)
         except HTTPException as error:
-            status, detail = error.status_code, error.detail
+            answer = await on_http_exception(request, error)
         except PerdureError as error:
-            status, detail = status_of(error), str(error)
             request.scope[CODE] = error.code
-        page = draw(request, "error.html", status=status, heading=title_of(status), detail=detail)
-        if status in RETRY_AFTER:
-            page.headers["Retry-After"] = RETRY_AFTER[status]
-        return page
+            answer = await on_perdure_error(request, error)
+        return error_page(request, answer) if isinstance(answer, ProblemResponse) else answer
 
     return shown
+
+
+def for_people(answer_to: OnError) -> OnError:
+    """The same answer to an error, as a page where somebody looks at it with a browser."""
+
+    @wraps(answer_to)
+    async def answered(request: Request, error: Exception) -> Response:
+        answer = await answer_to(request, error)
+        if isinstance(answer, ProblemResponse) and _wants_page(request):
+            return error_page(request, answer)
+        return answer
+
+    return answered
+
+
+def error_page(request: Request, problem: ProblemResponse) -> Response:
+    """A problem document as a page. Where it says that the store is away, the page looks again by itself."""
+    again = problem.headers.get("Retry-After", "") if problem.status_code == 503 else ""
+    page = draw(
+        request,
+        "error.html",
+        status=problem.status_code,
+        heading=problem.problem["title"],
+        detail=problem.problem["detail"],
+        number=problem.problem["number"],
+        again=again if request.method == "GET" else "",
+    )
+    own = ("content-type", "content-length")
+    page.headers.update({name: value for name, value in problem.headers.items() if name not in own})
+    return page
+
+
+def _wants_page(request: Request) -> bool:
+    path = request.url.path.removeprefix(base_of(request)).casefold()
+    return (
+        "text/html" in request.headers.get("accept", "")
+        and not _wants_json(request)
+        and not path.startswith(FOR_PROGRAMS)
+    )
+
+
+def _wants_json(request: Request) -> bool:
+    accept = request.headers.get("accept", "")
+    return "json" in accept and "text/html" not in accept.partition("json")[0]
 
 
 def base_of(request: Request) -> str:
@@ -123,6 +171,7 @@ def _new_environment() -> Environment:
         moment=moment,
         lasting=prose.lasting,
         pretty=prose.pretty,
+        ranges=prose.ranges,
         compact=prose.compact,
         quoted=quoted,
         summary=_summary,
@@ -134,4 +183,4 @@ def _new_environment() -> Environment:
 
 _environment = _new_environment()
 
-__all__ = ["CODE", "as_page", "base_of", "draw"]
+__all__ = ["CODE", "as_page", "base_of", "draw", "error_page", "for_people"]

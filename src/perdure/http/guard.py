@@ -99,7 +99,7 @@ class Guard:
             return ProblemResponse(
                 403,
                 f"this server does not answer to the name {host[:100]!r}. Open it as localhost, or name "
-                "the host in asgi(allowed_hosts=[...])",
+                "the host: `--allowed-hosts` (PERDURE_ALLOWED_HOSTS), or asgi(allowed_hosts=...)",
                 code="foreign-host",
             )
         if scope["method"] not in SAFE and is_foreign(Headers(scope=scope)):

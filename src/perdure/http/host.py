@@ -51,6 +51,7 @@ from perdure.http.access.gate import Access, SignedIn
 from perdure.http.access.limits import Limits
 from perdure.http.access.refusing import on_refused, on_signed_in
 from perdure.http.contract import Answer, Contract
+from perdure.http.drawing import for_people
 from perdure.http.endpoint import Endpoint, client_of, routes
 from perdure.http.guard import Guard
 from perdure.http.links import MANAGEMENT, RequestLinks, json_response
@@ -247,11 +248,11 @@ def application(
         exception_handlers={
             Refused: on_refused,
             SignedIn: on_signed_in,
-            PerdureError: on_perdure_error,
-            TimeoutError: on_perdure_error,
-            HTTPException: on_http_exception,
+            PerdureError: for_people(on_perdure_error),
+            TimeoutError: for_people(on_perdure_error),
+            HTTPException: for_people(on_http_exception),
             ClientDisconnect: on_disconnect,
-            Exception: on_surprise,
+            Exception: for_people(on_surprise),
         },
     )
     starlette.router.redirect_slashes = False

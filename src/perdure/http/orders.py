@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 
 from starlette.responses import RedirectResponse
 
-from perdure.errors import InstanceNotFound, PayloadError, PerdureError
+from perdure.errors import InstanceNotFound, PayloadError, PerdureError, outward
 from perdure.http.csrf import FIELD, read_form
 from perdure.http.drawing import as_page, base_of
 from perdure.http.endpoint import Endpoint, client_of
@@ -94,7 +94,7 @@ def _order(verb: str, part: str, do: Doing) -> Handler:
         try:
             await do(client_of(request), name, form, operation_of(form, _whole(verb, name, form), None))
         except PerdureError as error:
-            return await triggers_page(request, Refused(str(error), status_of(error), name, form))
+            return await triggers_page(request, Refused(outward(error), status_of(error), name, form))
         return RedirectResponse(f"{base_of(request)}/triggers?done={verb}", 303)
 
     return order

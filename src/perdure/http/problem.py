@@ -4,7 +4,7 @@ The shape is RFC 9457's problem document; its `type` is the path of a page, on t
 (`perdure.http.explanations`). It also bears `Message` and `ExceptionMessage`, because that is
 where Azure's clients look. `code` is the error's own stable code, by which `perdure.http.remote` raises the
 same error again at the other end; `number` is the page's number, the same in the documentation. What perdure did
-not raise on purpose says nothing about its insides.
+not raise on purpose says nothing about its insides, and what the store said (its address, its file) is for the log.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from perdure.errors import (
     StoreError,
     StoreFull,
     Unauthenticated,
+    outward,
 )
 from perdure.http.mounting import prefix_of
 from perdure.http.prose import plain
@@ -143,7 +144,7 @@ def problem_of(error: Exception, *, status: int | None = None, instance: str = "
     kind = type(error)
     return ProblemResponse(
         status or status_of(error),
-        str(error) or title_of(status_of(error)),
+        outward(error) or title_of(status_of(error)),
         code=error.code if isinstance(error, PerdureError) else "timeout",
         exception_type=f"{kind.__module__}.{kind.__qualname__}",
         pointer=getattr(error, "pointer", ""),

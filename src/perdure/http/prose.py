@@ -10,6 +10,7 @@ from perdure.model.failure import chain_of
 from perdure.model.http_calls import BUILT_IN
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from datetime import datetime
 
     from perdure.model.instances import OrchestrationStatus
@@ -80,6 +81,17 @@ def wall_clock(at: datetime, timezone: str) -> str:
     local = at.astimezone(ZoneInfo(timezone))
     seconds = f":{local:%S}" if local.second else ""
     return f"{local:%a} {local.day} {local:%b %Y, %H:%M}{seconds}"
+
+
+def ranges(numbers: Iterable[int]) -> str:
+    """Numbers with those that follow each other drawn together: "0-3, 7, 9-10"."""
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
 
 
 def pretty(value: Any, limit: int = SHOWN) -> Shown:

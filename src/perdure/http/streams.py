@@ -21,7 +21,7 @@ from starlette.responses import Response
 
 from perdure.engine.bulk import Which
 from perdure.engine.watching import IDLE, sight, sightings
-from perdure.errors import InstanceNotFound, PerdureError
+from perdure.errors import InstanceNotFound, PerdureError, outward
 from perdure.http.access.api import access_of
 from perdure.http.contract import Answer, Contract
 from perdure.http.document import document_of
@@ -93,7 +93,7 @@ async def _bounded(
                     return
                 yield frame
     except PerdureError as error:
-        yield ServerSentEvent(str(error), event="problem")
+        yield ServerSentEvent(outward(error), event="problem")
 
 
 # ------------------------------------------------------------------------------------------- what is sent

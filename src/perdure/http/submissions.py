@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from starlette.responses import RedirectResponse, Response
 
 from perdure.engine.notes import NOTE
-from perdure.errors import InstanceNotFound, PerdureError
+from perdure.errors import InstanceNotFound, PerdureError, outward
 from perdure.http.csrf import read_form
 from perdure.http.drawing import as_page, base_of
 from perdure.http.endpoint import Endpoint, Handler, client_of
@@ -48,7 +48,7 @@ async def answer(request: Request) -> Response:
         await _raise(request, form, event, asked)
     except PerdureError as error:
         typed = {field.input_name: form.get(field.input_name, "") for field in asked.fields}
-        refused = replace(asked, values=typed, problem=str(error))
+        refused = replace(asked, values=typed, problem=outward(error))
         return await instance_page(request, refused=refused, status=status_of(error))
     return _see(request, one.instance_id, "event")
 
@@ -61,7 +61,7 @@ async def raise_event(request: Request) -> Response:
     except InstanceNotFound:
         raise unknown(request) from None
     except PerdureError as error:
-        return await instance_page(request, problem=str(error), status=status_of(error))
+        return await instance_page(request, problem=outward(error), status=status_of(error))
     return _see(request, request.path_params["id"], "event")
 
 
@@ -86,7 +86,7 @@ def _press(verb: Verb) -> Handler:
         except InstanceNotFound:
             raise unknown(request) from None
         except PerdureError as error:
-            return await instance_page(request, problem=str(error), status=status_of(error))
+            return await instance_page(request, problem=outward(error), status=status_of(error))
         return _see(request, shown, verb.name)
 
     return press

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.responses import Response
 
 from perdure.engine.client import checked_event_name
-from perdure.errors import InstanceFinished, InstanceNotFound, LinkSpent, PerdureError
+from perdure.errors import InstanceFinished, InstanceNotFound, LinkSpent, PerdureError, outward
 from perdure.http.access.api import access_of
 from perdure.http.access.caller import caller_of
 from perdure.http.access.signing import link_of
@@ -69,7 +69,7 @@ async def _by_form(request: Request) -> Response:
     except (InstanceNotFound, InstanceFinished, LinkSpent):
         raise
     except PerdureError as error:
-        return _drawn(request, one, problem=str(error), given=form, status=status_of(error))
+        return _drawn(request, one, problem=outward(error), given=form, status=status_of(error))
     said = [(field.label, _shown(field, form)) for field in fields]
     return draw(request, "decided.html", event=_event(request), said=[pair for pair in said if pair[1]])
 

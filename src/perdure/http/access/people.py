@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 
 from starlette.responses import RedirectResponse
 
-from perdure.errors import PayloadError, PerdureError
+from perdure.errors import PayloadError, PerdureError, outward
 from perdure.http.access.api import access_of
 from perdure.http.csrf import read_form
 from perdure.http.drawing import as_page, base_of, draw
@@ -69,7 +69,7 @@ async def create_key(request: Request) -> Response:
             form.get("name", "").strip(), scopes, expires_in=float(expires) if expires else None
         )
     except PerdureError as error:
-        return await _keys(request, problem=str(error), status=status_of(error))
+        return await _keys(request, problem=outward(error), status=status_of(error))
     access_of(request).keys.refresh()
     return await _keys(request, made=made, status=201)
 

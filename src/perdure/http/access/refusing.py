@@ -10,8 +10,8 @@ from starlette.responses import RedirectResponse, Response
 from perdure.http.access import sessions
 from perdure.http.access.caller import Refused
 from perdure.http.access.gate import ENDPOINT, SignedIn
-from perdure.http.drawing import base_of, draw
-from perdure.http.problem import ProblemResponse, shown_path, title_of
+from perdure.http.drawing import base_of, error_page
+from perdure.http.problem import ProblemResponse, shown_path
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -22,21 +22,17 @@ if TYPE_CHECKING:
 async def on_refused(request: Request, error: Exception) -> Response:
     """Answer for a request that the gate turned away."""
     assert isinstance(error, Refused)
-    headers = _headers(error)
+    problem = ProblemResponse(
+        error.status, error.detail, code=error.code, headers=_headers(error), instance=shown_path(request)
+    )
     if not request.scope[ENDPOINT].is_page:
-        return ProblemResponse(
-            error.status, error.detail, code=error.code, headers=headers, instance=shown_path(request)
-        )
+        return problem
     if error.status == 401 and request.method == "GET":
         query = urlencode([(n, v) for n, v in request.query_params.multi_items() if n != "token"])
         here = request.url.path.removeprefix(base_of(request))
         wanted = urlencode({"next": f"{here}?{query}" if query else here})
         return RedirectResponse(f"{base_of(request)}/login?{wanted}", 303)
-    page = draw(
-        request, "error.html", status=error.status, heading=title_of(error.status), detail=error.detail
-    )
-    page.headers.update(headers)
-    return page
+    return error_page(request, problem)
 
 
 async def on_signed_in(request: Request, error: Exception) -> Response:
