@@ -1,5 +1,6 @@
 // Keeps a page up to date while it changes: told by the server where it can tell, by looking again where it cannot.
 // The new page takes the place of the old one, unless somebody fills in a form, reads something, or looks elsewhere.
+// While nothing new can be had the old page stays, says so, and is looked up again until it works.
 "use strict";
 {
   const { refresh, events } = document.body.dataset;
@@ -7,37 +8,59 @@
   const live = document.querySelector(".live");
   const main = document.querySelector("main");
   let touched = false, due = false, busyWith = null;
+  const say = (words, away = false) => {
+    if (!live || live.textContent === words) return;  // else it is read out again
+    live.textContent = words;
+    live.classList.toggle("away", away);
+  };
   const touch = () => {
     touched = true;
-    if (live) live.textContent = "";
+    say("");
   };
   main.addEventListener("input", touch);
   main.addEventListener("toggle", touch, true);
   const busy = () => touched || document.hidden || !getSelection().isCollapsed ||
     document.activeElement?.matches("input, textarea, select");
 
+  const put = (text) => {
+    const found = new DOMParser().parseFromString(text, "text/html");
+    if (busy()) { due = true; return; }
+    main.replaceChildren(...found.querySelector("main").childNodes);
+    document.title = found.title;
+    say("live");
+    if (!found.body.dataset.refresh) stop();
+  };
+  const wait = (who) => {
+    due = true;
+    if (!touched) say(`${who}, trying again`, true);
+  };
   const show = async () => {
     if (busyWith || busy()) { due = true; return; }
     due = false;
     busyWith = fetch(location.href, { headers: { Accept: "text/html" } });
     try {
       const answer = await busyWith;
-      if (!answer.ok || answer.redirected) { location.reload(); return; }
-      const found = new DOMParser().parseFromString(await answer.text(), "text/html");
-      if (busy()) { due = true; return; }
-      main.replaceChildren(...found.querySelector("main").childNodes);
-      document.title = found.title;
-      if (!found.body.dataset.refresh) stop();
-    } catch { due = true; } finally { busyWith = null; }
+      if (answer.status >= 500) wait("database away");
+      else if (answer.status === 429) wait("server busy");
+      else if (!answer.ok || answer.redirected) location.reload();
+      else put(await answer.text());
+    } catch { wait("server away"); } finally { busyWith = null; }
   };
 
-  let source = null, timer = null;
+  let source = null, timers = [];
   const stop = () => {
     source?.close();
-    clearInterval(timer);
-    if (live) live.textContent = "";
+    timers.forEach(clearInterval);
+    due = false;
+    say("");
   };
-  const poll = () => { timer ??= setInterval(show, seconds * 1000); };
+  const every = (pause, act) => timers.push(setInterval(act, pause));
+  let polling = false;
+  const poll = () => {
+    if (!polling) every(seconds * 1000, show);
+    polling = true;
+  };
+  if (seconds > 0) every(2000, () => { if (due) show(); });
   if (seconds > 0 && events) {
     let first = true;
     const soon = () => {
@@ -47,7 +70,9 @@
     };
     source = new EventSource(events);
     for (const name of ["status", "list", "instance"]) source.addEventListener(name, soon);
-    source.onerror = () => { if (source.readyState === EventSource.CLOSED) poll(); };
-    setInterval(() => { if (due) show(); }, 2000);
+    source.onerror = () => {
+      if (source.readyState === EventSource.CLOSED) poll();
+      else due = true;  // the browser asks for the events again; whether the page can be had is seen by asking
+    };
   } else if (seconds > 0) poll();
 }
