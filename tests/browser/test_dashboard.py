@@ -1,11 +1,12 @@
 """The pages in a browser: seen, filled in and clicked."""
 
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import httpx2
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from tests.browser.conftest import Site
 from tests.hosts.conftest import M
@@ -66,6 +67,71 @@ def test_the_page_follows_the_instance_without_being_touched(site: Site, page: P
 
     expect(page.locator(".head .status")).to_have_text("Completed")
     expect(page.locator(".live")).to_be_empty()
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("/", "database away, trying again"),
+        ("/instances/a-1", "database away, trying again"),
+        ("/", "server away"),
+    ],
+)
+def test_an_open_page_outlasts_a_database_that_is_away(
+    site: Site, browser: Browser, path: str, words: str
+) -> None:
+    start(site, "approval", "a-1")
+    page = browser.new_page()  # whose console may complain
+    page.clock.install()
+    page.goto(site.url + path)
+    expect(page.locator(".live")).to_have_text("live")
+
+    def fail(route: Route) -> None:
+        if words.startswith("server"):
+            route.abort("connectionrefused")
+        else:
+            route.fulfill(status=503, content_type="text/html", body="<main>nothing to see</main>")
+
+    page.route(site.url + path, fail)
+    answered = httpx2.post(
+        f"{site.url}{M}/instances/a-1/raiseEvent/ApproverDecision", json={"approved": True}, trust_env=False
+    )
+    assert answered.status_code == 202
+    for _ in range(3):
+        page.clock.run_for(2_500)
+        expect(page.locator(".live")).to_contain_text(words)
+        expect(page.locator("main")).to_contain_text("a-1" if path == "/" else "ApproverDecision")
+
+    page.unroute(site.url + path)
+    httpx2.get(f"{site.url}{M}/instances/a-1?wait=10", trust_env=False)
+    page.clock.run_for(2_500)
+    expect(page.locator("main .status", has_text="Completed")).to_have_count(1)
+    expect(page.locator(".live")).to_have_text("live" if path == "/" else "")
+    page.context.close()
+
+
+def test_the_navigation_fits_on_a_phone(site: Site, page: Page) -> None:
+    page.set_viewport_size({"width": 390, "height": 800})
+    page.goto(site.url)
+
+    expect(page.locator(".tabs").get_by_role("link", name="Instances")).to_be_visible()
+    tops = page.locator(".tabs > a").evaluate_all(
+        "each => each.map((one) => one.getBoundingClientRect().top)"
+    )
+    assert len(tops) >= 4 and len(set(tops)) == 1
+
+
+def test_the_labels_of_the_timeline_do_not_overlap_on_a_phone(site: Site, page: Page) -> None:
+    start(site, "family", "f-1")
+    page.set_viewport_size({"width": 390, "height": 800})
+    page.goto(f"{site.url}/instances/f-1")
+
+    boxes = page.locator(".axis text").evaluate_all(
+        """each => each.map((one) => one.getBoundingClientRect()).filter((box) => box.width)
+           .map((box) => [box.left, box.right])"""
+    )
+    assert len(boxes) == 3
+    assert all(before[1] < after[0] for before, after in pairwise(boxes))
 
 
 def test_a_form_that_is_being_filled_in_is_not_taken_away(site: Site, page: Page) -> None:

@@ -193,7 +193,8 @@ def test_every_page_fits_its_screen_with_everything_open(
 
 
 @pytest.mark.parametrize(
-    ("path", "word"), [("/", "Instances"), ("/triggers", "Schedules"), ("/docs", "API"), ("/keys", "Keys")]
+    ("path", "word"),
+    [("/", "Instances"), ("/triggers", "Schedules, queues"), ("/docs", "API"), ("/keys", "Keys")],
 )
 def test_the_navigation_says_where_one_is(site: Site, page: Page, path: str, word: str) -> None:
     page.goto(site.url + path)
@@ -203,7 +204,7 @@ def test_the_navigation_says_where_one_is(site: Site, page: Page, path: str, wor
 
 def test_the_description_leads_from_an_answer_to_its_type(site: Site, page: Page) -> None:
     page.goto(f"{site.url}/docs")
-    page.get_by_role("link", name="Schedules", exact=True).nth(1).click()
+    page.locator("main").get_by_role("link", name="Schedules", exact=True).click()
     assert page.url.endswith("#schedules")
     operation = page.locator("details", has_text="/schedules/{name}/backfill").first
     operation.locator("summary").click()
