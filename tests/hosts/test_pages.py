@@ -320,3 +320,11 @@ def test_everything_that_comes_from_outside_is_escaped() -> None:
         assert not [name for name in tags.attributes if name.startswith("on") or name == "style"]
         assert tags.scripts == ["/static/perdure.js"]
         assert "{{" not in page.text.replace("{{7*7}}", "")
+
+
+@pytest.mark.parametrize(
+    ("numbers", "shown"),
+    [([], ""), ([7], "7"), (range(32), "0-31"), ([9, 1, 0, 3, 8], "0-1, 3, 8-9")],
+)
+def test_partitions_that_follow_each_other_are_drawn_together(numbers: list[int], shown: str) -> None:
+    assert prose.ranges(numbers) == shown

@@ -65,6 +65,7 @@ def test_a_browser_that_asks_for_no_page_gets_one_that_leads_on(http: TestClient
     assert answer.status_code == 404
     assert answer.headers["content-type"].startswith("text/html")
     assert 'href="/"' in answer.text and 'href="/errors/PDR-' in answer.text
+    assert "Not Found." not in answer.text
     assert "http-equiv" not in answer.text  # looking again would not help
 
 
