@@ -10,6 +10,7 @@ import pytest
 from starlette.testclient import TestClient
 
 import perdure as df
+from perdure.http import prose
 from tests.hosts.conftest import LOCAL, M, finish, start
 
 NASTY = "<script>alert('x')</script><img src=x onerror=alert(1)>\"'`{{7*7}}"
