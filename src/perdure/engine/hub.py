@@ -225,6 +225,8 @@ class Hub:
             if stored.row.instance_id not in self.warm:
                 instance = Instance.from_stored(stored)
                 instance.held = list(envelopes_of(stored.held)) or None
+                if instance.held:  # what is held from here on comes behind it
+                    self.message_numbers.exceed(instance.held[-1].row_no)
                 self.keep(instance)
                 if self.is_foreign(instance.instance_id):
                     self.visitors.add(instance.instance_id)

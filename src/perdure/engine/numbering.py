@@ -41,6 +41,13 @@ class Numbers:
         if self._seat >= 0:
             self._next = max(self._next, first_of(now, self._seat))
 
+    def exceed(self, number: int) -> None:
+        """Go on behind a number that another worker gave, whose clock may be ahead of this one's."""
+        if self._seat >= 0 and number >= self._next:
+            self._next = ((number >> (_COUNT_BITS + _SEAT_BITS)) + 1 << (_COUNT_BITS + _SEAT_BITS)) | (
+                self._seat << _COUNT_BITS
+            )
+
     def take(self) -> int:
         """A number nobody else has."""
         number = self._next
