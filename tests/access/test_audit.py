@@ -18,7 +18,7 @@ from tests.hosts.conftest import LOCAL
 
 AWAY = datetime(2020, 1, 1, tzinfo=UTC)
 READS = {"GET", "HEAD"}
-MANY = {"purge_many", "redeliver"}
+MANY = {"purge_many", "redeliver_message"}
 COOKIES_ONLY = {"logout"}
 
 
@@ -124,7 +124,7 @@ DONE: dict[str, tuple[Callable[[Door, str], dict[str, str]], dict[str, Any]]] = 
         {"params": {"after": AWAY.isoformat(), "until": (AWAY + timedelta(days=400)).isoformat()}},
     ),
     "send_message": (named(queue="claims-in"), {"json": 1}),
-    "redeliver": (dead_letter, {}),
+    "redeliver_message": (dead_letter, {}),
     "create_key": (named(), {"json": {"name": "new", "scopes": ["read"]}}),
     "rotate_links": (named(), {}),
     "revoke_key": (key, {}),

@@ -55,18 +55,28 @@ CHANGING: dict[str, tuple[list[str], str]] = {
     "purge": (["purge", "done"], "purge"),
     "restart": (["restart", "done"], "restart"),
     "entities signal": (["entities", "signal", "Counter@k", "add", "--input", "1"], "entity_operation"),
-    "schedules pause": (["schedules", "pause", "yearly"], "raise_event"),
-    "schedules resume": (["schedules", "resume", "yearly"], "raise_event"),
-    "schedules run": (["schedules", "run", "yearly"], "raise_event"),
+    "schedules pause": (["schedules", "pause", "yearly", "--reason", "holidays"], "pause_schedule"),
+    "schedules resume": (["schedules", "resume", "yearly"], "resume_schedule"),
+    "schedules run": (["schedules", "run", "yearly"], "run_schedule"),
     "schedules backfill": (
         ["schedules", "backfill", "yearly", "2020-01-01", "2021-06-01"],
-        "raise_event",
+        "backfill_schedule",
     ),
-    "queues send": (["queues", "send", "claims-in", "--input", "1"], "start"),
-    "queues redeliver": (["queues", "redeliver", "queue:claims-in:m1"], "rewind"),
+    "queues send": (["queues", "send", "claims-in", "--input", "1"], "send_message"),
+    "queues redeliver": (["queues", "redeliver", "queue:claims-in:m1"], "redeliver_message"),
     "keys create": (["keys", "create", "desk", "--scope", "read"], "create_key"),
     "keys revoke": (["keys", "revoke", "{key}"], "revoke_key"),
     "keys rotate-links": (["keys", "rotate-links"], "rotate_links"),
+}
+
+
+DETAILS = {
+    "schedules pause": "yearly: holidays",
+    "schedules resume": "yearly",
+    "schedules run": "yearly",
+    "schedules backfill": "yearly: 2020-01-01T00:00:00.000000Z to 2021-06-01T00:00:00.000000Z",
+    "queues send": "claims-in",
+    "queues redeliver": "claims-in",
 }
 
 
@@ -119,5 +129,6 @@ def test_a_command_that_changes_something_is_one_row(filled: Path, command: str)
     records = said("audit", store=filled)["records"]
     [new] = records[: len(records) - before]
     assert (new["operation"], new["outcome"], new["times"], new["address"]) == (operation, "ok", 1, "cli")
+    assert new["detail"] == DETAILS.get(command, new["detail"])
     assert new["who"].endswith("(on this machine)")
     assert abs((datetime.now(UTC) - datetime.fromisoformat(new["time"])).total_seconds()) < 120

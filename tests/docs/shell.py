@@ -2,9 +2,9 @@
 
 `perdure` runs in this process, except for `perdure run`, which serves in a process of its own until the page ends
 or kills it, on a port of its own (the page says 7071). `curl` is made of httpx2, so that no program has to be
-installed. `<token>` stands for the token that the server printed, and `<id>` in a command for the id that was told
-last, as they do for the reader. A command that is not known here is an error: mark its block as not run, with the
-reason.
+installed. `<token>` and `<pid>` stand for the token and the process that the server printed, and `<id>` in a command
+for the id that was told last, as they do for the reader. A command that is not known here is an error: mark its
+block as not run, with the reason.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from perdure.cli.root import root
 ROOT = Path(__file__).parents[2]
 _ID = re.compile(r"\b[0-9a-f]{32}\b")
 _TOKEN = re.compile(r"[?&]token=(\S+)")
+_PID = re.compile(r"\(process (\d+)\)")
 _READY = "Ctrl-C stops it"
 PATIENCE = 20.0  # seconds until a server listens, or a program ends
 DATABASE = "postgresql://localhost/claims"
@@ -54,10 +55,11 @@ class Shell:
         self.servers: list[subprocess.Popen[str]] = []
         self.told = ""
         self.token = ""
+        self.served_by = ""
 
     def run(self, command: str) -> tuple[int, str]:
         """One command line; returns its exit code and all it printed."""
-        text = self.here(command).replace("<id>", self.told)
+        text = self.here(command).replace("<id>", self.told).replace("<pid>", self.served_by)
         words = shlex.split(text, comments=True)
         settings = {}
         while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
@@ -103,10 +105,12 @@ class Shell:
                 return 0, ""
             case ["cat", file]:
                 return 0, (self.folder / file).read_text()
-            case ["pkill", "-9", "-f", "perdure run"]:
-                return self._end(signal.SIGKILL)
-            case ["pkill", "-f", "perdure run"]:
-                return self._end(signal.SIGTERM)
+            case ["kill", "-9", number]:
+                return self._kill(int(number), signal.SIGKILL)
+            case ["kill", number]:
+                return self._kill(int(number), signal.SIGTERM)
+            case [".", ".venv/bin/activate"]:
+                return 0, ""  # the tests have their environment already
         raise CommandError(f"the tests do not know how to run `{command}`")
 
     def _perdure(self, arguments: list[str], env: dict[str, str]) -> tuple[int, str]:
@@ -158,10 +162,19 @@ class Shell:
         hurry.cancel()
         printed = _TOKEN.search("".join(said))
         self.token = printed[1] if printed else ""
+        numbered = _PID.search(said[-1] if said else "")
+        self.served_by = numbered[1] if numbered else ""
         if _READY not in "".join(said[-1:]):
             return server.wait(), "".join(said)
         threading.Thread(target=_drain, args=(server,), daemon=True).start()
         return 0, "".join(said)
+
+    def _kill(self, number: int, how: signal.Signals) -> tuple[int, str]:
+        """End a server of this page's, by the number that it has printed itself, and nothing else."""
+        [server] = [one for one in self.servers if one.pid == number and one.poll() is None]
+        server.send_signal(how)
+        server.wait(PATIENCE)
+        return 0, ""
 
     def _end(self, how: signal.Signals) -> tuple[int, str]:
         for server in self.servers:

@@ -198,6 +198,24 @@ async def test_an_instance_whose_orchestrator_is_gone_waits_for_a_worker_that_ha
     assert finished.output == "kept"
 
 
+def asks_yield(context: OrchestrationContext):
+    return (yield context.call_activity("assess"))
+
+
+async def asks_async(context: OrchestrationContext):
+    return await context.call_activity("assess")
+
+
+@both(asks_yield, asks_async)
+async def test_an_instance_whose_activity_is_nowhere_says_so(orchestrator):
+    async with environment(app_with(orchestrator)) as env:
+        instance = await env.client.start_new("main")
+        await env.settled()
+        status = await env.client.get_status(instance)
+
+    assert status.waiting_for == "waiting for a worker that has an activity that it calls (PDR-072)"
+
+
 # ---------------------------------------------------------------------------------------------- the logger
 
 

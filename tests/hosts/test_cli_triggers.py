@@ -296,6 +296,38 @@ def test_with_a_key_the_same_is_done_at_an_address(served: Path) -> None:
     assert nobody.exit_code == 1 and "opens nothing here" in nobody.stderr
 
 
+def test_the_audit_log_of_a_server_calls_an_order_what_it_is(served: Path) -> None:
+    for order in (
+        ("schedules", "pause", "nightly", "--reason", "holidays"),
+        ("schedules", "resume", "nightly"),
+        ("schedules", "backfill", "nightly", "2020-01-01", "2020-01-03"),
+        ("queues", "send", "claims", "-i", '{"broken": true}', "--id", "m-1"),
+    ):
+        assert perdure(*order, store=served).exit_code == 0
+    finish(served, "queue:claims:m-1")
+    for which in (("queue:claims:m-1",), ("--all", "claims")):
+        assert perdure("queues", "redeliver", *which, store=served).exit_code == 0
+        finish(served, "queue:claims:m-1")
+
+    rows = [
+        (one["operation"], one["detail"])
+        for one in said("audit", store=served)["records"]
+        if one["operation"].endswith(("_schedule", "_message"))
+    ]
+
+    assert rows[::-1] == [
+        ("pause_schedule", "nightly: holidays"),
+        ("resume_schedule", "nightly"),
+        (
+            "backfill_schedule",
+            "nightly: 2019-12-31T23:00:00.000000Z to 2020-01-02T23:00:00.000000Z",
+        ),
+        ("send_message", "claims"),
+        ("redeliver_message", "claims"),
+        ("redeliver_message", "claims"),
+    ]
+
+
 @pytest.mark.parametrize("command", [("schedules",), ("queues",)])
 def test_the_bare_word_shows_what_there_is(command: tuple[str, ...]) -> None:
     told = perdure(*command)

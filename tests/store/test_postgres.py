@@ -24,7 +24,7 @@ from perdure.errors import (
     StoreUnusable,
 )
 from perdure.model.records import Batch, InstanceFilter, SeenRow
-from perdure.store import open_store
+from perdure.store import hubs_of, open_store
 from perdure.store.memory import MemoryStore
 from perdure.store.postgres import arrays, membership
 from perdure.store.postgres.address import address_of
@@ -500,6 +500,32 @@ def test_sqlstates_are_told_in_the_words_of_the_port(state: str | None, wanted: 
     error = psycopg.Error("said so")
     error.sqlstate = state
     assert type(translated(error, "here")) is wanted
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (
+            'connection failed: connection to server at "db", port 9 failed: Connection refused\n\tIs it ...?',
+            'connection to server at "db", port 9 failed: Connection refused',
+        ),
+        (
+            "connection failed: port 2 failed\nMultiple connection attempts failed. All failures were:\n"
+            "- host: 'a', port: '1', hostaddr: '10.0.0.1': connection failed: port 1 failed\n\tIs it ...?\n"
+            "- host: 'b', port: '2', hostaddr: '10.0.0.2': connection failed: port 2 failed",
+            "port 1 failed; port 2 failed",
+        ),
+        ("", ""),
+    ],
+)
+def test_a_connection_s_failure_is_told_in_the_server_s_words(said: str, told: str) -> None:
+    assert str(translated(psycopg.OperationalError(said), "here")) == f"here failed: {told}"
+
+
+def test_a_database_that_is_not_there_is_named_without_the_driver_s_classes(newest_url: str) -> None:
+    with pytest.raises(StoreError, match='failed: FATAL: database "none" does not exist\n') as caught:
+        hubs_of(newest_url.rpartition("/")[0] + "/none")
+    assert "OperationalError" not in str(caught.value)
 
 
 def test_without_the_driver_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

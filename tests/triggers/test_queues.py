@@ -120,6 +120,17 @@ async def test_a_message_may_be_for_later() -> None:
         assert len(seen) == 1
 
 
+async def test_a_message_that_nobody_takes_says_that_its_queue_s_function_is_missing() -> None:
+    app, _ = claims()
+    async with environment(app) as env:
+        message = await Queues(env.client).send("clams-in", {}, message_id="m1")
+        await env.settled()
+        status = await env.client.get_status(message)
+
+    assert status is not None
+    assert status.waiting_for == "waiting for a worker that has its queue's function (PDR-072)"
+
+
 async def test_a_body_that_is_no_json_is_refused() -> None:
     app, _ = claims()
     async with environment(app) as env:

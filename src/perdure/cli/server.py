@@ -392,7 +392,7 @@ def _print_banner(plan: Plan, facts: Facts) -> None:
     console = errors()
     console.print(Text.assemble(("perdure ", "bold"), __version__, (f"  serves {plan.target}", "dim")))
     _print_facts(console, facts)
-    console.print("Ctrl-C stops it; nothing that was accepted is lost.", style="dim")
+    console.print(f"Ctrl-C stops it (process {os.getpid()}); nothing that was accepted is lost.", style="dim")
 
 
 def _schedules(app: App) -> list[str]:

@@ -51,7 +51,9 @@ class Belonging:
         least=0.5,
     )
     worker_name: str | None = setting(
-        None, "among several workers: what this one is called; by default host and process id", TEXT
+        None,
+        "among several workers: what this one is called; by default host:pid, under a supervisor host-1a2b/1",
+        TEXT,
     )
     role: str = setting(
         "all",

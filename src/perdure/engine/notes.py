@@ -29,7 +29,8 @@ SHORT, LONG = 200, 1_000  # characters kept of a name, and of an id or a detail
 class Note:
     """The caller of the request in hand. `is_taken` tells that a message carries it.
 
-    Without an `operation` it is called what the message is.
+    Without an `operation` it is called what the message is. A verb that is more than its message says so with
+    `noted_as`, and is then called the same by whatever door it came.
     """
 
     who: str
@@ -58,6 +59,14 @@ class Note:
 
 
 NOTE: ContextVar[Note | None] = ContextVar("perdure_note", default=None)
+
+
+def noted_as(operation: str, about: str, reason: str = "") -> None:
+    """Call the request in hand what its verb is called, where the message that it sends would tell less."""
+    note = NOTE.get()
+    if note is not None:
+        note.operation = operation
+        note.detail = f"{about}: {reason}" if about and reason else about or reason
 
 
 def clean(text: str, limit: int) -> str:
@@ -125,4 +134,4 @@ class Memos:
         return [(memo.reply, error) for memo in left if memo.reply is not None]
 
 
-__all__ = ["NOTE", "Memo", "Memos", "Note", "clean"]
+__all__ = ["NOTE", "Memo", "Memos", "Note", "clean", "noted_as"]

@@ -16,6 +16,8 @@ from perdure.http.endpoint import Endpoint, Scope, client_of
 from perdure.http.links import json_response
 from perdure.http.management import CONTINUED_BY, RECURSIVE, endpoint
 from perdure.http.parameters import CONTINUATION, CONTINUED, FILTERS, REASON, flag, which, whole
+from perdure.triggers.names import MESSAGE
+from perdure.triggers.queues import TAG, note_redelivery
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -41,6 +43,8 @@ def _page(verb: str) -> Handler:
         selection = which(request)
         if not any(selection.values()) and not EVERY.of(request):
             raise PayloadError(f"to {verb} every instance say all=true; otherwise give a filter")
+        if verb == "rewind" and selection.get("name") == MESSAGE:
+            note_redelivery((selection.get("tags") or {}).get(TAG, ""), REASON.of(request))
         asked = BulkRequest(verb=verb, reason=REASON.of(request), recursive=RECURSIVE.of(request))
         done = await client_of(request).bulk_page(asked, selection, CONTINUED.of(request), TOP.of(request))
         return json_response(done, 200, {CONTINUATION: done.continuation} if done.continuation else {})

@@ -117,8 +117,10 @@ ENDPOINTS = (
     _button("/triggers/schedules/{name}/run", "run", "name", _run, "run_schedule"),
     _button("/triggers/schedules/{name}/backfill", "backfill", "name", _backfill, "backfill_schedule"),
     _button("/triggers/queues/{queue}/send", "send", "queue", _send, "send_message"),
-    _button("/triggers/queues/{queue}/redeliver", "redeliver_all", "queue", _redeliver_all, "redeliver"),
-    _button("/triggers/dead/{id}/redeliver", "redeliver", "id", _redeliver, "redeliver"),
+    _button(
+        "/triggers/queues/{queue}/redeliver", "redeliver_all", "queue", _redeliver_all, "redeliver_message"
+    ),
+    _button("/triggers/dead/{id}/redeliver", "redeliver", "id", _redeliver, "redeliver_message"),
 )
 
 __all__ = ["ENDPOINTS"]

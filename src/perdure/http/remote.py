@@ -50,8 +50,9 @@ from perdure.model.messages import (
     Terminate,
 )
 from perdure.model.times import moment
-from perdure.triggers.names import MESSAGE, message_id
+from perdure.triggers.names import MESSAGE, message_id, queue_of, schedule_id
 from perdure.triggers.queueing import Message as Letter
+from perdure.triggers.scheduling import CONTROL, Control
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -354,8 +355,30 @@ def _message(message: Start) -> Sent:
 
 
 def _raise_event(message: RaiseEvent) -> Sent:
+    if message.name == CONTROL and message.instance_id.startswith(schedule_id("")):
+        return _order(message)
     path = f"{_instance(message.instance_id)}/raiseEvent/{quoted(message.name)}"
     return Sent("POST", path, {}, bytes(message.input))
+
+
+def _order(message: RaiseEvent) -> Sent:
+    """An order to a schedule is sent as what it is, and not as the event that carries it."""
+    order = msgspec.json.decode(message.input, type=Control)
+    query = {
+        "reason": order.reason,
+        "after": stamp(moment(order.after)) if order.after else None,
+        "until": stamp(moment(order.until)) if order.until else None,
+    }
+    name = message.instance_id.removeprefix(schedule_id(""))
+    return Sent("POST", f"/schedules/{quoted(name)}/{order.verb}", query)
+
+
+def _rewind(message: Rewind) -> Sent:
+    queue = queue_of(message.instance_id)
+    if not queue:
+        return _control("rewind")(message)
+    path = f"/queues/{quoted(queue)}/dead/{quoted(message.instance_id)}/redeliver"
+    return Sent("POST", path, {"reason": message.reason})
 
 
 def _control(verb: str) -> Callable[[Any], Sent]:
@@ -383,7 +406,7 @@ _REQUESTS: dict[type, Callable[[Any], Sent]] = {
     Terminate: _control("terminate"),
     Suspend: _control("suspend"),
     Resume: _control("resume"),
-    Rewind: _control("rewind"),
+    Rewind: _rewind,
     Purge: _purge,
 }
 

@@ -18,7 +18,7 @@ from perdure.http.management import ACCEPTED, endpoint
 from perdure.http.parameters import OPERATION_ID, REASON, Parameter, text, when, whole
 from perdure.model.times import moment, stamp
 from perdure.triggers.definitions import Queue
-from perdure.triggers.queues import DeadLetter, Queues, QueueStatus
+from perdure.triggers.queues import AGAIN, DeadLetter, Queues, QueueStatus
 from perdure.triggers.schedules import Schedules, ScheduleStatus
 
 if TYPE_CHECKING:
@@ -152,10 +152,10 @@ async def list_dead_letters(request: Request) -> Response:
     return json_response([letter_document(one) for one in letters])
 
 
-async def redeliver(request: Request) -> Response:
+async def redeliver_message(request: Request) -> Response:
     """POST queues/{queue}/dead/{id}/redeliver: hand a dead letter to the function again."""
     await Queues(client_of(request)).redeliver(
-        request.path_params["id"], operation_id=OPERATION_ID.of(request)
+        request.path_params["id"], REASON.of(request) or AGAIN, operation_id=OPERATION_ID.of(request)
     )
     return Response(status_code=202)
 
@@ -275,9 +275,9 @@ ENDPOINTS = (
     endpoint(
         "/queues/{queue}/dead/{id}/redeliver",
         "POST",
-        redeliver,
+        redeliver_message,
         "operate",
-        replace(_ORDERED, errors=(*_ORDERED.errors, InvalidInstanceId)),
+        replace(_ORDERED, takes=(REASON, OPERATION_ID), errors=(*_ORDERED.errors, InvalidInstanceId)),
     ),
 )
 """Below /runtime/webhooks/durabletask."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from perdure.model.http_calls import BUILT_IN
 from perdure.model.times import moment
 
 
@@ -84,7 +85,7 @@ class Waiting(msgspec.Struct, frozen=True, omit_defaults=True):
     def sentence(self) -> str:
         """One sentence for people: what has to happen before this instance goes on. "" when nothing has."""
         if self.reason:
-            return _REASONS.get(self.reason.partition(":")[0], self.reason)
+            return _missing(self.reason) or _REASONS.get(self.reason.partition(":")[0], self.reason)
         parts = [
             *(_event(wait) for wait in self.events[:3]),
             *_several("activity", "activities", [_activity(a, self.at) for a in self.activities]),
@@ -119,6 +120,20 @@ _REASONS = {
     "poison": "parked: processing it failed again and again; see the reason, then resume or terminate (PDR-071)",
     "no_worker": "waiting for a worker that has its orchestrator function (PDR-072)",
 }
+
+
+_MISSING = (
+    (f"no_worker: no activity named '{BUILT_IN}Message:", "its queue's function"),
+    (f"no_worker: no activity named '{BUILT_IN}Firing:", "its schedule's function"),
+    ("no_worker: no activity named ", "an activity that it calls"),
+    ("no_worker: no worker here has the entity ", "its entity"),
+)
+
+
+def _missing(reason: str) -> str:
+    """What an instance waits for whose orchestrator is there, and not all that belongs to it."""
+    what = next((what for begins, what in _MISSING if reason.startswith(begins)), "")
+    return f"waiting for a worker that has {what} (PDR-072)" if what else ""
 
 
 def clock(at: int) -> str:

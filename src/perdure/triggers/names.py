@@ -31,6 +31,12 @@ def message_id(queue: str, message: str) -> str:
     return f"queue:{queue}:{_usable(message)}"
 
 
+def queue_of(instance_id: str) -> str:
+    """The queue that an instance is a message of; empty for any other instance."""
+    kind, _, rest = instance_id.partition(":")
+    return rest.partition(":")[0] if kind == "queue" else ""
+
+
 def _usable(message: str) -> str:
     """A message's own id as part of an instance's.
 

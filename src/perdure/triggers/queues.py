@@ -10,13 +10,14 @@ from typing import Any
 from msgspec import Raw
 
 from perdure.engine.client import Client
+from perdure.engine.notes import noted_as
 from perdure.engine.paging import all_pages
 from perdure.model import payload
 from perdure.model.failure import chain_of
 from perdure.model.instances import check_instance_id
 from perdure.model.messages import Start
 from perdure.model.times import instant
-from perdure.triggers.names import MESSAGE, message_id
+from perdure.triggers.names import MESSAGE, message_id, queue_of
 from perdure.triggers.queueing import Message
 
 TAG = "queue"
@@ -64,6 +65,7 @@ class Queues:
         Raises:
             PayloadError, InvalidInstanceId, Overloaded, OutcomeUnknown (then send again with the same message_id).
         """
+        noted_as("send_message", queue)
         gateway = self._client.gateway
         chosen = gateway.new_instance_id() if message_id is None else message_id
         visible_at = instant(at, "at") if at is not None else 0
@@ -94,10 +96,12 @@ class Queues:
         self, instance_id: str, reason: str = AGAIN, *, operation_id: str | None = None
     ) -> None:
         """Hand a dead letter to the function again, with all its attempts. Raises InstanceNotFound."""
+        note_redelivery(queue_of(instance_id), reason)
         await self._client.rewind(instance_id, reason, operation_id=operation_id)
 
     async def redeliver_all(self, queue: str, reason: str = AGAIN) -> int:
         """Hand all dead letters of a queue to its function again; returns how many there were."""
+        note_redelivery(queue, reason)
         dead = ("Failed",)
         outcome = await self._client.bulk(
             "rewind", reason=reason, name=MESSAGE, status=dead, tags={TAG: queue}
@@ -107,6 +111,11 @@ class Queues:
     async def _count(self, queue: str, statuses: tuple[str, ...]) -> int:
         page = await self._client.query(name=MESSAGE, status=statuses, tags={TAG: queue}, top=COUNTED)
         return len(page.instances)
+
+
+def note_redelivery(queue: str, reason: str) -> None:
+    """Tell the audit log that what is rewound are dead letters."""
+    noted_as("redeliver_message", queue, reason if reason != AGAIN else "")
 
 
 async def deliver(client: Client, queue: str, message: str, body: bytes, *, visible_at: int = 0) -> str:
@@ -128,4 +137,4 @@ async def deliver(client: Client, queue: str, message: str, body: bytes, *, visi
     return delivered
 
 
-__all__ = ["DeadLetter", "QueueStatus", "Queues", "deliver"]
+__all__ = ["DeadLetter", "QueueStatus", "Queues", "deliver", "note_redelivery"]

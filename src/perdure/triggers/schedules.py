@@ -15,6 +15,7 @@ from typing import Any
 from msgspec import Raw
 
 from perdure.engine.client import Client
+from perdure.engine.notes import noted_as
 from perdure.engine.paging import all_pages
 from perdure.errors import InstanceNotFound, PayloadError
 from perdure.model import payload
@@ -22,7 +23,7 @@ from perdure.model.instances import OrchestrationStatus, RuntimeStatus
 from perdure.model.messages import Start
 from perdure.model.times import instant, moment
 from perdure.triggers.names import SCHEDULE, schedule_id
-from perdure.triggers.scheduling import MOST, Control, Fired, Plan, State
+from perdure.triggers.scheduling import CONTROL, MOST, Control, Fired, Plan, State
 
 FINISHED = frozenset(
     {RuntimeStatus.Completed, RuntimeStatus.Failed, RuntimeStatus.Terminated, RuntimeStatus.Canceled}
@@ -102,8 +103,9 @@ class Schedules:
         return len(ticks)
 
     async def _order(self, name: str, order: Control, operation_id: str | None) -> None:
+        noted_as(f"{order.verb}_schedule", name, order.why)
         try:
-            await self._client.raise_event(schedule_id(name), "control", order, event_id=operation_id)
+            await self._client.raise_event(schedule_id(name), CONTROL, order, event_id=operation_id)
         except InstanceNotFound:
             raise _missing(name) from None
 
@@ -124,7 +126,7 @@ async def install(client: Client, plan: Plan) -> None:
             )
         )
     elif _state(status) is None or _state(status).plan != plan:  # type: ignore[union-attr]
-        await client.raise_event(instance_id, "control", Control("configure", plan=plan))
+        await client.raise_event(instance_id, CONTROL, Control("configure", plan=plan))
 
 
 def _state(status: OrchestrationStatus) -> State | None:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import msgspec
 
 from perdure.model.failure import Failure
-from perdure.model.times import instant, moment
+from perdure.model.times import instant, moment, stamp
 from perdure.replay.context import OrchestrationContext
 from perdure.replay.task import Task
 from perdure.triggers.cron import Cron
@@ -27,6 +27,7 @@ CatchUp = Literal["latest", "skip", "all"]
 Overlap = Literal["skip", "queue", "allow"]
 Verb = Literal["pause", "resume", "run", "backfill", "configure"]
 
+CONTROL = "control"  # the event that brings an order
 GRACE = 60_000_000  # microseconds: a tick that comes later than this has been missed
 MOST = 1_000  # ticks that one catch-up or backfill may bring
 SHOWN = 10  # firings that the status tells of
@@ -84,6 +85,13 @@ class Control(msgspec.Struct, frozen=True, omit_defaults=True):
     until: int = 0  # and up to this
     plan: Plan | None = None  # configure
 
+    @property
+    def why(self) -> str:
+        """What the audit log adds to the verb and the schedule's name."""
+        return self.reason or (
+            f"{stamp(moment(self.after))} to {stamp(moment(self.until))}" if self.until else ""
+        )
+
 
 class Tick(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a scheduled function is told: which tick of which schedule it runs for."""
@@ -105,7 +113,7 @@ class Tick(msgspec.Struct, frozen=True, omit_defaults=True):
 
 def schedule(context: OrchestrationContext, state: State) -> Generator[Task[Any], Any, None]:
     """The built-in orchestrator of every schedule."""
-    control = context.wait_for_external_event("control", Control)
+    control = context.wait_for_external_event(CONTROL, Control)
     running: dict[Task[Any], Fired] = {}
     turns = 0
     while turns < GENERATION or (running and state.plan.overlap != "allow"):
@@ -120,7 +128,7 @@ def schedule(context: OrchestrationContext, state: State) -> Generator[Task[Any]
         now = instant(context.current_utc_datetime)
         if winner is control:
             _obey(state, control.result, now)
-            control = context.wait_for_external_event("control", Control)
+            control = context.wait_for_external_event(CONTROL, Control)
         elif winner is timer:
             _come_due(state, now, busy=bool(running))
         else:

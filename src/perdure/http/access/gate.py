@@ -290,7 +290,9 @@ def _is_local(address: str) -> bool:
 
 def _note_of(request: Request, endpoint: Endpoint, caller: Caller) -> Note:
     path = request.path_params
-    detail = str(path.get("event") or path.get("name") or request.query_params.get("reason", ""))
+    detail = str(
+        path.get("event") or path.get("name") or path.get("queue") or request.query_params.get("reason", "")
+    )
     if endpoint.operation == "restart":  # its row names the new run
         detail = _instance_of(request)
     return Note(caller.who, address_of(request), endpoint.operation, detail)

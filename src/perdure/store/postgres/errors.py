@@ -6,6 +6,7 @@ nobody knows whether the commit under way took effect.
 
 from __future__ import annotations
 
+import re
 from contextlib import contextmanager
 from struct import error as StructError
 from typing import TYPE_CHECKING, Final
@@ -36,6 +37,7 @@ _RACED: Final = ("instances_id", "seen_pkey")
 _MISSING: Final = ("42P01", "3F000", "42883", "42703")  # table, schema, function, column
 _FORBIDDEN: Final = ("42501", "28000", "28P01", "25006")
 _NO_DATABASE: Final = "3D000"
+_PREFACE: Final = re.compile(r"^(- host: .*?: )?connection (failed|is bad): ")
 
 
 def translated(error: Exception, where: str, *, shared: bool = False) -> StoreError:
@@ -83,8 +85,18 @@ def translating(where: str) -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-    """On one line, with the class: `UniqueViolation: duplicate key value violates ...`."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    """On one line, what the server or its library says. A mistake in a value has its class before it."""
+    said = " ".join(str(error).split())
+    if not isinstance(error, psycopg.Error):
+        return f"{type(error).__name__}: {said}"
+    return said if error.sqlstate else _of_connection(str(error))
+
+
+def _of_connection(said: str) -> str:
+    """The first line, without the driver's preface and the questions behind it; of several hosts, each one's."""
+    lines = said.splitlines() or [""]
+    hosts = [line for line in lines if line.startswith("- host: ")] or lines[:1]
+    return "; ".join(" ".join(_PREFACE.sub("", host).split()) for host in hosts)
 
 
 __all__ = ["FENCE_LOST", "FOR_ITS_DATA", "OPERATION_TAKEN", "translated", "translating"]

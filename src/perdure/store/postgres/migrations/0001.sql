@@ -1,10 +1,10 @@
 -- Version 1. Later versions are files beside this one, applied in order; none changes this one.
 --
--- {schema} stands for the schema. Hubs of one database know nothing of one another, their numbers included, so the hub is
--- part of every key: at its end. A plan is often made while a table is empty, when all ways through it look alike, and is
--- kept; with no way to a row but by what is asked for, it cannot be a bad one. (That is also why statements that look for
--- rows by their keys say `hub_no + 0`, which no index answers.) Only what is read for a whole hub, in some order, has
--- indexes that begin with it, and all of those are partial.
+-- Hubs of one database know nothing of one another, their numbers included, so the hub is part of every key: at its
+-- end. A plan is often made while a table is empty, when all ways through it look alike, and is kept; with no way to a
+-- row but by what is asked for, it cannot be a bad one. (That is also why statements that look for rows by their keys
+-- say `hub_no + 0`, which no index answers.) Only what is read for a whole hub, in some order, has indexes that begin
+-- with it, and all of those are partial.
 -- Numbers instead of text ids: a text id stands once, in `instances`, and an episode writes a few hundred bytes of log
 -- instead of pages.
 -- Nothing references anything: one transaction deletes children with their parent, and a check on every row of every
