@@ -100,7 +100,7 @@ PLACE = tuple(settings_of(Place))
 ENGINE = tuple(settings_of(EngineSettings))
 SERVING = tuple(settings_of(Serving))
 TABLE: tuple[Setting, ...] = (*PLACE, *SERVING, *ENGINE)
-OTHER_VARIABLES = frozenset({"PERDURE_URL", "PERDURE_KEY"})
+OTHER_VARIABLES = frozenset({"PERDURE_URL", "PERDURE_KEY", "PERDURE_DEBUG"})
 """Variables of the client's commands; they configure no engine."""
 
 

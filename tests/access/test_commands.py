@@ -1,12 +1,17 @@
 """Keys, audit and links on the command line, without a server and through one."""
 
+import asyncio
 import json
+import re
 from pathlib import Path
 
 import httpx2
 import pytest
 
 import perdure as df
+from perdure.cli.door import StoreReader
+from perdure.http.access.gate import Access
+from perdure.http.host import application
 from tests.hosts.conftest import make_app
 from tests.hosts.test_cli import perdure, said, serve
 from tests.hosts.test_run import PROGRAM, folder, running
@@ -62,8 +67,50 @@ def test_what_a_command_does_to_a_file_is_written_down(filled: Path) -> None:
     assert rows[0]["who"].endswith("(on this machine)")
 
 
-def test_a_link_needs_a_server(filled: Path) -> None:
-    assert perdure("link", "s-1", "go", store=filled).exit_code != 0
+def test_a_link_needs_an_address_when_nobody_serves(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PERDURE_PUBLIC_URL", raising=False)
+
+    refused = perdure("link", "s-1", "go", store=filled)
+
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert "--public-url" in refused.stderr
+    assert "PERDURE_PUBLIC_URL" in refused.stderr
+    assert "--url" in refused.stderr
+    assert "PDR-017" in refused.stderr
+    assert perdure("link", "s-1", "go", "--public-url", "example.org", store=filled).exit_code == 2
+
+
+async def test_a_link_made_without_a_server_opens_the_one_that_comes(filled: Path) -> None:
+    address = "http://testserver"
+    made = await asyncio.to_thread(perdure, "link", "s-1", "go", "--public-url", f"{address}/", store=filled)
+    assert made.exit_code == 0, made.output
+    link = made.stdout.strip()
+    assert link.startswith(f"{address}/decide/s-1/go?sig=")
+    [row] = (await asyncio.to_thread(said, "audit", "--operation", "create_link", store=filled))["records"]
+    assert (row["instance_id"], row["detail"], row["address"]) == ("s-1", "go", "cli")
+
+    async with make_app().running(store=str(filled), hub="hosts") as client:
+        api = application(client, access=Access(client), allowed_hosts=["testserver"])
+        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(api)) as web:
+            assert (await web.get(link)).status_code == 200
+            assert (await web.get(f"{link}x")).status_code == 403
+
+
+def test_what_nobody_foresaw_is_one_line(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("oh")
+
+    monkeypatch.setattr(StoreReader, "read", broken)
+    monkeypatch.delenv("PERDURE_DEBUG", raising=False)
+
+    short = perdure("keys", "list", store=filled)
+    assert short.exit_code == 1
+    [line] = short.stderr.splitlines()
+    assert "ZeroDivisionError: oh" in line
+    assert "PDR-002" in line
+
+    monkeypatch.setenv("PERDURE_DEBUG", "1")
+    assert "Traceback" in perdure("keys", "list", store=filled).stderr
 
 
 def test_a_server_beyond_this_machine_starts_when_there_is_a_key(folder: Path) -> None:
@@ -139,3 +186,35 @@ async def test_errors_come_back_as_themselves(tmp_path: Path) -> None:
             assert (await reader.query()).instances == []
             with pytest.raises(AccessRefused, match="operate"):
                 await reader.start_new("echo", "e-1")
+
+
+def test_the_first_key_comes_before_the_hub(tmp_path: Path) -> None:
+    store = tmp_path / "new.db"
+
+    unnamed = perdure("keys", "create", "ops", "-s", "admin", store=store)
+    assert (unnamed.exit_code, unnamed.stdout) == (4, "")
+    assert "--hub NAME" in unnamed.stderr
+    assert not store.exists()
+
+    made = perdure("keys", "create", "ops", "-s", "admin", "--hub", "approval", store=store)
+    assert made.exit_code == 0, made.output
+    assert "The hub 'approval' was made" in made.stderr
+    assert made.stdout.startswith("pdk_")
+
+    again = perdure("keys", "create", "desk", "-s", "read", store=store)
+    assert again.exit_code == 0, again.output
+    assert "was made" not in again.stderr
+    assert {row["name"] for row in said("keys", "list", store=store)} == {"ops", "desk"}
+
+
+def test_the_way_to_the_first_key_is_said_and_leads_there(folder: Path) -> None:
+    (folder / "app.py").write_text(PROGRAM.format(name="served"))
+    with pytest.raises(AssertionError) as refused, running(folder, "--host", "0.0.0.0"):
+        pass
+
+    told = " ".join(str(refused.value).replace("│", " ").split())
+    [hub] = re.findall(r"`perdure keys create NAME --scope admin --hub (\S+)`", told)
+    made = perdure("keys", "create", "ops", "--scope", "admin", "--hub", hub, store=folder / "perdure.db")
+    assert made.exit_code == 0, made.output
+    with running(folder, "--host", "0.0.0.0") as (_, address):
+        assert address

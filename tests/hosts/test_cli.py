@@ -140,6 +140,22 @@ def test_what_is_told_without_a_server_happens_when_the_application_is_served_ag
     assert outputs == {"new": {"late": True}, "asking": "APPROVED"}
 
 
+@pytest.mark.parametrize(
+    "told",
+    [
+        ("start", "echo"),
+        ("raise", "asking", "ApproverDecision", "-i", '{"approved": true}'),
+        ("restart", "done"),
+        ("rewind", "failed"),
+    ],
+)
+def test_it_is_said_that_nobody_serves_the_hub(filled: Path, told: tuple[str, ...]) -> None:
+    result = perdure(*told, store=filled)
+
+    assert result.exit_code == 0, result.output
+    assert result.stderr.startswith("note: nobody serves this hub at present.")
+
+
 def test_input_is_read_from_a_file_and_from_standard_input(filled: Path, tmp_path: Path) -> None:
     file = tmp_path / "input.json"
     file.write_text('{"from": "file"}')
@@ -303,3 +319,23 @@ def test_help_lists_the_exit_codes() -> None:
     result = perdure("list", "--help")
 
     assert "3 not found" in " ".join(result.stdout.split())
+
+
+def test_an_address_that_is_none_is_said_to_be_none(filled: Path) -> None:
+    result = perdure("list", "--url", "localhost", store=filled)
+    assert result.exit_code == 2
+    assert "begins with http://" in " ".join(result.stderr.replace("│", " ").split())
+
+
+def test_a_store_of_another_kind_is_no_store() -> None:
+    result = perdure("list", "--store", "mysql://x/y")
+    assert result.exit_code == 4
+    assert "one is sqlite:///file.db, postgresql://... or memory:" in result.stderr
+
+
+def test_a_file_that_is_no_program_is_not_served(tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text("# Read me")
+    result = perdure("run", str(readme), "--port", "0")
+    assert result.exit_code == 1
+    assert "is no Python file" in result.stderr

@@ -66,4 +66,7 @@ def test_a_copy_that_is_refused_says_why(filled: Path, tmp_path: Path) -> None: 
 
     assert (first.exit_code, json.loads(first.stdout)["verified"]) == (0, 4)
     assert second.exit_code == 4
-    assert "is not empty" in json.loads(second.stderr)["error"]["message"]
+    message = json.loads(second.stderr)["error"]["message"]
+    assert "is not empty, it has " in message
+    assert "instances already: a copy goes" in message
+    assert "rows of" not in message

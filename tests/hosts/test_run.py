@@ -80,6 +80,36 @@ def address_of(process: subprocess.Popen[str]) -> str:
     raise AssertionError("".join(lines))
 
 
+def test_what_goes_to_a_log_is_there_at_once_and_whole(folder: Path) -> None:
+    (folder / "app.py").write_text("print('said by the application')\n" + PROGRAM.format(name="served"))
+    token = "t" * 60
+    with (folder / "out.log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "perdure.cli", "run", "app.py", "--port", "0"],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": os.fspath(SOURCE), "COLUMNS": "40", "PERDURE_TOKEN": token},
+            stdout=log,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stderr is not None
+        try:
+            lines = []
+            for line in process.stderr:
+                lines.append(line.rstrip("\n"))
+                if line.startswith("Ctrl-C"):
+                    break
+            assert (folder / "out.log").read_text() == "said by the application\n"
+        finally:
+            process.kill()
+            process.wait()
+            process.stderr.close()
+
+    assert [line for line in lines if line != line.rstrip()] == []
+    assert any(re.fullmatch(rf"  pages +http://\S+\?token={token}", line) for line in lines), lines
+    assert any(re.fullmatch(rf"  API +http://\S+\?code={token}", line) for line in lines), lines
+
+
 def test_a_served_application_is_found_by_the_commands_and_stops_cleanly(folder: Path) -> None:
     (folder / "app.py").write_text(PROGRAM.format(name="served"))
     database = folder / "perdure.db"

@@ -411,6 +411,28 @@ def test_run_waits_for_a_database_and_not_for_ever(tmp_path: Path) -> None:
     assert 0.5 < time.monotonic() - since < 15
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "hint"),
+    [
+        (r"/([^/?]*)$", "/nowhere", "createdb nowhere"),
+        (r"//[^@]*@", "//nobody:x@", "%40"),
+    ],
+)
+def test_run_does_not_wait_for_what_will_never_be(
+    url: str, tmp_path: Path, before: str, after: str, hint: str
+) -> None:
+    (tmp_path / "app.py").write_text(APP.replace("{event}", "ApproverDecision"))
+    wrong = re.sub(before, after, url)
+    assert wrong != url
+
+    result = perdure("run", str(tmp_path / "app.py"), "--port", "0", "--store", wrong)
+
+    assert result.exit_code == 4
+    assert hint in result.stderr
+    assert "waiting for" not in result.stderr
+    assert PASSWORD not in result.output
+
+
 @pytest.mark.parametrize("role", ["all", "api"])
 async def test_while_the_database_is_away_nothing_is_said_to_be_done(
     own_postgres: Server, monkeypatch: pytest.MonkeyPatch, role: Any
@@ -447,3 +469,66 @@ async def test_while_the_database_is_away_nothing_is_said_to_be_done(
                     await asyncio.sleep(0.05)
             assert (await http.post(f"{M}/orchestrators/approval/a-3")).status_code == 202
             assert (await http.get(f"{M}/instances/a-1")).status_code == 202
+
+
+# ------------------------------------------------------------------------------------------ links and new hubs
+
+
+async def test_a_link_is_made_beside_those_who_serve(url: str) -> None:
+    await filled(url)
+
+    refused = await asyncio.to_thread(perdure, "link", "asking", "ApproverDecision", "--store", url)
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert "--public-url" in refused.stderr
+
+    address = {"PERDURE_PUBLIC_URL": "https://hub.example.org"}
+    made = await asyncio.to_thread(perdure, "link", "asking", "ApproverDecision", "--store", url, env=address)
+    assert made.exit_code == 0, made.output
+    assert made.stdout.startswith("https://hub.example.org/decide/asking/ApproverDecision?sig=")
+
+
+async def test_the_first_key_makes_the_tables_and_the_hub(url: str) -> None:
+    create = ("keys", "create", "ops", "--scope", "admin", "--store", url)
+    made = await asyncio.to_thread(perdure, *create, "--hub", "hosts")
+    assert made.exit_code == 0, made.output
+    assert "The hub 'hosts' was made" in made.stderr
+    assert PASSWORD not in made.output
+    async with make_app().running(store=url, hub="hosts") as client:
+        assert [one.name for one in await client.keys()] == ["ops"]
+
+
+async def test_the_store_tells_of_a_pool_that_nobody_serves(url: str) -> None:
+    app = make_app()
+
+    @app.activity(pool="gpu")
+    def big(n: int) -> int:
+        return n
+
+    @app.orchestrator
+    async def job(context: df.OrchestrationContext) -> int:
+        return await context.call_activity(big, 1)
+
+    async with app.running(store=url) as client:
+        await client.start_new("job", "j-1")
+        async with asyncio.timeout(20):
+            while "pool gpu" not in str((await status_of(client, "j-1")).waiting_for):
+                await asyncio.sleep(0.05)
+        shown = await asyncio.to_thread(perdure, "status", "j-1", "--store", url)
+
+    lines = shown.stdout.splitlines()
+    assert "pool gpu, which no worker serves" in lines[1]
+    assert lines[2].startswith("open          big: attempt 1, in pool gpu, which no worker serves")
+
+
+async def test_who_cannot_be_obeyed_now_is_told_so(url: str) -> None:
+    async with make_app().running(store=url):
+        there = await asyncio.to_thread(perdure, "start", "echo", "--store", url)
+        assert (there.exit_code, there.stderr) == (0, "")
+        lacking = await asyncio.to_thread(perdure, "start", "nope", "--store", url)
+        assert lacking.exit_code == 0, lacking.output
+        assert "no worker that serves this hub has an orchestrator 'nope'" in lacking.stderr
+        assert "sleeper" in lacking.stderr
+
+    alone = await asyncio.to_thread(perdure, "start", "echo", "--id", "later", "--store", url)
+    assert alone.stdout == "later\n"
+    assert "nobody serves this hub at present" in alone.stderr

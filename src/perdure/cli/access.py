@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -20,7 +21,11 @@ from perdure.cli.options import (
 )
 from perdure.cli.selection import read_duration
 from perdure.cli.terminal import EXIT_CODES, errors, print_json, print_table
+from perdure.engine.client import Client
+from perdure.engine.notes import NOTE, Memo
+from perdure.errors import SettingError
 from perdure.http.prose import plain
+from perdure.http.remote import RemoteClient
 from perdure.model.access import AccessKey, checked_scopes
 
 commands = typer.Typer()
@@ -49,13 +54,16 @@ def create(
     key: KeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a key. It is printed this once, on stdout, and kept nowhere."""
+    """Make a key. It is printed this once, on stdout, and kept nowhere.
+
+    With --hub a hub that is not there yet is made, so that its first server finds a key.
+    """
     try:
         scopes = checked_scopes(scope)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--scope") from error
     lasts = read_duration(expires_in, "--expires-in") if expires_in else None
-    made = Door(store, hub, url, as_json, key).tell(
+    made = Door(store, hub, url, as_json, key, founds=True).tell(
         lambda client: client.create_key(name, scopes, expires_in=lasts)
     )
     if as_json:
@@ -184,6 +192,15 @@ def link(
     event: Annotated[str, typer.Argument(metavar="EVENT", help="The event's name.", show_default=False)],
     expires_in: Annotated[str, typer.Option("--expires-in", help="Such as 72h or 7d.")] = "7d",
     once: Annotated[bool, typer.Option("--once/--many", help="Whether it works only once.")] = True,
+    public_url: Annotated[
+        str,
+        typer.Option(
+            "--public-url",
+            envvar="PERDURE_PUBLIC_URL",
+            help="The address that the link begins with, when no running server is asked, which says its own.",
+            show_default=False,
+        ),
+    ] = "",
     store: StoreOption = DEFAULT_STORE,
     hub: HubOption = None,
     url: UrlOption = None,
@@ -192,9 +209,23 @@ def link(
 ) -> None:
     """Print a signed link by which somebody without a key answers one event of one instance."""
     lasts = read_duration(expires_in, "--expires-in")
-    made = Door(store, hub, url, as_json, key).tell(
-        lambda client: client.create_event_link(instance_id, event, expires_in=lasts, once=once)
-    )
+    if public_url and not public_url.startswith(("http://", "https://")):
+        raise typer.BadParameter("an address begins with http:// or https://", param_hint="--public-url")
+
+    async def make(client: Client) -> str:
+        if not public_url and not isinstance(client, RemoteClient):
+            raise SettingError(
+                "nobody has said by which address people reach the server, and no running server was asked: give "
+                "--public-url https://... (or PERDURE_PUBLIC_URL), or --url with the address of a running server"
+            )
+        link = await client.create_event_link(instance_id, event, expires_in=lasts, once=once)
+        note = NOTE.get()
+        if note is not None:  # a server that is asked writes its own
+            written = replace(note, operation="create_link", detail=event)
+            await client.gateway.record(Memo(audit=[written.row(client.gateway.now(), instance_id)]))
+        return link
+
+    made = Door(store, hub, url, as_json, key, public_url=public_url).tell(make)
     if as_json:
         print_json({"url": made})
     else:

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from perdure.cli.door import Door
+from perdure.cli.door import Door, remark
 from perdure.cli.options import (
     DEFAULT_STORE,
     HubOption,
@@ -52,6 +52,7 @@ from perdure.errors import EngineStopped, PerdureError, StoreError
 from perdure.http.prose import plain
 
 INTERRUPTED = 130
+_DONE_BY_WORKERS = frozenset({"resume", "rewind"})
 commands = typer.Typer()
 
 
@@ -158,6 +159,8 @@ def _do_named(order: Order, instance_ids: list[str]) -> None:
                 raise
             except PerdureError as error:
                 refused[instance_id] = error
+        if order.asked.verb in _DONE_BY_WORKERS and len(refused) < len(instance_ids):
+            await remark(client)
         return refused
 
     refused = order.door.tell(tell)

@@ -4,7 +4,8 @@ A SQLite file has one engine at a time. When a server has it, its address is in 
 and the command talks HTTP to it. Otherwise a command that only asks reads the file, and one that tells takes
 the file over for a moment, in a way that keeps messages durably and runs nobody's code: what it asked for
 happens when the application is served again. In PostgreSQL it is one more worker for that moment, beside those that
-serve the hub, and runs nothing either. Neither creates a database: a wrong path is said to be wrong.
+serve the hub, and runs nothing either. Neither creates a database: a wrong path is said to be wrong. Only the first
+key of a hub comes before whoever serves it: an address that others reach is not served without one.
 """
 
 from __future__ import annotations
@@ -13,32 +14,44 @@ import asyncio
 import getpass
 import os
 import time
+import traceback
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import click
+import typer
 
 from perdure.app import App
-from perdure.cli.terminal import fail_with
+from perdure.cli.terminal import REFUSED, errors, fail, fail_with
 from perdure.engine.client import Client
 from perdure.engine.notes import NOTE, Note
+from perdure.engine.placement import pulses_of
 from perdure.engine.watching import Bell
 from perdure.errors import EngineStopped, InstanceNotFound, PerdureError, StoreUnusable
+from perdure.http.access.keys import Keyring
+from perdure.http.access.signing import Signer
+from perdure.http.links import RequestLinks
+from perdure.http.prose import plain
 from perdure.http.remote import RemoteClient
 from perdure.model.instances import RuntimeStatus
 from perdure.model.settings import mask
 from perdure.settings import encryption_given
 from perdure.store import hubs_of, is_postgres, open_store, sqlite_path
+from perdure.store.port import shared
 from perdure.store.sqlite.lock import read_server_file
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 
     from perdure.engine.notes import Memo
+    from perdure.model.company import Worker
     from perdure.model.messages import Message
     from perdure.model.waiting import Pulse
-    from perdure.store.port import ClientStore
+    from perdure.store.port import ClientStore, Store
 
 T = TypeVar("T")
+LATER = "It is obeyed when the application is served again."
 LOOK_EVERY = 0.2  # seconds, while waiting for an instance in a file that another process serves
 
 
@@ -51,6 +64,14 @@ class Door:
     url: str | None = None
     as_json: bool = False
     key: str | None = field(default_factory=lambda: os.environ.get("PERDURE_KEY") or None, repr=False)
+    founds: bool = False  # whether telling makes the hub that was named, when there is none
+    public_url: str = ""  # what links begin with where no server is asked for them
+
+    def __post_init__(self) -> None:
+        if self.url and not self.url.startswith(("http://", "https://")):
+            raise typer.BadParameter(
+                f"an address begins with http:// or https://, not {self.url!r}", param_hint="--url"
+            )
 
     @property
     def is_served(self) -> bool:
@@ -59,7 +80,7 @@ class Door:
             return True
         if not is_postgres(self.store):
             return False
-        return any(one.role == "worker" and one.state == "living" for one in self.ask(lambda c: c.workers()))
+        return bool(_serving(self.ask(lambda client: client.workers())))
 
     def ask(self, work: Callable[[Client], Awaitable[T]]) -> T:
         """Do something that changes nothing; end the command if perdure refuses."""
@@ -101,9 +122,19 @@ class Door:
             async with remote:
                 yield remote
             return
-        async with App().running(store=self.store, hub=self._hub(), accept_only=True) as client:
+        hub, is_new = self._founded() if self.founds else (self._hub(), False)
+        async with App().running(store=self.store, hub=hub, accept_only=True) as client:
+            if is_new:
+                errors().print(plain(f"The hub {hub!r} was made in {self._place}."), style="dim")
             NOTE.set(Note(f"{getpass.getuser()} (on this machine)", "cli"))
+            client.links = self._links_of(client)
             yield client
+
+    def _links_of(self, client: Client) -> RequestLinks:
+        gateway = client.gateway
+        keys = Keyring(lambda: gateway.store.keys(), gateway.now, time.monotonic)
+        signer = Signer(client, keys, self.public_url, signs_all=True)
+        return RequestLinks(signer, public_url=signer.public_url)
 
     def _perform(self, door: Any, work: Callable[[Client], Awaitable[T]]) -> T:
         async def through() -> T:
@@ -114,6 +145,13 @@ class Door:
             return asyncio.run(through())
         except (PerdureError, TimeoutError) as error:
             fail_with(error, as_json=self.as_json)
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise
+        except Exception as error:
+            if os.environ.get("PERDURE_DEBUG"):
+                traceback.print_exc()
+            told = f"{type(error).__name__}: {error} (set PERDURE_DEBUG=1 for the traceback)"
+            fail(f"nobody foresaw this: {told}", REFUSED, as_json=self.as_json, kind="internal")
 
     def _remote(self) -> RemoteClient | None:
         if self.url:
@@ -124,9 +162,29 @@ class Door:
             return None
         return RemoteClient(found.address, hub=self.hub, key=self.key or found.token or None)
 
+    @property
+    def _place(self) -> str:
+        return mask(sqlite_path(self.store) or self.store)
+
+    def _founded(self) -> tuple[str, bool]:
+        """The hub, and whether it is still to be made."""
+        if not (is_postgres(self.store) or sqlite_path(self.store)):
+            return self._hub(), False  # which says that nobody else can look in there
+        try:
+            names = hubs_of(self.store)
+        except StoreUnusable:  # no file, or no tables: whoever opens it for writing says whether there can be
+            names = []
+        if names and self.hub is None:
+            return self._hub(), False
+        if self.hub is None:
+            raise StoreUnusable(
+                f"{self._place} has no hub yet: name the one to be made, as the application is named, with --hub NAME"
+            )
+        return self.hub, self.hub not in names
+
     def _hub(self) -> str:
         """The hub that was named, or the only one there is."""
-        names, place = hubs_of(self.store), mask(sqlite_path(self.store) or self.store)
+        names, place = hubs_of(self.store), self._place
         if self.hub in names:
             return str(self.hub)
         if self.hub is None and len(names) == 1:
@@ -139,6 +197,30 @@ class Door:
                 f"{place} has no hub yet: serve an application first, with `perdure run app.py`"
             )
         raise StoreUnusable(f"{place} has several hubs, so say which: --hub with one of {listed}")
+
+
+async def remark(client: Client, orchestrator: str = "") -> None:
+    """Say, beside the results, why what was just accepted is not being done yet; `orchestrator` is what it needs."""
+    if isinstance(client, RemoteClient):
+        return  # a server is there, and refuses what nobody has
+    serving = _serving(await client.workers())
+    known = sorted({name for one in serving for name in one.orchestrators})
+    if not serving:
+        _note(f"nobody serves this hub at present. {LATER}")
+    elif orchestrator and orchestrator.casefold() not in map(str.casefold, known):
+        _note(
+            f"no worker that serves this hub has an orchestrator {orchestrator!r}, so it waits until one has; "
+            f"they have {', '.join(known) or 'none'}"
+        )
+
+
+def _serving(workers: Iterable[Worker]) -> list[Worker]:
+    """Those who do what is told."""
+    return [one for one in workers if one.role == "worker" and one.state == "living"]
+
+
+def _note(told: str) -> None:
+    errors().print(plain(f"note: {told}"), soft_wrap=True)
 
 
 class StoreReader:
@@ -175,8 +257,11 @@ class StoreReader:
         raise EngineStopped("this command only reads")
 
     def pulses(self, executions: Mapping[str, str]) -> dict[tuple[str, int], Pulse]:
-        """Only the engine that runs activities knows how they are."""
-        return {}
+        """What workers have put into the store; only the engine that runs an activity knows more."""
+        several = shared(cast("Store", self.store))
+        if several is None or not executions:
+            return {}
+        return pulses_of(several.placed(list(executions.values())), several.census())
 
     def now(self) -> int:
         return time.time_ns() // 1_000

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from perdure.cli.door import Door
+from perdure.cli.door import Door, remark
 from perdure.cli.options import (
     DEFAULT_STORE,
     HubOption,
@@ -70,6 +70,7 @@ def start(
 
     async def begin(client: Client) -> tuple[str, OrchestrationStatus | None]:
         started = await client.start_new(name, instance_id, body, version=version, tags=tags)
+        await remark(client, name)
         return started, await client.wait_for_completion(started, timeout) if wait else None
 
     started, status = Door(store, hub, url, as_json, key).tell(begin)
@@ -264,8 +265,9 @@ def _print_status(one: OrchestrationStatus) -> None:
     if one.waiting_for:
         console.print(plain(f"{one.waiting_for[:1].upper()}{one.waiting_for[1:]}."))
     for activity in one.waiting.activities if one.waiting else ():
+        label = "running" if _is_known_to_run(activity) else "open"
         console.print(
-            Text.assemble(("running       ", "dim"), plain(f"{activity.name}: {_facts_of(activity, one)}"))
+            Text.assemble((f"{label:<14}", "dim"), plain(f"{activity.name}: {_facts_of(activity, one)}"))
         )
     if one.reason and one.reason != "operator":
         console.print(plain(one.reason))
@@ -273,6 +275,11 @@ def _print_status(one: OrchestrationStatus) -> None:
         console.print(
             Text.assemble((f"{name:<14}", "dim"), plain(value).replace("\n", f"\n{'':14}")), soft_wrap=True
         )
+
+
+def _is_known_to_run(activity: OpenActivity) -> bool:
+    """Whether whoever was asked knows that a worker is at it."""
+    return bool(activity.where) and activity.where != "queue" and not activity.where.startswith("pool ")
 
 
 def _facts_of(activity: OpenActivity, one: OrchestrationStatus) -> str:

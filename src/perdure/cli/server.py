@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import ipaddress
 import logging
 import os
@@ -119,6 +120,8 @@ def run(
     given: dict[str, Any],
 ) -> None:
     """Serve an application: engine, HTTP API and pages, in one process or in --workers."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # what activities print is in a log at once
     plan, tied = Plan(target, given, chosen_of(given)), tether()
     _check(plan, reload=reload)
     try:
@@ -195,8 +198,9 @@ def _demand_keys(plan: Plan, hub: str) -> None:
     if not _has_keys(plan.chosen["store"].value, hub, plan.chosen["encryption_keys"].value):
         raise typer.BadParameter(
             f"{plan.host} can be reached by others, and the hub {hub!r} has no access keys: everyone who reaches "
-            "the server could start, read and end every instance. Make a key first, with `perdure keys create`, "
-            "or set PERDURE_ADMIN_KEY; or listen on 127.0.0.1",
+            f"the server could start, read and end every instance. Make a key first, with `perdure keys create NAME "
+            f"--scope admin --hub {shlex.quote(hub)}` and the same store, or set PERDURE_ADMIN_KEY; or listen on "
+            "127.0.0.1",
             param_hint="--host",
         )
 
@@ -390,9 +394,11 @@ async def _facts(app: App, plan: Plan, client: Client, opening: _Opening | None)
 
 def _print_banner(plan: Plan, facts: Facts) -> None:
     console = errors()
-    console.print(Text.assemble(("perdure ", "bold"), __version__, (f"  serves {plan.target}", "dim")))
-    _print_facts(console, facts)
-    console.print(f"Ctrl-C stops it (process {os.getpid()}); nothing that was accepted is lost.", style="dim")
+    serves = Text.assemble(("perdure ", "bold"), __version__, (f"  serves {plan.target}", "dim"))
+    console.print(serves, soft_wrap=True)
+    (_print_facts if console.is_terminal else _write_facts)(console, facts)
+    stop = f"Ctrl-C stops it (process {os.getpid()}); nothing that was accepted is lost."
+    console.print(stop, style="dim", soft_wrap=True)
 
 
 def _schedules(app: App) -> list[str]:
@@ -414,6 +420,17 @@ def _print_facts(console: Console, facts: list[tuple[str, str]]) -> None:
                 Text(f"  {name}", style="dim"), Text(value, "bold" if name in _LOUD else "", overflow="fold")
             )
     console.print(table)
+
+
+def _write_facts(console: Console, facts: Facts) -> None:
+    """For a file or a pipe: as wide as it is, so that no address is broken."""
+    width = max(len(name) for name, _ in facts)
+    for name, value in facts:
+        first, *rest = value.split("\n")
+        if value or not name:
+            console.print(f"  {name:<{width}}  {first}".rstrip(), soft_wrap=True)
+        for line in rest:
+            console.print(f"  {'':<{width}}  {line}", soft_wrap=True)
 
 
 _LOUD = frozenset({"pages", "API"})

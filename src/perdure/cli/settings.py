@@ -123,7 +123,7 @@ def settings(
             [(n, one.shown, one.source, one.setting.variable, one.setting.doc) for n, one in chosen.items()],
         )
     for name, meant in strangers().items():
-        errors().print(f"{name} is set and is no setting{f'; {meant} is' if meant else ''}")
+        errors().print(f"{name} is set and is no setting{f': did you mean {meant}?' if meant else ''}")
 
 
 def _as_json(one: Chosen) -> dict[str, Any]:

@@ -36,6 +36,8 @@ class SourceError(PerdureError):
 def load_app(target: str) -> App:
     """The application that a target names. Raises SourceError."""
     place, _, attribute = target.rpartition(":") if ":" in target else (target, "", "")
+    if not _is_file(place) and Path(place).is_file():
+        raise SourceError(f"{place} is no Python file: name one, such as app.py, or package.module:app")
     module = _load_file(Path(place)) if _is_file(place) else _import(place)
     if attribute:
         return _named(module, attribute, place)

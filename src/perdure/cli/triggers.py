@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 import typer
 
-from perdure.cli.door import Door
+from perdure.cli.door import LATER, Door
 from perdure.cli.options import (
     DEFAULT_STORE,
     HubOption,
@@ -35,7 +35,6 @@ queues = typer.Typer(help="Queues: list, send, dead letters, deliver them again.
 commands.add_typer(schedules, name="schedules", epilog=EXIT_CODES)
 commands.add_typer(queues, name="queues", epilog=EXIT_CODES)
 
-LATER = "It is obeyed when the application is served again."
 NameArgument = Annotated[
     str, typer.Argument(metavar="NAME", help="As `perdure schedules list` shows it.", show_default=False)
 ]

@@ -60,7 +60,10 @@ def partitions(
     key: KeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List the shares of a hub in PostgreSQL, and who owns each. The epoch counts how often it was taken."""
+    """List the shares of a hub in PostgreSQL: partition, epoch, owner. The epoch counts how often it was taken.
+
+    In a pipe, these are the columns of each line, without a heading; `nobody` owns what is free.
+    """
     found = Door(store, hub, url, as_json, key).ask(lambda client: client.partitions())
     if as_json:
         print_json([partition_document(one) for one in found])

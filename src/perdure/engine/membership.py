@@ -157,7 +157,11 @@ class Membership:
     def _void(self, other: WorkerRow) -> bool:
         if not self._store.void(other.incarnation):
             return False
-        log.warning("worker %s is gone: its lease ran out, and its work is taken over", other.worker)
+        log.log(
+            logging.WARNING if self._is_worker else logging.INFO,
+            "worker %s has gone without a word, or its supervisor said so; what it had is free",
+            other.worker,
+        )
         return True
 
     def _know(self, census: Census) -> None:

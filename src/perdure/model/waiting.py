@@ -162,6 +162,8 @@ def activity_facts(activity: OpenActivity, now: int) -> str:
     where = (
         "waiting for its turn"
         if activity.where == "queue"
+        else f"in {activity.where}"
+        if activity.where.startswith("pool ")
         else f"on {activity.where}"
         if activity.where
         else ""

@@ -68,6 +68,10 @@ def hubs_of(url: str) -> list[str]:
 def file_of(url: str) -> str:
     """The file of a SQLite store. Raises StoreUnusable when it is none, and when there is no such file."""
     path = sqlite_path(url)
+    if not path and not url.startswith("memory:"):
+        raise StoreUnusable(
+            f"{mask(url)!r} is no store: one is sqlite:///file.db, postgresql://... or memory:"
+        )
     if not path:
         raise StoreUnusable(
             f"a command cannot look into {mask(url)!r}: give --url with the address of its server"
@@ -84,10 +88,10 @@ def reach(url: str) -> None:
     """See whether a store's database answers. Raises StoreError when it does not now, StoreUnusable when never."""
     if is_postgres(url):
         _demand_driver()
+        from perdure.store.postgres import connection
         from perdure.store.postgres.address import address_of
-        from perdure.store.postgres.connection import READING, open_session
 
-        open_session(address_of(url), READING).close()
+        connection.reach(address_of(url))
 
 
 def open_overseer(url: str) -> Overseer | None:

@@ -121,8 +121,12 @@ def demand_empty(sizes: dict[str, int], where: str) -> None:
     """Raise StoreUnusable unless all sizes are zero."""
     taken = [f"{count:,} rows of {table}" for table, count in sizes.items() if count]
     if taken:
+        instances = sizes.get("instances", 0)
+        has = (
+            f"{instances:,} instance{'s' if instances > 1 else ''} already" if instances else ", ".join(taken)
+        )
         raise StoreUnusable(
-            f"{where} is not empty, it has {', '.join(taken)}: a copy goes into an empty hub, "
+            f"{where} is not empty, it has {has}: a copy goes into an empty hub, "
             "so name another file, or another hub"
         )
 

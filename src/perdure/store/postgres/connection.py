@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Final
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from perdure.errors import StoreUnusable
-from perdure.store.postgres.errors import translating
+from perdure.errors import StoreError, StoreUnusable
+from perdure.store.postgres.errors import for_good, translating
 from perdure.store.postgres.wire import Backend, Wire
 
 if TYPE_CHECKING:
@@ -112,6 +112,20 @@ def open_session(address: Address, purpose: Purpose) -> psycopg.Connection[Any]:
     return connection
 
 
+def reach(address: Address) -> None:
+    """See whether the database answers. Raises StoreError when it does not now, StoreUnusable when never."""
+    try:
+        open_session(address, READING).close()
+    except StoreUnusable:
+        raise
+    except StoreError as error:
+        database = str(conninfo_to_dict(address.uri).get("dbname") or "")
+        final = for_good(error.__cause__, address.shown, database)
+        if final is not None:
+            raise final from error.__cause__
+        raise
+
+
 def _configure(connection: psycopg.Connection[Any], purpose: Purpose) -> None:
     settings = {
         **_ALWAYS,
@@ -151,4 +165,14 @@ def _check(connection: psycopg.Connection[Any], address: Address) -> None:
         log.warning("%s runs with fsync = off: a power cut loses what was acknowledged", address.shown)
 
 
-__all__ = ["ENGINE", "MIGRATING", "READING", "UPKEEP", "Purpose", "connect", "leasing", "open_session"]
+__all__ = [
+    "ENGINE",
+    "MIGRATING",
+    "READING",
+    "UPKEEP",
+    "Purpose",
+    "connect",
+    "leasing",
+    "open_session",
+    "reach",
+]

@@ -38,6 +38,12 @@ _MISSING: Final = ("42P01", "3F000", "42883", "42703")  # table, schema, functio
 _FORBIDDEN: Final = ("42501", "28000", "28P01", "25006")
 _NO_DATABASE: Final = "3D000"
 _PREFACE: Final = re.compile(r"^(- host: .*?: )?connection (failed|is bad): ")
+_NOT_YET: Final = re.compile(r"starting up|shutting down|recovery mode")
+_NO_SUCH_DATABASE: Final = re.compile(r'FATAL: +database "[^"]*" does not exist')
+_NOT_LET_IN: Final = re.compile(
+    r"authentication failed for user|no password supplied|no pg_hba\.conf entry|"
+    r'FATAL: +role "[^"]*" (does not exist|is not permitted to log in)'
+)
 
 
 def translated(error: Exception, where: str, *, shared: bool = False) -> StoreError:
@@ -75,6 +81,27 @@ def translated(error: Exception, where: str, *, shared: bool = False) -> StoreEr
     return StoreError(f"{where} failed: {_reason(error)}")
 
 
+def for_good(error: BaseException | None, where: str, database: str) -> StoreUnusable | None:
+    """What a connection failed of, when no other attempt will go better. libpq tells it in words only.
+
+    Words of a server in another language are not understood, and waited for.
+    """
+    said = " ".join(str(error).split())
+    if _NOT_YET.search(said):
+        return None
+    if _NO_SUCH_DATABASE.search(said):
+        return StoreUnusable(
+            f"{where}: there is no database {database!r} there. Create it, with `createdb {database}`, or correct "
+            f"the address. PostgreSQL says: {said}"
+        )
+    if _NOT_LET_IN.search(said):
+        return StoreUnusable(
+            f"{where} does not let this user in. Check user and password in the address; in it, @ is written as "
+            f"%40, : as %3A and / as %2F. PostgreSQL says: {said}"
+        )
+    return None
+
+
 @contextmanager
 def translating(where: str) -> Iterator[None]:
     """Raise errors of the driver's as errors of the port."""
@@ -99,4 +126,4 @@ def _of_connection(said: str) -> str:
     return "; ".join(" ".join(_PREFACE.sub("", host).split()) for host in hosts)
 
 
-__all__ = ["FENCE_LOST", "FOR_ITS_DATA", "OPERATION_TAKEN", "translated", "translating"]
+__all__ = ["FENCE_LOST", "FOR_ITS_DATA", "OPERATION_TAKEN", "for_good", "translated", "translating"]
