@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Raw
 
 from perdure.engine import placed
+from perdure.engine.envelope import Elsewhere, Envelope
 from perdure.engine.locks import release_locks
 from perdure.engine.parking import set_back
 from perdure.engine.versions import entry_to_begin, pin
@@ -295,7 +296,12 @@ def let_held_go(hub: Hub, instance: Instance) -> None:
     for envelope in held or ():
         envelope.held = False
     if held:  # in the order of acceptance: rows by their number, and then what came in this batch
-        hub.send_first(sorted(held, key=lambda envelope: envelope.row_no or inf))
+        hub.send_first(sorted(held, key=_place_in_line))
+
+
+def _place_in_line(envelope: Envelope) -> float:
+    """A request's number tells when it was asked; held, it gets one behind all that were held before."""
+    return inf if isinstance(envelope.reply, Elsewhere) else envelope.row_no or inf
 
 
 def remove(hub: Hub, instance: Instance) -> None:
