@@ -283,9 +283,13 @@ class Loop:
             self._poll_at = 0
         if self.leaving:
             sharing.leave()
-        if _has_come(sharing.membership.next_at, self.clock.now(), POLL_EVERY) and sharing.tend():
-            self._poll_at = self._due_at = 0
-            self._recover_after = self._parked_after = 0
+        if _has_come(sharing.membership.next_at, self.clock.now(), POLL_EVERY):
+            gained = sharing.tend()
+            if gained:
+                self._poll_at = self._due_at = 0
+                self._recover_after = self._parked_after = 0
+                # Rows for these that are at hand may have been consumed by the owner before: polls tell.
+                self._rest = [e for e in self._rest if not (e.row_no and sharing.is_of(e, gained))]
 
     def _sweep(self, now: int, taken: list[Envelope]) -> None:
         assert self.sweeper is not None

@@ -128,8 +128,12 @@ class Sharing:
 
     # ---------------------------------------------------------------------------------------- partitions
 
-    def tend(self) -> bool:
-        """Look at the others, and at one's own share; returns whether partitions were gained.
+    def is_of(self, envelope: Envelope, partitions: frozenset[int]) -> bool:
+        """Whether it is for an instance in one of these."""
+        return self.territory.partition_of(envelope.message.instance_id) in partitions
+
+    def tend(self) -> frozenset[int]:
+        """Look at the others, and at one's own share; returns the partitions that were gained.
 
         Raises FenceLost, StoreError.
         """
@@ -148,7 +152,7 @@ class Sharing:
             self._tell_all()
         if tidings.surplus:
             self.give_up(tidings.surplus)
-        return bool(tidings.gained)
+        return tidings.gained
 
     def _reconcile(self, placement: Placement) -> None:
         lost, idle = placement.reconcile(self._store.claims())
