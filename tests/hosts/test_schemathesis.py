@@ -55,6 +55,14 @@ def described_app() -> df.App:
     return app
 
 
+@pytest.fixture(scope="module", autouse=True)
+def impatient() -> Iterator[None]:
+    """A request that may wait for an instance's end waits less long than the tool has patience."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("perdure.http.management.LONGEST_WAIT", 0.5)
+        yield
+
+
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     host = described_app().asgi(store="memory:", admin_key=KEY, rate_limit=100_000)

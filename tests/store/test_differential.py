@@ -12,7 +12,7 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from perdure.errors import PerdureError
+from perdure.errors import CommitConflict, CommitRefused, PerdureError
 from perdure.model.records import (
     ActivityRow,
     AuditFilter,
@@ -269,6 +269,10 @@ class Pair:
                     return self.opened(store.reopen())
                 case _:
                     return getattr(store, step)()
+        except (CommitConflict, CommitRefused):
+            return (
+                "rolled back"  # of several objections to a batch, which comes first is the store's own affair
+            )
         except PerdureError as error:
             return type(error).__name__
 

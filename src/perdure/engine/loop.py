@@ -87,6 +87,7 @@ class Loop:
         self.sweeper = sweeper
         self.sharing = sharing  # None for an engine that has its hub to itself
         self.leaving = False
+        self.returned: Callable[[], None] = lambda: None  # the store was opened again; may raise StoreError
         self.watched: Callable[[Batch, Handover], None] | None = None  # None while nobody watches
         self._finished = finished
         self._evicted = evicted
@@ -542,6 +543,7 @@ class Loop:
             return False
         try:
             self._opened(self.store.reopen)
+            self.returned()
         except StoreError as error:
             self.away = error
             self._retry_at = now + RETRY_AWAY

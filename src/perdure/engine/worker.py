@@ -56,6 +56,7 @@ from perdure.store.port import Profile, SharedStore, Store, shared
 SWITCH_INTERVAL = 1e-4  # seconds; see the GIL in ARCHITECTURE.md
 COLLECT_AFTER = 10_000  # containers made and not freed until the collector looks; see the same place
 UPKEEP_EVERY = 2.0  # seconds; at full speed the log grows by tens of megabytes in that time
+WATCHED_AT_ONCE = 500  # instances looked at together when the store is back
 IDLE_AFTER = 60_000_000  # microseconds until an execution nobody fed is put away
 
 T = TypeVar("T")
@@ -128,6 +129,7 @@ class Engine:
             evicted=self._forget_evicted,
             sweeper=Sweeper(self.settings.retention, store) if self.settings.retention else None,
         )
+        self.loop.returned = self._look_after_watchers
         self.feed = Feed(self._listen)
         self._watchers: dict[str, list[asyncio.Future[Finished]]] = {}
         self._unanswered = 0  # requests of clients; the inbox holds them in lists, so its length says nothing
@@ -423,6 +425,15 @@ class Engine:
             return []
         with self._gate:
             return [instance_id for instance_id in self._watchers if territory.is_foreign(instance_id)]
+
+    def _look_after_watchers(self) -> None:
+        """On the loop's thread, when the store is back: an end may have been committed that nobody heard of."""
+        self._live.clear()
+        with self._gate:
+            watched = list(self._watchers)
+        for begin in range(0, len(watched), WATCHED_AT_ONCE):
+            rows = self.store.rows(watched[begin : begin + WATCHED_AT_ONCE])
+            self._found([row.instance_id for row in rows if row.completed_at is not None])
 
     def _found(self, instance_ids: list[str]) -> None:
         """These have finished elsewhere. On the loop's thread."""
