@@ -27,7 +27,13 @@ from perdure.triggers.brokers import rabbitmq
 from tests.brokers import servers
 from tests.brokers.test_brokers import BENCHES, Bench, claims
 
-pytestmark = [pytest.mark.timeout(180), pytest.mark.xdist_group("brokers")]
+pytestmark = [
+    pytest.mark.timeout(180),
+    pytest.mark.xdist_group("brokers"),
+    # A broker that is killed while its driver connects: the driver's own coroutine, thrown away.
+    pytest.mark.filterwarnings("ignore:coroutine 'Connection:RuntimeWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 NUMBERS = range(4)
 MOMENTS = ("received", "accepted", "acknowledging", "acknowledged", "burying")

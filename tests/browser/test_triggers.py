@@ -86,7 +86,7 @@ def test_run_now_fires_and_leads_to_the_firing(site: Site, page: Page) -> None:
 
     nightly.get_by_role("button", name="Run now").click()
     fired = nightly.get_by_role("link", name="done")
-    expect(fired).to_be_visible()
+    expect(fired).to_be_visible(timeout=30_000)  # the page follows, sooner or later
     fired.click()
     expect(page.locator("h1")).to_contain_text("schedule:nightly:")
 
