@@ -403,7 +403,7 @@ class Loop:
                 if isinstance(message, ActivityResult):
                     pool.forget(message.execution_id, message.task_id)
         if self.sharing is not None:
-            self._shielded(lambda done: self._tell_others(done), released)
+            self._shielded(self._tell_others, released)
         self.hub.results.clear()
         horizon = batch.at + HORIZON
         for at, instance_id in released.due:

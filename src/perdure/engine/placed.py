@@ -77,4 +77,4 @@ def _withdraw(hub: Hub, instance: Instance, execution_id: str, task_id: int) -> 
     return True
 
 
-__all__ = ["cancelled", "ended", "place", "taken_up"]
+__all__ = ["cancelled", "ended", "kept", "place", "taken_up", "unwanted"]
