@@ -4,17 +4,31 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import uvicorn
 
-from perdure.http.connections import Door
+from perdure.cli.server import Server
+from perdure.http.connections import Door, Patience
+
+
+@dataclass(frozen=True)
+class Served:
+    """A server at work."""
+
+    address: str
+    server: Server
+
+    def stop(self) -> None:
+        """Have it stop; when it does, it has looked."""
+        self.server.should_exit = True
 
 
 @contextmanager
-def served(application: Any, door: Door | None = None) -> Iterator[str]:
-    """Serve an ASGI application on loopback while the block runs; gives its address."""
-    http: Any = door or Door()
+def serving(application: Any, door: Door) -> Iterator[Served]:
+    """Serve an ASGI application on loopback while the block runs."""
+    http: Any = door
     config = uvicorn.Config(
         application,
         port=0,
@@ -25,14 +39,13 @@ def served(application: Any, door: Door | None = None) -> Iterator[str]:
         access_log=False,
         proxy_headers=False,
     )
-    server = uvicorn.Server(config)
     ready = threading.Event()
+    server = Server(config, ready.set)
 
     async def serve() -> None:
         config.load()
         server.lifespan = config.lifespan_class(config)
         await server.startup()
-        ready.set()
         await server.main_loop()
         await server.shutdown()
 
@@ -40,7 +53,14 @@ def served(application: Any, door: Door | None = None) -> Iterator[str]:
     thread.start()
     assert ready.wait(10)
     try:
-        yield f"http://localhost:{server.servers[0].sockets[0].getsockname()[1]}"
+        yield Served(f"http://localhost:{server.servers[0].sockets[0].getsockname()[1]}", server)
     finally:
         server.should_exit = True
         thread.join(10)
+
+
+@contextmanager
+def served(application: Any, door: Door | None = None) -> Iterator[str]:
+    """The same; gives the address alone."""
+    with serving(application, door or Door(Patience(parting=0.0))) as one:
+        yield one.address

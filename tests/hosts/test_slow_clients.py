@@ -14,7 +14,7 @@ from starlette.responses import Response
 import perdure as df
 from perdure.http.connections import Door, Patience
 from tests.hosts.conftest import M, make_app
-from tests.hosts.serving import served
+from tests.hosts.serving import served, serving
 
 HASTY = Patience(head=0.8, head_bytes=8_192, body=0.8, rate=100_000, reading=0.8, unread=100_000, crowd=4)
 LARGE = 32 * 1024 * 1024  # more than the kernel keeps for a client that does not read
@@ -285,3 +285,37 @@ def test_what_is_asked_in_one_breath_is_answered_in_turn(address: tuple[str, int
         )
         said = all_of(client)
     assert said.count(b"HTTP/1.1 200 ") == 20 and said.count(b"HTTP/1.1 404 ") == 1
+
+
+def test_a_server_that_stops_answers_what_is_on_its_way() -> None:
+    host = make_app().asgi(store="memory:", access="open")
+    with serving(host, Door(Patience(parting=10.0))) as one:
+        address = "127.0.0.1", urlsplit(one.address).port or 0
+        with connected(address) as kept, connected(address) as fresh:
+            kept.sendall(ASK + b"\r\n")
+            assert kept.recv(65_536).startswith(b"HTTP/1.1 200 ")
+            one.stop()
+            while is_let_in(address):
+                time.sleep(0.01)
+            for client in (kept, fresh):
+                client.sendall(ASK + b"\r\n")
+                said = all_of(client)
+                assert said.startswith(b"HTTP/1.1 200 ") and b"connection: close" in said
+
+
+def test_a_server_that_stops_does_not_wait_for_who_does_not_ask() -> None:
+    host = make_app().asgi(store="memory:", access="open")
+    with (
+        serving(host, Door(Patience(parting=0.05))) as one,
+        connected(("127.0.0.1", urlsplit(one.address).port or 0)) as client,
+    ):
+        one.stop()
+        assert all_of(client) == b""
+
+
+def is_let_in(address: tuple[str, int]) -> bool:
+    try:
+        socket.create_connection(address, timeout=10).close()
+    except ConnectionRefusedError:
+        return False
+    return True

@@ -16,6 +16,7 @@ import time
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -250,6 +251,17 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._announce()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Whom this process has accepted it serves; whoever comes now is accepted by others, if there are any."""
+        loop = asyncio.get_running_loop()
+        for listener in chain.from_iterable(server.sockets for server in self.servers):
+            loop.remove_reader(listener.fileno())
+        for _ in range(
+            2
+        ):  # asyncio makes a connection of what it accepts in two turns, and drops it when closed
+            await asyncio.sleep(0)
+        await super().shutdown(sockets)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

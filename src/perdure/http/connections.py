@@ -6,6 +6,8 @@ So a connection is always in one part of a message, and each part has its bounds
 body a pace, and the answer a time in which the client goes on reading. The clock stands still while it is the
 server that does not read. Among connections that have asked for nothing yet, the oldest makes room when there
 are too many: a client that is about to ask needs milliseconds, one that only holds the line loses it.
+A server that stops gives connections without a request a moment more, for a request that is on its way: it is
+answered, as the connection's last.
 
 What follows a body (trailers) is read and dropped. It would otherwise become part of the headers, and a proxy that
 takes `X-Forwarded-For` or a key out of the headers does not look there.
@@ -36,6 +38,7 @@ class Patience:
         reading: without the client taking anything of an answer that is too large to be kept for it.
         unread: bytes of a body that are still taken when the answer has been given.
         crowd: connections whose head is not complete, of all clients together.
+        parting: for a request to arrive, once the server stops.
     """
 
     head: float = 10.0
@@ -45,6 +48,7 @@ class Patience:
     reading: float = 30.0
     unread: int = 1024 * 1024
     crowd: int = 256
+    parting: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,7 @@ class Connection(HttpToolsProtocol):
         self._parts = self._size = self._content = self._unread = 0
         self._due: TimerHandle | None = None
         self._stalled: TimerHandle | None = None
+        self._is_parting = False
         super().__init__(**given)
 
     # ------------------------------------------------------------------------------------------ what arrives
@@ -108,6 +113,8 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         super().on_headers_complete()
+        if self._is_parting:
+            self.cycle.keep_alive = False
         self._enter("body")
 
     def on_body(self, body: bytes) -> None:
@@ -214,6 +221,23 @@ class Connection(HttpToolsProtocol):
         if self.transport.get_write_buffer_size():
             self.transport.abort()
         super().timeout_keep_alive_handler()
+
+    # ----------------------------------------------------------------------------------------- a server that stops
+
+    def shutdown(self) -> None:
+        """The server stops. uvicorn hangs up where nobody is being answered, whatever is on its way."""
+        self._is_parting = True
+        if self._is_idle():
+            self.loop.call_later(self._door.patience.parting, self._part_for_good)
+        else:
+            self.cycle.keep_alive = False
+
+    def _part_for_good(self) -> None:
+        if self._is_idle():
+            self.transport.close()
+
+    def _is_idle(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
 
     def _unsupported_upgrade_warning(self) -> None:
         """No other protocol is spoken here, and nothing that is sent in one is read."""

@@ -80,13 +80,7 @@ def check(tables: Tables, batch: Batch, incarnation: int = 0) -> None:
 
     _demand("messages to hold", list(set(batch.inbox_held)), tables.inbox.__contains__)
     _demand("consumed messages", batch.inbox_removed, tables.inbox.__contains__)
-    _refuse("instances", new_numbers, lambda number: number in tables.instances and number not in gone)
-    _refuse(
-        "instances",
-        (row.instance_id for row in batch.new_instances),
-        lambda instance_id: instance_id in tables.numbers and instance_id not in gone_ids,
-        raced,
-    )
+    _refuse_instances(tables, batch, gone, gone_ids, raced)
     fresh = set(new_numbers)
     _demand(
         "instances to update",
@@ -106,10 +100,9 @@ def check(tables: Tables, batch: Batch, incarnation: int = 0) -> None:
         lambda key: key[1] in tables.waits.get(key[0], {}) and not {key, (key[0], ALL_WAITS)} & closed,
     )
     removed = set(batch.inbox_removed)
-    in_time = _in_time(tables, batch, incarnation, gone_ids)
     _refuse(
         "inbox",
-        [*(row.message_no for row in batch.inbox_added), *(row.message_no for row in in_time)],
+        (row.message_no for row in batch.inbox_added),
         lambda number: number in tables.inbox and number not in removed,
     )
     _refuse_seen(tables, batch, raced)
@@ -118,6 +111,27 @@ def check(tables: Tables, batch: Batch, incarnation: int = 0) -> None:
         (row[:3] for row in _placed(batch)),
         lambda key: key[0] not in gone_ids and key[2] in tables.activities.get(key[:2], {}),
     )
+    added = {row.message_no for row in batch.inbox_added}
+    _refuse(
+        "inbox",
+        (row.message_no for row in _in_time(tables, batch, incarnation, gone_ids)),
+        lambda number: number in added or (number in tables.inbox and number not in removed),
+    )
+
+
+def _refuse_instances(
+    tables: Tables, batch: Batch, gone: set[int], gone_ids: set[str], raced: type[StoreError]
+) -> None:
+    """Row by row, as rows go in; but an id that a batch takes twice is its own fault, whoever has it besides."""
+    ids = [row.instance_id for row in batch.new_instances]
+    _refuse("instances", ids, lambda _: False)
+    added: set[int] = set()
+    for number, instance_id in ((row.instance_no, row.instance_id) for row in batch.new_instances):
+        if number in added or (number in tables.instances and number not in gone):
+            raise _taken("instances", number)
+        if instance_id in tables.numbers and instance_id not in gone_ids:
+            raise _taken("instances", instance_id, raced)
+        added.add(number)
 
 
 def _in_time(tables: Tables, batch: Batch, incarnation: int, gone_ids: set[str]) -> list[ResultRow]:
@@ -137,14 +151,15 @@ def _in_time(tables: Tables, batch: Batch, incarnation: int, gone_ids: set[str])
 
 
 def _refuse_seen(tables: Tables, batch: Batch, raced: type[StoreError]) -> None:
+    """An operation that a batch remembers twice is its own fault, whoever has it besides."""
     latest: dict[str, SeenRow] = {}
     for row in batch.seen:
-        own, others = latest.get(row.operation_id), tables.seen.get(row.operation_id)
-        first = own or others
-        if first is not None and first.expires_at > batch.at:
-            refusal = CommitRefused if own else raced
-            raise refusal(f"seen has {row.operation_id!r} already; the batch was rolled back")
+        if row.operation_id in latest and latest[row.operation_id].expires_at > batch.at:
+            raise _taken("seen", row.operation_id)
         latest[row.operation_id] = row
+    for operation_id in latest:
+        if operation_id in tables.seen and tables.seen[operation_id].expires_at > batch.at:
+            raise _taken("seen", operation_id, raced)
 
 
 def _demand(what: str, numbers: Sequence[int], is_there: Callable[[int], bool]) -> None:
@@ -153,18 +168,16 @@ def _demand(what: str, numbers: Sequence[int], is_there: Callable[[int], bool]) 
         raise FenceLost(f"of {len(numbers)} {what} {found} are there: another engine has taken them")
 
 
-def _refuse(
-    table: str,
-    keys: Iterable[T],
-    is_there: Callable[[T], bool],
-    raced: type[StoreError] = CommitRefused,
-) -> None:
+def _refuse(table: str, keys: Iterable[T], is_there: Callable[[T], bool]) -> None:
     added: set[T] = set()
     for key in keys:
         if key in added or is_there(key):
-            refusal = CommitRefused if key in added else raced
-            raise refusal(f"{table} has {key!r} already; the batch was rolled back")
+            raise _taken(table, key)
         added.add(key)
+
+
+def _taken(table: str, key: object, error: type[StoreError] = CommitRefused) -> StoreError:
+    return error(f"{table} has {key!r} already; the batch was rolled back")
 
 
 # ---------------------------------------------------------------------------------------------- applying it
