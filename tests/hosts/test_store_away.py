@@ -2,6 +2,8 @@
 
 import asyncio
 import re
+import threading
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -191,13 +193,53 @@ async def test_the_probes_say_so_and_say_when_it_is_over(
     assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
     assert (away.status_code, away.json()["ready"], away.json()["reason"]) == (503, False, "store")
     assert int(away.headers["retry-after"]) > 0
-    assert (await http.get("/healthz")).status_code == 503
+    assert (await http.get("/healthz")).status_code == 200  # nothing that a start anew would mend
 
     store.plan.away = False
     async with asyncio.timeout(10):
         while (await http.post(f"{M}/orchestrators/approval/a-2")).status_code not in (202, 409):
             await asyncio.sleep(0.01)
     assert (await http.get("/readyz")).status_code == 200
+
+
+async def test_a_commit_without_an_end_holds_nobody_up(
+    serving: Any, http: httpx2.AsyncClient, store: FaultyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with a synchronous standby that is away: the commit neither fails nor succeeds."""
+    engine: Any = serving.app.app.state.client.gateway
+    await http.post(f"{M}/orchestrators/approval/a-0")  # the first makes the key for links
+    under_way, goes_on, commit, later = threading.Event(), threading.Event(), store.commit, 0.0
+
+    def hang(batch: Any) -> None:
+        under_way.set()
+        assert goes_on.wait(60)
+        commit(batch)
+
+    monkeypatch.setattr(store, "commit", hang)
+    monkeypatch.setattr(engine.callers._clock, "monotonic", lambda: time.monotonic() + later)
+    waiting = asyncio.create_task(http.post(f"{M}/orchestrators/approval/a-1"))
+    await asyncio.to_thread(under_way.wait, 60)
+    engine.callers.look()
+    assert not waiting.done()
+    assert (await http.get("/readyz")).status_code == 200
+
+    later = 6.0
+    engine.callers.look()
+    told = await waiting
+    assert (told.status_code, told.json()["code"]) == (503, "outcome-unknown")
+    refused = await http.post(f"{M}/orchestrators/approval/a-2")
+    assert (refused.status_code, refused.json()["code"]) == (503, "store")
+    assert "no answer" not in refused.text and int(refused.headers["retry-after"]) > 0
+    assert (await http.get("/readyz")).json() == {"ready": False, "reason": "store"}
+    assert (await http.get("/healthz")).status_code == 200
+
+    goes_on.set()
+    async with asyncio.timeout(10):
+        while (await http.get(f"{M}/instances/a-1")).status_code != 202:  # it was only late
+            await asyncio.sleep(0.01)
+    engine.callers.look()
+    assert (await http.get("/readyz")).status_code == 200
+    assert (await http.get(f"{M}/instances/a-2")).status_code == 404, "and this was never stored"
 
 
 async def test_a_full_store_is_507_and_reading_goes_on(http: httpx2.AsyncClient, store: FaultyStore) -> None:
@@ -214,7 +256,7 @@ async def test_a_full_queue_is_not_ready_and_still_healthy(
     serving: Any, http: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine: Any = serving.app.app.state.client.gateway
-    monkeypatch.setattr(engine, "_unanswered", engine.settings.queued_requests)
+    monkeypatch.setattr(type(engine.callers), "__len__", lambda _: engine.settings.queued_requests)
 
     busy = await http.get("/readyz")
     assert (busy.status_code, busy.json()["reason"]) == (503, "busy")

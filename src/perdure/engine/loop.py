@@ -83,6 +83,7 @@ class Loop:
         self.stopping = False
         self.idle_before = 0
         self.away: PerdureError | None = None
+        self.committing_since: float | None = None  # by the monotonic clock; read by other threads
         self._away_since = 0
         self.sweeper = sweeper
         self.sharing = sharing  # None for an engine that has its hub to itself
@@ -334,7 +335,7 @@ class Loop:
         remedy: Callable[[], None]
         try:
             batch = self._decide([*rest, *envelopes] if rest else envelopes)
-            started = self.clock.monotonic()
+            started = self.committing_since = self.clock.monotonic()
             if not batch.is_empty():
                 if self.sharing is not None:
                     self._confirm(self.sharing)
@@ -355,12 +356,14 @@ class Loop:
             log.exception("a batch failed in the engine's own code; it is redone without its culprit")
             remedy = partial(self._halve, hub.rollback(), error)
         else:
+            self.committing_since = None
             released, self._rest = hub.release()
             self._conflicts = 0
             if self._committed is not None:
                 self._committed(batch, self.clock.monotonic() - started)
             self._release(released, batch)
             return
+        self.committing_since = None
         remedy()
 
     def _confirm(self, sharing: Sharing) -> None:

@@ -19,6 +19,7 @@ from importlib.metadata import version
 from typing import Any, TypeVar
 
 from perdure.engine.activities import ActivityPool, Concurrency
+from perdure.engine.callers import Callers
 from perdure.engine.client import Client
 from perdure.engine.clock import Clock, SharedClock, SystemClock, new_id, new_salt
 from perdure.engine.company import somebody_has
@@ -132,7 +133,7 @@ class Engine:
         self.loop.returned = self._look_after_watchers
         self.feed = Feed(self._listen)
         self._watchers: dict[str, list[asyncio.Future[Finished]]] = {}
-        self._unanswered = 0  # requests of clients; the inbox holds them in lists, so its length says nothing
+        self.callers = Callers(self.loop, self.clock)
         self._live: set[str] = set()  # known to be running: no need to ask the store
         self._gate = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -163,6 +164,7 @@ class Engine:
             raise
         self._upkeep = threading.Thread(target=self._keep_up, name="perdure-upkeep", daemon=True)
         self._upkeep.start()
+        self.callers.watch()
         if self._membership is not None:
             threading.Thread(target=self._stay, name="perdure-lease", daemon=True).start()
         return Client(self)
@@ -181,6 +183,7 @@ class Engine:
                 await asyncio.sleep(0.05)
                 waited += 0.05
         self._stop.set()
+        self.callers.close()
         self.feed.close()
         self.loop.stopping = True
         self.loop.nudge()
@@ -312,32 +315,31 @@ class Engine:
         """Hand a message to the loop; returns its answer once it is durable."""
         if self.loop.stopping:
             raise EngineStopped("the engine is not running: nothing was stored")
-        queued = self._unanswered
+        self.callers.check()
+        # The inbox holds them in lists, so its length says nothing.
+        queued = len(self.callers)
         if queued > self.settings.queued_requests and isinstance(message, Start | RaiseEvent):
             raise Overloaded(f"{queued} requests are waiting already: nothing was stored, try again shortly")
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._unanswered = queued + 1
-        try:
-            note = NOTE.get()
-            if note is not None:
-                note = note.about(message)
-            self._outbox.put(Envelope(message, answer, note=note))
-            if self.loop.stopping and self._thread is not None and not self._thread.is_alive():
-                self.loop.refuse_rest()  # it stopped meanwhile
-            return await answer
-        finally:
-            self._unanswered -= 1
+        note = NOTE.get()
+        if note is not None:
+            note = note.about(message)
+        self._outbox.put(Envelope(message, answer, note=note))
+        if self.loop.stopping and self._thread is not None and not self._thread.is_alive():
+            self.loop.refuse_rest()  # it stopped meanwhile
+        return await self.callers.wait_for(answer)
 
     async def record(self, memo: Memo) -> None:
         """Write rows beside the next batch; returns once they are durable."""
         if self.loop.stopping:
             raise EngineStopped("the engine is not running: nothing was stored")
+        self.callers.check()
         memo.reply = asyncio.get_running_loop().create_future()
         self.loop.memos.put(memo)
         self.loop.nudge()
         if self.loop.stopping and self._thread is not None and not self._thread.is_alive():
             self.loop.refuse_rest()  # it stopped meanwhile
-        await memo.reply
+        await self.callers.wait_for(memo.reply)
 
     async def finished(self, instance_id: str, timeout: float | None) -> OrchestrationStatus | None:
         """Return when the instance has finished, with its status if it is at hand.
@@ -485,17 +487,22 @@ class Engine:
     def health(self) -> dict[str, Any]:
         """Numbers for a health page: what is warm, queued, running; and whether all is well."""
         pool = self.loop.pool
+        is_alive = not self.loop.stopping and (pool is None or pool.is_healthy)
         return {
-            "healthy": self.loop.away is None
-            and not self.loop.stopping
-            and (pool is None or pool.is_healthy),
+            "alive": is_alive,
+            "healthy": is_alive and self._store_state() == "ok",
             "warm": len(self._hub.warm),
-            "queued": self._unanswered,
-            "store": "ok" if self.loop.away is None else str(self.loop.away),
+            "queued": len(self.callers),
+            "store": self._store_state(),
             **self._hub.counters,
             **(self.loop.sharing.health() if self.loop.sharing is not None else {}),
             **({f"activities_{k}": v for k, v in pool.health().items()} if pool is not None else {}),
         }
+
+    def _store_state(self) -> str:
+        if self.loop.away is not None:
+            return str(self.loop.away)
+        return f"no answer for {self.callers.held_up:.0f} s" if self.callers.held_up else "ok"
 
     def publish(self, address: str, token: str) -> None:
         """Tell other processes on this machine where this engine can be reached."""

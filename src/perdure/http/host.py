@@ -263,9 +263,12 @@ def application(
 
 
 async def health(request: Request) -> Response:
-    """GET healthz: 200 when the engine takes work, else 503. It tells no more than that."""
+    """GET healthz: 200 while this process works as it should, else 503. It tells no more than that.
+
+    A store that is away is nothing that a start anew would bring back: `/readyz` tells of that.
+    """
     engine: Any = client_of(request).gateway
-    healthy = bool(engine.health()["healthy"])
+    healthy = bool(engine.health()["alive"])
     return json_response({"healthy": healthy}, 200 if healthy else 503)
 
 
@@ -297,7 +300,7 @@ async def hindrance(engine: Any) -> str:
 
 
 class Health(TypedDict):
-    """Whether all is well."""
+    """Whether the process is."""
 
     healthy: bool
 
@@ -315,7 +318,9 @@ HEALTH = (
         ("GET",),
         health,
         "open",
-        contract=Contract(answers=(Answer(200, Health, "All is well."), Answer(503, Health, "Not so."))),
+        contract=Contract(
+            answers=(Answer(200, Health, "It works."), Answer(503, Health, "Start it anew."))
+        ),
     ),
     Endpoint(
         "/readyz",

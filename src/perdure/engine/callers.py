@@ -1,0 +1,85 @@
+"""Clients that wait for the loop's answer, and what they are told when the store gives the loop none.
+
+A commit that fails is the loop's own affair. One that neither fails nor succeeds holds up the loop's thread: a
+synchronous standby is away, a disk hangs, a network swallows packets. PostgreSQL may take half a minute until even
+the connection is given up. So somebody else looks at how long the commit under way has been going on: a timer on
+the clients' event loop. When it is too long, everyone who waits is told that the outcome is not known, and whoever
+comes meanwhile, that nothing was stored. The commit itself is not disturbed; it may well succeed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final
+
+from perdure.engine.handover import tell
+from perdure.errors import OutcomeUnknown, StoreError
+
+if TYPE_CHECKING:
+    from typing import TypeVar
+
+    from perdure.engine.clock import Clock
+    from perdure.engine.loop import Loop
+
+    T = TypeVar("T")
+
+PATIENCE: Final = 5.0  # seconds that clients wait for one commit
+LOOK_EVERY: Final = 1.0
+
+
+class Callers:
+    """The futures that clients of one engine wait on."""
+
+    def __init__(self, loop: Loop, clock: Clock) -> None:
+        self._loop = loop
+        self._clock = clock
+        self._waiting: set[asyncio.Future[Any]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self.held_up = 0.0  # seconds the commit under way has taken, once that is too long
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    async def wait_for(self, answer: asyncio.Future[T]) -> T:
+        """The answer, or OutcomeUnknown when the store does not come to an end."""
+        self._waiting.add(answer)
+        try:
+            return await answer
+        finally:
+            self._waiting.discard(answer)
+
+    def check(self) -> None:
+        """Raise StoreError while the store holds everybody up: what would be taken now would wait as well."""
+        if self.held_up:
+            raise StoreError(
+                f"the store has not answered for {self.held_up:.0f} s: nothing was stored, try again shortly"
+            )
+
+    def watch(self) -> None:
+        """Look after them from now on, on the running event loop."""
+        self._timer = asyncio.get_running_loop().call_later(LOOK_EVERY, self._look_on)
+
+    def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _look_on(self) -> None:
+        self.look()
+        self.watch()
+
+    def look(self) -> None:
+        """Tell everyone who waits, when it is too long."""
+        since = self._loop.committing_since
+        lasting = 0.0 if since is None else self._clock.monotonic() - since
+        self.held_up = lasting if lasting >= PATIENCE else 0.0
+        if self.held_up:
+            tell([(answer, self._unknown()) for answer in list(self._waiting)])
+
+    def _unknown(self) -> OutcomeUnknown:
+        return OutcomeUnknown(
+            f"the store has not answered for {self.held_up:.0f} s while this was being committed: it may or may not "
+            "happen. Ask for the instance's status, or repeat the request with the same id"
+        )
+
+
+__all__ = ["Callers"]
