@@ -287,6 +287,9 @@ class Door(TroubledStore):
     def drain(self) -> None:
         self._ask("drain", self.inner.drain)
 
+    def expire(self, incarnations: Sequence[int]) -> None:
+        self._ask("expire", lambda: self.inner.expire(incarnations))
+
     def void(self, incarnation: int) -> bool:
         return self._ask("void", lambda: self._void(incarnation))
 

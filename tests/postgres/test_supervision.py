@@ -270,6 +270,23 @@ def test_code_that_does_not_start_replaces_one_and_a_second_signal_ends_all_at_o
         assert not any(is_at_work(pid) for pid in children)
 
 
+def test_one_alone_that_is_started_again_need_not_wait_for_its_own_lease(
+    newest_url: str, tmp_path: Path
+) -> None:
+    with running(tmp_path, newest_url, "--lease", "300") as one:
+        one.until(lambda: "pages" in one.said)
+        one.until(lambda: one.shared_out(1))
+        assert one.start("work", "cut-short", "cut-short").status_code == 200
+        os.kill(one.process.pid, signal.SIGKILL)
+        one.process.wait()
+        [dead] = one.workers().values()
+        assert dead["leaseLeft"] > 200
+    with running(tmp_path, newest_url, "--lease", "300") as other:
+        other.until(lambda: "pages" in other.said)
+        assert other.output("cut-short") == other.process.pid
+        other.until(lambda: other.shared_out(1))
+
+
 def test_workers_without_a_supervisor_stop(newest_url: str, tmp_path: Path) -> None:
     with running(tmp_path, newest_url, "--workers", "1", "--role", "worker") as one:
         one.until(lambda: "serves (pid" in one.said)

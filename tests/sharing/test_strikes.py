@@ -29,7 +29,7 @@ def test_strikes_of_dead_workers_add_up_and_three_condemn(tmp_path: Path) -> Non
         die(tmp_path / f"{number}.running", "poison")
     die(tmp_path / "x.running", "innocent")
     mine = StrikeFile(tmp_path / "mine.running")
-    mine.inherit()
+    assert mine.inherit() == ["0.running", "1.running", "2.running", "x.running"]
     assert mine.condemned() == ["poison"]
     assert mine.strikes == {"poison": 3, "innocent": 1}
     assert os.listdir(tmp_path) == ["mine.running"]
@@ -41,8 +41,11 @@ def test_a_living_worker_is_not_blamed(tmp_path: Path) -> None:
     living = StrikeFile(tmp_path / "living.running")
     living.enter("busy")
     other = StrikeFile(tmp_path / "other.running")
-    other.inherit()
+    assert other.inherit() == []
     assert other.strikes == {}
+    living.rename(tmp_path / "renamed.running")
+    assert other.inherit() == []
+    living.rename(tmp_path / "living.running")
     assert sorted(os.listdir(tmp_path)) == ["living.running", "other.running"]
     living.close(for_good=True)
     other.close(for_good=True)

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from perdure.engine.clock import SharedClock
+from perdure.engine.strikes import name_of
 from perdure.engine.territory import Territory
 from perdure.errors import FenceLost, StoreError
 from perdure.model.settings import NAMES, SECONDS, TEXT, one_of, setting
@@ -150,6 +151,16 @@ class Membership:
         surplus = sorted(territory.owned)[share:] if wanted < 0 else []
         self.next_at = self._next_look(census)
         return Tidings(frozenset(gained), frozenset(surplus), gone)
+
+    def bury(self, files: Sequence[str]) -> None:
+        """Of the workers that have left these files behind the processes are dead: nobody waits for their leases."""
+        if not files:
+            return
+        workers = self._store.census().workers
+        dead = [one.incarnation for one in workers if name_of(one.incarnation, one.worker) in files]
+        if dead:
+            self._store.expire(dead)
+            self.next_at = 0
 
     def _is_over(self, other: WorkerRow, census: Census) -> bool:
         return other.lease_until < census.now and other.incarnation != self._territory.incarnation

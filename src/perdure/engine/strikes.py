@@ -4,6 +4,7 @@ The loop notes in mapped memory whose code it enters and leaves; the kernel keep
 process. Found noted after an unclean end, the instance gets a strike, and three park it. An engine on a file of its
 own keeps the record beside it. Workers that share a database keep theirs in a folder of the machine's, each in a
 file that it holds a lock on; whoever comes later, or takes over, inherits the files of the dead.
+Such a file also proves that its worker is dead, so nobody has to wait for the end of that one's lease.
 """
 
 from __future__ import annotations
@@ -33,6 +34,11 @@ def folder_of(place: str) -> Path:
     folder = Path(tempfile.gettempdir()) / f"perdure-{os.getuid()}" / name
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return folder
+
+
+def name_of(incarnation: int, worker: str) -> str:
+    """What a worker's file is called among those of the others on its machine."""
+    return f"{incarnation}-{sha256(worker.encode()).hexdigest()[:16]}{SUFFIX}"
 
 
 class StrikeFile:
@@ -67,8 +73,15 @@ class StrikeFile:
         """Instances in whose code the process died three times."""
         return [instance_id for instance_id, count in self.strikes.items() if count >= STRIKES]
 
-    def inherit(self) -> None:
-        """Take over what dead processes have left beside this file: whoever holds a lock on its own still lives."""
+    def rename(self, path: str | Path) -> None:
+        self.path = self.path.rename(path)
+
+    def inherit(self) -> list[str]:
+        """Take over what dead processes have left beside this file: whoever holds a lock on its own still lives.
+
+        Returns the names of their files.
+        """
+        dead: list[str] = []
         for path in sorted(self.path.parent.glob(f"*{SUFFIX}")):
             if path == self.path or not _is_orphaned(path):
                 continue
@@ -78,6 +91,8 @@ class StrikeFile:
             self._write()
             path.unlink(missing_ok=True)
             left.close()
+            dead.append(path.name)
+        return dead
 
     def close(self, *, for_good: bool = False) -> None:
         """An end in order. `for_good`: nobody will look for a file of this name; with strikes in it it stays."""
@@ -140,4 +155,4 @@ def _is_orphaned(path: Path) -> bool:
     return True
 
 
-__all__ = ["STRIKES", "StrikeFile", "folder_of"]
+__all__ = ["STRIKES", "StrikeFile", "folder_of", "name_of"]

@@ -10,12 +10,12 @@ import asyncio
 import contextlib
 import gc
 import logging
-import os
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, TypeVar
 
 from perdure.engine.activities import ActivityPool, Concurrency
@@ -39,7 +39,7 @@ from perdure.engine.registry import Registry
 from perdure.engine.retention import AGES, Retention, Sweeper
 from perdure.engine.sharing import Sharing
 from perdure.engine.status import Detail, finished_status, status_in
-from perdure.engine.strikes import StrikeFile, folder_of
+from perdure.engine.strikes import StrikeFile, folder_of, name_of
 from perdure.engine.territory import Territory
 from perdure.engine.versions import Versioning
 from perdure.engine.watchdog import Marker, Watchdog, audit, stop_audit
@@ -130,7 +130,7 @@ class Engine:
             evicted=self._forget_evicted,
             sweeper=Sweeper(self.settings.retention, store) if self.settings.retention else None,
         )
-        self.loop.returned = self._look_after_watchers
+        self.loop.returned = self._returned
         self.feed = Feed(self._listen)
         self._watchers: dict[str, list[asyncio.Future[Finished]]] = {}
         self.callers = Callers(self.loop, self.clock)
@@ -141,6 +141,7 @@ class Engine:
         self._stop = threading.Event()
         self._watchdog: Watchdog | None = None
         self._membership: Membership | None = None
+        self._worker_name = self.settings.belonging.worker_name or default_name()
 
     # ------------------------------------------------------------------------------------------ life cycle
 
@@ -203,7 +204,7 @@ class Engine:
         is_worker = not settings.runs_nothing
         store.register(
             Profile(
-                belonging.worker_name or default_name(),
+                self._worker_name,
                 "worker" if is_worker else "api",
                 tuple(belonging.pools),
                 registry.described(version=settings.versioning.default, perdure=version("perdure")),
@@ -274,15 +275,18 @@ class Engine:
             return StrikeFile(f"{self.store.location}.running")
         if self._shared is None or not self._shared.place:
             return None
-        folder = folder_of(self._shared.place)
-        return StrikeFile(folder / f"{os.getpid()}-{new_id()[-8:]}.running")
+        return StrikeFile(self._strike_path(self._shared.place))
+
+    def _strike_path(self, place: str) -> Path:
+        assert self._territory is not None
+        return folder_of(place) / name_of(self._territory.incarnation, self._worker_name)
 
     def _condemn(self) -> None:
         """On the loop's thread, at the start and when a worker is gone: whose code has killed three processes?"""
         if self._strikes is None:
             return
-        if not self.store.location:
-            self._strikes.inherit()
+        if self._membership is not None:
+            self._membership.bury(self._strikes.inherit())
         for instance_id in self._strikes.condemned():
             self._hub.quarantine[instance_id] = "the process died three times while its code was running"
 
@@ -427,6 +431,12 @@ class Engine:
             return []
         with self._gate:
             return [instance_id for instance_id in self._watchers if territory.is_foreign(instance_id)]
+
+    def _returned(self) -> None:
+        """On the loop's thread: the store was opened again, beside others as another incarnation."""
+        if self._strikes is not None and not self.store.location and self._shared is not None:
+            self._strikes.rename(self._strike_path(self._shared.place))
+        self._look_after_watchers()
 
     def _look_after_watchers(self) -> None:
         """On the loop's thread, when the store is back: an end may have been committed that nobody heard of."""

@@ -318,9 +318,7 @@ HEALTH = (
         ("GET",),
         health,
         "open",
-        contract=Contract(
-            answers=(Answer(200, Health, "It works."), Answer(503, Health, "Start it anew."))
-        ),
+        contract=Contract(answers=(Answer(200, Health, "It works."), Answer(503, Health, "Start it anew."))),
     ),
     Endpoint(
         "/readyz",

@@ -221,6 +221,9 @@ class SharedStore(Store, Protocol):
     def census(self) -> Census:
         """Who is there. From any thread."""
 
+    def expire(self, incarnations: Sequence[int]) -> None:
+        """Their processes are dead, which is known for certain: their leases end now, and `void` can follow."""
+
     def void(self, incarnation: int) -> bool:
         """Take over from a worker whose lease has run out: void it, and free its partitions and claims.
 

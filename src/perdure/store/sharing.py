@@ -184,6 +184,13 @@ class Member:
                 tuple(row for _, row in sorted(roster.partitions.items())),
             )
 
+    def expire(self, incarnations: Sequence[int]) -> None:
+        with self._place.lock:
+            self._check_shared()
+            for worker in filter(None, map(self._place.roster.living, incarnations)):
+                ended = min(worker.lease_until, self._place.clock())
+                self._place.roster.workers[worker.incarnation] = worker._replace(lease_until=ended)
+
     def void(self, incarnation: int) -> bool:
         with self._place.lock:
             self._check_shared()

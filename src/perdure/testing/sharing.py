@@ -318,6 +318,21 @@ class SharedStoreConformance:
             one.commit(Batch(1, new_instances=[instance(1)]))
             assert two.take([3]) == []
 
+    def test_who_is_known_to_be_dead_is_taken_over_at_once(self) -> None:
+        with self.workers(HOUR, HOUR) as [(one, first), (two, second)]:
+            one.take([3])
+            two.expire([first.incarnation, 12_345])
+            assert two.void(first.incarnation)
+            assert two.take([3]) == [3]
+            assert not one.renew()
+            assert two.renew() and not two.void(second.incarnation)
+
+    def test_who_was_taken_for_dead_and_lives_goes_on(self) -> None:
+        with self.workers(HOUR, HOUR) as [(one, first), (two, _)]:
+            two.expire([first.incarnation])
+            assert one.renew()
+            assert not two.void(first.incarnation)
+
     def test_nobody_is_taken_over_twice(self) -> None:
         with self.workers(MOMENT, HOUR, HOUR) as [(_, first), (two, _), (three, _)]:
             assert two.void(first.incarnation)

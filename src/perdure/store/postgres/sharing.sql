@@ -49,6 +49,10 @@ update {schema}.partitions set incarnation = null where hub_no = {hub} and incar
 update {schema}.workers set lease_until = {now} + $2::bigint
 where incarnation = $1::bigint and state <> 'void' returning 1
 
+-- name: expire
+update {schema}.workers set lease_until = least(lease_until, {now})
+where hub_no = {hub} and incarnation = any($1::bigint[]) and state <> 'void'
+
 -- name: drain
 update {schema}.workers set state = 'draining' where incarnation = $1::bigint and state = 'living'
 

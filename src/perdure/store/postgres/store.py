@@ -327,6 +327,9 @@ class PostgresStore(Reader):
     def census(self) -> Census:
         return membership.census(self._ask(Call("now"), Call("workers"), Call("partitions")))
 
+    def expire(self, incarnations: Sequence[int]) -> None:
+        self._asked_by_loop(self._check_shared(), [Call("expire", (numbers(list(incarnations)),))])
+
     def void(self, incarnation: int) -> bool:
         wire = self._check_shared()
         try:
