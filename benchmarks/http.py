@@ -166,7 +166,7 @@ def _repetition(chosen: argparse.Namespace, folder: Path) -> dict[str, Figures]:
             _wrk(servers[load.server], load, folder, 1, chosen.connections)
         stored = _stored(perdure)
         for load in LOADS:
-            wait_until_quiet(None, chosen.patience)
+            wait_until_quiet((), chosen.patience)
             figures = _wrk(servers[load.server], load, folder, chosen.seconds, chosen.connections)
             found[load.name] = figures
             print(f"{load.name:14}{figures.per_s:9,.0f}/s  foreign cores {figures.foreign:.2f}", flush=True)
