@@ -136,15 +136,21 @@ class Verdict:
             self._lives(instance_id)
 
     def _answers(self, dealing: Dealing) -> None:
-        """Every answer that an operation with an id got after its first success is the same."""
+        """Every answer that an operation with an id got after its first success is the same.
+
+        Among several workers the refusal of an attempt may be heard after the success of a later one.
+        """
         good = [answer for answer in dealing.told if answer.startswith("ok")]
         if dealing.operation_id and len(set(good)) > 1:
             self._bad("I12", f"{dealing.operation_id} was answered {sorted(set(good))}")
         if good and dealing.operation_id and dealing.told.index(good[0]) + len(good) != len(dealing.told):
-            after = dealing.told[dealing.told.index(good[0]) :]
+            first = dealing.told.index(good[0])
+            after = zip(dealing.told[first:], dealing.told_to[first:], strict=True)
+            since = dealing.told_to[first] if self._ledger.shared else 0
             passed = (*NOT_DONE, *IN_DOUBT) if self._ledger.shared else NOT_DONE
             told_of = self._ledger.shared and self._left_a_record(dealing)
-            if any(not answer.startswith(("ok", *passed)) for answer in after) and not told_of:
+            refused = any(not answer.startswith(("ok", *passed)) and to >= since for answer, to in after)
+            if refused and not told_of:
                 self._bad("I12", f"{dealing.operation_id} was answered {dealing.told}")
 
     def _was_surely_refused(self, dealing: Dealing) -> bool:

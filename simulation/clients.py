@@ -51,6 +51,7 @@ class Dealing:
     target: str
     outcome: str = ""  # ok | refused | unknown
     told: list[str] = field(default_factory=list)  # "ok ..." or the error's class
+    told_to: list[int] = field(default_factory=list)  # the attempt that each of these answers
     attempts: int = 0
     done_at: int = 0
     sent_at: int = 0
@@ -176,6 +177,7 @@ class Actor:
         if error is None and attempt > 1 and any(answer.startswith("ok") for answer in dealing.told):
             world.met("a client's retry answered from seen")
         dealing.told.append(told)
+        dealing.told_to.append(attempt)
         world.trace("told", order.key, attempt, told)
 
     def _hear(self, dealing: Dealing, error: BaseException | None) -> None:

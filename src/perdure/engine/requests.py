@@ -96,32 +96,32 @@ class Requests:
         `hurried` is for a visitor where nobody could answer: there is nothing to be patient for.
         """
         asked = list(self._open)[:ASKED_AT_ONCE]
-        told = [(self._open.pop(row.operation_id).reply, _answer_in(row)) for row in store.seen(asked)]
+        said = {row.operation_id: _answer_in(row) for row in store.seen(asked)}
         sooner = PATIENCE - HASTE if hurried else 0
-        late = [one for one in self._open.values() if one.until - sooner <= now]
+        late = [
+            one for one in self._open.values() if one.request_id not in said and one.until - sooner <= now
+        ]
         if late:
-            known = {row.instance_id: row for row in store.rows([one.message.instance_id for one in late])}
-            before = {
-                row.operation_id: row for row in store.seen(list(filter(None, map(_operation_of, late))))
-            }
-            for one in late:
-                del self._open[one.request_id]
-                first = before.get(_operation_of(one))
-                message = one.message
-                told.append(
-                    (
-                        one.reply,
-                        _unanswered(message, known.get(message.instance_id))
-                        if first is None
-                        else payload.decode(first.answer),
-                    )
-                )
-        return told
+            said.update(_said_without_owners(store, late))
+        # Only now: had the store failed, everyone would still be waiting, for the next look.
+        return [(self._open.pop(request_id).reply, value) for request_id, value in said.items()]
 
     def refused(self, error: PerdureError) -> list[tuple[Any, Any]]:
         """Nobody looks any more: whom to tell."""
         left, self._open = list(self._open.values()), {}
         return [(one.reply, error) for one in left]
+
+
+def _said_without_owners(store: EngineStore, late: list[Asked]) -> dict[str, Any]:
+    """What these are told, by their ids."""
+    known = {row.instance_id: row for row in store.rows([one.message.instance_id for one in late])}
+    before = {row.operation_id: row for row in store.seen(list(filter(None, map(_operation_of, late))))}
+    said: dict[str, Any] = {}
+    for one in late:
+        first = before.get(_operation_of(one))
+        unanswered = _unanswered(one.message, known.get(one.message.instance_id))
+        said[one.request_id] = unanswered if first is None else payload.decode(first.answer)
+    return said
 
 
 def _operation_of(asked: Asked) -> str:
