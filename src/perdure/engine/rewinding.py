@@ -168,6 +168,7 @@ def _open_waits(instance: Instance) -> None:
 
 def _open_rows(hub: Hub, instance: Instance, state: State) -> None:
     """The same for an instance that was parked, from history alone: without the types its code expects."""
+    instance.open_local = len(state.activities)
     for wait_id, (wait, since) in state.waits.items():
         hub.rows.waits_opened.append(WaitRow(instance.no, wait_id, wait.name, since, wait.deadline, None))
     instance.saved_waits = len(state.waits)
