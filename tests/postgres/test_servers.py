@@ -126,7 +126,7 @@ def test_programs_in_a_private_home_are_copied_out_of_it(
 
 
 def test_all_versions_are_tested() -> None:
-    assert VERSIONS == (15, 16, 18)
+    assert VERSIONS == (14, 15, 16, 18)
 
 
 @contextmanager
