@@ -35,6 +35,7 @@ class Callers:
         self._clock = clock
         self._waiting: set[asyncio.Future[Any]] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._found: float | None = None  # when the commit began that the last look has found
         self.held_up = 0.0  # seconds the commit under way has taken, once that is too long
 
     def __len__(self) -> int:
@@ -64,13 +65,17 @@ class Callers:
             self._timer.cancel()
 
     def _look_on(self) -> None:
-        self.look()
         self.watch()
+        self.look()
 
     def look(self) -> None:
-        """Tell everyone who waits, when it is too long."""
-        since = self._loop.committing_since
-        lasting = 0.0 if since is None else self._clock.monotonic() - since
+        """Tell everyone who waits, when it is too long.
+
+        Only a commit that was there at the last look, too: a virtual clock may leap while one is under way.
+        """
+        since, before = self._loop.committing_since, self._found
+        self._found = since
+        lasting = 0.0 if since is None or since != before else self._clock.monotonic() - since
         self.held_up = lasting if lasting >= PATIENCE else 0.0
         if self.held_up:
             tell([(answer, self._unknown()) for answer in list(self._waiting)])
