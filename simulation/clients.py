@@ -302,8 +302,12 @@ class Actor:
 
     def _restart(self, dealing: Dealing) -> Message | None:
         """As `Client.restart` does it. A repeat asks for the same again."""
-        order = dealing.order
-        found = start_of(self._world.backend.store, order.target)
+        order, store = dealing.order, self._world.backend.store
+        if dealing.operation_id and store.answered(dealing.operation_id) is not None:
+            return Start(
+                instance_id=dealing.target, name="", input=Raw(b"null"), operation_id=dealing.operation_id
+            )
+        found = start_of(store, order.target)
         if found is None or (found[0].row.completed_at is None and dealing.attempts == 0):
             return None
         if not bytes(found[1]):

@@ -402,6 +402,23 @@ async def test_operations_repeated_under_their_ids_happen_once(orchestrator):
 # ------------------------------------------------------------------------------------ restart, purge, waiting
 
 
+@WAITS
+async def test_a_restart_repeated_under_its_operation_id_gets_the_first_answer(orchestrator):
+    """Also while the new run is under way, which could not be restarted, and when the old one is gone."""
+    async with environment(app_with(orchestrator)) as env:
+        client = env.client
+        await client.start_new("main", "c1")
+        await client.terminate("c1")
+        fresh = await client.restart("c1", operation_id="new")
+        assert await client.restart("c1", False, operation_id="same") == "c1"
+        assert await client.restart("c1", False, operation_id="same") == "c1"
+        await client.terminate("c1")
+        await client.purge_instance_history("c1")
+        assert await client.restart("c1", operation_id="new") == fresh
+        with pytest.raises(df.InstanceNotFound):
+            await client.restart("c1", operation_id="another")
+
+
 @QUICK
 async def test_restart_runs_it_again_under_a_new_id_or_its_own(orchestrator):
     async with environment(app_with(orchestrator)) as env:

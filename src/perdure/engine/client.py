@@ -139,9 +139,16 @@ class Client(Starting, EntityVerbs, AccessVerbs, AzureVerbs, WatchVerbs, Company
     ) -> str:
         """Start a finished instance again with its name and input; returns the id of the new run.
 
+        With an `operation_id` a repeat within 24 hours gets the first answer, whatever has become of both runs.
+
         Raises InstanceNotFound, IllegalTransition while it is still running.
         """
         store = self.gateway.store
+        if operation_id:
+            known = await self.gateway.read(lambda: store.answered(operation_id))
+            if known is not None and known.expires_at > self.gateway.now():
+                first: str = payload.decode(known.answer)
+                return first
         found = await self.gateway.read(lambda: start_of(store, instance_id))
         if found is None:
             raise InstanceNotFound(f"no instance {instance_id!r} in this hub: nothing to restart")
