@@ -415,7 +415,7 @@ async def test_a_restart_repeated_under_its_operation_id_gets_the_first_answer(o
         await client.terminate("c1")
         await client.purge_instance_history("c1")
         assert await client.restart("c1", operation_id="new") == fresh
-        with pytest.raises(df.InstanceNotFound):
+        with pytest.raises(InstanceNotFound):
             await client.restart("c1", operation_id="another")
 
 
