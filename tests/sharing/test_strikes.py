@@ -45,6 +45,7 @@ def test_a_living_worker_is_not_blamed(tmp_path: Path) -> None:
     assert other.strikes == {}
     living.rename(tmp_path / "renamed.running")
     assert other.inherit() == []
+    living.rename(tmp_path / "nowhere" / "living.running")
     living.rename(tmp_path / "living.running")
     assert sorted(os.listdir(tmp_path)) == ["living.running", "other.running"]
     living.close(for_good=True)

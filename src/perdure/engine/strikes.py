@@ -16,6 +16,7 @@ import mmap
 import os
 import tempfile
 import time
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
@@ -74,7 +75,9 @@ class StrikeFile:
         return [instance_id for instance_id, count in self.strikes.items() if count >= STRIKES]
 
     def rename(self, path: str | Path) -> None:
-        self.path = self.path.rename(path)
+        """Go by another name. Where the file has been tidied away, it only says no more that we live or died."""
+        with suppress(OSError):
+            self.path = self.path.rename(path)
 
     def inherit(self) -> list[str]:
         """Take over what dead processes have left beside this file: whoever holds a lock on its own still lives.
