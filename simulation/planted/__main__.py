@@ -1,9 +1,8 @@
 """Tests of the tests: apply each patch to a copy of the sources, and see who notices.
 
 `python -m simulation.planted` runs the quick budget of the simulator on each (worlds of several workers for those
-that say so), stopping at the first red; what
-stays green there is given to the tests that the patch names. A patch that nobody notices fails the run, and so
-does one that no longer applies. The table goes to stdout and, with --json, to a file.
+that say so), stopping at the first red, which may be that it does not come to an end; what stays green there is given
+to the tests that the patch names. A patch that nobody notices fails the run, and so does one that no longer applies. The table goes to stdout and, with --json, to a file.
 """
 
 from __future__ import annotations
@@ -12,12 +11,17 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+LONGEST = 240  # seconds; green ones need a quarter of a minute
+HUNG = 124
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -100,8 +104,10 @@ def apply(patch: Path, copy: Path) -> str:
 def _ask(finding: Finding, copy: Path, budget: list[str], also: list[list[str]]) -> None:
     told = copy / "told.json"
     command = ["-m", "simulation", *budget, "--stop", "--json", str(told)]
-    if _run(copy, command) != 0:
-        finding.caught_by, finding.how = "simulation", _first(told)
+    code = _run(copy, command)
+    if code != 0:
+        finding.caught_by = "simulation"
+        finding.how = "it never came to an end" if code == HUNG else _first(told)
         return
     for tests in also:
         if _run(copy, ["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]) == 1:
@@ -112,15 +118,22 @@ def _ask(finding: Finding, copy: Path, budget: list[str], also: list[list[str]])
 
 def _run(copy: Path, arguments: list[str]) -> int:
     path = os.pathsep.join([str(copy / "src"), str(ROOT)])
-    done = subprocess.run(
+    process = subprocess.Popen(
         [sys.executable, *arguments],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        check=False,
-        timeout=900,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
     )
-    return done.returncode
+    try:
+        return process.wait(LONGEST)
+    except subprocess.TimeoutExpired:
+        return HUNG
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # its own processes, too
+        process.wait()
 
 
 def _first(told: Path) -> str:
