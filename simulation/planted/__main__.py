@@ -2,7 +2,8 @@
 
 `python -m simulation.planted` runs the quick budget of the simulator on each (worlds of several workers for those
 that say so), stopping at the first red, which may be that it does not come to an end; what stays green there is given
-to the tests that the patch names. A patch that nobody notices fails the run, and so does one that no longer applies. The table goes to stdout and, with --json, to a file.
+to the tests that the patch names. A patch that nobody notices fails the run, and so does one that no longer applies.
+The table goes to stdout and, with --json, to a file.
 """
 
 from __future__ import annotations
