@@ -27,6 +27,8 @@ from perdure.replay.settle import Invocation, invocation_of, report_to_parent
 from perdure.replay.state import fold
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from perdure.engine.hub import Hub
 
 S = RuntimeStatus
@@ -150,13 +152,19 @@ def go_on(hub: Hub, instance: Instance, reason: str) -> None:
 
 def _was_begun(instance: Instance) -> bool:
     """Whether its code has ever run: control events alone do not begin an execution."""
+    if instance.outcome is not None and _has_begun(instance.outcome.events):
+        return True
     if instance.stored is None:
         return False
     try:
         recorded = instance.recorded()
     except (msgspec.ValidationError, msgspec.DecodeError):
         return True
-    return any(isinstance(event, ev.ExecutionStarted) for _, events in recorded for event in events)
+    return any(_has_begun(events) for _, events in recorded)
+
+
+def _has_begun(events: Iterable[ev.HistoryEvent]) -> bool:
+    return any(isinstance(event, ev.ExecutionStarted) for event in events)
 
 
 def parked_just_now(instance: Instance) -> bool:
