@@ -16,6 +16,7 @@ from perdure.engine.membership import Membership
 from perdure.engine.placement import Placement
 from perdure.engine.requests import Requests
 from perdure.engine.territory import Territory
+from perdure.engine.warm import open_activities
 from perdure.model.messages import ActivityResult
 from perdure.model.records import Batch
 from perdure.replay.settle import Invocation
@@ -171,7 +172,8 @@ class Sharing:
                 lambda one: territory.partition_of(one.instance_id) in given and hub.awaits(one)
             )
             batch.activities_placed = [
-                placement.row_of(one, batch.at, claimed_by=territory.incarnation) for one in running
+                placement.row_of(one, batch.at, claimed_by=territory.incarnation)
+                for one in self._known_to_be_open(running)
             ]
         self._store.commit(batch)
         if placement is not None:
@@ -180,6 +182,18 @@ class Sharing:
         hub.evict_where(lambda instance: instance.partition in given)
         self._tell_all()
         log.info("%d partitions given up, %d left", len(given), len(territory.owned))
+
+    def _known_to_be_open(self, running: list[Invocation]) -> list[Invocation]:
+        """Of instances that are not at hand the store knows: the answer of a commit may have been lost."""
+        cold = {one.instance_id for one in running if one.instance_id not in self._hub.warm}
+        if not cold:
+            return running
+        open_ = dict(map(open_activities, self._store.load(list(cold))))
+        return [
+            one
+            for one in running
+            if one.instance_id not in cold or one.task_id in open_.get(one.execution_id, ())
+        ]
 
     def _tell_all(self) -> None:
         """Owners have changed, or are to: the others look anew who is there, and what is free."""

@@ -6,7 +6,10 @@ moment between batches. What a batch changes is gathered in `outcome` (the open 
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Container
+from typing import Any, Final
+
+import msgspec
 
 from perdure.engine.mailbox import Mailbox
 from perdure.model import chain
@@ -19,6 +22,9 @@ from perdure.model.instances import FINISHED, RuntimeStatus, execution_id_of
 from perdure.model.records import InstanceRow, InstanceUpdate, StoredInstance
 from perdure.replay.decide import Execution
 from perdure.replay.settle import Outcome
+from perdure.replay.state import fold
+
+ANY: Final = range(2**62)
 
 
 class Instance:
@@ -256,6 +262,20 @@ class Instance:
 
 def _of_episode(bodies: dict[tuple[int, int], bytes], episode: int) -> dict[int, bytes]:
     return {no: body for (of, no), body in bodies.items() if of == episode} if bodies else {}
+
+
+def open_activities(stored: StoredInstance) -> tuple[str, Container[int]]:
+    """The execution that is stored, and which of its activities are open; any where that cannot be told."""
+    row = stored.row
+    if row.kind == ENTITY:  # what it does outside the loop is all of its execution 0
+        return execution_id_of(row.salt, 0), ANY if row.completed_at is None else ()
+    execution_id = execution_id_of(row.salt, row.execution_no)
+    if row.completed_at is not None:
+        return execution_id, ()
+    try:
+        return execution_id, fold(Instance.from_stored(stored).recorded()).activities
+    except (msgspec.MsgspecError, KeyError):
+        return execution_id, ANY
 
 
 def scheduled_at(reason: str) -> int:
