@@ -156,9 +156,13 @@ def test_what_a_start_leads_to_in_any_order(schema: Any) -> None:
             case.validate_response(response, checks=CHECKED)
 
     seen: set[tuple[str, int]] = set()
-    run_state_machine_as_test(
-        Walk, settings=settings(FEW, max_examples=50, stateful_step_count=8, phases=[Phase.generate])
-    )
+    wanted = {("start", 202), ("get_instance", 202), ("suspend", 202), ("terminate", 202)}
+    purges = {("purge", 409), ("purge", 200)}
+    for _ in range(8):  # where they go is chance: one round seldom misses any of these, eight do not
+        run_state_machine_as_test(
+            Walk, settings=settings(FEW, max_examples=50, stateful_step_count=8, phases=[Phase.generate])
+        )
+        if wanted <= seen and purges & seen:
+            break
 
-    assert {("start", 202), ("get_instance", 202), ("suspend", 202), ("terminate", 202)} <= seen, seen
-    assert ("purge", 409) in seen or ("purge", 200) in seen, seen
+    assert wanted <= seen and purges & seen, seen
