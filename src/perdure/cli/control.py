@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from perdure.cli.door import Door, remark
+from perdure.cli.door import Door
 from perdure.cli.options import (
     DEFAULT_STORE,
     HubOption,
@@ -17,7 +17,6 @@ from perdure.cli.options import (
     read_input,
 )
 from perdure.cli.terminal import EXIT_CODES, print_json
-from perdure.engine.client import Client
 
 commands = typer.Typer()
 
@@ -39,12 +38,9 @@ def raise_(
 ) -> None:
     """Raise an external event. It is kept until the instance waits for it."""
     body = read_input(input_)
-
-    async def tell(client: Client) -> None:
-        await client.raise_event(instance_id, event, body, event_id=event_id)
-        await remark(client)
-
-    Door(store, hub, url, as_json, key).tell(tell)
+    Door(store, hub, url, as_json, key).order(
+        lambda client: client.raise_event(instance_id, event, body, event_id=event_id)
+    )
     _done(f"Event {event} was accepted for {instance_id}.", instance_id, as_json)
 
 
@@ -59,13 +55,9 @@ def restart(
     as_json: JsonOption = False,
 ) -> None:
     """Start a finished instance again and print the new run's id."""
-
-    async def tell(client: Client) -> str:
-        begun = await client.restart(instance_id, not same_id)
-        await remark(client)
-        return begun
-
-    restarted = Door(store, hub, url, as_json, key).tell(tell)
+    restarted = Door(store, hub, url, as_json, key).order(
+        lambda client: client.restart(instance_id, not same_id)
+    )
     _done(restarted, restarted, as_json)
 
 

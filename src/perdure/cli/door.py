@@ -90,6 +90,16 @@ class Door:
         """Do something that may change instances; end the command if perdure refuses."""
         return self._perform(self.accepting(), work)
 
+    def order(self, work: Callable[[Client], Awaitable[T]]) -> T:
+        """Tell what workers are to do; say, too, why it is not being done yet."""
+
+        async def remarked(client: Client) -> T:
+            done = await work(client)
+            await remark(client)
+            return done
+
+        return self.tell(remarked)
+
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[Client]:
         """A client that asks."""

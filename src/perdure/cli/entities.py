@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from perdure.cli.door import Door, remark
+from perdure.cli.door import Door
 from perdure.cli.options import (
     DEFAULT_STORE,
     HubOption,
@@ -16,7 +16,6 @@ from perdure.cli.options import (
     read_input,
 )
 from perdure.cli.terminal import EXIT_CODES, NOT_FOUND, fail, fail_with, print_json, print_table
-from perdure.engine.client import Client
 from perdure.errors import InvalidInstanceId
 from perdure.http.entities import document_of
 from perdure.http.prose import ago, compact
@@ -96,12 +95,7 @@ def signal(
 ) -> None:
     """Send an entity an operation. It is kept durably; it is done when it is the entity's turn."""
     entity_id, body = _parsed(entity, as_json), read_input(input_)
-
-    async def tell(client: Client) -> None:
-        await client.signal_entity(entity_id, operation, body)
-        await remark(client)
-
-    Door(store, hub, url, as_json).tell(tell)
+    Door(store, hub, url, as_json).order(lambda client: client.signal_entity(entity_id, operation, body))
     if as_json:
         print_json({"entityId": {"name": entity_id.name, "key": entity_id.key}})
     else:

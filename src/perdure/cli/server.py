@@ -257,10 +257,9 @@ class Server(uvicorn.Server):
         loop = asyncio.get_running_loop()
         for listener in chain.from_iterable(server.sockets for server in self.servers):
             loop.remove_reader(listener.fileno())
-        for _ in range(
-            2
-        ):  # asyncio makes a connection of what it accepts in two turns, and drops it when closed
-            await asyncio.sleep(0)
+        # asyncio makes a connection of what it accepts in two turns, and drops it when closed meanwhile.
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
         await super().shutdown(sockets)
 
     @contextmanager
