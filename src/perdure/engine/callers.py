@@ -13,18 +13,17 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
 from perdure.engine.handover import tell
+from perdure.engine.loop import PATIENCE, Loop
 from perdure.errors import OutcomeUnknown, StoreError
 
 if TYPE_CHECKING:
     from typing import TypeVar
 
     from perdure.engine.clock import Clock
-    from perdure.engine.loop import Loop
 
     T = TypeVar("T")
 
-PATIENCE: Final = 5.0  # seconds that clients wait for one commit
-LOOK_EVERY: Final = 1.0
+LOOK_EVERY: Final = 1.0  # seconds
 
 
 class Callers:
@@ -76,7 +75,7 @@ class Callers:
         since, before = self._loop.committing_since, self._found
         self._found = since
         lasting = 0.0 if since is None or since != before else self._clock.monotonic() - since
-        self.held_up = lasting if lasting >= PATIENCE else 0.0
+        self.held_up = lasting if lasting * 1e6 >= PATIENCE else 0.0
         if self.held_up:
             tell([(answer, self._unknown()) for answer in list(self._waiting)])
 

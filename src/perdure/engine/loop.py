@@ -15,7 +15,7 @@ import logging
 from collections.abc import Callable, Iterable
 from functools import partial
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, Final
 
 from perdure.engine.activities import ActivityPool
 from perdure.engine.clock import Clock
@@ -51,7 +51,9 @@ RETRY_POISON = 60_000_000  # microseconds until a message that could not be stor
 RETRY_AWAY = 500_000  # microseconds until a failed store is opened again
 RETRY_CONFLICT = 50_000  # microseconds until what met with others several times is tried again
 CONFLICTS = 5  # how often a batch is redone at once because another worker came between
-PATIENCE = 5_000_000  # microseconds that a client waits for a store that has gone away
+PATIENCE: Final = (
+    5_000_000  # microseconds that a client waits for a store that is away, or does not end a commit
+)
 
 log = logging.getLogger("perdure.engine")
 
@@ -335,11 +337,9 @@ class Loop:
         remedy: Callable[[], None]
         try:
             batch = self._decide([*rest, *envelopes] if rest else envelopes)
-            started = self.committing_since = self.clock.monotonic()
+            started = self.clock.monotonic()
             if not batch.is_empty():
-                if self.sharing is not None:
-                    self._confirm(self.sharing)
-                self.store.commit(batch)
+                self._commit(batch, started)
         except Quarantine as found:
             inputs = hub.rollback()
             hub.quarantine[found.instance_id] = found.detail
@@ -356,15 +356,22 @@ class Loop:
             log.exception("a batch failed in the engine's own code; it is redone without its culprit")
             remedy = partial(self._halve, hub.rollback(), error)
         else:
-            self.committing_since = None
             released, self._rest = hub.release()
             self._conflicts = 0
             if self._committed is not None:
                 self._committed(batch, self.clock.monotonic() - started)
             self._release(released, batch)
             return
-        self.committing_since = None
         remedy()
+
+    def _commit(self, batch: Batch, since: float) -> None:
+        self.committing_since = since
+        try:
+            if self.sharing is not None:
+                self._confirm(self.sharing)
+            self.store.commit(batch)
+        finally:
+            self.committing_since = None
 
     def _confirm(self, sharing: Sharing) -> None:
         """Time has passed since the batch began: what it says may be too late, or not this worker's to say."""

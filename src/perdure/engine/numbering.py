@@ -44,9 +44,7 @@ class Numbers:
     def exceed(self, number: int) -> None:
         """Go on behind a number that another worker gave, whose clock may be ahead of this one's."""
         if self._seat >= 0 and number >= self._next:
-            self._next = ((number >> (_COUNT_BITS + _SEAT_BITS)) + 1 << (_COUNT_BITS + _SEAT_BITS)) | (
-                self._seat << _COUNT_BITS
-            )
+            self._next = _first_in((number >> (_COUNT_BITS + _SEAT_BITS)) + 1, self._seat)
 
     def take(self) -> int:
         """A number nobody else has."""
@@ -59,7 +57,11 @@ class Numbers:
 
 def first_of(now: int, seat: int) -> int:
     """The smallest number of a seat in the millisecond of `now` (microseconds)."""
-    return ((now // 1_000 - EPOCH_MS) << (_COUNT_BITS + _SEAT_BITS)) | (seat << _COUNT_BITS)
+    return _first_in(now // 1_000 - EPOCH_MS, seat)
+
+
+def _first_in(millisecond: int, seat: int) -> int:
+    return (millisecond << (_COUNT_BITS + _SEAT_BITS)) | (seat << _COUNT_BITS)
 
 
 __all__ = ["EPOCH_MS", "SEATS", "Numbers", "first_of"]

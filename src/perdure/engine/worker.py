@@ -275,11 +275,11 @@ class Engine:
             return StrikeFile(f"{self.store.location}.running")
         if self._shared is None or not self._shared.place:
             return None
-        return StrikeFile(self._strike_path(self._shared.place))
+        return StrikeFile(self._strike_path())
 
-    def _strike_path(self, place: str) -> Path:
-        assert self._territory is not None
-        return folder_of(place) / name_of(self._territory.incarnation, self._worker_name)
+    def _strike_path(self) -> Path:
+        assert self._shared is not None and self._territory is not None
+        return folder_of(self._shared.place) / name_of(self._territory.incarnation, self._worker_name)
 
     def _condemn(self) -> None:
         """On the loop's thread, at the start and when a worker is gone: whose code has killed three processes?"""
@@ -317,9 +317,7 @@ class Engine:
 
     async def accept(self, message: Message) -> Any:
         """Hand a message to the loop; returns its answer once it is durable."""
-        if self.loop.stopping:
-            raise EngineStopped("the engine is not running: nothing was stored")
-        self.callers.check()
+        self._demand_service()
         # The inbox holds them in lists, so its length says nothing.
         queued = len(self.callers)
         if queued > self.settings.queued_requests and isinstance(message, Start | RaiseEvent):
@@ -333,11 +331,14 @@ class Engine:
             self.loop.refuse_rest()  # it stopped meanwhile
         return await self.callers.wait_for(answer)
 
-    async def record(self, memo: Memo) -> None:
-        """Write rows beside the next batch; returns once they are durable."""
+    def _demand_service(self) -> None:
         if self.loop.stopping:
             raise EngineStopped("the engine is not running: nothing was stored")
         self.callers.check()
+
+    async def record(self, memo: Memo) -> None:
+        """Write rows beside the next batch; returns once they are durable."""
+        self._demand_service()
         memo.reply = asyncio.get_running_loop().create_future()
         self.loop.memos.put(memo)
         self.loop.nudge()
@@ -434,8 +435,8 @@ class Engine:
 
     def _returned(self) -> None:
         """On the loop's thread: the store was opened again, beside others as another incarnation."""
-        if self._strikes is not None and not self.store.location and self._shared is not None:
-            self._strikes.rename(self._strike_path(self._shared.place))
+        if self._strikes is not None and self._shared is not None:
+            self._strikes.rename(self._strike_path())
         self._look_after_watchers()
 
     def _look_after_watchers(self) -> None:
@@ -498,12 +499,13 @@ class Engine:
         """Numbers for a health page: what is warm, queued, running; and whether all is well."""
         pool = self.loop.pool
         is_alive = not self.loop.stopping and (pool is None or pool.is_healthy)
+        store = self._store_state()
         return {
             "alive": is_alive,
-            "healthy": is_alive and self._store_state() == "ok",
+            "healthy": is_alive and store == "ok",
             "warm": len(self._hub.warm),
             "queued": len(self.callers),
-            "store": self._store_state(),
+            "store": store,
             **self._hub.counters,
             **(self.loop.sharing.health() if self.loop.sharing is not None else {}),
             **({f"activities_{k}": v for k, v in pool.health().items()} if pool is not None else {}),
