@@ -306,6 +306,23 @@ def test_links_outlive_a_new_signing_key_and_end_with_the_revoked_one(door: Door
     assert [door.http.get(url).status_code for url in (old, new)] == [403, 202]
 
 
+def test_revoking_the_only_signing_key_calls_its_links_back_and_leaves_one_to_sign_with(door: Door) -> None:
+    old = door.start()["statusQueryGetUri"]
+
+    def signing() -> list[dict[str, Any]]:
+        keys = door.http.get(f"{M}/keys", headers=as_key(ADMIN)).json()
+        return [key for key in keys if key["kind"] == "link" and key["revoked_time"] is None]
+
+    [first] = signing()
+    door.revoke(f"pdk_{first['key_id']}")
+    door.revoke(f"pdk_{first['key_id']}")  # once more changes nothing
+    new = door.start(instance_id="a-2")["statusQueryGetUri"]
+
+    assert [door.http.get(url).status_code for url in (old, new)] == [403, 202]
+    [second] = signing()
+    assert second["key_id"] != first["key_id"]
+
+
 def test_a_signing_key_is_no_access_key_and_its_secret_is_never_told(door: Door) -> None:
     door.start()
     [row] = [row for row in door.gate.keys._rows() if row.kind == "link"]

@@ -64,15 +64,14 @@ class AccessVerbs:
         key_id = key_id_of(secrets.randbits(64))
         text = key_of(key_id, secrets.randbits(256))
         row = self._key(ACCESS, key_id, name, wanted, digest_of(text), expires_in)
-        await self._record(row, "create_key", f"{key_id} {name}: {' '.join(wanted)}")
+        await self._record([row], "create_key", f"{key_id} {name}: {' '.join(wanted)}")
         return NewKey(shown_key(row), text)
 
     async def rotate_links(self) -> AccessKey:
         """Sign links with a new key from now on. Links made before stay valid until they expire, or until the
         key they were signed with is revoked."""
-        key_id = key_id_of(secrets.randbits(64))
-        row = self._key(LINK, key_id, "signs links", (), secrets.token_bytes(32), None)
-        await self._record(row, "rotate_links", key_id)
+        row = self._signing_key()
+        await self._record([row], "rotate_links", row.key_id)
         return shown_key(row)
 
     async def keys(self) -> list[AccessKey]:
@@ -80,14 +79,21 @@ class AccessVerbs:
         return [shown_key(row) for row in await self.gateway.read(self.gateway.store.keys)]
 
     async def revoke_key(self, key_id: str) -> AccessKey:
-        """Have a key open nothing from now on; revoking it again changes nothing. Raises KeyNotFound."""
+        """Have a key open nothing from now on; revoking it again changes nothing.
+
+        When it was the last one that signs links, a new one takes its place. Raises KeyNotFound.
+        """
         rows = await self.gateway.read(self.gateway.store.keys)
         found = next((row for row in rows if row.key_id == key_id), None)
         if found is None:
             raise KeyNotFound(f"there is no key {key_id[:60]!r} in this hub: `perdure keys list` shows them")
         if found.revoked_at is None:
             found = found._replace(revoked_at=self.gateway.now())
-            await self._record(found, "revoke_key", f"{key_id} {found.name}")
+            others = [
+                row for row in rows if row.kind == LINK and row.revoked_at is None and row.key_id != key_id
+            ]
+            next_ones = [] if found.kind != LINK or others else [self._signing_key()]
+            await self._record([found, *next_ones], "revoke_key", f"{key_id} {found.name}")
         return shown_key(found)
 
     async def audit(
@@ -169,6 +175,11 @@ class AccessVerbs:
 
     # -------------------------------------------------------------------------------------------- writing
 
+    def _signing_key(self) -> KeyRow:
+        return self._key(
+            LINK, key_id_of(secrets.randbits(64)), "signs links", (), secrets.token_bytes(32), None
+        )
+
     def _key(
         self,
         kind: str,
@@ -185,11 +196,11 @@ class AccessVerbs:
         by = clean(self._note("").who, SHORT)
         return KeyRow(key_id, kind, name, " ".join(scopes), secret, now, by, expires, None, None)
 
-    async def _record(self, row: KeyRow, operation: str, detail: str) -> None:
+    async def _record(self, rows: list[KeyRow], operation: str, detail: str) -> None:
         note = self._note(operation)
         note.is_taken = True
         written = note.row(self.gateway.now(), "")._replace(operation=operation, detail=clean(detail, LONG))
-        await self.gateway.record(Memo(keys=[row], audit=[written]))
+        await self.gateway.record(Memo(keys=rows, audit=[written]))
 
     def _note(self, operation: str) -> Note:
         return NOTE.get() or Note(_IN_PROCESS, "", operation)

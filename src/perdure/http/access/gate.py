@@ -111,7 +111,7 @@ class Access:
         """Have at hand what `admit` asks of the store: nobody else waits for a database that is slow, or away."""
         if self.keys.is_stale:
             await self._gateway.read(self.keys.refresh_stale, brief=True)
-        if "sig=" in request.url.query:
+        if b"sig=" in request.scope["query_string"]:
             await self.signer.look_up(request)
 
     def admit(self, request: Request, endpoint: Endpoint) -> Caller:

@@ -124,8 +124,12 @@ class Keyring:
     def signing(self) -> Mapping[str, bytes]:
         """The keys that links are signed with, by id, the newest last."""
         self.refresh(FRESH)
-        rows = [row for row in self._known.values() if row.kind == LINK and self._trouble(row) is None]
-        return {row.key_id: row.secret for row in rows}
+        return {row.key_id: row.secret for row in self._known.values() if self._signs(row)}
+
+    def newest_signing(self) -> tuple[str, bytes]:
+        """The key that links are signed with now: its id and its secret. Raises StopIteration if there is none."""
+        self.refresh(FRESH)
+        return next((row.key_id, row.secret) for row in reversed(self._known.values()) if self._signs(row))
 
     def used(self, key_id: str) -> int | None:
         """When a key was last known to be used."""
@@ -154,6 +158,9 @@ class Keyring:
     def _named(self, row: KeyRow, *, session: bool = False) -> Caller:
         who = f"{row.name} (key {row.key_id})"
         return Caller(who, frozenset(row.scopes.split()), row.key_id, session=session)
+
+    def _signs(self, row: KeyRow) -> bool:
+        return row.kind == LINK and self._trouble(row) is None
 
     def _trouble(self, row: KeyRow) -> str | None:
         if row.revoked_at is not None:

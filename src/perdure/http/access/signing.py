@@ -77,7 +77,7 @@ class Signer:
         fingerprint = fingerprint_of(salt) if salt else self._fingerprint(instance_id)
         if fingerprint is None:
             raise InstanceNotFound(f"no instance {instance_id!r} in this hub: there is nothing to link to")
-        kid, secret = list(self.keys.signing().items())[-1]
+        kid, secret = self.keys.newest_signing()
         expires_at = self.keys.now() // 1_000_000 + lasts
         nonce = secrets.token_bytes(9) if once else b""
         return sign_all(
