@@ -1,6 +1,7 @@
 """An application behind a real server, on a thread of its own."""
 
 import asyncio
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,7 +32,6 @@ def serving(application: Any, door: Door) -> Iterator[Served]:
     http: Any = door
     config = uvicorn.Config(
         application,
-        port=0,
         http=http,
         ws="none",
         timeout_keep_alive=1,
@@ -41,19 +41,21 @@ def serving(application: Any, door: Door) -> Iterator[Served]:
     )
     ready = threading.Event()
     server = Server(config, ready.set)
+    listener = socket.create_server(("127.0.0.1", 0))
 
     async def serve() -> None:
         config.load()
         server.lifespan = config.lifespan_class(config)
-        await server.startup()
+        await server.startup([listener])
         await server.main_loop()
-        await server.shutdown()
+        await server.shutdown([listener])
 
+    port = listener.getsockname()[1]
     thread = threading.Thread(target=lambda: asyncio.run(serve()))
     thread.start()
     assert ready.wait(10)
     try:
-        yield Served(f"http://localhost:{server.servers[0].sockets[0].getsockname()[1]}", server)
+        yield Served(f"http://localhost:{port}", server)
     finally:
         server.should_exit = True
         thread.join(10)

@@ -108,7 +108,8 @@ def test_with_a_key_the_server_does_what_it_says(schema: Any) -> None:
 def test_what_the_description_forbids_is_refused(schema: Any) -> None:
     def check(case: Any) -> None:
         # What is there and empty counts as not given.
-        assume(all((case.query or {}).values()) and all((case.headers or {}).values()))
+        assume(all(all(found) if isinstance(found, list) else found for found in (case.query or {}).values()))
+        assume(all((case.headers or {}).values()))
         # Blanks around a header's value are not part of it (RFC 9110, 5.5), nor of its length.
         assume(all(str(text) == str(text).strip() for text in (case.headers or {}).values()))
         answer = case.call(headers={"x-functions-key": KEY})

@@ -16,7 +16,6 @@ import time
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -39,6 +38,7 @@ from perdure.http.connections import Door
 from perdure.http.functions import PREFIX
 from perdure.http.host import access_by, application, hindrance
 from perdure.http.links import MANAGEMENT
+from perdure.http.listening import Listener
 from perdure.http.prose import plain
 from perdure.settings import SERVING, TABLE, coded_in
 from perdure.store import is_postgres, open_overseer, open_store, reach
@@ -249,18 +249,21 @@ class Server(uvicorn.Server):
         self._announce = announce
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        await super().startup([])
+        self._listeners = [Listener(sock, self._connection) for sock in sockets or ()]
+        self.servers = cast("list[asyncio.Server]", self._listeners)
         self._announce()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Whom this process has accepted it serves; whoever comes now is accepted by others, if there are any."""
-        loop = asyncio.get_running_loop()
-        for listener in chain.from_iterable(server.sockets for server in self.servers):
-            loop.remove_reader(listener.fileno())
-        # asyncio makes a connection of what it accepts in two turns, and drops it when closed meanwhile.
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
+        for listener in self._listeners:
+            listener.close()
+            await listener.wait_closed()
         await super().shutdown(sockets)
+
+    def _connection(self) -> asyncio.Protocol:
+        make = cast("Callable[..., asyncio.Protocol]", self.config.http_protocol_class)
+        return make(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -143,7 +143,7 @@ _FLAGS = {"true": True, "1": True, "false": False, "0": False}
 
 
 def _seconds(given: str) -> float:
-    value = float(given)
+    value = float(given) if given.isascii() and "_" not in given else -1.0  # Python reads more than JSON has
     if not 0 <= value < 1e9:
         raise ValueError("it is a number of seconds")
     return value
@@ -163,6 +163,9 @@ def _tags(pairs: list[str]) -> dict[str, str] | None:
         if "=" not in pair or not pair.isprintable():
             raise ValueError(f"a tag is given as tag=name=value, printable, not {pair[:60]!r}")
     return dict(pair.split("=", 1) for pair in pairs) or None
+
+
+_SEEN: Final = "[!-~\u00a1-\u00ac\u00ae-\u00ff]"  # what a header can carry and people can see
 
 
 def _operation_id(key: str) -> str:
@@ -219,7 +222,7 @@ REASON: Parameter[str] = replace(  # type: ignore[assignment]
 OPERATION_ID: Parameter[str | None] = Parameter(
     "Idempotency-Key",
     "names the request: repeated within 24 hours it does nothing a second time and gets the first answer",
-    {"type": "string", "minLength": 1, "maxLength": 200, "pattern": "^[!-~]+$"},
+    {"type": "string", "minLength": 1, "maxLength": 200, "pattern": f"^{_SEEN}([ {_SEEN[1:-1]}]*{_SEEN})?$"},
     _operation_id,
     None,
     place="header",

@@ -38,11 +38,20 @@ if TYPE_CHECKING:
 PING: Final = 15  # seconds of silence after which a comment keeps the connection alive
 PACE: Final = 0.5  # seconds between two looks at a list, however much happens
 MEDIA: Final = "text/event-stream"
+LONGEST_ID: Final = 200
+
+
+def _frame_id(given: str) -> str:
+    if len(given) > LONGEST_ID:
+        raise ValueError(f"the ids of frames have at most {LONGEST_ID} characters")
+    return given
+
+
 LAST: Parameter[str | None] = Parameter(
     "Last-Event-ID",
     "the id of the last frame that was received",
-    {"type": "string", "maxLength": 200},
-    lambda text: str(text)[:200],
+    {"type": "string", "maxLength": LONGEST_ID},
+    _frame_id,
     None,
     place="header",
 )
