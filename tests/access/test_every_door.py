@@ -215,6 +215,18 @@ def test_no_spelling_of_a_path_goes_round_the_gate(door: Door) -> None:
     assert tried > 3_000 and open_
 
 
+def test_a_line_break_in_a_name_does_not_go_past_the_gate(door: Door) -> None:
+    tried = 0
+    for row, method, path in knocks(door):
+        for name in ("a-1", "e"):
+            broken = f"/{quoted(name)}%0a{quoted(name)}"
+            if row.scope != "open" and "{credential}" not in row.path and path.endswith(f"/{name}"):
+                status = _raw(door, method, (path.removesuffix(f"/{name}") + broken).encode(), b"")
+                assert status in (303, 401), (method, row.path, status)
+                tried += 1
+    assert tried
+
+
 @pytest.mark.parametrize(
     "path",
     [

@@ -68,9 +68,12 @@ class Endpoint:
         """The Starlette route, below `prefix`, with the gate before its handler."""
         placed = replace(self, path=prefix + self.path)
         route = GatedRoute(placed)
+        pattern = route.path_regex.pattern
+        # A name may have any character in it; whether it is one is for the handler to say, behind the gate.
         if self.folded:
-            pattern = route.path_regex.pattern.removesuffix("$") + r"/?$"
-            route.path_regex = re.compile(pattern, re.IGNORECASE)
+            route.path_regex = re.compile(pattern.removesuffix("$") + r"/?$", re.IGNORECASE | re.DOTALL)
+        else:
+            route.path_regex = re.compile(pattern, re.DOTALL)
         return route
 
 
