@@ -88,11 +88,9 @@ class AccessVerbs:
         if found is None:
             raise KeyNotFound(f"there is no key {key_id[:60]!r} in this hub: `perdure keys list` shows them")
         if found.revoked_at is None:
+            signing = [row for row in rows if row.kind == LINK and row.revoked_at is None]
+            next_ones = [self._signing_key()] if signing == [found] else []
             found = found._replace(revoked_at=self.gateway.now())
-            others = [
-                row for row in rows if row.kind == LINK and row.revoked_at is None and row.key_id != key_id
-            ]
-            next_ones = [] if found.kind != LINK or others else [self._signing_key()]
             await self._record([found, *next_ones], "revoke_key", f"{key_id} {found.name}")
         return shown_key(found)
 

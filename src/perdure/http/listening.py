@@ -33,7 +33,6 @@ class Listener:
     """
 
     def __init__(self, sock: socket.socket, connection: Callable[[], asyncio.Protocol]) -> None:
-        self.sockets = (sock,)
         self._sock, self._connection = sock, connection
         self._loop = asyncio.get_running_loop()
         self._arriving: set[asyncio.Task[object]] = set()

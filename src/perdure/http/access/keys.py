@@ -127,9 +127,12 @@ class Keyring:
         return {row.key_id: row.secret for row in self._known.values() if self._signs(row)}
 
     def newest_signing(self) -> tuple[str, bytes]:
-        """The key that links are signed with now: its id and its secret. Raises StopIteration if there is none."""
+        """The key that links are signed with now: its id and its secret. Raises LookupError if there is none."""
         self.refresh(FRESH)
-        return next((row.key_id, row.secret) for row in reversed(self._known.values()) if self._signs(row))
+        for row in reversed(self._known.values()):
+            if self._signs(row):
+                return row.key_id, row.secret
+        raise LookupError("no key of this hub signs links: `perdure keys rotate-links` makes one")
 
     def used(self, key_id: str) -> int | None:
         """When a key was last known to be used."""
