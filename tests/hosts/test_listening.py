@@ -3,7 +3,7 @@
 import asyncio
 import errno
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -19,8 +19,6 @@ LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 class Party(asyncio.Protocol):
     """Everybody who was let in."""
-
-    guests: list[asyncio.BaseTransport]
 
     def __init__(self, guests: list[asyncio.BaseTransport]) -> None:
         self.guests = guests
@@ -58,12 +56,9 @@ def knocking(at: socket.socket, count: int) -> Iterator[None]:
         yield
 
 
-def run(loop_factory: LoopFactory, main: Callable[[], Awaitable[None]]) -> None:
-    async def whole() -> None:
-        await main()
-
+def run(loop_factory: LoopFactory, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
     with asyncio.Runner(loop_factory=loop_factory) as runner:
-        runner.run(whole())
+        runner.run(main())
 
 
 async def turns(count: int) -> None:

@@ -250,13 +250,13 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup([])
-        self._listeners = [Listener(sock, self._connection) for sock in sockets or ()]
-        self.servers = cast("list[asyncio.Server]", self._listeners)
+        listeners = [Listener(sock, self._connection) for sock in sockets or ()]
+        self.servers = cast("list[asyncio.Server]", listeners)
         self._announce()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Whom this process has accepted it serves; whoever comes now is accepted by others, if there are any."""
-        for listener in self._listeners:
+        for listener in self.servers:
             listener.close()
             await listener.wait_closed()
         await super().shutdown(sockets)

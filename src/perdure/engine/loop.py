@@ -51,9 +51,7 @@ RETRY_POISON = 60_000_000  # microseconds until a message that could not be stor
 RETRY_AWAY = 500_000  # microseconds until a failed store is opened again
 RETRY_CONFLICT = 50_000  # microseconds until what met with others several times is tried again
 CONFLICTS = 5  # how often a batch is redone at once because another worker came between
-PATIENCE: Final = (
-    5_000_000  # microseconds that a client waits for a store that is away, or does not end a commit
-)
+PATIENCE: Final = 5_000_000  # microseconds that a client waits for a store that is away, or for one commit
 
 log = logging.getLogger("perdure.engine")
 

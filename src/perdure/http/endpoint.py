@@ -68,12 +68,11 @@ class Endpoint:
         """The Starlette route, below `prefix`, with the gate before its handler."""
         placed = replace(self, path=prefix + self.path)
         route = GatedRoute(placed)
-        pattern = route.path_regex.pattern
         # A name may have any character in it; whether it is one is for the handler to say, behind the gate.
+        pattern, flags = route.path_regex.pattern, re.DOTALL
         if self.folded:
-            route.path_regex = re.compile(pattern.removesuffix("$") + r"/?$", re.IGNORECASE | re.DOTALL)
-        else:
-            route.path_regex = re.compile(pattern, re.DOTALL)
+            pattern, flags = pattern.removesuffix("$") + r"/?$", flags | re.IGNORECASE
+        route.path_regex = re.compile(pattern, flags)
         return route
 
 
