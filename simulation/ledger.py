@@ -17,6 +17,7 @@ from perdure.model.entities import decode_record
 from perdure.model.instances import FINISHED, RuntimeStatus, execution_id_of
 from perdure.model.messages import ActivityResult, NextGeneration, Request, decode_message
 from perdure.model.records import (
+    ANSWERED,
     Batch,
     DroppedRow,
     HistoryRow,
@@ -441,7 +442,6 @@ class Ledger:
         """What is open and has no row of its own is its owner's to run."""
         execution_id = run.execution_id(run.row.execution_no)
         local = {task_id for task_id in open_ones if (execution_id, task_id) not in self.placed}
-        local -= self.results_under_way(run.row.instance_id, execution_id)
         if (local and not run.row.local_work) or (run.row.local_work and not open_ones):
             self.problem(
                 "I5", f"{run}: local_work is {run.row.local_work}, open: {open_ones}, of those here: {local}"
@@ -479,7 +479,7 @@ class Ledger:
                 self.late_results += 1
                 self._met("a late result dropped")
                 continue
-            del self.placed[key]
+            found.claimant = ANSWERED
             self.inbox[result.message_no] = InboxRow(
                 result.message_no, result.instance_id, batch.at, result.message
             )
@@ -529,6 +529,10 @@ class Ledger:
             self.problem("I19", f"activity {task_id} of {instance_id} was started after its completion")
         elif key in self.cancelled:
             self.problem("I19", f"activity {task_id} of {instance_id} was started after it was cancelled")
+        elif not stale and self.shared and task_id in self.results_under_way(instance_id, execution_id):
+            self.problem(
+                "I19", f"activity {task_id} of {instance_id} was started with its result in the inbox"
+            )
         if key not in self.scheduled and not self._was_erased(instance_id, execution_id):
             self.problem("I17", f"activity {task_id} of {instance_id} ({execution_id}) has left no history")
 

@@ -13,6 +13,7 @@ from perdure.engine.placement import Placement
 from perdure.engine.sharing import Sharing
 from perdure.engine.territory import Territory
 from perdure.errors import StoreError
+from perdure.model.records import ANSWERED
 from perdure.store.port import Profile
 from simulation.behaviour import ACTIVITIES, POOL, pool_of
 from simulation.clock import WorkerClock
@@ -148,7 +149,7 @@ class Member(Worker):
         """Whether it is this worker's by the truth, not by what it believes."""
         incarnation = self.store.incarnation
         placed = self.world.ledger.placed.get(key)
-        if placed is not None:
+        if placed is not None and placed.claimant != ANSWERED:
             return placed.claimant == incarnation
         return self._database.ownership.owner_of(instance_id) == incarnation
 

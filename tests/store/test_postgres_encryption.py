@@ -134,7 +134,7 @@ def test_keys_rotate_and_plain_rows_are_encrypted(newest_place: Place) -> None:
     )
     assert done.unreadable == []
     assert 0 < done.plain < done.rows
-    assert done.hubs[newest_place.hub]["activities"] == 2
+    assert done.hubs[newest_place.hub]["activities"] == 4
     assert told[-1][1] == told[-1][2]
     assert key_ids(newest_place) == {b"k2"}
     store = newest_place.store(cipher=SECOND)

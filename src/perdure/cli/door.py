@@ -17,7 +17,7 @@ import time
 import traceback
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 import typer
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from perdure.model.company import Worker
     from perdure.model.messages import Message
     from perdure.model.waiting import Pulse
-    from perdure.store.port import ClientStore, Store
+    from perdure.store.port import ClientStore
 
 T = TypeVar("T")
 LATER = "It is obeyed when the application is served again."
@@ -268,7 +268,7 @@ class StoreReader:
 
     def pulses(self, executions: Mapping[str, str]) -> dict[tuple[str, int], Pulse]:
         """What workers have put into the store; only the engine that runs an activity knows more."""
-        several = shared(cast("Store", self.store))
+        several = shared(self.store)
         if several is None or not executions:
             return {}
         return pulses_of(several.placed(list(executions.values())), several.census())

@@ -212,7 +212,7 @@ def _stale(hub: Hub, envelope: Envelope) -> None:
     hub.counters["stale_results"] += 1
     hub.consume(envelope)
     if type(envelope.message) is ActivityResult:
-        placed.unwanted(hub, envelope.message)
+        placed.unwanted(hub, envelope)
 
 
 def wake(hub: Hub, instance: Instance | None, envelope: Envelope) -> None:

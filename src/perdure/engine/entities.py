@@ -363,6 +363,7 @@ def land(hub: Hub, instance: Instance, envelope: Envelope) -> None:
     if (message.execution_id, message.task_id) != flight_of(instance, mailbox) or due is None:
         hub.counters["stale_results"] += 1
         hub.consume(envelope)
+        placed.unwanted(hub, envelope)
         return
     hub.consume(envelope)
     hub.fed(instance)

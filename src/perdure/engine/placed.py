@@ -1,16 +1,19 @@
 """Open activities of an instance that have rows of their own, for whichever worker claims them.
 
 An instance knows them by execution and task. Their rows go when the result is taken up, when the call is
-cancelled, and when the execution ends: whatever a worker still makes of one of them then finds no row.
+cancelled, and when the execution ends: whatever a worker still makes of one of them then finds no row. While a
+result is on its way through the inbox the row stays, so that whoever loads the instance meanwhile does not run its
+activity again.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from perdure.engine.envelope import Envelope
     from perdure.engine.hub import Hub
     from perdure.engine.placement import Placement
     from perdure.engine.warm import Instance
@@ -50,9 +53,10 @@ def kept(hub: Hub, instance: Instance, result: ActivityResult) -> None:
         instance.open_local += 1
 
 
-def unwanted(hub: Hub, result: ActivityResult) -> None:
-    """Nobody waits for this any more. Its row goes, if it ran under a claim: it would be run again for ever."""
-    if hub.placement is not None and hub.placement.claim_of(result) is not None:
+def unwanted(hub: Hub, envelope: Envelope) -> None:
+    """Nobody waits for this result any more. Its row goes, if there is one: nobody else will ever remove it."""
+    result: Any = envelope.message
+    if hub.placement is not None and (envelope.row_no or hub.placement.claim_of(result) is not None):
         hub.rows.activities_removed.append((result.instance_id, result.execution_id, result.task_id))
 
 

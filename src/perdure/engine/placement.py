@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from perdure.model.records import ActivityRow
+from perdure.model.records import ANSWERED, ActivityRow
 from perdure.model.waiting import Pulse
 from perdure.replay.settle import Invocation
 
@@ -139,6 +139,7 @@ def pulses_of(rows: Iterable[ActivityRow], census: Census) -> dict[Key, Pulse]:
     return {
         (row.execution_id, row.task_id): Pulse(row.name, max(row.attempt, 1), _where(row, names, served))
         for row in rows
+        if row.incarnation != ANSWERED
     }
 
 

@@ -19,10 +19,10 @@ from perdure.engine.status import recorded_events
 from perdure.model import chain
 from perdure.model import events as ev
 from perdure.model.encryption import DAMAGED, Unreadable
-from perdure.model.instances import RuntimeStatus
+from perdure.model.instances import RuntimeStatus, execution_id_of
 from perdure.model.records import HistoryRow, InstanceFilter, InstanceRow, StoredInstance
 from perdure.replay.state import State, fold
-from perdure.store.port import ClientStore
+from perdure.store.port import ClientStore, SharedStore, shared
 
 PAGE = 500
 
@@ -49,9 +49,10 @@ def verify(store: ClientStore, progress: Callable[[int], None] = lambda done: No
     Damage never raises: an instance that cannot be read is a problem of the report.
     """
     report = Report()
+    several = shared(store)
     for row in _instances(store):
         try:
-            _check_instance(store, row, report)
+            _check_instance(store, several, row, report)
         except (msgspec.ValidationError, msgspec.DecodeError, ValueError, KeyError) as error:
             report.problems.append(f"{row.instance_id}: its history cannot be read: {error}")
         report.instances += 1
@@ -69,7 +70,9 @@ def _instances(store: ClientStore) -> Iterator[InstanceRow]:
         before = rows[-1].instance_no
 
 
-def _check_instance(store: ClientStore, row: InstanceRow, report: Report) -> None:
+def _check_instance(
+    store: ClientStore, several: SharedStore | None, row: InstanceRow, report: Report
+) -> None:
     kept = store.executions(row.instance_no)
     for execution_no in kept:
         stored = store.history_of(row.instance_no, execution_no)
@@ -92,6 +95,8 @@ def _check_instance(store: ClientStore, row: InstanceRow, report: Report) -> Non
         complaints += state.problems
         if current and row.kind != "entity":
             stored.waits = store.waits([row.instance_no])
+            if several is not None and state.activities:
+                stored.placed = frozenset(one[1:3] for one in several.placed([row.instance_id]))
             complaints += _row_problems(row, stored, state)
         report.rows += len(stored.history)
         report.events += sum(len(events) for _, events in recorded)
@@ -148,6 +153,14 @@ def _references(events: list[ev.HistoryEvent]) -> Iterator[ev.BodyRef]:
                 yield ref
 
 
+def _agree_on_work(row: InstanceRow, stored: StoredInstance, state: State) -> bool:
+    """What is open and has no row of its own is its owner's to run, and its instance says so."""
+    if row.local_work:
+        return bool(state.activities)
+    execution_id = execution_id_of(row.salt, row.execution_no)
+    return all((execution_id, task_id) in stored.placed for task_id in state.activities)
+
+
 def _row_problems(row: InstanceRow, stored: StoredInstance, state: State) -> Iterator[str]:
     expected = state.status
     if expected is RuntimeStatus.ContinuedAsNew:
@@ -161,7 +174,7 @@ def _row_problems(row: InstanceRow, stored: StoredInstance, state: State) -> Ite
     running = row.status == RuntimeStatus.Running
     if running and state.ending is None and row.due_at != state.due_at():
         yield f"its row is due at {row.due_at}, its history at {state.due_at()} (I5)"
-    if running and state.ending is None and bool(row.local_work) != bool(state.activities):
+    if running and state.ending is None and not _agree_on_work(row, stored, state):
         yield "its row and its history disagree about open activities (I5)"
     waits = {(wait.wait_id, wait.name) for wait in stored.waits}
     folded = (

@@ -7,7 +7,7 @@ A `Batch` is everything one commit does; a store applies it whole or not at all.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from perdure.model.events import ParentLink
 
@@ -153,10 +153,15 @@ class AuditRow(NamedTuple):
     times: int = 1
 
 
+ANSWERED: Final = 0  # no worker's incarnation: the activity has run, and its result is in the inbox
+
+
 class ActivityRow(NamedTuple):
     """An open activity that is not its instance's worker's alone: any worker that serves its pool may claim it.
 
     Once claimed, `incarnation` says by whom and `attempt` counts the claims; a result is taken only with both.
+    The row stays until the instance takes the result up: whoever loads the instance before that would find an open
+    activity that nobody has, and run it again.
     """
 
     instance_id: str

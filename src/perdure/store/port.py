@@ -194,9 +194,9 @@ class SharedStore(Store, Protocol):
     * `poll`, `local_work` and `parked` tell of owned partitions only. `load`, `rows`, `seen` and `history_of`
       know no partitions.
     * `commit` raises FenceLost when the incarnation is void. It may add messages for any partition.
-      `activities_placed` are inserted, `activities_removed` deleted if they are there. A row of `results` deletes
-      its activity and adds its message, or does neither and counts in `late_results` when the claim (attempt and
-      incarnation) does not hold any more. `partitions_released` are without an owner afterwards.
+      `activities_placed` are inserted, `activities_removed` deleted if they are there. A row of `results` adds
+      its message and leaves its activity ANSWERED, or does neither and counts in `late_results` when the claim
+      (attempt and incarnation) does not hold any more. `partitions_released` are without an owner afterwards.
     * `close` voids the incarnation, if the database can be reached.
     """
 
@@ -272,7 +272,7 @@ class Overseer(Protocol):
         """Close the connection."""
 
 
-def shared(store: Store) -> SharedStore | None:
+def shared(store: ClientStore) -> SharedStore | None:
     """The store, if several workers may serve its hub."""
     return store if getattr(store, "is_shared", False) else None  # type: ignore[return-value]
 

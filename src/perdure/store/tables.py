@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from perdure.errors import CommitConflict, CommitRefused, FenceLost
 from perdure.model.records import (
+    ANSWERED,
     ActivityRow,
     AuditRow,
     Batch,
@@ -236,12 +237,12 @@ def _apply_activities(tables: Tables, batch: Batch) -> None:
 
 
 def _take_result(tables: Tables, row: ResultRow, at: int, incarnation: int) -> bool:
-    """Put a result into the inbox in place of its activity, if that is still this incarnation's to end."""
+    """Put a result into the inbox and mark its activity, if that is still this incarnation's to end."""
     of = tables.activities.get(row[:2], {})
     activity = of.get(row.task_id)
     if activity is None or (activity.attempt, activity.incarnation) != (row.attempt, incarnation):
         return False
-    del of[row.task_id]
+    of[row.task_id] = activity._replace(incarnation=ANSWERED)
     tables.inbox[row.message_no] = InboxRow(row.message_no, row.instance_id, at, row.message)
     return True
 

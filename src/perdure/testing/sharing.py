@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from perdure.errors import CommitConflict, CommitRefused, FenceLost, StoreError, StoreInUse
 from perdure.model.instances import PARTITIONS, execution_id_of, partition_of
-from perdure.model.records import ActivityRow, Batch, InboxRow, ResultRow, SeenRow
+from perdure.model.records import ANSWERED, ActivityRow, Batch, InboxRow, ResultRow, SeenRow
 from perdure.store.port import Opening, Profile, SharedStore
 from perdure.testing.conformance import DAY, episode, instance, message, raises, update_of
 
@@ -459,7 +459,7 @@ class SharedStoreConformance:
             bare = [row._replace(invocation=b"") for row in (rows[1], rows[0])]
             assert found == [bare[0]._replace(attempt=1, incarnation=first.incarnation), bare[1]]
 
-    def test_a_result_takes_the_place_of_its_activity(self) -> None:
+    def test_a_result_is_put_into_the_inbox(self) -> None:
         with self.workers(HOUR, HOUR) as [(one, _), (two, _)]:
             one.take(ALL)
             one.commit(Batch(1, activities_placed=[activity(1), activity(2)]))
@@ -471,6 +471,40 @@ class SharedStoreConformance:
             assert two.late_results == 1
             assert len(one.poll(9, 0, 9).messages) == 1
             assert [row.task_id for row in one.claim([""], NAMES, 9)] == [2]
+
+    def test_an_activity_is_there_until_its_result_is_taken_up(self) -> None:
+        row = instance(1)
+        placed = activity(1, execution_id=execution_id_of(row.salt, row.execution_no))
+        answered = {placed[1:3]}
+        with self.workers(MOMENT, HOUR, HOUR) as [(one, first), (two, _), (three, _)]:
+            one.take(ALL)
+            one.commit(Batch(1, new_instances=[row], activities_placed=[placed]))
+            [claimed] = two.claim([""], NAMES, 1)
+            two.commit(Batch(2, results=[result(claimed, 41)]))
+            assert [found.incarnation for found in one.placed([row.instance_id])] == [ANSWERED]
+            assert [found.placed for found in one.load([row.instance_id])] == [answered]
+            assert two.claims() == three.claim([""], NAMES, 9) == []
+            two.unclaim([claimed[:3]])
+            assert three.void(first.incarnation)
+            two.close()
+            assert three.take(ALL) == list(ALL)
+            assert three.claim([""], NAMES, 9) == []
+            assert [found.placed for found in three.load([row.instance_id])] == [answered]
+            three.commit(Batch(3, inbox_removed=[41], activities_removed=[placed[:3]]))
+            assert three.placed([row.instance_id]) == []
+
+    def test_who_has_a_hub_alone_frees_claims_and_no_answered_activity(self) -> None:
+        with self.stores() as another:
+            worker, tool = another(), another()
+            worker.register(profile())
+            worker.open()
+            worker.commit(Batch(1, activities_placed=[activity(1), activity(2)]))
+            [claimed, _] = worker.claim([""], NAMES, 2)
+            worker.commit(Batch(2, results=[result(claimed, 41)]))
+            worker.close()
+            tool.open()
+            found = {row.task_id: row.incarnation for row in tool.placed(["claim-1"])}
+            assert found == {1: ANSWERED, 2: None}
 
     def test_a_result_counts_once_in_a_batch_too(self) -> None:
         with self.workers(HOUR) as [(store, _)]:

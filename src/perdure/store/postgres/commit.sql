@@ -173,10 +173,11 @@ where a.hub_no + 0 = {hub} and a.instance_id = v.instance_id and a.execution_id 
 insert into {schema}.activities (hub_no, {activity_columns}) select {hub}, * from unnest({activity_arrays})
 
 -- name: take_results
--- A result takes the place of its activity while the claim holds; how many did is seen from what was inserted.
+-- A result is taken while the claim holds; how many were is seen from what was inserted. Its activity is answered from
+-- then on, which 0 stands for: its owner removes it with the message, and does not run it again before.
 with ended as (
-    delete from {schema}.activities a
-    using {rows: $1 instance_id text, $2 execution_id text, $3 task_id bigint, $4 attempt bigint, $5 message_no bigint, $6 message bytea, $7 partition bigint}
+    update {schema}.activities a set incarnation = 0
+    from {rows: $1 instance_id text, $2 execution_id text, $3 task_id bigint, $4 attempt bigint, $5 message_no bigint, $6 message bytea, $7 partition bigint}
     where a.hub_no + 0 = {hub} and a.instance_id = v.instance_id and a.execution_id = v.execution_id
     and a.task_id = v.task_id and a.attempt = v.attempt and a.incarnation = $8::bigint
     returning v.message_no, v.instance_id, v.partition, v.message

@@ -39,7 +39,7 @@ where hub_no = {hub} and incarnation = $1::bigint and state <> 'void' and lease_
 update {schema}.workers set state = 'void' where hub_no = {hub} and state <> 'void'
 
 -- name: free_claims
-update {schema}.activities set incarnation = null where hub_no = {hub} and incarnation is not null
+update {schema}.activities set incarnation = null where hub_no = {hub} and incarnation > 0
 
 -- name: free_partitions
 update {schema}.partitions set incarnation = null where hub_no = {hub} and incarnation is not null
