@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import threading
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
@@ -10,6 +11,7 @@ import pytest
 
 import perdure as df
 from perdure.engine.activities import host
+from perdure.engine.activities.line import Line
 from tests.engine import elsewhere
 
 REASON = "the orchestrator cancelled the call"
@@ -224,6 +226,14 @@ async def test_an_executor_that_cannot_be_made_stops_the_start_and_leaves_nothin
     with pytest.raises(OSError, match="no such cluster"):
         async with served(app_on(unmakeable, elsewhere.quick)):
             pass
+
+
+def test_a_line_is_closed_although_nobody_accepts_on_it_yet(monkeypatch):
+    slow_to_start = []
+    monkeypatch.setattr(threading.Thread, "start", lambda thread: slow_to_start.append(thread))
+    Line(lambda attempt, pid: None, lambda attempt: None).close()
+    [accepting] = slow_to_start
+    accepting.run()
 
 
 @pytest.mark.parametrize("retries", [0, 1])

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import logging
 import secrets
+import socket
 import threading
 import time
 from collections.abc import Callable
-from multiprocessing.connection import Client, Connection, Listener
+from contextlib import suppress
+from multiprocessing.connection import Connection, Listener
 from typing import Literal, Protocol
 from weakref import WeakValueDictionary
 
@@ -119,11 +121,16 @@ class Line:
     def close(self) -> None:
         self._closed = True
         _here.pop(self.address, None)
-        try:
-            Client(self._listener.address, authkey=self._key).close()  # wakes the one who accepts
-        except OSError:
-            pass
+        self._knock()
         self._listener.close()
+
+    def _knock(self) -> None:
+        """Wake the one who accepts. Says nothing: if nobody accepts any more, nobody would answer."""
+        address = self._listener.address
+        family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
+        with socket.socket(family) as knocking, suppress(OSError):
+            knocking.settimeout(1.0)
+            knocking.connect(address)
 
     def hear(self, said: Said, worker: Worker) -> None:
         """A worker said something."""
