@@ -7,6 +7,8 @@ from collections import Counter
 from typing import Any
 
 import perdure as df
+from perdure.engine.verification import verify
+from perdure.model.records import Poll
 from tests.sharing.shop import shop
 
 
@@ -42,6 +44,12 @@ def application(bodies: Bodies) -> df.App:
         call.cancel()
         return "enough"
 
+    @app.orchestrator
+    async def patient(context: df.OrchestrationContext) -> str:
+        call = context.call_activity(far, context.instance_id)
+        await context.wait_for_external_event("Go on")
+        return await call
+
     return app
 
 
@@ -55,6 +63,32 @@ async def test_a_body_elsewhere_hears_that_its_instance_was_terminated() -> None
         await opened[0].client.terminate(mine, "no more")
         await opened.until(lambda: bodies.cancelled[mine] == 1)
         assert not any(opened[0].store._tables.activities.values())
+
+
+async def test_an_instance_that_comes_back_while_a_result_is_on_its_way_does_not_ask_for_it_again() -> None:
+    bodies = Bodies()
+    async with shop(application(bodies), {}, {"pool": ["far"]}) as opened:
+        await opened.shared_out()
+        mine, [owner, _] = opened[0].own_id(), opened.workers
+        await owner.client.start_new("patient", mine)
+        await opened.until(lambda: bodies.begun[mine] == 1)
+        assert verify(owner.store).ok
+        owner.engine.loop.idle_before = owner.engine.clock.now() + 1
+        owner.engine.loop.nudge()
+        await opened.until(lambda: not owner.engine.health()["warm"])
+
+        looks = owner.store.poll
+        owner.store.poll = lambda *_: Poll()  # type: ignore[method-assign]
+        bodies.over.set()
+        await opened.until(lambda: owner.store._tables.inbox)
+        assert verify(owner.store).ok
+        await owner.client.raise_event(mine, "Go on")
+        await opened.until(lambda: owner.engine.health()["warm"])
+        owner.store.poll = looks  # type: ignore[method-assign]
+
+        assert (await owner.client.wait_for_completion(mine, 20)).output == mine
+        assert bodies.begun[mine] == 1
+        assert not any(owner.store._tables.activities.values())
 
 
 async def test_a_body_elsewhere_hears_that_its_call_was_cancelled() -> None:
