@@ -86,14 +86,24 @@ async def test_a_backup_of_a_busy_engine_is_one_moment_of_it(
             while not running.is_set():
                 await asyncio.gather(*(client.start_new("counting", None, 3) for _ in range(20)))
 
+        async def more_than(known: int) -> int:
+            while (found := sum((await client.counts()).values())) <= known:
+                await asyncio.sleep(0)
+            return found
+
+        def between_pages(what: str, done: int, total: int) -> None:
+            if what == "pages" and done < total and not met:
+                met.append(asyncio.run_coroutine_threadsafe(more_than(before), here).result(60))
+
+        here, met = asyncio.get_running_loop(), list[int]()
         busy = asyncio.create_task(work())
-        await asyncio.sleep(0.2)
-        before = sum((await client.counts()).values())
-        made = await asyncio.to_thread(df.backup, file_of(hub), tmp_path / "copy.db")
-        after = sum((await client.counts()).values())
+        before = await more_than(20)
+        made = await asyncio.to_thread(df.backup, file_of(hub), tmp_path / "copy.db", progress=between_pages)
+        after = await more_than(made.instances)
         running.set()
         await busy
 
+    assert met
     assert before <= made.instances < after
     async with app_of().running(store=file_of(tmp_path / "copy.db")) as client:
         for status in (await client.query(top=1_000)).instances:
