@@ -157,7 +157,9 @@ class Instance:
         instance.saved_waits = int(not instance.is_finished)  # unknown until its history is replayed
         if row.kind == ENTITY:
             instance.mailbox = Mailbox(stored.entity_state)
-            instance.mailbox.flying = bool(stored.placed)
+            # Of one that has been applied there may be a row, too: its worker did not know that it had been.
+            flight = execution_id_of(row.salt, 0), instance.mailbox.applied
+            instance.mailbox.flying = flight in stored.placed
         else:
             instance.stored = stored
         return instance
@@ -267,8 +269,11 @@ def _of_episode(bodies: dict[tuple[int, int], bytes], episode: int) -> dict[int,
 def open_activities(stored: StoredInstance) -> tuple[str, Container[int]]:
     """The execution that is stored, and which of its activities are open; any where that cannot be told."""
     row = stored.row
-    if row.kind == ENTITY:  # what it does outside the loop is all of its execution 0
-        return execution_id_of(row.salt, 0), ANY if row.completed_at is None else ()
+    if (
+        row.kind == ENTITY
+    ):  # what it does outside the loop is all of its execution 0, numbered by what is applied
+        applied = Mailbox(stored.entity_state).applied
+        return execution_id_of(row.salt, 0), (applied,) if row.completed_at is None else ()
     execution_id = execution_id_of(row.salt, row.execution_no)
     if row.completed_at is not None:
         return execution_id, ()
