@@ -22,8 +22,8 @@ from msgspec import structs
 
 from perdure.engine import placed, verbs
 from perdure.engine.envelope import Envelope
-from perdure.engine.mailbox import Mailbox
-from perdure.engine.offload import answer_of, flight_of, invocation_of
+from perdure.engine.mailbox import Mailbox, flight_of
+from perdure.engine.offload import answer_of, invocation_of
 from perdure.engine.parking import note
 from perdure.engine.revival import park
 from perdure.engine.warm import Instance

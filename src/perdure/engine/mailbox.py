@@ -7,12 +7,17 @@ poll shows. Everything here is either in the entity's record or can be told from
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Raw
 
 from perdure.model import events as ev
 from perdure.model.entities import Caller, EntityRecord, decode_record, encode_record
+from perdure.model.instances import execution_id_of
+
+if TYPE_CHECKING:
+    from perdure.engine.warm import Instance
+    from perdure.model.records import InstanceRow
 
 NAMED = 100  # entries of one history row; what goes beyond is counted together
 
@@ -67,3 +72,8 @@ class Mailbox:
             return None
         self._saved = record
         return record
+
+
+def flight_of(instance: Instance | InstanceRow, mailbox: Mailbox) -> tuple[str, int]:
+    """The name of the operation that is due: the same until it has been applied, then never again."""
+    return execution_id_of(instance.salt, 0), mailbox.applied

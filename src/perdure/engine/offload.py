@@ -15,11 +15,11 @@ from msgspec import Raw
 
 from perdure.engine.activities import ActivityContext
 from perdure.engine.clock import new_id
+from perdure.engine.mailbox import flight_of
 from perdure.engine.registry import Activity, Registry
 from perdure.model.entities import EntityId
 from perdure.model.events import ABSENT
 from perdure.model.failure import Failure
-from perdure.model.instances import execution_id_of
 from perdure.model.messages import EntityOperation, Start
 from perdure.replay.context import Environment
 from perdure.replay.entity import (
@@ -63,11 +63,6 @@ class Landing(msgspec.Struct, frozen=True, omit_defaults=True):
 _encode = msgspec.json.Encoder().encode
 _flights = msgspec.json.Decoder(Flight)
 _landings = msgspec.json.Decoder(Landing)
-
-
-def flight_of(instance: Instance, mailbox: Mailbox) -> tuple[str, int]:
-    """The name of the operation that is due: the same until it has been applied, then never again."""
-    return execution_id_of(instance.salt, 0), mailbox.applied
 
 
 def invocation_of(

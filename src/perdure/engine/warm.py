@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from perdure.engine.mailbox import Mailbox
+from perdure.engine.mailbox import Mailbox, flight_of
 from perdure.model import chain
 from perdure.model import events as ev
 from perdure.model.bodies import inline
@@ -158,8 +158,7 @@ class Instance:
         if row.kind == ENTITY:
             instance.mailbox = Mailbox(stored.entity_state)
             # Of one that has been applied there may be a row, too: its worker did not know that it had been.
-            flight = execution_id_of(row.salt, 0), instance.mailbox.applied
-            instance.mailbox.flying = flight in stored.placed
+            instance.mailbox.flying = flight_of(instance, instance.mailbox) in stored.placed
         else:
             instance.stored = stored
         return instance
@@ -272,8 +271,8 @@ def open_activities(stored: StoredInstance) -> tuple[str, Container[int]]:
     if (
         row.kind == ENTITY
     ):  # what it does outside the loop is all of its execution 0, numbered by what is applied
-        applied = Mailbox(stored.entity_state).applied
-        return execution_id_of(row.salt, 0), (applied,) if row.completed_at is None else ()
+        execution_id, due = flight_of(row, Mailbox(stored.entity_state))
+        return execution_id, (due,) if row.completed_at is None else ()
     execution_id = execution_id_of(row.salt, row.execution_no)
     if row.completed_at is not None:
         return execution_id, ()
