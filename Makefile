@@ -1,11 +1,16 @@
 # Another interpreter: make PY=python3.13 test
 PY ?= python3
 V := .venv
-PIP := $(V)/bin/python -m pip install -q -c constraints.txt
+INSTALL := $(V)/bin/python deploy/install.py
+PYTEST := $(V)/bin/python -m pytest -q -n 2 --dist loadgroup
+# The next Python, where there is one: `make test` runs the core and the engine on it, `make test-all` everything.
+NEXT = $(shell for python in python3.13 "$$(pyenv root 2>/dev/null)"/versions/3.13*/bin/python; do \
+	"$$python" -c 'import venv' 2>/dev/null && echo "$$python" && break; done)
 CHROMIUM := apt-get update && apt-get install -y --no-install-recommends chromium
 
 .DEFAULT_GOAL := help
-.PHONY: help demo docs test check bench reliability reliability-long chromium brokers postgres constraints clean
+.PHONY: help demo docs test test-all test-next check audit bench reliability reliability-long chromium brokers postgres \
+	constraints clean
 
 help: ## List these targets
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -14,13 +19,29 @@ demo: $(V)/.app ## Run the claims example
 	$(V)/bin/python -m examples.claims.demo
 
 test: $(V)/.dev chromium brokers postgres check ## Check and test everything, as CI does
-	$(V)/bin/python -m pytest -q -n 2 --dist loadgroup
+	$(PYTEST)
+	@$(MAKE) --no-print-directory test-next SUITES="tests/core tests/engine"
+
+test-all: test ## The same, and every test on Python 3.13, too
+	@$(MAKE) --no-print-directory test-next SUITES=tests
+
+test-next:
+ifeq ($(NEXT),)
+	@echo "Python 3.13 is not on this machine: its tests are left out"
+else
+	$(MAKE) --no-print-directory V=$(V)/3.13 PY=$(NEXT) $(V)/3.13/.test
+	$(V)/3.13/bin/python -m pytest -q -n 2 --dist loadgroup $(SUITES)
+endif
 
 check: $(V)/.dev ## Static checks only: style, types, layers
 	$(V)/bin/ruff check
 	$(V)/bin/ruff format --check
 	$(V)/bin/mypy
 	$(V)/bin/lint-imports
+
+audit: $(V)/.dev ## Ask for known vulnerabilities of the locked packages (needs an index with advisories)
+	$(INSTALL) all --group dev --group audit
+	$(V)/bin/python deploy/audit.py
 
 docs: $(V)/.dev ## Build the documentation into build/site
 	NO_MKDOCS_2_WARNING=1 $(V)/bin/mkdocs build --strict --quiet
@@ -36,21 +57,24 @@ reliability-long: $(V)/.dev ## The same at length, with planted bugs; writes rel
 	$(V)/bin/python -m reliability --long
 
 constraints: ## Resolve constraints.txt afresh (needs uv)
-	uv pip compile --universal --upgrade --no-header --no-annotate --no-emit-index-url \
-		--all-extras --group dev --quiet --output-file constraints.txt pyproject.toml
+	uv pip compile --universal --upgrade --generate-hashes --no-header --no-annotate --no-emit-index-url \
+		--all-extras --group dev --group build --group audit --quiet --output-file constraints.txt pyproject.toml
 
 clean: ## Remove the environment and the caches
 	rm -rf $(V) dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
-# The stamps make a second call quick. An older pip knows no dependency groups.
-$(V)/.app: pyproject.toml constraints.txt
+# The stamps make a second call quick. Every package is checked against its hash in constraints.txt.
+$(V)/.app: pyproject.toml constraints.txt deploy/install.py
 	$(PY) -m venv $(V)
-	$(PIP) 'pip>=25.1'
-	$(PIP) -e '.[server]'
+	$(INSTALL) server
 	@touch $@
 
 $(V)/.dev: $(V)/.app
-	$(PIP) -e '.[all]' --group dev
+	$(INSTALL) all --group dev
+	@touch $@
+
+$(V)/.test: $(V)/.app
+	$(INSTALL) all --group test
 	@touch $@
 
 # The dashboard's tests drive a real browser; they are never skipped in silence.
