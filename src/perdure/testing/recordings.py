@@ -18,10 +18,10 @@ import msgspec
 from perdure.engine.functions import Functions
 from perdure.errors import FunctionMissing, FunctionNotFound, NonDeterminismError, PayloadError
 from perdure.model import events as ev
-from perdure.outbound import with_built_ins
 from perdure.replay.context import Identity
 from perdure.replay.decide import Execution
 from perdure.testing.replaying import load_history
+from perdure.triggers import with_built_ins
 
 if TYPE_CHECKING:
     from perdure.app import App
