@@ -1,13 +1,15 @@
 """Cron expressions with a time zone: which ticks there are after an instant. Pure; the clock is an argument.
 
-Five fields (minute hour day month weekday) or six with seconds first, as in Azure's NCRONTAB. The rules of
-Debian's cron hold where clocks change: a fixed time that spring leaves out comes right after the gap, and one
-that autumn repeats comes once; intervals (`*/15`) follow the time that really passes.
+Five fields (minute hour day month weekday) or six with seconds first, as in Azure's NCRONTAB. Where clocks change,
+the rules of Debian's cron hold for both forms, and for every second. A schedule with a fixed time names its minutes
+and its hours: times inside the gap of spring come once, at the end of the gap, and times that autumn repeats come
+once. A schedule whose minute or hour begins with `*` is an interval: it follows the time that really passes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -17,6 +19,8 @@ from zoneinfo import ZoneInfo
 from cronsim import CronSim, CronSimError
 
 from perdure.model.times import instant, moment
+
+SECOND = 1_000_000  # microseconds
 
 
 @dataclass(frozen=True)
@@ -37,12 +41,10 @@ class Cron:
 
     def ticks(self, after: int) -> Iterator[int]:
         """Every tick later than `after`; both in microseconds since 1970, as instants in UTC."""
-        local = moment(after).astimezone(_zone(self.timezone))
-        try:
-            dates = CronSim(_plain(self.expression), local)
-        except CronSimError as error:
-            raise ValueError(f"{self.expression!r} is not a cron expression: {error}") from error
-        return (instant(date.astimezone(UTC)) for date in dates)
+        zone = _zone(self.timezone)
+        _check(self.expression)
+        ticks = _fixed if _is_fixed(self.expression) else _passing
+        return _in_order(after, ticks(self.expression, after, zone))
 
     def next(self, after: int) -> int:
         """The first tick later than `after`."""
@@ -58,8 +60,85 @@ class Cron:
         return CronSim(_plain(self.expression), datetime(2024, 1, 1, tzinfo=UTC)).explain()
 
 
+def _is_fixed(expression: str) -> bool:
+    """Whether the expression names its minutes and hours, in five fields or in six."""
+    return not any(field.startswith("*") for field in expression.split()[-5:-3])
+
+
+def _fixed(expression: str, after: int, zone: ZoneInfo) -> Iterator[int]:
+    """Times of a wall clock as instants. A time that comes twice is the first of both."""
+    for date in CronSim(expression, moment(after).astimezone(zone).replace(tzinfo=None)):
+        early, late = (instant(date.replace(tzinfo=zone, fold=fold)) for fold in (0, 1))
+        yield (
+            early if early <= late else _change(late, early, zone)
+        )  # inside a gap the later reading is earlier
+
+
+def _passing(expression: str, after: int, zone: ZoneInfo) -> Iterator[int]:
+    """Whenever a wall clock shows the time. One offset holds between two changes of the clock."""
+    offset = _offset(after, zone)
+    begin = after + offset
+    while True:
+        for date in CronSim(expression, moment(begin).replace(tzinfo=None)):
+            tick = instant(date.replace(tzinfo=UTC)) - offset
+            if _offset(tick, zone) != offset:
+                break
+            yield tick
+            after = tick
+        else:
+            return
+        after = _change(after, tick, zone)
+        offset = _offset(after, zone)
+        begin = after + offset - SECOND  # a tick may come with the change
+
+
+def _offset(at: int, zone: ZoneInfo) -> int:
+    return instant(moment(at).astimezone(zone).replace(tzinfo=UTC)) - at
+
+
+def _change(before: int, after: int, zone: ZoneInfo) -> int:
+    """The instant between these two at which the clock of the zone changes."""
+    offset = _offset(before, zone)
+    low, high = before // SECOND, after // SECOND
+    while low < high:
+        middle = (low + high) // 2
+        if _offset(middle * SECOND, zone) == offset:
+            low = middle + 1
+        else:
+            high = middle
+    return low * SECOND
+
+
+def _in_order(after: int, ticks: Iterable[int]) -> Iterator[int]:
+    """Each instant once. Several times of one gap come at the same instant, and a repeated hour has had its ticks."""
+    for tick in ticks:
+        if tick > after:
+            after = tick
+            yield tick
+
+
+_WIDTHS = {"second": 60, "minute": 60, "hour": 24, "day": 31, "month": 12, "weekday": 7}
+
+
+def _check(expression: str) -> None:
+    """Raise ValueError for what is no expression. `*/90` minutes would run each hour, so it is none."""
+    try:
+        CronSim(expression, datetime(2024, 1, 1))
+    except CronSimError as error:
+        raise ValueError(f"{expression!r} is not a cron expression: {error}") from error
+    fields = expression.split()
+    for (name, width), field in zip(list(_WIDTHS.items())[-len(fields) :], fields, strict=False):
+        for step in re.findall(r"/(\d+)", field):
+            if int(step) > width:
+                raise ValueError(
+                    f"{expression!r} is not a cron expression that does what it says: a step of {step} is wider than "
+                    f"the {name} field, which has {width} values. For a longer interval name the {name}s, step in "
+                    "the next field, or let an orchestrator wait with create_timer"
+                )
+
+
 def _plain(expression: str) -> str:
-    """Six fields that only begin with second 0 are five: those know what to do where clocks change."""
+    """Six fields that only begin with second 0 are five, which explain themselves in fewer words."""
     fields = expression.split()
     return " ".join(fields[1:]) if len(fields) == 6 and fields[0] == "0" else " ".join(fields)
 
