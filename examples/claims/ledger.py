@@ -33,6 +33,7 @@ class Ledger:
     def __init__(self, path: Path, switch: Path) -> None:
         self.switch = switch
         self._lock = threading.Lock()
+        Path(path).touch(mode=0o600)
         self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self._connection.execute("pragma journal_mode = wal")
         self._connection.execute("pragma synchronous = full")

@@ -9,6 +9,7 @@ class Outbox:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # not for other users of this machine
 
     def send(self, addressee: str, name: str, text: str) -> None:
         """Write the message to disk; when this returns it is there, whole, to stay."""

@@ -16,7 +16,7 @@ import importlib
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
-from typing import Any, TypeVar, Unpack, cast
+from typing import Any, Literal, TypeVar, Unpack, cast
 
 from perdure.blueprint import Blueprint
 from perdure.engine.client import Client
@@ -38,6 +38,7 @@ from perdure.settings import (
     coded_in,
     encryption_given,
     engine_settings,
+    refuses_open_files,
 )
 from perdure.spelling import AzureRegistration
 from perdure.store import open_store
@@ -138,6 +139,7 @@ class App(AzureRegistration):
         hub: str | None = None,
         *,
         encryption_keys: Encryption | str | None = None,
+        file_access: Literal["narrow", "refuse"] | None = None,
         clock: Clock | None = None,
         waiter: Waiter | None = None,
         **overrides: Unpack[EngineOverrides],
@@ -150,6 +152,8 @@ class App(AzureRegistration):
             hub: default `PERDURE_HUB`, else the application's name.
             encryption_keys: what payloads are encrypted with at rest; default `PERDURE_ENCRYPTION_KEYS`, else
                 what the application says. A store that is handed over open has its own.
+            file_access: "refuse" raises for a SQLite file that other users may read, instead of changing its mode
+                to 0600; default `PERDURE_FILE_ACCESS`, else "narrow".
             overrides: any other setting by name, such as `drain` or `threads`; each is also an environment
                 variable and a flag of `perdure run`, and `perdure settings` shows them all.
 
@@ -160,7 +164,9 @@ class App(AzureRegistration):
         chosen_hub = place["hub"].value or self.name
         if store is None or isinstance(store, str):
             keys = encryption_given(encryption_keys, self.encryption)
-            store = open_store(place["store"].value, chosen_hub, keys)
+            store = open_store(
+                place["store"].value, chosen_hub, keys, refuse_open_files=refuses_open_files(file_access)
+            )
         chosen = choose(ENGINE, cast("dict[str, Any]", overrides), coded=coded_in(self.settings))
         settings = engine_settings(self.settings, chosen)
         async with AsyncExitStack() as stack:

@@ -14,7 +14,7 @@ from typing import Final, Protocol, cast
 from perdure.engine.verification import Report, verify
 from perdure.errors import SettingError, StoreUnusable
 from perdure.model.settings import mask
-from perdure.settings import encryption_given
+from perdure.settings import encryption_given, refuses_open_files
 from perdure.store import file_of, hubs_of, is_postgres, open_store, sqlite_path
 from perdure.store.encryption import Encryption
 from perdure.store.port import ClientStore, Store
@@ -179,7 +179,7 @@ def rekey(
         raise StoreUnusable(f"there is no hub {hub!r} in {mask(store)}")
     done = Rekeying(keys.current, {}, 0, [])
     for name in names:
-        opened = open_store(store, name, keys)
+        opened = open_store(store, name, keys, refuse_open_files=refuses_open_files())
         if not isinstance(opened, Encrypting):
             raise StoreUnusable(f"a {type(opened).__name__} cannot be encrypted again")
         try:
@@ -204,7 +204,7 @@ class _MovableStore(Store, Movable, Protocol):
 
 def _movable(store: str | Store, hub: str, keys: Encryption | None) -> _MovableStore:
     if isinstance(store, str):
-        opened = open_store(store, hub, keys)
+        opened = open_store(store, hub, keys, refuse_open_files=refuses_open_files())
     else:
         opened = store
     if not isinstance(opened, Movable):

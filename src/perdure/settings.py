@@ -53,6 +53,11 @@ class Place:
     encryption_keys: Encryption | None = setting(  # noqa: RUF009 (a frozen value)
         None, "what payloads are encrypted with at rest; by default they are not", KEYS, secret=True
     )
+    file_access: str = setting(
+        "narrow",
+        "what happens to a SQLite file that other users may read: its mode becomes 0600, or it is not opened",
+        one_of("narrow", "refuse"),
+    )
 
 
 @dataclass(frozen=True)
@@ -149,6 +154,7 @@ class HostOverrides(EngineOverrides, ServingOverrides, total=False):
     """What `app.asgi()` takes besides the store and the hub."""
 
     encryption_keys: Encryption | str | None
+    file_access: Literal["narrow", "refuse"] | None
 
 
 @dataclass(frozen=True)
@@ -212,6 +218,12 @@ def encryption_given(
     said = {"encryption_keys": coded} if coded is not None else {}
     found: Encryption | None = choose(rows, {"encryption_keys": given}, coded=said)["encryption_keys"].value
     return found
+
+
+def refuses_open_files(given: str | None = None) -> bool:
+    """Whether a file that other users may read is not opened: as an argument says, else PERDURE_FILE_ACCESS."""
+    rows = [row for row in PLACE if row.name == "file_access"]
+    return bool(choose(rows, {"file_access": given})["file_access"].value == "refuse")
 
 
 def coded_in(settings: EngineSettings) -> dict[str, Any]:

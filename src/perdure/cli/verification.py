@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import typer
 
 from perdure.cli.options import DEFAULT_STORE, HubOption, JsonOption, StoreOption
@@ -10,14 +12,15 @@ from perdure.engine.verification import Report, verify
 from perdure.errors import PerdureError
 from perdure.http.prose import plain
 from perdure.settings import encryption_given
-from perdure.store import hubs_of, open_store
+from perdure.store import hubs_of, open_store, sqlite_path
+from perdure.store.sqlite.files import readable_by_others
 
 commands = typer.Typer()
 
 
 @commands.command("verify", epilog=EXIT_CODES)
 def verify_(store: StoreOption = DEFAULT_STORE, hub: HubOption = None, as_json: JsonOption = False) -> None:
-    """Check every history in the store: its hash chain, its order, and that the status agrees with it."""
+    """Check every history in the store, its hash chain and its status; and that other users cannot read the file."""
     try:
         names = hubs_of(store)
         if hub is not None and hub not in names:
@@ -27,13 +30,15 @@ def verify_(store: StoreOption = DEFAULT_STORE, hub: HubOption = None, as_json: 
                 as_json=as_json,
             )
         reports = {name: _checked(store, name) for name in names if hub in (None, name)}
+        open_files = _open_files(store)
     except PerdureError as error:
         fail_with(error, as_json=as_json)
     if as_json:
-        print_json({"hubs": {name: _as_data(report) for name, report in reports.items()}})
+        hubs = {name: _as_data(report) for name, report in reports.items()}
+        print_json({"hubs": hubs, "readable_by_others": open_files})
     else:
-        _print(reports)
-    if any(report.problems for report in reports.values()):
+        _print(reports, open_files)
+    if open_files or any(report.problems for report in reports.values()):
         raise typer.Exit(REFUSED)
 
 
@@ -49,7 +54,17 @@ def _checked(store: str, hub: str) -> Report:
         opened.close_reader()
 
 
-def _print(reports: dict[str, Report]) -> None:
+def _open_files(store: str) -> dict[str, str]:
+    """The files of a SQLite store that other users of this machine may read or write, with their modes."""
+    path = sqlite_path(store)
+    found = readable_by_others(os.path.realpath(path)) if path else {}
+    return {file: f"{mode:04o}" for file, mode in found.items()}
+
+
+def _print(reports: dict[str, Report], open_files: dict[str, str]) -> None:
+    for file, mode in open_files.items():
+        told = f"{file}: other users of this machine may read or write it (mode {mode}); chmod 600 {file}"
+        typer.echo(plain(told))
     for hub, report in reports.items():
         for problem in report.problems:
             typer.echo(plain(problem))

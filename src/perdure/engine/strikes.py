@@ -14,12 +14,15 @@ import json
 import logging
 import mmap
 import os
+import stat
 import tempfile
 import time
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
+
+from perdure.errors import StoreUnusable
 
 STRIKES: Final = 3
 SUFFIX: Final = ".running"
@@ -31,10 +34,24 @@ log = logging.getLogger("perdure.watchdog")
 
 def folder_of(place: str) -> Path:
     """Where the workers of this machine and user keep theirs for one hub; `place` names database and hub."""
-    name = sha256(place.encode()).hexdigest()[:16]
-    folder = Path(tempfile.gettempdir()) / f"perdure-{os.getuid()}" / name
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    ours = Path(tempfile.gettempdir()) / f"perdure-{os.getuid()}"
+    folder = ours / sha256(place.encode()).hexdigest()[:16]
+    for each in (ours, folder):
+        each.mkdir(mode=0o700, exist_ok=True)
+        _demand_own(each)
     return folder
+
+
+def _demand_own(folder: Path) -> None:
+    """Where everyone may make folders, another user may have made this one first, and could forge what is in it."""
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        raise StoreUnusable(
+            f"{folder} belongs to another user, and whoever made it could have instances parked here: remove it, or "
+            "set TMPDIR to a folder of your own"
+        )
+    if found.st_mode & 0o077:
+        folder.chmod(0o700)
 
 
 def name_of(incarnation: int, worker: str) -> str:
@@ -47,7 +64,8 @@ class StrikeFile:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        os.fchmod(self._file, 0o600)
         _lock(self._file)
         os.ftruncate(self._file, _FILE)
         self._map = mmap.mmap(self._file, _FILE)

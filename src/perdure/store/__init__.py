@@ -15,10 +15,14 @@ if TYPE_CHECKING:
     from perdure.store.port import Overseer, Store
 
 
-def open_store(url: str, hub: str, encryption: Encryption | None = None) -> Store:
+def open_store(
+    url: str, hub: str, encryption: Encryption | None = None, *, refuse_open_files: bool = False
+) -> Store:
     """The store of a URL: `memory:`, `sqlite:///relative.db`, `sqlite:////absolute.db`, a bare path, or `postgresql://`.
 
-    `encryption` holds the keys for what lies on disk; a store in memory needs none.
+    Parameters:
+        encryption: the keys for what lies on disk; a store in memory needs none.
+        refuse_open_files: do not open a SQLite file that other users may read; by default its mode becomes 0600.
 
     Raises:
         StoreUnusable: for a scheme nobody knows.
@@ -37,7 +41,7 @@ def open_store(url: str, hub: str, encryption: Encryption | None = None) -> Stor
     if path:
         from perdure.store.sqlite.store import SqliteStore
 
-        return SqliteStore(path, hub, encryption)
+        return SqliteStore(path, hub, encryption, refuse_open_files=refuse_open_files)
     raise StoreUnusable(
         f"cannot open a store at {mask(url)!r}: use memory:, sqlite:///file.db, a path that ends in .db, "
         "or postgresql://user@host/database"

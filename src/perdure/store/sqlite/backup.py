@@ -3,7 +3,8 @@
 SQLite's own backup copies pages; here it does so inside one reading transaction, so that it sees the file as it
 was at one moment, and no commit makes it begin again. Readers do not hold up the writer; only the log cannot be
 emptied meanwhile, and grows by what is written. The copy is made beside the target, made whole on disk, checked,
-and only then given its name, so a file of that name is always a backup that was checked. Everything goes through
+and only then given its name, so a file of that name is always a backup that was checked. Its owner alone may read it,
+from its first byte, whoever may read the original. Everything goes through
 apsw, because in an engine's process nothing else may open the hub's file (see `guard.py`).
 """
 
@@ -19,6 +20,7 @@ import apsw
 from perdure.errors import StoreUnusable
 from perdure.store.sqlite.connection import check_place, open_reader
 from perdure.store.sqlite.errors import translating
+from perdure.store.sqlite.files import create
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,9 +50,9 @@ def back_up(
     unfinished = f"{target}.unfinished-{os.getpid()}"
     try:
         with translating(target):
+            create(unfinished)
             _copy(source, unfinished, progress)
         check(unfinished)
-        os.chmod(unfinished, os.stat(source).st_mode & 0o666)
         _sync(unfinished)
         size = os.path.getsize(unfinished)
         _give_name(unfinished, target)

@@ -17,6 +17,8 @@ import apsw
 
 from perdure.errors import StoreTooNew, StoreUnusable
 from perdure.store.sqlite.errors import translating
+from perdure.store.sqlite.files import demand_one_place
+from perdure.store.sqlite.lock import connect
 from perdure.store.sqlite.log import LOG_KEPT
 from perdure.store.sqlite.statements import CACHED, read_sql
 
@@ -43,7 +45,7 @@ def open_writer(path: str) -> apsw.Connection:
     check_library()
     with translating(path):
         known = os.path.exists(path) and os.path.getsize(path) > 0 and _check_file(path)
-        connection = apsw.Connection(path, statementcachesize=CACHED)
+        connection = connect(path, statementcachesize=CACHED)
         try:
             _configure(connection)
             connection.set_busy_handler(_wait_a_little)
@@ -65,8 +67,9 @@ def open_reader(path: str) -> apsw.Connection:
     check_library()
     if not os.path.exists(path):
         raise StoreUnusable(f"there is no database at {os.path.abspath(path)}")
+    demand_one_place(path)
     with translating(path):
-        connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READONLY, statementcachesize=CACHED)
+        connection = connect(path, flags=apsw.SQLITE_OPEN_READONLY, statementcachesize=CACHED)
         try:
             _configure(connection)
             connection.pragma("query_only", True)
@@ -80,7 +83,7 @@ def open_reader(path: str) -> apsw.Connection:
 
 def open_maintenance(path: str) -> apsw.Connection:
     """For checkpoints. It gives up soon when someone is in the way: there is always a next time."""
-    connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READWRITE)
+    connection = connect(path, flags=apsw.SQLITE_OPEN_READWRITE)
     _configure(connection)
     connection.set_busy_timeout(5)
     return connection
@@ -124,7 +127,7 @@ def _check_file(path: str) -> bool:
 
 
 def _look_at(path: str, flags: int) -> bool:
-    connection = apsw.Connection(path, flags=flags)
+    connection = connect(path, flags=flags)
     try:
         connection.set_busy_timeout(_BUSY_MS)
         return _check_version(connection, path)

@@ -1,22 +1,32 @@
-"""The side file `<database>.server`: who serves the database, and a lock that keeps a second engine out.
+"""What keeps a second engine out: a lock on the side file `<database>.server`, and one on the database itself.
 
-SQLite's own locks cannot do this: an engine holds them only while it commits. The lock is `flock` on a file
-descriptor that is opened once and never again, so the kernel drops it when the engine is gone, however it
+SQLite's own locks cannot do this: an engine holds them only while it commits. The lock on the side file is `flock`
+on a file descriptor that is opened once and never again, so the kernel drops it when the engine is gone, however it
 went. The content is advice for people and for the CLI (whom to talk to) and is believed only while the
 lock is held. Readers test the lock by trying to share it, for an instant; an engine that starts in that
-instant finds a lock whose file names nobody alive, and tries again.
+instant finds a lock whose file names no living process, and tries again.
 The file stays when the engine goes: deleting it would let two engines lock two files of the same name.
+
+The side file goes by the database's name. The second lock goes by the file, whatever its name: a byte that SQLite
+uses for nothing, far beyond the 510 bytes at 1 GiB that it locks itself. It belongs to the open descriptor (Linux's
+`F_OFD_SETLK`), not to the process, so it neither meets SQLite's locks nor is dropped with them. The reverse has to be
+avoided: closing *any* descriptor of the database drops the locks that SQLite holds on it for this process. So the
+descriptor stays open for as long as the process has a connection to that file, and is used again by the next engine.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import struct
+import threading
 import time
 import weakref
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 
+import apsw
 import msgspec
 
 from perdure.errors import StoreInUse, StoreUnusable
@@ -25,6 +35,9 @@ _SUFFIX: Final = ".server"
 _TRIES: Final = 20
 _PAUSE: Final = 0.01
 _LIMIT: Final = 65_536
+_BYTE: Final = 1 << 62  # of the database; the file need not be so long
+_FLOCK: Final = "hhqqi4x"  # struct flock of 64-bit Linux: type, whence, start, length, pid
+_UNSUPPORTED: Final = (errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 class ServerInfo(msgspec.Struct, frozen=True):
@@ -37,12 +50,17 @@ class ServerInfo(msgspec.Struct, frozen=True):
     token: str = ""
 
 
-_held: Final[weakref.WeakSet[ServerFile]] = weakref.WeakSet()
+_held: Final[weakref.WeakSet[ServerFile | FileLock]] = weakref.WeakSet()
 
 
 def _forget_all() -> None:
+    """In a forked child."""
+    global _closing
+    _closing = threading.RLock()  # another thread of the parent may have had it
     for held in list(_held):
         held.forget()
+    while _lingering:
+        os.close(_lingering.popitem()[1])
 
 
 os.register_at_fork(after_in_child=_forget_all)
@@ -101,6 +119,94 @@ class ServerFile:
         content = msgspec.json.encode(self.info)
         os.pwrite(self._descriptor, content, 0)
         os.ftruncate(self._descriptor, len(content))
+
+
+class FileLock:
+    """The lock on the database itself, under whatever name it is opened."""
+
+    def __init__(self, identity: _Identity, descriptor: int) -> None:
+        self._identity = identity
+        self._descriptor = descriptor
+        _held.add(self)
+
+    @classmethod
+    def acquire(cls, db_path: str) -> FileLock | None:
+        """Take the lock on a file that exists, or raise StoreInUse; None where the system has no such locks."""
+        if not hasattr(fcntl, "F_OFD_SETLK"):
+            return None
+        with _closing:
+            descriptor, identity = _descriptor_of(db_path)
+            try:
+                _set_byte(descriptor, fcntl.F_WRLCK)
+            except OSError as error:
+                _close_when_safe(identity, descriptor)
+                if error.errno in _UNSUPPORTED:
+                    return None
+                raise StoreInUse(
+                    f"another engine serves the file {db_path} under another name (a hard link, or a mount of it): "
+                    "one engine at a time serves a file. `perdure workers` under that name tells which; give this "
+                    "one another file"
+                ) from error
+        return cls(identity, descriptor)
+
+    def release(self) -> None:
+        """Give the lock up. The engine's own connections are closed by then."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            with _closing:
+                _set_byte(descriptor, fcntl.F_UNLCK)
+                _close_when_safe(self._identity, descriptor)
+
+    def forget(self) -> None:
+        """Close the descriptor in a forked child, which has none of its parent's locks to lose."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+_Identity = tuple[int, int]
+_closing = threading.RLock()
+_lingering: Final[dict[_Identity, int]] = {}
+"""Descriptors that hold no lock and cannot be closed yet, because this process reads the file through SQLite."""
+
+
+def _descriptor_of(db_path: str) -> tuple[int, _Identity]:
+    found = os.stat(db_path)
+    identity = found.st_dev, found.st_ino
+    if identity in _lingering:
+        return _lingering.pop(identity), identity
+    descriptor = os.open(db_path, os.O_RDWR | os.O_CLOEXEC)
+    opened = os.fstat(descriptor)
+    return descriptor, (opened.st_dev, opened.st_ino)
+
+
+def _set_byte(descriptor: int, kind: int) -> None:
+    fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, struct.pack(_FLOCK, kind, os.SEEK_SET, _BYTE, 1, 0))
+
+
+def _close_when_safe(identity: _Identity, descriptor: int) -> None:
+    """Close it, and those of before, unless a connection of this process would lose its locks."""
+    _lingering[identity] = descriptor
+    try:
+        connected = {_identity_of(connection) for connection in apsw.connections()}
+    except apsw.ThreadingViolationError:  # one is busy in another thread, and does not say with which file
+        return
+    for known in [known for known in _lingering if known not in connected]:
+        os.close(_lingering.pop(known))
+
+
+def _identity_of(connection: apsw.Connection) -> _Identity | None:
+    try:
+        found = os.stat(connection.db_filename("main"))
+    except (apsw.ConnectionClosedError, OSError, ValueError):
+        return None  # closed, in memory, or of a file that is gone: nothing there can be lost
+    return found.st_dev, found.st_ino
+
+
+def connect(path: str, **options: Any) -> apsw.Connection:
+    """A connection of SQLite's that no descriptor of this module is closed beside."""
+    with _closing:
+        return apsw.Connection(path, **options)
 
 
 def server_path(db_path: str) -> str:

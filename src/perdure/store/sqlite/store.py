@@ -22,9 +22,10 @@ from perdure.store.rekeying import readable_messages
 from perdure.store.sqlite import encrypting, guard
 from perdure.store.sqlite import transfer as moving
 from perdure.store.sqlite.commit import Committer
-from perdure.store.sqlite.connection import check_place, open_maintenance, open_writer
+from perdure.store.sqlite.connection import check_library, check_place, open_maintenance, open_writer
 from perdure.store.sqlite.errors import FOR_ITS_DATA, translated, translating
-from perdure.store.sqlite.lock import ServerFile
+from perdure.store.sqlite.files import create, demand_one_place, demand_own_folder, keep_from_others
+from perdure.store.sqlite.lock import FileLock, ServerFile
 from perdure.store.sqlite.log import prolong, tidy
 from perdure.store.sqlite.reader import Reader, read_bodies, read_histories, read_instances, read_states
 from perdure.store.sqlite.statements import query, query_many
@@ -45,9 +46,14 @@ _ROLLED_BACK: Final = (*FOR_ITS_DATA, apsw.FullError, CommitRefused, FenceLost)
 class SqliteStore(Reader):
     """A hub in a SQLite file. `publish` and `server_file` tell the CLI about the engine that serves it."""
 
-    def __init__(self, path: str, hub: str, cipher: Cipher | None = None) -> None:
+    def __init__(
+        self, path: str, hub: str, cipher: Cipher | None = None, *, refuse_open_files: bool = False
+    ) -> None:
+        """`refuse_open_files`: do not open a file that other users may read, instead of changing its mode."""
         super().__init__(os.fspath(path), hub, cipher)
         self.server_file: ServerFile | None = None
+        self._file_lock: FileLock | None = None
+        self._refuse_open_files = refuse_open_files
         self._writer: apsw.Connection | None = None
         self._committer: Committer | None = None
         self._execute: Any = self._refuse
@@ -62,9 +68,15 @@ class SqliteStore(Reader):
         self._check_process()
         if self.server_file is not None:
             return self.reopen()
+        check_library()
         check_place(self.location)
+        demand_own_folder(self.location)
+        keep_from_others(self.location, refuse=self._refuse_open_files)
         self.server_file = ServerFile.acquire(self.location, self.hub)
         try:
+            create(self.location)
+            self._file_lock = FileLock.acquire(self.location)
+            demand_one_place(self.location)
             return self._connect()
         except BaseException:
             self._release_lock()
@@ -125,6 +137,9 @@ class SqliteStore(Reader):
             writer.close(force=True)
 
     def _release_lock(self) -> None:
+        locked, self._file_lock = self._file_lock, None
+        if locked is not None:
+            locked.release()
         held, self.server_file = self.server_file, None
         if held is not None:
             held.release()

@@ -1,0 +1,152 @@
+"""The database's files: who may read them, and under how many names they are.
+
+A database holds payloads and the secrets that links are signed with, so its files are its user's alone: created with
+mode 0600 from their first byte, whatever the umask, and narrowed when they are opened and found wider. SQLite gives
+the log and the shared memory the mode of the database.
+
+The log lies beside the *name* by which the database was opened. A file that has a second name, because of a hard link
+or because it was mounted alone, therefore has two places for a log, and each name hides what is in the log of the
+other: acknowledged commits are gone for the one, and overwrite the other's later. So such a file is opened only while
+it is certain that no log lies beside another of its names. Symbolic links are no second name: SQLite follows them.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from perdure.errors import StoreUnusable
+
+OWNERS_ONLY: Final = 0o600
+LOGS: Final = ("-wal", "-journal")
+SIDES: Final = ("", *LOGS, "-shm", ".server", ".running")
+_MOUNTS: Final = "/proc/self/mountinfo"
+
+log = logging.getLogger("perdure.store")
+
+
+# ------------------------------------------------------------------------------------------- permissions
+
+
+def create(path: str) -> None:
+    """Make the file, empty, if there is none. Raises StoreUnusable."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, OWNERS_ONLY)
+    except FileExistsError:
+        return
+    except OSError as error:
+        raise StoreUnusable(f"cannot create {path}: {error.strerror}") from error
+    try:
+        os.fchmod(descriptor, OWNERS_ONLY)  # a umask may have taken away more than others' rights
+    finally:
+        os.close(descriptor)
+
+
+def readable_by_others(path: str) -> dict[str, int]:
+    """The files of a database that other users may read or write, with their modes."""
+    found: dict[str, int] = {}
+    for side in SIDES:
+        with suppress(OSError):
+            mode = stat.S_IMODE(os.stat(path + side).st_mode)
+            if mode & 0o077:
+                found[path + side] = mode
+    return found
+
+
+def keep_from_others(path: str, *, refuse: bool = False) -> None:
+    """Take everyone's rights but the owner's from the files of a database; `refuse` raises instead.
+
+    Raises StoreUnusable, also where the files belong to another user.
+    """
+    wide = readable_by_others(path)
+    if not wide:
+        return
+    if refuse:
+        raise StoreUnusable(
+            f"{told(wide)}. It is not opened because of file_access=refuse: chmod 600 {' '.join(wide)}"
+        )
+    for file in wide:
+        try:
+            os.chmod(file, OWNERS_ONLY)
+        except FileNotFoundError:
+            pass  # another process has closed the database meanwhile
+        except OSError as error:
+            raise StoreUnusable(
+                f"{told(wide)}, and this user cannot change that ({error.strerror}): have the owner of the file "
+                f"run chmod 600 {' '.join(wide)}, and serve the database as that user"
+            ) from error
+    log.warning("%s: changed to 0600, readable by its owner only", told(wide))
+
+
+def told(wide: dict[str, int]) -> str:
+    """What `readable_by_others` found, as the beginning of a sentence."""
+    files = ", ".join(f"{file} (mode {mode:04o})" for file, mode in wide.items())
+    return f"other users of this machine may read or write {files}"
+
+
+# ------------------------------------------------------------------------------------------------- names
+
+
+def demand_one_place(path: str) -> None:
+    """Raise StoreUnusable when the log of a database lies elsewhere than the file, or may lie beside another name."""
+    demand_own_folder(path)
+    path = os.path.realpath(path)
+    with suppress(FileNotFoundError):
+        found = os.stat(path)
+        if found.st_nlink > 1:
+            _demand_no_log_elsewhere(path, found)
+
+
+def demand_own_folder(path: str) -> None:
+    """Raise StoreUnusable when the file alone is mounted, without the folder that its log would be in."""
+    path = os.path.realpath(path)
+    if path in _mounted():
+        raise StoreUnusable(
+            f"{path} is mounted here alone, without its folder. Its log, {path}-wal, would stay outside the mount: "
+            "lost with this container, and hidden from others who serve the file. Mount the folder that the database "
+            "is in instead"
+        )
+
+
+def _demand_no_log_elsewhere(path: str, found: os.stat_result) -> None:
+    others = [other for other in _names_beside(path, found) if other != path]
+    if len(others) + 1 < found.st_nlink:
+        raise StoreUnusable(
+            f"{path} has {found.st_nlink} names (hard links), and not all of them are in its folder. A database has "
+            "one name, because its log lies beside it: remove the other names (find / -xdev -samefile "
+            f"{path}), or make a copy with `perdure backup`"
+        )
+    for other in others:
+        for side in LOGS:
+            with suppress(FileNotFoundError):
+                if os.path.getsize(other + side):
+                    raise StoreUnusable(
+                        f"{path} is the same file as {other} (a hard link), and {other}{side} holds commits that "
+                        f"cannot be seen under this name: serve {other}, and remove the name {path}"
+                    )
+
+
+def _names_beside(path: str, found: os.stat_result) -> list[str]:
+    """The names of this file that are in its folder."""
+    with os.scandir(os.path.dirname(path)) as entries:
+        near = [entry.path for entry in entries if entry.inode() == found.st_ino]
+    return [name for name in near if os.path.samestat(os.lstat(name), found)]
+
+
+def _mounted() -> frozenset[str]:
+    """Where something is mounted; nothing where the system does not tell."""
+    try:
+        lines = Path(_MOUNTS).read_text("utf-8", "surrogateescape").splitlines()
+    except OSError:
+        return frozenset()
+    return frozenset(_unescaped(line.split(" ", 5)[4]) for line in lines)
+
+
+def _unescaped(name: str) -> str:
+    for sign in (" ", "\t", "\n", "\\"):
+        name = name.replace(f"\\{ord(sign):03o}", sign)
+    return name
