@@ -12,6 +12,7 @@ The loop knows its time from a `Clock` and waits through a `Waiter`, so that a t
 from __future__ import annotations
 
 import logging
+from asyncio import CancelledError
 from collections.abc import Callable, Iterable
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -32,6 +33,7 @@ from perdure.engine.wakeups import Wakeups
 from perdure.errors import (
     CommitConflict,
     CommitRefused,
+    EngineSignal,
     EngineStopped,
     OutcomeUnknown,
     PerdureError,
@@ -52,6 +54,9 @@ RETRY_AWAY = 500_000  # microseconds until a failed store is opened again
 RETRY_CONFLICT = 50_000  # microseconds until what met with others several times is tried again
 CONFLICTS = 5  # how often a batch is redone at once because another worker came between
 PATIENCE: Final = 5_000_000  # microseconds that a client waits for a store that is away, or for one commit
+
+SURVIVED: Final = (Exception, EngineSignal, SystemExit, KeyboardInterrupt, GeneratorExit, CancelledError)
+"""What may come out of code that the loop runs, and does not end it."""
 
 log = logging.getLogger("perdure.engine")
 
@@ -128,7 +133,7 @@ class Loop:
         while not self.stopping:
             try:
                 self.turn(self.take())
-            except Exception as error:
+            except SURVIVED as error:
                 failures = [at for at in failures if at > self.clock.monotonic() - 60.0]
                 failures.append(self.clock.monotonic())
                 if len(failures) >= 5:
@@ -350,9 +355,12 @@ class Loop:
             remedy = partial(self._redo, hub.rollback(), error)
         except StoreError as error:
             remedy = partial(self._lose, hub.rollback(), error)
-        except Exception as error:
+        except SURVIVED as error:
             log.exception("a batch failed in the engine's own code; it is redone without its culprit")
-            remedy = partial(self._halve, hub.rollback(), error)
+            culprit = (
+                error if isinstance(error, Exception) else RuntimeError(f"{type(error).__name__}: {error}")
+            )
+            remedy = partial(self._halve, hub.rollback(), culprit)
         else:
             released, self._rest = hub.release()
             self._conflicts = 0

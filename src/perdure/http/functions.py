@@ -120,7 +120,7 @@ def _handler(
             )
         except (PerdureError, HTTPException, TimeoutError):
             raise
-        except Exception:
+        except (Exception, SystemExit, KeyboardInterrupt, GeneratorExit):  # sys.exit() ends the request only
             log.exception("%s %s: the function %r failed", request.method, shown_path(request), route.name)
             raise HTTPException(
                 500, f"the function {route.name!r} failed; the server's log says how"

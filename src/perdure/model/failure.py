@@ -6,6 +6,8 @@ import traceback
 
 import msgspec
 
+from perdure.errors import EngineSignal
+
 MESSAGE_LIMIT = 4_000  # characters
 STACK_LIMIT = 8_000  # characters; the end of a stack is the telling part
 CAUSE_DEPTH = 4
@@ -57,7 +59,9 @@ def _message(error: BaseException) -> str:
     """Its text; an exception of the user's may fail to give one."""
     try:
         return str(error)
-    except Exception as second:
+    except EngineSignal:
+        raise
+    except BaseException as second:
         return f"(its text cannot be had: {type(second).__name__})"
 
 

@@ -78,7 +78,7 @@ class Execution:
                 self._conclude()
             except EngineSignal:
                 raise
-            except Exception as error:  # the engine's own part, such as an event that cannot be decoded
+            except BaseException as error:  # of what runs for the code, such as a type's own `__init__`
                 self._finish(act.FailOrchestration(failure_of(error)))
         context.actions = IDLE
         return actions

@@ -1,7 +1,7 @@
 """Deadlines of attempts: one thread that knows which is too late and which too silent.
 
-It is started by the first attempt that has a limit. `async def` bodies have their timeout from the event loop
-and only their silence from here.
+It is started by the first attempt that has a limit. `async def` bodies are watched from here, too: one that swallows
+its cancellation, or blocks the event loop, has failed at its deadline all the same.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ class Deadlines:
         self._thread: threading.Thread | None = None
         self._closed = False
 
-    def watch(self, attempt: Attempt, *, timeout: bool = True) -> None:
-        """The attempt begins now. Without `timeout` only its silence is watched."""
+    def watch(self, attempt: Attempt) -> None:
+        """The attempt begins now."""
         invocation, now = attempt.invocation, time.monotonic()
-        attempt.deadline = now + invocation.timeout / 1e6 if timeout and invocation.timeout else 0.0
+        attempt.deadline = now + invocation.timeout / 1e6 if invocation.timeout else 0.0
         attempt.since = attempt.heard_at = now
         if not (attempt.deadline or invocation.heartbeat):
             return

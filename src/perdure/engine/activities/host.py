@@ -175,7 +175,10 @@ class ExecutorHost:
 
     def _done(self, generation: Generation, attempt: Attempt, future: Future[bytes]) -> None:
         found = self._over(generation, attempt)
-        if found is None or future.cancelled() or self._is_closing:
+        if found is None or self._is_closing:
+            return
+        if future.cancelled():  # not by us, who forget a try before its future is cancelled
+            self._fail(attempt, "its executor cancelled it")
             return
         error = future.exception()
         if error is not None:

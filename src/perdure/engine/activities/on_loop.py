@@ -2,23 +2,32 @@
 
 A driver is a task that runs one activity after the other. Only when a body really waits for something does
 the event loop get to start another driver for the rest: bodies that return at once cost no task each.
-A driver whose activity left traces in its context variables ends, so that the next one starts clean.
+A driver whose activity left traces in its context variables, or a cancellation that is still to be delivered, ends,
+so that the next one starts clean.
+
+A body may be cancelled by its own side: a library cancels the task that it runs in, or the body does so itself. That
+ends the attempt as failed. When the host goes down, on the other hand, the attempt stays open and runs again at the
+next start. What tells the two apart is a task of ours that waits for ever: only a host that ends cancels that as well.
 """
 
 from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 from collections import deque
 from collections.abc import Callable
 from contextvars import copy_context
 from typing import Any
 
-from perdure.engine.activities.results import completed, failed, too_late
+from perdure.engine.activities.results import completed, failed
 from perdure.engine.activities.runner import Attempt
 from perdure.model.failure import failure_of
 from perdure.model.messages import ActivityResult
 
+LAST_WORDS = 3.0  # seconds bodies have to heed that the engine stops, once `drain` is over
+
+log = logging.getLogger("perdure.engine")
 Conclude = Callable[[Attempt, ActivityResult], None]
 
 
@@ -42,10 +51,14 @@ class OnLoop:
         self._waiting: deque[Attempt] = deque()
         self._drivers: set[asyncio.Task[None]] = set()
         self._starting = False
+        self._closing = False
+        self._sentinel: asyncio.Task[None] | None = None
         self.running = 0
 
     def take(self, work: list[Attempt]) -> None:
         """On the event loop: take more work."""
+        if self._sentinel is None:
+            self._sentinel = self.event_loop.create_task(_wait_for_ever(), name="perdure-host")
         self._waiting.extend(work)
         if not self._starting:
             self._start_driver()
@@ -69,10 +82,16 @@ class OnLoop:
         self._soon(_interrupt, attempt)
 
     async def close(self) -> None:
+        """Cancel what runs. A body that does not heed it for LAST_WORDS is left behind, and its activity named."""
+        self._closing = True
         self._waiting.clear()
-        for task in list(self._drivers):
+        tasks = [*self._drivers, *([self._sentinel] if self._sentinel is not None else [])]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._drivers, return_exceptions=True)
+        if tasks:
+            await asyncio.wait(tasks, timeout=LAST_WORDS)
+        for driver in list(self._drivers):
+            log.warning("activity %r goes on although the engine stops: it is left behind", _name_on(driver))
 
     def _soon(self, action: Callable[..., None], argument: Any) -> None:
         try:
@@ -87,7 +106,21 @@ class OnLoop:
             self._drivers.add(task)
             task.add_done_callback(self._drivers.discard)
 
+    def _is_host_ending(self) -> bool:
+        sentinel = self._sentinel
+        if self._closing or sentinel is None or asyncio._get_running_loop() is not self.event_loop:
+            return True
+        return sentinel.done() or sentinel.cancelling() > 0
+
+    def _is_spent(self, driver: asyncio.Task[None]) -> bool:
+        """Whether the last body left something behind that the next one would feel."""
+        if driver.cancelling() or copy_context() != self._context:
+            return True
+        return bool(getattr(driver, "_must_cancel", False))  # `uncancel` leaves it before Python 3.13
+
     async def _drive(self) -> None:
+        driver = asyncio.current_task()
+        assert driver is not None
         while self._waiting and self.running < self._limit:
             attempt = self._waiting.popleft()
             if self._waiting and not self._starting:
@@ -101,7 +134,7 @@ class OnLoop:
             finally:
                 self.running -= 1
             self._conclude(attempt, result)
-            if copy_context() != self._context:
+            if attempt.interrupted or self._is_spent(driver):
                 break
         if self._waiting and not self._starting:
             self._start_driver()
@@ -113,31 +146,27 @@ class OnLoop:
             value = attempt.runner.call(invocation, attempt)
             if inspect.isawaitable(value):
                 attempt.task = asyncio.current_task()
-                if invocation.timeout:
-                    return await _in_time(attempt, value)
                 value = await value
             return completed(invocation, value)
-        except asyncio.CancelledError as error:
-            driver = asyncio.current_task()
-            if driver is not None and driver.cancelling() > attempt.interrupted:
-                raise  # the host is going down: the activity stays open and runs again at the next start
+        except (asyncio.CancelledError, GeneratorExit) as error:
+            if self._is_host_ending():
+                raise  # the activity stays open and runs again at the next start
             return failed(invocation, failure_of(error))
-        except Exception as error:
+        except BaseException as error:  # sys.exit() in a body ends the attempt, not the process
             return failed(invocation, failure_of(error))
         finally:
-            task, attempt.task = attempt.task, None
-            if attempt.interrupted:
-                task.uncancel()
+            attempt.task = None
 
 
-async def _in_time(attempt: Attempt, body: Any) -> ActivityResult:
-    invocation = attempt.invocation
-    limit = asyncio.timeout(invocation.timeout / 1e6)
-    try:
-        async with limit:
-            return completed(invocation, await body)
-    except TimeoutError as error:
-        return failed(invocation, too_late(invocation) if limit.expired() else failure_of(error))
+def _name_on(driver: asyncio.Task[None]) -> str:
+    """The activity that a driver is at."""
+    frame = getattr(driver.get_coro(), "cr_frame", None)
+    attempt = frame.f_locals.get("attempt") if frame is not None else None
+    return attempt.invocation.name if isinstance(attempt, Attempt) else "?"
+
+
+async def _wait_for_ever() -> None:
+    await asyncio.get_running_loop().create_future()
 
 
 def _interrupt(attempt: Attempt) -> None:

@@ -52,7 +52,7 @@ class ActivityPool:
         self._deliver = deliver
         self._outbox = outbox
         self._deadlines = Deadlines(self._expire)
-        self._async = OnLoop(outbox.event_loop, self._begin_async, self._conclude, concurrency.tasks)
+        self._async = OnLoop(outbox.event_loop, self._begin, self._conclude, concurrency.tasks)
         self._threads = Threads(self._begin, self._conclude, concurrency)
         self._executors = Executors(registry, self._begin, self._conclude)
         self.runners = {
@@ -221,11 +221,6 @@ class ActivityPool:
         invocation = attempt.invocation
         if invocation.timeout or invocation.heartbeat:
             self._deadlines.watch(attempt)
-
-    def _begin_async(self, attempt: Attempt) -> None:
-        attempt.since = attempt.heard_at = time.monotonic()
-        if attempt.invocation.heartbeat:
-            self._deadlines.watch(attempt, timeout=False)
 
     # --------------------------------------------------------------------------------------- how attempts end
 

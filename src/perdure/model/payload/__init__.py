@@ -22,7 +22,7 @@ from perdure.errors import PayloadError
 from perdure.model.payload.flaws import malformed, reject_flaws
 from perdure.model.payload.misfit import misfit
 from perdure.model.payload.reading import is_untyped, known_reader, new_reader
-from perdure.model.payload.refusal import MAX_BYTES, MAX_DEPTH, MAX_DIGITS, too_large
+from perdure.model.payload.refusal import MAX_BYTES, MAX_DEPTH, MAX_DIGITS, REFUSING, too_large
 from perdure.model.payload.schemas import schema_for
 from perdure.model.payload.text import reject_suspects, same_strings
 from perdure.model.payload.walking import settled, why_not
@@ -49,7 +49,7 @@ def encode(value: object, *, limit: int = MAX_BYTES) -> bytes:
     try:
         body = write_plain(value)
         form = read_plain(body)
-    except Exception as error:
+    except REFUSING as error:
         raise why_not(value, error) from error
     if len(body) > limit:
         raise too_large(body, limit)
@@ -76,7 +76,7 @@ def decode(raw: bytes | Raw, expected_type: Any = Any) -> Any:
         return read(raw)
     except PayloadError:
         raise
-    except Exception as error:
+    except REFUSING as error:
         raise misfit(bytes(raw), expected_type, read, error) from error
 
 

@@ -131,7 +131,7 @@ def reject_flaws(body: bytes, stop: int | None = None) -> Trail:
     return cursor.place()
 
 
-def malformed(body: bytes, error: Exception) -> PayloadError:
+def malformed(body: bytes, error: BaseException) -> PayloadError:
     """Why outside text was refused; a flaw with a name goes before the decoder's general words."""
     stop, reason = _breaking_point(body, error)
     try:
@@ -140,7 +140,7 @@ def malformed(body: bytes, error: Exception) -> PayloadError:
         return refused
 
 
-def _breaking_point(body: bytes, error: Exception) -> tuple[int, str]:
+def _breaking_point(body: bytes, error: BaseException) -> tuple[int, str]:
     try:
         body.decode()
     except UnicodeDecodeError as undecodable:

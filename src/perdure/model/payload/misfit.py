@@ -19,7 +19,7 @@ _AT_PATH = re.compile(r"(.*) - at `(key` in `)?\$(.*)`", re.DOTALL)
 _STEP = re.compile(r"\[(\d+)\]|(\[\.\.\.\])|\.([^.\[]+)")
 
 
-def misfit(body: bytes, expected_type: Any, read: Reader, error: Exception) -> PayloadError:
+def misfit(body: bytes, expected_type: Any, read: Reader, error: BaseException) -> PayloadError:
     """Why a body does not fit its type, and where."""
     try:
         form = read_plain(body)
@@ -35,13 +35,13 @@ def misfit(body: bytes, expected_type: Any, read: Reader, error: Exception) -> P
     return refusal(f"the value does not fit {title(expected_type)}: {reason}", trail)
 
 
-def _model_error(error: Exception) -> Any:
+def _model_error(error: BaseException) -> Any:
     """Pydantic's ValidationError, if that is what the error is or was caused by."""
     causes = (error, error.__cause__)
     return next((cause for cause in causes if hasattr(cause, "error_count")), None)
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     if not isinstance(error, msgspec.ValidationError):
         return f"{type(error).__name__}: {error}"
     found = _AT_PATH.fullmatch(str(error))

@@ -35,6 +35,9 @@ COMPARABLE = frozenset({dict, list, str, int, float, bool, NoneType})  # with th
 
 UNORDERED = object()  # what a rule yields in the place of a set, beside its parts
 
+REFUSING = (Exception, SystemExit, GeneratorExit)
+"""What a type's own code may raise while its values are read or written: the value does not fit."""
+
 MINUTE = timedelta(minutes=1)
 
 

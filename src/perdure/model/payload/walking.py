@@ -50,7 +50,7 @@ def settled(value: object, form: Any, body: bytes) -> bytes:
     return write_plain(form) if unordered else body
 
 
-def why_not(value: object, error: Exception) -> PayloadError:
+def why_not(value: object, error: BaseException) -> PayloadError:
     try:
         _survey(value)
     except PayloadError as refused:
