@@ -137,9 +137,10 @@ def test_a_result_becomes_a_response(result: object, status: int, kind: str | No
         (TimeoutError("slow"), 408, "timeout"),
         (HTTPException(402, "pay first"), 402, "payment-required"),
         (KeyError("secret"), 500, "internal-server-error"),
+        (SystemExit("secret"), 500, "internal-server-error"),
     ],
 )
-def test_an_error_becomes_a_problem(error: Exception, status: int, code: str) -> None:
+def test_an_error_becomes_a_problem(error: BaseException, status: int, code: str) -> None:
     app = make_app()
 
     @app.route("/fail")

@@ -7,7 +7,7 @@ so that the next one starts clean.
 
 A body may be cancelled by its own side: a library cancels the task that it runs in, or the body does so itself. That
 ends the attempt as failed. When the host goes down, on the other hand, the attempt stays open and runs again at the
-next start. What tells the two apart is a task of ours that waits for ever: only a host that ends cancels that as well.
+next start. A task of ours that waits for ever tells the two apart: only a host that ends cancels that as well.
 """
 
 from __future__ import annotations
