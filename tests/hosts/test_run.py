@@ -4,16 +4,21 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import httpx2
 import pytest
+import typer
 
+from perdure.cli import server
 from perdure.cli.source import SourceError, load_app, watched_folder
+from perdure.settings import SERVING, choose
 from tests.hosts.test_cli import perdure, said
 
 PROGRAM = """
@@ -78,6 +83,91 @@ def address_of(process: subprocess.Popen[str]) -> str:
         if found:
             return found[1]
     raise AssertionError("".join(lines))
+
+
+def test_a_default_port_that_is_taken_gives_way_to_the_next_free_one(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = other.getsockname()[1]
+        monkeypatch.setattr(server, "PORTS_TRIED", 65_535 - taken)
+        with server._bound(plan(port=taken, source="default")) as listener:
+            moved = listener.getsockname()[1]
+
+    assert moved > taken
+    assert f"port {taken} is taken, so this server listens on {moved}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("given", [{"source": "flag"}, {"source": "default", "host": "0.0.0.0"}])
+def test_a_port_that_was_chosen_or_that_others_reach_is_not_exchanged(
+    given: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    host = given.get("host", "127.0.0.1")
+    with socket.create_server((host, 0)) as other:
+        bound = server._bound(plan(port=other.getsockname()[1], **given))
+        with pytest.raises(typer.Exit), bound:
+            pass
+
+    told = capsys.readouterr().err
+    assert f"cannot listen on {host}" in told and "--port" in told
+
+
+def plan(*, port: int, source: str, host: str = "127.0.0.1") -> server.Plan:
+    chosen = choose(SERVING, {"host": host, "port": port})
+    return server.Plan("app.py", {}, {**chosen, "port": replace(chosen["port"], source=source)})
+
+
+MOUNTED = """
+import fastapi, uvicorn
+import perdure as df
+
+durable = df.App("mounted")
+
+@durable.orchestrator
+async def waiting(context: df.OrchestrationContext) -> object:
+    return await context.wait_for_external_event("go")
+
+host = durable.asgi()
+site = fastapi.FastAPI(lifespan=host.lifespan)
+
+@site.post("/begin")
+async def begin() -> str:
+    return await host.client.start_new("waiting", "w-1")
+
+site.mount("/durable", host)
+
+class Server(uvicorn.Server):
+    async def startup(self, sockets=None):
+        await super().startup(sockets)
+        print("listens on", self.servers[0].sockets[0].getsockname()[1], flush=True)
+
+Server(uvicorn.Config(site, port=0, log_level="error")).run()
+"""
+
+
+def test_a_mounted_application_is_found_by_the_commands(folder: Path) -> None:
+    (folder / "site_of_mine.py").write_text(MOUNTED)
+    process = subprocess.Popen(
+        [sys.executable, "-u", "site_of_mine.py"],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": os.fspath(SOURCE), "PERDURE_TOKEN": TOKEN},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    store = folder / "perdure.db"
+    try:
+        assert process.stdout is not None
+        port = process.stdout.readline().split()[-1]
+        httpx2.post(f"http://127.0.0.1:{port}/begin", trust_env=False)
+        before = perdure("raise", "w-1", "go", "-i", "1", store=store)
+        httpx2.get(f"http://127.0.0.1:{port}/durable/healthz", trust_env=False)  # tells the host its address
+        raised = perdure("raise", "w-1", "go", "-i", "1", store=store)
+    finally:
+        process.kill()
+        process.communicate()
+
+    assert before.exit_code != 0 and "--url" in before.output
+    assert raised.exit_code == 0, raised.output
 
 
 def test_what_goes_to_a_log_is_there_at_once_and_whole(folder: Path) -> None:

@@ -9,24 +9,41 @@ import typer
 
 from perdure.cli.door import Door
 from perdure.cli.options import DEFAULT_STORE, HubOption, KeyOption, StoreOption, UrlOption
-from perdure.cli.terminal import EXIT_CODES, errors
-from perdure.engine.client import Client
+from perdure.cli.terminal import EXIT_CODES, errors, fail_with
+from perdure.errors import StoreError
 from perdure.http.rpc import binding as binding_of
+from perdure.settings import SERVING, choose
+from perdure.store.sqlite.lock import ServerInfo
 
 commands = typer.Typer()
 
 AddressOption = Annotated[
-    str, typer.Option("--address", help="Where the server is reached by whoever gets the binding.")
+    str | None,
+    typer.Option(
+        "--address",
+        help="Where the client reaches the server. Default: the address of the running server.",
+        show_default=False,
+    ),
 ]
+CredentialOption = Annotated[
+    str | None,
+    typer.Option(
+        "--credential",
+        help="The key that the binding holds. Default: --key, else the token of the running server.",
+        show_default=False,
+    ),
+]
+NewKeyOption = Annotated[
+    bool, typer.Option("--new-key", help="Make a key for the binding, with the scope admin.")
+]
+DEFAULT_ADDRESS = f"http://localhost:{choose(SERVING, {})['port'].setting.default}"
 
 
 @commands.command(epilog=EXIT_CODES)
 def binding(
-    address: AddressOption = "http://localhost:7071",
-    credential: Annotated[
-        str | None,
-        typer.Option("--credential", help="A key to put into it; default a new one.", show_default=False),
-    ] = None,
+    address: AddressOption = None,
+    credential: CredentialOption = None,
+    new_key: NewKeyOption = False,
     store: StoreOption = DEFAULT_STORE,
     hub: HubOption = None,
     url: UrlOption = None,
@@ -34,15 +51,41 @@ def binding(
 ) -> None:
     """Print the durableClient binding for azure-functions-durable's DurableOrchestrationClient, as one line of JSON.
 
-    That client sends no key, so the binding itself holds one: whoever has the binding may do what the key may.
+    The official client sends no key of its own, so the binding holds one. Give the binding only to programs that may
+    do what the key may.
     """
+    if new_key and credential is not None:
+        raise typer.BadParameter("--new-key makes the key: leave --credential out", param_hint="--new-key")
+    door = Door(store, hub, url, False, key)
+    found = door.served()
+    secret = _new_key(door) if new_key else credential or key or (found.token if found else "")
+    if not secret:
+        raise typer.BadParameter(
+            "no server runs here whose token the binding could hold: name a key with --credential, or make one "
+            "with --new-key",
+            param_hint="--credential",
+        )
+    if found and secret == found.token:
+        told = (
+            "It holds the token of the server, which ends with that server. --new-key makes a key that stays."
+        )
+        errors().print(told, style="dim", soft_wrap=True)
+    where = address or url or (found.address if found else DEFAULT_ADDRESS)
+    typer.echo(json.dumps(binding_of(where, hub or _hub_of(door, found), secret)))
 
-    async def make(client: Client) -> tuple[str, str]:
-        if credential is not None:
-            return client.task_hub or hub or "default", credential
-        made = await client.create_key("durableClient binding", ["admin"])
-        errors().print(f"A new key {made.key.key_id} is in it; `perdure keys revoke` ends it.", style="dim")
-        return client.task_hub or hub or "default", made.secret
 
-    served, secret = Door(store, hub, url or (address if credential else None), False, key).tell(make)
-    typer.echo(json.dumps(binding_of(address, served, secret)))
+def _new_key(door: Door) -> str:
+    made = door.tell(lambda client: client.create_key("durableClient binding", ["admin"]))
+    errors().print(f"A new key {made.key.key_id} is in it; `perdure keys revoke` ends it.", style="dim")
+    return made.secret
+
+
+def _hub_of(door: Door, found: ServerInfo | None) -> str:
+    if found:
+        return found.hub
+    if door.url:
+        raise typer.BadParameter("name the hub that the server at --url serves", param_hint="--hub")
+    try:
+        return door.hub_name()
+    except StoreError as error:
+        fail_with(error)

@@ -39,7 +39,7 @@ from perdure.model.settings import mask
 from perdure.settings import encryption_given
 from perdure.store import hubs_of, is_postgres, open_store, sqlite_path
 from perdure.store.port import shared
-from perdure.store.sqlite.lock import read_server_file
+from perdure.store.sqlite.lock import ServerInfo, read_server_file
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
@@ -118,7 +118,7 @@ class Door:
             async with RemoteClient(self.url, hub=self.hub) as remote:
                 yield remote
             return
-        store = open_store(self.store, self._hub(), encryption_given())
+        store = open_store(self.store, self.hub_name(), encryption_given())
         try:
             yield Client(StoreReader(store))
         finally:
@@ -132,7 +132,7 @@ class Door:
             async with remote:
                 yield remote
             return
-        hub, is_new = self._founded() if self.founds else (self._hub(), False)
+        hub, is_new = self._founded() if self.founds else (self.hub_name(), False)
         async with App().running(store=self.store, hub=hub, accept_only=True) as client:
             if is_new:
                 errors().print(plain(f"The hub {hub!r} was made in {self._place}."), style="dim")
@@ -166,11 +166,16 @@ class Door:
     def _remote(self) -> RemoteClient | None:
         if self.url:
             return RemoteClient(self.url, hub=self.hub, key=self.key)
-        path = sqlite_path(self.store)
-        found = read_server_file(path) if path else None
-        if found is None or not found.address:
+        found = self.served()
+        if found is None:
             return None
         return RemoteClient(found.address, hub=self.hub, key=self.key or found.token or None)
+
+    def served(self) -> ServerInfo | None:
+        """The server on this machine that has the file, and is reached at an address; None without one."""
+        path = None if self.url else sqlite_path(self.store)
+        found = read_server_file(path) if path else None
+        return found if found is not None and found.address else None
 
     @property
     def _place(self) -> str:
@@ -179,21 +184,21 @@ class Door:
     def _founded(self) -> tuple[str, bool]:
         """The hub, and whether it is still to be made."""
         if not (is_postgres(self.store) or sqlite_path(self.store)):
-            return self._hub(), False  # which says that nobody else can look in there
+            return self.hub_name(), False  # which says that nobody else can look in there
         try:
             names = hubs_of(self.store)
         except StoreUnusable:  # no file, or no tables: whoever opens it for writing says whether there can be
             names = []
         if names and self.hub is None:
-            return self._hub(), False
+            return self.hub_name(), False
         if self.hub is None:
             raise StoreUnusable(
                 f"{self._place} has no hub yet: name the one to be made, as the application is named, with --hub NAME"
             )
         return self.hub, self.hub not in names
 
-    def _hub(self) -> str:
-        """The hub that was named, or the only one there is."""
+    def hub_name(self) -> str:
+        """The hub that was named, or the only one there is. Raises StoreUnusable when that is none."""
         names, place = hubs_of(self.store), self._place
         if self.hub in names:
             return str(self.hub)

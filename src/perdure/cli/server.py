@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from perdure.store.encryption import Encryption
 
 GRACE = 3  # seconds that requests in hand have when the server stops
+PORTS_TRIED = 20  # from the default port on, when that one is taken
 _LOOK_EVERY = 0.5  # seconds between two looks at a database that does not answer
 commands = typer.Typer()
 
@@ -169,7 +170,7 @@ def _serve_here(plan: Plan, tied: Tether | None) -> None:
     if tied is not None and tied.listener is not None:
         _run(app, plan, tied.listener, tied)
         return
-    with _bound(plan.host, plan.port) as listener:
+    with _bound(plan) as listener:
         _run(app, plan, listener, tied)
 
 
@@ -224,15 +225,34 @@ def _is_loopback(host: str) -> bool:
 
 
 @contextmanager
-def _bound(host: str, port: int) -> Iterator[socket.socket]:
-    bare = host.strip("[]")
-    family = socket.AF_INET6 if ":" in bare else socket.AF_INET
-    try:
-        listener = socket.create_server((bare, port), family=family)
-    except OSError as error:
-        fail(f"cannot listen on {host}:{port}: {error.strerror}. Another port: --port 0", UNAVAILABLE)
+def _bound(plan: Plan) -> Iterator[socket.socket]:
+    """The socket to listen on. A port that was not chosen gives way to the next free one, on this machine only."""
+    chosen, port = plan.chosen["port"], plan.port
+    may_move = chosen.source == "default" and _is_loopback(plan.host)
+    for candidate in range(port, port + PORTS_TRIED if may_move else port + 1):
+        try:
+            listener = _listener(plan.host, candidate)
+        except OSError as error:
+            taken = error
+        else:
+            if candidate != port:
+                told = f"port {port} is taken, so this server listens on {candidate} (--port chooses one)"
+                errors().print(told, soft_wrap=True)
+            break
+    else:
+        why = taken.strerror or str(taken)
+        fail(
+            f"cannot listen on {plan.host}:{port}: {why}. Another server may have the port: stop it, or choose "
+            "another with --port; --port 0 takes any that is free",
+            UNAVAILABLE,
+        )
     with listener:
         yield listener
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    bare = host.strip("[]")
+    return socket.create_server((bare, port), family=socket.AF_INET6 if ":" in bare else socket.AF_INET)
 
 
 # --------------------------------------------------------------------------------------------- serving
@@ -479,7 +499,7 @@ def _supervise(plan: Plan) -> None:
     hidden = {row.variable: plan.given[row.name] for row in TABLE if row.secret and row.name in plan.given}
     token = plan.chosen["token"].value or secrets.token_urlsafe(24)
     told = {k: v for k, v in plan.given.items() if k not in _OWN and f"PERDURE_{k.upper()}" not in hidden}
-    with _bound(plan.host, plan.port) if plan.listens else nullcontext() as listener:
+    with _bound(plan) if plan.listens else nullcontext() as listener:
         supervisor = Supervisor(
             Launch(
                 lambda called: _command(plan.target, {**told, "worker_name": called}),

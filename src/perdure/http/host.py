@@ -15,6 +15,7 @@ what it mounts; the engine then starts with the first request, and a warning tel
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 import secrets
 from contextlib import asynccontextmanager
@@ -55,6 +56,7 @@ from perdure.http.drawing import for_people
 from perdure.http.endpoint import Endpoint, client_of, routes
 from perdure.http.guard import Guard
 from perdure.http.links import MANAGEMENT, RequestLinks, json_response
+from perdure.http.mounting import BASE, prefix_of
 from perdure.http.problem import (
     RETRY_AFTER,
     on_disconnect,
@@ -99,6 +101,8 @@ class Host:
         self._overrides = given
         self._serving: ASGIApp | None = None
         self._client: Client | None = None
+        self._token = ""
+        self._is_published = False
         self._starting = asyncio.Lock()
         self._keeper: asyncio.Task[None] | None = None
 
@@ -126,7 +130,7 @@ class Host:
                 host=self,
             )
             await access.signer.prepare()  # so that routes of the site around it may hand out links
-            self._client = client
+            self._client, self._token, self._is_published = client, access.token or "", False
             if access.token and not access.keys.has_keys():
                 log.warning(
                     "there are no access keys yet: until there are, this machine gets in with ?token=%s, "
@@ -144,7 +148,17 @@ class Host:
             await Starlette(lifespan=self.lifespan)(scope, receive, send)
             return
         serving = self._serving or await self._start_late()
+        if not self._is_published:
+            self._publish(scope)
         await serving(scope, receive, send)
+
+    def _publish(self, scope: Scope) -> None:
+        """Tell the commands on this machine where the server is. The first request is the first to know it."""
+        self._is_published = True
+        address = _address_in(scope)
+        if address and self._client is not None:
+            engine: Any = self._client.gateway
+            engine.publish(address, self._token)
 
     async def _start_late(self) -> ASGIApp:
         """Start at the first request; the task that keeps the engine is cancelled when the loop is closed."""
@@ -169,6 +183,19 @@ class Host:
             if started.done():
                 raise
             started.set_exception(error)
+
+
+def _address_in(scope: Scope) -> str:
+    """Where the socket of a request listens, with the path that this host is mounted at; "" if it tells neither."""
+    host, port = scope.get("server") or ("", None)
+    if not port or scope["type"] != "http":
+        return ""
+    try:
+        bare = ipaddress.ip_address(host)
+    except ValueError:
+        return ""  # made up, as in a test, or the path of a Unix socket
+    shown = f"[{bare}]" if bare.version == 6 else str(bare)
+    return f"{scope.get('scheme', 'http')}://{shown}:{port}{prefix_of({BASE: scope.get('root_path', '')})}"
 
 
 def asgi(

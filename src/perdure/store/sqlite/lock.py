@@ -248,9 +248,10 @@ def _in_use(db_path: str, holder: ServerInfo) -> str:
             f"this very process has {db_path} open already. One engine at a time serves a file: use that one"
         )
     where = f" and serves it at {holder.address}" if holder.address else ""
+    where_else = "" if holder.address else " (a web application that serves it is reached with --url ADDRESS)"
     return (
         f"process {holder.pid} has {db_path} open{where}. One engine at a time serves a file: "
-        f"talk to that one, stop it (kill {holder.pid}), or give this one another file"
+        f"talk to that one{where_else}, stop it (kill {holder.pid}), or give this one another file"
     )
 
 
