@@ -61,6 +61,7 @@ NUMBERS: Final = {
     "parked-nondeterminism": "PDR-070",
     "parked-poison": "PDR-071",
     "parked-no_worker": "PDR-072",
+    "parked-damaged": "PDR-076",
     # HTTP that applications call
     "http-call": "PDR-080",
     "http-denied": "PDR-081",

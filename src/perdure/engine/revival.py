@@ -21,6 +21,7 @@ from perdure.model import events as ev
 from perdure.model.failure import Failure
 from perdure.model.instances import RuntimeStatus
 from perdure.model.messages import ActivityResult, Wake
+from perdure.model.recorded import DAMAGED, HistoryDamaged
 from perdure.replay.decide import Execution
 from perdure.replay.rewinding import Episode, counting, is_rewound
 from perdure.replay.settle import Invocation, invocation_of, report_to_parent
@@ -37,6 +38,7 @@ _UNREADABLE = "its history cannot be read by this version: "
 _PARKED_FOR: Final[dict[type[BaseException], tuple[str, str]]] = {
     FunctionMissing: ("no_worker", ""),
     NonDeterminismError: ("nondeterminism", ""),
+    HistoryDamaged: (DAMAGED, ""),
     msgspec.MsgspecError: ("poison", _UNREADABLE),
     KeyError: ("poison", _UNREADABLE),
 }

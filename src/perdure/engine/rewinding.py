@@ -25,7 +25,7 @@ from perdure.errors import FunctionMissing, IllegalTransition, Interrupted, Perd
 from perdure.model import actions as act
 from perdure.model import events as ev
 from perdure.model.events import ParentLink
-from perdure.model.failure import Failure
+from perdure.model.failure import Failure, failure_of
 from perdure.model.instances import RuntimeStatus
 from perdure.model.messages import EntityOperation, Rewind, Start, Wake
 from perdure.model.records import WaitRow
@@ -205,16 +205,27 @@ def _ask_entities(hub: Hub, instance: Instance, state: State) -> None:
 
 
 def _report_again(hub: Hub, instance: Instance, link: ParentLink) -> None:
-    ending = fold(instance.recorded()).ending
     finish: act.Finish
+    ending = _ending_of(instance)
     match ending:
         case ev.ExecutionCompleted():
             finish = act.CompleteOrchestration(ending.output)
         case ev.ExecutionFailed():
             finish = act.FailOrchestration(ending.failure)
+        case Failure() as unreadable:
+            finish = act.FailOrchestration(unreadable)
         case _:
             finish = act.FailOrchestration(Failure("OrchestrationTerminated", "the sub-orchestration ended"))
     hub.send(report_to_parent(link, instance.instance_id, finish))
+
+
+def _ending_of(instance: Instance) -> ev.Ending | Failure | None:
+    """How it ended; why that cannot be told, when its history cannot be read."""
+    try:
+        ending: ev.Ending | None = fold(instance.recorded()).ending
+    except (msgspec.MsgspecError, KeyError) as error:
+        return failure_of(error, with_stack=False)
+    return ending
 
 
 __all__ = ["rewind"]

@@ -17,6 +17,7 @@ from perdure.model.bodies import inline
 from perdure.model.encryption import Unreadable
 from perdure.model.failure import Failure
 from perdure.model.instances import OrchestrationStatus, Page, RuntimeStatus, execution_id_of
+from perdure.model.recorded import DAMAGED, damage_in
 from perdure.model.records import InstanceFilter, InstanceRow, StoredInstance, WaitRow
 from perdure.model.times import moment
 from perdure.model.waiting import EventWait, OpenActivity, Pulse, Waiting
@@ -71,6 +72,7 @@ def status_in(
         raise DecryptionFailed(f"the history of instance {instance_id!r} cannot be shown: {unreadable.why}")
     recorded: list[Episode] = []
     if stored.history and unreadable is None:
+        row = _judged(stored)
         recorded = recorded_events(stored, _readable)
         ends = [recorded[0][1], recorded[-1][1]]
         waiting = _with_schemas(fold(recorded).waiting(_parked(row)), stored.waits) if not finished else None
@@ -93,6 +95,14 @@ def status_in(
         history=_shown(_of_execution(store, row, detail, recorded), detail) if detail.history else None,
         executions=store.executions(row.instance_no) if detail.history else [],
     )
+
+
+def _judged(stored: StoredInstance) -> InstanceRow:
+    """The instance's row, whose reason tells of damage that nothing has come across yet."""
+    damage = damage_in(stored)
+    if not damage or stored.row.reason.startswith(DAMAGED):
+        return stored.row
+    return stored.row._replace(reason=f"{DAMAGED}: {damage}")
 
 
 def _of_execution(

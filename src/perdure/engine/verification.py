@@ -20,6 +20,7 @@ from perdure.model import chain
 from perdure.model import events as ev
 from perdure.model.encryption import DAMAGED, Unreadable
 from perdure.model.instances import RuntimeStatus, execution_id_of
+from perdure.model.recorded import references
 from perdure.model.records import HistoryRow, InstanceFilter, InstanceRow, StoredInstance
 from perdure.replay.state import State, fold
 from perdure.store.port import ClientStore, SharedStore, shared
@@ -136,21 +137,12 @@ def _chain_problems(row: InstanceRow, execution_no: int, history: list[HistoryRo
 
 def _body_problems(row: InstanceRow, stored: StoredInstance, report: Report) -> Iterator[str]:
     for one in stored.history:
-        for ref in _references(ev.decode_events(one.events)):
+        for ref in references(ev.decode_events(one.events)):
             body = stored.bodies.get((one.episode, ref.no))
             if body is None:
                 report.redacted += 1
             elif chain.digest_of(row.salt, body).hex() != ref.digest:
                 yield f"body {ref.no} of episode {one.episode} is not what was written (I2)"
-
-
-def _references(events: list[ev.HistoryEvent]) -> Iterator[ev.BodyRef]:
-    for event in events:
-        carried = event.carried if isinstance(event, ev.ExecutionStarted) else ()
-        for one in (event, *carried):
-            ref: ev.BodyRef | None = getattr(one, "body", None)
-            if ref is not None:
-                yield ref
 
 
 def _agree_on_work(row: InstanceRow, stored: StoredInstance, state: State) -> bool:

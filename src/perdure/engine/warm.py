@@ -14,11 +14,10 @@ import msgspec
 from perdure.engine.mailbox import Mailbox, flight_of
 from perdure.model import chain
 from perdure.model import events as ev
-from perdure.model.bodies import inline
-from perdure.model.encryption import refuse_unreadable
 from perdure.model.entities import ENTITY, ORCHESTRATION
 from perdure.model.events import ParentLink
 from perdure.model.instances import FINISHED, RuntimeStatus, execution_id_of
+from perdure.model.recorded import read
 from perdure.model.records import InstanceRow, InstanceUpdate, StoredInstance
 from perdure.replay.decide import Execution
 from perdure.replay.settle import Outcome
@@ -151,7 +150,8 @@ class Instance:
         instance.due_at = row.due_at
         instance.open_local = row.local_work
         instance.placed = set(stored.placed) or None
-        instance.episodes = row.episodes
+        # A damaged row may count too few: what is written next must not meet what is there.
+        instance.episodes = max(row.episodes, *(one.episode + 1 for one in stored.history[-1:]), 0)
         instance.head = row.head
         instance.written = row.episodes > 0
         instance.saved_waits = int(not instance.is_finished)  # unknown until its history is replayed
@@ -189,14 +189,9 @@ class Instance:
         return outcome
 
     def recorded(self) -> list[tuple[int, list[ev.HistoryEvent]]]:
-        """The stored history, decoded, with its bodies put back. Raises msgspec.DecodeError."""
+        """The stored history, checked, decoded, with its bodies put back. Raises msgspec.DecodeError."""
         assert self.stored is not None
-        refuse_unreadable(self.salt)
-        bodies = self.stored.bodies
-        return [
-            (row.at, inline(ev.decode_events(row.events), _of_episode(bodies, row.episode)))
-            for row in self.stored.history
-        ]
+        return read(self.stored)
 
     def note_custom_status(self) -> None:
         """Before the code goes: the status that was set last, also by an earlier execution."""
@@ -259,10 +254,6 @@ class Instance:
             int(self.open_local > 0),
             self.head,
         )
-
-
-def _of_episode(bodies: dict[tuple[int, int], bytes], episode: int) -> dict[int, bytes]:
-    return {no: body for (of, no), body in bodies.items() if of == episode} if bodies else {}
 
 
 def open_activities(stored: StoredInstance) -> tuple[str, Container[int]]:

@@ -124,7 +124,7 @@ class ExecutionResumed(_Event, frozen=True):
 
 
 class ExecutionParked(_Event, frozen=True):
-    """The engine set the instance aside: `kind` is nondeterminism, poison or no_worker."""
+    """The engine set the instance aside: `kind` is nondeterminism, poison, damaged or no_worker."""
 
     kind: str
     detail: str

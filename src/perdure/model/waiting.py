@@ -119,6 +119,7 @@ _REASONS = {
     "(PDR-070)",
     "poison": "parked: processing it failed again and again; see the reason, then resume or terminate (PDR-071)",
     "no_worker": "waiting for a worker that has its orchestrator function (PDR-072)",
+    "damaged": "parked: a stored row is not what was written; restore a backup, or terminate it (PDR-076)",
 }
 
 

@@ -18,6 +18,7 @@ import msgspec
 from perdure.engine.functions import Functions
 from perdure.errors import FunctionMissing, FunctionNotFound, NonDeterminismError, PayloadError
 from perdure.model import events as ev
+from perdure.model.recorded import DAMAGED
 from perdure.replay.context import Identity
 from perdure.replay.decide import Execution
 from perdure.testing.replaying import load_history
@@ -42,6 +43,7 @@ class Recording(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     parent_instance_id: str | None = None
     runtime_status: str = ""
     events: list[dict[str, Any]] = []
+    damage: str = ""  # what is wrong with the stored rows, if they are not what was written
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ def recording_of(status: OrchestrationStatus) -> Recording:
         parent_instance_id=status.parent_instance_id,
         runtime_status=status.runtime_status.value,
         events=status.history or [],
+        damage=status.reason if status.reason.startswith(DAMAGED) else "",
     )
 
 
@@ -118,6 +121,8 @@ class Checker:
 
     def check(self, recording: Recording) -> Verdict:
         """Replay a recording. Runs the orchestrator's code and no activity."""
+        if recording.damage:
+            return Verdict(recording, "unreadable", recording.damage)
         entry = self._functions.orchestrator(recording.name, recording.version)
         if entry is None:
             return Verdict(recording, "missing", self._functions.missing(recording.name, recording.version))

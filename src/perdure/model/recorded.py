@@ -1,0 +1,147 @@
+"""A stored history as it was written, or the row that is not: what everything reads that replays or folds one.
+
+Each row brings its digest and its link in the chain (`perdure.model.chain`), and each event with a body out of line
+the digest of that. Reading compares them, so that a flipped bit never becomes an answer to user code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import msgspec
+
+from perdure.model import chain
+from perdure.model.bodies import inline
+from perdure.model.encryption import Unreadable, refuse_unreadable
+from perdure.model.events import BodyRef, ExecutionStarted, HistoryEvent, decode_events
+from perdure.model.records import HistoryRow, InstanceRow, StoredInstance
+
+DAMAGED: Final = "damaged"
+"""The kind of parking of an instance whose rows are not what was written."""
+
+_CAUSE: Final = "the disk, or a program other than perdure, has changed it"
+
+
+class HistoryDamaged(msgspec.DecodeError):
+    """A row of history, or a body that belongs to one, is not what was written."""
+
+
+def read(stored: StoredInstance) -> list[tuple[int, list[HistoryEvent]]]:
+    """(time, events) of each row, with bodies put back. Raises HistoryDamaged, msgspec.DecodeError.
+
+    The instance's row, its history and its bodies must have been read while nothing wrote them.
+    """
+    row, history = stored.row, stored.history
+    refuse_unreadable(row.salt)
+    check_rows(stored)
+    if (row.episodes, row.head) != _end(stored):
+        raise HistoryDamaged(
+            f"the row of the instance counts {row.episodes} rows of history and history has {len(history)}, or "
+            f"the newest is not the one that it names; {_CAUSE}"
+        )
+    bodies = _by_episode(stored)
+    recorded = []
+    for one in history:
+        events = decode_events(one.events)
+        own = bodies.get(one.episode, {})
+        _check_bodies(row, one, events, own)
+        recorded.append((one.at, inline(events, own)))
+    return recorded
+
+
+def damage_in(stored: StoredInstance) -> str:
+    """What is wrong with the rows of a history that was read while it may have grown; "" when nothing is.
+
+    What cannot be decrypted, or decoded, is not judged.
+    """
+    if isinstance(stored.row.salt, Unreadable):
+        return ""
+    try:
+        check_rows(stored)
+        bodies = _by_episode(stored)
+        for one in stored.history if bodies else ():
+            _check_bodies(stored.row, one, decode_events(one.events), bodies.get(one.episode, {}), gone=False)
+    except HistoryDamaged as damage:
+        return str(damage)
+    except msgspec.MsgspecError:
+        return ""
+    return ""
+
+
+def check_rows(stored: StoredInstance) -> None:
+    """Raise HistoryDamaged for the first row that is not what was written, or is not in its place."""
+    row = stored.row
+    salt, digest_of, link = row.salt, chain.digest_of, chain.link
+    head, execution_no = b"", 0
+    for expected, one in enumerate(stored.history):
+        if not expected:
+            execution_no = one.execution_no
+            head = chain.base_of(salt, execution_no)
+        refuse_unreadable(one.events)
+        head = link(head, execution_no, expected, one.at, one.digest)
+        if digest_of(salt, one.events) != one.digest or head != one.hash or one.episode != expected:
+            raise HistoryDamaged(f"{_name_of(one)} {_what(salt, one, expected)}; {_CAUSE}")
+
+
+def _what(salt: bytes, one: HistoryRow, expected: int) -> str:
+    if one.episode != expected:
+        return f"stands where episode {expected} was due, which is missing"
+    if chain.digest_of(salt, one.events) != one.digest:
+        return "is not what was written: its events do not match their digest"
+    return "is not what was written: its time, its digest or its hash has changed"
+
+
+def _end(stored: StoredInstance) -> tuple[int, bytes]:
+    row, history = stored.row, stored.history
+    return len(history), history[-1].hash if history else chain.base_of(row.salt, row.execution_no)
+
+
+def _by_episode(stored: StoredInstance) -> dict[int, dict[int, bytes]]:
+    found: dict[int, dict[int, bytes]] = {}
+    for (episode, no), body in stored.bodies.items():
+        found.setdefault(episode, {})[no] = body
+    return found
+
+
+def _check_bodies(
+    row: InstanceRow,
+    one: HistoryRow,
+    events: list[HistoryEvent],
+    bodies: dict[int, bytes],
+    *,
+    gone: bool = True,
+) -> None:
+    """Compare the bodies of a row with what its events say of them. With `gone`, one that is missing is damage."""
+    for ref in references(events) if bodies or b'"body":{' in one.events else ():
+        body = bodies.get(ref.no)
+        if body is None and gone:
+            raise HistoryDamaged(
+                f"body {ref.no} of {_name_of(one)} is missing from the table payloads; {_CAUSE}"
+            )
+        if body is None:
+            continue
+        refuse_unreadable(body)
+        if chain.digest_of(row.salt, body).hex() != ref.digest:
+            raise HistoryDamaged(
+                f"body {ref.no} of {_name_of(one)}, in the table payloads, is not what was written: it does not "
+                f"match its digest; {_CAUSE}"
+            )
+
+
+def references(events: list[HistoryEvent]) -> Iterator[BodyRef]:
+    """The bodies out of line that these events refer to."""
+    for event in events:
+        carried = event.carried if isinstance(event, ExecutionStarted) else ()
+        for one in (event, *carried):
+            ref: BodyRef | None = getattr(one, "body", None)
+            if ref is not None:
+                yield ref
+
+
+def _name_of(one: HistoryRow) -> str:
+    place = f"instance_no {one.instance_no}, execution_no {one.execution_no}, episode {one.episode}"
+    return f"the row of history ({place})"
+
+
+__all__ = ["DAMAGED", "HistoryDamaged", "check_rows", "damage_in", "read", "references"]
