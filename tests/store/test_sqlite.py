@@ -2,6 +2,9 @@
 
 import os
 import re
+import subprocess
+import sys
+import textwrap
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -419,6 +422,63 @@ def test_the_log_is_long_from_the_beginning_so_that_commits_overwrite(store: Sql
     store.reopen()
     assert os.path.getsize(path + "-wal") == size
     assert store.counts() == {"Running": 49}
+
+
+KILLED = """
+    import os, sys
+    from perdure.model.records import Batch, BodyRow
+    from perdure.store.sqlite.store import SqliteStore
+    life = int(sys.argv[2])
+    store = SqliteStore(sys.argv[1], "claims")
+    store.open()
+    for number in range(4):
+        store.commit(Batch(1, bodies=[BodyRow(life, 0, number, 0, bytes(3_000_000))]))
+    os.kill(os.getpid(), 9)
+"""
+
+
+def test_lives_too_short_for_upkeep_do_not_let_the_log_grow(path: str) -> None:
+    """Each life writes 12 MB and is killed before its first checkpoint."""
+    sizes = []
+    for life in range(1, 7):
+        subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(KILLED), path, str(life)],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            check=False,
+        )
+        sizes.append(os.path.getsize(path + "-wal"))
+    assert max(sizes) < 2 * 12_500_000, sizes
+    store = SqliteStore(path, "claims")
+    store.open()
+    assert store.sizes()["payloads"] == 0, "they belong to no instance"
+    assert writer_of(store).execute("select count(*) from payloads").fetchall() == [(24,)]
+    store.close()
+
+
+def test_a_start_rewrites_what_the_log_holds_and_not_what_is_left_behind_it(
+    store: SqliteStore, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.commit(Batch(1, bodies=[BodyRow(1, 0, 0, 0, bytes(12_000_000))]))
+    store.maintain(2)
+    store.commit(Batch(3, custom_status=[(1, b"1")]))  # at the beginning of a log of twelve megabytes
+    assert store.counts() == {}  # a connection that keeps the log from being removed
+    used: list[int] = []
+    prolong = store_module.prolong
+    monkeypatch.setattr(store_module, "prolong", lambda file, size: (used.append(size), prolong(file, size)))
+    store.reopen()
+    assert os.path.getsize(path + "-wal") > 12_000_000
+    assert 0 < used[0] < 100_000
+    assert store.custom_status([1]) == {1: b"1"}
+
+
+def test_a_start_moves_a_long_log_into_the_database_once(store: SqliteStore) -> None:
+    store.commit(Batch(1, bodies=[BodyRow(1, 0, 0, 0, bytes(12_000_000))]))
+    assert store.counts() == {}  # a connection that keeps the log from being removed
+    store.reopen()
+    frames, moved = frames_of(store)
+    assert frames == moved > 2_000
+    store.commit(Batch(2, custom_status=[(1, b"1")]))
+    assert frames_of(store)[0] < 10, "the log is written from its beginning again"
 
 
 def test_a_log_that_grew_gives_space_back(store: SqliteStore, path: str) -> None:

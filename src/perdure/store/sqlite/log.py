@@ -7,6 +7,11 @@ restarted, never cut off; only what is beyond 64 MiB is given back (`journal_siz
 Checkpoints run on a thread and a connection of their own. The passive kind disturbs nobody, but under load the
 loop is always a few frames ahead, and the log would grow for ever. So passive ones do the bulk until little is
 left, and a restarting one, which makes the loop wait, does the rest: a few milliseconds.
+
+How long the log gets does not depend on how long engines live. Each start moves what it finds into the database
+before anything is added, so a process that is killed again and again leaves what one life wrote and no more: at most
+what is written in the two seconds between two checkpoints, beside the 6 MB that are not worth one. Only a reader that
+stays in one transaction for long (a backup) lets it grow further, by what is written meanwhile.
 """
 
 from __future__ import annotations
@@ -22,10 +27,18 @@ _PIECE: Final = 64 * 1024  # SQLite writes less than 128 KiB at a time
 _BACKLOG: Final = 1_000  # frames not in the database yet
 _RESTART_ABOVE: Final = 1_500  # frames in the log; eight megabytes hold 2,000
 _PASSES: Final = 4
+_HEADER: Final = 32
+_FRAME_HEADER: Final = 24
 
 
-def prolong(path: str) -> None:
-    """Write what is in the log again, and fill it up with zeros. Only for one who holds the write lock.
+def length(connection: apsw.Connection) -> int:
+    """How many bytes of the log hold commits; what is behind them is left of earlier rounds."""
+    frames, _ = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
+    return _HEADER + frames * (_FRAME_HEADER + int(connection.pragma("page_size"))) if frames > 0 else 0
+
+
+def prolong(path: str, used: int) -> None:
+    """Write the `used` bytes of the log again, and fill it up with zeros. Only for one who holds the write lock.
 
     Again, because a process may have died, or lived on, after a sync that failed: Linux then takes the bytes
     for written, shows them to whoever reads, and syncs them never more. New commits behind a gap that only
@@ -36,11 +49,10 @@ def prolong(path: str) -> None:
     log = apsw.VFSFile("", path + "-wal", flags)
     try:
         size = log.xFileSize()
-        for offset in range(0, size, _PIECE):
-            piece = log.xRead(min(_PIECE, size - offset), offset)
-            if piece != bytes(len(piece)):
-                log.xWrite(piece, offset)
-        if size:
+        used = min(used, size)
+        for offset in range(0, used, _PIECE):
+            log.xWrite(log.xRead(min(_PIECE, used - offset), offset), offset)
+        if used:
             log.xSync(apsw.SQLITE_SYNC_NORMAL)
         with suppress(apsw.FullError):  # a luxury
             for offset in range(size, _ZEROS, _PIECE):

@@ -10,12 +10,12 @@ A forked child has the parent's connection in its memory and must not touch it: 
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import apsw
 
-from perdure.errors import CommitRefused, FenceLost, StoreError, StoreUnusable
+from perdure.errors import CommitRefused, FenceLost, StoreError, StoreFull, StoreUnusable
 from perdure.model.records import InboxRow, InstanceRow, Poll, SeenRow, StoredInstance
 from perdure.store.port import Opening
 from perdure.store.rekeying import readable_messages
@@ -26,7 +26,7 @@ from perdure.store.sqlite.connection import check_library, check_place, open_mai
 from perdure.store.sqlite.errors import FOR_ITS_DATA, translated, translating
 from perdure.store.sqlite.files import create, demand_one_place, demand_own_folder, keep_from_others
 from perdure.store.sqlite.lock import FileLock, ServerFile
-from perdure.store.sqlite.log import prolong, tidy
+from perdure.store.sqlite.log import length, prolong, tidy
 from perdure.store.sqlite.reader import Reader, read_bodies, read_histories, read_instances, read_states
 from perdure.store.sqlite.statements import query, query_many
 from perdure.store.transfer import UNFINISHED, demand_empty
@@ -79,6 +79,7 @@ class SqliteStore(Reader):
             demand_one_place(self.location)
             return self._connect()
         except BaseException:
+            guard.unprotect(self.location)
             self._release_lock()
             raise
 
@@ -109,7 +110,7 @@ class SqliteStore(Reader):
         with translating(self.location):
             try:
                 execute: Any = writer.cursor().execute
-                hub_no = self._take_hub(execute)
+                hub_no = self._take_hub(execute, length(writer))
                 vault = encrypting.take_vault(execute, hub_no, self.hub, self._cipher, self.location)
                 [numbers] = execute(query("next_numbers")).fetchall()
             except BaseException:
@@ -118,12 +119,22 @@ class SqliteStore(Reader):
         guard.protect(self.location)
         self._writer, self._committer = writer, Committer(writer, hub_no)
         self._execute, self._hub_no, self._vault = execute, hub_no, vault
+        self._shorten_log()
         return Opening(*numbers)
 
-    def _take_hub(self, execute: Any) -> int:
+    def _shorten_log(self) -> None:
+        """A process that is killed before its first upkeep would only ever add to the log."""
+        try:
+            with suppress(StoreFull):  # told by the first commit that finds no room; nothing is lost
+                self.maintain(0)
+        except BaseException:
+            self._drop_connection("the log could not be moved into it")
+            raise
+
+    def _take_hub(self, execute: Any, used: int) -> int:
         """The hub's number, given when it is new. The transaction also keeps others from the log."""
         execute("begin immediate")
-        prolong(self.location)
+        prolong(self.location, used)
         found = execute(query("hub_no"), (self.hub,)).fetchall()
         if not found:
             found = execute(query("add_hub"), (self.hub,)).fetchall()
