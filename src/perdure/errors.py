@@ -2,7 +2,8 @@
 
     PerdureError
     ├── PayloadError              a value or a body that strict JSON cannot carry, or that does not fit its type
-    │   └── EventRefused          an event that the orchestrator's declared `events` do not admit
+    │   ├── EventRefused          an event that the orchestrator's declared `events` do not admit
+    │   └── MessageRefused        a queue's message that does not fit its function, at any attempt
     ├── RegistrationError         a function that cannot be registered as written (raised while decorating)
     ├── SettingError              a setting's value cannot be meant, or there is no such setting
     ├── FunctionNotFound          a name nobody registered
@@ -96,6 +97,12 @@ class EventRefused(PayloadError):
     """An event whose name or shape the orchestrator's `events={...}` does not admit. Nothing was stored."""
 
     code = "event-refused"
+
+
+class MessageRefused(PayloadError):
+    """A queue's message that does not fit the parameter of the queue's function. It is dead at once."""
+
+    code = "message-refused"
 
 
 class RegistrationError(PerdureError, TypeError):
@@ -271,6 +278,19 @@ class TaskFailedError(PerdureError):
         super().__init__(message)
         self.failure = failure
         self.task_id = task_id
+
+    def is_a(self, kind: type[BaseException] | str) -> bool:
+        """Whether the call failed with an exception of this class, as `except` would decide.
+
+        `except TaskFailedError as error: if error.is_a(CardDeclined): ...` works wherever the call ran: in a
+        thread, another process, another worker, a sub-orchestration, an entity. Subclasses count, and so do
+        explicit causes and the members of exception groups.
+
+        Parameters:
+            kind: the class, or its name where it cannot be imported: "shop.errors.CardDeclined". A name without
+                a dot is that of a built-in class if there is one, else of a class in any module.
+        """
+        return self.failure.is_a(kind)
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.args[0], self.failure, self.task_id)

@@ -52,6 +52,7 @@ NUMBERS: Final = {
     "task-cancelled": "PDR-054",
     "activity-cancelled": "PDR-055",
     "executor-failed": "PDR-056",
+    "message-refused": "PDR-057",
     # signals of the engine
     "engine-signal": "PDR-060",
     "evicted": "PDR-061",

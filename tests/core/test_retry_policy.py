@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perdure.model.failure import Failure
+from perdure.errors import PayloadError
+from perdure.model.failure import Failure, failure_of
 from perdure.model.retry import RetryPolicy, next_attempt_at
 
 SECOND = 1_000_000
@@ -84,6 +85,14 @@ def test_a_cause_counts_as_well():
 
     assert not policy.allows(wrapped)
     assert policy.allows(BROKEN)
+
+
+def test_a_payload_that_cannot_be_carried_is_final_whatever_the_policy_names():
+    refused = failure_of(PayloadError("a value of type Receipt has no JSON form"))
+    child = Failure("perdure.errors.TaskFailedError", "charge failed", cause=refused)
+
+    assert not RetryPolicy(max_attempts=0).allows(refused)
+    assert not RetryPolicy(max_attempts=0).allows(child)
 
 
 @pytest.mark.parametrize(

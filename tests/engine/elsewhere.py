@@ -87,3 +87,30 @@ def hang(path: str) -> None:
 
 def quick() -> int:
     return os.getpid()
+
+
+class Declined(Exception):
+    pass
+
+
+class FraudSuspected(Declined):
+    pass
+
+
+def refuse(marker: str) -> None:
+    _count(marker)
+    raise ExceptionGroup("unhandled errors in a TaskGroup", [FraudSuspected("card 4711 was declined")])
+
+
+def unrecorded(marker: str) -> object:
+    _count(marker)
+    return object()
+
+
+async def unrecorded_async(marker: str) -> object:
+    return unrecorded(marker)
+
+
+def _count(marker: str) -> None:
+    with open(marker, "a") as file:
+        file.write("x")

@@ -12,6 +12,7 @@ import pytest
 import perdure as df
 from perdure.engine.activities import host
 from perdure.engine.activities.line import Line
+from perdure.errors import PayloadError
 from tests.engine import elsewhere
 
 REASON = "the orchestrator cancelled the call"
@@ -177,6 +178,29 @@ async def test_when_the_engine_stops_its_processes_do_and_the_activity_runs_agai
     (tmp_path / "go").touch()
     async with app.running(store=store) as client:
         assert (await client.wait_for_completion(instance, 60)).output == "done"
+
+
+@pytest.mark.parametrize("body", [elsewhere.unrecorded, elsewhere.unrecorded_async, elsewhere.refuse])
+@pytest.mark.parametrize("make", [lambda: df.process_pool(workers=1), lambda: "threads"])
+async def test_what_is_final_elsewhere_is_final_here(body, make, tmp_path):
+    """A result that JSON cannot carry, and a subclass of a final class in a group: one attempt each."""
+    policy = df.RetryPolicy(first_interval=0.01, max_attempts=3, non_retryable=(elsewhere.Declined,))
+    app = app_on(make(), body, retry=policy)
+
+    @app.executor("threads")
+    def threads():
+        with ThreadPoolExecutor(1) as pool:
+            yield pool
+
+    marker = tmp_path / "calls"
+    async with served(app) as client:
+        status = await run(client, body.__name__, str(marker))
+
+    assert marker.read_text() == "x"
+    refused = body is elsewhere.refuse
+    assert status.failure.is_a(elsewhere.Declined) is refused
+    assert status.failure.is_a(PayloadError) is not refused
+    assert ("card 4711 was declined" if refused else "has done its work") in status.failure.cause.message
 
 
 # --------------------------------------------------------------------------------- other executors, their lives

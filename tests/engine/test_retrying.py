@@ -2,7 +2,15 @@
 
 import pytest
 
-from perdure import ActivityContext, App, OrchestrationContext, RetryPolicy, RuntimeStatus
+from perdure import (
+    ActivityContext,
+    App,
+    EntityId,
+    OrchestrationContext,
+    RetryPolicy,
+    RuntimeStatus,
+    TaskFailedError,
+)
 from perdure.testing import environment
 from tests.core.styles import both
 from tests.engine.programs import app_with
@@ -239,3 +247,189 @@ async def test_a_child_with_an_id_of_its_own_is_retried_under_that_id():
 
     async with environment(app) as env:
         assert (await env.run(main)).output == "kid"
+
+
+# ------------------------------------------------------------------- what the next attempt would meet again
+
+
+class Receipt:
+    """No dataclass: JSON cannot carry it."""
+
+
+def final_yield(context: OrchestrationContext):
+    return (yield context.call_activity("work", context.get_input(), retry=PATIENT))
+
+
+async def final_async(context: OrchestrationContext):
+    return await context.call_activity("work", context.get_input(), retry=PATIENT)
+
+
+@pytest.mark.parametrize("is_async", [True, False])
+@both(final_yield, final_async)
+async def test_a_result_that_cannot_be_recorded_is_not_asked_for_again(orchestrator, is_async):
+    calls = []
+
+    def plain():
+        calls.append(1)
+        return {"receipt": Receipt()}
+
+    async def waiting():
+        return plain()
+
+    app = app_with(orchestrator)
+    app.activity(name="work")(waiting if is_async else plain)
+    async with environment(app) as env:
+        began = env.now
+        status = await env.run("main")
+
+        assert len(calls) == 1
+        assert env.now == began
+    cause = status.failure.cause
+    assert cause.type == "perdure.errors.PayloadError"
+    for told in ("'work' has done its work", "not run again", "Receipt", "/receipt", "PDR-010"):
+        assert told in cause.message
+
+
+@both(final_yield, final_async)
+async def test_an_input_that_cannot_fit_does_not_use_up_the_policy(orchestrator):
+    ran = []
+
+    def work(amount: int) -> None:
+        ran.append(amount)
+
+    async with environment(app_with(orchestrator, work)) as env:
+        began = env.now
+        status = await env.run("main", "five")
+
+        assert env.now == began
+    assert ran == []
+    for told in ("'work'", "'amount'", "has not run", "not tried again"):
+        assert told in status.failure.cause.message
+
+
+def parent_yield(context: OrchestrationContext):
+    return (yield context.call_sub_orchestrator("child", "five", retry=PATIENT))
+
+
+async def parent_async(context: OrchestrationContext):
+    return await context.call_sub_orchestrator("child", "five", retry=PATIENT)
+
+
+def no_output(context: OrchestrationContext):
+    return Receipt()
+
+
+def no_input(context: OrchestrationContext, amount: int):
+    return amount
+
+
+async def unrecorded(context: OrchestrationContext):
+    await context.call_activity("work")
+
+
+@pytest.mark.parametrize("child", [no_output, no_input, unrecorded])
+@both(parent_yield, parent_async)
+async def test_a_child_whose_payload_cannot_be_carried_is_not_started_again(orchestrator, child):
+    calls = []
+
+    def work():
+        calls.append(1)
+        return Receipt()
+
+    app = app_with(orchestrator, work)
+    app.orchestrator(name="child")(child)
+    async with environment(app) as env:
+        began = env.now
+        status = await env.run("main")
+
+        assert env.now == began
+        assert len(calls) == (child is unrecorded)
+    assert status.runtime_status == RuntimeStatus.Failed
+    assert status.failure.is_a("PayloadError")
+
+
+class Refused(Exception):
+    pass
+
+
+class Suspicious(Refused):
+    pass
+
+
+def asks_yield(context: OrchestrationContext):
+    try:
+        yield context.call_activity("work", retry=RetryPolicy(max_attempts=3, non_retryable=(Refused,)))
+    except TaskFailedError as error:
+        return [error.is_a(Refused), error.is_a("Suspicious"), error.is_a(KeyError)]
+
+
+async def asks_async(context: OrchestrationContext):
+    try:
+        await context.call_activity("work", retry=RetryPolicy(max_attempts=3, non_retryable=(Refused,)))
+    except TaskFailedError as error:
+        return [error.is_a(Refused), error.is_a("Suspicious"), error.is_a(KeyError)]
+
+
+def raises_it():
+    raise Suspicious("no")
+
+
+def raises_from_it():
+    raise RuntimeError("payment") from Suspicious("no")
+
+
+async def raises_it_in_groups():
+    raise ExceptionGroup("outer", [ValueError(), ExceptionGroup("inner", [Suspicious("no")])])
+
+
+@pytest.mark.parametrize("body", [raises_it, raises_from_it, raises_it_in_groups])
+@both(asks_yield, asks_async)
+async def test_what_is_final_and_what_a_handler_asks_for_goes_by_class(orchestrator, body):
+    app = app_with(orchestrator)
+    app.activity(name="work")(body)
+    async with environment(app) as env:
+        assert (await env.run("main")).output == [True, True, False]
+        assert len(env.calls("work")) == 1
+
+
+@both(asks_yield, asks_async)
+async def test_what_was_merely_being_handled_ends_no_retrying(orchestrator):
+    def work():
+        try:
+            raise Suspicious("no")
+        except Suspicious:
+            raise ConnectionError("and then the ledger was away")  # noqa: B904
+
+    async with environment(app_with(orchestrator, work)) as env:
+        assert (await env.run("main")).output == [False, False, False]
+        assert len(env.calls("work")) == 3
+
+
+@both(asks_yield, asks_async)
+async def test_a_class_is_known_through_a_sub_orchestration_and_an_entity(orchestrator):
+    class Till:
+        def close(self) -> None:
+            raise Suspicious("no")
+
+    async def child(context: OrchestrationContext):
+        await context.call_activity("inner")
+
+    async def outer(context: OrchestrationContext):
+        told = []
+        for call in (
+            lambda: context.call_sub_orchestrator("child", retry=RetryPolicy(non_retryable=(Refused,))),
+            lambda: context.call_entity(EntityId("Till", "1"), "close"),
+        ):
+            try:
+                await call()
+            except TaskFailedError as error:
+                told.append([error.is_a(Refused), error.is_a(KeyError)])
+        return told
+
+    app = app_with(outer, raises_it)
+    app.activity(name="inner")(raises_it)
+    app.orchestrator(name="child")(child)
+    app.entity(Till)
+    async with environment(app) as env:
+        assert (await env.run("main")).output == [[True, False], [True, False]]
+        assert len(env.calls("inner")) == 1

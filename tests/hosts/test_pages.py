@@ -329,3 +329,26 @@ def test_everything_that_comes_from_outside_is_escaped() -> None:
 )
 def test_partitions_that_follow_each_other_are_drawn_together(numbers: list[int], shown: str) -> None:
     assert prose.ranges(numbers) == shown
+
+
+def test_a_failure_s_page_tells_the_members_of_a_group_and_what_was_being_handled() -> None:
+    app = df.App("groups")
+
+    @app.orchestrator
+    def pay(context: df.OrchestrationContext) -> None:
+        try:
+            raise KeyError("ledger")
+        except KeyError:
+            raise ExceptionGroup("both went wrong", [ValueError("<4711>"), OSError("disk")])  # noqa: B904
+
+    with TestClient(app.asgi(store="memory:", access="open"), base_url=LOCAL) as http:
+        start(http, "pay", "g1")
+        finish(http, "g1")
+        text = http.get("/instances/g1").text
+        shown = http.get(f"{M}/instances/g1").json()
+
+    assert '<span class="soft">one of them</span> <b>ValueError</b>: &lt;4711&gt;' in text
+    assert '<span class="soft">one of them</span> <b>OSError</b>: disk' in text
+    assert '<span class="soft">raised while handling</span> <b>KeyError</b>' in text
+    assert "<4711>" in shown["output"]
+    assert [member["type"] for member in shown["failure"]["members"]] == ["ValueError", "OSError"]

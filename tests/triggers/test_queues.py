@@ -104,7 +104,10 @@ async def test_what_never_succeeds_is_a_dead_letter_with_its_reason() -> None:
         await env.advance(minutes=1)
         dead = {letter.instance_id: letter async for letter in queues.dead_letters("claims-in")}
         assert "unknown policy" in dead["queue:claims-in:m1"].reason
-        assert "amount" in dead["queue:claims-in:m2"].reason, "it does not fit the function's type"
+        unfit = dead["queue:claims-in:m2"].reason
+        assert "amount" in unfit, "it does not fit the function's type"
+        assert "MessageRefused: the message for the function of the queue" in unfit
+        assert unfit.endswith("(PDR-057)")
         assert len([claim for claim in seen if claim.id == "c1"]) == 5
         assert (await queues.status("claims-in")).dead == 2
 
@@ -233,6 +236,21 @@ async def test_poison_is_buried_with_its_reason_and_the_others_go_on() -> None:
     assert "cannot be delivered" in reasons["m1"]
     assert "unknown policy" in reasons["m2"]
     assert broker.acknowledged == ["m3"]
+
+
+async def test_a_message_that_can_never_fit_is_buried_at_once_with_a_number() -> None:
+    broker = Broker()
+    app, seen = claims(None, broker, retry=df.RetryPolicy(first_interval=3_600, max_attempts=5))
+    broker.put("m1", b'{"id": "c1", "amount": "much"}')
+    broker.put("m2", b'{"id": "c2"')
+    async with environment(app) as env:
+        began = env.now
+        await until(lambda: len(broker.buried) == 2)
+        assert env.now == began
+    reasons = dict(broker.buried)
+    assert "the queue 'claims-in' does not fit its parameter 'message'" in reasons["m1"]
+    assert all("PDR-057" in reason for reason in reasons.values())
+    assert seen == []
 
 
 async def test_a_broker_that_goes_away_is_connected_to_again(monkeypatch: pytest.MonkeyPatch) -> None:

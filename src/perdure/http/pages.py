@@ -21,7 +21,7 @@ from perdure.http.forms import Field, Schema, fields_of
 from perdure.http.links import MANAGEMENT, quoted
 from perdure.http.timeline import timeline_of
 from perdure.http.verbs import DONE, VERBS
-from perdure.model.failure import chain_of
+from perdure.model.failure import told_of
 from perdure.model.instances import OrchestrationStatus, Page, RuntimeStatus
 from perdure.model.times import instant
 from perdure.model.waiting import activity_facts
@@ -153,7 +153,7 @@ async def instance_page(
         if one.waiting
         else [],
         reason=_reason(one),
-        causes=chain_of(one.failure) if one.failure else [],
+        causes=list(told_of(one.failure)) if one.failure else [],
         forms=_forms(client, one, refused) if caller.may("operate") else [],
         schedule=one.instance_id.removeprefix(SCHEDULE_ID) if one.name == SCHEDULE else "",
         timeline=timeline,

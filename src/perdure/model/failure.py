@@ -1,8 +1,16 @@
-"""What went wrong, as data: it crosses processes, languages and years, so it is text and never pickled."""
+"""What went wrong, as data: it crosses processes, languages and years, so it is text and never pickled.
+
+A failure names its exception's class and that class's bases, so that a policy or a handler can ask for a kind of
+failure as `except` would, also where the class cannot be imported. Three relations lead to other failures: `cause`
+is what it was raised from, `members` are those of an exception group, and `context` is what was being handled when
+it was raised. The first two say what went wrong and decide; the third is for people who read it.
+"""
 
 from __future__ import annotations
 
+import builtins
 import traceback
+from collections.abc import Iterator
 
 import msgspec
 
@@ -11,33 +19,55 @@ from perdure.errors import EngineSignal
 MESSAGE_LIMIT = 4_000  # characters
 STACK_LIMIT = 8_000  # characters; the end of a stack is the telling part
 CAUSE_DEPTH = 4
+MEMBERS_LIMIT = 16  # of one exception group
+TOLD_IN_MESSAGE = 5  # members that a group's message names
+
+Kind = type[BaseException] | str
 
 
 class Failure(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Type, message, stack and cause of an exception; `cause` is what it was raised from."""
+    """Type, message, stack and cause of an exception; `cause` is what it was raised from.
+
+    `bases` are the qualified names of the classes its class is derived from, `members` the exceptions of an
+    exception group, `context` what was being handled when it was raised. A name has its module in front, except
+    for built-in classes.
+    """
 
     type: str
     message: str = ""
     stack: str = ""
     cause: Failure | None = None
+    bases: tuple[str, ...] = ()
+    members: tuple[Failure, ...] = ()
+    context: Failure | None = None
 
     def __str__(self) -> str:
         return f"{self.type}: {self.message}" if self.message else self.type
 
+    def is_a(self, kind: Kind) -> bool:
+        """Whether this failure, one of its causes, or a member of an exception group is of a class.
+
+        Parameters:
+            kind: the class, matched as `except` would, subclasses included; or its name. A name without a dot
+                is that of a built-in class if there is one, else of a class in any module. A name with dots is
+                whole ("shop.errors.CardDeclined") or its end ("errors.CardDeclined").
+        """
+        return any(_is_of(found, kind) for found in parts_of(self))
+
 
 def failure_of(error: BaseException, *, with_stack: bool = True, depth: int = CAUSE_DEPTH) -> Failure:
     """Describe an exception; a `TaskFailedError` keeps the recorded failure as its cause."""
-    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    context = None if error.__cause__ is not None or error.__suppress_context__ else error.__context__
     recorded = getattr(error, "failure", None)
+    members = _members(error, with_stack, depth)
     return Failure(
-        type=_type_name(type(error)),
-        message=_text(_message(error))[:MESSAGE_LIMIT],
+        type=name_of(type(error)),
+        message=_told(error, members)[:MESSAGE_LIMIT],
         stack=_stack(error)[-STACK_LIMIT:] if with_stack else "",
-        cause=recorded
-        if isinstance(recorded, Failure)
-        else failure_of(cause, depth=depth - 1)
-        if cause is not None and depth > 0
-        else None,
+        cause=recorded if isinstance(recorded, Failure) else _described(error.__cause__, with_stack, depth),
+        bases=_bases(type(error)),
+        members=members,
+        context=_described(context, with_stack, depth),
     )
 
 
@@ -51,8 +81,89 @@ def chain_of(failure: Failure) -> list[Failure]:
     return found
 
 
-def _type_name(kind: type[BaseException]) -> str:
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+def parts_of(failure: Failure) -> Iterator[Failure]:
+    """The failure, its causes, and the members of exception groups among them: all that went wrong."""
+    for found in chain_of(failure):
+        yield found
+        for member in found.members:
+            yield from parts_of(member)
+
+
+def told_of(failure: Failure, relation: str = "") -> Iterator[tuple[str, Failure]]:
+    """All that a failure tells, for people, each with how it belongs to the one before it."""
+    yield relation, failure
+    for member in failure.members:
+        yield from told_of(member, "one of them")
+    if failure.cause is not None:
+        yield from told_of(failure.cause, "caused by")
+    if failure.context is not None:
+        yield from told_of(failure.context, "raised while handling")
+
+
+def name_of(kind: type[BaseException]) -> str:
+    """A class's qualified name. The main module of a worker process is the main module of its parent."""
+    if kind.__module__ == "builtins":
+        return kind.__qualname__
+    module = "__main__" if kind.__module__ == "__mp_main__" else kind.__module__
+    return f"{module}.{kind.__qualname__}"
+
+
+_PLAIN = (Exception, BaseException, object)
+
+
+def _bases(kind: type[BaseException]) -> tuple[str, ...]:
+    """Every failure is an Exception, so that is not written; one that is not says BaseException."""
+    bases = tuple(name_of(base) for base in kind.__mro__[1:] if base not in _PLAIN)
+    return bases if issubclass(kind, Exception) else (*bases, "BaseException")
+
+
+def _is_of(failure: Failure, kind: Kind) -> bool:
+    bases = failure.bases or _bases_of_builtin(failure.type)
+    names = (failure.type, *bases, "BaseException")
+    if "BaseException" not in bases:
+        names = (*names, "Exception")
+    if not isinstance(kind, str):
+        return name_of(kind) in names
+    wanted = kind.removeprefix("builtins.")
+    if wanted != kind or _builtin(wanted) is not None:
+        return wanted in names
+    return any(name == wanted or name.endswith(f".{wanted}") for name in names)
+
+
+def _bases_of_builtin(name: str) -> tuple[str, ...]:
+    """Of a failure that was written without its bases: by an earlier version, or by the engine itself."""
+    kind = _builtin(name)
+    return () if kind is None else _bases(kind)
+
+
+def _builtin(name: str) -> type[BaseException] | None:
+    found = getattr(builtins, name, None)
+    return found if isinstance(found, type) and issubclass(found, BaseException) else None
+
+
+def _described(error: BaseException | None, with_stack: bool, depth: int) -> Failure | None:
+    if error is None or depth <= 0:
+        return None
+    return failure_of(error, with_stack=with_stack, depth=depth - 1)
+
+
+def _members(error: BaseException, with_stack: bool, depth: int) -> tuple[Failure, ...]:
+    if not isinstance(error, BaseExceptionGroup) or depth <= 0:
+        return ()
+    return tuple(
+        failure_of(member, with_stack=with_stack, depth=depth - 1)
+        for member in error.exceptions[:MEMBERS_LIMIT]
+    )
+
+
+def _told(error: BaseException, members: tuple[Failure, ...]) -> str:
+    """The message; that of a group alone says only how many exceptions are in it."""
+    message = _text(_message(error))
+    if not members:
+        return message
+    told = "; ".join(str(member) for member in members[:TOLD_IN_MESSAGE])
+    left_out = len(error.exceptions) - TOLD_IN_MESSAGE if isinstance(error, BaseExceptionGroup) else 0
+    return f"{message}: {told}{f'; and {left_out} more' if left_out > 0 else ''}"
 
 
 def _message(error: BaseException) -> str:

@@ -6,7 +6,8 @@ from dataclasses import dataclass, fields
 from datetime import timedelta
 from typing import overload
 
-from perdure.model.failure import Failure, chain_of
+from perdure.errors import PayloadError
+from perdure.model.failure import Failure, Kind
 from perdure.model.times import Seconds, micros
 
 FOREVER = 2**31 - 1
@@ -26,8 +27,10 @@ class RetryPolicy:
         max_interval: no pause is longer than this.
         max_elapsed: no attempt begins later than this after the first was scheduled.
         jitter: 0.0 to 1.0; the pause that was drawn is recorded in history as the timer's due time.
-        non_retryable: exception types, or their names, that end the retrying at once. A name matches the
-            recorded type with or without its module; causes are looked at too.
+        non_retryable: exception classes, or their names, that end the retrying at once, subclasses included.
+            `Failure.is_a` says how names match. Explicit causes (`raise ... from ...`) and the members of
+            exception groups count too; what was merely being handled does not. An input that does not fit and
+            a result that cannot be recorded are never tried again, whatever is named here.
     """
 
     first_interval: Seconds = 1.0
@@ -36,7 +39,7 @@ class RetryPolicy:
     max_interval: Seconds | None = None
     max_elapsed: Seconds | None = None
     jitter: float = 0.0
-    non_retryable: tuple[type[BaseException] | str, ...] = ()
+    non_retryable: tuple[Kind, ...] = ()
 
     def __post_init__(self) -> None:
         if micros(self.first_interval) <= 0:
@@ -49,14 +52,18 @@ class RetryPolicy:
             raise ValueError("RetryPolicy.jitter is a share of the pause: 0.0 to 1.0")
         object.__setattr__(self, "non_retryable", tuple(self.non_retryable))
 
-    def also_final(self, *kinds: type[BaseException] | str) -> RetryPolicy:
+    def also_final(self, *kinds: Kind) -> RetryPolicy:
         """The same policy, which moreover gives up at these failures."""
         same = {one.name: getattr(self, one.name) for one in fields(RetryPolicy)}
         return RetryPolicy(**{**same, "non_retryable": (*self.non_retryable, *kinds)})
 
     def allows(self, failure: Failure) -> bool:
-        """Whether this failure may be tried again at all."""
-        return not any(_matches(kind, found) for kind in self.non_retryable for found in chain_of(failure))
+        """Whether this failure may be tried again at all.
+
+        A payload that cannot be carried or does not fit is the same at every attempt, and a result that cannot
+        be recorded comes after the effect.
+        """
+        return not failure.is_a(PayloadError) and not any(failure.is_a(kind) for kind in self.non_retryable)
 
 
 class RetryOptions(RetryPolicy):
@@ -151,8 +158,3 @@ def _pause(policy: RetryPolicy, attempt: int, chance: float) -> int:
         factor = 1e12
     pause = min(micros(policy.first_interval) * min(factor, 1e12), longest)
     return int(min(pause * (1.0 + policy.jitter * (2.0 * chance - 1.0)), longest))
-
-
-def _matches(kind: type[BaseException] | str, failure: Failure) -> bool:
-    name = kind if isinstance(kind, str) else kind.__qualname__
-    return failure.type == name or failure.type.rsplit(".", 1)[-1] == name.rsplit(".", 1)[-1]

@@ -189,7 +189,8 @@ class Execution:
             )
         except PayloadError as error:
             raise PayloadError(
-                f"the input does not fit {self._code.name!r}: {error}", error.pointer
+                f"the input does not fit {self._code.name!r}: {error}. It is not tried again (PDR-010)",
+                error.pointer,
             ) from None
         body = self._code.function(*arguments)
         if inspect.isgenerator(body) or inspect.iscoroutine(body):
@@ -217,7 +218,13 @@ class Execution:
         try:
             return act.CompleteOrchestration(Raw(payload.encode(output)))
         except PayloadError as error:
-            return act.FailOrchestration(failure_of(error, with_stack=False))
+            refused = PayloadError(
+                f"the orchestrator {self._code.name!r} has come to its end, but its output, a "
+                f"{type(output).__qualname__}, cannot be recorded: {error}. It is not tried again: return what "
+                "JSON can carry (PDR-010)",
+                error.pointer,
+            )
+            return act.FailOrchestration(failure_of(refused, with_stack=False))
 
     def _unobserved_failure(self) -> BaseException | None:
         for fiber in self.context._fibers or ():

@@ -216,7 +216,7 @@ class FunctionStyle:
 
     def run(self, context: EntityContext, live: Any) -> tuple[Any, Any]:
         if self.takes_input:
-            return self.function(context, context.get_input(self.input_type)), None
+            return self.function(context, _input(context, self.input_type)), None
         return self.function(context), None
 
     def finish(self, context: EntityContext, live: Any) -> None:
@@ -259,8 +259,7 @@ class ClassStyle:
             )
         subject = self._object(context) if live is None else live
         arguments = [
-            context if kind == "context" else context.get_input(method.input_type)
-            for kind in method.parameters
+            context if kind == "context" else _input(context, method.input_type) for kind in method.parameters
         ]
         return method.function(subject, *arguments), subject
 
@@ -307,12 +306,31 @@ def operate(
 
 def conclude(code: EntityCode, context: EntityContext, returned: Any, subject: Any) -> Operated:
     """What a success comes to. Raises PayloadError for a state or result that JSON cannot carry."""
-    code.finish(context, subject)
     answer = returned if context._result is _UNSET else context._result
-    result = NULL if answer is None else Raw(payload.encode(answer))
+    try:
+        code.finish(context, subject)
+        result = NULL if answer is None else Raw(payload.encode(answer))
+    except PayloadError as error:
+        raise PayloadError(
+            f"the operation {context.operation!r} of {context.entity_id} has done its work, but its state or its "
+            f"result cannot be recorded: {error}. The state is as it was before, and the operation is not done "
+            "again (PDR-010)",
+            error.pointer,
+        ) from None
     if context._deleted:
         return Operated(ABSENT, result, None, context._messages)
     return Operated(context._state, result, None, context._messages, subject)
+
+
+def _input(context: EntityContext, expected_type: Any) -> Any:
+    try:
+        return context.get_input(expected_type)
+    except PayloadError as error:
+        raise PayloadError(
+            f"the input of the operation {context.operation!r} of {context.entity_id} does not fit: {error} "
+            "(PDR-010)",
+            error.pointer,
+        ) from None
 
 
 def undone(state: Raw, error: BaseException) -> Operated:

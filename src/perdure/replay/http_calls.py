@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from perdure.errors import TaskCancelled
+from perdure.errors import ExtraMissing, HttpDenied, SecretNotFound, TaskCancelled
 from perdure.model.http_calls import (
     ABOUT_CONTENT,
     HTTP_ACTIVITY,
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 POLL_INTERVAL = 30.0  # seconds, as in Azure
 SHORTEST_PAUSE = 1_000_000  # microseconds
-NEVER_AGAIN = ("HttpDenied", "SecretNotFound", "ExtraMissing")
+NEVER_AGAIN = (HttpDenied, SecretNotFound, ExtraMissing)
 """Failures that the next attempt would meet again."""
 
 

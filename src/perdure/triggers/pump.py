@@ -75,7 +75,7 @@ class Pump:
         try:
             instance_id = await deliver(self._client, self._name, message.message_id, message.body or b"null")
         except (PayloadError, InvalidInstanceId) as error:
-            await self._source.bury(message, f"the message cannot be delivered: {error}")
+            await self._source.bury(message, f"the message cannot be delivered: {error} (PDR-057)")
             return
         except PerdureError as error:
             log.warning("queue %r: a message was not accepted, and is given back: %s", self._name, error)

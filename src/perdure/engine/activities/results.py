@@ -10,19 +10,29 @@ from perdure.errors import PayloadError
 from perdure.model import payload
 from perdure.model.failure import Failure, failure_of
 from perdure.model.messages import ActivityResult
+from perdure.model.spoken import spoken
 from perdure.replay.settle import Invocation
 
 _NULL = Raw(b"null")
 
 
 def completed(invocation: Invocation, value: Any) -> ActivityResult:
-    """What the body returned; a value that JSON cannot carry is a failure."""
+    """What the body returned; a value that JSON cannot carry is a failure, and no reason to run it again."""
     if value is None:
         return succeeded(invocation, _NULL)
     try:
         return succeeded(invocation, Raw(payload.encode(value)))
     except PayloadError as error:
-        return failed(invocation, failure_of(error, with_stack=False))
+        return failed(invocation, failure_of(_refused(invocation, value, error), with_stack=False))
+
+
+def _refused(invocation: Invocation, value: Any, error: PayloadError) -> PayloadError:
+    return PayloadError(
+        f"{spoken(invocation.name)} has done its work, but what it returned, a {type(value).__qualname__}, "
+        f"cannot be recorded: {error}. It is not run again. Return what JSON can carry, then rewind the instance "
+        "or make good by hand what the activity did (PDR-010)",
+        error.pointer,
+    )
 
 
 def succeeded(invocation: Invocation, body: Raw) -> ActivityResult:

@@ -12,7 +12,9 @@ from perdure.engine.causes import caused
 from perdure.engine.client import Client
 from perdure.engine.portal import SyncClient
 from perdure.engine.registry import Activity, Plan
+from perdure.errors import MessageRefused, PayloadError
 from perdure.model import payload
+from perdure.model.spoken import is_message, spoken
 from perdure.replay.settle import Invocation
 
 
@@ -70,8 +72,30 @@ class Runner:
         for name in self._takes_client:
             arguments[name] = caused(arguments[name], invocation.idempotency_key)
         if self._plan.input_name is not None:
-            arguments[self._plan.input_name] = payload.decode(invocation.input, self._input_type)
+            arguments[self._plan.input_name] = self._input(invocation, self._plan.input_name)
         return self.activity.function(**arguments)
+
+    def _input(self, invocation: Invocation, parameter: str) -> Any:
+        try:
+            return payload.decode(invocation.input, self._input_type)
+        except PayloadError as error:
+            raise _misfit(invocation.name, parameter, error) from None
+
+
+def _misfit(name: str, parameter: str, error: PayloadError) -> PayloadError:
+    """No attempt can end otherwise, so `RetryPolicy` repeats none."""
+    of = f"{spoken(name)} does not fit its parameter {parameter!r}: {error}. Its body has not run"
+    if is_message(name):
+        return MessageRefused(
+            f"the message for {of}, and the message is dead at once. Send what fits; or let the function accept "
+            "this form, and deliver the message again (PDR-057)",
+            error.pointer,
+        )
+    return PayloadError(
+        f"the input of {of}, and the call is not tried again. Pass what fits; or let the parameter accept this "
+        "form, and rewind the instance (PDR-010)",
+        error.pointer,
+    )
 
 
 class Attempt(Signals):

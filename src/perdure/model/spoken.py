@@ -1,0 +1,24 @@
+"""What a message calls an activity: some are the function of something that people know under another name."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from perdure.model.http_calls import BUILT_IN, HTTP_ACTIVITY
+
+_MESSAGE: Final = f"{BUILT_IN}Message"
+_OF: Final = {_MESSAGE: "queue", f"{BUILT_IN}Firing": "schedule"}
+
+
+def is_message(activity: str) -> bool:
+    """Whether an activity is the function of a queue, and its input a message."""
+    return activity.startswith(f"{_MESSAGE}:")
+
+
+def spoken(activity: str) -> str:
+    """An activity in a sentence: "the activity 'charge'", "the function of the queue 'orders'"."""
+    if activity == HTTP_ACTIVITY:
+        return "the HTTP call"
+    kind, _, name = activity.removeprefix(BUILT_IN).partition(":")
+    what = _OF.get(f"{BUILT_IN}{kind}") if activity.startswith(BUILT_IN) else None
+    return f"the function of the {what} {name!r}" if what else f"the activity {activity!r}"
