@@ -115,6 +115,8 @@ def _side_by_side(chosen: argparse.Namespace, sizes: Sizes, folder: Path) -> lis
             print(f"{name}: left out, {missing}")
         else:
             kinds.append(KINDS[name])
+    if not kinds:
+        raise SystemExit("nothing to measure: none of these engines is installed")
     rows = []
     for no in range(chosen.repeat):
         for kind in [*kinds[no % len(kinds) :], *kinds[: no % len(kinds)]]:

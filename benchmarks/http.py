@@ -13,6 +13,7 @@ import json
 import re
 import resource
 import secrets
+import shutil
 import statistics
 import subprocess
 import sys
@@ -134,6 +135,8 @@ def _is_up(server: Server, process: subprocess.Popen[bytes]) -> bool:
 
 def main() -> None:
     chosen = _arguments()
+    if shutil.which("wrk") is None:
+        raise SystemExit("this benchmark needs the load generator wrk: `apt-get install wrk`")
     with tempfile.TemporaryDirectory(dir=".") as place:
         folder = Path(place)
         print(", ".join(f"{name} {value}" for name, value in facts(folder).items()), flush=True)

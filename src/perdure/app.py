@@ -26,7 +26,7 @@ from perdure.engine.registry import Definition, Registry
 from perdure.engine.retention import Retention
 from perdure.engine.versions import FailureStrategy, MatchStrategy
 from perdure.engine.worker import Engine, Settings
-from perdure.errors import RegistrationError
+from perdure.errors import RegistrationError, needing
 from perdure.model.times import Seconds
 from perdure.outbound import HttpPolicy, Sender
 from perdure.settings import (
@@ -204,7 +204,8 @@ class App(AzureRegistration):
                 application behind somebody else's access control; `public_url`, `rate_limit` and the like.
         """
         # The host is a layer above; only this call reaches up, and only when it is used.
-        host = importlib.import_module("perdure.http.host")
+        with needing("server", "an application over HTTP"):
+            host = importlib.import_module("perdure.http.host")
         return host.asgi(self, store=store, hub=hub, **overrides)
 
 

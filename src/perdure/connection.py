@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from perdure.errors import needing
+
 
 def connect(url: str, *, hub: str | None = None, key: str | None = None) -> Any:
     """A client of a running server, with the verbs of `Client`; use it as an async context manager.
@@ -15,9 +17,11 @@ def connect(url: str, *, hub: str | None = None, key: str | None = None) -> Any:
         key: an access key of the server.
 
     Raises:
-        ValueError for a URL of another kind.
+        ValueError for a URL of another kind. ExtraMissing without the extra `server`.
     """
     if not url.startswith(("http://", "https://")):
         raise ValueError(f"cannot connect to {url!r}: give the address of a running server, http://host:port")
     # The remote client is a layer above; only this call reaches up, and only when it is used.
-    return importlib.import_module("perdure.http.remote").RemoteClient(url, hub=hub, key=key)
+    with needing("server", "a client of a server"):
+        remote = importlib.import_module("perdure.http.remote")
+    return remote.RemoteClient(url, hub=hub, key=key)

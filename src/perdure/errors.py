@@ -52,11 +52,14 @@ Messages say what happened, to which instance, what it probably means and what t
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from perdure.numbers import note_of, number_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from perdure.model.failure import Failure
 
 
@@ -324,6 +327,26 @@ class ExtraMissing(PerdureError):
     """What was asked for needs an optional dependency that is not installed."""
 
     code = "extra-missing"
+
+
+@contextmanager
+def needing(extra: str, what: str) -> Iterator[None]:
+    """Import optional packages inside this: one that is missing raises ExtraMissing, which says how to install it.
+
+    Parameters:
+        extra: the extra of perdure that installs the packages.
+        what: the feature that needs them, as the subject of a sentence.
+    """
+    try:
+        yield
+    except ImportError as error:
+        package = (error.name or "").partition(".")[0]
+        if package == "perdure":
+            raise
+        raise ExtraMissing(
+            f"{what} needs the package {package!r}, which is not installed or does not load: "
+            f"pip install 'perdure[{extra}]'"
+        ) from error
 
 
 class NonDeterminismError(PerdureError):

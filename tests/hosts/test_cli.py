@@ -3,8 +3,6 @@
 import asyncio
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -304,15 +302,6 @@ def test_data_is_no_command_to_the_terminal(store: Path) -> None:
 
     for command in ("status", "history"):
         assert "\x1b" not in perdure(command, "x", store=store).stdout
-
-
-def test_without_the_extra_there_is_a_hint_instead_of_a_traceback() -> None:
-    code = "import sys; sys.modules['typer'] = None\nfrom perdure.cli import main\nmain()"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-
-    assert result.returncode == 4
-    assert "pip install 'perdure[server]'" in result.stderr
-    assert "Traceback" not in result.stderr
 
 
 def test_help_lists_the_exit_codes() -> None:

@@ -2,22 +2,16 @@
 
 import sys
 
-_HINT = """\
-The command line and the server need the `server` extra, and {missing!r} is not installed.
-Install it with:
-
-    pip install 'perdure[server]'
-"""
+from perdure.errors import ExtraMissing, needing
+from perdure.numbers import note_of
 
 
 def main() -> None:
     """The `perdure` command."""
     try:
-        from perdure.cli.root import root
-    except ModuleNotFoundError as error:
-        missing = (error.name or "").partition(".")[0]
-        if missing == "perdure":
-            raise
-        print(_HINT.format(missing=missing), file=sys.stderr)
+        with needing("server", "the command line"):
+            from perdure.cli.root import root
+    except ExtraMissing as error:
+        print(f"error: {error}\n{note_of(error.code)}", file=sys.stderr)
         raise SystemExit(4) from None
     root(prog_name="perdure")

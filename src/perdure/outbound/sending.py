@@ -10,7 +10,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urljoin, urlsplit
 
-from perdure.errors import ExtraMissing, HttpCallError, HttpDenied, SecretNotFound
+from perdure.errors import HttpCallError, HttpDenied, SecretNotFound, needing
 from perdure.model.http_calls import HttpRequest, HttpResponse, body_of, check_uri, onward, origin
 from perdure.outbound import bodies
 from perdure.outbound.addresses import denial
@@ -255,9 +255,5 @@ def _shown(request: HttpRequest) -> str:
 
 
 def _need_httpx() -> None:
-    try:
+    with needing("server", "call_http"):
         import httpx2  # noqa: F401
-    except ModuleNotFoundError:
-        raise ExtraMissing(
-            "call_http needs httpx2, which is not installed here: pip install 'perdure[server]'"
-        ) from None

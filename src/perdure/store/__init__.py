@@ -6,7 +6,7 @@ import os
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from perdure.errors import ExtraMissing, StoreUnusable
+from perdure.errors import StoreUnusable, needing
 from perdure.model.settings import mask
 from perdure.store.transfer import UNFINISHED
 
@@ -141,10 +141,5 @@ def sqlite_path(url: str) -> str:
 
 
 def _demand_driver() -> None:
-    try:
+    with needing("postgres", "a store in PostgreSQL"):
         import psycopg  # noqa: F401
-    except ImportError as missing:
-        raise ExtraMissing(
-            "a store in PostgreSQL needs psycopg, which is not installed here or does not find libpq: "
-            "pip install 'perdure[postgres]'"
-        ) from missing

@@ -18,7 +18,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from perdure.errors import ExtraMissing, SettingError
+from perdure.errors import SettingError, needing
 from perdure.model.encryption import MAGIC
 
 _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}")
@@ -146,14 +146,10 @@ def _key_of(key_id: str, given: bytes | str) -> bytes:
 
 
 def _library() -> tuple[Any, Any]:
-    try:
+    with needing("crypto", "encryption"):
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
         from cryptography.hazmat.primitives.hashes import SHA256
         from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-    except ModuleNotFoundError:
-        raise ExtraMissing(
-            "encryption needs cryptography, which is not installed here: pip install 'perdure[crypto]'"
-        ) from None
 
     def derive(key: bytes, salt: bytes) -> bytes:
         return HKDF(SHA256(), _KEY, salt, b"perdure rows").derive(key)

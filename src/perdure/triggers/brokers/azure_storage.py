@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from perdure.errors import ExtraMissing
+from perdure.errors import needing
 from perdure.triggers.source import Received
 
 if TYPE_CHECKING:
@@ -95,12 +95,8 @@ class AzureStorageQueue:
         return Received(message.id, _body_of(message.content), message.dequeue_count or 1)
 
     def _client(self, queue: str) -> QueueClient:
-        try:
+        with needing("azure", "a queue of Azure Storage"):
             from azure.storage.queue.aio import QueueClient
-        except ImportError:
-            raise ExtraMissing(
-                "Azure Storage Queues need their library: pip install 'perdure[azure]'"
-            ) from None
         # The library's own patience is a quarter of a minute and more; the pump has some, too, and says so.
         return QueueClient.from_connection_string(
             self._connection_string,

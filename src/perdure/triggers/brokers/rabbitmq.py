@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Literal
 
-from perdure.errors import ExtraMissing
+from perdure.errors import needing
 from perdure.triggers.source import Received
 
 if TYPE_CHECKING:
@@ -58,10 +58,8 @@ class RabbitMQ:
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[None]:
         """Hold a connection and consume; closing it returns what was not acknowledged."""
-        try:
+        with needing("queues", "a queue of RabbitMQ"):
             import aio_pika
-        except ImportError:
-            raise ExtraMissing("RabbitMQ needs aio-pika: pip install 'perdure[queues]'") from None
         connection = await aio_pika.connect(self._url)
         async with connection:
             self._channel = await connection.channel(publisher_confirms=True)

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from perdure.errors import ExtraMissing
+from perdure.errors import needing
 from perdure.triggers.source import Received
 
 if TYPE_CHECKING:
@@ -52,11 +52,9 @@ class RedisStream:
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[None]:
         """Hold a connection, and see to it that the group exists."""
-        try:
+        with needing("queues", "a stream of Redis"):
             from redis.asyncio import Redis
             from redis.exceptions import ResponseError
-        except ImportError:
-            raise ExtraMissing("Redis Streams need redis: pip install 'perdure[queues]'") from None
         async with Redis.from_url(self._url) as redis:
             try:
                 await redis.xgroup_create(self.name, self._group, id="0", mkstream=True)
