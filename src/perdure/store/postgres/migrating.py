@@ -29,6 +29,11 @@ _VERSIONS: Final = (
     "(version bigint primary key, at timestamptz not null default now())"
 )
 _FORBIDDEN: Final = "42501"
+_CITUS: Final = "pg_catalog.pg_dist_partition"  # where Citus says which tables it has taken over
+_DISTRIBUTED: Final = (
+    f"select c.relname::text from {_CITUS} d join pg_catalog.pg_class c on c.oid = d.logicalrelid "
+    "join pg_catalog.pg_namespace n on n.oid = c.relnamespace where n.nspname = "
+)
 _RIGHTS: Final = """\
 -- A role with exactly the rights that a worker needs once the schema is there. Give it a password, or a certificate.
 --
@@ -92,10 +97,30 @@ def migrate(url: str) -> tuple[int, int]:
 
 
 def bring_up_to_date(address: Address, wire: Wire) -> None:
-    """See that the schema is current. Raises StoreTooNew, and StoreUnusable where this role may not change it."""
+    """See that the schema is current. Raises StoreTooNew, and StoreUnusable where this role may not change it.
+
+    StoreUnusable, too, for tables that Citus distributes.
+    """
     found = version_of(address, wire)
     if found < VERSION:
         _migrate(address, found)
+    with translating(address.shown):
+        if wire.text("select to_regclass($1::text) is not null", text(_CITUS)).rows[0][0]:
+            rows = wire.text(f"{_DISTRIBUTED}$1::text order by 1", text(address.schema)).rows
+            _demand_undistributed(address, [name for (name,) in rows])
+
+
+def _demand_undistributed(address: Address, tables: list[str]) -> None:
+    """Citus commits each statement of a pipeline on its node, so what has to happen whole would happen in parts."""
+    if not tables:
+        return
+    shown = ", ".join(tables[:3]) + (", ..." if len(tables) > 3 else "")
+    raise StoreUnusable(
+        f"Citus distributes tables of the schema {address.schema!r} in {address.shown} ({shown}), and a commit of "
+        "perdure's is not one transaction there: half of a batch could be stored. Keep them on the coordinator: "
+        f"select citus_schema_undistribute('{address.schema}'), or undistribute_table for each; "
+        "citus.enable_schema_based_sharding has to be off where the schema is made"
+    )
 
 
 def version_of(address: Address, wire: Wire) -> int:
@@ -130,6 +155,9 @@ def _migrate(address: Address, found: int) -> None:
         if there == (False,):
             session.execute(SQL(f"create schema {schema}"))
         session.execute(SQL(_VERSIONS.replace("{schema}", schema)))
+        if session.execute("select to_regclass(%s) is not null", (_CITUS,)).fetchone() == (True,):
+            rows = session.execute(SQL(f"{_DISTRIBUTED}%s order by 1"), (address.schema,)).fetchall()
+            _demand_undistributed(address, [name for (name,) in rows])
         row = session.execute(SQL(f"select coalesce(max(version), 0) from {schema}.versions")).fetchone()
         for version in range((row or (0,))[0] + 1, VERSION + 1):
             with session.transaction():
