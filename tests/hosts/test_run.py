@@ -346,3 +346,35 @@ def test_a_head_without_an_end_is_cut_off(folder: Path) -> None:
             for _ in range(40):
                 client.sendall(b"X-A: " + b"a" * 4_000 + b"\r\n")
             assert client.recv(1_000).startswith(b"HTTP/1.1 431 ")
+
+
+VARIABLES = """
+import contextvars
+import perdure as df
+
+app = df.App("tenants")
+tenant = contextvars.ContextVar("tenant", default="nobody")
+
+@app.route("/enter/{name}", auth="anonymous")
+async def enter(name: str):
+    before = tenant.get()
+    tenant.set(name)
+    return before
+"""
+
+
+def test_what_a_request_puts_into_context_variables_the_next_on_its_connection_does_not_see(
+    folder: Path,
+) -> None:
+    """Of those that are sent without waiting for the answers each is begun by the end of the one before."""
+    (folder / "app.py").write_text(VARIABLES)
+    ask = "GET /api/enter/{} HTTP/1.1\r\nhost: localhost\r\n{}\r\n"
+    with running(folder) as (_, address):
+        host, port = address.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=30) as line:
+            line.sendall(
+                "".join(ask.format(n, "connection: close\r\n" * (n == 3)) for n in range(4)).encode()
+            )
+            said = b"".join(iter(lambda: line.recv(65_536), b""))
+
+    assert said.count(b"nobody") == 4

@@ -338,6 +338,9 @@ async def _listen(app: App, plan: Plan, client: Client, listener: socket.socket,
         server_header=False,
         timeout_graceful_shutdown=GRACE,
     )
+    # What one request puts into context variables, the next on its connection must not see. As an attribute, since
+    # older versions of uvicorn do not take the argument.
+    config.reset_contextvars = True
     engine: Any = client.gateway
     engine.publish(_address(plan.host, port), access.token or "")
     # The token is for this machine, and is printed only while nobody has a key.

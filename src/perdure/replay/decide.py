@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable
+from contextvars import Context
 from dataclasses import dataclass
 from typing import Any, assert_never
 
@@ -46,12 +47,15 @@ class Code:
 class Execution:
     """One execution of one orchestration, alive."""
 
-    __slots__ = ("_code", "_finished", "_main", "context")
+    __slots__ = ("_code", "_finished", "_main", "_variables", "context")
 
     def __init__(self, code: Code, identity: Identity, environment: Environment) -> None:
         self._code = code
         self._main: Fiber[Any] | None = None
         self._finished = False
+        self._variables = (
+            Context()
+        )  # what the code puts into context variables is seen by this execution only
         self.context = OrchestrationContext(identity, environment)
 
     @property
@@ -74,8 +78,7 @@ class Execution:
         context.actions = actions
         if not self._finished:
             try:
-                self._dispatch(event)
-                self._conclude()
+                self._variables.run(self._tell, event)
             except EngineSignal:
                 raise
             except BaseException as error:  # of what runs for the code, such as a type's own `__init__`
@@ -131,11 +134,18 @@ class Execution:
         context = self.context
         context._detached = True
         self._finished = True
-        for fiber in [*(context._fibers or ()), self._main]:
-            if fiber is not None:
-                fiber.close()
+        self._variables.run(self._close_fibers)
 
     # -------------------------------------------------------------------------------------------- inside
+
+    def _tell(self, event: ev.Arrival) -> None:
+        self._dispatch(event)
+        self._conclude()
+
+    def _close_fibers(self) -> None:
+        for fiber in [*(self.context._fibers or ()), self._main]:
+            if fiber is not None:
+                fiber.close()
 
     def _relive(self, arrival: ev.Arrival, decisions: list[Any], is_last: bool) -> list[act.Action]:
         context = self.context

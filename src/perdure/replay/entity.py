@@ -10,6 +10,7 @@ public method for each operation, and its object is the state. Nothing here know
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextvars import Context
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import UnionType
@@ -287,14 +288,22 @@ def operate(
     operation: EntityOperation,
     world: Surroundings,
 ) -> Operated:
-    """Run one operation. Raises only engine signals: whatever else goes wrong is the operation's failure."""
+    """Run one operation. Raises only engine signals: whatever else goes wrong is the operation's failure.
+
+    What the code puts into context variables ends with the operation.
+    """
     context = EntityContext(entity_id, state, operation.operation, operation.input, world)
+    return Context().run(_operate, code, context, live)
+
+
+def _operate(code: EntityCode, context: EntityContext, live: Any) -> Operated:
+    state = context._state
     try:
         returned, subject = code.run(context, live)
         if _is_unfinished(returned):
             returned.close()
             raise OrchestratorError(
-                f"the operation {operation.operation!r} of {entity_id} returned a {type(returned).__name__}: "
+                f"the operation {context.operation!r} of {context.entity_id} returned a {type(returned).__name__}: "
                 "register the entity with offload=True to do I/O, and do not yield"
             )
         return conclude(code, context, returned, subject)

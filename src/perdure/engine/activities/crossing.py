@@ -13,6 +13,7 @@ import asyncio
 import importlib
 import inspect
 import threading
+from contextvars import copy_context
 from functools import lru_cache
 from queue import SimpleQueue
 from typing import Any
@@ -70,6 +71,11 @@ def _without_line(place: str, invocation: Invocation) -> ActivityResult:
 
 
 def _run(place: str, invocation: Invocation, signals: Signals, call: Call | None) -> ActivityResult:
+    """A process runs one body after the other: what one puts into context variables ends with it."""
+    return copy_context().run(_result_of, place, invocation, signals, call)
+
+
+def _result_of(place: str, invocation: Invocation, signals: Signals, call: Call | None) -> ActivityResult:
     try:
         runner = _runner(place)
         value = runner.call(invocation, signals)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextvars import copy_context
 from queue import SimpleQueue
 
 from perdure.engine.activities.ports import Concurrency
@@ -32,6 +33,7 @@ class Threads:
         self.limits = limits
         self._begin = begin
         self._conclude = conclude
+        self._context = copy_context()  # what the host has set; each body gets a copy, as `async def` ones do
         self._queue: SimpleQueue[Attempt | None] = SimpleQueue()
         self._lock = threading.Lock()
         self._idle = 0
@@ -102,10 +104,7 @@ class Threads:
     def _run(self, attempt: Attempt) -> bool:
         """Run one; returns whether this thread is still wanted afterwards."""
         self._begin(attempt)
-        try:
-            result = completed(attempt.invocation, attempt.runner.call(attempt.invocation, attempt))
-        except BaseException as error:
-            result = failed(attempt.invocation, failure_of(error))
+        result = self._context.copy().run(_result_of, attempt)
         with self._lock:
             attempt.ended = True
             wanted = not attempt.abandoned
@@ -116,6 +115,13 @@ class Threads:
                 self._spawn_if_needed()
         self._conclude(attempt, result)
         return wanted
+
+
+def _result_of(attempt: Attempt) -> ActivityResult:
+    try:
+        return completed(attempt.invocation, attempt.runner.call(attempt.invocation, attempt))
+    except BaseException as error:
+        return failed(attempt.invocation, failure_of(error))
 
 
 __all__ = ["Threads"]
