@@ -1,4 +1,4 @@
-"""What code puts into context variables (a tenant, a trace, structlog's context) is seen by its own execution only."""
+"""What code puts into context variables (a tenant, a trace) is seen by its own execution only."""
 
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
