@@ -27,6 +27,7 @@ SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
             "activity-may-run-twice.md",
             "activities.md",
             "timers-and-retries.md",
+            "undo-with-a-saga.md",
             "events-and-approvals.md",
             "entities.md",
             "call-http.md",
