@@ -144,7 +144,7 @@ class Bench:
         self._timed(stages, "commit", lambda: self.store.commit(batch))
 
         def release() -> None:
-            released, _ = self.hub.release()
+            released = self.hub.release()
             self.loop._release(released, batch)
 
         self._timed(stages, "release", release)

@@ -189,7 +189,7 @@ class Worker:
         self.world.ledger.note_given_up(loop._poisoned_rows)
         if loop.hub.counters["stale_results"] > stale:
             self.world.met("a stale activity result dropped")
-        if loop._rest or not loop.inbox.empty():
+        if loop.hub.lines or not loop.inbox.empty():
             self._turn_in(0.0)
         else:
             following = loop.next_at()

@@ -31,10 +31,21 @@ class Envelope:
     `internal` marks a message born in the present batch, `counted` one that the batch knows as an input,
     `held` one that waits for its instance to be resumed, `hidden` one whose row no poll shows: it was held when
     the row was committed, and comes with its instance whenever that is loaded. `note` says who sent it.
-    `stored_as` is the row it came from if the present batch gives it another.
+    `stored_as` is the row it came from if the present batch gives it another; `waits` says that it stands in line.
     """
 
-    __slots__ = ("counted", "held", "hidden", "internal", "message", "note", "reply", "row_no", "stored_as")
+    __slots__ = (
+        "counted",
+        "held",
+        "hidden",
+        "internal",
+        "message",
+        "note",
+        "reply",
+        "row_no",
+        "stored_as",
+        "waits",
+    )
 
     def __init__(
         self,
@@ -54,6 +65,7 @@ class Envelope:
         self.hidden = False
         self.note = note
         self.stored_as = 0
+        self.waits = False
 
 
 def envelopes_of(rows: Iterable[InboxRow]) -> Iterator[Envelope]:

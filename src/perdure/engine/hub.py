@@ -25,6 +25,7 @@ from perdure.engine import abroad, requests, sealing
 from perdure.engine.contract import Chance, Functions, Limits, Released, Running
 from perdure.engine.delivery import deliver
 from perdure.engine.envelope import Elsewhere, Envelope, envelopes_of, operation_of
+from perdure.engine.lines import Lines
 from perdure.engine.numbering import Numbers
 from perdure.engine.placement import Placement
 from perdure.engine.revival import quarantine
@@ -37,6 +38,7 @@ from perdure.replay.settle import Invocation
 from perdure.store.port import Opening
 
 SALTS_KEPT = 4_096
+COLD_AT_ONCE = 1_000  # instances loaded in one round
 NEVER = 2**62
 SEEN_FOR = 24 * 3_600 * 1_000_000  # microseconds an answer is remembered
 
@@ -70,6 +72,7 @@ class Hub:
         self.instance_numbers = Numbers()
         self.message_numbers = Numbers()
         self.backlog: deque[Envelope] = deque()
+        self.lines = Lines()  # of instances that have had their share, and of what a full batch has not reached
         self._begin()
 
     def opened(self, opening: Opening) -> None:
@@ -83,9 +86,6 @@ class Hub:
         self.touched: dict[int, Instance] = {}
         self.aside: dict[str, list[Envelope]] = {}
         self.deferred: list[Envelope] = []
-        self.turns: list[
-            Envelope
-        ] = []  # of instances that have had their share, until the others have had theirs
         self.held: list[tuple[Instance, Envelope]] = []
         self.promised: dict[str, Envelope] = {}  # of those, by the ids of their operations
         self.again: list[Invocation] = []  # open activities of instances brought back in this batch
@@ -101,13 +101,18 @@ class Hub:
         self.seen: dict[str, Any] = {}
         self.refuses_until = NEVER  # when a refusal in this batch must be on record, for it comes too late
         self.episodes = 0
+        self.handled = 0
         self.bytes = 0
         self.deadline = 0.0
 
     # -------------------------------------------------------------------------------------------- advance
 
     def advance(self, messages: Iterable[Envelope], now: int) -> list[str]:
-        """Handle messages until nothing is left or the batch is full; returns the ids that must be loaded."""
+        """Handle messages until nothing is left or the batch is full; returns the ids that must be loaded.
+
+        What has just come in and the lines of those who have had their share take turns, so neither waits for the
+        end of the other.
+        """
         if not self.deadline:
             self.deadline = self.chance.monotonic() + self.limits.seconds
             self.now = self.rows.at = now
@@ -115,36 +120,43 @@ class Hub:
             self.message_numbers.advance(now)
             if self.placement is not None:
                 self.placement.begin_batch()
-        backlog = self.backlog
+        backlog, lines = self.backlog, self.lines
         backlog.extend(messages)
         cold: dict[str, None] = {}
-        while (backlog or (not cold and self._next_round())) and not self._is_full():
-            envelope = backlog.popleft()
-            wanted = self._handle(envelope)
+        while (backlog or lines.has_turn) and len(cold) < COLD_AT_ONCE and not self._is_full():
+            wanted = self._handle(backlog.popleft()) if backlog else None
             if wanted is not None:
                 cold[wanted] = None
+            if lines.has_turn:
+                wanted = self._take_turn()
+                if wanted is not None:
+                    cold[wanted] = None
         return list(cold)
 
-    def _next_round(self) -> bool:
-        """Nobody else has anything to do: those who have had their share of the batch get another one."""
-        if not self.turns or self.aside:
-            return False
-        for envelope in self.turns:
-            instance = self.warm.get(envelope.message.instance_id)
-            if instance is not None:
-                instance.feeds = 0
-        self.backlog.extend(self.turns)
-        self.turns.clear()
-        return True
+    def _take_turn(self) -> str | None:
+        """Handle the next message of the line whose turn it is; returns as `_handle` does."""
+        envelope = self.lines.take()
+        instance_id = envelope.message.instance_id
+        instance = self.warm.get(instance_id)
+        if instance is not None:
+            instance.feeds = 0
+        wanted = self._handle(envelope, its_turn=True)
+        if instance_id not in self.aside:  # else the line goes on when its instance has been loaded
+            self.lines.end_turn(instance_id)
+        return wanted
 
     def _is_full(self) -> bool:
         if self.episodes >= self.limits.episodes or self.bytes >= self.limits.row_bytes:
             return True
-        return not self.episodes & 15 and self.episodes > 0 and self.chance.monotonic() > self.deadline
+        handled = self.handled
+        return not handled & 15 and handled > 0 and self.chance.monotonic() > self.deadline
 
-    def _handle(self, envelope: Envelope) -> str | None:
+    def _handle(self, envelope: Envelope, *, its_turn: bool = False) -> str | None:
         """Handle one message; returns the id of an instance that has to be loaded first."""
         message = envelope.message
+        if self.lines and not its_turn and message.instance_id in self.lines:
+            self.lines.append(envelope)
+            return None
         if not (envelope.internal or envelope.counted or envelope.hidden):
             self.inputs.append(envelope)
             envelope.counted = True
@@ -176,12 +188,13 @@ class Hub:
             self.aside[instance_id] = [envelope]
             return instance_id
         if instance is not None and instance.feeds >= self.limits.feeds:
-            self.turns.append(envelope)
+            self.lines.append(envelope)
             return None
         if self.quarantine and instance_id in self.quarantine and not self.is_foreign(instance_id):
             self.quarantined.add(instance_id)
             if instance is not None:
                 quarantine(self, instance)
+        self.handled += 1
         deliver(self, instance, envelope)
         return None
 
@@ -233,7 +246,16 @@ class Hub:
         for instance_id in cold:
             if instance_id not in self.warm:
                 self.absent.add(instance_id)
-            self.backlog.extendleft(reversed(self.aside.pop(instance_id, [])))
+            self._put_first(instance_id, self.aside.pop(instance_id, []))
+            self.lines.end_turn(instance_id)
+
+    def _put_first(self, instance_id: str, envelopes: list[Envelope]) -> None:
+        """These come before whatever else waits for the instance, and before everything else if nothing does."""
+        if instance_id in self.lines:
+            for envelope in reversed(envelopes):
+                self.lines.put_first(envelope)
+        else:
+            self.backlog.extendleft(reversed(envelopes))
 
     # ------------------------------------------------------------------- what delivery does with the batch
 
@@ -310,8 +332,10 @@ class Hub:
         self.backlog.append(Envelope(message, internal=True))
 
     def send_first(self, envelopes: Iterable[Envelope]) -> None:
-        """Messages that come before everything else, such as those held until a resume."""
-        self.backlog.extendleft(reversed(list(envelopes)))
+        """Messages of one instance that come before everything else, such as those held until a resume."""
+        first = list(envelopes)
+        if first:
+            self._put_first(first[0].message.instance_id, first)
 
     def defer(self, message: Message) -> None:
         """A message born in this batch for the next one."""
@@ -319,7 +343,7 @@ class Hub:
 
     def take_turns(self, message: Message) -> None:
         """A message of an instance that has had its share: for later in this batch, or for the next."""
-        self.turns.append(Envelope(message, internal=True))
+        self.lines.append(Envelope(message, internal=True))
 
     def postpone(self, envelope: Envelope) -> None:
         """Handle the message in the next batch."""
@@ -378,14 +402,12 @@ class Hub:
 
     # -------------------------------------------------------------------------------- after the commit
 
-    def release(self) -> tuple[Released, list[Envelope]]:
-        """The batch is durable: what may leave now, and the messages to begin the next batch with."""
-        released, rest = self.released, self.deferred
-        waiting = {id(envelope) for envelope in rest} if rest else ()
-        self.results = [e for e in self.inputs if type(e.message) is ActivityResult and id(e) not in waiting]
+    def release(self) -> Released:
+        """The batch is durable: what may leave now. What was not reached stands in the lines of the next."""
+        released = self.released
+        self.results = [e for e in self.inputs if type(e.message) is ActivityResult and not e.waits]
         if self.again:
-            came = (e.message for e in (*self.inputs, *rest))  # also those that come only in the next batch
-            done = {(m.execution_id, m.task_id) for m in came if type(m) is ActivityResult}
+            done = self._answered()
             released.invocations += [i for i in self.again if (i.execution_id, i.task_id) not in done]
         if released.cancelled or released.ended:
             released.forget_cancelled()
@@ -405,17 +427,24 @@ class Hub:
                 self.evict(instance)
             elif self.warm.pop(instance.instance_id, None) is not None:
                 self.warm[instance.instance_id] = instance  # the least recently touched come first
-        for envelope in rest:
-            envelope.counted = envelope.internal = False  # an input of the next batch like any other
+        self.lines.close_batch()
         self._dismiss_visitors()
         self._begin()
-        return released, rest
+        return released
+
+    def _answered(self) -> set[tuple[str, int]]:
+        """Activities whose results came in this batch, or wait in line beside those brought back in it."""
+        came = [e.message for e in self.inputs]
+        for instance_id in {invocation.instance_id for invocation in self.again}:
+            came += [e.message for e in self.lines.of(instance_id)]
+        return {(m.execution_id, m.task_id) for m in came if type(m) is ActivityResult}
 
     def rollback(self) -> list[Envelope]:
         """The batch was not committed: forget what it did, and return its inputs to be fed again."""
         # An envelope that was given a row in the batch that failed has none after all.
         added = {row.message_no for row in self.rows.inbox_added}
-        unreached = [*self.deferred, *self.turns, *self.backlog]
+        aside = (envelope for kept in self.aside.values() for envelope in kept)
+        unreached = [*aside, *self.lines.take_all(), *self.backlog]
         inputs = [
             *self.inputs,
             *(e for e in unreached if not (e.internal or e.counted or e.hidden or e.row_no in added)),
@@ -494,6 +523,7 @@ class Hub:
         self.warm.clear()
         self.warm_bytes = 0
         self.backlog.clear()
+        self.lines.take_all()
         self._begin()
 
 

@@ -47,6 +47,7 @@ from perdure.store.port import EngineStore, Opening
 HORIZON = 60_000_000  # microseconds ahead that timers are held in memory
 POLL_EVERY = 20_000_000  # microseconds between looks at the store's own index
 TAKE = 2_000  # messages taken at once
+POLL_FULL = 50_000  # the same where all that a look shows waits here already
 LONGEST_PACE = 1_000_000  # the same at most where others write into the inbox
 RETRY_FULL = 1_000_000  # microseconds until a full store is tried again
 RETRY_POISON = 60_000_000  # microseconds until a message that could not be stored is tried again
@@ -98,7 +99,6 @@ class Loop:
         self._finished = finished
         self._evicted = evicted
         self._committed = committed
-        self._rest: list[Envelope] = []
         self._poll_at = 0
         self._due_at = 0
         self._conflicts = 0
@@ -163,6 +163,8 @@ class Loop:
         """What there is to do; waits for something if there is nothing and `wait` is true."""
         taken = self._take_due()
         self._drain(taken)
+        if self.hub.lines:
+            wait = False
         # A nudge may have been taken off the inbox just now, so what it was for is looked at, not waited for.
         if not taken and wait and not self.stopping and not (self.memos and self.away is None):
             first = self.waiter.wait(self.inbox, self.next_at(), self._is_busy)
@@ -229,7 +231,7 @@ class Loop:
             if self.away is not None:
                 return []
         now = self.clock.now()
-        taken, self._rest = self._rest, []
+        taken: list[Envelope] = []
         if self.hub.accept_only and self.sharing is None:
             self._poll_at = now + POLL_EVERY
             self._unpolled = False
@@ -254,20 +256,27 @@ class Loop:
             self._retry = []
 
     def _poll(self, now: int, taken: list[Envelope]) -> None:
-        known = {e.row_no for e in taken if e.row_no}
+        waiting = self.hub.lines.rows
         looks_ahead = self.sharing is None or _has_come(self._due_at, now, POLL_EVERY)
         found = self.store.poll(now, now + HORIZON if looks_ahead else 0, TAKE)
         self._owes_rows = False
-        known.update(number for number, at in self._poisoned_rows.items() if at > now)
-        taken.extend(envelopes_of(row for row in found.messages if row.message_no not in known))
+        known = {number for number, at in self._poisoned_rows.items() if at > now}
+        fresh = [m for m in found.messages if m.message_no not in waiting and m.message_no not in known]
+        taken.extend(envelopes_of(fresh))
         for at, instance_id in found.due:
             self.wakeups.push(at, instance_id)
         if looks_ahead:
             self._due_at = now + POLL_EVERY if len(found.due) < TAKE else now
         more = len(found.messages) >= TAKE or len(found.due) >= TAKE
-        self._poll_at = now if more and len(taken) < TAKE else now + (POLL_EVERY if not more else 1_000)
-        if self.sharing is not None and not more:
-            self._poll_at = self._look_around(self.sharing, now, found=bool(found.messages))
+        if not more:
+            self._poll_at = now + POLL_EVERY
+        elif found.messages and not fresh:
+            self._poll_at = now + POLL_FULL
+        else:
+            self._poll_at = now if len(taken) < TAKE else now + 1_000
+        if self.sharing is not None:
+            look_at = self._look_around(self.sharing, now, found=bool(found.messages))
+            self._poll_at = min(self._poll_at, look_at) if more and fresh else look_at
         if found.next_visible_at is not None and found.next_visible_at < self._poll_at:
             self.wakeups.push(found.next_visible_at, "")
 
@@ -296,7 +305,7 @@ class Loop:
                 self._poll_at = self._due_at = 0
                 self._recover_after = self._parked_after = 0
                 # Rows for these that are at hand may have been consumed by the owner before: polls tell.
-                self._rest = [e for e in self._rest if not (e.row_no and sharing.is_of(e, gained))]
+                self.hub.lines.drop_where(lambda e: bool(e.row_no) and sharing.is_of(e, gained))
 
     def _sweep(self, now: int, taken: list[Envelope]) -> None:
         assert self.sweeper is not None
@@ -330,16 +339,15 @@ class Loop:
     # --------------------------------------------------------------------------------------------- turning
 
     def turn(self, envelopes: Iterable[Envelope]) -> None:
-        """One batch. What the batch before left over comes first, also where halves are redone one by one."""
+        """One batch, of these and of what the hub has in line."""
         if self._unpolled:  # what is stored was accepted before these, and is read first
             self._retry.extend(envelope for envelope in envelopes if not envelope.row_no)
             return
         hub = self.hub
-        rest, self._rest = self._rest, []
         # A remedy runs user code: outside the handler, lest its failures take ours for their cause.
         remedy: Callable[[], None]
         try:
-            batch = self._decide([*rest, *envelopes] if rest else envelopes)
+            batch = self._decide(envelopes)
             started = self.clock.monotonic()
             if not batch.is_empty():
                 self._commit(batch, started)
@@ -362,7 +370,7 @@ class Loop:
             )
             remedy = partial(self._halve, hub.rollback(), culprit)
         else:
-            released, self._rest = hub.release()
+            released = hub.release()
             self._conflicts = 0
             if self._committed is not None:
                 self._committed(batch, self.clock.monotonic() - started)
@@ -477,8 +485,8 @@ class Loop:
 
     def _isolate(self, instance_id: str, only: list[Envelope], error: Exception) -> None:
         if len(only) > 1:
-            for envelope in only:
-                self.turn([envelope])
+            for half in (only[: len(only) // 2], only[len(only) // 2 :]):
+                self.turn(half)
         elif instance_id not in self.hub.quarantine:
             self.hub.quarantine[instance_id] = f"the store refused what it did: {error}"
             self.turn(only)
@@ -522,8 +530,8 @@ class Loop:
         must be open), client operations with an id too (the first answer is kept); the others are told.
         """
         log.error("the store failed; its state is read again: %s", error)
-        waiting = [*inputs, *self._rest, *self._retry]
-        self._rest, self._retry = [], []
+        waiting = [*inputs, *self.hub.lines.take_all(), *self._retry]
+        self._retry = []
         self.hub.drop_everything()
         self.wakeups.clear()
         unknown = OutcomeUnknown(
@@ -574,7 +582,7 @@ class Loop:
 
     def refuse_rest(self) -> None:
         """Answer whoever still waits, when nobody turns any more. From any thread."""
-        (left, self._rest), (doubtful, self._retry) = (self._rest, []), (self._retry, [])
+        left, (doubtful, self._retry) = self.hub.lines.take_all(), (self._retry, [])
         count = -1
         while len(left) > count:
             count = len(left)

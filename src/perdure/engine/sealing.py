@@ -200,15 +200,21 @@ def _remember(hub: Hub, envelope: Envelope) -> None:
 
 
 def _seal_unconsumed(hub: Hub) -> None:
-    """The rest waits for the next batch; what was born in this one has to be stored for that."""
-    rest = [
-        *hub.deferred,
-        *hub.turns,
-        *(e for kept in hub.aside.values() for e in kept),
-        *hub.backlog,
-    ]
+    """The rest waits for the next batch; what was born in this one has to be stored for that.
+
+    What has waited since an earlier batch is as it should be, and is not looked at.
+    """
+    lines = hub.lines
+    for envelope in reversed([*hub.deferred, *(e for kept in hub.aside.values() for e in kept)]):
+        lines.put_first(envelope)
+    for envelope in hub.backlog:
+        lines.append(envelope)
+    hub.deferred.clear()
+    hub.aside.clear()
     hub.backlog.clear()
-    for envelope in rest:
+    for envelope in lines.recent:
+        if not envelope.waits:
+            continue
         if envelope.hidden:  # let go, and not reached: from now on polls have to show it
             hub.consumed.append(envelope.row_no)
             store(hub, envelope, hub.at_once)
@@ -216,7 +222,6 @@ def _seal_unconsumed(hub: Hub) -> None:
         elif envelope.internal and not isinstance(envelope.message, Wake):
             store(hub, envelope, hub.at_once)
             envelope.internal = False
-    hub.deferred = rest
 
 
 def store(hub: Hub, envelope: Envelope, visible_at: int | None) -> None:
