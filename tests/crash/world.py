@@ -286,14 +286,15 @@ class World:
         """Take and commit once; returns whether there was anything to do."""
         try:
             taken = self.loop.take(wait=False)
-            if taken:
+            busy = bool(taken or self.loop.hub.lines)
+            if busy:
                 self.loop.turn(taken)
             if self.evict:
                 self.process.core.evict_idle(2**62)
         except Crash:
             self.kill()
             return True
-        return bool(taken)
+        return busy
 
     def settle(self) -> None:
         """Until nothing is left to do at this instant, and a failed store has been tried again."""

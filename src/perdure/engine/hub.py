@@ -72,7 +72,9 @@ class Hub:
         self.instance_numbers = Numbers()
         self.message_numbers = Numbers()
         self.backlog: deque[Envelope] = deque()
-        self.lines = Lines()  # of instances that have had their share, and of what a full batch has not reached
+        self.lines = (
+            Lines()
+        )  # of instances that have had their share, and of what a full batch has not reached
         self._begin()
 
     def opened(self, opening: Opening) -> None:

@@ -187,7 +187,7 @@ class Loop:
             times.append(upcoming)
         if self._retry:
             times.append(self._retry_at)
-        if self._is_recovering():
+        if self.hub.lines or self._is_recovering():
             times.append(0)
         if self.sweeper is not None and not self.hub.accept_only:
             times.append(self.sweeper.next_at)
