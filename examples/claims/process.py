@@ -35,12 +35,21 @@ LEDGER, SWITCH = "claims-ledger.db", "gateway-down"
 
 app = df.App("claims")
 
-UNTIL_PAID = df.RetryPolicy(
+UNTIL_DONE = df.RetryPolicy(  # for payments and messages, however long a bank or a mail server is away
     first_interval=timedelta(seconds=1),
     backoff=2.0,
     max_interval=timedelta(minutes=10),
-    max_attempts=0,  # an approved claim is paid, however long the bank is away
+    max_attempts=0,
     jitter=0.2,
+)
+FOR_AN_HOUR = (
+    df.RetryPolicy(  # for opinions: nothing is paid without them, and `perdure rewind` asks again later
+        first_interval=timedelta(seconds=1),
+        backoff=2.0,
+        max_interval=timedelta(minutes=10),
+        max_attempts=14,
+        jitter=0.2,
+    )
 )
 
 
@@ -83,17 +92,17 @@ async def claims_orchestrator(context: df.OrchestrationContext, claim: Claim) ->
     return await close("paid", f"${payment.amount:,} as {payment.payment_id}", payment)
 
 
-@app.activity
+@app.activity(retry=FOR_AN_HOUR)
 async def score_fraud(claim: Claim) -> FraudScore:
     return judgement.score(claim)
 
 
-@app.activity
+@app.activity(retry=FOR_AN_HOUR)
 async def assess_damage(claim: Claim) -> DamageAssessment:
     return judgement.assess(claim)
 
 
-@app.activity
+@app.activity(retry=UNTIL_DONE)
 def ask_adjuster(request: ApprovalRequest, context: df.ActivityContext, outbox: Outbox) -> None:
     lines = [
         f"Claim {request.claim.claim_id}: {request.claim.kind}, {request.claim.severity}",
@@ -104,12 +113,12 @@ def ask_adjuster(request: ApprovalRequest, context: df.ActivityContext, outbox: 
     outbox.send("adjuster", request.claim.claim_id, "\n".join(lines) + "\n")
 
 
-@app.activity(retry=UNTIL_PAID)
+@app.activity(retry=UNTIL_DONE)
 def process_payment(order: PaymentOrder, context: df.ActivityContext, ledger: Ledger) -> Payment:
     return ledger.pay(order, context.idempotency_key)
 
 
-@app.activity
+@app.activity(retry=UNTIL_DONE)
 def notify_customer(outcome: Outcome, outbox: Outbox) -> None:
     outbox.send("customer", outcome.claim_id, f"Your claim is {outcome.status}: {outcome.reason}\n")
 

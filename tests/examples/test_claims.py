@@ -10,6 +10,7 @@ import pytest
 from examples.claims import judgement
 from examples.claims.ledger import GatewayDown, Ledger, payments_per_claim
 from examples.claims.model import Claim, Decision, Outcome, PaymentOrder, Stage, Vehicle
+from examples.claims.outbox import Outbox
 from examples.claims.process import (
     LEDGER,
     SWITCH,
@@ -178,6 +179,46 @@ async def test_while_the_bank_is_down_only_the_payment_is_tried_again(perdure_en
     assert runs(env, process_payment) == attempts + 1
     assert len({call.idempotency_key for call in env.calls(process_payment)}) == 1
     assert payments_per_claim(home / LEDGER) == {"claim-1": 1}
+
+
+@pytest.mark.parametrize("mail_to", ["adjuster", "customer"])
+async def test_a_mail_server_that_is_away_fails_no_claim(perdure_environment, home, monkeypatch, mail_to):
+    env = await perdure_environment(app)
+    instance_id = await filed(env)
+    if mail_to == "customer":
+        await env.settled()
+    send, failures = Outbox.send, iter([ConnectionError("the mail server is away")] * 3)
+
+    def late(outbox, *message):
+        for error in failures:
+            raise error
+        send(outbox, *message)
+
+    monkeypatch.setattr(Outbox, "send", late)
+    await decided(env, instance_id, YES)
+    outcome = outcome_of(await env.client.wait_for_completion(instance_id))
+    assert outcome.status == "paid"
+    assert payments_per_claim(home / LEDGER) == {"claim-1": 1}
+    assert runs(env, ask_adjuster if mail_to == "adjuster" else notify_customer) == 4
+
+
+@pytest.mark.parametrize("activity", [score_fraud, assess_damage])
+async def test_an_opinion_that_is_late_is_waited_for(perdure_environment, monkeypatch, activity):
+    answers = iter([ConnectionError("the service is away")] * 5)
+    asked = {score_fraud: "score", assess_damage: "assess"}[activity]
+    give = getattr(judgement, asked)
+
+    def late(claim):
+        for error in answers:
+            raise error
+        return give(claim)
+
+    monkeypatch.setattr(judgement, asked, late)
+    env = await perdure_environment(app)
+    instance_id = await filed(env)
+    await env.advance(minutes=2)
+    assert "'ApproverDecision'" in (await env.client.get_status(instance_id)).waiting_for
+    assert runs(env, activity) == 6
 
 
 async def test_a_restart_between_attempts_repeats_nothing_but_the_payment(perdure_environment, home):
