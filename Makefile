@@ -9,7 +9,7 @@ NEXT = $(shell for python in python3.13 "$$(pyenv root 2>/dev/null)"/versions/3.
 CHROMIUM := apt-get update && apt-get install -y --no-install-recommends chromium
 
 .DEFAULT_GOAL := help
-.PHONY: help demo docs test test-all test-next check audit bench reliability reliability-long chromium brokers postgres \
+.PHONY: help demo docs test test-long test-all test-next check audit bench reliability reliability-long chromium brokers postgres \
 	constraints clean
 
 help: ## List these targets
@@ -21,6 +21,9 @@ demo: $(V)/.app ## Run the claims example
 test: $(V)/.dev chromium brokers postgres check ## Check and test everything, as CI does
 	$(PYTEST)
 	@$(MAKE) --no-print-directory test-next SUITES="tests/core tests/engine"
+
+test-long: $(V)/.dev chromium brokers postgres check ## The same, with long tests and every version of PostgreSQL
+	$(PYTEST) --long
 
 test-all: test ## The same, and every test on Python 3.13, too
 	@$(MAKE) --no-print-directory test-next SUITES=tests

@@ -1,18 +1,38 @@
-"""What all tests share. `slow` tests run only when asked for: pytest -m slow."""
+"""What all tests share.
+
+Tests marked `long`, and those that repeat others on further versions of PostgreSQL, run only with `--long`:
+`make test-long` runs everything.
+"""
 
 import pytest
+
+from tests.postgres.servers import NEWEST
 
 pytest_plugins = ["perdure.testing.plugin", "tests.postgres.fixtures"]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--long", action="store_true", help="run long tests and every version of PostgreSQL, too"
+    )
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "slow: takes longer than a second or two; run with -m slow")
+    config.addinivalue_line("markers", "long: takes many seconds, or repeats others; runs with --long only")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if "slow" in str(config.getoption("-m")):
+    if config.getoption("--long"):
         return
-    slow = [item for item in items if item.get_closest_marker("slow")]
-    if slow:
-        config.hook.pytest_deselected(items=slow)
-        items[:] = [item for item in items if not item.get_closest_marker("slow")]
+    left_out = [item for item in items if is_long(item)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not is_long(item)]
+
+
+def is_long(item: pytest.Item) -> bool:
+    if item.get_closest_marker("long"):
+        return True
+    parameters = getattr(item, "callspec", None)
+    versions = [parameters.params.get(name, NEWEST) for name in ("postgres", "place")] if parameters else []
+    return any(version != NEWEST for version in versions)

@@ -169,8 +169,14 @@ def test_orders_need_no_script(browser: Browser, site: Site) -> None:
     context.close()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [360, 390, 1200])
+SCREENS = [(width, scheme) for width in (360, 390, 1200) for scheme in ("light", "dark")]
+SHORT = [(360, "light"), (1200, "dark")]
+
+
+@pytest.mark.parametrize(
+    ("width", "scheme"),
+    [pytest.param(*screen, marks=[] if screen in SHORT else [pytest.mark.long]) for screen in SCREENS],
+)
 @pytest.mark.parametrize(
     "path", ["/triggers", "/docs", "/keys", "/audit", "/errors", "/errors/PDR-081", "/login"]
 )

@@ -34,6 +34,8 @@ SCRIPTED = re.compile(
     r"https?://(?:unpkg\.com|cdn\.|[a-z.]*jsdelivr\.net|cdnjs\.|fonts\.g|api\.github\.com)[^\"'`\s]*"
 )
 
+pytestmark = pytest.mark.xdist_group("site")
+
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:

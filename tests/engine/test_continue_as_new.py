@@ -107,7 +107,7 @@ async def test_5_000_generations_leave_one_history(orchestrator, store, tmp_path
         assert env.engine.health()["warm"] == 0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @both(quick_yield, quick_async)
 async def test_100_000_generations_in_constant_memory_and_disk(orchestrator, tmp_path):
     async with environment(app_with(orchestrator), store=f"sqlite:///{tmp_path}/hub.db") as env:

@@ -163,7 +163,7 @@ async def test_a_wide_fan_in_costs_the_same_for_each_result(orchestrator):
         assert (await env.run("main", 2_000)).output == "done"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @both(ten_thousand_yield, ten_thousand_async)
 async def test_ten_thousand_activities_in_parallel(orchestrator):
     async with environment(app_with(orchestrator, double)) as env:

@@ -33,11 +33,13 @@ def quick() -> campaign.Summary:
     return campaign.run(range(QUICK), jobs=2)
 
 
+@pytest.mark.xdist_group("simulation-alone")
 def test_nothing_is_violated(quick: campaign.Summary) -> None:
     told = [f"seed {r.seed} [{r.problems[0][0]}] {r.problems[0][1][:300]}" for r in quick.failures]
     assert not told, "\n".join([*told, "again: python -m simulation --seed N"])
 
 
+@pytest.mark.xdist_group("simulation-alone")
 def test_every_case_came_up(quick: campaign.Summary) -> None:
     assert not quick.missed()
 
@@ -47,11 +49,13 @@ def shared() -> campaign.Summary:
     return campaign.run(range(QUICK), jobs=2, shared=True)
 
 
+@pytest.mark.xdist_group("simulation-shared")
 def test_nothing_is_violated_among_several_workers(shared: campaign.Summary) -> None:
     told = [f"seed {r.seed} [{r.problems[0][0]}] {r.problems[0][1][:300]}" for r in shared.failures]
     assert not told, "\n".join([*told, "again: python -m simulation --shared --seed N"])
 
 
+@pytest.mark.xdist_group("simulation-shared")
 def test_nearly_every_case_came_up_among_several_workers(shared: campaign.Summary) -> None:
     assert len(shared.missed()) <= RARE, shared.missed()
 
