@@ -11,6 +11,7 @@ from perdure.model.failure import MESSAGE_LIMIT
 from simulation.entities import Registers
 from simulation.expected import Reference, Unexpected, last_status
 from simulation.histories import check_history
+from simulation.interpreter import AGAIN
 from simulation.ledger import Run
 from simulation.program import Body, Every, steps_of, waits_of
 from simulation.replays import check_replays
@@ -297,7 +298,8 @@ class Verdict:
                     asked.update(
                         (run.execution_id(number), event.id)
                         for event in events
-                        if isinstance(event, ev.SubOrchestrationCreated) and event.instance_id not in TOPS
+                        if isinstance(event, ev.SubOrchestrationCreated)
+                        and not _may_be_taken(event.instance_id)
                     )
         for key, count in made.items():
             if count > 1:
@@ -344,3 +346,8 @@ def _known_to(run: Run, reference: Reference) -> set[int]:
 def _given_up(body: Body) -> set[str]:
     """Names of events for which a wait may stay open though nobody looks any more: task_all that failed."""
     return {wait.event for step in steps_of(body) if isinstance(step, Every) for wait in waits_of(step)}
+
+
+def _may_be_taken(child_id: str) -> bool:
+    """Whether another call or a client may have the id, so that a call is refused, perhaps after its caller's end."""
+    return child_id in TOPS or AGAIN in child_id

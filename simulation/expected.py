@@ -128,7 +128,7 @@ class Reference:
     def _sub(self, sub: Sub, entry: Entry) -> None:
         if self._children_may_end and entry == ["failed", "OrchestrationTerminated", None]:
             return
-        if sub.id_of and entry == ["failed", TAKEN, None]:
+        if (sub.id_of or sub.again) and entry == ["failed", TAKEN, None]:
             return
         body = self._program.bodies[sub.body]
         failed = entry[0] == "failed"
@@ -144,7 +144,7 @@ class Reference:
         possible = set(certain)
         for part in every.parts:
             if isinstance(part, Sub):
-                possible |= {TAKEN} if part.id_of else set()
+                possible |= {TAKEN} if part.id_of or part.again else set()
                 possible |= {"OrchestrationTerminated"} if self._children_may_end else set()
             if isinstance(part, Ask) and self._operations_may:
                 possible |= {"TimeoutError"}

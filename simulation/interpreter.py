@@ -52,6 +52,7 @@ from simulation.program import (
 )
 
 Context = OrchestrationContext
+AGAIN = "-kid"  # in ids of sub-orchestrations that are made from their callers'
 
 
 class Probe(Protocol):
@@ -376,7 +377,7 @@ class _Run:
             case Call():
                 return context.call_activity(_activity(context, step), input_of(step), retry=_policy(step))
             case Sub():
-                own_id = step.id_of or (f"own-{step.key}-{context.execution_id}" if step.own_id else None)
+                own_id = _id_of(context, step)
                 retry = RetryPolicy(first_interval=1.0, max_attempts=step.attempts) if step.attempts else None
                 name = self._program.name(step.body)
                 return context.call_sub_orchestrator(name, {"gen": 0, "log": []}, own_id, retry=retry)
@@ -391,6 +392,12 @@ class _Run:
                 return context.wait_for_external_event(step.event, timeout=step.timeout)
             case Every():
                 return context.task_all([self._open(context, part) for part in step.parts])
+
+
+def _id_of(context: Context, sub: Sub) -> str | None:
+    if sub.again:
+        return f"{context.instance_id}{AGAIN}{sub.body}"
+    return sub.id_of or (f"own-{sub.key}-{context.execution_id}" if sub.own_id else None)
 
 
 def _activity(context: Context, call: Call) -> str:

@@ -137,6 +137,7 @@ class Ledger:
         self.dropped: list[DroppedRow] = []
         self.dropped_in: list[int] = []  # the commit that brought each
         self.scheduled: dict[Key, ev.TaskScheduled] = {}
+        self.called: dict[Key, tuple[str, int]] = {}  # the child's id, and the commit that called it
         self.cancelled: set[Key] = set()
         self.rewound: set[str] = set()
         self.completed: dict[Key, ev.TaskCompleted | ev.TaskFailed] = {}
@@ -271,9 +272,10 @@ class Ledger:
             self.problem("I12", f"a second instance {row.instance_id!r} was created beside the first")
         if self.runs_of(row.instance_id):
             before = self.runs_of(row.instance_id)[-1]
-            case = "a finished instance replaced" if before.is_finished else ""
-            if case:
-                self._met(case)
+            if before.is_finished:
+                self._met("a finished instance replaced")
+            if before.is_finished and row.parent_id is not None:
+                self._met("a finished instance replaced by a child")
         if row.instance_no in self.runs:  # purged, and the number was free again when the store was opened
             self.runs[-len(self.runs)] = self.runs.pop(row.instance_no)
         self.runs[row.instance_no] = run = Run(row)
@@ -351,6 +353,10 @@ class Ledger:
                 self.completed[execution_id, event.task_id] = event
             case ev.TaskCanceled():
                 self.cancelled.add((execution_id, event.task_id))
+            case ev.SubOrchestrationCreated():
+                self.called[execution_id, event.id] = event.instance_id, self.commits
+            case ev.SubOrchestrationFailed() if event.failure.type.endswith("InstanceExists"):
+                self._taken(run, *self.called[execution_id, event.task_id])
             case ev.TimerFired():
                 timer = past.state.timers.get(event.timer_id)
                 if timer is not None and at < timer.fire_at:
@@ -366,6 +372,14 @@ class Ledger:
         if folds:
             past.state.apply(event, at)
             self._new_problems(run, past)
+
+    def _taken(self, run: Run, child_id: str, since: int) -> None:
+        """A child's id was refused: some instance has had it, unfinished, since the call was made (I3)."""
+        lives = self.runs_of(child_id)
+        if not any(not life.is_finished or life.finished_in >= since for life in lives):
+            self.problem(
+                "I3", f"{run}: its child {child_id!r} was refused, and whoever had that id had finished"
+            )
 
     def _new_problems(self, run: Run, past: Past) -> None:
         for told in past.state.problems[past.fold_problems :]:

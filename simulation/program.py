@@ -25,13 +25,17 @@ class Call:
 
 @dataclass(frozen=True)
 class Sub:
-    """Call another body of the program; with an id of its own, one that others may have, or a derived one."""
+    """Call another body of the program; with an id of its own, one that others may have, or a derived one.
+
+    With `again`, the id is made from the caller's, as in Azure's samples: each run and generation uses it again.
+    """
 
     key: int
     body: int
     attempts: int = 0
     own_id: bool = False
     id_of: str = ""
+    again: bool = False
 
 
 @dataclass(frozen=True)

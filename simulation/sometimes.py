@@ -50,6 +50,7 @@ CASES = (
     "a recursive terminate that reached a child",
     "a child run again under its own id",
     "a child whose id was taken",
+    "a finished instance replaced by a child",
     "a retry that succeeded in the end",
     "a retry exhausted",
     "a failure that is not retried",

@@ -138,7 +138,8 @@ class Writer:
         body = self._random.randint(self._number + 1, self._bodies - 1)
         attempts = self._random.choice((0, 0, 2))
         id_of = self._random.choice(("i0", "i1")) if self._random.random() < 0.12 else ""
-        return Sub(self._keys, body, attempts, own_id=self._random.random() < 0.4, id_of=id_of)
+        own_id, again = self._random.random() < 0.4, not id_of and self._random.random() < 0.3
+        return Sub(self._keys, body, attempts, own_id=own_id, id_of=id_of, again=again)
 
     def _sleep(self) -> Sleep:
         return Sleep(self._random.choice((0.0, 0.01, 1.0, 5.0, 30.0, 90.0)))

@@ -132,6 +132,21 @@ async def test_an_operation_repeated_at_another_worker_counts_once() -> None:
         assert opened[0].store.dropped(None, 10) == []
 
 
+async def test_an_orchestration_that_runs_again_calls_its_children_by_the_same_ids_at_any_worker() -> None:
+    async with shop(application(), {}, {}, {}) as opened:
+        await opened.shared_out()
+        for again in range(3):
+            ids = [f"claim-{n}" for n in range(30)]  # each has a child `child-of-...`, often another worker's
+            await started(opened, ids)
+            await asyncio.gather(
+                *(opened[n % 3].client.raise_event(one, "Go", again) for n, one in enumerate(ids))
+            )
+            done = await asyncio.gather(
+                *(opened[n % 3].client.wait_for_completion(one, 20) for n, one in enumerate(ids))
+            )
+            assert [status.output for status in done] == [n + 1 + again + 1 for n in range(30)]
+
+
 async def test_one_start_of_an_id_wins_whoever_asks() -> None:
     async with shop(application(), {}, {}, {}) as opened:
         await opened.shared_out()

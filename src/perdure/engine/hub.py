@@ -32,6 +32,7 @@ from perdure.engine.revival import quarantine
 from perdure.engine.territory import Territory
 from perdure.engine.warm import Instance
 from perdure.model import payload
+from perdure.model.instances import is_derived
 from perdure.model.messages import ActivityResult, Message, RaiseEvent, Rewind, Start
 from perdure.model.records import Batch, DroppedRow, SeenRow, StoredInstance
 from perdure.replay.settle import Invocation
@@ -543,5 +544,5 @@ class _Answer:
 
 def _is_fresh(message: Message) -> bool:
     return isinstance(message, Start) and (
-        message.fresh or (message.parent is not None and "::" in message.instance_id)
+        message.fresh or (message.parent is not None and is_derived(message.instance_id, message.parent))
     )

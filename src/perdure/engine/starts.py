@@ -13,6 +13,7 @@ from perdure.engine.versions import entry_to_begin
 from perdure.engine.warm import Instance
 from perdure.errors import InstanceExists, PerdureError
 from perdure.model import payload
+from perdure.model.events import ParentLink
 from perdure.model.failure import failure_of
 from perdure.model.instances import RuntimeStatus
 from perdure.model.messages import Begin, ChildResult, Start
@@ -68,21 +69,34 @@ def start(hub: Hub, instance: Instance | None, envelope: Envelope) -> None:
 
 
 def _start_refusal(instance: Instance, message: Start) -> PerdureError | None:
-    own_retry = (
-        message.parent is not None
-        and instance.parent is not None
-        and instance.is_finished
-        and instance.parent.instance_id == message.parent.instance_id
-        and instance.parent.execution_id == message.parent.execution_id
-    )
-    if own_retry or message.on_existing == "return_existing":
+    """Why the id cannot be had. A sub-orchestration takes the id of any instance that has finished, as in Azure:
+    an orchestration that runs again under its own id calls its children by the same ids again.
+    """
+    if message.on_existing == "return_existing":
         return None
-    if instance.is_finished and message.on_existing == "replace_finished":
+    if instance.is_finished and (message.parent is not None or message.on_existing == "replace_finished"):
         return None
+    exists = f"an instance with the id {instance.instance_id!r} already exists and is {instance.status}"
+    if message.parent is None:
+        return InstanceExists(
+            f"{exists}: choose another id, wait for it to finish, or start with on_existing='return_existing'"
+        )
     return InstanceExists(
-        f"an instance with the id {instance.instance_id!r} already exists and is {instance.status}: "
-        "choose another id, wait for it to finish, or start with on_existing='return_existing'"
+        f"{exists}: {_starter_of(instance, message.parent)}. Wait until it has finished (a retry policy of the call "
+        "does), terminate it, or give the call another instance_id"
     )
+
+
+def _starter_of(instance: Instance, asking: ParentLink) -> str:
+    """Who started the instance whose id a sub-orchestration is to have, as the parent of that sees it."""
+    parent = instance.parent
+    if parent is None:
+        return "a client started it"
+    if parent.instance_id != asking.instance_id:
+        return f"instance {parent.instance_id!r} started it"
+    if parent.execution_id == asking.execution_id:
+        return f"call {parent.task_id} of this execution started it"
+    return f"an earlier run of {asking.instance_id!r} (execution {parent.execution_id}) started it, and it still runs"
 
 
 def _refuse_start(hub: Hub, envelope: Envelope, message: Start, refusal: PerdureError) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from hashlib import sha256
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -14,6 +14,9 @@ from perdure.errors import InvalidInstanceId
 from perdure.model.failure import Failure
 from perdure.model.times import stamp
 from perdure.model.waiting import Waiting
+
+if TYPE_CHECKING:
+    from perdure.model.events import ParentLink
 
 ID_LIMIT: Final = 256  # characters (Azure documents 100 and accepts more)
 CHILD_MARK: Final = "::"
@@ -87,6 +90,22 @@ def child_id_of(instance_id: str, execution_id: str, task_id: int, *, spread: bo
     """The derived id of a sub-orchestration; unique because the execution id is."""
     root = instance_id if len(instance_id) <= ID_LIMIT else sha256(instance_id.encode()).hexdigest()
     return f"{root}{CHILD_MARK}{execution_id}.{task_id}{SPREAD_MARK if spread else ''}"
+
+
+def is_derived(instance_id: str, parent: ParentLink) -> bool:
+    """Whether this is the id that `child_id_of` gives the child of that call: then no other instance has it."""
+    derived = f"{CHILD_MARK}{parent.execution_id}.{parent.task_id}"
+    return instance_id.removesuffix(SPREAD_MARK).endswith(derived)
+
+
+def check_child_id(instance_id: object, parent_id: str) -> str:
+    """Return the id that code chose for a sub-orchestration, or raise `InvalidInstanceId`.
+
+    It may be made from the id of the parent, which may be a derived one itself.
+    """
+    if isinstance(instance_id, str) and CHILD_MARK in parent_id and instance_id.startswith(parent_id):
+        return check_instance_id(instance_id, derived=CHILD_MARK not in instance_id[len(parent_id) :])
+    return check_instance_id(instance_id)
 
 
 def partition_of(instance_id: str, partitions: int = PARTITIONS) -> int:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, TypedDict, TypeVar, Unpack, 
 from msgspec import Raw
 
 from perdure.model import payload
-from perdure.model.instances import check_instance_id
+from perdure.model.instances import check_child_id
 from perdure.model.retry import RetryPolicy
 from perdure.replay.task import RetryTask, Task
 
@@ -145,14 +145,18 @@ class ChildCalls:
     ) -> Task[Any]:
         """Start an orchestration as a part of this one, now; wait for the returned task to get its output.
 
-        Without `instance_id` its id is derived from this call. An id that somebody else has fails the task.
         With `retry`, each attempt is a new run (of the same id, if you gave one).
+
+        Parameters:
+            instance_id: the id of the sub-orchestration; without it one is derived from this call. An instance of
+                that id that has finished is replaced, with its history. One that has not finished fails the task
+                with InstanceExists.
         """
         self._alive()
         self._outside_section("calling a sub-orchestration")
         target = self._target(self._env.orchestrator, name)
         if instance_id is not None:
-            check_instance_id(instance_id)
+            check_child_id(instance_id, self.instance_id)
         start = partial(
             self._create_child,
             target.name,
