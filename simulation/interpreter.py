@@ -119,7 +119,7 @@ class Bodies:
         body, name = program.bodies[number], program.name(number)
         run = _Run(program, body, name, self._probe)
         function = run.generator if body.style == "generator" else run.coroutine
-        return Code(name, function, takes_input=False)
+        return Code(name, function)
 
 
 class _Entry:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, get_args, overload
 
 from perdure.engine.activities.sources import Source, check_crossing, checked_source
+from perdure.engine.callables import called, own_name, plain, where, yields
 from perdure.engine.operations import check_entity
 from perdure.engine.placement import POOL_NAME, is_pool_name
 from perdure.engine.registry import (
@@ -24,10 +25,10 @@ from perdure.engine.registry import (
     caller_locals,
     checked_name,
     orchestrator_parameters,
-    where,
 )
 from perdure.engine.versions import checked_version
 from perdure.errors import RegistrationError
+from perdure.model import payload
 from perdure.model.retry import RetryPolicy
 from perdure.model.times import Seconds
 from perdure.triggers.definitions import DELIVERIES, Queue, Schedule
@@ -113,7 +114,7 @@ class Registration:
             self._add(
                 Activity(
                     self._name(found, name),
-                    found,
+                    called(found),
                     localns,
                     self._aliases(found, aliases),
                     retry=retry,
@@ -209,13 +210,13 @@ class Registration:
         localns = caller_locals()
 
         def register(found: F) -> F:
-            if inspect.isasyncgenfunction(inspect.unwrap(found)):
+            if inspect.isasyncgenfunction(plain(found)):
                 raise RegistrationError(
                     f"{where(found)} is an async generator: use await, or yield, not both"
                 )
             definition = Orchestrator(
                 self._name(found, name),
-                found,
+                called(found),
                 localns,
                 self._aliases(found, aliases),
                 version=checked_version(version),
@@ -256,7 +257,7 @@ class Registration:
 
         def register(found: F) -> F:
             check_entity(found, offload)
-            self._add(Entity(self._name(found, name).lower(), found, localns, offload=offload))
+            self._add(Entity(self._name(found, name).lower(), called(found), localns, offload=offload))
             return found
 
         return register if function is None else register(function)
@@ -280,7 +281,11 @@ class Registration:
 
         def register(found: F) -> F:
             _refuse(found, generators=True)
-            self._add(Route(found.__name__, found, localns, path=self._path + path, methods=verbs, auth=auth))
+            self._add(
+                Route(
+                    own_name(found), called(found), localns, path=self._path + path, methods=verbs, auth=auth
+                )
+            )
             return found
 
         return register
@@ -329,7 +334,7 @@ class Registration:
                 plan.when.next(0)
             except ValueError as error:
                 raise RegistrationError(f"{where(found)}: {error}") from error
-            self._add(Schedule(chosen, found, localns, plan=plan, retry=retry))
+            self._add(Schedule(chosen, called(found), localns, plan=plan, retry=retry))
             return found
 
         return register
@@ -366,7 +371,9 @@ class Registration:
             queue_name = source if isinstance(source, str) else source.name
             chosen = checked_name(queue_name if name is None else name, found)
             broker = None if isinstance(source, str) else source
-            self._add(Queue(chosen, found, localns, source=broker, retry=retry, concurrency=concurrency))
+            self._add(
+                Queue(chosen, called(found), localns, source=broker, retry=retry, concurrency=concurrency)
+            )
             return found
 
         return register
@@ -380,7 +387,7 @@ class Registration:
             raise RegistrationError(
                 f"{where(function)}: a lifespan is an async generator: `yield` the resources"
             )
-        self._add(Definition(function.__name__, function))
+        self._add(Definition(own_name(function), function))
         return function
 
     # ----------------------------------------------------------------------------------------------- inside
@@ -389,7 +396,7 @@ class Registration:
         self.registry.add(definition)
 
     def _name(self, function: Callable[..., Any], name: str | None) -> str:
-        return checked_name(self._prefix + (function.__name__ if name is None else name), function)
+        return checked_name(self._prefix + (own_name(function) if name is None else name), function)
 
     def _aliases(self, function: Callable[..., Any], aliases: Sequence[str]) -> tuple[str, ...]:
         if isinstance(aliases, str):
@@ -398,10 +405,14 @@ class Registration:
 
 
 def _refuse(function: Callable[..., Any], *, generators: bool) -> None:
-    plain = inspect.unwrap(function)
-    if not callable(function):
-        raise RegistrationError(f"{function!r} is not a function")
-    if generators and (inspect.isgeneratorfunction(plain) or inspect.isasyncgenfunction(plain)):
+    if isinstance(function, classmethod):
+        raise RegistrationError(
+            f"{where(function)} is a class method of a class that is not there yet: register it behind the class, "
+            f"by app.activity(TheClass.{function.__name__})"
+        )
+    if inspect.isclass(function) or not callable(function):
+        raise RegistrationError(f"{payload.title(function)} is not a function")
+    if generators and yields(function):
         raise RegistrationError(
             f"{where(function)} is a generator: only orchestrators yield; an activity returns its result"
         )

@@ -6,13 +6,13 @@ what does not fit. Unlike there, the function itself comes back, not a builder: 
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from perdure.engine.callables import is_async, resolvable, signature_of, where
 from perdure.engine.client import Client
 from perdure.engine.portal import SyncClient
-from perdure.engine.registry import orchestrator_parameters, where
+from perdure.engine.registry import orchestrator_parameters
 from perdure.errors import RegistrationError
 from perdure.registration import Registration
 
@@ -89,15 +89,15 @@ class AzureRegistration(Registration):
 
         def annotate(function: F) -> F:
             _parameter(function, client_name, "client_name")
-            plain: Any = inspect.unwrap(function)
-            plain.__annotations__[client_name] = Client if inspect.iscoroutinefunction(plain) else SyncClient
+            kind = Client if is_async(function) else SyncClient
+            resolvable(function).__annotations__[client_name] = kind
             return function
 
         return annotate
 
 
 def _first_is(function: Callable[..., Any], context_name: str) -> None:
-    first = next(iter(inspect.signature(inspect.unwrap(function)).parameters), "")
+    first = next(iter(signature_of(function)), "")
     if first != context_name:
         raise RegistrationError(
             f"{where(function)}: context_name is {context_name!r}, but its first parameter, which takes "
@@ -106,7 +106,7 @@ def _first_is(function: Callable[..., Any], context_name: str) -> None:
 
 
 def _parameter(function: Callable[..., Any], name: str, what: str) -> None:
-    parameters = inspect.signature(inspect.unwrap(function)).parameters
+    parameters = signature_of(function)
     if name not in parameters:
         raise RegistrationError(
             f"{where(function)}: {what} is {name!r}, but its parameters are {', '.join(parameters) or 'none'}"

@@ -151,7 +151,7 @@ def execution_of(run: Any, program: list[Op]) -> Execution:
     def orchestrator(context: OrchestrationContext) -> Any:
         return run(context, program)
 
-    return Execution(Code("program", orchestrator, takes_input=False), Identity("claim", "e-1"), _Lenient())
+    return Execution(Code("program", orchestrator), Identity("claim", "e-1"), _Lenient())
 
 
 def arrive(execution: Execution, at: int, arrival: Any) -> list[ev.HistoryEvent]:

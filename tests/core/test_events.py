@@ -251,7 +251,7 @@ async def waits_after_the_end_async(context: OrchestrationContext):
 
 @both(waits_after_the_end_yield, waits_after_the_end_async)
 def test_a_wait_begun_after_continue_as_new_takes_no_event_from_the_next_execution(orchestrator):
-    execution = Execution(Code("o", orchestrator, takes_input=False), Identity("i", "e"), _Lenient())
+    execution = Execution(Code("o", orchestrator), Identity("i", "e"), _Lenient())
     history = started().timer(60).raised("Go", "for the next").fired(0)
     for event in (arrival for _, (arrival, *_) in history.episodes):
         execution.arrive(event)

@@ -58,7 +58,7 @@ async def in_branch_async(context):
 
 def alive(function) -> Execution:
     log.clear()
-    execution = Execution(Code("o", function, takes_input=False), Identity("i", "e"), _Lenient())
+    execution = Execution(Code("o", function), Identity("i", "e"), _Lenient())
     execution.arrive(ev.ExecutionStarted(name="o"))
     return execution
 

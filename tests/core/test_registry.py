@@ -182,12 +182,14 @@ def test_types_defined_further_down_and_locally_are_found(app):
     @app.activity
     def pay(claim: "Later"): ...
 
+    @dataclass
     class Later:
         pass
 
     with pytest.raises(RegistrationError, match="Later"):
         plan(app)
 
+    @dataclass
     class Local:
         pass
 

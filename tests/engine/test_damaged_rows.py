@@ -68,7 +68,7 @@ DAMAGES = {
     "a digest": Damage(HISTORY, 1, 5, lambda digest: bytes(32)),
     "a hash": Damage(HISTORY, 1, 6, lambda digest: bytes(32)),
     "no events": Damage(HISTORY, 1, 4, lambda events: b"[]"),
-    "a first row": Damage(HISTORY, 0, 4, lambda events: events.replace(b'"input":null', b'"input":1')),
+    "a first row": Damage(HISTORY, 0, 4, lambda events: events.replace(b'"input":1', b'"input":2')),
     "a row lost": Damage(HISTORY, 1, None, said="which is missing"),
     "the newest row lost": Damage(HISTORY, -1, None, said="and history has"),
     "a large body": Damage(

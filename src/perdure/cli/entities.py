@@ -20,6 +20,7 @@ from perdure.errors import InvalidInstanceId
 from perdure.http.entities import document_of
 from perdure.http.prose import ago, compact
 from perdure.model.entities import EntityId, EntityState
+from perdure.replay.inputs import given
 
 commands = typer.Typer()
 entities = typer.Typer(help="Entities: list them, show one, send one an operation.", no_args_is_help=True)
@@ -95,7 +96,9 @@ def signal(
 ) -> None:
     """Send an entity an operation. It is kept durably; it is done when it is the entity's turn."""
     entity_id, body = _parsed(entity, as_json), read_input(input_)
-    Door(store, hub, url, as_json).order(lambda client: client.signal_entity(entity_id, operation, body))
+    Door(store, hub, url, as_json).order(
+        lambda client: client.signal_entity(entity_id, operation, given(body))
+    )
     if as_json:
         print_json({"entityId": {"name": entity_id.name, "key": entity_id.key}})
     else:

@@ -35,6 +35,7 @@ from perdure.http.document import document_of
 from perdure.http.prose import ago, compact, exact, lasting, plain, pretty, went_wrong
 from perdure.model.instances import OrchestrationStatus, RuntimeStatus
 from perdure.model.waiting import OpenActivity, activity_facts
+from perdure.replay.inputs import given
 
 commands = typer.Typer()
 
@@ -69,7 +70,7 @@ def start(
     body, tags = read_input(input_), read_tags(tag or [])
 
     async def begin(client: Client) -> tuple[str, OrchestrationStatus | None]:
-        started = await client.start_new(name, instance_id, body, version=version, tags=tags)
+        started = await client.start_new(name, instance_id, given(body), version=version, tags=tags)
         await remark(client, name)
         return started, await client.wait_for_completion(started, timeout) if wait else None
 

@@ -26,6 +26,7 @@ from perdure.http.prose import ago, wall_clock
 from perdure.http.remote import RemoteClient
 from perdure.http.triggers import dead_letters, letter_document, schedule_document
 from perdure.model.times import moment
+from perdure.replay.inputs import given
 from perdure.triggers.queues import Queues
 from perdure.triggers.schedules import Schedules, ScheduleStatus
 
@@ -279,7 +280,7 @@ def send(
     door = Door(store, hub, url, as_json, key)
 
     async def put(client: Client) -> tuple[str, bool]:
-        sent = await Queues(client).send(queue, body, message_id=message_id)
+        sent = await Queues(client).send(queue, given(body), message_id=message_id)
         known = await _served(client) if isinstance(client, RemoteClient) else []
         return sent, any(one["name"] == queue and not one["served"] for one in known)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Raw
 
 from perdure.engine.paging import number_in
+from perdure.engine.starting import body_of
 from perdure.errors import PayloadError
 from perdure.model import payload
 from perdure.model.encryption import Unreadable
@@ -25,6 +26,7 @@ from perdure.model.entities import (
 from perdure.model.messages import EntityOperation
 from perdure.model.records import InstanceFilter, InstanceRow
 from perdure.model.times import instant, moment
+from perdure.replay.inputs import NO_INPUT
 
 if TYPE_CHECKING:
     from perdure.engine.client import Gateway
@@ -40,7 +42,7 @@ class EntityVerbs:
         self,
         entity_id: EntityId | str,
         operation_name: str,
-        operation_input: Any = None,
+        operation_input: Any = NO_INPUT,
         *,
         at: datetime | None = None,
         operation_id: str | None = None,
@@ -59,12 +61,11 @@ class EntityVerbs:
 
         Raises: InvalidInstanceId, PayloadError, Overloaded, EngineStopped, OutcomeUnknown.
         """
-        body = operation_input if isinstance(operation_input, Raw) else Raw(payload.encode(operation_input))
         await self.gateway.accept(
             EntityOperation(
                 instance_id=entity_id_of(entity_id),
                 operation=checked_operation(operation_name),
-                input=body,
+                input=body_of(operation_input),
                 is_signal=True,
                 visible_at=instant(at, "at") if at is not None else 0,
                 operation_id=operation_id or "",

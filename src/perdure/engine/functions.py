@@ -8,8 +8,16 @@ from typing import Any
 
 from msgspec import Raw
 
+from perdure.engine.callables import reference
 from perdure.engine.operations import code_of
-from perdure.engine.registry import Orchestrator, Registry, orchestrator_input, version_of
+from perdure.engine.registry import (
+    Orchestrator,
+    Registry,
+    input_parameter_of,
+    orchestrator_input,
+    orchestrator_output,
+    version_of,
+)
 from perdure.engine.versions import Versioning, newest
 from perdure.errors import FunctionNotFound
 from perdure.model import actions as act
@@ -25,9 +33,9 @@ class Entry:
     __slots__ = ("_definition", "code", "version")
 
     def __init__(self, definition: Orchestrator, version: str = "") -> None:
-        takes_input, input_type = orchestrator_input(definition)
+        _, input_type = orchestrator_input(definition)
         self._definition = definition
-        self.code = Code(definition.name, definition.function, takes_input, input_type)
+        self.code = Code(definition.name, definition.function, input_parameter_of(definition), input_type)
         self.version = definition.version or version
 
     def admit(self, event_name: str, body: Raw) -> None:
@@ -107,12 +115,13 @@ class RegistryEnvironment:
         self._orchestrators: dict[Any, CallTarget] = {}
 
     def activity(self, function: Any) -> CallTarget:
-        target = self._activities.get(function)
+        key = reference(function)
+        target = self._activities.get(key)
         if target is None:
             definition = self._registry.activity(self._registry.name_of(function))
-            target = self._activities[function] = CallTarget(
+            target = self._activities[key] = CallTarget(
                 definition.name,
-                Any if isinstance(function, str) else definition.hints().get("return", Any),
+                Any if isinstance(function, str) else definition.output_type(),
                 definition.retry,
                 definition.timeout,
                 definition.heartbeat,
@@ -120,14 +129,15 @@ class RegistryEnvironment:
         return target
 
     def orchestrator(self, function: Any) -> CallTarget:
-        target = self._orchestrators.get(function)
+        key = reference(function)
+        target = self._orchestrators.get(key)
         if target is None:
             version = "" if isinstance(function, str) else version_of(function)
             definition = self._registry.orchestrator(self._registry.name_of(function), version)
-            output = definition.hints().get("return", Any)
-            typed = not isinstance(function, str) and not _is_generator_type(output)
-            target = self._orchestrators[function] = CallTarget(
-                definition.name, output if typed else Any, version=version
+            target = self._orchestrators[key] = CallTarget(
+                definition.name,
+                Any if isinstance(function, str) else orchestrator_output(definition),
+                version=version,
             )
         return target
 
@@ -142,10 +152,6 @@ class RegistryEnvironment:
 
     def logger(self, context: OrchestrationContext) -> ReplaySafeLogger:
         return ReplaySafeLogger(context)
-
-
-def _is_generator_type(annotation: Any) -> bool:
-    return "Generator" in str(annotation) or "Iterator" in str(annotation)
 
 
 class ReplaySafeLogger(logging.LoggerAdapter[logging.Logger]):

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Raw
 
 from perdure.engine.activities import ActivityContext
+from perdure.engine.callables import is_async
 from perdure.engine.clock import new_id
 from perdure.engine.mailbox import flight_of
 from perdure.engine.registry import Activity, Registry
@@ -26,6 +27,7 @@ from perdure.replay.entity import (
     ClassStyle,
     EntityCode,
     EntityContext,
+    FunctionStyle,
     Operated,
     Surroundings,
     conclude,
@@ -101,9 +103,9 @@ def with_offloaded(registry: Registry, codes: Iterable[EntityCode], environment:
     extended = Registry()
     extended.include(registry)
     for code in offloaded:
-        for is_async in (False, True):
-            name = _runner_name(code.name, is_async)
-            runner = _async_runner(code, environment) if is_async else _runner(code, environment)
+        for on_loop in (False, True):
+            name = _runner_name(code.name, on_loop)
+            runner = _async_runner(code, environment) if on_loop else _runner(code, environment)
             extended.activities[name] = Activity(name, runner)
     return extended
 
@@ -115,9 +117,8 @@ def _runner_name(entity: str, is_async: bool) -> str:
 def _is_async(code: EntityCode, operation: str) -> bool:
     if isinstance(code, ClassStyle):
         method = code.methods.get(operation.casefold())
-        return method is not None and inspect.iscoroutinefunction(inspect.unwrap(method.function))
-    function: Any = getattr(code, "function", None)
-    return inspect.iscoroutinefunction(inspect.unwrap(function))
+        return method is not None and is_async(method.function)
+    return isinstance(code, FunctionStyle) and is_async(code.function)
 
 
 def _runner(code: EntityCode, environment: Environment) -> Any:

@@ -6,13 +6,15 @@ import dataclasses
 import inspect
 import typing
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import msgspec
 
-from perdure.engine.registry import Entity, where
+from perdure.engine.callables import is_async, resolvable, signature_of, where, yields
+from perdure.engine.registry import Entity, check_readable, is_kind_of, refuse_dropping
 from perdure.errors import RegistrationError
 from perdure.replay.entity import ClassStyle, EntityCode, EntityContext, FunctionStyle, Method
+from perdure.replay.inputs import Input
 
 _FOREIGN: Final = ("builtins", "typing", "abc", "pydantic", "msgspec", "dataclasses")
 """Packages whose methods are not a user's operations."""
@@ -25,13 +27,8 @@ def code_of(definition: Entity) -> EntityCode:
     if inspect.isclass(function):
         return _class_style(definition, function)
     rest, hints = _parameters(function)[1:], definition.hints()
-    return FunctionStyle(
-        definition.name,
-        function,
-        takes_input=bool(rest),
-        input_type=hints.get(rest[0].name, Any) if rest else Any,
-        offload=definition.offload,
-    )
+    parameter = _input(function, rest[0], hints) if rest else None
+    return FunctionStyle(definition.name, function, parameter, definition.offload)
 
 
 def check_entity(function: Any, offload: bool) -> None:
@@ -44,6 +41,7 @@ def check_entity(function: Any, offload: bool) -> None:
             raise RegistrationError(
                 f"{where(function)}: an entity function takes its EntityContext, or that and the operation's input"
             )
+        _refuse_dropping(function, bool(parameters[1:]))
         _check_body(function, offload)
     else:
         raise RegistrationError(f"{function!r} is neither a class nor a function")
@@ -75,10 +73,9 @@ def _signature(found: type) -> inspect.Signature:
 
 
 def _check_body(function: Callable[..., Any], offload: bool) -> None:
-    plain = inspect.unwrap(function)
-    if inspect.isgeneratorfunction(plain) or inspect.isasyncgenfunction(plain):
+    if yields(function):
         raise RegistrationError(f"{where(function)} yields: an entity does its operation and returns")
-    if inspect.iscoroutinefunction(plain) and not offload:
+    if is_async(function) and not offload:
         raise RegistrationError(
             f"{where(function)} is async: operations run on the engine's own thread and may not wait. "
             "Register the entity with offload=True if it does I/O; otherwise write `def`"
@@ -91,8 +88,20 @@ def _class_style(definition: Entity, found: type) -> ClassStyle:
         for name, method in _methods(found).items()
     }
     whole = _is_whole(found)
-    attributes = {} if whole else typing.get_type_hints(found, localns=dict(definition.localns or {}))
+    attributes = {} if whole else _attributes(definition, found)
+    for name, kind in attributes.items() if not whole else [("state", found)]:
+        check_readable(found, f"its {name if whole else f'attribute {name!r}'}", kind)
     return ClassStyle(definition.name, found, methods, attributes, whole, definition.offload)
+
+
+def _attributes(definition: Entity, found: type) -> dict[str, Any]:
+    """The annotations of attributes that are state: those of the class itself and of constants are not."""
+    hints = typing.get_type_hints(found, localns=dict(definition.localns or {}), include_extras=True)
+    return {
+        name: kind
+        for name, kind in hints.items()
+        if not name.startswith("_") and typing.get_origin(kind) is not ClassVar and kind is not ClassVar
+    }
 
 
 def _is_whole(found: type) -> bool:
@@ -120,26 +129,42 @@ def _methods(found: type) -> dict[str, Callable[..., Any]]:
 
 def _method(found: type, method: Callable[..., Any], hints: Mapping[str, Any]) -> Method:
     parameters = _parameters(method)[1:]
-    kinds = tuple("context" if _is_context(p, hints) else "input" for p in parameters)
-    if kinds.count("input") > 1:
+    inputs = [p for p in parameters if not _is_context(p, hints)]
+    if len(inputs) > 1:
         raise RegistrationError(
             f"{where(method)}: an operation takes one input (and its EntityContext, annotated so); "
             "put several into one dataclass"
         )
-    named = next((p.name for p, kind in zip(parameters, kinds, strict=True) if kind == "input"), None)
-    return Method(method, kinds, hints.get(named, Any) if named else Any)
+    _refuse_dropping(method, bool(inputs))
+    filled = (_input(method, p, hints) if p in inputs else None for p in parameters)
+    return Method(method, tuple(filled))
+
+
+def _input(function: Callable[..., Any], parameter: inspect.Parameter, hints: Mapping[str, Any]) -> Input:
+    kind = hints.get(parameter.name, Any)
+    check_readable(function, f"its parameter {parameter.name!r}", kind)
+    return Input(parameter.name, kind, parameter.default)
+
+
+def _refuse_dropping(function: Callable[..., Any], takes_input: bool) -> None:
+    """Raise RegistrationError for parameters that must be filled by name, or that seem to take the input."""
+    others = [p for p in signature_of(function).values() if p.kind not in _POSITIONAL]
+    required = (p for p in others if p.kind is p.KEYWORD_ONLY and p.default is p.empty)
+    refuse_dropping(function, required if takes_input else others)
 
 
 def _is_context(parameter: inspect.Parameter, hints: Mapping[str, Any]) -> bool:
     annotation = hints.get(parameter.name, parameter.annotation)
     if isinstance(annotation, str):
         return annotation.rsplit(".", 1)[-1] in ("EntityContext", "DurableEntityContext")
-    return isinstance(annotation, type) and issubclass(EntityContext, annotation) and annotation is not object
+    return isinstance(annotation, type) and is_kind_of(EntityContext, annotation) and annotation is not object
 
 
 def _hints(definition: Entity, method: Callable[..., Any]) -> dict[str, Any]:
     try:
-        return typing.get_type_hints(inspect.unwrap(method), localns=dict(definition.localns or {}))
+        return typing.get_type_hints(
+            resolvable(method), localns=dict(definition.localns or {}), include_extras=True
+        )
     except (NameError, AttributeError, TypeError) as error:
         raise RegistrationError(
             f"{where(method)}: cannot resolve its annotations ({error}); "
@@ -148,5 +173,4 @@ def _hints(definition: Entity, method: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
-    parameters = inspect.signature(inspect.unwrap(function)).parameters.values()
-    return [p for p in parameters if p.kind in _POSITIONAL]
+    return [p for p in signature_of(function).values() if p.kind in _POSITIONAL]

@@ -12,14 +12,25 @@ from __future__ import annotations
 import inspect
 import sys
 import typing
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from types import UnionType
 from typing import Any, Generic, TypeVar
 
 import msgspec
 from msgspec import Raw
 
+from perdure.engine.callables import (
+    is_async,
+    is_same,
+    mark,
+    marks,
+    own_name,
+    resolvable,
+    signature_of,
+    where,
+)
 from perdure.engine.versions import newest
 from perdure.errors import EventRefused, FunctionNotFound, RegistrationError
 from perdure.model import payload
@@ -27,10 +38,10 @@ from perdure.model.http_calls import BUILT_IN
 from perdure.model.retry import RetryPolicy
 from perdure.model.times import Seconds, micros
 from perdure.replay.context import OrchestrationContext
+from perdure.replay.inputs import Input
 
 Function = Callable[..., Any]
 D = TypeVar("D", bound="Definition")
-_MARK = "__perdure__"
 
 
 @dataclass(frozen=True)
@@ -45,12 +56,19 @@ class Definition:
     def hints(self) -> dict[str, Any]:
         """Its annotations, resolved. Raises RegistrationError for one that names nothing."""
         try:
-            return typing.get_type_hints(_plain(self.function), localns=dict(self.localns or {}))
+            return typing.get_type_hints(
+                resolvable(self.function), localns=dict(self.localns or {}), include_extras=True
+            )
         except (NameError, AttributeError, TypeError) as error:
             raise RegistrationError(
                 f"{where(self.function)}: cannot resolve its annotations ({error}); "
                 "the types it names must exist at run time, at module level"
             ) from error
+
+    def output_type(self) -> Any:
+        """What its result is read as: Any where it is not annotated, or never returns."""
+        output = self.hints().get("return", Any)
+        return Any if output in _NEVER else output
 
 
 @dataclass(frozen=True)
@@ -71,7 +89,7 @@ class Activity(Definition):
 
     @property
     def is_async(self) -> bool:
-        return inspect.iscoroutinefunction(_plain(self.function))
+        return is_async(self.function)
 
 
 @dataclass(frozen=True)
@@ -242,12 +260,14 @@ class Registry:
     def check(self) -> None:
         """Resolve every annotation, so that mistakes show before anything runs."""
         for definition in self.definitions():
-            if isinstance(definition, Activity | Orchestrator | Route):
+            if isinstance(definition, Activity | Route):
                 definition.hints()
+            elif isinstance(definition, Orchestrator):
+                _check_orchestrator(definition)
 
 
 def _put(into: dict[str, D], key: str, definition: D, name: str = "") -> None:
-    if key in into and into[key].function is not definition.function:
+    if key in into and not is_same(into[key].function, definition.function):
         of_version = f" in version {key!r}" if name and key else ""
         raise RegistrationError(
             f"{where(definition.function)}: the name {name or key!r} is already taken{of_version} by "
@@ -287,10 +307,7 @@ def _get(source: Mapping[str, D], name: str, kind: str) -> D:
 def remember(definition: Definition) -> None:
     """Note the definition on the function, so that a reference to it can be used as its name."""
     others = [one for one in definitions_of(definition.function) if not _is_same(one, definition)]
-    try:
-        setattr(definition.function, _MARK, (*others, definition))
-    except (AttributeError, TypeError) as error:
-        raise RegistrationError(f"{definition.function!r} cannot be registered: {error}") from error
+    mark(definition.function, (*others, definition))
 
 
 def definition_of(function: object) -> Definition | None:
@@ -301,13 +318,12 @@ def definition_of(function: object) -> Definition | None:
 
 def definitions_of(function: object) -> tuple[Definition, ...]:
     """Every definition of a function, in the order in which they were registered."""
-    found = getattr(function, _MARK, None) or getattr(_plain(function), _MARK, None)
-    return found if isinstance(found, tuple) else ()
+    return marks(function)
 
 
 def preferred(definitions: Sequence[Definition]) -> Definition:
     """Of several definitions of one function the one under its own name, else the first."""
-    own = getattr(definitions[0].function, "__name__", "")
+    own = own_name(definitions[0].function)
     return next((one for one in reversed(definitions) if one.name == own), definitions[0])
 
 
@@ -338,17 +354,6 @@ def name_of(function: str | Function) -> str:
     return definition.name
 
 
-def where(function: object) -> str:
-    """A function for an error message: its name, file and line."""
-    code = getattr(_plain(function), "__code__", None)
-    name = getattr(function, "__qualname__", repr(function))
-    return f"{name} ({code.co_filename}:{code.co_firstlineno})" if code else name
-
-
-def _plain(function: Any) -> Any:
-    return inspect.unwrap(function) if callable(function) else function
-
-
 _DECORATORS = frozenset({"perdure.registration", "perdure.spelling"})
 
 
@@ -365,60 +370,136 @@ def caller_locals() -> Mapping[str, Any] | None:
 
 @dataclass(frozen=True)
 class Plan(Generic[D]):
-    """How a function is called: which parameter takes which given value, and which takes the input.
+    """How a function is called: which parameter takes which given value, and which takes the input, if one does.
 
-    `given` maps parameter names to the type each was annotated with; `input_name` is None when there is none.
+    `given` maps parameter names to the type each was annotated with; `positional` are those that Python takes by
+    their place alone, with their defaults.
     """
 
     definition: D
     given: Mapping[str, type]
-    input_name: str | None
-    input_type: Any
+    input: Input | None
     output_type: Any
+    positional: Mapping[str, Any]
+
+    @property
+    def input_name(self) -> str | None:
+        """The parameter that takes the input."""
+        return self.input.name if self.input is not None else None
+
+    @property
+    def input_type(self) -> Any:
+        """What the input is read as."""
+        return self.input.type if self.input is not None else Any
+
+    def call(self, arguments: dict[str, Any]) -> Any:
+        """Call the function with these arguments, by name."""
+        if not self.positional:
+            return self.definition.function(**arguments)
+        by_place = [arguments.pop(name, default) for name, default in self.positional.items()]
+        return self.definition.function(*by_place, **arguments)
 
 
 def plan_of(definition: D, available: tuple[type, ...], apart: Collection[str] = ()) -> Plan[D]:
     """Decide by annotation what each parameter receives, but for those in `apart`, which others fill.
 
-    Raises RegistrationError when two are left over.
+    Raises RegistrationError when two are left over, and for an input or result that JSON can never be read as.
     """
     hints = definition.hints()
+    parameters = signature_of(definition.function)
     given: dict[str, type] = {}
-    left: list[str] = []
-    for name, parameter in inspect.signature(_plain(definition.function)).parameters.items():
+    left: list[inspect.Parameter] = []
+    for name, parameter in parameters.items():
         kind = _given_type(hints.get(name, Any), available)
-        if name in apart:
+        if name in apart or parameter.kind in _VARIABLE:
             continue
         if kind is not None:
             given[name] = kind
-        elif _needs_filling(parameter) or (not left and parameter.kind is parameter.POSITIONAL_OR_KEYWORD):
-            left.append(name)
-    if len(left) > 1:
-        raise RegistrationError(
-            f"{where(definition.function)} has {len(left)} parameters that nothing fills: {', '.join(left)}. "
-            "One may take the input; the others must be annotated with a context or with the type of a "
-            "lifespan resource. Put several inputs into one dataclass"
-        )
-    input_name = left[0] if left else None
+        else:
+            left.append(parameter)
+    chosen = _input_parameter(definition, left, hints)
+    if chosen is None and isinstance(definition, Activity):
+        refuse_dropping(definition.function, (p for p in parameters.values() if p.kind in _VARIABLE))
+    taken = {*given, *apart} | ({chosen.name} if chosen is not None else set())
+    output = definition.output_type()
+    if isinstance(definition, Activity):
+        check_readable(definition.function, "its result", output)
     return Plan(
         definition=definition,
         given=given,
-        input_name=input_name,
-        input_type=hints.get(input_name, Any) if input_name else Any,
-        output_type=hints.get("return", Any),
+        input=_input_of(definition, chosen, hints) if chosen is not None else None,
+        output_type=output,
+        positional=_by_place(parameters, taken),
     )
 
 
-def _needs_filling(parameter: inspect.Parameter) -> bool:
-    return parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD
+def _input_parameter(
+    definition: Definition, left: list[inspect.Parameter], hints: Mapping[str, Any]
+) -> inspect.Parameter | None:
+    """Of the parameters that nothing else fills the one that has to be filled, else the first that may be."""
+    required = [parameter for parameter in left if parameter.default is parameter.empty]
+    if len(required) > 1:
+        raise RegistrationError(
+            f"{where(definition.function)} has {len(required)} parameters that nothing fills: "
+            f"{', '.join(parameter.name for parameter in required)}. "
+            "One may take the input; the others must be annotated with a context or with the type of a "
+            "lifespan resource. Put several inputs into one dataclass"
+        )
+    if required:
+        return required[0]
+    by_place = [parameter for parameter in left if parameter.kind in _POSITIONAL]
+    by_name = [
+        parameter
+        for parameter in left
+        if parameter.kind is parameter.KEYWORD_ONLY
+        and payload.why_unreadable(hints.get(parameter.name, Any)) is None
+    ]
+    return next(iter(by_place or by_name), None)
+
+
+def _input_of(definition: Definition, parameter: inspect.Parameter, hints: Mapping[str, Any]) -> Input:
+    kind = hints.get(parameter.name, Any)
+    check_readable(definition.function, f"its parameter {parameter.name!r}", kind)
+    return Input(parameter.name, kind, parameter.default)
+
+
+def _by_place(parameters: Mapping[str, inspect.Parameter], taken: Collection[str]) -> dict[str, Any]:
+    """The parameters that can only be passed by their place, up to the last that is filled."""
+    only = [one for one in parameters.values() if one.kind is one.POSITIONAL_ONLY]
+    while only and only[-1].name not in taken:
+        only.pop()
+    return {one.name: one.default for one in only}
+
+
+def check_readable(function: object, what: str, kind: Any) -> None:
+    """Raise RegistrationError for a type that no JSON can be read as."""
+    flaw = payload.why_unreadable(kind)
+    if flaw is not None:
+        raise RegistrationError(f"{where(function)}: {what} is annotated {payload.title(kind)}. {flaw}")
 
 
 def _given_type(annotation: Any, available: tuple[type, ...]) -> type | None:
-    for option in typing.get_args(annotation) or (annotation,):
+    for option in _options(annotation):
         for kind in available:
-            if isinstance(option, type) and option is not object and issubclass(kind, option):
+            if isinstance(option, type) and option not in (object, Hashable) and is_kind_of(kind, option):
                 return kind
     return None
+
+
+def _options(annotation: Any) -> tuple[Any, ...]:
+    """The types that a parameter annotated so may be: several for a union."""
+    origin = typing.get_origin(annotation)
+    if origin is typing.Annotated:
+        return _options(typing.get_args(annotation)[0])
+    return typing.get_args(annotation) if origin in (typing.Union, UnionType) else (annotation,)
+
+
+def is_kind_of(kind: type, option: type) -> bool:
+    """Whether a value of this kind may be passed where `option` is asked for."""
+    try:
+        return issubclass(kind, option)
+    except TypeError:  # a TypedDict, a Protocol that cannot be asked, a generic alias
+        return False
 
 
 # ---------------------------------------------------------------------------------------- orchestrators
@@ -426,14 +507,31 @@ def _given_type(annotation: Any, available: tuple[type, ...]) -> type | None:
 
 def orchestrator_parameters(function: Function) -> list[inspect.Parameter]:
     """The context's parameter and, if there is one, the input's. Raises RegistrationError for another arity."""
-    parameters = list(inspect.signature(_plain(function)).parameters.values())
+    parameters = list(signature_of(function).values())
     positional = [p for p in parameters if p.kind in _POSITIONAL]
     required = [p for p in parameters if p.default is p.empty and p.kind not in _VARIABLE]
     if not parameters or parameters[0] not in positional or not all(p in positional[:2] for p in required):
         raise RegistrationError(
             f"{where(function)}: an orchestrator takes its context, or its context and one input"
         )
+    if len(positional) == 1:
+        refuse_dropping(function, parameters)
     return positional[:2]
+
+
+def refuse_dropping(function: object, parameters: Iterable[inspect.Parameter]) -> None:
+    """Raise RegistrationError for a function without a place for its input that seems to have one."""
+    for parameter in parameters:
+        if parameter.kind in _VARIABLE:
+            raise RegistrationError(
+                f"{where(function)}: nothing fills {str(parameter).partition(':')[0]}. Give it one parameter for "
+                "the input; a wrapper around another function needs functools.wraps"
+            )
+        if parameter.kind is parameter.KEYWORD_ONLY:
+            raise RegistrationError(
+                f"{where(function)}: the input is passed by its place, and {parameter.name!r} can only be passed "
+                "by its name: leave out the `*` in front of it"
+            )
 
 
 def orchestrator_input(definition: Orchestrator) -> tuple[bool, Any]:
@@ -445,13 +543,43 @@ def orchestrator_input(definition: Orchestrator) -> tuple[bool, Any]:
     takes_input = len(parameters) > 1
     hints = definition.hints()
     first = hints.get(parameters[0].name, OrchestrationContext)
-    if isinstance(first, type) and not issubclass(OrchestrationContext, first) and first is not object:
+    if isinstance(first, type) and not is_kind_of(OrchestrationContext, first) and first is not object:
         raise RegistrationError(
-            f"{where(definition.function)}: its first parameter is the OrchestrationContext, not {first!r}"
+            f"{where(definition.function)}: its first parameter is the OrchestrationContext, "
+            f"not {payload.title(first)}"
         )
     return takes_input, hints.get(parameters[1].name, Any) if takes_input else definition.input_type
 
 
+def input_parameter_of(definition: Orchestrator) -> Input | None:
+    """The orchestrator's parameter for the input, if it takes one beside its context."""
+    takes_input, kind = orchestrator_input(definition)
+    if not takes_input:
+        return None
+    parameter = orchestrator_parameters(definition.function)[1]
+    return Input(parameter.name, kind, parameter.default)
+
+
+def orchestrator_output(definition: Orchestrator) -> Any:
+    """What its output is read as: of a generator, what it returns in the end."""
+    output = definition.output_type()
+    origin = typing.get_origin(output) or output
+    if origin in _GENERATORS:
+        parts = typing.get_args(output)
+        return parts[2] if len(parts) == 3 and parts[2] not in _NEVER else Any
+    return output
+
+
+def _check_orchestrator(definition: Orchestrator) -> None:
+    _, kind = orchestrator_input(definition)
+    check_readable(definition.function, "its input", kind)
+    check_readable(definition.function, "its output", orchestrator_output(definition))
+    for name, expected in (definition.events or {}).items():
+        check_readable(definition.function, f"its event {name!r}", expected)
+
+
+_NEVER = (typing.NoReturn, typing.Never)
+_GENERATORS = (Generator, Iterator, Iterable)
 _VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
@@ -492,10 +620,15 @@ __all__ = [
     "activity_timeout",
     "caller_locals",
     "checked_name",
+    "check_readable",
     "definition_of",
+    "input_parameter_of",
+    "is_kind_of",
     "name_of",
     "orchestrator_input",
+    "orchestrator_output",
     "orchestrator_parameters",
     "plan_of",
+    "refuse_dropping",
     "where",
 ]

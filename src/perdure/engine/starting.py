@@ -15,6 +15,7 @@ from perdure.model.instances import check_instance_id
 from perdure.model.messages import OnExisting, Start
 from perdure.model.times import instant
 from perdure.replay.context import OrchestrationContext
+from perdure.replay.inputs import NO_INPUT, input_body
 
 if TYPE_CHECKING:
     from perdure.engine.client import Gateway
@@ -66,7 +67,7 @@ class Starting:
         self,
         orchestration_function_name: str | Callable[..., Any],
         instance_id: str | None = None,
-        client_input: Any = None,
+        client_input: Any = NO_INPUT,
         *,
         version: str | None = None,
         start_at: datetime | None = None,
@@ -79,7 +80,8 @@ class Starting:
         Parameters:
             orchestration_function_name: the function itself, or its registered name.
             instance_id: 1 to 256 characters by Azure's rules; None makes up a new one.
-            client_input: anything strict JSON can carry, typed or not.
+            client_input: anything strict JSON can carry, typed or not. Without it the default of the
+                orchestrator's parameter is used, if it has one.
             version: the version to run; None for that of the function, if one was passed that is registered in
                 one version, else for the hub's default version, else for the newest that is registered.
             start_at: an aware datetime in the future delays the first step; the instance is Pending until then.
@@ -118,7 +120,7 @@ class Starting:
 
 def body_of(value: Any) -> Raw:
     """The payload of a value; a body that is already encoded passes."""
-    return value if isinstance(value, Raw) else Raw(payload.encode(value))
+    return value if isinstance(value, Raw) else input_body(value)
 
 
 def checked_tags(tags: Mapping[str, str] | None) -> dict[str, str] | None:

@@ -33,6 +33,7 @@ from perdure.http.parameters import (
     when,
 )
 from perdure.model.entities import DELETE, EntityId, EntityState
+from perdure.replay.inputs import given
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -93,7 +94,7 @@ async def _signal(request: Request, operation: str, at: datetime | None) -> Resp
     await client_of(request).signal_entity(
         _entity(request),
         operation,
-        await read_payload(request),
+        given(await read_payload(request)),
         at=at,
         operation_id=OPERATION_ID.of(request),
     )

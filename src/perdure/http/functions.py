@@ -20,6 +20,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse, Response
 
+from perdure.engine.callables import is_async, signature_of
 from perdure.engine.portal import SyncClient
 from perdure.engine.registry import Plan, Route, plan_of
 from perdure.errors import PayloadError, PerdureError
@@ -31,6 +32,8 @@ from perdure.http.links import PRESENT
 from perdure.http.parameters import Parameter
 from perdure.http.problem import shown_path
 from perdure.model import payload
+from perdure.model.events import ABSENT
+from perdure.replay.inputs import NO_DEFAULT, Input
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -68,7 +71,7 @@ def _endpoint(route: Route, client: Client, resources: list[Any]) -> Endpoint:
 def _in_path(route: Route) -> dict[str, Parameter[Any]]:
     """The parameters of the function that have the name of one in the path."""
     hints = route.hints()
-    wanted = set(inspect.signature(inspect.unwrap(route.function)).parameters)
+    wanted = set(signature_of(route.function))
     names = [name for name in re.findall(r"\{(\w+)(?::\w+)?\}", route.path) if name in wanted]
     return {name: _path_parameter(name, hints.get(name, str)) for name in names}
 
@@ -85,13 +88,13 @@ def _path_parameter(name: str, kind: Any) -> Parameter[Any]:
 
 
 def _contract(plan: Plan[Route], in_path: dict[str, Parameter[Any]]) -> Contract:
-    takes_body = plan.input_name is not None and plan.input_type not in _UNTYPED
+    typed = plan.input if plan.input is not None and plan.input.type not in _UNTYPED else None
     output = plan.output_type
     ready = (Response, str, *azure_requests.response_types())
     told = output not in _UNTYPED and not (isinstance(output, type) and issubclass(output, ready))
     return Contract(
         takes=tuple(in_path.values()),
-        body=Body(plan.input_type, needed=True) if takes_body else None,
+        body=Body(typed.type, needed=typed.default is NO_DEFAULT) if typed is not None else None,
         answers=(Answer(200, output),) if told and output is not type(None) and output is not None else (),
         errors=(PayloadError,),
     )
@@ -107,7 +110,7 @@ def _handler(
     route = plan.definition
     given = {type(resource): resource for resource in resources}
     given |= {type(client): client, SyncClient: SyncClient(client, asyncio.get_running_loop())}
-    is_async = inspect.iscoroutinefunction(inspect.unwrap(route.function))
+    runs_on_loop = is_async(route.function)
 
     async def handle(request: Request) -> Response:
         limited = LimitedRequest(request.scope, request.receive)
@@ -115,9 +118,7 @@ def _handler(
         arguments = await _arguments(plan, limited, given)
         arguments |= {name: parameter.of(request) for name, parameter in in_path.items()}
         try:
-            result = await (
-                route.function(**arguments) if is_async else run_in_threadpool(route.function, **arguments)
-            )
+            result = await (plan.call(arguments) if runs_on_loop else run_in_threadpool(plan.call, arguments))
         except (PerdureError, HTTPException, TimeoutError):
             raise
         except (Exception, SystemExit, KeyboardInterrupt, GeneratorExit):  # sys.exit() ends the request only
@@ -137,15 +138,21 @@ async def _arguments(plan: Plan[Route], request: LimitedRequest, given: dict[typ
         if kind in plan.given.values():
             here[kind] = azure_requests.request_of(request, await request.body())
     arguments = {name: here[kind] for name, kind in plan.given.items()}
-    if plan.input_name is not None:
-        untyped = plan.input_type in _UNTYPED
-        arguments[plan.input_name] = request if untyped else await _input(request, plan.input_type)
+    if plan.input is not None:
+        untyped = plan.input.type in _UNTYPED
+        arguments[plan.input.name] = request if untyped else await _read(request, plan.input)
     return arguments
 
 
-async def _input(request: LimitedRequest, expected: Any) -> Any:
+async def _read(request: LimitedRequest, parameter: Input) -> Any:
     body = await request.body()
-    return payload.decode(payload.check(body) if body.strip() else b"null", expected)
+    given = payload.check(body) if body.strip() else ABSENT
+    try:
+        return parameter.read(given)
+    except PayloadError as error:
+        raise PayloadError(
+            f"the body does not fit parameter {parameter.name!r}: {error}", error.pointer
+        ) from None
 
 
 def _response(result: Any, name: str) -> Response:

@@ -51,6 +51,7 @@ from perdure.http.parameters import (
 )
 from perdure.http.problem import problem_of, shown_path
 from perdure.model.instances import OrchestrationStatus, RuntimeStatus
+from perdure.replay.inputs import given
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -91,7 +92,7 @@ async def start(request: Request) -> Response:
         instance_id = await client.start_new(
             request.path_params["name"],
             request.path_params.get("id"),
-            await read_payload(request),
+            given(await read_payload(request)),
             version=VERSION.of(request),
             start_at=START_AT.of(request),
             tags=TAGS.of(request),

@@ -21,6 +21,7 @@ from perdure.http.forms import read_fields
 from perdure.http.problem import status_of
 from perdure.http.submissions import operation_of
 from perdure.http.trigger_pages import Refused, message_fields, triggers_page
+from perdure.replay.inputs import given
 from perdure.triggers.queues import Queues
 from perdure.triggers.schedules import Schedules
 
@@ -64,7 +65,7 @@ async def _send(client: Client, queue: str, form: Form, operation: str) -> None:
     body = read_fields(message_fields(client, queue), form)
     # Without an id of its own the message is named by the form, so that a second click is not a second message.
     chosen = form.get("message_id", "").strip() or operation
-    await Queues(client).send(queue, body, message_id=chosen)
+    await Queues(client).send(queue, given(body), message_id=chosen)
 
 
 async def _redeliver(client: Client, instance_id: str, form: Form, operation: str) -> None:

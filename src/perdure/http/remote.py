@@ -349,9 +349,8 @@ def _message(message: Start) -> Sent:
         "messageId": message.instance_id.removeprefix(message_id(letter.queue, "")),
         "at": stamp(moment(message.visible_at)) if message.visible_at else None,
     }
-    return Sent(
-        "POST", f"/queues/{quoted(letter.queue)}", query, bytes(letter.body), lambda answer: answer["id"]
-    )
+    body = b"" if letter.empty else bytes(letter.body)
+    return Sent("POST", f"/queues/{quoted(letter.queue)}", query, body, lambda answer: answer["id"])
 
 
 def _raise_event(message: RaiseEvent) -> Sent:

@@ -17,6 +17,7 @@ from perdure.http.links import json_response
 from perdure.http.management import ACCEPTED, endpoint
 from perdure.http.parameters import OPERATION_ID, REASON, Parameter, text, when, whole
 from perdure.model.times import moment, stamp
+from perdure.replay.inputs import given
 from perdure.triggers.definitions import Queue
 from perdure.triggers.queues import AGAIN, DeadLetter, Queues, QueueStatus
 from perdure.triggers.schedules import Schedules, ScheduleStatus
@@ -139,7 +140,7 @@ async def send_message(request: Request) -> Response:
     """POST queues/{queue}: put a message into a queue of the hub's own store."""
     instance_id = await Queues(client_of(request)).send(
         request.path_params["queue"],
-        await read_payload(request),
+        given(await read_payload(request)),
         message_id=MESSAGE_ID.of(request),
         at=AT.of(request),
     )

@@ -13,11 +13,10 @@ from functools import partial
 from types import UnionType
 from typing import TYPE_CHECKING, Any, Concatenate, TypedDict, TypeVar, Unpack, overload
 
-from msgspec import Raw
-
-from perdure.model import payload
+from perdure.model import events as ev
 from perdure.model.retry import RetryPolicy
 from perdure.model.times import Seconds, micros
+from perdure.replay.inputs import NO_INPUT, input_body
 from perdure.replay.task import RetryTask, Task
 
 if TYPE_CHECKING:
@@ -113,7 +112,7 @@ class ActivityCalls:
     def call_activity(  # type: ignore[misc]
         self: OrchestrationContext,
         name: Any,
-        input_: Any = None,
+        input_: Any = NO_INPUT,
         expected_type: Any = None,
         *,
         retry: RetryPolicy | None = None,
@@ -124,7 +123,8 @@ class ActivityCalls:
 
         Parameters:
             name: the function itself (its return annotation types the result) or its registered name.
-            input_: anything strict JSON can carry; encoded here, once.
+            input_: anything strict JSON can carry; encoded here, once. Without it the parameter's own default is
+                used, if it has one.
             expected_type: the result's type, where the annotation does not tell.
             retry: overrides the activity's own retry policy.
             timeout: seconds one attempt may take from its start; overrides the activity's own.
@@ -136,8 +136,10 @@ class ActivityCalls:
             registered here raises nothing: the instance waits, with reason no_worker, for a worker that has it.
         """
         self._alive()
+        if expected_type is not None:
+            self._check_readable(expected_type, ev.TaskScheduled)
         target = self._target(self._env.activity, name)
-        body = Raw(payload.encode(input_))
+        body = input_body(input_)
         limit = micros(timeout) if timeout is not None else target.timeout
         silence = micros(heartbeat_timeout) if heartbeat_timeout is not None else target.heartbeat
         expected = target.output_type if expected_type is None else expected_type
@@ -206,7 +208,7 @@ class ActivityCalls:
         self: OrchestrationContext,
         name: Any,
         retry_options: RetryPolicy,
-        input_: Any = None,
+        input_: Any = NO_INPUT,
         expected_type: Any = None,
     ) -> Task[Any]:
         """`call_activity` with a retry policy, as Azure spells it."""

@@ -11,11 +11,10 @@ from functools import partial
 from types import UnionType
 from typing import TYPE_CHECKING, Any, Concatenate, TypedDict, TypeVar, Unpack, overload
 
-from msgspec import Raw
-
-from perdure.model import payload
+from perdure.model import events as ev
 from perdure.model.instances import check_child_id
 from perdure.model.retry import RetryPolicy
+from perdure.replay.inputs import NO_INPUT, input_body
 from perdure.replay.task import RetryTask, Task
 
 if TYPE_CHECKING:
@@ -136,7 +135,7 @@ class ChildCalls:
     def call_sub_orchestrator(  # type: ignore[misc]
         self: OrchestrationContext,
         name: Any,
-        input_: Any = None,
+        input_: Any = NO_INPUT,
         instance_id: str | None = None,
         version: str | None = None,
         expected_type: Any = None,
@@ -154,13 +153,15 @@ class ChildCalls:
         """
         self._alive()
         self._outside_section("calling a sub-orchestration")
+        if expected_type is not None:
+            self._check_readable(expected_type, ev.SubOrchestrationCreated)
         target = self._target(self._env.orchestrator, name)
         if instance_id is not None:
             check_child_id(instance_id, self.instance_id)
         start = partial(
             self._create_child,
             target.name,
-            Raw(payload.encode(input_)),
+            input_body(input_),
             instance_id,
             version or target.version,
             target.output_type if expected_type is None else expected_type,
@@ -267,7 +268,7 @@ class ChildCalls:
         self: OrchestrationContext,
         name: Any,
         retry_options: RetryPolicy,
-        input_: Any = None,
+        input_: Any = NO_INPUT,
         instance_id: str | None = None,
         version: str | None = None,
         expected_type: Any = None,

@@ -38,6 +38,7 @@ from perdure.replay.child_calls import ChildCalls
 from perdure.replay.determinism import Mismatch, agree, mismatch
 from perdure.replay.fiber import Fiber
 from perdure.replay.http_calls import HttpCalls
+from perdure.replay.inputs import NO_INPUT, input_body
 from perdure.replay.sections import EntityLock, EntityVerbs
 from perdure.replay.task import (
     NO_DEFAULT,
@@ -280,6 +281,8 @@ class OrchestrationContext(ActivityCalls, ChildCalls, HttpCalls, EntityVerbs):
         self._alive()
         if not isinstance(name, str) or not name:
             raise OrchestratorError("wait_for_external_event takes the event's name, a non-empty string")
+        if expected_type is not None:
+            self._check_readable(expected_type, ev.EventAwaited)
         deadline = self._now + micros(timeout) if timeout is not None else 0
         wait: EventTask[Any] = EventTask(
             self, self._take_id(), name, Any if expected_type is None else expected_type
@@ -363,7 +366,7 @@ class OrchestrationContext(ActivityCalls, ChildCalls, HttpCalls, EntityVerbs):
     # -------------------------------------------------------------------------------------------- the rest
 
     def continue_as_new(
-        self, input_: Any = None, *, save_events: bool = True, version: str | None = None
+        self, input_: Any = NO_INPUT, *, save_events: bool = True, version: str | None = None
     ) -> None:
         """End this execution and begin the next with a new input and an empty history.
 
@@ -371,7 +374,7 @@ class OrchestrationContext(ActivityCalls, ChildCalls, HttpCalls, EntityVerbs):
         same version unless `version` names another. Return right after the call; the return value is ignored.
         """
         self._alive()
-        self._generation = act.ContinueAsNew(Raw(payload.encode(input_)), save_events, version or "")
+        self._generation = act.ContinueAsNew(input_body(input_), save_events, version or "")
 
     def patched(self, name: str) -> bool:
         """Whether to run the code behind a change: True for executions that had not come here before it.
@@ -433,6 +436,16 @@ class OrchestrationContext(ActivityCalls, ChildCalls, HttpCalls, EntityVerbs):
     def _alive(self) -> None:
         if self._detached:
             raise Evicted
+
+    def _check_readable(self, expected_type: Any, recorded: type) -> None:
+        """Raise PayloadError where a value is asked for as a type that no JSON can be read as.
+
+        A history in which the code got past this is replayed as it went.
+        """
+        flaw = payload.why_unreadable(expected_type)
+        script, at = self._script, self._script_at
+        if flaw is not None and (script is None or at >= len(script) or not isinstance(script[at], recorded)):
+            raise PayloadError(f"expected_type is {payload.title(expected_type)}. {flaw}")
 
     def _take_id(self) -> int:
         taken = self._next_id

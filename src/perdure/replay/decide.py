@@ -23,6 +23,7 @@ from perdure.model.failure import failure_of
 from perdure.replay.context import IDLE, NULL, Environment, Identity, OrchestrationContext
 from perdure.replay.determinism import Mismatch, mismatch
 from perdure.replay.fiber import Fiber
+from perdure.replay.inputs import Input
 from perdure.replay.rewinding import (
     ARRIVALS,
     NOT_REPLAYED,
@@ -40,7 +41,8 @@ class Code:
 
     name: str
     function: Callable[..., Any]
-    takes_input: bool
+    parameter: Input | None = None
+    """The one that takes the input; None for a function that takes its context alone."""
     input_type: Any = Any
 
 
@@ -191,23 +193,25 @@ class Execution:
         for carried in event.carried:
             context._raised(carried)
         context._input_type = self._code.input_type
-        try:
-            arguments = (
-                (context, payload.decode(context._input, self._code.input_type))
-                if self._code.takes_input
-                else (context,)
-            )
-        except PayloadError as error:
-            raise PayloadError(
-                f"the input does not fit {self._code.name!r}: {error}. It is not tried again (PDR-010)",
-                error.pointer,
-            ) from None
-        body = self._code.function(*arguments)
+        body = self._code.function(*self._arguments(event))
         if inspect.isgenerator(body) or inspect.iscoroutine(body):
             self._main = Fiber(context, body)
             self._main.advance(None)
         else:
             self._main = _returned(context, body)
+
+    def _arguments(self, event: ev.ExecutionStarted) -> tuple[Any, ...]:
+        parameter = self._code.parameter
+        if parameter is None:
+            return (self.context,)
+        try:
+            return self.context, parameter.read(event.input)
+        except PayloadError as error:
+            raise PayloadError(
+                f"the input does not fit {self._code.name!r}, parameter {parameter.name!r}: {error}. "
+                "It is not tried again (PDR-010)",
+                error.pointer,
+            ) from None
 
     def _conclude(self) -> None:
         """After the code has blocked or ended: has the execution ended?"""

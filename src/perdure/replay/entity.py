@@ -27,6 +27,7 @@ from perdure.model.failure import Failure, failure_of
 from perdure.model.instances import check_instance_id
 from perdure.model.messages import EntityOperation, Message, Start
 from perdure.model.times import instant, moment
+from perdure.replay.inputs import NO_INPUT, Input, input_body
 
 T = TypeVar("T")
 NULL = Raw(b"null")
@@ -157,21 +158,23 @@ class EntityContext:
     # --------------------------------------------------------------------------------------------- messages
 
     def signal_entity(
-        self, entity: EntityId | str, operation: str, input_: Any = None, *, at: datetime | None = None
+        self, entity: EntityId | str, operation: str, input_: Any = NO_INPUT, *, at: datetime | None = None
     ) -> None:
         """Send another entity (or this one) an operation, if this one succeeds. `at` delays it."""
         self._messages.append(
             EntityOperation(
                 instance_id=entity_id_of(entity),
                 operation=checked_operation(operation),
-                input=Raw(payload.encode(input_)),
+                input=input_body(input_),
                 caller=Caller(str(self.entity_id), "", -1),
                 is_signal=True,
                 visible_at=instant(at, "at") if at is not None else 0,
             )
         )
 
-    def start_new(self, orchestrator: Any, instance_id: str | None = None, client_input: Any = None) -> str:
+    def start_new(
+        self, orchestrator: Any, instance_id: str | None = None, client_input: Any = NO_INPUT
+    ) -> str:
         """Start an orchestration, if this operation succeeds; returns its instance id. An id that is taken by
         one that still runs starts nothing. Raises FunctionNotFound, InvalidInstanceId, PayloadError."""
         chosen = self._world.new_id() if instance_id is None else check_instance_id(instance_id)
@@ -179,7 +182,7 @@ class EntityContext:
             Start(
                 instance_id=chosen,
                 name=self._world.orchestrator_name(orchestrator),
-                input=Raw(payload.encode(client_input)),
+                input=input_body(client_input),
                 on_existing="return_existing" if instance_id is None else "replace_finished",
             )
         )
@@ -211,13 +214,12 @@ class FunctionStyle:
 
     name: str
     function: Callable[..., Any]
-    takes_input: bool = False
-    input_type: Any = Any
+    parameter: Input | None = None
     offload: bool = False
 
     def run(self, context: EntityContext, live: Any) -> tuple[Any, Any]:
-        if self.takes_input:
-            return self.function(context, _input(context, self.input_type)), None
+        if self.parameter is not None:
+            return self.function(context, _input(context, self.parameter)), None
         return self.function(context), None
 
     def finish(self, context: EntityContext, live: Any) -> None:
@@ -226,11 +228,10 @@ class FunctionStyle:
 
 @dataclass(frozen=True)
 class Method:
-    """A public method, and what fills each of its parameters: "context" or "input"."""
+    """A public method, and what fills each of its parameters: its context (None) or the operation's input."""
 
     function: Callable[..., Any]
-    parameters: tuple[str, ...]
-    input_type: Any = Any
+    parameters: tuple[Input | None, ...]
 
 
 @dataclass(frozen=True)
@@ -260,7 +261,7 @@ class ClassStyle:
             )
         subject = self._object(context) if live is None else live
         arguments = [
-            context if kind == "context" else _input(context, method.input_type) for kind in method.parameters
+            context if parameter is None else _input(context, parameter) for parameter in method.parameters
         ]
         return method.function(subject, *arguments), subject
 
@@ -331,13 +332,13 @@ def conclude(code: EntityCode, context: EntityContext, returned: Any, subject: A
     return Operated(context._state, result, None, context._messages, subject)
 
 
-def _input(context: EntityContext, expected_type: Any) -> Any:
+def _input(context: EntityContext, parameter: Input) -> Any:
     try:
-        return context.get_input(expected_type)
+        return parameter.read(context._input)
     except PayloadError as error:
         raise PayloadError(
-            f"the input of the operation {context.operation!r} of {context.entity_id} does not fit: {error} "
-            "(PDR-010)",
+            f"the input of the operation {context.operation!r} of {context.entity_id} does not fit its parameter "
+            f"{parameter.name!r}: {error} (PDR-010)",
             error.pointer,
         ) from None
 

@@ -16,13 +16,12 @@ from datetime import datetime
 from types import UnionType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from msgspec import Raw
-
 from perdure.errors import OrchestratorError
 from perdure.model import actions as act
-from perdure.model import payload
+from perdure.model import events as ev
 from perdure.model.entities import EntityId, checked_operation, entity_id_of
 from perdure.model.times import instant
+from perdure.replay.inputs import NO_INPUT, input_body
 from perdure.replay.task import PENDING, CallTask, Task
 
 if TYPE_CHECKING:
@@ -139,6 +138,7 @@ class EntityVerbs:
         _alive: Callable[[], None]
         _take_id: Callable[[], int]
         _emit: Callable[[act.Action], Any]
+        _check_readable: Callable[[Any, type], None]
 
     @overload
     def call_entity(
@@ -157,7 +157,7 @@ class EntityVerbs:
         expected_type: UnionType | None = None,
     ) -> Task[Any]: ...
     def call_entity(
-        self, entity: EntityId | str, operation: str, input_: Any = None, expected_type: Any = None
+        self, entity: EntityId | str, operation: str, input_: Any = NO_INPUT, expected_type: Any = None
     ) -> Task[Any]:
         """Have an entity do something, and wait for the returned task to get what it answers.
 
@@ -175,6 +175,8 @@ class EntityVerbs:
             once; the task raises TaskFailedError when the operation failed.
         """
         self._alive()
+        if expected_type is not None:
+            self._check_readable(expected_type, ev.EntityCalled)
         entity_id = entity_id_of(entity)
         lock = self._lock
         if lock is not None and lock._state != PENDING and entity_id not in lock.entity_ids:
@@ -189,12 +191,12 @@ class EntityVerbs:
             checked_operation(operation),
             Any if expected_type is None else expected_type,
         )
-        self._emit(act.CallEntity(task.id, entity_id, operation, Raw(payload.encode(input_))))
+        self._emit(act.CallEntity(task.id, entity_id, operation, input_body(input_)))
         self._calls[task.id] = task
         return task
 
     def signal_entity(
-        self, entity: EntityId | str, operation: str, input_: Any = None, *, at: datetime | None = None
+        self, entity: EntityId | str, operation: str, input_: Any = NO_INPUT, *, at: datetime | None = None
     ) -> None:
         """Send an entity an operation without waiting for it. An operation that fails then tells nobody.
 
@@ -209,7 +211,7 @@ class EntityVerbs:
                 self._take_id(),
                 entity_id_of(entity),
                 checked_operation(operation),
-                Raw(payload.encode(input_)),
+                input_body(input_),
                 instant(at, "at") if at is not None else 0,
             )
         )

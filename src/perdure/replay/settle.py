@@ -14,7 +14,7 @@ from msgspec import Raw
 
 from perdure.model import actions as act
 from perdure.model import events as ev
-from perdure.model.events import ParentLink
+from perdure.model.events import ABSENT, ParentLink
 from perdure.model.messages import (
     ChildResult,
     EntityOperation,
@@ -39,8 +39,8 @@ class Invocation(msgspec.Struct, frozen=True, gc=False):
     call: int
     attempt: int
     name: str
-    input: Raw
-    timeout: int
+    input: Raw = ABSENT
+    timeout: int = 0
     heartbeat: int = 0
 
     @property

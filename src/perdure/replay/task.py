@@ -185,10 +185,9 @@ class CallTask(Task[T_co]):
         try:
             value = payload.decode(body, self._expected) if bytes(body) else None
         except PayloadError as error:
+            expected = payload.title(self._expected)
             self._fail(
-                PayloadError(
-                    f"the result of {self._describe()} is not a {self._expected!r}: {error}", error.pointer
-                )
+                PayloadError(f"the result of {self._describe()} is not a {expected}: {error}", error.pointer)
             )
         else:
             self._complete(value)

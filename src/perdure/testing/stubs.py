@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from perdure.engine.activities import ActivityContext
+from perdure.engine.callables import is_async, signature_of, standing_for
 from perdure.engine.registry import Activity, Registry
 
 Stubs = Mapping[str | Callable[..., Any], Callable[..., Any]]
 _NOTED = "_perdure_noted"
+_VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+_BY_PLACE = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_POSITIONAL)
 
 
 @dataclass(frozen=True)
@@ -60,18 +63,24 @@ def observed(registry: Registry, stubs: Stubs, calls: list[Call]) -> Registry:
 
 
 def _observed(activity: Activity, stub: Callable[..., Any] | None, calls: list[Call]) -> Activity:
-    function = inspect.unwrap(activity.function) if stub is None else inspect.unwrap(stub)
+    function = activity.function if stub is None else stub
+    parameters = signature_of(function) if stub is None else _parameters_of_stub(stub, activity)
     hints = activity.hints()
-    signature = inspect.signature(function)
     if stub is not None:
-        hints = _hints_of_stub(stub, signature, activity, hints)
-    wrapper = _noting(activity.name, activity.function if stub is None else stub, calls)
+        hints = _hints_of_stub(stub, parameters, activity, hints)
+    by_place = [name for name, p in signature_of(function).items() if p.kind in _BY_PLACE]
+    wrapper = _noting(activity.name, function, by_place, calls)
     noted = inspect.Parameter(_NOTED, inspect.Parameter.KEYWORD_ONLY, annotation=ActivityContext)
-    parameters = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
-    variable = [p for p in signature.parameters.values() if p.kind is p.VAR_KEYWORD]
-    wrapper.__signature__ = signature.replace(parameters=[*parameters, noted, *variable])
+    named = [
+        p.replace(kind=p.POSITIONAL_OR_KEYWORD) if p.kind is p.POSITIONAL_ONLY else p
+        for p in parameters.values()
+        if p.kind is not p.VAR_KEYWORD
+    ]
+    variable = [p for p in parameters.values() if p.kind is p.VAR_KEYWORD]
+    wrapper.__signature__ = inspect.Signature([*named, noted, *variable])
     wrapper.__annotations__ = {**hints, _NOTED: ActivityContext}
     wrapper.__dict__.pop("__wrapped__", None)
+    standing_for(wrapper, function)
     return Activity(
         activity.name,
         wrapper,
@@ -84,14 +93,27 @@ def _observed(activity: Activity, stub: Callable[..., Any] | None, calls: list[C
     )
 
 
+def _parameters_of_stub(stub: Callable[..., Any], activity: Activity) -> dict[str, inspect.Parameter]:
+    """What a stub takes; the `*args` of one that names nothing, such as a Mock, takes the input."""
+    parameters = signature_of(stub)
+    named = {name: p for name, p in parameters.items() if p.kind not in _VARIABLE}
+    starred = [name for name, p in parameters.items() if p.kind is p.VAR_POSITIONAL]
+    if named or not starred or not signature_of(activity.function):
+        return named
+    return {starred[0]: parameters[starred[0]].replace(kind=inspect.Parameter.KEYWORD_ONLY)}
+
+
 def _hints_of_stub(
-    stub: Callable[..., Any], signature: inspect.Signature, activity: Activity, real: Mapping[str, Any]
+    stub: Callable[..., Any],
+    parameters: Mapping[str, inspect.Parameter],
+    activity: Activity,
+    real: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The stub's own annotations; what it leaves out is as the real activity has it."""
-    own = dict(Activity(activity.name, _routine(stub)).hints())
-    names = inspect.signature(inspect.unwrap(activity.function)).parameters
+    own = dict(Activity(activity.name, stub).hints())
+    names = signature_of(activity.function)
     inputs = [real.get(name, Any) for name in names if real.get(name) is not ActivityContext]
-    for name in signature.parameters:
+    for name in parameters:
         if name not in own:
             own[name] = real.get(name, inputs[0] if inputs else Any)
     if "return" in real:
@@ -99,30 +121,25 @@ def _hints_of_stub(
     return own
 
 
-def _routine(function: Any) -> Any:
-    """What holds the annotations of a callable: a function, the one a partial is of, or an object's `__call__`."""
-    if isinstance(function, functools.partial):
-        return _routine(function.func)
-    return function if inspect.isroutine(function) else function.__call__
-
-
-def _noting(name: str, function: Callable[..., Any], calls: list[Call]) -> Any:
-    def note(arguments: dict[str, Any]) -> None:
+def _noting(name: str, function: Callable[..., Any], by_place: Sequence[str], calls: list[Call]) -> Any:
+    def noted(arguments: dict[str, Any]) -> list[Any]:
+        """Note the call; returns what is passed by place, which `arguments` no longer have."""
         context: ActivityContext = arguments.pop(_NOTED)
         calls.append(Call(name, context.get_input(), context))
+        return [arguments.pop(place) for place in by_place if place in arguments]
 
-    if inspect.iscoroutinefunction(inspect.unwrap(_routine(function))):
+    if is_async(function):
 
         @functools.wraps(function)
         async def asynchronous(**arguments: Any) -> Any:
-            note(arguments)
-            return await function(**arguments)
+            front = noted(arguments)
+            return await function(*front, **arguments)
 
         return asynchronous
 
     @functools.wraps(function)
     def plain(**arguments: Any) -> Any:
-        note(arguments)
-        return function(**arguments)
+        front = noted(arguments)
+        return function(*front, **arguments)
 
     return plain

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from perdure.engine.registry import name_of
 from perdure.engine.worker import Engine, Settings
 from perdure.model.times import instant, micros
+from perdure.replay.inputs import NO_INPUT
 from perdure.store import open_store
 from perdure.testing.clock import START, SkippingWaiter, VirtualClock
 from perdure.testing.stubs import Call, Stubs, observed
@@ -109,7 +110,10 @@ class DurableEnvironment:
     # ------------------------------------------------------------------------------------------- the engine
 
     async def run(
-        self, orchestrator: str | Callable[..., Any], client_input: Any = None, instance_id: str | None = None
+        self,
+        orchestrator: str | Callable[..., Any],
+        client_input: Any = NO_INPUT,
+        instance_id: str | None = None,
     ) -> OrchestrationStatus:
         """Start an orchestration and wait until it has finished, however long it sleeps in between."""
         started = await self.client.start_new(orchestrator, instance_id, client_input)

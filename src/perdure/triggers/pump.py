@@ -73,7 +73,7 @@ class Pump:
 
     async def _handle(self, message: Received) -> None:
         try:
-            instance_id = await deliver(self._client, self._name, message.message_id, message.body or b"null")
+            instance_id = await deliver(self._client, self._name, message.message_id, message.body)
         except (PayloadError, InvalidInstanceId) as error:
             await self._source.bury(message, f"the message cannot be delivered: {error} (PDR-057)")
             return

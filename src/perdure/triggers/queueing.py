@@ -17,18 +17,21 @@ import msgspec
 from msgspec import Raw
 
 from perdure.replay.context import OrchestrationContext
+from perdure.replay.inputs import NO_INPUT
 from perdure.replay.task import Task
 from perdure.triggers.names import message_activity
 
 
 class Message(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A message as its instance keeps it: the queue's name, and the body as JSON."""
+    """A message as its instance keeps it: the queue's name, and the body as JSON, unless it is empty."""
 
     queue: str
     body: Raw = Raw(b"null")
+    empty: bool = False
 
 
 def message(context: OrchestrationContext, message: Message) -> Generator[Task[Any], Any, Any]:
     """The built-in orchestrator of one message."""
-    result = yield context.call_activity(message_activity(message.queue), message.body)
+    body = NO_INPUT if message.empty else message.body
+    result = yield context.call_activity(message_activity(message.queue), body)
     return result

@@ -17,6 +17,7 @@ from perdure.model.failure import chain_of
 from perdure.model.instances import check_instance_id
 from perdure.model.messages import Start
 from perdure.model.times import instant
+from perdure.replay.inputs import NO_INPUT
 from perdure.triggers.names import MESSAGE, message_id, queue_of
 from perdure.triggers.queueing import Message
 
@@ -52,7 +53,7 @@ class Queues:
         self._client = client
 
     async def send(
-        self, queue: str, body: Any = None, *, message_id: str | None = None, at: datetime | None = None
+        self, queue: str, body: Any = NO_INPUT, *, message_id: str | None = None, at: datetime | None = None
     ) -> str:
         """Put a message into a queue of the hub's own store; returns the id of its instance once it is durable.
 
@@ -69,7 +70,8 @@ class Queues:
         gateway = self._client.gateway
         chosen = gateway.new_instance_id() if message_id is None else message_id
         visible_at = instant(at, "at") if at is not None else 0
-        return await deliver(self._client, queue, chosen, payload.encode(body), visible_at=visible_at)
+        content = b"" if body is NO_INPUT else payload.encode(body)
+        return await deliver(self._client, queue, chosen, content, visible_at=visible_at)
 
     async def status(self, queue: str) -> QueueStatus:
         """Count a queue's messages, at most 1,000 of each kind."""
@@ -119,16 +121,17 @@ def note_redelivery(queue: str, reason: str) -> None:
 
 
 async def deliver(client: Client, queue: str, message: str, body: bytes, *, visible_at: int = 0) -> str:
-    """Make a message an instance; a message that is one already is left alone.
+    """Make a message an instance; a message that is one already is left alone. No bytes are no input.
 
     Raises PayloadError for no JSON, InvalidInstanceId for a name that no queue can have.
     """
     instance_id = check_instance_id(message_id(queue, message), derived=True)
+    letter = Message(queue, payload.check(body)) if body else Message(queue, empty=True)
     delivered: str = await client.gateway.accept(
         Start(
             instance_id=instance_id,
             name=MESSAGE,
-            input=Raw(payload.encode(Message(queue, payload.check(body)))),
+            input=Raw(payload.encode(letter)),
             tags={TAG: queue},
             on_existing="return_existing",
             visible_at=visible_at,

@@ -32,6 +32,7 @@ from perdure.engine.activities.sources import ProcessPool
 from perdure.errors import ExecutorFailed
 from perdure.model.failure import failure_of
 from perdure.model.messages import ActivityResult
+from perdure.replay.settle import Invocation
 
 STRIKES = 3
 USUAL_SLOTS = 16  # of an executor that does not tell
@@ -163,9 +164,7 @@ class ExecutorHost:
         attempt.task = generation
         invocation = attempt.invocation
         try:
-            future = generation.opened.executor.submit(
-                carry_out, place, msgspec.json.encode(invocation), card
-            )
+            future = generation.opened.executor.submit(carry_out, place, _letter(invocation), card)
         except Exception as error:  # it is broken or shut down, and says so at once
             self._over(generation, attempt)
             self._lost(generation, attempt, place, error)
@@ -331,5 +330,15 @@ _NEVER_BEGAN = (
     f"{STRIKES} times its worker processes ended before they ran anything. A script that uses a process pool starts "
     'its work under `if __name__ == "__main__":`; what else went wrong is on stderr'
 )
+
+
+def _letter(invocation: Invocation) -> bytes:
+    """The invocation as JSON, which has no form for the body of an input that is not there."""
+    if bytes(invocation.input):
+        return msgspec.json.encode(invocation)
+    fields = msgspec.structs.asdict(invocation)
+    del fields["input"]
+    return msgspec.json.encode(fields)
+
 
 __all__ = ["ExecutorHost"]

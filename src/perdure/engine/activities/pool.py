@@ -25,8 +25,9 @@ from perdure.engine.activities.results import failed
 from perdure.engine.activities.runner import Attempt, Host, Runner
 from perdure.engine.activities.sources import place_of
 from perdure.engine.activities.threads import Threads
+from perdure.engine.callables import where
 from perdure.engine.envelope import Envelope
-from perdure.engine.registry import Activity, Plan, Registry, plan_of, where
+from perdure.engine.registry import Activity, Plan, Registry, plan_of
 from perdure.errors import FunctionNotFound, RegistrationError
 from perdure.model.failure import Failure, failure_of
 from perdure.model.messages import ActivityResult

@@ -13,8 +13,8 @@ from perdure.engine.client import Client
 from perdure.engine.portal import SyncClient
 from perdure.engine.registry import Activity, Plan
 from perdure.errors import MessageRefused, PayloadError
-from perdure.model import payload
 from perdure.model.spoken import is_message, spoken
+from perdure.replay.inputs import Input
 from perdure.replay.settle import Invocation
 
 
@@ -47,7 +47,7 @@ class Runner:
         self._takes_context = [n for n, kind in plan.given.items() if kind is ActivityContext]
         self._takes_client = [n for n, kind in plan.given.items() if kind in (Client, SyncClient)]
         self._constant = {n: resources[kind] for n, kind in plan.given.items() if kind is not ActivityContext}
-        self._input_type = plan.input_type
+        self._input = plan.input
         self.running = 0
         self.queued: deque[Attempt] = deque()
         self.usual_seconds: float | None = None  # how long a body takes, the latest counting most
@@ -71,15 +71,15 @@ class Runner:
                 arguments[name] = context
         for name in self._takes_client:
             arguments[name] = caused(arguments[name], invocation.idempotency_key)
-        if self._plan.input_name is not None:
-            arguments[self._plan.input_name] = self._input(invocation, self._plan.input_name)
-        return self.activity.function(**arguments)
+        if self._input is not None:
+            arguments[self._input.name] = self._read(invocation, self._input)
+        return self._plan.call(arguments)
 
-    def _input(self, invocation: Invocation, parameter: str) -> Any:
+    def _read(self, invocation: Invocation, parameter: Input) -> Any:
         try:
-            return payload.decode(invocation.input, self._input_type)
+            return parameter.read(invocation.input)
         except PayloadError as error:
-            raise _misfit(invocation.name, parameter, error) from None
+            raise _misfit(invocation.name, parameter.name, error) from None
 
 
 def _misfit(name: str, parameter: str, error: PayloadError) -> PayloadError:

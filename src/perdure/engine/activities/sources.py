@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import wait
 from typing import Any
 
-from perdure.engine.registry import Activity, where
+from perdure.engine.callables import is_same, where
+from perdure.engine.registry import Activity
 from perdure.errors import RegistrationError
 
 Source = Executor | Callable[[], Executor] | Callable[[], Iterator[Executor]]
@@ -133,7 +134,7 @@ def place_of(activity: Activity) -> str:
     found: Any = sys.modules.get(function.__module__)
     for part in function.__qualname__.split("."):
         found = getattr(found, part, None)
-    if found is None or inspect.unwrap(found) is not inspect.unwrap(function):
+    if found is None or not is_same(inspect.unwrap(found), inspect.unwrap(function)):
         raise RegistrationError(
             f"{where(function)}: an activity with an executor is imported by the process that runs it, but "
             f"{module}.{function.__qualname__} is {'not there' if found is None else 'something else'}. Keep it "

@@ -21,9 +21,10 @@ from msgspec import Raw
 from perdure.errors import PayloadError
 from perdure.model.payload.flaws import malformed, reject_flaws
 from perdure.model.payload.misfit import misfit
-from perdure.model.payload.reading import is_untyped, known_reader, new_reader
+from perdure.model.payload.reading import is_untyped, known_reader, new_reader, why_unreadable
 from perdure.model.payload.refusal import MAX_BYTES, MAX_DEPTH, MAX_DIGITS, REFUSING, too_large
 from perdure.model.payload.schemas import schema_for
+from perdure.model.payload.shapes import title
 from perdure.model.payload.text import reject_suspects, same_strings
 from perdure.model.payload.walking import settled, why_not
 from perdure.model.payload.writing import is_kept, passed, read_plain, write_plain
@@ -140,4 +141,15 @@ def fits(raw: bytes | Raw, expected_type: Any) -> PayloadError | None:
     return None
 
 
-__all__ = ["MAX_BYTES", "MAX_DEPTH", "MAX_DIGITS", "check", "decode", "encode", "fits", "schema_of"]
+__all__ = [
+    "MAX_BYTES",
+    "MAX_DEPTH",
+    "MAX_DIGITS",
+    "check",
+    "decode",
+    "encode",
+    "fits",
+    "schema_of",
+    "title",
+    "why_unreadable",
+]

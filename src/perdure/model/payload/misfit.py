@@ -10,8 +10,8 @@ import msgspec
 
 from perdure.errors import PayloadError
 from perdure.model.payload.flaws import malformed
-from perdure.model.payload.reading import title
 from perdure.model.payload.refusal import Reader, Token, refusal
+from perdure.model.payload.shapes import title
 from perdure.model.payload.writing import at, holds, read_plain, write_plain
 
 _AT_PATH = re.compile(r"(.*) - at `(key` in `)?\$(.*)`", re.DOTALL)

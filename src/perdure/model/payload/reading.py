@@ -8,8 +8,10 @@ from typing import Any, cast, get_args
 
 import msgspec
 
+from perdure.errors import PayloadError
 from perdure.model.payload.refusal import UNTYPED, Reader, refusal
-from perdure.model.payload.writing import EXACTLY, is_model, read_plain, write_plain
+from perdure.model.payload.shapes import MADE_OF, advice_for, flaw_of, title
+from perdure.model.payload.writing import is_model, read_plain, write_plain
 
 
 def new_reader(expected_type: Any) -> Reader:
@@ -23,8 +25,26 @@ def new_reader(expected_type: Any) -> Reader:
         adapter = adapter_of(expected_type)
         if adapter:
             return _model_reader(adapter.validate_json)
-        raise refusal(f"JSON cannot be decoded as {title(expected_type)}: {error}") from error
+        raise refusal(f"JSON cannot be decoded as {title(expected_type)}: {advice_for(error)}") from error
 
+
+def why_unreadable(expected_type: Any) -> str | None:
+    """Why no body will ever decode as a type: a clause with advice, None if some will."""
+    try:
+        return _known_flaw(expected_type)
+    except TypeError:  # unhashable
+        return _flaw(expected_type)
+
+
+def _flaw(expected_type: Any) -> str | None:
+    try:
+        new_reader(expected_type)
+    except PayloadError as refused:
+        return str(refused).partition(": ")[2]
+    return None if is_untyped(expected_type) else flaw_of(expected_type)
+
+
+_known_flaw = lru_cache(maxsize=512)(_flaw)
 
 known_reader = lru_cache(maxsize=512)(new_reader)
 
@@ -41,7 +61,7 @@ def _custom(kind: Any, form: Any) -> Any:
     """An instance of a type that msgspec does not know, from JSON builtins."""
     if is_model(kind):
         return kind.model_validate_json(write_plain(form))
-    for base, _ in EXACTLY:
+    for base in MADE_OF:
         if isinstance(kind, type) and issubclass(kind, base) and isinstance(form, base):
             return cast(Any, kind)(form)
     raise TypeError(
@@ -63,7 +83,3 @@ def adapter_of(expected_type: Any) -> Any:
 
 def _names_model(expected_type: Any) -> bool:
     return is_model(expected_type) or any(_names_model(part) for part in get_args(expected_type))
-
-
-def title(kind: Any) -> str:
-    return kind.__qualname__ if isinstance(kind, type) and not get_args(kind) else str(kind)

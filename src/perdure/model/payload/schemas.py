@@ -6,7 +6,8 @@ from typing import Any
 
 import msgspec
 
-from perdure.model.payload.reading import adapter_of, title
+from perdure.model.payload.reading import adapter_of
+from perdure.model.payload.shapes import title
 from perdure.model.payload.writing import is_model
 
 

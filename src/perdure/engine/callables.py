@@ -1,0 +1,126 @@
+"""What users hand over to be called: functions, and what stands for one.
+
+A partial, a bound method, a static method and an object with `__call__` are called as they are, and `signature_of`
+tells with what. Code, annotations and a name are those of the function behind it, which `plain` finds.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Mapping
+from types import FunctionType, MethodType
+from typing import Any
+
+from perdure.errors import RegistrationError
+
+_MARK = "__perdure__"
+_STANDS_FOR = "__perdure_for__"
+_SIMPLE_KINDS = (functools.partial, staticmethod)
+_KEYS = (str, FunctionType, MethodType)
+_AT: dict[tuple[int, int], tuple[object, tuple[Any, ...]]] = {}
+"""Marks of what takes no attribute of ours, by identity; the object is kept so that its id stays its own."""
+
+
+def plain(function: Any) -> Any:
+    """The function whose code runs when this is called."""
+    found = inspect.unwrap(function) if callable(function) else function
+    if isinstance(found, functools.partial):
+        return plain(found.func)
+    if isinstance(found, classmethod):
+        return plain(found.__func__)
+    if inspect.isroutine(found) or inspect.isclass(found) or not callable(found):
+        return found
+    return plain(found.__call__)
+
+
+def called(function: Any) -> Any:
+    """What a class shows under the name of this function: of a static method the function itself."""
+    return function.__func__ if isinstance(function, staticmethod) else function
+
+
+def is_async(function: Any) -> bool:
+    """Whether calling it gives a coroutine."""
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(plain(function))
+
+
+def yields(function: Any) -> bool:
+    """Whether it is a generator of either kind."""
+    found = plain(function)
+    return inspect.isgeneratorfunction(found) or inspect.isasyncgenfunction(found)
+
+
+def own_name(function: Any) -> str:
+    """The name it goes by unless it is given one: that of a partial's function, or of an object's class."""
+    if isinstance(function, functools.partial):
+        return own_name(function.func)
+    return str(getattr(function, "__name__", None) or type(function).__name__)
+
+
+def signature_of(function: Any) -> Mapping[str, inspect.Parameter]:
+    """Its parameters, those that a partial has bound left out. Raises RegistrationError where Python knows none."""
+    try:
+        return inspect.signature(function).parameters
+    except (ValueError, TypeError) as error:
+        raise RegistrationError(
+            f"{where(function)}: Python does not tell its parameters ({error}): call it from a function of your own"
+        ) from error
+
+
+def where(function: object) -> str:
+    """A function for an error message: its name, file and line."""
+    function = getattr(function, _STANDS_FOR, function)
+    found = plain(function)
+    code = getattr(found, "__code__", None)
+    name = getattr(function, "__qualname__", None) or getattr(found, "__qualname__", None) or repr(function)
+    return f"{name} ({code.co_filename}:{code.co_firstlineno})" if code else name
+
+
+def standing_for(double: Any, original: object) -> None:
+    """Have error messages about `double` name the function that it stands for."""
+    setattr(double, _STANDS_FOR, original)
+
+
+def is_same(one: Any, other: Any) -> bool:
+    """Whether two references are to one function; each access to a bound method makes another object."""
+    return one is other or (isinstance(one, MethodType) and bool(one == other))
+
+
+def marks(function: Any) -> tuple[Any, ...]:
+    """What `mark` has noted on a function, or on what it wraps; nothing if it has not."""
+    for one in (function, inspect.unwrap(function) if callable(function) else function):
+        noted = _AT.get(_place(one))
+        found = noted[1] if noted is not None else _attribute(one)
+        if isinstance(found, tuple):
+            return found
+    return ()
+
+
+def _attribute(function: Any) -> Any:
+    """A bound method shows the attributes of its function, which says nothing of this object's."""
+    return None if isinstance(function, MethodType) else getattr(function, _MARK, None)
+
+
+def mark(function: Any, noted: tuple[Any, ...]) -> None:
+    """Note something on a function, so that a reference to it can be used as its name."""
+    if inspect.isfunction(function) or isinstance(function, _SIMPLE_KINDS):
+        setattr(function, _MARK, noted)
+    else:
+        _AT[_place(function)] = (function, noted)
+
+
+def _place(function: Any) -> tuple[int, int]:
+    if isinstance(function, MethodType):
+        return id(function.__self__), id(function.__func__)
+    return id(function), 0
+
+
+def reference(function: Any) -> Any:
+    """The key of a reference in a table: itself, but for objects, which may be unhashable or equal to others."""
+    return function if isinstance(function, _KEYS) else id(function)
+
+
+def resolvable(function: Any) -> Any:
+    """What `typing.get_type_hints` reads the annotations of."""
+    found = plain(function)
+    return found.__func__ if isinstance(found, MethodType) else found
