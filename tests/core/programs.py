@@ -25,7 +25,7 @@ Chance = random.Random
 POLICY = RetryPolicy(first_interval=5, backoff=2, max_attempts=3, jitter=0.5)
 EXPECTED = (TaskFailedError, TimeoutError, OrchestratorError, PayloadError)
 WAITED_FOR = ("call", "retry", "child", "timer", "event", "typed", "deadline", "default")
-KINDS = (*WAITED_FOR, "all", "any", "spawn", "join", "cancel", "look", "forget", "can", "fail")
+KINDS = (*WAITED_FOR, "all", "any", "race", "spawn", "join", "cancel", "look", "forget", "can", "fail")
 
 
 def random_program(chance: Chance, depth: int = 2, most: int = 5) -> list[Op]:
@@ -39,7 +39,7 @@ def _random_op(chance: Chance, depth: int) -> Op:
             return kind, chance.choice([0, 1, 30, 3600])
         case "event" | "typed" | "deadline" | "default":
             return kind, chance.choice("AB"), chance.choice([1, 60])
-        case "all" | "any":
+        case "all" | "any" | "race":
             return kind, [_random_op(chance, 0) for _ in range(chance.randint(1, 3))]
         case "spawn":
             return kind, random_program(chance, depth - 1, 3)
@@ -94,6 +94,9 @@ def run_yield(context: OrchestrationContext, program: list[Op]):
                 case "any":
                     tasks = [_task(context, part) for part in op[1]]
                     seen.append(_won((yield context.task_any(tasks)), tasks))
+                case "race":
+                    tasks = [_task(context, part) for part in op[1]]
+                    seen.append(tasks.index((yield context.task_any(tasks))))
                 case "spawn":
                     branches.append(context.spawn(run_yield(context, op[1])))
                 case "join":
@@ -126,6 +129,9 @@ async def run_async(context: OrchestrationContext, program: list[Op]):
                 case "any":
                     tasks = [_task(context, part) for part in op[1]]
                     seen.append(_won(await context.task_any(tasks), tasks))
+                case "race":
+                    tasks = [_task(context, part) for part in op[1]]
+                    seen.append(tasks.index(await context.task_any(tasks)))
                 case "spawn":
                     branches.append(context.spawn(run_async(context, op[1])))
                 case "join":
@@ -168,7 +174,8 @@ def live(
     """Live a program among random arrivals; returns its history, what fold says of it, and the live execution."""
     execution, state = execution_of(run, program), State()
     episodes: list[Episode] = []
-    at, arrival = 1_000_000, ev.ExecutionStarted(name="program")
+    pairing = chance.choice([ev.OLDEST, ev.AWAITED])
+    at, arrival = 1_000_000, ev.ExecutionStarted(name="program", pairing=pairing)
     while True:
         if not episodes or at > episodes[-1][0] or chance.random() < 0.5:
             episodes.append((at, []))

@@ -328,3 +328,64 @@ async def test_after_a_day_an_id_is_new_again(orchestrator):
         await env.client.raise_event(instance, "Go", 2, event_id="e1")
 
         assert (await env.client.wait_for_completion(instance)).output == [2, "nothing more"]
+
+
+def typed_yield(context: OrchestrationContext):
+    return (yield context.wait_for_external_event("Amount", int))
+
+
+async def typed_async(context: OrchestrationContext):
+    return await context.wait_for_external_event("Amount", int)
+
+
+@both(typed_yield, typed_async)
+async def test_the_status_tells_of_an_event_that_did_not_fit_until_one_does(orchestrator):
+    async with environment(app_with(orchestrator)) as env:
+        instance = await env.client.start_new("main")
+        await env.client.raise_event(instance, "Amount", "5")
+        await env.settled()
+        status = await env.client.get_status(instance)
+        assert "(rejected the event that came at 2026-01-01 09:00:00 UTC: does not fit" in status.waiting_for
+        await env.client.raise_event(instance, "Amount", 5)
+        assert (await env.client.wait_for_completion(instance)).output == 5
+
+
+@both(typed_yield, typed_async)
+async def test_the_status_names_events_that_no_wait_has_taken(orchestrator):
+    async with environment(app_with(orchestrator)) as env:
+        instance = await env.client.start_new("main")
+        await env.client.raise_event(instance, "Amuont", 5)
+        await env.settled()
+        status = await env.client.get_status(instance)
+
+    assert status.waiting_for.endswith("; it keeps 1 event(s) that no wait has taken yet: 'Amuont'")
+
+
+def monitor_yield(context: OrchestrationContext):
+    for number in range(300):
+        stop = context.wait_for_external_event("Stop")
+        if (yield context.task_any([stop, context.create_timer(60)])) is stop:
+            return number
+    return "never"
+
+
+async def monitor_async(context: OrchestrationContext):
+    for number in range(300):
+        stop = context.wait_for_external_event("Stop")
+        if await context.task_any([stop, context.create_timer(60)]) is stop:
+            return number
+    return "never"
+
+
+@both(monitor_yield, monitor_async)
+@pytest.mark.parametrize("evicted", [False, True])
+async def test_a_monitor_that_begins_its_wait_anew_is_stopped(orchestrator, evicted):
+    async with environment(app_with(orchestrator)) as env:
+        instance = await env.client.start_new("main")
+        await env.advance(minutes=20.5)
+        if evicted:
+            await env.evict()
+        status = await env.client.get_status(instance)
+        assert status.waiting_for.count("'Stop'") == 1
+        await env.client.raise_event(instance, "Stop")
+        assert (await env.client.wait_for_completion(instance)).output == 20

@@ -93,6 +93,24 @@ def test_a_refused_event_leaves_the_wait_open() -> None:
     assert found.rows[0].spans[0].note == "refused: not text"
 
 
+def test_of_several_waits_the_one_that_took_the_event_ends() -> None:
+    found = drawn(
+        [
+            (0, ev.ExecutionStarted(name="claims", pairing=ev.AWAITED)),
+            (0, ev.EventAwaited(id=0, name="go")),
+            (0, ev.EventAwaited(id=1, name="Go")),
+            (SECOND, ev.EventRaised(name="GO")),
+            (SECOND, ev.EventTaken(wait_id=1, event=0)),
+            (2 * SECOND, ev.EventRaised(name="go")),
+            (3 * SECOND, ev.EventAwaited(id=2, name="go")),
+            (3 * SECOND, ev.WaitCanceled(wait_id=0)),
+        ],
+        now=4 * SECOND,
+    )
+
+    assert [span.state for row in found.rows for span in row.spans] == ["canceled", "done", "done"]
+
+
 def test_what_is_open_at_the_end_is_given_up_and_what_was_done_stays_done() -> None:
     found = drawn(
         [
@@ -187,6 +205,7 @@ def test_every_event_has_words() -> None:
         (9, ev.PatchMarked(name="fraud-check")),
         (9, ev.ExecutionRewound(kept=3, next_id=4, at=9, voided=(0,), reason="gateway is back")),
         (9, ev.ContinuedAsNew()),
+        (9, ev.EventTaken(wait_id=4, event=0)),
     ]
 
     lines = lines_of(history)

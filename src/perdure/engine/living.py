@@ -74,6 +74,7 @@ def begin(
         parent=instance.parent,
         operation_id=operation_id,
         carried=carried,
+        pairing=ev.AWAITED,
     )
     feed(hub, instance, started)
 
@@ -225,6 +226,7 @@ def next_execution(
         input=body,
         parent=instance.parent,
         carried=carried,
+        pairing=ev.AWAITED,
     )
     feed(hub, instance, started)
 

@@ -182,6 +182,7 @@ _ABOUT: dict[type, Callable[[Any, Names], str]] = {
     ev.EventAwaited: _awaited,
     ev.EventRaised: _named,
     ev.WaitCanceled: _wait_id,
+    ev.EventTaken: _wait_id,
     ev.EventRejected: _rejected,
     ev.EntityCalled: _to_entity,
     ev.EntitySignaled: _to_entity,

@@ -176,6 +176,7 @@ class _Draft:
         self.open: dict[int, Span] = {}
         self.waits: dict[str, list[Span]] = defaultdict(list)
         self.buffered: dict[str, int] = defaultdict(int)
+        self.pairing = ev.OLDEST
         self.taken: dict[int, Span] = {}
         self.locks: dict[int, int] = {}  # entities still to be locked
         self.called: dict[int, Row] = {}
@@ -184,6 +185,7 @@ class _Draft:
     def apply(self, at: int, event: HistoryEvent) -> None:
         match event:
             case ev.ExecutionStarted():
+                self.pairing = event.pairing
                 for carried in event.carried:
                     self.buffered[carried.name.casefold()] += 1
             case ev.TaskScheduled():
@@ -219,7 +221,9 @@ class _Draft:
             case ev.TimerCanceled():
                 self._close(event.timer_id, at, "canceled")
             case ev.WaitCanceled():
-                self._close(event.wait_id, at, "canceled")
+                self._stopped(event.wait_id, at)
+            case ev.EventTaken():
+                self._take(self.open.get(event.wait_id), at)
             case ev.EventRaised():
                 self._raised(event.name.casefold(), at)
             case ev.EventRejected():
@@ -293,8 +297,21 @@ class _Draft:
         waiting = [span for span in self.waits[name] if span.state == "open"]
         if not waiting:
             self.buffered[name] += 1
+        elif len(waiting) == 1 or self.pairing == ev.OLDEST:
+            waiting[0].close(at, "done")
+
+    def _take(self, span: Span | None, at: int) -> None:
+        if span is not None:
+            span.close(at, "done")
+
+    def _stopped(self, wait_id: int, at: int) -> None:
+        """A wait was cancelled. What it had taken, if the code never looked at it, goes to the next."""
+        span = self.open.get(wait_id)
+        if span is None or span.state != "done":
+            self._close(wait_id, at, "canceled")
             return
-        waiting[0].close(at, "done")
+        span.state = "canceled"
+        self._raised(next((name for name, spans in self.waits.items() if span in spans), ""), at)
 
     def _rejected(self, event: ev.EventRejected) -> None:
         for span in self.waits[event.name.casefold()]:

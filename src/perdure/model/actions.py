@@ -61,12 +61,22 @@ class CancelWait(_Action, frozen=True):
     wait_id: int
 
 
+class TakeEvent(_Action, frozen=True):
+    """Of several waits, this one takes the event of this number."""
+
+    wait_id: int
+    event: int
+
+
 class RejectEvent(_Action, frozen=True):
+    """`event` is its number where several waits were open; otherwise -1."""
+
     wait_id: int
     name: str
     operation_id: str
     input: Raw
     reason: str
+    event: int = -1
 
 
 class CallEntity(_Action, frozen=True):
@@ -128,6 +138,7 @@ Step = (
     | CancelTimer
     | AwaitEvent
     | CancelWait
+    | TakeEvent
     | RejectEvent
     | CallEntity
     | SignalEntity

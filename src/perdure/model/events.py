@@ -59,8 +59,17 @@ class EventRaised(_Event, frozen=True):
     operation_id: str = ""
 
 
+OLDEST: Final = 0
+AWAITED: Final = 1
+"""Which wait takes a raised event: the oldest of its name, or the oldest that the code still awaits."""
+
+
 class ExecutionStarted(_Event, frozen=True, gc=True):
-    """The first event of every execution. `carried` are the events the execution before it left over."""
+    """The first event of every execution. `carried` are the events the execution before it left over.
+
+    `pairing` is the rule that pairs events with waits, for the whole execution: OLDEST or AWAITED. Executions that
+    began before there was a choice have OLDEST.
+    """
 
     name: str
     version: str = ""
@@ -69,6 +78,7 @@ class ExecutionStarted(_Event, frozen=True, gc=True):
     parent: ParentLink | None = None
     operation_id: str = ""
     carried: tuple[EventRaised, ...] = ()
+    pairing: int = OLDEST
 
 
 class TaskCompleted(_Event, frozen=True):
@@ -203,13 +213,28 @@ class WaitCanceled(_Event, frozen=True):
     wait_id: int
 
 
+class EventTaken(_Event, frozen=True):
+    """Of several open waits, this one took the event. Recorded where it does not follow from what came before:
+    under the pairing AWAITED, with more than one open wait of the event's name.
+
+    `event` counts the events of the execution, carried ones included, from 0.
+    """
+
+    wait_id: int
+    event: int
+
+
 class EventRejected(_Event, frozen=True):
-    """A raised event did not fit the type its waiter expects: it was dropped and the wait goes on."""
+    """A raised event did not fit the type its waiter expects: it was dropped and the wait goes on.
+
+    `event` is its number, as in `EventTaken`, where several waits were open; otherwise -1.
+    """
 
     wait_id: int
     name: str
     operation_id: str = ""
     reason: str = ""
+    event: int = -1
 
 
 class EntityCalled(_Event, frozen=True):
@@ -311,6 +336,7 @@ Decision = (
     | TimerCanceled
     | EventAwaited
     | WaitCanceled
+    | EventTaken
     | EventRejected
     | EntityCalled
     | EntitySignaled

@@ -12,12 +12,17 @@ from perdure.model.times import moment
 
 
 class EventWait(msgspec.Struct, frozen=True, omit_defaults=True):
-    """An open wait for an external event; `deadline` is 0 when open-ended; `schema` is a JSON Schema."""
+    """An open wait for an external event; `deadline` is 0 when open-ended; `schema` is a JSON Schema.
+
+    `rejected` says why the last event that came for it did not fit, and `rejected_at` when that was.
+    """
 
     name: str
     since: int
     deadline: int = 0
     schema: dict[str, Any] | None = None
+    rejected: str = ""
+    rejected_at: int = 0
 
 
 class OpenActivity(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -69,7 +74,10 @@ class OpenLock(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Waiting(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Everything an instance is waiting for at one moment."""
+    """Everything an instance is waiting for at one moment.
+
+    `kept` are the names of events that it has accepted and that no wait has taken yet.
+    """
 
     events: tuple[EventWait, ...] = ()
     activities: tuple[OpenActivity, ...] = ()
@@ -79,6 +87,7 @@ class Waiting(msgspec.Struct, frozen=True, omit_defaults=True):
     locks: tuple[OpenLock, ...] = ()
     timers: tuple[int, ...] = ()
     start_at: int = 0
+    kept: tuple[str, ...] = ()
     reason: str = ""
     at: int = 0  # when heartbeats were looked at
 
@@ -87,7 +96,7 @@ class Waiting(msgspec.Struct, frozen=True, omit_defaults=True):
         if self.reason:
             return _missing(self.reason) or _REASONS.get(self.reason.partition(":")[0], self.reason)
         parts = [
-            *(_event(wait) for wait in self.events[:3]),
+            *(_event(wait) for wait in _by_name(self.events)[:3]),
             *_several("activity", "activities", [_activity(a, self.at) for a in self.activities]),
             *(_retry(retry) for retry in self.retries[:3]),
             *_several("sub-orchestration", "sub-orchestrations", [_child(c) for c in self.children]),
@@ -96,7 +105,11 @@ class Waiting(msgspec.Struct, frozen=True, omit_defaults=True):
             *([f"the timer due at {clock(min(self.timers))}"] if self.timers else []),
             *([f"its start at {clock(self.start_at)}"] if self.start_at else []),
         ]
-        return "waiting for " + ", and for ".join(parts) if parts else ""
+        return "waiting for " + ", and for ".join(parts) + self._kept() if parts else ""
+
+    def _kept(self) -> str:
+        names = ", ".join(f"'{name}'" for name in dict.fromkeys(self.kept))
+        return f"; it keeps {len(self.kept)} event(s) that no wait has taken yet: {names}" if names else ""
 
 
 PROGRESS_SHOWN = 60  # characters
@@ -142,9 +155,19 @@ def clock(at: int) -> str:
     return moment(at).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
+def _by_name(waits: tuple[EventWait, ...]) -> list[EventWait]:
+    """The newest wait of each name: a loop that begins another wait in each round leaves the older ones behind."""
+    return list({wait.name.casefold(): wait for wait in waits}.values())
+
+
 def _event(wait: EventWait) -> str:
     until = f", until {clock(wait.deadline)}" if wait.deadline else ""
-    return f"the event '{wait.name}' since {clock(wait.since)}{until}"
+    rejected = (
+        f" (rejected the event that came at {clock(wait.rejected_at)}: {wait.rejected})"
+        if wait.rejected
+        else ""
+    )
+    return f"the event '{wait.name}' since {clock(wait.since)}{until}{rejected}"
 
 
 def _activity(activity: OpenActivity, now: int) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import uuid
-from collections.abc import Callable, Coroutine, Generator, Iterable
+from collections.abc import Callable, Coroutine, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from heapq import heappop, heappush
@@ -32,13 +32,15 @@ from perdure.model import payload
 from perdure.model.instances import child_id_of
 from perdure.model.retry import RetryPolicy
 from perdure.model.times import Seconds, instant, micros, moment
-from perdure.replay import patches
+from perdure.replay import pairing, patches
 from perdure.replay.activity_calls import ActivityCalls
 from perdure.replay.child_calls import ChildCalls
 from perdure.replay.determinism import Mismatch, agree, mismatch
 from perdure.replay.fiber import Fiber
 from perdure.replay.http_calls import HttpCalls
 from perdure.replay.inputs import NO_INPUT, input_body
+from perdure.replay.pairing import same
+from perdure.replay.relay import idle_relay
 from perdure.replay.sections import EntityLock, EntityVerbs
 from perdure.replay.task import (
     NO_DEFAULT,
@@ -63,9 +65,11 @@ D = TypeVar("D")
 
 CUSTOM_STATUS_LIMIT = 16 * 1024  # bytes, as in Azure
 SPREAD_FROM = 100  # calls that are open when a sub-orchestration is no longer kept beside its caller
-NULL = Raw(b"null")
+NULL = pairing.NULL
 IDLE: list[act.Action] = []
 """The actions of code that is not running: one empty list for all of them, since thousands sleep."""
+NOTHING_TAKEN: dict[int, EventTask[Any]] = {}
+"""The same for events that were taken and not looked at."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +132,7 @@ class OrchestrationContext(ActivityCalls, ChildCalls, HttpCalls, EntityVerbs):
         "_now",
         "_open_ended",
         "_opened_waits",
+        "_pairing",
         "_patches",
         "_random",
         "_replaying",
@@ -168,12 +173,13 @@ class OrchestrationContext(ActivityCalls, ChildCalls, HttpCalls, EntityVerbs):
         self._timers: dict[int, TimerTask] = {}
         self._due: list[tuple[int, int]] = []
         self._waits: dict[int, EventTask[Any]] = {}
-        # Tuples, because the empty one costs nothing: thousands of instances hold these and nothing in them.
-        self._opened_waits: tuple[EventTask[Any], ...] = ()
-        self._closed_waits: tuple[EventTask[Any], ...] = ()
-        self._taken: tuple[EventTask[Any], ...] = ()
+        self._pairing = ev.OLDEST
+        # Of these the empty ones cost nothing: thousands of instances hold them and nothing in them.
+        self._opened_waits: Sequence[EventTask[Any]] = ()
+        self._closed_waits: Sequence[EventTask[Any]] = ()
+        self._taken: dict[int, EventTask[Any]] = NOTHING_TAKEN  # events that the code has not looked at
         self._buffered: list[tuple[int, ev.EventRaised]] = []  # a deque would weigh 700 bytes an instance
-        self._fibers: list[Fiber[Any]] | None = None
+        self._fibers: dict[Fiber[Any], None] | None = None  # branches, without those that ended well
         self._lock: EntityLock | None = None  # the critical section it is in or waits for
 
     # --------------------------------------------------------------------------------------- who and when
@@ -272,8 +278,8 @@ class OrchestrationContext(ActivityCalls, ChildCalls, HttpCalls, EntityVerbs):
     ) -> Task[Any]:
         """Wait for an event raised to this instance; one that came earlier is taken at once.
 
-        The oldest wait for a name takes the oldest event; each event is taken once. An event whose body does not
-        fit `expected_type` is dropped with its reason and the wait goes on.
+        The oldest wait for a name that the code still awaits takes the oldest event; each event is taken once. An
+        event whose body does not fit `expected_type` is rejected, the status says why, and the wait goes on.
 
         Parameters:
             timeout: how long to wait; then TimeoutError is raised, or `default` is the result.
@@ -289,8 +295,10 @@ class OrchestrationContext(ActivityCalls, ChildCalls, HttpCalls, EntityVerbs):
         )
         recorded = self._emit(act.AwaitEvent(wait.id, name, deadline))
         self._waits[wait.id] = wait
-        self._opened_waits += (wait,)
+        self._opened_waits = _with(self._opened_waits, wait)
         self._serve(wait)
+        if self._taken and wait._state == PENDING and self._pairing == ev.AWAITED:
+            pairing.pass_on(self, wait)
         if timeout is None:
             return wait
         if wait._state != PENDING:
@@ -325,8 +333,11 @@ class OrchestrationContext(ActivityCalls, ChildCalls, HttpCalls, EntityVerbs):
 
         Fails with the first failure in the order of history; the other tasks go on.
         """
-        children, shape = self._several(tasks, "task_all")
-        return WhenAll(self, children, shape)
+        self._alive()
+        children = _listed(tasks, "task_all")
+        self._check_own(children, "task_all")
+        is_one_list = len(tasks) == 1 and not isinstance(tasks[0], Task)
+        return WhenAll(self, children, list if is_one_list else tuple)
 
     @overload
     def task_any(self, a: Task[T1], /) -> Task[Task[T1]]: ...
@@ -340,7 +351,14 @@ class OrchestrationContext(ActivityCalls, ChildCalls, HttpCalls, EntityVerbs):
     def task_any(self, *tasks: Task[T]) -> Task[Task[T]]: ...
     def task_any(self, *tasks: Any) -> Task[Task[Any]]:
         """Wait for the first to be done; the result is that task itself. Never raises what the task raised."""
-        children, _ = self._several(tasks, "task_any")
+        self._alive()
+        children = _listed(tasks, "task_any")
+        relay = idle_relay(children)
+        strangers = relay.strangers_among(children) if relay is not None else None
+        if strangers is not None:
+            self._check_own(strangers, "task_any")
+            return WhenAny(self, children, relay, strangers)
+        self._check_own(children, "task_any")
         if not children:
             raise OrchestratorError("task_any needs at least one task: nothing could ever complete it")
         return WhenAny(self, children)
@@ -358,8 +376,8 @@ class OrchestrationContext(ActivityCalls, ChildCalls, HttpCalls, EntityVerbs):
             )
         fiber: Fiber[T] = Fiber(self, branch)
         if self._fibers is None:
-            self._fibers = []
-        self._fibers.append(fiber)
+            self._fibers = {}
+        self._fibers[fiber] = None
         fiber.advance(None)
         return fiber
 
@@ -559,7 +577,7 @@ class OrchestrationContext(ActivityCalls, ChildCalls, HttpCalls, EntityVerbs):
 
     def _close_wait(self, wait: EventTask[Any]) -> None:
         self._waits.pop(wait.id, None)
-        self._closed_waits += (wait,)
+        self._closed_waits = _with(self._closed_waits, wait)
 
     def _give_back(self, wait: EventTask[Any]) -> None:
         """An event was taken by a wait that the code then cancelled without looking: it is not lost."""
@@ -567,6 +585,9 @@ class OrchestrationContext(ActivityCalls, ChildCalls, HttpCalls, EntityVerbs):
         self._emit(act.CancelWait(wait.id))
         number, event = wait.event
         wait.event = None
+        self._taken.pop(wait.id, None)
+        if self._pairing == ev.AWAITED:
+            wait._give_back()
         behind = sum(1 for other, _ in self._buffered if other < number)
         self._buffered.insert(behind, (number, event))
         self._deliver_buffered()
@@ -575,34 +596,44 @@ class OrchestrationContext(ActivityCalls, ChildCalls, HttpCalls, EntityVerbs):
         """Give a new wait the oldest buffered event of its name that fits."""
         if self._generation is not None:
             return  # a wait begun after continue_as_new takes nothing: the next execution gets the event
-        for kept in [item for item in self._buffered if _same(item[1].name, wait.name)]:
+        for kept in [item for item in self._buffered if same(item[1].name, wait.name)]:
             if wait._state != PENDING:
                 return
             self._buffered.remove(kept)
             self._offer(wait, kept)
 
     def _deliver_buffered(self) -> None:
+        if self._pairing == ev.AWAITED:
+            kept, self._buffered = self._buffered, []
+            for item in kept:
+                self._arrived(item)
+            return
         for wait in list(self._waits.values()):
             self._serve(wait)
 
     def _awaits(self, name: str) -> bool:
         """Whether an event of this name would be taken at once."""
-        return any(_same(wait.name, name) for wait in self._waits.values())
+        return any(same(wait.name, name) for wait in self._waits.values())
 
     def _raised(self, event: ev.EventRaised) -> None:
-        """An event arrived: the oldest wait for its name takes it, or it is kept."""
+        """An event arrived: a wait for its name takes it, or it is kept."""
         item = (self._next_event, event)
         self._next_event += 1
-        for wait in self._waits.values():
-            if _same(wait.name, event.name):
-                self._offer(wait, item)
-                return
-        self._buffered.append(item)
+        self._arrived(item)
+
+    def _arrived(self, item: pairing.Item) -> None:
+        waits = [wait for wait in self._waits.values() if same(wait.name, item[1].name)]
+        if not waits or self._generation is not None:
+            self._buffered.append(item)
+        elif len(waits) == 1 or self._pairing == ev.OLDEST:
+            self._offer(waits[0], item)
+        else:
+            pairing.choose(self, item, waits)
 
     def _offer(self, wait: EventTask[Any], item: tuple[int, ev.EventRaised]) -> None:
         event = item[1]
         try:
-            value = payload.decode(event.input if bytes(event.input) else NULL, wait.expected)
+            value = payload.decode(pairing.body_of(event), wait.expected)
         except PayloadError as error:
             self._emit(
                 act.RejectEvent(
@@ -610,14 +641,18 @@ class OrchestrationContext(ActivityCalls, ChildCalls, HttpCalls, EntityVerbs):
                 )
             )
             return
-        wait.event = item
-        self._taken = (*(other for other in self._taken if not other.seen), wait)
+        self._take(wait, item, value)
+
+    def _take(self, wait: EventTask[Any], item: pairing.Item, value: Any) -> None:
+        if self._taken is NOTHING_TAKEN:
+            self._taken = {}
+        self._taken[wait.id] = wait
         self._close_wait(wait)
-        wait._complete(value)
+        wait._take(item, value)
 
     def _unconsumed(self) -> tuple[ev.EventRaised, ...]:
         """Events nobody has looked at, in the order of their arrival: buffered, or taken and not seen."""
-        unseen = [wait.event for wait in self._taken if wait.event is not None and not wait.seen]
+        unseen = [wait.event for wait in self._taken.values() if wait.event is not None]
         return tuple(event for _, event in sorted([*self._buffered, *unseen], key=itemgetter(0)))
 
     def _earliest_timer(self) -> int | None:
@@ -626,21 +661,18 @@ class OrchestrationContext(ActivityCalls, ChildCalls, HttpCalls, EntityVerbs):
             heappop(due)
         return due[0][0] if due else None
 
-    def _several(
-        self, tasks: tuple[Any, ...], verb: str
-    ) -> tuple[list[Task[Any]], Callable[[list[Any]], Any]]:
-        self._alive()
-        one_list = len(tasks) == 1 and not isinstance(tasks[0], Task)
-        if one_list and not isinstance(tasks[0], Iterable):
-            raise ForeignAwaitError(f"{verb} takes tasks or one list of tasks, not {type(tasks[0]).__name__}")
-        children = list(tasks[0]) if one_list else list(tasks)
+    def _branch_ended(self, fiber: Fiber[Any]) -> None:
+        """Nothing has to be told of this branch any more."""
+        if self._fibers is not None:
+            self._fibers.pop(fiber, None)
+
+    def _check_own(self, children: Sequence[Any], verb: str) -> None:
         for child in children:
             if not isinstance(child, Task) or child._context is not self:
                 raise ForeignAwaitError(
                     f"{verb} takes tasks of this context, not {type(child).__name__}: "
                     "wrap generators and coroutines in context.spawn(...)"
                 )
-        return children, (list if one_list else tuple)
 
 
 DurableOrchestrationContext = OrchestrationContext
@@ -648,6 +680,17 @@ DurableOrchestrationContext = OrchestrationContext
 _UUID_NAMESPACE = uuid.uuid5(uuid.NAMESPACE_OID, "9e952958-5e33-4daf-827f-2fa12937b875")
 
 
-def _same(one: str, other: str) -> bool:
-    """Event names match without regard to case, as Azure's do."""
-    return one == other or one.casefold() == other.casefold()
+def _listed(tasks: tuple[Any, ...], verb: str) -> list[Any]:
+    """The arguments of `task_all` and `task_any`: tasks, or one list of them."""
+    if len(tasks) != 1 or isinstance(tasks[0], Task):
+        return list(tasks)
+    if not isinstance(tasks[0], Iterable):
+        raise ForeignAwaitError(f"{verb} takes tasks or one list of tasks, not {type(tasks[0]).__name__}")
+    return list(tasks[0])
+
+
+def _with(waits: Sequence[EventTask[Any]], wait: EventTask[Any]) -> Sequence[EventTask[Any]]:
+    if isinstance(waits, list):
+        waits.append(wait)
+        return waits
+    return [*waits, wait]

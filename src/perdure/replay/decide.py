@@ -190,6 +190,7 @@ class Execution:
     def _start(self, event: ev.ExecutionStarted) -> None:
         context = self.context
         context._input = event.input if bytes(event.input) else NULL
+        context._pairing = event.pairing
         for carried in event.carried:
             context._raised(carried)
         context._input_type = self._code.input_type

@@ -10,6 +10,7 @@ from collections.abc import Coroutine, Generator
 from typing import TYPE_CHECKING, Any
 
 from perdure.errors import EngineSignal, ForeignAwaitError
+from perdure.replay.relay import DEEPEST, Standing
 from perdure.replay.task import DONE, PENDING, T_co, Task
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class Fiber(Task[T_co]):
                 self._body = None
             if self._body is None:  # outside the handlers: what others raise now was not caused by it
                 if failure is None:
+                    self._context._branch_ended(self)
                     self._complete(value)
                 else:
                     self._fail(failure)
@@ -76,7 +78,13 @@ class Fiber(Task[T_co]):
                 pass
 
     def _observe(self) -> None:
-        self.observed = True
+        if not self.observed:
+            self.observed = True
+            self._context._branch_ended(self)
+
+    def _standing(self, depth: int = DEEPEST) -> Standing:
+        """A branch goes on by itself, and so what it waits for is awaited, unless the code has left the branch."""
+        return Standing.LEFT if super()._standing(depth) is Standing.LEFT else Standing.AWAITED
 
     def _describe(self) -> str:
         return "this branch"

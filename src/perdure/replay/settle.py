@@ -109,6 +109,8 @@ def settle(actions: Sequence[act.Action], into: Outcome) -> None:
                 events.append(ev.EventAwaited(id=action.id, name=action.name, deadline=action.deadline))
             case act.CancelWait():
                 events.append(ev.WaitCanceled(wait_id=action.wait_id))
+            case act.TakeEvent():
+                events.append(ev.EventTaken(wait_id=action.wait_id, event=action.event))
             case act.RejectEvent():
                 events.append(
                     ev.EventRejected(
@@ -116,6 +118,7 @@ def settle(actions: Sequence[act.Action], into: Outcome) -> None:
                         name=action.name,
                         operation_id=action.operation_id,
                         reason=action.reason,
+                        event=action.event,
                     )
                 )
                 into.rejections.append(

@@ -21,6 +21,7 @@ from perdure.model.waiting import (
     OpenRetry,
     Waiting,
 )
+from perdure.replay.pairing import Item, same
 from perdure.replay.rewinding import Episode, counting, is_rewound
 
 S = RuntimeStatus
@@ -56,8 +57,10 @@ class State:
         "failed_calls",
         "locks",
         "operations",
+        "pairing",
         "problems",
         "raised",
+        "rejected",
         "started",
         "suspended",
         "taken",
@@ -80,6 +83,8 @@ class State:
         self.operations: dict[int, tuple[ev.EntityCalled, int]] = {}
         self.locks: dict[int, tuple[ev.LockRequested, int, int]] = {}  # with how many are granted
         self.raised = 0
+        self.rejected: dict[str, tuple[str, int]] = {}  # the last one of each name
+        self.pairing = ev.OLDEST
         self.problems: list[str] = []
 
     @property
@@ -106,8 +111,12 @@ class State:
         retries = [t for t in self.timers.values() if t.purpose == "retry"]
         return Waiting(
             events=tuple(
-                EventWait(wait.name, since, self._deadline(wait)) for wait, since in self.waits.values()
+                EventWait(
+                    wait.name, since, self._deadline(wait), None, *self.rejected.get(wait.name.casefold(), ())
+                )
+                for wait, since in self.waits.values()
             ),
+            kept=tuple(event.name for _, event in self.buffered),
             activities=tuple(OpenActivity(t.name, at, t.attempt, t.id) for t, at in self.activities.values()),
             retries=tuple(self._retry(timer) for timer in retries),
             children=tuple(OpenChild(c.name, c.instance_id, at) for c, at in self.children.values()),
@@ -188,8 +197,10 @@ class State:
                 self._cancel_wait(event)
             case ev.EventRaised():
                 self._raise(event)
+            case ev.EventTaken():
+                self._choose(event)
             case ev.EventRejected():
-                self._reject(event)
+                self._reject(event, at)
             case ev.ExecutionSuspended():
                 self.suspended = "operator"
             case ev.ExecutionParked():
@@ -218,6 +229,7 @@ class State:
         if self.started is not None:
             self.problems.append("a second ExecutionStarted (I3)")
         self.started = event
+        self.pairing = event.pairing
         for carried in event.carried:
             self._raise(carried)
 
@@ -258,26 +270,51 @@ class State:
         self._take_buffered(event)
 
     def _take_buffered(self, wait: ev.EventAwaited) -> None:
-        kept = next((item for item in self.buffered if _same(item[1].name, wait.name)), None)
+        kept = next((item for item in self.buffered if same(item[1].name, wait.name)), None)
         if kept is not None:
             self.buffered.remove(kept)
             self._take(wait.id, kept)
 
-    def _take(self, wait_id: int, item: tuple[int, ev.EventRaised]) -> None:
+    def _take(self, wait_id: int, item: Item) -> None:
         wait, since = self.waits.pop(wait_id)
+        self.rejected.pop(wait.name.casefold(), None)
         self.taken[wait_id] = (wait, since, item)
 
     def _raise(self, event: ev.EventRaised) -> None:
         item = (self.raised, event)
         self.raised += 1
-        for wait_id in sorted(self.waits):
-            if _same(self.waits[wait_id][0].name, event.name):
-                self._take(wait_id, item)
-                return
-        self.buffered.append(item)
+        if not self._taken_at_once(item):
+            self.buffered.append(item)
 
-    def _reject(self, event: ev.EventRejected) -> None:
+    def _taken_at_once(self, item: Item) -> bool:
+        """Whether it is clear which wait takes it; if not, the decision about it comes next."""
+        waits = [wait_id for wait_id, (wait, _) in self.waits.items() if same(wait.name, item[1].name)]
+        if not waits or (len(waits) > 1 and self.pairing == ev.AWAITED):
+            return False
+        self._take(min(waits), item)
+        return True
+
+    def _choose(self, event: ev.EventTaken) -> None:
+        item = self._found(event.event)
+        if item is None or event.wait_id not in self.waits:
+            self.problems.append(f"EventTaken by wait {event.wait_id}, which could not take it (I6)")
+        else:
+            self._take(event.wait_id, item)
+
+    def _found(self, number: int) -> Item | None:
+        """The kept event of this number, which is kept no longer."""
+        item = next((kept for kept in self.buffered if kept[0] == number), None)
+        if item is not None:
+            self.buffered.remove(item)
+        return item
+
+    def _reject(self, event: ev.EventRejected, at: int) -> None:
         """The event that the wait seemed to take did not fit: the wait is open again, and may take the next."""
+        self.rejected[event.name.casefold()] = (event.reason, at)
+        if event.event >= 0:
+            if self._found(event.event) is None:
+                self.problems.append(f"EventRejected of event {event.event}, which is not there (I6)")
+            return
         wait, since, _ = self.taken.pop(event.wait_id, (None, 0, None))
         if wait is None:
             self.problems.append(f"EventRejected of wait {event.wait_id}, which had taken none (I6)")
@@ -291,8 +328,12 @@ class State:
         if item is None:
             self._close(self.waits, event.wait_id, event)
             return
+        if self.pairing == ev.AWAITED and self._taken_at_once(item):
+            return
         self.buffered.append(item)
         self.buffered.sort(key=lambda kept: kept[0])
+        if self.pairing == ev.AWAITED:
+            return
         for wait_id in sorted(self.waits):
             self._take_buffered(self.waits[wait_id][0])
 
@@ -339,7 +380,3 @@ _BEFORE_START = (
     ev.ExecutionParked,
     ev.ExecutionTerminated,
 )
-
-
-def _same(one: str, other: str) -> bool:
-    return one == other or one.casefold() == other.casefold()

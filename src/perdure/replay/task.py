@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from perdure.errors import OrchestratorError, PayloadError, TaskCancelled, TaskFailedError
 from perdure.model import payload
 from perdure.model.failure import Failure
 from perdure.model.retry import RetryPolicy, next_attempt_at
+from perdure.replay.relay import ABANDONED, DEEPEST, WIDE, Relay, Standing, Waiter
 
 if TYPE_CHECKING:
     from msgspec import Raw
@@ -34,12 +35,6 @@ class TaskState(IntEnum):
     RUNNING = PENDING
     SUCCEEDED = DONE
     FAILED = FAILED
-
-
-class Waiter(Protocol):
-    """What is told when a task is done."""
-
-    def on_done(self, task: Task[Any]) -> None: ...
 
 
 class Task(Generic[T_co]):
@@ -107,12 +102,39 @@ class Task(Generic[T_co]):
     # ------------------------------------------------------------------- inside: fibers and combinators
 
     def _add_waiter(self, waiter: Waiter) -> None:
-        if self._waiters is None:
+        waiters = self._waiters
+        if waiters is None:
             self._waiters = waiter
-        elif isinstance(self._waiters, list):
-            self._waiters.append(waiter)
+        elif isinstance(waiters, list):
+            waiters.append(waiter)
+        elif type(waiters) is Relay:
+            waiters.is_alone = False
+            self._waiters = waiter if waiters.race is None else [waiters, waiter]
         else:
-            self._waiters = [self._waiters, waiter]
+            self._waiters = [waiters, waiter]
+
+    def _drop_waiter(self, waiter: Waiter) -> None:
+        """It is done without this task. What has no waiter left is marked as one that the code left behind."""
+        waiters = self._waiters
+        if waiters is waiter:
+            self._waiters = ABANDONED
+        elif isinstance(waiters, list) and waiter in waiters:
+            waiters.remove(waiter)
+            if not waiters:
+                self._waiters = ABANDONED
+
+    def _standing(self, depth: int = DEEPEST) -> Standing:
+        """What the code wants of this task, while it is open."""
+        waiters = self._waiters
+        if self._state != PENDING:
+            return Standing.LEFT
+        if waiters is None:
+            return Standing.FRESH
+        if not depth:
+            return Standing.AWAITED
+        if isinstance(waiters, list):
+            return max(waiter._standing(depth - 1) for waiter in waiters)
+        return waiters._standing(depth - 1)
 
     def _complete(self, value: Any) -> None:
         self._state = DONE
@@ -319,9 +341,10 @@ class TimerTask(Task[None]):
 
 class EventTask(Task[T_co]):
     """A wait for one external event. `event` is the one it took, `seen` once the code has looked.
+    `was_left` tells that it had lost its task_any when it took it, and `gave_back` that the event went to another.
     `saved` is the hub's note that the wait has a row."""
 
-    __slots__ = ("event", "expected", "name", "saved", "seen")
+    __slots__ = ("event", "expected", "gave_back", "name", "saved", "seen", "was_left")
 
     def __init__(self, context: OrchestrationContext, task_id: int, name: str, expected: Any) -> None:
         super().__init__(context, task_id)
@@ -329,6 +352,8 @@ class EventTask(Task[T_co]):
         self.expected = expected
         self.event: tuple[int, EventRaised] | None = None
         self.seen = False
+        self.was_left = False
+        self.gave_back = False
         self.saved = False
 
     def cancel(self) -> None:
@@ -339,8 +364,25 @@ class EventTask(Task[T_co]):
         elif self.event is not None and not self.seen:
             self._context._give_back(self)
 
+    def _take(self, item: tuple[int, EventRaised], value: Any) -> None:
+        waiters = self._waiters._waiters if isinstance(self._waiters, WaitTask) else self._waiters
+        self.was_left = type(waiters) is Relay and waiters.race is None
+        self.event = item
+        self._complete(value)
+
+    def _give_back(self) -> None:
+        """Its event goes to another wait: whoever looks at this one now is told so."""
+        self.gave_back = True
+        self._state = FAILED
+        self._outcome = OrchestratorError(
+            f"this wait for the event '{self.name}' has no result: it was cancelled, or a later wait for the same "
+            "name got the event, because nothing had looked at this one since it lost its task_any"
+        )
+
     def _observe(self) -> None:
-        self.seen = True
+        if not self.seen:
+            self.seen = True
+            self._context._taken.pop(self.id, None)
 
     def _describe(self) -> str:
         return f"the wait for the event '{self.name}'"
@@ -403,6 +445,8 @@ class WaitTask(Task[T_co]):
 
     def _observe(self) -> None:
         self._wait._observe()
+        if self._wait.gave_back:
+            self._state, self._outcome = FAILED, self._wait._outcome
 
     def _describe(self) -> str:
         return self._wait._describe()
@@ -439,6 +483,9 @@ class WhenAll(Task[T_co]):
         if self._state != PENDING:
             return
         if task._state == FAILED:
+            for child in self._children:
+                if child is not task:
+                    child._drop_waiter(self)
             self._fail_with(task)
         else:
             self._left -= 1
@@ -446,6 +493,7 @@ class WhenAll(Task[T_co]):
                 self._gather()
 
     def _fail_with(self, child: Task[Any]) -> None:
+        self._children = ()
         child._observe()
         self._fail(child._error())
 
@@ -460,23 +508,53 @@ class WhenAll(Task[T_co]):
 
 
 class WhenAny(Task[Task[T]]):
-    """The first of several tasks to be done; its value is that task, failed or not."""
+    """The first of several tasks to be done; its value is that task, failed or not.
 
-    __slots__ = ()
+    When it is done it leaves the others, which would otherwise hold it, and with it the winner, while they are open.
+    """
 
-    def __init__(self, context: OrchestrationContext, children: Sequence[Task[T]]) -> None:
+    __slots__ = ("_children",)
+
+    def __init__(
+        self,
+        context: OrchestrationContext,
+        children: list[Task[T]],
+        relay: Relay | None = None,
+        strangers: Sequence[Task[T]] = (),
+    ) -> None:
+        """With a relay that an earlier one has left, `strangers` are those of the children that it does not know."""
         super().__init__(context)
-        done = next((child for child in children if child._state != PENDING), None)
+        self._children: Sequence[Task[T]] = ()
+        entering = children if relay is None else strangers
+        done = next((child for child in entering if child._state != PENDING), None)
         if done is not None:
             self._complete(done)
-            return
-        for child in children:
-            child._add_waiter(self)
+        elif relay is None and len(children) < WIDE:
+            self._children = children
+            for child in children:
+                child._add_waiter(self)
+        else:
+            relay = relay or Relay(children)
+            for child in entering:
+                _enter(child, relay)
+            relay.members, relay.race = children, self
 
     def on_done(self, task: Task[Any]) -> None:
         if self._state == PENDING:
+            children, self._children = self._children, ()
+            for child in children:
+                if child is not task:
+                    child._drop_waiter(self)
             self._complete(task)
 
     def _observe(self) -> None:
         if self._state == DONE:
             self._outcome._observe()
+
+
+def _enter(child: Task[Any], relay: Relay) -> None:
+    waiters = child._waiters
+    is_free = waiters is None or (type(waiters) is Relay and waiters.race is None and waiters is not relay)
+    child._add_waiter(relay)
+    if not is_free:
+        relay.is_alone = False

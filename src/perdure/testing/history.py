@@ -53,8 +53,13 @@ class HistoryBuilder:
         carried: tuple[tuple[str, Any], ...] = (),
         parent: ev.ParentLink | None = None,
         version: str = "",
+        pairing: int = ev.OLDEST,
     ) -> HistoryBuilder:
-        """The execution began; `carried` are (name, data) of events an earlier execution left over."""
+        """The execution began; `carried` are (name, data) of events an earlier execution left over.
+
+        `pairing` is 1 in what perdure writes today: of several waits for one name, the oldest that the code still
+        awaits takes the event (see `taken`). 0 is what earlier versions wrote: the oldest wait takes it.
+        """
         return self._arrival(
             ev.ExecutionStarted(
                 name=self.name,
@@ -62,6 +67,7 @@ class HistoryBuilder:
                 input=_body(input_),
                 parent=parent,
                 carried=tuple(ev.EventRaised(name=name, input=_body(data)) for name, data in carried),
+                pairing=pairing,
             )
         )
 
@@ -199,9 +205,15 @@ class HistoryBuilder:
         """The code stopped waiting for an event."""
         return self._decision(ev.WaitCanceled(wait_id=wait_id))
 
-    def rejected(self, wait_id: int, name: str, reason: str = "does not fit") -> HistoryBuilder:
-        """An event did not fit the type its waiter expects."""
-        return self._decision(ev.EventRejected(wait_id=wait_id, name=name, reason=reason))
+    def taken(self, wait_id: int, event: int) -> HistoryBuilder:
+        """Of several waits this one took the event; events are counted from 0, those carried over included."""
+        return self._decision(ev.EventTaken(wait_id=wait_id, event=event))
+
+    def rejected(
+        self, wait_id: int, name: str, reason: str = "does not fit", *, event: int = -1
+    ) -> HistoryBuilder:
+        """An event did not fit the type its waiter expects; with its number where several were waiting."""
+        return self._decision(ev.EventRejected(wait_id=wait_id, name=name, reason=reason, event=event))
 
     def patched(self, name: str, *, deprecated: bool = False) -> HistoryBuilder:
         """The code asked `context.patched(name)` for the first time, and got True."""
