@@ -18,7 +18,7 @@ WIDTH = 60
 
 
 def _living(orchestrator) -> Execution:
-    execution = Execution(Code("o", orchestrator, takes_input=False), Identity("i", "e-1"), _Lenient())
+    execution = Execution(Code("o", orchestrator), Identity("i", "e-1"), _Lenient())
     execution.begin_episode(1_000_000)
     execution.arrive(ev.ExecutionStarted(name="o", pairing=ev.AWAITED))
     return execution
