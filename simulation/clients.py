@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import Raw
 
+from perdure.engine.repeats import CODE, bound, digest_of, restart_named
 from perdure.engine.status import start_of
 from perdure.errors import (
     CommitRefused,
     EngineStopped,
+    IdempotencyConflict,
     InstanceExists,
     Overloaded,
     PerdureError,
@@ -55,6 +57,7 @@ class Dealing:
     attempts: int = 0
     done_at: int = 0
     sent_at: int = 0
+    remembered_as: str = ""  # what its answer is kept under
 
     @property
     def operation_id(self) -> str:
@@ -97,6 +100,14 @@ class _AtOnce:
 _AT_ONCE = _AtOnce()
 
 
+def _about(order: Order, message: Message) -> tuple[str, ...]:
+    """The verb and the target of an order, told apart without the engine's help."""
+    if order.verb == "restart":
+        return ("restart", order.target)
+    part = {RaiseEvent: "name", EntityOperation: "operation"}.get(type(message), "")
+    return (type(message).__name__, message.instance_id, getattr(message, part, "") if part else "")
+
+
 class Actor:
     """One client at work."""
 
@@ -127,6 +138,7 @@ class Actor:
         if message is None:
             self._end("refused")
             return
+        message = self._named(dealing, message)
         dealing.attempts += 1
         if dealing.attempts > RETRIES:
             self._world.ledger.problem("client", f"order {dealing.order} is never taken")
@@ -196,6 +208,9 @@ class Actor:
         elif isinstance(error, StoreError) or not isinstance(error, PerdureError):
             self._world.ledger.problem("client", f"{dealing.order.verb} was answered {error!r}")
             self._end("unknown")
+        elif isinstance(error, IdempotencyConflict):
+            self._world.ledger.problem("I12", f"{dealing.order.verb} {dealing.order.key}: {error}")
+            self._end("refused")
         elif type(error).__name__ == "OutcomeUnknown":
             self._in_doubt(dealing)
         else:
@@ -275,6 +290,31 @@ class Actor:
             case _:
                 return Purge(instance_id=target, operation_id=key)
 
+    def _named(self, dealing: Dealing, message: Message) -> Message:
+        """The message under a name that orders of other verbs, and for other targets, have too.
+
+        In history and in the ledger it keeps an operation id of its own.
+        """
+        key = dealing.operation_id
+        if not key:
+            return message
+        if not dealing.remembered_as:
+            dealing.remembered_as = self._bound(dealing, message)
+            self._world.ledger.named[dealing.remembered_as] = key
+        content = digest_of(key)
+        return msgspec.structs.replace(message, remembered_as=dealing.remembered_as, content=content)
+
+    def _bound(self, dealing: Dealing, message: Message) -> str:
+        order, world = dealing.order, self._world
+        about = _about(order, message)
+        name = f"name-{world.names[about]}"
+        world.names[about] += 1
+        if world.used.setdefault(name, about) != about:
+            world.met("a name that another order had used")
+        if order.verb == "restart":
+            return restart_named(order.target, name, fresh=order.new_id).remembered_as
+        return bound(msgspec.structs.replace(message, operation_id=name), CODE).remembered_as  # type: ignore[call-arg, union-attr]
+
     def _start(self, order: Order, key: str) -> Start:
         if order.delay:
             self._world.met("a delayed start")
@@ -303,7 +343,7 @@ class Actor:
     def _restart(self, dealing: Dealing) -> Message | None:
         """As `Client.restart` does it. A repeat asks for the same again."""
         order, store = dealing.order, self._world.backend.store
-        if dealing.operation_id and store.answered(dealing.operation_id) is not None:
+        if dealing.remembered_as and store.answered(dealing.remembered_as) is not None:
             return Start(
                 instance_id=dealing.target, name="", input=Raw(b"null"), operation_id=dealing.operation_id
             )

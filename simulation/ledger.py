@@ -123,6 +123,7 @@ class Ledger:
         self.placed: dict[Key, Placed] = {}  # activities that have rows of their own
         self.asked: dict[str, Asked] = {}  # requests between workers, by their ids
         self.requested: set[str] = set()  # operation ids of those
+        self.named: dict[str, str] = {}  # operation ids, by what their answers are kept under
         self.begins: Counter[Key] = Counter()
         self.late_results = 0
         self.refused_late: set[str] = (
@@ -238,7 +239,7 @@ class Ledger:
             if b'"NextGeneration"' in row.message and isinstance(decode_message(row.message), NextGeneration):
                 self._met("a next generation deferred")
         for seen in batch.seen:
-            self.seen.add(seen.operation_id)
+            self.seen.add(self.named.get(seen.operation_id, seen.operation_id))
             if seen.operation_id in self.asked:
                 self.asked[seen.operation_id].answers += 1
         self.dropped.extend(batch.dropped)

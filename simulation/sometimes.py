@@ -41,6 +41,7 @@ CASES = (
     "an activity's result held while suspended",
     "a timer behind a local activity",
     "a client's retry answered from seen",
+    "a name that another order had used",
     "a client without an id left in doubt",
     "two starts of one id at once",
     "a delayed start",

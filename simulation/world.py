@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable
 from hashlib import blake2b
 from heapq import heappop, heappush
@@ -43,6 +44,8 @@ class World:
         self.salts = self.chance.of("salts")
         self.dealings: list[Dealing] = []
         self.known_ids: set[str] = set()
+        self.names: Counter[tuple[str, ...]] = Counter()  # orders so far, by what they are about
+        self.used: dict[str, tuple[str, ...]] = {}  # who used a name first
         self.steps = 0
         self._heap: list[Event] = []
         self._numbers = 0

@@ -10,6 +10,7 @@
     ├── InvalidInstanceId         an id outside Azure's rules
     ├── InstanceNotFound          no such instance in this hub
     ├── InstanceExists            the id is taken and the policy says not to replace it
+    ├── IdempotencyConflict       a name for a request that another request had (422 over HTTP)
     ├── IllegalTransition         the verb does not apply to the instance's present status
     │   └── InstanceFinished      ... because it has finished (410 over HTTP)
     ├── AccessRefused             this caller may not do that (403 over HTTP)
@@ -142,6 +143,12 @@ class InstanceExists(PerdureError):
     """The id belongs to an instance that the start's `on_existing` policy does not replace."""
 
     code = "instance-exists"
+
+
+class IdempotencyConflict(PerdureError):
+    """An Idempotency-Key or operation id that was used, repeated with another content. Nothing was done."""
+
+    code = "idempotency-conflict"
 
 
 class IllegalTransition(PerdureError):

@@ -74,6 +74,7 @@ NUMBERS: Final = {
     "link-spent": "PDR-092",
     "rate-limited": "PDR-093",
     "key-not-found": "PDR-094",
+    "idempotency-conflict": "PDR-095",
 }
 
 

@@ -131,9 +131,13 @@ async def test_an_accepted_event_leaves_its_operation_id_in_seen_and_in_history(
         await env.client.start_new("main", "c1", operation_id="start")
         await env.client.raise_event("c1", "Go", 1, event_id="go")
         history = (await env.client.get_status("c1", show_history=True)).history
-        seen = {row.operation_id: row.instance_id for row in store._tables.seen.values()}
+        seen = {row.operation_id: (row.instance_id, row.answer) for row in store._tables.seen.values()}
 
-    assert seen == {"start": "c1", "go": "c1"}
+    # Digests over caller, verb, target and name, and over the content: for ever, as rows outlive an update.
+    assert seen == {
+        "op:062238f94fb5473b7cdbfdc95f8d8f0241cbef13": ("c1", b'["df7d804d7ec4094e991c027543dcddd8","c1"]'),
+        "op:d5302d9e96ecb1344188634d39268e2d21531841": ("c1", b'["031dc88d0ec0c52d518bbc28b322da93",null]'),
+    }
     assert [event.get("operation_id") for event in history if event["type"] == "EventRaised"] == ["go"]
 
 

@@ -219,3 +219,28 @@ async def test_the_audit_log_names_who_asked_at_another_worker() -> None:
         assert [(row.who, row.operation, row.instance_id) for row in rows.records] == [
             ("ada", "suspend", mine)
         ]
+
+
+async def test_a_name_counts_at_every_worker_for_its_verb_and_its_target() -> None:
+    async with shop(application(), *TWO) as opened:
+        await opened.shared_out()
+        ids = [opened[0].own_id("one"), opened[1].own_id("two"), opened[0].own_id("three")]
+        name = "webhook-1"
+        for one in ids:
+            for worker in opened.workers:
+                await worker.client.start_new("flow", one, 1, operation_id=name)
+        for n, one in enumerate(ids):
+            for worker in opened.workers:
+                await worker.client.raise_event(one, "Go", n, event_id=name)
+        done = [await opened[2].client.wait_for_completion(one, 20) for one in ids]
+        assert [status.output for status in done] == [3, 4, 5]
+
+        for worker in opened.workers:
+            for one in ids:
+                with pytest.raises(df.IdempotencyConflict):
+                    await worker.client.raise_event(one, "Go", 9, event_id=name)
+                with pytest.raises(df.IdempotencyConflict):
+                    await worker.client.start_new("flow", one, 9, operation_id=name)
+        for n, one in enumerate(ids):
+            assert await opened[n % 3].client.purge_instance_history(one, operation_id=name) == 1
+        assert [await opened[0].client.get_status(one) for one in ids] == [None] * 3

@@ -15,6 +15,7 @@ import msgspec
 
 from perdure.engine.client import Client
 from perdure.engine.portal import SyncClient
+from perdure.engine.repeats import CAUSE, bound
 from perdure.model.messages import Message, Start
 
 
@@ -37,11 +38,13 @@ class CausedGateway:
     async def accept(self, message: Message) -> Any:
         """Hand the message over under the operation id that this request always has."""
         number, self._requests = self._requests, self._requests + 1
-        if getattr(message, "operation_id", None) == "":
-            message = msgspec.structs.replace(message, operation_id=f"{self._cause}#{number}")
         if isinstance(message, Start) and message.fresh:
             # The answer is remembered for a day, the instance for as long as it is kept.
             message = msgspec.structs.replace(message, fresh=False, on_existing="return_existing")
+        if getattr(message, "operation_id", None) == "":
+            message = msgspec.structs.replace(message, operation_id=f"{self._cause}#{number}")
+            # What the body asks may depend on the time: the repeat is told by its name alone.
+            message = bound(message, CAUSE, content="")
         return await self._gateway.accept(message)
 
 

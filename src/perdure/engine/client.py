@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol, TypeVar, Unpack
 
+import msgspec
+
 from perdure.engine import bulk
 from perdure.engine.access import AccessVerbs
 from perdure.engine.bulk import BulkOutcome, BulkPage, BulkRequest, Which
@@ -20,11 +22,12 @@ from perdure.engine.company import CompanyVerbs
 from perdure.engine.entity_client import EntityVerbs
 from perdure.engine.notes import NOTE, Memo
 from perdure.engine.paging import number_in
+from perdure.engine.repeats import recalled, restart_named
 from perdure.engine.spelling import AzureVerbs
 from perdure.engine.starting import Starting, body_of
 from perdure.engine.status import Detail, page_of, start_of, status_of
 from perdure.engine.watching import Bell, WatchVerbs
-from perdure.errors import IllegalTransition, InstanceNotFound, PayloadError
+from perdure.errors import IdempotencyConflict, IllegalTransition, InstanceNotFound, PayloadError
 from perdure.model import payload
 from perdure.model.instances import (
     OrchestrationStatus,
@@ -144,11 +147,10 @@ class Client(Starting, EntityVerbs, AccessVerbs, AzureVerbs, WatchVerbs, Company
         Raises InstanceNotFound, IllegalTransition while it is still running.
         """
         store = self.gateway.store
-        if operation_id:
-            known = await self.gateway.read(lambda: store.answered(operation_id))
-            if known is not None and known.expires_at > self.gateway.now():
-                first: str = payload.decode(known.answer)
-                return first
+        fresh = restart_with_new_instance_id
+        named = restart_named(instance_id, operation_id or "", fresh=fresh)
+        if operation_id and (first := await self._restarted(named)):
+            return first
         found = await self.gateway.read(lambda: start_of(store, instance_id))
         if found is None:
             raise InstanceNotFound(f"no instance {instance_id!r} in this hub: nothing to restart")
@@ -158,22 +160,32 @@ class Client(Starting, EntityVerbs, AccessVerbs, AzureVerbs, WatchVerbs, Company
                 f"cannot restart instance {instance_id!r} while it is {row.status}: terminate it first, "
                 "or wait until it has finished"
             )
-        fresh = restart_with_new_instance_id
         note = NOTE.get()
         if note is not None and not note.operation:  # to the hub it is a start
             note.operation, note.detail = "restart", instance_id
         restarted: str = await self.gateway.accept(
-            Start(
+            msgspec.structs.replace(
+                named,
                 instance_id=self.gateway.new_instance_id() if fresh else instance_id,
                 name=row.name,
                 version=row.version,
                 input=found[1],
                 tags=payload.decode(row.tags.encode()) if row.tags else None,
-                operation_id=operation_id or "",
-                fresh=fresh,
             )
         )
-        return restarted
+        return str(restarted)
+
+    async def _restarted(self, named: Start) -> str:
+        """The answer to the first restart of this name, "" if this is the first."""
+        store, names = self.gateway.store, (named.remembered_as, named.operation_id)
+        rows = await self.gateway.read(lambda: [store.answered(name) for name in names])
+        for row in rows:
+            first = recalled(row, named) if row is not None and row.expires_at > self.gateway.now() else None
+            if isinstance(first, IdempotencyConflict):
+                raise first
+            if isinstance(first, str):
+                return str(first)
+        return ""
 
     # ------------------------------------------------------------------------------------------ messaging
 
@@ -182,10 +194,11 @@ class Client(Starting, EntityVerbs, AccessVerbs, AzureVerbs, WatchVerbs, Company
     ) -> None:
         """Send an external event. It is kept until a wait for that name takes it, also across continue-as-new.
 
-        `event_id` makes a repeat safe: the same id within 24 hours is the same event.
+        `event_id` makes a repeat safe: the same id within 24 hours is the same event. It counts for this
+        instance and this event name; with other data it is refused.
 
-        Raises InstanceNotFound, InstanceFinished, EventRefused (name or shape not admitted), PayloadError,
-        Overloaded.
+        Raises InstanceNotFound, InstanceFinished, EventRefused (name or shape not admitted), IdempotencyConflict
+        for an `event_id` that was used with other data, PayloadError, Overloaded.
         """
         await self.gateway.accept(
             RaiseEvent(

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from perdure.engine.notes import Note
+from perdure.engine.repeats import id_in
 from perdure.model.messages import Message, Request, Start, decode_message
 from perdure.model.records import InboxRow
 
@@ -89,8 +90,8 @@ def _envelope_of(message: Message, row_no: int) -> Envelope:
 
 
 def operation_of(envelope: Envelope) -> str:
-    """The operation id by which a client may repeat this; only a request that somebody waits for has one."""
-    return getattr(envelope.message, "operation_id", "") if envelope.reply is not None else ""
+    """The id under which the answer is kept for a repeat; only a request that a client waits for has one."""
+    return id_in(envelope.message) if envelope.reply is not None else ""
 
 
 def acceptance_of(envelope: Envelope) -> Any:

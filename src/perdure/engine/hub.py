@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import Any
 
-from perdure.engine import abroad, requests, sealing
+from perdure.engine import abroad, repeats, requests, sealing
 from perdure.engine.contract import Chance, Functions, Limits, Released, Running
 from perdure.engine.delivery import deliver
 from perdure.engine.envelope import Elsewhere, Envelope, envelopes_of, operation_of
@@ -31,7 +31,6 @@ from perdure.engine.placement import Placement
 from perdure.engine.revival import quarantine
 from perdure.engine.territory import Territory
 from perdure.engine.warm import Instance
-from perdure.model import payload
 from perdure.model.instances import is_derived
 from perdure.model.messages import ActivityResult, Message, RaiseEvent, Rewind, Start
 from perdure.model.records import Batch, DroppedRow, SeenRow, StoredInstance
@@ -101,7 +100,7 @@ class Hub:
         self.batch: Batch | None = None
         self.rows = Batch(0)
         self.released = Released()
-        self.seen: dict[str, Any] = {}
+        self.seen: dict[str, SeenRow | None] = {}
         self.refuses_until = NEVER  # when a refusal in this batch must be on record, for it comes too late
         self.episodes = 0
         self.handled = 0
@@ -178,8 +177,8 @@ class Hub:
         if operation_id and operation_id not in self.seen:
             self.aside[instance_id] = [envelope]
             return instance_id
-        if operation_id and self.seen[operation_id] is not None:
-            self.answer(envelope, self.seen[operation_id])
+        if operation_id and (known := self._known(operation_id, message)) is not None:
+            self.answer(envelope, _Recalled(repeats.recalled(known, message)))
             return None
         if operation_id and self._is_repeat(operation_id, envelope):
             self.postpone(envelope)
@@ -201,6 +200,14 @@ class Hub:
         deliver(self, instance, envelope)
         return None
 
+    def _known(self, operation_id: str, message: Message) -> SeenRow | None:
+        """The row of the first answer, should this be a repeat."""
+        found = self.seen[operation_id]
+        if found is not None:
+            return found
+        former = self.seen.get(repeats.former_id_in(message))
+        return former if former is not None and repeats.answers(former, message) else None
+
     def _is_repeat(self, operation_id: str, envelope: Envelope) -> bool:
         """Whether the same request is held already in this batch: it is answered at the seal, and then known."""
         first = self.promised.get(operation_id)
@@ -217,12 +224,14 @@ class Hub:
         ]
 
     def operations(self, cold: Iterable[str]) -> list[str]:
-        """The operation ids of set-aside messages whose answers have to be looked up."""
+        """The ids under which answers have to be looked up for set-aside messages."""
         return [
-            operation_id
+            one
             for instance_id in cold
             for envelope in self.aside.get(instance_id, ())
             if (operation_id := operation_of(envelope)) and operation_id not in self.seen
+            for one in (operation_id, repeats.former_id_in(envelope.message))
+            if one and one not in self.seen
         ]
 
     def admit(
@@ -236,7 +245,7 @@ class Hub:
         for operation_id in operations:
             self.seen[operation_id] = None
         for row in seen:
-            self.seen[row.operation_id] = _Answer(row)
+            self.seen[row.operation_id] = row
         for stored in loaded:
             if stored.row.instance_id not in self.warm:
                 instance = Instance.from_stored(stored)
@@ -283,20 +292,20 @@ class Hub:
         """The message is dealt with; whoever waits for it is told after the commit."""
         self.consume(envelope)
         operation_id = operation_of(envelope)
-        if isinstance(value, _Answer):
-            value = value.value()
+        if isinstance(value, _Recalled):
+            value = value.value
         elif operation_id and not isinstance(value, BaseException):
-            self.rows.seen.append(
-                SeenRow(
-                    operation_id,
-                    envelope.message.instance_id,
-                    payload.encode(value),
-                    self.remembered_until(envelope),
-                )
-            )
-            self.seen[operation_id] = _Answer(self.rows.seen[-1])
+            self.remember(operation_id, envelope, value)
         if envelope.reply is not None:
             self.tell(envelope, value)
+
+    def remember(self, operation_id: str, envelope: Envelope, value: Any) -> None:
+        """Keep the answer for a repeat of the request."""
+        message = envelope.message
+        answer = repeats.remembered(message, value)
+        row = SeenRow(operation_id, message.instance_id, answer, self.remembered_until(envelope))
+        self.rows.seen.append(row)
+        self.seen[operation_id] = row
 
     def tell(self, envelope: Envelope, value: Any) -> None:
         """Whoever waits for the answer hears it after the commit; what an operator did is written down."""
@@ -530,16 +539,13 @@ class Hub:
         self._begin()
 
 
-class _Answer:
-    """The first answer of an operation, found again."""
+class _Recalled:
+    """What a repeat is told: it is kept already."""
 
-    __slots__ = ("row",)
+    __slots__ = ("value",)
 
-    def __init__(self, row: SeenRow) -> None:
-        self.row = row
-
-    def value(self) -> Any:
-        return payload.decode(self.row.answer)
+    def __init__(self, value: Any) -> None:
+        self.value = value
 
 
 def _is_fresh(message: Message) -> bool:

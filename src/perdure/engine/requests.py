@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from msgspec import Raw
 
 from perdure.engine.envelope import Elsewhere, Envelope
+from perdure.engine.repeats import Met, id_in, recalled
 from perdure.errors import OutcomeUnknown, PerdureError, error_of
 from perdure.model import payload
 from perdure.model.messages import (
@@ -115,22 +116,21 @@ class Requests:
 def _said_without_owners(store: EngineStore, late: list[Asked]) -> dict[str, Any]:
     """What these are told, by their ids."""
     known = {row.instance_id: row for row in store.rows([one.message.instance_id for one in late])}
-    before = {row.operation_id: row for row in store.seen(list(filter(None, map(_operation_of, late))))}
+    names = [name for one in late if (name := id_in(one.message))]
+    before = {row.operation_id: row for row in store.seen(names)}
     said: dict[str, Any] = {}
     for one in late:
-        first = before.get(_operation_of(one))
+        first = before.get(id_in(one.message))
         unanswered = _unanswered(one.message, known.get(one.message.instance_id))
-        said[one.request_id] = unanswered if first is None else payload.decode(first.answer)
+        said[one.request_id] = unanswered if first is None else recalled(first, one.message)
     return said
-
-
-def _operation_of(asked: Asked) -> str:
-    return getattr(asked.message, "operation_id", "")
 
 
 def _answer_in(row: SeenRow) -> Any:
     said: dict[str, Any] = payload.decode(row.answer)
-    return error_of(said["error"])(said["message"]) if "error" in said else said["ok"]
+    if "error" in said:
+        return error_of(said["error"])(said["message"])
+    return Met(said["ok"], is_repeat=True) if said.get("repeat") else said["ok"]
 
 
 def _unanswered(message: Message, row: InstanceRow | None) -> Any:
@@ -183,7 +183,7 @@ def _leave_record(hub: Hub, message: Message, refusal: PerdureError) -> None:
 def _said(value: Any) -> dict[str, Any]:
     if isinstance(value, PerdureError):
         return {"error": value.code, "message": str(value)}
-    return {"ok": value}
+    return {"ok": str(value), "repeat": True} if isinstance(value, Met) else {"ok": value}
 
 
 __all__ = ["Asked", "Requests", "answer", "ask"]

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from perdure.engine import entities, placed
 from perdure.engine.envelope import Elsewhere, Envelope, acceptance_of
+from perdure.engine.repeats import id_in
 from perdure.errors import PerdureError
 from perdure.model import chain, payload
 from perdure.model import events as ev
 from perdure.model.bodies import outline
 from perdure.model.messages import Wake, encode_message
-from perdure.model.records import Batch, BodyRow, HistoryRow, InboxRow, SeenRow, WaitRow
+from perdure.model.records import Batch, BodyRow, HistoryRow, InboxRow, WaitRow
 
 if TYPE_CHECKING:
     from perdure.engine.hub import Hub
@@ -161,7 +162,9 @@ def _seal_held(hub: Hub) -> None:
             hub.rows.inbox_held.append(envelope.row_no)
         if envelope.reply is not None:
             hub.tell(envelope, acceptance_of(envelope))
-            _remember(hub, envelope)
+            operation_id = id_in(envelope.message)
+            if operation_id:
+                hub.remember(operation_id, envelope, acceptance_of(envelope))
         envelope.internal = False
 
 
@@ -184,19 +187,6 @@ def _is_overtaken(instance: Instance, envelope: Envelope) -> bool:
         if other.row_no > envelope.row_no:
             return True
     return False
-
-
-def _remember(hub: Hub, envelope: Envelope) -> None:
-    operation_id = getattr(envelope.message, "operation_id", "")
-    if operation_id:
-        hub.rows.seen.append(
-            SeenRow(
-                operation_id,
-                envelope.message.instance_id,
-                payload.encode(acceptance_of(envelope)),
-                hub.remembered_until(envelope),
-            )
-        )
 
 
 def _seal_unconsumed(hub: Hub) -> None:

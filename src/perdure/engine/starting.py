@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Concatenate, TypedDict, TypeVar, Unpack, 
 from msgspec import Raw
 
 from perdure.engine.registry import name_of, version_of
-from perdure.errors import PayloadError
+from perdure.engine.repeats import Met, bound_by_key, is_carried, occasion
+from perdure.errors import InstanceExists, PayloadError
 from perdure.model import payload
 from perdure.model.instances import check_instance_id
 from perdure.model.messages import OnExisting, Start
@@ -89,11 +90,11 @@ class Starting:
             on_existing: for an id that is taken. `replace_finished` starts anew when the old one has finished
                 and raises otherwise, `return_existing` starts nothing and returns the id, `reject` always raises.
             operation_id: name this request yourself to be able to repeat it: a repeat within 24 hours gets
-                the first answer and starts nothing.
+                the first answer and starts nothing. In a route, default is the Idempotency-Key of its request.
 
         Raises:
-            FunctionNotFound, InvalidInstanceId, InstanceExists, PayloadError, Overloaded,
-            EngineStopped, OutcomeUnknown.
+            FunctionNotFound, InvalidInstanceId, InstanceExists, IdempotencyConflict for an `operation_id` that
+            named another start, PayloadError, Overloaded, EngineStopped, OutcomeUnknown.
         """
         name = name_of(orchestration_function_name)
         own_version = (
@@ -102,7 +103,7 @@ class Starting:
         self.gateway.has_orchestrator(name)
         fresh = instance_id is None
         chosen = self.gateway.new_instance_id() if instance_id is None else check_instance_id(instance_id)
-        started: str = await self.gateway.accept(
+        return await self._started(
             Start(
                 instance_id=chosen,
                 name=name,
@@ -115,7 +116,17 @@ class Starting:
                 fresh=fresh,
             )
         )
-        return started
+
+    async def _started(self, start: Start) -> str:
+        """Send a start; what it met is noted for the links that its request may be given."""
+        try:
+            found = await self.gateway.accept(bound_by_key(start))
+        except InstanceExists:
+            occasion().meet(start.instance_id)
+            raise
+        if isinstance(found, Met) and not (found.is_repeat and is_carried(start.operation_id)):
+            occasion().meet(found)
+        return str(found)
 
 
 def body_of(value: Any) -> Raw:

@@ -8,6 +8,7 @@ from perdure.engine import requests
 from perdure.engine.envelope import Envelope
 from perdure.engine.living import begin, drop_carried, let_held_go, next_execution, remove
 from perdure.engine.parking import is_set_aside
+from perdure.engine.repeats import Met
 from perdure.engine.revival import park, park_unknown
 from perdure.engine.versions import entry_to_begin
 from perdure.engine.warm import Instance
@@ -31,11 +32,8 @@ def start(hub: Hub, instance: Instance | None, envelope: Envelope) -> None:
         if refusal is not None:
             _refuse_start(hub, envelope, message, refusal)
             return
-        if not instance.is_finished:  # return_existing
-            hub.answer(envelope, instance.instance_id)
-            return
-        if message.on_existing == "return_existing":
-            hub.answer(envelope, instance.instance_id)
+        if message.on_existing == "return_existing" or not instance.is_finished:
+            hub.answer(envelope, Met(instance.instance_id, is_repeat=False))
             return
         if hub.is_foreign(instance.instance_id):  # only its owner may replace it
             requests.ask(hub, envelope)

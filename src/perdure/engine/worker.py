@@ -36,6 +36,7 @@ from perdure.engine.offload import with_offloaded
 from perdure.engine.placement import Placement, pulses_of
 from perdure.engine.portal import SyncClient
 from perdure.engine.registry import Registry
+from perdure.engine.repeats import named
 from perdure.engine.retention import AGES, Retention, Sweeper
 from perdure.engine.sharing import Sharing
 from perdure.engine.status import Detail, finished_status, status_in
@@ -326,7 +327,7 @@ class Engine:
         note = NOTE.get()
         if note is not None:
             note = note.about(message)
-        self._outbox.put(Envelope(message, answer, note=note))
+        self._outbox.put(Envelope(named(message), answer, note=note))
         if self.loop.stopping and self._thread is not None and not self._thread.is_alive():
             self.loop.refuse_rest()  # it stopped meanwhile
         return await self.callers.wait_for(answer)

@@ -23,13 +23,15 @@ from starlette.responses import PlainTextResponse, Response
 from perdure.engine.callables import is_async, signature_of
 from perdure.engine.portal import SyncClient
 from perdure.engine.registry import Plan, Route, plan_of
+from perdure.engine.repeats import OCCASION, Occasion, digest_of
 from perdure.errors import PayloadError, PerdureError
 from perdure.http import azure_requests
+from perdure.http.access.caller import caller_of
 from perdure.http.body import LimitedRequest
 from perdure.http.contract import Answer, Body, Contract
 from perdure.http.endpoint import Endpoint, Scope
 from perdure.http.links import PRESENT
-from perdure.http.parameters import Parameter
+from perdure.http.parameters import OPERATION_ID, Parameter
 from perdure.http.problem import shown_path
 from perdure.model import payload
 from perdure.model.events import ABSENT
@@ -115,6 +117,7 @@ def _handler(
     async def handle(request: Request) -> Response:
         limited = LimitedRequest(request.scope, request.receive)
         PRESENT.set(limited)
+        OCCASION.set(_occasion(limited))
         arguments = await _arguments(plan, limited, given)
         arguments |= {name: parameter.of(request) for name, parameter in in_path.items()}
         try:
@@ -130,6 +133,21 @@ def _handler(
 
     handle.__doc__, handle.__name__ = route.function.__doc__, route.name
     return handle
+
+
+def _occasion(request: LimitedRequest) -> Occasion:
+    """The request for the starts that it leads to: they take their names from its Idempotency-Key."""
+
+    def content() -> str:
+        body = getattr(request, "_body", None)
+        scope = request.scope
+        return "" if body is None else digest_of(scope["method"], scope["path"], scope["query_string"], body)
+
+    try:
+        key = OPERATION_ID.read(request) or ""
+    except PayloadError:  # a header that says nothing to this server may be its author's own
+        key = ""
+    return Occasion(key, caller_of(request).who, content)
 
 
 async def _arguments(plan: Plan[Route], request: LimitedRequest, given: dict[type, Any]) -> dict[str, Any]:

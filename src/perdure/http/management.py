@@ -16,6 +16,7 @@ from starlette.responses import Response
 
 from perdure.errors import (
     FunctionNotFound,
+    IdempotencyConflict,
     IllegalTransition,
     InstanceExists,
     InstanceFinished,
@@ -283,8 +284,11 @@ def endpoint(
     name: str = "",
 ) -> Endpoint:
     """A management route, for requests about the hub that is served; `link` opens it too."""
+    conflict = (IdempotencyConflict,) if OPERATION_ID in contract.takes else ()
     told = replace(
-        contract, takes=(*contract.takes, TASK_HUB), errors=(*contract.errors, PayloadError, InstanceNotFound)
+        contract,
+        takes=(*contract.takes, TASK_HUB),
+        errors=(*contract.errors, *conflict, PayloadError, InstanceNotFound),
     )
     return Endpoint(
         path, (method,), same_hub(handler), scope, folded=True, link=link, name=name, contract=told

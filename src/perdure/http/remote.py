@@ -338,7 +338,10 @@ def _start(message: Start) -> Sent:
         "tag": _tags(message.tags),
         "onExisting": message.on_existing,
     }
-    path = f"/orchestrators/{quoted(message.name)}/{quoted(message.instance_id)}"
+    path = f"/orchestrators/{quoted(message.name)}"
+    # A made-up id would be another one in the repeat of a named request: the server makes it up, once.
+    if not (message.fresh and message.operation_id):
+        path += f"/{quoted(message.instance_id)}"
     return Sent("POST", path, query, bytes(message.input), lambda answer: answer["id"])
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 import msgspec
 from starlette.responses import Response
 
-from perdure.errors import InstanceFinished, InvalidInstanceId, Overloaded
+from perdure.errors import IdempotencyConflict, InstanceFinished, InvalidInstanceId, Overloaded
 from perdure.http.body import read_payload
 from perdure.http.contract import Answer, Body, Contract
 from perdure.http.document import Instant
@@ -269,7 +269,7 @@ ENDPOINTS = (
             (MESSAGE_ID, AT),
             Body(says="the message"),
             (Answer(202, Sent, "It is durable."),),
-            (InvalidInstanceId, Overloaded),
+            (IdempotencyConflict, InvalidInstanceId, Overloaded),
         ),
     ),
     endpoint("/queues/{queue}/dead", "GET", list_dead_letters, "read", Contract((LETTERS,), None, _LETTERS)),

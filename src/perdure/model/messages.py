@@ -2,6 +2,9 @@
 
 Every message names its target. At every commit a message is exactly one of two things: consumed by a history
 row of that transaction, or a row in `inbox` written by it. There is no third place.
+What a client names to be able to repeat it (`operation_id`) bears the id under which its answer is kept
+(`remembered_as`) and a digest of what it asks (`content`), see `perdure.engine.repeats`; messages stored before there
+were any have neither.
 Messages between instances name the execution they are meant for, so that one that comes late, after the id
 was used again, is dropped instead of being believed.
 """
@@ -37,6 +40,8 @@ class Start(_Message, frozen=True, gc=True):
     on_existing: OnExisting = "replace_finished"
     visible_at: int = 0
     operation_id: str = ""
+    remembered_as: str = ""
+    content: str = ""
     fresh: bool = False  # the id was made up for this start: nobody can have it
 
 
@@ -64,6 +69,8 @@ class RaiseEvent(_Message, frozen=True):
     name: str
     input: Raw = ABSENT
     operation_id: str = ""
+    remembered_as: str = ""
+    content: str = ""
     remembered_until: int = 0
 
 
@@ -94,6 +101,8 @@ class EntityOperation(_Message, frozen=True, gc=True):
     is_signal: bool = False
     visible_at: int = 0
     operation_id: str = ""
+    remembered_as: str = ""
+    content: str = ""
 
 
 class EntityResult(_Message, frozen=True, gc=True):
@@ -136,11 +145,15 @@ class LockProbe(_Message, frozen=True):
 class Suspend(_Message, frozen=True):
     reason: str = ""
     operation_id: str = ""
+    remembered_as: str = ""
+    content: str = ""
 
 
 class Resume(_Message, frozen=True):
     reason: str = ""
     operation_id: str = ""
+    remembered_as: str = ""
+    content: str = ""
 
 
 class Terminate(_Message, frozen=True):
@@ -150,6 +163,8 @@ class Terminate(_Message, frozen=True):
     recursive: bool = False
     link: ParentLink | None = None
     operation_id: str = ""
+    remembered_as: str = ""
+    content: str = ""
 
 
 class Rewind(_Message, frozen=True, gc=True):
@@ -160,6 +175,8 @@ class Rewind(_Message, frozen=True, gc=True):
     link: ParentLink | None = None
     again: Start | None = None
     operation_id: str = ""
+    remembered_as: str = ""
+    content: str = ""
 
 
 class Purge(_Message, frozen=True):
@@ -167,6 +184,8 @@ class Purge(_Message, frozen=True):
 
     finished_before: int = 0
     operation_id: str = ""
+    remembered_as: str = ""
+    content: str = ""
 
 
 class Request(_Message, frozen=True, gc=True):

@@ -12,6 +12,7 @@ from msgspec import Raw
 from perdure.engine.client import Client
 from perdure.engine.notes import noted_as
 from perdure.engine.paging import all_pages
+from perdure.engine.repeats import CODE, bound
 from perdure.model import payload
 from perdure.model.failure import chain_of
 from perdure.model.instances import check_instance_id
@@ -64,14 +65,17 @@ class Queues:
             at: not before this instant (aware).
 
         Raises:
-            PayloadError, InvalidInstanceId, Overloaded, OutcomeUnknown (then send again with the same message_id).
+            PayloadError, InvalidInstanceId, Overloaded, OutcomeUnknown (then send again with the same message_id),
+            IdempotencyConflict for a `message_id` that another message had within 24 hours.
         """
         noted_as("send_message", queue)
         gateway = self._client.gateway
         chosen = gateway.new_instance_id() if message_id is None else message_id
         visible_at = instant(at, "at") if at is not None else 0
         content = b"" if body is NO_INPUT else payload.encode(body)
-        return await deliver(self._client, queue, chosen, content, visible_at=visible_at)
+        return await deliver(
+            self._client, queue, chosen, content, visible_at=visible_at, is_named=message_id is not None
+        )
 
     async def status(self, queue: str) -> QueueStatus:
         """Count a queue's messages, at most 1,000 of each kind."""
@@ -120,24 +124,28 @@ def note_redelivery(queue: str, reason: str) -> None:
     noted_as("redeliver_message", queue, reason if reason != AGAIN else "")
 
 
-async def deliver(client: Client, queue: str, message: str, body: bytes, *, visible_at: int = 0) -> str:
+async def deliver(
+    client: Client, queue: str, message: str, body: bytes, *, visible_at: int = 0, is_named: bool = False
+) -> str:
     """Make a message an instance; a message that is one already is left alone. No bytes are no input.
+
+    `is_named` is for a message that its sender has named: the name with another body is refused.
 
     Raises PayloadError for no JSON, InvalidInstanceId for a name that no queue can have.
     """
     instance_id = check_instance_id(message_id(queue, message), derived=True)
     letter = Message(queue, payload.check(body)) if body else Message(queue, empty=True)
-    delivered: str = await client.gateway.accept(
-        Start(
-            instance_id=instance_id,
-            name=MESSAGE,
-            input=Raw(payload.encode(letter)),
-            tags={TAG: queue},
-            on_existing="return_existing",
-            visible_at=visible_at,
-        )
+    start = Start(
+        instance_id=instance_id,
+        name=MESSAGE,
+        input=Raw(payload.encode(letter)),
+        tags={TAG: queue},
+        on_existing="return_existing",
+        visible_at=visible_at,
+        operation_id=message if is_named else "",
     )
-    return delivered
+    # The name is the message's, whoever sends it.
+    return str(await client.gateway.accept(bound(start, CODE) if is_named else start))
 
 
 __all__ = ["DeadLetter", "QueueStatus", "Queues", "deliver", "note_redelivery"]

@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING, Any
 from starlette.responses import Response
 
 from perdure.engine.client import checked_event_name
-from perdure.errors import InstanceFinished, InstanceNotFound, LinkSpent, PerdureError, outward
+from perdure.engine.repeats import LINK, bound, id_of
+from perdure.errors import (
+    IdempotencyConflict,
+    InstanceFinished,
+    InstanceNotFound,
+    LinkSpent,
+    PerdureError,
+    outward,
+)
 from perdure.http.access.api import access_of
 from perdure.http.access.caller import caller_of
 from perdure.http.access.signing import link_of
@@ -84,7 +92,7 @@ async def _raise(request: Request, body: Raw | None) -> None:
         instance_id=request.path_params["id"],
         name=checked_event_name(_event(request)),
         input=body if body is not None else ABSENT,
-        operation_id=f"link-{nonce}" if nonce else "",
+        operation_id=_name_of(nonce) if nonce else "",
         remembered_until=link.expires_at * 1_000_000 + _KEPT if link is not None and nonce else 0,
     )
     if not nonce:
@@ -96,7 +104,9 @@ async def _raise(request: Request, body: Raw | None) -> None:
         nonce
     )  # two at the same moment are one operation to the hub: the second is told so here
     try:
-        await client_of(request).gateway.accept(message)
+        await client_of(request).gateway.accept(bound(message, LINK))
+    except IdempotencyConflict:
+        raise _spent() from None
     finally:
         access.deciding.discard(nonce)
 
@@ -106,9 +116,16 @@ async def _demand_unspent(request: Request) -> None:
     if link is None or not link.nonce:
         return
     gateway = client_of(request).gateway
-    known = await gateway.read(lambda: gateway.store.answered(f"link-{link.nonce}"), brief=True)
-    if known is not None and known.expires_at > gateway.now():
+    name, place = _name_of(link.nonce), (request.path_params["id"], _event(request))
+    # One that was spent before names were bound is remembered under the name itself.
+    names = (id_of(LINK, "raise", place, name), name)
+    found = await gateway.read(lambda: [gateway.store.answered(one) for one in names], brief=True)
+    if any(known is not None and known.expires_at > gateway.now() for known in found):
         raise _spent()
+
+
+def _name_of(nonce: str) -> str:
+    return f"link-{nonce}"
 
 
 def _spent() -> LinkSpent:
