@@ -5,11 +5,10 @@
       "claim_id": "C-1001", "amount": 2400, "car_value": 18000, "policy_days": 900, "claims_last_year": 0,
       "images": [{"part": "front bumper", "damage": 0.8}, {"part": "left headlight", "damage": 1.0}]}'
 
-What the answer calls sendEventPostUri takes the decision: it is signed for this one instance. Put
-ApproverDecision in the place of {eventName}:
+The answer holds the id and a link that shows the status: who files a claim cannot approve it. The adjuster decides,
+on the page whose address the server has printed or from a terminal:
 
-    curl -X POST -H 'Content-Type: application/json' -d '{"approved": true}' \
-      'http://localhost:7071/runtime/webhooks/durabletask/instances/<id>/raiseEvent/ApproverDecision?sig=<sig>'
+    perdure raise <id> ApproverDecision -i '{"approved": true}'
 
 `examples/claims` is the same process as one would build it to last.
 """

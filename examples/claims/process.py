@@ -125,7 +125,11 @@ def notify_customer(outcome: Outcome, outbox: Outbox) -> None:
 
 @app.route("/claims", methods=["POST"], auth="anonymous")
 async def file_claim(request: Request, claim: Claim, client: df.Client) -> object:
-    """File a claim. Its id is the instance's, so that filing it again files nothing."""
+    """File a claim. Its id is the instance's, so that filing it again files nothing.
+
+    The claimant gets a link that shows how the claim stands, and no other. Who files a claim that is there already
+    gets none, unless the request has the Idempotency-Key of the first.
+    """
     await client.start_new(claims_orchestrator, claim.claim_id, claim, on_existing="return_existing")
     return client.create_check_status_response(request, claim.claim_id)
 

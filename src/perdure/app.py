@@ -16,13 +16,13 @@ import importlib
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
-from typing import Any, Literal, TypeVar, Unpack, cast
+from typing import Any, Literal, TypeVar, Unpack, cast, get_args
 
 from perdure.blueprint import Blueprint
 from perdure.engine.client import Client
 from perdure.engine.clock import Clock
 from perdure.engine.intake import Waiter
-from perdure.engine.registry import Definition, Registry
+from perdure.engine.registry import Definition, LinksFor, Registry
 from perdure.engine.retention import Retention
 from perdure.engine.versions import FailureStrategy, MatchStrategy
 from perdure.engine.worker import Engine, Settings
@@ -64,6 +64,8 @@ class App(AzureRegistration):
         version_failure_strategy: instances that are not taken wait for another worker ("Reject") or "Fail".
         keep_executions: how many executions of an instance keep their history across continue-as-new.
         encryption: keys that what is stored is encrypted with; `PERDURE_ENCRYPTION_KEYS` comes before it.
+        links: who is handed the links to an instance: with "caller" each caller those for what they may do; with
+            "azure" every caller all of them, also to terminate and purge, as in Azure.
 
     Raises:
         RegistrationError for a name or a setting that is not one of these.
@@ -81,7 +83,10 @@ class App(AzureRegistration):
         version_failure_strategy: FailureStrategy | None = None,
         keep_executions: int | None = None,
         encryption: Encryption | None = None,
+        links: LinksFor = "caller",
     ) -> None:
+        if links not in get_args(LinksFor):
+            raise RegistrationError(f"App links {links!r}: one of {', '.join(get_args(LinksFor))}")
         if (
             not name
             or len(name) > 100
@@ -92,6 +97,7 @@ class App(AzureRegistration):
             )
         super().__init__()
         self.name = name
+        self.registry.links = links
         chosen = settings or Settings()
         self.settings = replace(
             chosen,

@@ -15,6 +15,8 @@ from perdure.engine.callables import called, own_name, plain, where, yields
 from perdure.engine.operations import check_entity
 from perdure.engine.placement import POOL_NAME, is_pool_name
 from perdure.engine.registry import (
+    HANDED_OUT,
+    NAMED_EVENT,
     Activity,
     Definition,
     Entity,
@@ -263,12 +265,26 @@ class Registration:
         return register if function is None else register(function)
 
     def route(
-        self, path: str, methods: list[str] | tuple[str, ...] = ("GET",), *, auth: str = "function"
+        self,
+        path: str,
+        methods: list[str] | tuple[str, ...] = ("GET",),
+        *,
+        auth: str = "function",
+        links: Sequence[str] = ("status",),
     ) -> Callable[[F], F]:
         """Register a client function behind HTTP: `/api` + `path`. It is returned unchanged.
 
         It receives by type what it asks for: the Starlette `Request`, the `Client`, lifespan resources.
-        `auth` is anonymous, function or admin.
+
+        Parameters:
+            auth: anonymous, function or admin.
+            links: what `create_check_status_response` and its like hand a caller whose key does not have the
+                scope `operate`: any of status, raise, raise:EVENT for one event, terminate, purge, restart,
+                suspend, resume, rewind. Default is a link that shows the status and nothing else. A caller who may
+                operate gets all links.
+
+        Raises:
+            RegistrationError for a route that is taken, or for a method, `auth` or link that there is not.
         """
         localns = caller_locals()
         verbs = tuple(method.upper() for method in methods)
@@ -278,12 +294,19 @@ class Registration:
             )
         if auth not in ("anonymous", "function", "admin"):
             raise RegistrationError(f"route {path!r}: auth is anonymous, function or admin, not {auth!r}")
+        handed_out = _links(path, links)
 
         def register(found: F) -> F:
             _refuse(found, generators=True)
             self._add(
                 Route(
-                    own_name(found), called(found), localns, path=self._path + path, methods=verbs, auth=auth
+                    own_name(found),
+                    called(found),
+                    localns,
+                    path=self._path + path,
+                    methods=verbs,
+                    auth=auth,
+                    links=handed_out,
                 )
             )
             return found
@@ -416,6 +439,19 @@ def _refuse(function: Callable[..., Any], *, generators: bool) -> None:
         raise RegistrationError(
             f"{where(function)} is a generator: only orchestrators yield; an activity returns its result"
         )
+
+
+def _links(path: str, links: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(links, str):
+        raise RegistrationError(
+            f"route {path!r}: links is a sequence of words, such as ('status', 'raise:Paid')"
+        )
+    for one in links:
+        if one not in HANDED_OUT and not (one.startswith(NAMED_EVENT) and one[len(NAMED_EVENT) :].strip()):
+            raise RegistrationError(
+                f"route {path!r}: there is no link {one!r}; there are {', '.join(HANDED_OUT)}, and raise:EVENT"
+            )
+    return tuple(links)
 
 
 def _events(events: Mapping[str, Any] | None, function: object) -> Mapping[str, Any] | None:

@@ -38,7 +38,7 @@ def make_app() -> df.App:
 
 
 def test_links_lead_to_the_instance():
-    with TestClient(make_app().asgi(store="memory:"), base_url=LOCAL) as http:
+    with TestClient(make_app().asgi(store="memory:", access="open"), base_url=LOCAL) as http:
         links = http.post("/api/start").json()
         status = http.get(links["statusQueryGetUri"].removeprefix(LOCAL)).json()
 

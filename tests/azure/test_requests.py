@@ -183,7 +183,7 @@ async def by_the_package(name: str, sent: Any) -> tuple[int, bytes]:
 
 
 def test_whoever_is_not_done_in_time_gets_links() -> None:
-    with served() as http:
+    with served(access="open") as http:
         answer = http.post("/api/wait/waiting?milliseconds=1", content="null")
 
     assert answer.status_code == 202

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from perdure import OrchestrationContext
-from perdure.model.instances import PARTITIONS
+from perdure.model.instances import PARTITIONS, execution_id_of
 from perdure.store.memory import MemoryStore
 from perdure.testing import environment
 from tests.core.styles import both
@@ -132,10 +132,14 @@ async def test_an_accepted_event_leaves_its_operation_id_in_seen_and_in_history(
         await env.client.raise_event("c1", "Go", 1, event_id="go")
         history = (await env.client.get_status("c1", show_history=True)).history
         seen = {row.operation_id: (row.instance_id, row.answer) for row in store._tables.seen.values()}
+        born = execution_id_of(store.get("c1").row.salt, 0)
 
     # Digests over caller, verb, target and name, and over the content: for ever, as rows outlive an update.
     assert seen == {
-        "op:062238f94fb5473b7cdbfdc95f8d8f0241cbef13": ("c1", b'["df7d804d7ec4094e991c027543dcddd8","c1"]'),
+        "op:062238f94fb5473b7cdbfdc95f8d8f0241cbef13": (
+            "c1",
+            f'["df7d804d7ec4094e991c027543dcddd8","c1","{born}"]'.encode(),
+        ),
         "op:d5302d9e96ecb1344188634d39268e2d21531841": ("c1", b'["031dc88d0ec0c52d518bbc28b322da93",null]'),
     }
     assert [event.get("operation_id") for event in history if event["type"] == "EventRaised"] == ["go"]

@@ -101,8 +101,11 @@ class Gateway(Protocol):
 class Links(Protocol):
     """A host that can be reached by HTTP tells the client which URLs lead to an instance."""
 
-    def management(self, request: Any, instance_id: str) -> dict[str, str]:
-        """Azure's management payload: id, statusQueryGetUri, sendEventPostUri, terminatePostUri, ..."""
+    def management(self, request: Any, instance_id: str) -> dict[str, Any]:
+        """Azure's management payload: id, statusQueryGetUri, sendEventPostUri, ...: what the caller may have."""
+
+    def hides(self, request: Any, instance_id: str) -> bool:
+        """Whether the caller of a request is told nothing of this instance."""
 
     def status_url(self, request: Any, instance_id: str) -> str:
         """The one URL of these where the instance's status is asked for."""
@@ -398,17 +401,22 @@ class Client(Starting, EntityVerbs, AccessVerbs, AzureVerbs, WatchVerbs, Company
 
     # ---------------------------------------------------------------------------------------------- links
 
-    def create_http_management_payload(self, instance_id: str, request: Any = None) -> dict[str, str]:
+    def create_http_management_payload(self, instance_id: str, request: Any = None) -> dict[str, Any]:
         """The URLs by which this instance is asked about and managed, as Azure names them.
 
-        `request` is the request to answer, or the server's URL; inside a route it may be left out.
-        Raises RuntimeError where there is nothing to link to.
+        With a `request`, its caller decides what is handed out: all of them if their key has the scope
+        `operate`, else those that the route names (`links=`), by default the status alone. Without one, or with
+        the server's URL instead, it is the server's own code that asks, and gets all. Raises RuntimeError where
+        there is nothing to link to.
         """
         return self._links().management(request, instance_id)
 
     def create_check_status_response(self, request: Any, instance_id: str) -> Any:
         """The 202 response for a start: Location, Retry-After and the management URLs as JSON.
 
+        The URLs are those that the caller may have, see `create_http_management_payload`. An anonymous caller
+        whose start met an instance instead of making one gets the id alone, unless the request carries the
+        Idempotency-Key of the first.
         For a request of Starlette or FastAPI it is Starlette's, for one of azure.functions an `HttpResponse`.
         """
         return self._links().check_status_response(request, instance_id)
@@ -421,6 +429,8 @@ class Client(Starting, EntityVerbs, AccessVerbs, AzureVerbs, WatchVerbs, Company
         retry_interval_in_milliseconds: int = 1_000,
     ) -> Any:
         """The result if the instance finishes in time, else the 202 response. The interval is not needed."""
+        if self._links().hides(request, instance_id):
+            return self.create_check_status_response(request, instance_id)
         try:
             status = await self.wait_for_completion(instance_id, timeout_in_milliseconds / 1_000)
         except TimeoutError:

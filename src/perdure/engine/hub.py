@@ -296,6 +296,8 @@ class Hub:
             value = value.value
         elif operation_id and not isinstance(value, BaseException):
             self.remember(operation_id, envelope, value)
+        if isinstance(value, repeats.Begun):
+            value = str(value)
         if envelope.reply is not None:
             self.tell(envelope, value)
 

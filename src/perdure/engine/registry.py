@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Generator, Hashable, Iterable,
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from types import UnionType
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, Literal, TypeVar
 
 import msgspec
 from msgspec import Raw
@@ -146,6 +146,7 @@ class Route(Definition):
     path: str = "/"
     methods: tuple[str, ...] = ("GET",)
     auth: str = "function"  # anonymous | function | admin
+    links: tuple[str, ...] = ("status",)  # what callers get whose key does not operate
 
 
 @dataclass(frozen=True)
@@ -158,8 +159,18 @@ class Trigger(Definition):
         raise NotImplementedError
 
 
+HANDED_OUT: Final = ("status", "raise", "terminate", "purge", "restart", "suspend", "resume", "rewind")
+"""The links to an instance that a route may hand out."""
+NAMED_EVENT: Final = "raise:"
+"""What stands before an event's name in a link for this event alone."""
+LinksFor = Literal["caller", "azure"]
+
+
 class Registry:
-    """The functions of one application, by kind and name."""
+    """The functions of one application, by kind and name.
+
+    `links` says who gets the links to an instance: each caller what they may do, or, as in Azure, everyone all.
+    """
 
     def __init__(self) -> None:
         self.activities: dict[str, Activity] = {}
@@ -170,6 +181,7 @@ class Registry:
         self.triggers: list[Trigger] = []
         self.lifespans: list[Definition] = []
         self.executors: dict[str, Any] = {}  # sources, by name
+        self.links: LinksFor = "caller"
 
     def add(self, definition: Definition) -> None:
         """Register; raises RegistrationError for a name or a route that is taken."""

@@ -28,6 +28,7 @@ import msgspec
 from perdure.engine.notes import NOTE
 from perdure.errors import IdempotencyConflict
 from perdure.model import payload
+from perdure.model.instances import execution_id_of
 from perdure.model.messages import (
     EntityOperation,
     Message,
@@ -97,15 +98,31 @@ _VERBS: Final[dict[type, _Verb]] = {
 }
 
 
-class Met(str):
-    """The id of an instance that a start did not make: it was there, or it is the answer to a repeat."""
+class Begun(str):
+    """The id of an instance that a start has made. `born` tells it from every other instance of this id."""
 
-    is_repeat: bool
+    born: str
 
-    def __new__(cls, instance_id: str, *, is_repeat: bool) -> Met:
+    def __new__(cls, instance_id: str, salt: bytes) -> Begun:
         made = super().__new__(cls, instance_id)
-        made.is_repeat = is_repeat
+        made.born = born_of(salt)
         return made
+
+
+class Met(str):
+    """The id of an instance that a start did not make; `born` is that of what its first attempt made, if anything."""
+
+    born: str
+
+    def __new__(cls, instance_id: str, born: str = "") -> Met:
+        made = super().__new__(cls, instance_id)
+        made.born = born
+        return made
+
+
+def born_of(salt: bytes) -> str:
+    """What tells an instance from every other of its id."""
+    return execution_id_of(salt, 0)
 
 
 @dataclass(slots=True)
@@ -113,14 +130,14 @@ class Occasion:
     """One request that a client function answers.
 
     Parameters:
-        key: the Idempotency-Key it carries, "" for none.
+        carries: its Idempotency-Key, "" for none.
         caller: who sent it.
         content: tells what it asks for, as a digest; "" where that is not known.
         starts: how many starts have taken their names from the key.
         met: instances that its starts did not make, and that its key does not prove to be the caller's own.
     """
 
-    key: str = ""
+    carries: str = ""
     caller: str = ""
     content: Callable[[], str] = str
     starts: int = 0
@@ -171,13 +188,13 @@ def bound(message: M, caller: str, *, content: str | None = None) -> M:
 def bound_by_key(start: Start) -> Start:
     """A start that a client function sends, named by the Idempotency-Key of the request it answers, if it has one."""
     here = OCCASION.get()
-    if here is None or not here.key or start.operation_id:
+    if here is None or not here.carries or start.operation_id:
         return start
     number, here.starts = here.starts, here.starts + 1
     return msgspec.structs.replace(
         start,
-        operation_id=here.key,
-        remembered_as=id_of(here_caller(here), "start", (*_start_target(start), str(number)), here.key),
+        operation_id=here.carries,
+        remembered_as=id_of(here_caller(here), "start", (*_start_target(start), str(number)), here.carries),
         content=here.content() or digest_of(*_start_content(start)),
     )
 
@@ -189,16 +206,16 @@ def here_caller(here: Occasion) -> str:
 def is_carried(operation_id: str) -> bool:
     """Whether the request in hand carries this name as its own Idempotency-Key."""
     here = OCCASION.get()
-    return here is not None and bool(here.key) and operation_id == here.key
+    return here is not None and bool(here.carries) and operation_id == here.carries
 
 
-def _caller_of(key: str) -> str:
+def _caller_of(name: str) -> str:
     note = NOTE.get()
     if note is not None:
         return _CALLER + note.who
     here = OCCASION.get()
     # What the code passes on is its caller's name; every other name is its own.
-    return here_caller(here) if here is not None and here.key and key == here.key else CODE
+    return here_caller(here) if here is not None and here.carries and name == here.carries else CODE
 
 
 def restart_named(instance_id: str, key: str, *, fresh: bool) -> Start:
@@ -240,11 +257,12 @@ def former_id_in(message: Message) -> str:
 
 
 def remembered(message: Message, value: Any) -> bytes:
-    """What is kept of the answer to this message."""
-    plain = str(value) if isinstance(value, Met) else value
+    """What is kept of the answer to this message: its content, the answer, and for a start what it made."""
+    kept = str(value) if isinstance(value, Begun | Met) else value
     if not getattr(message, "remembered_as", ""):
-        return payload.encode(plain)
-    return payload.encode([message.content, plain])  # type: ignore[union-attr]
+        return payload.encode(kept)
+    made = [value.born if isinstance(value, Begun) else ""] if isinstance(value, str) else []
+    return payload.encode([message.content, kept, *made])  # type: ignore[union-attr]
 
 
 def recalled(row: SeenRow, message: Message) -> Any:
@@ -252,11 +270,11 @@ def recalled(row: SeenRow, message: Message) -> Any:
     found = payload.decode(row.answer)
     if not row.operation_id.startswith(_PREFIX):
         return _again(found)
-    content, value = found
+    content, value, *made = found
     asked = getattr(message, "content", "")
     if content and asked and content != asked:
         return _conflict(message)
-    return _again(value)
+    return _again(value, *made)
 
 
 def answers(row: SeenRow, message: Message) -> bool:
@@ -271,8 +289,8 @@ def answers(row: SeenRow, message: Message) -> bool:
     return found is None and is_same
 
 
-def _again(value: Any) -> Any:
-    return Met(value, is_repeat=True) if isinstance(value, str) else value
+def _again(value: Any, born: str = "") -> Any:
+    return Met(value, born) if isinstance(value, str) else value
 
 
 def _conflict(message: Message) -> IdempotencyConflict:
@@ -290,9 +308,11 @@ __all__ = [
     "CODE",
     "LINK",
     "OCCASION",
+    "Begun",
     "Met",
     "Occasion",
     "answers",
+    "born_of",
     "bound",
     "bound_by_key",
     "digest_of",

@@ -130,7 +130,7 @@ def _answer_in(row: SeenRow) -> Any:
     said: dict[str, Any] = payload.decode(row.answer)
     if "error" in said:
         return error_of(said["error"])(said["message"])
-    return Met(said["ok"], is_repeat=True) if said.get("repeat") else said["ok"]
+    return Met(said["ok"], said["born"]) if "born" in said else said["ok"]
 
 
 def _unanswered(message: Message, row: InstanceRow | None) -> Any:
@@ -183,7 +183,7 @@ def _leave_record(hub: Hub, message: Message, refusal: PerdureError) -> None:
 def _said(value: Any) -> dict[str, Any]:
     if isinstance(value, PerdureError):
         return {"error": value.code, "message": str(value)}
-    return {"ok": str(value), "repeat": True} if isinstance(value, Met) else {"ok": value}
+    return {"ok": str(value), "born": value.born} if isinstance(value, Met) else {"ok": value}
 
 
 __all__ = ["Asked", "Requests", "answer", "ask"]

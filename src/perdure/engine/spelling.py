@@ -41,7 +41,7 @@ class AzureVerbs:
             prefix=instance_id_prefix,
         )
 
-    def get_client_response_links(self, request: Any, instance_id: str) -> dict[str, str]:
+    def get_client_response_links(self, request: Any, instance_id: str) -> dict[str, Any]:
         """The URLs by which this instance is managed: `create_http_management_payload` for a request."""
         return self._links().management(request, instance_id)
 

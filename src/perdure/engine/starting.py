@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, TypedDict, TypeVar, Unpack, 
 from msgspec import Raw
 
 from perdure.engine.registry import name_of, version_of
-from perdure.engine.repeats import Met, bound_by_key, is_carried, occasion
+from perdure.engine.repeats import Met, born_of, bound_by_key, is_carried, occasion
 from perdure.errors import InstanceExists, PayloadError
 from perdure.model import payload
 from perdure.model.instances import check_instance_id
@@ -119,14 +119,22 @@ class Starting:
 
     async def _started(self, start: Start) -> str:
         """Send a start; what it met is noted for the links that its request may be given."""
+        start = bound_by_key(start)
         try:
-            found = await self.gateway.accept(bound_by_key(start))
+            found = await self.gateway.accept(start)
         except InstanceExists:
             occasion().meet(start.instance_id)
             raise
-        if isinstance(found, Met) and not (found.is_repeat and is_carried(start.operation_id)):
+        if isinstance(found, Met) and not await self._is_own(found, start):
             occasion().meet(found)
         return str(found)
+
+    async def _is_own(self, found: Met, start: Start) -> bool:
+        """Whether the key of the request in hand is that of the start which made this very instance."""
+        if not found.born or not is_carried(start.operation_id):
+            return False
+        stored = await self.gateway.read(lambda: self.gateway.store.get(found), brief=True)
+        return stored is not None and born_of(stored.row.salt) == found.born
 
 
 def body_of(value: Any) -> Raw:

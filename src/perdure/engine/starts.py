@@ -8,7 +8,7 @@ from perdure.engine import requests
 from perdure.engine.envelope import Envelope
 from perdure.engine.living import begin, drop_carried, let_held_go, next_execution, remove
 from perdure.engine.parking import is_set_aside
-from perdure.engine.repeats import Met
+from perdure.engine.repeats import Begun, Met
 from perdure.engine.revival import park, park_unknown
 from perdure.engine.versions import entry_to_begin
 from perdure.engine.warm import Instance
@@ -33,7 +33,7 @@ def start(hub: Hub, instance: Instance | None, envelope: Envelope) -> None:
             _refuse_start(hub, envelope, message, refusal)
             return
         if message.on_existing == "return_existing" or not instance.is_finished:
-            hub.answer(envelope, Met(instance.instance_id, is_repeat=False))
+            hub.answer(envelope, Met(instance.instance_id))
             return
         if hub.is_foreign(instance.instance_id):  # only its owner may replace it
             requests.ask(hub, envelope)
@@ -43,7 +43,7 @@ def start(hub: Hub, instance: Instance | None, envelope: Envelope) -> None:
             return
         remove(hub, instance)
     created = _create(hub, message, instance)
-    hub.answer(envelope, created.instance_id)
+    hub.answer(envelope, Begun(created.instance_id, created.salt))
     first = Begin(
         instance_id=message.instance_id,
         execution_id=created.execution_id,

@@ -81,6 +81,16 @@ def document_of(status: OrchestrationStatus, *, with_input: bool = True) -> Docu
     return document
 
 
+def brief_document_of(status: OrchestrationStatus) -> Document:
+    """How an instance stands, for the holder of a status link: what its code says to the outside.
+
+    That is its status, custom status and output. Left out are its input and its history, the stack of a failure, and
+    what operators wrote: reasons and tags.
+    """
+    document = document_of(status, with_input=False)
+    return {**document, "waiting": None, "reason": "", "failure": None, "tags": {}, "parentInstanceId": None}
+
+
 def status_from(document: Mapping[str, Any]) -> OrchestrationStatus:
     """The status that a document stands for. Unknown members are ignored, missing ones are empty."""
     completed, waiting, failure = (document.get(k) for k in ("completedTime", "waiting", "failure"))
@@ -107,4 +117,4 @@ def status_from(document: Mapping[str, Any]) -> OrchestrationStatus:
     )
 
 
-__all__ = ["Document", "InstanceDocument", "Instant", "document_of", "status_from"]
+__all__ = ["Document", "InstanceDocument", "Instant", "brief_document_of", "document_of", "status_from"]

@@ -44,6 +44,7 @@ class Endpoint:
         link: the operation whose signed links open this route too (see `perdure.http.access.links`).
         is_page: for people: errors are pages, and the browser's session counts for every method.
         function: the client function behind it; a key for this one function opens it.
+        hands_out: the links that a caller gets whose key does not operate, see `App.route`.
         name: what the audit log calls it; default the handler's name.
         contract: what it takes and answers. Its parameters are checked before the handler runs.
     """
@@ -56,6 +57,7 @@ class Endpoint:
     link: str = ""
     is_page: bool = False
     function: str = ""
+    hands_out: tuple[str, ...] = ("status",)
     name: str = ""
     contract: Contract = field(default_factory=Contract)
 

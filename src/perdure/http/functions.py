@@ -66,6 +66,7 @@ def _endpoint(route: Route, client: Client, resources: list[Any]) -> Endpoint:
         _handler(plan, in_path, client, resources),
         _SCOPES[route.auth],
         function=route.name,
+        hands_out=route.links,
         contract=_contract(plan, in_path),
     )
 

@@ -76,6 +76,7 @@ if TYPE_CHECKING:
 
     from perdure.app import App
     from perdure.engine.client import Client
+    from perdure.engine.registry import Route as FunctionRoute
     from perdure.settings import Chosen, HostOverrides
 
 _SERVED = frozenset(row.name for row in SERVING)
@@ -244,8 +245,17 @@ def application(
     Links begin with `public_url`, or else with the address that a request came by. `host` is what a site mounts.
     """
     access = access or Access(client, is_open=True)
-    client.links = RequestLinks(access.signer, host=host, public_url=public_url.rstrip("/"))
     engine: Any = client.gateway
+    is_azure = engine.registry.links == "azure"
+    client.links = RequestLinks(
+        access.signer,
+        host=host,
+        public_url=public_url.rstrip("/"),
+        callers=access.caller_of,
+        is_azure=is_azure,
+    )
+    if is_azure:
+        _warn_of_anonymous(engine.registry.routes)
     starlette = Starlette(
         routes=[
             *routes(
@@ -287,6 +297,17 @@ def application(
     starlette.state.access = access
     names = [*allowed_hosts, *filter(None, [urlsplit(public_url).hostname])]
     return Proxies(Guard(starlette, names, access.limits.header_bytes), trusted_proxies)
+
+
+def _warn_of_anonymous(routes: Iterable[FunctionRoute]) -> None:
+    for route in routes:
+        if route.auth == "anonymous":
+            log.warning(
+                "App(links='azure'): the route %s %s is open to everyone, and hands each caller links that also "
+                "raise events, terminate and purge. Leave links='azure' out to hand out what the caller may do",
+                "/".join(route.methods),
+                functions.PREFIX + route.path,
+            )
 
 
 async def health(request: Request) -> Response:

@@ -1,13 +1,17 @@
 """URLs that lead to an instance, as Azure names them, with the origin the request came in by.
 
 Where callers have to show a key, each URL is signed for its one operation on its one instance: no key is ever
-put into a URL here.
+put into a URL here. Who asks decides which URLs there are: a caller whose key may operate gets all of them, every
+other caller those that the route names, which by default is the status alone. A start that met an instance instead
+of making one hands an anonymous caller none, unless the request proves by its Idempotency-Key that the first was its
+own. Code that passes no request is the server's, and gets all.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 from urllib.parse import quote
 
 import msgspec
@@ -16,13 +20,18 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from perdure.engine.client import checked_event_name
+from perdure.engine.registry import NAMED_EVENT
+from perdure.engine.repeats import OCCASION
 from perdure.http import azure_requests
 from perdure.http.document import document_of
 from perdure.http.mounting import BASE, mounted_at, quoted
 from perdure.model.instances import OrchestrationStatus, RuntimeStatus
 
 if TYPE_CHECKING:
+    from perdure.http.access.caller import Caller
+    from perdure.http.access.links import Link
     from perdure.http.access.signing import Signer
+    from perdure.http.endpoint import Endpoint
 
 MANAGEMENT = "/runtime/webhooks/durabletask"
 DECIDE = "/decide"
@@ -30,7 +39,7 @@ RETRY_AFTER_START = "10"
 RETRY_AFTER_STATUS = "5"
 
 _LINKS = {
-    "statusQueryGetUri": ("status", ""),
+    "statusQueryGetUri": ("inspect", ""),
     "sendEventPostUri": ("raise", "/raiseEvent/{eventName}"),
     "terminatePostUri": ("terminate", "/terminate?reason={text}"),
     "purgeHistoryDeleteUri": ("purge", ""),
@@ -40,22 +49,33 @@ _LINKS = {
     "rewindPostUri": ("rewind", "/rewind?reason={text}"),
 }
 _OPERATIONS = [operation for operation, _ in _LINKS.values()]
+OPERATION_LINKS = {
+    "status": ("statusQueryGetUri", ""),
+    **{operation: (name, rest) for name, (operation, rest) in _LINKS.items() if operation != "inspect"},
+}
+"""By the words in which a route says what it hands out: the name of the URL, and its end."""
+STATUS_ONLY = ("status",)
 
 
 class ManagementPayload(TypedDict):
-    """The URLs by which an instance is asked about and managed, as Azure names them."""
+    """The URLs by which an instance is asked about and managed, as Azure names them: those the caller may have."""
 
     id: str
-    statusQueryGetUri: str
-    sendEventPostUri: str
-    terminatePostUri: str
-    purgeHistoryDeleteUri: str
-    restartPostUri: str
-    suspendPostUri: str
-    resumePostUri: str
-    rewindPostUri: str
+    statusQueryGetUri: NotRequired[str]
+    sendEventPostUri: NotRequired[str]
+    sendEventPostUris: NotRequired[dict[str, str]]
+    terminatePostUri: NotRequired[str]
+    purgeHistoryDeleteUri: NotRequired[str]
+    restartPostUri: NotRequired[str]
+    suspendPostUri: NotRequired[str]
+    resumePostUri: NotRequired[str]
+    rewindPostUri: NotRequired[str]
 
 
+ENDPOINT = "perdure.endpoint"
+"""The key in a request's scope under which the row of the table is found that serves it."""
+LINK = "perdure.link"
+"""The key in a request's scope under which the signed link it came by is found."""
 PRESENT: ContextVar[Request | None] = ContextVar("perdure_request", default=None)
 """The request that a client function is answering, for links that are asked for without naming it."""
 
@@ -67,27 +87,113 @@ class RequestLinks:
         signer: signs the links; without one they need no signature.
         host: what a site mounts, to find the way to it from the site's own routes.
         public_url: the address that every link begins with, whatever a request says.
+        callers: tells who sent a request, and so what it is handed; without it every caller gets all links.
+        is_azure: hand every caller all links, as Azure does.
     """
 
-    def __init__(self, signer: Signer | None = None, *, host: object = None, public_url: str = "") -> None:
+    def __init__(
+        self,
+        signer: Signer | None = None,
+        *,
+        host: object = None,
+        public_url: str = "",
+        callers: Callable[[Request], Caller] | None = None,
+        is_azure: bool = False,
+    ) -> None:
         self._signer = signer
+        self._callers = callers
+        self._is_azure = is_azure
         self._host = host
         self._public_url = public_url
 
-    def management(self, request: Any, instance_id: str) -> dict[str, str]:
-        """Azure's management payload for one instance."""
-        origin = self._origin(_answered(request))
-        here = f"{origin}{MANAGEMENT}/instances/{quoted(instance_id)}"
+    def management(self, request: Any, instance_id: str) -> dict[str, Any]:
+        """Azure's management payload for one instance: the URLs of it that the request's caller may have."""
+        answered = _answered(request)
+        allowed = self._allowed(answered, instance_id)
+        here = f"{self._origin(answered)}{MANAGEMENT}/instances/{quoted(instance_id)}"
+        if allowed is None:
+            return {"id": instance_id, **self._all(here, instance_id, self._owner(answered))}
+        return {"id": instance_id, **self._some(here, instance_id, allowed, self._owner(answered))}
+
+    def _all(self, here: str, instance_id: str, owner: str) -> dict[str, str]:
+        signed = self._signed(_OPERATIONS, instance_id, owner=owner)
+        return {name: _with(here + rest, signed.get(operation)) for name, (operation, rest) in _LINKS.items()}
+
+    def _some(self, here: str, instance_id: str, allowed: Sequence[str], owner: str) -> dict[str, Any]:
+        """The URLs that a route hands out; where it names events, each event has its own."""
+        events = [one.removeprefix(NAMED_EVENT) for one in allowed if one.startswith(NAMED_EVENT)]
+        plain = [one for one in allowed if one in OPERATION_LINKS]
+        signed = self._signed(plain, instance_id, owner=owner)
+        urls: dict[str, Any] = {
+            name: _with(here + rest, signed.get(operation))
+            for operation, (name, rest) in OPERATION_LINKS.items()
+            if operation in plain
+        }
+        if events:
+            raised = {
+                event: _with(
+                    f"{here}/raiseEvent/{quoted(event)}",
+                    self._signed(["raise"], instance_id, event, owner=owner).get("raise"),
+                )
+                for event in events
+            }
+            urls.setdefault("sendEventPostUri", raised[events[0]])
+            urls["sendEventPostUris"] = raised
+        return urls
+
+    def _signed(
+        self, operations: list[str], instance_id: str, event: str = "", *, owner: str = ""
+    ) -> dict[str, str]:
         signer = self._signer
-        signed = signer.sign_all(_OPERATIONS, instance_id) if signer and signer.signs_all else {}
-        urls = {name: _with(here + rest, signed.get(operation)) for name, (operation, rest) in _LINKS.items()}
-        return {"id": instance_id, **urls}
+        if signer is None or not signer.signs_all or not operations:
+            return {}
+        return signer.sign_all(operations, instance_id, event, owner=owner)
+
+    def _allowed(self, request: Any, instance_id: str) -> Sequence[str] | None:
+        """What the caller of a request may have, by the words of `App.route`; None for everything.
+
+        Where no request is given, it is the server's own code that asks.
+        """
+        if self._callers is None or self._is_azure or request is None or isinstance(request, str | URL):
+            return None
+        if not isinstance(request, Request):
+            return STATUS_ONLY  # of another framework: nothing tells who sent it
+        caller = self._callers(request)
+        if caller.may("operate"):
+            return None
+        if self._is_stranger(caller, instance_id):
+            return ()
+        endpoint: Endpoint | None = request.scope.get(ENDPOINT)
+        return STATUS_ONLY if endpoint is None else endpoint.hands_out
+
+    def hides(self, request: Any, instance_id: str) -> bool:
+        """Whether the caller of a request is told nothing of an instance: their start has met it, not made it."""
+        answered = _answered(request)
+        if self._callers is None or self._is_azure or not isinstance(answered, Request):
+            return False
+        caller = self._callers(answered)
+        return not caller.may("operate") and self._is_stranger(caller, instance_id)
+
+    def _is_stranger(self, caller: Caller, instance_id: str) -> bool:
+        here = OCCASION.get()
+        return not caller.key_id and not caller.scopes and here is not None and instance_id in here.met
+
+    def _owner(self, request: Any) -> str:
+        """The id of the key that the request's caller has shown, "" for none."""
+        if self._callers is None or not isinstance(request, Request):
+            return ""
+        link: Link | None = request.scope.get(LINK)
+        return link.owner if link is not None else self._callers(request).key_id
 
     def status_url(self, request: Any, instance_id: str) -> str:
         """Where to ask about an instance. Of the links that it has this is the only one made here."""
-        signer = self._signer
-        sig = signer.sign("status", instance_id) if signer is not None and signer.signs_all else None
-        return _with(f"{self._origin(request)}{MANAGEMENT}/instances/{quoted(instance_id)}", sig)
+        here = f"{self._origin(request)}{MANAGEMENT}/instances/{quoted(instance_id)}"
+        shown = request.query_params.get("sig") if isinstance(request, Request) else None
+        if shown is not None:  # no link begets one that lasts longer
+            return _with(here, shown)
+        is_operator = self._allowed(request, instance_id) is None
+        operation = "inspect" if is_operator else "status"
+        return _with(here, self._signed([operation], instance_id, owner=self._owner(request)).get(operation))
 
     async def event_link(
         self, request: Any, instance_id: str, event_name: str, lasts: int, once: bool
@@ -106,12 +212,15 @@ class RequestLinks:
         base = self._origin(request) if request is not None else signer.public_url
         path = f"{base}{DECIDE}/{quoted(instance_id)}/{quoted(event_name)}"
         seconds = max(lasts // 1_000_000, 1)
-        return _with(path, signer.sign("decide", instance_id, event_name, lasts=seconds, once=once))
+        owner = self._owner(request)
+        sig = signer.sign("decide", instance_id, event_name, lasts=seconds, once=once, owner=owner)
+        return _with(path, sig)
 
     def check_status_response(self, request: Any, instance_id: str) -> Any:
-        """202, where to ask, when to ask again, and the management payload."""
+        """202, where to ask, when to ask again, and the management payload: what of these the caller may have."""
         management = self.management(request, instance_id)
-        headers = {"Location": management["statusQueryGetUri"], "Retry-After": RETRY_AFTER_START}
+        where = management.get("statusQueryGetUri")
+        headers = {"Location": where, "Retry-After": RETRY_AFTER_START} if where else {}
         response = json_response(management, 202, headers)
         return azure_requests.response_of(response) if azure_requests.is_request(request) else response
 

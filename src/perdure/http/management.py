@@ -24,9 +24,10 @@ from perdure.errors import (
     Overloaded,
     PayloadError,
 )
+from perdure.http.access.signing import link_of
 from perdure.http.body import demand_json, read_payload
 from perdure.http.contract import Answer, Body, Contract
-from perdure.http.document import InstanceDocument, document_of
+from perdure.http.document import InstanceDocument, brief_document_of, document_of
 from perdure.http.endpoint import Endpoint, Handler, client_of
 from perdure.http.links import RETRY_AFTER_STATUS, ManagementPayload, json_response
 from perdure.http.parameters import (
@@ -131,19 +132,24 @@ async def _started(client: Client, request: Request, instance_id: str) -> Respon
 
 
 async def get_instance(request: Request) -> Response:
-    """GET instances/{id}: where an instance stands: 202 while it is unfinished, 200 afterwards."""
-    show_input, wait = SHOW_INPUT.of(request), WAIT.of(request)
+    """GET instances/{id}: where an instance stands: 202 while it is unfinished, 200 afterwards.
+
+    Who comes by a link that shows the status gets that: no input, no history, nothing that operators wrote.
+    """
+    link = link_of(request)
+    is_brief = link is not None and link.operation == "status"
+    show_input, wait = SHOW_INPUT.of(request) and not is_brief, WAIT.of(request)
     on_failure = 500 if ERROR_ON_FAILURE.of(request) else 200
     if wait:
         await _until_finished(client_of(request), request.path_params["id"], min(wait, LONGEST_WAIT))
     status = await _status(
         request,
         show_input=show_input,
-        show_history=SHOW_HISTORY.of(request),
-        show_history_output=SHOW_OUTPUT.of(request),
-        execution=EXECUTION.of(request),
+        show_history=SHOW_HISTORY.of(request) and not is_brief,
+        show_history_output=SHOW_OUTPUT.of(request) and not is_brief,
+        execution=None if is_brief else EXECUTION.of(request),
     )
-    document = document_of(status, with_input=show_input)
+    document = brief_document_of(status) if is_brief else document_of(status, with_input=show_input)
     if not status.is_finished:
         links = client_of(request).links
         assert links is not None  # this host gave them

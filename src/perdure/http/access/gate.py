@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from functools import lru_cache
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -27,6 +27,8 @@ from perdure.http.access.limits import Buckets, Limits
 from perdure.http.access.signing import Signer
 from perdure.http.drawing import CODE
 from perdure.http.guard import SAFE, is_foreign
+from perdure.http.links import ENDPOINT
+from perdure.model.access import PREFIX
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -34,9 +36,6 @@ if TYPE_CHECKING:
 
     from perdure.engine.client import Client
     from perdure.http.endpoint import Endpoint
-
-ENDPOINT: Final = "perdure.endpoint"
-"""The key in a request's scope under which the row of the table is found that serves it."""
 
 
 class Access:
@@ -88,7 +87,7 @@ class Access:
     async def serve(self, request: Request, endpoint: Endpoint) -> Response:
         """Let the request through to the endpoint's handler. Raises Refused, and SignedIn for a token."""
         request.scope[ENDPOINT] = endpoint
-        if endpoint.scope != "open":
+        if endpoint.scope != "open" or (endpoint.function and _shows_key(request)):
             await self._look_up(request)
         try:
             caller = self.admit(request, endpoint)
@@ -117,9 +116,12 @@ class Access:
     def admit(self, request: Request, endpoint: Endpoint) -> Caller:
         """The caller, if the endpoint is open to them. Raises Refused."""
         address = address_of(request)
-        if endpoint.scope == "open" or (self.is_open and not request.query_params.getlist("sig")):
+        if endpoint.scope == "open":
             self._within_rate(f"address {address}")
-            return ANONYMOUS if endpoint.scope == "open" else ANYONE
+            return self._known(request, address) if endpoint.function else ANONYMOUS
+        if self.is_open and not request.query_params.getlist("sig"):
+            self._within_rate(f"address {address}")
+            return ANYONE
         try:
             caller = self._identify(request, endpoint, address)
         except Refused as refused:
@@ -140,6 +142,26 @@ class Access:
                 who=caller.who,
             )
         return caller
+
+    def caller_of(self, request: Request) -> Caller:
+        """Who sent a request, also one that came to a route of the site around this host."""
+        found: Caller | None = request.scope.get(CALLER)
+        return self._known(request, address_of(request)) if found is None else found
+
+    def _known(self, request: Request, address: str) -> Caller:
+        """Who asks where everyone may: a caller that shows a key is known by it, and every other is anonymous."""
+        if self.is_open:
+            return ANYONE
+        shown = _key_of_ours(request) if _shows_key(request) else None
+        if shown is None:
+            return ANONYMOUS
+        try:
+            return self.keys.identify(shown, is_local=_is_local(address))
+        except Refused as refused:
+            wait = self._failures.take(address) if refused.is_attempt else 0
+            if wait:
+                raise _too_many(wait) from None
+            return ANONYMOUS
 
     def lets_in(self, request: Request) -> bool:
         """Whether a request that has passed would pass again: for answers that go on after a key is called back."""
@@ -261,6 +283,29 @@ def shown_key(request: Request) -> str | None:
     if len(found) > 1:
         raise Refused(400, "ambiguous-credentials", "show one key, in one place")
     return found[0] if found else None
+
+
+def _shows_key(request: Request) -> bool:
+    """Whether there is something to look at where keys are shown."""
+    headers = request.headers
+    return (
+        "x-functions-key" in headers
+        or "authorization" in headers
+        or b"code=" in request.scope["query_string"]
+    )
+
+
+def _key_of_ours(request: Request) -> str | None:
+    """The key that a request to an open route shows, if it is meant for this server.
+
+    There `Authorization` and `code` may be the application's own, such as the answer of a sign-in elsewhere.
+    """
+    try:
+        shown = shown_key(request)
+    except Refused:
+        return None
+    is_ours = shown is not None and (shown.startswith(PREFIX) or "x-functions-key" in request.headers)
+    return shown if is_ours else None
 
 
 def _bearer(header: str) -> str:

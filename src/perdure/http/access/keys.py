@@ -134,6 +134,16 @@ class Keyring:
                 return row.key_id, row.secret
         raise LookupError("no key of this hub signs links: `perdure keys rotate-links` makes one")
 
+    def counts(self, key_id: str) -> bool:
+        """Whether the access key of this id opens something still."""
+        row = self._find(key_id)
+        return row is not None and self._trouble(row) is None
+
+    def expiry(self, key_id: str) -> int | None:
+        """When a key expires, in seconds since 1970; None for never."""
+        row = self._known.get(key_id)
+        return None if row is None or row.expires_at is None else row.expires_at // 1_000_000
+
     def used(self, key_id: str) -> int | None:
         """When a key was last known to be used."""
         row = self._known.get(key_id)

@@ -8,6 +8,7 @@ The fingerprint comes from the chance an instance was born with. An id that was 
 instance, and links to the first do not open it.
 The MAC is cut to 144 bits, which keeps URLs short and is as good as out of reach; the lengths are multiples of
 three, so that every bit of the text counts and one record has one spelling.
+A link that was handed to the holder of an access key names that key too, and ends with it.
 Keys are found by their id, and links made with an older one go on until they expire or it is revoked.
 """
 
@@ -22,16 +23,14 @@ from hashlib import sha256
 from typing import Final
 
 _VERSION: Final = 1
-_ONCE: Final = 0x80  # in the first byte, beside the version
-_KID, _EXPIRY, _FINGERPRINT, _NONCE, _MAC = 8, 5, 4, 9, 18
-_LENGTHS: Final = {
-    False: 1 + _KID + _EXPIRY + _FINGERPRINT + _MAC,
-    True: 1 + _KID + _EXPIRY + _FINGERPRINT + _NONCE + _MAC,
-}
+_ONCE, _OWNED = 0x80, 0x40  # in the first byte, beside the version
+_KID, _EXPIRY, _FINGERPRINT, _NONCE, _OWNER, _MAC = 8, 5, 4, 9, 9, 18
+_SHORTEST: Final = 1 + _KID + _EXPIRY + _FINGERPRINT + _MAC
 _DOMAIN: Final = b"perdure link"
 
 OPERATIONS: Final = {
     "status": "GET",
+    "inspect": "GET",
     "raise": "POST",
     "terminate": "POST",
     "suspend": "POST",
@@ -41,7 +40,10 @@ OPERATIONS: Final = {
     "purge": "DELETE",
     "decide": "POST",
 }
-"""What a link can be for, and the method that does it. A `decide` link is also looked at with GET."""
+"""What a link can be for, and the method that does it. A `decide` link is also looked at with GET.
+
+`status` shows how an instance stands, `inspect` also its input and its history.
+"""
 
 
 def _framed(*parts: str | bytes) -> bytes:
@@ -69,12 +71,17 @@ class Target:
 
 @dataclass(frozen=True)
 class Link:
-    """A link whose signature was found right. `nonce` is "" when it works more than once."""
+    """A link whose signature was found right.
+
+    `nonce` is "" when it works more than once, `owner` is the id of the access key whose holder it was given to.
+    """
 
     kid: str
     expires_at: int  # seconds since 1970
     fingerprint: bytes
     nonce: str
+    operation: str = ""
+    owner: str = ""
 
 
 def fingerprint_of(salt: bytes) -> bytes:
@@ -83,7 +90,14 @@ def fingerprint_of(salt: bytes) -> bytes:
 
 
 def sign(
-    target: Target, *, kid: str, secret: bytes, expires_at: int, fingerprint: bytes, nonce: bytes = b""
+    target: Target,
+    *,
+    kid: str,
+    secret: bytes,
+    expires_at: int,
+    fingerprint: bytes,
+    nonce: bytes = b"",
+    owner: str = "",
 ) -> str:
     """The `sig` of a link; see `sign_all`."""
     signed = sign_all(
@@ -96,6 +110,7 @@ def sign(
         expires_at=expires_at,
         fingerprint=fingerprint,
         nonce=nonce,
+        owner=owner,
     )
     return signed[target.operation]
 
@@ -111,6 +126,7 @@ def sign_all(
     expires_at: int,
     fingerprint: bytes,
     nonce: bytes = b"",
+    owner: str = "",
 ) -> dict[str, str]:
     """The `sig` of a link for each of these operations; what their MACs are over in common is made once.
 
@@ -120,10 +136,14 @@ def sign_all(
         expires_at: seconds since 1970 at which they stop working.
         fingerprint: of the instance, see `fingerprint_of`.
         nonce: 9 bytes of chance for a link that works once.
+        owner: the id of the access key whose holder gets them; its ids have 8 characters.
     """
-    first = _VERSION | (_ONCE if nonce else 0)
-    record = bytes([first]) + kid.encode("ascii") + expires_at.to_bytes(_EXPIRY, "big") + fingerprint + nonce
-    assert len(record) + _MAC == _LENGTHS[bool(nonce)]
+    first = _VERSION | (_ONCE if nonce else 0) | (_OWNED if owner else 0)
+    owned = owner.encode("ascii").ljust(_OWNER, b"\0") if owner else b""
+    record = b"".join(
+        (bytes([first]), kid.encode("ascii"), expires_at.to_bytes(_EXPIRY, "big"), fingerprint, nonce, owned)
+    )
+    assert len(record) + _MAC == _length(first)
     opening, place = _framed(_DOMAIN, record), _framed(hub, instance_id, event)
     macs = [_mac(secret, opening + _MEANT[one] + place) for one in operations]
     # Every part has a multiple of three bytes, so the texts of all can be made in one go and cut apart.
@@ -140,7 +160,7 @@ def verify(sig: str, target: Target, secrets: Mapping[str, bytes], now: int) -> 
         secrets: the signing keys that count, by id.
         now: seconds since 1970.
     """
-    record, mac, once = _parts(sig)
+    record, mac = _parts(sig)
     kid = record[1 : 1 + _KID].decode("ascii", "replace")
     secret = secrets.get(kid)
     place = _framed(target.hub, target.instance_id, target.event)
@@ -151,21 +171,26 @@ def verify(sig: str, target: Target, secrets: Mapping[str, bytes], now: int) -> 
     expires_at = int.from_bytes(rest[:_EXPIRY], "big")
     if now >= expires_at:
         raise BadLink("this link has expired")
-    fingerprint = rest[_EXPIRY : _EXPIRY + _FINGERPRINT]
-    return Link(kid, expires_at, fingerprint, rest[_EXPIRY + _FINGERPRINT :].hex() if once else "")
+    fingerprint, rest = rest[_EXPIRY : _EXPIRY + _FINGERPRINT], rest[_EXPIRY + _FINGERPRINT :]
+    nonce, owned = (rest[:_NONCE], rest[_NONCE:]) if record[0] & _ONCE else (b"", rest)
+    owner = owned.rstrip(b"\0").decode("ascii", "replace")
+    return Link(kid, expires_at, fingerprint, nonce.hex(), target.operation, owner)
 
 
-def _parts(sig: str) -> tuple[bytes, bytes, bool]:
+def _length(first: int) -> int:
+    return _SHORTEST + (_NONCE if first & _ONCE else 0) + (_OWNER if first & _OWNED else 0)
+
+
+def _parts(sig: str) -> tuple[bytes, bytes]:
     try:
         raw = base64.b64decode(sig.encode("ascii"), altchars=b"-_", validate=True)
     except (ValueError, binascii.Error):
         raise BadLink("this link is not whole: copy all of it") from None
-    once = bool(raw and raw[0] & _ONCE)
-    if not raw or raw[0] & ~_ONCE != _VERSION or len(raw) != _LENGTHS[once]:
+    if not raw or raw[0] & ~(_ONCE | _OWNED) != _VERSION or len(raw) != _length(raw[0]):
         raise BadLink("this link is not whole: copy all of it")
     if _text_of(raw) != sig:
         raise BadLink("this link is not whole: copy all of it")
-    return raw[:-_MAC], raw[-_MAC:], once
+    return raw[:-_MAC], raw[-_MAC:]
 
 
 def _mac(secret: bytes, text: bytes) -> bytes:

@@ -9,8 +9,9 @@ from starlette.responses import RedirectResponse, Response
 
 from perdure.http.access import sessions
 from perdure.http.access.caller import Refused
-from perdure.http.access.gate import ENDPOINT, SignedIn
+from perdure.http.access.gate import SignedIn
 from perdure.http.drawing import base_of, error_page
+from perdure.http.links import ENDPOINT
 from perdure.http.problem import ProblemResponse, shown_path
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from perdure.engine.notes import NOTE
 from perdure.errors import InstanceNotFound
 from perdure.http.access.caller import Caller, Refused
 from perdure.http.access.links import BadLink, Link, Target, fingerprint_of, sign_all, verify
+from perdure.http.links import LINK
 from perdure.http.mounting import BASE
 
 if TYPE_CHECKING:
@@ -20,9 +21,7 @@ if TYPE_CHECKING:
     from perdure.http.endpoint import Endpoint
 
 LASTS: Final = 30 * 24 * 3_600  # seconds that the links of a start last
-LINK: Final = "perdure.link"
 FINGERPRINT: Final = "perdure.fingerprint"
-"""The key in a request's scope under which the signed link it came by is found."""
 _PARAMETER: Final = re.compile(r"\{(\w+)(?::path)?\}")
 
 
@@ -57,10 +56,17 @@ class Signer:
         self._is_ready = True
 
     def sign(
-        self, operation: str, instance_id: str, event: str = "", *, lasts: int = LASTS, once: bool = False
+        self,
+        operation: str,
+        instance_id: str,
+        event: str = "",
+        *,
+        lasts: int = LASTS,
+        once: bool = False,
+        owner: str = "",
     ) -> str:
         """The `sig` for one operation of an instance. Raises InstanceNotFound."""
-        return self.sign_all([operation], instance_id, event, lasts=lasts, once=once)[operation]
+        return self.sign_all([operation], instance_id, event, lasts=lasts, once=once, owner=owner)[operation]
 
     def sign_all(
         self,
@@ -70,8 +76,12 @@ class Signer:
         *,
         lasts: int = LASTS,
         once: bool = False,
+        owner: str = "",
     ) -> dict[str, str]:
-        """The `sig` of each operation of an instance. Raises InstanceNotFound."""
+        """The `sig` of each operation of an instance, for the holder of the access key `owner`, "" for none.
+
+        Raises InstanceNotFound.
+        """
         # A start has just left it in memory; only who checks a link has to ask the store.
         salt = self.client.gateway.salt_at_hand(instance_id)
         fingerprint = fingerprint_of(salt) if salt else self._fingerprint(instance_id)
@@ -79,6 +89,8 @@ class Signer:
             raise InstanceNotFound(f"no instance {instance_id!r} in this hub: there is nothing to link to")
         kid, secret = self.keys.newest_signing()
         expires_at = self.keys.now() // 1_000_000 + lasts
+        if owner:
+            expires_at = min(expires_at, self.keys.expiry(owner) or expires_at)
         nonce = secrets.token_bytes(9) if once else b""
         return sign_all(
             operations,
@@ -90,6 +102,7 @@ class Signer:
             expires_at=expires_at,
             fingerprint=fingerprint,
             nonce=nonce,
+            owner=owner,
         )
 
     def identify(self, request: Request, endpoint: Endpoint, signatures: list[str]) -> Caller:
@@ -114,19 +127,32 @@ class Signer:
 
     def _verified(self, sig: str, operation: str, instance_id: str, event: str) -> Link:
         known, now = self.keys.signing(), self.keys.now() // 1_000_000
-        # A link for all events of an instance names none.
-        names = dict.fromkeys([event, ""] if operation == "raise" else [event])
         trouble = "this link does not lead here"
-        for name in names:
+        for opener, name in _openers(operation, event):
             try:
-                return verify(sig, Target(operation, self.client.task_hub, instance_id, name), known, now)
+                link = verify(sig, Target(opener, self.client.task_hub, instance_id, name), known, now)
             except BadLink as error:
                 trouble = str(error)
+                continue
+            if link.owner and not self.keys.counts(link.owner):
+                trouble = f"the key {link.owner}, whose holder this link was given to, is revoked"
+                break
+            return link
         raise Refused(403, "bad-link", trouble, is_attempt=True)
 
     def _fingerprint(self, instance_id: str) -> bytes | None:
         stored = self.client.gateway.store.get(instance_id)
         return None if stored is None else fingerprint_of(stored.row.salt)
+
+
+def _openers(operation: str, event: str) -> list[tuple[str, str]]:
+    """The links that open an operation: by what they are for, and the event they name."""
+    match operation:
+        case "raise":  # a link for all events of an instance names none
+            return list(dict.fromkeys([(operation, event), (operation, "")]))
+        case "status":
+            return [(operation, event), ("inspect", event)]
+    return [(operation, event)]
 
 
 def link_of(request: Request) -> Link | None:
