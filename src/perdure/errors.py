@@ -38,6 +38,7 @@
     │   └── SecretNotFound        a Secret of that name is not known here
     ├── ExtraMissing              an optional dependency is needed and not installed
     ├── NonDeterminismError       the code disagrees with the recorded history
+    │   └── MisfitError           ... because a payload that was accepted no longer fits its type
     └── OrchestratorError         an orchestrator did something that orchestrators may not
         └── ForeignAwaitError     ... such as awaiting what the context did not return
 
@@ -369,6 +370,25 @@ class NonDeterminismError(PerdureError):
         self.expected = expected
         self.found = found
         self.where = where
+
+
+class MisfitError(NonDeterminismError):
+    """A payload that was accepted, or recorded, does not fit the type that today's code reads it as.
+
+    `payload` says whose it is ("the result of call 3 (activity 'pay')"), `wanted` names the type, `pointer` is
+    the RFC 6901 pointer to the member, "" for the whole value, and `reason` says what is wrong with it.
+    """
+
+    code = "misfit"
+
+    def __init__(
+        self, message: str, *, payload: str = "", wanted: str = "", pointer: str = "", reason: str = ""
+    ) -> None:
+        super().__init__(message, expected=payload, found=reason)
+        self.payload = payload
+        self.wanted = wanted
+        self.pointer = pointer
+        self.reason = reason
 
 
 class OrchestratorError(PerdureError):

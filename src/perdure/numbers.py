@@ -53,6 +53,7 @@ NUMBERS: Final = {
     "activity-cancelled": "PDR-055",
     "executor-failed": "PDR-056",
     "message-refused": "PDR-057",
+    "misfit": "PDR-058",
     # signals of the engine
     "engine-signal": "PDR-060",
     "evicted": "PDR-061",
@@ -62,6 +63,7 @@ NUMBERS: Final = {
     "parked-nondeterminism": "PDR-070",
     "parked-poison": "PDR-071",
     "parked-no_worker": "PDR-072",
+    "parked-misfit": "PDR-073",
     "parked-damaged": "PDR-076",
     # HTTP that applications call
     "http-call": "PDR-080",

@@ -220,3 +220,141 @@ def test_what_cannot_be_done_is_said(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert perdure(*arguments, store=shop).exit_code == exit_code
+
+
+# ---------------------------------------------------------------------------------------------------- misfits
+
+TYPED = """
+import asyncio
+from dataclasses import dataclass
+import perdure as df
+
+app = df.App("typed")
+
+@dataclass
+class Claim:
+    id: str
+
+@app.activity
+def read() -> Claim:
+    return Claim("c-1")
+
+@app.activity
+def begin(claim: Claim): ...
+
+@app.activity(retry=df.RetryPolicy(first_interval=86_400))
+def again(claim: Claim):
+    raise ConnectionError("not now")
+
+@app.activity
+async def forever(claim: Claim):
+    await asyncio.Event().wait()
+
+@app.orchestrator
+async def result(context: df.OrchestrationContext):
+    try:
+        await context.call_activity(read)
+    except Exception:
+        pass
+    await context.wait_for_external_event("Never")
+
+@app.orchestrator
+async def input_(context: df.OrchestrationContext, claim: Claim):
+    await context.wait_for_external_event("Never")
+
+@app.orchestrator
+async def activity(context: df.OrchestrationContext):
+    await context.call_activity("forever", {"id": "c-1"})
+
+@app.orchestrator
+async def retry(context: df.OrchestrationContext):
+    await context.call_activity(again, {"id": "c-1"})
+
+@app.orchestrator
+async def child(context: df.OrchestrationContext):
+    await context.call_sub_orchestrator("input_", {"id": "c-1"})
+
+@app.orchestrator(events={"Decision": Claim, "Never": object})
+async def buffered(context: df.OrchestrationContext):
+    await context.wait_for_external_event("Never")
+
+@app.orchestrator
+async def held(context: df.OrchestrationContext):
+    await context.wait_for_external_event("Decision", Claim)
+
+@app.entity
+@dataclass
+class Till:
+    last: Claim | None = None
+
+    def put(self, last: Claim) -> None:
+        self.last = last
+"""
+NARROWER = TYPED.replace("    id: str\n", "    id: str\n    region: str\n").replace(
+    'Claim("c-1")', 'Claim("c-1", "eu")'
+)
+WIDER = NARROWER.replace("    region: str\n", '    region: str = "eu"\n')
+WHOSE = {
+    "result": "the result of call 0",
+    "input_": "the input",
+    "activity": "the input of call 0 (activity 'forever')",
+    "retry": "the input of call 0 (activity 'again')",
+    "child": "the input of call 0 (sub-orchestration 'input_')",
+    "buffered": "event 'Decision'",
+    "held": "the event 'Decision'",
+    "@till": "the state of the entity @till@1",
+}
+
+
+@pytest.fixture
+def typed(store: Path, tmp_path: Path) -> Path:
+    """A store with something of every kind that may not fit."""
+    names: dict[str, Any] = {"__name__": "typed"}
+    exec(compile(TYPED, "app.py", "exec"), names)
+
+    async def fill() -> None:
+        async with names["app"].running(store=str(store)) as client:
+            for name in WHOSE:
+                if name != "@till":
+                    await client.start_new(name, name, {"id": "c-1"})
+            await client.raise_event("buffered", "Decision", {"id": "c-1"})
+            await client.suspend("held")
+            await client.raise_event("held", "Decision", {"id": "c-1"})
+            await client.signal_entity("@till@1", "put", {"id": "c-1"})
+            while not (await client.read_entity_state("@till@1")).exists:
+                await asyncio.sleep(0.01)
+            while (
+                "again" not in (await client.get_status("retry")).waiting_for
+                or not (await client.get_status("retry")).waiting.retries
+            ):
+                await asyncio.sleep(0.01)
+            for name in ("result", "input_", "activity", "child"):
+                while not (await client.get_status(name)).waiting_for:
+                    await asyncio.sleep(0.01)
+
+    asyncio.run(fill())
+    return store
+
+
+def test_misfits_are_found_before_the_deploy_also_in_what_has_not_been_read(
+    typed: Path, tmp_path: Path
+) -> None:
+    result = perdure("replay", "--app", code(tmp_path, NARROWER, "narrower"), "--json", store=typed)
+
+    assert result.exit_code == 1, result.output
+    found = {one["name"]: one for one in json.loads(result.stdout)["verdicts"]}
+    assert set(found) == set(WHOSE)
+    for name, whose in WHOSE.items():
+        assert found[name]["finding"] == "misfit"
+        assert whose in found[name]["detail"]
+        assert "`region`" in found[name]["detail"]
+
+
+def test_misfits_have_a_column_where_there_are_any(typed: Path, tmp_path: Path) -> None:
+    told = perdure("replay", "--app", code(tmp_path, NARROWER, "narrower_too"), store=typed)
+    agreed = perdure("replay", "--app", code(tmp_path, WIDER, "wider"), store=typed)
+
+    assert "result\t0\t0\t1\t0\t0" in told.stdout
+    assert "give 'region' a default" in told.stdout
+    assert agreed.exit_code == 0, agreed.output
+    assert "result\t1\t0\t0\t0" in agreed.stdout

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import msgspec
 import typer
@@ -41,9 +41,11 @@ from perdure.cli.terminal import (
 )
 from perdure.engine.bulk import Which
 from perdure.engine.client import Client
-from perdure.engine.paging import all_pages
+from perdure.engine.paging import all_entities, all_pages
 from perdure.errors import InstanceNotFound, PerdureError
 from perdure.http.prose import plain
+from perdure.http.remote import RemoteClient
+from perdure.model.encryption import Unreadable
 from perdure.model.instances import FINISHED, RuntimeStatus
 from perdure.testing.recordings import Checker, Recording, Verdict, read_recording, recording_of
 
@@ -91,8 +93,9 @@ def replay(
 ) -> None:
     """Would today's code do again what instances have done? Of files, or of all that are in flight in a store.
 
-    Orchestrators run through their histories; no activity runs, nothing is written, a server may go on. Ends
-    with 1 when one disagrees: a deploy of this code would park it.
+    Orchestrators run through their histories; no activity runs, nothing is written, a server may go on. What they
+    have not read yet is checked against its types too: inputs of open calls, events that wait, states of entities.
+    Ends with 1 when one disagrees or does not fit: a deploy of this code would park it.
     """
     which = read_selection(status, name, prefix, tag, waiting_for, None, None, None)
     if files and which:
@@ -138,6 +141,13 @@ def _of_store(door: Door, which: Which, checker: Checker, report: Report) -> lis
             async for recording in _recordings(client, wanted):
                 verdicts.append(checker.check(recording))
                 report(len(verdicts), max(total, len(verdicts)))
+            if not which:
+                entities = all_entities(client.query_entities, fetch_state=True)
+                verdicts += [
+                    checker.check_entity(str(one.entity_id), one.state)
+                    async for one in entities
+                    if one.exists
+                ]
         return verdicts
 
     return asyncio.run(look())
@@ -147,7 +157,16 @@ async def _recordings(client: Client, which: Which) -> AsyncIterator[Recording]:
     async for one in all_pages(client.query, **which):
         found = await client.get_status(one.instance_id, True, True, True)
         if found is not None:  # it may have been purged
-            yield recording_of(found)
+            yield msgspec.structs.replace(recording_of(found), held=await _held(client, one.instance_id))
+
+
+async def _held(client: Client, instance_id: str) -> list[dict[str, Any]]:
+    """What waits for the instance to go on. A server does not tell: only who reads the store sees it."""
+    if isinstance(client, RemoteClient):
+        return []
+    store = client.gateway.store
+    rows = await client.gateway.read(lambda: store.held([instance_id]))
+    return [msgspec.json.decode(row.message) for row in rows if not isinstance(row.message, Unreadable)]
 
 
 # --------------------------------------------------------------------------------------------- telling it
@@ -181,26 +200,40 @@ def _tell(verdicts: list[Verdict], as_json: bool) -> None:
 
 _FINDINGS = {
     "disagrees": "disagrees with the code",
+    "misfit": "holds a value that does not fit the code",
     "missing": "has no function to run it",
     "unreadable": "cannot be read",
 }
 
 
+_COLUMNS: Final = {
+    "agrees": "AGREE",
+    "disagrees": "DISAGREE",
+    "misfit": "MISFIT",
+    "missing": "NO FUNCTION",
+    "unreadable": "UNREADABLE",
+}
+
+
 def _print_counts(verdicts: list[Verdict]) -> None:
-    kinds = ("agrees", "disagrees", "missing", "unreadable")
+    found = {verdict.finding for verdict in verdicts}
+    columns = {kind: title for kind, title in _COLUMNS.items() if kind != "misfit" or kind in found}
     counts: dict[tuple[str, str], dict[str, int]] = {}
     for verdict in verdicts:
-        of = counts.setdefault((verdict.recording.name, verdict.recording.version), dict.fromkeys(kinds, 0))
+        of = counts.setdefault((verdict.recording.name, verdict.recording.version), dict.fromkeys(columns, 0))
         of[verdict.finding] += 1
     rows: list[list[str | Text]] = [
         [
             " ".join(filter(None, (name, version))),
-            *(Text(f"{of[kind]:,}", style="red" if of[kind] and kind != "agrees" else "") for kind in kinds),
+            *(
+                Text(f"{of[kind]:,}", style="red" if of[kind] and kind != "agrees" else "")
+                for kind in columns
+            ),
             "",
         ]
         for (name, version), of in sorted(counts.items())
     ]
-    print_table(("ORCHESTRATOR", "AGREE", "DISAGREE", "NO FUNCTION", "UNREADABLE", ""), rows)
+    print_table(("ORCHESTRATOR", *columns.values(), ""), rows)
 
 
 def _explain(wrong: list[Verdict]) -> None:

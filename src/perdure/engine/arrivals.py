@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 from perdure.engine import placed
 from perdure.engine.envelope import Envelope
 from perdure.engine.living import feed
-from perdure.engine.parking import is_set_aside
+from perdure.engine.parking import is_set_aside, park
 from perdure.engine.revival import retry_parked, revive
 from perdure.engine.versions import entry_of
 from perdure.engine.warm import Instance
-from perdure.errors import InstanceFinished, InstanceNotFound, Overloaded, PerdureError
+from perdure.errors import EventRefused, InstanceFinished, InstanceNotFound, Overloaded, PerdureError
 from perdure.model import events as ev
 from perdure.model.instances import RuntimeStatus
 from perdure.model.messages import (
@@ -23,6 +23,7 @@ from perdure.model.messages import (
     RaiseEvent,
     Wake,
 )
+from perdure.model.waiting import MISFIT
 from perdure.replay.settle import release_lock, request_lock
 from perdure.replay.state import LEGAL
 
@@ -36,7 +37,9 @@ def raise_event(hub: Hub, instance: Instance | None, envelope: Envelope) -> None
     message: Any = envelope.message
     refusal = _event_refusal(hub, instance, message)
     if refusal is not None:
-        if envelope.reply is not None:
+        if instance is not None and isinstance(refusal, EventRefused) and hub.is_kept(envelope):
+            _keep_misfit(hub, instance, envelope, str(refusal))
+        elif envelope.reply is not None:
             hub.answer(envelope, refusal)
         else:
             hub.drop(envelope, str(refusal))
@@ -64,6 +67,7 @@ def raise_event(hub: Hub, instance: Instance | None, envelope: Envelope) -> None
         hub,
         instance,
         ev.EventRaised(name=message.name, input=message.input, operation_id=message.operation_id),
+        kept=hub.is_kept(envelope),
     )
 
 
@@ -85,6 +89,19 @@ def _event_refusal(hub: Hub, instance: Instance | None, message: RaiseEvent) -> 
         except PerdureError as refused:
             return refused
     return None
+
+
+def _keep_misfit(hub: Hub, instance: Instance, envelope: Envelope, why: str) -> None:
+    """The door let it in before, and would not today: the code was changed while the event was on its way."""
+    hub.hold(instance, envelope)
+    if instance.status is S.Running:
+        park(
+            hub,
+            instance,
+            MISFIT,
+            f"{why}. It was accepted before this code was deployed. To mend it, let `events` and the wait accept "
+            "this form, too, and deploy. The instance goes on at the next start of a worker, or when it is resumed",
+        )
 
 
 def _hold_or_refuse(hub: Hub, instance: Instance, envelope: Envelope) -> None:

@@ -23,7 +23,7 @@ from msgspec import structs
 from perdure.engine import placed, verbs
 from perdure.engine.envelope import Envelope
 from perdure.engine.mailbox import Mailbox, flight_of
-from perdure.engine.offload import answer_of, invocation_of
+from perdure.engine.offload import answer_of, invocation_of, misfit_of
 from perdure.engine.parking import note
 from perdure.engine.revival import park
 from perdure.engine.warm import Instance
@@ -33,6 +33,8 @@ from perdure.model.entities import Caller, EntityId, name_in
 from perdure.model.events import ABSENT, ExecutionResumed
 from perdure.model.failure import Failure
 from perdure.model.instances import RuntimeStatus
+from perdure.model.waiting import MISFIT, kind_of
+from perdure.replay.determinism import Mismatch
 from perdure.replay.entity import EntityCode, Operated, Surroundings, operate, undone
 
 if TYPE_CHECKING:
@@ -84,11 +86,14 @@ def go_on(hub: Hub, instance: Instance) -> None:
 
 def wake(hub: Hub, instance: Instance, envelope: Envelope) -> None:
     """At a start, or when it is its turn again: perhaps there is a worker by now, and perhaps no holder."""
+    message: Any = envelope.message
     mailbox = _mailbox(instance)
     hub.consume(envelope)
     if instance.reason.startswith("no_worker") and hub.functions.entity(instance.name) is not None:
         instance.status, instance.reason = S.Running, ""
         hub.touch(instance)
+    elif kind_of(instance.reason) == MISFIT and message.retry:
+        _unpark(hub, instance, "tried again at a worker's start")
     if mailbox.lock is not None:
         _probe(hub, instance, mailbox.lock)
     go_on(hub, instance)
@@ -99,9 +104,13 @@ def resume(hub: Hub, instance: Instance, envelope: Envelope) -> None:
     hub.answer(envelope, None)
     if instance.status is S.Running:
         return
-    note(hub, instance, ExecutionResumed(reason=message.reason))
-    instance.status, instance.reason = S.Running, ""
+    _unpark(hub, instance, message.reason)
     go_on(hub, instance)
+
+
+def _unpark(hub: Hub, instance: Instance, reason: str) -> None:
+    note(hub, instance, ExecutionResumed(reason=reason))
+    instance.status, instance.reason = S.Running, ""
 
 
 def purge(hub: Hub, instance: Instance, envelope: Envelope) -> None:
@@ -259,7 +268,11 @@ def _do(hub: Hub, instance: Instance, envelope: Envelope) -> None:
     hub.touch(instance)
     match message:
         case msg.EntityOperation():
-            _settle(hub, instance, envelope, _run(hub, instance, message))
+            done = _run(hub, instance, message)
+            if done is None:
+                _put_first(hub, instance, envelope)
+            else:
+                _settle(hub, instance, envelope, done)
         case msg.LockRequest(caller=caller):
             mailbox.lock = caller
             hub.consume(envelope)
@@ -276,7 +289,8 @@ def _do(hub: Hub, instance: Instance, envelope: Envelope) -> None:
             hub.consume(envelope)
 
 
-def _run(hub: Hub, instance: Instance, message: msg.EntityOperation) -> Operated:
+def _run(hub: Hub, instance: Instance, message: msg.EntityOperation) -> Operated | None:
+    """What came of an operation; None when the state does not fit the code, and the entity is parked."""
     mailbox, code = _mailbox(instance), _code(hub, instance)
     running = hub.running
     try:
@@ -292,9 +306,22 @@ def _run(hub: Hub, instance: Instance, message: msg.EntityOperation) -> Operated
     except Interrupted as stopped:
         running.leave()
         return _too_long(hub, instance, stopped)
+    except Mismatch as found:
+        running.leave()
+        park(hub, instance, MISFIT, str(found.error))
+        return None
     if running.leave():  # a bare `except:` swallowed the interruption
         return _too_long(hub, instance, Interrupted())
     return done
+
+
+def _put_first(hub: Hub, instance: Instance, envelope: Envelope) -> None:
+    """The operation has not been done: it goes first when the entity goes on."""
+    hub.hold(instance, envelope)
+    held = instance.held
+    assert held is not None
+    held.insert(0, held.pop())
+    _mailbox(instance).senders = None  # counted anew
 
 
 def _too_long(hub: Hub, instance: Instance, stopped: Interrupted) -> Operated:
@@ -369,6 +396,11 @@ def land(hub: Hub, instance: Instance, envelope: Envelope) -> None:
     hub.fed(instance)
     hub.touch(instance)
     placed.taken_up(hub, instance, message)
+    unfit = misfit_of(message)
+    if unfit:  # the operation stays due
+        mailbox.flying = False
+        park(hub, instance, MISFIT, unfit)
+        return
     _take_out(instance, due)
     mailbox.flying = False
     mailbox.applied += 1

@@ -71,6 +71,8 @@ class Hub:
         self.results: list[Envelope] = []
         self.instance_numbers = Numbers()
         self.message_numbers = Numbers()
+        self.began_at = 0
+        self.first_message = 0
         self.backlog: deque[Envelope] = deque()
         self.lines = (
             Lines()
@@ -120,6 +122,8 @@ class Hub:
             self.now = self.rows.at = now
             self.instance_numbers.advance(now)
             self.message_numbers.advance(now)
+            if not self.first_message:
+                self.began_at, self.first_message = now, self.message_numbers.upcoming
             if self.placement is not None:
                 self.placement.begin_batch()
         backlog, lines = self.backlog, self.lines
@@ -270,6 +274,10 @@ class Hub:
             self.backlog.extendleft(reversed(envelopes))
 
     # ------------------------------------------------------------------- what delivery does with the batch
+
+    def is_kept(self, envelope: Envelope) -> bool:
+        """Whether the message was accepted before this engine began, so perhaps under other code."""
+        return 0 < envelope.row_no < self.first_message
 
     def touch(self, instance: Instance) -> None:
         """The instance's row changes in this batch."""

@@ -24,8 +24,10 @@ from perdure.model import actions as act
 from perdure.model import events as ev
 from perdure.model.instances import RuntimeStatus
 from perdure.model.messages import Message, NextGeneration, Start
+from perdure.model.waiting import MISFIT
 from perdure.replay.context import Identity
 from perdure.replay.decide import Execution
+from perdure.replay.determinism import Mismatch
 from perdure.replay.settle import Outcome, report_to_parent, settle
 from perdure.replay.state import fold
 
@@ -57,7 +59,10 @@ def begin(
     body: Raw,
     operation_id: str,
     carried: tuple[ev.EventRaised, ...] = (),
+    *,
+    kept: bool = False,
 ) -> None:
+    """The first step of an instance. `kept`: what begins it was accepted before this worker was there."""
     entry = entry_to_begin(hub, instance)
     assert entry is not None
     if not instance.version:
@@ -75,18 +80,24 @@ def begin(
         operation_id=operation_id,
         carried=carried,
         pairing=ev.AWAITED,
+        parks_misfits=True,
     )
-    feed(hub, instance, started)
+    feed(hub, instance, started, kept=kept)
 
 
-def feed(hub: Hub, instance: Instance, event: Any) -> None:
-    """Tell the code one thing, and take up what it asked for."""
+def feed(hub: Hub, instance: Instance, event: Any, *, kept: bool = False) -> None:
+    """Tell the code one thing, and take up what it asked for.
+
+    `kept`: it was accepted before this worker was there, so perhaps under other code.
+    """
     outcome = instance.episode(hub.now)
     hub.touch(instance)
     hub.fed(instance)
     execution = instance.execution
     assert execution is not None
     outcome.events.append(event)
+    if kept:
+        execution.accepted_before(event)
     running = hub.running
     try:
         running.enter(instance)
@@ -96,7 +107,11 @@ def feed(hub: Hub, instance: Instance, event: Any) -> None:
         raise Quarantine(instance.instance_id, too_long(stopped)) from stopped
     except FunctionMissing as missing:
         running.leave()
-        set_back(hub, instance, event, str(missing))
+        set_back(hub, instance, event, "no_worker", str(missing))
+        return
+    except Mismatch as found:
+        running.leave()
+        set_back(hub, instance, event, MISFIT, str(found.error))
         return
     if running.leave():  # a bare `except:` swallowed the interruption; the code is no better for it
         raise Quarantine(instance.instance_id, too_long(Interrupted()))
@@ -170,7 +185,7 @@ def _finish(hub: Hub, instance: Instance, ending: act.Finish) -> None:
 def _continue(hub: Hub, instance: Instance, ending: act.ContinueAsNew) -> None:
     assert instance.execution is not None
     context = instance.execution.context
-    carried = context._unconsumed()
+    carried, kept_events = context._unconsumed(), context._unconsumed_kept()
     if not ending.save_events:
         _record_unconsumed(hub, instance, carried, "the instance continued as new without its events")
         carried = ()
@@ -197,18 +212,26 @@ def _continue(hub: Hub, instance: Instance, ending: act.ContinueAsNew) -> None:
             )
         )
     else:
-        next_execution(hub, instance, ending.input, carried, ending.version)
+        next_execution(hub, instance, ending.input, carried, ending.version, kept_events=kept_events)
 
 
 def next_execution(
-    hub: Hub, instance: Instance, body: Raw, carried: tuple[ev.EventRaised, ...], version: str
+    hub: Hub,
+    instance: Instance,
+    body: Raw,
+    carried: tuple[ev.EventRaised, ...],
+    version: str,
+    *,
+    kept: bool = False,
+    kept_events: int = 0,
 ) -> None:
+    """Begin anew. `kept`: input and events were accepted before this worker was there; else the first few events."""
     if version:
         pin(hub, instance, version)
     entry = entry_to_begin(hub, instance)
     assert entry is not None
-    kept = hub.limits.keep_executions
-    if kept <= 1:
+    rows_kept = hub.limits.keep_executions
+    if rows_kept <= 1:
         instance.outcome = None  # the row of a generation that is deleted in the same commit is never written
     else:
         hub.write_episode(instance)
@@ -218,7 +241,7 @@ def next_execution(
     instance.stored = None
     instance.begin_execution(instance.execution_no + 1)
     if instance.written:
-        hub.rows.executions_removed.append((instance.no, instance.execution_no - kept + 1))
+        hub.rows.executions_removed.append((instance.no, instance.execution_no - rows_kept + 1))
     instance.execution = new_execution(hub, instance, entry)
     started = ev.ExecutionStarted(
         name=instance.name,
@@ -227,8 +250,10 @@ def next_execution(
         parent=instance.parent,
         carried=carried,
         pairing=ev.AWAITED,
+        parks_misfits=True,
     )
-    feed(hub, instance, started)
+    instance.execution.context._kept = kept_events if carried else 0
+    feed(hub, instance, started, kept=kept)
 
 
 def end(hub: Hub, instance: Instance, status: RuntimeStatus) -> None:

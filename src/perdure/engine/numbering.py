@@ -36,6 +36,11 @@ class Numbers:
             self._seat = -1
             self._next = max(self._next, next_free)
 
+    @property
+    def upcoming(self) -> int:
+        """The number that is given out next."""
+        return self._next
+
     def advance(self, now: int) -> None:
         """A batch begins, at `now` (microseconds)."""
         if self._seat >= 0:

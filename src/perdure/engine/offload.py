@@ -23,6 +23,7 @@ from perdure.model.events import ABSENT
 from perdure.model.failure import Failure
 from perdure.model.messages import EntityOperation, Start
 from perdure.replay.context import Environment
+from perdure.replay.determinism import Mismatch
 from perdure.replay.entity import (
     ClassStyle,
     EntityCode,
@@ -31,7 +32,7 @@ from perdure.replay.entity import (
     Operated,
     Surroundings,
     conclude,
-    undone,
+    unhandled,
 )
 from perdure.replay.settle import Invocation
 
@@ -60,6 +61,7 @@ class Landing(msgspec.Struct, frozen=True, omit_defaults=True):
     result: Raw = ABSENT
     failure: Failure | None = None
     messages: tuple[EntityOperation | Start, ...] = ()
+    misfit: str = ""  # the state does not fit: nothing was done
 
 
 _encode = msgspec.json.Encoder().encode
@@ -127,8 +129,10 @@ def _runner(code: EntityCode, environment: Environment) -> Any:
         before = flown._state
         try:
             done = conclude(code, flown, *code.run(flown, None))
+        except Mismatch as found:
+            return _unfit(found)
         except Exception as error:
-            done = undone(before, error)
+            return _failed(flown, before, error)
         return _landed(done)
 
     return run
@@ -143,8 +147,10 @@ def _async_runner(code: EntityCode, environment: Environment) -> Any:
             done = conclude(
                 code, flown, await returned if inspect.isawaitable(returned) else returned, subject
             )
+        except Mismatch as found:
+            return _unfit(found)
         except Exception as error:
-            done = undone(before, error)
+            return _failed(flown, before, error)
         return _landed(done)
 
     return run
@@ -156,6 +162,22 @@ def _context(context: ActivityContext, environment: Environment) -> EntityContex
     flown = EntityContext(EntityId.parse(flight.entity), flight.state, flight.operation, flight.input, world)
     flown.key = context.idempotency_key
     return flown
+
+
+def _failed(flown: EntityContext, before: Raw, error: BaseException) -> Raw:
+    try:
+        return _landed(unhandled(flown, before, error))
+    except Mismatch as found:
+        return _unfit(found)
+
+
+def _unfit(found: Mismatch) -> Raw:
+    return Raw(_encode(Landing(misfit=str(found.error))))
+
+
+def misfit_of(result: ActivityResult) -> str:
+    """Why an operation that ran outside could not read its entity's state; "" if it could."""
+    return "" if result.failure is not None else _landings.decode(result.result).misfit
 
 
 def _landed(done: Operated) -> Raw:

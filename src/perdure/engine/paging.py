@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from perdure.errors import PayloadError
+from perdure.model.entities import EntityPage, EntityState
 from perdure.model.instances import OrchestrationStatus, Page
 
 PAGE = 500  # instances asked for at once
@@ -32,6 +33,20 @@ async def all_pages(
     while True:
         page = await query(top=PAGE, continuation=continuation, **which)
         for found in page.instances:
+            yield found
+        continuation = page.continuation
+        if continuation is None:
+            return
+
+
+async def all_entities(
+    query: Callable[..., Awaitable[EntityPage]], **which: Any
+) -> AsyncIterator[EntityState]:
+    """Every entity that matches, newest first. `query` is a client's, and `which` are its filters."""
+    continuation: str | None = None
+    while True:
+        page = await query(top=PAGE, continuation=continuation, **which)
+        for found in page.entities:
             yield found
         continuation = page.continuation
         if continuation is None:

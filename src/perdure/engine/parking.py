@@ -17,6 +17,7 @@ from perdure.model.messages import (
     Message,
     RaiseEvent,
 )
+from perdure.model.waiting import reason_of
 
 if TYPE_CHECKING:
     from perdure.engine.hub import Hub
@@ -34,7 +35,7 @@ def note(hub: Hub, instance: Instance, event: Any) -> None:
 
 def park(hub: Hub, instance: Instance, kind: str, detail: str) -> None:
     """Set the instance aside. It is tried again at `resume`, and some kinds at a worker's start."""
-    reason = f"{kind}: {detail}"[:4_000]
+    reason = reason_of(kind, detail)[:4_000]
     if instance.reason == reason:
         return
     instance.put_away()
@@ -54,8 +55,8 @@ def is_set_aside(instance: Instance) -> bool:
     return instance.status is S.Suspended or (instance.status is S.Pending and bool(instance.reason))
 
 
-def set_back(hub: Hub, instance: Instance, arrival: ev.Arrival, detail: str) -> None:
-    """The code asked for a function that is missing: it is as if the arrival had not come, until it is resumed."""
+def set_back(hub: Hub, instance: Instance, arrival: ev.Arrival, kind: str, detail: str) -> None:
+    """The code cannot be told of an arrival as it is: it is as if that had not come, until it is resumed."""
     outcome = instance.outcome
     assert outcome is not None
     if outcome.events and outcome.events[-1] is arrival:
@@ -66,7 +67,7 @@ def set_back(hub: Hub, instance: Instance, arrival: ev.Arrival, detail: str) -> 
     message = message_of(arrival, instance.instance_id, instance.execution_id)
     if message is not None:
         hub.hold(instance, Envelope(message, internal=True))
-    park(hub, instance, "no_worker", detail)
+    park(hub, instance, kind, detail)
 
 
 def message_of(arrival: ev.Arrival, instance_id: str, execution_id: str) -> Message | None:

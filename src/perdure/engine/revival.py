@@ -15,13 +15,14 @@ from perdure.engine.living import Quarantine, drop_held, end, let_held_go, live_
 from perdure.engine.parking import note, park
 from perdure.engine.versions import entry_of
 from perdure.engine.warm import Instance
-from perdure.errors import FunctionMissing, Interrupted, NonDeterminismError
+from perdure.errors import FunctionMissing, Interrupted, MisfitError, NonDeterminismError
 from perdure.model import actions as act
 from perdure.model import events as ev
 from perdure.model.failure import Failure
 from perdure.model.instances import RuntimeStatus
 from perdure.model.messages import ActivityResult, Wake
 from perdure.model.recorded import DAMAGED, HistoryDamaged
+from perdure.model.waiting import MISFIT, kind_of
 from perdure.replay.decide import Execution
 from perdure.replay.rewinding import Episode, counting, is_rewound
 from perdure.replay.settle import Invocation, invocation_of, report_to_parent
@@ -37,12 +38,15 @@ S = RuntimeStatus
 _UNREADABLE = "its history cannot be read by this version: "
 _PARKED_FOR: Final[dict[type[BaseException], tuple[str, str]]] = {
     FunctionMissing: ("no_worker", ""),
+    MisfitError: (MISFIT, ""),
     NonDeterminismError: ("nondeterminism", ""),
     HistoryDamaged: (DAMAGED, ""),
     msgspec.MsgspecError: ("poison", _UNREADABLE),
     KeyError: ("poison", _UNREADABLE),
 }
 """What a failed replay parks an instance for."""
+TRIED_AGAIN: Final = ("no_worker", "nondeterminism", MISFIT)
+"""What newly deployed code may mend."""
 
 
 def revive(hub: Hub, instance: Instance, answered: int = -1) -> bool:
@@ -84,7 +88,7 @@ def _relive(hub: Hub, instance: Instance, execution: Execution) -> tuple[list[Ep
         recorded = counting(recorded)
     hub.running.enter(instance)
     try:
-        asked = execution.replay(recorded)
+        asked = execution.replay(recorded, hub.began_at)
     except Interrupted as stopped:
         execution.close()
         raise Quarantine(instance.instance_id, too_long(stopped)) from stopped
@@ -176,10 +180,10 @@ def parked_just_now(instance: Instance) -> bool:
 
 def retry_parked(hub: Hub, instance: Instance) -> None:
     """At a worker's start: perhaps the deployed code fits by now."""
-    kind = instance.reason.partition(":")[0]
+    kind = kind_of(instance.reason)
     if kind == "no_worker" and hub.functions.orchestrator(instance.name, instance.version or None) is None:
         return
-    if kind in ("no_worker", "nondeterminism") and not parked_just_now(instance):
+    if kind in TRIED_AGAIN and not parked_just_now(instance):
         go_on(hub, instance, "tried again at a worker's start")
 
 

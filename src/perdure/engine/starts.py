@@ -143,7 +143,8 @@ def begin_later(hub: Hub, instance: Instance | None, envelope: Envelope) -> None
         hub.hold(instance, envelope)
     else:
         hub.consume(envelope)
-        begin(hub, instance, message.input, message.operation_id, message.carried)
+        kept = hub.is_kept(envelope)
+        begin(hub, instance, message.input, message.operation_id, message.carried, kept=kept)
         if not is_set_aside(instance):  # else what began it is held again
             let_held_go(hub, instance)
 
@@ -161,6 +162,7 @@ def next_generation(hub: Hub, instance: Instance | None, envelope: Envelope) -> 
         hub.hold(instance, envelope)
     else:
         hub.consume(envelope)
-        next_execution(hub, instance, message.input, message.carried, message.version)
+        kept = hub.is_kept(envelope)
+        next_execution(hub, instance, message.input, message.carried, message.version, kept=kept)
         if not is_set_aside(instance):
             let_held_go(hub, instance)

@@ -69,6 +69,9 @@ class ExecutionStarted(_Event, frozen=True, gc=True):
 
     `pairing` is the rule that pairs events with waits, for the whole execution: OLDEST or AWAITED. Executions that
     began before there was a choice have OLDEST.
+
+    `parks_misfits`: a result that does not fit its type sets the instance aside, in replay as well. In executions
+    that earlier versions began, the code was told by a PayloadError, and replay tells it again.
     """
 
     name: str
@@ -79,6 +82,7 @@ class ExecutionStarted(_Event, frozen=True, gc=True):
     operation_id: str = ""
     carried: tuple[EventRaised, ...] = ()
     pairing: int = OLDEST
+    parks_misfits: bool = False
 
 
 class TaskCompleted(_Event, frozen=True):
@@ -134,7 +138,7 @@ class ExecutionResumed(_Event, frozen=True):
 
 
 class ExecutionParked(_Event, frozen=True):
-    """The engine set the instance aside: `kind` is nondeterminism, poison, damaged or no_worker."""
+    """The engine set the instance aside: `kind` is nondeterminism, misfit, poison, damaged or no_worker."""
 
     kind: str
     detail: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -94,7 +94,7 @@ class Waiting(msgspec.Struct, frozen=True, omit_defaults=True):
     def sentence(self) -> str:
         """One sentence for people: what has to happen before this instance goes on. "" when nothing has."""
         if self.reason:
-            return _missing(self.reason) or _REASONS.get(self.reason.partition(":")[0], self.reason)
+            return _missing(self.reason) or _REASONS.get(kind_of(self.reason), self.reason)
         parts = [
             *(_event(wait) for wait in _by_name(self.events)[:3]),
             *_several("activity", "activities", [_activity(a, self.at) for a in self.activities]),
@@ -130,10 +130,27 @@ _REASONS = {
     "operator": "suspended by an operator until resumed",
     "nondeterminism": "parked: the deployed code disagrees with its history; deploy matching code, then resume "
     "(PDR-070)",
+    "misfit": "parked: something that was accepted or recorded does not fit the type that the deployed code reads it "
+    "as; let the type accept it, deploy, then resume (PDR-073)",
     "poison": "parked: processing it failed again and again; see the reason, then resume or terminate (PDR-071)",
     "no_worker": "waiting for a worker that has its orchestrator function (PDR-072)",
     "damaged": "parked: a stored row is not what was written; restore a backup, or terminate it (PDR-076)",
 }
+
+
+MISFIT: Final = "misfit"
+_NONDETERMINISM: Final = "nondeterminism"
+
+
+def reason_of(kind: str, detail: str) -> str:
+    """The reason of a parked instance. A misfit is a kind of nondeterminism, and its reason begins so."""
+    return f"{_NONDETERMINISM}: {kind}: {detail}" if kind == MISFIT else f"{kind}: {detail}"
+
+
+def kind_of(reason: str) -> str:
+    """The kind in a reason."""
+    kind, _, detail = reason.partition(":")
+    return MISFIT if kind == _NONDETERMINISM and detail.startswith(f" {MISFIT}:") else kind
 
 
 _MISSING = (

@@ -35,7 +35,7 @@ from perdure.model.times import Seconds, instant, micros, moment
 from perdure.replay import pairing, patches
 from perdure.replay.activity_calls import ActivityCalls
 from perdure.replay.child_calls import ChildCalls
-from perdure.replay.determinism import Mismatch, agree, mismatch
+from perdure.replay.determinism import Mismatch, agree, misfit, mismatch
 from perdure.replay.fiber import Fiber
 from perdure.replay.http_calls import HttpCalls
 from perdure.replay.inputs import NO_INPUT, input_body
@@ -126,13 +126,16 @@ class OrchestrationContext(ActivityCalls, ChildCalls, HttpCalls, EntityVerbs):
         "_identity",
         "_input",
         "_input_type",
+        "_kept",
         "_mismatch",
         "_next_event",
         "_next_id",
         "_now",
+        "_old_input",
         "_open_ended",
         "_opened_waits",
         "_pairing",
+        "_parks_misfits",
         "_patches",
         "_random",
         "_replaying",
@@ -142,6 +145,7 @@ class OrchestrationContext(ActivityCalls, ChildCalls, HttpCalls, EntityVerbs):
         "_status_changed",
         "_taken",
         "_timers",
+        "_unfit",
         "_uuids",
         "_waits",
         "actions",
@@ -168,6 +172,10 @@ class OrchestrationContext(ActivityCalls, ChildCalls, HttpCalls, EntityVerbs):
         self._patches: dict[str, bool] | None = None
         self._rewound: dict[int, int] | None = None
         self._mismatch: Mismatch | None = None
+        self._parks_misfits = False
+        self._unfit: tuple[PayloadError, Mismatch] | None = None  # the misfit that the code was told last
+        self._old_input = False  # accepted before the present code was there; so were events below `_kept`
+        self._kept = 0
         self.actions = IDLE
         self._calls: dict[int, CallTask[Any]] = {}
         self._timers: dict[int, TimerTask] = {}
@@ -237,8 +245,14 @@ class OrchestrationContext(ActivityCalls, ChildCalls, HttpCalls, EntityVerbs):
         """The input this execution started with. Raises PayloadError on a misfit.
 
         Its type is `expected_type`, else the one the orchestrator declares for its input, else what JSON gives.
+        If the execution began under other code, a misfit that the code does not handle parks the instance.
         """
-        return payload.decode(self._input, self._input_type if expected_type is None else expected_type)
+        wanted = self._input_type if expected_type is None else expected_type
+        try:
+            return payload.decode(self._input, wanted)
+        except PayloadError as error:
+            self._unfit = error, misfit("the input", wanted, error)
+            raise
 
     # ------------------------------------------------------------------------------------------- waiting
 
@@ -476,19 +490,32 @@ class OrchestrationContext(ActivityCalls, ChildCalls, HttpCalls, EntityVerbs):
             raise Evicted
         if self._generation is not None and not isinstance(action, act.ContinueAsNew | act.FailOrchestration):
             return None  # what comes after continue_as_new belongs to no execution
+        if self._mismatch is not None:
+            raise self._mismatch  # again and again, should a bare `except:` swallow it
         script = self._script
         if script is None:
             self.actions.append(action)
             return None
-        at = self._script_at
-        recorded = script[at] if at < len(script) else None
-        if self._mismatch is None and (recorded is None or not self._agree(action, recorded)):
-            self._mismatch = mismatch(recorded, action)
-        if self._mismatch is not None:
-            raise self._mismatch  # again and again, should a bare `except:` swallow it
-        self._script_at = at + 1
+        recorded = self._recorded()
+        if recorded is None or not self._agree(action, recorded):
+            raise self._differs(recorded, action)
+        self._script_at += 1
         self._pass_rewinds()
         return recorded
+
+    def _recorded(self) -> Any | None:
+        """In replay: the next decision of history."""
+        script, at = self._script, self._script_at
+        return script[at] if script is not None and at < len(script) else None
+
+    def _differs(self, recorded: Any | None, action: act.Action | None) -> Mismatch:
+        """The code does not do what history says; a payload that did not fit is the likelier cause."""
+        found = mismatch(recorded, action) if self._unfit is None else self._unfit[1]
+        return self._park(found)
+
+    def _park(self, found: Mismatch) -> Mismatch:
+        self._mismatch = found
+        return found
 
     def _agree(self, action: act.Action, recorded: Any) -> bool:
         """Also of another name, when today's function goes by the recorded one as well."""
@@ -517,8 +544,7 @@ class OrchestrationContext(ActivityCalls, ChildCalls, HttpCalls, EntityVerbs):
         """In replay: when history tried this call again, 0 if it did not; None when this is new."""
         if self._script is None:
             return None
-        at = self._script_at
-        recorded = self._script[at] if at < len(self._script) else None
+        recorded = self._recorded()
         if isinstance(recorded, ev.TimerCreated) and recorded.purpose == "retry" and recorded.of == call:
             return recorded.fire_at
         return 0
@@ -615,6 +641,10 @@ class OrchestrationContext(ActivityCalls, ChildCalls, HttpCalls, EntityVerbs):
         """Whether an event of this name would be taken at once."""
         return any(same(wait.name, name) for wait in self._waits.values())
 
+    def _awaiting(self, name: str) -> EventTask[Any] | None:
+        """The wait that would take an event of this name next."""
+        return next((wait for wait in self._waits.values() if same(wait.name, name)), None)
+
     def _raised(self, event: ev.EventRaised) -> None:
         """An event arrived: a wait for its name takes it, or it is kept."""
         item = (self._next_event, event)
@@ -631,15 +661,16 @@ class OrchestrationContext(ActivityCalls, ChildCalls, HttpCalls, EntityVerbs):
             pairing.choose(self, item, waits)
 
     def _offer(self, wait: EventTask[Any], item: tuple[int, ev.EventRaised]) -> None:
-        event = item[1]
+        event, recorded = item[1], self._recorded()
+        if isinstance(recorded, ev.EventRejected) and recorded.wait_id == wait.id:
+            self._reject(wait, event, recorded.reason)  # whatever today's type would take
+            return
         try:
             value = payload.decode(pairing.body_of(event), wait.expected)
         except PayloadError as error:
-            self._emit(
-                act.RejectEvent(
-                    wait.id, event.name, event.operation_id, event.input, f"does not fit: {error}"
-                )
-            )
+            if self._script is not None or item[0] < self._kept:
+                raise self._park(misfit(f"the event '{event.name}'", wait.expected, error)) from None
+            self._reject(wait, event, f"does not fit: {error}")
             return
         self._take(wait, item, value)
 
@@ -649,6 +680,14 @@ class OrchestrationContext(ActivityCalls, ChildCalls, HttpCalls, EntityVerbs):
         self._taken[wait.id] = wait
         self._close_wait(wait)
         wait._take(item, value)
+
+    def _reject(self, wait: EventTask[Any], event: ev.EventRaised, reason: str) -> None:
+        self._emit(act.RejectEvent(wait.id, event.name, event.operation_id, event.input, reason))
+
+    def _unconsumed_kept(self) -> int:
+        """How many of the unconsumed events, the first of them, were accepted before the present code was there."""
+        unseen = [wait.event for wait in self._taken.values() if wait.event is not None]
+        return sum(number < self._kept for number, _ in [*self._buffered, *unseen])
 
     def _unconsumed(self) -> tuple[ev.EventRaised, ...]:
         """Events nobody has looked at, in the order of their arrival: buffered, or taken and not seen."""

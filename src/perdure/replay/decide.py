@@ -15,13 +15,13 @@ from typing import Any, assert_never
 
 from msgspec import Raw
 
-from perdure.errors import EngineSignal, NonDeterminismError, PayloadError
+from perdure.errors import EngineSignal, MisfitError, NonDeterminismError, PayloadError
 from perdure.model import actions as act
 from perdure.model import events as ev
 from perdure.model import payload
 from perdure.model.failure import failure_of
 from perdure.replay.context import IDLE, NULL, Environment, Identity, OrchestrationContext
-from perdure.replay.determinism import Mismatch, mismatch
+from perdure.replay.determinism import Mismatch, misfit
 from perdure.replay.fiber import Fiber
 from perdure.replay.inputs import Input
 from perdure.replay.rewinding import (
@@ -86,12 +86,27 @@ class Execution:
             except BaseException as error:  # of what runs for the code, such as a type's own `__init__`
                 self._finish(act.FailOrchestration(failure_of(error)))
         context.actions = IDLE
+        if context._mismatch is not None:
+            raise context._mismatch  # a bare `except:` swallowed it
         return actions
 
-    def replay(self, episodes: Iterable[Episode]) -> list[act.Action]:
+    def accepted_before(self, event: ev.Arrival) -> None:
+        """This arrival, which comes next, was accepted before the present code was there.
+
+        Should its payload not fit, the code was changed: raises a misfit instead of calling the payload bad.
+        """
+        context = self.context
+        if isinstance(event, ev.ExecutionStarted):
+            context._old_input = True
+            context._kept = len(event.carried)
+        elif isinstance(event, ev.EventRaised):
+            context._kept = context._next_event + 1
+
+    def replay(self, episodes: Iterable[Episode], before: int = 0) -> list[act.Action]:
         """Live through recorded episodes (time, events) again. Raises NonDeterminismError at a disagreement.
 
-        Returns what the code asks for beyond its history: nothing, unless the last that counts is a rewind.
+        What was recorded until `before` (microseconds) was accepted by other code, perhaps. Returns what the code
+        asks for beyond its history: nothing, unless the last that counts is a rewind.
         """
         context = self.context
         asked: list[act.Action] = []
@@ -100,6 +115,8 @@ class Execution:
             for now, arrival, decisions, is_last in self._prepared(episodes):
                 self.begin_episode(now)
                 asked = self._relive(arrival, decisions, is_last)
+                if now <= before:
+                    context._old_input, context._kept = True, context._next_event
         except Mismatch as found:
             raise found.error from None
         finally:
@@ -114,7 +131,9 @@ class Execution:
             self.begin_episode(now)
             try:
                 self._relive(arrival, decisions, is_last)
-            except Mismatch:
+            except Mismatch as found:
+                if isinstance(found.error, MisfitError):
+                    return None  # it says nothing about the calls
                 return arrival, self.context._script_at
         return None
 
@@ -155,10 +174,8 @@ class Execution:
         context._open_ended = is_last
         context._pass_rewinds()
         actions = self.arrive(arrival)
-        if context._mismatch is not None:
-            raise context._mismatch
         if context._script_at < len(decisions):
-            raise mismatch(decisions[context._script_at], None)
+            raise context._differs(decisions[context._script_at], None)
         return actions
 
     def _dispatch(self, event: ev.Arrival) -> None:
@@ -194,6 +211,7 @@ class Execution:
         for carried in event.carried:
             context._raised(carried)
         context._input_type = self._code.input_type
+        context._parks_misfits = event.parks_misfits
         body = self._code.function(*self._arguments(event))
         if inspect.isgenerator(body) or inspect.iscoroutine(body):
             self._main = Fiber(context, body)
@@ -208,6 +226,10 @@ class Execution:
         try:
             return self.context, parameter.read(event.input)
         except PayloadError as error:
+            context = self.context
+            is_known = context._old_input or context._script is not None
+            if is_known and not isinstance(context._recorded(), ev.ExecutionFailed):
+                raise context._park(misfit("the input", parameter.type, error)) from None
             raise PayloadError(
                 f"the input does not fit {self._code.name!r}, parameter {parameter.name!r}: {error}. "
                 "It is not tried again (PDR-010)",
@@ -223,11 +245,26 @@ class Execution:
             main._outcome if main.is_faulted else self._unobserved_failure() if main.is_completed else None
         )
         if error is not None:
+            if context._script is None and context._old_input and self._is_of_misfit(error):
+                assert context._unfit is not None
+                raise context._park(context._unfit[1])
             self._finish(act.FailOrchestration(failure_of(error), failed_call(error)))
         elif context._generation is not None:
             self._finish(context._generation)
         elif main._state != PENDING:
             self._finish(self._completion(main._outcome))
+
+    def _is_of_misfit(self, error: BaseException) -> bool:
+        """Whether the code fails because it was told that its input does not fit."""
+        unfit = self.context._unfit
+        seen: set[int] = set()
+        cause: BaseException | None = error if unfit is not None else None
+        while cause is not None and id(cause) not in seen:
+            if unfit is not None and cause is unfit[0]:
+                return True
+            seen.add(id(cause))
+            cause = cause.__cause__ or cause.__context__
+        return False
 
     def _completion(self, output: Any) -> act.Finish:
         try:

@@ -6,12 +6,14 @@ deadline after a deploy; history's version is the one that counts.
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import Any, Final
 
-from perdure.errors import EngineSignal, NonDeterminismError
+from perdure.errors import EngineSignal, MisfitError, NonDeterminismError, PayloadError
 from perdure.model import actions as act
 from perdure.model import events as ev
+from perdure.model import payload
 from perdure.model.actions import Action
 
 COUNTERPART: Final[dict[type, type]] = {
@@ -83,6 +85,26 @@ class Mismatch(EngineSignal):
     def __init__(self, error: NonDeterminismError) -> None:
         super().__init__(str(error))
         self.error = error
+
+
+def misfit(whose: str, expected_type: Any, error: PayloadError) -> Mismatch:
+    """The error for a payload that does not fit the type that the code reads it as. `whose` names the payload."""
+    missing = _MISSING.search(str(error))
+    cure = f"give {missing[1] or missing[2]!r} a default" if missing else "let the type accept this form, too"
+    return Mismatch(
+        MisfitError(
+            f"{whose}: {error}. Usual cause: the type was changed while this instance was in flight. To mend it, "
+            f"{cure}, or deploy the code this instance started with. It goes on at the next start of a worker, or "
+            "when it is resumed",
+            payload=whose,
+            wanted=payload.title(expected_type),
+            pointer=error.pointer,
+            reason=str(error),
+        )
+    )
+
+
+_MISSING = re.compile(r"missing required field `([^`]+)`|Field required, at .*/([^/]+)$")
 
 
 def agree(action: Action, recorded: Any) -> bool:

@@ -19,7 +19,7 @@ from typing import Any, Protocol, TypeVar, overload
 import msgspec
 from msgspec import Raw
 
-from perdure.errors import EngineSignal, OrchestratorError, PayloadError
+from perdure.errors import EngineSignal, MisfitError, OrchestratorError, PayloadError
 from perdure.model import payload
 from perdure.model.entities import DELETE, Caller, EntityId, checked_operation, entity_id_of
 from perdure.model.events import ABSENT
@@ -27,6 +27,7 @@ from perdure.model.failure import Failure, failure_of
 from perdure.model.instances import check_instance_id
 from perdure.model.messages import EntityOperation, Message, Start
 from perdure.model.times import instant, moment
+from perdure.replay.determinism import Mismatch, misfit
 from perdure.replay.inputs import NO_INPUT, Input, input_body
 
 T = TypeVar("T")
@@ -66,6 +67,7 @@ class EntityContext:
         "_messages",
         "_result",
         "_state",
+        "_unfit",
         "_world",
         "entity_id",
         "key",
@@ -84,6 +86,7 @@ class EntityContext:
         self._result: Any = _UNSET
         self._deleted = False
         self._messages: list[Message] = []
+        self._unfit: Mismatch | None = None  # the code was told that the state does not fit
 
     # ------------------------------------------------------------------------------------------ who and what
 
@@ -137,10 +140,21 @@ class EntityContext:
     @overload
     def get_state(self, initializer: Any = None, expected_type: UnionType | None = None) -> Any: ...
     def get_state(self, initializer: Any = None, expected_type: Any = None) -> Any:
-        """The state, typed if a type is given; without one, what `initializer` (a function or value) gives."""
+        """The state, typed if a type is given; without one, what `initializer` (a function or value) gives.
+
+        Raises PayloadError on a misfit. If the operation does not handle it, the entity is parked with its state.
+        """
         if not bytes(self._state):
             return initializer() if callable(initializer) else initializer
-        return payload.decode(self._state, Any if expected_type is None else expected_type)
+        wanted = Any if expected_type is None else expected_type
+        try:
+            return payload.decode(self._state, wanted)
+        except PayloadError as error:
+            self._unfit = self._misfit(wanted, error)
+            raise
+
+    def _misfit(self, wanted: Any, error: PayloadError) -> Mismatch:
+        return misfit(f"the state of the entity {self.entity_id}", wanted, error)
 
     def set_state(self, state: Any) -> None:
         """Replace the state. Raises PayloadError for what strict JSON cannot carry."""
@@ -207,6 +221,12 @@ class EntityCode(Protocol):
     def finish(self, context: EntityContext, live: Any) -> None:
         """After a success: leave the state in the context."""
 
+    def input_of(self, operation: str) -> Any:
+        """The type that an operation's input is read as; Any if none is declared."""
+
+    def misfit_of(self, entity_id: str, state: Raw) -> MisfitError | None:
+        """Why a state does not fit the code; None if it does, or if the code declares no type for it."""
+
 
 @dataclass(frozen=True)
 class FunctionStyle:
@@ -224,6 +244,12 @@ class FunctionStyle:
 
     def finish(self, context: EntityContext, live: Any) -> None:
         pass
+
+    def input_of(self, operation: str) -> Any:
+        return Any if self.parameter is None else self.parameter.type
+
+    def misfit_of(self, entity_id: str, state: Raw) -> MisfitError | None:
+        return None  # what it asks for stands in its body
 
 
 @dataclass(frozen=True)
@@ -269,16 +295,32 @@ class ClassStyle:
         if live is not None and not context._deleted:
             context._state = Raw(payload.encode(live if self.whole else _attributes_of(live)))
 
+    def input_of(self, operation: str) -> Any:
+        method = self.methods.get(operation.casefold())
+        given = method.parameters if method is not None else ()
+        return next((one.type for one in given if one is not None), Any)
+
+    def misfit_of(self, entity_id: str, state: Raw) -> MisfitError | None:
+        world = Surroundings(0, str, str)
+        try:
+            self._object(EntityContext(EntityId.parse(entity_id), state, "", ABSENT, world))
+        except Mismatch as found:
+            return found.error if isinstance(found.error, MisfitError) else None
+        return None
+
     def _object(self, context: EntityContext) -> Any:
         state = context._state
         if not bytes(state):
             return self.type()
-        if self.whole:
-            return payload.decode(state, self.type)
-        subject = self.type()
-        for name, value in _members.decode(state).items():
-            setattr(subject, name, payload.decode(value, self.attributes.get(name, Any)))
-        return subject
+        try:
+            if self.whole:
+                return payload.decode(state, self.type)
+            subject = self.type()
+            for name, value in _members.decode(state).items():
+                setattr(subject, name, _attribute(name, value, self.attributes.get(name, Any)))
+            return subject
+        except PayloadError as error:
+            raise context._misfit(self.type, error) from None
 
 
 def operate(
@@ -311,7 +353,7 @@ def _operate(code: EntityCode, context: EntityContext, live: Any) -> Operated:
     except EngineSignal:
         raise
     except BaseException as error:
-        return undone(state, error)
+        return unhandled(context, state, error)
 
 
 def conclude(code: EntityCode, context: EntityContext, returned: Any, subject: Any) -> Operated:
@@ -341,6 +383,20 @@ def _input(context: EntityContext, parameter: Input) -> Any:
             f"{parameter.name!r}: {error} (PDR-010)",
             error.pointer,
         ) from None
+
+
+def unhandled(context: EntityContext, state: Raw, error: BaseException) -> Operated:
+    """What a failure comes to. Raises Mismatch when the code was told that its state does not fit."""
+    if context._unfit is not None:
+        raise context._unfit from None
+    return undone(state, error)
+
+
+def _attribute(name: str, value: Raw, expected_type: Any) -> Any:
+    try:
+        return payload.decode(value, expected_type)
+    except PayloadError as error:
+        raise PayloadError(f"{error} (the attribute {name!r})", f"/{name}{error.pointer}") from None
 
 
 def undone(state: Raw, error: BaseException) -> Operated:

@@ -15,7 +15,9 @@ from msgspec import Raw
 
 from perdure.errors import PayloadError
 from perdure.model import actions as act
+from perdure.model import events as ev
 from perdure.model import payload
+from perdure.replay.determinism import misfit
 from perdure.replay.relay import Standing
 
 if TYPE_CHECKING:
@@ -34,17 +36,33 @@ def choose(context: OrchestrationContext, item: Item, waits: list[EventTask[Any]
     wanted = [wait for wait in waits if standings[wait.id] is not Standing.LEFT] or waits
     wanted.sort(key=lambda wait: -standings[wait.id])  # of equals the oldest stays first
     number, event = item
-    refusal = ""
+    recorded = context._recorded()
+    if (
+        isinstance(recorded, ev.EventRejected) and recorded.event == number
+    ):  # whatever today's types would take
+        _reject(context, recorded.wait_id, item, recorded.reason)
+        return
+    if isinstance(recorded, ev.EventTaken) and recorded.event == number:
+        wanted = [wait for wait in wanted if wait.id == recorded.wait_id] or wanted
+    refusal: PayloadError | None = None
     for wait in wanted:
         try:
             value = payload.decode(body_of(event), wait.expected)
         except PayloadError as error:
-            refusal = refusal or f"does not fit: {error}"
+            refusal = refusal or error
             continue
         context._emit(act.TakeEvent(wait.id, number))
         context._take(wait, item, value)
         return
-    context._emit(act.RejectEvent(wanted[0].id, event.name, event.operation_id, event.input, refusal, number))
+    assert refusal is not None
+    if context._script is not None or number < context._kept:
+        raise context._park(misfit(f"the event '{event.name}'", wanted[0].expected, refusal))
+    _reject(context, wanted[0].id, item, f"does not fit: {refusal}")
+
+
+def _reject(context: OrchestrationContext, wait_id: int, item: Item, reason: str) -> None:
+    number, event = item
+    context._emit(act.RejectEvent(wait_id, event.name, event.operation_id, event.input, reason, number))
 
 
 def pass_on(context: OrchestrationContext, wait: EventTask[Any]) -> None:

@@ -15,6 +15,7 @@ from perdure.errors import OrchestratorError, PayloadError, TaskCancelled, TaskF
 from perdure.model import payload
 from perdure.model.failure import Failure
 from perdure.model.retry import RetryPolicy, next_attempt_at
+from perdure.replay.determinism import misfit
 from perdure.replay.relay import ABANDONED, DEEPEST, WIDE, Relay, Standing, Waiter
 
 if TYPE_CHECKING:
@@ -207,12 +208,24 @@ class CallTask(Task[T_co]):
         try:
             value = payload.decode(body, self._expected) if bytes(body) else None
         except PayloadError as error:
-            expected = payload.title(self._expected)
-            self._fail(
-                PayloadError(f"the result of {self._describe()} is not a {expected}: {error}", error.pointer)
-            )
+            self._fail(self._unfit(error))
         else:
             self._complete(value)
+
+    def _unfit(self, error: PayloadError) -> PayloadError:
+        """Set the instance aside: what was called has succeeded, and the code must not take this for a failure.
+
+        Executions that began under earlier versions were told, and are told again in replay.
+        """
+        context = self._context
+        whose = f"the result of call {self.id} ({self._describe()})"
+        found = misfit(whose, self._expected, error)
+        if context._parks_misfits or not context._replaying:
+            raise context._park(found)
+        expected = payload.title(self._expected)
+        told = PayloadError(f"the result of {self._describe()} is not a {expected}: {error}", error.pointer)
+        context._unfit = told, found
+        return told
 
     def _describe(self) -> str:
         return f"{self._kind} function '{self.name}'"

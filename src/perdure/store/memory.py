@@ -26,6 +26,7 @@ from perdure.model.records import (
     Batch,
     DroppedRow,
     HistoryRow,
+    InboxRow,
     InstanceRow,
     KeyRow,
     Poll,
@@ -301,6 +302,12 @@ class MemoryStore(Member):
         with self._lock:
             known = self._tables.entity_states
             return {number: known[number] for number in instance_nos if number in known}
+
+    def held(self, instance_ids: Sequence[str]) -> list[InboxRow]:
+        wanted = set(instance_ids)
+        with self._lock:
+            rows = self._tables.inbox.values()
+            return sorted(row for row in rows if row.visible_at is None and row.instance_id in wanted)
 
     def counts(self) -> dict[str, int]:
         with self._lock:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         AuditRow,
         Batch,
         DroppedRow,
+        InboxRow,
         InstanceFilter,
         InstanceRow,
         KeyRow,
@@ -125,6 +126,9 @@ class ClientStore(Protocol):
 
     def entity_states(self, instance_nos: Sequence[int]) -> dict[int, bytes]:
         """The records of these entities, where they have one; see `model.entities.EntityRecord`."""
+
+    def held(self, instance_ids: Sequence[str]) -> list[InboxRow]:
+        """The messages that wait for these instances to go on, oldest first."""
 
     def counts(self) -> dict[str, int]:
         """How many orchestrations stand in each status; entities have none to speak of."""

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         AuditRow,
         Batch,
         DroppedRow,
+        InboxRow,
         InstanceFilter,
         InstanceRow,
         KeyRow,
@@ -219,6 +220,9 @@ class FaultyStore:
 
     def waits(self, instance_nos: Sequence[int]) -> list[WaitRow]:
         return self.inner.waits(instance_nos)
+
+    def held(self, instance_ids: Sequence[str]) -> list[InboxRow]:
+        return self.inner.held(instance_ids)
 
     def entity_states(self, instance_nos: Sequence[int]) -> dict[int, bytes]:
         return self.inner.entity_states(instance_nos)

@@ -14,26 +14,38 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
+from msgspec import Raw
 
 from perdure.engine.functions import Functions
-from perdure.errors import FunctionMissing, FunctionNotFound, NonDeterminismError, PayloadError
+from perdure.errors import FunctionMissing, FunctionNotFound, MisfitError, NonDeterminismError, PayloadError
 from perdure.model import events as ev
+from perdure.model import payload
+from perdure.model.entities import name_in
+from perdure.model.messages import decode_message
 from perdure.model.recorded import DAMAGED
 from perdure.replay.context import Identity
 from perdure.replay.decide import Execution
+from perdure.replay.state import fold
 from perdure.testing.replaying import load_history
+from perdure.testing.undecoded import Kept, Undecoded
 from perdure.triggers import with_built_ins
 
 if TYPE_CHECKING:
     from perdure.app import App
+    from perdure.engine.functions import Entry
     from perdure.model.instances import OrchestrationStatus
+    from perdure.replay.context import OrchestrationContext
+    from perdure.replay.rewinding import Episode
 
 FORMAT: Final = "perdure-history/1"
-Finding = Literal["agrees", "disagrees", "missing", "unreadable"]
+Finding = Literal["agrees", "disagrees", "misfit", "missing", "unreadable"]
 
 
 class Recording(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """One execution of one instance. `events` are history as perdure keeps it, each with its `timestamp`."""
+    """One execution of one instance. `events` are history as perdure keeps it, each with its `timestamp`.
+
+    `held` are events, and the input of an instance that has not begun, as far as whoever made it could see them.
+    """
 
     format: str = FORMAT
     instance_id: str
@@ -43,6 +55,7 @@ class Recording(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     parent_instance_id: str | None = None
     runtime_status: str = ""
     events: list[dict[str, Any]] = []
+    held: list[dict[str, Any]] = []  # messages that wait for the instance to go on
     damage: str = ""  # what is wrong with the stored rows, if they are not what was written
 
 
@@ -117,10 +130,21 @@ class Checker:
     """Checks recordings against one application."""
 
     def __init__(self, app: App) -> None:
-        self._functions = Functions(with_built_ins(app.registry), app.settings.versioning)
+        registry = with_built_ins(app.registry)
+        self._functions = Functions(registry, app.settings.versioning)
+        self._undecoded = Undecoded(registry, self._functions)
+
+    def check_entity(self, entity_id: str, state: Any) -> Verdict:
+        """Whether an entity's state fits what today's code declares for it."""
+        name = name_in(entity_id)
+        entity = Recording(instance_id=entity_id, name=f"@{name}")
+        code = self._functions.entity(name)
+        if code is None:
+            return Verdict(entity, "missing", f"no worker here has the entity {name!r}")
+        return _judged(entity, code.misfit_of(entity_id, Raw(payload.encode(state))))
 
     def check(self, recording: Recording) -> Verdict:
-        """Replay a recording. Runs the orchestrator's code and no activity."""
+        """Replay a recording, and read what its code has not read yet. Runs no activity."""
         if recording.damage:
             return Verdict(recording, "unreadable", recording.damage)
         entry = self._functions.orchestrator(recording.name, recording.version)
@@ -131,20 +155,53 @@ class Checker:
         except (msgspec.MsgspecError, ValueError, KeyError) as error:
             return Verdict(recording, "unreadable", f"its history cannot be read by this version: {error}")
         if not any(isinstance(event, ev.ExecutionStarted) for _, events in episodes for event in events):
-            return Verdict(recording, "agrees", "it has not begun")
+            first = next(self._undecoded.kept(entry, _messages(recording), None), None)
+            return _judged(recording, first, "it has not begun")
         identity = Identity(
             recording.instance_id, recording.execution_id, recording.parent_instance_id, recording.version
         )
         execution = Execution(entry.code, identity, self._functions.environment)
         try:
             execution.replay(episodes)
+            unread = self._unread(recording, episodes, entry, execution.context)
+        except MisfitError as error:
+            return _judged(recording, error)
         except NonDeterminismError as error:
             return Verdict(recording, "disagrees", str(error))
         except (FunctionMissing, FunctionNotFound) as error:
             return Verdict(recording, "missing", str(error))
         finally:
             execution.close()
-        return Verdict(recording, "agrees")
+        return _judged(recording, unread)
+
+    def _unread(
+        self, recording: Recording, episodes: list[Episode], entry: Entry, context: OrchestrationContext
+    ) -> MisfitError | None:
+        """The first thing that the code is going to read and that does not fit."""
+        state = fold(episodes)
+        events = [event for _, group in episodes for event in group]
+        found = [
+            *self._undecoded.asked_for(events, state),
+            *(
+                unfit
+                for _, event in state.buffered
+                for unfit in self._undecoded.event(entry, event.name, event.input, None)
+            ),
+            *self._undecoded.kept(entry, _messages(recording), context),
+        ]
+        return found[0] if found else None
+
+
+def _judged(recording: Recording, unfit: MisfitError | None, otherwise: str = "") -> Verdict:
+    return (
+        Verdict(recording, "agrees", otherwise) if unfit is None else Verdict(recording, "misfit", str(unfit))
+    )
+
+
+def _messages(recording: Recording) -> list[Kept]:
+    """What waits for the instance, as far as it is read; what else waits (results) has types that the code tells."""
+    messages = [decode_message(msgspec.json.encode(message)) for message in recording.held]
+    return [message for message in messages if isinstance(message, Kept)]
 
 
 def check_recording(recording: Recording | str | bytes, app: App) -> Verdict:

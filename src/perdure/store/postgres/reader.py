@@ -20,6 +20,7 @@ from perdure.model.records import (
     AuditRow,
     DroppedRow,
     HistoryRow,
+    InboxRow,
     InstanceRow,
     KeyRow,
     SeenRow,
@@ -142,6 +143,11 @@ class Reader:
     def _states(self, column: str, instance_nos: Sequence[int]) -> dict[int, bytes]:
         [rows] = self._ask(Call(f"{column}_of", (numbers(list(dict.fromkeys(instance_nos))),)))
         return dict(rows if self._vault is None else self._vault.open_state(column, rows))
+
+    def held(self, instance_ids: Sequence[str]) -> list[InboxRow]:
+        wanted = [name for name in dict.fromkeys(instance_ids) if is_sayable(name)]
+        [rows] = self._ask(Call("held_by_id", (texts(wanted),)))
+        return list(map(InboxRow._make, opened(self._vault, "inbox", rows)))
 
     def counts(self) -> dict[str, int]:
         counts: dict[str, int] = {}

@@ -25,6 +25,7 @@ from perdure.model.records import (
     AuditRow,
     DroppedRow,
     HistoryRow,
+    InboxRow,
     InstanceRow,
     KeyRow,
     SeenRow,
@@ -110,6 +111,12 @@ class Reader:
     def entity_states(self, instance_nos: Sequence[int]) -> dict[int, bytes]:
         with self._snapshot() as execute:
             return read_states(execute, "entity_state", list(dict.fromkeys(instance_nos)), self._vault)
+
+    def held(self, instance_ids: Sequence[str]) -> list[InboxRow]:
+        with self._snapshot() as execute:
+            wanted = list(dict.fromkeys(instance_ids))
+            rows = query_many("held_messages").values(execute, wanted, before=(self._hub_no,))
+            return sorted(map(InboxRow._make, opened(self._vault, "inbox", rows)))
 
     def counts(self) -> dict[str, int]:
         with self._snapshot() as execute:

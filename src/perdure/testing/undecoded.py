@@ -1,0 +1,124 @@
+"""What an instance holds that its code has not read yet, checked against the types that today's code reads it as.
+
+Replay decodes what the code has been told. After a deploy the rest is decoded as well: the inputs of open activities
+and sub-orchestrations, events that wait to be taken, inputs of instances that have not begun, states of entities.
+A value whose reader declares no type fits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Raw
+
+from perdure.engine.activities import ActivityContext
+from perdure.engine.client import Client
+from perdure.engine.portal import SyncClient
+from perdure.engine.registry import Activity, plan_of
+from perdure.errors import EventRefused, FunctionNotFound, MisfitError, PayloadError, RegistrationError
+from perdure.model import events as ev
+from perdure.model import messages as msg
+from perdure.model import payload
+from perdure.model.entities import name_in
+from perdure.replay.determinism import misfit
+from perdure.replay.state import State
+
+if TYPE_CHECKING:
+    from perdure.engine.functions import Entry, Functions
+    from perdure.engine.registry import Registry
+    from perdure.replay.context import OrchestrationContext
+    from perdure.replay.entity import EntityCode
+
+Kept = msg.Begin | msg.NextGeneration | msg.RaiseEvent
+_GIVEN = (ActivityContext, Client, SyncClient)
+
+
+class Undecoded:
+    """Checks against one application."""
+
+    def __init__(self, registry: Registry, functions: Functions) -> None:
+        self._registry = registry
+        self._functions = functions
+        self._inputs: dict[str, Any] = {}
+
+    def asked_for(self, events: Iterable[ev.HistoryEvent], state: State) -> Iterator[MisfitError]:
+        """Inputs of what is open, and of what is going to be tried again."""
+        calls = {event.id: event for event in events if isinstance(event, ev.TaskScheduled)}
+        again = [
+            calls[timer.of]
+            for timer in state.timers.values()
+            if timer.purpose == "retry" and timer.of in calls
+        ]
+        for task in [*(task for task, _ in state.activities.values()), *again]:
+            whose = f"the input of call {task.id} (activity {task.name!r})"
+            yield from _unfit(whose, task.input, self._input_of(task.name))
+        for child, _ in state.children.values():
+            entry = self._functions.orchestrator(child.name, child.version or None)
+            whose = f"the input of call {child.id} (sub-orchestration {child.name!r})"
+            yield from _unfit(whose, child.input, Any if entry is None else entry.code.input_type)
+        for called, _ in state.operations.values():
+            code = self._functions.entity(name_in(called.entity))
+            whose = f"the input of call {called.id} ({called.operation!r} of {called.entity})"
+            yield from _unfit(whose, called.input, Any if code is None else code.input_of(called.operation))
+
+    def kept(
+        self, entry: Entry, waiting: Iterable[Kept], context: OrchestrationContext | None
+    ) -> Iterator[MisfitError]:
+        """Inputs and events that have been accepted and not delivered. `context` is that of the replayed code."""
+        for message in waiting:
+            if isinstance(message, msg.RaiseEvent):
+                yield from self.event(entry, message.name, message.input, context)
+                continue
+            yield from _unfit("the input", message.input, entry.code.input_type)
+            for carried in message.carried:
+                yield from self.event(entry, carried.name, carried.input, None)
+
+    def event(
+        self, entry: Entry, name: str, body: Raw, context: OrchestrationContext | None
+    ) -> Iterator[MisfitError]:
+        """An event that waits, against the declared type and that of the wait which takes it next."""
+        try:
+            entry.admit(name, body)
+        except EventRefused as refused:
+            yield MisfitError(
+                str(refused), payload=f"the event {name!r}", pointer=refused.pointer, reason=str(refused)
+            )
+            return
+        wait = context._awaiting(name) if context is not None else None
+        if wait is not None:
+            yield from _unfit(f"the event {name!r}", body, wait.expected)
+
+    def state(self, code: EntityCode, entity_id: str, state: Raw) -> MisfitError | None:
+        """An entity's state, if its code declares what it is."""
+        return code.misfit_of(entity_id, state)
+
+    def _input_of(self, name: str) -> Any:
+        if name not in self._inputs:
+            try:
+                self._inputs[name] = _input_type(self._registry.activity(name))
+            except FunctionNotFound:
+                self._inputs[name] = Any  # the verdict "missing" is not this module's
+        return self._inputs[name]
+
+
+def _input_type(activity: Activity) -> Any:
+    """What the activity's input is read as; Any where resources of a lifespan leave that open."""
+    try:
+        return plan_of(activity, _GIVEN).input_type
+    except RegistrationError:
+        return Any
+
+
+def _unfit(whose: str, body: Raw, expected_type: Any) -> Iterator[MisfitError]:
+    if not bytes(body) or bytes(body) == b"null":  # what takes no input is called with none
+        return
+    try:
+        payload.decode(body, expected_type)
+    except PayloadError as error:
+        found = misfit(whose, expected_type, error).error
+        assert isinstance(found, MisfitError)
+        yield found
+
+
+__all__ = ["Kept", "Undecoded"]
