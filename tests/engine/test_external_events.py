@@ -389,3 +389,118 @@ async def test_a_monitor_that_begins_its_wait_anew_is_stopped(orchestrator, evic
         assert status.waiting_for.count("'Stop'") == 1
         await env.client.raise_event(instance, "Stop")
         assert (await env.client.wait_for_completion(instance)).output == 20
+
+
+def deadline_yield(context: OrchestrationContext):
+    try:
+        return (yield context.wait_for_external_event("Go", str, timeout=60))
+    except TimeoutError:
+        return "expired"
+
+
+async def deadline_async(context: OrchestrationContext):
+    try:
+        return await context.wait_for_external_event("Go", str, timeout=60)
+    except TimeoutError:
+        return "expired"
+
+
+def race_yield(context: OrchestrationContext):
+    go = context.wait_for_external_event("Go", str)
+    winner = yield context.task_any([go, context.create_timer(60)])
+    return go.result if winner is go else "expired"
+
+
+async def race_async(context: OrchestrationContext):
+    go = context.wait_for_external_event("Go", str)
+    winner = await context.task_any([go, context.create_timer(60)])
+    return go.result if winner is go else "expired"
+
+
+def branch_yield(context: OrchestrationContext):
+    return (yield context.spawn(deadline_yield(context)))
+
+
+async def branch_async(context: OrchestrationContext):
+    return await context.spawn(deadline_async(context))
+
+
+DEADLINES = pytest.mark.parametrize(
+    "orchestrator", [deadline_yield, deadline_async, race_yield, race_async, branch_yield, branch_async]
+)
+
+
+@DEADLINES
+@pytest.mark.parametrize(("seconds", "output"), [(59, "in time"), (60, "expired"), (61, "expired")])
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_the_deadline_decides_also_while_the_instance_is_suspended(
+    orchestrator, seconds, output, restarted
+):
+    async with environment(app_with(orchestrator)) as env:
+        instance = await env.client.start_new("main")
+        await env.settled()
+        await env.client.suspend(instance)
+        await env.advance(seconds=seconds)
+        await env.client.raise_event(instance, "Go", "in time")
+        await env.advance(hours=1)
+        if restarted:
+            await env.restart()
+        await env.client.resume(instance)
+        assert (await env.client.wait_for_completion(instance)).output == output
+
+
+@DEADLINES
+async def test_each_event_of_a_suspended_instance_is_held_against_the_deadline(orchestrator):
+    async with environment(app_with(orchestrator)) as env:
+        instance = await env.client.start_new("main")
+        await env.settled()
+        await env.client.suspend(instance)
+        await env.client.raise_event(instance, "Other", "early")
+        await env.advance(seconds=30)
+        await env.client.raise_event(instance, "Go", "in time")
+        await env.advance(seconds=90)
+        await env.client.raise_event(instance, "Go", "late")
+        await env.client.resume(instance)
+        assert (await env.client.wait_for_completion(instance)).output == "in time"
+
+
+@DEADLINES
+async def test_what_comes_in_the_same_batch_as_the_deadline_is_too_late(orchestrator):
+    async with environment(app_with(orchestrator)) as env:
+        instance = await env.client.start_new("main")
+        await env.settled()
+        env.clock.move(env.clock.now() + 61_000_000)  # nothing has looked at the clock when the event comes
+        with pytest.raises(InstanceFinished):
+            await env.client.raise_event(instance, "Go", "late")
+        assert (await env.client.wait_for_completion(instance)).output == "expired"
+
+
+def child_yield(context: OrchestrationContext):
+    call = context.call_sub_orchestrator("child")
+    winner = yield context.task_any([call, context.create_timer(60)])
+    return call.result if winner is call else "expired"
+
+
+async def child_async(context: OrchestrationContext):
+    call = context.call_sub_orchestrator("child")
+    winner = await context.task_any([call, context.create_timer(60)])
+    return call.result if winner is call else "expired"
+
+
+@both(child_yield, child_async)
+@pytest.mark.parametrize(("seconds", "output"), [(59, "in time"), (60, "expired")])
+async def test_a_child_that_ends_while_its_parent_is_suspended_is_held_against_the_deadline(
+    orchestrator, seconds, output
+):
+    app = app_with(orchestrator)
+    app.orchestrator(wait_async, name="child")
+    async with environment(app) as env:
+        instance = await env.client.start_new("main")
+        await env.settled()
+        (child,) = [one for one in (await env.client.query()).instances if one.name == "child"]
+        await env.client.suspend(instance)
+        await env.advance(seconds=seconds)
+        await env.client.raise_event(child.instance_id, "Go", "in time")
+        await env.advance(hours=1)
+        await env.client.resume(instance)
+        assert (await env.client.wait_for_completion(instance)).output == output

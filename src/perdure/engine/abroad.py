@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from perdure.engine import requests
-from perdure.model.messages import ActivityResult, Message, Start, Wake, encode_message
+from perdure.model.messages import ActivityResult, Message, Start, Wake, accepted, encode_message
 from perdure.model.records import ResultRow
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def _hand_in(hub: Hub, message: ActivityResult) -> None:
             message.task_id,
             claim,
             hub.message_numbers.take(),
-            encode_message(message),
+            encode_message(accepted(message, hub.now)),
         )
     )
     hint(hub, message)

@@ -55,6 +55,8 @@ def raise_event(hub: Hub, instance: Instance | None, envelope: Envelope) -> None
     if not revive(hub, instance):
         hub.hold(instance, envelope)
         return
+    if _comes_behind_timers(hub, instance, envelope):
+        return
     assert instance.execution is not None
     context = instance.execution.context
     is_new = envelope.reply is not None  # an event that was accepted before is never refused afterwards
@@ -159,7 +161,7 @@ def _caller(hub: Hub, instance: Instance | None, envelope: Envelope, answers: in
         _stale(hub, envelope)
         return None
     assert instance is not None
-    if not _ready(hub, instance, envelope, answers):
+    if not _ready(hub, instance, envelope, answers) or _comes_behind_timers(hub, instance, envelope):
         return None
     assert instance.execution is not None
     if message.task_id not in instance.execution.context._calls:
@@ -242,16 +244,44 @@ def wake(hub: Hub, instance: Instance | None, envelope: Envelope) -> None:
         return
     if not instance.is_running or instance.between or not revive(hub, instance):
         return
+    if _fire(hub, instance, hub.now):
+        hub.defer(Wake(instance_id=instance.instance_id))
+
+
+def _fire(hub: Hub, instance: Instance, until: int) -> bool:
+    """Fire what is due by then, in order; returns whether the instance has had its share before that was done."""
     assert instance.execution is not None
     context = instance.execution.context
-    while (due := context._earliest_timer()) is not None and due <= hub.now:
+    while (due := context._earliest_timer()) is not None and due <= until:
         if instance.feeds >= hub.limits.feeds:
-            hub.defer(Wake(instance_id=instance.instance_id))
-            return
+            return True
         timer_id = context._due[0][1]
         feed(hub, instance, ev.TimerFired(timer_id=timer_id))
         if not instance.is_running or instance.execution is None or instance.execution.context is not context:
-            return
+            return False
+    return False
+
+
+def _comes_behind_timers(hub: Hub, instance: Instance, envelope: Envelope) -> bool:
+    """Whether timers were due when the message was accepted: they have come first now, and it is looked at again.
+
+    The instance may have been suspended at that time, or the engine was down, or both are in this batch: what
+    comes after a deadline is too late in any case.
+    """
+    assert instance.execution is not None
+    hub.came_at = _accepted_at(hub, envelope)
+    due = instance.execution.context._earliest_timer()
+    if due is None or due > hub.came_at:
+        return False
+    _fire(hub, instance, hub.came_at)
+    hub.send_first([envelope])
+    return True
+
+
+def _accepted_at(hub: Hub, envelope: Envelope) -> int:
+    """When the message was accepted; 0 for a row of a version that did not say."""
+    at: int = envelope.message.accepted_at or envelope.came_at  # type: ignore[union-attr]
+    return at or (0 if envelope.row_no else hub.now)
 
 
 def _ready(hub: Hub, instance: Instance, envelope: Envelope, answers: int = -1) -> bool:

@@ -32,10 +32,12 @@ class Envelope:
     `internal` marks a message born in the present batch, `counted` one that the batch knows as an input,
     `held` one that waits for its instance to be resumed, `hidden` one whose row no poll shows: it was held when
     the row was committed, and comes with its instance whenever that is loaded. `note` says who sent it.
-    `stored_as` is the row it came from if the present batch gives it another; `waits` says that it stands in line.
+    `stored_as` is the row it came from if the present batch gives it another; `waits` says that it stands in line,
+    `came_at` when it came, if it is no row.
     """
 
     __slots__ = (
+        "came_at",
         "counted",
         "held",
         "hidden",
@@ -67,6 +69,7 @@ class Envelope:
         self.note = note
         self.stored_as = 0
         self.waits = False
+        self.came_at = 0
 
 
 def envelopes_of(rows: Iterable[InboxRow]) -> Iterator[Envelope]:

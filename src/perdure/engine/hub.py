@@ -32,7 +32,7 @@ from perdure.engine.revival import quarantine
 from perdure.engine.territory import Territory
 from perdure.engine.warm import Instance
 from perdure.model.instances import is_derived
-from perdure.model.messages import ActivityResult, Message, RaiseEvent, Rewind, Start
+from perdure.model.messages import ActivityResult, Message, RaiseEvent, Rewind, Start, accepted
 from perdure.model.records import Batch, DroppedRow, SeenRow, StoredInstance
 from perdure.replay.settle import Invocation
 from perdure.store.port import Opening
@@ -87,6 +87,7 @@ class Hub:
 
     def _begin(self) -> None:
         self.now = 0
+        self.came_at = 0  # when what is being fed was accepted
         self.touched: dict[int, Instance] = {}
         self.aside: dict[str, list[Envelope]] = {}
         self.deferred: list[Envelope] = []
@@ -161,7 +162,7 @@ class Hub:
         """Handle one message; returns the id of an instance that has to be loaded first."""
         message = envelope.message
         if self.lines and not its_turn and message.instance_id in self.lines:
-            self.lines.append(envelope)
+            self._line_up(envelope)
             return None
         if not (envelope.internal or envelope.counted or envelope.hidden):
             self.inputs.append(envelope)
@@ -194,7 +195,7 @@ class Hub:
             self.aside[instance_id] = [envelope]
             return instance_id
         if instance is not None and instance.feeds >= self.limits.feeds:
-            self.lines.append(envelope)
+            self._line_up(envelope)
             return None
         if self.quarantine and instance_id in self.quarantine and not self.is_foreign(instance_id):
             self.quarantined.add(instance_id)
@@ -211,6 +212,12 @@ class Hub:
             return found
         former = self.seen.get(repeats.former_id_in(message))
         return former if former is not None and repeats.answers(former, message) else None
+
+    def _line_up(self, envelope: Envelope) -> None:
+        """The message waits behind others of its instance; that it came now is not forgotten."""
+        if not envelope.row_no:
+            envelope.came_at = envelope.came_at or self.now
+        self.lines.append(envelope)
 
     def _is_repeat(self, operation_id: str, envelope: Envelope) -> bool:
         """Whether the same request is held already in this batch: it is answered at the seal, and then known."""
@@ -342,6 +349,7 @@ class Hub:
             return
         if instance.held is None:
             instance.held = []
+        envelope.message = accepted(envelope.message, envelope.came_at or self.now)
         instance.held.append(envelope)
         envelope.held = True
         self.held.append((instance, envelope))

@@ -107,6 +107,7 @@ class Loop:
         self._retry: list[Envelope] = []
         self._retry_at = 0
         self._owes_rows = False
+        self._more_rows = False  # the last look at the inbox has not shown all of it
         self._unpolled = False  # the store was opened again, and its inbox is still to be read
         self._poisoned_rows: dict[int, int] = {}  # messages the store would not have: when to try again
 
@@ -243,9 +244,13 @@ class Loop:
             if self._guarded(lambda: self._poll(now, taken)):
                 self._unpolled = False
         self._take_retries(now, taken)  # behind what was accepted before them
-        taken.extend(Envelope(Wake(instance_id=i)) for i in due if i)
-        if self._is_recovering():
-            self._guarded(lambda: self._recover(taken))
+        if self._more_rows:  # what was accepted before these timers were due comes before them
+            for instance_id in filter(None, due):
+                self.wakeups.push(max(now, self._poll_at), instance_id)
+        else:
+            taken.extend(Envelope(Wake(instance_id=i)) for i in due if i)
+            if self._is_recovering():
+                self._guarded(lambda: self._recover(taken))
         if self.sweeper is not None and _has_come(self.sweeper.next_at, now, EVERY):
             self._guarded(lambda: self._sweep(now, taken))
         return taken
@@ -262,6 +267,7 @@ class Loop:
         self._owes_rows = False
         known = {number for number, at in self._poisoned_rows.items() if at > now}
         fresh = [m for m in found.messages if m.message_no not in waiting and m.message_no not in known]
+        self._more_rows = len(found.messages) >= TAKE and len(known) < TAKE
         taken.extend(envelopes_of(fresh))
         for at, instance_id in found.due:
             self.wakeups.push(at, instance_id)

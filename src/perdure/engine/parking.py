@@ -16,6 +16,7 @@ from perdure.model.messages import (
     LockGrant,
     Message,
     RaiseEvent,
+    accepted,
 )
 from perdure.model.waiting import reason_of
 
@@ -66,7 +67,7 @@ def set_back(hub: Hub, instance: Instance, arrival: ev.Arrival, kind: str, detai
     instance.put_away()
     message = message_of(arrival, instance.instance_id, instance.execution_id)
     if message is not None:
-        hub.hold(instance, Envelope(message, internal=True))
+        hub.hold(instance, Envelope(accepted(message, hub.came_at), internal=True))
     park(hub, instance, kind, detail)
 
 

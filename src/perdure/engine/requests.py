@@ -27,6 +27,7 @@ from perdure.model.messages import (
     Resume,
     Suspend,
     Terminate,
+    accepted,
     encode_message,
 )
 from perdure.model.records import InstanceRow, SeenRow
@@ -67,7 +68,7 @@ def ask(hub: Hub, envelope: Envelope) -> None:
         Request(
             instance_id=message.instance_id,
             request_id=request_id,
-            body=Raw(encode_message(message)),
+            body=Raw(encode_message(accepted(message, hub.now))),
             asked_at=hub.now,
             asker=territory.incarnation,
             note=(note.who, note.address, note.operation, note.detail) if note is not None else None,

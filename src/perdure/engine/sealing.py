@@ -16,7 +16,7 @@ from perdure.errors import PerdureError
 from perdure.model import chain, payload
 from perdure.model import events as ev
 from perdure.model.bodies import outline
-from perdure.model.messages import Wake, encode_message
+from perdure.model.messages import Wake, accepted, encode_message
 from perdure.model.records import Batch, BodyRow, HistoryRow, InboxRow, WaitRow
 
 if TYPE_CHECKING:
@@ -217,6 +217,7 @@ def _seal_unconsumed(hub: Hub) -> None:
 def store(hub: Hub, envelope: Envelope, visible_at: int | None) -> None:
     """Give a message a row in the inbox; with None for a time no poll shows it."""
     envelope.row_no = hub.message_numbers.take()
+    envelope.message = accepted(envelope.message, envelope.came_at or hub.now)
     hub.rows.inbox_added.append(
         InboxRow(
             envelope.row_no,

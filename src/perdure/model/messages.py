@@ -64,7 +64,11 @@ class NextGeneration(_Message, frozen=True, gc=True):
 
 
 class RaiseEvent(_Message, frozen=True):
-    """`remembered_until` (microseconds) keeps its operation id for longer than others are kept."""
+    """`remembered_until` (microseconds) keeps its operation id for longer than others are kept.
+
+    `accepted_at` (microseconds) is when a message that waits was accepted: timers that were due by then come first.
+    It is 0 in a message that is handled as it comes, and in rows written before there was such a field.
+    """
 
     name: str
     input: Raw = ABSENT
@@ -72,6 +76,7 @@ class RaiseEvent(_Message, frozen=True):
     remembered_as: str = ""
     content: str = ""
     remembered_until: int = 0
+    accepted_at: int = 0
 
 
 class ActivityResult(_Message, frozen=True, gc=True):
@@ -79,6 +84,7 @@ class ActivityResult(_Message, frozen=True, gc=True):
     task_id: int
     result: Raw = ABSENT
     failure: Failure | None = None
+    accepted_at: int = 0
 
 
 class ChildResult(_Message, frozen=True, gc=True):
@@ -87,6 +93,7 @@ class ChildResult(_Message, frozen=True, gc=True):
     child_id: str
     result: Raw = ABSENT
     failure: Failure | None = None
+    accepted_at: int = 0
 
 
 class EntityOperation(_Message, frozen=True, gc=True):
@@ -112,6 +119,7 @@ class EntityResult(_Message, frozen=True, gc=True):
     task_id: int
     result: Raw = ABSENT
     failure: Failure | None = None
+    accepted_at: int = 0
 
 
 class LockRequest(_Message, frozen=True, gc=True):
@@ -232,6 +240,16 @@ Message = (
     | Request
     | Wake
 )
+
+_DATED = (RaiseEvent, ActivityResult, ChildResult, EntityResult)
+
+
+def accepted(message: Message, at: int) -> Message:
+    """The message with the time of its acceptance, if that matters for its kind and is not known yet."""
+    if isinstance(message, _DATED) and not message.accepted_at:
+        return msgspec.structs.replace(message, accepted_at=at)
+    return message
+
 
 encode_message = msgspec.json.Encoder().encode
 _decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
