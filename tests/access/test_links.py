@@ -294,9 +294,7 @@ def test_a_link_dies_with_its_instance_and_does_not_open_the_next_of_that_name(d
 
 def test_links_outlive_a_new_signing_key_and_end_with_the_revoked_one(door: Door) -> None:
     old = door.start()["statusQueryGetUri"]
-    [first] = [
-        key for key in door.http.get(f"{M}/keys", headers=as_key(ADMIN)).json() if key["kind"] == "link"
-    ]
+    [first] = door.http.get(f"{M}/keys/links", headers=as_key(ADMIN)).json()
     assert door.http.post(f"{M}/keys/links", headers=as_key(ADMIN)).status_code == 201
     new = door.start(instance_id="a-2")["statusQueryGetUri"]
     assert [door.http.get(url).status_code for url in (old, new)] == [202, 202]
@@ -310,8 +308,8 @@ def test_revoking_the_only_signing_key_calls_its_links_back_and_leaves_one_to_si
     old = door.start()["statusQueryGetUri"]
 
     def signing() -> list[dict[str, Any]]:
-        keys = door.http.get(f"{M}/keys", headers=as_key(ADMIN)).json()
-        return [key for key in keys if key["kind"] == "link" and key["revoked_time"] is None]
+        keys = door.http.get(f"{M}/keys/links", headers=as_key(ADMIN)).json()
+        return [key for key in keys if key["revoked_time"] is None]
 
     [first] = signing()
     door.revoke(f"pdk_{first['key_id']}")
@@ -326,7 +324,7 @@ def test_revoking_the_only_signing_key_calls_its_links_back_and_leaves_one_to_si
 def test_a_signing_key_is_no_access_key_and_its_secret_is_never_told(door: Door) -> None:
     door.start()
     [row] = [row for row in door.gate.keys._rows() if row.kind == "link"]
-    listed = door.http.get(f"{M}/keys", headers=as_key(ADMIN)).text
+    listed = door.http.get(f"{M}/keys/links", headers=as_key(ADMIN)).text
 
     assert "secret" not in listed
     assert door.http.get(f"{M}/instances", headers=as_key(row.secret.hex())).status_code == 401

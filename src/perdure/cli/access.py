@@ -82,21 +82,31 @@ def list_(
     hub: HubOption = None,
     url: UrlOption = None,
     key: KeyOption = None,
+    links: Annotated[
+        bool, typer.Option("--links", help="The keys that links are signed with, instead of people's.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """All keys, without their secrets."""
-    found = Door(store, hub, url, as_json, key).ask(lambda client: client.keys())
+    """All keys that callers show, without their secrets; with --links those that sign links."""
+    door = Door(store, hub, url, as_json, key)
+    found = door.ask(lambda client: client.link_keys() if links else client.keys())
     if as_json:
         print_json([_document(one) for one in found])
         return
     now = datetime.now(UTC)
+    if links:
+        print_table(
+            ("KEY", "STATE", "SIGNS LINKS SINCE"),
+            [(one.key_id, one.state(now), _when(one.created_time)) for one in found],
+        )
+        return
     print_table(
         ("KEY", "STATE", "OPENS", "MADE", "LAST USED", "HELD BY"),
         [
             (
                 one.key_id,
                 one.state(now),
-                ",".join(one.scopes) or "links",
+                ",".join(one.scopes),
                 _when(one.created_time),
                 _when(one.last_used_time),
                 one.name,

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from perdure.engine.client import Gateway, Links
 
 ACCESS, LINK = "access", "link"
+FIRST = "1stlinks"
+"""The id of the first key that signs links: the same for all who make it at once, so that one row comes of it."""
 _IN_PROCESS = "in-process"
 
 
@@ -74,9 +76,30 @@ class AccessVerbs:
         await self._record([row], "rotate_links", row.key_id)
         return shown_key(row)
 
+    async def first_link_key(self) -> None:
+        """Have a key that signs links, where the hub has none yet.
+
+        Whoever needs one first makes it, in one transaction. Several that do so at once make the same row, of
+        which the store keeps the first.
+        """
+        rows = await self.gateway.read(self.gateway.store.keys)
+        if any(row.kind == LINK and row.revoked_at is None for row in rows):
+            return
+        is_first = all(row.key_id != FIRST for row in rows)
+        row = self._signing_key(FIRST if is_first else "")
+        await self.gateway.record(Memo(keys=[row._replace(created_by=_IN_PROCESS)]))
+
     async def keys(self) -> list[AccessKey]:
-        """All keys, those that count no more included, oldest first."""
-        return [shown_key(row) for row in await self.gateway.read(self.gateway.store.keys)]
+        """The keys that callers show, those that count no more included, oldest first."""
+        return await self._keys_of(ACCESS)
+
+    async def link_keys(self) -> list[AccessKey]:
+        """The keys that links are signed with, those that count no more included, oldest first."""
+        return await self._keys_of(LINK)
+
+    async def _keys_of(self, kind: str) -> list[AccessKey]:
+        rows = await self.gateway.read(self.gateway.store.keys)
+        return [shown_key(row) for row in rows if row.kind == kind]
 
     async def revoke_key(self, key_id: str) -> AccessKey:
         """Have a key open nothing from now on; revoking it again changes nothing.
@@ -173,10 +196,9 @@ class AccessVerbs:
 
     # -------------------------------------------------------------------------------------------- writing
 
-    def _signing_key(self) -> KeyRow:
-        return self._key(
-            LINK, key_id_of(secrets.randbits(64)), "signs links", (), secrets.token_bytes(32), None
-        )
+    def _signing_key(self, key_id: str = "") -> KeyRow:
+        chosen = key_id or key_id_of(secrets.randbits(64))
+        return self._key(LINK, chosen, "signs links", (), secrets.token_bytes(32), None)
 
     def _key(
         self,
@@ -220,4 +242,4 @@ def shown_key(row: KeyRow) -> AccessKey:
     )
 
 
-__all__ = ["ACCESS", "LINK", "AccessVerbs", "shown_key"]
+__all__ = ["ACCESS", "FIRST", "LINK", "AccessVerbs", "shown_key"]

@@ -70,8 +70,13 @@ CONTINUATION = text("continuation", "from the answer before: goes on where that 
 
 
 async def list_keys(request: Request) -> Response:
-    """GET keys: all keys, without their secrets."""
+    """GET keys: the keys that callers show, without their secrets."""
     return json_response([document_of_key(key) for key in await client_of(request).keys()])
+
+
+async def list_link_keys(request: Request) -> Response:
+    """GET keys/links: the keys that links are signed with, without their secrets."""
+    return json_response([document_of_key(key) for key in await client_of(request).link_keys()])
 
 
 async def create_key(request: Request) -> Response:
@@ -159,7 +164,14 @@ ENDPOINTS = (
         ("GET",),
         list_keys,
         "admin",
-        contract=Contract(answers=(Answer(200, list[AccessKey], "All keys."),)),
+        contract=Contract(answers=(Answer(200, list[AccessKey], "The keys that callers show."),)),
+    ),
+    Endpoint(
+        "/keys/links",
+        ("GET",),
+        list_link_keys,
+        "admin",
+        contract=Contract(answers=(Answer(200, list[AccessKey], "The keys that links are signed with."),)),
     ),
     Endpoint(
         "/keys",

@@ -126,6 +126,12 @@ class Keyring:
         self.refresh(FRESH)
         return {row.key_id: row.secret for row in self._known.values() if self._signs(row)}
 
+    def signs(self) -> bool:
+        """Whether there is a key to sign links with, as far as is known; the store is asked when there is none."""
+        if not any(map(self._signs, self._known.values())):
+            self.refresh(SOON)
+        return any(map(self._signs, self._known.values()))
+
     def newest_signing(self) -> tuple[str, bytes]:
         """The key that links are signed with now: its id and its secret. Raises LookupError if there is none."""
         self.refresh(FRESH)

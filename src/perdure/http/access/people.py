@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from perdure.model.access import NewKey
+    from perdure.model.access import AccessKey, NewKey
 
 PAGE = 100
 DONE = {"revoked": "The key is revoked: it opens nothing any more."}
@@ -48,13 +48,18 @@ async def _keys(
         "keys.html",
         status=status,
         done=DONE.get(request.query_params.get("done", ""), ""),
-        keys=sorted(keys, key=lambda key: (key.revoked_time is not None, -key.created_time.timestamp())),
+        keys=_newest_first(keys),
+        link_keys=_newest_first(await client.link_keys()),
         made=made,
         problem=problem,
         scopes=[(scope, _MEANS[scope]) for scope in INCLUDES],
         functions=functions,
         expiries=_EXPIRIES,
     )
+
+
+def _newest_first(keys: list[AccessKey]) -> list[AccessKey]:
+    return sorted(keys, key=lambda key: (key.revoked_time is not None, -key.created_time.timestamp()))
 
 
 async def create_key(request: Request) -> Response:

@@ -43,6 +43,10 @@ class RemoteAccess:
         found, _ = await self._remote.ask("/keys", {})
         return msgspec.convert(found, list[AccessKey])
 
+    async def link_keys(self) -> list[AccessKey]:
+        found, _ = await self._remote.ask("/keys/links", {})
+        return msgspec.convert(found, list[AccessKey])
+
     async def revoke_key(self, key_id: str) -> AccessKey:
         sent = Sent("DELETE", f"/keys/{quoted(key_id)}", {}, answer=lambda answer: answer)
         return msgspec.convert(await self._remote.send(sent, None), AccessKey)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import secrets
 from typing import TYPE_CHECKING, Final
 
-from perdure.engine.notes import NOTE
 from perdure.errors import InstanceNotFound
 from perdure.http.access.caller import Caller, Refused
 from perdure.http.access.links import BadLink, Link, Target, fingerprint_of, sign_all, verify
@@ -40,20 +40,16 @@ class Signer:
         self.keys = keys
         self.public_url = public_url.rstrip("/")
         self.signs_all = signs_all
-        self._is_ready = False
+        self._making = asyncio.Lock()
 
     async def prepare(self) -> None:
         """Have a key to sign with: the first one is made when it is first needed."""
-        if self._is_ready:
+        if self.keys.signs():
             return
-        if not self.keys.signing():
-            before = NOTE.set(None)
-            try:
-                await self.client.rotate_links()
-            finally:
-                NOTE.reset(before)
-            self.keys.refresh()
-        self._is_ready = True
+        async with self._making:
+            if not self.keys.signs():
+                await self.client.first_link_key()
+                self.keys.refresh()
 
     def sign(
         self,
