@@ -144,6 +144,9 @@ class _Environment:
             raise FunctionNotFound(function)
         return CallTarget(function)
 
+    def entity(self, name: str) -> None:
+        """Every entity is there; whether a worker has it is another matter."""
+
     def is_renamed(self, action: Any, recorded: Any) -> bool:
         return False
 

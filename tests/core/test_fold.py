@@ -80,7 +80,9 @@ def test_several_things_are_joined_and_many_of_a_kind_are_counted():
 def test_a_failed_call_that_is_retried_appears_as_a_retry_and_not_as_a_timer():
     history = started().scheduled("pay").failed(0).timer(10, purpose="retry", of=0)
 
-    assert sentence(history) == "waiting for attempt 2 of 'pay' at 2026-01-01 09:00:10 UTC"
+    assert sentence(history) == (
+        "waiting for attempt 2 of 'pay' at 2026-01-01 09:00:10 UTC (it failed with ValueError)"
+    )
     history.fired(1).scheduled("pay", call=0, attempt=2)
     assert sentence(history) == "waiting for the activity 'pay' (attempt 2)"
 

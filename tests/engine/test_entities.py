@@ -9,6 +9,7 @@ from perdure import (
     App,
     EntityContext,
     EntityId,
+    FunctionNotFound,
     IllegalTransition,
     InvalidInstanceId,
     OrchestrationContext,
@@ -364,24 +365,115 @@ async def test_lists_and_counts_show_orchestrations_only():
     assert [(str(e.entity_id), e.state) for e in page.entities] == [("@counter@one", {"value": 7})]
 
 
-async def test_operations_for_an_entity_nobody_has_wait_visibly_and_go_when_somebody_does():
-    async def main(context: OrchestrationContext):
-        return await context.call_entity(ONE, "add", 5)
-
+@both(call_yield, call_async)
+async def test_operations_for_an_entity_that_a_deploy_lacks_wait_visibly_and_go_when_another_has_it(
+    orchestrator,
+):
     bare = App("claims")
-    bare.orchestrator(name="main")(main)
-    async with environment(bare) as env:
+    bare.orchestrator(name="main")(orchestrator)
+    async with environment(app_with(orchestrator)) as env:
+        await env.client.signal_entity(ONE, "add", 0)
+        await env.client.suspend("@counter@one")
         await env.client.start_new("main", "m")
-        await env.client.signal_entity(ONE, "add", 1)
+        await env.settled()
+        suspended = await env.client.get_status("m")
+        await env.restart(bare)
+        await env.client.resume("@counter@one")
         await env.settled()
         status = await env.client.get_status("m")
         (waiting,) = (await env.client.query_entities()).entities
-        assert status.waiting_for == "waiting for the entity @counter@one to do 'add'"
-        assert waiting.reason == "no_worker: no worker here has the entity 'counter'"
-        assert not waiting.exists
-        await env.restart(app_with(main))
-        assert (await env.client.wait_for_completion("m")).output == 5
-        assert (await env.client.read_entity_state(ONE)).state == {"value": 6}
+        await env.restart(app_with(orchestrator))
+        output = (await env.client.wait_for_completion("m")).output
+
+    reason = "no_worker: no worker here has the entity 'counter'"
+    assert suspended.waiting_for.endswith("which is set aside (operator)")
+    assert waiting.reason == status.waiting.operations[0].reason == reason
+    assert status.waiting_for == (
+        f"waiting for the entity @counter@one to do 'add', which is set aside ({reason})"
+    )
+    assert output == [5, 7]
+
+
+def signals_nobody_yield(context: OrchestrationContext):
+    context.signal_entity("@counterr@k", "add", 1)
+    yield context.create_timer(1)
+    return "signalled"
+
+
+async def signals_nobody_async(context: OrchestrationContext):
+    context.signal_entity("@counterr@k", "add", 1)
+    await context.create_timer(1)
+    return "signalled"
+
+
+def calls_nobody_yield(context: OrchestrationContext):
+    return (yield context.call_entity("@counterr@k", "add", 1))
+
+
+async def calls_nobody_async(context: OrchestrationContext):
+    return await context.call_entity("@counterr@k", "add", 1)
+
+
+def locks_nobody_yield(context: OrchestrationContext):
+    with (yield context.lock(ONE, "@counterr@k")):
+        return "locked"
+
+
+async def locks_nobody_async(context: OrchestrationContext):
+    async with context.lock(ONE, "@counterr@k"):
+        return "locked"
+
+
+@both(
+    (signals_nobody_yield, calls_nobody_yield, locks_nobody_yield),
+    (signals_nobody_async, calls_nobody_async, locks_nobody_async),
+)
+@pytest.mark.parametrize("which", [0, 1, 2])
+async def test_an_orchestration_that_needs_an_entity_nobody_has_waits_with_that_reason(orchestrator, which):
+    main = orchestrator[which]
+    whole = app_with(main)
+    whole.entity(name="counterr")(Counter)
+    async with environment(app_with(main)) as env:
+        await env.client.start_new("main", "m")
+        await env.settled()
+        status = await env.client.get_status("m")
+        (listed,) = (await env.client.query()).instances
+        entities = (await env.client.query_entities()).entities
+        await env.restart(whole)
+        after = await env.client.wait_for_completion("m")
+
+    assert status.reason.startswith("no_worker: no entity named 'counterr' is registered in this application")
+    assert status.waiting_for == "waiting for a worker that has an entity that it calls (PDR-072)"
+    assert listed.waiting_for == status.waiting_for
+    assert entities == [], "nothing was sent"
+    assert after.runtime_status == "Completed"
+
+
+async def test_a_client_cannot_signal_an_entity_that_nobody_has():
+    async with environment(app_with()) as env:
+        with pytest.raises(
+            FunctionNotFound, match="no entity named 'counterr' is registered .* it has basket, counter"
+        ):
+            await env.client.signal_entity("@counterr@k", "add", 1)
+        assert (await env.client.query_entities()).entities == []
+        await env.client.signal_entity("@Counter@k", "add", 1)
+
+
+@pytest.mark.parametrize("offload", [False, True])
+async def test_an_entity_cannot_signal_an_entity_that_nobody_has(offload):
+    def relay(context: EntityContext) -> None:
+        context.signal_entity("@counterr@k", "add", 1)
+
+    async def main(context: OrchestrationContext):
+        await context.call_entity("@relay@k", "go")
+
+    app = app_with(main)
+    app.entity(name="relay", offload=offload)(relay)
+    async with environment(app) as env:
+        failure = (await env.run("main")).failure
+
+    assert failure.cause.type.endswith("FunctionNotFound")
+    assert "no entity named 'counterr'" in failure.cause.message
 
 
 async def test_a_suspended_entity_keeps_what_comes_and_does_it_when_resumed():

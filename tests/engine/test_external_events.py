@@ -10,6 +10,7 @@ from perdure import (
     InstanceNotFound,
     Limits,
     OrchestrationContext,
+    OrchestratorError,
     Overloaded,
     PayloadError,
     RuntimeStatus,
@@ -180,13 +181,90 @@ async def test_a_star_at_the_end_admits_names_made_for_one_instance(orchestrator
         assert (await env.client.wait_for_completion("c[1]")).output is True
 
 
-@both(wait_yield, wait_async)
+def sleep_yield(context: OrchestrationContext):
+    yield context.create_timer(60)
+
+
+async def sleep_async(context: OrchestrationContext):
+    await context.create_timer(60)
+
+
+@both(sleep_yield, sleep_async)
 async def test_an_empty_door_admits_nothing(orchestrator):
     async with environment(app_with(orchestrator, events={})) as env:
         instance = await env.client.start_new("main")
 
         with pytest.raises(EventRefused, match="admits no events at all"):
             await env.client.raise_event(instance, "Go")
+
+
+@both(wait_yield, wait_async)
+@pytest.mark.parametrize("events", [{}, {"Goo": int}, {"Go-*": int}])
+async def test_a_wait_for_a_name_that_the_door_refuses_fails_where_it_is_written(orchestrator, events):
+    async with environment(app_with(orchestrator, events=events)) as env:
+        failure = (await env.run("main")).failure
+
+    assert failure.type.endswith("OrchestratorError")
+    assert failure.message.startswith("waiting for the event 'Go' would never end: 'main' admits ")
+
+
+def stubborn_yield(context: OrchestrationContext):
+    try:
+        yield context.wait_for_external_event("Goo")
+    except OrchestratorError as error:
+        told = str(error)
+    return [told[:27], (yield context.wait_for_external_event("go"))]
+
+
+async def stubborn_async(context: OrchestrationContext):
+    try:
+        await context.wait_for_external_event("Goo")
+    except OrchestratorError as error:
+        told = str(error)
+    return [told[:27], await context.wait_for_external_event("go")]
+
+
+@both(stubborn_yield, stubborn_async)
+async def test_code_that_handled_such_a_refusal_is_replayed(orchestrator):
+    async with environment(app_with(orchestrator, events={"Go": int})) as env:
+        await env.client.start_new("main", "m")
+        await env.evict()
+        await env.restart()
+        await env.client.raise_event("m", "GO", 5)
+
+        assert (await env.client.wait_for_completion("m")).output == ["waiting for the event 'Goo'", 5]
+
+
+def later_yield(context: OrchestrationContext):
+    yield context.wait_for_external_event("Other")
+    return (yield context.wait_for_external_event("Go"))
+
+
+async def later_async(context: OrchestrationContext):
+    await context.wait_for_external_event("Other")
+    return await context.wait_for_external_event("Go")
+
+
+@both(later_yield, later_async)
+async def test_an_event_that_came_before_a_door_was_declared_is_taken(orchestrator):
+    async with environment(app_with(orchestrator)) as env:
+        await env.client.start_new("main", "m")
+        await env.client.raise_event("m", "Go", 5)
+        await env.restart(app_with(orchestrator, events={"Other": int}))
+        await env.client.raise_event("m", "Other", 1)
+
+        assert (await env.client.wait_for_completion("m")).output == 5
+
+
+@both(wait_yield, wait_async)
+async def test_a_wait_of_before_a_door_was_declared_is_replayed(orchestrator):
+    async with environment(app_with(orchestrator)) as env:
+        await env.client.start_new("main", "m")
+        await env.restart(app_with(orchestrator, events={"Other": int}))
+        await env.client.raise_event("m", "Other", 5)
+        await env.settled()
+
+        assert (await env.client.get_status("m")).runtime_status == "Running"
 
 
 @pytest.mark.parametrize("name", ["", "a\nb", "x" * 201, None])

@@ -105,7 +105,9 @@ async def test_each_attempt_and_pause_is_in_history_and_in_the_waiting_sentence(
         await env.client.wait_for_completion(instance)
         history = (await env.client.get_status(instance, show_history=True)).history
 
-    assert waiting == "waiting for attempt 2 of 'pay' at 2026-01-01 09:01:00 UTC"
+    assert waiting == (
+        "waiting for attempt 2 of 'pay' at 2026-01-01 09:01:00 UTC (it failed with ConnectionError: call 1)"
+    )
     assert [event["type"] for event in history] == [
         "ExecutionStarted",
         "TaskScheduled",

@@ -244,3 +244,36 @@ async def test_a_name_counts_at_every_worker_for_its_verb_and_its_target() -> No
         for n, one in enumerate(ids):
             assert await opened[n % 3].client.purge_instance_history(one, operation_id=name) == 1
         assert [await opened[0].client.get_status(one) for one in ids] == [None] * 3
+
+
+async def test_an_entity_that_some_worker_has_can_be_signalled_through_any_and_one_that_none_has_cannot() -> (
+    None
+):
+    whole, bare = application(), df.App("shop")
+
+    @bare.orchestrator
+    async def nothing(context: df.OrchestrationContext) -> None:
+        return None
+
+    async with shop(whole, {}) as opened:
+        beside = opened[0].store.beside()
+        async with bare.running(store=beside, lease=60.0, worker_name="bare") as client:
+            await opened.until(lambda: client.gateway._membership.company)  # type: ignore[attr-defined]
+            await client.signal_entity("@counter@a", "add", 1)
+            with pytest.raises(df.FunctionNotFound):
+                await client.signal_entity("@counterr@a", "add", 1)
+
+
+async def test_who_waits_for_an_entity_that_is_set_aside_says_so() -> None:
+    async with shop(application(), {}) as opened:
+        await opened[0].client.signal_entity("@counter@a", "add", 1)
+        await opened[0].client.suspend("@counter@a", "a look")
+        await opened[0].client.start_new("counting", "c", ["a"])
+        status = await _status(opened, "c")
+        async with asyncio.timeout(20):
+            while "set aside" not in status.waiting_for:
+                status = await _status(opened, "c")
+    assert (
+        status.waiting_for
+        == "waiting for the lock of the entity @counter@a, which is set aside (operator: a look)"
+    )

@@ -90,12 +90,12 @@ class Door:
         """Do something that may change instances; end the command if perdure refuses."""
         return self._perform(self.accepting(), work)
 
-    def order(self, work: Callable[[Client], Awaitable[T]]) -> T:
-        """Tell what workers are to do; say, too, why it is not being done yet."""
+    def order(self, work: Callable[[Client], Awaitable[T]], *, entity: str = "") -> T:
+        """Tell what workers are to do; say, too, why it is not being done yet. `entity` is whom it needs."""
 
         async def remarked(client: Client) -> T:
             done = await work(client)
-            await remark(client)
+            await remark(client, entity=entity)
             return done
 
         return self.tell(remarked)
@@ -214,18 +214,27 @@ class Door:
         raise StoreUnusable(f"{place} has several hubs, so say which: --hub with one of {listed}")
 
 
-async def remark(client: Client, orchestrator: str = "") -> None:
-    """Say, beside the results, why what was just accepted is not being done yet; `orchestrator` is what it needs."""
+async def remark(client: Client, orchestrator: str = "", *, entity: str = "") -> None:
+    """Say, beside the results, why what was just accepted is not being done yet.
+
+    `orchestrator` or `entity` is the name of what it needs.
+    """
     if isinstance(client, RemoteClient):
         return  # a server is there, and refuses what nobody has
     serving = _serving(await client.workers())
-    known = sorted({name for one in serving for name in one.orchestrators})
     if not serving:
         _note(f"nobody serves this hub at present. {LATER}")
-    elif orchestrator and orchestrator.casefold() not in map(str.casefold, known):
+    elif orchestrator:
+        _remark_missing("orchestrator", orchestrator, {name for one in serving for name in one.orchestrators})
+    elif entity:
+        _remark_missing("entity", entity, {name for one in serving for name in one.entities})
+
+
+def _remark_missing(kind: str, wanted: str, known: set[str]) -> None:
+    if wanted.casefold() not in map(str.casefold, known):
         _note(
-            f"no worker that serves this hub has an orchestrator {orchestrator!r}, so it waits until one has; "
-            f"they have {', '.join(known) or 'none'}"
+            f"no worker that serves this hub has an {kind} {wanted!r}, so it waits until one has; "
+            f"they have {', '.join(sorted(known)) or 'none'}"
         )
 
 
@@ -288,6 +297,9 @@ class StoreReader:
         return None
 
     def has_orchestrator(self, name: str) -> None:
+        """Nobody here knows."""
+
+    def has_entity(self, name: str) -> None:
         """Nobody here knows."""
 
 

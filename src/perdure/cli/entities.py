@@ -97,7 +97,7 @@ def signal(
     """Send an entity an operation. It is kept durably; it is done when it is the entity's turn."""
     entity_id, body = _parsed(entity, as_json), read_input(input_)
     Door(store, hub, url, as_json).order(
-        lambda client: client.signal_entity(entity_id, operation, given(body))
+        lambda client: client.signal_entity(entity_id, operation, given(body)), entity=entity_id.name
     )
     if as_json:
         print_json({"entityId": {"name": entity_id.name, "key": entity_id.key}})

@@ -97,6 +97,9 @@ class Gateway(Protocol):
     def has_orchestrator(self, name: str) -> None:
         """Raise FunctionNotFound when this application is known not to have it."""
 
+    def has_entity(self, name: str) -> None:
+        """Raise FunctionNotFound when no worker is known to have it; the name is in lower case."""
+
 
 class Links(Protocol):
     """A host that can be reached by HTTP tells the client which URLs lead to an instance."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
@@ -100,10 +100,12 @@ def functions_of(row: WorkerRow) -> Functions:
         return Functions()
 
 
-def somebody_has(workers: Iterable[WorkerRow], orchestrator: str) -> bool:
-    """Whether one of these has an orchestrator of this name."""
-    wanted = orchestrator.casefold()
-    return any(wanted == name.casefold() for row in workers for name in functions_of(row).orchestrators)
+def somebody_has(
+    workers: Iterable[WorkerRow], kind: Literal["orchestrators", "entities"], function: str
+) -> bool:
+    """Whether one of these has a function of this kind and name."""
+    wanted = function.casefold()
+    return any(wanted == name.casefold() for row in workers for name in getattr(functions_of(row), kind))
 
 
 __all__ = ["CompanyVerbs", "functions_of", "partitions_of", "somebody_has", "workers_of"]

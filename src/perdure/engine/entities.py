@@ -332,8 +332,12 @@ def _too_long(hub: Hub, instance: Instance, stopped: Interrupted) -> Operated:
 
 
 def surroundings(hub: Hub) -> Surroundings:
+    environment = hub.functions.environment
     return Surroundings(
-        hub.now, lambda: hub.chance.salt().hex(), lambda f: hub.functions.environment.orchestrator(f).name
+        hub.now,
+        lambda: hub.chance.salt().hex(),
+        lambda function: environment.orchestrator(function).name,
+        environment.entity,
     )
 
 

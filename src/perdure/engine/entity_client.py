@@ -59,11 +59,14 @@ class EntityVerbs:
             operation_id: name this request yourself to be able to repeat it: a repeat within 24 hours does
                 nothing.
 
-        Raises: InvalidInstanceId, PayloadError, Overloaded, EngineStopped, OutcomeUnknown.
+        Raises: FunctionNotFound for an entity that is not registered, InvalidInstanceId, PayloadError, Overloaded,
+            EngineStopped, OutcomeUnknown.
         """
+        chosen = entity_id_of(entity_id)
+        self.gateway.has_entity(EntityId.parse(chosen).name)
         await self.gateway.accept(
             EntityOperation(
-                instance_id=entity_id_of(entity_id),
+                instance_id=chosen,
                 operation=checked_operation(operation_name),
                 input=body_of(operation_input),
                 is_signal=True,

@@ -35,7 +35,9 @@ class Entry:
     def __init__(self, definition: Orchestrator, version: str = "") -> None:
         _, input_type = orchestrator_input(definition)
         self._definition = definition
-        self.code = Code(definition.name, definition.function, input_parameter_of(definition), input_type)
+        door = definition.refusal_of if definition.events is not None else None
+        parameter = input_parameter_of(definition)
+        self.code = Code(definition.name, definition.function, parameter, input_type, door)
         self.version = definition.version or version
 
     def admit(self, event_name: str, body: Raw) -> None:
@@ -140,6 +142,9 @@ class RegistryEnvironment:
                 version=version,
             )
         return target
+
+    def entity(self, name: str) -> None:
+        self._registry.entity(name)
 
     def is_renamed(self, action: act.Action, recorded: Any) -> bool:
         if not agree_but_for_name(action, recorded):

@@ -158,7 +158,9 @@ def _async_runner(code: EntityCode, environment: Environment) -> Any:
 
 def _context(context: ActivityContext, environment: Environment) -> EntityContext:
     flight = _flights.decode(context._input)
-    world = Surroundings(flight.at, new_id, lambda function: environment.orchestrator(function).name)
+    world = Surroundings(
+        flight.at, new_id, lambda function: environment.orchestrator(function).name, environment.entity
+    )
     flown = EntityContext(EntityId.parse(flight.entity), flight.state, flight.operation, flight.input, world)
     flown.key = context.idempotency_key
     return flown

@@ -124,6 +124,14 @@ class Orchestrator(Definition):
         admitted = ", ".join(repr(name) for name in self.events) or "no events at all"
         raise EventRefused(f"{self.name!r} admits {admitted}; {event_name!r} is not among them")
 
+    def refusal_of(self, event_name: str) -> str:
+        """Why no event of this name can be raised; "" when one can."""
+        try:
+            self._event_type(event_name)
+        except EventRefused as refused:
+            return str(refused)
+        return ""
+
     def schema(self, event_name: str) -> dict[str, Any] | None:
         """The JSON Schema declared for an event, when there is one."""
         try:
@@ -257,6 +265,10 @@ class Registry:
 
     def activity(self, name: str) -> Activity:
         return _get(self.activities, name, "activity")
+
+    def entity(self, name: str) -> Entity:
+        """The entity of a name in lower case, as ids have it."""
+        return _get(self.entities, name, "entity")
 
     def orchestrator(self, name: str, version: str = "") -> Orchestrator:
         """The orchestrator of a name: of this version if there is one, else the newest."""

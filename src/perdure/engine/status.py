@@ -20,13 +20,15 @@ from perdure.model.instances import OrchestrationStatus, Page, RuntimeStatus, ex
 from perdure.model.recorded import DAMAGED, damage_in
 from perdure.model.records import InstanceFilter, InstanceRow, StoredInstance, WaitRow
 from perdure.model.times import moment
-from perdure.model.waiting import EventWait, OpenActivity, Pulse, Waiting
+from perdure.model.waiting import SHOWN, EventWait, OpenActivity, Pulse, Waiting
 from perdure.replay.rewinding import Episode
 from perdure.replay.state import fold
 from perdure.store.port import ClientStore
 
 _UNNAMED = "waiting for running activities"
 FOLDED = 500  # episodes up to which a status tells from history what the instance waits for
+LISTED_EPISODES = 50  # the same, in a list
+LISTED = 100  # instances of one page of a list of which that is told
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ def status_in(
         recorded = recorded_events(stored, _readable)
         ends = [recorded[0][1], recorded[-1][1]]
         waiting = _with_schemas(fold(recorded).waiting(_parked(row)), stored.waits) if not finished else None
+        waiting = _with_reasons(store, waiting) if waiting is not None else None
     else:
         raw = [] if wants_history and unreadable is None else store.ends([row]).get(row.instance_no, [])
         unreadable = unreadable or _unreadable(raw)
@@ -140,11 +143,12 @@ def page_of(
     pulses = ward.pulses(working) if ward is not None and working else {}
     now = ward.now() if ward is not None else 0
     ends = store.ends(rows)
+    folded = _folded(store, rows, waits)
     instances = [
         _status(
             row,
             [_readable(one) for one in ends.get(row.instance_no, [])],
-            None if row.completed_at is not None else _briefly(row, waits, pulses, now),
+            None if row.completed_at is not None else _briefly(row, waits, folded, pulses, now),
             customs.get(row.instance_no),
             show_input=show_input,
             instead=found.shown if (found := _unreadable(ends.get(row.instance_no, []))) else "",
@@ -280,10 +284,36 @@ def _roughly(row: InstanceRow, waits: list[WaitRow]) -> Waiting:
     return rough
 
 
+def _folded(
+    store: ClientStore, rows: list[InstanceRow], waits: Mapping[int, list[WaitRow]]
+) -> dict[int, Waiting]:
+    """By instance_no, what history says of those whose rows say too little: rows know nothing of sub-orchestrations,
+    entities and retries. A list stays quick: long histories are left out, and instances beyond the first hundred.
+    """
+    found: dict[int, Waiting] = {}
+    for row in [row for row in rows if _says_too_little(row, waits.get(row.instance_no, []))][:LISTED]:
+        stored = store.history_of(row.instance_no, row.execution_no)
+        if stored is not None and _unreadable(one.events for one in stored.history) is None:
+            waiting = fold(recorded_events(stored, _readable)).waiting()
+            found[row.instance_no] = _with_schemas(waiting, waits.get(row.instance_no, []))
+    return found
+
+
+def _says_too_little(row: InstanceRow, waits: list[WaitRow]) -> bool:
+    """Whether it may wait for more than the events whose waits have rows."""
+    if row.status != RuntimeStatus.Running or row.reason or not 0 < row.episodes <= LISTED_EPISODES:
+        return False
+    return not waits or (row.due_at is not None and row.due_at not in {wait.deadline for wait in waits})
+
+
 def _briefly(
-    row: InstanceRow, waits: Mapping[int, list[WaitRow]], pulses: Mapping[tuple[str, int], Pulse], now: int
+    row: InstanceRow,
+    waits: Mapping[int, list[WaitRow]],
+    folded: Mapping[int, Waiting],
+    pulses: Mapping[tuple[str, int], Pulse],
+    now: int,
 ) -> Waiting:
-    waiting = _roughly(row, waits.get(row.instance_no, []))
+    waiting = folded.get(row.instance_no) or _roughly(row, waits.get(row.instance_no, []))
     if not pulses:
         return waiting
     return _with_pulses(waiting, execution_id_of(row.salt, row.execution_no), pulses, now)
@@ -328,6 +358,29 @@ def _with_schemas(waiting: Waiting, rows: list[WaitRow]) -> Waiting:
         return waiting
     events = tuple(msgspec.structs.replace(e, schema=schemas.get(e.name)) for e in waiting.events)
     return msgspec.structs.replace(waiting, events=events)
+
+
+def _with_reasons(store: ClientStore, waiting: Waiting) -> Waiting:
+    """Why those that it waits for are set aside, of as many as are shown by name."""
+    if waiting.reason:
+        return waiting
+    replace = msgspec.structs.replace
+    return replace(
+        waiting,
+        children=tuple(
+            replace(one, reason=_aside(store, one.instance_id)) for one in waiting.children[:SHOWN]
+        )
+        + waiting.children[SHOWN:],
+        operations=tuple(replace(one, reason=_aside(store, one.entity)) for one in waiting.operations[:SHOWN])
+        + waiting.operations[SHOWN:],
+        locks=tuple(replace(one, reason=_aside(store, one.entity)) for one in waiting.locks),
+    )
+
+
+def _aside(store: ClientStore, instance_id: str) -> str:
+    """Why an instance does not go on by itself; "" when it does, or is not there."""
+    found = store.get(instance_id)
+    return _parked(found.row) if found is not None else ""
 
 
 def _shown(recorded: list[tuple[int, list[ev.HistoryEvent]]], detail: Detail) -> list[dict[str, Any]]:

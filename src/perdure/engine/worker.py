@@ -12,7 +12,7 @@ import gc
 import logging
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -50,7 +50,7 @@ from perdure.model.events import Ending
 from perdure.model.http_calls import BUILT_IN
 from perdure.model.instances import FINISHED, OrchestrationStatus, RuntimeStatus
 from perdure.model.messages import Message, RaiseEvent, Start
-from perdure.model.records import InstanceRow
+from perdure.model.records import InstanceRow, WorkerRow
 from perdure.model.settings import COUNT, SECONDS, SWITCH, setting
 from perdure.model.waiting import Pulse
 from perdure.store.port import Profile, SharedStore, Store, shared
@@ -490,9 +490,17 @@ class Engine:
             raise FunctionNotFound(f"{name} is a built-in: only orchestrations start it")
         if self.settings.accept_only or self._functions.orchestrator(name) is not None:
             return
-        others = self._membership.company if self._membership is not None else ()
-        if not somebody_has(others, name):
+        if not somebody_has(self._others(), "orchestrators", name):
             self.registry.orchestrator(name)
+
+    def has_entity(self, name: str) -> None:
+        if self.settings.accept_only or name in self.registry.entities:
+            return
+        if not somebody_has(self._others(), "entities", name):
+            self.registry.entity(name)
+
+    def _others(self) -> Iterable[WorkerRow]:
+        return self._membership.company if self._membership is not None else ()
 
     # ------------------------------------------------------------------------------------------- reporting
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 from starlette.responses import Response
 
-from perdure.errors import InstanceNotFound, InvalidInstanceId, Overloaded
+from perdure.errors import FunctionNotFound, InstanceNotFound, InvalidInstanceId, Overloaded
 from perdure.http.body import read_payload
 from perdure.http.contract import Answer, Body, Contract
 from perdure.http.document import Instant
@@ -159,9 +159,9 @@ _SIGNAL = Contract(
     (OPERATION, AT, OPERATION_ID),
     Body(says="the operation's input"),
     (ACCEPTED,),
-    (InvalidInstanceId, Overloaded),
+    (InvalidInstanceId, FunctionNotFound, Overloaded),
 )
-_DELETE = Contract((OPERATION_ID,), None, (ACCEPTED,), (InvalidInstanceId, Overloaded))
+_DELETE = Contract((OPERATION_ID,), None, (ACCEPTED,), (InvalidInstanceId, FunctionNotFound, Overloaded))
 
 ENDPOINTS = (
     endpoint("/entities", "GET", list_entities, "read", _LIST),

@@ -184,6 +184,9 @@ class HttpGateway:
     def has_orchestrator(self, name: str) -> None:
         """The server knows, and says so when asked to start it."""
 
+    def has_entity(self, name: str) -> None:
+        """The server knows, and says so when asked to signal it."""
+
     async def aclose(self) -> None:
         await self._http.aclose()
 

@@ -44,33 +44,42 @@ class OpenActivity(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class OpenRetry(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A failed call that is tried again at `at`."""
+    """A failed call that is tried again at `at`. `error` is the type and message of its last failure."""
 
     name: str
     attempt: int
     at: int
+    error: str = ""
 
 
 class OpenChild(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A sub-orchestration that has not ended. `reason` says why it is set aside, if it is."""
+
     name: str
     instance_id: str
     since: int
+    reason: str = ""
 
 
 class OpenOperation(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A call of an entity that has not been answered."""
+    """A call of an entity that has not been answered. `reason` says why the entity is set aside, if it is."""
 
     entity: str
     operation: str
     since: int
+    reason: str = ""
 
 
 class OpenLock(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A critical section that is being entered: `entity` is the lock it waits for, `wanted` are all of them."""
+    """A critical section that is being entered: `entity` is the lock it waits for, `wanted` are all of them.
+
+    `reason` says why that entity is set aside, if it is.
+    """
 
     entity: str
     wanted: tuple[str, ...]
     since: int
+    reason: str = ""
 
 
 class Waiting(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -96,12 +105,12 @@ class Waiting(msgspec.Struct, frozen=True, omit_defaults=True):
         if self.reason:
             return _missing(self.reason) or _REASONS.get(kind_of(self.reason), self.reason)
         parts = [
-            *(_event(wait) for wait in _by_name(self.events)[:3]),
+            *(_event(wait) for wait in _by_name(self.events)[:SHOWN]),
             *_several("activity", "activities", [_activity(a, self.at) for a in self.activities]),
-            *(_retry(retry) for retry in self.retries[:3]),
+            *(_retry(retry) for retry in self.retries[:SHOWN]),
             *_several("sub-orchestration", "sub-orchestrations", [_child(c) for c in self.children]),
             *_several("entity operation", "entity operations", [_operation(o) for o in self.operations]),
-            *(f"the lock of the entity {lock.entity}" for lock in self.locks),
+            *(f"the lock of the entity {lock.entity}{_aside(lock.reason)}" for lock in self.locks),
             *([f"the timer due at {clock(min(self.timers))}"] if self.timers else []),
             *([f"its start at {clock(self.start_at)}"] if self.start_at else []),
         ]
@@ -113,6 +122,8 @@ class Waiting(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 PROGRESS_SHOWN = 60  # characters
+TOLD = 200  # characters of an error or a reason
+SHOWN = 3  # of one kind; more are only counted
 
 
 class Pulse(msgspec.Struct, frozen=True):
@@ -157,6 +168,7 @@ _MISSING = (
     (f"no_worker: no activity named '{BUILT_IN}Message:", "its queue's function"),
     (f"no_worker: no activity named '{BUILT_IN}Firing:", "its schedule's function"),
     ("no_worker: no activity named ", "an activity that it calls"),
+    ("no_worker: no entity named ", "an entity that it calls"),
     ("no_worker: no worker here has the entity ", "its entity"),
 )
 
@@ -247,19 +259,30 @@ def progress_text(progress: Any) -> str:
 
 
 def _retry(retry: OpenRetry) -> str:
-    return f"attempt {retry.attempt} of '{retry.name}' at {clock(retry.at)}"
+    because = f" (it failed with {retry.error})" if retry.error else ""
+    return f"attempt {retry.attempt} of '{retry.name}' at {clock(retry.at)}{because}"
 
 
 def _child(child: OpenChild) -> str:
-    return f"the sub-orchestration '{child.name}' ({child.instance_id})"
+    return f"the sub-orchestration '{child.name}' ({child.instance_id}){_aside(child.reason)}"
 
 
 def _operation(operation: OpenOperation) -> str:
-    return f"the entity {operation.entity} to do '{operation.operation}'"
+    return f"the entity {operation.entity} to do '{operation.operation}'{_aside(operation.reason)}"
+
+
+def _aside(reason: str) -> str:
+    return f", which is set aside ({shortened(reason)})" if reason else ""
+
+
+def shortened(text: str) -> str:
+    """The first line of a text, or as much of it as a sentence has room for."""
+    line = text.partition("\n")[0]
+    return line if len(line) <= TOLD else f"{line[: TOLD - 1]}…"
 
 
 def _several(one: str, many: str, parts: list[str]) -> list[str]:
-    if len(parts) <= 3:
+    if len(parts) <= SHOWN:
         return parts
     return [f"{len(parts)} {many if len(parts) > 1 else one}"]
 

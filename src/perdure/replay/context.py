@@ -93,6 +93,9 @@ class Environment(Protocol):
     def orchestrator(self, function: Any) -> CallTarget:
         """Resolve an orchestrator by reference or name. Raises FunctionNotFound."""
 
+    def entity(self, name: str) -> None:
+        """Raise FunctionNotFound when no entity has this name, which is in lower case."""
+
     def is_renamed(self, action: act.Action, recorded: Any) -> bool:
         """Whether an action is the recorded one but for a name that its function also goes by."""
 
@@ -119,6 +122,7 @@ class OrchestrationContext(ActivityCalls, ChildCalls, HttpCalls, EntityVerbs):
         "_closed_waits",
         "_custom_status",
         "_detached",
+        "_door",
         "_due",
         "_env",
         "_fibers",
@@ -156,6 +160,7 @@ class OrchestrationContext(ActivityCalls, ChildCalls, HttpCalls, EntityVerbs):
         self._env = environment
         self._input: Raw = NULL
         self._input_type: Any = Any
+        self._door: Callable[[str], str] | None = None
         self._now = 0
         self._replaying = False
         self._detached = False
@@ -297,12 +302,17 @@ class OrchestrationContext(ActivityCalls, ChildCalls, HttpCalls, EntityVerbs):
 
         Parameters:
             timeout: how long to wait; then TimeoutError is raised, or `default` is the result.
+
+        Raises:
+            OrchestratorError for a name that the orchestrator's `events` do not admit: such an event never comes.
         """
         self._alive()
         if not isinstance(name, str) or not name:
             raise OrchestratorError("wait_for_external_event takes the event's name, a non-empty string")
         if expected_type is not None:
             self._check_readable(expected_type, ev.EventAwaited)
+        if self._door is not None:
+            self._check_door(name, self._door(name))
         deadline = self._now + micros(timeout) if timeout is not None else 0
         wait: EventTask[Any] = EventTask(
             self, self._take_id(), name, Any if expected_type is None else expected_type
@@ -464,6 +474,26 @@ class OrchestrationContext(ActivityCalls, ChildCalls, HttpCalls, EntityVerbs):
             return resolve(function)
         except FunctionNotFound as error:
             raise FunctionMissing(str(error)) from None
+
+    def _check_door(self, name: str, refusal: str) -> None:
+        """Refuse a wait for what cannot come. What history holds, or what came before the door was closed, may."""
+        if not refusal or any(same(event.name, name) for _, event in self._buffered):
+            return
+        script, at = self._script, self._script_at
+        recorded = script[at] if script is not None and at < len(script) else None
+        if not isinstance(recorded, ev.EventAwaited) or recorded.name != name:
+            raise OrchestratorError(
+                f"waiting for the event {name!r} would never end: {refusal}. Declare it in events=... of the "
+                "orchestrator, or correct the name"
+            )
+
+    def _known_entity(self, entity_id: str) -> None:
+        """An entity that nobody here has is a reason to wait for a worker that has it. What history holds, stays."""
+        if self._script is None:
+            try:
+                self._env.entity(entity_id[1:].partition("@")[0])
+            except FunctionNotFound as error:
+                raise FunctionMissing(str(error)) from None
 
     def _alive(self) -> None:
         if self._detached:

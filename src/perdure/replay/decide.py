@@ -44,6 +44,7 @@ class Code:
     parameter: Input | None = None
     """The one that takes the input; None for a function that takes its context alone."""
     input_type: Any = Any
+    door: Callable[[str], str] | None = None  # why no event of this name can come; "" when one can
 
 
 class Execution:
@@ -212,6 +213,7 @@ class Execution:
             context._raised(carried)
         context._input_type = self._code.input_type
         context._parks_misfits = event.parks_misfits
+        context._door = self._code.door
         body = self._code.function(*self._arguments(event))
         if inspect.isgenerator(body) or inspect.iscoroutine(body):
             self._main = Fiber(context, body)

@@ -37,11 +37,15 @@ _UNSET: Any = object()
 
 @dataclass(slots=True)
 class Surroundings:
-    """What an operation may know of the world: the time, a source of ids, which orchestrators there are."""
+    """What an operation may know of the world: the time, a source of ids, which functions there are.
+
+    `orchestrator_name` and `check_entity` raise FunctionNotFound.
+    """
 
     now: int
     new_id: Callable[[], str]
     orchestrator_name: Callable[[Any], str]
+    check_entity: Callable[[str], None]
 
 
 @dataclass(slots=True)
@@ -174,10 +178,15 @@ class EntityContext:
     def signal_entity(
         self, entity: EntityId | str, operation: str, input_: Any = NO_INPUT, *, at: datetime | None = None
     ) -> None:
-        """Send another entity (or this one) an operation, if this one succeeds. `at` delays it."""
+        """Send another entity (or this one) an operation, if this one succeeds. `at` delays it.
+
+        Raises FunctionNotFound, InvalidInstanceId, PayloadError.
+        """
+        entity_id = entity_id_of(entity)
+        self._world.check_entity(EntityId.parse(entity_id).name)
         self._messages.append(
             EntityOperation(
-                instance_id=entity_id_of(entity),
+                instance_id=entity_id,
                 operation=checked_operation(operation),
                 input=input_body(input_),
                 caller=Caller(str(self.entity_id), "", -1),
@@ -301,7 +310,7 @@ class ClassStyle:
         return next((one.type for one in given if one is not None), Any)
 
     def misfit_of(self, entity_id: str, state: Raw) -> MisfitError | None:
-        world = Surroundings(0, str, str)
+        world = Surroundings(0, str, str, lambda name: None)
         try:
             self._object(EntityContext(EntityId.parse(entity_id), state, "", ABSENT, world))
         except Mismatch as found:

@@ -139,6 +139,7 @@ class EntityVerbs:
         _take_id: Callable[[], int]
         _emit: Callable[[act.Action], Any]
         _check_readable: Callable[[Any, type], None]
+        _known_entity: Callable[[str], None]
 
     @overload
     def call_entity(
@@ -178,6 +179,7 @@ class EntityVerbs:
         if expected_type is not None:
             self._check_readable(expected_type, ev.EntityCalled)
         entity_id = entity_id_of(entity)
+        self._known_entity(entity_id)
         lock = self._lock
         if lock is not None and lock._state != PENDING and entity_id not in lock.entity_ids:
             raise OrchestratorError(
@@ -206,10 +208,12 @@ class EntityVerbs:
             at: an aware datetime; the signal is delivered then. Delayed signals arrive in the order of time.
         """
         self._alive()
+        entity_id = entity_id_of(entity)
+        self._known_entity(entity_id)
         self._emit(
             act.SignalEntity(
                 self._take_id(),
-                entity_id_of(entity),
+                entity_id,
                 checked_operation(operation),
                 input_body(input_),
                 instant(at, "at") if at is not None else 0,
@@ -237,6 +241,8 @@ class EntityVerbs:
         wanted = tuple(sorted({entity_id_of(entity) for entity in entities}))
         if not wanted:
             raise OrchestratorError("context.lock takes the entities to lock, at least one")
+        for entity_id in wanted:
+            self._known_entity(entity_id)
         lock = EntityLock(self, self._take_id(), wanted)  # type: ignore[arg-type]
         self._emit(act.RequestLock(lock.id, wanted))
         self._lock = lock

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Final, assert_never
 
 from perdure.model import events as ev
-from perdure.model.failure import Failure
+from perdure.model.failure import Failure, chain_of
 from perdure.model.instances import RuntimeStatus
 from perdure.model.waiting import (
     EventWait,
@@ -20,6 +20,7 @@ from perdure.model.waiting import (
     OpenOperation,
     OpenRetry,
     Waiting,
+    shortened,
 )
 from perdure.replay.pairing import Item, same
 from perdure.replay.rewinding import Episode, counting, is_rewound
@@ -79,7 +80,7 @@ class State:
         self.waits: dict[int, tuple[ev.EventAwaited, int]] = {}
         self.buffered: list[tuple[int, ev.EventRaised]] = []
         self.taken: dict[int, tuple[Any, int, Any]] = {}
-        self.failed_calls: dict[int, tuple[str, int]] = {}
+        self.failed_calls: dict[int, tuple[str, int, Failure]] = {}  # name, attempt, the last failure
         self.operations: dict[int, tuple[ev.EntityCalled, int]] = {}
         self.locks: dict[int, tuple[ev.LockRequested, int, int]] = {}  # with how many are granted
         self.raised = 0
@@ -135,8 +136,11 @@ class State:
         return {no: lock.entities[: granted + 1] for no, (lock, _, granted) in self.locks.items()}
 
     def _retry(self, timer: ev.TimerCreated) -> OpenRetry:
-        name, attempt = self.failed_calls.get(timer.of, (f"call {timer.of}", 0))
-        return OpenRetry(name, attempt + 1, timer.fire_at)
+        if timer.of not in self.failed_calls:
+            return OpenRetry(f"call {timer.of}", 1, timer.fire_at)
+        name, attempt, failure = self.failed_calls[timer.of]
+        # What the body raised: around it is only that a call of it failed.
+        return OpenRetry(name, attempt + 1, timer.fire_at, shortened(str(chain_of(failure)[-1])))
 
     def _deadline(self, wait: ev.EventAwaited) -> int:
         timer = next((t for t in self.timers.values() if t.purpose == "timeout" and t.of == wait.id), None)
@@ -257,7 +261,7 @@ class State:
         found = self._close(table, event.task_id, event)
         if found is not None:
             call = found[0].id if found[0].call < 0 else found[0].call
-            self.failed_calls[call] = (found[0].name, found[0].attempt)
+            self.failed_calls[call] = (found[0].name, found[0].attempt, event.failure)
 
     def _rewind(self, event: ev.ExecutionRewound) -> None:
         if event.next_id < self.decisions:
