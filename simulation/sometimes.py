@@ -29,6 +29,7 @@ CASES = (
     "an eviction, and a replay after it",
     "user code acted while it was put away",
     "a batch cut in a cascade, leaving inbox rows",
+    "messages that stood in line for the next batch",
     "a next generation deferred",
     "suspended between two generations",
     "an event carried across continue-as-new",

@@ -189,6 +189,8 @@ class Worker:
         self.world.ledger.note_given_up(loop._poisoned_rows)
         if loop.hub.counters["stale_results"] > stale:
             self.world.met("a stale activity result dropped")
+        if loop.hub.lines:
+            self.world.met("messages that stood in line for the next batch")
         if loop.hub.lines or not loop.inbox.empty():
             self._turn_in(0.0)
         else:

@@ -81,6 +81,8 @@ class Writer:
                 return Quit(self._call(), self._call())
             case "every":
                 return Every(tuple(self._part() for _ in range(random.randint(2, 3))))
+            case "wide":
+                return Every(tuple(self._wide_part() for _ in range(random.choice((8, 12, 30)))))
             case "first":
                 return First(tuple(self._part(plain=True) for _ in range(random.randint(2, 3))))
             case "branches":
@@ -102,6 +104,19 @@ class Writer:
             event = self._random.choice(EVENTS)
             return Wait(event) if not plain else self._wait(event)
         return self._call()
+
+    def _wide_part(self) -> Part:
+        """One of many at once, more than small limits let into a batch. They succeed, so all are waited for."""
+        kind = self._random.choice(("call", "call", "call", "sleep", "sub"))
+        if kind == "sleep":
+            return Sleep(0.01)
+        if kind == "sub" and self._number == self._bodies - 2:  # else a crowd of crowds
+            return self._sub() or self._plain_call()
+        return self._plain_call()
+
+    def _plain_call(self) -> Call:
+        self._keys += 1
+        return Call(self._keys)
 
     def _branch(self, event: str) -> tuple[Step, ...]:
         steps: list[Step] = []
@@ -164,4 +179,5 @@ _STEPS = (
     "loose",
     "marked",
     "status",
+    "wide",
 )

@@ -130,11 +130,11 @@ class Hub:
         backlog, lines = self.backlog, self.lines
         backlog.extend(messages)
         cold: dict[str, None] = {}
-        while (backlog or lines.has_turn) and len(cold) < COLD_AT_ONCE and not self._is_full():
+        while (backlog or (lines.has_turn and not cold)) and len(cold) < COLD_AT_ONCE and not self._is_full():
             wanted = self._handle(backlog.popleft()) if backlog else None
             if wanted is not None:
                 cold[wanted] = None
-            if lines.has_turn:
+            if lines.has_turn and not cold:  # else they would fill the batch before the others are loaded
                 wanted = self._take_turn()
                 if wanted is not None:
                     cold[wanted] = None
@@ -260,7 +260,8 @@ class Hub:
         for stored in loaded:
             if stored.row.instance_id not in self.warm:
                 instance = Instance.from_stored(stored)
-                instance.held = list(envelopes_of(stored.held)) or None
+                held = envelopes_of(stored.held)
+                instance.held = (deque(held) if instance.mailbox is not None else list(held)) or None
                 if instance.held:  # what is held from here on comes behind it
                     self.message_numbers.exceed(instance.held[-1].row_no)
                 self.keep(instance)
@@ -348,7 +349,7 @@ class Hub:
             self.drop(envelope, f"the instance is {instance.status}")
             return
         if instance.held is None:
-            instance.held = []
+            instance.held = [] if instance.mailbox is None else deque()  # an entity takes them out in front
         envelope.message = accepted(envelope.message, envelope.came_at or self.now)
         instance.held.append(envelope)
         envelope.held = True
@@ -505,8 +506,8 @@ class Hub:
                 if found.written:
                     self.salts[instance_id] = found.salt
                 self.evict(found)
-        while len(self.salts) > SALTS_KEPT:
-            del self.salts[next(iter(self.salts))]
+        for instance_id in list(islice(self.salts, max(0, len(self.salts) - SALTS_KEPT))):
+            del self.salts[instance_id]
 
     # ------------------------------------------------------------------------------------------- eviction
 

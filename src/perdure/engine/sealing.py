@@ -150,11 +150,12 @@ def close_waits(hub: Hub, instance: Instance) -> None:
 
 def _seal_held(hub: Hub) -> None:
     """Held messages: rows that nobody polls until the instance is resumed."""
+    walks: dict[int, _Walk] = {}
     # Some were let go again within this batch, some of those even held a second time.
     for instance, envelope in {id(e): (i, e) for i, e in hub.held if e.held}.values():
         if not envelope.row_no:
             store(hub, envelope, None)
-        elif _needs_another_row(instance, envelope):
+        elif _needs_another_row(instance, envelope, walks):
             envelope.stored_as = envelope.row_no
             hub.consumed.append(envelope.row_no)
             store(hub, envelope, None)
@@ -168,25 +169,42 @@ def _seal_held(hub: Hub) -> None:
         envelope.internal = False
 
 
-def _needs_another_row(instance: Instance, envelope: Envelope) -> bool:
+def _needs_another_row(instance: Instance, envelope: Envelope, walks: dict[int, _Walk]) -> bool:
     """Whether its row would tell the wrong order, or would ask again for an answer that has been given."""
-    return isinstance(envelope.reply, Elsewhere) or (
-        instance.mailbox is not None and _is_overtaken(instance, envelope)
-    )
+    if isinstance(envelope.reply, Elsewhere):
+        return True
+    if instance.mailbox is None:
+        return False
+    walk = walks.get(instance.no)
+    if walk is None or not walk.reaches(envelope):
+        walk = walks[instance.no] = _Walk(
+            instance
+        )  # a line is walked once, unless what is held changed places
+        walk.reaches(envelope)
+    return walk.greatest > envelope.row_no
 
 
-def _is_overtaken(instance: Instance, envelope: Envelope) -> bool:
-    """Whether something stands before it in an entity's line whose row has a greater number.
+class _Walk:
+    """A walk along an entity's line: `greatest` is the greatest row number before the place that was reached.
 
     The line is read back by the numbers of its rows, and an operation under way outside the loop is known by its
     place: so numbers must tell the order.
     """
-    for other in instance.held or ():
-        if other is envelope:
-            return False
-        if other.row_no > envelope.row_no:
-            return True
-    return False
+
+    def __init__(self, instance: Instance) -> None:
+        self.greatest = 0
+        self._rest = iter(instance.held or ())
+        self._last: Envelope | None = None
+
+    def reaches(self, envelope: Envelope) -> bool:
+        """Go on to this one; false when it does not stand before us."""
+        for other in self._rest:
+            if self._last is not None:
+                self.greatest = max(self.greatest, self._last.row_no)
+            self._last = other
+            if other is envelope:
+                return True
+        return False
 
 
 def _seal_unconsumed(hub: Hub) -> None:

@@ -163,16 +163,10 @@ def recorded_events(
     stored: StoredInstance, decode: Callable[[bytes], list[ev.HistoryEvent]] = ev.decode_events
 ) -> list[tuple[int, list[ev.HistoryEvent]]]:
     """A stored history as (time, events) per episode, with its bodies put back."""
-    return [
-        (
-            row.at,
-            inline(
-                decode(row.events),
-                {no: body for (episode, no), body in stored.bodies.items() if episode == row.episode},
-            ),
-        )
-        for row in stored.history
-    ]
+    bodies: dict[int, dict[int, bytes]] = {}
+    for (episode, no), body in stored.bodies.items():
+        bodies.setdefault(episode, {})[no] = body
+    return [(row.at, inline(decode(row.events), bodies.get(row.episode, {}))) for row in stored.history]
 
 
 def _readable(events: bytes) -> list[ev.HistoryEvent]:

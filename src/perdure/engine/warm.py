@@ -6,6 +6,7 @@ moment between batches. What a batch changes is gathered in `outcome` (the open 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Container
 from typing import Any, Final
 
@@ -108,7 +109,7 @@ class Instance:
         self.execution: Execution | None = None
         self.stored: StoredInstance | None = None
         self.children: dict[int, str] | None = None
-        self.held: list[Any] | None = None
+        self.held: list[Any] | deque[Any] | None = None
         self.mailbox: Mailbox | None = None  # of an entity
         self.ending: ev.Ending | None = None
         self.custom_status: bytes | None = None

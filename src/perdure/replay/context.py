@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from heapq import heappop, heappush
+from itertools import chain
 from operator import itemgetter
 from types import UnionType
 from typing import Any, Protocol, TypeVar, overload
@@ -126,6 +127,7 @@ class OrchestrationContext(ActivityCalls, ChildCalls, HttpCalls, EntityVerbs):
         "_due",
         "_env",
         "_fibers",
+        "_gaps",
         "_generation",
         "_identity",
         "_input",
@@ -186,6 +188,7 @@ class OrchestrationContext(ActivityCalls, ChildCalls, HttpCalls, EntityVerbs):
         self._timers: dict[int, TimerTask] = {}
         self._due: list[tuple[int, int]] = []
         self._waits: dict[int, EventTask[Any]] = {}
+        self._gaps = 0  # places of waits that have gone
         self._pairing = ev.OLDEST
         # Of these the empty ones cost nothing: thousands of instances hold them and nothing in them.
         self._opened_waits: Sequence[EventTask[Any]] = ()
@@ -632,7 +635,10 @@ class OrchestrationContext(ActivityCalls, ChildCalls, HttpCalls, EntityVerbs):
         self._close_wait(wait)
 
     def _close_wait(self, wait: EventTask[Any]) -> None:
-        self._waits.pop(wait.id, None)
+        if self._waits.pop(wait.id, None) is not None:
+            self._gaps += 1
+            if self._gaps > len(self._waits) + 8:  # else looking for the first means passing over all those
+                self._waits, self._gaps = dict(self._waits), 0
         self._closed_waits = _with(self._closed_waits, wait)
 
     def _give_back(self, wait: EventTask[Any]) -> None:
@@ -652,11 +658,14 @@ class OrchestrationContext(ActivityCalls, ChildCalls, HttpCalls, EntityVerbs):
         """Give a new wait the oldest buffered event of its name that fits."""
         if self._generation is not None:
             return  # a wait begun after continue_as_new takes nothing: the next execution gets the event
-        for kept in [item for item in self._buffered if same(item[1].name, wait.name)]:
-            if wait._state != PENDING:
-                return
-            self._buffered.remove(kept)
-            self._offer(wait, kept)
+        at = 0
+        while wait._state == PENDING and at < len(self._buffered):
+            kept = self._buffered[at]
+            if same(kept[1].name, wait.name):
+                del self._buffered[at]
+                self._offer(wait, kept)
+            else:
+                at += 1
 
     def _deliver_buffered(self) -> None:
         if self._pairing == ev.AWAITED:
@@ -682,13 +691,16 @@ class OrchestrationContext(ActivityCalls, ChildCalls, HttpCalls, EntityVerbs):
         self._arrived(item)
 
     def _arrived(self, item: pairing.Item) -> None:
-        waits = [wait for wait in self._waits.values() if same(wait.name, item[1].name)]
-        if not waits or self._generation is not None:
+        waits = (wait for wait in self._waits.values() if same(wait.name, item[1].name))
+        oldest = next(waits, None)
+        if oldest is None or self._generation is not None:
             self._buffered.append(item)
-        elif len(waits) == 1 or self._pairing == ev.OLDEST:
-            self._offer(waits[0], item)
+            return
+        second = next(waits, None) if self._pairing != ev.OLDEST else None
+        if second is None:
+            self._offer(oldest, item)
         else:
-            pairing.choose(self, item, waits)
+            pairing.choose(self, item, chain((oldest, second), waits))
 
     def _offer(self, wait: EventTask[Any], item: tuple[int, ev.EventRaised]) -> None:
         event, recorded = item[1], self._recorded()

@@ -21,6 +21,8 @@ from perdure.replay.determinism import misfit
 from perdure.replay.relay import Standing
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from perdure.model.events import EventRaised
     from perdure.replay.context import OrchestrationContext
     from perdure.replay.task import EventTask
@@ -30,11 +32,11 @@ Item = tuple[int, "EventRaised"]
 """An event of this execution with its number."""
 
 
-def choose(context: OrchestrationContext, item: Item, waits: list[EventTask[Any]]) -> None:
-    """One of several open waits takes the event, or none."""
-    standings = {wait.id: wait._standing() for wait in waits}
-    wanted = [wait for wait in waits if standings[wait.id] is not Standing.LEFT] or waits
-    wanted.sort(key=lambda wait: -standings[wait.id])  # of equals the oldest stays first
+def choose(context: OrchestrationContext, item: Item, waits: Iterable[EventTask[Any]]) -> None:
+    """One of several open waits takes the event, or none. `waits` come in the order of their age.
+
+    The oldest that is awaited takes it in nearly every case, so the others are not looked at before it has refused.
+    """
     number, event = item
     recorded = context._recorded()
     if (
@@ -42,10 +44,15 @@ def choose(context: OrchestrationContext, item: Item, waits: list[EventTask[Any]
     ):  # whatever today's types would take
         _reject(context, recorded.wait_id, item, recorded.reason)
         return
+    wanted: Iterable[EventTask[Any]]
     if isinstance(recorded, ev.EventTaken) and recorded.event == number:
-        wanted = [wait for wait in wanted if wait.id == recorded.wait_id] or wanted
+        wanted = _as_recorded(context, event.name, recorded.wait_id, waits)
+    else:
+        wanted = _in_order_of_wish(waits)
     refusal: PayloadError | None = None
+    foremost: EventTask[Any] | None = None
     for wait in wanted:
+        foremost = foremost or wait
         try:
             value = payload.decode(body_of(event), wait.expected)
         except PayloadError as error:
@@ -55,14 +62,43 @@ def choose(context: OrchestrationContext, item: Item, waits: list[EventTask[Any]
         context._take(wait, item, value)
         return
     assert refusal is not None
+    assert foremost is not None
     if context._script is not None or number < context._kept:
-        raise context._park(misfit(f"the event '{event.name}'", wanted[0].expected, refusal))
-    _reject(context, wanted[0].id, item, f"does not fit: {refusal}")
+        raise context._park(misfit(f"the event '{event.name}'", foremost.expected, refusal))
+    _reject(context, foremost.id, item, f"does not fit: {refusal}")
 
 
 def _reject(context: OrchestrationContext, wait_id: int, item: Item, reason: str) -> None:
     number, event = item
     context._emit(act.RejectEvent(wait_id, event.name, event.operation_id, event.input, reason, number))
+
+
+def _in_order_of_wish(waits: Iterable[EventTask[Any]]) -> Iterator[EventTask[Any]]:
+    """Those that the code awaits, then those that nothing has waited for yet; without any, those it has left."""
+    fresh: list[EventTask[Any]] = []
+    left: list[EventTask[Any]] = []
+    is_wanted = False
+    for wait in waits:
+        standing = wait._standing()
+        if standing is Standing.AWAITED:
+            is_wanted = True
+            yield wait
+        else:
+            (left if standing is Standing.LEFT else fresh).append(wait)
+    yield from fresh
+    if not (is_wanted or fresh):
+        yield from left
+
+
+def _as_recorded(
+    context: OrchestrationContext, name: str, wait_id: int, waits: Iterable[EventTask[Any]]
+) -> Iterable[EventTask[Any]]:
+    """The wait that history names, if it comes into question; else all that do."""
+    named = context._waits.get(wait_id)
+    if named is not None and same(named.name, name) and named._standing() is Standing.AWAITED:
+        return (named,)
+    wanted = list(_in_order_of_wish(waits))
+    return [wait for wait in wanted if wait.id == wait_id] or wanted
 
 
 def pass_on(context: OrchestrationContext, wait: EventTask[Any]) -> None:

@@ -7,6 +7,7 @@ verifier and recovery use it; the orchestrator's own code is not needed for any 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from heapq import heappop, heappush
 from typing import Any, Final, assert_never
 
 from perdure.model import events as ev
@@ -50,6 +51,7 @@ class State:
     """An execution as its history tells it. `problems` lists what no correct engine writes (I3, I4, I6)."""
 
     __slots__ = (
+        "_ids",
         "activities",
         "buffered",
         "children",
@@ -87,6 +89,7 @@ class State:
         self.rejected: dict[str, tuple[str, int]] = {}  # the last one of each name
         self.pairing = ev.OLDEST
         self.problems: list[str] = []
+        self._ids: dict[str, list[int]] = {}  # of open waits, and some closed ones, by name: heaps
 
     @property
     def status(self) -> RuntimeStatus:
@@ -110,10 +113,15 @@ class State:
         if self.ending is not None:
             return Waiting()
         retries = [t for t in self.timers.values() if t.purpose == "retry"]
+        deadlines = {t.of: t.fire_at for t in self.timers.values() if t.purpose == "timeout"}
         return Waiting(
             events=tuple(
                 EventWait(
-                    wait.name, since, self._deadline(wait), None, *self.rejected.get(wait.name.casefold(), ())
+                    wait.name,
+                    since,
+                    deadlines.get(wait.id, wait.deadline),
+                    None,
+                    *self.rejected.get(wait.name.casefold(), ()),
                 )
                 for wait, since in self.waits.values()
             ),
@@ -141,10 +149,6 @@ class State:
         name, attempt, failure = self.failed_calls[timer.of]
         # What the body raised: around it is only that a call of it failed.
         return OpenRetry(name, attempt + 1, timer.fire_at, shortened(str(chain_of(failure)[-1])))
-
-    def _deadline(self, wait: ev.EventAwaited) -> int:
-        timer = next((t for t in self.timers.values() if t.purpose == "timeout" and t.of == wait.id), None)
-        return timer.fire_at if timer is not None else wait.deadline
 
     # --------------------------------------------------------------------------------------------- folding
 
@@ -270,8 +274,12 @@ class State:
         self.suspended = ""
 
     def _await(self, event: ev.EventAwaited, at: int) -> None:
-        self.waits[event.id] = (event, at)
+        self._open(event, at)
         self._take_buffered(event)
+
+    def _open(self, wait: ev.EventAwaited, since: int) -> None:
+        self.waits[wait.id] = (wait, since)
+        heappush(self._ids.setdefault(wait.name.casefold(), []), wait.id)
 
     def _take_buffered(self, wait: ev.EventAwaited) -> None:
         kept = next((item for item in self.buffered if same(item[1].name, wait.name)), None)
@@ -292,11 +300,29 @@ class State:
 
     def _taken_at_once(self, item: Item) -> bool:
         """Whether it is clear which wait takes it; if not, the decision about it comes next."""
-        waits = [wait_id for wait_id, (wait, _) in self.waits.items() if same(wait.name, item[1].name)]
-        if not waits or (len(waits) > 1 and self.pairing == ev.AWAITED):
+        oldest = self._first_open(item[1].name)
+        if oldest is None:
             return False
-        self._take(min(waits), item)
+        if self.pairing == ev.AWAITED and not self._is_alone(oldest, item[1].name):
+            return False
+        self._take(oldest, item)
         return True
+
+    def _is_alone(self, wait_id: int, name: str) -> bool:
+        """Whether no other wait for this name is open than the oldest."""
+        ids = self._ids[name.casefold()]
+        while ids and (ids[0] == wait_id or ids[0] not in self.waits):
+            heappop(ids)
+        is_alone = not ids
+        heappush(ids, wait_id)
+        return is_alone
+
+    def _first_open(self, name: str) -> int | None:
+        """The oldest open wait for a name. Those that have closed are let go: each is passed over once."""
+        ids = self._ids.get(name.casefold(), [])
+        while ids and ids[0] not in self.waits:
+            heappop(ids)
+        return ids[0] if ids else None
 
     def _choose(self, event: ev.EventTaken) -> None:
         item = self._found(event.event)
@@ -323,7 +349,7 @@ class State:
         if wait is None:
             self.problems.append(f"EventRejected of wait {event.wait_id}, which had taken none (I6)")
             return
-        self.waits[wait.id] = (wait, since)
+        self._open(wait, since)
         self._take_buffered(wait)
 
     def _cancel_wait(self, event: ev.WaitCanceled) -> None:

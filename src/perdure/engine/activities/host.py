@@ -104,7 +104,7 @@ class ExecutorHost:
 
     @property
     def free(self) -> int:
-        return self.slots - self.running - self.waiting
+        return self.slots - self._jobs.qsize() - sum(len(g.tries) for g in self._generations())
 
     @property
     def waiting(self) -> int:

@@ -1,7 +1,8 @@
 """`async def` activities: one hand-over per batch to the event loop, then as many drivers as needed.
 
 A driver is a task that runs one activity after the other. Only when a body really waits for something does
-the event loop get to start another driver for the rest: bodies that return at once cost no task each.
+the event loop get to start another driver for the rest: bodies that return at once cost no task each. However many
+there are, they get a slice of each turn of the event loop, which has clients to answer, too.
 A driver whose activity left traces in its context variables, or a cancellation that is still to be delivered, ends,
 so that the next one starts clean.
 
@@ -15,16 +16,18 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import time
 from collections import deque
 from collections.abc import Callable
 from contextvars import copy_context
-from typing import Any
+from typing import Any, Final
 
 from perdure.engine.activities.results import completed, failed
 from perdure.engine.activities.runner import Attempt
 from perdure.model.failure import failure_of
 from perdure.model.messages import ActivityResult
 
+SLICE: Final = 0.003  # seconds of one turn of the event loop in which bodies are begun
 LAST_WORDS = 3.0  # seconds bodies have to heed that the engine stops, once `drain` is over
 
 log = logging.getLogger("perdure.engine")
@@ -51,6 +54,7 @@ class OnLoop:
         self._waiting: deque[Attempt] = deque()
         self._drivers: set[asyncio.Task[None]] = set()
         self._starting = False
+        self._slice_ends = 0.0  # of the present turn; 0 before anything has begun in it
         self._closing = False
         self._sentinel: asyncio.Task[None] | None = None
         self.running = 0
@@ -121,7 +125,7 @@ class OnLoop:
     async def _drive(self) -> None:
         driver = asyncio.current_task()
         assert driver is not None
-        while self._waiting and self.running < self._limit:
+        while self._waiting and self.running < self._limit and self._has_time():
             attempt = self._waiting.popleft()
             if self._waiting and not self._starting:
                 self._starting = True  # reached when this driver waits for something, or is done with all
@@ -138,6 +142,18 @@ class OnLoop:
                 break
         if self._waiting and not self._starting:
             self._start_driver()
+
+    def _has_time(self) -> bool:
+        """Whether one more may begin in this turn of the event loop, whichever driver asks."""
+        now = time.monotonic()
+        if not self._slice_ends:
+            self._slice_ends = now + SLICE
+            self.event_loop.call_soon(self._next_slice)
+            return True
+        return now < self._slice_ends
+
+    def _next_slice(self) -> None:
+        self._slice_ends = 0.0
 
     async def _run(self, attempt: Attempt) -> ActivityResult:
         invocation = attempt.invocation
