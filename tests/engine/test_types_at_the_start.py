@@ -265,6 +265,9 @@ async def test_a_type_that_cannot_be_read_is_refused_at_the_start(place: Any, wh
     place(app, kind)
     if place is as_orchestrator_output and what in ("Iterable", "Iterator"):
         return  # how a generator may be annotated
+    if what == "plain class" and place in (as_activity_result, as_orchestrator_output, as_generator_output):
+        await start(app)  # the value that is returned is refused: see test_retrying
+        return
     words = words.rpartition(".*")[2] if place is as_whole_state else words
     with pytest.raises(RegistrationError, match=f"(?s){words}") as refused:
         await start(app)

@@ -447,7 +447,7 @@ def plan_of(definition: D, available: tuple[type, ...], apart: Collection[str] =
     taken = {*given, *apart} | ({chosen.name} if chosen is not None else set())
     output = definition.output_type()
     if isinstance(definition, Activity):
-        check_readable(definition.function, "its result", output)
+        _check_returned(definition.function, "its result", output)
     return Plan(
         definition=definition,
         given=given,
@@ -500,6 +500,13 @@ def check_readable(function: object, what: str, kind: Any) -> None:
     flaw = payload.why_unreadable(kind)
     if flaw is not None:
         raise RegistrationError(f"{where(function)}: {what} is annotated {payload.title(kind)}. {flaw}")
+
+
+def _check_returned(function: object, what: str, kind: Any) -> None:
+    """The same for what a function returns. A plain class may be annotated: only a value shows that JSON cannot
+    carry it, and that is refused when it is returned, without another attempt."""
+    if not payload.is_plain_class(kind):
+        check_readable(function, what, kind)
 
 
 def _given_type(annotation: Any, available: tuple[type, ...]) -> type | None:
@@ -597,7 +604,7 @@ def orchestrator_output(definition: Orchestrator) -> Any:
 def _check_orchestrator(definition: Orchestrator) -> None:
     _, kind = orchestrator_input(definition)
     check_readable(definition.function, "its input", kind)
-    check_readable(definition.function, "its output", orchestrator_output(definition))
+    _check_returned(definition.function, "its output", orchestrator_output(definition))
     for name, expected in (definition.events or {}).items():
         check_readable(definition.function, f"its event {name!r}", expected)
 

@@ -24,7 +24,7 @@ from perdure.model.payload.misfit import misfit
 from perdure.model.payload.reading import is_untyped, known_reader, new_reader, why_unreadable
 from perdure.model.payload.refusal import MAX_BYTES, MAX_DEPTH, MAX_DIGITS, REFUSING, too_large
 from perdure.model.payload.schemas import schema_for
-from perdure.model.payload.shapes import title
+from perdure.model.payload.shapes import is_plain_class, title
 from perdure.model.payload.text import reject_suspects, same_strings
 from perdure.model.payload.walking import settled, why_not
 from perdure.model.payload.writing import is_kept, passed, read_plain, write_plain
@@ -149,6 +149,7 @@ __all__ = [
     "decode",
     "encode",
     "fits",
+    "is_plain_class",
     "schema_of",
     "title",
     "why_unreadable",

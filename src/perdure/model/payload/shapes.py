@@ -7,6 +7,7 @@ which would fail at the first body; a walk over the tree finds it when the appli
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
 from datetime import date, time, timedelta
 from decimal import Decimal
@@ -98,6 +99,18 @@ def flaw_of(expected_type: Any) -> str | None:
     except Exception:  # read by Pydantic's adapter, which has checked it
         return None
     return next(_flaws(described, "", set()), None)
+
+
+def is_plain_class(kind: Any) -> bool:
+    """Whether a type is an application's own class, derived from nothing, that no JSON can be read as."""
+    if not isinstance(kind, type) or kind.__mro__ != (kind, object):
+        return False
+    if kind.__module__.partition(".")[0] in sys.stdlib_module_names:
+        return False
+    try:
+        return isinstance(inspect.type_info(kind), inspect.CustomType)
+    except Exception:  # what msgspec does not know at all
+        return False
 
 
 def _flaws(node: Any, inside: str, seen: set[int]) -> Iterator[str]:
