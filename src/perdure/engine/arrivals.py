@@ -245,7 +245,7 @@ def wake(hub: Hub, instance: Instance | None, envelope: Envelope) -> None:
     if not instance.is_running or instance.between or not revive(hub, instance):
         return
     if _fire(hub, instance, hub.now):
-        hub.defer(Wake(instance_id=instance.instance_id))
+        hub.take_turns(Wake(instance_id=instance.instance_id))
 
 
 def _fire(hub: Hub, instance: Instance, until: int) -> bool:
