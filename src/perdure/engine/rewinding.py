@@ -27,9 +27,9 @@ from perdure.model import events as ev
 from perdure.model.events import ParentLink
 from perdure.model.failure import Failure, failure_of
 from perdure.model.instances import RuntimeStatus
-from perdure.model.messages import EntityOperation, Rewind, Start, Wake
+from perdure.model.messages import EntityOperation, Rewind, Start, Wake, accepted
 from perdure.model.records import WaitRow
-from perdure.replay.rewinding import Episode, Plan, plan_of, shortened
+from perdure.replay.rewinding import Episode, Plan, plan_of, shortened, with_fewer
 from perdure.replay.settle import report_to_parent
 from perdure.replay.state import State, fold
 
@@ -121,10 +121,10 @@ def _go_back(hub: Hub, instance: Instance, plan: Plan, reason: str) -> None:
     outcome = instance.episode(hub.now)
     note(hub, instance, plan.event(instance.last_at, reason))
     state = fold([*recorded, (instance.last_at, list(outcome.events))])
-    for arrival in plan.again:
+    for arrival, came_at in zip(plan.again, plan.again_at, strict=True):
         again = message_of(arrival, instance.instance_id, instance.execution_id)
         if again is not None:
-            hub.hold(instance, Envelope(again, internal=True))
+            hub.hold(instance, Envelope(accepted(again, came_at), internal=True))
     hub.released.started.append(instance.instance_id)
     if revive(hub, instance):
         _open_waits(instance)
@@ -138,22 +138,32 @@ def _go_back(hub: Hub, instance: Instance, plan: Plan, reason: str) -> None:
 
 
 def _tried(hub: Hub, instance: Instance, plan: Plan, recorded: list[Episode]) -> Plan:
-    """Would the code, without the failure, do everything that history has? If not, less is kept."""
+    """Would the code, without the failures, do all that history has? If not, fewer are void, or less is kept."""
+    while (found := _difference(hub, instance, plan, recorded)) is not None:
+        fewer = with_fewer(plan, recorded, found[0])
+        if fewer is None:
+            return shortened(plan, recorded, *found)
+        plan = fewer
+    return plan
+
+
+def _difference(
+    hub: Hub, instance: Instance, plan: Plan, recorded: list[Episode]
+) -> tuple[ev.Arrival, int] | None:
     entry = entry_of(hub, instance)
     if entry is None:
-        return plan
+        return None
     execution = new_execution(hub, instance, entry)
     hub.running.enter(instance)
     try:
-        found = execution.differs_after([*recorded, (hub.now, [plan.event(hub.now, "")])])
+        return execution.differs_after([*recorded, (hub.now, [plan.event(hub.now, "")])])
     except FunctionMissing:
-        found = None
+        return None
     except Interrupted as stopped:
         raise Quarantine(instance.instance_id, too_long(stopped)) from stopped
     finally:
         hub.running.leave()
         execution.close()
-    return shortened(plan, recorded, *found) if found is not None else plan
 
 
 def _open_waits(instance: Instance) -> None:

@@ -122,6 +122,7 @@ class CompleteOrchestration(_Action, frozen=True):
 class FailOrchestration(_Action, frozen=True):
     failure: Failure
     of: int = -1
+    others: tuple[int, ...] = ()
 
 
 class ContinueAsNew(_Action, frozen=True):

@@ -284,10 +284,14 @@ class ExecutionCompleted(_Event, frozen=True):
 
 
 class ExecutionFailed(_Event, frozen=True, gc=True):
-    """`of` is the id of the failed call whose failure ended it; -1 when the code failed by itself."""
+    """`of` is the id of the failed call whose failure ended it; -1 when the code failed by itself.
+
+    `others` are those of further calls whose failures its error tells of, as an exception group does.
+    """
 
     failure: Failure
     of: int = -1
+    others: tuple[int, ...] = ()
 
 
 class ExecutionTerminated(_Event, frozen=True):

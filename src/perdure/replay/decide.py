@@ -29,7 +29,7 @@ from perdure.replay.rewinding import (
     NOT_REPLAYED,
     Episode,
     counting,
-    failed_call,
+    failed_calls,
     is_rewound,
 )
 from perdure.replay.task import PENDING
@@ -250,7 +250,8 @@ class Execution:
             if context._script is None and context._old_input and self._is_of_misfit(error):
                 assert context._unfit is not None
                 raise context._park(context._unfit[1])
-            self._finish(act.FailOrchestration(failure_of(error), failed_call(error)))
+            of, *others = failed_calls(error) or (-1,)
+            self._finish(act.FailOrchestration(failure_of(error), of, tuple(others)))
         elif context._generation is not None:
             self._finish(context._generation)
         elif main._state != PENDING:

@@ -93,16 +93,23 @@ def _is_voided(event: ev.HistoryEvent, rewound: ev.ExecutionRewound) -> bool:
     return isinstance(event, FAILURES) and event.task_id in rewound.voided
 
 
-def failed_call(error: BaseException) -> int:
-    """The id of the call whose failure an exception reports or was caused by; -1 when there is none."""
+def failed_calls(error: BaseException) -> tuple[int, ...]:
+    """The ids of the calls whose failures an exception reports, was caused by, or holds as a group."""
+    found: dict[int, None] = {}
     seen: set[int] = set()
-    cause: BaseException | None = error
-    while cause is not None and id(cause) not in seen:
-        if isinstance(cause, TaskFailedError):
-            return cause.task_id
+    left: list[BaseException | None] = [error]
+    while left:
+        cause = left.pop()
+        if cause is None or id(cause) in seen:
+            continue
         seen.add(id(cause))
-        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
-    return -1
+        if isinstance(cause, TaskFailedError):
+            found[cause.task_id] = None
+            continue
+        left.append(cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__))
+        if isinstance(cause, BaseExceptionGroup):
+            left.extend(reversed(cause.exceptions))
+    return tuple(found)
 
 
 # ------------------------------------------------------------------------------------------------- planning
@@ -110,13 +117,22 @@ def failed_call(error: BaseException) -> int:
 
 @dataclass(frozen=True)
 class Plan:
-    """How a failed execution is to be rewound. `again` are the arrivals to be delivered again, in order."""
+    """How a failed execution is to be rewound. `again` are the arrivals to be delivered again, in order, `again_at`
+    the times at which they came.
+
+    `doubtful` are the places of failures that the code may have got over long before the end: they are voided only
+    if history agrees with that. `end` is the place of the end.
+    """
 
     kept: int
     next_id: int
     voided: tuple[int, ...]
     again: tuple[ev.Arrival, ...]
+    again_at: tuple[int, ...]
     is_certain: bool
+    places: tuple[int, ...]
+    doubtful: frozenset[int]
+    end: int
 
     def event(self, at: int, reason: str) -> ev.ExecutionRewound:
         return ev.ExecutionRewound(
@@ -125,24 +141,40 @@ class Plan:
 
 
 def plan_of(episodes: Sequence[Episode]) -> Plan:
-    """From history alone: which failure ended it, and from where the code goes on without it.
+    """From history alone: which failures ended it, and from where the code goes on without them.
 
-    When the code decided something directly behind that failure, everything from there on is given up, because it
-    would not have happened. Otherwise all of it stays: that is certain when the failure came last, and has to be
-    tried against the code (`perdure.engine.rewinding`) when other arrivals lie between.
+    Those are the failures that the error tells of. If it tells of none, they are those that came after the last
+    result. When the code decided something directly behind one of them, everything from there on is given up, because
+    it would not have happened. Before that place every failure that the code met without deciding anything is void,
+    too: it was caught, or not looked at yet, while others were waited for. Whether history would be the same without
+    it has to be tried against the code (`perdure.engine.rewinding`), unless it is the one failure and came last.
     """
     events = _events(episodes)
     end = max(place for place, event in enumerate(events) if isinstance(event, ev.ExecutionFailed))
-    failure = _failure_behind(events, end)
-    if failure is None:
-        return _plan(events, episodes, end, end, ())
-    answered = next(
-        (p for p in range(failure + 1, end) if not isinstance(events[p], _UNSEEN)), end
-    )  # what stands next to it: a decision about it, another arrival, or the end
-    kept = failure if answered < end and not isinstance(events[answered], ARRIVALS) else end
-    voided = (events[failure].task_id,)  # type: ignore[union-attr]
-    certain = kept == failure or answered == end
-    return _plan(events, episodes, kept, end, voided, is_certain=certain)
+    failures = [p for p in range(end) if isinstance(events[p], FAILURES) and not _is_retried(events, p)]
+    guilty = _named(events, end) or _behind_the_last_result(events, failures, end)
+    kept = min((place for place in guilty if _is_answered(events, place)), default=end)
+    quiet = [place for place in failures if place < kept and not _is_answered(events, place)]
+    places = sorted({*quiet, *(place for place in guilty if place <= kept)})
+    alone_and_last = len(places) == 1 and (kept < end or _following(events, places[0]) == end)
+    return _plan(
+        episodes,
+        kept,
+        end,
+        places,
+        is_certain=alone_and_last or not places,
+        doubtful=frozenset(quiet).difference(guilty),
+    )
+
+
+def with_fewer(plan: Plan, episodes: Sequence[Episode], arrival: ev.Arrival) -> Plan | None:
+    """The same plan without the doubtful failures before this arrival, where the code differs; None without such."""
+    differs_at = next(place for place, event in enumerate(_events(episodes)) if event is arrival)
+    blamed = {place for place in plan.doubtful if place < differs_at}
+    if not blamed:
+        return None
+    places = [place for place in plan.places if place not in blamed]
+    return _plan(episodes, plan.kept, plan.end, places, is_certain=False, doubtful=plan.doubtful - blamed)
 
 
 def shortened(plan: Plan, episodes: Sequence[Episode], arrival: ev.Arrival, repeated: int) -> Plan:
@@ -155,7 +187,7 @@ def shortened(plan: Plan, episodes: Sequence[Episode], arrival: ev.Arrival, repe
                 break
             repeated -= 1
         kept += 1
-    return _plan(events, episodes, kept, plan.kept, plan.voided)
+    return _plan(episodes, kept, plan.end, plan.places, is_certain=True, doubtful=plan.doubtful)
 
 
 def _events(episodes: Sequence[Episode]) -> list[ev.HistoryEvent]:
@@ -163,22 +195,36 @@ def _events(episodes: Sequence[Episode]) -> list[ev.HistoryEvent]:
 
 
 def _plan(
-    events: list[ev.HistoryEvent],
     episodes: Sequence[Episode],
     kept: int,
     end: int,
-    voided: tuple[int, ...],
+    places: Sequence[int],
     *,
-    is_certain: bool = True,
+    is_certain: bool,
+    doubtful: frozenset[int],
 ) -> Plan:
+    counted = _counted(episodes)
+    events = [event for _, _, event in counted]
     calls = {event.id for event in events[:kept] if isinstance(event, _CALLS)}
-    again = tuple(
-        event
-        for event in events[kept:end]
+    again = [
+        (event, episodes[number][0])
+        for _, number, event in counted[kept:end]
         if isinstance(event, ev.EventRaised) or (isinstance(event, RESULTS) and event.task_id in calls)
-    )  # no timers: one that is due fires by itself
+    ]  # no timers: one that is due fires by itself
+    given_up = (e.task_id for e in events[kept:end] if isinstance(e, FAILURES) and e.task_id in calls)
+    voided = dict.fromkeys([*(events[place].task_id for place in places), *given_up])  # type: ignore[union-attr]
     used = max((_highest(event) for _, whole in episodes for event in whole), default=-1)
-    return Plan(kept, used + 1, voided, again, is_certain)
+    return Plan(
+        kept=kept,
+        next_id=used + 1,
+        voided=tuple(voided),
+        again=tuple(event for event, _ in again),
+        again_at=tuple(at for _, at in again),
+        is_certain=is_certain,
+        places=tuple(places),
+        doubtful=doubtful,
+        end=end,
+    )
 
 
 def _highest(event: ev.HistoryEvent) -> int:
@@ -187,24 +233,57 @@ def _highest(event: ev.HistoryEvent) -> int:
     return number
 
 
-def _failure_behind(events: list[ev.HistoryEvent], end: int) -> int | None:
-    """Where the failure stands that ended the execution; None when the code failed by itself.
-
-    Histories written before `of` was recorded do not tell: there it is the last arrival, if that is a failure.
-    """
+def _named(events: list[ev.HistoryEvent], end: int) -> list[int]:
+    """Where the failures stand that the error tells of which ended the execution."""
     ending = events[end]
     assert isinstance(ending, ev.ExecutionFailed)
-    last = next((p for p in range(end - 1, -1, -1) if isinstance(events[p], ARRIVALS)), None)
-    if ending.of < 0:
-        return last if last is not None and isinstance(events[last], FAILURES) else None
-    return next(
-        (
-            place
-            for place in range(end - 1, -1, -1)
-            if isinstance(event := events[place], FAILURES) and event.task_id == ending.of
-        ),
-        None,
-    )
+    named = {ending.of, *ending.others}
+    last = {
+        event.task_id: place
+        for place, event in enumerate(events[:end])
+        if isinstance(event, FAILURES) and event.task_id in named
+    }
+    return sorted(last.values())
+
+
+def _behind_the_last_result(events: list[ev.HistoryEvent], failures: list[int], end: int) -> list[int]:
+    """The code failed by itself, perhaps for the failures that it has counted: those with no result behind them.
+
+    Of those that it answered only what came last is meant, or what can be taken back without a loss. Histories
+    written before `of` was recorded tell no more than this, either.
+    """
+    result = max((place for place in range(end) if isinstance(events[place], RESULTS)), default=-1)
+    last = max((place for place in range(end) if isinstance(events[place], ARRIVALS)), default=-1)
+    return [
+        place
+        for place in failures
+        if place > result
+        and (place == last or not _is_answered(events, place) or _nothing_lasts(events[place:end]))
+    ]
+
+
+def _nothing_lasts(events: list[ev.HistoryEvent]) -> bool:
+    """Whether all that was asked for here has failed."""
+    called = {event.id for event in events if isinstance(event, _CALLS)}
+    failed = {event.task_id for event in events if isinstance(event, FAILURES)}
+    passing = (*_CALLS, *ARRIVALS, *_UNSEEN, ev.TimerCreated, ev.TimerCanceled)
+    return called <= failed and all(isinstance(event, passing) for event in events)
+
+
+def _following(events: list[ev.HistoryEvent], place: int) -> int:
+    """What stands next to it: a decision about it, another arrival, or the end."""
+    return next(p for p in range(place + 1, len(events)) if not isinstance(events[p], _UNSEEN))
+
+
+def _is_answered(events: list[ev.HistoryEvent], place: int) -> bool:
+    """Whether the code decided something about this arrival, other than to end."""
+    return not isinstance(events[_following(events, place)], (*ARRIVALS, ev.ExecutionFailed))
+
+
+def _is_retried(events: list[ev.HistoryEvent], place: int) -> bool:
+    """Whether a policy tried the call again: then this attempt is over."""
+    answer = events[_following(events, place)]
+    return isinstance(answer, ev.TimerCreated) and answer.purpose == "retry"
 
 
 __all__ = [
@@ -212,9 +291,10 @@ __all__ = [
     "FAILURES",
     "Plan",
     "counting",
-    "failed_call",
+    "failed_calls",
     "is_rewound",
     "plan_of",
     "shortened",
     "void",
+    "with_fewer",
 ]

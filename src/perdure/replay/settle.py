@@ -146,7 +146,7 @@ def settle(actions: Sequence[act.Action], into: Outcome) -> None:
                 events.append(ev.ExecutionCompleted(output=action.output))
                 into.ending = action
             case act.FailOrchestration():
-                events.append(ev.ExecutionFailed(failure=action.failure, of=action.of))
+                events.append(ev.ExecutionFailed(failure=action.failure, of=action.of, others=action.others))
                 into.ending = action
             case act.ContinueAsNew():
                 events.append(ev.ContinuedAsNew(input=action.input, version=action.version))
