@@ -147,6 +147,9 @@ class _Environment:
     def entity(self, name: str) -> None:
         """Every entity is there; whether a worker has it is another matter."""
 
+    def operation(self, entity: str, operation: str) -> None:
+        """Nothing is known of entities."""
+
     def is_renamed(self, action: Any, recorded: Any) -> bool:
         return False
 

@@ -258,17 +258,21 @@ PLACES = [
 
 
 @pytest.mark.parametrize("what", REFUSED)
-@pytest.mark.parametrize("place", PLACES)
-async def test_a_type_that_cannot_be_read_is_refused_at_the_start(place: Any, what: str) -> None:
+@pytest.mark.parametrize("register", PLACES)
+async def test_a_type_that_cannot_be_read_is_refused_at_the_start(register: Any, what: str) -> None:
     kind, words = REFUSED[what]
     app = App("types")
-    place(app, kind)
-    if place is as_orchestrator_output and what in ("Iterable", "Iterator"):
+    register(app, kind)
+    if register is as_orchestrator_output and what in ("Iterable", "Iterator"):
         return  # how a generator may be annotated
-    if what == "plain class" and place in (as_activity_result, as_orchestrator_output, as_generator_output):
+    if what == "plain class" and register in (
+        as_activity_result,
+        as_orchestrator_output,
+        as_generator_output,
+    ):
         await start(app)  # the value that is returned is refused: see test_retrying
         return
-    words = words.rpartition(".*")[2] if place is as_whole_state else words
+    words = words.rpartition(".*")[2] if register is as_whole_state else words
     with pytest.raises(RegistrationError, match=f"(?s){words}") as refused:
         await start(app)
     assert "test_types_at_the_start.py:" in str(refused.value) or "It: its" in str(refused.value)

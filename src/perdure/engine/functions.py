@@ -9,11 +9,12 @@ from typing import Any
 from msgspec import Raw
 
 from perdure.engine.callables import reference
-from perdure.engine.operations import code_of
+from perdure.engine.operations import code_of, input_of
 from perdure.engine.registry import (
     Orchestrator,
     Registry,
     input_parameter_of,
+    likely_input,
     orchestrator_input,
     orchestrator_output,
     version_of,
@@ -21,6 +22,7 @@ from perdure.engine.registry import (
 from perdure.engine.versions import Versioning, newest
 from perdure.errors import FunctionNotFound
 from perdure.model import actions as act
+from perdure.model import payload
 from perdure.replay.context import CallTarget, OrchestrationContext
 from perdure.replay.decide import Code
 from perdure.replay.determinism import agree_but_for_name
@@ -36,8 +38,14 @@ class Entry:
         _, input_type = orchestrator_input(definition)
         self._definition = definition
         door = definition.refusal_of if definition.events is not None else None
-        parameter = input_parameter_of(definition)
-        self.code = Code(definition.name, definition.function, parameter, input_type, door)
+        self.code = Code(
+            definition.name,
+            definition.function,
+            input_parameter_of(definition),
+            input_type,
+            door,
+            payload.guard_of(orchestrator_output(definition)),
+        )
         self.version = definition.version or version
 
     def admit(self, event_name: str, body: Raw) -> None:
@@ -115,6 +123,7 @@ class RegistryEnvironment:
         self._registry = registry
         self._activities: dict[Any, CallTarget] = {}
         self._orchestrators: dict[Any, CallTarget] = {}
+        self._operations: dict[tuple[str, str], payload.Guard | None] = {}
 
     def activity(self, function: Any) -> CallTarget:
         key = reference(function)
@@ -127,6 +136,7 @@ class RegistryEnvironment:
                 definition.retry,
                 definition.timeout,
                 definition.heartbeat,
+                guard=payload.guard_of(likely_input(definition)),
             )
         return target
 
@@ -140,11 +150,20 @@ class RegistryEnvironment:
                 definition.name,
                 Any if isinstance(function, str) else orchestrator_output(definition),
                 version=version,
+                guard=payload.guard_of(orchestrator_input(definition)[1]),
             )
         return target
 
     def entity(self, name: str) -> None:
         self._registry.entity(name)
+
+    def operation(self, entity: str, operation: str) -> payload.Guard | None:
+        key = (entity, operation)
+        if key not in self._operations:
+            definition = self._registry.entities.get(entity)
+            parameter = input_of(code_of(definition), operation) if definition is not None else None
+            self._operations[key] = payload.guard_of(parameter.type) if parameter is not None else None
+        return self._operations[key]
 
     def is_renamed(self, action: act.Action, recorded: Any) -> bool:
         if not agree_but_for_name(action, recorded):

@@ -31,6 +31,18 @@ def code_of(definition: Entity) -> EntityCode:
     return FunctionStyle(definition.name, function, parameter, definition.offload)
 
 
+def input_of(code: EntityCode, operation: str) -> Input | None:
+    """The parameter that takes the input of an operation."""
+    match code:
+        case FunctionStyle(parameter=parameter):
+            return parameter
+        case ClassStyle(methods=methods):
+            method = methods.get(operation.casefold())
+            return next((one for one in method.parameters if one is not None), None) if method else None
+        case _:
+            return None
+
+
 def check_entity(function: Any, offload: bool) -> None:
     """Raise RegistrationError for what cannot be an entity, as far as that shows while decorating."""
     if inspect.isclass(function):

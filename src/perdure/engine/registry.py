@@ -495,6 +495,19 @@ def _by_place(parameters: Mapping[str, inspect.Parameter], taken: Collection[str
     return {one.name: one.default for one in only}
 
 
+def likely_input(definition: Activity) -> Any:
+    """The type of an activity's input, as far as it shows without knowing which resources there are."""
+    hints = definition.hints()
+    kinds = [
+        (parameter.default is parameter.empty, hints.get(name, Any))
+        for name, parameter in signature_of(definition.function).items()
+        if parameter.kind not in _VARIABLE
+    ]
+    kinds = [one for one in kinds if payload.why_unreadable(one[1]) is None]
+    required = [kind for is_required, kind in kinds if is_required] or [kind for _, kind in kinds[:1]]
+    return required[0] if len(required) == 1 else Any
+
+
 def check_readable(function: object, what: str, kind: Any) -> None:
     """Raise RegistrationError for a type that no JSON can be read as."""
     flaw = payload.why_unreadable(kind)
@@ -655,6 +668,7 @@ __all__ = [
     "definition_of",
     "input_parameter_of",
     "is_kind_of",
+    "likely_input",
     "name_of",
     "orchestrator_input",
     "orchestrator_output",

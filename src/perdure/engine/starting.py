@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, TypedDict, TypeVar, Unpack, 
 
 from msgspec import Raw
 
-from perdure.engine.registry import name_of, version_of
+from perdure.engine.registry import Orchestrator, definition_of, name_of, orchestrator_input, version_of
 from perdure.engine.repeats import Met, born_of, bound_by_key, is_carried, occasion
 from perdure.errors import InstanceExists, PayloadError
 from perdure.model import payload
@@ -101,6 +101,7 @@ class Starting:
             "" if isinstance(orchestration_function_name, str) else version_of(orchestration_function_name)
         )
         self.gateway.has_orchestrator(name)
+        self._hold(orchestration_function_name, client_input)
         fresh = instance_id is None
         chosen = self.gateway.new_instance_id() if instance_id is None else check_instance_id(instance_id)
         return await self._started(
@@ -135,6 +136,14 @@ class Starting:
             return False
         stored = await self.gateway.read(lambda: self.gateway.store.get(found), brief=True)
         return stored is not None and born_of(stored.row.salt) == found.born
+
+    def _hold(self, function: str | Callable[..., Any], client_input: Any) -> None:
+        """Raise PayloadError for an input that a function, passed by reference, would not get whole."""
+        definition = None if isinstance(function, str) else definition_of(function)
+        if isinstance(definition, Orchestrator) and client_input is not NO_INPUT:
+            guard = payload.guard_of(orchestrator_input(definition)[1])
+            if guard is not None:
+                guard((), client_input)
 
 
 def body_of(value: Any) -> Raw:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, TypedDict, TypeVar, Unpack, 
 from perdure.model import events as ev
 from perdure.model.retry import RetryPolicy
 from perdure.model.times import Seconds, micros
-from perdure.replay.inputs import NO_INPUT, input_body
+from perdure.replay.inputs import NO_INPUT
 from perdure.replay.task import RetryTask, Task
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ class ActivityCalls:
         if expected_type is not None:
             self._check_readable(expected_type, ev.TaskScheduled)
         target = self._target(self._env.activity, name)
-        body = input_body(input_)
+        body = self._guarded_body(target.guard, input_, ev.TaskScheduled)
         limit = micros(timeout) if timeout is not None else target.timeout
         silence = micros(heartbeat_timeout) if heartbeat_timeout is not None else target.heartbeat
         expected = target.output_type if expected_type is None else expected_type

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, TypedDict, TypeVar, Unpack, 
 from perdure.model import events as ev
 from perdure.model.instances import check_child_id
 from perdure.model.retry import RetryPolicy
-from perdure.replay.inputs import NO_INPUT, input_body
+from perdure.replay.inputs import NO_INPUT
 from perdure.replay.task import RetryTask, Task
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ class ChildCalls:
         start = partial(
             self._create_child,
             target.name,
-            input_body(input_),
+            self._guarded_body(target.guard, input_, ev.SubOrchestrationCreated),
             instance_id,
             version or target.version,
             target.output_type if expected_type is None else expected_type,

@@ -83,6 +83,8 @@ class CallTarget:
     timeout: int = 0
     heartbeat: int = 0
     version: str = ""
+    guard: payload.Guard | None = None
+    """What an input has to pass to be read whole as the type of the function's parameter."""
 
 
 class Environment(Protocol):
@@ -96,6 +98,9 @@ class Environment(Protocol):
 
     def entity(self, name: str) -> None:
         """Raise FunctionNotFound when no entity has this name, which is in lower case."""
+
+    def operation(self, entity: str, operation: str) -> payload.Guard | None:
+        """What an operation's input has to pass to be read whole, where an entity of that name is known."""
 
     def is_renamed(self, action: act.Action, recorded: Any) -> bool:
         """Whether an action is the recorded one but for a name that its function also goes by."""
@@ -508,9 +513,18 @@ class OrchestrationContext(ActivityCalls, ChildCalls, HttpCalls, EntityVerbs):
         A history in which the code got past this is replayed as it went.
         """
         flaw = payload.why_unreadable(expected_type)
-        script, at = self._script, self._script_at
-        if flaw is not None and (script is None or at >= len(script) or not isinstance(script[at], recorded)):
+        if flaw is not None and not self._has_recorded(recorded):
             raise PayloadError(f"expected_type is {payload.title(expected_type)}. {flaw}")
+
+    def _guarded_body(self, guard: payload.Guard | None, input_: Any, recorded: type) -> Raw:
+        """The body of an input. Raises PayloadError for one that would not arrive whole, unless history has it."""
+        if guard is not None and input_ is not NO_INPUT and not self._has_recorded(recorded):
+            guard((), input_)
+        return input_body(input_)
+
+    def _has_recorded(self, recorded: type) -> bool:
+        script, at = self._script, self._script_at
+        return script is not None and at < len(script) and isinstance(script[at], recorded)
 
     def _take_id(self) -> int:
         taken = self._next_id

@@ -45,6 +45,8 @@ class Code:
     """The one that takes the input; None for a function that takes its context alone."""
     input_type: Any = Any
     door: Callable[[str], str] | None = None  # why no event of this name can come; "" when one can
+    guard: payload.Guard | None = None
+    """What the output has to pass to be read whole as what the function says it returns."""
 
 
 class Execution:
@@ -270,7 +272,10 @@ class Execution:
         return False
 
     def _completion(self, output: Any) -> act.Finish:
+        guard = self._code.guard
         try:
+            if guard is not None and not self.context._has_recorded(ev.ExecutionCompleted):
+                guard((), output)
             return act.CompleteOrchestration(Raw(payload.encode(output)))
         except PayloadError as error:
             refused = PayloadError(

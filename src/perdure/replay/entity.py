@@ -302,7 +302,15 @@ class ClassStyle:
 
     def finish(self, context: EntityContext, live: Any) -> None:
         if live is not None and not context._deleted:
-            context._state = Raw(payload.encode(live if self.whole else _attributes_of(live)))
+            context._state = Raw(payload.encode(live if self.whole else self._attributes_of(live)))
+
+    def _attributes_of(self, live: Any) -> dict[str, Any]:
+        state = {name: value for name, value in vars(live).items() if not name.startswith("_")}
+        for name, kind in self.attributes.items():
+            guard = payload.guard_of(kind)
+            if guard is not None and name in state:
+                guard((name,), state[name])
+        return state
 
     def input_of(self, operation: str) -> Any:
         method = self.methods.get(operation.casefold())
@@ -415,10 +423,6 @@ def undone(state: Raw, error: BaseException) -> Operated:
 
 def _is_unfinished(value: Any) -> bool:
     return hasattr(value, "close") and (hasattr(value, "cr_frame") or hasattr(value, "gi_frame"))
-
-
-def _attributes_of(subject: Any) -> dict[str, Any]:
-    return {name: value for name, value in vars(subject).items() if not name.startswith("_")}
 
 
 _members = msgspec.json.Decoder(dict[str, Raw])

@@ -16,18 +16,21 @@ from datetime import datetime
 from types import UnionType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
+from msgspec import Raw
+
 from perdure.errors import OrchestratorError
 from perdure.model import actions as act
 from perdure.model import events as ev
-from perdure.model.entities import EntityId, checked_operation, entity_id_of
+from perdure.model import payload
+from perdure.model.entities import EntityId, checked_operation, entity_id_of, name_in
 from perdure.model.times import instant
-from perdure.replay.inputs import NO_INPUT, input_body
+from perdure.replay.inputs import NO_INPUT
 from perdure.replay.task import PENDING, CallTask, Task
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from perdure.replay.context import OrchestrationContext
+    from perdure.replay.context import Environment, OrchestrationContext
 
 T = TypeVar("T")
 
@@ -138,8 +141,10 @@ class EntityVerbs:
         _alive: Callable[[], None]
         _take_id: Callable[[], int]
         _emit: Callable[[act.Action], Any]
+        _env: Environment
         _check_readable: Callable[[Any, type], None]
         _known_entity: Callable[[str], None]
+        _guarded_body: Callable[[payload.Guard | None, Any, type], Raw]
 
     @overload
     def call_entity(
@@ -193,7 +198,8 @@ class EntityVerbs:
             checked_operation(operation),
             Any if expected_type is None else expected_type,
         )
-        self._emit(act.CallEntity(task.id, entity_id, operation, input_body(input_)))
+        body = self._operation_body(entity_id, operation, input_, ev.EntityCalled)
+        self._emit(act.CallEntity(task.id, entity_id, operation, body))
         self._calls[task.id] = task
         return task
 
@@ -210,15 +216,19 @@ class EntityVerbs:
         self._alive()
         entity_id = entity_id_of(entity)
         self._known_entity(entity_id)
+        body = self._operation_body(entity_id, checked_operation(operation), input_, ev.EntitySignaled)
         self._emit(
             act.SignalEntity(
                 self._take_id(),
                 entity_id,
-                checked_operation(operation),
-                input_body(input_),
+                operation,
+                body,
                 instant(at, "at") if at is not None else 0,
             )
         )
+
+    def _operation_body(self, entity_id: str, operation: str, input_: Any, recorded: type) -> Raw:
+        return self._guarded_body(self._env.operation(name_in(entity_id), operation), input_, recorded)
 
     def lock(self, *entities: EntityId | str) -> EntityLock:
         """Enter a critical section: nobody else's operations run on these entities until it is left.

@@ -195,6 +195,9 @@ class _Lenient:
     def entity(self, name: str) -> None:
         """Every entity is there."""
 
+    def operation(self, entity: str, operation: str) -> None:
+        """Nothing is known of entities."""
+
     def is_renamed(self, action: Action, recorded: Any) -> bool:
         return False
 

@@ -81,7 +81,7 @@ def _result_of(place: str, invocation: Invocation, signals: Signals, call: Call 
         value = runner.call(invocation, signals)
         if inspect.isawaitable(value):
             value = asyncio.run(_until_cancelled(value, call))
-        return completed(invocation, value)
+        return completed(invocation, value, runner.guard)
     except BaseException as error:
         return failed(invocation, failure_of(error))
 

@@ -163,7 +163,7 @@ class OnLoop:
             if inspect.isawaitable(value):
                 attempt.task = asyncio.current_task()
                 value = await value
-            return completed(invocation, value)
+            return completed(invocation, value, attempt.runner.guard)
         except (asyncio.CancelledError, GeneratorExit) as error:
             if self._is_host_ending():
                 raise  # the activity stays open and runs again at the next start

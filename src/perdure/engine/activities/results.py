@@ -16,11 +16,16 @@ from perdure.replay.settle import Invocation
 _NULL = Raw(b"null")
 
 
-def completed(invocation: Invocation, value: Any) -> ActivityResult:
-    """What the body returned; a value that JSON cannot carry is a failure, and no reason to run it again."""
+def completed(invocation: Invocation, value: Any, guard: payload.Guard | None = None) -> ActivityResult:
+    """What the body returned; a value that JSON cannot carry is a failure, and no reason to run it again.
+
+    So is one that does not pass `guard`: the caller would not get it whole.
+    """
     if value is None:
         return succeeded(invocation, _NULL)
     try:
+        if guard is not None:
+            guard((), value)
         return succeeded(invocation, Raw(payload.encode(value)))
     except PayloadError as error:
         return failed(invocation, failure_of(_refused(invocation, value, error), with_stack=False))

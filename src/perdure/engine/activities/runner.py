@@ -13,6 +13,7 @@ from perdure.engine.client import Client
 from perdure.engine.portal import SyncClient
 from perdure.engine.registry import Activity, Plan
 from perdure.errors import MessageRefused, PayloadError
+from perdure.model import payload
 from perdure.model.spoken import is_message, spoken
 from perdure.replay.inputs import Input
 from perdure.replay.settle import Invocation
@@ -48,6 +49,7 @@ class Runner:
         self._takes_client = [n for n, kind in plan.given.items() if kind in (Client, SyncClient)]
         self._constant = {n: resources[kind] for n, kind in plan.given.items() if kind is not ActivityContext}
         self._input = plan.input
+        self.guard = payload.guard_of(plan.output_type)
         self.running = 0
         self.queued: deque[Attempt] = deque()
         self.usual_seconds: float | None = None  # how long a body takes, the latest counting most

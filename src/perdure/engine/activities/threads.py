@@ -119,7 +119,9 @@ class Threads:
 
 def _result_of(attempt: Attempt) -> ActivityResult:
     try:
-        return completed(attempt.invocation, attempt.runner.call(attempt.invocation, attempt))
+        return completed(
+            attempt.invocation, attempt.runner.call(attempt.invocation, attempt), attempt.runner.guard
+        )
     except BaseException as error:
         return failed(attempt.invocation, failure_of(error))
 

@@ -22,11 +22,12 @@ from perdure.errors import PayloadError
 from perdure.model.payload.flaws import malformed, reject_flaws
 from perdure.model.payload.misfit import misfit
 from perdure.model.payload.reading import is_untyped, known_reader, new_reader, why_unreadable
-from perdure.model.payload.refusal import MAX_BYTES, MAX_DEPTH, MAX_DIGITS, REFUSING, too_large
+from perdure.model.payload.refusal import COMPARABLE, MAX_BYTES, MAX_DEPTH, MAX_DIGITS, REFUSING, too_large
 from perdure.model.payload.schemas import schema_for
 from perdure.model.payload.shapes import is_plain_class, title
 from perdure.model.payload.text import reject_suspects, same_strings
 from perdure.model.payload.walking import settled, why_not
+from perdure.model.payload.wholeness import Guard, guard_of, is_transparent
 from perdure.model.payload.writing import is_kept, passed, read_plain, write_plain
 
 
@@ -55,7 +56,10 @@ def encode(value: object, *, limit: int = MAX_BYTES) -> bytes:
     if len(body) > limit:
         raise too_large(body, limit)
     reject_suspects(body)
-    return body if is_kept(form, value) else settled(value, form, body)
+    kind: Any = type(value)
+    if (kind in COMPARABLE or is_transparent(kind)) and is_kept(form, value):
+        return body
+    return settled(value, form, body)
 
 
 def decode(raw: bytes | Raw, expected_type: Any = Any) -> Any:
@@ -142,6 +146,7 @@ def fits(raw: bytes | Raw, expected_type: Any) -> PayloadError | None:
 
 
 __all__ = [
+    "Guard",
     "MAX_BYTES",
     "MAX_DEPTH",
     "MAX_DIGITS",
@@ -149,6 +154,7 @@ __all__ = [
     "decode",
     "encode",
     "fits",
+    "guard_of",
     "is_plain_class",
     "schema_of",
     "title",

@@ -32,6 +32,7 @@ from perdure.model.payload.refusal import (
     too_deep,
     too_long,
 )
+from perdure.model.payload.wholeness import guard_of, hold_against_itself, is_transparent
 from perdure.model.payload.writing import at, model_form, read_plain, unsupported, write_plain
 
 
@@ -206,7 +207,17 @@ def _encoded(trail: Trail, node: Raw) -> Parts:
     return ()
 
 
+def _hold(trail: Trail, node: object, kind: Any) -> None:
+    """Raise for an object whose fields hold more than their types say, or that its class reads as another."""
+    guard = guard_of(kind)
+    if guard is not None:
+        guard(trail, node)
+    if not is_transparent(kind):
+        hold_against_itself(trail, node)
+
+
 def _struct(trail: Trail, node: Struct) -> Parts:
+    _hold(trail, node, type(node))
     config = node.__struct_config__
     tagged = config.tag is not None
     names: Iterable[Token] = count(tagged) if config.array_like else node.__struct_encode_fields__
@@ -216,6 +227,7 @@ def _struct(trail: Trail, node: Struct) -> Parts:
 
 def _fields(trail: Trail, node: object) -> Parts:
     kind: Any = type(node)
+    _hold(trail, node, kind)
     names = _field_names(kind)
     return [(name, part) for name in names if (part := getattr(node, name, UNSET)) is not UNSET]
 
@@ -232,6 +244,7 @@ def _model(trail: Trail, node: Any) -> Parts:
         seen = model_form(node, mode="python", warnings=False)
     except Exception as error:
         raise refusal(f"{type(node).__name__} cannot be written as JSON: {error}", trail) from error
+    hold_against_itself(trail, node)
     return (None, form), (None, _Twin(seen, form))
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -19,11 +21,26 @@ def model_form(model: Any, mode: str = "json", warnings: bool = True) -> Any:
     return model.model_dump(mode=mode, by_alias=True, round_trip=True, warnings=warnings)
 
 
+def _bare_datetime(value: datetime) -> datetime:
+    return datetime.combine(datetime.date(value), datetime.timetz(value))
+
+
+def _bare_time(value: time) -> time:
+    return datetime.combine(date.min, value).timetz()
+
+
 EXACTLY: tuple[tuple[type, Callable[[Any], Any]], ...] = (
     (str, str.__str__),
     (int, int.__int__),
     (float, float.__float__),
+    (Decimal, Decimal),
+    (datetime, _bare_datetime),
+    (date, lambda value: date.fromordinal(date.toordinal(value))),
+    (time, _bare_time),
+    (timedelta, lambda value: timedelta.__add__(value, timedelta())),
+    (bytes, bytes),
 )
+"""Values of subclasses are written as their base. Where that is not equal to them, they hold more than it can."""
 
 
 def _builtin_form(value: object) -> Any:
@@ -31,7 +48,10 @@ def _builtin_form(value: object) -> Any:
         return model_form(value)
     for base, exactly in EXACTLY:
         if isinstance(value, base):
-            return exactly(value)
+            bare = exactly(value)
+            if bare == value or isinstance(value, float):
+                return bare
+            raise TypeError(f"{value!r} is more than a {base.__name__} can hold, and would be cut off")
     raise TypeError(unsupported(value))
 
 
@@ -66,12 +86,14 @@ def passed(raw: Raw, limit: int) -> bytes:
 _INSTEAD = (
     ("__await__", "await it, and pass the result"),
     ("mro", "use its name"),
+    ("get_secret_value", "pass a name under which the secret is found"),
     ("tolist", "use value.tolist()"),
     ("__fspath__", "use str(value)"),
     ("__traceback__", "use str(value)"),
     ("__next__", "use list(value)"),
     ("keys", "use dict(value)"),
     ("__iter__", "use list(value)"),
+    ("numerator", "use str(value), or [value.numerator, value.denominator]"),
     ("conjugate", "use [value.real, value.imag]"),
     ("__call__", "use its name"),
     ("", "use a dataclass, a msgspec.Struct, a Pydantic model or JSON builtins"),
