@@ -144,8 +144,10 @@ class ActivityCalls:
         silence = micros(heartbeat_timeout) if heartbeat_timeout is not None else target.heartbeat
         expected = target.output_type if expected_type is None else expected_type
         policy = retry if retry is not None else target.retry
+        if policy is None:
+            return self._schedule(target.name, body, limit, silence, expected, -1, 1)
         start = partial(self._schedule, target.name, body, limit, silence, expected)
-        return start(-1, 1) if policy is None else RetryTask(self, target.name, policy, start)
+        return RetryTask(self, target.name, policy, start)
 
     @overload
     def call_activity_with_retry(

@@ -18,7 +18,7 @@ import inspect
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import copy_context
 from typing import Any, Final
 
@@ -26,6 +26,7 @@ from perdure.engine.activities.results import completed, failed
 from perdure.engine.activities.runner import Attempt
 from perdure.model.failure import failure_of
 from perdure.model.messages import ActivityResult
+from perdure.replay.settle import Invocation
 
 SLICE: Final = 0.003  # seconds of one turn of the event loop in which bodies are begun
 LAST_WORDS = 3.0  # seconds bodies have to heed that the engine stops, once `drain` is over
@@ -42,6 +43,7 @@ class OnLoop:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
+        take_up: Callable[[Invocation], Attempt | None],
         begin: Callable[[Attempt], None],
         conclude: Conclude,
         limit: int,
@@ -51,7 +53,8 @@ class OnLoop:
         self._conclude = conclude
         self._limit = limit
         self._context = copy_context()
-        self._waiting: deque[Attempt] = deque()
+        self._waiting: deque[Attempt | Invocation] = deque()
+        self._take_up = take_up
         self._drivers: set[asyncio.Task[None]] = set()
         self._starting = False
         self._slice_ends = 0.0  # of the present turn; 0 before anything has begun in it
@@ -59,8 +62,8 @@ class OnLoop:
         self._sentinel: asyncio.Task[None] | None = None
         self.running = 0
 
-    def take(self, work: list[Attempt]) -> None:
-        """On the event loop: take more work."""
+    def take(self, work: Sequence[Attempt | Invocation]) -> None:
+        """On the event loop: take more work. What is no attempt yet becomes one when its turn comes."""
         if self._sentinel is None:
             self._sentinel = self.event_loop.create_task(_wait_for_ever(), name="perdure-host")
         self._waiting.extend(work)
@@ -126,11 +129,12 @@ class OnLoop:
         driver = asyncio.current_task()
         assert driver is not None
         while self._waiting and self.running < self._limit and self._has_time():
-            attempt = self._waiting.popleft()
+            work = self._waiting.popleft()
+            attempt = work if isinstance(work, Attempt) else self._take_up(work)
             if self._waiting and not self._starting:
                 self._starting = True  # reached when this driver waits for something, or is done with all
                 self.event_loop.call_soon(self._start_driver)
-            if attempt.settled:
+            if attempt is None or attempt.settled:
                 continue
             self.running += 1
             try:

@@ -53,14 +53,14 @@ class ActivityPool:
         self._deliver = deliver
         self._outbox = outbox
         self._deadlines = Deadlines(self._expire)
-        self._async = OnLoop(outbox.event_loop, self._begin, self._conclude, concurrency.tasks)
+        self._async = OnLoop(outbox.event_loop, self._take_up, self._begin, self._conclude, concurrency.tasks)
         self._threads = Threads(self._begin, self._conclude, concurrency)
         self._executors = Executors(registry, self._begin, self._conclude)
         self.runners = {
             name: self._runner(activity, plan_of(activity, available), by_type)
             for name, activity in registry.activities.items()
         }
-        self._in_flight: dict[Key, Attempt] = {}
+        self._in_flight: dict[Key, Attempt | Invocation] = {}  # attempts, once their host takes them up
         self._gate = threading.Lock()
         self._dropped = 0
         self._closed = False
@@ -71,7 +71,7 @@ class ActivityPool:
 
     def start(self, invocations: Iterable[Invocation], handover: Handover) -> None:
         """Begin what is not running here yet; what exceeds an activity's own limit waits its turn."""
-        for_loop: list[Attempt] = []
+        for_loop: list[Attempt | Invocation] = []
         in_flight = self._in_flight
         for invocation in invocations:
             key = (invocation.execution_id, invocation.task_id)
@@ -80,6 +80,10 @@ class ActivityPool:
             runner = self.runners.get(invocation.name)
             if runner is None:
                 self._unknown(invocation)
+                continue
+            if runner.host is self._async and not runner.activity.concurrency:
+                in_flight[key] = invocation  # nothing else is made for a hundred thousand at once
+                for_loop.append(invocation)
                 continue
             attempt = in_flight[key] = Attempt(runner, invocation)
             if self._admit(runner, attempt):
@@ -92,7 +96,8 @@ class ActivityPool:
 
     def forget(self, execution_id: str, task_id: int) -> None:
         """Its result has been taken up: if it is ever asked for again, it runs again."""
-        self._in_flight.pop((execution_id, task_id), None)
+        with self._gate:
+            self._in_flight.pop((execution_id, task_id), None)
 
     def cancel(self, calls: Iterable[Key], executions: Collection[str] = ()) -> None:
         """Commits have decided that nobody wants these calls, and nothing of these executions, any more."""
@@ -118,14 +123,15 @@ class ActivityPool:
     def pulses(self, execution_ids: Collection[str], now: int) -> dict[Key, Pulse]:
         """What is known here of these executions' activities. `now` (us) is the present time; from any thread."""
         return {
-            key: _pulse(attempt, now)
-            for key, attempt in self._in_flight.copy().items()
+            key: _pulse(begun, now) if isinstance(begun, Attempt) else _waiting(begun)
+            for key, begun in self._in_flight.copy().items()
             if key[0] in execution_ids
         }
 
     def open_invocations(self) -> list[Invocation]:
         """What has been started here and whose result has not been taken up."""
-        return [attempt.invocation for attempt in self._in_flight.copy().values()]
+        begun = self._in_flight.copy().values()
+        return [one.invocation if isinstance(one, Attempt) else one for one in begun]
 
     def free_slots(self) -> tuple[list[str], int]:
         """The activities of which one more could begin at once, and how many of them together."""
@@ -173,7 +179,8 @@ class ActivityPool:
         self._closed = True
         self._deadlines.close()
         for attempt in list(self._in_flight.values()):
-            attempt.cancel("the engine is stopping; the activity runs again at its next start")
+            if isinstance(attempt, Attempt):
+                attempt.cancel("the engine is stopping; the activity runs again at its next start")
         self._threads.close()
         await self._async.close()
         await self._executors.close()
@@ -205,6 +212,15 @@ class ActivityPool:
             runner.running += 1
             attempt.admitted = True
             return True
+
+    def _take_up(self, invocation: Invocation) -> Attempt | None:
+        """Its turn has come; None when nobody wants it any more."""
+        key = invocation.execution_id, invocation.task_id
+        with self._gate:
+            if self._in_flight.get(key) is not invocation:
+                return None
+            attempt = self._in_flight[key] = Attempt(self.runners[invocation.name], invocation)
+            return attempt
 
     def _hand(self, attempt: Attempt) -> None:
         """To the host of its activity, from any thread but not in a batch."""
@@ -250,8 +266,9 @@ class ActivityPool:
             self._send(attempt, failed(attempt.invocation, failure))
 
     def _withdraw(self, key: Key, reason: str) -> None:
-        attempt = self._in_flight.pop(key, None)
-        if attempt is not None and self._settle(attempt):
+        with self._gate:
+            attempt = self._in_flight.pop(key, None)
+        if isinstance(attempt, Attempt) and self._settle(attempt):
             self._stop(attempt, reason)
             self._vacate(attempt)
 
@@ -304,6 +321,11 @@ def _pulse(attempt: Attempt, now: int) -> Pulse:
         heard_at=_instant(heard, now),
         progress=attempt.progress,
     )
+
+
+def _waiting(invocation: Invocation) -> Pulse:
+    """What is shown of one whose turn has not come."""
+    return Pulse(invocation.name, invocation.attempt, "queue")
 
 
 def _instant(seconds: float, now: int) -> int:
