@@ -17,6 +17,8 @@ def outline(
     events: Sequence[HistoryEvent], above: int, salt: bytes
 ) -> tuple[list[HistoryEvent], list[bytes]]:
     """The events with every body of more than `above` bytes replaced by a reference, and those bodies."""
+    if not any(_is_large(event, above) for event in events):  # a hundred thousand small ones are let be
+        return list(events), []
     bodies: list[bytes] = []
     return [_outlined(event, above, salt, bodies) for event in events], bodies
 
@@ -33,6 +35,14 @@ def body_of(event: HistoryEvent) -> bytes:
     """The body an event carries in line, b"" when it has none."""
     name = BODY_FIELD.get(type(event))
     return bytes(getattr(event, name)) if name is not None else b""
+
+
+def _is_large(event: HistoryEvent, above: int) -> bool:
+    """Whether a body may have to be taken out of it."""
+    name = BODY_FIELD.get(type(event))
+    return (name is not None and len(bytes(getattr(event, name))) > above) or (
+        type(event) is ExecutionStarted and bool(event.carried)
+    )
 
 
 def _outlined(event: HistoryEvent, above: int, salt: bytes, bodies: list[bytes]) -> HistoryEvent:
