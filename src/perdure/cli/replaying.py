@@ -1,6 +1,7 @@
 """export and replay: take an instance's history along, and see whether today's code fits it, or all in flight."""
 
 import asyncio
+from base64 import b64encode
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -47,8 +48,10 @@ from perdure.http.prose import plain
 from perdure.http.remote import RemoteClient
 from perdure.model.encryption import Unreadable
 from perdure.model.instances import FINISHED, RuntimeStatus
+from perdure.store.port import Examinable
 from perdure.testing.recordings import Checker, Recording, Verdict, read_recording, recording_of
 
+RAW = "perdure-rows/1"
 EXPLAINED = 5  # disagreements that are told in full
 IN_FLIGHT = tuple(status for status in RuntimeStatus if status not in FINISHED)
 Report = Callable[[int, int], object]
@@ -61,16 +64,56 @@ def export(
     store: StoreOption = DEFAULT_STORE,
     hub: HubOption = None,
     url: UrlOption = None,
+    raw: Annotated[
+        bool,
+        typer.Option(
+            "--raw", help="All its rows as they are stored, also damaged ones; from the store itself."
+        ),
+    ] = False,
 ) -> None:
     """Write an instance's history to stdout, to be kept: perdure export ID > saved.json.
 
-    It has what went in and came out, and no code.
+    It has what went in and came out, and no code. What is encrypted stays so with --raw.
     """
     door = Door(store, hub, url)
+    if raw:
+        print_json({"format": RAW, "instance_id": instance_id, "rows": _rows_of(door, instance_id)})
+        return
     found = door.ask(lambda client: client.get_status(instance_id, True, True, True))
     if found is None:
         fail_with(InstanceNotFound(f"there is no instance {instance_id!r} in this hub"))
     print_json(msgspec.to_builtins(recording_of(found)))
+
+
+def _rows_of(door: Door, instance_id: str) -> dict[str, list[dict[str, Any]]]:
+    """All rows of an instance, by table. Bytes that are no text are told in base64."""
+    if door.url:
+        raise typer.BadParameter("the rows are read from the store: name it with --store", param_hint="--raw")
+
+    async def look() -> dict[str, list[dict[str, Any]]]:
+        async with door.looking() as client:
+            store = client.gateway.store
+            return store.raw(instance_id) if isinstance(store, Examinable) else {}
+
+    try:
+        found = asyncio.run(look())
+    except PerdureError as error:
+        fail_with(error)
+    if not found:
+        fail_with(InstanceNotFound(f"there is no instance {instance_id!r} in this hub"))
+    return {
+        table: [{column: _told(cell) for column, cell in row.items()} for row in rows]
+        for table, rows in found.items()
+    }
+
+
+def _told(cell: Any) -> Any:
+    if not isinstance(cell, bytes):
+        return str(cell) if isinstance(cell, str) else cell
+    try:
+        return {"text": cell.decode()}
+    except UnicodeDecodeError:
+        return {"base64": b64encode(cell).decode()}
 
 
 @commands.command(epilog=EXIT_CODES)

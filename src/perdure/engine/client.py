@@ -27,7 +27,7 @@ from perdure.engine.spelling import AzureVerbs
 from perdure.engine.starting import Starting, body_of
 from perdure.engine.status import Detail, page_of, start_of, status_of
 from perdure.engine.watching import Bell, WatchVerbs
-from perdure.errors import IdempotencyConflict, IllegalTransition, InstanceNotFound, PayloadError
+from perdure.errors import IdempotencyConflict, IllegalTransition, InstanceNotFound, PayloadError, StoreError
 from perdure.model import payload
 from perdure.model.instances import (
     OrchestrationStatus,
@@ -187,7 +187,7 @@ class Client(Starting, EntityVerbs, AccessVerbs, AzureVerbs, WatchVerbs, Company
         rows = await self.gateway.read(lambda: [store.answered(name) for name in names])
         for row in rows:
             first = recalled(row, named) if row is not None and row.expires_at > self.gateway.now() else None
-            if isinstance(first, IdempotencyConflict):
+            if isinstance(first, IdempotencyConflict | StoreError):
                 raise first
             if isinstance(first, str):
                 return str(first)

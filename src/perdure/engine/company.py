@@ -96,7 +96,7 @@ def functions_of(row: WorkerRow) -> Functions:
     """What a worker has registered."""
     try:
         return _functions.decode(row.functions)
-    except msgspec.MsgspecError:  # of another version of perdure
+    except (msgspec.MsgspecError, UnicodeDecodeError):  # of another version of perdure
         return Functions()
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from perdure.engine import arrivals, entities, rewinding, starts, verbs
+from perdure.engine import arrivals, damaged, entities, rewinding, starts, verbs
 from perdure.model import messages as msg
 
 if TYPE_CHECKING:
@@ -42,7 +42,9 @@ _HANDLERS: Final[dict[type, Callable[[Any, Any, Any], None]]] = {
 def deliver(hub: Hub, instance: Instance | None, envelope: Envelope) -> None:
     """Hand one message to its instance, which is None when there is none."""
     kind = type(envelope.message)
-    if instance is not None and instance.mailbox is not None:
+    if instance is not None and instance.damage and kind in damaged.HANDLERS:
+        damaged.HANDLERS[kind](hub, instance, envelope)
+    elif instance is not None and instance.mailbox is not None:
         entities.HANDLERS.get(kind, entities.refuse)(hub, instance, envelope)
     else:
         _HANDLERS[kind](hub, instance, envelope)

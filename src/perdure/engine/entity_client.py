@@ -5,12 +5,14 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from msgspec import Raw
 
 from perdure.engine.paging import number_in
 from perdure.engine.starting import body_of
 from perdure.errors import PayloadError
 from perdure.model import payload
+from perdure.model.damaged import UNREADABLE
 from perdure.model.encryption import Unreadable
 from perdure.model.entities import (
     ENTITY,
@@ -24,6 +26,7 @@ from perdure.model.entities import (
     entity_id_of,
 )
 from perdure.model.messages import EntityOperation
+from perdure.model.recorded import DAMAGED
 from perdure.model.records import InstanceFilter, InstanceRow
 from perdure.model.times import instant, moment
 from perdure.replay.inputs import NO_INPUT
@@ -140,7 +143,12 @@ def entities_of(
 def _state(row: InstanceRow, stored: bytes | None, *, with_state: bool) -> EntityState:
     if isinstance(stored, Unreadable):
         stored = encode_record(EntityRecord(Raw(payload.encode(stored.shown))))
-    record = decode_record(stored)
+    reason = row.reason
+    try:
+        record = decode_record(stored)
+    except msgspec.MsgspecError as error:
+        record = EntityRecord(Raw(payload.encode(UNREADABLE)))
+        reason = f"{DAMAGED}: the record of the entity cannot be read: {error}"
     exists = bool(bytes(record.state))
     return EntityState(
         exists=exists,
@@ -148,5 +156,5 @@ def _state(row: InstanceRow, stored: bytes | None, *, with_state: bool) -> Entit
         entity_id=EntityId.parse(row.instance_id),
         last_operation_time=moment(row.updated_at),
         locked_by=record.lock.instance_id if record.lock is not None else "",
-        reason=row.reason,
+        reason=reason,
     )

@@ -9,6 +9,7 @@ else claims the row again, and the result that comes in late finds no row with i
 
 from __future__ import annotations
 
+import logging
 import re
 from typing import TYPE_CHECKING, Final
 
@@ -30,6 +31,7 @@ CLAIMED_AT_ONCE: Final = 100
 POOL_NAME: Final = "1 to 100 letters, digits, dots, dashes and underscores"
 Key = tuple[str, int]  # execution id, task id
 
+log = logging.getLogger("perdure.engine")
 _encode = msgspec.json.Encoder().encode
 _invocations = msgspec.json.Decoder(Invocation)
 
@@ -96,7 +98,16 @@ class Placement:
         invocations = []
         for row in rows:
             self._claims[row.execution_id, row.task_id] = row.attempt
-            invocations.append(_invocations.decode(row.invocation))
+            try:
+                invocations.append(_invocations.decode(row.invocation))
+            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+                log.error(
+                    "the activity %s of instance %s cannot be run, since its row in the table activities is damaged: "
+                    "%s. Terminate or purge the instance",
+                    row.name,
+                    row.instance_id,
+                    error,
+                )
         return invocations
 
     def claim_of(self, result: ActivityResult) -> int | None:

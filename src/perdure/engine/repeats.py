@@ -26,7 +26,8 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from perdure.engine.notes import NOTE
-from perdure.errors import IdempotencyConflict
+from perdure.engine.remembered import answer_in, damaged_answer
+from perdure.errors import IdempotencyConflict, StoreError
 from perdure.model import payload
 from perdure.model.instances import execution_id_of
 from perdure.model.messages import (
@@ -266,10 +267,18 @@ def remembered(message: Message, value: Any) -> bytes:
 
 
 def recalled(row: SeenRow, message: Message) -> Any:
-    """The first answer, for a repeat. An IdempotencyConflict where the message asks for something else."""
-    found = payload.decode(row.answer)
+    """The first answer, for a repeat. An IdempotencyConflict where the message asks for something else.
+
+    A StoreError where the row of the answer is damaged.
+    """
+    try:
+        found = answer_in(row)
+    except StoreError as damaged:
+        return damaged
     if not row.operation_id.startswith(_PREFIX):
         return _again(found)
+    if not isinstance(found, list) or not 2 <= len(found) <= 3:
+        return damaged_answer(row, "it is not an answer")
     content, value, *made = found
     asked = getattr(message, "content", "")
     if content and asked and content != asked:
@@ -279,7 +288,10 @@ def recalled(row: SeenRow, message: Message) -> Any:
 
 def answers(row: SeenRow, message: Message) -> bool:
     """Whether a row that bears no more than the name can be the answer to this message."""
-    found = payload.decode(row.answer)
+    try:
+        found = answer_in(row)
+    except StoreError:
+        return True  # who asks again is told, and nothing is done twice
     is_same = row.instance_id == message.instance_id
     match message:
         case Start():

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, Final
 from msgspec import Raw
 
 from perdure.engine.envelope import Elsewhere, Envelope
+from perdure.engine.remembered import answer_in, damaged_answer
 from perdure.engine.repeats import Met, id_in, recalled
-from perdure.errors import OutcomeUnknown, PerdureError, error_of
+from perdure.errors import OutcomeUnknown, PerdureError, StoreError, error_of
 from perdure.model import payload
 from perdure.model.messages import (
     EntityOperation,
@@ -128,7 +129,12 @@ def _said_without_owners(store: EngineStore, late: list[Asked]) -> dict[str, Any
 
 
 def _answer_in(row: SeenRow) -> Any:
-    said: dict[str, Any] = payload.decode(row.answer)
+    try:
+        said = answer_in(row)
+    except StoreError as damaged:
+        return damaged
+    if not isinstance(said, dict) or not said.keys() & {"error", "ok"}:
+        return damaged_answer(row, "it is not an answer")
     if "error" in said:
         return error_of(said["error"])(said["message"])
     return Met(said["ok"], said["born"]) if "born" in said else said["ok"]

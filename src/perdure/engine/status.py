@@ -10,10 +10,11 @@ import msgspec
 from msgspec import Raw
 
 from perdure.engine.warm import scheduled_at
-from perdure.errors import DecryptionFailed
+from perdure.errors import DecryptionFailed, PerdureError
 from perdure.model import events as ev
 from perdure.model import payload
 from perdure.model.bodies import inline
+from perdure.model.damaged import LATEST, UNREADABLE, DamagedWait
 from perdure.model.encryption import Unreadable
 from perdure.model.failure import Failure
 from perdure.model.instances import OrchestrationStatus, Page, RuntimeStatus, execution_id_of
@@ -62,7 +63,7 @@ def status_in(
 ) -> OrchestrationStatus:
     """One instance, of which the row has been read."""
     instance_id = stored.row.instance_id
-    row = stored.row
+    row = _judged(stored.row, _damage_beside(stored.waits, stored.custom_status))
     finished = RuntimeStatus(row.status).is_finished
     wants_history = detail.history or (not finished and row.episodes <= FOLDED)
     if wants_history and row.episodes:
@@ -74,7 +75,7 @@ def status_in(
         raise DecryptionFailed(f"the history of instance {instance_id!r} cannot be shown: {unreadable.why}")
     recorded: list[Episode] = []
     if stored.history and unreadable is None:
-        row = _judged(stored)
+        row = _judged(row, damage_in(stored))
         recorded = recorded_events(stored, _readable)
         ends = [recorded[0][1], recorded[-1][1]]
         waiting = _with_schemas(fold(recorded).waiting(_parked(row)), stored.waits) if not finished else None
@@ -100,12 +101,21 @@ def status_in(
     )
 
 
-def _judged(stored: StoredInstance) -> InstanceRow:
+def _judged(row: InstanceRow, damage: str) -> InstanceRow:
     """The instance's row, whose reason tells of damage that nothing has come across yet."""
-    damage = damage_in(stored)
-    if not damage or stored.row.reason.startswith(DAMAGED):
-        return stored.row
-    return stored.row._replace(reason=f"{DAMAGED}: {damage}")
+    if not damage or row.reason.startswith(DAMAGED):
+        return row
+    return row._replace(reason=f"{DAMAGED}: {damage}")
+
+
+def _damage_beside(waits: Iterable[WaitRow], custom_status: bytes | None) -> str:
+    """What is wrong with the rows that belong to an instance and to no history."""
+    for wait in waits:
+        if isinstance(wait, DamagedWait):
+            return f"the row of its wait {wait.wait_id} is not what was written"
+    if custom_status is not None and _custom(custom_status) == UNREADABLE:
+        return "its custom status is not what was written"
+    return ""
 
 
 def _of_execution(
@@ -133,16 +143,23 @@ def page_of(
     store: ClientStore, wanted: InstanceFilter, ward: Ward | None = None, *, show_input: bool
 ) -> Page:
     """One page of instances, newest first."""
-    rows = store.query(wanted)
-    numbers = [row.instance_no for row in rows]
+    found = store.query(wanted)
+    numbers = [row.instance_no for row in found]
     waits: dict[int, list[WaitRow]] = {}
-    for wait in store.waits([r.instance_no for r in rows if r.completed_at is None]):
+    for wait in store.waits([r.instance_no for r in found if r.completed_at is None]):
         waits.setdefault(wait.instance_no, []).append(wait)
     customs = store.custom_status(numbers)
+    ends = store.ends(found)
+    rows = [
+        _judged(
+            r,
+            _damage_beside(waits.get(r.instance_no, ()), customs.get(r.instance_no)) or _damaged_end(r, ends),
+        )
+        for r in found
+    ]
     working = {execution_id_of(r.salt, r.execution_no): r.instance_id for r in rows if r.completed_at is None}
     pulses = ward.pulses(working) if ward is not None and working else {}
     now = ward.now() if ward is not None else 0
-    ends = store.ends(rows)
     folded = _folded(store, rows, waits)
     instances = [
         _status(
@@ -151,12 +168,20 @@ def page_of(
             None if row.completed_at is not None else _briefly(row, waits, folded, pulses, now),
             customs.get(row.instance_no),
             show_input=show_input,
-            instead=found.shown if (found := _unreadable(ends.get(row.instance_no, []))) else "",
+            instead=locked.shown if (locked := _unreadable(ends.get(row.instance_no, []))) else "",
         )
         for row in rows
     ]
     more = len(rows) == wanted.top
     return Page(instances, str(rows[-1].instance_no) if more else None)
+
+
+def _damaged_end(row: InstanceRow, ends: Mapping[int, list[bytes]]) -> str:
+    """What can be told without reading the whole history."""
+    of_row = ends.get(row.instance_no, [])
+    if row.episodes and not of_row:
+        return f"it has {row.episodes} rows of history in its row, and none in the table"
+    return next((one.why for one in of_row if isinstance(one, Unreadable) and one.shown == UNREADABLE), "")
 
 
 def recorded_events(
@@ -234,7 +259,15 @@ def _status(
 def _custom(stored: bytes | None) -> Any:
     if isinstance(stored, Unreadable):
         return stored.shown
-    return payload.decode(stored) if stored is not None else None
+    return _shown_of(stored) if stored is not None else None
+
+
+def _shown_of(body: bytes | Raw) -> Any:
+    """A body as people see it, also one that is damaged."""
+    try:
+        return payload.decode(body)
+    except PerdureError:
+        return UNREADABLE
 
 
 def _unreadable(found: Iterable[bytes]) -> Unreadable | None:
@@ -255,7 +288,7 @@ def _result(last: ev.HistoryEvent | None) -> tuple[Any, Failure | None]:
 
 
 def _decoded(body: Raw) -> Any:
-    return payload.decode(body) if bytes(body) else None
+    return _shown_of(body) if bytes(body) else None
 
 
 def _parked(row: InstanceRow) -> str:
@@ -265,7 +298,8 @@ def _parked(row: InstanceRow) -> str:
 def _roughly(row: InstanceRow, waits: list[WaitRow]) -> Waiting:
     """What the row and its waits tell without reading history."""
     known_deadlines = {wait.deadline for wait in waits}
-    timers = (row.due_at,) if row.due_at is not None and row.due_at not in known_deadlines else ()
+    timed = row.due_at is not None and row.due_at not in known_deadlines and row.due_at <= LATEST
+    timers = (row.due_at,) if timed and row.due_at is not None else ()
     start_at = scheduled_at(row.reason)
     rough = Waiting(
         events=tuple(_event_wait(wait) for wait in waits),
@@ -337,17 +371,17 @@ def _alive(activity: OpenActivity, pulse: Pulse | None) -> OpenActivity:
         where=pulse.where,
         begun_at=pulse.begun_at,
         heard_at=pulse.heard_at,
-        progress=payload.decode(pulse.progress) if pulse.progress is not None else None,
+        progress=_shown_of(pulse.progress) if pulse.progress is not None else None,
     )
 
 
 def _event_wait(wait: WaitRow) -> EventWait:
-    schema = payload.decode(wait.schema) if wait.schema is not None else None
+    schema = _shown_of(wait.schema) if wait.schema is not None else None
     return EventWait(wait.name, wait.since, wait.deadline, schema)
 
 
 def _with_schemas(waiting: Waiting, rows: list[WaitRow]) -> Waiting:
-    schemas = {row.name: payload.decode(row.schema) for row in rows if row.schema is not None}
+    schemas = {row.name: _shown_of(row.schema) for row in rows if row.schema is not None}
     if not schemas:
         return waiting
     events = tuple(msgspec.structs.replace(e, schema=schemas.get(e.name)) for e in waiting.events)
@@ -377,12 +411,36 @@ def _aside(store: ClientStore, instance_id: str) -> str:
     return _parked(found.row) if found is not None else ""
 
 
+def _as_data(event: ev.HistoryEvent) -> dict[str, Any]:
+    """An event as a dictionary, also one whose body is damaged."""
+    try:
+        whole: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(event))
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        whole = msgspec.json.decode(msgspec.json.encode(_readable_event(event)))
+    return whole
+
+
+def _readable_event(event: ev.HistoryEvent) -> ev.HistoryEvent:
+    """The event with something readable in place of damaged bodies, and without events that it carried over."""
+    bodies = {name: Raw(payload.encode(_shown_of(body))) for name, body in _bodies_in(event)}
+    return msgspec.structs.replace(event, **bodies, **_no_carried(event))
+
+
+def _bodies_in(event: ev.HistoryEvent) -> list[tuple[str, Raw]]:
+    found = ((name, getattr(event, name)) for name in event.__struct_fields__)
+    return [(name, body) for name, body in found if isinstance(body, Raw) and body is not ev.ABSENT]
+
+
+def _no_carried(event: ev.HistoryEvent) -> dict[str, Any]:
+    return {"carried": ()} if isinstance(event, ev.ExecutionStarted) else {}
+
+
 def _shown(recorded: list[tuple[int, list[ev.HistoryEvent]]], detail: Detail) -> list[dict[str, Any]]:
     """History as JSON-ready dictionaries, each with its episode's time."""
     shown = []
     for at, events in recorded:
         for event in events:
-            one: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(event))
+            one = _as_data(event)
             if not detail.history_output:
                 one.pop("result", None)
                 one.pop("output", None)

@@ -91,7 +91,7 @@ def purge(hub: Hub, instance: Instance | None, envelope: Envelope) -> None:
     hub.answer(envelope, refusal if refusal is not None else 1)
     if refusal is None:
         assert instance is not None
-        _forget(hub, instance)
+        forget(hub, instance)
 
 
 def _expire(hub: Hub, instance: Instance | None, envelope: Envelope) -> None:
@@ -102,10 +102,11 @@ def _expire(hub: Hub, instance: Instance | None, envelope: Envelope) -> None:
     if finished_at is not None and finished_at < message.finished_before:
         assert instance is not None
         hub.counters["expired"] += 1
-        _forget(hub, instance)
+        forget(hub, instance)
 
 
-def _forget(hub: Hub, instance: Instance) -> None:
+def forget(hub: Hub, instance: Instance) -> None:
+    """Remove the instance with all its rows."""
     hub.rows.forgotten.append(instance.instance_id)
     hub.released.ended.add(instance.execution_id)
     remove(hub, instance)

@@ -18,12 +18,13 @@ import msgspec
 from perdure.engine.status import recorded_events
 from perdure.model import chain
 from perdure.model import events as ev
+from perdure.model.damaged import DamagedRow, why_damaged
 from perdure.model.encryption import DAMAGED, Unreadable
-from perdure.model.instances import RuntimeStatus, execution_id_of
+from perdure.model.instances import RuntimeStatus, execution_id_of, partition_of
 from perdure.model.recorded import references
 from perdure.model.records import HistoryRow, InstanceFilter, InstanceRow, StoredInstance
 from perdure.replay.state import State, fold
-from perdure.store.port import ClientStore, SharedStore, shared
+from perdure.store.port import ClientStore, Examinable, SharedStore, shared
 
 PAGE = 500
 
@@ -51,14 +52,42 @@ def verify(store: ClientStore, progress: Callable[[int], None] = lambda done: No
     """
     report = Report()
     several = shared(store)
+    partitions = len(several.census().partitions) if several is not None else 1
+    names: dict[int, str] = {}
     for row in _instances(store):
+        names[row.instance_no] = row.instance_id
+        report.problems += [f"{row.instance_id}: {what}" for what in _cell_problems(row, partitions)]
         try:
             _check_instance(store, several, row, report)
         except (msgspec.ValidationError, msgspec.DecodeError, ValueError, KeyError) as error:
             report.problems.append(f"{row.instance_id}: its history cannot be read: {error}")
         report.instances += 1
         progress(report.instances)
+    if isinstance(store, Examinable):
+        for number, flaw in store.flaws():
+            report.problems.append(f"{names[number]}: {flaw}" if number in names else flaw)
     return report
+
+
+def _cell_problems(row: InstanceRow, partitions: int) -> Iterator[str]:
+    """What the row of an instance tells by itself."""
+    if isinstance(row, DamagedRow):
+        yield why_damaged(row)
+        return
+    if row.partition != partition_of(row.instance_id, partitions):
+        yield f"its row is in partition {row.partition}, where its id does not belong (I5)"
+    if row.parent_id is None and (row.parent_execution, row.parent_task) != (None, None):
+        yield "its row names an execution or a task of its parent, and no parent (I5)"
+
+
+def _started_otherwise(row: InstanceRow, state: State) -> bool:
+    """Whether history tells of another orchestrator, version or parent than the row."""
+    begun = state.started
+    return begun is not None and (begun.name, begun.version, begun.parent) != (
+        row.name,
+        row.version,
+        row.parent,
+    )
 
 
 def _instances(store: ClientStore) -> Iterator[InstanceRow]:
@@ -136,13 +165,17 @@ def _chain_problems(row: InstanceRow, execution_no: int, history: list[HistoryRo
 
 
 def _body_problems(row: InstanceRow, stored: StoredInstance, report: Report) -> Iterator[str]:
+    unasked = set(stored.bodies)
     for one in stored.history:
         for ref in references(ev.decode_events(one.events)):
             body = stored.bodies.get((one.episode, ref.no))
+            unasked.discard((one.episode, ref.no))
             if body is None:
                 report.redacted += 1
             elif chain.digest_of(row.salt, body).hex() != ref.digest:
                 yield f"body {ref.no} of episode {one.episode} is not what was written (I2)"
+    for episode, no in sorted(unasked, key=str):
+        yield f"there is a body {no} of episode {episode} that no event refers to (I2)"
 
 
 def _agree_on_work(row: InstanceRow, stored: StoredInstance, state: State) -> bool:
@@ -159,6 +192,8 @@ def _row_problems(row: InstanceRow, stored: StoredInstance, state: State) -> Ite
         expected = RuntimeStatus.Running  # its next generation is a message in the inbox
     if state.started is None and expected is RuntimeStatus.Running:
         expected = RuntimeStatus.Pending
+    if _started_otherwise(row, state):
+        yield "its row and its history disagree about its name, its version or its parent (I5)"
     if row.status != expected and stored.history:
         yield f"its row says {row.status}, its history {expected} (I5)"
     if (row.completed_at is not None) != RuntimeStatus(row.status).is_finished:

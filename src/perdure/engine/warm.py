@@ -15,10 +15,11 @@ import msgspec
 from perdure.engine.mailbox import Mailbox, flight_of
 from perdure.model import chain
 from perdure.model import events as ev
+from perdure.model.damaged import why_damaged
 from perdure.model.entities import ENTITY, ORCHESTRATION
 from perdure.model.events import ParentLink
 from perdure.model.instances import FINISHED, RuntimeStatus, execution_id_of
-from perdure.model.recorded import read
+from perdure.model.recorded import DAMAGED, read
 from perdure.model.records import InstanceRow, InstanceUpdate, StoredInstance
 from perdure.replay.decide import Execution
 from perdure.replay.settle import Outcome
@@ -37,6 +38,7 @@ class Instance:
         "created_at",
         "custom_status",
         "custom_status_known",
+        "damage",
         "dirty",
         "due_at",
         "ending",
@@ -98,6 +100,7 @@ class Instance:
         self.tags = tags
         self.status = RuntimeStatus.Pending
         self.reason = ""
+        self.damage = ""  # what is wrong with its rows: it is shown, exported and purged, and runs no more
         self.updated_at = created_at
         self.completed_at: int | None = None
         self.due_at: int | None = None
@@ -156,13 +159,23 @@ class Instance:
         instance.head = row.head
         instance.written = row.episodes > 0
         instance.saved_waits = int(not instance.is_finished)  # unknown until its history is replayed
+        instance.damage = why_damaged(row)
         if row.kind == ENTITY:
-            instance.mailbox = Mailbox(stored.entity_state)
+            instance.mailbox = instance._mailbox_of(stored.entity_state)
             # Of one that has been applied there may be a row, too: its worker did not know that it had been.
             instance.mailbox.flying = flight_of(instance, instance.mailbox) in stored.placed
         else:
             instance.stored = stored
         return instance
+
+    def _mailbox_of(self, stored: bytes | None) -> Mailbox:
+        """An entity's record. One that cannot be read must not be taken for an empty one, and be written over."""
+        try:
+            return Mailbox(stored)
+        except msgspec.MsgspecError as error:
+            self.damage = self.damage or f"{DAMAGED}: the record of the entity cannot be read: {error}"
+            self.status, self.reason, self.due_at = RuntimeStatus.Suspended, self.damage, None
+            return Mailbox()
 
     @property
     def is_finished(self) -> bool:
@@ -263,7 +276,10 @@ def open_activities(stored: StoredInstance) -> tuple[str, Container[int]]:
     if (
         row.kind == ENTITY
     ):  # what it does outside the loop is all of its execution 0, numbered by what is applied
-        execution_id, due = flight_of(row, Mailbox(stored.entity_state))
+        try:
+            execution_id, due = flight_of(row, Mailbox(stored.entity_state))
+        except msgspec.MsgspecError:
+            return execution_id_of(row.salt, 0), ANY
         return execution_id, (due,) if row.completed_at is None else ()
     execution_id = execution_id_of(row.salt, row.execution_no)
     if row.completed_at is not None:

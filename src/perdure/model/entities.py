@@ -144,7 +144,10 @@ _record_decoder = msgspec.json.Decoder(EntityRecord)
 def decode_record(data: bytes | None) -> EntityRecord:
     """A stored record; of an entity that never had one, the empty record."""
     refuse_unreadable(data)
-    return _record_decoder.decode(data) if data else EntityRecord()
+    try:
+        return _record_decoder.decode(data) if data is not None else EntityRecord()
+    except UnicodeDecodeError as error:  # of a damaged row
+        raise msgspec.DecodeError(str(error)) from error
 
 
 class EntityState(msgspec.Struct, frozen=True, kw_only=True):

@@ -388,3 +388,6 @@ def decode_events(data: bytes) -> list[HistoryEvent]:
     except msgspec.DecodeError:
         refuse_unreadable(data)
         raise
+    except UnicodeDecodeError as error:  # of a damaged row
+        refuse_unreadable(data)
+        raise msgspec.DecodeError(str(error)) from error

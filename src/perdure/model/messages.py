@@ -262,3 +262,6 @@ def decode_message(data: bytes) -> Message:
     except msgspec.DecodeError:
         refuse_unreadable(data)
         raise
+    except UnicodeDecodeError as error:  # of a damaged row
+        refuse_unreadable(data)
+        raise msgspec.DecodeError(str(error)) from error

@@ -63,9 +63,11 @@ def hubs_of(url: str) -> list[str]:
             names = store.hubs()
     else:
         from perdure.store.sqlite.connection import open_reader
+        from perdure.store.sqlite.garbled import reading
 
         with closing(open_reader(file_of(url))) as connection:
-            names = [name for (name,) in connection.execute("select name from hubs order by name")]
+            found = reading(connection.execute)("select name from hubs order by name").fetchall()
+            names = [str(name) for (name,) in found]
     return [name for name in names if not name.endswith(UNFINISHED)]
 
 

@@ -17,9 +17,9 @@ partition moves between living workers only by its owner's own commit, and away 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from perdure.model.records import (
@@ -164,6 +164,17 @@ class Store(EngineStore, ClientStore, Protocol):
     location: str
 
     def maintain(self, now: int) -> None: ...
+
+
+@runtime_checkable
+class Examinable(Protocol):
+    """A store on a disk, where other programs may have changed rows. From any thread."""
+
+    def flaws(self) -> Iterator[tuple[int, str]]:
+        """Rows outside of histories that no engine has written: the number of the instance, or 0, and a sentence."""
+
+    def raw(self, instance_id: str) -> dict[str, list[dict[str, Any]]]:
+        """All rows of an instance by table, as they are stored, also where they are damaged; empty for none."""
 
 
 @dataclass(frozen=True)

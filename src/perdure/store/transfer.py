@@ -117,6 +117,20 @@ def transfer(
     return sizes
 
 
+OF_INSTANCES: Final = ("history", "payloads", "state", "waits")
+"""Tables whose rows belong to an instance by its number, and have no hub of their own in SQLite."""
+BESIDE: Final = ("state", "waits", "inbox", "seen", "dropped", "keys", "audit")
+"""Tables that no hash chain covers."""
+
+
+def strayed(table: str, count: int) -> str:
+    """What is said of rows that nothing leads to."""
+    owner = "instance" if table in OF_INSTANCES else "hub"
+    return (
+        f"{count} rows of {table} belong to no {owner} that exists: a row was changed, or another is missing"
+    )
+
+
 def demand_empty(sizes: dict[str, int], where: str) -> None:
     """Raise StoreUnusable unless all sizes are zero."""
     taken = [f"{count:,} rows of {table}" for table, count in sizes.items() if count]
@@ -135,4 +149,16 @@ def _shifted(rows: list[Row], by: int) -> list[Row]:
     return [(row[0] + by, *row[1:]) for row in rows] if by else rows
 
 
-__all__ = ["TABLES", "UNFINISHED", "Key", "Movable", "Row", "Table", "demand_empty", "transfer"]
+__all__ = [
+    "BESIDE",
+    "OF_INSTANCES",
+    "TABLES",
+    "UNFINISHED",
+    "Key",
+    "Movable",
+    "Row",
+    "Table",
+    "demand_empty",
+    "strayed",
+    "transfer",
+]

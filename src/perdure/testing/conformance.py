@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Raw
 
 from perdure.errors import CommitRefused, FenceLost, StoreError
+from perdure.model.chain import digest_of
 from perdure.model.events import (
     BodyRef,
     EventRaised,
@@ -94,8 +95,8 @@ def updated(row: InstanceRow, update: InstanceUpdate) -> InstanceRow:
 
 def episode(number: int, no: int = 0, *, execution_no: int = 0, events: bytes = b"[]") -> HistoryRow:
     """A history row."""
-    digest, link = b"digest%d" % no, b"hash%d" % no
-    return HistoryRow(number, execution_no, no, 2_000 + no, events, digest, link)
+    digest = digest_of(b"salt%d" % number, events)
+    return HistoryRow(number, execution_no, no, 2_000 + no, events, digest, b"hash%d" % no)
 
 
 def message(number: int, instance_id: str, visible_at: int | None = 0) -> InboxRow:

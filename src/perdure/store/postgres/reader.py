@@ -13,13 +13,24 @@ import msgspec
 import psycopg
 
 from perdure.errors import StoreUnusable
+from perdure.model import damaged
 from perdure.model.bodies import inline
+from perdure.model.damaged import (
+    audit_of,
+    dropped_of,
+    end_of,
+    flaw_in,
+    history_of,
+    key_of,
+    known_status,
+    seen_of,
+    wait_of,
+)
 from perdure.model.encryption import Unreadable
 from perdure.model.events import decode_events, encode_events
 from perdure.model.records import (
     AuditRow,
     DroppedRow,
-    HistoryRow,
     InboxRow,
     InstanceRow,
     KeyRow,
@@ -28,6 +39,7 @@ from perdure.model.records import (
     WaitRow,
 )
 from perdure.store.postgres import encrypting
+from perdure.store.postgres import transfer as moving
 from perdure.store.postgres.address import address_of
 from perdure.store.postgres.arrays import number, numbers, text, texts
 from perdure.store.postgres.errors import translated
@@ -36,10 +48,11 @@ from perdure.store.postgres.pool import Readers
 from perdure.store.postgres.query import build, build_count, can_match, is_sayable
 from perdure.store.postgres.statements import quoted
 from perdure.store.postgres.wire import Call
+from perdure.store.transfer import BESIDE, TABLES, strayed
 from perdure.store.vault import opened
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from perdure.model.encryption import Cipher
     from perdure.model.records import AuditFilter, InstanceFilter
@@ -47,6 +60,7 @@ if TYPE_CHECKING:
     from perdure.store.vault import Vault
 
 _NO_HUB: Final = -1
+_EXAMINED_AT_ONCE: Final = 1_000
 Bodies = dict[tuple[int, int], bytes]  # (episode, no) -> body
 
 
@@ -80,7 +94,7 @@ class Reader:
         if not rows:
             return None
         found = StoredInstance(instances_of(rows, self._vault)[0])
-        found.waits = list(map(WaitRow._make, waits))
+        found.waits = list(map(wait_of, waits))
         for custom_status, entity_state in state:
             found.custom_status = self._opened_state("custom_status", found.row, custom_status)
             if found.row.kind == "entity":
@@ -96,11 +110,12 @@ class Reader:
         return plain  # type: ignore[no-any-return]
 
     def _add_history(self, found: StoredInstance, history: list[Any], bodies: list[Any]) -> None:
-        found.history = list(map(HistoryRow._make, opened(self._vault, "history", history)))
+        found.history = list(map(history_of, opened(self._vault, "history", history)))
         found.bodies = {(row[2], row[3]): row[4] for row in opened(self._vault, "payloads", bodies)}
 
     def ends(self, rows: Sequence[InstanceRow]) -> dict[int, list[bytes]]:
         found: dict[int, list[bytes]] = {row.instance_no: [] for row in rows}
+        by_number = {row.instance_no: row for row in rows}
         executions = sorted({(row.instance_no, row.execution_no) for row in rows})
         if not executions:
             return found
@@ -109,8 +124,9 @@ class Reader:
         bodies: dict[tuple[int, int, int], dict[int, bytes]] = {}
         for instance_no, execution_no, episode, no, body in opened(self._vault, "payloads", stored):
             bodies.setdefault((instance_no, execution_no, episode), {})[no] = body
-        for row in map(HistoryRow._make, opened(self._vault, "history", ends)):
-            found[row.instance_no].append(_with_bodies(row.events, bodies.get(row[:3], {})))
+        for row in map(history_of, opened(self._vault, "history", ends)):
+            events = end_of(by_number[row.instance_no], row)
+            found[row.instance_no].append(_with_bodies(events, bodies.get(row[:3], {})))
         return found
 
     def query(self, wanted: InstanceFilter) -> list[InstanceRow]:
@@ -132,7 +148,7 @@ class Reader:
 
     def waits(self, instance_nos: Sequence[int]) -> list[WaitRow]:
         [rows] = self._ask(Call("waits_of", (numbers(list(dict.fromkeys(instance_nos))),)))
-        return list(map(WaitRow._make, rows))
+        return list(map(wait_of, rows))
 
     def custom_status(self, instance_nos: Sequence[int]) -> dict[int, bytes]:
         return self._states("custom_status", instance_nos)
@@ -153,7 +169,7 @@ class Reader:
         counts: dict[str, int] = {}
         [counted] = self._ask(Call("counts"))
         for status, count in counted:
-            counts[status] = counts.get(status, 0) + count
+            counts[known_status(status)] = counts.get(known_status(status), 0) + count
         return {status: count for status, count in counts.items() if count}
 
     def dropped(self, instance_id: str | None, limit: int) -> list[DroppedRow]:
@@ -163,7 +179,7 @@ class Reader:
             [rows] = self._ask(Call("dropped_of", (number(limit), text(instance_id))))
         else:
             return []
-        return list(map(DroppedRow._make, opened(self._vault, "dropped", rows)))
+        return list(map(dropped_of, opened(self._vault, "dropped", rows)))
 
     def executions(self, instance_no: int) -> list[int]:
         [rows] = self._ask(Call("executions", (number(instance_no),)))
@@ -184,7 +200,7 @@ class Reader:
 
     def keys(self) -> list[KeyRow]:
         [rows] = self._ask(Call("keys"))
-        keys = map(KeyRow._make, opened(self._vault, "keys", rows))
+        keys = map(key_of, opened(self._vault, "keys", rows))
         return sorted(keys, key=lambda row: (row.created_at, row.key_id))
 
     def audit(self, wanted: AuditFilter) -> list[tuple[int, AuditRow]]:
@@ -197,13 +213,43 @@ class Reader:
             number(wanted.top),
         )
         [rows] = self._ask(Call("audit", values))
-        return [(row[0], AuditRow._make(row[1:])) for row in rows]
+        return [(row[0], audit_of(row[1:])) for row in rows]
+
+    def flaws(self) -> Iterator[tuple[int, str]]:
+        for table in BESIDE:
+            columns, after = TABLES[table].columns, ()
+            while True:
+                self._find_hub()
+                sql, values = moving.page(self._hub_no, self._schema, table, after, _EXAMINED_AT_ONCE)
+                [found] = self._ask(Call("", values, sql))
+                rows, after = moving.without_key(table, found, after)
+                for cells in opened(self._vault, table, rows):
+                    flaw = flaw_in(table, columns, cells)
+                    if flaw:
+                        yield (cells[0] if columns[0] == "instance_no" else 0), flaw
+                if len(rows) < _EXAMINED_AT_ONCE:
+                    break
+        counted = self._ask(*(Call("", (), sql) for sql in moving.strays(self._schema).values()))
+        for table, [(count,)] in zip(moving.strays(self._schema), counted, strict=True):
+            if count:
+                yield 0, strayed(table, count)
+
+    def raw(self, instance_id: str) -> dict[str, list[dict[str, Any]]]:
+        found = self.get(instance_id)
+        if found is None:
+            return {}
+        asked = moving.raw(self._hub_no, self._schema, found.row.instance_no, instance_id)
+        answers = self._ask(*(Call("", values, sql) for sql, values in asked.values()))
+        return {
+            table: [dict(zip(TABLES[table].columns, row, strict=True)) for row in rows]
+            for table, rows in zip(asked, answers, strict=True)
+        }
 
     def answered(self, operation_id: str) -> SeenRow | None:
         if not is_sayable(operation_id):
             return None
         [rows] = self._ask(Call("seen", (texts([operation_id]),)))
-        return SeenRow._make(opened(self._vault, "seen", rows)[0]) if rows else None
+        return seen_of(opened(self._vault, "seen", rows)[0]) if rows else None
 
     def hubs(self) -> list[str]:
         """The names of all hubs of the schema."""
@@ -263,11 +309,11 @@ class Reader:
 
 def instances_of(rows: list[Any], vault: Vault | None) -> list[InstanceRow]:
     """Rows as they were read, decrypted where there is a vault."""
-    return list(map(InstanceRow._make, opened(vault, "instances", rows)))
+    return damaged.instances_of(opened(vault, "instances", rows))
 
 
 def _with_bodies(events: bytes, bodies: dict[int, bytes]) -> bytes:
-    if not bodies:
+    if not bodies or isinstance(events, Unreadable):
         return events
     unreadable = next((body for body in bodies.values() if isinstance(body, Unreadable)), None)
     if unreadable is not None:

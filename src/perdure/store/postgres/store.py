@@ -23,6 +23,7 @@ from perdure.errors import (
     StoreFull,
     StoreUnusable,
 )
+from perdure.model.damaged import history_of, seen_of
 from perdure.model.encryption import Unreadable
 from perdure.model.instances import PARTITIONS, execution_id_of
 from perdure.model.records import (
@@ -238,7 +239,7 @@ class PostgresStore(Reader):
             states = self._vault.open_state("entity_state", states)
         demand_readable(states)  # work on an empty state would overwrite it
         found = {row.instance_no: StoredInstance(row) for row in instances_of(stored, self._vault)}
-        for row in map(HistoryRow._make, opened(self._vault, "history", history)):
+        for row in map(history_of, opened(self._vault, "history", history)):
             found[row.instance_no].history.append(row)
         for instance_no, _, episode, no, body in opened(self._vault, "payloads", bodies):
             found[instance_no].bodies[episode, no] = body
@@ -258,7 +259,7 @@ class PostgresStore(Reader):
 
     def seen(self, operation_ids: Sequence[str]) -> list[SeenRow]:
         [rows] = self._read(Call("seen", (texts([name for name in set(operation_ids) if is_sayable(name)]),)))
-        return sorted(map(SeenRow._make, opened(self._vault, "seen", rows)))
+        return sorted(map(seen_of, opened(self._vault, "seen", rows)))
 
     def poll(self, now: int, horizon: int, limit: int) -> Poll:
         own, at, most = self._polled(), number(now), number(limit)

@@ -15,7 +15,7 @@ from perdure.store.postgres.arrays import number, numbers, text
 from perdure.store.postgres.commit import COLUMNS, arrays, placed_by_id
 from perdure.store.postgres.statements import type_of
 from perdure.store.postgres.wire import Call
-from perdure.store.transfer import TABLES
+from perdure.store.transfer import OF_INSTANCES, TABLES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,15 +55,54 @@ def sizes(wire: Wire, schema: str) -> dict[str, int]:
 
 def export(wire: Wire, schema: str, table: str, after: Key, limit: int) -> tuple[list[Row], Key]:
     """One page of a table and where it ended."""
+    sql, values = page(wire.hub_no, schema, table, after, limit)
+    return without_key(table, wire.text(sql, *values).rows, after)
+
+
+def page(hub_no: int, schema: str, table: str, after: Key, limit: int) -> tuple[str, tuple[bytes, ...]]:
+    """The statement that reads a page, with the key before each row, and its values."""
     key = KEYS[table]
     marks, values = bound(after)
     behind = f" and ({', '.join(key)}) > ({marks})" if after else ""
     sql = (
-        f"select {', '.join((*key, *map(_exported(table, wire.hub_no, schema), TABLES[table].columns)))} "
-        f"from {schema}.{table} t where hub_no = {wire.hub_no}{behind} order by {', '.join(key)} limit {limit}"
+        f"select {', '.join((*key, *map(_exported(table, hub_no, schema), TABLES[table].columns)))} "
+        f"from {schema}.{table} t where hub_no = {hub_no}{behind} order by {', '.join(key)} limit {limit}"
     )
-    rows = wire.text(sql, *values).rows
-    return [row[len(key) :] for row in rows], rows[-1][: len(key)] if rows else after
+    return sql, values
+
+
+def without_key(table: str, rows: list[Row], after: Key) -> tuple[list[Row], Key]:
+    """The rows of a page as they are moved, and the key of the last one."""
+    length = len(KEYS[table])
+    return [row[length:] for row in rows], rows[-1][:length] if rows else after
+
+
+def strays(schema: str) -> dict[str, str]:
+    """By table, what counts the rows of the whole schema that nothing leads to."""
+    no_hub = "not exists (select from {0}.hubs h where h.hub_no = t.hub_no)"
+    no_instance = (
+        "not exists (select from {0}.instances i where i.hub_no = t.hub_no and i.instance_no = t.instance_no)"
+    )
+    return {
+        table: f"select count(*) from {schema}.{table} t where "
+        + (f"{no_hub} or {no_instance}" if table in OF_INSTANCES else no_hub).format(schema)
+        for table in KEYS
+    }
+
+
+def raw(
+    hub_no: int, schema: str, instance_no: int, instance_id: str
+) -> dict[str, tuple[str, tuple[bytes, ...]]]:
+    """By table, what reads the rows of one instance as they are, and its values."""
+    asked: dict[str, tuple[str, tuple[bytes, ...]]] = {}
+    for table in ("instances", *OF_INSTANCES, "inbox", "dropped"):
+        columns = TABLES[table].columns
+        by_number = columns[0] == "instance_no"
+        where = "instance_no = $1::bigint" if by_number else "instance_id = $1::text"
+        value = number(instance_no) if by_number else text(instance_id)
+        sql = f"select {', '.join(columns)} from {schema}.{table} where hub_no = {hub_no} and {where}"
+        asked[table] = sql, (value,)
+    return asked
 
 
 def _exported(table: str, hub_no: int, schema: str) -> Any:
@@ -98,4 +137,4 @@ def clear(schema: str, hub_no: int) -> list[Call]:
     ]
 
 
-__all__ = ["KEYS", "bound", "clear", "export", "insert", "sizes"]
+__all__ = ["KEYS", "bound", "clear", "export", "insert", "page", "raw", "sizes", "strays", "without_key"]

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
+from perdure.model.entities import ENTITY
 from perdure.model.records import InstanceRow
 
 if TYPE_CHECKING:
@@ -56,14 +57,16 @@ def _conditions(wanted: InstanceFilter) -> Iterator[Condition]:
     if wanted.status:
         yield _status(wanted.status)
     if wanted.kind:
-        yield "kind = ?", (wanted.kind,)
+        # What is neither is damaged, and is listed among the orchestrations.
+        yield ("kind = ?", (ENTITY,)) if wanted.kind == ENTITY else ("kind is not ?", (ENTITY,))
     if wanted.name is not None:
         yield "name = ?", (wanted.name,)
     if wanted.prefix:
         yield _prefix(wanted.prefix)
     for key, value in wanted.tags:
         yield (
-            "exists (select 1 from json_each(instances.tags) t where t.key = ? and t.value = ?)",
+            "exists (select 1 from json_each(case when json_valid(instances.tags) then instances.tags end) t "
+            "where t.key = ? and t.value = ?)",
             (key, value),
         )
     if wanted.created_from is not None:

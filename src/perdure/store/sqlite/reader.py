@@ -19,6 +19,21 @@ import msgspec
 
 from perdure.errors import StoreUnusable
 from perdure.model.bodies import inline
+from perdure.model.damaged import (
+    audit_of,
+    body_of,
+    dropped_of,
+    end_of,
+    flaw_in,
+    history_of,
+    instance_of,
+    instances_of,
+    key_of,
+    known_status,
+    number_of,
+    seen_of,
+    wait_of,
+)
 from perdure.model.encryption import Unreadable
 from perdure.model.events import decode_events, encode_events
 from perdure.model.records import (
@@ -33,10 +48,13 @@ from perdure.model.records import (
     WaitRow,
 )
 from perdure.store.sqlite import encrypting
+from perdure.store.sqlite import transfer as moving
 from perdure.store.sqlite.connection import open_reader
 from perdure.store.sqlite.errors import translated
+from perdure.store.sqlite.garbled import reading
 from perdure.store.sqlite.query import build, build_count
 from perdure.store.sqlite.statements import query, query_many
+from perdure.store.transfer import BESIDE, TABLES, strayed
 from perdure.store.vault import opened
 
 if TYPE_CHECKING:
@@ -49,6 +67,7 @@ if TYPE_CHECKING:
     Execute = Callable[..., Any]
 
 _NO_HUB: Final = -1
+_EXAMINED_AT_ONCE: Final = 1_000
 
 
 class Reader:
@@ -81,19 +100,21 @@ class Reader:
         found: dict[int, list[HistoryRow]] = {row.instance_no: [] for row in rows}
         with self._snapshot() as execute:
             ends = query_many("ends_of_executions").pairs(execute, _executions_of(rows))
-            for row in sorted(map(HistoryRow._make, opened(self._vault, "history", ends))):
+            for row in sorted(map(history_of, opened(self._vault, "history", ends)), key=_place):
                 found[row.instance_no].append(row)
             bodies = _bodies_of(execute, [row for ends in found.values() for row in ends], self._vault)
         return {
-            number: [_with_bodies(row.events, bodies.get(row[:3], {})) for row in ends]
-            for number, ends in found.items()
+            row.instance_no: [
+                _with_bodies(end_of(row, end), bodies.get(end[:3], {})) for end in found[row.instance_no]
+            ]
+            for row in rows
         }
 
     def query(self, wanted: InstanceFilter) -> list[InstanceRow]:
         with self._snapshot() as execute:
             sql, values = build(wanted, self._hub_no)
             found = opened(self._vault, "instances", execute(sql, values).fetchall())
-        return list(map(InstanceRow._make, found))
+        return instances_of(found)
 
     def count(self, wanted: InstanceFilter) -> int:
         with self._snapshot() as execute:
@@ -123,7 +144,7 @@ class Reader:
             counted = execute(query("counts"), (self._hub_no,)).fetchall()
         counts: dict[str, int] = {}
         for status, count in counted:
-            counts[status] = counts.get(status, 0) + count
+            counts[known_status(status)] = counts.get(known_status(status), 0) + count
         total = counts.pop("", 0)
         counts["Completed"] = counts.get("Completed", 0) + total - sum(counts.values())
         return {status: count for status, count in counts.items() if count}
@@ -134,18 +155,19 @@ class Reader:
                 rows = execute(query("dropped_all"), (self._hub_no, limit)).fetchall()
             else:
                 rows = execute(query("dropped_of"), (self._hub_no, instance_id, limit)).fetchall()
-        return list(map(DroppedRow._make, opened(self._vault, "dropped", rows)))
+        return list(map(dropped_of, opened(self._vault, "dropped", rows)))
 
     def executions(self, instance_no: int) -> list[int]:
         with self._snapshot() as execute:
-            return [row[0] for row in execute(query("executions"), (instance_no,)).fetchall()]
+            found = execute(query("executions"), (instance_no,)).fetchall()
+        return [number for (number,) in found if isinstance(number, int)]
 
     def history_of(self, instance_no: int, execution_no: int) -> StoredInstance | None:
         with self._snapshot() as execute:
             rows = execute(query("instance_by_no"), (self._hub_no, instance_no)).fetchall()
             if not rows:
                 return None
-            row = InstanceRow._make(opened(self._vault, "instances", rows)[0])
+            row = instance_of(opened(self._vault, "instances", rows)[0])
             found = _with_history(execute, row._replace(execution_no=execution_no), self._vault)
         found.row = row
         return found
@@ -154,18 +176,39 @@ class Reader:
         with self._snapshot() as execute:
             rows = execute(query("keys"), (self._hub_no,)).fetchall() if _is_guarded(execute) else []
         rows = opened(self._vault, "keys", rows)
-        return sorted(map(KeyRow._make, rows), key=lambda row: (row.created_at, row.key_id))
+        return sorted(map(key_of, rows), key=lambda row: (row.created_at, row.key_id))
 
     def audit(self, wanted: AuditFilter) -> list[tuple[int, AuditRow]]:
         asked = (wanted.who, wanted.operation, wanted.instance_id, wanted.since, wanted.before_no, wanted.top)
         with self._snapshot() as execute:
             rows = execute(query("audit"), (self._hub_no, *asked)).fetchall() if _is_guarded(execute) else []
-        return [(number, AuditRow(*row)) for number, *row in rows]
+        return [(number, audit_of(row)) for number, *row in rows]
+
+    def flaws(self) -> Iterator[tuple[int, str]]:
+        for table in BESIDE:
+            columns, after = TABLES[table].columns, ()
+            while True:
+                with self._snapshot() as execute:
+                    rows, after = moving.export(execute, self._hub_no, table, after, _EXAMINED_AT_ONCE)
+                for cells in opened(self._vault, table, rows):
+                    flaw = flaw_in(table, columns, cells)
+                    if flaw:
+                        yield (cells[0] if columns[0] == "instance_no" else 0), flaw
+                if len(rows) < _EXAMINED_AT_ONCE:
+                    break
+        with self._snapshot() as execute:
+            strays = moving.strays(execute)
+        yield from ((0, strayed(table, count)) for table, count in strays.items())
+
+    def raw(self, instance_id: str) -> dict[str, list[dict[str, Any]]]:
+        with self._snapshot() as execute:
+            rows = read_instances(execute, self._hub_no, [instance_id], None)
+            return moving.raw(execute, self._hub_no, rows[0].instance_no, instance_id) if rows else {}
 
     def answered(self, operation_id: str) -> SeenRow | None:
         with self._snapshot() as execute:
             rows = query_many("seen").values(execute, [operation_id], before=(self._hub_no,))
-        return SeenRow(*opened(self._vault, "seen", rows)[0]) if rows else None
+        return seen_of(opened(self._vault, "seen", rows)[0]) if rows else None
 
     def close_reader(self) -> None:
         connection = self._local.__dict__.pop("connection", None)
@@ -179,8 +222,9 @@ class Reader:
         """One reading transaction on this thread's connection; an error ends the connection."""
         connection = self._connection()
         try:
-            execute: Execute = connection.cursor().execute
-            execute("begin")
+            begin: Execute = connection.cursor().execute
+            begin("begin")
+            execute = reading(begin)
             if self._hub_no == _NO_HUB:
                 found = execute(query("hub_no"), (self.hub,)).fetchall()
                 if found:
@@ -189,7 +233,7 @@ class Reader:
                     )
                 self._hub_no = found[0][0] if found else _NO_HUB
             yield execute
-            execute("commit")
+            begin("commit")
         except apsw.Error as error:
             self.close_reader()
             raise translated(error, self.location) from error
@@ -224,6 +268,10 @@ class Reader:
         self._local = threading.local()
 
 
+def _place(row: HistoryRow) -> tuple[int, int, int]:
+    return row[:3]
+
+
 def _is_guarded(execute: Execute) -> bool:
     """Whether the file has the tables of version 2; one that no engine has opened since does not."""
     [(version,)] = execute("pragma user_version").fetchall()
@@ -235,8 +283,11 @@ def read_instances(
 ) -> list[InstanceRow]:
     """The rows of those that exist, by ascending number."""
     found = query_many("instances_by_id").values(execute, instance_ids, before=(hub_no,))
-    found = opened(vault, "instances", found)
-    return sorted(map(InstanceRow._make, found), key=lambda row: row.instance_no)
+    for number in filter(None, map(number_of, instance_ids)):
+        found += execute(query("instance_by_no"), (hub_no, number)).fetchall()
+    rows = instances_of(opened(vault, "instances", found))
+    asked = set(instance_ids)
+    return sorted((row for row in rows if row.instance_id in asked), key=lambda row: row.instance_no)
 
 
 def read_states(
@@ -255,7 +306,7 @@ def read_histories(
     histories: dict[int, list[HistoryRow]] = {}
     found = query_many("history_of_executions").pairs(execute, _executions_of(rows))
     for row in opened(vault, "history", found):
-        histories.setdefault(row[0], []).append(HistoryRow._make(row))
+        histories.setdefault(row[0], []).append(history_of(row))
     for history in histories.values():
         history.sort(key=lambda row: row.episode)
     return histories
@@ -268,7 +319,7 @@ def read_bodies(
     bodies: dict[int, dict[tuple[int, int], bytes]] = {}
     found = query_many("payloads_of_executions").pairs(execute, _executions_of(rows))
     for number, _, episode, no, body in opened(vault, "payloads", found):
-        bodies.setdefault(number, {})[episode, no] = body
+        bodies.setdefault(number, {})[episode, no] = body_of(body)
     return bodies
 
 
@@ -282,9 +333,7 @@ def _with_history(execute: Execute, row: InstanceRow, vault: Vault | None) -> St
 
 
 def _read_waits(execute: Execute, numbers: Sequence[int]) -> list[WaitRow]:
-    return sorted(
-        map(WaitRow._make, query_many("waits_of").values(execute, numbers)), key=lambda row: row[:2]
-    )
+    return sorted(map(wait_of, query_many("waits_of").values(execute, numbers)), key=lambda row: row[:2])
 
 
 def _bodies_of(
@@ -295,12 +344,12 @@ def _bodies_of(
     bodies: dict[tuple[int, int, int], dict[int, bytes]] = {}
     found = query_many("payloads_of_episodes").pairs(execute, keys)
     for number, execution, episode, no, body in opened(vault, "payloads", found):
-        bodies.setdefault((number, execution, episode), {})[no] = body
+        bodies.setdefault((number, execution, episode), {})[no] = body_of(body)
     return bodies
 
 
 def _with_bodies(events: bytes, bodies: dict[int, bytes]) -> bytes:
-    if not bodies:
+    if not bodies or isinstance(events, Unreadable):
         return events
     unreadable = next((body for body in bodies.values() if isinstance(body, Unreadable)), None)
     if unreadable is not None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 import apsw
 
 from perdure.errors import CommitRefused, FenceLost, StoreError, StoreFull, StoreUnusable
+from perdure.model.damaged import UNNAMED, Garbled, instances_of, seen_of
 from perdure.model.records import InboxRow, InstanceRow, Poll, SeenRow, StoredInstance
 from perdure.store.port import Opening
 from perdure.store.rekeying import readable_messages
@@ -25,6 +26,7 @@ from perdure.store.sqlite.commit import Committer
 from perdure.store.sqlite.connection import check_library, check_place, open_maintenance, open_writer
 from perdure.store.sqlite.errors import FOR_ITS_DATA, translated, translating
 from perdure.store.sqlite.files import create, demand_one_place, demand_own_folder, keep_from_others
+from perdure.store.sqlite.garbled import reading
 from perdure.store.sqlite.lock import FileLock, ServerFile
 from perdure.store.sqlite.log import length, prolong, tidy
 from perdure.store.sqlite.reader import Reader, read_bodies, read_histories, read_instances, read_states
@@ -224,14 +226,16 @@ class SqliteStore(Reader):
         wanted = list(dict.fromkeys(operation_ids))
         with self._reading() as execute:
             rows = query_many("seen").values(execute, wanted, before=(self._hub_no,))
-        return sorted(map(SeenRow._make, opened(self._vault, "seen", rows)))
+        return sorted(map(seen_of, opened(self._vault, "seen", rows)))
 
     def poll(self, now: int, horizon: int, limit: int) -> Poll:
         with self._reading() as execute:
             messages = execute(query("visible_messages"), (self._hub_no, now, limit)).fetchall()
             due = execute(query("due_instances"), (self._hub_no, horizon, limit)).fetchall()
             [(next_visible_at,)] = execute(query("next_visible_at"), (self._hub_no, now)).fetchall()
-        return Poll(self._messages(messages), due, next_visible_at)
+        return Poll(
+            self._messages(messages), due, next_visible_at if isinstance(next_visible_at, int) else None
+        )
 
     def _messages(self, rows: list[Any]) -> list[InboxRow]:
         if self._vault is not None:
@@ -240,11 +244,11 @@ class SqliteStore(Reader):
 
     def local_work(self, after_no: int, limit: int) -> list[tuple[int, str]]:
         with self._reading() as execute:
-            return list(execute(query("local_work"), (self._hub_no, after_no, limit)).fetchall())
+            return _named(execute(query("local_work"), (self._hub_no, after_no, limit)).fetchall())
 
     def parked(self, after_no: int, limit: int) -> list[tuple[int, str]]:
         with self._reading() as execute:
-            return list(execute(query("parked"), (self._hub_no, after_no, limit)).fetchall())
+            return _named(execute(query("parked"), (self._hub_no, after_no, limit)).fetchall())
 
     def rows(self, instance_ids: Sequence[str]) -> list[InstanceRow]:
         with self._reading() as execute:
@@ -253,7 +257,7 @@ class SqliteStore(Reader):
     def finished(self, status: str, before: int, after: tuple[int, int], limit: int) -> list[InstanceRow]:
         with self._reading() as execute:
             found = execute(query("finished"), (self._hub_no, status, before, *after, limit)).fetchall()
-        return list(map(InstanceRow._make, opened(self._vault, "instances", found)))
+        return instances_of(opened(self._vault, "instances", found))
 
     def _reading(self) -> _Reading:
         self._check_process()
@@ -343,6 +347,11 @@ class SqliteStore(Reader):
                 connection.close(force=True)
 
 
+def _named(rows: list[tuple[int, str]]) -> list[tuple[int, str]]:
+    """With the ids by which instances are known whose own cannot be read."""
+    return [(no, f"{UNNAMED}{no}" if isinstance(name, Garbled) else name) for no, name in rows]
+
+
 class _Reading:
     """One read on the loop's connection: an error of SQLite's ends the connection."""
 
@@ -350,7 +359,7 @@ class _Reading:
         self._store = store
 
     def __enter__(self) -> Any:
-        return self._store._execute
+        return reading(self._store._execute)
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         if isinstance(error, apsw.Error):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from perdure.store.transfer import TABLES
+from perdure.store.transfer import OF_INSTANCES, TABLES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _OF_INSTANCES: Final = "instance_no in (select instance_no from instances where hub_no = ?)"
 _OF_HUB: Final = "hub_no = ?"
+_OF_ID: Final = "hub_no = ? and instance_id = ?"
 KEYS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "instances": (_OF_HUB, ("instance_no",)),
     "history": (_OF_INSTANCES, ("instance_no", "execution_no", "episode")),
@@ -52,6 +53,33 @@ def export(execute: Execute, hub_no: int, table: str, after: Key, limit: int) ->
     sql = f"select {keys}, {columns} from {table} where {scope}{behind} order by {keys} limit ?"
     rows = execute(sql, (hub_no, *after, limit)).fetchall()
     return [row[len(key) :] for row in rows], rows[-1][: len(key)] if rows else after
+
+
+def strays(execute: Execute) -> dict[str, int]:
+    """Rows of the file that nothing leads to, by table."""
+    found = {}
+    for table, (scope, _) in KEYS.items():
+        key, owners = ("hub_no", "hubs") if scope == _OF_HUB else ("instance_no", "instances")
+        sql = f"select count(*) from {table} where {key} is null or {key} not in (select {key} from {owners})"
+        [(found[table],)] = execute(sql).fetchall()
+    [(lost,)] = execute(
+        "select count(*) from payloads p where not exists (select 1 from history h where "
+        "h.instance_no = p.instance_no and h.execution_no = p.execution_no and h.episode = p.episode)"
+    ).fetchall()
+    found["payloads"] += lost
+    return {table: count for table, count in found.items() if count}
+
+
+def raw(execute: Execute, hub_no: int, instance_no: int, instance_id: str) -> dict[str, list[dict[str, Any]]]:
+    """The rows of one instance by table, as they are."""
+    found = {}
+    for table in ("instances", *OF_INSTANCES, "inbox", "dropped"):
+        columns = TABLES[table].columns
+        by_number = columns[0] == "instance_no"
+        where, values = ("instance_no = ?", (instance_no,)) if by_number else (_OF_ID, (hub_no, instance_id))
+        rows = execute(f"select {', '.join(columns)} from {table} where {where}", values).fetchall()
+        found[table] = [dict(zip(columns, row, strict=True)) for row in rows]
+    return found
 
 
 def insert(execute: Execute, hub_no: int, table: str, rows: Sequence[Row]) -> None:
