@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import aclosing, contextmanager, suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager, aclosing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -63,13 +63,19 @@ class Feed:
         self._listen = listen
         self._gate = threading.Lock()
         self._bells: dict[int | None, set[Bell]] = {}
+        self._counted = 0
 
     @contextmanager
-    def watching(self, instance_no: int | None) -> Iterator[Bell]:
-        """A bell that commits ring which touch this instance, or any with None. Raises Overloaded."""
+    def watching(self, instance_no: int | None, *, is_counted: bool = True) -> Iterator[Bell]:
+        """A bell that commits ring which touch this instance, or any with None. Raises Overloaded.
+
+        With `is_counted=False` the caller has counted it already, and it is not refused.
+        """
         bell = Bell()
         with self._gate:
-            if sum(map(len, self._bells.values())) >= MOST:
+            self._counted += is_counted
+            if is_counted and self._counted > MOST:
+                self._counted -= 1
                 raise Overloaded(
                     f"{MOST:,} watchers are watching already: try again later, or ask now and then"
                 )
@@ -79,6 +85,7 @@ class Feed:
             yield bell
         finally:
             with self._gate:
+                self._counted -= is_counted
                 self._bells[instance_no].discard(bell)
                 if not self._bells[instance_no]:
                     del self._bells[instance_no]
@@ -136,6 +143,10 @@ class Sighting:
         return BUSY if waiting is not None and waiting.activities else IDLE
 
 
+Look = Callable[[], Awaitable[Sighting | None]]
+Watching = Callable[[int], AbstractContextManager[Bell]]
+
+
 async def sight(gateway: Any, instance_id: str) -> Sighting | None:
     """Look at an instance."""
 
@@ -153,19 +164,30 @@ async def sight(gateway: Any, instance_id: str) -> Sighting | None:
     return found
 
 
-async def sightings(gateway: Any, instance_id: str, seen: str = "") -> AsyncGenerator[Sighting, None]:
+async def sightings(
+    gateway: Any,
+    instance_id: str,
+    seen: str = "",
+    *,
+    look: Look | None = None,
+    watching: Watching | None = None,
+) -> AsyncGenerator[Sighting, None]:
     """An instance now, unless `seen` is the cursor of that, and whenever it has changed, until it has finished.
+
+    `look` and `watching` stand for those of the gateway.
 
     Raises InstanceNotFound; ends when the instance is purged, or the engine stops.
     """
-    found = await sight(gateway, instance_id)
+    look = look or (lambda: sight(gateway, instance_id))
+    watching = watching or gateway.watching
+    found = await look()
     if found is None:
         raise InstanceNotFound(f"no instance {instance_id!r} in this hub: there is nothing to watch")
     last = found.key if found.cursor == seen else None
     while found is not None:
         number = found.instance_no
-        with gateway.watching(number) as bell:
-            found = await sight(gateway, instance_id)  # again: now a change rings
+        with watching(number) as bell:
+            found = await look()  # again: now a change rings
             while found is not None and found.instance_no == number:
                 if found.key != last:
                     last = found.key
@@ -175,7 +197,7 @@ async def sightings(gateway: Any, instance_id: str, seen: str = "") -> AsyncGene
                 await bell.rung(found.pace)
                 if bell.is_closed:
                     return
-                found = await sight(gateway, instance_id)
+                found = await look()
 
 
 class WatchVerbs:

@@ -371,9 +371,11 @@ class Engine:
         finally:
             self._forget(instance_id, future)
 
-    def watching(self, instance_no: int | None) -> contextlib.AbstractContextManager[Bell]:
+    def watching(
+        self, instance_no: int | None, *, is_counted: bool = True
+    ) -> contextlib.AbstractContextManager[Bell]:
         """A bell that rings when this instance, or any with None, has changed."""
-        return self.feed.watching(instance_no)
+        return self.feed.watching(instance_no, is_counted=is_counted)
 
     def _listen(self, anybody: bool) -> None:
         self.loop.watched = self.feed.changed if anybody else None

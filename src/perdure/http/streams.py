@@ -5,24 +5,32 @@ newest and never a backlog, and nothing is kept for anybody. The id of a frame n
 comes back with it in `Last-Event-ID` is told nothing until that has changed, and otherwise is told anew. The ids
 come from what is committed, so they hold across restarts and on other servers.
 Who asks without `Accept: text/event-stream` gets the frames there are at this moment, and the end.
+
+A stream takes a place of its caller's share before it is answered, or is refused with 429 or 503. What many watch is
+looked at once for all of them (`perdure.http.looks`), and a reader that takes nothing for a while is dropped.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 import msgspec
 from sse_starlette import EventSourceResponse, ServerSentEvent
+from sse_starlette.sse import SendTimeoutError
 from starlette.responses import Response
 
 from perdure.engine.bulk import Which
-from perdure.engine.watching import IDLE, sight, sightings
+from perdure.engine.watching import IDLE, Sighting, sight, sightings
 from perdure.errors import InstanceNotFound, PerdureError, outward
 from perdure.http.access.api import access_of
+from perdure.http.access.caller import caller_of
 from perdure.http.contract import Answer, Contract
 from perdure.http.document import document_of
 from perdure.http.endpoint import client_of
@@ -32,11 +40,16 @@ from perdure.model.instances import OrchestrationStatus
 
 if TYPE_CHECKING:
     from starlette.requests import Request
+    from starlette.types import Receive, Scope, Send
 
     from perdure.engine.client import Client
+    from perdure.http.looks import Looks
 
+Frames = AsyncGenerator[bytes, None]
+PATIENCE: Final = 10.0  # seconds that a reader may take nothing while there is something for it
 PING: Final = 15  # seconds of silence after which a comment keeps the connection alive
 PACE: Final = 0.5  # seconds between two looks at a list, however much happens
+log = logging.getLogger("perdure.http")
 MEDIA: Final = "text/event-stream"
 LONGEST_ID: Final = 200
 
@@ -66,7 +79,8 @@ async def instance_events(request: Request) -> Response:
         raise InstanceNotFound(f"there is no instance {instance_id!r} in hub {client.task_hub!r}")
     if found.cursor == seen and found.status.is_finished:
         return Response(status_code=204)  # this tells a browser not to come back
-    return await _answer(request, _of_instance(client, instance_id, seen), 0 if found.cursor == seen else 1)
+    frames = _of_instance(client, access_of(request).looks, instance_id, seen)
+    return await _answer(request, frames, 0 if found.cursor == seen else 1)
 
 
 async def list_events(request: Request) -> Response:
@@ -76,23 +90,43 @@ async def list_events(request: Request) -> Response:
     page = await client.query(
         **selection, top=top
     )  # what cannot be asked is refused before the stream begins
-    frames = 0 if _digest(page.instances) == seen else 1 + len(page.instances)
-    return await _answer(request, _of_list(client, selection, top, seen), frames)
+    count = 0 if _digest(page.instances) == seen else 1 + len(page.instances)
+    frames = _of_list(client, access_of(request).looks, _Wanted(selection, top), seen)
+    return await _answer(request, frames, count)
 
 
-async def _answer(request: Request, frames: AsyncGenerator[ServerSentEvent, None], now: int) -> Response:
+async def _answer(request: Request, frames: Frames, now: int) -> Response:
     if MEDIA in request.headers.get("accept", ""):
-        return EventSourceResponse(
-            _bounded(request, frames), ping=PING, headers={"Cache-Control": "no-store"}
-        )
+        return Stream(request, frames)
     async with aclosing(frames):
         taken = [await anext(frames, None) for _ in range(now)]
-    return Response(b"".join(frame.encode() for frame in taken if frame is not None), media_type=MEDIA)
+    return Response(b"".join(frame for frame in taken if frame is not None), media_type=MEDIA)
 
 
-async def _bounded(
-    request: Request, frames: AsyncGenerator[ServerSentEvent, None]
-) -> AsyncGenerator[ServerSentEvent, None]:
+class Stream(EventSourceResponse):
+    """Frames as they come. It has a place of its caller's share until it ends. Raises Refused for want of one."""
+
+    def __init__(self, request: Request, frames: Frames) -> None:
+        caller, access = caller_of(request), access_of(request)
+        self._name, self._shares = caller.who, access.shares
+        self._shares.take(self._name, is_admin=caller.may("admin"), is_known=not access.is_open)
+        super().__init__(
+            _bounded(request, frames),
+            ping=PING,
+            headers={"Cache-Control": "no-store"},
+            send_timeout=PATIENCE,
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        except SendTimeoutError:
+            log.info("a reader of %s took nothing for %g s: its stream is closed", self._name, PATIENCE)
+        finally:
+            self._shares.leave(self._name)
+
+
+async def _bounded(request: Request, frames: Frames) -> Frames:
     """The frames, as long as who asked for them may read; what goes wrong meanwhile is told as one, and ends it."""
     access = access_of(request)
     try:
@@ -102,35 +136,86 @@ async def _bounded(
                     return
                 yield frame
     except PerdureError as error:
-        yield ServerSentEvent(outward(error), event="problem")
+        yield ServerSentEvent(outward(error), event="problem").encode()
 
 
 # ------------------------------------------------------------------------------------------- what is sent
 
 
-async def _of_instance(client: Client, instance_id: str, seen: str) -> AsyncGenerator[ServerSentEvent, None]:
-    async for found in sightings(client.gateway, instance_id, seen):
-        yield _frame("status", document_of(found.status, with_input=False), found.cursor)
+@dataclass(frozen=True)
+class _Drawn(Sighting):
+    """An instance as it was seen, and the frame that tells of it."""
+
+    frame: bytes
 
 
-async def _of_list(
-    client: Client, selection: Which, top: int, seen: str
-) -> AsyncGenerator[ServerSentEvent, None]:
+async def _of_instance(client: Client, looks: Looks, instance_id: str, seen: str) -> Frames:
+    gateway: Any = client.gateway
+
+    async def drawn() -> Sighting | None:
+        found = await sight(gateway, instance_id)
+        if found is None:
+            return None
+        frame = _frame("status", document_of(found.status, with_input=False), found.cursor)
+        return _Drawn(found.instance_no, found.cursor, found.status, frame)
+
+    watched = sightings(
+        gateway,
+        instance_id,
+        seen,
+        look=partial(looks.look, ("instance", instance_id), drawn),
+        watching=partial(gateway.watching, is_counted=False),
+    )
+    async for found in watched:
+        assert isinstance(found, _Drawn)
+        yield found.frame
+
+
+class _Wanted:
+    """What a list is asked for; two that ask for the same are shown the same."""
+
+    def __init__(self, selection: Which, top: int) -> None:
+        self.selection, self.top = selection, top
+        self.key = ("list", top, repr(sorted(selection.items())))
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """A list as it was seen: its cursor, when each instance moved last, and a frame for each."""
+
+    cursor: str
+    moved: dict[str, Any]
+    frames: dict[str, bytes]
+
+
+async def _look_at(client: Client, wanted: _Wanted) -> _Shown:
+    page = await client.query(**wanted.selection, top=wanted.top)
+    cursor = _digest(page.instances)
+    return _Shown(
+        cursor,
+        {one.instance_id: one.last_updated_time for one in page.instances},
+        {
+            one.instance_id: _frame("instance", document_of(one, with_input=False), cursor)
+            for one in page.instances
+        },
+    )
+
+
+async def _of_list(client: Client, looks: Looks, wanted: _Wanted, seen: str) -> Frames:
     """First all that match, then what changes: `list` names those that match now, `instance` tells of one."""
+    gateway: Any = client.gateway
     known: dict[str, Any] | None = None
-    with client.gateway.watching(None) as bell:
+    with gateway.watching(None, is_counted=False) as bell:
         while not bell.is_closed:
-            page = await client.query(**selection, top=top)
-            cursor = _digest(page.instances)
-            news = {one.instance_id: one.last_updated_time for one in page.instances}
-            if known is None and cursor == seen:
-                known = news
-            if known is None or news.keys() != known.keys():
-                yield _frame("list", {"instanceIds": list(news)}, cursor)
-            for one in page.instances:
-                if known is None or known.get(one.instance_id) != one.last_updated_time:
-                    yield _frame("instance", document_of(one, with_input=False), cursor)
-            known = news
+            shown = await looks.look(wanted.key, partial(_look_at, client, wanted))
+            if known is None and shown.cursor == seen:
+                known = shown.moved
+            if known is None or shown.moved.keys() != known.keys():
+                yield _frame("list", {"instanceIds": list(shown.moved)}, shown.cursor)
+            for instance_id, moved in shown.moved.items():
+                if known is None or known.get(instance_id) != moved:
+                    yield shown.frames[instance_id]
+            known = shown.moved
             await bell.rung(IDLE)
             await asyncio.sleep(PACE)
 
@@ -141,8 +226,8 @@ def _digest(instances: list[OrchestrationStatus]) -> str:
     return sha256(msgspec.json.encode(said)).hexdigest()[:24]
 
 
-def _frame(event: str, data: Any, cursor: str) -> ServerSentEvent:
-    return ServerSentEvent(msgspec.json.encode(data).decode(), event=event, id=cursor, sep="\n")
+def _frame(event: str, data: Any, cursor: str) -> bytes:
+    return ServerSentEvent(msgspec.json.encode(data).decode(), event=event, id=cursor, sep="\n").encode()
 
 
 class Frame(TypedDict):

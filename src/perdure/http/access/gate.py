@@ -24,10 +24,12 @@ from perdure.http.access.audit import Recorder
 from perdure.http.access.caller import ANONYMOUS, ANYONE, CALLER, Caller, Refused, address_of
 from perdure.http.access.keys import Keyring
 from perdure.http.access.limits import Buckets, Limits
+from perdure.http.access.shares import Shares
 from perdure.http.access.signing import Signer
 from perdure.http.drawing import CODE
 from perdure.http.guard import SAFE, is_foreign
-from perdure.http.links import ENDPOINT
+from perdure.http.links import ENDPOINT, LINK
+from perdure.http.looks import Looks
 from perdure.model.access import PREFIX
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
     from perdure.engine.client import Client
+    from perdure.http.access.links import Link
     from perdure.http.endpoint import Endpoint
 
 
@@ -75,6 +78,8 @@ class Access:
         self.recorder = Recorder(gateway)
         self.deciding: set[str] = set()
         """Nonces of links that are being used at this moment."""
+        self.shares = Shares()
+        self.looks = Looks(time.monotonic)
         self._requests = Buckets(self.limits.rate, self.limits.burst, time.monotonic)
         self._failures = Buckets(self.limits.failures, self.limits.failure_burst, time.monotonic)
 
@@ -130,7 +135,7 @@ class Access:
                 raise _too_many(wait) from None
             raise
         request.scope[CALLER] = caller
-        self._within_rate(caller.who)
+        self._within_rate(_limited_as(request, caller))
         if caller.key_id:
             self.recorder.use(caller.key_id, self.keys.now(), self.keys.used(caller.key_id))
         if not caller.link and not caller.may(endpoint.scope, endpoint.function):
@@ -311,6 +316,15 @@ def _key_of_ours(request: Request) -> str | None:
 def _bearer(header: str) -> str:
     kind, _, key = header.partition(" ")
     return key.strip() if kind.lower() == "bearer" else ""
+
+
+def _limited_as(request: Request, caller: Caller) -> str:
+    """Whose limits a request counts for: a key's, or those of one link to one instance."""
+    link: Link | None = request.scope.get(LINK)
+    if link is None:
+        return caller.who
+    # Two links may differ in nothing but when they expire.
+    return f"link {link.operation} {link.expires_at} {link.nonce} {_instance_of(request)}"
 
 
 def _too_many(wait: int) -> Refused:

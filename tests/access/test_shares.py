@@ -1,0 +1,287 @@
+"""Limits and streams: each caller has its own, and those who watch slow no one down."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+import perdure as df
+from perdure.http import streams
+from perdure.http.access.caller import Refused
+from perdure.http.access.shares import KEPT, MOST, SHARE, Shares
+from perdure.http.links import MANAGEMENT as M
+from perdure.http.looks import PAUSE, Looks
+from tests.access.conftest import ADMIN, Door, as_key
+from tests.hosts.conftest import make_app
+
+# ------------------------------------------------------------------------------------------------ limits
+
+
+def emptied(door: Door, send: Callable[[], Any], most: int = 40) -> int:
+    """How many requests pass until one is refused for its rate."""
+    for n in range(most):
+        if send().status_code == 429:
+            return n
+    raise AssertionError("never refused")
+
+
+@pytest.fixture
+def slow(door: Door) -> Door:
+    """The same door, with a bucket of five requests for each caller that is never filled again."""
+    door.gate._requests._rate, door.gate._requests._burst = 1e-9, 5.0
+    return door
+
+
+def test_holders_of_links_do_not_share_a_limit(slow: Door) -> None:
+    status = [
+        slow.http.post(f"{M}/orchestrators/approval/a-{n}", headers=as_key(ADMIN)).json()["statusQueryGetUri"]
+        for n in range(4)
+    ]
+    assert emptied(slow, lambda: slow.http.get(status[0])) == 5
+    for url in status[1:]:
+        assert slow.http.get(url).status_code == 202
+
+
+def test_links_for_two_verbs_of_one_instance_do_not_share_a_limit(slow: Door) -> None:
+    links = slow.start()
+    assert emptied(slow, lambda: slow.http.get(links["statusQueryGetUri"])) == 5
+    assert slow.http.post(links["suspendPostUri"].replace("{text}", "why")).status_code == 202
+
+
+def test_keys_do_not_share_a_limit(door: Door) -> None:
+    one, other = (as_key(door.key("read", name="the same name")) for _ in range(2))
+    door.gate._requests._rate, door.gate._requests._burst = 1e-9, 5.0
+    assert emptied(door, lambda: door.http.get(f"{M}/counts", headers=one)) == 5
+    assert door.http.get(f"{M}/counts", headers=other).status_code == 200
+    assert door.http.get(f"{M}/counts", headers=as_key(ADMIN)).status_code == 200
+    assert door.http.get("/api/anyone").status_code == 200
+
+
+# ---------------------------------------------------------------------------------------------- streams
+
+
+def test_a_caller_has_a_share_and_administrators_have_places_of_their_own() -> None:
+    shares = Shares()
+    callers = [f"key {n}" for n in range((MOST - KEPT) // SHARE)]
+    for name in callers:
+        for _ in range(SHARE):
+            shares.take(name)
+        with pytest.raises(Refused) as refused:
+            shares.take(name)
+        assert refused.value.status == 429 and refused.value.retry_after
+    with pytest.raises(Refused) as full:
+        shares.take("another")
+    assert full.value.status == 503 and full.value.retry_after
+    for _ in range(SHARE):
+        shares.take("the administrator", is_admin=True)
+    shares.leave(callers[0])
+    with pytest.raises(Refused):
+        shares.take(callers[1], is_admin=False)
+
+
+def test_a_place_that_is_left_can_be_taken_again() -> None:
+    shares = Shares(most=3, share=2, kept=1)
+    shares.take("one")
+    shares.take("one")
+    for _ in range(5):
+        with pytest.raises(Refused):
+            shares.take("one")
+        shares.leave("one")
+        shares.take("one")
+    assert shares._taken.total() == 2
+
+
+class Reader:
+    """One stream, asked for as a server would: it takes what it is sent for as long as it likes to."""
+
+    def __init__(self, app: Any, path: str, key: str) -> None:
+        self.status = 0
+        self.headers: dict[bytes, bytes] = {}
+        self.body = b""
+        self.frames = asyncio.Queue[bytes]()
+        self.reads = True
+        self._gone = asyncio.Event()
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "method": "GET",
+            "scheme": "http",
+            "path": path,
+            "raw_path": path.encode(),
+            "query_string": b"",
+            "root_path": "",
+            "headers": [
+                (b"host", b"localhost:7071"),
+                (b"accept", b"text/event-stream"),
+                (b"x-functions-key", key.encode()),
+            ],
+            "client": ("127.0.0.1", 1),
+            "server": ("127.0.0.1", 7071),
+        }
+        self.task = asyncio.create_task(app(scope, self._receive, self._send))
+        self.begun = asyncio.Event()
+
+    async def _receive(self) -> dict[str, Any]:
+        await self._gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def _send(self, message: Any) -> None:
+        if message["type"] == "http.response.start":
+            self.status, self.headers = message["status"], dict(message["headers"])
+            self.begun.set()
+            return
+        if not self.reads:
+            await asyncio.Event().wait()
+        self.body += message.get("body", b"")
+        self.frames.put_nowait(message.get("body", b""))
+
+    async def close(self) -> None:
+        self._gone.set()
+        await self.task
+
+
+@asynccontextmanager
+async def guarded(most: int = 6, share: int = 3, kept: int = 1) -> AsyncIterator[Any]:
+    """A server with few places; gives its host, and makes keys."""
+    host = make_app().asgi(store="memory:", admin_key=ADMIN)
+    async with host.lifespan():
+        serving: Any = host._serving
+        access = serving.app.app.state.access
+        access.shares = Shares(most, share, kept)
+        yield host, access
+
+
+async def key_of(host: Any, access: Any, name: str) -> str:
+    made = await host.client.create_key(name, ["read"])
+    access.keys.refresh()
+    secret: str = made.secret
+    return secret
+
+
+@pytest.mark.parametrize("path", [f"{M}/events", f"{M}/instances/s-1/events"])
+async def test_who_takes_all_streams_takes_none_of_the_others(path: str) -> None:
+    async with guarded() as (host, access):
+        await host.client.start_new("sleeper", "s-1")
+        greedy, other, late = [await key_of(host, access, name) for name in ("greedy", "other", "late")]
+        readers = [Reader(host, path, greedy) for _ in range(5)]
+        await asyncio.gather(*(reader.begun.wait() for reader in readers))
+        assert sorted(reader.status for reader in readers) == [200, 200, 200, 429, 429]
+        refused = next(reader for reader in readers if reader.status == 429)
+        await refused.task
+        assert b"problem" in refused.headers[b"content-type"] and b"retry-after" in refused.headers
+        assert b"event: problem" not in refused.body
+
+        more = [Reader(host, path, one) for one in (other, other)]
+        await asyncio.gather(*(reader.begun.wait() for reader in more))
+        assert [reader.status for reader in more] == [200, 200]
+        full, administrator = Reader(host, path, late), Reader(host, path, ADMIN)
+        await asyncio.gather(full.begun.wait(), administrator.begun.wait())
+        assert (full.status, administrator.status) == (503, 200)
+        assert b"event: problem" not in administrator.body
+
+        await asyncio.gather(*(one.close() for one in (*readers, *more, administrator, full)))
+        assert access.shares._taken.total() == 0
+
+
+async def test_streams_are_not_refused_for_watchers_of_the_application(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("perdure.engine.watching.MOST", 1)
+    async with guarded() as (host, _):
+        await host.client.start_new("sleeper", "s-1")
+        own = host.client.watch("s-1")
+        await anext(own)
+        reader = Reader(host, f"{M}/instances/s-1/events", ADMIN)
+        assert b"Running" in await reader.frames.get() or b"Pending" in reader.body
+        await reader.close()
+        await own.aclose()
+
+
+async def test_a_reader_that_takes_nothing_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "PATIENCE", 0.01)
+    async with guarded() as (host, access):
+        await host.client.start_new("sleeper", "s-1")
+        for path in (f"{M}/events", f"{M}/instances/s-1/events"):
+            reader = Reader(host, path, ADMIN)
+            reader.reads = False
+            await reader.task
+            assert reader.status == 200
+        assert access.shares._taken.total() == 0
+        assert host.client.gateway.loop.watched is None
+
+
+# ------------------------------------------------------------------------------------------------- looks
+
+
+class Time:
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.slept: list[float] = []
+
+    def __call__(self) -> float:
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+        await asyncio.sleep(0)
+
+    def looking(self, seconds: float, told: list[int]) -> Callable[[], Awaitable[int]]:
+        async def look() -> int:
+            await asyncio.sleep(0)
+            self.now += seconds
+            told.append(len(told))
+            return len(told)
+
+        return look
+
+
+async def test_two_hundred_who_watch_the_same_share_one_look() -> None:
+    time, told = Time(), list[int]()
+    looks = Looks(time, time.sleep)
+    ask = time.looking(0.01, told)
+    assert set(await asyncio.gather(*(looks.look("list", ask) for _ in range(200)))) == {1}
+    assert set(await asyncio.gather(*(looks.look("list", ask) for _ in range(200)))) == {2}
+
+
+async def test_who_asks_while_a_look_is_under_way_gets_a_later_one() -> None:
+    time, began, goes_on = Time(), asyncio.Event(), asyncio.Event()
+    looks = Looks(time, time.sleep)
+    seen = "before"
+
+    async def ask() -> str:
+        found = seen
+        began.set()
+        await goes_on.wait()
+        return found
+
+    first = asyncio.create_task(looks.look("one", ask))
+    await began.wait()
+    seen = "after"
+    second = asyncio.create_task(looks.look("one", ask))
+    goes_on.set()
+    assert [await first, await second] == ["before", "after"]
+
+
+async def test_looking_takes_a_part_of_the_time_however_many_look() -> None:
+    time, told = Time(), list[int]()
+    looks = Looks(time, time.sleep)
+    ask = time.looking(0.01, told)
+    await asyncio.gather(*(looks.look(f"list {n}", ask) for n in range(200)))
+    assert len(told) == 200
+    assert sum(time.slept) == pytest.approx(199 * 0.01 * PAUSE)
+
+
+async def test_a_look_that_fails_fails_for_those_who_shared_it_and_not_for_the_next() -> None:
+    time, told = Time(), list[int]()
+    looks = Looks(time, time.sleep)
+
+    async def fails() -> int:
+        raise df.StoreError("away")
+
+    results = await asyncio.gather(*(looks.look("one", fails) for _ in range(3)), return_exceptions=True)
+    assert [type(result) for result in results] == [df.StoreError] * 3
+    assert await looks.look("one", time.looking(0.0, told)) == 1
