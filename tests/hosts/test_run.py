@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -238,6 +238,84 @@ def test_sigterm_stops_it_as_cleanly(folder: Path) -> None:
         assert process.wait(10) == 0
 
     assert not (folder / "perdure.db-wal").exists()
+
+
+BEGINS = """
+import asyncio, time
+import perdure as df
+
+app = df.App("stubborn")
+
+@app.route("/begin", methods=["POST"], auth="anonymous")
+async def begin(client: df.Client):
+    begun = asyncio.create_task(client.start_new("main", "w-1"))
+    await asyncio.wait([begun], timeout=0.5)
+    return "begun"
+
+@app.orchestrator
+async def main(context):
+    await context.call_activity("work")
+"""
+SPINS = """
+import perdure as df
+
+app = df.App("stubborn")
+
+@app.route("/begin", methods=["POST"], auth="anonymous")
+async def begin(client: df.Client):
+    await client.start_new("main", "w-1")
+
+@app.orchestrator
+async def main(context):
+    try:
+        await context.wait_for_external_event("Never")
+    finally:
+        while True:
+            try:
+                sum(range(100))
+            except:
+                pass
+
+@app.activity
+def work(): ...
+"""
+BLOCKS = """
+@app.activity
+async def work():
+    while True:
+        time.sleep(0.1)
+"""
+SWALLOWS = """
+@app.activity
+async def work():
+    while True:
+        try:
+            await asyncio.sleep(1)
+        except:
+            pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("program", "code", "name"),
+    [
+        pytest.param(SPINS, 0, "w-1", id="an orchestrator that swallows its end"),
+        pytest.param(BEGINS + BLOCKS, 1, "work", id="an activity that blocks the event loop"),
+        pytest.param(BEGINS + SWALLOWS, 1, "work", id="an activity that swallows its cancellation"),
+    ],
+)
+def test_sigterm_stops_it_whatever_its_code_does(folder: Path, program: str, code: int, name: str) -> None:
+    (folder / "app.py").write_text(program)
+
+    with running(folder) as (process, address):
+        with suppress(httpx2.TimeoutException):
+            httpx2.post(f"{address}/api/begin", trust_env=False, timeout=2)
+        process.terminate()
+        ended = process.wait(60)
+        said_last = process.stderr.read() if process.stderr else ""
+
+    assert ended == code
+    assert name in said_last
 
 
 def test_with_reload_a_changed_file_is_served_anew(folder: Path) -> None:

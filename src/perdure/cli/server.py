@@ -26,6 +26,7 @@ from rich.text import Text
 from watchfiles import PythonFilter, run_process
 
 from perdure import __version__
+from perdure.cli.ending import LastResort
 from perdure.cli.oversight import Oversight
 from perdure.cli.settings import chosen_of, flags_of, with_flags
 from perdure.cli.source import load_app, watched_folder
@@ -46,6 +47,7 @@ from perdure.triggers.definitions import Queue, Schedule
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+    from types import FrameType
 
     from rich.console import Console
 
@@ -264,9 +266,10 @@ class Server(uvicorn.Server):
     The original raises the signal again, which would kill the process before the engine has closed its store.
     """
 
-    def __init__(self, config: uvicorn.Config, announce: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, announce: Callable[[], None], last_resort: LastResort) -> None:
         super().__init__(config)
         self._announce = announce
+        self._last_resort = last_resort
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup([])
@@ -280,6 +283,10 @@ class Server(uvicorn.Server):
             listener.close()
             await listener.wait_closed()
         await super().shutdown(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._last_resort.begin()
+        super().handle_exit(sig, frame)
 
     def _connection(self) -> asyncio.Protocol:
         make = cast("Callable[..., asyncio.Protocol]", self.config.http_protocol_class)
@@ -347,7 +354,7 @@ async def _listen(app: App, plan: Plan, client: Client, listener: socket.socket,
     token = access.token if _is_loopback(plan.host) and not access.keys.has_keys() else None
     facts = await _facts(app, plan, client, _Opening(shown, token or ""))
     async with _ready(plan, client, facts, tied, lambda: setattr(server, "should_exit", True)) as announce:
-        server = Server(config, announce)
+        server = Server(config, announce, LastResort(engine.settings.drain))
         await server.serve(sockets=[listener])
     await access.close()
 
@@ -356,8 +363,15 @@ async def _work(app: App, plan: Plan, client: Client, tied: Tether | None) -> No
     """Run functions, and listen to nobody, until told to stop."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    engine: Any = client.gateway
+    last_resort = LastResort(engine.settings.drain)
+
+    def told(*_: object) -> None:  # not as a handler of the event loop's: an activity may block that
+        last_resort.begin()
+        loop.call_soon_threadsafe(stop.set)
+
     for sign in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(sign, stop.set)
+        signal.signal(sign, told)
     async with _ready(plan, client, await _facts(app, plan, client, None), tied, stop.set) as announce:
         announce()
         await stop.wait()

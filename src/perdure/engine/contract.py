@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import msgspec
 
+from perdure.engine.interrupting import put_away
 from perdure.errors import RegistrationError
 from perdure.model.settings import BYTES, COUNT, SECONDS, setting
 from perdure.replay.context import Environment
@@ -18,6 +19,9 @@ from perdure.replay.settle import Invocation
 if TYPE_CHECKING:
     from perdure.engine.requests import Asked
     from perdure.engine.warm import Instance
+    from perdure.replay.decide import Execution
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -70,14 +74,15 @@ class Functions(Protocol):
 
 
 class Running:
-    """What user code is on the loop's thread right now, for the watchdog and the audit hook."""
+    """Runs user code on the loop's thread: under watch, for an engine that has a watchdog."""
 
-    def enter(self, instance: Instance) -> None:
-        """User code of this instance begins."""
+    def run(self, instance: Instance, code: Callable[..., T], *given: Any) -> T:
+        """Call `code`. Raises Interrupted when it was interrupted, also where it swallowed that."""
+        return code(*given)
 
-    def leave(self) -> bool:
-        """User code has returned; whether it had been interrupted and swallowed that."""
-        return False
+    def close(self, instance: Instance, execution: Execution) -> None:
+        """Put the code of an instance away, whatever it does about it."""
+        put_away(execution)
 
 
 @dataclass(slots=True)

@@ -292,10 +292,10 @@ def _do(hub: Hub, instance: Instance, envelope: Envelope) -> None:
 def _run(hub: Hub, instance: Instance, message: msg.EntityOperation) -> Operated | None:
     """What came of an operation; None when the state does not fit the code, and the entity is parked."""
     mailbox, code = _mailbox(instance), _code(hub, instance)
-    running = hub.running
     try:
-        running.enter(instance)
-        done = operate(
+        return hub.running.run(
+            instance,
+            operate,
             code,
             EntityId.parse(instance.instance_id),
             mailbox.state,
@@ -304,15 +304,10 @@ def _run(hub: Hub, instance: Instance, message: msg.EntityOperation) -> Operated
             surroundings(hub),
         )
     except Interrupted as stopped:
-        running.leave()
         return _too_long(hub, instance, stopped)
     except Mismatch as found:
-        running.leave()
         park(hub, instance, MISFIT, str(found.error))
         return None
-    if running.leave():  # a bare `except:` swallowed the interruption
-        return _too_long(hub, instance, Interrupted())
-    return done
 
 
 def _put_first(hub: Hub, instance: Instance, envelope: Envelope) -> None:

@@ -186,7 +186,7 @@ class ReplaySafeLogger(logging.LoggerAdapter[logging.Logger]):
         self._context = context
 
     def isEnabledFor(self, level: int) -> bool:
-        live = not (self._context._replaying or self._context._detached)
+        live = not (self._context._replaying or self._context._doom is not None)
         return live and super().isEnabledFor(level)
 
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:

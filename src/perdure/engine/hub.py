@@ -516,7 +516,7 @@ class Hub:
         if self.warm.get(instance.instance_id) is instance:
             del self.warm[instance.instance_id]
             self.warm_bytes -= instance.size
-        instance.put_away()
+        instance.put_away(self.running)
         instance.stored = None
 
     def awaits(self, invocation: Invocation) -> bool:

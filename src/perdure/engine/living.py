@@ -98,23 +98,16 @@ def feed(hub: Hub, instance: Instance, event: Any, *, kept: bool = False) -> Non
     outcome.events.append(event)
     if kept:
         execution.accepted_before(event)
-    running = hub.running
     try:
-        running.enter(instance)
-        actions = execution.arrive(event)
+        actions = hub.running.run(instance, execution.arrive, event)
     except Interrupted as stopped:
-        running.leave()
         raise Quarantine(instance.instance_id, too_long(stopped)) from stopped
     except FunctionMissing as missing:
-        running.leave()
         set_back(hub, instance, event, "no_worker", str(missing))
         return
     except Mismatch as found:
-        running.leave()
         set_back(hub, instance, event, MISFIT, str(found.error))
         return
-    if running.leave():  # a bare `except:` swallowed the interruption; the code is no better for it
-        raise Quarantine(instance.instance_id, too_long(Interrupted()))
     if actions:
         live_on(hub, instance, actions)
 
@@ -193,7 +186,7 @@ def _continue(hub: Hub, instance: Instance, ending: act.ContinueAsNew) -> None:
         hub.rows.custom_status.append((instance.no, context._custom_status or b"null"))
     instance.note_custom_status()
     release_locks(hub, instance)
-    instance.put_away()
+    instance.put_away(hub.running)
     hub.close_waits(instance)
     placed.ended(hub, instance)
     instance.due_at = None
@@ -268,7 +261,7 @@ def end(hub: Hub, instance: Instance, status: RuntimeStatus) -> None:
     release_locks(hub, instance)
     assert instance.outcome is not None
     instance.ending = instance.outcome.events[-1]  # type: ignore[assignment]
-    instance.put_away()
+    instance.put_away(hub.running)
     hub.close_waits(instance)
     placed.ended(hub, instance)
     instance.status = status
@@ -332,7 +325,7 @@ def _place_in_line(envelope: Envelope) -> float:
 
 
 def remove(hub: Hub, instance: Instance) -> None:
-    instance.put_away()
+    instance.put_away(hub.running)
     instance.purged = True
     hub.rows.purged.append(instance.no)
     if hub.warm.get(instance.instance_id) is instance:

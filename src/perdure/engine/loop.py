@@ -25,6 +25,7 @@ from perdure.engine.envelope import Envelope, envelopes_of
 from perdure.engine.handover import Handover, tell
 from perdure.engine.hub import Hub
 from perdure.engine.intake import Item, Waiter, take_into
+from perdure.engine.interrupting import CutShort
 from perdure.engine.living import Quarantine
 from perdure.engine.notes import Memos
 from perdure.engine.retention import EVERY, Sweeper
@@ -357,6 +358,9 @@ class Loop:
             started = self.clock.monotonic()
             if not batch.is_empty():
                 self._commit(batch, started)
+        except CutShort:
+            self._retry.extend(hub.rollback())
+            return
         except Quarantine as found:
             inputs = hub.rollback()
             hub.quarantine[found.instance_id] = found.detail

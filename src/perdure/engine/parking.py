@@ -39,7 +39,7 @@ def park(hub: Hub, instance: Instance, kind: str, detail: str) -> None:
     reason = reason_of(kind, detail)[:4_000]
     if instance.reason == reason:
         return
-    instance.put_away()
+    instance.put_away(hub.running)
     if kind == "no_worker" and not instance.episodes and instance.outcome is None:
         instance.status = S.Pending
     else:
@@ -64,7 +64,7 @@ def set_back(hub: Hub, instance: Instance, arrival: ev.Arrival, kind: str, detai
         outcome.events.pop()
     if not outcome.events:
         instance.outcome = None
-    instance.put_away()
+    instance.put_away(hub.running)
     message = message_of(arrival, instance.instance_id, instance.execution_id)
     if message is not None:
         hub.hold(instance, Envelope(accepted(message, hub.came_at), internal=True))

@@ -63,12 +63,12 @@ def revive(hub: Hub, instance: Instance, answered: int = -1) -> bool:
     try:
         recorded, asked = _relive(hub, instance, execution)
     except tuple(_PARKED_FOR) as error:
-        execution.close()
+        hub.running.close(instance, execution)
         kind, why = next(said for type_, said in _PARKED_FOR.items() if isinstance(error, type_))
         park(hub, instance, kind, f"{why}{error}")
         return False
     if execution.is_finished and not asked:  # it continued as new, and its next generation is on the way
-        execution.close()
+        hub.running.close(instance, execution)
         instance.between = True
         return False
     _adopt(hub, instance, execution, recorded, answered)
@@ -86,14 +86,11 @@ def _relive(hub: Hub, instance: Instance, execution: Execution) -> tuple[list[Ep
         recorded.append((instance.last_at, list(instance.outcome.events)))
     if is_rewound(recorded):
         recorded = counting(recorded)
-    hub.running.enter(instance)
     try:
-        asked = execution.replay(recorded, hub.began_at)
+        asked = hub.running.run(instance, execution.replay, recorded, hub.began_at)
     except Interrupted as stopped:
-        execution.close()
+        hub.running.close(instance, execution)
         raise Quarantine(instance.instance_id, too_long(stopped)) from stopped
-    finally:
-        hub.running.leave()
     return recorded, asked
 
 

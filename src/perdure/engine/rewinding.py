@@ -154,16 +154,15 @@ def _difference(
     if entry is None:
         return None
     execution = new_execution(hub, instance, entry)
-    hub.running.enter(instance)
+    tried = [*recorded, (hub.now, [plan.event(hub.now, "")])]
     try:
-        return execution.differs_after([*recorded, (hub.now, [plan.event(hub.now, "")])])
+        return hub.running.run(instance, execution.differs_after, tried)
     except FunctionMissing:
         return None
     except Interrupted as stopped:
         raise Quarantine(instance.instance_id, too_long(stopped)) from stopped
     finally:
-        hub.running.leave()
-        execution.close()
+        hub.running.close(instance, execution)
 
 
 def _open_waits(instance: Instance) -> None:

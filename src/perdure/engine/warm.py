@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Container
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -24,6 +24,9 @@ from perdure.model.records import InstanceRow, InstanceUpdate, StoredInstance
 from perdure.replay.decide import Execution
 from perdure.replay.settle import Outcome
 from perdure.replay.state import fold
+
+if TYPE_CHECKING:
+    from perdure.engine.contract import Running
 
 ANY: Final = range(2**62)
 
@@ -214,11 +217,11 @@ class Instance:
             if status is not None or self.execution_no == 1:
                 self.custom_status, self.custom_status_known = status, True
 
-    def put_away(self) -> None:
+    def put_away(self, running: Running) -> None:
         """Close its code. What the code's `finally:` blocks do reaches nothing."""
         execution, self.execution = self.execution, None
         if execution is not None:
-            execution.close()
+            running.close(self, execution)
 
     def has_moved(self) -> bool:
         """Whether a column that stands in an index differs from what was last written."""

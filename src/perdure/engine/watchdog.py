@@ -1,8 +1,9 @@
 """The watchdog: user code runs on the loop's thread, so somebody else has to look at the clock.
 
-`Marker` says which instance's code is running; entering and leaving cost a few attribute stores. A thread of the
-watchdog's own sees when the same turn goes on for too long: it logs after a second, and after ten raises
-`Interrupted` in the loop's thread, which parks the instance with its stack. A call into C that never comes back
+`Marker` runs it and says whose it is; that costs a few attribute stores. It also runs the code that is put away,
+which may do as much as any. A thread of the watchdog's own sees when the same turn goes on for too long: it logs
+after a second, and after ten raises `Interrupted` in the loop's thread, which parks the instance with the place.
+Code that swallows it is interrupted again, until it ends (`interrupting`). A call into C that never comes back
 cannot be interrupted so. For that, and for code that kills the process, the running instance is noted in a small
 file that outlives the process (`strikes`).
 The audit hook reports files, sockets and subprocesses that orchestrator code opens. It sees those and no more:
@@ -11,22 +12,30 @@ reading the clock, sleeping or random numbers raise no audit event in Python.
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from perdure.engine.contract import Running
+from perdure.engine.interrupting import CutShort, Interruptions, put_away
 from perdure.engine.strikes import StrikeFile
 from perdure.engine.warm import Instance
 from perdure.errors import Interrupted
 
+if TYPE_CHECKING:
+    from perdure.replay.decide import Execution
+
+T = TypeVar("T")
 WARN_AFTER = 1.0  # seconds
 INTERRUPT_AFTER = 10.0  # seconds
+GRACE: Final = 1.0  # seconds that code has to heed an interruption before it is repeated
+INSISTENCE: Final = 100  # times it is repeated at a stretch
+CLOSINGS: Final = 10  # interruptions after which code that is put away is left as it is
 
 log = logging.getLogger("perdure.watchdog")
 
@@ -34,66 +43,146 @@ log = logging.getLogger("perdure.watchdog")
 class Marker(Running):
     """What user code runs on the loop's thread right now."""
 
-    __slots__ = ("_lock", "_strikes", "instance_id", "interrupting", "thread_id", "turn")
+    __slots__ = (
+        "_interruptions",
+        "_lock",
+        "_place",
+        "_strikes",
+        "disarm",
+        "instance_id",
+        "interrupting",
+        "is_ending",
+        "thread_id",
+        "turn",
+    )
 
     def __init__(self, strikes: StrikeFile | None = None) -> None:
         self.instance_id = ""
         self.turn = 0
         self.thread_id = 0
         self.interrupting = False
+        self.is_ending = False
+        self.disarm: Callable[[], object] = bool
+        self._interruptions: Interruptions | None = None
+        self._place = ""
         self._strikes = strikes
         self._lock = threading.Lock()
 
-    def enter(self, instance: Instance) -> None:
-        self.turn += 1
-        self.instance_id = instance.instance_id
-        if self._strikes is not None:
-            self._strikes.enter(instance.instance_id)
+    def on_this_thread(self) -> None:
+        """User code runs on the thread that calls this."""
+        self.thread_id = threading.get_ident()
+        self._interruptions = Interruptions(self.thread_id)
+        self.disarm = self._interruptions.disarm
 
-    def leave(self) -> bool:
-        if self._strikes is not None:
-            self._strikes.leave()
-            if self._strikes.strikes:
-                self._strikes.forgive(self.instance_id)
-        self.instance_id = ""
-        if not self.interrupting:
-            return False
-        self._call_off()
-        return True
+    def run(self, instance: Instance, code: Callable[..., T], *given: Any) -> T:
+        error: BaseException | None = None
+        try:
+            self.turn += 1
+            self.instance_id = instance.instance_id
+            if self._strikes is not None:
+                self._strikes.enter(instance.instance_id)
+            value = code(*given)
+            self.instance_id = ""  # in this order: see `interrupt`
+            if not self.interrupting:
+                if self._strikes is not None:
+                    self._returned(instance, self._strikes)
+                return value
+        except BaseException as raised:
+            self.instance_id = ""
+            error = raised
+        interrupted = self.interrupting or isinstance(error, Interrupted)
+        while True:  # one interruption may still be on its way, and come anywhere here
+            try:
+                self.disarm()
+                self._call_off(instance)
+                break
+            except Interrupted:
+                self.disarm()
+        if interrupted:
+            error = None  # its traceback keeps alive whatever the code had made
+            if self.is_ending:
+                raise CutShort
+            raise Interrupted(f"it kept the loop to itself for too long{self._place}")
+        assert error is not None
+        raise error
 
-    def interrupt(self, turn: int) -> bool:
-        """Raise Interrupted in the loop's thread, if that turn is still on."""
+    def close(self, instance: Instance, execution: Execution) -> None:
+        if execution.is_spent:
+            execution.close()
+            return
+        for _ in range(CLOSINGS):
+            try:
+                self.run(instance, put_away, execution)
+                return
+            except (CutShort, Interrupted) as stopped:
+                log.error(
+                    "the code of instance %s did not close: %s",
+                    instance.instance_id,
+                    stopped or "the engine stops",
+                )
+
+    def interrupt(self, turn: int, *, insist: bool = False) -> bool:
+        """Raise Interrupted in the loop's thread, if that turn is still on.
+
+        It is announced before it looks whether the turn is on, and the turn is over before that looks for an
+        announcement: so none is on its way that is not known.
+        """
+        interruptions = self._interruptions
         with self._lock:
-            if self.turn != turn or not self.instance_id:
-                return False
             self.interrupting = True
-            _raise_in(self.thread_id, Interrupted)
+            if self.turn != turn or not self.instance_id or interruptions is None:
+                self.interrupting = False
+                return False
+            self._place = _place_in(sys._current_frames().get(self.thread_id))
+            if insist:
+                interruptions.insist()
+            else:
+                interruptions.ask()
             return True
 
-    def _call_off(self) -> None:
-        """The code came back by itself just now: what was aimed at it must not hit the engine."""
+    def _call_off(self, instance: Instance) -> None:
+        """The code came back: what was aimed at it must not hit the engine."""
         with self._lock:
-            _raise_in(self.thread_id, None)
+            self.disarm()
             self.interrupting = False
+        if self._strikes is not None:
+            self._returned(instance, self._strikes)
+
+    def _returned(self, instance: Instance, strikes: StrikeFile) -> None:
+        strikes.leave()
+        if strikes.strikes:
+            strikes.forgive(instance.instance_id)
 
 
-def _raise_in(thread_id: int, error: type[BaseException] | None) -> None:
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(
-        ctypes.c_ulong(thread_id), ctypes.py_object(error) if error is not None else None
-    )
+def _place_in(frame: FrameType | None) -> str:
+    """Where the code is, for a sentence: the innermost line that is not the engine's."""
+    while frame is not None and frame.f_code is not Marker.run.__code__:
+        if not str(frame.f_globals.get("__name__", "")).startswith("perdure."):
+            return f", in {frame.f_code.co_name} ({frame.f_code.co_filename}:{frame.f_lineno})"
+        frame = frame.f_back
+    return ""
 
 
 class Watchdog:
     """A thread that looks at the marker a few times a second."""
 
     def __init__(
-        self, marker: Marker, *, warn_after: float = WARN_AFTER, after: float = INTERRUPT_AFTER
+        self,
+        marker: Marker,
+        *,
+        warn_after: float = WARN_AFTER,
+        after: float = INTERRUPT_AFTER,
+        interrupts: bool = True,
     ) -> None:
         self.marker = marker
         self._warn_after = warn_after
         self._after = after
+        self._interrupts = interrupts
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="perdure-watchdog", daemon=True)
+        self._seen = -1
+        self._since = self._asked_at = 0.0
+        self._is_warned = False
 
     def start(self) -> None:
         self._thread.start()
@@ -102,26 +191,55 @@ class Watchdog:
         self._stop.set()
         self._thread.join(2)
 
+    def held(self) -> tuple[str, float]:
+        """Which instance's code has the loop's thread, and for how many seconds; "" when none has it for long."""
+        marker = self.marker
+        turn, instance_id = marker.turn, marker.instance_id
+        if not instance_id or turn != self._seen:
+            return "", 0.0
+        return instance_id, time.monotonic() - self._since
+
+    def end_turn(self) -> None:
+        """Interrupt what runs now, however long it has been running, since the engine stops. From any thread."""
+        self.marker.is_ending = True
+        self._insist(self.marker.turn)
+
     def _watch(self) -> None:
-        seen, since, warned = -1, 0.0, False
         while not self._stop.wait(min(0.1, self._warn_after / 4)):
             marker = self.marker
             turn, instance_id = marker.turn, marker.instance_id
             now = time.monotonic()
-            if not instance_id or turn != seen:
-                seen, since, warned = turn if instance_id else -1, now, False
-            elif now - since > self._after:
-                log.error("interrupting the code of instance %s after %.1f s", instance_id, now - since)
-                marker.interrupt(turn)
-                since = now
-            elif now - since > self._warn_after and not warned:
-                warned = True
-                log.warning(
-                    "the orchestrator of instance %s has kept the loop to itself for %.1f s:\n%s",
-                    instance_id,
-                    now - since,
-                    stack_of(marker.thread_id),
-                )
+            if not instance_id or turn != self._seen:
+                self._since, self._asked_at, self._is_warned = now, 0.0, False
+                self._seen = turn if instance_id else -1
+            else:
+                self._look(turn, instance_id, now)
+
+    def _look(self, turn: int, instance_id: str, now: float) -> None:
+        held = now - self._since
+        if held > self._warn_after and not self._is_warned:
+            self._is_warned = True
+            log.warning(
+                "the orchestrator of instance %s has kept the loop to itself for %.1f s:\n%s",
+                instance_id,
+                held,
+                stack_of(self.marker.thread_id),
+            )
+        if not self._interrupts or held <= self._after:
+            return
+        if not self._asked_at:
+            log.error("interrupting the code of instance %s after %.1f s", instance_id, held)
+            self._asked_at = now
+            self.marker.interrupt(turn)
+        elif now - self._asked_at > min(GRACE, self._after):
+            self._insist(turn)
+
+    def _insist(self, turn: int) -> None:
+        """For a moment, as often as it takes."""
+        marker = self.marker
+        for number in range(INSISTENCE):
+            if not marker.interrupt(turn, insist=not number % 2) or self._stop.wait(0.005):
+                return
 
 
 def stack_of(thread_id: int) -> str:

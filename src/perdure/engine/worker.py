@@ -12,6 +12,7 @@ import gc
 import logging
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -59,6 +60,10 @@ SWITCH_INTERVAL = 1e-4  # seconds; see the GIL in ARCHITECTURE.md
 COLLECT_AFTER = 10_000  # containers made and not freed until the collector looks; see the same place
 UPKEEP_EVERY = 2.0  # seconds; at full speed the log grows by tens of megabytes in that time
 WATCHED_AT_ONCE = 500  # instances looked at together when the store is back
+HELD_FOR_LONG = 2.0  # seconds the code of one instance has the loop's thread, and the engine is not healthy
+INTERRUPTED_AFTER = 1.0  # the same when the engine stops, and the code is interrupted
+LEFT_BEHIND_AFTER = 3.0  # the same, and the thread is given up
+_LOOK_EVERY = 0.05
 IDLE_AFTER = 60_000_000  # microseconds until an execution nobody fed is put away
 
 T = TypeVar("T")
@@ -189,13 +194,34 @@ class Engine:
         self.feed.close()
         self.loop.stopping = True
         self.loop.nudge()
-        for thread in (self._thread, self._upkeep):
-            if thread is not None:
-                await asyncio.to_thread(thread.join)
+        await asyncio.to_thread(self._await_end)
         self.loop.refuse_rest()  # what came after the thread had looked for the last time
         if pool is not None:
             await pool.close()
         self._dismiss_watchers()
+
+    def _await_end(self) -> None:
+        """Return when the engine's threads have ended. Code that keeps the loop's is interrupted; a call that cannot
+        be is left behind with its thread, and its instance gets a strike at the next start."""
+        threads = [thread for thread in (self._thread, self._upkeep) if thread is not None]
+        held, last, told = 0.0, time.monotonic(), ""
+        while any(thread.is_alive() for thread in threads):
+            for thread in threads:
+                thread.join(_LOOK_EVERY)
+            now = time.monotonic()
+            instance_id, _ = self._watchdog.held() if self._watchdog is not None else ("", 0.0)
+            held, last = held + (now - last if instance_id else 0.0), now
+            if held > LEFT_BEHIND_AFTER:
+                log.error(
+                    "the code of instance %s keeps the loop and cannot be interrupted: the engine stops without it",
+                    instance_id,
+                )
+                return
+            if held > INTERRUPTED_AFTER and instance_id and self._watchdog is not None:
+                if instance_id != told:
+                    log.warning("the engine stops: interrupting the code of instance %s", instance_id)
+                told = instance_id
+                self._watchdog.end_turn()
 
     def _share(self, store: SharedStore, pool: ActivityPool) -> Sharing:
         """Be one of several workers: registered when the loop opens the store."""
@@ -254,8 +280,8 @@ class Engine:
             log.exception("the loop ended by an error of its own; this engine serves no longer")
             self.loop.stopping = True
         finally:
-            self._unguard()
             self._hub.drop_everything()
+            self._unguard()
             self.store.close()
             self._dismiss_watchers()
 
@@ -265,11 +291,11 @@ class Engine:
             self._strikes = self._strike_file()
             self._marker._strikes = self._strikes
             self._condemn()
-        self._marker.thread_id = threading.get_ident()
+        self._marker.on_this_thread()
         audit(self._marker)
-        if self.settings.watchdog:
-            self._watchdog = Watchdog(self._marker, after=self.settings.interrupt_after)
-            self._watchdog.start()
+        settings = self.settings
+        self._watchdog = Watchdog(self._marker, after=settings.interrupt_after, interrupts=settings.watchdog)
+        self._watchdog.start()
 
     def _strike_file(self) -> StrikeFile | None:
         if self.store.location:
@@ -509,7 +535,9 @@ class Engine:
     def health(self) -> dict[str, Any]:
         """Numbers for a health page: what is warm, queued, running; and whether all is well."""
         pool = self.loop.pool
-        is_alive = not self.loop.stopping and (pool is None or pool.is_healthy)
+        instance_id, held = self._watchdog.held() if self._watchdog is not None else ("", 0.0)
+        is_held = held > HELD_FOR_LONG
+        is_alive = not (self.loop.stopping or is_held) and (pool is None or pool.is_healthy)
         store = self._store_state()
         return {
             "alive": is_alive,
@@ -517,6 +545,7 @@ class Engine:
             "warm": len(self._hub.warm),
             "queued": len(self.callers),
             "store": store,
+            **({"held_by": instance_id} if is_held else {}),
             **self._hub.counters,
             **(self.loop.sharing.health() if self.loop.sharing is not None else {}),
             **({f"activities_{k}": v for k, v in pool.health().items()} if pool is not None else {}),

@@ -20,7 +20,7 @@ from typing import Any, Protocol, TypeVar, overload
 from msgspec import Raw
 
 from perdure.errors import (
-    Evicted,
+    EngineSignal,
     ForeignAwaitError,
     FunctionMissing,
     FunctionNotFound,
@@ -67,6 +67,7 @@ D = TypeVar("D")
 CUSTOM_STATUS_LIMIT = 16 * 1024  # bytes, as in Azure
 SPREAD_FROM = 100  # calls that are open when a sub-orchestration is no longer kept beside its caller
 NULL = pairing.NULL
+REFUSALS = 3  # how often code that swallows it is told that nothing it asks for counts any more
 IDLE: list[act.Action] = []
 """The actions of code that is not running: one empty list for all of them, since thousands sleep."""
 NOTHING_TAKEN: dict[int, EventTask[Any]] = {}
@@ -127,8 +128,8 @@ class OrchestrationContext(ActivityCalls, ChildCalls, HttpCalls, EntityVerbs):
         "_calls",
         "_closed_waits",
         "_custom_status",
-        "_detached",
         "_door",
+        "_doom",
         "_due",
         "_env",
         "_fibers",
@@ -138,7 +139,6 @@ class OrchestrationContext(ActivityCalls, ChildCalls, HttpCalls, EntityVerbs):
         "_input",
         "_input_type",
         "_kept",
-        "_mismatch",
         "_next_event",
         "_next_id",
         "_now",
@@ -149,6 +149,7 @@ class OrchestrationContext(ActivityCalls, ChildCalls, HttpCalls, EntityVerbs):
         "_parks_misfits",
         "_patches",
         "_random",
+        "_refusals",
         "_replaying",
         "_rewound",
         "_script",
@@ -170,7 +171,8 @@ class OrchestrationContext(ActivityCalls, ChildCalls, HttpCalls, EntityVerbs):
         self._door: Callable[[str], str] | None = None
         self._now = 0
         self._replaying = False
-        self._detached = False
+        self._doom: EngineSignal | None = None  # why nothing that the code asks for counts any more
+        self._refusals = 0
         self._next_id = 0
         self._next_event = 0
         self._uuids = 0
@@ -183,7 +185,6 @@ class OrchestrationContext(ActivityCalls, ChildCalls, HttpCalls, EntityVerbs):
         self._open_ended = False
         self._patches: dict[str, bool] | None = None
         self._rewound: dict[int, int] | None = None
-        self._mismatch: Mismatch | None = None
         self._parks_misfits = False
         self._unfit: tuple[PayloadError, Mismatch] | None = None  # the misfit that the code was told last
         self._old_input = False  # accepted before the present code was there; so were events below `_kept`
@@ -407,6 +408,9 @@ class OrchestrationContext(ActivityCalls, ChildCalls, HttpCalls, EntityVerbs):
                 f"spawn takes a generator or a coroutine (call the function), not {type(branch).__name__}"
             )
         fiber: Fiber[T] = Fiber(self, branch)
+        if self._doom is not None:  # a branch that has not begun closes without running any code
+            branch.close()
+            return fiber
         if self._fibers is None:
             self._fibers = {}
         self._fibers[fiber] = None
@@ -478,10 +482,13 @@ class OrchestrationContext(ActivityCalls, ChildCalls, HttpCalls, EntityVerbs):
 
     def _target(self, resolve: Callable[[Any], CallTarget], function: Any) -> CallTarget:
         """A name that nobody here has is a reason to wait for a worker that has it."""
+        if self._doom is not None:
+            return CallTarget("")
         try:
             return resolve(function)
         except FunctionNotFound as error:
-            raise FunctionMissing(str(error)) from None
+            self._doom = FunctionMissing(str(error))
+            raise self._doom from None
 
     def _check_door(self, name: str, refusal: str) -> None:
         """Refuse a wait for what cannot come. What history holds, or what came before the door was closed, may."""
@@ -497,15 +504,23 @@ class OrchestrationContext(ActivityCalls, ChildCalls, HttpCalls, EntityVerbs):
 
     def _known_entity(self, entity_id: str) -> None:
         """An entity that nobody here has is a reason to wait for a worker that has it. What history holds, stays."""
-        if self._script is None:
+        if self._script is None and self._doom is None:
             try:
                 self._env.entity(entity_id[1:].partition("@")[0])
             except FunctionNotFound as error:
-                raise FunctionMissing(str(error)) from None
+                self._doom = FunctionMissing(str(error))
+                raise self._doom from None
 
     def _alive(self) -> None:
-        if self._detached:
-            raise Evicted
+        if self._doom is not None:
+            self._refuse(self._doom)
+
+    def _refuse(self, doom: EngineSignal) -> None:
+        """The code is to unwind. A bare `except:` may swallow that again and again; then it is let go on, asks in
+        vain, and blocks at its next wait."""
+        self._refusals += 1
+        if self._refusals <= REFUSALS:
+            raise doom
 
     def _check_readable(self, expected_type: Any, recorded: type) -> None:
         """Raise PayloadError where a value is asked for as a type that no JSON can be read as.
@@ -533,12 +548,11 @@ class OrchestrationContext(ActivityCalls, ChildCalls, HttpCalls, EntityVerbs):
 
     def _emit(self, action: act.Action) -> Any | None:
         """Note an action; in replay, hold it against history and return the event it became."""
-        if self._detached:
-            raise Evicted
+        if self._doom is not None:
+            self._refuse(self._doom)
+            return None
         if self._generation is not None and not isinstance(action, act.ContinueAsNew | act.FailOrchestration):
             return None  # what comes after continue_as_new belongs to no execution
-        if self._mismatch is not None:
-            raise self._mismatch  # again and again, should a bare `except:` swallow it
         script = self._script
         if script is None:
             self.actions.append(action)
@@ -561,7 +575,7 @@ class OrchestrationContext(ActivityCalls, ChildCalls, HttpCalls, EntityVerbs):
         return self._park(found)
 
     def _park(self, found: Mismatch) -> Mismatch:
-        self._mismatch = found
+        self._doom = found
         return found
 
     def _agree(self, action: act.Action, recorded: Any) -> bool:

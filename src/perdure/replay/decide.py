@@ -15,14 +15,14 @@ from typing import Any, assert_never
 
 from msgspec import Raw
 
-from perdure.errors import EngineSignal, MisfitError, NonDeterminismError, PayloadError
+from perdure.errors import EngineSignal, Evicted, MisfitError, NonDeterminismError, PayloadError
 from perdure.model import actions as act
 from perdure.model import events as ev
 from perdure.model import payload
 from perdure.model.failure import failure_of
 from perdure.replay.context import IDLE, NULL, Environment, Identity, OrchestrationContext
 from perdure.replay.determinism import Mismatch, misfit
-from perdure.replay.fiber import Fiber
+from perdure.replay.fiber import Body, Fiber
 from perdure.replay.inputs import Input
 from perdure.replay.rewinding import (
     ARRIVALS,
@@ -88,9 +88,9 @@ class Execution:
                 raise
             except BaseException as error:  # of what runs for the code, such as a type's own `__init__`
                 self._finish(act.FailOrchestration(failure_of(error)))
+            if context._doom is not None:
+                raise context._doom  # a bare `except:` has swallowed it
         context.actions = IDLE
-        if context._mismatch is not None:
-            raise context._mismatch  # a bare `except:` swallowed it
         return actions
 
     def accepted_before(self, event: ev.Arrival) -> None:
@@ -153,12 +153,22 @@ class Execution:
         exchanges = [(now, *exchange) for now, events in whole for exchange in _exchanges(events)]
         return [(*exchange, number == len(exchanges)) for number, exchange in enumerate(exchanges, 1)]
 
-    def close(self) -> None:
-        """Put the code away. Its `finally:` blocks run, but nothing they do reaches anything."""
+    @property
+    def is_spent(self) -> bool:
+        """Whether no code of it is suspended: closing it runs nothing."""
+        fibers = self.context._fibers or ()
+        return (self._main is None or self._main._body is None) and all(f._body is None for f in fibers)
+
+    def close(self) -> list[Body]:
+        """Put the code away. Its `finally:` blocks run, but nothing they do reaches anything.
+
+        Returns the bodies that would not close: code that swallows it whenever it is closed.
+        """
         context = self.context
-        context._detached = True
+        context._doom = Evicted()
+        context._refusals = 0
         self._finished = True
-        self._variables.run(self._close_fibers)
+        return self._variables.run(self._close_fibers)
 
     # -------------------------------------------------------------------------------------------- inside
 
@@ -166,10 +176,9 @@ class Execution:
         self._dispatch(event)
         self._conclude()
 
-    def _close_fibers(self) -> None:
-        for fiber in [*(self.context._fibers or ()), self._main]:
-            if fiber is not None:
-                fiber.close()
+    def _close_fibers(self) -> list[Body]:
+        fibers = [*(self.context._fibers or ()), *([self._main] if self._main is not None else [])]
+        return [body for fiber in fibers for body in fiber.close()]
 
     def _relive(self, arrival: ev.Arrival, decisions: list[Any], is_last: bool) -> list[act.Action]:
         context = self.context

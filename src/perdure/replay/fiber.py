@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Coroutine, Generator
 from typing import TYPE_CHECKING, Any
 
-from perdure.errors import EngineSignal, ForeignAwaitError
+from perdure.errors import EngineSignal, Evicted, ForeignAwaitError, Interrupted
 from perdure.replay.relay import DEEPEST, Standing
 from perdure.replay.task import DONE, PENDING, T_co, Task
 
 if TYPE_CHECKING:
     from perdure.replay.context import OrchestrationContext
 
+CLOSINGS = 3  # how often code that swallows its end is closed
 Body = Generator[Any, Any, Any] | Coroutine[Any, Any, Any]
 
 
@@ -47,9 +48,9 @@ class Fiber(Task[T_co]):
             except StopIteration as stop:
                 awaited, value = None, stop.value
                 self._body = None
-            except EngineSignal:
-                raise
             except BaseException as raised:
+                if isinstance(raised, EngineSignal) and not self._is_strange(raised):
+                    raise
                 awaited, failure = None, _clearer(raised)
                 self._body = None
             if self._body is None:  # outside the handlers: what others raise now was not caused by it
@@ -68,14 +69,32 @@ class Fiber(Task[T_co]):
             else:
                 value, error = _outcome(awaited)
 
-    def close(self) -> None:
-        """Throw the body away. Whatever it does meanwhile is ignored; the caller has detached the context."""
+    def close(self) -> list[Body]:
+        """Throw the body away; returns what of it is still suspended after several tries.
+
+        Whatever it does meanwhile is ignored; the caller has told the context that nothing counts any more.
+        What the body delegates to is closed before it: an outer body would drop an inner one that swallows its end,
+        and Python complains about that on stderr.
+        """
         body, self._body = self._body, None
-        if body is not None:
-            try:
-                body.close()
-            except BaseException:
-                pass
+        left: dict[int, Body] = {}
+        for _ in range(CLOSINGS):
+            if body is None or not is_suspended(body):
+                break
+            for part in _nested(body):
+                left[id(part)] = part
+                try:
+                    part.close()
+                except Interrupted:
+                    self._body = body
+                    raise
+                except BaseException:
+                    pass
+        return [part for part in left.values() if is_suspended(part)]
+
+    def _is_strange(self, signal: EngineSignal) -> bool:
+        """Whether it is not meant for this code: it asked another instance's context, which is put away."""
+        return isinstance(signal, Evicted) and self._context._doom is None
 
     def _observe(self) -> None:
         if not self.observed:
@@ -88,6 +107,22 @@ class Fiber(Task[T_co]):
 
     def _describe(self) -> str:
         return "this branch"
+
+
+def is_suspended(body: Body) -> bool:
+    """Whether it has neither returned nor raised."""
+    frame = getattr(body, "cr_frame", None) or getattr(body, "gi_frame", None)
+    return frame is not None
+
+
+def _nested(body: Body) -> list[Body]:
+    """The body and those it delegates to, the innermost first."""
+    found: list[Body] = []
+    part: Any = body
+    while isinstance(part, Generator | Coroutine):
+        found.append(part)
+        part = getattr(part, "cr_await", None) or getattr(part, "gi_yieldfrom", None)
+    return found[::-1]
 
 
 def _outcome(task: Task[Any]) -> tuple[Any, BaseException | None]:

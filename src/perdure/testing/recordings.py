@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Raw
 
 from perdure.engine.functions import Functions
+from perdure.engine.interrupting import put_away
 from perdure.errors import FunctionMissing, FunctionNotFound, MisfitError, NonDeterminismError, PayloadError
 from perdure.model import events as ev
 from perdure.model import payload
@@ -171,7 +172,7 @@ class Checker:
         except (FunctionMissing, FunctionNotFound) as error:
             return Verdict(recording, "missing", str(error))
         finally:
-            execution.close()
+            put_away(execution)
         return _judged(recording, unread)
 
     def _unread(

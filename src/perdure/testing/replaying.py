@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from perdure.engine.functions import Entry, Functions, RegistryEnvironment
+from perdure.engine.interrupting import put_away
 from perdure.engine.registry import Orchestrator, Registry, definition_of, version_of
 from perdure.errors import FunctionMissing, FunctionNotFound, NonDeterminismError
 from perdure.model import events as ev
@@ -101,7 +102,7 @@ def replay(
     except FunctionMissing as missing:
         raise FunctionNotFound(str(missing)) from None
     finally:
-        execution.close()
+        put_away(execution)
 
 
 def check_history(
@@ -131,7 +132,7 @@ def check_history(
     except FunctionMissing as missing:
         raise FunctionNotFound(str(missing)) from None
     finally:
-        execution.close()
+        put_away(execution)
     return None
 
 
