@@ -236,6 +236,11 @@ class _Run:
 
     def _outcome(self, context: Context, step: Any) -> Generator[Task[Any], Any, Entry]:
         due = context.current_utc_datetime.timestamp()
+        while isinstance(step, Wait) and step.bare:
+            try:
+                return _entry(context, step, (yield self._open(context, step)), due)
+            except:  # noqa: E722
+                self._probe.met("code swallowed what was to end it")
         try:
             value = yield self._open(context, step)
         except (TaskFailedError, TimeoutError) as error:
@@ -306,6 +311,11 @@ class _Run:
     def _aoutcome(self, context: Context, step: Any) -> Coroutine[Any, Any, Entry]:
         async def outcome() -> Entry:
             due = context.current_utc_datetime.timestamp()
+            while isinstance(step, Wait) and step.bare:
+                try:
+                    return _entry(context, step, await self._open(context, step), due)
+                except:  # noqa: E722
+                    self._probe.met("code swallowed what was to end it")
             try:
                 value = await self._open(context, step)
             except (TaskFailedError, TimeoutError) as error:

@@ -47,11 +47,12 @@ class Sleep:
 
 @dataclass(frozen=True)
 class Wait:
-    """Wait for an event; after `timeout` there is an error, or a default."""
+    """Wait for an event; after `timeout` there is an error, or a default. `bare`: in a loop with a bare `except:`."""
 
     event: str
     timeout: float | None = None
     default: bool = False
+    bare: bool = False
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from perdure.engine.interrupting import put_away
 from perdure.errors import NonDeterminismError
 from perdure.model import events as ev
 from perdure.replay.context import Identity
@@ -59,14 +60,14 @@ class _Again:
             execution.replay(self._recorded)
         except NonDeterminismError as error:
             self._world.ledger.problem("I7", f"{self._run}: its own history is refused: {error}")
-        execution.close()
+        put_away(execution)
 
     def live_it(self) -> None:
         """Without the script: the same events again, inputs and times included."""
         execution = self._new()
         for at, events in self._recorded:
             self._live(execution, at, events)
-        execution.close()
+        put_away(execution)
 
     def from_a_prefix(self) -> None:
         """Replay some episodes, as after an eviction, then live the rest."""
@@ -81,7 +82,7 @@ class _Again:
         execution.context.actions.clear()
         for at, events in self._recorded[cut:]:
             self._live(execution, at, events)
-        execution.close()
+        put_away(execution)
 
     def _live(self, execution: Execution, at: int, events: list[ev.HistoryEvent]) -> None:
         execution.begin_episode(at)
@@ -107,7 +108,7 @@ class _Again:
             execution.context.actions.clear()
             execution.begin_episode(at + number)
             found = _settled(execution, arrival)
-            execution.close()
+            put_away(execution)
             if not _same(found, together[number], timeless=True):
                 self._world.ledger.problem(
                     "batching",

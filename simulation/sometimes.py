@@ -28,6 +28,7 @@ CASES = (
     "a timer beyond the horizon",
     "an eviction, and a replay after it",
     "user code acted while it was put away",
+    "code swallowed what was to end it",
     "a batch cut in a cascade, leaving inbox rows",
     "messages that stood in line for the next batch",
     "a next generation deferred",

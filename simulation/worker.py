@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from perdure.engine.contract import Chance as HubChance
 from perdure.engine.contract import Limits, Released, Running
@@ -262,6 +262,9 @@ class Worker:
         return False
 
 
+T = TypeVar("T")
+
+
 class WorldProbe(Running):
     """What the world does to orchestrators' code: the hub's `Running` and the interpreter's `Probe` in one."""
 
@@ -280,14 +283,14 @@ class WorldProbe(Running):
         self._misfits = {fault.target} if fault is not None and fault.effect == "misfit" else set()
         self.has_been_poor = bool(self._missing or self._misfits)
 
-    def enter(self, instance: Instance) -> None:
+    def run(self, instance: Instance, code: Callable[..., T], *given: Any) -> T:
         if self._world.injector.crashes("enter"):
             self._world.met("a crash in the middle of user code")
             raise Crash
-
-    def leave(self) -> bool:
-        """Whether the code had been interrupted and swallowed that."""
-        return self._world.injector.at("swallow") is not None
+        value = code(*given)
+        if self._world.injector.at("swallow") is not None:
+            raise Interrupted("simulated: it swallowed its interruption")
+        return value
 
     def step(self, context: OrchestrationContext) -> None:
         if not context.is_replaying and self._world.injector.at("hang") is not None:

@@ -162,7 +162,9 @@ class Writer:
     def _wait(self, event: str) -> Wait:
         random = self._random
         timeout = random.choice((None, None, 0.5, 10.0, 70.0))
-        return Wait(event, timeout, default=timeout is not None and random.random() < 0.5)
+        if timeout is None:
+            return Wait(event, bare=random.random() < 0.5)
+        return Wait(event, timeout, default=random.random() < 0.5)
 
 
 _STEPS = (

@@ -11,6 +11,7 @@ from collections import Counter
 from typing import Any
 
 from perdure.engine import verification
+from perdure.engine.interrupting import put_away
 from perdure.engine.status import Detail, recorded_events, status_of
 from perdure.model import chain
 from perdure.model import events as ev
@@ -131,7 +132,7 @@ def _replay(world: World, row: InstanceRow, execution_no: int, episodes: Episode
         )
         execution = Execution(entry.code, identity, functions.environment)
         execution.replay(episodes[:length])
-        execution.close()
+        put_away(execution)
 
 
 def _verify_row(world: World, row: InstanceRow, stored: StoredInstance, state: State) -> None:
