@@ -14,6 +14,7 @@ ACTIVITIES = (
 )
 """The names of all that may be run outside a loop."""
 POOL = "gpu"
+PAYLOAD = "perdure.errors.PayloadError"
 
 
 def pool_of(name: str) -> str:
@@ -23,11 +24,14 @@ def pool_of(name: str) -> str:
 
 def input_of(call: Call) -> dict[str, Any]:
     """What the orchestrator sends along."""
-    return {"key": call.key, "fails": call.fails, "fatal": call.fatal, "pad": call.pad}
+    final = {"final": call.final} if call.final else {}
+    return {"key": call.key, "fails": call.fails, "fatal": call.fatal, "pad": call.pad, **final}
 
 
 def answer_of(asked: dict[str, Any], attempt: int) -> tuple[Any, str]:
     """The result of one attempt and "", or None and the type of its failure."""
+    if asked.get("final"):
+        return None, PAYLOAD
     if attempt <= asked["fails"]:
         return None, "Fatal" if asked["fatal"] else "Flaky"
     return {"v": asked["key"] * 31 + 7, "pad": "x" * asked["pad"]}, ""
@@ -35,7 +39,7 @@ def answer_of(asked: dict[str, Any], attempt: int) -> tuple[Any, str]:
 
 def attempts_of(call: Call) -> int:
     """How many attempts a call may make in all."""
-    if call.fatal and call.fails:
+    if call.final or (call.fatal and call.fails):
         return 1
     return min(call.fails + 1, max(call.attempts, 1))
 

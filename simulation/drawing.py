@@ -5,13 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from random import Random
+from typing import Any
 
 from simulation.chance import Chance
 from simulation.plan import Client, Fault, Knobs, Order, Plan
-from simulation.program import Boom, Program, Sleep, Step, steps_of, waits_of
+from simulation.program import (
+    Boom,
+    Branches,
+    Call,
+    Every,
+    First,
+    Program,
+    Sleep,
+    Step,
+    steps_of,
+    waits_of,
+)
 from simulation.sending import with_entities
 from simulation.writing import Writer
 
+FINAL = 0.4
 _TAKES_TIME = (type(None), Sleep)
 RATES = (0.005, 0.02, 0.06)
 
@@ -36,7 +49,37 @@ def plan_of(seed: int) -> Plan:
     clients = _Cast(chance.of("clients"), program, eternal=eternal).clients()
     targets = sorted({order.target for client in clients for order in client.orders})
     faults = _faults(chance.of("faults"), program, targets, eternal=eternal)
+    program = with_final(program, chance.of("payloads"))
     return with_entities(Plan(seed, knobs, program, clients, faults), chance.of("entities"))
+
+
+def with_final(program: Program, random: Random) -> Program:
+    """The program, in one seed of four with calls that no other attempt can save."""
+    if random.random() > 0.25:
+        return program
+
+    def finally_(call: Call) -> Call:
+        return (
+            replace(call, final=random.choice(("unrecorded", "unfit"))) if random.random() < FINAL else call
+        )
+
+    def step(one: Any) -> Any:
+        match one:
+            case Call():
+                return finally_(one)
+            case Every() | First():
+                return replace(one, parts=tuple(map(step, one.parts)))
+            case Branches():
+                return replace(one, branches=tuple(tuple(map(step, branch)) for branch in one.branches))
+            case _:
+                return one
+
+    return Program(
+        tuple(
+            replace(body, generations=tuple(tuple(map(step, steps)) for steps in body.generations))
+            for body in program.bodies
+        )
+    )
 
 
 def _knobs(random: Random) -> Knobs:
@@ -184,7 +227,7 @@ def _faults(random: Random, program: Program, targets: list[str], *, eternal: bo
     for _ in range(random.randint(1, 3) if random.random() < (0.5 if eternal else 0.2) else 0):
         effect, times = random.choice((("work", 1_000), ("work", 3), ("work", 3), ("all", 6)))
         faults.append(Fault("refuse", random.randint(1, 16), effect, times, random.choice(targets)))
-    for effect in ("missing", "misfit"):
+    for effect in ("missing", "misfit", "unfit"):
         name = program.name(random.randrange(len(program.bodies)))
         faults += [Fault("boot", n, effect, target=name) for n in _some(random, 6, 5)]
     return tuple(faults)

@@ -84,7 +84,9 @@ class _Walk:
         task = self._scheduled[event.task_id]
         call = self._calls[json.loads(bytes(task.input))["key"]]
         self._failed_at[task.id if task.call < 0 else task.call] = at
-        if call.fatal:
+        if call.final:
+            self._world.met("a payload refused, and not asked for again")
+        elif call.fatal:
             self._world.met("a failure that is not retried")
         elif call.attempts and task.attempt == call.attempts:
             self._world.met("a retry exhausted")

@@ -13,6 +13,8 @@ from collections.abc import Coroutine, Generator
 from datetime import timedelta
 from typing import Any, Protocol
 
+import msgspec
+
 from perdure.engine.activities.context import ActivityContext
 from perdure.engine.offload import with_offloaded
 from perdure.engine.registry import Registry
@@ -64,6 +66,9 @@ class Probe(Protocol):
     def misfits(self, name: str) -> bool:
         """Whether the code deployed now disagrees with every history of this body."""
 
+    def expects(self, name: str) -> Any:
+        """The type that the code deployed now reads results of activities as; None for any."""
+
     def has(self, name: str) -> bool:
         """Whether this incarnation has the orchestrator at all."""
 
@@ -71,6 +76,14 @@ class Probe(Protocol):
         """Whether the entity's operation that runs now is interrupted, as the watchdog does it."""
 
     def met(self, case: str) -> None: ...
+
+
+class Unfit(msgspec.Struct):
+    """What results of activities never are: a class that has gained a member."""
+
+    v: int
+    pad: str
+    added: str
 
 
 class Failed(RuntimeError):
@@ -391,7 +404,9 @@ class _Run:
     def _open(self, context: Context, step: Part | Every) -> Task[Any]:
         match step:
             case Call():
-                return context.call_activity(_activity(context, step), input_of(step), retry=_policy(step))
+                expected = self._probe.expects(self._name)
+                name, policy = _activity(context, step), _policy(step)
+                return context.call_activity(name, input_of(step), expected, retry=policy)
             case Sub():
                 own_id = _id_of(context, step)
                 retry = RetryPolicy(first_interval=1.0, max_attempts=step.attempts) if step.attempts else None

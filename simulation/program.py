@@ -21,6 +21,7 @@ class Call:
     backoff: float = 1.0
     pad: int = 0  # bytes by which the result is larger
     drawn: bool = False  # the activity's name is chosen by context.random()
+    final: str = ""  # "unrecorded": it returns what JSON cannot carry; "unfit": its input does not fit it
 
 
 @dataclass(frozen=True)

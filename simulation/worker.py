@@ -17,7 +17,7 @@ from perdure.model.messages import Message
 from perdure.model.records import Batch
 from perdure.replay.context import OrchestrationContext
 from simulation.injector import Crash
-from simulation.interpreter import Bodies
+from simulation.interpreter import Bodies, Unfit
 from simulation.pool import FakePool
 
 if TYPE_CHECKING:
@@ -272,6 +272,7 @@ class WorldProbe(Running):
         self._world = world
         self._missing: set[str] = set()
         self._misfits: set[str] = set()
+        self._unfit: set[str] = set()
         self.has_been_poor = False
 
     def boot(self) -> None:
@@ -281,7 +282,8 @@ class WorldProbe(Running):
         fault = self._world.injector.at("boot")
         self._missing = {fault.target} if fault is not None and fault.effect == "missing" else set()
         self._misfits = {fault.target} if fault is not None and fault.effect == "misfit" else set()
-        self.has_been_poor = bool(self._missing or self._misfits)
+        self._unfit = {fault.target} if fault is not None and fault.effect == "unfit" else set()
+        self.has_been_poor = bool(self._missing or self._misfits or self._unfit)
 
     def run(self, instance: Instance, code: Callable[..., T], *given: Any) -> T:
         if self._world.injector.crashes("enter"):
@@ -307,6 +309,12 @@ class WorldProbe(Running):
         if name in self._misfits:
             self._world.met("code did not fit history, and later did")
         return name in self._misfits
+
+    def expects(self, name: str) -> Any:
+        if name not in self._unfit:
+            return None
+        self._world.met("results did not fit the code, and later did")
+        return Unfit
 
     def has(self, name: str) -> bool:
         return name not in self._missing

@@ -65,6 +65,8 @@ def set_back(hub: Hub, instance: Instance, arrival: ev.Arrival, kind: str, detai
     if not outcome.events:
         instance.outcome = None
     instance.put_away(hub.running)
+    if isinstance(arrival, (ev.TaskCompleted, ev.TaskFailed)):
+        instance.open_local += 1  # the activity is open again, and its result waits here
     message = message_of(arrival, instance.instance_id, instance.execution_id)
     if message is not None:
         hub.hold(instance, Envelope(accepted(message, hub.came_at), internal=True))
