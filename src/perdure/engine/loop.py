@@ -420,7 +420,7 @@ class Loop:
         if self.memos:
             self.memos.take_back()
             if self.away is None:
-                self.memos.write_into(batch)
+                self.memos.write_into(batch, self.store.seen)
         return batch
 
     def _release(self, released: Released, batch: Batch) -> None:

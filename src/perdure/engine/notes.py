@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from perdure.model.records import AuditRow, Batch, KeyRow
+from perdure.model.records import AuditRow, Batch, KeyRow, SeenRow
 
 if TYPE_CHECKING:
     from perdure.model.messages import Message
@@ -79,11 +79,15 @@ def clean(text: str, limit: int) -> str:
 
 @dataclass(slots=True)
 class Memo:
-    """Rows for the next batch. `reply`, a future, is resolved once they are durable."""
+    """Rows for the next batch. `reply`, a future, is resolved once they are durable.
+
+    Of `seen`, a row whose id is kept already is left out: the first counts.
+    """
 
     keys: list[KeyRow] = field(default_factory=list)
     keys_used: list[tuple[str, int]] = field(default_factory=list)
     audit: list[AuditRow] = field(default_factory=list)
+    seen: list[SeenRow] = field(default_factory=list)
     reply: Any = None
 
 
@@ -108,14 +112,18 @@ class Memos:
         self._waiting.extendleft(reversed(self._in_hand))
         self._in_hand = []
 
-    def write_into(self, batch: Batch) -> None:
-        """Add the rows of all that waits."""
+    def write_into(self, batch: Batch, seen: Callable[[list[str]], list[SeenRow]]) -> None:
+        """Add the rows of all that waits; `seen` finds answers that are kept already."""
         while self._waiting:
             self._in_hand.append(self._waiting.popleft())
         for memo in self._in_hand:
             batch.keys.extend(memo.keys)
             batch.keys_used.extend(memo.keys_used)
             batch.audit.extend(memo.audit)
+        new = {row.operation_id: row for memo in self._in_hand for row in memo.seen}
+        if new:
+            known = {row.operation_id for row in seen(list(new))}
+            batch.seen.extend(row for name, row in new.items() if name not in known)
 
     def committed(self) -> Iterable[tuple[Any, Any]]:
         """The batch is durable: whom to tell."""

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from perdure.http.looks import Looks
 
 Frames = AsyncGenerator[bytes, None]
+CHECK: Final = 2.0  # seconds without a frame after which a stream asks whether its reader may still read
 PATIENCE: Final = 10.0  # seconds that a reader may take nothing while there is something for it
 PING: Final = 15  # seconds of silence after which a comment keeps the connection alive
 PACE: Final = 0.5  # seconds between two looks at a list, however much happens
@@ -130,13 +131,35 @@ async def _bounded(request: Request, frames: Frames) -> Frames:
     """The frames, as long as who asked for them may read; what goes wrong meanwhile is told as one, and ends it."""
     access = access_of(request)
     try:
-        async with aclosing(frames):
-            async for frame in frames:
-                if not access.lets_in(request):
+        async with aclosing(_asked_meanwhile(frames)) as told:
+            async for frame in told:
+                if not await access.lets_in(request):
                     return
-                yield frame
+                if frame:
+                    yield frame
     except PerdureError as error:
         yield ServerSentEvent(outward(error), event="problem").encode()
+
+
+async def _asked_meanwhile(frames: Frames) -> Frames:
+    """The frames, and b"" whenever there has been none for a while."""
+    coming: asyncio.Future[bytes | None] | None = None
+    async with aclosing(frames):
+        try:
+            while True:
+                coming = coming or asyncio.ensure_future(anext(frames, None))
+                await asyncio.wait({coming}, timeout=CHECK)
+                if not coming.done():
+                    yield b""
+                    continue
+                frame, coming = coming.result(), None
+                if frame is None:
+                    return
+                yield frame
+        finally:
+            if coming is not None:
+                coming.cancel()
+                await asyncio.wait({coming})
 
 
 # ------------------------------------------------------------------------------------------- what is sent

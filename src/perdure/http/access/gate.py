@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from perdure.engine.notes import NOTE, Note
+from perdure.engine.notes import NOTE, Memo, Note
 from perdure.errors import PerdureError
 from perdure.http.access import sessions
 from perdure.http.access.audit import Recorder
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from perdure.engine.client import Client
     from perdure.http.access.links import Link
+    from perdure.http.access.sessions import Session
     from perdure.http.endpoint import Endpoint
 
 
@@ -78,6 +79,7 @@ class Access:
         self.recorder = Recorder(gateway)
         self.deciding: set[str] = set()
         """Nonces of links that are being used at this moment."""
+        self._ended = sessions.Ended(lambda name: gateway.store.answered(name), time.monotonic)
         self.shares = Shares()
         self.looks = Looks(time.monotonic)
         self._requests = Buckets(self.limits.rate, self.limits.burst, time.monotonic)
@@ -117,6 +119,9 @@ class Access:
             await self._gateway.read(self.keys.refresh_stale, brief=True)
         if b"sig=" in request.scope["query_string"]:
             await self.signer.look_up(request)
+        session = sessions.session_of(request) if "cookie" in request.headers else None
+        if session is not None and not self._ended.is_known(session):
+            await self._gateway.read(lambda: self._ended.is_ended(session), brief=True)
 
     def admit(self, request: Request, endpoint: Endpoint) -> Caller:
         """The caller, if the endpoint is open to them. Raises Refused."""
@@ -168,11 +173,12 @@ class Access:
                 raise _too_many(wait) from None
             return ANONYMOUS
 
-    def lets_in(self, request: Request) -> bool:
+    async def lets_in(self, request: Request) -> bool:
         """Whether a request that has passed would pass again: for answers that go on after a key is called back."""
         endpoint: Endpoint = request.scope[ENDPOINT]
         if endpoint.scope == "open" or self.is_open:
             return True
+        await self._look_up(request)
         try:
             self._identify(request, endpoint, address_of(request))
         except Refused:
@@ -190,10 +196,9 @@ class Access:
         tokens = request.query_params.getlist("token")
         if tokens and endpoint.is_page and request.method == "GET" and len(tokens) == 1:
             raise SignedIn(self.keys.identify(tokens[0], is_local=is_local))
-        subject = sessions.subject_of(request)
-        if subject and (request.method in SAFE or endpoint.is_page) and not _is_embedded(request):
-            found = self.keys.credential(subject, is_local=is_local)
-            if found is not None and sessions.holds(request, found[1], self.keys.now() // 1_000_000):
+        if (request.method in SAFE or endpoint.is_page) and not _is_embedded(request):
+            found = self._in_session(request, is_local=is_local)
+            if found is not None:
                 return found[0]
         if not is_local and not self.keys.has_keys():
             raise Refused(
@@ -208,6 +213,25 @@ class Access:
             "show a key: in the header x-functions-key, as Authorization: Bearer, or as the parameter code. "
             "`perdure keys create` makes one; without any, the address that the server printed has its token",
         )
+
+    def _in_session(self, request: Request, *, is_local: bool) -> tuple[Caller, Session] | None:
+        """The caller that the browser's session stands for, None for none that counts."""
+        session = sessions.session_of(request)
+        found = self.keys.credential(session.subject, is_local=is_local) if session is not None else None
+        if session is None or found is None or not session.holds(found[1], self.keys.now() // 1_000_000):
+            return None
+        return None if self._ended.is_ended(session) else (found[0], session)
+
+    async def sign_out(self, request: Request) -> None:
+        """End the browser's session on every server of the hub; returns once that is durable."""
+        found = self._in_session(request, is_local=_is_local(address_of(request)))
+        if found is None:
+            return
+        caller, session = found
+        note = Note(caller.who, address_of(request), "logout").row(self.keys.now(), "")
+        kept = sessions.signed_out(session, (session.expires_at + 60) * 1_000_000)
+        await self._gateway.record(Memo(seen=[kept], audit=[note]))
+        self._ended.note(session, ended=True)
 
     def sign_in(self, request: Request, key: str) -> Caller:
         """Whoever shows a key in the form of the login page. Raises Refused."""

@@ -40,8 +40,9 @@ async def login(request: Request) -> Response:
 
 
 async def logout(request: Request) -> Response:
-    """POST /logout."""
+    """POST /logout: the session ends on the server too, so that a copy of its cookie opens nothing."""
     await read_form(request)
+    await access_of(request).sign_out(request)
     response = RedirectResponse(f"{base_of(request)}/login", 303)
     sessions.sign_out(request, response)
     return response
