@@ -217,6 +217,19 @@ class Other(pydantic.BaseModel):
     name: str = ""
 
 
+class EitherDate(pydantic.BaseModel):
+    at: dt.datetime | str
+
+
+class EitherModel(pydantic.BaseModel):
+    one: One | Other
+
+
+class Nested(pydantic.BaseModel):
+    by_name: dict[str, list[Model]] = {}
+    pair: tuple[Model, int] | None = None
+
+
 class GenericModel(pydantic.BaseModel, Generic[T]):
     content: T
 
@@ -321,6 +334,8 @@ ARRIVES: dict[str, tuple[Any, Any]] = {
     "discriminated": (Pet, Puppy(name="p")),
     "discriminated in a list": (list[Pet], [Kitten(name="k"), Puppy(name="p")]),
     "models told apart by a Literal": (Kitten | Puppy, Puppy(name="p")),
+    "models nested": (Nested, Nested(by_name={"a": [Model(name="m")]}, pair=(Model(name="n"), 1))),
+    "a text that is no date": (EitherDate, EitherDate(at="soon")),
     "generic model": (GenericModel[int], GenericModel[int](content=3)),
     "Any of builtins": (Any, {"a": [1, None, "x"]}),
     "object": (object, [1]),
@@ -374,6 +389,13 @@ REFUSED: dict[str, tuple[Any, Any, str]] = {
     if False
     else (Any, NAN, "JSON knows"),
     "attrs, hidden": (Hidden, Hidden(1, b=2), "Hidden._b"),
+    "a text that looks like a date": (EitherDate, EitherDate(at="2026-01-02T00:00:00"), r"EitherDate\.at"),
+    "models that look alike inside": (EitherModel, EitherModel(one=Other(name="x")), r"EitherModel\.one"),
+    "subclass of a model deep inside": (
+        Nested,
+        Nested(by_name={"a": [SubModel(name="m")]}),
+        r"Nested\.by_name\.a\.0",
+    ),
     "models that look alike": (One | Other, Other(name="x"), "Other would be read as One.*discriminator"),
     "NaN": (float, NAN, "not a number that JSON knows"),
     "infinity": (list[float], [float("inf")], "not a number that JSON knows"),

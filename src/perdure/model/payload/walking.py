@@ -32,7 +32,12 @@ from perdure.model.payload.refusal import (
     too_deep,
     too_long,
 )
-from perdure.model.payload.wholeness import guard_of, hold_against_itself, is_transparent
+from perdure.model.payload.wholeness import (
+    hold_against_itself,
+    is_surely_whole,
+    is_transparent,
+    own_guard,
+)
 from perdure.model.payload.writing import at, model_form, read_plain, unsupported, write_plain
 
 
@@ -209,11 +214,11 @@ def _encoded(trail: Trail, node: Raw) -> Parts:
 
 def _hold(trail: Trail, node: object, kind: Any) -> None:
     """Raise for an object whose fields hold more than their types say, or that its class reads as another."""
-    guard = guard_of(kind)
+    guard = own_guard(kind)
     if guard is not None:
         guard(trail, node)
     if not is_transparent(kind):
-        hold_against_itself(trail, node)
+        hold_against_itself(trail, node, node)
 
 
 def _struct(trail: Trail, node: Struct) -> Parts:
@@ -244,7 +249,8 @@ def _model(trail: Trail, node: Any) -> Parts:
         seen = model_form(node, mode="python", warnings=False)
     except Exception as error:
         raise refusal(f"{type(node).__name__} cannot be written as JSON: {error}", trail) from error
-    hold_against_itself(trail, node)
+    if not is_surely_whole(node):
+        hold_against_itself(trail, node, form)
     return (None, form), (None, _Twin(seen, form))
 
 

@@ -9,8 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
 from functools import lru_cache
-from typing import Any, get_origin
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin
+from uuid import UUID
 
 from msgspec import Struct, inspect
 
@@ -31,6 +35,10 @@ _ITEMS = (
     inspect.CollectionType,
 )
 _CLASSES = (inspect.DataclassType, inspect.StructType, inspect.NamedTupleType)
+_SURE: frozenset[Any] = frozenset(
+    {str, int, float, bool, NoneType, datetime, date, time, timedelta, Decimal, UUID, bytes}
+)
+"""What is read as it was written."""
 _NO_PARAMETERS: Mapping[str, Any] = {}
 
 
@@ -55,6 +63,21 @@ def _guard(expected_type: Any) -> Guard | None:
 
 
 _known_guard = lru_cache(maxsize=512)(_guard)
+
+
+@lru_cache(maxsize=512)
+def own_guard(kind: Any) -> Guard | None:
+    """What an object of a class has to pass to be read whole as that class; None where its parts are builtins."""
+    guard = guard_of(kind)
+    return guard if guard is not None and _has_parts(kind) else None
+
+
+def _has_parts(kind: Any) -> bool:
+    try:
+        node: Any = inspect.type_info(kind)
+    except Exception:  # it cannot be read at all
+        return False
+    return any(_compiled(field.type, {}) is not None for field in getattr(node, "fields", ()))
 
 
 def _compiled(node: Any, known: dict[int, Guard]) -> Guard | None:
@@ -258,15 +281,64 @@ def _is_plain_model(model: Any) -> bool:
         and not field.metadata
         and field.validation_alias is None
         and field.serialization_alias is None
+        and not _has_alternatives(field.annotation)
         for field in model.model_fields.values()
     )
 
 
-def hold_against_itself(trail: Trail, value: Any) -> None:
-    """Raise PayloadError if an object, read from its own JSON as its own class, is another one."""
+def _has_alternatives(annotation: Any) -> bool:
+    """Whether a value may be read as the wrong one of several types."""
+    parts = get_args(annotation)
+    if (
+        get_origin(annotation) in (Union, UnionType)
+        and len([part for part in parts if part is not NoneType]) > 1
+    ):
+        return True
+    return any(_has_alternatives(part) for part in parts)
+
+
+def is_surely_whole(model: Any) -> bool:
+    """Whether a look at the classes of a Pydantic model's parts shows that it is read as it is."""
+    kind: Any = type(model)
+    if not is_transparent(kind) or model.__pydantic_extra__:
+        return False
+    return all(_is_sure(getattr(model, name, None), classes) for name, classes in _models_in(kind))
+
+
+def _is_sure(value: Any, classes: frozenset[Any]) -> bool:
+    kind: Any = type(value)
+    if kind in _SURE:
+        return True
+    if kind in (list, tuple, set, frozenset):
+        return all(_is_sure(part, classes) for part in value)
+    if kind is dict:
+        return all(type(key) is str for key in value) and all(
+            _is_sure(part, classes) for part in value.values()
+        )
+    return kind in classes and is_surely_whole(value)
+
+
+@lru_cache(maxsize=512)
+def _models_in(kind: Any) -> tuple[tuple[str, frozenset[Any]], ...]:
+    """The fields of a model, with the models that their types name."""
+    return tuple((name, frozenset(_models(field.annotation))) for name, field in kind.model_fields.items())
+
+
+def _models(annotation: Any) -> Iterator[Any]:
+    if is_model(annotation):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models(part)
+
+
+def hold_against_itself(trail: Trail, value: Any, form: Any) -> None:
+    """Raise PayloadError if an object, read from its own JSON as its own class, is another one.
+
+    `form` is the JSON form of the object, or the object.
+    """
     kind: Any = type(value)
     try:
-        back = known_reader(kind)(write_plain(value))
+        back = known_reader(kind)(write_plain(form))
     except Exception:  # its own class cannot read it: what is expected to read it says so
         return
     for place, name in _differences(value, back):
@@ -338,4 +410,4 @@ def _is_equal(sent: Any, read: Any) -> bool:
         return True
 
 
-__all__ = ["Guard", "guard_of", "hold_against_itself", "is_transparent"]
+__all__ = ["Guard", "guard_of", "hold_against_itself", "is_surely_whole", "is_transparent", "own_guard"]
