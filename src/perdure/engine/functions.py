@@ -126,6 +126,13 @@ class RegistryEnvironment:
         self._operations: dict[tuple[str, str], payload.Guard | None] = {}
 
     def activity(self, function: Any) -> CallTarget:
+        try:
+            target = self._activities.get(function)
+        except TypeError:  # an unhashable object
+            target = None
+        return self._activity(function) if target is None else target
+
+    def _activity(self, function: Any) -> CallTarget:
         key = reference(function)
         target = self._activities.get(key)
         if target is None:

@@ -13,7 +13,11 @@ from functools import partial
 from types import UnionType
 from typing import TYPE_CHECKING, Any, Concatenate, TypedDict, TypeVar, Unpack, overload
 
+from msgspec import Raw
+
 from perdure.model import events as ev
+from perdure.model import payload
+from perdure.model.events import ABSENT
 from perdure.model.retry import RetryPolicy
 from perdure.model.times import Seconds, micros
 from perdure.replay.inputs import NO_INPUT
@@ -139,7 +143,9 @@ class ActivityCalls:
         if expected_type is not None:
             self._check_readable(expected_type, ev.TaskScheduled)
         target = self._target(self._env.activity, name)
-        body = self._guarded_body(target.guard, input_, ev.TaskScheduled)
+        if target.guard is not None:
+            self._hold(target.guard, input_, ev.TaskScheduled)
+        body = ABSENT if input_ is NO_INPUT else Raw(payload.encode(input_))
         limit = micros(timeout) if timeout is not None else target.timeout
         silence = micros(heartbeat_timeout) if heartbeat_timeout is not None else target.heartbeat
         expected = target.output_type if expected_type is None else expected_type

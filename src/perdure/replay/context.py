@@ -533,9 +533,13 @@ class OrchestrationContext(ActivityCalls, ChildCalls, HttpCalls, EntityVerbs):
 
     def _guarded_body(self, guard: payload.Guard | None, input_: Any, recorded: type) -> Raw:
         """The body of an input. Raises PayloadError for one that would not arrive whole, unless history has it."""
-        if guard is not None and input_ is not NO_INPUT and not self._has_recorded(recorded):
-            guard((), input_)
+        if guard is not None:
+            self._hold(guard, input_, recorded)
         return input_body(input_)
+
+    def _hold(self, guard: payload.Guard, input_: Any, recorded: type) -> None:
+        if input_ is not NO_INPUT and not self._has_recorded(recorded):
+            guard((), input_)
 
     def _has_recorded(self, recorded: type) -> bool:
         script, at = self._script, self._script_at
