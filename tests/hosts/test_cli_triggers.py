@@ -264,7 +264,7 @@ def test_a_file_tells_of_its_queues_and_keeps_what_is_ordered(unserved: Path) ->
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (("send", "claims", "-i", "{broken"), 2, "--input is not JSON"),
+        (("send", "claims", "-i", "{broken"), 2, "not valid JSON near 'broken'"),
         (("send",), 2, "Missing argument"),
         (("send", "a/b", "-i", "1"), 1, "instance id"),
         (("redeliver",), 2, "name messages, or a queue with --all"),

@@ -138,7 +138,7 @@ def test_nothing_typed_is_nothing_sent() -> None:
         ("rate", "nan", "takes a number"),
         ("colour", '"green"', "one of the listed"),
         ("approved", "", "is needed"),
-        ("parts", "[", "is not JSON"),
+        ("parts", "[", "is not valid JSON"),
     ],
 )
 def test_what_cannot_be_read_is_said_at_its_field(name: str, text: str, said: str) -> None:

@@ -60,7 +60,7 @@ def read_input(given: str | None) -> Raw | None:
     try:
         return payload.check(_bytes(given))
     except PayloadError as error:
-        raise typer.BadParameter(f"--input is not JSON: {error}") from error
+        raise typer.BadParameter(f"--input: {error}") from error
     except OSError as error:
         raise typer.BadParameter(f"--input cannot be read: {error}") from error
 

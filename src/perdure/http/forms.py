@@ -227,7 +227,8 @@ def _read_json(field: Field, text: str) -> str:
     try:
         return bytes(payload.check(text.encode())).decode()
     except PayloadError as error:
-        raise field._refusal(f"is not JSON: {error}") from None
+        said = str(error.args[0])
+        raise field._refusal(f"is {said}" if said.startswith("not ") else f"cannot be used: {said}") from None
 
 
 _READERS: dict[str, Callable[[Field, str], str]] = {

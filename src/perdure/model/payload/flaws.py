@@ -23,6 +23,8 @@ _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{},]|-?[0-9][0-9.eE+-]*+|[A-Za
 
 _WORDS = (b"true", b"false", b"null")
 
+_NO_NUMBERS = (b"nan", b"infinity", b"inf")
+
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 _AT_BYTE = re.compile(r"(?:JSON is malformed: )?(.*) \(byte (\d+)\)", re.DOTALL)
@@ -97,7 +99,12 @@ class _Cursor:
 
     def word(self, token: bytes) -> None:
         if token not in _WORDS:
-            raise refusal(f"{token[:40].decode()} is no word of JSON: send null, or a string", self.place())
+            advice = (
+                "JSON has no such number: send null, or a text"
+                if token.lower() in _NO_NUMBERS
+                else "a text stands in double quotes, and the words of JSON are true, false and null"
+            )
+            raise refusal(f"not valid JSON near {token[:40].decode()!r}: {advice}", self.place())
 
 
 _STEPS: dict[int, Callable[[_Cursor, bytes], None]] = {
@@ -145,8 +152,12 @@ def _breaking_point(body: bytes, error: BaseException) -> tuple[int, str]:
         body.decode()
     except UnicodeDecodeError as undecodable:
         return undecodable.start, f"the body is not UTF-8, at byte {undecodable.start}"
+    if not body.strip():
+        return 0, "not valid JSON: the body is empty"
     found = _AT_BYTE.fullmatch(str(error))
     if found is None:
-        return len(body), f"malformed JSON: {error}"
+        said = "it ends too early" if "truncated" in str(error) else str(error)
+        return len(body), f"not valid JSON: {said}"
     stop = int(found[2])
-    return stop, f"malformed JSON at byte {stop}: {found[1]}"
+    near = body[stop : stop + 24].strip() or body[max(0, stop - 24) : stop].strip()
+    return stop, f"not valid JSON near {near.decode(errors='ignore')[:20]!r}, at byte {stop}: {found[1]}"
