@@ -138,6 +138,9 @@ class Engine:
         )
         self.loop.returned = self._returned
         self.feed = Feed(self._listen)
+        self.endless: dict[
+            asyncio.Future[Finished], str
+        ] = {}  # waits without a timeout, and for which instance
         self._watchers: dict[str, list[asyncio.Future[Finished]]] = {}
         self.callers = Callers(self.loop, self.clock)
         self._live: set[str] = set()  # known to be running: no need to ask the store
@@ -389,10 +392,13 @@ class Engine:
             if self.loop.stopping:
                 raise EngineStopped("the engine is not running: the instance goes on when one is")
             self._waiting(+1)
+            if timeout is None:
+                self.endless[future] = instance_id
             try:
                 facts = await (future if timeout is None else asyncio.wait_for(future, timeout))
                 return finished_status(*facts) if facts is not None else None
             finally:
+                self.endless.pop(future, None)
                 self._waiting(-1)
         finally:
             self._forget(instance_id, future)

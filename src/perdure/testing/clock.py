@@ -64,10 +64,17 @@ class SkippingWaiter:
         self._goal: int | None = None
         self._reached: asyncio.Future[None] | None = None
         self._overdue_at = -1
+        self._idle: Callable[[int], None] | None = None
+        self.moment = 0  # changes whenever the engine has something to do
 
-    def attach(self, loop: Loop, host: asyncio.AbstractEventLoop) -> None:
-        """Serve this engine's loop, on behalf of a test that runs on `host`."""
-        self._loop, self._host = loop, host
+    def attach(
+        self, loop: Loop, host: asyncio.AbstractEventLoop, idle: Callable[[int], None] | None = None
+    ) -> None:
+        """Serve this engine's loop, on behalf of a test that runs on `host`.
+
+        There `idle` is called, with the present `moment`, when nothing is left to happen and somebody waits.
+        """
+        self._loop, self._host, self._idle = loop, host, idle
         loop.nudge()
 
     async def advance(self, to: int) -> None:
@@ -80,12 +87,15 @@ class SkippingWaiter:
 
     def wait(self, inbox: SimpleQueue[Item], until: int | None, busy: Callable[[], bool]) -> Item:
         """The next envelope, or None when the clock was moved or somebody nudged the loop."""
+        self.moment += 1
         if not inbox.empty():
             return inbox.get()
         if until is not None and until <= self._clock.now():
             return None
-        if self._may_move() and not busy() and self._host_is_idle() and inbox.empty() and self._move():
-            return None
+        if self._may_move() and not busy() and self._host_is_idle() and inbox.empty():
+            if self._move():
+                return None
+            self._say_idle()
         return inbox.get()
 
     def _may_move(self) -> bool:
@@ -129,6 +139,10 @@ class SkippingWaiter:
             return False
         self._loop.look_again()
         return True
+
+    def _say_idle(self) -> None:
+        if self._idle is not None and self._host is not None and not self._host.is_closed():
+            self._host.call_soon_threadsafe(self._idle, self.moment)
 
     def _arrive(self) -> None:
         reached, self._goal, self._reached = self._reached, None, None

@@ -21,6 +21,7 @@ from perdure.model.times import instant, micros
 from perdure.replay.inputs import NO_INPUT
 from perdure.store import open_store
 from perdure.testing.clock import START, SkippingWaiter, VirtualClock
+from perdure.testing.idleness import Idleness
 from perdure.testing.stubs import Call, Stubs, observed
 from perdure.triggers import with_built_ins
 
@@ -115,7 +116,11 @@ class DurableEnvironment:
         client_input: Any = NO_INPUT,
         instance_id: str | None = None,
     ) -> OrchestrationStatus:
-        """Start an orchestration and wait until it has finished, however long it sleeps in between."""
+        """Start an orchestration and wait until it has finished, however long it sleeps in between.
+
+        Raises NothingCanHappen, a TimeoutError that tells what is waited for, when it can never finish: no timer is
+        left, no activity runs, and no other task of the test is going to do anything.
+        """
         started = await self.client.start_new(orchestrator, instance_id, client_input)
         return await self.client.wait_for_completion(started)
 
@@ -158,7 +163,8 @@ class DurableEnvironment:
         double.registry = observed(with_built_ins(self._app.registry), self._stubs, self._calls)
         self._running = double.running(store=self._store, clock=self.clock, waiter=self._waiter)
         self._client = await self._running.__aenter__()
-        self._waiter.attach(self.engine.loop, asyncio.get_running_loop())
+        idleness = Idleness(self._client, self._waiter)
+        self._waiter.attach(self.engine.loop, asyncio.get_running_loop(), idleness.look)
 
     async def _leave(self) -> None:
         running, self._running, self._client = self._running, None, None
