@@ -642,6 +642,17 @@ class StoreConformance:
             assert numbers(kind="") == [3, 2, 1]
             assert sum(store.counts().values()) == 1
 
+    def test_what_waits_for_instances_is_shown_to_clients(self) -> None:
+        waiting = [message(2, "claim-1", None), message(3, "claim-2", None), message(4, "claim-1", None)]
+        with self.opened(
+            Batch(1, new_instances=[instance(1), instance(2)], inbox_added=[message(1, "claim-1"), *waiting])
+        ) as store:
+            assert [row.message_no for row in store.held(["claim-1", "claim-3"])] == [2, 4]
+            assert store.held(["claim-2"]) == [waiting[1]]
+            assert store.held([]) == []
+            store.commit(Batch(2, inbox_held=[1], inbox_removed=[2]))
+            assert [row.message_no for row in store.held(["claim-1"])] == [1, 4]
+
     def test_what_is_on_its_way_to_an_entity_outlives_it(self) -> None:
         entity = instance(1, "@counter@a", kind="entity")
         later = message(1, "@counter@a", 10**15)
