@@ -251,7 +251,9 @@ _IN_POSTGRES = {
 
 
 def is_refused_by_types(table: str, column: str, garbage: str) -> bool:
-    """Whether PostgreSQL's types keep this out; a null is let in by few columns, and is none there."""
+    """Whether PostgreSQL's types keep this out, or have nothing against it because any text will do."""
+    if COLUMNS[table][column] == TEXT and table in _FREE_TEXT:
+        return True
     return garbage in _REFUSED[COLUMNS[table][column]]
 
 

@@ -83,10 +83,15 @@ def strays(schema: str) -> dict[str, str]:
     no_instance = (
         "not exists (select from {0}.instances i where i.hub_no = t.hub_no and i.instance_no = t.instance_no)"
     )
+    no_history = (
+        "not exists (select from {0}.history h where h.hub_no = t.hub_no and h.instance_no = t.instance_no "
+        "and h.execution_no = t.execution_no and h.episode = t.episode)"
+    )
+    lost = dict.fromkeys(KEYS, no_hub) | dict.fromkeys(OF_INSTANCES, f"{no_hub} or {no_instance}")
+    lost["payloads"] += f" or {no_history}"
     return {
-        table: f"select count(*) from {schema}.{table} t where "
-        + (f"{no_hub} or {no_instance}" if table in OF_INSTANCES else no_hub).format(schema)
-        for table in KEYS
+        table: f"select count(*) from {schema}.{table} t where {where.format(schema)}"
+        for table, where in lost.items()
     }
 
 
