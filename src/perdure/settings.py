@@ -105,7 +105,9 @@ PLACE = tuple(settings_of(Place))
 ENGINE = tuple(settings_of(EngineSettings))
 SERVING = tuple(settings_of(Serving))
 TABLE: tuple[Setting, ...] = (*PLACE, *SERVING, *ENGINE)
-OTHER_VARIABLES = frozenset({"PERDURE_URL", "PERDURE_KEY", "PERDURE_DEBUG"})
+MADE_UP = "PERDURE_TOKEN_MADE_UP"
+"""Tells a child of `perdure run` that its start-up token was made up, so that people have to be shown it."""
+OTHER_VARIABLES = frozenset({"PERDURE_URL", "PERDURE_KEY", "PERDURE_DEBUG", MADE_UP})
 """Variables of the client's commands; they configure no engine."""
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import pty
 import re
 import shlex
 import signal
@@ -18,7 +19,11 @@ import socket
 import subprocess
 import sys
 import threading
+import tty
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 import httpx2
 from typer.testing import CliRunner
@@ -33,6 +38,13 @@ _READY = "Ctrl-C stops it"
 PATIENCE = 20.0  # seconds until a server listens, or a program ends
 DATABASE = "postgresql://localhost/claims"
 """Of a page's own database in PostgreSQL: it is another one each time."""
+
+
+def _lines(terminal: IO[str]) -> Iterator[str]:
+    """What is written to a terminal, until the other side has closed it."""
+    with suppress(OSError):
+        for line in terminal:
+            yield line.rstrip() + "\n"
 
 
 class CommandError(Exception):
@@ -142,20 +154,24 @@ class Shell:
         """Start a server and return what it says until it is ready."""
         self._end(signal.SIGTERM)
         given = [] if "--port" in options else ["--port", str(self.port)]
+        terminal, stderr = pty.openpty()  # the start-up token is printed on a terminal only
+        tty.setraw(stderr)
         server = subprocess.Popen(
             [sys.executable, "-u", "-m", "perdure.cli", "run", *options, *given],
             cwd=self.folder,
-            env={**env, "FORCE_COLOR": ""},
+            env={**env, "FORCE_COLOR": "", "NO_COLOR": "1", "TERM": "dumb"},
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
+            stderr=stderr,
             text=True,
         )
+        os.close(stderr)
+        server.stderr = os.fdopen(terminal, encoding="utf-8")
         self.servers.append(server)
         said: list[str] = []
         hurry = threading.Timer(PATIENCE, server.kill)
         hurry.start()
         assert server.stderr is not None
-        for line in server.stderr:
+        for line in _lines(server.stderr):
             said.append(line)
             if _READY in line:
                 break
@@ -190,7 +206,7 @@ def _drain(server: subprocess.Popen[str]) -> None:
         assert server.stderr is not None
         for _ in server.stderr:
             pass
-    except ValueError:  # closed by the end of the page
+    except (ValueError, OSError):  # closed by the end of the page, or by the end of the server
         pass
 
 

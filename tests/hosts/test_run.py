@@ -1,8 +1,11 @@
 """`perdure run`: what it serves, where, how it is found, and how it stops."""
 
+import asyncio
 import json
 import os
+import pty
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -11,14 +14,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
 import typer
 
+from perdure import App
 from perdure.cli import server
 from perdure.cli.source import SourceError, load_app, watched_folder
 from perdure.settings import SERVING, choose
+from perdure.store.sqlite.lock import read_server_file
 from tests.hosts.test_cli import perdure, said
 
 PROGRAM = """
@@ -196,8 +202,59 @@ def test_what_goes_to_a_log_is_there_at_once_and_whole(folder: Path) -> None:
             process.stderr.close()
 
     assert [line for line in lines if line != line.rstrip()] == []
-    assert any(re.fullmatch(rf"  pages +http://\S+\?token={token}", line) for line in lines), lines
-    assert any(re.fullmatch(rf"  API +http://\S+\?code={token}", line) for line in lines), lines
+    assert any(re.fullmatch(r"  pages +http://\S+/", line) for line in lines), lines
+    assert any(re.fullmatch(r"  API +http://\S+/", line) for line in lines), lines
+    assert token not in "".join(lines), "it was given, so nobody has to be told"
+    assert any("the one that was given (PERDURE_TOKEN)" in line for line in lines), lines
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_a_made_up_token_is_shown_once_and_on_a_terminal_only(folder: Path, is_terminal: bool) -> None:
+    (folder / "app.py").write_text(PROGRAM.format(name="served"))
+    reading, writing = pty.openpty() if is_terminal else os.pipe()
+    cleared = {name: value for name, value in os.environ.items() if not name.startswith("PERDURE_")}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "perdure.cli", "run", "app.py", "--port", "0"],
+        cwd=folder,
+        env={
+            **cleared,
+            "PYTHONPATH": os.fspath(SOURCE),
+            "COLUMNS": "300",
+            "TERM": "dumb",
+            "FORCE_COLOR": "1",
+        },
+        stdout=subprocess.DEVNULL,
+        stderr=writing,
+    )
+    os.close(writing)
+    said = ""
+    try:
+        while "Ctrl-C" not in said:
+            said += os.read(reading, 65_536).decode()
+        found = read_server_file(str(folder / "perdure.db"))
+        assert found is not None and len(found.token) > 24
+        assert said.count(found.token) == (1 if is_terminal else 0)
+        if not is_terminal:
+            assert f"{folder / 'perdure.db'}.server,whichthisuseralonemayread" in re.sub(r"\s", "", said)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(reading)
+
+
+def test_a_mounted_application_logs_no_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capsys: Any
+) -> None:
+    monkeypatch.setattr("secrets.token_urlsafe", lambda _: TOKEN)
+    host = App("served").asgi(store=f"sqlite:///{tmp_path / 'p.db'}")
+
+    async def live() -> None:
+        async with host.lifespan():
+            pass
+
+    asyncio.run(live())
+    assert "there are no access keys yet" in caplog.text
+    assert TOKEN not in caplog.text + capsys.readouterr().err
 
 
 def test_a_served_application_is_found_by_the_commands_and_stops_cleanly(folder: Path) -> None:
@@ -456,3 +513,35 @@ def test_what_a_request_puts_into_context_variables_the_next_on_its_connection_d
             said = b"".join(iter(lambda: line.recv(65_536), b""))
 
     assert said.count(b"nobody") == 4
+
+
+FULL = """
+    mount -t tmpfs -o size=200k tmpfs {folder}
+    head -c {filled}k /dev/zero > {folder}/filler 2>/dev/null
+    {python} -m perdure.cli run {program} --port 0 --store {folder}/hub.db
+    echo "exit $?" >&2
+"""
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or sys.platform != "linux" or shutil.which("unshare") is None,
+    reason="a disk that is full is made by root on Linux, with unshare",
+)
+@pytest.mark.parametrize("filled", [200, 190, 100, 4])
+def test_a_start_on_a_full_disk_ends_in_one_line(folder: Path, filled: int) -> None:
+    """Whatever does not fit: the side file, the database, its log, or what is kept of the code that runs."""
+    (folder / "app.py").write_text(PROGRAM.format(name="full"))
+    (folder / "disk").mkdir()
+    script = FULL.format(
+        folder=folder / "disk", filled=filled, python=sys.executable, program=folder / "app.py"
+    )
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", script],
+        env={**os.environ, "PYTHONPATH": os.fspath(SOURCE)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    [told, code] = [line for line in done.stderr.splitlines() if not line.startswith("INFO")]
+    assert told.startswith("error: no space is left for ") and "PDR-041" in told
+    assert code == "exit 4"

@@ -11,7 +11,7 @@ import httpx2
 import pytest
 
 import perdure as df
-from perdure.errors import StoreError
+from perdure.errors import StoreError, StoreFull
 from perdure.http.access.gate import Access
 from perdure.http.endpoint import GatedRoute
 from perdure.http.host import application
@@ -262,3 +262,36 @@ async def test_a_full_queue_is_not_ready_and_still_healthy(
     assert (busy.status_code, busy.json()["reason"]) == (503, "busy")
     assert (await http.get("/healthz")).status_code == 200
     assert isinstance(serving.app.app.state.client, df.Client)
+
+
+async def test_it_is_not_ready_while_writes_are_refused_and_is_again_with_the_first_that_is_not(
+    http: httpx2.AsyncClient, store: FaultyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = True
+    commit = store.commit
+
+    def refused(batch: Any) -> None:
+        if full:
+            raise StoreFull("no space is left")
+        commit(batch)
+
+    monkeypatch.setattr(store, "commit", refused)
+    assert (await http.get("/readyz")).status_code == 200
+    refusal = await http.post(f"{M}/orchestrators/approval/some-1")
+    assert refusal.status_code in (503, 507), refusal.text
+    answer = await http.get("/readyz")
+    assert (answer.status_code, answer.json()["reason"]) == (503, "store")
+    assert (await http.get("/healthz")).status_code == 200
+    full = False
+    assert (await http.post(f"{M}/orchestrators/approval/some-2")).status_code == 202
+    assert (await http.get("/readyz")).status_code == 200
+
+
+async def test_readiness_counts_nothing(
+    http: httpx2.AsyncClient, store: FaultyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def counted() -> dict[str, int]:
+        raise AssertionError("counting reads every instance of the hub")
+
+    monkeypatch.setattr(store, "counts", counted)
+    assert (await http.get("/readyz")).status_code == 200

@@ -13,8 +13,8 @@ import signal
 import socket
 import sys
 import time
-from contextlib import asynccontextmanager, contextmanager, nullcontext
-from dataclasses import dataclass
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -34,15 +34,24 @@ from perdure.cli.supervised import Report, Tether, tether
 from perdure.cli.supervision import Launch, Supervisor
 from perdure.cli.terminal import EXIT_CODES, UNAVAILABLE, errors, fail, fail_with
 from perdure.engine.access import ACCESS, shown_key
-from perdure.errors import PerdureError, StoreError, StoreUnusable
+from perdure.errors import (
+    PerdureError,
+    StoreError,
+    StoreFull,
+    StoreInUse,
+    StoreTooNew,
+    StoreUnusable,
+    WrongEncryptionKey,
+)
 from perdure.http.connections import Door
 from perdure.http.functions import PREFIX
 from perdure.http.host import access_by, application, hindrance
 from perdure.http.links import MANAGEMENT
 from perdure.http.listening import Listener
 from perdure.http.prose import plain
-from perdure.settings import SERVING, TABLE, coded_in
-from perdure.store import is_postgres, open_overseer, open_store, reach
+from perdure.settings import MADE_UP, SERVING, TABLE, coded_in
+from perdure.store import is_postgres, open_overseer, open_store, reach, sqlite_path
+from perdure.store.sqlite.lock import server_path
 from perdure.triggers.definitions import Queue, Schedule
 
 if TYPE_CHECKING:
@@ -58,6 +67,8 @@ if TYPE_CHECKING:
 
 GRACE = 3  # seconds that requests in hand have when the server stops
 PORTS_TRIED = 20  # from the default port on, when that one is taken
+_FINAL = (StoreUnusable, StoreInUse, StoreTooNew, StoreFull, WrongEncryptionKey)
+"""What waiting does not help against."""
 _LOOK_EVERY = 0.5  # seconds between two looks at a database that does not answer
 commands = typer.Typer()
 
@@ -69,6 +80,12 @@ class Plan:
     target: str
     given: dict[str, Any]  # the flags, by the names of their settings
     chosen: dict[str, Chosen]
+    began: float = field(default_factory=time.monotonic)
+
+    @property
+    def patient_until(self) -> float:
+        """Until when a database that does not answer is waited for, by the monotonic clock."""
+        return self.began + float(self.chosen["store_wait"].value)
 
     @property
     def store(self) -> str:
@@ -99,6 +116,25 @@ class Plan:
     @property
     def allowed_hosts(self) -> list[str]:
         return [self.host, *self.chosen["allowed_hosts"].value]
+
+    def where_token_is(self, is_needed: bool) -> str:
+        """Where people find the start-up token; "" when it is to be printed, "-" when they need none.
+
+        It is printed on a terminal only, never into a file or a pipe; one that was given is never printed.
+        """
+        if not is_needed:
+            return "-"
+        is_made_up = self.chosen["token"].source == "default" or os.environ.get(MADE_UP) == "1"
+        if not is_made_up:
+            return "the one that was given (PERDURE_TOKEN)"
+        if sys.stderr.isatty():
+            return ""
+        path = sqlite_path(self.chosen["store"].value)
+        if not path:
+            return (
+                "not shown outside of a terminal: set PERDURE_TOKEN, or make a key with `perdure keys create`"
+            )
+        return f"in {server_path(path)}, which this user alone may read; commands on this machine find it"
 
     @property
     def is_open(self) -> bool:
@@ -188,10 +224,7 @@ def _await_store(store: str, seconds: float) -> None:
         except StoreError as error:
             if time.monotonic() >= until:
                 raise
-            if str(error) != said:
-                said = str(error)
-                told = f"waiting for the database, {seconds:g} s at most (--store-wait): {said}"
-                errors().print(plain(told), soft_wrap=True)
+            said = _say_waiting(seconds, error, said)
         time.sleep(min(_LOOK_EVERY, max(until - time.monotonic(), 0.0)))
 
 
@@ -314,13 +347,37 @@ async def _nothing(*_: Any) -> None:
 
 
 async def _serve(app: App, plan: Plan, listener: socket.socket | None, tied: Tether | None) -> None:
-    async with app.running(**plan.engine) as client:
+    async with AsyncExitStack() as stack:
+        client = await _opened(stack, app, plan)
         if listener is None:
             await _work(app, plan, client, tied)
         else:
             await _listen(app, plan, client, listener, tied)
     if tied is None:
         errors().print("stopped")
+
+
+async def _opened(stack: AsyncExitStack, app: App, plan: Plan) -> Client:
+    """Start the engine; a database that goes away while it is being opened is waited for like one that is away."""
+    until, said = plan.patient_until, ""
+    while True:
+        try:
+            return await stack.enter_async_context(app.running(**plan.engine))
+        except _FINAL:
+            raise
+        except StoreError as error:
+            if time.monotonic() >= until:
+                raise
+            said = _say_waiting(plan.chosen["store_wait"].value, error, said)
+        await asyncio.sleep(min(_LOOK_EVERY, max(until - time.monotonic(), 0.0)))
+
+
+def _say_waiting(seconds: float, error: StoreError, said: str) -> str:
+    """Tell people once why nothing happens yet; returns what was told last."""
+    if str(error) != said:
+        told = f"waiting for the database, {seconds:g} s at most (--store-wait): {error}"
+        errors().print(plain(told), soft_wrap=True)
+    return str(error)
 
 
 async def _listen(app: App, plan: Plan, client: Client, listener: socket.socket, tied: Tether | None) -> None:
@@ -350,9 +407,10 @@ async def _listen(app: App, plan: Plan, client: Client, listener: socket.socket,
     config.reset_contextvars = True
     engine: Any = client.gateway
     engine.publish(_address(plan.host, port), access.token or "")
-    # The token is for this machine, and is printed only while nobody has a key.
-    token = access.token if _is_loopback(plan.host) and not access.keys.has_keys() else None
-    facts = await _facts(app, plan, client, _Opening(shown, token or ""))
+    is_needed = _is_loopback(plan.host) and not access.keys.has_keys() and access.token is not None
+    facts = await _facts(
+        app, plan, client, _Opening(shown, access.token or "", plan.where_token_is(is_needed))
+    )
     async with _ready(plan, client, facts, tied, lambda: setattr(server, "should_exit", True)) as announce:
         server = Server(config, announce, LastResort(engine.settings.drain))
         await server.serve(sockets=[listener])
@@ -411,9 +469,15 @@ class _Opening:
 
     address: str
     token: str
+    where: str = ""  # the token is, where it is not shown; "" where it is, and "-" where nobody needs it
 
-    def url(self, path: str, parameter: str) -> str:
-        return f"{self.address}{path}" + (f"?{parameter}={self.token}" if self.token else "")
+    @property
+    def pages(self) -> str:
+        return f"{self.address}/" + (f"?token={self.token}" if self.token and not self.where else "")
+
+    @property
+    def told(self) -> str:
+        return "" if self.where == "-" else self.where
 
 
 Facts = list[tuple[str, str]]
@@ -437,8 +501,9 @@ async def _facts(app: App, plan: Plan, client: Client, opening: _Opening | None)
     if opening is not None:
         facts += [
             ("", ""),
-            ("pages", opening.url("/", "token")),
-            ("API", opening.url(f"{MANAGEMENT}/", "code")),
+            ("pages", opening.pages),
+            ("API", f"{opening.address}{MANAGEMENT}/"),
+            ("token", opening.told),
         ]
     return facts
 
@@ -497,7 +562,8 @@ def _reload(plan: Plan) -> None:
         fail(f"there is no folder {folder}", UNAVAILABLE)
     errors().print(Text(f"watching {_short(folder)} for changes", style="dim"))
     # The same token after a change, so that browsers stay signed in.
-    os.environ.setdefault("PERDURE_TOKEN", secrets.token_urlsafe(24))
+    if plan.chosen["token"].value is None:
+        os.environ.update({"PERDURE_TOKEN": secrets.token_urlsafe(24), MADE_UP: "1"})
     run_process(
         folder,
         target=shlex.join(_command(plan.target, plan.given)),
@@ -514,13 +580,14 @@ def _supervise(plan: Plan) -> None:
     overseer, lease = open_overseer(plan.chosen["store"].value), plan.chosen["lease"].value
     # What is secret is not for everybody who lists processes. One token opens all workers.
     hidden = {row.variable: plan.given[row.name] for row in TABLE if row.secret and row.name in plan.given}
-    token = plan.chosen["token"].value or secrets.token_urlsafe(24)
+    given = plan.chosen["token"].value
+    token, made_up = given or secrets.token_urlsafe(24), "" if given else "1"
     told = {k: v for k, v in plan.given.items() if k not in _OWN and f"PERDURE_{k.upper()}" not in hidden}
     with _bound(plan) if plan.listens else nullcontext() as listener:
         supervisor = Supervisor(
             Launch(
                 lambda called: _command(plan.target, {**told, "worker_name": called}),
-                {**os.environ, **hidden, "PERDURE_TOKEN": token},
+                {**os.environ, **hidden, "PERDURE_TOKEN": token, MADE_UP: made_up},
                 listener,
             ),
             name,

@@ -51,6 +51,7 @@ TAKE = 2_000  # messages taken at once
 POLL_FULL = 50_000  # the same where all that a look shows waits here already
 LONGEST_PACE = 1_000_000  # the same at most where others write into the inbox
 RETRY_FULL = 1_000_000  # microseconds until a full store is tried again
+REFUSED_FOR = 5.0  # seconds that a store counts as full after a refusal, if no commit has succeeded since
 RETRY_POISON = 60_000_000  # microseconds until a message that could not be stored is tried again
 RETRY_AWAY = 500_000  # microseconds until a failed store is opened again
 RETRY_CONFLICT = 50_000  # microseconds until what met with others several times is tried again
@@ -90,6 +91,7 @@ class Loop:
         self.stopping = False
         self.idle_before = 0
         self.away: PerdureError | None = None
+        self.full_until = 0.0  # by the monotonic clock, while the store refuses writes; read by other threads
         self.committing_since: float | None = None  # by the monotonic clock; read by other threads
         self._away_since = 0
         self.sweeper = sweeper
@@ -382,6 +384,7 @@ class Loop:
         else:
             released = hub.release()
             self._conflicts = 0
+            self.full_until = 0.0
             if self._committed is not None:
                 self._committed(batch, self.clock.monotonic() - started)
             self._release(released, batch)
@@ -520,6 +523,7 @@ class Loop:
 
     def _wait_for_room(self, inputs: list[Envelope], error: StoreFull) -> None:
         """Clients learn at once that nothing was stored; the rest is tried again in a second."""
+        self.full_until = self.clock.monotonic() + REFUSED_FOR
         log.error(
             "the store is full; nothing accepted is lost, and writing resumes when there is room: %s", error
         )

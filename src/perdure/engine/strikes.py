@@ -9,6 +9,7 @@ Such a file also proves that its worker is dead, so nobody has to wait for the e
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import logging
@@ -22,7 +23,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
-from perdure.errors import StoreUnusable
+from perdure.errors import StoreFull, StoreUnusable
 
 STRIKES: Final = 3
 SUFFIX: Final = ".running"
@@ -67,7 +68,7 @@ class StrikeFile:
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         os.fchmod(self._file, 0o600)
         _lock(self._file)
-        os.ftruncate(self._file, _FILE)
+        _reserve(self._file, self.path)
         self._map = mmap.mmap(self._file, _FILE)
         self._noted = ""
         self.strikes: dict[str, int] = self._read()
@@ -149,6 +150,22 @@ class StrikeFile:
         kept = dict(list(self.strikes.items())[-100:])
         text = json.dumps(kept).encode()[: _FILE - _RECORD - 1]
         self._map[_RECORD : _RECORD + len(text) + 1] = text + b"\0"
+
+
+def _reserve(file: int, path: Path) -> None:
+    """Give the file its length, with space for it: a full disk would end the process at a write into the map."""
+    try:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file, 0, _FILE)
+        os.ftruncate(file, _FILE)
+    except OSError as error:
+        os.close(file)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StoreFull(
+                f"no space is left for {path}, where a worker notes whose code it runs. Free space on its disk, then "
+                "try again"
+            ) from error
+        raise StoreUnusable(f"cannot write {path}: {error.strerror}") from error
 
 
 def _lock(file: int) -> None:

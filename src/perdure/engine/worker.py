@@ -274,6 +274,7 @@ class Engine:
             self.loop.open()
             self._guard()
         except BaseException as error:
+            self.store.close()
             tell([(opened, error)])
             return
         tell([(opened, None)])
@@ -560,6 +561,8 @@ class Engine:
     def _store_state(self) -> str:
         if self.loop.away is not None:
             return str(self.loop.away)
+        if self.loop.full_until > self.clock.monotonic():
+            return "writes are refused: no space is left"
         return f"no answer for {self.callers.held_up:.0f} s" if self.callers.held_up else "ok"
 
     def publish(self, address: str, token: str) -> None:

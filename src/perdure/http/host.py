@@ -18,6 +18,7 @@ import asyncio
 import ipaddress
 import logging
 import secrets
+import sys
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
@@ -133,11 +134,7 @@ class Host:
             await access.signer.prepare()  # so that routes of the site around it may hand out links
             self._client, self._token, self._is_published = client, access.token or "", False
             if access.token and not access.keys.has_keys():
-                log.warning(
-                    "there are no access keys yet: until there are, this machine gets in with ?token=%s, "
-                    "and nobody else does. `perdure keys create` makes one",
-                    access.token,
-                )
+                _tell_of_token(access.token, is_made_up=chosen["token"].value is None)
             try:
                 yield
             finally:
@@ -310,6 +307,16 @@ def _warn_of_anonymous(routes: Iterable[FunctionRoute]) -> None:
             )
 
 
+def _tell_of_token(token: str, *, is_made_up: bool) -> None:
+    """How this machine gets in. The token is for a person at a terminal; it is not for a log."""
+    log.warning(
+        "there are no access keys yet: until there are, only this machine gets in, with the start-up token. "
+        "`perdure keys create` makes a key; PERDURE_TOKEN sets the token"
+    )
+    if is_made_up and sys.stderr.isatty():
+        sys.stderr.write(f"start-up token: {token}\n")
+
+
 async def health(request: Request) -> Response:
     """GET healthz: 200 while this process works as it should, else 503. It tells no more than that.
 
@@ -341,7 +348,9 @@ async def hindrance(engine: Any) -> str:
         return "busy"
     try:
         async with asyncio.timeout(PROBE):
-            await engine.read(engine.store.counts)
+            await engine.read(
+                lambda: engine.store.executions(0)
+            )  # one look into an index, and nothing counted
     except (PerdureError, TimeoutError):
         return "store"
     return ""

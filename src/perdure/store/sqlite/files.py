@@ -12,14 +12,16 @@ it is certain that no log lies beside another of its names. Symbolic links are n
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from perdure.errors import StoreUnusable
+from perdure.errors import StoreFull, StoreUnusable
 
 OWNERS_ONLY: Final = 0o600
 LOGS: Final = ("-wal", "-journal")
@@ -32,14 +34,28 @@ log = logging.getLogger("perdure.store")
 # ------------------------------------------------------------------------------------------- permissions
 
 
-def create(path: str) -> None:
-    """Make the file, empty, if there is none. Raises StoreUnusable."""
+@contextmanager
+def writing(path: str) -> Iterator[None]:
+    """Raise StoreFull, or StoreUnusable, for what the system says against a file beside the database."""
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, OWNERS_ONLY)
+        yield
+    except FileExistsError:
+        raise
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StoreFull(
+                f"no space is left for {path}; nothing was changed. Free space on its disk, then try again"
+            ) from error
+        raise StoreUnusable(f"cannot write {path}: {error.strerror}") from error
+
+
+def create(path: str) -> None:
+    """Make the file, empty, if there is none. Raises StoreUnusable, StoreFull."""
+    try:
+        with writing(path):
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, OWNERS_ONLY)
     except FileExistsError:
         return
-    except OSError as error:
-        raise StoreUnusable(f"cannot create {path}: {error.strerror}") from error
     try:
         os.fchmod(descriptor, OWNERS_ONLY)  # a umask may have taken away more than others' rights
     finally:

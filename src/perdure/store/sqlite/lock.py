@@ -30,6 +30,7 @@ import apsw
 import msgspec
 
 from perdure.errors import StoreInUse, StoreUnusable
+from perdure.store.sqlite import files
 
 _SUFFIX: Final = ".server"
 _TRIES: Final = 20
@@ -91,7 +92,8 @@ class ServerFile:
             os.fchmod(descriptor, 0o600)
             started_at = time.time_ns() // 1000  # for people to read; nothing depends on it
             held = cls(path, descriptor, ServerInfo(os.getpid(), hub, started_at))
-            held._write()
+            with files.writing(path):
+                held._write()
         except BaseException:
             os.close(descriptor)
             raise
