@@ -542,6 +542,20 @@ async def below_async(context: OrchestrationContext):
     return await context.call_sub_orchestrator("child", 7, f"{context.instance_id}:7")
 
 
+@pytest.mark.parametrize("form", ["{0}:7", "check-{0}", "check of {0}, 7"])
+async def test_a_derived_id_may_stand_anywhere_in_one_that_is_made_from_it(form):
+    async def parent(context: OrchestrationContext):
+        return await context.call_sub_orchestrator("child", 7, form.format(context.instance_id))
+
+    async def over(context: OrchestrationContext):
+        return await context.call_sub_orchestrator("parent")
+
+    app = family(over, child_takes_time)
+    app.orchestrator(parent)
+    async with environment(app) as env:
+        assert (await env.run("main")).output[0] == 7
+
+
 @both(below_yield, below_async)
 @pytest.mark.parametrize("store", ["memory:", "sqlite"])
 async def test_an_id_may_be_made_from_a_parents_id_that_is_derived_itself(orchestrator, store, tmp_path):

@@ -48,6 +48,26 @@ def make_app() -> df.App:
         decision = await context.wait_for_external_event("ApproverDecision", Decision)
         return await context.call_activity(shout, "approved" if decision.approved else "denied")
 
+    @app.activity(retry=df.RetryPolicy(first_interval=3_600, max_attempts=3))
+    def flaky() -> None:
+        raise ConnectionError("not now")
+
+    @app.orchestrator
+    async def parent(context: df.OrchestrationContext) -> object:
+        return await context.call_sub_orchestrator(echo, 1)
+
+    @app.orchestrator
+    async def waiting_parent(context: df.OrchestrationContext) -> object:
+        return await context.call_sub_orchestrator(approval)
+
+    @app.orchestrator
+    async def retrying(context: df.OrchestrationContext) -> object:
+        return await context.call_activity(flaky)
+
+    @app.orchestrator
+    async def lost(context: df.OrchestrationContext) -> object:
+        return await context.call_activity("nowhere")
+
     @app.orchestrator
     async def open_door(context: df.OrchestrationContext) -> object:
         return await context.wait_for_external_event("anything at all")

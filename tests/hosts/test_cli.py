@@ -83,6 +83,50 @@ def test_list_filters(filled: Path, options: tuple[str, ...], found: list[str]) 
     assert page["continuation"] is None
 
 
+@pytest.fixture
+def parked(store: Path) -> Path:
+    """A database with instances that are parked, and one that an operator holds; served by nobody."""
+
+    async def fill(client: df.Client) -> None:
+        await client.start_new("lost", "parked")
+        await client.start_new("approval", "held")
+        await client.suspend("held")
+
+    serve(store, fill)
+    return store
+
+
+def test_list_shows_what_is_parked_and_filters_by_it(parked: Path) -> None:
+    lines = [line.split("\t") for line in perdure("list", store=parked).stdout.splitlines()]
+    only = said("list", "--parked", store=parked)["instances"]
+
+    assert [line[:2] for line in lines] == [["held", "Suspended"], ["parked", "Pending parked"]]
+    assert [one["instanceId"] for one in only] == ["parked"]
+    assert perdure("status", "parked", store=parked).stdout.startswith("parked  Pending parked\n")
+
+
+def test_what_is_parked_can_be_ended_at_once(parked: Path) -> None:
+    result = perdure("terminate", "--parked", "--yes", store=parked)
+
+    assert result.exit_code == 0, result.output
+    assert said("status", "parked", store=parked)["runtimeStatus"] == "Terminated"
+    assert said("status", "held", store=parked)["runtimeStatus"] == "Suspended"
+
+
+def test_purge_takes_sub_orchestrations_along_when_it_is_told_to(store: Path) -> None:
+    async def fill(client: df.Client) -> None:
+        for one in ("p", "q"):
+            await client.start_new("parent", one)
+            await client.wait_for_completion(one, 10)
+
+    serve(store, fill)
+    assert perdure("purge", "p", "--recursive", store=store).exit_code == 0
+    left = [one["instanceId"] for one in said("list", store=store)["instances"]]
+    assert len(left) == 2 and all(one.startswith("q") for one in left)
+    assert perdure("purge", "--name", "parent", "--recursive", "--yes", store=store).exit_code == 0
+    assert said("list", store=store)["instances"] == []
+
+
 def test_list_goes_on_where_a_page_ended(filled: Path) -> None:
     first = said("list", "--top", "3", store=filled)
     second = said("list", "--top", "3", "--continuation", first["continuation"], store=filled)

@@ -366,3 +366,88 @@ def test_a_bulk_operation_says_whom_it_concerns(
     http: TestClient, verb: str, query: dict[str, str], status: int
 ) -> None:
     assert http.post(f"{M}/bulk/{verb}", params=query).status_code == status
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "runtimeStatus=Running&runtimeStatus=Completed",
+        "runtimeStatus=Running,Completed",
+        "runtimeStatus=running&runtimeStatus=Failed,completed",
+    ],
+)
+def test_every_status_that_is_named_counts(http: TestClient, asked: str) -> None:
+    start(http, "echo", "done", 1)
+    start(http, "approval", "asking")
+    finish(http, "done")
+
+    found = http.get(f"{M}/instances?{asked}").json()
+    assert {one["instanceId"] for one in found} == {"done", "asking"}
+    only = http.get(f"{M}/instances?runtimeStatus=Failed&runtimeStatus=Completed").json()
+    assert [one["instanceId"] for one in only] == ["done"]
+    assert http.get(f"{M}/instances?runtimeStatus=Running&runtimeStatus=Odd").status_code == 400
+
+
+def test_a_purge_of_several_statuses_takes_them_all(http: TestClient) -> None:
+    for name, one in (("echo", "done"), ("broken", "failed")):
+        start(http, name, one, 1)
+        finish(http, one)
+    since = "createdTimeFrom=2020-01-01T00:00:00Z"
+
+    purged = http.delete(f"{M}/instances?{since}&runtimeStatus=Completed&runtimeStatus=Failed")
+    assert purged.json() == {"instancesDeleted": 2}
+
+
+def test_a_purge_may_take_sub_orchestrations_along(http: TestClient) -> None:
+    start(http, "parent", "p", 1)
+    finish(http, "p")
+    start(http, "parent", "q", 1)
+    finish(http, "q")
+
+    assert http.delete(f"{M}/instances/p?recursive=true").json() == {"instancesDeleted": 2}
+    assert [one["instanceId"] for one in http.get(f"{M}/instances?instanceIdPrefix=p").json()] == []
+    since = "createdTimeFrom=2020-01-01T00:00:00Z"
+    http.delete(f"{M}/instances?{since}&recursive=true")
+    assert http.get(f"{M}/instances").json() == []
+
+
+def test_parked_instances_are_a_filter_of_their_own(http: TestClient) -> None:
+    start(http, "lost", "parked")
+    start(http, "approval", "held")
+    http.post(f"{M}/instances/held/suspend?reason=x")
+
+    found = http.get(f"{M}/instances?parked=true").json()
+    assert [one["instanceId"] for one in found] == ["parked"]
+    page = http.get("/?parked=true", headers={"Accept": "text/html"}).text
+    assert 'class="badge"' in page and "held" not in page
+    assert "<b>1</b> parked" in http.get("/", headers={"Accept": "text/html"}).text
+    assert 'class="badge"' in http.get("/instances/parked", headers={"Accept": "text/html"}).text
+    assert 'class="badge"' not in http.get("/instances/held", headers={"Accept": "text/html"}).text
+    assert http.get(f"{M}/bulk/terminate?parked=true").json()["matched"] == 1
+
+
+def test_pages_take_several_statuses(http: TestClient) -> None:
+    start(http, "echo", "done", 1)
+    start(http, "approval", "asking")
+    finish(http, "done")
+
+    page = http.get("/?status=Running&status=Completed", headers={"Accept": "text/html"}).text
+    assert "/instances/done" in page and "/instances/asking" in page
+
+
+def test_lists_tell_of_sub_orchestrations_and_retries(http: TestClient) -> None:
+    start(http, "waiting_parent", "p")
+    start(http, "retrying", "r")
+    until = {
+        "p": "waiting for the sub-orchestration 'approval' (",
+        "r": "waiting for attempt 2 of 'flaky' at ",
+    }
+    found: dict[str, str] = {}
+    for _ in range(2_000):
+        found = {one["instanceId"]: one["waitingFor"] for one in http.get(f"{M}/instances").json()}
+        if all(found[name].startswith(text) for name, text in until.items()):
+            break
+    assert {name: found[name][: len(text)] for name, text in until.items()} == until
+    assert found["r"].endswith("(it failed with ConnectionError: not now)")
+    page = http.get("/", headers={"Accept": "text/html"}).text
+    assert "waiting for attempt 2 of" in page and "waiting for the sub-orchestration" in page

@@ -200,3 +200,26 @@ async def test_bulk_operations_go_page_by_page(
     assert await local.counts() == {}
     with pytest.raises(df.PayloadError, match="restart"):
         await remote.bulk("restart")
+
+
+async def test_a_purge_takes_sub_orchestrations_along(local: df.Client, remote: RemoteClient) -> None:
+    for one in ("p", "q"):
+        await local.start_new("parent", one)
+        await local.wait_for_completion(one, 10)
+
+    assert await remote.purge_instance_history("p", recursive=True) == 2
+    assert await remote.purge_instance_history("p", recursive=True) == 0
+    assert (await remote.bulk("purge", name="parent", recursive=True)).done == 1
+    assert (await local.query()).instances == []
+
+
+async def test_parked_instances_are_found(local: df.Client, remote: RemoteClient) -> None:
+    await local.start_new("lost", "parked")
+    await local.start_new("approval", "held")
+    await local.suspend("held")
+
+    found = (await remote.query(parked=True)).instances
+    assert [(one.instance_id, one.is_parked) for one in found] == [("parked", True)]
+    assert not (await remote.get_status("held")).is_parked  # type: ignore[union-attr]
+    several = await remote.query(status=["Pending", "Suspended"])
+    assert {one.instance_id for one in several.instances} == {"parked", "held"}

@@ -28,6 +28,7 @@ from perdure.cli.selection import (
     CreatedBeforeOption,
     NameOption,
     OlderThanOption,
+    ParkedOption,
     PrefixOption,
     StatusOption,
     TagOption,
@@ -70,9 +71,7 @@ WORDS = {
     "suspend": Words("Hold instances until they are resumed; what arrives meanwhile is kept.", "suspended"),
     "resume": Words("Let suspended or parked instances go on.", "resumed"),
     "rewind": Words("Let failed instances go on: what failed is tried again.", "rewound"),
-    "purge": Words(
-        "Delete finished instances and their history.", "purged", without=frozenset({"recursive", "reason"})
-    ),
+    "purge": Words("Delete finished instances and their history.", "purged", without=frozenset({"reason"})),
 }
 
 
@@ -100,6 +99,7 @@ def _command(verb: str, words: Words) -> Callable[..., None]:
         prefix: PrefixOption = None,
         tag: TagOption = None,
         waiting_for: WaitingForOption = None,
+        parked: ParkedOption = False,
         older_than: OlderThanOption = None,
         created_before: CreatedBeforeOption = None,
         created_after: CreatedAfterOption = None,
@@ -118,7 +118,7 @@ def _command(verb: str, words: Words) -> Callable[..., None]:
         as_json: JsonOption = False,
     ) -> None:
         which = read_selection(
-            status, name, prefix, tag, waiting_for, older_than, created_before, created_after
+            status, name, prefix, tag, waiting_for, older_than, created_before, created_after, parked
         )
         _demand_one(instance_ids, bool(which) or everything)
         asked = BulkRequest(verb=verb, reason=reason, recursive=recursive)

@@ -19,6 +19,7 @@ from perdure.cli.options import (
     read_input,
     read_tags,
 )
+from perdure.cli.selection import ParkedOption
 from perdure.cli.terminal import (
     EXIT_CODES,
     REFUSED,
@@ -126,6 +127,7 @@ def list_(
     tag: Annotated[
         list[str] | None, typer.Option("--tag", help="name=value; may be repeated.", show_default=False)
     ] = None,
+    parked: ParkedOption = False,
     top: Annotated[int, typer.Option("--top", min=1, max=1_000, help="How many.")] = 20,
     continuation: Annotated[
         str | None,
@@ -146,6 +148,7 @@ def list_(
             prefix=prefix,
             tags=tags,
             waiting_for=waiting_for,
+            parked=parked,
             top=top,
             continuation=continuation,
             show_input=as_json,
@@ -247,7 +250,12 @@ def _existing(found: OrchestrationStatus | None, instance_id: str, as_json: bool
 
 
 def _row(one: OrchestrationStatus, now: datetime) -> list[str | Text]:
-    return [one.instance_id, status_text(one.runtime_status), ago(one.created_time, now), one.name]
+    return [one.instance_id, _status_of(one), ago(one.created_time, now), one.name]
+
+
+def _status_of(one: OrchestrationStatus) -> Text:
+    status = status_text(one.runtime_status)
+    return Text.assemble(status, (" parked", "yellow")) if one.is_parked else status
 
 
 def _show(one: OrchestrationStatus, as_json: bool, *, judge: bool = True) -> None:
@@ -262,7 +270,7 @@ def _show(one: OrchestrationStatus, as_json: bool, *, judge: bool = True) -> Non
 
 def _print_status(one: OrchestrationStatus) -> None:
     console = output()
-    console.print(Text.assemble((plain(one.instance_id), "bold"), "  ", status_text(one.runtime_status)))
+    console.print(Text.assemble((plain(one.instance_id), "bold"), "  ", _status_of(one)))
     if one.waiting_for:
         console.print(plain(f"{one.waiting_for[:1].upper()}{one.waiting_for[1:]}."))
     for activity in one.waiting.activities if one.waiting else ():

@@ -22,6 +22,7 @@ from perdure.cli.options import (
 )
 from perdure.cli.selection import (
     NameOption,
+    ParkedOption,
     PrefixOption,
     StatusOption,
     TagOption,
@@ -129,6 +130,7 @@ def replay(
     prefix: PrefixOption = None,
     tag: TagOption = None,
     waiting_for: WaitingForOption = None,
+    parked: ParkedOption = False,
     store: StoreOption = DEFAULT_STORE,
     hub: HubOption = None,
     url: UrlOption = None,
@@ -140,7 +142,7 @@ def replay(
     have not read yet is checked against its types too: inputs of open calls, events that wait, states of entities.
     Ends with 1 when one disagrees or does not fit: a deploy of this code would park it.
     """
-    which = read_selection(status, name, prefix, tag, waiting_for, None, None, None)
+    which = read_selection(status, name, prefix, tag, waiting_for, None, None, None, parked)
     if files and which:
         raise typer.BadParameter("give files, or a store with a filter; one of the two")
     try:

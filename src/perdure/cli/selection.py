@@ -28,6 +28,9 @@ TagOption = Annotated[
 WaitingForOption = Annotated[
     str | None, typer.Option("--waiting-for", help="Only those that await this event.", show_default=False)
 ]
+ParkedOption = Annotated[
+    bool, typer.Option("--parked", help="Only those that the engine has set aside.", show_default=False)
+]
 OlderThanOption = Annotated[
     str | None,
     typer.Option(
@@ -61,6 +64,7 @@ def read_selection(
     older_than: str | None,
     created_before: datetime | None,
     created_after: datetime | None,
+    parked: bool = False,
 ) -> Which:
     """The filter that the options give; empty when none was given."""
     if older_than is not None and created_before is not None:
@@ -75,5 +79,6 @@ def read_selection(
         "created_from": created_after.astimezone(UTC) if created_after else None,
         "created_to": created_before.astimezone(UTC) if created_before else None,
         "waiting_for": waiting_for,
+        "parked": parked,
     }
     return given if any(given.values()) else {}

@@ -27,6 +27,7 @@ from watchfiles import PythonFilter, run_process
 
 from perdure import __version__
 from perdure.cli.ending import LastResort
+from perdure.cli.lacking import lacking
 from perdure.cli.oversight import Oversight
 from perdure.cli.settings import chosen_of, flags_of, with_flags
 from perdure.cli.source import load_app, watched_folder
@@ -496,6 +497,7 @@ async def _facts(app: App, plan: Plan, client: Client, opening: _Opening | None)
         ("store", f"{plan.store}, hub {client.task_hub}"),
         ("retention", _kept(client)),
         ("instances", ", ".join(f"{n:,} {status}" for status, n in counts.items() if n) or "none yet"),
+        ("attention", "\n".join(await lacking(client)) if plan.role != "api" else ""),
         ("role", "" if plan.role == "all" else plan.role),
     ]
     if opening is not None:

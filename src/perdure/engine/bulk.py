@@ -51,6 +51,7 @@ class Which(TypedDict, total=False):
     created_from: datetime | None
     created_to: datetime | None
     waiting_for: str | None
+    parked: bool
 
 
 class BulkOutcome(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -113,7 +114,7 @@ class _Verb(msgspec.Struct, frozen=True):
 
 
 async def _purge(client: Client, instance_id: str, asked: BulkRequest) -> None:
-    if not await client.purge_instance_history(instance_id):
+    if not await client.purge_instance_history(instance_id, recursive=asked.recursive):
         raise InstanceNotFound(f"instance {instance_id!r} is gone already")
 
 

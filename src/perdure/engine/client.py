@@ -7,6 +7,7 @@ never waits for the loop. Verbs that only combine others (waiting, building link
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from perdure.engine.access import AccessVerbs
 from perdure.engine.bulk import BulkOutcome, BulkPage, BulkRequest, Which
 from perdure.engine.company import CompanyVerbs
 from perdure.engine.entity_client import EntityVerbs
+from perdure.engine.families import finished_family
 from perdure.engine.notes import NOTE, Memo
 from perdure.engine.paging import number_in
 from perdure.engine.repeats import recalled, restart_named
@@ -52,6 +54,7 @@ from perdure.replay.state import LEGAL
 from perdure.store.port import ClientStore
 
 NAME_LIMIT = 200  # characters of an event name
+PURGED_AT_ONCE = 250  # sub-orchestrations, so that they share a commit
 T = TypeVar("T")
 
 
@@ -287,13 +290,15 @@ class Client(Starting, EntityVerbs, AccessVerbs, AzureVerbs, WatchVerbs, Company
         created_from: datetime | None = None,
         created_to: datetime | None = None,
         waiting_for: str | None = None,
+        parked: bool = False,
         top: int = 100,
         continuation: str | None = None,
         show_input: bool = False,
     ) -> Page:
         """Instances that match every given filter, newest first, `top` (1 to 1000) a page.
 
-        `waiting_for` is the name of an external event with an open wait. Pass `page.continuation` to go on.
+        `waiting_for` is the name of an external event with an open wait. With `parked`, only those that the engine
+        has set aside, whether they have begun or not (`status.is_parked`). Pass `page.continuation` to go on.
         """
         wanted = _filter(
             number_in(continuation),
@@ -305,6 +310,7 @@ class Client(Starting, EntityVerbs, AccessVerbs, AzureVerbs, WatchVerbs, Company
             created_from=created_from,
             created_to=created_to,
             waiting_for=waiting_for,
+            parked=parked,
         )
         gateway = self.gateway
         return await gateway.read(lambda: page_of(gateway.store, wanted, gateway, show_input=show_input))
@@ -330,27 +336,64 @@ class Client(Starting, EntityVerbs, AccessVerbs, AzureVerbs, WatchVerbs, Company
     # -------------------------------------------------------------------------------------------- purging
 
     async def purge_instance_history(
-        self, instance_id: str, *, operation_id: str | None = None
+        self, instance_id: str, *, recursive: bool = False, operation_id: str | None = None
     ) -> PurgeHistoryResult:
-        """Delete a finished instance and all its history; returns 1, or 0 when there was none.
+        """Delete a finished instance and all its history; returns how many instances were deleted, 0 for none.
+
+        Parameters:
+            recursive: delete its finished sub-orchestrations too, and theirs, also those of earlier executions and of
+                earlier runs of the id. One that has not finished stays, with all that it started.
 
         Raises IllegalTransition while it is still running: terminate it first.
         """
+        family = await self._family(instance_id) if recursive else []
+        purged = 0
+        for start in range(0, len(family), PURGED_AT_ONCE):  # children first: cut off, the same call goes on
+            some = family[start : start + PURGED_AT_ONCE]
+            purged += sum(await asyncio.gather(*(self._purged(child_id) for child_id in some)))
+        return PurgeHistoryResult(purged + await self._purged(instance_id, operation_id or "", strict=True))
+
+    async def _family(self, instance_id: str) -> list[str]:
+        """The finished sub-orchestrations of an instance that can be purged."""
+        store = self.gateway.store
+
+        def look() -> list[str]:
+            stored = store.get(instance_id)
+            finished = stored is None or stored.row.completed_at is not None
+            return finished_family(store, instance_id) if finished else []
+
+        return await self.gateway.read(look)
+
+    async def _purged(self, instance_id: str, operation_id: str = "", *, strict: bool = False) -> int:
+        """Whether it was there; without `strict` one that has begun anew since it was looked for stays."""
         try:
-            await self.gateway.accept(Purge(instance_id=instance_id, operation_id=operation_id or ""))
+            await self.gateway.accept(Purge(instance_id=instance_id, operation_id=operation_id))
         except InstanceNotFound:
-            return PurgeHistoryResult(0)
-        return PurgeHistoryResult(1)
+            return 0
+        except IllegalTransition:
+            if strict:
+                raise
+            return 0
+        return 1
 
     async def purge_instance_history_by(
         self,
         created_time_from: datetime | None = None,
         created_time_to: datetime | None = None,
         runtime_status: Sequence[RuntimeStatus | str] | None = None,
+        *,
+        recursive: bool = False,
     ) -> PurgeHistoryResult:
-        """Delete the finished instances that match; returns how many. Unfinished ones are left alone."""
+        """Delete the finished instances that match; returns how many matched. Unfinished ones are left alone.
+
+        `recursive` deletes their finished sub-orchestrations too, whether these match or not.
+        """
         outcome = await self.bulk(
-            "purge", status=runtime_status or (), created_from=created_time_from, created_to=created_time_to
+            "purge",
+            recursive=recursive,
+            status=runtime_status or (),
+            created_from=created_time_from,
+            created_to=created_time_to,
         )
         return PurgeHistoryResult(outcome.done)
 
@@ -378,7 +421,8 @@ class Client(Starting, EntityVerbs, AccessVerbs, AzureVerbs, WatchVerbs, Company
             dry_run: change nothing; tell how many match, and the ids of the newest.
             at_most: stop when so many have had their turn.
             progress: called with the outcome so far, at the beginning and after every page.
-            which: the filters of `query`: status, name, prefix, tags, created_from, created_to, waiting_for.
+            which: the filters of `query`: status, name, prefix, tags, created_from, created_to, waiting_for,
+                parked.
 
         Raises PayloadError for an unknown verb, EngineStopped. What fails for one instance is in the outcome.
         """
@@ -468,6 +512,7 @@ def _filter(before_no: int | None, top: int, **which: Unpack[Which]) -> Instance
         created_from=instant(created_from, "created_from") if created_from else None,
         created_to=instant(created_to, "created_to") if created_to else None,
         waiting_for=which.get("waiting_for"),
+        parked=which.get("parked", False),
         before_no=before_no,
         top=top,
     )

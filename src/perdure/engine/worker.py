@@ -528,6 +528,13 @@ class Engine:
         if not somebody_has(self._others(), "orchestrators", name):
             self.registry.orchestrator(name)
 
+    def has(self, name: str, version: str = "") -> bool:
+        """Whether this application has a function of this name: an orchestrator, in this version if one is given, an
+        activity or an entity."""
+        if name in self.registry.activities or name.lower() in self.registry.entities:
+            return True
+        return self._functions.orchestrator(name, version or None) is not None
+
     def has_entity(self, name: str) -> None:
         if self.settings.accept_only or name in self.registry.entities:
             return

@@ -80,7 +80,7 @@ SHOW_OUTPUT = flag("showHistoryOutput", "with the results in the history")
 ERROR_ON_FAILURE = flag("returnInternalServerErrorOnFailure", "answer 500 when it has failed")
 WAIT = seconds("wait", "be answered when it has finished, or after so many seconds (60 at most)")
 EXECUTION = whole("execution", "the history of this execution instead of the current one", 0, 2**62)
-RECURSIVE = flag("recursive", "also what it waits for, and what that waits for")
+RECURSIVE = flag("recursive", "also its sub-orchestrations, and theirs")
 PURGED_FROM: Parameter[Any] = replace(CREATED_FROM, needed=True)
 
 
@@ -248,7 +248,7 @@ async def purge(request: Request) -> Response:
     """DELETE instances/{id}: delete a finished instance and its history."""
     instance_id = request.path_params["id"]
     deleted = await client_of(request).purge_instance_history(
-        instance_id, operation_id=OPERATION_ID.of(request)
+        instance_id, recursive=RECURSIVE.of(request), operation_id=OPERATION_ID.of(request)
     )
     if not deleted:
         raise InstanceNotFound(f"there is no instance {instance_id!r} to purge")
@@ -258,7 +258,10 @@ async def purge(request: Request) -> Response:
 async def purge_many(request: Request) -> Response:
     """DELETE instances?createdTimeFrom=: delete the finished instances that match; 404 when there were none."""
     deleted = await client_of(request).purge_instance_history_by(
-        PURGED_FROM.of(request), CREATED_TO.of(request), STATUSES.of(request)
+        PURGED_FROM.of(request),
+        CREATED_TO.of(request),
+        STATUSES.of(request),
+        recursive=RECURSIVE.of(request),
     )
     return json_response({"instancesDeleted": int(deleted)}, 200 if deleted else 404)
 
@@ -351,7 +354,7 @@ ENDPOINTS = (
         purge_many,
         "admin",
         Contract(
-            (PURGED_FROM, CREATED_TO, STATUSES),
+            (PURGED_FROM, CREATED_TO, STATUSES, RECURSIVE),
             None,
             (Answer(200, Deleted, "Purged."), Answer(404, Deleted, "None matched.")),
         ),
@@ -377,7 +380,7 @@ ENDPOINTS = (
         "DELETE",
         purge,
         "admin",
-        Contract((OPERATION_ID,), None, (Answer(200, Deleted, "Purged."),), (IllegalTransition,)),
+        Contract((OPERATION_ID, RECURSIVE), None, (Answer(200, Deleted, "Purged."),), (IllegalTransition,)),
         link="purge",
     ),
     endpoint(

@@ -23,6 +23,7 @@ from perdure.http.timeline import timeline_of
 from perdure.http.verbs import DONE, VERBS
 from perdure.model.failure import told_of
 from perdure.model.instances import OrchestrationStatus, Page, RuntimeStatus
+from perdure.model.records import InstanceFilter
 from perdure.model.times import instant
 from perdure.model.waiting import activity_facts
 from perdure.triggers.names import SCHEDULE, schedule_id
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from perdure.engine.client import Client
     from perdure.model.waiting import EventWait
 
+PARKED = InstanceFilter(parked=True)
 PAGE = 50
 LINES = 500
 HUB_REFRESH = 5
@@ -58,11 +60,12 @@ class Asked:
     name: str = ""
     prefix: str = ""
     waiting_for: str = ""
+    parked: str = ""
     continuation: str = ""
 
     @property
     def any(self) -> bool:
-        return bool(self.status or self.name or self.prefix or self.waiting_for)
+        return bool(self.status or self.name or self.prefix or self.waiting_for or self.parked)
 
     def address(self, base: str, continuation: str | None = None) -> str:
         """The page of the same filter that begins at `continuation`."""
@@ -77,6 +80,7 @@ class Asked:
             "name": self.name,
             "instanceIdPrefix": self.prefix,
             "waitingFor": self.waiting_for,
+            "parked": self.parked,
             "top": PAGE,
         }
         query = urlencode({name: value for name, value in given.items() if value})
@@ -86,9 +90,12 @@ class Asked:
 async def hub_page(request: Request) -> Response:
     """GET /: how many instances stand where, and the newest of them."""
     client, query = client_of(request), request.query_params
-    asked = Asked(**{name: query.get(name, "").strip() for name in Asked.__dataclass_fields__})
+    given = {name: query.get(name, "").strip() for name in Asked.__dataclass_fields__}
+    given |= {"status": ",".join(query.getlist("status")), "parked": "true" if given["parked"] else ""}
+    asked = Asked(**given)
     page, problem = await _page(client, asked)
     numbers = await client.counts()
+    parked = await client.gateway.read(lambda: client.gateway.store.count(PARKED))
     base = base_of(request)
     return draw(
         request,
@@ -100,6 +107,7 @@ async def hub_page(request: Request) -> Response:
         asked=asked,
         counts=[(s.value, numbers[s.value]) for s in RuntimeStatus if numbers.get(s.value)],
         total=sum(numbers.values()),
+        parked=parked,
         names=sorted(_registry(client).orchestrators),
         instances=page.instances,
         problem=problem,
@@ -111,10 +119,11 @@ async def hub_page(request: Request) -> Response:
 async def _page(client: Client, asked: Asked) -> tuple[Page, str]:
     try:
         page = await client.query(
-            status=asked.status or (),
+            status=[one.strip() for one in asked.status.split(",") if one.strip()],
             name=asked.name or None,
             prefix=asked.prefix or None,
             waiting_for=asked.waiting_for or None,
+            parked=bool(asked.parked),
             top=PAGE,
             continuation=asked.continuation or None,
         )

@@ -149,9 +149,9 @@ def _seconds(given: str) -> float:
     return value
 
 
-def _statuses(given: str) -> list[RuntimeStatus]:
+def _statuses(given: list[str]) -> list[RuntimeStatus]:
     known = {status.value.casefold(): status for status in RuntimeStatus}
-    names = [name.strip() for name in given.split(",") if name.strip()]
+    names = [name.strip() for text in given for name in text.split(",") if name.strip()]
     unknown = [name for name in names if name.casefold() not in known]
     if unknown:
         raise ValueError(f"{unknown[0]!r} is none of {', '.join(RuntimeStatus)}")
@@ -178,10 +178,11 @@ def _operation_id(key: str) -> str:
 
 STATUSES: Parameter[Any] = Parameter(
     "runtimeStatus",
-    "statuses, with commas between them",
+    "a status, or several with commas between them; may be given several times, and then all count",
     {"type": "array", "items": {"type": "string", "enum": [status.value for status in RuntimeStatus]}},
     _statuses,
     (),
+    many=True,
 )
 NAME = text("name", "the orchestrator's name")
 PREFIX = text("instanceIdPrefix", "how the id begins")
@@ -197,6 +198,7 @@ TAGS: Parameter[dict[str, str] | None] = Parameter(
 CREATED_FROM = when("createdTimeFrom", "created at this instant or later")
 CREATED_TO = when("createdTimeTo", "created at this instant or earlier")
 WAITING_FOR = text("waitingFor", "the name of an event with an open wait")
+PARKED = flag("parked", "only those that the engine has set aside")
 FILTERS: Final[tuple[Parameter[Any], ...]] = (
     STATUSES,
     NAME,
@@ -205,6 +207,7 @@ FILTERS: Final[tuple[Parameter[Any], ...]] = (
     CREATED_FROM,
     CREATED_TO,
     WAITING_FOR,
+    PARKED,
 )
 
 TOP = whole("top", "at most so many in one page", 1, 1_000, 100)
@@ -240,4 +243,5 @@ def which(request: Request) -> Which:
         created_from=CREATED_FROM.of(request),
         created_to=CREATED_TO.of(request),
         waiting_for=WAITING_FOR.of(request),
+        parked=PARKED.of(request),
     )

@@ -37,7 +37,7 @@ from perdure.http.remote_entities import RemoteEntities, path_of, query_of
 from perdure.http.remote_watching import RemoteWatching
 from perdure.http.sent import Query, Sent
 from perdure.model.company import Partition, Worker
-from perdure.model.instances import OrchestrationStatus, Page, RuntimeStatus
+from perdure.model.instances import OrchestrationStatus, Page, PurgeHistoryResult, RuntimeStatus
 from perdure.model.messages import (
     EntityOperation,
     Message,
@@ -263,6 +263,7 @@ class RemoteClient(RemoteWatching, RemoteEntities, RemoteAccess, Client):
         created_from: datetime | None = None,
         created_to: datetime | None = None,
         waiting_for: str | None = None,
+        parked: bool = False,
         top: int = 100,
         continuation: str | None = None,
         show_input: bool = False,
@@ -275,11 +276,28 @@ class RemoteClient(RemoteWatching, RemoteEntities, RemoteAccess, Client):
             created_from=created_from,
             created_to=created_to,
             waiting_for=waiting_for,
+            parked=parked,
         )
         query = {**_filters(which), "top": top, "showInput": show_input}
         headers = {CONTINUATION: continuation} if continuation else {}
         found, answered = await self._remote.ask("/instances", query, headers)
         return Page([status_from(document) for document in found], answered.get(CONTINUATION))
+
+    async def purge_instance_history(
+        self, instance_id: str, *, recursive: bool = False, operation_id: str | None = None
+    ) -> PurgeHistoryResult:
+        if not recursive:
+            return await super().purge_instance_history(instance_id, operation_id=operation_id)
+        sent = Sent(
+            "DELETE",
+            _instance(instance_id),
+            {"recursive": True},
+            answer=lambda answer: int(answer["instancesDeleted"]),
+        )
+        try:
+            return PurgeHistoryResult(await self._remote.send(sent, operation_id))
+        except InstanceNotFound:
+            return PurgeHistoryResult(0)
 
     async def counts(self) -> dict[str, int]:
         found, _ = await self._remote.ask("/counts", {})
@@ -427,6 +445,7 @@ def _filters(which: Which) -> Query:
         "createdTimeFrom": stamp(created_from) if created_from else None,
         "createdTimeTo": stamp(created_to) if created_to else None,
         "waitingFor": which.get("waiting_for"),
+        "parked": which.get("parked") or None,
     }
 
 

@@ -58,7 +58,9 @@ async def _restart(client: Client, instance_id: str, form: Form, operation: str)
 
 
 async def _purge(client: Client, instance_id: str, form: Form, operation: str) -> str:
-    if not await client.purge_instance_history(instance_id, operation_id=operation):
+    if not await client.purge_instance_history(
+        instance_id, recursive="recursive" in form, operation_id=operation
+    ):
         raise InstanceNotFound(f"there is no instance {instance_id!r} to purge")
     return ""
 

@@ -13,7 +13,7 @@ import msgspec
 from perdure.errors import InvalidInstanceId
 from perdure.model.failure import Failure
 from perdure.model.times import stamp
-from perdure.model.waiting import Waiting
+from perdure.model.waiting import Waiting, is_parked
 
 if TYPE_CHECKING:
     from perdure.model.events import ParentLink
@@ -103,9 +103,10 @@ def check_child_id(instance_id: object, parent_id: str) -> str:
 
     It may be made from the id of the parent, which may be a derived one itself.
     """
-    if isinstance(instance_id, str) and CHILD_MARK in parent_id and instance_id.startswith(parent_id):
-        return check_instance_id(instance_id, derived=CHILD_MARK not in instance_id[len(parent_id) :])
-    return check_instance_id(instance_id)
+    derived = isinstance(instance_id, str) and CHILD_MARK in parent_id and parent_id in instance_id
+    return check_instance_id(
+        instance_id, derived=derived and CHILD_MARK not in str(instance_id).replace(parent_id, "", 1)
+    )
 
 
 def partition_of(instance_id: str, partitions: int = PARTITIONS) -> int:
@@ -158,6 +159,13 @@ class OrchestrationStatus(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def is_finished(self) -> bool:
         return self.runtime_status in FINISHED
+
+    @property
+    def is_parked(self) -> bool:
+        """Whether the engine has set it aside, for its `reason`: not an operator, and not a start that is delayed."""
+        return (
+            not self.is_finished and self.runtime_status != RuntimeStatus.Running and is_parked(self.reason)
+        )
 
     @property
     def input_(self) -> Any:

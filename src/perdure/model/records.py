@@ -305,6 +305,8 @@ class InstanceFilter:
     created_from: int | None = None
     created_to: int | None = None
     waiting_for: str | None = None
+    parked: bool = False  # only those that the engine has set aside; see `perdure.model.waiting.is_parked`
+    parent: str | None = None  # only sub-orchestrations that an instance of this id started
     kind: str = "orchestration"  # or "entity", or "" for both
     before_no: int | None = None  # keyset: only instances with a smaller instance_no
     top: int = 100

@@ -158,6 +158,11 @@ def reason_of(kind: str, detail: str) -> str:
     return f"{_NONDETERMINISM}: {kind}: {detail}" if kind == MISFIT else f"{kind}: {detail}"
 
 
+def is_parked(reason: str) -> bool:
+    """Whether this is why the engine has set an instance aside: no operator did it, and it is no delayed start."""
+    return bool(reason) and not reason.startswith(("operator", "scheduled:"))
+
+
 def kind_of(reason: str) -> str:
     """The kind in a reason."""
     kind, _, detail = reason.partition(":")

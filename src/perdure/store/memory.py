@@ -34,6 +34,7 @@ from perdure.model.records import (
     StoredInstance,
     WaitRow,
 )
+from perdure.model.waiting import is_parked
 from perdure.store.port import Opening
 from perdure.store.purging import surviving
 from perdure.store.sharing import Member, MemoryOverseer, Place, machine_clock
@@ -281,6 +282,8 @@ class MemoryStore(Member):
             and (wanted.created_from is None or row.created_at >= wanted.created_from)
             and (wanted.created_to is None or row.created_at <= wanted.created_to)
             and (wanted.waiting_for is None or self._waits_for(row.instance_no, wanted.waiting_for))
+            and (not wanted.parked or _is_set_aside(row))
+            and wanted.parent in (None, row.parent_id)
             and (wanted.before_no is None or row.instance_no < wanted.before_no)
         )
 
@@ -381,3 +384,7 @@ def _with_bodies(row: HistoryRow, bodies: dict[tuple[int, int], bytes]) -> bytes
         return encode_events(inline(decode_events(row.events), own))
     except msgspec.MsgspecError:
         return row.events
+
+
+def _is_set_aside(row: InstanceRow) -> bool:
+    return row.completed_at is None and row.status in ("Pending", "Suspended") and is_parked(row.reason)

@@ -956,6 +956,37 @@ class StoreConformance:
             assert self.queried(store, waiting_for="Approval", before_no=3) == [1]
             assert self.queried(store, waiting_for="Appro") == []
 
+    def test_query_by_being_parked(self) -> None:
+        """Set aside by the engine, whether it has begun or not: not by an operator, and no delayed start."""
+        rows = [
+            instance(1, status="Suspended", reason="operator"),
+            instance(2, status="Suspended", reason="operator: a look"),
+            instance(3, status="Pending", reason="scheduled:17"),
+            instance(4, status="Pending", reason="no_worker: none"),
+            instance(5, status="Suspended", reason="nondeterminism: line 12"),
+            instance(6, status="Suspended", reason="of a later version: whatever"),
+            instance(7),
+            instance(8, status="Completed", completed_at=9),
+            instance(9, kind="entity", status="Suspended", reason="poison: again"),
+        ]
+        with self.opened(Batch(1, new_instances=rows)) as store:
+            assert self.queried(store, parked=True) == [6, 5, 4]
+            assert self.queried(store, parked=True, kind="entity") == [9]
+            assert self.queried(store, parked=True, status=("Pending",), before_no=6) == [4]
+            assert store.count(InstanceFilter(parked=True)) == 3
+
+    def test_query_by_the_parent(self) -> None:
+        rows = [
+            instance(1),
+            *(instance(no, parent_id="a", parent_execution="1", parent_task=no) for no in (2, 3)),
+            instance(4, parent_id="A", parent_execution="1", parent_task=4),
+        ]
+        with self.opened(Batch(1, new_instances=rows)) as store:
+            assert self.queried(store, parent="a") == [3, 2]
+            assert self.queried(store, parent="a", before_no=3) == [2]
+            assert self.queried(store, parent="b") == []
+            assert store.count(InstanceFilter(parent="a")) == 2
+
     # --------------------------------------------------------------------------------------------- threads
 
     def test_clients_read_from_any_thread_what_is_committed(self) -> None:

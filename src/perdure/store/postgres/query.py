@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 _UNFINISHED: Final = frozenset({"Pending", "Running", "Suspended", "ContinuedAsNew"})
 _UNHAPPY: Final = frozenset({"Failed", "Terminated", "Canceled"})
+PARKED: Final = (
+    "completed_at is null and status in ('Pending', 'Suspended') and reason <> '' "
+    "and reason not like 'operator%' and reason not like 'scheduled:%'"
+)
 _LAST: Final = "\U0010ffff"
 
 
@@ -49,6 +53,7 @@ def can_match(wanted: InstanceFilter) -> bool:
         wanted.name,
         wanted.prefix,
         wanted.waiting_for,
+        wanted.parent,
         *wanted.status,
         *(part for tag in wanted.tags for part in tag),
     )
@@ -92,6 +97,10 @@ def _conditions(wanted: InstanceFilter) -> Iterator[Condition]:
             "and w.instance_no = i.instance_no)",
             (text(wanted.waiting_for),),
         )
+    if wanted.parked:
+        yield PARKED, ()
+    if wanted.parent is not None:
+        yield "parent_id = ?::text", (text(wanted.parent),)
     if wanted.before_no is not None:
         yield "instance_no < ?::bigint", (number(wanted.before_no),)
 

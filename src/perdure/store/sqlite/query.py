@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 _UNFINISHED: Final = frozenset({"Pending", "Running", "Suspended", "ContinuedAsNew"})
 _UNHAPPY: Final = frozenset({"Failed", "Terminated", "Canceled"})
+PARKED: Final = (
+    "completed_at is null and status in ('Pending', 'Suspended') and reason <> '' "
+    "and reason not like 'operator%' and reason not like 'scheduled:%'"
+)
 _LAST: Final = "\U0010ffff"
 
 
@@ -46,7 +50,9 @@ def build_count(wanted: InstanceFilter, hub_no: int) -> tuple[str, tuple[Any, ..
 
 def _has_index(wanted: InstanceFilter) -> bool:
     """Is there an index that finds few rows, to be sorted then? If not, they are read from the newest."""
-    return bool(wanted.prefix) or any(map(_covers, (_UNHAPPY, _UNFINISHED), [wanted.status] * 2))
+    return bool(wanted.prefix or wanted.parked or wanted.parent) or any(
+        map(_covers, (_UNHAPPY, _UNFINISHED), [wanted.status] * 2)
+    )
 
 
 def _covers(indexed: frozenset[str], statuses: tuple[str, ...]) -> bool:
@@ -75,6 +81,10 @@ def _conditions(wanted: InstanceFilter) -> Iterator[Condition]:
         yield "created_at <= ?", (wanted.created_to,)
     if wanted.waiting_for is not None:
         yield "instance_no in (select w.instance_no from waits w where w.name = ?)", (wanted.waiting_for,)
+    if wanted.parked:
+        yield PARKED, ()
+    if wanted.parent is not None:
+        yield "parent_id = ?", (wanted.parent,)
     if wanted.before_no is not None:
         yield "instance_no < ?", (wanted.before_no,)
 
