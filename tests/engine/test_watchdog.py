@@ -186,3 +186,31 @@ async def test_the_collector_looks_less_often_unless_it_was_told_what_to_do(befo
 @pytest.fixture(autouse=True)
 def _logging(caplog):
     caplog.set_level(logging.WARNING, "perdure")
+
+
+# ------------------------------------------------------------------------------- activities that block the event loop
+
+
+@pytest.mark.parametrize("how", ["itself", "in a task of its own"])
+async def test_an_async_activity_that_blocks_the_event_loop_is_named_with_its_stack(how, caplog):
+    def told() -> list[str]:
+        return [r.getMessage() for r in caplog.records if "event loop" in r.getMessage()]
+
+    async def block_here() -> None:
+        while not told():
+            pass
+
+    async def blocks() -> None:
+        await asyncio.sleep(0)
+        await (block_here() if how == "itself" else asyncio.create_task(block_here()))
+
+    async def calls(context: OrchestrationContext):
+        await context.call_activity("blocks")
+
+    async with environment(app_with(calls, blocks)) as env:
+        await env.run("main", None, "i-1")
+
+    report = told()[0]
+    assert "blocks" in report
+    assert "block_here" in report
+    assert how != "itself" or "i-1" in report

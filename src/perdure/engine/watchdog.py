@@ -173,8 +173,10 @@ class Watchdog:
         warn_after: float = WARN_AFTER,
         after: float = INTERRUPT_AFTER,
         interrupts: bool = True,
+        also: Callable[[float], None] = lambda _: None,
     ) -> None:
         self.marker = marker
+        self._also = also  # what else is to be looked at, a few times a second
         self._warn_after = warn_after
         self._after = after
         self._interrupts = interrupts
@@ -209,6 +211,7 @@ class Watchdog:
             marker = self.marker
             turn, instance_id = marker.turn, marker.instance_id
             now = time.monotonic()
+            self._also(now)
             if not instance_id or turn != self._seen:
                 self._since, self._asked_at, self._is_warned = now, 0.0, False
                 self._seen = turn if instance_id else -1

@@ -298,7 +298,13 @@ class Engine:
         self._marker.on_this_thread()
         audit(self._marker)
         settings = self.settings
-        self._watchdog = Watchdog(self._marker, after=settings.interrupt_after, interrupts=settings.watchdog)
+        pool = self.loop.pool
+        self._watchdog = Watchdog(
+            self._marker,
+            after=settings.interrupt_after,
+            interrupts=settings.watchdog,
+            also=pool.blocking.look if pool is not None else lambda _: None,
+        )
         self._watchdog.start()
 
     def _strike_file(self) -> StrikeFile | None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -61,6 +62,7 @@ class OnLoop:
         self._closing = False
         self._sentinel: asyncio.Task[None] | None = None
         self.running = 0
+        self.thread_id = threading.get_ident()  # it is made on the event loop's thread
 
     def take(self, work: Sequence[Attempt | Invocation]) -> None:
         """On the event loop: take more work. What is no attempt yet becomes one when its turn comes."""
@@ -99,6 +101,10 @@ class OnLoop:
             await asyncio.wait(tasks, timeout=LAST_WORDS)
         for driver in list(self._drivers):
             log.warning("activity %r goes on although the engine stops: it is left behind", _name_on(driver))
+
+    def names(self) -> list[str]:
+        """The activities that have begun here and not ended. From any thread."""
+        return sorted({_name_on(driver) for driver in self._drivers.copy()})
 
     def _soon(self, action: Callable[..., None], argument: Any) -> None:
         try:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
+from perdure.engine.activities.blocking import Blocking
 from perdure.engine.activities.context import ActivityContext
 from perdure.engine.activities.deadlines import Deadlines
 from perdure.engine.activities.executors import Executors
@@ -54,6 +55,7 @@ class ActivityPool:
         self._outbox = outbox
         self._deadlines = Deadlines(self._expire)
         self._async = OnLoop(outbox.event_loop, self._take_up, self._begin, self._conclude, concurrency.tasks)
+        self.blocking = Blocking(self._async, warn_after=1.0)
         self._threads = Threads(self._begin, self._conclude, concurrency)
         self._executors = Executors(registry, self._begin, self._conclude)
         self.runners = {
