@@ -269,6 +269,7 @@ class WorldProbe(Running):
     """What the world does to orchestrators' code: the hub's `Running` and the interpreter's `Probe` in one."""
 
     def __init__(self, world: World) -> None:
+        super().__init__()
         self._world = world
         self._missing: set[str] = set()
         self._misfits: set[str] = set()

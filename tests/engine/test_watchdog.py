@@ -214,3 +214,79 @@ async def test_an_async_activity_that_blocks_the_event_loop_is_named_with_its_st
     assert "blocks" in report
     assert "block_here" in report
     assert how != "itself" or "i-1" in report
+
+
+# ---------------------------------------------------------------------------------------- what is left of a long turn
+
+
+def holds_yield(context: OrchestrationContext):
+    yield context.create_timer(0)
+    until_it_is_marked()
+    yield context.wait_for_external_event("Go")
+    return "went on"
+
+
+async def holds_async(context: OrchestrationContext):
+    await context.create_timer(0)
+    until_it_is_marked()
+    await context.wait_for_external_event("Go")
+    return "went on"
+
+
+marked = {"by": lambda: True}
+
+
+def until_it_is_marked() -> None:
+    while not marked["by"]():
+        pass
+
+
+@both(holds_yield, holds_async)
+async def test_an_orchestrator_that_held_the_loop_leaves_a_trace_that_replay_passes_over(orchestrator):
+    async with environment(app_with(orchestrator)) as env:
+        marker = env.engine._marker
+        marked["by"] = lambda: marker.is_marked
+        await env.client.start_new("main", "i-1")
+        await env.settled()
+        marked["by"] = lambda: True
+        await env.evict()
+        await env.client.raise_event("i-1", "Go")
+        status = await env.client.wait_for_completion("i-1")
+        history = (await env.client.get_status("i-1", show_history=True)).history
+
+    (trace,) = [event for event in history if event["type"] == "LoopHeld"]
+    assert status.output == "went on"
+    assert trace["milliseconds"] > 1_000
+    assert "until_it_is_marked" in trace["place"]
+
+
+@pytest.mark.parametrize("style", ["yield", "async"])
+async def test_what_an_endless_loop_of_calls_allocated_is_freed_when_it_is_parked(style):
+    def calls_yield(context: OrchestrationContext):
+        yield context.create_timer(0)
+        while spins["on"]:
+            context.call_activity("work")
+
+    async def calls_async(context: OrchestrationContext):
+        await context.create_timer(0)
+        while spins["on"]:
+            context.call_activity("work")
+
+    def work() -> None: ...
+
+    spins["on"] = True
+    app = app_with(calls_yield if style == "yield" else calls_async, work, settings=QUICK_TO_INTERRUPT)
+    gc.collect()
+    gc.disable()
+    try:
+        async with environment(app) as env:
+            instance = await env.client.start_new("main")
+            await env.settled()
+            parked = await env.client.get_status(instance)
+            left = sum(type(one).__name__ == "CallTask" for one in gc.get_objects())
+            spins["on"] = False
+    finally:
+        gc.enable()
+
+    assert parked.runtime_status is S.Suspended
+    assert left < 1_000

@@ -19,6 +19,7 @@ from perdure.replay.settle import Invocation
 if TYPE_CHECKING:
     from perdure.engine.requests import Asked
     from perdure.engine.warm import Instance
+    from perdure.model.events import LoopHeld
     from perdure.replay.decide import Execution
 
 T = TypeVar("T")
@@ -74,7 +75,15 @@ class Functions(Protocol):
 
 
 class Running:
-    """Runs user code on the loop's thread: under watch, for an engine that has a watchdog."""
+    """Runs user code on the loop's thread: under watch, for an engine that has a watchdog.
+
+    `notice` is what is to be put on record of the code that has just returned, if it took long.
+    """
+
+    __slots__ = ("notice",)
+
+    def __init__(self) -> None:
+        self.notice: LoopHeld | None = None
 
     def run(self, instance: Instance, code: Callable[..., T], *given: Any) -> T:
         """Call `code`. Raises Interrupted when it was interrupted, also where it swallowed that."""

@@ -76,6 +76,13 @@ def put_away(execution: Execution) -> None:
             interruptions.finish(body)
 
 
+def give_back_free_memory() -> None:
+    """Have the C library return to the system what it keeps free, where it knows how."""
+    trim = getattr(ctypes.pythonapi, "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
 def _insisting(thread_id: int) -> type[Interrupted]:
     """A class each of whose instances has the next one raised as it is made."""
     kind: Any = type("Interrupted", (Interrupted,), {"__module__": Interrupted.__module__})
@@ -83,4 +90,4 @@ def _insisting(thread_id: int) -> type[Interrupted]:
     return kind  # type: ignore[no-any-return]
 
 
-__all__ = ["CutShort", "Interruptions", "put_away"]
+__all__ = ["CutShort", "Interruptions", "give_back_free_memory", "put_away"]

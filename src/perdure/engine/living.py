@@ -108,6 +108,9 @@ def feed(hub: Hub, instance: Instance, event: Any, *, kept: bool = False) -> Non
     except Mismatch as found:
         set_back(hub, instance, event, MISFIT, str(found.error))
         return
+    if hub.running.notice is not None:
+        outcome.events.append(hub.running.notice)
+        hub.running.notice = None
     if actions:
         live_on(hub, instance, actions)
 

@@ -11,6 +11,7 @@ The loop knows its time from a `Clock` and waits through a `Waiter`, so that a t
 
 from __future__ import annotations
 
+import gc
 import logging
 from asyncio import CancelledError
 from collections.abc import Callable, Iterable
@@ -25,7 +26,7 @@ from perdure.engine.envelope import Envelope, envelopes_of
 from perdure.engine.handover import Handover, tell
 from perdure.engine.hub import Hub
 from perdure.engine.intake import Item, Waiter, take_into
-from perdure.engine.interrupting import CutShort
+from perdure.engine.interrupting import CutShort, give_back_free_memory
 from perdure.engine.living import Quarantine
 from perdure.engine.notes import Memos
 from perdure.engine.retention import EVERY, Sweeper
@@ -366,7 +367,7 @@ class Loop:
         except Quarantine as found:
             inputs = hub.rollback()
             hub.quarantine[found.instance_id] = found.detail
-            remedy = partial(self.turn, inputs)
+            remedy = partial(self._without_culprit, inputs)
         except StoreFull as error:
             remedy = partial(self._wait_for_room, hub.rollback(), error)
         except CommitRefused as error:
@@ -390,6 +391,12 @@ class Loop:
             self._release(released, batch)
             return
         remedy()
+
+    def _without_culprit(self, inputs: list[Envelope]) -> None:
+        """Redo the batch with one instance parked, and give back what its code has allocated, which may be a lot."""
+        gc.collect()
+        give_back_free_memory()
+        self.turn(inputs)
 
     def _commit(self, batch: Batch, since: float) -> None:
         self.committing_since = since

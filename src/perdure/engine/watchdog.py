@@ -26,12 +26,14 @@ from perdure.engine.interrupting import CutShort, Interruptions, put_away
 from perdure.engine.strikes import StrikeFile
 from perdure.engine.warm import Instance
 from perdure.errors import Interrupted
+from perdure.model.events import LoopHeld
 
 if TYPE_CHECKING:
     from perdure.replay.decide import Execution
 
 T = TypeVar("T")
 WARN_AFTER = 1.0  # seconds
+TRACE_AFTER: Final = 2.0  # seconds
 INTERRUPT_AFTER = 10.0  # seconds
 GRACE: Final = 1.0  # seconds that code has to heed an interruption before it is repeated
 INSISTENCE: Final = 100  # times it is repeated at a stretch
@@ -46,6 +48,8 @@ class Marker(Running):
     __slots__ = (
         "_interruptions",
         "_lock",
+        "_long_since",
+        "_long_turn",
         "_place",
         "_strikes",
         "disarm",
@@ -64,6 +68,9 @@ class Marker(Running):
         self.is_ending = False
         self.disarm: Callable[[], object] = bool
         self._interruptions: Interruptions | None = None
+        super().__init__()
+        self._long_turn = -1  # one that is going on for long, since when, and where it was
+        self._long_since = 0.0
         self._place = ""
         self._strikes = strikes
         self._lock = threading.Lock()
@@ -84,6 +91,9 @@ class Marker(Running):
             value = code(*given)
             self.instance_id = ""  # in this order: see `interrupt`
             if not self.interrupting:
+                if self.turn == self._long_turn:
+                    lasted = time.monotonic() - self._long_since
+                    self.notice = LoopHeld(milliseconds=int(lasted * 1_000), place=self._place)
                 if self._strikes is not None:
                     self._returned(instance, self._strikes)
                 return value
@@ -139,6 +149,15 @@ class Marker(Running):
             else:
                 interruptions.ask()
             return True
+
+    def mark_long(self, turn: int, since: float) -> None:
+        """That turn has been on since then, and leaves a trace on its instance. From the watchdog's thread."""
+        self._place, self._long_since = _place_in(sys._current_frames().get(self.thread_id)), since
+        self._long_turn = turn
+
+    @property
+    def is_marked(self) -> bool:
+        return self._long_turn == self.turn
 
     def _call_off(self, instance: Instance) -> None:
         """The code came back: what was aimed at it must not hit the engine."""
@@ -228,6 +247,8 @@ class Watchdog:
                 held,
                 stack_of(self.marker.thread_id),
             )
+        if held > TRACE_AFTER and not self.marker.is_marked:
+            self.marker.mark_long(turn, self._since)
         if not self._interrupts or held <= self._after:
             return
         if not self._asked_at:

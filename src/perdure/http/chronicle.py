@@ -25,6 +25,7 @@ _BAD = (
     ev.ExecutionFailed,
     ev.EventRejected,
     ev.ExecutionParked,
+    ev.LoopHeld,
 )
 
 
@@ -154,6 +155,10 @@ def _parked(event: ev.ExecutionParked, names: Names) -> str:
     return f"{event.kind}: {event.detail}"
 
 
+def _held(event: ev.LoopHeld, names: Names) -> str:
+    return f"{event.milliseconds / 1_000:.1f} s{event.place}: nothing else went on meanwhile"
+
+
 def _rewound(event: ev.ExecutionRewound, names: Names) -> str:
     again = ", ".join(names.get(task_id, f"call {task_id}") for task_id in event.voided)
     return "; ".join(filter(None, (event.reason, f"{again} again" if again else "")))
@@ -197,6 +202,7 @@ _ABOUT: dict[type, Callable[[Any, Names], str]] = {
     ev.ExecutionTerminated: _reason,
     ev.ExecutionParked: _parked,
     ev.ExecutionRewound: _rewound,
+    ev.LoopHeld: _held,
     ev.PatchMarked: _named,
     ev.ExecutionCompleted: _nothing,
     ev.ExecutionFailed: _ended_badly,

@@ -144,6 +144,13 @@ class ExecutionParked(_Event, frozen=True):
     detail: str
 
 
+class LoopHeld(_Event, frozen=True):
+    """Its code kept the engine to itself for this many milliseconds without being interrupted; `place` is where."""
+
+    milliseconds: int
+    place: str = ""
+
+
 class ExecutionRewound(_Event, frozen=True, gc=True):
     """A failed execution goes on. Of the events that counted until then, only the first `kept` still count, and
     of these not the failures of the calls in `voided`, which are open again (see `perdure.replay.rewinding`).
@@ -357,7 +364,7 @@ Decision = (
 Ending = ExecutionCompleted | ExecutionFailed | ExecutionTerminated | ContinuedAsNew
 """The last event of an execution."""
 
-Control = ExecutionSuspended | ExecutionResumed | ExecutionParked | ExecutionRewound
+Control = ExecutionSuspended | ExecutionResumed | ExecutionParked | ExecutionRewound | LoopHeld
 """What operators and the engine did; the orchestrator's code never sees these."""
 
 HistoryEvent = Arrival | Decision | Ending | Control | EntityOperated

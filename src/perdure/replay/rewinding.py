@@ -40,12 +40,19 @@ NOT_REPLAYED: Final = (
     ev.ExecutionResumed,
     ev.ExecutionParked,
     ev.ExecutionTerminated,
+    ev.LoopHeld,
     ev.PatchMarked,
 )
 """What stands between decisions without being asked for again in that place."""
 RESULTS: Final = (ev.TaskCompleted, ev.SubOrchestrationCompleted, ev.EntityOperationCompleted)
 FAILURES: Final = (ev.TaskFailed, ev.SubOrchestrationFailed, ev.EntityOperationFailed)
-_UNSEEN: Final = (ev.ExecutionSuspended, ev.ExecutionResumed, ev.ExecutionParked, ev.ExecutionRewound)
+_UNSEEN: Final = (
+    ev.ExecutionSuspended,
+    ev.ExecutionResumed,
+    ev.ExecutionParked,
+    ev.ExecutionRewound,
+    ev.LoopHeld,
+)
 _CALLS: Final = (ev.TaskScheduled, ev.SubOrchestrationCreated, ev.EntityCalled)
 
 

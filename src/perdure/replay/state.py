@@ -217,7 +217,7 @@ class State:
                 self.suspended = ""
             case ev.ExecutionRewound():
                 self._rewind(event)
-            case ev.PatchMarked():
+            case ev.PatchMarked() | ev.LoopHeld():
                 pass
             case (
                 ev.ExecutionCompleted()

@@ -245,6 +245,10 @@ class HistoryBuilder:
         """An operator resumed it."""
         return self._arrival(ev.ExecutionResumed(reason=reason))
 
+    def held_loop(self, milliseconds: int, place: str = "") -> HistoryBuilder:
+        """Its code kept the engine to itself for so long."""
+        return self._decision(ev.LoopHeld(milliseconds=milliseconds, place=place))
+
     def parked(self, kind: str, detail: str = "") -> HistoryBuilder:
         """The engine set it aside."""
         return self._arrival(ev.ExecutionParked(kind=kind, detail=detail))
