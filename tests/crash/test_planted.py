@@ -107,6 +107,16 @@ def test_a_resume_that_finds_no_room_delivers_what_was_held_once() -> None:
 # -------------------------------------------------------------------------------------------------- timers
 
 
+def test_an_event_from_a_clock_that_is_ahead_fires_no_timer_before_its_time() -> None:
+    """A worker whose clock is ahead accepts an event: the owner's clock says whether the deadline has passed."""
+    w = world()
+    w.start("decision", "d")
+    ahead = w.clock.now() + 100_000_000
+    w.loop.post(RaiseEvent(instance_id="d", name="Decision", input=Raw(b"7"), accepted_at=ahead))
+    w.pass_time(60)
+    assert w.status("d").output == [7, "none", 2]
+
+
 def test_timer_behind_local_activity() -> None:
     """A7: an activity that takes its time does not hide a timer, not even from the next process."""
     w = world()
