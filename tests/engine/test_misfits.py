@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+import pydantic
 import pytest
 from msgspec import Raw
 
 from perdure import App, EntityId, OrchestrationContext, RuntimeStatus
-from perdure.errors import MisfitError
+from perdure.errors import MisfitError, PayloadError
 from perdure.model import events as ev
 from perdure.model.payload import encode
 from perdure.testing import check_history, environment
@@ -372,7 +373,33 @@ async def test_a_start_accepted_for_later_waits_for_code_that_takes_it():
         assert (await env.client.wait_for_completion("m")).output == "r-1"
 
 
-async def test_code_that_falls_back_by_itself_is_not_parked():
+async def test_code_that_handles_a_bad_input_is_told_again_in_replay():
+    """A fresh input that does not fit is an error like any other; it leaves a mark in history."""
+
+    def make(kind: type) -> App:
+        app = App("inputs")
+
+        @app.orchestrator
+        async def main(context: OrchestrationContext):
+            try:
+                context.get_input(kind)
+            except PayloadError:
+                await context.wait_for_external_event("Go")
+                return "sent back"
+            return "accepted"
+
+        return app
+
+    async with environment(make(After)) as env:
+        await env.client.start_new("main", "m", {"id": "r-1"})
+        await env.settled()
+        await env.restart(make(After))
+        await env.client.raise_event("m", "Go")
+        assert (await env.client.wait_for_completion("m")).output == "sent back"
+
+
+@pytest.mark.parametrize("swallowed", [Exception, BaseException])
+async def test_an_input_that_fitted_is_not_taken_for_a_refusal(swallowed):
     def make(kind: type) -> App:
         app = App("inputs")
 
@@ -380,16 +407,17 @@ async def test_code_that_falls_back_by_itself_is_not_parked():
         async def main(context: OrchestrationContext):
             try:
                 found = context.get_input(kind).id
-            except Exception:
-                found = context.get_input()["id"]
+            except swallowed:
+                found = "refused"
             await context.wait_for_external_event("Go")
             return found
 
         return app
 
-    status, _ = await deployed(make, [("Go", None)])
+    parked, mended = await deployed(make, [("Go", None)])
 
-    assert status.output == "r-1"
+    is_misfit(parked, "the input: ")
+    assert mended.output == "r-1"
 
 
 # ----------------------------------------------------------------------------------------------------- entities
@@ -431,7 +459,12 @@ def till(kind: type, style: str) -> App:
             if context.operation_name == "put":
                 context.set_state(context.get_input())
             else:
-                context.set_result(context.get_state(expected_type=kind).id)
+                try:
+                    found = context.get_state(expected_type=kind).id
+                except Exception:
+                    found = "lost"
+                    context.set_state({})
+                context.set_result(found)
 
         if style == "function":
 
@@ -533,3 +566,31 @@ def test_a_misfit_names_payload_type_and_member(orchestrator):
     assert found.payload == "the result of call 0 (Activity function 'pay')"
     assert found.wanted == "After"
     assert "`region`" in found.reason
+
+
+def test_what_would_mend_it_is_told_for_pydantic_models_as_well():
+    class Model(pydantic.BaseModel):
+        id: str
+        region: str
+
+    class Holder(pydantic.BaseModel):
+        inner: Model
+
+    async def flow(context: OrchestrationContext):
+        await context.call_activity("pay", expected_type=Holder)
+
+    history = [
+        (
+            1,
+            [
+                ev.ExecutionStarted(name="main", parks_misfits=True),
+                ev.TaskScheduled(id=0, name="pay"),
+                ev.TaskCompleted(task_id=0, result=encode_raw({"inner": {"id": "r-1"}})),
+            ],
+        )
+    ]
+    found = check_history(flow, history)
+
+    assert isinstance(found, MisfitError)
+    assert found.pointer == "/inner/region"
+    assert "give 'region' a default" in str(found)

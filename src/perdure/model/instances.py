@@ -131,9 +131,9 @@ class OrchestrationStatus(msgspec.Struct, frozen=True, kw_only=True):
     """What a client sees of one instance (Azure's `DurableOrchestrationStatus`, with more).
 
     `reason` says why a Suspended instance is: "operator", "nondeterminism", "poison", "damaged" or "no_worker",
-    with the explanation behind a colon. `waiting_for` is one sentence. `history` holds JSON-ready events when
-    asked for, and `executions` then tells of which executions history is kept, oldest first (see
-    `keep_executions` of `App`).
+    with the explanation behind a colon; "nondeterminism: misfit" where a value no longer fits its type.
+    `waiting_for` is one sentence. `history` holds JSON-ready events when asked for, and `executions` then tells of
+    which executions history is kept, oldest first (see `keep_executions` of `App`).
     """
 
     instance_id: str

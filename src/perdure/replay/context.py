@@ -30,6 +30,7 @@ from perdure.errors import (
 from perdure.model import actions as act
 from perdure.model import events as ev
 from perdure.model import payload
+from perdure.model.http_calls import BUILT_IN
 from perdure.model.instances import child_id_of
 from perdure.model.retry import RetryPolicy
 from perdure.model.times import Seconds, instant, micros, moment
@@ -65,6 +66,8 @@ T6 = TypeVar("T6")
 D = TypeVar("D")
 
 CUSTOM_STATUS_LIMIT = 16 * 1024  # bytes, as in Azure
+REFUSED = f"{BUILT_IN}InputRefused"
+"""The mark, a patch's, of executions whose code was told that their input does not fit."""
 SPREAD_FROM = 100  # calls that are open when a sub-orchestration is no longer kept beside its caller
 NULL = pairing.NULL
 REFUSALS = 3  # how often code that swallows it is told that nothing it asks for counts any more
@@ -259,14 +262,25 @@ class OrchestrationContext(ActivityCalls, ChildCalls, HttpCalls, EntityVerbs):
         """The input this execution started with. Raises PayloadError on a misfit.
 
         Its type is `expected_type`, else the one the orchestrator declares for its input, else what JSON gives.
-        If the execution began under other code, a misfit that the code does not handle parks the instance.
+        An input that was accepted, and fitted before a deploy, parks the instance instead.
         """
         wanted = self._input_type if expected_type is None else expected_type
         try:
             return payload.decode(self._input, wanted)
         except PayloadError as error:
-            self._unfit = error, misfit("the input", wanted, error)
+            found = misfit("the input", wanted, error)
+            if not self._parks_misfits:
+                self._unfit = error, found  # earlier versions told the code, and left no mark
+            elif not self._is_told():
+                raise self._park(found) from None
             raise
+
+    def _is_told(self) -> bool:
+        """Whether the code hears that its input does not fit. History has a mark if it was told."""
+        if self._doom is not None:
+            return True
+        known = REFUSED in (self._patches or ())
+        return patches.patched(self, REFUSED) if known or not self._old_input else False
 
     # ------------------------------------------------------------------------------------------- waiting
 

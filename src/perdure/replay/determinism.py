@@ -104,7 +104,9 @@ def misfit(whose: str, expected_type: Any, error: PayloadError) -> Mismatch:
     )
 
 
-_MISSING = re.compile(r"missing required field `([^`]+)`|Field required, at .*/([^/]+)$")
+_MISSING = re.compile(
+    r"missing required field `([^`]+)`|Field required(?: \(and \d+ more\))?, at (?:.*/)?([^/]+)$"
+)
 
 
 def agree(action: Action, recorded: Any) -> bool:

@@ -90,7 +90,7 @@ class EntityContext:
         self._result: Any = _UNSET
         self._deleted = False
         self._messages: list[Message] = []
-        self._unfit: Mismatch | None = None  # the code was told that the state does not fit
+        self._unfit: Mismatch | None = None  # also where a bare `except:` swallowed it
 
     # ------------------------------------------------------------------------------------------ who and what
 
@@ -146,7 +146,7 @@ class EntityContext:
     def get_state(self, initializer: Any = None, expected_type: Any = None) -> Any:
         """The state, typed if a type is given; without one, what `initializer` (a function or value) gives.
 
-        Raises PayloadError on a misfit. If the operation does not handle it, the entity is parked with its state.
+        A state that no longer fits the type parks the entity, with its state and the operations that wait.
         """
         if not bytes(self._state):
             return initializer() if callable(initializer) else initializer
@@ -155,7 +155,7 @@ class EntityContext:
             return payload.decode(self._state, wanted)
         except PayloadError as error:
             self._unfit = self._misfit(wanted, error)
-            raise
+            raise self._unfit from None
 
     def _misfit(self, wanted: Any, error: PayloadError) -> Mismatch:
         return misfit(f"the state of the entity {self.entity_id}", wanted, error)
@@ -375,6 +375,8 @@ def _operate(code: EntityCode, context: EntityContext, live: Any) -> Operated:
 
 def conclude(code: EntityCode, context: EntityContext, returned: Any, subject: Any) -> Operated:
     """What a success comes to. Raises PayloadError for a state or result that JSON cannot carry."""
+    if context._unfit is not None:
+        raise context._unfit
     answer = returned if context._result is _UNSET else context._result
     try:
         code.finish(context, subject)
@@ -403,7 +405,7 @@ def _input(context: EntityContext, parameter: Input) -> Any:
 
 
 def unhandled(context: EntityContext, state: Raw, error: BaseException) -> Operated:
-    """What a failure comes to. Raises Mismatch when the code was told that its state does not fit."""
+    """What a failure comes to. Raises Mismatch when the state does not fit."""
     if context._unfit is not None:
         raise context._unfit from None
     return undone(state, error)
