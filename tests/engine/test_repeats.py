@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -84,8 +85,18 @@ async def test_a_name_that_another_verb_has_used_is_a_new_name_for_this_one(firs
         assert happened[second]
 
 
-async def test_one_name_goes_through_the_whole_life_of_an_instance() -> None:
-    async with environment(make_app()) as env:
+@pytest.mark.parametrize("where", ["memory", "sqlite", "postgres"])
+async def test_one_name_goes_through_the_whole_life_of_an_instance(
+    where: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    match where:
+        case "memory":
+            store = "memory:"
+        case "sqlite":
+            store = f"sqlite:///{tmp_path}/perdure.db"
+        case _:
+            store = request.getfixturevalue("newest_url")
+    async with environment(make_app(), store=store) as env:
         client = env.client
         await client.start_new("fails", "a", operation_id=KEY)
         await client.suspend("a", operation_id=KEY)
@@ -100,6 +111,9 @@ async def test_one_name_goes_through_the_whole_life_of_an_instance() -> None:
         assert await client.purge_instance_history("a", operation_id=KEY)
         assert await client.purge_instance_history(again, operation_id=KEY)
         assert [await client.get_status(one) for one in ("a", again)] == [None, None]
+        await client.start_new("listens", "b", 1, operation_id=KEY)
+        with pytest.raises(IdempotencyConflict):
+            await client.start_new("listens", "b", 2, operation_id=KEY)
 
 
 async def test_one_webhook_id_raised_to_three_instances_reaches_all_three() -> None:

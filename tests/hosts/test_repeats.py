@@ -52,12 +52,27 @@ def test_a_message_id_names_one_message(http: TestClient) -> None:
     assert answers == [202, 202, 422]
 
 
-def test_an_entity_takes_one_operation_of_a_key(http: TestClient) -> None:
-    url = f"{M}/entities/counter"
-    answers = [
-        http.post(f"{url}/{key}?op=add", json=body, headers=KEY).status_code
-        for key, body in (("a", 1), ("a", 1), ("b", 1), ("a", 2))
-    ]
+def test_a_message_without_a_name_is_sent_once_for_one_key(http: TestClient) -> None:
+    def sent(queue: str, body: object) -> Any:
+        return http.post(f"{M}/queues/{queue}", json=body, headers=KEY)
+
+    assert sent("orders", 1).json() == sent("orders", 1).json() != sent("parcels", 1).json()
+    assert sent("orders", 2).status_code == 422
+    assert len(http.get(INSTANCE).json()) == 2
+
+
+def test_an_entity_takes_one_operation_of_a_key() -> None:
+    app, url = make_app(), f"{M}/entities/counter"
+
+    @app.entity
+    def counter(context: df.EntityContext) -> None:
+        context.set_state(context.get_state(lambda: 0) + context.get_input())
+
+    with TestClient(app.asgi(store="memory:", access="open"), base_url=LOCAL) as http:
+        answers = [
+            http.post(f"{url}/{key}?op=add", json=body, headers=KEY).status_code
+            for key, body in (("a", 1), ("a", 1), ("b", 1), ("a", 2))
+        ]
     assert answers == [202, 202, 202, 422]
 
 

@@ -219,6 +219,14 @@ def _caller_of(name: str) -> str:
     return here_caller(here) if here is not None and here.carries and name == here.carries else CODE
 
 
+def send_named(message: Start, queue: str, key: str) -> Start:
+    """The start that a message of a queue is, under the name that the request to send it has."""
+    named_so = msgspec.structs.replace(message, operation_id=key)
+    remembered_as = id_of(_caller_of(key), "send", (queue,), key)
+    content = digest_of(*_start_content(named_so))
+    return msgspec.structs.replace(named_so, remembered_as=remembered_as, content=content)
+
+
 def restart_named(instance_id: str, key: str, *, fresh: bool) -> Start:
     """The beginning of the start that restarts this instance, with its name if the request has one."""
     start = Start(instance_id=instance_id, name="", operation_id=key, fresh=fresh)
@@ -337,4 +345,5 @@ __all__ = [
     "recalled",
     "remembered",
     "restart_named",
+    "send_named",
 ]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 import msgspec
 from starlette.responses import Response
 
-from perdure.errors import IdempotencyConflict, InstanceFinished, InvalidInstanceId, Overloaded
+from perdure.errors import InstanceFinished, InvalidInstanceId, Overloaded
 from perdure.http.body import read_payload
 from perdure.http.contract import Answer, Body, Contract
 from perdure.http.document import Instant
@@ -143,6 +143,7 @@ async def send_message(request: Request) -> Response:
         given(await read_payload(request)),
         message_id=MESSAGE_ID.of(request),
         at=AT.of(request),
+        operation_id=OPERATION_ID.of(request),
     )
     return json_response({"id": instance_id}, 202)
 
@@ -266,10 +267,10 @@ ENDPOINTS = (
         send_message,
         "operate",
         Contract(
-            (MESSAGE_ID, AT),
+            (MESSAGE_ID, AT, OPERATION_ID),
             Body(says="the message"),
             (Answer(202, Sent, "It is durable."),),
-            (IdempotencyConflict, InvalidInstanceId, Overloaded),
+            (InvalidInstanceId, Overloaded),
         ),
     ),
     endpoint("/queues/{queue}/dead", "GET", list_dead_letters, "read", Contract((LETTERS,), None, _LETTERS)),

@@ -12,7 +12,7 @@ from msgspec import Raw
 from perdure.engine.client import Client
 from perdure.engine.notes import noted_as
 from perdure.engine.paging import all_pages
-from perdure.engine.repeats import CODE, bound
+from perdure.engine.repeats import CODE, bound, send_named
 from perdure.model import payload
 from perdure.model.failure import chain_of
 from perdure.model.instances import check_instance_id
@@ -54,7 +54,13 @@ class Queues:
         self._client = client
 
     async def send(
-        self, queue: str, body: Any = NO_INPUT, *, message_id: str | None = None, at: datetime | None = None
+        self,
+        queue: str,
+        body: Any = NO_INPUT,
+        *,
+        message_id: str | None = None,
+        at: datetime | None = None,
+        operation_id: str | None = None,
     ) -> str:
         """Put a message into a queue of the hub's own store; returns the id of its instance once it is durable.
 
@@ -63,10 +69,12 @@ class Queues:
             body: anything strict JSON can carry.
             message_id: names the message: sent again, it is not delivered again. Default a new one.
             at: not before this instant (aware).
+            operation_id: names this request, where the message has no name: repeated within 24 hours it sends
+                nothing and gets the first answer.
 
         Raises:
             PayloadError, InvalidInstanceId, Overloaded, OutcomeUnknown (then send again with the same message_id),
-            IdempotencyConflict for a `message_id` that another message had within 24 hours.
+            IdempotencyConflict for a name that another message had within 24 hours.
         """
         noted_as("send_message", queue)
         gateway = self._client.gateway
@@ -74,7 +82,13 @@ class Queues:
         visible_at = instant(at, "at") if at is not None else 0
         content = b"" if body is NO_INPUT else payload.encode(body)
         return await deliver(
-            self._client, queue, chosen, content, visible_at=visible_at, is_named=message_id is not None
+            self._client,
+            queue,
+            chosen,
+            content,
+            visible_at=visible_at,
+            is_named=message_id is not None,
+            operation_id=operation_id or "",
         )
 
     async def status(self, queue: str) -> QueueStatus:
@@ -125,7 +139,14 @@ def note_redelivery(queue: str, reason: str) -> None:
 
 
 async def deliver(
-    client: Client, queue: str, message: str, body: bytes, *, visible_at: int = 0, is_named: bool = False
+    client: Client,
+    queue: str,
+    message: str,
+    body: bytes,
+    *,
+    visible_at: int = 0,
+    is_named: bool = False,
+    operation_id: str = "",
 ) -> str:
     """Make a message an instance; a message that is one already is left alone. No bytes are no input.
 
@@ -144,8 +165,11 @@ async def deliver(
         visible_at=visible_at,
         operation_id=message if is_named else "",
     )
-    # The name is the message's, whoever sends it.
-    return str(await client.gateway.accept(bound(start, CODE) if is_named else start))
+    if is_named:  # the name is the message's, whoever sends it
+        start = bound(start, CODE)
+    elif operation_id:
+        start = send_named(start, queue, operation_id)
+    return str(await client.gateway.accept(start))
 
 
 __all__ = ["DeadLetter", "QueueStatus", "Queues", "deliver", "note_redelivery"]
