@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from functools import partial
 from types import UnionType
-from typing import TYPE_CHECKING, Any, Concatenate, TypedDict, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Never, Protocol, TypeAlias, TypedDict, TypeVar, Unpack, overload
 
 from msgspec import Raw
 
@@ -29,7 +29,25 @@ if TYPE_CHECKING:
 
 I = TypeVar("I")  # noqa: E741 - an input, as T is a result
 T = TypeVar("T")
+I_contra = TypeVar("I_contra", contravariant=True)
+T_co = TypeVar("T_co", covariant=True)
 Activity = str | Callable[..., Any]
+
+
+class Takes(Protocol[I_contra, T_co]):
+    """A function whose input comes first."""
+
+    def __call__(self, input_: I_contra, /, *args: Any, **kwargs: Any) -> T_co: ...
+
+
+class TakesBehind(Protocol[I_contra, T_co]):
+    """A function whose input comes behind its context."""
+
+    def __call__(self, context: ActivityContext, input_: I_contra, /, *args: Any, **kwargs: Any) -> T_co: ...
+
+
+Same: TypeAlias = Callable[[I], Never]
+"""Nobody passes one. It has mypy look at the function first, and then say which type the input should be of."""
 
 
 class ActivityOptions(TypedDict, total=False):
@@ -68,10 +86,33 @@ class ActivityCalls:
     ) -> Task[Any]: ...
     @overload
     def call_activity(
+        self, name: Takes[I, Coroutine[Any, Any, T]], input_: I | Same[I], **options: Unpack[ActivityOptions]
+    ) -> Task[T]: ...
+    @overload
+    def call_activity(
+        self, name: Takes[I, T], input_: I | Same[I], **options: Unpack[ActivityOptions]
+    ) -> Task[T]: ...
+    @overload
+    def call_activity(
+        self,
+        name: TakesBehind[I, Coroutine[Any, Any, T]],
+        input_: I | Same[I],
+        **options: Unpack[ActivityOptions],
+    ) -> Task[T]: ...
+    @overload
+    def call_activity(
+        self, name: TakesBehind[I, T], input_: I | Same[I], **options: Unpack[ActivityOptions]
+    ) -> Task[T]: ...
+    @overload
+    def call_activity(
         self,
         name: Callable[[], Coroutine[Any, Any, T]],
         input_: None = None,
         **options: Unpack[ActivityOptions],
+    ) -> Task[T]: ...
+    @overload
+    def call_activity(
+        self, name: Callable[[], T], input_: None = None, **options: Unpack[ActivityOptions]
     ) -> Task[T]: ...
     @overload
     def call_activity(
@@ -82,36 +123,7 @@ class ActivityCalls:
     ) -> Task[T]: ...
     @overload
     def call_activity(
-        self,
-        name: Callable[Concatenate[ActivityContext, I, ...], Coroutine[Any, Any, T]],
-        input_: I,
-        **options: Unpack[ActivityOptions],
-    ) -> Task[T]: ...
-    @overload
-    def call_activity(
-        self,
-        name: Callable[Concatenate[I, ...], Coroutine[Any, Any, T]],
-        input_: I,
-        **options: Unpack[ActivityOptions],
-    ) -> Task[T]: ...
-    @overload
-    def call_activity(
-        self, name: Callable[[], T], input_: None = None, **options: Unpack[ActivityOptions]
-    ) -> Task[T]: ...
-    @overload
-    def call_activity(
         self, name: Callable[[ActivityContext], T], input_: Any = None, **options: Unpack[ActivityOptions]
-    ) -> Task[T]: ...
-    @overload
-    def call_activity(
-        self,
-        name: Callable[Concatenate[ActivityContext, I, ...], T],
-        input_: I,
-        **options: Unpack[ActivityOptions],
-    ) -> Task[T]: ...
-    @overload
-    def call_activity(
-        self, name: Callable[Concatenate[I, ...], T], input_: I, **options: Unpack[ActivityOptions]
     ) -> Task[T]: ...
     def call_activity(  # type: ignore[misc]
         self: OrchestrationContext,
@@ -173,7 +185,27 @@ class ActivityCalls:
     ) -> Task[Any]: ...
     @overload
     def call_activity_with_retry(
+        self, name: Takes[I, Coroutine[Any, Any, T]], retry_options: RetryPolicy, input_: I | Same[I]
+    ) -> Task[T]: ...
+    @overload
+    def call_activity_with_retry(
+        self, name: Takes[I, T], retry_options: RetryPolicy, input_: I | Same[I]
+    ) -> Task[T]: ...
+    @overload
+    def call_activity_with_retry(
+        self, name: TakesBehind[I, Coroutine[Any, Any, T]], retry_options: RetryPolicy, input_: I | Same[I]
+    ) -> Task[T]: ...
+    @overload
+    def call_activity_with_retry(
+        self, name: TakesBehind[I, T], retry_options: RetryPolicy, input_: I | Same[I]
+    ) -> Task[T]: ...
+    @overload
+    def call_activity_with_retry(
         self, name: Callable[[], Coroutine[Any, Any, T]], retry_options: RetryPolicy, input_: None = None
+    ) -> Task[T]: ...
+    @overload
+    def call_activity_with_retry(
+        self, name: Callable[[], T], retry_options: RetryPolicy, input_: None = None
     ) -> Task[T]: ...
     @overload
     def call_activity_with_retry(
@@ -184,33 +216,7 @@ class ActivityCalls:
     ) -> Task[T]: ...
     @overload
     def call_activity_with_retry(
-        self,
-        name: Callable[Concatenate[ActivityContext, I, ...], Coroutine[Any, Any, T]],
-        retry_options: RetryPolicy,
-        input_: I,
-    ) -> Task[T]: ...
-    @overload
-    def call_activity_with_retry(
-        self,
-        name: Callable[Concatenate[I, ...], Coroutine[Any, Any, T]],
-        retry_options: RetryPolicy,
-        input_: I,
-    ) -> Task[T]: ...
-    @overload
-    def call_activity_with_retry(
-        self, name: Callable[[], T], retry_options: RetryPolicy, input_: None = None
-    ) -> Task[T]: ...
-    @overload
-    def call_activity_with_retry(
         self, name: Callable[[ActivityContext], T], retry_options: RetryPolicy, input_: Any = None
-    ) -> Task[T]: ...
-    @overload
-    def call_activity_with_retry(
-        self, name: Callable[Concatenate[ActivityContext, I, ...], T], retry_options: RetryPolicy, input_: I
-    ) -> Task[T]: ...
-    @overload
-    def call_activity_with_retry(
-        self, name: Callable[Concatenate[I, ...], T], retry_options: RetryPolicy, input_: I
     ) -> Task[T]: ...
     def call_activity_with_retry(  # type: ignore[misc]
         self: OrchestrationContext,
