@@ -66,6 +66,22 @@ def _run(*module: str) -> str:
     return done.stdout
 
 
+def test_mypy_says_of_a_wrong_input_which_type_it_should_be_of():
+    said = [
+        message
+        for place, messages in mypy().items()
+        if "# E: it takes a Claim" in _line(*place)
+        for message in messages
+    ]
+
+    assert len(said) > 3
+    assert [message for message in said if 'expected "Claim | ' not in message] == []
+
+
+def _line(program: str, number: int) -> str:
+    return (HERE / "programs" / program).read_text().splitlines()[number - 1]
+
+
 def marked() -> set[tuple[str, int]]:
     return {
         (program.name, number)

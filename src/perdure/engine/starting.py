@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Concatenate, TypedDict, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict, TypeVar, Unpack, overload
 
 from msgspec import Raw
 
@@ -15,6 +15,7 @@ from perdure.model import payload
 from perdure.model.instances import check_instance_id
 from perdure.model.messages import OnExisting, Start
 from perdure.model.times import instant
+from perdure.replay.activity_calls import Same
 from perdure.replay.context import OrchestrationContext
 from perdure.replay.inputs import NO_INPUT, input_body
 
@@ -22,6 +23,17 @@ if TYPE_CHECKING:
     from perdure.engine.client import Gateway
 
 I = TypeVar("I")  # noqa: E741 - an input
+
+
+I_contra = TypeVar("I_contra", contravariant=True)
+
+
+class Orchestrates(Protocol[I_contra]):
+    """An orchestrator that takes an input beside its context."""
+
+    def __call__(
+        self, context: OrchestrationContext, input_: I_contra, /, *args: Any, **kwargs: Any
+    ) -> Any: ...
 
 
 class StartOptions(TypedDict, total=False):
@@ -42,26 +54,26 @@ class Starting:
     @overload
     async def start_new(
         self,
+        orchestration_function_name: Orchestrates[I],
+        instance_id: str | None,
+        client_input: I | Same[I],
+        **options: Unpack[StartOptions],
+    ) -> str: ...
+    @overload
+    async def start_new(
+        self,
+        orchestration_function_name: Orchestrates[I],
+        instance_id: str | None = None,
+        *,
+        client_input: I | Same[I],
+        **options: Unpack[StartOptions],
+    ) -> str: ...
+    @overload
+    async def start_new(
+        self,
         orchestration_function_name: str | Callable[[OrchestrationContext], Any],
         instance_id: str | None = None,
         client_input: Any = None,
-        **options: Unpack[StartOptions],
-    ) -> str: ...
-    @overload
-    async def start_new(
-        self,
-        orchestration_function_name: Callable[Concatenate[OrchestrationContext, I, ...], Any],
-        instance_id: str | None,
-        client_input: I,
-        **options: Unpack[StartOptions],
-    ) -> str: ...
-    @overload
-    async def start_new(
-        self,
-        orchestration_function_name: Callable[Concatenate[OrchestrationContext, I, ...], Any],
-        instance_id: str | None = None,
-        *,
-        client_input: I,
         **options: Unpack[StartOptions],
     ) -> str: ...
     async def start_new(

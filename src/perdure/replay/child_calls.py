@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Generator
 from functools import partial
 from types import UnionType
-from typing import TYPE_CHECKING, Any, Concatenate, TypedDict, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict, TypeVar, Unpack, overload
 
 from perdure.model import events as ev
 from perdure.model.instances import check_child_id
 from perdure.model.retry import RetryPolicy
+from perdure.replay.activity_calls import Same
 from perdure.replay.inputs import NO_INPUT
 from perdure.replay.task import RetryTask, Task
 
@@ -22,7 +23,17 @@ if TYPE_CHECKING:
 
 I = TypeVar("I")  # noqa: E741 - an input, as T is a result
 T = TypeVar("T")
+I_contra = TypeVar("I_contra", contravariant=True)
+T_co = TypeVar("T_co", covariant=True)
 Orchestrator = str | Callable[..., Any]
+
+
+class TakesBehind(Protocol[I_contra, T_co]):
+    """An orchestrator whose input comes behind its context."""
+
+    def __call__(
+        self, context: OrchestrationContext, input_: I_contra, /, *args: Any, **kwargs: Any
+    ) -> T_co: ...
 
 
 class ChildOptions(TypedDict, total=False):
@@ -81,8 +92,8 @@ class ChildCalls:
     @overload
     def call_sub_orchestrator(
         self,
-        name: Callable[[OrchestrationContext], Coroutine[Any, Any, T]],
-        input_: Any = None,
+        name: TakesBehind[I, Coroutine[Any, Any, T]],
+        input_: I | Same[I],
         instance_id: str | None = None,
         version: str | None = None,
         **options: Unpack[ChildOptions],
@@ -90,8 +101,26 @@ class ChildCalls:
     @overload
     def call_sub_orchestrator(
         self,
-        name: Callable[Concatenate[OrchestrationContext, I, ...], Coroutine[Any, Any, T]],
-        input_: I,
+        name: TakesBehind[I, Generator[Any, Any, T]],
+        input_: I | Same[I],
+        instance_id: str | None = None,
+        version: str | None = None,
+        **options: Unpack[ChildOptions],
+    ) -> Task[T]: ...
+    @overload
+    def call_sub_orchestrator(
+        self,
+        name: TakesBehind[I, T],
+        input_: I | Same[I],
+        instance_id: str | None = None,
+        version: str | None = None,
+        **options: Unpack[ChildOptions],
+    ) -> Task[T]: ...
+    @overload
+    def call_sub_orchestrator(
+        self,
+        name: Callable[[OrchestrationContext], Coroutine[Any, Any, T]],
+        input_: Any = None,
         instance_id: str | None = None,
         version: str | None = None,
         **options: Unpack[ChildOptions],
@@ -108,26 +137,8 @@ class ChildCalls:
     @overload
     def call_sub_orchestrator(
         self,
-        name: Callable[Concatenate[OrchestrationContext, I, ...], Generator[Any, Any, T]],
-        input_: I,
-        instance_id: str | None = None,
-        version: str | None = None,
-        **options: Unpack[ChildOptions],
-    ) -> Task[T]: ...
-    @overload
-    def call_sub_orchestrator(
-        self,
         name: Callable[[OrchestrationContext], T],
         input_: Any = None,
-        instance_id: str | None = None,
-        version: str | None = None,
-        **options: Unpack[ChildOptions],
-    ) -> Task[T]: ...
-    @overload
-    def call_sub_orchestrator(
-        self,
-        name: Callable[Concatenate[OrchestrationContext, I, ...], T],
-        input_: I,
         instance_id: str | None = None,
         version: str | None = None,
         **options: Unpack[ChildOptions],
@@ -213,18 +224,36 @@ class ChildCalls:
     @overload
     def call_sub_orchestrator_with_retry(
         self,
-        name: Callable[[OrchestrationContext], Coroutine[Any, Any, T]],
+        name: TakesBehind[I, Coroutine[Any, Any, T]],
         retry_options: RetryPolicy,
-        input_: Any = None,
+        input_: I | Same[I],
         instance_id: str | None = None,
         version: str | None = None,
     ) -> Task[T]: ...
     @overload
     def call_sub_orchestrator_with_retry(
         self,
-        name: Callable[Concatenate[OrchestrationContext, I, ...], Coroutine[Any, Any, T]],
+        name: TakesBehind[I, Generator[Any, Any, T]],
         retry_options: RetryPolicy,
-        input_: I,
+        input_: I | Same[I],
+        instance_id: str | None = None,
+        version: str | None = None,
+    ) -> Task[T]: ...
+    @overload
+    def call_sub_orchestrator_with_retry(
+        self,
+        name: TakesBehind[I, T],
+        retry_options: RetryPolicy,
+        input_: I | Same[I],
+        instance_id: str | None = None,
+        version: str | None = None,
+    ) -> Task[T]: ...
+    @overload
+    def call_sub_orchestrator_with_retry(
+        self,
+        name: Callable[[OrchestrationContext], Coroutine[Any, Any, T]],
+        retry_options: RetryPolicy,
+        input_: Any = None,
         instance_id: str | None = None,
         version: str | None = None,
     ) -> Task[T]: ...
@@ -240,27 +269,9 @@ class ChildCalls:
     @overload
     def call_sub_orchestrator_with_retry(
         self,
-        name: Callable[Concatenate[OrchestrationContext, I, ...], Generator[Any, Any, T]],
-        retry_options: RetryPolicy,
-        input_: I,
-        instance_id: str | None = None,
-        version: str | None = None,
-    ) -> Task[T]: ...
-    @overload
-    def call_sub_orchestrator_with_retry(
-        self,
         name: Callable[[OrchestrationContext], T],
         retry_options: RetryPolicy,
         input_: Any = None,
-        instance_id: str | None = None,
-        version: str | None = None,
-    ) -> Task[T]: ...
-    @overload
-    def call_sub_orchestrator_with_retry(
-        self,
-        name: Callable[Concatenate[OrchestrationContext, I, ...], T],
-        retry_options: RetryPolicy,
-        input_: I,
         instance_id: str | None = None,
         version: str | None = None,
     ) -> Task[T]: ...

@@ -134,10 +134,10 @@ async def results(context: df.OrchestrationContext, claim: Claim) -> None:
 @app.orchestrator
 async def wrong_inputs(context: df.OrchestrationContext, claim: Claim) -> None:
     policy = df.RetryPolicy(max_attempts=2)
-    await context.call_activity(pay, "C-1")  # E: a text is no claim
+    await context.call_activity(pay, "C-1")  # E: it takes a Claim
     await context.call_activity(pay)  # E: no input at all
     await context.call_activity(pay, None)  # E: wrong
-    await context.call_activity(pay_once, 5)  # E: wrong
+    await context.call_activity(pay_once, 5)  # E: it takes a Claim
     await context.call_activity(assess, 5)  # E: also where the context comes first
     await context.call_activity(heartbeat, claim)  # E: it takes none
     await context.call_activity(today, claim)  # E: wrong
@@ -147,10 +147,10 @@ async def wrong_inputs(context: df.OrchestrationContext, claim: Claim) -> None:
     await context.call_activity(pay, claim, retry=3)  # E: a number is no policy
     await context.call_activity(pay, claim, timeout="30s")  # E: wrong
     await context.call_activity(pay, claim, tiemout=30)  # E: wrong
-    await context.call_activity_with_retry(pay, policy, "C-1")  # E: wrong
+    await context.call_activity_with_retry(pay, policy, "C-1")  # E: it takes a Claim
     await context.call_activity_with_retry(pay, 3, claim)  # E: wrong
     await context.call_activity(5, claim)  # E: wrong
-    await context.call_sub_orchestrator(with_input, "C-1")  # E: wrong
+    await context.call_sub_orchestrator(with_input, "C-1")  # E: it takes a Claim
     await context.call_sub_orchestrator(with_input)  # E: wrong
     await context.call_sub_orchestrator_with_retry(with_input, policy, 5)  # E: wrong
     await context.call_sub_orchestrator(pay, claim)  # E: an activity is no orchestrator
@@ -236,7 +236,7 @@ async def clients(client: df.Client, claim: Claim) -> None:
     assert_type(await client.start_new(alone), str)
     assert_type(await client.start_new(alone, None, {"any": "thing"}), str)
     assert_type(await client.start_new("with_input", None, claim), str)
-    await client.start_new(with_input, None, "C-1")  # E: wrong
+    await client.start_new(with_input, None, "C-1")  # E: it takes a Claim
     await client.start_new(with_input, client_input=5)  # E: wrong
     await client.start_new(with_input)  # E: wrong
     await client.start_new(with_input, None, claim, on_existing="overwrite")  # E: wrong
