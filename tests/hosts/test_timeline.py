@@ -197,6 +197,7 @@ def test_every_event_has_words() -> None:
         (7, ev.EntityOperated(operation="add", count=3, sender="o", failed=1, failure="E: m")),
         (8, ev.ExecutionSuspended(reason="audit")),
         (8, ev.ExecutionParked(kind="poison", detail="again")),
+        (8, ev.LoopHeld(milliseconds=2_500, place=", in claims (claims.py:7)")),
         (8, ev.ExecutionResumed(reason="done")),
         (8, ev.TaskCanceled(task_id=0)),
         (9, ev.ExecutionCompleted(output=Raw(b"{}"))),

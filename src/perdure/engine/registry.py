@@ -386,7 +386,7 @@ def caller_locals() -> Mapping[str, Any] | None:
     frame = sys._getframe(1)
     while frame.f_back is not None and frame.f_globals.get("__name__") in _DECORATORS:
         frame = frame.f_back
-    return None if frame.f_locals is frame.f_globals else frame.f_locals
+    return None if frame.f_locals is frame.f_globals else dict(frame.f_locals)
 
 
 # --------------------------------------------------------------------------------------- calling by type
