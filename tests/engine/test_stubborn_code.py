@@ -5,11 +5,20 @@
 import asyncio
 import gc
 import sys
+import threading
 import warnings
 
 import pytest
 
-from perdure import App, EntityId, OrchestrationContext, RuntimeStatus, Settings
+from perdure import (
+    App,
+    EntityId,
+    OrchestrationContext,
+    OutcomeUnknown,
+    Overloaded,
+    RuntimeStatus,
+    Settings,
+)
 from perdure.testing import HistoryBuilder, check_history, environment
 from tests.core.styles import both
 from tests.engine.programs import app_with
@@ -353,3 +362,24 @@ def test_a_history_is_checked_without_leaving_suspended_code_behind(orchestrator
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         check_history(orchestrator, HistoryBuilder().started())
+
+
+async def test_clients_are_told_of_a_call_that_cannot_be_interrupted():
+    let_go = threading.Event()
+
+    def sleeps(context: OrchestrationContext):
+        yield context.create_timer(5)
+        let_go.wait()  # a call into C: no exception gets through
+
+    async with environment(with_desk(sleeps, Settings(interrupt_after=0.1))) as env:
+        await env.client.start_new("main", "asleep")
+        moving = asyncio.create_task(env.advance(seconds=6))
+        while not env.engine.health().get("held_by"):
+            await asyncio.sleep(0)
+        with pytest.raises(OutcomeUnknown, match="asleep"):
+            await env.client.start_new("fine")
+        with pytest.raises(Overloaded, match="asleep"):
+            await env.client.start_new("fine")
+        let_go.set()
+        await moving
+        assert (await env.run("fine")).output == "fine"

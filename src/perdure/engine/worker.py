@@ -61,6 +61,7 @@ COLLECT_AFTER = 10_000  # containers made and not freed until the collector look
 UPKEEP_EVERY = 2.0  # seconds; at full speed the log grows by tens of megabytes in that time
 WATCHED_AT_ONCE = 500  # instances looked at together when the store is back
 HELD_FOR_LONG = 2.0  # seconds the code of one instance has the loop's thread, and the engine is not healthy
+INTERRUPTION_TAKES = 5.0  # seconds, at most, for code that can be interrupted
 INTERRUPTED_AFTER = 1.0  # the same when the engine stops, and the code is interrupted
 LEFT_BEHIND_AFTER = 3.0  # the same, and the thread is given up
 _LOOK_EVERY = 0.05
@@ -142,7 +143,7 @@ class Engine:
             asyncio.Future[Finished], str
         ] = {}  # waits without a timeout, and for which instance
         self._watchers: dict[str, list[asyncio.Future[Finished]]] = {}
-        self.callers = Callers(self.loop, self.clock)
+        self.callers = Callers(self.loop, self.clock, self._held_beyond_patience)
         self._live: set[str] = set()  # known to be running: no need to ask the store
         self._gate = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -212,7 +213,7 @@ class Engine:
             for thread in threads:
                 thread.join(_LOOK_EVERY)
             now = time.monotonic()
-            instance_id, _ = self._watchdog.held() if self._watchdog is not None else ("", 0.0)
+            instance_id, _ = self._held()
             held, last = held + (now - last if instance_id else 0.0), now
             if held > LEFT_BEHIND_AFTER:
                 log.error(
@@ -552,10 +553,20 @@ class Engine:
 
     # ------------------------------------------------------------------------------------------- reporting
 
+    def _held(self) -> tuple[str, float]:
+        """Which instance's code has the loop's thread, and for how many seconds."""
+        return self._watchdog.held() if self._watchdog is not None else ("", 0.0)
+
+    def _held_beyond_patience(self) -> tuple[str, float]:
+        """The same, when it should have been interrupted by now."""
+        instance_id, seconds = self._held()
+        beyond = seconds > self.settings.interrupt_after + INTERRUPTION_TAKES
+        return (instance_id, seconds) if beyond else ("", 0.0)
+
     def health(self) -> dict[str, Any]:
         """Numbers for a health page: what is warm, queued, running; and whether all is well."""
         pool = self.loop.pool
-        instance_id, held = self._watchdog.held() if self._watchdog is not None else ("", 0.0)
+        instance_id, held = self._held()
         is_held = held > HELD_FOR_LONG
         is_alive = not (self.loop.stopping or is_held) and (pool is None or pool.is_healthy)
         store = self._store_state()
