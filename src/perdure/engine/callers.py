@@ -93,7 +93,7 @@ class Callers:
         if instance_id:
             return OutcomeUnknown(
                 f"the code of instance {instance_id!r} has kept the engine to itself for {seconds:.0f} s: what "
-                "was asked may or may not happen. Ask for the instance's status, or repeat the request with the same id"
+                "was asked may or may not happen. Ask for the instance's status, or repeat it with the same id"
             )
         return OutcomeUnknown(
             f"the store has not answered for {self.held_up:.0f} s while this was being committed: it may or may not "
