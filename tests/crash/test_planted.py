@@ -72,6 +72,25 @@ def test_what_a_cut_batch_did_not_reach_survives_its_failed_commit(fault: Fault)
     verify(w)
 
 
+def test_what_waits_for_room_outlives_a_store_that_then_fails() -> None:
+    """Results that found no room are in memory only: a look at the store that fails drops everything else."""
+    w = world()
+    w.paused = True
+    w.start("fan", "f", 6)
+    w.run_bodies()
+    ran = len(runs_of(w, "double"))
+    w.store.plan.full = True
+    w.turn()
+    w.store.plan.full = False
+    w.store.plan.faults[len(w.calls) + 1] = Fault.FAIL
+    w.paused = False
+    w.pass_time(2)
+    assert w.store.fired and w.store.fired[0][1] == "poll"
+    assert w.status("f").output == [[1, 2, 3, 6, 5, 10], 28]
+    assert ran and len(runs_of(w, "double")) == ran, "results that waited for room were forgotten"
+    verify(w)
+
+
 def test_a_full_store_does_not_change_the_order_of_events() -> None:
     """I15: what waits for room does not let later events pass."""
     w = world(limits=Limits(episodes=1))

@@ -1,11 +1,22 @@
 """The engine around the orchestrations: other doors, other modes, and what outlives a bad end."""
 
 import asyncio
+import threading
 
 import pytest
 
-from perdure import Limits, OrchestrationContext, RuntimeStatus, Settings, SyncClient
+from perdure import (
+    ActivityContext,
+    App,
+    Limits,
+    OrchestrationContext,
+    RuntimeStatus,
+    Settings,
+    SyncClient,
+)
+from perdure.engine import worker
 from perdure.engine.strikes import StrikeFile
+from perdure.store.memory import MemoryStore
 from perdure.testing import environment
 from tests.core.styles import both
 from tests.engine.programs import app_with, until
@@ -144,3 +155,68 @@ async def test_fewer_deaths_are_forgiven_once_it_has_run_again(deaths, tmp_path)
     strikes = StrikeFile(record)
     assert strikes.strikes == {}
     strikes.close()
+
+
+class Tended(MemoryStore):
+    """Notes what the thread for upkeep does."""
+
+    def __init__(self) -> None:
+        super().__init__("claims")
+        self.tended = threading.Semaphore(0)
+
+    def maintain(self, now: int) -> None:
+        super().maintain(now)
+        self.tended.release()
+
+
+async def test_upkeep_comes_again_and_again(monkeypatch):
+    """Without it a log is only moved by the next start, and answers and leases never expire."""
+    monkeypatch.setattr(worker, "UPKEEP_EVERY", 0.001)
+    store = Tended()
+    async with app_with(waits_async).running(store=store, hub="claims"):
+        for _ in range(3):
+            assert await asyncio.to_thread(store.tended.acquire, timeout=20), "nobody tends the store"
+
+
+class Watched(MemoryStore):
+    """Tells, at each commit that ends an execution or cancels a call, whether the activity knows already."""
+
+    def __init__(self, contexts: list[ActivityContext]) -> None:
+        super().__init__("claims")
+        self.contexts = contexts
+        self.known: list[bool] = []
+
+    def commit(self, batch):
+        if any(b"Terminated" in row.events or b"Cancel" in row.events for row in batch.history):
+            self.known += [context.is_cancelled for context in self.contexts]
+        super().commit(batch)
+
+
+@pytest.mark.parametrize("how", ["terminated", "cancelled"])
+async def test_an_activity_is_cancelled_by_the_commit_that_says_so_and_not_before(how):
+    """If that commit fails, the call is as open as it was."""
+    contexts: list[ActivityContext] = []
+    app = App("claims")
+
+    @app.activity
+    async def endless(context: ActivityContext) -> None:
+        contexts.append(context)
+        await asyncio.Event().wait()
+
+    @app.orchestrator
+    async def main(context: OrchestrationContext) -> str:
+        call = context.call_activity(endless)
+        await context.wait_for_external_event("Go")
+        call.cancel()
+        return "done"
+
+    store = Watched(contexts)
+    async with app.running(store=store, hub="claims") as client:
+        instance = await client.start_new(main)
+        while not contexts:
+            await asyncio.sleep(0)
+        await (client.terminate(instance) if how == "terminated" else client.raise_event(instance, "Go"))
+        await client.wait_for_completion(instance, 60)
+        while not contexts[0].is_cancelled:
+            await asyncio.sleep(0)
+    assert store.known == [False]

@@ -516,6 +516,22 @@ class SharedStoreConformance:
             assert store.late_results == 2
             assert [row.message_no for row in store.poll(9, 0, 9).messages] == [41]
 
+    def test_a_result_of_an_earlier_claim_of_the_same_worker_is_late(self) -> None:
+        with self.workers(HOUR) as [(store, opening)]:
+            store.take(ALL)
+            store.commit(Batch(1, activities_placed=[activity(1)]))
+            [old] = store.claim([""], NAMES, 1)
+            store.unclaim([old[:3]])
+            [new] = store.claim([""], NAMES, 1)
+            assert (old.attempt, new.attempt) == (1, 2)
+            assert old.incarnation == new.incarnation == opening.incarnation
+            store.commit(Batch(2, results=[result(old, 41)]))
+            assert store.late_results == 1
+            assert store.poll(9, 0, 9).messages == []
+            store.commit(Batch(3, results=[result(new, 42)]))
+            assert store.late_results == 1
+            assert [row.message_no for row in store.poll(9, 0, 9).messages] == [42]
+
     def test_a_result_of_an_earlier_claim_is_late(self) -> None:
         with self.workers(MOMENT, HOUR) as [(one, first), (two, second)]:
             one.commit(Batch(1, activities_placed=[activity(1)]))
