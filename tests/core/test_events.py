@@ -234,7 +234,7 @@ async def nameless_async(context: OrchestrationContext):
 
 @both(nameless_yield, nameless_async)
 def test_a_wait_needs_a_name(orchestrator):
-    assert "non-empty string" in replay(orchestrator, started()).failure.message
+    assert "1 to 200 printable characters" in replay(orchestrator, started()).failure.message
 
 
 def waits_after_the_end_yield(context: OrchestrationContext):

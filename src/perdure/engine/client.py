@@ -47,13 +47,13 @@ from perdure.model.messages import (
     Suspend,
     Terminate,
 )
+from perdure.model.names import is_name, is_text, not_a_name
 from perdure.model.records import InstanceFilter
 from perdure.model.times import Seconds, instant, micros
 from perdure.model.waiting import Pulse
 from perdure.replay.state import LEGAL
 from perdure.store.port import ClientStore
 
-NAME_LIMIT = 200  # characters of an event name
 PURGED_AT_ONCE = 250  # sub-orchestrations, so that they share a commit
 T = TypeVar("T")
 
@@ -274,6 +274,8 @@ class Client(Starting, EntityVerbs, AccessVerbs, AzureVerbs, WatchVerbs, Company
         if its history is kept, and the numbers of those that are. `show_history_output` adds their results,
         `show_input` the input. `waiting_for` is always filled in.
         """
+        if not is_text(instance_id):
+            return None
         detail = Detail(show_history, show_history_output, show_input, execution)
         gateway = self.gateway
         return await gateway.read(
@@ -497,13 +499,20 @@ DurableOrchestrationClient = Client
 
 
 def checked_event_name(name: object) -> str:
-    if not isinstance(name, str) or not name or len(name) > NAME_LIMIT or not name.isprintable():
-        raise PayloadError(f"an event name is 1 to {NAME_LIMIT} printable characters, not {str(name)[:60]!r}")
+    if not isinstance(name, str) or not is_name(name):
+        raise PayloadError(not_a_name(name, "an event name"))
     return name
 
 
 def _filter(before_no: int | None, top: int, **which: Unpack[Which]) -> InstanceFilter:
     created_from, created_to = which.get("created_from"), which.get("created_to")
+    texts = [which.get("name"), which.get("prefix"), which.get("waiting_for")]
+    texts += [part for pair in (which.get("tags") or {}).items() for part in pair]
+    for text in filter(None, texts):
+        if not is_text(text):
+            raise PayloadError(
+                f"a filter holds NUL or a lone surrogate, which is no character: {ascii(text)[:60]}"
+            )
     return InstanceFilter(
         status=_statuses(which.get("status", ())),
         name=which.get("name"),

@@ -50,7 +50,7 @@ from perdure.errors import EngineStopped, FunctionNotFound, InstanceNotFound, Ov
 from perdure.model.events import Ending
 from perdure.model.http_calls import BUILT_IN
 from perdure.model.instances import FINISHED, OrchestrationStatus, RuntimeStatus
-from perdure.model.messages import Message, RaiseEvent, Start
+from perdure.model.messages import Message, RaiseEvent, Start, refuse_unkept
 from perdure.model.records import InstanceRow, WorkerRow
 from perdure.model.settings import COUNT, SECONDS, SWITCH, setting
 from perdure.model.waiting import Pulse
@@ -356,6 +356,7 @@ class Engine:
     async def accept(self, message: Message) -> Any:
         """Hand a message to the loop; returns its answer once it is durable."""
         self._demand_service()
+        refuse_unkept(message)
         # The inbox holds them in lists, so its length says nothing.
         queued = len(self.callers)
         if queued > self.settings.queued_requests and isinstance(message, Start | RaiseEvent):

@@ -11,14 +11,16 @@ was used again, is dropped instead of being believed.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 from msgspec import Raw
 
+from perdure.errors import PayloadError
 from perdure.model.encryption import refuse_unreadable
 from perdure.model.events import ABSENT, EventRaised, ParentLink
 from perdure.model.failure import Failure
+from perdure.model.names import is_text
 
 OnExisting = Literal["replace_finished", "return_existing", "reject"]
 
@@ -240,6 +242,20 @@ Message = (
     | Request
     | Wake
 )
+
+_TEXTS: Final = ("instance_id", "name", "operation", "operation_id", "reason", "version")
+
+
+def refuse_unkept(message: Message) -> None:
+    """Raise PayloadError for a client's message with a text that no store could keep."""
+    for field in _TEXTS:
+        text = getattr(message, field, "")
+        if text and not is_text(text):
+            raise PayloadError(
+                f"{field.replace('_', ' ')} {ascii(text)[:60]} holds NUL or a lone surrogate, which is no character: "
+                "nothing was stored"
+            )
+
 
 _DATED = (RaiseEvent, ActivityResult, ChildResult, EntityResult)
 

@@ -8,7 +8,7 @@ from typing import overload
 
 from perdure.errors import PayloadError
 from perdure.model.failure import Failure, Kind
-from perdure.model.times import Seconds, micros
+from perdure.model.times import LATEST, Seconds, micros
 
 FOREVER = 2**31 - 1
 
@@ -44,9 +44,13 @@ class RetryPolicy:
     def __post_init__(self) -> None:
         if micros(self.first_interval) <= 0:
             raise ValueError("RetryPolicy.first_interval must be more than 0 seconds")
+        for name in ("max_interval", "max_elapsed"):
+            given = getattr(self, name)
+            if given is not None and micros(given) < 0:
+                raise ValueError(f"RetryPolicy.{name} must not be negative, not {given!r}")
         if self.max_attempts < 0:
             raise ValueError("RetryPolicy.max_attempts counts all attempts: 1 or more, or 0 for no limit")
-        if self.backoff < 1.0:
+        if not self.backoff >= 1.0:
             raise ValueError("RetryPolicy.backoff must be at least 1.0")
         if not 0.0 <= self.jitter <= 1.0:
             raise ValueError("RetryPolicy.jitter is a share of the pause: 0.0 to 1.0")
@@ -144,7 +148,7 @@ def next_attempt_at(
     """
     if (policy.max_attempts and attempt >= policy.max_attempts) or not policy.allows(failure):
         return None
-    at = now + _pause(policy, attempt, chance)
+    at = min(now + _pause(policy, attempt, chance), LATEST)
     if policy.max_elapsed is not None and at - first_at > micros(policy.max_elapsed):
         return None
     return at

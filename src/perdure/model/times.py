@@ -5,11 +5,15 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from math import inf
 from typing import Final
 
 Seconds = timedelta | float
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+EARLIEST: Final = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
+LATEST: Final = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
+LONGEST: Final = 320_000_000_000_000_000  # microseconds of a duration: 10,140 years
 _UNITS: Final = {
     "s": timedelta(seconds=1),
     "m": timedelta(minutes=1),
@@ -20,23 +24,40 @@ _UNITS: Final = {
 
 
 def micros(duration: Seconds) -> int:
-    """A duration in microseconds. Raises ValueError for NaN, infinities and durations beyond 9999 years."""
+    """A duration in microseconds. Raises ValueError for NaN, infinities and durations beyond 10,000 years."""
     if isinstance(duration, timedelta):
-        return duration // _MICROSECOND
-    value = float(duration)
-    if value != value or abs(value) > 3.2e11:
-        raise ValueError(f"a duration must be a finite number of seconds, not {duration!r}")
+        exact = duration // _MICROSECOND
+        if abs(exact) > LONGEST:
+            raise ValueError(
+                f"a duration of {duration} is too long: 10,000 years at most. To wait without an end, set no timeout"
+            )
+        return exact
+    try:
+        value = float(duration)
+    except OverflowError:
+        value = inf
+    if not abs(value) <= LONGEST / 1e6:
+        raise ValueError(f"a duration must be a finite number of seconds, not {duration!r:.60}")
     return round(value * 1_000_000)
 
 
+def in_range(at: int, what: str) -> int:
+    """The instant (microseconds since 1970). Raises ValueError unless a datetime can say it."""
+    if not EARLIEST <= at <= LATEST:
+        raise ValueError(
+            f"{what} lies {'before the year 1' if at < 0 else 'beyond the year 9999'}: choose a nearer time"
+        )
+    return at
+
+
 def instant(moment: datetime, what: str = "an instant") -> int:
-    """An aware datetime as microseconds since 1970. Raises ValueError for a naive one."""
-    if moment.tzinfo is None:
+    """An aware datetime as microseconds since 1970. Raises ValueError for a naive one, and beyond the year 9999."""
+    if moment.utcoffset() is None:
         raise ValueError(
             f"{what} must be an aware datetime (with a time zone), not {moment!r}: "
             "use context.current_utc_datetime + timedelta(...), or datetime(..., tzinfo=UTC)"
         )
-    return (moment - _EPOCH) // _MICROSECOND
+    return in_range((moment - _EPOCH) // _MICROSECOND, what)
 
 
 def moment(at: int) -> datetime:

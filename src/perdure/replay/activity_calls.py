@@ -19,7 +19,7 @@ from perdure.model import events as ev
 from perdure.model import payload
 from perdure.model.events import ABSENT
 from perdure.model.retry import RetryPolicy
-from perdure.model.times import Seconds, micros
+from perdure.model.times import Seconds
 from perdure.replay.inputs import NO_INPUT
 from perdure.replay.task import RetryTask, Task
 
@@ -148,8 +148,9 @@ class ActivityCalls:
                 activity's own.
 
         Raises:
-            PayloadError at once; the task raises TaskFailedError when the activity failed. A name that is not
-            registered here raises nothing: the instance waits, with reason no_worker, for a worker that has it.
+            PayloadError, and ValueError for a timeout that is negative or too long, at once; the task raises
+            TaskFailedError when the activity failed. A name that is not registered here raises nothing: the
+            instance waits, with reason no_worker, for a worker that has it.
         """
         self._alive()
         if expected_type is not None:
@@ -158,8 +159,12 @@ class ActivityCalls:
         if target.guard is not None:
             self._hold(target.guard, input_, ev.TaskScheduled)
         body = ABSENT if input_ is NO_INPUT else Raw(payload.encode(input_))
-        limit = micros(timeout) if timeout is not None else target.timeout
-        silence = micros(heartbeat_timeout) if heartbeat_timeout is not None else target.heartbeat
+        limit = target.timeout if timeout is None else self._limit(timeout, "timeout", "timeout")
+        silence = (
+            target.heartbeat
+            if heartbeat_timeout is None
+            else self._limit(heartbeat_timeout, "heartbeat_timeout", "heartbeat")
+        )
         expected = target.output_type if expected_type is None else expected_type
         policy = retry if retry is not None else target.retry
         if policy is None:

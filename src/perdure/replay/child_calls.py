@@ -16,6 +16,7 @@ from perdure.model.instances import check_child_id
 from perdure.model.retry import RetryPolicy
 from perdure.replay.activity_calls import Same
 from perdure.replay.inputs import NO_INPUT
+from perdure.replay.patches import check_version
 from perdure.replay.task import RetryTask, Task
 
 if TYPE_CHECKING:
@@ -169,6 +170,7 @@ class ChildCalls:
         target = self._target(self._env.orchestrator, name)
         if instance_id is not None:
             check_child_id(instance_id, self.instance_id)
+        check_version(version)
         start = partial(
             self._create_child,
             target.name,

@@ -32,8 +32,9 @@ from perdure.model import events as ev
 from perdure.model import payload
 from perdure.model.http_calls import BUILT_IN
 from perdure.model.instances import child_id_of
+from perdure.model.names import is_name, not_a_name
 from perdure.model.retry import RetryPolicy
-from perdure.model.times import Seconds, instant, micros, moment
+from perdure.model.times import EARLIEST, LATEST, Seconds, in_range, instant, micros, moment
 from perdure.replay import pairing, patches
 from perdure.replay.activity_calls import ActivityCalls
 from perdure.replay.child_calls import ChildCalls
@@ -287,10 +288,15 @@ class OrchestrationContext(ActivityCalls, ChildCalls, HttpCalls, EntityVerbs):
     def create_timer(self, fire_at: datetime | Seconds) -> TimerTask:
         """A durable timer of any length: an aware datetime, or how long from now (timedelta or seconds).
 
-        A time in the past fires at once. `cancel()` it when it no longer matters.
+        A time in the past fires at once. `cancel()` it when it no longer matters. Raises ValueError for a naive
+        datetime, and for a time beyond the year 9999.
         """
         self._alive()
-        at = instant(fire_at, "fire_at") if isinstance(fire_at, datetime) else self._now + micros(fire_at)
+        at = (
+            instant(fire_at, "fire_at")
+            if isinstance(fire_at, datetime)
+            else self._after(fire_at, "the timer")
+        )
         return self._timer(at, "", -1)
 
     @overload
@@ -327,16 +333,17 @@ class OrchestrationContext(ActivityCalls, ChildCalls, HttpCalls, EntityVerbs):
             timeout: how long to wait; then TimeoutError is raised, or `default` is the result.
 
         Raises:
-            OrchestratorError for a name that the orchestrator's `events` do not admit: such an event never comes.
+            OrchestratorError for a name that the orchestrator's `events` do not admit, or that no client can raise:
+            such an event never comes. ValueError for a deadline beyond the year 9999.
         """
         self._alive()
-        if not isinstance(name, str) or not name:
-            raise OrchestratorError("wait_for_external_event takes the event's name, a non-empty string")
+        if not is_name(name) and not self._is_recorded("name", lambda kept: kept == name):
+            raise OrchestratorError(not_a_name(name, "the name of an event"))
         if expected_type is not None:
             self._check_readable(expected_type, ev.EventAwaited)
         if self._door is not None:
             self._check_door(name, self._door(name))
-        deadline = self._now + micros(timeout) if timeout is not None else 0
+        deadline = self._after(timeout, "the deadline", "deadline") if timeout is not None else 0
         wait: EventTask[Any] = EventTask(
             self, self._take_id(), name, Any if expected_type is None else expected_type
         )
@@ -442,6 +449,7 @@ class OrchestrationContext(ActivityCalls, ChildCalls, HttpCalls, EntityVerbs):
         same version unless `version` names another. Return right after the call; the return value is ignored.
         """
         self._alive()
+        patches.check_version(version)
         self._generation = act.ContinueAsNew(input_body(input_), save_events, version or "")
 
     def patched(self, name: str) -> bool:
@@ -494,13 +502,38 @@ class OrchestrationContext(ActivityCalls, ChildCalls, HttpCalls, EntityVerbs):
     def _chance(self, call: int, attempt: int) -> float:
         return random.Random(f"{self.instance_id}\0{self.execution_id}\0{call}\0{attempt}").random()
 
+    def _is_recorded(self, field: str, is_odd: Callable[[Any], bool]) -> bool:
+        """Whether history has something as odd in this place: then it was accepted once, and is again."""
+        found = getattr(self._recorded(), field, None)
+        return found is not None and is_odd(found)
+
+    def _after(self, duration: Seconds, what: str, recorded_in: str = "fire_at") -> int:
+        """The instant so long from now. Raises ValueError when a datetime cannot say it."""
+        at = self._now + micros(duration)
+        if EARLIEST <= at <= LATEST or self._is_recorded(recorded_in, lambda kept: kept > LATEST):
+            return at
+        return in_range(at, what)
+
+    def _limit(self, timeout: Seconds, what: str, recorded_in: str) -> int:
+        """A limit of an activity in microseconds; 0 for none."""
+        limit = micros(timeout)
+        if limit < 0 and not self._is_recorded(recorded_in, lambda kept: kept < 0):
+            raise ValueError(f"{what} must not be negative, not {timeout!r}")
+        return limit
+
     def _target(self, resolve: Callable[[Any], CallTarget], function: Any) -> CallTarget:
         """A name that nobody here has is a reason to wait for a worker that has it."""
+        if not isinstance(function, str) and not callable(function):
+            raise OrchestratorError(
+                f"a call takes a function or its registered name, not {type(function).__name__}"
+            )
         if self._doom is not None:
             return CallTarget("")
         try:
             return resolve(function)
         except FunctionNotFound as error:
+            if isinstance(function, str) and not is_name(function):
+                raise OrchestratorError(not_a_name(function, "the name of a function")) from None
             self._doom = FunctionMissing(str(error))
             raise self._doom from None
 

@@ -29,7 +29,7 @@ from perdure.model.http_calls import (
     retry_after,
 )
 from perdure.model.retry import RetryPolicy
-from perdure.model.times import Seconds, micros
+from perdure.model.times import Seconds, in_range, micros
 from perdure.replay.task import DONE, Task
 
 if TYPE_CHECKING:
@@ -105,7 +105,9 @@ class HttpCalls:
             sent,
             request,
             interval=_positive(poll_interval, "poll_interval"),
-            deadline=0 if poll_timeout is None else self._now + _positive(poll_timeout, "poll_timeout"),
+            deadline=0
+            if poll_timeout is None
+            else in_range(self._now + _positive(poll_timeout, "poll_timeout"), "poll_timeout"),
         )
 
 

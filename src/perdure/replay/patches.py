@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from perdure.errors import OrchestratorError
 from perdure.model import actions as act
+from perdure.model.names import is_name, not_a_name
 
 if TYPE_CHECKING:
     from perdure.replay.context import OrchestrationContext
@@ -39,10 +40,17 @@ def deprecate(context: OrchestrationContext, name: str) -> None:
             context._emit(act.MarkPatch(name, True))
 
 
+def check_version(version: str | None) -> None:
+    """Refuse a version that no worker could have."""
+    if version and not is_name(version):
+        raise OrchestratorError(not_a_name(version, "a version"))
+
+
 def _known(context: OrchestrationContext, name: str) -> bool | None:
-    if not isinstance(name, str) or not name:
-        raise OrchestratorError("a patch has a name, a non-empty string")
-    return None if context._patches is None else context._patches.get(name)
+    known = None if context._patches is None else context._patches.get(name)
+    if known is None and not is_name(name):
+        raise OrchestratorError(not_a_name(name, "the name of a patch"))
+    return known
 
 
 def _note(context: OrchestrationContext, name: str, answer: bool) -> None:

@@ -191,14 +191,17 @@ class EntityVerbs:
                 f"inside a critical section only the locked entities may be called: {entity_id} is not among "
                 f"{', '.join(lock.entity_ids)}. Add it to context.lock(...), signal it, or call it outside"
             )
+        checked_operation(operation)
+        body = self._operation_body(
+            entity_id, operation, input_, ev.EntityCalled
+        )  # what is refused takes no id
         task: EntityTask[Any] = EntityTask(
             self,  # type: ignore[arg-type]
             self._take_id(),
             entity_id,
-            checked_operation(operation),
+            operation,
             Any if expected_type is None else expected_type,
         )
-        body = self._operation_body(entity_id, operation, input_, ev.EntityCalled)
         self._emit(act.CallEntity(task.id, entity_id, operation, body))
         self._calls[task.id] = task
         return task
@@ -217,15 +220,8 @@ class EntityVerbs:
         entity_id = entity_id_of(entity)
         self._known_entity(entity_id)
         body = self._operation_body(entity_id, checked_operation(operation), input_, ev.EntitySignaled)
-        self._emit(
-            act.SignalEntity(
-                self._take_id(),
-                entity_id,
-                operation,
-                body,
-                instant(at, "at") if at is not None else 0,
-            )
-        )
+        due = instant(at, "at") if at is not None else 0  # what is refused takes no id
+        self._emit(act.SignalEntity(self._take_id(), entity_id, operation, body, due))
 
     def _operation_body(self, entity_id: str, operation: str, input_: Any, recorded: type) -> Raw:
         return self._guarded_body(self._env.operation(name_in(entity_id), operation), input_, recorded)
