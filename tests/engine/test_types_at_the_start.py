@@ -350,3 +350,14 @@ def test_types_are_named_as_they_are_written() -> None:
     assert title(local_self_reference()) == "Node"
     assert title(Any) == "Any"
     assert title(typing.NewType("Id", int)) == "Id"
+
+
+async def test_an_attribute_of_an_entity_that_names_nothing_is_refused_by_name() -> None:
+    app = App("types")
+
+    @app.entity
+    class Counter:
+        n: "Nowhere"  # type: ignore[name-defined]  # noqa: F821, UP037
+
+    with pytest.raises(RegistrationError, match=r"Counter.*'Nowhere'"):
+        await start(app)

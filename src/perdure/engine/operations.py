@@ -108,7 +108,13 @@ def _class_style(definition: Entity, found: type) -> ClassStyle:
 
 def _attributes(definition: Entity, found: type) -> dict[str, Any]:
     """The annotations of attributes that are state: those of the class itself and of constants are not."""
-    hints = typing.get_type_hints(found, localns=dict(definition.localns or {}), include_extras=True)
+    try:
+        hints = typing.get_type_hints(found, localns=dict(definition.localns or {}), include_extras=True)
+    except (NameError, AttributeError, TypeError) as error:
+        raise RegistrationError(
+            f"the entity {found.__qualname__}: cannot resolve its annotations ({error}); "
+            "the types it names must exist at run time, at module level"
+        ) from error
     return {
         name: kind
         for name, kind in hints.items()
