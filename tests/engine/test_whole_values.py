@@ -550,10 +550,27 @@ async def test_a_value_that_would_not_arrive_whole_is_refused_with_advice(what: 
             assert status.runtime_status == "Failed", flow
             assert "PayloadError" in str(status.failure), flow
         child = next(one.function for one in app.registry.definitions() if one.name == "child")
+        with pytest.raises(PayloadError, match=f"(?s){words}"):
+            await env.client.signal_entity("@keeper@o", "take", value)
         with pytest.raises(PayloadError, match=f"(?s){words}") as refused:
             await env.client.start_new(child, None, value)
     assert seen == []
     assert "hunter2" not in str(refused.value)
+
+
+async def test_what_the_next_execution_would_not_get_whole_is_refused() -> None:
+    app = App("generations")
+
+    @app.orchestrator
+    async def flow(context: df.OrchestrationContext, animal: Animal | None = None) -> str:
+        if animal is None:
+            context.continue_as_new(Dog("rex", 3))
+            return ""
+        return animal.name
+
+    async with environment(app) as env:
+        status = await env.run(flow)
+        assert "lose 'bark'" in str(status.failure)
 
 
 class Nanoseconds(dt.datetime):

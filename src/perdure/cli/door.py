@@ -302,6 +302,9 @@ class StoreReader:
     def has_entity(self, name: str) -> None:
         """Nobody here knows."""
 
+    def operation_guard(self, entity: str, operation: str) -> None:
+        """The application's types are not known here."""
+
 
 class Patience(Bell):
     """A bell that nobody rings, for whoever looks every now and then."""

@@ -103,6 +103,9 @@ class Gateway(Protocol):
     def has_entity(self, name: str) -> None:
         """Raise FunctionNotFound when no worker is known to have it; the name is in lower case."""
 
+    def operation_guard(self, entity: str, operation: str) -> payload.Guard | None:
+        """What an operation's input has to pass to be read whole, where the entity is known here."""
+
 
 class Links(Protocol):
     """A host that can be reached by HTTP tells the client which URLs lead to an instance."""

@@ -66,7 +66,11 @@ class EntityVerbs:
             EngineStopped, OutcomeUnknown.
         """
         chosen = entity_id_of(entity_id)
-        self.gateway.has_entity(EntityId.parse(chosen).name)
+        name = EntityId.parse(chosen).name
+        self.gateway.has_entity(name)
+        guard = self.gateway.operation_guard(name, checked_operation(operation_name))
+        if guard is not None and operation_input is not NO_INPUT:
+            guard((), operation_input)
         await self.gateway.accept(
             EntityOperation(
                 instance_id=chosen,

@@ -47,6 +47,7 @@ from perdure.engine.versions import Versioning
 from perdure.engine.watchdog import Marker, Watchdog, audit, stop_audit
 from perdure.engine.watching import Bell, Feed
 from perdure.errors import EngineStopped, FunctionNotFound, InstanceNotFound, Overloaded
+from perdure.model import payload
 from perdure.model.events import Ending
 from perdure.model.http_calls import BUILT_IN
 from perdure.model.instances import FINISHED, OrchestrationStatus, RuntimeStatus
@@ -535,6 +536,9 @@ class Engine:
             return
         if not somebody_has(self._others(), "orchestrators", name):
             self.registry.orchestrator(name)
+
+    def operation_guard(self, entity: str, operation: str) -> payload.Guard | None:
+        return self._functions.environment.operation(entity, operation)
 
     def has(self, name: str, version: str = "") -> bool:
         """Whether this application has a function of this name: an orchestrator, in this version if one is given, an

@@ -187,6 +187,9 @@ class HttpGateway:
     def has_entity(self, name: str) -> None:
         """The server knows, and says so when asked to signal it."""
 
+    def operation_guard(self, entity: str, operation: str) -> None:
+        """The application's types are not known here."""
+
     async def aclose(self) -> None:
         await self._http.aclose()
 

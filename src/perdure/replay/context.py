@@ -450,7 +450,9 @@ class OrchestrationContext(ActivityCalls, ChildCalls, HttpCalls, EntityVerbs):
         """
         self._alive()
         patches.check_version(version)
-        self._generation = act.ContinueAsNew(input_body(input_), save_events, version or "")
+        guard = payload.guard_of(self._input_type) if version is None else None
+        body = self._guarded_body(guard, input_, ev.ContinuedAsNew)
+        self._generation = act.ContinueAsNew(body, save_events, version or "")
 
     def patched(self, name: str) -> bool:
         """Whether to run the code behind a change: True for executions that had not come here before it.
