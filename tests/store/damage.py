@@ -284,7 +284,7 @@ _MAY_BE_NULL = {
     *(("state", "custom_status"), ("state", "entity_state"), ("waits", "schema"), ("inbox", "visible_at")),
     *(("instances", "tags"), ("keys", "expires_at"), ("keys", "revoked_at"), ("keys", "last_used_at")),
 }
-_ANY_JSON = {("state", "custom_status"), ("waits", "schema"), ("seen", "answer")}
+_ANY_JSON = {("state", "custom_status"), ("seen", "answer")}
 _ANY_BYTES = {("keys", "secret"), ("dropped", "body")}
 
 

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import apsw
+import httpx2
 import psycopg
 import pytest
 from typer.testing import CliRunner
 
 from perdure.cli.root import root
 from perdure.engine.verification import verify
+from perdure.http.host import application
 from perdure.model.instances import RuntimeStatus
 from perdure.store import hubs_of, open_store
 from tests.postgres.fixtures import Servers
@@ -28,6 +30,7 @@ from tests.store.damage import (
     HELD,
     SOUND,
     VICTIM,
+    app_of,
     damage,
     damage_postgres,
     filled,
@@ -166,3 +169,43 @@ async def test_one_damaged_cell_in_postgres(
     if not is_undetectable(table, column, garbage):
         assert problems, "verify has not found it"
     await lived_with(database)
+
+
+# ------------------------------------------------------------------------------------------ over HTTP
+
+DOORS = (
+    *("/", "/audit", "/keys", "/runtime/webhooks/durabletask/instances?showInput=true"),
+    *("/instances/{id}", "/runtime/webhooks/durabletask/instances/{id}"),
+    "/runtime/webhooks/durabletask/instances/{id}?showHistory=true&showHistoryOutput=true&showInput=true",
+    "/runtime/webhooks/durabletask/entities?fetchState=true",
+)
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "garbage"),
+    [
+        ("instances", "status", "no-utf8"),
+        ("instances", "name", "bytes"),
+        ("instances", "tags", "empty"),
+        ("instances", "created_at", "huge"),
+        ("history", "events", "no-utf8"),
+        ("history", "at", "huge"),
+        ("payloads", "body", "broken"),
+        ("state", "custom_status", "no-utf8"),
+        ("state", "entity_state", "unknown"),
+        ("waits", "schema", "empty-list"),
+        ("keys", "created_at", "huge"),
+        ("audit", "at", "text"),
+    ],
+)
+async def test_pages_and_api_answer_with_a_damaged_row(
+    path: str, table: str, column: str, garbage: str
+) -> None:
+    damage(path, table, column, GARBAGE[COLUMNS[table][column]][garbage])
+    async with app_of().running(store=path) as client:
+        transport = httpx2.ASGITransport(app=application(client))
+        async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as http:
+            for door in DOORS:
+                for accept in ("text/html", "application/json"):
+                    answer = await http.get(door.replace("{id}", VICTIM), headers={"accept": accept})
+                    assert answer.status_code < 500, (door, answer.text)

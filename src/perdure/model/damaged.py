@@ -36,6 +36,7 @@ _STATUSES: Final = {status.value: status in FINISHED for status in RuntimeStatus
 _KINDS: Final = frozenset({ENTITY, ORCHESTRATION})
 _tags = msgspec.json.Decoder(dict[str, str])
 _json = msgspec.json.Decoder()
+_object = msgspec.json.Decoder(dict[str, Any])
 
 
 class Garbled(str):
@@ -104,6 +105,14 @@ def _is_json(cell: Any) -> bool:
     return isinstance(cell, bytes)
 
 
+def _is_object(cell: Any) -> bool:
+    try:
+        _object.decode(cell)
+    except (msgspec.MsgspecError, TypeError, UnicodeDecodeError):
+        return False
+    return isinstance(cell, bytes)
+
+
 def _is_tags(cell: Any) -> bool:
     try:
         _tags.decode(cell)
@@ -152,7 +161,7 @@ _OTHERS: Final[Mapping[str, Mapping[str, tuple[Check, Any]]]] = {
         "name": (_is_text, ""),
         "since": (_is_time, 0),
         "deadline": (_is_time, 0),
-        "schema": (_or_none(_is_json), None),
+        "schema": (_or_none(_is_object), None),
     },
     "state": {"custom_status": (_or_none(_is_json), None), "entity_state": (_or_none(_is_json), None)},
     "inbox": {"instance_id": (_is_id, ""), "visible_at": (_or_none(_is_time), None)},
