@@ -67,6 +67,7 @@ class SqliteBackend:
         self._path = folder / f"hub-{os.getpid()}.db"
         self._remove()
         shutil.copyfile(blank, self._path)
+        self._path.chmod(0o600)  # or each life would narrow it, with a line in the log
         self.store: Store = SqliteStore(str(self._path), HUB)
 
     def crash(self) -> None:

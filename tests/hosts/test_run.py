@@ -10,11 +10,11 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx2
 import pytest
@@ -22,7 +22,9 @@ import typer
 
 from perdure import App
 from perdure.cli import server
+from perdure.cli.settings import chosen_of
 from perdure.cli.source import SourceError, load_app, watched_folder
+from perdure.errors import StoreError, StoreFull, StoreInUse
 from perdure.settings import SERVING, choose
 from perdure.store.sqlite.lock import read_server_file
 from tests.hosts.test_cli import perdure, said
@@ -545,3 +547,39 @@ def test_a_start_on_a_full_disk_ends_in_one_line(folder: Path, filled: int) -> N
     [told, code] = [line for line in done.stderr.splitlines() if not line.startswith("INFO")]
     assert told.startswith("error: no space is left for ") and "PDR-041" in told
     assert code == "exit 4"
+
+
+class Reluctant:
+    """An application whose store fails while it is being opened, so many times."""
+
+    def __init__(self, failures: list[Exception]) -> None:
+        self.failures = failures
+
+    @asynccontextmanager
+    async def running(self, **_: Any) -> AsyncIterator[str]:
+        if self.failures:
+            raise self.failures.pop(0)
+        yield "open"
+
+
+@pytest.mark.parametrize(
+    ("failures", "wait", "outcome"),
+    [
+        ([StoreError("it goes away"), StoreError("it starts")], 60.0, "open"),
+        ([StoreError("it goes away")], 0.0, StoreError),
+        ([StoreInUse("another engine")], 60.0, StoreInUse),
+        ([StoreFull("no space")], 60.0, StoreFull),
+    ],
+)
+async def test_the_whole_opening_waits_for_a_database_and_for_nothing_else(
+    failures: list[Exception], wait: float, outcome: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "_LOOK_EVERY", 0.0)
+    plan = server.Plan("app.py", {}, chosen_of({"store_wait": wait}))
+    async with AsyncExitStack() as stack:
+        opening = server._opened(stack, cast("App", Reluctant(list(failures))), plan)
+        if isinstance(outcome, str):
+            assert await opening == outcome
+            return
+        with pytest.raises(outcome):
+            await opening
