@@ -291,6 +291,9 @@ async def test_an_event_held_for_a_suspended_instance_is_neither_lost_nor_refuse
         await env.client.resume("m")
         await env.settled()
         is_misfit(await env.client.get_status("m"), "the event 'Decision'")
+        await env.client.resume("m")  # with the same code: nothing is lost
+        await env.settled()
+        is_misfit(await env.client.get_status("m"), "the event 'Decision'")
 
         await env.restart(taking(Mended))
         await env.client.raise_event("m", "Go")

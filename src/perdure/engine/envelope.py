@@ -33,7 +33,8 @@ class Envelope:
     `held` one that waits for its instance to be resumed, `hidden` one whose row no poll shows: it was held when
     the row was committed, and comes with its instance whenever that is loaded. `note` says who sent it.
     `stored_as` is the row it came from if the present batch gives it another; `waits` says that it stands in line,
-    `came_at` when it came, if it is no row.
+    `came_at` when it came, if it is no row. `kept` marks what parked its instance because it was accepted under other
+    code and fits no more.
     """
 
     __slots__ = (
@@ -42,6 +43,7 @@ class Envelope:
         "held",
         "hidden",
         "internal",
+        "kept",
         "message",
         "note",
         "reply",
@@ -66,6 +68,7 @@ class Envelope:
         self.counted = False
         self.held = False
         self.hidden = False
+        self.kept = False
         self.note = note
         self.stored_as = 0
         self.waits = False

@@ -285,7 +285,7 @@ class Hub:
 
     def is_kept(self, envelope: Envelope) -> bool:
         """Whether the message was accepted before this engine began, so perhaps under other code."""
-        return 0 < envelope.row_no < self.first_message
+        return envelope.kept or 0 < envelope.row_no < self.first_message
 
     def touch(self, instance: Instance) -> None:
         """The instance's row changes in this batch."""

@@ -141,6 +141,8 @@ def _adopt(
 def go_on(hub: Hub, instance: Instance, reason: str) -> None:
     """Resume: the code is made again if it was parked, and what was held is delivered in order."""
     begun = instance.execution is not None or _was_begun(instance)
+    if instance.held and kind_of(instance.reason) == MISFIT:
+        instance.held[0].kept = True  # what did not fit was set back to the front, in a new row
     if instance.status is S.Suspended:
         note(hub, instance, ev.ExecutionResumed(reason=reason))
     instance.reason = ""
