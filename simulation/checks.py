@@ -13,7 +13,7 @@ from simulation.expected import Reference, Unexpected, last_status
 from simulation.histories import check_history
 from simulation.interpreter import AGAIN
 from simulation.ledger import Run
-from simulation.program import Body, Every, steps_of, waits_of
+from simulation.program import Body, Every, Monitor, steps_of, waits_of
 from simulation.replays import check_replays
 
 if TYPE_CHECKING:
@@ -344,8 +344,9 @@ def _known_to(run: Run, reference: Reference) -> set[int]:
 
 
 def _given_up(body: Body) -> set[str]:
-    """Names of events for which a wait may stay open though nobody looks any more: task_all that failed."""
-    return {wait.event for step in steps_of(body) if isinstance(step, Every) for wait in waits_of(step)}
+    """Names of events for which a wait may stay open though nobody looks any more: task_all that failed, rounds of a monitor."""
+    left = (step for step in steps_of(body) if isinstance(step, Every | Monitor))
+    return {wait.event for step in left for wait in waits_of(step)}
 
 
 def _may_be_taken(child_id: str) -> bool:

@@ -57,6 +57,7 @@ class Dealing:
     attempts: int = 0
     done_at: int = 0
     sent_at: int = 0
+    asked_at: int = 0  # by the hub's clock
     remembered_as: str = ""  # what its answer is kept under
 
     @property
@@ -127,7 +128,9 @@ class Actor:
         if patient and order.target not in self._world.known_ids:
             self._world.after(0.5, self._begin)
             return
-        self._dealing = Dealing(order, order.target, sent_at=self._world.steps)
+        self._dealing = Dealing(
+            order, order.target, sent_at=self._world.steps, asked_at=self._world.clock.now()
+        )
         self._world.dealings.append(self._dealing)
         self._try()
 

@@ -22,6 +22,7 @@ from simulation.program import (
     Hasty,
     Loose,
     Marked,
+    Monitor,
     Nap,
     Program,
     Quit,
@@ -91,6 +92,10 @@ class Reference:
                 _demand(entry == ["slept", True], ["slept", True], entry)
             case Wait():
                 self._wait(step, entry)
+            case Monitor():
+                _demand(len(entry) == 2 and entry[0] == "monitored", "what stopped it", entry)
+                if entry[1] is not None:
+                    self.events.append((step.event, entry[1]))
             case Ask():
                 self._ask(step.operation != "fail", entry)
             case Marked():

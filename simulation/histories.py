@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from perdure.model import events as ev
+from perdure.replay.state import State
 from simulation.behaviour import attempts_of, pause_after
 from simulation.ledger import Past, Run
 from simulation.program import Call, Wait, calls_of, steps_of, waits_of
@@ -48,10 +49,49 @@ class _Walk:
         for at, events in self._past.recorded:
             for event in events:
                 self._event(event, at)
+        self._pairs()
         for task in self._scheduled.values():
             call = self._calls[json.loads(bytes(task.input))["key"]]
             if task.attempt > attempts_of(call):
                 self._bad("I21", f"attempt {task.attempt} of {call}")
+
+    def _pairs(self) -> None:
+        """A monitor's events go to the wait of the present round, and none that was sent after its timer was due."""
+        if any(
+            isinstance(event, ev.ExecutionRewound) for _, events in self._past.recorded for event in events
+        ):
+            return
+        state, wanted = State(), {}
+        asked_at = {d.order.key: d.asked_at for d in self._world.dealings if d.order.verb == "raise"}
+        for at, events in self._past.recorded:
+            for event in events:
+                if isinstance(event, ev.EventRaised) and event.name.startswith("m"):
+                    waits = [number for number, (wait, _) in state.waits.items() if wait.name == event.name]
+                    timer = state.timers.get(max(waits, default=-2) + 1)
+                    if timer is not None:
+                        wanted[state.raised] = max(waits)
+                        self._met_left(len(waits))
+                        if (
+                            self._clock_is_right()
+                            and asked_at[json.loads(bytes(event.input))] >= timer.fire_at
+                        ):
+                            self._bad(
+                                "deadline", f"an event came in spite of timer {timer.id}, due before it"
+                            )
+                state.apply(event, at)
+        for number, wait_id in wanted.items():
+            taken = state.taken.get(wait_id)
+            if taken is None or taken[2][0] != number:
+                self._bad("pairing", f"event {number} did not go to wait {wait_id}, which the code awaited")
+
+    def _met_left(self, waits: int) -> None:
+        if waits > 1:
+            self._world.met("an event for one of several waits")
+
+    def _clock_is_right(self) -> bool:
+        plan = self._world.plan
+        straight = not plan.knobs.drift and not plan.knobs.creeping
+        return straight and not any(f.effect == "jump" for f in plan.faults) and not self._world.ledger.shared
 
     def _bad(self, code: str, text: str) -> None:
         self._world.ledger.problem(code, f"{self._run}: {text}")

@@ -40,6 +40,7 @@ from simulation.program import (
     Hasty,
     Loose,
     Marked,
+    Monitor,
     Nap,
     Part,
     Program,
@@ -205,6 +206,8 @@ class _Run:
                 entry = yield from self._outcome(context, step.call)
                 self._abandon(waiting)
                 log.append(entry)
+            case Monitor():
+                log.append((yield from self._monitor(context, step)))
             case First():
                 tasks = [self._open(context, part) for part in step.parts]
                 winner = yield context.task_any(tasks)
@@ -219,6 +222,13 @@ class _Run:
             case _:
                 log.append((yield from self._outcome(context, step)))
         _in_order(context, since)
+
+    def _monitor(self, context: Context, step: Monitor) -> Generator[Task[Any], Any, Entry]:
+        for _ in range(step.rounds):
+            stop = context.wait_for_external_event(step.event)
+            if (yield context.task_any([stop, context.create_timer(step.seconds)])) is stop:
+                return ["monitored", stop.result]
+        return ["monitored", None]
 
     def _section(self, context: Context, step: Section) -> Generator[Task[Any], Any, Entry]:
         entries: list[Entry] = []
@@ -285,6 +295,8 @@ class _Run:
                 entry = await self._aoutcome(context, step.call)
                 self._abandon(waiting)
                 log.append(entry)
+            case Monitor():
+                log.append(await self._amonitor(context, step))
             case First():
                 tasks = [self._open(context, part) for part in step.parts]
                 log.append(self._won(tasks, await context.task_any(tasks), step))
@@ -298,6 +310,13 @@ class _Run:
             case _:
                 log.append(await self._aoutcome(context, step))
         _in_order(context, since)
+
+    async def _amonitor(self, context: Context, step: Monitor) -> Entry:
+        for _ in range(step.rounds):
+            stop = context.wait_for_external_event(step.event)
+            if await context.task_any([stop, context.create_timer(step.seconds)]) is stop:
+                return ["monitored", stop.result]
+        return ["monitored", None]
 
     async def _asection(self, context: Context, step: Section) -> Entry:
         lock = await context.lock(*step.entities)

@@ -73,6 +73,15 @@ class Nap:
 
 
 @dataclass(frozen=True)
+class Monitor:
+    """Race a wait against a timer, both begun anew in each round; what lost is left behind, and not cancelled."""
+
+    event: str
+    rounds: int
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Quit:
     """Start an activity, make a call meanwhile, then cancel the activity; it may have ended before that."""
 
@@ -166,6 +175,7 @@ Step = (
     | Wait
     | Hasty
     | Nap
+    | Monitor
     | Quit
     | Every
     | First
@@ -235,6 +245,8 @@ def waits_of(step: Step) -> list[Wait]:
     match step:
         case Wait():
             return [step]
+        case Monitor():
+            return [Wait(step.event)]
         case Every() | First():
             return [part for part in step.parts if isinstance(part, Wait)]
         case Branches():

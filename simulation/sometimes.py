@@ -39,6 +39,7 @@ CASES = (
     "an event dropped, with a record",
     "an event refused because too many are kept",
     "an event timed out",
+    "an event for one of several waits",
     "an event won against its timeout",
     "messages held and delivered on resume",
     "an activity's result held while suspended",

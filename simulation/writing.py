@@ -14,6 +14,7 @@ from simulation.program import (
     Hasty,
     Loose,
     Marked,
+    Monitor,
     Nap,
     Part,
     Program,
@@ -77,6 +78,9 @@ class Writer:
                 return Hasty(random.choice(EVENTS), self._call())
             case "nap":
                 return Nap(random.choice((0.001, 2.0, 500.0)), self._call())
+            case "monitor":
+                self._keys += 1
+                return Monitor(f"m{self._keys}", random.randint(2, 4), random.choice((0.5, 2.0, 7.0)))
             case "quit":
                 return Quit(self._call(), self._call())
             case "every":
@@ -174,6 +178,7 @@ _STEPS = (
     "wait",
     "hasty",
     "nap",
+    "monitor",
     "quit",
     "every",
     "first",
