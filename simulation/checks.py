@@ -344,7 +344,7 @@ def _known_to(run: Run, reference: Reference) -> set[int]:
 
 
 def _given_up(body: Body) -> set[str]:
-    """Names of events for which a wait may stay open though nobody looks any more: task_all that failed, rounds of a monitor."""
+    """Names of events for which a wait stays open that is not looked at: task_all that failed, a monitor."""
     left = (step for step in steps_of(body) if isinstance(step, Every | Monitor))
     return {wait.event for step in left for wait in waits_of(step)}
 
