@@ -64,18 +64,6 @@ async def group(context: OrchestrationContext):
     return done
 
 
-async def one_after_another(context: OrchestrationContext):
-    done = []
-    for n in range(3):
-        try:
-            done.append(await context.call_activity("pay", str(n)))
-        except TaskFailedError:
-            await context.create_timer(5)
-    if len(done) < 3:
-        raise RuntimeError("payments failed")
-    return done
-
-
 async def branches(context: OrchestrationContext):
     async def branch(n):
         return await context.call_activity("pay", str(n))
@@ -130,7 +118,6 @@ FORMS = {
     "unchained": gathered(False)[0],
     "unchained, yield": gathered(False)[1],
     "group": group,
-    "one after another": one_after_another,
     "branches": branches,
     "at the end": at_the_end,
     "retried": retried,

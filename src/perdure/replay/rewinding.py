@@ -256,25 +256,14 @@ def _named(events: list[ev.HistoryEvent], end: int) -> list[int]:
 def _behind_the_last_result(events: list[ev.HistoryEvent], failures: list[int], end: int) -> list[int]:
     """The code failed by itself, perhaps for the failures that it has counted: those with no result behind them.
 
-    Of those that it answered only what came last is meant, or what can be taken back without a loss. Histories
-    written before `of` was recorded tell no more than this, either.
+    Of those that it answered only what came last is meant: it got over the others, and went on. Histories written
+    before `of` was recorded tell no more than this, either.
     """
     result = max((place for place in range(end) if isinstance(events[place], RESULTS)), default=-1)
     last = max((place for place in range(end) if isinstance(events[place], ARRIVALS)), default=-1)
     return [
-        place
-        for place in failures
-        if place > result
-        and (place == last or not _is_answered(events, place) or _nothing_lasts(events[place:end]))
+        place for place in failures if place > result and (place == last or not _is_answered(events, place))
     ]
-
-
-def _nothing_lasts(events: list[ev.HistoryEvent]) -> bool:
-    """Whether all that was asked for here has failed."""
-    called = {event.id for event in events if isinstance(event, _CALLS)}
-    failed = {event.task_id for event in events if isinstance(event, FAILURES)}
-    passing = (*_CALLS, *ARRIVALS, *_UNSEEN, ev.TimerCreated, ev.TimerCanceled)
-    return called <= failed and all(isinstance(event, passing) for event in events)
 
 
 def _following(events: list[ev.HistoryEvent], place: int) -> int:
