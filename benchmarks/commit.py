@@ -24,11 +24,11 @@ from perdure.model.records import Batch
 from perdure.store.postgres.address import address_of
 from perdure.store.postgres.commit import calls_of
 from perdure.store.postgres.connection import ENGINE, open_session
+from perdure.store.postgres.pipeline import Call, Wire
 from perdure.store.postgres.statements import statement
 from perdure.store.postgres.store import PostgresStore
-from perdure.store.postgres.wire import Call, Wire
 from perdure.testing.conformance import episode, instance, update_of
-from perdure.testing.sharing import HOUR, profile
+from perdure.testing.shared_store_suite import HOUR, profile
 from tests.postgres.servers import Server
 
 SIZES = (1, 30, 500)  # instances of a batch

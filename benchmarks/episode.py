@@ -22,15 +22,15 @@ from msgspec import Raw
 import perdure as df
 from benchmarks.report import table
 from perdure.engine.clock import SystemClock, new_salt
-from perdure.engine.contract import Chance, Limits
-from perdure.engine.envelope import Envelope
-from perdure.engine.functions import Functions
-from perdure.engine.hub import Hub
-from perdure.engine.intake import SystemWaiter
-from perdure.engine.loop import Loop
-from perdure.engine.watchdog import Marker, StrikeFile
-from perdure.model import chain
+from perdure.engine.core.dispatcher import Hub
+from perdure.engine.core.envelope import Envelope
+from perdure.engine.core.ports import Chance, Limits
+from perdure.engine.functions.resolved import Functions
+from perdure.engine.loop.inbox import SystemWaiter
+from perdure.engine.loop.loop import Loop
+from perdure.engine.upkeep.watchdog import Marker, StrikeFile
 from perdure.model import events as ev
+from perdure.model import hash_chain
 from perdure.model.messages import ActivityResult, Start
 from perdure.replay.context import Identity
 from perdure.replay.decide import Execution
@@ -168,11 +168,11 @@ class Bench:
         self._timed(stages, "settle", settle_all)
         encoded = self._timed(stages, "encode", lambda: [ev.encode_events(one.events) for one in outcomes])
         salt = b"s" * 16
-        head = chain.base_of(salt, 1)
+        head = hash_chain.base_of(salt, 1)
 
         def hash_all() -> None:
             for events in encoded:
-                chain.link(head, 1, round_no, 1_700_000_000_000_000, chain.digest_of(salt, events))
+                hash_chain.link(head, 1, round_no, 1_700_000_000_000_000, hash_chain.digest_of(salt, events))
 
         self._timed(stages, "hash", hash_all)
 

@@ -30,7 +30,7 @@ from benchmarks.stored import AT_ONCE, HUB, asked, copies, question_table
 from benchmarks.workloads import Row, Sizes
 from perdure.model.records import StoredInstance
 from perdure.store.postgres.address import address_of
-from perdure.store.postgres.arrays import number, numbers
+from perdure.store.postgres.binary import number, numbers
 from perdure.store.postgres.connection import ENGINE, open_session
 from perdure.store.postgres.statements import statement
 from perdure.store.postgres.store import PostgresStore

@@ -17,7 +17,7 @@ from benchmarks.machine import wait_until_quiet
 from benchmarks.process import KINDS, Running, running
 from benchmarks.report import table
 from benchmarks.workloads import Row, Sizes, hello_many, hello_single
-from perdure.model import chain
+from perdure.model import hash_chain
 from perdure.model.instances import partition_of
 from perdure.model.records import Batch, HistoryRow, StoredInstance
 from perdure.store.sqlite.store import SqliteStore
@@ -87,10 +87,10 @@ def copies(original: StoredInstance, numbers: range) -> Batch:
     batch = Batch(original.row.created_at)
     for no in numbers:
         salt = secrets.token_bytes(16)
-        head = chain.base_of(salt, 1)
+        head = hash_chain.base_of(salt, 1)
         for row in original.history:
-            digest = chain.digest_of(salt, row.events)
-            head = chain.link(head, 1, row.episode, row.at, digest)
+            digest = hash_chain.digest_of(salt, row.events)
+            head = hash_chain.link(head, 1, row.episode, row.at, digest)
             batch.history.append(HistoryRow(no, 1, row.episode, row.at, row.events, digest, head))
         instance_id = secrets.token_hex(16)
         batch.new_instances.append(

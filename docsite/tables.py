@@ -26,7 +26,7 @@ def commands() -> str:
     """Every command of `perdure`, in the order of its help."""
     import typer
 
-    from perdure.cli.root import root
+    from perdure.cli.main import root
 
     group: Any = typer.main.get_command(root)
     return "\n\n".join(_commands(group, "perdure"))
@@ -73,12 +73,11 @@ def _explained(option: Any) -> str:
 
 def routes() -> str:
     """Every route of the management API: what it is asked with, and what it does."""
-    from perdure.http import bulk, entities, management, streams, triggers
-    from perdure.http.access import api
-    from perdure.http.links import MANAGEMENT
+    from perdure.http.api import access, bulk, entities, management, streams, triggers
+    from perdure.http.urls import MANAGEMENT
 
     rows: list[str] = []
-    for module in (management, entities, bulk, streams, triggers, api):
+    for module in (management, entities, bulk, streams, triggers, access):
         for endpoint in module.ENDPOINTS:
             text = (endpoint.handler.__doc__ or "").strip().split("\n\n")[0].replace("\n", " ")
             told = re.sub(r"^[A-Z]+ [^:]+: ", "", text).strip().rstrip(".")
@@ -94,8 +93,8 @@ def routes() -> str:
 
 def limits() -> str:
     """Sizes and counts that have a limit."""
-    from perdure.engine.hub import Limits
-    from perdure.engine.worker import Settings
+    from perdure.engine.core.dispatcher import Limits
+    from perdure.engine.engine import Settings
     from perdure.model import payload
     from perdure.model.instances import ID_LIMIT
 

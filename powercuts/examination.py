@@ -14,8 +14,8 @@ from typing import Protocol
 
 import apsw
 
-from perdure.engine.status import Detail, status_of
-from perdure.engine.verification import verify
+from perdure.engine.client.status import Detail, status_of
+from perdure.engine.upkeep.verification import verify
 from perdure.errors import PerdureError
 from perdure.model.instances import RuntimeStatus
 from perdure.model.messages import Resume, Start

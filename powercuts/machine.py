@@ -10,10 +10,10 @@ from typing import Any
 import apsw
 from msgspec import Raw
 
-from perdure.engine.contract import Chance, Limits
-from perdure.engine.functions import Functions
-from perdure.engine.hub import Hub
-from perdure.engine.loop import Loop
+from perdure.engine.core.dispatcher import Hub
+from perdure.engine.core.ports import Chance, Limits
+from perdure.engine.functions.resolved import Functions
+from perdure.engine.loop.loop import Loop
 from perdure.model import payload
 from perdure.model.events import ABSENT
 from perdure.model.failure import failure_of

@@ -16,7 +16,7 @@ from typing import Any
 
 from msgspec import Raw
 
-from perdure.engine.contract import Limits
+from perdure.engine.core.ports import Limits
 from perdure.errors import InstanceNotFound, OutcomeUnknown, StoreError, StoreFull
 from perdure.model import payload
 from perdure.model.messages import RaiseEvent, Start

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from random import Random
 
-from perdure.engine.contract import Limits
-from perdure.store.sqlite import connection, log
+from perdure.engine.core.ports import Limits
+from perdure.store.sqlite import connection, wal
 
 KIB = 1024
 
@@ -30,7 +30,7 @@ class Tuning:
     @contextmanager
     def applied(self) -> Iterator[None]:
         """The store's modules have these sizes for a while."""
-        kept = log._ZEROS, log._BACKLOG, log._RESTART_ABOVE, log.LOG_KEPT
+        kept = wal._ZEROS, wal._BACKLOG, wal._RESTART_ABOVE, wal.LOG_KEPT
         wanted = self.zeros, self.backlog, self.restart_above, self.log_kept
         values = [old if new is None else new for old, new in zip(kept, wanted, strict=True)]
         _put(*values)
@@ -41,7 +41,7 @@ class Tuning:
 
 
 def _put(zeros: int, backlog: int, restart_above: int, log_kept: int) -> None:
-    log._ZEROS, log._BACKLOG, log._RESTART_ABOVE = zeros, backlog, restart_above  # type: ignore[misc]
+    wal._ZEROS, wal._BACKLOG, wal._RESTART_ABOVE = zeros, backlog, restart_above  # type: ignore[misc]
     vars(connection)["LOG_KEPT"] = log_kept
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import Raw
 
-from perdure.engine.repeats import CODE, bound, digest_of, restart_named
-from perdure.engine.status import start_of
+from perdure.engine.client.status import start_of
+from perdure.engine.core.repeats import CODE, bound, digest_of, restart_named
 from perdure.errors import (
     CommitRefused,
     EngineStopped,

@@ -7,7 +7,6 @@ from dataclasses import replace
 from random import Random
 from typing import Any
 
-from simulation.chance import Chance
 from simulation.plan import Client, Fault, Knobs, Order, Plan
 from simulation.program import (
     Boom,
@@ -21,6 +20,7 @@ from simulation.program import (
     steps_of,
     waits_of,
 )
+from simulation.randomness import Chance
 from simulation.sending import with_entities
 from simulation.writing import Writer
 

@@ -14,8 +14,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
-from perdure.engine.operations import code_of
-from perdure.engine.registry import Entity
+from perdure.engine.functions.entity_definitions import code_of
+from perdure.engine.functions.registry import Entity
 from perdure.errors import Interrupted
 from perdure.model import events as ev
 from perdure.model.entities import decode_record

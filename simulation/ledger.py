@@ -10,11 +10,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from perdure.model import chain
 from perdure.model import events as ev
-from perdure.model.bodies import inline
+from perdure.model import hash_chain
 from perdure.model.entities import decode_record
 from perdure.model.instances import FINISHED, RuntimeStatus, execution_id_of
+from perdure.model.large_bodies import inline
 from perdure.model.messages import ActivityResult, NextGeneration, Request, decode_message
 from perdure.model.records import (
     ANSWERED,
@@ -319,9 +319,9 @@ class Ledger:
         past = run.executions.setdefault(row.execution_no, Past())
         if row.episode != len(past.rows):
             self.problem("I1", f"{run}: episode {row.episode} where {len(past.rows)} was due")
-        before = past.rows[-1].hash if past.rows else chain.base_of(run.row.salt, row.execution_no)
-        digest = chain.digest_of(run.row.salt, row.events)
-        if row.digest != digest or row.hash != chain.link(
+        before = past.rows[-1].hash if past.rows else hash_chain.base_of(run.row.salt, row.execution_no)
+        digest = hash_chain.digest_of(run.row.salt, row.events)
+        if row.digest != digest or row.hash != hash_chain.link(
             before, row.execution_no, row.episode, row.at, digest
         ):
             self.problem("I2", f"{run}: the chain is broken at episode {row.episode}")
@@ -429,7 +429,7 @@ class Ledger:
         state = past.state
         if row.episodes != len(past.rows):
             self.problem("I5", f"{run}: the row counts {row.episodes} episodes, there are {len(past.rows)}")
-        head = past.rows[-1].hash if past.rows else chain.base_of(row.salt, row.execution_no)
+        head = past.rows[-1].hash if past.rows else hash_chain.base_of(row.salt, row.execution_no)
         if row.head != head:
             self.problem("I2", f"{run}: its head is not the hash of its newest row")
         if run.is_entity:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from perdure.engine.contract import Chance as HubChance
-from perdure.engine.envelope import Envelope
-from perdure.engine.hub import Hub
-from perdure.engine.loop import Loop
-from perdure.engine.membership import Membership, quietly_renewed
-from perdure.engine.placement import Placement
-from perdure.engine.sharing import Sharing
-from perdure.engine.territory import Territory
+from perdure.engine.cluster.coordinator import Sharing
+from perdure.engine.cluster.membership import Membership, quietly_renewed
+from perdure.engine.core.dispatcher import Hub
+from perdure.engine.core.envelope import Envelope
+from perdure.engine.core.partitions import Territory
+from perdure.engine.core.placement import Placement
+from perdure.engine.core.ports import Chance as HubChance
+from perdure.engine.loop.loop import Loop
 from perdure.errors import StoreError
 from perdure.model.records import ANSWERED
 from perdure.store.port import Profile

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from perdure.model.instances import PARTITIONS, partition_of
 from perdure.model.records import Batch
+from perdure.store.memory_cluster import Roster
 from perdure.store.port import Opening
-from perdure.store.sharing import Roster
 from simulation.sometimes import Sometimes
 
 if TYPE_CHECKING:

@@ -17,9 +17,9 @@ from perdure.model.failure import Failure
 from perdure.model.messages import ActivityResult
 from perdure.replay.settle import Invocation
 from simulation.behaviour import ACTIVITIES, answer_of
-from simulation.chance import Chance
 from simulation.injector import Crash, Injector
 from simulation.plan import Knobs
+from simulation.randomness import Chance
 from simulation.sometimes import Sometimes
 
 Key = tuple[str, int]

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from perdure.engine.contract import Chance as HubChance
-from perdure.engine.contract import Limits, Released, Running
-from perdure.engine.envelope import Envelope
-from perdure.engine.hub import Hub
-from perdure.engine.loop import Loop
-from perdure.engine.warm import Instance
+from perdure.engine.core.dispatcher import Hub
+from perdure.engine.core.envelope import Envelope
+from perdure.engine.core.instance import Instance
+from perdure.engine.core.ports import Chance as HubChance
+from perdure.engine.core.ports import Limits, Released, Running
+from perdure.engine.loop.loop import Loop
 from perdure.errors import Interrupted, StoreError
 from perdure.model.messages import Message
 from perdure.model.records import Batch

@@ -13,7 +13,6 @@ from typing import Any
 
 from perdure.model.messages import Message
 from simulation.backend import Backend, SharedBackend, backend_of
-from simulation.chance import Chance
 from simulation.clients import Actor, Dealing
 from simulation.clock import WorldClock
 from simulation.database import Database
@@ -21,6 +20,7 @@ from simulation.injector import Injector
 from simulation.ledger import Ledger
 from simulation.member import Member
 from simulation.plan import Client, Plan
+from simulation.randomness import Chance
 from simulation.sometimes import Sometimes
 from simulation.store import TroubledStore
 from simulation.tending import Tending

@@ -6,13 +6,13 @@ from perdure.app import App
 from perdure.blueprint import Blueprint
 from perdure.connection import connect
 from perdure.engine.activities import ActivityContext, Concurrency
-from perdure.engine.activities.sources import ProcessPool, process_pool
-from perdure.engine.bulk import BulkOutcome
-from perdure.engine.client import Client, DurableOrchestrationClient
-from perdure.engine.contract import Limits
-from perdure.engine.portal import SyncClient
-from perdure.engine.retention import Retention
-from perdure.engine.worker import Settings
+from perdure.engine.activities.executors.factories import ProcessPool, process_pool
+from perdure.engine.client.bulk import BulkOutcome
+from perdure.engine.client.client import Client, DurableOrchestrationClient
+from perdure.engine.client.sync_client import SyncClient
+from perdure.engine.core.ports import Limits
+from perdure.engine.engine import Settings
+from perdure.engine.upkeep.retention import Retention
 from perdure.errors import (
     ActivityCancelled,
     DecryptionFailed,
@@ -49,7 +49,7 @@ from perdure.errors import (
     TaskFailedError,
     WrongEncryptionKey,
 )
-from perdure.housekeeping import Backup, Copy, backup, copy, rekey
+from perdure.maintenance import Backup, Copy, backup, copy, rekey
 from perdure.model.entities import EntityId, EntityPage, EntityState
 from perdure.model.failure import Failure
 from perdure.model.http_calls import HttpResponse, ManagedIdentityTokenSource, Secret
@@ -65,7 +65,7 @@ from perdure.model.retry import RetryOptions, RetryPolicy
 from perdure.outbound import HttpPolicy
 from perdure.replay.context import DurableOrchestrationContext, OrchestrationContext
 from perdure.replay.entity import DurableEntityContext, EntityContext
-from perdure.replay.sections import EntityLock
+from perdure.replay.entity_calls import EntityLock
 from perdure.replay.task import Task, TaskState, TimerTask
 from perdure.store.encryption import Encryption
 from perdure.triggers import DeadLetter, Queues, QueueSource, Received, Schedules, Tick

@@ -18,14 +18,15 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import Any, Literal, TypeVar, Unpack, cast, get_args
 
+from perdure.azure_names import AzureRegistration
 from perdure.blueprint import Blueprint
-from perdure.engine.client import Client
+from perdure.engine.client.client import Client
 from perdure.engine.clock import Clock
-from perdure.engine.intake import Waiter
-from perdure.engine.registry import Definition, LinksFor, Registry
-from perdure.engine.retention import Retention
-from perdure.engine.versions import FailureStrategy, MatchStrategy
-from perdure.engine.worker import Engine, Settings
+from perdure.engine.engine import Engine, Settings
+from perdure.engine.functions.registry import Definition, LinksFor, Registry
+from perdure.engine.functions.versions import FailureStrategy, MatchStrategy
+from perdure.engine.loop.inbox import Waiter
+from perdure.engine.upkeep.retention import Retention
 from perdure.errors import RegistrationError, needing
 from perdure.model.times import Seconds
 from perdure.outbound import HttpPolicy, Sender
@@ -40,7 +41,6 @@ from perdure.settings import (
     engine_settings,
     refuses_open_files,
 )
-from perdure.spelling import AzureRegistration
 from perdure.store import open_store
 from perdure.store.encryption import Encryption
 from perdure.store.port import Store

@@ -10,9 +10,9 @@ app.register_functions(billing)
 
 from __future__ import annotations
 
-from perdure.engine.registry import Definition, where
+from perdure.azure_names import AzureRegistration
+from perdure.engine.functions.registry import Definition, where
 from perdure.errors import RegistrationError
-from perdure.spelling import AzureRegistration
 
 
 class Blueprint(AzureRegistration):

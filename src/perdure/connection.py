@@ -23,5 +23,5 @@ def connect(url: str, *, hub: str | None = None, key: str | None = None) -> Any:
         raise ValueError(f"cannot connect to {url!r}: give the address of a running server, http://host:port")
     # The remote client is a layer above; only this call reaches up, and only when it is used.
     with needing("server", "a client of a server"):
-        remote = importlib.import_module("perdure.http.remote")
+        remote = importlib.import_module("perdure.http.remote.client")
     return remote.RemoteClient(url, hub=hub, key=key)

@@ -49,7 +49,7 @@
 
 Messages say what happened, to which instance, what it probably means and what to do next.
 `code` is stable: programs refer to it. People are given its number, under which `docs/errors` has a page;
-`perdure.numbers` is the table, and a traceback ends with it.
+`perdure.error_numbers` is the table, and a traceback ends with it.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, ClassVar, Final
 
-from perdure.numbers import note_of, number_of
+from perdure.error_numbers import note_of, number_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

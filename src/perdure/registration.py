@@ -10,11 +10,11 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, get_args, overload
 
-from perdure.engine.activities.sources import Source, check_crossing, checked_source
-from perdure.engine.callables import called, own_name, plain, where, yields
-from perdure.engine.operations import check_entity
-from perdure.engine.placement import POOL_NAME, is_pool_name
-from perdure.engine.registry import (
+from perdure.engine.activities.executors.factories import Source, check_crossing, checked_source
+from perdure.engine.core.placement import POOL_NAME, is_pool_name
+from perdure.engine.functions.callables import called, own_name, plain, where, yields
+from perdure.engine.functions.entity_definitions import check_entity
+from perdure.engine.functions.registry import (
     HANDED_OUT,
     NAMED_EVENT,
     Activity,
@@ -28,13 +28,13 @@ from perdure.engine.registry import (
     checked_name,
     orchestrator_parameters,
 )
-from perdure.engine.versions import checked_version
+from perdure.engine.functions.versions import checked_version
 from perdure.errors import RegistrationError
 from perdure.model import payload
 from perdure.model.retry import RetryPolicy
 from perdure.model.times import Seconds
 from perdure.triggers.definitions import DELIVERIES, Queue, Schedule
-from perdure.triggers.scheduling import CatchUp, Overlap, Plan
+from perdure.triggers.schedule_orchestration import CatchUp, Overlap, Plan
 from perdure.triggers.source import QueueSource
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Literal, TypedDict
 
-from perdure.engine.retention import Retention
-from perdure.engine.versions import FailureStrategy, MatchStrategy
-from perdure.engine.worker import Settings as EngineSettings
+from perdure.engine.engine import Settings as EngineSettings
+from perdure.engine.functions.versions import FailureStrategy, MatchStrategy
+from perdure.engine.upkeep.retention import Retention
 from perdure.errors import SettingError
 from perdure.model.settings import (
     COUNT,

@@ -10,8 +10,8 @@ from starlette.testclient import TestClient
 import perdure as df
 from perdure.http.endpoint import GatedRoute
 from perdure.http.host import Host
-from perdure.http.links import MANAGEMENT as M
-from tests.hosts.conftest import LOCAL, make_app
+from perdure.http.urls import MANAGEMENT as M
+from tests.http.conftest import LOCAL, make_app
 
 TOKEN = "the-token-of-this-very-start"
 ADMIN = "the-administrators-own-long-key"

@@ -13,9 +13,9 @@ from starlette.testclient import TestClient
 
 import perdure as df
 from perdure.http.access import audit
-from perdure.http.links import MANAGEMENT as M
+from perdure.http.urls import MANAGEMENT as M
 from tests.access.conftest import ADMIN, TOKEN, Door, as_key, guarded_app
-from tests.hosts.conftest import LOCAL
+from tests.http.conftest import LOCAL
 
 AWAY = datetime(2020, 1, 1, tzinfo=UTC)
 READS = {"GET", "HEAD"}

@@ -12,10 +12,10 @@ import pytest
 import typer.main
 
 import perdure as df
-from perdure.cli.root import root
+from perdure.cli.main import root
 from perdure.triggers import Queues
 from tests.access.test_audit import app_with_triggers
-from tests.hosts.test_cli import perdure, said
+from tests.cli.test_cli import perdure, said
 
 # What they do is no operation on a hub: they look, serve, copy files, or need a server that signs.
 OTHERS = frozenset(

@@ -18,9 +18,9 @@ from starlette.requests import Request
 from starlette.testclient import TestClient
 
 import perdure as df
-from perdure.http.links import MANAGEMENT as M
+from perdure.http.urls import MANAGEMENT as M
 from tests.access.conftest import ADMIN, TOKEN, Door, as_key
-from tests.hosts.conftest import LOCAL
+from tests.http.conftest import LOCAL
 
 CANARY = "canary-2b7e-value"
 AT_REST = "QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE="

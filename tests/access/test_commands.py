@@ -9,12 +9,12 @@ import httpx2
 import pytest
 
 import perdure as df
-from perdure.cli.door import StoreReader
+from perdure.cli.target import StoreReader
 from perdure.http.access.gate import Access
 from perdure.http.host import application
-from tests.hosts.conftest import make_app
-from tests.hosts.test_cli import perdure, said, serve
-from tests.hosts.test_run import PROGRAM, folder, running
+from tests.cli.test_cli import perdure, said, serve
+from tests.cli.test_run import PROGRAM, folder, running
+from tests.http.conftest import make_app
 
 __all__ = ["folder"]
 
@@ -144,7 +144,7 @@ def test_a_server_beyond_this_machine_starts_when_there_is_a_key(folder: Path) -
 
 async def test_the_remote_client_has_the_same_verbs(tmp_path: Path) -> None:
     from perdure.http.host import application
-    from perdure.http.remote import RemoteClient
+    from perdure.http.remote.client import RemoteClient
 
     async with make_app().running(store="memory:") as local:
         transport = httpx2.ASGITransport(app=application(local))
@@ -167,7 +167,7 @@ async def test_the_remote_client_has_the_same_verbs(tmp_path: Path) -> None:
 
 async def test_errors_come_back_as_themselves(tmp_path: Path) -> None:
     from perdure.errors import AccessRefused, Unauthenticated
-    from perdure.http.remote import RemoteClient
+    from perdure.http.remote.client import RemoteClient
 
     host = make_app().asgi(store="memory:", admin_key="the-administrators-own-long-key")
     async with host.lifespan():

@@ -8,12 +8,12 @@ import pytest
 from starlette.testclient import TestClient
 
 import perdure as df
-from perdure.http import streams
 from perdure.http.access import sessions
-from perdure.http.links import MANAGEMENT as M
+from perdure.http.api import streams
+from perdure.http.urls import MANAGEMENT as M
 from tests.access.conftest import ADMIN, TOKEN, Door, as_key, guarded_app
 from tests.access.test_shares import Reader, guarded, key_of
-from tests.hosts.conftest import LOCAL
+from tests.http.conftest import LOCAL
 
 
 def signed_in(http: TestClient, key: str) -> str:

@@ -18,11 +18,11 @@ from starlette.testclient import TestClient
 
 import perdure as df
 from perdure.http.guard import HEADERS
-from perdure.http.links import MANAGEMENT as M
+from perdure.http.urls import MANAGEMENT as M
 from perdure.model import payload
 from tests.access.conftest import ADMIN, TOKEN, Door, as_key, guarded_app
 from tests.access.test_links import _raw
-from tests.hosts.conftest import LOCAL, Decision
+from tests.http.conftest import LOCAL, Decision
 
 SAFE = {"GET", "HEAD"}
 NAMES = {"id": "a-1", "name": "echo", "event": "e", "key": "k", "key_id": "k", "queue": "q", "number": "7"}

@@ -17,12 +17,12 @@ import perdure as df
 from examples.approval import app as approval_app
 from examples.claims import app as claims_app
 from examples.walkthrough import app as walkthrough_app
-from perdure.http.links import MANAGEMENT as M
+from perdure.http.urls import MANAGEMENT as M
 from perdure.model import payload
 from tests.access.conftest import ADMIN, as_key
 from tests.examples.test_claims import CLAIM
 from tests.examples.test_walkthrough import CLAIM as WALKED
-from tests.hosts.conftest import LOCAL
+from tests.http.conftest import LOCAL
 
 URIS = {
     "statusQueryGetUri",

@@ -11,16 +11,16 @@ import pytest
 from typer.testing import CliRunner
 
 import perdure as df
-from perdure.cli.root import root
-from perdure.engine.access import FIRST
+from perdure.cli.main import root
+from perdure.engine.client.access import FIRST
 from perdure.http.access.gate import Access
 from perdure.http.host import application
-from perdure.http.links import MANAGEMENT as M
+from perdure.http.urls import MANAGEMENT as M
 from tests.access.conftest import ADMIN, Door, as_key
-from tests.hosts.conftest import LOCAL, make_app
-from tests.sharing.shop import shop
-from tests.sharing.test_workers import TWO
-from tests.sharing.test_workers import application as shop_app
+from tests.cluster.shop import shop
+from tests.cluster.test_workers import TWO
+from tests.cluster.test_workers import application as shop_app
+from tests.http.conftest import LOCAL, make_app
 
 
 @pytest.fixture(params=["memory", "sqlite", "postgres"])

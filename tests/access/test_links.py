@@ -10,8 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perdure.http.access.links import OPERATIONS, BadLink, Target, fingerprint_of, sign, sign_all, verify
-from perdure.http.links import MANAGEMENT as M
+from perdure.http.access.signed_urls import (
+    OPERATIONS,
+    BadLink,
+    Target,
+    fingerprint_of,
+    sign,
+    sign_all,
+    verify,
+)
+from perdure.http.urls import MANAGEMENT as M
 from tests.access.conftest import ADMIN, Door, as_key
 
 SECRET = bytes(range(32))

@@ -4,10 +4,10 @@ import asyncio
 import time
 
 import perdure as df
-from perdure.engine.notes import NOTE, Memo, Note
+from perdure.engine.core.audit import NOTE, Memo, Note
 from perdure.errors import InstanceNotFound
 from perdure.model.records import AuditFilter, AuditRow
-from tests.hosts.conftest import make_app
+from tests.http.conftest import make_app
 
 
 def row(n: int = 0) -> AuditRow:

@@ -14,9 +14,9 @@ import pytest
 from starlette.testclient import TestClient
 
 import perdure as df
-from perdure.http.links import MANAGEMENT as M
+from perdure.http.urls import MANAGEMENT as M
 from tests.access.conftest import ADMIN, LOCAL, Door, as_key
-from tests.hosts.test_pages import OURS
+from tests.http.test_pages import OURS
 
 MARKS = (
     "<script>alert(1)</script>",

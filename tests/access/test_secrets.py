@@ -18,15 +18,15 @@ import pytest
 from starlette.testclient import TestClient
 
 import perdure
-from perdure.http.access.caller import Refused
 from perdure.http.access.keys import FRESH, Keyring
-from perdure.http.access.links import BadLink, Target, sign, verify
-from perdure.http.links import MANAGEMENT as M
+from perdure.http.access.signed_urls import BadLink, Target, sign, verify
+from perdure.http.principal import Refused
+from perdure.http.urls import MANAGEMENT as M
 from perdure.model.access import digest_of, id_of, key_of
 from perdure.model.records import KeyRow
 from tests.access.conftest import ADMIN, LOCAL, TOKEN, Door, as_key, guarded_app
-from tests.hosts.conftest import make_app
-from tests.hosts.serving import served
+from tests.http.conftest import make_app
+from tests.http.serving import served
 
 SOURCE = Path(perdure.__file__).parent
 SECRET_NAMES = {

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 import perdure as df
-from perdure.http import streams
-from perdure.http.access.caller import Refused
-from perdure.http.access.shares import KEPT, MOST, SHARE, Shares
-from perdure.http.links import MANAGEMENT as M
-from perdure.http.looks import PAUSE, Looks
+from perdure.http.access.stream_limits import KEPT, MOST, SHARE, Shares
+from perdure.http.api import streams
+from perdure.http.principal import Refused
+from perdure.http.shared_reads import PAUSE, Looks
+from perdure.http.urls import MANAGEMENT as M
 from tests.access.conftest import ADMIN, Door, as_key
-from tests.hosts.conftest import make_app
+from tests.http.conftest import make_app
 
 # ------------------------------------------------------------------------------------------------ limits
 
@@ -189,7 +189,7 @@ async def test_who_takes_all_streams_takes_none_of_the_others(path: str) -> None
 async def test_streams_are_not_refused_for_watchers_of_the_application(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("perdure.engine.watching.MOST", 1)
+    monkeypatch.setattr("perdure.engine.client.watching.MOST", 1)
     async with guarded() as (host, _):
         await host.client.start_new("sleeper", "s-1")
         own = host.client.watch("s-1")

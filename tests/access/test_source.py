@@ -65,7 +65,7 @@ def test_no_template_passes_text_as_markup() -> None:
         assert "<script>" not in text and " style=" not in text and " onclick" not in text, file
     # The pages of errors come with the package: nothing a stranger wrote is in them.
     marked = {name for name, node in found(ast.Name) if getattr(node, "id", "") == "Markup"}
-    assert marked == {"http/explanations.py"}
+    assert marked == {"http/pages/error_pages.py"}
 
 
 @pytest.mark.parametrize("name", ["random", "uuid1", "md5", "sha1"])

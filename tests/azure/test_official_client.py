@@ -17,7 +17,7 @@ from azure.durable_functions import DurableOrchestrationClient, EntityId, Orches
 from azure.durable_functions.models.utils import http_utils
 
 import perdure as df
-from perdure.http.rpc import binding
+from perdure.http.api.azure_client import binding
 
 pytestmark = pytest.mark.timeout(60)
 S = OrchestrationRuntimeStatus

@@ -13,8 +13,8 @@ from starlette.requests import Request
 from starlette.testclient import TestClient
 
 import perdure as df
-from perdure.http.links import MANAGEMENT as M
-from perdure.http.remote import RemoteClient
+from perdure.http.remote.client import RemoteClient
+from perdure.http.urls import MANAGEMENT as M
 from perdure.testing import environment
 from tests.azure import official
 
@@ -221,7 +221,7 @@ async def test_a_client_of_a_server_elsewhere_links_to_that_server() -> None:
 
 def test_the_server_does_not_import_the_package() -> None:
     code = (
-        "import sys, perdure, perdure.http.host, perdure.http.azure_requests as ours\n"
+        "import sys, perdure, perdure.http.host, perdure.http.api.azure_requests as ours\n"
         "assert ours.request_types() == ours.response_types() == ()\n"
         "assert not ours.is_request(object())\n"
         "print([name for name in sys.modules if name.startswith('azure.functions')])"

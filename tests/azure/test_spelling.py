@@ -213,7 +213,7 @@ async def test_lists_are_complete_and_purges_say_how_many():
 
 
 async def test_more_than_a_page_is_listed(monkeypatch):
-    monkeypatch.setattr("perdure.engine.paging.PAGE", 2)
+    monkeypatch.setattr("perdure.engine.client.paging.PAGE", 2)
     app = df.App("pages")
     app.orchestrator(name="main")(lambda context: None)
     async with environment(app) as env:

@@ -22,7 +22,7 @@ from redis.asyncio import Redis
 
 import perdure as df
 from perdure.testing import environment
-from perdure.triggers import pump
+from perdure.triggers import broker_pump
 from perdure.triggers.brokers import rabbitmq
 from tests.brokers import servers
 from tests.brokers.test_brokers import BENCHES, Bench, claims
@@ -101,7 +101,7 @@ def broker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """The waits between attempts are for people's networks."""
-    monkeypatch.setattr(pump, "PATIENCE", (0.05, 0.2))
+    monkeypatch.setattr(broker_pump, "PATIENCE", (0.05, 0.2))
     monkeypatch.setattr(rabbitmq, "WAIT", 0.2)
 
 

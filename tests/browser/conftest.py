@@ -12,7 +12,7 @@ import uvicorn
 from playwright.sync_api import Browser, Page, sync_playwright
 
 import perdure as df
-from tests.hosts.conftest import make_app
+from tests.http.conftest import make_app
 
 CHROMIUM = "/usr/bin/chromium"
 FLAGS = [

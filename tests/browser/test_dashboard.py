@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
 from tests.browser.conftest import Site
-from tests.hosts.conftest import M
+from tests.http.conftest import M
 
 
 def start(site: Site, name: str, instance_id: str, body: object = None) -> None:

@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 import perdure as df
 from tests.browser.conftest import Site
-from tests.hosts.conftest import M
+from tests.http.conftest import M
 
 
 @dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import perdure as df
-from perdure.engine.registry import name_of
+from perdure.engine.functions.registry import name_of
 from perdure.errors import RegistrationError
 from perdure.testing import environment
 

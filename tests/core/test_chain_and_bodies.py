@@ -4,18 +4,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from perdure.model import chain
 from perdure.model import events as ev
-from perdure.model.bodies import body_of, inline, outline
+from perdure.model import hash_chain
+from perdure.model.large_bodies import body_of, inline, outline
 from perdure.testing import HistoryBuilder
 
 SALT = b"0123456789abcdef"
 
 
 def hashes(rows: list[bytes], salt: bytes = SALT, execution_no: int = 1) -> list[bytes]:
-    head, found = chain.base_of(salt, execution_no), []
+    head, found = hash_chain.base_of(salt, execution_no), []
     for episode, content in enumerate(rows):
-        head = chain.link(head, execution_no, episode, 1_000 * episode, chain.digest_of(salt, content))
+        head = hash_chain.link(
+            head, execution_no, episode, 1_000 * episode, hash_chain.digest_of(salt, content)
+        )
         found.append(head)
     return found
 
@@ -53,7 +55,7 @@ def test_large_bodies_leave_the_row_with_a_reference_and_come_back():
 def test_the_reference_holds_size_and_salted_digest():
     (event,), (body,) = outline([ev.ExecutionCompleted(output=Raw(b'"' + b"o" * 60 + b'"'))], 50, SALT)
 
-    assert event.body == ev.BodyRef(0, 62, chain.digest_of(SALT, body).hex())
+    assert event.body == ev.BodyRef(0, 62, hash_chain.digest_of(SALT, body).hex())
     assert event.output == ev.ABSENT
 
 

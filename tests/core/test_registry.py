@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pytest
 
 from perdure import ActivityContext, App, FunctionNotFound, OrchestrationContext, RegistrationError
-from perdure.engine.registry import name_of, plan_of
+from perdure.engine.functions.registry import name_of, plan_of
 
 
 @dataclass
@@ -102,7 +102,7 @@ def test_an_orchestrator_with_three_parameters_is_refused_while_decorating(app):
 
 
 def test_an_orchestrator_whose_first_parameter_is_something_else_is_refused_at_the_start(app):
-    from perdure.engine.registry import orchestrator_input
+    from perdure.engine.functions.registry import orchestrator_input
 
     @app.orchestrator
     def claims(claim: Claim):
@@ -240,7 +240,7 @@ def test_annotations_that_name_nothing_are_reported_all_at_the_start(app):
 
 
 def test_a_class_attribute_style_context_annotation_is_understood(app):
-    from perdure.engine.registry import orchestrator_input
+    from perdure.engine.functions.registry import orchestrator_input
 
     @app.orchestrator
     def claims(context: OrchestrationContext, claim: Claim):

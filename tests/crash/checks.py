@@ -10,11 +10,11 @@ import re
 from collections import Counter
 from typing import Any
 
-from perdure.engine import verification
+from perdure.engine.client.status import Detail, recorded_events, status_of
 from perdure.engine.interrupting import put_away
-from perdure.engine.status import Detail, recorded_events, status_of
-from perdure.model import chain
+from perdure.engine.upkeep import verification
 from perdure.model import events as ev
+from perdure.model import hash_chain
 from perdure.model.instances import FINISHED, RuntimeStatus, execution_id_of
 from perdure.model.messages import RaiseEvent, decode_message
 from perdure.model.records import InstanceFilter, InstanceRow, StoredInstance
@@ -85,10 +85,10 @@ def _verify_execution(
 ) -> State:
     name = f"{row.instance_id} execution {execution_no}"
     assert [r.episode for r in stored.history] == list(range(len(stored.history))), f"I1: gaps in {name}"
-    head = chain.base_of(row.salt, execution_no)
+    head = hash_chain.base_of(row.salt, execution_no)
     for r in stored.history:
-        assert r.digest == chain.digest_of(row.salt, r.events), f"I2: {name} was changed"
-        head = chain.link(head, execution_no, r.episode, r.at, r.digest)
+        assert r.digest == hash_chain.digest_of(row.salt, r.events), f"I2: {name} was changed"
+        head = hash_chain.link(head, execution_no, r.episode, r.at, r.digest)
         assert r.hash == head, f"I2: the chain of {name} is broken"
     times = [r.at for r in stored.history]
     assert times == sorted(times), f"time went back in {name}"

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import perdure
-from perdure.engine.verification import verify
+from perdure.engine.upkeep.verification import verify
 from perdure.store.sqlite.store import SqliteStore
 
 ROOT = Path(__file__).parents[2]

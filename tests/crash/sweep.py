@@ -21,10 +21,10 @@ from typing import Any
 from unittest import mock
 
 from perdure import App
-from perdure.engine.contract import Limits
+from perdure.engine.core.ports import Limits
 from perdure.store.memory import MemoryStore
 from perdure.store.port import Store
-from perdure.store.sqlite import log
+from perdure.store.sqlite import wal
 from perdure.store.sqlite.store import SqliteStore
 from perdure.testing.faults import Fault, Plan
 from tests.crash.checks import picture, verify
@@ -67,7 +67,7 @@ def on_files() -> Iterator[MakeStore]:
     No test can tell a durable disk from this one: processes die here, not machines.
     """
     memory = "/dev/shm" if os.path.isdir("/dev/shm") else None
-    with tempfile.TemporaryDirectory(dir=memory) as name, mock.patch.object(log, "_ZEROS", 0):
+    with tempfile.TemporaryDirectory(dir=memory) as name, mock.patch.object(wal, "_ZEROS", 0):
         directory, numbers = Path(name), count()
         template = SqliteStore(str(directory / "template.db"), "crash")
         template.open()

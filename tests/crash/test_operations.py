@@ -20,7 +20,7 @@ import pytest
 from msgspec import Raw
 
 import perdure as df
-from perdure.engine.worker import Engine
+from perdure.engine.engine import Engine
 from perdure.errors import (
     EngineStopped,
     OutcomeUnknown,

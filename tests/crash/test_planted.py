@@ -12,7 +12,7 @@ import pytest
 from msgspec import Raw
 
 from perdure import ActivityContext, App, OrchestrationContext
-from perdure.engine.contract import Limits
+from perdure.engine.core.ports import Limits
 from perdure.errors import InstanceExists
 from perdure.model.messages import RaiseEvent, Start
 from perdure.store.memory import MemoryStore

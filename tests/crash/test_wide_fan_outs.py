@@ -17,7 +17,7 @@ from msgspec import Raw
 
 import perdure
 from perdure import App, OrchestrationContext
-from perdure.engine.contract import Limits
+from perdure.engine.core.ports import Limits
 from perdure.model.messages import RaiseEvent
 from perdure.store.memory import MemoryStore
 from tests.crash.checks import verify

@@ -20,11 +20,11 @@ from typing import Any
 from perdure import App, Client
 from perdure.engine.activities import ActivityContext, Runner, completed, failed
 from perdure.engine.clock import new_salt
-from perdure.engine.contract import Chance, Limits
-from perdure.engine.functions import Functions
-from perdure.engine.hub import Hub
-from perdure.engine.loop import Loop
-from perdure.engine.registry import plan_of
+from perdure.engine.core.dispatcher import Hub
+from perdure.engine.core.ports import Chance, Limits
+from perdure.engine.functions.registry import plan_of
+from perdure.engine.functions.resolved import Functions
+from perdure.engine.loop.loop import Loop
 from perdure.errors import OutcomeUnknown, PerdureError, StoreError
 from perdure.model.failure import failure_of
 from perdure.model.messages import ActivityResult, Message

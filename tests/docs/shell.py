@@ -28,7 +28,7 @@ from typing import IO
 import httpx2
 from typer.testing import CliRunner
 
-from perdure.cli.root import root
+from perdure.cli.main import root
 
 ROOT = Path(__file__).parents[2]
 _ID = re.compile(r"\b[0-9a-f]{32}\b")

@@ -12,9 +12,9 @@ import pytest
 import yaml
 from typer.main import get_command
 
-from perdure.cli.root import root
-from perdure.cli.supervision import ALLOWANCE
+from perdure.cli.main import root
 from perdure.http.host import HEALTH
+from perdure.server.supervision import ALLOWANCE
 from perdure.settings import TABLE, choose, strangers
 from tests.docs.shell import ROOT
 

@@ -12,11 +12,11 @@ import pytest
 
 import perdure
 from perdure import errors
-from perdure.engine import revival
+from perdure.engine.core import recovery
+from perdure.error_numbers import NUMBERS, number_of
 from perdure.http.problem import problem_of
 from perdure.model.failure import Failure
 from perdure.model.waiting import _REASONS
-from perdure.numbers import NUMBERS, number_of
 from tests.docs.shell import ROOT
 
 FOLDER = ROOT / "docs" / "errors"
@@ -77,7 +77,7 @@ def test_a_page_names_its_error_and_says_what_to_do(code: str, number: str) -> N
 
 
 def test_every_kind_of_parking_has_a_number() -> None:
-    kinds_parked = {kind for kind, _ in revival._PARKED_FOR.values()}
+    kinds_parked = {kind for kind, _ in recovery._PARKED_FOR.values()}
     assert {f"{PARKED}{kind}" for kind in kinds_parked} == {
         code for code in NUMBERS if code.startswith(PARKED)
     }

@@ -9,7 +9,7 @@ import pytest
 from msgspec import Raw
 
 from perdure import OrchestrationContext, PayloadError, RuntimeStatus
-from perdure.model import chain
+from perdure.model import hash_chain
 from perdure.testing import environment
 from tests.core.styles import both
 from tests.engine.programs import app_with
@@ -89,10 +89,10 @@ async def test_large_bodies_leave_the_history_row_and_keep_its_chain_valid(orche
 
     assert max(len(row.events) for row in stored.history) < 2_000
     assert sum(map(len, stored.bodies.values())) > 400_000
-    head = chain.base_of(stored.row.salt, 1)
+    head = hash_chain.base_of(stored.row.salt, 1)
     for row in stored.history:
-        assert row.digest == chain.digest_of(stored.row.salt, row.events)
-        head = chain.link(head, row.execution_no, row.episode, row.at, row.digest)
+        assert row.digest == hash_chain.digest_of(stored.row.salt, row.events)
+        head = hash_chain.link(head, row.execution_no, row.episode, row.at, row.digest)
         assert row.hash == head
     assert stored.row.head == head
 

@@ -6,8 +6,8 @@ from datetime import timedelta
 import pytest
 
 from perdure import App, BulkOutcome, EngineStopped, OrchestrationContext, PayloadError, RuntimeStatus
-from perdure.engine import bulk
-from perdure.engine.portal import SyncClient
+from perdure.engine.client import bulk
+from perdure.engine.client.sync_client import SyncClient
 from perdure.model.messages import Terminate
 from perdure.testing import environment
 from tests.core.styles import both

@@ -14,8 +14,8 @@ from perdure import (
     Settings,
     TaskFailedError,
 )
-from perdure.engine.contract import Limits
-from perdure.engine.verification import verify
+from perdure.engine.core.ports import Limits
+from perdure.engine.upkeep.verification import verify
 from perdure.testing import environment
 from tests.core.styles import both
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import perdure as df
-from perdure.engine.verification import verify
+from perdure.engine.upkeep.verification import verify
 from perdure.store import open_store
 from perdure.store.encryption import Encryption, new_key
 from perdure.store.transfer import transfer

@@ -49,8 +49,8 @@ def test_a_worker_that_cannot_reach_the_engine_keeps_the_deadlines_itself(tmp_pa
     import msgspec
     from msgspec import Raw
 
-    from perdure.engine.activities.crossing import carry_out
-    from perdure.engine.activities.line import Card
+    from perdure.engine.activities.executors.channel import Card
+    from perdure.engine.activities.executors.child import carry_out
     from perdure.model.messages import ActivityResult
     from perdure.replay.settle import Invocation
 

@@ -6,7 +6,7 @@ import pytest
 
 import perdure as df
 from perdure import OrchestrationContext, PayloadError
-from perdure.engine.client import Client
+from perdure.engine.client.client import Client
 from perdure.testing import environment
 
 BAD = "caf\udc80"

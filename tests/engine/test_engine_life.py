@@ -14,8 +14,8 @@ from perdure import (
     Settings,
     SyncClient,
 )
-from perdure.engine import worker
-from perdure.engine.strikes import StrikeFile
+from perdure.engine import engine
+from perdure.engine.upkeep.crash_file import StrikeFile
 from perdure.store.memory import MemoryStore
 from perdure.testing import environment
 from tests.core.styles import both
@@ -171,7 +171,7 @@ class Tended(MemoryStore):
 
 async def test_upkeep_comes_again_and_again(monkeypatch):
     """Without it a log is only moved by the next start, and answers and leases never expire."""
-    monkeypatch.setattr(worker, "UPKEEP_EVERY", 0.001)
+    monkeypatch.setattr(engine, "UPKEEP_EVERY", 0.001)
     store = Tended()
     async with app_with(waits_async).running(store=store, hub="claims"):
         for _ in range(3):

@@ -19,7 +19,7 @@ from perdure import (
     Settings,
     TaskFailedError,
 )
-from perdure.engine.verification import verify
+from perdure.engine.upkeep.verification import verify
 from perdure.testing import environment
 from tests.core.styles import both
 

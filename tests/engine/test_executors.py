@@ -10,8 +10,8 @@ import psutil
 import pytest
 
 import perdure as df
-from perdure.engine.activities import host
-from perdure.engine.activities.line import Line
+from perdure.engine.activities.executors import host
+from perdure.engine.activities.executors.channel import Line
 from perdure.errors import PayloadError
 from tests.engine import elsewhere
 

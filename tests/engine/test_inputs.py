@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 import perdure as df
 from perdure import App, Queues
 from perdure.testing import environment
-from tests.hosts.conftest import LOCAL, M
+from tests.http.conftest import LOCAL, M
 
 app = df.App("defaults")
 taken: list[Any] = []

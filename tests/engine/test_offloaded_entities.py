@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from perdure import App, EntityContext, EntityId, OrchestrationContext
-from perdure.engine.verification import verify
+from perdure.engine.upkeep.verification import verify
 from perdure.testing import environment
 from tests.core.styles import both
 from tests.engine.programs import until

@@ -3,7 +3,7 @@
 import pytest
 
 from perdure import OrchestrationContext
-from perdure.engine.verification import verify
+from perdure.engine.upkeep.verification import verify
 from perdure.testing import HistoryBuilder, check_history, environment, replay
 from tests.core.styles import both
 from tests.engine.programs import app_with

@@ -9,8 +9,8 @@ import pytest
 from msgspec import Raw
 
 import perdure as df
-from perdure.engine.notes import NOTE, Note
-from perdure.engine.repeats import CAUSE, bound, digest_of, id_of, named
+from perdure.engine.core.audit import NOTE, Note
+from perdure.engine.core.repeats import CAUSE, bound, digest_of, id_of, named
 from perdure.errors import IdempotencyConflict
 from perdure.model.messages import (
     Message,

@@ -6,7 +6,7 @@ import pytest
 
 import perdure as df
 from perdure import App, OrchestrationContext, Retention, RuntimeStatus
-from perdure.engine import retention
+from perdure.engine.upkeep import retention
 from perdure.model.messages import Purge
 from perdure.store.memory import MemoryStore
 from perdure.testing import environment

@@ -3,7 +3,7 @@
 import pytest
 
 from perdure import App, OrchestrationContext, RetryPolicy, RuntimeStatus, TaskFailedError
-from perdure.engine.verification import verify
+from perdure.engine.upkeep.verification import verify
 from perdure.testing import environment
 
 S = RuntimeStatus

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 from msgspec import Raw
 
-from perdure.engine.activities import threads
+from perdure.engine.activities import thread_host
 from perdure.engine.activities.ports import Concurrency
 from perdure.engine.activities.runner import Attempt
 from perdure.replay.settle import Invocation
@@ -30,9 +30,9 @@ def test_work_does_not_wait_behind_what_a_thread_has_just_taken(monkeypatch) -> 
                 go_on.wait(30)
             return item
 
-    monkeypatch.setattr(threads, "SimpleQueue", Lingering)
+    monkeypatch.setattr(thread_host, "SimpleQueue", Lingering)
     ended: dict[str, threading.Event] = {name: threading.Event() for name in ("first", "long", "quick")}
-    pool = threads.Threads(lambda _: None, lambda *_: None, Concurrency(threads=2))
+    pool = thread_host.Threads(lambda _: None, lambda *_: None, Concurrency(threads=2))
     pool.put(attempt_of(ended["first"].set))
     assert ended["first"].wait(10)
     while not pool._idle:  # the only thread waits for work again

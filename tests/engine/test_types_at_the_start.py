@@ -281,7 +281,7 @@ async def test_a_type_that_cannot_be_read_is_refused_at_the_start(register: Any,
 
 @pytest.mark.parametrize("what", REFUSED)
 def test_the_body_of_a_route_is_refused_at_the_start(what: str) -> None:
-    from perdure.engine.registry import plan_of
+    from perdure.engine.functions.registry import plan_of
 
     app = App("types")
 

@@ -6,7 +6,7 @@ import pytest
 
 import perdure as df
 from perdure import App, OrchestrationContext, RegistrationError, RuntimeStatus
-from perdure.engine.versions import compare
+from perdure.engine.functions.versions import compare
 from perdure.testing import environment
 from tests.core.styles import both
 

@@ -18,7 +18,7 @@ from typing import Any
 import apsw
 import msgspec
 
-from perdure.model import chain
+from perdure.model import hash_chain
 from perdure.model.times import moment
 from perdure.store import open_store
 from perdure.store.encryption import Encryption
@@ -134,11 +134,11 @@ def vectors() -> list[dict[str, Any]]:
 
 
 def _vector(name: str, salt: bytes, execution_no: int, rows: list[tuple[int, int, bytes]]) -> dict[str, Any]:
-    head, found = chain.base_of(salt, execution_no), []
+    head, found = hash_chain.base_of(salt, execution_no), []
     base = head
     for episode, at, events in rows:
-        digest = chain.digest_of(salt, events)
-        head = chain.link(head, execution_no, episode, at, digest)
+        digest = hash_chain.digest_of(salt, events)
+        head = hash_chain.link(head, execution_no, episode, at, digest)
         row = {"episode": episode, "at": at, "events": events.hex()}
         found.append({**row, "digest": digest.hex(), "hash": head.hex()})
     return {"name": name, "salt": salt.hex(), "execution": execution_no, "base": base.hex(), "rows": found}

@@ -10,11 +10,11 @@ import msgspec
 import pytest
 
 from perdure import RuntimeStatus
-from perdure.engine.paging import all_pages
-from perdure.engine.verification import verify
-from perdure.housekeeping import copy
-from perdure.model import chain
+from perdure.engine.client.paging import all_pages
+from perdure.engine.upkeep.verification import verify
+from perdure.maintenance import copy
 from perdure.model import events as ev
+from perdure.model import hash_chain
 from perdure.model.records import InstanceFilter
 from perdure.model.times import moment
 from perdure.store import open_store
@@ -177,11 +177,11 @@ def chains() -> list[dict[str, Any]]:
 @pytest.mark.parametrize("vector", chains(), ids=lambda vector: vector["name"])
 def test_the_chain_is_what_it_was(vector: dict[str, Any]) -> None:
     salt, execution_no = bytes.fromhex(vector["salt"]), vector["execution"]
-    head = chain.base_of(salt, execution_no)
+    head = hash_chain.base_of(salt, execution_no)
     assert head.hex() == vector["base"]
     for row in vector["rows"]:
-        digest = chain.digest_of(salt, bytes.fromhex(row["events"]))
-        head = chain.link(head, execution_no, row["episode"], row["at"], digest)
+        digest = hash_chain.digest_of(salt, bytes.fromhex(row["events"]))
+        head = hash_chain.link(head, execution_no, row["episode"], row["at"], digest)
         assert (digest.hex(), head.hex()) == (row["digest"], row["hash"])
 
 

@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import perdure as df
-from perdure.engine.verification import verify
+from perdure.engine.upkeep.verification import verify
 from perdure.errors import EngineStopped, OutcomeUnknown, Overloaded, StoreError
 from perdure.store import open_store
 from tests.postgres.evidence import SETTINGS, Evidence, Life, Outage

@@ -14,12 +14,12 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import perdure as df
-from perdure.cli.root import root
+from perdure.cli.main import root
 from perdure.http.host import application
-from perdure.http.remote import RemoteClient
+from perdure.http.remote.client import RemoteClient
 from perdure.store.encryption import new_key
 from perdure.store.postgres.store import PostgresStore
-from tests.hosts.conftest import LOCAL, M, make_app
+from tests.http.conftest import LOCAL, M, make_app
 from tests.postgres.servers import Server, free_port
 
 PASSWORD = "hunter2-is-secret"
@@ -84,7 +84,7 @@ async def test_commands_ask_and_tell_beside_those_who_serve(url: str) -> None:
 async def test_commands_without_a_server_keep_what_they_are_told(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("perdure.engine.requests.PATIENCE", 100_000_000)
+    monkeypatch.setattr("perdure.engine.cluster.pending_requests.PATIENCE", 100_000_000)
     await filled(url)
 
     def meanwhile() -> None:
@@ -440,7 +440,7 @@ def test_run_does_not_wait_for_what_will_never_be(
 async def test_while_the_database_is_away_nothing_is_said_to_be_done(
     own_postgres: Server, monkeypatch: pytest.MonkeyPatch, role: Any
 ) -> None:
-    monkeypatch.setattr("perdure.engine.loop.PATIENCE", 0)
+    monkeypatch.setattr("perdure.engine.loop.loop.PATIENCE", 0)
     with own_postgres.database() as url:
         async with (
             make_app().running(store=url, role=role) as client,

@@ -18,7 +18,7 @@ import httpx2
 import psutil
 import pytest
 
-from perdure.cli.oversight import is_at_work
+from perdure.server.lease_keeper import is_at_work
 from tests.postgres.fixtures import Servers
 from tests.postgres.servers import NEWEST, free_port
 from tests.postgres.test_commands import told

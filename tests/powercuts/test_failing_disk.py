@@ -10,7 +10,7 @@ from random import Random
 import pytest
 from msgspec import Raw
 
-from perdure.engine.contract import Limits
+from perdure.engine.core.ports import Limits
 from perdure.errors import StoreFull
 from perdure.model import payload
 from perdure.model.messages import Start

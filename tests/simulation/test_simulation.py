@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from perdure.engine import living, loop
-from perdure.engine.wakeups import Wakeups
+from perdure.engine.core import lifecycle
+from perdure.engine.loop import loop
+from perdure.engine.loop.timers import Wakeups
 from perdure.model.retry import RetryPolicy
 from perdure.replay.context import OrchestrationContext
 from perdure.store.memory import MemoryStore
@@ -181,7 +182,7 @@ def test_a_broken_reference_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_error_of_the_engines_own_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(living, "drop_held", None)
+    monkeypatch.setattr(lifecycle, "drop_held", None)
     assert _first_failure() == "engine-error"
 
 

@@ -9,7 +9,7 @@ import apsw
 import pytest
 
 import perdure as df
-from perdure.engine.verification import verify
+from perdure.engine.upkeep.verification import verify
 from perdure.store import open_store
 from perdure.store.sqlite import backup as backups
 from perdure.testing import environment

@@ -9,7 +9,7 @@ from perdure.store.memory import MemoryStore
 from perdure.store.port import Store
 from perdure.store.sqlite.store import SqliteStore
 from perdure.testing.conformance import StoreConformance, instance, message
-from perdure.testing.moving import MovingConformance
+from perdure.testing.transfer_suite import MovingConformance
 from tests.store.conftest import Place
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import perdure as df
-from perdure.engine.verification import verify
+from perdure.engine.upkeep.verification import verify
 from perdure.store import open_store
 from perdure.store.memory import MemoryStore
 from perdure.store.port import Store

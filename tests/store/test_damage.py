@@ -17,8 +17,8 @@ import psycopg
 import pytest
 from typer.testing import CliRunner
 
-from perdure.cli.root import root
-from perdure.engine.verification import verify
+from perdure.cli.main import root
+from perdure.engine.upkeep.verification import verify
 from perdure.http.host import application
 from perdure.model.instances import RuntimeStatus
 from perdure.store import hubs_of, open_store

@@ -32,7 +32,7 @@ from perdure.store.memory import MemoryStore
 from perdure.store.port import Opening, Store
 from perdure.store.sqlite.store import SqliteStore
 from perdure.testing.conformance import audit, episode, instance, key, update_of
-from perdure.testing.sharing import HOUR, MOMENT, profile
+from perdure.testing.shared_store_suite import HOUR, MOMENT, profile
 from tests.store.conftest import Place
 
 NUMBERS = st.integers(1, 4)

@@ -13,18 +13,18 @@ import apsw
 import pytest
 
 import perdure as df
-from perdure.engine.verification import verify
+from perdure.engine.upkeep.verification import verify
 from perdure.errors import DecryptionFailed, ExtraMissing, SettingError, StoreInUse, WrongEncryptionKey
 from perdure.model.encryption import MAGIC, Unreadable
 from perdure.store import open_store
+from perdure.store.column_encryption import SPOTS, Vault
 from perdure.store.encryption import Encryption, new_key
 from perdure.store.memory import MemoryStore
 from perdure.store.port import Store
 from perdure.store.sqlite.store import SqliteStore
-from perdure.store.vault import SPOTS, Vault
 from perdure.testing import environment
 from perdure.testing.conformance import StoreConformance
-from perdure.testing.moving import EVERYTHING, MovingConformance, everything_of
+from perdure.testing.transfer_suite import EVERYTHING, MovingConformance, everything_of
 
 K1, K2 = new_key(), new_key()
 FIRST = Encryption({"k1": K1})
@@ -229,8 +229,8 @@ async def test_without_the_right_key_nothing_is_opened_for_writing(
 
 
 async def test_without_a_key_status_and_list_work_and_say_what_is_encrypted(path: str) -> None:
-    from perdure.cli.door import StoreReader
-    from perdure.engine.client import Client
+    from perdure.cli.target import StoreReader
+    from perdure.engine.client.client import Client
 
     await fill(path, FIRST)
     client = Client(StoreReader(open_store(path, "claims")))

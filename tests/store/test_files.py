@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from perdure import housekeeping
-from perdure.cli.root import root
+from perdure import maintenance
+from perdure.cli.main import root
 from perdure.cli.terminal import REFUSED
-from perdure.engine import strikes
+from perdure.engine.upkeep import crash_file
 from perdure.errors import StoreInUse, StoreUnusable
 from perdure.model.records import Batch, SeenRow
 from perdure.store import open_store
@@ -60,7 +60,7 @@ def a_store(path: str, *, hub: str = "claims") -> SqliteStore:
 
 def test_all_files_are_their_owners_alone_whatever_the_umask(umask: int, path: str, tmp_path: Path) -> None:
     store = a_store(path)
-    strikes.StrikeFile(f"{path}.running").close()
+    crash_file.StrikeFile(f"{path}.running").close()
     store.get("i-1")
     assert modes_in(tmp_path) == dict.fromkeys(
         ["perdure.db", "perdure.db-wal", "perdure.db-shm", "perdure.db.server", "perdure.db.running"], "0600"
@@ -121,7 +121,7 @@ def test_a_setting_refuses_wider_files_instead(path: str, monkeypatch: pytest.Mo
     assert mode_of(path) == 0o640
     monkeypatch.setenv("PERDURE_FILE_ACCESS", "refuse")
     with pytest.raises(StoreUnusable, match="file_access=refuse"):
-        housekeeping.copy(path, f"{path}.copy")
+        maintenance.copy(path, f"{path}.copy")
 
 
 def test_backups_and_copies_are_their_owners_alone(umask: int, path: str, tmp_path: Path) -> None:
@@ -129,8 +129,8 @@ def test_backups_and_copies_are_their_owners_alone(umask: int, path: str, tmp_pa
     os.chmod(path, 0o644)
     (tmp_path / "to").mkdir()
     os.chmod(tmp_path / "to", 0o700)
-    housekeeping.backup(path, tmp_path / "to" / "backup.db")
-    housekeeping.copy(path, str(tmp_path / "to" / "copy.db"))
+    maintenance.backup(path, tmp_path / "to" / "backup.db")
+    maintenance.copy(path, str(tmp_path / "to" / "copy.db"))
     assert set(modes_in(tmp_path / "to").values()) == {"0600"}
 
 
@@ -139,7 +139,7 @@ def test_an_unfinished_backup_is_its_owners_alone(path: str, tmp_path: Path) -> 
     seen: list[int] = []
     before = os.umask(0)
     try:
-        housekeeping.backup(
+        maintenance.backup(
             path,
             tmp_path / "b.db",
             progress=lambda *_: seen.extend(map(mode_of, tmp_path.glob("*unfinished*"))),
@@ -160,13 +160,13 @@ def test_verify_tells_which_files_others_may_read(path: str) -> None:
 
 def test_the_folder_of_strikes_is_not_another_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    folder = strikes.folder_of("database/hub")
+    folder = crash_file.folder_of("database/hub")
     assert mode_of(folder) == mode_of(folder.parent) == 0o700
     shutil.rmtree(folder.parent)
     (tmp_path / "elsewhere").mkdir()
     folder.parent.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(StoreUnusable, match="belongs to another user"):
-        strikes.folder_of("database/hub")
+        crash_file.folder_of("database/hub")
 
 
 # --------------------------------------------------------------------------------------------------- names

@@ -26,19 +26,19 @@ from perdure.errors import (
 from perdure.model.records import Batch, InstanceFilter, SeenRow
 from perdure.store import hubs_of, open_store
 from perdure.store.memory import MemoryStore
-from perdure.store.postgres import arrays, membership
+from perdure.store.postgres import binary, membership
 from perdure.store.postgres.address import address_of
 from perdure.store.postgres.connection import ENGINE, connect
 from perdure.store.postgres.errors import translated
 from perdure.store.postgres.migrating import TABLES, VERSION, migration_sql
+from perdure.store.postgres.pipeline import Wire
 from perdure.store.postgres.statements import statement, statements
 from perdure.store.postgres.store import PostgresStore
-from perdure.store.postgres.wire import Wire
 from perdure.store.sqlite.store import SqliteStore
 from perdure.store.transfer import transfer
 from perdure.testing.conformance import DAY, episode, instance, message, raises, update_of
-from perdure.testing.moving import EVERYTHING, everything_of
-from perdure.testing.sharing import ALL, HOUR, MOMENT, NAMES, activity, profile
+from perdure.testing.shared_store_suite import ALL, HOUR, MOMENT, NAMES, activity, profile
+from perdure.testing.transfer_suite import EVERYTHING, everything_of
 from tests.postgres.pooler import Pooler, Pooling
 from tests.postgres.servers import VERSIONS, Server
 from tests.store.conftest import Place
@@ -687,12 +687,12 @@ def test_arrays_arrive_as_they_are(newest_place: Place, count: int) -> None:
     wire = connect(address_of(newest_place.url), ENGINE)
     answer = wire.text(
         "select * from unnest($1::bigint[], $2::text[], $3::bytea[], $4::bigint[], $5::text[], $6::bytea[])",
-        arrays.numbers(numbers),
-        arrays.texts(texts),
-        arrays.bodies(bodies),
-        arrays.numbers_or_null(some),
-        arrays.texts_or_null(some_texts),
-        arrays.bodies_or_null(some_bodies),
+        binary.numbers(numbers),
+        binary.texts(texts),
+        binary.bodies(bodies),
+        binary.numbers_or_null(some),
+        binary.texts_or_null(some_texts),
+        binary.bodies_or_null(some_bodies),
     )
     wire.close()
     assert answer.rows == list(zip(numbers, texts, bodies, some, some_texts, some_bodies, strict=True))

@@ -15,8 +15,8 @@ from perdure.store.port import SharedStore, Store
 from perdure.store.sqlite.store import SqliteStore
 from perdure.store.transfer import transfer
 from perdure.testing.conformance import StoreConformance, episode, instance, key
-from perdure.testing.moving import EVERYTHING, MovingConformance, everything_of
-from perdure.testing.sharing import NAMES, SharedStoreConformance, activity, profile, result
+from perdure.testing.shared_store_suite import NAMES, SharedStoreConformance, activity, profile, result
+from perdure.testing.transfer_suite import EVERYTHING, MovingConformance, everything_of
 from tests.store.conftest import Place
 
 K1, K2 = new_key(), new_key()

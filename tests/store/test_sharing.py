@@ -9,8 +9,8 @@ import pytest
 from perdure.model.records import Batch
 from perdure.store.memory import MemoryStore
 from perdure.store.port import Overseer, SharedStore
-from perdure.store.postgres.overseeing import PostgresOverseer
-from perdure.testing.sharing import HOUR, SharedStoreConformance, profile
+from perdure.store.postgres.lease_keeper import PostgresOverseer
+from perdure.testing.shared_store_suite import HOUR, SharedStoreConformance, profile
 from tests.store.conftest import Place
 
 

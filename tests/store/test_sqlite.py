@@ -17,8 +17,8 @@ from perdure.errors import CommitRefused, StoreError, StoreFull, StoreTooNew, St
 from perdure.model import records
 from perdure.model.records import AuditFilter, Batch, BodyRow, InstanceFilter, SeenRow
 from perdure.store.sqlite import connection as connections
-from perdure.store.sqlite import log
 from perdure.store.sqlite import store as store_module
+from perdure.store.sqlite import wal
 from perdure.store.sqlite.query import build
 from perdure.store.sqlite.statements import Repeated, blocks, powers_of_two, read_sql
 from perdure.store.sqlite.store import SqliteStore
@@ -505,8 +505,8 @@ def test_maintenance_gives_way_to_a_reader(store: SqliteStore) -> None:
 
 
 def test_maintenance_beside_commits(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(log, "_BACKLOG", 0)
-    monkeypatch.setattr(log, "_RESTART_ABOVE", 0)
+    monkeypatch.setattr(wal, "_BACKLOG", 0)
+    monkeypatch.setattr(wal, "_RESTART_ABOVE", 0)
     stop = threading.Event()
     failed: list[BaseException] = []
 

@@ -2,15 +2,15 @@
 
 import sys
 
+from perdure.error_numbers import note_of
 from perdure.errors import ExtraMissing, needing
-from perdure.numbers import note_of
 
 
 def main() -> None:
     """The `perdure` command."""
     try:
         with needing("server", "the command line"):
-            from perdure.cli.root import root
+            from perdure.cli.main import root
     except ExtraMissing as error:
         print(f"error: {error}\n{note_of(error.code)}", file=sys.stderr)
         raise SystemExit(4) from None

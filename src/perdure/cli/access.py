@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from perdure.cli.door import Door
+from perdure.cli.filters import read_duration
 from perdure.cli.options import (
     DEFAULT_STORE,
     HubOption,
@@ -19,13 +19,13 @@ from perdure.cli.options import (
     StoreOption,
     UrlOption,
 )
-from perdure.cli.selection import read_duration
+from perdure.cli.target import Door
 from perdure.cli.terminal import EXIT_CODES, errors, print_json, print_table
-from perdure.engine.client import Client
-from perdure.engine.notes import NOTE, Memo
+from perdure.engine.client.client import Client
+from perdure.engine.core.audit import NOTE, Memo
 from perdure.errors import SettingError
-from perdure.http.prose import plain
-from perdure.http.remote import RemoteClient
+from perdure.http.formatting import plain
+from perdure.http.remote.client import RemoteClient
 from perdure.model.access import AccessKey, checked_scopes
 
 commands = typer.Typer()

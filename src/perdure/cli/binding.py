@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from perdure.cli.door import Door
 from perdure.cli.options import DEFAULT_STORE, HubOption, KeyOption, StoreOption, UrlOption
+from perdure.cli.target import Door
 from perdure.cli.terminal import EXIT_CODES, errors, fail_with
 from perdure.errors import StoreError
-from perdure.http.rpc import binding as binding_of
+from perdure.http.api.azure_client import binding as binding_of
 from perdure.settings import SERVING, choose
 from perdure.store.sqlite.lock import ServerInfo
 

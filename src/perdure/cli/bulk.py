@@ -13,17 +13,7 @@ from typing import Annotated, Any
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from perdure.cli.door import Door, remark
-from perdure.cli.options import (
-    DEFAULT_STORE,
-    HubOption,
-    JsonOption,
-    KeyOption,
-    ReasonOption,
-    StoreOption,
-    UrlOption,
-)
-from perdure.cli.selection import (
+from perdure.cli.filters import (
     CreatedAfterOption,
     CreatedBeforeOption,
     NameOption,
@@ -35,6 +25,16 @@ from perdure.cli.selection import (
     WaitingForOption,
     read_selection,
 )
+from perdure.cli.options import (
+    DEFAULT_STORE,
+    HubOption,
+    JsonOption,
+    KeyOption,
+    ReasonOption,
+    StoreOption,
+    UrlOption,
+)
+from perdure.cli.target import Door, remark
 from perdure.cli.terminal import (
     EXIT_CODES,
     REFUSED,
@@ -47,10 +47,10 @@ from perdure.cli.terminal import (
     print_json,
     warn_of,
 )
-from perdure.engine.bulk import VERBS, BulkOutcome, BulkRequest, Which
-from perdure.engine.client import Client
+from perdure.engine.client.bulk import VERBS, BulkOutcome, BulkRequest, Which
+from perdure.engine.client.client import Client
 from perdure.errors import EngineStopped, PerdureError, StoreError
-from perdure.http.prose import plain
+from perdure.http.formatting import plain
 
 INTERRUPTED = 130
 _DONE_BY_WORKERS = frozenset({"resume", "rewind"})

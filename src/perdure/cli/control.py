@@ -4,7 +4,6 @@ from typing import Annotated
 
 import typer
 
-from perdure.cli.door import Door
 from perdure.cli.options import (
     DEFAULT_STORE,
     HubOption,
@@ -16,6 +15,7 @@ from perdure.cli.options import (
     UrlOption,
     read_input,
 )
+from perdure.cli.target import Door
 from perdure.cli.terminal import EXIT_CODES, print_json
 
 commands = typer.Typer()

@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from perdure.cli.door import Door
 from perdure.cli.options import (
     DEFAULT_STORE,
     HubOption,
@@ -15,10 +14,11 @@ from perdure.cli.options import (
     UrlOption,
     read_input,
 )
+from perdure.cli.target import Door
 from perdure.cli.terminal import EXIT_CODES, NOT_FOUND, fail, fail_with, print_json, print_table
 from perdure.errors import InvalidInstanceId
-from perdure.http.entities import document_of
-from perdure.http.prose import ago, compact
+from perdure.http.api.entities import document_of
+from perdure.http.formatting import ago, compact
 from perdure.model.entities import EntityId, EntityState
 from perdure.replay.inputs import given
 

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from perdure import housekeeping
+from perdure import maintenance
 from perdure.cli.options import DEFAULT_STORE, HubOption, JsonOption, StoreOption
 from perdure.cli.terminal import EXIT_CODES, REFUSED, can_move, errors, fail_with, print_json
 from perdure.errors import PerdureError
-from perdure.http.prose import plain
+from perdure.http.formatting import plain
 from perdure.store.encryption import new_key
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def backup(
     """
     try:
         with progress_bars(_SAID) as progress:
-            made = housekeeping.backup(store, file, progress=progress)
+            made = maintenance.backup(store, file, progress=progress)
     except PerdureError as error:
         fail_with(error, as_json=as_json)
     if as_json:
@@ -69,7 +69,7 @@ def copy(
     """
     try:
         with progress_bars(_SAID) as progress:
-            made = housekeeping.copy(source, destination, hub=hub, plain=is_plain, progress=progress)
+            made = maintenance.copy(source, destination, hub=hub, plain=is_plain, progress=progress)
     except PerdureError as error:
         fail_with(error, as_json=as_json)
     if as_json:
@@ -103,7 +103,7 @@ def rekey(
     """
     try:
         with progress_bars({}) as progress:
-            done = housekeeping.rekey(store, hub=hub, vacuum=vacuum, progress=progress)
+            done = maintenance.rekey(store, hub=hub, vacuum=vacuum, progress=progress)
     except PerdureError as error:
         fail_with(error, as_json=as_json)
     if as_json:
@@ -124,7 +124,7 @@ def rekey(
 
 
 @contextmanager
-def progress_bars(said: dict[str, str]) -> Iterator[housekeeping.Progress]:
+def progress_bars(said: dict[str, str]) -> Iterator[maintenance.Progress]:
     """One bar for each thing that is done, on a terminal."""
     console = errors()
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())

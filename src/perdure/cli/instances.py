@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from perdure.cli.door import Door, remark
+from perdure.cli.filters import ParkedOption
 from perdure.cli.options import (
     DEFAULT_STORE,
     HubOption,
@@ -19,7 +19,7 @@ from perdure.cli.options import (
     read_input,
     read_tags,
 )
-from perdure.cli.selection import ParkedOption
+from perdure.cli.target import Door, remark
 from perdure.cli.terminal import (
     EXIT_CODES,
     REFUSED,
@@ -29,11 +29,11 @@ from perdure.cli.terminal import (
     print_table,
     status_text,
 )
-from perdure.engine.client import Client
+from perdure.engine.client.client import Client
 from perdure.errors import InstanceNotFound
-from perdure.http.chronicle import events_of, lines_of
-from perdure.http.document import document_of
-from perdure.http.prose import ago, compact, exact, lasting, plain, pretty, went_wrong
+from perdure.http.api.status_json import document_of
+from perdure.http.formatting import ago, compact, exact, lasting, plain, pretty, went_wrong
+from perdure.http.pages.history_lines import events_of, lines_of
 from perdure.model.instances import OrchestrationStatus, RuntimeStatus
 from perdure.model.waiting import OpenActivity, activity_facts
 from perdure.replay.inputs import given

@@ -10,7 +10,16 @@ import msgspec
 import typer
 from rich.text import Text
 
-from perdure.cli.door import Door
+from perdure.cli.app_loader import load_app
+from perdure.cli.filters import (
+    NameOption,
+    ParkedOption,
+    PrefixOption,
+    StatusOption,
+    TagOption,
+    WaitingForOption,
+    read_selection,
+)
 from perdure.cli.housekeeping import progress_bars
 from perdure.cli.options import (
     DEFAULT_STORE,
@@ -20,16 +29,7 @@ from perdure.cli.options import (
     StoreOption,
     UrlOption,
 )
-from perdure.cli.selection import (
-    NameOption,
-    ParkedOption,
-    PrefixOption,
-    StatusOption,
-    TagOption,
-    WaitingForOption,
-    read_selection,
-)
-from perdure.cli.source import load_app
+from perdure.cli.target import Door
 from perdure.cli.terminal import (
     EXIT_CODES,
     REFUSED,
@@ -41,12 +41,12 @@ from perdure.cli.terminal import (
     print_json,
     print_table,
 )
-from perdure.engine.bulk import Which
-from perdure.engine.client import Client
-from perdure.engine.paging import all_entities, all_pages
+from perdure.engine.client.bulk import Which
+from perdure.engine.client.client import Client
+from perdure.engine.client.paging import all_entities, all_pages
 from perdure.errors import InstanceNotFound, PerdureError
-from perdure.http.prose import plain
-from perdure.http.remote import RemoteClient
+from perdure.http.formatting import plain
+from perdure.http.remote.client import RemoteClient
 from perdure.model.encryption import Unreadable
 from perdure.model.instances import FINISHED, RuntimeStatus
 from perdure.store.port import Examinable

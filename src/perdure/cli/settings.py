@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from perdure.cli.app_loader import load_app
 from perdure.cli.options import JsonOption
-from perdure.cli.source import load_app
 from perdure.cli.terminal import EXIT_CODES, errors, fail_with, print_json, print_table
 from perdure.errors import PerdureError, SettingError
 from perdure.model.settings import BYTES, COUNT, PORT, SECONDS, SWITCH, Setting

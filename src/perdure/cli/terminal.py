@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
+from perdure.error_numbers import number_of
 from perdure.errors import (
     EngineStopped,
     FunctionNotFound,
@@ -25,8 +26,7 @@ from perdure.errors import (
     PerdureError,
     StoreError,
 )
-from perdure.http.prose import plain
-from perdure.numbers import number_of
+from perdure.http.formatting import plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -8,7 +8,6 @@ from zoneinfo import ZoneInfo
 
 import typer
 
-from perdure.cli.door import LATER, Door
 from perdure.cli.options import (
     DEFAULT_STORE,
     HubOption,
@@ -19,16 +18,17 @@ from perdure.cli.options import (
     UrlOption,
     read_input,
 )
+from perdure.cli.target import LATER, Door
 from perdure.cli.terminal import EXIT_CODES, REFUSED, errors, fail, print_json, print_table
-from perdure.engine.client import Client
+from perdure.engine.client.client import Client
 from perdure.errors import InstanceNotFound
-from perdure.http.prose import ago, wall_clock
-from perdure.http.remote import RemoteClient
-from perdure.http.triggers import dead_letters, letter_document, schedule_document
+from perdure.http.api.triggers import dead_letters, letter_document, schedule_document
+from perdure.http.formatting import ago, wall_clock
+from perdure.http.remote.client import RemoteClient
 from perdure.model.times import moment
 from perdure.replay.inputs import given
-from perdure.triggers.queues import Queues
-from perdure.triggers.schedules import Schedules, ScheduleStatus
+from perdure.triggers.queue_admin import Queues
+from perdure.triggers.schedule_admin import Schedules, ScheduleStatus
 
 commands = typer.Typer()
 schedules = typer.Typer(help="Schedules: list, show, pause, resume, run now, backfill.", no_args_is_help=True)

@@ -8,9 +8,9 @@ import typer
 
 from perdure.cli.options import DEFAULT_STORE, HubOption, JsonOption, StoreOption
 from perdure.cli.terminal import EXIT_CODES, NOT_FOUND, REFUSED, errors, fail, fail_with, print_json
-from perdure.engine.verification import Report, verify
+from perdure.engine.upkeep.verification import Report, verify
 from perdure.errors import PerdureError
-from perdure.http.prose import plain
+from perdure.http.formatting import plain
 from perdure.settings import encryption_given
 from perdure.store import hubs_of, open_store, sqlite_path
 from perdure.store.sqlite.files import readable_by_others

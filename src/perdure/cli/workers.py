@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from perdure.cli.door import Door
 from perdure.cli.options import DEFAULT_STORE, HubOption, JsonOption, KeyOption, StoreOption, UrlOption
+from perdure.cli.target import Door
 from perdure.cli.terminal import EXIT_CODES, print_json, print_table
-from perdure.http.prose import ago, lasting
-from perdure.http.workers import partition_document, worker_document
+from perdure.http.api.workers import partition_document, worker_document
+from perdure.http.formatting import ago, lasting
 
 if TYPE_CHECKING:
-    from perdure.model.company import Worker
+    from perdure.model.workers import Worker
 
 commands = typer.Typer()
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Send
     from starlette.types import Scope as ASGIScope
 
-    from perdure.engine.client import Client
+    from perdure.engine.client.client import Client
     from perdure.http.access.gate import Access
 
 _NO_QUERY: Final = QueryParams()
@@ -41,7 +41,7 @@ class Endpoint:
         path, methods, handler: as Starlette has them.
         scope: what a caller's key must open.
         folded: match without regard to case and to a slash at the end, as Azure's routes do.
-        link: the operation whose signed links open this route too (see `perdure.http.access.links`).
+        link: the operation whose signed links open this route too (see `perdure.http.access.signed_urls`).
         is_page: for people: errors are pages, and the browser's session counts for every method.
         function: the client function behind it; a key for this one function opens it.
         hands_out: the links that a caller gets whose key does not operate, see `App.route`.

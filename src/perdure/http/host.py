@@ -31,33 +31,28 @@ from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
 from perdure.errors import EngineStopped, PerdureError
-from perdure.http import (
-    bulk,
-    entities,
-    explanations,
-    functions,
-    management,
-    manual,
-    orders,
-    pages,
-    rpc,
-    streams,
-    submissions,
-    trigger_pages,
-    triggers,
-    workers,
-)
-from perdure.http.access import api, decisions, people, signing_in
-from perdure.http.access.caller import Refused
+from perdure.http.access import signing_in
+from perdure.http.access.errors import on_refused, on_signed_in
 from perdure.http.access.gate import Access, SignedIn
 from perdure.http.access.limits import Limits
-from perdure.http.access.refusing import on_refused, on_signed_in
+from perdure.http.api import access as access_api
+from perdure.http.api import azure_client, bulk, entities, functions, management, streams, triggers, workers
 from perdure.http.contract import Answer, Contract
-from perdure.http.drawing import for_people
 from perdure.http.endpoint import Endpoint, client_of, routes
 from perdure.http.guard import Guard
-from perdure.http.links import MANAGEMENT, RequestLinks, json_response
 from perdure.http.mounting import BASE, prefix_of
+from perdure.http.pages import (
+    admin_pages,
+    docs_pages,
+    error_pages,
+    event_links,
+    instance_actions,
+    instances,
+    trigger_actions,
+)
+from perdure.http.pages import triggers as trigger_pages
+from perdure.http.pages.rendering import for_people
+from perdure.http.principal import Refused
 from perdure.http.problem import (
     RETRY_AFTER,
     on_disconnect,
@@ -66,6 +61,7 @@ from perdure.http.problem import (
     on_surprise,
 )
 from perdure.http.proxies import Proxies
+from perdure.http.urls import MANAGEMENT, RequestLinks, json_response
 from perdure.settings import SERVING, choose
 
 if TYPE_CHECKING:
@@ -76,8 +72,8 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
     from perdure.app import App
-    from perdure.engine.client import Client
-    from perdure.engine.registry import Route as FunctionRoute
+    from perdure.engine.client.client import Client
+    from perdure.engine.functions.registry import Route as FunctionRoute
     from perdure.settings import Chosen, HostOverrides
 
 _SERVED = frozenset(row.name for row in SERVING)
@@ -264,19 +260,21 @@ def application(
             *routes(streams.ENDPOINTS, MANAGEMENT),
             *routes(triggers.ENDPOINTS, MANAGEMENT),
             *routes(workers.ENDPOINTS, MANAGEMENT),
-            *routes(rpc.endpoints_of((*management.ENDPOINTS, *entities.ENDPOINTS)), rpc.RPC),
+            *routes(
+                azure_client.endpoints_of((*management.ENDPOINTS, *entities.ENDPOINTS)), azure_client.RPC
+            ),
             *routes(HEALTH),
-            *routes(manual.ENDPOINTS),
-            *routes(explanations.ENDPOINTS),
-            *routes(pages.ENDPOINTS),
-            *routes(submissions.ENDPOINTS),
+            *routes(docs_pages.ENDPOINTS),
+            *routes(error_pages.ENDPOINTS),
+            *routes(instances.ENDPOINTS),
+            *routes(instance_actions.ENDPOINTS),
             *routes(trigger_pages.ENDPOINTS),
-            *routes(orders.ENDPOINTS),
+            *routes(trigger_actions.ENDPOINTS),
             *routes(workers.PAGES),
-            *routes(api.ENDPOINTS, MANAGEMENT),
+            *routes(access_api.ENDPOINTS, MANAGEMENT),
             *routes(signing_in.ENDPOINTS),
-            *routes(people.ENDPOINTS),
-            *routes(decisions.ENDPOINTS),
+            *routes(admin_pages.ENDPOINTS),
+            *routes(event_links.ENDPOINTS),
             Mount("/static", StaticFiles(directory=Path(__file__).parent / "static")),
         ],
         exception_handlers={

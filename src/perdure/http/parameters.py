@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar
 
-from perdure.engine.bulk import Which
+from perdure.engine.client.bulk import Which
 from perdure.errors import PayloadError
-from perdure.http.instants import unstamp
+from perdure.http.timestamps import unstamp
 from perdure.model.instances import RuntimeStatus
 
 if TYPE_CHECKING:

@@ -1,8 +1,8 @@
 """Errors as responses: one table from error to status, one shape for all of them.
 
 The shape is RFC 9457's problem document; its `type` is the path of a page, on this server, that explains the error
-(`perdure.http.explanations`). It also bears `Message` and `ExceptionMessage`, because that is
-where Azure's clients look. `code` is the error's own stable code, by which `perdure.http.remote` raises the
+(`perdure.http.pages.error_pages`). It also bears `Message` and `ExceptionMessage`, because that is
+where Azure's clients look. `code` is the error's own stable code, by which `perdure.http.remote.client` raises the
 same error again at the other end; `number` is the page's number, the same in the documentation. What perdure did
 not raise on purpose says nothing about its insides, and what the store said (its address, its file) is for the log.
 """
@@ -18,6 +18,7 @@ import msgspec
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from perdure.error_numbers import number_of
 from perdure.errors import (
     AccessRefused,
     EngineStopped,
@@ -40,9 +41,8 @@ from perdure.errors import (
     Unauthenticated,
     outward,
 )
+from perdure.http.formatting import plain
 from perdure.http.mounting import prefix_of
-from perdure.http.prose import plain
-from perdure.numbers import number_of
 
 if TYPE_CHECKING:
     from starlette.requests import Request

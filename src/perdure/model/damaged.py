@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
-from perdure.model import chain
+from perdure.model import hash_chain
 from perdure.model.encryption import DAMAGED as SHOWN_DAMAGED
 from perdure.model.encryption import Unreadable
 from perdure.model.entities import ENTITY, ORCHESTRATION, decode_record
@@ -347,7 +347,7 @@ def body_of(cell: Any) -> bytes:
 def end_of(row: InstanceRow, one: HistoryRow) -> bytes:
     """The events of the first or the last row of an execution; `Unreadable` where they do not match their digest."""
     locked = isinstance(row.salt, Unreadable) or isinstance(one.events, Unreadable)
-    if locked or chain.digest_of(row.salt, one.events) == one.digest:
+    if locked or hash_chain.digest_of(row.salt, one.events) == one.digest:
         return one.events
     why = (
         f"episode {one.episode} of its history is not what was written: its events do not match their digest"

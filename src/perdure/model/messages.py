@@ -3,8 +3,8 @@
 Every message names its target. At every commit a message is exactly one of two things: consumed by a history
 row of that transaction, or a row in `inbox` written by it. There is no third place.
 What a client names to be able to repeat it (`operation_id`) bears the id under which its answer is kept
-(`remembered_as`) and a digest of what it asks (`content`), see `perdure.engine.repeats`; messages stored before there
-were any have neither.
+(`remembered_as`) and a digest of what it asks (`content`), see `perdure.engine.core.repeats`; messages stored before
+there were any have neither.
 Messages between instances name the execution they are meant for, so that one that comes late, after the id
 was used again, is dropped instead of being believed.
 """

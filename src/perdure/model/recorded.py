@@ -1,7 +1,7 @@
 """A stored history as it was written, or the row that is not: what everything reads that replays or folds one.
 
-Each row brings its digest and its link in the chain (`perdure.model.chain`), and each event with a body out of line
-the digest of that. Reading compares them, so that a flipped bit never becomes an answer to user code.
+Each row brings its digest and its link in the chain (`perdure.model.hash_chain`), and each event with a body out
+of line the digest of that. Reading compares them, so that a flipped bit never becomes an answer to user code.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from typing import Final
 
 import msgspec
 
-from perdure.model import chain
-from perdure.model.bodies import inline
+from perdure.model import hash_chain
 from perdure.model.encryption import Unreadable, refuse_unreadable
 from perdure.model.events import BodyRef, ExecutionStarted, HistoryEvent, decode_events
+from perdure.model.large_bodies import inline
 from perdure.model.records import HistoryRow, InstanceRow, StoredInstance
 
 DAMAGED: Final = "damaged"
@@ -72,12 +72,12 @@ def damage_in(stored: StoredInstance) -> str:
 def check_rows(stored: StoredInstance) -> None:
     """Raise HistoryDamaged for the first row that is not what was written, or is not in its place."""
     row = stored.row
-    salt, digest_of, link = row.salt, chain.digest_of, chain.link
+    salt, digest_of, link = row.salt, hash_chain.digest_of, hash_chain.link
     head, execution_no = b"", 0
     for expected, one in enumerate(stored.history):
         if not expected:
             execution_no = one.execution_no
-            head = chain.base_of(salt, execution_no)
+            head = hash_chain.base_of(salt, execution_no)
         refuse_unreadable(one.events)
         head = link(head, execution_no, expected, one.at, one.digest)
         if digest_of(salt, one.events) != one.digest or head != one.hash or one.episode != expected:
@@ -87,14 +87,14 @@ def check_rows(stored: StoredInstance) -> None:
 def _what(salt: bytes, one: HistoryRow, expected: int) -> str:
     if one.episode != expected:
         return f"stands where episode {expected} was due, which is missing"
-    if chain.digest_of(salt, one.events) != one.digest:
+    if hash_chain.digest_of(salt, one.events) != one.digest:
         return "is not what was written: its events do not match their digest"
     return "is not what was written: its time, its digest or its hash has changed"
 
 
 def _end(stored: StoredInstance) -> tuple[int, bytes]:
     row, history = stored.row, stored.history
-    return len(history), history[-1].hash if history else chain.base_of(row.salt, row.execution_no)
+    return len(history), history[-1].hash if history else hash_chain.base_of(row.salt, row.execution_no)
 
 
 def _by_episode(stored: StoredInstance) -> dict[int, dict[int, bytes]]:
@@ -122,7 +122,7 @@ def _check_bodies(
         if body is None:
             continue
         refuse_unreadable(body)
-        if chain.digest_of(row.salt, body).hex() != ref.digest:
+        if hash_chain.digest_of(row.salt, body).hex() != ref.digest:
             raise HistoryDamaged(
                 f"body {ref.no} of {_name_of(one)}, in the table payloads, is not what was written: it does not "
                 f"match its digest; {_CAUSE}"

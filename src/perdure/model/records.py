@@ -60,7 +60,7 @@ class InstanceUpdate(NamedTuple):
 
 
 class HistoryRow(NamedTuple):
-    """One episode: `events` is a JSON array; see `perdure.model.chain` for digest and hash."""
+    """One episode: `events` is a JSON array; see `perdure.model.hash_chain` for digest and hash."""
 
     instance_no: int
     execution_no: int

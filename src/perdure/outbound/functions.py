@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from perdure.engine.activities import ActivityContext
-from perdure.engine.registry import Activity, Orchestrator, Registry
+from perdure.engine.functions.registry import Activity, Orchestrator, Registry
 from perdure.errors import HttpStatusError
 from perdure.model.http_calls import HTTP_ACTIVITY, HTTP_POLLING, HttpRequest, HttpResponse
 from perdure.outbound.polling import polling

@@ -39,12 +39,12 @@ from perdure.replay import pairing, patches
 from perdure.replay.activity_calls import ActivityCalls
 from perdure.replay.child_calls import ChildCalls
 from perdure.replay.determinism import Mismatch, agree, misfit, mismatch
+from perdure.replay.entity_calls import EntityLock, EntityVerbs
 from perdure.replay.fiber import Fiber
 from perdure.replay.http_calls import HttpCalls
 from perdure.replay.inputs import NO_INPUT, input_body
 from perdure.replay.pairing import same
 from perdure.replay.relay import idle_relay
-from perdure.replay.sections import EntityLock, EntityVerbs
 from perdure.replay.task import (
     NO_DEFAULT,
     PENDING,

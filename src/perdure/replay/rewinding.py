@@ -154,7 +154,7 @@ def plan_of(episodes: Sequence[Episode]) -> Plan:
     result. When the code decided something directly behind one of them, everything from there on is given up, because
     it would not have happened. Before that place every failure that the code met without deciding anything is void,
     too: it was caught, or not looked at yet, while others were waited for. Whether history would be the same without
-    it has to be tried against the code (`perdure.engine.rewinding`), unless it is the one failure and came last.
+    it has to be tried against the code (`perdure.engine.core.rewinding`), unless it is the one failure and came last.
     """
     events = _events(episodes)
     end = max(place for place, event in enumerate(events) if isinstance(event, ev.ExecutionFailed))

@@ -105,7 +105,7 @@ def open_overseer(url: str) -> Overseer | None:
     if not is_postgres(url):
         return None
     _demand_driver()
-    from perdure.store.postgres.overseeing import PostgresOverseer
+    from perdure.store.postgres.lease_keeper import PostgresOverseer
 
     return PostgresOverseer(url)
 

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from perdure.model.bodies import inline
 from perdure.model.entities import ENTITY
 from perdure.model.events import decode_events, encode_events
 from perdure.model.instances import execution_id_of, partition_of
+from perdure.model.large_bodies import inline
 from perdure.model.records import (
     AuditRow,
     Batch,
@@ -35,10 +35,10 @@ from perdure.model.records import (
     WaitRow,
 )
 from perdure.model.waiting import is_parked
+from perdure.store.memory_cluster import Member, MemoryOverseer, Place, machine_clock
+from perdure.store.memory_tables import Execution, Tables, apply, as_rows, check, expire, import_row
 from perdure.store.port import Opening
 from perdure.store.purging import surviving
-from perdure.store.sharing import Member, MemoryOverseer, Place, machine_clock
-from perdure.store.tables import Execution, Tables, apply, as_rows, check, expire, import_row
 from perdure.store.transfer import demand_empty
 
 if TYPE_CHECKING:

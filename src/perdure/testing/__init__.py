@@ -12,12 +12,12 @@ Nothing here needs pytest; `perdure.testing.plugin` has fixtures for it.
 """
 
 from perdure.testing.clock import START, SkippingWaiter, VirtualClock
+from perdure.testing.environments import DurableEnvironment, environment
 from perdure.testing.history import HistoryBuilder
 from perdure.testing.idleness import NothingCanHappen
 from perdure.testing.recordings import Recording, Verdict, check_recording, read_recording, recording_of
 from perdure.testing.replaying import Replayed, check_history, load_history, replay
 from perdure.testing.stubs import Call
-from perdure.testing.surroundings import DurableEnvironment, environment
 
 __all__ = [
     "START",

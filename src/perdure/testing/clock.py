@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from queue import SimpleQueue
 
-    from perdure.engine.intake import Item
-    from perdure.engine.loop import Loop
+    from perdure.engine.loop.inbox import Item
+    from perdure.engine.loop.loop import Loop
 
 START = datetime(2026, 1, 1, 9, 0, tzinfo=UTC)
 _TICKS = 4  # turns of the test's event loop in which it may still have something to say

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Raw
 
 from perdure.errors import CommitRefused, FenceLost, StoreError
-from perdure.model.chain import digest_of
 from perdure.model.events import (
     BodyRef,
     EventRaised,
@@ -27,6 +26,7 @@ from perdure.model.events import (
     TaskCompleted,
     encode_events,
 )
+from perdure.model.hash_chain import digest_of
 from perdure.model.instances import partition_of
 from perdure.model.records import (
     AuditFilter,

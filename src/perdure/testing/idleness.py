@@ -14,10 +14,10 @@ from collections.abc import Coroutine, Iterator
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Final
 
-from perdure.engine.worker import Engine
+from perdure.engine.engine import Engine
 
 if TYPE_CHECKING:
-    from perdure.engine.client import Client
+    from perdure.engine.client.client import Client
     from perdure.model.instances import OrchestrationStatus
     from perdure.testing.clock import SkippingWaiter
 

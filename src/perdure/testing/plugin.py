@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest_asyncio
 
-from perdure.testing.surroundings import DurableEnvironment, environment
+from perdure.testing.environments import DurableEnvironment, environment
 
 if TYPE_CHECKING:
     from perdure.app import App

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import msgspec
 from msgspec import Raw
 
-from perdure.engine.functions import Functions
+from perdure.engine.functions.resolved import Functions
 from perdure.engine.interrupting import put_away
 from perdure.errors import FunctionMissing, FunctionNotFound, MisfitError, NonDeterminismError, PayloadError
 from perdure.model import events as ev
@@ -33,7 +33,7 @@ from perdure.triggers import with_built_ins
 
 if TYPE_CHECKING:
     from perdure.app import App
-    from perdure.engine.functions import Entry
+    from perdure.engine.functions.resolved import Entry
     from perdure.model.instances import OrchestrationStatus
     from perdure.replay.context import OrchestrationContext
     from perdure.replay.rewinding import Episode

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from perdure.engine.functions import Entry, Functions, RegistryEnvironment
+from perdure.engine.functions.registry import Orchestrator, Registry, definition_of, version_of
+from perdure.engine.functions.resolved import Entry, Functions, RegistryEnvironment
 from perdure.engine.interrupting import put_away
-from perdure.engine.registry import Orchestrator, Registry, definition_of, version_of
 from perdure.errors import FunctionMissing, FunctionNotFound, NonDeterminismError
 from perdure.model import events as ev
 from perdure.model import payload

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Raw
 
 from perdure.engine.activities import ActivityContext
-from perdure.engine.client import Client
-from perdure.engine.portal import SyncClient
-from perdure.engine.registry import Activity, plan_of
+from perdure.engine.client.client import Client
+from perdure.engine.client.sync_client import SyncClient
+from perdure.engine.functions.registry import Activity, plan_of
 from perdure.errors import EventRefused, FunctionNotFound, MisfitError, PayloadError, RegistrationError
 from perdure.model import events as ev
 from perdure.model import messages as msg
@@ -25,8 +25,8 @@ from perdure.replay.determinism import misfit
 from perdure.replay.state import State
 
 if TYPE_CHECKING:
-    from perdure.engine.functions import Entry, Functions
-    from perdure.engine.registry import Registry
+    from perdure.engine.functions.registry import Registry
+    from perdure.engine.functions.resolved import Entry, Functions
     from perdure.replay.context import OrchestrationContext
     from perdure.replay.entity import EntityCode
 

@@ -1,9 +1,9 @@
 """Client functions that a clock or a queue calls, and the orchestrations they are made of."""
 
 from perdure.triggers.definitions import Queue, Schedule, with_built_ins
-from perdure.triggers.queues import DeadLetter, Queues, QueueStatus
-from perdure.triggers.schedules import Schedules, ScheduleStatus
-from perdure.triggers.scheduling import Tick
+from perdure.triggers.queue_admin import DeadLetter, Queues, QueueStatus
+from perdure.triggers.schedule_admin import Schedules, ScheduleStatus
+from perdure.triggers.schedule_orchestration import Tick
 from perdure.triggers.serving import serving
 from perdure.triggers.source import QueueSource, Received
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from perdure import outbound
-from perdure.engine.registry import Activity, Orchestrator, Registry, Trigger
+from perdure.engine.functions.registry import Activity, Orchestrator, Registry, Trigger
 from perdure.model.retry import RetryPolicy
 from perdure.triggers.names import FIRING, MESSAGE, SCHEDULE, firing_activity, message_activity
-from perdure.triggers.queueing import message
-from perdure.triggers.scheduling import Plan, firing, schedule
+from perdure.triggers.queue_orchestration import message
+from perdure.triggers.schedule_orchestration import Plan, firing, schedule
 
 if TYPE_CHECKING:
     from perdure.triggers.source import QueueSource

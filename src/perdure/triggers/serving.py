@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from perdure.engine.client import Client
-from perdure.engine.registry import Registry
+from perdure.engine.client.client import Client
+from perdure.engine.functions.registry import Registry
+from perdure.triggers.broker_pump import Pump
 from perdure.triggers.definitions import Queue, Schedule
-from perdure.triggers.pump import Pump
-from perdure.triggers.schedules import install
+from perdure.triggers.schedule_admin import install
 
 
 @asynccontextmanager

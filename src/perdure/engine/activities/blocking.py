@@ -13,7 +13,7 @@ import traceback
 from types import FrameType
 from typing import Final
 
-from perdure.engine.activities.on_loop import OnLoop
+from perdure.engine.activities.asyncio_host import OnLoop
 from perdure.engine.activities.runner import Attempt
 
 ASK_EVERY: Final = 0.5  # seconds between an answer and the next question

@@ -15,24 +15,24 @@ import time
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
+from perdure.engine.activities.asyncio_host import OnLoop
 from perdure.engine.activities.blocking import Blocking
-from perdure.engine.activities.context import ActivityContext
 from perdure.engine.activities.deadlines import Deadlines
-from perdure.engine.activities.executors import Executors
-from perdure.engine.activities.host import ExecutorHost
-from perdure.engine.activities.on_loop import OnLoop
+from perdure.engine.activities.executors.definitions import Executors
+from perdure.engine.activities.executors.factories import place_of
+from perdure.engine.activities.executors.host import ExecutorHost
 from perdure.engine.activities.ports import Concurrency, Deliver, Handover, Outbox
 from perdure.engine.activities.results import failed
 from perdure.engine.activities.runner import Attempt, Host, Runner
-from perdure.engine.activities.sources import place_of
-from perdure.engine.activities.threads import Threads
-from perdure.engine.callables import where
-from perdure.engine.envelope import Envelope
-from perdure.engine.registry import Activity, Plan, Registry, plan_of
+from perdure.engine.activities.thread_host import Threads
+from perdure.engine.core.envelope import Envelope
+from perdure.engine.functions.callables import where
+from perdure.engine.functions.registry import Activity, Plan, Registry, plan_of
 from perdure.errors import FunctionNotFound, RegistrationError
 from perdure.model.failure import Failure, failure_of
 from perdure.model.messages import ActivityResult
 from perdure.model.waiting import Pulse
+from perdure.replay.activity_context import ActivityContext
 from perdure.replay.settle import Invocation
 
 Key = tuple[str, int]  # execution id, task id

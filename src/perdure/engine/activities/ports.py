@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from perdure.engine.envelope import Envelope
+from perdure.engine.core.envelope import Envelope
 from perdure.model.messages import ActivityResult
 from perdure.model.settings import COUNT, setting
 

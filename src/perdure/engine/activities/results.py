@@ -8,9 +8,9 @@ from msgspec import Raw
 
 from perdure.errors import PayloadError
 from perdure.model import payload
+from perdure.model.activity_names import spoken
 from perdure.model.failure import Failure, failure_of
 from perdure.model.messages import ActivityResult
-from perdure.model.spoken import spoken
 from perdure.replay.settle import Invocation
 
 _NULL = Raw(b"null")

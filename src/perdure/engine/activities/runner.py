@@ -6,15 +6,15 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from perdure.engine.activities.context import ActivityContext
 from perdure.engine.activities.signals import Signals
-from perdure.engine.causes import caused
-from perdure.engine.client import Client
-from perdure.engine.portal import SyncClient
-from perdure.engine.registry import Activity, Plan
+from perdure.engine.client.client import Client
+from perdure.engine.client.idempotency import caused
+from perdure.engine.client.sync_client import SyncClient
+from perdure.engine.functions.registry import Activity, Plan
 from perdure.errors import MessageRefused, PayloadError
 from perdure.model import payload
-from perdure.model.spoken import is_message, spoken
+from perdure.model.activity_names import is_message, spoken
+from perdure.replay.activity_context import ActivityContext
 from perdure.replay.inputs import Input
 from perdure.replay.settle import Invocation
 

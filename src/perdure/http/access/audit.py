@@ -1,7 +1,7 @@
 """What goes into the audit log besides the operations themselves: questions, refusals, failures, uses of keys.
 
-An operation's row is written with it, in one transaction (`perdure.engine.notes`). These others change nothing, so
-nobody waits for them: they are gathered here, equal ones counted, and written a moment later beside whatever
+An operation's row is written with it, in one transaction (`perdure.engine.core.audit`). These others change nothing,
+so nobody waits for them: they are gathered here, equal ones counted, and written a moment later beside whatever
 the engine writes then. A crash may lose the last of them, and no operation. Someone polling an instance is one
 row a minute, and someone trying keys one row every few seconds, so neither can fill the disk.
 """
@@ -12,11 +12,11 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
-from perdure.engine.notes import Memo
+from perdure.engine.core.audit import Memo
 from perdure.errors import CommitRefused, PerdureError
 
 if TYPE_CHECKING:
-    from perdure.engine.client import Gateway
+    from perdure.engine.client.client import Gateway
     from perdure.model.records import AuditRow
 
 QUESTIONS: Final = 60.0  # seconds over which equal questions are counted together

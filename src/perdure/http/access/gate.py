@@ -17,28 +17,28 @@ from typing import TYPE_CHECKING
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from perdure.engine.notes import NOTE, Memo, Note
+from perdure.engine.core.audit import NOTE, Memo, Note
 from perdure.errors import PerdureError
 from perdure.http.access import sessions
 from perdure.http.access.audit import Recorder
-from perdure.http.access.caller import ANONYMOUS, ANYONE, CALLER, Caller, Refused, address_of
 from perdure.http.access.keys import Keyring
 from perdure.http.access.limits import Buckets, Limits
-from perdure.http.access.shares import Shares
-from perdure.http.access.signing import Signer
-from perdure.http.drawing import CODE
+from perdure.http.access.link_signer import Signer
+from perdure.http.access.stream_limits import Shares
 from perdure.http.guard import SAFE, is_foreign
-from perdure.http.links import ENDPOINT, LINK
-from perdure.http.looks import Looks
+from perdure.http.pages.rendering import CODE
+from perdure.http.principal import ANONYMOUS, ANYONE, CALLER, Caller, Refused, address_of
+from perdure.http.shared_reads import Looks
+from perdure.http.urls import ENDPOINT, LINK
 from perdure.model.access import PREFIX
 
 if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from perdure.engine.client import Client
-    from perdure.http.access.links import Link
+    from perdure.engine.client.client import Client
     from perdure.http.access.sessions import Session
+    from perdure.http.access.signed_urls import Link
     from perdure.http.endpoint import Endpoint
 
 

@@ -13,8 +13,8 @@ import hmac
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from perdure.engine.access import ACCESS, LINK
-from perdure.http.access.caller import Caller, Refused
+from perdure.engine.client.access import ACCESS, LINK
+from perdure.http.principal import Caller, Refused
 from perdure.model.access import digest_of, id_of
 
 if TYPE_CHECKING:

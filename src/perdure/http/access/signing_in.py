@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 from starlette.responses import RedirectResponse
 
 from perdure.http.access import sessions
-from perdure.http.access.api import access_of
-from perdure.http.access.caller import Refused
-from perdure.http.csrf import read_form
-from perdure.http.drawing import as_page, base_of, draw
+from perdure.http.api.access import access_of
 from perdure.http.endpoint import Endpoint
+from perdure.http.pages.csrf import read_form
+from perdure.http.pages.rendering import as_page, base_of, draw
+from perdure.http.principal import Refused
 
 if TYPE_CHECKING:
     from starlette.requests import Request

@@ -19,14 +19,14 @@ from typing import Any
 from msgspec import Raw
 
 from perdure.errors import PayloadError
-from perdure.model.payload.flaws import malformed, reject_flaws
-from perdure.model.payload.misfit import misfit
+from perdure.model.payload.errors import COMPARABLE, MAX_BYTES, MAX_DEPTH, MAX_DIGITS, REFUSING, too_large
+from perdure.model.payload.locating import malformed, reject_flaws
+from perdure.model.payload.lossless import settled, why_not
 from perdure.model.payload.reading import is_untyped, known_reader, new_reader, why_unreadable
-from perdure.model.payload.refusal import COMPARABLE, MAX_BYTES, MAX_DEPTH, MAX_DIGITS, REFUSING, too_large
 from perdure.model.payload.schemas import schema_for
 from perdure.model.payload.shapes import is_plain_class, title
 from perdure.model.payload.text import reject_suspects, same_strings
-from perdure.model.payload.walking import settled, why_not
+from perdure.model.payload.type_errors import misfit
 from perdure.model.payload.wholeness import Guard, guard_of, is_transparent
 from perdure.model.payload.writing import is_kept, passed, read_plain, write_plain
 

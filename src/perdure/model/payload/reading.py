@@ -9,7 +9,7 @@ from typing import Any, cast, get_args
 import msgspec
 
 from perdure.errors import PayloadError
-from perdure.model.payload.refusal import UNTYPED, Reader, refusal
+from perdure.model.payload.errors import UNTYPED, Reader, refusal
 from perdure.model.payload.shapes import MADE_OF, advice_for, flaw_of, title
 from perdure.model.payload.writing import is_model, read_plain, write_plain
 

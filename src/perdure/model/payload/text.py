@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from perdure.model.payload.flaws import reject_flaws
-from perdure.model.payload.refusal import MAX_DEPTH
+from perdure.model.payload.errors import MAX_DEPTH
+from perdure.model.payload.locating import reject_flaws
 
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 

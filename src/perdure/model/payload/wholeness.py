@@ -19,8 +19,8 @@ from uuid import UUID
 from msgspec import Struct, inspect
 
 from perdure.errors import PayloadError
+from perdure.model.payload.errors import COMPARABLE, Trail, refusal
 from perdure.model.payload.reading import adapter_of, is_untyped, known_reader
-from perdure.model.payload.refusal import COMPARABLE, Trail, refusal
 from perdure.model.payload.shapes import title
 from perdure.model.payload.writing import is_model, read_plain, write_plain
 

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct, structs
 
-from perdure.model.payload.refusal import COMPARABLE, Token, no_json, too_large
+from perdure.model.payload.errors import COMPARABLE, Token, no_json, too_large
 
 
 def is_model(kind: Any) -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from perdure.model.instances import partition_of
 from perdure.model.records import InstanceRow
-from perdure.store.postgres.arrays import (
+from perdure.store.postgres.binary import (
     bodies,
     bodies_or_null,
     number,
@@ -21,7 +21,7 @@ from perdure.store.postgres.arrays import (
     texts,
     texts_or_null,
 )
-from perdure.store.postgres.wire import Call
+from perdure.store.postgres.pipeline import Call
 from perdure.store.purging import surviving
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from perdure.errors import StoreError, StoreUnusable
 from perdure.store.postgres.errors import for_good, translating
-from perdure.store.postgres.wire import Backend, Wire
+from perdure.store.postgres.pipeline import Backend, Wire
 
 if TYPE_CHECKING:
     from perdure.store.postgres.address import Address

@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 from perdure.model.encryption import Unreadable
 from perdure.model.records import ActivityRow
-from perdure.store.postgres.arrays import number, text
+from perdure.store.column_encryption import PLACED, SPOTS, Spot, Vault
+from perdure.store.postgres.binary import number, text
 from perdure.store.postgres.transfer import KEYS, bound
 from perdure.store.rekeying import Rekeyed
 from perdure.store.transfer import TABLES
-from perdure.store.vault import PLACED, SPOTS, Spot, Vault
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from perdure.model.encryption import Cipher
-    from perdure.store.postgres.wire import Wire
+    from perdure.store.postgres.pipeline import Wire
 
 PAGE: Final = 256  # rows; fewer where they may be large
 _ALL: Final = (*SPOTS, PLACED)

@@ -16,19 +16,19 @@ import psycopg
 
 from perdure.errors import StoreInUse
 from perdure.model.records import PartitionRow, WorkerRow
+from perdure.store.memory_cluster import NUMBERS_EACH
 from perdure.store.port import Census, Opening
-from perdure.store.postgres.arrays import number, numbers, text
+from perdure.store.postgres.binary import number, numbers, text
 from perdure.store.postgres.errors import translated
 from perdure.store.postgres.migrating import lock_key
-from perdure.store.postgres.wire import Call
-from perdure.store.sharing import NUMBERS_EACH
+from perdure.store.postgres.pipeline import Call
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from perdure.store.port import Profile
     from perdure.store.postgres.address import Address
-    from perdure.store.postgres.wire import Backend, Wire
+    from perdure.store.postgres.pipeline import Backend, Wire
 
 _LOCK_TIMEOUT: Final = "55P03"
 _PATIENCE_MS: Final = 500  # for a session that has just died

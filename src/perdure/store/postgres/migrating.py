@@ -14,14 +14,14 @@ from psycopg.sql import SQL
 
 from perdure.errors import StoreTooNew, StoreUnusable
 from perdure.store.postgres.address import address_of
-from perdure.store.postgres.arrays import text
+from perdure.store.postgres.binary import text
 from perdure.store.postgres.connection import MIGRATING, UPKEEP, connect, open_session
 from perdure.store.postgres.errors import translated, translating
 from perdure.store.postgres.statements import quoted, read_sql
 
 if TYPE_CHECKING:
     from perdure.store.postgres.address import Address
-    from perdure.store.postgres.wire import Wire
+    from perdure.store.postgres.pipeline import Wire
 
 VERSION: Final = 1
 _VERSIONS: Final = (

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from perdure.store.postgres.address import Address
-    from perdure.store.postgres.wire import Answer, Call, Wire
+    from perdure.store.postgres.pipeline import Answer, Call, Wire
 
 MOST: Final = 4
 _PATIENCE: Final = 30.0

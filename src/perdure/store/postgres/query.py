@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from perdure.model import payload
 from perdure.model.entities import ENTITY
 from perdure.model.records import InstanceRow
-from perdure.store.postgres.arrays import number, text, texts
+from perdure.store.postgres.binary import number, text, texts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

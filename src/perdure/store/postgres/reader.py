@@ -14,7 +14,6 @@ import psycopg
 
 from perdure.errors import StoreUnusable
 from perdure.model import damaged
-from perdure.model.bodies import inline
 from perdure.model.damaged import (
     audit_of,
     dropped_of,
@@ -28,6 +27,7 @@ from perdure.model.damaged import (
 )
 from perdure.model.encryption import Unreadable
 from perdure.model.events import decode_events, encode_events
+from perdure.model.large_bodies import inline
 from perdure.model.records import (
     AuditRow,
     DroppedRow,
@@ -38,26 +38,26 @@ from perdure.model.records import (
     StoredInstance,
     WaitRow,
 )
+from perdure.store.column_encryption import opened
 from perdure.store.postgres import encrypting
 from perdure.store.postgres import transfer as moving
 from perdure.store.postgres.address import address_of
-from perdure.store.postgres.arrays import number, numbers, text, texts
+from perdure.store.postgres.binary import number, numbers, text, texts
 from perdure.store.postgres.errors import translated
 from perdure.store.postgres.migrating import VERSION, too_new
+from perdure.store.postgres.pipeline import Call
 from perdure.store.postgres.pool import Readers
 from perdure.store.postgres.query import build, build_count, can_match, is_sayable
 from perdure.store.postgres.statements import quoted
-from perdure.store.postgres.wire import Call
 from perdure.store.transfer import BESIDE, TABLES, strayed
-from perdure.store.vault import opened
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from perdure.model.encryption import Cipher
     from perdure.model.records import AuditFilter, InstanceFilter
-    from perdure.store.postgres.wire import Answer
-    from perdure.store.vault import Vault
+    from perdure.store.column_encryption import Vault
+    from perdure.store.postgres.pipeline import Answer
 
 _NO_HUB: Final = -1
 _EXAMINED_AT_ONCE: Final = 1_000

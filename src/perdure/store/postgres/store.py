@@ -35,22 +35,22 @@ from perdure.model.records import (
     SeenRow,
     StoredInstance,
 )
+from perdure.store.column_encryption import demand_readable, opened
+from perdure.store.memory_tables import AUDIT_KEPT, DROPPED_KEPT
 from perdure.store.port import Opening
 from perdure.store.postgres import encrypting, membership
 from perdure.store.postgres import transfer as moving
-from perdure.store.postgres.arrays import number, numbers, text, texts
+from perdure.store.postgres.binary import number, numbers, text, texts
 from perdure.store.postgres.commit import RESULTS, arrays, calls_of
 from perdure.store.postgres.connection import ENGINE, UPKEEP, connect, leasing
 from perdure.store.postgres.errors import FOR_ITS_DATA, translated
-from perdure.store.postgres.hints import Hints
 from perdure.store.postgres.migrating import bring_up_to_date
+from perdure.store.postgres.notify import Hints
+from perdure.store.postgres.pipeline import Backend, Call, Wire
 from perdure.store.postgres.query import is_sayable
 from perdure.store.postgres.reader import Reader, instances_of
-from perdure.store.postgres.wire import Backend, Call, Wire
 from perdure.store.rekeying import readable_messages
-from perdure.store.tables import AUDIT_KEPT, DROPPED_KEPT
 from perdure.store.transfer import UNFINISHED, demand_empty
-from perdure.store.vault import demand_readable, opened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

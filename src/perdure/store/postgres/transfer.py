@@ -11,16 +11,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from perdure.model.instances import partition_of
-from perdure.store.postgres.arrays import number, numbers, text
+from perdure.store.postgres.binary import number, numbers, text
 from perdure.store.postgres.commit import COLUMNS, arrays, placed_by_id
+from perdure.store.postgres.pipeline import Call
 from perdure.store.postgres.statements import type_of
-from perdure.store.postgres.wire import Call
 from perdure.store.transfer import OF_INSTANCES, TABLES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from perdure.store.postgres.wire import Wire
+    from perdure.store.postgres.pipeline import Wire
     from perdure.store.transfer import Key, Row
 
 KEYS: Final[dict[str, tuple[str, ...]]] = {

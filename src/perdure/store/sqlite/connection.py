@@ -19,8 +19,8 @@ from perdure.errors import StoreTooNew, StoreUnusable
 from perdure.store.sqlite.errors import translating
 from perdure.store.sqlite.files import demand_one_place
 from perdure.store.sqlite.lock import connect
-from perdure.store.sqlite.log import LOG_KEPT
 from perdure.store.sqlite.statements import CACHED, read_sql
+from perdure.store.sqlite.wal import LOG_KEPT
 
 APPLICATION_ID: Final = 0x70657264  # "perd"
 SCHEMA_VERSION: Final = 5

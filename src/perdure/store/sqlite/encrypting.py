@@ -12,11 +12,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from perdure.model.encryption import Unreadable
+from perdure.store.column_encryption import SPOTS, Spot, Vault
 from perdure.store.rekeying import Rekeyed
 from perdure.store.sqlite.statements import query
 from perdure.store.sqlite.transfer import KEYS
 from perdure.store.transfer import TABLES
-from perdure.store.vault import SPOTS, Spot, Vault
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -18,7 +18,6 @@ import apsw
 import msgspec
 
 from perdure.errors import StoreUnusable
-from perdure.model.bodies import inline
 from perdure.model.damaged import (
     audit_of,
     body_of,
@@ -36,6 +35,7 @@ from perdure.model.damaged import (
 )
 from perdure.model.encryption import Unreadable
 from perdure.model.events import decode_events, encode_events
+from perdure.model.large_bodies import inline
 from perdure.model.records import (
     AuditRow,
     DroppedRow,
@@ -47,6 +47,7 @@ from perdure.model.records import (
     StoredInstance,
     WaitRow,
 )
+from perdure.store.column_encryption import opened
 from perdure.store.sqlite import encrypting
 from perdure.store.sqlite import transfer as moving
 from perdure.store.sqlite.connection import open_reader
@@ -55,14 +56,13 @@ from perdure.store.sqlite.garbled import reading
 from perdure.store.sqlite.query import build, build_count
 from perdure.store.sqlite.statements import query, query_many
 from perdure.store.transfer import BESIDE, TABLES, strayed
-from perdure.store.vault import opened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from perdure.model.encryption import Cipher
     from perdure.model.records import AuditFilter, InstanceFilter
-    from perdure.store.vault import Vault
+    from perdure.store.column_encryption import Vault
 
     Execute = Callable[..., Any]
 

@@ -18,9 +18,10 @@ import apsw
 from perdure.errors import CommitRefused, FenceLost, StoreError, StoreFull, StoreUnusable
 from perdure.model.damaged import UNNAMED, Garbled, instances_of, seen_of
 from perdure.model.records import InboxRow, InstanceRow, Poll, SeenRow, StoredInstance
+from perdure.store.column_encryption import demand_readable, opened
 from perdure.store.port import Opening
 from perdure.store.rekeying import readable_messages
-from perdure.store.sqlite import encrypting, guard
+from perdure.store.sqlite import encrypting, open_guard
 from perdure.store.sqlite import transfer as moving
 from perdure.store.sqlite.commit import Committer
 from perdure.store.sqlite.connection import check_library, check_place, open_maintenance, open_writer
@@ -28,11 +29,10 @@ from perdure.store.sqlite.errors import FOR_ITS_DATA, translated, translating
 from perdure.store.sqlite.files import create, demand_one_place, demand_own_folder, keep_from_others
 from perdure.store.sqlite.garbled import reading
 from perdure.store.sqlite.lock import FileLock, ServerFile
-from perdure.store.sqlite.log import length, prolong, tidy
 from perdure.store.sqlite.reader import Reader, read_bodies, read_histories, read_instances, read_states
 from perdure.store.sqlite.statements import query, query_many
+from perdure.store.sqlite.wal import length, prolong, tidy
 from perdure.store.transfer import UNFINISHED, demand_empty
-from perdure.store.vault import demand_readable, opened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -81,7 +81,7 @@ class SqliteStore(Reader):
             demand_one_place(self.location)
             return self._connect()
         except BaseException:
-            guard.unprotect(self.location)
+            open_guard.unprotect(self.location)
             self._release_lock()
             raise
 
@@ -97,7 +97,7 @@ class SqliteStore(Reader):
             return  # the parent's
         self._close_readers()
         self._drop_connection("it is closed")
-        guard.unprotect(self.location)
+        open_guard.unprotect(self.location)
         self._release_lock()
         self._pid = 0
 
@@ -118,7 +118,7 @@ class SqliteStore(Reader):
             except BaseException:
                 writer.close(force=True)
                 raise
-        guard.protect(self.location)
+        open_guard.protect(self.location)
         self._writer, self._committer = writer, Committer(writer, hub_no)
         self._execute, self._hub_no, self._vault = execute, hub_no, vault
         self._shorten_log()

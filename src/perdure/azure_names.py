@@ -1,0 +1,116 @@
+"""Azure's decorators, for `App` and `Blueprint`: the same registrations in the words of azure-functions-durable.
+
+Each names a parameter, as its host's binding needs; here it is checked, so that a function moved over says at once
+what does not fit. Unlike there, the function itself comes back, not a builder: call it, test it, pass it on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from perdure.engine.client.client import Client
+from perdure.engine.client.sync_client import SyncClient
+from perdure.engine.functions.callables import is_async, resolvable, signature_of, where
+from perdure.engine.functions.registry import orchestrator_parameters
+from perdure.errors import RegistrationError
+from perdure.registration import Registration
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class AzureRegistration(Registration):
+    """`Registration` with the decorators of Azure's `DFApp` and `Blueprint` beside ours."""
+
+    def orchestration_trigger(
+        self, context_name: str, orchestration: str | None = None, input_type: Any = None
+    ) -> Callable[[F], F]:
+        """Register an orchestrator: Azure's spelling of `orchestrator`.
+
+        Parameters:
+            context_name: the name of its first parameter, which takes the context.
+            orchestration: the registered name; default the function's own.
+            input_type: what `context.get_input()` gives when it is not told a type.
+        """
+        register = self.orchestrator(name=orchestration, input_type=Any if input_type is None else input_type)
+
+        def checked(function: F) -> F:
+            orchestrator_parameters(function)
+            _first_is(function, context_name)
+            return register(function)
+
+        return checked
+
+    def activity_trigger(self, input_name: str, activity: str | None = None) -> Callable[[F], F]:
+        """Register an activity: Azure's spelling of `activity`.
+
+        Parameters:
+            input_name: the parameter that takes the input.
+            activity: the registered name; default the function's own.
+        """
+        register = self.activity(name=activity)
+
+        def checked(function: F) -> F:
+            _parameter(function, input_name, "input_name")
+            return register(function)
+
+        return checked
+
+    def entity_trigger(self, context_name: str, entity_name: str | None = None) -> Callable[[F], F]:
+        """Register an entity written as a function: Azure's spelling of `entity`.
+
+        Parameters:
+            context_name: the name of its first parameter, which takes the context.
+            entity_name: the registered name, in which case does not matter; default the function's own.
+        """
+        register = self.entity(name=entity_name)
+
+        def checked(function: F) -> F:
+            _first_is(function, context_name)
+            return register(function)
+
+        return checked
+
+    def durable_client_input(
+        self, client_name: str, task_hub: str | None = None, connection_name: str | None = None
+    ) -> Callable[[F], F]:
+        """Say which parameter of a client function takes the client. Put it below `route`, as in Azure.
+
+        It annotates that parameter: `Client` for an `async def` function, the blocking `SyncClient` for a `def` one.
+
+        Raises RegistrationError for `task_hub` and `connection_name`: the client is that of the application's hub,
+        and `perdure.connect(url, hub=...)` gives one of another.
+        """
+        if task_hub is not None or connection_name is not None:
+            raise RegistrationError(
+                "durable_client_input gives the client of the application's own hub: for another one use "
+                "perdure.connect(url, hub=...) instead of task_hub and connection_name"
+            )
+
+        def annotate(function: F) -> F:
+            _parameter(function, client_name, "client_name")
+            kind = Client if is_async(function) else SyncClient
+            resolvable(function).__annotations__[client_name] = kind
+            return function
+
+        return annotate
+
+
+def _first_is(function: Callable[..., Any], context_name: str) -> None:
+    first = next(iter(signature_of(function)), "")
+    if first != context_name:
+        raise RegistrationError(
+            f"{where(function)}: context_name is {context_name!r}, but its first parameter, which takes "
+            f"the context, is {first!r}"
+        )
+
+
+def _parameter(function: Callable[..., Any], name: str, what: str) -> None:
+    parameters = signature_of(function)
+    if name not in parameters:
+        raise RegistrationError(
+            f"{where(function)}: {what} is {name!r}, but its parameters are {', '.join(parameters) or 'none'}"
+        )
+
+
+__all__ = ["AzureRegistration"]

@@ -1,0 +1,84 @@
+"""The options that select instances, and what they mean together."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from perdure.cli.options import read_tags
+from perdure.model.instances import RuntimeStatus
+from perdure.model.times import duration
+
+if TYPE_CHECKING:
+    from perdure.engine.client.bulk import Which
+
+StatusOption = Annotated[
+    list[RuntimeStatus] | None,
+    typer.Option("--status", help="Only these; may be repeated.", case_sensitive=False, show_default=False),
+]
+NameOption = Annotated[str | None, typer.Option("--name", help="Only this orchestrator.", show_default=False)]
+PrefixOption = Annotated[
+    str | None, typer.Option("--prefix", help="Only ids that begin so.", show_default=False)
+]
+TagOption = Annotated[
+    list[str] | None, typer.Option("--tag", help="name=value; may be repeated.", show_default=False)
+]
+WaitingForOption = Annotated[
+    str | None, typer.Option("--waiting-for", help="Only those that await this event.", show_default=False)
+]
+ParkedOption = Annotated[
+    bool, typer.Option("--parked", help="Only those that the engine has set aside.", show_default=False)
+]
+OlderThanOption = Annotated[
+    str | None,
+    typer.Option(
+        "--older-than", metavar="3d", help="Only those created so long ago: 90m, 12h, 3d.", show_default=False
+    ),
+]
+CreatedBeforeOption = Annotated[
+    datetime | None,
+    typer.Option("--created-before", help="Only those created before this.", show_default=False),
+]
+CreatedAfterOption = Annotated[
+    datetime | None,
+    typer.Option("--created-after", help="Only those created after this.", show_default=False),
+]
+
+
+def read_duration(given: str, option: str) -> timedelta:
+    """The duration of an option. Raises typer.BadParameter."""
+    try:
+        return duration(given)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint=option) from error
+
+
+def read_selection(
+    status: list[RuntimeStatus] | None,
+    name: str | None,
+    prefix: str | None,
+    tag: list[str] | None,
+    waiting_for: str | None,
+    older_than: str | None,
+    created_before: datetime | None,
+    created_after: datetime | None,
+    parked: bool = False,
+) -> Which:
+    """The filter that the options give; empty when none was given."""
+    if older_than is not None and created_before is not None:
+        raise typer.BadParameter("give --older-than or --created-before, one of the two")
+    if older_than is not None:
+        created_before = datetime.now(UTC) - read_duration(older_than, "--older-than")
+    given: Which = {
+        "status": status or (),
+        "name": name,
+        "prefix": prefix,
+        "tags": read_tags(tag or []),
+        "created_from": created_after.astimezone(UTC) if created_after else None,
+        "created_to": created_before.astimezone(UTC) if created_before else None,
+        "waiting_for": waiting_for,
+        "parked": parked,
+    }
+    return given if any(given.values()) else {}

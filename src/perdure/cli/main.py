@@ -1,0 +1,65 @@
+"""The commands, put together."""
+
+from __future__ import annotations
+
+import typer
+
+from perdure import __version__
+from perdure.cli import (
+    access,
+    binding,
+    bulk,
+    control,
+    entities,
+    housekeeping,
+    instances,
+    migrating,
+    replaying,
+    run,
+    settings,
+    triggers,
+    verification,
+    workers,
+)
+from perdure.cli.terminal import EXIT_CODES
+
+root = typer.Typer(
+    name="perdure",
+    help="Durable Functions that run anywhere Python runs.",
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for group in (
+    run,
+    settings,
+    instances,
+    control,
+    bulk,
+    entities,
+    access,
+    binding,
+    workers,
+    verification,
+    housekeeping,
+    migrating,
+    replaying,
+    triggers,
+):
+    root.add_typer(group.commands)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"perdure {__version__}")
+        raise typer.Exit
+
+
+@root.callback()
+def _root(
+    version: bool = typer.Option(
+        False, "--version", help="Print the version.", callback=_version, is_eager=True
+    ),
+) -> None:
+    """Durable Functions that run anywhere Python runs."""

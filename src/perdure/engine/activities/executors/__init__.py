@@ -1,0 +1,1 @@
+"""Executors: activities in other processes, on other threads or on other machines."""

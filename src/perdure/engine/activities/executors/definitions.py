@@ -1,0 +1,98 @@
+"""The executors of one engine: which activity runs on which, and their common life."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from perdure.engine.activities.executors.channel import Line
+from perdure.engine.activities.executors.factories import ProcessPool
+from perdure.engine.activities.executors.host import ExecutorHost
+from perdure.engine.activities.runner import Attempt
+from perdure.engine.functions.registry import Activity, Registry, where
+from perdure.errors import RegistrationError
+from perdure.model.messages import ActivityResult
+
+
+class Executors:
+    """The executors of one engine: one host for each source, shared by the activities that name it."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        begin: Callable[[Attempt], None],
+        conclude: Callable[[Attempt, ActivityResult], None],
+    ) -> None:
+        self._registry = registry
+        self._begin = begin
+        self._conclude = conclude
+        self._line: Line | None = None
+        self._hosts: dict[int, ExecutorHost] = {}
+
+    def host_of(self, activity: Activity) -> ExecutorHost | None:
+        """Where an activity with an executor runs; None for those without. Raises RegistrationError."""
+        if activity.executor is None:
+            return None
+        named = isinstance(activity.executor, str)
+        source = self._named(activity) if named else activity.executor
+        host = self._hosts.get(id(source))
+        if host is None:
+            if self._line is None:
+                self._line = Line(self._began, self._gone)
+            where = f"executor {activity.executor!r}" if named else _told(source)
+            host = self._hosts[id(source)] = ExecutorHost(where, source, self._line, self._conclude)
+        return host
+
+    def _named(self, activity: Activity) -> Any:
+        known = self._registry.executors
+        if activity.executor in known:
+            return known[activity.executor]
+        raise RegistrationError(
+            f"{where(activity.function)}: no executor named {activity.executor!r} is registered in this application; "
+            f"it has {', '.join(sorted(known)) or 'none'}. Register it with app.executor({activity.executor!r}, ...)"
+        )
+
+    def _began(self, attempt: Attempt, pid: int) -> None:
+        self._begin(attempt)
+        host = attempt.runner.host
+        if isinstance(host, ExecutorHost):
+            host.began(attempt, pid)
+
+    def _gone(self, attempt: Attempt) -> None:
+        host = attempt.runner.host
+        if isinstance(host, ExecutorHost):
+            host.look()
+
+    async def open(self) -> None:
+        """Make every executor, off the event loop. Raises what their makers raise, with none left behind."""
+        try:
+            for host in self._hosts.values():
+                await asyncio.to_thread(host.open)
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        await asyncio.gather(*(asyncio.to_thread(host.close) for host in self._hosts.values()))
+        if self._line is not None:
+            self._line.close()
+
+    def health(self) -> dict[str, int]:
+        """How much runs, waits, and goes on although nobody wants it, over all of them."""
+        hosts = self._hosts.values()
+        return {
+            "running": sum(host.running for host in hosts),
+            "queued": sum(host.waiting for host in hosts),
+            "abandoned": sum(host.abandoned for host in hosts),
+        }
+
+    @property
+    def is_healthy(self) -> bool:
+        return not any(host.is_broken for host in self._hosts.values())
+
+
+def _told(source: Any) -> str:
+    if isinstance(source, ProcessPool):
+        return str(source)
+    return f"executor {getattr(source, '__name__', type(source).__name__)}"

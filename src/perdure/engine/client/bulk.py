@@ -1,0 +1,227 @@
+"""Bulk operations: one verb for every instance that a filter selects, a page at a time.
+
+A page is a few hundred instances, found by key from the newest to the oldest, and handed to the verb together,
+so that they share a commit. Nothing is remembered between pages but the key: a bulk operation that is cut off
+(by Ctrl-C, a crash, a lost connection) has done some instances entirely and left the others alone, and the same
+call again takes up what still matches. That is safe because a verb applies only to statuses that it changes.
+An instance that was in another status by the time its turn came is skipped and counted, never forced.
+Over HTTP a page is one request, so a long operation is many short ones and reports as it goes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final, TypedDict
+
+import msgspec
+
+from perdure.errors import (
+    EngineStopped,
+    IllegalTransition,
+    InstanceFinished,
+    InstanceNotFound,
+    PayloadError,
+    PerdureError,
+    outward,
+)
+from perdure.model.instances import FINISHED, RuntimeStatus
+from perdure.model.records import InstanceFilter
+
+if TYPE_CHECKING:
+    from perdure.engine.client.client import Client
+    from perdure.model.records import InstanceRow
+
+PAGE: Final = 250
+EXAMPLES: Final = 10
+FAILURES_TOLD: Final = 100
+S = RuntimeStatus
+
+
+class Which(TypedDict, total=False):
+    """The filters of `Client.query`: an instance is selected when it matches every one that is given."""
+
+    status: Sequence[RuntimeStatus | str] | RuntimeStatus | str
+    name: str | None
+    prefix: str | None
+    tags: Mapping[str, str] | None
+    created_from: datetime | None
+    created_to: datetime | None
+    waiting_for: str | None
+    parked: bool
+
+
+class BulkOutcome(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """How far a bulk operation has come.
+
+    `matched` is how many matched when it began, `examples` the ids of the newest of them. `skipped` counts, by
+    reason, instances that the verb did not apply to when their turn came; `failures` are (id, reason) of the
+    first hundred that failed. `dry_run` outcomes have changed nothing.
+    """
+
+    verb: str
+    matched: int = 0
+    examples: list[str] = []
+    done: int = 0
+    skipped: dict[str, int] = {}
+    failed: int = 0
+    failures: list[tuple[str, str]] = []
+    dry_run: bool = False
+    finished: bool = False
+
+    @property
+    def seen(self) -> int:
+        """How many instances have had their turn."""
+        return self.done + sum(self.skipped.values()) + self.failed
+
+    def after(self, page: BulkPage) -> BulkOutcome:
+        """This outcome and one page more."""
+        return msgspec.structs.replace(
+            self,
+            done=self.done + page.done,
+            skipped=dict(Counter(self.skipped) + Counter(page.skipped)),
+            failed=self.failed + page.failed,
+            failures=[*self.failures, *page.failures][:FAILURES_TOLD],
+        )
+
+
+class BulkPage(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of one page; `continuation` leads to the next one and is None on the last."""
+
+    done: int = 0
+    skipped: dict[str, int] = {}
+    failed: int = 0
+    failures: list[tuple[str, str]] = []
+    continuation: str | None = None
+
+
+class BulkRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A verb, and what it is told for every instance."""
+
+    verb: str
+    reason: str = ""
+    recursive: bool = False
+
+
+class _Verb(msgspec.Struct, frozen=True):
+    """`changes`: the statuses in which the verb does something. `apply` does it for one instance."""
+
+    changes: frozenset[RuntimeStatus]
+    apply: Callable[[Client, str, BulkRequest], Awaitable[Any]]
+
+
+async def _purge(client: Client, instance_id: str, asked: BulkRequest) -> None:
+    if not await client.purge_instance_history(instance_id, recursive=asked.recursive):
+        raise InstanceNotFound(f"instance {instance_id!r} is gone already")
+
+
+VERBS: Final[dict[str, _Verb]] = {
+    "suspend": _Verb(
+        frozenset({S.Pending, S.Running}), lambda client, i, asked: client.suspend(i, asked.reason)
+    ),
+    "resume": _Verb(frozenset({S.Suspended}), lambda client, i, asked: client.resume(i, asked.reason)),
+    "terminate": _Verb(
+        frozenset({S.Pending, S.Running, S.Suspended}),
+        lambda client, i, asked: client.terminate(i, asked.reason, recursive=asked.recursive),
+    ),
+    "rewind": _Verb(frozenset({S.Failed}), lambda client, i, asked: client.rewind(i, asked.reason)),
+    "purge": _Verb(FINISHED, _purge),
+}
+"""What can be done in bulk. Starting and restarting cannot: repeating them would do them twice."""
+
+
+def verb_named(name: str) -> str:
+    """The name, if there is such a verb. Raises PayloadError."""
+    if name not in VERBS:
+        raise PayloadError(f"there is no bulk operation {name!r}; there are {', '.join(VERBS)}")
+    return name
+
+
+def selected(verb: str, wanted: InstanceFilter) -> InstanceFilter | None:
+    """The filter narrowed to statuses that the verb changes; None when it then selects nobody."""
+    changes = VERBS[verb_named(verb)].changes
+    given = wanted.status or tuple(sorted(changes))
+    status = tuple(one for one in given if RuntimeStatus(one) in changes)
+    return replace(wanted, status=status) if status else None
+
+
+async def preview(client: Client, verb: str, wanted: InstanceFilter) -> BulkOutcome:
+    """How many instances the operation would be tried on, and the newest of them. Changes nothing."""
+    narrowed = selected(verb, wanted)
+    if narrowed is None:
+        return BulkOutcome(verb=verb, dry_run=True)
+    store, first = client.gateway.store, replace(narrowed, top=EXAMPLES)
+    matched, rows = await client.gateway.read(lambda: (store.count(narrowed), store.query(first)))
+    return BulkOutcome(verb=verb, matched=matched, examples=[row.instance_id for row in rows], dry_run=True)
+
+
+async def one_page(client: Client, asked: BulkRequest, wanted: InstanceFilter) -> BulkPage:
+    """Apply the verb to the newest `wanted.top` instances below `wanted.before_no`. Raises EngineStopped."""
+    narrowed = selected(asked.verb, wanted)
+    if narrowed is None:
+        return BulkPage()
+    store = client.gateway.store
+    rows = await client.gateway.read(lambda: store.query(narrowed))
+    # Parents have smaller numbers than their children: within a page they come first, and do not see them end.
+    results = await asyncio.gather(*(_tried(client, asked, row) for row in reversed(rows)))
+    page = _summed(results)
+    more = len(rows) == narrowed.top
+    return msgspec.structs.replace(page, continuation=str(rows[-1].instance_no) if more else None)
+
+
+Tried = tuple[str, str, str]
+"""Instance id, "" or why it was skipped, "" or how it failed."""
+
+
+async def _tried(client: Client, asked: BulkRequest, row: InstanceRow) -> Tried:
+    try:
+        await VERBS[asked.verb].apply(client, row.instance_id, asked)
+    except EngineStopped:
+        raise
+    except InstanceNotFound:
+        return row.instance_id, "purged meanwhile", ""
+    except InstanceFinished:
+        return row.instance_id, "finished meanwhile", ""
+    except IllegalTransition:
+        return row.instance_id, "changed status meanwhile", ""
+    except PerdureError as error:
+        return row.instance_id, "", outward(error)
+    return row.instance_id, "", ""
+
+
+def _summed(results: Sequence[Tried]) -> BulkPage:
+    failures = [(instance_id, failure) for instance_id, _, failure in results if failure]
+    skipped = Counter(skip for _, skip, _ in results if skip)
+    return BulkPage(
+        done=len(results) - len(failures) - skipped.total(),
+        skipped=dict(skipped),
+        failed=len(failures),
+        failures=failures[:FAILURES_TOLD],
+    )
+
+
+async def perform(
+    preview: Callable[[], Awaitable[BulkOutcome]],
+    page: Callable[[str | None, int], Awaitable[BulkPage]],
+    progress: Callable[[BulkOutcome], object],
+    at_most: int | None,
+) -> BulkOutcome:
+    """Page after page until there is none left, or `at_most` instances have had their turn."""
+    outcome = msgspec.structs.replace(await preview(), dry_run=False)
+    progress(outcome)
+    continuation: str | None = None
+    left = at_most
+    while left is None or left > 0:
+        found = await page(continuation, PAGE if left is None else min(PAGE, left))
+        outcome = outcome.after(found)
+        left = None if at_most is None else at_most - outcome.seen
+        continuation = found.continuation
+        if continuation is None:
+            outcome = msgspec.structs.replace(outcome, finished=True)
+            progress(outcome)
+            break
+        progress(outcome)
+    return outcome

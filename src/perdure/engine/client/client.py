@@ -1,0 +1,541 @@
+"""The one set of verbs. In process, over HTTP, in the CLI and on the pages it is always these.
+
+A verb that changes something becomes a message, handed to a `Gateway`, and is answered after the commit that
+took it up: what returned is durable. A verb that asks reads committed state straight from the store and
+never waits for the loop. Verbs that only combine others (waiting, building links) are written here once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol, TypeVar, Unpack
+
+import msgspec
+
+from perdure.engine.client import bulk
+from perdure.engine.client.access import AccessVerbs
+from perdure.engine.client.azure import AzureVerbs
+from perdure.engine.client.bulk import BulkOutcome, BulkPage, BulkRequest, Which
+from perdure.engine.client.cluster import CompanyVerbs
+from perdure.engine.client.entities import EntityVerbs
+from perdure.engine.client.families import finished_family
+from perdure.engine.client.paging import number_in
+from perdure.engine.client.starting import Starting, body_of
+from perdure.engine.client.status import Detail, page_of, start_of, status_of
+from perdure.engine.client.watching import Bell, WatchVerbs
+from perdure.engine.core.audit import NOTE, Memo
+from perdure.engine.core.repeats import recalled, restart_named
+from perdure.errors import IdempotencyConflict, IllegalTransition, InstanceNotFound, PayloadError, StoreError
+from perdure.model import payload
+from perdure.model.instances import (
+    OrchestrationStatus,
+    Page,
+    PurgeHistoryResult,
+    RuntimeStatus,
+)
+from perdure.model.messages import (
+    Message,
+    Purge,
+    RaiseEvent,
+    Resume,
+    Rewind,
+    Start,
+    Suspend,
+    Terminate,
+)
+from perdure.model.names import is_name, is_text, not_a_name
+from perdure.model.records import InstanceFilter
+from perdure.model.times import Seconds, instant, micros
+from perdure.model.waiting import Pulse
+from perdure.replay.state import LEGAL
+from perdure.store.port import ClientStore
+
+PURGED_AT_ONCE = 250  # sub-orchestrations, so that they share a commit
+T = TypeVar("T")
+
+
+class Gateway(Protocol):
+    """Where a client's verbs go: the engine of this process, or a store that others serve."""
+
+    @property
+    def store(self) -> ClientStore: ...
+
+    @property
+    def hub(self) -> str: ...
+
+    async def accept(self, message: Message) -> Any:
+        """Hand a message over; returns its answer once the commit that took it up is durable."""
+
+    async def finished(self, instance_id: str, timeout: float | None) -> OrchestrationStatus | None:
+        """Return when the instance has finished, with its status if it is at hand. Raises TimeoutError."""
+
+    async def read(self, question: Callable[[], T], *, brief: bool = False) -> T:
+        """Ask the store, off the event loop unless the answer is a matter of microseconds."""
+
+    def watching(self, instance_no: int | None) -> AbstractContextManager[Bell]:
+        """A bell that rings when this instance, or any with None, has changed. Raises Overloaded."""
+
+    async def record(self, memo: Memo) -> None:
+        """Write keys and rows of the audit log; returns once they are durable."""
+
+    def pulses(self, executions: Mapping[str, str]) -> Mapping[tuple[str, int], Pulse]:
+        """What is known of running activities, by execution id and task id.
+
+        `executions` names the executions that are asked about, each with its instance.
+        """
+
+    def now(self) -> int:
+        """The hub's present time in microseconds."""
+
+    def new_instance_id(self) -> str:
+        """A fresh id nobody has."""
+
+    def salt_at_hand(self, instance_id: str) -> bytes | None:
+        """What an instance was born with, if that is known without asking the store."""
+
+    def has_orchestrator(self, name: str) -> None:
+        """Raise FunctionNotFound when this application is known not to have it."""
+
+    def has_entity(self, name: str) -> None:
+        """Raise FunctionNotFound when no worker is known to have it; the name is in lower case."""
+
+    def operation_guard(self, entity: str, operation: str) -> payload.Guard | None:
+        """What an operation's input has to pass to be read whole, where the entity is known here."""
+
+
+class Links(Protocol):
+    """A host that can be reached by HTTP tells the client which URLs lead to an instance."""
+
+    def management(self, request: Any, instance_id: str) -> dict[str, Any]:
+        """Azure's management payload: id, statusQueryGetUri, sendEventPostUri, ...: what the caller may have."""
+
+    def hides(self, request: Any, instance_id: str) -> bool:
+        """Whether the caller of a request is told nothing of this instance."""
+
+    def status_url(self, request: Any, instance_id: str) -> str:
+        """The one URL of these where the instance's status is asked for."""
+
+    def check_status_response(self, request: Any, instance_id: str) -> Any:
+        """The 202 response with Location, Retry-After and the management payload."""
+
+    def completed_response(self, request: Any, status: OrchestrationStatus) -> Any:
+        """The response for an instance that finished in time."""
+
+    async def event_link(
+        self, request: Any, instance_id: str, event_name: str, lasts: int, once: bool
+    ) -> str:
+        """A signed link by which somebody without a key raises one event; `lasts` is in microseconds."""
+
+
+@dataclass
+class Client(Starting, EntityVerbs, AccessVerbs, AzureVerbs, WatchVerbs, CompanyVerbs):
+    """Starts, asks about and manages instances. Get one from `app.running()` or as a parameter of a route."""
+
+    gateway: Gateway
+    links: Links | None = None
+
+    @property
+    def task_hub(self) -> str:
+        """The hub this client talks to."""
+        return self.gateway.hub
+
+    # ------------------------------------------------------------------------------------------- starting
+
+    async def restart(
+        self,
+        instance_id: str,
+        restart_with_new_instance_id: bool = True,
+        *,
+        operation_id: str | None = None,
+    ) -> str:
+        """Start a finished instance again with its name and input; returns the id of the new run.
+
+        With an `operation_id` a repeat within 24 hours gets the first answer, whatever has become of both runs.
+
+        Raises InstanceNotFound, IllegalTransition while it is still running.
+        """
+        store = self.gateway.store
+        fresh = restart_with_new_instance_id
+        named = restart_named(instance_id, operation_id or "", fresh=fresh)
+        if operation_id and (first := await self._restarted(named)):
+            return first
+        found = await self.gateway.read(lambda: start_of(store, instance_id))
+        if found is None:
+            raise InstanceNotFound(f"no instance {instance_id!r} in this hub: nothing to restart")
+        row = found[0].row
+        if RuntimeStatus(row.status) not in LEGAL["restart"]:
+            raise IllegalTransition(
+                f"cannot restart instance {instance_id!r} while it is {row.status}: terminate it first, "
+                "or wait until it has finished"
+            )
+        note = NOTE.get()
+        if note is not None and not note.operation:  # to the hub it is a start
+            note.operation, note.detail = "restart", instance_id
+        restarted: str = await self.gateway.accept(
+            msgspec.structs.replace(
+                named,
+                instance_id=self.gateway.new_instance_id() if fresh else instance_id,
+                name=row.name,
+                version=row.version,
+                input=found[1],
+                tags=payload.decode(row.tags.encode()) if row.tags else None,
+            )
+        )
+        return str(restarted)
+
+    async def _restarted(self, named: Start) -> str:
+        """The answer to the first restart of this name, "" if this is the first."""
+        store, names = self.gateway.store, (named.remembered_as, named.operation_id)
+        rows = await self.gateway.read(lambda: [store.answered(name) for name in names])
+        for row in rows:
+            first = recalled(row, named) if row is not None and row.expires_at > self.gateway.now() else None
+            if isinstance(first, IdempotencyConflict | StoreError):
+                raise first
+            if isinstance(first, str):
+                return str(first)
+        return ""
+
+    # ------------------------------------------------------------------------------------------ messaging
+
+    async def raise_event(
+        self, instance_id: str, event_name: str, event_data: Any = None, *, event_id: str | None = None
+    ) -> None:
+        """Send an external event. It is kept until a wait for that name takes it, also across continue-as-new.
+
+        `event_id` makes a repeat safe: the same id within 24 hours is the same event. It counts for this
+        instance and this event name; with other data it is refused.
+
+        Raises InstanceNotFound, InstanceFinished, EventRefused (name or shape not admitted), IdempotencyConflict
+        for an `event_id` that was used with other data, PayloadError, Overloaded.
+        """
+        await self.gateway.accept(
+            RaiseEvent(
+                instance_id=instance_id,
+                name=checked_event_name(event_name),
+                input=body_of(event_data),
+                operation_id=event_id or "",
+            )
+        )
+
+    async def terminate(
+        self, instance_id: str, reason: str = "", *, recursive: bool = False, operation_id: str | None = None
+    ) -> None:
+        """End an instance now. Its running activities are told to stop, and what they return is dropped.
+
+        `recursive` also terminates the sub-orchestrations it is waiting for. Terminating a finished
+        instance raises InstanceFinished.
+        """
+        await self.gateway.accept(
+            Terminate(
+                instance_id=instance_id, reason=reason, recursive=recursive, operation_id=operation_id or ""
+            )
+        )
+
+    async def suspend(self, instance_id: str, reason: str = "", *, operation_id: str | None = None) -> None:
+        """Hold an instance: what arrives is kept, nothing runs, until `resume`."""
+        await self.gateway.accept(
+            Suspend(instance_id=instance_id, reason=reason, operation_id=operation_id or "")
+        )
+
+    async def rewind(self, instance_id: str, reason: str = "", *, operation_id: str | None = None) -> None:
+        """Let a failed instance go on: what made it fail is tried again, what was done stays done.
+
+        Failed activities run again under their idempotency key, their retry policy begins afresh, and failed
+        sub-orchestrations are rewound with their parent. Code that fails by itself, without a failed call, goes
+        on behind the last thing it was told; if nothing has changed it fails in the same way again.
+
+        Raises InstanceNotFound, InstanceFinished when it did not fail, IllegalTransition while it is running.
+        """
+        await self.gateway.accept(
+            Rewind(instance_id=instance_id, reason=reason, operation_id=operation_id or "")
+        )
+
+    async def resume(self, instance_id: str, reason: str = "", *, operation_id: str | None = None) -> None:
+        """Let a suspended or parked instance go on; what arrived meanwhile is delivered in order."""
+        await self.gateway.accept(
+            Resume(instance_id=instance_id, reason=reason, operation_id=operation_id or "")
+        )
+
+    # --------------------------------------------------------------------------------------------- asking
+
+    async def get_status(
+        self,
+        instance_id: str,
+        show_history: bool = False,
+        show_history_output: bool = False,
+        show_input: bool = False,
+        *,
+        execution: int | None = None,
+    ) -> OrchestrationStatus | None:
+        """What is known of one instance, or None when there is none.
+
+        `show_history` adds the events of the current execution, or of an earlier `execution` (1 is the first)
+        if its history is kept, and the numbers of those that are. `show_history_output` adds their results,
+        `show_input` the input. `waiting_for` is always filled in.
+        """
+        if not is_text(instance_id):
+            return None
+        detail = Detail(show_history, show_history_output, show_input, execution)
+        gateway = self.gateway
+        return await gateway.read(
+            lambda: status_of(gateway.store, instance_id, detail, gateway), brief=not show_history
+        )
+
+    async def query(
+        self,
+        *,
+        status: Sequence[RuntimeStatus | str] | RuntimeStatus | str = (),
+        name: str | None = None,
+        prefix: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        created_from: datetime | None = None,
+        created_to: datetime | None = None,
+        waiting_for: str | None = None,
+        parked: bool = False,
+        top: int = 100,
+        continuation: str | None = None,
+        show_input: bool = False,
+    ) -> Page:
+        """Instances that match every given filter, newest first, `top` (1 to 1000) a page.
+
+        `waiting_for` is the name of an external event with an open wait. With `parked`, only those that the engine
+        has set aside, whether they have begun or not (`status.is_parked`). Pass `page.continuation` to go on.
+        """
+        wanted = _filter(
+            number_in(continuation),
+            _checked_top(top),
+            status=status,
+            name=name,
+            prefix=prefix,
+            tags=tags,
+            created_from=created_from,
+            created_to=created_to,
+            waiting_for=waiting_for,
+            parked=parked,
+        )
+        gateway = self.gateway
+        return await gateway.read(lambda: page_of(gateway.store, wanted, gateway, show_input=show_input))
+
+    async def counts(self) -> dict[str, int]:
+        """How many instances stand in each status."""
+        return await self.gateway.read(self.gateway.store.counts)
+
+    async def wait_for_completion(
+        self, instance_id: str, timeout: Seconds | None = None
+    ) -> OrchestrationStatus:
+        """Wait until the instance has finished and return its status, with its output.
+
+        Raises TimeoutError after `timeout`, InstanceNotFound when there is no such instance.
+        """
+        status = await self.gateway.finished(instance_id, None if timeout is None else micros(timeout) / 1e6)
+        if status is None:
+            status = await self.get_status(instance_id)
+        if status is None:
+            raise InstanceNotFound(f"instance {instance_id!r} was purged while waiting for it")
+        return status
+
+    # -------------------------------------------------------------------------------------------- purging
+
+    async def purge_instance_history(
+        self, instance_id: str, *, recursive: bool = False, operation_id: str | None = None
+    ) -> PurgeHistoryResult:
+        """Delete a finished instance and all its history; returns how many instances were deleted, 0 for none.
+
+        Parameters:
+            recursive: delete its finished sub-orchestrations too, and theirs, also those of earlier executions and of
+                earlier runs of the id. One that has not finished stays, with all that it started.
+
+        Raises IllegalTransition while it is still running: terminate it first.
+        """
+        family = await self._family(instance_id) if recursive else []
+        purged = 0
+        for start in range(0, len(family), PURGED_AT_ONCE):  # children first: cut off, the same call goes on
+            some = family[start : start + PURGED_AT_ONCE]
+            purged += sum(await asyncio.gather(*(self._purged(child_id) for child_id in some)))
+        return PurgeHistoryResult(purged + await self._purged(instance_id, operation_id or "", strict=True))
+
+    async def _family(self, instance_id: str) -> list[str]:
+        """The finished sub-orchestrations of an instance that can be purged."""
+        store = self.gateway.store
+
+        def look() -> list[str]:
+            stored = store.get(instance_id)
+            finished = stored is None or stored.row.completed_at is not None
+            return finished_family(store, instance_id) if finished else []
+
+        return await self.gateway.read(look)
+
+    async def _purged(self, instance_id: str, operation_id: str = "", *, strict: bool = False) -> int:
+        """Whether it was there; without `strict` one that has begun anew since it was looked for stays."""
+        try:
+            await self.gateway.accept(Purge(instance_id=instance_id, operation_id=operation_id))
+        except InstanceNotFound:
+            return 0
+        except IllegalTransition:
+            if strict:
+                raise
+            return 0
+        return 1
+
+    async def purge_instance_history_by(
+        self,
+        created_time_from: datetime | None = None,
+        created_time_to: datetime | None = None,
+        runtime_status: Sequence[RuntimeStatus | str] | None = None,
+        *,
+        recursive: bool = False,
+    ) -> PurgeHistoryResult:
+        """Delete the finished instances that match; returns how many matched. Unfinished ones are left alone.
+
+        `recursive` deletes their finished sub-orchestrations too, whether these match or not.
+        """
+        outcome = await self.bulk(
+            "purge",
+            recursive=recursive,
+            status=runtime_status or (),
+            created_from=created_time_from,
+            created_to=created_time_to,
+        )
+        return PurgeHistoryResult(outcome.done)
+
+    # ------------------------------------------------------------------------------------------- in bulk
+
+    async def bulk(
+        self,
+        verb: str,
+        *,
+        reason: str = "",
+        recursive: bool = False,
+        dry_run: bool = False,
+        at_most: int | None = None,
+        progress: Callable[[BulkOutcome], object] = lambda outcome: None,
+        **which: Unpack[Which],
+    ) -> BulkOutcome:
+        """Do to every instance that matches what `verb` does to one, a few hundred at a time.
+
+        It can be cut off at any time and called again: instances are done entirely or not at all, and those
+        done do not match any more. An instance in a status that the verb does not change is left alone.
+
+        Parameters:
+            verb: suspend, resume, terminate or purge.
+            reason, recursive: as for the verb.
+            dry_run: change nothing; tell how many match, and the ids of the newest.
+            at_most: stop when so many have had their turn.
+            progress: called with the outcome so far, at the beginning and after every page.
+            which: the filters of `query`: status, name, prefix, tags, created_from, created_to, waiting_for,
+                parked.
+
+        Raises PayloadError for an unknown verb, EngineStopped. What fails for one instance is in the outcome.
+        """
+        asked = BulkRequest(verb=bulk.verb_named(verb), reason=reason, recursive=recursive)
+        if dry_run:
+            return await self.bulk_preview(verb, which)
+        return await bulk.perform(
+            lambda: self.bulk_preview(verb, which),
+            lambda continuation, top: self.bulk_page(asked, which, continuation, top),
+            progress,
+            at_most,
+        )
+
+    async def bulk_preview(self, verb: str, which: Which) -> BulkOutcome:
+        """How many instances match, and the newest of them; what `bulk` does with `dry_run`."""
+        return await bulk.preview(self, verb, _filter(None, 1, **which))
+
+    async def bulk_page(
+        self, asked: BulkRequest, which: Which, continuation: str | None, top: int
+    ) -> BulkPage:
+        """One page of a bulk operation, for hosts that do them a page at a time."""
+        return await bulk.one_page(self, asked, _filter(number_in(continuation), top, **which))
+
+    # ---------------------------------------------------------------------------------------------- links
+
+    def create_http_management_payload(self, instance_id: str, request: Any = None) -> dict[str, Any]:
+        """The URLs by which this instance is asked about and managed, as Azure names them.
+
+        With a `request`, its caller decides what is handed out: all of them if their key has the scope
+        `operate`, else those that the route names (`links=`), by default the status alone. Without one, or with
+        the server's URL instead, it is the server's own code that asks, and gets all. Raises RuntimeError where
+        there is nothing to link to.
+        """
+        return self._links().management(request, instance_id)
+
+    def create_check_status_response(self, request: Any, instance_id: str) -> Any:
+        """The 202 response for a start: Location, Retry-After and the management URLs as JSON.
+
+        The URLs are those that the caller may have, see `create_http_management_payload`. An anonymous caller
+        whose start met an instance instead of making one gets the id alone, unless the request carries the
+        Idempotency-Key of the first.
+        For a request of Starlette or FastAPI it is Starlette's, for one of azure.functions an `HttpResponse`.
+        """
+        return self._links().check_status_response(request, instance_id)
+
+    async def wait_for_completion_or_create_check_status_response(
+        self,
+        request: Any,
+        instance_id: str,
+        timeout_in_milliseconds: int = 10_000,
+        retry_interval_in_milliseconds: int = 1_000,
+    ) -> Any:
+        """The result if the instance finishes in time, else the 202 response. The interval is not needed."""
+        if self._links().hides(request, instance_id):
+            return self.create_check_status_response(request, instance_id)
+        try:
+            status = await self.wait_for_completion(instance_id, timeout_in_milliseconds / 1_000)
+        except TimeoutError:
+            return self.create_check_status_response(request, instance_id)
+        return self._links().completed_response(request, status)
+
+    def _links(self) -> Links:
+        if self.links is None:
+            raise RuntimeError(
+                "this client has no HTTP host to link to: use it inside a route, under `perdure run`, "
+                "or mount app.asgi()"
+            )
+        return self.links
+
+
+DurableOrchestrationClient = Client
+
+
+def checked_event_name(name: object) -> str:
+    if not isinstance(name, str) or not is_name(name):
+        raise PayloadError(not_a_name(name, "an event name"))
+    return name
+
+
+def _filter(before_no: int | None, top: int, **which: Unpack[Which]) -> InstanceFilter:
+    created_from, created_to = which.get("created_from"), which.get("created_to")
+    texts = [which.get("name"), which.get("prefix"), which.get("waiting_for")]
+    texts += [part for pair in (which.get("tags") or {}).items() for part in pair]
+    for text in filter(None, texts):
+        if not is_text(text):
+            raise PayloadError(
+                f"a filter holds NUL or a lone surrogate, which is no character: {ascii(text)[:60]}"
+            )
+    return InstanceFilter(
+        status=_statuses(which.get("status", ())),
+        name=which.get("name"),
+        prefix=which.get("prefix"),
+        tags=tuple(sorted((which.get("tags") or {}).items())),
+        created_from=instant(created_from, "created_from") if created_from else None,
+        created_to=instant(created_to, "created_to") if created_to else None,
+        waiting_for=which.get("waiting_for"),
+        parked=which.get("parked", False),
+        before_no=before_no,
+        top=top,
+    )
+
+
+def _statuses(status: Sequence[RuntimeStatus | str] | RuntimeStatus | str) -> tuple[str, ...]:
+    given = (status,) if isinstance(status, str) else tuple(status)
+    return tuple(RuntimeStatus(one).value for one in given)
+
+
+def _checked_top(top: int) -> int:
+    if not 1 <= top <= 1_000:
+        raise PayloadError(f"top is 1 to 1000, not {top}")
+    return top

@@ -1,0 +1,111 @@
+"""The company: the workers of a hub as an operator sees them, from a census."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from perdure.model.http_calls import BUILT_IN
+from perdure.model.times import moment
+from perdure.model.workers import Partition, Worker
+from perdure.store.port import Census
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from perdure.engine.client.client import Gateway
+    from perdure.model.records import WorkerRow
+
+
+class Functions(msgspec.Struct, frozen=True):
+    """What a worker has registered, as its row tells it."""
+
+    orchestrators: list[str] = []
+    activities: list[str] = []
+    entities: list[str] = []
+    version: str = ""
+    perdure: str = ""
+
+
+_functions = msgspec.json.Decoder(Functions)
+
+
+class CompanyVerbs:
+    """The verbs of a client that tell who serves its hub."""
+
+    gateway: Gateway
+
+    async def workers(self) -> list[Worker]:
+        """The processes that serve the hub, the longest-serving first; none where one process has it to itself."""
+        return workers_of(await self._census())
+
+    async def partitions(self) -> list[Partition]:
+        """The hub's partitions and their owners; none where one process has the hub to itself."""
+        return partitions_of(await self._census())
+
+    async def _census(self) -> Census:
+        store: Any = self.gateway.store
+        if not getattr(store, "is_shared", False):
+            return Census(0, (), ())
+        census: Census = await self.gateway.read(store.census)
+        return census
+
+
+def workers_of(census: Census) -> list[Worker]:
+    """The workers of a census."""
+    owned = Counter(row.incarnation for row in census.partitions)
+    return [_worker(row, owned[row.incarnation], census.now) for row in census.workers]
+
+
+def _worker(row: WorkerRow, partitions: int, now: int) -> Worker:
+    has = functions_of(row)
+    return Worker(
+        name=row.worker,
+        role=row.role,
+        state=row.state if row.lease_until >= now else "gone",
+        pools=row.pools.split(),
+        partitions=partitions,
+        lease_left=max(row.lease_until - now, 0) / 1e6,
+        since=moment(row.started_at),
+        version=has.version,
+        perdure=has.perdure,
+        incarnation=row.incarnation,
+        orchestrators=_own(has.orchestrators),
+        activities=_own(has.activities),
+        entities=_own(has.entities),
+    )
+
+
+def _own(names: list[str]) -> list[str]:
+    """Those of the application itself."""
+    return [name for name in names if not name.startswith(BUILT_IN)]
+
+
+def partitions_of(census: Census) -> list[Partition]:
+    """The partitions of a census, with their owners' names."""
+    names = {row.incarnation: row.worker for row in census.workers}
+    return [
+        Partition(row.partition, names.get(row.incarnation or 0, ""), row.incarnation, row.epoch)
+        for row in census.partitions
+    ]
+
+
+def functions_of(row: WorkerRow) -> Functions:
+    """What a worker has registered."""
+    try:
+        return _functions.decode(row.functions)
+    except (msgspec.MsgspecError, UnicodeDecodeError):  # of another version of perdure
+        return Functions()
+
+
+def somebody_has(
+    workers: Iterable[WorkerRow], kind: Literal["orchestrators", "entities"], function: str
+) -> bool:
+    """Whether one of these has a function of this kind and name."""
+    wanted = function.casefold()
+    return any(wanted == name.casefold() for row in workers for name in getattr(functions_of(row), kind))
+
+
+__all__ = ["CompanyVerbs", "functions_of", "partitions_of", "somebody_has", "workers_of"]

@@ -1,0 +1,182 @@
+"""`client.start_new`, and what its types say: the input of an orchestrator passed by reference is checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict, TypeVar, Unpack, overload
+
+from msgspec import Raw
+
+from perdure.engine.core.repeats import Met, born_of, bound_by_key, is_carried, occasion
+from perdure.engine.functions.registry import (
+    Orchestrator,
+    definition_of,
+    name_of,
+    orchestrator_input,
+    version_of,
+)
+from perdure.errors import InstanceExists, PayloadError
+from perdure.model import payload
+from perdure.model.instances import check_instance_id
+from perdure.model.messages import OnExisting, Start
+from perdure.model.times import instant
+from perdure.replay.activity_calls import Same
+from perdure.replay.context import OrchestrationContext
+from perdure.replay.inputs import NO_INPUT, input_body
+
+if TYPE_CHECKING:
+    from perdure.engine.client.client import Gateway
+
+I = TypeVar("I")  # noqa: E741 - an input
+
+
+I_contra = TypeVar("I_contra", contravariant=True)
+
+
+class Orchestrates(Protocol[I_contra]):
+    """An orchestrator that takes an input beside its context."""
+
+    def __call__(
+        self, context: OrchestrationContext, input_: I_contra, /, *args: Any, **kwargs: Any
+    ) -> Any: ...
+
+
+class StartOptions(TypedDict, total=False):
+    """What else a start may say."""
+
+    version: str | None
+    start_at: datetime | None
+    tags: Mapping[str, str] | None
+    on_existing: OnExisting
+    operation_id: str | None
+
+
+class Starting:
+    """The part of `Client` that starts orchestrations."""
+
+    gateway: Gateway
+
+    @overload
+    async def start_new(
+        self,
+        orchestration_function_name: Orchestrates[I],
+        instance_id: str | None,
+        client_input: I | Same[I],
+        **options: Unpack[StartOptions],
+    ) -> str: ...
+    @overload
+    async def start_new(
+        self,
+        orchestration_function_name: Orchestrates[I],
+        instance_id: str | None = None,
+        *,
+        client_input: I | Same[I],
+        **options: Unpack[StartOptions],
+    ) -> str: ...
+    @overload
+    async def start_new(
+        self,
+        orchestration_function_name: str | Callable[[OrchestrationContext], Any],
+        instance_id: str | None = None,
+        client_input: Any = None,
+        **options: Unpack[StartOptions],
+    ) -> str: ...
+    async def start_new(
+        self,
+        orchestration_function_name: str | Callable[..., Any],
+        instance_id: str | None = None,
+        client_input: Any = NO_INPUT,
+        *,
+        version: str | None = None,
+        start_at: datetime | None = None,
+        tags: Mapping[str, str] | None = None,
+        on_existing: OnExisting = "replace_finished",
+        operation_id: str | None = None,
+    ) -> str:
+        """Start an orchestration and return its instance id once the start is durable.
+
+        Parameters:
+            orchestration_function_name: the function itself, or its registered name.
+            instance_id: 1 to 256 characters by Azure's rules; None makes up a new one.
+            client_input: anything strict JSON can carry, typed or not. Without it the default of the
+                orchestrator's parameter is used, if it has one.
+            version: the version to run; None for that of the function, if one was passed that is registered in
+                one version, else for the hub's default version, else for the newest that is registered.
+            start_at: an aware datetime in the future delays the first step; the instance is Pending until then.
+            tags: strings to find the instance by.
+            on_existing: for an id that is taken. `replace_finished` starts anew when the old one has finished
+                and raises otherwise, `return_existing` starts nothing and returns the id, `reject` always raises.
+            operation_id: name this request yourself to be able to repeat it: a repeat within 24 hours gets
+                the first answer and starts nothing. In a route, default is the Idempotency-Key of its request.
+
+        Raises:
+            FunctionNotFound, InvalidInstanceId, InstanceExists, IdempotencyConflict for an `operation_id` that
+            named another start, PayloadError, Overloaded, EngineStopped, OutcomeUnknown.
+        """
+        name = name_of(orchestration_function_name)
+        own_version = (
+            "" if isinstance(orchestration_function_name, str) else version_of(orchestration_function_name)
+        )
+        self.gateway.has_orchestrator(name)
+        self._hold(orchestration_function_name, client_input)
+        fresh = instance_id is None
+        chosen = self.gateway.new_instance_id() if instance_id is None else check_instance_id(instance_id)
+        return await self._started(
+            Start(
+                instance_id=chosen,
+                name=name,
+                version=version or own_version,
+                input=body_of(client_input),
+                tags=checked_tags(tags),
+                on_existing=on_existing,
+                visible_at=instant(start_at, "start_at") if start_at is not None else 0,
+                operation_id=operation_id or "",
+                fresh=fresh,
+            )
+        )
+
+    async def _started(self, start: Start) -> str:
+        """Send a start; what it met is noted for the links that its request may be given."""
+        start = bound_by_key(start)
+        try:
+            found = await self.gateway.accept(start)
+        except InstanceExists:
+            occasion().meet(start.instance_id)
+            raise
+        if isinstance(found, Met) and not await self._is_own(found, start):
+            occasion().meet(found)
+        return str(found)
+
+    async def _is_own(self, found: Met, start: Start) -> bool:
+        """Whether the key of the request in hand is that of the start which made this very instance."""
+        if not found.born or not is_carried(start.operation_id):
+            return False
+        stored = await self.gateway.read(lambda: self.gateway.store.get(found), brief=True)
+        return stored is not None and born_of(stored.row.salt) == found.born
+
+    def _hold(self, function: str | Callable[..., Any], client_input: Any) -> None:
+        """Raise PayloadError for an input that a function, passed by reference, would not get whole."""
+        definition = None if isinstance(function, str) else definition_of(function)
+        if isinstance(definition, Orchestrator) and client_input is not NO_INPUT:
+            guard = payload.guard_of(orchestrator_input(definition)[1])
+            if guard is not None:
+                guard((), client_input)
+
+
+def body_of(value: Any) -> Raw:
+    """The payload of a value; a body that is already encoded passes."""
+    return value if isinstance(value, Raw) else input_body(value)
+
+
+def checked_tags(tags: Mapping[str, str] | None) -> dict[str, str] | None:
+    """The tags, if they may be kept with an instance. Raises PayloadError."""
+    if not tags:
+        return None
+    if len(tags) > 50 or not all(isinstance(k, str) and isinstance(v, str) for k, v in tags.items()):
+        raise PayloadError("tags are at most 50 pairs of strings")
+    payload.encode(dict(tags), limit=16_384)
+    return dict(tags)
+
+
+__all__ = ["Starting", "body_of", "checked_tags"]

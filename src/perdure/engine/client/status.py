@@ -1,0 +1,450 @@
+"""From stored rows to what a client sees: status, input, output, and what the instance waits for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import msgspec
+from msgspec import Raw
+
+from perdure.engine.core.instance import scheduled_at
+from perdure.errors import DecryptionFailed, PerdureError
+from perdure.model import events as ev
+from perdure.model import payload
+from perdure.model.damaged import LATEST, UNREADABLE, DamagedWait
+from perdure.model.encryption import Unreadable
+from perdure.model.failure import Failure
+from perdure.model.instances import OrchestrationStatus, Page, RuntimeStatus, execution_id_of
+from perdure.model.large_bodies import inline
+from perdure.model.recorded import DAMAGED, damage_in
+from perdure.model.records import InstanceFilter, InstanceRow, StoredInstance, WaitRow
+from perdure.model.times import moment
+from perdure.model.waiting import SHOWN, EventWait, OpenActivity, Pulse, Waiting
+from perdure.replay.rewinding import Episode
+from perdure.replay.state import fold
+from perdure.store.port import ClientStore
+
+_UNNAMED = "waiting for running activities"
+FOLDED = 500  # episodes up to which a status tells from history what the instance waits for
+LISTED_EPISODES = 50  # the same, in a list
+LISTED = 100  # instances of one page of a list of which that is told
+
+
+@dataclass(frozen=True)
+class Detail:
+    """How much of an instance is wanted."""
+
+    history: bool = False
+    history_output: bool = False
+    input: bool = False
+    execution: int | None = None  # whose history; None for the present one
+
+
+class Ward(Protocol):
+    """Who knows how running activities are, and what time it is."""
+
+    def pulses(self, executions: Mapping[str, str]) -> Mapping[tuple[str, int], Pulse]: ...
+
+    def now(self) -> int: ...
+
+
+def status_of(
+    store: ClientStore, instance_id: str, detail: Detail, ward: Ward | None = None
+) -> OrchestrationStatus | None:
+    """One instance, or None when there is none."""
+    stored = store.get(instance_id)
+    return status_in(store, stored, detail, ward) if stored is not None else None
+
+
+def status_in(
+    store: ClientStore, stored: StoredInstance, detail: Detail, ward: Ward | None = None
+) -> OrchestrationStatus:
+    """One instance, of which the row has been read."""
+    instance_id = stored.row.instance_id
+    row = _judged(stored.row, _damage_beside(stored.waits, stored.custom_status))
+    finished = RuntimeStatus(row.status).is_finished
+    wants_history = detail.history or (not finished and row.episodes <= FOLDED)
+    if wants_history and row.episodes:
+        full = store.history_of(row.instance_no, row.execution_no)
+        if full is not None:
+            stored.history, stored.bodies = full.history, full.bodies
+    unreadable = _unreadable([*(one.events for one in stored.history), *stored.bodies.values()])
+    if unreadable is not None and detail.history:
+        raise DecryptionFailed(f"the history of instance {instance_id!r} cannot be shown: {unreadable.why}")
+    recorded: list[Episode] = []
+    if stored.history and unreadable is None:
+        row = _judged(row, damage_in(stored))
+        recorded = recorded_events(stored, _readable)
+        ends = [recorded[0][1], recorded[-1][1]]
+        waiting = _with_schemas(fold(recorded).waiting(_parked(row)), stored.waits) if not finished else None
+        waiting = _with_reasons(store, waiting) if waiting is not None else None
+    else:
+        raw = [] if wants_history and unreadable is None else store.ends([row]).get(row.instance_no, [])
+        unreadable = unreadable or _unreadable(raw)
+        ends = [_readable(one) for one in raw]
+        waiting = None if finished else _roughly(row, stored.waits)
+    if ward is not None and waiting is not None and (row.local_work or waiting.activities):
+        execution_id = execution_id_of(row.salt, row.execution_no)
+        pulses = ward.pulses({execution_id: instance_id})
+        waiting = _with_pulses(waiting, execution_id, pulses, ward.now())
+    return _status(
+        row,
+        ends,
+        waiting,
+        stored.custom_status,
+        show_input=detail.input,
+        instead=unreadable.shown if unreadable is not None else "",
+        history=_shown(_of_execution(store, row, detail, recorded), detail) if detail.history else None,
+        executions=store.executions(row.instance_no) if detail.history else [],
+    )
+
+
+def _judged(row: InstanceRow, damage: str) -> InstanceRow:
+    """The instance's row, whose reason tells of damage that nothing has come across yet."""
+    if not damage or row.reason.startswith(DAMAGED):
+        return row
+    return row._replace(reason=f"{DAMAGED}: {damage}")
+
+
+def _damage_beside(waits: Iterable[WaitRow], custom_status: bytes | None) -> str:
+    """What is wrong with the rows that belong to an instance and to no history."""
+    for wait in waits:
+        if isinstance(wait, DamagedWait):
+            return f"the row of its wait {wait.wait_id} is not what was written"
+    if custom_status is not None and _custom(custom_status) == UNREADABLE:
+        return "its custom status is not what was written"
+    return ""
+
+
+def _of_execution(
+    store: ClientStore, row: InstanceRow, detail: Detail, present: list[Episode]
+) -> list[Episode]:
+    """The history that is asked for; an execution that is not kept has none."""
+    if detail.execution in (None, row.execution_no):
+        return present
+    earlier = (
+        detail.execution if detail.execution is not None and 0 < detail.execution < row.execution_no else 0
+    )
+    found = store.history_of(row.instance_no, earlier) if earlier else None
+    return recorded_events(found, _readable) if found is not None else []
+
+
+def finished_status(
+    row: InstanceRow, ending: ev.Ending | None, custom_status: bytes | None
+) -> OrchestrationStatus:
+    """The status of an instance that has just finished, from what is still at hand."""
+    ends: list[list[ev.HistoryEvent]] = [[ending]] if ending is not None else []
+    return _status(row, ends, None, custom_status, show_input=False)
+
+
+def page_of(
+    store: ClientStore, wanted: InstanceFilter, ward: Ward | None = None, *, show_input: bool
+) -> Page:
+    """One page of instances, newest first."""
+    found = store.query(wanted)
+    numbers = [row.instance_no for row in found]
+    waits: dict[int, list[WaitRow]] = {}
+    for wait in store.waits([r.instance_no for r in found if r.completed_at is None]):
+        waits.setdefault(wait.instance_no, []).append(wait)
+    customs = store.custom_status(numbers)
+    ends = store.ends(found)
+    rows = [
+        _judged(
+            r,
+            _damage_beside(waits.get(r.instance_no, ()), customs.get(r.instance_no)) or _damaged_end(r, ends),
+        )
+        for r in found
+    ]
+    working = {execution_id_of(r.salt, r.execution_no): r.instance_id for r in rows if r.completed_at is None}
+    pulses = ward.pulses(working) if ward is not None and working else {}
+    now = ward.now() if ward is not None else 0
+    folded = _folded(store, rows, waits)
+    instances = [
+        _status(
+            row,
+            [_readable(one) for one in ends.get(row.instance_no, [])],
+            None if row.completed_at is not None else _briefly(row, waits, folded, pulses, now),
+            customs.get(row.instance_no),
+            show_input=show_input,
+            instead=locked.shown if (locked := _unreadable(ends.get(row.instance_no, []))) else "",
+        )
+        for row in rows
+    ]
+    more = len(rows) == wanted.top
+    return Page(instances, str(rows[-1].instance_no) if more else None)
+
+
+def _damaged_end(row: InstanceRow, ends: Mapping[int, list[bytes]]) -> str:
+    """What can be told without reading the whole history."""
+    of_row = ends.get(row.instance_no, [])
+    if row.episodes and not of_row:
+        return f"it has {row.episodes} rows of history in its row, and none in the table"
+    return next((one.why for one in of_row if isinstance(one, Unreadable) and one.shown == UNREADABLE), "")
+
+
+def recorded_events(
+    stored: StoredInstance, decode: Callable[[bytes], list[ev.HistoryEvent]] = ev.decode_events
+) -> list[tuple[int, list[ev.HistoryEvent]]]:
+    """A stored history as (time, events) per episode, with its bodies put back."""
+    bodies: dict[int, dict[int, bytes]] = {}
+    for (episode, no), body in stored.bodies.items():
+        bodies.setdefault(episode, {})[no] = body
+    return [(row.at, inline(decode(row.events), bodies.get(row.episode, {}))) for row in stored.history]
+
+
+def _readable(events: bytes) -> list[ev.HistoryEvent]:
+    """The events of a row; of one that cannot be read none: the rest of the instance can still be shown."""
+    try:
+        return ev.decode_events(events)
+    except msgspec.MsgspecError:
+        return []
+
+
+def start_of(store: ClientStore, instance_id: str) -> tuple[StoredInstance, Raw] | None:
+    """An instance and the input its current execution began with, for a restart."""
+    stored = store.get(instance_id)
+    if stored is None:
+        return None
+    ends = store.ends([stored.row]).get(stored.row.instance_no, [])
+    unreadable = _unreadable(ends)
+    if unreadable is not None:
+        raise DecryptionFailed(f"the input of instance {instance_id!r} cannot be read: {unreadable.why}")
+    events = ev.decode_events(ends[0]) if ends else []
+    started = next((e for e in events if isinstance(e, ev.ExecutionStarted)), None)
+    return stored, started.input if started is not None else ev.ABSENT
+
+
+def _status(
+    row: InstanceRow,
+    ends: list[list[ev.HistoryEvent]],
+    waiting: Waiting | None,
+    custom_status: bytes | None,
+    *,
+    show_input: bool,
+    instead: str = "",
+    history: list[dict[str, Any]] | None = None,
+    executions: list[int] | None = None,
+) -> OrchestrationStatus:
+    started = next((e for e in ends[0] if isinstance(e, ev.ExecutionStarted)), None) if ends else None
+    output, failure = _result(ends[-1][-1] if ends and ends[-1] else None)
+    if instead and row.completed_at is not None and failure is None:
+        output = instead
+    return OrchestrationStatus(
+        instance_id=row.instance_id,
+        name=row.name,
+        runtime_status=RuntimeStatus(row.status),
+        created_time=moment(row.created_at),
+        last_updated_time=moment(row.updated_at),
+        input=_decoded(started.input)
+        if show_input and started is not None
+        else (instead or None if show_input else None),
+        output=output,
+        custom_status=_custom(custom_status),
+        failure=failure,
+        reason="" if scheduled_at(row.reason) else row.reason,
+        waiting_for=waiting.sentence() if waiting is not None else "",
+        waiting=waiting,
+        version=row.version,
+        execution_id="" if isinstance(row.salt, Unreadable) else execution_id_of(row.salt, row.execution_no),
+        parent_instance_id=row.parent_id,
+        tags=payload.decode(row.tags.encode()) if row.tags else {},
+        completed_time=moment(row.completed_at) if row.completed_at is not None else None,
+        history=history,
+        executions=executions or [],
+    )
+
+
+def _custom(stored: bytes | None) -> Any:
+    if isinstance(stored, Unreadable):
+        return stored.shown
+    return _shown_of(stored) if stored is not None else None
+
+
+def _shown_of(body: bytes | Raw) -> Any:
+    """A body as people see it, also one that is damaged."""
+    try:
+        return payload.decode(body)
+    except PerdureError:
+        return UNREADABLE
+
+
+def _unreadable(found: Iterable[bytes]) -> Unreadable | None:
+    """The first of these that could not be decrypted."""
+    return next((one for one in found if isinstance(one, Unreadable)), None)
+
+
+def _result(last: ev.HistoryEvent | None) -> tuple[Any, Failure | None]:
+    match last:
+        case ev.ExecutionCompleted():
+            return _decoded(last.output), None
+        case ev.ExecutionFailed():
+            return str(last.failure), last.failure
+        case ev.ExecutionTerminated():
+            return last.reason, None
+        case _:
+            return None, None
+
+
+def _decoded(body: Raw) -> Any:
+    return _shown_of(body) if bytes(body) else None
+
+
+def _parked(row: InstanceRow) -> str:
+    return "" if scheduled_at(row.reason) else row.reason
+
+
+def _roughly(row: InstanceRow, waits: list[WaitRow]) -> Waiting:
+    """What the row and its waits tell without reading history."""
+    known_deadlines = {wait.deadline for wait in waits}
+    timed = row.due_at is not None and row.due_at not in known_deadlines and row.due_at <= LATEST
+    timers = (row.due_at,) if timed and row.due_at is not None else ()
+    start_at = scheduled_at(row.reason)
+    rough = Waiting(
+        events=tuple(_event_wait(wait) for wait in waits),
+        timers=timers,
+        start_at=start_at,
+        reason=_parked(row),
+    )
+    if row.local_work and not rough.sentence():
+        return Waiting(reason=_UNNAMED)
+    return rough
+
+
+def _folded(
+    store: ClientStore, rows: list[InstanceRow], waits: Mapping[int, list[WaitRow]]
+) -> dict[int, Waiting]:
+    """By instance_no, what history says of those whose rows say too little: rows know nothing of sub-orchestrations,
+    entities and retries. A list stays quick: long histories are left out, and instances beyond the first hundred.
+    """
+    found: dict[int, Waiting] = {}
+    for row in [row for row in rows if _says_too_little(row, waits.get(row.instance_no, []))][:LISTED]:
+        stored = store.history_of(row.instance_no, row.execution_no)
+        if stored is not None and _unreadable(one.events for one in stored.history) is None:
+            waiting = fold(recorded_events(stored, _readable)).waiting()
+            found[row.instance_no] = _with_schemas(waiting, waits.get(row.instance_no, []))
+    return found
+
+
+def _says_too_little(row: InstanceRow, waits: list[WaitRow]) -> bool:
+    """Whether it may wait for more than the events whose waits have rows."""
+    if row.status != RuntimeStatus.Running or row.reason or not 0 < row.episodes <= LISTED_EPISODES:
+        return False
+    return not waits or (row.due_at is not None and row.due_at not in {wait.deadline for wait in waits})
+
+
+def _briefly(
+    row: InstanceRow,
+    waits: Mapping[int, list[WaitRow]],
+    folded: Mapping[int, Waiting],
+    pulses: Mapping[tuple[str, int], Pulse],
+    now: int,
+) -> Waiting:
+    waiting = folded.get(row.instance_no) or _roughly(row, waits.get(row.instance_no, []))
+    if not pulses:
+        return waiting
+    return _with_pulses(waiting, execution_id_of(row.salt, row.execution_no), pulses, now)
+
+
+def _with_pulses(
+    waiting: Waiting, execution_id: str, pulses: Mapping[tuple[str, int], Pulse], now: int
+) -> Waiting:
+    """What this process knows of the activities that run in it; of those of others, what history says."""
+    known = {task_id: pulse for (of, task_id), pulse in pulses.items() if of == execution_id}
+    if not known:
+        return waiting
+    recorded = waiting.activities or tuple(
+        OpenActivity(pulse.name, pulse.begun_at or now, pulse.attempt, task_id)
+        for task_id, pulse in known.items()
+    )
+    activities = tuple(_alive(one, known.get(one.task_id)) for one in recorded)
+    reason = "" if waiting.reason == _UNNAMED else waiting.reason
+    return msgspec.structs.replace(waiting, activities=activities, reason=reason, at=now)
+
+
+def _alive(activity: OpenActivity, pulse: Pulse | None) -> OpenActivity:
+    if pulse is None:
+        return activity
+    return msgspec.structs.replace(
+        activity,
+        where=pulse.where,
+        begun_at=pulse.begun_at,
+        heard_at=pulse.heard_at,
+        progress=_shown_of(pulse.progress) if pulse.progress is not None else None,
+    )
+
+
+def _event_wait(wait: WaitRow) -> EventWait:
+    schema = _shown_of(wait.schema) if wait.schema is not None else None
+    return EventWait(wait.name, wait.since, wait.deadline, schema)
+
+
+def _with_schemas(waiting: Waiting, rows: list[WaitRow]) -> Waiting:
+    schemas = {row.name: _shown_of(row.schema) for row in rows if row.schema is not None}
+    if not schemas:
+        return waiting
+    events = tuple(msgspec.structs.replace(e, schema=schemas.get(e.name)) for e in waiting.events)
+    return msgspec.structs.replace(waiting, events=events)
+
+
+def _with_reasons(store: ClientStore, waiting: Waiting) -> Waiting:
+    """Why those that it waits for are set aside, of as many as are shown by name."""
+    if waiting.reason:
+        return waiting
+    replace = msgspec.structs.replace
+    return replace(
+        waiting,
+        children=tuple(
+            replace(one, reason=_aside(store, one.instance_id)) for one in waiting.children[:SHOWN]
+        )
+        + waiting.children[SHOWN:],
+        operations=tuple(replace(one, reason=_aside(store, one.entity)) for one in waiting.operations[:SHOWN])
+        + waiting.operations[SHOWN:],
+        locks=tuple(replace(one, reason=_aside(store, one.entity)) for one in waiting.locks),
+    )
+
+
+def _aside(store: ClientStore, instance_id: str) -> str:
+    """Why an instance does not go on by itself; "" when it does, or is not there."""
+    found = store.get(instance_id)
+    return _parked(found.row) if found is not None else ""
+
+
+def _as_data(event: ev.HistoryEvent) -> dict[str, Any]:
+    """An event as a dictionary, also one whose body is damaged."""
+    try:
+        whole: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(event))
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        whole = msgspec.json.decode(msgspec.json.encode(_readable_event(event)))
+    return whole
+
+
+def _readable_event(event: ev.HistoryEvent) -> ev.HistoryEvent:
+    """The event with something readable in place of damaged bodies, and without events that it carried over."""
+    bodies = {name: Raw(payload.encode(_shown_of(body))) for name, body in _bodies_in(event)}
+    return msgspec.structs.replace(event, **bodies, **_no_carried(event))
+
+
+def _bodies_in(event: ev.HistoryEvent) -> list[tuple[str, Raw]]:
+    found = ((name, getattr(event, name)) for name in event.__struct_fields__)
+    return [(name, body) for name, body in found if isinstance(body, Raw) and body is not ev.ABSENT]
+
+
+def _no_carried(event: ev.HistoryEvent) -> dict[str, Any]:
+    return {"carried": ()} if isinstance(event, ev.ExecutionStarted) else {}
+
+
+def _shown(recorded: list[tuple[int, list[ev.HistoryEvent]]], detail: Detail) -> list[dict[str, Any]]:
+    """History as JSON-ready dictionaries, each with its episode's time."""
+    shown = []
+    for at, events in recorded:
+        for event in events:
+            one = _as_data(event)
+            if not detail.history_output:
+                one.pop("result", None)
+                one.pop("output", None)
+            if not detail.input:
+                one.pop("input", None)
+            shown.append({"timestamp": moment(at).isoformat(), **one})
+    return shown

@@ -1,0 +1,33 @@
+"""The sync edge: the same verbs, blocking, through one portal to the event loop. No verb is written twice."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from perdure.engine.client.client import Client
+
+
+class SyncClient:
+    """A `Client` for plain functions on other threads: every verb blocks until its answer is there.
+
+    Verbs, parameters, results and errors are those of `Client`.
+    """
+
+    def __init__(self, client: Client, loop: asyncio.AbstractEventLoop) -> None:
+        self._client = client
+        self._loop = loop
+
+    def __getattr__(self, name: str) -> Any:
+        verb = getattr(self._client, name)
+        return self._blocking(verb) if inspect.iscoroutinefunction(verb) else verb
+
+    def _blocking(self, verb: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(verb)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            return asyncio.run_coroutine_threadsafe(verb(*args, **kwargs), self._loop).result()
+
+        return call

@@ -1,0 +1,1 @@
+"""The duties of a worker among others: membership, leases, requests for other owners."""

@@ -1,0 +1,230 @@
+"""Sharing a hub: what a loop does besides its batches when other workers serve the same hub.
+
+It looks at the inbox often, because others write into it: the sooner the more there has been lately, and at once
+when it hears a hint. Polling is the truth; hints only wake. Between two batches, when nothing is in the making, it
+tends its membership: takes partitions up, and gives them up. What still runs here for an instance that is given up
+becomes a claimed row in the commit that gives it up, so that the next owner waits for it instead of running it again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from perdure.engine.cluster.membership import Membership
+from perdure.engine.cluster.pending_requests import Requests
+from perdure.engine.core.instance import open_activities
+from perdure.engine.core.partitions import Territory
+from perdure.engine.core.placement import Placement
+from perdure.model.messages import ActivityResult
+from perdure.model.records import Batch
+from perdure.replay.settle import Invocation
+
+if TYPE_CHECKING:
+    from perdure.engine.clock import Clock
+    from perdure.engine.core.dispatcher import Hub
+    from perdure.engine.core.envelope import Envelope
+    from perdure.engine.core.ports import Released
+    from perdure.store.port import Opening, SharedStore
+
+SOONEST: Final = 5_000  # microseconds between two looks at the inbox when there was something lately
+LATEST: Final = 200_000  # and when there was nothing for long
+AWAITED: Final = 20_000  # while a client waits for what another worker does
+SOUGHT_AT_ONCE: Final = 200
+log = logging.getLogger("perdure.engine")
+
+
+class Sharing:
+    """For the loop's thread; `heard` for any."""
+
+    def __init__(
+        self,
+        store: SharedStore,
+        hub: Hub,
+        clock: Clock,
+        territory: Territory,
+        membership: Membership,
+        placement: Placement | None,
+    ) -> None:
+        self.requests = Requests()
+        self.territory = territory
+        self.membership = membership
+        self.placement = placement
+        self.sought: Callable[[], list[str]] = list  # instances of others that clients here wait for
+        self.found: Callable[[list[str]], None] = lambda _: None
+        self.is_visiting = False  # a command is here for a moment, to leave a message
+        self.withdrawn: Callable[[list[tuple[str, int]]], None] = lambda _: None  # claims nobody wants
+        self.tended: Callable[[], None] = lambda: None
+        self.took_over: Callable[[], None] = lambda: None
+        self._store = store
+        self._hub = hub
+        self._clock = clock
+        self._pace = SOONEST
+        self._hungry = False
+        self._heard = False
+        self._is_new = True
+        self.nudge: Callable[[], None] = lambda: None
+
+    def opened(self, opening: Opening, since: float) -> None:
+        self.membership.opened(opening, since)
+        self._is_new = True
+        self._store.listen(self._listened)
+
+    # ------------------------------------------------------------------------------------------ the inbox
+
+    def _listened(self) -> None:
+        self._heard = True
+        self.nudge()
+
+    def has_heard(self) -> bool:
+        """Whether there was a hint since this was asked last."""
+        heard, self._heard = self._heard, False
+        if heard:
+            self._pace = SOONEST
+            self.membership.look_soon()
+        return heard
+
+    def next_look(self, now: int, *, found: bool) -> int:
+        """When to look at the inbox again."""
+        if found or self._hungry:
+            self._pace = SOONEST
+        else:
+            self._pace = min(self._pace * 2, LATEST)
+        if self.requests or self.sought():
+            return now + min(self._pace, AWAITED)
+        return now + self._pace
+
+    def answers(self, now: int) -> list[tuple[Any, Any]]:
+        """What owners have answered, and to whom it is to be told."""
+        sought = self.sought()[:SOUGHT_AT_ONCE]
+        if sought:
+            done = [row.instance_id for row in self._store.rows(sought) if row.completed_at is not None]
+            if done:
+                self.found(done)
+        if not self.requests:
+            return []
+        hurried = self.is_visiting and not self.membership.has_helpers
+        return self.requests.collect(self._store, now, hurried=hurried)
+
+    # ----------------------------------------------------------------------------------------- activities
+
+    def claim(self) -> list[Invocation]:
+        """Activities that nobody has and that could begin here now."""
+        placement = self.placement
+        if placement is None or self.membership.is_leaving:
+            return []
+        names, free = placement.wanted()
+        if not free:
+            self._hungry = False
+            return []
+        rows = self._store.claim(placement.served, names, free)
+        self._hungry = len(rows) == free
+        return placement.claimed(rows)
+
+    @property
+    def is_hungry(self) -> bool:
+        """Whether there was more to claim than there were slots."""
+        return self._hungry
+
+    # ---------------------------------------------------------------------------------------- partitions
+
+    def is_of(self, envelope: Envelope, partitions: frozenset[int]) -> bool:
+        """Whether it is for an instance in one of these."""
+        return self.territory.partition_of(envelope.message.instance_id) in partitions
+
+    def tend(self) -> frozenset[int]:
+        """Look at the others, and at one's own share; returns the partitions that were gained.
+
+        Raises FenceLost, StoreError.
+        """
+        tidings = self.membership.tend()
+        if tidings.gone:
+            self.took_over()
+        if self.placement is not None:
+            self.placement.has_company = self.membership.has_helpers
+            self._reconcile(self.placement)
+        self.tended()
+        if tidings.gained:
+            self.territory.gain(tidings.gained)
+            log.info("%d partitions taken, %d in all", len(tidings.gained), len(self.territory.owned))
+        if tidings.gained or self._is_new:
+            self._is_new = False
+            self._tell_all()
+        if tidings.surplus:
+            self.give_up(tidings.surplus)
+        return tidings.gained
+
+    def _reconcile(self, placement: Placement) -> None:
+        lost, idle = placement.reconcile(self._store.claims())
+        if lost:
+            self.withdrawn(lost)
+        if idle:
+            self._store.unclaim([row[:3] for row in idle])
+
+    def give_up(self, partitions: Iterable[int]) -> None:
+        """Hand partitions over to whoever takes them. Raises what a commit raises."""
+        given = frozenset(partitions)
+        hub, territory, placement = self._hub, self.territory, self.placement
+        batch = Batch(self._clock.now(), partitions_released=sorted(given))
+        if placement is not None:
+            running = placement.unplaced(
+                lambda one: territory.partition_of(one.instance_id) in given and hub.awaits(one)
+            )
+            batch.activities_placed = [
+                placement.row_of(one, batch.at, claimed_by=territory.incarnation)
+                for one in self._known_to_be_open(running)
+            ]
+        self._store.commit(batch)
+        if placement is not None:
+            placement.claimed(batch.activities_placed)
+        territory.lose(given)
+        hub.evict_where(lambda instance: instance.partition in given)
+        self._tell_all()
+        log.info("%d partitions given up, %d left", len(given), len(territory.owned))
+
+    def _known_to_be_open(self, running: list[Invocation]) -> list[Invocation]:
+        """Of instances that are not at hand the store knows: the answer of a commit may have been lost."""
+        cold = {one.instance_id for one in running if one.instance_id not in self._hub.warm}
+        if not cold:
+            return running
+        open_ = dict(map(open_activities, self._store.load(list(cold))))
+        return [
+            one
+            for one in running
+            if one.instance_id not in cold or one.task_id in open_.get(one.execution_id, ())
+        ]
+
+    def _tell_all(self) -> None:
+        """Owners have changed, or are to: the others look anew who is there, and what is free."""
+        self._store.notify([one.incarnation for one in self.membership.company])
+
+    def leave(self) -> None:
+        """Give everything up and take nothing more; what runs here is still finished. Raises what a commit raises."""
+        if not self.membership.is_leaving:
+            self.membership.is_leaving = True
+            self._store.drain()
+        if self.territory.owned:
+            self.give_up(self.territory.owned)
+
+    def health(self) -> dict[str, int]:
+        """Numbers for a health page. From any thread."""
+        return {
+            "partitions": len(self.territory.owned),
+            "other_workers": len(self.membership.company),
+            "late_results": self._store.late_results,
+        }
+
+    # ------------------------------------------------------------------------------------------- batches
+
+    def committed(self, released: Released, results: Sequence[Envelope]) -> None:
+        """A batch is durable: give hints, look for answers from now on, let go of claims."""
+        self.requests.sent(released.asked)
+        if self.placement is not None and results:
+            self.placement.forget(e.message for e in results if isinstance(e.message, ActivityResult))
+        others = released.hints - {0, self.territory.incarnation}
+        if others:
+            self._store.notify(sorted(others))
+
+
+__all__ = ["Sharing"]

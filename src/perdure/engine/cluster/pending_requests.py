@@ -1,0 +1,196 @@
+"""Requests: a client's message for an instance that another worker owns, and the owner's answer.
+
+Only the owner of an instance may say what becomes of a message. So whoever accepts one for somebody else's instance
+puts it into the inbox as a `Request`; the owner does what it would do for a client of its own, and keeps the answer
+beside it, in the same transaction. The worker that asked finds it there when it looks, and tells its client.
+A start of an id that nobody has needs no request: the row that takes the id is the answer.
+If no owner answers in time, because there is none at present, what is durable counts as accepted where
+acceptance is all that was asked for; if the owner refuses it after all, it leaves a record among the dropped.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from msgspec import Raw
+
+from perdure.engine.core.envelope import Elsewhere, Envelope
+from perdure.engine.core.remembered import answer_in, damaged_answer
+from perdure.engine.core.repeats import Met, id_in, recalled
+from perdure.errors import OutcomeUnknown, PerdureError, StoreError, error_of
+from perdure.model import payload
+from perdure.model.messages import (
+    EntityOperation,
+    Message,
+    RaiseEvent,
+    Request,
+    Resume,
+    Suspend,
+    Terminate,
+    accepted,
+    encode_message,
+)
+from perdure.model.records import InstanceRow, SeenRow
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from perdure.engine.core.dispatcher import Hub
+    from perdure.store.port import EngineStore
+
+PATIENCE: Final = 5_000_000  # microseconds that an owner has for its answer
+HASTE: Final = 200_000  # and where nobody is there to answer
+ANSWER_KEPT: Final = 600_000_000  # microseconds
+ASKED_AT_ONCE: Final = 500
+_ACCEPTANCE_IS_ENOUGH: Final = (RaiseEvent, EntityOperation, Suspend, Resume, Terminate)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request whose answer is awaited. `reply` is the client's future."""
+
+    request_id: str
+    message: Message
+    reply: Any
+    until: int
+
+
+# --------------------------------------------------------------------------------------------- who asks
+
+
+def ask(hub: Hub, envelope: Envelope) -> None:
+    """Put the client's message into the inbox of its instance's owner; it is asked once that is durable."""
+    territory = hub.territory
+    assert territory is not None
+    message, note = envelope.message, envelope.note
+    request_id = f"request-{hub.chance.salt().hex()}"
+    hub.store_message(
+        Request(
+            instance_id=message.instance_id,
+            request_id=request_id,
+            body=Raw(encode_message(accepted(message, hub.now))),
+            asked_at=hub.now,
+            asker=territory.incarnation,
+            note=(note.who, note.address, note.operation, note.detail) if note is not None else None,
+        ),
+        hub.at_once,
+    )
+    hub.released.asked.append(Asked(request_id, message, envelope.reply, hub.now + PATIENCE))
+
+
+class Requests:
+    """Those of this worker's clients that are under way. For the loop's thread."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, Asked] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._open)
+
+    def sent(self, asked: Iterable[Asked]) -> None:
+        """They are durable; from now on their answers are looked for."""
+        for one in asked:
+            self._open[one.request_id] = one
+
+    def collect(self, store: EngineStore, now: int, *, hurried: bool = False) -> list[tuple[Any, Any]]:
+        """Whom to tell what: answers that have come, and what is to be said where none came in time.
+
+        `hurried` is for a visitor where nobody could answer: there is nothing to be patient for.
+        """
+        asked = list(self._open)[:ASKED_AT_ONCE]
+        said = {row.operation_id: _answer_in(row) for row in store.seen(asked)}
+        sooner = PATIENCE - HASTE if hurried else 0
+        late = [
+            one for one in self._open.values() if one.request_id not in said and one.until - sooner <= now
+        ]
+        if late:
+            said.update(_said_without_owners(store, late))
+        # Only now: had the store failed, everyone would still be waiting, for the next look.
+        return [(self._open.pop(request_id).reply, value) for request_id, value in said.items()]
+
+    def refused(self, error: PerdureError) -> list[tuple[Any, Any]]:
+        """Nobody looks any more: whom to tell."""
+        left, self._open = list(self._open.values()), {}
+        return [(one.reply, error) for one in left]
+
+
+def _said_without_owners(store: EngineStore, late: list[Asked]) -> dict[str, Any]:
+    """What these are told, by their ids."""
+    known = {row.instance_id: row for row in store.rows([one.message.instance_id for one in late])}
+    names = [name for one in late if (name := id_in(one.message))]
+    before = {row.operation_id: row for row in store.seen(names)}
+    said: dict[str, Any] = {}
+    for one in late:
+        first = before.get(id_in(one.message))
+        unanswered = _unanswered(one.message, known.get(one.message.instance_id))
+        said[one.request_id] = unanswered if first is None else recalled(first, one.message)
+    return said
+
+
+def _answer_in(row: SeenRow) -> Any:
+    try:
+        said = answer_in(row)
+    except StoreError as damaged:
+        return damaged
+    if not isinstance(said, dict) or not said.keys() & {"error", "ok"}:
+        return damaged_answer(row, "it is not an answer")
+    if "error" in said:
+        return error_of(said["error"])(said["message"])
+    return Met(said["ok"], said["born"]) if "born" in said else said["ok"]
+
+
+def _unanswered(message: Message, row: InstanceRow | None) -> Any:
+    """What is true although nobody has answered."""
+    instance_id = message.instance_id
+    if isinstance(message, EntityOperation):
+        return None
+    is_there = row is not None and row.completed_at is None
+    if is_there and isinstance(message, _ACCEPTANCE_IS_ENOUGH):
+        return None
+    return OutcomeUnknown(
+        f"no worker has answered for instance {instance_id!r}: what you asked for is stored and may be done "
+        "later. See `perdure workers` whether any is running; ask for the instance's status, or repeat the "
+        "request with the same id"
+    )
+
+
+# ------------------------------------------------------------------------------------------ who answers
+
+
+def answer(hub: Hub, envelope: Envelope, value: Any) -> None:
+    """Keep the answer where whoever asked will look for it."""
+    reply = envelope.reply
+    assert isinstance(reply, Elsewhere)
+    instance_id = envelope.message.instance_id
+    hub.rows.seen.append(
+        SeenRow(reply.request_id, instance_id, payload.encode(_said(value)), hub.now + ANSWER_KEPT)
+    )
+    hub.released.hints.add(reply.asker)
+    if isinstance(value, PerdureError):
+        if hub.now >= reply.asked_at + PATIENCE // 2:
+            _leave_record(hub, envelope.message, value)
+        else:
+            hub.refuses_until = min(hub.refuses_until, reply.asked_at + PATIENCE // 2)
+
+
+def _leave_record(hub: Hub, message: Message, refusal: PerdureError) -> None:
+    """Whoever asked may have been told already that it is accepted."""
+    match message:
+        case RaiseEvent():
+            kind, name, body = "event", message.name, bytes(message.input)
+        case EntityOperation():
+            kind, name, body = "operation", message.operation, bytes(message.input)
+        case _:
+            kind, name, body = type(message).__name__.lower(), "", b"null"
+    operation_id = getattr(message, "operation_id", "")
+    hub.record_drop(message.instance_id, kind, name, operation_id, str(refusal), body)
+
+
+def _said(value: Any) -> dict[str, Any]:
+    if isinstance(value, PerdureError):
+        return {"error": value.code, "message": str(value)}
+    return {"ok": str(value), "born": value.born} if isinstance(value, Met) else {"ok": value}
+
+
+__all__ = ["Asked", "Requests", "answer", "ask"]

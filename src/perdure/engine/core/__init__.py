@@ -1,0 +1,1 @@
+"""From messages to one batch: no thread, no clock, no store."""

@@ -1,0 +1,145 @@
+"""Lines: messages that wait for their instance's turn, from one batch to the next.
+
+An instance that has had its share of a batch stands in line with what else it has to be told. A batch takes one
+message of each line in turn, beside what has just come in, so an instance with a hundred thousand results delays
+the others by one message at a time. What waits is not looked at again until its turn comes: a batch costs what it
+handles, not what it leaves. Messages of one instance keep their order.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from perdure.engine.core.envelope import Envelope
+
+
+class Lines:
+    """The waiting messages of a hub, by instance. `recent` are those that joined in the present batch."""
+
+    __slots__ = ("_lines", "_taking", "_turns", "recent", "rows")
+
+    def __init__(self) -> None:
+        self._lines: dict[str, Envelope | deque[Envelope]] = {}  # most hold one, and a deque weighs 600 bytes
+        self._turns: deque[str] = deque()  # whose turn it is, in order
+        self._taking: set[str] = set()  # whose turn is under way: not among those
+        self.recent: list[Envelope] = []
+        self.rows: set[int] = set()  # numbers of the inbox rows among them, as of the last seal
+
+    def __bool__(self) -> bool:
+        return bool(self._lines)
+
+    def __contains__(self, instance_id: str) -> bool:
+        return instance_id in self._lines
+
+    def __iter__(self) -> Iterator[Envelope]:
+        """All that wait, line by line."""
+        for line in self._lines.values():
+            if isinstance(line, deque):
+                yield from line
+            else:
+                yield line
+
+    def of(self, instance_id: str) -> Iterable[Envelope]:
+        """What waits for one instance, in order."""
+        line = self._lines.get(instance_id, ())
+        return line if isinstance(line, deque | tuple) else (line,)
+
+    def append(self, envelope: Envelope) -> None:
+        """The message waits behind the others of its instance."""
+        instance_id = envelope.message.instance_id
+        line = self._lines.get(instance_id)
+        if line is None:
+            self._lines[instance_id] = envelope
+            if instance_id not in self._taking:
+                self._turns.append(instance_id)
+        elif isinstance(line, deque):
+            line.append(envelope)
+        else:
+            self._lines[instance_id] = deque((line, envelope))
+        self._joined(envelope)
+
+    def put_first(self, envelope: Envelope) -> None:
+        """The message goes before the others of its instance."""
+        instance_id = envelope.message.instance_id
+        line = self._lines.get(instance_id)
+        if line is None:
+            self.append(envelope)
+            return
+        if isinstance(line, deque):
+            line.appendleft(envelope)
+        else:
+            self._lines[instance_id] = deque((envelope, line))
+        self._joined(envelope)
+
+    def _joined(self, envelope: Envelope) -> None:
+        envelope.waits = True
+        self.recent.append(envelope)
+
+    @property
+    def has_turn(self) -> bool:
+        """Whether a line has its turn to come."""
+        return bool(self._turns)
+
+    def take(self) -> Envelope:
+        """The first message of the line whose turn it is. `end_turn` follows once it has been handled."""
+        instance_id = self._turns.popleft()
+        self._taking.add(instance_id)
+        line = self._lines[instance_id]
+        if isinstance(line, deque):
+            envelope = line.popleft()
+            if not line:
+                del self._lines[instance_id]
+        else:
+            envelope = line
+            del self._lines[instance_id]
+        envelope.waits = False
+        if envelope.row_no:
+            self.rows.discard(envelope.row_no)
+        return envelope
+
+    def end_turn(self, instance_id: str) -> None:
+        """The line's message has been handled, if it had a turn: the next comes after those of the others."""
+        if instance_id in self._taking:
+            self._taking.discard(instance_id)
+            if instance_id in self._lines:
+                self._turns.append(instance_id)
+
+    def take_all(self) -> list[Envelope]:
+        """Everything that waits, in the order of each line; nothing waits any more."""
+        found = list(self)
+        for envelope in found:
+            envelope.waits = False
+        self._lines.clear()
+        self._turns.clear()
+        self._taking.clear()
+        self.recent.clear()
+        self.rows.clear()
+        return found
+
+    def drop_where(self, is_meant: Callable[[Envelope], bool]) -> None:
+        """Forget those that are meant, between two batches."""
+        kept = [envelope for envelope in self.take_all() if not is_meant(envelope)]
+        self.extend(kept)
+
+    def extend(self, envelopes: Iterable[Envelope]) -> None:
+        """These wait behind the others, between two batches."""
+        for envelope in envelopes:
+            self.append(envelope)
+        self.close_batch()
+
+    def close_batch(self) -> None:
+        """The batch is durable: those that joined in it have waited since before the next."""
+        for envelope in self.recent:
+            if envelope.waits:
+                envelope.counted = envelope.internal = False
+                if envelope.row_no:
+                    self.rows.add(envelope.row_no)
+        self.recent.clear()
+        for instance_id in list(self._taking):
+            self.end_turn(instance_id)
+
+
+__all__ = ["Lines"]

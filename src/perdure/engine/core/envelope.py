@@ -1,0 +1,105 @@
+"""An envelope: a message with its circumstances. Inside the engine messages travel in these."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from perdure.engine.core.audit import Note
+from perdure.engine.core.repeats import id_in
+from perdure.model.messages import Message, Request, Start, decode_message
+from perdure.model.records import InboxRow
+
+log = logging.getLogger("perdure.engine")
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """Who waits for an answer is a client of another worker: it is kept for it under this id."""
+
+    request_id: str
+    asker: int  # incarnation
+    asked_at: int
+
+
+class Envelope:
+    """A message, who waits for its answer (`reply`: a future, or `Elsewhere`), and its inbox row (0 for none).
+
+    `internal` marks a message born in the present batch, `counted` one that the batch knows as an input,
+    `held` one that waits for its instance to be resumed, `hidden` one whose row no poll shows: it was held when
+    the row was committed, and comes with its instance whenever that is loaded. `note` says who sent it.
+    `stored_as` is the row it came from if the present batch gives it another; `waits` says that it stands in line,
+    `came_at` when it came, if it is no row. `kept` marks what parked its instance because it was accepted under other
+    code and fits no more.
+    """
+
+    __slots__ = (
+        "came_at",
+        "counted",
+        "held",
+        "hidden",
+        "internal",
+        "kept",
+        "message",
+        "note",
+        "reply",
+        "row_no",
+        "stored_as",
+        "waits",
+    )
+
+    def __init__(
+        self,
+        message: Message,
+        reply: Any = None,
+        row_no: int = 0,
+        *,
+        internal: bool = False,
+        note: Note | None = None,
+    ) -> None:
+        self.message = message
+        self.reply = reply
+        self.row_no = row_no
+        self.internal = internal
+        self.counted = False
+        self.held = False
+        self.hidden = False
+        self.kept = False
+        self.note = note
+        self.stored_as = 0
+        self.waits = False
+        self.came_at = 0
+
+
+def envelopes_of(rows: Iterable[InboxRow]) -> Iterator[Envelope]:
+    """Stored messages. One that cannot be read stays in the inbox, is logged, and stops nobody else."""
+    for row in rows:
+        try:
+            envelope = _envelope_of(decode_message(row.message), row.message_no)
+        except msgspec.MsgspecError as error:
+            log.error("message %s for %s cannot be read: %s", row.message_no, row.instance_id, error)
+            continue
+        envelope.hidden = row.visible_at is None
+        yield envelope
+
+
+def _envelope_of(message: Message, row_no: int) -> Envelope:
+    if not isinstance(message, Request):
+        return Envelope(message, None, row_no)
+    reply = Elsewhere(message.request_id, message.asker, message.asked_at)
+    note = Note(*message.note, is_taken=True) if message.note is not None else None
+    return Envelope(decode_message(message.body), reply, row_no, note=note)
+
+
+def operation_of(envelope: Envelope) -> str:
+    """The id under which the answer is kept for a repeat; only a request that a client waits for has one."""
+    return id_in(envelope.message) if envelope.reply is not None else ""
+
+
+def acceptance_of(envelope: Envelope) -> Any:
+    """What a client is told when its message is kept for later."""
+    return envelope.message.instance_id if isinstance(envelope.message, Start) else None

@@ -1,0 +1,299 @@
+"""An instance as the hub holds it: its row's facts, and, while warm, its suspended code.
+
+The code is a cache. It is made by replaying history when something has to be fed, and may be put away at any
+moment between batches. What a batch changes is gathered in `outcome` (the open episode) until it is sealed.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Container
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from perdure.engine.core.entity_state import Mailbox, flight_of
+from perdure.model import events as ev
+from perdure.model import hash_chain
+from perdure.model.damaged import why_damaged
+from perdure.model.entities import ENTITY, ORCHESTRATION
+from perdure.model.events import ParentLink
+from perdure.model.instances import FINISHED, RuntimeStatus, execution_id_of
+from perdure.model.recorded import DAMAGED, read
+from perdure.model.records import InstanceRow, InstanceUpdate, StoredInstance
+from perdure.replay.decide import Execution
+from perdure.replay.settle import Outcome
+from perdure.replay.state import fold
+
+if TYPE_CHECKING:
+    from perdure.engine.core.ports import Running
+
+ANY: Final = range(2**62)
+
+
+class Instance:
+    """One instance in the hub's hands."""
+
+    __slots__ = (
+        "between",
+        "children",
+        "completed_at",
+        "created_at",
+        "custom_status",
+        "custom_status_known",
+        "damage",
+        "dirty",
+        "due_at",
+        "ending",
+        "episodes",
+        "execution",
+        "execution_id",
+        "execution_no",
+        "feeds",
+        "head",
+        "held",
+        "instance_id",
+        "is_new",
+        "last_at",
+        "mailbox",
+        "name",
+        "no",
+        "open_local",
+        "outcome",
+        "parent",
+        "partition",
+        "placed",
+        "purged",
+        "reason",
+        "salt",
+        "saved_facts",
+        "saved_waits",
+        "size",
+        "status",
+        "stored",
+        "tags",
+        "touched_at",
+        "updated_at",
+        "version",
+        "written",
+    )
+
+    def __init__(
+        self,
+        *,
+        no: int,
+        instance_id: str,
+        partition: int,
+        name: str,
+        version: str,
+        salt: bytes,
+        created_at: int,
+        parent: ParentLink | None,
+        tags: str | None,
+        execution_no: int = 1,
+    ) -> None:
+        self.no = no
+        self.instance_id = instance_id
+        self.partition = partition
+        self.name = name
+        self.version = version
+        self.salt = salt
+        self.created_at = created_at
+        self.parent = parent
+        self.tags = tags
+        self.status = RuntimeStatus.Pending
+        self.reason = ""
+        self.damage = ""  # what is wrong with its rows: it is shown, exported and purged, and runs no more
+        self.updated_at = created_at
+        self.completed_at: int | None = None
+        self.due_at: int | None = None
+        self.open_local = 0
+        self.placed: set[tuple[str, int]] | None = None  # open activities with a row for any worker
+        self.saved_waits = 0
+        self.saved_facts: tuple[object, ...] | None = None
+        self.last_at = 0
+        self.execution: Execution | None = None
+        self.stored: StoredInstance | None = None
+        self.children: dict[int, str] | None = None
+        self.held: list[Any] | deque[Any] | None = None
+        self.mailbox: Mailbox | None = None  # of an entity
+        self.ending: ev.Ending | None = None
+        self.custom_status: bytes | None = None
+        self.custom_status_known = True
+        self.size = 0
+        self.touched_at = created_at
+        self.between = False
+        self.begin_execution(execution_no)
+        # of the present batch
+        self.is_new = True
+        self.purged = False
+        self.dirty = False
+        self.written = False
+        self.feeds = 0
+        self.outcome: Outcome | None = None
+
+    @classmethod
+    def from_stored(cls, stored: StoredInstance) -> Instance:
+        """An instance as its row describes it; its code is not alive yet."""
+        row = stored.row
+        instance = cls(
+            no=row.instance_no,
+            instance_id=row.instance_id,
+            partition=row.partition,
+            name=row.name,
+            version=row.version,
+            salt=row.salt,
+            created_at=row.created_at,
+            parent=row.parent,
+            tags=row.tags,
+            execution_no=row.execution_no,
+        )
+        instance.is_new = False
+        instance.custom_status_known = False
+        instance.status = RuntimeStatus(row.status)
+        instance.reason = row.reason
+        instance.updated_at = row.updated_at
+        instance.completed_at = row.completed_at
+        instance.due_at = row.due_at
+        instance.open_local = row.local_work
+        instance.placed = set(stored.placed) or None
+        # A damaged row may count too few: what is written next must not meet what is there.
+        instance.episodes = max(row.episodes, *(one.episode + 1 for one in stored.history[-1:]), 0)
+        instance.head = row.head
+        instance.written = row.episodes > 0
+        instance.saved_waits = int(not instance.is_finished)  # unknown until its history is replayed
+        instance.damage = why_damaged(row)
+        if row.kind == ENTITY:
+            instance.mailbox = instance._mailbox_of(stored.entity_state)
+            # Of one that has been applied there may be a row, too: its worker did not know that it had been.
+            instance.mailbox.flying = flight_of(instance, instance.mailbox) in stored.placed
+        else:
+            instance.stored = stored
+        return instance
+
+    def _mailbox_of(self, stored: bytes | None) -> Mailbox:
+        """An entity's record. One that cannot be read must not be taken for an empty one, and be written over."""
+        try:
+            return Mailbox(stored)
+        except msgspec.MsgspecError as error:
+            self.damage = self.damage or f"{DAMAGED}: the record of the entity cannot be read: {error}"
+            self.status, self.reason, self.due_at = RuntimeStatus.Suspended, self.damage, None
+            return Mailbox()
+
+    @property
+    def is_finished(self) -> bool:
+        return self.status in FINISHED
+
+    @property
+    def is_running(self) -> bool:
+        return self.status is RuntimeStatus.Running
+
+    def begin_execution(self, execution_no: int) -> None:
+        """Turn to a new execution: no rows yet, a chain of its own."""
+        self.execution_no = execution_no
+        self.execution_id = execution_id_of(self.salt, execution_no)
+        self.episodes = 0
+        self.head = hash_chain.base_of(self.salt, execution_no)
+
+    def episode(self, now: int) -> Outcome:
+        """The open episode of this batch, begun if need be."""
+        outcome = self.outcome
+        if outcome is None:
+            outcome = self.outcome = Outcome(self.instance_id, self.execution_id)
+            self.last_at = max(now, self.last_at, self.updated_at if not self.is_new else 0)
+            if self.execution is not None:
+                self.execution.begin_episode(self.last_at)
+        return outcome
+
+    def recorded(self) -> list[tuple[int, list[ev.HistoryEvent]]]:
+        """The stored history, checked, decoded, with its bodies put back. Raises msgspec.DecodeError."""
+        assert self.stored is not None
+        return read(self.stored)
+
+    def note_custom_status(self) -> None:
+        """Before the code goes: the status that was set last, also by an earlier execution."""
+        if self.execution is not None:
+            status = self.execution.context._custom_status
+            if status is not None or self.execution_no == 1:
+                self.custom_status, self.custom_status_known = status, True
+
+    def put_away(self, running: Running) -> None:
+        """Close its code. What the code's `finally:` blocks do reaches nothing."""
+        execution, self.execution = self.execution, None
+        if execution is not None:
+            running.close(self, execution)
+
+    def has_moved(self) -> bool:
+        """Whether a column that stands in an index differs from what was last written."""
+        facts = (self.status, self.reason, self.completed_at, self.due_at, self.open_local > 0)
+        moved = facts != self.saved_facts
+        self.saved_facts = facts
+        return moved
+
+    def row(self) -> InstanceRow:
+        """The row of a new instance."""
+        parent = self.parent
+        return InstanceRow(
+            self.no,
+            self.instance_id,
+            self.partition,
+            ENTITY if self.mailbox is not None else ORCHESTRATION,
+            self.name,
+            self.version,
+            self.status.value,
+            self.reason,
+            self.execution_no,
+            self.episodes,
+            self.created_at,
+            self.updated_at,
+            self.completed_at,
+            self.due_at,
+            int(self.open_local > 0),
+            parent.instance_id if parent else None,
+            parent.execution_id if parent else None,
+            parent.task_id if parent else None,
+            self.tags,
+            self.salt,
+            self.head,
+        )
+
+    def update(self) -> InstanceUpdate:
+        """What this batch changed of an instance that has a row."""
+        return InstanceUpdate(
+            self.no,
+            self.status.value,
+            self.reason,
+            self.execution_no,
+            self.episodes,
+            self.updated_at,
+            self.completed_at,
+            self.due_at,
+            int(self.open_local > 0),
+            self.head,
+        )
+
+
+def open_activities(stored: StoredInstance) -> tuple[str, Container[int]]:
+    """The execution that is stored, and which of its activities are open; any where that cannot be told."""
+    row = stored.row
+    if (
+        row.kind == ENTITY
+    ):  # what it does outside the loop is all of its execution 0, numbered by what is applied
+        try:
+            execution_id, due = flight_of(row, Mailbox(stored.entity_state))
+        except msgspec.MsgspecError:
+            return execution_id_of(row.salt, 0), ANY
+        return execution_id, (due,) if row.completed_at is None else ()
+    execution_id = execution_id_of(row.salt, row.execution_no)
+    if row.completed_at is not None:
+        return execution_id, ()
+    try:
+        return execution_id, fold(Instance.from_stored(stored).recorded()).activities
+    except (msgspec.MsgspecError, KeyError):
+        return execution_id, ANY
+
+
+def scheduled_at(reason: str) -> int:
+    """When a Pending instance is to begin, from its row's reason; 0 when it is not waiting for a time."""
+    kind, _, at = reason.partition(":")
+    return int(at) if kind == "scheduled" and at.isdigit() else 0

@@ -1,0 +1,349 @@
+"""An instance's life: fed one arrival at a time, taking up what its code asks for, until it ends or begins anew.
+
+Only `feed` runs user code. What it returns is settled at once into the open episode; activities start after the
+commit, messages to other instances are handled in the same batch. An end releases everything the execution
+still held: its waits, its timers, its undelivered messages, each with a record where one is owed.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from msgspec import Raw
+
+from perdure.engine.core import activity_rows
+from perdure.engine.core.critical_sections import release_locks
+from perdure.engine.core.envelope import Elsewhere, Envelope
+from perdure.engine.core.instance import Instance
+from perdure.engine.core.parking import set_back
+from perdure.engine.functions.versions import entry_to_begin, pin
+from perdure.errors import EngineSignal, FunctionMissing, Interrupted
+from perdure.model import actions as act
+from perdure.model import events as ev
+from perdure.model.instances import RuntimeStatus
+from perdure.model.messages import Message, NextGeneration, Start
+from perdure.model.waiting import MISFIT
+from perdure.replay.context import Identity
+from perdure.replay.decide import Execution
+from perdure.replay.determinism import Mismatch
+from perdure.replay.settle import Outcome, report_to_parent, settle
+from perdure.replay.state import fold
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from perdure.engine.core.dispatcher import Hub
+    from perdure.engine.core.ports import OrchestratorEntry
+
+S = RuntimeStatus
+
+
+class Quarantine(EngineSignal):
+    """This instance cannot be processed: the batch is undone, and redone with the instance parked."""
+
+    def __init__(self, instance_id: str, detail: str) -> None:
+        super().__init__(detail)
+        self.instance_id = instance_id
+        self.detail = detail
+
+
+def too_long(stopped: Interrupted) -> str:
+    return str(stopped) or "the orchestrator kept the loop to itself for too long"
+
+
+def begin(
+    hub: Hub,
+    instance: Instance,
+    body: Raw,
+    operation_id: str,
+    carried: tuple[ev.EventRaised, ...] = (),
+    *,
+    kept: bool = False,
+) -> None:
+    """The first step of an instance. `kept`: what begins it was accepted before this worker was there."""
+    entry = entry_to_begin(hub, instance)
+    assert entry is not None
+    if not instance.version:
+        pin(hub, instance, entry.version)
+    instance.status = S.Running
+    instance.reason = ""
+    instance.execution = new_execution(hub, instance, entry)
+    if instance.outcome is not None:  # the episode was opened by a resume: the code was not there to be told
+        instance.execution.begin_episode(instance.last_at)
+    started = ev.ExecutionStarted(
+        name=instance.name,
+        version=instance.version,
+        input=body,
+        parent=instance.parent,
+        operation_id=operation_id,
+        carried=carried,
+        pairing=ev.AWAITED,
+        parks_misfits=True,
+    )
+    feed(hub, instance, started, kept=kept)
+
+
+def feed(hub: Hub, instance: Instance, event: Any, *, kept: bool = False) -> None:
+    """Tell the code one thing, and take up what it asked for.
+
+    `kept`: it was accepted before this worker was there, so perhaps under other code.
+    """
+    outcome = instance.episode(hub.now)
+    hub.touch(instance)
+    hub.fed(instance)
+    execution = instance.execution
+    assert execution is not None
+    outcome.events.append(event)
+    if kept:
+        execution.accepted_before(event)
+    try:
+        actions = hub.running.run(instance, execution.arrive, event)
+    except Interrupted as stopped:
+        raise Quarantine(instance.instance_id, too_long(stopped)) from stopped
+    except FunctionMissing as missing:
+        set_back(hub, instance, event, "no_worker", str(missing))
+        return
+    except Mismatch as found:
+        set_back(hub, instance, event, MISFIT, str(found.error))
+        return
+    if hub.running.notice is not None:
+        outcome.events.append(hub.running.notice)
+        hub.running.notice = None
+    if actions:
+        live_on(hub, instance, actions)
+
+
+def live_on(hub: Hub, instance: Instance, actions: Sequence[act.Action]) -> None:
+    """Take up what the code asked for."""
+    outcome = instance.episode(hub.now)
+    settle(actions, outcome)
+    _take_up(hub, instance, outcome)
+    if outcome.ending is not None:
+        _finish(hub, instance, outcome.ending)
+
+
+def _take_up(hub: Hub, instance: Instance, outcome: Outcome) -> None:
+    """Messages go on their way within the batch, activities start after its commit."""
+    if outcome.invocations:
+        local = outcome.invocations
+        if hub.placement is not None:
+            local = activity_rows.place(hub, hub.placement, instance, local)
+        instance.open_local += len(local)
+        hub.released.invocations += local
+        outcome.invocations = []
+    if outcome.cancellations:
+        rows = sum(activity_rows.cancelled(hub, instance, task_id) for task_id in outcome.cancellations)
+        instance.open_local -= len(outcome.cancellations) - rows
+        hub.released.cancelled += [(instance.execution_id, task_id) for task_id in outcome.cancellations]
+        outcome.cancellations = []
+    if outcome.messages:
+        for message in outcome.messages:
+            _note_child(instance, message)
+            hub.send(message)
+        outcome.messages = []
+    for rejection in outcome.rejections:
+        hub.record_drop(
+            instance.instance_id,
+            "event",
+            rejection.name,
+            rejection.operation_id,
+            rejection.reason,
+            bytes(rejection.input),
+        )
+        outcome.rejections = []
+
+
+def _note_child(instance: Instance, message: Message) -> None:
+    if isinstance(message, Start) and message.parent is not None:
+        if instance.children is None:
+            instance.children = {}
+        instance.children[message.parent.task_id] = message.instance_id
+
+
+def _finish(hub: Hub, instance: Instance, ending: act.Finish) -> None:
+    match ending:
+        case act.ContinueAsNew():
+            _continue(hub, instance, ending)
+            return
+        case act.CompleteOrchestration():
+            status = S.Completed
+        case act.FailOrchestration():
+            status = S.Failed
+    drop_held(hub, instance, f"the instance has {status.lower()}")
+    parent = instance.parent
+    end(hub, instance, status)
+    if parent is not None:
+        hub.send(report_to_parent(parent, instance.instance_id, ending))
+
+
+def _continue(hub: Hub, instance: Instance, ending: act.ContinueAsNew) -> None:
+    assert instance.execution is not None
+    context = instance.execution.context
+    carried, kept_events = context._unconsumed(), context._unconsumed_kept()
+    if not ending.save_events:
+        _record_unconsumed(hub, instance, carried, "the instance continued as new without its events")
+        carried = ()
+    if context._status_changed:
+        hub.rows.custom_status.append((instance.no, context._custom_status or b"null"))
+    instance.note_custom_status()
+    release_locks(hub, instance)
+    instance.put_away(hub.running)
+    hub.close_waits(instance)
+    activity_rows.ended(hub, instance)
+    instance.due_at = None
+    instance.open_local = 0
+    instance.children = None
+    no_code = ending.version and entry_to_begin(hub, instance, ending.version) is None
+    if no_code or instance.feeds >= hub.limits.feeds:
+        instance.between = True
+        hub.defer(
+            NextGeneration(
+                instance_id=instance.instance_id,
+                execution_id=instance.execution_id,
+                input=ending.input,
+                carried=carried,
+                version=ending.version,
+            )
+        )
+    else:
+        next_execution(hub, instance, ending.input, carried, ending.version, kept_events=kept_events)
+
+
+def next_execution(
+    hub: Hub,
+    instance: Instance,
+    body: Raw,
+    carried: tuple[ev.EventRaised, ...],
+    version: str,
+    *,
+    kept: bool = False,
+    kept_events: int = 0,
+) -> None:
+    """Begin anew. `kept`: input and events were accepted before this worker was there; else the first few events."""
+    if version:
+        pin(hub, instance, version)
+    entry = entry_to_begin(hub, instance)
+    assert entry is not None
+    rows_kept = hub.limits.keep_executions
+    if rows_kept <= 1:
+        instance.outcome = None  # the row of a generation that is deleted in the same commit is never written
+    else:
+        hub.write_episode(instance)
+        instance.written = True
+    hub.touch(instance)
+    instance.between = False
+    instance.stored = None
+    instance.begin_execution(instance.execution_no + 1)
+    if instance.written:
+        hub.rows.executions_removed.append((instance.no, instance.execution_no - rows_kept + 1))
+    instance.execution = new_execution(hub, instance, entry)
+    started = ev.ExecutionStarted(
+        name=instance.name,
+        version=instance.version,
+        input=body,
+        parent=instance.parent,
+        carried=carried,
+        pairing=ev.AWAITED,
+        parks_misfits=True,
+    )
+    instance.execution.context._kept = kept_events if carried else 0
+    feed(hub, instance, started, kept=kept)
+
+
+def end(hub: Hub, instance: Instance, status: RuntimeStatus) -> None:
+    _record_unconsumed(
+        hub, instance, _unconsumed(instance), f"the instance has {status.lower()} without taking it"
+    )
+    # The status that is set last belongs to the row; the code has had its last word.
+    if instance.execution is not None and instance.execution.context._status_changed:
+        context = instance.execution.context
+        hub.rows.custom_status.append((instance.no, context._custom_status or b"null"))
+    instance.note_custom_status()
+    release_locks(hub, instance)
+    assert instance.outcome is not None
+    instance.ending = instance.outcome.events[-1]  # type: ignore[assignment]
+    instance.put_away(hub.running)
+    hub.close_waits(instance)
+    activity_rows.ended(hub, instance)
+    instance.status = status
+    instance.reason = ""
+    instance.completed_at = instance.last_at
+    instance.due_at = None
+    instance.open_local = 0
+    instance.children = None
+    hub.released.finished.append(instance)
+
+
+def _record_unconsumed(hub: Hub, instance: Instance, events: Iterable[ev.EventRaised], reason: str) -> None:
+    for event in events:
+        hub.record_drop(
+            instance.instance_id, "event", event.name, event.operation_id, reason, bytes(event.input)
+        )
+
+
+def _unconsumed(instance: Instance) -> Iterable[ev.EventRaised]:
+    """Events nobody has taken, also of an instance whose code is not alive."""
+    if instance.execution is not None:
+        return instance.execution.context._unconsumed()
+    if instance.stored is None:
+        return ()
+    try:
+        state = fold(instance.recorded())
+        # Between two executions they travel with the message that begins the next.
+        return [event for _, event in state.buffered] if state.ending is None else ()
+    except (msgspec.MsgspecError, KeyError):
+        return ()  # whatever its unreadable history holds stays there
+
+
+def drop_held(hub: Hub, instance: Instance, reason: str) -> None:
+    held, instance.held = instance.held, None
+    for envelope in held or ():
+        envelope.held = False
+        if isinstance(envelope.message, NextGeneration):
+            drop_carried(hub, envelope.message, reason)
+        hub.drop(envelope, reason)
+
+
+def drop_carried(hub: Hub, message: NextGeneration, reason: str) -> None:
+    """The next execution will not begin: the events it was to get leave a record."""
+    for event in message.carried:
+        hub.record_drop(
+            message.instance_id, "event", event.name, event.operation_id, reason, bytes(event.input)
+        )
+
+
+def let_held_go(hub: Hub, instance: Instance) -> None:
+    held, instance.held = instance.held, None
+    for envelope in held or ():
+        envelope.held = False
+    if held:  # in the order of acceptance: rows by their number, and then what came in this batch
+        hub.send_first(sorted(held, key=_place_in_line))
+
+
+def _place_in_line(envelope: Envelope) -> float:
+    """A request's number tells when it was asked; held, it gets one behind all that were held before."""
+    return inf if isinstance(envelope.reply, Elsewhere) else envelope.row_no or inf
+
+
+def remove(hub: Hub, instance: Instance) -> None:
+    instance.put_away(hub.running)
+    instance.purged = True
+    hub.rows.purged.append(instance.no)
+    if hub.warm.get(instance.instance_id) is instance:
+        hub.evict(instance)
+    hub.absent.add(instance.instance_id)
+
+
+def new_execution(hub: Hub, instance: Instance, entry: OrchestratorEntry) -> Execution:
+    return Execution(
+        entry.code,
+        Identity(
+            instance.instance_id,
+            instance.execution_id,
+            instance.parent.instance_id if instance.parent else None,
+            instance.version,
+        ),
+        hub.functions.environment,
+    )

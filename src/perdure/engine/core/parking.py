@@ -1,0 +1,127 @@
+"""Setting an instance aside, visibly, with its reason, and with what it was about to be told kept for later."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from perdure.engine.core.envelope import Envelope
+from perdure.engine.core.instance import Instance
+from perdure.model import events as ev
+from perdure.model.instances import RuntimeStatus
+from perdure.model.messages import (
+    ActivityResult,
+    Begin,
+    ChildResult,
+    EntityResult,
+    LockGrant,
+    Message,
+    RaiseEvent,
+    accepted,
+)
+from perdure.model.waiting import reason_of
+
+if TYPE_CHECKING:
+    from perdure.engine.core.dispatcher import Hub
+
+S = RuntimeStatus
+
+
+def note(hub: Hub, instance: Instance, event: Any) -> None:
+    """A control event, which the code never sees."""
+    outcome = instance.episode(hub.now)
+    outcome.events.append(event)
+    hub.touch(instance)
+    hub.fed(instance)
+
+
+def park(hub: Hub, instance: Instance, kind: str, detail: str) -> None:
+    """Set the instance aside. It is tried again at `resume`, and some kinds at a worker's start."""
+    reason = reason_of(kind, detail)[:4_000]
+    if instance.reason == reason:
+        return
+    instance.put_away(hub.running)
+    if kind == "no_worker" and not instance.episodes and instance.outcome is None:
+        instance.status = S.Pending
+    else:
+        note(hub, instance, ev.ExecutionParked(kind=kind, detail=detail[:4_000]))
+        instance.status = S.Suspended
+    instance.reason = reason
+    instance.due_at = None
+    hub.touch(instance)
+    hub.released.parked.append((instance.instance_id, reason))
+
+
+def is_set_aside(instance: Instance) -> bool:
+    """Whether it waits to be resumed, or for a worker that can run it."""
+    return instance.status is S.Suspended or (instance.status is S.Pending and bool(instance.reason))
+
+
+def set_back(hub: Hub, instance: Instance, arrival: ev.Arrival, kind: str, detail: str) -> None:
+    """The code cannot be told of an arrival as it is: it is as if that had not come, until it is resumed."""
+    outcome = instance.outcome
+    assert outcome is not None
+    if outcome.events and outcome.events[-1] is arrival:
+        outcome.events.pop()
+    if not outcome.events:
+        instance.outcome = None
+    instance.put_away(hub.running)
+    if isinstance(arrival, (ev.TaskCompleted, ev.TaskFailed)):
+        instance.open_local += 1  # the activity is open again, and its result waits here
+    message = message_of(arrival, instance.instance_id, instance.execution_id)
+    if message is not None:
+        hub.hold(instance, Envelope(accepted(message, hub.came_at), internal=True))
+    park(hub, instance, kind, detail)
+
+
+def message_of(arrival: ev.Arrival, instance_id: str, execution_id: str) -> Message | None:
+    """The message that brings an arrival again; None for a timer, which is due and fires by itself."""
+    match arrival:
+        case ev.EventRaised():
+            return RaiseEvent(
+                instance_id=instance_id,
+                name=arrival.name,
+                input=arrival.input,
+                operation_id=arrival.operation_id,
+            )
+        case ev.TaskCompleted() | ev.TaskFailed():
+            return ActivityResult(
+                instance_id=instance_id,
+                execution_id=execution_id,
+                task_id=arrival.task_id,
+                result=arrival.result if isinstance(arrival, ev.TaskCompleted) else ev.ABSENT,
+                failure=arrival.failure if isinstance(arrival, ev.TaskFailed) else None,
+            )
+        case ev.SubOrchestrationCompleted() | ev.SubOrchestrationFailed():
+            return ChildResult(
+                instance_id=instance_id,
+                execution_id=execution_id,
+                task_id=arrival.task_id,
+                child_id="",
+                result=arrival.result if isinstance(arrival, ev.SubOrchestrationCompleted) else ev.ABSENT,
+                failure=arrival.failure if isinstance(arrival, ev.SubOrchestrationFailed) else None,
+            )
+        case ev.ExecutionStarted():
+            return Begin(
+                instance_id=instance_id,
+                execution_id=execution_id,
+                input=arrival.input,
+                operation_id=arrival.operation_id,
+                carried=arrival.carried,
+            )
+        case ev.EntityOperationCompleted() | ev.EntityOperationFailed():
+            return EntityResult(
+                instance_id=instance_id,
+                execution_id=execution_id,
+                task_id=arrival.task_id,
+                result=arrival.result if isinstance(arrival, ev.EntityOperationCompleted) else ev.ABSENT,
+                failure=arrival.failure if isinstance(arrival, ev.EntityOperationFailed) else None,
+            )
+        case ev.LockGranted():
+            return LockGrant(
+                instance_id=instance_id,
+                execution_id=execution_id,
+                task_id=arrival.task_id,
+                entity=arrival.entity,
+            )
+        case ev.TimerFired():
+            return None

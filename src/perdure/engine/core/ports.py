@@ -1,0 +1,128 @@
+"""What the hub is given and what it gives: bounds, functions, chance, and what may leave once a batch is durable."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import msgspec
+
+from perdure.engine.interrupting import put_away
+from perdure.errors import RegistrationError
+from perdure.model.settings import BYTES, COUNT, SECONDS, setting
+from perdure.replay.context import Environment
+from perdure.replay.decide import Code
+from perdure.replay.entity import EntityCode
+from perdure.replay.settle import Invocation
+
+if TYPE_CHECKING:
+    from perdure.engine.cluster.pending_requests import Asked
+    from perdure.engine.core.instance import Instance
+    from perdure.model.events import LoopHeld
+    from perdure.replay.decide import Execution
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds of one batch and of what is kept warm."""
+
+    episodes: int = setting(1_000, "arrivals fed in one batch", COUNT, least=1, name="batch_episodes")
+    feeds: int = setting(100, "arrivals fed to one instance in one batch", COUNT, least=1, name="batch_feeds")
+    seconds: float = setting(
+        0.02, "how long a batch is made before it is stored", SECONDS, name="batch_seconds"
+    )
+    row_bytes: int = setting(4 * 1024 * 1024, "history in one batch", BYTES, least=1, name="batch_bytes")
+    inline_bytes: int = setting(16 * 1024, "larger bodies are kept out of line", BYTES, least=0)
+    buffered_events: int = setting(2_000, "events an instance keeps that nobody waits for", COUNT, least=0)
+    warm_bytes: int = setting(
+        512 * 1024 * 1024, "memory for executions that are kept at hand", BYTES, least=0
+    )
+    keep_executions: int = setting(1, "executions kept of an instance that continues as new", COUNT, least=1)
+
+    def __post_init__(self) -> None:
+        if self.keep_executions < 1:
+            raise RegistrationError(f"keep_executions is 1 or more, not {self.keep_executions!r}")
+
+
+class OrchestratorEntry(Protocol):
+    """An orchestrator as the hub needs it."""
+
+    code: Code
+    version: str
+
+    def admit(self, event_name: str, body: msgspec.Raw) -> None: ...
+
+
+class Functions(Protocol):
+    """The orchestrators this worker has; none at all when it only accepts."""
+
+    @property
+    def environment(self) -> Environment: ...
+
+    def orchestrator(self, name: str, version: str | None = None) -> OrchestratorEntry | None:
+        """The code of an instance pinned to `version`; for None the code that a new instance gets."""
+
+    def refuses(self, version: str) -> bool:
+        """Whether instances of this version are to fail here instead of waiting."""
+
+    def missing(self, name: str, version: str) -> str:
+        """Why there is no code here for an instance: a clause."""
+
+    def entity(self, name: str) -> EntityCode | None: ...
+
+
+class Running:
+    """Runs user code on the loop's thread: under watch, for an engine that has a watchdog.
+
+    `notice` is what is to be put on record of the code that has just returned, if it took long.
+    """
+
+    __slots__ = ("notice",)
+
+    def __init__(self) -> None:
+        self.notice: LoopHeld | None = None
+
+    def run(self, instance: Instance, code: Callable[..., T], *given: Any) -> T:
+        """Call `code`. Raises Interrupted when it was interrupted, also where it swallowed that."""
+        return code(*given)
+
+    def close(self, instance: Instance, execution: Execution) -> None:
+        """Put the code of an instance away, whatever it does about it."""
+        put_away(execution)
+
+
+@dataclass(slots=True)
+class Released:
+    """What may leave the process once the batch is durable."""
+
+    answers: list[tuple[Any, Any]] = field(default_factory=list)  # reply, value or exception
+    invocations: list[Invocation] = field(default_factory=list)
+    cancelled: list[tuple[str, int]] = field(default_factory=list)  # execution id, task id
+    ended: set[str] = field(default_factory=set)  # executions terminated or purged: nothing of them goes on
+    finished: list[Instance] = field(default_factory=list)
+    started: list[str] = field(default_factory=list)
+    due: list[tuple[int, str]] = field(default_factory=list)
+    visible: list[int] = field(default_factory=list)
+    parked: list[tuple[str, str]] = field(default_factory=list)
+    asked: list[Asked] = field(default_factory=list)  # of other workers
+    hints: set[int] = field(default_factory=set)  # incarnations that have something to look at
+
+    def forget_cancelled(self) -> None:
+        """What was scheduled and cancelled within one batch never starts."""
+        cancelled = set(self.cancelled)
+        self.invocations = [
+            i
+            for i in self.invocations
+            if (i.execution_id, i.task_id) not in cancelled and i.execution_id not in self.ended
+        ]
+
+
+@dataclass(frozen=True)
+class Chance:
+    """Where the hub gets what it may not make up itself."""
+
+    salt: Callable[[], bytes]
+    monotonic: Callable[[], float]

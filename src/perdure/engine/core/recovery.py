@@ -1,0 +1,241 @@
+"""Bringing an instance's code back from history, and setting an instance aside that cannot be.
+
+Replay is the only way to make code alive that is not at hand. When it cannot be done (the code disagrees, the
+function is missing, the history is unreadable, the watchdog or the store refused) the instance is parked: visibly,
+with its reason, its messages kept, and tried again when there is hope.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from perdure.engine.core.instance import Instance
+from perdure.engine.core.lifecycle import (
+    Quarantine,
+    drop_held,
+    end,
+    let_held_go,
+    live_on,
+    new_execution,
+    too_long,
+)
+from perdure.engine.core.parking import note, park
+from perdure.engine.functions.versions import entry_of
+from perdure.errors import FunctionMissing, Interrupted, MisfitError, NonDeterminismError
+from perdure.model import actions as act
+from perdure.model import events as ev
+from perdure.model.failure import Failure
+from perdure.model.instances import RuntimeStatus
+from perdure.model.messages import ActivityResult, Wake
+from perdure.model.recorded import DAMAGED, HistoryDamaged
+from perdure.model.waiting import MISFIT, kind_of
+from perdure.replay.decide import Execution
+from perdure.replay.rewinding import Episode, counting, is_rewound
+from perdure.replay.settle import Invocation, invocation_of, report_to_parent
+from perdure.replay.state import fold
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from perdure.engine.core.dispatcher import Hub
+
+S = RuntimeStatus
+
+_UNREADABLE = "its history cannot be read by this version: "
+_PARKED_FOR: Final[dict[type[BaseException], tuple[str, str]]] = {
+    FunctionMissing: ("no_worker", ""),
+    MisfitError: (MISFIT, ""),
+    NonDeterminismError: ("nondeterminism", ""),
+    HistoryDamaged: (DAMAGED, ""),
+    msgspec.MsgspecError: ("poison", _UNREADABLE),
+    KeyError: ("poison", _UNREADABLE),
+}
+"""What a failed replay parks an instance for."""
+TRIED_AGAIN: Final = ("no_worker", "nondeterminism", MISFIT)
+"""What newly deployed code may mend."""
+
+
+def revive(hub: Hub, instance: Instance, answered: int = -1) -> bool:
+    """Make the code alive by replaying its history; parks the instance when that cannot be done."""
+    if instance.execution is not None:
+        return True
+    if instance.stored is None:
+        return False
+    entry = entry_of(hub, instance)
+    if entry is None:
+        park_unknown(hub, instance)
+        return False
+    execution = new_execution(hub, instance, entry)
+    try:
+        recorded, asked = _relive(hub, instance, execution)
+    except tuple(_PARKED_FOR) as error:
+        hub.running.close(instance, execution)
+        kind, why = next(said for type_, said in _PARKED_FOR.items() if isinstance(error, type_))
+        park(hub, instance, kind, f"{why}{error}")
+        return False
+    if execution.is_finished and not asked:  # it continued as new, and its next generation is on the way
+        hub.running.close(instance, execution)
+        instance.between = True
+        return False
+    _adopt(hub, instance, execution, recorded, answered)
+    if asked:
+        live_on(hub, instance, asked)
+    return instance.execution is not None
+
+
+def _relive(hub: Hub, instance: Instance, execution: Execution) -> tuple[list[Episode], list[act.Action]]:
+    """What counts of its history, and what the code asks for beyond it, having been rewound."""
+    hub.counters["replays"] += 1
+    hub.episodes += 1  # it takes its time like one: a batch of replays must not keep clients waiting
+    recorded = instance.recorded()
+    if instance.outcome is not None:
+        recorded.append((instance.last_at, list(instance.outcome.events)))
+    if is_rewound(recorded):
+        recorded = counting(recorded)
+    try:
+        asked = hub.running.run(instance, execution.replay, recorded, hub.began_at)
+    except Interrupted as stopped:
+        hub.running.close(instance, execution)
+        raise Quarantine(instance.instance_id, too_long(stopped)) from stopped
+    return recorded, asked
+
+
+def _adopt(
+    hub: Hub,
+    instance: Instance,
+    execution: Execution,
+    recorded: list[tuple[int, list[ev.HistoryEvent]]],
+    answering: int,
+) -> None:
+    """The replayed code takes over; activities that history leaves open here are started again."""
+    instance.execution = execution
+    instance.last_at = max(instance.last_at, recorded[-1][0] if recorded else 0)
+    context = execution.context
+    context._status_changed = False
+    context._opened_waits = ()
+    context._closed_waits = ()
+    for wait in context._waits.values():
+        wait.saved = True
+    instance.saved_waits = len(context._waits)
+    if instance.stored is not None:
+        instance.size = sum(len(row.events) for row in instance.stored.history)
+        hub.warm_bytes += instance.size
+    instance.stored = None
+    open_calls = context._calls
+    again: list[Invocation] = []
+    instance.open_local = 0
+    held = (e.message for e in instance.held or ())
+    answered = {answering, *(m.task_id for m in held if isinstance(m, ActivityResult))}
+    for _, events in recorded:
+        for event in events:
+            if isinstance(event, ev.TaskScheduled) and event.id in open_calls and event.placed == "local":
+                if instance.placed and (instance.execution_id, event.id) in instance.placed:
+                    continue
+                instance.open_local += 1
+                if event.id in answered:
+                    continue
+                again.append(invocation_of(event, instance.instance_id, instance.execution_id))
+            elif isinstance(event, ev.SubOrchestrationCreated) and event.id in open_calls:
+                if instance.children is None:
+                    instance.children = {}
+                instance.children[event.id] = event.instance_id
+    hub.again.extend(again)
+    if instance.outcome is not None:
+        execution.begin_episode(instance.last_at)
+
+
+def go_on(hub: Hub, instance: Instance, reason: str) -> None:
+    """Resume: the code is made again if it was parked, and what was held is delivered in order."""
+    begun = instance.execution is not None or _was_begun(instance)
+    if instance.held and kind_of(instance.reason) == MISFIT:
+        instance.held[0].kept = True  # what did not fit was set back to the front, in a new row
+    if instance.status is S.Suspended:
+        note(hub, instance, ev.ExecutionResumed(reason=reason))
+    instance.reason = ""
+    instance.status = S.Running if begun else S.Pending
+    hub.touch(instance)
+    if begun and not revive(hub, instance) and not instance.between:
+        return  # parked again; between two executions it has no code, and the next one is among what was held
+    let_held_go(hub, instance)
+    if instance.is_running:
+        hub.send(Wake(instance_id=instance.instance_id))
+
+
+def _was_begun(instance: Instance) -> bool:
+    """Whether its code has ever run: control events alone do not begin an execution."""
+    if instance.outcome is not None and _has_begun(instance.outcome.events):
+        return True
+    if instance.stored is None:
+        return False
+    try:
+        recorded = instance.recorded()
+    except (msgspec.ValidationError, msgspec.DecodeError):
+        return True
+    return any(_has_begun(events) for _, events in recorded)
+
+
+def _has_begun(events: Iterable[ev.HistoryEvent]) -> bool:
+    return any(isinstance(event, ev.ExecutionStarted) for event in events)
+
+
+def parked_just_now(instance: Instance) -> bool:
+    """Its code was put away in this batch, and its history can be loaded only after the commit."""
+    return instance.execution is None and instance.stored is None and instance.outcome is not None
+
+
+def retry_parked(hub: Hub, instance: Instance) -> None:
+    """At a worker's start: perhaps the deployed code fits by now."""
+    kind = kind_of(instance.reason)
+    if kind == "no_worker" and hub.functions.orchestrator(instance.name, instance.version or None) is None:
+        return
+    if kind in TRIED_AGAIN and not parked_just_now(instance):
+        go_on(hub, instance, "tried again at a worker's start")
+
+
+def children_of(instance: Instance) -> dict[int, str]:
+    """Open sub-orchestrations, also of an instance whose code is not alive."""
+    if instance.execution is not None or instance.stored is None:
+        return dict(instance.children or {})
+    try:
+        children = fold(instance.recorded()).children
+    except (msgspec.MsgspecError, KeyError):
+        return {}  # its history cannot be read: it can still be ended itself
+    return {task_id: event.instance_id for task_id, (event, _) in children.items()}
+
+
+def quarantine(hub: Hub, instance: Instance) -> None:
+    """Park an instance that the store or the watchdog would not have."""
+    if not instance.is_finished and instance.reason.partition(":")[0] != "poison":
+        park(hub, instance, "poison", hub.quarantine[instance.instance_id])
+
+
+def park_unknown(hub: Hub, instance: Instance, version: str = "") -> None:
+    """No code here serves the instance: it waits for a worker that has it, or fails, as the worker is set up."""
+    pinned = version or instance.version
+    why = hub.functions.missing(instance.name, pinned)
+    if not hub.functions.refuses(pinned):
+        park(hub, instance, "no_worker", why)
+        return
+    if not _was_begun(instance):
+        note(hub, instance, ev.ExecutionStarted(name=instance.name, version=pinned, parent=instance.parent))
+    failure = Failure("VersionMismatch", why)
+    note(hub, instance, ev.ExecutionFailed(failure=failure))
+    drop_held(hub, instance, "the instance has failed")
+    end(hub, instance, S.Failed)
+    if instance.parent is not None:
+        ending = act.FailOrchestration(failure)
+        hub.send(report_to_parent(instance.parent, instance.instance_id, ending))
+
+
+__all__ = [
+    "children_of",
+    "go_on",
+    "park",
+    "park_unknown",
+    "parked_just_now",
+    "quarantine",
+    "retry_parked",
+    "revive",
+]

@@ -1,0 +1,349 @@
+"""Repeats: what a caller's own name for a request counts for.
+
+A caller names a request to be able to repeat it: `operation_id` in process, `Idempotency-Key` over HTTP. The name
+counts within its caller, its operation and its target: the same name for another instance, for another verb, or
+from another caller is another request. Answers are kept in `seen` under a digest over these four parts, which no
+caller can spell, and beside the answer is a digest of what was asked. The same request with another content is
+refused and does nothing.
+
+Requests of the application's own code have the caller "", since the code chooses their names; those that an
+activity derives from its idempotency key have `CAUSE`, which no request can have.
+
+Rows that were written before names were bound bear the name itself. They go on to answer the repeats of their
+requests until they expire: for the instance that they name, and only an answer of the kind that the verb gives.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from perdure.engine.core.audit import NOTE
+from perdure.engine.core.remembered import answer_in, damaged_answer
+from perdure.errors import IdempotencyConflict, StoreError
+from perdure.model import payload
+from perdure.model.instances import execution_id_of
+from perdure.model.messages import (
+    EntityOperation,
+    Message,
+    Purge,
+    RaiseEvent,
+    Resume,
+    Rewind,
+    Start,
+    Suspend,
+    Terminate,
+)
+from perdure.model.records import SeenRow
+
+M = TypeVar("M")
+CODE: Final = ""
+"""The caller of requests that the application's own code names."""
+CAUSE: Final = "cause"
+"""The caller of requests whose names derive from an activity."""
+LINK: Final = "link"
+"""The caller of decisions by links that work once: the nonce of the link is the name."""
+_PREFIX: Final = "op:"
+_CALLER: Final = "caller "  # so that no caller is called as one of the above
+_ID_DIGITS, _CONTENT_DIGITS = 40, 32
+_DERIVED: Final = re.compile(r"request-[0-9a-f]+|.*#[0-9]+", re.DOTALL)
+_MET_AT_MOST: Final = 1_000
+
+Parts = tuple[str | bytes, ...]
+
+
+class _Verb(msgspec.Struct, frozen=True):
+    """How requests of one kind are told apart: the name of the verb, what it is about, and what it says."""
+
+    name: str
+    target: Callable[[Any], Parts]
+    content: Callable[[Any], Parts]
+
+
+def _of_instance(message: Any) -> Parts:
+    return (message.instance_id,)
+
+
+def _of_reason(message: Any) -> Parts:
+    return (message.reason,)
+
+
+def _start_target(message: Start) -> Parts:
+    # An id that was made up for this request differs in its repeat.
+    return ("", message.name) if message.fresh else (message.instance_id,)
+
+
+def _start_content(message: Start) -> Parts:
+    # Neither the version nor the time: a repeat may come after a deployment, and compute "in an hour" again.
+    return (message.name, bytes(message.input), json.dumps(message.tags or {}, sort_keys=True))
+
+
+_VERBS: Final[dict[type, _Verb]] = {
+    Start: _Verb("start", _start_target, _start_content),
+    RaiseEvent: _Verb("raise", lambda m: (m.instance_id, m.name), lambda m: (bytes(m.input),)),
+    EntityOperation: _Verb(
+        "operate", lambda m: (m.instance_id, m.operation), lambda m: (bytes(m.input), str(m.is_signal))
+    ),
+    Suspend: _Verb("suspend", _of_instance, _of_reason),
+    Resume: _Verb("resume", _of_instance, _of_reason),
+    Terminate: _Verb("terminate", _of_instance, lambda m: (m.reason, str(m.recursive))),
+    Rewind: _Verb("rewind", _of_instance, _of_reason),
+    Purge: _Verb("purge", _of_instance, lambda m: ()),
+}
+
+
+class Begun(str):
+    """The id of an instance that a start has made. `born` tells it from every other instance of this id."""
+
+    born: str
+
+    def __new__(cls, instance_id: str, salt: bytes) -> Begun:
+        made = super().__new__(cls, instance_id)
+        made.born = born_of(salt)
+        return made
+
+
+class Met(str):
+    """The id of an instance that a start did not make; `born` is that of what its first attempt made, if anything."""
+
+    born: str
+
+    def __new__(cls, instance_id: str, born: str = "") -> Met:
+        made = super().__new__(cls, instance_id)
+        made.born = born
+        return made
+
+
+def born_of(salt: bytes) -> str:
+    """What tells an instance from every other of its id."""
+    return execution_id_of(salt, 0)
+
+
+@dataclass(slots=True)
+class Occasion:
+    """One request that a client function answers.
+
+    Parameters:
+        carries: its Idempotency-Key, "" for none.
+        caller: who sent it.
+        content: tells what it asks for, as a digest; "" where that is not known.
+        starts: how many starts have taken their names from the key.
+        met: instances that its starts did not make, and that its key does not prove to be the caller's own.
+    """
+
+    carries: str = ""
+    caller: str = ""
+    content: Callable[[], str] = str
+    starts: int = 0
+    met: set[str] = field(default_factory=set)
+
+    def meet(self, instance_id: str) -> None:
+        if len(self.met) < _MET_AT_MOST:
+            self.met.add(instance_id)
+
+
+OCCASION: ContextVar[Occasion | None] = ContextVar("perdure_occasion", default=None)
+
+
+def occasion() -> Occasion:
+    """The request in hand; where no client function answers one, what the present task has done so far."""
+    found = OCCASION.get()
+    if found is None:
+        found = Occasion()
+        OCCASION.set(found)
+    return found
+
+
+# ------------------------------------------------------------------------------------------------ naming
+
+
+def named(message: M) -> M:
+    """The message with the id under which its answer is kept. One without a name, or with that id, passes."""
+    key = getattr(message, "operation_id", "")
+    if not key or message.remembered_as:  # type: ignore[attr-defined]
+        return message
+    return bound(message, _caller_of(key))
+
+
+def bound(message: M, caller: str, *, content: str | None = None) -> M:
+    """The message with the id under which its answer is kept for this caller.
+
+    `content` is a digest of what is asked, "" to compare nothing; default that of the message.
+    """
+    found: Any = message
+    verb = _VERBS[type(message)]
+    return msgspec.structs.replace(  # type: ignore[type-var]
+        message,
+        remembered_as=id_of(caller, verb.name, verb.target(message), found.operation_id),
+        content=digest_of(*verb.content(message)) if content is None else content,
+    )
+
+
+def bound_by_key(start: Start) -> Start:
+    """A start that a client function sends, named by the Idempotency-Key of the request it answers, if it has one."""
+    here = OCCASION.get()
+    if here is None or not here.carries or start.operation_id:
+        return start
+    number, here.starts = here.starts, here.starts + 1
+    return msgspec.structs.replace(
+        start,
+        operation_id=here.carries,
+        remembered_as=id_of(here_caller(here), "start", (*_start_target(start), str(number)), here.carries),
+        content=here.content() or digest_of(*_start_content(start)),
+    )
+
+
+def here_caller(here: Occasion) -> str:
+    return _CALLER + here.caller
+
+
+def is_carried(operation_id: str) -> bool:
+    """Whether the request in hand carries this name as its own Idempotency-Key."""
+    here = OCCASION.get()
+    return here is not None and bool(here.carries) and operation_id == here.carries
+
+
+def _caller_of(name: str) -> str:
+    note = NOTE.get()
+    if note is not None:
+        return _CALLER + note.who
+    here = OCCASION.get()
+    # What the code passes on is its caller's name; every other name is its own.
+    return here_caller(here) if here is not None and here.carries and name == here.carries else CODE
+
+
+def send_named(message: Start, queue: str, key: str) -> Start:
+    """The start that a message of a queue is, under the name that the request to send it has."""
+    named_so = msgspec.structs.replace(message, operation_id=key)
+    remembered_as = id_of(_caller_of(key), "send", (queue,), key)
+    content = digest_of(*_start_content(named_so))
+    return msgspec.structs.replace(named_so, remembered_as=remembered_as, content=content)
+
+
+def restart_named(instance_id: str, key: str, *, fresh: bool) -> Start:
+    """The beginning of the start that restarts this instance, with its name if the request has one."""
+    start = Start(instance_id=instance_id, name="", operation_id=key, fresh=fresh)
+    if not key:
+        return start
+    remembered_as = id_of(_caller_of(key), "restart", (instance_id,), key)
+    return msgspec.structs.replace(start, remembered_as=remembered_as, content=digest_of(str(fresh)))
+
+
+def id_of(caller: str, verb: str, target: Parts, key: str) -> str:
+    """The id under which an answer is kept."""
+    return _PREFIX + digest_of(caller, verb, *target, key, digits=_ID_DIGITS)
+
+
+def digest_of(*parts: str | bytes, digits: int = _CONTENT_DIGITS) -> str:
+    """A digest over parts, each with its length before it, so that no two lists of parts have the same bytes."""
+    encoded = [part if isinstance(part, bytes) else part.encode("utf-8", "surrogatepass") for part in parts]
+    framed = b"".join([len(part).to_bytes(8, "big") + part for part in encoded])
+    return sha256(framed).hexdigest()[:digits]
+
+
+# --------------------------------------------------------------------------------------------- answering
+
+
+def id_in(message: Message) -> str:
+    """The id under which the message's answer is kept, "" for a message that has no name."""
+    return getattr(message, "remembered_as", "") or getattr(message, "operation_id", "")
+
+
+def former_id_in(message: Message) -> str:
+    """The id under which an answer was kept before names were bound, "" where there can be none."""
+    remembered_as = getattr(message, "remembered_as", "")
+    key: str = getattr(message, "operation_id", "")
+    if not remembered_as or (_DERIVED.fullmatch(key) and message.content):  # type: ignore[union-attr]
+        return ""
+    return key
+
+
+def remembered(message: Message, value: Any) -> bytes:
+    """What is kept of the answer to this message: its content, the answer, and for a start what it made."""
+    kept = str(value) if isinstance(value, Begun | Met) else value
+    if not getattr(message, "remembered_as", ""):
+        return payload.encode(kept)
+    made = [value.born if isinstance(value, Begun) else ""] if isinstance(value, str) else []
+    return payload.encode([message.content, kept, *made])  # type: ignore[union-attr]
+
+
+def recalled(row: SeenRow, message: Message) -> Any:
+    """The first answer, for a repeat. An IdempotencyConflict where the message asks for something else.
+
+    A StoreError where the row of the answer is damaged.
+    """
+    try:
+        found = answer_in(row)
+    except StoreError as damaged:
+        return damaged
+    if not row.operation_id.startswith(_PREFIX):
+        return _again(found)
+    if not isinstance(found, list) or not 2 <= len(found) <= 3:
+        return damaged_answer(row, "it is not an answer")
+    content, value, *made = found
+    asked = getattr(message, "content", "")
+    if content and asked and content != asked:
+        return _conflict(message)
+    return _again(value, *made)
+
+
+def answers(row: SeenRow, message: Message) -> bool:
+    """Whether a row that bears no more than the name can be the answer to this message."""
+    try:
+        found = answer_in(row)
+    except StoreError:
+        return True  # who asks again is told, and nothing is done twice
+    is_same = row.instance_id == message.instance_id
+    match message:
+        case Start():
+            return isinstance(found, str) and (is_same or message.fresh or not message.content)
+        case Purge():
+            return found == 1 and is_same
+    return found is None and is_same
+
+
+def _again(value: Any, born: str = "") -> Any:
+    return Met(value, born) if isinstance(value, str) else value
+
+
+def _conflict(message: Message) -> IdempotencyConflict:
+    verb = _VERBS[type(message)].name
+    about = message.name if isinstance(message, Start) and message.fresh else message.instance_id
+    return IdempotencyConflict(
+        f"the name {message.operation_id[:60]!r} was used for another {verb} of {about!r} "  # type: ignore[union-attr]
+        "with another content: nothing was done. Repeat a request exactly as it was, and give a new one a new "
+        "Idempotency-Key (operation_id, event_id)"
+    )
+
+
+__all__ = [
+    "CAUSE",
+    "CODE",
+    "LINK",
+    "OCCASION",
+    "Begun",
+    "Met",
+    "Occasion",
+    "answers",
+    "born_of",
+    "bound",
+    "bound_by_key",
+    "digest_of",
+    "former_id_in",
+    "id_in",
+    "id_of",
+    "is_carried",
+    "named",
+    "occasion",
+    "recalled",
+    "remembered",
+    "restart_named",
+    "send_named",
+]

@@ -1,0 +1,240 @@
+"""The verb `rewind`: a failed instance goes on, with what failed tried again and what was done left done.
+
+What that means for history is in `perdure.replay.rewinding`; here it is put into effect, in one batch. The marker is
+written, the code is brought back by replaying what still counts, and goes on; arrivals that lay behind the place it
+goes on from are delivered again, open waits get their rows back, open activities are started, as after a restart.
+Its sub-orchestrations are asked as well, because what they reported after the failure was dropped: one that failed
+is rewound itself, one that has completed reports again, one that is gone or was terminated is started again.
+If the code cannot be brought back the instance is parked as ever, with everything kept for when it can.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from perdure.engine.core.control import illegal
+from perdure.engine.core.envelope import Envelope
+from perdure.engine.core.instance import Instance
+from perdure.engine.core.lifecycle import Quarantine, let_held_go, new_execution, too_long
+from perdure.engine.core.parking import message_of, note
+from perdure.engine.core.recovery import revive
+from perdure.engine.functions.versions import entry_of
+from perdure.errors import FunctionMissing, IllegalTransition, Interrupted, PerdureError
+from perdure.model import actions as act
+from perdure.model import events as ev
+from perdure.model.events import ParentLink
+from perdure.model.failure import Failure, failure_of
+from perdure.model.instances import RuntimeStatus
+from perdure.model.messages import EntityOperation, Rewind, Start, Wake, accepted
+from perdure.model.records import WaitRow
+from perdure.replay.rewinding import Episode, Plan, plan_of, shortened, with_fewer
+from perdure.replay.settle import report_to_parent
+from perdure.replay.state import State, fold
+
+if TYPE_CHECKING:
+    from perdure.engine.core.dispatcher import Hub
+
+S = RuntimeStatus
+
+
+def rewind(hub: Hub, instance: Instance | None, envelope: Envelope) -> None:
+    """The operator's verb, and a rewound parent's question to its sub-orchestration."""
+    message: Any = envelope.message
+    if message.link is not None:
+        _asked_by_parent(hub, instance, envelope)
+        return
+    refusal = illegal("rewind", instance, message.instance_id)
+    if refusal is not None:
+        hub.answer(envelope, refusal)
+        return
+    assert instance is not None
+    if hub.accept_only:
+        hub.answer(envelope, None)
+        hub.store_delayed(message, hub.now)
+    elif _has_history(hub, instance, envelope):
+        plan = _planned(hub, instance)
+        hub.answer(envelope, plan if isinstance(plan, PerdureError) else None)
+        if not isinstance(plan, PerdureError):
+            _go_back(hub, instance, plan, message.reason)
+
+
+def _asked_by_parent(hub: Hub, instance: Instance | None, envelope: Envelope) -> None:
+    message: Any = envelope.message
+    is_own = instance is not None and instance.parent == message.link
+    if instance is None or not is_own or instance.status in (S.Terminated, S.Canceled):
+        hub.consume(envelope)
+        hub.send(message.again)
+    elif not instance.is_finished:
+        hub.consume(envelope)  # it will report when it is done
+    elif _has_history(hub, instance, envelope):
+        hub.consume(envelope)
+        plan = _planned(hub, instance) if instance.status is S.Failed else None
+        if isinstance(plan, Plan):
+            _go_back(hub, instance, plan, message.reason)
+        else:
+            _report_again(hub, instance, message.link)
+
+
+def _has_history(hub: Hub, instance: Instance, envelope: Envelope) -> bool:
+    """Finished instances are loaded without their history: then the message waits for one batch."""
+    if instance.stored is not None and instance.stored.history:
+        return True
+    if instance.no not in hub.touched:
+        hub.evict(instance)
+    hub.postpone(envelope)
+    return False
+
+
+def _planned(hub: Hub, instance: Instance) -> Plan | PerdureError:
+    """How it is to go on, or why it cannot."""
+    cannot = f"cannot rewind instance {instance.instance_id!r}: "
+    try:
+        recorded = instance.recorded()
+        state = fold(recorded)
+    except (msgspec.MsgspecError, KeyError) as error:
+        return IllegalTransition(f"{cannot}its history cannot be read by this version: {error}")
+    if not isinstance(state.ending, ev.ExecutionFailed):
+        return IllegalTransition(f"{cannot}its history does not say that it failed")
+    plan = plan_of(recorded)
+    if not plan.is_certain:
+        plan = _tried(hub, instance, plan, recorded)
+    after = fold([*recorded, (hub.now, [plan.event(hub.now, "")])])
+    if after.locks:
+        return IllegalTransition(
+            f"{cannot}it failed inside a critical section, whose locks others may hold by now. "
+            "Restart it, or start it anew"
+        )
+    if any(task_id not in plan.voided for task_id in after.operations):
+        return IllegalTransition(
+            f"{cannot}when it failed it was waiting for an entity, whose answer was dropped; asking again "
+            "could do the operation twice. Restart it, or start it anew"
+        )
+    return plan
+
+
+def _go_back(hub: Hub, instance: Instance, plan: Plan, reason: str) -> None:
+    recorded = instance.recorded()
+    instance.status, instance.reason = S.Running, ""
+    instance.completed_at = instance.ending = None
+    outcome = instance.episode(hub.now)
+    note(hub, instance, plan.event(instance.last_at, reason))
+    state = fold([*recorded, (instance.last_at, list(outcome.events))])
+    for arrival, came_at in zip(plan.again, plan.again_at, strict=True):
+        again = message_of(arrival, instance.instance_id, instance.execution_id)
+        if again is not None:
+            hub.hold(instance, Envelope(accepted(again, came_at), internal=True))
+    hub.released.started.append(instance.instance_id)
+    if revive(hub, instance):
+        _open_waits(instance)
+        let_held_go(hub, instance)
+        hub.send(Wake(instance_id=instance.instance_id))
+    elif not instance.is_finished:
+        _open_rows(hub, instance, state)
+    if not instance.is_finished:
+        _ask_children(hub, instance, state, reason)
+        _ask_entities(hub, instance, state)
+
+
+def _tried(hub: Hub, instance: Instance, plan: Plan, recorded: list[Episode]) -> Plan:
+    """Would the code, without the failures, do all that history has? If not, fewer are void, or less is kept."""
+    while (found := _difference(hub, instance, plan, recorded)) is not None:
+        fewer = with_fewer(plan, recorded, found[0])
+        if fewer is None:
+            return shortened(plan, recorded, *found)
+        plan = fewer
+    return plan
+
+
+def _difference(
+    hub: Hub, instance: Instance, plan: Plan, recorded: list[Episode]
+) -> tuple[ev.Arrival, int] | None:
+    entry = entry_of(hub, instance)
+    if entry is None:
+        return None
+    execution = new_execution(hub, instance, entry)
+    tried = [*recorded, (hub.now, [plan.event(hub.now, "")])]
+    try:
+        return hub.running.run(instance, execution.differs_after, tried)
+    except FunctionMissing:
+        return None
+    except Interrupted as stopped:
+        raise Quarantine(instance.instance_id, too_long(stopped)) from stopped
+    finally:
+        hub.running.close(instance, execution)
+
+
+def _open_waits(instance: Instance) -> None:
+    """The rows of its waits went when it failed: the seal writes them again."""
+    assert instance.execution is not None
+    context = instance.execution.context
+    for wait in context._waits.values():
+        wait.saved = False
+    instance.saved_waits = 0
+    context._opened_waits = tuple(context._waits.values())
+
+
+def _open_rows(hub: Hub, instance: Instance, state: State) -> None:
+    """The same for an instance that was parked, from history alone: without the types its code expects."""
+    instance.open_local = len(state.activities)
+    for wait_id, (wait, since) in state.waits.items():
+        hub.rows.waits_opened.append(WaitRow(instance.no, wait_id, wait.name, since, wait.deadline, None))
+    instance.saved_waits = len(state.waits)
+
+
+def _ask_children(hub: Hub, instance: Instance, state: State, reason: str) -> None:
+    still_open = state.children if instance.execution is None else instance.children or {}
+    for task_id, (created, _) in state.children.items():
+        if task_id not in still_open:
+            continue
+        link = ParentLink(instance.instance_id, instance.execution_id, task_id)
+        again = Start(
+            instance_id=created.instance_id,
+            name=created.name,
+            version=created.version,
+            input=created.input,
+            parent=link,
+            on_existing="reject",
+        )
+        hub.send(Rewind(instance_id=created.instance_id, reason=reason, link=link, again=again))
+
+
+def _ask_entities(hub: Hub, instance: Instance, state: State) -> None:
+    """An operation that failed was undone: it is asked for again."""
+    for task_id, (called, _) in state.operations.items():
+        hub.send(
+            EntityOperation(
+                instance_id=called.entity,
+                operation=called.operation,
+                input=called.input,
+                caller=ParentLink(instance.instance_id, instance.execution_id, task_id),
+            )
+        )
+
+
+def _report_again(hub: Hub, instance: Instance, link: ParentLink) -> None:
+    finish: act.Finish
+    ending = _ending_of(instance)
+    match ending:
+        case ev.ExecutionCompleted():
+            finish = act.CompleteOrchestration(ending.output)
+        case ev.ExecutionFailed():
+            finish = act.FailOrchestration(ending.failure)
+        case Failure() as unreadable:
+            finish = act.FailOrchestration(unreadable)
+        case _:
+            finish = act.FailOrchestration(Failure("OrchestrationTerminated", "the sub-orchestration ended"))
+    hub.send(report_to_parent(link, instance.instance_id, finish))
+
+
+def _ending_of(instance: Instance) -> ev.Ending | Failure | None:
+    """How it ended; why that cannot be told, when its history cannot be read."""
+    try:
+        ending: ev.Ending | None = fold(instance.recorded()).ending
+    except (msgspec.MsgspecError, KeyError) as error:
+        return failure_of(error, with_stack=False)
+    return ending
+
+
+__all__ = ["rewind"]

@@ -1,0 +1,260 @@
+"""Sealing: what a batch has come to, as rows.
+
+Every instance that was touched writes its open episode, its waits and its own row. Of messages, those held become
+rows that nobody polls, and those that nobody has reached become rows that everybody does; what came from outside
+and has not been answered needs none, because nothing was promised.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from perdure.engine.core import activity_rows, entities
+from perdure.engine.core.envelope import Elsewhere, Envelope, acceptance_of
+from perdure.engine.core.repeats import id_in
+from perdure.errors import PerdureError
+from perdure.model import events as ev
+from perdure.model import hash_chain, payload
+from perdure.model.large_bodies import outline
+from perdure.model.messages import Wake, accepted, encode_message
+from perdure.model.records import Batch, BodyRow, HistoryRow, InboxRow, WaitRow
+
+if TYPE_CHECKING:
+    from perdure.engine.core.dispatcher import Hub
+    from perdure.engine.core.instance import Instance
+
+
+def seal(hub: Hub) -> Batch:
+    """Close the batch: rows of every touched instance, and inbox rows for what is still unconsumed."""
+    rows = hub.rows
+    for instance in hub.touched.values():
+        if not instance.purged:
+            _seal_instance(hub, instance)
+    _seal_held(hub)
+    _seal_unconsumed(hub)
+    rows.inbox_removed = hub.consumed
+    rows.moved = hub.moved
+    if rows.activities_placed and rows.activities_removed:
+        _forget_placed(rows)
+    rows.custom_status = list(dict(rows.custom_status).items())
+    rows.executions_removed = list(dict(rows.executions_removed).items())
+    return rows
+
+
+def _forget_placed(rows: Batch) -> None:
+    """What was placed and is not wanted any more, within one batch, gets no row at all."""
+    gone = set(rows.activities_removed)
+    rows.activities_placed = [
+        row
+        for row in rows.activities_placed
+        if not {row[:3], (row.instance_id, row.execution_id, activity_rows.ALL)} & gone
+    ]
+
+
+def _seal_instance(hub: Hub, instance: Instance) -> None:
+    rows = hub.rows
+    if instance.mailbox is not None and not entities.seal(hub, instance):
+        return
+    write_episode(hub, instance)
+    if instance.execution is not None:
+        _seal_waits(hub, instance)
+        context = instance.execution.context
+        instance.due_at = context._earliest_timer() if instance.is_running else None
+        if context._status_changed:
+            context._status_changed = False
+            rows.custom_status.append((instance.no, context._custom_status or b"null"))
+    elif instance.is_finished:
+        instance.due_at = None
+    if instance.is_new:
+        rows.new_instances.append(instance.row())
+        instance.has_moved()
+    else:
+        rows.updates.append(instance.update())
+        if instance.has_moved():
+            hub.moved.add(instance.no)
+    if instance.due_at is not None:
+        hub.released.due.append((instance.due_at, instance.instance_id))
+    instance.touched_at = hub.now
+
+
+def write_episode(hub: Hub, instance: Instance) -> None:
+    """Turn the open episode into its history row."""
+    outcome, instance.outcome = instance.outcome, None
+    if outcome is None or not outcome.events:
+        return
+    encoded = ev.encode_events(outcome.events)
+    episode = instance.episodes
+    if len(encoded) > hub.limits.inline_bytes:
+        encoded = _outline(hub, instance, episode, outcome.events, encoded)
+    digest = hash_chain.digest_of(instance.salt, encoded)
+    head = hash_chain.link(instance.head, instance.execution_no, episode, instance.last_at, digest)
+    hub.rows.history.append(
+        HistoryRow(instance.no, instance.execution_no, episode, instance.last_at, encoded, digest, head)
+    )
+    instance.head = head
+    instance.episodes = episode + 1
+    instance.updated_at = instance.last_at
+    instance.size += len(encoded)
+    hub.warm_bytes += len(encoded)
+    hub.bytes += len(encoded)
+
+
+def _outline(
+    hub: Hub, instance: Instance, episode: int, events: list[ev.HistoryEvent], encoded: bytes
+) -> bytes:
+    kept, bodies = outline(events, hub.limits.inline_bytes // 2, instance.salt)
+    if not bodies:
+        return encoded
+    for no, body in enumerate(bodies):
+        hub.rows.bodies.append(BodyRow(instance.no, instance.execution_no, episode, no, body))
+    return ev.encode_events(kept)
+
+
+def _seal_waits(hub: Hub, instance: Instance) -> None:
+    context = instance.execution.context  # type: ignore[union-attr]
+    for wait in context._opened_waits:
+        if wait.id in context._waits:
+            wait.saved = True
+            instance.saved_waits += 1
+            hub.rows.waits_opened.append(
+                WaitRow(
+                    instance.no,
+                    wait.id,
+                    wait.name,
+                    instance.last_at,
+                    _deadline(hub, context, wait.id),
+                    _schema(wait.expected),
+                )
+            )
+    for wait in context._closed_waits:
+        if wait.saved:
+            wait.saved = False
+            instance.saved_waits -= 1
+            hub.rows.waits_closed.append((instance.no, wait.id))
+    context._opened_waits = ()
+    context._closed_waits = ()
+
+
+def _deadline(hub: Hub, context: Any, wait_id: int) -> int:
+    # The timer of a wait is created right behind it, so its id is the next one.
+    timer = context._timers.get(wait_id + 1)
+    return timer.fire_at if timer is not None and timer.of == wait_id else 0
+
+
+def close_waits(hub: Hub, instance: Instance) -> None:
+    """An execution has ended: its waits are over."""
+    if instance.saved_waits:
+        instance.saved_waits = 0
+        hub.rows.waits_closed.append((instance.no, -1))
+
+
+def _seal_held(hub: Hub) -> None:
+    """Held messages: rows that nobody polls until the instance is resumed."""
+    walks: dict[int, _Walk] = {}
+    # Some were let go again within this batch, some of those even held a second time.
+    for instance, envelope in {id(e): (i, e) for i, e in hub.held if e.held}.values():
+        if not envelope.row_no:
+            store(hub, envelope, None)
+        elif _needs_another_row(instance, envelope, walks):
+            envelope.stored_as = envelope.row_no
+            hub.consumed.append(envelope.row_no)
+            store(hub, envelope, None)
+        else:
+            hub.rows.inbox_held.append(envelope.row_no)
+        if envelope.reply is not None:
+            hub.tell(envelope, acceptance_of(envelope))
+            operation_id = id_in(envelope.message)
+            if operation_id:
+                hub.remember(operation_id, envelope, acceptance_of(envelope))
+        envelope.internal = False
+
+
+def _needs_another_row(instance: Instance, envelope: Envelope, walks: dict[int, _Walk]) -> bool:
+    """Whether its row would tell the wrong order, or would ask again for an answer that has been given."""
+    if isinstance(envelope.reply, Elsewhere):
+        return True
+    if instance.mailbox is None:
+        return False
+    walk = walks.get(instance.no)
+    if walk is None or not walk.reaches(envelope):
+        walk = walks[instance.no] = _Walk(
+            instance
+        )  # a line is walked once, unless what is held changed places
+        walk.reaches(envelope)
+    return walk.greatest > envelope.row_no
+
+
+class _Walk:
+    """A walk along an entity's line: `greatest` is the greatest row number before the place that was reached.
+
+    The line is read back by the numbers of its rows, and an operation under way outside the loop is known by its
+    place: so numbers must tell the order.
+    """
+
+    def __init__(self, instance: Instance) -> None:
+        self.greatest = 0
+        self._rest = iter(instance.held or ())
+        self._last: Envelope | None = None
+
+    def reaches(self, envelope: Envelope) -> bool:
+        """Go on to this one; false when it does not stand before us."""
+        for other in self._rest:
+            if self._last is not None:
+                self.greatest = max(self.greatest, self._last.row_no)
+            self._last = other
+            if other is envelope:
+                return True
+        return False
+
+
+def _seal_unconsumed(hub: Hub) -> None:
+    """The rest waits for the next batch; what was born in this one has to be stored for that.
+
+    What has waited since an earlier batch is as it should be, and is not looked at.
+    """
+    lines = hub.lines
+    for envelope in reversed([*hub.deferred, *(e for kept in hub.aside.values() for e in kept)]):
+        lines.put_first(envelope)
+    for envelope in hub.backlog:
+        lines.append(envelope)
+    hub.deferred.clear()
+    hub.aside.clear()
+    hub.backlog.clear()
+    for envelope in lines.recent:
+        if not envelope.waits:
+            continue
+        if envelope.hidden:  # let go, and not reached: from now on polls have to show it
+            hub.consumed.append(envelope.row_no)
+            store(hub, envelope, hub.at_once)
+            envelope.hidden = False
+        elif envelope.internal and not isinstance(envelope.message, Wake):
+            store(hub, envelope, hub.at_once)
+            envelope.internal = False
+
+
+def store(hub: Hub, envelope: Envelope, visible_at: int | None) -> None:
+    """Give a message a row in the inbox; with None for a time no poll shows it."""
+    envelope.row_no = hub.message_numbers.take()
+    envelope.message = accepted(envelope.message, envelope.came_at or hub.now)
+    hub.rows.inbox_added.append(
+        InboxRow(
+            envelope.row_no,
+            envelope.message.instance_id,
+            visible_at,
+            encode_message(envelope.message),
+        )
+    )
+
+
+_schemas: dict[Any, bytes | None] = {}
+
+
+def _schema(expected: Any) -> bytes | None:
+    """The JSON Schema of a wait's type, computed once per type."""
+    try:
+        if expected not in _schemas:
+            schema = payload.schema_of(expected)
+            _schemas[expected] = payload.encode(schema) if schema is not None else None
+        return _schemas[expected]
+    except (TypeError, PerdureError):
+        return None

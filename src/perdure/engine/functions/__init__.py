@@ -1,0 +1,1 @@
+"""What users registered, and how it is called."""

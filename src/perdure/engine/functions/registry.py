@@ -1,0 +1,679 @@
+"""Which functions an application has, under which names, and how each of them is called.
+
+Registering returns the function itself, so that it can be tested by calling it, typed, and imported elsewhere;
+its definition is remembered beside it. Annotations are resolved late, when the application starts, so that a
+function may name types defined further down; mistakes are then reported all at once, before anything runs.
+What a parameter receives is decided by its annotation: a context, the client, a request, a lifespan resource;
+the one that remains is the input. The rule is the same for activities and client functions.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import typing
+from collections.abc import Callable, Collection, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from types import UnionType
+from typing import Any, Final, Generic, Literal, TypeVar
+
+import msgspec
+from msgspec import Raw
+
+from perdure.engine.functions.callables import (
+    is_async,
+    is_same,
+    mark,
+    marks,
+    own_name,
+    resolvable,
+    signature_of,
+    where,
+)
+from perdure.engine.functions.versions import newest
+from perdure.errors import EventRefused, FunctionNotFound, RegistrationError
+from perdure.model import payload
+from perdure.model.http_calls import BUILT_IN
+from perdure.model.retry import RetryPolicy
+from perdure.model.times import Seconds, micros
+from perdure.replay.context import OrchestrationContext
+from perdure.replay.inputs import Input
+
+Function = Callable[..., Any]
+D = TypeVar("D", bound="Definition")
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A registered function: its name and the namespace its annotations are resolved in."""
+
+    name: str
+    function: Function
+    localns: Mapping[str, Any] | None = field(default=None, repr=False, compare=False)
+    aliases: tuple[str, ...] = ()
+
+    def hints(self) -> dict[str, Any]:
+        """Its annotations, resolved. Raises RegistrationError for one that names nothing."""
+        try:
+            return typing.get_type_hints(
+                resolvable(self.function), localns=dict(self.localns or {}), include_extras=True
+            )
+        except (NameError, AttributeError, TypeError) as error:
+            raise RegistrationError(
+                f"{where(self.function)}: cannot resolve its annotations ({error}); "
+                "the types it names must exist at run time, at module level"
+            ) from error
+
+    def output_type(self) -> Any:
+        """What its result is read as: Any where it is not annotated, or never returns."""
+        output = self.hints().get("return", Any)
+        return Any if output in _NEVER else output
+
+
+@dataclass(frozen=True)
+class Activity(Definition):
+    """An activity and how it is to be run. `concurrency` 0 means no limit of its own.
+
+    `timeout` and `heartbeat` (how long it may be silent) are in microseconds, 0 for none. `executor` is an
+    executor, a source of one, or the name of a registered source; None runs it in this process. `pool` names the
+    workers that run it, "" for all.
+    """
+
+    retry: RetryPolicy | None = None
+    timeout: int = 0
+    concurrency: int = 0
+    heartbeat: int = 0
+    executor: Any = None
+    pool: str = ""
+
+    @property
+    def is_async(self) -> bool:
+        return is_async(self.function)
+
+
+@dataclass(frozen=True)
+class Orchestrator(Definition):
+    """An orchestrator and its door: which events it admits (None admits all, unchecked)."""
+
+    version: str = ""
+    events: Mapping[str, Any] | None = None
+    input_type: Any = Any
+
+    def admit(self, event_name: str, body: Raw) -> None:
+        """Raise EventRefused for an event whose name or shape the declared `events` do not admit."""
+        if self.events is None:
+            return
+        expected = self._event_type(event_name)
+        misfit = payload.fits(body if bytes(body) else Raw(b"null"), expected)
+        if misfit is not None:
+            raise EventRefused(
+                f"event {event_name!r} of {self.name!r} does not have the declared shape: {misfit}",
+                misfit.pointer,
+            )
+
+    def _event_type(self, event_name: str) -> Any:
+        assert self.events is not None
+        folded = event_name.casefold()
+        for declared, expected in self.events.items():
+            pattern = declared.casefold()
+            if pattern == folded or (
+                pattern.endswith("*") and fnmatchcase(folded, pattern.replace("[", "[[]"))
+            ):
+                return expected
+        admitted = ", ".join(repr(name) for name in self.events) or "no events at all"
+        raise EventRefused(f"{self.name!r} admits {admitted}; {event_name!r} is not among them")
+
+    def refusal_of(self, event_name: str) -> str:
+        """Why no event of this name can be raised; "" when one can."""
+        try:
+            self._event_type(event_name)
+        except EventRefused as refused:
+            return str(refused)
+        return ""
+
+    def schema(self, event_name: str) -> dict[str, Any] | None:
+        """The JSON Schema declared for an event, when there is one."""
+        try:
+            return payload.schema_of(self._event_type(event_name)) if self.events is not None else None
+        except EventRefused:
+            return None
+
+
+@dataclass(frozen=True)
+class Entity(Definition):
+    """An entity, as a class or a function. `offload`: its operations run like activities, outside the loop."""
+
+    offload: bool = False
+
+
+@dataclass(frozen=True)
+class Route(Definition):
+    """A client function behind HTTP, below /api."""
+
+    path: str = "/"
+    methods: tuple[str, ...] = ("GET",)
+    auth: str = "function"  # anonymous | function | admin
+    links: tuple[str, ...] = ("status",)  # what callers get whose key does not operate
+
+
+@dataclass(frozen=True)
+class Trigger(Definition):
+    """A client function that a clock or a queue calls. It runs as an activity of a built-in orchestrator."""
+
+    @property
+    def activity(self) -> Activity:
+        """The activity under which it runs."""
+        raise NotImplementedError
+
+
+HANDED_OUT: Final = ("status", "raise", "terminate", "purge", "restart", "suspend", "resume", "rewind")
+"""The links to an instance that a route may hand out."""
+NAMED_EVENT: Final = "raise:"
+"""What stands before an event's name in a link for this event alone."""
+LinksFor = Literal["caller", "azure"]
+
+
+class Registry:
+    """The functions of one application, by kind and name.
+
+    `links` says who gets the links to an instance: each caller what they may do, or, as in Azure, everyone all.
+    """
+
+    def __init__(self) -> None:
+        self.activities: dict[str, Activity] = {}
+        self.orchestrators: dict[str, Orchestrator] = {}  # the newest version of each
+        self.versions: dict[str, dict[str, Orchestrator]] = {}  # all of them, by name and version
+        self.entities: dict[str, Entity] = {}
+        self.routes: list[Route] = []
+        self.triggers: list[Trigger] = []
+        self.lifespans: list[Definition] = []
+        self.executors: dict[str, Any] = {}  # sources, by name
+        self.links: LinksFor = "caller"
+
+    def add(self, definition: Definition) -> None:
+        """Register; raises RegistrationError for a name or a route that is taken."""
+        self._put(definition)
+        if not isinstance(definition, Route | Trigger):
+            remember(definition)
+
+    def include(self, other: Registry) -> None:
+        """Take over what another registry has, all of it or, with RegistrationError, nothing."""
+        rehearsal = Registry()
+        for registry in (self, other):
+            for definition in registry.definitions():
+                rehearsal._put(definition)
+            for name, source in registry.executors.items():
+                rehearsal.add_executor(name, source)
+        for definition in other.definitions():
+            self._put(definition)
+        for name, source in other.executors.items():
+            self.add_executor(name, source)
+
+    def described(self, **more: str) -> str:
+        """What is registered, as other workers and operators are told, and what else they are: JSON."""
+        return msgspec.json.encode(
+            {
+                **more,
+                "orchestrators": sorted(self.orchestrators),
+                "activities": sorted(self.activities),
+                "entities": sorted(self.entities),
+            }
+        ).decode()
+
+    def add_executor(self, name: str, source: Any) -> None:
+        """Register a source of executors; raises RegistrationError for a name that another one has."""
+        if self.executors.setdefault(name, source) is not source:
+            raise RegistrationError(f"the executor name {name!r} is already taken in this application")
+
+    def supplement(self, definitions: Iterable[Definition]) -> None:
+        """Add the functions that stand behind others, those whose names are not taken (by a stub, say)."""
+        for definition in definitions:
+            if definition.name not in self.activities and definition.name not in self.versions:
+                self._put(definition)
+
+    def definitions(self) -> Iterator[Definition]:
+        """Everything registered, each kind in the order of registration."""
+        yield from (one for name, one in self.activities.items() if name == one.name)
+        for name, versions in self.versions.items():
+            yield from (one for one in versions.values() if name == one.name)
+        yield from self.entities.values()
+        yield from self.routes
+        yield from self.triggers
+        yield from self.lifespans
+
+    def _put(self, definition: Definition) -> None:
+        match definition:
+            case Activity():
+                for name in (definition.name, *definition.aliases):
+                    _put(self.activities, name, definition)
+            case Orchestrator():
+                for name in (definition.name, *definition.aliases):
+                    versions = self.versions.setdefault(name, {})
+                    _put(versions, definition.version, definition, name)
+                    self.orchestrators[name] = versions[newest(versions)]
+            case Entity():
+                _put(self.entities, definition.name, definition)
+            case Route():
+                _check_route(self.routes, definition)
+                self.routes.append(definition)
+            case Trigger():
+                _check_trigger(self.triggers, definition)
+                self.triggers.append(definition)
+            case _:
+                self.lifespans.append(definition)
+
+    def activity(self, name: str) -> Activity:
+        return _get(self.activities, name, "activity")
+
+    def entity(self, name: str) -> Entity:
+        """The entity of a name in lower case, as ids have it."""
+        return _get(self.entities, name, "entity")
+
+    def orchestrator(self, name: str, version: str = "") -> Orchestrator:
+        """The orchestrator of a name: of this version if there is one, else the newest."""
+        return self.versions.get(name, {}).get(version) or _get(self.orchestrators, name, "orchestrator")
+
+    def name_of(self, function: str | Function) -> str:
+        """The name of a function reference here; of several names its own, else the first it was given."""
+        if isinstance(function, str):
+            return function
+        known = [d for d in definitions_of(function) if d.name in self.activities or d.name in self.versions]
+        return preferred(known).name if known else name_of(function)
+
+    def check(self) -> None:
+        """Resolve every annotation, so that mistakes show before anything runs."""
+        for definition in self.definitions():
+            if isinstance(definition, Activity | Route):
+                definition.hints()
+            elif isinstance(definition, Orchestrator):
+                _check_orchestrator(definition)
+
+
+def _put(into: dict[str, D], key: str, definition: D, name: str = "") -> None:
+    if key in into and not is_same(into[key].function, definition.function):
+        of_version = f" in version {key!r}" if name and key else ""
+        raise RegistrationError(
+            f"{where(definition.function)}: the name {name or key!r} is already taken{of_version} by "
+            f"{where(into[key].function)}; give one of them name=..."
+            + (" or another version=..." if name else "")
+        )
+    into[key] = definition
+
+
+def _check_route(routes: list[Route], new: Route) -> None:
+    for route in routes:
+        shared = set(route.methods) & set(new.methods)
+        if route.path == new.path and shared:
+            raise RegistrationError(
+                f"{where(new.function)}: the route {'/'.join(sorted(shared))} {new.path} is already taken by "
+                f"{where(route.function)}"
+            )
+
+
+def _check_trigger(triggers: list[Trigger], new: Trigger) -> None:
+    for trigger in triggers:
+        if trigger.activity.name == new.activity.name:
+            raise RegistrationError(
+                f"{where(new.function)}: the name {new.name!r} is already taken by {where(trigger.function)}; "
+                "give one of them name=..."
+            )
+
+
+def _get(source: Mapping[str, D], name: str, kind: str) -> D:
+    found = source.get(name)
+    if found is None:
+        known = ", ".join(sorted(n for n in source if "::" not in n)[:10]) or f"no {kind} at all"
+        raise FunctionNotFound(f"no {kind} named {name!r} is registered in this application; it has {known}")
+    return found
+
+
+def remember(definition: Definition) -> None:
+    """Note the definition on the function, so that a reference to it can be used as its name."""
+    others = [one for one in definitions_of(definition.function) if not _is_same(one, definition)]
+    mark(definition.function, (*others, definition))
+
+
+def definition_of(function: object) -> Definition | None:
+    """The definition behind a function reference, if it was registered."""
+    found = definitions_of(function)
+    return preferred(found) if found else None
+
+
+def definitions_of(function: object) -> tuple[Definition, ...]:
+    """Every definition of a function, in the order in which they were registered."""
+    return marks(function)
+
+
+def preferred(definitions: Sequence[Definition]) -> Definition:
+    """Of several definitions of one function the one under its own name, else the first."""
+    own = own_name(definitions[0].function)
+    return next((one for one in reversed(definitions) if one.name == own), definitions[0])
+
+
+def version_of(function: object) -> str:
+    """The version that a function reference stands for; "" when it stands for several, or for none."""
+    versions = {one.version for one in definitions_of(function) if isinstance(one, Orchestrator)}
+    return versions.pop() if len(versions) == 1 else ""
+
+
+def _is_same(one: Definition, other: Definition) -> bool:
+    return (
+        one.name == other.name
+        and type(one) is type(other)
+        and getattr(one, "version", "") == getattr(other, "version", "")
+    )
+
+
+def name_of(function: str | Function) -> str:
+    """The registered name of a function reference; a string is taken as it is."""
+    if isinstance(function, str):
+        return function
+    definition = definition_of(function)
+    if definition is None:
+        raise FunctionNotFound(
+            f"{where(function)} is not registered: put @app.orchestrator or @app.activity on it, "
+            "or pass its registered name"
+        )
+    return definition.name
+
+
+_DECORATORS = frozenset({"perdure.registration", "perdure.azure_names"})
+
+
+def caller_locals() -> Mapping[str, Any] | None:
+    """The local names where a decorator was applied, unless at module level."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__") in _DECORATORS:
+        frame = frame.f_back
+    return None if frame.f_locals is frame.f_globals else dict(frame.f_locals)
+
+
+# --------------------------------------------------------------------------------------- calling by type
+
+
+@dataclass(frozen=True)
+class Plan(Generic[D]):
+    """How a function is called: which parameter takes which given value, and which takes the input, if one does.
+
+    `given` maps parameter names to the type each was annotated with; `positional` are those that Python takes by
+    their place alone, with their defaults.
+    """
+
+    definition: D
+    given: Mapping[str, type]
+    input: Input | None
+    output_type: Any
+    positional: Mapping[str, Any]
+
+    @property
+    def input_name(self) -> str | None:
+        """The parameter that takes the input."""
+        return self.input.name if self.input is not None else None
+
+    @property
+    def input_type(self) -> Any:
+        """What the input is read as."""
+        return self.input.type if self.input is not None else Any
+
+    def call(self, arguments: dict[str, Any]) -> Any:
+        """Call the function with these arguments, by name."""
+        if not self.positional:
+            return self.definition.function(**arguments)
+        by_place = [arguments.pop(name, default) for name, default in self.positional.items()]
+        return self.definition.function(*by_place, **arguments)
+
+
+def plan_of(definition: D, available: tuple[type, ...], apart: Collection[str] = ()) -> Plan[D]:
+    """Decide by annotation what each parameter receives, but for those in `apart`, which others fill.
+
+    Raises RegistrationError when two are left over, and for an input or result that JSON can never be read as.
+    """
+    hints = definition.hints()
+    parameters = signature_of(definition.function)
+    given: dict[str, type] = {}
+    left: list[inspect.Parameter] = []
+    for name, parameter in parameters.items():
+        kind = _given_type(hints.get(name, Any), available)
+        if name in apart or parameter.kind in _VARIABLE:
+            continue
+        if kind is not None:
+            given[name] = kind
+        else:
+            left.append(parameter)
+    chosen = _input_parameter(definition, left, hints)
+    if chosen is None and isinstance(definition, Activity):
+        refuse_dropping(definition.function, (p for p in parameters.values() if p.kind in _VARIABLE))
+    taken = {*given, *apart} | ({chosen.name} if chosen is not None else set())
+    output = definition.output_type()
+    if isinstance(definition, Activity):
+        _check_returned(definition.function, "its result", output)
+    return Plan(
+        definition=definition,
+        given=given,
+        input=_input_of(definition, chosen, hints) if chosen is not None else None,
+        output_type=output,
+        positional=_by_place(parameters, taken),
+    )
+
+
+def _input_parameter(
+    definition: Definition, left: list[inspect.Parameter], hints: Mapping[str, Any]
+) -> inspect.Parameter | None:
+    """Of the parameters that nothing else fills the one that has to be filled, else the first that may be."""
+    required = [parameter for parameter in left if parameter.default is parameter.empty]
+    if len(required) > 1:
+        raise RegistrationError(
+            f"{where(definition.function)} has {len(required)} parameters that nothing fills: "
+            f"{', '.join(parameter.name for parameter in required)}. "
+            "One may take the input; the others must be annotated with a context or with the type of a "
+            "lifespan resource. Put several inputs into one dataclass"
+        )
+    if required:
+        return required[0]
+    by_place = [parameter for parameter in left if parameter.kind in _POSITIONAL]
+    by_name = [
+        parameter
+        for parameter in left
+        if parameter.kind is parameter.KEYWORD_ONLY
+        and payload.why_unreadable(hints.get(parameter.name, Any)) is None
+    ]
+    return next(iter(by_place or by_name), None)
+
+
+def _input_of(definition: Definition, parameter: inspect.Parameter, hints: Mapping[str, Any]) -> Input:
+    kind = hints.get(parameter.name, Any)
+    check_readable(definition.function, f"its parameter {parameter.name!r}", kind)
+    return Input(parameter.name, kind, parameter.default)
+
+
+def _by_place(parameters: Mapping[str, inspect.Parameter], taken: Collection[str]) -> dict[str, Any]:
+    """The parameters that can only be passed by their place, up to the last that is filled."""
+    only = [one for one in parameters.values() if one.kind is one.POSITIONAL_ONLY]
+    while only and only[-1].name not in taken:
+        only.pop()
+    return {one.name: one.default for one in only}
+
+
+def likely_input(definition: Activity) -> Any:
+    """The type of an activity's input, as far as it shows without knowing which resources there are."""
+    hints = definition.hints()
+    kinds = [
+        (parameter.default is parameter.empty, hints.get(name, Any))
+        for name, parameter in signature_of(definition.function).items()
+        if parameter.kind not in _VARIABLE
+    ]
+    kinds = [one for one in kinds if payload.why_unreadable(one[1]) is None]
+    required = [kind for is_required, kind in kinds if is_required] or [kind for _, kind in kinds[:1]]
+    return required[0] if len(required) == 1 else Any
+
+
+def check_readable(function: object, what: str, kind: Any) -> None:
+    """Raise RegistrationError for a type that no JSON can be read as."""
+    flaw = payload.why_unreadable(kind)
+    if flaw is not None:
+        raise RegistrationError(f"{where(function)}: {what} is annotated {payload.title(kind)}. {flaw}")
+
+
+def _check_returned(function: object, what: str, kind: Any) -> None:
+    """The same for what a function returns. A plain class may be annotated: only a value shows that JSON cannot
+    carry it, and that is refused when it is returned, without another attempt."""
+    if not payload.is_plain_class(kind):
+        check_readable(function, what, kind)
+
+
+def _given_type(annotation: Any, available: tuple[type, ...]) -> type | None:
+    for option in _options(annotation):
+        for kind in available:
+            if isinstance(option, type) and option not in (object, Hashable) and is_kind_of(kind, option):
+                return kind
+    return None
+
+
+def _options(annotation: Any) -> tuple[Any, ...]:
+    """The types that a parameter annotated so may be: several for a union."""
+    origin = typing.get_origin(annotation)
+    if origin is typing.Annotated:
+        return _options(typing.get_args(annotation)[0])
+    return typing.get_args(annotation) if origin in (typing.Union, UnionType) else (annotation,)
+
+
+def is_kind_of(kind: type, option: type) -> bool:
+    """Whether a value of this kind may be passed where `option` is asked for."""
+    try:
+        return issubclass(kind, option)
+    except TypeError:  # a TypedDict, a Protocol that cannot be asked, a generic alias
+        return False
+
+
+# ---------------------------------------------------------------------------------------- orchestrators
+
+
+def orchestrator_parameters(function: Function) -> list[inspect.Parameter]:
+    """The context's parameter and, if there is one, the input's. Raises RegistrationError for another arity."""
+    parameters = list(signature_of(function).values())
+    positional = [p for p in parameters if p.kind in _POSITIONAL]
+    required = [p for p in parameters if p.default is p.empty and p.kind not in _VARIABLE]
+    if not parameters or parameters[0] not in positional or not all(p in positional[:2] for p in required):
+        raise RegistrationError(
+            f"{where(function)}: an orchestrator takes its context, or its context and one input"
+        )
+    if len(positional) == 1:
+        refuse_dropping(function, parameters)
+    return positional[:2]
+
+
+def refuse_dropping(function: object, parameters: Iterable[inspect.Parameter]) -> None:
+    """Raise RegistrationError for a function without a place for its input that seems to have one."""
+    for parameter in parameters:
+        if parameter.kind in _VARIABLE:
+            raise RegistrationError(
+                f"{where(function)}: nothing fills {str(parameter).partition(':')[0]}. Give it one parameter for "
+                "the input; a wrapper around another function needs functools.wraps"
+            )
+        if parameter.kind is parameter.KEYWORD_ONLY:
+            raise RegistrationError(
+                f"{where(function)}: the input is passed by its place, and {parameter.name!r} can only be passed "
+                "by its name: leave out the `*` in front of it"
+            )
+
+
+def orchestrator_input(definition: Orchestrator) -> tuple[bool, Any]:
+    """Whether the orchestrator takes an input beside its context, and of which type its input is.
+
+    Raises RegistrationError unless it takes the context alone, or the context and one input.
+    """
+    parameters = orchestrator_parameters(definition.function)
+    takes_input = len(parameters) > 1
+    hints = definition.hints()
+    first = hints.get(parameters[0].name, OrchestrationContext)
+    if isinstance(first, type) and not is_kind_of(OrchestrationContext, first) and first is not object:
+        raise RegistrationError(
+            f"{where(definition.function)}: its first parameter is the OrchestrationContext, "
+            f"not {payload.title(first)}"
+        )
+    return takes_input, hints.get(parameters[1].name, Any) if takes_input else definition.input_type
+
+
+def input_parameter_of(definition: Orchestrator) -> Input | None:
+    """The orchestrator's parameter for the input, if it takes one beside its context."""
+    takes_input, kind = orchestrator_input(definition)
+    if not takes_input:
+        return None
+    parameter = orchestrator_parameters(definition.function)[1]
+    return Input(parameter.name, kind, parameter.default)
+
+
+def orchestrator_output(definition: Orchestrator) -> Any:
+    """What its output is read as: of a generator, what it returns in the end."""
+    output = definition.output_type()
+    origin = typing.get_origin(output) or output
+    if origin in _GENERATORS:
+        parts = typing.get_args(output)
+        return parts[2] if len(parts) == 3 and parts[2] not in _NEVER else Any
+    return output
+
+
+def _check_orchestrator(definition: Orchestrator) -> None:
+    _, kind = orchestrator_input(definition)
+    check_readable(definition.function, "its input", kind)
+    _check_returned(definition.function, "its output", orchestrator_output(definition))
+    for name, expected in (definition.events or {}).items():
+        check_readable(definition.function, f"its event {name!r}", expected)
+
+
+_NEVER = (typing.NoReturn, typing.Never)
+_GENERATORS = (Generator, Iterator, Iterable)
+_VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+def activity_timeout(timeout: Seconds | None, what: str = "timeout") -> int:
+    """A timeout in microseconds, 0 for none. Raises RegistrationError unless it is positive."""
+    if timeout is None:
+        return 0
+    try:
+        value = micros(timeout)
+    except ValueError as error:
+        raise RegistrationError(str(error)) from error
+    if value <= 0:
+        raise RegistrationError(f"{what} must be more than 0 seconds, not {timeout!r}")
+    return value
+
+
+def checked_name(name: str, function: object) -> str:
+    """A function name: 1 to 200 printable characters without / \\ # ?, not one of the reserved ones."""
+    if name.casefold().startswith(BUILT_IN.casefold()):
+        raise RegistrationError(f"{where(function)}: names that begin with {BUILT_IN} are reserved")
+    if not name or len(name) > 200 or not name.isprintable() or set("/\\#?") & set(name):
+        raise RegistrationError(
+            f"{where(function)}: {name!r} is not a usable name: 1 to 200 printable characters, "
+            "none of / \\ # ?"
+        )
+    return name
+
+
+__all__ = [
+    "Activity",
+    "Definition",
+    "Orchestrator",
+    "Plan",
+    "Registry",
+    "Route",
+    "Trigger",
+    "activity_timeout",
+    "caller_locals",
+    "checked_name",
+    "check_readable",
+    "definition_of",
+    "input_parameter_of",
+    "is_kind_of",
+    "likely_input",
+    "name_of",
+    "orchestrator_input",
+    "orchestrator_output",
+    "orchestrator_parameters",
+    "plan_of",
+    "refuse_dropping",
+    "where",
+]

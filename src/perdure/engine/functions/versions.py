@@ -1,0 +1,124 @@
+"""Versions: which code an instance runs, and which instances a worker takes.
+
+An orchestrator may be registered several times under one name, each time with another `version=`. An instance is
+pinned to the version it started with: it runs the code registered for exactly that version, or else code registered
+without one, which serves them all and may look at `context.version`. What no code here serves waits, visibly.
+Azure's three settings say the rest. The default version is that of starts which name none; without it they get the
+newest registered. The match strategy says which versions a worker takes at all: every one (None), only the default
+(Strict), or the default and older ones (CurrentOrOlder). The failure strategy says what becomes of an instance the
+worker does not take: it stays and waits (Reject), or it fails (Fail).
+Versions compare as Azure's do: an empty one is the oldest, dotted numbers compare as numbers, others as text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cmp_to_key
+from typing import TYPE_CHECKING, Literal, get_args
+
+from perdure.errors import RegistrationError
+from perdure.model.settings import Unit, one_of, setting
+
+if TYPE_CHECKING:
+    from perdure.engine.core.dispatcher import Hub
+    from perdure.engine.core.instance import Instance
+    from perdure.engine.core.ports import OrchestratorEntry
+
+MatchStrategy = Literal["None", "Strict", "CurrentOrOlder"]
+FailureStrategy = Literal["Reject", "Fail"]
+VERSION_LIMIT = 100  # characters
+
+
+def compare(one: str, other: str) -> int:
+    """Negative when `one` is older than `other`, 0 when neither is."""
+    numbers, others = _numbers(one), _numbers(other)
+    if numbers is not None and others is not None:
+        return (numbers > others) - (numbers < others)
+    if not one or not other:
+        return bool(one) - bool(other)
+    folded, also_folded = one.casefold(), other.casefold()
+    return (folded > also_folded) - (folded < also_folded)
+
+
+def newest(versions: Iterable[str]) -> str:
+    """The newest of several."""
+    return max(versions, key=cmp_to_key(compare))
+
+
+def _numbers(version: str) -> tuple[int, ...] | None:
+    parts = version.split(".")
+    if not all(part.isascii() and part.isdigit() for part in parts):
+        return None
+    numbers = [int(part) for part in parts]
+    while numbers and not numbers[-1]:
+        numbers.pop()
+    return tuple(numbers)
+
+
+def checked_version(version: object) -> str:
+    """A version: text of at most 100 printable characters. Raises RegistrationError."""
+    if not isinstance(version, str) or len(version) > VERSION_LIMIT or not (version.isprintable()):
+        raise RegistrationError(
+            f"a version is text of at most {VERSION_LIMIT} printable characters, such as '2.1', "
+            f"not {str(version)[:60]!r}"
+        )
+    return version
+
+
+VERSION = Unit("a version, such as 2.1", "str", checked_version)
+
+
+@dataclass(frozen=True)
+class Versioning:
+    """Azure's `defaultVersion`, `versionMatchStrategy` and `versionFailureStrategy`.
+
+    Without a default version every version is taken.
+    """
+
+    default: str = setting("", "the version of starts that name none", VERSION, name="default_version")
+    match: MatchStrategy = setting(  # noqa: RUF009 (a frozen value)
+        "CurrentOrOlder",
+        "which instances a worker with a default version takes",
+        one_of(*get_args(MatchStrategy)),
+        name="version_match_strategy",
+    )
+    failure: FailureStrategy = setting(  # noqa: RUF009 (a frozen value)
+        "Reject",
+        "whether instances that are not taken wait for another worker, or fail",
+        one_of(*get_args(FailureStrategy)),
+        name="version_failure_strategy",
+    )
+
+    def __post_init__(self) -> None:
+        checked_version(self.default)
+        for value, known in ((self.match, MatchStrategy), (self.failure, FailureStrategy)):
+            if value not in get_args(known):
+                raise RegistrationError(f"{value!r} is none of {', '.join(get_args(known))}")
+
+    def takes(self, version: str) -> bool:
+        """Whether a worker with these settings takes instances of this version."""
+        if not self.default or self.match == "None":
+            return True
+        return version == self.default if self.match == "Strict" else compare(version, self.default) <= 0
+
+
+# ------------------------------------------------------------------------------------- for instances in the hub
+
+
+def entry_of(hub: Hub, instance: Instance) -> OrchestratorEntry | None:
+    """The code that a running instance is pinned to, if this worker has it."""
+    return hub.functions.orchestrator(instance.name, instance.version)
+
+
+def entry_to_begin(hub: Hub, instance: Instance, version: str = "") -> OrchestratorEntry | None:
+    """The code that an execution begins with: of this version, else the instance's, else the default."""
+    return hub.functions.orchestrator(instance.name, version or instance.version or None)
+
+
+def pin(hub: Hub, instance: Instance, version: str) -> None:
+    """From here on the instance runs this version."""
+    if version and version != instance.version:
+        instance.version = version
+        if not instance.is_new:
+            hub.rows.versions.append((instance.no, version))

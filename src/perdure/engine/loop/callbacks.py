@@ -1,0 +1,66 @@
+"""What goes out: answers and work for event loops, which live on other threads."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from perdure.engine.core.envelope import Elsewhere
+
+log = logging.getLogger("perdure.engine")
+
+
+class Handover:
+    """What one batch has for the event loops: each is woken once, whatever there is for it. Never raises."""
+
+    __slots__ = ("_work",)
+
+    def __init__(self) -> None:
+        self._work: dict[asyncio.AbstractEventLoop, list[tuple[Callable[..., None], tuple[Any, ...]]]] = {}
+
+    def add(self, event_loop: asyncio.AbstractEventLoop, action: Callable[..., None], *args: Any) -> None:
+        """Have the event loop call this."""
+        work = self._work.get(event_loop)
+        if work is None:
+            work = self._work[event_loop] = []
+        work.append((action, args))
+
+    def answer(self, answers: Iterable[tuple[Any, Any]]) -> None:
+        """Resolve futures, each on its own event loop, with a value or an exception."""
+        for future, value in answers:
+            if not isinstance(future, Elsewhere):  # its row is still there, and is looked at again
+                self.add(future.get_loop(), _resolve, future, value)
+
+    def flush(self) -> None:
+        for event_loop, work in self._work.items():
+            try:
+                event_loop.call_soon_threadsafe(_perform, work)
+            except RuntimeError:
+                # Its host is gone: clients have nobody to be told, and activities run at the next start.
+                log.debug("an event loop was closed before a batch could reach it")
+
+
+def tell(answers: Iterable[tuple[Any, Any]]) -> None:
+    """Resolve futures from any thread."""
+    handover = Handover()
+    handover.answer(answers)
+    handover.flush()
+
+
+def _perform(work: list[tuple[Callable[..., None], tuple[Any, ...]]]) -> None:
+    for action, args in work:
+        action(*args)
+
+
+def _resolve(future: asyncio.Future[Any], value: Any) -> None:
+    if future.done():
+        return
+    if isinstance(value, BaseException):
+        future.set_exception(value)
+    else:
+        future.set_result(value)
+
+
+__all__ = ["Handover", "tell"]

@@ -1,0 +1,1 @@
+"""What keeps a hub healthy: retention, the watchdog, the crash file, verification."""

@@ -1,0 +1,213 @@
+"""The verifier: is what the store holds what a correct engine would have written?
+
+It reads every instance and every kept execution, folds each history without running user code, and compares.
+Checked are the invariants I1 to I6 (contiguous episodes and event ids, an intact chain, one start, one end that
+is last, rows that agree with their history, at most one completion for each call), the open waits, and the digests
+of bodies kept out of line. A body that is gone is reported as redacted, not as damage: the chain runs over its
+digest. Of rows that are encrypted with a key nobody gave, order and chain are checked, and nothing else.
+Run it on a hub at rest; on a busy one an instance may change between two reads and be reported wrongly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import msgspec
+
+from perdure.engine.client.status import recorded_events
+from perdure.model import events as ev
+from perdure.model import hash_chain
+from perdure.model.damaged import DamagedRow, why_damaged
+from perdure.model.encryption import DAMAGED, Unreadable
+from perdure.model.instances import RuntimeStatus, execution_id_of, partition_of
+from perdure.model.recorded import references
+from perdure.model.records import HistoryRow, InstanceFilter, InstanceRow, StoredInstance
+from perdure.replay.state import State, fold
+from perdure.store.port import ClientStore, Examinable, SharedStore, shared
+
+PAGE = 500
+
+
+@dataclass
+class Report:
+    """What a verification found. `problems` are sentences; none means that all is well."""
+
+    instances: int = 0
+    rows: int = 0
+    events: int = 0
+    redacted: int = 0
+    encrypted: int = 0  # rows whose content was not checked, because their key was not given
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+
+def verify(store: ClientStore, progress: Callable[[int], None] = lambda done: None) -> Report:
+    """Check every instance of the hub. `progress` is told how many are done.
+
+    Damage never raises: an instance that cannot be read is a problem of the report.
+    """
+    report = Report()
+    several = shared(store)
+    partitions = len(several.census().partitions) if several is not None else 1
+    names: dict[int, str] = {}
+    for row in _instances(store):
+        names[row.instance_no] = row.instance_id
+        report.problems += [f"{row.instance_id}: {what}" for what in _cell_problems(row, partitions)]
+        try:
+            _check_instance(store, several, row, report)
+        except (msgspec.ValidationError, msgspec.DecodeError, ValueError, KeyError) as error:
+            report.problems.append(f"{row.instance_id}: its history cannot be read: {error}")
+        report.instances += 1
+        progress(report.instances)
+    if isinstance(store, Examinable):
+        for number, flaw in store.flaws():
+            report.problems.append(f"{names[number]}: {flaw}" if number in names else flaw)
+    return report
+
+
+def _cell_problems(row: InstanceRow, partitions: int) -> Iterator[str]:
+    """What the row of an instance tells by itself."""
+    if isinstance(row, DamagedRow):
+        yield why_damaged(row)
+        return
+    if row.partition != partition_of(row.instance_id, partitions):
+        yield f"its row is in partition {row.partition}, where its id does not belong (I5)"
+    if row.parent_id is None and (row.parent_execution, row.parent_task) != (None, None):
+        yield "its row names an execution or a task of its parent, and no parent (I5)"
+
+
+def _started_otherwise(row: InstanceRow, state: State) -> bool:
+    """Whether history tells of another orchestrator, version or parent than the row."""
+    begun = state.started
+    return begun is not None and (begun.name, begun.version, begun.parent) != (
+        row.name,
+        row.version,
+        row.parent,
+    )
+
+
+def _instances(store: ClientStore) -> Iterator[InstanceRow]:
+    before: int | None = None
+    while True:
+        rows = store.query(InstanceFilter(kind="", top=PAGE, before_no=before))
+        yield from rows
+        if len(rows) < PAGE:
+            return
+        before = rows[-1].instance_no
+
+
+def _check_instance(
+    store: ClientStore, several: SharedStore | None, row: InstanceRow, report: Report
+) -> None:
+    kept = store.executions(row.instance_no)
+    for execution_no in kept:
+        stored = store.history_of(row.instance_no, execution_no)
+        if stored is None:
+            continue
+        current = execution_no == row.execution_no
+        locked, damaged = _unreadable(row, stored)
+        if locked or damaged:
+            report.rows += len(stored.history)
+            report.encrypted += locked
+            found = [*damaged, *_chain_problems(row, execution_no, stored.history)]
+            report.problems += [f"{row.instance_id} execution {execution_no}: {what}" for what in found]
+            continue
+        complaints = [
+            *_chain_problems(row, execution_no, stored.history),
+            *_body_problems(row, stored, report),
+        ]
+        recorded = recorded_events(stored)
+        state = fold(recorded)
+        complaints += state.problems
+        if current and row.kind != "entity":
+            stored.waits = store.waits([row.instance_no])
+            if several is not None and state.activities:
+                stored.placed = frozenset(one[1:3] for one in several.placed([row.instance_id]))
+            complaints += _row_problems(row, stored, state)
+        report.rows += len(stored.history)
+        report.events += sum(len(events) for _, events in recorded)
+        report.problems += [f"{row.instance_id} execution {execution_no}: {what}" for what in complaints]
+    if row.episodes and row.execution_no not in kept:
+        report.problems.append(f"{row.instance_id}: the history of its current execution is missing (I1)")
+
+
+def _unreadable(row: InstanceRow, stored: StoredInstance) -> tuple[int, list[str]]:
+    """How many rows of history are encrypted with a key that is not at hand, and what cannot be decrypted at all."""
+    cells = [row.salt, *(one.events for one in stored.history), *stored.bodies.values()]
+    found = [cell for cell in cells if isinstance(cell, Unreadable)]
+    damaged = [cell.why for cell in found if cell.shown == DAMAGED]
+    locked = sum(isinstance(one.events, Unreadable) and one.events.shown != DAMAGED for one in stored.history)
+    return max(locked, int(len(found) > len(damaged))), damaged
+
+
+def _chain_problems(row: InstanceRow, execution_no: int, history: list[HistoryRow]) -> Iterator[str]:
+    if isinstance(row.salt, Unreadable):  # the first link cannot be checked then, and all others can
+        previous = b""
+    else:
+        previous = hash_chain.base_of(row.salt, execution_no)
+    for expected, one in enumerate(history):
+        if one.episode != expected:
+            yield f"episode {one.episode} where {expected} was due (I1)"
+            return
+        if isinstance(one.events, Unreadable) or isinstance(row.salt, Unreadable):
+            pass  # its content cannot be compared; that it cannot is said elsewhere
+        elif hash_chain.digest_of(row.salt, one.events) != one.digest:
+            yield f"episode {one.episode} is not what was written: its digest differs (I2)"
+        if previous and hash_chain.link(previous, execution_no, one.episode, one.at, one.digest) != one.hash:
+            yield f"the chain breaks at episode {one.episode} (I2)"
+        previous = one.hash
+    if execution_no == row.execution_no and (row.episodes != len(history) or row.head != previous):
+        yield f"the row says {row.episodes} episodes, history has {len(history)}, or its newest hash differs (I2)"
+
+
+def _body_problems(row: InstanceRow, stored: StoredInstance, report: Report) -> Iterator[str]:
+    unasked = set(stored.bodies)
+    for one in stored.history:
+        for ref in references(ev.decode_events(one.events)):
+            body = stored.bodies.get((one.episode, ref.no))
+            unasked.discard((one.episode, ref.no))
+            if body is None:
+                report.redacted += 1
+            elif hash_chain.digest_of(row.salt, body).hex() != ref.digest:
+                yield f"body {ref.no} of episode {one.episode} is not what was written (I2)"
+    for episode, no in sorted(unasked, key=str):
+        yield f"there is a body {no} of episode {episode} that no event refers to (I2)"
+
+
+def _agree_on_work(row: InstanceRow, stored: StoredInstance, state: State) -> bool:
+    """What is open and has no row of its own is its owner's to run, and its instance says so."""
+    if row.local_work:
+        return bool(state.activities)
+    execution_id = execution_id_of(row.salt, row.execution_no)
+    return all((execution_id, task_id) in stored.placed for task_id in state.activities)
+
+
+def _row_problems(row: InstanceRow, stored: StoredInstance, state: State) -> Iterator[str]:
+    expected = state.status
+    if expected is RuntimeStatus.ContinuedAsNew:
+        expected = RuntimeStatus.Running  # its next generation is a message in the inbox
+    if state.started is None and expected is RuntimeStatus.Running:
+        expected = RuntimeStatus.Pending
+    if _started_otherwise(row, state):
+        yield "its row and its history disagree about its name, its version or its parent (I5)"
+    if row.status != expected and stored.history:
+        yield f"its row says {row.status}, its history {expected} (I5)"
+    if (row.completed_at is not None) != RuntimeStatus(row.status).is_finished:
+        yield "its row has a completion time and an unfinished status, or the reverse (I5)"
+    running = row.status == RuntimeStatus.Running
+    if running and state.ending is None and row.due_at != state.due_at():
+        yield f"its row is due at {row.due_at}, its history at {state.due_at()} (I5)"
+    if running and state.ending is None and not _agree_on_work(row, stored, state):
+        yield "its row and its history disagree about open activities (I5)"
+    waits = {(wait.wait_id, wait.name) for wait in stored.waits}
+    folded = (
+        {(wait_id, wait.name) for wait_id, (wait, _) in state.waits.items()}
+        if state.ending is None
+        else set()
+    )
+    if waits != folded:
+        yield f"its open waits are {sorted(waits)}, its history says {sorted(folded)} (I5)"

@@ -1,0 +1,167 @@
+"""Links made for instances of a hub, and found true when they come back."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+from typing import TYPE_CHECKING, Final
+
+from perdure.errors import InstanceNotFound
+from perdure.http.access.signed_urls import BadLink, Link, Target, fingerprint_of, sign_all, verify
+from perdure.http.mounting import BASE
+from perdure.http.principal import Caller, Refused
+from perdure.http.urls import LINK
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from perdure.engine.client.client import Client
+    from perdure.http.access.keys import Keyring
+    from perdure.http.endpoint import Endpoint
+
+LASTS: Final = 30 * 24 * 3_600  # seconds that the links of a start last
+FINGERPRINT: Final = "perdure.fingerprint"
+_PARAMETER: Final = re.compile(r"\{(\w+)(?::path)?\}")
+
+
+class Signer:
+    """Signs with the hub's newest signing key, and checks with all that count.
+
+    Parameters:
+        client: of the hub.
+        keys: where the signing keys are.
+        public_url: the address that links get when no request says another.
+        signs_all: whether management links are signed too; where nobody is asked they need not be.
+    """
+
+    def __init__(self, client: Client, keys: Keyring, public_url: str, *, signs_all: bool) -> None:
+        self.client = client
+        self.keys = keys
+        self.public_url = public_url.rstrip("/")
+        self.signs_all = signs_all
+        self._making = asyncio.Lock()
+
+    async def prepare(self) -> None:
+        """Have a key to sign with: the first one is made when it is first needed."""
+        if self.keys.signs():
+            return
+        async with self._making:
+            if not self.keys.signs():
+                await self.client.first_link_key()
+                self.keys.refresh()
+
+    def sign(
+        self,
+        operation: str,
+        instance_id: str,
+        event: str = "",
+        *,
+        lasts: int = LASTS,
+        once: bool = False,
+        owner: str = "",
+    ) -> str:
+        """The `sig` for one operation of an instance. Raises InstanceNotFound."""
+        return self.sign_all([operation], instance_id, event, lasts=lasts, once=once, owner=owner)[operation]
+
+    def sign_all(
+        self,
+        operations: list[str],
+        instance_id: str,
+        event: str = "",
+        *,
+        lasts: int = LASTS,
+        once: bool = False,
+        owner: str = "",
+    ) -> dict[str, str]:
+        """The `sig` of each operation of an instance, for the holder of the access key `owner`, "" for none.
+
+        Raises InstanceNotFound.
+        """
+        # A start has just left it in memory; only who checks a link has to ask the store.
+        salt = self.client.gateway.salt_at_hand(instance_id)
+        fingerprint = fingerprint_of(salt) if salt else self._fingerprint(instance_id)
+        if fingerprint is None:
+            raise InstanceNotFound(f"no instance {instance_id!r} in this hub: there is nothing to link to")
+        kid, secret = self.keys.newest_signing()
+        expires_at = self.keys.now() // 1_000_000 + lasts
+        if owner:
+            expires_at = min(expires_at, self.keys.expiry(owner) or expires_at)
+        nonce = secrets.token_bytes(9) if once else b""
+        return sign_all(
+            operations,
+            self.client.task_hub,
+            instance_id,
+            event,
+            kid=kid,
+            secret=secret,
+            expires_at=expires_at,
+            fingerprint=fingerprint,
+            nonce=nonce,
+            owner=owner,
+        )
+
+    def identify(self, request: Request, endpoint: Endpoint, signatures: list[str]) -> Caller:
+        """The holder of the link by which a request came. Raises Refused for every other request."""
+        if not endpoint.link or len(signatures) != 1 or not _is_spelled_right(request, endpoint):
+            raise Refused(403, "bad-link", "this link does not lead here")
+        instance_id = str(request.path_params.get("id", ""))
+        link = self._verified(
+            signatures[0], endpoint.link, instance_id, str(request.path_params.get("event", ""))
+        )
+        if request.scope.get(FINGERPRINT) != link.fingerprint:
+            raise Refused(404, "instance-not-found", "the instance that this link was made for is gone")
+        request.scope[LINK] = link
+        return Caller(f"link (key {link.kid})", link=True)
+
+    async def look_up(self, request: Request) -> None:
+        """Before `identify`: find out what a link to this instance has to bear."""
+        instance_id = str(request.path_params.get("id", ""))
+        request.scope[FINGERPRINT] = await self.client.gateway.read(
+            lambda: self._fingerprint(instance_id), brief=True
+        )
+
+    def _verified(self, sig: str, operation: str, instance_id: str, event: str) -> Link:
+        known, now = self.keys.signing(), self.keys.now() // 1_000_000
+        trouble = "this link does not lead here"
+        for opener, name in _openers(operation, event):
+            try:
+                link = verify(sig, Target(opener, self.client.task_hub, instance_id, name), known, now)
+            except BadLink as error:
+                trouble = str(error)
+                continue
+            if link.owner and not self.keys.counts(link.owner):
+                trouble = f"the key {link.owner}, whose holder this link was given to, is revoked"
+                break
+            return link
+        raise Refused(403, "bad-link", trouble, is_attempt=True)
+
+    def _fingerprint(self, instance_id: str) -> bytes | None:
+        stored = self.client.gateway.store.get(instance_id)
+        return None if stored is None else fingerprint_of(stored.row.salt)
+
+
+def _openers(operation: str, event: str) -> list[tuple[str, str]]:
+    """The links that open an operation: by what they are for, and the event they name."""
+    match operation:
+        case "raise":  # a link for all events of an instance names none
+            return list(dict.fromkeys([(operation, event), (operation, "")]))
+        case "status":
+            return [(operation, event), ("inspect", event)]
+    return [(operation, event)]
+
+
+def link_of(request: Request) -> Link | None:
+    """The signed link by which a request came."""
+    found: Link | None = request.scope.get(LINK)
+    return found
+
+
+def _is_spelled_right(request: Request, endpoint: Endpoint) -> bool:
+    """Routes match without regard to case and to a slash at the end; a signed URL is as it was made."""
+    given = request.path_params
+    path = _PARAMETER.sub(lambda found: str(given[found[1]]), endpoint.path)
+    return bool(request.scope["path"] == request.scope.get(BASE, "") + path)
+
+
+__all__ = ["LASTS", "Signer", "link_of"]

@@ -1,0 +1,98 @@
+"""The base path for Azure's own Python client: the same routes, the credential in the path, its way of encoding.
+
+`azure-functions-durable` 1.x sends no key, so its credential can only travel in the base URL that it is handed:
+`/durabletask/{credential}/…`. And it sends JSON inside a JSON string: an input of {"a": 1} arrives as
+"{\\"a\\": 1}". Below this path, and nowhere else, such a string is taken for what is inside it. (Azure's host hands
+events on as strings; here an event's data is the same on every path.) `perdure binding` prints what the client's
+constructor takes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+from starlette.responses import Response
+
+from perdure.http.body import WRAPPED
+from perdure.http.endpoint import Endpoint, Handler
+from perdure.http.urls import MANAGEMENT, json_response, quoted
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+RPC: Final = "/durabletask"
+INSTANCE: Final = "INSTANCEID"
+"""What stands for the id in the addresses of a binding; the client puts the id in its place."""
+
+
+def endpoints_of(management: Iterable[Endpoint]) -> tuple[Endpoint, ...]:
+    """The rows of the management API once more, below a path that carries the credential."""
+    return tuple(
+        replace(
+            endpoint,
+            path=f"/{{credential}}{endpoint.path}",
+            handler=_unwrapping(endpoint.handler),
+            link="",
+            name=endpoint.operation,
+        )
+        for endpoint in management
+    )
+
+
+def _unwrapping(handler: Handler) -> Handler:
+    async def unwrapped(request: Request) -> Response:
+        request.scope[WRAPPED] = True
+        answer = await handler(request)
+        return _only_id(answer) if handler.__name__ == "restart" and answer.status_code == 202 else answer
+
+    unwrapped.__doc__, unwrapped.__name__ = handler.__doc__, handler.__name__
+    return unwrapped
+
+
+def _only_id(answer: Response) -> Response:
+    """The client returns the whole body of a restart's answer as the new id."""
+    return json_response(json.loads(bytes(answer.body))["id"], 202)
+
+
+def binding(address: str, hub: str, credential: str) -> dict[str, Any]:
+    """The `durableClient` binding: what Azure's client is constructed from, as JSON-ready data.
+
+    Parameters:
+        address: where the server is, such as http://localhost:7071.
+        hub: the hub that it serves.
+        credential: a key; it opens whatever its scopes open to whoever holds the binding.
+    """
+    base = f"{address.rstrip('/')}{MANAGEMENT}"
+    code = f"code={quoted(credential)}"
+    instance = f"{base}/instances/{INSTANCE}"
+    return {
+        "taskHubName": hub,
+        "creationUrls": {
+            "createNewInstancePostUri": f"{base}/orchestrators/{{functionName}}[/{{instanceId}}]?{code}",
+            "createAndWaitOnNewInstancePostUri": f"{base}/orchestrators/{{functionName}}[/{{instanceId}}]"
+            f"?timeout={{timeoutInSeconds}}&pollingInterval={{intervalInSeconds}}&{code}",
+        },
+        "managementUrls": {"id": INSTANCE, **_management_urls(instance, code)},
+        "baseUrl": base,
+        "requiredQueryStringParameters": code,
+        "rpcBaseUrl": f"{address.rstrip('/')}{RPC}/{quoted(credential)}/",
+    }
+
+
+def _management_urls(instance: str, code: str) -> Mapping[str, str]:
+    return {
+        "statusQueryGetUri": f"{instance}?{code}",
+        "sendEventPostUri": f"{instance}/raiseEvent/{{eventName}}?{code}",
+        "terminatePostUri": f"{instance}/terminate?reason={{text}}&{code}",
+        "rewindPostUri": f"{instance}/rewind?reason={{text}}&{code}",
+        "suspendPostUri": f"{instance}/suspend?reason={{text}}&{code}",
+        "resumePostUri": f"{instance}/resume?reason={{text}}&{code}",
+        "restartPostUri": f"{instance}/restart?{code}",
+        "purgeHistoryDeleteUri": f"{instance}?{code}",
+    }
+
+
+__all__ = ["INSTANCE", "RPC", "binding", "endpoints_of"]

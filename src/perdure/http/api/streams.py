@@ -1,0 +1,277 @@
+"""Server-sent events: one instance as it changes, or the newest that match a filter.
+
+What is sent is state, not a log: a frame says how things are now. So a reader that is slow, or was away, gets the
+newest and never a backlog, and nothing is kept for anybody. The id of a frame names the state; a reader that
+comes back with it in `Last-Event-ID` is told nothing until that has changed, and otherwise is told anew. The ids
+come from what is committed, so they hold across restarts and on other servers.
+Who asks without `Accept: text/event-stream` gets the frames there are at this moment, and the end.
+
+A stream takes a place of its caller's share before it is answered, or is refused with 429 or 503. What many watch is
+looked at once for all of them (`perdure.http.shared_reads`), and a reader that takes nothing for a while is dropped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+from functools import partial
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, Final, TypedDict
+
+import msgspec
+from sse_starlette import EventSourceResponse, ServerSentEvent
+from sse_starlette.sse import SendTimeoutError
+from starlette.responses import Response
+
+from perdure.engine.client.bulk import Which
+from perdure.engine.client.watching import IDLE, Sighting, sight, sightings
+from perdure.errors import InstanceNotFound, PerdureError, outward
+from perdure.http.api.access import access_of
+from perdure.http.api.management import endpoint
+from perdure.http.api.status_json import document_of
+from perdure.http.contract import Answer, Contract
+from perdure.http.endpoint import client_of
+from perdure.http.parameters import FILTERS, Parameter, which, whole
+from perdure.http.principal import caller_of
+from perdure.model.instances import OrchestrationStatus
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.types import Receive, Scope, Send
+
+    from perdure.engine.client.client import Client
+    from perdure.http.shared_reads import Looks
+
+Frames = AsyncGenerator[bytes, None]
+CHECK: Final = 2.0  # seconds without a frame after which a stream asks whether its reader may still read
+PATIENCE: Final = 10.0  # seconds that a reader may take nothing while there is something for it
+PING: Final = 15  # seconds of silence after which a comment keeps the connection alive
+PACE: Final = 0.5  # seconds between two looks at a list, however much happens
+log = logging.getLogger("perdure.http")
+MEDIA: Final = "text/event-stream"
+LONGEST_ID: Final = 200
+
+
+def _frame_id(given: str) -> str:
+    if len(given) > LONGEST_ID:
+        raise ValueError(f"the ids of frames have at most {LONGEST_ID} characters")
+    return given
+
+
+LAST: Parameter[str | None] = Parameter(
+    "Last-Event-ID",
+    "the id of the last frame that was received",
+    {"type": "string", "maxLength": LONGEST_ID},
+    _frame_id,
+    None,
+    place="header",
+)
+LISTED = whole("top", "at most so many of the newest", 1, 200, 50)
+
+
+async def instance_events(request: Request) -> Response:
+    """GET instances/{id}/events: the instance now and after each change, until it has finished (SSE)."""
+    client, instance_id, seen = client_of(request), request.path_params["id"], LAST.of(request) or ""
+    found = await sight(client.gateway, instance_id)
+    if found is None:
+        raise InstanceNotFound(f"there is no instance {instance_id!r} in hub {client.task_hub!r}")
+    if found.cursor == seen and found.status.is_finished:
+        return Response(status_code=204)  # this tells a browser not to come back
+    frames = _of_instance(client, access_of(request).looks, instance_id, seen)
+    return await _answer(request, frames, 0 if found.cursor == seen else 1)
+
+
+async def list_events(request: Request) -> Response:
+    """GET events: which instances match, then each that has changed, as long as one listens (SSE)."""
+    client, seen = client_of(request), LAST.of(request) or ""
+    selection, top = which(request), LISTED.of(request)
+    page = await client.query(
+        **selection, top=top
+    )  # what cannot be asked is refused before the stream begins
+    count = 0 if _digest(page.instances) == seen else 1 + len(page.instances)
+    frames = _of_list(client, access_of(request).looks, _Wanted(selection, top), seen)
+    return await _answer(request, frames, count)
+
+
+async def _answer(request: Request, frames: Frames, now: int) -> Response:
+    if MEDIA in request.headers.get("accept", ""):
+        return Stream(request, frames)
+    async with aclosing(frames):
+        taken = [await anext(frames, None) for _ in range(now)]
+    return Response(b"".join(frame for frame in taken if frame is not None), media_type=MEDIA)
+
+
+class Stream(EventSourceResponse):
+    """Frames as they come. It has a place of its caller's share until it ends. Raises Refused for want of one."""
+
+    def __init__(self, request: Request, frames: Frames) -> None:
+        caller, access = caller_of(request), access_of(request)
+        self._name, self._shares = caller.who, access.shares
+        self._shares.take(self._name, is_admin=caller.may("admin"), is_known=not access.is_open)
+        super().__init__(
+            _bounded(request, frames),
+            ping=PING,
+            headers={"Cache-Control": "no-store"},
+            send_timeout=PATIENCE,
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        except SendTimeoutError:
+            log.info("a reader of %s took nothing for %g s: its stream is closed", self._name, PATIENCE)
+        finally:
+            self._shares.leave(self._name)
+
+
+async def _bounded(request: Request, frames: Frames) -> Frames:
+    """The frames, as long as who asked for them may read; what goes wrong meanwhile is told as one, and ends it."""
+    access = access_of(request)
+    try:
+        async with aclosing(_asked_meanwhile(frames)) as told:
+            async for frame in told:
+                if not await access.lets_in(request):
+                    return
+                if frame:
+                    yield frame
+    except PerdureError as error:
+        yield ServerSentEvent(outward(error), event="problem").encode()
+
+
+async def _asked_meanwhile(frames: Frames) -> Frames:
+    """The frames, and b"" whenever there has been none for a while."""
+    coming: asyncio.Future[bytes | None] | None = None
+    async with aclosing(frames):
+        try:
+            while True:
+                coming = coming or asyncio.ensure_future(anext(frames, None))
+                await asyncio.wait({coming}, timeout=CHECK)
+                if not coming.done():
+                    yield b""
+                    continue
+                frame, coming = coming.result(), None
+                if frame is None:
+                    return
+                yield frame
+        finally:
+            if coming is not None:
+                coming.cancel()
+                await asyncio.wait({coming})
+
+
+# ------------------------------------------------------------------------------------------- what is sent
+
+
+@dataclass(frozen=True)
+class _Drawn(Sighting):
+    """An instance as it was seen, and the frame that tells of it."""
+
+    frame: bytes
+
+
+async def _of_instance(client: Client, looks: Looks, instance_id: str, seen: str) -> Frames:
+    gateway: Any = client.gateway
+
+    async def drawn() -> Sighting | None:
+        found = await sight(gateway, instance_id)
+        if found is None:
+            return None
+        frame = _frame("status", document_of(found.status, with_input=False), found.cursor)
+        return _Drawn(found.instance_no, found.cursor, found.status, frame)
+
+    watched = sightings(
+        gateway,
+        instance_id,
+        seen,
+        look=partial(looks.look, ("instance", instance_id), drawn),
+        watching=partial(gateway.watching, is_counted=False),
+    )
+    async for found in watched:
+        assert isinstance(found, _Drawn)
+        yield found.frame
+
+
+class _Wanted:
+    """What a list is asked for; two that ask for the same are shown the same."""
+
+    def __init__(self, selection: Which, top: int) -> None:
+        self.selection, self.top = selection, top
+        self.key = ("list", top, repr(sorted(selection.items())))
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """A list as it was seen: its cursor, when each instance moved last, and a frame for each."""
+
+    cursor: str
+    moved: dict[str, Any]
+    frames: dict[str, bytes]
+
+
+async def _look_at(client: Client, wanted: _Wanted) -> _Shown:
+    page = await client.query(**wanted.selection, top=wanted.top)
+    cursor = _digest(page.instances)
+    return _Shown(
+        cursor,
+        {one.instance_id: one.last_updated_time for one in page.instances},
+        {
+            one.instance_id: _frame("instance", document_of(one, with_input=False), cursor)
+            for one in page.instances
+        },
+    )
+
+
+async def _of_list(client: Client, looks: Looks, wanted: _Wanted, seen: str) -> Frames:
+    """First all that match, then what changes: `list` names those that match now, `instance` tells of one."""
+    gateway: Any = client.gateway
+    known: dict[str, Any] | None = None
+    with gateway.watching(None, is_counted=False) as bell:
+        while not bell.is_closed:
+            shown = await looks.look(wanted.key, partial(_look_at, client, wanted))
+            if known is None and shown.cursor == seen:
+                known = shown.moved
+            if known is None or shown.moved.keys() != known.keys():
+                yield _frame("list", {"instanceIds": list(shown.moved)}, shown.cursor)
+            for instance_id, moved in shown.moved.items():
+                if known is None or known.get(instance_id) != moved:
+                    yield shown.frames[instance_id]
+            known = shown.moved
+            await bell.rung(IDLE)
+            await asyncio.sleep(PACE)
+
+
+def _digest(instances: list[OrchestrationStatus]) -> str:
+    """Names what a list says: the same instances in the same states have the same name."""
+    said = [(one.instance_id, one.execution_id, one.last_updated_time) for one in instances]
+    return sha256(msgspec.json.encode(said)).hexdigest()[:24]
+
+
+def _frame(event: str, data: Any, cursor: str) -> bytes:
+    return ServerSentEvent(msgspec.json.encode(data).decode(), event=event, id=cursor, sep="\n").encode()
+
+
+class Frame(TypedDict):
+    """One server-sent event; `data` is a JSON document: an instance, or the ids of a list."""
+
+    event: str
+    id: str
+    data: str
+
+
+_STREAM = Answer(200, Frame, "A stream of server-sent events.", media=MEDIA)
+ENDPOINTS = (
+    endpoint(
+        "/instances/{id}/events",
+        "GET",
+        instance_events,
+        "read",
+        Contract((LAST,), None, (_STREAM, Answer(204, None, "It has finished, and that is known."))),
+    ),
+    endpoint("/events", "GET", list_events, "read", Contract((*FILTERS, LISTED, LAST), None, (_STREAM,))),
+)
+"""Below /runtime/webhooks/durabletask."""
+
+__all__ = ["ENDPOINTS", "MEDIA"]

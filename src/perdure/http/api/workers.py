@@ -1,0 +1,105 @@
+"""Who serves the hub: over the management API, and on a page."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any, TypedDict
+
+import msgspec
+
+from perdure.http.api.management import endpoint
+from perdure.http.api.status_json import Instant
+from perdure.http.contract import Answer, Contract
+from perdure.http.endpoint import Endpoint, client_of
+from perdure.http.pages.rendering import as_page, draw
+from perdure.http.urls import json_response
+from perdure.model.times import stamp
+from perdure.model.workers import Partition, Worker
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+
+class WorkerDocument(TypedDict):
+    """One process that serves the hub beside others."""
+
+    name: str
+    role: str
+    state: str
+    pools: list[str]
+    partitions: int
+    leaseLeft: float
+    since: Instant
+    version: str
+    perdure: str
+    incarnation: int
+    orchestrators: list[str]
+    activities: list[str]
+    entities: list[str]
+
+
+class PartitionDocument(TypedDict):
+    """One share of the hub's instances."""
+
+    partition: int
+    owner: str
+    incarnation: int | None
+    epoch: int
+
+
+async def list_workers(request: Request) -> Response:
+    """GET workers: the processes that serve the hub; none where one has it to itself."""
+    return json_response([worker_document(one) for one in await client_of(request).workers()])
+
+
+async def list_partitions(request: Request) -> Response:
+    """GET partitions: the hub's shares, and who owns each; none where one process has the hub to itself."""
+    return json_response([partition_document(one) for one in await client_of(request).partitions()])
+
+
+def worker_document(one: Worker) -> dict[str, Any]:
+    """A worker as JSON-ready data."""
+    return {**msgspec.to_builtins(one), "since": stamp(one.since)}
+
+
+def partition_document(one: Partition) -> dict[str, Any]:
+    """A partition as JSON-ready data."""
+    return dict(msgspec.to_builtins(one))
+
+
+async def workers_page(request: Request) -> Response:
+    """GET /workers: who serves the hub, and who owns how much of it."""
+    client = client_of(request)
+    partitions = await client.partitions()
+    return draw(
+        request,
+        "workers.html",
+        workers=await client.workers(),
+        partitions=partitions,
+        free=Counter(one.owner for one in partitions)[""],
+        refresh=10,
+    )
+
+
+ENDPOINTS = (
+    endpoint(
+        "/workers",
+        "GET",
+        list_workers,
+        "read",
+        Contract((), None, (Answer(200, list[WorkerDocument], "The longest-serving first."),)),
+    ),
+    endpoint(
+        "/partitions",
+        "GET",
+        list_partitions,
+        "read",
+        Contract((), None, (Answer(200, list[PartitionDocument], "By number."),)),
+    ),
+)
+"""Below /runtime/webhooks/durabletask."""
+
+PAGES = (Endpoint("/workers", ("GET",), as_page(workers_page), "read", is_page=True),)
+
+__all__ = ["ENDPOINTS", "PAGES", "partition_document", "worker_document"]

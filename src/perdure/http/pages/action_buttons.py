@@ -1,0 +1,121 @@
+"""The buttons of the instance page: what each does, when it is shown, what is said of it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+
+from perdure.engine.client.client import Client
+from perdure.errors import InstanceNotFound
+from perdure.http.endpoint import Scope
+from perdure.model.instances import FINISHED, RuntimeStatus
+
+Form = Mapping[str, str]
+Doing = Callable[[Client, str, Form, str], Awaitable[str]]
+_OPEN = frozenset(RuntimeStatus) - FINISHED
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A button. `do` takes client, instance id, form, operation id, and tells which instance to show next."""
+
+    name: str
+    explained: str
+    done: str
+    do: Doing
+    shown_in: frozenset[RuntimeStatus]
+    scope: Scope = "operate"
+    takes_reason: bool = False
+    danger: bool = False
+
+    @property
+    def title(self) -> str:
+        return self.name.capitalize()
+
+
+async def _suspend(client: Client, instance_id: str, form: Form, operation: str) -> str:
+    await client.suspend(instance_id, form.get("reason", ""), operation_id=operation)
+    return instance_id
+
+
+async def _resume(client: Client, instance_id: str, form: Form, operation: str) -> str:
+    await client.resume(instance_id, form.get("reason", ""), operation_id=operation)
+    return instance_id
+
+
+async def _rewind(client: Client, instance_id: str, form: Form, operation: str) -> str:
+    await client.rewind(instance_id, form.get("reason", ""), operation_id=operation)
+    return instance_id
+
+
+async def _terminate(client: Client, instance_id: str, form: Form, operation: str) -> str:
+    await client.terminate(instance_id, form.get("reason", ""), operation_id=operation)
+    return instance_id
+
+
+async def _restart(client: Client, instance_id: str, form: Form, operation: str) -> str:
+    return await client.restart(instance_id, "same_id" not in form, operation_id=operation)
+
+
+async def _purge(client: Client, instance_id: str, form: Form, operation: str) -> str:
+    if not await client.purge_instance_history(
+        instance_id, recursive="recursive" in form, operation_id=operation
+    ):
+        raise InstanceNotFound(f"there is no instance {instance_id!r} to purge")
+    return ""
+
+
+_ALL = (
+    Verb(
+        "suspend",
+        "Nothing runs until it is resumed; what arrives meanwhile is kept.",
+        "Suspended.",
+        _suspend,
+        _OPEN - {RuntimeStatus.Suspended},
+        takes_reason=True,
+    ),
+    Verb(
+        "resume",
+        "It goes on with what arrived meanwhile, in order.",
+        "Resumed.",
+        _resume,
+        frozenset({RuntimeStatus.Suspended}),
+        takes_reason=True,
+    ),
+    Verb(
+        "rewind",
+        "It goes on where it failed: what failed is tried again, what was done stays done.",
+        "Rewound.",
+        _rewind,
+        frozenset({RuntimeStatus.Failed}),
+        takes_reason=True,
+    ),
+    Verb(
+        "restart",
+        "A new run with the same orchestrator and input.",
+        "Restarted; this is the new run.",
+        _restart,
+        FINISHED,
+    ),
+    Verb(
+        "terminate",
+        "It ends now and for good. Activities that are running go on; their results are dropped.",
+        "Terminated.",
+        _terminate,
+        _OPEN,
+        takes_reason=True,
+        danger=True,
+    ),
+    Verb(
+        "purge",
+        "Deletes the instance and its history. There is no way back.",
+        "Purged.",
+        _purge,
+        FINISHED,
+        scope="admin",
+        danger=True,
+    ),
+)
+VERBS = {verb.name: verb for verb in _ALL}
+DONE = {"event": "The event was accepted.", **{verb.name: verb.done for verb in _ALL}}
+"""What the page says after a form was taken, by the word in its address."""

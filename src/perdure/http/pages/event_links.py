@@ -1,0 +1,196 @@
+"""Event links: somebody without a key answers one question of one instance.
+
+Looking decides nothing, because mail programs and chat previews open links by themselves; only the posted form
+does, or a POST with a JSON body. A link that works once is spent by the event it raised: the operation id of
+that event is the link's nonce and is remembered, in the same commit, for as long as the link would live. So a
+second use finds it whatever happened in between, also on another server and after a crash.
+The page shows the question and nothing else of the instance. It needs no cookie and no script, and tells no
+other site its address.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from starlette.responses import Response
+
+from perdure.engine.client.client import checked_event_name
+from perdure.engine.core.repeats import LINK, bound, id_of
+from perdure.errors import (
+    IdempotencyConflict,
+    InstanceFinished,
+    InstanceNotFound,
+    LinkSpent,
+    PerdureError,
+    outward,
+)
+from perdure.http.access.link_signer import link_of
+from perdure.http.api.access import access_of
+from perdure.http.body import demand_json, read_payload
+from perdure.http.endpoint import Endpoint, client_of
+from perdure.http.pages.csrf import parse_form, read_form
+from perdure.http.pages.forms import Field, fields_of, read_fields
+from perdure.http.pages.instances import answer_to, schema_of
+from perdure.http.pages.rendering import as_page, draw
+from perdure.http.principal import caller_of
+from perdure.http.problem import status_of
+from perdure.http.urls import DECIDE
+from perdure.model.events import ABSENT
+from perdure.model.messages import RaiseEvent
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from msgspec import Raw
+    from starlette.requests import Request
+
+    from perdure.model.instances import OrchestrationStatus
+
+_KEPT = 24 * 3_600 * 1_000_000  # microseconds that a spent link is remembered beyond its expiry
+
+
+async def look_at_question(request: Request) -> Response:
+    """GET decide/{id}/{event}: the question, as a form."""
+    await _demand_unspent(request)
+    return _drawn(request, await _instance(request))
+
+
+async def decide(request: Request) -> Response:
+    """POST decide/{id}/{event}: the answer, from the form or as JSON."""
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json":
+        body = await read_payload(request)
+        demand_json(request)
+        await _demand_unspent(request)
+        await _raise(request, body)
+        return Response(status_code=202)
+    return await _decide_by_form(request)
+
+
+async def _by_form(request: Request) -> Response:
+    # Whoever came by a link has shown what no foreign page can know; a session could be used by one.
+    form = await (parse_form if caller_of(request).link else read_form)(request)
+    await _demand_unspent(request)
+    one = await _instance(request)
+    fields = _fields(request, one)
+    try:
+        await _raise(request, read_fields(fields, form))
+    except (InstanceNotFound, InstanceFinished, LinkSpent):
+        raise
+    except PerdureError as error:
+        return _drawn(request, one, problem=outward(error), given=form, status=status_of(error))
+    said = [(field.label, _shown(field, form)) for field in fields]
+    return draw(request, "decided.html", event=_event(request), said=[pair for pair in said if pair[1]])
+
+
+_decide_by_form = as_page(_by_form)
+
+
+async def _raise(request: Request, body: Raw | None) -> None:
+    link, access = link_of(request), access_of(request)
+    nonce = link.nonce if link is not None else ""
+    message = RaiseEvent(
+        instance_id=request.path_params["id"],
+        name=checked_event_name(_event(request)),
+        input=body if body is not None else ABSENT,
+        operation_id=_name_of(nonce) if nonce else "",
+        remembered_until=link.expires_at * 1_000_000 + _KEPT if link is not None and nonce else 0,
+    )
+    if not nonce:
+        await client_of(request).gateway.accept(message)
+        return
+    if nonce in access.deciding:
+        raise _spent()
+    access.deciding.add(
+        nonce
+    )  # two at the same moment are one operation to the hub: the second is told so here
+    try:
+        await client_of(request).gateway.accept(bound(message, LINK))
+    except IdempotencyConflict:
+        raise _spent() from None
+    finally:
+        access.deciding.discard(nonce)
+
+
+async def _demand_unspent(request: Request) -> None:
+    link = link_of(request)
+    if link is None or not link.nonce:
+        return
+    gateway = client_of(request).gateway
+    name, place = _name_of(link.nonce), (request.path_params["id"], _event(request))
+    # One that was spent before names were bound is remembered under the name itself.
+    names = (id_of(LINK, "raise", place, name), name)
+    found = await gateway.read(lambda: [gateway.store.answered(one) for one in names], brief=True)
+    if any(known is not None and known.expires_at > gateway.now() for known in found):
+        raise _spent()
+
+
+def _name_of(nonce: str) -> str:
+    return f"link-{nonce}"
+
+
+def _spent() -> LinkSpent:
+    return LinkSpent("This link works once, and it was used before: the answer that was given then counts.")
+
+
+async def _instance(request: Request) -> OrchestrationStatus:
+    one = await client_of(request).get_status(request.path_params["id"])
+    if one is None:
+        raise InstanceNotFound("What this link asks about is gone.")
+    if one.is_finished:
+        raise InstanceFinished("Nothing is left to decide here: what this link asks about is over.")
+    return one
+
+
+def _fields(request: Request, one: OrchestrationStatus) -> tuple[Field, ...]:
+    client, event = client_of(request), _event(request)
+    waits = one.waiting.events if one.waiting else ()
+    wait = next((wait for wait in waits if wait.name == event), None)
+    return (
+        answer_to(client, one, wait).fields if wait is not None else fields_of(schema_of(client, one, event))
+    )
+
+
+def _drawn(
+    request: Request,
+    one: OrchestrationStatus,
+    *,
+    problem: str = "",
+    given: Mapping[str, str] | None = None,
+    status: int = 200,
+) -> Response:
+    fields = _fields(request, one)
+    first = fields[0] if fields else None
+    # One question with few answers: each is a button, and nothing has to be filled in twice.
+    buttons = first if first is not None and len(fields) == 1 and first.is_short else None
+    return draw(
+        request,
+        "decide.html",
+        status=status,
+        event=_event(request),
+        one=one,
+        fields=fields,
+        buttons=buttons,
+        values=dict(given or {}),
+        problem=problem,
+        once=bool((link := link_of(request)) and link.nonce),
+        action=f"?{request.url.query}",
+    )
+
+
+def _shown(field: Field, form: Mapping[str, str]) -> str:
+    typed = form.get(field.input_name, "")
+    return dict(field.choices).get(typed, typed)
+
+
+def _event(request: Request) -> str:
+    event: Any = request.path_params["event"]
+    return str(event)
+
+
+_PATH = DECIDE + "/{id}/{event:path}"
+ENDPOINTS = (
+    Endpoint(_PATH, ("GET",), as_page(look_at_question), "read", link="decide", is_page=True),
+    Endpoint(_PATH, ("POST",), decide, "operate", link="decide", is_page=True),
+)
+
+__all__ = ["ENDPOINTS"]

@@ -1,0 +1,246 @@
+"""Pages for people: one per hub, one per instance.
+
+They show what the management API tells, through the same verbs, and are drawn on the server; the only script
+reloads a page that is still changing. What can be sent from them is in `perdure.http.pages.instance_actions`.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+
+from perdure.errors import FunctionNotFound, InstanceNotFound, PayloadError
+from perdure.http.endpoint import Endpoint, client_of
+from perdure.http.pages.action_buttons import DONE, VERBS
+from perdure.http.pages.forms import Field, Schema, fields_of
+from perdure.http.pages.history_lines import events_of, lines_of
+from perdure.http.pages.rendering import as_page, base_of, draw
+from perdure.http.pages.timeline import timeline_of
+from perdure.http.principal import caller_of
+from perdure.http.urls import MANAGEMENT, quoted
+from perdure.model.failure import told_of
+from perdure.model.instances import OrchestrationStatus, Page, RuntimeStatus
+from perdure.model.records import InstanceFilter
+from perdure.model.times import instant
+from perdure.model.waiting import activity_facts
+from perdure.triggers.names import SCHEDULE, schedule_id
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    from perdure.engine.client.client import Client
+    from perdure.model.waiting import EventWait
+
+PARKED = InstanceFilter(parked=True)
+PAGE = 50
+LINES = 500
+HUB_REFRESH = 5
+SCHEDULE_ID = schedule_id("")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The form that answers one awaited event; `values` and `problem` bring back what was refused."""
+
+    event: str
+    fields: tuple[Field, ...]
+    values: Mapping[str, str] = field(default_factory=dict)
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The filter in the address of the hub page."""
+
+    status: str = ""
+    name: str = ""
+    prefix: str = ""
+    waiting_for: str = ""
+    parked: str = ""
+    continuation: str = ""
+
+    @property
+    def any(self) -> bool:
+        return bool(self.status or self.name or self.prefix or self.waiting_for or self.parked)
+
+    def address(self, base: str, continuation: str | None = None) -> str:
+        """The page of the same filter that begins at `continuation`."""
+        given = {**self.__dict__, "continuation": continuation or ""}
+        query = urlencode({name: value for name, value in given.items() if value})
+        return f"{base}/?{query}" if query else f"{base}/"
+
+    def stream(self, base: str) -> str:
+        """The server-sent events of the same filter."""
+        given = {
+            "runtimeStatus": self.status,
+            "name": self.name,
+            "instanceIdPrefix": self.prefix,
+            "waitingFor": self.waiting_for,
+            "parked": self.parked,
+            "top": PAGE,
+        }
+        query = urlencode({name: value for name, value in given.items() if value})
+        return f"{base}{MANAGEMENT}/events?{query}"
+
+
+async def hub_page(request: Request) -> Response:
+    """GET /: how many instances stand where, and the newest of them."""
+    client, query = client_of(request), request.query_params
+    given = {name: query.get(name, "").strip() for name in Asked.__dataclass_fields__}
+    given |= {"status": ",".join(query.getlist("status")), "parked": "true" if given["parked"] else ""}
+    asked = Asked(**given)
+    page, problem = await _page(client, asked)
+    numbers = await client.counts()
+    parked = await client.gateway.read(lambda: client.gateway.store.count(PARKED))
+    base = base_of(request)
+    return draw(
+        request,
+        "hub.html",
+        status=400 if problem else 200,
+        done=DONE.get(query.get("done", ""), ""),
+        refresh=HUB_REFRESH if not asked.continuation else None,
+        events=asked.stream(base),
+        asked=asked,
+        counts=[(s.value, numbers[s.value]) for s in RuntimeStatus if numbers.get(s.value)],
+        total=sum(numbers.values()),
+        parked=parked,
+        names=sorted(_registry(client).orchestrators),
+        instances=page.instances,
+        problem=problem,
+        first=asked.address(base),
+        next=asked.address(base, page.continuation) if page.continuation else "",
+    )
+
+
+async def _page(client: Client, asked: Asked) -> tuple[Page, str]:
+    try:
+        page = await client.query(
+            status=[one.strip() for one in asked.status.split(",") if one.strip()],
+            name=asked.name or None,
+            prefix=asked.prefix or None,
+            waiting_for=asked.waiting_for or None,
+            parked=bool(asked.parked),
+            top=PAGE,
+            continuation=asked.continuation or None,
+        )
+    except (PayloadError, ValueError) as error:
+        return Page([]), str(error)
+    return page, ""
+
+
+async def instance_page(
+    request: Request, *, refused: Answer | None = None, problem: str = "", status: int = 200
+) -> Response:
+    """GET /instances/{id}: where one instance stands, how it came there, and what can be done with it.
+
+    A form that was refused is shown again, with `refused` or `problem` saying why.
+    """
+    client, caller = client_of(request), caller_of(request)
+    one = await client.get_status(request.path_params["id"], True, True, True)
+    if one is None:
+        raise unknown(request)
+    now = client.gateway.now()
+    history = events_of(one)
+    lines = lines_of(history)
+    timeline = timeline_of(history, now)
+    path = f"/instances/{quoted(one.instance_id)}"
+    return draw(
+        request,
+        "instance.html",
+        status=status,
+        done=DONE.get(request.query_params.get("done", ""), ""),
+        refresh=None if one.is_finished or refused or problem else _pace(one, now),
+        one=one,
+        here=base_of(request) + path,
+        api=base_of(request) + MANAGEMENT + path,
+        events=f"{base_of(request)}{MANAGEMENT}{path}/events",
+        activities=[(each, activity_facts(each, one.waiting.at)) for each in one.waiting.activities]
+        if one.waiting
+        else [],
+        reason=_reason(one),
+        causes=list(told_of(one.failure)) if one.failure else [],
+        forms=_forms(client, one, refused) if caller.may("operate") else [],
+        schedule=one.instance_id.removeprefix(SCHEDULE_ID) if one.name == SCHEDULE else "",
+        timeline=timeline,
+        values=_values(one),
+        children=[row for row in timeline.rows if row.instance_id] if timeline else [],
+        verbs=[
+            verb for verb in VERBS.values() if one.runtime_status in verb.shown_in and caller.may(verb.scope)
+        ],
+        problem=problem,
+        history=lines[-LINES:],
+        history_left_out=max(0, len(lines) - LINES),
+        operation=secrets.token_urlsafe(12),
+    )
+
+
+async def _instance_page(request: Request) -> Response:
+    return await instance_page(request)
+
+
+def unknown(request: Request) -> InstanceNotFound:
+    """The error for a page of an instance that is not there."""
+    return InstanceNotFound(
+        f"There is no instance {request.path_params['id']!r} in this hub. It may have been purged."
+    )
+
+
+def answer_to(client: Client, one: OrchestrationStatus, wait: EventWait) -> Answer:
+    """The form for one awaited event."""
+    schema = wait.schema if wait.schema is not None else schema_of(client, one, wait.name)
+    return Answer(wait.name, fields_of(schema))
+
+
+def _forms(client: Client, one: OrchestrationStatus, refused: Answer | None) -> list[Answer]:
+    if one.name == SCHEDULE:  # its orders have a page of their own, with words for people
+        return []
+    waits = one.waiting.events if one.waiting else ()
+    forms = {wait.name: answer_to(client, one, wait) for wait in waits}
+    if refused is not None and refused.event in forms:
+        forms[refused.event] = refused
+    return list(forms.values())
+
+
+def schema_of(client: Client, one: OrchestrationStatus, event: str) -> Schema | None:
+    """The schema that the instance's orchestrator declares for an event."""
+    try:
+        found: Schema | None = _registry(client).orchestrator(one.name).schema(event)
+    except FunctionNotFound:
+        return None
+    return found
+
+
+def _values(one: OrchestrationStatus) -> list[tuple[str, Any]]:
+    values = [("Input", one.input), ("Custom status", one.custom_status)]
+    shown = [(name, value) for name, value in values if value is not None]
+    return [*shown, ("Output", one.output)] if one.runtime_status is RuntimeStatus.Completed else shown
+
+
+def _reason(one: OrchestrationStatus) -> str:
+    """Why it stands where it stands, unless the sentence has said it already."""
+    if one.runtime_status is RuntimeStatus.Terminated and one.output:
+        return f"Terminated: {one.output}"
+    return "" if one.reason in ("", "operator") else one.reason
+
+
+def _pace(one: OrchestrationStatus, now: int) -> int:
+    """Seconds until the page is loaded again: the longer nothing has happened, the rarer."""
+    idle = (now - instant(one.last_updated_time)) / 1e6
+    return 2 if idle < 60 else 5 if idle < 600 else 30
+
+
+def _registry(client: Client) -> Any:
+    engine: Any = client.gateway
+    return engine.registry
+
+
+ENDPOINTS = (
+    Endpoint("/", ("GET",), as_page(hub_page), "read", is_page=True),
+    Endpoint("/instances/{id}", ("GET",), as_page(_instance_page), "read", is_page=True),
+)
+
+__all__ = ["ENDPOINTS", "Answer", "answer_to", "instance_page", "schema_of", "unknown"]

@@ -1,0 +1,293 @@
+"""URLs that lead to an instance, as Azure names them, with the origin the request came in by.
+
+Where callers have to show a key, each URL is signed for its one operation on its one instance: no key is ever
+put into a URL here. Who asks decides which URLs there are: a caller whose key may operate gets all of them, every
+other caller those that the route names, which by default is the status alone. A start that met an instance instead
+of making one hands an anonymous caller none, unless the request proves by its Idempotency-Key that the first was its
+own. Code that passes no request is the server's, and gets all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
+from urllib.parse import quote
+
+import msgspec
+from starlette.datastructures import URL
+from starlette.requests import Request
+from starlette.responses import Response
+
+from perdure.engine.client.client import checked_event_name
+from perdure.engine.core.repeats import OCCASION
+from perdure.engine.functions.registry import NAMED_EVENT
+from perdure.http.api import azure_requests
+from perdure.http.api.status_json import document_of
+from perdure.http.mounting import BASE, mounted_at, quoted
+from perdure.model.instances import OrchestrationStatus, RuntimeStatus
+
+if TYPE_CHECKING:
+    from perdure.http.access.link_signer import Signer
+    from perdure.http.access.signed_urls import Link
+    from perdure.http.endpoint import Endpoint
+    from perdure.http.principal import Caller
+
+MANAGEMENT = "/runtime/webhooks/durabletask"
+DECIDE = "/decide"
+RETRY_AFTER_START = "10"
+RETRY_AFTER_STATUS = "5"
+
+_LINKS = {
+    "statusQueryGetUri": ("inspect", ""),
+    "sendEventPostUri": ("raise", "/raiseEvent/{eventName}"),
+    "terminatePostUri": ("terminate", "/terminate?reason={text}"),
+    "purgeHistoryDeleteUri": ("purge", ""),
+    "restartPostUri": ("restart", "/restart"),
+    "suspendPostUri": ("suspend", "/suspend?reason={text}"),
+    "resumePostUri": ("resume", "/resume?reason={text}"),
+    "rewindPostUri": ("rewind", "/rewind?reason={text}"),
+}
+_OPERATIONS = [operation for operation, _ in _LINKS.values()]
+OPERATION_LINKS = {
+    "status": ("statusQueryGetUri", ""),
+    **{operation: (name, rest) for name, (operation, rest) in _LINKS.items() if operation != "inspect"},
+}
+"""By the words in which a route says what it hands out: the name of the URL, and its end."""
+STATUS_ONLY = ("status",)
+
+
+class ManagementPayload(TypedDict):
+    """The URLs by which an instance is asked about and managed, as Azure names them: those the caller may have."""
+
+    id: str
+    statusQueryGetUri: NotRequired[str]
+    sendEventPostUri: NotRequired[str]
+    sendEventPostUris: NotRequired[dict[str, str]]
+    terminatePostUri: NotRequired[str]
+    purgeHistoryDeleteUri: NotRequired[str]
+    restartPostUri: NotRequired[str]
+    suspendPostUri: NotRequired[str]
+    resumePostUri: NotRequired[str]
+    rewindPostUri: NotRequired[str]
+
+
+ENDPOINT = "perdure.endpoint"
+"""The key in a request's scope under which the row of the table is found that serves it."""
+LINK = "perdure.link"
+"""The key in a request's scope under which the signed link it came by is found."""
+PRESENT: ContextVar[Request | None] = ContextVar("perdure_request", default=None)
+"""The request that a client function is answering, for links that are asked for without naming it."""
+
+
+class RequestLinks:
+    """The `Links` of a client, for requests of Starlette, FastAPI and Azure, and for a plain URL.
+
+    Parameters:
+        signer: signs the links; without one they need no signature.
+        host: what a site mounts, to find the way to it from the site's own routes.
+        public_url: the address that every link begins with, whatever a request says.
+        callers: tells who sent a request, and so what it is handed; without it every caller gets all links.
+        is_azure: hand every caller all links, as Azure does.
+    """
+
+    def __init__(
+        self,
+        signer: Signer | None = None,
+        *,
+        host: object = None,
+        public_url: str = "",
+        callers: Callable[[Request], Caller] | None = None,
+        is_azure: bool = False,
+    ) -> None:
+        self._signer = signer
+        self._callers = callers
+        self._is_azure = is_azure
+        self._host = host
+        self._public_url = public_url
+
+    def management(self, request: Any, instance_id: str) -> dict[str, Any]:
+        """Azure's management payload for one instance: the URLs of it that the request's caller may have."""
+        answered = _answered(request)
+        allowed = self._allowed(answered, instance_id)
+        here = f"{self._origin(answered)}{MANAGEMENT}/instances/{quoted(instance_id)}"
+        if allowed is None:
+            return {"id": instance_id, **self._all(here, instance_id, self._owner(answered))}
+        return {"id": instance_id, **self._some(here, instance_id, allowed, self._owner(answered))}
+
+    def _all(self, here: str, instance_id: str, owner: str) -> dict[str, str]:
+        signed = self._signed(_OPERATIONS, instance_id, owner=owner)
+        return {name: _with(here + rest, signed.get(operation)) for name, (operation, rest) in _LINKS.items()}
+
+    def _some(self, here: str, instance_id: str, allowed: Sequence[str], owner: str) -> dict[str, Any]:
+        """The URLs that a route hands out; where it names events, each event has its own."""
+        events = [one.removeprefix(NAMED_EVENT) for one in allowed if one.startswith(NAMED_EVENT)]
+        plain = [one for one in allowed if one in OPERATION_LINKS]
+        signed = self._signed(plain, instance_id, owner=owner)
+        urls: dict[str, Any] = {
+            name: _with(here + rest, signed.get(operation))
+            for operation, (name, rest) in OPERATION_LINKS.items()
+            if operation in plain
+        }
+        if events:
+            raised = {
+                event: _with(
+                    f"{here}/raiseEvent/{quoted(event)}",
+                    self._signed(["raise"], instance_id, event, owner=owner).get("raise"),
+                )
+                for event in events
+            }
+            urls.setdefault("sendEventPostUri", raised[events[0]])
+            urls["sendEventPostUris"] = raised
+        return urls
+
+    def _signed(
+        self, operations: list[str], instance_id: str, event: str = "", *, owner: str = ""
+    ) -> dict[str, str]:
+        signer = self._signer
+        if signer is None or not signer.signs_all or not operations:
+            return {}
+        return signer.sign_all(operations, instance_id, event, owner=owner)
+
+    def _allowed(self, request: Any, instance_id: str) -> Sequence[str] | None:
+        """What the caller of a request may have, by the words of `App.route`; None for everything.
+
+        Where no request is given, it is the server's own code that asks.
+        """
+        if self._callers is None or self._is_azure or request is None or isinstance(request, str | URL):
+            return None
+        if not isinstance(request, Request):
+            return STATUS_ONLY  # of another framework: nothing tells who sent it
+        caller = self._callers(request)
+        if caller.may("operate"):
+            return None
+        if self._is_stranger(caller, instance_id):
+            return ()
+        endpoint: Endpoint | None = request.scope.get(ENDPOINT)
+        return STATUS_ONLY if endpoint is None else endpoint.hands_out
+
+    def hides(self, request: Any, instance_id: str) -> bool:
+        """Whether the caller of a request is told nothing of an instance: their start has met it, not made it."""
+        answered = _answered(request)
+        if self._callers is None or self._is_azure or not isinstance(answered, Request):
+            return False
+        caller = self._callers(answered)
+        return not caller.may("operate") and self._is_stranger(caller, instance_id)
+
+    def _is_stranger(self, caller: Caller, instance_id: str) -> bool:
+        here = OCCASION.get()
+        return not caller.key_id and not caller.scopes and here is not None and instance_id in here.met
+
+    def _owner(self, request: Any) -> str:
+        """The id of the key that the request's caller has shown, "" for none."""
+        if self._callers is None or not isinstance(request, Request):
+            return ""
+        link: Link | None = request.scope.get(LINK)
+        return link.owner if link is not None else self._callers(request).key_id
+
+    def status_url(self, request: Any, instance_id: str) -> str:
+        """Where to ask about an instance. Of the links that it has this is the only one made here."""
+        here = f"{self._origin(request)}{MANAGEMENT}/instances/{quoted(instance_id)}"
+        shown = request.query_params.get("sig") if isinstance(request, Request) else None
+        if shown is not None:  # no link begets one that lasts longer
+            return _with(here, shown)
+        is_operator = self._allowed(request, instance_id) is None
+        operation = "inspect" if is_operator else "status"
+        return _with(here, self._signed([operation], instance_id, owner=self._owner(request)).get(operation))
+
+    async def event_link(
+        self, request: Any, instance_id: str, event_name: str, lasts: int, once: bool
+    ) -> str:
+        """A signed link to the page that decides one event of an instance; `lasts` is in microseconds."""
+        checked_event_name(event_name)
+        signer = self._signer
+        request = _answered(request)
+        if request is None and signer is not None and not signer.public_url:
+            request = PRESENT.get()
+        if signer is None or not (request is not None or signer.public_url):
+            raise RuntimeError(
+                "nobody knows yet by which address this server is reached: pass request=, or name a public URL"
+            )
+        await signer.prepare()
+        base = self._origin(request) if request is not None else signer.public_url
+        path = f"{base}{DECIDE}/{quoted(instance_id)}/{quoted(event_name)}"
+        seconds = max(lasts // 1_000_000, 1)
+        owner = self._owner(request)
+        sig = signer.sign("decide", instance_id, event_name, lasts=seconds, once=once, owner=owner)
+        return _with(path, sig)
+
+    def check_status_response(self, request: Any, instance_id: str) -> Any:
+        """202, where to ask, when to ask again, and the management payload: what of these the caller may have."""
+        management = self.management(request, instance_id)
+        where = management.get("statusQueryGetUri")
+        headers = {"Location": where, "Retry-After": RETRY_AFTER_START} if where else {}
+        response = json_response(management, 202, headers)
+        return azure_requests.response_of(response) if azure_requests.is_request(request) else response
+
+    def completed_response(self, request: Any, status: OrchestrationStatus) -> Any:
+        """200 with the output; for an instance that did not complete its status, 500 if it failed."""
+        is_complete = status.runtime_status is RuntimeStatus.Completed
+        failed = status.runtime_status is RuntimeStatus.Failed
+        content = status.output if is_complete else document_of(status)
+        response = json_response(content, 500 if failed else 200)
+        if not azure_requests.is_request(request):
+            return response
+        # There a text is the body itself, without the quotes of JSON.
+        return azure_requests.response_of(response, content if isinstance(content, str) else None)
+
+    def _origin(self, request: Any) -> str:
+        """Scheme, host and the prefix this host is mounted under; `request` may also be a URL, which then counts."""
+        if self._public_url and not isinstance(request, str | URL):
+            return self._public_url
+        request = _present() if request is None else request
+        if isinstance(request, Request):
+            base = request.scope.get(BASE)
+            if base is not None:  # it came through the guard: its Host header is a host and nothing else
+                return f"{request.scope['scheme']}://{request.headers['host']}{quote(base)}"
+            return f"{request.url.scheme}://{request.url.netloc}{quote(self._prefix(request))}"
+        url = URL(str(getattr(request, "url", request)))
+        return f"{url.scheme}://{url.netloc}"
+
+    def _prefix(self, request: Request) -> str:
+        scope = request.scope
+        site = scope.get("app_root_path", scope.get("root_path", ""))
+        routes = getattr(scope.get("router") or scope.get("app"), "routes", ())
+        return f"{site}{mounted_at(routes, self._host) or ''}" if self._host is not None else str(site)
+
+
+def _answered(request: Any) -> Any:
+    """The request to answer. One of Azure's that a client function was handed stands for the one that has come."""
+    return (PRESENT.get() or request) if azure_requests.is_request(request) else request
+
+
+def json_response(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """A JSON response; a body that is already encoded (`msgspec.Raw`) passes as it is."""
+    return Response(msgspec.json.encode(content), status, headers, "application/json")
+
+
+def _present() -> Request:
+    request = PRESENT.get()
+    if request is None:
+        raise RuntimeError(
+            "these URLs begin with the server's address, which only a request tells: ask for them inside a "
+            "route, or pass the request or the server's URL"
+        )
+    return request
+
+
+def _with(url: str, sig: str | None) -> str:
+    if not sig:
+        return url
+    return f"{url}{'&' if '?' in url else '?'}sig={sig}"
+
+
+__all__ = [
+    "DECIDE",
+    "MANAGEMENT",
+    "PRESENT",
+    "RETRY_AFTER_STATUS",
+    "ManagementPayload",
+    "RequestLinks",
+    "json_response",
+    "quoted",
+]

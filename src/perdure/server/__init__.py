@@ -1,0 +1,1 @@
+"""What serves sockets and processes: accepting, limits of slow clients, supervision of workers."""

@@ -1,0 +1,91 @@
+"""What a supervising process does for the workers it has started: their leases, on a connection of its own.
+
+It knows them by the names it gave them, and no hub: names are its own, so what bears one is its worker's. A lease is
+only ever made longer than the worker itself left it, or ended.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import psycopg
+
+from perdure.store.postgres.address import address_of
+from perdure.store.postgres.binary import number, numbers, text, texts
+from perdure.store.postgres.connection import connect, leasing
+from perdure.store.postgres.errors import translated
+from perdure.store.postgres.notify import channel_of
+from perdure.store.postgres.statements import NOW, quoted
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from perdure.store.postgres.pipeline import Answer, Wire
+
+_PROLONG = f"""
+update {{schema}}.workers set lease_until = greatest(lease_until, {NOW} + $2::bigint)
+where worker = any($1::text[]) and state <> 'void' returning worker
+"""
+_EXPIRE = f"""
+update {{schema}}.workers set lease_until = least(lease_until, {NOW})
+where worker = any($1::text[]) and state <> 'void' returning worker, hub_no::bigint
+"""
+_OTHERS = f"""
+select h.name, w.incarnation from {{schema}}.workers w join {{schema}}.hubs h on h.hub_no = w.hub_no
+where w.hub_no = any($1::bigint[]) and w.state <> 'void' and w.lease_until > {NOW}
+"""
+
+
+class PostgresOverseer:
+    """For one thread at a time. See `perdure.store.port.Overseer`."""
+
+    def __init__(self, url: str) -> None:
+        self._address = address_of(url)
+        self._schema = quoted(self._address.schema)
+        self._wire: Wire | None = None
+
+    def prolong(self, names: Sequence[str], lease: int) -> list[str]:
+        if not names:
+            return []
+        rows = self._ask(lease, _PROLONG, texts(list(names)), number(lease)).rows
+        return sorted({row[0] for row in rows})
+
+    def expire(self, names: Sequence[str], lease: int) -> list[str]:
+        if not names:
+            return []
+        rows = self._ask(lease, _EXPIRE, texts(list(names))).rows
+        if rows:
+            self._tell_others(lease, sorted({row[1] for row in rows}))
+        return sorted({row[0] for row in rows})
+
+    def _tell_others(self, lease: int, hubs: list[int]) -> None:
+        """Those who will take over need not wait until they look around of their own accord."""
+        for hub, incarnation in self._ask(lease, _OTHERS, numbers(hubs)).rows:
+            channel = channel_of(self._address.schema, hub, incarnation)
+            self._ask(lease, "select pg_notify($1::text, '')", text(channel))
+
+    def _ask(self, lease: int, sql: str, *values: bytes) -> Answer:
+        """A connection that had died since it was used last is replaced once; what is asked may be repeated."""
+        while True:
+            used_before = self._wire is not None
+            wire, self._wire = self._wire or connect(self._address, leasing(lease)), None
+            try:
+                answer = wire.text(sql.replace("{schema}", self._schema), *values)
+            except psycopg.Error as error:
+                wire.close()
+                if used_before and error.sqlstate is None:
+                    continue
+                raise translated(error, self._address.shown) from error
+            except BaseException:
+                wire.close()
+                raise
+            self._wire = wire
+            return answer
+
+    def close(self) -> None:
+        wire, self._wire = self._wire, None
+        if wire is not None:
+            wire.close()
+
+
+__all__ = ["PostgresOverseer"]

@@ -1,0 +1,200 @@
+"""A whole engine for one test: in memory or on a file, with the clock in the test's hands.
+
+async with environment(app, activities={process_payment: lambda claim: {"id": 7}}) as env:
+    claim = await env.client.start_new(claims, None, {"amount": 5})
+    await env.advance(hours=72)
+    status = await env.client.wait_for_completion(claim)
+    assert [call.input for call in env.calls(process_payment)] == []
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from copy import copy
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from perdure.engine.engine import Engine, Settings
+from perdure.engine.functions.registry import name_of
+from perdure.model.times import instant, micros
+from perdure.replay.inputs import NO_INPUT
+from perdure.store import open_store
+from perdure.testing.clock import START, SkippingWaiter, VirtualClock
+from perdure.testing.idleness import Idleness
+from perdure.testing.stubs import Call, Stubs, observed
+from perdure.triggers import with_built_ins
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from perdure.app import App
+    from perdure.engine.client.client import Client
+    from perdure.model.instances import OrchestrationStatus
+    from perdure.store.port import Store
+
+PATIENCE = 30.0  # real seconds that `advance` waits for activities which do not return
+
+
+class DurableEnvironment:
+    """An engine on a virtual clock. Made by `environment`."""
+
+    def __init__(
+        self, app: App, store: str | Store, stubs: Stubs, settings: Settings | None, start: datetime
+    ) -> None:
+        self.clock = VirtualClock(start)
+        self._app = app
+        self._stubs = stubs
+        self._settings = settings
+        self._url = store if isinstance(store, str) else ""
+        self._store = open_store(store, app.name, app.encryption) if isinstance(store, str) else store
+        self._calls: list[Call] = []
+        self._waiter = SkippingWaiter(self.clock)
+        self._client: Client | None = None
+        self._running: AbstractAsyncContextManager[Client] | None = None
+
+    @property
+    def client(self) -> Client:
+        """The client of the engine that runs now; another one after `restart`."""
+        if self._client is None:
+            raise RuntimeError("this environment is not running: use it inside `async with environment(...)`")
+        return self._client
+
+    @property
+    def engine(self) -> Engine:
+        """The engine that runs now."""
+        gateway = self.client.gateway
+        assert isinstance(gateway, Engine)
+        return gateway
+
+    @property
+    def store(self) -> Store:
+        """The store behind it."""
+        return self._store
+
+    @property
+    def now(self) -> datetime:
+        """The present instant of the virtual clock."""
+        return self.clock.datetime
+
+    # ------------------------------------------------------------------------------------------------ time
+
+    async def advance(
+        self,
+        delta: timedelta | None = None,
+        *,
+        days: float = 0,
+        hours: float = 0,
+        minutes: float = 0,
+        seconds: float = 0,
+        to: datetime | None = None,
+    ) -> None:
+        """Let time pass, and fire every timer on the way. Returns when nothing is left to do at that instant.
+
+        Raises TimeoutError when an activity is still running after half a minute of real time: the clock does
+        not move while one is.
+        """
+        step = timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds) + (delta or timedelta())
+        goal = self.clock.now() + micros(step) if to is None else instant(to, "to")
+        try:
+            await asyncio.wait_for(self._waiter.advance(goal), PATIENCE)
+        except TimeoutError:
+            raise TimeoutError(
+                f"the clock stands still at {self.now:%Y-%m-%d %H:%M:%S}: after {PATIENCE:g} s activities "
+                f"are still running ({self.engine.health()})"
+            ) from None
+
+    async def settled(self) -> None:
+        """Return when nothing is left to do at the present instant."""
+        await self.advance()
+
+    # ------------------------------------------------------------------------------------------- the engine
+
+    async def run(
+        self,
+        orchestrator: str | Callable[..., Any],
+        client_input: Any = NO_INPUT,
+        instance_id: str | None = None,
+    ) -> OrchestrationStatus:
+        """Start an orchestration and wait until it has finished, however long it sleeps in between.
+
+        Raises NothingCanHappen, a TimeoutError that tells what is waited for, when it can never finish: no timer is
+        left, no activity runs, and no other task of the test is going to do anything.
+        """
+        started = await self.client.start_new(orchestrator, instance_id, client_input)
+        return await self.client.wait_for_completion(started)
+
+    async def restart(self, app: App | None = None, *, activities: Stubs | None = None) -> Client:
+        """Stop the engine and start a new one on the same store, as after a deploy or a crash.
+
+        Parameters:
+            app: the code of the new deploy; default the same.
+            activities: the stubs from now on; default the same.
+        """
+        await self._leave()
+        self._app = app or self._app
+        self._stubs = self._stubs if activities is None else activities
+        if self._url and self._store.location:
+            self._store = open_store(self._url, self._store_hub(), self._app.encryption)
+        await self._enter()
+        return self.client
+
+    async def evict(self) -> None:
+        """Put every execution out of memory: the next arrival replays its history."""
+        loop = self.engine.loop
+        loop.idle_before = self.clock.now() + 1
+        await self.settled()
+
+    # --------------------------------------------------------------------------------------------- activities
+
+    def calls(self, activity: str | Callable[..., Any] | None = None) -> list[Call]:
+        """Every run of an activity's body so far, stubbed or real, in order; also from before a restart."""
+        wanted = None if activity is None else name_of(activity)
+        return [call for call in list(self._calls) if wanted in (None, call.activity)]
+
+    # --------------------------------------------------------------------------------------------- inside
+
+    def _store_hub(self) -> str:
+        return str(getattr(self._store, "hub", self._app.name))
+
+    async def _enter(self) -> None:
+        double = copy(self._app)  # with everything else its user configured
+        double.settings = self._settings or self._app.settings
+        double.registry = observed(with_built_ins(self._app.registry), self._stubs, self._calls)
+        self._running = double.running(store=self._store, clock=self.clock, waiter=self._waiter)
+        self._client = await self._running.__aenter__()
+        idleness = Idleness(self._client, self._waiter)
+        self._waiter.attach(self.engine.loop, asyncio.get_running_loop(), idleness.look)
+
+    async def _leave(self) -> None:
+        running, self._running, self._client = self._running, None, None
+        if running is not None:
+            await running.__aexit__(None, None, None)
+
+
+@asynccontextmanager
+async def environment(
+    app: App,
+    *,
+    store: str | Store = "memory:",
+    activities: Stubs | None = None,
+    settings: Settings | None = None,
+    start: datetime = START,
+) -> AsyncIterator[DurableEnvironment]:
+    """Run an application with a virtual clock.
+
+    Parameters:
+        app: the application; it is left as it is. Activities with an `executor` run in this process all the
+            same, so that their calls can be noted.
+        store: `memory:`, `sqlite:///file.db`, or a store of your own.
+        activities: stubs by activity (function or name). A stub takes what an activity may take: the input,
+            an `ActivityContext`, both or neither; `def` or `async def`.
+        settings: instead of the application's own.
+        start: where the clock stands at first.
+    """
+    env = DurableEnvironment(app, store, activities or {}, settings, start)
+    await env._enter()
+    try:
+        yield env
+    finally:
+        await env._leave()

@@ -1,0 +1,164 @@
+"""Schedules as operators see them: listed, paused, resumed, run now, backfilled. All of it by the client's verbs.
+
+The same object works in process, through a store and over HTTP, since a schedule is an instance and an order to it
+is an event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import islice
+from typing import Any
+
+from msgspec import Raw
+
+from perdure.engine.client.client import Client
+from perdure.engine.client.paging import all_pages
+from perdure.engine.core.audit import noted_as
+from perdure.errors import InstanceNotFound, PayloadError
+from perdure.model import payload
+from perdure.model.instances import OrchestrationStatus, RuntimeStatus
+from perdure.model.messages import Start
+from perdure.model.times import instant, moment
+from perdure.triggers.names import SCHEDULE, schedule_id
+from perdure.triggers.schedule_orchestration import CONTROL, MOST, Control, Fired, Plan, State
+
+FINISHED = frozenset(
+    {RuntimeStatus.Completed, RuntimeStatus.Failed, RuntimeStatus.Terminated, RuntimeStatus.Canceled}
+)
+
+
+@dataclass(frozen=True)
+class ScheduleStatus:
+    """One schedule: what its code says, and how far it has come.
+
+    `paused` holds the reason, or is empty; `next` the coming instants, in UTC; `recent` its last firings, newest
+    last; `skipped` counts ticks that the catch-up or overlap policy left out.
+    """
+
+    name: str
+    cron: str
+    timezone: str
+    words: str
+    instance_id: str
+    status: str
+    paused: str
+    next: Sequence[datetime]
+    recent: Sequence[Fired]
+    waiting: int
+    fired: int
+    skipped: int
+
+
+class Schedules:
+    """The schedules of a client's hub.
+
+    Every verb raises InstanceNotFound for a schedule that this hub has never run. With an `operation_id` it can be
+    repeated: within a day the same order is obeyed once.
+    """
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    async def list(self, *, upcoming: int = 3) -> list[ScheduleStatus]:
+        """Every schedule of the hub with its next `upcoming` instants, by name."""
+        shown = [_shown(found, upcoming) async for found in all_pages(self._client.query, name=SCHEDULE)]
+        return sorted((one for one in shown if one is not None), key=lambda one: one.name)
+
+    async def get(self, name: str, *, upcoming: int = 3) -> ScheduleStatus | None:
+        """One schedule, or None."""
+        status = await self._client.get_status(schedule_id(name))
+        return None if status is None else _shown(status, upcoming)
+
+    async def pause(self, name: str, reason: str = "", *, operation_id: str | None = None) -> None:
+        """Let ticks pass. Those that pass meanwhile are not made up for."""
+        await self._order(name, Control("pause", reason=reason), operation_id)
+
+    async def resume(self, name: str, *, operation_id: str | None = None) -> None:
+        """Fire again, from the next tick on."""
+        await self._order(name, Control("resume"), operation_id)
+
+    async def run(self, name: str, *, operation_id: str | None = None) -> None:
+        """Fire now, beside the ticks; also while it is paused. A firing that is running is waited for."""
+        await self._order(name, Control("run"), operation_id)
+
+    async def backfill(
+        self, name: str, after: datetime, until: datetime, *, operation_id: str | None = None
+    ) -> int:
+        """Fire for past ticks later than `after` and up to `until`, in order, whether they have fired before or not.
+
+        Returns how many ticks there are in that time, as far as it is past; without any, nothing is ordered. At most
+        1,000 at once.
+        """
+        status = await self.get(name)
+        if status is None:
+            raise _missing(name)
+        begin = instant(after, "after")
+        end = min(instant(until, "until"), self._client.gateway.now())
+        ticks = Plan(name, status.cron, status.timezone).when.between(begin, end, MOST)
+        if ticks:
+            await self._order(name, Control("backfill", after=begin, until=end), operation_id)
+        return len(ticks)
+
+    async def _order(self, name: str, order: Control, operation_id: str | None) -> None:
+        noted_as(f"{order.verb}_schedule", name, order.why)
+        try:
+            await self._client.raise_event(schedule_id(name), CONTROL, order, event_id=operation_id)
+        except InstanceNotFound:
+            raise _missing(name) from None
+
+
+async def install(client: Client, plan: Plan) -> None:
+    """See to it that a schedule runs, with the settings of this deploy. Several workers may do so at once."""
+    gateway = client.gateway
+    instance_id = schedule_id(plan.name)
+    status = await client.get_status(instance_id)
+    if status is None or status.runtime_status in FINISHED:
+        await gateway.accept(
+            Start(
+                instance_id=instance_id,
+                name=SCHEDULE,
+                input=Raw(payload.encode(State(plan, gateway.now()))),
+                on_existing="return_existing" if status is None else "replace_finished",
+                operation_id=f"{instance_id}:installed:{gateway.now()}",
+            )
+        )
+    elif _state(status) is None or _state(status).plan != plan:  # type: ignore[union-attr]
+        await client.raise_event(instance_id, CONTROL, Control("configure", plan=plan))
+
+
+def _state(status: OrchestrationStatus) -> State | None:
+    try:
+        return payload.decode(payload.encode(status.custom_status), State) if status.custom_status else None
+    except PayloadError:
+        return None
+
+
+def _shown(status: OrchestrationStatus, upcoming: int) -> ScheduleStatus | None:
+    state = _state(status)
+    if state is None:
+        return None
+    ticks: Any = () if state.paused else islice(state.plan.when.ticks(state.last), upcoming)
+    return ScheduleStatus(
+        name=state.plan.name,
+        cron=state.plan.cron,
+        timezone=state.plan.timezone,
+        words=state.plan.when.explain(),
+        instance_id=status.instance_id,
+        status=status.runtime_status.value,
+        paused=state.paused,
+        next=[moment(tick) for tick in ticks],
+        recent=state.recent,
+        waiting=len(state.pending),
+        fired=state.fired,
+        skipped=state.skipped,
+    )
+
+
+def _missing(name: str) -> InstanceNotFound:
+    return InstanceNotFound(
+        f"this hub has no schedule {name!r}: it is installed when an application that has "
+        f"@app.schedule(..., name={name!r}) first runs here"
+    )

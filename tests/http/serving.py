@@ -1,0 +1,68 @@
+"""An application behind a real server, on a thread of its own."""
+
+import asyncio
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import uvicorn
+
+from perdure.cli.run import Server
+from perdure.server.limits import Door, Patience
+
+
+@dataclass(frozen=True)
+class Served:
+    """A server at work."""
+
+    address: str
+    server: Server
+
+    def stop(self) -> None:
+        """Have it stop; when it does, it has looked."""
+        self.server.should_exit = True
+
+
+@contextmanager
+def serving(application: Any, door: Door) -> Iterator[Served]:
+    """Serve an ASGI application on loopback while the block runs."""
+    http: Any = door
+    config = uvicorn.Config(
+        application,
+        http=http,
+        ws="none",
+        timeout_keep_alive=1,
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+    )
+    ready = threading.Event()
+    server = Server(config, ready.set)
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    async def serve() -> None:
+        config.load()
+        server.lifespan = config.lifespan_class(config)
+        await server.startup([listener])
+        await server.main_loop()
+        await server.shutdown([listener])
+
+    port = listener.getsockname()[1]
+    thread = threading.Thread(target=lambda: asyncio.run(serve()))
+    thread.start()
+    assert ready.wait(10)
+    try:
+        yield Served(f"http://localhost:{port}", server)
+    finally:
+        server.should_exit = True
+        thread.join(10)
+
+
+@contextmanager
+def served(application: Any, door: Door | None = None) -> Iterator[str]:
+    """The same; gives the address alone."""
+    with serving(application, door or Door(Patience(parting=0.0))) as one:
+        yield one.address

@@ -1,0 +1,280 @@
+"""History drawn and told: spans on an axis, lines to read, words for durations."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from msgspec import Raw
+
+from perdure.http import formatting
+from perdure.http.pages.history_lines import lines_of
+from perdure.http.pages.timeline import ROWS, Timeline, timeline_of
+from perdure.model import events as ev
+from perdure.model.events import HistoryEvent
+from perdure.model.failure import Failure
+from perdure.model.waiting import clock
+
+SECOND = 1_000_000
+DAY = 86_400 * SECOND
+History = list[tuple[int, HistoryEvent]]
+
+STARTED: tuple[int, HistoryEvent] = (0, ev.ExecutionStarted(name="claims"))
+
+
+def drawn(history: History, now: int = 0) -> Timeline:
+    found = timeline_of(history, now)
+    assert found is not None
+    return found
+
+
+def states(timeline: Timeline) -> dict[str, list[tuple[str, str]]]:
+    return {row.label: [(span.kind, span.state) for span in row.spans] for row in timeline.rows}
+
+
+def test_what_ran_at_the_same_time_overlaps() -> None:
+    found = drawn(
+        [
+            STARTED,
+            (0, ev.TaskScheduled(id=0, name="fraud")),
+            (0, ev.TaskScheduled(id=1, name="damage")),
+            (4 * SECOND, ev.TaskCompleted(task_id=0)),
+            (8 * SECOND, ev.TaskCompleted(task_id=1)),
+            (8 * SECOND, ev.ExecutionCompleted()),
+        ]
+    )
+
+    fraud, damage = (found.bars(row)[0] for row in found.rows)
+    assert (fraud.x, fraud.width) == (0.0, 50.0)
+    assert (damage.x, damage.width) == (0.0, 100.0)
+    assert not found.compressed
+    assert found.ticks()[2] == (50.0, 4 * SECOND)
+
+
+def test_attempts_share_a_row_with_the_pauses_between_them() -> None:
+    found = drawn(
+        [
+            STARTED,
+            (0, ev.TaskScheduled(id=0, name="pay")),
+            (1 * SECOND, ev.TaskFailed(task_id=0, failure=Failure("ConnectionError", "away"))),
+            (1 * SECOND, ev.TimerCreated(id=1, fire_at=2 * SECOND, purpose="retry", of=0)),
+            (2 * SECOND, ev.TimerFired(timer_id=1)),
+            (2 * SECOND, ev.TaskScheduled(id=2, name="pay", call=0, attempt=2)),
+        ],
+        now=5 * SECOND,
+    )
+
+    assert states(found) == {"pay": [("activity", "failed"), ("retry", "done"), ("activity", "open")]}
+    assert found.rows[0].attempts == 2
+    assert found.rows[0].spans[0].note == "ConnectionError: away"
+    assert found.rows[0].lasted(found.end) == 5.0
+    assert found.legend() == ["activity", "retry", "failed"]
+
+
+@pytest.mark.parametrize("early", [False, True])
+def test_a_wait_ends_with_its_event_also_when_that_came_before(early: bool) -> None:
+    raised: tuple[int, HistoryEvent] = (SECOND, ev.EventRaised(name="GO"))
+    awaited: tuple[int, HistoryEvent] = (SECOND, ev.EventAwaited(id=0, name="go"))
+    history = [STARTED, *([raised, awaited] if early else [awaited, raised])]
+
+    assert states(drawn([*history, (9 * SECOND, ev.ExecutionCompleted())])) == {"go": [("wait", "done")]}
+
+
+def test_a_refused_event_leaves_the_wait_open() -> None:
+    found = drawn(
+        [
+            STARTED,
+            (0, ev.EventAwaited(id=0, name="go")),
+            (SECOND, ev.EventRaised(name="go", input=Raw(b"1"))),
+            (SECOND, ev.EventRejected(wait_id=0, name="go", reason="not text")),
+        ],
+        now=2 * SECOND,
+    )
+
+    assert states(found) == {"go": [("wait", "open")]}
+    assert found.rows[0].spans[0].note == "refused: not text"
+
+
+def test_of_several_waits_the_one_that_took_the_event_ends() -> None:
+    found = drawn(
+        [
+            (0, ev.ExecutionStarted(name="claims", pairing=ev.AWAITED)),
+            (0, ev.EventAwaited(id=0, name="go")),
+            (0, ev.EventAwaited(id=1, name="Go")),
+            (SECOND, ev.EventRaised(name="GO")),
+            (SECOND, ev.EventTaken(wait_id=1, event=0)),
+            (2 * SECOND, ev.EventRaised(name="go")),
+            (3 * SECOND, ev.EventAwaited(id=2, name="go")),
+            (3 * SECOND, ev.WaitCanceled(wait_id=0)),
+        ],
+        now=4 * SECOND,
+    )
+
+    assert [span.state for row in found.rows for span in row.spans] == ["canceled", "done", "done"]
+
+
+def test_what_is_open_at_the_end_is_given_up_and_what_was_done_stays_done() -> None:
+    found = drawn(
+        [
+            STARTED,
+            (0, ev.EventAwaited(id=0, name="go")),
+            (SECOND, ev.EventRaised(name="go")),
+            (SECOND, ev.TimerCreated(id=1, fire_at=DAY)),
+            (2 * SECOND, ev.ExecutionTerminated(reason="enough")),
+        ],
+        now=DAY,
+    )
+
+    assert states(found) == {"go": [("wait", "done")], "timer": [("timer", "canceled")]}
+    assert found.end == 2 * SECOND
+
+
+def test_days_of_waiting_do_not_hide_milliseconds_of_work() -> None:
+    found = drawn(
+        [
+            STARTED,
+            (0, ev.TaskScheduled(id=0, name="quick")),
+            (20_000, ev.TaskCompleted(task_id=0)),
+            (20_000, ev.EventAwaited(id=1, name="decision")),
+            (2 * DAY, ev.EventRaised(name="decision")),
+            (2 * DAY, ev.TaskScheduled(id=2, name="late")),
+            (2 * DAY + 30_000, ev.TaskCompleted(task_id=2)),
+            (2 * DAY + 30_000, ev.ExecutionCompleted()),
+        ]
+    )
+
+    quick, decision, late = (found.bars(row)[0] for row in found.rows)
+    assert found.compressed
+    assert quick.width > 5
+    assert late.width > 5
+    assert quick.x + quick.width == pytest.approx(decision.x, abs=0.01)
+    assert decision.x + decision.width == pytest.approx(late.x, abs=0.01)
+    assert late.x + late.width == pytest.approx(100, abs=0.01)
+
+
+def test_a_great_fan_out_is_drawn_in_part() -> None:
+    calls: History = [(0, ev.TaskScheduled(id=n, name=f"call {n}")) for n in range(1_000)]
+
+    found = drawn([STARTED, *calls], now=SECOND)
+
+    assert (len(found.rows), found.left_out) == (ROWS, 1_000 - ROWS)
+
+
+def test_nothing_that_takes_time_is_nothing_to_draw() -> None:
+    assert timeline_of([STARTED, (5, ev.ExecutionCompleted())], 9) is None
+    assert timeline_of([], 9) is None
+
+
+@pytest.mark.parametrize("instant", [0, 1])
+def test_no_time_at_all_is_no_division_by_zero(instant: int) -> None:
+    found = drawn([STARTED, (0, ev.TaskScheduled(id=0, name="a")), (instant, ev.TaskCompleted(task_id=0))])
+
+    assert 0 <= found.bars(found.rows[0])[0].x <= 100
+
+
+def test_every_event_has_words() -> None:
+    history: History = [
+        STARTED,
+        (1, ev.TaskScheduled(id=0, name="pay", input=Raw(b"1"), attempt=2)),
+        (2, ev.SubOrchestrationCreated(id=1, name="child", instance_id="c")),
+        (3, ev.TimerCreated(id=2, fire_at=0)),
+        (3, ev.TimerCreated(id=3, fire_at=0, purpose="retry", of=0)),
+        (4, ev.EventAwaited(id=4, name="go", deadline=DAY)),
+        (5, ev.TaskFailed(task_id=0, failure=Failure("E", "m"))),
+        (5, ev.SubOrchestrationFailed(task_id=1, failure=Failure("E", "m"))),
+        (5, ev.TaskCompleted(task_id=0, result=Raw(b'"r"'))),
+        (5, ev.SubOrchestrationCompleted(task_id=1)),
+        (6, ev.TimerFired(timer_id=2)),
+        (6, ev.TimerCanceled(timer_id=3)),
+        (7, ev.EventRaised(name="go")),
+        (7, ev.EventRejected(wait_id=4, name="go", reason="why")),
+        (7, ev.WaitCanceled(wait_id=4)),
+        (7, ev.EntityCalled(id=5, entity="@a@k", operation="add", input=Raw(b"7"))),
+        (7, ev.EntityOperationFailed(task_id=5, failure=Failure("E", "m"))),
+        (7, ev.EntityOperationCompleted(task_id=5)),
+        (7, ev.EntitySignaled(id=6, entity="@a@k", operation="add", at=DAY)),
+        (7, ev.LockRequested(id=7, entities=("@a@k", "@b@k"))),
+        (7, ev.LockGranted(task_id=7, entity="@a@k")),
+        (7, ev.LockReleased(lock_id=7)),
+        (7, ev.EntityOperated(operation="add", count=3, sender="o", failed=1, failure="E: m")),
+        (8, ev.ExecutionSuspended(reason="audit")),
+        (8, ev.ExecutionParked(kind="poison", detail="again")),
+        (8, ev.LoopHeld(milliseconds=2_500, place=", in claims (claims.py:7)")),
+        (8, ev.ExecutionResumed(reason="done")),
+        (8, ev.TaskCanceled(task_id=0)),
+        (9, ev.ExecutionCompleted(output=Raw(b"{}"))),
+        (9, ev.ExecutionFailed(failure=Failure("E", "m"))),
+        (9, ev.ExecutionTerminated(reason="enough")),
+        (9, ev.PatchMarked(name="fraud-check")),
+        (9, ev.ExecutionRewound(kept=3, next_id=4, at=9, voided=(0,), reason="gateway is back")),
+        (9, ev.ContinuedAsNew()),
+        (9, ev.EventTaken(wait_id=4, event=0)),
+    ]
+
+    lines = lines_of(history)
+
+    assert {type(event) for _, event in history} == set(ev.HistoryEvent.__args__)
+    told = [(line.about, line.tone) for line in lines]
+    assert told[1] == ("pay, attempt 2", "decision")
+    assert told[4] == ("pause before pay is tried again, due 1970-01-01 00:00:00 UTC", "decision")
+    assert told[6] == ("pay: E: m", "bad")
+    assert told[11] == ("pause before pay is tried again", "decision")
+    assert told[15:23] == [
+        ("add of @a@k", "decision"),
+        ("add of @a@k: E: m", "bad"),
+        ("add of @a@k", "plain"),
+        (f"add of @a@k, at {clock(DAY)}", "decision"),
+        ("@a@k, @b@k", "decision"),
+        ("@a@k", "plain"),
+        ("lock of @a@k, @b@k", "decision"),
+        ("add 3 times for o; 1 failed: E: m", "plain"),
+    ]
+    assert told[23] == ("audit", "plain")
+    assert [line.body for line in lines if line.body is not None] == [1, "r", 7, {}]
+
+
+def test_waiting_for_a_lock_and_having_it_are_two_spans_of_a_row() -> None:
+    found = drawn(
+        [
+            STARTED,
+            (1, ev.LockRequested(id=0, entities=("@a@k", "@b@k"))),
+            (2, ev.LockGranted(task_id=0, entity="@a@k")),
+            (4, ev.LockGranted(task_id=0, entity="@b@k")),
+            (9, ev.LockReleased(lock_id=0)),
+        ]
+    )
+
+    (row,) = found.rows
+    assert row.label == "lock of @a@k, @b@k"
+    assert [(s.kind, s.start, s.end) for s in row.spans] == [("wait", 1, 4), ("entity", 4, 9)]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (0, "0 s"),
+        (0.000_02, "20 µs"),
+        (0.012, "12 ms"),
+        (1.44, "1.4 s"),
+        (61, "1 min 1 s"),
+        (3_600, "1 h"),
+        (100_000, "1 day 3 h"),
+        (86_400 * 3 + 5, "3 days"),
+    ],
+)
+def test_durations_are_said_in_two_units_at_most(seconds: float, said: str) -> None:
+    assert formatting.lasting(seconds) == said
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(0, "just now"), (59, "59 s ago"), (200, "3 min ago"), (-7_300, "in 2 h")]
+)
+def test_instants_are_said_relative_to_now(seconds: float, said: str) -> None:
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+
+    assert formatting.ago(now - timedelta(seconds=seconds), now) == said
+
+
+def test_long_values_are_cut_and_said_to_be() -> None:
+    shown = formatting.pretty("x" * 50_000)
+
+    assert len(shown.text) == formatting.SHOWN
+    assert shown.left_out == 50_002 - formatting.SHOWN
