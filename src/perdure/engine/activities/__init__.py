@@ -1,9 +1,9 @@
 """Activities: running what orchestrators ask for, after the commit that asked for it."""
 
+from perdure.engine.activities.context import ActivityContext
 from perdure.engine.activities.pool import ActivityPool
 from perdure.engine.activities.ports import Concurrency
 from perdure.engine.activities.results import completed, failed
 from perdure.engine.activities.runner import Attempt, Runner
-from perdure.replay.activity_context import ActivityContext
 
 __all__ = ["ActivityContext", "ActivityPool", "Attempt", "Concurrency", "Runner", "completed", "failed"]

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from perdure.engine.activities.context import ActivityContext
 from perdure.engine.activities.signals import Signals
 from perdure.engine.client.client import Client
 from perdure.engine.client.idempotency import caused
@@ -14,7 +15,6 @@ from perdure.engine.functions.registry import Activity, Plan
 from perdure.errors import MessageRefused, PayloadError
 from perdure.model import payload
 from perdure.model.activity_names import is_message, spoken
-from perdure.replay.activity_context import ActivityContext
 from perdure.replay.inputs import Input
 from perdure.replay.settle import Invocation
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from perdure.engine.activities.context import ActivityContext
 from perdure.engine.client.sync_client import SyncClient
 from perdure.engine.functions.registry import plan_of
 from perdure.http.api.triggers import dead_letters, queues_by_name, queues_of
@@ -14,7 +15,6 @@ from perdure.http.endpoint import Endpoint, client_of
 from perdure.http.pages.forms import Field, fields_of
 from perdure.http.pages.rendering import as_page, draw
 from perdure.model import payload
-from perdure.replay.activity_context import ActivityContext
 from perdure.triggers.queue_admin import COUNTED, QueueStatus
 from perdure.triggers.schedule_admin import Schedules
 
