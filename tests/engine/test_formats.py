@@ -138,7 +138,7 @@ async def test_an_accepted_event_leaves_its_operation_id_in_seen_and_in_history(
     assert seen == {
         "op:062238f94fb5473b7cdbfdc95f8d8f0241cbef13": (
             "c1",
-            f'["df7d804d7ec4094e991c027543dcddd8","c1","{born}"]'.encode(),
+            f'["e47c22d428dc7f1682485e06a69228fe","c1","{born}"]'.encode(),
         ),
         "op:d5302d9e96ecb1344188634d39268e2d21531841": ("c1", b'["031dc88d0ec0c52d518bbc28b322da93",null]'),
     }

@@ -1,6 +1,7 @@
 """An application behind a real server, on a thread of its own."""
 
 import asyncio
+import math
 import socket
 import threading
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from typing import Any
 import uvicorn
 
 from perdure.cli.run import Server
+from perdure.server.forced_exit import LastResort
 from perdure.server.limits import Door, Patience
 
 
@@ -40,7 +42,7 @@ def serving(application: Any, door: Door) -> Iterator[Served]:
         proxy_headers=False,
     )
     ready = threading.Event()
-    server = Server(config, ready.set)
+    server = Server(config, ready.set, LastResort(math.inf))
     listener = socket.create_server(("127.0.0.1", 0))
 
     async def serve() -> None:
