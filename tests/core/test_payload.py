@@ -434,6 +434,7 @@ def test_size_is_limited_and_the_message_names_both_sizes() -> None:
     assert len(encode("x" * (MAX_BYTES - 2))) == MAX_BYTES
     assert "1,048,577 bytes and the limit is 1,048,576" in str(refused(encode, "x" * (MAX_BYTES - 1)))
     assert "9 bytes and the limit is 8" in str(refused(encode, "éé123", limit=8))
+    assert "5 bytes and the limit is 4" in str(refused(encode, 12345, limit=4))
     assert refused(encode, Raw(b"[1,2]"), limit=4).pointer == ""
 
 

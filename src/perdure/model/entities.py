@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -85,7 +86,14 @@ class EntityId:
 
 def entity_id_of(entity: EntityId | str) -> str:
     """The instance id of an entity given as `EntityId` or as "@name@key". Raises InvalidInstanceId."""
+    return _checked_id(entity) if type(entity) is str else _id_of(entity)
+
+
+def _id_of(entity: EntityId | str) -> str:
     return str(entity if isinstance(entity, EntityId) else EntityId.parse(entity))
+
+
+_checked_id = lru_cache(1_024)(_id_of)  # code often asks the same entity many times
 
 
 def name_in(instance_id: str) -> str:

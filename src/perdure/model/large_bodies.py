@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import cast
 
 import msgspec
@@ -17,7 +17,7 @@ def outline(
     events: Sequence[HistoryEvent], above: int, salt: bytes
 ) -> tuple[list[HistoryEvent], list[bytes]]:
     """The events with every body of more than `above` bytes replaced by a reference, and those bodies."""
-    if not any(_is_large(event, above) for event in events):  # a hundred thousand small ones are let be
+    if not _has_large(events, above):  # a hundred thousand small ones are let be
         return list(events), []
     bodies: list[bytes] = []
     return [_outlined(event, above, salt, bodies) for event in events], bodies
@@ -37,12 +37,16 @@ def body_of(event: HistoryEvent) -> bytes:
     return bytes(getattr(event, name)) if name is not None else b""
 
 
-def _is_large(event: HistoryEvent, above: int) -> bool:
-    """Whether a body may have to be taken out of it."""
-    name = BODY_FIELD.get(type(event))
-    return (name is not None and len(bytes(getattr(event, name))) > above) or (
-        type(event) is ExecutionStarted and bool(event.carried)
-    )
+def _has_large(events: Iterable[HistoryEvent], above: int) -> bool:
+    """Whether a body may have to be taken out of one of them."""
+    field_of = BODY_FIELD.get
+    for event in events:
+        name = field_of(type(event))
+        if name is not None and len(bytes(getattr(event, name))) > above:
+            return True
+        if type(event) is ExecutionStarted and event.carried:
+            return True
+    return False
 
 
 def _outlined(event: HistoryEvent, above: int, salt: bytes, bodies: list[bytes]) -> HistoryEvent:

@@ -601,6 +601,9 @@ class OrchestrationContext(ActivityCalls, ChildCalls, HttpCalls, EntityVerbs):
 
     def _emit(self, action: act.Action) -> Any | None:
         """Note an action; in replay, hold it against history and return the event it became."""
+        if self._script is None and self._generation is None and self._doom is None:
+            self.actions.append(action)
+            return None
         if self._doom is not None:
             self._refuse(self._doom)
             return None
@@ -687,8 +690,9 @@ class OrchestrationContext(ActivityCalls, ChildCalls, HttpCalls, EntityVerbs):
         attempt: int,
     ) -> CallTask[Any]:
         task: CallTask[Any] = CallTask(self, self._take_id(), "Orchestrator", name, expected)
+        identity = self._identity
         child = instance_id or child_id_of(
-            self.instance_id, self.execution_id, task.id, spread=len(self._calls) >= SPREAD_FROM
+            identity.instance_id, identity.execution_id, task.id, spread=len(self._calls) >= SPREAD_FROM
         )
         self._emit(
             act.CreateSubOrchestration(

@@ -90,10 +90,16 @@ def settle(actions: Sequence[act.Action], into: Outcome) -> None:
     """Append each action's history event to the outcome, with the message or effect it causes."""
     events = into.events
     for action in actions:
-        match action:
+        match action:  # those first that come by the hundred thousand
             case act.ScheduleTask():
                 events.append(_scheduled(action))
                 into.invocations.append(_invocation(action, into))
+            case act.CreateSubOrchestration():
+                events.append(_child_created(action))
+                into.messages.append(_child_start(action, into))
+            case act.CallEntity() | act.SignalEntity():
+                events.append(_asked_of_entity(action))
+                into.messages.append(_operation(action, into))
             case act.CancelTask():
                 events.append(ev.TaskCanceled(task_id=action.task_id))
                 into.cancellations.append(action.task_id)
@@ -124,12 +130,6 @@ def settle(actions: Sequence[act.Action], into: Outcome) -> None:
                 into.rejections.append(
                     Rejection(action.name, action.operation_id, action.reason, action.input)
                 )
-            case act.CreateSubOrchestration():
-                events.append(_child_created(action))
-                into.messages.append(_child_start(action, into))
-            case act.CallEntity() | act.SignalEntity():
-                events.append(_asked_of_entity(action))
-                into.messages.append(_operation(action, into))
             case act.RequestLock():
                 events.append(ev.LockRequested(id=action.id, entities=action.entities))
                 into.messages.append(
@@ -215,11 +215,12 @@ def _operation(action: act.CallEntity | act.SignalEntity, into: Outcome) -> Enti
 
 
 def _scheduled(action: act.ScheduleTask) -> ev.TaskScheduled:
+    number, call = action.id, action.call
     return ev.TaskScheduled(
-        id=action.id,
+        id=number,
         name=action.name,
         input=action.input,
-        call=-1 if action.call == action.id else action.call,
+        call=-1 if call == number else call,
         attempt=action.attempt,
         timeout=action.timeout,
         heartbeat=action.heartbeat,

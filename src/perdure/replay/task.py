@@ -181,7 +181,11 @@ class CallTask(Task[T_co]):
     def __init__(
         self, context: OrchestrationContext, task_id: int, kind: str, name: str, expected: Any
     ) -> None:
-        super().__init__(context, task_id)
+        self._context = context  # as `Task` does, without another call: a step may make a hundred thousand
+        self.id = task_id
+        self._state = PENDING
+        self._outcome = None
+        self._waiters = None
         self._kind = kind
         self.name = name
         self._expected = expected

@@ -26,7 +26,7 @@ class Elsewhere:
     asked_at: int
 
 
-class Envelope:
+class Envelope(msgspec.Struct, eq=False):
     """A message, who waits for its answer (`reply`: a future, or `Elsewhere`), and its inbox row (0 for none).
 
     `internal` marks a message born in the present batch, `counted` one that the batch knows as an input,
@@ -34,45 +34,22 @@ class Envelope:
     the row was committed, and comes with its instance whenever that is loaded. `note` says who sent it.
     `stored_as` is the row it came from if the present batch gives it another; `waits` says that it stands in line,
     `came_at` when it came, if it is no row. `kept` marks what parked its instance because it was accepted under other
-    code and fits no more.
+    code and fits no more. A struct is made faster than an object with slots, and the collector passes over it: one
+    step may make a hundred thousand.
     """
 
-    __slots__ = (
-        "came_at",
-        "counted",
-        "held",
-        "hidden",
-        "internal",
-        "kept",
-        "message",
-        "note",
-        "reply",
-        "row_no",
-        "stored_as",
-        "waits",
-    )
-
-    def __init__(
-        self,
-        message: Message,
-        reply: Any = None,
-        row_no: int = 0,
-        *,
-        internal: bool = False,
-        note: Note | None = None,
-    ) -> None:
-        self.message = message
-        self.reply = reply
-        self.row_no = row_no
-        self.internal = internal
-        self.counted = False
-        self.held = False
-        self.hidden = False
-        self.kept = False
-        self.note = note
-        self.stored_as = 0
-        self.waits = False
-        self.came_at = 0
+    message: Message
+    reply: Any = None
+    row_no: int = 0
+    internal: bool = False
+    counted: bool = False
+    held: bool = False
+    hidden: bool = False
+    kept: bool = False
+    note: Note | None = None
+    stored_as: int = 0
+    waits: bool = False
+    came_at: int = 0
 
 
 def envelopes_of(rows: Iterable[InboxRow]) -> Iterator[Envelope]:

@@ -220,30 +220,24 @@ def _seal_unconsumed(hub: Hub) -> None:
     hub.deferred.clear()
     hub.aside.clear()
     hub.backlog.clear()
+    at_once = hub.at_once
     for envelope in lines.recent:
         if not envelope.waits:
             continue
         if envelope.hidden:  # let go, and not reached: from now on polls have to show it
             hub.consumed.append(envelope.row_no)
-            store(hub, envelope, hub.at_once)
+            store(hub, envelope, at_once)
             envelope.hidden = False
         elif envelope.internal and not isinstance(envelope.message, Wake):
-            store(hub, envelope, hub.at_once)
+            store(hub, envelope, at_once)
             envelope.internal = False
 
 
 def store(hub: Hub, envelope: Envelope, visible_at: int | None) -> None:
     """Give a message a row in the inbox; with None for a time no poll shows it."""
-    envelope.row_no = hub.message_numbers.take()
-    envelope.message = accepted(envelope.message, envelope.came_at or hub.now)
-    hub.rows.inbox_added.append(
-        InboxRow(
-            envelope.row_no,
-            envelope.message.instance_id,
-            visible_at,
-            encode_message(envelope.message),
-        )
-    )
+    number = envelope.row_no = hub.message_numbers.take()
+    message = envelope.message = accepted(envelope.message, envelope.came_at or hub.now)
+    hub.rows.inbox_added.append(InboxRow(number, message.instance_id, visible_at, encode_message(message)))
 
 
 _schemas: dict[Any, bytes | None] = {}

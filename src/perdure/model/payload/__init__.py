@@ -48,15 +48,17 @@ def encode(value: object, *, limit: int = MAX_BYTES) -> bytes:
     """
     if type(value) is Raw:
         return passed(value, limit)
+    kind: Any = type(value)
     try:
         body = write_plain(value)
-        form = read_plain(body)
+        if kind is int and len(body) <= MAX_DIGITS and len(body) <= limit:
+            return body  # digits alone: nothing to look for, and nothing that could be lost
+        form = value if kind is str else read_plain(body)  # text that could be written comes back as it is
     except REFUSING as error:
         raise why_not(value, error) from error
     if len(body) > limit:
         raise too_large(body, limit)
     reject_suspects(body)
-    kind: Any = type(value)
     if (kind in COMPARABLE or is_transparent(kind)) and is_kept(form, value):
         return body
     return settled(value, form, body)
