@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from random import Random
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from powercuts.content import Content
-
-if TYPE_CHECKING:
-    from powercuts.disk import Link, Truncate, Unlink, Write
+from powercuts.operations import Link, Truncate, Unlink, Write
 
 SECTOR: Final = 512
 _MOST_GARBAGE: Final = 64  # sectors

@@ -10,18 +10,8 @@ from typing import Final
 
 import apsw
 
-from powercuts.disk import (
-    Disk,
-    FailedSync,
-    Link,
-    Open,
-    Operation,
-    Read,
-    Sync,
-    Truncate,
-    Unlink,
-    Write,
-)
+from powercuts.disk import Disk
+from powercuts.operations import FailedSync, Link, Open, Operation, Read, Sync, Truncate, Unlink, Write
 
 
 @dataclass(frozen=True)

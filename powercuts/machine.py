@@ -169,13 +169,13 @@ class Machine:
     def step(self) -> bool:
         """A batch, or activities, or the next timer; false when nothing is left that could happen."""
         loop = self.loop
-        if not loop.inbox.empty() or loop._rest:
+        if not loop.inbox.empty() or loop.hub.lines:
             self.turn()
             return True
         if self.pool.run():
             return True
         self.turn()
-        if not loop.inbox.empty() or loop._rest or self.pool.is_busy:
+        if not loop.inbox.empty() or loop.hub.lines or self.pool.is_busy:
             return True
         return self._skip()
 

@@ -17,7 +17,8 @@ from typing import Any, Final
 import apsw
 
 from powercuts.content import is_zeros
-from powercuts.disk import Disk, Open, Read, Sync, SyncNames, Truncate, Write
+from powercuts.disk import Disk
+from powercuts.operations import Open, Read, Sync, SyncNames, Truncate, Write
 
 NAME: Final = "forgetful"
 _PLAIN: Final = apsw.vfs_names()[0]

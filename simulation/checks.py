@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from perdure.model import events as ev
 from perdure.model.failure import MESSAGE_LIMIT
-from simulation.entities import Registers
+from simulation.entity_checks import Registers
 from simulation.expected import Reference, Unexpected, last_status
 from simulation.histories import check_history
 from simulation.interpreter import AGAIN

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import msgspec
 from msgspec import Raw
@@ -32,12 +33,10 @@ from perdure.model.messages import (
     Suspend,
     Terminate,
 )
+from simulation.backend import Backend
 from simulation.injector import Crash
 from simulation.plan import Client, Order
-
-if TYPE_CHECKING:
-    from simulation.worker import Worker
-    from simulation.world import World
+from simulation.stage import Process, Stage
 
 NOT_DONE = (StoreFull, Overloaded, EngineStopped, CommitRefused)
 PATIENCE = 12.0  # seconds until a client gives an answer up
@@ -109,15 +108,29 @@ def _about(order: Order, message: Message) -> tuple[str, ...]:
     return (type(message).__name__, message.instance_id, getattr(message, part, "") if part else "")
 
 
+class Exchange(Stage, Protocol):
+    """What clients need of the world: workers that take their messages, and what other clients have done."""
+
+    backend: Backend
+    dealings: list[Dealing]
+    known_ids: set[str]
+    names: Counter[tuple[str, ...]]
+    used: dict[str, tuple[str, ...]]
+
+    def post(self, message: Message, reply: Any, key: int, attempt: int) -> Process | None: ...
+
+    def is_being_started(self, mine: Dealing) -> bool: ...
+
+
 class Actor:
     """One client at work."""
 
-    def __init__(self, world: World, client: Client) -> None:
+    def __init__(self, world: Exchange, client: Client) -> None:
         self._world = world
         self._client = client
         self._at = 0
         self._dealing: Dealing | None = None
-        self._asked: Worker | None = None
+        self._asked: Process | None = None
         self.is_done = not client.orders
         if not self.is_done:
             self._world.after(client.orders[0].pause, self._begin)
@@ -225,7 +238,7 @@ class Actor:
         if self._dealing is dealing and dealing.attempts == attempt and not dealing.outcome:
             self._in_doubt(dealing)
 
-    def connection_lost(self, worker: Worker) -> None:
+    def connection_lost(self, worker: Process) -> None:
         """A process is dead, perhaps the one that was asked."""
         dealing = self._dealing
         if dealing is not None and dealing.attempts and self._asked is worker:

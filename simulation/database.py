@@ -30,9 +30,8 @@ from simulation.store import TroubledStore
 if TYPE_CHECKING:
     from simulation.clock import WorldClock
     from simulation.ledger import Run
-    from simulation.member import Member
     from simulation.plan import Fault
-    from simulation.world import World
+    from simulation.stage import Process, Stage
 
 T = TypeVar("T")
 HINT = 0.002  # seconds that a hint is under way
@@ -41,7 +40,7 @@ HINT = 0.002  # seconds that a hint is under way
 class Database:
     """The server: what is on its way to it, who holds which row, and who hears hints."""
 
-    def __init__(self, world: World, clock: WorldClock, root: MemoryStore) -> None:
+    def __init__(self, world: Stage, clock: WorldClock, root: MemoryStore) -> None:
         self.world = world
         self.clock = clock
         self.root = root
@@ -54,7 +53,7 @@ class Database:
             clock,
             is_exact=not world.plan.knobs.drift and all(f.effect != "jump" for f in world.plan.faults),
         )
-        self.listeners: dict[int, tuple[Member, Callable[[], None]]] = {}
+        self.listeners: dict[int, tuple[Process, Callable[[], None]]] = {}
 
     def connect(self) -> MemoryStore:
         return self.root.beside()
@@ -135,8 +134,8 @@ class Door(TroubledStore):
     location = ""
     late_results = 0
 
-    def __init__(self, member: Member, database: Database) -> None:
-        world = member.world
+    def __init__(self, member: Process, database: Database) -> None:
+        world = database.world
         super().__init__(database.connect(), world.injector, world.ledger, world.met, lambda: None)
         self.inner: MemoryStore
         self._member = member

@@ -24,7 +24,7 @@ from simulation.worker import BOOT_AFTER, Never, Worker
 
 if TYPE_CHECKING:
     from simulation.plan import Fault
-    from simulation.world import World
+    from simulation.stage import Stage
 
 LONGEST_DOZE = 6.0  # seconds
 MOST_BEGINS = 20  # of one activity; faults explain fewer
@@ -34,7 +34,7 @@ LOOKS = 0.25  # seconds between two looks whether a leaving worker's activities 
 class Member(Worker):
     """One of several workers over one hub."""
 
-    def __init__(self, world: World, number: int, database: Database) -> None:
+    def __init__(self, world: Stage, number: int, database: Database) -> None:
         knobs = world.plan.knobs
         self.world = world
         self._database = database

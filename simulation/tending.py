@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import Protocol
 
 from perdure.model.records import InboxRow
+from simulation.clients import Actor
+from simulation.database import Database
+from simulation.ledger import Run
 from simulation.plan import Client, Order
-
-if TYPE_CHECKING:
-    from simulation.ledger import Run
-    from simulation.world import World
+from simulation.stage import Stage
+from simulation.worker import Worker
 
 EVERY = 5.0  # seconds between two rounds of the operator
 AFTER = 45.0  # seconds of silence in which late duplicates arrive
 KEYS = 1_000_000  # orders of the operator are numbered from here
 
 
+class Tended(Stage, Protocol):
+    """What tending needs of the world: everybody in it."""
+
+    database: Database | None
+    actors: list[Actor]
+
+    @property
+    def workers(self) -> Sequence[Worker]: ...
+
+    def add_actor(self, client: Client) -> None: ...
+
+
 class Tending:
     """What is done once no more faults come."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: Tended) -> None:
         self._world = world
         self._keys = KEYS
         self._busy: dict[str, int] = {}

@@ -23,8 +23,8 @@ from simulation.pool import FakePool
 if TYPE_CHECKING:
     from simulation.backend import Backend
     from simulation.clock import WorkerClock, WorldClock
+    from simulation.stage import Stage
     from simulation.store import TroubledStore
-    from simulation.world import World
 
 BOOT_AFTER = 0.7  # seconds until a dead process is started again
 
@@ -36,7 +36,7 @@ class Worker:
 
     def __init__(
         self,
-        world: World,
+        world: Stage,
         clock: WorldClock | WorkerClock,
         store: TroubledStore,
         backend: Backend | None = None,
@@ -268,7 +268,7 @@ T = TypeVar("T")
 class WorldProbe(Running):
     """What the world does to orchestrators' code: the hub's `Running` and the interpreter's `Probe` in one."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: Stage) -> None:
         super().__init__()
         self._world = world
         self._missing: set[str] = set()

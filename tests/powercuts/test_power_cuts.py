@@ -8,7 +8,8 @@ import pytest
 
 from perdure.store.sqlite.store import SqliteStore
 from powercuts.content import Content
-from powercuts.disk import Disk, FailedSync, Link, Platter, Sync, SyncNames, Truncate, Unlink, Write
+from powercuts.disk import Disk, Platter
+from powercuts.operations import FailedSync, Link, Sync, SyncNames, Truncate, Unlink, Write
 from powercuts.run import cut_many, figures, quiet
 from powercuts.vfs import mounted
 

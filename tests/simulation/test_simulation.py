@@ -16,7 +16,7 @@ from perdure.replay.context import OrchestrationContext
 from perdure.store.memory import MemoryStore
 from simulation import campaign
 from simulation.drawing import plan_of
-from simulation.entities import sent_by
+from simulation.entity_checks import sent_by
 from simulation.plan import Fault, Plan
 from simulation.program import Program, Sub, steps_of
 from simulation.runner import run_plan, run_seed

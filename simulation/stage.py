@@ -1,0 +1,58 @@
+"""What the parts of a simulated world may use of the world itself.
+
+`World` puts the parts together, so it knows all of them. A part knows this protocol, and extends it by what
+only that part needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import Any, Protocol
+
+from simulation.clock import WorldClock
+from simulation.injector import Injector
+from simulation.ledger import Ledger
+from simulation.plan import Plan
+from simulation.randomness import Chance
+from simulation.sometimes import Sometimes
+from simulation.store import TroubledStore
+
+
+class Process(Protocol):
+    """A worker as the other parts see it."""
+
+    name: str
+    is_busy: bool
+    was_taken_over: bool
+
+    @property
+    def store(self) -> TroubledStore: ...
+
+
+class Stage(Protocol):
+    """The world: its time, its chance, its ledger, and a line of the trace for whatever happens."""
+
+    plan: Plan
+    met: Sometimes
+    chance: Chance
+    injector: Injector
+    ledger: Ledger
+    salts: Random
+    clock: WorldClock
+    steps: int
+
+    @property
+    def workers(self) -> Sequence[Process]: ...
+
+    def after(
+        self, seconds: float, action: Callable[[], None], worker: Any = None, *, alone: bool = False
+    ) -> None: ...
+
+    def meanwhile(self, seconds: float, busy: Any) -> None: ...
+
+    def trace(self, *what: object) -> None: ...
+
+    def fingerprint(self, heads: bytes) -> None: ...
+
+    def connection_lost(self, worker: Any) -> None: ...
