@@ -8,7 +8,7 @@ An execution is a cache: it may be closed at any moment and made again from hist
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextvars import Context
 from dataclasses import dataclass
 from typing import Any, assert_never
@@ -32,7 +32,7 @@ from perdure.replay.rewinding import (
     failed_calls,
     is_rewound,
 )
-from perdure.replay.task import PENDING
+from perdure.replay.task import PENDING, EventTask
 
 
 @dataclass(frozen=True)
@@ -169,6 +169,97 @@ class Execution:
         context._refusals = 0
         self._finished = True
         return self._variables.run(self._close_fibers)
+
+    # -------------------------------------------------------------- what the engine asks between arrivals
+
+    def is_open(self, task_id: int) -> bool:
+        """Whether an activity, a sub-orchestration or an entity's operation of this id has not been answered."""
+        return task_id in self.context._calls
+
+    def awaits(self, name: str) -> bool:
+        """Whether a wait takes an event of this name at once."""
+        return self.context._awaits(name)
+
+    def wait_for(self, name: str) -> EventTask[Any] | None:
+        """The wait that takes the next event of this name."""
+        return self.context._awaiting(name)
+
+    @property
+    def buffered(self) -> int:
+        """How many events no wait has taken."""
+        return len(self.context._buffered)
+
+    def unconsumed(self) -> tuple[ev.EventRaised, ...]:
+        """The events that the code has not looked at, in the order of their arrival."""
+        return self.context._unconsumed()
+
+    def unconsumed_kept(self) -> int:
+        """How many of `unconsumed`, the first of them, were accepted before the present code was there."""
+        return self.context._unconsumed_kept()
+
+    def carries_kept(self, count: int) -> None:
+        """The first `count` events that it begins with were accepted before the present code was there."""
+        self.context._kept = count
+
+    def due_at(self) -> int | None:
+        """When the earliest open timer fires."""
+        return self.context._earliest_timer()
+
+    def next_timer(self) -> tuple[int, int] | None:
+        """When the earliest open timer fires, and its id."""
+        return None if self.context._earliest_timer() is None else self.context._due[0]
+
+    def deadline_of(self, wait: EventTask[Any]) -> int:
+        """When a wait expires; 0 for never. Its timer is created right behind it and has the next id."""
+        timer = self.context._timers.get(wait.id + 1)
+        return timer.fire_at if timer is not None and timer.of == wait.id else 0
+
+    @property
+    def status(self) -> bytes | None:
+        """The custom status that this execution set last, as JSON."""
+        return self.context._custom_status
+
+    def take_status(self) -> bytes | None:
+        """The custom status to write, as JSON; None when it is written already."""
+        context = self.context
+        if not context._status_changed:
+            return None
+        context._status_changed = False
+        return context._custom_status or b"null"
+
+    def take_waits(self) -> tuple[list[EventTask[Any]], Sequence[EventTask[Any]]]:
+        """The waits that were opened since the last time and are open, and those that were closed."""
+        context = self.context
+        opened = [wait for wait in context._opened_waits if wait.id in context._waits]
+        closed = context._closed_waits
+        context._opened_waits = context._closed_waits = ()
+        return opened, closed
+
+    def waits_are_saved(self) -> int:
+        """After a replay: all that is open, and the status, is in rows. Returns the number of open waits."""
+        context = self.context
+        context._status_changed = False
+        context._opened_waits = context._closed_waits = ()
+        for wait in context._waits.values():
+            wait.saved = True
+        return len(context._waits)
+
+    def reopen_waits(self) -> None:
+        """The rows of all open waits are gone: `take_waits` returns them as opened."""
+        context = self.context
+        for wait in context._waits.values():
+            wait.saved = False
+        context._opened_waits = tuple(context._waits.values())
+
+    def held_locks(self) -> dict[int, tuple[str, ...]]:
+        """By the id of the critical section, the entities that were asked for it: granted ones, and the next."""
+        lock = self.context._lock
+        return {lock.id: lock._asked()} if lock is not None else {}
+
+    def next_entity(self, lock_id: int) -> str | None:
+        """The entity whose grant this critical section awaits; None once all are granted, or it was left."""
+        lock = self.context._lock
+        return lock._next() if lock is not None and lock.id == lock_id else None
 
     # -------------------------------------------------------------------------------------------- inside
 

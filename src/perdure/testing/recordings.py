@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from perdure.app import App
     from perdure.engine.functions.resolved import Entry
     from perdure.model.instances import OrchestrationStatus
-    from perdure.replay.context import OrchestrationContext
     from perdure.replay.rewinding import Episode
 
 FORMAT: Final = "perdure-history/1"
@@ -164,7 +163,7 @@ class Checker:
         execution = Execution(entry.code, identity, self._functions.environment)
         try:
             execution.replay(episodes)
-            unread = self._unread(recording, episodes, entry, execution.context)
+            unread = self._unread(recording, episodes, entry, execution)
         except MisfitError as error:
             return _judged(recording, error)
         except NonDeterminismError as error:
@@ -176,7 +175,7 @@ class Checker:
         return _judged(recording, unread)
 
     def _unread(
-        self, recording: Recording, episodes: list[Episode], entry: Entry, context: OrchestrationContext
+        self, recording: Recording, episodes: list[Episode], entry: Entry, execution: Execution
     ) -> MisfitError | None:
         """The first thing that the code is going to read and that does not fit."""
         state = fold(episodes)
@@ -188,7 +187,7 @@ class Checker:
                 for _, event in state.buffered
                 for unfit in self._undecoded.event(entry, event.name, event.input, None)
             ),
-            *self._undecoded.kept(entry, _messages(recording), context),
+            *self._undecoded.kept(entry, _messages(recording), execution),
         ]
         return found[0] if found else None
 

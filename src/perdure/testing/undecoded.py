@@ -27,7 +27,7 @@ from perdure.replay.state import State
 if TYPE_CHECKING:
     from perdure.engine.functions.registry import Registry
     from perdure.engine.functions.resolved import Entry, Functions
-    from perdure.replay.context import OrchestrationContext
+    from perdure.replay.decide import Execution
     from perdure.replay.entity import EntityCode
 
 Kept = msg.Begin | msg.NextGeneration | msg.RaiseEvent
@@ -63,20 +63,18 @@ class Undecoded:
             yield from _unfit(whose, called.input, Any if code is None else code.input_of(called.operation))
 
     def kept(
-        self, entry: Entry, waiting: Iterable[Kept], context: OrchestrationContext | None
+        self, entry: Entry, waiting: Iterable[Kept], execution: Execution | None
     ) -> Iterator[MisfitError]:
-        """Inputs and events that have been accepted and not delivered. `context` is that of the replayed code."""
+        """Inputs and events that have been accepted and not delivered. `execution` is the replayed code."""
         for message in waiting:
             if isinstance(message, msg.RaiseEvent):
-                yield from self.event(entry, message.name, message.input, context)
+                yield from self.event(entry, message.name, message.input, execution)
                 continue
             yield from _unfit("the input", message.input, entry.code.input_type)
             for carried in message.carried:
                 yield from self.event(entry, carried.name, carried.input, None)
 
-    def event(
-        self, entry: Entry, name: str, body: Raw, context: OrchestrationContext | None
-    ) -> Iterator[MisfitError]:
+    def event(self, entry: Entry, name: str, body: Raw, execution: Execution | None) -> Iterator[MisfitError]:
         """An event that waits, against the declared type and that of the wait which takes it next."""
         try:
             entry.admit(name, body)
@@ -85,7 +83,7 @@ class Undecoded:
                 str(refused), payload=f"the event {name!r}", pointer=refused.pointer, reason=str(refused)
             )
             return
-        wait = context._awaiting(name) if context is not None else None
+        wait = execution.wait_for(name) if execution is not None else None
         if wait is not None:
             yield from _unfit(f"the event {name!r}", body, wait.expected)
 

@@ -58,10 +58,10 @@ def raise_event(hub: Hub, instance: Instance | None, envelope: Envelope) -> None
     if _comes_behind_timers(hub, instance, envelope):
         return
     assert instance.execution is not None
-    context = instance.execution.context
+    execution = instance.execution
     is_new = envelope.reply is not None  # an event that was accepted before is never refused afterwards
-    full = is_new and len(context._buffered) >= hub.limits.buffered_events
-    if full and not context._awaits(message.name):
+    full = is_new and execution.buffered >= hub.limits.buffered_events
+    if full and not execution.awaits(message.name):
         _overflow(hub, instance, envelope)
         return
     hub.answer(envelope, None)
@@ -164,7 +164,7 @@ def _caller(hub: Hub, instance: Instance | None, envelope: Envelope, answers: in
     if not _ready(hub, instance, envelope, answers) or _comes_behind_timers(hub, instance, envelope):
         return None
     assert instance.execution is not None
-    if message.task_id not in instance.execution.context._calls:
+    if not instance.execution.is_open(message.task_id):
         _stale(hub, envelope)
         return None
     hub.consume(envelope)
@@ -192,19 +192,19 @@ def lock_granted(hub: Hub, instance: Instance | None, envelope: Envelope) -> Non
     if not _ready(hub, instance, envelope):
         return
     assert instance.execution is not None
-    lock = instance.execution.context._lock
-    if lock is None or lock.id != message.task_id or lock._next() != message.entity:
-        if lock is None or lock.id != message.task_id:
+    lock_id = message.task_id
+    if instance.execution.next_entity(lock_id) != message.entity:
+        if lock_id not in instance.execution.held_locks():
             _decline(hub, message)
         _stale(hub, envelope)
         return
     hub.consume(envelope)
-    feed(hub, instance, ev.LockGranted(task_id=message.task_id, entity=message.entity))
+    feed(hub, instance, ev.LockGranted(task_id=lock_id, entity=message.entity))
     if instance.execution is None:
         return  # it has ended, or is parked and will be told again
-    following = lock._next()
+    following = instance.execution.next_entity(lock_id)
     if following is not None:
-        hub.send(request_lock(instance.instance_id, instance.execution_id, lock.id, following))
+        hub.send(request_lock(instance.instance_id, instance.execution_id, lock_id, following))
 
 
 def lock_probed(hub: Hub, instance: Instance | None, envelope: Envelope) -> None:
@@ -251,13 +251,12 @@ def wake(hub: Hub, instance: Instance | None, envelope: Envelope) -> None:
 def _fire(hub: Hub, instance: Instance, until: int) -> bool:
     """Fire what is due by then, in order; returns whether the instance has had its share before that was done."""
     assert instance.execution is not None
-    context = instance.execution.context
-    while (due := context._earliest_timer()) is not None and due <= until:
+    execution = instance.execution
+    while (timer := execution.next_timer()) is not None and timer[0] <= until:
         if instance.feeds >= hub.limits.feeds:
             return True
-        timer_id = context._due[0][1]
-        feed(hub, instance, ev.TimerFired(timer_id=timer_id))
-        if not instance.is_running or instance.execution is None or instance.execution.context is not context:
+        feed(hub, instance, ev.TimerFired(timer_id=timer[1]))
+        if not instance.is_running or instance.execution is not execution:
             return False
     return False
 
@@ -270,7 +269,7 @@ def _comes_behind_timers(hub: Hub, instance: Instance, envelope: Envelope) -> bo
     """
     assert instance.execution is not None
     hub.came_at = _accepted_at(hub, envelope)
-    due = instance.execution.context._earliest_timer()
+    due = instance.execution.due_at()
     until = min(hub.came_at, hub.now)  # the clock of the worker that accepted it may be ahead
     if due is None or due > until:
         return False

@@ -27,8 +27,7 @@ def release_locks(hub: Hub, instance: Instance) -> None:
 def _asked(instance: Instance) -> dict[int, tuple[str, ...]]:
     """By lock, what was asked for; also of an instance whose code is not alive."""
     if instance.execution is not None:
-        lock = instance.execution.context._lock
-        return {lock.id: lock._asked()} if lock is not None else {}
+        return instance.execution.held_locks()
     if instance.stored is None:
         return {}
     try:

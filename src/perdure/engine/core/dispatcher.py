@@ -527,7 +527,7 @@ class Hub:
             return True
         if instance.is_finished or instance.execution_id != invocation.execution_id:
             return False
-        return instance.execution is None or invocation.task_id in instance.execution.context._calls
+        return instance.execution is None or instance.execution.is_open(invocation.task_id)
 
     def evict_where(self, is_meant: Callable[[Instance], bool]) -> None:
         """Put those instances out of memory that are meant, between two batches."""

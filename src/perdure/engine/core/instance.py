@@ -213,7 +213,7 @@ class Instance:
     def note_custom_status(self) -> None:
         """Before the code goes: the status that was set last, also by an earlier execution."""
         if self.execution is not None:
-            status = self.execution.context._custom_status
+            status = self.execution.status
             if status is not None or self.execution_no == 1:
                 self.custom_status, self.custom_status_known = status, True
 

@@ -180,13 +180,14 @@ def _finish(hub: Hub, instance: Instance, ending: act.Finish) -> None:
 
 def _continue(hub: Hub, instance: Instance, ending: act.ContinueAsNew) -> None:
     assert instance.execution is not None
-    context = instance.execution.context
-    carried, kept_events = context._unconsumed(), context._unconsumed_kept()
+    execution = instance.execution
+    carried, kept_events = execution.unconsumed(), execution.unconsumed_kept()
     if not ending.save_events:
         _record_unconsumed(hub, instance, carried, "the instance continued as new without its events")
         carried = ()
-    if context._status_changed:
-        hub.rows.custom_status.append((instance.no, context._custom_status or b"null"))
+    status_set = execution.take_status()
+    if status_set is not None:
+        hub.rows.custom_status.append((instance.no, status_set))
     instance.note_custom_status()
     release_locks(hub, instance)
     instance.put_away(hub.running)
@@ -248,7 +249,7 @@ def next_execution(
         pairing=ev.AWAITED,
         parks_misfits=True,
     )
-    instance.execution.context._kept = kept_events if carried else 0
+    instance.execution.carries_kept(kept_events if carried else 0)
     feed(hub, instance, started, kept=kept)
 
 
@@ -257,9 +258,9 @@ def end(hub: Hub, instance: Instance, status: RuntimeStatus) -> None:
         hub, instance, _unconsumed(instance), f"the instance has {status.lower()} without taking it"
     )
     # The status that is set last belongs to the row; the code has had its last word.
-    if instance.execution is not None and instance.execution.context._status_changed:
-        context = instance.execution.context
-        hub.rows.custom_status.append((instance.no, context._custom_status or b"null"))
+    status_set = instance.execution.take_status() if instance.execution is not None else None
+    if status_set is not None:
+        hub.rows.custom_status.append((instance.no, status_set))
     instance.note_custom_status()
     release_locks(hub, instance)
     assert instance.outcome is not None
@@ -286,7 +287,7 @@ def _record_unconsumed(hub: Hub, instance: Instance, events: Iterable[ev.EventRa
 def _unconsumed(instance: Instance) -> Iterable[ev.EventRaised]:
     """Events nobody has taken, also of an instance whose code is not alive."""
     if instance.execution is not None:
-        return instance.execution.context._unconsumed()
+        return instance.execution.unconsumed()
     if instance.stored is None:
         return ()
     try:

@@ -112,32 +112,29 @@ def _adopt(
     """The replayed code takes over; activities that history leaves open here are started again."""
     instance.execution = execution
     instance.last_at = max(instance.last_at, recorded[-1][0] if recorded else 0)
-    context = execution.context
-    context._status_changed = False
-    context._opened_waits = ()
-    context._closed_waits = ()
-    for wait in context._waits.values():
-        wait.saved = True
-    instance.saved_waits = len(context._waits)
+    instance.saved_waits = execution.waits_are_saved()
     if instance.stored is not None:
         instance.size = sum(len(row.events) for row in instance.stored.history)
         hub.warm_bytes += instance.size
     instance.stored = None
-    open_calls = context._calls
     again: list[Invocation] = []
     instance.open_local = 0
     held = (e.message for e in instance.held or ())
     answered = {answering, *(m.task_id for m in held if isinstance(m, ActivityResult))}
     for _, events in recorded:
         for event in events:
-            if isinstance(event, ev.TaskScheduled) and event.id in open_calls and event.placed == "local":
+            if (
+                isinstance(event, ev.TaskScheduled)
+                and event.placed == "local"
+                and execution.is_open(event.id)
+            ):
                 if instance.placed and (instance.execution_id, event.id) in instance.placed:
                     continue
                 instance.open_local += 1
                 if event.id in answered:
                     continue
                 again.append(invocation_of(event, instance.instance_id, instance.execution_id))
-            elif isinstance(event, ev.SubOrchestrationCreated) and event.id in open_calls:
+            elif isinstance(event, ev.SubOrchestrationCreated) and execution.is_open(event.id):
                 if instance.children is None:
                     instance.children = {}
                 instance.children[event.id] = event.instance_id

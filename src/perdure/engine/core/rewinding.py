@@ -168,11 +168,8 @@ def _difference(
 def _open_waits(instance: Instance) -> None:
     """The rows of its waits went when it failed: the seal writes them again."""
     assert instance.execution is not None
-    context = instance.execution.context
-    for wait in context._waits.values():
-        wait.saved = False
+    instance.execution.reopen_waits()
     instance.saved_waits = 0
-    context._opened_waits = tuple(context._waits.values())
 
 
 def _open_rows(hub: Hub, instance: Instance, state: State) -> None:

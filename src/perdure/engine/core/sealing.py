@@ -58,11 +58,10 @@ def _seal_instance(hub: Hub, instance: Instance) -> None:
     write_episode(hub, instance)
     if instance.execution is not None:
         _seal_waits(hub, instance)
-        context = instance.execution.context
-        instance.due_at = context._earliest_timer() if instance.is_running else None
-        if context._status_changed:
-            context._status_changed = False
-            rows.custom_status.append((instance.no, context._custom_status or b"null"))
+        instance.due_at = instance.execution.due_at() if instance.is_running else None
+        status = instance.execution.take_status()
+        if status is not None:
+            rows.custom_status.append((instance.no, status))
     elif instance.is_finished:
         instance.due_at = None
     if instance.is_new:
@@ -111,34 +110,27 @@ def _outline(
 
 
 def _seal_waits(hub: Hub, instance: Instance) -> None:
-    context = instance.execution.context  # type: ignore[union-attr]
-    for wait in context._opened_waits:
-        if wait.id in context._waits:
-            wait.saved = True
-            instance.saved_waits += 1
-            hub.rows.waits_opened.append(
-                WaitRow(
-                    instance.no,
-                    wait.id,
-                    wait.name,
-                    instance.last_at,
-                    _deadline(hub, context, wait.id),
-                    _schema(wait.expected),
-                )
+    execution = instance.execution
+    assert execution is not None
+    opened, closed = execution.take_waits()
+    for wait in opened:
+        wait.saved = True
+        instance.saved_waits += 1
+        hub.rows.waits_opened.append(
+            WaitRow(
+                instance.no,
+                wait.id,
+                wait.name,
+                instance.last_at,
+                execution.deadline_of(wait),
+                _schema(wait.expected),
             )
-    for wait in context._closed_waits:
+        )
+    for wait in closed:
         if wait.saved:
             wait.saved = False
             instance.saved_waits -= 1
             hub.rows.waits_closed.append((instance.no, wait.id))
-    context._opened_waits = ()
-    context._closed_waits = ()
-
-
-def _deadline(hub: Hub, context: Any, wait_id: int) -> int:
-    # The timer of a wait is created right behind it, so its id is the next one.
-    timer = context._timers.get(wait_id + 1)
-    return timer.fire_at if timer is not None and timer.of == wait_id else 0
 
 
 def close_waits(hub: Hub, instance: Instance) -> None:
