@@ -1,14 +1,18 @@
 """The glossary has each word of the project once, in alphabetical order."""
 
+from itertools import pairwise
+
 from tests.docs.shell import ROOT
 
 GLOSSARY = ROOT / "docs" / "reference" / "glossary.md"
 NEEDED = frozenset({
-    "activity", "attempt", "audit log", "backlog", "batch", "blueprint", "claim", "client function", "continue-as-new",
+    "activity", "attempt", "audit log", "backlog", "batch", "blueprint", "claim", "client function",
+    "continue-as-new",
     "custom status", "damaged", "dead letter", "durable timer", "entity", "episode", "epoch", "event", "execution",
     "executor", "external event", "fence", "history", "hub", "idempotency key", "incarnation", "instance", "lease",
     "message", "misfit", "non-determinism", "offload", "operation id", "orchestration", "orchestrator", "parked",
-    "partition", "pool", "purge", "queue", "replay", "restart", "resume", "retry policy", "rewind", "schedule", "scope",
+    "partition", "pool", "purge", "queue", "replay", "restart", "resume", "retry policy", "rewind", "schedule",
+    "scope",
     "signed link", "store", "sub-orchestration", "suspend", "tag", "task", "task hub", "terminate", "tick", "wait",
     "warm", "worker",
 })  # fmt: skip
@@ -17,7 +21,7 @@ NEEDED = frozenset({
 def headings() -> list[str]:
     """The line above each definition."""
     lines = GLOSSARY.read_text().splitlines()
-    return [above for above, line in zip(lines, lines[1:], strict=False) if line.startswith(":   ")]
+    return [above for above, line in pairwise(lines) if line.startswith(":   ")]
 
 
 def test_each_word_is_there_once() -> None:
