@@ -16,7 +16,7 @@ from perdure.engine.functions.resolved import Functions
 from perdure.engine.loop.loop import Loop
 from perdure.model import payload
 from perdure.model.events import ABSENT
-from perdure.model.failure import failure_of
+from perdure.model.failures import failure_of
 from perdure.model.messages import ActivityResult
 from perdure.model.records import Batch
 from perdure.replay.settle import Invocation

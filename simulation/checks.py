@@ -7,7 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from perdure.model import events as ev
-from perdure.model.failure import MESSAGE_LIMIT
+from perdure.model.failures import MESSAGE_LIMIT
 from simulation.entity_checks import Registers
 from simulation.expected import Reference, Unexpected, last_status
 from simulation.histories import check_history

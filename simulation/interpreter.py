@@ -19,7 +19,7 @@ from perdure.engine.activities.context import ActivityContext
 from perdure.engine.activities.offloaded import with_offloaded
 from perdure.engine.functions.registry import Registry
 from perdure.errors import Evicted, FunctionNotFound, TaskFailedError
-from perdure.model.failure import MESSAGE_LIMIT
+from perdure.model.failures import MESSAGE_LIMIT
 from perdure.model.retry import RetryPolicy
 from perdure.replay.context import CallTarget, OrchestrationContext
 from perdure.replay.decide import Code

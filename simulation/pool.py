@@ -12,8 +12,8 @@ import msgspec
 from msgspec import Raw
 
 from perdure.engine.activities import completed
+from perdure.failure import Failure
 from perdure.model.events import ABSENT
-from perdure.model.failure import Failure
 from perdure.model.messages import ActivityResult
 from perdure.replay.settle import Invocation
 from simulation.behaviour import ACTIVITIES, answer_of

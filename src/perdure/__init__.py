@@ -49,9 +49,9 @@ from perdure.errors import (
     TaskFailedError,
     WrongEncryptionKey,
 )
+from perdure.failure import Failure
 from perdure.maintenance import Backup, Copy, backup, copy, rekey
 from perdure.model.entities import EntityId, EntityPage, EntityState
-from perdure.model.failure import Failure
 from perdure.model.http_calls import HttpResponse, ManagedIdentityTokenSource, Secret
 from perdure.model.instances import (
     DurableOrchestrationStatus,

@@ -62,7 +62,7 @@ from perdure.error_numbers import note_of, number_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from perdure.model.failure import Failure
+    from perdure.failure import Failure
 
 
 class PerdureError(Exception):

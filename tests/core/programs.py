@@ -11,8 +11,8 @@ from msgspec import Raw
 
 from perdure import RetryPolicy
 from perdure.errors import OrchestratorError, PayloadError, TaskFailedError
+from perdure.failure import Failure
 from perdure.model import events as ev
-from perdure.model.failure import Failure
 from perdure.replay.context import Identity, OrchestrationContext
 from perdure.replay.decide import ARRIVALS, Code, Execution
 from perdure.replay.settle import Outcome, settle

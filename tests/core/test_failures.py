@@ -4,7 +4,8 @@ import msgspec
 import pytest
 
 from perdure.errors import HttpCallError, HttpDenied, TaskFailedError
-from perdure.model.failure import Failure, chain_of, failure_of, told_of
+from perdure.failure import Failure, chain_of, told_of
+from perdure.model.failures import failure_of
 
 
 class CardDeclined(Exception):

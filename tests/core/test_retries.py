@@ -1,8 +1,8 @@
 """Retries as history shows them: a failure, a timer, the call again, under one logical call."""
 
 from perdure import RetryPolicy
+from perdure.failure import Failure
 from perdure.model import events as ev
-from perdure.model.failure import Failure
 from perdure.replay.context import OrchestrationContext
 from perdure.testing import HistoryBuilder, replay
 from tests.core.styles import both

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perdure.errors import PayloadError
-from perdure.model.failure import Failure, failure_of
+from perdure.failure import Failure
+from perdure.model.failures import failure_of
 from perdure.model.retry import RetryPolicy, next_attempt_at
 
 SECOND = 1_000_000

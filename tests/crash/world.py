@@ -26,7 +26,7 @@ from perdure.engine.functions.registry import plan_of
 from perdure.engine.functions.resolved import Functions
 from perdure.engine.loop.loop import Loop
 from perdure.errors import OutcomeUnknown, PerdureError, StoreError
-from perdure.model.failure import failure_of
+from perdure.model.failures import failure_of
 from perdure.model.messages import ActivityResult, Message
 from perdure.replay.settle import Invocation
 from perdure.store.port import Store

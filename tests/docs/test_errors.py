@@ -14,8 +14,8 @@ import perdure
 from perdure import errors
 from perdure.engine.core import recovery
 from perdure.error_numbers import NUMBERS, number_of
+from perdure.failure import Failure
 from perdure.http.problem import problem_of
-from perdure.model.failure import Failure
 from perdure.model.waiting import _REASONS
 from tests.docs.shell import ROOT
 

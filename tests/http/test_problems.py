@@ -6,9 +6,9 @@ import pytest
 from starlette.testclient import TestClient
 
 from perdure import errors
+from perdure.failure import Failure
 from perdure.http.problem import STATUS, problem_of, status_of
 from perdure.model import payload
-from perdure.model.failure import Failure
 from tests.http.conftest import M, finish, start
 
 JSON = {"Content-Type": "application/json"}

@@ -5,12 +5,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from msgspec import Raw
 
+from perdure.failure import Failure
 from perdure.http import formatting
 from perdure.http.pages.history_lines import lines_of
 from perdure.http.pages.timeline import ROWS, Timeline, timeline_of
 from perdure.model import events as ev
 from perdure.model.events import HistoryEvent
-from perdure.model.failure import Failure
 from perdure.model.waiting import clock
 
 SECOND = 1_000_000

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 from zoneinfo import ZoneInfo
 
-from perdure.model.failure import chain_of
+from perdure.failure import chain_of
 from perdure.model.http_calls import BUILT_IN
 
 if TYPE_CHECKING:

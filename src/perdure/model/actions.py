@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 from msgspec import Raw
 
-from perdure.model.failure import Failure
+from perdure.failure import Failure
 
 
 class _Action(msgspec.Struct, frozen=True):

@@ -18,8 +18,8 @@ from typing import Final
 import msgspec
 from msgspec import Raw
 
+from perdure.failure import Failure
 from perdure.model.encryption import refuse_unreadable
-from perdure.model.failure import Failure
 
 ABSENT: Final = Raw(b"")
 """A body that is not there: omitted from JSON, and read by user code as `None`."""

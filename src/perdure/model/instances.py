@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from perdure.errors import InvalidInstanceId
-from perdure.model.failure import Failure
+from perdure.failure import Failure
 from perdure.model.times import stamp
 from perdure.model.waiting import Waiting, is_parked
 

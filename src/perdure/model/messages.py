@@ -17,9 +17,9 @@ import msgspec
 from msgspec import Raw
 
 from perdure.errors import PayloadError
+from perdure.failure import Failure
 from perdure.model.encryption import refuse_unreadable
 from perdure.model.events import ABSENT, EventRaised, ParentLink
-from perdure.model.failure import Failure
 from perdure.model.names import is_text
 
 OnExisting = Literal["replace_finished", "return_existing", "reject"]

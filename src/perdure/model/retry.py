@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import overload
 
 from perdure.errors import PayloadError
-from perdure.model.failure import Failure, Kind
+from perdure.failure import Failure, Kind
 from perdure.model.times import LATEST, Seconds, micros
 
 FOREVER = 2**31 - 1

@@ -19,7 +19,7 @@ from perdure.errors import EngineSignal, Evicted, MisfitError, NonDeterminismErr
 from perdure.model import actions as act
 from perdure.model import events as ev
 from perdure.model import payload
-from perdure.model.failure import failure_of
+from perdure.model.failures import failure_of
 from perdure.replay.context import IDLE, NULL, Environment, Identity, OrchestrationContext
 from perdure.replay.determinism import Mismatch, misfit
 from perdure.replay.fiber import Body, Fiber

@@ -20,10 +20,11 @@ import msgspec
 from msgspec import Raw
 
 from perdure.errors import EngineSignal, MisfitError, OrchestratorError, PayloadError
+from perdure.failure import Failure
 from perdure.model import payload
 from perdure.model.entities import DELETE, Caller, EntityId, checked_operation, entity_id_of
 from perdure.model.events import ABSENT
-from perdure.model.failure import Failure, failure_of
+from perdure.model.failures import failure_of
 from perdure.model.instances import check_instance_id
 from perdure.model.messages import EntityOperation, Message, Start
 from perdure.model.times import instant, moment

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator
 from heapq import heappop, heappush
 from typing import Any, Final, assert_never
 
+from perdure.failure import Failure, chain_of
 from perdure.model import events as ev
-from perdure.model.failure import Failure, chain_of
 from perdure.model.instances import RuntimeStatus
 from perdure.model.waiting import (
     EventWait,

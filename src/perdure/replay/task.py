@@ -12,8 +12,8 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from perdure.errors import OrchestratorError, PayloadError, TaskCancelled, TaskFailedError
+from perdure.failure import Failure
 from perdure.model import payload
-from perdure.model.failure import Failure
 from perdure.model.retry import RetryPolicy, next_attempt_at
 from perdure.replay.determinism import misfit
 from perdure.replay.relay import ABANDONED, DEEPEST, WIDE, Relay, Standing, Waiter

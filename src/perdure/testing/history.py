@@ -18,10 +18,10 @@ from typing import Any
 
 from msgspec import Raw
 
+from perdure.failure import Failure
 from perdure.model import events as ev
 from perdure.model import payload
 from perdure.model.entities import EntityId, entity_id_of
-from perdure.model.failure import Failure
 from perdure.model.times import Seconds, instant, micros
 from perdure.testing.clock import START
 

@@ -30,7 +30,7 @@ from perdure.triggers import with_built_ins
 
 if TYPE_CHECKING:
     from perdure.app import App
-    from perdure.model.failure import Failure
+    from perdure.failure import Failure
 
 Saved = str | bytes | Sequence[Mapping[str, Any]] | Sequence[Episode] | HistoryBuilder
 

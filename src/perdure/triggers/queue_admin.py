@@ -13,8 +13,8 @@ from perdure.engine.client.client import Client
 from perdure.engine.client.paging import all_pages
 from perdure.engine.core.audit import noted_as
 from perdure.engine.core.repeats import CODE, bound, send_named
+from perdure.failure import chain_of
 from perdure.model import payload
-from perdure.model.failure import chain_of
 from perdure.model.instances import check_instance_id
 from perdure.model.messages import Start
 from perdure.model.times import instant

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from perdure.model.failure import Failure
+from perdure.failure import Failure
 from perdure.model.times import instant, moment, stamp
 from perdure.replay.context import OrchestrationContext
 from perdure.replay.task import Task

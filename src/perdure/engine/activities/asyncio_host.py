@@ -25,7 +25,7 @@ from typing import Any, Final
 
 from perdure.engine.activities.results import completed, failed
 from perdure.engine.activities.runner import Attempt
-from perdure.model.failure import failure_of
+from perdure.model.failures import failure_of
 from perdure.model.messages import ActivityResult
 from perdure.replay.settle import Invocation
 

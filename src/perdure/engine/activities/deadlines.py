@@ -13,7 +13,7 @@ from heapq import heappop, heappush
 
 from perdure.engine.activities.results import too_late, too_silent
 from perdure.engine.activities.runner import Attempt
-from perdure.model.failure import Failure
+from perdure.failure import Failure
 
 
 class Deadlines:

@@ -18,9 +18,9 @@ from perdure.engine.clock import new_id
 from perdure.engine.core.entity_state import flight_of
 from perdure.engine.functions.callables import is_async
 from perdure.engine.functions.registry import Activity, Registry
+from perdure.failure import Failure
 from perdure.model.entities import EntityId
 from perdure.model.events import ABSENT
-from perdure.model.failure import Failure
 from perdure.model.messages import EntityOperation, Start
 from perdure.replay.context import Environment
 from perdure.replay.determinism import Mismatch

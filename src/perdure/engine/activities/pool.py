@@ -30,7 +30,8 @@ from perdure.engine.core.envelope import Envelope
 from perdure.engine.functions.callables import where
 from perdure.engine.functions.registry import Activity, Plan, Registry, plan_of
 from perdure.errors import FunctionNotFound, RegistrationError
-from perdure.model.failure import Failure, failure_of
+from perdure.failure import Failure
+from perdure.model.failures import failure_of
 from perdure.model.messages import ActivityResult
 from perdure.model.waiting import Pulse
 from perdure.replay.settle import Invocation

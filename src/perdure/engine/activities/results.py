@@ -7,9 +7,10 @@ from typing import Any
 from msgspec import Raw
 
 from perdure.errors import PayloadError
+from perdure.failure import Failure
 from perdure.model import payload
 from perdure.model.activity_names import spoken
-from perdure.model.failure import Failure, failure_of
+from perdure.model.failures import failure_of
 from perdure.model.messages import ActivityResult
 from perdure.replay.settle import Invocation
 

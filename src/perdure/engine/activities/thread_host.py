@@ -15,7 +15,7 @@ from queue import SimpleQueue
 from perdure.engine.activities.ports import Concurrency
 from perdure.engine.activities.results import completed, failed
 from perdure.engine.activities.runner import Attempt
-from perdure.model.failure import failure_of
+from perdure.model.failures import failure_of
 from perdure.model.messages import ActivityResult
 
 

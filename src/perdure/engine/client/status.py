@@ -11,11 +11,11 @@ from msgspec import Raw
 
 from perdure.engine.core.instance import scheduled_at
 from perdure.errors import DecryptionFailed, PerdureError
+from perdure.failure import Failure
 from perdure.model import events as ev
 from perdure.model import payload
 from perdure.model.damaged import LATEST, UNREADABLE, DamagedWait
 from perdure.model.encryption import Unreadable
-from perdure.model.failure import Failure
 from perdure.model.instances import OrchestrationStatus, Page, RuntimeStatus, execution_id_of
 from perdure.model.large_bodies import inline
 from perdure.model.recorded import DAMAGED, damage_in

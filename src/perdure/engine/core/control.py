@@ -10,9 +10,9 @@ from perdure.engine.core.lifecycle import drop_held, end, remove
 from perdure.engine.core.parking import note
 from perdure.engine.core.recovery import children_of, go_on, parked_just_now
 from perdure.errors import IllegalTransition, InstanceFinished, InstanceNotFound, PerdureError
+from perdure.failure import Failure
 from perdure.model import actions as act
 from perdure.model import events as ev
-from perdure.model.failure import Failure
 from perdure.model.instances import RuntimeStatus
 from perdure.replay.settle import report_to_parent, terminate_child
 from perdure.replay.state import LEGAL

@@ -28,10 +28,10 @@ from perdure.engine.core.instance import Instance
 from perdure.engine.core.parking import note
 from perdure.engine.core.recovery import park
 from perdure.errors import IllegalTransition, Interrupted, Overloaded
+from perdure.failure import Failure
 from perdure.model import messages as msg
 from perdure.model.entities import Caller, EntityId, name_in
 from perdure.model.events import ABSENT, ExecutionResumed
-from perdure.model.failure import Failure
 from perdure.model.instances import RuntimeStatus
 from perdure.model.waiting import MISFIT, kind_of
 from perdure.replay.determinism import Mismatch

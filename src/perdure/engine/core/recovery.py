@@ -24,9 +24,9 @@ from perdure.engine.core.lifecycle import (
 from perdure.engine.core.parking import note, park
 from perdure.engine.functions.versions import entry_of
 from perdure.errors import FunctionMissing, Interrupted, MisfitError, NonDeterminismError
+from perdure.failure import Failure
 from perdure.model import actions as act
 from perdure.model import events as ev
-from perdure.model.failure import Failure
 from perdure.model.instances import RuntimeStatus
 from perdure.model.messages import ActivityResult, Wake
 from perdure.model.recorded import DAMAGED, HistoryDamaged

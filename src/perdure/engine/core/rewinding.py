@@ -22,10 +22,11 @@ from perdure.engine.core.parking import message_of, note
 from perdure.engine.core.recovery import revive
 from perdure.engine.functions.versions import entry_of
 from perdure.errors import FunctionMissing, IllegalTransition, Interrupted, PerdureError
+from perdure.failure import Failure
 from perdure.model import actions as act
 from perdure.model import events as ev
 from perdure.model.events import ParentLink
-from perdure.model.failure import Failure, failure_of
+from perdure.model.failures import failure_of
 from perdure.model.instances import RuntimeStatus
 from perdure.model.messages import EntityOperation, Rewind, Start, Wake, accepted
 from perdure.model.records import WaitRow

@@ -15,7 +15,7 @@ from perdure.engine.functions.versions import entry_to_begin
 from perdure.errors import InstanceExists, PerdureError
 from perdure.model import payload
 from perdure.model.events import ParentLink
-from perdure.model.failure import failure_of
+from perdure.model.failures import failure_of
 from perdure.model.instances import RuntimeStatus
 from perdure.model.messages import Begin, ChildResult, Start
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any, NotRequired, TypedDict
 
 import msgspec
 
+from perdure.failure import Failure
 from perdure.http.api.azure_history import history_events
 from perdure.http.timestamps import stamp, unstamp
-from perdure.model.failure import Failure
 from perdure.model.instances import OrchestrationStatus, RuntimeStatus
 from perdure.model.waiting import Waiting
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from perdure.errors import FunctionNotFound, InstanceNotFound, PayloadError
+from perdure.failure import told_of
 from perdure.http.endpoint import Endpoint, client_of
 from perdure.http.pages.action_buttons import DONE, VERBS
 from perdure.http.pages.forms import Field, Schema, fields_of
@@ -21,7 +22,6 @@ from perdure.http.pages.rendering import as_page, base_of, draw
 from perdure.http.pages.timeline import timeline_of
 from perdure.http.principal import caller_of
 from perdure.http.urls import MANAGEMENT, quoted
-from perdure.model.failure import told_of
 from perdure.model.instances import OrchestrationStatus, Page, RuntimeStatus
 from perdure.model.records import InstanceFilter
 from perdure.model.times import instant

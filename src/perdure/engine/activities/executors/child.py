@@ -28,7 +28,7 @@ from perdure.engine.activities.runner import Attempt, Runner
 from perdure.engine.activities.signals import Signals
 from perdure.engine.functions.registry import Activity, definition_of, plan_of
 from perdure.errors import FunctionNotFound
-from perdure.model.failure import failure_of
+from perdure.model.failures import failure_of
 from perdure.model.messages import ActivityResult
 from perdure.replay.settle import Invocation
 

@@ -30,7 +30,7 @@ from perdure.engine.activities.executors.generation import Generation, Try
 from perdure.engine.activities.results import failed
 from perdure.engine.activities.runner import Attempt
 from perdure.errors import ExecutorFailed
-from perdure.model.failure import failure_of
+from perdure.model.failures import failure_of
 from perdure.model.messages import ActivityResult
 from perdure.replay.settle import Invocation
 

@@ -9,18 +9,9 @@ it was raised. The first two say what went wrong and decide; the third is for pe
 from __future__ import annotations
 
 import builtins
-import traceback
 from collections.abc import Iterator
 
 import msgspec
-
-from perdure.errors import EngineSignal
-
-MESSAGE_LIMIT = 4_000  # characters
-STACK_LIMIT = 8_000  # characters; the end of a stack is the telling part
-CAUSE_DEPTH = 4
-MEMBERS_LIMIT = 16  # of one exception group
-TOLD_IN_MESSAGE = 5  # members that a group's message names
 
 Kind = type[BaseException] | str
 
@@ -53,22 +44,6 @@ class Failure(msgspec.Struct, frozen=True, omit_defaults=True):
                 whole ("shop.errors.CardDeclined") or its end ("errors.CardDeclined").
         """
         return any(_is_of(found, kind) for found in parts_of(self))
-
-
-def failure_of(error: BaseException, *, with_stack: bool = True, depth: int = CAUSE_DEPTH) -> Failure:
-    """Describe an exception; a `TaskFailedError` keeps the recorded failure as its cause."""
-    context = None if error.__cause__ is not None or error.__suppress_context__ else error.__context__
-    recorded = getattr(error, "failure", None)
-    members = _members(error, with_stack, depth)
-    return Failure(
-        type=name_of(type(error)),
-        message=_told(error, members)[:MESSAGE_LIMIT],
-        stack=_stack(error)[-STACK_LIMIT:] if with_stack else "",
-        cause=recorded if isinstance(recorded, Failure) else _described(error.__cause__, with_stack, depth),
-        bases=_bases(type(error)),
-        members=members,
-        context=_described(context, with_stack, depth),
-    )
 
 
 def chain_of(failure: Failure) -> list[Failure]:
@@ -111,7 +86,7 @@ def name_of(kind: type[BaseException]) -> str:
 _PLAIN = (Exception, BaseException, object)
 
 
-def _bases(kind: type[BaseException]) -> tuple[str, ...]:
+def bases_of(kind: type[BaseException]) -> tuple[str, ...]:
     """Every failure is an Exception, so that is not written; one that is not says BaseException."""
     bases = tuple(name_of(base) for base in kind.__mro__[1:] if base not in _PLAIN)
     return bases if issubclass(kind, Exception) else (*bases, "BaseException")
@@ -133,53 +108,9 @@ def _is_of(failure: Failure, kind: Kind) -> bool:
 def _bases_of_builtin(name: str) -> tuple[str, ...]:
     """Of a failure that was written without its bases: by an earlier version, or by the engine itself."""
     kind = _builtin(name)
-    return () if kind is None else _bases(kind)
+    return () if kind is None else bases_of(kind)
 
 
 def _builtin(name: str) -> type[BaseException] | None:
     found = getattr(builtins, name, None)
     return found if isinstance(found, type) and issubclass(found, BaseException) else None
-
-
-def _described(error: BaseException | None, with_stack: bool, depth: int) -> Failure | None:
-    if error is None or depth <= 0:
-        return None
-    return failure_of(error, with_stack=with_stack, depth=depth - 1)
-
-
-def _members(error: BaseException, with_stack: bool, depth: int) -> tuple[Failure, ...]:
-    if not isinstance(error, BaseExceptionGroup) or depth <= 0:
-        return ()
-    return tuple(
-        failure_of(member, with_stack=with_stack, depth=depth - 1)
-        for member in error.exceptions[:MEMBERS_LIMIT]
-    )
-
-
-def _told(error: BaseException, members: tuple[Failure, ...]) -> str:
-    """The message; that of a group alone says only how many exceptions are in it."""
-    message = _text(_message(error))
-    if not members:
-        return message
-    told = "; ".join(str(member) for member in members[:TOLD_IN_MESSAGE])
-    left_out = len(error.exceptions) - TOLD_IN_MESSAGE if isinstance(error, BaseExceptionGroup) else 0
-    return f"{message}: {told}{f'; and {left_out} more' if left_out > 0 else ''}"
-
-
-def _message(error: BaseException) -> str:
-    """Its text; an exception of the user's may fail to give one."""
-    try:
-        return str(error)
-    except EngineSignal:
-        raise
-    except BaseException as second:
-        return f"(its text cannot be had: {type(second).__name__})"
-
-
-def _stack(error: BaseException) -> str:
-    return _text("".join(traceback.format_tb(error.__traceback__)))
-
-
-def _text(text: str) -> str:
-    """Text that every store accepts: no NUL, no lone surrogates."""
-    return text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode("utf-8")
