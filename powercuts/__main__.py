@@ -8,7 +8,7 @@ import sys
 import time
 from typing import Any
 
-from powercuts.run import Progress, cut_many, fail_everywhere, figures, quiet, table
+from powercuts.parallel_run import Progress, cut_many, fail_everywhere, figures, quiet, table
 from powercuts.sweep import Sweep
 
 

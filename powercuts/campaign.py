@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
-from powercuts import tuning
+from powercuts import store_sizes
+from powercuts.checks import Promises, examine
 from powercuts.disk import Disk, Platter
-from powercuts.examination import Promises, examine
 from powercuts.ledger import Order
-from powercuts.life import Life
+from powercuts.lifetime import Life
 
 GENERATIONS = 3
 GOING_ON = 1 / 3  # the share of cuts after which a new engine is brought to rest
@@ -51,7 +51,9 @@ def run_seed(seed: int, cuts: int, *, careless: bool = False, lies: bool = False
     """One seed: its lives, and about this many cuts."""
     tally = Tally(seeds=1)
     chance = Random(seed)
-    life = Life(seed, tuning.drawn(chance), turns=chance.choice((3, 15, 40)), careless=careless, lies=lies)
+    life = Life(
+        seed, store_sizes.drawn(chance), turns=chance.choice((3, 15, 40)), careless=careless, lies=lies
+    )
     _cut_everywhere(life, (), chance, cuts, 1, tally)
     return tally
 

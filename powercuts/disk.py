@@ -27,8 +27,8 @@ from collections.abc import Callable, Iterable, Mapping
 from random import Random
 
 from powercuts.content import Content
-from powercuts.fates import surviving_bytes, surviving_names
 from powercuts.operations import FailedSync, Link, Operation, Sync, SyncNames, Truncate, Unlink, Write
+from powercuts.survival import surviving_bytes, surviving_names
 
 Image = Mapping[str, Content]
 """What a disk holds, by file name."""

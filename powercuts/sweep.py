@@ -22,14 +22,14 @@ from perdure.model import payload
 from perdure.model.messages import RaiseEvent, Start
 from perdure.model.records import InstanceFilter
 from perdure.testing.clock import VirtualClock
+from powercuts.checks import Promises, examine, going_on
 from powercuts.disk import Disk, Platter
-from powercuts.examination import Promises, examine, going_on
 from powercuts.faults import FAULTS, FOR_LONG, Fault, Trouble
 from powercuts.ledger import Ledger, Order
 from powercuts.machine import Machine
 from powercuts.operations import Open, Read
-from powercuts.places import folder
-from powercuts.tuning import Tuning
+from powercuts.store_sizes import Tuning
+from powercuts.temporary_folder import folder
 from powercuts.vfs import mounted
 
 SIZES = Tuning(

@@ -15,9 +15,9 @@ from typing import Any
 
 from examples.claims.demo.report import FAULTS, FAULTS_IF_ANY
 from examples.claims.source import claims_of, made_up
-from powercuts.run import Progress as Cuts
-from powercuts.run import cut_many, fail_everywhere, quiet
-from powercuts.run import figures as cut_figures
+from powercuts.parallel_run import Progress as Cuts
+from powercuts.parallel_run import cut_many, fail_everywhere, quiet
+from powercuts.parallel_run import figures as cut_figures
 from powercuts.sweep import Sweep
 from simulation import campaign
 from tests.crash.killing import Account, Killer

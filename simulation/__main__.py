@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 from simulation import campaign
-from simulation.drawing import plan_of
+from simulation.plan_generator import plan_of
 from simulation.runner import run_plan
+from simulation.shared_plans import shared_plan_of
 from simulation.shrink import Shrinker, tell
-from simulation.workers import shared_plan_of
 
 
 def main() -> int:

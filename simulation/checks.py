@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from perdure.model import events as ev
 from perdure.model.failures import MESSAGE_LIMIT
 from simulation.entity_checks import Registers
-from simulation.expected import Reference, Unexpected, last_status
-from simulation.histories import check_history
+from simulation.history_checks import check_history
 from simulation.interpreter import AGAIN
 from simulation.ledger import Run
 from simulation.program import Body, Every, Monitor, steps_of, waits_of
-from simulation.replays import check_replays
+from simulation.reference import Reference, Unexpected, last_status
+from simulation.replay_checks import check_replays
 
 if TYPE_CHECKING:
     from simulation.clients import Dealing

@@ -23,9 +23,9 @@ from perdure.model.records import (
 )
 from perdure.store.memory import MemoryStore
 from perdure.store.port import Census, Opening, Profile
+from simulation.failing_store import TroubledStore
 from simulation.injector import Crash
 from simulation.ownership import Ownership
-from simulation.store import TroubledStore
 
 if TYPE_CHECKING:
     from simulation.clock import WorldClock

@@ -26,9 +26,8 @@ from perdure.replay.decide import Code
 from perdure.replay.entity import EntityCode
 from perdure.replay.settle import Invocation
 from perdure.replay.task import CallTask, RetryTask, Task
-from simulation.behaviour import input_of
+from simulation.activities import input_of
 from simulation.entities import codes
-from simulation.expected import CUT, Entry
 from simulation.program import (
     Ask,
     Body,
@@ -53,6 +52,7 @@ from simulation.program import (
     Tell,
     Wait,
 )
+from simulation.reference import CUT, Entry
 
 Context = OrchestrationContext
 AGAIN = "-kid"  # in ids of sub-orchestrations that are made from their callers'

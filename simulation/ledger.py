@@ -26,7 +26,7 @@ from perdure.model.records import (
     InstanceUpdate,
 )
 from perdure.replay.state import State, fold
-from simulation.pool import Ran
+from simulation.activity_pool import Ran
 from simulation.sometimes import Sometimes
 
 ALL_WAITS = -1

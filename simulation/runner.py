@@ -7,9 +7,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from simulation.checks import Verdict
-from simulation.drawing import plan_of
 from simulation.plan import Plan
-from simulation.workers import shared_plan_of
+from simulation.plan_generator import plan_of
+from simulation.shared_plans import shared_plan_of
 from simulation.world import World
 
 

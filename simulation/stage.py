@@ -11,12 +11,12 @@ from random import Random
 from typing import Any, Protocol
 
 from simulation.clock import WorldClock
+from simulation.failing_store import TroubledStore
 from simulation.injector import Injector
 from simulation.ledger import Ledger
 from simulation.plan import Plan
 from simulation.randomness import Chance
 from simulation.sometimes import Sometimes
-from simulation.store import TroubledStore
 
 
 class Process(Protocol):

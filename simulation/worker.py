@@ -16,15 +16,15 @@ from perdure.errors import Interrupted, StoreError
 from perdure.model.messages import Message
 from perdure.model.records import Batch
 from perdure.replay.context import OrchestrationContext
+from simulation.activity_pool import FakePool
 from simulation.injector import Crash
 from simulation.interpreter import Bodies, Unfit
-from simulation.pool import FakePool
 
 if TYPE_CHECKING:
     from simulation.backend import Backend
     from simulation.clock import WorkerClock, WorldClock
+    from simulation.failing_store import TroubledStore
     from simulation.stage import Stage
-    from simulation.store import TroubledStore
 
 BOOT_AFTER = 0.7  # seconds until a dead process is started again
 

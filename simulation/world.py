@@ -15,15 +15,15 @@ from perdure.model.messages import Message
 from simulation.backend import Backend, SharedBackend, backend_of
 from simulation.clients import Actor, Dealing
 from simulation.clock import WorldClock
+from simulation.cluster_worker import Member
 from simulation.database import Database
+from simulation.failing_store import TroubledStore
 from simulation.injector import Injector
 from simulation.ledger import Ledger
-from simulation.member import Member
+from simulation.operator import Tending
 from simulation.plan import Client, Plan
 from simulation.randomness import Chance
 from simulation.sometimes import Sometimes
-from simulation.store import TroubledStore
-from simulation.tending import Tending
 from simulation.worker import Worker
 
 MOST_STEPS = 3_000  # turns with something to do once the world has healed; the worst seeds need a tenth

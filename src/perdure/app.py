@@ -28,7 +28,7 @@ from perdure.engine.functions.versions import FailureStrategy, MatchStrategy
 from perdure.engine.loop.inbox import Waiter
 from perdure.engine.upkeep.retention import Retention
 from perdure.errors import RegistrationError, needing
-from perdure.model.times import Seconds
+from perdure.model.durations import Seconds
 from perdure.outbound import HttpPolicy, Sender
 from perdure.settings import (
     ENGINE,

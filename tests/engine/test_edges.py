@@ -192,7 +192,7 @@ async def test_no_instance_has_an_id_that_is_no_text():
 
 
 def test_the_last_instant_is_one():
-    from perdure.model.times import LATEST, instant, moment
+    from perdure.model.durations import LATEST, instant, moment
 
     last = datetime.max.replace(tzinfo=UTC)
 

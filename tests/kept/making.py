@@ -19,7 +19,7 @@ import apsw
 import msgspec
 
 from perdure.model import hash_chain
-from perdure.model.times import moment
+from perdure.model.durations import moment
 from perdure.store import open_store
 from perdure.store.encryption import Encryption
 from perdure.testing import environment, recording_of

@@ -15,8 +15,8 @@ from perdure.engine.upkeep.verification import verify
 from perdure.maintenance import copy
 from perdure.model import events as ev
 from perdure.model import hash_chain
+from perdure.model.durations import moment
 from perdure.model.records import InstanceFilter
-from perdure.model.times import moment
 from perdure.store import open_store
 from perdure.store.encryption import Encryption
 from perdure.testing import check_recording, environment, read_recording

@@ -17,13 +17,13 @@ from perdure.model.messages import Start
 from perdure.model.records import InstanceFilter
 from perdure.store.sqlite.store import SqliteStore
 from perdure.testing.clock import VirtualClock
+from powercuts.checks import going_on
 from powercuts.disk import Disk, Platter
-from powercuts.examination import going_on
 from powercuts.faults import FAULTS, Trouble
 from powercuts.ledger import Ledger, Order
 from powercuts.machine import FILE, HUB, Machine
 from powercuts.operations import Write
-from powercuts.run import quiet
+from powercuts.parallel_run import quiet
 from powercuts.sweep import SIZES, sweep
 from powercuts.vfs import mounted
 

@@ -10,7 +10,7 @@ from perdure.store.sqlite.store import SqliteStore
 from powercuts.content import Content
 from powercuts.disk import Disk, Platter
 from powercuts.operations import FailedSync, Link, Sync, SyncNames, Truncate, Unlink, Write
-from powercuts.run import cut_many, figures, quiet
+from powercuts.parallel_run import cut_many, figures, quiet
 from powercuts.vfs import mounted
 
 

@@ -15,9 +15,9 @@ from perdure.model.retry import RetryPolicy
 from perdure.replay.context import OrchestrationContext
 from perdure.store.memory import MemoryStore
 from simulation import campaign
-from simulation.drawing import plan_of
 from simulation.entity_checks import sent_by
 from simulation.plan import Fault, Plan
+from simulation.plan_generator import plan_of
 from simulation.program import Program, Sub, steps_of
 from simulation.runner import run_plan, run_seed
 from simulation.shrink import Shrinker, tell

@@ -5,7 +5,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from perdure.model.times import instant, moment
+from perdure.model.durations import instant, moment
 from perdure.triggers.cron import Cron
 
 BERLIN = ZoneInfo("Europe/Berlin")

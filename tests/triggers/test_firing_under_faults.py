@@ -18,7 +18,7 @@ import pytest
 
 import perdure as df
 from perdure.errors import OutcomeUnknown
-from perdure.model.times import instant, moment
+from perdure.model.durations import instant, moment
 from perdure.store.memory import MemoryStore
 from perdure.testing import environment
 from perdure.testing.faults import Fault, FaultyStore, Plan

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from perdure.cli.options import read_tags
+from perdure.model.durations import duration
 from perdure.model.instances import RuntimeStatus
-from perdure.model.times import duration
 
 if TYPE_CHECKING:
     from perdure.engine.client.bulk import Which

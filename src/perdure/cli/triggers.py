@@ -25,7 +25,7 @@ from perdure.errors import InstanceNotFound
 from perdure.http.api.triggers import dead_letters, letter_document, schedule_document
 from perdure.http.formatting import ago, wall_clock
 from perdure.http.remote.client import RemoteClient
-from perdure.model.times import moment
+from perdure.model.durations import moment
 from perdure.replay.inputs import given
 from perdure.triggers.queue_admin import Queues
 from perdure.triggers.schedule_admin import Schedules, ScheduleStatus

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from perdure.model.times import stamp
+from perdure.model.durations import stamp
 
 
 def unstamp(text: str) -> datetime:

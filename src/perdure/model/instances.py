@@ -12,7 +12,7 @@ import msgspec
 
 from perdure.errors import InvalidInstanceId
 from perdure.failure import Failure
-from perdure.model.times import stamp
+from perdure.model.durations import stamp
 from perdure.model.waiting import Waiting, is_parked
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import overload
 
 from perdure.errors import PayloadError
 from perdure.failure import Failure, Kind
-from perdure.model.times import LATEST, Seconds, micros
+from perdure.model.durations import LATEST, Seconds, micros
 
 FOREVER = 2**31 - 1
 

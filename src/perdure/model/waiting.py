@@ -7,8 +7,8 @@ from typing import Any, Final
 
 import msgspec
 
+from perdure.model.durations import moment
 from perdure.model.http_calls import BUILT_IN
-from perdure.model.times import moment
 
 
 class EventWait(msgspec.Struct, frozen=True, omit_defaults=True):

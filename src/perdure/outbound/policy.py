@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from perdure.errors import RegistrationError
-from perdure.model.times import Seconds
+from perdure.model.durations import Seconds
 from perdure.outbound.addresses import AllowList
 
 if TYPE_CHECKING:

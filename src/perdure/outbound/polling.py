@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from perdure.model.durations import instant, moment
 from perdure.model.http_calls import (
     ACCEPTED,
     HTTP_ACTIVITY,
@@ -22,7 +23,6 @@ from perdure.model.http_calls import (
     retry_after,
 )
 from perdure.model.retry import RetryPolicy
-from perdure.model.times import instant, moment
 from perdure.replay.context import OrchestrationContext
 from perdure.replay.http_calls import NEVER_AGAIN, pause
 from perdure.replay.task import Task

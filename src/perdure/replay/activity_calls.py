@@ -17,9 +17,9 @@ from msgspec import Raw
 
 from perdure.model import events as ev
 from perdure.model import payload
+from perdure.model.durations import Seconds
 from perdure.model.events import ABSENT
 from perdure.model.retry import RetryPolicy
-from perdure.model.times import Seconds
 from perdure.replay.inputs import NO_INPUT
 from perdure.replay.task import RetryTask, Task
 

@@ -30,11 +30,11 @@ from perdure.errors import (
 from perdure.model import actions as act
 from perdure.model import events as ev
 from perdure.model import payload
+from perdure.model.durations import EARLIEST, LATEST, Seconds, in_range, instant, micros, moment
 from perdure.model.http_calls import BUILT_IN
 from perdure.model.instances import child_id_of
 from perdure.model.names import is_name, not_a_name
 from perdure.model.retry import RetryPolicy
-from perdure.model.times import EARLIEST, LATEST, Seconds, in_range, instant, micros, moment
 from perdure.replay import pairing, patches
 from perdure.replay.activity_calls import ActivityCalls
 from perdure.replay.child_calls import ChildCalls

@@ -22,12 +22,12 @@ from msgspec import Raw
 from perdure.errors import EngineSignal, MisfitError, OrchestratorError, PayloadError
 from perdure.failure import Failure
 from perdure.model import payload
+from perdure.model.durations import instant, moment
 from perdure.model.entities import DELETE, Caller, EntityId, checked_operation, entity_id_of
 from perdure.model.events import ABSENT
 from perdure.model.failures import failure_of
 from perdure.model.instances import check_instance_id
 from perdure.model.messages import EntityOperation, Message, Start
-from perdure.model.times import instant, moment
 from perdure.replay.determinism import Mismatch, misfit
 from perdure.replay.inputs import NO_INPUT, Input, input_body
 

@@ -22,8 +22,8 @@ from perdure.errors import OrchestratorError
 from perdure.model import actions as act
 from perdure.model import events as ev
 from perdure.model import payload
+from perdure.model.durations import instant
 from perdure.model.entities import EntityId, checked_operation, entity_id_of, name_in
-from perdure.model.times import instant
 from perdure.replay.inputs import NO_INPUT
 from perdure.replay.task import PENDING, CallTask, Task
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from perdure.errors import ExtraMissing, HttpDenied, SecretNotFound, TaskCancelled
+from perdure.model.durations import Seconds, in_range, micros
 from perdure.model.http_calls import (
     ABOUT_CONTENT,
     HTTP_ACTIVITY,
@@ -29,7 +30,6 @@ from perdure.model.http_calls import (
     retry_after,
 )
 from perdure.model.retry import RetryPolicy
-from perdure.model.times import Seconds, in_range, micros
 from perdure.replay.task import DONE, Task
 
 if TYPE_CHECKING:

@@ -63,7 +63,7 @@ def hubs_of(url: str) -> list[str]:
             names = store.hubs()
     else:
         from perdure.store.sqlite.connection import open_reader
-        from perdure.store.sqlite.garbled import reading
+        from perdure.store.sqlite.invalid_text import reading
 
         with closing(open_reader(file_of(url))) as connection:
             found = reading(connection.execute)("select name from hubs order by name").fetchall()

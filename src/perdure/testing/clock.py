@@ -11,7 +11,7 @@ import threading
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from perdure.model.times import instant, moment
+from perdure.model.durations import instant, moment
 
 if TYPE_CHECKING:
     import asyncio

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from perdure.engine.engine import Engine, Settings
 from perdure.engine.functions.registry import name_of
-from perdure.model.times import instant, micros
+from perdure.model.durations import instant, micros
 from perdure.replay.inputs import NO_INPUT
 from perdure.store import open_store
 from perdure.testing.clock import START, SkippingWaiter, VirtualClock

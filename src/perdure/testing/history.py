@@ -21,8 +21,8 @@ from msgspec import Raw
 from perdure.failure import Failure
 from perdure.model import events as ev
 from perdure.model import payload
+from perdure.model.durations import Seconds, instant, micros
 from perdure.model.entities import EntityId, entity_id_of
-from perdure.model.times import Seconds, instant, micros
 from perdure.testing.clock import START
 
 Episode = tuple[int, list[ev.HistoryEvent]]

@@ -28,7 +28,7 @@ from perdure.replay.context import Identity
 from perdure.replay.decide import Execution
 from perdure.replay.state import fold
 from perdure.testing.replaying import load_history
-from perdure.testing.undecoded import Kept, Undecoded
+from perdure.testing.type_misfits import Kept, Undecoded
 from perdure.triggers import with_built_ins
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from perdure.errors import FunctionMissing, FunctionNotFound, NonDeterminismErro
 from perdure.model import events as ev
 from perdure.model import payload
 from perdure.model.actions import Action
-from perdure.model.times import instant
+from perdure.model.durations import instant
 from perdure.replay.context import CallTarget, Identity
 from perdure.replay.decide import ARRIVALS, Code, Execution
 from perdure.replay.settle import Outcome, settle

@@ -18,7 +18,7 @@ from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
 
-from perdure.model.times import instant, moment
+from perdure.model.durations import instant, moment
 
 SECOND = 1_000_000  # microseconds
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from hashlib import sha256
 
+from perdure.model.durations import moment
 from perdure.model.http_calls import BUILT_IN
-from perdure.model.times import moment
 
 SCHEDULE = f"{BUILT_IN}Schedule"
 FIRING = f"{BUILT_IN}Firing"

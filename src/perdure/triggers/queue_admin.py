@@ -15,9 +15,9 @@ from perdure.engine.core.audit import noted_as
 from perdure.engine.core.repeats import CODE, bound, send_named
 from perdure.failure import chain_of
 from perdure.model import payload
+from perdure.model.durations import instant
 from perdure.model.instances import check_instance_id
 from perdure.model.messages import Start
-from perdure.model.times import instant
 from perdure.replay.inputs import NO_INPUT
 from perdure.triggers.names import MESSAGE, message_id, queue_of
 from perdure.triggers.queue_orchestration import Message

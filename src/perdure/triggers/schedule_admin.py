@@ -19,9 +19,9 @@ from perdure.engine.client.paging import all_pages
 from perdure.engine.core.audit import noted_as
 from perdure.errors import InstanceNotFound, PayloadError
 from perdure.model import payload
+from perdure.model.durations import instant, moment
 from perdure.model.instances import OrchestrationStatus, RuntimeStatus
 from perdure.model.messages import Start
-from perdure.model.times import instant, moment
 from perdure.triggers.names import SCHEDULE, schedule_id
 from perdure.triggers.schedule_orchestration import CONTROL, MOST, Control, Fired, Plan, State
 

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import msgspec
 
 from perdure.failure import Failure
-from perdure.model.times import instant, moment, stamp
+from perdure.model.durations import instant, moment, stamp
 from perdure.replay.context import OrchestrationContext
 from perdure.replay.task import Task
 from perdure.triggers.cron import Cron

@@ -24,8 +24,8 @@ from perdure.model.access import (
     key_id_of,
     key_of,
 )
+from perdure.model.durations import Seconds, instant, micros, moment
 from perdure.model.records import AuditFilter, KeyRow
-from perdure.model.times import Seconds, instant, micros, moment
 
 if TYPE_CHECKING:
     from datetime import datetime

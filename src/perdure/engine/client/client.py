@@ -31,6 +31,7 @@ from perdure.engine.core.audit import NOTE, Memo
 from perdure.engine.core.repeats import recalled, restart_named
 from perdure.errors import IdempotencyConflict, IllegalTransition, InstanceNotFound, PayloadError, StoreError
 from perdure.model import payload
+from perdure.model.durations import Seconds, instant, micros
 from perdure.model.instances import (
     OrchestrationStatus,
     Page,
@@ -49,7 +50,6 @@ from perdure.model.messages import (
 )
 from perdure.model.names import is_name, is_text, not_a_name
 from perdure.model.records import InstanceFilter
-from perdure.model.times import Seconds, instant, micros
 from perdure.model.waiting import Pulse
 from perdure.replay.state import LEGAL
 from perdure.store.port import ClientStore

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from perdure.model.durations import moment
 from perdure.model.http_calls import BUILT_IN
-from perdure.model.times import moment
 from perdure.model.workers import Partition, Worker
 from perdure.store.port import Census
 

@@ -13,6 +13,7 @@ from perdure.engine.client.starting import body_of
 from perdure.errors import PayloadError
 from perdure.model import payload
 from perdure.model.damaged import UNREADABLE
+from perdure.model.durations import instant, moment
 from perdure.model.encryption import Unreadable
 from perdure.model.entities import (
     ENTITY,
@@ -28,7 +29,6 @@ from perdure.model.entities import (
 from perdure.model.messages import EntityOperation
 from perdure.model.recorded import DAMAGED
 from perdure.model.records import InstanceFilter, InstanceRow
-from perdure.model.times import instant, moment
 from perdure.replay.inputs import NO_INPUT
 
 if TYPE_CHECKING:

@@ -18,9 +18,9 @@ from perdure.engine.functions.registry import (
 )
 from perdure.errors import InstanceExists, PayloadError
 from perdure.model import payload
+from perdure.model.durations import instant
 from perdure.model.instances import check_instance_id
 from perdure.model.messages import OnExisting, Start
-from perdure.model.times import instant
 from perdure.replay.activity_calls import Same
 from perdure.replay.context import OrchestrationContext
 from perdure.replay.inputs import NO_INPUT, input_body

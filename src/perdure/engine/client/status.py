@@ -15,12 +15,12 @@ from perdure.failure import Failure
 from perdure.model import events as ev
 from perdure.model import payload
 from perdure.model.damaged import LATEST, UNREADABLE, DamagedWait
+from perdure.model.durations import moment
 from perdure.model.encryption import Unreadable
 from perdure.model.instances import OrchestrationStatus, Page, RuntimeStatus, execution_id_of
 from perdure.model.large_bodies import inline
 from perdure.model.recorded import DAMAGED, damage_in
 from perdure.model.records import InstanceFilter, InstanceRow, StoredInstance, WaitRow
-from perdure.model.times import moment
 from perdure.model.waiting import SHOWN, EventWait, OpenActivity, Pulse, Waiting
 from perdure.replay.rewinding import Episode
 from perdure.replay.state import fold

@@ -34,9 +34,9 @@ from perdure.engine.functions.callables import (
 from perdure.engine.functions.versions import newest
 from perdure.errors import EventRefused, FunctionNotFound, RegistrationError
 from perdure.model import payload
+from perdure.model.durations import Seconds, micros
 from perdure.model.http_calls import BUILT_IN
 from perdure.model.retry import RetryPolicy
-from perdure.model.times import Seconds, micros
 from perdure.replay.context import OrchestrationContext
 from perdure.replay.inputs import Input
 

@@ -20,11 +20,11 @@ from dataclasses import dataclass, fields
 from datetime import timedelta
 from typing import Final
 
+from perdure.model.durations import Seconds, duration, micros
 from perdure.model.instances import RuntimeStatus, execution_id_of
 from perdure.model.messages import Purge
 from perdure.model.records import InstanceRow
 from perdure.model.settings import Unit
-from perdure.model.times import Seconds, duration, micros
 from perdure.store.port import EngineStore
 
 PAGE: Final = 200  # instances purged in one batch, which takes about ten milliseconds

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from perdure.http.timestamps import stamp
+from perdure.model.durations import moment
 from perdure.model.instances import RuntimeStatus
-from perdure.model.times import moment
 
 Event = Mapping[str, Any]
 

@@ -16,7 +16,7 @@ from perdure.http.contract import Answer, Body, Contract
 from perdure.http.endpoint import client_of
 from perdure.http.parameters import OPERATION_ID, REASON, Parameter, text, when, whole
 from perdure.http.urls import json_response
-from perdure.model.times import moment, stamp
+from perdure.model.durations import moment, stamp
 from perdure.replay.inputs import given
 from perdure.triggers.definitions import Queue
 from perdure.triggers.queue_admin import AGAIN, DeadLetter, Queues, QueueStatus

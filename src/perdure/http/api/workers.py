@@ -13,7 +13,7 @@ from perdure.http.contract import Answer, Contract
 from perdure.http.endpoint import Endpoint, client_of
 from perdure.http.pages.rendering import as_page, draw
 from perdure.http.urls import json_response
-from perdure.model.times import stamp
+from perdure.model.durations import stamp
 from perdure.model.workers import Partition, Worker
 
 if TYPE_CHECKING:

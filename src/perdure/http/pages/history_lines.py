@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from perdure.model import events as ev
+from perdure.model.durations import instant, moment
 from perdure.model.events import BODY_FIELD, HistoryEvent, decode_events
-from perdure.model.times import instant, moment
 from perdure.model.waiting import clock
 
 if TYPE_CHECKING:

@@ -22,9 +22,9 @@ from perdure.http.pages.rendering import as_page, base_of, draw
 from perdure.http.pages.timeline import timeline_of
 from perdure.http.principal import caller_of
 from perdure.http.urls import MANAGEMENT, quoted
+from perdure.model.durations import instant
 from perdure.model.instances import OrchestrationStatus, Page, RuntimeStatus
 from perdure.model.records import InstanceFilter
-from perdure.model.times import instant
 from perdure.model.waiting import activity_facts
 from perdure.triggers.names import SCHEDULE, schedule_id
 

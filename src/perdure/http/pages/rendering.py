@@ -19,8 +19,8 @@ from perdure.http.mounting import prefix_of, quoted
 from perdure.http.pages.csrf import set_token, token_of
 from perdure.http.principal import caller_of
 from perdure.http.problem import ProblemResponse, on_http_exception, on_perdure_error
+from perdure.model.durations import moment
 from perdure.model.instances import OrchestrationStatus, RuntimeStatus
-from perdure.model.times import moment
 
 if TYPE_CHECKING:
     from perdure.http.pages.timeline import Span

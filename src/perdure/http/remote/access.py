@@ -11,7 +11,7 @@ from perdure.http.remote.request import Sent
 from perdure.http.timestamps import stamp
 from perdure.http.urls import quoted
 from perdure.model.access import AccessKey, AuditPage, NewKey
-from perdure.model.times import Seconds, micros
+from perdure.model.durations import Seconds, micros
 
 if TYPE_CHECKING:
     from datetime import datetime

@@ -36,6 +36,7 @@ from perdure.http.remote.request import Query, Sent
 from perdure.http.remote.watching import RemoteWatching
 from perdure.http.timestamps import stamp
 from perdure.http.urls import MANAGEMENT, RequestLinks, quoted
+from perdure.model.durations import moment
 from perdure.model.instances import OrchestrationStatus, Page, PurgeHistoryResult, RuntimeStatus
 from perdure.model.messages import (
     EntityOperation,
@@ -48,7 +49,6 @@ from perdure.model.messages import (
     Suspend,
     Terminate,
 )
-from perdure.model.times import moment
 from perdure.model.workers import Partition, Worker
 from perdure.triggers.names import MESSAGE, message_id, queue_of, schedule_id
 from perdure.triggers.queue_orchestration import Message as Letter

@@ -9,8 +9,8 @@ from perdure.http.api.entities import EMPTY_KEY, entity_from
 from perdure.http.parameters import CONTINUATION
 from perdure.http.timestamps import stamp
 from perdure.http.urls import quoted
+from perdure.model.durations import moment
 from perdure.model.entities import EntityId, EntityPage, EntityState, entity_id_of
-from perdure.model.times import moment
 
 if TYPE_CHECKING:
     from perdure.http.remote.client import HttpGateway

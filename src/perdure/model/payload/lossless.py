@@ -32,7 +32,7 @@ from perdure.model.payload.errors import (
     too_deep,
     too_long,
 )
-from perdure.model.payload.wholeness import (
+from perdure.model.payload.round_trip import (
     hold_against_itself,
     is_surely_whole,
     is_transparent,

@@ -52,7 +52,7 @@ from perdure.store.sqlite import encrypting
 from perdure.store.sqlite import transfer as moving
 from perdure.store.sqlite.connection import open_reader
 from perdure.store.sqlite.errors import translated
-from perdure.store.sqlite.garbled import reading
+from perdure.store.sqlite.invalid_text import reading
 from perdure.store.sqlite.query import build, build_count
 from perdure.store.sqlite.statements import query, query_many
 from perdure.store.transfer import BESIDE, TABLES, strayed

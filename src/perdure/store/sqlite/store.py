@@ -27,7 +27,7 @@ from perdure.store.sqlite.commit import Committer
 from perdure.store.sqlite.connection import check_library, check_place, open_maintenance, open_writer
 from perdure.store.sqlite.errors import FOR_ITS_DATA, translated, translating
 from perdure.store.sqlite.files import create, demand_one_place, demand_own_folder, keep_from_others
-from perdure.store.sqlite.garbled import reading
+from perdure.store.sqlite.invalid_text import reading
 from perdure.store.sqlite.lock import FileLock, ServerFile
 from perdure.store.sqlite.reader import Reader, read_bodies, read_histories, read_instances, read_states
 from perdure.store.sqlite.statements import query, query_many

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from random import Random
 
-from simulation.drawing import RATES, plan_of
 from simulation.plan import Fault, Knobs, Plan
+from simulation.plan_generator import RATES, plan_of
 from simulation.randomness import Chance
 
 READS = ("load", "poll", "seen", "local_work", "parked", "census", "take", "claim", "claims", "void")

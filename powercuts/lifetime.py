@@ -15,8 +15,8 @@ from perdure.testing.clock import VirtualClock
 from powercuts.disk import Disk, Image
 from powercuts.ledger import Ledger, Order
 from powercuts.machine import Machine
-from powercuts.places import folder
-from powercuts.tuning import Tuning
+from powercuts.store_sizes import Tuning
+from powercuts.temporary_folder import folder
 from powercuts.vfs import mounted
 
 PATIENCE = 600  # seconds a collector waits for the next event

@@ -7,6 +7,7 @@ from dataclasses import replace
 from random import Random
 from typing import Any
 
+from simulation.entity_generator import with_entities
 from simulation.plan import Client, Fault, Knobs, Order, Plan
 from simulation.program import (
     Boom,
@@ -20,9 +21,8 @@ from simulation.program import (
     steps_of,
     waits_of,
 )
+from simulation.program_generator import Writer
 from simulation.randomness import Chance
-from simulation.sending import with_entities
-from simulation.writing import Writer
 
 FINAL = 0.4
 _TAKES_TIME = (type(None), Sleep)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from simulation.behaviour import answer_of, attempts_of, input_of
+from simulation.activities import answer_of, attempts_of, input_of
 from simulation.program import (
     Ask,
     Body,

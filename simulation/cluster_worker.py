@@ -15,11 +15,11 @@ from perdure.engine.loop.loop import Loop
 from perdure.errors import StoreError
 from perdure.model.records import ANSWERED
 from perdure.store.port import Profile
-from simulation.behaviour import ACTIVITIES, POOL, pool_of
+from simulation.activities import ACTIVITIES, POOL, pool_of
+from simulation.activity_pool import FakePool
 from simulation.clock import WorkerClock
 from simulation.database import Database, Door
 from simulation.injector import Crash
-from simulation.pool import FakePool
 from simulation.worker import BOOT_AFTER, Never, Worker
 
 if TYPE_CHECKING:

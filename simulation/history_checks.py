@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from perdure.model import events as ev
 from perdure.replay.state import State
-from simulation.behaviour import attempts_of, pause_after
+from simulation.activities import attempts_of, pause_after
 from simulation.ledger import Past, Run
 from simulation.program import Call, Wait, calls_of, steps_of, waits_of
 

@@ -47,7 +47,7 @@ async def serve(url: str) -> None:
 
 def begin(url: str, environment: dict[str, str]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.postgres.test_held", url], cwd=ROOT, env=environment
+        [sys.executable, "-m", "tests.postgres.test_stalled_worker", url], cwd=ROOT, env=environment
     )
 
 

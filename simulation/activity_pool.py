@@ -16,7 +16,7 @@ from perdure.failure import Failure
 from perdure.model.events import ABSENT
 from perdure.model.messages import ActivityResult
 from perdure.replay.settle import Invocation
-from simulation.behaviour import ACTIVITIES, answer_of
+from simulation.activities import ACTIVITIES, answer_of
 from simulation.injector import Crash, Injector
 from simulation.plan import Knobs
 from simulation.randomness import Chance

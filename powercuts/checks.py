@@ -25,8 +25,8 @@ from perdure.testing.clock import VirtualClock
 from powercuts.disk import Image
 from powercuts.ledger import REFUSALS, Commit, Ledger, Order, starts_promised, tokens_promised
 from powercuts.machine import FILE, Machine
-from powercuts.places import folder
-from powercuts.tuning import Tuning
+from powercuts.store_sizes import Tuning
+from powercuts.temporary_folder import folder
 
 _REMEMBERED = 20 * 3_600 * 1_000_000  # microseconds; the store forgets operations after 24 hours
 
