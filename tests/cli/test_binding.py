@@ -1,11 +1,14 @@
 """`perdure binding`: what it prints for the server that runs, and when it makes a key."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 from tests.cli.test_cli import perdure, said
-from tests.cli.test_run import PROGRAM, TOKEN, folder, running
+from tests.cli.test_run import PROGRAM, SOURCE, TOKEN, folder, running
 
 __all__ = ["folder"]
 
@@ -53,3 +56,18 @@ def test_without_a_server_it_asks_for_a_credential(folder: Path) -> None:
 
     assert refused.exit_code == 2 and "--new-key" in refused.output
     assert given["taskHubName"] == "served" and given["requiredQueryStringParameters"] == "code=k"
+
+
+def test_a_setting_that_cannot_be_read_is_told_in_a_line(folder: Path) -> None:
+    """Commands read no setting when they are imported."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "perdure.cli", "run", "app.py"],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": os.fspath(SOURCE), "PERDURE_TOKEN": "short"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert ended.returncode != 0
+    assert "PERDURE_TOKEN" in ended.stderr and "Traceback" not in ended.stderr

@@ -12,7 +12,7 @@ from perdure.cli.target import Door
 from perdure.cli.terminal import EXIT_CODES, errors, fail_with
 from perdure.errors import StoreError
 from perdure.http.api.azure_client import binding as binding_of
-from perdure.settings import SERVING, choose
+from perdure.settings import SERVING
 from perdure.store.sqlite.lock import ServerInfo
 
 commands = typer.Typer()
@@ -36,7 +36,7 @@ CredentialOption = Annotated[
 NewKeyOption = Annotated[
     bool, typer.Option("--new-key", help="Make a key for the binding, with the scope admin.")
 ]
-DEFAULT_ADDRESS = f"http://localhost:{choose(SERVING, {})['port'].setting.default}"
+DEFAULT_ADDRESS = f"http://localhost:{next(row.default for row in SERVING if row.name == 'port')}"
 
 
 @commands.command(epilog=EXIT_CODES)
