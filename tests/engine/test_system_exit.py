@@ -285,3 +285,116 @@ async def test_an_activity_cut_off_by_the_end_of_its_host_runs_again(closing, tm
 
 async def call_or_return(context: OrchestrationContext):
     return await context.call_activity("work")
+
+
+# --------------------------------------------------------------------------------- in a task of the body's own
+
+
+async def exits():
+    raise SystemExit(2)
+
+
+async def created():
+    await asyncio.create_task(exits())
+
+
+async def gathered():
+    await asyncio.gather(exits(), asyncio.sleep(3600))
+
+
+async def grouped():
+    async with asyncio.TaskGroup() as group:
+        group.create_task(exits())
+
+
+async def deeply():
+    await asyncio.create_task(created())
+
+
+async def left_alone():
+    task = asyncio.create_task(exits())
+    while not task.done():
+        await asyncio.sleep(0)
+    await task
+
+
+@both(call_yield, call_async)
+@pytest.mark.parametrize("work", [created, gathered, deeply, left_alone])
+async def test_a_task_that_a_body_creates_may_exit_without_ending_the_process(orchestrator, work):
+    app = App("tasks")
+    app.orchestrator(name="main")(orchestrator)
+    app.activity(name="work")(work)
+    async with environment(app) as env:
+        assert told((await env.run("main")).output) == "SystemExit"
+
+
+async def test_a_task_group_that_exits_names_the_exit_among_its_members():
+    app = App("groups")
+    app.activity(name="work", retry=RetryPolicy(1, 3, non_retryable=(SystemExit,)))(grouped)
+    app.orchestrator(name="main")(call_or_return)
+    async with environment(app) as env:
+        status = await env.run("main")
+        assert status.runtime_status is S.Failed
+        assert "SystemExit" in repr(status.failure)
+        assert len(env.calls("work")) == 1
+
+
+async def test_an_operation_whose_task_exits_has_failed_and_the_next_one_runs():
+    async def counter(context: EntityContext):
+        context.set_state(context.get_state(0) + 1)
+        if context.operation_name == "exit":
+            await asyncio.create_task(exits())
+
+    async def flow(context: OrchestrationContext):
+        try:
+            await context.call_entity(EntityId("counter", "a"), "exit")
+        except Exception as error:
+            await context.call_entity(EntityId("counter", "a"), "add")
+            return error.failure.type
+
+    app = App("exits")
+    app.entity(name="counter", offload=True)(counter)
+    app.orchestrator(flow)
+    async with environment(app) as env:
+        assert told((await env.run("flow")).output) == "SystemExit"
+        assert (await env.client.read_entity_state(EntityId("counter", "a"))).entity_state == 1
+
+
+async def test_only_tasks_of_bodies_are_looked_after_and_an_own_factory_still_makes_them():
+    loop, made = asyncio.get_running_loop(), []
+
+    def factory(loop, coroutine, **options):
+        made.append(coroutine.__name__)
+        return asyncio.Task(coroutine, loop=loop, **options)
+
+    async def mine():
+        return asyncio.current_task().get_coro()
+
+    async def work():
+        task = asyncio.create_task(mine())
+        return type(await task).__name__ + " " + task.get_coro().cr_code.co_name
+
+    loop.set_task_factory(factory)
+    try:
+        async with environment(app_with(call_or_return, work)) as env:
+            assert (await env.run("main")).output == "_Contained mine"
+            assert type(await asyncio.create_task(mine())).__name__ == "coroutine"
+            async with environment(app_with(call_or_return, work)) as second:  # two engines on one event loop
+                await second.run("main")
+            assert (await env.run("main")).output == "_Contained mine"
+        assert "mine" in made
+        assert loop.get_task_factory() is factory
+    finally:
+        loop.set_task_factory(None)
+
+
+async def test_a_task_that_is_cancelled_before_it_begins_leaves_no_warning(recwarn):
+    async def work():
+        task = asyncio.create_task(exits())
+        task.cancel()
+        await asyncio.wait([task])
+        return task.cancelled()
+
+    async with environment(app_with(call_or_return, work)) as env:
+        assert (await env.run("main")).output is True
+    assert not [warning for warning in recwarn if "never awaited" in str(warning.message)]

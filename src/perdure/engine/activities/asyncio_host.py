@@ -25,6 +25,7 @@ from typing import Any, Final
 
 from perdure.engine.activities.results import completed, failed
 from perdure.engine.activities.runner import Attempt
+from perdure.engine.activities.task_exits import contain, create_driver, enter_body, exit_of, release
 from perdure.model.failures import failure_of
 from perdure.model.messages import ActivityResult
 from perdure.replay.settle import Invocation
@@ -54,6 +55,7 @@ class OnLoop:
         self._conclude = conclude
         self._limit = limit
         self._context = copy_context()
+        self._context.run(enter_body)
         self._waiting: deque[Attempt | Invocation] = deque()
         self._take_up = take_up
         self._drivers: set[asyncio.Task[None]] = set()
@@ -68,6 +70,7 @@ class OnLoop:
         """On the event loop: take more work. What is no attempt yet becomes one when its turn comes."""
         if self._sentinel is None:
             self._sentinel = self.event_loop.create_task(_wait_for_ever(), name="perdure-host")
+            contain(self.event_loop)
         self._waiting.extend(work)
         if not self._starting:
             self._start_driver()
@@ -101,6 +104,8 @@ class OnLoop:
             await asyncio.wait(tasks, timeout=LAST_WORDS)
         for driver in list(self._drivers):
             log.warning("activity %r goes on although the engine stops: it is left behind", _name_on(driver))
+        if self._sentinel is not None:
+            release(self.event_loop)
 
     def names(self) -> list[str]:
         """The activities that have begun here and not ended. From any thread."""
@@ -115,7 +120,7 @@ class OnLoop:
     def _start_driver(self) -> None:
         self._starting = False
         if self._waiting and self.running < self._limit:
-            task = self.event_loop.create_task(self._drive(), context=self._context.copy())
+            task = create_driver(self.event_loop, self._drive(), self._context.copy())
             self._drivers.add(task)
             task.add_done_callback(self._drivers.discard)
 
@@ -179,7 +184,7 @@ class OnLoop:
                 raise  # the activity stays open and runs again at the next start
             return failed(invocation, failure_of(error))
         except BaseException as error:  # sys.exit() in a body ends the attempt, not the process
-            return failed(invocation, failure_of(error))
+            return failed(invocation, failure_of(exit_of(error)))
         finally:
             attempt.task = None
 
