@@ -84,7 +84,7 @@ class Life:
             machine.store.maintain(self.clock.now())
             self.disk.phase("working")
         elif whim < 0.3:
-            machine.loop.hub.evict_idle(2**62)
+            machine.loop.hub.cache.evict_idle(2**62)
         elif whim < 0.35:
             machine.store.close_reader()
         elif whim < 0.4:

@@ -216,10 +216,10 @@ class Worker:
         """What happens between two turns: evictions, and clocks that are set."""
         hub, world = loop.hub, self.world
         if world.plan.knobs.evicts_always:
-            hub.evict_idle(2**62)
+            hub.cache.evict_idle(2**62)
         fault = world.injector.at("step")
         if fault is not None and fault.effect == "evict":
-            hub.evict_idle(2**62, int(fault.amount))
+            hub.cache.evict_idle(2**62, int(fault.amount))
         elif fault is not None and fault.effect == "jump":
             world.clock.offset += int(fault.amount * 1e6)
             world.met("the clock went back" if fault.amount < 0 else "the clock leapt ahead")

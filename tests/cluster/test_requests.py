@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from msgspec import Raw
 
-from perdure.engine.cluster.pending_requests import PATIENCE, Asked, Requests
+from perdure.engine.cluster.pending_requests import Requests
+from perdure.engine.core.ports import PATIENCE, Asked
 from perdure.errors import OutcomeUnknown, StoreError
 from perdure.model.messages import Purge, RaiseEvent
 from perdure.model.records import Batch, SeenRow

@@ -228,7 +228,7 @@ def test_evict_with_finally(style: str, how: str) -> None:
     w.start("rude", "r")
     before = w.inner.get("r", history=True)
     if how == "eviction":
-        w.process.core.evict_idle(2**62)
+        w.process.core.cache.evict_idle(2**62)
     elif how == "failed commit":
         w.store.plan.faults[len(w.calls) + 1] = Fault.FAIL
         w.loop.post(RaiseEvent(instance_id="r", name="Other", operation_id="x"), Reply())
@@ -302,7 +302,7 @@ def test_an_activity_that_is_running_is_not_started_again_when_its_instance_is_l
     w = world()
     w.paused = True
     w.ask(start("overdue", "o"), start("overdue", "p"))
-    w.process.core.evict_idle(2**62)
+    w.process.core.cache.evict_idle(2**62)
     w.raise_event("o", "Other")
     w.store.plan.faults[len(w.calls) + 2] = Fault.LOSE_ANSWER
     w.raise_event("p", "Other")
@@ -339,7 +339,7 @@ def test_event_retry_across_can() -> None:
     w.kill()
     for operation in ("op-2", "op-3", "op-2"):
         w.repeat(operation, event("c", "Count", "a"))
-        w.process.core.evict_idle(2**62)
+        w.process.core.cache.evict_idle(2**62)
     w.raise_event("c", "Count", "stop")
     assert w.status("c").output == ["a", "b"]
     verify(w)
@@ -375,7 +375,7 @@ def test_recursive_terminate_taken_id() -> None:
     assert w.status("g").custom_status == "TaskFailedError"
     failed = [e for e in w.status("g").history if e["type"] == "SubOrchestrationFailed"]
     assert failed and failed[0]["failure"]["type"].endswith(InstanceExists.__name__)
-    w.process.core.evict_idle(2**62)
+    w.process.core.cache.evict_idle(2**62)
     w.manage("terminate", "g", "enough", recursive=True)
     assert w.status("g-mid").runtime_status == "Terminated"
     assert all(s[2] == "Terminated" for s in picture(w)["instances"] if s[0].startswith("g"))

@@ -290,7 +290,7 @@ class World:
             if busy:
                 self.loop.turn(taken)
             if self.evict:
-                self.process.core.evict_idle(2**62)
+                self.process.core.cache.evict_idle(2**62)
         except Crash:
             self.kill()
             return True

@@ -522,9 +522,9 @@ class Engine:
 
     def salt_at_hand(self, instance_id: str) -> bytes | None:
         """The chance an instance was born with, if it is in memory and durable. From any thread."""
-        found = self._hub.warm.get(instance_id)
+        found = self._hub.cache.warm.get(instance_id)
         if found is None:
-            return self._hub.salts.get(instance_id)
+            return self._hub.cache.salts.get(instance_id)
         return found.salt if found.written and not found.purged else None
 
     def has_orchestrator(self, name: str) -> None:
@@ -578,7 +578,7 @@ class Engine:
         return {
             "alive": is_alive,
             "healthy": is_alive and store == "ok",
-            "warm": len(self._hub.warm),
+            "warm": len(self._hub.cache.warm),
             "queued": len(self.callers),
             "store": store,
             **({"held_by": instance_id} if is_held else {}),

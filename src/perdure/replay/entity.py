@@ -246,6 +246,7 @@ class FunctionStyle:
     function: Callable[..., Any]
     parameter: Input | None = None
     offload: bool = False
+    is_async: bool = False
 
     def run(self, context: EntityContext, live: Any) -> tuple[Any, Any]:
         if self.parameter is not None:
@@ -268,6 +269,7 @@ class Method:
 
     function: Callable[..., Any]
     parameters: tuple[Input | None, ...]
+    is_async: bool = False
 
 
 @dataclass(frozen=True)

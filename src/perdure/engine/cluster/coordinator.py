@@ -169,7 +169,7 @@ class Sharing:
         batch = Batch(self._clock.now(), partitions_released=sorted(given))
         if placement is not None:
             running = placement.unplaced(
-                lambda one: territory.partition_of(one.instance_id) in given and hub.awaits(one)
+                lambda one: territory.partition_of(one.instance_id) in given and hub.cache.awaits(one)
             )
             batch.activities_placed = [
                 placement.row_of(one, batch.at, claimed_by=territory.incarnation)
@@ -179,13 +179,13 @@ class Sharing:
         if placement is not None:
             placement.claimed(batch.activities_placed)
         territory.lose(given)
-        hub.evict_where(lambda instance: instance.partition in given)
+        hub.cache.evict_where(lambda instance: instance.partition in given)
         self._tell_all()
         log.info("%d partitions given up, %d left", len(given), len(territory.owned))
 
     def _known_to_be_open(self, running: list[Invocation]) -> list[Invocation]:
         """Of instances that are not at hand the store knows: the answer of a commit may have been lost."""
-        cold = {one.instance_id for one in running if one.instance_id not in self._hub.warm}
+        cold = {one.instance_id for one in running if one.instance_id not in self._hub.cache.warm}
         if not cold:
             return running
         open_ = dict(map(open_activities, self._store.load(list(cold))))

@@ -10,73 +10,30 @@ acceptance is all that was asked for; if the owner refuses it after all, it leav
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from msgspec import Raw
-
-from perdure.engine.core.envelope import Elsewhere, Envelope
+from perdure.engine.core.ports import PATIENCE, Asked
 from perdure.engine.core.remembered import answer_in, damaged_answer
 from perdure.engine.core.repeats import Met, id_in, recalled
 from perdure.errors import OutcomeUnknown, PerdureError, StoreError, error_of
-from perdure.model import payload
 from perdure.model.messages import (
     EntityOperation,
     Message,
     RaiseEvent,
-    Request,
     Resume,
     Suspend,
     Terminate,
-    accepted,
-    encode_message,
 )
 from perdure.model.records import InstanceRow, SeenRow
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from perdure.engine.core.dispatcher import Hub
     from perdure.store.port import EngineStore
 
-PATIENCE: Final = 5_000_000  # microseconds that an owner has for its answer
 HASTE: Final = 200_000  # and where nobody is there to answer
-ANSWER_KEPT: Final = 600_000_000  # microseconds
 ASKED_AT_ONCE: Final = 500
 _ACCEPTANCE_IS_ENOUGH: Final = (RaiseEvent, EntityOperation, Suspend, Resume, Terminate)
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A request whose answer is awaited. `reply` is the client's future."""
-
-    request_id: str
-    message: Message
-    reply: Any
-    until: int
-
-
-# --------------------------------------------------------------------------------------------- who asks
-
-
-def ask(hub: Hub, envelope: Envelope) -> None:
-    """Put the client's message into the inbox of its instance's owner; it is asked once that is durable."""
-    territory = hub.territory
-    assert territory is not None
-    message, note = envelope.message, envelope.note
-    request_id = f"request-{hub.chance.salt().hex()}"
-    hub.store_message(
-        Request(
-            instance_id=message.instance_id,
-            request_id=request_id,
-            body=Raw(encode_message(accepted(message, hub.now))),
-            asked_at=hub.now,
-            asker=territory.incarnation,
-            note=(note.who, note.address, note.operation, note.detail) if note is not None else None,
-        ),
-        hub.at_once,
-    )
-    hub.released.asked.append(Asked(request_id, message, envelope.reply, hub.now + PATIENCE))
 
 
 class Requests:
@@ -155,42 +112,4 @@ def _unanswered(message: Message, row: InstanceRow | None) -> Any:
     )
 
 
-# ------------------------------------------------------------------------------------------ who answers
-
-
-def answer(hub: Hub, envelope: Envelope, value: Any) -> None:
-    """Keep the answer where whoever asked will look for it."""
-    reply = envelope.reply
-    assert isinstance(reply, Elsewhere)
-    instance_id = envelope.message.instance_id
-    hub.rows.seen.append(
-        SeenRow(reply.request_id, instance_id, payload.encode(_said(value)), hub.now + ANSWER_KEPT)
-    )
-    hub.released.hints.add(reply.asker)
-    if isinstance(value, PerdureError):
-        if hub.now >= reply.asked_at + PATIENCE // 2:
-            _leave_record(hub, envelope.message, value)
-        else:
-            hub.refuses_until = min(hub.refuses_until, reply.asked_at + PATIENCE // 2)
-
-
-def _leave_record(hub: Hub, message: Message, refusal: PerdureError) -> None:
-    """Whoever asked may have been told already that it is accepted."""
-    match message:
-        case RaiseEvent():
-            kind, name, body = "event", message.name, bytes(message.input)
-        case EntityOperation():
-            kind, name, body = "operation", message.operation, bytes(message.input)
-        case _:
-            kind, name, body = type(message).__name__.lower(), "", b"null"
-    operation_id = getattr(message, "operation_id", "")
-    hub.record_drop(message.instance_id, kind, name, operation_id, str(refusal), body)
-
-
-def _said(value: Any) -> dict[str, Any]:
-    if isinstance(value, PerdureError):
-        return {"error": value.code, "message": str(value)}
-    return {"ok": str(value), "born": value.born} if isinstance(value, Met) else {"ok": value}
-
-
-__all__ = ["Asked", "Requests", "answer", "ask"]
+__all__ = ["Requests"]

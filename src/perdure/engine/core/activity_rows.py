@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from perdure.engine.core.dispatcher import Hub
+    from perdure.engine.core.batch import OpenBatch
     from perdure.engine.core.envelope import Envelope
     from perdure.engine.core.instance import Instance
     from perdure.engine.core.placement import Placement
@@ -24,7 +24,7 @@ ALL: Final = -1
 
 
 def place(
-    hub: Hub, placement: Placement, instance: Instance, invocations: Iterable[Invocation]
+    batch: OpenBatch, placement: Placement, instance: Instance, invocations: Iterable[Invocation]
 ) -> list[Invocation]:
     """Give those a row that are not to run here; returns the others."""
     local = []
@@ -32,52 +32,52 @@ def place(
         if placement.is_local(invocation):
             local.append(invocation)
             continue
-        hub.rows.activities_placed.append(placement.row_of(invocation, hub.now))
+        batch.rows.activities_placed.append(placement.row_of(invocation, batch.now))
         if instance.placed is None:
             instance.placed = set()
         instance.placed.add((invocation.execution_id, invocation.task_id))
     return local
 
 
-def taken_up(hub: Hub, instance: Instance, result: ActivityResult) -> bool:
+def taken_up(batch: OpenBatch, instance: Instance, result: ActivityResult) -> bool:
     """A result counts; returns whether its activity had a row.
 
     The row from which a claimant's result comes is gone; there may be another, of a worker that ran it again.
     """
-    return _withdraw(hub, instance, result.execution_id, result.task_id)
+    return _withdraw(batch, instance, result.execution_id, result.task_id)
 
 
-def kept(hub: Hub, instance: Instance, result: ActivityResult) -> None:
+def kept(batch: OpenBatch, instance: Instance, result: ActivityResult) -> None:
     """A result from here waits with its instance: nobody is to run its activity again meanwhile."""
-    if _withdraw(hub, instance, result.execution_id, result.task_id):
+    if _withdraw(batch, instance, result.execution_id, result.task_id):
         instance.open_local += 1
 
 
-def unwanted(hub: Hub, envelope: Envelope) -> None:
+def unwanted(batch: OpenBatch, envelope: Envelope) -> None:
     """Nobody waits for this result any more. Its row goes, if there is one: nobody else will ever remove it."""
     result: Any = envelope.message
-    if hub.placement is not None and (envelope.row_no or hub.placement.claim_of(result) is not None):
-        hub.rows.activities_removed.append((result.instance_id, result.execution_id, result.task_id))
+    if batch.placement is not None and (envelope.row_no or batch.placement.claim_of(result) is not None):
+        batch.rows.activities_removed.append((result.instance_id, result.execution_id, result.task_id))
 
 
-def cancelled(hub: Hub, instance: Instance, task_id: int) -> bool:
+def cancelled(batch: OpenBatch, instance: Instance, task_id: int) -> bool:
     """Nobody wants the result any more; returns whether the activity had a row."""
-    return _withdraw(hub, instance, instance.execution_id, task_id)
+    return _withdraw(batch, instance, instance.execution_id, task_id)
 
 
-def ended(hub: Hub, instance: Instance) -> None:
+def ended(batch: OpenBatch, instance: Instance) -> None:
     """The execution is over."""
     if instance.placed:
-        hub.rows.activities_removed.append((instance.instance_id, instance.execution_id, ALL))
+        batch.rows.activities_removed.append((instance.instance_id, instance.execution_id, ALL))
         instance.placed = None
 
 
-def _withdraw(hub: Hub, instance: Instance, execution_id: str, task_id: int) -> bool:
+def _withdraw(batch: OpenBatch, instance: Instance, execution_id: str, task_id: int) -> bool:
     key = execution_id, task_id
     if not instance.placed or key not in instance.placed:
         return False
     instance.placed.discard(key)
-    hub.rows.activities_removed.append((instance.instance_id, *key))
+    batch.rows.activities_removed.append((instance.instance_id, *key))
     return True
 
 

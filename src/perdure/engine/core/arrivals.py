@@ -9,8 +9,8 @@ from perdure.engine.core.envelope import Envelope
 from perdure.engine.core.instance import Instance
 from perdure.engine.core.lifecycle import feed
 from perdure.engine.core.parking import is_set_aside, park
+from perdure.engine.core.pinning import entry_of
 from perdure.engine.core.recovery import retry_parked, revive
-from perdure.engine.functions.versions import entry_of
 from perdure.errors import EventRefused, InstanceFinished, InstanceNotFound, Overloaded, PerdureError
 from perdure.model import events as ev
 from perdure.model.instances import RuntimeStatus
@@ -28,52 +28,52 @@ from perdure.replay.settle import release_lock, request_lock
 from perdure.replay.state import LEGAL
 
 if TYPE_CHECKING:
-    from perdure.engine.core.dispatcher import Hub
+    from perdure.engine.core.batch import OpenBatch
 
 S = RuntimeStatus
 
 
-def raise_event(hub: Hub, instance: Instance | None, envelope: Envelope) -> None:
+def raise_event(batch: OpenBatch, instance: Instance | None, envelope: Envelope) -> None:
     message: Any = envelope.message
-    refusal = _event_refusal(hub, instance, message)
+    refusal = _event_refusal(batch, instance, message)
     if refusal is not None:
-        if instance is not None and isinstance(refusal, EventRefused) and hub.is_kept(envelope):
-            _keep_misfit(hub, instance, envelope, str(refusal))
+        if instance is not None and isinstance(refusal, EventRefused) and batch.is_kept(envelope):
+            _keep_misfit(batch, instance, envelope, str(refusal))
         elif envelope.reply is not None:
-            hub.answer(envelope, refusal)
+            batch.answer(envelope, refusal)
         else:
-            hub.drop(envelope, str(refusal))
+            batch.drop(envelope, str(refusal))
         return
     assert instance is not None
-    if hub.accept_only:
-        hub.answer(envelope, None)
-        hub.store_delayed(message, hub.now)
+    if batch.accept_only:
+        batch.answer(envelope, None)
+        batch.store_delayed(message, batch.now)
         return
     if instance.status is not S.Running or instance.between:
-        _hold_or_refuse(hub, instance, envelope)
+        _hold_or_refuse(batch, instance, envelope)
         return
-    if not revive(hub, instance):
-        hub.hold(instance, envelope)
+    if not revive(batch, instance):
+        batch.hold(instance, envelope)
         return
-    if _comes_behind_timers(hub, instance, envelope):
+    if _comes_behind_timers(batch, instance, envelope):
         return
     assert instance.execution is not None
     execution = instance.execution
     is_new = envelope.reply is not None  # an event that was accepted before is never refused afterwards
-    full = is_new and execution.buffered >= hub.limits.buffered_events
+    full = is_new and execution.buffered >= batch.limits.buffered_events
     if full and not execution.awaits(message.name):
-        _overflow(hub, instance, envelope)
+        _overflow(batch, instance, envelope)
         return
-    hub.answer(envelope, None)
+    batch.answer(envelope, None)
     feed(
-        hub,
+        batch,
         instance,
         ev.EventRaised(name=message.name, input=message.input, operation_id=message.operation_id),
-        kept=hub.is_kept(envelope),
+        kept=batch.is_kept(envelope),
     )
 
 
-def _event_refusal(hub: Hub, instance: Instance | None, message: RaiseEvent) -> PerdureError | None:
+def _event_refusal(batch: OpenBatch, instance: Instance | None, message: RaiseEvent) -> PerdureError | None:
     if instance is None:
         return InstanceNotFound(
             f"no instance {message.instance_id!r} in this hub: the event {message.name!r} was not accepted. "
@@ -84,7 +84,7 @@ def _event_refusal(hub: Hub, instance: Instance | None, message: RaiseEvent) -> 
             f"instance {instance.instance_id!r} is {instance.status}: it takes no more events; "
             f"{message.name!r} was not accepted"
         )
-    entry = entry_of(hub, instance)
+    entry = entry_of(batch, instance)
     if entry is not None:
         try:
             entry.admit(message.name, message.input)
@@ -93,12 +93,12 @@ def _event_refusal(hub: Hub, instance: Instance | None, message: RaiseEvent) -> 
     return None
 
 
-def _keep_misfit(hub: Hub, instance: Instance, envelope: Envelope, why: str) -> None:
+def _keep_misfit(batch: OpenBatch, instance: Instance, envelope: Envelope, why: str) -> None:
     """The door let it in before, and would not today: the code was changed while the event was on its way."""
-    hub.hold(instance, envelope)
+    batch.hold(instance, envelope)
     if instance.status is S.Running:
         park(
-            hub,
+            batch,
             instance,
             MISFIT,
             f"{why}. It was accepted before this code was deployed. To mend it, let `events` and the wait accept "
@@ -106,119 +106,121 @@ def _keep_misfit(hub: Hub, instance: Instance, envelope: Envelope, why: str) -> 
         )
 
 
-def _hold_or_refuse(hub: Hub, instance: Instance, envelope: Envelope) -> None:
-    if envelope.reply is not None and len(instance.held or ()) >= hub.limits.buffered_events:
-        _overflow(hub, instance, envelope)
+def _hold_or_refuse(batch: OpenBatch, instance: Instance, envelope: Envelope) -> None:
+    if envelope.reply is not None and len(instance.held or ()) >= batch.limits.buffered_events:
+        _overflow(batch, instance, envelope)
     else:
-        hub.hold(instance, envelope)
+        batch.hold(instance, envelope)
 
 
-def _overflow(hub: Hub, instance: Instance, envelope: Envelope) -> None:
+def _overflow(batch: OpenBatch, instance: Instance, envelope: Envelope) -> None:
     refusal = Overloaded(
-        f"instance {instance.instance_id!r} already keeps {hub.limits.buffered_events} events that it has not "
+        f"instance {instance.instance_id!r} already keeps {batch.limits.buffered_events} events that it has not "
         "taken: this one was not accepted. It may be suspended, or wait for another event name"
     )
     if envelope.reply is not None:
-        hub.answer(envelope, refusal)
+        batch.answer(envelope, refusal)
     else:
-        hub.drop(envelope, str(refusal))
+        batch.drop(envelope, str(refusal))
 
 
-def activity_result(hub: Hub, instance: Instance | None, envelope: Envelope) -> None:
+def activity_result(batch: OpenBatch, instance: Instance | None, envelope: Envelope) -> None:
     message: Any = envelope.message
-    caller = _caller(hub, instance, envelope, message.task_id)
+    caller = _caller(batch, instance, envelope, message.task_id)
     if caller is not None:
-        if caller.placed is None or not activity_rows.taken_up(hub, caller, message):
+        if caller.placed is None or not activity_rows.taken_up(batch, caller, message):
             caller.open_local -= 1
-        _tell(hub, caller, message, ev.TaskCompleted, ev.TaskFailed)
+        _tell(batch, caller, message, ev.TaskCompleted, ev.TaskFailed)
     elif instance is not None and envelope.held and not envelope.row_no:
-        activity_rows.kept(hub, instance, message)
+        activity_rows.kept(batch, instance, message)
 
 
-def child_result(hub: Hub, instance: Instance | None, envelope: Envelope) -> None:
+def child_result(batch: OpenBatch, instance: Instance | None, envelope: Envelope) -> None:
     message: Any = envelope.message
-    caller = _caller(hub, instance, envelope)
+    caller = _caller(batch, instance, envelope)
     if caller is not None:
         if caller.children:
             caller.children.pop(message.task_id, None)
-        _tell(hub, caller, message, ev.SubOrchestrationCompleted, ev.SubOrchestrationFailed)
+        _tell(batch, caller, message, ev.SubOrchestrationCompleted, ev.SubOrchestrationFailed)
 
 
-def entity_result(hub: Hub, instance: Instance | None, envelope: Envelope) -> None:
+def entity_result(batch: OpenBatch, instance: Instance | None, envelope: Envelope) -> None:
     message: Any = envelope.message
-    caller = _caller(hub, instance, envelope)
+    caller = _caller(batch, instance, envelope)
     if caller is not None:
-        _tell(hub, caller, message, ev.EntityOperationCompleted, ev.EntityOperationFailed)
+        _tell(batch, caller, message, ev.EntityOperationCompleted, ev.EntityOperationFailed)
 
 
-def _caller(hub: Hub, instance: Instance | None, envelope: Envelope, answers: int = -1) -> Instance | None:
+def _caller(
+    batch: OpenBatch, instance: Instance | None, envelope: Envelope, answers: int = -1
+) -> Instance | None:
     """The instance whose call this answers, if the call is open and it can be told now.
 
     Otherwise the message has been dealt with: it came too late, or is held. `answers` is the activity it completes.
     """
     message: Any = envelope.message
     if _is_stale(instance, message):
-        _stale(hub, envelope)
+        _stale(batch, envelope)
         return None
     assert instance is not None
-    if not _ready(hub, instance, envelope, answers) or _comes_behind_timers(hub, instance, envelope):
+    if not _ready(batch, instance, envelope, answers) or _comes_behind_timers(batch, instance, envelope):
         return None
     assert instance.execution is not None
     if not instance.execution.is_open(message.task_id):
-        _stale(hub, envelope)
+        _stale(batch, envelope)
         return None
-    hub.consume(envelope)
+    batch.consume(envelope)
     return instance
 
 
-def _tell(hub: Hub, caller: Instance, message: Any, completed: type[Any], failed: type[Any]) -> None:
+def _tell(batch: OpenBatch, caller: Instance, message: Any, completed: type[Any], failed: type[Any]) -> None:
     """Feed the answer of a call, as the event it becomes."""
     event = (
         failed(task_id=message.task_id, failure=message.failure)
         if message.failure is not None
         else completed(task_id=message.task_id, result=message.result)
     )
-    feed(hub, caller, event)
+    feed(batch, caller, event)
 
 
-def lock_granted(hub: Hub, instance: Instance | None, envelope: Envelope) -> None:
+def lock_granted(batch: OpenBatch, instance: Instance | None, envelope: Envelope) -> None:
     """One entity of a critical section is locked: the next is asked, without the code's help."""
     message: Any = envelope.message
     if _is_stale(instance, message):
-        _decline(hub, message)
-        _stale(hub, envelope)
+        _decline(batch, message)
+        _stale(batch, envelope)
         return
     assert instance is not None
-    if not _ready(hub, instance, envelope):
+    if not _ready(batch, instance, envelope):
         return
     assert instance.execution is not None
     lock_id = message.task_id
     if instance.execution.next_entity(lock_id) != message.entity:
         if lock_id not in instance.execution.held_locks():
-            _decline(hub, message)
-        _stale(hub, envelope)
+            _decline(batch, message)
+        _stale(batch, envelope)
         return
-    hub.consume(envelope)
-    feed(hub, instance, ev.LockGranted(task_id=lock_id, entity=message.entity))
+    batch.consume(envelope)
+    feed(batch, instance, ev.LockGranted(task_id=lock_id, entity=message.entity))
     if instance.execution is None:
         return  # it has ended, or is parked and will be told again
     following = instance.execution.next_entity(lock_id)
     if following is not None:
-        hub.send(request_lock(instance.instance_id, instance.execution_id, lock_id, following))
+        batch.send(request_lock(instance.instance_id, instance.execution_id, lock_id, following))
 
 
-def lock_probed(hub: Hub, instance: Instance | None, envelope: Envelope) -> None:
+def lock_probed(batch: OpenBatch, instance: Instance | None, envelope: Envelope) -> None:
     """An entity asks whether its holder still lives."""
     message: Any = envelope.message
-    hub.consume(envelope)
+    batch.consume(envelope)
     if _is_stale(instance, message):
-        _decline(hub, message)
+        _decline(batch, message)
 
 
-def _decline(hub: Hub, message: LockGrant | LockProbe) -> None:
+def _decline(batch: OpenBatch, message: LockGrant | LockProbe) -> None:
     """The holder is gone, or has given up: the entity is not needed."""
     for release in release_lock(message.instance_id, message.execution_id, message.task_id, [message.entity]):
-        hub.send(release)
+        batch.send(release)
 
 
 def _is_stale(
@@ -227,66 +229,66 @@ def _is_stale(
     return instance is None or instance.is_finished or instance.execution_id != message.execution_id
 
 
-def _stale(hub: Hub, envelope: Envelope) -> None:
-    hub.counters["stale_results"] += 1
-    hub.consume(envelope)
+def _stale(batch: OpenBatch, envelope: Envelope) -> None:
+    batch.counters["stale_results"] += 1
+    batch.consume(envelope)
     if type(envelope.message) is ActivityResult:
-        activity_rows.unwanted(hub, envelope)
+        activity_rows.unwanted(batch, envelope)
 
 
-def wake(hub: Hub, instance: Instance | None, envelope: Envelope) -> None:
+def wake(batch: OpenBatch, instance: Instance | None, envelope: Envelope) -> None:
     if instance is None:
         return
     message: Any = envelope.message
     if is_set_aside(instance):
         if message.retry:
-            retry_parked(hub, instance)
+            retry_parked(batch, instance)
         return
-    if not instance.is_running or instance.between or not revive(hub, instance):
+    if not instance.is_running or instance.between or not revive(batch, instance):
         return
-    if _fire(hub, instance, hub.now):
-        hub.take_turns(Wake(instance_id=instance.instance_id))
+    if _fire(batch, instance, batch.now):
+        batch.take_turns(Wake(instance_id=instance.instance_id))
 
 
-def _fire(hub: Hub, instance: Instance, until: int) -> bool:
+def _fire(batch: OpenBatch, instance: Instance, until: int) -> bool:
     """Fire what is due by then, in order; returns whether the instance has had its share before that was done."""
     assert instance.execution is not None
     execution = instance.execution
     while (timer := execution.next_timer()) is not None and timer[0] <= until:
-        if instance.feeds >= hub.limits.feeds:
+        if instance.feeds >= batch.limits.feeds:
             return True
-        feed(hub, instance, ev.TimerFired(timer_id=timer[1]))
+        feed(batch, instance, ev.TimerFired(timer_id=timer[1]))
         if not instance.is_running or instance.execution is not execution:
             return False
     return False
 
 
-def _comes_behind_timers(hub: Hub, instance: Instance, envelope: Envelope) -> bool:
+def _comes_behind_timers(batch: OpenBatch, instance: Instance, envelope: Envelope) -> bool:
     """Whether timers were due when the message was accepted: they have come first now, and it is looked at again.
 
     The instance may have been suspended at that time, or the engine was down, or both are in this batch: what
     comes after a deadline is too late in any case.
     """
     assert instance.execution is not None
-    hub.came_at = _accepted_at(hub, envelope)
+    batch.came_at = _accepted_at(batch, envelope)
     due = instance.execution.due_at()
-    until = min(hub.came_at, hub.now)  # the clock of the worker that accepted it may be ahead
+    until = min(batch.came_at, batch.now)  # the clock of the worker that accepted it may be ahead
     if due is None or due > until:
         return False
-    _fire(hub, instance, until)
-    hub.send_first([envelope])
+    _fire(batch, instance, until)
+    batch.send_first([envelope])
     return True
 
 
-def _accepted_at(hub: Hub, envelope: Envelope) -> int:
+def _accepted_at(batch: OpenBatch, envelope: Envelope) -> int:
     """When the message was accepted; 0 for a row of a version that did not say."""
     at: int = envelope.message.accepted_at or envelope.came_at  # type: ignore[union-attr]
-    return at or (0 if envelope.row_no else hub.now)
+    return at or (0 if envelope.row_no else batch.now)
 
 
-def _ready(hub: Hub, instance: Instance, envelope: Envelope, answers: int = -1) -> bool:
+def _ready(batch: OpenBatch, instance: Instance, envelope: Envelope, answers: int = -1) -> bool:
     """Whether the instance can be fed now; if not, the message is held. `answers` is the task it completes."""
-    if instance.status is S.Running and not instance.between and revive(hub, instance, answers):
+    if instance.status is S.Running and not instance.between and revive(batch, instance, answers):
         return True
-    hub.hold(instance, envelope)
+    batch.hold(instance, envelope)
     return False

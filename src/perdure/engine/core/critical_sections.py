@@ -10,18 +10,18 @@ from perdure.replay.settle import release_lock
 from perdure.replay.state import fold
 
 if TYPE_CHECKING:
-    from perdure.engine.core.dispatcher import Hub
+    from perdure.engine.core.batch import OpenBatch
     from perdure.engine.core.instance import Instance
 
 
-def release_locks(hub: Hub, instance: Instance) -> None:
+def release_locks(batch: OpenBatch, instance: Instance) -> None:
     """The present execution is over: tell every entity it has asked, whether that was granted or not.
 
     Request and release have one sender and one order, so a release never comes before its request.
     """
     for lock_id, entities in _asked(instance).items():
         for message in release_lock(instance.instance_id, instance.execution_id, lock_id, entities):
-            hub.send(message)
+            batch.send(message)
 
 
 def _asked(instance: Instance) -> dict[int, tuple[str, ...]]:

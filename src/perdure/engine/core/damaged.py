@@ -14,7 +14,7 @@ from perdure.errors import IllegalTransition
 from perdure.model import messages as msg
 
 if TYPE_CHECKING:
-    from perdure.engine.core.dispatcher import Hub
+    from perdure.engine.core.batch import OpenBatch
     from perdure.engine.core.envelope import Envelope
     from perdure.engine.core.instance import Instance
 
@@ -23,25 +23,25 @@ _WHAT_TO_DO: Final = (
 )
 
 
-def purge(hub: Hub, instance: Instance, envelope: Envelope) -> None:
+def purge(batch: OpenBatch, instance: Instance, envelope: Envelope) -> None:
     """It is removed, whatever status its row names."""
     message: Any = envelope.message
     if message.finished_before:  # retention's, by a time that may be the damage
-        hub.consume(envelope)
+        batch.consume(envelope)
         return
-    hub.answer(envelope, 1)
-    control.forget(hub, instance)
+    batch.answer(envelope, 1)
+    control.forget(batch, instance)
 
 
-def refuse(hub: Hub, instance: Instance, envelope: Envelope) -> None:
+def refuse(batch: OpenBatch, instance: Instance, envelope: Envelope) -> None:
     verb = _VERBS[type(envelope.message)]
     refusal = IllegalTransition(
         f"cannot {verb} instance {instance.instance_id!r}, which is {instance.damage}. {_WHAT_TO_DO}"
     )
     if envelope.reply is not None:
-        hub.answer(envelope, refusal)
+        batch.answer(envelope, refusal)
     else:
-        hub.drop(envelope, str(refusal))
+        batch.drop(envelope, str(refusal))
 
 
 _VERBS: Final[dict[type, str]] = {

@@ -13,7 +13,7 @@ from perdure.engine.core import arrivals, control, damaged, entities, rewinding,
 from perdure.model import messages as msg
 
 if TYPE_CHECKING:
-    from perdure.engine.core.dispatcher import Hub
+    from perdure.engine.core.batch import OpenBatch
     from perdure.engine.core.envelope import Envelope
     from perdure.engine.core.instance import Instance
 
@@ -39,12 +39,12 @@ _HANDLERS: Final[dict[type, Callable[[Any, Any, Any], None]]] = {
 }
 
 
-def deliver(hub: Hub, instance: Instance | None, envelope: Envelope) -> None:
+def deliver(batch: OpenBatch, instance: Instance | None, envelope: Envelope) -> None:
     """Hand one message to its instance, which is None when there is none."""
     kind = type(envelope.message)
     if instance is not None and instance.damage and kind in damaged.HANDLERS:
-        damaged.HANDLERS[kind](hub, instance, envelope)
+        damaged.HANDLERS[kind](batch, instance, envelope)
     elif instance is not None and instance.mailbox is not None:
-        entities.HANDLERS.get(kind, entities.refuse)(hub, instance, envelope)
+        entities.HANDLERS.get(kind, entities.refuse)(batch, instance, envelope)
     else:
-        _HANDLERS[kind](hub, instance, envelope)
+        _HANDLERS[kind](batch, instance, envelope)

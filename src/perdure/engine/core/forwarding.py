@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from perdure.engine.cluster import pending_requests
-from perdure.model.messages import ActivityResult, Message, Start, Wake, accepted, encode_message
+from msgspec import Raw
+
+from perdure.engine.core.ports import PATIENCE, Asked
+from perdure.model.messages import ActivityResult, Request, Start, Wake, accepted, encode_message
 from perdure.model.records import ResultRow
 
 if TYPE_CHECKING:
-    from perdure.engine.core.dispatcher import Hub
+    from perdure.engine.core.batch import OpenBatch
     from perdure.engine.core.envelope import Envelope
 
 
-def is_passed_on(hub: Hub, envelope: Envelope) -> bool:
+def is_passed_on(batch: OpenBatch, envelope: Envelope) -> bool:
     """Deal with a message for an instance of another worker's; false for what is handled here all the same."""
     message = envelope.message
     if isinstance(message, Start) and envelope.reply is not None and not envelope.row_no:
@@ -25,42 +27,53 @@ def is_passed_on(hub: Hub, envelope: Envelope) -> bool:
     if envelope.row_no or isinstance(message, Wake):
         return True  # the owner finds the row, and knows its own timers
     if envelope.internal:
-        hub.store_message(message, hub.at_once)
+        batch.store_message(message, batch.at_once)
     elif isinstance(message, ActivityResult):
-        _hand_in(hub, message)
+        _hand_in(batch, message)
     elif envelope.reply is not None:
-        pending_requests.ask(hub, envelope)
+        ask(batch, envelope)
     return True
 
 
-def _hand_in(hub: Hub, message: ActivityResult) -> None:
+def _hand_in(batch: OpenBatch, message: ActivityResult) -> None:
     """The result of an activity that was claimed here: it counts if the claim still holds."""
-    claim = hub.placement.claim_of(message) if hub.placement is not None else None
+    claim = batch.placement.claim_of(message) if batch.placement is not None else None
     if (
         claim is None
     ):  # it was this worker's own until it lost the instance, and runs again at the new owner's
-        hub.counters["stale_results"] += 1
+        batch.counters["stale_results"] += 1
         return
-    hub.rows.results.append(
+    batch.rows.results.append(
         ResultRow(
             message.instance_id,
             message.execution_id,
             message.task_id,
             claim,
-            hub.message_numbers.take(),
-            encode_message(accepted(message, hub.now)),
+            batch.message_numbers.take(),
+            encode_message(accepted(message, batch.now)),
         )
     )
-    hint(hub, message)
+    batch.hint(message)
 
 
-def hint(hub: Hub, message: Message) -> None:
-    """After the commit, tell the owner that there is something in its inbox."""
-    territory = hub.territory
-    if territory is not None:
-        owner = territory.owner_of(message.instance_id)
-        if owner is not None:
-            hub.released.hints.add(owner)
+def ask(batch: OpenBatch, envelope: Envelope) -> None:
+    """Put the client's message into the inbox of its instance's owner; it is asked once that is durable."""
+    territory = batch.territory
+    assert territory is not None
+    message, note = envelope.message, envelope.note
+    request_id = f"request-{batch.chance.salt().hex()}"
+    batch.store_message(
+        Request(
+            instance_id=message.instance_id,
+            request_id=request_id,
+            body=Raw(encode_message(accepted(message, batch.now))),
+            asked_at=batch.now,
+            asker=territory.incarnation,
+            note=(note.who, note.address, note.operation, note.detail) if note is not None else None,
+        ),
+        batch.at_once,
+    )
+    batch.released.asked.append(Asked(request_id, message, envelope.reply, batch.now + PATIENCE))
 
 
-__all__ = ["hint", "is_passed_on"]
+__all__ = ["ask", "is_passed_on"]

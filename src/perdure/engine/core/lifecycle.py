@@ -16,9 +16,10 @@ from msgspec import Raw
 from perdure.engine.core import activity_rows
 from perdure.engine.core.critical_sections import release_locks
 from perdure.engine.core.envelope import Elsewhere, Envelope
+from perdure.engine.core.episodes import close_waits, write_episode
 from perdure.engine.core.instance import Instance
 from perdure.engine.core.parking import set_back
-from perdure.engine.functions.versions import entry_to_begin, pin
+from perdure.engine.core.pinning import entry_to_begin, pin
 from perdure.errors import EngineSignal, FunctionMissing, Interrupted
 from perdure.model import actions as act
 from perdure.model import events as ev
@@ -34,7 +35,7 @@ from perdure.replay.state import fold
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from perdure.engine.core.dispatcher import Hub
+    from perdure.engine.core.batch import OpenBatch
     from perdure.engine.core.ports import OrchestratorEntry
 
 S = RuntimeStatus
@@ -54,7 +55,7 @@ def too_long(stopped: Interrupted) -> str:
 
 
 def begin(
-    hub: Hub,
+    batch: OpenBatch,
     instance: Instance,
     body: Raw,
     operation_id: str,
@@ -63,13 +64,13 @@ def begin(
     kept: bool = False,
 ) -> None:
     """The first step of an instance. `kept`: what begins it was accepted before this worker was there."""
-    entry = entry_to_begin(hub, instance)
+    entry = entry_to_begin(batch, instance)
     assert entry is not None
     if not instance.version:
-        pin(hub, instance, entry.version)
+        pin(batch, instance, entry.version)
     instance.status = S.Running
     instance.reason = ""
-    instance.execution = new_execution(hub, instance, entry)
+    instance.execution = new_execution(batch, instance, entry)
     if instance.outcome is not None:  # the episode was opened by a resume: the code was not there to be told
         instance.execution.begin_episode(instance.last_at)
     started = ev.ExecutionStarted(
@@ -82,69 +83,69 @@ def begin(
         pairing=ev.AWAITED,
         parks_misfits=True,
     )
-    feed(hub, instance, started, kept=kept)
+    feed(batch, instance, started, kept=kept)
 
 
-def feed(hub: Hub, instance: Instance, event: Any, *, kept: bool = False) -> None:
+def feed(batch: OpenBatch, instance: Instance, event: Any, *, kept: bool = False) -> None:
     """Tell the code one thing, and take up what it asked for.
 
     `kept`: it was accepted before this worker was there, so perhaps under other code.
     """
-    outcome = instance.episode(hub.now)
-    hub.touch(instance)
-    hub.fed(instance)
+    outcome = instance.episode(batch.now)
+    batch.touch(instance)
+    batch.fed(instance)
     execution = instance.execution
     assert execution is not None
     outcome.events.append(event)
     if kept:
         execution.accepted_before(event)
     try:
-        actions = hub.running.run(instance, execution.arrive, event)
+        actions = batch.running.run(instance, execution.arrive, event)
     except Interrupted as stopped:
         raise Quarantine(instance.instance_id, too_long(stopped)) from stopped
     except FunctionMissing as missing:
-        set_back(hub, instance, event, "no_worker", str(missing))
+        set_back(batch, instance, event, "no_worker", str(missing))
         return
     except Mismatch as found:
-        set_back(hub, instance, event, MISFIT, str(found.error))
+        set_back(batch, instance, event, MISFIT, str(found.error))
         return
-    if hub.running.notice is not None:
-        outcome.events.append(hub.running.notice)
-        hub.running.notice = None
+    if batch.running.notice is not None:
+        outcome.events.append(batch.running.notice)
+        batch.running.notice = None
     if actions:
-        live_on(hub, instance, actions)
+        live_on(batch, instance, actions)
 
 
-def live_on(hub: Hub, instance: Instance, actions: Sequence[act.Action]) -> None:
+def live_on(batch: OpenBatch, instance: Instance, actions: Sequence[act.Action]) -> None:
     """Take up what the code asked for."""
-    outcome = instance.episode(hub.now)
+    outcome = instance.episode(batch.now)
     settle(actions, outcome)
-    _take_up(hub, instance, outcome)
+    _take_up(batch, instance, outcome)
     if outcome.ending is not None:
-        _finish(hub, instance, outcome.ending)
+        _finish(batch, instance, outcome.ending)
 
 
-def _take_up(hub: Hub, instance: Instance, outcome: Outcome) -> None:
+def _take_up(batch: OpenBatch, instance: Instance, outcome: Outcome) -> None:
     """Messages go on their way within the batch, activities start after its commit."""
     if outcome.invocations:
         local = outcome.invocations
-        if hub.placement is not None:
-            local = activity_rows.place(hub, hub.placement, instance, local)
+        if batch.placement is not None:
+            local = activity_rows.place(batch, batch.placement, instance, local)
         instance.open_local += len(local)
-        hub.released.invocations += local
+        batch.released.invocations += local
         outcome.invocations = []
     if outcome.cancellations:
-        rows = sum(activity_rows.cancelled(hub, instance, task_id) for task_id in outcome.cancellations)
+        rows = sum(activity_rows.cancelled(batch, instance, task_id) for task_id in outcome.cancellations)
         instance.open_local -= len(outcome.cancellations) - rows
-        hub.released.cancelled += [(instance.execution_id, task_id) for task_id in outcome.cancellations]
+        batch.released.cancelled += [(instance.execution_id, task_id) for task_id in outcome.cancellations]
         outcome.cancellations = []
     if outcome.messages:
         for message in outcome.messages:
             _note_child(instance, message)
-            hub.send(message)
+            batch.send(message)
         outcome.messages = []
     for rejection in outcome.rejections:
-        hub.record_drop(
+        batch.record_drop(
             instance.instance_id,
             "event",
             rejection.name,
@@ -162,44 +163,44 @@ def _note_child(instance: Instance, message: Message) -> None:
         instance.children[message.parent.task_id] = message.instance_id
 
 
-def _finish(hub: Hub, instance: Instance, ending: act.Finish) -> None:
+def _finish(batch: OpenBatch, instance: Instance, ending: act.Finish) -> None:
     match ending:
         case act.ContinueAsNew():
-            _continue(hub, instance, ending)
+            _continue(batch, instance, ending)
             return
         case act.CompleteOrchestration():
             status = S.Completed
         case act.FailOrchestration():
             status = S.Failed
-    drop_held(hub, instance, f"the instance has {status.lower()}")
+    drop_held(batch, instance, f"the instance has {status.lower()}")
     parent = instance.parent
-    end(hub, instance, status)
+    end(batch, instance, status)
     if parent is not None:
-        hub.send(report_to_parent(parent, instance.instance_id, ending))
+        batch.send(report_to_parent(parent, instance.instance_id, ending))
 
 
-def _continue(hub: Hub, instance: Instance, ending: act.ContinueAsNew) -> None:
+def _continue(batch: OpenBatch, instance: Instance, ending: act.ContinueAsNew) -> None:
     assert instance.execution is not None
     execution = instance.execution
     carried, kept_events = execution.unconsumed(), execution.unconsumed_kept()
     if not ending.save_events:
-        _record_unconsumed(hub, instance, carried, "the instance continued as new without its events")
+        _record_unconsumed(batch, instance, carried, "the instance continued as new without its events")
         carried = ()
     status_set = execution.take_status()
     if status_set is not None:
-        hub.rows.custom_status.append((instance.no, status_set))
+        batch.rows.custom_status.append((instance.no, status_set))
     instance.note_custom_status()
-    release_locks(hub, instance)
-    instance.put_away(hub.running)
-    hub.close_waits(instance)
-    activity_rows.ended(hub, instance)
+    release_locks(batch, instance)
+    instance.put_away(batch.running)
+    close_waits(batch, instance)
+    activity_rows.ended(batch, instance)
     instance.due_at = None
     instance.open_local = 0
     instance.children = None
-    no_code = ending.version and entry_to_begin(hub, instance, ending.version) is None
-    if no_code or instance.feeds >= hub.limits.feeds:
+    no_code = ending.version and entry_to_begin(batch, instance, ending.version) is None
+    if no_code or instance.feeds >= batch.limits.feeds:
         instance.between = True
-        hub.defer(
+        batch.defer(
             NextGeneration(
                 instance_id=instance.instance_id,
                 execution_id=instance.execution_id,
@@ -209,11 +210,11 @@ def _continue(hub: Hub, instance: Instance, ending: act.ContinueAsNew) -> None:
             )
         )
     else:
-        next_execution(hub, instance, ending.input, carried, ending.version, kept_events=kept_events)
+        next_execution(batch, instance, ending.input, carried, ending.version, kept_events=kept_events)
 
 
 def next_execution(
-    hub: Hub,
+    batch: OpenBatch,
     instance: Instance,
     body: Raw,
     carried: tuple[ev.EventRaised, ...],
@@ -224,22 +225,22 @@ def next_execution(
 ) -> None:
     """Begin anew. `kept`: input and events were accepted before this worker was there; else the first few events."""
     if version:
-        pin(hub, instance, version)
-    entry = entry_to_begin(hub, instance)
+        pin(batch, instance, version)
+    entry = entry_to_begin(batch, instance)
     assert entry is not None
-    rows_kept = hub.limits.keep_executions
+    rows_kept = batch.limits.keep_executions
     if rows_kept <= 1:
         instance.outcome = None  # the row of a generation that is deleted in the same commit is never written
     else:
-        hub.write_episode(instance)
+        write_episode(batch, instance)
         instance.written = True
-    hub.touch(instance)
+    batch.touch(instance)
     instance.between = False
     instance.stored = None
     instance.begin_execution(instance.execution_no + 1)
     if instance.written:
-        hub.rows.executions_removed.append((instance.no, instance.execution_no - rows_kept + 1))
-    instance.execution = new_execution(hub, instance, entry)
+        batch.rows.executions_removed.append((instance.no, instance.execution_no - rows_kept + 1))
+    instance.execution = new_execution(batch, instance, entry)
     started = ev.ExecutionStarted(
         name=instance.name,
         version=instance.version,
@@ -250,36 +251,38 @@ def next_execution(
         parks_misfits=True,
     )
     instance.execution.carries_kept(kept_events if carried else 0)
-    feed(hub, instance, started, kept=kept)
+    feed(batch, instance, started, kept=kept)
 
 
-def end(hub: Hub, instance: Instance, status: RuntimeStatus) -> None:
+def end(batch: OpenBatch, instance: Instance, status: RuntimeStatus) -> None:
     _record_unconsumed(
-        hub, instance, _unconsumed(instance), f"the instance has {status.lower()} without taking it"
+        batch, instance, _unconsumed(instance), f"the instance has {status.lower()} without taking it"
     )
     # The status that is set last belongs to the row; the code has had its last word.
     status_set = instance.execution.take_status() if instance.execution is not None else None
     if status_set is not None:
-        hub.rows.custom_status.append((instance.no, status_set))
+        batch.rows.custom_status.append((instance.no, status_set))
     instance.note_custom_status()
-    release_locks(hub, instance)
+    release_locks(batch, instance)
     assert instance.outcome is not None
     instance.ending = instance.outcome.events[-1]  # type: ignore[assignment]
-    instance.put_away(hub.running)
-    hub.close_waits(instance)
-    activity_rows.ended(hub, instance)
+    instance.put_away(batch.running)
+    close_waits(batch, instance)
+    activity_rows.ended(batch, instance)
     instance.status = status
     instance.reason = ""
     instance.completed_at = instance.last_at
     instance.due_at = None
     instance.open_local = 0
     instance.children = None
-    hub.released.finished.append(instance)
+    batch.released.finished.append(instance)
 
 
-def _record_unconsumed(hub: Hub, instance: Instance, events: Iterable[ev.EventRaised], reason: str) -> None:
+def _record_unconsumed(
+    batch: OpenBatch, instance: Instance, events: Iterable[ev.EventRaised], reason: str
+) -> None:
     for event in events:
-        hub.record_drop(
+        batch.record_drop(
             instance.instance_id, "event", event.name, event.operation_id, reason, bytes(event.input)
         )
 
@@ -298,29 +301,29 @@ def _unconsumed(instance: Instance) -> Iterable[ev.EventRaised]:
         return ()  # whatever its unreadable history holds stays there
 
 
-def drop_held(hub: Hub, instance: Instance, reason: str) -> None:
+def drop_held(batch: OpenBatch, instance: Instance, reason: str) -> None:
     held, instance.held = instance.held, None
     for envelope in held or ():
         envelope.held = False
         if isinstance(envelope.message, NextGeneration):
-            drop_carried(hub, envelope.message, reason)
-        hub.drop(envelope, reason)
+            drop_carried(batch, envelope.message, reason)
+        batch.drop(envelope, reason)
 
 
-def drop_carried(hub: Hub, message: NextGeneration, reason: str) -> None:
+def drop_carried(batch: OpenBatch, message: NextGeneration, reason: str) -> None:
     """The next execution will not begin: the events it was to get leave a record."""
     for event in message.carried:
-        hub.record_drop(
+        batch.record_drop(
             message.instance_id, "event", event.name, event.operation_id, reason, bytes(event.input)
         )
 
 
-def let_held_go(hub: Hub, instance: Instance) -> None:
+def let_held_go(batch: OpenBatch, instance: Instance) -> None:
     held, instance.held = instance.held, None
     for envelope in held or ():
         envelope.held = False
     if held:  # in the order of acceptance: rows by their number, and then what came in this batch
-        hub.send_first(sorted(held, key=_place_in_line))
+        batch.send_first(sorted(held, key=_place_in_line))
 
 
 def _place_in_line(envelope: Envelope) -> float:
@@ -328,16 +331,16 @@ def _place_in_line(envelope: Envelope) -> float:
     return inf if isinstance(envelope.reply, Elsewhere) else envelope.row_no or inf
 
 
-def remove(hub: Hub, instance: Instance) -> None:
-    instance.put_away(hub.running)
+def remove(batch: OpenBatch, instance: Instance) -> None:
+    instance.put_away(batch.running)
     instance.purged = True
-    hub.rows.purged.append(instance.no)
-    if hub.warm.get(instance.instance_id) is instance:
-        hub.evict(instance)
-    hub.absent.add(instance.instance_id)
+    batch.rows.purged.append(instance.no)
+    if batch.cache.warm.get(instance.instance_id) is instance:
+        batch.cache.evict(instance)
+    batch.absent.add(instance.instance_id)
 
 
-def new_execution(hub: Hub, instance: Instance, entry: OrchestratorEntry) -> Execution:
+def new_execution(batch: OpenBatch, instance: Instance, entry: OrchestratorEntry) -> Execution:
     return Execution(
         entry.code,
         Identity(
@@ -346,5 +349,5 @@ def new_execution(hub: Hub, instance: Instance, entry: OrchestratorEntry) -> Exe
             instance.parent.instance_id if instance.parent else None,
             instance.version,
         ),
-        hub.functions.environment,
+        batch.functions.environment,
     )

@@ -21,34 +21,34 @@ from perdure.model.messages import (
 from perdure.model.waiting import reason_of
 
 if TYPE_CHECKING:
-    from perdure.engine.core.dispatcher import Hub
+    from perdure.engine.core.batch import OpenBatch
 
 S = RuntimeStatus
 
 
-def note(hub: Hub, instance: Instance, event: Any) -> None:
+def note(batch: OpenBatch, instance: Instance, event: Any) -> None:
     """A control event, which the code never sees."""
-    outcome = instance.episode(hub.now)
+    outcome = instance.episode(batch.now)
     outcome.events.append(event)
-    hub.touch(instance)
-    hub.fed(instance)
+    batch.touch(instance)
+    batch.fed(instance)
 
 
-def park(hub: Hub, instance: Instance, kind: str, detail: str) -> None:
+def park(batch: OpenBatch, instance: Instance, kind: str, detail: str) -> None:
     """Set the instance aside. It is tried again at `resume`, and some kinds at a worker's start."""
     reason = reason_of(kind, detail)[:4_000]
     if instance.reason == reason:
         return
-    instance.put_away(hub.running)
+    instance.put_away(batch.running)
     if kind == "no_worker" and not instance.episodes and instance.outcome is None:
         instance.status = S.Pending
     else:
-        note(hub, instance, ev.ExecutionParked(kind=kind, detail=detail[:4_000]))
+        note(batch, instance, ev.ExecutionParked(kind=kind, detail=detail[:4_000]))
         instance.status = S.Suspended
     instance.reason = reason
     instance.due_at = None
-    hub.touch(instance)
-    hub.released.parked.append((instance.instance_id, reason))
+    batch.touch(instance)
+    batch.released.parked.append((instance.instance_id, reason))
 
 
 def is_set_aside(instance: Instance) -> bool:
@@ -56,7 +56,7 @@ def is_set_aside(instance: Instance) -> bool:
     return instance.status is S.Suspended or (instance.status is S.Pending and bool(instance.reason))
 
 
-def set_back(hub: Hub, instance: Instance, arrival: ev.Arrival, kind: str, detail: str) -> None:
+def set_back(batch: OpenBatch, instance: Instance, arrival: ev.Arrival, kind: str, detail: str) -> None:
     """The code cannot be told of an arrival as it is: it is as if that had not come, until it is resumed."""
     outcome = instance.outcome
     assert outcome is not None
@@ -64,13 +64,13 @@ def set_back(hub: Hub, instance: Instance, arrival: ev.Arrival, kind: str, detai
         outcome.events.pop()
     if not outcome.events:
         instance.outcome = None
-    instance.put_away(hub.running)
+    instance.put_away(batch.running)
     if isinstance(arrival, (ev.TaskCompleted, ev.TaskFailed)):
         instance.open_local += 1  # the activity is open again, and its result waits here
     message = message_of(arrival, instance.instance_id, instance.execution_id)
     if message is not None:
-        hub.hold(instance, Envelope(accepted(message, hub.came_at), internal=True))
-    park(hub, instance, kind, detail)
+        batch.hold(instance, Envelope(accepted(message, batch.came_at), internal=True))
+    park(batch, instance, kind, detail)
 
 
 def message_of(arrival: ev.Arrival, instance_id: str, execution_id: str) -> Message | None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 import msgspec
 
 from perdure.engine.interrupting import put_away
 from perdure.errors import RegistrationError
+from perdure.model.messages import Message
 from perdure.model.settings import BYTES, COUNT, SECONDS, setting
 from perdure.replay.context import Environment
 from perdure.replay.decide import Code
@@ -17,12 +18,13 @@ from perdure.replay.entity import EntityCode
 from perdure.replay.settle import Invocation
 
 if TYPE_CHECKING:
-    from perdure.engine.cluster.pending_requests import Asked
     from perdure.engine.core.instance import Instance
     from perdure.model.events import LoopHeld
     from perdure.replay.decide import Execution
 
 T = TypeVar("T")
+PATIENCE: Final = 5_000_000  # microseconds that an owner has for its answer
+ANSWER_KEPT: Final = 600_000_000  # microseconds that the answer is kept for the worker that asked
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,16 @@ class Running:
     def close(self, instance: Instance, execution: Execution) -> None:
         """Put the code of an instance away, whatever it does about it."""
         put_away(execution)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request whose answer is awaited. `reply` is the client's future."""
+
+    request_id: str
+    message: Message
+    reply: Any
+    until: int
 
 
 @dataclass(slots=True)

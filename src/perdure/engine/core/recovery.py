@@ -22,7 +22,7 @@ from perdure.engine.core.lifecycle import (
     too_long,
 )
 from perdure.engine.core.parking import note, park
-from perdure.engine.functions.versions import entry_of
+from perdure.engine.core.pinning import entry_of
 from perdure.errors import FunctionMissing, Interrupted, MisfitError, NonDeterminismError
 from perdure.failure import Failure
 from perdure.model import actions as act
@@ -39,7 +39,7 @@ from perdure.replay.state import fold
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from perdure.engine.core.dispatcher import Hub
+    from perdure.engine.core.batch import OpenBatch
 
 S = RuntimeStatus
 
@@ -57,53 +57,55 @@ TRIED_AGAIN: Final = ("no_worker", "nondeterminism", MISFIT)
 """What newly deployed code may mend."""
 
 
-def revive(hub: Hub, instance: Instance, answered: int = -1) -> bool:
+def revive(batch: OpenBatch, instance: Instance, answered: int = -1) -> bool:
     """Make the code alive by replaying its history; parks the instance when that cannot be done."""
     if instance.execution is not None:
         return True
     if instance.stored is None:
         return False
-    entry = entry_of(hub, instance)
+    entry = entry_of(batch, instance)
     if entry is None:
-        park_unknown(hub, instance)
+        park_unknown(batch, instance)
         return False
-    execution = new_execution(hub, instance, entry)
+    execution = new_execution(batch, instance, entry)
     try:
-        recorded, asked = _relive(hub, instance, execution)
+        recorded, asked = _relive(batch, instance, execution)
     except tuple(_PARKED_FOR) as error:
-        hub.running.close(instance, execution)
+        batch.running.close(instance, execution)
         kind, why = next(said for type_, said in _PARKED_FOR.items() if isinstance(error, type_))
-        park(hub, instance, kind, f"{why}{error}")
+        park(batch, instance, kind, f"{why}{error}")
         return False
     if execution.is_finished and not asked:  # it continued as new, and its next generation is on the way
-        hub.running.close(instance, execution)
+        batch.running.close(instance, execution)
         instance.between = True
         return False
-    _adopt(hub, instance, execution, recorded, answered)
+    _adopt(batch, instance, execution, recorded, answered)
     if asked:
-        live_on(hub, instance, asked)
+        live_on(batch, instance, asked)
     return instance.execution is not None
 
 
-def _relive(hub: Hub, instance: Instance, execution: Execution) -> tuple[list[Episode], list[act.Action]]:
+def _relive(
+    batch: OpenBatch, instance: Instance, execution: Execution
+) -> tuple[list[Episode], list[act.Action]]:
     """What counts of its history, and what the code asks for beyond it, having been rewound."""
-    hub.counters["replays"] += 1
-    hub.episodes += 1  # it takes its time like one: a batch of replays must not keep clients waiting
+    batch.counters["replays"] += 1
+    batch.episodes += 1  # it takes its time like one: a batch of replays must not keep clients waiting
     recorded = instance.recorded()
     if instance.outcome is not None:
         recorded.append((instance.last_at, list(instance.outcome.events)))
     if is_rewound(recorded):
         recorded = counting(recorded)
     try:
-        asked = hub.running.run(instance, execution.replay, recorded, hub.began_at)
+        asked = batch.running.run(instance, execution.replay, recorded, batch.began_at)
     except Interrupted as stopped:
-        hub.running.close(instance, execution)
+        batch.running.close(instance, execution)
         raise Quarantine(instance.instance_id, too_long(stopped)) from stopped
     return recorded, asked
 
 
 def _adopt(
-    hub: Hub,
+    batch: OpenBatch,
     instance: Instance,
     execution: Execution,
     recorded: list[tuple[int, list[ev.HistoryEvent]]],
@@ -115,7 +117,7 @@ def _adopt(
     instance.saved_waits = execution.waits_are_saved()
     if instance.stored is not None:
         instance.size = sum(len(row.events) for row in instance.stored.history)
-        hub.warm_bytes += instance.size
+        batch.cache.warm_bytes += instance.size
     instance.stored = None
     again: list[Invocation] = []
     instance.open_local = 0
@@ -138,26 +140,26 @@ def _adopt(
                 if instance.children is None:
                     instance.children = {}
                 instance.children[event.id] = event.instance_id
-    hub.again.extend(again)
+    batch.again.extend(again)
     if instance.outcome is not None:
         execution.begin_episode(instance.last_at)
 
 
-def go_on(hub: Hub, instance: Instance, reason: str) -> None:
+def go_on(batch: OpenBatch, instance: Instance, reason: str) -> None:
     """Resume: the code is made again if it was parked, and what was held is delivered in order."""
     begun = instance.execution is not None or _was_begun(instance)
     if instance.held and kind_of(instance.reason) == MISFIT:
         instance.held[0].kept = True  # what did not fit was set back to the front, in a new row
     if instance.status is S.Suspended:
-        note(hub, instance, ev.ExecutionResumed(reason=reason))
+        note(batch, instance, ev.ExecutionResumed(reason=reason))
     instance.reason = ""
     instance.status = S.Running if begun else S.Pending
-    hub.touch(instance)
-    if begun and not revive(hub, instance) and not instance.between:
+    batch.touch(instance)
+    if begun and not revive(batch, instance) and not instance.between:
         return  # parked again; between two executions it has no code, and the next one is among what was held
-    let_held_go(hub, instance)
+    let_held_go(batch, instance)
     if instance.is_running:
-        hub.send(Wake(instance_id=instance.instance_id))
+        batch.send(Wake(instance_id=instance.instance_id))
 
 
 def _was_begun(instance: Instance) -> bool:
@@ -182,13 +184,13 @@ def parked_just_now(instance: Instance) -> bool:
     return instance.execution is None and instance.stored is None and instance.outcome is not None
 
 
-def retry_parked(hub: Hub, instance: Instance) -> None:
+def retry_parked(batch: OpenBatch, instance: Instance) -> None:
     """At a worker's start: perhaps the deployed code fits by now."""
     kind = kind_of(instance.reason)
-    if kind == "no_worker" and hub.functions.orchestrator(instance.name, instance.version or None) is None:
+    if kind == "no_worker" and batch.functions.orchestrator(instance.name, instance.version or None) is None:
         return
     if kind in TRIED_AGAIN and not parked_just_now(instance):
-        go_on(hub, instance, "tried again at a worker's start")
+        go_on(batch, instance, "tried again at a worker's start")
 
 
 def children_of(instance: Instance) -> dict[int, str]:
@@ -202,28 +204,28 @@ def children_of(instance: Instance) -> dict[int, str]:
     return {task_id: event.instance_id for task_id, (event, _) in children.items()}
 
 
-def quarantine(hub: Hub, instance: Instance) -> None:
+def quarantine(batch: OpenBatch, instance: Instance) -> None:
     """Park an instance that the store or the watchdog would not have."""
     if not instance.is_finished and instance.reason.partition(":")[0] != "poison":
-        park(hub, instance, "poison", hub.quarantine[instance.instance_id])
+        park(batch, instance, "poison", batch.quarantine[instance.instance_id])
 
 
-def park_unknown(hub: Hub, instance: Instance, version: str = "") -> None:
+def park_unknown(batch: OpenBatch, instance: Instance, version: str = "") -> None:
     """No code here serves the instance: it waits for a worker that has it, or fails, as the worker is set up."""
     pinned = version or instance.version
-    why = hub.functions.missing(instance.name, pinned)
-    if not hub.functions.refuses(pinned):
-        park(hub, instance, "no_worker", why)
+    why = batch.functions.missing(instance.name, pinned)
+    if not batch.functions.refuses(pinned):
+        park(batch, instance, "no_worker", why)
         return
     if not _was_begun(instance):
-        note(hub, instance, ev.ExecutionStarted(name=instance.name, version=pinned, parent=instance.parent))
+        note(batch, instance, ev.ExecutionStarted(name=instance.name, version=pinned, parent=instance.parent))
     failure = Failure("VersionMismatch", why)
-    note(hub, instance, ev.ExecutionFailed(failure=failure))
-    drop_held(hub, instance, "the instance has failed")
-    end(hub, instance, S.Failed)
+    note(batch, instance, ev.ExecutionFailed(failure=failure))
+    drop_held(batch, instance, "the instance has failed")
+    end(batch, instance, S.Failed)
     if instance.parent is not None:
         ending = act.FailOrchestration(failure)
-        hub.send(report_to_parent(instance.parent, instance.instance_id, ending))
+        batch.send(report_to_parent(instance.parent, instance.instance_id, ending))
 
 
 __all__ = [

@@ -19,8 +19,8 @@ from perdure.engine.core.envelope import Envelope
 from perdure.engine.core.instance import Instance
 from perdure.engine.core.lifecycle import Quarantine, let_held_go, new_execution, too_long
 from perdure.engine.core.parking import message_of, note
+from perdure.engine.core.pinning import entry_of
 from perdure.engine.core.recovery import revive
-from perdure.engine.functions.versions import entry_of
 from perdure.errors import FunctionMissing, IllegalTransition, Interrupted, PerdureError
 from perdure.failure import Failure
 from perdure.model import actions as act
@@ -35,60 +35,60 @@ from perdure.replay.settle import report_to_parent
 from perdure.replay.state import State, fold
 
 if TYPE_CHECKING:
-    from perdure.engine.core.dispatcher import Hub
+    from perdure.engine.core.batch import OpenBatch
 
 S = RuntimeStatus
 
 
-def rewind(hub: Hub, instance: Instance | None, envelope: Envelope) -> None:
+def rewind(batch: OpenBatch, instance: Instance | None, envelope: Envelope) -> None:
     """The operator's verb, and a rewound parent's question to its sub-orchestration."""
     message: Any = envelope.message
     if message.link is not None:
-        _asked_by_parent(hub, instance, envelope)
+        _asked_by_parent(batch, instance, envelope)
         return
     refusal = illegal("rewind", instance, message.instance_id)
     if refusal is not None:
-        hub.answer(envelope, refusal)
+        batch.answer(envelope, refusal)
         return
     assert instance is not None
-    if hub.accept_only:
-        hub.answer(envelope, None)
-        hub.store_delayed(message, hub.now)
-    elif _has_history(hub, instance, envelope):
-        plan = _planned(hub, instance)
-        hub.answer(envelope, plan if isinstance(plan, PerdureError) else None)
+    if batch.accept_only:
+        batch.answer(envelope, None)
+        batch.store_delayed(message, batch.now)
+    elif _has_history(batch, instance, envelope):
+        plan = _planned(batch, instance)
+        batch.answer(envelope, plan if isinstance(plan, PerdureError) else None)
         if not isinstance(plan, PerdureError):
-            _go_back(hub, instance, plan, message.reason)
+            _go_back(batch, instance, plan, message.reason)
 
 
-def _asked_by_parent(hub: Hub, instance: Instance | None, envelope: Envelope) -> None:
+def _asked_by_parent(batch: OpenBatch, instance: Instance | None, envelope: Envelope) -> None:
     message: Any = envelope.message
     is_own = instance is not None and instance.parent == message.link
     if instance is None or not is_own or instance.status in (S.Terminated, S.Canceled):
-        hub.consume(envelope)
-        hub.send(message.again)
+        batch.consume(envelope)
+        batch.send(message.again)
     elif not instance.is_finished:
-        hub.consume(envelope)  # it will report when it is done
-    elif _has_history(hub, instance, envelope):
-        hub.consume(envelope)
-        plan = _planned(hub, instance) if instance.status is S.Failed else None
+        batch.consume(envelope)  # it will report when it is done
+    elif _has_history(batch, instance, envelope):
+        batch.consume(envelope)
+        plan = _planned(batch, instance) if instance.status is S.Failed else None
         if isinstance(plan, Plan):
-            _go_back(hub, instance, plan, message.reason)
+            _go_back(batch, instance, plan, message.reason)
         else:
-            _report_again(hub, instance, message.link)
+            _report_again(batch, instance, message.link)
 
 
-def _has_history(hub: Hub, instance: Instance, envelope: Envelope) -> bool:
+def _has_history(batch: OpenBatch, instance: Instance, envelope: Envelope) -> bool:
     """Finished instances are loaded without their history: then the message waits for one batch."""
     if instance.stored is not None and instance.stored.history:
         return True
-    if instance.no not in hub.touched:
-        hub.evict(instance)
-    hub.postpone(envelope)
+    if instance.no not in batch.touched:
+        batch.cache.evict(instance)
+    batch.postpone(envelope)
     return False
 
 
-def _planned(hub: Hub, instance: Instance) -> Plan | PerdureError:
+def _planned(batch: OpenBatch, instance: Instance) -> Plan | PerdureError:
     """How it is to go on, or why it cannot."""
     cannot = f"cannot rewind instance {instance.instance_id!r}: "
     try:
@@ -100,8 +100,8 @@ def _planned(hub: Hub, instance: Instance) -> Plan | PerdureError:
         return IllegalTransition(f"{cannot}its history does not say that it failed")
     plan = plan_of(recorded)
     if not plan.is_certain:
-        plan = _tried(hub, instance, plan, recorded)
-    after = fold([*recorded, (hub.now, [plan.event(hub.now, "")])])
+        plan = _tried(batch, instance, plan, recorded)
+    after = fold([*recorded, (batch.now, [plan.event(batch.now, "")])])
     if after.locks:
         return IllegalTransition(
             f"{cannot}it failed inside a critical section, whose locks others may hold by now. "
@@ -115,32 +115,32 @@ def _planned(hub: Hub, instance: Instance) -> Plan | PerdureError:
     return plan
 
 
-def _go_back(hub: Hub, instance: Instance, plan: Plan, reason: str) -> None:
+def _go_back(batch: OpenBatch, instance: Instance, plan: Plan, reason: str) -> None:
     recorded = instance.recorded()
     instance.status, instance.reason = S.Running, ""
     instance.completed_at = instance.ending = None
-    outcome = instance.episode(hub.now)
-    note(hub, instance, plan.event(instance.last_at, reason))
+    outcome = instance.episode(batch.now)
+    note(batch, instance, plan.event(instance.last_at, reason))
     state = fold([*recorded, (instance.last_at, list(outcome.events))])
     for arrival, came_at in zip(plan.again, plan.again_at, strict=True):
         again = message_of(arrival, instance.instance_id, instance.execution_id)
         if again is not None:
-            hub.hold(instance, Envelope(accepted(again, came_at), internal=True))
-    hub.released.started.append(instance.instance_id)
-    if revive(hub, instance):
+            batch.hold(instance, Envelope(accepted(again, came_at), internal=True))
+    batch.released.started.append(instance.instance_id)
+    if revive(batch, instance):
         _open_waits(instance)
-        let_held_go(hub, instance)
-        hub.send(Wake(instance_id=instance.instance_id))
+        let_held_go(batch, instance)
+        batch.send(Wake(instance_id=instance.instance_id))
     elif not instance.is_finished:
-        _open_rows(hub, instance, state)
+        _open_rows(batch, instance, state)
     if not instance.is_finished:
-        _ask_children(hub, instance, state, reason)
-        _ask_entities(hub, instance, state)
+        _ask_children(batch, instance, state, reason)
+        _ask_entities(batch, instance, state)
 
 
-def _tried(hub: Hub, instance: Instance, plan: Plan, recorded: list[Episode]) -> Plan:
+def _tried(batch: OpenBatch, instance: Instance, plan: Plan, recorded: list[Episode]) -> Plan:
     """Would the code, without the failures, do all that history has? If not, fewer are void, or less is kept."""
-    while (found := _difference(hub, instance, plan, recorded)) is not None:
+    while (found := _difference(batch, instance, plan, recorded)) is not None:
         fewer = with_fewer(plan, recorded, found[0])
         if fewer is None:
             return shortened(plan, recorded, *found)
@@ -149,21 +149,21 @@ def _tried(hub: Hub, instance: Instance, plan: Plan, recorded: list[Episode]) ->
 
 
 def _difference(
-    hub: Hub, instance: Instance, plan: Plan, recorded: list[Episode]
+    batch: OpenBatch, instance: Instance, plan: Plan, recorded: list[Episode]
 ) -> tuple[ev.Arrival, int] | None:
-    entry = entry_of(hub, instance)
+    entry = entry_of(batch, instance)
     if entry is None:
         return None
-    execution = new_execution(hub, instance, entry)
-    tried = [*recorded, (hub.now, [plan.event(hub.now, "")])]
+    execution = new_execution(batch, instance, entry)
+    tried = [*recorded, (batch.now, [plan.event(batch.now, "")])]
     try:
-        return hub.running.run(instance, execution.differs_after, tried)
+        return batch.running.run(instance, execution.differs_after, tried)
     except FunctionMissing:
         return None
     except Interrupted as stopped:
         raise Quarantine(instance.instance_id, too_long(stopped)) from stopped
     finally:
-        hub.running.close(instance, execution)
+        batch.running.close(instance, execution)
 
 
 def _open_waits(instance: Instance) -> None:
@@ -173,15 +173,15 @@ def _open_waits(instance: Instance) -> None:
     instance.saved_waits = 0
 
 
-def _open_rows(hub: Hub, instance: Instance, state: State) -> None:
+def _open_rows(batch: OpenBatch, instance: Instance, state: State) -> None:
     """The same for an instance that was parked, from history alone: without the types its code expects."""
     instance.open_local = len(state.activities)
     for wait_id, (wait, since) in state.waits.items():
-        hub.rows.waits_opened.append(WaitRow(instance.no, wait_id, wait.name, since, wait.deadline, None))
+        batch.rows.waits_opened.append(WaitRow(instance.no, wait_id, wait.name, since, wait.deadline, None))
     instance.saved_waits = len(state.waits)
 
 
-def _ask_children(hub: Hub, instance: Instance, state: State, reason: str) -> None:
+def _ask_children(batch: OpenBatch, instance: Instance, state: State, reason: str) -> None:
     still_open = state.children if instance.execution is None else instance.children or {}
     for task_id, (created, _) in state.children.items():
         if task_id not in still_open:
@@ -195,13 +195,13 @@ def _ask_children(hub: Hub, instance: Instance, state: State, reason: str) -> No
             parent=link,
             on_existing="reject",
         )
-        hub.send(Rewind(instance_id=created.instance_id, reason=reason, link=link, again=again))
+        batch.send(Rewind(instance_id=created.instance_id, reason=reason, link=link, again=again))
 
 
-def _ask_entities(hub: Hub, instance: Instance, state: State) -> None:
+def _ask_entities(batch: OpenBatch, instance: Instance, state: State) -> None:
     """An operation that failed was undone: it is asked for again."""
     for task_id, (called, _) in state.operations.items():
-        hub.send(
+        batch.send(
             EntityOperation(
                 instance_id=called.entity,
                 operation=called.operation,
@@ -211,7 +211,7 @@ def _ask_entities(hub: Hub, instance: Instance, state: State) -> None:
         )
 
 
-def _report_again(hub: Hub, instance: Instance, link: ParentLink) -> None:
+def _report_again(batch: OpenBatch, instance: Instance, link: ParentLink) -> None:
     finish: act.Finish
     ending = _ending_of(instance)
     match ending:
@@ -223,7 +223,7 @@ def _report_again(hub: Hub, instance: Instance, link: ParentLink) -> None:
             finish = act.FailOrchestration(unreadable)
         case _:
             finish = act.FailOrchestration(Failure("OrchestrationTerminated", "the sub-orchestration ended"))
-    hub.send(report_to_parent(link, instance.instance_id, finish))
+    batch.send(report_to_parent(link, instance.instance_id, finish))
 
 
 def _ending_of(instance: Instance) -> ev.Ending | Failure | None:

@@ -11,29 +11,28 @@ from typing import TYPE_CHECKING, Any
 
 from perdure.engine.core import activity_rows, entities
 from perdure.engine.core.envelope import Elsewhere, Envelope, acceptance_of
+from perdure.engine.core.episodes import write_episode
 from perdure.engine.core.repeats import id_in
 from perdure.errors import PerdureError
-from perdure.model import events as ev
-from perdure.model import hash_chain, payload
-from perdure.model.large_bodies import outline
-from perdure.model.messages import Wake, accepted, encode_message
-from perdure.model.records import Batch, BodyRow, HistoryRow, InboxRow, WaitRow
+from perdure.model import payload
+from perdure.model.messages import Wake
+from perdure.model.records import Batch, WaitRow
 
 if TYPE_CHECKING:
-    from perdure.engine.core.dispatcher import Hub
+    from perdure.engine.core.batch import OpenBatch
     from perdure.engine.core.instance import Instance
 
 
-def seal(hub: Hub) -> Batch:
+def seal(batch: OpenBatch) -> Batch:
     """Close the batch: rows of every touched instance, and inbox rows for what is still unconsumed."""
-    rows = hub.rows
-    for instance in hub.touched.values():
+    rows = batch.rows
+    for instance in batch.touched.values():
         if not instance.purged:
-            _seal_instance(hub, instance)
-    _seal_held(hub)
-    _seal_unconsumed(hub)
-    rows.inbox_removed = hub.consumed
-    rows.moved = hub.moved
+            _seal_instance(batch, instance)
+    _seal_held(batch)
+    _seal_unconsumed(batch)
+    rows.inbox_removed = batch.consumed
+    rows.moved = batch.moved
     if rows.activities_placed and rows.activities_removed:
         _forget_placed(rows)
     rows.custom_status = list(dict(rows.custom_status).items())
@@ -51,13 +50,13 @@ def _forget_placed(rows: Batch) -> None:
     ]
 
 
-def _seal_instance(hub: Hub, instance: Instance) -> None:
-    rows = hub.rows
-    if instance.mailbox is not None and not entities.seal(hub, instance):
+def _seal_instance(batch: OpenBatch, instance: Instance) -> None:
+    rows = batch.rows
+    if instance.mailbox is not None and not entities.seal(batch, instance):
         return
-    write_episode(hub, instance)
+    write_episode(batch, instance)
     if instance.execution is not None:
-        _seal_waits(hub, instance)
+        _seal_waits(batch, instance)
         instance.due_at = instance.execution.due_at() if instance.is_running else None
         status = instance.execution.take_status()
         if status is not None:
@@ -70,53 +69,20 @@ def _seal_instance(hub: Hub, instance: Instance) -> None:
     else:
         rows.updates.append(instance.update())
         if instance.has_moved():
-            hub.moved.add(instance.no)
+            batch.moved.add(instance.no)
     if instance.due_at is not None:
-        hub.released.due.append((instance.due_at, instance.instance_id))
-    instance.touched_at = hub.now
+        batch.released.due.append((instance.due_at, instance.instance_id))
+    instance.touched_at = batch.now
 
 
-def write_episode(hub: Hub, instance: Instance) -> None:
-    """Turn the open episode into its history row."""
-    outcome, instance.outcome = instance.outcome, None
-    if outcome is None or not outcome.events:
-        return
-    encoded = ev.encode_events(outcome.events)
-    episode = instance.episodes
-    if len(encoded) > hub.limits.inline_bytes:
-        encoded = _outline(hub, instance, episode, outcome.events, encoded)
-    digest = hash_chain.digest_of(instance.salt, encoded)
-    head = hash_chain.link(instance.head, instance.execution_no, episode, instance.last_at, digest)
-    hub.rows.history.append(
-        HistoryRow(instance.no, instance.execution_no, episode, instance.last_at, encoded, digest, head)
-    )
-    instance.head = head
-    instance.episodes = episode + 1
-    instance.updated_at = instance.last_at
-    instance.size += len(encoded)
-    hub.warm_bytes += len(encoded)
-    hub.bytes += len(encoded)
-
-
-def _outline(
-    hub: Hub, instance: Instance, episode: int, events: list[ev.HistoryEvent], encoded: bytes
-) -> bytes:
-    kept, bodies = outline(events, hub.limits.inline_bytes // 2, instance.salt)
-    if not bodies:
-        return encoded
-    for no, body in enumerate(bodies):
-        hub.rows.bodies.append(BodyRow(instance.no, instance.execution_no, episode, no, body))
-    return ev.encode_events(kept)
-
-
-def _seal_waits(hub: Hub, instance: Instance) -> None:
+def _seal_waits(batch: OpenBatch, instance: Instance) -> None:
     execution = instance.execution
     assert execution is not None
     opened, closed = execution.take_waits()
     for wait in opened:
         wait.saved = True
         instance.saved_waits += 1
-        hub.rows.waits_opened.append(
+        batch.rows.waits_opened.append(
             WaitRow(
                 instance.no,
                 wait.id,
@@ -130,34 +96,27 @@ def _seal_waits(hub: Hub, instance: Instance) -> None:
         if wait.saved:
             wait.saved = False
             instance.saved_waits -= 1
-            hub.rows.waits_closed.append((instance.no, wait.id))
+            batch.rows.waits_closed.append((instance.no, wait.id))
 
 
-def close_waits(hub: Hub, instance: Instance) -> None:
-    """An execution has ended: its waits are over."""
-    if instance.saved_waits:
-        instance.saved_waits = 0
-        hub.rows.waits_closed.append((instance.no, -1))
-
-
-def _seal_held(hub: Hub) -> None:
+def _seal_held(batch: OpenBatch) -> None:
     """Held messages: rows that nobody polls until the instance is resumed."""
     walks: dict[int, _Walk] = {}
     # Some were let go again within this batch, some of those even held a second time.
-    for instance, envelope in {id(e): (i, e) for i, e in hub.held if e.held}.values():
+    for instance, envelope in {id(e): (i, e) for i, e in batch.held if e.held}.values():
         if not envelope.row_no:
-            store(hub, envelope, None)
+            batch.store(envelope, None)
         elif _needs_another_row(instance, envelope, walks):
             envelope.stored_as = envelope.row_no
-            hub.consumed.append(envelope.row_no)
-            store(hub, envelope, None)
+            batch.consumed.append(envelope.row_no)
+            batch.store(envelope, None)
         else:
-            hub.rows.inbox_held.append(envelope.row_no)
+            batch.rows.inbox_held.append(envelope.row_no)
         if envelope.reply is not None:
-            hub.tell(envelope, acceptance_of(envelope))
+            batch.tell(envelope, acceptance_of(envelope))
             operation_id = id_in(envelope.message)
             if operation_id:
-                hub.remember(operation_id, envelope, acceptance_of(envelope))
+                batch.remember(operation_id, envelope, acceptance_of(envelope))
         envelope.internal = False
 
 
@@ -199,37 +158,30 @@ class _Walk:
         return False
 
 
-def _seal_unconsumed(hub: Hub) -> None:
+def _seal_unconsumed(batch: OpenBatch) -> None:
     """The rest waits for the next batch; what was born in this one has to be stored for that.
 
     What has waited since an earlier batch is as it should be, and is not looked at.
     """
-    lines = hub.lines
-    for envelope in reversed([*hub.deferred, *(e for kept in hub.aside.values() for e in kept)]):
+    lines = batch.lines
+    for envelope in reversed([*batch.deferred, *(e for kept in batch.aside.values() for e in kept)]):
         lines.put_first(envelope)
-    for envelope in hub.backlog:
+    for envelope in batch.backlog:
         lines.append(envelope)
-    hub.deferred.clear()
-    hub.aside.clear()
-    hub.backlog.clear()
-    at_once = hub.at_once
+    batch.deferred.clear()
+    batch.aside.clear()
+    batch.backlog.clear()
+    at_once = batch.at_once
     for envelope in lines.recent:
         if not envelope.waits:
             continue
         if envelope.hidden:  # let go, and not reached: from now on polls have to show it
-            hub.consumed.append(envelope.row_no)
-            store(hub, envelope, at_once)
+            batch.consumed.append(envelope.row_no)
+            batch.store(envelope, at_once)
             envelope.hidden = False
         elif envelope.internal and not isinstance(envelope.message, Wake):
-            store(hub, envelope, at_once)
+            batch.store(envelope, at_once)
             envelope.internal = False
-
-
-def store(hub: Hub, envelope: Envelope, visible_at: int | None) -> None:
-    """Give a message a row in the inbox; with None for a time no poll shows it."""
-    number = envelope.row_no = hub.message_numbers.take()
-    message = envelope.message = accepted(envelope.message, envelope.came_at or hub.now)
-    hub.rows.inbox_added.append(InboxRow(number, message.instance_id, visible_at, encode_message(message)))
 
 
 _schemas: dict[Any, bytes | None] = {}

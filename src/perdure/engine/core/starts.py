@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from perdure.engine.cluster import pending_requests
+from perdure.engine.core import forwarding
 from perdure.engine.core.envelope import Envelope
 from perdure.engine.core.instance import Instance
 from perdure.engine.core.lifecycle import begin, drop_carried, let_held_go, next_execution, remove
 from perdure.engine.core.parking import is_set_aside
+from perdure.engine.core.pinning import entry_to_begin
 from perdure.engine.core.recovery import park, park_unknown
 from perdure.engine.core.repeats import Begun, Met
-from perdure.engine.functions.versions import entry_to_begin
 from perdure.errors import InstanceExists, PerdureError
 from perdure.model import payload
 from perdure.model.events import ParentLink
@@ -20,50 +20,50 @@ from perdure.model.instances import RuntimeStatus
 from perdure.model.messages import Begin, ChildResult, Start
 
 if TYPE_CHECKING:
-    from perdure.engine.core.dispatcher import Hub
+    from perdure.engine.core.batch import OpenBatch
 
 S = RuntimeStatus
 
 
-def start(hub: Hub, instance: Instance | None, envelope: Envelope) -> None:
+def start(batch: OpenBatch, instance: Instance | None, envelope: Envelope) -> None:
     message: Any = envelope.message
     if instance is not None:
         refusal = _start_refusal(instance, message)
         if refusal is not None:
-            _refuse_start(hub, envelope, message, refusal)
+            _refuse_start(batch, envelope, message, refusal)
             return
         if message.on_existing == "return_existing" or not instance.is_finished:
-            hub.answer(envelope, Met(instance.instance_id))
+            batch.answer(envelope, Met(instance.instance_id))
             return
-        if hub.is_foreign(instance.instance_id):  # only its owner may replace it
-            pending_requests.ask(hub, envelope)
+        if batch.is_foreign(instance.instance_id):  # only its owner may replace it
+            forwarding.ask(batch, envelope)
             return
         if instance.dirty:  # it ended in this batch: its life is written before another takes the id
-            hub.postpone(envelope)
+            batch.postpone(envelope)
             return
-        remove(hub, instance)
-    created = _create(hub, message, instance)
-    hub.answer(envelope, Begun(created.instance_id, created.salt))
+        remove(batch, instance)
+    created = _create(batch, message, instance)
+    batch.answer(envelope, Begun(created.instance_id, created.salt))
     first = Begin(
         instance_id=message.instance_id,
         execution_id=created.execution_id,
         input=message.input,
         operation_id=message.operation_id,
     )
-    if message.visible_at > hub.now:
+    if message.visible_at > batch.now:
         created.reason = f"scheduled:{message.visible_at}"
-        hub.store_delayed(first, message.visible_at)
-    elif hub.accept_only or hub.is_foreign(message.instance_id):
-        hub.store_delayed(first, hub.at_once)
-    elif created.instance_id in hub.quarantine:
-        park(hub, created, "poison", hub.quarantine[created.instance_id])
-        hub.hold(created, Envelope(first, internal=True))
-    elif entry_to_begin(hub, created) is None:
-        park_unknown(hub, created)
-        hub.hold(created, Envelope(first, internal=True))
+        batch.store_delayed(first, message.visible_at)
+    elif batch.accept_only or batch.is_foreign(message.instance_id):
+        batch.store_delayed(first, batch.at_once)
+    elif created.instance_id in batch.quarantine:
+        park(batch, created, "poison", batch.quarantine[created.instance_id])
+        batch.hold(created, Envelope(first, internal=True))
+    elif entry_to_begin(batch, created) is None:
+        park_unknown(batch, created)
+        batch.hold(created, Envelope(first, internal=True))
     else:
-        hub.released.started.append(created.instance_id)
-        begin(hub, created, message.input, message.operation_id)
+        batch.released.started.append(created.instance_id)
+        begin(batch, created, message.input, message.operation_id)
 
 
 def _start_refusal(instance: Instance, message: Start) -> PerdureError | None:
@@ -97,11 +97,11 @@ def _starter_of(instance: Instance, asking: ParentLink) -> str:
     return f"an earlier run of {asking.instance_id!r} (execution {parent.execution_id}) started it, and it still runs"
 
 
-def _refuse_start(hub: Hub, envelope: Envelope, message: Start, refusal: PerdureError) -> None:
-    hub.answer(envelope, refusal)
+def _refuse_start(batch: OpenBatch, envelope: Envelope, message: Start, refusal: PerdureError) -> None:
+    batch.answer(envelope, refusal)
     parent = message.parent
     if parent is not None:
-        hub.send(
+        batch.send(
             ChildResult(
                 instance_id=parent.instance_id,
                 execution_id=parent.execution_id,
@@ -112,57 +112,57 @@ def _refuse_start(hub: Hub, envelope: Envelope, message: Start, refusal: Perdure
         )
 
 
-def _create(hub: Hub, message: Start, replaced: Instance | None) -> Instance:
-    entry = hub.functions.orchestrator(message.name)
+def _create(batch: OpenBatch, message: Start, replaced: Instance | None) -> Instance:
+    entry = batch.functions.orchestrator(message.name)
     created = Instance(
-        no=hub.instance_numbers.take(),
+        no=batch.instance_numbers.take(),
         instance_id=message.instance_id,
-        partition=hub.partition_of(message.instance_id),
+        partition=batch.partition_of(message.instance_id),
         name=entry.code.name if entry is not None else message.name,
         version=message.version or (entry.version if entry is not None else ""),
-        salt=hub.chance.salt(),
-        created_at=hub.now,
+        salt=batch.chance.salt(),
+        created_at=batch.now,
         parent=message.parent,
         tags=payload.encode(message.tags).decode() if message.tags else None,
     )
-    hub.keep(created)
-    hub.touch(created)
-    if hub.is_foreign(created.instance_id):
-        hub.visitors.add(created.instance_id)
+    batch.cache.keep(created)
+    batch.touch(created)
+    if batch.is_foreign(created.instance_id):
+        batch.visitors.add(created.instance_id)
     return created
 
 
-def begin_later(hub: Hub, instance: Instance | None, envelope: Envelope) -> None:
+def begin_later(batch: OpenBatch, instance: Instance | None, envelope: Envelope) -> None:
     message: Any = envelope.message
     if instance is None or instance.is_finished or instance.execution_id != message.execution_id:
-        hub.consume(envelope)
+        batch.consume(envelope)
     elif instance.status is S.Suspended:
-        hub.hold(instance, envelope)
-    elif entry_to_begin(hub, instance) is None:
-        park_unknown(hub, instance)
-        hub.hold(instance, envelope)
+        batch.hold(instance, envelope)
+    elif entry_to_begin(batch, instance) is None:
+        park_unknown(batch, instance)
+        batch.hold(instance, envelope)
     else:
-        hub.consume(envelope)
-        kept = hub.is_kept(envelope)
-        begin(hub, instance, message.input, message.operation_id, message.carried, kept=kept)
+        batch.consume(envelope)
+        kept = batch.is_kept(envelope)
+        begin(batch, instance, message.input, message.operation_id, message.carried, kept=kept)
         if not is_set_aside(instance):  # else what began it is held again
-            let_held_go(hub, instance)
+            let_held_go(batch, instance)
 
 
-def next_generation(hub: Hub, instance: Instance | None, envelope: Envelope) -> None:
+def next_generation(batch: OpenBatch, instance: Instance | None, envelope: Envelope) -> None:
     message: Any = envelope.message
     if instance is None or instance.is_finished or instance.execution_id != message.execution_id:
         if instance is not None:
-            drop_carried(hub, message, "the instance ended before its next execution began")
-        hub.consume(envelope)
+            drop_carried(batch, message, "the instance ended before its next execution began")
+        batch.consume(envelope)
     elif instance.status is S.Suspended:
-        hub.hold(instance, envelope)
-    elif entry_to_begin(hub, instance, message.version) is None:
-        park_unknown(hub, instance, message.version)
-        hub.hold(instance, envelope)
+        batch.hold(instance, envelope)
+    elif entry_to_begin(batch, instance, message.version) is None:
+        park_unknown(batch, instance, message.version)
+        batch.hold(instance, envelope)
     else:
-        hub.consume(envelope)
-        kept = hub.is_kept(envelope)
-        next_execution(hub, instance, message.input, message.carried, message.version, kept=kept)
+        batch.consume(envelope)
+        kept = batch.is_kept(envelope)
+        next_execution(batch, instance, message.input, message.carried, message.version, kept=kept)
         if not is_set_aside(instance):
-            let_held_go(hub, instance)
+            let_held_go(batch, instance)

@@ -28,7 +28,7 @@ def code_of(definition: Entity) -> EntityCode:
         return _class_style(definition, function)
     rest, hints = _parameters(function)[1:], definition.hints()
     parameter = _input(function, rest[0], hints) if rest else None
-    return FunctionStyle(definition.name, function, parameter, definition.offload)
+    return FunctionStyle(definition.name, function, parameter, definition.offload, is_async(function))
 
 
 def input_of(code: EntityCode, operation: str) -> Input | None:
@@ -155,7 +155,7 @@ def _method(found: type, method: Callable[..., Any], hints: Mapping[str, Any]) -
         )
     _refuse_dropping(method, bool(inputs))
     filled = (_input(method, p, hints) if p in inputs else None for p in parameters)
-    return Method(method, tuple(filled))
+    return Method(method, tuple(filled), is_async(method))
 
 
 def _input(function: Callable[..., Any], parameter: inspect.Parameter, hints: Mapping[str, Any]) -> Input:

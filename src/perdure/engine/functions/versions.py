@@ -15,15 +15,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cmp_to_key
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, get_args
 
 from perdure.errors import RegistrationError
 from perdure.model.settings import Unit, one_of, setting
-
-if TYPE_CHECKING:
-    from perdure.engine.core.dispatcher import Hub
-    from perdure.engine.core.instance import Instance
-    from perdure.engine.core.ports import OrchestratorEntry
 
 MatchStrategy = Literal["None", "Strict", "CurrentOrOlder"]
 FailureStrategy = Literal["Reject", "Fail"]
@@ -101,24 +96,3 @@ class Versioning:
         if not self.default or self.match == "None":
             return True
         return version == self.default if self.match == "Strict" else compare(version, self.default) <= 0
-
-
-# ------------------------------------------------------------------------------------- for instances in the hub
-
-
-def entry_of(hub: Hub, instance: Instance) -> OrchestratorEntry | None:
-    """The code that a running instance is pinned to, if this worker has it."""
-    return hub.functions.orchestrator(instance.name, instance.version)
-
-
-def entry_to_begin(hub: Hub, instance: Instance, version: str = "") -> OrchestratorEntry | None:
-    """The code that an execution begins with: of this version, else the instance's, else the default."""
-    return hub.functions.orchestrator(instance.name, version or instance.version or None)
-
-
-def pin(hub: Hub, instance: Instance, version: str) -> None:
-    """From here on the instance runs this version."""
-    if version and version != instance.version:
-        instance.version = version
-        if not instance.is_new:
-            hub.rows.versions.append((instance.no, version))

@@ -150,7 +150,7 @@ class Loop:
                 self._die()
                 raise
             if self.idle_before:
-                self._evicted(self.hub.evict_idle(self.idle_before))
+                self._evicted(self.hub.cache.evict_idle(self.idle_before))
                 self.idle_before = 0
         self.refuse_rest()
 

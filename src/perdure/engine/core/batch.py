@@ -1,0 +1,316 @@
+"""One batch in the making: what the handlers of messages do with it.
+
+It is made when a batch begins and given up when that is durable, or undone; nothing of it outlives that. What a
+handler decides becomes rows here (`rows`), messages for later in this batch or the next, and what may leave the
+process once the rows are durable (`released`).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Final
+
+from perdure.engine.core import repeats
+from perdure.engine.core.envelope import Elsewhere, Envelope, operation_of
+from perdure.engine.core.ports import ANSWER_KEPT, PATIENCE, Released
+from perdure.engine.core.repeats import Met
+from perdure.errors import PerdureError
+from perdure.model import payload
+from perdure.model.messages import EntityOperation, Message, RaiseEvent, accepted, encode_message
+from perdure.model.records import Batch, DroppedRow, InboxRow, SeenRow
+
+if TYPE_CHECKING:
+    from perdure.engine.core.instance import Instance
+    from perdure.engine.core.worker_state import WorkerState
+    from perdure.replay.settle import Invocation
+
+NEVER: Final = 2**62
+SEEN_FOR: Final = 24 * 3_600 * 1_000_000  # microseconds an answer is remembered
+
+
+class OpenBatch:
+    """The batch in the making, on what its worker keeps."""
+
+    __slots__ = (
+        "absent",
+        "accept_only",
+        "again",
+        "aside",
+        "backlog",
+        "began_at",
+        "bytes",
+        "cache",
+        "came_at",
+        "chance",
+        "consumed",
+        "counters",
+        "deadline",
+        "deferred",
+        "episodes",
+        "first_message",
+        "functions",
+        "handled",
+        "held",
+        "inputs",
+        "instance_numbers",
+        "limits",
+        "lines",
+        "message_numbers",
+        "moved",
+        "now",
+        "placement",
+        "promised",
+        "quarantine",
+        "quarantined",
+        "refuses_until",
+        "released",
+        "rows",
+        "running",
+        "seen",
+        "territory",
+        "touched",
+        "visitors",
+    )
+
+    def __init__(self, worker: WorkerState, now: int = 0) -> None:
+        self.functions = worker.functions
+        self.chance = worker.chance
+        self.limits = worker.limits
+        self.running = worker.running
+        self.accept_only = worker.accept_only
+        self.territory = worker.territory
+        self.placement = worker.placement
+        self.counters = worker.counters
+        self.cache = worker.cache
+        self.quarantine = worker.quarantine
+        self.instance_numbers = worker.instance_numbers
+        self.message_numbers = worker.message_numbers
+        self.began_at = worker.began_at
+        self.first_message = worker.first_message
+        self.backlog = worker.backlog
+        self.lines = worker.lines
+        self.now = now
+        self.came_at = 0  # when what is being fed was accepted
+        self.touched: dict[int, Instance] = {}
+        self.aside: dict[str, list[Envelope]] = {}
+        self.deferred: list[Envelope] = []
+        self.held: list[tuple[Instance, Envelope]] = []
+        self.promised: dict[str, Envelope] = {}  # of those, by the ids of their operations
+        self.again: list[Invocation] = []  # open activities of instances brought back in this batch
+        self.absent: set[str] = set()
+        self.visitors: set[str] = set()  # instances of other workers, looked at for a start
+        self.quarantined: set[str] = set()
+        self.inputs: list[Envelope] = []
+        self.consumed: list[int] = []
+        self.moved: set[int] = set()
+        self.rows = Batch(now)
+        self.released = Released()
+        self.seen: dict[str, SeenRow | None] = {}
+        self.refuses_until = NEVER  # when a refusal in this batch must be on record, for it comes too late
+        self.episodes = 0
+        self.handled = 0
+        self.bytes = 0
+        self.deadline = 0.0
+
+    def is_kept(self, envelope: Envelope) -> bool:
+        """Whether the message was accepted before this engine began, so perhaps under other code."""
+        return envelope.kept or 0 < envelope.row_no < self.first_message
+
+    def touch(self, instance: Instance) -> None:
+        """The instance's row changes in this batch."""
+        instance.dirty = True
+        self.touched[instance.no] = instance
+
+    def partition_of(self, instance_id: str) -> int:
+        return self.territory.partition_of(instance_id) if self.territory is not None else 0
+
+    def is_foreign(self, instance_id: str) -> bool:
+        """Whether another worker, or none at present, owns this instance."""
+        return self.territory is not None and self.territory.is_foreign(instance_id)
+
+    # ---------------------------------------------------------------------------------------- answers
+
+    def answer(self, envelope: Envelope, value: Any) -> None:
+        """The message is dealt with; whoever waits for it is told after the commit."""
+        self.consume(envelope)
+        operation_id = operation_of(envelope)
+        if isinstance(value, Recalled):
+            value = value.value
+        elif operation_id and not isinstance(value, BaseException):
+            self.remember(operation_id, envelope, value)
+        if isinstance(value, repeats.Begun):
+            value = str(value)
+        if envelope.reply is not None:
+            self.tell(envelope, value)
+
+    def remember(self, operation_id: str, envelope: Envelope, value: Any) -> None:
+        """Keep the answer for a repeat of the request."""
+        message = envelope.message
+        answer = repeats.remembered(message, value)
+        row = SeenRow(operation_id, message.instance_id, answer, self.remembered_until(envelope))
+        self.rows.seen.append(row)
+        self.seen[operation_id] = row
+
+    def tell(self, envelope: Envelope, value: Any) -> None:
+        """Whoever waits for the answer hears it after the commit; what an operator did is written down."""
+        if isinstance(envelope.reply, Elsewhere):
+            self._answer_elsewhere(envelope, envelope.reply, value)
+        else:
+            self.released.answers.append((envelope.reply, value))
+        if envelope.note is not None and not isinstance(value, BaseException):
+            self.rows.audit.append(envelope.note.row(self.now, envelope.message.instance_id))
+
+    def _answer_elsewhere(self, envelope: Envelope, reply: Elsewhere, value: Any) -> None:
+        """Keep the answer where the worker that asked looks for it."""
+        instance_id = envelope.message.instance_id
+        answer = payload.encode(_said(value))
+        self.rows.seen.append(SeenRow(reply.request_id, instance_id, answer, self.now + ANSWER_KEPT))
+        self.released.hints.add(reply.asker)
+        if isinstance(value, PerdureError):
+            if self.now >= reply.asked_at + PATIENCE // 2:
+                self._leave_record(envelope.message, value)
+            else:
+                self.refuses_until = min(self.refuses_until, reply.asked_at + PATIENCE // 2)
+
+    def _leave_record(self, message: Message, refusal: PerdureError) -> None:
+        """The client that asked may have been told already that it is accepted."""
+        match message:
+            case RaiseEvent():
+                kind, name, body = "event", message.name, bytes(message.input)
+            case EntityOperation():
+                kind, name, body = "operation", message.operation, bytes(message.input)
+            case _:
+                kind, name, body = type(message).__name__.lower(), "", b"null"
+        operation_id = getattr(message, "operation_id", "")
+        self.record_drop(message.instance_id, kind, name, operation_id, str(refusal), body)
+
+    def remembered_until(self, envelope: Envelope) -> int:
+        """How long a repeat of this request gets the same answer."""
+        return max(self.now + SEEN_FOR, getattr(envelope.message, "remembered_until", 0))
+
+    def consume(self, envelope: Envelope) -> None:
+        """The message's inbox row, if it has one, goes with this batch."""
+        if envelope.row_no:
+            self.consumed.append(envelope.row_no)
+
+    def drop(self, envelope: Envelope, reason: str) -> None:
+        """An accepted message that cannot be delivered leaves a record, and is answered."""
+        self.answer(envelope, None)
+        message = envelope.message
+        if isinstance(message, RaiseEvent):
+            self.record_drop(
+                message.instance_id, "event", message.name, message.operation_id, reason, bytes(message.input)
+            )
+
+    def record_drop(
+        self, instance_id: str, kind: str, name: str, operation_id: str, reason: str, body: bytes
+    ) -> None:
+        self.rows.dropped.append(DroppedRow(instance_id, self.now, kind, name, operation_id, reason, body))
+
+    # -------------------------------------------------------------------------- what is told, and when
+
+    def hold(self, instance: Instance, envelope: Envelope) -> None:
+        """Keep the message for later: the instance is suspended, parked or not begun. It is accepted."""
+        if instance.is_finished:  # it failed for want of its version
+            self.drop(envelope, f"the instance is {instance.status}")
+            return
+        if instance.held is None:
+            instance.held = [] if instance.mailbox is None else deque()  # an entity takes them out in front
+        envelope.message = accepted(envelope.message, envelope.came_at or self.now)
+        instance.held.append(envelope)
+        envelope.held = True
+        self.held.append((instance, envelope))
+        operation_id = operation_of(envelope)
+        if operation_id:
+            self.promised[operation_id] = envelope
+
+    def send(self, message: Message) -> None:
+        """A message born in this batch."""
+        self.backlog.append(Envelope(message, internal=True))
+
+    def send_first(self, envelopes: Iterable[Envelope]) -> None:
+        """Messages of one instance that come before everything else, such as those held until a resume."""
+        first = list(envelopes)
+        if first:
+            self.put_first(first[0].message.instance_id, first)
+
+    def put_first(self, instance_id: str, envelopes: list[Envelope]) -> None:
+        """These come before whatever else waits for the instance, and before everything else if nothing does."""
+        if instance_id in self.lines:
+            for envelope in reversed(envelopes):
+                self.lines.put_first(envelope)
+        else:
+            self.backlog.extendleft(reversed(envelopes))
+
+    def defer(self, message: Message) -> None:
+        """A message born in this batch for the next one."""
+        self.deferred.append(Envelope(message, internal=True))
+
+    def take_turns(self, message: Message) -> None:
+        """A message of an instance that has had its share: for later in this batch, or for the next."""
+        self.lines.append(Envelope(message, internal=True))
+
+    def postpone(self, envelope: Envelope) -> None:
+        """Handle the message in the next batch."""
+        self.deferred.append(envelope)
+
+    def fed(self, instance: Instance) -> None:
+        """One more arrival was fed."""
+        self.episodes += 1
+        instance.feeds += 1
+
+    # ---------------------------------------------------------------------------------- rows for later
+
+    @property
+    def at_once(self) -> int:
+        """From when on a message is visible that need not wait.
+
+        Clocks of workers differ a little, and a message must not wait until its owner's has caught up. Among those
+        that are visible the numbers tell the order.
+        """
+        return self.now if self.territory is None else 0
+
+    def store_delayed(self, message: Message, visible_at: int) -> None:
+        """A message for later: only a row, nothing in memory, and a look at it in time."""
+        self.store_message(message, visible_at)
+        self.released.visible.append(visible_at)
+
+    def store_message(self, message: Message, visible_at: int) -> None:
+        """A message that is only a row, for whoever owns its instance."""
+        self.store(Envelope(message, internal=True), visible_at)
+        self.hint(message)
+
+    def store(self, envelope: Envelope, visible_at: int | None) -> None:
+        """Give a message a row in the inbox; with None for a time no poll shows it."""
+        number = envelope.row_no = self.message_numbers.take()
+        message = envelope.message = accepted(envelope.message, envelope.came_at or self.now)
+        self.rows.inbox_added.append(
+            InboxRow(number, message.instance_id, visible_at, encode_message(message))
+        )
+
+    def hint(self, message: Message) -> None:
+        """After the commit, tell the owner that there is something in its inbox."""
+        territory = self.territory
+        if territory is not None:
+            owner = territory.owner_of(message.instance_id)
+            if owner is not None:
+                self.released.hints.add(owner)
+
+
+class Recalled:
+    """What a repeat is told: it is kept already."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+def _said(value: Any) -> dict[str, Any]:
+    if isinstance(value, PerdureError):
+        return {"error": value.code, "message": str(value)}
+    return {"ok": str(value), "born": value.born} if isinstance(value, Met) else {"ok": value}
+
+
+__all__ = ["OpenBatch", "Recalled"]

@@ -1,0 +1,57 @@
+"""Episodes: what an instance has done in a batch becomes the next row of its history."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from perdure.model import events as ev
+from perdure.model import hash_chain
+from perdure.model.large_bodies import outline
+from perdure.model.records import BodyRow, HistoryRow
+
+if TYPE_CHECKING:
+    from perdure.engine.core.batch import OpenBatch
+    from perdure.engine.core.instance import Instance
+
+
+def write_episode(batch: OpenBatch, instance: Instance) -> None:
+    """Turn the open episode into its history row."""
+    outcome, instance.outcome = instance.outcome, None
+    if outcome is None or not outcome.events:
+        return
+    encoded = ev.encode_events(outcome.events)
+    episode = instance.episodes
+    if len(encoded) > batch.limits.inline_bytes:
+        encoded = _outline(batch, instance, episode, outcome.events, encoded)
+    digest = hash_chain.digest_of(instance.salt, encoded)
+    head = hash_chain.link(instance.head, instance.execution_no, episode, instance.last_at, digest)
+    batch.rows.history.append(
+        HistoryRow(instance.no, instance.execution_no, episode, instance.last_at, encoded, digest, head)
+    )
+    instance.head = head
+    instance.episodes = episode + 1
+    instance.updated_at = instance.last_at
+    instance.size += len(encoded)
+    batch.cache.warm_bytes += len(encoded)
+    batch.bytes += len(encoded)
+
+
+def _outline(
+    batch: OpenBatch, instance: Instance, episode: int, events: list[ev.HistoryEvent], encoded: bytes
+) -> bytes:
+    kept, bodies = outline(events, batch.limits.inline_bytes // 2, instance.salt)
+    if not bodies:
+        return encoded
+    for no, body in enumerate(bodies):
+        batch.rows.bodies.append(BodyRow(instance.no, instance.execution_no, episode, no, body))
+    return ev.encode_events(kept)
+
+
+def close_waits(batch: OpenBatch, instance: Instance) -> None:
+    """An execution has ended: its waits are over."""
+    if instance.saved_waits:
+        instance.saved_waits = 0
+        batch.rows.waits_closed.append((instance.no, -1))
+
+
+__all__ = ["close_waits", "write_episode"]

@@ -1,0 +1,53 @@
+"""What a worker keeps from one batch to the next: what it was given, its numbers, its cache, and its lines."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from perdure.engine.core.backlog import Lines
+from perdure.engine.core.cache import InstanceCache
+from perdure.engine.core.ports import Limits, Running
+from perdure.engine.core.row_ids import Numbers
+
+if TYPE_CHECKING:
+    from perdure.engine.core.envelope import Envelope
+    from perdure.engine.core.partitions import Territory
+    from perdure.engine.core.placement import Placement
+    from perdure.engine.core.ports import Chance, Functions
+
+
+class WorkerState:
+    """For the loop's thread. An open batch works on it; only the dispatcher replaces anything in it."""
+
+    def __init__(
+        self,
+        functions: Functions,
+        chance: Chance,
+        *,
+        limits: Limits | None = None,
+        running: Running | None = None,
+        accept_only: bool = False,
+        territory: Territory | None = None,
+    ) -> None:
+        self.functions = functions
+        self.chance = chance
+        self.limits = limits or Limits()
+        self.running = running or Running()
+        self.accept_only = accept_only
+        self.territory = territory  # None for an engine that has its hub to itself
+        self.placement: Placement | None = None
+        self.counters: dict[str, int] = {"stale_results": 0, "replays": 0, "evictions": 0, "expired": 0}
+        self.cache = InstanceCache(self.running, self.limits.warm_bytes, self.counters)
+        self.quarantine: dict[str, str] = {}
+        self.instance_numbers = Numbers()
+        self.message_numbers = Numbers()
+        self.began_at = 0
+        self.first_message = 0
+        self.backlog: deque[Envelope] = deque()
+        # of instances that have had their share, and of what a full batch has not reached
+        self.lines = Lines()
+        self.results: list[Envelope] = []  # activity results that the last batch has taken up
+
+
+__all__ = ["WorkerState"]
