@@ -74,7 +74,7 @@ def _explained(option: Any) -> str:
 def routes() -> str:
     """Every route of the management API: what it is asked with, and what it does."""
     from perdure.http.api import access, bulk, entities, management, streams, triggers
-    from perdure.http.urls import MANAGEMENT
+    from perdure.http.api.instance_urls import MANAGEMENT
 
     rows: list[str] = []
     for module in (management, entities, bulk, streams, triggers, access):

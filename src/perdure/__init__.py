@@ -69,8 +69,7 @@ from perdure.replay.entity_calls import EntityLock
 from perdure.replay.task import Task, TaskState, TimerTask
 from perdure.store.encryption import Encryption
 from perdure.triggers import DeadLetter, Queues, QueueSource, Received, Schedules, Tick
-
-__version__ = "0.1.0"
+from perdure.version import __version__ as __version__
 
 __all__ = [
     "DeadLetter",

@@ -12,7 +12,6 @@ async with app.running(store="sqlite:///claims.db") as client:
 from __future__ import annotations
 
 import asyncio
-import importlib
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -209,10 +208,9 @@ class App(AzureRegistration):
                 the names it answers to besides localhost; `access="open"` to ask nobody for a key, for an
                 application behind somebody else's access control; `public_url`, `rate_limit` and the like.
         """
-        # The host is a layer above; only this call reaches up, and only when it is used.
-        with needing("server", "an application over HTTP"):
-            host = importlib.import_module("perdure.http.host")
-        return host.asgi(self, store=store, hub=hub, **overrides)
+        with needing("server", "an application over HTTP"):  # so the host is imported when it is used
+            from perdure.http.host import asgi
+        return asgi(self, store=store, hub=hub, **overrides)
 
 
 def _given(settings: S, **values: Any) -> S:

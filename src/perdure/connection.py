@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 from perdure.errors import needing
@@ -21,7 +20,6 @@ def connect(url: str, *, hub: str | None = None, key: str | None = None) -> Any:
     """
     if not url.startswith(("http://", "https://")):
         raise ValueError(f"cannot connect to {url!r}: give the address of a running server, http://host:port")
-    # The remote client is a layer above; only this call reaches up, and only when it is used.
-    with needing("server", "a client of a server"):
-        remote = importlib.import_module("perdure.http.remote.client")
-    return remote.RemoteClient(url, hub=hub, key=key)
+    with needing("server", "a client of a server"):  # so the remote client is imported when it is used
+        from perdure.http.remote.client import RemoteClient
+    return RemoteClient(url, hub=hub, key=key)

@@ -8,9 +8,9 @@ import pytest
 from starlette.testclient import TestClient
 
 import perdure as df
-from perdure.http.endpoint import GatedRoute
+from perdure.http.api.instance_urls import MANAGEMENT as M
 from perdure.http.host import Host
-from perdure.http.urls import MANAGEMENT as M
+from perdure.http.routing import GatedRoute
 from tests.http.conftest import LOCAL, make_app
 
 TOKEN = "the-token-of-this-very-start"

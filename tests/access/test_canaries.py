@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.testclient import TestClient
 
 import perdure as df
-from perdure.http.urls import MANAGEMENT as M
+from perdure.http.api.instance_urls import MANAGEMENT as M
 from tests.access.conftest import ADMIN, TOKEN, Door, as_key
 from tests.http.conftest import LOCAL
 

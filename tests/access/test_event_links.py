@@ -5,7 +5,7 @@ from html import unescape
 
 import pytest
 
-from perdure.http.urls import MANAGEMENT as M
+from perdure.http.api.instance_urls import MANAGEMENT as M
 from tests.access.conftest import ADMIN, Door, as_key
 
 YES = {"field.approved": "true", "field.comment": "fine"}

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from starlette.routing import Mount
 
-from perdure.http.endpoint import GatedRoute
+from perdure.http.routing import GatedRoute
 from perdure.model.access import INCLUDES, key_of
 from tests.access.conftest import SCOPES, TOKEN, Door, as_key
 

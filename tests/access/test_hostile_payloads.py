@@ -14,7 +14,7 @@ import pytest
 from starlette.testclient import TestClient
 
 import perdure as df
-from perdure.http.urls import MANAGEMENT as M
+from perdure.http.api.instance_urls import MANAGEMENT as M
 from tests.access.conftest import ADMIN, LOCAL, Door, as_key
 from tests.http.test_pages import OURS
 

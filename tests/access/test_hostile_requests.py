@@ -17,8 +17,8 @@ from starlette.requests import Request
 from starlette.testclient import TestClient
 
 import perdure as df
+from perdure.http.api.instance_urls import MANAGEMENT as M
 from perdure.http.guard import HEADERS
-from perdure.http.urls import MANAGEMENT as M
 from perdure.model import payload
 from tests.access.conftest import ADMIN, TOKEN, Door, as_key, guarded_app
 from tests.access.test_links import _raw

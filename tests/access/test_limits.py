@@ -10,9 +10,9 @@ import pytest
 import perdure as df
 from perdure.http.access.stream_limits import KEPT, MOST, SHARE, Shares
 from perdure.http.api import streams
+from perdure.http.api.instance_urls import MANAGEMENT as M
 from perdure.http.principal import Refused
 from perdure.http.shared_reads import PAUSE, Looks
-from perdure.http.urls import MANAGEMENT as M
 from tests.access.conftest import ADMIN, Door, as_key
 from tests.http.conftest import make_app
 

@@ -14,8 +14,8 @@ import perdure as df
 from perdure.cli.main import root
 from perdure.engine.client.access import FIRST
 from perdure.http.access.gate import Access
+from perdure.http.api.instance_urls import MANAGEMENT as M
 from perdure.http.host import application
-from perdure.http.urls import MANAGEMENT as M
 from tests.access.conftest import ADMIN, Door, as_key
 from tests.cluster.shop import shop
 from tests.cluster.test_workers import TWO

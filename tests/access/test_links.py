@@ -19,7 +19,7 @@ from perdure.http.access.signed_urls import (
     sign_all,
     verify,
 )
-from perdure.http.urls import MANAGEMENT as M
+from perdure.http.api.instance_urls import MANAGEMENT as M
 from tests.access.conftest import ADMIN, Door, as_key
 
 SECRET = bytes(range(32))

@@ -17,7 +17,7 @@ import perdure as df
 from examples.approval import app as approval_app
 from examples.claims import app as claims_app
 from examples.walkthrough import app as walkthrough_app
-from perdure.http.urls import MANAGEMENT as M
+from perdure.http.api.instance_urls import MANAGEMENT as M
 from perdure.model import payload
 from tests.access.conftest import ADMIN, as_key
 from tests.examples.test_claims import CLAIM

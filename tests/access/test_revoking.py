@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 import perdure as df
 from perdure.http.access import sessions
 from perdure.http.api import streams
-from perdure.http.urls import MANAGEMENT as M
+from perdure.http.api.instance_urls import MANAGEMENT as M
 from tests.access.conftest import ADMIN, TOKEN, Door, as_key, guarded_app
 from tests.access.test_limits import Reader, guarded, key_of
 from tests.http.conftest import LOCAL

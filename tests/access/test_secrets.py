@@ -20,8 +20,8 @@ from starlette.testclient import TestClient
 import perdure
 from perdure.http.access.keys import FRESH, Keyring
 from perdure.http.access.signed_urls import BadLink, Target, sign, verify
+from perdure.http.api.instance_urls import MANAGEMENT as M
 from perdure.http.principal import Refused
-from perdure.http.urls import MANAGEMENT as M
 from perdure.model.access import digest_of, id_of, key_of
 from perdure.model.records import KeyRow
 from tests.access.conftest import ADMIN, LOCAL, TOKEN, Door, as_key, guarded_app

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from perdure.http.urls import MANAGEMENT as M
+from perdure.http.api.instance_urls import MANAGEMENT as M
 from tests.access.conftest import ADMIN, TOKEN, Door, as_key
 
 

@@ -13,8 +13,8 @@ from starlette.requests import Request
 from starlette.testclient import TestClient
 
 import perdure as df
+from perdure.http.api.instance_urls import MANAGEMENT as M
 from perdure.http.remote.client import RemoteClient
-from perdure.http.urls import MANAGEMENT as M
 from perdure.testing import environment
 from tests.azure import official
 

@@ -7,7 +7,7 @@ import httpx2
 import pytest
 from playwright.sync_api import Browser
 
-from perdure.http.urls import MANAGEMENT as M
+from perdure.http.api.instance_urls import MANAGEMENT as M
 from tests.access.conftest import ADMIN, TOKEN, guarded_app
 from tests.browser.conftest import Site
 

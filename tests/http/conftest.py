@@ -10,9 +10,9 @@ import pytest
 from starlette.testclient import TestClient
 
 import perdure as df
+from perdure.http.api.instance_urls import MANAGEMENT
 from perdure.http.host import application
 from perdure.http.remote.client import RemoteClient
-from perdure.http.urls import MANAGEMENT
 
 LOCAL = "http://localhost:7071"
 M = MANAGEMENT

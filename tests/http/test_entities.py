@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 import perdure as df
 from perdure.cli.main import root
 from perdure.errors import FunctionNotFound
+from perdure.http.api.instance_urls import MANAGEMENT
 from perdure.http.host import application
 from perdure.http.remote.client import RemoteClient
-from perdure.http.urls import MANAGEMENT
 
 LOCAL = "http://localhost:7071"
 E = f"{MANAGEMENT}/entities"

@@ -14,8 +14,8 @@ from starlette.requests import Request
 from starlette.testclient import TestClient
 
 import perdure as df
-from perdure.http.endpoint import GatedRoute
 from perdure.http.parameters import TOP
+from perdure.http.routing import GatedRoute
 from tests.http.conftest import LOCAL, M, make_app
 
 

@@ -8,8 +8,8 @@ from starlette.requests import Request
 from starlette.testclient import TestClient
 
 import perdure as df
+from perdure.http.api.instance_urls import MANAGEMENT as M
 from perdure.http.remote.client import RemoteClient
-from perdure.http.urls import MANAGEMENT as M
 from tests.access.conftest import ADMIN, Door, as_key
 from tests.access.conftest import door as door
 from tests.http.conftest import LOCAL, finish, make_app, start

@@ -7,8 +7,8 @@ from starlette.testclient import TestClient
 
 import perdure as df
 from perdure.cli.instances import _facts_of
+from perdure.http.api.instance_urls import MANAGEMENT
 from perdure.http.api.status_json import status_from
-from perdure.http.urls import MANAGEMENT
 from tests.http.conftest import LOCAL, start
 
 

@@ -13,8 +13,8 @@ import pytest
 import perdure as df
 from perdure.errors import StoreError, StoreFull
 from perdure.http.access.gate import Access
-from perdure.http.endpoint import GatedRoute
 from perdure.http.host import application
+from perdure.http.routing import GatedRoute
 from perdure.store.memory import MemoryStore
 from perdure.testing.faults import FaultyStore
 from tests.http.conftest import LOCAL, M, make_app

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import typer
 
-from perdure import __version__
 from perdure.cli import (
     access,
     binding,
@@ -22,6 +21,7 @@ from perdure.cli import (
     workers,
 )
 from perdure.cli.terminal import EXIT_CODES
+from perdure.version import __version__
 
 root = typer.Typer(
     name="perdure",

@@ -6,8 +6,9 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
+from perdure.http.running_engine import engine_of
 from perdure.model.instances import FINISHED, RuntimeStatus
 from perdure.model.records import InstanceFilter
 from perdure.model.waiting import is_parked
@@ -25,10 +26,8 @@ _NEEDED: Final = re.compile(r"^no_worker: .*?(?:named|orchestrator|entity) '([^'
 
 async def lacking(client: Client) -> list[str]:
     """A line for each function that instances in flight need and this application lacks, and one for parked ones."""
-    engine: Any = client.gateway
-    store, has = engine.store, engine.has
-    found: list[str] = await client.gateway.read(lambda: list(_lines(store, has)))
-    return found
+    engine = engine_of(client)
+    return await engine.read(lambda: list(_lines(engine.store, engine.has)))
 
 
 def _lines(store: ClientStore, has: Callable[[str, str], bool]) -> Iterator[str]:

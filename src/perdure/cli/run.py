@@ -25,7 +25,6 @@ from rich.table import Table
 from rich.text import Text
 from watchfiles import PythonFilter, run_process
 
-from perdure import __version__
 from perdure.cli.app_loader import load_app, watched_folder
 from perdure.cli.missing_functions import lacking
 from perdure.cli.settings import chosen_of, flags_of, with_flags
@@ -41,9 +40,10 @@ from perdure.errors import (
     WrongEncryptionKey,
 )
 from perdure.http.api.functions import PREFIX
+from perdure.http.api.instance_urls import MANAGEMENT
 from perdure.http.formatting import plain
 from perdure.http.host import access_by, application, hindrance
-from perdure.http.urls import MANAGEMENT
+from perdure.http.running_engine import engine_of
 from perdure.server.accept import Listener
 from perdure.server.child import Report, Tether, tether
 from perdure.server.forced_exit import LastResort
@@ -54,6 +54,7 @@ from perdure.settings import MADE_UP, SERVING, TABLE, coded_in
 from perdure.store import is_postgres, open_overseer, open_store, reach, sqlite_path
 from perdure.store.sqlite.lock import server_path
 from perdure.triggers.definitions import Queue, Schedule
+from perdure.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -406,7 +407,7 @@ async def _listen(app: App, plan: Plan, client: Client, listener: socket.socket,
     # What one request puts into context variables, the next on its connection must not see. As an attribute, since
     # older versions of uvicorn do not take the argument.
     config.reset_contextvars = True
-    engine: Any = client.gateway
+    engine = engine_of(client)
     engine.publish(_address(plan.host, port), access.token or "")
     is_needed = _is_loopback(plan.host) and not access.keys.has_keys() and access.token is not None
     facts = await _facts(
@@ -422,8 +423,7 @@ async def _work(app: App, plan: Plan, client: Client, tied: Tether | None) -> No
     """Run functions, and listen to nobody, until told to stop."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    engine: Any = client.gateway
-    last_resort = LastResort(engine.settings.drain)
+    last_resort = LastResort(engine_of(client).settings.drain)
 
     def told(*_: object) -> None:  # not as a handler of the event loop's: an activity may block that
         last_resort.begin()
@@ -452,7 +452,7 @@ async def _ready(
 
 
 async def _report(client: Client, facts: Facts, tied: Tether) -> None:
-    engine: Any = client.gateway
+    engine = engine_of(client)
     while await hindrance(engine):  # noqa: ASYNC110 (nobody tells when it is back)
         await asyncio.sleep(_LOOK_EVERY)
     settings = engine.settings
@@ -525,8 +525,7 @@ def _schedules(app: App) -> list[str]:
 
 
 def _kept(client: Client) -> str:
-    engine: Any = client.gateway
-    retention = engine.settings.retention
+    retention = engine_of(client).settings.retention
     return f"{retention}, then purged" if retention else ""
 
 

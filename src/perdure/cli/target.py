@@ -31,9 +31,9 @@ from perdure.engine.core.placement import pulses_of
 from perdure.errors import EngineStopped, InstanceNotFound, PerdureError, StoreUnusable
 from perdure.http.access.keys import Keyring
 from perdure.http.access.link_signer import Signer
+from perdure.http.api.instance_urls import RequestLinks
 from perdure.http.formatting import plain
 from perdure.http.remote.client import RemoteClient
-from perdure.http.urls import RequestLinks
 from perdure.model.instances import RuntimeStatus
 from perdure.model.settings import mask
 from perdure.settings import encryption_given

@@ -250,9 +250,7 @@ def list_queues(
 
 async def _served(client: RemoteClient) -> list[dict[str, Any]]:
     """The queues that the server knows, also those without a message."""
-    gateway: Any = client.gateway
-    found, _ = await gateway.ask("/queues", {})
-    return list(found)
+    return await client.queues()
 
 
 def _note(one: dict[str, Any]) -> str:

@@ -1,6 +1,7 @@
-"""The HTTP host: it translates requests into the verbs of `Client`, and nothing more.
+"""perdure over HTTP: an ASGI application, which turns requests into the verbs of `Client`.
 
-`host` builds the application; `endpoint` is the shape of every route, so that access checks and an API
-description can be drawn from one table; `management`, `functions` and `pages` hold the routes; `document`
-is what a status looks like as JSON, in both directions; `remote` is the same `Client` at the other end.
+From the top: `host` builds the application; `pages` are the routes for people; `api` those for programs, with the
+status of an instance as JSON in both directions; `access` decides who may do what. `table` is the shape of every
+route, so that access checks and the API's description are drawn from one table, and `routing` turns its rows into
+routes. `remote` is the same `Client` at the other end. What serves sockets and processes is `perdure.server`.
 """

@@ -1,11 +1,11 @@
 """The ASGI application: the engine's life around it, the tables of routes in it, the guard before it.
 
-    /api/…                               client functions            functions
-    /runtime/webhooks/durabletask/…      Azure's management API      management
-    /durabletask/{credential}/…          the same for Azure's client rpc
+    /api/…                               client functions            api/functions
+    /runtime/webhooks/durabletask/…      Azure's management API      api/management and others
+    /durabletask/{credential}/…          the same for Azure's client api/azure_client
     /healthz  /readyz                    for probes                  here
-    /openapi.json  /docs                 the description of all that manual
-    /errors/{number}                     what errors mean            explanations
+    /openapi.json  /docs                 the description of all that pages/docs_pages
+    /errors/{number}                     what errors mean            pages/error_pages
     /  /instances/{id}  /static/…        pages for people            pages
 
 `asgi(app)` starts the engine in its lifespan. A web framework that mounts it does not pass lifespans on to
@@ -19,9 +19,9 @@ import ipaddress
 import logging
 import secrets
 import sys
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict, Unpack
 from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
@@ -31,14 +31,12 @@ from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
 from perdure.errors import EngineStopped, PerdureError
-from perdure.http.access import signing_in
-from perdure.http.access.errors import on_refused, on_signed_in
 from perdure.http.access.gate import Access, SignedIn
 from perdure.http.access.limits import Limits
 from perdure.http.api import access as access_api
 from perdure.http.api import azure_client, bulk, entities, functions, management, streams, triggers, workers
+from perdure.http.api.instance_urls import MANAGEMENT, RequestLinks
 from perdure.http.contract import Answer, Contract
-from perdure.http.endpoint import Endpoint, client_of, routes
 from perdure.http.guard import Guard
 from perdure.http.mounting import BASE, prefix_of
 from perdure.http.pages import (
@@ -48,9 +46,12 @@ from perdure.http.pages import (
     event_links,
     instance_actions,
     instances,
+    signing_in,
     trigger_actions,
 )
 from perdure.http.pages import triggers as trigger_pages
+from perdure.http.pages import workers as worker_pages
+from perdure.http.pages.refused_requests import on_refused, on_signed_in
 from perdure.http.pages.rendering import for_people
 from perdure.http.principal import Refused
 from perdure.http.problem import (
@@ -61,7 +62,10 @@ from perdure.http.problem import (
     on_surprise,
 )
 from perdure.http.proxies import Proxies
-from perdure.http.urls import MANAGEMENT, RequestLinks, json_response
+from perdure.http.responses import json_response
+from perdure.http.routing import client_of, routes
+from perdure.http.running_engine import RunningEngine, engine_of
+from perdure.http.table import Endpoint
 from perdure.settings import SERVING, choose
 
 if TYPE_CHECKING:
@@ -71,14 +75,28 @@ if TYPE_CHECKING:
     from starlette.responses import Response
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-    from perdure.app import App
     from perdure.engine.client.client import Client
     from perdure.engine.functions.registry import Route as FunctionRoute
-    from perdure.settings import Chosen, HostOverrides
+    from perdure.settings import Chosen, EngineOverrides, HostOverrides
 
 _SERVED = frozenset(row.name for row in SERVING)
 PROBE = 2.0  # seconds that a store may take to answer a probe
 log = logging.getLogger("perdure.http")
+
+
+class Application(Protocol):
+    """What is served: a `perdure.App`, or anything that runs as one does."""
+
+    @property
+    def name(self) -> str: ...
+
+    def running(
+        self,
+        store: str | None = None,
+        hub: str | None = None,
+        **overrides: Unpack[EngineOverrides],
+    ) -> AbstractAsyncContextManager[Client]:
+        """Serve the hub while the block runs, and give its client."""
 
 
 class Host:
@@ -86,7 +104,7 @@ class Host:
 
     def __init__(
         self,
-        app: App,
+        app: Application,
         *,
         store: str | None = None,
         hub: str | None = None,
@@ -151,8 +169,7 @@ class Host:
         self._is_published = True
         address = _address_in(scope)
         if address and self._client is not None:
-            engine: Any = self._client.gateway
-            engine.publish(address, self._token)
+            engine_of(self._client).publish(address, self._token)
 
     async def _start_late(self) -> ASGIApp:
         """Start at the first request; the task that keeps the engine is cancelled when the loop is closed."""
@@ -193,7 +210,7 @@ def _address_in(scope: Scope) -> str:
 
 
 def asgi(
-    app: App,
+    app: Application,
     *,
     store: str | None = None,
     hub: str | None = None,
@@ -238,7 +255,7 @@ def application(
     Links begin with `public_url`, or else with the address that a request came by. `host` is what a site mounts.
     """
     access = access or Access(client, is_open=True)
-    engine: Any = client.gateway
+    engine = engine_of(client)
     is_azure = engine.registry.links == "azure"
     client.links = RequestLinks(
         access.signer,
@@ -270,7 +287,7 @@ def application(
             *routes(instance_actions.ENDPOINTS),
             *routes(trigger_pages.ENDPOINTS),
             *routes(trigger_actions.ENDPOINTS),
-            *routes(workers.PAGES),
+            *routes(worker_pages.ENDPOINTS),
             *routes(access_api.ENDPOINTS, MANAGEMENT),
             *routes(signing_in.ENDPOINTS),
             *routes(admin_pages.ENDPOINTS),
@@ -320,8 +337,7 @@ async def health(request: Request) -> Response:
 
     A store that is away is nothing that a start anew would bring back: `/readyz` tells of that.
     """
-    engine: Any = client_of(request).gateway
-    healthy = bool(engine.health()["alive"])
+    healthy = bool(engine_of(client_of(request)).health()["alive"])
     return json_response({"healthy": healthy}, 200 if healthy else 503)
 
 
@@ -331,13 +347,12 @@ async def ready(request: Request) -> Response:
     It is stricter than `/healthz`: a full queue or a store that cannot be asked is no reason to start the server
     anew, but one to send requests elsewhere for a while.
     """
-    engine: Any = client_of(request).gateway
-    reason = await hindrance(engine)
+    reason = await hindrance(engine_of(client_of(request)))
     headers = {"Retry-After": RETRY_AFTER[503]} if reason else {}
     return json_response({"ready": not reason, "reason": reason}, 503 if reason else 200, headers)
 
 
-async def hindrance(engine: Any) -> str:
+async def hindrance(engine: RunningEngine) -> str:
     """In one word why requests should be sent elsewhere; "" when they may be sent here."""
     health = engine.health()
     if not health["healthy"]:

@@ -2,7 +2,7 @@
 
 The shape is RFC 9457's problem document; its `type` is the path of a page, on this server, that explains the error
 (`perdure.http.pages.error_pages`). It also bears `Message` and `ExceptionMessage`, because that is
-where Azure's clients look. `code` is the error's own stable code, by which `perdure.http.remote.client` raises the
+where Azure's clients look. `code` is the error's own stable code, by which `perdure.http.remote.gateway` raises the
 same error again at the other end; `number` is the page's number, the same in the documentation. What perdure did
 not raise on purpose says nothing about its insides, and what the store said (its address, its file) is for the log.
 """

@@ -30,7 +30,7 @@ from perdure.model.records import AuditFilter, KeyRow
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from perdure.engine.client.client import Gateway, Links
+    from perdure.engine.client.gateway import Gateway, Links
 
 ACCESS, LINK = "access", "link"
 FIRST = "1stlinks"

@@ -13,7 +13,7 @@ from perdure.engine.client.paging import all_pages
 from perdure.model.instances import OrchestrationStatus, Page, RuntimeStatus
 
 if TYPE_CHECKING:
-    from perdure.engine.client.client import Links
+    from perdure.engine.client.gateway import Links
 
 
 class AzureVerbs:

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol, TypeVar, Unpack
+from typing import Any, Unpack
 
 import msgspec
 
@@ -23,11 +22,12 @@ from perdure.engine.client.bulk import BulkOutcome, BulkPage, BulkRequest, Which
 from perdure.engine.client.cluster import CompanyVerbs
 from perdure.engine.client.entities import EntityVerbs
 from perdure.engine.client.families import finished_family
+from perdure.engine.client.gateway import Gateway, Links
 from perdure.engine.client.paging import number_in
 from perdure.engine.client.starting import Starting, body_of
 from perdure.engine.client.status import Detail, page_of, start_of, status_of
-from perdure.engine.client.watching import Bell, WatchVerbs
-from perdure.engine.core.audit import NOTE, Memo
+from perdure.engine.client.watching import WatchVerbs
+from perdure.engine.core.audit import NOTE
 from perdure.engine.core.repeats import recalled, restart_named
 from perdure.errors import IdempotencyConflict, IllegalTransition, InstanceNotFound, PayloadError, StoreError
 from perdure.model import payload
@@ -39,7 +39,6 @@ from perdure.model.instances import (
     RuntimeStatus,
 )
 from perdure.model.messages import (
-    Message,
     Purge,
     RaiseEvent,
     Resume,
@@ -50,85 +49,9 @@ from perdure.model.messages import (
 )
 from perdure.model.names import is_name, is_text, not_a_name
 from perdure.model.records import InstanceFilter
-from perdure.model.waiting import Pulse
 from perdure.replay.state import LEGAL
-from perdure.store.port import ClientStore
 
 PURGED_AT_ONCE = 250  # sub-orchestrations, so that they share a commit
-T = TypeVar("T")
-
-
-class Gateway(Protocol):
-    """Where a client's verbs go: the engine of this process, or a store that others serve."""
-
-    @property
-    def store(self) -> ClientStore: ...
-
-    @property
-    def hub(self) -> str: ...
-
-    async def accept(self, message: Message) -> Any:
-        """Hand a message over; returns its answer once the commit that took it up is durable."""
-
-    async def finished(self, instance_id: str, timeout: float | None) -> OrchestrationStatus | None:
-        """Return when the instance has finished, with its status if it is at hand. Raises TimeoutError."""
-
-    async def read(self, question: Callable[[], T], *, brief: bool = False) -> T:
-        """Ask the store, off the event loop unless the answer is a matter of microseconds."""
-
-    def watching(self, instance_no: int | None) -> AbstractContextManager[Bell]:
-        """A bell that rings when this instance, or any with None, has changed. Raises Overloaded."""
-
-    async def record(self, memo: Memo) -> None:
-        """Write keys and rows of the audit log; returns once they are durable."""
-
-    def pulses(self, executions: Mapping[str, str]) -> Mapping[tuple[str, int], Pulse]:
-        """What is known of running activities, by execution id and task id.
-
-        `executions` names the executions that are asked about, each with its instance.
-        """
-
-    def now(self) -> int:
-        """The hub's present time in microseconds."""
-
-    def new_instance_id(self) -> str:
-        """A fresh id nobody has."""
-
-    def salt_at_hand(self, instance_id: str) -> bytes | None:
-        """What an instance was born with, if that is known without asking the store."""
-
-    def has_orchestrator(self, name: str) -> None:
-        """Raise FunctionNotFound when this application is known not to have it."""
-
-    def has_entity(self, name: str) -> None:
-        """Raise FunctionNotFound when no worker is known to have it; the name is in lower case."""
-
-    def operation_guard(self, entity: str, operation: str) -> payload.Guard | None:
-        """What an operation's input has to pass to be read whole, where the entity is known here."""
-
-
-class Links(Protocol):
-    """A host that can be reached by HTTP tells the client which URLs lead to an instance."""
-
-    def management(self, request: Any, instance_id: str) -> dict[str, Any]:
-        """Azure's management payload: id, statusQueryGetUri, sendEventPostUri, ...: what the caller may have."""
-
-    def hides(self, request: Any, instance_id: str) -> bool:
-        """Whether the caller of a request is told nothing of this instance."""
-
-    def status_url(self, request: Any, instance_id: str) -> str:
-        """The one URL of these where the instance's status is asked for."""
-
-    def check_status_response(self, request: Any, instance_id: str) -> Any:
-        """The 202 response with Location, Retry-After and the management payload."""
-
-    def completed_response(self, request: Any, status: OrchestrationStatus) -> Any:
-        """The response for an instance that finished in time."""
-
-    async def event_link(
-        self, request: Any, instance_id: str, event_name: str, lasts: int, once: bool
-    ) -> str:
-        """A signed link by which somebody without a key raises one event; `lasts` is in microseconds."""
 
 
 @dataclass

@@ -15,7 +15,7 @@ from perdure.store.port import Census
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from perdure.engine.client.client import Gateway
+    from perdure.engine.client.gateway import Gateway
     from perdure.model.records import WorkerRow
 
 

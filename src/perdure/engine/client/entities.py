@@ -32,7 +32,7 @@ from perdure.model.records import InstanceFilter, InstanceRow
 from perdure.replay.inputs import NO_INPUT
 
 if TYPE_CHECKING:
-    from perdure.engine.client.client import Gateway
+    from perdure.engine.client.gateway import Gateway
     from perdure.store.port import ClientStore
 
 

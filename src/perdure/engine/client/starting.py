@@ -26,7 +26,7 @@ from perdure.replay.context import OrchestrationContext
 from perdure.replay.inputs import NO_INPUT, input_body
 
 if TYPE_CHECKING:
-    from perdure.engine.client.client import Gateway
+    from perdure.engine.client.gateway import Gateway
 
 I = TypeVar("I")  # noqa: E741 - an input
 

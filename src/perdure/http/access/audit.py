@@ -16,7 +16,7 @@ from perdure.engine.core.audit import Memo
 from perdure.errors import CommitRefused, PerdureError
 
 if TYPE_CHECKING:
-    from perdure.engine.client.client import Gateway
+    from perdure.engine.client.gateway import Gateway
     from perdure.model.records import AuditRow
 
 QUESTIONS: Final = 60.0  # seconds over which equal questions are counted together

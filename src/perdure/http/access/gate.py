@@ -1,6 +1,6 @@
 """The gate before every route: who is it, may they, and what is written down of it.
 
-A route is a row of a table and cannot be without a scope (`perdure.http.endpoint`); the gate is put around each
+A route is a row of a table and cannot be without a scope (`perdure.http.routing`); the gate is put around each
 handler where the rows become routes, so nothing that is served passes it by. It asks for one credential, the
 first there is: the header `x-functions-key`, `Authorization: Bearer`, the parameter `code`, a signed link, the
 browser's session. What was shown and is wrong is refused; there is no falling back to the next, and something
@@ -26,10 +26,9 @@ from perdure.http.access.limits import Buckets, Limits
 from perdure.http.access.link_signer import Signer
 from perdure.http.access.stream_limits import Shares
 from perdure.http.guard import SAFE, is_foreign
-from perdure.http.pages.rendering import CODE
 from perdure.http.principal import ANONYMOUS, ANYONE, CALLER, Caller, Refused, address_of
 from perdure.http.shared_reads import Looks
-from perdure.http.urls import ENDPOINT, LINK
+from perdure.http.table import CODE, ENDPOINT, LINK
 from perdure.model.access import PREFIX
 
 if TYPE_CHECKING:
@@ -39,7 +38,7 @@ if TYPE_CHECKING:
     from perdure.engine.client.client import Client
     from perdure.http.access.sessions import Session
     from perdure.http.access.signed_urls import Link
-    from perdure.http.endpoint import Endpoint
+    from perdure.http.table import Endpoint
 
 
 class Access:

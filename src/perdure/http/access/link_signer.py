@@ -11,14 +11,14 @@ from perdure.errors import InstanceNotFound
 from perdure.http.access.signed_urls import BadLink, Link, Target, fingerprint_of, sign_all, verify
 from perdure.http.mounting import BASE
 from perdure.http.principal import Caller, Refused
-from perdure.http.urls import LINK
+from perdure.http.table import LINK
 
 if TYPE_CHECKING:
     from starlette.requests import Request
 
     from perdure.engine.client.client import Client
     from perdure.http.access.keys import Keyring
-    from perdure.http.endpoint import Endpoint
+    from perdure.http.table import Endpoint
 
 LASTS: Final = 30 * 24 * 3_600  # seconds that the links of a start last
 FINGERPRINT: Final = "perdure.fingerprint"

@@ -9,10 +9,11 @@ import msgspec
 from perdure.errors import InstanceFinished, InstanceNotFound, KeyNotFound, PayloadError
 from perdure.http.body import demand_json, read_payload
 from perdure.http.contract import Answer, Body, Contract
-from perdure.http.endpoint import Endpoint, client_of
 from perdure.http.parameters import TOP, text, when
 from perdure.http.principal import caller_of
-from perdure.http.urls import json_response
+from perdure.http.responses import json_response
+from perdure.http.routing import client_of
+from perdure.http.table import Endpoint
 from perdure.model import payload
 from perdure.model.access import AccessKey, AuditPage
 

@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from starlette.responses import Response
 
+from perdure.http.api.instance_urls import MANAGEMENT
 from perdure.http.body import WRAPPED
-from perdure.http.endpoint import Endpoint, Handler
-from perdure.http.urls import MANAGEMENT, json_response, quoted
+from perdure.http.mounting import quoted
+from perdure.http.responses import json_response
+from perdure.http.table import Endpoint, Handler
 
 if TYPE_CHECKING:
     from starlette.requests import Request

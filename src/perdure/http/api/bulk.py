@@ -13,9 +13,10 @@ from perdure.engine.client.bulk import PAGE, VERBS, BulkOutcome, BulkPage, BulkR
 from perdure.errors import PayloadError
 from perdure.http.api.management import CONTINUED_BY, RECURSIVE, endpoint
 from perdure.http.contract import Answer, Contract
-from perdure.http.endpoint import Endpoint, Scope, client_of
 from perdure.http.parameters import CONTINUATION, CONTINUED, FILTERS, REASON, flag, which, whole
-from perdure.http.urls import json_response
+from perdure.http.responses import json_response
+from perdure.http.routing import client_of
+from perdure.http.table import Endpoint, Scope
 from perdure.triggers.names import MESSAGE
 from perdure.triggers.queue_admin import TAG, note_redelivery
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from perdure.http.endpoint import Handler
+    from perdure.http.table import Handler
 
 LARGEST_PAGE = 500
 EVERY = flag("all", "without a filter: every instance is meant")

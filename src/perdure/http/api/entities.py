@@ -19,7 +19,6 @@ from perdure.http.api.management import ACCEPTED, CONTINUED_BY, endpoint
 from perdure.http.api.status_json import Instant
 from perdure.http.body import read_payload
 from perdure.http.contract import Answer, Body, Contract
-from perdure.http.endpoint import client_of
 from perdure.http.parameters import (
     CONTINUATION,
     CONTINUED,
@@ -30,8 +29,9 @@ from perdure.http.parameters import (
     text,
     when,
 )
+from perdure.http.responses import json_response
+from perdure.http.routing import client_of
 from perdure.http.timestamps import stamp, unstamp
-from perdure.http.urls import json_response
 from perdure.model.entities import DELETE, EntityId, EntityState
 from perdure.replay.inputs import given
 

@@ -13,6 +13,7 @@ import asyncio
 import inspect
 import logging
 import re
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -26,13 +27,13 @@ from perdure.engine.functions.callables import is_async, signature_of
 from perdure.engine.functions.registry import Plan, Route, plan_of
 from perdure.errors import PayloadError, PerdureError
 from perdure.http.api import azure_requests
+from perdure.http.api.instance_urls import PRESENT
 from perdure.http.body import LimitedRequest
 from perdure.http.contract import Answer, Body, Contract
-from perdure.http.endpoint import Endpoint, Scope
 from perdure.http.parameters import OPERATION_ID, Parameter
 from perdure.http.principal import caller_of
 from perdure.http.problem import shown_path
-from perdure.http.urls import PRESENT
+from perdure.http.table import Endpoint, Scope
 from perdure.model import payload
 from perdure.model.events import ABSENT
 from perdure.replay.inputs import NO_DEFAULT, Input
@@ -51,12 +52,14 @@ _SCOPES: dict[str, Scope] = {"anonymous": "open", "function": "function", "admin
 _UNTYPED = (Any, object, inspect.Parameter.empty)
 
 
-def endpoints_of(routes: list[Route], client: Client, resources: list[Any]) -> tuple[Endpoint, ...]:
+def endpoints_of(
+    routes: Iterable[Route], client: Client, resources: Sequence[object]
+) -> tuple[Endpoint, ...]:
     """The rows of the application's routes. Raises RegistrationError for a parameter that nothing fills."""
     return tuple(_endpoint(route, client, resources) for route in routes)
 
 
-def _endpoint(route: Route, client: Client, resources: list[Any]) -> Endpoint:
+def _endpoint(route: Route, client: Client, resources: Sequence[object]) -> Endpoint:
     in_path = _in_path(route)
     requests = (LimitedRequest, *azure_requests.request_types())
     plan = plan_of(route, (*requests, type(client), SyncClient, *map(type, resources)), apart=in_path.keys())
@@ -108,7 +111,7 @@ def _path(route: Route) -> str:
 
 
 def _handler(
-    plan: Plan[Route], in_path: dict[str, Parameter[Any]], client: Client, resources: list[Any]
+    plan: Plan[Route], in_path: dict[str, Parameter[Any]], client: Client, resources: Sequence[object]
 ) -> Callable[[Request], Awaitable[Response]]:
     route = plan.definition
     given = {type(resource): resource for resource in resources}

@@ -25,10 +25,10 @@ from perdure.errors import (
     PayloadError,
 )
 from perdure.http.access.link_signer import link_of
+from perdure.http.api.instance_urls import RETRY_AFTER_STATUS, ManagementPayload
 from perdure.http.api.status_json import InstanceDocument, brief_document_of, document_of
 from perdure.http.body import demand_json, read_payload
 from perdure.http.contract import Answer, Body, Contract
-from perdure.http.endpoint import Endpoint, Handler, client_of
 from perdure.http.parameters import (
     CONTINUATION,
     CONTINUED,
@@ -51,7 +51,9 @@ from perdure.http.parameters import (
     whole,
 )
 from perdure.http.problem import problem_of, shown_path
-from perdure.http.urls import RETRY_AFTER_STATUS, ManagementPayload, json_response
+from perdure.http.responses import json_response
+from perdure.http.routing import client_of
+from perdure.http.table import Endpoint, Handler
 from perdure.model.instances import OrchestrationStatus, RuntimeStatus
 from perdure.replay.inputs import given
 
@@ -59,7 +61,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from perdure.engine.client.client import Client
-    from perdure.http.endpoint import Scope
+    from perdure.http.table import Scope
 
 LONGEST_WAIT = 60.0  # seconds that one request is kept waiting for an instance to finish
 

@@ -23,9 +23,10 @@ from perdure.errors import (
     Unauthenticated,
 )
 from perdure.http.contract import Answer, Body, Contract, Problem
-from perdure.http.endpoint import Endpoint, GatedRoute
 from perdure.http.parameters import Parameter
 from perdure.http.problem import STATUS, title_of
+from perdure.http.routing import GatedRoute
+from perdure.http.table import Endpoint
 from perdure.model import payload
 
 Document = dict[str, Any]

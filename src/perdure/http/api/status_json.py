@@ -1,6 +1,6 @@
 """What a status looks like as JSON: Azure's members first, then ours; and how to read it back.
 
-`perdure.http.api.management` writes it and `perdure.http.remote.client` reads it: both directions, side by side.
+`perdure.http.api.management` writes it and `perdure.http.remote` reads it: both directions, side by side.
 As for Azure, the `output` of one that failed is what went wrong, and of one that was terminated the reason;
 the whole failure is in `failure`. History is there twice when it is asked for: `historyEvents` as Azure
 shapes it, and `events` as perdure keeps it.

@@ -33,9 +33,10 @@ from perdure.http.api.access import access_of
 from perdure.http.api.management import endpoint
 from perdure.http.api.status_json import document_of
 from perdure.http.contract import Answer, Contract
-from perdure.http.endpoint import client_of
 from perdure.http.parameters import FILTERS, Parameter, which, whole
 from perdure.http.principal import caller_of
+from perdure.http.routing import client_of
+from perdure.http.running_engine import engine_of
 from perdure.model.instances import OrchestrationStatus
 
 if TYPE_CHECKING:
@@ -173,7 +174,7 @@ class _Drawn(Sighting):
 
 
 async def _of_instance(client: Client, looks: Looks, instance_id: str, seen: str) -> Frames:
-    gateway: Any = client.gateway
+    gateway = engine_of(client)
 
     async def drawn() -> Sighting | None:
         found = await sight(gateway, instance_id)
@@ -226,7 +227,7 @@ async def _look_at(client: Client, wanted: _Wanted) -> _Shown:
 
 async def _of_list(client: Client, looks: Looks, wanted: _Wanted, seen: str) -> Frames:
     """First all that match, then what changes: `list` names those that match now, `instance` tells of one."""
-    gateway: Any = client.gateway
+    gateway = engine_of(client)
     known: dict[str, Any] | None = None
     with gateway.watching(None, is_counted=False) as bell:
         while not bell.is_closed:

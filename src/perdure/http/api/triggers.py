@@ -13,9 +13,10 @@ from perdure.http.api.management import ACCEPTED, endpoint
 from perdure.http.api.status_json import Instant
 from perdure.http.body import read_payload
 from perdure.http.contract import Answer, Body, Contract
-from perdure.http.endpoint import client_of
 from perdure.http.parameters import OPERATION_ID, REASON, Parameter, text, when, whole
-from perdure.http.urls import json_response
+from perdure.http.responses import json_response
+from perdure.http.routing import client_of
+from perdure.http.running_engine import engine_of
 from perdure.model.durations import moment, stamp
 from perdure.replay.inputs import given
 from perdure.triggers.definitions import Queue
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from perdure.engine.client.client import Client
-    from perdure.http.endpoint import Handler
+    from perdure.http.table import Handler
 
 AFTER: Parameter[Any] = replace(when("after", "ticks later than this instant"), needed=True)
 UNTIL: Parameter[Any] = replace(when("until", "ticks up to this instant"), needed=True)
@@ -170,8 +171,7 @@ async def queues_of(client: Client) -> list[QueueStatus]:
 
 def queues_by_name(client: Client) -> list[Queue]:
     """The queues that the application of this engine has functions for."""
-    engine: Any = client.gateway
-    found = [one for one in engine.registry.triggers if isinstance(one, Queue)]
+    found = [one for one in engine_of(client).registry.triggers if isinstance(one, Queue)]
     return sorted(found, key=lambda one: one.name)
 
 

@@ -1,8 +1,7 @@
-"""Who serves the hub: over the management API, and on a page."""
+"""Workers and partitions of the hub over the management API."""
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING, Any, TypedDict
 
 import msgspec
@@ -10,9 +9,8 @@ import msgspec
 from perdure.http.api.management import endpoint
 from perdure.http.api.status_json import Instant
 from perdure.http.contract import Answer, Contract
-from perdure.http.endpoint import Endpoint, client_of
-from perdure.http.pages.rendering import as_page, draw
-from perdure.http.urls import json_response
+from perdure.http.responses import json_response
+from perdure.http.routing import client_of
 from perdure.model.durations import stamp
 from perdure.model.workers import Partition, Worker
 
@@ -68,20 +66,6 @@ def partition_document(one: Partition) -> dict[str, Any]:
     return dict(msgspec.to_builtins(one))
 
 
-async def workers_page(request: Request) -> Response:
-    """GET /workers: who serves the hub, and who owns how much of it."""
-    client = client_of(request)
-    partitions = await client.partitions()
-    return draw(
-        request,
-        "workers.html",
-        workers=await client.workers(),
-        partitions=partitions,
-        free=Counter(one.owner for one in partitions)[""],
-        refresh=10,
-    )
-
-
 ENDPOINTS = (
     endpoint(
         "/workers",
@@ -100,6 +84,4 @@ ENDPOINTS = (
 )
 """Below /runtime/webhooks/durabletask."""
 
-PAGES = (Endpoint("/workers", ("GET",), as_page(workers_page), "read", is_page=True),)
-
-__all__ = ["ENDPOINTS", "PAGES", "partition_document", "worker_document"]
+__all__ = ["ENDPOINTS", "partition_document", "worker_document"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from perdure.engine.client.client import Client
 from perdure.errors import InstanceNotFound
-from perdure.http.endpoint import Scope
+from perdure.http.table import Scope
 from perdure.model.instances import FINISHED, RuntimeStatus
 
 Form = Mapping[str, str]

@@ -9,10 +9,12 @@ from starlette.responses import RedirectResponse
 
 from perdure.errors import PayloadError, PerdureError, outward
 from perdure.http.api.access import access_of
-from perdure.http.endpoint import Endpoint, client_of
 from perdure.http.pages.csrf import read_form
 from perdure.http.pages.rendering import as_page, base_of, draw
 from perdure.http.problem import status_of
+from perdure.http.routing import client_of
+from perdure.http.running_engine import engine_of
+from perdure.http.table import Endpoint
 from perdure.model.access import INCLUDES
 
 if TYPE_CHECKING:
@@ -117,8 +119,7 @@ async def audit_page(request: Request) -> Response:
 
 
 def _routes(request: Request) -> list[Any]:
-    engine: Any = client_of(request).gateway
-    return list(engine.registry.routes)
+    return list(engine_of(client_of(request)).registry.routes)
 
 
 ENDPOINTS = (

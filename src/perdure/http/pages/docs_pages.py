@@ -6,12 +6,14 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from perdure import __version__
+from perdure.http.api.instance_urls import MANAGEMENT
 from perdure.http.api.openapi import document_of
 from perdure.http.contract import Answer, Contract
-from perdure.http.endpoint import Endpoint, client_of
 from perdure.http.pages.rendering import as_page, base_of, draw
-from perdure.http.urls import MANAGEMENT, json_response
+from perdure.http.responses import json_response
+from perdure.http.routing import client_of
+from perdure.http.table import Endpoint
+from perdure.version import __version__
 
 if TYPE_CHECKING:
     from starlette.requests import Request

@@ -15,9 +15,9 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup
 from starlette.exceptions import HTTPException
 
-from perdure.http.endpoint import Endpoint
 from perdure.http.pages.rendering import as_page, base_of, draw
 from perdure.http.problem import ERRORS
+from perdure.http.table import Endpoint
 
 if TYPE_CHECKING:
     from starlette.requests import Request

@@ -14,14 +14,15 @@ from starlette.responses import RedirectResponse, Response
 
 from perdure.engine.core.audit import NOTE
 from perdure.errors import InstanceNotFound, PerdureError, outward
-from perdure.http.endpoint import Endpoint, Handler, client_of
+from perdure.http.mounting import quoted
 from perdure.http.pages.action_buttons import VERBS, Verb
 from perdure.http.pages.csrf import read_form
 from perdure.http.pages.forms import fields_of, read_fields
 from perdure.http.pages.instances import Answer, answer_to, instance_page, unknown
 from perdure.http.pages.rendering import as_page, base_of
 from perdure.http.problem import status_of
-from perdure.http.urls import quoted
+from perdure.http.routing import client_of
+from perdure.http.table import Endpoint, Handler
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

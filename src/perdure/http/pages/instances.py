@@ -14,14 +14,17 @@ from urllib.parse import urlencode
 
 from perdure.errors import FunctionNotFound, InstanceNotFound, PayloadError
 from perdure.failure import told_of
-from perdure.http.endpoint import Endpoint, client_of
+from perdure.http.api.instance_urls import MANAGEMENT
+from perdure.http.mounting import quoted
 from perdure.http.pages.action_buttons import DONE, VERBS
 from perdure.http.pages.forms import Field, Schema, fields_of
 from perdure.http.pages.history_lines import events_of, lines_of
 from perdure.http.pages.rendering import as_page, base_of, draw
 from perdure.http.pages.timeline import timeline_of
 from perdure.http.principal import caller_of
-from perdure.http.urls import MANAGEMENT, quoted
+from perdure.http.routing import client_of
+from perdure.http.running_engine import engine_of
+from perdure.http.table import Endpoint
 from perdure.model.durations import instant
 from perdure.model.instances import OrchestrationStatus, Page, RuntimeStatus
 from perdure.model.records import InstanceFilter
@@ -234,8 +237,7 @@ def _pace(one: OrchestrationStatus, now: int) -> int:
 
 
 def _registry(client: Client) -> Any:
-    engine: Any = client.gateway
-    return engine.registry
+    return engine_of(client).registry
 
 
 ENDPOINTS = (

@@ -14,11 +14,12 @@ from starlette.responses import HTMLResponse, Response
 
 from perdure.errors import PerdureError
 from perdure.http import formatting
-from perdure.http.endpoint import Handler, client_of
 from perdure.http.mounting import prefix_of, quoted
 from perdure.http.pages.csrf import set_token, token_of
 from perdure.http.principal import caller_of
 from perdure.http.problem import ProblemResponse, on_http_exception, on_perdure_error
+from perdure.http.routing import client_of
+from perdure.http.table import CODE, Handler
 from perdure.model.durations import moment
 from perdure.model.instances import OrchestrationStatus, RuntimeStatus
 
@@ -29,9 +30,6 @@ OnError = Callable[[Request, Exception], Awaitable[Response]]
 
 FOR_PROGRAMS = ("/api/", "/runtime/", "/durabletask/", "/static/", "/healthz", "/readyz", "/openapi.json")
 """Paths below which an error is a problem document, whoever asks."""
-
-CODE = "perdure.code"
-"""The key in a request's scope under which the code of the error is found that became a page."""
 
 _KINDS = {
     "activity": "activity",
@@ -183,4 +181,4 @@ def _new_environment() -> Environment:
 
 _environment = _new_environment()
 
-__all__ = ["CODE", "as_page", "base_of", "draw", "error_page", "for_people"]
+__all__ = ["as_page", "base_of", "draw", "error_page", "for_people"]

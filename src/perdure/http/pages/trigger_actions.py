@@ -14,13 +14,14 @@ from zoneinfo import ZoneInfo
 from starlette.responses import RedirectResponse
 
 from perdure.errors import InstanceNotFound, PayloadError, PerdureError, outward
-from perdure.http.endpoint import Endpoint, client_of
 from perdure.http.pages.csrf import FIELD, read_form
 from perdure.http.pages.forms import read_fields
 from perdure.http.pages.instance_actions import operation_of
 from perdure.http.pages.rendering import as_page, base_of
 from perdure.http.pages.triggers import Refused, message_fields, triggers_page
 from perdure.http.problem import status_of
+from perdure.http.routing import client_of
+from perdure.http.table import Endpoint
 from perdure.replay.inputs import given
 from perdure.triggers.queue_admin import Queues
 from perdure.triggers.schedule_admin import Schedules
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
     from perdure.engine.client.client import Client
-    from perdure.http.endpoint import Handler
+    from perdure.http.table import Handler
 
 Form = Mapping[str, str]
 Doing = Callable[["Client", str, Form, str], Awaitable[object]]

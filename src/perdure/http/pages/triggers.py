@@ -11,9 +11,11 @@ from perdure.engine.activities.context import ActivityContext
 from perdure.engine.client.sync_client import SyncClient
 from perdure.engine.functions.registry import plan_of
 from perdure.http.api.triggers import dead_letters, queues_by_name, queues_of
-from perdure.http.endpoint import Endpoint, client_of
 from perdure.http.pages.forms import Field, fields_of
 from perdure.http.pages.rendering import as_page, draw
+from perdure.http.routing import client_of
+from perdure.http.running_engine import engine_of
+from perdure.http.table import Endpoint
 from perdure.model import payload
 from perdure.triggers.queue_admin import COUNTED, QueueStatus
 from perdure.triggers.schedule_admin import Schedules
@@ -109,8 +111,12 @@ def _shown(client: Client, status: QueueStatus, queue: Queue | None) -> Shown:
 
 def message_fields(client: Client, queue: str) -> tuple[Field, ...]:
     """The form of a message, by what the queue's function takes; one JSON field where that is not said."""
-    engine: Any = client.gateway
-    kinds: tuple[type, ...] = (ActivityContext, type(client), SyncClient, *map(type, engine.resources))
+    kinds: tuple[type, ...] = (
+        ActivityContext,
+        type(client),
+        SyncClient,
+        *map(type, engine_of(client).resources),
+    )
     for one in queues_by_name(client):
         if one.name == queue:
             kind = plan_of(one.activity, kinds).input_type

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from perdure.http.remote.request import Sent
+from perdure.http.mounting import quoted
+from perdure.http.remote.requests import Sent
 from perdure.http.timestamps import stamp
-from perdure.http.urls import quoted
 from perdure.model.access import AccessKey, AuditPage, NewKey
 from perdure.model.durations import Seconds, micros
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from perdure.http.remote.client import HttpGateway
+    from perdure.http.remote.gateway import HttpGateway
 
 
 class RemoteAccess:

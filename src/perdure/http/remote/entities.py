@@ -5,17 +5,16 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from perdure.http.api.entities import EMPTY_KEY, entity_from
+from perdure.http.api.entities import entity_from
+from perdure.http.mounting import quoted
 from perdure.http.parameters import CONTINUATION
+from perdure.http.remote.requests import Query, entity_path
 from perdure.http.timestamps import stamp
-from perdure.http.urls import quoted
-from perdure.model.durations import moment
 from perdure.model.entities import EntityId, EntityPage, EntityState, entity_id_of
 
 if TYPE_CHECKING:
-    from perdure.http.remote.client import HttpGateway
-    from perdure.http.remote.request import Query
-    from perdure.model.messages import EntityOperation
+    from perdure.http.remote.gateway import HttpGateway
+    from perdure.http.remote.requests import Query
 
 
 class RemoteEntities:
@@ -24,7 +23,7 @@ class RemoteEntities:
     _remote: HttpGateway
 
     async def read_entity_state(self, entity_id: EntityId | str) -> EntityState:
-        found, _ = await self._remote.ask(path_of(entity_id_of(entity_id)), {"details": True})
+        found, _ = await self._remote.ask(entity_path(entity_id_of(entity_id)), {"details": True})
         return entity_from(found)
 
     async def query_entities(
@@ -51,12 +50,4 @@ class RemoteEntities:
         return EntityPage([entity_from(document) for document in found], answered.get(CONTINUATION))
 
 
-def path_of(instance_id: str) -> str:
-    """Where an entity is found."""
-    entity = EntityId.parse(instance_id)
-    return f"/entities/{quoted(entity.name)}/{quoted(entity.key) or EMPTY_KEY}"
-
-
-def query_of(message: EntityOperation) -> Query:
-    """The parameters that carry an operation; its input is the body."""
-    return {"op": message.operation, "at": stamp(moment(message.visible_at)) if message.visible_at else None}
+__all__ = ["RemoteEntities"]

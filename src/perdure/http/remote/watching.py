@@ -12,11 +12,11 @@ import msgspec
 
 from perdure.errors import EngineStopped
 from perdure.http.api.status_json import status_from
-from perdure.http.urls import quoted
+from perdure.http.mounting import quoted
 from perdure.model.instances import OrchestrationStatus
 
 if TYPE_CHECKING:
-    from perdure.http.remote.client import HttpGateway
+    from perdure.http.remote.gateway import HttpGateway
 
 TRIES: Final = 8  # connections that break one after another before it is given up
 PAUSE: Final = 0.25  # seconds before the first repetition; each of the next waits twice as long

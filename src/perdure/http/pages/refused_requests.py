@@ -12,7 +12,7 @@ from perdure.http.access.gate import SignedIn
 from perdure.http.pages.rendering import base_of, error_page
 from perdure.http.principal import Refused
 from perdure.http.problem import ProblemResponse, shown_path
-from perdure.http.urls import ENDPOINT
+from perdure.http.table import ENDPOINT
 
 if TYPE_CHECKING:
     from starlette.requests import Request

@@ -14,10 +14,8 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 from urllib.parse import quote
 
-import msgspec
 from starlette.datastructures import URL
 from starlette.requests import Request
-from starlette.responses import Response
 
 from perdure.engine.client.client import checked_event_name
 from perdure.engine.core.repeats import OCCASION
@@ -25,13 +23,15 @@ from perdure.engine.functions.registry import NAMED_EVENT
 from perdure.http.api import azure_requests
 from perdure.http.api.status_json import document_of
 from perdure.http.mounting import BASE, mounted_at, quoted
+from perdure.http.responses import json_response
+from perdure.http.table import ENDPOINT, LINK
 from perdure.model.instances import OrchestrationStatus, RuntimeStatus
 
 if TYPE_CHECKING:
     from perdure.http.access.link_signer import Signer
     from perdure.http.access.signed_urls import Link
-    from perdure.http.endpoint import Endpoint
     from perdure.http.principal import Caller
+    from perdure.http.table import Endpoint
 
 MANAGEMENT = "/runtime/webhooks/durabletask"
 DECIDE = "/decide"
@@ -72,10 +72,6 @@ class ManagementPayload(TypedDict):
     rewindPostUri: NotRequired[str]
 
 
-ENDPOINT = "perdure.endpoint"
-"""The key in a request's scope under which the row of the table is found that serves it."""
-LINK = "perdure.link"
-"""The key in a request's scope under which the signed link it came by is found."""
 PRESENT: ContextVar[Request | None] = ContextVar("perdure_request", default=None)
 """The request that a client function is answering, for links that are asked for without naming it."""
 
@@ -260,11 +256,6 @@ def _answered(request: Any) -> Any:
     return (PRESENT.get() or request) if azure_requests.is_request(request) else request
 
 
-def json_response(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """A JSON response; a body that is already encoded (`msgspec.Raw`) passes as it is."""
-    return Response(msgspec.json.encode(content), status, headers, "application/json")
-
-
 def _present() -> Request:
     request = PRESENT.get()
     if request is None:
@@ -288,6 +279,4 @@ __all__ = [
     "RETRY_AFTER_STATUS",
     "ManagementPayload",
     "RequestLinks",
-    "json_response",
-    "quoted",
 ]

@@ -8,10 +8,10 @@ from starlette.responses import RedirectResponse
 
 from perdure.http.access import sessions
 from perdure.http.api.access import access_of
-from perdure.http.endpoint import Endpoint
 from perdure.http.pages.csrf import read_form
 from perdure.http.pages.rendering import as_page, base_of, draw
 from perdure.http.principal import Refused
+from perdure.http.table import Endpoint
 
 if TYPE_CHECKING:
     from starlette.requests import Request

@@ -1,0 +1,172 @@
+"""The connection to a server: sends commands and questions, and raises the errors that it answers with."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, NoReturn
+from urllib.parse import urlsplit
+
+import httpx2
+import msgspec
+
+from perdure.errors import EngineStopped, OutcomeUnknown, PayloadError, error_of
+from perdure.http.api.instance_urls import MANAGEMENT
+from perdure.http.api.management import LONGEST_WAIT
+from perdure.http.remote.requests import Query, Sent, instance_path, request_of
+from perdure.model.instances import RuntimeStatus
+from perdure.model.messages import Message
+
+
+class HttpGateway:
+    """The `Commands` of a server reached by HTTP. Questions are requests of their own: `RemoteClient` sends them."""
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        hub: str | None = None,
+        key: str | None = None,
+        timeout: float = 30.0,
+        transport: httpx2.AsyncBaseTransport | None = None,
+    ) -> None:
+        self.base_url = base_url.rstrip("/")
+        self.hub = hub or ""
+        is_local = urlsplit(self.base_url).hostname in ("localhost", "127.0.0.1", "::1")
+        self._http = httpx2.AsyncClient(
+            base_url=self.base_url + MANAGEMENT,
+            headers={"x-functions-key": key} if key else {},
+            timeout=timeout,
+            transport=transport,
+            trust_env=not is_local,  # a proxy has no way to this machine's loopback
+        )
+
+    async def accept(self, message: Message) -> Any:
+        """Send a message; returns the verb's answer."""
+        return await self.send(request_of(message), getattr(message, "operation_id", ""))
+
+    async def send(self, sent: Sent, operation_id: str | None) -> Any:
+        """Send a request that changes something; returns what its answer says."""
+        key = operation_id or uuid.uuid4().hex
+        headers = {**sent.headers, "Idempotency-Key": key, "Content-Type": "application/json"}
+        try:
+            response = await self._http.request(
+                sent.method, sent.path, params=self._query(sent.query), content=sent.body, headers=headers
+            )
+        except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout) as error:
+            raise self._unreachable(error) from error
+        except httpx2.TransportError as error:
+            raise OutcomeUnknown(
+                f"the answer of {self.base_url} got lost ({_said(error)}): it may or may not be done; "
+                "repeat it with the same operation id"
+            ) from error
+        return sent.answer(_content(response))
+
+    async def ask(
+        self, path: str, query: Query, headers: Mapping[str, str] | None = None
+    ) -> tuple[Any, httpx2.Headers]:
+        """Send a question; returns what was answered and its headers."""
+        try:
+            response = await self._http.get(
+                path,
+                params=self._query(query),
+                headers=dict(headers or {}),
+                timeout=httpx2.Timeout(self._http.timeout.read or 30.0, read=LONGEST_WAIT + 30.0),
+            )
+        except httpx2.TransportError as error:
+            raise self._unreachable(error) from error
+        return _content(response), response.headers
+
+    @asynccontextmanager
+    async def stream(
+        self, path: str, headers: Mapping[str, str], silence: float
+    ) -> AsyncIterator[httpx2.Response]:
+        """An answer to be read as it comes; after `silence` seconds without a byte it counts as broken."""
+        timeout = httpx2.Timeout(self._http.timeout.read or 30.0, read=silence)
+        request = self._http.build_request(
+            "GET", path, params=self._query({}), headers=dict(headers), timeout=timeout
+        )
+        response = await self._http.send(request, stream=True)
+        try:
+            if not response.is_success:
+                await response.aread()
+                _raise(response)
+            yield response
+        finally:
+            await response.aclose()
+
+    async def finished(self, instance_id: str, timeout: float | None) -> None:
+        """Ask again and again, each time as long as the server keeps a request waiting."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            left = LONGEST_WAIT if deadline is None else min(LONGEST_WAIT, deadline - time.monotonic())
+            wait = max(left, 0.0)
+            found, _ = await self.ask(instance_path(instance_id), {"wait": wait, "showInput": False})
+            if RuntimeStatus(found["runtimeStatus"]).is_finished:
+                return
+            if deadline is not None and time.monotonic() >= deadline:
+                raise TimeoutError(f"instance {instance_id!r} has not finished within {timeout} seconds")
+
+    def now(self) -> int:
+        return time.time_ns() // 1_000
+
+    def new_instance_id(self) -> str:
+        return uuid.uuid4().hex
+
+    def has_orchestrator(self, name: str) -> None:
+        """The server knows, and says so when asked to start it."""
+
+    def has_entity(self, name: str) -> None:
+        """The server knows, and says so when asked to signal it."""
+
+    def operation_guard(self, entity: str, operation: str) -> None:
+        """The application's types are not known here."""
+
+    async def aclose(self) -> None:
+        await self._http.aclose()
+
+    def _query(self, query: Query) -> httpx2.QueryParams:
+        given = {**query, "taskHub": self.hub or None}
+        pairs: list[tuple[str, str | int | float | bool | None]] = []
+        for name, value in given.items():
+            values = value if isinstance(value, list) else [value]
+            pairs.extend((name, _text(one)) for one in values if one is not None and one != "")
+        return httpx2.QueryParams(pairs)
+
+    def _unreachable(self, error: Exception) -> EngineStopped:
+        return EngineStopped(f"cannot reach {self.base_url} ({_said(error)}): is `perdure run` running?")
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _content(response: httpx2.Response) -> Any:
+    """What a 2xx says; anything else is raised as the error it stands for."""
+    if response.is_success:
+        return msgspec.json.decode(response.content) if response.content else None
+    _raise(response)
+
+
+def _raise(response: httpx2.Response) -> NoReturn:
+    try:
+        problem = msgspec.json.decode(response.content, type=dict[str, Any])
+    except msgspec.DecodeError:
+        problem = {}
+    code = problem.get("code", "")
+    detail = str(problem.get("detail") or f"the server answered {response.status_code}")
+    if code == "timeout":
+        raise TimeoutError(detail)
+    kind = error_of(code)
+    if issubclass(kind, PayloadError):
+        raise kind(detail, str(problem.get("pointer", "")))
+    raise kind(detail)
+
+
+def _said(error: Exception) -> str:
+    return str(error) or type(error).__name__
+
+
+__all__ = ["HttpGateway"]

@@ -1,0 +1,180 @@
+"""The requests that a remote client sends: which one carries which message, and how its answer is read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from perdure.http.api.entities import EMPTY_KEY
+from perdure.http.mounting import quoted
+from perdure.http.timestamps import stamp
+from perdure.model.durations import moment
+from perdure.model.entities import EntityId
+from perdure.model.messages import (
+    EntityOperation,
+    Message,
+    Purge,
+    RaiseEvent,
+    Resume,
+    Rewind,
+    Start,
+    Suspend,
+    Terminate,
+)
+from perdure.triggers.names import MESSAGE, message_id, queue_of, schedule_id
+from perdure.triggers.queue_orchestration import Message as Letter
+from perdure.triggers.schedule_orchestration import CONTROL, Control
+
+if TYPE_CHECKING:
+    from perdure.engine.client.bulk import Which
+
+Query = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Sent:
+    """The request that carries a message, and how its answer is read."""
+
+    method: str
+    path: str
+    query: Query
+    body: bytes | None = None
+    answer: Callable[[Any], Any] = lambda _: None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def instance_path(instance_id: str) -> str:
+    return f"/instances/{quoted(instance_id)}"
+
+
+def _start(message: Start) -> Sent:
+    if message.name == MESSAGE:
+        return _message(message)
+    query = {
+        "version": message.version,
+        "startAt": stamp(moment(message.visible_at)) if message.visible_at else None,
+        "tag": _tags(message.tags),
+        "onExisting": message.on_existing,
+    }
+    path = f"/orchestrators/{quoted(message.name)}"
+    # A made-up id would be another one in the repeat of a named request: the server makes it up, once.
+    if not (message.fresh and message.operation_id):
+        path += f"/{quoted(message.instance_id)}"
+    return Sent("POST", path, query, bytes(message.input), lambda answer: answer["id"])
+
+
+def _message(message: Start) -> Sent:
+    """A message of a queue is an instance of a built-in, which is not started by its name."""
+    letter = msgspec.json.decode(message.input, type=Letter)
+    query = {
+        "messageId": message.instance_id.removeprefix(message_id(letter.queue, "")),
+        "at": stamp(moment(message.visible_at)) if message.visible_at else None,
+    }
+    body = b"" if letter.empty else bytes(letter.body)
+    return Sent("POST", f"/queues/{quoted(letter.queue)}", query, body, lambda answer: answer["id"])
+
+
+def _raise_event(message: RaiseEvent) -> Sent:
+    if message.name == CONTROL and message.instance_id.startswith(schedule_id("")):
+        return _order(message)
+    path = f"{instance_path(message.instance_id)}/raiseEvent/{quoted(message.name)}"
+    return Sent("POST", path, {}, bytes(message.input))
+
+
+def _order(message: RaiseEvent) -> Sent:
+    """An order to a schedule is sent as what it is, and not as the event that carries it."""
+    order = msgspec.json.decode(message.input, type=Control)
+    query = {
+        "reason": order.reason,
+        "after": stamp(moment(order.after)) if order.after else None,
+        "until": stamp(moment(order.until)) if order.until else None,
+    }
+    name = message.instance_id.removeprefix(schedule_id(""))
+    return Sent("POST", f"/schedules/{quoted(name)}/{order.verb}", query)
+
+
+def _rewind(message: Rewind) -> Sent:
+    queue = queue_of(message.instance_id)
+    if not queue:
+        return _control("rewind")(message)
+    path = f"/queues/{quoted(queue)}/dead/{quoted(message.instance_id)}/redeliver"
+    return Sent("POST", path, {"reason": message.reason})
+
+
+def _control(verb: str) -> Callable[[Any], Sent]:
+    def request(message: Terminate | Suspend | Resume | Rewind) -> Sent:
+        query: Query = {"reason": message.reason}
+        if isinstance(message, Terminate) and message.recursive:
+            query["recursive"] = True
+        return Sent("POST", f"{instance_path(message.instance_id)}/{verb}", query)
+
+    return request
+
+
+def _purge(message: Purge) -> Sent:
+    return Sent("DELETE", instance_path(message.instance_id), {})
+
+
+def _operation(message: EntityOperation) -> Sent:
+    return Sent("POST", entity_path(message.instance_id), operation_query(message), bytes(message.input))
+
+
+_REQUESTS: dict[type, Callable[[Any], Sent]] = {
+    Start: _start,
+    RaiseEvent: _raise_event,
+    EntityOperation: _operation,
+    Terminate: _control("terminate"),
+    Suspend: _control("suspend"),
+    Resume: _control("resume"),
+    Rewind: _rewind,
+    Purge: _purge,
+}
+
+
+def filters_of(which: Which) -> Query:
+    status = which.get("status", ())
+    created_from, created_to = which.get("created_from"), which.get("created_to")
+    return {
+        "runtimeStatus": ",".join([status] if isinstance(status, str) else status),
+        "name": which.get("name"),
+        "instanceIdPrefix": which.get("prefix"),
+        "tag": _tags(which.get("tags")),
+        "createdTimeFrom": stamp(created_from) if created_from else None,
+        "createdTimeTo": stamp(created_to) if created_to else None,
+        "waitingFor": which.get("waiting_for"),
+        "parked": which.get("parked") or None,
+    }
+
+
+def _tags(tags: Mapping[str, str] | None) -> list[str]:
+    return [f"{name}={value}" for name, value in (tags or {}).items()]
+
+
+def entity_path(instance_id: str) -> str:
+    """Where an entity is found."""
+    entity = EntityId.parse(instance_id)
+    return f"/entities/{quoted(entity.name)}/{quoted(entity.key) or EMPTY_KEY}"
+
+
+def operation_query(message: EntityOperation) -> Query:
+    """The parameters that carry an operation; its input is the body."""
+    return {"op": message.operation, "at": stamp(moment(message.visible_at)) if message.visible_at else None}
+
+
+def request_of(message: Message) -> Sent:
+    """The request that carries a message."""
+    return _REQUESTS[type(message)](message)
+
+
+__all__ = [
+    "Query",
+    "Sent",
+    "entity_path",
+    "filters_of",
+    "instance_path",
+    "operation_query",
+    "request_of",
+]

@@ -1,0 +1,104 @@
+"""Rows of the endpoint table as Starlette's routes, with the gate before each handler.
+
+Turning a row into a route is what puts the gate there, so a route cannot be served without its access check.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import wraps
+from typing import TYPE_CHECKING, Final, Protocol
+
+from starlette.datastructures import QueryParams
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from perdure.http.parameters import check
+from perdure.http.table import Endpoint, Handler
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Send
+    from starlette.types import Scope as ASGIScope
+
+    from perdure.engine.client.client import Client
+
+_NO_QUERY: Final = QueryParams()
+
+
+class Gate(Protocol):
+    """What stands before every handler: `perdure.http.access.gate.Access`."""
+
+    async def serve(self, request: Request, endpoint: Endpoint) -> Response:
+        """Let the request through to the endpoint's handler, or raise what it is turned away with."""
+
+
+def route_of(row: Endpoint, prefix: str = "") -> GatedRoute:
+    """The Starlette route of a row, below `prefix`, with the gate before its handler."""
+    route = GatedRoute(replace(row, path=prefix + row.path))
+    # A name may have any character in it; whether it is one is for the handler to say, behind the gate.
+    pattern, flags = route.path_regex.pattern, re.DOTALL
+    if row.folded:
+        pattern, flags = pattern.removesuffix("$") + r"/?$", flags | re.IGNORECASE
+    route.path_regex = re.compile(pattern, flags)
+    return route
+
+
+def routes(endpoints: Iterable[Endpoint], prefix: str = "") -> list[GatedRoute]:
+    """The Starlette routes of a table, below `prefix`."""
+    return [route_of(row, prefix) for row in endpoints]
+
+
+class GatedRoute(Route):
+    """A route with the gate before its handler. `row` is the row of the table it comes from."""
+
+    def __init__(self, row: Endpoint) -> None:
+        super().__init__(row.path, _Gated(row), methods=row.methods, name=row.operation)
+        self.row = row
+
+
+class _Gated:
+    """The gate, and behind it the handler of a row, as ASGI.
+
+    What they raise is answered by the application's exception handlers. Starlette would put a second layer of
+    those around a handler that is a plain function, at every request.
+    """
+
+    def __init__(self, row: Endpoint) -> None:
+        self._row = replace(row, handler=_checking(row), name=row.operation)
+
+    async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
+        gate: Gate = scope["app"].state.access
+        response = await gate.serve(PlainRequest(scope, receive, send), self._row)
+        await response(scope, receive, send)
+
+
+class PlainRequest(Request):
+    """A request; of those without a query, which are most, nothing is parsed to find that out."""
+
+    @property
+    def query_params(self) -> QueryParams:
+        return super().query_params if self.scope["query_string"] else _NO_QUERY
+
+
+def _checking(endpoint: Endpoint) -> Handler:
+    """The handler, behind the check of the parameters that its row takes."""
+    handler, taken = endpoint.handler, endpoint.contract.takes
+
+    @wraps(handler)
+    async def checked(request: Request) -> Response:
+        check(request, taken)
+        return await handler(request)
+
+    return checked if taken else handler
+
+
+def client_of(request: Request) -> Client:
+    """The client of the engine behind this host."""
+    client: Client = request.scope["app"].state.client
+    return client
+
+
+__all__ = ["GatedRoute", "client_of", "route_of", "routes"]
