@@ -17,7 +17,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import Any, Literal, TypeVar, Unpack, cast, get_args
 
-from perdure.azure_names import AzureRegistration
 from perdure.blueprint import Blueprint
 from perdure.engine.client.client import Client
 from perdure.engine.clock import Clock
@@ -48,7 +47,7 @@ from perdure.triggers import serving, with_built_ins
 S = TypeVar("S")
 
 
-class App(AzureRegistration):
+class App(Blueprint):
     """A set of durable functions, and the hub they live in.
 
     Parameters:
@@ -122,7 +121,7 @@ class App(AzureRegistration):
         Raises RegistrationError for a name or a route that is taken (it tells both places), and for a
         blueprint that is registered already.
         """
-        if not isinstance(blueprint, Blueprint):
+        if isinstance(blueprint, App) or not isinstance(blueprint, Blueprint):
             raise RegistrationError(
                 f"register_functions takes a Blueprint, not {type(blueprint).__name__}: two applications are "
                 "run side by side, they do not contain each other"

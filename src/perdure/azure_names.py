@@ -7,23 +7,32 @@ what does not fit. Unlike there, the function itself comes back, not a builder: 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from perdure.engine.client.client import Client
 from perdure.engine.client.sync_client import SyncClient
 from perdure.engine.functions.callables import is_async, resolvable, signature_of, where
 from perdure.engine.functions.registry import orchestrator_parameters
 from perdure.errors import RegistrationError
-from perdure.registration import Registration
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class AzureRegistration(Registration):
-    """`Registration` with the decorators of Azure's `DFApp` and `Blueprint` beside ours."""
+class Decorators(Protocol):
+    """Our decorators, which Azure's are spelled with."""
+
+    def orchestrator(self, *, name: str | None, input_type: Any) -> Callable[[F], F]: ...
+
+    def activity(self, *, name: str | None) -> Callable[[F], F]: ...
+
+    def entity(self, *, name: str | None) -> Callable[[F], F]: ...
+
+
+class AzureNames:
+    """The decorators of Azure's `DFApp` and `Blueprint`, for a class that has ours."""
 
     def orchestration_trigger(
-        self, context_name: str, orchestration: str | None = None, input_type: Any = None
+        self: Decorators, context_name: str, orchestration: str | None = None, input_type: Any = None
     ) -> Callable[[F], F]:
         """Register an orchestrator: Azure's spelling of `orchestrator`.
 
@@ -41,7 +50,7 @@ class AzureRegistration(Registration):
 
         return checked
 
-    def activity_trigger(self, input_name: str, activity: str | None = None) -> Callable[[F], F]:
+    def activity_trigger(self: Decorators, input_name: str, activity: str | None = None) -> Callable[[F], F]:
         """Register an activity: Azure's spelling of `activity`.
 
         Parameters:
@@ -56,7 +65,9 @@ class AzureRegistration(Registration):
 
         return checked
 
-    def entity_trigger(self, context_name: str, entity_name: str | None = None) -> Callable[[F], F]:
+    def entity_trigger(
+        self: Decorators, context_name: str, entity_name: str | None = None
+    ) -> Callable[[F], F]:
         """Register an entity written as a function: Azure's spelling of `entity`.
 
         Parameters:
@@ -113,4 +124,4 @@ def _parameter(function: Callable[..., Any], name: str, what: str) -> None:
         )
 
 
-__all__ = ["AzureRegistration"]
+__all__ = ["AzureNames"]

@@ -378,7 +378,7 @@ def name_of(function: str | Function) -> str:
     return definition.name
 
 
-_DECORATORS = frozenset({"perdure.registration", "perdure.azure_names"})
+_DECORATORS = frozenset({"perdure.blueprint", "perdure.azure_names"})
 
 
 def caller_locals() -> Mapping[str, Any] | None:
