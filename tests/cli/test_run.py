@@ -25,6 +25,8 @@ from perdure.cli import run
 from perdure.cli.app_loader import SourceError, load_app, watched_folder
 from perdure.cli.settings import chosen_of
 from perdure.errors import StoreError, StoreFull, StoreInUse
+from perdure.server import sockets, store_opening
+from perdure.server.options import ServeOptions
 from perdure.settings import SERVING, choose
 from perdure.store.sqlite.lock import read_server_file
 from tests.cli.test_cli import perdure, said
@@ -98,7 +100,7 @@ def test_a_default_port_that_is_taken_gives_way_to_the_next_free_one(
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = other.getsockname()[1]
-        monkeypatch.setattr(run, "PORTS_TRIED", 65_535 - taken)
+        monkeypatch.setattr(sockets, "PORTS_TRIED", 65_535 - taken)
         with run._bound(plan(port=taken, source="default")) as listener:
             moved = listener.getsockname()[1]
 
@@ -120,9 +122,9 @@ def test_a_port_that_was_chosen_or_that_others_reach_is_not_exchanged(
     assert f"cannot listen on {host}" in told and "--port" in told
 
 
-def plan(*, port: int, source: str, host: str = "127.0.0.1") -> run.Plan:
+def plan(*, port: int, source: str, host: str = "127.0.0.1") -> ServeOptions:
     chosen = choose(SERVING, {"host": host, "port": port})
-    return run.Plan("app.py", {}, {**chosen, "port": replace(chosen["port"], source=source)})
+    return ServeOptions("app.py", {}, {**chosen, "port": replace(chosen["port"], source=source)})
 
 
 MOUNTED = """
@@ -574,10 +576,12 @@ class Reluctant:
 async def test_the_whole_opening_waits_for_a_database_and_for_nothing_else(
     failures: list[Exception], wait: float, outcome: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run, "_LOOK_EVERY", 0.0)
-    plan = run.Plan("app.py", {}, chosen_of({"store_wait": wait}))
+    monkeypatch.setattr(store_opening, "LOOK_EVERY", 0.0)
+    plan = ServeOptions("app.py", {}, chosen_of({"store_wait": wait}))
     async with AsyncExitStack() as stack:
-        opening = run._opened(stack, cast("App", Reluctant(list(failures))), plan)
+        opening = store_opening.open_client(
+            stack, cast("App", Reluctant(list(failures))), plan, lambda _: None
+        )
         if isinstance(outcome, str):
             assert await opening == outcome
             return

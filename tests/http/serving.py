@@ -11,9 +11,9 @@ from typing import Any
 
 import uvicorn
 
-from perdure.cli.run import Server
 from perdure.server.forced_exit import LastResort
 from perdure.server.limits import Door, Patience
+from perdure.server.uvicorn_server import UvicornServer
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Served:
     """A server at work."""
 
     address: str
-    server: Server
+    server: UvicornServer
 
     def stop(self) -> None:
         """Have it stop; when it does, it has looked."""
@@ -42,7 +42,7 @@ def serving(application: Any, door: Door) -> Iterator[Served]:
         proxy_headers=False,
     )
     ready = threading.Event()
-    server = Server(config, ready.set, LastResort(math.inf))
+    server = UvicornServer(config, ready.set, LastResort(math.inf))
     listener = socket.create_server(("127.0.0.1", 0))
 
     async def serve() -> None:

@@ -1,0 +1,146 @@
+"""What `perdure run` tells people: where the server is, what it serves, and why nothing happens yet."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from rich.table import Table
+from rich.text import Text
+
+from perdure.cli.missing_functions import lacking
+from perdure.cli.terminal import errors
+from perdure.http.api.functions import PREFIX
+from perdure.http.api.instance_urls import MANAGEMENT
+from perdure.http.formatting import plain
+from perdure.http.running_engine import engine_of
+from perdure.settings import MADE_UP
+from perdure.store import sqlite_path
+from perdure.store.sqlite.lock import server_path
+from perdure.triggers.definitions import Queue, Schedule
+from perdure.version import __version__
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from perdure.app import App
+    from perdure.engine.client.client import Client
+    from perdure.errors import StoreError
+    from perdure.server.options import ServeOptions
+    from perdure.server.serving import Facts, Reached
+
+_LOUD: Final = frozenset({"pages", "API"})
+
+
+@dataclass(frozen=True)
+class Terminal:
+    """The `Announcer` of the command line. It writes to standard error."""
+
+    options: ServeOptions
+
+    def waiting(self, error: StoreError) -> None:
+        told = f"waiting for the database, {self.options.store_wait:g} s at most (--store-wait): {error}"
+        errors().print(plain(told), soft_wrap=True)
+
+    def serving(self, facts: Facts) -> None:
+        console = errors()
+        serves = Text.assemble(("perdure ", "bold"), __version__, (f"  serves {self.options.target}", "dim"))
+        console.print(serves, soft_wrap=True)
+        (_print_facts if console.is_terminal else _write_facts)(console, facts)
+        stop = f"Ctrl-C stops it (process {os.getpid()}); nothing that was accepted is lost."
+        console.print(stop, style="dim", soft_wrap=True)
+
+    def stopped(self) -> None:
+        errors().print("stopped")
+
+    def say(self, line: str) -> None:
+        errors().print(Text(plain(line), style="dim"), soft_wrap=True)
+
+
+@dataclass(frozen=True)
+class AppTerminal(Terminal):
+    """The same where the application is known, so that it can tell what is served."""
+
+    app: App
+
+    async def facts(self, client: Client, reached: Reached | None) -> Facts:
+        """What is printed of a server: what it serves, how much there is, and where it is reached."""
+        registry, role = self.app.registry, self.options.role
+        counts = await client.counts()
+        routes = [f"{'/'.join(route.methods)} {PREFIX}{route.path}" for route in registry.routes]
+        facts = [
+            ("orchestrators", ", ".join(sorted(registry.orchestrators)) or "none"),
+            ("activities", ", ".join(sorted(registry.activities)) or "none"),
+            ("routes", "\n".join(routes) if reached is not None else ""),
+            ("schedules", "\n".join(_schedules(self.app))),
+            ("queues", ", ".join(sorted(one.name for one in registry.triggers if isinstance(one, Queue)))),
+            ("store", f"{self.options.store}, hub {client.task_hub}"),
+            ("retention", _kept(client)),
+            ("instances", ", ".join(f"{n:,} {status}" for status, n in counts.items() if n) or "none yet"),
+            ("attention", "\n".join(await lacking(client)) if role != "api" else ""),
+            ("role", "" if role == "all" else role),
+        ]
+        return facts if reached is None else [*facts, *_where(self.options, reached)]
+
+
+def _where(options: ServeOptions, reached: Reached) -> Facts:
+    token = _where_token_is(options) if reached.needs_token else "-"
+    shown = f"?token={reached.token}" if reached.token and not token else ""
+    return [
+        ("", ""),
+        ("pages", f"{reached.address}/{shown}"),
+        ("API", f"{reached.address}{MANAGEMENT}/"),
+        ("token", "" if token == "-" else token),
+    ]
+
+
+def _where_token_is(options: ServeOptions) -> str:
+    """Where people find the start-up token; "" when it is to be printed.
+
+    It is printed on a terminal only, never into a file or a pipe; one that was given is never printed.
+    """
+    is_made_up = options.chosen["token"].source == "default" or os.environ.get(MADE_UP) == "1"
+    if not is_made_up:
+        return "the one that was given (PERDURE_TOKEN)"
+    if sys.stderr.isatty():
+        return ""
+    path = sqlite_path(options.chosen["store"].value)
+    if not path:
+        return "not shown outside of a terminal: set PERDURE_TOKEN, or make a key with `perdure keys create`"
+    return f"in {server_path(path)}, which this user alone may read; commands on this machine find it"
+
+
+def _schedules(app: App) -> list[str]:
+    plans = [one.plan for one in app.registry.triggers if isinstance(one, Schedule)]
+    return [f"{plan.name}  {plan.when.explain()} ({plan.timezone})" for plan in plans]
+
+
+def _kept(client: Client) -> str:
+    retention = engine_of(client).settings.retention
+    return f"{retention}, then purged" if retention else ""
+
+
+def _print_facts(console: Console, facts: Facts) -> None:
+    table = Table.grid(padding=(0, 2))
+    for name, value in facts:
+        if value or not name:
+            table.add_row(
+                Text(f"  {name}", style="dim"), Text(value, "bold" if name in _LOUD else "", overflow="fold")
+            )
+    console.print(table)
+
+
+def _write_facts(console: Console, facts: Facts) -> None:
+    """For a file or a pipe: as wide as it is, so that no address is broken."""
+    width = max(len(name) for name, _ in facts)
+    for name, value in facts:
+        first, *rest = value.split("\n")
+        if value or not name:
+            console.print(f"  {name:<{width}}  {first}".rstrip(), soft_wrap=True)
+        for line in rest:
+            console.print(f"  {'':<{width}}  {line}", soft_wrap=True)
+
+
+__all__ = ["AppTerminal", "Terminal"]

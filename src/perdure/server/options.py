@@ -1,0 +1,90 @@
+"""What is served, where, and with which settings."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from perdure.server.sockets import is_loopback
+from perdure.settings import SERVING
+
+if TYPE_CHECKING:
+    from perdure.settings import Chosen
+
+SERVED = frozenset(row.name for row in SERVING)
+"""The names of the settings that are the server's, and not the engine's."""
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """The target and the settings of one `perdure run`.
+
+    Parameters:
+        target: the application, as the command line names it.
+        given: what the command line says, by the names of the settings.
+        chosen: every setting, with its value and where that comes from.
+        began: when the command began, by the monotonic clock.
+    """
+
+    target: str
+    given: dict[str, Any]
+    chosen: dict[str, Chosen]
+    began: float = field(default_factory=time.monotonic)
+
+    @property
+    def patient_until(self) -> float:
+        """Until when to wait for a database that does not answer, by the monotonic clock."""
+        return self.began + self.store_wait
+
+    @property
+    def store_wait(self) -> float:
+        """Seconds to wait for a database that does not answer."""
+        return float(self.chosen["store_wait"].value)
+
+    @property
+    def store(self) -> str:
+        """Where the state is, for people."""
+        return self.chosen["store"].shown
+
+    @property
+    def host(self) -> str:
+        return str(self.chosen["host"].value)
+
+    @property
+    def port(self) -> int:
+        return int(self.chosen["port"].value)
+
+    @property
+    def may_move(self) -> bool:
+        """Whether another port will do: this one is the default, and only this machine reaches the server."""
+        return self.chosen["port"].source == "default" and is_loopback(self.host)
+
+    @property
+    def workers(self) -> int:
+        return int(self.chosen["workers"].value)
+
+    @property
+    def role(self) -> str:
+        return str(self.chosen["role"].value)
+
+    @property
+    def listens(self) -> bool:
+        """Whether there is an API, and pages."""
+        return self.role != "worker"
+
+    @property
+    def allowed_hosts(self) -> list[str]:
+        return [self.host, *self.chosen["allowed_hosts"].value]
+
+    @property
+    def is_open(self) -> bool:
+        return bool(self.chosen["access"].value == "open")
+
+    @property
+    def engine(self) -> dict[str, Any]:
+        """What the command line says about store, hub and engine; the rest is for the application to choose."""
+        return {name: value for name, value in self.given.items() if name not in SERVED}
+
+
+__all__ = ["SERVED", "ServeOptions"]

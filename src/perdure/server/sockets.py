@@ -1,0 +1,44 @@
+"""Listening sockets and their addresses."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+
+PORTS_TRIED = 20  # from the default port on, when that one is taken
+
+
+def bind(host: str, port: int, *, may_move: bool) -> socket.socket:
+    """A socket bound to `host` and `port`; with `may_move` to the next free port, where that one is taken.
+
+    Raises OSError when the address cannot be bound.
+    """
+    last = port + PORTS_TRIED - 1 if may_move else port
+    for candidate in range(port, last):
+        try:
+            return _bound(host, candidate)
+        except OSError:
+            continue
+    return _bound(host, last)
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    bare = host.strip("[]")
+    return socket.create_server((bare, port), family=socket.AF_INET6 if ":" in bare else socket.AF_INET)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches `host`."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def address_of(host: str, port: int) -> str:
+    """The URL of a server, without a slash at its end."""
+    bare = host.strip("[]")
+    return f"http://[{bare}]:{port}" if ":" in bare else f"http://{bare}:{port}"
+
+
+__all__ = ["PORTS_TRIED", "address_of", "bind", "is_loopback"]

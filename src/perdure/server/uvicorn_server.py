@@ -1,0 +1,97 @@
+"""Uvicorn, as perdure runs it."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, cast
+
+import uvicorn
+
+from perdure.server.accept import Listener
+from perdure.server.limits import Door
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import FrameType
+
+    from starlette.types import ASGIApp
+
+    from perdure.server.forced_exit import LastResort
+
+GRACE = 3  # seconds that requests in hand have when the server stops
+
+
+class UvicornServer(uvicorn.Server):
+    """Uvicorn that says when it listens, and that keeps a signal to itself once it has obeyed it.
+
+    The original raises the signal again, which would kill the process before the engine has closed its store.
+    """
+
+    def __init__(self, config: uvicorn.Config, announce: Callable[[], None], last_resort: LastResort) -> None:
+        super().__init__(config)
+        self._announce = announce
+        self._last_resort = last_resort
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup([])
+        listeners = [Listener(sock, self._connection) for sock in sockets or ()]
+        self.servers = cast("list[asyncio.Server]", listeners)
+        self._announce()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Whom this process has accepted it serves; whoever comes now is accepted by others, if there are any."""
+        for listener in self.servers:
+            listener.close()
+            await listener.wait_closed()
+        await super().shutdown(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._last_resort.begin()
+        super().handle_exit(sig, frame)
+
+    def _connection(self) -> asyncio.Protocol:
+        make = cast("Callable[..., asyncio.Protocol]", self.config.http_protocol_class)
+        return make(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        before = {sig: signal.signal(sig, self.handle_exit) for sig in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for sig, handler in before.items():
+                signal.signal(sig, handler)
+
+
+def config_of(application: ASGIApp) -> uvicorn.Config:
+    """Uvicorn's configuration for an application."""
+    config = uvicorn.Config(
+        application,
+        lifespan="off",
+        http=cast("type[asyncio.Protocol]", Door()),
+        ws="none",
+        proxy_headers=False,  # perdure.http.proxies reads them, of listed proxies only
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=GRACE,
+    )
+    # What one request puts into context variables, the next on its connection must not see. As an attribute, since
+    # older versions of uvicorn do not take the argument.
+    config.reset_contextvars = True
+    return config
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Makes the event loop that uvicorn prefers: uvloop, where it is installed."""
+    return uvicorn.Config(_unused, log_config=None).get_loop_factory()
+
+
+async def _unused(*_: Any) -> None:
+    """The application of a configuration that only chooses the event loop."""
+
+
+__all__ = ["GRACE", "UvicornServer", "config_of", "loop_factory"]

@@ -1,0 +1,71 @@
+"""Serving an application in several worker processes."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from typing import TYPE_CHECKING, Any
+
+from perdure.server.lease_keeper import Oversight
+from perdure.server.supervision import Launch, Supervisor
+from perdure.settings import MADE_UP, TABLE
+from perdure.store import open_overseer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from perdure.server.options import ServeOptions
+    from perdure.server.serving import Announcer
+
+_OWN = frozenset({"workers", "worker_name"})
+"""Settings of the supervisor's own, or that it gives each worker a value of."""
+
+
+def supervise(
+    options: ServeOptions,
+    command: Callable[[Mapping[str, Any]], list[str]],
+    listener: socket.socket | None,
+    announcer: Announcer,
+) -> int:
+    """Serve in several processes, and restart those that end; returns the exit code.
+
+    Parameters:
+        options: the settings.
+        command: the command line of a worker with these settings.
+        listener: the socket that the workers share; None for workers without an API.
+        announcer: tells people.
+    """
+    name = f"{options.chosen['worker_name'].value or socket.gethostname()}-{secrets.token_hex(2)}"
+    overseer, lease = open_overseer(options.chosen["store"].value), options.chosen["lease"].value
+    hidden = _hidden(options)
+    told = {k: v for k, v in options.given.items() if k not in _OWN and f"PERDURE_{k.upper()}" not in hidden}
+    supervisor = Supervisor(
+        Launch(
+            lambda called: command({**told, "worker_name": called}),
+            {**os.environ, **hidden, **_token(options)},
+            listener,
+        ),
+        name,
+        options.workers,
+        say=announcer.say,
+        announce=lambda report: announcer.serving(report.facts),
+        oversee=lambda at_work: Oversight(overseer, at_work, lease) if overseer is not None else None,
+    )
+    return supervisor.run()
+
+
+def _hidden(options: ServeOptions) -> dict[str, Any]:
+    """Secret settings, as variables: other users of the machine see the arguments of a process."""
+    return {
+        row.variable: options.given[row.name] for row in TABLE if row.secret and row.name in options.given
+    }
+
+
+def _token(options: ServeOptions) -> dict[str, str]:
+    """One start-up token, which opens all workers."""
+    given = options.chosen["token"].value
+    return {"PERDURE_TOKEN": given or secrets.token_urlsafe(24), MADE_UP: "" if given else "1"}
+
+
+__all__ = ["supervise"]
