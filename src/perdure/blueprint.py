@@ -39,8 +39,8 @@ from perdure.engine.functions.registry import (
 from perdure.engine.functions.versions import checked_version
 from perdure.errors import RegistrationError
 from perdure.model import payload
-from perdure.model.retry import RetryPolicy
 from perdure.model.durations import Seconds
+from perdure.model.retry import RetryPolicy
 from perdure.triggers.definitions import DELIVERIES, Queue, Schedule
 from perdure.triggers.schedule_orchestration import CatchUp, Overlap, Plan
 from perdure.triggers.source import QueueSource

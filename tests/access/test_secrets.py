@@ -113,7 +113,12 @@ def test_no_module_compares_a_secret_as_if_it_were_text() -> None:
     }
     # Keys of entities; a form's token beside its own cookie; a signature's spelling, before it is judged; digests
     # of the hash chain, which everybody may know; a token that a command has read from a file of its own user.
-    innocent = {("entities.py", "key"), ("watching.py", "key"), ("csrf.py", "token"), ("signed_urls.py", "sig")}
+    innocent = {
+        ("entities.py", "key"),
+        ("watching.py", "key"),
+        ("csrf.py", "token"),
+        ("signed_urls.py", "sig"),
+    }
     innocent |= {
         (file, name)
         for file in ("verification.py", "recorded.py", "damaged.py")

@@ -1,8 +1,11 @@
 """Azure's management API: paths, codes, headers and bodies."""
 
+from urllib.parse import parse_qsl, urlsplit
+
 import pytest
 from starlette.testclient import TestClient
 
+import perdure as df
 from tests.http.conftest import LOCAL, M, finish, start
 
 
@@ -51,6 +54,21 @@ def test_a_start_with_a_timeout_answers_202_if_it_does_not(http: TestClient) -> 
 
     assert answer.status_code == 202
     assert answer.json()["id"] == "slow"
+
+
+@pytest.mark.parametrize("sig", ["\U00021bd3", "x\r\nSet-Cookie: a=b", "x&showInput=true"])
+def test_a_signature_that_is_no_text_for_a_header_is_quoted_in_the_location(app: df.App, sig: str) -> None:
+    key = "an admin's key of more than 32 characters"
+    with TestClient(
+        app.asgi(store="memory:", admin_key=key), base_url=LOCAL, headers={"x-functions-key": key}
+    ) as http:
+        start(http, "approval", "a-1", {})
+        answer = http.get(f"{M}/instances/a-1", params={"sig": sig})
+
+    assert answer.status_code == 202
+    shown = answer.headers["location"]
+    assert shown.isascii() and shown.isprintable()
+    assert dict(parse_qsl(urlsplit(shown).query)) == {"sig": sig}
 
 
 def test_an_unfinished_instance_is_202_and_says_when_to_ask_again(http: TestClient) -> None:

@@ -86,13 +86,14 @@ class AppTerminal(Terminal):
 
 
 def _where(options: ServeOptions, reached: Reached) -> Facts:
-    token = _where_token_is(options) if reached.needs_token else "-"
-    shown = f"?token={reached.token}" if reached.token and not token else ""
+    where = _where_token_is(options) if reached.needs_token else ""
+    is_printed = bool(reached.token) and reached.needs_token and not where
+    shown = f"?token={reached.token}" if is_printed else ""
     return [
         ("", ""),
         ("pages", f"{reached.address}/{shown}"),
         ("API", f"{reached.address}{MANAGEMENT}/"),
-        ("token", "" if token == "-" else token),
+        ("token", where),
     ]
 
 

@@ -186,7 +186,7 @@ class RequestLinks:
         here = f"{self._origin(request)}{MANAGEMENT}/instances/{quoted(instance_id)}"
         shown = request.query_params.get("sig") if isinstance(request, Request) else None
         if shown is not None:  # no link begets one that lasts longer
-            return _with(here, shown)
+            return _with(here, quoted(shown))  # a caller with a key may show any text beside it
         is_operator = self._allowed(request, instance_id) is None
         operation = "inspect" if is_operator else "status"
         return _with(here, self._signed([operation], instance_id, owner=self._owner(request)).get(operation))
