@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final, TypedDict
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypedDict
 
 import msgspec
 
@@ -28,11 +28,11 @@ from perdure.errors import (
     PerdureError,
     outward,
 )
-from perdure.model.instances import FINISHED, RuntimeStatus
+from perdure.model.instances import FINISHED, PurgeHistoryResult, RuntimeStatus
 from perdure.model.records import InstanceFilter
 
 if TYPE_CHECKING:
-    from perdure.engine.client.client import Client
+    from perdure.engine.client.gateway import Gateway
     from perdure.model.records import InstanceRow
 
 PAGE: Final = 250
@@ -106,14 +106,33 @@ class BulkRequest(msgspec.Struct, frozen=True, kw_only=True):
     recursive: bool = False
 
 
+class Verbs(Protocol):
+    """The verbs of a client that are repeated, instance by instance, and the way to its store."""
+
+    @property
+    def gateway(self) -> Gateway: ...
+
+    async def suspend(self, instance_id: str, reason: str = ...) -> None: ...
+
+    async def resume(self, instance_id: str, reason: str = ...) -> None: ...
+
+    async def terminate(self, instance_id: str, reason: str = ..., *, recursive: bool = ...) -> None: ...
+
+    async def rewind(self, instance_id: str, reason: str = ...) -> None: ...
+
+    async def purge_instance_history(
+        self, instance_id: str, *, recursive: bool = ...
+    ) -> PurgeHistoryResult: ...
+
+
 class _Verb(msgspec.Struct, frozen=True):
     """`changes`: the statuses in which the verb does something. `apply` does it for one instance."""
 
     changes: frozenset[RuntimeStatus]
-    apply: Callable[[Client, str, BulkRequest], Awaitable[Any]]
+    apply: Callable[[Verbs, str, BulkRequest], Awaitable[Any]]
 
 
-async def _purge(client: Client, instance_id: str, asked: BulkRequest) -> None:
+async def _purge(client: Verbs, instance_id: str, asked: BulkRequest) -> None:
     if not await client.purge_instance_history(instance_id, recursive=asked.recursive):
         raise InstanceNotFound(f"instance {instance_id!r} is gone already")
 
@@ -148,7 +167,7 @@ def selected(verb: str, wanted: InstanceFilter) -> InstanceFilter | None:
     return replace(wanted, status=status) if status else None
 
 
-async def preview(client: Client, verb: str, wanted: InstanceFilter) -> BulkOutcome:
+async def preview(client: Verbs, verb: str, wanted: InstanceFilter) -> BulkOutcome:
     """How many instances the operation would be tried on, and the newest of them. Changes nothing."""
     narrowed = selected(verb, wanted)
     if narrowed is None:
@@ -158,7 +177,7 @@ async def preview(client: Client, verb: str, wanted: InstanceFilter) -> BulkOutc
     return BulkOutcome(verb=verb, matched=matched, examples=[row.instance_id for row in rows], dry_run=True)
 
 
-async def one_page(client: Client, asked: BulkRequest, wanted: InstanceFilter) -> BulkPage:
+async def one_page(client: Verbs, asked: BulkRequest, wanted: InstanceFilter) -> BulkPage:
     """Apply the verb to the newest `wanted.top` instances below `wanted.before_no`. Raises EngineStopped."""
     narrowed = selected(asked.verb, wanted)
     if narrowed is None:
@@ -176,7 +195,7 @@ Tried = tuple[str, str, str]
 """Instance id, "" or why it was skipped, "" or how it failed."""
 
 
-async def _tried(client: Client, asked: BulkRequest, row: InstanceRow) -> Tried:
+async def _tried(client: Verbs, asked: BulkRequest, row: InstanceRow) -> Tried:
     try:
         await VERBS[asked.verb].apply(client, row.instance_id, asked)
     except EngineStopped:

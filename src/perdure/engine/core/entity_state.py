@@ -7,7 +7,7 @@ poll shows. Everything here is either in the entity's record or can be told from
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from msgspec import Raw
 
@@ -15,11 +15,14 @@ from perdure.model import events as ev
 from perdure.model.entities import Caller, EntityRecord, decode_record, encode_record
 from perdure.model.instances import execution_id_of
 
-if TYPE_CHECKING:
-    from perdure.engine.core.instance import Instance
-    from perdure.model.records import InstanceRow
-
 NAMED = 100  # entries of one history row; what goes beyond is counted together
+
+
+class Salted(Protocol):
+    """An instance, or its row, by what it was born with."""
+
+    @property
+    def salt(self) -> bytes: ...
 
 
 class Mailbox:
@@ -74,6 +77,6 @@ class Mailbox:
         return record
 
 
-def flight_of(instance: Instance | InstanceRow, mailbox: Mailbox) -> tuple[str, int]:
+def flight_of(instance: Salted, mailbox: Mailbox) -> tuple[str, int]:
     """The name of the operation that is due: the same until it has been applied, then never again."""
     return execution_id_of(instance.salt, 0), mailbox.applied

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Container
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -25,10 +25,13 @@ from perdure.replay.decide import Execution
 from perdure.replay.settle import Outcome
 from perdure.replay.state import fold
 
-if TYPE_CHECKING:
-    from perdure.engine.core.ports import Running
-
 ANY: Final = range(2**62)
+
+
+class Closes(Protocol):
+    """What ends an instance's code."""
+
+    def close(self, instance: Instance, execution: Execution) -> None: ...
 
 
 class Instance:
@@ -217,7 +220,7 @@ class Instance:
             if status is not None or self.execution_no == 1:
                 self.custom_status, self.custom_status_known = status, True
 
-    def put_away(self, running: Running) -> None:
+    def put_away(self, running: Closes) -> None:
         """Close its code. What the code's `finally:` blocks do reaches nothing."""
         execution, self.execution = self.execution, None
         if execution is not None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import re
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 
@@ -22,7 +22,6 @@ from perdure.replay.settle import Invocation
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 
-    from perdure.engine.activities import ActivityPool
     from perdure.model.messages import ActivityResult
     from perdure.store.port import Census
 
@@ -41,10 +40,23 @@ def is_pool_name(name: str) -> bool:
     return re.fullmatch(r"[A-Za-z0-9._-]{1,100}", name) is not None
 
 
+class Slots(Protocol):
+    """The pool of activities as placement needs it."""
+
+    def expected_wait(self, name: str, more: int) -> float:
+        """Seconds until a slot is free for one more of this activity, about, after `more` others."""
+
+    def free_slots(self) -> tuple[list[str], int]:
+        """The activities that could begin now, and how many of them together."""
+
+    def open_invocations(self) -> list[Invocation]:
+        """Those that run or wait here."""
+
+
 class Placement:
     """For the loop's thread."""
 
-    def __init__(self, pools: Mapping[str, str], served: Sequence[str], pool: ActivityPool) -> None:
+    def __init__(self, pools: Mapping[str, str], served: Sequence[str], pool: Slots) -> None:
         """`pools` says which pool each activity is of, `served` which named ones this worker serves."""
         self.served = tuple(dict.fromkeys(("", *served)))
         self.has_company = False  # whether another worker could run what is spilled
