@@ -20,7 +20,7 @@ from typing import Any, TypeVar, get_args, overload
 from perdure.azure_names import AzureNames
 from perdure.engine.activities.executors.factories import Source, check_crossing, checked_source
 from perdure.engine.core.placement import POOL_NAME, is_pool_name
-from perdure.engine.functions.callables import called, own_name, plain, where, yields
+from perdure.engine.functions.callables import called, is_unbound, own_name, plain, where, yields
 from perdure.engine.functions.entity_definitions import check_entity
 from perdure.engine.functions.registry import (
     HANDED_OUT,
@@ -233,6 +233,7 @@ class Blueprint(AzureNames):
         localns = caller_locals()
 
         def register(found: F) -> F:
+            _refuse_unbound(found)
             if inspect.isasyncgenfunction(plain(found)):
                 raise RegistrationError(
                     f"{where(found)} is an async generator: use await, or yield, not both"
@@ -464,11 +465,21 @@ def _refuse(function: Callable[..., Any], *, generators: bool) -> None:
             f"{where(function)} is a class method of a class that is not there yet: register it behind the class, "
             f"by app.activity(TheClass.{function.__name__})"
         )
+    _refuse_unbound(function)
     if inspect.isclass(function) or not callable(function):
         raise RegistrationError(f"{payload.title(function)} is not a function")
     if generators and yields(function):
         raise RegistrationError(
             f"{where(function)} is a generator: only orchestrators yield; an activity returns its result"
+        )
+
+
+def _refuse_unbound(function: Callable[..., Any]) -> None:
+    """Raise RegistrationError for a method of a class, whose `self` would take the place of the context or input."""
+    if is_unbound(function):
+        raise RegistrationError(
+            f"{where(function)} is a method, and no object is bound to it: register it as the_object."
+            f"{function.__name__}, or put @staticmethod on it and leave out its first parameter"
         )
 
 

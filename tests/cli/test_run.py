@@ -434,7 +434,7 @@ def test_an_imported_application_is_the_same_one_twice(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("target", "content", "said"),
     [
-        ("app.py", None, "there is no file app.py"),
+        ("app.py", None, "there is no file app.py. Name the file that makes the App"),
         ("nothing.here:app", None, "there is no module 'nothing.here'"),
         ("app.py", "x = 1", "has no perdure.App"),
         ("app.py", "import perdure as df\na = df.App('a')\nb = df.App('b')", "several applications (a, b)"),

@@ -206,6 +206,16 @@ def test_a_class_is_no_activity() -> None:
         App("callables").activity(Sender)
 
 
+@pytest.mark.parametrize("style", ["activity", "orchestrator"])
+def test_a_method_without_its_object_is_refused_and_told_how_it_can_be_registered(style: str) -> None:
+    class Office:
+        def send(self, to: str = "all") -> str:
+            return to
+
+    with pytest.raises(RegistrationError, match=r"Office\.send .*no object is bound to it.*@staticmethod"):
+        getattr(App("methods"), style)(Office.send)
+
+
 async def test_bound_methods_are_orchestrators_too() -> None:
     app = App("callables")
 

@@ -162,6 +162,9 @@ ASKED = {
     "rewind": lambda client: client.rewind("a", BAD),
     "signal": lambda client: client.signal_entity(ENTITY, BAD),
     "signal, later": lambda client: client.signal_entity(ENTITY, "add", at=LAST),
+    "start, version of no text": lambda client: client.start_new("main", "b", "x", version=5),
+    "start, tags of no pairs": lambda client: client.start_new("main", "b", "x", tags=["a"]),
+    "suspend, reason of no text": lambda client: client.suspend("a", 5),
     "query": lambda client: client.query(name=BAD),
     "query, tags": lambda client: client.query(tags={"a": BAD}),
     "query, from": lambda client: client.query(created_from=LAST),
@@ -189,6 +192,80 @@ async def test_no_instance_has_an_id_that_is_no_text():
     async with environment(app()) as env:
         client: Client = env.client
         assert await client.get_status(BAD) is None
+
+
+ASKED_BY_ID = {
+    "event": lambda client, id: client.raise_event(id, "go"),
+    "suspend": lambda client, id: client.suspend(id),
+    "resume": lambda client, id: client.resume(id),
+    "terminate": lambda client, id: client.terminate(id),
+    "rewind": lambda client, id: client.rewind(id),
+    "purge": lambda client, id: client.purge_instance_history(id),
+    "purge the family": lambda client, id: client.purge_instance_history(id, recursive=True),
+    "restart": lambda client, id: client.restart(id),
+    "status": lambda client, id: client.get_status(id),
+    "wait": lambda client, id: client.wait_for_completion(id, timeout=1),
+    "watch": lambda client, id: anext(client.watch(id)),
+    "event, of no text": lambda client, id: client.raise_event(id, None),
+}
+
+
+@pytest.mark.parametrize("verb", ASKED_BY_ID)
+@pytest.mark.parametrize("wrong", [None, 5, b"a"])
+async def test_an_id_that_is_no_text_is_refused_at_once(verb, wrong):
+    async with environment(app()) as env:
+        with pytest.raises((df.InvalidInstanceId, PayloadError), match="not (NoneType|int|bytes|None)"):
+            await ASKED_BY_ID[verb](env.client, wrong)
+
+
+@pytest.mark.parametrize("verb", ["restart", "wait", "watch", "purge the family"])
+async def test_an_id_that_no_store_keeps_is_refused_at_once(verb):
+    async with environment(app()) as env:
+        with pytest.raises(df.InvalidInstanceId, match="lone surrogate"):
+            await ASKED_BY_ID[verb](env.client, BAD)
+
+
+async def test_a_reason_may_be_none():
+    made = app()
+
+    @made.orchestrator
+    async def waits(context: OrchestrationContext) -> None:
+        await context.wait_for_external_event("go")
+
+    async with environment(made) as env:
+        await env.client.start_new(waits, "a")
+        await env.client.suspend("a", None)
+        await env.client.terminate("a", None)
+        assert (await env.client.get_status("a")).runtime_status is df.RuntimeStatus.Terminated
+
+
+WRONG_TIMES = {
+    "a timer of words": lambda c: c.create_timer("PT3S"),
+    "a timer of a date": lambda c: c.create_timer(datetime.max.date()),
+    "a timeout of words": lambda c: c.wait_for_external_event("go", timeout="soon"),
+    "a signal at no time": lambda c: c.signal_entity(ENTITY, "add", at="tomorrow"),
+    "a method that is no text": lambda c: c.call_http(None, "http://x/"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG_TIMES)
+async def test_what_is_no_time_is_refused_in_words(what):
+    made = df.App("edges")
+    made.entity(name="account")(type("Account", (), {"add": lambda self: 1}))
+
+    @made.orchestrator
+    async def main(context: OrchestrationContext) -> str:
+        try:
+            WRONG_TIMES[what](context)
+        except (TypeError, ValueError) as error:
+            return str(error)
+        return "accepted"
+
+    async with environment(made) as env:
+        said = (await env.run(main)).output
+        assert "seconds" in said or "aware datetime" in said or "GET" in said
+        with pytest.raises(TypeError, match="start_at must be an aware datetime"):
+            await env.client.start_new(main, start_at="2026-01-01T00:00:00Z")
 
 
 def test_the_last_instant_is_one():

@@ -159,6 +159,29 @@ class SecretRaw(pydantic.BaseModel):
     inner: Secret | None = None
 
 
+class Private(pydantic.BaseModel):
+    owner: str
+    _seen: int = pydantic.PrivateAttr(default=0)
+
+
+class HoldsPrivate(pydantic.BaseModel):
+    one: Private
+
+
+class Derived(pydantic.BaseModel):
+    owner: str
+    _upper: str = pydantic.PrivateAttr(default="")
+
+    def model_post_init(self, context: Any) -> None:
+        self._upper = self.owner.upper()
+
+
+def with_private(seen: int) -> Private:
+    made = Private(owner="o")
+    made._seen = seen
+    return made
+
+
 class Excluded(pydantic.BaseModel):
     owner: str
     number: str = pydantic.Field(default="", exclude=True)
@@ -326,6 +349,8 @@ ARRIVES: dict[str, tuple[Any, Any]] = {
     "model": (Model, Model(name="m", at=NOW, tags={"a", "b"}, meta={"a": [1]})),
     "model inside": (Holder, Holder(model=Model(name="m"), several=[Model(name="n")])),
     "models in a list": (list[Model], [Model(name="m")]),
+    "private at its default": (Private, Private(owner="o")),
+    "private, made from its fields": (Derived, Derived(owner="o")),
     "excluded at its default": (Excluded, Excluded(owner="o")),
     "alias": (Aliased, Aliased(theName="n")),
     "computed field": (WithComputed, WithComputed(side=3)),
@@ -380,6 +405,10 @@ REFUSED: dict[str, tuple[Any, Any, str]] = {
     "SecretBytes": (SecretRaw, SecretRaw(password=b"hunter2"), "SecretBytes"),
     "SecretStr inside": (SecretRaw, SecretRaw(inner=Secret(password="x")), "SecretStr"),
     "SecretStr alone": (Any, pydantic.SecretStr("x"), "a name under which the secret"),
+    "private": (Private, with_private(7), r"Private\._seen.*private"),
+    "private in a list": (list[Private], [with_private(7)], r"Private\._seen"),
+    "private in a dataclass": (Box[Private], Box(with_private(7)), r"Private\._seen"),
+    "private in a model": (HoldsPrivate, HoldsPrivate(one=with_private(7)), r"HoldsPrivate\.one\._seen"),
     "excluded": (Excluded, Excluded(owner="o", number="4711"), r"Excluded\.number.*excluded"),
     "excluded in a list": (list[Excluded], [Excluded(owner="o", number="4711")], r"Excluded\.number"),
     "excluded in a dataclass": (Box[Excluded], Box(Excluded(owner="o", number="1")), r"Excluded\.number"),

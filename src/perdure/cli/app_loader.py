@@ -56,7 +56,7 @@ def _is_file(place: str) -> bool:
 
 def _load_file(path: Path) -> ModuleType:
     if not path.is_file():
-        raise SourceError(f"there is no file {path}")
+        raise SourceError(f"there is no file {path}. {_instead(path)}")
     root, name = _root_of(path.resolve())
     folder = str(root)
     if folder not in sys.path:
@@ -73,6 +73,13 @@ def _load_file(path: Path) -> ModuleType:
     except Exception as error:
         raise _failed(str(path), error) from error
     return module
+
+
+def _instead(path: Path) -> str:
+    """What to name in place of a file that is not there."""
+    found = sorted(one.name for one in path.parent.glob("*.py"))[:5]
+    here = f"this folder has {', '.join(found)}" if found else "this folder has no Python file"
+    return f"Name the file that makes the App: {here}"
 
 
 def _root_of(path: Path) -> tuple[Path, str]:

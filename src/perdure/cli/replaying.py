@@ -145,6 +145,9 @@ def replay(
     which = read_selection(status, name, prefix, tag, waiting_for, None, None, None, parked)
     if files and which:
         raise typer.BadParameter("give files, or a store with a filter; one of the two")
+    for file in files or ():
+        if file.suffix == ".py":
+            raise typer.BadParameter(f"{file} is no saved history: name an application with --app {file}")
     try:
         checker = Checker(load_app(app))
         with progress_bars({}) as progress:

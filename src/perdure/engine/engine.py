@@ -50,7 +50,7 @@ from perdure.errors import EngineStopped, FunctionNotFound, InstanceNotFound, Ov
 from perdure.model import payload
 from perdure.model.events import Ending
 from perdure.model.http_calls import BUILT_IN
-from perdure.model.instances import FINISHED, OrchestrationStatus, RuntimeStatus
+from perdure.model.instances import FINISHED, OrchestrationStatus, RuntimeStatus, asked_id
 from perdure.model.messages import Message, RaiseEvent, Start, refuse_unkept
 from perdure.model.records import InstanceRow, WorkerRow
 from perdure.model.settings import COUNT, SECONDS, SWITCH, setting
@@ -391,6 +391,7 @@ class Engine:
 
         Raises TimeoutError, InstanceNotFound.
         """
+        asked_id(instance_id)
         future: asyncio.Future[Finished] = asyncio.get_running_loop().create_future()
         with self._gate:
             self._watchers.setdefault(instance_id, []).append(future)

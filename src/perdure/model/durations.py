@@ -24,7 +24,11 @@ _UNITS: Final = {
 
 
 def micros(duration: Seconds) -> int:
-    """A duration in microseconds. Raises ValueError for NaN, infinities and durations beyond 10,000 years."""
+    """A duration in microseconds.
+
+    Raises ValueError for NaN, infinities, durations beyond 10,000 years and text that is no number, TypeError for
+    what is neither a timedelta nor a number.
+    """
     if isinstance(duration, timedelta):
         exact = duration // _MICROSECOND
         if abs(exact) > LONGEST:
@@ -36,6 +40,8 @@ def micros(duration: Seconds) -> int:
         value = float(duration)
     except OverflowError:
         value = inf
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"a duration is a timedelta or a number of seconds, not {duration!r:.60}") from None
     if not abs(value) <= LONGEST / 1e6:
         raise ValueError(f"a duration must be a finite number of seconds, not {duration!r:.60}")
     return round(value * 1_000_000)
@@ -52,6 +58,8 @@ def in_range(at: int, what: str) -> int:
 
 def instant(moment: datetime, what: str = "an instant") -> int:
     """An aware datetime as microseconds since 1970. Raises ValueError for a naive one, and beyond the year 9999."""
+    if not isinstance(moment, datetime):
+        raise TypeError(f"{what} must be an aware datetime (with a time zone), not {moment!r:.60}")
     if moment.utcoffset() is None:
         raise ValueError(
             f"{what} must be an aware datetime (with a time zone), not {moment!r}: "

@@ -161,6 +161,8 @@ def request_of(
     method: str, uri: str, content: Any, headers: Mapping[str, str | Secret] | None, *, is_raw_str: bool
 ) -> HttpRequest:
     """The request as history keeps it. Raises ValueError and TypeError for one that could not be sent."""
+    if not isinstance(method, str):
+        raise TypeError(f"method is text, such as GET, not {type(method).__name__}")
     verb = method.upper()
     if not verb or not METHOD_CHARACTERS.issuperset(verb):
         raise ValueError(f"{method!r} is not an HTTP method")

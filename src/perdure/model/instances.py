@@ -13,6 +13,7 @@ import msgspec
 from perdure.errors import InvalidInstanceId
 from perdure.failure import Failure
 from perdure.model.durations import stamp
+from perdure.model.names import is_text
 from perdure.model.waiting import Waiting, is_parked
 
 if TYPE_CHECKING:
@@ -62,6 +63,17 @@ def check_instance_id(instance_id: object, *, derived: bool = False) -> str:
     if broken:
         shown = instance_id if len(instance_id) <= 60 else instance_id[:57] + "..."
         raise InvalidInstanceId(f"instance id {shown!r} {broken}")
+    return instance_id
+
+
+def asked_id(instance_id: object) -> str:
+    """The id of an instance that may exist. Raises `InvalidInstanceId` for what is no text that a store keeps."""
+    if not isinstance(instance_id, str):
+        raise InvalidInstanceId(f"an instance id is a string, not {type(instance_id).__name__}")
+    if not is_text(instance_id):
+        raise InvalidInstanceId(
+            f"instance id {ascii(instance_id)[:60]} holds NUL or a lone surrogate: no instance has such an id"
+        )
     return instance_id
 
 

@@ -16,7 +16,7 @@ from typing import Final, Literal
 import msgspec
 from msgspec import Raw
 
-from perdure.errors import PayloadError
+from perdure.errors import InvalidInstanceId, PayloadError
 from perdure.failure import Failure
 from perdure.model.encryption import refuse_unreadable
 from perdure.model.events import ABSENT, EventRaised, ParentLink
@@ -247,9 +247,17 @@ _TEXTS: Final = ("instance_id", "name", "operation", "operation_id", "reason", "
 
 
 def refuse_unkept(message: Message) -> None:
-    """Raise PayloadError for a client's message with a text that no store could keep."""
+    """Raise for a client's message with a text that no store could keep.
+
+    InvalidInstanceId for an id that is no text at all, PayloadError for the rest.
+    """
     for field in _TEXTS:
         text = getattr(message, field, "")
+        if not isinstance(text, str):
+            what = type(text).__name__
+            if field == "instance_id":
+                raise InvalidInstanceId(f"an instance id is a string, not {what}")
+            raise PayloadError(f"{field.replace('_', ' ')} is a string, not {what}: nothing was stored")
         if text and not is_text(text):
             raise PayloadError(
                 f"{field.replace('_', ' ')} {ascii(text)[:60]} holds NUL or a lone surrogate, which is no character: "

@@ -117,6 +117,10 @@ def _in_order(after: int, ticks: Iterable[int]) -> Iterator[int]:
             yield tick
 
 
+_FORM = (
+    "It has five fields (minute 0-59, hour 0-23, day 1-31, month 1-12, weekday 0-7 or SUN-SAT), or six with seconds "
+    "in front, each with *, lists, ranges or steps: '30 9 * * MON-FRI' is half past nine on working days"
+)
 _WIDTHS = {"second": 60, "minute": 60, "hour": 24, "day": 31, "month": 12, "weekday": 7}
 
 
@@ -125,7 +129,7 @@ def _check(expression: str) -> None:
     try:
         CronSim(expression, datetime(2024, 1, 1))
     except CronSimError as error:
-        raise ValueError(f"{expression!r} is not a cron expression: {error}") from error
+        raise ValueError(f"{expression!r} is not a cron expression: {error}. {_FORM}") from error
     fields = expression.split()
     for (name, width), field in zip(list(_WIDTHS.items())[-len(fields) :], fields, strict=False):
         for step in re.findall(r"/(\d+)", field):
@@ -147,7 +151,7 @@ def _plain(expression: str) -> str:
 def _zone(name: str) -> ZoneInfo:
     try:
         return ZoneInfo(name)
-    except (KeyError, ValueError, OSError) as error:
+    except (KeyError, ValueError, OSError, TypeError) as error:
         raise ValueError(
             f"{name!r} is not a time zone: use a name such as Europe/Berlin (on Windows install tzdata)"
         ) from error

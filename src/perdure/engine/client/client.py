@@ -37,6 +37,7 @@ from perdure.model.instances import (
     Page,
     PurgeHistoryResult,
     RuntimeStatus,
+    asked_id,
 )
 from perdure.model.messages import (
     Purge,
@@ -83,7 +84,7 @@ class Client(Starting, EntityVerbs, AccessVerbs, AzureVerbs, WatchVerbs, Company
         """
         store = self.gateway.store
         fresh = restart_with_new_instance_id
-        named = restart_named(instance_id, operation_id or "", fresh=fresh)
+        named = restart_named(asked_id(instance_id), operation_id or "", fresh=fresh)
         if operation_id and (first := await self._restarted(named)):
             return first
         found = await self.gateway.read(lambda: start_of(store, instance_id))
@@ -154,14 +155,17 @@ class Client(Starting, EntityVerbs, AccessVerbs, AzureVerbs, WatchVerbs, Company
         """
         await self.gateway.accept(
             Terminate(
-                instance_id=instance_id, reason=reason, recursive=recursive, operation_id=operation_id or ""
+                instance_id=instance_id,
+                reason=reason or "",
+                recursive=recursive,
+                operation_id=operation_id or "",
             )
         )
 
     async def suspend(self, instance_id: str, reason: str = "", *, operation_id: str | None = None) -> None:
         """Hold an instance: what arrives is kept, nothing runs, until `resume`."""
         await self.gateway.accept(
-            Suspend(instance_id=instance_id, reason=reason, operation_id=operation_id or "")
+            Suspend(instance_id=instance_id, reason=reason or "", operation_id=operation_id or "")
         )
 
     async def rewind(self, instance_id: str, reason: str = "", *, operation_id: str | None = None) -> None:
@@ -174,13 +178,13 @@ class Client(Starting, EntityVerbs, AccessVerbs, AzureVerbs, WatchVerbs, Company
         Raises InstanceNotFound, InstanceFinished when it did not fail, IllegalTransition while it is running.
         """
         await self.gateway.accept(
-            Rewind(instance_id=instance_id, reason=reason, operation_id=operation_id or "")
+            Rewind(instance_id=instance_id, reason=reason or "", operation_id=operation_id or "")
         )
 
     async def resume(self, instance_id: str, reason: str = "", *, operation_id: str | None = None) -> None:
         """Let a suspended or parked instance go on; what arrived meanwhile is delivered in order."""
         await self.gateway.accept(
-            Resume(instance_id=instance_id, reason=reason, operation_id=operation_id or "")
+            Resume(instance_id=instance_id, reason=reason or "", operation_id=operation_id or "")
         )
 
     # --------------------------------------------------------------------------------------------- asking
@@ -200,8 +204,9 @@ class Client(Starting, EntityVerbs, AccessVerbs, AzureVerbs, WatchVerbs, Company
         if its history is kept, and the numbers of those that are. `show_history_output` adds their results,
         `show_input` the input. `waiting_for` is always filled in.
         """
-        if not is_text(instance_id):
+        if isinstance(instance_id, str) and not is_text(instance_id):
             return None
+        asked_id(instance_id)
         detail = Detail(show_history, show_history_output, show_input, execution)
         gateway = self.gateway
         return await gateway.read(
@@ -286,7 +291,7 @@ class Client(Starting, EntityVerbs, AccessVerbs, AzureVerbs, WatchVerbs, Company
         store = self.gateway.store
 
         def look() -> list[str]:
-            stored = store.get(instance_id)
+            stored = store.get(asked_id(instance_id))
             finished = stored is None or stored.row.completed_at is not None
             return finished_family(store, instance_id) if finished else []
 
@@ -354,7 +359,7 @@ class Client(Starting, EntityVerbs, AccessVerbs, AzureVerbs, WatchVerbs, Company
 
         Raises PayloadError for an unknown verb, EngineStopped. What fails for one instance is in the outcome.
         """
-        asked = BulkRequest(verb=bulk.verb_named(verb), reason=reason, recursive=recursive)
+        asked = BulkRequest(verb=bulk.verb_named(verb), reason=reason or "", recursive=recursive)
         if dry_run:
             return await self.bulk_preview(verb, which)
         return await bulk.perform(

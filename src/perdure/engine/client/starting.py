@@ -173,7 +173,9 @@ def checked_tags(tags: Mapping[str, str] | None) -> dict[str, str] | None:
     """The tags, if they may be kept with an instance. Raises PayloadError."""
     if not tags:
         return None
-    if len(tags) > 50 or not all(isinstance(k, str) and isinstance(v, str) for k, v in tags.items()):
+    if not isinstance(tags, Mapping) or len(tags) > 50:
+        raise PayloadError("tags are at most 50 pairs of strings")
+    if not all(isinstance(text, str) for pair in tags.items() for text in pair):
         raise PayloadError("tags are at most 50 pairs of strings")
     payload.encode(dict(tags), limit=16_384)
     return dict(tags)

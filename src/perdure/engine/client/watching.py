@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from perdure.engine.client.status import Detail, status_of
 from perdure.errors import InstanceNotFound, Overloaded
-from perdure.model.instances import OrchestrationStatus, execution_id_of
+from perdure.model.instances import OrchestrationStatus, asked_id, execution_id_of
 
 if TYPE_CHECKING:
     from perdure.model.records import Batch
@@ -178,6 +178,7 @@ async def sightings(
 
     Raises InstanceNotFound; ends when the instance is purged, or the engine stops.
     """
+    asked_id(instance_id)
     look = look or (lambda: sight(gateway, instance_id))
     watching = watching or gateway.watching
     found = await look()

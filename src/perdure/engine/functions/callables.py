@@ -44,6 +44,19 @@ def is_async(function: Any) -> bool:
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(plain(function))
 
 
+def is_unbound(function: Any) -> bool:
+    """Whether it is a method that is taken from its class, so that no object is there to call it on."""
+    if not inspect.isfunction(function) or not _is_in_class(function):
+        return False
+    first = next(iter(inspect.signature(function).parameters.values()), None)
+    return first is not None and first.name in ("self", "cls") and first.annotation is first.empty
+
+
+def _is_in_class(function: FunctionType) -> bool:
+    outer = function.__qualname__.rpartition(".")[0]
+    return bool(outer) and not outer.endswith("<locals>")
+
+
 def yields(function: Any) -> bool:
     """Whether it is a generator of either kind."""
     found = plain(function)

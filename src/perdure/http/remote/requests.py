@@ -13,6 +13,7 @@ from perdure.http.mounting import quoted
 from perdure.http.timestamps import stamp
 from perdure.model.durations import moment
 from perdure.model.entities import EntityId
+from perdure.model.instances import asked_id
 from perdure.model.messages import (
     EntityOperation,
     Message,
@@ -47,7 +48,7 @@ class Sent:
 
 
 def instance_path(instance_id: str) -> str:
-    return f"/instances/{quoted(instance_id)}"
+    return f"/instances/{quoted(asked_id(instance_id))}"
 
 
 def _start(message: Start) -> Sent:

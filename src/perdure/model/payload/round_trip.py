@@ -276,6 +276,8 @@ def _is_plain_model(model: Any) -> bool:
     decorators = model.__pydantic_decorators__
     if any(getattr(decorators, name) for name in decorators.__slots__ if name != "__dict__"):
         return False
+    if model.__private_attributes__:
+        return False
     return all(
         not field.exclude
         and not field.metadata
@@ -351,8 +353,8 @@ def _changed(value: Any, what: str, part: Any) -> str:
         hidden = title(type(part))
         return f"{what} is a {hidden}, which hides its value in JSON: pass a name under which the secret is found"
     return (
-        f"{what} does not come back from JSON as it is (it is excluded, of a subclass, or changed while it is read): "
-        "make it a field that is written and read as it is, or pass it apart"
+        f"{what} does not come back from JSON as it is (it is private, excluded, of a subclass, or changed while it "
+        "is read): make it a field that is written and read as it is, or pass it apart"
     )
 
 
@@ -389,6 +391,7 @@ def _parts(value: Any) -> Iterator[tuple[str, Any]]:
     for name in _names(type(value)):
         yield name, getattr(value, name, None)
     yield from (getattr(value, "__pydantic_extra__", None) or {}).items()
+    yield from (getattr(value, "__pydantic_private__", None) or {}).items()
 
 
 def _is_form(sent: Any, read: Any) -> bool:
