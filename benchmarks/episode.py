@@ -32,8 +32,8 @@ from perdure.engine.upkeep.watchdog import Marker, StrikeFile
 from perdure.model import events as ev
 from perdure.model import hash_chain
 from perdure.model.messages import ActivityResult, Start
-from perdure.replay.context import Identity
 from perdure.replay.decide import Execution
+from perdure.replay.environment import Identity
 from perdure.replay.settle import Invocation, Outcome, settle
 from perdure.store import open_store
 

@@ -9,21 +9,23 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
 from datetime import timedelta
 from typing import Any, Protocol
 
 import msgspec
 
-from perdure.engine.activities.context import ActivityContext
 from perdure.engine.activities.offloaded import with_offloaded
+from perdure.engine.activities.signals import Signals
 from perdure.engine.functions.registry import Registry
 from perdure.errors import Evicted, FunctionNotFound, TaskFailedError
 from perdure.model.failures import MESSAGE_LIMIT
 from perdure.model.retry import RetryPolicy
-from perdure.replay.context import CallTarget, OrchestrationContext
+from perdure.replay.activity_context import ActivityContext
+from perdure.replay.context import OrchestrationContext
 from perdure.replay.decide import Code
 from perdure.replay.entity import EntityCode
+from perdure.replay.environment import CallTarget
 from perdure.replay.settle import Invocation
 from perdure.replay.task import CallTask, RetryTask, Task
 from simulation.activities import input_of
@@ -117,7 +119,7 @@ class Bodies:
     def operate(self, invocation: Invocation) -> Any:
         """Run what an entity does outside the loop, at once."""
         runners = with_offloaded(Registry(), self.entities.values(), self.environment).activities
-        running = runners[invocation.name].function(ActivityContext(invocation))
+        running = runners[invocation.name].function(ActivityContext(invocation, Signals()))
         if not inspect.iscoroutine(running):
             return running
         try:
@@ -167,7 +169,7 @@ class _Environment:
     def is_renamed(self, action: Any, recorded: Any) -> bool:
         return False
 
-    def logger(self, context: Context) -> Any:
+    def logger(self, instance_id: str, is_live: Callable[[], bool]) -> Any:
         return None
 
 

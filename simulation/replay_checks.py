@@ -13,8 +13,8 @@ import msgspec
 from perdure.engine.interrupting import put_away
 from perdure.errors import NonDeterminismError
 from perdure.model import events as ev
-from perdure.replay.context import Identity
 from perdure.replay.decide import Execution
+from perdure.replay.environment import Identity
 from perdure.replay.rewinding import ARRIVALS, is_rewound
 from perdure.replay.settle import Outcome, settle
 from simulation.ledger import Recorded, Run

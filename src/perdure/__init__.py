@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from perdure.app import App
 from perdure.blueprint import Blueprint
 from perdure.connection import connect
-from perdure.engine.activities import ActivityContext, Concurrency
+from perdure.engine.activities import Concurrency
 from perdure.engine.activities.executors.factories import ProcessPool, process_pool
 from perdure.engine.client.bulk import BulkOutcome
 from perdure.engine.client.client import Client, DurableOrchestrationClient
@@ -63,6 +63,7 @@ from perdure.model.instances import (
 )
 from perdure.model.retry import RetryOptions, RetryPolicy
 from perdure.outbound import HttpPolicy
+from perdure.replay.activity_context import ActivityContext
 from perdure.replay.context import DurableOrchestrationContext, OrchestrationContext
 from perdure.replay.entity import DurableEntityContext, EntityContext
 from perdure.replay.entity_calls import EntityLock

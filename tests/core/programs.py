@@ -13,8 +13,9 @@ from perdure import RetryPolicy
 from perdure.errors import OrchestratorError, PayloadError, TaskFailedError
 from perdure.failure import Failure
 from perdure.model import events as ev
-from perdure.replay.context import Identity, OrchestrationContext
+from perdure.replay.context import OrchestrationContext
 from perdure.replay.decide import ARRIVALS, Code, Execution
+from perdure.replay.environment import Identity
 from perdure.replay.settle import Outcome, settle
 from perdure.replay.state import State
 from perdure.testing.history import Episode

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from perdure.model import events as ev
-from perdure.replay.context import Identity, OrchestrationContext
+from perdure.replay.context import OrchestrationContext
 from perdure.replay.decide import Code, Execution
+from perdure.replay.environment import Identity
 from perdure.testing import HistoryBuilder, replay
 from perdure.testing.replaying import _Lenient
 from tests.core.styles import both

@@ -3,8 +3,8 @@
 import pytest
 
 from perdure.model import events as ev
-from perdure.replay.context import Identity
 from perdure.replay.decide import Code, Execution
+from perdure.replay.environment import Identity
 from perdure.testing.replaying import _Lenient
 
 log: list[str] = []

@@ -6,8 +6,9 @@ import json
 import pytest
 
 from perdure.model import events as ev
-from perdure.replay.context import Identity, OrchestrationContext
+from perdure.replay.context import OrchestrationContext
 from perdure.replay.decide import Code, Execution
+from perdure.replay.environment import Identity
 from perdure.replay.relay import Relay
 from perdure.replay.task import WhenAny
 from perdure.testing import HistoryBuilder

@@ -18,8 +18,8 @@ from perdure.model import hash_chain
 from perdure.model.instances import FINISHED, RuntimeStatus, execution_id_of
 from perdure.model.messages import RaiseEvent, decode_message
 from perdure.model.records import InstanceFilter, InstanceRow, StoredInstance
-from perdure.replay.context import Identity
 from perdure.replay.decide import Execution
+from perdure.replay.environment import Identity
 from perdure.replay.state import State, fold
 from tests.crash.world import World, functions_of
 

@@ -18,7 +18,7 @@ from functools import cache
 from typing import Any
 
 from perdure import App, Client
-from perdure.engine.activities import ActivityContext, Runner, completed, failed
+from perdure.engine.activities import Runner, completed, failed
 from perdure.engine.clock import new_salt
 from perdure.engine.core.dispatcher import Hub
 from perdure.engine.core.ports import Chance, Limits
@@ -28,6 +28,7 @@ from perdure.engine.loop.loop import Loop
 from perdure.errors import OutcomeUnknown, PerdureError, StoreError
 from perdure.model.failures import failure_of
 from perdure.model.messages import ActivityResult, Message
+from perdure.replay.activity_context import ActivityContext
 from perdure.replay.settle import Invocation
 from perdure.store.port import Store
 from perdure.testing import VirtualClock

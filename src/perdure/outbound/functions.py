@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from perdure.engine.activities import ActivityContext
 from perdure.engine.functions.registry import Activity, Orchestrator, Registry
 from perdure.errors import HttpStatusError
 from perdure.model.http_calls import HTTP_ACTIVITY, HTTP_POLLING, HttpRequest, HttpResponse
 from perdure.outbound.polling import polling
 from perdure.outbound.sending import Sender
+from perdure.replay.activity_context import ActivityContext
 
 
 async def http_activity(request: HttpRequest, context: ActivityContext, sender: Sender) -> HttpResponse:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from functools import partial
 from types import UnionType
-from typing import TYPE_CHECKING, Any, Never, Protocol, TypeAlias, TypedDict, TypeVar, Unpack, overload
+from typing import Any, Never, Protocol, TypeAlias, TypedDict, TypeVar, Unpack, overload
 
 from msgspec import Raw
 
@@ -20,12 +20,10 @@ from perdure.model import payload
 from perdure.model.durations import Seconds
 from perdure.model.events import ABSENT
 from perdure.model.retry import RetryPolicy
+from perdure.replay.activity_context import ActivityContext
 from perdure.replay.inputs import NO_INPUT
+from perdure.replay.recorder import Recorder
 from perdure.replay.task import RetryTask, Task
-
-if TYPE_CHECKING:
-    from perdure.engine.activities import ActivityContext  # a type only: nothing here knows the engine
-    from perdure.replay.context import OrchestrationContext
 
 I = TypeVar("I")  # noqa: E741 - an input, as T is a result
 T = TypeVar("T")
@@ -58,7 +56,7 @@ class ActivityOptions(TypedDict, total=False):
     heartbeat_timeout: Seconds | None
 
 
-class ActivityCalls:
+class ActivityCalls(Recorder):
     """The part of an orchestration's context that calls activities."""
 
     __slots__ = ()
@@ -125,8 +123,8 @@ class ActivityCalls:
     def call_activity(
         self, name: Callable[[ActivityContext], T], input_: Any = None, **options: Unpack[ActivityOptions]
     ) -> Task[T]: ...
-    def call_activity(  # type: ignore[misc]
-        self: OrchestrationContext,
+    def call_activity(
+        self,
         name: Any,
         input_: Any = NO_INPUT,
         expected_type: Any = None,
@@ -223,8 +221,8 @@ class ActivityCalls:
     def call_activity_with_retry(
         self, name: Callable[[ActivityContext], T], retry_options: RetryPolicy, input_: Any = None
     ) -> Task[T]: ...
-    def call_activity_with_retry(  # type: ignore[misc]
-        self: OrchestrationContext,
+    def call_activity_with_retry(
+        self,
         name: Any,
         retry_options: RetryPolicy,
         input_: Any = NO_INPUT,

@@ -9,18 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Generator
 from functools import partial
 from types import UnionType
-from typing import TYPE_CHECKING, Any, Protocol, TypedDict, TypeVar, Unpack, overload
+from typing import Any, Protocol, Self, TypedDict, TypeVar, Unpack, overload
 
 from perdure.model import events as ev
 from perdure.model.instances import check_child_id
 from perdure.model.retry import RetryPolicy
 from perdure.replay.activity_calls import Same
+from perdure.replay.entity_calls import EntityCalls
 from perdure.replay.inputs import NO_INPUT
 from perdure.replay.patches import check_version
 from perdure.replay.task import RetryTask, Task
-
-if TYPE_CHECKING:
-    from perdure.replay.context import OrchestrationContext
 
 I = TypeVar("I")  # noqa: E741 - an input, as T is a result
 T = TypeVar("T")
@@ -30,11 +28,12 @@ Orchestrator = str | Callable[..., Any]
 
 
 class TakesBehind(Protocol[I_contra, T_co]):
-    """An orchestrator whose input comes behind its context."""
+    """An orchestrator whose input comes behind its context.
 
-    def __call__(
-        self, context: OrchestrationContext, input_: I_contra, /, *args: Any, **kwargs: Any
-    ) -> T_co: ...
+    The context's type is left open: with it in the protocol, mypy explains a wrong input by another overload.
+    """
+
+    def __call__(self, context: Any, input_: I_contra, /, *args: Any, **kwargs: Any) -> T_co: ...
 
 
 class ChildOptions(TypedDict, total=False):
@@ -43,7 +42,7 @@ class ChildOptions(TypedDict, total=False):
     retry: RetryPolicy | None
 
 
-class ChildCalls:
+class ChildCalls(EntityCalls):
     """The part of an orchestration's context that calls other orchestrations."""
 
     __slots__ = ()
@@ -120,7 +119,7 @@ class ChildCalls:
     @overload
     def call_sub_orchestrator(
         self,
-        name: Callable[[OrchestrationContext], Coroutine[Any, Any, T]],
+        name: Callable[[Self], Coroutine[Any, Any, T]],
         input_: Any = None,
         instance_id: str | None = None,
         version: str | None = None,
@@ -129,7 +128,7 @@ class ChildCalls:
     @overload
     def call_sub_orchestrator(
         self,
-        name: Callable[[OrchestrationContext], Generator[Any, Any, T]],
+        name: Callable[[Self], Generator[Any, Any, T]],
         input_: Any = None,
         instance_id: str | None = None,
         version: str | None = None,
@@ -138,14 +137,14 @@ class ChildCalls:
     @overload
     def call_sub_orchestrator(
         self,
-        name: Callable[[OrchestrationContext], T],
+        name: Callable[[Self], T],
         input_: Any = None,
         instance_id: str | None = None,
         version: str | None = None,
         **options: Unpack[ChildOptions],
     ) -> Task[T]: ...
-    def call_sub_orchestrator(  # type: ignore[misc]
-        self: OrchestrationContext,
+    def call_sub_orchestrator(
+        self,
         name: Any,
         input_: Any = NO_INPUT,
         instance_id: str | None = None,
@@ -253,7 +252,7 @@ class ChildCalls:
     @overload
     def call_sub_orchestrator_with_retry(
         self,
-        name: Callable[[OrchestrationContext], Coroutine[Any, Any, T]],
+        name: Callable[[Self], Coroutine[Any, Any, T]],
         retry_options: RetryPolicy,
         input_: Any = None,
         instance_id: str | None = None,
@@ -262,7 +261,7 @@ class ChildCalls:
     @overload
     def call_sub_orchestrator_with_retry(
         self,
-        name: Callable[[OrchestrationContext], Generator[Any, Any, T]],
+        name: Callable[[Self], Generator[Any, Any, T]],
         retry_options: RetryPolicy,
         input_: Any = None,
         instance_id: str | None = None,
@@ -271,14 +270,14 @@ class ChildCalls:
     @overload
     def call_sub_orchestrator_with_retry(
         self,
-        name: Callable[[OrchestrationContext], T],
+        name: Callable[[Self], T],
         retry_options: RetryPolicy,
         input_: Any = None,
         instance_id: str | None = None,
         version: str | None = None,
     ) -> Task[T]: ...
-    def call_sub_orchestrator_with_retry(  # type: ignore[misc]
-        self: OrchestrationContext,
+    def call_sub_orchestrator_with_retry(
+        self,
         name: Any,
         retry_options: RetryPolicy,
         input_: Any = NO_INPUT,

@@ -20,10 +20,13 @@ from perdure.model import actions as act
 from perdure.model import events as ev
 from perdure.model import payload
 from perdure.model.failures import failure_of
-from perdure.replay.context import IDLE, NULL, Environment, Identity, OrchestrationContext
+from perdure.replay.context import OrchestrationContext
 from perdure.replay.determinism import Mismatch, misfit
+from perdure.replay.environment import Environment, Identity
 from perdure.replay.fiber import Body, Fiber
 from perdure.replay.inputs import Input
+from perdure.replay.pairing import NULL
+from perdure.replay.recorder import IDLE
 from perdure.replay.rewinding import (
     ARRIVALS,
     NOT_REPLAYED,

@@ -11,7 +11,6 @@ engine releases it too, however the execution ends.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import datetime
 from types import UnionType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
@@ -21,16 +20,15 @@ from msgspec import Raw
 from perdure.errors import OrchestratorError
 from perdure.model import actions as act
 from perdure.model import events as ev
-from perdure.model import payload
 from perdure.model.durations import instant
 from perdure.model.entities import EntityId, checked_operation, entity_id_of, name_in
 from perdure.replay.inputs import NO_INPUT
+from perdure.replay.recorder import Recorder
 from perdure.replay.task import PENDING, CallTask, Task
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from perdure.replay.context import Environment, OrchestrationContext
 
 T = TypeVar("T")
 
@@ -41,7 +39,7 @@ class EntityTask(CallTask[T]):
     __slots__ = ("entity",)
 
     def __init__(
-        self, context: OrchestrationContext, task_id: int, entity: str, operation: str, expected: Any
+        self, context: EntityCalls, task_id: int, entity: str, operation: str, expected: Any
     ) -> None:
         super().__init__(context, task_id, "Entity", operation, expected)
         self.entity = entity
@@ -56,7 +54,9 @@ class EntityLock(Task["EntityLock"]):
 
     __slots__ = ("_granted", "entity_ids")
 
-    def __init__(self, context: OrchestrationContext, task_id: int, entity_ids: tuple[str, ...]) -> None:
+    _context: EntityCalls
+
+    def __init__(self, context: EntityCalls, task_id: int, entity_ids: tuple[str, ...]) -> None:
         super().__init__(context, task_id)
         self.entity_ids = entity_ids
         self._granted = 0
@@ -128,23 +128,12 @@ class EntityLock(Task["EntityLock"]):
         return f"the critical section over {', '.join(self.entity_ids)}"
 
 
-class EntityVerbs:
-    """What `OrchestrationContext` can do with entities."""
+class EntityCalls(Recorder):
+    """The part of an orchestration's context that calls, signals and locks entities."""
 
     __slots__ = ("_lock",)
 
     _lock: EntityLock | None
-
-    if TYPE_CHECKING:
-        _now: int
-        _calls: dict[int, CallTask[Any]]
-        _alive: Callable[[], None]
-        _take_id: Callable[[], int]
-        _emit: Callable[[act.Action], Any]
-        _env: Environment
-        _check_readable: Callable[[Any, type], None]
-        _known_entity: Callable[[str], None]
-        _guarded_body: Callable[[payload.Guard | None, Any, type], Raw]
 
     @overload
     def call_entity(
@@ -196,7 +185,7 @@ class EntityVerbs:
             entity_id, operation, input_, ev.EntityCalled
         )  # what is refused takes no id
         task: EntityTask[Any] = EntityTask(
-            self,  # type: ignore[arg-type]
+            self,
             self._take_id(),
             entity_id,
             operation,
@@ -249,7 +238,7 @@ class EntityVerbs:
             raise OrchestratorError("context.lock takes the entities to lock, at least one")
         for entity_id in wanted:
             self._known_entity(entity_id)
-        lock = EntityLock(self, self._take_id(), wanted)  # type: ignore[arg-type]
+        lock = EntityLock(self, self._take_id(), wanted)
         self._emit(act.RequestLock(lock.id, wanted))
         self._lock = lock
         return lock

@@ -7,14 +7,11 @@ send the outcome of what was awaited, get the next thing awaited, until that thi
 from __future__ import annotations
 
 from collections.abc import Coroutine, Generator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from perdure.errors import EngineSignal, Evicted, ForeignAwaitError, Interrupted
 from perdure.replay.relay import DEEPEST, Standing
-from perdure.replay.task import DONE, PENDING, T_co, Task
-
-if TYPE_CHECKING:
-    from perdure.replay.context import OrchestrationContext
+from perdure.replay.task import DONE, PENDING, Owner, T_co, Task
 
 CLOSINGS = 3  # how often code that swallows its end is closed
 Body = Generator[Any, Any, Any] | Coroutine[Any, Any, Any]
@@ -25,7 +22,7 @@ class Fiber(Task[T_co]):
 
     __slots__ = ("_body", "observed")
 
-    def __init__(self, context: OrchestrationContext, body: Body) -> None:
+    def __init__(self, context: Owner, body: Body) -> None:
         super().__init__(context)
         self._body: Body | None = body
         self.observed = False

@@ -9,7 +9,7 @@ the middle goes on where it was. What to do next follows from recorded responses
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
@@ -30,10 +30,9 @@ from perdure.model.http_calls import (
     retry_after,
 )
 from perdure.model.retry import RetryPolicy
+from perdure.replay.activity_calls import ActivityCalls
+from perdure.replay.child_calls import ChildCalls
 from perdure.replay.task import DONE, Task
-
-if TYPE_CHECKING:
-    from perdure.replay.context import OrchestrationContext
 
 POLL_INTERVAL = 30.0  # seconds, as in Azure
 SHORTEST_PAUSE = 1_000_000  # microseconds
@@ -41,13 +40,13 @@ NEVER_AGAIN = (HttpDenied, SecretNotFound, ExtraMissing)
 """Failures that the next attempt would meet again."""
 
 
-class HttpCalls:
+class HttpCalls(ActivityCalls, ChildCalls):
     """The part of an orchestration's context that calls other systems over HTTP."""
 
     __slots__ = ()
 
-    def call_http(  # type: ignore[misc]
-        self: OrchestrationContext,
+    def call_http(
+        self,
         method: str,
         uri: str,
         content: Any = None,
@@ -116,9 +115,11 @@ class HttpTask(Task[HttpResponse]):
 
     __slots__ = ("_deadline", "_interval", "_polling", "_request", "_sent")
 
+    _context: HttpCalls
+
     def __init__(
         self,
-        context: OrchestrationContext,
+        context: HttpCalls,
         sent: Task[HttpResponse],
         request: HttpRequest,
         *,

@@ -9,7 +9,7 @@ What the code awaits cannot be told from history, so `EventTaken` records the ch
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from msgspec import Raw
 
@@ -17,14 +17,13 @@ from perdure.errors import PayloadError
 from perdure.model import actions as act
 from perdure.model import events as ev
 from perdure.model import payload
-from perdure.replay.determinism import misfit
+from perdure.replay.determinism import Mismatch, misfit
 from perdure.replay.relay import Standing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from perdure.model.events import EventRaised
-    from perdure.replay.context import OrchestrationContext
     from perdure.replay.task import EventTask
 
 NULL: Final = Raw(b"null")
@@ -32,21 +31,40 @@ Item = tuple[int, "EventRaised"]
 """An event of this execution with its number."""
 
 
-def choose(context: OrchestrationContext, item: Item, waits: Iterable[EventTask[Any]]) -> None:
+class Arrivals(Protocol):
+    """What the choice of a wait asks of the recorder."""
+
+    _script: list[Any] | None
+    _kept: int
+    _waits: dict[int, EventTask[Any]]
+    _taken: dict[int, EventTask[Any]]
+
+    def _recorded(self) -> Any | None: ...
+
+    def _emit(self, action: act.Action) -> Any | None: ...
+
+    def _park(self, found: Mismatch) -> Mismatch: ...
+
+    def _take(self, wait: EventTask[Any], item: Item, value: Any) -> None: ...
+
+    def _give_back(self, wait: EventTask[Any]) -> None: ...
+
+
+def choose(recorder: Arrivals, item: Item, waits: Iterable[EventTask[Any]]) -> None:
     """One of several open waits takes the event, or none. `waits` come in the order of their age.
 
     The oldest that is awaited takes it in nearly every case, so the others are not looked at before it has refused.
     """
     number, event = item
-    recorded = context._recorded()
+    recorded = recorder._recorded()
     if (
         isinstance(recorded, ev.EventRejected) and recorded.event == number
     ):  # whatever today's types would take
-        _reject(context, recorded.wait_id, item, recorded.reason)
+        _reject(recorder, recorded.wait_id, item, recorded.reason)
         return
     wanted: Iterable[EventTask[Any]]
     if isinstance(recorded, ev.EventTaken) and recorded.event == number:
-        wanted = _as_recorded(context, event.name, recorded.wait_id, waits)
+        wanted = _as_recorded(recorder, event.name, recorded.wait_id, waits)
     else:
         wanted = _in_order_of_wish(waits)
     refusal: PayloadError | None = None
@@ -58,19 +76,19 @@ def choose(context: OrchestrationContext, item: Item, waits: Iterable[EventTask[
         except PayloadError as error:
             refusal = refusal or error
             continue
-        context._emit(act.TakeEvent(wait.id, number))
-        context._take(wait, item, value)
+        recorder._emit(act.TakeEvent(wait.id, number))
+        recorder._take(wait, item, value)
         return
     assert refusal is not None
     assert foremost is not None
-    if context._script is not None or number < context._kept:
-        raise context._park(misfit(f"the event '{event.name}'", foremost.expected, refusal))
-    _reject(context, foremost.id, item, f"does not fit: {refusal}")
+    if recorder._script is not None or number < recorder._kept:
+        raise recorder._park(misfit(f"the event '{event.name}'", foremost.expected, refusal))
+    _reject(recorder, foremost.id, item, f"does not fit: {refusal}")
 
 
-def _reject(context: OrchestrationContext, wait_id: int, item: Item, reason: str) -> None:
+def _reject(recorder: Arrivals, wait_id: int, item: Item, reason: str) -> None:
     number, event = item
-    context._emit(act.RejectEvent(wait_id, event.name, event.operation_id, event.input, reason, number))
+    recorder._emit(act.RejectEvent(wait_id, event.name, event.operation_id, event.input, reason, number))
 
 
 def _in_order_of_wish(waits: Iterable[EventTask[Any]]) -> Iterator[EventTask[Any]]:
@@ -91,21 +109,21 @@ def _in_order_of_wish(waits: Iterable[EventTask[Any]]) -> Iterator[EventTask[Any
 
 
 def _as_recorded(
-    context: OrchestrationContext, name: str, wait_id: int, waits: Iterable[EventTask[Any]]
+    recorder: Arrivals, name: str, wait_id: int, waits: Iterable[EventTask[Any]]
 ) -> Iterable[EventTask[Any]]:
     """The wait that history names, if it comes into question; else all that do."""
-    named = context._waits.get(wait_id)
+    named = recorder._waits.get(wait_id)
     if named is not None and same(named.name, name) and named._standing() is Standing.AWAITED:
         return (named,)
     wanted = list(_in_order_of_wish(waits))
     return [wait for wait in wanted if wait.id == wait_id] or wanted
 
 
-def pass_on(context: OrchestrationContext, wait: EventTask[Any]) -> None:
+def pass_on(recorder: Arrivals, wait: EventTask[Any]) -> None:
     """A new wait has found no event: one that lost its task_any and was not looked at since may have taken it."""
-    for other in context._taken.values():
+    for other in recorder._taken.values():
         if other.was_left and same(other.name, wait.name) and _fits(other, wait):
-            context._give_back(other)
+            recorder._give_back(other)
             return
 
 

@@ -9,35 +9,31 @@ Markers have no place in the order of decisions: one that today's code no longer
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from perdure.errors import OrchestratorError
 from perdure.model import actions as act
 from perdure.model.names import is_name, not_a_name
-
-if TYPE_CHECKING:
-    from perdure.replay.context import OrchestrationContext
+from perdure.replay.recorder import Recorder
 
 
-def patched(context: OrchestrationContext, name: str) -> bool:
+def patched(recorder: Recorder, name: str) -> bool:
     """Whether this execution runs the code behind the patch."""
-    known = _known(context, name)
+    known = _known(recorder, name)
     if known is not None:
         return known
-    answer = not context._replaying
-    _note(context, name, answer)
+    answer = not recorder._replaying
+    _note(recorder, name, answer)
     if answer:
-        context._emit(act.MarkPatch(name, False))
+        recorder._emit(act.MarkPatch(name, False))
     return answer
 
 
-def deprecate(context: OrchestrationContext, name: str) -> None:
+def deprecate(recorder: Recorder, name: str) -> None:
     """Mark new executions as running the patch, for the case that code which asks is deployed again."""
-    if _known(context, name) is None:
-        live = not context._replaying
-        _note(context, name, live)
+    if _known(recorder, name) is None:
+        live = not recorder._replaying
+        _note(recorder, name, live)
         if live:
-            context._emit(act.MarkPatch(name, True))
+            recorder._emit(act.MarkPatch(name, True))
 
 
 def check_version(version: str | None) -> None:
@@ -46,14 +42,14 @@ def check_version(version: str | None) -> None:
         raise OrchestratorError(not_a_name(version, "a version"))
 
 
-def _known(context: OrchestrationContext, name: str) -> bool | None:
-    known = None if context._patches is None else context._patches.get(name)
+def _known(recorder: Recorder, name: str) -> bool | None:
+    known = None if recorder._patches is None else recorder._patches.get(name)
     if known is None and not is_name(name):
         raise OrchestratorError(not_a_name(name, "the name of a patch"))
     return known
 
 
-def _note(context: OrchestrationContext, name: str, answer: bool) -> None:
-    if context._patches is None:
-        context._patches = {}
-    context._patches[name] = answer
+def _note(recorder: Recorder, name: str, answer: bool) -> None:
+    if recorder._patches is None:
+        recorder._patches = {}
+    recorder._patches[name] = answer

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import Any, Final, Generic, Protocol, TypeVar
 
-if TYPE_CHECKING:
-    from perdure.replay.task import Task
+Member = TypeVar("Member")
+Member_contra = TypeVar("Member_contra", contravariant=True)
 
 WIDE: Final = 16  # tasks from which on a task_any uses a relay
 DEEPEST: Final = 30  # tasks that may wait for one another; more are a circle, which never ends
@@ -28,16 +28,16 @@ class Standing(IntEnum):
     AWAITED = 2  # a part of the code is blocked on it
 
 
-class Waiter(Protocol):
+class Waiter(Protocol[Member_contra]):
     """What is told when a task is done."""
 
-    def on_done(self, task: Task[Any]) -> None: ...
+    def on_done(self, task: Member_contra) -> None: ...
 
     def _standing(self, depth: int) -> Standing:
         """What the code wants of the tasks that this waits for."""
 
 
-class Relay:
+class Relay(Generic[Member]):
     """Stands among the waiters of many tasks for whichever task_any is open.
 
     `members` are the tasks of that task_any that are pending, or of the last one. `is_alone` says that none of them
@@ -46,12 +46,12 @@ class Relay:
 
     __slots__ = ("is_alone", "members", "race")
 
-    def __init__(self, members: list[Task[Any]]) -> None:
-        self.race: Waiter | None = None
+    def __init__(self, members: list[Member]) -> None:
+        self.race: Waiter[Member] | None = None
         self.members = members
         self.is_alone = True
 
-    def on_done(self, task: Task[Any]) -> None:
+    def on_done(self, task: Member) -> None:
         try:
             self.members.remove(task)
         except ValueError:
@@ -77,11 +77,11 @@ class Relay:
         return Standing.LEFT if self.race is None else self.race._standing(depth)
 
 
-ABANDONED: Final = Relay([])
+ABANDONED: Final[Relay[Any]] = Relay([])
 """The waiter of a task that every waiter has left."""
 
 
-def idle_relay(children: Sequence[Any]) -> Relay | None:
+def idle_relay(children: Sequence[Any]) -> Relay[Any] | None:
     """The relay that an earlier task_any over these left behind, if they look like it."""
     if not children:
         return None

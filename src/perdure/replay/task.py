@@ -9,20 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from perdure.errors import OrchestratorError, PayloadError, TaskCancelled, TaskFailedError
+from perdure.errors import EngineSignal, OrchestratorError, PayloadError, TaskCancelled, TaskFailedError
 from perdure.failure import Failure
 from perdure.model import payload
 from perdure.model.retry import RetryPolicy, next_attempt_at
-from perdure.replay.determinism import misfit
+from perdure.replay.determinism import Mismatch, misfit
 from perdure.replay.relay import ABANDONED, DEEPEST, WIDE, Relay, Standing, Waiter
 
 if TYPE_CHECKING:
     from msgspec import Raw
 
     from perdure.model.events import EventRaised
-    from perdure.replay.context import OrchestrationContext
 
 T_co = TypeVar("T_co", covariant=True)
 T = TypeVar("T")
@@ -38,17 +37,49 @@ class TaskState(IntEnum):
     FAILED = FAILED
 
 
+class Owner(Protocol):
+    """What tasks ask of the execution that they belong to."""
+
+    _now: int
+    _replaying: bool
+    _doom: EngineSignal | None
+    _parks_misfits: bool
+    _unfit: tuple[PayloadError, Mismatch] | None
+    _rewound: dict[int, int] | None
+    _taken: dict[int, EventTask[Any]]
+
+    def _park(self, found: Mismatch) -> Mismatch: ...
+
+    def _recorded_retry(self, call: int) -> int | None: ...
+
+    def _randomness(self, call: int, attempt: int) -> float: ...
+
+    def _timer(self, fire_at: int, purpose: str, of: int) -> TimerTask: ...
+
+    def _cancel_call(self, call: CallTask[Any]) -> None: ...
+
+    def _cancel_timer(self, timer: TimerTask) -> None: ...
+
+    def _cancel_wait(self, wait: EventTask[Any]) -> None: ...
+
+    def _give_back(self, wait: EventTask[Any]) -> None: ...
+
+    def _branch_ended(self, branch: Any) -> None: ...
+
+
 class Task(Generic[T_co]):
     """Something an orchestrator can wait for: `yield` it or `await` it, alone or in task_all and task_any."""
 
     __slots__ = ("_context", "_outcome", "_state", "_waiters", "id")
 
-    def __init__(self, context: OrchestrationContext, task_id: int = -1) -> None:
+    def __init__(self, context: Owner, task_id: int = -1) -> None:
         self._context = context
         self.id = task_id
         self._state = PENDING
         self._outcome: Any = None
-        self._waiters: Waiter | list[Waiter] | None = None  # nearly always one, and a list weighs 80 bytes
+        self._waiters: Waiter[Any] | list[Waiter[Any]] | None = (
+            None  # nearly always one, and a list weighs 80 bytes
+        )
 
     def __await__(self) -> Generator[Task[T_co], Any, T_co]:
         value: T_co = yield self
@@ -102,7 +133,7 @@ class Task(Generic[T_co]):
 
     # ------------------------------------------------------------------- inside: fibers and combinators
 
-    def _add_waiter(self, waiter: Waiter) -> None:
+    def _add_waiter(self, waiter: Waiter[Any]) -> None:
         waiters = self._waiters
         if waiters is None:
             self._waiters = waiter
@@ -114,7 +145,7 @@ class Task(Generic[T_co]):
         else:
             self._waiters = [waiters, waiter]
 
-    def _drop_waiter(self, waiter: Waiter) -> None:
+    def _drop_waiter(self, waiter: Waiter[Any]) -> None:
         """It is done without this task. What has no waiter left is marked as one that the code left behind."""
         waiters = self._waiters
         if waiters is waiter:
@@ -178,9 +209,7 @@ class CallTask(Task[T_co]):
 
     __slots__ = ("_expected", "_kind", "name")
 
-    def __init__(
-        self, context: OrchestrationContext, task_id: int, kind: str, name: str, expected: Any
-    ) -> None:
+    def __init__(self, context: Owner, task_id: int, kind: str, name: str, expected: Any) -> None:
         self._context = context  # as `Task` does, without another call: a step may make a hundred thousand
         self.id = task_id
         self._state = PENDING
@@ -252,7 +281,7 @@ class RetryTask(Task[T_co]):
 
     def __init__(
         self,
-        context: OrchestrationContext,
+        context: Owner,
         name: str,
         policy: RetryPolicy,
         start: Callable[[int, int], CallTask[T_co]],
@@ -319,7 +348,7 @@ class RetryTask(Task[T_co]):
             attempt=self._attempt - self._before,
             first_at=self._first_at,
             now=self._context._now,
-            chance=self._context._chance(self._call, self._attempt) if self._policy.jitter else 0.0,
+            chance=self._context._randomness(self._call, self._attempt) if self._policy.jitter else 0.0,
         )
 
     def _failed_id(self) -> int:
@@ -334,9 +363,7 @@ class TimerTask(Task[None]):
 
     __slots__ = ("fire_at", "of", "purpose")
 
-    def __init__(
-        self, context: OrchestrationContext, task_id: int, fire_at: int, purpose: str, of: int
-    ) -> None:
+    def __init__(self, context: Owner, task_id: int, fire_at: int, purpose: str, of: int) -> None:
         super().__init__(context, task_id)
         self.fire_at = fire_at
         self.purpose = purpose
@@ -363,7 +390,7 @@ class EventTask(Task[T_co]):
 
     __slots__ = ("event", "expected", "gave_back", "name", "saved", "seen", "was_left")
 
-    def __init__(self, context: OrchestrationContext, task_id: int, name: str, expected: Any) -> None:
+    def __init__(self, context: Owner, task_id: int, name: str, expected: Any) -> None:
         super().__init__(context, task_id)
         self.name = name
         self.expected = expected
@@ -476,7 +503,7 @@ class WhenAll(Task[T_co]):
 
     def __init__(
         self,
-        context: OrchestrationContext,
+        context: Owner,
         children: Sequence[Task[Any]],
         shape: Callable[[list[Any]], T_co],
     ) -> None:
@@ -534,9 +561,9 @@ class WhenAny(Task[Task[T]]):
 
     def __init__(
         self,
-        context: OrchestrationContext,
+        context: Owner,
         children: list[Task[T]],
-        relay: Relay | None = None,
+        relay: Relay[Any] | None = None,
         strangers: Sequence[Task[T]] = (),
     ) -> None:
         """With a relay that an earlier one has left, `strangers` are those of the children that it does not know."""
@@ -569,7 +596,7 @@ class WhenAny(Task[Task[T]]):
             self._outcome._observe()
 
 
-def _enter(child: Task[Any], relay: Relay) -> None:
+def _enter(child: Task[Any], relay: Relay[Any]) -> None:
     waiters = child._waiters
     is_free = waiters is None or (type(waiters) is Relay and waiters.race is None and waiters is not relay)
     child._add_waiter(relay)

@@ -24,8 +24,8 @@ from perdure.model import payload
 from perdure.model.entities import name_in
 from perdure.model.messages import decode_message
 from perdure.model.recorded import DAMAGED
-from perdure.replay.context import Identity
 from perdure.replay.decide import Execution
+from perdure.replay.environment import Identity
 from perdure.replay.state import fold
 from perdure.testing.replaying import load_history
 from perdure.testing.type_misfits import Kept, Undecoded

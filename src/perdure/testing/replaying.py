@@ -22,8 +22,8 @@ from perdure.model import events as ev
 from perdure.model import payload
 from perdure.model.actions import Action
 from perdure.model.durations import instant
-from perdure.replay.context import CallTarget, Identity
 from perdure.replay.decide import ARRIVALS, Code, Execution
+from perdure.replay.environment import CallTarget, Identity
 from perdure.replay.settle import Outcome, settle
 from perdure.testing.history import Episode, HistoryBuilder
 from perdure.triggers import with_built_ins

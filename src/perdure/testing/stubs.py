@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from perdure.engine.activities import ActivityContext
 from perdure.engine.functions.callables import is_async, signature_of, standing_for
 from perdure.engine.functions.registry import Activity, Registry
+from perdure.replay.activity_context import ActivityContext
 
 Stubs = Mapping[str | Callable[..., Any], Callable[..., Any]]
 _NOTED = "_perdure_noted"

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Raw
 
-from perdure.engine.activities import ActivityContext
 from perdure.engine.client.client import Client
 from perdure.engine.client.sync_client import SyncClient
 from perdure.engine.functions.registry import Activity, plan_of
@@ -21,6 +20,7 @@ from perdure.model import events as ev
 from perdure.model import messages as msg
 from perdure.model import payload
 from perdure.model.entities import name_in
+from perdure.replay.activity_context import ActivityContext
 from perdure.replay.determinism import misfit
 from perdure.replay.state import State
 

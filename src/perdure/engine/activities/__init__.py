@@ -1,9 +1,8 @@
 """Activities: running what orchestrators ask for, after the commit that asked for it."""
 
-from perdure.engine.activities.context import ActivityContext
 from perdure.engine.activities.pool import ActivityPool
 from perdure.engine.activities.ports import Concurrency
 from perdure.engine.activities.results import completed, failed
 from perdure.engine.activities.runner import Attempt, Runner
 
-__all__ = ["ActivityContext", "ActivityPool", "Attempt", "Concurrency", "Runner", "completed", "failed"]
+__all__ = ["ActivityPool", "Attempt", "Concurrency", "Runner", "completed", "failed"]

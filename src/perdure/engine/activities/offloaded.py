@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Raw
 
-from perdure.engine.activities import ActivityContext
 from perdure.engine.clock import new_id
 from perdure.engine.core.offloading import Landing, encoded, flights, runner_name
 from perdure.engine.functions.registry import Activity, Registry
 from perdure.model.entities import EntityId
-from perdure.replay.context import Environment
+from perdure.replay.activity_context import ActivityContext
 from perdure.replay.determinism import Mismatch
 from perdure.replay.entity import (
     EntityCode,
@@ -25,6 +24,7 @@ from perdure.replay.entity import (
     conclude,
     unhandled,
 )
+from perdure.replay.environment import Environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

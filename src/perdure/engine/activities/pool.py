@@ -17,7 +17,6 @@ from typing import Any
 
 from perdure.engine.activities.asyncio_host import OnLoop
 from perdure.engine.activities.blocking import Blocking
-from perdure.engine.activities.context import ActivityContext
 from perdure.engine.activities.deadlines import Deadlines
 from perdure.engine.activities.executors.definitions import Executors
 from perdure.engine.activities.executors.factories import place_of
@@ -34,6 +33,7 @@ from perdure.failure import Failure
 from perdure.model.failures import failure_of
 from perdure.model.messages import ActivityResult
 from perdure.model.waiting import Pulse
+from perdure.replay.activity_context import ActivityContext
 from perdure.replay.settle import Invocation
 
 Key = tuple[str, int]  # execution id, task id

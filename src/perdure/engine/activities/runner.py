@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from perdure.engine.activities.context import ActivityContext
 from perdure.engine.activities.signals import Signals
 from perdure.engine.client.client import Client
 from perdure.engine.client.idempotency import caused
@@ -15,6 +14,7 @@ from perdure.engine.functions.registry import Activity, Plan
 from perdure.errors import MessageRefused, PayloadError
 from perdure.model import payload
 from perdure.model.activity_names import is_message, spoken
+from perdure.replay.activity_context import ActivityContext
 from perdure.replay.inputs import Input
 from perdure.replay.settle import Invocation
 
@@ -68,7 +68,7 @@ class Runner:
         """Call the function with what it asks for; an `async def` one gives its coroutine."""
         arguments: dict[str, Any] = dict(self._constant)
         if self._takes_context:
-            context = ActivityContext(invocation, signals)
+            context = ActivityContext(invocation, Signals() if signals is None else signals)
             for name in self._takes_context:
                 arguments[name] = context
         for name in self._takes_client:

@@ -26,9 +26,9 @@ from perdure.model import events as ev
 from perdure.model.instances import RuntimeStatus
 from perdure.model.messages import Message, NextGeneration, Start
 from perdure.model.waiting import MISFIT
-from perdure.replay.context import Identity
 from perdure.replay.decide import Execution
 from perdure.replay.determinism import Mismatch
+from perdure.replay.environment import Identity
 from perdure.replay.settle import Outcome, report_to_parent, settle
 from perdure.replay.state import fold
 

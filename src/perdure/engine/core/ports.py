@@ -12,9 +12,9 @@ from perdure.engine.interrupting import put_away
 from perdure.errors import RegistrationError
 from perdure.model.messages import Message
 from perdure.model.settings import BYTES, COUNT, SECONDS, setting
-from perdure.replay.context import Environment
 from perdure.replay.decide import Code
 from perdure.replay.entity import EntityCode
+from perdure.replay.environment import Environment
 from perdure.replay.settle import Invocation
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from typing import Any
 
 from msgspec import Raw
@@ -23,10 +23,10 @@ from perdure.engine.functions.versions import Versioning, newest
 from perdure.errors import FunctionNotFound
 from perdure.model import actions as act
 from perdure.model import payload
-from perdure.replay.context import CallTarget, OrchestrationContext
 from perdure.replay.decide import Code
 from perdure.replay.determinism import agree_but_for_name
 from perdure.replay.entity import EntityCode
+from perdure.replay.environment import CallTarget
 
 
 class Entry:
@@ -181,20 +181,19 @@ class RegistryEnvironment:
         except (KeyError, FunctionNotFound):
             return False
 
-    def logger(self, context: OrchestrationContext) -> ReplaySafeLogger:
-        return ReplaySafeLogger(context)
+    def logger(self, instance_id: str, is_live: Callable[[], bool]) -> ReplaySafeLogger:
+        return ReplaySafeLogger(instance_id, is_live)
 
 
 class ReplaySafeLogger(logging.LoggerAdapter[logging.Logger]):
     """Logs to `perdure.orchestrator`, silent while history is replayed and after eviction."""
 
-    def __init__(self, context: OrchestrationContext) -> None:
-        super().__init__(logging.getLogger("perdure.orchestrator"), {"instance_id": context.instance_id})
-        self._context = context
+    def __init__(self, instance_id: str, is_live: Callable[[], bool]) -> None:
+        super().__init__(logging.getLogger("perdure.orchestrator"), {"instance_id": instance_id})
+        self._is_live = is_live
 
     def isEnabledFor(self, level: int) -> bool:
-        live = not (self._context._replaying or self._context._doom is not None)
-        return live and super().isEnabledFor(level)
+        return self._is_live() and super().isEnabledFor(level)
 
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
         kwargs["extra"] = {**(self.extra or {}), **kwargs.get("extra", {})}

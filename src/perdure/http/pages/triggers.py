@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from perdure.engine.activities.context import ActivityContext
 from perdure.engine.client.sync_client import SyncClient
 from perdure.engine.functions.registry import plan_of
 from perdure.http.api.triggers import dead_letters, queues_by_name, queues_of
@@ -17,6 +16,7 @@ from perdure.http.routing import client_of
 from perdure.http.running_engine import engine_of
 from perdure.http.table import Endpoint
 from perdure.model import payload
+from perdure.replay.activity_context import ActivityContext
 from perdure.triggers.queue_admin import COUNTED, QueueStatus
 from perdure.triggers.schedule_admin import Schedules
 

@@ -20,7 +20,6 @@ from typing import Any
 
 import msgspec
 
-from perdure.engine.activities.context import ActivityContext
 from perdure.engine.activities.deadlines import Deadlines
 from perdure.engine.activities.executors.child_channel import Call, call_of
 from perdure.engine.activities.results import completed, failed
@@ -30,6 +29,7 @@ from perdure.engine.functions.registry import Activity, definition_of, plan_of
 from perdure.errors import FunctionNotFound
 from perdure.model.failures import failure_of
 from perdure.model.messages import ActivityResult
+from perdure.replay.activity_context import ActivityContext
 from perdure.replay.settle import Invocation
 
 _invocations = msgspec.json.Decoder(Invocation)

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
-import threading
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
 
-from perdure.engine.activities.signals import Signals
 from perdure.errors import ActivityCancelled
 from perdure.model import payload
 from perdure.replay.settle import Invocation
 
+if TYPE_CHECKING:
+    import threading
+
 T = TypeVar("T")
 PROGRESS_LIMIT = 4 * 1024  # bytes
+
+
+class Signals(Protocol):
+    """What passes between the attempt and the worker that runs it."""
+
+    @property
+    def is_cancelled(self) -> bool: ...
+
+    @property
+    def reason(self) -> str: ...
+
+    def beat(self, progress: bytes | None) -> None: ...
+
+    def event(self) -> threading.Event: ...
 
 
 class ActivityContext:
@@ -28,7 +43,7 @@ class ActivityContext:
         "task_id",
     )
 
-    def __init__(self, invocation: Invocation, signals: Signals | None = None) -> None:
+    def __init__(self, invocation: Invocation, signals: Signals) -> None:
         self.instance_id = invocation.instance_id
         self.execution_id = invocation.execution_id
         self.task_id = invocation.task_id
@@ -36,7 +51,7 @@ class ActivityContext:
         self.attempt = invocation.attempt
         self.idempotency_key = invocation.idempotency_key
         self._input = invocation.input
-        self._signals = signals if signals is not None else Signals()
+        self._signals = signals
 
     @overload
     def get_input(self, expected_type: type[T]) -> T: ...
