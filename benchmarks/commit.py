@@ -24,7 +24,7 @@ from perdure.model.records import Batch
 from perdure.store.postgres.address import address_of
 from perdure.store.postgres.commit import calls_of
 from perdure.store.postgres.connection import ENGINE, open_session
-from perdure.store.postgres.pipeline import Call, Wire
+from perdure.store.postgres.pipeline import Statement, Wire
 from perdure.store.postgres.statements import statement
 from perdure.store.postgres.store import PostgresStore
 from perdure.testing.conformance import episode, instance, update_of
@@ -35,7 +35,7 @@ SIZES = (1, 30, 500)  # instances of a batch
 UNCOUNTED = 10  # rounds beforehand
 TYPED = re.compile(r"\$(\d+)::(\w+(?:\[\])?)")
 
-Way = Callable[[list[Call]], object]
+Way = Callable[[list[Statement]], object]
 
 
 def main() -> None:
@@ -55,7 +55,7 @@ def rows_of(url: str, rounds: int) -> list[tuple[str, ...]]:
     store.commit(Batch(1, new_instances=[instance(no) for no in range(1, max(SIZES) + 1)]))
     wire: Any = store._wire
 
-    def calls(size: int, number: int) -> list[Call]:
+    def calls(size: int, number: int) -> list[Statement]:
         return calls_of(batch_of(size, number), opening.incarnation, opening.partitions)
 
     rows = []
@@ -69,7 +69,7 @@ def rows_of(url: str, rounds: int) -> list[tuple[str, ...]]:
 
 
 def measured(
-    ways: tuple[Way, ...], calls: Callable[[int, int], list[Call]], size: int, rounds: int
+    ways: tuple[Way, ...], calls: Callable[[int, int], list[Statement]], size: int, rounds: int
 ) -> list[list[float]]:
     """Milliseconds of each batch, for each way."""
     took: list[list[float]] = [[] for _ in ways]
@@ -96,7 +96,7 @@ def batch_of(size: int, number: int) -> Batch:
 class Asked:
     """The same statements on a connection of its own, in the two other ways. Everything is prepared beforehand."""
 
-    def __init__(self, connection: psycopg.Connection[Any], wire: Wire, calls: list[Call]) -> None:
+    def __init__(self, connection: psycopg.Connection[Any], wire: Wire, calls: list[Statement]) -> None:
         self._pgconn = connection.pgconn
         kinds: list[str] = []
         body: list[str] = []
@@ -114,10 +114,10 @@ class Asked:
         marks = ", ".join(f"${no}::{kind}" for no, kind in enumerate(kinds, 1))
         self._done(self._pgconn.prepare(b"commit", f"select bench_commit({marks})".encode()))
 
-    def in_one_statement(self, calls: list[Call]) -> None:
+    def in_one_statement(self, calls: list[Statement]) -> None:
         self._run(b"commit", tuple(value for call in calls for value in call.values))
 
-    def one_by_one(self, calls: list[Call]) -> None:
+    def one_by_one(self, calls: list[Statement]) -> None:
         self._done(self._pgconn.exec_(b"begin"))
         for name, values, _ in calls:
             self._run(name.encode(), values)

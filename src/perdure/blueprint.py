@@ -42,7 +42,7 @@ from perdure.model import payload
 from perdure.model.durations import Seconds
 from perdure.model.retry import RetryPolicy
 from perdure.triggers.definitions import DELIVERIES, Queue, Schedule
-from perdure.triggers.schedule_orchestration import CatchUp, Overlap, Plan
+from perdure.triggers.schedule_orchestration import CatchUp, Overlap, SchedulePlan
 from perdure.triggers.source import QueueSource
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -369,7 +369,7 @@ class Blueprint(AzureNames):
         def register(found: F) -> F:
             _refuse(found, generators=True)
             chosen = self._name(found, name)
-            plan = Plan(chosen, cron, timezone, catch_up, overlap)
+            plan = SchedulePlan(chosen, cron, timezone, catch_up, overlap)
             if catch_up not in get_args(CatchUp) or overlap not in get_args(Overlap):
                 raise RegistrationError(
                     f"{where(found)}: catch_up is one of {', '.join(get_args(CatchUp))}, "

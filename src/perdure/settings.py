@@ -1,9 +1,9 @@
 """Every setting in one table, whatever way it is given: argument = `PERDURE_*` = flag.
 
 What is given nearest to the act wins: a flag or an argument, then the environment, then what the application says
-of itself (`App(settings=...)`), then the default. The rows are declared on the fields that hold them (`Place` and
-`Serving` here, the engine's in the engine); everything that speaks of settings is made from `TABLE`, so that
-nothing can be forgotten.
+of itself (`App(settings=...)`), then the default. The rows are declared on the fields that hold them (`PlaceSettings`
+and `ServerSettings` here, the engine's in the engine); everything that speaks of settings is made from `TABLE`, so
+that nothing can be forgotten.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ KEYS = Unit("keys such as k2:BASE64,k1:BASE64, the current one first", "Encrypti
 
 
 @dataclass(frozen=True)
-class Place:
+class PlaceSettings:
     """Where the state is."""
 
     store: str = setting(
@@ -61,7 +61,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Serving:
+class ServerSettings:
     """Where the server listens."""
 
     host: str = setting("127.0.0.1", "the address to listen on", TEXT)
@@ -101,9 +101,9 @@ class Serving:
     )
 
 
-PLACE = tuple(settings_of(Place))
+PLACE = tuple(settings_of(PlaceSettings))
 ENGINE = tuple(settings_of(EngineSettings))
-SERVING = tuple(settings_of(Serving))
+SERVING = tuple(settings_of(ServerSettings))
 TABLE: tuple[Setting, ...] = (*PLACE, *SERVING, *ENGINE)
 MADE_UP = "PERDURE_TOKEN_MADE_UP"
 """Tells a child of `perdure run` that its start-up token was made up, so that people have to be shown it."""

@@ -26,7 +26,7 @@ from perdure.store.memory import MemoryStore
 from perdure.store.port import Store
 from perdure.store.sqlite import wal
 from perdure.store.sqlite.store import SqliteStore
-from perdure.testing.faults import Fault, Plan
+from perdure.testing.faults import Fault, FaultPlan
 from tests.crash.checks import picture, verify
 from tests.crash.scenarios import SCENARIOS, Scenario, make_app
 from tests.crash.world import ROOMY, TINY, WORLDS, World
@@ -48,7 +48,7 @@ class Setting:
     def app(self) -> App:
         return APPS[self.style]
 
-    def world(self, store: Store, *plans: Plan) -> World:
+    def world(self, store: Store, *plans: FaultPlan) -> World:
         return World(self.app, store, list(plans), limits=self.limits, evict=self.evict, lifo=self.lifo)
 
 
@@ -83,7 +83,9 @@ def on_files() -> Iterator[MakeStore]:
         yield make
 
 
-def play(scenario: Scenario, setting: Setting, store: Store, *plans: Plan) -> tuple[World, dict[str, Any]]:
+def play(
+    scenario: Scenario, setting: Setting, store: Store, *plans: FaultPlan
+) -> tuple[World, dict[str, Any]]:
     """Run to the end, demand the invariants, and return what the outside sees."""
     world = setting.world(store, *plans)
     try:
@@ -116,7 +118,7 @@ def sweep(name: str, setting: Setting, make_store: MakeStore, every: int = 1) ->
         if number % every:
             continue
         for fault in ways(verb):
-            broken(scenario, setting, make_store(), expected, Plan({number: fault}))
+            broken(scenario, setting, make_store(), expected, FaultPlan({number: fault}))
             runs += 1
     return runs
 
@@ -130,7 +132,8 @@ def misfortune(seed: int) -> str:
     share = chance.choice([0.02, 0.05, 0.1, 0.2])
     kinds = list(Fault)
     plans = [
-        Plan({n: chance.choice(kinds) for n in range(1, 200) if chance.random() < share}) for _ in range(6)
+        FaultPlan({n: chance.choice(kinds) for n in range(1, 200) if chance.random() < share})
+        for _ in range(6)
     ]
     seen = play(scenario, setting, in_memory(), *plans)[1]
     WORLDS.clear()
@@ -144,7 +147,7 @@ def _undisturbed(name: str) -> dict[str, Any]:
 
 
 def broken(
-    scenario: Scenario, setting: Setting, store: Store, expected: dict[str, Any], *plans: Plan
+    scenario: Scenario, setting: Setting, store: Store, expected: dict[str, Any], *plans: FaultPlan
 ) -> World:
     """Play with these faults and compare."""
     told = ", then ".join(f"call {n} {fault}" for plan in plans for n, fault in plan.faults.items())

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from perdure.testing.faults import Fault, Plan
+from perdure.testing.faults import Fault, FaultPlan
 from tests.crash.scenarios import SCENARIOS
 from tests.crash.sweep import CRAMPED, PLAIN, Setting, broken, in_memory, misfortune, on_files, play, sweep
 from tests.crash.world import TINY
@@ -69,7 +69,7 @@ def test_the_recovery_may_fail_too(name: str) -> None:
     for number in range(2, len(world.calls) + 1, 5):
         for second in range(1, 8):
             for fault in (Fault.FAIL, Fault.CRASH_BEFORE, Fault.LOSE_ANSWER, Fault.CRASH_AFTER):
-                plans = Plan({number: Fault.CRASH_AFTER}), Plan({second: fault})
+                plans = FaultPlan({number: Fault.CRASH_AFTER}), FaultPlan({second: fault})
                 broken(scenario, CRAMPED, in_memory(), expected, *plans)
 
 
@@ -84,7 +84,7 @@ def test_a_client_without_an_id_learns_that_nobody_knows() -> None:
     world, expected = play(SCENARIOS[name], PLAIN, in_memory())
     commit = world.calls.index("commit") + 1
     for fault in (Fault.FAIL, Fault.LOSE_ANSWER, Fault.FULL):
-        assert broken(SCENARIOS[name], PLAIN, in_memory(), expected, Plan({commit: fault})).unknown == 2
+        assert broken(SCENARIOS[name], PLAIN, in_memory(), expected, FaultPlan({commit: fault})).unknown == 2
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -97,5 +97,5 @@ def test_an_unlucky_store_that_fails_again_and_again_changes_nothing(name: str) 
         faults = {n: kinds[n % 3] for n in range(offset, 3 * len(world.calls), 5)}
         faults[offset + len(world.calls)] = Fault.CRASH_AFTER
         told = f"every fifth call from {offset}"
-        seen = play(scenario, CRAMPED, in_memory(), Plan(faults))[1]
+        seen = play(scenario, CRAMPED, in_memory(), FaultPlan(faults))[1]
         assert seen == expected, told

@@ -9,7 +9,7 @@ from perdure.model.records import Batch
 from perdure.store.memory import MemoryStore
 from perdure.store.port import Opening, Store
 from perdure.testing.conformance import StoreConformance, episode, instance, message
-from perdure.testing.faults import Crash, Fault, FaultyStore, Plan
+from perdure.testing.faults import Crash, Fault, FaultPlan, FaultyStore
 
 
 class TestWithoutAPlanItIsTheStoreItWraps(StoreConformance):
@@ -20,7 +20,7 @@ class TestWithoutAPlanItIsTheStoreItWraps(StoreConformance):
 def opened(*plan: Fault, **more: object) -> FaultyStore:
     """A store whose second call and those behind it meet these faults."""
     faults = dict(enumerate(plan, start=2))
-    store = FaultyStore(MemoryStore("faults"), Plan(faults, **more))  # type: ignore[arg-type]
+    store = FaultyStore(MemoryStore("faults"), FaultPlan(faults, **more))  # type: ignore[arg-type]
     store.open()
     return store
 

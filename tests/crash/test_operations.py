@@ -34,7 +34,7 @@ from perdure.model.messages import RaiseEvent, Start
 from perdure.store.memory import MemoryStore
 from perdure.store.port import Store
 from perdure.store.sqlite.store import SqliteStore
-from perdure.testing.faults import Crash, Fault, FaultyStore, Plan
+from perdure.testing.faults import Crash, Fault, FaultPlan, FaultyStore
 from tests.crash.checks import picture, verify
 from tests.crash.sweep import APPS, on_files
 from tests.crash.world import Limits, Reply, World, event, run_until_reply, start
@@ -440,7 +440,7 @@ async def test_gil_hog_commit_rate(tmp_path: Path) -> None:
 
 async def test_a_faulty_store_serves_a_real_engine() -> None:
     """`FaultyStore` as users meet it: around the store of a whole engine, with threads."""
-    store = FaultyStore(MemoryStore("small"), Plan({9: Fault.LOSE_ANSWER, 14: Fault.FAIL}))
+    store = FaultyStore(MemoryStore("small"), FaultPlan({9: Fault.LOSE_ANSWER, 14: Fault.FAIL}))
     async with small_app().running(store=store) as client:
         for n in range(20):
             started = await client.start_new("adding", f"a{n}", n, operation_id=f"op{n}")

@@ -16,7 +16,7 @@ from perdure.engine.core.ports import Limits
 from perdure.errors import InstanceExists
 from perdure.model.messages import RaiseEvent, Start
 from perdure.store.memory import MemoryStore
-from perdure.testing.faults import Fault, Plan
+from perdure.testing.faults import Fault, FaultPlan
 from tests.crash.checks import picture, verify
 from tests.crash.scenarios import RETRY
 from tests.crash.sweep import APPS
@@ -25,11 +25,11 @@ from tests.crash.world import ROOMY, Reply, World, event, manage, start
 Flow = Generator[Any, Any, Any]
 
 
-def world(*plans: Plan, style: str = "yield", **options: Any) -> World:
+def world(*plans: FaultPlan, style: str = "yield", **options: Any) -> World:
     return World(APPS[style], MemoryStore("crash"), list(plans), **options)
 
 
-def own_world(app: App, *plans: Plan, **options: Any) -> World:
+def own_world(app: App, *plans: FaultPlan, **options: Any) -> World:
     return World(app, MemoryStore("crash"), list(plans), **options)
 
 
@@ -318,7 +318,7 @@ def test_start_retry_after_lost_answer(fault: Fault) -> None:
     plain = world()
     plain.ask(start("sequence", None, 1))
     commit = plain.calls.index("commit") + 1
-    w = world(Plan({commit: fault}))
+    w = world(FaultPlan({commit: fault}))
     answered = w.ask(start("sequence", None, 1))[0]
     again = w.ask(start("sequence", "other-id", 1))[0]
     assert w.lives[0].fired and isinstance(answered, str)

@@ -10,14 +10,14 @@ import pytest
 from perdure.errors import CommitRefused
 from perdure.store.memory import MemoryStore
 from perdure.store.sqlite.store import SqliteStore
-from perdure.testing.faults import Fault, Plan
+from perdure.testing.faults import Fault, FaultPlan
 from tests.crash.checks import verify
 from tests.crash.sweep import APPS, on_files
 from tests.crash.world import TINY, Limits, World, event, start
 
 
-def world(plan: Plan | None = None, **options: Any) -> World:
-    return World(APPS["yield"], MemoryStore("crash"), [plan or Plan()], **options)
+def world(plan: FaultPlan | None = None, **options: Any) -> World:
+    return World(APPS["yield"], MemoryStore("crash"), [plan or FaultPlan()], **options)
 
 
 def stands(w: World, instance_id: str) -> tuple[str, str]:
@@ -28,7 +28,7 @@ def stands(w: World, instance_id: str) -> tuple[str, str]:
 @pytest.mark.parametrize("limits", [Limits(), TINY])
 def test_commit_refused_for_one_row(limits: Limits) -> None:
     """Of five starts in one batch one is refused: it is parked, with its input; it goes on when it may."""
-    w = world(Plan(refused={"c"}), limits=limits)
+    w = world(FaultPlan(refused={"c"}), limits=limits)
     answers = w.ask(*(start("sequence", i, 3) for i in "abcde"))
     assert answers == list("abcde")
     assert stands(w, "c") == ("Suspended", "poison") and "refused" in w.status("c").reason
@@ -87,7 +87,7 @@ def test_a_refused_timer_parks_its_instance() -> None:
 
 def test_a_refused_child_parks_whoever_caused_it() -> None:
     """The child's start is part of its parent's step: that is what cannot be written."""
-    w = world(Plan(refused={"c-named"}))
+    w = world(FaultPlan(refused={"c-named"}))
     w.ask(start("parent", "c", 1), start("sequence", "a", 1))
     assert stands(w, "c") == ("Suspended", "poison")
     assert w.status("c-named") is None
@@ -101,7 +101,7 @@ def test_a_refused_child_parks_whoever_caused_it() -> None:
 
 def test_an_instance_of_which_nothing_can_be_written_is_refused_to_the_client() -> None:
     """Not even parking it is possible: its client is told, and the loop neither spins nor stops."""
-    w = world(Plan(unwritable={"x"}))
+    w = world(FaultPlan(unwritable={"x"}))
     answers = w.ask(start("sequence", "x", 1), start("sequence", "a", 1))
     assert isinstance(answers[0], CommitRefused) and answers[1] == "a"
     before = len(w.calls)
@@ -141,7 +141,7 @@ def test_a_result_that_cannot_be_kept_parks_its_instance_visibly(then: str) -> N
 def test_a_refused_row_beside_a_failing_store() -> None:
     """While the culprit is looked for by halves, the store fails as well."""
     for number in range(2, 14):
-        w = world(Plan({number: Fault.LOSE_ANSWER}, refused={"c"}))
+        w = world(FaultPlan({number: Fault.LOSE_ANSWER}, refused={"c"}))
         answers = w.ask(*(start("sequence", i, 3) for i in "abcde"))
         assert answers == list("abcde")
         assert stands(w, "c") == ("Suspended", "poison")
@@ -153,7 +153,7 @@ def test_a_refused_row_beside_a_failing_store() -> None:
 
 
 def test_a_parked_instance_can_be_terminated_and_purged() -> None:
-    w = world(Plan(refused={"c"}))
+    w = world(FaultPlan(refused={"c"}))
     w.start("sequence", "c", 1)
     assert stands(w, "c") == ("Suspended", "poison")
     w.store.plan.refused.clear()

@@ -32,7 +32,7 @@ from perdure.replay.activity_context import ActivityContext
 from perdure.replay.settle import Invocation
 from perdure.store.port import Store
 from perdure.testing import VirtualClock
-from perdure.testing.faults import Crash, FaultyStore, Plan
+from perdure.testing.faults import Crash, FaultPlan, FaultyStore
 
 SOON = 1_200_000  # microseconds: longer than the loop waits before it tries a failed store again
 PATIENCE = 5_000  # turns until a world that does not come to rest is called stuck
@@ -220,7 +220,7 @@ class World:
 
     app: App
     inner: Store
-    plans: list[Plan] = field(default_factory=list)
+    plans: list[FaultPlan] = field(default_factory=list)
     limits: Limits = ROOMY
     evict: bool = False  # put every execution away after each turn
     lifo: bool = False  # activities finish in reverse

@@ -12,7 +12,7 @@ from typing import Any
 import uvicorn
 
 from perdure.server.forced_exit import LastResort
-from perdure.server.limits import Door, Patience
+from perdure.server.limits import ClientTimeouts, ConnectionFactory
 from perdure.server.uvicorn_server import UvicornServer
 
 
@@ -29,7 +29,7 @@ class Served:
 
 
 @contextmanager
-def serving(application: Any, door: Door) -> Iterator[Served]:
+def serving(application: Any, door: ConnectionFactory) -> Iterator[Served]:
     """Serve an ASGI application on loopback while the block runs."""
     http: Any = door
     config = uvicorn.Config(
@@ -64,7 +64,7 @@ def serving(application: Any, door: Door) -> Iterator[Served]:
 
 
 @contextmanager
-def served(application: Any, door: Door | None = None) -> Iterator[str]:
+def served(application: Any, door: ConnectionFactory | None = None) -> Iterator[str]:
     """The same; gives the address alone."""
-    with serving(application, door or Door(Patience(parting=0.0))) as one:
+    with serving(application, door or ConnectionFactory(ClientTimeouts(parting=0.0))) as one:
         yield one.address

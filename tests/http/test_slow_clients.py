@@ -12,11 +12,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 import perdure as df
-from perdure.server.limits import Door, Patience
+from perdure.server.limits import ClientTimeouts, ConnectionFactory
 from tests.http.conftest import M, make_app
 from tests.http.serving import served, serving
 
-HASTY = Patience(head=0.8, head_bytes=8_192, body=0.8, rate=100_000, reading=0.8, unread=100_000, crowd=4)
+HASTY = ClientTimeouts(
+    head=0.8, head_bytes=8_192, body=0.8, rate=100_000, reading=0.8, unread=100_000, crowd=4
+)
 LARGE = 32 * 1024 * 1024  # more than the kernel keeps for a client that does not read
 ASK = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
 START = f"POST {M}/orchestrators/echo HTTP/1.1\r\nHost: localhost\r\n".encode()
@@ -43,7 +45,7 @@ def app_with_much_to_say() -> df.App:
 @pytest.fixture(scope="module")
 def address() -> Iterator[tuple[str, int]]:
     host = app_with_much_to_say().asgi(store="memory:", access="open", rate_limit=100_000)
-    with served(host, Door(HASTY)) as url:
+    with served(host, ConnectionFactory(HASTY)) as url:
         parts = urlsplit(url)
         yield "127.0.0.1", parts.port or 0
 
@@ -289,7 +291,7 @@ def test_what_is_asked_in_one_breath_is_answered_in_turn(address: tuple[str, int
 
 def test_a_server_that_stops_answers_what_is_on_its_way() -> None:
     host = make_app().asgi(store="memory:", access="open")
-    with serving(host, Door(Patience(parting=10.0))) as one:
+    with serving(host, ConnectionFactory(ClientTimeouts(parting=10.0))) as one:
         address = "127.0.0.1", urlsplit(one.address).port or 0
         with connected(address) as kept, connected(address) as fresh:
             kept.sendall(ASK + b"\r\n")
@@ -309,7 +311,7 @@ def test_a_server_that_stops_answers_what_is_on_its_way() -> None:
 def test_a_server_that_stops_does_not_wait_for_who_does_not_ask() -> None:
     host = make_app().asgi(store="memory:", access="open")
     with (
-        serving(host, Door(Patience(parting=0.05))) as one,
+        serving(host, ConnectionFactory(ClientTimeouts(parting=0.05))) as one,
         connected(("127.0.0.1", urlsplit(one.address).port or 0)) as client,
     ):
         one.stop()

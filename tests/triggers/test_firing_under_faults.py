@@ -21,7 +21,7 @@ from perdure.errors import OutcomeUnknown
 from perdure.model.durations import instant, moment
 from perdure.store.memory import MemoryStore
 from perdure.testing import environment
-from perdure.testing.faults import Fault, FaultyStore, Plan
+from perdure.testing.faults import Fault, FaultPlan, FaultyStore
 from perdure.triggers import Schedules
 from perdure.triggers.cron import Cron
 
@@ -104,7 +104,7 @@ class Steady(FaultyStore):
 async def lived(life: Life) -> tuple[Any, list[Any], list[Any]]:
     """The schedule's status at the end, its firings, and what they had started."""
     chance = random.Random(f"{life.seed} moves")
-    plan, inner = Plan(), MemoryStore("lives")
+    plan, inner = FaultPlan(), MemoryStore("lives")
     now = START
     for _ in range(chance.randint(1, 4)):
         store = Steady(inner, plan)

@@ -19,7 +19,7 @@ from perdure.cli.options import (
     StoreOption,
     UrlOption,
 )
-from perdure.cli.target import Door
+from perdure.cli.target import HubTarget
 from perdure.cli.terminal import EXIT_CODES, errors, print_json, print_table
 from perdure.engine.client.client import Client
 from perdure.engine.core.audit import NOTE, Memo
@@ -63,7 +63,7 @@ def create(
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--scope") from error
     lasts = read_duration(expires_in, "--expires-in") if expires_in else None
-    made = Door(store, hub, url, as_json, key, founds=True).tell(
+    made = HubTarget(store, hub, url, as_json, key, founds=True).tell(
         lambda client: client.create_key(name, scopes, expires_in=lasts)
     )
     if as_json:
@@ -88,7 +88,7 @@ def list_(
     as_json: JsonOption = False,
 ) -> None:
     """All keys that callers show, without their secrets; with --links those that sign links."""
-    door = Door(store, hub, url, as_json, key)
+    door = HubTarget(store, hub, url, as_json, key)
     found = door.ask(lambda client: client.link_keys() if links else client.keys())
     if as_json:
         print_json([_document(one) for one in found])
@@ -126,7 +126,7 @@ def revoke(
     as_json: JsonOption = False,
 ) -> None:
     """Have a key open nothing from now on; sessions and links that rest on it end too."""
-    revoked = Door(store, hub, url, as_json, key).tell(lambda client: client.revoke_key(key_id))
+    revoked = HubTarget(store, hub, url, as_json, key).tell(lambda client: client.revoke_key(key_id))
     if as_json:
         print_json(_document(revoked))
     else:
@@ -142,7 +142,7 @@ def rotate_links(
     as_json: JsonOption = False,
 ) -> None:
     """Sign links with a new key from now on. Older links go on until they expire, or their key is revoked."""
-    made = Door(store, hub, url, as_json, key).tell(lambda client: client.rotate_links())
+    made = HubTarget(store, hub, url, as_json, key).tell(lambda client: client.rotate_links())
     if as_json:
         print_json(_document(made))
     else:
@@ -169,7 +169,7 @@ def audit(
     as_json: JsonOption = False,
 ) -> None:
     """The log of management calls, newest first: who, what, when, from where, and how it ended."""
-    page = Door(store, hub, url, as_json, key).ask(
+    page = HubTarget(store, hub, url, as_json, key).ask(
         lambda client: client.audit(
             who=who, operation=operation, instance_id=instance, top=top, continuation=continuation
         )
@@ -235,7 +235,7 @@ def link(
             await client.gateway.record(Memo(audit=[written.row(client.gateway.now(), instance_id)]))
         return link
 
-    made = Door(store, hub, url, as_json, key, public_url=public_url).tell(make)
+    made = HubTarget(store, hub, url, as_json, key, public_url=public_url).tell(make)
     if as_json:
         print_json({"url": made})
     else:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from perdure.cli.options import DEFAULT_STORE, HubOption, KeyOption, StoreOption, UrlOption
-from perdure.cli.target import Door
+from perdure.cli.target import HubTarget
 from perdure.cli.terminal import EXIT_CODES, errors, fail_with
 from perdure.errors import StoreError
 from perdure.http.api.azure_client import binding as binding_of
@@ -56,7 +56,7 @@ def binding(
     """
     if new_key and credential is not None:
         raise typer.BadParameter("--new-key makes the key: leave --credential out", param_hint="--new-key")
-    door = Door(store, hub, url, False, key)
+    door = HubTarget(store, hub, url, False, key)
     found = door.served()
     secret = _new_key(door) if new_key else credential or key or (found.token if found else "")
     if not secret:
@@ -74,13 +74,13 @@ def binding(
     typer.echo(json.dumps(binding_of(where, hub or _hub_of(door, found), secret)))
 
 
-def _new_key(door: Door) -> str:
+def _new_key(door: HubTarget) -> str:
     made = door.tell(lambda client: client.create_key("durableClient binding", ["admin"]))
     errors().print(f"A new key {made.key.key_id} is in it; `perdure keys revoke` ends it.", style="dim")
     return made.secret
 
 
-def _hub_of(door: Door, found: ServerInfo | None) -> str:
+def _hub_of(door: HubTarget, found: ServerInfo | None) -> str:
     if found:
         return found.hub
     if door.url:

@@ -34,7 +34,7 @@ from perdure.cli.options import (
     StoreOption,
     UrlOption,
 )
-from perdure.cli.target import Door, remark
+from perdure.cli.target import HubTarget, remark
 from perdure.cli.terminal import (
     EXIT_CODES,
     REFUSED,
@@ -79,7 +79,7 @@ WORDS = {
 class Order:
     """What a command was told, apart from whom it concerns."""
 
-    door: Door
+    door: HubTarget
     asked: BulkRequest
     past: str
     yes: bool
@@ -122,7 +122,7 @@ def _command(verb: str, words: Words) -> Callable[..., None]:
         )
         _demand_one(instance_ids, bool(which) or everything)
         asked = BulkRequest(verb=verb, reason=reason, recursive=recursive)
-        door = Door(store, hub, url, as_json, key)
+        door = HubTarget(store, hub, url, as_json, key)
         order = Order(door, asked, words.past, yes, dry_run, at_most)
         if instance_ids:
             _do_named(order, instance_ids)

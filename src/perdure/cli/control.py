@@ -15,7 +15,7 @@ from perdure.cli.options import (
     UrlOption,
     read_input,
 )
-from perdure.cli.target import Door
+from perdure.cli.target import HubTarget
 from perdure.cli.terminal import EXIT_CODES, print_json
 
 commands = typer.Typer()
@@ -38,7 +38,7 @@ def raise_(
 ) -> None:
     """Raise an external event. It is kept until the instance waits for it."""
     body = read_input(input_)
-    Door(store, hub, url, as_json, key).order(
+    HubTarget(store, hub, url, as_json, key).order(
         lambda client: client.raise_event(instance_id, event, body, event_id=event_id)
     )
     _done(f"Event {event} was accepted for {instance_id}.", instance_id, as_json)
@@ -55,7 +55,7 @@ def restart(
     as_json: JsonOption = False,
 ) -> None:
     """Start a finished instance again and print the new run's id."""
-    restarted = Door(store, hub, url, as_json, key).order(
+    restarted = HubTarget(store, hub, url, as_json, key).order(
         lambda client: client.restart(instance_id, not same_id)
     )
     _done(restarted, restarted, as_json)

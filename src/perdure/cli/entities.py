@@ -14,7 +14,7 @@ from perdure.cli.options import (
     UrlOption,
     read_input,
 )
-from perdure.cli.target import Door
+from perdure.cli.target import HubTarget
 from perdure.cli.terminal import EXIT_CODES, NOT_FOUND, fail, fail_with, print_json, print_table
 from perdure.errors import InvalidInstanceId
 from perdure.http.api.entities import document_of
@@ -42,7 +42,7 @@ def list_(
     as_json: JsonOption = False,
 ) -> None:
     """List entities, newest first, with their state."""
-    page = Door(store, hub, url, as_json).ask(
+    page = HubTarget(store, hub, url, as_json).ask(
         lambda client: client.query_entities(name=name, key_prefix=key_prefix, fetch_state=True, top=top)
     )
     if as_json:
@@ -73,7 +73,7 @@ def show(
 ) -> None:
     """Print the state of one entity as JSON; with --json, what else is known of it too."""
     entity_id = _parsed(entity, as_json)
-    found = Door(store, hub, url, as_json).ask(lambda client: client.read_entity_state(entity_id))
+    found = HubTarget(store, hub, url, as_json).ask(lambda client: client.read_entity_state(entity_id))
     if as_json:
         print_json(document_of(found, with_state=True))
     elif found.exists:
@@ -96,7 +96,7 @@ def signal(
 ) -> None:
     """Send an entity an operation. It is kept durably; it is done when it is the entity's turn."""
     entity_id, body = _parsed(entity, as_json), read_input(input_)
-    Door(store, hub, url, as_json).order(
+    HubTarget(store, hub, url, as_json).order(
         lambda client: client.signal_entity(entity_id, operation, given(body)), entity=entity_id.name
     )
     if as_json:

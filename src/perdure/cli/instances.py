@@ -19,7 +19,7 @@ from perdure.cli.options import (
     read_input,
     read_tags,
 )
-from perdure.cli.target import Door, remark
+from perdure.cli.target import HubTarget, remark
 from perdure.cli.terminal import (
     EXIT_CODES,
     REFUSED,
@@ -75,7 +75,7 @@ def start(
         await remark(client, name)
         return started, await client.wait_for_completion(started, timeout) if wait else None
 
-    started, status = Door(store, hub, url, as_json, key).tell(begin)
+    started, status = HubTarget(store, hub, url, as_json, key).tell(begin)
     if status is not None:
         _show(status, as_json)
     elif as_json:
@@ -102,7 +102,7 @@ def status(
             await client.wait_for_completion(instance_id, timeout)
         return await client.get_status(instance_id, show_input=True)
 
-    found = Door(store, hub, url, as_json, key).ask(look)
+    found = HubTarget(store, hub, url, as_json, key).ask(look)
     _show(_existing(found, instance_id, as_json), as_json, judge=wait)
 
 
@@ -141,7 +141,7 @@ def list_(
 ) -> None:
     """List instances, newest first."""
     tags = read_tags(tag or [])
-    page = Door(store, hub, url, as_json, key).ask(
+    page = HubTarget(store, hub, url, as_json, key).ask(
         lambda client: client.query(
             status=status or (),
             name=name,
@@ -186,7 +186,7 @@ def watch(
         return last
 
     try:
-        last = Door(store, hub, url, as_json, key).ask(look)
+        last = HubTarget(store, hub, url, as_json, key).ask(look)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     if last is not None and last.is_finished and last.runtime_status is not RuntimeStatus.Completed:
@@ -223,7 +223,7 @@ def history(
     as_json: JsonOption = False,
 ) -> None:
     """Show what has happened in an instance's present execution, or in an earlier one."""
-    found = Door(store, hub, url, as_json, key).ask(
+    found = HubTarget(store, hub, url, as_json, key).ask(
         lambda client: client.get_status(instance_id, True, True, True, execution=execution)
     )
     existing = _existing(found, instance_id, as_json)

@@ -9,7 +9,7 @@ from msgspec import Raw
 
 from perdure.errors import PayloadError
 from perdure.model import payload
-from perdure.settings import Place
+from perdure.settings import PlaceSettings
 
 StoreOption = Annotated[
     str,
@@ -50,7 +50,7 @@ InputOption = Annotated[
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why; kept with the instance.")]
 InstanceArgument = Annotated[str, typer.Argument(metavar="ID", help="The instance id.", show_default=False)]
 
-DEFAULT_STORE = Place.store
+DEFAULT_STORE = PlaceSettings.store
 
 
 def read_input(given: str | None) -> Raw | None:

@@ -29,7 +29,7 @@ from perdure.cli.options import (
     StoreOption,
     UrlOption,
 )
-from perdure.cli.target import Door
+from perdure.cli.target import HubTarget
 from perdure.cli.terminal import (
     EXIT_CODES,
     REFUSED,
@@ -76,7 +76,7 @@ def export(
 
     It has what went in and came out, and no code. What is encrypted stays so with --raw.
     """
-    door = Door(store, hub, url)
+    door = HubTarget(store, hub, url)
     if raw:
         print_json({"format": RAW, "instance_id": instance_id, "rows": _rows_of(door, instance_id)})
         return
@@ -86,7 +86,7 @@ def export(
     print_json(msgspec.to_builtins(recording_of(found)))
 
 
-def _rows_of(door: Door, instance_id: str) -> dict[str, list[dict[str, Any]]]:
+def _rows_of(door: HubTarget, instance_id: str) -> dict[str, list[dict[str, Any]]]:
     """All rows of an instance, by table. Bytes that are no text are told in base64."""
     if door.url:
         raise typer.BadParameter("the rows are read from the store: name it with --store", param_hint="--raw")
@@ -155,7 +155,7 @@ def replay(
                 [checker.check(_read(file)) for file in files]
                 if files
                 else _of_store(
-                    Door(store, hub, url, as_json),
+                    HubTarget(store, hub, url, as_json),
                     which,
                     checker,
                     lambda done, total: progress("instances replayed", done, total),
@@ -178,7 +178,7 @@ def _read(file: Path) -> Recording:
 # -------------------------------------------------------------------------------------------- of a store
 
 
-def _of_store(door: Door, which: Which, checker: Checker, report: Report) -> list[Verdict]:
+def _of_store(door: HubTarget, which: Which, checker: Checker, report: Report) -> list[Verdict]:
     """The file itself is read, also beside a server that serves it; only --url goes through the server."""
 
     async def look() -> list[Verdict]:

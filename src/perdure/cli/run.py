@@ -23,7 +23,7 @@ from perdure.errors import PerdureError, StoreError
 from perdure.server.child import tether
 from perdure.server.options import ServeOptions
 from perdure.server.reloading import serve_reloading
-from perdure.server.serving import Serving
+from perdure.server.serving import ServedApp
 from perdure.server.sockets import bind, is_loopback
 from perdure.server.store_opening import await_store
 from perdure.server.workers import supervise
@@ -93,7 +93,7 @@ def _serve_here(options: ServeOptions, tied: Tether | None) -> None:
     options = ServeOptions(options.target, options.given, chosen_of(options.given, coded_in(app.settings)))
     terminal = AppTerminal(options, app)
     await_store(options.chosen["store"].value, options.store_wait, terminal.waiting)
-    serving = Serving(app, options, terminal, tied)
+    serving = ServedApp(app, options, terminal, tied)
     if not options.listens:
         serving.run(None)
         return

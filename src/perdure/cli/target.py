@@ -56,7 +56,7 @@ LOOK_EVERY = 0.2  # seconds, while waiting for an instance in a file that anothe
 
 
 @dataclass(frozen=True)
-class Door:
+class HubTarget:
     """What the options say about where the instances are, and how to report what goes wrong."""
 
     store: str
@@ -275,7 +275,7 @@ class StoreReader:
 
     def watching(self, instance_no: int | None) -> AbstractContextManager[Bell]:
         """Nobody rings: the engine is in another process. So it is looked at again and again."""
-        return nullcontext(Patience())
+        return nullcontext(PollingBell())
 
     async def record(self, memo: Memo) -> None:
         raise EngineStopped("this command only reads")
@@ -306,7 +306,7 @@ class StoreReader:
         """The application's types are not known here."""
 
 
-class Patience(Bell):
+class PollingBell(Bell):
     """A bell that nobody rings, for whoever looks every now and then."""
 
     async def rung(self, seconds: float) -> bool:

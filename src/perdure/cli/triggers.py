@@ -18,7 +18,7 @@ from perdure.cli.options import (
     UrlOption,
     read_input,
 )
-from perdure.cli.target import LATER, Door
+from perdure.cli.target import LATER, HubTarget
 from perdure.cli.terminal import EXIT_CODES, REFUSED, errors, fail, print_json, print_table
 from perdure.engine.client.client import Client
 from perdure.errors import InstanceNotFound
@@ -58,7 +58,7 @@ def list_(
     as_json: JsonOption = False,
 ) -> None:
     """List every schedule: when it fires next, how it went last, whether it is paused."""
-    found = Door(store, hub, url, as_json, key).ask(lambda client: Schedules(client).list())
+    found = HubTarget(store, hub, url, as_json, key).ask(lambda client: Schedules(client).list())
     if as_json:
         print_json([schedule_document(one) for one in found])
         return
@@ -88,7 +88,7 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """Show one schedule: its next instants, and its last firings with their instances."""
-    one = Door(store, hub, url, as_json, key).ask(lambda client: _schedule(client, name, upcoming))
+    one = HubTarget(store, hub, url, as_json, key).ask(lambda client: _schedule(client, name, upcoming))
     if as_json:
         print_json(schedule_document(one))
         return
@@ -124,7 +124,7 @@ def pause(
     as_json: JsonOption = False,
 ) -> None:
     """Let ticks pass until it is resumed. They are not made up for."""
-    door = Door(store, hub, url, as_json, key)
+    door = HubTarget(store, hub, url, as_json, key)
 
     async def order(client: Client) -> None:
         await Schedules(client).pause((await _schedule(client, name)).name, reason)
@@ -143,7 +143,7 @@ def resume(
     as_json: JsonOption = False,
 ) -> None:
     """Fire again, from the next tick on."""
-    door = Door(store, hub, url, as_json, key)
+    door = HubTarget(store, hub, url, as_json, key)
 
     async def order(client: Client) -> None:
         await Schedules(client).resume((await _schedule(client, name)).name)
@@ -162,7 +162,7 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """Fire now, beside the ticks; also while it is paused."""
-    door = Door(store, hub, url, as_json, key)
+    door = HubTarget(store, hub, url, as_json, key)
 
     async def order(client: Client) -> None:
         await Schedules(client).run((await _schedule(client, name)).name)
@@ -190,7 +190,7 @@ def backfill(
         _instant(after, "AFTER"),
         _instant(until, "UNTIL") if until is not None else datetime.now(UTC),
     )
-    door = Door(store, hub, url, as_json, key)
+    door = HubTarget(store, hub, url, as_json, key)
 
     async def order(client: Client) -> int:
         zone = ZoneInfo((await _schedule(client, name)).timezone)
@@ -238,7 +238,7 @@ def list_queues(
             return await _served(client)
         return [vars(await Queues(client).status(name)) for name in names or await Queues(client).names()]
 
-    found = Door(store, hub, url, as_json, key).ask(count)
+    found = HubTarget(store, hub, url, as_json, key).ask(count)
     if as_json:
         print_json(found)
         return
@@ -275,7 +275,7 @@ def send(
 ) -> None:
     """Put a message into a queue of the hub's own store, and print its instance's id."""
     body = read_input(input_)
-    door = Door(store, hub, url, as_json, key)
+    door = HubTarget(store, hub, url, as_json, key)
 
     async def put(client: Client) -> tuple[str, bool]:
         sent = await Queues(client).send(queue, given(body), message_id=message_id)
@@ -302,7 +302,7 @@ def dead(
     as_json: JsonOption = False,
 ) -> None:
     """List dead letters: messages whose last attempt has failed, newest first."""
-    found = Door(store, hub, url, as_json, key).ask(lambda client: dead_letters(client, queue, top))
+    found = HubTarget(store, hub, url, as_json, key).ask(lambda client: dead_letters(client, queue, top))
     if as_json:
         print_json([letter_document(one) for one in found])
         return
@@ -332,7 +332,7 @@ def redeliver(
     """Hand dead letters to the function again, each with all its attempts."""
     if bool(messages) == bool(every):
         raise typer.BadParameter("name messages, or a queue with --all", param_hint="MESSAGE")
-    door = Door(store, hub, url, as_json, key)
+    door = HubTarget(store, hub, url, as_json, key)
 
     async def order(client: Client) -> int:
         if every:
@@ -347,7 +347,7 @@ def redeliver(
     _say(door, what, "is delivered again" if done == 1 else "are delivered again", messages=done)
 
 
-def _say(door: Door, name: str, what: str, **more: object) -> None:
+def _say(door: HubTarget, name: str, what: str, **more: object) -> None:
     """Tell what was ordered; nobody obeys while no server has the file."""
     if door.as_json:
         print_json({"name": name, "served": door.is_served, **more})

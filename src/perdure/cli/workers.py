@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from perdure.cli.options import DEFAULT_STORE, HubOption, JsonOption, KeyOption, StoreOption, UrlOption
-from perdure.cli.target import Door
+from perdure.cli.target import HubTarget
 from perdure.cli.terminal import EXIT_CODES, print_json, print_table
 from perdure.http.api.workers import partition_document, worker_document
 from perdure.http.formatting import ago, lasting
@@ -28,7 +28,7 @@ def workers(
     as_json: JsonOption = False,
 ) -> None:
     """List the processes that serve a hub in PostgreSQL: role, state, partitions, lease, since when, version."""
-    found = Door(store, hub, url, as_json, key).ask(lambda client: client.workers())
+    found = HubTarget(store, hub, url, as_json, key).ask(lambda client: client.workers())
     if as_json:
         print_json([worker_document(one) for one in found])
     elif not found:
@@ -64,7 +64,7 @@ def partitions(
 
     In a pipe, these are the columns of each line, without a heading; `nobody` owns what is free.
     """
-    found = Door(store, hub, url, as_json, key).ask(lambda client: client.partitions())
+    found = HubTarget(store, hub, url, as_json, key).ask(lambda client: client.partitions())
     if as_json:
         print_json([partition_document(one) for one in found])
     elif not found:

@@ -19,7 +19,7 @@ SHOWN = 20_000  # characters of one value on a page
 _UNITS = ((86_400.0, "day"), (3_600.0, "h"), (60.0, "min"), (1.0, "s"))
 
 
-class Shown(NamedTuple):
+class ShortenedJson(NamedTuple):
     """A value as indented JSON, and how many characters of it were left out."""
 
     text: str
@@ -94,10 +94,10 @@ def ranges(numbers: Iterable[int]) -> str:
     return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
 
 
-def pretty(value: Any, limit: int = SHOWN) -> Shown:
+def pretty(value: Any, limit: int = SHOWN) -> ShortenedJson:
     """A JSON-ready value, indented. What is longer than a page can show is cut, and said to be."""
     text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
-    return Shown(text[:limit], max(0, len(text) - limit))
+    return ShortenedJson(text[:limit], max(0, len(text) - limit))
 
 
 def compact(value: Any, limit: int = 140) -> str:

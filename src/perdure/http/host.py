@@ -32,7 +32,7 @@ from starlette.staticfiles import StaticFiles
 
 from perdure.errors import EngineStopped, PerdureError
 from perdure.http.access.gate import Access, SignedIn
-from perdure.http.access.limits import Limits
+from perdure.http.access.limits import RateLimits
 from perdure.http.api import access as access_api
 from perdure.http.api import azure_client, bulk, entities, functions, management, streams, triggers, workers
 from perdure.http.api.instance_urls import MANAGEMENT, RequestLinks
@@ -235,7 +235,7 @@ def access_by(chosen: Mapping[str, Chosen], client: Client, *, address: str = ""
         token=None if is_open else chosen["token"].value or secrets.token_urlsafe(24),
         admin_key=chosen["admin_key"].value,
         is_open=is_open,
-        limits=Limits(rate=rate, burst=2 * rate),
+        limits=RateLimits(rate=rate, burst=2 * rate),
         public_url=chosen["public_url"].value or address,
     )
 

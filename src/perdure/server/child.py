@@ -23,7 +23,7 @@ VARIABLE: Final = "_PERDURE_SUPERVISED"
 """Set for children alone: the descriptors of the listening socket (-1 for none) and of the line, and a number."""
 
 
-class Report(msgspec.Struct, frozen=True):
+class ReadyReport(msgspec.Struct, frozen=True):
     """What a child that is ready says. Times are in seconds, and as its application has them."""
 
     drain: float
@@ -39,7 +39,7 @@ class Tether:
     listener: socket.socket | None
     line: socket.socket
 
-    def tell(self, report: Report) -> None:
+    def tell(self, report: ReadyReport) -> None:
         """This child is ready."""
         with suppress(OSError):  # nobody there: it is about to be seen
             self.line.sendall(msgspec.json.encode(report) + b"\n")
@@ -72,4 +72,4 @@ def tether() -> Tether | None:
     return Tether(number, listener, socket.socket(fileno=line))
 
 
-__all__ = ["VARIABLE", "Report", "Tether", "described", "tether"]
+__all__ = ["VARIABLE", "ReadyReport", "Tether", "described", "tether"]

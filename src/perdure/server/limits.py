@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Patience:
+class ClientTimeouts:
     """What one connection may take. Times are seconds.
 
     Parameters:
@@ -52,10 +52,10 @@ class Patience:
 
 
 @dataclass(frozen=True)
-class Door:
+class ConnectionFactory:
     """Makes the connections of one server."""
 
-    patience: Patience = field(default_factory=Patience)
+    patience: ClientTimeouts = field(default_factory=ClientTimeouts)
     waiting: OrderedDict[Connection, None] = field(default_factory=OrderedDict)
 
     def __call__(self, **given: Any) -> Connection:
@@ -65,7 +65,7 @@ class Door:
 class Connection(HttpToolsProtocol):
     """One connection, with the bounds of its door."""
 
-    def __init__(self, door: Door, **given: Any) -> None:
+    def __init__(self, door: ConnectionFactory, **given: Any) -> None:
         self._door = door
         self._part: Literal["head", "body", "answer"] = "head"
         self._began = self._last = 0.0
@@ -244,4 +244,4 @@ class Connection(HttpToolsProtocol):
         self.cycle.keep_alive = False
 
 
-__all__ = ["Connection", "Door", "Patience"]
+__all__ = ["Connection", "ConnectionFactory", "ClientTimeouts"]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from perdure.http.host import access_by, application, hindrance
 from perdure.http.running_engine import engine_of
-from perdure.server.child import Report
+from perdure.server.child import ReadyReport
 from perdure.server.forced_exit import LastResort
 from perdure.server.sockets import address_of, is_loopback
 from perdure.server.store_opening import open_client
@@ -67,7 +67,7 @@ class AppAnnouncer(Announcer, Protocol):
 
 
 @dataclass(frozen=True)
-class Serving:
+class ServedApp:
     """One application being served in this process.
 
     Parameters:
@@ -161,7 +161,7 @@ async def _report(client: Client, facts: Facts, tether: Tether) -> None:
     while await hindrance(engine):  # noqa: ASYNC110 (nothing tells when it is back)
         await asyncio.sleep(READY_EVERY)
     settings = engine.settings
-    tether.tell(Report(settings.drain, settings.belonging.lease, facts))
+    tether.tell(ReadyReport(settings.drain, settings.belonging.lease, facts))
 
 
-__all__ = ["Announcer", "AppAnnouncer", "Facts", "Reached", "Serving"]
+__all__ = ["Announcer", "AppAnnouncer", "Facts", "Reached", "ServedApp"]

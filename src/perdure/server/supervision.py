@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from perdure.server.child import VARIABLE, Report, described
+from perdure.server.child import VARIABLE, ReadyReport, described
 from perdure.server.lease_keeper import is_at_work
 
 if TYPE_CHECKING:
@@ -45,10 +45,10 @@ PAUSES: Final = (
 ALLOWANCE: Final = 8.0  # seconds that a child has to stop, besides its drain
 _TICK: Final = 0.5
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
-_reports = msgspec.json.Decoder(Report)
+_reports = msgspec.json.Decoder(ReadyReport)
 
 
-class State(Enum):
+class ChildState(Enum):
     """Where a child is."""
 
     DOWN = "down"
@@ -70,7 +70,7 @@ class Launch:
 class Child:
     """A place among the workers, and the process that has it now."""
 
-    state: State = State.DOWN
+    state: ChildState = ChildState.DOWN
     name: str = ""
     process: subprocess.Popen[bytes] | None = None
     line: socket.socket | None = None
@@ -103,7 +103,7 @@ class Supervisor:
         count: int,
         *,
         say: Callable[[str], object],
-        announce: Callable[[Report], object],
+        announce: Callable[[ReadyReport], object],
         oversee: Callable[[Callable[[], list[str]]], Oversight | None],
     ) -> None:
         self._launch = launch
@@ -139,7 +139,7 @@ class Supervisor:
 
     def at_work(self) -> list[str]:
         """The names of those whose leases are to be prolonged. From any thread."""
-        registered = (State.SERVING, State.LEAVING)
+        registered = (ChildState.SERVING, ChildState.LEAVING)
         return [
             one.name
             for one in list(self._children)
@@ -147,7 +147,7 @@ class Supervisor:
         ]
 
     def _is_over(self) -> bool:
-        is_empty = all(one.state is State.DOWN for one in self._children)
+        is_empty = all(one.state is ChildState.DOWN for one in self._children)
         return is_empty and (self._stopping or self._code is not None)
 
     # ---------------------------------------------------------------------------------------------- events
@@ -215,11 +215,11 @@ class Supervisor:
             self._selector.unregister(line)
             line.close()
             child.line = None
-        elif b"\n" in child.heard and child.state is State.STARTING:
+        elif b"\n" in child.heard and child.state is ChildState.STARTING:
             self._is_ready(child, _reports.decode(child.heard.partition(b"\n")[0]))
 
-    def _is_ready(self, child: Child, report: Report) -> None:
-        child.state, child.drain = State.SERVING, report.drain
+    def _is_ready(self, child: Child, report: ReadyReport) -> None:
+        child.state, child.drain = ChildState.SERVING, report.drain
         if self._oversight is not None:
             self._oversight.lease = report.lease
         if not self._has_served:
@@ -235,14 +235,14 @@ class Supervisor:
             if child.process is not None and child.process.poll() is not None:
                 self._ended(child, child.process.returncode, now)
             match child.state:
-                case State.DOWN:
+                case ChildState.DOWN:
                     if now >= child.at and not self._stopping and self._code is None:
                         self._start(child, now)
-                case State.LEAVING:
+                case ChildState.LEAVING:
                     if now >= child.at:
                         self._say(f"worker {child.name} has not stopped in time, and is killed")
                         self._kill(child)
-                case State.STARTING | State.SERVING:
+                case ChildState.STARTING | ChildState.SERVING:
                     pass
         self._go_on_replacing(now)
 
@@ -250,7 +250,7 @@ class Supervisor:
         self._number += 1
         ours, theirs = socket.socketpair()
         listener = self._launch.listener
-        child.name, child.since, child.state = f"{self._name}/{self._number}", now, State.STARTING
+        child.name, child.since, child.state = f"{self._name}/{self._number}", now, ChildState.STARTING
         child.line, child.heard = ours, b""
         self._selector.register(ours, selectors.EVENT_READ, child)
         with theirs:
@@ -267,7 +267,7 @@ class Supervisor:
         self._forget(child)
         if self._oversight is not None and self._has_served:
             self._oversight.ended(child.name)
-        if was is State.LEAVING:
+        if was is ChildState.LEAVING:
             child.at = now
             return
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
@@ -289,20 +289,20 @@ class Supervisor:
         if child.line is not None:
             self._selector.unregister(child.line)
             child.line.close()
-        child.line, child.process, child.state = None, None, State.DOWN
+        child.line, child.process, child.state = None, None, ChildState.DOWN
 
     def _go_on_replacing(self, now: float) -> None:
         """The next one is dismissed when the one before has a successor that is ready."""
         if self._replacing is not None:
             child, before = self._replacing
-            if child.state is not State.SERVING or child.name == before:
+            if child.state is not ChildState.SERVING or child.name == before:
                 return
             self._replacing = None
         if self._to_replace:
             child = self._to_replace.pop(0)
             self._replacing = child, child.name
             self._dismiss(child)
-            child.at = child.at if child.state is State.LEAVING else now
+            child.at = child.at if child.state is ChildState.LEAVING else now
 
     def _give_up_replacing(self) -> None:
         self._to_replace, self._replacing = [], None
@@ -311,9 +311,9 @@ class Supervisor:
 
     def _dismiss(self, child: Child) -> None:
         """Ask it to stop."""
-        if child.process is None or child.state is State.LEAVING:
+        if child.process is None or child.state is ChildState.LEAVING:
             return
-        child.state, child.at = State.LEAVING, time.monotonic() + child.drain + ALLOWANCE
+        child.state, child.at = ChildState.LEAVING, time.monotonic() + child.drain + ALLOWANCE
         child.process.terminate()
 
     def _kill(self, child: Child) -> None:
@@ -326,4 +326,4 @@ class Supervisor:
             self._kill(child)
 
 
-__all__ = ["Child", "Launch", "State", "Supervisor"]
+__all__ = ["Child", "Launch", "ChildState", "Supervisor"]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import uvicorn
 
 from perdure.server.accept import Listener
-from perdure.server.limits import Door
+from perdure.server.limits import ConnectionFactory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -71,7 +71,7 @@ def config_of(application: ASGIApp) -> uvicorn.Config:
     config = uvicorn.Config(
         application,
         lifespan="off",
-        http=cast("type[asyncio.Protocol]", Door()),
+        http=cast("type[asyncio.Protocol]", ConnectionFactory()),
         ws="none",
         proxy_headers=False,  # perdure.http.proxies reads them, of listed proxies only
         log_config=None,

@@ -1,6 +1,6 @@
 """Faults on purpose: a store that fails at the call you name, and an engine's death without the mess.
 
-    store = FaultyStore(MemoryStore("claims"), Plan({7: Fault.LOSE_ANSWER}))
+    store = FaultyStore(MemoryStore("claims"), FaultPlan({7: Fault.LOSE_ANSWER}))
 
 counts what the engine asks of the store and breaks the seventh call: it takes effect, and the engine hears
 that it failed. Count the calls of a run that goes well, then break each of them in turn, each in every way,
@@ -54,7 +54,7 @@ class Fault(StrEnum):
     FULL = "finds no room"  # StoreFull; rolled back for certain
 
 
-class Plan:
+class FaultPlan:
     """What is to go wrong. All of it may be changed while the engine runs.
 
     Parameters:
@@ -88,9 +88,9 @@ class FaultyStore:
     `calls` lists the verbs so far, `fired` the faults that happened: number, verb, fault.
     """
 
-    def __init__(self, store: Store, plan: Plan | None = None) -> None:
+    def __init__(self, store: Store, plan: FaultPlan | None = None) -> None:
         self.inner = store
-        self.plan = plan or Plan()
+        self.plan = plan or FaultPlan()
         self.calls: list[str] = []
         self.fired: list[tuple[int, str, Fault]] = []
         self.is_dead = False
@@ -101,7 +101,7 @@ class FaultyStore:
         """The file, "" when there is none."""
         return self.inner.location
 
-    def restarted(self, plan: Plan | None = None) -> FaultyStore:
+    def restarted(self, plan: FaultPlan | None = None) -> FaultyStore:
         """What the next process finds: the same store, given up by the one that died."""
         self.is_dead = True
         self.inner.close()

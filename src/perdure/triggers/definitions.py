@@ -10,7 +10,7 @@ from perdure.engine.functions.registry import Activity, Orchestrator, Registry, 
 from perdure.model.retry import RetryPolicy
 from perdure.triggers.names import FIRING, MESSAGE, SCHEDULE, firing_activity, message_activity
 from perdure.triggers.queue_orchestration import message
-from perdure.triggers.schedule_orchestration import Plan, firing, schedule
+from perdure.triggers.schedule_orchestration import SchedulePlan, firing, schedule
 
 if TYPE_CHECKING:
     from perdure.triggers.source import QueueSource
@@ -23,7 +23,7 @@ DELIVERIES = RetryPolicy(first_interval=1.0, max_attempts=5, backoff=2.0)
 class Schedule(Trigger):
     """A client function that a clock calls."""
 
-    plan: Plan = field(default_factory=lambda: Plan("", "* * * * *"))
+    plan: SchedulePlan = field(default_factory=lambda: SchedulePlan("", "* * * * *"))
     retry: RetryPolicy | None = None
 
     @property

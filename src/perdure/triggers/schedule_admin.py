@@ -23,7 +23,7 @@ from perdure.model.durations import instant, moment
 from perdure.model.instances import OrchestrationStatus, RuntimeStatus
 from perdure.model.messages import Start
 from perdure.triggers.names import SCHEDULE, schedule_id
-from perdure.triggers.schedule_orchestration import CONTROL, MOST, Control, Fired, Plan, State
+from perdure.triggers.schedule_orchestration import CONTROL, MOST, Control, Fired, SchedulePlan, ScheduleState
 
 FINISHED = frozenset(
     {RuntimeStatus.Completed, RuntimeStatus.Failed, RuntimeStatus.Terminated, RuntimeStatus.Canceled}
@@ -97,7 +97,7 @@ class Schedules:
             raise _missing(name)
         begin = instant(after, "after")
         end = min(instant(until, "until"), self._client.gateway.now())
-        ticks = Plan(name, status.cron, status.timezone).when.between(begin, end, MOST)
+        ticks = SchedulePlan(name, status.cron, status.timezone).when.between(begin, end, MOST)
         if ticks:
             await self._order(name, Control("backfill", after=begin, until=end), operation_id)
         return len(ticks)
@@ -110,7 +110,7 @@ class Schedules:
             raise _missing(name) from None
 
 
-async def install(client: Client, plan: Plan) -> None:
+async def install(client: Client, plan: SchedulePlan) -> None:
     """See to it that a schedule runs, with the settings of this deploy. Several workers may do so at once."""
     gateway = client.gateway
     instance_id = schedule_id(plan.name)
@@ -120,7 +120,7 @@ async def install(client: Client, plan: Plan) -> None:
             Start(
                 instance_id=instance_id,
                 name=SCHEDULE,
-                input=Raw(payload.encode(State(plan, gateway.now()))),
+                input=Raw(payload.encode(ScheduleState(plan, gateway.now()))),
                 on_existing="return_existing" if status is None else "replace_finished",
                 operation_id=f"{instance_id}:installed:{gateway.now()}",
             )
@@ -129,9 +129,13 @@ async def install(client: Client, plan: Plan) -> None:
         await client.raise_event(instance_id, CONTROL, Control("configure", plan=plan))
 
 
-def _state(status: OrchestrationStatus) -> State | None:
+def _state(status: OrchestrationStatus) -> ScheduleState | None:
     try:
-        return payload.decode(payload.encode(status.custom_status), State) if status.custom_status else None
+        return (
+            payload.decode(payload.encode(status.custom_status), ScheduleState)
+            if status.custom_status
+            else None
+        )
     except PayloadError:
         return None
 

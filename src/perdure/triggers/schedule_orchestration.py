@@ -34,7 +34,7 @@ SHOWN = 10  # firings that the status tells of
 GENERATION = 50  # turns of one execution, so that no history grows for ever
 
 
-class Plan(msgspec.Struct, frozen=True, omit_defaults=True):
+class SchedulePlan(msgspec.Struct, frozen=True, omit_defaults=True):
     """What the code says about a schedule."""
 
     name: str
@@ -64,10 +64,10 @@ class Fired(msgspec.Struct, frozen=True, omit_defaults=True):
     outcome: str = "running"  # running | done | failed
 
 
-class State(msgspec.Struct, omit_defaults=True):
+class ScheduleState(msgspec.Struct, omit_defaults=True):
     """What one execution of a schedule hands to the next."""
 
-    plan: Plan
+    plan: SchedulePlan
     last: int  # the tick up to which everything has been dealt with
     paused: str = ""
     pending: list[Pending] = msgspec.field(default_factory=list)
@@ -83,7 +83,7 @@ class Control(msgspec.Struct, frozen=True, omit_defaults=True):
     reason: str = ""
     after: int = 0  # backfill: later than this
     until: int = 0  # and up to this
-    plan: Plan | None = None  # configure
+    plan: SchedulePlan | None = None  # configure
 
     @property
     def why(self) -> str:
@@ -111,7 +111,7 @@ class Tick(msgspec.Struct, frozen=True, omit_defaults=True):
         return self.cause == "missed"
 
 
-def schedule(context: OrchestrationContext, state: State) -> Generator[Task[Any], Any, None]:
+def schedule(context: OrchestrationContext, state: ScheduleState) -> Generator[Task[Any], Any, None]:
     """The built-in orchestrator of every schedule."""
     control = context.wait_for_external_event(CONTROL, Control)
     running: dict[Task[Any], Fired] = {}
@@ -146,7 +146,7 @@ def firing(context: OrchestrationContext, tick: Tick) -> Generator[Task[Any], An
 # ------------------------------------------------------------------------------- what becomes of the state
 
 
-def _fire(context: OrchestrationContext, state: State, running: dict[Task[Any], Fired]) -> None:
+def _fire(context: OrchestrationContext, state: ScheduleState, running: dict[Task[Any], Fired]) -> None:
     """Begin what is pending, as far as the overlap policy lets it."""
     while state.pending and (not running or state.plan.overlap == "allow"):
         due = state.pending.pop(0)
@@ -159,7 +159,7 @@ def _fire(context: OrchestrationContext, state: State, running: dict[Task[Any], 
         state.fired += 1
 
 
-def _come_due(state: State, now: int, *, busy: bool) -> None:
+def _come_due(state: ScheduleState, now: int, *, busy: bool) -> None:
     """The clock has reached a tick, or passed several while nobody looked."""
     due = state.plan.when.between(state.last, now, MOST)
     state.last = now if len(due) == MOST else (due[-1] if due else state.last)
@@ -180,7 +180,7 @@ def _caught_up(policy: CatchUp, missed: list[int], timely: bool) -> list[Pending
             return []
 
 
-def _queue(state: State, due: list[Pending], *, busy: bool) -> None:
+def _queue(state: ScheduleState, due: list[Pending], *, busy: bool) -> None:
     """Catch-ups all wait their turn; of a tick that finds another running, the overlap policy decides."""
     for one in due:
         occupied = busy or bool(state.pending)
@@ -192,7 +192,7 @@ def _queue(state: State, due: list[Pending], *, busy: bool) -> None:
             state.pending.append(one)
 
 
-def _obey(state: State, order: Control, now: int) -> None:
+def _obey(state: ScheduleState, order: Control, now: int) -> None:
     match order.verb:
         case "pause":
             state.paused = order.reason or "paused"
@@ -210,13 +210,13 @@ def _obey(state: State, order: Control, now: int) -> None:
                 state.plan, state.last = order.plan, now if moved else state.last
 
 
-def _note_end(state: State, ended: Fired, failure: Failure | None) -> None:
+def _note_end(state: ScheduleState, ended: Fired, failure: Failure | None) -> None:
     outcome = "done" if failure is None else "failed"
     state.recent = [
         msgspec.structs.replace(fired, outcome=outcome) if fired == ended else fired for fired in state.recent
     ]
 
 
-def _view(state: State) -> State:
+def _view(state: ScheduleState) -> ScheduleState:
     """What the status shows: all of it but a long queue."""
     return msgspec.structs.replace(state, pending=state.pending[:SHOWN], recent=list(state.recent))

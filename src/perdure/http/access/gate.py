@@ -22,7 +22,7 @@ from perdure.errors import PerdureError
 from perdure.http.access import sessions
 from perdure.http.access.audit import Recorder
 from perdure.http.access.keys import Keyring
-from perdure.http.access.limits import Buckets, Limits
+from perdure.http.access.limits import Buckets, RateLimits
 from perdure.http.access.link_signer import Signer
 from perdure.http.access.stream_limits import Shares
 from perdure.http.guard import SAFE, is_foreign
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from perdure.engine.client.client import Client
     from perdure.http.access.sessions import Session
-    from perdure.http.access.signed_urls import Link
+    from perdure.http.access.signed_urls import SignedLink
     from perdure.http.table import Endpoint
 
 
@@ -60,13 +60,13 @@ class Access:
         token: str | None = None,
         admin_key: str | None = None,
         is_open: bool = False,
-        limits: Limits | None = None,
+        limits: RateLimits | None = None,
         public_url: str = "",
     ) -> None:
         gateway = self._gateway = client.gateway
         self.is_open = is_open
         self.token = token
-        self.limits = limits or Limits()
+        self.limits = limits or RateLimits()
         self.keys = Keyring(
             lambda: gateway.store.keys(),
             gateway.now,
@@ -343,7 +343,7 @@ def _bearer(header: str) -> str:
 
 def _limited_as(request: Request, caller: Caller) -> str:
     """Whose limits a request counts for: a key's, or those of one link to one instance."""
-    link: Link | None = request.scope.get(LINK)
+    link: SignedLink | None = request.scope.get(LINK)
     if link is None:
         return caller.who
     # Two links may differ in nothing but when they expire.

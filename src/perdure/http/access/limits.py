@@ -16,7 +16,7 @@ MOST = 20_000  # buckets kept; the one that was not asked for longest goes first
 
 
 @dataclass(frozen=True)
-class Limits:
+class RateLimits:
     """How much one caller may ask.
 
     Parameters:
@@ -53,4 +53,4 @@ class Buckets:
         return math.ceil((1.0 - left) / self._rate) if refused else 0
 
 
-__all__ = ["Buckets", "Limits"]
+__all__ = ["Buckets", "RateLimits"]

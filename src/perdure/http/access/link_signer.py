@@ -8,7 +8,7 @@ import secrets
 from typing import TYPE_CHECKING, Final
 
 from perdure.errors import InstanceNotFound
-from perdure.http.access.signed_urls import BadLink, Link, Target, fingerprint_of, sign_all, verify
+from perdure.http.access.signed_urls import BadLink, SignedLink, Target, fingerprint_of, sign_all, verify
 from perdure.http.mounting import BASE
 from perdure.http.principal import Caller, Refused
 from perdure.http.table import LINK
@@ -121,7 +121,7 @@ class Signer:
             lambda: self._fingerprint(instance_id), brief=True
         )
 
-    def _verified(self, sig: str, operation: str, instance_id: str, event: str) -> Link:
+    def _verified(self, sig: str, operation: str, instance_id: str, event: str) -> SignedLink:
         known, now = self.keys.signing(), self.keys.now() // 1_000_000
         trouble = "this link does not lead here"
         for opener, name in _openers(operation, event):
@@ -151,9 +151,9 @@ def _openers(operation: str, event: str) -> list[tuple[str, str]]:
     return [(operation, event)]
 
 
-def link_of(request: Request) -> Link | None:
+def link_of(request: Request) -> SignedLink | None:
     """The signed link by which a request came."""
-    found: Link | None = request.scope.get(LINK)
+    found: SignedLink | None = request.scope.get(LINK)
     return found
 
 

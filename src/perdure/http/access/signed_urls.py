@@ -70,7 +70,7 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Link:
+class SignedLink:
     """A link whose signature was found right.
 
     `nonce` is "" when it works more than once, `owner` is the id of the access key whose holder it was given to.
@@ -151,7 +151,7 @@ def sign_all(
     return {one: start + ends[no * width : (no + 1) * width] for no, one in enumerate(operations)}
 
 
-def verify(sig: str, target: Target, secrets: Mapping[str, bytes], now: int) -> Link:
+def verify(sig: str, target: Target, secrets: Mapping[str, bytes], now: int) -> SignedLink:
     """The link behind a `sig` for this target. Raises BadLink for any other.
 
     Parameters:
@@ -174,7 +174,7 @@ def verify(sig: str, target: Target, secrets: Mapping[str, bytes], now: int) -> 
     fingerprint, rest = rest[_EXPIRY : _EXPIRY + _FINGERPRINT], rest[_EXPIRY + _FINGERPRINT :]
     nonce, owned = (rest[:_NONCE], rest[_NONCE:]) if record[0] & _ONCE else (b"", rest)
     owner = owned.rstrip(b"\0").decode("ascii", "replace")
-    return Link(kid, expires_at, fingerprint, nonce.hex(), target.operation, owner)
+    return SignedLink(kid, expires_at, fingerprint, nonce.hex(), target.operation, owner)
 
 
 def _length(first: int) -> int:
@@ -201,4 +201,4 @@ def _text_of(raw: bytes) -> str:
     return base64.urlsafe_b64encode(raw).decode("ascii")
 
 
-__all__ = ["OPERATIONS", "BadLink", "Link", "Target", "fingerprint_of", "sign", "sign_all", "verify"]
+__all__ = ["OPERATIONS", "BadLink", "SignedLink", "Target", "fingerprint_of", "sign", "sign_all", "verify"]

@@ -29,7 +29,7 @@ from perdure.model.instances import OrchestrationStatus, RuntimeStatus
 
 if TYPE_CHECKING:
     from perdure.http.access.link_signer import Signer
-    from perdure.http.access.signed_urls import Link
+    from perdure.http.access.signed_urls import SignedLink
     from perdure.http.principal import Caller
     from perdure.http.table import Endpoint
 
@@ -178,7 +178,7 @@ class RequestLinks:
         """The id of the key that the request's caller has shown, "" for none."""
         if self._callers is None or not isinstance(request, Request):
             return ""
-        link: Link | None = request.scope.get(LINK)
+        link: SignedLink | None = request.scope.get(LINK)
         return link.owner if link is not None else self._callers(request).key_id
 
     def status_url(self, request: Any, instance_id: str) -> str:

@@ -38,7 +38,7 @@ def events_of(status: OrchestrationStatus) -> list[tuple[int, HistoryEvent]]:
 
 
 @dataclass(frozen=True)
-class Line:
+class HistoryLine:
     """One event of a history. `tone` is bad, decision or plain; `body` is None when it has none."""
 
     number: int
@@ -49,10 +49,10 @@ class Line:
     body: Any = None
 
 
-def lines_of(history: Iterable[tuple[int, HistoryEvent]]) -> list[Line]:
+def lines_of(history: Iterable[tuple[int, HistoryEvent]]) -> list[HistoryLine]:
     """A line for each event. Events that answer another are told by its name."""
     names: dict[int, str] = {}
-    lines: list[Line] = []
+    lines: list[HistoryLine] = []
     for number, (at, event) in enumerate(history):
         if isinstance(event, (ev.TaskScheduled, ev.SubOrchestrationCreated, ev.EventAwaited)):
             names[event.id] = event.name
@@ -61,7 +61,7 @@ def lines_of(history: Iterable[tuple[int, HistoryEvent]]) -> list[Line]:
         elif isinstance(event, ev.TimerCreated):
             names[event.id] = _purpose(event, names) or "timer"
         about = _ABOUT[type(event)](event, names)
-        lines.append(Line(number, moment(at), type(event).__name__, _tone(event), about, _body(event)))
+        lines.append(HistoryLine(number, moment(at), type(event).__name__, _tone(event), about, _body(event)))
     return lines
 
 

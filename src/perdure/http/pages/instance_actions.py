@@ -18,7 +18,7 @@ from perdure.http.mounting import quoted
 from perdure.http.pages.action_buttons import VERBS, Verb
 from perdure.http.pages.csrf import read_form
 from perdure.http.pages.forms import fields_of, read_fields
-from perdure.http.pages.instances import Answer, answer_to, instance_page, unknown
+from perdure.http.pages.instances import EventForm, answer_to, instance_page, unknown
 from perdure.http.pages.rendering import as_page, base_of
 from perdure.http.problem import status_of
 from perdure.http.routing import client_of
@@ -58,7 +58,7 @@ async def raise_event(request: Request) -> Response:
     """POST /instances/{id}/event: an event that nothing may wait for yet."""
     form = await read_form(request)
     try:
-        await _raise(request, form, form.get("event", "").strip(), Answer("", fields_of(None)))
+        await _raise(request, form, form.get("event", "").strip(), EventForm("", fields_of(None)))
     except InstanceNotFound:
         raise unknown(request) from None
     except PerdureError as error:
@@ -66,7 +66,7 @@ async def raise_event(request: Request) -> Response:
     return _see(request, request.path_params["id"], "event")
 
 
-async def _raise(request: Request, form: Mapping[str, str], event: str, asked: Answer) -> None:
+async def _raise(request: Request, form: Mapping[str, str], event: str, asked: EventForm) -> None:
     body = read_fields(asked.fields, form)
     note = NOTE.get()
     if note is not None:

@@ -46,7 +46,7 @@ SCHEDULE_ID = schedule_id("")
 
 
 @dataclass(frozen=True)
-class Answer:
+class EventForm:
     """The form that answers one awaited event; `values` and `problem` bring back what was refused."""
 
     event: str
@@ -56,7 +56,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Asked:
+class InstanceFilters:
     """The filter in the address of the hub page."""
 
     status: str = ""
@@ -93,9 +93,9 @@ class Asked:
 async def hub_page(request: Request) -> Response:
     """GET /: how many instances stand where, and the newest of them."""
     client, query = client_of(request), request.query_params
-    given = {name: query.get(name, "").strip() for name in Asked.__dataclass_fields__}
+    given = {name: query.get(name, "").strip() for name in InstanceFilters.__dataclass_fields__}
     given |= {"status": ",".join(query.getlist("status")), "parked": "true" if given["parked"] else ""}
-    asked = Asked(**given)
+    asked = InstanceFilters(**given)
     page, problem = await _page(client, asked)
     numbers = await client.counts()
     parked = await client.gateway.read(lambda: client.gateway.store.count(PARKED))
@@ -119,7 +119,7 @@ async def hub_page(request: Request) -> Response:
     )
 
 
-async def _page(client: Client, asked: Asked) -> tuple[Page, str]:
+async def _page(client: Client, asked: InstanceFilters) -> tuple[Page, str]:
     try:
         page = await client.query(
             status=[one.strip() for one in asked.status.split(",") if one.strip()],
@@ -136,7 +136,7 @@ async def _page(client: Client, asked: Asked) -> tuple[Page, str]:
 
 
 async def instance_page(
-    request: Request, *, refused: Answer | None = None, problem: str = "", status: int = 200
+    request: Request, *, refused: EventForm | None = None, problem: str = "", status: int = 200
 ) -> Response:
     """GET /instances/{id}: where one instance stands, how it came there, and what can be done with it.
 
@@ -192,13 +192,13 @@ def unknown(request: Request) -> InstanceNotFound:
     )
 
 
-def answer_to(client: Client, one: OrchestrationStatus, wait: EventWait) -> Answer:
+def answer_to(client: Client, one: OrchestrationStatus, wait: EventWait) -> EventForm:
     """The form for one awaited event."""
     schema = wait.schema if wait.schema is not None else schema_of(client, one, wait.name)
-    return Answer(wait.name, fields_of(schema))
+    return EventForm(wait.name, fields_of(schema))
 
 
-def _forms(client: Client, one: OrchestrationStatus, refused: Answer | None) -> list[Answer]:
+def _forms(client: Client, one: OrchestrationStatus, refused: EventForm | None) -> list[EventForm]:
     if one.name == SCHEDULE:  # its orders have a page of their own, with words for people
         return []
     waits = one.waiting.events if one.waiting else ()
@@ -245,4 +245,4 @@ ENDPOINTS = (
     Endpoint("/instances/{id}", ("GET",), as_page(_instance_page), "read", is_page=True),
 )
 
-__all__ = ["ENDPOINTS", "Answer", "answer_to", "instance_page", "schema_of", "unknown"]
+__all__ = ["ENDPOINTS", "EventForm", "answer_to", "instance_page", "schema_of", "unknown"]

@@ -18,7 +18,7 @@ from perdure.http.pages.csrf import FIELD, read_form
 from perdure.http.pages.forms import read_fields
 from perdure.http.pages.instance_actions import operation_of
 from perdure.http.pages.rendering import as_page, base_of
-from perdure.http.pages.triggers import Refused, message_fields, triggers_page
+from perdure.http.pages.triggers import RefusedAction, message_fields, triggers_page
 from perdure.http.problem import status_of
 from perdure.http.routing import client_of
 from perdure.http.table import Endpoint
@@ -96,7 +96,7 @@ def _order(verb: str, part: str, do: Doing) -> Handler:
         try:
             await do(client_of(request), name, form, operation_of(form, _whole(verb, name, form), None))
         except PerdureError as error:
-            return await triggers_page(request, Refused(outward(error), status_of(error), name, form))
+            return await triggers_page(request, RefusedAction(outward(error), status_of(error), name, form))
         return RedirectResponse(f"{base_of(request)}/triggers?done={verb}", 303)
 
     return order

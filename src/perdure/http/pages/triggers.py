@@ -47,7 +47,7 @@ CAUSES = {"manual": "run by hand", "backfill": "backfilled", "missed": "made up 
 
 
 @dataclass(frozen=True)
-class Refused:
+class RefusedAction:
     """An order that was not taken: why, for which schedule or queue, and what had been filled in."""
 
     problem: str
@@ -57,7 +57,7 @@ class Refused:
 
 
 @dataclass(frozen=True)
-class Shown:
+class QueueView:
     """A queue as the page shows it: its numbers, the broker it stands at, the form of a message.
 
     Without a function for it there is no form: its messages wait for a worker that has one.
@@ -69,7 +69,7 @@ class Shown:
     is_served: bool = False
 
 
-async def triggers_page(request: Request, refused: Refused | None = None) -> Response:
+async def triggers_page(request: Request, refused: RefusedAction | None = None) -> Response:
     """GET /triggers: when schedules fire, how many messages stand where, which are dead."""
     client = client_of(request)
     return draw(
@@ -97,16 +97,16 @@ def _many(number: int) -> str:
     return f"{number:,}" if number < COUNTED else f"{number:,}+"
 
 
-async def _queues(client: Client) -> list[Shown]:
+async def _queues(client: Client) -> list[QueueView]:
     served = {queue.name: queue for queue in queues_by_name(client)}
     return [_shown(client, status, served.get(status.name)) for status in await queues_of(client)]
 
 
-def _shown(client: Client, status: QueueStatus, queue: Queue | None) -> Shown:
+def _shown(client: Client, status: QueueStatus, queue: Queue | None) -> QueueView:
     if queue is None:
-        return Shown(status)
+        return QueueView(status)
     broker = type(queue.source).__name__ if queue.source is not None else ""
-    return Shown(status, broker, message_fields(client, queue.name), is_served=True)
+    return QueueView(status, broker, message_fields(client, queue.name), is_served=True)
 
 
 def message_fields(client: Client, queue: str) -> tuple[Field, ...]:
@@ -128,4 +128,4 @@ ENDPOINTS = (
     Endpoint("/triggers", ("GET",), as_page(_triggers_page), "read", is_page=True, name="triggers_page"),
 )
 
-__all__ = ["ENDPOINTS", "Refused", "message_fields", "triggers_page"]
+__all__ = ["ENDPOINTS", "RefusedAction", "message_fields", "triggers_page"]

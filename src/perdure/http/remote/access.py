@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from perdure.http.mounting import quoted
-from perdure.http.remote.requests import Sent
+from perdure.http.remote.requests import ApiRequest
 from perdure.http.timestamps import stamp
 from perdure.model.access import AccessKey, AuditPage, NewKey
 from perdure.model.durations import Seconds, micros
@@ -48,7 +48,7 @@ class RemoteAccess:
         return msgspec.convert(found, list[AccessKey])
 
     async def revoke_key(self, key_id: str) -> AccessKey:
-        sent = Sent("DELETE", f"/keys/{quoted(key_id)}", {}, answer=lambda answer: answer)
+        sent = ApiRequest("DELETE", f"/keys/{quoted(key_id)}", {}, answer=lambda answer: answer)
         return msgspec.convert(await self._remote.send(sent, None), AccessKey)
 
     async def audit(
@@ -87,9 +87,9 @@ class RemoteAccess:
         return url
 
 
-def _posted(path: str, content: Any) -> Sent:
+def _posted(path: str, content: Any) -> ApiRequest:
     body = None if content is None else msgspec.json.encode(content)
-    return Sent("POST", path, {}, body, lambda answer: answer)
+    return ApiRequest("POST", path, {}, body, lambda answer: answer)
 
 
 __all__ = ["RemoteAccess"]

@@ -25,7 +25,7 @@ from perdure.http.parameters import CONTINUATION
 from perdure.http.remote.access import RemoteAccess
 from perdure.http.remote.entities import RemoteEntities
 from perdure.http.remote.gateway import HttpGateway
-from perdure.http.remote.requests import Sent, filters_of, instance_path
+from perdure.http.remote.requests import ApiRequest, filters_of, instance_path
 from perdure.http.remote.watching import RemoteWatching
 from perdure.model.instances import OrchestrationStatus, Page, PurgeHistoryResult, RuntimeStatus
 from perdure.model.workers import Partition, Worker
@@ -63,7 +63,7 @@ class RemoteClient(RemoteWatching, RemoteEntities, RemoteAccess, Client):
         operation_id: str | None = None,
     ) -> str:
         query = {"restartWithNewInstanceId": restart_with_new_instance_id}
-        sent = Sent(
+        sent = ApiRequest(
             "POST", f"{instance_path(instance_id)}/restart", query, answer=lambda answer: answer["id"]
         )
         restarted: str = await self._remote.send(sent, operation_id)
@@ -125,7 +125,7 @@ class RemoteClient(RemoteWatching, RemoteEntities, RemoteAccess, Client):
     ) -> PurgeHistoryResult:
         if not recursive:
             return await super().purge_instance_history(instance_id, operation_id=operation_id)
-        sent = Sent(
+        sent = ApiRequest(
             "DELETE",
             instance_path(instance_id),
             {"recursive": True},
@@ -164,7 +164,7 @@ class RemoteClient(RemoteWatching, RemoteEntities, RemoteAccess, Client):
         if asked.recursive:
             query["recursive"] = True
         headers = {CONTINUATION: continuation} if continuation else {}
-        sent = Sent(
+        sent = ApiRequest(
             "POST",
             f"/bulk/{asked.verb}",
             query,

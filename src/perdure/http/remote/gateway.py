@@ -15,7 +15,7 @@ import msgspec
 from perdure.errors import EngineStopped, OutcomeUnknown, PayloadError, error_of
 from perdure.http.api.instance_urls import MANAGEMENT
 from perdure.http.api.management import LONGEST_WAIT
-from perdure.http.remote.requests import Query, Sent, instance_path, request_of
+from perdure.http.remote.requests import ApiRequest, Query, instance_path, request_of
 from perdure.model.instances import RuntimeStatus
 from perdure.model.messages import Message
 
@@ -47,7 +47,7 @@ class HttpGateway:
         """Send a message; returns the verb's answer."""
         return await self.send(request_of(message), getattr(message, "operation_id", ""))
 
-    async def send(self, sent: Sent, operation_id: str | None) -> Any:
+    async def send(self, sent: ApiRequest, operation_id: str | None) -> Any:
         """Send a request that changes something; returns what its answer says."""
         key = operation_id or uuid.uuid4().hex
         headers = {**sent.headers, "Idempotency-Key": key, "Content-Type": "application/json"}

@@ -36,7 +36,7 @@ Query = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Sent:
+class ApiRequest:
     """The request that carries a message, and how its answer is read."""
 
     method: str
@@ -51,7 +51,7 @@ def instance_path(instance_id: str) -> str:
     return f"/instances/{quoted(asked_id(instance_id))}"
 
 
-def _start(message: Start) -> Sent:
+def _start(message: Start) -> ApiRequest:
     if message.name == MESSAGE:
         return _message(message)
     query = {
@@ -64,10 +64,10 @@ def _start(message: Start) -> Sent:
     # A made-up id would be another one in the repeat of a named request: the server makes it up, once.
     if not (message.fresh and message.operation_id):
         path += f"/{quoted(message.instance_id)}"
-    return Sent("POST", path, query, bytes(message.input), lambda answer: answer["id"])
+    return ApiRequest("POST", path, query, bytes(message.input), lambda answer: answer["id"])
 
 
-def _message(message: Start) -> Sent:
+def _message(message: Start) -> ApiRequest:
     """A message of a queue is an instance of a built-in, which is not started by its name."""
     letter = msgspec.json.decode(message.input, type=Letter)
     query = {
@@ -75,17 +75,17 @@ def _message(message: Start) -> Sent:
         "at": stamp(moment(message.visible_at)) if message.visible_at else None,
     }
     body = b"" if letter.empty else bytes(letter.body)
-    return Sent("POST", f"/queues/{quoted(letter.queue)}", query, body, lambda answer: answer["id"])
+    return ApiRequest("POST", f"/queues/{quoted(letter.queue)}", query, body, lambda answer: answer["id"])
 
 
-def _raise_event(message: RaiseEvent) -> Sent:
+def _raise_event(message: RaiseEvent) -> ApiRequest:
     if message.name == CONTROL and message.instance_id.startswith(schedule_id("")):
         return _order(message)
     path = f"{instance_path(message.instance_id)}/raiseEvent/{quoted(message.name)}"
-    return Sent("POST", path, {}, bytes(message.input))
+    return ApiRequest("POST", path, {}, bytes(message.input))
 
 
-def _order(message: RaiseEvent) -> Sent:
+def _order(message: RaiseEvent) -> ApiRequest:
     """An order to a schedule is sent as what it is, and not as the event that carries it."""
     order = msgspec.json.decode(message.input, type=Control)
     query = {
@@ -94,36 +94,38 @@ def _order(message: RaiseEvent) -> Sent:
         "until": stamp(moment(order.until)) if order.until else None,
     }
     name = message.instance_id.removeprefix(schedule_id(""))
-    return Sent("POST", f"/schedules/{quoted(name)}/{order.verb}", query)
+    return ApiRequest("POST", f"/schedules/{quoted(name)}/{order.verb}", query)
 
 
-def _rewind(message: Rewind) -> Sent:
+def _rewind(message: Rewind) -> ApiRequest:
     queue = queue_of(message.instance_id)
     if not queue:
         return _control("rewind")(message)
     path = f"/queues/{quoted(queue)}/dead/{quoted(message.instance_id)}/redeliver"
-    return Sent("POST", path, {"reason": message.reason})
+    return ApiRequest("POST", path, {"reason": message.reason})
 
 
-def _control(verb: str) -> Callable[[Any], Sent]:
-    def request(message: Terminate | Suspend | Resume | Rewind) -> Sent:
+def _control(verb: str) -> Callable[[Any], ApiRequest]:
+    def request(message: Terminate | Suspend | Resume | Rewind) -> ApiRequest:
         query: Query = {"reason": message.reason}
         if isinstance(message, Terminate) and message.recursive:
             query["recursive"] = True
-        return Sent("POST", f"{instance_path(message.instance_id)}/{verb}", query)
+        return ApiRequest("POST", f"{instance_path(message.instance_id)}/{verb}", query)
 
     return request
 
 
-def _purge(message: Purge) -> Sent:
-    return Sent("DELETE", instance_path(message.instance_id), {})
+def _purge(message: Purge) -> ApiRequest:
+    return ApiRequest("DELETE", instance_path(message.instance_id), {})
 
 
-def _operation(message: EntityOperation) -> Sent:
-    return Sent("POST", entity_path(message.instance_id), operation_query(message), bytes(message.input))
+def _operation(message: EntityOperation) -> ApiRequest:
+    return ApiRequest(
+        "POST", entity_path(message.instance_id), operation_query(message), bytes(message.input)
+    )
 
 
-_REQUESTS: dict[type, Callable[[Any], Sent]] = {
+_REQUESTS: dict[type, Callable[[Any], ApiRequest]] = {
     Start: _start,
     RaiseEvent: _raise_event,
     EntityOperation: _operation,
@@ -165,14 +167,14 @@ def operation_query(message: EntityOperation) -> Query:
     return {"op": message.operation, "at": stamp(moment(message.visible_at)) if message.visible_at else None}
 
 
-def request_of(message: Message) -> Sent:
+def request_of(message: Message) -> ApiRequest:
     """The request that carries a message."""
     return _REQUESTS[type(message)](message)
 
 
 __all__ = [
     "Query",
-    "Sent",
+    "ApiRequest",
     "entity_path",
     "filters_of",
     "instance_path",

@@ -21,7 +21,7 @@ from perdure.store.postgres.binary import (
     texts,
     texts_or_null,
 )
-from perdure.store.postgres.pipeline import Call
+from perdure.store.postgres.pipeline import Statement
 from perdure.store.purging import surviving
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 ALL: Final = -1
 RESULTS: Final = "take_results"
-_REFUSAL: Final = Call("refuse")
+_REFUSAL: Final = Statement("refuse")
 _PURGES: Final = (
     "purge_activities",
     "purge_instances",
@@ -104,108 +104,108 @@ def placed_by_id(row: tuple[Any, ...], partitions: int) -> tuple[Any, ...]:
     return (*row[:_PARTITION], partition_of(row[1], partitions), *row[_PARTITION + 1 :])
 
 
-def calls_of(batch: Batch, incarnation: int, partitions: int) -> list[Call]:
+def calls_of(batch: Batch, incarnation: int, partitions: int) -> list[Statement]:
     """All statements of a batch, in their order. An `incarnation` of 0 has the hub to itself and needs no fence."""
     if batch.purged:
         batch = surviving(batch)
-    calls = [Call("fence", (number(incarnation),))] if incarnation else []
+    calls = [Statement("fence", (number(incarnation),))] if incarnation else []
     calls.extend(_calls(batch, incarnation, partitions))
     return calls
 
 
-def _calls(batch: Batch, incarnation: int, partitions: int) -> Iterator[Call]:
+def _calls(batch: Batch, incarnation: int, partitions: int) -> Iterator[Statement]:
     if batch.inbox_held:
         held = list(dict.fromkeys(batch.inbox_held))
-        yield Call("hold_messages", (numbers(held), number(len(held))))
+        yield Statement("hold_messages", (numbers(held), number(len(held))))
     if batch.inbox_removed:
-        yield Call("remove_messages", (numbers(batch.inbox_removed), number(len(batch.inbox_removed))))
+        yield Statement("remove_messages", (numbers(batch.inbox_removed), number(len(batch.inbox_removed))))
     if batch.purged:
         gone = numbers(batch.purged)
         for name in _PURGES:
-            yield Call(name, (gone,))
+            yield Statement(name, (gone,))
     if batch.forgotten:
-        yield Call("forget_dropped", (texts(batch.forgotten),))
+        yield Statement("forget_dropped", (texts(batch.forgotten),))
     if batch.new_instances:
         # An id that a batch takes twice is the batch's own fault, and no race with another worker.
         if len({row[1] for row in batch.new_instances}) != len(batch.new_instances):
             yield _REFUSAL
         rows = [placed_by_id(row, partitions) for row in batch.new_instances]
-        yield Call("insert_instances", arrays(_INSTANCES, rows))
+        yield Statement("insert_instances", arrays(_INSTANCES, rows))
     if batch.updates:
         # Several updates of one instance in a batch: the last one wins.
         updates = list({row[0]: row for row in batch.updates}.values())
-        yield Call("update_instances", (*arrays(_UPDATES, updates), number(len(updates))))
+        yield Statement("update_instances", (*arrays(_UPDATES, updates), number(len(updates))))
     if batch.versions:
-        yield Call("pin_versions", arrays((numbers, texts), list(dict(batch.versions).items())))
+        yield Statement("pin_versions", arrays((numbers, texts), list(dict(batch.versions).items())))
     if batch.history:
-        yield Call("insert_history", arrays(_HISTORY, batch.history))
+        yield Statement("insert_history", arrays(_HISTORY, batch.history))
     if batch.bodies:
-        yield Call("insert_payloads", arrays(_PAYLOADS, batch.bodies))
+        yield Statement("insert_payloads", arrays(_PAYLOADS, batch.bodies))
     if batch.custom_status:
-        yield Call("put_custom_status", arrays(_STATE, list(dict(batch.custom_status).items())))
+        yield Statement("put_custom_status", arrays(_STATE, list(dict(batch.custom_status).items())))
     if batch.entity_states:
-        yield Call("put_entity_state", arrays(_STATE, list(dict(batch.entity_states).items())))
+        yield Statement("put_entity_state", arrays(_STATE, list(dict(batch.entity_states).items())))
     if batch.executions_removed:
         below = arrays(_PAIRS, batch.executions_removed)
-        yield Call("remove_history", below)
-        yield Call("remove_payloads", below)
+        yield Statement("remove_history", below)
+        yield Statement("remove_payloads", below)
     yield from _waits(batch)
     if batch.inbox_added:
         yield _messages(batch.inbox_added, partitions)
     if batch.seen:
         yield from _remembered(batch.seen, batch.at)
     if batch.dropped:
-        yield Call("drop_messages", arrays(_DROPPED, batch.dropped))
+        yield Statement("drop_messages", arrays(_DROPPED, batch.dropped))
     if batch.keys:
-        yield from (Call("put_keys", arrays(_KEYS, [key])) for key in batch.keys)
+        yield from (Statement("put_keys", arrays(_KEYS, [key])) for key in batch.keys)
     if batch.keys_used:
-        yield Call("use_keys", arrays((texts, numbers), list(dict(batch.keys_used).items())))
+        yield Statement("use_keys", arrays((texts, numbers), list(dict(batch.keys_used).items())))
     if batch.audit:
-        yield Call("add_audit", arrays(_AUDIT, batch.audit))
+        yield Statement("add_audit", arrays(_AUDIT, batch.audit))
     yield from _shared(batch, incarnation, partitions)
 
 
-def _waits(batch: Batch) -> Iterator[Call]:
+def _waits(batch: Batch) -> Iterator[Statement]:
     if batch.waits_closed:
         entirely = [instance_no for instance_no, wait_id in batch.waits_closed if wait_id == ALL]
         if entirely:
-            yield Call("close_all_waits", (numbers(entirely),))
+            yield Statement("close_all_waits", (numbers(entirely),))
         closed = [pair for pair in batch.waits_closed if pair[1] != ALL]
         if closed:
-            yield Call("close_waits", arrays(_PAIRS, closed))
+            yield Statement("close_waits", arrays(_PAIRS, closed))
     if batch.waits_opened:
-        yield Call("open_waits", arrays(_WAITS, batch.waits_opened))
+        yield Statement("open_waits", arrays(_WAITS, batch.waits_opened))
 
 
-def _shared(batch: Batch, incarnation: int, partitions: int) -> Iterator[Call]:
+def _shared(batch: Batch, incarnation: int, partitions: int) -> Iterator[Statement]:
     removed = frozenset(batch.activities_removed)
     if removed:
         singly = [row for row in removed if row[2] != ALL]
         if singly:
-            yield Call("remove_activities", arrays(_REMOVED, singly))
+            yield Statement("remove_activities", arrays(_REMOVED, singly))
         entirely = [row[:2] for row in removed if row[2] == ALL]
         if entirely:
-            yield Call("remove_executions", arrays((texts, texts), entirely))
+            yield Statement("remove_executions", arrays((texts, texts), entirely))
     placed = [row for row in batch.activities_placed if removed.isdisjoint((row[:3], (*row[:2], ALL)))]
     if placed:
-        yield Call("place_activities", arrays(_ACTIVITIES, placed))
+        yield Statement("place_activities", arrays(_ACTIVITIES, placed))
     if batch.results:
         results = list(
             {row[:4]: row for row in reversed(batch.results)}.values()
         )  # the first of equals counts
         targets = numbers([partition_of(row.instance_id, partitions) for row in results])
-        yield Call(RESULTS, (*arrays(_RESULTS, results), targets, number(incarnation), number(batch.at)))
+        yield Statement(RESULTS, (*arrays(_RESULTS, results), targets, number(incarnation), number(batch.at)))
     if batch.partitions_released:
-        yield Call("release_partitions", (numbers(batch.partitions_released), number(incarnation)))
+        yield Statement("release_partitions", (numbers(batch.partitions_released), number(incarnation)))
 
 
-def _messages(rows: Sequence[InboxRow], partitions: int) -> Call:
-    return Call(
+def _messages(rows: Sequence[InboxRow], partitions: int) -> Statement:
+    return Statement(
         "add_messages", (*arrays(_INBOX, rows), numbers([partition_of(row[1], partitions) for row in rows]))
     )
 
 
-def _remembered(rows: Sequence[SeenRow], at: int) -> Iterator[Call]:
+def _remembered(rows: Sequence[SeenRow], at: int) -> Iterator[Statement]:
     """The last row of each operation, if the ones before it have expired."""
     latest: dict[str, SeenRow] = {}
     for row in rows:
@@ -213,7 +213,7 @@ def _remembered(rows: Sequence[SeenRow], at: int) -> Iterator[Call]:
         if first is not None and first.expires_at > at:
             yield _REFUSAL
         latest[row.operation_id] = row
-    yield Call("remember", (*arrays(_SEEN, list(latest.values())), number(at), number(len(latest))))
+    yield Statement("remember", (*arrays(_SEEN, list(latest.values())), number(at), number(len(latest))))
 
 
 __all__ = ["COLUMNS", "RESULTS", "arrays", "calls_of", "placed_by_id"]

@@ -53,7 +53,7 @@ def take_vault(wire: Wire, hub: str, cipher: Cipher | None, where: str) -> Vault
     return vault
 
 
-class Rekeying:
+class PostgresRekeying:
     """One run over a hub that this process has open for writing."""
 
     def __init__(self, vault: Vault, hub_no: int, schema: str, ask: Callable[..., list[Any]]) -> None:
@@ -144,4 +144,4 @@ def _columns(spot: Spot) -> tuple[str, ...]:
     return TABLES[spot.table].columns if spot.table in TABLES else ActivityRow._fields
 
 
-__all__ = ["Rekeying", "take_vault", "vault_of"]
+__all__ = ["PostgresRekeying", "take_vault", "vault_of"]

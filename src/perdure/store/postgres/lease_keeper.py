@@ -20,7 +20,7 @@ from perdure.store.postgres.statements import NOW, quoted
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from perdure.store.postgres.pipeline import Answer, Wire
+    from perdure.store.postgres.pipeline import StatementResult, Wire
 
 _PROLONG = f"""
 update {{schema}}.workers set lease_until = greatest(lease_until, {NOW} + $2::bigint)
@@ -64,7 +64,7 @@ class PostgresOverseer:
             channel = channel_of(self._address.schema, hub, incarnation)
             self._ask(lease, "select pg_notify($1::text, '')", text(channel))
 
-    def _ask(self, lease: int, sql: str, *values: bytes) -> Answer:
+    def _ask(self, lease: int, sql: str, *values: bytes) -> StatementResult:
         """A connection that had died since it was used last is replaced once; what is asked may be repeated."""
         while True:
             used_before = self._wire is not None

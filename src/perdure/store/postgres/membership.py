@@ -21,7 +21,7 @@ from perdure.store.port import Census, Opening
 from perdure.store.postgres.binary import number, numbers, text
 from perdure.store.postgres.errors import translated
 from perdure.store.postgres.migrating import lock_key
-from perdure.store.postgres.pipeline import Call
+from perdure.store.postgres.pipeline import Statement
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,8 +53,8 @@ def be_present(wire: Wire, address: Address, hub: str, *, alone: bool, again: bo
     try:
         wire.ask(
             [
-                Call("", (), f"select set_config('lock_timeout', '{patience}', true)"),
-                Call("", (number(lock_key(address.schema, hub)),), f"select {lock}($1::bigint)"),
+                Statement("", (), f"select set_config('lock_timeout', '{patience}', true)"),
+                Statement("", (number(lock_key(address.schema, hub)),), f"select {lock}($1::bigint)"),
             ]
         )
     except psycopg.Error as error:
@@ -70,7 +70,12 @@ def be_present(wire: Wire, address: Address, hub: str, *, alone: bool, again: bo
 def open_alone(wire: Wire) -> Opening:
     """With the exclusive lock held nobody else is in the middle of anything: whoever was there is void."""
     *_, numbers_ = wire.ask(
-        [Call("void_all"), Call("free_claims"), Call("free_partitions"), Call("next_numbers")]
+        [
+            Statement("void_all"),
+            Statement("free_claims"),
+            Statement("free_partitions"),
+            Statement("next_numbers"),
+        ]
     )
     return Opening(*numbers_.rows[0])
 
@@ -90,7 +95,11 @@ def enter(
     )
     before = numbers(list(own))
     _, entered, owned = wire.ask(
-        [Call("end_own", (before,)), Call("enter", values), Call("void_own", (before, number(incarnation)))]
+        [
+            Statement("end_own", (before,)),
+            Statement("enter", values),
+            Statement("void_own", (before, number(incarnation))),
+        ]
     )
     first = incarnation * NUMBERS_EACH
     kept = frozenset(row[0] for row in owned.rows)
@@ -99,7 +108,7 @@ def enter(
 
 def next_incarnation(wire: Wire) -> int:
     """A number that nobody else has or had, and whose numbers nothing bears, wherever the hub was copied from."""
-    given, numbers_ = wire.ask([Call("next_incarnation", (number(1),)), Call("next_numbers")])
+    given, numbers_ = wire.ask([Statement("next_incarnation", (number(1),)), Statement("next_numbers")])
     incarnation, highest = int(given.rows[0][0]), (max(numbers_.rows[0]) - 1) // NUMBERS_EACH
     if incarnation > highest:
         return incarnation
@@ -109,7 +118,7 @@ def next_incarnation(wire: Wire) -> int:
 def leave(wire: Wire, own: Sequence[int]) -> None:
     """Void these, which waits for a commit of them; what they had is free."""
     before = numbers(list(own))
-    wire.ask([Call("end_own", (before,)), Call("void_own", (before, None))])
+    wire.ask([Statement("end_own", (before,)), Statement("void_own", (before, None))])
 
 
 def void(wire: Wire, incarnation: int) -> bool:
@@ -117,9 +126,9 @@ def void(wire: Wire, incarnation: int) -> bool:
     try:
         *_, expired = wire.ask(
             [
-                Call("", (), "begin"),
-                Call("", (), f"select set_config('lock_timeout', '{_TAKEOVER_MS}', true)"),
-                Call("lock_expired", (number(incarnation),)),
+                Statement("", (), "begin"),
+                Statement("", (), f"select set_config('lock_timeout', '{_TAKEOVER_MS}', true)"),
+                Statement("lock_expired", (number(incarnation),)),
             ]
         )
     except psycopg.Error as error:
@@ -130,7 +139,7 @@ def void(wire: Wire, incarnation: int) -> bool:
     if not expired.rows:
         wire.text("rollback")
         return False
-    wire.ask([Call("void_own", (numbers([incarnation]), None)), Call("", (), "commit")])
+    wire.ask([Statement("void_own", (numbers([incarnation]), None)), Statement("", (), "commit")])
     return True
 
 

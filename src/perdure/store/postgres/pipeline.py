@@ -29,7 +29,7 @@ _BINARY: Final = [1]
 _NO_HUB: Final = -1
 
 
-class Call(NamedTuple):
+class Statement(NamedTuple):
     """A statement by its name, or, with `sql`, its text; and its parameters in binary form."""
 
     name: str
@@ -37,7 +37,7 @@ class Call(NamedTuple):
     sql: str = ""
 
 
-class Answer(NamedTuple):
+class StatementResult(NamedTuple):
     """The rows that came back, and how many rows the statement touched."""
 
     rows: list[Row]
@@ -85,7 +85,7 @@ class Wire:
         with suppress(psycopg.Error):
             self._connection.close()
 
-    def ask(self, calls: Sequence[Call]) -> list[Answer]:
+    def ask(self, calls: Sequence[Statement]) -> list[StatementResult]:
         """Ask all at once. Raises psycopg.Error: the first that failed, or the connection's."""
         if self._in_use:
             raise psycopg.OperationalError("the connection was left in the middle of a question")
@@ -99,11 +99,11 @@ class Wire:
 
     def one(self, name: str, *values: bytes | None) -> list[Row]:
         """Ask one statement for its rows."""
-        return self.ask((Call(name, values),))[0].rows
+        return self.ask((Statement(name, values),))[0].rows
 
-    def text(self, sql: str, *values: bytes | None) -> Answer:
+    def text(self, sql: str, *values: bytes | None) -> StatementResult:
         """Ask a statement by its text."""
-        return self.ask((Call("", values, sql),))[0]
+        return self.ask((Statement("", values, sql),))[0]
 
     def notified(self) -> bool:
         """Whether anything was heard since the last look. Reads what has arrived, and never waits."""
@@ -115,7 +115,7 @@ class Wire:
 
     # ------------------------------------------------------------------------------------------------ inside
 
-    def _send(self, calls: Sequence[Call]) -> list[bytes]:
+    def _send(self, calls: Sequence[Statement]) -> list[bytes]:
         """Put all into libpq's buffer. Returns, for each result to come, the statement it prepares, or b""."""
         pgconn, hub = self._pgconn, self.hub_no
         asked: list[bytes] = []
@@ -136,12 +136,12 @@ class Wire:
         pgconn.pipeline_sync()
         return asked
 
-    def _receive(self, asked: list[bytes]) -> tuple[list[Answer], psycopg.Error | None]:
+    def _receive(self, asked: list[bytes]) -> tuple[list[StatementResult], psycopg.Error | None]:
         deadline = time.monotonic() + self._patience
         while self._pgconn.flush():
             self._wait(deadline, writing=True)
             self._pgconn.consume_input()
-        answers: list[Answer] = []
+        answers: list[StatementResult] = []
         failure: psycopg.Error | None = None
         position = 0
         while True:
@@ -177,12 +177,12 @@ class Wire:
         if left <= 0 or not ready([self._pgconn.socket], left, writing=writing):
             raise psycopg.OperationalError(f"no answer within {self._patience:.0f} s")
 
-    def _answer(self, result: pq.abc.PGresult) -> Answer:
+    def _answer(self, result: pq.abc.PGresult) -> StatementResult:
         count = result.ntuples
         if not count or result.status != pq.ExecStatus.TUPLES_OK:
-            return Answer([], result.command_tuples or 0)
+            return StatementResult([], result.command_tuples or 0)
         self._transformer.set_pgresult(result)
-        return Answer(self._transformer.load_rows(0, count, tuple), count)
+        return StatementResult(self._transformer.load_rows(0, count, tuple), count)
 
 
 def ready(sockets: Sequence[int], seconds: float, *, writing: bool = False) -> bool:
@@ -195,4 +195,4 @@ def ready(sockets: Sequence[int], seconds: float, *, writing: bool = False) -> b
     return bool(poll.poll(seconds * 1_000))
 
 
-__all__ = ["Answer", "Backend", "Call", "Wire", "ready"]
+__all__ = ["StatementResult", "Backend", "Statement", "Wire", "ready"]

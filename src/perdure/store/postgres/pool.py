@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from perdure.store.postgres.address import Address
-    from perdure.store.postgres.pipeline import Answer, Call, Wire
+    from perdure.store.postgres.pipeline import Statement, StatementResult, Wire
 
 MOST: Final = 4
 _PATIENCE: Final = 30.0
@@ -34,7 +34,7 @@ class Readers:
         self._idle: list[Wire] = []
         self._round = 0  # grows when all that are open now are to be closed after use
 
-    def ask(self, calls: Sequence[Call], hub_no: int) -> list[Answer]:
+    def ask(self, calls: Sequence[Statement], hub_no: int) -> list[StatementResult]:
         """Ask all in one transaction. Raises psycopg.Error, or StoreError when no connection is to be had."""
         if not self._free.acquire(timeout=_PATIENCE):
             raise StoreError(
@@ -45,7 +45,7 @@ class Readers:
         finally:
             self._free.release()
 
-    def _ask(self, calls: Sequence[Call], hub_no: int) -> list[Answer]:
+    def _ask(self, calls: Sequence[Statement], hub_no: int) -> list[StatementResult]:
         while True:
             round_ = self._round
             wire = self._taken()

@@ -45,7 +45,7 @@ from perdure.store.postgres.address import address_of
 from perdure.store.postgres.binary import number, numbers, text, texts
 from perdure.store.postgres.errors import translated
 from perdure.store.postgres.migrating import VERSION, too_new
-from perdure.store.postgres.pipeline import Call
+from perdure.store.postgres.pipeline import Statement
 from perdure.store.postgres.pool import Readers
 from perdure.store.postgres.query import build, build_count, can_match, is_sayable
 from perdure.store.postgres.statements import quoted
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from perdure.model.encryption import Cipher
     from perdure.model.records import AuditFilter, InstanceFilter
     from perdure.store.column_encryption import Vault
-    from perdure.store.postgres.pipeline import Answer
+    from perdure.store.postgres.pipeline import StatementResult
 
 _NO_HUB: Final = -1
 _EXAMINED_AT_ONCE: Final = 1_000
@@ -84,12 +84,12 @@ class Reader:
             return None
         own = (text(instance_id),)
         calls = [
-            Call("instances_by_id", (texts([instance_id]),)),
-            Call("waits_of_one", own),
-            Call("state_of_one", own),
+            Statement("instances_by_id", (texts([instance_id]),)),
+            Statement("waits_of_one", own),
+            Statement("state_of_one", own),
         ]
         if history:
-            calls += [Call("history_of_one", own), Call("bodies_of_one", own)]
+            calls += [Statement("history_of_one", own), Statement("bodies_of_one", own)]
         rows, waits, state, *past = self._ask(*calls)
         if not rows:
             return None
@@ -120,7 +120,7 @@ class Reader:
         if not executions:
             return found
         which = tuple(numbers(column) for column in zip(*executions, strict=True))
-        ends, stored = self._ask(Call("ends_of_executions", which), Call("bodies_of_ends", which))
+        ends, stored = self._ask(Statement("ends_of_executions", which), Statement("bodies_of_ends", which))
         bodies: dict[tuple[int, int, int], dict[int, bytes]] = {}
         for instance_no, execution_no, episode, no, body in opened(self._vault, "payloads", stored):
             bodies.setdefault((instance_no, execution_no, episode), {})[no] = body
@@ -133,13 +133,13 @@ class Reader:
         if not can_match(wanted):
             return []
         sql, values = self._built(build, wanted)
-        return instances_of(self._ask(Call("", values, sql))[0], self._vault)
+        return instances_of(self._ask(Statement("", values, sql))[0], self._vault)
 
     def count(self, wanted: InstanceFilter) -> int:
         if not can_match(wanted):
             return 0
         sql, values = self._built(build_count, wanted)
-        return int(self._ask(Call("", values, sql))[0][0][0])
+        return int(self._ask(Statement("", values, sql))[0][0][0])
 
     def _built(self, builder: Any, wanted: InstanceFilter) -> tuple[str, tuple[bytes, ...]]:
         self._find_hub()
@@ -147,7 +147,7 @@ class Reader:
         return built
 
     def waits(self, instance_nos: Sequence[int]) -> list[WaitRow]:
-        [rows] = self._ask(Call("waits_of", (numbers(list(dict.fromkeys(instance_nos))),)))
+        [rows] = self._ask(Statement("waits_of", (numbers(list(dict.fromkeys(instance_nos))),)))
         return list(map(wait_of, rows))
 
     def custom_status(self, instance_nos: Sequence[int]) -> dict[int, bytes]:
@@ -157,40 +157,40 @@ class Reader:
         return self._states("entity_state", instance_nos)
 
     def _states(self, column: str, instance_nos: Sequence[int]) -> dict[int, bytes]:
-        [rows] = self._ask(Call(f"{column}_of", (numbers(list(dict.fromkeys(instance_nos))),)))
+        [rows] = self._ask(Statement(f"{column}_of", (numbers(list(dict.fromkeys(instance_nos))),)))
         return dict(rows if self._vault is None else self._vault.open_state(column, rows))
 
     def held(self, instance_ids: Sequence[str]) -> list[InboxRow]:
         wanted = [name for name in dict.fromkeys(instance_ids) if is_sayable(name)]
-        [rows] = self._ask(Call("held_by_id", (texts(wanted),)))
+        [rows] = self._ask(Statement("held_by_id", (texts(wanted),)))
         return list(map(InboxRow._make, opened(self._vault, "inbox", rows)))
 
     def counts(self) -> dict[str, int]:
         counts: dict[str, int] = {}
-        [counted] = self._ask(Call("counts"))
+        [counted] = self._ask(Statement("counts"))
         for status, count in counted:
             counts[known_status(status)] = counts.get(known_status(status), 0) + count
         return {status: count for status, count in counts.items() if count}
 
     def dropped(self, instance_id: str | None, limit: int) -> list[DroppedRow]:
         if instance_id is None:
-            [rows] = self._ask(Call("dropped_all", (number(limit),)))
+            [rows] = self._ask(Statement("dropped_all", (number(limit),)))
         elif is_sayable(instance_id):
-            [rows] = self._ask(Call("dropped_of", (number(limit), text(instance_id))))
+            [rows] = self._ask(Statement("dropped_of", (number(limit), text(instance_id))))
         else:
             return []
         return list(map(dropped_of, opened(self._vault, "dropped", rows)))
 
     def executions(self, instance_no: int) -> list[int]:
-        [rows] = self._ask(Call("executions", (number(instance_no),)))
+        [rows] = self._ask(Statement("executions", (number(instance_no),)))
         return [row[0] for row in rows]
 
     def history_of(self, instance_no: int, execution_no: int) -> StoredInstance | None:
         which = (number(instance_no), number(execution_no))
         rows, *past = self._ask(
-            Call("instance_by_no", which[:1]),
-            Call("history_of_execution", which),
-            Call("bodies_of_execution", which),
+            Statement("instance_by_no", which[:1]),
+            Statement("history_of_execution", which),
+            Statement("bodies_of_execution", which),
         )
         if not rows:
             return None
@@ -199,7 +199,7 @@ class Reader:
         return found
 
     def keys(self) -> list[KeyRow]:
-        [rows] = self._ask(Call("keys"))
+        [rows] = self._ask(Statement("keys"))
         keys = map(key_of, opened(self._vault, "keys", rows))
         return sorted(keys, key=lambda row: (row.created_at, row.key_id))
 
@@ -212,7 +212,7 @@ class Reader:
             *(None if value is None else number(value) for value in (wanted.since, wanted.before_no)),
             number(wanted.top),
         )
-        [rows] = self._ask(Call("audit", values))
+        [rows] = self._ask(Statement("audit", values))
         return [(row[0], audit_of(row[1:])) for row in rows]
 
     def flaws(self) -> Iterator[tuple[int, str]]:
@@ -221,7 +221,7 @@ class Reader:
             while True:
                 self._find_hub()
                 sql, values = moving.page(self._hub_no, self._schema, table, after, _EXAMINED_AT_ONCE)
-                [found] = self._ask(Call("", values, sql))
+                [found] = self._ask(Statement("", values, sql))
                 rows, after = moving.without_key(table, found, after)
                 for cells in opened(self._vault, table, rows):
                     flaw = flaw_in(table, columns, cells)
@@ -229,7 +229,7 @@ class Reader:
                         yield (cells[0] if columns[0] == "instance_no" else 0), flaw
                 if len(rows) < _EXAMINED_AT_ONCE:
                     break
-        counted = self._ask(*(Call("", (), sql) for sql in moving.strays(self._schema).values()))
+        counted = self._ask(*(Statement("", (), sql) for sql in moving.strays(self._schema).values()))
         for table, [(count,)] in zip(moving.strays(self._schema), counted, strict=True):
             if count:
                 yield 0, strayed(table, count)
@@ -239,7 +239,7 @@ class Reader:
         if found is None:
             return {}
         asked = moving.raw(self._hub_no, self._schema, found.row.instance_no, instance_id)
-        answers = self._ask(*(Call("", values, sql) for sql, values in asked.values()))
+        answers = self._ask(*(Statement("", values, sql) for sql, values in asked.values()))
         return {
             table: [dict(zip(TABLES[table].columns, row, strict=True)) for row in rows]
             for table, rows in zip(asked, answers, strict=True)
@@ -248,13 +248,13 @@ class Reader:
     def answered(self, operation_id: str) -> SeenRow | None:
         if not is_sayable(operation_id):
             return None
-        [rows] = self._ask(Call("seen", (texts([operation_id]),)))
+        [rows] = self._ask(Statement("seen", (texts([operation_id]),)))
         return seen_of(opened(self._vault, "seen", rows)[0]) if rows else None
 
     def hubs(self) -> list[str]:
         """The names of all hubs of the schema."""
         self._check_process()
-        [names] = self._asked([Call("hubs")])
+        [names] = self._asked([Statement("hubs")])
         return [name for (name,) in names.rows]
 
     def close_reader(self) -> None:
@@ -263,7 +263,7 @@ class Reader:
 
     # ------------------------------------------------------------------------------------------------ asking
 
-    def _ask(self, *calls: Call) -> list[list[Any]]:
+    def _ask(self, *calls: Statement) -> list[list[Any]]:
         """Rows of each, of one snapshot."""
         self._find_hub()
         return [answer.rows for answer in self._asked(calls)]
@@ -275,22 +275,22 @@ class Reader:
             return
         version, found = self._asked(
             [
-                Call("", (), f"select coalesce(max(version), 0) from {self._schema}.versions"),
-                Call("hub", (text(self.hub),)),
+                Statement("", (), f"select coalesce(max(version), 0) from {self._schema}.versions"),
+                Statement("hub", (text(self.hub),)),
             ]
         )
         if version.rows[0][0] > VERSION:
             raise too_new(self._address, version.rows[0][0])
         for hub_no, _ in found.rows:
             self._vault = encrypting.vault_of(
-                self._asked([Call("encryption_proofs")], hub_no)[0].rows,
+                self._asked([Statement("encryption_proofs")], hub_no)[0].rows,
                 self.hub,
                 self._cipher,
                 self._address.shown,
             )
             self._hub_no = hub_no
 
-    def _asked(self, calls: Sequence[Call], hub_no: int | None = None) -> list[Answer]:
+    def _asked(self, calls: Sequence[Statement], hub_no: int | None = None) -> list[StatementResult]:
         try:
             return self._readers.ask(calls, self._hub_no if hub_no is None else hub_no)
         except psycopg.Error as error:

@@ -46,7 +46,7 @@ from perdure.store.postgres.connection import ENGINE, UPKEEP, connect, leasing
 from perdure.store.postgres.errors import FOR_ITS_DATA, translated
 from perdure.store.postgres.migrating import bring_up_to_date
 from perdure.store.postgres.notify import Hints
-from perdure.store.postgres.pipeline import Backend, Call, Wire
+from perdure.store.postgres.pipeline import Backend, Statement, Wire
 from perdure.store.postgres.query import is_sayable
 from perdure.store.postgres.reader import Reader, instances_of
 from perdure.store.rekeying import readable_messages
@@ -147,9 +147,9 @@ class PostgresStore(Reader):
             name = text(self.hub)
             *_, answer = wire.ask(
                 [
-                    Call("add_hub", (name, number(PARTITIONS))),
-                    Call("add_partitions", (name,)),
-                    Call("hub", (name,)),
+                    Statement("add_hub", (name, number(PARTITIONS))),
+                    Statement("add_partitions", (name,)),
+                    Statement("hub", (name,)),
                 ]
             )
             found = answer.rows
@@ -209,7 +209,7 @@ class PostgresStore(Reader):
         if batch.partitions_released:
             self._owned -= frozenset(batch.partitions_released)
 
-    def _asked_by_loop(self, wire: Wire, calls: Sequence[Call]) -> list[Any]:
+    def _asked_by_loop(self, wire: Wire, calls: Sequence[Statement]) -> list[Any]:
         try:
             return wire.ask(calls)
         except psycopg.Error as error:
@@ -228,12 +228,12 @@ class PostgresStore(Reader):
     def load(self, instance_ids: Sequence[str]) -> list[StoredInstance]:
         wanted = (texts([name for name in dict.fromkeys(instance_ids) if is_sayable(name)]),)
         stored, history, bodies, messages, states, placed = self._read(
-            Call("instances_by_id", wanted),
-            Call("histories_by_id", wanted),
-            Call("bodies_by_id", wanted),
-            Call("held_by_id", wanted),
-            Call("entity_states_by_id", wanted),
-            Call("placed_by_id", wanted),
+            Statement("instances_by_id", wanted),
+            Statement("histories_by_id", wanted),
+            Statement("bodies_by_id", wanted),
+            Statement("held_by_id", wanted),
+            Statement("entity_states_by_id", wanted),
+            Statement("placed_by_id", wanted),
         )
         if self._vault is not None:
             states = self._vault.open_state("entity_state", states)
@@ -258,15 +258,17 @@ class PostgresStore(Reader):
         return list(found.values())
 
     def seen(self, operation_ids: Sequence[str]) -> list[SeenRow]:
-        [rows] = self._read(Call("seen", (texts([name for name in set(operation_ids) if is_sayable(name)]),)))
+        [rows] = self._read(
+            Statement("seen", (texts([name for name in set(operation_ids) if is_sayable(name)]),))
+        )
         return sorted(map(seen_of, opened(self._vault, "seen", rows)))
 
     def poll(self, now: int, horizon: int, limit: int) -> Poll:
         own, at, most = self._polled(), number(now), number(limit)
         messages, due, following = self._read(
-            Call("visible_messages", (own, at, most)),
-            Call("due_instances", (own, number(horizon), most)),
-            Call("next_visible_at", (own, at)),
+            Statement("visible_messages", (own, at, most)),
+            Statement("due_instances", (own, number(horizon), most)),
+            Statement("next_visible_at", (own, at)),
         )
         return Poll(self._messages(messages), due, following[0][0])
 
@@ -279,20 +281,20 @@ class PostgresStore(Reader):
         return list(map(InboxRow._make, rows))
 
     def local_work(self, after_no: int, limit: int) -> list[tuple[int, str]]:
-        return self._read(Call("local_work", (self._polled(), number(after_no), number(limit))))[0]
+        return self._read(Statement("local_work", (self._polled(), number(after_no), number(limit))))[0]
 
     def parked(self, after_no: int, limit: int) -> list[tuple[int, str]]:
-        return self._read(Call("parked", (self._polled(), number(after_no), number(limit))))[0]
+        return self._read(Statement("parked", (self._polled(), number(after_no), number(limit))))[0]
 
     def rows(self, instance_ids: Sequence[str]) -> list[InstanceRow]:
         wanted = texts([name for name in dict.fromkeys(instance_ids) if is_sayable(name)])
-        return instances_of(self._read(Call("instances_by_id", (wanted,)))[0], self._vault)
+        return instances_of(self._read(Statement("instances_by_id", (wanted,)))[0], self._vault)
 
     def finished(self, status: str, before: int, after: tuple[int, int], limit: int) -> list[InstanceRow]:
         values = (text(status), number(before), *map(number, after), number(limit))
-        return instances_of(self._read(Call("finished", values))[0], self._vault)
+        return instances_of(self._read(Statement("finished", values))[0], self._vault)
 
-    def _read(self, *calls: Call) -> list[list[Any]]:
+    def _read(self, *calls: Statement) -> list[list[Any]]:
         """One round trip of the loop's; whatever goes wrong ends the connection."""
         self._check_process()
         wire = self._wire
@@ -323,13 +325,13 @@ class PostgresStore(Reader):
     def drain(self) -> None:
         self._check_shared()
         self._state = "draining"
-        self._read(Call("drain", (number(self._incarnation),)))
+        self._read(Statement("drain", (number(self._incarnation),)))
 
     def census(self) -> Census:
-        return membership.census(self._ask(Call("now"), Call("workers"), Call("partitions")))
+        return membership.census(self._ask(Statement("now"), Statement("workers"), Statement("partitions")))
 
     def expire(self, incarnations: Sequence[int]) -> None:
-        self._asked_by_loop(self._check_shared(), [Call("expire", (numbers(list(incarnations)),))])
+        self._asked_by_loop(self._check_shared(), [Statement("expire", (numbers(list(incarnations)),))])
 
     def void(self, incarnation: int) -> bool:
         wire = self._check_shared()
@@ -345,7 +347,7 @@ class PostgresStore(Reader):
     def take(self, partitions: Sequence[int]) -> list[int]:
         wire = self._check_shared()
         me, wanted = number(self._incarnation), list(partitions) if self._state == "living" else []
-        calls = [Call("fence", (me,)), Call("take", (me, numbers(wanted)))]
+        calls = [Statement("fence", (me,)), Statement("take", (me, numbers(wanted)))]
         taken = sorted(row[0] for row in self._asked_by_loop(wire, calls)[1].rows)
         self._owned |= frozenset(taken)
         return taken
@@ -354,21 +356,25 @@ class PostgresStore(Reader):
         wire = self._check_shared()
         me = number(self._incarnation)
         wanted = (texts(list(dict.fromkeys(pools))), texts(list(names)), number(limit))
-        rows = self._asked_by_loop(wire, [Call("fence", (me,)), Call("claim", (me, *wanted))])[1].rows
+        rows = self._asked_by_loop(wire, [Statement("fence", (me,)), Statement("claim", (me, *wanted))])[
+            1
+        ].rows
         claimed = map(ActivityRow._make, opened(self._vault, "activities", rows))
         return sorted(filter(_is_readable, claimed), key=lambda row: (row.placed_at, row[:3]))
 
     def claims(self) -> list[ActivityRow]:
-        return sorted(map(ActivityRow._make, self._read(Call("claims", (number(self._incarnation),)))[0]))
+        return sorted(
+            map(ActivityRow._make, self._read(Statement("claims", (number(self._incarnation),)))[0])
+        )
 
     def unclaim(self, activities: Sequence[tuple[str, str, int]]) -> None:
         if activities:
             keys = arrays((texts, texts, numbers), activities)
-            self._read(Call("unclaim", (*keys, number(self._incarnation))))
+            self._read(Statement("unclaim", (*keys, number(self._incarnation))))
 
     def placed(self, instance_ids: Sequence[str]) -> list[ActivityRow]:
         wanted = texts([name for name in dict.fromkeys(instance_ids) if is_sayable(name)])
-        return sorted(map(ActivityRow._make, self._ask(Call("placed_rows", (wanted,)))[0]))
+        return sorted(map(ActivityRow._make, self._ask(Statement("placed_rows", (wanted,)))[0]))
 
     def notify(self, incarnations: Sequence[int]) -> None:
         if self._wire is not None:
@@ -407,7 +413,7 @@ class PostgresStore(Reader):
                 wire.ask(moving.clear(self._schema, hub_no))
             added = (name, number(PARTITIONS))
             *_, found = wire.ask(
-                [Call("add_hub", added), Call("add_partitions", (name,)), Call("hub", (name,))]
+                [Statement("add_hub", added), Statement("add_partitions", (name,)), Statement("hub", (name,))]
             )
             return int(found.rows[0][0])
 
@@ -428,9 +434,9 @@ class PostgresStore(Reader):
         self._working(
             lambda wire: wire.ask(
                 [
-                    Call("", (), f"update {schema}.encryption set hub_no = {new} where hub_no = {old}"),
+                    Statement("", (), f"update {schema}.encryption set hub_no = {new} where hub_no = {old}"),
                     *moving.clear(schema, old),
-                    Call(
+                    Statement(
                         "",
                         (text(self.hub),),
                         f"update {schema}.hubs set name = $1::text where hub_no = {new}",
@@ -468,11 +474,11 @@ class PostgresStore(Reader):
             raise StoreUnusable(f"{self._address.shown} has no key to encrypt with: give encryption keys")
 
         def ask(asked: Sequence[tuple[str, tuple[bytes, ...]]]) -> list[Any]:
-            calls = [Call("", values, sql) for sql, values in asked]
+            calls = [Statement("", values, sql) for sql, values in asked]
             rows: list[Any] = self._working(lambda wire: wire.ask(calls)[-1].rows)
             return rows
 
-        return encrypting.Rekeying(self._vault, self._hub_no, self._schema, ask).run(progress)
+        return encrypting.PostgresRekeying(self._vault, self._hub_no, self._schema, ask).run(progress)
 
     def vacuum(self) -> None:
         """Write the hub's tables anew, so that nothing of what was deleted or replaced remains in them."""
@@ -489,10 +495,10 @@ class PostgresStore(Reader):
             return
         most = number(_EXPIRED_AT_ONCE)
         calls = [
-            Call("expire_seen", (number(now), most)),
-            Call("expire_dropped", (number(now - DROPPED_KEPT), most)),
-            Call("expire_audit", (number(now - AUDIT_KEPT), most)),
-            Call("expire_workers", (number(now - _DAY),)),
+            Statement("expire_seen", (number(now), most)),
+            Statement("expire_dropped", (number(now - DROPPED_KEPT), most)),
+            Statement("expire_audit", (number(now - AUDIT_KEPT), most)),
+            Statement("expire_workers", (number(now - _DAY),)),
         ]
 
         def expire(wire: Wire) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from perdure.model.instances import partition_of
 from perdure.store.postgres.binary import number, numbers, text
 from perdure.store.postgres.commit import COLUMNS, arrays, placed_by_id
-from perdure.store.postgres.pipeline import Call
+from perdure.store.postgres.pipeline import Statement
 from perdure.store.postgres.statements import type_of
 from perdure.store.transfer import OF_INSTANCES, TABLES
 
@@ -48,7 +48,8 @@ def bound(key: Key) -> tuple[str, tuple[bytes, ...]]:
 def sizes(wire: Wire, schema: str) -> dict[str, int]:
     """Rows of a hub by table."""
     calls = [
-        Call("", (), f"select count(*) from {schema}.{table} where hub_no = {wire.hub_no}") for table in KEYS
+        Statement("", (), f"select count(*) from {schema}.{table} where hub_no = {wire.hub_no}")
+        for table in KEYS
     ]
     return {table: answer.rows[0][0] for table, answer in zip(KEYS, wire.ask(calls), strict=True)}
 
@@ -118,7 +119,7 @@ def _exported(table: str, hub_no: int, schema: str) -> Any:
     return lambda column: placed if (table, column) == ("instances", "local_work") else column
 
 
-def insert(schema: str, hub_no: int, partitions: int, table: str, rows: Sequence[Row]) -> Call:
+def insert(schema: str, hub_no: int, partitions: int, table: str, rows: Sequence[Row]) -> Statement:
     """What writes rows for a hub."""
     columns = TABLES[table].columns
     if table == "instances":
@@ -128,17 +129,18 @@ def insert(schema: str, hub_no: int, partitions: int, table: str, rows: Sequence
         columns = (*columns, "partition")
         values = (*values, numbers([partition_of(row[1], partitions) for row in rows]))
     marks = ", ".join(f"${no}::{type_of(name)}[]" for no, name in enumerate(columns, 1))
-    return Call(
+    return Statement(
         "",
         values,
         f"insert into {schema}.{table} (hub_no, {', '.join(columns)}) select {hub_no}, * from unnest({marks})",
     )
 
 
-def clear(schema: str, hub_no: int) -> list[Call]:
+def clear(schema: str, hub_no: int) -> list[Statement]:
     """What deletes a hub and all its rows."""
     return [
-        Call("", (), f"delete from {schema}.{table} where hub_no = {hub_no}") for table in (*_CLEARED, "hubs")
+        Statement("", (), f"delete from {schema}.{table} where hub_no = {hub_no}")
+        for table in (*_CLEARED, "hubs")
     ]
 
 

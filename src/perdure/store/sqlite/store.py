@@ -306,9 +306,9 @@ class SqliteStore(Reader):
         """Encrypt with the current key what is not yet: plain rows, and those of other keys. A page a transaction."""
         if self._vault is None:
             raise StoreUnusable(f"{self.location} has no key to encrypt with: give encryption keys")
-        return encrypting.Rekeying(self._vault, self._hub_no, self._writing, lambda: self.maintain(0)).run(
-            progress
-        )
+        return encrypting.SQLiteRekeying(
+            self._vault, self._hub_no, self._writing, lambda: self.maintain(0)
+        ).run(progress)
 
     def vacuum(self) -> None:
         """Write the whole file anew, so that nothing of what was deleted or replaced remains in it."""
