@@ -8,7 +8,7 @@ activity again.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -53,9 +53,8 @@ def kept(batch: OpenBatch, instance: Instance, result: ActivityResult) -> None:
         instance.open_local += 1
 
 
-def unwanted(batch: OpenBatch, envelope: Envelope) -> None:
+def unwanted(batch: OpenBatch, envelope: Envelope, result: ActivityResult) -> None:
     """Nobody waits for this result any more. Its row goes, if there is one: nobody else will ever remove it."""
-    result: Any = envelope.message
     if batch.placement is not None and (envelope.row_no or batch.placement.claim_of(result) is not None):
         batch.rows.activities_removed.append((result.instance_id, result.execution_id, result.task_id))
 

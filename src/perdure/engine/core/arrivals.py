@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from perdure.engine.core.batch import OpenBatch
 
 S = RuntimeStatus
+Result = ActivityResult | ChildResult | EntityResult
 
 
-def raise_event(batch: OpenBatch, instance: Instance | None, envelope: Envelope) -> None:
-    message: Any = envelope.message
+def raise_event(batch: OpenBatch, instance: Instance | None, envelope: Envelope, message: RaiseEvent) -> None:
     refusal = _event_refusal(batch, instance, message)
     if refusal is not None:
         if instance is not None and isinstance(refusal, EventRefused) and batch.is_kept(envelope):
@@ -124,9 +124,10 @@ def _overflow(batch: OpenBatch, instance: Instance, envelope: Envelope) -> None:
         batch.drop(envelope, str(refusal))
 
 
-def activity_result(batch: OpenBatch, instance: Instance | None, envelope: Envelope) -> None:
-    message: Any = envelope.message
-    caller = _caller(batch, instance, envelope, message.task_id)
+def activity_result(
+    batch: OpenBatch, instance: Instance | None, envelope: Envelope, message: ActivityResult
+) -> None:
+    caller = _caller(batch, instance, envelope, message, message.task_id)
     if caller is not None:
         if caller.placed is None or not activity_rows.taken_up(batch, caller, message):
             caller.open_local -= 1
@@ -135,30 +136,35 @@ def activity_result(batch: OpenBatch, instance: Instance | None, envelope: Envel
         activity_rows.kept(batch, instance, message)
 
 
-def child_result(batch: OpenBatch, instance: Instance | None, envelope: Envelope) -> None:
-    message: Any = envelope.message
-    caller = _caller(batch, instance, envelope)
+def child_result(
+    batch: OpenBatch, instance: Instance | None, envelope: Envelope, message: ChildResult
+) -> None:
+    caller = _caller(batch, instance, envelope, message)
     if caller is not None:
         if caller.children:
             caller.children.pop(message.task_id, None)
         _tell(batch, caller, message, ev.SubOrchestrationCompleted, ev.SubOrchestrationFailed)
 
 
-def entity_result(batch: OpenBatch, instance: Instance | None, envelope: Envelope) -> None:
-    message: Any = envelope.message
-    caller = _caller(batch, instance, envelope)
+def entity_result(
+    batch: OpenBatch, instance: Instance | None, envelope: Envelope, message: EntityResult
+) -> None:
+    caller = _caller(batch, instance, envelope, message)
     if caller is not None:
         _tell(batch, caller, message, ev.EntityOperationCompleted, ev.EntityOperationFailed)
 
 
 def _caller(
-    batch: OpenBatch, instance: Instance | None, envelope: Envelope, answers: int = -1
+    batch: OpenBatch,
+    instance: Instance | None,
+    envelope: Envelope,
+    message: Result,
+    answers: int = -1,
 ) -> Instance | None:
     """The instance whose call this answers, if the call is open and it can be told now.
 
     Otherwise the message has been dealt with: it came too late, or is held. `answers` is the activity it completes.
     """
-    message: Any = envelope.message
     if _is_stale(instance, message):
         _stale(batch, envelope)
         return None
@@ -173,7 +179,13 @@ def _caller(
     return instance
 
 
-def _tell(batch: OpenBatch, caller: Instance, message: Any, completed: type[Any], failed: type[Any]) -> None:
+def _tell(
+    batch: OpenBatch,
+    caller: Instance,
+    message: Result,
+    completed: type[Any],
+    failed: type[Any],
+) -> None:
     """Feed the answer of a call, as the event it becomes."""
     event = (
         failed(task_id=message.task_id, failure=message.failure)
@@ -183,9 +195,8 @@ def _tell(batch: OpenBatch, caller: Instance, message: Any, completed: type[Any]
     feed(batch, caller, event)
 
 
-def lock_granted(batch: OpenBatch, instance: Instance | None, envelope: Envelope) -> None:
+def lock_granted(batch: OpenBatch, instance: Instance | None, envelope: Envelope, message: LockGrant) -> None:
     """One entity of a critical section is locked: the next is asked, without the code's help."""
-    message: Any = envelope.message
     if _is_stale(instance, message):
         _decline(batch, message)
         _stale(batch, envelope)
@@ -209,9 +220,8 @@ def lock_granted(batch: OpenBatch, instance: Instance | None, envelope: Envelope
         batch.send(request_lock(instance.instance_id, instance.execution_id, lock_id, following))
 
 
-def lock_probed(batch: OpenBatch, instance: Instance | None, envelope: Envelope) -> None:
+def lock_probed(batch: OpenBatch, instance: Instance | None, envelope: Envelope, message: LockProbe) -> None:
     """An entity asks whether its holder still lives."""
-    message: Any = envelope.message
     batch.consume(envelope)
     if _is_stale(instance, message):
         _decline(batch, message)
@@ -232,14 +242,14 @@ def _is_stale(
 def _stale(batch: OpenBatch, envelope: Envelope) -> None:
     batch.counters["stale_results"] += 1
     batch.consume(envelope)
-    if type(envelope.message) is ActivityResult:
-        activity_rows.unwanted(batch, envelope)
+    message = envelope.message
+    if isinstance(message, ActivityResult):
+        activity_rows.unwanted(batch, envelope, message)
 
 
-def wake(batch: OpenBatch, instance: Instance | None, envelope: Envelope) -> None:
+def wake(batch: OpenBatch, instance: Instance | None, envelope: Envelope, message: Wake) -> None:
     if instance is None:
         return
-    message: Any = envelope.message
     if is_set_aside(instance):
         if message.retry:
             retry_parked(batch, instance)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from perdure.engine.core.envelope import Envelope
 from perdure.engine.core.instance import Instance
@@ -14,6 +14,7 @@ from perdure.failure import Failure
 from perdure.model import actions as act
 from perdure.model import events as ev
 from perdure.model.instances import RuntimeStatus
+from perdure.model.messages import Purge, Resume, Suspend, Terminate
 from perdure.replay.settle import report_to_parent, terminate_child
 from perdure.replay.state import LEGAL
 
@@ -23,8 +24,7 @@ if TYPE_CHECKING:
 S = RuntimeStatus
 
 
-def suspend(batch: OpenBatch, instance: Instance | None, envelope: Envelope) -> None:
-    message: Any = envelope.message
+def suspend(batch: OpenBatch, instance: Instance | None, envelope: Envelope, message: Suspend) -> None:
     refusal = illegal("suspend", instance, message.instance_id)
     if refusal is None:
         assert instance is not None
@@ -36,8 +36,7 @@ def suspend(batch: OpenBatch, instance: Instance | None, envelope: Envelope) -> 
     batch.answer(envelope, refusal)
 
 
-def resume(batch: OpenBatch, instance: Instance | None, envelope: Envelope) -> None:
-    message: Any = envelope.message
+def resume(batch: OpenBatch, instance: Instance | None, envelope: Envelope, message: Resume) -> None:
     refusal = illegal("resume", instance, message.instance_id)
     if refusal is not None:
         batch.answer(envelope, refusal)
@@ -55,8 +54,7 @@ def resume(batch: OpenBatch, instance: Instance | None, envelope: Envelope) -> N
         go_on(batch, instance, message.reason)
 
 
-def terminate(batch: OpenBatch, instance: Instance | None, envelope: Envelope) -> None:
-    message: Any = envelope.message
+def terminate(batch: OpenBatch, instance: Instance | None, envelope: Envelope, message: Terminate) -> None:
     if message.link is not None and (instance is None or instance.parent != message.link):
         batch.consume(envelope)  # a stranger under the id of a child that never came to be
         return
@@ -79,10 +77,9 @@ def terminate(batch: OpenBatch, instance: Instance | None, envelope: Envelope) -
         batch.send(report_to_parent(instance.parent, instance.instance_id, act.FailOrchestration(failure)))
 
 
-def purge(batch: OpenBatch, instance: Instance | None, envelope: Envelope) -> None:
-    message: Any = envelope.message
+def purge(batch: OpenBatch, instance: Instance | None, envelope: Envelope, message: Purge) -> None:
     if message.finished_before:
-        _expire(batch, instance, envelope)
+        _expire(batch, instance, envelope, message)
         return
     refusal = illegal("purge", instance, message.instance_id)
     if refusal is None and instance is not None and instance.dirty:
@@ -94,9 +91,8 @@ def purge(batch: OpenBatch, instance: Instance | None, envelope: Envelope) -> No
         forget(batch, instance)
 
 
-def _expire(batch: OpenBatch, instance: Instance | None, envelope: Envelope) -> None:
+def _expire(batch: OpenBatch, instance: Instance | None, envelope: Envelope, message: Purge) -> None:
     """Retention's purge. What it chose may have changed since: then it stays."""
-    message: Any = envelope.message
     batch.consume(envelope)
     finished_at = instance.completed_at if instance is not None and not instance.is_new else None
     if finished_at is not None and finished_at < message.finished_before:

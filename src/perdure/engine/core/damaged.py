@@ -23,9 +23,8 @@ _WHAT_TO_DO: Final = (
 )
 
 
-def purge(batch: OpenBatch, instance: Instance, envelope: Envelope) -> None:
+def purge(batch: OpenBatch, instance: Instance, envelope: Envelope, message: msg.Purge) -> None:
     """It is removed, whatever status its row names."""
-    message: Any = envelope.message
     if message.finished_before:  # retention's, by a time that may be the damage
         batch.consume(envelope)
         return
@@ -33,8 +32,8 @@ def purge(batch: OpenBatch, instance: Instance, envelope: Envelope) -> None:
     control.forget(batch, instance)
 
 
-def refuse(batch: OpenBatch, instance: Instance, envelope: Envelope) -> None:
-    verb = _VERBS[type(envelope.message)]
+def refuse(batch: OpenBatch, instance: Instance, envelope: Envelope, message: msg.Message) -> None:
+    verb = _VERBS[type(message)]
     refusal = IllegalTransition(
         f"cannot {verb} instance {instance.instance_id!r}, which is {instance.damage}. {_WHAT_TO_DO}"
     )
@@ -50,7 +49,7 @@ _VERBS: Final[dict[type, str]] = {
     msg.Resume: "resume",
     msg.Rewind: "rewind",
 }
-HANDLERS: Final[dict[type, Callable[[Any, Any, Any], None]]] = {msg.Purge: purge} | dict.fromkeys(
-    _VERBS, refuse
-)
+HANDLERS: Final[dict[type, Callable[[OpenBatch, Any, Envelope, Any], None]]] = {
+    msg.Purge: purge
+} | dict.fromkeys(_VERBS, refuse)
 """What differs from other instances."""

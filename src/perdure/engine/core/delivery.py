@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from perdure.engine.core.envelope import Envelope
     from perdure.engine.core.instance import Instance
 
-_HANDLERS: Final[dict[type, Callable[[Any, Any, Any], None]]] = {
+_HANDLERS: Final[dict[type, Callable[[OpenBatch, Any, Envelope, Any], None]]] = {
     msg.Start: starts.start,
     msg.Begin: starts.begin_later,
     msg.NextGeneration: starts.next_generation,
@@ -41,10 +41,11 @@ _HANDLERS: Final[dict[type, Callable[[Any, Any, Any], None]]] = {
 
 def deliver(batch: OpenBatch, instance: Instance | None, envelope: Envelope) -> None:
     """Hand one message to its instance, which is None when there is none."""
-    kind = type(envelope.message)
+    message = envelope.message
+    kind = type(message)
     if instance is not None and instance.damage and kind in damaged.HANDLERS:
-        damaged.HANDLERS[kind](batch, instance, envelope)
+        damaged.HANDLERS[kind](batch, instance, envelope, message)
     elif instance is not None and instance.mailbox is not None:
-        entities.HANDLERS.get(kind, entities.refuse)(batch, instance, envelope)
+        entities.HANDLERS.get(kind, entities.refuse)(batch, instance, envelope, message)
     else:
-        _HANDLERS[kind](batch, instance, envelope)
+        _HANDLERS[kind](batch, instance, envelope, message)

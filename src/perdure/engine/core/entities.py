@@ -41,12 +41,12 @@ if TYPE_CHECKING:
     from perdure.engine.core.batch import OpenBatch
 
 S = RuntimeStatus
+Arriving = msg.EntityOperation | msg.LockRequest | msg.LockRelease
 KEPT: Final = 16  # history rows of an execution; the one before is kept too
 
 
-def arrive(batch: OpenBatch, instance: Instance | None, envelope: Envelope) -> None:
+def arrive(batch: OpenBatch, instance: Instance | None, envelope: Envelope, message: Arriving) -> None:
     """An operation, a request for its lock, or the end of one."""
-    message: Any = envelope.message
     if batch.accept_only:
         _for_later(batch, envelope, batch.now)
         return
@@ -78,15 +78,14 @@ def go_on(batch: OpenBatch, instance: Instance) -> None:
             batch.take_turns(msg.Wake(instance_id=instance.instance_id))
             return
         if isinstance(envelope.message, msg.EntityOperation) and _code(batch, instance).offload:
-            _take_off(batch, instance, envelope)
+            _take_off(batch, instance, envelope.message)
             return
         _take_out(instance, envelope)
         _do(batch, instance, envelope)
 
 
-def wake(batch: OpenBatch, instance: Instance, envelope: Envelope) -> None:
+def wake(batch: OpenBatch, instance: Instance, envelope: Envelope, message: msg.Wake) -> None:
     """At a start, or when it is its turn again: perhaps there is a worker by now, and perhaps no holder."""
-    message: Any = envelope.message
     mailbox = _mailbox(instance)
     batch.consume(envelope)
     if instance.reason.startswith("no_worker") and batch.functions.entity(instance.name) is not None:
@@ -99,8 +98,7 @@ def wake(batch: OpenBatch, instance: Instance, envelope: Envelope) -> None:
     go_on(batch, instance)
 
 
-def resume(batch: OpenBatch, instance: Instance, envelope: Envelope) -> None:
-    message: Any = envelope.message
+def resume(batch: OpenBatch, instance: Instance, envelope: Envelope, message: msg.Resume) -> None:
     batch.answer(envelope, None)
     if instance.status is S.Running:
         return
@@ -113,7 +111,7 @@ def _unpark(batch: OpenBatch, instance: Instance, reason: str) -> None:
     instance.status, instance.reason = S.Running, ""
 
 
-def purge(batch: OpenBatch, instance: Instance, envelope: Envelope) -> None:
+def purge(batch: OpenBatch, instance: Instance, envelope: Envelope, message: msg.Purge) -> None:
     """An operator gives up a suspended entity, with its state and what waits for it."""
     holder = _mailbox(instance).lock
     if instance.status is not S.Suspended or holder is not None:
@@ -136,13 +134,13 @@ def purge(batch: OpenBatch, instance: Instance, envelope: Envelope) -> None:
     for waiting in held or ():
         waiting.held = False
         if isinstance(waiting.message, msg.EntityOperation):
-            _settle(batch, instance, waiting, Operated(ABSENT, failure=gone))
+            _settle(batch, instance, waiting, waiting.message, Operated(ABSENT, failure=gone))
     batch.send_first(e for e in held or () if not isinstance(e.message, msg.EntityOperation))
 
 
-def refuse(batch: OpenBatch, instance: Instance, envelope: Envelope) -> None:
+def refuse(batch: OpenBatch, instance: Instance, envelope: Envelope, message: msg.Message) -> None:
     """A verb for orchestrations only."""
-    verb = type(envelope.message).__name__.lower()
+    verb = type(message).__name__.lower()
     batch.answer(
         envelope,
         IllegalTransition(
@@ -154,7 +152,7 @@ def refuse(batch: OpenBatch, instance: Instance, envelope: Envelope) -> None:
 # ------------------------------------------------------------------------------------------- whose turn it is
 
 
-def _may_go(batch: OpenBatch, instance: Instance, message: Any) -> bool:
+def _may_go(batch: OpenBatch, instance: Instance, message: Arriving) -> bool:
     mailbox = _mailbox(instance)
     code = batch.functions.entity(instance.name)
     if mailbox.flying or instance.status is not S.Running or code is None:
@@ -272,7 +270,7 @@ def _do(batch: OpenBatch, instance: Instance, envelope: Envelope) -> None:
             if done is None:
                 _put_first(batch, instance, envelope)
             else:
-                _settle(batch, instance, envelope, done)
+                _settle(batch, instance, envelope, message, done)
         case msg.LockRequest(caller=caller):
             mailbox.lock = caller
             batch.consume(envelope)
@@ -336,9 +334,10 @@ def surroundings(batch: OpenBatch) -> Surroundings:
     )
 
 
-def _settle(batch: OpenBatch, instance: Instance, envelope: Envelope, done: Operated) -> None:
+def _settle(
+    batch: OpenBatch, instance: Instance, envelope: Envelope, message: msg.EntityOperation, done: Operated
+) -> None:
     """The operation is over: keep its state, answer it, send what it sent. It is consumed with that."""
-    message: Any = envelope.message
     mailbox = _mailbox(instance)
     mailbox.state, mailbox.live = done.state, done.live
     sender = message.caller.instance_id if message.caller is not None else ""
@@ -370,26 +369,25 @@ def _settle(batch: OpenBatch, instance: Instance, envelope: Envelope, done: Oper
 # ------------------------------------------------------------------------------------------- outside the loop
 
 
-def _take_off(batch: OpenBatch, instance: Instance, envelope: Envelope) -> None:
+def _take_off(batch: OpenBatch, instance: Instance, message: msg.EntityOperation) -> None:
     """Have the operation run after the commit that keeps it."""
     mailbox = _mailbox(instance)
     mailbox.flying = True
     batch.fed(instance)
     batch.touch(instance)
     batch.released.invocations.append(
-        invocation_of(_code(batch, instance), instance, mailbox, envelope.message, batch.now)  # type: ignore[arg-type]
+        invocation_of(_code(batch, instance), instance, mailbox, message, batch.now)
     )
 
 
-def land(batch: OpenBatch, instance: Instance, envelope: Envelope) -> None:
+def land(batch: OpenBatch, instance: Instance, envelope: Envelope, message: msg.ActivityResult) -> None:
     """An operation that ran outside the loop is done."""
-    message: Any = envelope.message
     mailbox = _mailbox(instance)
     due = _due(instance)
     if (message.execution_id, message.task_id) != flight_of(instance, mailbox) or due is None:
         batch.counters["stale_results"] += 1
         batch.consume(envelope)
-        activity_rows.unwanted(batch, envelope)
+        activity_rows.unwanted(batch, envelope, message)
         return
     batch.consume(envelope)
     batch.fed(instance)
@@ -403,7 +401,9 @@ def land(batch: OpenBatch, instance: Instance, envelope: Envelope) -> None:
     _take_out(instance, due)
     mailbox.flying = False
     mailbox.applied += 1
-    _settle(batch, instance, due, answer_of(message, mailbox.state))
+    operation = due.message
+    assert isinstance(operation, msg.EntityOperation)
+    _settle(batch, instance, due, operation, answer_of(message, mailbox.state))
     go_on(batch, instance)
 
 
@@ -501,7 +501,7 @@ def _code(batch: OpenBatch, instance: Instance) -> EntityCode:
     return code
 
 
-HANDLERS: Final[dict[type, Callable[[Any, Any, Any], None]]] = {
+HANDLERS: Final[dict[type, Callable[[OpenBatch, Any, Envelope, Any], None]]] = {
     msg.EntityOperation: arrive,
     msg.LockRequest: arrive,
     msg.LockRelease: arrive,

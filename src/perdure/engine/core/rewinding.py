@@ -10,7 +10,7 @@ If the code cannot be brought back the instance is parked as ever, with everythi
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -40,11 +40,10 @@ if TYPE_CHECKING:
 S = RuntimeStatus
 
 
-def rewind(batch: OpenBatch, instance: Instance | None, envelope: Envelope) -> None:
+def rewind(batch: OpenBatch, instance: Instance | None, envelope: Envelope, message: Rewind) -> None:
     """The operator's verb, and a rewound parent's question to its sub-orchestration."""
-    message: Any = envelope.message
     if message.link is not None:
-        _asked_by_parent(batch, instance, envelope)
+        _asked_by_parent(batch, instance, envelope, message, message.link)
         return
     refusal = illegal("rewind", instance, message.instance_id)
     if refusal is not None:
@@ -61,12 +60,14 @@ def rewind(batch: OpenBatch, instance: Instance | None, envelope: Envelope) -> N
             _go_back(batch, instance, plan, message.reason)
 
 
-def _asked_by_parent(batch: OpenBatch, instance: Instance | None, envelope: Envelope) -> None:
-    message: Any = envelope.message
-    is_own = instance is not None and instance.parent == message.link
+def _asked_by_parent(
+    batch: OpenBatch, instance: Instance | None, envelope: Envelope, message: Rewind, link: ParentLink
+) -> None:
+    is_own = instance is not None and instance.parent == link
     if instance is None or not is_own or instance.status in (S.Terminated, S.Canceled):
         batch.consume(envelope)
-        batch.send(message.again)
+        if message.again is not None:
+            batch.send(message.again)
     elif not instance.is_finished:
         batch.consume(envelope)  # it will report when it is done
     elif _has_history(batch, instance, envelope):
@@ -75,7 +76,7 @@ def _asked_by_parent(batch: OpenBatch, instance: Instance | None, envelope: Enve
         if isinstance(plan, Plan):
             _go_back(batch, instance, plan, message.reason)
         else:
-            _report_again(batch, instance, message.link)
+            _report_again(batch, instance, link)
 
 
 def _has_history(batch: OpenBatch, instance: Instance, envelope: Envelope) -> bool:

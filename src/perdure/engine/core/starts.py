@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from perdure.engine.core import forwarding
 from perdure.engine.core.envelope import Envelope
@@ -17,7 +17,7 @@ from perdure.model import payload
 from perdure.model.events import ParentLink
 from perdure.model.failures import failure_of
 from perdure.model.instances import RuntimeStatus
-from perdure.model.messages import Begin, ChildResult, Start
+from perdure.model.messages import Begin, ChildResult, NextGeneration, Start
 
 if TYPE_CHECKING:
     from perdure.engine.core.batch import OpenBatch
@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 S = RuntimeStatus
 
 
-def start(batch: OpenBatch, instance: Instance | None, envelope: Envelope) -> None:
-    message: Any = envelope.message
+def start(batch: OpenBatch, instance: Instance | None, envelope: Envelope, message: Start) -> None:
     if instance is not None:
         refusal = _start_refusal(instance, message)
         if refusal is not None:
@@ -132,8 +131,7 @@ def _create(batch: OpenBatch, message: Start, replaced: Instance | None) -> Inst
     return created
 
 
-def begin_later(batch: OpenBatch, instance: Instance | None, envelope: Envelope) -> None:
-    message: Any = envelope.message
+def begin_later(batch: OpenBatch, instance: Instance | None, envelope: Envelope, message: Begin) -> None:
     if instance is None or instance.is_finished or instance.execution_id != message.execution_id:
         batch.consume(envelope)
     elif instance.status is S.Suspended:
@@ -149,8 +147,9 @@ def begin_later(batch: OpenBatch, instance: Instance | None, envelope: Envelope)
             let_held_go(batch, instance)
 
 
-def next_generation(batch: OpenBatch, instance: Instance | None, envelope: Envelope) -> None:
-    message: Any = envelope.message
+def next_generation(
+    batch: OpenBatch, instance: Instance | None, envelope: Envelope, message: NextGeneration
+) -> None:
     if instance is None or instance.is_finished or instance.execution_id != message.execution_id:
         if instance is not None:
             drop_carried(batch, message, "the instance ended before its next execution began")
