@@ -105,7 +105,7 @@ class Pool:
         ]
 
 
-class Bench:
+class EpisodeBench:
     """A hub with so many orchestrations at their first activity."""
 
     def __init__(self, folder: Path, batch: int, encryption: df.Encryption | None = None) -> None:
@@ -249,7 +249,7 @@ def main() -> None:
     encryption = df.Encryption({"k1": os.urandom(32)}) if chosen.encrypted else None
     stages: Stages = {}
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(Path(folder), chosen.batch, encryption)
+        bench = EpisodeBench(Path(folder), chosen.batch, encryption)
         executions = bench.executions()
         for round_no in range(chosen.rounds):  # taking turns, so that a slow moment hits all alike
             bench.staged(stages)

@@ -91,7 +91,7 @@ class Figures:
 
 
 @dataclass(frozen=True)
-class Server:
+class BenchServer:
     """A server in a process of its own."""
 
     pid: int
@@ -105,11 +105,11 @@ class Server:
 
 
 @contextmanager
-def _serving(command: Sequence[str], port: int, log: Path) -> Iterator[Server]:
+def _serving(command: Sequence[str], port: int, log: Path) -> Iterator[BenchServer]:
     with log.open("wb") as output:
         process = subprocess.Popen([sys.executable, *command], stdout=output, stderr=output)
     try:
-        server = Server(process.pid, f"http://127.0.0.1:{port}")
+        server = BenchServer(process.pid, f"http://127.0.0.1:{port}")
         if not _is_up(server, process):
             raise SystemExit(f"a server did not come up:\n{log.read_text()}")
         yield server
@@ -118,7 +118,7 @@ def _serving(command: Sequence[str], port: int, log: Path) -> Iterator[Server]:
         process.wait(20)
 
 
-def _is_up(server: Server, process: subprocess.Popen[bytes]) -> bool:
+def _is_up(server: BenchServer, process: subprocess.Popen[bytes]) -> bool:
     for _ in range(200):
         time.sleep(0.1)
         if process.poll() is not None:
@@ -179,13 +179,13 @@ def _repetition(chosen: argparse.Namespace, folder: Path) -> dict[str, Figures]:
     return found
 
 
-def _bare(port: int, folder: Path) -> AbstractContextManager[Server]:
+def _bare(port: int, folder: Path) -> AbstractContextManager[BenchServer]:
     script = folder / "bare.py"
     script.write_text(BARE)
     return _serving([str(script), str(port)], port, folder / "bare.log")
 
 
-def _perdure(port: int, folder: Path, access: str) -> AbstractContextManager[Server]:
+def _perdure(port: int, folder: Path, access: str) -> AbstractContextManager[BenchServer]:
     script = folder / "app.py"
     script.write_text(WAITING)
     options = ["--port", str(port), "--store", f"sqlite:///{folder}/bench.db", "--access", access]
@@ -194,12 +194,12 @@ def _perdure(port: int, folder: Path, access: str) -> AbstractContextManager[Ser
     return _serving(["-m", "perdure.cli", "run", str(script), *options], port, folder / "perdure.log")
 
 
-def _stored(perdure: Server) -> int:
+def _stored(perdure: BenchServer) -> int:
     counts: dict[str, int] = json.loads(perdure.ask("GET", f"{API}/counts"))
     return sum(counts.values())
 
 
-def _wrk(server: Server, load: Load, folder: Path, seconds: int, connections: int) -> Figures:
+def _wrk(server: BenchServer, load: Load, folder: Path, seconds: int, connections: int) -> Figures:
     script = folder / f"{load.method}.lua"
     lines = [f'wrk.method = "{load.method}"', *(f'wrk.headers["{n}"] = "{v}"' for n, v in HEADERS.items())]
     script.write_text("\n".join([*lines, 'wrk.body = "{}"' if load.method == "POST" else ""]))

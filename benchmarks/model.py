@@ -32,7 +32,7 @@ from typing import Any
 from benchmarks.__main__ import revision, save
 from benchmarks.install import cache_folder
 from benchmarks.machine import cpu_of_tree, facts
-from benchmarks.postgres import KINDS, SETTINGS, Bench
+from benchmarks.postgres import KINDS, SETTINGS, PostgresBench
 from benchmarks.report import table
 from benchmarks.workloads import Row, Sizes
 from tests.postgres.servers import Server
@@ -59,7 +59,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Line:
+class ReportLine:
     """Seconds of a round: what it takes at least, and what each workflow in it adds."""
 
     least: float
@@ -73,9 +73,9 @@ class Line:
 class Model:
     """A round of one worker: by the wall clock, and the CPU it takes of the worker and of the database."""
 
-    wall: Line
-    worker: Line
-    database: Line
+    wall: ReportLine
+    worker: ReportLine
+    database: ReportLine
     contention: float = 0.0  # of the work of a round, for every other worker that is at it too
 
     def apart(self, workers: int, together: int, cores: int) -> float:
@@ -143,7 +143,7 @@ def error(model: Model, run: Run, cores: int = 2) -> float:
     return model.beside(run.workers, run.together, cores) / run.per_s - 1
 
 
-def _line(runs: Sequence[Run], of: Callable[[Run], float]) -> Line:
+def _line(runs: Sequence[Run], of: Callable[[Run], float]) -> ReportLine:
     """The least squares of relative errors; nothing below zero."""
     points = [(run.together, of(run)) for run in runs]
     weights = [1 / (y * y) if y else 0.0 for _, y in points]
@@ -152,7 +152,7 @@ def _line(runs: Sequence[Run], of: Callable[[Run], float]) -> Line:
     mean_y = sum(w * y for w, (_, y) in zip(weights, points, strict=True)) / total
     spread = sum(w * (x - mean_x) ** 2 for w, (x, _) in zip(weights, points, strict=True))
     each = sum(w * (x - mean_x) * (y - mean_y) for w, (x, y) in zip(weights, points, strict=True)) / spread
-    return Line(max(0.0, mean_y - each * mean_x), max(0.0, each))
+    return ReportLine(max(0.0, mean_y - each * mean_x), max(0.0, each))
 
 
 def errors(runs: Sequence[Run]) -> dict[str, float]:
@@ -182,7 +182,7 @@ def measured(server: Server, folder: Path, *, goes_ahead: bool) -> list[Run]:
     with ExitStack() as stack:
         engines = []
         for kind in KINDS[:2]:  # each on a database of its own
-            bench = Bench(server, Sizes(), folder, goes_ahead=goes_ahead)
+            bench = PostgresBench(server, Sizes(), folder, goes_ahead=goes_ahead)
             engines.append((kind.workers, stack.enter_context(bench.serve(kind, folder / kind.name))))
         for no in range(ROUNDS):
             for together in LOADS:

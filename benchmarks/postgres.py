@@ -24,7 +24,7 @@ from benchmarks import report
 from benchmarks.__main__ import revision, save
 from benchmarks.install import cache_folder
 from benchmarks.machine import Meter, Used, ahead_of_others, facts, wait_until_quiet
-from benchmarks.process import Kind, Running, running
+from benchmarks.process import Kind, MeasuredProcess, running
 from benchmarks.workloads import QUICK, Row, Sizes, repetition
 from tests.postgres.servers import DEBIAN, Server
 
@@ -50,7 +50,7 @@ def main() -> None:
     rows: list[Row] = []
     with Server(chosen.version, settings=SETTINGS) as server:
         machine = {**facts(server.directory), "postgres": server.sql("show server_version")[0][0]}
-        bench = Bench(server, sizes, folder, chosen.more_hellos, goes_ahead=chosen.ahead)
+        bench = PostgresBench(server, sizes, folder, chosen.more_hellos, goes_ahead=chosen.ahead)
         for no in range(chosen.repeat):
             kinds = [kind for kind in KINDS if kind.name in chosen.engines and not kind.missing()]
             for kind in [*kinds[no % len(kinds) :], *kinds[: no % len(kinds)]]:
@@ -118,7 +118,7 @@ def _brief(row: Row) -> str:
 class Several:
     """Worker processes that share one hub: asked like one engine, each given its share of what is to be done."""
 
-    engines: Sequence[Running]
+    engines: Sequence[MeasuredProcess]
 
     @property
     def about(self) -> Row:
@@ -169,7 +169,7 @@ def _share(arguments: Row, no: int, among: int) -> Row:
 # ------------------------------------------------------------------------------------------------- the bench
 
 
-class Bench:
+class PostgresBench:
     """One server, and what is asked of the engines on it."""
 
     def __init__(

@@ -68,7 +68,7 @@ def restate_server() -> Path | None:
 
 
 @dataclass
-class Running:
+class MeasuredProcess:
     """An engine that serves. `ready_seconds` is from the start of its process."""
 
     process: subprocess.Popen[bytes]
@@ -129,7 +129,7 @@ class Running:
 
 
 @contextmanager
-def running(kind: Kind, folder: Path, *, keep: bool = False) -> Iterator[Running]:
+def running(kind: Kind, folder: Path, *, keep: bool = False) -> Iterator[MeasuredProcess]:
     """The engine, serving the data in the folder, which is emptied before unless it is to be kept."""
     if not keep:
         shutil.rmtree(folder, ignore_errors=True)
@@ -145,7 +145,7 @@ def running(kind: Kind, folder: Path, *, keep: bool = False) -> Iterator[Running
             env=_environment(kind),
             start_new_session=True,
         )
-    engine = Running(process, log)
+    engine = MeasuredProcess(process, log)
     try:
         engine.about = engine.answer(patience=120)
         engine.ready_seconds = time.perf_counter() - begun

@@ -23,8 +23,8 @@ import psycopg
 from benchmarks.__main__ import revision, save
 from benchmarks.install import cache_folder
 from benchmarks.machine import facts
-from benchmarks.postgres import KINDS, SETTINGS, Bench
-from benchmarks.process import Running
+from benchmarks.postgres import KINDS, SETTINGS, PostgresBench
+from benchmarks.process import MeasuredProcess
 from benchmarks.report import table
 from benchmarks.stored import AT_ONCE, HUB, asked, copies, question_table
 from benchmarks.workloads import Row, Sizes
@@ -52,7 +52,7 @@ def main() -> None:
     folder = cache_folder() / "data" / f"sleepers-{secrets.token_hex(4)}"
     folder.mkdir(parents=True)
     with Server(chosen.version, settings=SETTINGS) as server:
-        bench = Bench(server, sizes, folder)
+        bench = PostgresBench(server, sizes, folder)
         machine = {**facts(server.directory), "postgres": server.sql("show server_version")[0][0]}
         rows = [_measured("none", bench, server, sizes, folder)]
         begun = time.perf_counter()
@@ -75,7 +75,7 @@ def main() -> None:
         print(f"\nsaved as benchmarks/results/{save(result, 'sleepers-').name}")
 
 
-def build(count: int, bench: Bench, folder: Path) -> None:
+def build(count: int, bench: PostgresBench, folder: Path) -> None:
     """A database with so many that sleep."""
     with bench.serve(PERDURE, folder / "first") as engine:
         engine.ask("start_waiting", prefix="idle", count=1)
@@ -101,7 +101,7 @@ def _original(store: PostgresStore) -> StoredInstance:
 
 
 def _measured(
-    what: str, bench: Bench, server: Server, sizes: Sizes, folder: Path, *, keep: bool = False
+    what: str, bench: PostgresBench, server: Server, sizes: Sizes, folder: Path, *, keep: bool = False
 ) -> Row:
     with bench.serve(PERDURE, folder / what, keep=keep) as engine:
         first = engine.ask("hello", prefix="first", count=1, together=1)["seconds"]
@@ -117,7 +117,7 @@ def _measured(
     return row
 
 
-def _idle(engine: Running) -> float:
+def _idle(engine: MeasuredProcess) -> float:
     meter = engine.meter()
     time.sleep(10)
     return round(meter.stop().cpu, 3)

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from benchmarks.machine import wait_until_quiet
-from benchmarks.process import KINDS, Running, running
+from benchmarks.process import KINDS, MeasuredProcess, running
 from benchmarks.report import table
 from benchmarks.workloads import Row, Sizes, hello_many, hello_single
 from perdure.model import hash_chain
@@ -125,7 +125,7 @@ def _measured(what: str, count: int, sizes: Sizes, folder: Path) -> Row:
     return row
 
 
-def asked(engine: Running, sizes: Sizes) -> Row:
+def asked(engine: MeasuredProcess, sizes: Sizes) -> Row:
     """How fast it is, and how long questions take."""
     engine.ask("hello", prefix="warm", count=30, together=10)
     return {

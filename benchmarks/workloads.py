@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import wait_until_quiet
-from benchmarks.process import KINDS, EngineFailed, Kind, Running, running
+from benchmarks.process import KINDS, EngineFailed, Kind, MeasuredProcess, running
 
 Row = dict[str, Any]
 BRIEF = ("W1", "W2", "W3", "W4")
@@ -60,22 +60,22 @@ def _left_out(row: Row) -> set[str]:
     return {"W5"} - set(row.get("workloads", ("W5",)))
 
 
-def _about(row: Row, engine: Running) -> None:
+def _about(row: Row, engine: MeasuredProcess) -> None:
     row.update(versions=engine.about["versions"], workloads=engine.about["workloads"])
 
 
-def _warm_up(engine: Running) -> None:
+def _warm_up(engine: MeasuredProcess) -> None:
     engine.ask("hello", prefix="warm", count=30, together=10)
 
 
 # --------------------------------------------------------------------------------------------------- W1 to W4
 
 
-def _many(engine: Running, sizes: Sizes) -> Row:
+def _many(engine: MeasuredProcess, sizes: Sizes) -> Row:
     return hello_many(engine, sizes, "many")
 
 
-def hello_many(engine: Running, sizes: Sizes, prefix: str) -> Row:
+def hello_many(engine: MeasuredProcess, sizes: Sizes, prefix: str) -> Row:
     """W1: hello workflows, many at a time."""
     return measure(
         engine, sizes, lambda answer, used: {
@@ -87,7 +87,7 @@ def hello_many(engine: Running, sizes: Sizes, prefix: str) -> Row:
     )  # fmt: skip
 
 
-def _single(engine: Running, sizes: Sizes) -> Row:
+def _single(engine: MeasuredProcess, sizes: Sizes) -> Row:
     """W2, with the cost of four commits of the bare SQLite measured right before and right after."""
     if engine.about["engine"] != "perdure":
         return hello_single(engine, sizes, "single")
@@ -99,7 +99,7 @@ def _single(engine: Running, sizes: Sizes) -> Row:
     return {**row, **{name: round(statistics.median(values), 3) for name, values in found.items()}}
 
 
-def _ask_disk(disk: Running, sizes: Sizes, found: dict[str, list[float]]) -> None:
+def _ask_disk(disk: MeasuredProcess, sizes: Sizes, found: dict[str, list[float]]) -> None:
     """Four commits and one sync: over what the file holds already, as perdure's are, and at its end."""
     rounds = max(50, sizes.single)
     for longer in (False, True):
@@ -110,7 +110,7 @@ def _ask_disk(disk: Running, sizes: Sizes, found: dict[str, list[float]]) -> Non
         found.setdefault(f"fdatasync{name}_ms", []).extend(sync)
 
 
-def hello_single(engine: Running, sizes: Sizes, prefix: str) -> Row:
+def hello_single(engine: MeasuredProcess, sizes: Sizes, prefix: str) -> Row:
     """W2: hello workflows, one at a time."""
     return measure(
         engine, sizes, lambda answer, _: {
@@ -121,18 +121,18 @@ def hello_single(engine: Running, sizes: Sizes, prefix: str) -> Row:
     )  # fmt: skip
 
 
-def _fan(engine: Running, sizes: Sizes) -> Row:
+def _fan(engine: MeasuredProcess, sizes: Sizes) -> Row:
     return measure(engine, sizes, _seconds, "fan", count=sizes.fan)
 
 
-def _sequence(engine: Running, sizes: Sizes) -> Row:
+def _sequence(engine: MeasuredProcess, sizes: Sizes) -> Row:
     return measure(engine, sizes, _seconds, "sequence", count=sizes.sequence)
 
 
 _BRIEFLY = {"W1": _many, "W2": _single, "W3": _fan, "W4": _sequence}
 
 
-def measure(engine: Running, sizes: Sizes, kept: Any, do: str, **arguments: Any) -> Row:
+def measure(engine: MeasuredProcess, sizes: Sizes, kept: Any, do: str, **arguments: Any) -> Row:
     """Wait for a quiet machine, ask, and keep what `kept` makes of the answer."""
     was_quiet = wait_until_quiet(engine.roots, sizes.patience)
     answer, used = engine.measured(do, **arguments)
@@ -204,7 +204,7 @@ def _restarted(kind: Kind, sizes: Sizes, folder: Path, row: Row, count: int, ser
         row["W5 finish cold"] = measure(engine, sizes, _seconds, "finish_waiting", prefix="idle", count=count)
 
 
-def _memory(engine: Running) -> float:
+def _memory(engine: MeasuredProcess) -> float:
     if engine.about["engine"].startswith("perdure"):
         engine.ask("tidy")
     return engine.memory

@@ -8,7 +8,7 @@ import sys
 import time
 from typing import Any
 
-from powercuts.parallel_run import Progress, cut_many, fail_everywhere, figures, quiet, table
+from powercuts.parallel_run import CutProgress, cut_many, fail_everywhere, figures, quiet, table
 from powercuts.sweep import Sweep
 
 
@@ -33,7 +33,7 @@ def main() -> int:
         seed=chosen.seed,
         careless=chosen.normal,
         lies=chosen.lies,
-        progress=Progress(chosen.cuts),
+        progress=CutProgress(chosen.cuts),
     )
     found = figures(tally, chosen.seed, time.monotonic() - began)
     print(

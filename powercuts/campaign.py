@@ -11,7 +11,7 @@ from random import Random
 from powercuts import store_sizes
 from powercuts.checks import Promises, examine
 from powercuts.disk import Disk, Platter
-from powercuts.ledger import Order
+from powercuts.ledger import Submission
 from powercuts.lifetime import Life
 
 GENERATIONS = 3
@@ -59,7 +59,7 @@ def run_seed(seed: int, cuts: int, *, careless: bool = False, lies: bool = False
 
 
 def _cut_everywhere(
-    life: Life, earlier: Sequence[Order], chance: Random, cuts: int, generation: int, tally: Tally
+    life: Life, earlier: Sequence[Submission], chance: Random, cuts: int, generation: int, tally: Tally
 ) -> None:
     """Live, cut in many places, examine each, and let some of what is found live on."""
     life.live()

@@ -23,7 +23,7 @@ from perdure.model.records import InstanceFilter
 from perdure.store.sqlite.connection import open_reader
 from perdure.testing.clock import VirtualClock
 from powercuts.disk import Image
-from powercuts.ledger import REFUSALS, Commit, Ledger, Order, starts_promised, tokens_promised
+from powercuts.ledger import REFUSALS, Commit, CutLedger, Submission, starts_promised, tokens_promised
 from powercuts.machine import FILE, Machine
 from powercuts.store_sizes import Tuning
 from powercuts.temporary_folder import folder
@@ -37,7 +37,7 @@ class Lived(Protocol):
     seed: int
     tuning: Tuning
     clock: VirtualClock
-    ledger: Ledger
+    ledger: CutLedger
     verified: set[int]
 
 
@@ -45,22 +45,22 @@ class Lived(Protocol):
 class Promises:
     """What an engine and those before it on this disk had promised at the moment of the cut."""
 
-    orders: list[Order]
+    orders: list[Submission]
     commits: list[Commit]
     position: int
 
     @classmethod
-    def of(cls, life: Lived, position: int, earlier: Sequence[Order] = ()) -> Promises:
+    def of(cls, life: Lived, position: int, earlier: Sequence[Submission] = ()) -> Promises:
         orders = [*earlier, *(_as_known(o, position) for o in life.ledger.orders if o.asked_at <= position)]
         return cls(orders, life.ledger.commits, position)
 
-    def unanswered(self) -> list[Order]:
+    def unanswered(self) -> list[Submission]:
         return [order for order in self.orders if order.is_repeated]
 
 
-def _as_known(order: Order, position: int) -> Order:
+def _as_known(order: Submission, position: int) -> Submission:
     """The order as its client saw it at this position: without what came later. All of it lies before 0 then."""
-    seen = Order(order.message, order.operation_id, order.token, 0)
+    seen = Submission(order.message, order.operation_id, order.token, 0)
     if 0 <= order.answered_at <= position:
         seen.answered_at, seen.answer = 0, order.answer
     if 0 <= order.repeated_at <= position:
@@ -69,7 +69,7 @@ def _as_known(order: Order, position: int) -> Order:
 
 
 @dataclass
-class Finding:
+class CutFinding:
     """What was found after one cut."""
 
     problems: list[str] = field(default_factory=list)
@@ -79,16 +79,16 @@ class Finding:
     went_on: bool = False
 
 
-def examine(life: Lived, image: Image, promises: Promises, *, goes_on: bool = True) -> Finding:
+def examine(life: Lived, image: Image, promises: Promises, *, goes_on: bool = True) -> CutFinding:
     """Put the image on a plain disk, open it with a fresh store, and look.
 
     The verifier reads what the fingerprint covers, so it looks at each content of a life once.
     """
-    finding = Finding()
+    finding = CutFinding()
     with folder() as place, life.tuning.applied():
         for name, content in image.items():
             content.save(f"{place}/{name}")
-        ledger, clock = Ledger(), VirtualClock()
+        ledger, clock = CutLedger(), VirtualClock()
         clock.move(life.clock.now())
         machine = Machine(place, ledger, life.tuning.limits, life.seed + promises.position, clock)
         try:
@@ -109,7 +109,7 @@ def examine(life: Lived, image: Image, promises: Promises, *, goes_on: bool = Tr
     return finding
 
 
-def _check_file(place: str, finding: Finding) -> None:
+def _check_file(place: str, finding: CutFinding) -> None:
     reader = open_reader(f"{place}/{FILE}")
     try:
         said = reader.pragma("integrity_check")
@@ -119,7 +119,7 @@ def _check_file(place: str, finding: Finding) -> None:
         reader.close()
 
 
-def _check_content(machine: Machine, promises: Promises, finding: Finding) -> None:
+def _check_content(machine: Machine, promises: Promises, finding: CutFinding) -> None:
     finding.content = machine.store.content()
     if not promises.commits:
         return
@@ -139,9 +139,9 @@ def _check_content(machine: Machine, promises: Promises, finding: Finding) -> No
         finding.problems.append("corrupt: the store holds what no commit ever left there")
 
 
-def _broken_promises(machine: Machine, promises: Promises, finding: Finding) -> list[str]:
+def _broken_promises(machine: Machine, promises: Promises, finding: CutFinding) -> list[str]:
     store, execute = machine.store, machine.store._execute
-    ledger = Ledger(orders=promises.orders)
+    ledger = CutLedger(orders=promises.orders)
     purged = ledger.purges(0)
     rows = {row.instance_id: row for row in store.query(InstanceFilter(top=1_000))}
     lost = [
@@ -184,7 +184,7 @@ def _verified(machine: Machine, when: str) -> list[str]:
     return problems
 
 
-def going_on(machine: Machine, orders: Sequence[Order]) -> Iterator[str]:
+def going_on(machine: Machine, orders: Sequence[Submission]) -> Iterator[str]:
     """Clients repeat what they had no answer to, and the engine comes to rest."""
     repeated = [order.renewed() for order in orders if order.is_repeated]
     for order in orders:
@@ -198,7 +198,7 @@ def going_on(machine: Machine, orders: Sequence[Order]) -> Iterator[str]:
     for row in machine.store.query(InstanceFilter(status=("Suspended",), top=1_000)):
         if row.reason[:9] in ("no_worker", "nondeterm", "poison"):
             yield f"parked: {row.instance_id}: {row.reason}"
-        machine.ask(Order(Resume(instance_id=row.instance_id), ""))
+        machine.ask(Submission(Resume(instance_id=row.instance_id), ""))
     machine.rest()
     for order in repeated:
         if order.is_open or (isinstance(order.answer, BaseException) and not _may_be_refused(order)):
@@ -210,11 +210,11 @@ def going_on(machine: Machine, orders: Sequence[Order]) -> Iterator[str]:
     yield from _verified(machine, "at rest")
 
 
-def _may_be_refused(order: Order) -> bool:
+def _may_be_refused(order: Submission) -> bool:
     return isinstance(order.answer, REFUSALS) or type(order.answer).__name__ == "IllegalTransition"
 
 
-def _tokens(machine: Machine, orders: list[Order]) -> Iterator[str]:
+def _tokens(machine: Machine, orders: list[Submission]) -> Iterator[str]:
     """Every acknowledged event was taken once by a collector that has completed."""
     promised = tokens_promised(orders, len(orders) + 1)
     started = {o.message.instance_id for o in orders if isinstance(o.message, Start)}

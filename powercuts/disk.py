@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterable, Mapping
 from random import Random
 
 from powercuts.content import Content
-from powercuts.operations import FailedSync, Link, Operation, Sync, SyncNames, Truncate, Unlink, Write
+from powercuts.operations import FailedSync, LinkFile, Operation, Sync, SyncNames, Truncate, UnlinkFile, Write
 from powercuts.survival import surviving_bytes, surviving_names
 
 Image = Mapping[str, Content]
@@ -62,13 +62,13 @@ class Disk:
         number = self._names.get(name)
         if number is None:
             number = self._next
-            self.do(Link(name, number))
+            self.do(LinkFile(name, number))
             self._next += 1
             self._names[name] = number
         return number
 
     def unlink(self, name: str) -> None:
-        self.do(Unlink(name))
+        self.do(UnlinkFile(name))
         self._names.pop(name, None)
 
     def phase(self, name: str) -> None:
@@ -82,7 +82,7 @@ class Platter:
     def __init__(self, found: Image, seed: int = 0) -> None:
         self._chance = Random(seed)
         self._names = {name: number for number, name in enumerate(found)}
-        self._unsure_names: list[Link | Unlink] = []
+        self._unsure_names: list[LinkFile | UnlinkFile] = []
         self._certain = {self._names[name]: content.copy() for name, content in found.items()}
         self._unsure: dict[int, list[Write | Truncate]] = {}
 
@@ -100,7 +100,7 @@ class Platter:
                     content = self._certain.setdefault(operation.file, Content())
                     unsure = self._unsure.pop(operation.file, ())
                     self._certain[operation.file] = surviving_bytes(content, unsure, self._chance)
-                case Link() | Unlink():
+                case LinkFile() | UnlinkFile():
                     self._unsure_names.append(operation)
                 case SyncNames():
                     _apply_names(self._names, self._unsure_names)
@@ -109,7 +109,7 @@ class Platter:
     def cut(self, chance: Random, under_way: Operation | None = None) -> dict[str, Content]:
         """The power fails: what is found when it is back. The platter itself stays as it is."""
         names, doubtful = dict(self._names), list(self._unsure_names)
-        if isinstance(under_way, Link | Unlink):
+        if isinstance(under_way, LinkFile | UnlinkFile):
             doubtful.append(under_way)
         _apply_names(names, surviving_names(doubtful, chance))
         image: dict[str, Content] = {}
@@ -121,9 +121,9 @@ class Platter:
         return image
 
 
-def _apply_names(names: dict[str, int], changes: Iterable[Link | Unlink]) -> None:
+def _apply_names(names: dict[str, int], changes: Iterable[LinkFile | UnlinkFile]) -> None:
     for change in changes:
-        if isinstance(change, Link):
+        if isinstance(change, LinkFile):
             names[change.name] = change.file
         else:
             names.pop(change.name, None)

@@ -11,11 +11,21 @@ from typing import Final
 import apsw
 
 from powercuts.disk import Disk
-from powercuts.operations import FailedSync, Link, Open, Operation, Read, Sync, Truncate, Unlink, Write
+from powercuts.operations import (
+    FailedSync,
+    LinkFile,
+    Open,
+    Operation,
+    Read,
+    Sync,
+    Truncate,
+    UnlinkFile,
+    Write,
+)
 
 
 @dataclass(frozen=True)
-class Fault:
+class DiskFault:
     """What fails and with what. `lasts` is the number of operations of its kind that fail in a row."""
 
     name: str
@@ -26,20 +36,23 @@ class Fault:
 
 FOR_LONG: Final = 1_000_000
 FAULTS: Final = (
-    Fault("EIO on one write", (Write,), apsw.SQLITE_IOERR_WRITE),
-    Fault("EIO on writes", (Write,), apsw.SQLITE_IOERR_WRITE, FOR_LONG),
-    Fault("ENOSPC on one write", (Write,), apsw.SQLITE_FULL),
-    Fault("ENOSPC on writes", (Write,), apsw.SQLITE_FULL, FOR_LONG),
-    Fault("EIO on one sync", (Sync,), apsw.SQLITE_IOERR_FSYNC),
-    Fault("EIO on syncs", (Sync,), apsw.SQLITE_IOERR_FSYNC, FOR_LONG),
-    Fault("ENOSPC on one sync", (Sync,), apsw.SQLITE_FULL),
-    Fault("EIO on one truncate", (Truncate,), apsw.SQLITE_IOERR_TRUNCATE),
-    Fault("EIO on one open", (Open,), apsw.SQLITE_CANTOPEN),
-    Fault("EMFILE on opens", (Open,), apsw.SQLITE_CANTOPEN, 5),
-    Fault("EIO on one read", (Read,), apsw.SQLITE_IOERR_READ),
-    Fault("EIO on one deletion", (Unlink,), apsw.SQLITE_IOERR_DELETE),
-    Fault(
-        "EIO on everything", (Write, Sync, Truncate, Open, Read, Unlink, Link), apsw.SQLITE_IOERR, FOR_LONG
+    DiskFault("EIO on one write", (Write,), apsw.SQLITE_IOERR_WRITE),
+    DiskFault("EIO on writes", (Write,), apsw.SQLITE_IOERR_WRITE, FOR_LONG),
+    DiskFault("ENOSPC on one write", (Write,), apsw.SQLITE_FULL),
+    DiskFault("ENOSPC on writes", (Write,), apsw.SQLITE_FULL, FOR_LONG),
+    DiskFault("EIO on one sync", (Sync,), apsw.SQLITE_IOERR_FSYNC),
+    DiskFault("EIO on syncs", (Sync,), apsw.SQLITE_IOERR_FSYNC, FOR_LONG),
+    DiskFault("ENOSPC on one sync", (Sync,), apsw.SQLITE_FULL),
+    DiskFault("EIO on one truncate", (Truncate,), apsw.SQLITE_IOERR_TRUNCATE),
+    DiskFault("EIO on one open", (Open,), apsw.SQLITE_CANTOPEN),
+    DiskFault("EMFILE on opens", (Open,), apsw.SQLITE_CANTOPEN, 5),
+    DiskFault("EIO on one read", (Read,), apsw.SQLITE_IOERR_READ),
+    DiskFault("EIO on one deletion", (UnlinkFile,), apsw.SQLITE_IOERR_DELETE),
+    DiskFault(
+        "EIO on everything",
+        (Write, Sync, Truncate, Open, Read, UnlinkFile, LinkFile),
+        apsw.SQLITE_IOERR,
+        FOR_LONG,
     ),
 )
 
@@ -47,7 +60,7 @@ FAULTS: Final = (
 class Trouble:
     """Fails the k-th operation of a fault's kinds on a disk, and as many after it as the fault lasts."""
 
-    def __init__(self, disk: Disk, fault: Fault, k: int) -> None:
+    def __init__(self, disk: Disk, fault: DiskFault, k: int) -> None:
         self.fault = fault
         self.struck = False
         self.mended = False

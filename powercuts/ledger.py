@@ -21,7 +21,7 @@ REFUSALS = (InstanceFinished, InstanceNotFound, InstanceExists, StoreFull)
 
 
 @dataclass
-class Order:
+class Submission:
     """One request of a client. Positions count operations of the disk; -1 is never."""
 
     message: Message
@@ -51,9 +51,9 @@ class Order:
             return False
         return isinstance(self.answer, StoreFull) or bool(self.is_unknown and self.operation_id)
 
-    def renewed(self) -> Order:
+    def renewed(self) -> Submission:
         """As the client repeats it, with the same id."""
-        return Order(self.message, self.operation_id, self.token)
+        return Submission(self.message, self.operation_id, self.token)
 
 
 @dataclass(frozen=True)
@@ -66,18 +66,18 @@ class Commit:
 
 
 @dataclass
-class Ledger:
+class CutLedger:
     """What one life of an engine promised. `position` says how far the disk's log has come."""
 
     position: Callable[[], int] = lambda: 0
-    orders: list[Order] = field(default_factory=list)
+    orders: list[Submission] = field(default_factory=list)
     commits: list[Commit] = field(default_factory=list)
     begins: int = -1
 
-    def asked(self, order: Order) -> Reply:
+    def asked(self, order: Submission) -> SubmissionReply:
         order.asked_at = self.position()
         self.orders.append(order)
-        return Reply(order, self)
+        return SubmissionReply(order, self)
 
     def committing(self) -> None:
         self.begins = self.position()
@@ -86,7 +86,7 @@ class Ledger:
         self.commits.append(Commit(self.begins, self.position(), content))
         self.begins = -1
 
-    def acknowledged(self, by: int) -> Iterator[Order]:
+    def acknowledged(self, by: int) -> Iterator[Submission]:
         """What clients had been told by this position of the disk's log."""
         return (o for o in self.orders if o.is_acknowledged and o.answered_at <= by)
 
@@ -107,10 +107,10 @@ class Ledger:
         return found
 
 
-class Reply:
+class SubmissionReply:
     """The future that the engine answers: it is its own event loop, and runs what it is given at once."""
 
-    def __init__(self, order: Order, ledger: Ledger) -> None:
+    def __init__(self, order: Submission, ledger: CutLedger) -> None:
         self._order = order
         self._ledger = ledger
 
@@ -126,15 +126,15 @@ class Reply:
     set_exception = set_result
 
 
-class _Here:
+class _CallsAtOnce:
     def call_soon_threadsafe(self, action: Callable[..., None], *args: Any) -> None:
         action(*args)
 
 
-_here = _Here()
+_here = _CallsAtOnce()
 
 
-def tokens_promised(orders: list[Order], by: int) -> dict[str, list[str]]:
+def tokens_promised(orders: list[Submission], by: int) -> dict[str, list[str]]:
     """By instance, the tokens of events that were acknowledged."""
     found: dict[str, list[str]] = {}
     for order in orders:
@@ -143,7 +143,7 @@ def tokens_promised(orders: list[Order], by: int) -> dict[str, list[str]]:
     return found
 
 
-def starts_promised(orders: list[Order], by: int) -> set[str]:
+def starts_promised(orders: list[Submission], by: int) -> set[str]:
     """Ids of acknowledged starts."""
     return {
         o.message.instance_id

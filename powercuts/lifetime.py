@@ -13,7 +13,7 @@ from perdure.model import payload
 from perdure.model.messages import Message, Purge, RaiseEvent, Resume, Start, Suspend, Terminate
 from perdure.testing.clock import VirtualClock
 from powercuts.disk import Disk, Image
-from powercuts.ledger import Ledger, Order
+from powercuts.ledger import CutLedger, Submission
 from powercuts.machine import Machine
 from powercuts.store_sizes import Tuning
 from powercuts.temporary_folder import folder
@@ -31,7 +31,7 @@ class Life:
         tuning: Tuning,
         *,
         found: Image | None = None,
-        repeated: Sequence[Order] = (),
+        repeated: Sequence[Submission] = (),
         begins_at: int = 0,
         turns: int = 30,
         careless: bool = False,
@@ -40,7 +40,7 @@ class Life:
         self.seed = seed
         self.tuning = tuning
         self.disk = Disk(found, lies=lies)
-        self.ledger = Ledger(lambda: len(self.disk.log))
+        self.ledger = CutLedger(lambda: len(self.disk.log))
         self.clock = VirtualClock(datetime(2026, 1, 1, tzinfo=UTC))
         self.clock.move(begins_at)
         self.verified: set[int] = set()  # contents that the verifier has seen
@@ -96,24 +96,24 @@ class Life:
 
     # ------------------------------------------------------------------------------------------- what is asked
 
-    def _order(self) -> Order:
+    def _order(self) -> Submission:
         chance = self._chance
         self._numbers += 1
         operation = f"op-{self.seed}-{self._numbers}"
         verb = chance.random()
         if not self._instances or verb < 0.35:
-            return Order(self._start(operation), operation)
+            return Submission(self._start(operation), operation)
         if self._collectors and verb < 0.8:
             token = f"token-{self.seed}-{self._numbers}."
             body = {"token": token, "padding": "p" * chance.choice((0, 50, 3_000, 30_000))}
             target = chance.choice(self._collectors)
-            return Order(
+            return Submission(
                 RaiseEvent(instance_id=target, name="Item", input=_body(body), operation_id=operation),
                 operation,
                 token,
             )
         kind = chance.choice((Suspend, Resume, Resume, Terminate, Purge, Purge))
-        return Order(kind(instance_id=chance.choice(self._instances), operation_id=operation), operation)
+        return Submission(kind(instance_id=chance.choice(self._instances), operation_id=operation), operation)
 
     def _start(self, operation: str) -> Start:
         chance = self._chance

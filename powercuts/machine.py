@@ -24,7 +24,7 @@ from perdure.store.port import Opening
 from perdure.store.sqlite.store import SqliteStore
 from perdure.testing.clock import VirtualClock
 from powercuts.functions import app
-from powercuts.ledger import Commit, Ledger, Order
+from powercuts.ledger import Commit, CutLedger, Submission
 
 HUB = "powercuts"
 FILE = "hub.db"
@@ -35,7 +35,7 @@ _functions = Functions(app.registry)
 class WatchedStore(SqliteStore):
     """The store as it is, with a witness: what it held after each commit. `careless` is for showing the loss."""
 
-    ledger: Ledger | None = None
+    ledger: CutLedger | None = None
     careless = False
 
     def commit(self, batch: Batch) -> None:
@@ -131,7 +131,7 @@ class Machine:
     def __init__(
         self,
         folder: str,
-        ledger: Ledger,
+        ledger: CutLedger,
         limits: Limits,
         seed: int,
         clock: VirtualClock,
@@ -159,7 +159,7 @@ class Machine:
         self.ledger.commits.append(Commit(-1, -1, self.store.content()))
         self.store.ledger = self.ledger
 
-    def ask(self, order: Order) -> None:
+    def ask(self, order: Submission) -> None:
         self.loop.post(order.message, self.ledger.asked(order))
 
     def turn(self) -> None:

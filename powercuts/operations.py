@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 
-class Link(NamedTuple):
+class LinkFile(NamedTuple):
     """A file got a name."""
 
     name: str
     file: int
 
 
-class Unlink(NamedTuple):
+class UnlinkFile(NamedTuple):
     """A name was deleted."""
 
     name: str
@@ -61,4 +61,4 @@ class Read(NamedTuple):
     file: int
 
 
-Operation = Link | Unlink | Write | Truncate | Sync | FailedSync | SyncNames | Open | Read
+Operation = LinkFile | UnlinkFile | Write | Truncate | Sync | FailedSync | SyncNames | Open | Read

@@ -110,7 +110,7 @@ def table(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-class Progress:
+class CutProgress:
     """A line on the terminal, twice a second at most."""
 
     def __init__(self, cuts: int) -> None:

@@ -7,7 +7,7 @@ from random import Random
 from typing import Any, Final
 
 from powercuts.content import Content
-from powercuts.operations import Link, Truncate, Unlink, Write
+from powercuts.operations import LinkFile, Truncate, UnlinkFile, Write
 
 SECTOR: Final = 512
 _MOST_GARBAGE: Final = 64  # sectors
@@ -16,7 +16,7 @@ Change = tuple[int, bytes] | int
 """Bytes at an offset, or a truncation to a size."""
 
 
-def surviving_names(changes: Sequence[Link | Unlink], chance: Random) -> list[Link | Unlink]:
+def surviving_names(changes: Sequence[LinkFile | UnlinkFile], chance: Random) -> list[LinkFile | UnlinkFile]:
     """Those changes of the directory that are found: all, none, the first few, or any of them."""
     if not changes:
         return []

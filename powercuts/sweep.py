@@ -24,8 +24,8 @@ from perdure.model.records import InstanceFilter
 from perdure.testing.clock import VirtualClock
 from powercuts.checks import Promises, examine, going_on
 from powercuts.disk import Disk, Platter
-from powercuts.faults import FAULTS, FOR_LONG, Fault, Trouble
-from powercuts.ledger import Ledger, Order
+from powercuts.faults import FAULTS, FOR_LONG, DiskFault, Trouble
+from powercuts.ledger import CutLedger, Submission
 from powercuts.machine import Machine
 from powercuts.operations import Open, Read
 from powercuts.store_sizes import Tuning
@@ -71,14 +71,14 @@ class Sweep:
         }
 
 
-class Run:
+class FaultRun:
     """One run of the script, with the k-th operation failing."""
 
-    def __init__(self, fault: Fault, k: int) -> None:
+    def __init__(self, fault: DiskFault, k: int) -> None:
         self.seed = k
         self.tuning = SIZES
         self.disk = Disk()
-        self.ledger = Ledger(lambda: len(self.disk.log))
+        self.ledger = CutLedger(lambda: len(self.disk.log))
         self.clock = VirtualClock(datetime(2026, 1, 1, tzinfo=UTC))
         self.verified: set[int] = set()
         self.sweep = Sweep(runs=1)
@@ -89,7 +89,7 @@ class Run:
 
     def go(self) -> Sweep:
         """Run, mend, come to rest, cut the power. Returns what was found."""
-        heard = _Overheard(self)
+        heard = _LoggedErrors(self)
         log = logging.getLogger("perdure.engine")
         kept, log.propagate = log.propagate, False
         log.addHandler(heard)
@@ -196,29 +196,31 @@ def sweep(number: int, *, first: int = 1, stride: int = 1) -> Sweep:
     """Each operation, or each `stride`-th from the first on, that the fault of this number can strike."""
     total, k = Sweep(), first
     while True:
-        found = Run(FAULTS[number], k).go()
+        found = FaultRun(FAULTS[number], k).go()
         if not found.struck:
             return total
         total.add(found)
         k += stride
 
 
-def _start(instance_id: str, name: str, task: dict[str, Any]) -> Order:
+def _start(instance_id: str, name: str, task: dict[str, Any]) -> Submission:
     operation = f"start-{instance_id}"
     body = Raw(payload.encode(task))
-    return Order(Start(instance_id=instance_id, name=name, input=body, operation_id=operation), operation)
+    return Submission(
+        Start(instance_id=instance_id, name=name, input=body, operation_id=operation), operation
+    )
 
 
-def _item(number: int, padding: int = 0, *, named: bool = True) -> Order:
+def _item(number: int, padding: int = 0, *, named: bool = True) -> Submission:
     token, operation = f"token-{number}.", f"item-{number}" if named else ""
     body = Raw(payload.encode({"token": token, "padding": "p" * padding}))
-    return Order(
+    return Submission(
         RaiseEvent(instance_id="c", name="Item", input=body, operation_id=operation), operation, token
     )
 
 
 _ERRAND = {"steps": 2, "size": 5_000, "pause": 5, "fails": True}
-_SCRIPT: dict[int, list[Order]] = {
+_SCRIPT: dict[int, list[Submission]] = {
     0: [
         _start("c", "collector", {"tokens": [], "each": 2, "patience": 36_000, "works": True}),
         _start("e", "errand", _ERRAND),
@@ -231,10 +233,10 @@ _SCRIPT: dict[int, list[Order]] = {
 }
 
 
-class _Overheard(logging.Handler):
+class _LoggedErrors(logging.Handler):
     """Errors of the engine's own code are logged with their traceback: here they are failures."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: FaultRun) -> None:
         super().__init__(logging.ERROR)
         self._run = run
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from examples.claims.demo.report import FAULTS, FAULTS_IF_ANY
 from examples.claims.source import claims_of, made_up
-from powercuts.parallel_run import Progress as Cuts
+from powercuts.parallel_run import CutProgress as Cuts
 from powercuts.parallel_run import cut_many, fail_everywhere, quiet
 from powercuts.parallel_run import figures as cut_figures
 from powercuts.sweep import Sweep

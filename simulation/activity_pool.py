@@ -17,9 +17,9 @@ from perdure.model.events import ABSENT
 from perdure.model.messages import ActivityResult
 from perdure.replay.settle import Invocation
 from simulation.activities import ACTIVITIES, answer_of
-from simulation.injector import Crash, Injector
+from simulation.injector import Injector, SimulatedCrash
 from simulation.plan import Knobs
-from simulation.randomness import Chance
+from simulation.randomness import SeededRandomness
 from simulation.sometimes import Sometimes
 
 Key = tuple[str, int]
@@ -42,7 +42,7 @@ class FakePool:
     def __init__(
         self,
         knobs: Knobs,
-        chance: Chance,
+        chance: SeededRandomness,
         injector: Injector,
         met: Sometimes,
         *,
@@ -74,7 +74,7 @@ class FakePool:
         for invocation in invocations:
             if self._injector.crashes("release"):
                 self._met("a crash between commit and release")
-                raise Crash
+                raise SimulatedCrash
             key = (invocation.execution_id, invocation.task_id)
             if key not in self._in_flight:
                 self._in_flight[key] = invocation
@@ -89,7 +89,7 @@ class FakePool:
         """Some bodies look and stop before they have done anything, others go on: their results come too late."""
         if self._injector.crashes("release"):
             self._met("a crash between the commit of a cancellation and the cancelling")
-            raise Crash
+            raise SimulatedCrash
         for key in {*calls, *(key for key in self._in_flight if key[0] in executions)}:
             self._in_flight.pop(key, None)
             if self._chance.draw("heeds", *key) < 0.5:

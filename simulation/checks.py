@@ -11,7 +11,7 @@ from perdure.model.failures import MESSAGE_LIMIT
 from simulation.entity_checks import Registers
 from simulation.history_checks import check_history
 from simulation.interpreter import AGAIN
-from simulation.ledger import Run
+from simulation.ledger import RunRecord
 from simulation.program import Body, Every, Monitor, steps_of, waits_of
 from simulation.reference import Reference, Unexpected, last_status
 from simulation.replay_checks import check_replays
@@ -36,7 +36,7 @@ IN_DOUBT = ("OutcomeUnknown", "EngineStopped", "CommitConflict")
 CREATED = frozenset({"start", "restart"})
 
 
-class Verdict:
+class FinalChecks:
     """Judges a world that has come to rest. Everything it finds goes to the ledger's problems."""
 
     def __init__(self, world: World) -> None:
@@ -50,7 +50,7 @@ class Verdict:
             children_may_end=bool(verbs & {"terminate", "terminate-child"}),
             operations_may=world.may_interrupt,
         )
-        self._consumed: dict[str, list[tuple[Run, list[tuple[str, int]]]]] = {}
+        self._consumed: dict[str, list[tuple[RunRecord, list[tuple[str, int]]]]] = {}
 
     def reach(self) -> None:
         """All checks, cheap and telling ones first."""
@@ -74,7 +74,7 @@ class Verdict:
 
     # ------------------------------------------------------------------------------------------- outcomes
 
-    def _outcome(self, run: Run) -> None:
+    def _outcome(self, run: RunRecord) -> None:
         """The answer is one that the program may give (the generator knows which)."""
         ending = run.past.state.ending
         number = int(run.row.name.removeprefix("body"))
@@ -99,7 +99,7 @@ class Verdict:
         self._consumed.setdefault(run.row.instance_id, []).append((run, events))
         self._status(run, number, ending)
 
-    def _terminated(self, run: Run) -> None:
+    def _terminated(self, run: RunRecord) -> None:
         parents = run.row.parent_id
         while parents is not None and parents not in self._ended:
             above = self._ledger.runs_of(parents)
@@ -109,7 +109,7 @@ class Verdict:
         if run.row.parent_id is not None and run.row.instance_id not in self._ended:
             self._met("a recursive terminate that reached a child")
 
-    def _status(self, run: Run, number: int, ending: Any) -> None:
+    def _status(self, run: RunRecord, number: int, ending: Any) -> None:
         if not isinstance(ending, ev.ExecutionCompleted | ev.ExecutionFailed):
             return
         expected = last_status(self._world.plan.program.bodies[number], None)
@@ -238,7 +238,7 @@ class Verdict:
                 return True  # it ended and was purged in one batch
         return False
 
-    def _order(self, run: Run, events: list[tuple[str, int]]) -> None:
+    def _order(self, run: RunRecord, events: list[tuple[str, int]]) -> None:
         """One sender, one name: first sent, first taken (senders wait for their answers), and none passed over."""
         if run.row.instance_id in self._ledger.given_up:
             return
@@ -332,7 +332,7 @@ class Verdict:
                 self._bad("store", f"{run}: keeps {store.executions(number)}, {kept} should be")
 
 
-def _known_to(run: Run, reference: Reference) -> set[int]:
+def _known_to(run: RunRecord, reference: Reference) -> set[int]:
     """Events that a terminated run had taken, from its last generation's input and its history."""
     state = run.past.state
     known = {int(bytes(event.input)) for _, _, (_, event) in state.taken.values()}

@@ -34,7 +34,7 @@ from perdure.model.messages import (
     Terminate,
 )
 from simulation.backend import Backend
-from simulation.injector import Crash
+from simulation.injector import SimulatedCrash
 from simulation.plan import Client, Order
 from simulation.stage import Process, Stage
 
@@ -182,7 +182,7 @@ class Actor:
         world = self._world
         if world.injector.crashes("reply"):
             world.met("a crash while answers are given")
-            raise Crash
+            raise SimulatedCrash
         self._note(dealing, attempt, value, error)
         if dealing is not self._dealing:
             return  # to an order long done

@@ -18,9 +18,9 @@ from perdure.store.port import Profile
 from simulation.activities import ACTIVITIES, POOL, pool_of
 from simulation.activity_pool import FakePool
 from simulation.clock import WorkerClock
-from simulation.database import Database, Door
-from simulation.injector import Crash
-from simulation.worker import BOOT_AFTER, Never, Worker
+from simulation.database import Database, DatabaseSession
+from simulation.injector import SimulatedCrash
+from simulation.worker import BOOT_AFTER, Never, SimulatedWorker
 
 if TYPE_CHECKING:
     from simulation.plan import Fault
@@ -31,7 +31,7 @@ MOST_BEGINS = 20  # of one activity; faults explain fewer
 LOOKS = 0.25  # seconds between two looks whether a leaving worker's activities have ended
 
 
-class Member(Worker):
+class ClusterWorker(SimulatedWorker):
     """One of several workers over one hub."""
 
     def __init__(self, world: Stage, number: int, database: Database) -> None:
@@ -43,11 +43,11 @@ class Member(Worker):
         self.is_door = number >= knobs.workers  # takes messages, and runs nothing
         self._crept = 0.0
         self._idle = 0  # turns without anything to do
-        self.store: Door
+        self.store: DatabaseSession
         self.clock: WorkerClock
         self.is_leaving = False
         self._frozen_until = 0  # the loop's thread stands still, and the rest goes on
-        super().__init__(world, WorkerClock(database.clock, self._drift), Door(self, database))
+        super().__init__(world, WorkerClock(database.clock, self._drift), DatabaseSession(self, database))
         self.name = f"w{number}"
 
     # ----------------------------------------------------------------------------------------- the process
@@ -56,7 +56,7 @@ class Member(Worker):
         if self.incarnation:
             self.world.met("a worker came back as another process")
         self.clock = WorkerClock(self._database.clock, 0.0 if self.world.injector.is_healed else self._drift)
-        self.store = Door(self, self._database)
+        self.store = DatabaseSession(self, self._database)
         self.is_leaving = self.was_taken_over = False
         self._frozen_until = 0
         super().boot()
@@ -131,13 +131,13 @@ class Member(Worker):
         if ledger.begins[key] > MOST_BEGINS:
             ledger.problem("again", f"activity {key} of {invocation.instance_id} is run again and again")
         for other in self.world.workers:
-            if isinstance(other, Member) and other is not self and self._is_twice(other, key):
+            if isinstance(other, ClusterWorker) and other is not self and self._is_twice(other, key):
                 self.world.ledger.problem(
                     "twice",
                     f"activity {key} of {invocation.instance_id} began at {self.name} while {other.name} runs it",
                 )
 
-    def _is_twice(self, other: Member, key: tuple[str, int]) -> bool:
+    def _is_twice(self, other: ClusterWorker, key: tuple[str, int]) -> bool:
         """Whether the other one runs this already, and neither has ever been taken for dead."""
         return other.rightly_runs(key) and not self.was_taken_over
 
@@ -189,7 +189,7 @@ class Member(Worker):
                 self.leave(fault.amount)
             case "die":
                 world.met("a worker died")
-                raise Crash
+                raise SimulatedCrash
             case "away":
                 self._database.go_away(fault.amount)
 

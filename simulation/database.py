@@ -23,13 +23,13 @@ from perdure.model.records import (
 )
 from perdure.store.memory import MemoryStore
 from perdure.store.port import Census, Opening, Profile
-from simulation.failing_store import TroubledStore
-from simulation.injector import Crash
+from simulation.failing_store import FailingStore
+from simulation.injector import SimulatedCrash
 from simulation.ownership import Ownership
 
 if TYPE_CHECKING:
     from simulation.clock import WorldClock
-    from simulation.ledger import Run
+    from simulation.ledger import RunRecord
     from simulation.plan import Fault
     from simulation.stage import Process, Stage
 
@@ -68,7 +68,7 @@ class Database:
         self.world.trace("away", seconds)
         self.world.met("the database was away for all")
 
-    def land(self, door: MemoryStore, batch: Batch) -> list[Run]:
+    def land(self, door: MemoryStore, batch: Batch) -> list[RunRecord]:
         """A commit is executed. Raises what the store raises; what it had no reason for is a problem."""
         ledger, incarnation = self.world.ledger, door._incarnation
         try:
@@ -127,7 +127,7 @@ class Database:
         self.world.after(HINT + late, arrives, member)
 
 
-class Door(TroubledStore):
+class DatabaseSession(FailingStore):
     """One worker's way to the database: a `SharedStore` whose connections fail."""
 
     is_shared = True
@@ -302,7 +302,7 @@ class Door(TroubledStore):
         self._met("a takeover")
         self._world.trace("voided", incarnation, self._member.name)
         for other in self._world.workers:
-            if isinstance(other.store, Door) and other.store.incarnation == incarnation:
+            if isinstance(other.store, DatabaseSession) and other.store.incarnation == incarnation:
                 other.was_taken_over = True
         database.ownership.voided(incarnation, by=self.incarnation)
         self._ledger.passed_on(incarnation, None)
@@ -382,7 +382,7 @@ class Door(TroubledStore):
             case "crash under way":
                 self._database.send_late(self.inner, batch, amount, holds=True)
                 self._met("a worker died with a commit under way")
-                raise Crash
+                raise SimulatedCrash
             case "slow":
                 self._met("a commit that took long to arrive")
                 self._world.meanwhile(amount, self._member)

@@ -18,7 +18,7 @@ from simulation.entities import ARCHIVE
 from simulation.program import Ask, Body, Branches, Every, First, Program, Section, Step, Tell
 
 if TYPE_CHECKING:
-    from simulation.ledger import Run
+    from simulation.ledger import RunRecord
     from simulation.world import World
 
 
@@ -89,7 +89,7 @@ class Registers:
             self._bad("I22", f"{token} was sent by nobody: {self._where(token)}")
         self._sections()
 
-    def _of_run(self, run: Run, seen: Counter[str], expected: dict[str, tuple[str, bool]]) -> None:
+    def _of_run(self, run: RunRecord, seen: Counter[str], expected: dict[str, tuple[str, bool]]) -> None:
         program: Program = self._world.plan.program
         body = program.bodies[int(run.row.name.removeprefix("body"))]
         ending = run.past.state.ending
@@ -113,7 +113,7 @@ class Registers:
         """A call that the watchdog interrupted told its caller so, and left nothing."""
         return not isinstance(step, Tell) and self._world.may_interrupt
 
-    def _in_order(self, run: Run, step: Step, generation: int, last: dict[str, int]) -> None:
+    def _in_order(self, run: RunRecord, step: Step, generation: int, last: dict[str, int]) -> None:
         """One sender, one entity: what was sent first stands first."""
         for token, entity, _ in tokens_of(step, run.execution_id(generation + 1)):
             log = self._logs[entity]

@@ -9,13 +9,13 @@ from perdure.errors import CommitRefused, FenceLost, StoreError, StoreFull
 from perdure.model import events as ev
 from perdure.model.records import Batch, Poll, SeenRow, StoredInstance
 from perdure.store.port import Opening, Store
-from simulation.injector import Crash, Injector
-from simulation.ledger import Ledger, Run
+from simulation.injector import Injector, SimulatedCrash
+from simulation.ledger import Ledger, RunRecord
 from simulation.plan import Fault
 from simulation.sometimes import Sometimes
 
 
-class TroubledStore:
+class FailingStore:
     """An `EngineStore`. After an unknown outcome it must be opened again before anything else."""
 
     def __init__(
@@ -32,7 +32,7 @@ class TroubledStore:
         self._refusing: dict[str, list[Any]] = {}
         self._commits = 0
         self.is_recovering = True
-        self.purged_alive: list[Run] = []  # in the newest commit; unless they ended in the same batch
+        self.purged_alive: list[RunRecord] = []  # in the newest commit; unless they ended in the same batch
 
     # ----------------------------------------------------------------------------------------- opening
 
@@ -165,7 +165,7 @@ class TroubledStore:
         if self.is_recovering:
             self._met("a crash inside recovery")
         self.purged_alive = []
-        raise Crash
+        raise SimulatedCrash
 
 
 def _touches(batch: Batch, numbers: set[int], fault: Fault) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from perdure.model import events as ev
 from perdure.replay.state import State
 from simulation.activities import attempts_of, pause_after
-from simulation.ledger import Past, Run
+from simulation.ledger import Past, RunRecord
 from simulation.program import Call, Wait, calls_of, steps_of, waits_of
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 LATEST = 26_000_000  # microseconds that a timer may be late in a world without troubles
 
 
-def check_history(world: World, run: Run) -> None:
+def check_history(world: World, run: RunRecord) -> None:
     """I3, I4, I6 were folded at each commit; here is what needs the program beside it."""
     body = world.plan.program.bodies[int(run.row.name.removeprefix("body"))]
     calls = {call.key: call for step in steps_of(body) for call in calls_of(step)}
@@ -26,15 +26,17 @@ def check_history(world: World, run: Run) -> None:
         last = number == run.row.execution_no
         if last and past.rows and past.state.started is None and past.state.ending is None:
             world.ledger.problem("I3", f"{run}: execution {number} has history and never started")
-        _Walk(world, run, past, calls, waits).check()
+        _HistoryWalk(world, run, past, calls, waits).check()
     if run.row.parent_id is not None and len(world.ledger.runs_of(run.row.instance_id)) > 1:
         world.met("a child run again under its own id")
 
 
-class _Walk:
+class _HistoryWalk:
     """Through the events of one execution."""
 
-    def __init__(self, world: World, run: Run, past: Past, calls: dict[int, Call], waits: list[Wait]) -> None:
+    def __init__(
+        self, world: World, run: RunRecord, past: Past, calls: dict[int, Call], waits: list[Wait]
+    ) -> None:
         self._world = world
         self._run = run
         self._past = past

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from simulation.plan import Fault
 
 
-class Crash(BaseException):
+class SimulatedCrash(BaseException):
     """The process dies here. Outside Exception, as death is."""
 
 

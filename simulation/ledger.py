@@ -36,7 +36,7 @@ Key = tuple[str, int]  # execution id, task id
 
 
 @dataclass
-class Problem:
+class Violation:
     """What is wrong: a short code that stays the same while a failure is shrunk, and the story."""
 
     code: str
@@ -57,7 +57,7 @@ class Past:
 
 
 @dataclass
-class Run:
+class RunRecord:
     """One life of an instance id: what bears one instance_no."""
 
     row: InstanceRow
@@ -104,7 +104,7 @@ class Placed:
 
 
 @dataclass
-class Asked:
+class AskedRequest:
     """A request of one worker to another."""
 
     asker: int  # incarnation
@@ -121,7 +121,7 @@ class Ledger:
         self._met = met
         self.shared = shared  # whether several workers commit
         self.placed: dict[Key, Placed] = {}  # activities that have rows of their own
-        self.asked: dict[str, Asked] = {}  # requests between workers, by their ids
+        self.asked: dict[str, AskedRequest] = {}  # requests between workers, by their ids
         self.requested: set[str] = set()  # operation ids of those
         self.named: dict[str, str] = {}  # operation ids, by what their answers are kept under
         self.begins: Counter[Key] = Counter()
@@ -129,8 +129,8 @@ class Ledger:
         self.refused_late: set[str] = (
             set()
         )  # what requests carried that were refused when nobody waited any more
-        self.problems: list[Problem] = []
-        self.runs: dict[int, Run] = {}
+        self.problems: list[Violation] = []
+        self.runs: dict[int, RunRecord] = {}
         self.current: dict[str, int] = {}
         self.inbox: dict[int, InboxRow] = {}
         self.given_up: set[str] = set()  # ids of which a message could not even be kept for later
@@ -145,12 +145,12 @@ class Ledger:
         self.started: set[Key] = set()
         self.bodies: list[Ran] = []
         self.commits = 0
-        self._purged_alive: list[Run] = []
+        self._purged_alive: list[RunRecord] = []
         self.refused_several = False  # the newest refusal was of a batch for several instances
         self._held: set[int] = set()
 
     def problem(self, code: str, text: str) -> None:
-        self.problems.append(Problem(code, text))
+        self.problems.append(Violation(code, text))
 
     def numbers_of(self, instance_id: str, batch: Batch) -> set[int]:
         """The numbers that this id has, or gets in this batch."""
@@ -158,11 +158,11 @@ class Ledger:
         fresh = {row.instance_no for row in batch.new_instances if row.instance_id == instance_id}
         return fresh | ({known} if known is not None else set())
 
-    def run_of(self, instance_id: str) -> Run | None:
+    def run_of(self, instance_id: str) -> RunRecord | None:
         number = self.current.get(instance_id)
         return self.runs[number] if number is not None else None
 
-    def runs_of(self, instance_id: str) -> list[Run]:
+    def runs_of(self, instance_id: str) -> list[RunRecord]:
         """All lives of an id, in order."""
         lives = [run for run in self.runs.values() if run.row.instance_id == instance_id]
         return sorted(lives, key=lambda run: run.row.created_at)
@@ -171,21 +171,21 @@ class Ledger:
         """The engine sets such a message aside until a restart: what came behind it passes it."""
         self.given_up.update(self.inbox[n].instance_id for n in message_numbers if n in self.inbox)
 
-    def living(self) -> Iterator[Run]:
+    def living(self) -> Iterator[RunRecord]:
         """Every run that has neither finished nor been purged."""
         return (run for run in self.orchestrations() if not run.purged and not run.is_finished)
 
-    def orchestrations(self) -> Iterator[Run]:
+    def orchestrations(self) -> Iterator[RunRecord]:
         """Every run of an orchestration."""
         return (run for run in self.runs.values() if not run.is_entity)
 
-    def entities(self) -> Iterator[Run]:
+    def entities(self) -> Iterator[RunRecord]:
         """Every entity that is there."""
         return (run for run in self.runs.values() if run.is_entity and not run.purged)
 
     # ---------------------------------------------------------------------------------------- a commit
 
-    def applied(self, batch: Batch, by: int = 0) -> list[Run]:
+    def applied(self, batch: Batch, by: int = 0) -> list[RunRecord]:
         """A batch took effect, of an incarnation. Returns what it purged that had not ended before."""
         self.commits += 1
         self._purged_alive = []
@@ -253,7 +253,9 @@ class Ledger:
             message = decode_message(request.body)
             carried = bytes(getattr(message, "input", b"")).decode().strip('"')
             operation_id = getattr(message, "operation_id", "")
-            self.asked[request.request_id] = Asked(request.asker, request.asked_at, carried, operation_id)
+            self.asked[request.request_id] = AskedRequest(
+                request.asker, request.asked_at, carried, operation_id
+            )
             self.requested.add(operation_id)
 
     def _purge(self, number: int) -> None:
@@ -279,7 +281,7 @@ class Ledger:
                 self._met("a finished instance replaced by a child")
         if row.instance_no in self.runs:  # purged, and the number was free again when the store was opened
             self.runs[-len(self.runs)] = self.runs.pop(row.instance_no)
-        self.runs[row.instance_no] = run = Run(row)
+        self.runs[row.instance_no] = run = RunRecord(row)
         if run.is_finished:
             run.finished_in = self.commits
         self.current[row.instance_id] = row.instance_no
@@ -315,7 +317,7 @@ class Ledger:
             if row.instance_no in self.runs:
                 self._append(self.runs[row.instance_no], row, bodies.get(row[:3], {}))
 
-    def _append(self, run: Run, row: HistoryRow, bodies: dict[int, bytes]) -> None:
+    def _append(self, run: RunRecord, row: HistoryRow, bodies: dict[int, bytes]) -> None:
         past = run.executions.setdefault(row.execution_no, Past())
         if row.episode != len(past.rows):
             self.problem("I1", f"{run}: episode {row.episode} where {len(past.rows)} was due")
@@ -340,7 +342,7 @@ class Ledger:
             self._new_problems(run, past)
 
     def _event(
-        self, run: Run, past: Past, execution_id: str, event: ev.HistoryEvent, at: int, *, folds: bool
+        self, run: RunRecord, past: Past, execution_id: str, event: ev.HistoryEvent, at: int, *, folds: bool
     ) -> None:
         match event:
             case ev.ExecutionRewound():
@@ -374,7 +376,7 @@ class Ledger:
             past.state.apply(event, at)
             self._new_problems(run, past)
 
-    def _taken(self, run: Run, child_id: str, since: int) -> None:
+    def _taken(self, run: RunRecord, child_id: str, since: int) -> None:
         """A child's id was refused: some instance has had it, unfinished, since the call was made (I3)."""
         lives = self.runs_of(child_id)
         if not any(not life.is_finished or life.finished_in >= since for life in lives):
@@ -382,7 +384,7 @@ class Ledger:
                 "I3", f"{run}: its child {child_id!r} was refused, and whoever had that id had finished"
             )
 
-    def _new_problems(self, run: Run, past: Past) -> None:
+    def _new_problems(self, run: RunRecord, past: Past) -> None:
         for told in past.state.problems[past.fold_problems :]:
             self.problem("fold", f"{run}, execution {run.row.execution_no}: {told}")
         past.fold_problems = len(past.state.problems)
@@ -411,7 +413,7 @@ class Ledger:
                 if first < below - 1:
                     self._met("several generations in one batch")
 
-    def _entity(self, run: Run, state: bytes) -> None:
+    def _entity(self, run: RunRecord, state: bytes) -> None:
         before, after = decode_record(run.entity_state), decode_record(state)
         if before.lock is not None and after.lock is None:
             holder = self.run_of(before.lock.instance_id)
@@ -421,7 +423,7 @@ class Ledger:
             self._met("an operation that ran outside the loop counted")
         run.entity_state = state
 
-    def _agree(self, run: Run) -> None:
+    def _agree(self, run: RunRecord) -> None:
         """The row says what history implies (I5)."""
         if run.purged:
             return
@@ -453,7 +455,7 @@ class Ledger:
         if run.waits != waits:
             self.problem("I5", f"{run}: rows of waits {sorted(run.waits)}, history says {sorted(waits)}")
 
-    def _agree_on_work(self, run: Run, open_ones: set[int]) -> None:
+    def _agree_on_work(self, run: RunRecord, open_ones: set[int]) -> None:
         """What is open and has no row of its own is its owner's to run."""
         execution_id = run.execution_id(run.row.execution_no)
         local = {task_id for task_id in open_ones if (execution_id, task_id) not in self.placed}

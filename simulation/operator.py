@@ -1,4 +1,4 @@
-"""Tending: the world heals, an operator sees to what is parked or waits in vain, and then it must be at rest."""
+"""The operator: once no more faults come, it resumes what is parked and sends the events that instances wait for."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ from typing import Protocol
 from perdure.model.records import InboxRow
 from simulation.clients import Actor
 from simulation.database import Database
-from simulation.ledger import Run
+from simulation.ledger import RunRecord
 from simulation.plan import Client, Order
 from simulation.stage import Stage
-from simulation.worker import Worker
+from simulation.worker import SimulatedWorker
 
 EVERY = 5.0  # seconds between two rounds of the operator
 AFTER = 45.0  # seconds of silence in which late duplicates arrive
 KEYS = 1_000_000  # orders of the operator are numbered from here
 
 
-class Tended(Stage, Protocol):
+class OperatedStage(Stage, Protocol):
     """What tending needs of the world: everybody in it."""
 
     database: Database | None
     actors: list[Actor]
 
     @property
-    def workers(self) -> Sequence[Worker]: ...
+    def workers(self) -> Sequence[SimulatedWorker]: ...
 
     def add_actor(self, client: Client) -> None: ...
 
 
-class Tending:
+class Operator:
     """What is done once no more faults come."""
 
-    def __init__(self, world: Tended) -> None:
+    def __init__(self, world: OperatedStage) -> None:
         self._world = world
         self._keys = KEYS
         self._busy: dict[str, int] = {}
@@ -65,7 +65,7 @@ class Tending:
             self._see_to(run)
         self._world.after(EVERY, self._round, alone=True)
 
-    def _see_to(self, run: Run) -> None:
+    def _see_to(self, run: RunRecord) -> None:
         row, ledger = run.row, self._world.ledger
         if row.status == "Suspended" and row.reason.partition(":")[0] in ("operator", "poison"):
             self._order("resume", row.instance_id)

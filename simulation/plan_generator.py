@@ -22,7 +22,7 @@ from simulation.program import (
     waits_of,
 )
 from simulation.program_generator import Writer
-from simulation.randomness import Chance
+from simulation.randomness import SeededRandomness
 
 FINAL = 0.4
 _TAKES_TIME = (type(None), Sleep)
@@ -38,7 +38,7 @@ def _fails_by_itself(steps: Sequence[Step]) -> bool:
 
 def plan_of(seed: int) -> Plan:
     """The plan that belongs to a seed."""
-    chance = Chance(seed)
+    chance = SeededRandomness(seed)
     knobs = _knobs(chance.of("knobs"))
     eternal = (
         chance.draw("eternal") < 0.15

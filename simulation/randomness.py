@@ -1,4 +1,4 @@
-"""Chance: one seed, split by purpose, so that a draw for one thing never moves another."""
+"""Randomness: one seed, split by purpose, so that a draw for one thing never moves another."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import random
 from hashlib import blake2b
 
 
-class Chance:
+class SeededRandomness:
     """Where all randomness of a run comes from. Independent of PYTHONHASHSEED."""
 
     def __init__(self, seed: int) -> None:

@@ -17,7 +17,7 @@ from perdure.replay.decide import Execution
 from perdure.replay.environment import Identity
 from perdure.replay.rewinding import ARRIVALS, is_rewound
 from perdure.replay.settle import Outcome, settle
-from simulation.ledger import Recorded, Run
+from simulation.ledger import Recorded, RunRecord
 
 if TYPE_CHECKING:
     from simulation.world import World
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Decisions = list[list[Any]]  # what followed each arrival
 
 
-def check_replays(world: World, run: Run) -> None:
+def check_replays(world: World, run: RunRecord) -> None:
     """I7 for every execution of a run."""
     for number, past in run.executions.items():
         recorded = past.recorded
@@ -40,7 +40,7 @@ def check_replays(world: World, run: Run) -> None:
 
 
 class _Again:
-    def __init__(self, world: World, run: Run, number: int, recorded: Recorded) -> None:
+    def __init__(self, world: World, run: RunRecord, number: int, recorded: Recorded) -> None:
         self._world = world
         self._run = run
         self._number = number

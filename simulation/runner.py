@@ -6,7 +6,7 @@ import traceback
 from collections import Counter
 from dataclasses import dataclass, field
 
-from simulation.checks import Verdict
+from simulation.checks import FinalChecks
 from simulation.plan import Plan
 from simulation.plan_generator import plan_of
 from simulation.shared_plans import shared_plan_of
@@ -40,7 +40,7 @@ def run_plan(plan: Plan, *, verbose: bool = False) -> Result:
     try:
         result.trace = world.run()
         if not world.ledger.problems:
-            Verdict(world).reach()
+            FinalChecks(world).reach()
         result.problems = [(problem.code, problem.text) for problem in world.ledger.problems]
     except Exception:
         result.problems = [("simulator", traceback.format_exc())]

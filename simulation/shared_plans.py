@@ -7,7 +7,7 @@ from random import Random
 
 from simulation.plan import Fault, Knobs, Plan
 from simulation.plan_generator import RATES, plan_of
-from simulation.randomness import Chance
+from simulation.randomness import SeededRandomness
 
 READS = ("load", "poll", "seen", "local_work", "parked", "census", "take", "claim", "claims", "void")
 ANSWERED = ("census", "take", "claim", "void", "unclaim", "drain", "load", "poll")
@@ -16,7 +16,7 @@ ANSWERED = ("census", "take", "claim", "void", "unclaim", "drain", "load", "poll
 def shared_plan_of(seed: int) -> Plan:
     """The same program and clients as `plan_of`, with several workers and a database between them."""
     plan = plan_of(seed)
-    chance = Chance(seed)
+    chance = SeededRandomness(seed)
     knobs = _knobs(plan.knobs, chance.of("company"))
     faults = tuple(_near(fault) for fault in plan.faults if _is_kept(fault, chance))
     return replace(plan, knobs=knobs, faults=(*faults, *_Troubles(chance.of("troubles"), knobs).faults()))
@@ -40,7 +40,7 @@ def _knobs(knobs: Knobs, random: Random) -> Knobs:
     )
 
 
-def _is_kept(fault: Fault, chance: Chance) -> bool:
+def _is_kept(fault: Fault, chance: SeededRandomness) -> bool:
     """Faults of one process come to all of several; clocks that leap, seldom."""
     if fault.effect == "jump":
         return chance.draw("jumps") < 0.3 and chance.draw("jump", fault.nth) < 0.2

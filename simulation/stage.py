@@ -11,11 +11,11 @@ from random import Random
 from typing import Any, Protocol
 
 from simulation.clock import WorldClock
-from simulation.failing_store import TroubledStore
+from simulation.failing_store import FailingStore
 from simulation.injector import Injector
 from simulation.ledger import Ledger
 from simulation.plan import Plan
-from simulation.randomness import Chance
+from simulation.randomness import SeededRandomness
 from simulation.sometimes import Sometimes
 
 
@@ -27,7 +27,7 @@ class Process(Protocol):
     was_taken_over: bool
 
     @property
-    def store(self) -> TroubledStore: ...
+    def store(self) -> FailingStore: ...
 
 
 class Stage(Protocol):
@@ -35,7 +35,7 @@ class Stage(Protocol):
 
     plan: Plan
     met: Sometimes
-    chance: Chance
+    chance: SeededRandomness
     injector: Injector
     ledger: Ledger
     salts: Random

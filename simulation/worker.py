@@ -9,27 +9,27 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from perdure.engine.core.dispatcher import Hub
 from perdure.engine.core.envelope import Envelope
 from perdure.engine.core.instance import Instance
-from perdure.engine.core.ports import Chance as HubChance
 from perdure.engine.core.ports import Limits, Released, Running
+from perdure.engine.core.ports import Chance as HubChance
 from perdure.engine.loop.loop import Loop
 from perdure.errors import Interrupted, StoreError
 from perdure.model.messages import Message
 from perdure.model.records import Batch
 from perdure.replay.context import OrchestrationContext
 from simulation.activity_pool import FakePool
-from simulation.injector import Crash
+from simulation.injector import SimulatedCrash
 from simulation.interpreter import Bodies, Unfit
 
 if TYPE_CHECKING:
     from simulation.backend import Backend
     from simulation.clock import WorkerClock, WorldClock
-    from simulation.failing_store import TroubledStore
+    from simulation.failing_store import FailingStore
     from simulation.stage import Stage
 
 BOOT_AFTER = 0.7  # seconds until a dead process is started again
 
 
-class Worker:
+class SimulatedWorker:
     """The engine that has its hub to itself."""
 
     name = ""
@@ -38,7 +38,7 @@ class Worker:
         self,
         world: Stage,
         clock: WorldClock | WorkerClock,
-        store: TroubledStore,
+        store: FailingStore,
         backend: Backend | None = None,
     ) -> None:
         self.world = world
@@ -121,7 +121,7 @@ class Worker:
         """Something of this process, which may be its death."""
         try:
             action()
-        except Crash:
+        except SimulatedCrash:
             self.crash()
 
     def after(self, seconds: float, action: Callable[[], None]) -> None:
@@ -289,7 +289,7 @@ class WorldProbe(Running):
     def run(self, instance: Instance, code: Callable[..., T], *given: Any) -> T:
         if self._world.injector.crashes("enter"):
             self._world.met("a crash in the middle of user code")
-            raise Crash
+            raise SimulatedCrash
         value = code(*given)
         if self._world.injector.at("swallow") is not None:
             raise Interrupted("simulated: it swallowed its interruption")

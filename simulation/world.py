@@ -15,21 +15,21 @@ from perdure.model.messages import Message
 from simulation.backend import Backend, SharedBackend, backend_of
 from simulation.clients import Actor, Dealing
 from simulation.clock import WorldClock
-from simulation.cluster_worker import Member
+from simulation.cluster_worker import ClusterWorker
 from simulation.database import Database
-from simulation.failing_store import TroubledStore
+from simulation.failing_store import FailingStore
 from simulation.injector import Injector
 from simulation.ledger import Ledger
-from simulation.operator import Tending
+from simulation.operator import Operator
 from simulation.plan import Client, Plan
-from simulation.randomness import Chance
+from simulation.randomness import SeededRandomness
 from simulation.sometimes import Sometimes
-from simulation.worker import Worker
+from simulation.worker import SimulatedWorker
 
 MOST_STEPS = 3_000  # turns with something to do once the world has healed; the worst seeds need a tenth
 LONGEST = 3_600  # seconds that a world with several workers may take to come to rest
 
-Event = tuple[int, int, Worker | None, bool, Callable[[], None]]
+Event = tuple[int, int, SimulatedWorker | None, bool, Callable[[], None]]
 
 
 class World:
@@ -38,7 +38,7 @@ class World:
     def __init__(self, plan: Plan, *, verbose: bool = False) -> None:
         self.plan = plan
         self.met = Sometimes()
-        self.chance = Chance(plan.seed)
+        self.chance = SeededRandomness(plan.seed)
         self.injector = Injector(plan.faults)
         self.ledger = Ledger(self.met, shared=plan.knobs.workers > 0)
         self.salts = self.chance.of("salts")
@@ -55,9 +55,9 @@ class World:
         self.clock, self.backend, self.workers = self._made()
         self.bodies = self.workers[0].bodies
         self.actors = [Actor(self, client) for client in plan.clients]
-        self._tending = Tending(self)
+        self._operator = Operator(self)
 
-    def _made(self) -> tuple[WorldClock, Backend, list[Worker]]:
+    def _made(self) -> tuple[WorldClock, Backend, list[SimulatedWorker]]:
         knobs = self.plan.knobs
         if knobs.workers:
             clock = WorldClock(0.0, 0.0)
@@ -66,12 +66,12 @@ class World:
             return (
                 clock,
                 shared,
-                [Member(self, number, self.database) for number in range(knobs.workers + knobs.doors)],
+                [ClusterWorker(self, number, self.database) for number in range(knobs.workers + knobs.doors)],
             )
         clock = WorldClock(knobs.drift, knobs.creeping)
         backend = backend_of(knobs.store)
-        store = TroubledStore(backend.store, self.injector, self.ledger, self.met, self._committing)
-        return clock, backend, [Worker(self, clock, store, backend)]
+        store = FailingStore(backend.store, self.injector, self.ledger, self.met, self._committing)
+        return clock, backend, [SimulatedWorker(self, clock, store, backend)]
 
     # ------------------------------------------------------------------------------------------ the run
 
@@ -85,7 +85,7 @@ class World:
         try:
             for worker in self.workers:
                 worker.guarded(worker.boot)
-            self.after(self.plan.knobs.heals_at, self._tending.heal, alone=True)
+            self.after(self.plan.knobs.heals_at, self._operator.heal, alone=True)
             self._live()
             for worker in self.workers:
                 worker.die()
@@ -100,15 +100,15 @@ class World:
         self.backend.dispose()
 
     def _live(self) -> None:
-        while self._heap and not self.ledger.problems and not self._tending.is_at_rest():
+        while self._heap and not self.ledger.problems and not self._operator.is_at_rest():
             event = heappop(self._heap)
             self.clock.true = max(self.clock.true, event[0])
             self._happen(event)
-            if self.steps > (self._tending.healed_at or self.steps) + MOST_STEPS:
+            if self.steps > (self._operator.healed_at or self.steps) + MOST_STEPS:
                 self._unrest("it still turns")
             if self.clock.true > (self.plan.knobs.heals_at + LONGEST) * 1e6 and self.database is not None:
                 self._unrest("it takes for ever")
-        if not self.ledger.problems and not self._tending.is_at_rest():
+        if not self.ledger.problems and not self._operator.is_at_rest():
             self._unrest("nothing is left to happen")
 
     def _happen(self, event: Event) -> None:
@@ -123,7 +123,7 @@ class World:
     def _again(self, event: Event, at: int) -> None:
         heappush(self._heap, (at, *event[1:]))
 
-    def meanwhile(self, seconds: float, busy: Worker) -> None:
+    def meanwhile(self, seconds: float, busy: SimulatedWorker) -> None:
         """Time passes in the middle of what a worker does: the others and the clients go on."""
         until = self.clock.true + int(seconds * 1e6)
         busy.is_busy = True
@@ -149,10 +149,15 @@ class World:
 
     def _unrest(self, how: str) -> None:
         code = "I31" if any(True for _ in self.ledger.living()) else "unrest"
-        self.ledger.problem(code, f"{how}: {self._tending.why_not()}")
+        self.ledger.problem(code, f"{how}: {self._operator.why_not()}")
 
     def after(
-        self, seconds: float, action: Callable[[], None], worker: Worker | None = None, *, alone: bool = False
+        self,
+        seconds: float,
+        action: Callable[[], None],
+        worker: SimulatedWorker | None = None,
+        *,
+        alone: bool = False,
     ) -> None:
         """Have something happen later: to a worker, or at large; `alone` when nobody is in the middle of anything."""
         self._numbers += 1
@@ -175,7 +180,7 @@ class World:
 
     # ---------------------------------------------------------------------------------------- its people
 
-    def post(self, message: Message, reply: Any, key: int, attempt: int) -> Worker | None:
+    def post(self, message: Message, reply: Any, key: int, attempt: int) -> SimulatedWorker | None:
         """Send a message to some worker, which is returned; None when nobody is there."""
         worker = self.workers[int(self.chance.draw("door", key, attempt) * len(self.workers))]
         if worker.loop is None:
@@ -187,7 +192,7 @@ class World:
         worker.post(message, reply)
         return worker
 
-    def connection_lost(self, worker: Worker) -> None:
+    def connection_lost(self, worker: SimulatedWorker) -> None:
         """A process is gone: those who waited for it learn nothing."""
         for actor in self.actors:
             actor.connection_lost(worker)

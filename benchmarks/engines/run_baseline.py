@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import apsw
-from wire import Engine, serve
+from wire import EngineOverWire, serve
 
 LOG = 16 * 1024 * 1024  # bytes: more than the commits of one command write
 
 
-class Baseline(Engine):
+class Baseline(EngineOverWire):
     name = "baseline"
     workloads = ()
 

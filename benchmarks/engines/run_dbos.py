@@ -14,7 +14,7 @@ from importlib.metadata import version
 from typing import Any
 
 from dbos import DBOS, SetWorkflowID
-from wire import Engine, bounded, serve
+from wire import EngineOverWire, bounded, serve
 
 FOLDER = sys.argv[1]
 ON_THREADS = "sync" in sys.argv[2:]
@@ -78,7 +78,7 @@ async def idle(key: str) -> str:
     return f"{key} {await DBOS.recv_async('go', timeout_seconds=72 * 3600)}"
 
 
-class Dbos(Engine):
+class Dbos(EngineOverWire):
     name = "dbos-sync" if ON_THREADS else "dbos"
     workloads = ("W1", "W2", "W4") if ON_THREADS else ("W1", "W2", "W3", "W4", "W5")
     most_together = THREADS if ON_THREADS else 1_000

@@ -18,7 +18,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import apsw
-from wire import Engine, bounded, serve, timed
+from wire import EngineOverWire, bounded, serve, timed
 
 import perdure as df
 
@@ -95,7 +95,7 @@ async def burner_elsewhere(context: df.OrchestrationContext) -> int:
     return rounds
 
 
-class Perdure(Engine):
+class Perdure(EngineOverWire):
     name = "perdure-postgres" if STORE else "perdure"
     client: df.Client
 

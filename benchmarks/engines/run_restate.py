@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from wire import Engine, bounded, serve
+from wire import EngineOverWire, bounded, serve
 
 SERVER = Path(os.environ["RESTATE_SERVER"])
 QUIET = {"DO_NOT_TRACK": "1", "RESTATE_DISABLE_TELEMETRY": "true", "RUST_LOG": "warn"}
 STARTED = "select count(*) c from sys_invocation where target_service_name = 'idle' and status in "
 
 
-class Restate(Engine):
+class Restate(EngineOverWire):
     name = "restate"
 
     async def open(self, folder: str) -> dict[str, str]:

@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 
-class Engine:
+class EngineOverWire:
     """What an engine has to be able to do. The workloads are written once, below, in terms of this."""
 
     name = ""
@@ -68,7 +68,7 @@ async def bounded(work: Callable[[Any], Awaitable[Any]], items: Iterable[Any], t
 class Driver:
     """Carries out the harness's commands."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: EngineOverWire) -> None:
         self.engine = engine
 
     async def hello(self, prefix: str, count: int, together: int) -> dict[str, Any]:
@@ -113,7 +113,7 @@ def _keys(prefix: str, count: int) -> list[str]:
     return [f"{prefix}{no}" for no in range(count)]
 
 
-def serve(engine: Engine) -> None:
+def serve(engine: EngineOverWire) -> None:
     """Run the engine until stdin ends. The first argument is its data folder."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a library prints is not an answer
@@ -127,7 +127,7 @@ def serve(engine: Engine) -> None:
     os._exit(0)  # some peers leave threads behind that never end
 
 
-async def _serve(engine: Engine, folder: str, say: Callable[[dict[str, Any]], None]) -> None:
+async def _serve(engine: EngineOverWire, folder: str, say: Callable[[dict[str, Any]], None]) -> None:
     begun = time.perf_counter()
     versions = await engine.open(folder)
     say(

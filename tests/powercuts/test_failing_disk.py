@@ -20,7 +20,7 @@ from perdure.testing.clock import VirtualClock
 from powercuts.checks import going_on
 from powercuts.disk import Disk, Platter
 from powercuts.faults import FAULTS, Trouble
-from powercuts.ledger import Ledger, Order
+from powercuts.ledger import CutLedger, Submission
 from powercuts.machine import FILE, HUB, Machine
 from powercuts.operations import Write
 from powercuts.parallel_run import quiet
@@ -45,7 +45,7 @@ def test_a_failure_at_every_operation(number: int) -> None:
 def test_nothing_is_built_on_what_a_failed_sync_left_behind(tmp_path: Path) -> None:
     """Found by "EIO on syncs": the log as processes read it and as the disk has it were not the same."""
     disk = Disk()
-    clock, ledger = VirtualClock(datetime(2026, 1, 1, tzinfo=UTC)), Ledger(lambda: len(disk.log))
+    clock, ledger = VirtualClock(datetime(2026, 1, 1, tzinfo=UTC)), CutLedger(lambda: len(disk.log))
     with mounted(disk):
         machine = Machine(os.fspath(tmp_path), ledger, SIZES.limits, 1, clock)
         machine.open()
@@ -90,7 +90,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_real_disk_fills_up_and_is_enlarged(small_disk: Path) -> None:
-    clock, ledger = VirtualClock(datetime(2026, 1, 1, tzinfo=UTC)), Ledger()
+    clock, ledger = VirtualClock(datetime(2026, 1, 1, tzinfo=UTC)), CutLedger()
     machine = Machine(os.fspath(small_disk), ledger, Limits(), 1, clock)
     machine.open()
     for number in range(200):
@@ -115,10 +115,10 @@ def test_a_real_disk_fills_up_and_is_enlarged(small_disk: Path) -> None:
     machine.close()
 
 
-def _errand(number: int) -> Order:
+def _errand(number: int) -> Submission:
     task = {"steps": 3, "size": 30_000, "pause": 0}
     operation = f"start-{number}"
-    return Order(
+    return Submission(
         Start(
             instance_id=f"i{number}",
             name="errand",

@@ -9,7 +9,7 @@ import pytest
 from perdure.store.sqlite.store import SqliteStore
 from powercuts.content import Content
 from powercuts.disk import Disk, Platter
-from powercuts.operations import FailedSync, Link, Sync, SyncNames, Truncate, Unlink, Write
+from powercuts.operations import FailedSync, LinkFile, Sync, SyncNames, Truncate, UnlinkFile, Write
 from powercuts.parallel_run import cut_many, figures, quiet
 from powercuts.vfs import mounted
 
@@ -51,21 +51,21 @@ def test_on_a_lying_disk_it_finds_corruption_too() -> None:
 
 
 def test_what_was_synced_is_there() -> None:
-    found = _found(Link("a", 0), Write(0, 0, b"x" * 600), Sync(0), SyncNames())
+    found = _found(LinkFile("a", 0), Write(0, 0, b"x" * 600), Sync(0), SyncNames())
     assert all(image == {"a": b"x" * 600} for image in found)
 
 
 def test_a_name_is_certain_only_when_the_directory_is_synced() -> None:
-    found = _found(Link("a", 0), Write(0, 0, b"x"), Sync(0))
+    found = _found(LinkFile("a", 0), Write(0, 0, b"x"), Sync(0))
     assert {frozenset(image) for image in found} == {frozenset(), frozenset("a")}
-    back = _found(Link("a", 0), SyncNames(), Write(0, 0, b"x"), Sync(0), Unlink("a"))
+    back = _found(LinkFile("a", 0), SyncNames(), Write(0, 0, b"x"), Sync(0), UnlinkFile("a"))
     assert [image.get("a") for image in back if image] == [b"x"] * sum(map(bool, back))
     assert {bool(image) for image in back} == {True, False}
 
 
 def test_writes_are_lost_kept_reordered_and_torn() -> None:
     old, new, newest = b"a" * 1024, b"b" * 1024, b"c" * 1024
-    made = Link("f", 0), SyncNames(), Write(0, 0, old), Sync(0)
+    made = LinkFile("f", 0), SyncNames(), Write(0, 0, old), Sync(0)
     found = {image["f"] for image in _found(*made, Write(0, 0, new), Write(0, 0, newest))}
     assert {old, new, newest} <= found
     assert old[:512] + new[512:] in found and newest[:512] + old[512:] in found
@@ -73,12 +73,12 @@ def test_writes_are_lost_kept_reordered_and_torn() -> None:
 
 
 def test_a_write_under_way_may_be_there_or_not() -> None:
-    made = Link("f", 0), SyncNames(), Write(0, 0, b"a"), Sync(0)
+    made = LinkFile("f", 0), SyncNames(), Write(0, 0, b"a"), Sync(0)
     assert {image["f"] for image in _found(*made, under_way=Write(0, 0, b"b"))} == {b"a", b"b"}
 
 
 def test_a_truncation_may_be_lost_and_a_grown_file_may_hold_garbage() -> None:
-    made = Link("f", 0), SyncNames(), Write(0, 0, b"a" * 512), Sync(0)
+    made = LinkFile("f", 0), SyncNames(), Write(0, 0, b"a" * 512), Sync(0)
     assert {len(image["f"]) for image in _found(*made, Truncate(0, 10))} == {10, 512}
     grown = {image["f"] for image in _found(*made, Write(0, 512, b"b" * 1024))}
     tails = {image[512:] for image in grown}
@@ -88,7 +88,7 @@ def test_a_truncation_may_be_lost_and_a_grown_file_may_hold_garbage() -> None:
 
 
 def test_after_a_failed_sync_a_later_one_makes_nothing_certain() -> None:
-    operations = Link("f", 0), SyncNames(), Write(0, 0, b"x"), FailedSync(0), Write(0, 1, b"y"), Sync(0)
+    operations = LinkFile("f", 0), SyncNames(), Write(0, 0, b"x"), FailedSync(0), Write(0, 1, b"y"), Sync(0)
     images = []
     for seed in range(40):
         platter = Platter({}, seed)
@@ -109,7 +109,7 @@ def test_zeros_take_no_room() -> None:
 def test_a_disk_that_is_told_of_a_name_twice_has_one_file() -> None:
     disk = Disk({"a": Content(b"x")})
     assert disk.file("a") == 0 and disk.file("b") == 1 and disk.file("b") == 1
-    assert disk.log == [Link("b", 1)]
+    assert disk.log == [LinkFile("b", 1)]
 
 
 # ------------------------------------------------------------------------------------ what the cuts have found
