@@ -149,6 +149,7 @@ class Machine:
         )
         self.pool = InlinePool(self.loop.post, self.chance)
         self.loop.pool = self.pool  # type: ignore[assignment]
+        self.longest_skip = 2**62  # microseconds of virtual time that a step may pass over
         self._stuck_at = -1
 
     def open(self) -> None:
@@ -181,7 +182,7 @@ class Machine:
 
     def _skip(self) -> bool:
         upcoming, now = self.loop.next_timer_at(), self.clock.now()
-        if upcoming is None:
+        if upcoming is None or upcoming > now + self.longest_skip:
             return False
         if upcoming <= now:
             if self._stuck_at == now:
