@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from perdure.engine.core.dispatcher import Hub
 from perdure.engine.core.envelope import Envelope
 from perdure.engine.core.instance import Instance
-from perdure.engine.core.ports import Limits, Released, Running
 from perdure.engine.core.ports import Chance as HubChance
+from perdure.engine.core.ports import Limits, Released, Running
 from perdure.engine.loop.loop import Loop
 from perdure.errors import Interrupted, StoreError
 from perdure.model.messages import Message
