@@ -16,7 +16,7 @@ from perdure.store.sqlite.store import SqliteStore
 HUB = "simulated"
 
 
-class Backend(Protocol):
+class StoreBackend(Protocol):
     """A store, and what a crash of its process does to it."""
 
     store: Store
@@ -94,5 +94,5 @@ def _folder() -> Path:
     return Path(_made[-1][1].name)
 
 
-def backend_of(name: str) -> Backend:
+def backend_of(name: str) -> StoreBackend:
     return SqliteBackend() if name == "sqlite" else MemoryBackend()

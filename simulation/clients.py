@@ -33,7 +33,7 @@ from perdure.model.messages import (
     Suspend,
     Terminate,
 )
-from simulation.backend import Backend
+from simulation.backend import StoreBackend
 from simulation.injector import SimulatedCrash
 from simulation.plan import Client, Order
 from simulation.stage import Process, Stage
@@ -111,7 +111,7 @@ def _about(order: Order, message: Message) -> tuple[str, ...]:
 class Exchange(Stage, Protocol):
     """What clients need of the world: workers that take their messages, and what other clients have done."""
 
-    backend: Backend
+    backend: StoreBackend
     dealings: list[Dealing]
     known_ids: set[str]
     names: Counter[tuple[str, ...]]

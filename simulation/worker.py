@@ -21,7 +21,7 @@ from simulation.injector import SimulatedCrash
 from simulation.interpreter import Bodies, Unfit
 
 if TYPE_CHECKING:
-    from simulation.backend import Backend
+    from simulation.backend import StoreBackend
     from simulation.clock import WorkerClock, WorldClock
     from simulation.failing_store import FailingStore
     from simulation.stage import Stage
@@ -39,7 +39,7 @@ class SimulatedWorker:
         world: Stage,
         clock: WorldClock | WorkerClock,
         store: FailingStore,
-        backend: Backend | None = None,
+        backend: StoreBackend | None = None,
     ) -> None:
         self.world = world
         self.clock = clock

@@ -12,7 +12,7 @@ from heapq import heappop, heappush
 from typing import Any
 
 from perdure.model.messages import Message
-from simulation.backend import Backend, SharedBackend, backend_of
+from simulation.backend import SharedBackend, StoreBackend, backend_of
 from simulation.clients import Actor, Dealing
 from simulation.clock import WorldClock
 from simulation.cluster_worker import ClusterWorker
@@ -57,7 +57,7 @@ class World:
         self.actors = [Actor(self, client) for client in plan.clients]
         self._operator = Operator(self)
 
-    def _made(self) -> tuple[WorldClock, Backend, list[SimulatedWorker]]:
+    def _made(self) -> tuple[WorldClock, StoreBackend, list[SimulatedWorker]]:
         knobs = self.plan.knobs
         if knobs.workers:
             clock = WorldClock(0.0, 0.0)

@@ -64,7 +64,7 @@ _EXAMINED_AT_ONCE: Final = 1_000
 Bodies = dict[tuple[int, int], bytes]  # (episode, no) -> body
 
 
-class Reader:
+class PostgresReader:
     """Reads one hub; with `cipher`, also what is encrypted in it."""
 
     location = ""  # there is no file
@@ -324,4 +324,4 @@ def _with_bodies(events: bytes, bodies: dict[int, bytes]) -> bytes:
         return events
 
 
-__all__ = ["Reader", "instances_of"]
+__all__ = ["PostgresReader", "instances_of"]

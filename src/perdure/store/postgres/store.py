@@ -48,7 +48,7 @@ from perdure.store.postgres.migrating import bring_up_to_date
 from perdure.store.postgres.notify import Hints
 from perdure.store.postgres.pipeline import Backend, Statement, Wire
 from perdure.store.postgres.query import is_sayable
-from perdure.store.postgres.reader import Reader, instances_of
+from perdure.store.postgres.reader import PostgresReader, instances_of
 from perdure.store.rekeying import readable_messages
 from perdure.store.transfer import UNFINISHED, demand_empty
 
@@ -68,7 +68,7 @@ _DAY: Final = 24 * 3600 * 1_000_000
 _CAUTIOUS: Final = "the connection was lost or interrupted; it must be opened again"
 
 
-class PostgresStore(Reader):
+class PostgresStore(PostgresReader):
     """A hub in a PostgreSQL database."""
 
     is_shared = True

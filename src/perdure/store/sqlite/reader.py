@@ -70,7 +70,7 @@ _NO_HUB: Final = -1
 _EXAMINED_AT_ONCE: Final = 1_000
 
 
-class Reader:
+class SqliteReader:
     """Reads one hub of one file; with `cipher`, also what is encrypted in it."""
 
     def __init__(self, path: str, hub: str, cipher: Cipher | None = None) -> None:

@@ -29,7 +29,7 @@ from perdure.store.sqlite.errors import FOR_ITS_DATA, translated, translating
 from perdure.store.sqlite.files import create, demand_one_place, demand_own_folder, keep_from_others
 from perdure.store.sqlite.invalid_text import reading
 from perdure.store.sqlite.lock import FileLock, ServerFile
-from perdure.store.sqlite.reader import Reader, read_bodies, read_histories, read_instances, read_states
+from perdure.store.sqlite.reader import SqliteReader, read_bodies, read_histories, read_instances, read_states
 from perdure.store.sqlite.statements import query, query_many
 from perdure.store.sqlite.wal import length, prolong, tidy
 from perdure.store.transfer import UNFINISHED, demand_empty
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 _ROLLED_BACK: Final = (*FOR_ITS_DATA, apsw.FullError, CommitRefused, FenceLost)
 
 
-class SqliteStore(Reader):
+class SqliteStore(SqliteReader):
     """A hub in a SQLite file. `publish` and `server_file` tell the CLI about the engine that serves it."""
 
     def __init__(
