@@ -1,12 +1,15 @@
 """The remote client: the same verbs, the same answers, the same errors as in process."""
 
 from datetime import UTC, datetime
+from types import CodeType
 
 import httpx2
 import pytest
 
 import perdure as df
+from perdure.engine.client.client import Client
 from perdure.http.remote.client import RemoteClient
+from perdure.http.remote.gateway import HttpGateway
 from tests.http.conftest import LOCAL
 
 
@@ -223,3 +226,31 @@ async def test_parked_instances_are_found(local: df.Client, remote: RemoteClient
     assert not (await remote.get_status("held")).is_parked  # type: ignore[union-attr]
     several = await remote.query(status=["Pending", "Suspended"])
     assert {one.instance_id for one in several.instances} == {"parked", "held"}
+
+
+QUESTIONS = {"store", "read", "watching", "record", "pulses", "salt_at_hand"}
+OF_SERVERS = {
+    "_is_own",
+    "first_link_key",
+}  # what an engine in process met; the key that a server signs links with
+
+
+def names_in(code: CodeType) -> set[str]:
+    """Every attribute and global that a function names, also in the functions inside it."""
+    inner = (names_in(one) for one in code.co_consts if isinstance(one, CodeType))
+    return set(code.co_names).union(*inner)
+
+
+def asks(verb: str) -> bool:
+    """Whether a method of `Client` asks a store, by itself or by a private method."""
+    code = getattr(getattr(Client, verb), "__code__", None)
+    named = names_in(code) if code is not None else set()
+    private = {one for one in named - OF_SERVERS if one.startswith("_") and hasattr(Client, one)}
+    return bool(named & QUESTIONS) or any(asks(one) for one in private)
+
+
+def test_a_remote_client_has_its_own_way_to_ask_whatever_a_client_asks_a_store() -> None:
+    asking = {verb for verb in set(dir(Client)) - OF_SERVERS if not verb.startswith("_") and asks(verb)}
+    assert {"get_status", "query", "counts", "read_entity_state", "keys", "audit"} <= asking
+    assert {verb for verb in asking if getattr(RemoteClient, verb) is getattr(Client, verb)} == set()
+    assert not any(hasattr(HttpGateway, question) for question in QUESTIONS)
