@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 import perdure as df
-from perdure.http.access.stream_limits import KEPT, MOST, SHARE, Shares
+from perdure.http.access.stream_limits import KEPT, MOST, SHARE, StreamLimits
 from perdure.http.api import streams
 from perdure.http.api.instance_urls import MANAGEMENT as M
 from perdure.http.principal import Refused
-from perdure.http.shared_reads import PAUSE, Looks
+from perdure.http.shared_reads import PAUSE, SharedReads
 from tests.access.conftest import ADMIN, Door, as_key
 from tests.http.conftest import make_app
 
@@ -63,7 +63,7 @@ def test_keys_do_not_share_a_limit(door: Door) -> None:
 
 
 def test_a_caller_has_a_share_and_administrators_have_places_of_their_own() -> None:
-    shares = Shares()
+    shares = StreamLimits()
     callers = [f"key {n}" for n in range((MOST - KEPT) // SHARE)]
     for name in callers:
         for _ in range(SHARE):
@@ -82,7 +82,7 @@ def test_a_caller_has_a_share_and_administrators_have_places_of_their_own() -> N
 
 
 def test_a_place_that_is_left_can_be_taken_again() -> None:
-    shares = Shares(most=3, share=2, kept=1)
+    shares = StreamLimits(most=3, share=2, kept=1)
     shares.take("one")
     shares.take("one")
     for _ in range(5):
@@ -150,7 +150,7 @@ async def guarded(most: int = 6, share: int = 3, kept: int = 1) -> AsyncIterator
     async with host.lifespan():
         serving: Any = host._serving
         access = serving.app.app.state.access
-        access.shares = Shares(most, share, kept)
+        access.shares = StreamLimits(most, share, kept)
         yield host, access
 
 
@@ -241,7 +241,7 @@ class Time:
 
 async def test_two_hundred_who_watch_the_same_share_one_look() -> None:
     time, told = Time(), list[int]()
-    looks = Looks(time, time.sleep)
+    looks = SharedReads(time, time.sleep)
     ask = time.looking(0.01, told)
     assert set(await asyncio.gather(*(looks.look("list", ask) for _ in range(200)))) == {1}
     assert set(await asyncio.gather(*(looks.look("list", ask) for _ in range(200)))) == {2}
@@ -249,7 +249,7 @@ async def test_two_hundred_who_watch_the_same_share_one_look() -> None:
 
 async def test_who_asks_while_a_look_is_under_way_gets_a_later_one() -> None:
     time, began, goes_on = Time(), asyncio.Event(), asyncio.Event()
-    looks = Looks(time, time.sleep)
+    looks = SharedReads(time, time.sleep)
     seen = "before"
 
     async def ask() -> str:
@@ -268,7 +268,7 @@ async def test_who_asks_while_a_look_is_under_way_gets_a_later_one() -> None:
 
 async def test_looking_takes_a_part_of_the_time_however_many_look() -> None:
     time, told = Time(), list[int]()
-    looks = Looks(time, time.sleep)
+    looks = SharedReads(time, time.sleep)
     ask = time.looking(0.01, told)
     await asyncio.gather(*(looks.look(f"list {n}", ask) for n in range(200)))
     assert len(told) == 200
@@ -277,7 +277,7 @@ async def test_looking_takes_a_part_of_the_time_however_many_look() -> None:
 
 async def test_a_look_that_fails_fails_for_those_who_shared_it_and_not_for_the_next() -> None:
     time, told = Time(), list[int]()
-    looks = Looks(time, time.sleep)
+    looks = SharedReads(time, time.sleep)
 
     async def fails() -> int:
         raise df.StoreError("away")

@@ -202,7 +202,7 @@ async def test_a_body_of_unknown_length_is_cut_off_at_the_limit() -> None:
     from starlette.exceptions import HTTPException
     from starlette.requests import Request
 
-    from perdure.http.body import read_body
+    from perdure.http.request_body import read_body
 
     received = 0
 

@@ -20,7 +20,7 @@ from perdure.cli.filters import (
     WaitingForOption,
     read_selection,
 )
-from perdure.cli.housekeeping import progress_bars
+from perdure.cli.maintenance import progress_bars
 from perdure.cli.options import (
     DEFAULT_STORE,
     HubOption,

@@ -1,4 +1,4 @@
-"""Looks: what many watchers want to see is looked at once, and all looking together takes a part of the time.
+"""Shared reads: what many watchers want to see is looked at once, and all looking together takes a part of the time.
 
 Watchers are called by commits, many of them by the same one. Those that want to see the same thing share one look,
 as long as it has not begun when they ask. After a look there is a pause several times as long as the look has
@@ -15,7 +15,7 @@ PAUSE: Final = 4.0  # times what a look has taken
 T = TypeVar("T")
 
 
-class Looks:
+class SharedReads:
     """The looks of one server's watchers.
 
     Parameters:
@@ -62,4 +62,4 @@ def _heard(task: asyncio.Task[Any]) -> None:
         task.exception()
 
 
-__all__ = ["Looks"]
+__all__ = ["SharedReads"]

@@ -34,7 +34,7 @@ def is_at_work(pid: int) -> bool:
     return told.rpartition(")")[2].split()[0] not in _NOT_AT_WORK
 
 
-class Oversight:
+class LeaseKeeper:
     """A thread that prolongs the leases of those who are at work, and ends those of the dead."""
 
     def __init__(self, overseer: Overseer, at_work: Callable[[], list[str]], lease: float) -> None:
@@ -87,4 +87,4 @@ class Oversight:
                 self._dead |= dead
 
 
-__all__ = ["Oversight", "is_at_work"]
+__all__ = ["LeaseKeeper", "is_at_work"]

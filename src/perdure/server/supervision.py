@@ -31,7 +31,7 @@ from perdure.server.lease_keeper import is_at_work
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from perdure.server.lease_keeper import Oversight
+    from perdure.server.lease_keeper import LeaseKeeper
 
 STEADY: Final = 10.0  # seconds of life after which a death is a first one again
 PAUSES: Final = (
@@ -104,7 +104,7 @@ class Supervisor:
         *,
         say: Callable[[str], object],
         announce: Callable[[ReadyReport], object],
-        oversee: Callable[[Callable[[], list[str]]], Oversight | None],
+        oversee: Callable[[Callable[[], list[str]]], LeaseKeeper | None],
     ) -> None:
         self._launch = launch
         self._name = name

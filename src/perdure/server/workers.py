@@ -7,7 +7,7 @@ import secrets
 import socket
 from typing import TYPE_CHECKING, Any
 
-from perdure.server.lease_keeper import Oversight
+from perdure.server.lease_keeper import LeaseKeeper
 from perdure.server.supervision import Launch, Supervisor
 from perdure.settings import MADE_UP, TABLE
 from perdure.store import open_overseer
@@ -50,7 +50,7 @@ def supervise(
         options.workers,
         say=announcer.say,
         announce=lambda report: announcer.serving(report.facts),
-        oversee=lambda at_work: Oversight(overseer, at_work, lease) if overseer is not None else None,
+        oversee=lambda at_work: LeaseKeeper(overseer, at_work, lease) if overseer is not None else None,
     )
     return supervisor.run()
 

@@ -27,7 +27,7 @@ USED_EVERY: Final = 300_000_000  # microseconds between two notes that a key was
 log = logging.getLogger("perdure.http")
 
 
-class Recorder:
+class AuditRecorder:
     """Gathers rows and writes them beside the engine's next batch."""
 
     def __init__(self, gateway: Gateway) -> None:
@@ -99,4 +99,4 @@ class Recorder:
         self._writing = asyncio.get_running_loop().create_task(self.flush())
 
 
-__all__ = ["Recorder"]
+__all__ = ["AuditRecorder"]

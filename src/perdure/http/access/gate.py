@@ -20,14 +20,14 @@ from starlette.requests import ClientDisconnect
 from perdure.engine.core.audit import NOTE, Memo, Note
 from perdure.errors import PerdureError
 from perdure.http.access import sessions
-from perdure.http.access.audit import Recorder
+from perdure.http.access.audit import AuditRecorder
 from perdure.http.access.keys import Keyring
 from perdure.http.access.limits import Buckets, RateLimits
 from perdure.http.access.link_signer import Signer
-from perdure.http.access.stream_limits import Shares
+from perdure.http.access.stream_limits import StreamLimits
 from perdure.http.guard import SAFE, is_foreign
 from perdure.http.principal import ANONYMOUS, ANYONE, CALLER, Caller, Refused, address_of
-from perdure.http.shared_reads import Looks
+from perdure.http.shared_reads import SharedReads
 from perdure.http.table import CODE, ENDPOINT, LINK
 from perdure.model.access import PREFIX
 
@@ -75,12 +75,12 @@ class Access:
             admin_key=admin_key,
         )
         self.signer = Signer(client, self.keys, public_url, signs_all=not is_open)
-        self.recorder = Recorder(gateway)
+        self.recorder = AuditRecorder(gateway)
         self.deciding: set[str] = set()
         """Nonces of links that are being used at this moment."""
         self._ended = sessions.Ended(lambda name: gateway.store.answered(name), time.monotonic)
-        self.shares = Shares()
-        self.looks = Looks(time.monotonic)
+        self.shares = StreamLimits()
+        self.looks = SharedReads(time.monotonic)
         self._requests = Buckets(self.limits.rate, self.limits.burst, time.monotonic)
         self._failures = Buckets(self.limits.failures, self.limits.failure_burst, time.monotonic)
 

@@ -1,4 +1,4 @@
-"""Shares: how many streams each caller may have open, so that no caller takes those of the others.
+"""Limits of streams: how many streams each caller may have open, so that no caller takes those of the others.
 
 A server has so many places, and a caller a share of them. Administrators have places that nobody else can take, so
 that they can look when all others are taken. Where nobody is asked for a key, callers cannot be told apart, and
@@ -18,7 +18,7 @@ KEPT: Final = 100  # for administrators
 RETRY: Final = 10  # seconds
 
 
-class Shares:
+class StreamLimits:
     """The places for streams that are taken, by caller."""
 
     def __init__(self, most: int = MOST, share: int = SHARE, kept: int = KEPT) -> None:
@@ -56,4 +56,4 @@ class Shares:
             del self._taken[name]
 
 
-__all__ = ["Shares"]
+__all__ = ["StreamLimits"]

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 import msgspec
 
 from perdure.errors import InstanceFinished, InstanceNotFound, KeyNotFound, PayloadError
-from perdure.http.body import demand_json, read_payload
 from perdure.http.contract import Answer, Body, Contract
 from perdure.http.parameters import TOP, text, when
 from perdure.http.principal import caller_of
+from perdure.http.request_body import demand_json, read_payload
 from perdure.http.responses import json_response
 from perdure.http.routing import client_of
 from perdure.http.table import Endpoint

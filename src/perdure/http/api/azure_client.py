@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Final
 from starlette.responses import Response
 
 from perdure.http.api.instance_urls import MANAGEMENT
-from perdure.http.body import WRAPPED
 from perdure.http.mounting import quoted
+from perdure.http.request_body import WRAPPED
 from perdure.http.responses import json_response
 from perdure.http.table import Endpoint, Handler
 

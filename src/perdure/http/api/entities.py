@@ -17,7 +17,6 @@ from starlette.responses import Response
 from perdure.errors import FunctionNotFound, InstanceNotFound, InvalidInstanceId, Overloaded
 from perdure.http.api.management import ACCEPTED, CONTINUED_BY, endpoint
 from perdure.http.api.status_json import Instant
-from perdure.http.body import read_payload
 from perdure.http.contract import Answer, Body, Contract
 from perdure.http.parameters import (
     CONTINUATION,
@@ -29,6 +28,7 @@ from perdure.http.parameters import (
     text,
     when,
 )
+from perdure.http.request_body import read_payload
 from perdure.http.responses import json_response
 from perdure.http.routing import client_of
 from perdure.http.timestamps import stamp, unstamp

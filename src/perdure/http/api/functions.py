@@ -28,11 +28,11 @@ from perdure.engine.functions.registry import Plan, Route, plan_of
 from perdure.errors import PayloadError, PerdureError
 from perdure.http.api import azure_requests
 from perdure.http.api.instance_urls import PRESENT
-from perdure.http.body import LimitedRequest
 from perdure.http.contract import Answer, Body, Contract
 from perdure.http.parameters import OPERATION_ID, Parameter
 from perdure.http.principal import caller_of
 from perdure.http.problem import shown_path
+from perdure.http.request_body import LimitedRequest
 from perdure.http.table import Endpoint, Scope
 from perdure.model import payload
 from perdure.model.events import ABSENT

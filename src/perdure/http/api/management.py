@@ -27,7 +27,6 @@ from perdure.errors import (
 from perdure.http.access.link_signer import link_of
 from perdure.http.api.instance_urls import RETRY_AFTER_STATUS, ManagementPayload
 from perdure.http.api.status_json import InstanceDocument, brief_document_of, document_of
-from perdure.http.body import demand_json, read_payload
 from perdure.http.contract import Answer, Body, Contract
 from perdure.http.parameters import (
     CONTINUATION,
@@ -51,6 +50,7 @@ from perdure.http.parameters import (
     whole,
 )
 from perdure.http.problem import problem_of, shown_path
+from perdure.http.request_body import demand_json, read_payload
 from perdure.http.responses import json_response
 from perdure.http.routing import client_of
 from perdure.http.table import Endpoint, Handler

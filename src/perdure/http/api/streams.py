@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from perdure.engine.client.client import Client
-    from perdure.http.shared_reads import Looks
+    from perdure.http.shared_reads import SharedReads
 
 Frames = AsyncGenerator[bytes, None]
 CHECK: Final = 2.0  # seconds without a frame after which a stream asks whether its reader may still read
@@ -173,7 +173,7 @@ class _Drawn(Sighting):
     frame: bytes
 
 
-async def _of_instance(client: Client, looks: Looks, instance_id: str, seen: str) -> Frames:
+async def _of_instance(client: Client, looks: SharedReads, instance_id: str, seen: str) -> Frames:
     gateway = engine_of(client)
 
     async def drawn() -> Sighting | None:
@@ -225,7 +225,7 @@ async def _look_at(client: Client, wanted: _Wanted) -> _Shown:
     )
 
 
-async def _of_list(client: Client, looks: Looks, wanted: _Wanted, seen: str) -> Frames:
+async def _of_list(client: Client, looks: SharedReads, wanted: _Wanted, seen: str) -> Frames:
     """First all that match, then what changes: `list` names those that match now, `instance` tells of one."""
     gateway = engine_of(client)
     known: dict[str, Any] | None = None

@@ -11,9 +11,9 @@ from starlette.responses import Response
 from perdure.errors import InstanceFinished, InvalidInstanceId, Overloaded
 from perdure.http.api.management import ACCEPTED, endpoint
 from perdure.http.api.status_json import Instant
-from perdure.http.body import read_payload
 from perdure.http.contract import Answer, Body, Contract
 from perdure.http.parameters import OPERATION_ID, REASON, Parameter, text, when, whole
+from perdure.http.request_body import read_payload
 from perdure.http.responses import json_response
 from perdure.http.routing import client_of
 from perdure.http.running_engine import engine_of

@@ -14,8 +14,8 @@ from urllib.parse import parse_qsl
 
 from starlette.exceptions import HTTPException
 
-from perdure.http.body import read_body
 from perdure.http.mounting import BASE
+from perdure.http.request_body import read_body
 from perdure.model import payload
 
 if TYPE_CHECKING:

@@ -27,13 +27,13 @@ from perdure.errors import (
 from perdure.http.access.link_signer import link_of
 from perdure.http.api.access import access_of
 from perdure.http.api.instance_urls import DECIDE
-from perdure.http.body import demand_json, read_payload
 from perdure.http.pages.csrf import parse_form, read_form
 from perdure.http.pages.forms import Field, fields_of, read_fields
 from perdure.http.pages.instances import answer_to, schema_of
 from perdure.http.pages.rendering import as_page, draw
 from perdure.http.principal import caller_of
 from perdure.http.problem import status_of
+from perdure.http.request_body import demand_json, read_payload
 from perdure.http.routing import client_of
 from perdure.http.table import Endpoint
 from perdure.model.events import ABSENT
