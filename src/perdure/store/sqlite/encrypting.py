@@ -60,7 +60,7 @@ def _proofs(execute: Execute, hub_no: int) -> list[tuple[str, bytes]]:
     return list(execute(query("encryption_proofs"), (hub_no,)).fetchall())
 
 
-class SQLiteRekeying:
+class SqliteRekeying:
     """One run over a hub that this process has open for writing. `after_page` keeps the log short."""
 
     def __init__(
@@ -140,4 +140,4 @@ class SQLiteRekeying:
         return (self._hub_no, len(prefix), prefix)
 
 
-__all__ = ["SQLiteRekeying", "take_vault", "vault_of"]
+__all__ = ["SqliteRekeying", "take_vault", "vault_of"]

@@ -306,7 +306,7 @@ class SqliteStore(SqliteReader):
         """Encrypt with the current key what is not yet: plain rows, and those of other keys. A page a transaction."""
         if self._vault is None:
             raise StoreUnusable(f"{self.location} has no key to encrypt with: give encryption keys")
-        return encrypting.SQLiteRekeying(
+        return encrypting.SqliteRekeying(
             self._vault, self._hub_no, self._writing, lambda: self.maintain(0)
         ).run(progress)
 
