@@ -31,7 +31,7 @@ async def echo(value: int) -> int:
 
 
 @app.entity
-class WideCounter:
+class Counter:
     value: int = 0
 
     def add(self, amount: int) -> int:

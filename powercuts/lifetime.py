@@ -19,7 +19,7 @@ from powercuts.store_sizes import Tuning
 from powercuts.temporary_folder import folder
 from powercuts.vfs import mounted
 
-PATIENCE = 600  # seconds a collector waits for the next event
+COLLECTOR_WAITS = 600  # seconds a collector waits for the next event
 
 
 class Life:
@@ -131,7 +131,7 @@ class Life:
             task = {
                 "tokens": [],
                 "each": chance.randint(1, 5),
-                "patience": PATIENCE,
+                "patience": COLLECTOR_WAITS,
                 "works": chance.random() < 0.5,
             }
         self._instances.append(target)

@@ -39,7 +39,7 @@ from simulation.plan import Client, Order
 from simulation.stage import Process, Stage
 
 NOT_DONE = (StoreFull, Overloaded, EngineStopped, CommitRefused)
-PATIENCE = 12.0  # seconds until a client gives an answer up
+ANSWER_WITHIN = 12.0  # seconds until a client gives an answer up
 PAUSE = 2.0  # seconds before it tries again
 RETRIES = 400
 
@@ -175,7 +175,7 @@ class Actor:
         if self._asked is None:
             self._world.after(PAUSE, lambda: self._again(dealing, attempt))  # nobody is there
             return
-        self._world.after(PATIENCE, lambda: self._gave_up(dealing, attempt))
+        self._world.after(ANSWER_WITHIN, lambda: self._gave_up(dealing, attempt))
 
     def told(self, dealing: Dealing, attempt: int, value: Any, error: BaseException | None) -> None:
         """The engine gave an answer; whether it reaches the client is another matter."""

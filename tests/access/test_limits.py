@@ -201,7 +201,7 @@ async def test_streams_are_not_refused_for_watchers_of_the_application(
 
 
 async def test_a_reader_that_takes_nothing_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streams, "PATIENCE", 0.01)
+    monkeypatch.setattr(streams, "READER_MAY_STALL", 0.01)
     async with guarded() as (host, access):
         await host.client.start_new("sleeper", "s-1")
         for path in (f"{M}/events", f"{M}/instances/s-1/events"):

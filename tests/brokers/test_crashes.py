@@ -101,7 +101,7 @@ def broker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """The waits between attempts are for people's networks."""
-    monkeypatch.setattr(broker_pump, "PATIENCE", (0.05, 0.2))
+    monkeypatch.setattr(broker_pump, "RECONNECT_AFTER", (0.05, 0.2))
     monkeypatch.setattr(rabbitmq, "WAIT", 0.2)
 
 

@@ -8,7 +8,7 @@ import pytest
 from msgspec import Raw
 
 from perdure.engine.cluster.pending_requests import Requests
-from perdure.engine.core.ports import PATIENCE, Asked
+from perdure.engine.core.ports import OWNER_ANSWERS_WITHIN, Asked
 from perdure.errors import OutcomeUnknown, StoreError
 from perdure.model.messages import Purge, RaiseEvent
 from perdure.model.records import Batch, SeenRow
@@ -25,7 +25,9 @@ def stored(*seen: SeenRow) -> MemoryStore:
 
 def requests(*messages: Any) -> Requests:
     one = Requests()
-    one.sent(Asked(f"r{no}", message, f"client {no}", PATIENCE) for no, message in enumerate(messages))
+    one.sent(
+        Asked(f"r{no}", message, f"client {no}", OWNER_ANSWERS_WITHIN) for no, message in enumerate(messages)
+    )
     return one
 
 
@@ -34,7 +36,7 @@ def event(instance_id: str = "here", operation_id: str = "") -> RaiseEvent:
 
 
 def test_a_store_that_fails_half_way_leaves_everyone_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    store = stored(SeenRow("r0", "here", b'{"ok":7}', PATIENCE * 9))
+    store = stored(SeenRow("r0", "here", b'{"ok":7}', OWNER_ANSWERS_WITHIN * 9))
     asked = requests(event(), event())
 
     def fail(_: object) -> Any:
@@ -43,19 +45,21 @@ def test_a_store_that_fails_half_way_leaves_everyone_waiting(monkeypatch: pytest
     with monkeypatch.context() as patched:
         patched.setattr(store, "rows", fail)
         with pytest.raises(StoreError):
-            asked.collect(store, PATIENCE)
-    assert asked.collect(store, PATIENCE) == [("client 0", 7), ("client 1", None)]
+            asked.collect(store, OWNER_ANSWERS_WITHIN)
+    assert asked.collect(store, OWNER_ANSWERS_WITHIN) == [("client 0", 7), ("client 1", None)]
     assert not asked
 
 
 def test_what_is_durable_is_accepted_where_that_is_all_that_was_asked_for() -> None:
     asked = requests(event(), Purge(instance_id="here"), event("nowhere"))
-    assert asked.collect(stored(), PATIENCE - 1) == []
-    [(_, accepted), (_, purged), (_, nowhere)] = asked.collect(stored(), PATIENCE)
+    assert asked.collect(stored(), OWNER_ANSWERS_WITHIN - 1) == []
+    [(_, accepted), (_, purged), (_, nowhere)] = asked.collect(stored(), OWNER_ANSWERS_WITHIN)
     assert accepted is None
     assert isinstance(purged, OutcomeUnknown) and isinstance(nowhere, OutcomeUnknown)
 
 
 def test_a_repeat_is_told_what_was_said_first() -> None:
-    first = SeenRow("op", "here", b'"first"', PATIENCE * 9)
-    assert requests(event(operation_id="op")).collect(stored(first), PATIENCE) == [("client 0", "first")]
+    first = SeenRow("op", "here", b'"first"', OWNER_ANSWERS_WITHIN * 9)
+    assert requests(event(operation_id="op")).collect(stored(first), OWNER_ANSWERS_WITHIN) == [
+        ("client 0", "first")
+    ]

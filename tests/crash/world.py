@@ -35,7 +35,7 @@ from perdure.testing import VirtualClock
 from perdure.testing.faults import Crash, FaultPlan, FaultyStore
 
 SOON = 1_200_000  # microseconds: longer than the loop waits before it tries a failed store again
-PATIENCE = 5_000  # turns until a world that does not come to rest is called stuck
+MOST_TURNS = 5_000  # turns until a world that does not come to rest is called stuck
 TINY = Limits(episodes=2, feeds=2, inline_bytes=600, keep_executions=1_000)
 ROOMY = Limits(inline_bytes=600, keep_executions=1_000)
 
@@ -300,7 +300,7 @@ class World:
     def settle(self) -> None:
         """Until nothing is left to do at this instant, and a failed store has been tried again."""
         quiet = 0
-        for _ in range(PATIENCE):
+        for _ in range(MOST_TURNS):
             if self.turn():
                 quiet = 0
             elif self.process.bodies.waiting and not self.paused:

@@ -32,7 +32,7 @@ SHOWN_ONLY = frozenset({"text", "sql", "html", "http", "css", "ini", "dockerfile
 PROMPT = "$ "
 ASKING = ("perdure status ", "perdure list", "perdure history ")
 """Commands that change nothing, and may be asked again until what they tell about has happened."""
-PATIENCE = 5.0  # seconds
+ENDS_WITHIN = 5.0  # seconds
 
 
 class PageError(AssertionError):
@@ -146,7 +146,7 @@ def _commands(code: str) -> list[str]:
 
 def _perform(block: Block, shell: Shell, command: str, shown: str) -> None:
     exit_code, said = shell.run(command)
-    patience = time.monotonic() + PATIENCE if command.startswith(ASKING) else 0.0
+    patience = time.monotonic() + ENDS_WITHIN if command.startswith(ASKING) else 0.0
     while shown.strip() and not is_like(shown, said) and time.monotonic() < patience:
         time.sleep(0.05)  # a server is at work: a reader, too, would ask again
         exit_code, said = shell.run(command)

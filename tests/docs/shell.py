@@ -35,7 +35,7 @@ _ID = re.compile(r"\b[0-9a-f]{32}\b")
 _TOKEN = re.compile(r"[?&]token=(\S+)")
 _PID = re.compile(r"\(process (\d+)\)")
 _READY = "Ctrl-C stops it"
-PATIENCE = 20.0  # seconds until a server listens, or a program ends
+READY_WITHIN = 20.0  # seconds until a server listens, or a program ends
 DATABASE = "postgresql://localhost/claims"
 """Of a page's own database in PostgreSQL: it is another one each time."""
 
@@ -145,7 +145,7 @@ class Shell:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=PATIENCE,
+            timeout=READY_WITHIN,
             check=False,
         )
         return done.returncode, done.stdout
@@ -168,7 +168,7 @@ class Shell:
         server.stderr = os.fdopen(terminal, encoding="utf-8")
         self.servers.append(server)
         said: list[str] = []
-        hurry = threading.Timer(PATIENCE, server.kill)
+        hurry = threading.Timer(READY_WITHIN, server.kill)
         hurry.start()
         assert server.stderr is not None
         for line in _lines(server.stderr):
@@ -189,14 +189,14 @@ class Shell:
         """End a server of this page's, by the number that it has printed itself, and nothing else."""
         [server] = [one for one in self.servers if one.pid == number and one.poll() is None]
         server.send_signal(how)
-        server.wait(PATIENCE)
+        server.wait(READY_WITHIN)
         return 0, ""
 
     def _end(self, how: signal.Signals) -> tuple[int, str]:
         for server in self.servers:
             if server.poll() is None:
                 server.send_signal(how)
-                server.wait(PATIENCE)
+                server.wait(READY_WITHIN)
         return 0, ""
 
 

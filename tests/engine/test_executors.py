@@ -146,7 +146,7 @@ async def test_progress_of_another_process_is_shown_and_a_cancellation_reaches_i
 async def test_a_body_that_heeds_nothing_is_ended_with_its_process_and_the_pool_goes_on(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(host, "PATIENCE", 0.1)
+    monkeypatch.setattr(host, "CANCELLED_WITHIN", 0.1)
     app = app_on(df.process_pool(workers=1), elsewhere.hang, timeout=0.2)
     app.activity(executor=app.registry.activities["hang"].executor)(elsewhere.quick)
     async with served(app) as client:

@@ -29,7 +29,7 @@ def store() -> FaultyStore:  # type: ignore[override]
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("perdure.engine.loop.loop.PATIENCE", 0)
+    monkeypatch.setattr("perdure.engine.loop.loop.CLIENT_WAITS", 0)
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ from tests.postgres.servers import NEWEST, VERSIONS, Server
 ROOT = Path(__file__).parents[2]
 LEASE = 2.0
 WORKERS = 3
-PATIENCE = 120.0  # seconds without a change after which it is given up
+STUCK_AFTER = 120.0  # seconds without a change after which it is given up
 CUSTOMERS = 16
 
 
@@ -102,7 +102,7 @@ async def _settled(client: df.Client, claims: Sequence[Claim], killing: asyncio.
     """Decide until the killing is over, and every claim has ended or is left to a person."""
     desk = Desk(client, {claim.claim_id: claim for claim in claims})
     before, since = (-1, -1), time.monotonic()
-    while time.monotonic() - since < PATIENCE:
+    while time.monotonic() - since < STUCK_AFTER:
         _, left_alone = await desk.work()
         counts = await until_answered(client.counts)
         living = sum(n for name, n in counts.items() if not df.RuntimeStatus(name).is_finished)
@@ -111,7 +111,7 @@ async def _settled(client: df.Client, claims: Sequence[Claim], killing: asyncio.
         if (living, left_alone) != before:
             before, since = (living, left_alone), time.monotonic()
         await asyncio.sleep(0.1)
-    raise TimeoutError(f"nothing has moved for {PATIENCE:g} s: {await client.counts()}")
+    raise TimeoutError(f"nothing has moved for {STUCK_AFTER:g} s: {await client.counts()}")
 
 
 async def serve(url: str) -> None:

@@ -84,7 +84,7 @@ async def test_commands_ask_and_tell_beside_those_who_serve(url: str) -> None:
 async def test_commands_without_a_server_keep_what_they_are_told(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("perdure.engine.cluster.pending_requests.PATIENCE", 100_000_000)
+    monkeypatch.setattr("perdure.engine.cluster.pending_requests.OWNER_ANSWERS_WITHIN", 100_000_000)
     await filled(url)
 
     def meanwhile() -> None:
@@ -440,7 +440,7 @@ def test_run_does_not_wait_for_what_will_never_be(
 async def test_while_the_database_is_away_nothing_is_said_to_be_done(
     own_postgres: Server, monkeypatch: pytest.MonkeyPatch, role: Any
 ) -> None:
-    monkeypatch.setattr("perdure.engine.loop.loop.PATIENCE", 0)
+    monkeypatch.setattr("perdure.engine.loop.loop.CLIENT_WAITS", 0)
     with own_postgres.database() as url:
         async with (
             make_app().running(store=url, role=role) as client,

@@ -254,7 +254,7 @@ async def test_a_message_that_can_never_fit_is_buried_at_once_with_a_number() ->
 
 
 async def test_a_broker_that_goes_away_is_connected_to_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("perdure.triggers.broker_pump.PATIENCE", (0.001,))
+    monkeypatch.setattr("perdure.triggers.broker_pump.RECONNECT_AFTER", (0.001,))
     broker = Broker()
     broker.break_at = 1
     app, _ = claims(source=broker)

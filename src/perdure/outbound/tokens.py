@@ -15,7 +15,7 @@ from perdure.errors import HttpCallError
 
 MACHINE = "http://169.254.169.254/metadata/identity/oauth2/token"
 MARGIN = 300.0  # seconds before its end in which a token is not used any more
-PATIENCE = 10.0  # seconds
+TOKEN_WITHIN = 10.0  # seconds
 
 
 class ManagedIdentity:
@@ -44,7 +44,7 @@ class ManagedIdentity:
         if client := self._environment.get("AZURE_CLIENT_ID"):
             asked["client_id"] = client
         try:
-            async with httpx2.AsyncClient(trust_env=False, timeout=PATIENCE) as http:
+            async with httpx2.AsyncClient(trust_env=False, timeout=TOKEN_WITHIN) as http:
                 answer = await http.get(url, params=asked, headers=headers)
             body = answer.raise_for_status().json()
             return str(body["access_token"]), float(body["expires_on"])

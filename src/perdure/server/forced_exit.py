@@ -17,7 +17,7 @@ from typing import Final
 
 from perdure.engine.upkeep.watchdog import stack_of
 
-PATIENCE: Final = 10.0  # seconds beyond `drain` that an orderly stop may take
+STOP_WITHIN: Final = 10.0  # seconds beyond `drain` that an orderly stop may take
 CODE: Final = 1  # how the process ends when it took longer
 
 log = logging.getLogger("perdure")
@@ -27,7 +27,7 @@ class LastResort:
     """Ends this process `drain` seconds and a few more after `begin`, if it is still there."""
 
     def __init__(self, drain: float) -> None:
-        self._seconds = drain + PATIENCE
+        self._seconds = drain + STOP_WITHIN
         self._begun = False
 
     def begin(self) -> None:

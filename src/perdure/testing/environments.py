@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from perdure.model.instances import OrchestrationStatus
     from perdure.store.port import Store
 
-PATIENCE = 30.0  # real seconds that `advance` waits for activities which do not return
+ACTIVITIES_WITHIN = 30.0  # real seconds that `advance` waits for activities which do not return
 
 
 class DurableEnvironment:
@@ -97,10 +97,10 @@ class DurableEnvironment:
         step = timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds) + (delta or timedelta())
         goal = self.clock.now() + micros(step) if to is None else instant(to, "to")
         try:
-            await asyncio.wait_for(self._waiter.advance(goal), PATIENCE)
+            await asyncio.wait_for(self._waiter.advance(goal), ACTIVITIES_WITHIN)
         except TimeoutError:
             raise TimeoutError(
-                f"the clock stands still at {self.now:%Y-%m-%d %H:%M:%S}: after {PATIENCE:g} s activities "
+                f"the clock stands still at {self.now:%Y-%m-%d %H:%M:%S}: after {ACTIVITIES_WITHIN:g} s activities "
                 f"are still running ({self.engine.health()})"
             ) from None
 

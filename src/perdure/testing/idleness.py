@@ -3,7 +3,7 @@
 The engine of an environment is idle when no message is queued, no activity runs and no timer is left. Then only the
 test itself can go on: another of its tasks, or a thread. Where every task of the test's event loop waits for this
 engine or for another task, nobody is left to do anything, and the waits fail at once. Otherwise they fail when the
-engine has stayed idle for PATIENCE.
+engine has stayed idle for IDLE_AFTER.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from perdure.model.instances import OrchestrationStatus
     from perdure.testing.clock import SkippingWaiter
 
-PATIENCE: Final = 10.0  # real seconds
+IDLE_AFTER: Final = 10.0  # real seconds
 _ACTING: Final = frozenset(
     {"sleep", "to_thread"}
 )  # of asyncio's coroutines, those that wait for more than a task
@@ -53,7 +53,7 @@ class Idleness:
         if not self._engine.endless or not self._is_still(moment):
             return
         if _others_may_act():
-            asyncio.get_running_loop().call_later(PATIENCE, self._tell, moment)
+            asyncio.get_running_loop().call_later(IDLE_AFTER, self._tell, moment)
         else:
             self._tell(moment)
 

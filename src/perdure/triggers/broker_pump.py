@@ -16,7 +16,7 @@ from perdure.model.instances import OrchestrationStatus, RuntimeStatus
 from perdure.triggers.queue_admin import deliver
 from perdure.triggers.source import QueueSource, Received
 
-PATIENCE = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)  # seconds until a broker that went away is tried again
+RECONNECT_AFTER = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)  # seconds until a broker that went away is tried again
 KEEP_EVERY = 10.0  # seconds between two words to the broker that a message is still being handled
 
 log = logging.getLogger("perdure.triggers")
@@ -44,7 +44,7 @@ class Pump:
             except asyncio.CancelledError:
                 raise
             except Exception as error:
-                pause = PATIENCE[min(failures, len(PATIENCE) - 1)]
+                pause = RECONNECT_AFTER[min(failures, len(RECONNECT_AFTER) - 1)]
                 failures += 1
                 log.warning("queue %r: %s; tried again in %g s", self._name, _told(error), pause)
                 await asyncio.sleep(pause)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from perdure.engine.core.ports import PATIENCE, Asked
+from perdure.engine.core.ports import OWNER_ANSWERS_WITHIN, Asked
 from perdure.engine.core.remembered import answer_in, damaged_answer
 from perdure.engine.core.repeats import Met, id_in, recalled
 from perdure.errors import OutcomeUnknown, PerdureError, StoreError, error_of
@@ -57,7 +57,7 @@ class Requests:
         """
         asked = list(self._open)[:ASKED_AT_ONCE]
         said = {row.operation_id: _answer_in(row) for row in store.seen(asked)}
-        sooner = PATIENCE - HASTE if hurried else 0
+        sooner = OWNER_ANSWERS_WITHIN - HASTE if hurried else 0
         late = [
             one for one in self._open.values() if one.request_id not in said and one.until - sooner <= now
         ]

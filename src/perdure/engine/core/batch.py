@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from perdure.engine.core import repeats
 from perdure.engine.core.envelope import Elsewhere, Envelope, operation_of
-from perdure.engine.core.ports import ANSWER_KEPT, PATIENCE, Released
+from perdure.engine.core.ports import ANSWER_KEPT, OWNER_ANSWERS_WITHIN, Released
 from perdure.engine.core.repeats import Met
 from perdure.errors import PerdureError
 from perdure.model import payload
@@ -168,10 +168,10 @@ class OpenBatch:
         self.rows.seen.append(SeenRow(reply.request_id, instance_id, answer, self.now + ANSWER_KEPT))
         self.released.hints.add(reply.asker)
         if isinstance(value, PerdureError):
-            if self.now >= reply.asked_at + PATIENCE // 2:
+            if self.now >= reply.asked_at + OWNER_ANSWERS_WITHIN // 2:
                 self._leave_record(envelope.message, value)
             else:
-                self.refuses_until = min(self.refuses_until, reply.asked_at + PATIENCE // 2)
+                self.refuses_until = min(self.refuses_until, reply.asked_at + OWNER_ANSWERS_WITHIN // 2)
 
     def _leave_record(self, message: Message, refusal: PerdureError) -> None:
         """The client that asked may have been told already that it is accepted."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Raw
 
-from perdure.engine.core.ports import PATIENCE, Asked
+from perdure.engine.core.ports import OWNER_ANSWERS_WITHIN, Asked
 from perdure.model.messages import ActivityResult, Request, Start, Wake, accepted, encode_message
 from perdure.model.records import ResultRow
 
@@ -73,7 +73,7 @@ def ask(batch: OpenBatch, envelope: Envelope) -> None:
         ),
         batch.at_once,
     )
-    batch.released.asked.append(Asked(request_id, message, envelope.reply, batch.now + PATIENCE))
+    batch.released.asked.append(Asked(request_id, message, envelope.reply, batch.now + OWNER_ANSWERS_WITHIN))
 
 
 __all__ = ["ask", "is_passed_on"]

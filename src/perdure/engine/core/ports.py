@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from perdure.replay.decide import Execution
 
 T = TypeVar("T")
-PATIENCE: Final = 5_000_000  # microseconds that an owner has for its answer
+OWNER_ANSWERS_WITHIN: Final = 5_000_000  # microseconds that an owner has for its answer
 ANSWER_KEPT: Final = 600_000_000  # microseconds that the answer is kept for the worker that asked
 
 

@@ -57,7 +57,9 @@ RETRY_POISON = 60_000_000  # microseconds until a message that could not be stor
 RETRY_AWAY = 500_000  # microseconds until a failed store is opened again
 RETRY_CONFLICT = 50_000  # microseconds until what met with others several times is tried again
 CONFLICTS = 5  # how often a batch is redone at once because another worker came between
-PATIENCE: Final = 5_000_000  # microseconds that a client waits for a store that is away, or for one commit
+CLIENT_WAITS: Final = (
+    5_000_000  # microseconds that a client waits for a store that is away, or for one commit
+)
 
 SURVIVED: Final = (Exception, EngineSignal, SystemExit, KeyboardInterrupt, GeneratorExit, CancelledError)
 """What may come out of code that the loop runs, and does not end it."""
@@ -571,7 +573,7 @@ class Loop:
 
     def _dismiss_clients(self, error: PerdureError) -> None:
         """The store stays away: whoever waits for it is told so. What can be repeated is done all the same."""
-        if self.clock.now() - self._away_since < PATIENCE:
+        if self.clock.now() - self._away_since < CLIENT_WAITS:
             return
         unknown = OutcomeUnknown(
             f"the store is away ({error}): nothing is known to have been done, and it may be done when the store "

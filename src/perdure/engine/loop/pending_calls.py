@@ -14,7 +14,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
 from perdure.engine.loop.callbacks import tell
-from perdure.engine.loop.loop import PATIENCE, Loop
+from perdure.engine.loop.loop import CLIENT_WAITS, Loop
 from perdure.errors import OutcomeUnknown, Overloaded, StoreError
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class Callers:
         since, before = self._loop.committing_since, self._found
         self._found = since
         lasting = 0.0 if since is None or since != before else self._clock.monotonic() - since
-        self.held_up = lasting if lasting * 1e6 >= PATIENCE else 0.0
+        self.held_up = lasting if lasting * 1e6 >= CLIENT_WAITS else 0.0
         if self.held_up or self._held()[0]:
             tell([(answer, self._unknown()) for answer in list(self._waiting)])
 

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 Frames = AsyncGenerator[bytes, None]
 CHECK: Final = 2.0  # seconds without a frame after which a stream asks whether its reader may still read
-PATIENCE: Final = 10.0  # seconds that a reader may take nothing while there is something for it
+READER_MAY_STALL: Final = 10.0  # seconds that a reader may take nothing while there is something for it
 PING: Final = 15  # seconds of silence after which a comment keeps the connection alive
 PACE: Final = 0.5  # seconds between two looks at a list, however much happens
 log = logging.getLogger("perdure.http")
@@ -116,14 +116,16 @@ class Stream(EventSourceResponse):
             _bounded(request, frames),
             ping=PING,
             headers={"Cache-Control": "no-store"},
-            send_timeout=PATIENCE,
+            send_timeout=READER_MAY_STALL,
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
         except SendTimeoutError:
-            log.info("a reader of %s took nothing for %g s: its stream is closed", self._name, PATIENCE)
+            log.info(
+                "a reader of %s took nothing for %g s: its stream is closed", self._name, READER_MAY_STALL
+            )
         finally:
             self._shares.leave(self._name)
 

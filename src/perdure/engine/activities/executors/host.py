@@ -36,7 +36,7 @@ from perdure.replay.settle import Invocation
 
 STRIKES = 3
 USUAL_SLOTS = 16  # of an executor that does not tell
-PATIENCE = 5.0  # seconds a cancelled body may go on before its process is given up
+CANCELLED_WITHIN = 5.0  # seconds a cancelled body may go on before its process is given up
 ROUSE_EVERY = 5.0  # seconds
 LAST_WORDS = 1.0  # seconds bodies have to heed that the engine stops, once `drain` is over
 
@@ -279,7 +279,7 @@ class ExecutorHost:
         attempt.abandoned = True
         self.abandoned += 1
         if isinstance(self.source, ProcessPool):
-            self._hanging.append((time.monotonic() + PATIENCE, generation, attempt))
+            self._hanging.append((time.monotonic() + CANCELLED_WITHIN, generation, attempt))
 
     def _look_at_hanging(self) -> None:
         now = time.monotonic()
