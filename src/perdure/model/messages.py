@@ -11,7 +11,8 @@ was used again, is dropped instead of being believed.
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from functools import cache
+from typing import Any, Final, Literal
 
 import msgspec
 from msgspec import Raw
@@ -246,13 +247,18 @@ Message = (
 _TEXTS: Final = ("instance_id", "name", "operation", "operation_id", "reason", "version")
 
 
+@cache
+def _texts_of(kind: type[Any]) -> tuple[str, ...]:
+    return tuple(field for field in _TEXTS if field in kind.__struct_fields__)
+
+
 def refuse_unkept(message: Message) -> None:
     """Raise for a client's message with a text that no store could keep.
 
     InvalidInstanceId for an id that is no text at all, PayloadError for the rest.
     """
-    for field in _TEXTS:
-        text = getattr(message, field, "")
+    for field in _texts_of(type(message)):
+        text = getattr(message, field)
         if not isinstance(text, str):
             what = type(text).__name__
             if field == "instance_id":

@@ -7,7 +7,8 @@ send the outcome of what was awaited, get the next thing awaited, until that thi
 from __future__ import annotations
 
 from collections.abc import Coroutine, Generator
-from typing import Any
+from types import CoroutineType, GeneratorType
+from typing import Any, Final
 
 from perdure.errors import EngineSignal, Evicted, ForeignAwaitError, Interrupted
 from perdure.replay.relay import DEEPEST, Standing
@@ -108,6 +109,8 @@ class Fiber(Task[T_co]):
 
 def is_suspended(body: Body) -> bool:
     """Whether it has neither returned nor raised."""
+    if type(body) is GeneratorType:
+        return body.gi_frame is not None
     frame = getattr(body, "cr_frame", None) or getattr(body, "gi_frame", None)
     return frame is not None
 
@@ -116,10 +119,20 @@ def _nested(body: Body) -> list[Body]:
     """The body and those it delegates to, the innermost first."""
     found: list[Body] = []
     part: Any = body
-    while isinstance(part, Generator | Coroutine):
+    while type(part) in _BODIES or isinstance(part, Generator | Coroutine):
         found.append(part)
-        part = getattr(part, "cr_await", None) or getattr(part, "gi_yieldfrom", None)
+        part = _delegate(part)
     return found[::-1]
+
+
+def _delegate(body: Any) -> Any:
+    """What a body waits in, for what it delegates to; None if that is nothing."""
+    if type(body) is GeneratorType:
+        return body.gi_yieldfrom
+    return getattr(body, "cr_await", None) or getattr(body, "gi_yieldfrom", None)
+
+
+_BODIES: Final = (GeneratorType, CoroutineType)  # asked for first: abstract classes answer slowly
 
 
 def _outcome(task: Task[Any]) -> tuple[Any, BaseException | None]:

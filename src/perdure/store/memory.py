@@ -37,7 +37,7 @@ from perdure.model.records import (
 from perdure.model.waiting import is_parked
 from perdure.store.memory_cluster import Member, MemoryOverseer, Place, machine_clock
 from perdure.store.memory_tables import Execution, Tables, apply, as_rows, check, expire, import_row
-from perdure.store.port import Opening
+from perdure.store.port import History, Opening, wants_history
 from perdure.store.purging import surviving
 from perdure.store.transfer import demand_empty
 
@@ -240,13 +240,13 @@ class MemoryStore(Member):
 
     # -------------------------------------------------------------------------------------- the clients' half
 
-    def get(self, instance_id: str, *, history: bool = False) -> StoredInstance | None:
+    def get(self, instance_id: str, *, history: History = False) -> StoredInstance | None:
         with self._lock:
             number = self._tables.numbers.get(instance_id)
             if number is None:
                 return None
             row = self._tables.instances[number]
-            found = self._with_history(row) if history else StoredInstance(row)
+            found = self._with_history(row) if wants_history(history, row) else StoredInstance(row)
             found.waits = self.waits([number])
             found.custom_status = self._tables.custom_status.get(number)
             found.entity_state = self._tables.entity_states.get(number)

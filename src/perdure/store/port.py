@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from perdure.model.records import (
@@ -39,6 +39,19 @@ if TYPE_CHECKING:
         WaitRow,
         WorkerRow,
     )
+
+
+SHORT: Final = 500
+"""Episodes up to which a history is read to tell what its instance waits for."""
+History = bool | Literal["short"]
+"""Which histories are read with their instances: all, none, or those of `wants_history`."""
+
+
+def wants_history(wanted: History, row: InstanceRow) -> bool:
+    """Whether the history of this instance is asked for."""
+    if wanted == "short":
+        return row.completed_at is None and row.episodes <= SHORT
+    return wanted
 
 
 @dataclass(frozen=True)
@@ -105,8 +118,12 @@ class EngineStore(Protocol):
 class ClientStore(Protocol):
     """For any thread. Reads only committed state."""
 
-    def get(self, instance_id: str, *, history: bool = False) -> StoredInstance | None:
-        """One instance with its waits and custom status; with the current execution's history if asked."""
+    def get(self, instance_id: str, *, history: History = False) -> StoredInstance | None:
+        """One instance with its waits and custom status; with the current execution's history if asked.
+
+        "short" asks for the history of an instance that has not finished and has at most `SHORT` episodes. A store
+        may give more than that.
+        """
 
     def ends(self, rows: Sequence[InstanceRow]) -> dict[int, list[bytes]]:
         """By instance_no: the events (JSON) of the first and, if another, the last row of its execution,

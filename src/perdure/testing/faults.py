@@ -35,7 +35,7 @@ if TYPE_CHECKING:
         StoredInstance,
         WaitRow,
     )
-    from perdure.store.port import Opening, Store
+    from perdure.store.port import History, Opening, Store
 
 T = TypeVar("T")
 
@@ -206,7 +206,7 @@ class FaultyStore:
 
     # --------------------------------------------------------------------------------- the clients' half
 
-    def get(self, instance_id: str, *, history: bool = False) -> StoredInstance | None:
+    def get(self, instance_id: str, *, history: History = False) -> StoredInstance | None:
         return self.inner.get(instance_id, history=history)
 
     def ends(self, rows: Sequence[InstanceRow]) -> dict[int, list[bytes]]:

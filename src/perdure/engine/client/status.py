@@ -24,10 +24,9 @@ from perdure.model.records import InstanceFilter, InstanceRow, StoredInstance, W
 from perdure.model.waiting import SHOWN, EventWait, OpenActivity, Pulse, Waiting
 from perdure.replay.rewinding import Episode
 from perdure.replay.state import fold
-from perdure.store.port import ClientStore
+from perdure.store.port import SHORT, ClientStore
 
 _UNNAMED = "waiting for running activities"
-FOLDED = 500  # episodes up to which a status tells from history what the instance waits for
 LISTED_EPISODES = 50  # the same, in a list
 LISTED = 100  # instances of one page of a list of which that is told
 
@@ -54,7 +53,7 @@ def status_of(
     store: ClientStore, instance_id: str, detail: Detail, ward: Ward | None = None
 ) -> OrchestrationStatus | None:
     """One instance, or None when there is none."""
-    stored = store.get(instance_id)
+    stored = store.get(instance_id, history=detail.history or "short")
     return status_in(store, stored, detail, ward) if stored is not None else None
 
 
@@ -65,8 +64,8 @@ def status_in(
     instance_id = stored.row.instance_id
     row = _judged(stored.row, _damage_beside(stored.waits, stored.custom_status))
     finished = RuntimeStatus(row.status).is_finished
-    wants_history = detail.history or (not finished and row.episodes <= FOLDED)
-    if wants_history and row.episodes:
+    wants_history = detail.history or (not finished and row.episodes <= SHORT)
+    if wants_history and row.episodes and not stored.history:
         full = store.history_of(row.instance_no, row.execution_no)
         if full is not None:
             stored.history, stored.bodies = full.history, full.bodies
@@ -390,7 +389,7 @@ def _with_schemas(waiting: Waiting, rows: list[WaitRow]) -> Waiting:
 
 def _with_reasons(store: ClientStore, waiting: Waiting) -> Waiting:
     """Why those that it waits for are set aside, of as many as are shown by name."""
-    if waiting.reason:
+    if waiting.reason or not (waiting.children or waiting.operations or waiting.locks):
         return waiting
     replace = msgspec.structs.replace
     return replace(

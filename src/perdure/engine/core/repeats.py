@@ -21,6 +21,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from hashlib import sha256
+from struct import Struct
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -82,7 +83,8 @@ def _start_target(message: Start) -> Parts:
 
 def _start_content(message: Start) -> Parts:
     # Neither the version nor the time: a repeat may come after a deployment, and compute "in an hour" again.
-    return (message.name, bytes(message.input), json.dumps(message.tags or {}, sort_keys=True))
+    tags = json.dumps(message.tags, sort_keys=True) if message.tags else "{}"
+    return (message.name, bytes(message.input), tags)
 
 
 _VERBS: Final[dict[type, _Verb]] = {
@@ -243,9 +245,18 @@ def id_of(caller: str, verb: str, target: Parts, key: str) -> str:
 
 def digest_of(*parts: str | bytes, digits: int = _CONTENT_DIGITS) -> str:
     """A digest over parts, each with its length before it, so that no two lists of parts have the same bytes."""
-    encoded = [part if isinstance(part, bytes) else part.encode("utf-8", "surrogatepass") for part in parts]
-    framed = b"".join([len(part).to_bytes(8, "big") + part for part in encoded])
-    return sha256(framed).hexdigest()[:digits]
+    framed: list[bytes] = []
+    for part in parts:
+        encoded = part if isinstance(part, bytes) else _encoded(part)
+        framed += (_framing(len(encoded)), encoded)
+    return sha256(b"".join(framed)).hexdigest()[:digits]
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode() if text.isascii() else text.encode("utf-8", "surrogatepass")
+
+
+_framing: Final = Struct(">Q").pack
 
 
 # --------------------------------------------------------------------------------------------- answering

@@ -62,6 +62,7 @@ class Keyring:
         self._token = None if token is None else digest_of(token)
         self._admin = None if admin_key is None else digest_of(admin_key)
         self._known: dict[str, KeyRow] = {}
+        self._newest: KeyRow | None = None  # that signs links; found when it is asked for
         self._read_at: float | None = None
 
     def refresh(self, older_than: float = 0.0) -> None:
@@ -69,6 +70,7 @@ class Keyring:
         now = self._monotonic()
         if self._read_at is None or now - self._read_at >= older_than:
             self._known = {row.key_id: row for row in self._rows()}
+            self._newest = None
             self._read_at = now
 
     @property
@@ -128,17 +130,24 @@ class Keyring:
 
     def signs(self) -> bool:
         """Whether there is a key to sign links with, as far as is known; the store is asked when there is none."""
-        if not any(map(self._signs, self._known.values())):
-            self.refresh(SOON)
-        return any(map(self._signs, self._known.values()))
+        if self._newest_known() is not None:
+            return True
+        self.refresh(SOON)
+        return self._newest_known() is not None
 
     def newest_signing(self) -> tuple[str, bytes]:
         """The key that links are signed with now: its id and its secret. Raises LookupError if there is none."""
         self.refresh(FRESH)
-        for row in reversed(self._known.values()):
-            if self._signs(row):
-                return row.key_id, row.secret
-        raise LookupError("no key of this hub signs links: `perdure keys rotate-links` makes one")
+        newest = self._newest_known()
+        if newest is None:
+            raise LookupError("no key of this hub signs links: `perdure keys rotate-links` makes one")
+        return newest.key_id, newest.secret
+
+    def _newest_known(self) -> KeyRow | None:
+        """The newest row that signs, of those that were read last."""
+        if self._newest is None or not self._signs(self._newest):
+            self._newest = next(filter(self._signs, reversed(self._known.values())), None)
+        return self._newest
 
     def counts(self, key_id: str) -> bool:
         """Whether the access key of this id opens something still."""

@@ -55,6 +55,7 @@ OPERATION_LINKS = {
 }
 """By the words in which a route says what it hands out: the name of the URL, and its end."""
 STATUS_ONLY = ("status",)
+_ADDRESSES = (str, URL)  # what tells where a server is, in place of a request
 
 
 class ManagementPayload(TypedDict):
@@ -150,7 +151,7 @@ class RequestLinks:
 
         Where no request is given, it is the server's own code that asks.
         """
-        if self._callers is None or self._is_azure or request is None or isinstance(request, str | URL):
+        if self._callers is None or self._is_azure or request is None or isinstance(request, _ADDRESSES):
             return None
         if not isinstance(request, Request):
             return STATUS_ONLY  # of another framework: nothing tells who sent it
@@ -233,7 +234,7 @@ class RequestLinks:
 
     def _origin(self, request: Any) -> str:
         """Scheme, host and the prefix this host is mounted under; `request` may also be a URL, which then counts."""
-        if self._public_url and not isinstance(request, str | URL):
+        if self._public_url and not isinstance(request, _ADDRESSES):
             return self._public_url
         request = _present() if request is None else request
         if isinstance(request, Request):

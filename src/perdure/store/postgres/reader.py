@@ -39,6 +39,7 @@ from perdure.model.records import (
     WaitRow,
 )
 from perdure.store.column_encryption import opened
+from perdure.store.port import History
 from perdure.store.postgres import encrypting
 from perdure.store.postgres import transfer as moving
 from perdure.store.postgres.address import address_of
@@ -79,7 +80,7 @@ class PostgresReader:
         self._vault: Vault | None = None  # of a hub that is encrypted, or is to be
         self._pid = 0  # of the process that used it first
 
-    def get(self, instance_id: str, *, history: bool = False) -> StoredInstance | None:
+    def get(self, instance_id: str, *, history: History = False) -> StoredInstance | None:
         if not is_sayable(instance_id):
             return None
         own = (text(instance_id),)
@@ -88,7 +89,7 @@ class PostgresReader:
             Statement("waits_of_one", own),
             Statement("state_of_one", own),
         ]
-        if history:
+        if history is True:  # a short one has to be told by its row, before its history is asked for
             calls += [Statement("history_of_one", own), Statement("bodies_of_one", own)]
         rows, waits, state, *past = self._ask(*calls)
         if not rows:
@@ -99,7 +100,7 @@ class PostgresReader:
             found.custom_status = self._opened_state("custom_status", found.row, custom_status)
             if found.row.kind == "entity":
                 found.entity_state = self._opened_state("entity_state", found.row, entity_state)
-        if history:
+        if history is True:
             self._add_history(found, *past)
         return found
 

@@ -48,6 +48,7 @@ from perdure.model.records import (
     WaitRow,
 )
 from perdure.store.column_encryption import opened
+from perdure.store.port import History, wants_history
 from perdure.store.sqlite import encrypting
 from perdure.store.sqlite import transfer as moving
 from perdure.store.sqlite.connection import open_reader
@@ -83,12 +84,13 @@ class SqliteReader:
         self._local = threading.local()
         self._connections: weakref.WeakSet[apsw.Connection] = weakref.WeakSet()
 
-    def get(self, instance_id: str, *, history: bool = False) -> StoredInstance | None:
+    def get(self, instance_id: str, *, history: History = False) -> StoredInstance | None:
         with self._snapshot() as execute:
             rows = read_instances(execute, self._hub_no, [instance_id], self._vault)
             if not rows:
                 return None
-            found = _with_history(execute, rows[0], self._vault) if history else StoredInstance(rows[0])
+            whole = wants_history(history, rows[0])
+            found = _with_history(execute, rows[0], self._vault) if whole else StoredInstance(rows[0])
             number = [rows[0].instance_no]
             found.waits = _read_waits(execute, number)
             found.custom_status = read_states(execute, "custom_status", number, self._vault).get(number[0])

@@ -86,6 +86,9 @@ class Repeated:
         self, execute: Callable[..., Any], values: Sequence[Any], *, before: tuple[Any, ...] = ()
     ) -> list[Any]:
         """Execute for single values, and gather what comes back."""
+        if len(values) == 1:  # most reads are of one instance
+            one: list[Any] = execute(self.text(1), (*before, *values)).fetchall()
+            return one
         return [
             row
             for part in powers_of_two(values)
@@ -94,6 +97,9 @@ class Repeated:
 
     def pairs(self, execute: Callable[..., Any], rows: Sequence[tuple[Any, ...]]) -> list[Any]:
         """Execute for rows of values, and gather what comes back."""
+        if len(rows) == 1:
+            one: list[Any] = execute(self.text(1), tuple(rows[0])).fetchall()
+            return one
         return [
             row
             for part in powers_of_two(rows)
