@@ -247,7 +247,10 @@ async def test_a_full_store_is_507_and_reading_goes_on(http: httpx2.AsyncClient,
     store.plan.full = True
     answer = await http.post(f"{M}/orchestrators/approval/a-2")
 
+    refusing = await http.get("/readyz")
+
     assert (answer.status_code, answer.json()["code"]) == (507, "store-full")
+    assert (refusing.status_code, refusing.json()["ready"]) == (503, False), refusing.text
     assert (await http.get(f"{M}/instances/a-1")).status_code == 202
     assert (await http.get(f"{M}/instances/a-2")).status_code == 404
 

@@ -406,6 +406,17 @@ def test_commits_do_not_checkpoint_and_maintenance_does(store: SqliteStore) -> N
     assert frames_of(store)[0] < 10, "the log is written from its beginning again"
 
 
+def test_a_short_history_comes_with_the_row_of_one_that_has_not_finished(store: SqliteStore) -> None:
+    rows = [instance(1), instance(2, status="Completed", completed_at=9), instance(3, episodes=501)]
+    store.commit(Batch(1, new_instances=rows, history=[episode(number) for number in (1, 2, 3)]))
+
+    found = [store.get(f"claim-{number}", history="short") for number in (1, 2, 3)]
+    whole = [store.get(f"claim-{number}", history=True) for number in (1, 2, 3)]
+
+    assert [len(one.history) for one in whole if one] == [1, 1, 1]
+    assert [one.history for one in found if one] == [whole[0] and whole[0].history, [], []]
+
+
 def test_a_small_log_is_left_alone(store: SqliteStore) -> None:
     store.commit(Batch(1, new_instances=[instance(1)]))
     frames, moved = frames_of(store)
