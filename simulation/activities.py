@@ -15,6 +15,13 @@ ACTIVITIES = (
 """The names of all that may be run outside a loop."""
 POOL = "gpu"
 PAYLOAD = "perdure.errors.PayloadError"
+ENDS = {
+    "": "Flaky",
+    "exits": "SystemExit",
+    "task exits": "SystemExit",
+    "cancels itself": "asyncio.exceptions.CancelledError",
+}
+"""How an attempt that fails ends, and the type of its failure then."""
 
 
 def pool_of(name: str) -> str:
@@ -25,7 +32,8 @@ def pool_of(name: str) -> str:
 def input_of(call: Call) -> dict[str, Any]:
     """What the orchestrator sends along."""
     final = {"final": call.final} if call.final else {}
-    return {"key": call.key, "fails": call.fails, "fatal": call.fatal, "pad": call.pad, **final}
+    ends = {"ends": call.ends} if call.ends else {}
+    return {"key": call.key, "fails": call.fails, "fatal": call.fatal, "pad": call.pad, **final, **ends}
 
 
 def answer_of(asked: dict[str, Any], attempt: int) -> tuple[Any, str]:
@@ -33,7 +41,7 @@ def answer_of(asked: dict[str, Any], attempt: int) -> tuple[Any, str]:
     if asked.get("final"):
         return None, PAYLOAD
     if attempt <= asked["fails"]:
-        return None, "Fatal" if asked["fatal"] else "Flaky"
+        return None, ENDS[asked.get("ends", "")] if not asked["fatal"] else "Fatal"
     return {"v": asked["key"] * 31 + 7, "pad": "x" * asked["pad"]}, ""
 
 

@@ -16,6 +16,7 @@ from perdure.failure import Failure
 from perdure.model.events import ABSENT
 from perdure.model.messages import ActivityResult
 from perdure.replay.settle import Invocation
+from simulation.abrupt_ends import ended_abruptly
 from simulation.activities import ACTIVITIES, answer_of
 from simulation.injector import Injector, SimulatedCrash
 from simulation.plan import Knobs
@@ -138,12 +139,14 @@ class FakePool:
         )
         self._after(self._lasts("flight", of), lambda: self._arrive(result, of, again=False))
 
-    def _run(self, invocation: Invocation, result: ActivityResult, of: tuple[object, ...]) -> None:
+    def _run(self, invocation: Invocation, result: ActivityResult | None, of: tuple[object, ...]) -> None:
         if not self.is_alive:
             return
         if (invocation.execution_id, invocation.task_id) in self._stopped:
             self._met("a body that stopped because its call was cancelled")
             return
+        if result is None:
+            return  # the host has lost it
         self._ran(
             Ran(
                 invocation.instance_id,
@@ -169,10 +172,12 @@ class FakePool:
         return self._chance.draw(what, *of) ** 3 * (30.0 if slow else 0.5)
 
 
-def _result(invocation: Invocation, asked: dict[str, object]) -> ActivityResult:
+def _result(invocation: Invocation, asked: dict[str, object]) -> ActivityResult | None:
     if asked.get("final") == "unrecorded":
         return completed(invocation, object())
     value, failure = answer_of(asked, invocation.attempt)
+    if failure and asked.get("ends") and not asked["fatal"]:
+        return ended_abruptly(invocation, str(asked["ends"]))
     return ActivityResult(
         instance_id=invocation.instance_id,
         execution_id=invocation.execution_id,

@@ -126,6 +126,8 @@ class _HistoryWalk:
         task = self._scheduled[event.task_id]
         call = self._calls[json.loads(bytes(task.input))["key"]]
         self._failed_at[task.id if task.call < 0 else task.call] = at
+        if call.ends and not call.fatal:
+            self._world.met("an attempt that exited, or cancelled itself")
         if call.final:
             self._world.met("a payload refused, and not asked for again")
         elif call.fatal:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from random import Random
 from typing import Any
 
+from simulation.activities import ENDS
 from simulation.entity_generator import with_entities
 from simulation.plan import Client, Fault, Knobs, Order, Plan
 from simulation.program import (
@@ -50,6 +51,7 @@ def plan_of(seed: int) -> Plan:
     targets = sorted({order.target for client in clients for order in client.orders})
     faults = _faults(chance.of("faults"), program, targets, eternal=eternal)
     program = with_final(program, chance.of("payloads"))
+    program = with_abrupt_ends(program, chance.of("abrupt ends"))
     return with_entities(Plan(seed, knobs, program, clients, faults), chance.of("entities"))
 
 
@@ -57,16 +59,28 @@ def with_final(program: Program, random: Random) -> Program:
     """The program, in one seed of four with calls that no other attempt can save."""
     if random.random() > 0.25:
         return program
-
-    def finally_(call: Call) -> Call:
-        return (
+    return _with_calls(
+        program,
+        lambda call: (
             replace(call, final=random.choice(("unrecorded", "unfit"))) if random.random() < FINAL else call
-        )
+        ),
+    )
 
+
+def with_abrupt_ends(program: Program, random: Random) -> Program:
+    """The program, in one seed of four with bodies that exit or cancel themselves where others raise."""
+    if random.random() > 0.25:
+        return program
+    return _with_calls(
+        program, lambda call: replace(call, ends=random.choice(tuple(ENDS))) if call.fails else call
+    )
+
+
+def _with_calls(program: Program, changed: Callable[[Call], Call]) -> Program:
     def step(one: Any) -> Any:
         match one:
             case Call():
-                return finally_(one)
+                return changed(one)
             case Every() | First():
                 return replace(one, parts=tuple(map(step, one.parts)))
             case Branches():

@@ -22,6 +22,7 @@ class Call:
     pad: int = 0  # bytes by which the result is larger
     drawn: bool = False  # the activity's name is chosen by context.random()
     final: str = ""  # "unrecorded": it returns what JSON cannot carry; "unfit": its input does not fit it
+    ends: str = ""  # how an attempt that fails ends: "" raises; "exits", "task exits", "cancels itself"
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,7 @@ CASES = (
     "a finished instance replaced by a child",
     "a retry that succeeded in the end",
     "a retry exhausted",
+    "an attempt that exited, or cancelled itself",
     "a failure that is not retried",
     "a payload refused, and not asked for again",
     "a stale activity result dropped",
