@@ -22,7 +22,7 @@ from msgspec import Raw
 import perdure as df
 from benchmarks.report import table
 from perdure.engine.clock import SystemClock, new_salt
-from perdure.engine.core.dispatcher import Hub
+from perdure.engine.core.dispatcher import Dispatcher
 from perdure.engine.core.envelope import Envelope
 from perdure.engine.core.ports import Chance, Limits
 from perdure.engine.functions.resolved import Functions
@@ -114,7 +114,7 @@ class EpisodeBench:
         self.store = open_store(f"sqlite:///{path}", "episode", encryption)
         self.functions = Functions(app.registry)
         clock = SystemClock()
-        self.hub = Hub(
+        self.hub = Dispatcher(
             self.functions,
             Chance(new_salt, clock.monotonic),
             limits=Limits(episodes=10 * batch, seconds=60.0),

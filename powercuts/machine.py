@@ -10,7 +10,7 @@ from typing import Any
 import apsw
 from msgspec import Raw
 
-from perdure.engine.core.dispatcher import Hub
+from perdure.engine.core.dispatcher import Dispatcher
 from perdure.engine.core.ports import Chance, Limits
 from perdure.engine.functions.resolved import Functions
 from perdure.engine.loop.loop import Loop
@@ -145,7 +145,7 @@ class Machine:
         self.store.careless = careless
         chance = Chance(lambda: self.chance.randbytes(16), clock.monotonic)
         self.loop = Loop(
-            Hub(_functions, chance, limits=limits), self.store, clock, _Never(), finished=_nobody
+            Dispatcher(_functions, chance, limits=limits), self.store, clock, _Never(), finished=_nobody
         )
         self.pool = InlinePool(self.loop.post, self.chance)
         self.loop.pool = self.pool  # type: ignore[assignment]

@@ -1,6 +1,7 @@
 """The simulator: the real engine in an invented world, to be believed because it can be repeated.
 
-1. Everything that decides is real: `Hub`, `Loop`, `Execution`, `settle` and the stores run as shipped, unpatched.
+1. Everything that decides is real: `Dispatcher`, `Loop`, `Execution`, `settle` and the stores run as
+   shipped, unpatched.
 2. Everything that happens to them is invented: clocks, activities, clients, crashes and the store's failures.
 3. One thread runs it all, and every draw comes from one seed split by purpose; a seed therefore *is* its run.
 4. A seed writes programs (orchestrations as small syntax trees), clients that use them, and a list of faults.

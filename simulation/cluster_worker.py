@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from perdure.engine.cluster.coordinator import Sharing
 from perdure.engine.cluster.membership import Membership, quietly_renewed
-from perdure.engine.core.dispatcher import Hub
+from perdure.engine.core.dispatcher import Dispatcher
 from perdure.engine.core.envelope import Envelope
-from perdure.engine.core.partitions import Territory
+from perdure.engine.core.partitions import Partitions
 from perdure.engine.core.placement import Placement
 from perdure.engine.core.ports import Chance as HubChance
 from perdure.engine.loop.loop import Loop
@@ -62,13 +62,13 @@ class ClusterWorker(SimulatedWorker):
         super().boot()
 
     def _new_loop(self) -> Loop:
-        hub = Hub(
+        hub = Dispatcher(
             self.bodies,
             HubChance(lambda: self.world.salts.randbytes(16), self._creeping),
             limits=self._limits(),
             running=self.probe,
             accept_only=self.is_door,
-            territory=Territory(),
+            territory=Partitions(),
         )
         return Loop(hub, self.store, self.clock, Never(), finished=self._finished, committed=self._committed)
 

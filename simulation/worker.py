@@ -6,7 +6,7 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from perdure.engine.core.dispatcher import Hub
+from perdure.engine.core.dispatcher import Dispatcher
 from perdure.engine.core.envelope import Envelope
 from perdure.engine.core.instance import Instance
 from perdure.engine.core.ports import Chance as HubChance
@@ -77,7 +77,7 @@ class SimulatedWorker:
         return (self.name,) if self.name else ()
 
     def _new_loop(self) -> Loop:
-        hub = Hub(self.bodies, self._hub_chance(), limits=self._limits(), running=self.probe)
+        hub = Dispatcher(self.bodies, self._hub_chance(), limits=self._limits(), running=self.probe)
         return Loop(hub, self.store, self.clock, Never(), finished=self._finished, committed=self._committed)
 
     def _hub_chance(self) -> HubChance:

@@ -4,7 +4,7 @@ import asyncio
 import time
 
 import perdure as df
-from perdure.engine.core.audit import NOTE, Memo, Note
+from perdure.engine.core.audit import NOTE, AuditMemo, AuditNote
 from perdure.errors import InstanceNotFound
 from perdure.model.records import AuditFilter, AuditRow
 from tests.http.conftest import make_app
@@ -20,7 +20,7 @@ async def test_a_memo_is_written_at_once_whatever_the_loop_is_doing() -> None:
         began = time.monotonic()
         for n in range(200):
             starting = asyncio.ensure_future(client.start_new("echo", f"e-{n}"))
-            await client.gateway.record(Memo(audit=[row(client.gateway.now())]))
+            await client.gateway.record(AuditMemo(audit=[row(client.gateway.now())]))
             await starting
 
         assert time.monotonic() - began < 15
@@ -29,7 +29,7 @@ async def test_a_memo_is_written_at_once_whatever_the_loop_is_doing() -> None:
 
 
 async def test_an_operation_and_its_note_are_one_transaction(local: df.Client) -> None:
-    note = Note("tester", "10.0.0.1", "start", "echo")
+    note = AuditNote("tester", "10.0.0.1", "start", "echo")
     NOTE.set(note)
     try:
         await local.start_new("echo", "e-1")
@@ -41,7 +41,7 @@ async def test_an_operation_and_its_note_are_one_transaction(local: df.Client) -
 
 
 async def test_what_was_refused_leaves_no_note_of_success(local: df.Client) -> None:
-    NOTE.set(Note("tester", "", "terminate"))
+    NOTE.set(AuditNote("tester", "", "terminate"))
     try:
         await local.terminate("nobody")
     except InstanceNotFound:
@@ -52,7 +52,7 @@ async def test_what_was_refused_leaves_no_note_of_success(local: df.Client) -> N
 
 
 async def test_a_strangers_text_is_made_harmless() -> None:
-    hostile = Note("a\x1b[31m\nb\x00", "1.2.3.4\r\n", "start", "\ud800" + "x" * 5_000)
+    hostile = AuditNote("a\x1b[31m\nb\x00", "1.2.3.4\r\n", "start", "\ud800" + "x" * 5_000)
 
     found = hostile.row(0, "id\u202e")
 

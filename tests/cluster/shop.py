@@ -63,7 +63,7 @@ class Worker:
         """The id of an instance that is this worker's."""
         territory = self.engine._territory
         assert territory is not None
-        return next(one for n in range(100_000) if not territory.is_foreign(one := f"{prefix}-{n}"))
+        return next(one for n in range(100_000) if not territory.is_elsewhere(one := f"{prefix}-{n}"))
 
 
 def _unreachable() -> bool:

@@ -1,8 +1,8 @@
 """Instances of other workers, looked at for a start."""
 
-from perdure.engine.core.dispatcher import Hub
+from perdure.engine.core.dispatcher import Dispatcher
 from perdure.engine.core.envelope import Envelope
-from perdure.engine.core.partitions import Territory
+from perdure.engine.core.partitions import Partitions
 from perdure.engine.core.ports import Chance
 from perdure.engine.functions.registry import Registry
 from perdure.engine.functions.resolved import Functions
@@ -13,10 +13,10 @@ from perdure.testing.conformance import instance
 
 
 def test_an_instance_of_another_worker_is_not_parked_for_what_went_wrong_here() -> None:
-    territory = Territory()
+    territory = Partitions()
     territory.settle(1, 32, [n for n in range(32) if n != territory_of("claim-1")])
     chance = Chance(lambda: bytes(16), lambda: 1.0)
-    hub = Hub(Functions(Registry(), Versioning()), chance, territory=territory)
+    hub = Dispatcher(Functions(Registry(), Versioning()), chance, territory=territory)
     hub.quarantine["claim-1"] = "the store refused what it did when it was this worker's"
 
     cold = hub.advance([Envelope(Start(instance_id="claim-1", name="x"), object())], 1)
@@ -29,6 +29,6 @@ def test_an_instance_of_another_worker_is_not_parked_for_what_went_wrong_here() 
 
 
 def territory_of(instance_id: str) -> int:
-    territory = Territory()
+    territory = Partitions()
     territory.partitions = 32
     return territory.partition_of(instance_id)

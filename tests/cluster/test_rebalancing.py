@@ -95,7 +95,7 @@ async def test_what_runs_when_partitions_move_is_not_run_again(works: Works) -> 
         await opened.until(lambda: len(works.begun) == 13)
         running, second = await joined(opened, app, "second")
         await opened.shared_out()
-        moved = [one for one in ids if opened[0].engine._territory.is_foreign(one)]  # type: ignore[union-attr]
+        moved = [one for one in ids if opened[0].engine._territory.is_elsewhere(one)]  # type: ignore[union-attr]
         assert moved
         works.gate.set()
         done = await asyncio.gather(*(second.client.wait_for_completion(one, 20) for one in ids))

@@ -168,7 +168,7 @@ async def test_ids_that_a_worker_makes_up_are_its_own() -> None:
         for worker in opened.workers:
             made = [worker.engine.new_instance_id() for _ in range(50)]
             assert len(set(made)) == 50
-            assert not any(worker.engine._territory.is_foreign(one) for one in made)  # type: ignore[union-attr]
+            assert not any(worker.engine._territory.is_elsewhere(one) for one in made)  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(("size", "spreads"), [(10, False), (300, True)])
@@ -204,13 +204,13 @@ async def test_entities_and_critical_sections_across_workers() -> None:
 
 
 async def test_the_audit_log_names_who_asked_at_another_worker() -> None:
-    from perdure.engine.core.audit import NOTE, Note
+    from perdure.engine.core.audit import NOTE, AuditNote
 
     async with shop(application(), {}, {}) as opened:
         await opened.shared_out()
         mine = opened[0].own_id()
         await opened[0].client.start_new("flow", mine, 1)
-        token = NOTE.set(Note("ada", "127.0.0.1"))
+        token = NOTE.set(AuditNote("ada", "127.0.0.1"))
         try:
             await opened[1].client.suspend(mine, "a look")
         finally:
@@ -258,7 +258,7 @@ async def test_an_entity_that_some_worker_has_can_be_signalled_through_any_and_o
     async with shop(whole, {}) as opened:
         beside = opened[0].store.beside()
         async with bare.running(store=beside, lease=60.0, worker_name="bare") as client:
-            await opened.until(lambda: client.gateway._membership.company)  # type: ignore[attr-defined]
+            await opened.until(lambda: client.gateway._membership.other_workers)  # type: ignore[attr-defined]
             await client.signal_entity("@counter@a", "add", 1)
             with pytest.raises(df.FunctionNotFound):
                 await client.signal_entity("@counterr@a", "add", 1)

@@ -20,7 +20,7 @@ from typing import Any
 from perdure import App, Client
 from perdure.engine.activities import Runner, completed, failed
 from perdure.engine.clock import new_salt
-from perdure.engine.core.dispatcher import Hub
+from perdure.engine.core.dispatcher import Dispatcher
 from perdure.engine.core.ports import Chance, Limits
 from perdure.engine.functions.registry import plan_of
 from perdure.engine.functions.resolved import Functions
@@ -162,7 +162,9 @@ class Process:
     def __init__(self, world: World, store: FaultyStore) -> None:
         self.store = store
         self._world = world
-        core = Hub(functions_of(world.app), Chance(new_salt, world.clock.monotonic), limits=world.limits)
+        core = Dispatcher(
+            functions_of(world.app), Chance(new_salt, world.clock.monotonic), limits=world.limits
+        )
         self.core = core
         self.loop = Loop(core, store, world.clock, _NoWaiter(), finished=lambda *_: None)
         self.bodies = Bodies(world.app, self.loop.post, world.witness)

@@ -9,7 +9,7 @@ import pytest
 from msgspec import Raw
 
 import perdure as df
-from perdure.engine.core.audit import NOTE, Note
+from perdure.engine.core.audit import NOTE, AuditNote
 from perdure.engine.core.repeats import CAUSE, bound, digest_of, id_of, named
 from perdure.errors import IdempotencyConflict
 from perdure.model.messages import (
@@ -202,7 +202,7 @@ async def test_callers_do_not_share_names() -> None:
     async with environment(make_app()) as env:
         await env.client.start_new("listens", "a")
         for caller in ("Ann (key 1)", "Bob (key 2)", None):
-            before = NOTE.set(Note(caller, "127.0.0.1") if caller else None)
+            before = NOTE.set(AuditNote(caller, "127.0.0.1") if caller else None)
             await env.client.raise_event("a", "Halt", caller, event_id=KEY)
             NOTE.reset(before)
         history = (await env.client.get_status("a", show_history=True, show_input=True)).history

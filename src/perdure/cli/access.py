@@ -22,7 +22,7 @@ from perdure.cli.options import (
 from perdure.cli.target import HubTarget
 from perdure.cli.terminal import EXIT_CODES, errors, print_json, print_table
 from perdure.engine.client.client import Client
-from perdure.engine.core.audit import NOTE, Memo
+from perdure.engine.core.audit import NOTE, AuditMemo
 from perdure.errors import SettingError
 from perdure.http.formatting import plain
 from perdure.http.remote.client import RemoteClient
@@ -232,7 +232,7 @@ def link(
         note = NOTE.get()
         if note is not None:  # a server that is asked writes its own
             written = replace(note, operation="create_link", detail=event)
-            await client.gateway.record(Memo(audit=[written.row(client.gateway.now(), instance_id)]))
+            await client.gateway.record(AuditMemo(audit=[written.row(client.gateway.now(), instance_id)]))
         return link
 
     made = HubTarget(store, hub, url, as_json, key, public_url=public_url).tell(make)

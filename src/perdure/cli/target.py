@@ -26,7 +26,7 @@ from perdure.app import App
 from perdure.cli.terminal import REFUSED, errors, fail, fail_with
 from perdure.engine.client.client import Client
 from perdure.engine.client.watching import Bell
-from perdure.engine.core.audit import NOTE, Note
+from perdure.engine.core.audit import NOTE, AuditNote
 from perdure.engine.core.placement import pulses_of
 from perdure.errors import EngineStopped, InstanceNotFound, PerdureError, StoreUnusable
 from perdure.http.access.keys import Keyring
@@ -44,7 +44,7 @@ from perdure.store.sqlite.lock import ServerInfo, read_server_file
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 
-    from perdure.engine.core.audit import Memo
+    from perdure.engine.core.audit import AuditMemo
     from perdure.model.messages import Message
     from perdure.model.waiting import Pulse
     from perdure.model.workers import Worker
@@ -136,7 +136,7 @@ class HubTarget:
         async with App().running(store=self.store, hub=hub, accept_only=True) as client:
             if is_new:
                 errors().print(plain(f"The hub {hub!r} was made in {self._place}."), style="dim")
-            NOTE.set(Note(f"{getpass.getuser()} (on this machine)", "cli"))
+            NOTE.set(AuditNote(f"{getpass.getuser()} (on this machine)", "cli"))
             client.links = self._links_of(client)
             yield client
 
@@ -277,7 +277,7 @@ class StoreReader:
         """Nobody rings: the engine is in another process. So it is looked at again and again."""
         return nullcontext(PollingBell())
 
-    async def record(self, memo: Memo) -> None:
+    async def record(self, memo: AuditMemo) -> None:
         raise EngineStopped("this command only reads")
 
     def pulses(self, executions: Mapping[str, str]) -> dict[tuple[str, int], Pulse]:

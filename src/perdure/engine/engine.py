@@ -28,11 +28,11 @@ from perdure.engine.client.sync_client import SyncClient
 from perdure.engine.client.watching import Bell, Feed
 from perdure.engine.clock import Clock, SharedClock, SystemClock, new_id, new_salt
 from perdure.engine.cluster.coordinator import Sharing
-from perdure.engine.cluster.membership import Belonging, Membership, default_name, quietly_renewed
-from perdure.engine.core.audit import NOTE, Memo
-from perdure.engine.core.dispatcher import Hub
+from perdure.engine.cluster.membership import ClusterSettings, Membership, default_name, quietly_renewed
+from perdure.engine.core.audit import NOTE, AuditMemo
+from perdure.engine.core.dispatcher import Dispatcher
 from perdure.engine.core.envelope import Envelope
-from perdure.engine.core.partitions import Territory
+from perdure.engine.core.partitions import Partitions
 from perdure.engine.core.placement import Placement, pulses_of
 from perdure.engine.core.ports import Chance, Limits, Released
 from perdure.engine.core.repeats import named
@@ -86,7 +86,7 @@ class Settings:
     )
     accept_only: bool = setting(False, "take messages durably, and run nothing", SWITCH)
     versioning: Versioning = field(default_factory=Versioning)
-    belonging: Belonging = field(default_factory=Belonging)
+    belonging: ClusterSettings = field(default_factory=ClusterSettings)
     watchdog: bool = setting(True, "interrupt orchestrators that keep the engine to themselves", SWITCH)
     interrupt_after: float = setting(10.0, "how long one may before it is interrupted", SECONDS, least=0.001)
 
@@ -120,8 +120,8 @@ class Engine:
         self._strikes: StrikeFile | None = None
         self._marker = Marker()
         self._functions = Functions(registry, self.settings.versioning)
-        self._territory = Territory() if self._shared is not None else None
-        self._hub = Hub(
+        self._territory = Partitions() if self._shared is not None else None
+        self._hub = Dispatcher(
             self._functions,
             Chance(new_salt, self.clock.monotonic),
             limits=self.settings.limits,
@@ -376,7 +376,7 @@ class Engine:
             raise EngineStopped("the engine is not running: nothing was stored")
         self.callers.check()
 
-    async def record(self, memo: Memo) -> None:
+    async def record(self, memo: AuditMemo) -> None:
         """Write rows beside the next batch; returns once they are durable."""
         self._demand_service()
         memo.reply = asyncio.get_running_loop().create_future()
@@ -477,7 +477,7 @@ class Engine:
         if not self._watchers or territory is None or territory.owns_all:
             return []
         with self._gate:
-            return [instance_id for instance_id in self._watchers if territory.is_foreign(instance_id)]
+            return [instance_id for instance_id in self._watchers if territory.is_elsewhere(instance_id)]
 
     def _returned(self) -> None:
         """On the loop's thread: the store was opened again, beside others as another incarnation."""
@@ -555,7 +555,7 @@ class Engine:
             self.registry.entity(name)
 
     def _others(self) -> Iterable[WorkerRow]:
-        return self._membership.company if self._membership is not None else ()
+        return self._membership.other_workers if self._membership is not None else ()
 
     # ------------------------------------------------------------------------------------------- reporting
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from perdure.engine.client.paging import number_in
-from perdure.engine.core.audit import LONG, NOTE, SHORT, Memo, Note, clean
+from perdure.engine.core.audit import LONG, NOTE, SHORT, AuditMemo, AuditNote, clean
 from perdure.errors import KeyNotFound, PayloadError
 from perdure.model.access import (
     AccessKey,
@@ -87,7 +87,7 @@ class AccessVerbs:
             return
         is_first = all(row.key_id != FIRST for row in rows)
         row = self._signing_key(FIRST if is_first else "")
-        await self.gateway.record(Memo(keys=[row._replace(created_by=_IN_PROCESS)]))
+        await self.gateway.record(AuditMemo(keys=[row._replace(created_by=_IN_PROCESS)]))
 
     async def keys(self) -> list[AccessKey]:
         """The keys that callers show, those that count no more included, oldest first."""
@@ -220,10 +220,10 @@ class AccessVerbs:
         note = self._note(operation)
         note.is_taken = True
         written = note.row(self.gateway.now(), "")._replace(operation=operation, detail=clean(detail, LONG))
-        await self.gateway.record(Memo(keys=rows, audit=[written]))
+        await self.gateway.record(AuditMemo(keys=rows, audit=[written]))
 
-    def _note(self, operation: str) -> Note:
-        return NOTE.get() or Note(_IN_PROCESS, "", operation)
+    def _note(self, operation: str) -> AuditNote:
+        return NOTE.get() or AuditNote(_IN_PROCESS, "", operation)
 
 
 def shown_key(row: KeyRow) -> AccessKey:

@@ -19,7 +19,7 @@ from perdure.engine.client import bulk
 from perdure.engine.client.access import AccessVerbs
 from perdure.engine.client.azure import AzureVerbs
 from perdure.engine.client.bulk import BulkOutcome, BulkPage, BulkRequest, Which
-from perdure.engine.client.cluster import CompanyVerbs
+from perdure.engine.client.cluster import ClusterVerbs
 from perdure.engine.client.entities import EntityVerbs
 from perdure.engine.client.families import finished_family
 from perdure.engine.client.gateway import Gateway, Links
@@ -56,7 +56,7 @@ PURGED_AT_ONCE = 250  # sub-orchestrations, so that they share a commit
 
 
 @dataclass
-class Client(Starting, EntityVerbs, AccessVerbs, AzureVerbs, WatchVerbs, CompanyVerbs):
+class Client(Starting, EntityVerbs, AccessVerbs, AzureVerbs, WatchVerbs, ClusterVerbs):
     """Starts, asks about and manages instances. Get one from `app.running()` or as a parameter of a route."""
 
     gateway: Gateway

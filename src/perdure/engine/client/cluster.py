@@ -1,4 +1,4 @@
-"""The company: the workers of a hub as an operator sees them, from a census."""
+"""The cluster: the workers of a hub as an operator sees them, from a census."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Functions(msgspec.Struct, frozen=True):
 _functions = msgspec.json.Decoder(Functions)
 
 
-class CompanyVerbs:
+class ClusterVerbs:
     """The verbs of a client that tell who serves its hub."""
 
     gateway: Gateway
@@ -108,4 +108,4 @@ def somebody_has(
     return any(wanted == name.casefold() for row in workers for name in getattr(functions_of(row), kind))
 
 
-__all__ = ["CompanyVerbs", "functions_of", "partitions_of", "somebody_has", "workers_of"]
+__all__ = ["ClusterVerbs", "functions_of", "partitions_of", "somebody_has", "workers_of"]

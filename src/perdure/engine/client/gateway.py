@@ -12,7 +12,7 @@ from perdure.model.messages import Message
 
 if TYPE_CHECKING:
     from perdure.engine.client.watching import Bell
-    from perdure.engine.core.audit import Memo
+    from perdure.engine.core.audit import AuditMemo
     from perdure.model.waiting import Pulse
     from perdure.store.port import ClientStore
 
@@ -65,7 +65,7 @@ class Questions(Protocol):
         `executions` names the executions that are asked about, each with its instance.
         """
 
-    async def record(self, memo: Memo) -> None:
+    async def record(self, memo: AuditMemo) -> None:
         """Write keys and rows of the audit log; returns once they are durable."""
 
     def salt_at_hand(self, instance_id: str) -> bytes | None:

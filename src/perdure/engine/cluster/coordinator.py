@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from perdure.engine.cluster.membership import Membership
 from perdure.engine.cluster.pending_requests import Requests
 from perdure.engine.core.instance import open_activities
-from perdure.engine.core.partitions import Territory
+from perdure.engine.core.partitions import Partitions
 from perdure.engine.core.placement import Placement
 from perdure.model.messages import ActivityResult
 from perdure.model.records import Batch
@@ -23,7 +23,7 @@ from perdure.replay.settle import Invocation
 
 if TYPE_CHECKING:
     from perdure.engine.clock import Clock
-    from perdure.engine.core.dispatcher import Hub
+    from perdure.engine.core.dispatcher import Dispatcher
     from perdure.engine.core.envelope import Envelope
     from perdure.engine.core.ports import Released
     from perdure.store.port import Opening, SharedStore
@@ -41,9 +41,9 @@ class Sharing:
     def __init__(
         self,
         store: SharedStore,
-        hub: Hub,
+        hub: Dispatcher,
         clock: Clock,
-        territory: Territory,
+        territory: Partitions,
         membership: Membership,
         placement: Placement | None,
     ) -> None:
@@ -197,7 +197,7 @@ class Sharing:
 
     def _tell_all(self) -> None:
         """Owners have changed, or are to: the others look anew who is there, and what is free."""
-        self._store.notify([one.incarnation for one in self.membership.company])
+        self._store.notify([one.incarnation for one in self.membership.other_workers])
 
     def leave(self) -> None:
         """Give everything up and take nothing more; what runs here is still finished. Raises what a commit raises."""
@@ -211,7 +211,7 @@ class Sharing:
         """Numbers for a health page. From any thread."""
         return {
             "partitions": len(self.territory.owned),
-            "other_workers": len(self.membership.company),
+            "other_workers": len(self.membership.other_workers),
             "late_results": self._store.late_results,
         }
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from perdure.engine.clock import SharedClock
-from perdure.engine.core.partitions import Territory
+from perdure.engine.core.partitions import Partitions
 from perdure.engine.upkeep.crash_file import name_of
 from perdure.errors import FenceLost, StoreError
 from perdure.model.settings import NAMES, SECONDS, TEXT, one_of, setting
@@ -36,7 +36,7 @@ log = logging.getLogger("perdure.engine")
 
 
 @dataclass(frozen=True)
-class Belonging:
+class ClusterSettings:
     """What a worker is among others; without meaning for an engine that has its hub to itself."""
 
     pools: Sequence[str] = setting(
@@ -64,7 +64,7 @@ class Belonging:
 
 
 @dataclass(frozen=True)
-class Tidings:
+class Changes:
     """What a look at the others has come to: partitions gained, and those to be given up."""
 
     gained: frozenset[int] = frozenset()
@@ -76,10 +76,10 @@ class Membership:
     """For the loop's thread; `renew` for any."""
 
     def __init__(
-        self, store: SharedStore, territory: Territory, clock: Clock, *, lease: float, is_worker: bool
+        self, store: SharedStore, territory: Partitions, clock: Clock, *, lease: float, is_worker: bool
     ) -> None:
         self.next_at = 0
-        self.company: tuple[WorkerRow, ...] = ()  # the others that live
+        self.other_workers: tuple[WorkerRow, ...] = ()  # the others that live
         self.is_leaving = False
         self._store = store
         self._territory = territory
@@ -126,7 +126,7 @@ class Membership:
 
     # --------------------------------------------------------------------------------------------- shares
 
-    def tend(self) -> Tidings:
+    def tend(self) -> Changes:
         """Look who is there; take over from the dead, and take or name partitions until the shares are right.
 
         Raises FenceLost, StoreError.
@@ -150,7 +150,7 @@ class Membership:
             gained = store.take(_beginning_at(free, territory.incarnation)[:wanted]) if free else []
         surplus = sorted(territory.owned)[share:] if wanted < 0 else []
         self.next_at = self._next_look(census)
-        return Tidings(frozenset(gained), frozenset(surplus), gone)
+        return Changes(frozenset(gained), frozenset(surplus), gone)
 
     def bury(self, files: Sequence[str]) -> None:
         """Of the workers that have left these files behind the processes are dead: nobody waits for their leases."""
@@ -180,7 +180,7 @@ class Membership:
         own = territory.incarnation
         if all(one.incarnation != own for one in census.workers):
             raise FenceLost("this worker was taken for dead, and others have taken over its partitions")
-        self.company = tuple(
+        self.other_workers = tuple(
             one for one in census.workers if one.incarnation != own and one.lease_until >= census.now
         )
         territory.others = {
@@ -202,7 +202,7 @@ class Membership:
     @property
     def has_helpers(self) -> bool:
         """Whether another living worker runs activities."""
-        return any(one.role == "worker" and one.state == "living" for one in self.company)
+        return any(one.role == "worker" and one.state == "living" for one in self.other_workers)
 
 
 def share_of(incarnation: int, workers: Sequence[WorkerRow], partitions: int) -> int:
@@ -235,4 +235,4 @@ def quietly_renewed(membership: Membership) -> bool:
     return True
 
 
-__all__ = ["Belonging", "Membership", "Tidings", "default_name", "quietly_renewed", "share_of"]
+__all__ = ["ClusterSettings", "Membership", "Changes", "default_name", "quietly_renewed", "share_of"]

@@ -107,7 +107,7 @@ def _keep_misfit(batch: OpenBatch, instance: Instance, envelope: Envelope, why: 
 
 
 def _hold_or_refuse(batch: OpenBatch, instance: Instance, envelope: Envelope) -> None:
-    if envelope.reply is not None and len(instance.held or ()) >= batch.limits.buffered_events:
+    if envelope.reply is not None and len(instance.waiting or ()) >= batch.limits.buffered_events:
         _overflow(batch, instance, envelope)
     else:
         batch.hold(instance, envelope)

@@ -1,9 +1,9 @@
 """Notes: who asked for what, written in the transaction that does it.
 
-A host that knows its caller puts a `Note` into `NOTE` for as long as it handles the request. Every message the
+A host that knows its caller puts a `AuditNote` into `NOTE` for as long as it handles the request. Every message the
 request sends then carries it, and when the hub answers that message with success, the note becomes a row of
 the audit log in the same batch: an operation that is durable has its row, and one that is not has none.
-What has no message (a key, a refusal, a question) travels as a `Memo`, written beside whatever batch comes next,
+What has no message (a key, a refusal, a question) travels as a `AuditMemo`, written beside whatever batch comes next,
 so that it costs no commit of its own while the hub is busy.
 """
 
@@ -26,7 +26,7 @@ SHORT, LONG = 200, 1_000  # characters kept of a name, and of an id or a detail
 
 
 @dataclass(slots=True)
-class Note:
+class AuditNote:
     """The caller of the request in hand. `is_taken` tells that a message carries it.
 
     Without an `operation` it is called what the message is. A verb that is more than its message says so with
@@ -39,7 +39,7 @@ class Note:
     detail: str = ""
     is_taken: bool = False
 
-    def about(self, message: Message) -> Note:
+    def about(self, message: Message) -> AuditNote:
         """The note that goes with a message."""
         self.is_taken = True
         kind = type(message).__name__
@@ -58,7 +58,7 @@ class Note:
         )
 
 
-NOTE: ContextVar[Note | None] = ContextVar("perdure_note", default=None)
+NOTE: ContextVar[AuditNote | None] = ContextVar("perdure_note", default=None)
 
 
 def noted_as(operation: str, about: str, reason: str = "") -> None:
@@ -78,7 +78,7 @@ def clean(text: str, limit: int) -> str:
 
 
 @dataclass(slots=True)
-class Memo:
+class AuditMemo:
     """Rows for the next batch. `reply`, a future, is resolved once they are durable.
 
     Of `seen`, a row whose id is kept already is left out: the first counts.
@@ -91,20 +91,20 @@ class Memo:
     reply: Any = None
 
 
-class Memos:
+class AuditMemos:
     """Memos on their way into a batch: put by any thread, taken by the loop's.
 
     Those in hand when a commit fails are taken back, and go into the next one.
     """
 
     def __init__(self) -> None:
-        self._waiting: deque[Memo] = deque()
-        self._in_hand: list[Memo] = []
+        self._waiting: deque[AuditMemo] = deque()
+        self._in_hand: list[AuditMemo] = []
 
     def __bool__(self) -> bool:
         return bool(self._waiting or self._in_hand)
 
-    def put(self, memo: Memo) -> None:
+    def put(self, memo: AuditMemo) -> None:
         self._waiting.append(memo)
 
     def take_back(self) -> None:
@@ -142,4 +142,4 @@ class Memos:
         return [(memo.reply, error) for memo in left if memo.reply is not None]
 
 
-__all__ = ["NOTE", "Memo", "Memos", "Note", "clean", "noted_as"]
+__all__ = ["NOTE", "AuditMemo", "AuditMemos", "AuditNote", "clean", "noted_as"]

@@ -39,6 +39,7 @@ class OpenBatch:
         "aside",
         "backlog",
         "began_at",
+        "borrowed",
         "bytes",
         "cache",
         "came_at",
@@ -70,7 +71,6 @@ class OpenBatch:
         "seen",
         "territory",
         "touched",
-        "visitors",
     )
 
     def __init__(self, worker: WorkerState, now: int = 0) -> None:
@@ -99,7 +99,7 @@ class OpenBatch:
         self.promised: dict[str, Envelope] = {}  # of those, by the ids of their operations
         self.again: list[Invocation] = []  # open activities of instances brought back in this batch
         self.absent: set[str] = set()
-        self.visitors: set[str] = set()  # instances of other workers, looked at for a start
+        self.borrowed: set[str] = set()  # instances of other workers, looked at for a start
         self.quarantined: set[str] = set()
         self.inputs: list[Envelope] = []
         self.consumed: list[int] = []
@@ -125,9 +125,9 @@ class OpenBatch:
     def partition_of(self, instance_id: str) -> int:
         return self.territory.partition_of(instance_id) if self.territory is not None else 0
 
-    def is_foreign(self, instance_id: str) -> bool:
+    def is_elsewhere(self, instance_id: str) -> bool:
         """Whether another worker, or none at present, owns this instance."""
-        return self.territory is not None and self.territory.is_foreign(instance_id)
+        return self.territory is not None and self.territory.is_elsewhere(instance_id)
 
     # ---------------------------------------------------------------------------------------- answers
 
@@ -215,10 +215,12 @@ class OpenBatch:
         if instance.is_finished:  # it failed for want of its version
             self.drop(envelope, f"the instance is {instance.status}")
             return
-        if instance.held is None:
-            instance.held = [] if instance.mailbox is None else deque()  # an entity takes them out in front
+        if instance.waiting is None:
+            instance.waiting = (
+                [] if instance.entity_state is None else deque()
+            )  # an entity takes them out in front
         envelope.message = accepted(envelope.message, envelope.came_at or self.now)
-        instance.held.append(envelope)
+        instance.waiting.append(envelope)
         envelope.held = True
         self.held.append((instance, envelope))
         operation_id = operation_of(envelope)

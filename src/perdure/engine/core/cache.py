@@ -42,7 +42,7 @@ class InstanceCache:
     def awaits(self, invocation: Invocation) -> bool:
         """Whether the result may still be wanted; of an instance that is not at hand that is not known."""
         instance = self.warm.get(invocation.instance_id)
-        if instance is None or instance.mailbox is not None:
+        if instance is None or instance.entity_state is not None:
             return True
         if instance.is_finished or instance.execution_id != invocation.execution_id:
             return False

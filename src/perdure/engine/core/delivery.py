@@ -45,7 +45,7 @@ def deliver(batch: OpenBatch, instance: Instance | None, envelope: Envelope) -> 
     kind = type(message)
     if instance is not None and instance.damage and kind in damaged.HANDLERS:
         damaged.HANDLERS[kind](batch, instance, envelope, message)
-    elif instance is not None and instance.mailbox is not None:
+    elif instance is not None and instance.entity_state is not None:
         entities.HANDLERS.get(kind, entities.refuse)(batch, instance, envelope, message)
     else:
         _HANDLERS[kind](batch, instance, envelope, message)

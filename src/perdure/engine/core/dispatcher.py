@@ -1,17 +1,18 @@
-"""The hub: from messages to one batch, in memory, without I/O.
+"""The dispatcher: from messages to one batch, in memory, without I/O.
 
-    while cold := hub.advance(messages, now):     # handle what can be handled; cold instances are set aside
-        hub.admit(store.load(cold))               # one bulk read per round
-    batch = hub.seal()                            # rows; what is still unconsumed becomes inbox rows
+    while cold := dispatcher.advance(messages, now):  # handle what can be handled; cold instances are set aside
+        dispatcher.admit(cold, store.load(cold))      # one bulk read per round
+    batch = dispatcher.seal()                         # rows; what is still unconsumed becomes inbox rows
     store.commit(batch)
-    hub.release()                                 # what may now leave the process; or hub.rollback()
+    dispatcher.release()                              # what may now leave the process; or dispatcher.rollback()
 
 Messages born in the batch (a child's start, its result) are handled in the same batch, in memory, and committed
 together with what caused them. That is bounded: by episodes and by time in all, and by arrivals for one
 instance, so that no cascade keeps the others from their commit. At the seal every message is either consumed
 by a history row of this batch or becomes a row in `inbox`; clients and activities that have not been answered
 yet are simply handled in the next batch, because nothing was promised to them.
-What a message does to an instance is in `delivery`; here is only whose turn it is and what gets written.
+What a message does to an instance is in `delivery`, what handlers do with the batch in `batch`; here is only whose
+turn it is, and when the batch begins and ends.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from perdure.store.port import Opening
 COLD_AT_ONCE: Final = 1_000  # instances loaded in one round
 
 
-class Hub(WorkerState):
+class Dispatcher(WorkerState):
     """The instances of this worker, and whose turn it is."""
 
     _open: OpenBatch | None = None
@@ -135,7 +136,7 @@ class Hub(WorkerState):
         territory = self.territory
         if (
             territory is not None
-            and territory.is_foreign(instance_id)
+            and territory.is_elsewhere(instance_id)
             and forwarding.is_passed_on(batch, envelope)
         ):
             return None
@@ -158,7 +159,7 @@ class Hub(WorkerState):
         if instance is not None and instance.feeds >= self.limits.feeds:
             self._line_up(batch, envelope)
             return None
-        if self.quarantine and instance_id in self.quarantine and not batch.is_foreign(instance_id):
+        if self.quarantine and instance_id in self.quarantine and not batch.is_elsewhere(instance_id):
             batch.quarantined.add(instance_id)
             if instance is not None:
                 quarantine(batch, instance)
@@ -212,12 +213,12 @@ class Hub(WorkerState):
             if stored.row.instance_id not in warm:
                 instance = Instance.from_stored(stored)
                 held = envelopes_of(stored.held)
-                instance.held = (deque(held) if instance.mailbox is not None else list(held)) or None
-                if instance.held:  # what is held from here on comes behind it
-                    self.message_numbers.exceed(instance.held[-1].row_no)
+                instance.waiting = (deque(held) if instance.entity_state is not None else list(held)) or None
+                if instance.waiting:  # what is held from here on comes behind it
+                    self.message_numbers.exceed(instance.waiting[-1].row_no)
                 self.cache.keep(instance)
-                if batch.is_foreign(instance.instance_id):
-                    batch.visitors.add(instance.instance_id)
+                if batch.is_elsewhere(instance.instance_id):
+                    batch.borrowed.add(instance.instance_id)
         for instance_id in cold:
             if instance_id not in warm:
                 batch.absent.add(instance_id)
@@ -252,13 +253,13 @@ class Hub(WorkerState):
             instance.dirty = instance.is_new = False
             instance.written = True
             instance.feeds = 0
-            asleep = instance.execution is None and instance.mailbox is None
+            asleep = instance.execution is None and instance.entity_state is None
             if instance.is_finished or instance.purged or asleep:
                 self.cache.evict(instance)
             elif warm.pop(instance.instance_id, None) is not None:
                 warm[instance.instance_id] = instance  # the least recently touched come first
         self.lines.close_batch()
-        self.cache.evict_borrowed(batch.visitors)
+        self.cache.evict_borrowed(batch.borrowed)
         self._open = None
         return released
 
@@ -290,7 +291,7 @@ class Hub(WorkerState):
                 self.cache.evict(found)
         for _, envelope in batch.held:
             envelope.held = False
-        self.cache.evict_borrowed(batch.visitors)
+        self.cache.evict_borrowed(batch.borrowed)
         for envelope in inputs:
             envelope.counted = False
             if envelope.row_no in added:

@@ -1,4 +1,4 @@
-"""Entities in the hub: each does one thing at a time, in the order of arrival, and what it must not do now waits.
+"""Entities: each does one thing at a time, in the order of arrival, and what it must not do now waits.
 
 An operation runs on the loop's thread, in the batch that took it up: its state, its answer and its signals are
 committed together, and the message is consumed by the same transaction, so it counts exactly once.
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 from msgspec import structs
 
 from perdure.engine.core import activity_rows, control
-from perdure.engine.core.entity_state import Mailbox, flight_of
+from perdure.engine.core.entity_state import EntityState, flight_of
 from perdure.engine.core.envelope import Envelope
 from perdure.engine.core.instance import Instance
 from perdure.engine.core.offloading import answer_of, invocation_of, misfit_of
@@ -61,7 +61,7 @@ def arrive(batch: OpenBatch, instance: Instance | None, envelope: Envelope, mess
         instance = _create(batch, message.instance_id)
     if isinstance(message, msg.LockRelease) and _call_off(batch, instance, message, envelope):
         return
-    if envelope.reply is not None and len(instance.held or ()) >= batch.limits.buffered_events:
+    if envelope.reply is not None and len(instance.waiting or ()) >= batch.limits.buffered_events:
         batch.answer(envelope, _overflow(batch, instance))
         return
     if _is_first(instance) and _may_go(batch, instance, message):
@@ -86,15 +86,15 @@ def go_on(batch: OpenBatch, instance: Instance) -> None:
 
 def wake(batch: OpenBatch, instance: Instance, envelope: Envelope, message: msg.Wake) -> None:
     """At a start, or when it is its turn again: perhaps there is a worker by now, and perhaps no holder."""
-    mailbox = _mailbox(instance)
+    entity_state = _entity_state(instance)
     batch.consume(envelope)
     if instance.reason.startswith("no_worker") and batch.functions.entity(instance.name) is not None:
         instance.status, instance.reason = S.Running, ""
         batch.touch(instance)
     elif kind_of(instance.reason) == MISFIT and message.retry:
         _unpark(batch, instance, "tried again at a worker's start")
-    if mailbox.lock is not None:
-        _probe(batch, instance, mailbox.lock)
+    if entity_state.lock is not None:
+        _probe(batch, instance, entity_state.lock)
     go_on(batch, instance)
 
 
@@ -113,7 +113,7 @@ def _unpark(batch: OpenBatch, instance: Instance, reason: str) -> None:
 
 def purge(batch: OpenBatch, instance: Instance, envelope: Envelope, message: msg.Purge) -> None:
     """An operator gives up a suspended entity, with its state and what waits for it."""
-    holder = _mailbox(instance).lock
+    holder = _entity_state(instance).lock
     if instance.status is not S.Suspended or holder is not None:
         why = f"{holder.instance_id!r} has it locked" if holder else "it is not suspended"
         batch.answer(
@@ -125,9 +125,9 @@ def purge(batch: OpenBatch, instance: Instance, envelope: Envelope, message: msg
         )
         return
     batch.answer(envelope, 1)
-    held, instance.held = instance.held, None
-    _mailbox(instance).senders = None
-    _mailbox(instance).state = ABSENT
+    held, instance.waiting = instance.waiting, None
+    _entity_state(instance).senders = None
+    _entity_state(instance).state = ABSENT
     instance.status, instance.reason = S.Running, ""
     batch.touch(instance)
     gone = Failure("EntityPurged", f"the entity {instance.instance_id} was purged by an operator")
@@ -153,23 +153,23 @@ def refuse(batch: OpenBatch, instance: Instance, envelope: Envelope, message: ms
 
 
 def _may_go(batch: OpenBatch, instance: Instance, message: Arriving) -> bool:
-    mailbox = _mailbox(instance)
+    entity_state = _entity_state(instance)
     code = batch.functions.entity(instance.name)
-    if mailbox.flying or instance.status is not S.Running or code is None:
+    if entity_state.flying or instance.status is not S.Running or code is None:
         return False
     if code.offload and isinstance(message, msg.EntityOperation):
         return False  # what runs outside the loop is kept first
-    return mailbox.lock is None or _is_holder(mailbox.lock, message)
+    return entity_state.lock is None or _is_holder(entity_state.lock, message)
 
 
 def _next(batch: OpenBatch, instance: Instance) -> Envelope | None:
-    mailbox, held = _mailbox(instance), instance.held
-    if not held or mailbox.flying or instance.status is not S.Running:
+    entity_state, held = _entity_state(instance), instance.waiting
+    if not held or entity_state.flying or instance.status is not S.Running:
         return None
     if batch.functions.entity(instance.name) is None:
         _park_unknown(batch, instance)
         return None
-    lock = mailbox.lock
+    lock = entity_state.lock
     if lock is None:
         first: Envelope = held[0]
         return first
@@ -180,17 +180,17 @@ def _next(batch: OpenBatch, instance: Instance) -> Envelope | None:
 
 def _is_first(instance: Instance) -> bool:
     """Whether nothing waits that would have to go before what has just come, if that may go at all."""
-    return not instance.held or (_mailbox(instance).lock is not None and not _count_own(instance))
+    return not instance.waiting or (_entity_state(instance).lock is not None and not _count_own(instance))
 
 
 def _count_own(instance: Instance) -> int:
     """How much of what waits is the holder's."""
-    mailbox = _mailbox(instance)
-    if mailbox.lock is None:
+    entity_state = _entity_state(instance)
+    if entity_state.lock is None:
         return 0
-    if mailbox.senders is None:
-        mailbox.senders = Counter(_sender(envelope) for envelope in instance.held or ())
-    return mailbox.senders[mailbox.lock.instance_id]
+    if entity_state.senders is None:
+        entity_state.senders = Counter(_sender(envelope) for envelope in instance.waiting or ())
+    return entity_state.senders[entity_state.lock.instance_id]
 
 
 def _sender(envelope: Envelope) -> str:
@@ -200,10 +200,10 @@ def _sender(envelope: Envelope) -> str:
 
 def _take_out(instance: Instance, envelope: Envelope) -> None:
     """It waits no longer."""
-    assert instance.held is not None
-    instance.held.remove(envelope)
+    assert instance.waiting is not None
+    instance.waiting.remove(envelope)
     envelope.held = False
-    senders = _mailbox(instance).senders
+    senders = _entity_state(instance).senders
     if senders is not None:
         senders[_sender(envelope)] -= 1
 
@@ -220,19 +220,19 @@ def _is_holder(lock: Caller, message: Any) -> bool:
 def _wait(batch: OpenBatch, instance: Instance, envelope: Envelope) -> None:
     batch.hold(instance, envelope)
     batch.touch(instance)
-    mailbox = _mailbox(instance)
-    if mailbox.senders is not None:
-        mailbox.senders[_sender(envelope)] += 1
-    if mailbox.lock is not None and not _is_holder(mailbox.lock, envelope.message):
-        _probe(batch, instance, mailbox.lock)
+    entity_state = _entity_state(instance)
+    if entity_state.senders is not None:
+        entity_state.senders[_sender(envelope)] += 1
+    if entity_state.lock is not None and not _is_holder(entity_state.lock, envelope.message):
+        _probe(batch, instance, entity_state.lock)
 
 
 def _probe(batch: OpenBatch, instance: Instance, lock: Caller) -> None:
     """Ask after the holder, once a batch: it may be gone in a way that told nobody."""
-    mailbox = _mailbox(instance)
-    if mailbox.probed_at == batch.now:
+    entity_state = _entity_state(instance)
+    if entity_state.probed_at == batch.now:
         return
-    mailbox.probed_at = batch.now
+    entity_state.probed_at = batch.now
     batch.send(
         msg.LockProbe(
             instance_id=lock.instance_id,
@@ -245,11 +245,11 @@ def _probe(batch: OpenBatch, instance: Instance, lock: Caller) -> None:
 
 def _call_off(batch: OpenBatch, instance: Instance, message: msg.LockRelease, envelope: Envelope) -> bool:
     """A release of what has not been granted: the request is taken out of the line."""
-    if _mailbox(instance).lock == message.caller:
+    if _entity_state(instance).lock == message.caller:
         return False
     batch.consume(envelope)
     batch.touch(instance)
-    for waiting in instance.held or ():
+    for waiting in instance.waiting or ():
         if isinstance(waiting.message, msg.LockRequest) and waiting.message.caller == message.caller:
             _take_out(instance, waiting)
             batch.consume(waiting)
@@ -261,7 +261,7 @@ def _call_off(batch: OpenBatch, instance: Instance, message: msg.LockRelease, en
 
 
 def _do(batch: OpenBatch, instance: Instance, envelope: Envelope) -> None:
-    message, mailbox = envelope.message, _mailbox(instance)
+    message, entity_state = envelope.message, _entity_state(instance)
     batch.fed(instance)
     batch.touch(instance)
     match message:
@@ -272,7 +272,7 @@ def _do(batch: OpenBatch, instance: Instance, envelope: Envelope) -> None:
             else:
                 _settle(batch, instance, envelope, message, done)
         case msg.LockRequest(caller=caller):
-            mailbox.lock = caller
+            entity_state.lock = caller
             batch.consume(envelope)
             batch.send(
                 msg.LockGrant(
@@ -283,21 +283,21 @@ def _do(batch: OpenBatch, instance: Instance, envelope: Envelope) -> None:
                 )
             )
         case _:  # the end of the lock
-            mailbox.lock = None
+            entity_state.lock = None
             batch.consume(envelope)
 
 
 def _run(batch: OpenBatch, instance: Instance, message: msg.EntityOperation) -> Operated | None:
     """What came of an operation; None when the state does not fit the code, and the entity is parked."""
-    mailbox, code = _mailbox(instance), _code(batch, instance)
+    entity_state, code = _entity_state(instance), _code(batch, instance)
     try:
         return batch.running.run(
             instance,
             operate,
             code,
             EntityId.parse(instance.instance_id),
-            mailbox.state,
-            mailbox.live,
+            entity_state.state,
+            entity_state.live,
             message,
             surroundings(batch),
         )
@@ -311,17 +311,17 @@ def _run(batch: OpenBatch, instance: Instance, message: msg.EntityOperation) -> 
 def _put_first(batch: OpenBatch, instance: Instance, envelope: Envelope) -> None:
     """The operation has not been done: it goes first when the entity goes on."""
     batch.hold(instance, envelope)
-    held = instance.held
+    held = instance.waiting
     assert held is not None
     held.insert(0, held.pop())
-    _mailbox(instance).senders = None  # counted anew
+    _entity_state(instance).senders = None  # counted anew
 
 
 def _too_long(batch: OpenBatch, instance: Instance, stopped: Interrupted) -> Operated:
     """The operation is undone and fails; the entity stands still until somebody has looked at it."""
     why = str(stopped) or "an operation kept the loop to itself for too long"
     park(batch, instance, "poison", f"{why}; operations that do I/O need offload=True")
-    return undone(_mailbox(instance).state, TimeoutError(why))
+    return undone(_entity_state(instance).state, TimeoutError(why))
 
 
 def surroundings(batch: OpenBatch) -> Surroundings:
@@ -338,10 +338,10 @@ def _settle(
     batch: OpenBatch, instance: Instance, envelope: Envelope, message: msg.EntityOperation, done: Operated
 ) -> None:
     """The operation is over: keep its state, answer it, send what it sent. It is consumed with that."""
-    mailbox = _mailbox(instance)
-    mailbox.state, mailbox.live = done.state, done.live
+    entity_state = _entity_state(instance)
+    entity_state.state, entity_state.live = done.state, done.live
     sender = message.caller.instance_id if message.caller is not None else ""
-    mailbox.note(message.operation, sender, str(done.failure)[:300] if done.failure is not None else "")
+    entity_state.note(message.operation, sender, str(done.failure)[:300] if done.failure is not None else "")
     batch.answer(envelope, None)
     if message.caller is not None and not message.is_signal:
         batch.send(
@@ -371,20 +371,20 @@ def _settle(
 
 def _take_off(batch: OpenBatch, instance: Instance, message: msg.EntityOperation) -> None:
     """Have the operation run after the commit that keeps it."""
-    mailbox = _mailbox(instance)
-    mailbox.flying = True
+    entity_state = _entity_state(instance)
+    entity_state.flying = True
     batch.fed(instance)
     batch.touch(instance)
     batch.released.invocations.append(
-        invocation_of(_code(batch, instance), instance, mailbox, message, batch.now)
+        invocation_of(_code(batch, instance), instance, entity_state, message, batch.now)
     )
 
 
 def land(batch: OpenBatch, instance: Instance, envelope: Envelope, message: msg.ActivityResult) -> None:
     """An operation that ran outside the loop is done."""
-    mailbox = _mailbox(instance)
+    entity_state = _entity_state(instance)
     due = _due(instance)
-    if (message.execution_id, message.task_id) != flight_of(instance, mailbox) or due is None:
+    if (message.execution_id, message.task_id) != flight_of(instance, entity_state) or due is None:
         batch.counters["stale_results"] += 1
         batch.consume(envelope)
         activity_rows.unwanted(batch, envelope, message)
@@ -395,22 +395,22 @@ def land(batch: OpenBatch, instance: Instance, envelope: Envelope, message: msg.
     activity_rows.taken_up(batch, instance, message)
     unfit = misfit_of(message)
     if unfit:  # the operation stays due
-        mailbox.flying = False
+        entity_state.flying = False
         park(batch, instance, MISFIT, unfit)
         return
     _take_out(instance, due)
-    mailbox.flying = False
-    mailbox.applied += 1
+    entity_state.flying = False
+    entity_state.applied += 1
     operation = due.message
     assert isinstance(operation, msg.EntityOperation)
-    _settle(batch, instance, due, operation, answer_of(message, mailbox.state))
+    _settle(batch, instance, due, operation, answer_of(message, entity_state.state))
     go_on(batch, instance)
 
 
 def _due(instance: Instance) -> Envelope | None:
     """The operation that runs outside the loop: which one that is cannot change meanwhile."""
-    lock = _mailbox(instance).lock
-    for envelope in instance.held or ():
+    lock = _entity_state(instance).lock
+    for envelope in instance.waiting or ():
         if lock is None or _is_holder(lock, envelope.message):
             return envelope if isinstance(envelope.message, msg.EntityOperation) else None
     return None
@@ -421,20 +421,20 @@ def _due(instance: Instance) -> Envelope | None:
 
 def seal(batch: OpenBatch, instance: Instance) -> bool:
     """Before the entity's rows are made: its record and history. Returns False when there is none any more."""
-    mailbox = _mailbox(instance)
-    if mailbox.is_empty and not instance.held and instance.status is S.Running:
+    entity_state = _entity_state(instance)
+    if entity_state.is_empty and not instance.waiting and instance.status is S.Running:
         _vanish(batch, instance)
         return False
-    events = mailbox.take_log()
+    events = entity_state.take_log()
     if events:
         instance.episode(batch.now).events.extend(events)
     if instance.outcome is not None and instance.episodes >= KEPT:
         instance.begin_execution(instance.execution_no + 1)
         batch.rows.executions_removed.append((instance.no, instance.execution_no - 1))
-    record = mailbox.changed()
+    record = entity_state.changed()
     if record is not None:
         batch.rows.entity_states.append((instance.no, record))
-    instance.open_local = int(bool(instance.held) or mailbox.lock is not None)
+    instance.open_local = int(bool(instance.waiting) or entity_state.lock is not None)
     instance.updated_at = max(instance.updated_at, batch.now)
     return True
 
@@ -458,7 +458,7 @@ def _create(batch: OpenBatch, instance_id: str) -> Instance:
         parent=None,
         tags=None,
     )
-    created.mailbox = Mailbox()
+    created.entity_state = EntityState()
     created.status = S.Running
     batch.cache.keep(created)
     batch.touch(created)
@@ -489,10 +489,10 @@ def _overflow(batch: OpenBatch, instance: Instance) -> Overloaded:
     )
 
 
-def _mailbox(instance: Instance) -> Mailbox:
-    mailbox = instance.mailbox
-    assert mailbox is not None
-    return mailbox
+def _entity_state(instance: Instance) -> EntityState:
+    entity_state = instance.entity_state
+    assert entity_state is not None
+    return entity_state
 
 
 def _code(batch: OpenBatch, instance: Instance) -> EntityCode:

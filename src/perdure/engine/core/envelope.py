@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from perdure.engine.core.audit import Note
+from perdure.engine.core.audit import AuditNote
 from perdure.engine.core.repeats import id_in
 from perdure.model.messages import Message, Request, Start, decode_message
 from perdure.model.records import InboxRow
@@ -46,7 +46,7 @@ class Envelope(msgspec.Struct, eq=False):
     held: bool = False
     hidden: bool = False
     kept: bool = False
-    note: Note | None = None
+    note: AuditNote | None = None
     stored_as: int = 0
     waits: bool = False
     came_at: int = 0
@@ -68,7 +68,7 @@ def _envelope_of(message: Message, row_no: int) -> Envelope:
     if not isinstance(message, Request):
         return Envelope(message, None, row_no)
     reply = Elsewhere(message.request_id, message.asker, message.asked_at)
-    note = Note(*message.note, is_taken=True) if message.note is not None else None
+    note = AuditNote(*message.note, is_taken=True) if message.note is not None else None
     return Envelope(decode_message(message.body), reply, row_no, note=note)
 
 

@@ -1,4 +1,4 @@
-"""An instance as the hub holds it: its row's facts, and, while warm, its suspended code.
+"""An instance at hand: its row's facts, and, while warm, its suspended code.
 
 The code is a cache. It is made by replaying history when something has to be fed, and may be put away at any
 moment between batches. What a batch changes is gathered in `outcome` (the open episode) until it is sealed.
@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from perdure.engine.core.entity_state import Mailbox, flight_of
+from perdure.engine.core.entity_state import EntityState, flight_of
 from perdure.model import events as ev
 from perdure.model import hash_chain
 from perdure.model.damaged import why_damaged
@@ -35,7 +35,7 @@ class Closes(Protocol):
 
 
 class Instance:
-    """One instance in the hub's hands."""
+    """One instance at hand."""
 
     __slots__ = (
         "between",
@@ -48,17 +48,16 @@ class Instance:
         "dirty",
         "due_at",
         "ending",
+        "entity_state",
         "episodes",
         "execution",
         "execution_id",
         "execution_no",
         "feeds",
         "head",
-        "held",
         "instance_id",
         "is_new",
         "last_at",
-        "mailbox",
         "name",
         "no",
         "open_local",
@@ -78,6 +77,7 @@ class Instance:
         "touched_at",
         "updated_at",
         "version",
+        "waiting",
         "written",
     )
 
@@ -118,8 +118,8 @@ class Instance:
         self.execution: Execution | None = None
         self.stored: StoredInstance | None = None
         self.children: dict[int, str] | None = None
-        self.held: list[Any] | deque[Any] | None = None
-        self.mailbox: Mailbox | None = None  # of an entity
+        self.waiting: list[Any] | deque[Any] | None = None
+        self.entity_state: EntityState | None = None  # of an entity
         self.ending: ev.Ending | None = None
         self.custom_status: bytes | None = None
         self.custom_status_known = True
@@ -167,21 +167,21 @@ class Instance:
         instance.saved_waits = int(not instance.is_finished)  # unknown until its history is replayed
         instance.damage = why_damaged(row)
         if row.kind == ENTITY:
-            instance.mailbox = instance._mailbox_of(stored.entity_state)
+            instance.entity_state = instance._entity_state_of(stored.entity_state)
             # Of one that has been applied there may be a row, too: its worker did not know that it had been.
-            instance.mailbox.flying = flight_of(instance, instance.mailbox) in stored.placed
+            instance.entity_state.flying = flight_of(instance, instance.entity_state) in stored.placed
         else:
             instance.stored = stored
         return instance
 
-    def _mailbox_of(self, stored: bytes | None) -> Mailbox:
+    def _entity_state_of(self, stored: bytes | None) -> EntityState:
         """An entity's record. One that cannot be read must not be taken for an empty one, and be written over."""
         try:
-            return Mailbox(stored)
+            return EntityState(stored)
         except msgspec.MsgspecError as error:
             self.damage = self.damage or f"{DAMAGED}: the record of the entity cannot be read: {error}"
             self.status, self.reason, self.due_at = RuntimeStatus.Suspended, self.damage, None
-            return Mailbox()
+            return EntityState()
 
     @property
     def is_finished(self) -> bool:
@@ -240,7 +240,7 @@ class Instance:
             self.no,
             self.instance_id,
             self.partition,
-            ENTITY if self.mailbox is not None else ORCHESTRATION,
+            ENTITY if self.entity_state is not None else ORCHESTRATION,
             self.name,
             self.version,
             self.status.value,
@@ -283,7 +283,7 @@ def open_activities(stored: StoredInstance) -> tuple[str, Container[int]]:
         row.kind == ENTITY
     ):  # what it does outside the loop is all of its execution 0, numbered by what is applied
         try:
-            execution_id, due = flight_of(row, Mailbox(stored.entity_state))
+            execution_id, due = flight_of(row, EntityState(stored.entity_state))
         except msgspec.MsgspecError:
             return execution_id_of(row.salt, 0), ANY
         return execution_id, (due,) if row.completed_at is None else ()

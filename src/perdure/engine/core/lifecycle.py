@@ -302,7 +302,7 @@ def _unconsumed(instance: Instance) -> Iterable[ev.EventRaised]:
 
 
 def drop_held(batch: OpenBatch, instance: Instance, reason: str) -> None:
-    held, instance.held = instance.held, None
+    held, instance.waiting = instance.waiting, None
     for envelope in held or ():
         envelope.held = False
         if isinstance(envelope.message, NextGeneration):
@@ -319,7 +319,7 @@ def drop_carried(batch: OpenBatch, message: NextGeneration, reason: str) -> None
 
 
 def let_held_go(batch: OpenBatch, instance: Instance) -> None:
-    held, instance.held = instance.held, None
+    held, instance.waiting = instance.waiting, None
     for envelope in held or ():
         envelope.held = False
     if held:  # in the order of acceptance: rows by their number, and then what came in this batch

@@ -20,7 +20,7 @@ from perdure.replay.entity import ClassStyle, EntityCode, FunctionStyle, Operate
 from perdure.replay.settle import Invocation
 
 if TYPE_CHECKING:
-    from perdure.engine.core.entity_state import Mailbox
+    from perdure.engine.core.entity_state import EntityState
     from perdure.engine.core.instance import Instance
     from perdure.model.messages import ActivityResult
 
@@ -51,11 +51,11 @@ _landings = msgspec.json.Decoder(Landing)
 
 
 def invocation_of(
-    code: EntityCode, instance: Instance, mailbox: Mailbox, message: EntityOperation, now: int
+    code: EntityCode, instance: Instance, entity_state: EntityState, message: EntityOperation, now: int
 ) -> Invocation:
     """The operation as something to be run after the commit."""
-    execution_id, number = flight_of(instance, mailbox)
-    flight = Flight(instance.instance_id, message.operation, mailbox.state, message.input, now)
+    execution_id, number = flight_of(instance, entity_state)
+    flight = Flight(instance.instance_id, message.operation, entity_state.state, message.input, now)
     return Invocation(
         instance.instance_id,
         execution_id,

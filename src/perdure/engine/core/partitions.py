@@ -1,4 +1,4 @@
-"""The territory: which partitions of the hub this worker owns, and who owns the others as far as is known.
+"""Which partitions of the hub this worker owns, and who owns the others as far as is known.
 
 Whether an instance is this worker's decides what may be done with a message for it: an owner feeds it, anybody
 else only passes it on. What is known of the others may be out of date; it serves for hints alone.
@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Mapping
 from perdure.model.instances import partition_of
 
 
-class Territory:
-    """For the loop's thread; `is_foreign` and `local_id` for any."""
+class Partitions:
+    """For the loop's thread; `is_elsewhere` and `local_id` for any."""
 
     def __init__(self) -> None:
         self.incarnation = 0
@@ -40,7 +40,7 @@ class Territory:
     def partition_of(self, instance_id: str) -> int:
         return partition_of(instance_id, self.partitions)
 
-    def is_foreign(self, instance_id: str) -> bool:
+    def is_elsewhere(self, instance_id: str) -> bool:
         """Whether another worker, or nobody, owns this instance."""
         return not self.owns_all and partition_of(instance_id, self.partitions) not in self.owned
 
@@ -60,4 +60,4 @@ class Territory:
         return made
 
 
-__all__ = ["Territory"]
+__all__ = ["Partitions"]

@@ -1,4 +1,4 @@
-"""What the hub is given and what it gives: bounds, functions, chance, and what may leave once a batch is durable."""
+"""What the dispatcher is given and what it gives: bounds, functions, chance, and what may leave once a batch is durable."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Limits:
 
 
 class OrchestratorEntry(Protocol):
-    """An orchestrator as the hub needs it."""
+    """An orchestrator as a batch needs it."""
 
     code: Code
     version: str
@@ -134,7 +134,7 @@ class Released:
 
 @dataclass(frozen=True)
 class Chance:
-    """Where the hub gets what it may not make up itself."""
+    """Where the dispatcher gets what it may not make up itself."""
 
     salt: Callable[[], bytes]
     monotonic: Callable[[], float]

@@ -121,7 +121,7 @@ def _adopt(
     instance.stored = None
     again: list[Invocation] = []
     instance.open_local = 0
-    held = (e.message for e in instance.held or ())
+    held = (e.message for e in instance.waiting or ())
     answered = {answering, *(m.task_id for m in held if isinstance(m, ActivityResult))}
     for _, events in recorded:
         for event in events:
@@ -148,8 +148,8 @@ def _adopt(
 def go_on(batch: OpenBatch, instance: Instance, reason: str) -> None:
     """Resume: the code is made again if it was parked, and what was held is delivered in order."""
     begun = instance.execution is not None or _was_begun(instance)
-    if instance.held and kind_of(instance.reason) == MISFIT:
-        instance.held[0].kept = True  # what did not fit was set back to the front, in a new row
+    if instance.waiting and kind_of(instance.reason) == MISFIT:
+        instance.waiting[0].kept = True  # what did not fit was set back to the front, in a new row
     if instance.status is S.Suspended:
         note(batch, instance, ev.ExecutionResumed(reason=reason))
     instance.reason = ""

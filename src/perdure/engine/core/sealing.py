@@ -52,7 +52,7 @@ def _forget_placed(rows: Batch) -> None:
 
 def _seal_instance(batch: OpenBatch, instance: Instance) -> None:
     rows = batch.rows
-    if instance.mailbox is not None and not entities.seal(batch, instance):
+    if instance.entity_state is not None and not entities.seal(batch, instance):
         return
     write_episode(batch, instance)
     if instance.execution is not None:
@@ -124,7 +124,7 @@ def _needs_another_row(instance: Instance, envelope: Envelope, walks: dict[int, 
     """Whether its row would tell the wrong order, or would ask again for an answer that has been given."""
     if isinstance(envelope.reply, Elsewhere):
         return True
-    if instance.mailbox is None:
+    if instance.entity_state is None:
         return False
     walk = walks.get(instance.no)
     if walk is None or not walk.reaches(envelope):
@@ -144,7 +144,7 @@ class _Walk:
 
     def __init__(self, instance: Instance) -> None:
         self.greatest = 0
-        self._rest = iter(instance.held or ())
+        self._rest = iter(instance.waiting or ())
         self._last: Envelope | None = None
 
     def reaches(self, envelope: Envelope) -> bool:

@@ -34,7 +34,7 @@ def start(batch: OpenBatch, instance: Instance | None, envelope: Envelope, messa
         if message.on_existing == "return_existing" or not instance.is_finished:
             batch.answer(envelope, Met(instance.instance_id))
             return
-        if batch.is_foreign(instance.instance_id):  # only its owner may replace it
+        if batch.is_elsewhere(instance.instance_id):  # only its owner may replace it
             forwarding.ask(batch, envelope)
             return
         if instance.dirty:  # it ended in this batch: its life is written before another takes the id
@@ -52,7 +52,7 @@ def start(batch: OpenBatch, instance: Instance | None, envelope: Envelope, messa
     if message.visible_at > batch.now:
         created.reason = f"scheduled:{message.visible_at}"
         batch.store_delayed(first, message.visible_at)
-    elif batch.accept_only or batch.is_foreign(message.instance_id):
+    elif batch.accept_only or batch.is_elsewhere(message.instance_id):
         batch.store_delayed(first, batch.at_once)
     elif created.instance_id in batch.quarantine:
         park(batch, created, "poison", batch.quarantine[created.instance_id])
@@ -126,8 +126,8 @@ def _create(batch: OpenBatch, message: Start, replaced: Instance | None) -> Inst
     )
     batch.cache.keep(created)
     batch.touch(created)
-    if batch.is_foreign(created.instance_id):
-        batch.visitors.add(created.instance_id)
+    if batch.is_elsewhere(created.instance_id):
+        batch.borrowed.add(created.instance_id)
     return created
 
 

@@ -12,7 +12,7 @@ from perdure.engine.core.row_ids import Numbers
 
 if TYPE_CHECKING:
     from perdure.engine.core.envelope import Envelope
-    from perdure.engine.core.partitions import Territory
+    from perdure.engine.core.partitions import Partitions
     from perdure.engine.core.placement import Placement
     from perdure.engine.core.ports import Chance, Functions
 
@@ -28,7 +28,7 @@ class WorkerState:
         limits: Limits | None = None,
         running: Running | None = None,
         accept_only: bool = False,
-        territory: Territory | None = None,
+        territory: Partitions | None = None,
     ) -> None:
         self.functions = functions
         self.chance = chance

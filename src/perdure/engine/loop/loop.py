@@ -22,8 +22,8 @@ from typing import Any, Final
 from perdure.engine.activities import ActivityPool
 from perdure.engine.clock import Clock
 from perdure.engine.cluster.coordinator import Sharing
-from perdure.engine.core.audit import Memos
-from perdure.engine.core.dispatcher import Hub
+from perdure.engine.core.audit import AuditMemos
+from perdure.engine.core.dispatcher import Dispatcher
 from perdure.engine.core.envelope import Envelope, envelopes_of
 from perdure.engine.core.lifecycle import Quarantine
 from perdure.engine.core.ports import Released
@@ -72,7 +72,7 @@ class Loop:
 
     def __init__(
         self,
-        hub: Hub,
+        hub: Dispatcher,
         store: EngineStore,
         clock: Clock,
         waiter: Waiter,
@@ -89,7 +89,7 @@ class Loop:
         self.waiter = waiter
         self.pool: ActivityPool | None = None
         self.inbox: SimpleQueue[Item] = SimpleQueue()
-        self.memos = Memos()
+        self.memos = AuditMemos()
         self.wakeups = Wakeups()
         self.stopping = False
         self.idle_before = 0

@@ -12,7 +12,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
-from perdure.engine.core.audit import Memo
+from perdure.engine.core.audit import AuditMemo
 from perdure.errors import CommitRefused, PerdureError
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class AuditRecorder:
 
     async def write(self, row: AuditRow) -> None:
         """Write a row now; returns once it is durable."""
-        await self._gateway.record(Memo(audit=[row]))
+        await self._gateway.record(AuditMemo(audit=[row]))
 
     async def flush(self) -> None:
         """Write what waits; returns once it is durable. What cannot be written now waits again."""
@@ -72,7 +72,7 @@ class AuditRecorder:
         if not waiting and not used:
             return
         try:
-            await self._gateway.record(Memo(audit=list(waiting.values()), keys_used=list(used.items())))
+            await self._gateway.record(AuditMemo(audit=list(waiting.values()), keys_used=list(used.items())))
         except CommitRefused:
             log.exception("%d rows of the audit log were refused by the store", len(waiting))
         except PerdureError as error:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from perdure.engine.core.audit import NOTE, Memo, Note
+from perdure.engine.core.audit import NOTE, AuditMemo, AuditNote
 from perdure.errors import PerdureError
 from perdure.http.access import sessions
 from perdure.http.access.audit import AuditRecorder
@@ -101,7 +101,7 @@ class Access:
             self._note_refusal(request, endpoint, refused)
             raise
         except SignedIn as signed:
-            note = Note(signed.caller.who, address_of(request), "login")
+            note = AuditNote(signed.caller.who, address_of(request), "login")
             self.recorder.add(note.row(self.keys.now(), ""))
             raise
         request.scope[CALLER] = caller
@@ -227,9 +227,9 @@ class Access:
         if found is None:
             return
         caller, session = found
-        note = Note(caller.who, address_of(request), "logout").row(self.keys.now(), "")
+        note = AuditNote(caller.who, address_of(request), "logout").row(self.keys.now(), "")
         kept = sessions.signed_out(session, (session.expires_at + 60) * 1_000_000)
-        await self._gateway.record(Memo(seen=[kept], audit=[note]))
+        await self._gateway.record(AuditMemo(seen=[kept], audit=[note]))
         self._ended.note(session, ended=True)
 
     def sign_in(self, request: Request, key: str) -> Caller:
@@ -244,7 +244,7 @@ class Access:
             if wait:
                 raise _too_many(wait) from None
             raise
-        self.recorder.add(Note(caller.who, address, endpoint.operation).row(self.keys.now(), ""))
+        self.recorder.add(AuditNote(caller.who, address, endpoint.operation).row(self.keys.now(), ""))
         return caller
 
     def _within_rate(self, name: str) -> None:
@@ -275,7 +275,7 @@ class Access:
             await self.recorder.write(note.row(self.keys.now(), _instance_of(request)))
         return response
 
-    def _remember(self, note: Note, request: Request, outcome: str) -> None:
+    def _remember(self, note: AuditNote, request: Request, outcome: str) -> None:
         self.recorder.add(note.row(self.keys.now(), _instance_of(request), outcome))
 
     def _note_refusal(self, request: Request, endpoint: Endpoint, refused: Refused) -> None:
@@ -286,7 +286,7 @@ class Access:
         caller: Caller = request.scope.get(CALLER, ANONYMOUS)
         if caller is ANONYMOUS or refused.status == 429:
             who = refused.who if caller is ANONYMOUS else caller.who
-            note, about = Note(who, address_of(request), endpoint.operation, refused.code), ""
+            note, about = AuditNote(who, address_of(request), endpoint.operation, refused.code), ""
         else:
             note, about = _note_of(request, endpoint, caller), _instance_of(request)
         self.recorder.add(note.row(self.keys.now(), about, refused.code))
@@ -370,14 +370,14 @@ def _is_local(address: str) -> bool:
     return (mapped or found).is_loopback
 
 
-def _note_of(request: Request, endpoint: Endpoint, caller: Caller) -> Note:
+def _note_of(request: Request, endpoint: Endpoint, caller: Caller) -> AuditNote:
     path = request.path_params
     detail = str(
         path.get("event") or path.get("name") or path.get("queue") or request.query_params.get("reason", "")
     )
     if endpoint.operation == "restart":  # its row names the new run
         detail = _instance_of(request)
-    return Note(caller.who, address_of(request), endpoint.operation, detail)
+    return AuditNote(caller.who, address_of(request), endpoint.operation, detail)
 
 
 def _instance_of(request: Request) -> str:
