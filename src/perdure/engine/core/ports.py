@@ -1,4 +1,4 @@
-"""What the dispatcher is given and what it gives: bounds, functions, chance, and what may leave once a batch is durable."""
+"""What the dispatcher is given and gives: bounds, functions, chance, and what may leave once a batch is durable."""
 
 from __future__ import annotations
 
