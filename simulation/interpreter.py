@@ -144,7 +144,7 @@ class _Entry:
     def __init__(self, code: Code) -> None:
         self.code = code
 
-    def admit(self, event_name: str, body: Any) -> None:
+    def admit(self, event_name: str, body: Any, known: Any = None) -> None:
         """Every event is admitted."""
 
 

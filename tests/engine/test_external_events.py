@@ -408,6 +408,73 @@ async def test_after_a_day_an_id_is_new_again(orchestrator):
         assert (await env.client.wait_for_completion(instance)).output == [2, "nothing more"]
 
 
+READ: list[int] = []
+
+
+@dataclass
+class Counted:
+    """A body that tells each time it is read as this type."""
+
+    number: int
+    notes: list[str] | None = None
+
+    def __post_init__(self) -> None:
+        READ.append(self.number)
+
+
+def counted_yield(context: OrchestrationContext):
+    if context.get_input():
+        yield context.create_timer(3600)
+    taken = yield context.wait_for_external_event("Go", Counted)
+    taken.notes = ["changed by the code"]
+    again = yield context.wait_for_external_event("Go", Counted)
+    return [taken.number, again.number, again.notes]
+
+
+async def counted_async(context: OrchestrationContext):
+    if context.get_input():
+        await context.create_timer(3600)
+    taken = await context.wait_for_external_event("Go", Counted)
+    taken.notes = ["changed by the code"]
+    again = await context.wait_for_external_event("Go", Counted)
+    return [taken.number, again.number, again.notes]
+
+
+@both(counted_yield, counted_async)
+@pytest.mark.parametrize("when", ["awaited", "buffered", "suspended"])
+async def test_an_event_is_read_once_as_the_type_that_is_declared_and_awaited(orchestrator, when):
+    READ.clear()
+    async with environment(app_with(orchestrator, events={"Go": Counted})) as env:
+        instance = await env.client.start_new("main", client_input=when == "buffered")
+        if when == "suspended":
+            await env.client.suspend(instance)
+        for number in (1, 2):
+            await env.client.raise_event(instance, "Go", {"number": number})
+        if when == "suspended":
+            await env.client.resume(instance)
+        await env.advance(hours=2)
+
+        assert (await env.client.wait_for_completion(instance)).output == [1, 2, None]
+    assert READ == [1, 2]
+
+
+def other_yield(context: OrchestrationContext):
+    return (yield context.wait_for_external_event("Go", dict))
+
+
+async def other_async(context: OrchestrationContext):
+    return await context.wait_for_external_event("Go", dict)
+
+
+@both(other_yield, other_async)
+async def test_a_wait_for_another_type_than_the_declared_one_gets_its_own(orchestrator):
+    async with environment(app_with(orchestrator, events={"Go": Counted})) as env:
+        instance = await env.client.start_new("main")
+        await env.client.raise_event(instance, "Go", {"number": 1})
+
+        assert (await env.client.wait_for_completion(instance)).output == {"number": 1}
+
+
 def typed_yield(context: OrchestrationContext):
     return (yield context.wait_for_external_event("Amount", int))
 

@@ -20,6 +20,7 @@ from perdure.model import actions as act
 from perdure.model import events as ev
 from perdure.model import payload
 from perdure.model.failures import failure_of
+from perdure.model.readings import Reading
 from perdure.replay.context import OrchestrationContext
 from perdure.replay.determinism import Mismatch, misfit
 from perdure.replay.environment import Environment, Identity
@@ -107,6 +108,10 @@ class Execution:
             context._kept = len(event.carried)
         elif isinstance(event, ev.EventRaised):
             context._kept = context._next_event + 1
+
+    def was_read(self, event: ev.EventRaised, reading: Reading) -> None:
+        """This event, which comes next, has been decoded already."""
+        self.context._read_ahead = event, reading
 
     def replay(self, episodes: Iterable[Episode], before: int = 0) -> list[act.Action]:
         """Live through recorded episodes (time, events) again. Raises NonDeterminismError at a disagreement.

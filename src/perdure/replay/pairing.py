@@ -49,6 +49,10 @@ class Arrivals(Protocol):
 
     def _give_back(self, wait: EventTask[Any]) -> None: ...
 
+    def _read(self, item: Item, expected: Any) -> Any: ...
+
+    def _forget_reading(self, number: int) -> None: ...
+
 
 def choose(recorder: Arrivals, item: Item, waits: Iterable[EventTask[Any]]) -> None:
     """One of several open waits takes the event, or none. `waits` come in the order of their age.
@@ -68,13 +72,16 @@ def choose(recorder: Arrivals, item: Item, waits: Iterable[EventTask[Any]]) -> N
     else:
         wanted = _in_order_of_wish(waits)
     refusal: PayloadError | None = None
+    refused: Any = None  # the type that it did not fit last: waits in a loop have the same
     foremost: EventTask[Any] | None = None
     for wait in wanted:
         foremost = foremost or wait
+        if refusal is not None and wait.expected is refused:
+            continue
         try:
-            value = payload.decode(body_of(event), wait.expected)
+            value = recorder._read(item, wait.expected)
         except PayloadError as error:
-            refusal = refusal or error
+            refusal, refused = refusal or error, wait.expected
             continue
         recorder._emit(act.TakeEvent(wait.id, number))
         recorder._take(wait, item, value)
@@ -88,6 +95,7 @@ def choose(recorder: Arrivals, item: Item, waits: Iterable[EventTask[Any]]) -> N
 
 def _reject(recorder: Arrivals, wait_id: int, item: Item, reason: str) -> None:
     number, event = item
+    recorder._forget_reading(number)
     recorder._emit(act.RejectEvent(wait_id, event.name, event.operation_id, event.input, reason, number))
 
 
@@ -130,6 +138,8 @@ def pass_on(recorder: Arrivals, wait: EventTask[Any]) -> None:
 def _fits(other: EventTask[Any], wait: EventTask[Any]) -> bool:
     if other.event is None:
         return False
+    if other.expected is wait.expected:
+        return True
     try:
         payload.decode(body_of(other.event[1]), wait.expected)
     except PayloadError:

@@ -31,6 +31,7 @@ from perdure.model import payload
 from perdure.model.durations import EARLIEST, LATEST, Seconds, in_range, micros, moment
 from perdure.model.instances import child_id_of
 from perdure.model.names import is_name, not_a_name
+from perdure.model.readings import Reading
 from perdure.replay import pairing
 from perdure.replay.determinism import Mismatch, agree, misfit, mismatch
 from perdure.replay.environment import CallTarget, Environment, Identity
@@ -47,6 +48,8 @@ IDLE: list[act.Action] = []
 """The actions of code that is not running: one empty list for all of them, since thousands sleep."""
 NOTHING_TAKEN: dict[int, EventTask[Any]] = {}
 """The same for events that were taken and not looked at."""
+NOTHING_READ: dict[int, Reading] = {}
+"""The same for events that were decoded before a wait took them."""
 
 
 class Recorder:
@@ -72,6 +75,8 @@ class Recorder:
         "_pairing",
         "_parks_misfits",
         "_patches",
+        "_read_ahead",
+        "_readings",
         "_refusals",
         "_replaying",
         "_rewound",
@@ -114,6 +119,8 @@ class Recorder:
         self._closed_waits: Sequence[EventTask[Any]] = ()
         self._taken: dict[int, EventTask[Any]] = NOTHING_TAKEN  # events that the code has not looked at
         self._buffered: list[tuple[int, ev.EventRaised]] = []  # a deque would weigh 700 bytes an instance
+        self._read_ahead: tuple[ev.EventRaised, Reading] | None = None
+        self._readings: dict[int, Reading] = NOTHING_READ  # of buffered events that were decoded before
         self._fibers: dict[Fiber[Any], None] | None = None  # branches, without those that ended well
 
     @property
@@ -422,7 +429,27 @@ class Recorder:
         """An event arrived: a wait for its name takes it, or it is kept."""
         item = (self._next_event, event)
         self._next_event += 1
+        ahead, self._read_ahead = self._read_ahead, None
+        if ahead is not None and ahead[0] is event:
+            self._keep_reading(item[0], ahead[1])
         self._arrived(item)
+
+    def _keep_reading(self, number: int, reading: Reading) -> None:
+        if self._readings is NOTHING_READ:
+            self._readings = {}
+        self._readings[number] = reading
+
+    def _read(self, item: pairing.Item, expected: Any) -> Any:
+        """The value of an event, decoded unless that was done before. Raises PayloadError."""
+        reading = self._readings.get(item[0]) if self._readings else None
+        if reading is not None and reading.is_as(expected):
+            return reading.value
+        return payload.decode(pairing.body_of(item[1]), expected)
+
+    def _forget_reading(self, number: int) -> None:
+        """The event was taken, and its value is the code's now; or it was rejected."""
+        if self._readings:
+            self._readings.pop(number, None)
 
     def _arrived(self, item: pairing.Item) -> None:
         waits = (wait for wait in self._waits.values() if same(wait.name, item[1].name))
@@ -442,10 +469,11 @@ class Recorder:
             self._reject(wait, event, recorded.reason)  # whatever today's type would take
             return
         try:
-            value = payload.decode(pairing.body_of(event), wait.expected)
+            value = self._read(item, wait.expected)
         except PayloadError as error:
             if self._script is not None or item[0] < self._kept:
                 raise self._park(misfit(f"the event '{event.name}'", wait.expected, error)) from None
+            self._forget_reading(item[0])
             self._reject(wait, event, f"does not fit: {error}")
             return
         self._take(wait, item, value)
@@ -454,6 +482,7 @@ class Recorder:
         if self._taken is NOTHING_TAKEN:
             self._taken = {}
         self._taken[wait.id] = wait
+        self._forget_reading(item[0])
         self._close_wait(wait)
         wait._take(item, value)
 

@@ -35,7 +35,7 @@ Result = ActivityResult | ChildResult | EntityResult
 
 
 def raise_event(batch: OpenBatch, instance: Instance | None, envelope: Envelope, message: RaiseEvent) -> None:
-    refusal = _event_refusal(batch, instance, message)
+    refusal = _event_refusal(batch, instance, envelope, message)
     if refusal is not None:
         if instance is not None and isinstance(refusal, EventRefused) and batch.is_kept(envelope):
             _keep_misfit(batch, instance, envelope, str(refusal))
@@ -65,15 +65,17 @@ def raise_event(batch: OpenBatch, instance: Instance | None, envelope: Envelope,
         _overflow(batch, instance, envelope)
         return
     batch.answer(envelope, None)
-    feed(
-        batch,
-        instance,
-        ev.EventRaised(name=message.name, input=message.input, operation_id=message.operation_id),
-        kept=batch.is_kept(envelope),
-    )
+    event = ev.EventRaised(name=message.name, input=message.input, operation_id=message.operation_id)
+    if envelope.reading is not None:
+        execution.was_read(event, envelope.reading)
+        envelope.reading = None  # the code may change the value: should the batch fail, it is read again
+    feed(batch, instance, event, kept=batch.is_kept(envelope))
 
 
-def _event_refusal(batch: OpenBatch, instance: Instance | None, message: RaiseEvent) -> PerdureError | None:
+def _event_refusal(
+    batch: OpenBatch, instance: Instance | None, envelope: Envelope, message: RaiseEvent
+) -> PerdureError | None:
+    """Why the event is not taken; if it is, the envelope keeps its body as the door has read it."""
     if instance is None:
         return InstanceNotFound(
             f"no instance {message.instance_id!r} in this hub: the event {message.name!r} was not accepted. "
@@ -87,7 +89,7 @@ def _event_refusal(batch: OpenBatch, instance: Instance | None, message: RaiseEv
     entry = entry_of(batch, instance)
     if entry is not None:
         try:
-            entry.admit(message.name, message.input)
+            envelope.reading = entry.admit(message.name, message.input, envelope.reading)
         except PerdureError as refused:
             return refused
     return None

@@ -12,6 +12,7 @@ import msgspec
 from perdure.engine.core.audit import AuditNote
 from perdure.engine.core.repeats import id_in
 from perdure.model.messages import Message, Request, Start, decode_message
+from perdure.model.readings import Reading
 from perdure.model.records import InboxRow
 
 log = logging.getLogger("perdure.engine")
@@ -34,8 +35,8 @@ class Envelope(msgspec.Struct, eq=False):
     the row was committed, and comes with its instance whenever that is loaded. `note` says who sent it.
     `stored_as` is the row it came from if the present batch gives it another; `waits` says that it stands in line,
     `came_at` when it came, if it is no row. `kept` marks what parked its instance because it was accepted under other
-    code and fits no more. A struct is made faster than an object with slots, and the collector passes over it: one
-    step may make a hundred thousand.
+    code and fits no more. `reading` is an event's body as the door has decoded it. A struct is made faster than an
+    object with slots, and the collector passes over it: one step may make a hundred thousand.
     """
 
     message: Message
@@ -50,6 +51,7 @@ class Envelope(msgspec.Struct, eq=False):
     stored_as: int = 0
     waits: bool = False
     came_at: int = 0
+    reading: Reading | None = None
 
 
 def envelopes_of(rows: Iterable[InboxRow]) -> Iterator[Envelope]:

@@ -11,6 +11,7 @@ import msgspec
 from perdure.engine.interrupting import put_away
 from perdure.errors import RegistrationError
 from perdure.model.messages import Message
+from perdure.model.readings import Reading
 from perdure.model.settings import BYTES, COUNT, SECONDS, setting
 from perdure.replay.decide import Code
 from perdure.replay.entity import EntityCode
@@ -55,7 +56,7 @@ class OrchestratorEntry(Protocol):
     code: Code
     version: str
 
-    def admit(self, event_name: str, body: msgspec.Raw) -> None: ...
+    def admit(self, event_name: str, body: msgspec.Raw, known: Reading | None = None) -> Reading | None: ...
 
 
 class Functions(Protocol):

@@ -32,10 +32,11 @@ from perdure.engine.functions.callables import (
     where,
 )
 from perdure.engine.functions.versions import newest
-from perdure.errors import EventRefused, FunctionNotFound, RegistrationError
+from perdure.errors import EventRefused, FunctionNotFound, PayloadError, RegistrationError
 from perdure.model import payload
 from perdure.model.durations import Seconds, micros
 from perdure.model.http_calls import BUILT_IN
+from perdure.model.readings import Reading
 from perdure.model.retry import RetryPolicy
 from perdure.replay.context import OrchestrationContext
 from perdure.replay.inputs import Input
@@ -100,17 +101,24 @@ class Orchestrator(Definition):
     events: Mapping[str, Any] | None = None
     input_type: Any = Any
 
-    def admit(self, event_name: str, body: Raw) -> None:
-        """Raise EventRefused for an event whose name or shape the declared `events` do not admit."""
+    def admit(self, event_name: str, body: Raw, known: Reading | None = None) -> Reading | None:
+        """Raise EventRefused for an event whose name or shape the declared `events` do not admit.
+
+        Returns the body as the declared type; `known` is what an earlier call returned for it.
+        """
         if self.events is None:
-            return
+            return None
         expected = self._event_type(event_name)
-        misfit = payload.fits(body if bytes(body) else Raw(b"null"), expected)
-        if misfit is not None:
-            raise EventRefused(
-                f"event {event_name!r} of {self.name!r} does not have the declared shape: {misfit}",
-                misfit.pointer,
-            )
+        if known is not None and known.is_as(expected):
+            return known
+        try:
+            return Reading(body if bytes(body) else Raw(b"null"), expected)
+        except PayloadError as error:
+            misfit = error
+        raise EventRefused(
+            f"event {event_name!r} of {self.name!r} does not have the declared shape: {misfit}",
+            misfit.pointer,
+        )
 
     def _event_type(self, event_name: str) -> Any:
         assert self.events is not None

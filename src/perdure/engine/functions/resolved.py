@@ -23,6 +23,7 @@ from perdure.engine.functions.versions import Versioning, newest
 from perdure.errors import FunctionNotFound
 from perdure.model import actions as act
 from perdure.model import payload
+from perdure.model.readings import Reading
 from perdure.replay.decide import Code
 from perdure.replay.determinism import agree_but_for_name
 from perdure.replay.entity import EntityCode
@@ -48,9 +49,9 @@ class Entry:
         )
         self.version = definition.version or version
 
-    def admit(self, event_name: str, body: Raw) -> None:
-        """Raise EventRefused for an event that the declared `events` do not admit."""
-        self._definition.admit(event_name, body)
+    def admit(self, event_name: str, body: Raw, known: Reading | None = None) -> Reading | None:
+        """Raise EventRefused for an event that the declared `events` do not admit. See `Orchestrator.admit`."""
+        return self._definition.admit(event_name, body, known)
 
 
 class Functions:
