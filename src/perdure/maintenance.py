@@ -38,12 +38,18 @@ class Backup:
     def instances(self) -> int:
         return sum(report.instances for report in self.hubs.values())
 
+    @property
+    def problems(self) -> list[str]:
+        """What is damaged in it, as it is in the store."""
+        return [problem for report in self.hubs.values() for problem in report.problems]
+
 
 def backup(
     store: str,
     file: str | os.PathLike[str],
     *,
     encryption: Encryption | None = None,
+    with_damage: bool = False,
     progress: Progress = lambda *_: None,
 ) -> Backup:
     """Copy a SQLite store to a new file, as it is at one moment, while an engine may be serving it.
@@ -56,6 +62,8 @@ def backup(
         file: where the copy goes; nothing may be there. What is encrypted is so in the copy, under the same keys.
         encryption: the keys to check the copy with, default `PERDURE_ENCRYPTION_KEYS`; without them the order
             and the chain of what is encrypted are checked, not its content.
+        with_damage: keep the copy also when rows of it are damaged, as they are in the store; the reports of its
+            hubs name them. A file that SQLite itself finds damaged is refused all the same.
         progress: told "pages" as they are copied, then "instances checked".
 
     Raises:
@@ -70,7 +78,7 @@ def backup(
 
     def check(copied: str) -> None:
         for hub in hubs_of(copied):
-            hubs[hub] = _checked(copied, hub, keys, progress)
+            hubs[hub] = _checked(copied, hub, keys, progress, with_damage=with_damage)
 
     size = back_up(source, target, check, lambda done, total: progress("pages", done, total))
     return Backup(target, size, hubs)
@@ -225,27 +233,41 @@ def _hub_of(source: str | Store, hub: str | None) -> str:
     return hub or names[0]
 
 
-def _checked(file: str, hub: str, keys: Encryption | None, progress: Progress) -> Report:
+def _checked(
+    file: str, hub: str, keys: Encryption | None, progress: Progress, *, with_damage: bool
+) -> Report:
     opened = open_store(file, hub, keys)
     try:
-        return demand_sound(opened, f"the copy of hub {hub!r}", progress)
+        if with_damage:
+            return verified(opened, progress)
+        return demand_sound(
+            opened,
+            f"the copy of hub {hub!r}",
+            progress,
+            cure=". Remove the damaged instances, or keep the copy as it is: `perdure backup --with-damage`",
+        )
     finally:
         opened.close_reader()
 
 
-def demand_sound(store: ClientStore, what: str, progress: Progress) -> Report:
-    """Verify a store at rest. Raises StoreUnusable naming the first problems."""
+def verified(store: ClientStore, progress: Progress) -> Report:
+    """What verifying a store at rest finds."""
     total = sum(store.counts().values())
 
     def tell(done: int) -> None:
         progress("instances checked", done, total)
 
-    report = verify(store, tell)
+    return verify(store, tell)
+
+
+def demand_sound(store: ClientStore, what: str, progress: Progress, cure: str = "") -> Report:
+    """Verify a store at rest. Raises StoreUnusable naming the first problems; `cure` says what can be done."""
+    report = verified(store, progress)
     if not report.ok:
         told = "; ".join(report.problems[:SHOWN])
         raise StoreUnusable(
             f"{what} has {len(report.problems)} problems, which its origin must have, too: {told}. "
-            "`perdure verify` tells all of them"
+            f"`perdure verify` tells all of them{cure}"
         )
     return report
 

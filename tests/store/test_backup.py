@@ -7,8 +7,10 @@ from pathlib import Path
 
 import apsw
 import pytest
+from typer.testing import CliRunner
 
 import perdure as df
+from perdure.cli.main import root
 from perdure.engine.upkeep.verification import verify
 from perdure.store import open_store
 from perdure.store.sqlite import backup as backups
@@ -138,6 +140,27 @@ async def test_a_damaged_hub_gives_no_backup_and_leaves_nothing(tmp_path: Path) 
     with pytest.raises(df.StoreUnusable, match=r"digest differs"):
         df.backup(str(hub), tmp_path / "copy.db")
     assert of_the_copy(tmp_path) == []
+
+
+async def test_a_damaged_hub_is_backed_up_as_it_is_where_that_is_asked_for(tmp_path: Path) -> None:
+    hub, kept, told = tmp_path / "hub.db", tmp_path / "kept.db", tmp_path / "told.db"
+    await filled(hub)
+    connection = apsw.Connection(str(hub))
+    connection.execute("update history set events = x'5b5d' where instance_no = 1")
+    connection.close()
+
+    with pytest.raises(df.StoreUnusable, match=r"perdure backup --with-damage"):
+        df.backup(str(hub), kept)
+    made = df.backup(str(hub), kept, with_damage=True)
+    outcome = CliRunner().invoke(root, ["backup", str(told), "--with-damage", "--store", str(hub)])
+    async with app_of().running(store=file_of(kept)) as client:
+        sound, damaged = await client.get_status("s"), await client.get_status("w")
+
+    assert made.problems and all("digest differs" in one or "w" in one for one in made.problems)
+    assert outcome.exit_code == 0, outcome.stderr
+    assert "digest differs" in outcome.stderr and "problems" in outcome.stdout
+    assert sound is not None and sound.reason == ""
+    assert damaged is not None and damaged.reason.startswith("damaged: ")
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,10 @@ _SAID = {"pages": "copying"}
 def backup(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A new file.", show_default=False)],
     store: StoreOption = DEFAULT_STORE,
+    with_damage: Annotated[
+        bool,
+        typer.Option("--with-damage", help="Keep the copy also when rows are damaged, and name them."),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Copy the database, as it is at one moment, to a new file; a server may go on serving it.
@@ -37,14 +41,17 @@ def backup(
     """
     try:
         with progress_bars(_SAID) as progress:
-            made = maintenance.backup(store, file, progress=progress)
+            made = maintenance.backup(store, file, with_damage=with_damage, progress=progress)
     except PerdureError as error:
         fail_with(error, as_json=as_json)
     if as_json:
         hubs = {hub: {"instances": report.instances} for hub, report in made.hubs.items()}
-        print_json({"file": made.file, "bytes": made.size, "hubs": hubs})
-    else:
-        typer.echo(f"{made.file}: {made.instances:,} instances, {made.size:,} bytes, checked.")
+        print_json({"file": made.file, "bytes": made.size, "hubs": hubs, "problems": made.problems})
+        return
+    for problem in made.problems:
+        typer.echo(plain(problem), err=True)
+    found = f"{len(made.problems):,} problems" if made.problems else "checked"
+    typer.echo(f"{made.file}: {made.instances:,} instances, {made.size:,} bytes, {found}.")
 
 
 @commands.command(epilog=EXIT_CODES)
