@@ -15,12 +15,12 @@ SECOND = 1_000_000
 BROKEN = Failure("ValueError", "no")
 
 
-def pauses(policy: RetryPolicy, attempts: int, *, chance: float = 0.5) -> list[float | None]:
+def pauses(policy: RetryPolicy, attempts: int, *, randomness: float = 0.5) -> list[float | None]:
     """The pause after each failed attempt in seconds, were every attempt to fail at once."""
     found: list[float | None] = []
     now = 0
     for attempt in range(1, attempts + 1):
-        at = next_attempt_at(policy, BROKEN, attempt=attempt, first_at=0, now=now, chance=chance)
+        at = next_attempt_at(policy, BROKEN, attempt=attempt, first_at=0, now=now, randomness=randomness)
         found.append(None if at is None else (at - now) / SECOND)
         now = at if at is not None else now
     return found
@@ -53,10 +53,10 @@ def test_intervals_may_be_timedeltas():
 
 
 @given(st.floats(0, 1), st.floats(0, 1), st.integers(1, 5))
-def test_jitter_stays_within_its_share_of_the_pause(jitter, chance, attempt):
+def test_jitter_stays_within_its_share_of_the_pause(jitter, randomness, attempt):
     policy = RetryPolicy(first_interval=8, jitter=jitter, max_attempts=0)
 
-    at = next_attempt_at(policy, BROKEN, attempt=attempt, first_at=0, now=0, chance=chance)
+    at = next_attempt_at(policy, BROKEN, attempt=attempt, first_at=0, now=0, randomness=randomness)
 
     assert 8 * (1 - jitter) * SECOND - 1 <= at <= 8 * (1 + jitter) * SECOND + 1
 
@@ -64,20 +64,20 @@ def test_jitter_stays_within_its_share_of_the_pause(jitter, chance, attempt):
 def test_jitter_never_exceeds_the_longest_pause():
     policy = RetryPolicy(first_interval=8, max_interval=8, jitter=1.0)
 
-    assert pauses(policy, 1, chance=1.0) == [8]
+    assert pauses(policy, 1, randomness=1.0) == [8]
 
 
 def test_a_huge_backoff_does_not_overflow():
     policy = RetryPolicy(first_interval=1, backoff=1e6, max_attempts=0, max_interval=3600)
 
-    assert next_attempt_at(policy, BROKEN, attempt=10_000, first_at=0, now=0, chance=0.5) == 3600 * SECOND
+    assert next_attempt_at(policy, BROKEN, attempt=10_000, first_at=0, now=0, randomness=0.5) == 3600 * SECOND
 
 
 @pytest.mark.parametrize("kind", [ValueError, "ValueError", "builtins.ValueError"])
 def test_an_error_not_to_retry_ends_it_at_once(kind):
     policy = RetryPolicy(non_retryable=(kind,))
 
-    assert next_attempt_at(policy, BROKEN, attempt=1, first_at=0, now=0, chance=0) is None
+    assert next_attempt_at(policy, BROKEN, attempt=1, first_at=0, now=0, randomness=0) is None
 
 
 def test_a_cause_counts_as_well():

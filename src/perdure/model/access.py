@@ -2,8 +2,8 @@
 
 A key is a line of text, `pdk_<id>_<secret><checksum>`. The prefix and the checksum let scanners find one that
 leaked into a repository or a log, and tell it from anything that merely looks alike. The id names the key in
-lists and in the audit log; the secret is 256 bits of chance. Because it is, SHA-256 is all it takes to store
-it: a slow hash protects what people can guess, and nobody guesses 2^256.
+lists and in the audit log; the secret is 256 random bits. Because of that, SHA-256 is enough to store it:
+a slow hash protects what people can guess, and 2^256 values cannot be guessed.
 
 A scope is what a key opens. `admin` opens everything, `operate` includes `read`; `function` opens every client
 function, `function:NAME` one of them. Scopes are words of the endpoint table, so a route without one cannot be
@@ -127,9 +127,9 @@ def id_of(text: str) -> str | None:
     return found[1] if found and _checksum(text[:-6]) == found[3] else None
 
 
-def key_id_of(chance: int) -> str:
-    """An id from some chance."""
-    return _base62(chance, ID_LENGTH)
+def key_id_of(random_bits: int) -> str:
+    """The id of a key, from 64 random bits."""
+    return _base62(random_bits, ID_LENGTH)
 
 
 def digest_of(text: str) -> bytes:

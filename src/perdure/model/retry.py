@@ -1,4 +1,4 @@
-"""When to try again: a policy, and the one function that applies it. Pure: time and chance are arguments."""
+"""When to try again: a policy, and the one function that applies it. Pure: time and randomness are arguments."""
 
 from __future__ import annotations
 
@@ -140,25 +140,25 @@ def _in_milliseconds(duration: Seconds | None) -> int | None:
 
 
 def next_attempt_at(
-    policy: RetryPolicy, failure: Failure, *, attempt: int, first_at: int, now: int, chance: float
+    policy: RetryPolicy, failure: Failure, *, attempt: int, first_at: int, now: int, randomness: float
 ) -> int | None:
     """When the attempt after `attempt` begins, in microseconds, or None when the failure is final.
 
-    `first_at` is when the first attempt was scheduled; `chance`, 0.0 to 1.0, draws the jitter.
+    `first_at` is when the first attempt was scheduled; `randomness`, 0.0 to 1.0, draws the jitter.
     """
     if (policy.max_attempts and attempt >= policy.max_attempts) or not policy.allows(failure):
         return None
-    at = min(now + _pause(policy, attempt, chance), LATEST)
+    at = min(now + _pause(policy, attempt, randomness), LATEST)
     if policy.max_elapsed is not None and at - first_at > micros(policy.max_elapsed):
         return None
     return at
 
 
-def _pause(policy: RetryPolicy, attempt: int, chance: float) -> int:
+def _pause(policy: RetryPolicy, attempt: int, randomness: float) -> int:
     longest = micros(policy.max_interval) if policy.max_interval is not None else micros(timedelta(days=3650))
     try:
         factor = policy.backoff ** (attempt - 1)
     except OverflowError:
         factor = 1e12
     pause = min(micros(policy.first_interval) * min(factor, 1e12), longest)
-    return int(min(pause * (1.0 + policy.jitter * (2.0 * chance - 1.0)), longest))
+    return int(min(pause * (1.0 + policy.jitter * (2.0 * randomness - 1.0)), longest))

@@ -8,5 +8,5 @@ of actions. Being told again what happened before, from history, brings it back 
 and it is the same code. During replay each action is held against what history recorded in its place the
 moment it is asked for, so a disagreement is found at the very line that disagrees.
 `settle` turns actions into history events, messages and effects, and never runs user code.
-Time, ids and chance are arguments; the same history gives the same decisions in any process, year or time zone.
+Time, ids and randomness are arguments; the same history gives the same decisions in any process, year or time zone.
 """

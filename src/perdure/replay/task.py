@@ -348,7 +348,7 @@ class RetryTask(Task[T_co]):
             attempt=self._attempt - self._before,
             first_at=self._first_at,
             now=self._context._now,
-            chance=self._context._randomness(self._call, self._attempt) if self._policy.jitter else 0.0,
+            randomness=self._context._randomness(self._call, self._attempt) if self._policy.jitter else 0.0,
         )
 
     def _failed_id(self) -> int:
