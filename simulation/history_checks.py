@@ -85,6 +85,15 @@ class _HistoryWalk:
             taken = state.taken.get(wait_id)
             if taken is None or taken[2][0] != number:
                 self._bad("pairing", f"event {number} did not go to wait {wait_id}, which the code awaited")
+        self._deadlines(state, asked_at)
+
+    def _deadlines(self, state: State, asked_at: dict[int, int]) -> None:
+        """No wait has taken an event that was sent at its deadline or after it."""
+        if not self._clock_is_right():
+            return
+        for wait, _, (number, event) in state.taken.values():
+            if wait.deadline and asked_at.get(json.loads(bytes(event.input)), 0) >= wait.deadline:
+                self._bad("deadline", f"event {number} went to wait {wait.id}, whose time was over")
 
     def _met_left(self, waits: int) -> None:
         if waits > 1:
