@@ -75,6 +75,10 @@ DAMAGES = {
         PAYLOADS, 0, 4, lambda body: body.replace(b"d", b"e"), said="in the table payloads"
     ),
     "a large body lost": Damage(PAYLOADS, 0, None, said="is missing from the table payloads"),
+    "the name": Damage(
+        INSTANCE, 0, 4, lambda name: "async" if name == "yield" else "yield", said="has another name"
+    ),
+    "the version": Damage(INSTANCE, 0, 5, lambda version: "7", said="has another version"),
     "the head": Damage(
         INSTANCE, 0, 20, lambda head: bytes(32), said="the newest is not the one that it names"
     ),

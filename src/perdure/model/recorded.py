@@ -47,7 +47,22 @@ def read(stored: StoredInstance) -> list[tuple[int, list[HistoryEvent]]]:
         own = bodies.get(one.episode, {})
         _check_bodies(row, one, events, own)
         recorded.append((one.at, inline(events, own)))
+    for _, events in recorded:
+        _check_start(row, events)
     return recorded
+
+
+def _check_start(row: InstanceRow, events: list[HistoryEvent]) -> None:
+    """Raise HistoryDamaged for a row that names another orchestrator than the one that its history began."""
+    for event in events:
+        if isinstance(event, ExecutionStarted):
+            began = {"name": event.name, "version": event.version, "parent": event.parent}
+            for column, value in began.items():
+                if getattr(row, column) != value:
+                    raise HistoryDamaged(
+                        f"the row of the instance has another {column} than its history, which began with "
+                        f"{value!r}; {_CAUSE}"
+                    )
 
 
 def damage_in(stored: StoredInstance) -> str:
@@ -59,6 +74,9 @@ def damage_in(stored: StoredInstance) -> str:
         return ""
     try:
         check_rows(stored)
+        for one in stored.history[:1]:
+            if one.execution_no == stored.row.execution_no:
+                _check_start(stored.row, decode_events(one.events))
         bodies = _by_episode(stored)
         for one in stored.history if bodies else ():
             _check_bodies(stored.row, one, decode_events(one.events), bodies.get(one.episode, {}), gone=False)
