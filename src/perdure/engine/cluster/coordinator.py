@@ -120,7 +120,11 @@ class Sharing:
             return []
         rows = self._store.claim(placement.served, names, free)
         self._hungry = len(rows) == free
-        return placement.claimed(rows)
+        unread: list[str] = []
+        claimed = placement.claimed(rows, unread)
+        for why in unread:
+            log.error("%s", why)
+        return claimed
 
     @property
     def is_hungry(self) -> bool:
@@ -177,7 +181,7 @@ class Sharing:
             ]
         self._store.commit(batch)
         if placement is not None:
-            placement.claimed(batch.activities_placed)
+            placement.claimed(batch.activities_placed, [])  # made here: each can be read
         territory.lose(given)
         hub.cache.evict_where(lambda instance: instance.partition in given)
         self._tell_all()

@@ -202,8 +202,12 @@ class Dispatcher(WorkerState):
         loaded: Iterable[StoredInstance],
         operations: Iterable[str] = (),
         seen: Iterable[SeenRow] = (),
-    ) -> None:
-        """Take in what was loaded; the messages set aside for these ids come next, in their order."""
+    ) -> list[str]:
+        """Take in what was loaded; the messages set aside for these ids come next, in their order.
+
+        Returns what is to be logged: messages that cannot be read, and why.
+        """
+        unread: list[str] = []
         batch, warm = self.open_batch, self.cache.warm
         for operation_id in operations:
             batch.seen[operation_id] = None
@@ -212,7 +216,7 @@ class Dispatcher(WorkerState):
         for stored in loaded:
             if stored.row.instance_id not in warm:
                 instance = Instance.from_stored(stored)
-                held = envelopes_of(stored.held)
+                held = envelopes_of(stored.held, unread)
                 instance.waiting = (deque(held) if instance.entity_state is not None else list(held)) or None
                 if instance.waiting:  # what is held from here on comes behind it
                     self.message_numbers.exceed(instance.waiting[-1].row_no)
@@ -224,6 +228,7 @@ class Dispatcher(WorkerState):
                 batch.absent.add(instance_id)
             batch.put_first(instance_id, batch.aside.pop(instance_id, []))
             self.lines.end_turn(instance_id)
+        return unread
 
     def seal(self) -> Batch:
         """Close the batch: rows of every touched instance, and inbox rows for what is still unconsumed."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -14,8 +13,6 @@ from perdure.engine.core.repeats import id_in
 from perdure.model.messages import Message, Request, Start, decode_message
 from perdure.model.readings import Reading
 from perdure.model.records import InboxRow
-
-log = logging.getLogger("perdure.engine")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +51,13 @@ class Envelope(msgspec.Struct, eq=False):
     reading: Reading | None = None
 
 
-def envelopes_of(rows: Iterable[InboxRow]) -> Iterator[Envelope]:
-    """Stored messages. One that cannot be read stays in the inbox, is logged, and stops nobody else."""
+def envelopes_of(rows: Iterable[InboxRow], unread: list[str]) -> Iterator[Envelope]:
+    """Stored messages. One that cannot be read stays in the inbox and stops no other; `unread` is told why."""
     for row in rows:
         try:
             envelope = _envelope_of(decode_message(row.message), row.message_no)
         except msgspec.MsgspecError as error:
-            log.error("message %s for %s cannot be read: %s", row.message_no, row.instance_id, error)
+            unread.append(f"message {row.message_no} for {row.instance_id} cannot be read: {error}")
             continue
         envelope.hidden = row.visible_at is None
         yield envelope

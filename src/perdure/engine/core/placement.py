@@ -9,7 +9,6 @@ else claims the row again, and the result that comes in late finds no row with i
 
 from __future__ import annotations
 
-import logging
 import re
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -30,7 +29,6 @@ CLAIMED_AT_ONCE: Final = 100
 POOL_NAME: Final = "1 to 100 letters, digits, dots, dashes and underscores"
 Key = tuple[str, int]  # execution id, task id
 
-log = logging.getLogger("perdure.engine")
 _encode = msgspec.json.Encoder().encode
 _invocations = msgspec.json.Decoder(Invocation)
 
@@ -105,20 +103,17 @@ class Placement:
         names, free = self._pool.free_slots()
         return names, min(free, CLAIMED_AT_ONCE)
 
-    def claimed(self, rows: Iterable[ActivityRow]) -> list[Invocation]:
-        """These were claimed for this worker."""
+    def claimed(self, rows: Iterable[ActivityRow], unread: list[str]) -> list[Invocation]:
+        """These were claimed for this worker; `unread` is told of those whose rows are damaged."""
         invocations = []
         for row in rows:
             self._claims[row.execution_id, row.task_id] = row.attempt
             try:
                 invocations.append(_invocations.decode(row.invocation))
             except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-                log.error(
-                    "the activity %s of instance %s cannot be run, since its row in the table activities is damaged: "
-                    "%s. Terminate or purge the instance",
-                    row.name,
-                    row.instance_id,
-                    error,
+                unread.append(
+                    f"the activity {row.name} of instance {row.instance_id} cannot be run, since its row in the "
+                    f"table activities is damaged: {error}. Terminate or purge the instance"
                 )
         return invocations
 

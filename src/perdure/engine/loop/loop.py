@@ -274,7 +274,9 @@ class Loop:
         known = {number for number, at in self._poisoned_rows.items() if at > now}
         fresh = [m for m in found.messages if m.message_no not in waiting and m.message_no not in known]
         self._more_rows = len(found.messages) >= TAKE and len(known) < TAKE
-        taken.extend(envelopes_of(fresh))
+        unread: list[str] = []
+        taken.extend(envelopes_of(fresh, unread))
+        _log_unread(unread)
         for at, instance_id in found.due:
             self.wakeups.push(at, instance_id)
         if looks_ahead:
@@ -426,7 +428,7 @@ class Loop:
                 whole = store.history_of(stored.row.instance_no, stored.row.execution_no)
                 if whole is not None:
                     stored.history, stored.bodies = whole.history, whole.bodies
-            hub.admit(cold, loaded, operations, store.seen(operations) if operations else ())
+            _log_unread(hub.admit(cold, loaded, operations, store.seen(operations) if operations else ()))
             cold = hub.advance((), now)
         batch = hub.seal()
         if self.memos:
@@ -637,3 +639,8 @@ def _repeatable(envelope: Envelope) -> bool:
     if envelope.reply is None:
         return isinstance(envelope.message, ActivityResult | Wake)
     return bool(getattr(envelope.message, "operation_id", ""))
+
+
+def _log_unread(unread: list[str]) -> None:
+    for why in unread:
+        log.error("%s", why)
