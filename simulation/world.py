@@ -27,7 +27,8 @@ from simulation.sometimes import Sometimes
 from simulation.worker import SimulatedWorker
 
 MOST_STEPS = 3_000  # turns with something to do once the world has healed; the worst seeds need a tenth
-LONGEST = 3_600  # seconds that a world with several workers may take to come to rest
+# Seconds that a world with several workers may take to come to rest: a crowd may hold one lock, each for a minute.
+LONGEST = 14_400
 
 Event = tuple[int, int, SimulatedWorker | None, bool, Callable[[], None]]
 
