@@ -264,7 +264,7 @@ def refuse_unkept(message: Message) -> None:
             if field == "instance_id":
                 raise InvalidInstanceId(f"an instance id is a string, not {what}")
             raise PayloadError(f"{field.replace('_', ' ')} is a string, not {what}: nothing was stored")
-        if text and not is_text(text):
+        if (not text.isascii() or "\0" in text) and not is_text(text):
             raise PayloadError(
                 f"{field.replace('_', ' ')} {ascii(text)[:60]} holds NUL or a lone surrogate, which is no character: "
                 "nothing was stored"

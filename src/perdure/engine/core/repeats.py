@@ -245,15 +245,14 @@ def id_of(caller: str, verb: str, target: Parts, key: str) -> str:
 
 def digest_of(*parts: str | bytes, digits: int = _CONTENT_DIGITS) -> str:
     """A digest over parts, each with its length before it, so that no two lists of parts have the same bytes."""
-    framed: list[bytes] = []
-    for part in parts:
-        encoded = part if isinstance(part, bytes) else _encoded(part)
-        framed += (_framing(len(encoded)), encoded)
-    return sha256(b"".join(framed)).hexdigest()[:digits]
-
-
-def _encoded(text: str) -> bytes:
-    return text.encode() if text.isascii() else text.encode("utf-8", "surrogatepass")
+    try:
+        encoded = [part if part.__class__ is bytes else part.encode() for part in parts]  # type: ignore[union-attr]
+    except UnicodeEncodeError:  # a lone surrogate, which is refused later and has to be told apart until then
+        encoded = [
+            part if isinstance(part, bytes) else part.encode("utf-8", "surrogatepass") for part in parts
+        ]
+    framed = b"".join([_framing(len(part)) + part for part in encoded])
+    return sha256(framed).hexdigest()[:digits]
 
 
 _framing: Final = Struct(">Q").pack
