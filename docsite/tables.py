@@ -93,7 +93,7 @@ def routes() -> str:
 
 def limits() -> str:
     """Sizes and counts that have a limit."""
-    from perdure.engine.core.dispatcher import Limits
+    from perdure.engine.core.ports import Limits
     from perdure.engine.engine import Settings
     from perdure.model import payload
     from perdure.model.instances import ID_LIMIT
