@@ -500,3 +500,34 @@ def test_payment_is_made_once_by_whoever_honours_the_key() -> None:
     w.pass_time(60)
     assert w.status("c").output == 10
     assert sorted(paid.values()) == [5, 5] and len(w.witness) > 6
+
+
+def test_results_that_pass_a_failed_instance_by_answer_no_call_that_a_rewind_in_their_batch_opens_again() -> (
+    None
+):
+    """B14: siblings whose failures came too late to count are started again by the rewind, and not waited for."""
+    app, is_up = App("siblings"), [False]
+
+    @app.activity
+    def act(number: int) -> int:
+        if not is_up[0]:
+            raise ConnectionError(f"away: {number}")
+        return number
+
+    @app.orchestrator
+    def fan(context: OrchestrationContext) -> Flow:
+        return (yield context.task_all([context.call_activity(act, number) for number in range(4)]))
+
+    w = own_world(app)
+    w.paused = True
+    w.start("fan", "f")
+    w.run_bodies(1)
+    w.settle()
+    assert w.status("f").runtime_status == "Failed"
+    w.run_bodies()  # their failures stand in the loop's inbox, and the rewind behind them
+    is_up[0] = True
+    w.paused = False
+    w.manage("rewind", "f", "the bank is back")
+    assert w.status("f").runtime_status == "Completed"
+    assert w.status("f").output == [0, 1, 2, 3]
+    verify(w)

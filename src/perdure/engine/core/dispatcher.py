@@ -269,11 +269,15 @@ class Dispatcher(WorkerState):
         return released
 
     def _answered(self, batch: OpenBatch) -> set[tuple[str, int]]:
-        """Activities whose results came in this batch, or wait in line beside those brought back in it."""
+        """Activities whose results came in this batch, or wait in line beside those brought back in it.
+
+        A result that passed its instance by answers nothing: a rewind behind it in the batch opened the call again.
+        """
         came = [e.message for e in batch.inputs]
         for instance_id in {invocation.instance_id for invocation in batch.again}:
             came += [e.message for e in self.lines.of(instance_id)]
-        return {(m.execution_id, m.task_id) for m in came if type(m) is ActivityResult}
+        answers = {(m.execution_id, m.task_id) for m in came if type(m) is ActivityResult}
+        return answers - batch.stale_results
 
     def rollback(self) -> list[Envelope]:
         """The batch was not committed: forget what it did, and return its inputs to be fed again."""

@@ -444,12 +444,12 @@ class Loop:
         if pool is not None:
             if released.cancelled or released.ended:
                 self._shielded(lambda done: pool.cancel(done.cancelled, done.ended), released)
-            if released.invocations:
-                self._shielded(lambda work: pool.start(work, handover), released.invocations)
-            for envelope in self.hub.results:
+            for envelope in self.hub.results:  # before the starts: one of them may open the same call again
                 message = envelope.message
                 if isinstance(message, ActivityResult):
                     pool.forget(message.execution_id, message.task_id)
+            if released.invocations:
+                self._shielded(lambda work: pool.start(work, handover), released.invocations)
         if self.sharing is not None:
             self._shielded(self._tell_others, released)
         self.hub.results.clear()
