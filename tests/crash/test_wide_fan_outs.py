@@ -7,6 +7,7 @@ fan-outs here are as wide for their batches as a hundred thousand calls are for 
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -18,6 +19,7 @@ from msgspec import Raw
 import perdure
 from perdure import App, OrchestrationContext
 from perdure.engine.core.ports import Limits
+from perdure.engine.interrupting import Interruptions
 from perdure.model.messages import RaiseEvent
 from perdure.store.memory import MemoryStore
 from tests.crash.checks import verify
@@ -135,6 +137,7 @@ def lines_run(work: Callable[[], None]) -> int:
     def call(frame: FrameType, what: str, _: object) -> Any:
         return line if frame.f_code.co_filename.startswith(tuple(PARTS)) else None
 
+    Interruptions(threading.get_ident()).calm()  # whatever other tests have left in this process
     before = sys.gettrace()
     sys.settrace(call)
     try:

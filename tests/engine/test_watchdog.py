@@ -290,3 +290,48 @@ async def test_what_an_endless_loop_of_calls_allocated_is_freed_when_it_is_parke
 
     assert parked.runtime_status is S.Suspended
     assert left < 1_000
+
+
+TRACED = """
+import asyncio, sys
+import perdure as df
+from perdure.testing import environment
+
+app = df.App("traced", settings=df.Settings(interrupt_after=0.3))
+
+@app.orchestrator
+async def stubborn(context: df.OrchestrationContext) -> None:
+    while True:
+        try:
+            await context.wait_for_external_event("Go")
+        except:
+            pass
+
+@app.orchestrator
+async def endless(context: df.OrchestrationContext) -> None:
+    while True:
+        pass
+
+async def main():
+    async with environment(app) as env:
+        await env.client.start_new(stubborn, "s")
+        await env.client.start_new(endless, "e")
+        await env.settled()
+        await env.client.terminate("s", "enough")
+        await env.settled()
+        assert (await env.client.get_status("e")).runtime_status == "Suspended"
+    sys.settrace(lambda *_: None)  # as a debugger, or coverage
+    (lambda: None)()
+    sys.settrace(None)
+    print("traced")
+
+asyncio.run(main())
+"""
+
+
+def test_a_process_whose_code_was_interrupted_can_be_traced() -> None:
+    """CPython 3.11 goes round in circles when an exception that was withdrawn is still looked for."""
+    ended = subprocess.run(
+        [sys.executable, "-c", TRACED], capture_output=True, text=True, timeout=100, check=False
+    )
+    assert ended.stdout == "traced\n", ended.stderr

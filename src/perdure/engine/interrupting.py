@@ -8,7 +8,9 @@ code in Python comes to its end whatever it catches; a call into C that does not
 ever. There a single one in between, at a moment of chance, gets on.
 
 Whoever enters such code must call `disarm` first thing when it comes back: it is a call into C, before which nothing
-is delivered. A function in Python would be interrupted itself.
+is delivered. A function in Python would be interrupted itself. `calm` follows it: up to CPython 3.12 the interpreter
+keeps looking for an exception that was withdrawn, in every thread, until one is delivered. With 3.11 a process then
+hangs when a debugger or a coverage tool traces it; with 3.12 each call of a function is slower.
 """
 
 from __future__ import annotations
@@ -37,6 +39,10 @@ class CutShort(EngineSignal):
     """Code was interrupted because the engine stops: it is not at fault, and runs again at the next start."""
 
 
+class _Last(BaseException):
+    """Raised and caught by `Interruptions.calm`."""
+
+
 class Interruptions:
     """What interrupts one thread."""
 
@@ -54,6 +60,15 @@ class Interruptions:
     def insist(self) -> None:
         """Raise it at each step of the thread until `disarm` is called."""
         _raise(self._thread_id, self._insisting)
+
+    def calm(self) -> None:
+        """On the thread itself, after `disarm`: have a harmless exception delivered, the last one looked for."""
+        try:
+            _raise(self._thread_id, _Last)
+            while True:
+                pass
+        except _Last:
+            pass
 
     def finish(self, body: Body) -> None:
         """On the thread itself: end a body that would not close."""
@@ -74,6 +89,7 @@ def put_away(execution: Execution) -> None:
         interruptions = Interruptions(threading.get_ident())
         for body in stubborn:
             interruptions.finish(body)
+        interruptions.calm()
 
 
 def give_back_free_memory() -> None:

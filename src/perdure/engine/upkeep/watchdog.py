@@ -101,13 +101,15 @@ class Marker(Running):
             self.instance_id = ""
             error = raised
         interrupted = self.interrupting or isinstance(error, Interrupted)
-        while True:  # one interruption may still be on its way, and come anywhere here
+        while interrupted:  # one interruption may still be on its way, and come anywhere here
             try:
                 self.disarm()
-                self._call_off(instance)
+                self._call_off()
                 break
             except Interrupted:
                 self.disarm()
+        if self._strikes is not None:
+            self._returned(instance, self._strikes)
         if interrupted:
             error = None  # its traceback keeps alive whatever the code had made
             if self.is_ending:
@@ -159,13 +161,13 @@ class Marker(Running):
     def is_marked(self) -> bool:
         return self._long_turn == self.turn
 
-    def _call_off(self, instance: Instance) -> None:
+    def _call_off(self) -> None:
         """The code came back: what was aimed at it must not hit the engine."""
         with self._lock:
             self.disarm()
             self.interrupting = False
-        if self._strikes is not None:
-            self._returned(instance, self._strikes)
+            if self._interruptions is not None:
+                self._interruptions.calm()
 
     def _returned(self, instance: Instance, strikes: StrikeFile) -> None:
         strikes.leave()
