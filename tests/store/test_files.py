@@ -51,7 +51,7 @@ def modes_in(folder: Path) -> dict[str, str]:
 def a_store(path: str, *, hub: str = "claims") -> SqliteStore:
     store = SqliteStore(path, hub)
     store.open()
-    store.commit(Batch(1, seen=[SeenRow("op-1", "i-1", b"{}", 2**60)]))
+    store.commit(Batch(1, seen=[SeenRow("op-1", "i-1", b"{}", 2**52)]))
     return store
 
 
