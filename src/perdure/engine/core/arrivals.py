@@ -246,7 +246,7 @@ def _stale(batch: OpenBatch, envelope: Envelope) -> None:
     batch.consume(envelope)
     message = envelope.message
     if isinstance(message, ActivityResult):
-        batch.stale_results.add((message.execution_id, message.task_id))
+        batch.stale_results.append(envelope)
         activity_rows.unwanted(batch, envelope, message)
 
 

@@ -99,7 +99,7 @@ class OpenBatch:
         self.held: list[tuple[Instance, Envelope]] = []
         self.promised: dict[str, Envelope] = {}  # of those, by the ids of their operations
         self.again: list[Invocation] = []  # open activities of instances brought back in this batch
-        self.stale_results: set[tuple[str, int]] = set()  # came while their instance had ended; no answers
+        self.stale_results: list[Envelope] = []  # they passed their instance by, and answer nothing
         self.absent: set[str] = set()
         self.borrowed: set[str] = set()  # instances of other workers, looked at for a start
         self.quarantined: set[str] = set()

@@ -241,6 +241,7 @@ class Dispatcher(WorkerState):
         batch = self.open_batch
         released = batch.released
         self.results = [e for e in batch.inputs if type(e.message) is ActivityResult and not e.waits]
+        self.passed_by = self._passed_by(batch) if batch.stale_results else set()
         if batch.again:
             done = self._answered(batch)
             released.invocations += [i for i in batch.again if (i.execution_id, i.task_id) not in done]
@@ -268,16 +269,17 @@ class Dispatcher(WorkerState):
         self._open = None
         return released
 
-    def _answered(self, batch: OpenBatch) -> set[tuple[str, int]]:
-        """Activities whose results came in this batch, or wait in line beside those brought back in it.
+    def _passed_by(self, batch: OpenBatch) -> set[tuple[str, int]]:
+        """Calls of which results came only after their instance, or they themselves, had ended."""
+        stale = {id(envelope) for envelope in batch.stale_results}
+        return _calls_of(batch.stale_results) - _calls_of(e for e in self.results if id(e) not in stale)
 
-        A result that passed its instance by answers nothing: a rewind behind it in the batch opened the call again.
-        """
-        came = [e.message for e in batch.inputs]
+    def _answered(self, batch: OpenBatch) -> set[tuple[str, int]]:
+        """Activities whose results came in this batch, or wait in line beside those brought back in it."""
+        came = list(batch.inputs)
         for instance_id in {invocation.instance_id for invocation in batch.again}:
-            came += [e.message for e in self.lines.of(instance_id)]
-        answers = {(m.execution_id, m.task_id) for m in came if type(m) is ActivityResult}
-        return answers - batch.stale_results
+            came += self.lines.of(instance_id)
+        return _calls_of(came) - self.passed_by
 
     def rollback(self) -> list[Envelope]:
         """The batch was not committed: forget what it did, and return its inputs to be fed again."""
@@ -336,3 +338,9 @@ def _is_fresh(message: Message) -> bool:
     return isinstance(message, Start) and (
         message.fresh or (message.parent is not None and is_derived(message.instance_id, message.parent))
     )
+
+
+def _calls_of(envelopes: Iterable[Envelope]) -> set[tuple[str, int]]:
+    """The calls that activity results among these answer."""
+    results = (e.message for e in envelopes)
+    return {(m.execution_id, m.task_id) for m in results if type(m) is ActivityResult}

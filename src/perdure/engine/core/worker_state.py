@@ -48,6 +48,7 @@ class WorkerState:
         # of instances that have had their share, and of what a full batch has not reached
         self.lines = Lines()
         self.results: list[Envelope] = []  # activity results that the last batch has taken up
+        self.passed_by: set[tuple[str, int]] = set()  # calls of which it had only results that answer nothing
 
 
 __all__ = ["WorkerState"]

@@ -444,12 +444,17 @@ class Loop:
         if pool is not None:
             if released.cancelled or released.ended:
                 self._shielded(lambda done: pool.cancel(done.cancelled, done.ended), released)
-            for envelope in self.hub.results:  # before the starts: one of them may open the same call again
-                message = envelope.message
-                if isinstance(message, ActivityResult):
-                    pool.forget(message.execution_id, message.task_id)
+            passed_by = self.hub.passed_by
+            for key in passed_by:  # a rewind behind them may have opened these calls again
+                pool.forget(*key)
             if released.invocations:
                 self._shielded(lambda work: pool.start(work, handover), released.invocations)
+            for envelope in self.hub.results:
+                message = envelope.message
+                if isinstance(message, ActivityResult):
+                    key = message.execution_id, message.task_id
+                    if key not in passed_by:
+                        pool.forget(*key)
         if self.sharing is not None:
             self._shielded(self._tell_others, released)
         self.hub.results.clear()
