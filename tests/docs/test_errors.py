@@ -39,7 +39,7 @@ def family(kind: type[BaseException]) -> Iterator[type[BaseException]]:
 
 def kinds() -> list[type[BaseException]]:
     load_all()
-    signals = [kind for kind in family(errors.EngineSignal) if kind.__module__ == errors.__name__]
+    signals = [kind for kind in family(errors.EngineSignal) if getattr(errors, kind.__name__, None) is kind]
     return sorted({*family(errors.PerdureError), *signals}, key=lambda kind: kind.__name__)
 
 
