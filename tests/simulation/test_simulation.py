@@ -157,7 +157,8 @@ def test_a_broken_engine_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_lost_timers_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Wakeups, "pop_due", lambda self, now, most: [])
+    pop_due = Wakeups.pop_due
+    monkeypatch.setattr(Wakeups, "pop_due", lambda self, now, most: pop_due(self, now, most) and [])
     assert _first_failure() in ("I31", "I24")
 
 
