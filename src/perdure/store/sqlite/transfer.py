@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 _OF_INSTANCES: Final = "instance_no in (select instance_no from instances where hub_no = ?)"
 _OF_HUB: Final = "hub_no = ?"
 _OF_ID: Final = "hub_no = ? and instance_id = ?"
-_PARTITION: Final = TABLES["instances"].columns.index("partition")
 KEYS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "instances": (_OF_HUB, ("instance_no",)),
     "history": (_OF_INSTANCES, ("instance_no", "execution_no", "episode")),
@@ -91,12 +90,7 @@ def insert(execute: Execute, hub_no: int, table: str, rows: Sequence[Row]) -> No
     sql = f"insert into {table} ({', '.join((*hub, *columns))}) values ({marks})"
     own = (hub_no,) if hub else ()
     for row in rows:
-        execute(sql, (*own, *(_in_the_only_partition(row) if table == "instances" else row)))
-
-
-def _in_the_only_partition(row: Row) -> Row:
-    """A row of `instances`, wherever the hub had it that it comes from."""
-    return (*row[:_PARTITION], 0, *row[_PARTITION + 1 :])
+        execute(sql, (*own, *row))
 
 
 def clear(execute: Execute, hub_no: int) -> None:
