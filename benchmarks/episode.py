@@ -24,8 +24,8 @@ from benchmarks.report import table
 from perdure.engine.clock import SystemClock, new_salt
 from perdure.engine.core.dispatcher import Dispatcher
 from perdure.engine.core.envelope import Envelope
-from perdure.engine.core.ports import Chance, Limits
-from perdure.engine.functions.resolved import Functions
+from perdure.engine.core.ports import Limits, RandomSource
+from perdure.engine.functions.resolved import FunctionTable
 from perdure.engine.loop.inbox import SystemWaiter
 from perdure.engine.loop.loop import Loop
 from perdure.engine.upkeep.watchdog import Marker, StrikeFile
@@ -112,11 +112,11 @@ class EpisodeBench:
         path = folder / "episode.db"
         self.batch = batch
         self.store = open_store(f"sqlite:///{path}", "episode", encryption)
-        self.functions = Functions(app.registry)
+        self.functions = FunctionTable(app.registry)
         clock = SystemClock()
         self.hub = Dispatcher(
             self.functions,
-            Chance(new_salt, clock.monotonic),
+            RandomSource(new_salt, clock.monotonic),
             limits=Limits(episodes=10 * batch, seconds=60.0),
             running=Marker(StrikeFile(f"{path}.running")),
         )

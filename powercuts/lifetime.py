@@ -84,14 +84,14 @@ class Life:
             machine.store.maintain(self.clock.now())
             self.disk.phase("working")
         elif whim < 0.3:
-            machine.loop.hub.cache.evict_idle(2**62)
+            machine.loop.dispatcher.cache.evict_idle(2**62)
         elif whim < 0.35:
             machine.store.close_reader()
         elif whim < 0.4:
             machine.store.counts()
         elif whim < 0.42:
             self.disk.phase("reopening")
-            machine.loop.hub.opened(machine.store.reopen())
+            machine.loop.dispatcher.opened(machine.store.reopen())
             self.disk.phase("working")
 
     # ------------------------------------------------------------------------------------------- what is asked

@@ -170,13 +170,13 @@ class Machine:
     def step(self) -> bool:
         """A batch, or activities, or the next timer; false when nothing is left that could happen."""
         loop = self.loop
-        if not loop.inbox.empty() or loop.hub.lines:
+        if not loop.inbox.empty() or loop.dispatcher.lines:
             self.turn()
             return True
         if self.pool.run():
             return True
         self.turn()
-        if not loop.inbox.empty() or loop.hub.lines or self.pool.is_busy:
+        if not loop.inbox.empty() or loop.dispatcher.lines or self.pool.is_busy:
             return True
         return self._skip()
 
@@ -197,7 +197,7 @@ class Machine:
         return any(not self.step() for _ in range(most))
 
     def close(self) -> None:
-        self.loop.hub.drop_everything()
+        self.loop.dispatcher.drop_everything()
         self.store.close()
 
 

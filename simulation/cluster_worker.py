@@ -10,7 +10,7 @@ from perdure.engine.core.dispatcher import Dispatcher
 from perdure.engine.core.envelope import Envelope
 from perdure.engine.core.partitions import Partitions
 from perdure.engine.core.placement import Placement
-from perdure.engine.core.ports import Chance as HubChance
+from perdure.engine.core.ports import RandomSource
 from perdure.engine.loop.loop import Loop
 from perdure.errors import StoreError
 from perdure.model.records import ANSWERED
@@ -62,15 +62,17 @@ class ClusterWorker(SimulatedWorker):
         super().boot()
 
     def _new_loop(self) -> Loop:
-        hub = Dispatcher(
+        dispatcher = Dispatcher(
             self.bodies,
-            HubChance(lambda: self.world.salts.randbytes(16), self._creeping),
+            RandomSource(lambda: self.world.salts.randbytes(16), self._creeping),
             limits=self._limits(),
             running=self.probe,
             accept_only=self.is_door,
             territory=Partitions(),
         )
-        return Loop(hub, self.store, self.clock, Never(), finished=self._finished, committed=self._committed)
+        return Loop(
+            dispatcher, self.store, self.clock, Never(), finished=self._finished, committed=self._committed
+        )
 
     def _creeping(self) -> float:
         """Time passes while it is measured, if the plan says so: that is what cuts batches by time."""
@@ -81,19 +83,19 @@ class ClusterWorker(SimulatedWorker):
         return super()._new_pool(self.world.plan.knobs.slots)
 
     def _joins(self, loop: Loop, pool: FakePool) -> None:
-        knobs, hub = self.world.plan.knobs, loop.hub
-        territory = hub.territory
+        knobs, dispatcher = self.world.plan.knobs, loop.dispatcher
+        territory = dispatcher.territory
         assert territory is not None
         served = (POOL,) if self._serves_pool() else ()
         role = "api" if self.is_door else "worker"
         self.store.register(Profile(self.name, role, served, "{}", int(knobs.lease * 1e6)))
         if not self.is_door:
             pools = {name: pool_of(name) if knobs.pooled else "" for name in ACTIVITIES}
-            hub.placement = Placement(pools, served, pool)  # type: ignore[arg-type]
+            dispatcher.placement = Placement(pools, served, pool)  # type: ignore[arg-type]
         membership = Membership(
             self.store, territory, self.clock, lease=knobs.lease, is_worker=not self.is_door
         )
-        sharing = Sharing(self.store, hub, self.clock, territory, membership, hub.placement)
+        sharing = Sharing(self.store, dispatcher, self.clock, territory, membership, dispatcher.placement)
         sharing.nudge = self._nudged
         sharing.withdrawn = pool.cancel
         loop.sharing = sharing

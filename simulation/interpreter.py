@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import msgspec
 
 from perdure.engine.activities.offloaded import with_offloaded
-from perdure.engine.activities.signals import Signals
+from perdure.engine.activities.signals import AttemptSignals
 from perdure.engine.functions.registry import Registry
 from perdure.errors import Evicted, FunctionNotFound, TaskFailedError
 from perdure.model.failures import MESSAGE_LIMIT
@@ -96,7 +96,7 @@ class Failed(RuntimeError):
 
 
 class Bodies:
-    """A program's bodies, as the hub's `Functions`."""
+    """A program's bodies, as the engine's `Functions`."""
 
     def __init__(self, program: Program, probe: Probe) -> None:
         self.environment = _Environment(program)
@@ -119,7 +119,7 @@ class Bodies:
     def operate(self, invocation: Invocation) -> Any:
         """Run what an entity does outside the loop, at once."""
         runners = with_offloaded(Registry(), self.entities.values(), self.environment).activities
-        running = runners[invocation.name].function(ActivityContext(invocation, Signals()))
+        running = runners[invocation.name].function(ActivityContext(invocation, AttemptSignals()))
         if not inspect.iscoroutine(running):
             return running
         try:

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from perdure.engine.core.dispatcher import Dispatcher
 from perdure.engine.core.envelope import Envelope
 from perdure.engine.core.instance import Instance
-from perdure.engine.core.ports import Chance as HubChance
-from perdure.engine.core.ports import Limits, Released, Running
+from perdure.engine.core.ports import Limits, RandomSource, Released, Running
 from perdure.engine.loop.loop import Loop
 from perdure.errors import Interrupted, StoreError
 from perdure.model.messages import Message
@@ -77,11 +76,13 @@ class SimulatedWorker:
         return (self.name,) if self.name else ()
 
     def _new_loop(self) -> Loop:
-        hub = Dispatcher(self.bodies, self._hub_chance(), limits=self._limits(), running=self.probe)
-        return Loop(hub, self.store, self.clock, Never(), finished=self._finished, committed=self._committed)
+        dispatcher = Dispatcher(self.bodies, self._random_source(), limits=self._limits(), running=self.probe)
+        return Loop(
+            dispatcher, self.store, self.clock, Never(), finished=self._finished, committed=self._committed
+        )
 
-    def _hub_chance(self) -> HubChance:
-        return HubChance(lambda: self.world.salts.randbytes(16), self.clock.monotonic)
+    def _random_source(self) -> RandomSource:
+        return RandomSource(lambda: self.world.salts.randbytes(16), self.clock.monotonic)
 
     def _limits(self) -> Limits:
         knobs = self.world.plan.knobs
@@ -143,7 +144,7 @@ class SimulatedWorker:
         if pool is not None:
             pool.is_alive = False
         if loop is not None:
-            loop.hub.drop_everything()
+            loop.dispatcher.drop_everything()
 
     def heal(self) -> None:
         """No more faults from now on; the clock is the world's own."""
@@ -180,18 +181,18 @@ class SimulatedWorker:
         if self.loop is not loop or self._turn_at != at:
             return
         self._turn_at = None
-        stale = loop.hub.counters["stale_results"]
+        stale = loop.dispatcher.counters["stale_results"]
         self._befall(loop)
         envelopes = loop.take(wait=False)
         self._note_results(envelopes)
         self._count(loop, envelopes)
         loop.turn(envelopes)
         self.world.ledger.note_given_up(loop._poisoned_rows)
-        if loop.hub.counters["stale_results"] > stale:
+        if loop.dispatcher.counters["stale_results"] > stale:
             self.world.met("a stale activity result dropped")
-        if loop.hub.lines:
+        if loop.dispatcher.lines:
             self.world.met("messages that stood in line for the next batch")
-        if loop.hub.lines or not loop.inbox.empty():
+        if loop.dispatcher.lines or not loop.inbox.empty():
             self._turn_in(0.0)
         else:
             following = loop.next_at()
@@ -214,19 +215,19 @@ class SimulatedWorker:
 
     def _befall(self, loop: Loop) -> None:
         """What happens between two turns: evictions, and clocks that are set."""
-        hub, world = loop.hub, self.world
+        dispatcher, world = loop.dispatcher, self.world
         if world.plan.knobs.evicts_always:
-            hub.cache.evict_idle(2**62)
+            dispatcher.cache.evict_idle(2**62)
         fault = world.injector.at("step")
         if fault is not None and fault.effect == "evict":
-            hub.cache.evict_idle(2**62, int(fault.amount))
+            dispatcher.cache.evict_idle(2**62, int(fault.amount))
         elif fault is not None and fault.effect == "jump":
             world.clock.offset += int(fault.amount * 1e6)
             world.met("the clock went back" if fault.amount < 0 else "the clock leapt ahead")
             world.trace("jump", fault.amount)
         elif fault is not None:
             self._suffer(fault)
-        if hub.counters["replays"] and hub.counters["evictions"]:
+        if dispatcher.counters["replays"] and dispatcher.counters["evictions"]:
             world.met("an eviction, and a replay after it")
 
     def _suffer(self, fault: Any) -> None:
@@ -325,7 +326,7 @@ class WorldProbe(Running):
 
 
 class Never:
-    """A `Waiter` that never waits: the world turns the loop when it is time."""
+    """An `InboxWaiter` that never waits: the world turns the loop when it is time."""
 
     def wait(self, inbox: SimpleQueue[Any], until: int | None, busy: Callable[[], bool]) -> None:
         return None

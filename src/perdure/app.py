@@ -23,7 +23,7 @@ from perdure.engine.clock import Clock
 from perdure.engine.engine import Engine, Settings
 from perdure.engine.functions.registry import Definition, LinksFor, Registry
 from perdure.engine.functions.versions import FailureStrategy, MatchStrategy
-from perdure.engine.loop.inbox import Waiter
+from perdure.engine.loop.inbox import InboxWaiter
 from perdure.engine.upkeep.retention import Retention
 from perdure.errors import RegistrationError, needing
 from perdure.model.durations import Seconds
@@ -145,7 +145,7 @@ class App(Blueprint):
         encryption_keys: Encryption | str | None = None,
         file_access: Literal["narrow", "refuse"] | None = None,
         clock: Clock | None = None,
-        waiter: Waiter | None = None,
+        waiter: InboxWaiter | None = None,
         **overrides: Unpack[EngineOverrides],
     ) -> AsyncIterator[Client]:
         """Serve this application's hub while the block runs, and give its client.

@@ -3,9 +3,9 @@
 from perdure.engine.core.dispatcher import Dispatcher
 from perdure.engine.core.envelope import Envelope
 from perdure.engine.core.partitions import Partitions
-from perdure.engine.core.ports import Chance
+from perdure.engine.core.ports import RandomSource
 from perdure.engine.functions.registry import Registry
-from perdure.engine.functions.resolved import Functions
+from perdure.engine.functions.resolved import FunctionTable
 from perdure.engine.functions.versions import Versioning
 from perdure.model.messages import Start
 from perdure.model.records import StoredInstance
@@ -15,8 +15,8 @@ from perdure.testing.conformance import instance
 def test_an_instance_of_another_worker_is_not_parked_for_what_went_wrong_here() -> None:
     territory = Partitions()
     territory.settle(1, 32, [n for n in range(32) if n != territory_of("claim-1")])
-    chance = Chance(lambda: bytes(16), lambda: 1.0)
-    hub = Dispatcher(Functions(Registry(), Versioning()), chance, territory=territory)
+    random = RandomSource(lambda: bytes(16), lambda: 1.0)
+    hub = Dispatcher(FunctionTable(Registry(), Versioning()), random, territory=territory)
     hub.quarantine["claim-1"] = "the store refused what it did when it was this worker's"
 
     cold = hub.advance([Envelope(Start(instance_id="claim-1", name="x"), object())], 1)

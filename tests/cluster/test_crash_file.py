@@ -24,13 +24,13 @@ def die(path: Path, instance_id: str) -> None:
     assert ended.returncode == 9
 
 
-def test_strikes_of_dead_workers_add_up_and_three_condemn(tmp_path: Path) -> None:
+def test_strikes_of_dead_workers_add_up_and_three_park(tmp_path: Path) -> None:
     for number in range(3):
         die(tmp_path / f"{number}.running", "poison")
     die(tmp_path / "x.running", "innocent")
     mine = StrikeFile(tmp_path / "mine.running")
     assert mine.inherit() == ["x.running"]  # which had inherited the others
-    assert mine.condemned() == ["poison"]
+    assert mine.suspects() == ["poison"]
     assert mine.strikes == {"poison": 3, "innocent": 1}
     assert os.listdir(tmp_path) == ["mine.running"]
     mine.close(for_good=True)

@@ -164,7 +164,7 @@ def test_a_parked_instance_can_be_terminated_and_purged() -> None:
     assert w.status("c").output == [4, 8, 9]
 
 
-def test_a_condemned_instance_is_parked_whenever_its_turn_comes() -> None:
+def test_a_quarantined_instance_is_parked_whenever_its_turn_comes() -> None:
     """The quarantine of an instance that killed its process lasts beyond the first batch of the next one."""
     w = world()
     w.ask(start("listener", "killer", 1), start("listener", "other", 2))

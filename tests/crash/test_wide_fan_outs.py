@@ -180,13 +180,13 @@ def test_others_are_served_while_a_fan_out_waits_in_line(name: str) -> None:
     world.run_bodies(200)
     world.clock.move(world.clock.now() + 6_000_000)
     world.turn()
-    assert world.loop.hub.lines, "nothing waits in line"
+    assert world.loop.dispatcher.lines, "nothing waits in line"
     for number in range(5):
         waiting = run_until_reply(start("leaf", f"other-{number}", number).make(world.client, f"op-{number}"))
         world.turn()
         assert waiting.finish() == f"other-{number}"
         assert world.status(f"other-{number}").output == number
-    assert world.loop.hub.lines, "the fan-out was over before the others"
+    assert world.loop.dispatcher.lines, "the fan-out was over before the others"
     world.pass_time(10)
     assert world.status("wide").output == 200
 
@@ -199,7 +199,7 @@ def test_a_batch_that_fails_leaves_a_line_in_its_order() -> None:
         message = RaiseEvent(instance_id="wide", name="Go", input=Raw(b"%d" % number))
         world.loop.post(message)
     world.turn()
-    assert len(list(world.loop.hub.lines.of("wide"))) > 40
+    assert len(list(world.loop.dispatcher.lines.of("wide"))) > 40
     world.store.plan.full = True
     world.turn()
     world.store.plan.full = False

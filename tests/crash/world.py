@@ -21,9 +21,9 @@ from perdure import App, Client
 from perdure.engine.activities import Runner, completed, failed
 from perdure.engine.clock import new_salt
 from perdure.engine.core.dispatcher import Dispatcher
-from perdure.engine.core.ports import Chance, Limits
+from perdure.engine.core.ports import Limits, RandomSource
 from perdure.engine.functions.registry import plan_of
-from perdure.engine.functions.resolved import Functions
+from perdure.engine.functions.resolved import FunctionTable
 from perdure.engine.loop.loop import Loop
 from perdure.errors import OutcomeUnknown, PerdureError, StoreError
 from perdure.model.failures import failure_of
@@ -92,9 +92,9 @@ class Ran:
 
 
 @cache
-def functions_of(app: App) -> Functions:
+def functions_of(app: App) -> FunctionTable:
     """An application's orchestrators; their annotations are read once for all lives."""
-    return Functions(app.registry)
+    return FunctionTable(app.registry)
 
 
 @cache
@@ -163,7 +163,7 @@ class Process:
         self.store = store
         self._world = world
         core = Dispatcher(
-            functions_of(world.app), Chance(new_salt, world.clock.monotonic), limits=world.limits
+            functions_of(world.app), RandomSource(new_salt, world.clock.monotonic), limits=world.limits
         )
         self.core = core
         self.loop = Loop(core, store, world.clock, _NoWaiter(), finished=lambda *_: None)
@@ -289,7 +289,7 @@ class World:
         """Take and commit once; returns whether there was anything to do."""
         try:
             taken = self.loop.take(wait=False)
-            busy = bool(taken or self.loop.hub.lines)
+            busy = bool(taken or self.loop.dispatcher.lines)
             if busy:
                 self.loop.turn(taken)
             if self.evict:

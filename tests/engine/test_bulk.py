@@ -140,7 +140,7 @@ async def test_what_changed_meanwhile_is_skipped_and_counted():
                 await client.purge_instance_history("c2")
             await client.terminate(instance_id, asked.reason)
 
-        verbs = {**bulk.VERBS, "terminate": bulk._Verb(bulk.VERBS["terminate"].changes, meddle)}
+        verbs = {**bulk.VERBS, "terminate": bulk._BulkVerb(bulk.VERBS["terminate"].changes, meddle)}
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(bulk, "VERBS", verbs)
             outcome = await env.client.bulk("terminate")

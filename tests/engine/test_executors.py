@@ -11,7 +11,7 @@ import pytest
 
 import perdure as df
 from perdure.engine.activities.executors import host
-from perdure.engine.activities.executors.channel import Line
+from perdure.engine.activities.executors.channel import ExecutorChannel
 from perdure.errors import PayloadError
 from tests.engine import elsewhere
 
@@ -255,7 +255,7 @@ async def test_an_executor_that_cannot_be_made_stops_the_start_and_leaves_nothin
 def test_a_line_is_closed_although_nobody_accepts_on_it_yet(monkeypatch):
     slow_to_start = []
     monkeypatch.setattr(threading.Thread, "start", lambda thread: slow_to_start.append(thread))
-    Line(lambda attempt, pid: None, lambda attempt: None).close()
+    ExecutorChannel(lambda attempt, pid: None, lambda attempt: None).close()
     [accepting] = slow_to_start
     accepting.run()
 

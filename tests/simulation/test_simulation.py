@@ -168,7 +168,7 @@ def test_a_broken_release_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def early(self: loop.Loop, envelopes: object) -> object:
         batch = decide(self, envelopes)  # type: ignore[arg-type]
-        answers, self.hub.released.answers = self.hub.released.answers, []
+        answers, self.dispatcher.released.answers = self.dispatcher.released.answers, []
         loop.tell(answers)
         return batch
 

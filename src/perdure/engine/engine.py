@@ -34,13 +34,13 @@ from perdure.engine.core.dispatcher import Dispatcher
 from perdure.engine.core.envelope import Envelope
 from perdure.engine.core.partitions import Partitions
 from perdure.engine.core.placement import Placement, pulses_of
-from perdure.engine.core.ports import Chance, Limits, Released
+from perdure.engine.core.ports import Limits, RandomSource, Released
 from perdure.engine.core.repeats import named
 from perdure.engine.functions.registry import Registry
-from perdure.engine.functions.resolved import Functions
+from perdure.engine.functions.resolved import FunctionTable
 from perdure.engine.functions.versions import Versioning
-from perdure.engine.loop.callbacks import Handover, tell
-from perdure.engine.loop.inbox import Outbox, SystemWaiter, Waiter
+from perdure.engine.loop.callbacks import CallbackBatch, tell
+from perdure.engine.loop.inbox import InboxWaiter, LoopOutbox, SystemWaiter
 from perdure.engine.loop.loop import Loop
 from perdure.engine.loop.pending_calls import Callers
 from perdure.engine.upkeep.crash_file import StrikeFile, folder_of, name_of
@@ -107,7 +107,7 @@ class Engine:
         *,
         settings: Settings | None = None,
         clock: Clock | None = None,
-        waiter: Waiter | None = None,
+        waiter: InboxWaiter | None = None,
         resources: Sequence[object] = (),
     ) -> None:
         self.registry = registry
@@ -119,18 +119,18 @@ class Engine:
         self.clock = clock or (SystemClock() if self._shared is None else SharedClock())
         self._strikes: StrikeFile | None = None
         self._marker = Marker()
-        self._functions = Functions(registry, self.settings.versioning)
+        self._functions = FunctionTable(registry, self.settings.versioning)
         self._territory = Partitions() if self._shared is not None else None
-        self._hub = Dispatcher(
+        self._dispatcher = Dispatcher(
             self._functions,
-            Chance(new_salt, self.clock.monotonic),
+            RandomSource(new_salt, self.clock.monotonic),
             limits=self.settings.limits,
             running=self._marker,
             accept_only=self.settings.runs_nothing,
             territory=self._territory,
         )
         self.loop = Loop(
-            self._hub,
+            self._dispatcher,
             store,
             self.clock,
             waiter or SystemWaiter(self.clock),
@@ -160,7 +160,7 @@ class Engine:
         """Open the store, recover, and serve. Raises StoreInUse, StoreTooNew, StoreUnusable, RegistrationError."""
         event_loop = asyncio.get_running_loop()
         self.registry.check()
-        self._outbox = Outbox(event_loop, self.loop.inbox)
+        self._outbox = LoopOutbox(event_loop, self.loop.inbox)
         self.loop.pool = self._pool(event_loop)
         await self.loop.pool.open()
         if self._shared is not None:
@@ -245,15 +245,17 @@ class Engine:
         )
         if is_worker:
             pools = {name: runner.activity.pool for name, runner in pool.runners.items()}
-            self._hub.placement = Placement(pools, belonging.pools, pool)
+            self._dispatcher.placement = Placement(pools, belonging.pools, pool)
         self._membership = Membership(
             store, territory, self.clock, lease=belonging.lease, is_worker=is_worker
         )
-        sharing = Sharing(store, self._hub, self.clock, territory, self._membership, self._hub.placement)
+        sharing = Sharing(
+            store, self._dispatcher, self.clock, territory, self._membership, self._dispatcher.placement
+        )
         sharing.nudge = self.loop.nudge
         sharing.tended = self.feed.look_again
         sharing.withdrawn = pool.cancel
-        sharing.took_over = self._condemn
+        sharing.took_over = self._park_suspects
         sharing.is_visiting = settings.accept_only
         sharing.sought = self._sought
         sharing.found = self._found
@@ -286,7 +288,7 @@ class Engine:
             log.exception("the loop ended by an error of its own; this engine serves no longer")
             self.loop.stopping = True
         finally:
-            self._hub.drop_everything()
+            self._dispatcher.drop_everything()
             self._unguard()
             self.store.close()
             self._dismiss_watchers()
@@ -296,7 +298,7 @@ class Engine:
         if not self.settings.runs_nothing:
             self._strikes = self._strike_file()
             self._marker._strikes = self._strikes
-            self._condemn()
+            self._park_suspects()
         self._marker.on_this_thread()
         audit(self._marker)
         settings = self.settings
@@ -320,14 +322,16 @@ class Engine:
         assert self._shared is not None and self._territory is not None
         return folder_of(self._shared.place) / name_of(self._territory.incarnation, self._worker_name)
 
-    def _condemn(self) -> None:
+    def _park_suspects(self) -> None:
         """On the loop's thread, at the start and when a worker is gone: whose code has killed three processes?"""
         if self._strikes is None:
             return
         if self._membership is not None:
-            self._membership.bury(self._strikes.inherit())
-        for instance_id in self._strikes.condemned():
-            self._hub.quarantine[instance_id] = "the process died three times while its code was running"
+            self._membership.expire_dead(self._strikes.inherit())
+        for instance_id in self._strikes.suspects():
+            self._dispatcher.quarantine[instance_id] = (
+                "the process died three times while its code was running"
+            )
 
     def _unguard(self) -> None:
         stop_audit(self._marker)
@@ -451,7 +455,7 @@ class Engine:
                 if not futures:
                     del self._watchers[instance_id]
 
-    def _tell_watchers(self, released: Released, handover: Handover) -> None:
+    def _tell_watchers(self, released: Released, handover: CallbackBatch) -> None:
         """On the loop's thread, after a commit."""
         live = self._live
         live.update(released.started)
@@ -523,9 +527,9 @@ class Engine:
 
     def salt_at_hand(self, instance_id: str) -> bytes | None:
         """The chance an instance was born with, if it is in memory and durable. From any thread."""
-        found = self._hub.cache.warm.get(instance_id)
+        found = self._dispatcher.cache.warm.get(instance_id)
         if found is None:
-            return self._hub.cache.salts.get(instance_id)
+            return self._dispatcher.cache.salts.get(instance_id)
         return found.salt if found.written and not found.purged else None
 
     def has_orchestrator(self, name: str) -> None:
@@ -579,11 +583,11 @@ class Engine:
         return {
             "alive": is_alive,
             "healthy": is_alive and store == "ok",
-            "warm": len(self._hub.cache.warm),
+            "warm": len(self._dispatcher.cache.warm),
             "queued": len(self.callers),
             "store": store,
             **({"held_by": instance_id} if is_held else {}),
-            **self._hub.counters,
+            **self._dispatcher.counters,
             **(self.loop.sharing.health() if self.loop.sharing is not None else {}),
             **({f"activities_{k}": v for k, v in pool.health().items()} if pool is not None else {}),
         }

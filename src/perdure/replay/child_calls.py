@@ -27,7 +27,7 @@ T_co = TypeVar("T_co", covariant=True)
 Orchestrator = str | Callable[..., Any]
 
 
-class TakesBehind(Protocol[I_contra, T_co]):
+class ChildTakesBehind(Protocol[I_contra, T_co]):
     """An orchestrator whose input comes behind its context.
 
     The context's type is left open: with it in the protocol, mypy explains a wrong input by another overload.
@@ -92,7 +92,7 @@ class ChildCalls(EntityCalls):
     @overload
     def call_sub_orchestrator(
         self,
-        name: TakesBehind[I, Coroutine[Any, Any, T]],
+        name: ChildTakesBehind[I, Coroutine[Any, Any, T]],
         input_: I | Same[I],
         instance_id: str | None = None,
         version: str | None = None,
@@ -101,7 +101,7 @@ class ChildCalls(EntityCalls):
     @overload
     def call_sub_orchestrator(
         self,
-        name: TakesBehind[I, Generator[Any, Any, T]],
+        name: ChildTakesBehind[I, Generator[Any, Any, T]],
         input_: I | Same[I],
         instance_id: str | None = None,
         version: str | None = None,
@@ -110,7 +110,7 @@ class ChildCalls(EntityCalls):
     @overload
     def call_sub_orchestrator(
         self,
-        name: TakesBehind[I, T],
+        name: ChildTakesBehind[I, T],
         input_: I | Same[I],
         instance_id: str | None = None,
         version: str | None = None,
@@ -225,7 +225,7 @@ class ChildCalls(EntityCalls):
     @overload
     def call_sub_orchestrator_with_retry(
         self,
-        name: TakesBehind[I, Coroutine[Any, Any, T]],
+        name: ChildTakesBehind[I, Coroutine[Any, Any, T]],
         retry_options: RetryPolicy,
         input_: I | Same[I],
         instance_id: str | None = None,
@@ -234,7 +234,7 @@ class ChildCalls(EntityCalls):
     @overload
     def call_sub_orchestrator_with_retry(
         self,
-        name: TakesBehind[I, Generator[Any, Any, T]],
+        name: ChildTakesBehind[I, Generator[Any, Any, T]],
         retry_options: RetryPolicy,
         input_: I | Same[I],
         instance_id: str | None = None,
@@ -243,7 +243,7 @@ class ChildCalls(EntityCalls):
     @overload
     def call_sub_orchestrator_with_retry(
         self,
-        name: TakesBehind[I, T],
+        name: ChildTakesBehind[I, T],
         retry_options: RetryPolicy,
         input_: I | Same[I],
         instance_id: str | None = None,

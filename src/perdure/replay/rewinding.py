@@ -123,7 +123,7 @@ def failed_calls(error: BaseException) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True)
-class Plan:
+class RewindPlan:
     """How a failed execution is to be rewound. `again` are the arrivals to be delivered again, in order, `again_at`
     the times at which they came.
 
@@ -147,7 +147,7 @@ class Plan:
         )
 
 
-def plan_of(episodes: Sequence[Episode]) -> Plan:
+def plan_of(episodes: Sequence[Episode]) -> RewindPlan:
     """From history alone: which failures ended it, and from where the code goes on without them.
 
     Those are the failures that the error tells of. If it tells of none, they are those that came after the last
@@ -174,7 +174,7 @@ def plan_of(episodes: Sequence[Episode]) -> Plan:
     )
 
 
-def with_fewer(plan: Plan, episodes: Sequence[Episode], arrival: ev.Arrival) -> Plan | None:
+def with_fewer(plan: RewindPlan, episodes: Sequence[Episode], arrival: ev.Arrival) -> RewindPlan | None:
     """The same plan without the doubtful failures before this arrival, where the code differs; None without such."""
     differs_at = next(place for place, event in enumerate(_events(episodes)) if event is arrival)
     blamed = {place for place in plan.doubtful if place < differs_at}
@@ -184,7 +184,9 @@ def with_fewer(plan: Plan, episodes: Sequence[Episode], arrival: ev.Arrival) -> 
     return _plan(episodes, plan.kept, plan.end, places, is_certain=False, doubtful=plan.doubtful - blamed)
 
 
-def shortened(plan: Plan, episodes: Sequence[Episode], arrival: ev.Arrival, repeated: int) -> Plan:
+def shortened(
+    plan: RewindPlan, episodes: Sequence[Episode], arrival: ev.Arrival, repeated: int
+) -> RewindPlan:
     """The same plan with fewer events kept: the code repeats only so many decisions behind this arrival."""
     events = _events(episodes)
     kept = next((place for place, event in enumerate(events, 1) if event is arrival), plan.kept)
@@ -209,7 +211,7 @@ def _plan(
     *,
     is_certain: bool,
     doubtful: frozenset[int],
-) -> Plan:
+) -> RewindPlan:
     counted = _counted(episodes)
     events = [event for _, _, event in counted]
     calls = {event.id for event in events[:kept] if isinstance(event, _CALLS)}
@@ -221,7 +223,7 @@ def _plan(
     given_up = (e.task_id for e in events[kept:end] if isinstance(e, FAILURES) and e.task_id in calls)
     voided = dict.fromkeys([*(events[place].task_id for place in places), *given_up])  # type: ignore[union-attr]
     used = max((_highest(event) for _, whole in episodes for event in whole), default=-1)
-    return Plan(
+    return RewindPlan(
         kept=kept,
         next_id=used + 1,
         voided=tuple(voided),
@@ -285,7 +287,7 @@ def _is_retried(events: list[ev.HistoryEvent], place: int) -> bool:
 __all__ = [
     "ARRIVALS",
     "FAILURES",
-    "Plan",
+    "RewindPlan",
     "counting",
     "failed_calls",
     "is_rewound",

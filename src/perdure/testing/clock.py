@@ -55,7 +55,7 @@ class VirtualClock:
 
 
 class SkippingWaiter:
-    """An `engine.loop.Waiter` that moves a `VirtualClock` instead of sleeping."""
+    """An `engine.loop.inbox.InboxWaiter` that moves a `VirtualClock` instead of sleeping."""
 
     def __init__(self, clock: VirtualClock) -> None:
         self._clock = clock

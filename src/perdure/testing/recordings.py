@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import msgspec
 from msgspec import Raw
 
-from perdure.engine.functions.resolved import Functions
+from perdure.engine.functions.resolved import FunctionTable
 from perdure.engine.interrupting import put_away
 from perdure.errors import FunctionMissing, FunctionNotFound, MisfitError, NonDeterminismError, PayloadError
 from perdure.model import events as ev
@@ -131,7 +131,7 @@ class Checker:
 
     def __init__(self, app: App) -> None:
         registry = with_built_ins(app.registry)
-        self._functions = Functions(registry, app.settings.versioning)
+        self._functions = FunctionTable(registry, app.settings.versioning)
         self._undecoded = Undecoded(registry, self._functions)
 
     def check_entity(self, entity_id: str, state: Any) -> Verdict:

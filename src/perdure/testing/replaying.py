@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from perdure.engine.functions.registry import Orchestrator, Registry, definition_of, version_of
-from perdure.engine.functions.resolved import Entry, Functions, RegistryEnvironment
+from perdure.engine.functions.resolved import Entry, FunctionTable, RegistryEnvironment
 from perdure.engine.interrupting import put_away
 from perdure.errors import FunctionMissing, FunctionNotFound, NonDeterminismError
 from perdure.model import events as ev
@@ -229,7 +229,7 @@ def _code(orchestrator: str | Callable[..., Any], app: App | None) -> Code:
             raise FunctionNotFound(f"which application has the orchestrator {orchestrator!r}? Pass app=...")
         registry = with_built_ins(app.registry)
         registry.orchestrator(orchestrator)
-        entry = Functions(registry).orchestrator(orchestrator)
+        entry = FunctionTable(registry).orchestrator(orchestrator)
         assert entry is not None
         return entry.code
     definition = definition_of(orchestrator)

@@ -26,7 +26,7 @@ from perdure.replay.state import State
 
 if TYPE_CHECKING:
     from perdure.engine.functions.registry import Registry
-    from perdure.engine.functions.resolved import Entry, Functions
+    from perdure.engine.functions.resolved import Entry, FunctionTable
     from perdure.replay.decide import Execution
     from perdure.replay.entity import EntityCode
 
@@ -37,7 +37,7 @@ _GIVEN = (ActivityContext, Client, SyncClient)
 class Undecoded:
     """Checks against one application."""
 
-    def __init__(self, registry: Registry, functions: Functions) -> None:
+    def __init__(self, registry: Registry, functions: FunctionTable) -> None:
         self._registry = registry
         self._functions = functions
         self._inputs: dict[str, Any] = {}

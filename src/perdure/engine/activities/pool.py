@@ -21,13 +21,14 @@ from perdure.engine.activities.deadlines import Deadlines
 from perdure.engine.activities.executors.definitions import Executors
 from perdure.engine.activities.executors.factories import place_of
 from perdure.engine.activities.executors.host import ExecutorHost
-from perdure.engine.activities.ports import Concurrency, Deliver, Handover, Outbox
+from perdure.engine.activities.ports import Concurrency, Deliver, Outbox
 from perdure.engine.activities.results import failed
-from perdure.engine.activities.runner import Attempt, Host, Runner
+from perdure.engine.activities.runner import ActivityHost, Attempt, Runner
 from perdure.engine.activities.thread_host import Threads
+from perdure.engine.client.watching import CallbackSink
 from perdure.engine.core.envelope import Envelope
 from perdure.engine.functions.callables import where
-from perdure.engine.functions.registry import Activity, Plan, Registry, plan_of
+from perdure.engine.functions.registry import Activity, CallPlan, Registry, plan_of
 from perdure.errors import FunctionNotFound, RegistrationError
 from perdure.failure import Failure
 from perdure.model.failures import failure_of
@@ -72,7 +73,7 @@ class ActivityPool:
         """Make the executors. Raises what their makers raise."""
         await self._executors.open()
 
-    def start(self, invocations: Iterable[Invocation], handover: Handover) -> None:
+    def start(self, invocations: Iterable[Invocation], handover: CallbackSink) -> None:
         """Begin what is not running here yet; what exceeds an activity's own limit waits its turn."""
         for_loop: list[Attempt | Invocation] = []
         in_flight = self._in_flight
@@ -162,7 +163,7 @@ class ActivityPool:
             return 0.0
         return (behind + 1) / slots * (runner.usual_seconds if runner.usual_seconds is not None else 3_600.0)
 
-    def _hosts(self) -> Iterable[Host]:
+    def _hosts(self) -> Iterable[ActivityHost]:
         return {id(runner.host): runner.host for runner in self.runners.values() if runner.host}.values()
 
     @property
@@ -190,7 +191,7 @@ class ActivityPool:
 
     # ------------------------------------------------------------------------------------- how attempts begin
 
-    def _runner(self, activity: Activity, plan: Plan[Activity], resources: dict[type, Any]) -> Runner:
+    def _runner(self, activity: Activity, plan: CallPlan[Activity], resources: dict[type, Any]) -> Runner:
         elsewhere = self._executors.host_of(activity)
         if elsewhere is None:
             return Runner(plan, resources, self._async if activity.is_async else self._threads)

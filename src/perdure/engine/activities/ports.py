@@ -5,19 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from perdure.engine.core.envelope import Envelope
 from perdure.model.messages import ActivityResult
 from perdure.model.settings import COUNT, setting
 
 Deliver = Callable[[ActivityResult], None]
-
-
-class Handover(Protocol):
-    """What one batch has for the event loops, to be handed over at once."""
-
-    def add(self, event_loop: asyncio.AbstractEventLoop, action: Callable[..., None], *args: Any) -> None: ...
 
 
 class Outbox(Protocol):

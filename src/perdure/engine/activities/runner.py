@@ -6,11 +6,11 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from perdure.engine.activities.signals import Signals
+from perdure.engine.activities.signals import AttemptSignals
 from perdure.engine.client.client import Client
 from perdure.engine.client.idempotency import caused
 from perdure.engine.client.sync_client import SyncClient
-from perdure.engine.functions.registry import Activity, Plan
+from perdure.engine.functions.registry import Activity, CallPlan
 from perdure.errors import MessageRefused, PayloadError
 from perdure.model import payload
 from perdure.model.activity_names import is_message, spoken
@@ -19,7 +19,7 @@ from perdure.replay.inputs import Input
 from perdure.replay.settle import Invocation
 
 
-class Host(Protocol):
+class ActivityHost(Protocol):
     """Where bodies run: the event loop, threads, an executor."""
 
     where: str
@@ -39,7 +39,9 @@ class Host(Protocol):
 class Runner:
     """One activity function: how its parameters are filled is decided once."""
 
-    def __init__(self, plan: Plan[Activity], resources: Mapping[type, Any], host: Host | None = None) -> None:
+    def __init__(
+        self, plan: CallPlan[Activity], resources: Mapping[type, Any], host: ActivityHost | None = None
+    ) -> None:
         self.activity = plan.definition
         self.is_async = plan.definition.is_async
         self.host = host
@@ -64,11 +66,11 @@ class Runner:
         usual = self.usual_seconds
         self.usual_seconds = seconds if usual is None else 0.8 * usual + 0.2 * seconds
 
-    def call(self, invocation: Invocation, signals: Signals | None = None) -> Any:
+    def call(self, invocation: Invocation, signals: AttemptSignals | None = None) -> Any:
         """Call the function with what it asks for; an `async def` one gives its coroutine."""
         arguments: dict[str, Any] = dict(self._constant)
         if self._takes_context:
-            context = ActivityContext(invocation, Signals() if signals is None else signals)
+            context = ActivityContext(invocation, AttemptSignals() if signals is None else signals)
             for name in self._takes_context:
                 arguments[name] = context
         for name in self._takes_client:
@@ -100,7 +102,7 @@ def _misfit(name: str, parameter: str, error: PayloadError) -> PayloadError:
     )
 
 
-class Attempt(Signals):
+class Attempt(AttemptSignals):
     """One invocation on this worker, from its arrival until nobody asks for its result any more.
 
     `settled` is decided once, by whoever comes first: the body's end, its deadline, or a cancellation.

@@ -12,7 +12,7 @@ import time
 _GATE = threading.Lock()  # taken only where an Event is first asked for, and where a body is cancelled
 
 
-class Signals:
+class AttemptSignals:
     """The two ways of one running body. `heard_at` is in seconds of the monotonic clock."""
 
     __slots__ = ("_event", "heard_at", "is_cancelled", "progress", "reason")

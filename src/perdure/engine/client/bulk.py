@@ -125,7 +125,7 @@ class Verbs(Protocol):
     ) -> PurgeHistoryResult: ...
 
 
-class _Verb(msgspec.Struct, frozen=True):
+class _BulkVerb(msgspec.Struct, frozen=True):
     """`changes`: the statuses in which the verb does something. `apply` does it for one instance."""
 
     changes: frozenset[RuntimeStatus]
@@ -137,17 +137,17 @@ async def _purge(client: Verbs, instance_id: str, asked: BulkRequest) -> None:
         raise InstanceNotFound(f"instance {instance_id!r} is gone already")
 
 
-VERBS: Final[dict[str, _Verb]] = {
-    "suspend": _Verb(
+VERBS: Final[dict[str, _BulkVerb]] = {
+    "suspend": _BulkVerb(
         frozenset({S.Pending, S.Running}), lambda client, i, asked: client.suspend(i, asked.reason)
     ),
-    "resume": _Verb(frozenset({S.Suspended}), lambda client, i, asked: client.resume(i, asked.reason)),
-    "terminate": _Verb(
+    "resume": _BulkVerb(frozenset({S.Suspended}), lambda client, i, asked: client.resume(i, asked.reason)),
+    "terminate": _BulkVerb(
         frozenset({S.Pending, S.Running, S.Suspended}),
         lambda client, i, asked: client.terminate(i, asked.reason, recursive=asked.recursive),
     ),
-    "rewind": _Verb(frozenset({S.Failed}), lambda client, i, asked: client.rewind(i, asked.reason)),
-    "purge": _Verb(FINISHED, _purge),
+    "rewind": _BulkVerb(frozenset({S.Failed}), lambda client, i, asked: client.rewind(i, asked.reason)),
+    "purge": _BulkVerb(FINISHED, _purge),
 }
 """What can be done in bulk. Starting and restarting cannot: repeating them would do them twice."""
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from perdure.model.records import WorkerRow
 
 
-class Functions(msgspec.Struct, frozen=True):
+class WorkerFunctions(msgspec.Struct, frozen=True):
     """What a worker has registered, as its row tells it."""
 
     orchestrators: list[str] = []
@@ -29,7 +29,7 @@ class Functions(msgspec.Struct, frozen=True):
     perdure: str = ""
 
 
-_functions = msgspec.json.Decoder(Functions)
+_functions = msgspec.json.Decoder(WorkerFunctions)
 
 
 class ClusterVerbs:
@@ -92,12 +92,12 @@ def partitions_of(census: Census) -> list[Partition]:
     ]
 
 
-def functions_of(row: WorkerRow) -> Functions:
+def functions_of(row: WorkerRow) -> WorkerFunctions:
     """What a worker has registered."""
     try:
         return _functions.decode(row.functions)
     except (msgspec.MsgspecError, UnicodeDecodeError):  # of another version of perdure
-        return Functions()
+        return WorkerFunctions()
 
 
 def somebody_has(

@@ -50,8 +50,8 @@ class Bell:
         return found
 
 
-class Handover(Protocol):
-    """What one batch has for the event loops."""
+class CallbackSink(Protocol):
+    """Collects the calls that one batch makes on event loops."""
 
     def add(self, event_loop: asyncio.AbstractEventLoop, action: Callable[..., None], *args: Any) -> None: ...
 
@@ -91,7 +91,7 @@ class Feed:
                     del self._bells[instance_no]
                 self._listen(bool(self._bells))
 
-    def changed(self, batch: Batch, handover: Handover) -> None:
+    def changed(self, batch: Batch, handover: CallbackSink) -> None:
         """A batch was committed; on the engine's thread."""
         with self._gate:
             touched = {None, *_touched(batch)} & self._bells.keys()

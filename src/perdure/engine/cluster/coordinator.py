@@ -41,7 +41,7 @@ class Sharing:
     def __init__(
         self,
         store: SharedStore,
-        hub: Dispatcher,
+        dispatcher: Dispatcher,
         clock: Clock,
         territory: Partitions,
         membership: Membership,
@@ -58,7 +58,7 @@ class Sharing:
         self.tended: Callable[[], None] = lambda: None
         self.took_over: Callable[[], None] = lambda: None
         self._store = store
-        self._hub = hub
+        self._dispatcher = dispatcher
         self._clock = clock
         self._pace = SOONEST
         self._hungry = False
@@ -169,11 +169,11 @@ class Sharing:
     def give_up(self, partitions: Iterable[int]) -> None:
         """Hand partitions over to whoever takes them. Raises what a commit raises."""
         given = frozenset(partitions)
-        hub, territory, placement = self._hub, self.territory, self.placement
+        dispatcher, territory, placement = self._dispatcher, self.territory, self.placement
         batch = Batch(self._clock.now(), partitions_released=sorted(given))
         if placement is not None:
             running = placement.unplaced(
-                lambda one: territory.partition_of(one.instance_id) in given and hub.cache.awaits(one)
+                lambda one: territory.partition_of(one.instance_id) in given and dispatcher.cache.awaits(one)
             )
             batch.activities_placed = [
                 placement.row_of(one, batch.at, claimed_by=territory.incarnation)
@@ -183,13 +183,13 @@ class Sharing:
         if placement is not None:
             placement.claimed(batch.activities_placed, [])  # made here: each can be read
         territory.lose(given)
-        hub.cache.evict_where(lambda instance: instance.partition in given)
+        dispatcher.cache.evict_where(lambda instance: instance.partition in given)
         self._tell_all()
         log.info("%d partitions given up, %d left", len(given), len(territory.owned))
 
     def _known_to_be_open(self, running: list[Invocation]) -> list[Invocation]:
         """Of instances that are not at hand the store knows: the answer of a commit may have been lost."""
-        cold = {one.instance_id for one in running if one.instance_id not in self._hub.cache.warm}
+        cold = {one.instance_id for one in running if one.instance_id not in self._dispatcher.cache.warm}
         if not cold:
             return running
         open_ = dict(map(open_activities, self._store.load(list(cold))))

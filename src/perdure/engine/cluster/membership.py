@@ -152,7 +152,7 @@ class Membership:
         self.next_at = self._next_look(census)
         return Changes(frozenset(gained), frozenset(surplus), gone)
 
-    def bury(self, files: Sequence[str]) -> None:
+    def expire_dead(self, files: Sequence[str]) -> None:
         """Of the workers that have left these files behind the processes are dead: nobody waits for their leases."""
         if not files:
             return

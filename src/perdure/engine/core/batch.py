@@ -43,7 +43,6 @@ class OpenBatch:
         "bytes",
         "cache",
         "came_at",
-        "chance",
         "consumed",
         "counters",
         "deadline",
@@ -64,6 +63,7 @@ class OpenBatch:
         "promised",
         "quarantine",
         "quarantined",
+        "random",
         "refuses_until",
         "released",
         "rows",
@@ -76,7 +76,7 @@ class OpenBatch:
 
     def __init__(self, worker: WorkerState, now: int = 0) -> None:
         self.functions = worker.functions
-        self.chance = worker.chance
+        self.random = worker.random
         self.limits = worker.limits
         self.running = worker.running
         self.accept_only = worker.accept_only

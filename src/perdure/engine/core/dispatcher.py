@@ -56,7 +56,7 @@ class Dispatcher(WorkerState):
         if self.placement is not None:
             self.placement.begin_batch()
         batch = OpenBatch(self, now)
-        batch.deadline = self.chance.monotonic() + self.limits.seconds
+        batch.deadline = self.random.monotonic() + self.limits.seconds
         return batch
 
     @property
@@ -118,7 +118,7 @@ class Dispatcher(WorkerState):
         if batch.episodes >= self.limits.episodes or batch.bytes >= self.limits.row_bytes:
             return True
         handled = batch.handled
-        return not handled & 15 and handled > 0 and self.chance.monotonic() > batch.deadline
+        return not handled & 15 and handled > 0 and self.random.monotonic() > batch.deadline
 
     def _handle(self, batch: OpenBatch, envelope: Envelope, *, its_turn: bool = False) -> str | None:
         """Handle one message; returns the id of an instance that has to be loaded first."""

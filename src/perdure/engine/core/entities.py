@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 from msgspec import structs
 
 from perdure.engine.core import activity_rows, control
-from perdure.engine.core.entity_state import EntityState, flight_of
+from perdure.engine.core.entity_state import LiveEntity, flight_of
 from perdure.engine.core.envelope import Envelope
 from perdure.engine.core.instance import Instance
 from perdure.engine.core.offloading import answer_of, invocation_of, misfit_of
@@ -328,7 +328,7 @@ def surroundings(batch: OpenBatch) -> Surroundings:
     environment = batch.functions.environment
     return Surroundings(
         batch.now,
-        lambda: batch.chance.salt().hex(),
+        lambda: batch.random.salt().hex(),
         lambda function: environment.orchestrator(function).name,
         environment.entity,
     )
@@ -453,12 +453,12 @@ def _create(batch: OpenBatch, instance_id: str) -> Instance:
         partition=batch.partition_of(instance_id),
         name=name_in(instance_id),
         version="",
-        salt=batch.chance.salt(),
+        salt=batch.random.salt(),
         created_at=batch.now,
         parent=None,
         tags=None,
     )
-    created.entity_state = EntityState()
+    created.entity_state = LiveEntity()
     created.status = S.Running
     batch.cache.keep(created)
     batch.touch(created)
@@ -489,7 +489,7 @@ def _overflow(batch: OpenBatch, instance: Instance) -> Overloaded:
     )
 
 
-def _entity_state(instance: Instance) -> EntityState:
+def _entity_state(instance: Instance) -> LiveEntity:
     entity_state = instance.entity_state
     assert entity_state is not None
     return entity_state

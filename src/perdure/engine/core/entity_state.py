@@ -25,7 +25,7 @@ class Salted(Protocol):
     def salt(self) -> bytes: ...
 
 
-class EntityState:
+class LiveEntity:
     """The part of an instance that only an entity has."""
 
     __slots__ = ("_log", "_saved", "applied", "flying", "live", "lock", "probed_at", "senders", "state")
@@ -77,6 +77,6 @@ class EntityState:
         return record
 
 
-def flight_of(instance: Salted, entity_state: EntityState) -> tuple[str, int]:
+def flight_of(instance: Salted, entity_state: LiveEntity) -> tuple[str, int]:
     """The name of the operation that is due: the same until it has been applied, then never again."""
     return execution_id_of(instance.salt, 0), entity_state.applied

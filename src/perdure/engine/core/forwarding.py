@@ -61,7 +61,7 @@ def ask(batch: OpenBatch, envelope: Envelope) -> None:
     territory = batch.territory
     assert territory is not None
     message, note = envelope.message, envelope.note
-    request_id = f"request-{batch.chance.salt().hex()}"
+    request_id = f"request-{batch.random.salt().hex()}"
     batch.store_message(
         Request(
             instance_id=message.instance_id,

@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from perdure.engine.core.entity_state import EntityState, flight_of
+from perdure.engine.core.entity_state import LiveEntity, flight_of
 from perdure.model import events as ev
 from perdure.model import hash_chain
 from perdure.model.damaged import why_damaged
@@ -119,7 +119,7 @@ class Instance:
         self.stored: StoredInstance | None = None
         self.children: dict[int, str] | None = None
         self.waiting: list[Any] | deque[Any] | None = None
-        self.entity_state: EntityState | None = None  # of an entity
+        self.entity_state: LiveEntity | None = None  # of an entity
         self.ending: ev.Ending | None = None
         self.custom_status: bytes | None = None
         self.custom_status_known = True
@@ -174,14 +174,14 @@ class Instance:
             instance.stored = stored
         return instance
 
-    def _entity_state_of(self, stored: bytes | None) -> EntityState:
+    def _entity_state_of(self, stored: bytes | None) -> LiveEntity:
         """An entity's record. One that cannot be read must not be taken for an empty one, and be written over."""
         try:
-            return EntityState(stored)
+            return LiveEntity(stored)
         except msgspec.MsgspecError as error:
             self.damage = self.damage or f"{DAMAGED}: the record of the entity cannot be read: {error}"
             self.status, self.reason, self.due_at = RuntimeStatus.Suspended, self.damage, None
-            return EntityState()
+            return LiveEntity()
 
     @property
     def is_finished(self) -> bool:
@@ -283,7 +283,7 @@ def open_activities(stored: StoredInstance) -> tuple[str, Container[int]]:
         row.kind == ENTITY
     ):  # what it does outside the loop is all of its execution 0, numbered by what is applied
         try:
-            execution_id, due = flight_of(row, EntityState(stored.entity_state))
+            execution_id, due = flight_of(row, LiveEntity(stored.entity_state))
         except msgspec.MsgspecError:
             return execution_id_of(row.salt, 0), ANY
         return execution_id, (due,) if row.completed_at is None else ()

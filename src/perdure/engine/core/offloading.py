@@ -20,7 +20,7 @@ from perdure.replay.entity import ClassStyle, EntityCode, FunctionStyle, Operate
 from perdure.replay.settle import Invocation
 
 if TYPE_CHECKING:
-    from perdure.engine.core.entity_state import EntityState
+    from perdure.engine.core.entity_state import LiveEntity
     from perdure.engine.core.instance import Instance
     from perdure.model.messages import ActivityResult
 
@@ -51,7 +51,7 @@ _landings = msgspec.json.Decoder(Landing)
 
 
 def invocation_of(
-    code: EntityCode, instance: Instance, entity_state: EntityState, message: EntityOperation, now: int
+    code: EntityCode, instance: Instance, entity_state: LiveEntity, message: EntityOperation, now: int
 ) -> Invocation:
     """The operation as something to be run after the commit."""
     execution_id, number = flight_of(instance, entity_state)

@@ -84,22 +84,11 @@ def message_of(arrival: ev.Arrival, instance_id: str, execution_id: str) -> Mess
                 operation_id=arrival.operation_id,
             )
         case ev.TaskCompleted() | ev.TaskFailed():
-            return ActivityResult(
-                instance_id=instance_id,
-                execution_id=execution_id,
-                task_id=arrival.task_id,
-                result=arrival.result if isinstance(arrival, ev.TaskCompleted) else ev.ABSENT,
-                failure=arrival.failure if isinstance(arrival, ev.TaskFailed) else None,
-            )
+            return ActivityResult(**_result_in(arrival, instance_id, execution_id))
         case ev.SubOrchestrationCompleted() | ev.SubOrchestrationFailed():
-            return ChildResult(
-                instance_id=instance_id,
-                execution_id=execution_id,
-                task_id=arrival.task_id,
-                child_id="",
-                result=arrival.result if isinstance(arrival, ev.SubOrchestrationCompleted) else ev.ABSENT,
-                failure=arrival.failure if isinstance(arrival, ev.SubOrchestrationFailed) else None,
-            )
+            return ChildResult(**_result_in(arrival, instance_id, execution_id), child_id="")
+        case ev.EntityOperationCompleted() | ev.EntityOperationFailed():
+            return EntityResult(**_result_in(arrival, instance_id, execution_id))
         case ev.ExecutionStarted():
             return Begin(
                 instance_id=instance_id,
@@ -107,14 +96,6 @@ def message_of(arrival: ev.Arrival, instance_id: str, execution_id: str) -> Mess
                 input=arrival.input,
                 operation_id=arrival.operation_id,
                 carried=arrival.carried,
-            )
-        case ev.EntityOperationCompleted() | ev.EntityOperationFailed():
-            return EntityResult(
-                instance_id=instance_id,
-                execution_id=execution_id,
-                task_id=arrival.task_id,
-                result=arrival.result if isinstance(arrival, ev.EntityOperationCompleted) else ev.ABSENT,
-                failure=arrival.failure if isinstance(arrival, ev.EntityOperationFailed) else None,
             )
         case ev.LockGranted():
             return LockGrant(
@@ -125,3 +106,14 @@ def message_of(arrival: ev.Arrival, instance_id: str, execution_id: str) -> Mess
             )
         case ev.TimerFired():
             return None
+
+
+def _result_in(arrival: Any, instance_id: str, execution_id: str) -> dict[str, Any]:
+    """The fields of a message with the result or the failure of a call."""
+    return {
+        "instance_id": instance_id,
+        "execution_id": execution_id,
+        "task_id": arrival.task_id,
+        "result": getattr(arrival, "result", ev.ABSENT),
+        "failure": getattr(arrival, "failure", None),
+    }

@@ -1,4 +1,4 @@
-"""What the dispatcher is given and gives: bounds, functions, chance, and what may leave once a batch is durable."""
+"""The ports of the dispatcher: its limits, functions and random source, and what a durable batch releases."""
 
 from __future__ import annotations
 
@@ -134,8 +134,8 @@ class Released:
 
 
 @dataclass(frozen=True)
-class Chance:
-    """Where the dispatcher gets what it may not make up itself."""
+class RandomSource:
+    """The random bytes and the clock of the dispatcher, which has none of its own: a test can supply both."""
 
     salt: Callable[[], bytes]
     monotonic: Callable[[], float]

@@ -60,7 +60,7 @@ _MET_AT_MOST: Final = 1_000
 Parts = tuple[str | bytes, ...]
 
 
-class _Verb(msgspec.Struct, frozen=True):
+class _RequestKind(msgspec.Struct, frozen=True):
     """How requests of one kind are told apart: the name of the verb, what it is about, and what it says."""
 
     name: str
@@ -87,17 +87,17 @@ def _start_content(message: Start) -> Parts:
     return (message.name, bytes(message.input), tags)
 
 
-_VERBS: Final[dict[type, _Verb]] = {
-    Start: _Verb("start", _start_target, _start_content),
-    RaiseEvent: _Verb("raise", lambda m: (m.instance_id, m.name), lambda m: (bytes(m.input),)),
-    EntityOperation: _Verb(
+_VERBS: Final[dict[type, _RequestKind]] = {
+    Start: _RequestKind("start", _start_target, _start_content),
+    RaiseEvent: _RequestKind("raise", lambda m: (m.instance_id, m.name), lambda m: (bytes(m.input),)),
+    EntityOperation: _RequestKind(
         "operate", lambda m: (m.instance_id, m.operation), lambda m: (bytes(m.input), str(m.is_signal))
     ),
-    Suspend: _Verb("suspend", _of_instance, _of_reason),
-    Resume: _Verb("resume", _of_instance, _of_reason),
-    Terminate: _Verb("terminate", _of_instance, lambda m: (m.reason, str(m.recursive))),
-    Rewind: _Verb("rewind", _of_instance, _of_reason),
-    Purge: _Verb("purge", _of_instance, lambda m: ()),
+    Suspend: _RequestKind("suspend", _of_instance, _of_reason),
+    Resume: _RequestKind("resume", _of_instance, _of_reason),
+    Terminate: _RequestKind("terminate", _of_instance, lambda m: (m.reason, str(m.recursive))),
+    Rewind: _RequestKind("rewind", _of_instance, _of_reason),
+    Purge: _RequestKind("purge", _of_instance, lambda m: ()),
 }
 
 

@@ -30,7 +30,7 @@ from perdure.model.failures import failure_of
 from perdure.model.instances import RuntimeStatus
 from perdure.model.messages import EntityOperation, Rewind, Start, Wake, accepted
 from perdure.model.records import WaitRow
-from perdure.replay.rewinding import Episode, Plan, plan_of, shortened, with_fewer
+from perdure.replay.rewinding import Episode, RewindPlan, plan_of, shortened, with_fewer
 from perdure.replay.settle import report_to_parent
 from perdure.replay.state import State, fold
 
@@ -73,7 +73,7 @@ def _asked_by_parent(
     elif _has_history(batch, instance, envelope):
         batch.consume(envelope)
         plan = _planned(batch, instance) if instance.status is S.Failed else None
-        if isinstance(plan, Plan):
+        if isinstance(plan, RewindPlan):
             _go_back(batch, instance, plan, message.reason)
         else:
             _report_again(batch, instance, link)
@@ -89,7 +89,7 @@ def _has_history(batch: OpenBatch, instance: Instance, envelope: Envelope) -> bo
     return False
 
 
-def _planned(batch: OpenBatch, instance: Instance) -> Plan | PerdureError:
+def _planned(batch: OpenBatch, instance: Instance) -> RewindPlan | PerdureError:
     """How it is to go on, or why it cannot."""
     cannot = f"cannot rewind instance {instance.instance_id!r}: "
     try:
@@ -116,7 +116,7 @@ def _planned(batch: OpenBatch, instance: Instance) -> Plan | PerdureError:
     return plan
 
 
-def _go_back(batch: OpenBatch, instance: Instance, plan: Plan, reason: str) -> None:
+def _go_back(batch: OpenBatch, instance: Instance, plan: RewindPlan, reason: str) -> None:
     recorded = instance.recorded()
     instance.status, instance.reason = S.Running, ""
     instance.completed_at = instance.ending = None
@@ -139,7 +139,7 @@ def _go_back(batch: OpenBatch, instance: Instance, plan: Plan, reason: str) -> N
         _ask_entities(batch, instance, state)
 
 
-def _tried(batch: OpenBatch, instance: Instance, plan: Plan, recorded: list[Episode]) -> Plan:
+def _tried(batch: OpenBatch, instance: Instance, plan: RewindPlan, recorded: list[Episode]) -> RewindPlan:
     """Would the code, without the failures, do all that history has? If not, fewer are void, or less is kept."""
     while (found := _difference(batch, instance, plan, recorded)) is not None:
         fewer = with_fewer(plan, recorded, found[0])
@@ -150,7 +150,7 @@ def _tried(batch: OpenBatch, instance: Instance, plan: Plan, recorded: list[Epis
 
 
 def _difference(
-    batch: OpenBatch, instance: Instance, plan: Plan, recorded: list[Episode]
+    batch: OpenBatch, instance: Instance, plan: RewindPlan, recorded: list[Episode]
 ) -> tuple[ev.Arrival, int] | None:
     entry = entry_of(batch, instance)
     if entry is None:

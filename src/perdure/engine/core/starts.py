@@ -119,7 +119,7 @@ def _create(batch: OpenBatch, message: Start, replaced: Instance | None) -> Inst
         partition=batch.partition_of(message.instance_id),
         name=entry.code.name if entry is not None else message.name,
         version=message.version or (entry.version if entry is not None else ""),
-        salt=batch.chance.salt(),
+        salt=batch.random.salt(),
         created_at=batch.now,
         parent=message.parent,
         tags=payload.encode(message.tags).decode() if message.tags else None,

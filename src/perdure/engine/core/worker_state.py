@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from perdure.engine.core.envelope import Envelope
     from perdure.engine.core.partitions import Partitions
     from perdure.engine.core.placement import Placement
-    from perdure.engine.core.ports import Chance, Functions
+    from perdure.engine.core.ports import Functions, RandomSource
 
 
 class WorkerState:
@@ -23,7 +23,7 @@ class WorkerState:
     def __init__(
         self,
         functions: Functions,
-        chance: Chance,
+        random: RandomSource,
         *,
         limits: Limits | None = None,
         running: Running | None = None,
@@ -31,7 +31,7 @@ class WorkerState:
         territory: Partitions | None = None,
     ) -> None:
         self.functions = functions
-        self.chance = chance
+        self.random = random
         self.limits = limits or Limits()
         self.running = running or Running()
         self.accept_only = accept_only

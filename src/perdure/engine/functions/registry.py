@@ -401,7 +401,7 @@ def caller_locals() -> Mapping[str, Any] | None:
 
 
 @dataclass(frozen=True)
-class Plan(Generic[D]):
+class CallPlan(Generic[D]):
     """How a function is called: which parameter takes which given value, and which takes the input, if one does.
 
     `given` maps parameter names to the type each was annotated with; `positional` are those that Python takes by
@@ -432,7 +432,7 @@ class Plan(Generic[D]):
         return self.definition.function(*by_place, **arguments)
 
 
-def plan_of(definition: D, available: tuple[type, ...], apart: Collection[str] = ()) -> Plan[D]:
+def plan_of(definition: D, available: tuple[type, ...], apart: Collection[str] = ()) -> CallPlan[D]:
     """Decide by annotation what each parameter receives, but for those in `apart`, which others fill.
 
     Raises RegistrationError when two are left over, and for an input or result that JSON can never be read as.
@@ -456,7 +456,7 @@ def plan_of(definition: D, available: tuple[type, ...], apart: Collection[str] =
     output = definition.output_type()
     if isinstance(definition, Activity):
         _check_returned(definition.function, "its result", output)
-    return Plan(
+    return CallPlan(
         definition=definition,
         given=given,
         input=_input_of(definition, chosen, hints) if chosen is not None else None,
@@ -665,7 +665,7 @@ __all__ = [
     "Activity",
     "Definition",
     "Orchestrator",
-    "Plan",
+    "CallPlan",
     "Registry",
     "Route",
     "Trigger",

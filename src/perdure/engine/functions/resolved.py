@@ -54,7 +54,7 @@ class Entry:
         return self._definition.admit(event_name, body, known)
 
 
-class Functions:
+class FunctionTable:
     """Every orchestrator by name (case does not matter, as in Azure), and the environment of their contexts."""
 
     def __init__(self, registry: Registry, versioning: Versioning | None = None) -> None:

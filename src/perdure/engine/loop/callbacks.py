@@ -1,4 +1,4 @@
-"""What goes out: answers and work for event loops, which live on other threads."""
+"""Callbacks of a batch: answers and work for event loops, which run on other threads."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from perdure.engine.core.envelope import Elsewhere
 log = logging.getLogger("perdure.engine")
 
 
-class Handover:
-    """What one batch has for the event loops: each is woken once, whatever there is for it. Never raises."""
+class CallbackBatch:
+    """Collects the callbacks of one batch and wakes each event loop once for all of its own. Never raises."""
 
     __slots__ = ("_work",)
 
@@ -44,7 +44,7 @@ class Handover:
 
 def tell(answers: Iterable[tuple[Any, Any]]) -> None:
     """Resolve futures from any thread."""
-    handover = Handover()
+    handover = CallbackBatch()
     handover.answer(answers)
     handover.flush()
 
@@ -63,4 +63,4 @@ def _resolve(future: asyncio.Future[Any], value: Any) -> None:
         future.set_result(value)
 
 
-__all__ = ["Handover", "tell"]
+__all__ = ["CallbackBatch", "tell"]

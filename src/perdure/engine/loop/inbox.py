@@ -14,14 +14,14 @@ Item = Envelope | list[Envelope] | None
 """What travels through the loop's inbox: a message, several, or None to have it look at the clock."""
 
 
-class Waiter(Protocol):
+class InboxWaiter(Protocol):
     """How the loop waits for the next message."""
 
     def wait(self, inbox: SimpleQueue[Item], until: int | None, busy: Callable[[], bool]) -> Item:
         """The next message or messages, or None when `until` (microseconds) has come or somebody nudged the loop."""
 
 
-class Outbox:
+class LoopOutbox:
     """Messages made on an event loop, handed over together at the end of its turn.
 
     The loop's thread would otherwise wake at the first of them and fight for the interpreter with the very
@@ -68,4 +68,4 @@ def take_into(taken: list[Envelope], item: Item) -> None:
         taken.append(item)
 
 
-__all__ = ["Item", "Outbox", "SystemWaiter", "Waiter", "take_into"]
+__all__ = ["Item", "LoopOutbox", "SystemWaiter", "InboxWaiter", "take_into"]

@@ -6,7 +6,7 @@ A commit fails in one of three ways. Refused for its data, it is redone in halve
 the store will not have is found and parked; nobody else notices. With no room left, clients are told so and
 the rest is tried again later. For any other reason nobody knows whether it happened: everything in memory is
 dropped, the store is opened again before anything is read, and only what can be repeated safely is fed again.
-The loop knows its time from a `Clock` and waits through a `Waiter`, so that a test can put both in its hands.
+The loop knows its time from a `Clock` and waits through a `InboxWaiter`, so that a test can put both in its hands.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from perdure.engine.core.envelope import Envelope, envelopes_of
 from perdure.engine.core.lifecycle import Quarantine
 from perdure.engine.core.ports import Released
 from perdure.engine.interrupting import CutShort, give_back_free_memory
-from perdure.engine.loop.callbacks import Handover, tell
-from perdure.engine.loop.inbox import Item, Waiter, take_into
+from perdure.engine.loop.callbacks import CallbackBatch, tell
+from perdure.engine.loop.inbox import InboxWaiter, Item, take_into
 from perdure.engine.loop.timers import Wakeups
 from perdure.engine.upkeep.retention import EVERY, Sweeper
 from perdure.errors import (
@@ -72,18 +72,18 @@ class Loop:
 
     def __init__(
         self,
-        hub: Dispatcher,
+        dispatcher: Dispatcher,
         store: EngineStore,
         clock: Clock,
-        waiter: Waiter,
+        waiter: InboxWaiter,
         *,
-        finished: Callable[[Released, Handover], None],
+        finished: Callable[[Released, CallbackBatch], None],
         evicted: Callable[[list[str]], None] = lambda _: None,
         committed: Callable[[Batch, float], None] | None = None,
         sweeper: Sweeper | None = None,
         sharing: Sharing | None = None,
     ) -> None:
-        self.hub = hub
+        self.dispatcher = dispatcher
         self.store = store
         self.clock = clock
         self.waiter = waiter
@@ -101,7 +101,7 @@ class Loop:
         self.sharing = sharing  # None for an engine that has its hub to itself
         self.leaving = False
         self.returned: Callable[[], None] = lambda: None  # the store was opened again; may raise StoreError
-        self.watched: Callable[[Batch, Handover], None] | None = None  # None while nobody watches
+        self.watched: Callable[[Batch, CallbackBatch], None] | None = None  # None while nobody watches
         self._finished = finished
         self._evicted = evicted
         self._committed = committed
@@ -126,7 +126,7 @@ class Loop:
     def _opened(self, take: Callable[[], Opening]) -> None:
         since = self.clock.monotonic()
         opening = take()
-        self.hub.opened(opening)
+        self.dispatcher.opened(opening)
         if self.sharing is not None:
             self.sharing.opened(opening, since)
 
@@ -147,12 +147,12 @@ class Loop:
                     self._die()
                     raise
                 log.exception("the loop failed; it goes on from what is stored")
-                self._lose(self.hub.rollback(), StoreError(f"the loop failed: {error}"))
+                self._lose(self.dispatcher.rollback(), StoreError(f"the loop failed: {error}"))
             except BaseException:
                 self._die()
                 raise
             if self.idle_before:
-                self._evicted(self.hub.cache.evict_idle(self.idle_before))
+                self._evicted(self.dispatcher.cache.evict_idle(self.idle_before))
                 self.idle_before = 0
         self.refuse_rest()
 
@@ -170,7 +170,7 @@ class Loop:
         """What there is to do; waits for something if there is nothing and `wait` is true."""
         taken = self._take_due()
         self._drain(taken)
-        if self.hub.lines:
+        if self.dispatcher.lines:
             wait = False
         # A nudge may have been taken off the inbox just now, so what it was for is looked at, not waited for.
         if not taken and wait and not self.stopping and not (self.memos and self.away is None):
@@ -194,9 +194,9 @@ class Loop:
             times.append(upcoming)
         if self._retry:
             times.append(self._retry_at)
-        if self.hub.lines or self._is_recovering():
+        if self.dispatcher.lines or self._is_recovering():
             times.append(0)
-        if self.sweeper is not None and not self.hub.accept_only:
+        if self.sweeper is not None and not self.dispatcher.accept_only:
             times.append(self.sweeper.next_at)
         if self.sharing is not None:
             times.append(self.sharing.membership.next_at)
@@ -239,7 +239,7 @@ class Loop:
                 return []
         now = self.clock.now()
         taken: list[Envelope] = []
-        if self.hub.accept_only and self.sharing is None:
+        if self.dispatcher.accept_only and self.sharing is None:
             self._poll_at = now + POLL_EVERY
             self._unpolled = False
             self._take_retries(now, taken)
@@ -267,7 +267,7 @@ class Loop:
             self._retry = []
 
     def _poll(self, now: int, taken: list[Envelope]) -> None:
-        waiting = self.hub.lines.rows
+        waiting = self.dispatcher.lines.rows
         looks_ahead = self.sharing is None or _has_come(self._due_at, now, POLL_EVERY)
         found = self.store.poll(now, now + HORIZON if looks_ahead else 0, TAKE)
         self._owes_rows = False
@@ -299,7 +299,7 @@ class Loop:
         tell(sharing.answers(now))
         invocations = sharing.claim() if self.pool is not None else []
         if invocations:
-            handover = Handover()
+            handover = CallbackBatch()
             assert self.pool is not None
             self.pool.start(invocations, handover)
             handover.flush()
@@ -319,7 +319,7 @@ class Loop:
                 self._poll_at = self._due_at = 0
                 self._recover_after = self._parked_after = 0
                 # Rows for these that are at hand may have been consumed by the owner before: polls tell.
-                self.hub.lines.drop_where(lambda e: bool(e.row_no) and sharing.is_of(e, gained))
+                self.dispatcher.lines.drop_where(lambda e: bool(e.row_no) and sharing.is_of(e, gained))
 
     def _sweep(self, now: int, taken: list[Envelope]) -> None:
         assert self.sweeper is not None
@@ -327,7 +327,7 @@ class Loop:
 
     def _is_recovering(self) -> bool:
         pages_left = self._recover_after is not None or self._parked_after is not None
-        return pages_left and not self.hub.accept_only
+        return pages_left and not self.dispatcher.accept_only
 
     def _recover(self, taken: list[Envelope]) -> None:
         """After a start: instances with activities to run again, and parked ones to try again, a page a turn."""
@@ -357,7 +357,7 @@ class Loop:
         if self._unpolled:  # what is stored was accepted before these, and is read first
             self._retry.extend(envelope for envelope in envelopes if not envelope.row_no)
             return
-        hub = self.hub
+        dispatcher = self.dispatcher
         # A remedy runs user code: outside the handler, lest its failures take ours for their cause.
         remedy: Callable[[], None]
         try:
@@ -366,28 +366,28 @@ class Loop:
             if not batch.is_empty():
                 self._commit(batch, started)
         except CutShort:
-            self._retry.extend(hub.rollback())
+            self._retry.extend(dispatcher.rollback())
             return
         except Quarantine as found:
-            inputs = hub.rollback()
-            hub.quarantine[found.instance_id] = found.detail
+            inputs = dispatcher.rollback()
+            dispatcher.quarantine[found.instance_id] = found.detail
             remedy = partial(self._without_culprit, inputs)
         except StoreFull as error:
-            remedy = partial(self._wait_for_room, hub.rollback(), error)
+            remedy = partial(self._wait_for_room, dispatcher.rollback(), error)
         except CommitRefused as error:
-            remedy = partial(self._halve, hub.rollback(), error)
+            remedy = partial(self._halve, dispatcher.rollback(), error)
         except CommitConflict as error:
-            remedy = partial(self._redo, hub.rollback(), error)
+            remedy = partial(self._redo, dispatcher.rollback(), error)
         except StoreError as error:
-            remedy = partial(self._lose, hub.rollback(), error)
+            remedy = partial(self._lose, dispatcher.rollback(), error)
         except SURVIVED as error:
             log.exception("a batch failed in the engine's own code; it is redone without its culprit")
             culprit = (
                 error if isinstance(error, Exception) else RuntimeError(f"{type(error).__name__}: {error}")
             )
-            remedy = partial(self._halve, hub.rollback(), culprit)
+            remedy = partial(self._halve, dispatcher.rollback(), culprit)
         else:
-            released = hub.release()
+            released = dispatcher.release()
             self._conflicts = 0
             self.full_until = 0.0
             if self._committed is not None:
@@ -414,23 +414,25 @@ class Loop:
     def _confirm(self, sharing: Sharing) -> None:
         """Time has passed since the batch began: what it says may be too late, or not this worker's to say."""
         sharing.membership.confirm()
-        if self.hub.refuses_until <= self.clock.now():
+        if self.dispatcher.refuses_until <= self.clock.now():
             raise CommitConflict("whoever asked has been told something else meanwhile")
 
     def _decide(self, envelopes: Iterable[Envelope]) -> Batch:
-        hub, store = self.hub, self.store
+        dispatcher, store = self.dispatcher, self.store
         now = self.clock.now()
-        cold = hub.advance(envelopes, now)
+        cold = dispatcher.advance(envelopes, now)
         while cold:
-            operations = hub.operations(cold)
+            operations = dispatcher.operations(cold)
             loaded = store.load(cold)
-            for stored in hub.lacking(loaded):
+            for stored in dispatcher.lacking(loaded):
                 whole = store.history_of(stored.row.instance_no, stored.row.execution_no)
                 if whole is not None:
                     stored.history, stored.bodies = whole.history, whole.bodies
-            _log_unread(hub.admit(cold, loaded, operations, store.seen(operations) if operations else ()))
-            cold = hub.advance((), now)
-        batch = hub.seal()
+            _log_unread(
+                dispatcher.admit(cold, loaded, operations, store.seen(operations) if operations else ())
+            )
+            cold = dispatcher.advance((), now)
+        batch = dispatcher.seal()
         if self.memos:
             self.memos.take_back()
             if self.away is None:
@@ -439,17 +441,17 @@ class Loop:
 
     def _release(self, released: Released, batch: Batch) -> None:
         """The batch is durable. Each effect on its own: one that fails must not hold up the others."""
-        handover = Handover()
+        handover = CallbackBatch()
         pool = self.pool
         if pool is not None:
             if released.cancelled or released.ended:
                 self._shielded(lambda done: pool.cancel(done.cancelled, done.ended), released)
-            passed_by = self.hub.passed_by
+            passed_by = self.dispatcher.passed_by
             for key in passed_by:  # a rewind behind them may have opened these calls again
                 pool.forget(*key)
             if released.invocations:
                 self._shielded(lambda work: pool.start(work, handover), released.invocations)
-            for envelope in self.hub.results:
+            for envelope in self.dispatcher.results:
                 message = envelope.message
                 if isinstance(message, ActivityResult):
                     key = message.execution_id, message.task_id
@@ -457,7 +459,7 @@ class Loop:
                         pool.forget(*key)
         if self.sharing is not None:
             self._shielded(self._tell_others, released)
-        self.hub.results.clear()
+        self.dispatcher.results.clear()
         horizon = batch.at + HORIZON
         for at, instance_id in released.due:
             if at < horizon:
@@ -478,7 +480,7 @@ class Loop:
 
     def _tell_others(self, released: Released) -> None:
         assert self.sharing is not None
-        self.sharing.committed(released, self.hub.results)
+        self.sharing.committed(released, self.dispatcher.results)
 
     def _shielded(self, effect: Callable[[Any], None], value: Any) -> None:
         try:
@@ -516,8 +518,8 @@ class Loop:
         if len(only) > 1:
             for half in (only[: len(only) // 2], only[len(only) // 2 :]):
                 self.turn(half)
-        elif instance_id not in self.hub.quarantine:
-            self.hub.quarantine[instance_id] = f"the store refused what it did: {error}"
+        elif instance_id not in self.dispatcher.quarantine:
+            self.dispatcher.quarantine[instance_id] = f"the store refused what it did: {error}"
             self.turn(only)
         else:
             self._give_up(instance_id, only[0], error)
@@ -526,7 +528,7 @@ class Loop:
         """Not even for later can this message be kept. A client is told; otherwise its instance is parked
         without it, for all to see, and an activity whose result it was runs again at the resume."""
         log.error("a message for instance %s cannot be stored: %s", instance_id, error)
-        why, message = self.hub.quarantine.pop(instance_id), envelope.message
+        why, message = self.dispatcher.quarantine.pop(instance_id), envelope.message
         if envelope.row_no:
             self._poisoned_rows[envelope.row_no] = self.clock.now() + RETRY_POISON
         if envelope.reply is not None:
@@ -534,7 +536,7 @@ class Loop:
         elif not isinstance(message, Wake):
             if isinstance(message, ActivityResult) and self.pool is not None:
                 self.pool.forget(message.execution_id, message.task_id)
-            self.hub.quarantine[instance_id] = why
+            self.dispatcher.quarantine[instance_id] = why
             self.turn([Envelope(Wake(instance_id=instance_id))])
 
     def _wait_for_room(self, inputs: list[Envelope], error: StoreFull) -> None:
@@ -560,9 +562,9 @@ class Loop:
         must be open), client operations with an id too (the first answer is kept); the others are told.
         """
         log.error("the store failed; its state is read again: %s", error)
-        waiting = [*inputs, *self.hub.lines.take_all(), *self._retry]
+        waiting = [*inputs, *self.dispatcher.lines.take_all(), *self._retry]
         self._retry = []
-        self.hub.drop_everything()
+        self.dispatcher.drop_everything()
         self.wakeups.clear()
         unknown = OutcomeUnknown(
             f"the store failed while this was being committed ({error}): it may or may not have happened. "
@@ -612,7 +614,7 @@ class Loop:
 
     def refuse_rest(self) -> None:
         """Answer whoever still waits, when nobody turns any more. From any thread."""
-        left, (doubtful, self._retry) = self.hub.lines.take_all(), (self._retry, [])
+        left, (doubtful, self._retry) = self.dispatcher.lines.take_all(), (self._retry, [])
         count = -1
         while len(left) > count:
             count = len(left)
@@ -631,7 +633,7 @@ class Loop:
     def _die(self) -> None:
         """The thread is ending by something that is no ordinary error: the batch in hand is in doubt."""
         self.stopping = True
-        self._retry.extend(self.hub.rollback())
+        self._retry.extend(self.dispatcher.rollback())
         self.refuse_rest()
 
 

@@ -89,7 +89,7 @@ class StrikeFile:
         if self.strikes.pop(instance_id, None) is not None:
             self._write()
 
-    def condemned(self) -> list[str]:
+    def suspects(self) -> list[str]:
         """Instances in whose code the process died three times."""
         return [instance_id for instance_id, count in self.strikes.items() if count >= STRIKES]
 

@@ -24,7 +24,7 @@ from starlette.responses import PlainTextResponse, Response
 from perdure.engine.client.sync_client import SyncClient
 from perdure.engine.core.repeats import OCCASION, Occasion, digest_of
 from perdure.engine.functions.callables import is_async, signature_of
-from perdure.engine.functions.registry import Plan, Route, plan_of
+from perdure.engine.functions.registry import CallPlan, Route, plan_of
 from perdure.errors import PayloadError, PerdureError
 from perdure.http.api import azure_requests
 from perdure.http.api.instance_urls import PRESENT
@@ -93,7 +93,7 @@ def _path_parameter(name: str, kind: Any) -> Parameter[Any]:
     return Parameter(name, name, schema, read, None, place="path", needed=True)
 
 
-def _contract(plan: Plan[Route], in_path: dict[str, Parameter[Any]]) -> Contract:
+def _contract(plan: CallPlan[Route], in_path: dict[str, Parameter[Any]]) -> Contract:
     typed = plan.input if plan.input is not None and plan.input.type not in _UNTYPED else None
     output = plan.output_type
     ready = (Response, str, *azure_requests.response_types())
@@ -111,7 +111,7 @@ def _path(route: Route) -> str:
 
 
 def _handler(
-    plan: Plan[Route], in_path: dict[str, Parameter[Any]], client: Client, resources: Sequence[object]
+    plan: CallPlan[Route], in_path: dict[str, Parameter[Any]], client: Client, resources: Sequence[object]
 ) -> Callable[[Request], Awaitable[Response]]:
     route = plan.definition
     given = {type(resource): resource for resource in resources}
@@ -154,7 +154,9 @@ def _occasion(request: LimitedRequest) -> Occasion:
     return Occasion(key, caller_of(request).who, content)
 
 
-async def _arguments(plan: Plan[Route], request: LimitedRequest, given: dict[type, Any]) -> dict[str, Any]:
+async def _arguments(
+    plan: CallPlan[Route], request: LimitedRequest, given: dict[type, Any]
+) -> dict[str, Any]:
     here = {**given, LimitedRequest: request}
     for kind in azure_requests.request_types():
         if kind in plan.given.values():

@@ -43,7 +43,7 @@ class Span:
 
 
 @dataclass
-class Row:
+class TimelineRow:
     """One line of the timeline. `instance_id` leads to a sub-orchestration."""
 
     label: str
@@ -76,14 +76,14 @@ class Bar:
 
 @dataclass(frozen=True)
 class Timeline:
-    rows: tuple[Row, ...]
+    rows: tuple[TimelineRow, ...]
     start: int
     end: int
     left_out: int
     compressed: bool
     _axis: Axis
 
-    def bars(self, row: Row) -> list[Bar]:
+    def bars(self, row: TimelineRow) -> list[Bar]:
         """The spans of a row, placed on the axis."""
         return [self._bar(span) for span in row.spans]
 
@@ -171,15 +171,15 @@ class _Draft:
     """Rows while history is read."""
 
     def __init__(self) -> None:
-        self.rows: list[Row] = []
-        self.calls: dict[int, Row] = {}
+        self.rows: list[TimelineRow] = []
+        self.calls: dict[int, TimelineRow] = {}
         self.open: dict[int, Span] = {}
         self.waits: dict[str, list[Span]] = defaultdict(list)
         self.buffered: dict[str, int] = defaultdict(int)
         self.pairing = ev.OLDEST
         self.taken: dict[int, Span] = {}
         self.locks: dict[int, int] = {}  # entities still to be locked
-        self.called: dict[int, Row] = {}
+        self.called: dict[int, TimelineRow] = {}
         self.cut_off: list[Span] = []
 
     def apply(self, at: int, event: HistoryEvent) -> None:
@@ -242,17 +242,17 @@ class _Draft:
             case _:
                 pass
 
-    def _row(self, label: str, kind: str) -> Row:
-        self.rows.append(Row(label, kind))
+    def _row(self, label: str, kind: str) -> TimelineRow:
+        self.rows.append(TimelineRow(label, kind))
         return self.rows[-1]
 
-    def _span(self, row: Row, event_id: int, kind: str, at: int) -> Span:
+    def _span(self, row: TimelineRow, event_id: int, kind: str, at: int) -> Span:
         span = Span(kind, at)
         row.spans.append(span)
         self.open[event_id] = span
         return span
 
-    def _call(self, event_id: int, call: int, name: str, kind: str, at: int) -> Row:
+    def _call(self, event_id: int, call: int, name: str, kind: str, at: int) -> TimelineRow:
         first = event_id if call < 0 else call
         row = self.calls.get(first) or self._row(name, kind)
         self.calls[first] = self.called[event_id] = row
@@ -324,4 +324,4 @@ class _Draft:
             span.close(at, state, note)
 
 
-__all__ = ["Bar", "Row", "Span", "Timeline", "timeline_of"]
+__all__ = ["Bar", "TimelineRow", "Span", "Timeline", "timeline_of"]

@@ -58,21 +58,21 @@ class Told(msgspec.Struct, omit_defaults=True):
 
 
 _said = msgspec.json.Decoder(Said)
-_here: WeakValueDictionary[str, Line] = WeakValueDictionary()
+_here: WeakValueDictionary[str, ExecutorChannel] = WeakValueDictionary()
 
 
-def line_here(address: str) -> Line | None:
+def channel_here(address: str) -> ExecutorChannel | None:
     """The line with this address, if its engine is in this very process."""
     return _here.get(address)
 
 
-class Worker(Protocol):
+class ChildPeer(Protocol):
     """Whoever carries out attempts, as the line sees it."""
 
     def send(self, told: Told) -> None: ...
 
 
-class Line:
+class ExecutorChannel:
     """The engine's end."""
 
     def __init__(self, begin: Callable[[Attempt, int], None], gone: Callable[[Attempt], None]) -> None:
@@ -84,7 +84,7 @@ class Line:
         address = self._listener.address
         self.address = address if isinstance(address, str) else f"{address[0]}:{address[1]}"
         self._attempts: dict[str, Attempt] = {}
-        self._workers: dict[str, Worker] = {}
+        self._workers: dict[str, ChildPeer] = {}
         self._count = 0
         self._closed = False
         self._lock = threading.Lock()  # between leave to begin and its revocation
@@ -132,7 +132,7 @@ class Line:
             knocking.settimeout(1.0)
             knocking.connect(address)
 
-    def hear(self, said: Said, worker: Worker) -> None:
+    def hear(self, said: Said, worker: ChildPeer) -> None:
         """A worker said something."""
         match said.what:
             case "begin":
@@ -144,7 +144,7 @@ class Line:
             case _:
                 self._workers.pop(said.token, None)
 
-    def _may_begin(self, said: Said, worker: Worker) -> bool:
+    def _may_begin(self, said: Said, worker: ChildPeer) -> bool:
         with self._lock:
             attempt = self._attempts.get(said.token)
             if attempt is None:
@@ -197,4 +197,4 @@ class _Remote:
             pass  # gone: there is nobody to be told
 
 
-__all__ = ["Card", "Line", "Said", "Told", "line_here"]
+__all__ = ["Card", "ExecutorChannel", "Said", "Told", "channel_here"]

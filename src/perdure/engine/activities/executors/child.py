@@ -21,10 +21,10 @@ from typing import Any
 import msgspec
 
 from perdure.engine.activities.deadlines import Deadlines
-from perdure.engine.activities.executors.child_channel import Call, call_of
+from perdure.engine.activities.executors.child_channel import ChildAttempt, attempt_of
 from perdure.engine.activities.results import completed, failed
 from perdure.engine.activities.runner import Attempt, Runner
-from perdure.engine.activities.signals import Signals
+from perdure.engine.activities.signals import AttemptSignals
 from perdure.engine.functions.registry import Activity, definition_of, plan_of
 from perdure.errors import FunctionNotFound
 from perdure.model.failures import failure_of
@@ -38,7 +38,7 @@ _invocations = msgspec.json.Decoder(Invocation)
 def carry_out(place: str, invocation: bytes, card: bytes) -> bytes:
     """Run one attempt; returns its ActivityResult as JSON, or b"" if nobody wanted it any more."""
     asked = _invocations.decode(invocation)
-    call = call_of(card)
+    call = attempt_of(card)
     if call is None:
         return msgspec.json.encode(_without_line(place, asked))
     with call:
@@ -48,7 +48,7 @@ def carry_out(place: str, invocation: bytes, card: bytes) -> bytes:
 def _without_line(place: str, invocation: Invocation) -> ActivityResult:
     """On another machine: deadlines are kept here. The first answer counts."""
     if not (invocation.timeout or invocation.heartbeat):
-        return _run(place, invocation, Signals(), None)
+        return _run(place, invocation, AttemptSignals(), None)
     try:
         attempt = Attempt(_runner(place), invocation)
     except Exception as error:
@@ -70,12 +70,16 @@ def _without_line(place: str, invocation: Invocation) -> ActivityResult:
     return answer
 
 
-def _run(place: str, invocation: Invocation, signals: Signals, call: Call | None) -> ActivityResult:
+def _run(
+    place: str, invocation: Invocation, signals: AttemptSignals, call: ChildAttempt | None
+) -> ActivityResult:
     """A process runs one body after the other: what one puts into context variables ends with it."""
     return copy_context().run(_result_of, place, invocation, signals, call)
 
 
-def _result_of(place: str, invocation: Invocation, signals: Signals, call: Call | None) -> ActivityResult:
+def _result_of(
+    place: str, invocation: Invocation, signals: AttemptSignals, call: ChildAttempt | None
+) -> ActivityResult:
     try:
         runner = _runner(place)
         value = runner.call(invocation, signals)
@@ -86,7 +90,7 @@ def _result_of(place: str, invocation: Invocation, signals: Signals, call: Call 
         return failed(invocation, failure_of(error))
 
 
-async def _until_cancelled(body: Any, call: Call | None) -> Any:
+async def _until_cancelled(body: Any, call: ChildAttempt | None) -> Any:
     """On the event loop of this one activity: a cancellation on the line becomes CancelledError in the body."""
     event_loop, task = asyncio.get_running_loop(), asyncio.ensure_future(body)
     if call is not None:

@@ -12,8 +12,8 @@ from typing import Any
 
 import msgspec
 
-from perdure.engine.activities.executors.channel import Card, Line, Said, Told, line_here
-from perdure.engine.activities.signals import Signals
+from perdure.engine.activities.executors.channel import Card, ExecutorChannel, Said, Told, channel_here
+from perdure.engine.activities.signals import AttemptSignals
 from perdure.model.events import ABSENT
 
 BEAT_EVERY = (
@@ -25,11 +25,11 @@ _told = msgspec.json.Decoder(Told)
 _cards = msgspec.json.Decoder(Card)
 
 
-class Call:
+class ChildAttempt:
     """One try at an attempt, in the worker: ask whether to begin, beat, hear of its cancellation."""
 
-    def __init__(self, link: Link, token: str) -> None:
-        self.signals: Signals = _Sending(self)
+    def __init__(self, link: ChildChannel, token: str) -> None:
+        self.signals: AttemptSignals = _Sending(self)
         self._link = link
         self.token = token
         self._answered = threading.Event()
@@ -79,12 +79,12 @@ class Call:
             self._answered.set()
 
 
-class _Sending(Signals):
-    """Signals whose heartbeats go over the line."""
+class _Sending(AttemptSignals):
+    """Signals that send their heartbeats over the channel."""
 
     __slots__ = ("_call",)
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: ChildAttempt) -> None:
         super().__init__()
         self._call = call
 
@@ -93,11 +93,11 @@ class _Sending(Signals):
         self._call.beat(progress)
 
 
-class Link:
+class ChildChannel:
     """A worker process's connection to one engine, shared by all that it carries out for it."""
 
     def __init__(self, say: Callable[[Said], None]) -> None:
-        self.calls: dict[str, Call] = {}
+        self.calls: dict[str, ChildAttempt] = {}
         self.say = say
 
     def hear(self, told: Told) -> None:
@@ -108,7 +108,7 @@ class Link:
     send = hear  # to a line in this same process, the link is the worker itself
 
 
-class _Connected(Link):
+class _Connected(ChildChannel):
     def __init__(self, card: Card) -> None:
         super().__init__(self._send)
         self._connection: Connection = Client(card.address, authkey=card.key)
@@ -145,20 +145,20 @@ _links: dict[str, Any] = {}
 _linking = threading.Lock()
 
 
-def call_of(card: bytes) -> Call | None:
+def attempt_of(card: bytes) -> ChildAttempt | None:
     """The worker's end of the line for one attempt; None where the engine cannot be reached."""
     found = _cards.decode(card)
     with _linking:
         link = _links.get(found.address)
         if link is None or not link.is_open:
             link = _links[found.address] = _link(found)
-    return Call(link, found.token) if link.is_open else None
+    return ChildAttempt(link, found.token) if link.is_open else None
 
 
-class _Here(Link):
+class _Here(ChildChannel):
     """The engine is in this very process: no socket is needed."""
 
-    def __init__(self, line: Line) -> None:
+    def __init__(self, line: ExecutorChannel) -> None:
         super().__init__(self._say)
         self._line = line
 
@@ -170,7 +170,7 @@ class _Here(Link):
         self._line.hear(said, self)
 
 
-class _Nowhere(Link):
+class _Nowhere(ChildChannel):
     is_open = False
 
     def __init__(self) -> None:
@@ -178,7 +178,7 @@ class _Nowhere(Link):
 
 
 def _link(card: Card) -> Any:
-    line = line_here(card.address)
+    line = channel_here(card.address)
     if line is not None:
         return _Here(line)
     try:
@@ -187,4 +187,4 @@ def _link(card: Card) -> Any:
         return _Nowhere()
 
 
-__all__ = ["Call", "call_of"]
+__all__ = ["ChildAttempt", "attempt_of"]

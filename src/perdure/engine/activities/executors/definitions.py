@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from perdure.engine.activities.executors.channel import Line
+from perdure.engine.activities.executors.channel import ExecutorChannel
 from perdure.engine.activities.executors.factories import ProcessPool
 from perdure.engine.activities.executors.host import ExecutorHost
 from perdure.engine.activities.runner import Attempt
@@ -27,7 +27,7 @@ class Executors:
         self._registry = registry
         self._begin = begin
         self._conclude = conclude
-        self._line: Line | None = None
+        self._line: ExecutorChannel | None = None
         self._hosts: dict[int, ExecutorHost] = {}
 
     def host_of(self, activity: Activity) -> ExecutorHost | None:
@@ -39,7 +39,7 @@ class Executors:
         host = self._hosts.get(id(source))
         if host is None:
             if self._line is None:
-                self._line = Line(self._began, self._gone)
+                self._line = ExecutorChannel(self._began, self._gone)
             where = f"executor {activity.executor!r}" if named else _told(source)
             host = self._hosts[id(source)] = ExecutorHost(where, source, self._line, self._conclude)
         return host

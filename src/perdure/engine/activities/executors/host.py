@@ -23,7 +23,7 @@ from typing import Any
 
 import msgspec
 
-from perdure.engine.activities.executors.channel import Line
+from perdure.engine.activities.executors.channel import ExecutorChannel
 from perdure.engine.activities.executors.child import carry_out
 from perdure.engine.activities.executors.factories import ProcessPool
 from perdure.engine.activities.executors.generation import Generation, Try
@@ -51,7 +51,7 @@ class ExecutorHost:
         self,
         where: str,
         source: Any,
-        line: Line,
+        line: ExecutorChannel,
         conclude: Callable[[Attempt, ActivityResult], None],
     ) -> None:
         self.where = where
