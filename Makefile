@@ -9,7 +9,7 @@ NEXT = $(shell for python in python3.13 "$$(pyenv root 2>/dev/null)"/versions/3.
 CHROMIUM := apt-get update && apt-get install -y --no-install-recommends chromium
 
 .DEFAULT_GOAL := help
-.PHONY: help demo docs test test-long test-all test-next check audit bench reliability reliability-long chromium brokers postgres \
+.PHONY: help demo docs pictures test test-long test-all test-next check audit bench reliability reliability-long chromium brokers postgres \
 	constraints clean
 
 help: ## List these targets
@@ -49,6 +49,9 @@ audit: $(V)/.dev ## Ask for known vulnerabilities of the locked packages (needs 
 docs: $(V)/.dev ## Build the documentation into build/site
 	NO_MKDOCS_2_WARNING=1 $(V)/bin/mkdocs build --strict --quiet
 	@echo "open build/site/index.html"
+
+pictures: $(V)/.dev chromium ## Take the pictures of the pages in docs/assets from the demo
+	$(V)/bin/python deploy/pictures.py
 
 bench: $(V)/.dev ## Measure beside the peers: see benchmarks/README.md
 	$(V)/bin/python -m benchmarks

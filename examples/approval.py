@@ -1,4 +1,4 @@
-"""An expense that somebody has to approve within 72 hours: started by HTTP, decided by an event."""
+"""An expense waits up to 72 hours for an approval. HTTP starts it, an event decides it."""
 
 from dataclasses import dataclass
 from datetime import timedelta

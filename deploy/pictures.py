@@ -1,0 +1,71 @@
+"""Pictures of the pages for README and documentation, taken from the claims demo by a headless Chromium.
+
+    python deploy/pictures.py [folder]      (make pictures)
+
+The script runs the demo in a temporary folder, with its seeded claims and its own server, and writes one PNG for each
+page and colour scheme. Run it again when the pages change. Times and ages in the pictures differ at each run.
+"""
+
+import asyncio
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
+CLAIMS = 120
+WIDTH, HEIGHT = 1120, 500
+SCHEMES = ("light", "dark")
+
+
+async def main(folder: Path) -> None:
+    """File the claims, stop the bank, approve the last claim, and photograph the list and this claim."""
+    from playwright.async_api import async_playwright
+
+    import perdure as df
+    from examples.claims.demo.__main__ import DATABASE, Demo
+    from examples.claims.demo.server import Server
+    from examples.claims.process import SWITCH, home
+    from examples.claims.source import claims_of, made_up
+
+    claims = list(claims_of(made_up(CLAIMS)))
+    async with Server(home() / DATABASE) as server, df.connect(server.url, key=server.token) as client:
+        found = await Demo(server, client, claims, kills=0).run()
+        (home() / SWITCH).touch()  # the bank is away: the timeline shows attempts and pauses
+        claim = found.waiting[-1].instance_id
+        await client.raise_event(claim, "ApproverDecision", {"approved": True, "by": "Ada"})
+        await _until_attempt(client, claim, 4)
+        pages = {"instances": "/", "instance": f"/instances/{claim}"}
+        async with async_playwright() as playwright:
+            browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+            for scheme in SCHEMES:
+                context = await browser.new_context(
+                    viewport={"width": WIDTH, "height": HEIGHT},
+                    color_scheme=scheme,  # type: ignore[arg-type]
+                )
+                page = await context.new_page()
+                await page.goto(f"{server.url}/?token={server.token}")
+                for name, path in pages.items():
+                    await page.goto(f"{server.url}{path}")
+                    await page.wait_for_load_state("load")
+                    await page.screenshot(path=folder / f"{name}-{scheme}.png")
+            await browser.close()
+
+
+async def _until_attempt(client: Any, instance_id: str, attempt: int) -> None:
+    """Wait until the activity of an instance is about to be tried for the given time."""
+    async for status in client.watch(instance_id):
+        if any(retry.attempt >= attempt for retry in status.waiting.retries):
+            return
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, os.fspath(ROOT))
+    target = Path(sys.argv[1]).resolve() if len(sys.argv) > 1 else ROOT / "docs" / "assets"
+    target.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        os.chdir(scratch)  # the demo's files go here, and errors in the pictures name them without a folder
+        os.environ.pop("CLAIMS_HOME", None)
+        asyncio.run(main(target))
