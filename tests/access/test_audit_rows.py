@@ -23,7 +23,7 @@ async def test_a_memo_is_written_at_once_whatever_the_loop_is_doing() -> None:
             await client.gateway.record(AuditMemo(audit=[row(client.gateway.now())]))
             await starting
 
-        assert time.monotonic() - began < 15
+        assert time.monotonic() - began < 60
         found = client.gateway.store.audit(AuditFilter(top=500))
         assert len(found) == 200
 

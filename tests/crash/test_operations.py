@@ -260,7 +260,7 @@ async def test_a_newer_database_is_refused_and_left_alone(tmp_path: Path) -> Non
         connection.pragma("user_version", version)
     async with small_app().running(store=f"sqlite:///{path}") as client:
         await client.raise_event("w", "Go", 1)
-        assert (await client.wait_for_completion("w", 5)).output == 1
+        assert (await client.wait_for_completion("w", 30)).output == 1
 
 
 def fingerprint(path: Path) -> str:
@@ -291,7 +291,7 @@ async def test_stdlib_sqlite_in_process_refused(tmp_path: Path) -> None:
         with closing(sqlite3.connect(tmp_path / "ledger.db")) as ledger:  # another file is nobody's business
             ledger.execute("create table paid (claim text)")
         await client.raise_event("w", "Go", 1)
-        assert (await client.wait_for_completion("w", 5)).output == 1
+        assert (await client.wait_for_completion("w", 30)).output == 1
     with closing(sqlite3.connect(path)) as after:  # and so is this one, when the engine has gone
         assert after.execute("select count(*) from instances").fetchone() == (1,)
 
@@ -405,9 +405,9 @@ async def test_clients_learn_that_the_loop_has_died() -> None:
         with pytest.raises(EngineStopped):
             await client.start_new("adding", "b", 1)
     async with small_app().running(store=store.restarted()) as client:
-        assert (await client.wait_for_completion("a", 5)).output == 2
+        assert (await client.wait_for_completion("a", 30)).output == 2
         await client.raise_event("w", "Go", 5)
-        assert (await client.wait_for_completion("w", 5)).output == 5
+        assert (await client.wait_for_completion("w", 30)).output == 5
     assert issubclass(Crash, BaseException) and not issubclass(Crash, Exception)
 
 
@@ -444,5 +444,5 @@ async def test_a_faulty_store_serves_a_real_engine() -> None:
     async with small_app().running(store=store) as client:
         for n in range(20):
             started = await client.start_new("adding", f"a{n}", n, operation_id=f"op{n}")
-            assert (await client.wait_for_completion(started, 5)).output == n + 1
+            assert (await client.wait_for_completion(started, 30)).output == n + 1
         assert len(store.fired) == 2

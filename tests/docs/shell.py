@@ -15,7 +15,6 @@ import pty
 import re
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -29,6 +28,7 @@ import httpx2
 from typer.testing import CliRunner
 
 from perdure.cli.main import root
+from tests.postgres.servers import free_port
 
 ROOT = Path(__file__).parents[2]
 _ID = re.compile(r"\b[0-9a-f]{32}\b")
@@ -63,7 +63,7 @@ class Shell:
             "FORCE_COLOR": "1",
             "COLUMNS": "300",
         }
-        self.port = _free_port()
+        self.port = free_port()
         self.servers: list[subprocess.Popen[str]] = []
         self.told = ""
         self.token = ""
@@ -208,11 +208,6 @@ def _drain(server: subprocess.Popen[str]) -> None:
             pass
     except (ValueError, OSError):  # closed by the end of the page, or by the end of the server
         pass
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def _curl(arguments: list[str]) -> tuple[int, str]:

@@ -73,7 +73,7 @@ async def server() -> AsyncIterator[Server]:
 
 @pytest.fixture
 def local() -> HttpPolicy:
-    return HttpPolicy(allow=["127.0.0.1", "localhost"], timeout=5)
+    return HttpPolicy(allow=["127.0.0.1", "localhost"], timeout=30)
 
 
 def asking(uri: str, method: str = "GET", content: object = None, headers: object = None, **more: object):

@@ -131,7 +131,7 @@ async def test_loopback_is_not_reached_under_any_of_its_names(host, server):
     from perdure.errors import HttpCallError
 
     with pytest.raises((HttpCallError, ValueError)):
-        await send(HttpPolicy(timeout=5), asking(f"http://{host}:{server.port}/"))
+        await send(HttpPolicy(timeout=30), asking(f"http://{host}:{server.port}/"))
     assert not server.asked
 
 
@@ -146,7 +146,7 @@ async def test_one_private_address_among_public_ones_condemns_the_answer():
         return [ip_address("93.184.216.34"), ip_address("10.0.0.1")]
 
     with pytest.raises(HttpDenied, match=r"10\.0\.0\.1"):
-        await send(HttpPolicy(timeout=5), asking("http://x.example/"), resolve=rebinding)
+        await send(HttpPolicy(timeout=30), asking("http://x.example/"), resolve=rebinding)
 
 
 async def test_the_name_is_resolved_once_and_the_connection_is_made_to_what_was_checked(server, local):
@@ -156,7 +156,7 @@ async def test_the_name_is_resolved_once_and_the_connection_is_made_to_what_was_
     async def resolve(host, port):
         return answers.pop(0)
 
-    policy = HttpPolicy(allow=["rebound.example"], timeout=5)
+    policy = HttpPolicy(allow=["rebound.example"], timeout=30)
     response = await send(policy, asking(f"http://rebound.example:{server.port}/"), resolve=resolve)
     assert response.status_code == 404
     assert server.asked[0].headers["host"] == f"rebound.example:{server.port}"
@@ -164,7 +164,7 @@ async def test_the_name_is_resolved_once_and_the_connection_is_made_to_what_was_
 
 
 async def test_only_these_hosts_means_no_other(server):
-    policy = HttpPolicy(only=["jobs.example", f"127.0.0.1:{server.port}"], timeout=5)
+    policy = HttpPolicy(only=["jobs.example", f"127.0.0.1:{server.port}"], timeout=30)
     assert (await send(policy, asking(f"{server.url}/"))).status_code == 404
     with pytest.raises(HttpDenied, match=r"HttpPolicy\.only"):
         await send(policy, asking("http://8.8.8.8/"))

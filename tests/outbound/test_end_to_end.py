@@ -18,7 +18,7 @@ CANARY = "canary-4f9e2c71d0"
 
 
 def make_app(server: Server, *, broken: bool = False) -> df.App:
-    app = df.App("whole", http=df.HttpPolicy(allow=[f"127.0.0.1:{server.port}"], timeout=5))
+    app = df.App("whole", http=df.HttpPolicy(allow=[f"127.0.0.1:{server.port}"], timeout=30))
     secret = df.Secret("PERDURE_TEST_TOKEN", form="Bearer {}")
 
     @app.orchestrator

@@ -155,7 +155,7 @@ async def test_redirects_follow_the_rules_for_methods(server: Server, local, sta
 
 
 async def test_a_redirect_into_the_private_network_is_denied(server: Server):
-    policy = HttpPolicy(allow=[f"127.0.0.1:{server.port}"], timeout=5)
+    policy = HttpPolicy(allow=[f"127.0.0.1:{server.port}"], timeout=30)
     for place in ("http://127.0.0.1:1/", "http://169.254.169.254/latest/", "http://[::1]/", "//10.0.0.1/"):
         server.answers["/"] = answer(302, Location=place)
         with pytest.raises(HttpDenied):
@@ -177,7 +177,7 @@ async def test_redirects_are_followed_a_few_times_and_not_for_ever(server: Serve
 
 async def test_another_origin_gets_nothing_that_was_meant_for_the_first(server: Server, monkeypatch):
     monkeypatch.setenv("TOKEN", "canary-7b1f")
-    policy = HttpPolicy(allow=["127.0.0.1", "localhost"], tokens={"api://x": "bearer-canary"}.get, timeout=5)
+    policy = HttpPolicy(allow=["127.0.0.1", "localhost"], tokens={"api://x": "bearer-canary"}.get, timeout=30)
     elsewhere = f"http://localhost:{server.port}/b"
     server.answers["/a"] = answer(302, Location=elsewhere)
     server.answers["/same"] = answer(302, Location="/b")
@@ -192,7 +192,7 @@ async def test_another_origin_gets_nothing_that_was_meant_for_the_first(server: 
 
 async def test_content_with_a_secret_is_not_carried_to_another_origin(server: Server, monkeypatch):
     monkeypatch.setenv("TOKEN", "canary-7b1f")
-    policy = HttpPolicy(allow=["127.0.0.1", "localhost"], timeout=5)
+    policy = HttpPolicy(allow=["127.0.0.1", "localhost"], timeout=30)
     server.answers["/a"] = answer(307, Location=f"http://localhost:{server.port}/b")
     with pytest.raises(HttpDenied, match="another origin"):
         await send(policy, asking(f"{server.url}/a", "POST", {"token": df.Secret("TOKEN")}))
@@ -301,7 +301,7 @@ async def test_the_environments_proxy_is_not_used_unless_asked_for(server: Serve
     monkeypatch.delenv("NO_PROXY", raising=False)
     assert (await send(HttpPolicy(allow=["127.0.0.1"]), asking(f"{server.url}/"))).status_code == 404
     monkeypatch.setenv("http_proxy", server.url)
-    through = HttpPolicy(proxy="environment", only=["jobs.example"], timeout=5)
+    through = HttpPolicy(proxy="environment", only=["jobs.example"], timeout=30)
     await send(through, asking("http://jobs.example/x"))
     assert server.asked[-1].target == "http://jobs.example/x"
     for place in ("http://other.example/", "http://169.254.169.254/"):

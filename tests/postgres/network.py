@@ -68,17 +68,17 @@ class Network:
     """This host, and a namespace for each name."""
 
     def __init__(self, *names: str) -> None:
+        self._names = names
         self._mark = secrets.token_hex(2)
-        self._third = random.SystemRandom().randrange(1, 255)
-        self._cables = {name: self._cable(number, name) for number, name in enumerate(names)}
-        self.address = f"198.18.{self._third}.1"  # of the range set aside for tests of devices
-        self.subnet = f"198.18.{self._third}.0/24"
 
     def __enter__(self) -> Self:
+        self._third = _claimed_subnet()
+        self.address = f"198.18.{self._third}.1"
+        self.subnet = f"198.18.{self._third}.0/24"
+        self._cables = {name: self._cable(number, name) for number, name in enumerate(self._names)}
         directory, self._users = guarded_directory("network")
         self._guard = guard(directory, ["sh", "-c", self._farewell()], ourselves=True)
         try:
-            _ip("addr", "add", f"{self.address}/32", "dev", "lo")
             for cable in self._cables.values():
                 _lay(cable, self.address)
         except BaseException:
@@ -131,6 +131,22 @@ class Network:
                 f"ip netns del {cable.namespace}",
             ]
         return "\n".join(lines)
+
+
+def _claimed_subnet() -> int:
+    """The third number of a subnet that no other network of this machine has: its address is now on this host.
+
+    The subnets are of the range that is set aside for tests of devices, 198.18.0.0/15.
+    """
+    refused = None
+    for third in random.SystemRandom().sample(range(1, 255), 20):
+        try:
+            _ip("addr", "add", f"198.18.{third}.1/32", "dev", "lo")
+        except RuntimeError as error:  # another test that runs now has it
+            refused = error
+        else:
+            return third
+    raise RuntimeError("no subnet of 198.18.0.0/16 could be claimed") from refused
 
 
 def _lay(cable: Cable, server: str) -> None:

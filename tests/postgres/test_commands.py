@@ -411,7 +411,7 @@ def test_run_waits_for_a_database_and_not_for_ever(tmp_path: Path) -> None:
     assert result.exit_code == 4
     assert "waiting for the database, 0.6 s at most" in result.stderr
     assert "Traceback" not in result.output
-    assert 0.5 < time.monotonic() - since < 15
+    assert 0.5 < time.monotonic() - since < 60
 
 
 @pytest.mark.parametrize(
