@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import uvicorn
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 import perdure as df
 from tests.http.conftest import make_app
@@ -24,6 +24,7 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+expect.set_options(timeout=30_000)  # a busy machine takes longer than Playwright's five seconds
 
 
 @pytest.fixture(scope="module")  # not session: its event loop would go on under the async tests that follow
@@ -56,10 +57,10 @@ class Site:
     def served(self) -> Iterator["Site"]:
         thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
         thread.start()
-        assert self.ready.wait(10)
+        assert self.ready.wait(60)
         yield self
         self.server.should_exit = True
-        thread.join(10)
+        thread.join(60)
 
     async def _serve(self) -> None:
         self.config.load()

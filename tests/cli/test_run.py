@@ -10,8 +10,9 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -304,14 +305,16 @@ def test_sigterm_stops_it_as_cleanly(folder: Path) -> None:
 BEGINS = """
 import asyncio, time
 import perdure as df
+from perdure.engine.activities import asyncio_host
+from perdure.server import forced_exit
+
+asyncio_host.LAST_WORDS, forced_exit.STOP_WITHIN = 0.3, 3.0  # of 3 and 10 seconds
 
 app = df.App("stubborn")
 
 @app.route("/begin", methods=["POST"], auth="anonymous")
 async def begin(client: df.Client):
-    begun = asyncio.create_task(client.start_new("main", "w-1"))
-    await asyncio.wait([begun], timeout=0.5)
-    return "begun"
+    await client.start_new("main", "w-1")
 
 @app.orchestrator
 async def main(context):
@@ -328,6 +331,7 @@ async def begin(client: df.Client):
 
 @app.orchestrator
 async def main(context):
+    open("has-begun", "w").close()
     try:
         await context.wait_for_external_event("Never")
     finally:
@@ -343,12 +347,14 @@ def work(): ...
 BLOCKS = """
 @app.activity
 async def work():
+    open("has-begun", "w").close()
     while True:
         time.sleep(0.1)
 """
 SWALLOWS = """
 @app.activity
 async def work():
+    open("has-begun", "w").close()
     while True:
         try:
             await asyncio.sleep(1)
@@ -369,8 +375,11 @@ def test_sigterm_stops_it_whatever_its_code_does(folder: Path, program: str, cod
     (folder / "app.py").write_text(program)
 
     with running(folder) as (process, address):
-        with suppress(httpx2.TimeoutException):
-            httpx2.post(f"{address}/api/begin", trust_env=False, timeout=2)
+        host, port = address.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port))) as line:  # the answer may never come
+            line.sendall(b"POST /api/begin HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\n\r\n")
+            while not (folder / "has-begun").exists():
+                time.sleep(0.02)
         process.terminate()
         ended = process.wait(60)
         said_last = process.stderr.read() if process.stderr else ""

@@ -55,12 +55,12 @@ def serving(application: Any, door: ConnectionFactory) -> Iterator[Served]:
     port = listener.getsockname()[1]
     thread = threading.Thread(target=lambda: asyncio.run(serve()))
     thread.start()
-    assert ready.wait(10)
+    assert ready.wait(60)
     try:
         yield Served(f"http://localhost:{port}", server)
     finally:
         server.should_exit = True
-        thread.join(10)
+        thread.join(60)
 
 
 @contextmanager
