@@ -9,7 +9,7 @@ NEXT = $(shell for python in python3.13 "$$(pyenv root 2>/dev/null)"/versions/3.
 CHROMIUM := apt-get update && apt-get install -y --no-install-recommends chromium
 
 .DEFAULT_GOAL := help
-.PHONY: help demo docs pictures test test-long test-all test-next check audit bench reliability reliability-long chromium brokers postgres \
+.PHONY: help demo docs pictures test test-long test-all test-next check audit release bench reliability reliability-long chromium brokers postgres \
 	constraints clean
 
 help: ## List these targets
@@ -45,6 +45,12 @@ check: $(V)/.dev ## Static checks only: style, types, layers
 audit: $(V)/.dev ## Ask for known vulnerabilities of the locked packages (needs an index with advisories)
 	$(INSTALL) all --group dev --group audit
 	$(V)/bin/python deploy/audit.py
+
+release: $(V)/.dev check ## Build the wheel and the sdist into dist, check them, and install them with each extra
+	rm -rf dist
+	$(V)/bin/python -m hatchling build -d dist
+	$(V)/bin/python -m twine check --strict dist/*
+	$(PYTEST) --long tests/packaging
 
 docs: $(V)/.dev ## Build the documentation into build/site
 	NO_MKDOCS_2_WARNING=1 $(V)/bin/mkdocs build --strict --quiet

@@ -3,6 +3,7 @@
     python deploy/install.py server                # the extras to install
     python deploy/install.py all --group dev       # with a dependency group of pyproject.toml
     python deploy/install.py server --no-editable  # a copy, for an image
+    python deploy/install.py server --built dist/perdure-0.1.0-py3-none-any.whl
 
 pip checks hashes either for all packages or for none, and a checkout has no hash. Therefore the packages are
 installed first, with `--require-hashes`, and the checkout after them, without looking at its dependencies.
@@ -28,6 +29,7 @@ def main() -> None:
     parser.add_argument("extras", nargs="*", help="extras of pyproject.toml")
     parser.add_argument("--group", action="append", default=[], help="a dependency group of pyproject.toml")
     parser.add_argument("--no-editable", action="store_true", help="copy the package instead of linking it")
+    parser.add_argument("--built", metavar="FILE", help="install this wheel or sdist instead of the checkout")
     arguments = parser.parse_args()
 
     with tempfile.NamedTemporaryFile(
@@ -36,9 +38,11 @@ def main() -> None:
         own.write(locked("pip"))
         own.flush()
         pip("--require-hashes", "-r", own.name)
-    groups = [word for group in ["build", *arguments.group] for word in ("--group", group)]
+    building = [] if (arguments.built or "").endswith(".whl") else ["build"]
+    groups = [word for group in [*building, *arguments.group] for word in ("--group", group)]
     pip("--require-hashes", "-c", str(LOCK), *requirements(arguments.extras), *groups)
-    pip("--no-deps", "--no-build-isolation", *([] if arguments.no_editable else ["-e"]), str(ROOT))
+    editable = [] if arguments.no_editable or arguments.built else ["-e"]
+    pip("--no-deps", "--no-build-isolation", *editable, arguments.built or str(ROOT))
 
 
 def pip(*arguments: str) -> None:
