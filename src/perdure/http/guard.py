@@ -22,7 +22,7 @@ from perdure.http.mounting import BASE
 from perdure.http.problem import ProblemResponse
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -46,6 +46,8 @@ HEADERS = {
 
 _SECRET_PARAMETERS = (b"sig=", b"code=", b"token=")
 _RAW_HEADERS = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
+_BROWSERS = frozenset({b"origin", b"sec-fetch-site"})
+"""The headers that `is_foreign` judges by; a request without them comes from no page."""
 
 
 class Guard:
@@ -71,9 +73,7 @@ class Guard:
             if message["type"] == "http.response.start":
                 if scope["query_string"] and _bears_secret(scope["query_string"]):
                     MutableHeaders(scope=message)["Referrer-Policy"] = "strict-origin"
-                given = message["headers"]
-                own = {name.lower() for name, _ in given}
-                message["headers"] = [*given, *(pair for pair in _RAW_HEADERS if pair[0] not in own)]
+                message["headers"] = _with_ours(message["headers"])
             await send(message)
 
         refusal = self._refusal(scope)
@@ -85,13 +85,20 @@ class Guard:
             return ProblemResponse(
                 414, "this address is longer than any of this server's", code="uri-too-long"
             )
-        if size + sum(len(name) + len(value) for name, value in scope["headers"]) > self.header_bytes:
+        hosts: list[bytes] = []
+        is_from_browser = False
+        for name, value in scope["headers"]:
+            size += len(name) + len(value)
+            if name == b"host":
+                hosts.append(value)
+            elif name in _BROWSERS:
+                is_from_browser = True
+        if size > self.header_bytes:
             return ProblemResponse(
                 431, "the headers of this request are larger than this server reads", code="headers-too-large"
             )
         if not scope["path"].isascii() and _has_surrogates(scope["path"]):
             return ProblemResponse(400, "this address is not UTF-8", code="malformed-address")
-        hosts = [value for name, value in scope["headers"] if name == b"host"]
         if len(hosts) > 1:
             return ProblemResponse(400, "a request names one host", code="ambiguous-host")
         host = hosts[0].decode("latin-1") if hosts else ""
@@ -102,7 +109,7 @@ class Guard:
                 "the host: `--allowed-hosts` (PERDURE_ALLOWED_HOSTS), or asgi(allowed_hosts=...)",
                 code="foreign-host",
             )
-        if scope["method"] not in SAFE and is_foreign(Headers(scope=scope)):
+        if is_from_browser and scope["method"] not in SAFE and is_foreign(Headers(scope=scope)):
             return ProblemResponse(
                 403,
                 "this request would change something and comes from a page of another origin",
@@ -114,6 +121,12 @@ class Guard:
         name = _hostname(host)
         bound = scope.get("server") or ("", None)
         return bool(name) and (name in self.allowed_hosts or name == str(bound[0]).lower())
+
+
+def _with_ours(given: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """The headers of a response, and behind them those of ours that its handler has not set."""
+    own = {name.lower() for name, _ in given}
+    return [*given, *[pair for pair in _RAW_HEADERS if pair[0] not in own]]
 
 
 def _bears_secret(query: bytes) -> bool:

@@ -8,7 +8,7 @@ by its name. Parameters that no row names are passed over, as Azure's host does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar
 
@@ -77,13 +77,19 @@ class Parameter(Generic[T_co]):
                 return [text for text in request.query_params.getlist(self.name) if text]
 
 
-def check(request: Request, taken: Iterable[Parameter[Any]]) -> None:
-    """Read every parameter that a row takes, and keep them with the request. Raises PayloadError."""
-    asks = bool(request.scope["query_string"])  # most requests do not, and are spared the search
-    request.scope[GIVEN] = {
-        one.name: one.read(request) if asks or one.needed or one.place != "query" else one.default
-        for one in taken
-    }
+def reader_of(taken: Sequence[Parameter[Any]]) -> Callable[[Request], None]:
+    """What reads every parameter that a row takes, and keeps them with the request. It raises PayloadError."""
+    # Most requests have no query: which parameters they can have is known beforehand.
+    defaults = {one.name: one.default for one in taken}
+    without_query = [one for one in taken if one.needed or one.place != "query"]
+
+    def check(request: Request) -> None:
+        asks = bool(request.scope["query_string"])
+        found = request.scope[GIVEN] = defaults.copy()
+        for one in taken if asks else without_query:
+            found[one.name] = one.read(request)
+
+    return check
 
 
 # ------------------------------------------------------------------------------------------ kinds of them

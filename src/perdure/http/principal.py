@@ -71,7 +71,8 @@ def caller_of(request: Request) -> Caller:
 
 def address_of(request: Request) -> str:
     """Where a request comes from: the peer's address, or what a trusted proxy in front has put there."""
-    return request.client.host if request.client else ""
+    client = request.scope.get("client")
+    return str(client[0]) if client else ""
 
 
 __all__ = ["ANONYMOUS", "ANYONE", "CALLER", "Caller", "Refused", "address_of", "caller_of"]

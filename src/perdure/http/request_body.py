@@ -6,20 +6,21 @@ from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any, Final
 
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
 
 from perdure.errors import PayloadError
+from perdure.http.plain_request import PlainRequest
 from perdure.model import payload
 
 if TYPE_CHECKING:
     from msgspec import Raw
+    from starlette.requests import Request
 
 
 WRAPPED: Final = "perdure.wrapped"
 """The key in a request's scope that says: a string in the body may hold JSON."""
 
 
-class LimitedRequest(Request):
+class LimitedRequest(PlainRequest):
     """A request whose body is refused above the limit while it arrives, and whose JSON is strict.
 
     The limit holds for forms and for `stream()` too.

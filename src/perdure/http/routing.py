@@ -9,14 +9,14 @@ import re
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import wraps
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from perdure.http.parameters import check
+from perdure.http.parameters import reader_of
+from perdure.http.plain_request import PlainRequest
 from perdure.http.table import Endpoint, Handler
 
 if TYPE_CHECKING:
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from starlette.types import Scope as ASGIScope
 
     from perdure.engine.client.client import Client
-
-_NO_QUERY: Final = QueryParams()
 
 
 class Gate(Protocol):
@@ -75,21 +73,14 @@ class _Gated:
         await response(scope, receive, send)
 
 
-class PlainRequest(Request):
-    """A request; of those without a query, which are most, nothing is parsed to find that out."""
-
-    @property
-    def query_params(self) -> QueryParams:
-        return super().query_params if self.scope["query_string"] else _NO_QUERY
-
-
 def _checking(endpoint: Endpoint) -> Handler:
     """The handler, behind the check of the parameters that its row takes."""
     handler, taken = endpoint.handler, endpoint.contract.takes
+    check = reader_of(taken)
 
     @wraps(handler)
     async def checked(request: Request) -> Response:
-        check(request, taken)
+        check(request)
         return await handler(request)
 
     return checked if taken else handler

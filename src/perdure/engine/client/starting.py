@@ -13,7 +13,6 @@ from perdure.engine.functions.registry import (
     Orchestrator,
     definition_of,
     name_of,
-    orchestrator_input,
     version_of,
 )
 from perdure.errors import InstanceExists, PayloadError
@@ -159,7 +158,7 @@ class Starting:
         """Raise PayloadError for an input that a function, passed by reference, would not get whole."""
         definition = None if isinstance(function, str) else definition_of(function)
         if isinstance(definition, Orchestrator) and client_input is not NO_INPUT:
-            guard = payload.guard_of(orchestrator_input(definition)[1])
+            guard = definition.input_guard
             if guard is not None:
                 guard((), client_input)
 

@@ -101,12 +101,16 @@ def is_same(one: Any, other: Any) -> bool:
 
 def marks(function: Any) -> tuple[Any, ...]:
     """What `mark` has noted on a function, or on what it wraps; nothing if it has not."""
-    for one in (function, inspect.unwrap(function) if callable(function) else function):
-        noted = _AT.get(_place(one))
-        found = noted[1] if noted is not None else _attribute(one)
-        if isinstance(found, tuple):
-            return found
-    return ()
+    found = _noted_on(function)
+    if found is None and hasattr(function, "__wrapped__"):
+        found = _noted_on(inspect.unwrap(function))
+    return found or ()
+
+
+def _noted_on(function: Any) -> tuple[Any, ...] | None:
+    noted = _AT.get(_place(function)) if _AT else None
+    found = noted[1] if noted is not None else _attribute(function)
+    return found if isinstance(found, tuple) else None
 
 
 def _attribute(function: Any) -> Any:

@@ -15,6 +15,7 @@ import typing
 from collections.abc import Callable, Collection, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import cached_property
 from types import UnionType
 from typing import Any, Final, Generic, Literal, TypeVar
 
@@ -100,6 +101,11 @@ class Orchestrator(Definition):
     version: str = ""
     events: Mapping[str, Any] | None = None
     input_type: Any = Any
+
+    @cached_property
+    def input_guard(self) -> payload.Guard | None:
+        """What an input has to pass to be read whole; kept, since a start asks for it each time."""
+        return payload.guard_of(orchestrator_input(self)[1])
 
     def admit(self, event_name: str, body: Raw, known: Reading | None = None) -> Reading | None:
         """Raise EventRefused for an event whose name or shape the declared `events` do not admit.

@@ -158,7 +158,7 @@ class RegistryEnvironment:
                 definition.name,
                 Any if isinstance(function, str) else orchestrator_output(definition),
                 version=version,
-                guard=payload.guard_of(orchestrator_input(definition)[1]),
+                guard=definition.input_guard,
             )
         return target
 

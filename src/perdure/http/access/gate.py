@@ -302,12 +302,12 @@ class SignedIn(Exception):
 
 def shown_key(request: Request) -> str | None:
     """The key a request shows in any of the four places; None for none. Raises Refused for more than one."""
-    found = [
-        *request.headers.getlist("x-functions-key"),
-        *map(_bearer, request.headers.getlist("authorization")),
-        *request.query_params.getlist("code"),
-        *([request.path_params["credential"]] if "credential" in request.path_params else []),
-    ]
+    found = request.headers.getlist("x-functions-key")
+    found += map(_bearer, request.headers.getlist("authorization"))
+    if request.scope["query_string"]:
+        found += request.query_params.getlist("code")
+    if "credential" in request.path_params:
+        found.append(request.path_params["credential"])
     if len(found) > 1:
         raise Refused(400, "ambiguous-credentials", "show one key, in one place")
     return found[0] if found else None

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Callable
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from perdure.engine.client.access import ACCESS, LINK
@@ -184,8 +185,7 @@ class Keyring:
         return self._named(row)
 
     def _named(self, row: KeyRow, *, session: bool = False) -> Caller:
-        who = f"{row.name} (key {row.key_id})"
-        return Caller(who, frozenset(row.scopes.split()), row.key_id, session=session)
+        return _caller_named(row.name, row.key_id, row.scopes, session)
 
     def _signs(self, row: KeyRow) -> bool:
         return row.kind == LINK and self._trouble(row) is None
@@ -194,6 +194,11 @@ class Keyring:
         if row.revoked_at is not None:
             return "revoked"
         return "expired" if row.expires_at is not None and row.expires_at <= self.now() else None
+
+
+@lru_cache(1_024)
+def _caller_named(name: str, key_id: str, scopes: str, session: bool) -> Caller:
+    return Caller(f"{name} (key {key_id})", frozenset(scopes.split()), key_id, session=session)
 
 
 __all__ = ["ENVIRONMENT", "TOKEN", "Keyring"]

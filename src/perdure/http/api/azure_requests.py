@@ -30,7 +30,8 @@ def response_types() -> tuple[type, ...]:
 
 
 def is_request(value: object) -> bool:
-    return isinstance(value, request_types())
+    package = _package()
+    return package is not None and isinstance(value, package.HttpRequest)
 
 
 def request_of(request: Request, body: bytes) -> Any:

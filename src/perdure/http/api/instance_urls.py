@@ -49,6 +49,11 @@ _LINKS = {
     "rewindPostUri": ("rewind", "/rewind?reason={text}"),
 }
 _OPERATIONS = [operation for operation, _ in _LINKS.values()]
+_SIGNED = [
+    (name, operation, f"{rest}{'&' if '?' in rest else '?'}sig=")
+    for name, (operation, rest) in _LINKS.items()
+]
+"""The name of each URL, its operation, and how it ends before its signature."""
 OPERATION_LINKS = {
     "status": ("statusQueryGetUri", ""),
     **{operation: (name, rest) for name, (operation, rest) in _LINKS.items() if operation != "inspect"},
@@ -114,7 +119,9 @@ class RequestLinks:
 
     def _all(self, here: str, instance_id: str, owner: str) -> dict[str, str]:
         signed = self._signed(_OPERATIONS, instance_id, owner=owner)
-        return {name: _with(here + rest, signed.get(operation)) for name, (operation, rest) in _LINKS.items()}
+        if not signed:
+            return {name: here + rest for name, (_, rest) in _LINKS.items()}
+        return {name: f"{here}{ending}{signed[operation]}" for name, operation, ending in _SIGNED}
 
     def _some(self, here: str, instance_id: str, allowed: Sequence[str], owner: str) -> dict[str, Any]:
         """The URLs that a route hands out; where it names events, each event has its own."""
