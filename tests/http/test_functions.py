@@ -216,7 +216,7 @@ async def test_mounted_without_a_lifespan_it_starts_with_the_first_request_and_s
 
     assert answer.headers["location"] == f"{LOCAL}/durable/runtime/webhooks/durabletask/instances/e-1"
     assert 'href="/durable/instances/e-1"' in page.text
-    assert 'href="/durable/static/perdure.css"' in page.text
+    assert 'href="/durable/static/perdure.' in page.text
     assert status.json()["output"] == 1
     keeper = host._keeper
     keeper.cancel()

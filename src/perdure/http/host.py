@@ -20,7 +20,6 @@ import logging
 import secrets
 import sys
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict, Unpack
 from urllib.parse import urlsplit
 
@@ -28,7 +27,6 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import Mount
-from starlette.staticfiles import StaticFiles
 
 from perdure.errors import EngineStopped, PerdureError
 from perdure.http.access.gate import Access, SignedIn
@@ -65,6 +63,7 @@ from perdure.http.proxies import Proxies
 from perdure.http.responses import json_response
 from perdure.http.routing import client_of, routes
 from perdure.http.running_engine import RunningEngine, engine_of
+from perdure.http.static_files import static_files
 from perdure.http.table import Endpoint
 from perdure.settings import SERVING, choose
 
@@ -292,7 +291,7 @@ def application(
             *routes(signing_in.ENDPOINTS),
             *routes(admin_pages.ENDPOINTS),
             *routes(event_links.ENDPOINTS),
-            Mount("/static", StaticFiles(directory=Path(__file__).parent / "static")),
+            Mount("/static", static_files()),
         ],
         exception_handlers={
             Refused: on_refused,

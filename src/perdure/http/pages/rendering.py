@@ -19,6 +19,7 @@ from perdure.http.pages.csrf import set_token, token_of
 from perdure.http.principal import caller_of
 from perdure.http.problem import ProblemResponse, on_http_exception, on_perdure_error
 from perdure.http.routing import client_of
+from perdure.http.static_files import ADDRESSES
 from perdure.http.table import CODE, Handler
 from perdure.model.durations import moment
 from perdure.model.instances import OrchestrationStatus, RuntimeStatus
@@ -175,6 +176,7 @@ def _new_environment() -> Environment:
         summary=_summary,
         span_title=_span_title,
         legend=_KINDS,
+        static=ADDRESSES,
     )
     return environment
 
