@@ -47,6 +47,10 @@ def make_app(**options: Any) -> df.App:
         context.set_custom_status("asking")
         return await context.wait_for_external_event("Go")
 
+    @app.orchestrator
+    async def fails(context: df.OrchestrationContext) -> object:
+        raise ValueError("no such claim")
+
     async def asked(request: Request) -> tuple[Any, dict[str, Any]]:
         body = await request.json()
         return body.get("id"), {"on_existing": body.get("on_existing", "replace_finished")}
@@ -106,6 +110,24 @@ def make_app(**options: Any) -> df.App:
             request, await client.start_new(waits, body.get("id"), SECRET, **how)
         )
         return found
+
+    @app.route("/many", methods=["POST"], auth="anonymous")
+    async def many(request: Request, client: df.Client) -> object:
+        made = [
+            await client.start_new(waits, one, SECRET, on_existing="return_existing")
+            for one in await request.json()
+        ]
+        return client.create_check_status_response(request, made[-1])
+
+    @app.route("/plain/{how}", methods=["POST"], auth="anonymous")
+    async def plain(request: Request, client: df.Client) -> object:
+        taken = await client.start_new(waits, "plain", SECRET, on_existing=request.path_params["how"])
+        return client.create_check_status_response(request, taken)
+
+    @app.route("/failing", methods=["POST"], auth="anonymous")
+    async def failing(request: Request, client: df.Client) -> object:
+        instance_id = await client.start_new(fails, None, SECRET, tags={"desk": "a-tag"})
+        return await client.wait_for_completion_or_create_check_status_response(request, instance_id)
 
     @app.route("/own", methods=["POST"], auth="anonymous")
     async def own(client: df.Client) -> object:
@@ -273,6 +295,37 @@ def test_a_start_that_met_an_instance_hands_a_stranger_nothing(
     operator = http.post(f"/api/{way}", json=asked, headers=OPERATOR)
     assert operator.status_code in (200, 202)
     assert "sig=" in operator.text or operator.json() == "the outcome"
+
+
+@pytest.mark.parametrize("how", ["reject", "replace_finished"])
+def test_the_error_of_a_start_that_met_an_instance_tells_a_stranger_no_status(
+    http: TestClient, how: str
+) -> None:
+    assert http.post("/api/plain/reject").status_code == 202
+    stranger = http.post(f"/api/plain/{how}")
+    reader = http.post(f"/api/plain/{how}", headers=key(http, "read"))
+    assert (stranger.status_code, stranger.json()["code"]) == (409, "instance-exists")
+    assert "Running" not in stranger.text
+    assert reader.status_code == 409 and "is Running" in reader.json()["detail"]
+
+
+def test_a_start_that_met_more_instances_than_are_kept_hands_out_none(
+    http: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("perdure.engine.core.repeats._MET_AT_MOST", 2)
+    taken = ["a", "b", "c"]
+    for one in taken:
+        assert "sig=" in http.post("/api/many", json=[one]).text
+    assert http.post("/api/many", json=taken).json() == {"id": "c"}
+
+
+def test_a_failure_that_is_waited_for_shows_what_a_status_link_shows(http: TestClient) -> None:
+    stranger = http.post("/api/failing")
+    assert (stranger.status_code, stranger.json()["runtimeStatus"]) == (500, "Failed")
+    assert stranger.json()["output"] == "ValueError: no such claim"
+    assert not any(stranger.json()[name] for name in ("input", "failure", "tags", "reason"))
+    reader = http.post("/api/failing", headers=key(http, "read")).json()
+    assert reader["tags"] == {"desk": "a-tag"} and reader["failure"]["stack"]
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Annotated, Any
 
+import httpx2
 import pytest
 from fastapi import APIRouter, Depends, FastAPI
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
@@ -167,6 +169,106 @@ def test_pages_session_and_description_stay_below_the_prefix(build: Build) -> No
     assert page.status_code == 200
     assert 'href="/durable/keys"' in page.text and 'href="/keys"' not in page.text
     assert described["servers"] == [{"url": "/durable"}]
+
+
+WAYS_TO_START = ("awaited", "gathered", "within_a_time", "in_a_task", "in_a_thread", "in_a_pool")
+
+
+def site_of_starts(host: Host) -> Site:
+    """Routes that file an order under an id of the caller's choice, in each way that a site may start one."""
+    found = {"on_existing": "return_existing"}
+
+    async def awaited(name: str) -> None:
+        await host.client.start_new("approval", name, **found)
+
+    async def gathered(name: str) -> None:
+        await asyncio.gather(host.client.start_new("approval", name, **found))
+
+    async def within_a_time(name: str) -> None:
+        await asyncio.wait_for(host.client.start_new("approval", name, **found), 60)
+
+    async def in_a_task(name: str) -> None:
+        client = host.client
+
+        async def start() -> None:
+            with suppress(df.InstanceExists):
+                await client.start_new("approval", name, on_existing="reject")
+
+        await asyncio.create_task(start())
+
+    ways = {way.__name__: way for way in (awaited, gathered, within_a_time, in_a_task)}
+    site = FastAPI(lifespan=host.lifespan)
+
+    async def blocking() -> df.SyncClient:
+        return df.SyncClient(host.client, asyncio.get_running_loop())
+
+    @site.post("/in_a_thread/{name}")
+    def in_a_thread(request: Request, name: str, client: Annotated[Any, Depends(blocking)]) -> Any:
+        client.start_new("approval", name, **found)
+        client.start_new("echo")  # another start takes nothing back
+        return client.create_check_status_response(request, name)
+
+    @site.post("/in_a_pool/{name}")
+    async def in_a_pool(request: Request, name: str) -> Any:
+        client, blocking_client = host.client, await blocking()
+        await run_in_threadpool(blocking_client.start_new, "approval", name, **found)
+        return client.create_check_status_response(request, name)
+
+    @site.post("/waited/{way}/{name}")
+    async def waited(request: Request, way: str, name: str) -> Any:
+        await ways[way](name)
+        return await host.client.wait_for_completion_or_create_check_status_response(request, name, 1)
+
+    @site.post("/foreign/{way}/{name}")
+    async def foreign(way: str, name: str) -> Any:
+        await ways[way](name)
+        return host.client.create_http_management_payload(name, OfAnotherFramework())
+
+    @site.post("/{way}/{name}")
+    async def answered(request: Request, way: str, name: str) -> Any:
+        await ways[way](name)
+        return host.client.create_check_status_response(request, name)
+
+    site.mount("/durable", host)
+    return site
+
+
+class OfAnotherFramework:
+    url = f"{LOCAL}/orders"
+
+
+@pytest.mark.parametrize("way", WAYS_TO_START)
+def test_a_route_of_the_site_hands_a_stranger_nothing_of_an_instance_that_its_start_met(way: str) -> None:
+    answers = ["", "/waited", "/foreign"] if way not in ("in_a_thread", "in_a_pool") else [""]
+    host = guarded()
+    with TestClient(site_of_starts(host), base_url=LOCAL) as http:
+        for number, answer in enumerate(answers):
+            first = http.post(f"{answer}/{way}/a-{number}")
+            assert first.json().keys() == {"id", "statusQueryGetUri"}
+            stranger = http.post(f"{answer}/{way}/a-{number}")
+            assert stranger.json() == {"id": f"a-{number}"}
+            assert "location" not in stranger.headers
+
+
+async def test_a_program_that_has_asked_for_the_client_hides_nothing_from_later_requests() -> None:
+    host = guarded()
+    async with host.lifespan():
+        assert host.client.task_hub == "hosts"  # every request below inherits the context of this task
+        async with httpx2.AsyncClient(
+            transport=httpx2.ASGITransport(site_of_starts(host)), base_url=LOCAL
+        ) as http:
+
+            async def ask(way: str, name: str) -> set[str]:
+                return set((await asyncio.create_task(http.post(f"/{way}/{name}"))).json())
+
+            for way in ("awaited", "gathered"):
+                for name in (way, way):
+                    told = await ask(way, name)
+                assert told == {"id"}
+                assert await ask(way, f"{way}-next") == {"id", "statusQueryGetUri"}
+                await host.client.terminate(way)
+                await host.client.purge_instance_history(way)
+                assert await ask(way, way) == {"id", "statusQueryGetUri"}
 
 
 def test_an_application_inside_an_application_inside_a_site() -> None:

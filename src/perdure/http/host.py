@@ -28,6 +28,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import Mount
 
+from perdure.engine.client.occasions import occasion
 from perdure.errors import EngineStopped, PerdureError
 from perdure.http.access.gate import Access, SignedIn
 from perdure.http.access.limits import RateLimits
@@ -123,7 +124,12 @@ class Host:
 
     @property
     def client(self) -> Client:
-        """The client of the running engine, for the routes of the site that mounts this. Raises EngineStopped."""
+        """The client of the running engine, for the routes of the site that mounts this. Raises EngineStopped.
+
+        Ask for it in the route itself: from then on the starts of this request are known, also those in tasks of
+        their own, and an anonymous caller gets no link to an instance that a start has met.
+        """
+        occasion()
         if self._client is None:
             raise EngineStopped(
                 "this application is not running: pass lifespan=host.lifespan to the application that mounts it"

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypedDict, TypeVar, Unpack, ove
 
 from msgspec import Raw
 
-from perdure.engine.core.repeats import Met, born_of, bound_by_key, is_carried, occasion
+from perdure.engine.client.occasions import occasion
+from perdure.engine.core.repeats import Met, born_of, bound_by_key, is_carried
 from perdure.engine.functions.registry import (
     Orchestrator,
     definition_of,

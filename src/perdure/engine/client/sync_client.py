@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from perdure.engine.client.client import Client
+from perdure.engine.client.occasions import occasion
 
 
 class SyncClient:
@@ -28,6 +29,7 @@ class SyncClient:
     def _blocking(self, verb: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(verb)
         def call(*args: Any, **kwargs: Any) -> Any:
+            occasion()  # the coroutine runs in a copy of this context: what it notes has to be there already
             return asyncio.run_coroutine_threadsafe(verb(*args, **kwargs), self._loop).result()
 
         return call

@@ -130,7 +130,7 @@ def born_of(salt: bytes) -> str:
 
 @dataclass(slots=True)
 class Occasion:
-    """One request that a client function answers.
+    """One request that a client function answers, or what one task has done that answers none of ours.
 
     Parameters:
         carries: its Idempotency-Key, "" for none.
@@ -138,6 +138,9 @@ class Occasion:
         content: tells what it asks for, as a digest; "" where that is not known.
         starts: how many starts have taken their names from the key.
         met: instances that its starts did not make, and that its key does not prove to be the caller's own.
+        is_full: whether starts have met more instances than are kept; then every instance counts as met.
+        task: that of a route which perdure does not serve; None where a client function answers.
+        around: the occasion in which that task began: it is told what the task meets.
     """
 
     carries: str = ""
@@ -145,22 +148,25 @@ class Occasion:
     content: Callable[[], str] = str
     starts: int = 0
     met: set[str] = field(default_factory=set)
+    is_full: bool = False
+    task: object = None
+    around: Occasion | None = None
 
     def meet(self, instance_id: str) -> None:
+        """Note an instance that a start has met."""
         if len(self.met) < _MET_AT_MOST:
             self.met.add(instance_id)
+        else:
+            self.is_full = True
+        if self.around is not None:
+            self.around.meet(instance_id)
+
+    def has_met(self, instance_id: str) -> bool:
+        """Whether a start has met this instance."""
+        return self.is_full or instance_id in self.met
 
 
 OCCASION: ContextVar[Occasion | None] = ContextVar("perdure_occasion", default=None)
-
-
-def occasion() -> Occasion:
-    """The request in hand; where no client function answers one, what the present task has done so far."""
-    found = OCCASION.get()
-    if found is None:
-        found = Occasion()
-        OCCASION.set(found)
-    return found
 
 
 # ------------------------------------------------------------------------------------------------ naming
@@ -351,7 +357,6 @@ __all__ = [
     "id_of",
     "is_carried",
     "named",
-    "occasion",
     "recalled",
     "remembered",
     "restart_named",

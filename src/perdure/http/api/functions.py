@@ -25,7 +25,7 @@ from perdure.engine.client.sync_client import SyncClient
 from perdure.engine.core.repeats import OCCASION, Occasion, digest_of
 from perdure.engine.functions.callables import is_async, signature_of
 from perdure.engine.functions.registry import CallPlan, Route, plan_of
-from perdure.errors import PayloadError, PerdureError
+from perdure.errors import InstanceExists, PayloadError, PerdureError
 from perdure.http.api import azure_requests
 from perdure.http.api.instance_urls import PRESENT
 from perdure.http.contract import Answer, Body, Contract
@@ -49,6 +49,8 @@ log = logging.getLogger("perdure.http")
 
 PREFIX = "/api"
 _SCOPES: dict[str, Scope] = {"anonymous": "open", "function": "function", "admin": "admin"}
+_EXISTS = "an instance with this id already exists, and this request does not replace it"
+"""What a caller is told of an instance that they may not read: the error of the engine says how it stands."""
 _UNTYPED = (Any, object, inspect.Parameter.empty)
 
 
@@ -126,6 +128,10 @@ def _handler(
         arguments |= {name: parameter.of(request) for name, parameter in in_path.items()}
         try:
             result = await (plan.call(arguments) if runs_on_loop else run_in_threadpool(plan.call, arguments))
+        except InstanceExists:
+            if caller_of(request).may("read"):
+                raise
+            raise InstanceExists(_EXISTS) from None
         except (PerdureError, HTTPException, TimeoutError):
             raise
         except (Exception, SystemExit, KeyboardInterrupt, GeneratorExit):  # sys.exit() ends the request only

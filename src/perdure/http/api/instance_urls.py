@@ -21,8 +21,9 @@ from perdure.engine.client.client import checked_event_name
 from perdure.engine.core.repeats import OCCASION
 from perdure.engine.functions.registry import NAMED_EVENT
 from perdure.http.api import azure_requests
-from perdure.http.api.status_json import document_of
+from perdure.http.api.status_json import brief_document_of, document_of
 from perdure.http.mounting import BASE, mounted_at, quoted
+from perdure.http.principal import ANONYMOUS
 from perdure.http.responses import json_response
 from perdure.http.table import ENDPOINT, LINK
 from perdure.model.instances import OrchestrationStatus, RuntimeStatus
@@ -30,6 +31,7 @@ from perdure.model.instances import OrchestrationStatus, RuntimeStatus
 if TYPE_CHECKING:
     from perdure.http.access.link_signer import Signer
     from perdure.http.access.signed_urls import SignedLink
+    from perdure.http.api.status_json import Document
     from perdure.http.principal import Caller
     from perdure.http.table import Endpoint
 
@@ -158,36 +160,40 @@ class RequestLinks:
 
         Where no request is given, it is the server's own code that asks.
         """
-        if self._callers is None or self._is_azure or request is None or isinstance(request, _ADDRESSES):
+        if self._is_own_code(request):
             return None
-        if not isinstance(request, Request):
-            return STATUS_ONLY  # of another framework: nothing tells who sent it
-        caller = self._callers(request)
+        caller = self._caller(request)
         if caller.may("operate"):
             return None
-        if self._is_stranger(caller, instance_id):
+        if _is_stranger(caller, instance_id):
             return ()
+        if not isinstance(request, Request):
+            return STATUS_ONLY
         endpoint: Endpoint | None = request.scope.get(ENDPOINT)
         return STATUS_ONLY if endpoint is None else endpoint.hands_out
 
     def hides(self, request: Any, instance_id: str) -> bool:
         """Whether the caller of a request is told nothing of an instance: their start has met it, not made it."""
         answered = _answered(request)
-        if self._callers is None or self._is_azure or not isinstance(answered, Request):
+        if self._is_own_code(answered):
             return False
-        caller = self._callers(answered)
-        return not caller.may("operate") and self._is_stranger(caller, instance_id)
+        caller = self._caller(answered)
+        return not caller.may("operate") and _is_stranger(caller, instance_id)
 
-    def _is_stranger(self, caller: Caller, instance_id: str) -> bool:
-        here = OCCASION.get()
-        return not caller.key_id and not caller.scopes and here is not None and instance_id in here.met
+    def _is_own_code(self, request: Any) -> bool:
+        """Whether everything is handed out, whoever asks: the server's own code does, or Azure's way is chosen."""
+        return self._callers is None or self._is_azure or request is None or isinstance(request, _ADDRESSES)
+
+    def _caller(self, request: Any) -> Caller:
+        """Who sent a request. A request of another framework does not tell, so its caller is anonymous."""
+        if self._callers is None or not isinstance(request, Request):
+            return ANONYMOUS
+        return self._callers(request)
 
     def _owner(self, request: Any) -> str:
         """The id of the key that the request's caller has shown, "" for none."""
-        if self._callers is None or not isinstance(request, Request):
-            return ""
-        link: SignedLink | None = request.scope.get(LINK)
-        return link.owner if link is not None else self._callers(request).key_id
+        link: SignedLink | None = request.scope.get(LINK) if isinstance(request, Request) else None
+        return link.owner if link is not None else self._caller(request).key_id
 
     def status_url(self, request: Any, instance_id: str) -> str:
         """Where to ask about an instance. Of the links that it has this is the only one made here."""
@@ -229,15 +235,23 @@ class RequestLinks:
         return azure_requests.response_of(response) if azure_requests.is_request(request) else response
 
     def completed_response(self, request: Any, status: OrchestrationStatus) -> Any:
-        """200 with the output; for an instance that did not complete its status, 500 if it failed."""
+        """200 with the output; for an instance that did not complete its status, 500 if it failed.
+
+        A caller who may not read the hub gets of the status what a status link shows.
+        """
         is_complete = status.runtime_status is RuntimeStatus.Completed
         failed = status.runtime_status is RuntimeStatus.Failed
-        content = status.output if is_complete else document_of(status)
+        content = status.output if is_complete else self._shown(request, status)
         response = json_response(content, 500 if failed else 200)
         if not azure_requests.is_request(request):
             return response
         # There a text is the body itself, without the quotes of JSON.
         return azure_requests.response_of(response, content if isinstance(content, str) else None)
+
+    def _shown(self, request: Any, status: OrchestrationStatus) -> Document:
+        answered = _answered(request)
+        may_read = self._is_own_code(answered) or self._caller(answered).may("read")
+        return document_of(status) if may_read else brief_document_of(status)
 
     def _origin(self, request: Any) -> str:
         """Scheme, host and the prefix this host is mounted under; `request` may also be a URL, which then counts."""
@@ -257,6 +271,11 @@ class RequestLinks:
         site = scope.get("app_root_path", scope.get("root_path", ""))
         routes = getattr(scope.get("router") or scope.get("app"), "routes", ())
         return f"{site}{mounted_at(routes, self._host) or ''}" if self._host is not None else str(site)
+
+
+def _is_stranger(caller: Caller, instance_id: str) -> bool:
+    here = OCCASION.get()
+    return not caller.key_id and not caller.scopes and here is not None and here.has_met(instance_id)
 
 
 def _answered(request: Any) -> Any:
