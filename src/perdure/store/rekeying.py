@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
 from perdure.model.encryption import Unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from perdure.model.encryption import Cipher
+    from perdure.store.column_encryption import Spot, Vault
+
+PAGE: Final = 256  # rows; fewer where they may be large
 log = logging.getLogger("perdure.store")
 
 
@@ -38,6 +44,55 @@ class Encrypting(Protocol):
         """Write anew what may still hold, in free space, what was deleted or replaced."""
 
 
+class Rekeying(ABC):
+    """One run over a hub that this process has open for writing, a page in a transaction of its own.
+
+    A page looks for rows that do not begin as those of the current key do. After an interruption the next run
+    continues where this one stopped.
+    """
+
+    def __init__(self, vault: Vault, spots: Sequence[Spot]) -> None:
+        assert vault.cipher is not None
+        self._vault, self._spots = vault, spots
+        self._cipher: Cipher = vault.cipher
+        self._done = Rekeyed()
+
+    def run(self, progress: Callable[[str, int, int], object]) -> Rekeyed:
+        """Raises what a commit raises. The pages before that are encrypted."""
+        for spot in self._spots:
+            total, done = self._count(spot), 0
+            seen, after = self._page(spot, ())
+            while seen:
+                done += seen
+                progress(spot.name, min(done, total), total)
+                seen, after = self._page(spot, after)
+        if not self._done.unreadable:
+            self._forget_other_keys()
+        return self._done
+
+    def _sealed_again(self, spot: Spot, row: tuple[Any, ...]) -> bytes | None:
+        """The cell under the current key; None when it cannot be decrypted."""
+        stored = row[spot.at]
+        plain = self._vault.open_cell(spot, stored, row)
+        if isinstance(plain, Unreadable):
+            self._done.unreadable.append(plain.why)
+            return None
+        self._done.plain += plain is stored
+        self._done.rows[spot.table] = self._done.rows.get(spot.table, 0) + 1
+        return self._vault.seal_cell(spot, plain, row)
+
+    @abstractmethod
+    def _count(self, spot: Spot) -> int:
+        """How many cells are not encrypted with the current key."""
+
+    @abstractmethod
+    def _page(self, spot: Spot, after: tuple[Any, ...]) -> tuple[int, tuple[Any, ...]]:
+        """Encrypt the cells behind a key, a page of them. Returns how many it saw, and the last one's key."""
+
+    @abstractmethod
+    def _forget_other_keys(self) -> None: ...
+
+
 def readable_messages(rows: Iterable[Any], told: set[int]) -> list[Any]:
     """The messages but for those that cannot be decrypted: they stay where they are, and the log tells, once."""
     found = []
@@ -50,4 +105,4 @@ def readable_messages(rows: Iterable[Any], told: set[int]) -> list[Any]:
     return found
 
 
-__all__ = ["Encrypting", "Rekeyed", "readable_messages"]
+__all__ = ["PAGE", "Encrypting", "Rekeyed", "Rekeying", "readable_messages"]

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from perdure.model.encryption import Unreadable
 from perdure.model.records import ActivityRow
 from perdure.store.column_encryption import PLACED, SPOTS, Spot, Vault
 from perdure.store.postgres.binary import number, text
 from perdure.store.postgres.transfer import KEYS, bound
-from perdure.store.rekeying import Rekeyed
+from perdure.store.rekeying import PAGE, Rekeying
 from perdure.store.transfer import TABLES
 
 if TYPE_CHECKING:
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from perdure.model.encryption import Cipher
     from perdure.store.postgres.pipeline import Wire
 
-PAGE: Final = 256  # rows; fewer where they may be large
 _ALL: Final = (*SPOTS, PLACED)
 
 
@@ -53,33 +51,17 @@ def take_vault(wire: Wire, hub: str, cipher: Cipher | None, where: str) -> Vault
     return vault
 
 
-class PostgresRekeying:
-    """One run over a hub that this process has open for writing."""
+class PostgresRekeying(Rekeying):
+    """Encrypts a schema's hub again."""
 
     def __init__(self, vault: Vault, hub_no: int, schema: str, ask: Callable[..., list[Any]]) -> None:
-        assert vault.cipher is not None
-        self._vault, self._cipher = vault, vault.cipher
+        super().__init__(vault, _ALL)
         self._hub_no, self._schema = hub_no, schema
         self._ask = ask  # statements and their values, in one transaction; rows of the last one
-        self._done = Rekeyed()
 
-    def run(self, progress: Callable[[str, int, int], object]) -> Rekeyed:
-        """Raises what a commit raises; what was done until then is done."""
-        for spot in _ALL:
-            total, done = self._count(spot), 0
-            after: tuple[Any, ...] = ()
-            while True:
-                seen, after = self._page(spot, after)
-                if not seen:
-                    break
-                done += seen
-                progress(spot.name, min(done, total), total)
-        if not self._done.unreadable:
-            sql = (
-                f"delete from {self._schema}.encryption where hub_no = {self._hub_no} and key_id <> $1::text"
-            )
-            self._ask([(sql, (text(self._cipher.current),))])
-        return self._done
+    def _forget_other_keys(self) -> None:
+        sql = f"delete from {self._schema}.encryption where hub_no = {self._hub_no} and key_id <> $1::text"
+        self._ask([(sql, (text(self._cipher.current),))])
 
     def _page(self, spot: Spot, after: tuple[Any, ...]) -> tuple[int, tuple[Any, ...]]:
         key = KEYS.get(spot.table, spot.key)
@@ -114,16 +96,6 @@ class PostgresRekeying:
         if changes:
             self._ask(changes)
         return len(found), found[-1][: len(key)] if found else after
-
-    def _sealed_again(self, spot: Spot, row: tuple[Any, ...]) -> bytes | None:
-        stored = row[spot.at]
-        plain = self._vault.open_cell(spot, stored, row)
-        if isinstance(plain, Unreadable):
-            self._done.unreadable.append(plain.why)
-            return None
-        self._done.plain += plain is stored
-        self._done.rows[spot.table] = self._done.rows.get(spot.table, 0) + 1
-        return self._vault.seal_cell(spot, plain, row)
 
     def _count(self, spot: Spot) -> int:
         sql = f"select count(*) from {self._schema}.{spot.table} where {self._where(spot, 1)}"

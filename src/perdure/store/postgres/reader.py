@@ -6,28 +6,20 @@ that nobody serves.
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any, Final
 
-import msgspec
 import psycopg
 
-from perdure.errors import StoreUnusable
 from perdure.model import damaged
 from perdure.model.damaged import (
     audit_of,
     dropped_of,
     end_of,
-    flaw_in,
     history_of,
     key_of,
-    known_status,
     seen_of,
     wait_of,
 )
-from perdure.model.encryption import Unreadable
-from perdure.model.events import decode_events, encode_events
-from perdure.model.large_bodies import inline
 from perdure.model.records import (
     AuditRow,
     DroppedRow,
@@ -50,7 +42,8 @@ from perdure.store.postgres.pipeline import Statement
 from perdure.store.postgres.pool import Readers
 from perdure.store.postgres.query import build, build_count, can_match, is_sayable
 from perdure.store.postgres.statements import quoted
-from perdure.store.transfer import BESIDE, TABLES, strayed
+from perdure.store.reading import OneProcess, counted, flaws_of, with_bodies
+from perdure.store.transfer import TABLES, strayed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -61,7 +54,6 @@ if TYPE_CHECKING:
     from perdure.store.postgres.pipeline import StatementResult
 
 _NO_HUB: Final = -1
-_EXAMINED_AT_ONCE: Final = 1_000
 Bodies = dict[tuple[int, int], bytes]  # (episode, no) -> body
 
 
@@ -78,7 +70,7 @@ class PostgresReader:
         self._hub_no = _NO_HUB
         self._cipher = cipher
         self._vault: Vault | None = None  # of a hub that is encrypted, or is to be
-        self._pid = 0  # of the process that used it first
+        self._process = OneProcess()
 
     def get(self, instance_id: str, *, history: History = False) -> StoredInstance | None:
         if not is_sayable(instance_id):
@@ -127,7 +119,7 @@ class PostgresReader:
             bodies.setdefault((instance_no, execution_no, episode), {})[no] = body
         for row in map(history_of, opened(self._vault, "history", ends)):
             events = end_of(by_number[row.instance_no], row)
-            found[row.instance_no].append(_with_bodies(events, bodies.get(row[:3], {})))
+            found[row.instance_no].append(with_bodies(events, bodies.get(row[:3], {})))
         return found
 
     def query(self, wanted: InstanceFilter) -> list[InstanceRow]:
@@ -167,11 +159,8 @@ class PostgresReader:
         return list(map(InboxRow._make, opened(self._vault, "inbox", rows)))
 
     def counts(self) -> dict[str, int]:
-        counts: dict[str, int] = {}
-        [counted] = self._ask(Statement("counts"))
-        for status, count in counted:
-            counts[known_status(status)] = counts.get(known_status(status), 0) + count
-        return {status: count for status, count in counts.items() if count}
+        [rows] = self._ask(Statement("counts"))
+        return {status: count for status, count in counted(rows).items() if count}
 
     def dropped(self, instance_id: str | None, limit: int) -> list[DroppedRow]:
         if instance_id is None:
@@ -217,23 +206,17 @@ class PostgresReader:
         return [(row[0], audit_of(row[1:])) for row in rows]
 
     def flaws(self) -> Iterator[tuple[int, str]]:
-        for table in BESIDE:
-            columns, after = TABLES[table].columns, ()
-            while True:
-                self._find_hub()
-                sql, values = moving.page(self._hub_no, self._schema, table, after, _EXAMINED_AT_ONCE)
-                [found] = self._ask(Statement("", values, sql))
-                rows, after = moving.without_key(table, found, after)
-                for cells in opened(self._vault, table, rows):
-                    flaw = flaw_in(table, columns, cells)
-                    if flaw:
-                        yield (cells[0] if columns[0] == "instance_no" else 0), flaw
-                if len(rows) < _EXAMINED_AT_ONCE:
-                    break
-        counted = self._ask(*(Statement("", (), sql) for sql in moving.strays(self._schema).values()))
-        for table, [(count,)] in zip(moving.strays(self._schema), counted, strict=True):
+        yield from flaws_of(self._page, self._vault)
+        strays = self._ask(*(Statement("", (), sql) for sql in moving.strays(self._schema).values()))
+        for table, [(count,)] in zip(moving.strays(self._schema), strays, strict=True):
             if count:
                 yield 0, strayed(table, count)
+
+    def _page(self, table: str, after: tuple[Any, ...], limit: int) -> tuple[list[Any], tuple[Any, ...]]:
+        self._find_hub()
+        sql, values = moving.page(self._hub_no, self._schema, table, after, limit)
+        [found] = self._ask(Statement("", values, sql))
+        return moving.without_key(table, found, after)
 
     def raw(self, instance_id: str) -> dict[str, list[dict[str, Any]]]:
         found = self.get(instance_id)
@@ -254,7 +237,7 @@ class PostgresReader:
 
     def hubs(self) -> list[str]:
         """The names of all hubs of the schema."""
-        self._check_process()
+        self._process.check(self._address.shown)
         [names] = self._asked([Statement("hubs")])
         return [name for (name,) in names.rows]
 
@@ -271,7 +254,7 @@ class PostgresReader:
 
     def _find_hub(self) -> None:
         """Look the hub up, as long as it is not known."""
-        self._check_process()
+        self._process.check(self._address.shown)
         if self._hub_no != _NO_HUB:
             return
         version, found = self._asked(
@@ -297,32 +280,10 @@ class PostgresReader:
         except psycopg.Error as error:
             raise translated(error, self._address.shown) from error
 
-    def _check_process(self) -> None:
-        pid = os.getpid()
-        if self._pid == 0:
-            self._pid = pid
-        if self._pid != pid:
-            raise StoreUnusable(
-                f"{self._address.shown} was opened by process {self._pid}; a forked child must not use its "
-                "connections. Start child processes with the spawn or forkserver method"
-            )
-
 
 def instances_of(rows: list[Any], vault: Vault | None) -> list[InstanceRow]:
     """Rows as they were read, decrypted where there is a vault."""
     return damaged.instances_of(opened(vault, "instances", rows))
-
-
-def _with_bodies(events: bytes, bodies: dict[int, bytes]) -> bytes:
-    if not bodies or isinstance(events, Unreadable):
-        return events
-    unreadable = next((body for body in bodies.values() if isinstance(body, Unreadable)), None)
-    if unreadable is not None:
-        return unreadable
-    try:
-        return encode_events(inline(decode_events(events), bodies))
-    except msgspec.MsgspecError:  # written by a newer version: better shown without its body than not at all
-        return events
 
 
 __all__ = ["PostgresReader", "instances_of"]

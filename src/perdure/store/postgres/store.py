@@ -8,7 +8,6 @@ Leases are renewed, and upkeep is done, on connections of their own.
 
 from __future__ import annotations
 
-import os
 import threading
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, NoReturn
@@ -103,7 +102,7 @@ class PostgresStore(PostgresReader):
         return self.reopen()
 
     def reopen(self) -> Opening:
-        self._check_process()
+        self._process.check(self._address.shown)
         again = self._wire is not None or bool(self._own)
         self._drop_connection("it is being opened again")
         wire = connect(self._address, ENGINE)
@@ -157,7 +156,7 @@ class PostgresStore(PostgresReader):
         return int(hub_no), int(partitions)
 
     def close(self) -> None:
-        if self._pid not in (0, os.getpid()):
+        if self._process.is_another():
             return  # the parent's
         self._hints.stop()
         self._leave()
@@ -190,7 +189,7 @@ class PostgresStore(PostgresReader):
     # -------------------------------------------------------------------------------------------- commit
 
     def commit(self, batch: Batch) -> None:
-        self._check_process()
+        self._process.check(self._address.shown)
         wire = self._wire
         if wire is None:
             self._refuse()
@@ -296,7 +295,7 @@ class PostgresStore(PostgresReader):
 
     def _read(self, *calls: Statement) -> list[list[Any]]:
         """One round trip of the loop's; whatever goes wrong ends the connection."""
-        self._check_process()
+        self._process.check(self._address.shown)
         wire = self._wire
         if wire is None:
             self._refuse()
@@ -385,7 +384,7 @@ class PostgresStore(PostgresReader):
         self._hints.listen(heard)
 
     def _check_shared(self) -> Wire:
-        self._check_process()
+        self._process.check(self._address.shown)
         if self._wire is None:
             self._refuse()
         if not self._incarnation:
@@ -448,7 +447,7 @@ class PostgresStore(PostgresReader):
 
     @contextmanager
     def _dropping(self) -> Iterator[Wire]:
-        self._check_process()
+        self._process.check(self._address.shown)
         wire = self._wire
         if wire is None:
             self._refuse()
@@ -490,7 +489,7 @@ class PostgresStore(PostgresReader):
 
     def maintain(self, now: int) -> None:
         """Forget what has expired, on whatever thread this is called: a bounded number at a time, and at a call."""
-        self._check_process()
+        self._process.check(self._address.shown)
         if self._wire is None:
             return
         most = number(_EXPIRED_AT_ONCE)

@@ -11,9 +11,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from perdure.model.encryption import Unreadable
 from perdure.store.column_encryption import SPOTS, Spot, Vault
-from perdure.store.rekeying import Rekeyed
+from perdure.store.rekeying import PAGE, Rekeying
 from perdure.store.sqlite.statements import query
 from perdure.store.sqlite.transfer import KEYS
 from perdure.store.transfer import TABLES
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     Execute = Callable[..., Any]
 
 _SINCE_VERSION: Final = 5
-PAGE: Final = 256  # rows; fewer where they may be large
 
 
 def vault_of(execute: Execute, hub_no: int, hub: str, cipher: Cipher | None, where: str) -> Vault | None:
@@ -60,8 +58,8 @@ def _proofs(execute: Execute, hub_no: int) -> list[tuple[str, bytes]]:
     return list(execute(query("encryption_proofs"), (hub_no,)).fetchall())
 
 
-class SqliteRekeying:
-    """One run over a hub that this process has open for writing. `after_page` keeps the log short."""
+class SqliteRekeying(Rekeying):
+    """Encrypts a file's hub again. `after_page` keeps the log short."""
 
     def __init__(
         self,
@@ -70,33 +68,25 @@ class SqliteRekeying:
         writing: Callable[[], AbstractContextManager[Execute]],
         after_page: Callable[[], None],
     ) -> None:
-        assert vault.cipher is not None
-        self._vault, self._cipher = vault, vault.cipher
+        super().__init__(vault, SPOTS)
         self._hub_no = hub_no
         self._writing, self._after_page = writing, after_page
-        self._done = Rekeyed()
 
-    def run(self, progress: Callable[[str, int, int], object]) -> Rekeyed:
-        """Raises what a commit raises; what was done until then is done."""
-        for spot in SPOTS:
-            total, done = self._count(spot), 0
-            after: tuple[Any, ...] = ()
-            while True:
-                with self._writing() as execute:
-                    # What is replaced shall not be left in free space: it may have been plain.
-                    execute("pragma secure_delete = on")
-                    seen, after = self._page(execute, spot, after)
-                if not seen:
-                    break
-                self._after_page()
-                done += seen
-                progress(spot.name, min(done, total), total)
-        if not self._done.unreadable:
-            with self._writing() as execute:
-                execute(query("forget_encryption_keys"), (self._hub_no, self._cipher.current))
-        return self._done
+    def _forget_other_keys(self) -> None:
+        with self._writing() as execute:
+            execute(query("forget_encryption_keys"), (self._hub_no, self._cipher.current))
 
-    def _page(self, execute: Execute, spot: Spot, after: tuple[Any, ...]) -> tuple[int, tuple[Any, ...]]:
+    def _page(self, spot: Spot, after: tuple[Any, ...]) -> tuple[int, tuple[Any, ...]]:
+        with self._writing() as execute:
+            execute(
+                "pragma secure_delete = on"
+            )  # what is replaced may have been plain: free space must not keep it
+            seen, after = self._rewrite(execute, spot, after)
+        if seen:
+            self._after_page()
+        return seen, after
+
+    def _rewrite(self, execute: Execute, spot: Spot, after: tuple[Any, ...]) -> tuple[int, tuple[Any, ...]]:
         key = KEYS[spot.table][1]
         keys, columns = ", ".join(key), ", ".join(TABLES[spot.table].columns)
         behind = f" and ({keys}) > ({', '.join('?' * len(key))})" if after else ""
@@ -115,16 +105,6 @@ class SqliteRekeying:
                     f"update {spot.table} set {spot.column} = ? where {own[0]}{place}", (sealed, *own[1], *at)
                 )
         return len(found), found[-1][: len(key)] if found else after
-
-    def _sealed_again(self, spot: Spot, row: tuple[Any, ...]) -> bytes | None:
-        stored = row[spot.at]
-        plain = self._vault.open_cell(spot, stored, row)
-        if isinstance(plain, Unreadable):
-            self._done.unreadable.append(plain.why)
-            return None
-        self._done.plain += plain is stored
-        self._done.rows[spot.table] = self._done.rows.get(spot.table, 0) + 1
-        return self._vault.seal_cell(spot, plain, row)
 
     def _count(self, spot: Spot) -> int:
         with self._writing() as execute:

@@ -15,27 +15,20 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import apsw
-import msgspec
 
-from perdure.errors import StoreUnusable
 from perdure.model.damaged import (
     audit_of,
     body_of,
     dropped_of,
     end_of,
-    flaw_in,
     history_of,
     instance_of,
     instances_of,
     key_of,
-    known_status,
     number_of,
     seen_of,
     wait_of,
 )
-from perdure.model.encryption import Unreadable
-from perdure.model.events import decode_events, encode_events
-from perdure.model.large_bodies import inline
 from perdure.model.records import (
     AuditRow,
     DroppedRow,
@@ -49,6 +42,7 @@ from perdure.model.records import (
 )
 from perdure.store.column_encryption import opened
 from perdure.store.port import History, wants_history
+from perdure.store.reading import OneProcess, counted, flaws_of, with_bodies
 from perdure.store.sqlite import encrypting
 from perdure.store.sqlite import transfer as moving
 from perdure.store.sqlite.connection import open_reader
@@ -56,7 +50,7 @@ from perdure.store.sqlite.errors import translated
 from perdure.store.sqlite.invalid_text import reading
 from perdure.store.sqlite.query import build, build_count
 from perdure.store.sqlite.statements import query, query_many
-from perdure.store.transfer import BESIDE, TABLES, strayed
+from perdure.store.transfer import strayed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -68,7 +62,6 @@ if TYPE_CHECKING:
     Execute = Callable[..., Any]
 
 _NO_HUB: Final = -1
-_EXAMINED_AT_ONCE: Final = 1_000
 
 
 class SqliteReader:
@@ -80,7 +73,7 @@ class SqliteReader:
         self._hub_no = _NO_HUB
         self._cipher = cipher
         self._vault: Vault | None = None  # of a hub that is encrypted, or is to be
-        self._pid = 0  # of the process that used it first
+        self._process = OneProcess()
         self._local = threading.local()
         self._connections: weakref.WeakSet[apsw.Connection] = weakref.WeakSet()
 
@@ -107,7 +100,7 @@ class SqliteReader:
             bodies = _bodies_of(execute, [row for ends in found.values() for row in ends], self._vault)
         return {
             row.instance_no: [
-                _with_bodies(end_of(row, end), bodies.get(end[:3], {})) for end in found[row.instance_no]
+                with_bodies(end_of(row, end), bodies.get(end[:3], {})) for end in found[row.instance_no]
             ]
             for row in rows
         }
@@ -143,10 +136,7 @@ class SqliteReader:
 
     def counts(self) -> dict[str, int]:
         with self._snapshot() as execute:
-            counted = execute(query("counts"), (self._hub_no,)).fetchall()
-        counts: dict[str, int] = {}
-        for status, count in counted:
-            counts[known_status(status)] = counts.get(known_status(status), 0) + count
+            counts = counted(execute(query("counts"), (self._hub_no,)).fetchall())
         total = counts.pop("", 0)
         counts["Completed"] = counts.get("Completed", 0) + total - sum(counts.values())
         return {status: count for status, count in counts.items() if count}
@@ -187,17 +177,11 @@ class SqliteReader:
         return [(number, audit_of(row)) for number, *row in rows]
 
     def flaws(self) -> Iterator[tuple[int, str]]:
-        for table in BESIDE:
-            columns, after = TABLES[table].columns, ()
-            while True:
-                with self._snapshot() as execute:
-                    rows, after = moving.export(execute, self._hub_no, table, after, _EXAMINED_AT_ONCE)
-                for cells in opened(self._vault, table, rows):
-                    flaw = flaw_in(table, columns, cells)
-                    if flaw:
-                        yield (cells[0] if columns[0] == "instance_no" else 0), flaw
-                if len(rows) < _EXAMINED_AT_ONCE:
-                    break
+        def page(table: str, after: tuple[Any, ...], limit: int) -> tuple[list[Any], tuple[Any, ...]]:
+            with self._snapshot() as execute:
+                return moving.export(execute, self._hub_no, table, after, limit)
+
+        yield from flaws_of(page, self._vault)
         with self._snapshot() as execute:
             strays = moving.strays(execute)
         yield from ((0, strayed(table, count)) for table, count in strays.items())
@@ -244,22 +228,12 @@ class SqliteReader:
             raise
 
     def _connection(self) -> apsw.Connection:
-        self._check_process()
+        self._process.check(self.location)
         connection: apsw.Connection | None = self._local.__dict__.get("connection")
         if connection is None:
             connection = self._local.connection = open_reader(self.location)
             self._connections.add(connection)
         return connection
-
-    def _check_process(self) -> None:
-        pid = os.getpid()
-        if self._pid == 0:
-            self._pid = pid
-        if self._pid != pid:
-            raise StoreUnusable(
-                f"{self.location} was opened by process {self._pid}; a forked child must not use its "
-                "connections. Start child processes with the spawn or forkserver method"
-            )
 
     def _close_readers(self) -> None:
         """Close every thread's connection that is idle, so that the writer, last, empties the log."""
@@ -348,15 +322,3 @@ def _bodies_of(
     for number, execution, episode, no, body in opened(vault, "payloads", found):
         bodies.setdefault((number, execution, episode), {})[no] = body_of(body)
     return bodies
-
-
-def _with_bodies(events: bytes, bodies: dict[int, bytes]) -> bytes:
-    if not bodies or isinstance(events, Unreadable):
-        return events
-    unreadable = next((body for body in bodies.values() if isinstance(body, Unreadable)), None)
-    if unreadable is not None:
-        return unreadable
-    try:
-        return encode_events(inline(decode_events(events), bodies))
-    except msgspec.MsgspecError:  # written by a newer version: better shown without its body than not at all
-        return events

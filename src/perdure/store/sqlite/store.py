@@ -67,7 +67,7 @@ class SqliteStore(SqliteReader):
 
     def open(self) -> Opening:
         """Take the hub over. Opening what this object has open already is the same as `reopen`."""
-        self._check_process()
+        self._process.check(self.location)
         if self.server_file is not None:
             return self.reopen()
         check_library()
@@ -88,18 +88,18 @@ class SqliteStore(SqliteReader):
     def reopen(self) -> Opening:
         if self.server_file is None:
             return self.open()
-        self._check_process()
+        self._process.check(self.location)
         self._drop_connection("it is being opened again")
         return self._connect()
 
     def close(self) -> None:
-        if self._pid not in (0, os.getpid()):
+        if self._process.is_another():
             return  # the parent's
         self._close_readers()
         self._drop_connection("it is closed")
         open_guard.unprotect(self.location)
         self._release_lock()
-        self._pid = 0
+        self._process.forget()
 
     def publish(self, address: str, token: str) -> None:
         """Tell the CLI where this engine serves HTTP."""
@@ -163,7 +163,7 @@ class SqliteStore(SqliteReader):
     # -------------------------------------------------------------------------------------------- commit
 
     def commit(self, batch: Batch) -> None:
-        self._check_process()
+        self._process.check(self.location)
         committer = self._committer
         if committer is None:
             self._refuse()
@@ -260,7 +260,7 @@ class SqliteStore(SqliteReader):
         return instances_of(opened(self._vault, "instances", found))
 
     def _reading(self) -> _Reading:
-        self._check_process()
+        self._process.check(self.location)
         return _Reading(self)
 
     # ------------------------------------------------------------------------------------------- moving
@@ -336,7 +336,7 @@ class SqliteStore(SqliteReader):
 
         Expiry is not done here: a second writer would stand in the loop's way. See `Committer.write`.
         """
-        self._check_process()
+        self._process.check(self.location)
         if self._writer is None:
             return
         with translating(self.location):
