@@ -5,16 +5,19 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import httpx2
 import pytest
+from starlette.testclient import TestClient
 
 import perdure as df
+from perdure.http.access.limits import IN_HAND, RequestsInHand, limited_address
 from perdure.http.access.stream_limits import KEPT, MOST, SHARE, StreamLimits
 from perdure.http.api import streams
 from perdure.http.api.instance_urls import MANAGEMENT as M
 from perdure.http.principal import Refused
 from perdure.http.shared_reads import PAUSE, SharedReads
-from tests.access.conftest import ADMIN, Door, as_key
-from tests.http.conftest import make_app
+from tests.access.conftest import ADMIN, Door, as_key, guarded_app
+from tests.http.conftest import LOCAL
 
 # ------------------------------------------------------------------------------------------------ limits
 
@@ -57,6 +60,90 @@ def test_keys_do_not_share_a_limit(door: Door) -> None:
     assert door.http.get(f"{M}/counts", headers=other).status_code == 200
     assert door.http.get(f"{M}/counts", headers=as_key(ADMIN)).status_code == 200
     assert door.http.get("/api/anyone").status_code == 200
+
+
+ADDRESSES = {
+    "203.0.113.7": ("203.0.113.7", "203.0.113.8"),
+    "::ffff:203.0.113.7": ("203.0.113.7", "::ffff:203.0.113.8"),
+    "2001:db8:1:2::1": ("2001:db8:1:2:ffff::9", "2001:db8:1:3::1"),
+    "fe80::1%eth0": ("fe80::2", "fe80:0:0:1::1"),
+    "testclient": ("testclient", "another"),
+}
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+def test_in_ipv6_a_network_is_one_address(address: str) -> None:
+    same, other = ADDRESSES[address]
+    assert limited_address(address) == limited_address(same)
+    assert limited_address(address) != limited_address(other)
+
+
+def test_addresses_of_one_network_share_the_limits_of_an_address(slow: Door) -> None:
+    def from_address(address: str) -> Any:
+        app: Any = slow.http.app
+        return TestClient(app, base_url=LOCAL, client=(address, 1)).get("/api/anyone")
+
+    numbers = iter(range(1_000))
+    assert emptied(slow, lambda: from_address(f"2001:db8::{next(numbers):x}")) == 5
+    assert from_address("2001:db8:0:1::1").status_code == 200
+
+
+def test_one_caller_has_a_share_of_the_requests_in_hand() -> None:
+    in_hand = RequestsInHand(20)
+    for _ in range(20):
+        in_hand.take("one")
+    with pytest.raises(Refused) as refused:
+        in_hand.take("one")
+    assert refused.value.status == 429 and refused.value.retry_after
+    in_hand.take("another")
+    in_hand.leave("one")
+    in_hand.take("one")
+
+
+def test_one_link_leaves_requests_in_hand_to_others_at_its_address() -> None:
+    in_hand = RequestsInHand(20)
+    for link in ("a", "b"):
+        for _ in range(2):
+            in_hand.take("address", link)
+        with pytest.raises(Refused):
+            in_hand.take("address", link)
+    for _ in range(16):
+        in_hand.take("address")
+    with pytest.raises(Refused):
+        in_hand.take("address", "c")
+    for name in ("a", "a", "b", "b"):
+        in_hand.leave("address", name)
+    in_hand.take("address", "a")
+    assert in_hand._taken["address"] == 17
+
+
+@pytest.mark.parametrize(("files", "most"), [(400, 100), (1_024, 256), (1_000_000, IN_HAND)])
+def test_one_caller_never_holds_most_of_the_files_of_the_process(
+    files: int, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("perdure.http.access.limits.open_files", lambda: files)
+    assert RequestsInHand()._most == most
+
+
+async def test_who_waits_with_a_link_leaves_connections_to_all_others() -> None:
+    host = guarded_app().asgi(store="memory:", admin_key=ADMIN)
+    async with host.lifespan():
+        serving: Any = host._serving
+        serving.app.app.state.access._in_hand = RequestsInHand(10)
+        transport = httpx2.ASGITransport(host)
+        async with httpx2.AsyncClient(transport=transport, base_url=LOCAL) as http:
+            made = await http.post(f"{M}/orchestrators/approval/a-1", headers=as_key(ADMIN))
+            link = f"{made.json()['statusQueryGetUri']}&wait=60"
+            first = asyncio.create_task(http.get(link))
+            while serving.app.app.state.access._in_hand._taken.total() < 2:
+                await asyncio.sleep(0)
+            assert (await http.get(link)).status_code == 429
+            assert (await http.get("/api/anyone")).status_code == 200
+            assert (await http.get(f"{M}/instances", headers=as_key(ADMIN))).status_code == 200
+            await http.post(f"{M}/instances/a-1/terminate", headers=as_key(ADMIN))
+            assert (await first).status_code == 200
+            assert (await http.get(link)).status_code == 200
+            assert not serving.app.app.state.access._in_hand._taken
 
 
 # ---------------------------------------------------------------------------------------------- streams
@@ -146,7 +233,7 @@ class Reader:
 @asynccontextmanager
 async def guarded(most: int = 6, share: int = 3, kept: int = 1) -> AsyncIterator[Any]:
     """A server with few places; gives its host, and makes keys."""
-    host = make_app().asgi(store="memory:", admin_key=ADMIN)
+    host = guarded_app().asgi(store="memory:", admin_key=ADMIN)
     async with host.lifespan():
         serving: Any = host._serving
         access = serving.app.app.state.access

@@ -3,6 +3,8 @@
 import asyncio
 import errno
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -138,3 +140,15 @@ def test_the_second_part_of_an_answer_does_not_wait_for_the_receipt_of_the_first
             assert peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
     run(loop_factory, main)
+
+
+def test_a_server_may_have_as_many_connections_as_the_machine_lets_it() -> None:
+    code = (
+        "import resource; from perdure.server.sockets import OPEN_FILES, allow_open_files\n"
+        "_, hard = resource.getrlimit(resource.RLIMIT_NOFILE)\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard)); allow_open_files()\n"
+        "soft, after = resource.getrlimit(resource.RLIMIT_NOFILE)\n"
+        "assert after == hard and soft == (OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -12,7 +12,7 @@ from perdure.http.host import access_by, application, hindrance
 from perdure.http.running_engine import engine_of
 from perdure.server.child import ReadyReport
 from perdure.server.forced_exit import LastResort
-from perdure.server.sockets import address_of, is_loopback
+from perdure.server.sockets import address_of, allow_open_files, is_loopback
 from perdure.server.store_opening import open_client
 from perdure.server.uvicorn_server import UvicornServer, config_of, loop_factory
 
@@ -84,6 +84,7 @@ class ServedApp:
 
     def run(self, listener: socket.socket | None) -> None:
         """Serve until told to stop: an API on `listener`, or without one the functions alone."""
+        allow_open_files()
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
             runner.run(self._serve(listener))
 

@@ -1,10 +1,12 @@
-"""Listening sockets and their addresses."""
+"""Listening sockets and their addresses, and how many connections a process may have."""
 
 from __future__ import annotations
 
 import ipaddress
+import resource
 import socket
 
+OPEN_FILES = 65_536  # a process asks for no more
 PORTS_TRIED = 20  # from the default port on, when that one is taken
 
 
@@ -27,6 +29,14 @@ def _bound(host: str, port: int) -> socket.socket:
     return socket.create_server((bare, port), family=socket.AF_INET6 if ":" in bare else socket.AF_INET)
 
 
+def allow_open_files() -> None:
+    """Raise this process's limit of open files as far as it may: each connection is one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def is_loopback(host: str) -> bool:
     """Whether only this machine reaches `host`."""
     try:
@@ -41,4 +51,4 @@ def address_of(host: str, port: int) -> str:
     return f"http://[{bare}]:{port}" if ":" in bare else f"http://{bare}:{port}"
 
 
-__all__ = ["PORTS_TRIED", "address_of", "bind", "is_loopback"]
+__all__ = ["PORTS_TRIED", "address_of", "allow_open_files", "bind", "is_loopback"]

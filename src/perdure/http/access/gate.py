@@ -22,7 +22,7 @@ from perdure.errors import PerdureError
 from perdure.http.access import sessions
 from perdure.http.access.audit import AuditRecorder
 from perdure.http.access.keys import Keyring
-from perdure.http.access.limits import Buckets, RateLimits
+from perdure.http.access.limits import Buckets, RateLimits, RequestsInHand, limited_address
 from perdure.http.access.link_signer import Signer
 from perdure.http.access.stream_limits import StreamLimits
 from perdure.http.guard import SAFE, is_foreign
@@ -82,6 +82,7 @@ class Access:
         self.shares = StreamLimits()
         self.looks = SharedReads(time.monotonic)
         self._requests = Buckets(self.limits.rate, self.limits.burst, time.monotonic)
+        self._in_hand = RequestsInHand(self.limits.in_hand)
         self._failures = Buckets(self.limits.failures, self.limits.failure_burst, time.monotonic)
 
     async def close(self) -> None:
@@ -95,8 +96,13 @@ class Access:
         request.scope[ENDPOINT] = endpoint
         if endpoint.scope != "open" or (endpoint.function and _shows_key(request)):
             await self._look_up(request)
+        is_answered_at_once = endpoint.scope == "open" and not endpoint.function
+        held_by: tuple[str, ...] = ()
         try:
             caller = self.admit(request, endpoint)
+            if not is_answered_at_once:
+                held_by = _held_by(request, caller)
+                self._in_hand.take(*held_by)
         except Refused as refused:
             self._note_refusal(request, endpoint, refused)
             raise
@@ -105,12 +111,15 @@ class Access:
             self.recorder.add(note.row(self.keys.now(), ""))
             raise
         request.scope[CALLER] = caller
-        if endpoint.scope == "open" and not endpoint.function:
+        if is_answered_at_once:
             return await endpoint.handler(request)
-        await self.signer.prepare()
-        if endpoint.function:  # what client functions do is their author's to write down
-            return await endpoint.handler(request)
-        return await self._noted(request, endpoint, caller)
+        try:
+            await self.signer.prepare()
+            if endpoint.function:  # what client functions do is their author's to write down
+                return await endpoint.handler(request)
+            return await self._noted(request, endpoint, caller)
+        finally:
+            self._in_hand.leave(*held_by)
 
     async def _look_up(self, request: Request) -> None:
         """Have at hand what `admit` asks of the store: nobody else waits for a database that is slow, or away."""
@@ -126,15 +135,15 @@ class Access:
         """The caller, if the endpoint is open to them. Raises Refused."""
         address = address_of(request)
         if endpoint.scope == "open":
-            self._within_rate(f"address {address}")
+            self._within_rate(f"address {limited_address(address)}")
             return self._known(request, address) if endpoint.function else ANONYMOUS
         if self.is_open and not request.query_params.getlist("sig"):
-            self._within_rate(f"address {address}")
+            self._within_rate(f"address {limited_address(address)}")
             return ANYONE
         try:
             caller = self._identify(request, endpoint, address)
         except Refused as refused:
-            wait = self._failures.take(address) if refused.is_attempt else 0
+            wait = self._failures.take(limited_address(address)) if refused.is_attempt else 0
             if wait:
                 raise _too_many(wait) from None
             raise
@@ -167,7 +176,7 @@ class Access:
         try:
             return self.keys.identify(shown, is_local=_is_local(address))
         except Refused as refused:
-            wait = self._failures.take(address) if refused.is_attempt else 0
+            wait = self._failures.take(limited_address(address)) if refused.is_attempt else 0
             if wait:
                 raise _too_many(wait) from None
             return ANONYMOUS
@@ -240,7 +249,7 @@ class Access:
             caller = self.keys.identify(key, is_local=_is_local(address))
         except Refused as refused:
             self._note_refusal(request, endpoint, refused)
-            wait = self._failures.take(address)
+            wait = self._failures.take(limited_address(address))
             if wait:
                 raise _too_many(wait) from None
             raise
@@ -348,6 +357,14 @@ def _limited_as(request: Request, caller: Caller) -> str:
         return caller.who
     # Two links may differ in nothing but when they expire.
     return f"link {link.operation} {link.expires_at} {link.nonce} {_instance_of(request)}"
+
+
+def _held_by(request: Request, caller: Caller) -> tuple[str, ...]:
+    """Whose requests at a time a request counts for: those of a key, or of an address and the link that it shows."""
+    if caller.scopes and caller is not ANYONE:
+        return (caller.who,)
+    name = f"address {limited_address(address_of(request))}"
+    return (name, _limited_as(request, caller)) if caller.link else (name,)
 
 
 def _too_many(wait: int) -> Refused:
