@@ -101,11 +101,6 @@ def name_in(instance_id: str) -> str:
     return instance_id.split("@", 2)[1]
 
 
-def is_entity_id(instance_id: str) -> bool:
-    """Whether an instance id is an entity's; no orchestration's begins with "@"."""
-    return instance_id[:1] == "@"
-
-
 def checked_operation(operation: object) -> str:
     """An operation's name: 1 to 200 printable characters. Raises InvalidInstanceId."""
     if (

@@ -10,8 +10,6 @@ from perdure.errors import PayloadError
 from perdure.failure import Failure, Kind
 from perdure.model.durations import LATEST, Seconds, micros
 
-FOREVER = 2**31 - 1
-
 
 @dataclass(frozen=True)
 class RetryPolicy:

@@ -126,11 +126,6 @@ class Sharing:
             log.error("%s", why)
         return claimed
 
-    @property
-    def is_hungry(self) -> bool:
-        """Whether there was more to claim than there were slots."""
-        return self._hungry
-
     # ---------------------------------------------------------------------------------------- partitions
 
     def is_of(self, envelope: Envelope, partitions: frozenset[int]) -> bool:

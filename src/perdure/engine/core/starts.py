@@ -41,7 +41,7 @@ def start(batch: OpenBatch, instance: Instance | None, envelope: Envelope, messa
             batch.postpone(envelope)
             return
         remove(batch, instance)
-    created = _create(batch, message, instance)
+    created = _create(batch, message)
     batch.answer(envelope, Begun(created.instance_id, created.salt))
     first = Begin(
         instance_id=message.instance_id,
@@ -111,7 +111,7 @@ def _refuse_start(batch: OpenBatch, envelope: Envelope, message: Start, refusal:
         )
 
 
-def _create(batch: OpenBatch, message: Start, replaced: Instance | None) -> Instance:
+def _create(batch: OpenBatch, message: Start) -> Instance:
     entry = batch.functions.orchestrator(message.name)
     created = Instance(
         no=batch.instance_numbers.take(),

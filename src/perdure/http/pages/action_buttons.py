@@ -33,24 +33,14 @@ class Verb:
         return self.name.capitalize()
 
 
-async def _suspend(client: Client, instance_id: str, form: Form, operation: str) -> str:
-    await client.suspend(instance_id, form.get("reason", ""), operation_id=operation)
-    return instance_id
+def _with_reason(method_of: Callable[[Client], Callable[..., Awaitable[object]]]) -> Doing:
+    """What a button does whose form asks for a reason and nothing else."""
 
+    async def act(client: Client, instance_id: str, form: Form, operation: str) -> str:
+        await method_of(client)(instance_id, form.get("reason", ""), operation_id=operation)
+        return instance_id
 
-async def _resume(client: Client, instance_id: str, form: Form, operation: str) -> str:
-    await client.resume(instance_id, form.get("reason", ""), operation_id=operation)
-    return instance_id
-
-
-async def _rewind(client: Client, instance_id: str, form: Form, operation: str) -> str:
-    await client.rewind(instance_id, form.get("reason", ""), operation_id=operation)
-    return instance_id
-
-
-async def _terminate(client: Client, instance_id: str, form: Form, operation: str) -> str:
-    await client.terminate(instance_id, form.get("reason", ""), operation_id=operation)
-    return instance_id
+    return act
 
 
 async def _restart(client: Client, instance_id: str, form: Form, operation: str) -> str:
@@ -70,7 +60,7 @@ _ALL = (
         "suspend",
         "Nothing runs until it is resumed; what arrives meanwhile is kept.",
         "Suspended.",
-        _suspend,
+        _with_reason(lambda client: client.suspend),
         _OPEN - {RuntimeStatus.Suspended},
         takes_reason=True,
     ),
@@ -78,7 +68,7 @@ _ALL = (
         "resume",
         "It goes on with what arrived meanwhile, in order.",
         "Resumed.",
-        _resume,
+        _with_reason(lambda client: client.resume),
         frozenset({RuntimeStatus.Suspended}),
         takes_reason=True,
     ),
@@ -86,7 +76,7 @@ _ALL = (
         "rewind",
         "It goes on where it failed: what failed is tried again, what was done stays done.",
         "Rewound.",
-        _rewind,
+        _with_reason(lambda client: client.rewind),
         frozenset({RuntimeStatus.Failed}),
         takes_reason=True,
     ),
@@ -101,7 +91,7 @@ _ALL = (
         "terminate",
         "It ends now and for good. Activities that are running go on; their results are dropped.",
         "Terminated.",
-        _terminate,
+        _with_reason(lambda client: client.terminate),
         _OPEN,
         takes_reason=True,
         danger=True,
