@@ -35,6 +35,7 @@ SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
             "testing.md",
             "organise-an-app.md",
             "deploy-and-run.md",
+            "azure-functions-app.md",
             "several-workers.md",
             "sizing.md",
             "containers.md",

@@ -23,6 +23,7 @@ NUMBERS: Final = {
     "source": "PDR-015",
     "extra-missing": "PDR-016",
     "setting": "PDR-017",
+    "hosted-app": "PDR-018",
     # instances
     "instance-not-found": "PDR-020",
     "instance-exists": "PDR-021",

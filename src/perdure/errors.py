@@ -5,6 +5,7 @@
     │   ├── EventRefused          an event that the orchestrator's declared `events` do not admit
     │   └── MessageRefused        a queue's message that does not fit its function, at any attempt
     ├── RegistrationError         a function that cannot be registered as written (raised while decorating)
+    ├── HostedAppError            an app that was written for another host, and cannot be served
     ├── SettingError              a setting's value cannot be meant, or there is no such setting
     ├── FunctionNotFound          a name nobody registered
     ├── InvalidInstanceId         an id outside Azure's rules
@@ -114,6 +115,19 @@ class RegistrationError(PerdureError, TypeError):
     """A function that cannot be registered as it is written."""
 
     code = "registration"
+
+
+class HostedAppError(PerdureError):
+    """An app that was written for another host, such as Azure Functions, and cannot be served.
+
+    `faults` are all that were found, each with its place.
+    """
+
+    code = "hosted-app"
+
+    def __init__(self, message: str, faults: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.faults = faults
 
 
 class FunctionNotFound(PerdureError):

@@ -26,6 +26,7 @@ from perdure.model.settings import (
     PORT,
     SECONDS,
     SECRET,
+    SWITCH,
     TEXT,
     Setting,
     Unit,
@@ -101,10 +102,30 @@ class ServerSettings:
     )
 
 
+@dataclass(frozen=True)
+class HostedSettings:
+    """How an app that was written for Azure Functions is served; other applications have no use for these."""
+
+    azure_events: str = setting(
+        "text",
+        "what an Azure app gets of an event that the SDK's client raises: JSON text, as on Azure, or the data",
+        one_of("text", "data"),
+    )
+    azure_links: str = setting(
+        "full",
+        "the links to an instance that an Azure app's functions hand out: all, as on Azure, or the status alone",
+        one_of("full", "status"),
+    )
+    partial: bool = setting(
+        False, "whether an Azure app is served without the triggers and bindings that are not hosted", SWITCH
+    )
+
+
 PLACE = tuple(settings_of(PlaceSettings))
 ENGINE = tuple(settings_of(EngineSettings))
 SERVING = tuple(settings_of(ServerSettings))
-TABLE: tuple[Setting, ...] = (*PLACE, *SERVING, *ENGINE)
+HOSTED = tuple(settings_of(HostedSettings))
+TABLE: tuple[Setting, ...] = (*PLACE, *SERVING, *ENGINE, *HOSTED)
 MADE_UP = "PERDURE_TOKEN_MADE_UP"
 """Tells a child of `perdure run` that its start-up token was made up, so that people have to be shown it."""
 OTHER_VARIABLES = frozenset({"PERDURE_URL", "PERDURE_KEY", "PERDURE_DEBUG", MADE_UP})

@@ -3,7 +3,7 @@
 `app.py` is a file: its folder goes on the path, as when Python runs it. A file inside a package is imported as the
 module it is, so that it may import its siblings relatively. `package.module:app` is an import. A package whose
 `__init__.py` has no application is looked through where applications usually are. A file or module must hold
-exactly one `App`, or be told which attribute it is.
+exactly one `App`, or be told which attribute it is. A folder with a host.json is an Azure Functions app.
 """
 
 from __future__ import annotations
@@ -17,10 +17,14 @@ from typing import TYPE_CHECKING
 
 from perdure.app import App
 from perdure.blueprint import Blueprint
+from perdure.cli import azure_app
 from perdure.errors import PerdureError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from types import ModuleType
+
+    from perdure.settings import Chosen
 
 
 USUAL = ("app", "main", "application", "function_app")
@@ -33,8 +37,11 @@ class SourceError(PerdureError):
     code = "source"
 
 
-def load_app(target: str) -> App:
-    """The application that a target names. Raises SourceError."""
+def load_app(target: str, chosen: Mapping[str, Chosen] | None = None) -> App:
+    """The application that a target names; `chosen` are the settings. Raises SourceError, and HostedAppError for
+    the folder of an Azure Functions app that cannot be served."""
+    if azure_app.is_azure_app(target):
+        return azure_app.load(target, chosen)
     place, _, attribute = target.rpartition(":") if ":" in target else (target, "", "")
     if not _is_file(place) and Path(place).is_file():
         raise SourceError(f"{place} is no Python file: name one, such as app.py, or package.module:app")
@@ -46,6 +53,8 @@ def load_app(target: str) -> App:
 
 def watched_folder(target: str) -> Path:
     """The folder whose changes concern a target."""
+    if azure_app.is_azure_app(target):
+        return Path(target).resolve()
     place = target.rpartition(":")[0] if ":" in target else target
     return _root_of(Path(place).resolve())[0] if _is_file(place) else Path.cwd()
 

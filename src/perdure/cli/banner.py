@@ -12,7 +12,6 @@ from rich.text import Text
 
 from perdure.cli.missing_functions import lacking
 from perdure.cli.terminal import errors
-from perdure.http.api.functions import PREFIX
 from perdure.http.api.instance_urls import MANAGEMENT
 from perdure.http.formatting import plain
 from perdure.http.running_engine import engine_of
@@ -69,7 +68,9 @@ class AppTerminal(Terminal):
         """What is printed of a server: what it serves, how much there is, and where it is reached."""
         registry, role = self.app.registry, self.options.role
         counts = await client.counts()
-        routes = [f"{'/'.join(route.methods)} {PREFIX}{route.path}" for route in registry.routes]
+        routes = [
+            f"{'/'.join(route.methods)} {registry.route_prefix}{route.path}" for route in registry.routes
+        ]
         facts = [
             ("orchestrators", ", ".join(sorted(registry.orchestrators)) or "none"),
             ("activities", ", ".join(sorted(registry.activities)) or "none"),

@@ -15,6 +15,7 @@ import typer
 from rich.text import Text
 
 from perdure.cli.app_loader import load_app, watched_folder
+from perdure.cli.azure_app import at_home, is_azure_app
 from perdure.cli.banner import AppTerminal, Terminal
 from perdure.cli.settings import chosen_of, flags_of, with_flags
 from perdure.cli.terminal import EXIT_CODES, UNAVAILABLE, errors, fail, fail_with
@@ -44,7 +45,12 @@ commands = typer.Typer()
 @with_flags(TABLE)
 def run(
     target: Annotated[
-        str, typer.Argument(metavar="APP", help="app.py, package or package.module:app.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="APP",
+            help="app.py, package, package.module:app, or the folder of an Azure Functions app.",
+            show_default=False,
+        ),
     ] = "app.py",
     reload: Annotated[bool, typer.Option("--reload", help="Start again when a file changes.")] = False,
     *,
@@ -53,6 +59,11 @@ def run(
     """Serve an application: engine, HTTP API and pages, in one process or in --workers."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # what activities print is in a log at once
+    try:
+        if is_azure_app(target):
+            target, given = at_home(target, given)
+    except PerdureError as error:
+        fail_with(error)
     options, tied = ServeOptions(target, given, chosen_of(given)), tether()
     _check(options, reload=reload)
     try:
@@ -89,7 +100,7 @@ def _serve_here(options: ServeOptions, tied: Tether | None) -> None:
     number = "" if tied is None else f" [{tied.number}]"
     logging.basicConfig(format=f"%(levelname)s{number} %(name)s: %(message)s")
     logging.getLogger("perdure").setLevel(logging.INFO)
-    app = load_app(options.target)
+    app = load_app(options.target, options.chosen)
     options = ServeOptions(options.target, options.given, chosen_of(options.given, coded_in(app.settings)))
     terminal = AppTerminal(options, app)
     await_store(options.chosen["store"].value, options.store_wait, terminal.waiting)

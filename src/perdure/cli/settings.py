@@ -14,14 +14,19 @@ from perdure.cli.options import JsonOption
 from perdure.cli.terminal import EXIT_CODES, errors, fail_with, print_json, print_table
 from perdure.errors import PerdureError, SettingError
 from perdure.model.settings import BYTES, COUNT, PORT, SECONDS, SWITCH, Setting
-from perdure.settings import ENGINE, PLACE, SERVING, TABLE, Chosen, choose, coded_in, strangers
+from perdure.settings import ENGINE, HOSTED, PLACE, SERVING, TABLE, Chosen, choose, coded_in, strangers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 commands = typer.Typer()
 METAVARS = {COUNT.name: "NUMBER", BYTES.name: "SIZE", SECONDS.name: "SECONDS", PORT.name: "PORT"}
-PANELS = ((PLACE, "Where the state is"), (SERVING, "Serving"), (ENGINE, "Engine"))
+PANELS = (
+    (PLACE, "Where the state is"),
+    (SERVING, "Serving"),
+    (ENGINE, "Engine"),
+    (HOSTED, "Azure Functions apps"),
+)
 
 
 def with_flags(rows: Sequence[Setting]) -> Callable[[Callable[..., None]], Callable[..., None]]:

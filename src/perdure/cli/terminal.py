@@ -20,6 +20,7 @@ from perdure.error_numbers import number_of
 from perdure.errors import (
     EngineStopped,
     FunctionNotFound,
+    HostedAppError,
     InstanceNotFound,
     OutcomeUnknown,
     Overloaded,
@@ -37,6 +38,7 @@ REFUSED, USAGE, NOT_FOUND, UNAVAILABLE = 1, 2, 3, 4
 _CODES: dict[type[BaseException], int] = {
     PerdureError: REFUSED,
     TimeoutError: REFUSED,
+    HostedAppError: USAGE,
     InstanceNotFound: NOT_FOUND,
     FunctionNotFound: NOT_FOUND,
     EngineStopped: UNAVAILABLE,

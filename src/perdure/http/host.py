@@ -76,7 +76,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
     from perdure.engine.client.client import Client
-    from perdure.engine.functions.registry import Route as FunctionRoute
+    from perdure.engine.functions.registry import Registry
     from perdure.settings import Chosen, EngineOverrides, HostOverrides
 
 _SERVED = frozenset(row.name for row in SERVING)
@@ -270,11 +270,12 @@ def application(
         is_azure=is_azure,
     )
     if is_azure:
-        _warn_of_anonymous(engine.registry.routes)
+        _warn_of_anonymous(engine.registry)
     starlette = Starlette(
         routes=[
             *routes(
-                functions.endpoints_of(engine.registry.routes, client, engine.resources), functions.PREFIX
+                functions.endpoints_of(engine.registry.routes, client, engine.resources),
+                engine.registry.route_prefix,
             ),
             *routes(management.ENDPOINTS, MANAGEMENT),
             *routes(entities.ENDPOINTS, MANAGEMENT),
@@ -316,15 +317,16 @@ def application(
     return Proxies(Guard(starlette, names, access.limits.header_bytes), trusted_proxies)
 
 
-def _warn_of_anonymous(routes: Iterable[FunctionRoute]) -> None:
-    for route in routes:
-        if route.auth == "anonymous":
-            log.warning(
-                "App(links='azure'): the route %s %s is open to everyone, and hands each caller links that also "
-                "raise events, terminate and purge. Leave links='azure' out to hand out what the caller may do",
-                "/".join(route.methods),
-                functions.PREFIX + route.path,
-            )
+def _warn_of_anonymous(registry: Registry) -> None:
+    anonymous = {route.name: route for route in reversed(registry.routes) if route.auth == "anonymous"}
+    for route in reversed(anonymous.values()):
+        log.warning(
+            "the route %s %s is open to everyone, and hands each caller links that also raise events, terminate and "
+            "purge. To hand out what the caller may do, leave App(links='azure') out; for an Azure app, set "
+            "--azure-links status",
+            "/".join(route.methods),
+            registry.route_prefix + route.path,
+        )
 
 
 def _tell_of_token(token: str, *, is_made_up: bool) -> None:

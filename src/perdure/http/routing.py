@@ -50,11 +50,16 @@ def routes(endpoints: Iterable[Endpoint], prefix: str = "") -> list[GatedRoute]:
 
 
 class GatedRoute(Route):
-    """A route with the gate before its handler. `row` is the row of the table it comes from."""
+    """A route with the gate before its handler.
+
+    `row` is the row of the table it comes from, and `gated` the same with the check of its parameters.
+    """
 
     def __init__(self, row: Endpoint) -> None:
-        super().__init__(row.path, _Gated(row), methods=row.methods, name=row.operation)
+        gated = _Gated(row)
+        super().__init__(row.path, gated, methods=row.methods, name=row.operation)
         self.row = row
+        self.gated = gated.row
 
 
 class _Gated:
@@ -65,11 +70,11 @@ class _Gated:
     """
 
     def __init__(self, row: Endpoint) -> None:
-        self._row = replace(row, handler=_checking(row), name=row.operation)
+        self.row = replace(row, handler=_checking(row), name=row.operation)
 
     async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
         gate: Gate = scope["app"].state.access
-        response = await gate.serve(PlainRequest(scope, receive, send), self._row)
+        response = await gate.serve(PlainRequest(scope, receive, send), self.row)
         await response(scope, receive, send)
 
 

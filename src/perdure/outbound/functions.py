@@ -27,6 +27,6 @@ def with_built_ins(registry: Registry) -> Registry:
     """A registry with the built-in functions beside what the given one has; that one is left as it is."""
     joined = Registry()
     joined.include(registry)
-    joined.links = registry.links
+    joined.adopt(registry)
     joined.supplement((*ACTIVITIES, *ORCHESTRATORS))
     return joined

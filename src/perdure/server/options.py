@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from perdure.server.sockets import is_loopback
-from perdure.settings import SERVING
+from perdure.settings import HOSTED, SERVING
 
 if TYPE_CHECKING:
     from perdure.settings import Chosen
 
-SERVED = frozenset(row.name for row in SERVING)
+SERVED = frozenset(row.name for row in (*SERVING, *HOSTED))
 """The names of the settings that are the server's, and not the engine's."""
 
 

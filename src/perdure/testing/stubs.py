@@ -51,6 +51,7 @@ def observed(registry: Registry, stubs: Stubs, calls: list[Call]) -> Registry:
     for name in by_name:
         registry.activity(name)
     double = Registry()
+    double.adopt(registry)
     double.orchestrators.update(registry.orchestrators)
     double.entities.update(registry.entities)
     double.versions.update(registry.versions)

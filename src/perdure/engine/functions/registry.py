@@ -186,12 +186,16 @@ HANDED_OUT: Final = ("status", "raise", "terminate", "purge", "restart", "suspen
 NAMED_EVENT: Final = "raise:"
 """What stands before an event's name in a link for this event alone."""
 LinksFor = Literal["caller", "azure"]
+ROUTE_PREFIX: Final = "/api"
+"""What stands before the paths of routes unless the application says otherwise, as on Azure."""
 
 
 class Registry:
     """The functions of one application, by kind and name.
 
     `links` says who gets the links to an instance: each caller what they may do, or, as in Azure, everyone all.
+    `route_prefix` stands before the path of each route. `events` says what the data of an event become that Azure's
+    own client raises: what they are, or, as on Azure, their JSON text.
     """
 
     def __init__(self) -> None:
@@ -204,6 +208,8 @@ class Registry:
         self.lifespans: list[Definition] = []
         self.executors: dict[str, Any] = {}  # sources, by name
         self.links: LinksFor = "caller"
+        self.route_prefix = ROUTE_PREFIX
+        self.events: Literal["data", "text"] = "data"
 
     def add(self, definition: Definition) -> None:
         """Register; raises RegistrationError for a name or a route that is taken."""
@@ -223,6 +229,10 @@ class Registry:
             self._put(definition)
         for name, source in other.executors.items():
             self.add_executor(name, source)
+
+    def adopt(self, other: Registry) -> None:
+        """Take over what another registry says beside its functions."""
+        self.links, self.route_prefix, self.events = other.links, other.route_prefix, other.events
 
     def described(self, **more: str) -> str:
         """What is registered, as other workers and operators are told, and what else they are: JSON."""

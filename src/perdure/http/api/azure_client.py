@@ -3,8 +3,8 @@
 `azure-functions-durable` 1.x sends no key, so its credential can only travel in the base URL that it is handed:
 `/durabletask/{credential}/…`. And it sends JSON inside a JSON string: an input of {"a": 1} arrives as
 "{\\"a\\": 1}". Below this path, and nowhere else, such a string is taken for what is inside it. (Azure's host hands
-events on as strings; here an event's data is the same on every path.) `perdure binding` prints what the client's
-constructor takes.
+events on as strings; so does this server for apps that were written for Azure, see `azure_events`.) `perdure
+binding` prints what the client's constructor takes.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from perdure.http.api.instance_urls import MANAGEMENT
 from perdure.http.mounting import quoted
 from perdure.http.request_body import WRAPPED
 from perdure.http.responses import json_response
+from perdure.http.routing import client_of
+from perdure.http.running_engine import engine_of
 from perdure.http.table import Endpoint, Handler
 
 if TYPE_CHECKING:
@@ -46,12 +48,17 @@ def endpoints_of(management: Iterable[Endpoint]) -> tuple[Endpoint, ...]:
 
 def _unwrapping(handler: Handler) -> Handler:
     async def unwrapped(request: Request) -> Response:
-        request.scope[WRAPPED] = True
+        request.scope[WRAPPED] = handler.__name__ != "raise_event" or _unwraps_events(request)
         answer = await handler(request)
         return _only_id(answer) if handler.__name__ == "restart" and answer.status_code == 202 else answer
 
     unwrapped.__doc__, unwrapped.__name__ = handler.__doc__, handler.__name__
     return unwrapped
+
+
+def _unwraps_events(request: Request) -> bool:
+    """Whether an event's data are what is inside the text; an app of Azure's gets the text, as on Azure."""
+    return engine_of(client_of(request)).registry.events == "data"
 
 
 def _only_id(answer: Response) -> Response:

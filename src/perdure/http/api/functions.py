@@ -47,7 +47,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("perdure.http")
 
-PREFIX = "/api"
 _SCOPES: dict[str, Scope] = {"anonymous": "open", "function": "function", "admin": "admin"}
 _EXISTS = "an instance with this id already exists, and this request does not replace it"
 """What a caller is told of an instance that they may not read: the error of the engine says how it stands."""
@@ -202,4 +201,4 @@ def _response(result: Any, name: str) -> Response:
         raise HTTPException(500, f"the function {name!r} returned what JSON cannot carry: {error}") from error
 
 
-__all__ = ["PREFIX", "endpoints_of"]
+__all__ = ["endpoints_of"]

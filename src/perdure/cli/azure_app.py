@@ -1,0 +1,76 @@
+"""The folder of an Azure Functions app as something to serve.
+
+The package that hosts it, and Azure's own, are imported when such a folder is named, and never else.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from perdure.errors import ExtraMissing
+from perdure.settings import HOSTED, TABLE, choose
+from perdure.store import sqlite_path
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from perdure.app import App
+    from perdure.settings import Chosen
+
+log = logging.getLogger("perdure.azure")
+
+
+def is_azure_app(target: str) -> bool:
+    """Whether a target names the folder of an Azure Functions app."""
+    return (Path(target) / "host.json").is_file()
+
+
+def at_home(target: str, given: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The target and what was given, as they stay true when the process changes into the app's folder.
+
+    The app's settings go into the environment, where they may set this command's own. The port of
+    local.settings.json is taken unless another is given. Raises HostedAppError.
+    """
+    from perdure.hosts.azure_functions.folder import export_settings, read_folder
+
+    folder = read_folder(Path(target).resolve())
+    export_settings(folder)
+    settled = dict(given)
+    rows = choose(TABLE, given, source="flag")
+    path = sqlite_path(rows["store"].value)
+    if path:
+        settled["store"] = f"sqlite:///{Path(path).resolve()}"
+    port = folder.local.get("LocalHttpPort")
+    if port is not None and rows["port"].source == "default":
+        settled["port"] = str(port)
+    return str(folder.path), settled
+
+
+def load(target: str, chosen: Mapping[str, Chosen] | None = None) -> App:
+    """Load the app in a folder, and change into that.
+
+    Raises HostedAppError, and ExtraMissing without Azure's packages.
+    """
+    try:
+        from perdure.hosts.azure_functions.application import load as load_hosted
+    except ImportError as error:
+        raise ExtraMissing(
+            f"{target} is an Azure Functions app, and its packages are not installed ({error}). Run "
+            f"pip install -r {Path(target) / 'requirements.txt'}, or pip install 'perdure[azure]'"
+        ) from error
+    values = {name: one.value for name, one in (chosen or choose(HOSTED, {})).items()}
+    hosted = load_hosted(
+        target,
+        partial=values["partial"],
+        links=values["azure_links"],
+        events=values["azure_events"],
+        enter=True,
+    )
+    for line in hosted.told:
+        log.warning("%s", line)
+    return hosted.app
+
+
+__all__ = ["at_home", "is_azure_app", "load"]

@@ -1,0 +1,194 @@
+"""What each of the SDK's actions asks of perdure's context, and how the answer comes back: one table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from msgspec import Raw
+
+from perdure.errors import OrchestratorError, PerdureError
+from perdure.hosts.azure_functions import sdk
+from perdure.model import payload
+from perdure.model.http_calls import HttpResponse, ManagedIdentityTokenSource
+from perdure.model.retry import RetryPolicy
+
+if TYPE_CHECKING:
+    from perdure.replay.context import OrchestrationContext
+    from perdure.replay.task import Task
+
+
+@dataclass(frozen=True)
+class Names:
+    """The app's functions by folded name: Azure's host finds them without regard to case."""
+
+    activities: Mapping[str, str] = field(default_factory=dict)
+    orchestrators: Mapping[str, str] = field(default_factory=dict)
+
+    def activity(self, asked: str) -> str:
+        return self.activities.get(asked.casefold(), asked)
+
+    def orchestrator(self, asked: str) -> str:
+        return self.orchestrators.get(asked.casefold(), asked)
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One kind of action.
+
+    Parameters:
+        begin: asks perdure's context for it.
+        value: what the program gets of the result; given the SDK's task too, which may know a type.
+        told: what the program's exception says of a failure.
+    """
+
+    begin: Callable[[OrchestrationContext, Any, Names], Task[Any]]
+    value: Callable[[Any, Any], Any]
+    told: Callable[[Any, Exception], str]
+
+
+def body_of(text: str) -> Raw:
+    """JSON text of the SDK's as a body. Raises PayloadError for what strict JSON does not allow, such as NaN."""
+    return payload.check(text.encode())
+
+
+def _decoded(task: Any, result: Raw | None) -> Any:
+    return None if result is None else sdk.df_loads(bytes(result).decode(), sdk.expected_type_of(task))
+
+
+def _nothing(task: Any, result: Any) -> None:
+    return None
+
+
+def _response(task: Any, result: HttpResponse) -> dict[str, Any]:
+    return {"statusCode": result.status_code, "headers": dict(result.headers), "content": result.content}
+
+
+def _activity(context: OrchestrationContext, action: Any, names: Names) -> Task[Any]:
+    name, policy = names.activity(action.function_name), _policy_of(action)
+    return context.call_activity(name, body_of(action.input_), Raw, retry=policy)
+
+
+def _sub_orchestrator(context: OrchestrationContext, action: Any, names: Names) -> Task[Any]:
+    return context.call_sub_orchestrator(
+        names.orchestrator(action.function_name),
+        body_of(sdk.sub_input_of(action)),
+        action.instance_id,
+        getattr(action, "version", None),
+        Raw,
+        retry=_policy_of(action),
+    )
+
+
+def _entity(context: OrchestrationContext, action: Any, names: Names) -> Task[Any]:
+    return context.call_entity(action.instance_id, action.operation, body_of(action.input_), Raw)
+
+
+def _timer(context: OrchestrationContext, action: Any, names: Names) -> Task[Any]:
+    return context.create_timer(_aware(action.fire_at))
+
+
+def _event(context: OrchestrationContext, action: Any, names: Names) -> Task[Any]:
+    return context.wait_for_external_event(action.external_event_name, Raw)
+
+
+def _http(context: OrchestrationContext, action: Any, names: Names) -> Task[Any]:
+    asked = sdk.http_request_of(action)
+    headers, resource, content = asked["headers"], asked["resource"], asked["content"]
+    return context.call_http(
+        asked["method"],
+        asked["uri"],
+        content,
+        _with_content_type(headers) if content is not None else headers,
+        ManagedIdentityTokenSource(resource) if resource is not None else None,
+        is_raw_str=content is not None,  # the SDK has encoded it
+    )
+
+
+def _with_content_type(headers: Mapping[str, str] | None) -> dict[str, str]:
+    given = dict(headers or {})
+    if not any(name.lower() == "content-type" for name in given):
+        given["Content-Type"] = "application/json"
+    return given
+
+
+def _aware(at: datetime) -> datetime:
+    """Azure takes a naive time for one in UTC."""
+    return at if at.tzinfo is not None else at.replace(tzinfo=UTC)
+
+
+def _policy_of(action: Any) -> RetryPolicy | None:
+    options = getattr(action, "retry_options", None)
+    if options is None:
+        return None
+    told = sdk.retry_of(options)
+    longest, whole = told.get("maxRetryIntervalInMilliseconds"), told.get("retryTimeoutInMilliseconds")
+    return RetryPolicy(
+        first_interval=told["firstRetryIntervalInMilliseconds"] / 1000,
+        max_attempts=max(told["maxNumberOfAttempts"], 1),
+        backoff=told.get("backoffCoefficient") or 1.0,
+        max_interval=None if longest is None else longest / 1000,
+        max_elapsed=None if whole is None else whole / 1000,
+    )
+
+
+def _of_function(kind: str) -> Callable[[Any, Exception], str]:
+    def told(action: Any, error: Exception) -> str:
+        failure = getattr(error, "failure", None)
+        what = f"{failure} \n {failure.stack}" if failure is not None else str(error)
+        return f"{kind} function '{action.function_name}' failed: {what}"
+
+    return told
+
+
+def _of_operation(action: Any, error: Exception) -> str:
+    failure = getattr(error, "failure", None)
+    return str(error) if failure is None else str(failure.message)
+
+
+def _as_it_is(action: Any, error: Exception) -> str:
+    return str(error)
+
+
+_ACTIVITY: Final = Ask(_activity, _decoded, _of_function("Activity"))
+_SUB_ORCHESTRATOR: Final = Ask(_sub_orchestrator, _decoded, _of_function("Orchestrator"))
+
+ASKS: Final[Mapping[type, Ask]] = {
+    sdk.CallActivity: _ACTIVITY,
+    sdk.CallActivityWithRetry: _ACTIVITY,
+    sdk.CallSubOrchestrator: _SUB_ORCHESTRATOR,
+    sdk.CallSubOrchestratorWithRetry: _SUB_ORCHESTRATOR,
+    sdk.CallEntity: Ask(_entity, _decoded, _of_operation),
+    sdk.CallHttp: Ask(_http, _response, _as_it_is),
+    sdk.CreateTimer: Ask(_timer, _nothing, _as_it_is),
+    sdk.WaitForExternalEvent: Ask(_event, _decoded, _as_it_is),
+}
+
+
+def ask_of(action: Any) -> Ask:
+    """The row of an action. Raises OrchestratorError for one that cannot be waited for."""
+    found = ASKS.get(type(action))
+    if found is None:
+        raise OrchestratorError(
+            f"the orchestrator waits for a {type(action).__name__}, which has no result: a signal is sent when "
+            "signal_entity is called, and needs no yield"
+        )
+    return found
+
+
+def failure_for(action: Any, told: Ask, done: Task[Any]) -> Exception:
+    """The exception that the SDK's executor would hand the program for a failed task."""
+    try:
+        done.result  # noqa: B018 (it raises)
+    except PerdureError as error:
+        raised = Exception(told.told(action, error))
+        raised.__cause__ = error
+        return raised
+    except Exception as error:
+        return error
+    raise AssertionError("the task has not failed")
+
+
+__all__ = ["ASKS", "Ask", "Names", "ask_of", "body_of", "failure_for"]

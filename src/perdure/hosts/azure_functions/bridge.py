@@ -1,0 +1,263 @@
+"""An orchestration of an Azure app: the user's generator and the SDK's tasks, kept warm on perdure's context.
+
+The generator is driven here. What it yields is walked depth first, and each task in it that was not asked for yet is
+asked of perdure's context: tasks that the program never yields are never asked for, as on Azure. The bridge waits for
+one thing only, perdure's `Arrivals`; each completion sets the value of an SDK task, which the SDK passes up through
+its compounds, and when the yielded task is done the generator goes on. Replay is perdure's replay of all this.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+from collections.abc import Callable, Generator
+from types import GeneratorType
+from typing import TYPE_CHECKING, Any, Final
+
+from msgspec import Raw
+
+from perdure.engine.functions.callables import own_name, standing_for
+from perdure.errors import ForeignAwaitError, Interrupted
+from perdure.hosts.azure_functions import sdk
+from perdure.hosts.azure_functions.asking import Ask, Names, ask_of, body_of, failure_for
+from perdure.replay.arrivals import Arrivals
+from perdure.replay.context import OrchestrationContext
+from perdure.replay.fiber import CLOSINGS
+from perdure.replay.task import FAILED, PENDING, TimerTask
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from uuid import UUID
+
+    from perdure.replay.task import Task
+
+log = logging.getLogger("perdure.azure")
+_warned: Final[set[str]] = set()
+
+
+class HostedContext(sdk.Context):
+    """What an orchestrator of an Azure app sees: the SDK's context, on top of perdure's."""
+
+    def __init__(self, durable: OrchestrationContext, input_type: type | None) -> None:
+        # The SDK's own constructor reads a history, and there is none.
+        self._durable = durable
+        self._custom_status: Any = None
+        if input_type is not None:
+            self._input_expected_type = input_type
+
+    @property
+    def instance_id(self) -> str:
+        return self._durable.instance_id
+
+    @property
+    def parent_instance_id(self) -> str | None:
+        return self._durable.parent_instance_id
+
+    @property
+    def is_replaying(self) -> bool:
+        return self._durable.is_replaying
+
+    @property
+    def current_utc_datetime(self) -> datetime:
+        return self._durable.current_utc_datetime
+
+    @property
+    def version(self) -> str | None:
+        return self._durable.version or None
+
+    @property
+    def custom_status(self) -> Any:
+        return self._custom_status
+
+    @property
+    def histories(self) -> list[Any]:
+        """Empty: the history here is perdure's, and the status shows it."""
+        if "histories" not in _warned:
+            _warned.add("histories")
+            log.warning("context.histories is empty here: get_status(show_history=True) shows the history")
+        return []
+
+    @property
+    def _input(self) -> str:
+        return bytes(self._durable.get_input(Raw)).decode()
+
+    def set_custom_status(self, status: Any) -> None:
+        self._durable.set_custom_status(body_of(sdk.df_dumps(status)))
+        self._custom_status = status
+
+    def new_uuid(self) -> str:
+        return self._durable.new_uuid()
+
+    def new_guid(self) -> UUID:
+        return self._durable.new_guid()
+
+    def _record_fire_and_forget_action(self, action: Any) -> None:
+        """What needs no answer is asked for when it is called. Behind a continue_as_new nothing counts."""
+        if self.will_continue_as_new:
+            return
+        if isinstance(action, sdk.ContinueAsNew):
+            self._durable.continue_as_new(body_of(action.input_), save_events=True)
+        else:
+            self._durable.signal_entity(action.instance_id, action.operation, body_of(action.input_))
+
+
+class Asked:
+    """What one execution has asked for and not been answered."""
+
+    __slots__ = ("_arrivals", "_durable", "_names", "_open", "_waits")
+
+    def __init__(self, durable: OrchestrationContext, names: Names) -> None:
+        self._durable = durable
+        self._names = names
+        self._arrivals = Arrivals(durable)
+        self._open: dict[Task[Any], tuple[Any, Any, Ask]] = {}
+        self._waits: dict[str, list[Any]] | None = None  # the SDK's waits for each event, the newest last
+
+    def ask(self, task: Any) -> None:
+        """Ask for every task in this one that was not asked for yet, depth first."""
+        if isinstance(task, sdk.RetryAbleTask):
+            if not sdk.is_scheduled(task.children[0]):
+                self._begin(task, task.children[0])
+        elif isinstance(task, sdk.CompoundTask):
+            for child in task.children:
+                self.ask(child)
+        elif not sdk.is_scheduled(task):
+            self._begin(task, task)
+
+    def _begin(self, task: Any, atomic: Any) -> None:
+        action = sdk.action_of(task)
+        row = ask_of(action)
+        if isinstance(action, sdk.CreateTimer) and action.is_cancelled:
+            return  # nothing will come of it
+        asked = row.begin(self._durable, action, self._names)
+        sdk.mark_scheduled(atomic, asked.id)
+        if isinstance(action, sdk.WaitForExternalEvent):
+            self._waiting(action.external_event_name).append(task)
+        elif isinstance(task, sdk.Timer) and isinstance(asked, TimerTask):
+            task.on_cancel = functools.partial(self._cancel, asked)
+        self._open[asked] = task, action, row
+        if asked._state == PENDING:
+            self._arrivals.follow(asked)
+        else:
+            asked._observe()
+            self._hand_on(asked)
+
+    def _waiting(self, event: str) -> list[Any]:
+        if self._waits is None:
+            self._waits = {}
+        return self._waits.setdefault(event.casefold(), [])
+
+    def _cancel(self, timer: TimerTask) -> None:
+        """The program has cancelled a timer; for the SDK its task goes on waiting."""
+        if self._open.pop(timer, None) is not None:
+            self._arrivals.leave(timer)
+            timer.cancel()
+
+    def until_done(self, task: Any) -> Generator[Task[Any], Any, None]:
+        """Wait until a task is done."""
+        while task.state is sdk.RUNNING:
+            done = self._arrivals.take()
+            if done is None:
+                yield self._arrivals
+            else:
+                self._hand_on(done)
+
+    def _hand_on(self, done: Task[Any]) -> None:
+        """Give the outcome of one of perdure's tasks to the SDK's task that asked for it."""
+        found = self._open.pop(done, None)
+        if found is None:
+            return
+        task, action, row = found
+        if isinstance(action, sdk.WaitForExternalEvent):
+            task = self._waiting(
+                action.external_event_name
+            ).pop()  # the newest wait gets the event, as on Azure
+        if done._state == FAILED:
+            sdk.settle(task, failure_for(action, row, done), failed=True)
+        else:
+            sdk.settle(task, row.value(task, done._outcome), failed=False)
+
+
+def bridged(handle: Any, names: Names) -> Callable[[OrchestrationContext], Any]:
+    """The orchestrator behind a handle, as perdure runs it."""
+    found = sdk.orchestrator_of(handle)
+
+    def orchestrate(context: OrchestrationContext) -> Any:
+        __tracebackhide__ = True
+        seen = HostedContext(context, found.input_type)
+        body = found.function(seen)
+        if isinstance(body, GeneratorType):
+            return _driven(context, seen, body, names)
+        return None if seen.will_continue_as_new else output_of(body)
+
+    # Not as functools.wraps does it: the user's annotations speak of the SDK's context.
+    orchestrate.__annotations__ = {"context": OrchestrationContext}
+    orchestrate.__name__, orchestrate.__doc__ = own_name(found.function), found.function.__doc__
+    standing_for(orchestrate, found.function)
+    return orchestrate
+
+
+def _driven(
+    context: OrchestrationContext, seen: HostedContext, body: GeneratorType[Any, Any, Any], names: Names
+) -> Generator[Task[Any], Any, Any]:
+    __tracebackhide__ = True
+    asked = Asked(context, names)
+    value: Any = None
+    error: Exception | None = None
+    try:
+        while True:
+            try:
+                task = body.send(value) if error is None else body.throw(error)
+            except StopIteration as stop:
+                return None if seen.will_continue_as_new else output_of(stop.value)
+            value, error = None, _refusal_of(task)
+            if error is not None:
+                continue
+            if seen.will_continue_as_new and task.state is sdk.RUNNING:
+                return None
+            try:
+                asked.ask(task)
+            except Exception as refused:  # what cannot be asked for is raised where the program asks
+                error = refused
+                continue
+            yield from asked.until_done(task)
+            if task.state is sdk.SUCCEEDED:
+                value = task.result
+            else:
+                error = task.result
+    finally:
+        _close(body)
+
+
+def _refusal_of(yielded: Any) -> Exception | None:
+    """What is raised in the program for something yielded that is no task."""
+    if isinstance(yielded, sdk.TaskBase):
+        return None
+    advice = (
+        "wait for several tasks with context.task_all([...])"
+        if isinstance(yielded, list | tuple)
+        else "yield what a method of the context returns"
+    )
+    return ForeignAwaitError(f"the orchestrator yields a {type(yielded).__name__}, and only tasks: {advice}")
+
+
+def _close(body: GeneratorType[Any, Any, Any]) -> None:
+    """Throw the program away; code that swallows its end is closed several times."""
+    for _ in range(CLOSINGS):
+        if body.gi_frame is None:
+            return
+        try:
+            body.close()
+        except Interrupted:
+            raise
+        except BaseException:
+            pass
+
+
+def output_of(value: Any) -> Raw | None:
+    """What an orchestrator returns, as the SDK writes it. Raises TypeError for what JSON cannot carry."""
+    return None if value is None else body_of(json.dumps(value))
+
+
+__all__ = ["HostedContext", "bridged", "output_of"]

@@ -1,0 +1,101 @@
+"""What stands in an app's folder beside its code: host.json, local.settings.json, and the settings of the app."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from perdure.errors import HostedAppError
+
+HOST_FILE: Final = "host.json"
+LOCAL_FILE: Final = "local.settings.json"
+_TOKEN: Final = re.compile(r'"(?:\\.|[^"\\])*"|//[^\n]*|/\*.*?\*/', re.DOTALL)
+_NAMED: Final = re.compile(r"%([^%]+)%")
+
+
+@dataclass(frozen=True)
+class Folder:
+    """An app's folder, read.
+
+    Parameters:
+        path: where it is.
+        host: what host.json says.
+        settings: the app's settings: the environment, and local.settings.json where that does not tell.
+        local: the member `Host` of local.settings.json.
+    """
+
+    path: Path
+    host: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, str] = field(default_factory=dict)
+    local: Mapping[str, Any] = field(default_factory=dict)
+
+    def extension(self, name: str) -> Mapping[str, Any]:
+        """What host.json says of an extension: durableTask, http or queues. Keys count without regard to case."""
+        found = _member(_member(self.host, "extensions"), name)
+        return found if isinstance(found, Mapping) else {}
+
+    def setting(self, name: str) -> str | None:
+        """An app setting, without regard to case, as on Windows and in Azure's host."""
+        if name in self.settings:
+            return self.settings[name]
+        folded = name.casefold()
+        return next((value for key, value in self.settings.items() if key.casefold() == folded), None)
+
+    def resolved(self, text: str) -> str:
+        """A binding's property with each %NAME% replaced. Raises KeyError with the name of a setting not there."""
+
+        def value(found: re.Match[str]) -> str:
+            setting = self.setting(found[1])
+            if setting is None:
+                raise KeyError(found[1])
+            return setting
+
+        return _NAMED.sub(value, text)
+
+
+def read_folder(path: Path) -> Folder:
+    """Read the files of a folder. Raises HostedAppError for one that cannot be read."""
+    host = read_json(path / HOST_FILE)
+    local = read_json(path / LOCAL_FILE) if (path / LOCAL_FILE).is_file() else {}
+    values = local.get("Values")
+    given = {str(k): str(v) for k, v in values.items()} if isinstance(values, dict) else {}
+    hosting = local.get("Host")
+    return Folder(path, host, {**given, **os.environ}, hosting if isinstance(hosting, dict) else {})
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The first JSON object of a file, in which comments are allowed. Raises HostedAppError."""
+    try:
+        text = _TOKEN.sub(_without_comments, path.read_text(encoding="utf-8-sig"))
+        document, _ = json.JSONDecoder().raw_decode(text.lstrip())
+    except (OSError, ValueError) as error:
+        raise HostedAppError(f"{path} cannot be read as JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise HostedAppError(f"{path} holds a {type(document).__name__}, and no JSON object")
+    return document
+
+
+def export_settings(folder: Folder) -> None:
+    """Put the app's settings into the environment, where they are not set."""
+    for name, value in folder.settings.items():
+        os.environ.setdefault(name, value)
+
+
+def _without_comments(found: re.Match[str]) -> str:
+    return found[0] if found[0].startswith('"') else " "
+
+
+def _member(found: Any, name: str) -> Any:
+    if not isinstance(found, Mapping):
+        return None
+    if name in found:
+        return found[name]
+    return next((value for key, value in found.items() if key.casefold() == name.casefold()), None)
+
+
+__all__ = ["HOST_FILE", "Folder", "export_settings", "read_folder", "read_json"]

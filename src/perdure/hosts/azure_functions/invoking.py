@@ -1,0 +1,174 @@
+"""Calling a user's function with what its bindings hand it, and taking what it gives back.
+
+A function is called by name with one argument for each binding, as Azure's worker does, and with its `func.Context`
+where it has a parameter `context`. An `async def` function runs on the event loop, a `def` one on a thread.
+"""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from starlette.concurrency import run_in_threadpool
+
+from perdure.engine.functions.callables import is_async, signature_of
+from perdure.hosts.azure_functions import sdk
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from perdure.engine.client.client import Client
+    from perdure.hosts.azure_functions.in_process import HubDoor
+    from perdure.hosts.azure_functions.indexing import AppFunction, Binding
+
+CLIENTS: Final = frozenset({"durableclient", "orchestrationclient"})
+CONTEXT: Final = "context"
+RETURN: Final = "$return"
+
+
+class Retried:
+    """The retry that an invocation is."""
+
+    def __init__(self, attempt: int, most: int = 0) -> None:
+        self.retry_count = attempt - 1
+        self.max_retry_count = most
+        self.exception = None
+
+
+class Trace:
+    """The trace that an invocation belongs to: none is known."""
+
+    trace_state = trace_parent = Traceparent = Tracestate = ""
+    attributes: Final[dict[str, str]] = {}
+
+
+class InvocationContext(sdk.func.Context):
+    """What a function learns of its own call: `func.Context`."""
+
+    _local = threading.local()
+
+    def __init__(self, name: str, folder: Path, invocation_id: str, attempt: int = 1) -> None:
+        self._name, self._folder, self._id = name, folder, invocation_id
+        self._retried = Retried(attempt)
+
+    @property
+    def invocation_id(self) -> str:
+        return self._id
+
+    @property
+    def thread_local_storage(self) -> Any:
+        return self._local
+
+    @property
+    def function_name(self) -> str:
+        return self._name
+
+    @property
+    def function_directory(self) -> str:
+        return str(self._folder)
+
+    @property
+    def trace_context(self) -> Any:
+        return Trace()
+
+    @property
+    def retry_context(self) -> Any:
+        return self._retried
+
+
+class Output(sdk.func.Out[Any]):
+    """What a function sets on an output binding."""
+
+    def __init__(self) -> None:
+        self._value: Any = None
+
+    def set(self, val: Any) -> None:
+        self._value = val
+
+    def get(self) -> Any:
+        return self._value
+
+
+@dataclass(frozen=True)
+class Callee:
+    """A user's function, and how its parameters are filled.
+
+    Parameters:
+        described: the function as the app has it.
+        function: the user's own function.
+        is_rich: it takes the SDK's client, and not the client's binding as text.
+        folder: the app's.
+    """
+
+    described: AppFunction
+    function: Callable[..., Any]
+    is_rich: bool
+    folder: Path
+    parameters: frozenset[str] = field(default_factory=frozenset)
+
+    @staticmethod
+    def of(described: AppFunction, folder: Path) -> Callee:
+        function, is_rich = described.function, False
+        while (behind := sdk.client_function_of(function)).is_handle:
+            function, is_rich = behind.function, True
+        return Callee(described, function, is_rich, folder, frozenset(signature_of(function)))
+
+    @property
+    def is_async(self) -> bool:
+        return is_async(self.function)
+
+    @property
+    def wants_client(self) -> bool:
+        return any(one.kind in CLIENTS for one in self.described.others)
+
+    @property
+    def outputs(self) -> tuple[Binding, ...]:
+        return tuple(one for one in self.described.others if one.is_output)
+
+    def arguments(
+        self,
+        given: Any,
+        invocation_id: str,
+        *,
+        door: HubDoor | None = None,
+        client: Client | None = None,
+        attempt: int = 1,
+    ) -> tuple[dict[str, Any], dict[str, Output]]:
+        """What to call it with, and the outputs that it may set. `given` is what the trigger hands it."""
+        outputs = {one.name: Output() for one in self.outputs if one.name != RETURN}
+        filled: dict[str, Any] = {self.described.trigger.name: given, **outputs}
+        if door is not None and client is not None:
+            for one in self.described.others:
+                if one.kind in CLIENTS:
+                    text = door.text_for(client)
+                    filled[one.name] = sdk.client_of(text, invocation_id) if self.is_rich else text
+        filled.setdefault(
+            CONTEXT, InvocationContext(self.described.name, self.folder, invocation_id, attempt)
+        )
+        return {name: value for name, value in filled.items() if name in self.parameters}, outputs
+
+    async def call(self, arguments: Mapping[str, Any]) -> Any:
+        """Call it, from the event loop."""
+        if self.is_async:
+            return await self.function(**arguments)
+        result = await run_in_threadpool(lambda: self.function(**arguments))
+        return await result if inspect.isawaitable(result) else result
+
+
+def unfilled(callee: Callee) -> list[str]:
+    """Parameters that no binding fills, and bindings that no parameter takes: Azure's worker refuses both."""
+    bound = {one.name for one in callee.described.bindings if one.name != RETURN}
+    parameters = signature_of(callee.function)
+    if any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
+        return []
+    needed = {name for name, one in parameters.items() if one.default is one.empty} - {CONTEXT}
+    return [
+        *(f"its parameter {name!r} has no binding" for name in sorted(needed - bound)),
+        *(f"its binding {name!r} has no parameter" for name in sorted(bound - set(parameters))),
+    ]
+
+
+__all__ = ["CLIENTS", "RETURN", "Callee", "InvocationContext", "Output", "unfilled"]

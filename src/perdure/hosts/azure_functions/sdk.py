@@ -1,0 +1,299 @@
+"""Everything that is borrowed of the inside of `azure-functions-durable` 1.x and `azure-functions`, named here alone.
+
+The SDK's classes do what they do on Azure: they check arguments, resolve builders to names, find types, encode custom
+classes, and pass a task's value up through its compounds. The rest of this package sees them under these names. What
+differs between 1.3 and 1.7 is settled here.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Final, NamedTuple
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # the SDK looks into the folder that it is imported in
+    import azure.functions as func
+    from azure.durable_functions import DurableOrchestrationClient, DurableOrchestrationContext
+    from azure.durable_functions.models import Task as _tasks
+    from azure.durable_functions.models.FunctionContext import FunctionContext
+    from azure.durable_functions.models.ReplaySchema import ReplaySchema
+
+FunctionRegister = func.FunctionRegister
+_MODELS: Final = "azure.durable_functions.models"
+
+TaskBase = _tasks.TaskBase
+CompoundTask = _tasks.CompoundTask
+RetryAbleTask = _tasks.RetryAbleTask
+TaskState = _tasks.TaskState
+RUNNING: Final = TaskState.RUNNING
+SUCCEEDED: Final = TaskState.SUCCEEDED
+
+
+def _action(name: str) -> Any:
+    return getattr(import_module(f"{_MODELS}.actions.{name}"), name)
+
+
+CallActivity = _action("CallActivityAction")
+CallActivityWithRetry = _action("CallActivityWithRetryAction")
+CallSubOrchestrator = _action("CallSubOrchestratorAction")
+CallSubOrchestratorWithRetry = _action("CallSubOrchestratorWithRetryAction")
+CallEntity = _action("CallEntityAction")
+CallHttp = _action("CallHttpAction")
+ContinueAsNew = _action("ContinueAsNewAction")
+CreateTimer = _action("CreateTimerAction")
+SignalEntity = _action("SignalEntityAction")
+WaitForExternalEvent = _action("WaitForExternalEventAction")
+
+try:
+    from azure.functions._durable_functions import df_dumps, df_loads
+except ImportError:  # before 1.26 and 2.2 of azure-functions
+    from azure.functions._durable_functions import _deserialize_custom_object, _serialize_custom_object
+
+    def df_dumps(value: Any) -> str:
+        """A value as JSON text; custom classes by their `to_json`."""
+        return json.dumps(value, default=_serialize_custom_object)
+
+    def df_loads(s: str, expected_type: type | None = None) -> Any:
+        """The value of JSON text; custom classes by their `from_json`."""
+        return json.loads(s, object_hook=_deserialize_custom_object)
+
+
+LATEST_SCHEMA: Final = max(ReplaySchema, key=lambda one: one.value)
+SUPPORTED: Final = (1, 3)
+"""The first version whose handles hold the generator."""
+
+
+class Timer(_tasks.TimerTask):  # type: ignore[misc]
+    """A timer that tells its context when it is cancelled."""
+
+    def __init__(self, id_: Any, action: Any) -> None:
+        super().__init__(id_, action)
+        self.on_cancel: Any = None
+
+    def cancel(self) -> None:
+        """Cancel it, as the SDK does; the engine lets go of the timer at once."""
+        super().cancel()
+        if self.on_cancel is not None:
+            self.on_cancel()
+
+
+class UserFunction(NamedTuple):
+    """The user's own function behind what the decorators made of it, and what they noted."""
+
+    function: Any
+    is_handle: bool
+    input_type: type | None = None
+
+
+def orchestrator_of(handle: Any) -> UserFunction:
+    """The generator function that an orchestrator's handle holds; a raw function is itself."""
+    found = getattr(handle, "orchestrator_function", None)
+    return UserFunction(found or handle, found is not None, getattr(handle, "_df_input_type", None))
+
+
+def entity_of(handle: Any) -> UserFunction:
+    """The function that an entity's handle holds; a raw function is itself."""
+    found = getattr(handle, "entity_function", None)
+    return UserFunction(found or handle, found is not None)
+
+
+def client_function_of(function: Any) -> UserFunction:
+    """The client function behind the decorator that makes its client."""
+    found = getattr(function, "client_function", None)
+    return UserFunction(found or function, found is not None)
+
+
+def is_handle(function: Any) -> bool:
+    """Whether this was made by `Orchestrator.create` or `Entity.create`, and hides what it was made from."""
+    return getattr(function, "__module__", "") in (
+        "azure.durable_functions.orchestrator",
+        "azure.durable_functions.entity",
+    )
+
+
+def action_of(task: Any) -> Any:
+    """What an atomic task, or a call with retries, asks for."""
+    action = task.actions if isinstance(task, RetryAbleTask) else task.action_repr
+    return action[0] if isinstance(action, list) else action
+
+
+def is_scheduled(task: Any) -> bool:
+    """Whether an atomic task has been asked for."""
+    return bool(task._is_scheduled_flag)
+
+
+def mark_scheduled(task: Any, task_id: int) -> None:
+    """Note that it has been asked for: compounds that are made of it later do not ask again."""
+    task._set_is_scheduled(True)
+    if task.id is None:
+        task.id = task_id
+
+
+def expected_type_of(task: Any) -> type | None:
+    """The type that a task's result is decoded as, where the SDK has found one."""
+    return getattr(task, "_expected_output_type", None)
+
+
+def settle(task: Any, value: Any, *, failed: bool) -> None:
+    """Set a task's value, which the SDK passes up.
+
+    A compound that is done is told of no more children: the SDK counts them, and fails in its own code at one too
+    many, or lets a `task_all` succeed that has failed.
+    """
+    node = task
+    while node.parent is not None:
+        if node.parent.state is not RUNNING:
+            node.parent = None
+            break
+        node = node.parent
+    if isinstance(task, RetryAbleTask):
+        task.pending_tasks.clear()
+    task.set_value(is_error=failed, value=value)
+
+
+def retry_of(options: Any) -> dict[str, Any]:
+    """The options of a retry in the words of Azure's protocol, those of subclasses too."""
+    found: dict[str, Any] = options.to_json()
+    return found
+
+
+def http_request_of(action: Any) -> dict[str, Any]:
+    """A durable HTTP request as data: method, uri, content, headers, and the resource of its token."""
+    request = action.http_request
+    source = request.token_source
+    return {
+        "method": request.method,
+        "uri": request.uri,
+        "content": request.content,
+        "headers": request.headers,
+        "resource": getattr(source, "resource", None) if source is not None else None,
+    }
+
+
+def sub_input_of(action: Any) -> str:
+    """The input of a call of a sub-orchestration, as JSON text."""
+    text: str = action._input
+    return text
+
+
+class Context(DurableOrchestrationContext):  # type: ignore[misc]
+    """The SDK's context without its history: what it knows, a subclass tells; what it does is the SDK's own code.
+
+    The attributes that the SDK's methods read stand here once, for all instances.
+    """
+
+    _replay_schema = LATEST_SCHEMA
+    _maximum_short_timer_duration = None
+    _long_timer_interval_duration = None
+    _continue_as_new_flag = False
+    _sequence_number = 0
+    _function_context = FunctionContext()
+
+    def _generate_task(
+        self,
+        action: Any,
+        retry_options: Any = None,
+        id_: Any = None,
+        parent: Any = None,
+        task_constructor: Any = None,
+    ) -> Any:
+        """Make a task; a timer is one that tells when it is cancelled."""
+        if isinstance(action, CreateTimer):
+            return Timer(id_, action)
+        return super()._generate_task(action, retry_options, id_, parent)
+
+
+def client_of(text: str, invocation_id: str) -> Any:
+    """The SDK's client for a binding's text."""
+    try:
+        return DurableOrchestrationClient(text, invocation_id)
+    except TypeError:  # before 1.5 it knows of no invocation
+        return DurableOrchestrationClient(text)
+
+
+def activity_input(text: str) -> Any:
+    """What an activity is handed for its input, as Azure's converter does. Raises ValueError."""
+    try:
+        return df_loads(text)
+    except Exception as error:
+        raise ValueError(f"the input of the activity cannot be read ({text[:200]}): {error}") from error
+
+
+def activity_output(value: Any) -> str:
+    """The JSON text of what an activity returns. Raises ValueError for what JSON cannot carry."""
+    try:
+        return str(df_dumps(value))
+    except TypeError as error:
+        raise ValueError(f"what the activity returns has no JSON form ({value!r}): {error}") from error
+
+
+def operated(handle: Any, document: dict[str, Any]) -> dict[str, Any]:
+    """One operation of an entity, through its handle's JSON."""
+    found: dict[str, Any] = json.loads(handle(json.dumps(document)))
+    return found
+
+
+def client_module() -> Any:
+    """The module whose three functions send the client's requests."""
+    return sys.modules[f"{_MODELS}.DurableOrchestrationClient"]
+
+
+def packages() -> str:
+    """Which versions of Azure's packages are installed, for people."""
+    return ", ".join(f"{name} {_version_of(name)}" for name in ("azure-functions-durable", "azure-functions"))
+
+
+def _version_of(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "of no known version"
+
+
+__all__ = [
+    "RUNNING",
+    "SUCCEEDED",
+    "CallActivity",
+    "CallActivityWithRetry",
+    "CallEntity",
+    "CallHttp",
+    "CallSubOrchestrator",
+    "CallSubOrchestratorWithRetry",
+    "CompoundTask",
+    "Context",
+    "ContinueAsNew",
+    "CreateTimer",
+    "DurableOrchestrationClient",
+    "RetryAbleTask",
+    "SignalEntity",
+    "TaskBase",
+    "Timer",
+    "FunctionRegister",
+    "UserFunction",
+    "WaitForExternalEvent",
+    "action_of",
+    "activity_input",
+    "activity_output",
+    "client_function_of",
+    "client_module",
+    "client_of",
+    "df_dumps",
+    "df_loads",
+    "entity_of",
+    "expected_type_of",
+    "func",
+    "http_request_of",
+    "is_handle",
+    "is_scheduled",
+    "mark_scheduled",
+    "operated",
+    "orchestrator_of",
+    "packages",
+    "retry_of",
+    "settle",
+    "sub_input_of",
+]
