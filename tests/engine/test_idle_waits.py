@@ -1,13 +1,21 @@
 """A wait in a test that nothing can end any more fails with what is waited for."""
 
 import asyncio
+import threading
 
 import pytest
 
 from perdure import EntityId, OrchestrationContext
-from perdure.testing import NothingCanHappen, environment
+from perdure.testing import NothingCanHappen, environment, idleness
 from tests.core.styles import both
 from tests.engine.programs import app_with
+
+
+@pytest.fixture(autouse=True)
+def _threads_of_other_tests_do_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Libraries leave threads behind; each of these would be given ten seconds to act."""
+    left = (thread.name for thread in threading.enumerate() if thread is not threading.main_thread())
+    monkeypatch.setattr(idleness, "_OURS", (*idleness._OURS, *left))
 
 
 def waits_yield(context: OrchestrationContext):
