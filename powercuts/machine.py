@@ -11,8 +11,8 @@ import apsw
 from msgspec import Raw
 
 from perdure.engine.core.dispatcher import Dispatcher
-from perdure.engine.core.ports import Chance, Limits
-from perdure.engine.functions.resolved import Functions
+from perdure.engine.core.ports import Limits, RandomSource
+from perdure.engine.functions.resolved import FunctionTable
 from perdure.engine.loop.loop import Loop
 from perdure.model import payload
 from perdure.model.events import ABSENT
@@ -29,7 +29,7 @@ from powercuts.ledger import Commit, CutLedger, Submission
 HUB = "powercuts"
 FILE = "hub.db"
 _TABLES = ["instances", "history", "payloads", "state", "inbox", "waits", "seen", "dropped", "activities"]
-_functions = Functions(app.registry)
+_functions = FunctionTable(app.registry)
 
 
 class WatchedStore(SqliteStore):
@@ -143,7 +143,7 @@ class Machine:
         self.ledger = ledger
         self.store = WatchedStore(f"{folder}/{FILE}", HUB)
         self.store.careless = careless
-        chance = Chance(lambda: self.chance.randbytes(16), clock.monotonic)
+        chance = RandomSource(lambda: self.chance.randbytes(16), clock.monotonic)
         self.loop = Loop(
             Dispatcher(_functions, chance, limits=limits), self.store, clock, _Never(), finished=_nobody
         )

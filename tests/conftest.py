@@ -21,7 +21,15 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "long: takes many seconds, or repeats others; runs with --long only")
 
 
+@pytest.fixture(scope="session")
+def is_long_run(pytestconfig: pytest.Config) -> bool:
+    """Whether tests that only take more samples of the same should take them all."""
+    return bool(pytestconfig.getoption("--long"))
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    # Each group runs in one process. They come first: at the end, the other processes would wait for them.
+    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
     if config.getoption("--long"):
         return
     left_out = [item for item in items if is_long(item)]

@@ -130,7 +130,7 @@ def reloading(folder: Path) -> Iterator[tuple[Path, subprocess.Popen[str], str]]
     finally:
         process.send_signal(signal.SIGINT)
         try:
-            process.wait(15)
+            process.wait(60)
         finally:
             process.kill()
             process.wait()
@@ -197,7 +197,7 @@ async def test_two_applications_run_at_once_on_two_stores(tmp_path: Path) -> Non
             *(client.start_new("greet", f"same-{n}", "Ada") for client in (here, there) for n in range(20))
         )
         answers = [
-            (await client.wait_for_completion(instance_id, timeout=10)).output
+            (await client.wait_for_completion(instance_id, timeout=60)).output
             for client, mine in ((here, ids[:20]), (there, ids[20:]))
             for instance_id in mine
         ]
@@ -208,22 +208,22 @@ async def test_one_leaves_and_the_other_goes_on(tmp_path: Path) -> None:
     one, two = shop("one", "hello"), shop("two", "ahoy")
     async with two.running(f"sqlite:///{tmp_path}/two.db") as there:
         async with one.running(f"sqlite:///{tmp_path}/one.db") as here:
-            await here.wait_for_completion(await here.start_new("greet", None, "Ada"), timeout=10)
+            await here.wait_for_completion(await here.start_new("greet", None, "Ada"), timeout=60)
         started = await there.start_new("greet", None, "Bob")
-        assert (await there.wait_for_completion(started, timeout=10)).output == "ahoy Bob"
+        assert (await there.wait_for_completion(started, timeout=60)).output == "ahoy Bob"
 
 
 async def test_two_hubs_take_turns_in_one_file_and_do_not_see_each_other(tmp_path: Path) -> None:
     store = f"sqlite:///{tmp_path}/both.db"
     one, two = shop("one", "hello"), shop("two", "ahoy")
     async with one.running(store) as here:
-        await here.wait_for_completion(await here.start_new("greet", "same", "Ada"), timeout=10)
+        await here.wait_for_completion(await here.start_new("greet", "same", "Ada"), timeout=60)
         with pytest.raises(StoreInUse):
             async with two.running(store):
                 pass
     async with two.running(store) as there:
         assert await there.get_status("same") is None
-        await there.wait_for_completion(await there.start_new("greet", "same", "Bob"), timeout=10)
+        await there.wait_for_completion(await there.start_new("greet", "same", "Bob"), timeout=60)
     async with one.running(store) as here:
         assert (await here.get_status("same")).output == "hello Ada"
 

@@ -274,7 +274,7 @@ def test_a_served_application_is_found_by_the_commands_and_stops_cleanly(folder:
         done = said("status", "w-1", "--wait", store=database)
         second = perdure("run", "app.py", "--port", "0", store=database)
         process.send_signal(signal.SIGINT)
-        code = process.wait(10)
+        code = process.wait(60)
         said_last = process.stderr.read() if process.stderr else ""
 
     assert begun.status_code == 202
@@ -297,7 +297,7 @@ def test_sigterm_stops_it_as_cleanly(folder: Path) -> None:
 
     with running(folder) as (process, _):
         process.terminate()
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
 
     assert not (folder / "perdure.db-wal").exists()
 
@@ -396,7 +396,7 @@ def test_with_reload_a_changed_file_is_served_anew(folder: Path) -> None:
         (folder / "app.py").write_text(PROGRAM.format(name="after"))
         after = httpx2.get(f"{address_of(process)}/", headers=KEY, trust_env=False).text
         process.send_signal(signal.SIGINT)
-        assert process.wait(15) == 0
+        assert process.wait(60) == 0
 
     assert '<span class="hub">before</span>' in before
     assert '<span class="hub">after</span>' in after
@@ -489,7 +489,7 @@ def test_a_head_without_an_end_is_cut_off(folder: Path) -> None:
     (folder / "app.py").write_text(PROGRAM.format(name="served"))
     with running(folder) as (_, address):
         port = urlsplit(address).port or 0
-        with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
             client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n")
             for _ in range(40):
                 client.sendall(b"X-A: " + b"a" * 4_000 + b"\r\n")

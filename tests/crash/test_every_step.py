@@ -42,19 +42,21 @@ def test_without_faults_every_setting_comes_to_the_same(name: str, setting: Sett
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_any_call_may_fail_in_memory(name: str) -> None:
-    assert sweep(name, PLAIN, in_memory) > 10
+def test_any_call_may_fail_in_memory(name: str, is_long_run: bool) -> None:
+    """Every second call, with `--long` every call; so do the next two."""
+    assert sweep(name, PLAIN, in_memory, every=1 if is_long_run else 2) > 10
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_any_call_may_fail_with_small_batches_and_cold_executions(name: str) -> None:
-    assert sweep(name, CRAMPED, in_memory) > 10
+def test_any_call_may_fail_with_small_batches_and_cold_executions(name: str, is_long_run: bool) -> None:
+    assert sweep(name, CRAMPED, in_memory, every=1 if is_long_run else 3) > 10
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_any_call_may_fail_on_sqlite(name: str) -> None:
+def test_any_call_may_fail_on_sqlite(name: str, is_long_run: bool) -> None:
+    often = is_long_run or name in THOROUGH
     with on_files() as make_store:
-        assert sweep(name, PLAIN, make_store, every=1 if name in THOROUGH else 3) > 3
+        assert sweep(name, PLAIN, make_store, every=1 if often else 4) > 3
 
 
 def test_any_call_may_fail_while_old_executions_are_deleted() -> None:
@@ -62,20 +64,20 @@ def test_any_call_may_fail_while_old_executions_are_deleted() -> None:
 
 
 @pytest.mark.parametrize("name", ["suspend_and_resume", "sub_orchestrations", "continue_as_new_with_events"])
-def test_the_recovery_may_fail_too(name: str) -> None:
-    """The process dies at every fifth call, and its successor's first calls fail in turn (B6)."""
+def test_the_recovery_may_fail_too(name: str, is_long_run: bool) -> None:
+    """The process dies at every 15th call (`--long`: 5th), and its successor's first calls fail in turn (B6)."""
     scenario = SCENARIOS[name]
     world, expected = play(scenario, CRAMPED, in_memory())
-    for number in range(2, len(world.calls) + 1, 5):
+    for number in range(2, len(world.calls) + 1, 5 if is_long_run else 15):
         for second in range(1, 8):
             for fault in (Fault.FAIL, Fault.CRASH_BEFORE, Fault.LOSE_ANSWER, Fault.CRASH_AFTER):
                 plans = FaultPlan({number: Fault.CRASH_AFTER}), FaultPlan({second: fault})
                 broken(scenario, CRAMPED, in_memory(), expected, *plans)
 
 
-def test_any_misfortune_ends_well() -> None:
+def test_any_misfortune_ends_well(is_long_run: bool) -> None:
     """Faults of all kinds drawn by lot, one after the other; `tests.crash.long --misfortunes` has more."""
-    assert {misfortune(seed) for seed in range(300)} == set(ALL)
+    assert {misfortune(seed) for seed in range(300 if is_long_run else 150)} == set(ALL)
 
 
 def test_a_client_without_an_id_learns_that_nobody_knows() -> None:

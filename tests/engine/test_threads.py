@@ -34,17 +34,17 @@ def test_work_does_not_wait_behind_what_a_thread_has_just_taken(monkeypatch) -> 
     ended: dict[str, threading.Event] = {name: threading.Event() for name in ("first", "long", "quick")}
     pool = thread_host.Threads(lambda _: None, lambda *_: None, Concurrency(threads=2))
     pool.put(attempt_of(ended["first"].set))
-    assert ended["first"].wait(10)
+    assert ended["first"].wait(60)
     while not pool._idle:  # the only thread waits for work again
         pass
 
     armed.append(True)
     pool.put(attempt_of(lambda: (go_on.wait(30), ended["long"].set())))
-    assert taken.wait(10)
+    assert taken.wait(60)
     pool.put(attempt_of(ended["quick"].set))
-    quick_did_not_wait = ended["quick"].wait(5)
+    quick_did_not_wait = ended["quick"].wait(60)
     go_on.set()
 
     assert quick_did_not_wait
-    assert ended["long"].wait(10)
+    assert ended["long"].wait(60)
     pool.close()

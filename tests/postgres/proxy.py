@@ -4,7 +4,7 @@
         connection = psycopg.connect(proxy.url(url))
         cut = proxy.cut_commit(when="answered")       # the next one is durable, and its client will never know
         ...
-        assert cut.happened.wait(10)
+        assert cut.happened.wait(60)
 
 Nothing here is left to chance: a fault comes at the n-th commit, or when the test says so, and stays until `heal`.
 """
@@ -101,7 +101,7 @@ class Proxy:
         self.cut_all()
         self._resume()
         for thread in list(self._threads):
-            thread.join(10)
+            thread.join(60)
 
     def url(self, url: str) -> str:
         """The same database, through this door."""
@@ -190,7 +190,7 @@ class Proxy:
             self._flows["up"].wait()
             if self._closed:
                 return
-            with socket.create_connection((self._server.host, self._server.port), timeout=10) as server:
+            with socket.create_connection((self._server.host, self._server.port), timeout=60) as server:
                 link = _Link(self, client, server, self._writing)
                 with self._lock:
                     self._links.add(link)

@@ -106,7 +106,7 @@ def test_a_commit_cut_before_it_is_forwarded_has_not_happened(
     cut = proxy.cut_commit(when="before")
     with pytest.raises(psycopg.OperationalError):
         commit(connection)
-    assert cut.happened.wait(10)
+    assert cut.happened.wait(60)
     assert any("insert" in statement for statement in cut.statements)
     connection.close()
     _gone(direct)
@@ -121,7 +121,7 @@ def test_a_commit_whose_answer_is_withheld_has_happened(
     cut = proxy.cut_commit(when="answered")
     with pytest.raises(psycopg.OperationalError):
         commit(connection)
-    assert cut.happened.wait(10)
+    assert cut.happened.wait(60)
     assert rows(direct) == [1]
     connection.close()
 
@@ -134,7 +134,7 @@ def test_a_commit_that_was_forwarded_happens_though_its_client_is_gone(
     cut = proxy.cut_commit(when="forwarded")
     with pytest.raises(psycopg.OperationalError):
         commit(connection)
-    assert cut.happened.wait(10)
+    assert cut.happened.wait(60)
     connection.close()
     _gone(direct)
     assert rows(direct) == [1]
@@ -179,7 +179,7 @@ def test_a_commit_can_be_on_its_way_for_as_long_as_it_takes(
         held = proxy.hold_commit(matching="insert into t")
         connection.execute("insert into t values (1)")
         committing = threads.submit(connection.commit)
-        assert held.happened.wait(10)
+        assert held.happened.wait(60)
         assert rows(direct) == []
         assert not committing.done()
         held.release()

@@ -134,7 +134,7 @@ class Running:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.process.wait()
-        self._reader.join(10)
+        self._reader.join(60)
         assert self.process.stderr is not None
         self.process.stderr.close()
 

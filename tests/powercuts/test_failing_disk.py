@@ -34,10 +34,14 @@ def _quiet() -> None:
 
 
 @pytest.mark.parametrize("number", range(len(FAULTS)), ids=[fault.name for fault in FAULTS])
-def test_a_failure_at_every_operation(number: int) -> None:
-    """Writes and reads are many: here each 43rd of them fails, in `python -m powercuts` each."""
+def test_a_failure_at_every_operation(number: int, is_long_run: bool) -> None:
+    """Writes and reads are many: here each 43rd of them fails, in `python -m powercuts` each.
+
+    Of the others each third fails, with `--long` each.
+    """
     many = Write in FAULTS[number].kinds or FAULTS[number].name == "EIO on one read"
-    found = sweep(number, first=1 + number, stride=43) if many else sweep(number)
+    stride = 43 if many else 1 if is_long_run else 3
+    found = sweep(number, first=1 + number if many else 1, stride=stride)
     assert found.problems == []
     assert found.runs == found.struck > 0
 

@@ -40,7 +40,7 @@ from perdure.testing.conformance import DAY, episode, instance, message, raises,
 from perdure.testing.shared_store_suite import ALL, HOUR, MOMENT, NAMES, activity, profile
 from perdure.testing.transfer_suite import EVERYTHING, everything_of
 from tests.postgres.pooler import Pooler, Pooling
-from tests.postgres.servers import VERSIONS, Server
+from tests.postgres.servers import NEWEST, VERSIONS, Server
 from tests.store.conftest import Place
 
 POOLINGS: tuple[Pooling, ...] = ("transaction", "session")
@@ -602,8 +602,10 @@ BY_KEY = sorted(statements().keys() - IN_ORDER - OF_FEW - {"counts", "now", "nex
 
 
 @pytest.fixture(scope="module")
-def planned(postgres_places: Callable[[int], Place]) -> Iterator[dict[int, Callable[[str], str]]]:
-    """By version, what tells the plan of a statement, made while the tables were empty."""
+def planned(
+    postgres_places: Callable[[int], Place], is_long_run: bool
+) -> Iterator[dict[int, Callable[[str], str]]]:
+    """By version, what tells the plan of a statement, made while the tables were empty: with `--long` of all."""
     wires: list[Wire] = []
 
     def planner(version: int) -> Callable[[str], str]:
@@ -626,7 +628,7 @@ def planned(postgres_places: Callable[[int], Place]) -> Iterator[dict[int, Calla
 
         return plan
 
-    yield {version: planner(version) for version in VERSIONS}
+    yield {version: planner(version) for version in (VERSIONS if is_long_run else [NEWEST])}
     for wire in wires:
         wire.close()
 
