@@ -116,6 +116,11 @@ class HostedSettings:
         "the links to an instance that an Azure app's functions hand out: all, as on Azure, or the status alone",
         one_of("full", "status"),
     )
+    azure_queues: str = setting(
+        "hub",
+        "where the queues of an Azure app are whose connection is the emulator or none: in the hub, or the emulator",
+        one_of("hub", "storage"),
+    )
     partial: bool = setting(
         False, "whether an Azure app is served without the triggers and bindings that are not hosted", SWITCH
     )

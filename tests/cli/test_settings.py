@@ -33,7 +33,7 @@ SAMPLES: dict[str, tuple[str, Any]] = {
 STRATEGIES = {"version_match_strategy": "Strict", "version_failure_strategy": "Fail"}
 TEXTS = {"store": "memory:", "hub": "claims", "host": "::1", "default_version": "2.1", **STRATEGIES}
 TEXTS |= {"public_url": "https://claims.example", "access": "open"}
-TEXTS |= {"azure_events": "data", "azure_links": "status"}
+TEXTS |= {"azure_events": "data", "azure_links": "status", "azure_queues": "storage"}
 TEXTS |= {"worker_name": "worker-7", "role": "api", "file_access": "refuse"}
 TEXTS |= {"token": "a-token-that-is-long-enough", "admin_key": "a-key-that-is-long-enough-too"}
 every_row = pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)

@@ -66,6 +66,7 @@ def load(target: str, chosen: Mapping[str, Chosen] | None = None) -> App:
         partial=values["partial"],
         links=values["azure_links"],
         events=values["azure_events"],
+        queues=values["azure_queues"],
         enter=True,
     )
     for line in hosted.told:

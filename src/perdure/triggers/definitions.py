@@ -25,6 +25,7 @@ class Schedule(Trigger):
 
     plan: SchedulePlan = field(default_factory=lambda: SchedulePlan("", "* * * * *"))
     retry: RetryPolicy | None = None
+    runs_at_start: bool = False  # also once whenever the application starts
 
     @property
     def activity(self) -> Activity:

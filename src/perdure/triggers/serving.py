@@ -10,7 +10,7 @@ from perdure.engine.client.client import Client
 from perdure.engine.functions.registry import Registry
 from perdure.triggers.broker_pump import Pump
 from perdure.triggers.definitions import Queue, Schedule
-from perdure.triggers.schedule_admin import install
+from perdure.triggers.schedule_admin import Schedules, install
 
 
 @asynccontextmanager
@@ -21,6 +21,8 @@ async def serving(registry: Registry, client: Client, *, accept_only: bool = Fal
         for trigger in registry.triggers:
             if isinstance(trigger, Schedule):
                 await install(client, trigger.plan)
+                if trigger.runs_at_start:
+                    await Schedules(client).run(trigger.name)
             elif isinstance(trigger, Queue) and trigger.source is not None:
                 pump = Pump(trigger.name, trigger.source, client, trigger.concurrency)
                 pumps.append(asyncio.create_task(pump.run(), name=f"perdure-queue-{trigger.name}"))

@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-import functools
-import json
 import os
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
-
-from msgspec import Raw
+from typing import Final, Literal
 
 from perdure.app import App
-from perdure.engine.client.client import Client
-from perdure.engine.functions.callables import own_name, standing_for
+from perdure.engine.functions.callables import own_name
 from perdure.engine.functions.registry import Activity, Definition, Entity, Orchestrator
 from perdure.errors import HostedAppError, PerdureError, RegistrationError
 from perdure.hosts.azure_functions import sdk
-from perdure.hosts.azure_functions.asking import Names, body_of
+from perdure.hosts.azure_functions.activities import activity_body
+from perdure.hosts.azure_functions.asking import Names
 from perdure.hosts.azure_functions.bridge import bridged
+from perdure.hosts.azure_functions.entities import entity_body
 from perdure.hosts.azure_functions.folder import Folder, export_settings, read_folder
 from perdure.hosts.azure_functions.http_routes import routes_of
 from perdure.hosts.azure_functions.in_process import HubDoor, install
 from perdure.hosts.azure_functions.indexing import AppFunction, functions_in
 from perdure.hosts.azure_functions.invoking import Callee, unfilled
-from perdure.replay.activity_context import ActivityContext
-from perdure.replay.entity import EntityContext
+from perdure.hosts.azure_functions.queues import queue_of
+from perdure.hosts.azure_functions.timers import schedule_of
 
 _CALLED: Final = {
     "orchestrationtrigger": "orchestration",
@@ -51,6 +48,7 @@ def load(
     partial: bool = False,
     links: Literal["full", "status"] = "full",
     events: Literal["text", "data"] = "text",
+    queues: Literal["hub", "storage"] = "hub",
     enter: bool = False,
 ) -> HostedApp:
     """Load the app in a folder. Raises HostedAppError with every fault that was found.
@@ -59,6 +57,7 @@ def load(
         partial: serve the rest where triggers or bindings are not hosted.
         links: which links to an instance the app's functions hand out: all of them, or the status alone.
         events: what the data are of an event that the SDK's client raises: JSON text, as on Azure, or the data.
+        queues: where queues are whose connection is the emulator or none: in the hub, or in the emulator.
         enter: change into the folder, where Azure's host runs an app.
     """
     folder = read_folder(Path(path).resolve())
@@ -71,7 +70,7 @@ def load(
     app.registry.events = events
     app.registry.route_prefix = _route_prefix(folder)
     app.registry.lifespans.append(Definition("azure", _door))
-    _register(app, folder, functions)
+    _register(app, folder, functions, queues)
     return HostedApp(app, folder, tuple(left_out))
 
 
@@ -99,17 +98,22 @@ def _hub_of(folder: Folder) -> str:
         raise HostedAppError(f"host.json: the hubName {asked!r} needs the setting {missing}") from None
 
 
-def _register(app: App, folder: Folder, functions: list[AppFunction]) -> None:
+def _register(app: App, folder: Folder, functions: list[AppFunction], storage: str) -> None:
     """Register every function. Raises HostedAppError with all that cannot be."""
     faults: list[str] = []
     names = Names(
         _folded(one for one in functions if one.trigger.kind == "activitytrigger"),
         _folded(one for one in functions if one.trigger.kind == "orchestrationtrigger"),
     )
+    registering = Registering(names, folder, storage)
     for function in functions:
         try:
-            for definition in _definitions(function, names, folder):
+            for definition in registering.definitions(function):
                 app.registry.add(definition)
+        except KeyError as missing:
+            faults.append(
+                f"{function.name}: it needs the setting {missing}, which is not set ({function.place})"
+            )
         except (ValueError, PerdureError) as error:
             faults.append(f"{function.name}: {error}")
     if faults:
@@ -141,126 +145,69 @@ def _folded(functions: Iterable[AppFunction]) -> dict[str, str]:
     }
 
 
-def _definitions(function: AppFunction, names: Names, folder: Folder) -> Iterable[Definition]:
-    callee = Callee.of(function, folder.path)
-    match function.trigger.kind:
-        case "orchestrationtrigger":
-            return [_orchestrator(function, names)]
-        case "entitytrigger":
-            return [_entity(function)]
-        case "activitytrigger":
-            _refuse_unfilled(callee)
-            return [_activity(function, callee)]
-        case "httptrigger":
-            _refuse_unfilled(callee)
-            return list(routes_of(function, callee))
-    return []  # what is not hosted is left out, where --partial says so
+@dataclass(frozen=True)
+class Registering:
+    """What a function is registered with.
+
+    Parameters:
+        names: the app's functions by folded name.
+        folder: where the app is.
+        storage: where queues are whose connection is the emulator or none.
+    """
+
+    names: Names
+    folder: Folder
+    storage: str
+
+    def definitions(self, function: AppFunction) -> Iterable[Definition]:
+        """The definitions of a function; none of what is not hosted, which --partial leaves out.
+
+        Raises RegistrationError, ValueError, and KeyError with the name of a setting that is not there.
+        """
+        define = _DEFINE.get(function.trigger.kind)
+        callee = Callee.of(function, self.folder, self.storage)
+        odd = unfilled(callee) if function.trigger.kind not in _HANDLES else []
+        if odd:
+            raise RegistrationError(f"{'; '.join(odd)} ({function.place})")
+        return () if define is None else define(self, function, callee)
 
 
-def _refuse_unfilled(callee: Callee) -> None:
-    odd = unfilled(callee)
-    if odd:
-        raise RegistrationError(f"{'; '.join(odd)} ({callee.described.place})")
-
-
-def _orchestrator(function: AppFunction, names: Names) -> Orchestrator:
+def _orchestrator(this: Registering, function: AppFunction, callee: Callee) -> Iterable[Definition]:
     found = sdk.orchestrator_of(function.function)
-    run = bridged(function.function, names) if found.is_handle else found.function
-    return Orchestrator(called_name(function), run, None, _aliases(function))
+    run = bridged(function.function, this.names) if found.is_handle else found.function
+    return [Orchestrator(called_name(function), run, None, _aliases(function))]
 
 
-def _activity(function: AppFunction, callee: Callee) -> Activity:
-    return Activity(called_name(function), _activity_body(callee), None, _aliases(function))
+def _activity(this: Registering, function: AppFunction, callee: Callee) -> Iterable[Definition]:
+    return [Activity(called_name(function), activity_body(callee), None, _aliases(function))]
 
 
-def _activity_body(callee: Callee) -> Callable[..., Any]:
-    """The activity as perdure calls it: JSON goes in and comes out through the SDK's converter."""
-
-    def arguments(body: Raw, call: ActivityContext, client: Client | None, door: HubDoor | None) -> Any:
-        given = sdk.activity_input(bytes(body).decode())
-        number = f"{call.idempotency_key}:{call.attempt}"
-        return callee.arguments(given, number, door=door, client=client, attempt=call.attempt)[0]
-
-    def result(value: Any) -> Raw:
-        return body_of(sdk.activity_output(value))
-
-    return (
-        _with_client(callee, arguments, result) if callee.wants_client else _plain(callee, arguments, result)
-    )
+def _entity(this: Registering, function: AppFunction, callee: Callee) -> Iterable[Definition]:
+    return [Entity(called_name(function).lower(), entity_body(function.function))]
 
 
-def _plain(callee: Callee, arguments: Callable[..., Any], result: Callable[[Any], Raw]) -> Callable[..., Any]:
-    async def on_loop(body: Raw, call: ActivityContext) -> Raw:
-        return result(await callee.function(**arguments(body, call, None, None)))
-
-    def on_thread(body: Raw, call: ActivityContext) -> Raw:
-        return result(callee.function(**arguments(body, call, None, None)))
-
-    return _typed(on_loop if callee.is_async else on_thread, callee, body=Raw, call=ActivityContext)
+def _http(this: Registering, function: AppFunction, callee: Callee) -> Iterable[Definition]:
+    return list(routes_of(function, callee))
 
 
-def _with_client(
-    callee: Callee, arguments: Callable[..., Any], result: Callable[[Any], Raw]
-) -> Callable[..., Any]:
-    async def on_loop(body: Raw, call: ActivityContext, client: Client, door: HubDoor) -> Raw:
-        return result(await callee.call(arguments(body, call, client, door)))
-
-    return _typed(on_loop, callee, body=Raw, call=ActivityContext, client=Client, door=HubDoor)
+def _timer(this: Registering, function: AppFunction, callee: Callee) -> Iterable[Definition]:
+    return [schedule_of(function, callee)]
 
 
-def _typed(wrapper: Any, callee: Callee, **annotations: type) -> Callable[..., Any]:
-    """A wrapper with its annotations, which names the user's function wherever people read of it."""
-    wrapper.__annotations__ = {**annotations, "return": Raw}
-    wrapper.__name__, wrapper.__doc__ = callee.described.name, callee.function.__doc__
-    standing_for(wrapper, callee.function)
-    return wrapper  # type: ignore[no-any-return]
+def _queue(this: Registering, function: AppFunction, callee: Callee) -> Iterable[Definition]:
+    return [queue_of(function, callee)]
 
 
-class OperationFailed(Exception):
-    """An operation of an entity has raised; the text is that of its exception."""
-
-
-def _entity(function: AppFunction) -> Entity:
-    found = sdk.entity_of(function.function)
-    run = found.function
-    if found.is_handle:
-        run = functools.partial(_operate, function.function)
-        run = _as_function(run, found.function)
-    return Entity(called_name(function).lower(), run)
-
-
-def _as_function(operate: Callable[[EntityContext], Any], own: Any) -> Callable[..., Any]:
-    def run(context: EntityContext) -> Any:
-        return operate(context)
-
-    run.__annotations__ = {"context": EntityContext}
-    run.__name__, run.__doc__ = own_name(own), own.__doc__
-    standing_for(run, own)
-    return run
-
-
-def _operate(handle: Any, context: EntityContext) -> None:
-    """One operation through the handle's JSON, which is the SDK's public contract."""
-    before: Raw | None = context.get_state(None, expected_type=Raw)
-    text = None if before is None else bytes(before).decode()
-    name, key = context.entity_name, context.entity_key
-    document = {
-        "self": {"name": name, "key": key},
-        "exists": before is not None,
-        "state": text,
-        "batch": [
-            {"name": context.operation_name, "input": json.dumps(bytes(context.get_input(Raw)).decode())}
-        ],
-    }
-    after = sdk.operated(handle, document)
-    (outcome,) = after["results"]
-    if outcome["isError"]:
-        raise OperationFailed(json.loads(outcome["result"]))
-    if not after["entityExists"]:
-        context.destruct_on_exit()
-    elif after["entityState"] != text:
-        context.set_state(body_of(after["entityState"]))
-    context.set_result(body_of(outcome["result"]))
+_DEFINE: Final[Mapping[str, Callable[[Registering, AppFunction, Callee], Iterable[Definition]]]] = {
+    "orchestrationtrigger": _orchestrator,
+    "activitytrigger": _activity,
+    "entitytrigger": _entity,
+    "httptrigger": _http,
+    "timertrigger": _timer,
+    "queuetrigger": _queue,
+}
+_HANDLES: Final = frozenset({"orchestrationtrigger", "entitytrigger"})
+"""Of these the SDK made the function, whose parameter has a name of its own."""
 
 
 __all__ = ["HostedApp", "load"]

@@ -15,11 +15,11 @@ from starlette.responses import PlainTextResponse, Response
 
 from perdure.blueprint import METHODS
 from perdure.engine.client.client import Client
-from perdure.engine.functions.callables import standing_for
 from perdure.engine.functions.registry import Route
 from perdure.hosts.azure_functions import sdk
 from perdure.hosts.azure_functions.in_process import HubDoor
-from perdure.hosts.azure_functions.invoking import RETURN, Callee
+from perdure.hosts.azure_functions.invoking import RETURN, Callee, typed
+from perdure.hosts.azure_functions.outputs import send_outputs
 from perdure.http.api import azure_requests
 
 if TYPE_CHECKING:
@@ -147,18 +147,17 @@ def _handler(callee: Callee, template: Template) -> Callable[..., Any]:
             client=perdure_client,
         )
         result = await callee.call(arguments)
+        await send_outputs(callee, outputs, result, perdure_client)
         named = [one.name for one in callee.outputs if one.kind == "http" and one.name != RETURN]
         return answer_of(outputs[named[0]].get() if named and result is None else result)
 
-    handle.__annotations__ = {
+    told = {
         "perdure_request": Request,
         "perdure_client": Client,
         "perdure_door": HubDoor,
         "return": Response,
     }
-    handle.__name__, handle.__doc__ = callee.described.name, callee.function.__doc__
-    standing_for(handle, callee.function)
-    return handle
+    return typed(handle, callee, told)
 
 
 def answer_of(result: Any) -> Response:

@@ -25,8 +25,17 @@ from perdure.hosts.azure_functions.folder import Folder, read_json
 NAMESPACE: Final = "__app__"
 """The package that the folders of the first model are parts of, for their relative imports."""
 
-TRIGGERS: Final = frozenset({"orchestrationtrigger", "activitytrigger", "entitytrigger", "httptrigger"})
-BINDINGS: Final = frozenset({"durableclient", "orchestrationclient", "http"})
+TRIGGERS: Final = frozenset(
+    {
+        "orchestrationtrigger",
+        "activitytrigger",
+        "entitytrigger",
+        "httptrigger",
+        "timertrigger",
+        "queuetrigger",
+    }
+)
+BINDINGS: Final = frozenset({"durableclient", "orchestrationclient", "http", "queue"})
 HOSTED: Final = TRIGGERS | BINDINGS
 """The triggers and bindings that are served, in lower case."""
 

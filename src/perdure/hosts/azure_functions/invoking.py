@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from starlette.concurrency import run_in_threadpool
 
-from perdure.engine.functions.callables import is_async, signature_of
+from perdure.engine.functions.callables import is_async, signature_of, standing_for
 from perdure.hosts.azure_functions import sdk
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from perdure.engine.client.client import Client
+    from perdure.hosts.azure_functions.folder import Folder
     from perdure.hosts.azure_functions.in_process import HubDoor
     from perdure.hosts.azure_functions.indexing import AppFunction, Binding
 
@@ -101,28 +102,31 @@ class Callee:
         function: the user's own function.
         is_rich: it takes the SDK's client, and not the client's binding as text.
         folder: the app's.
+        storage: where messages go whose connection is the emulator or none: "hub", or "storage" for the emulator.
     """
 
     described: AppFunction
     function: Callable[..., Any]
     is_rich: bool
-    folder: Path
+    folder: Folder
+    storage: str = "hub"
     parameters: frozenset[str] = field(default_factory=frozenset)
 
     @staticmethod
-    def of(described: AppFunction, folder: Path) -> Callee:
+    def of(described: AppFunction, folder: Folder, storage: str = "hub") -> Callee:
         function, is_rich = described.function, False
         while (behind := sdk.client_function_of(function)).is_handle:
             function, is_rich = behind.function, True
-        return Callee(described, function, is_rich, folder, frozenset(signature_of(function)))
+        return Callee(described, function, is_rich, folder, storage, frozenset(signature_of(function)))
 
     @property
     def is_async(self) -> bool:
         return is_async(self.function)
 
     @property
-    def wants_client(self) -> bool:
-        return any(one.kind in CLIENTS for one in self.described.others)
+    def wants_hub(self) -> bool:
+        """Whether it speaks to the hub: by a client, or by what it sets on its outputs."""
+        return bool(self.outputs) or any(one.kind in CLIENTS for one in self.described.others)
 
     @property
     def outputs(self) -> tuple[Binding, ...]:
@@ -146,7 +150,7 @@ class Callee:
                     text = door.text_for(client)
                     filled[one.name] = sdk.client_of(text, invocation_id) if self.is_rich else text
         filled.setdefault(
-            CONTEXT, InvocationContext(self.described.name, self.folder, invocation_id, attempt)
+            CONTEXT, InvocationContext(self.described.name, self.folder.path, invocation_id, attempt)
         )
         return {name: value for name, value in filled.items() if name in self.parameters}, outputs
 
@@ -156,6 +160,14 @@ class Callee:
             return await self.function(**arguments)
         result = await run_in_threadpool(lambda: self.function(**arguments))
         return await result if inspect.isawaitable(result) else result
+
+
+def typed(run: Any, callee: Callee, annotations: Mapping[str, Any]) -> Callable[..., Any]:
+    """A wrapper around a user's function, annotated for perdure, and named as the function for people."""
+    run.__annotations__ = dict(annotations)
+    run.__name__, run.__doc__ = callee.described.name, callee.function.__doc__
+    standing_for(run, callee.function)
+    return run  # type: ignore[no-any-return]
 
 
 def unfilled(callee: Callee) -> list[str]:
@@ -171,4 +183,4 @@ def unfilled(callee: Callee) -> list[str]:
     ]
 
 
-__all__ = ["CLIENTS", "RETURN", "Callee", "InvocationContext", "Output", "unfilled"]
+__all__ = ["CLIENTS", "RETURN", "Callee", "InvocationContext", "Output", "typed", "unfilled"]

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import json
 import sys
+import typing
 import warnings
+from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final, NamedTuple
@@ -207,6 +209,55 @@ class Context(DurableOrchestrationContext):  # type: ignore[misc]
         return super()._generate_task(action, retry_options, id_, parent)
 
 
+def timer_request(*, past_due: bool, schedule_status: dict[str, str]) -> Any:
+    """What a function is told of the timer that called it."""
+    return import_module("azure.functions.timer").TimerRequest(
+        past_due=past_due, schedule_status=schedule_status, schedule={"AdjustForDST": True}
+    )
+
+
+def _queue_message(message_id: str, text: str, deliveries: int) -> Any:
+    made = import_module("azure.functions.queue").QueueMessage
+    return made(id=message_id, body=text, dequeue_count=deliveries)
+
+
+_FORMS: Final[dict[Any, Callable[[str, str, int], Any]]] = {
+    str: lambda _, text, __: text,
+    bytes: lambda _, text, __: text.encode(),
+    dict: lambda _, text, __: json.loads(text),
+    list: lambda _, text, __: json.loads(text),
+}
+
+
+def message_maker(function: Any, parameter: str) -> Callable[[str, str, int], Any]:
+    """What makes a message in the form that a function's parameter asks for: id, text, deliveries."""
+    try:
+        annotation = typing.get_type_hints(function).get(parameter)
+    except Exception:  # annotations that name nothing are the app's own business
+        annotation = None
+    return _FORMS.get(typing.get_origin(annotation) or annotation, _queue_message)
+
+
+def messages_of(value: Any) -> list[str]:
+    """The messages that a function has set on a queue. Raises TypeError for what is none."""
+    match value:
+        case None:
+            return []
+        case str():
+            return [value]
+        case bytes() | bytearray():
+            return [bytes(value).decode()]
+        case func.QueueMessage():
+            return [value.get_body().decode()]
+        case list() | tuple():
+            return [text for one in value for text in messages_of(one)]
+        case dict():
+            return [json.dumps(value)]
+    raise TypeError(
+        f"a queue takes text, bytes, func.QueueMessage or a list of these, not {type(value).__name__}"
+    )
+
+
 def client_of(text: str, invocation_id: str) -> Any:
     """The SDK's client for a binding's text."""
     try:
@@ -290,10 +341,13 @@ __all__ = [
     "is_handle",
     "is_scheduled",
     "mark_scheduled",
+    "message_maker",
+    "messages_of",
     "operated",
     "orchestrator_of",
     "packages",
     "retry_of",
     "settle",
     "sub_input_of",
+    "timer_request",
 ]

@@ -108,6 +108,15 @@ class AzureStorageQueue:
         )
 
 
+async def send_text(connection_string: str, queue: str, text: str) -> None:
+    """Put a message into a queue of Azure Storage, in base64, as Azure Functions writes it."""
+    with needing("azure", "a queue of Azure Storage"):
+        from azure.storage.queue.aio import QueueClient
+    async with QueueClient.from_connection_string(connection_string, queue) as client:
+        await _create(client)
+        await client.send_message(base64.b64encode(text.encode()).decode())
+
+
 async def _create(queue: QueueClient) -> None:
     from azure.core.exceptions import ResourceExistsError
 

@@ -1,0 +1,57 @@
+"""Activities: JSON goes in and comes out through the SDK's converter, so values are what they are on Azure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from msgspec import Raw
+
+from perdure.engine.client.client import Client
+from perdure.hosts.azure_functions import sdk
+from perdure.hosts.azure_functions.asking import body_of
+from perdure.hosts.azure_functions.in_process import HubDoor
+from perdure.hosts.azure_functions.invoking import Callee, Output, typed
+from perdure.hosts.azure_functions.outputs import send_outputs
+from perdure.replay.activity_context import ActivityContext
+
+
+def activity_body(callee: Callee) -> Callable[..., Any]:
+    """An activity as perdure calls it; one that speaks to the hub is handed a client too."""
+    return _with_hub(callee) if callee.wants_hub else _alone(callee)
+
+
+def _alone(callee: Callee) -> Callable[..., Any]:
+    async def on_loop(body: Raw, call: ActivityContext) -> Raw:
+        return _result(await callee.function(**_filled(callee, body, call)[0]))
+
+    def on_thread(body: Raw, call: ActivityContext) -> Raw:
+        return _result(callee.function(**_filled(callee, body, call)[0]))
+
+    run = on_loop if callee.is_async else on_thread
+    return typed(run, callee, {"body": Raw, "call": ActivityContext, "return": Raw})
+
+
+def _with_hub(callee: Callee) -> Callable[..., Any]:
+    async def run(body: Raw, call: ActivityContext, client: Client, door: HubDoor) -> Raw:
+        filled, outputs = _filled(callee, body, call, door=door, client=client)
+        result = await callee.call(filled)
+        await send_outputs(callee, outputs, result, client)
+        return _result(result)
+
+    told = {"body": Raw, "call": ActivityContext, "client": Client, "door": HubDoor, "return": Raw}
+    return typed(run, callee, told)
+
+
+def _filled(
+    callee: Callee, body: Raw, call: ActivityContext, **hub: Any
+) -> tuple[dict[str, Any], dict[str, Output]]:
+    given = sdk.activity_input(bytes(body).decode())
+    return callee.arguments(given, f"{call.idempotency_key}:{call.attempt}", attempt=call.attempt, **hub)
+
+
+def _result(value: Any) -> Raw:
+    return body_of(sdk.activity_output(value))
+
+
+__all__ = ["activity_body"]

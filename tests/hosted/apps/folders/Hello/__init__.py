@@ -1,0 +1,5 @@
+from . import text
+
+
+def main(name: str) -> str:
+    return text.greeting(name)
