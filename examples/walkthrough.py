@@ -5,12 +5,12 @@
       "claim_id": "C-1001", "amount": 2400, "car_value": 18000, "policy_days": 900, "claims_last_year": 0,
       "images": [{"part": "front bumper", "damage": 0.8}, {"part": "left headlight", "damage": 1.0}]}'
 
-The answer holds the id and a link that shows the status: who files a claim cannot approve it. The adjuster decides,
-on the page whose address the server has printed or from a terminal:
+The answer contains the id and a link that shows the status; the claimant cannot approve the claim. The adjuster
+decides on the page whose address the server has printed, or in a terminal:
 
     perdure raise <id> ApproverDecision -i '{"approved": true}'
 
-`examples/claims` is the same process as one would build it to last.
+`examples/claims` is the same process, written for production.
 """
 
 import hashlib
@@ -56,7 +56,7 @@ def ClaimsOrchestrator(context: df.DurableOrchestrationContext) -> Generator[Any
 
 @app.activity
 def call_fraud_api(context: df.ActivityContext) -> dict[str, float]:
-    """A claim that nears the car's value, soon after the policy began, from someone who claims often."""
+    """The risk is high for a claim near the car's value, soon after the policy began, from a frequent claimant."""
     claim = context.get_input()
     of_value = min(claim["amount"] / claim["car_value"], 1.0)
     newness = max(0.0, 1.0 - claim["policy_days"] / 365)
@@ -66,7 +66,7 @@ def call_fraud_api(context: df.ActivityContext) -> dict[str, float]:
 
 @app.activity
 def analyze_damage_images(context: df.ActivityContext) -> dict[str, int]:
-    """What the damaged parts in the pictures cost, never more than was claimed."""
+    """The cost of the damaged parts in the pictures, but no more than the claim."""
     claim = context.get_input()
     cost = sum(PART_PRICES.get(image["part"], 500) * image["damage"] for image in claim["images"])
     return {"repair_cost": min(round(cost), claim["amount"])}
@@ -81,7 +81,7 @@ def send_approval_request(context: df.ActivityContext) -> None:
 
 @app.activity
 def process_payment(context: df.ActivityContext) -> dict[str, str]:
-    """The key is the same whenever this call is tried again, and so is the payment's id."""
+    """All attempts of this call have the same key, and so the same payment id."""
     return {"payment_id": "PAY-" + hashlib.sha256(context.idempotency_key.encode()).hexdigest()[:12]}
 
 

@@ -1,10 +1,10 @@
-"""How suspicious a claim is, and what it is worth: functions of the claim alone, without a trained model.
+"""The fraud score and the damage assessment: functions of the claim alone, without a trained model.
 
-The fraud score is a points card, so that everyone can check it by hand and every rejection has its reasons.
-Each row is a circumstance that makes a claim harder to verify or more likely to be inflated; its points were
-set by hand. Where somebody lives, their sex, age, job and hobbies are no circumstances of the claim and earn
-no points. More than 80 of 100 points rejects a claim. Of the thousand public claims that `source` tells about,
-96 come to that; 77 of these bear that data set's own mark of fraud, as do 247 of all.
+The fraud score is a points card, so that a person can check it by hand and every rejection has its reasons.
+Each row is a circumstance that makes a claim harder to verify or more likely to be inflated; we set its points
+by hand. The customer's address, sex, age, job and hobbies are not circumstances of the claim and earn no points.
+More than 80 of 100 points reject a claim. Of the thousand public claims that `source` describes, 96 have more;
+77 of these are marked as fraud in that data set, as are 247 of all.
 """
 
 from collections.abc import Callable
@@ -27,11 +27,15 @@ class Row(NamedTuple):
 CARD = (
     Row(FULL, "it happened before the policy began", lambda c: c.happened < c.policy_bound),
     Row(35, "major damage, whose repair bill is the easiest to inflate", lambda c: "Major" in c.severity),
-    Row(25, "injuries are charged, yet nobody was hurt", lambda c: c.injury_amount and not c.bodily_injuries),
+    Row(
+        25,
+        "injuries are charged, but the report names no injured person",
+        lambda c: c.injury_amount and not c.bodily_injuries,
+    ),
     Row(20, "the policy is younger than half a year", lambda c: c.happened - c.policy_bound < HALF_A_YEAR),
     Row(15, "no witness", lambda c: c.witnesses == 0),
     Row(10, "no police report", lambda c: not c.police_report),
-    Row(10, "an umbrella policy stands behind it", lambda c: c.umbrella_limit > 0),
+    Row(10, "there is an umbrella policy", lambda c: c.umbrella_limit > 0),
     Row(10, "50,000 dollars or more", lambda c: c.total >= 50_000),
     Row(5, "no authority that keeps records was called", lambda c: c.authority in (None, "Other")),
 )
@@ -45,7 +49,7 @@ def score(claim: Claim) -> FraudScore:
 
 
 def assess(claim: Claim) -> DamageAssessment:
-    """What would be paid after the deductible, and where the amounts do not fit the damage."""
+    """The payment after the deductible, with remarks where the amounts do not fit the damage."""
     age = claim.happened.year - claim.vehicle.year
     is_slight = claim.severity.startswith(("Trivial", "Minor"))
     is_dear = claim.vehicle_amount > 30_000

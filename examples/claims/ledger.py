@@ -1,8 +1,7 @@
-"""The payments that were made, in a SQLite file of their own that stands for a bank.
+"""The payments, in a separate SQLite file that plays the bank.
 
-A payment is asked for under an idempotency key, and a key pays once: asked again under the same key, the
-ledger answers with the payment it has already made. That is what turns "the activity may run more than once"
-into "the customer is paid once".
+Each payment has an idempotency key, and the ledger pays each key once: for a repeat it returns the payment it has
+already made. The activity can run more than once, and the customer is still paid once.
 """
 
 import sqlite3
@@ -24,7 +23,7 @@ create table if not exists payments (
 
 
 class GatewayDown(Exception):
-    """The bank cannot be reached."""
+    """The bank is unreachable."""
 
 
 class Ledger:
@@ -40,7 +39,7 @@ class Ledger:
         self._connection.execute(SCHEMA)
 
     def pay(self, order: PaymentOrder, key: str) -> Payment:
-        """Pay, or return what was paid under this key before. Raises GatewayDown."""
+        """Pay, or return the earlier payment of this key. Raises GatewayDown."""
         if self.switch.exists():
             raise GatewayDown(f"the bank does not answer (remove {self.switch} to bring it back)")
         payment_id = "pay-" + sha256(key.encode()).hexdigest()[:16]

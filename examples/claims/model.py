@@ -1,4 +1,4 @@
-"""What a claim is, and what is said and decided about it. Amounts are whole US dollars."""
+"""The types of a claim, its assessment, decision and outcome. Amounts are whole US dollars."""
 
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -16,7 +16,7 @@ class Vehicle:
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim as it is filed. What the customer left open is None."""
+    """A claim as it is filed. A field that the customer left empty is None."""
 
     claim_id: str
     policy_bound: date
@@ -50,7 +50,7 @@ class FraudScore:
 
 @dataclass(frozen=True)
 class DamageAssessment:
-    """What would be paid, and what the adjuster should look at."""
+    """The proposed payment, and remarks for the adjuster."""
 
     payout: int
     remarks: tuple[str, ...]
@@ -87,7 +87,7 @@ class Payment:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a claim ended; the orchestrator's output, and what the customer is told."""
+    """How a claim ended: the orchestrator's output, and the message to the customer."""
 
     status: Ending
     claim_id: str

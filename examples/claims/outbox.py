@@ -1,18 +1,18 @@
-"""Messages to people, one file each, in a folder that stands for a mail server."""
+"""Messages to people, one file each, in a folder that plays the mail server."""
 
 import os
 from pathlib import Path
 
 
 class Outbox:
-    """A folder per addressee. A message has a name, and sending it again is no second message."""
+    """A folder for each addressee. A message has a name, so sending it again does not make a second message."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # not for other users of this machine
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # other users of this machine cannot read it
 
     def send(self, addressee: str, name: str, text: str) -> None:
-        """Write the message to disk; when this returns it is there, whole, to stay."""
+        """Write the message to disk. When the method returns, the message is complete and durable."""
         place = self.folder / addressee / f"{name}.txt"
         place.parent.mkdir(parents=True, exist_ok=True)
         draft = place.with_suffix(f".{os.getpid()}.draft")

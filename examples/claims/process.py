@@ -35,7 +35,7 @@ LEDGER, SWITCH = "claims-ledger.db", "gateway-down"
 
 app = df.App("claims")
 
-UNTIL_DONE = df.RetryPolicy(  # for payments and messages, however long a bank or a mail server is away
+UNTIL_DONE = df.RetryPolicy(  # payments and messages: retry as long as the bank or the mail server is away
     first_interval=timedelta(seconds=1),
     backoff=2.0,
     max_interval=timedelta(minutes=10),
@@ -43,7 +43,7 @@ UNTIL_DONE = df.RetryPolicy(  # for payments and messages, however long a bank o
     jitter=0.2,
 )
 FOR_AN_HOUR = (
-    df.RetryPolicy(  # for opinions: nothing is paid without them, and `perdure rewind` asks again later
+    df.RetryPolicy(  # assessments: no payment depends on a failed one, and `perdure rewind` repeats it later
         first_interval=timedelta(seconds=1),
         backoff=2.0,
         max_interval=timedelta(minutes=10),
@@ -77,13 +77,13 @@ async def claims_orchestrator(context: df.OrchestrationContext, claim: Claim) ->
         return await close("rejected", "; ".join(fraud.reasons))
 
     await context.call_activity(ask_adjuster, ApprovalRequest(claim, fraud, damage))
-    note("asked", "the adjuster has been told")
+    note("asked", "the adjuster has a message")
     try:
         decision: Decision = await context.wait_for_external_event(
             "ApproverDecision", Decision, timeout=claim.decide_within
         )
     except TimeoutError:
-        return await close("expired", "nobody decided in time")
+        return await close("expired", "no decision in time")
     note("decided", f"{'approved' if decision.approved else 'denied'} by {decision.by}")
     if not decision.approved:
         return await close("denied", decision.note)
@@ -125,10 +125,10 @@ def notify_customer(outcome: Outcome, outbox: Outbox) -> None:
 
 @app.route("/claims", methods=["POST"], auth="anonymous")
 async def file_claim(request: Request, claim: Claim, client: df.Client) -> object:
-    """File a claim. Its id is the instance's, so that filing it again files nothing.
+    """File a claim. Its id is the instance's id, so filing it again has no effect.
 
-    The claimant gets a link that shows how the claim stands, and no other. Who files a claim that is there already
-    gets none, unless the request has the Idempotency-Key of the first.
+    The claimant gets one link, which shows the claim's status. A repeat of an existing claim gets no link, unless it
+    has the Idempotency-Key of the first request.
     """
     await client.start_new(claims_orchestrator, claim.claim_id, claim, on_existing="return_existing")
     return client.create_check_status_response(request, claim.claim_id)
@@ -144,5 +144,5 @@ async def resources() -> AsyncIterator[tuple[Ledger, Outbox]]:
 
 
 def home() -> Path:
-    """The folder of the process's own files."""
+    """The folder for the ledger, the outbox and the switch."""
     return Path(os.environ.get("CLAIMS_HOME", "."))

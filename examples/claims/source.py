@@ -1,7 +1,7 @@
-"""Claims to file: from a CSV file with the columns of the public "Auto Insurance Claims Data", or made up.
+"""Claims to file: from a CSV file with the columns of the public "Auto Insurance Claims Data", or generated.
 
 That data set (Mendeley Data, doi 10.17632/992mh7dk9y) has a thousand claims. `?` means unknown, dates are
-day-month-year. The made-up claims have the same columns and are the same ones each time.
+day-month-year. Generated claims have the same columns, and are the same in each run.
 """
 
 import csv
@@ -49,41 +49,38 @@ def rows_of(path: Path) -> list[Row]:
 
 
 def made_up(count: int, seed: int = 7071) -> Iterator[Row]:
-    """Rows that resemble real ones in what the process looks at. The first is the largest by far."""
-    chance = random.Random(seed)
+    """Rows that resemble real ones in the columns that the process uses. The first has by far the largest amount."""
+    rng = random.Random(seed)
     for number in range(count):
-        total = 118_000 if number == 0 else _total(chance)
-        injury, other = int(total * chance.uniform(0.0, 0.2)), int(total * chance.uniform(0.05, 0.15))
-        happened = date(2026, 1, 1) + timedelta(days=chance.randrange(60))
-        make, model = chance.choice(_CARS)
+        total = 118_000 if number == 0 else _total(rng)
+        injury, other = int(total * rng.uniform(0.0, 0.2)), int(total * rng.uniform(0.05, 0.15))
+        happened = date(2026, 1, 1) + timedelta(days=rng.randrange(60))
+        make, model = rng.choice(_CARS)
         yield {
             "policy_number": str(100_000 + number),
-            "policy_bind_date": (happened - timedelta(days=chance.randrange(60, 9_000))).strftime(DATES),
-            "policy_deductable": chance.choice(("500", "1000", "2000")),
-            "umbrella_limit": "5000000" if chance.random() < 0.2 else "0",
+            "policy_bind_date": (happened - timedelta(days=rng.randrange(60, 9_000))).strftime(DATES),
+            "policy_deductable": rng.choice(("500", "1000", "2000")),
+            "umbrella_limit": "5000000" if rng.random() < 0.2 else "0",
             "incident_date": happened.strftime(DATES),
-            "incident_type": chance.choices(_KINDS, (42, 40, 9, 9))[0],
+            "incident_type": rng.choices(_KINDS, (42, 40, 9, 9))[0],
             "incident_severity": "Total Loss"
             if number == 0
-            else chance.choices(_SEVERITIES, (35, 28, 28, 9))[0],
-            "authorities_contacted": chance.choices(_AUTHORITIES, (29, 22, 20, 20, 9))[0],
-            "police_report_available": chance.choices(("YES", "NO", "?"), (31, 35, 34))[0],
-            "bodily_injuries": chance.choice("01"),
-            "witnesses": chance.choices("0123", (29, 26, 25, 20))[0],
+            else rng.choices(_SEVERITIES, (35, 28, 28, 9))[0],
+            "authorities_contacted": rng.choices(_AUTHORITIES, (29, 22, 20, 20, 9))[0],
+            "police_report_available": rng.choices(("YES", "NO", "?"), (31, 35, 34))[0],
+            "bodily_injuries": rng.choice("01"),
+            "witnesses": rng.choices("0123", (29, 26, 25, 20))[0],
             "injury_claim": str(injury),
             "property_claim": str(other),
             "vehicle_claim": str(total - injury - other),
             "auto_make": make,
             "auto_model": model,
-            "auto_year": str(chance.randrange(1998, 2026)),
+            "auto_year": str(rng.randrange(1998, 2026)),
         }
 
 
-def _total(chance: random.Random) -> int:
-    return (
-        round(chance.uniform(2_500, 9_000) if chance.random() < 0.18 else chance.gauss(60_000, 13_000))
-        + 2_000
-    )
+def _total(rng: random.Random) -> int:
+    return round(rng.uniform(2_500, 9_000) if rng.random() < 0.18 else rng.gauss(60_000, 13_000)) + 2_000
 
 
 def _date(text: str) -> date:

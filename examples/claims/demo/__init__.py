@@ -1,1 +1,1 @@
-"""The claims process at work: a server that may be killed, and customers and a desk that use it by HTTP."""
+"""The claims process at work: a server that you can kill, and customers and adjusters who use it over HTTP."""

@@ -1,10 +1,10 @@
-"""Files a thousand claims, decides most of them, pays, counts, and leaves one to you.
+"""File a thousand claims, decide most of them, pay, count, and leave one to the viewer.
 
     python -m examples.claims.demo [--fresh] [--claims 1000] [--kills 0]
 
-The claims come from the file that CLAIMS_CSV names, else they are made up. What happened is kept in
-`claims-demo.db`, and a new run goes on with it (filing a claim again files nothing) unless --fresh, or
-DEMO_FRESH=1, deletes it first. With DEMO_ONCE=1 it ends after the table, with 1 if anything is wrong.
+The claims come from the file that CLAIMS_CSV names; without it the demo generates them. The state is in
+`claims-demo.db`. A new run continues with it (filing a claim again has no effect), unless --fresh or DEMO_FRESH=1
+deletes it first. With DEMO_ONCE=1 the demo ends after the table, with exit code 1 if it finds a fault.
 """
 
 import argparse
@@ -36,14 +36,14 @@ from examples.claims.process import LEDGER, SWITCH, home
 from examples.claims.source import claims_of, made_up, rows_of
 
 DATABASE = "claims-demo.db"
-LAPSING = slice(10, None, 100)  # these claims get a deadline of a second, to show what happens then
-STANDSTILL = 10.0  # seconds without a change after which the table is shown all the same
+LAPSING = slice(10, None, 100)  # these claims get a deadline of one second, to show that they expire
+STANDSTILL = 10.0  # seconds without a change until the demo shows the table anyway
 
 console = Console(highlight=False)
 
 
 class Demo:
-    """One run, from the first claim to the last sentence."""
+    """One run of the demo."""
 
     def __init__(self, server: Server, client: df.Client, claims: Sequence[Claim], kills: int) -> None:
         self.server = server
@@ -65,7 +65,7 @@ class Demo:
         return found
 
     async def revived(self, seconds: float) -> None:
-        """The server was killed and is back."""
+        """Report that the server was killed and is back."""
         console.print(
             f"[bold red]The server was killed[/] and is back after {seconds:.1f} s "
             f"as process {self.server.pid}."
@@ -77,27 +77,27 @@ class Demo:
             self.invite(self.found)
 
     def invite(self, found: Audit) -> None:
-        """Show the one claim that waits for the viewer, and how to break things."""
+        """Show a claim that waits for the viewer, and how to break things."""
         console.print()
         if found.waiting:
             claim = found.waiting[-1]
             path = f"instances/{claim.instance_id}"
             body = '{"approved": true, "by": "me"}'
-            console.print(f"[bold]{claim.instance_id}[/] is left to you. It is {claim.waiting_for}.")
+            console.print(f"[bold]{claim.instance_id}[/] waits for your decision. It is {claim.waiting_for}.")
             _lines(
                 ("see it", f"{self.server.url}/{path}?token={self.server.token}"),
                 ("approve it", f"{_perdure()} raise {claim.instance_id} ApproverDecision -i '{body}' "
                  f"--store {self.server.store}"),
-                ("or so", f"curl -X POST -H 'Content-Type: application/json' -d '{body}' "
+                ("or by HTTP", f"curl -X POST -H 'Content-Type: application/json' -d '{body}' "
                  f"'{self.server.url}/runtime/webhooks/durabletask/{path}/raiseEvent/ApproverDecision"
                  f"?code={self.server.token}'"),
             )  # fmt: skip
         console.print("\n[bold]Now break it.[/] In another terminal:")
         _lines(
             ("kill it", f"kill -9 {self.server.pid}"),
-            ("", "The demo starts the server again and counts anew."),
+            ("", "The demo restarts the server and counts again."),
             ("stop the bank", f"touch {home() / SWITCH}"),
-            ("", "Approve a claim then: its payment is tried again until the file is gone."),
+            ("", "Then approve a claim: perdure retries its payment until you remove the file."),
         )
         console.print(
             f"\nAll claims: {self.server.url}/?token={self.server.token}   Ctrl-C ends the demo.\n",
@@ -142,23 +142,21 @@ class Demo:
 
     def _explain(self, found: Audit) -> None:
         if found.numbers["expired"]:
-            console.print(
-                "\nThe expired ones were filed with a deadline of 1 s instead of 72 h.", style="dim"
-            )
+            console.print("\nThe expired claims had a deadline of 1 s instead of 72 h.", style="dim")
         if found.numbers["in progress"]:
-            console.print(f"\nNot all went through: does {home() / SWITCH} still exist?", style="yellow")
+            console.print(
+                f"\nSome claims are still in progress: does {home() / SWITCH} still exist?", style="yellow"
+            )
 
 
 async def demonstrate(claims: Sequence[Claim], kills: int, *, once: bool) -> int:
-    """Serve, run, and go on serving; returns the exit code."""
+    """Start the server, run the demo, and keep the server running; returns the exit code."""
     task = asyncio.current_task()
     assert task is not None
     for ending in (signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(ending, task.cancel)
     async with Server(home() / DATABASE) as server, df.connect(server.url, key=server.token) as client:
-        console.print(
-            f"Served at [bold]{server.url}[/] by process {server.pid}. Kill it whenever you like.\n"
-        )
+        console.print(f"Server: [bold]{server.url}[/], process {server.pid}. Kill it at any time.\n")
         demo = Demo(server, client, claims, kills)
         async with asyncio.TaskGroup() as group:
             keeper = group.create_task(server.keep(demo.revived))
@@ -176,14 +174,14 @@ def main() -> int:
     database = home() / DATABASE
     if options.fresh:
         _delete(database)
-    console.print(f"{database} {'goes on' if database.exists() else 'is new'}.")
+    console.print(f"{database} {'exists: this run continues with it' if database.exists() else 'is new'}.")
     code = 1
     try:
         code = asyncio.run(demonstrate(claims, options.kills, once=os.environ.get("DEMO_ONCE") == "1"))
     except* ServerFailed as failed:
-        console.print(f"[red]The server has ended.[/] It said last:\n{failed.exceptions[0]}")
+        console.print(f"[red]The server has ended.[/] Its last lines:\n{failed.exceptions[0]}")
     except* (KeyboardInterrupt, asyncio.CancelledError):
-        console.print("\nStopped. The next run goes on from here.")
+        console.print("\nStopped. The next run continues from here.")
         code = 0
     return code
 
@@ -191,7 +189,9 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m examples.claims.demo", description=__doc__)
     parser.add_argument("--fresh", action="store_true", default=os.environ.get("DEMO_FRESH") == "1")
-    parser.add_argument("--claims", type=int, default=1_000, metavar="N", help="at most so many")
+    parser.add_argument(
+        "--claims", type=int, default=1_000, metavar="N", help="the number of claims, at most"
+    )
     parser.add_argument("--kills", type=int, default=0, metavar="N", help="kill the server while claims run")
     return parser.parse_args()
 
@@ -203,19 +203,19 @@ def _claims(count: int) -> list[Claim]:
     except (OSError, ValueError) as error:
         sys.exit(f"CLAIMS_CSV: {error}")
     claims[LAPSING] = [replace(claim, decide_within=timedelta(seconds=1)) for claim in claims[LAPSING]]
-    origin = f"claims from {file}" if file else "made-up claims (CLAIMS_CSV=file.csv takes real ones)"
+    origin = f"claims from {file}" if file else "generated claims (CLAIMS_CSV=file.csv uses real ones)"
     console.print(f"{len(claims):,} {origin}.")
     return claims
 
 
 def _delete(database: Path) -> None:
-    """Remove the database, the ledger and the outbox of earlier runs, unless a server has them open."""
+    """Remove the database, the ledger and the outbox of earlier runs, unless a server uses them."""
     with suppress(FileNotFoundError), open(f"{database}.server") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             pid = json.load(lock)["pid"]
-            sys.exit(f"process {pid} still serves {database}: stop it first (kill {pid})")
+            sys.exit(f"process {pid} still serves {database}. Stop it first: kill {pid}")
     for file in (*home().glob(f"{DATABASE}*"), *home().glob(f"{LEDGER}*")):
         file.unlink()
     shutil.rmtree(home() / "outbox", ignore_errors=True)

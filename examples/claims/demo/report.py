@@ -1,4 +1,4 @@
-"""Counting what came of the claims: in the hub by HTTP, and in the ledger by looking into its file."""
+"""Count the outcomes of the claims: in the hub over HTTP, and in the ledger's file."""
 
 from collections import Counter
 from collections.abc import Collection
@@ -30,7 +30,7 @@ SPANS = {
 
 @dataclass
 class Audit:
-    """Where the claims stand, and the seconds that each of them took."""
+    """The state of the claims, and the seconds that each took."""
 
     numbers: Counter[str] = field(default_factory=Counter)
     took: dict[str, list[float]] = field(default_factory=dict)
@@ -51,7 +51,7 @@ class Audit:
 
 
 async def audit(client: df.Client, filed: Collection[str], ledger: Path) -> Audit:
-    """Hold every claim in the hub and every payment in the ledger against each other."""
+    """Compare every claim in the hub with every payment in the ledger."""
     found = Audit()
     paid_before = payments_per_claim(ledger)
     seen, paid, approved = set[str](), set[str](), set[str]()
@@ -120,6 +120,6 @@ def _shown(found: Audit, always: tuple[str, ...], if_any: tuple[str, ...]) -> li
 
 
 def _ms(seconds: list[float], share: float) -> str:
-    """The smallest of the values that this share of them does not exceed."""
+    """The percentile of the values."""
     ordered = sorted(seconds)
     return f"{ordered[max(0, round(share * len(ordered)) - 1)] * 1000:,.0f} ms"

@@ -1,4 +1,4 @@
-"""The demo's server: `perdure run` in a process of its own, so that it can be killed and comes back."""
+"""The demo's server: `perdure run` in a separate process, so that it can be killed and restarted."""
 
 import asyncio
 import os
@@ -13,21 +13,21 @@ from pathlib import Path
 import httpx2
 
 REPOSITORY = Path(__file__).parents[3]
-PATIENCE = 30.0  # seconds for the server to say that it is healthy
+PATIENCE = 30.0  # seconds until the server must report that it is healthy
 
 
 class ServerFailed(Exception):
-    """The server ended on its own; the text is what it said last."""
+    """The server ended on its own; the text is the end of its log."""
 
 
 class Server:
-    """Start it with `async with`; `keep` starts it again whenever somebody kills it."""
+    """Start it with `async with`; `keep` restarts it whenever it is killed."""
 
     def __init__(self, store: Path) -> None:
         self.store = store
         self.port = free_port()
         self.url = f"http://localhost:{self.port}"
-        self.token = secrets.token_urlsafe(24)  # the same for every start, so that browsers stay signed in
+        self.token = secrets.token_urlsafe(24)  # the same at every start, so that browsers stay signed in
         self._log = store.with_name(f"{store.name}.log")
         self._process: asyncio.subprocess.Process | None = None
 
@@ -47,12 +47,12 @@ class Server:
         await self._stop()
 
     def kill(self) -> None:
-        """SIGKILL: it gets no chance to put anything in order."""
+        """Send SIGKILL: the server cannot clean up."""
         if self._process and self._process.returncode is None:
             self._process.kill()
 
     async def keep(self, revived: Callable[[float], Awaitable[None]]) -> None:
-        """Start it again after each kill and say how many seconds it was away. Raises ServerFailed."""
+        """Restart it after each kill, and report how many seconds it was away. Raises ServerFailed."""
         while self._process:
             code = await self._process.wait()
             if code != -signal.SIGKILL:
@@ -100,7 +100,7 @@ def _python_path() -> list[str]:
 
 
 def free_port(first: int = 7071) -> int:
-    """The first port from 7071 on that nobody listens on."""
+    """The first free port from 7071 on."""
     for port in range(first, first + 100):
         try:
             socket.create_server(("127.0.0.1", port)).close()

@@ -1,7 +1,7 @@
-"""Those who use the process: customers who file claims, and a desk of adjusters that decides most of them.
+"""The users of the process: customers who file claims, and a desk of adjusters that decides most of them.
 
-Each request is repeated until it is answered, since the server may be killed at any moment. A repeat is safe:
-a claim is filed under its own id, and a decision carries an id of its own.
+They repeat each request until they get an answer, because the server can be killed at any moment. A repeat is safe:
+a claim is filed under its own id, and each decision has its own id.
 """
 
 import asyncio
@@ -19,10 +19,10 @@ import msgspec
 import perdure as df
 from examples.claims.model import Claim, Decision
 
-CUSTOMERS = ADJUSTERS = 16  # requests that each of them has under way at a time
-FOR_YOU = 100_000  # claims of so many dollars are left to whoever watches
+CUSTOMERS = ADJUSTERS = 16  # concurrent requests of each
+FOR_YOU = 100_000  # the desk leaves claims of this many dollars to the viewer
 APPROVED = 0.85  # the share of the others that the desk approves
-AGAIN = (429, 503)  # busy, or going down: ask again
+AGAIN = (429, 503)  # busy, or stopping: repeat
 
 T = TypeVar("T")
 
@@ -64,14 +64,14 @@ async def file_claims(url: str, claims: Iterable[Claim], filed: Callable[[], Non
 
 
 class Desk:
-    """Adjusters who look up what waits for a decision, and answer."""
+    """Adjusters who look up the claims that wait for a decision, and decide."""
 
     def __init__(self, client: df.Client, claims: Mapping[str, Claim]) -> None:
         self._client = client
         self._claims = claims
 
     async def work(self) -> tuple[int, int]:
-        """Decide what waits now; returns how many decisions that were, and how many claims are left alone."""
+        """Decide the waiting claims; returns the number of decisions, and of claims left to the viewer."""
         waiting = [s.instance_id async for s in statuses(self._client, waiting_for="ApproverDecision")]
         verdicts = [(claim_id, self.verdict(claim_id)) for claim_id in waiting]
         decided = [(claim_id, verdict) for claim_id, verdict in verdicts if verdict is not None]
@@ -82,7 +82,7 @@ class Desk:
         return len(decided), sum(self._is_for_you(claim_id) for claim_id in waiting)
 
     def verdict(self, claim_id: str) -> Decision | None:
-        """None leaves a claim alone: large ones are for you, and some are there to lapse."""
+        """The decision, or None for a large claim (the viewer decides) and for a claim that must expire."""
         if self._is_for_you(claim_id) or self._claims[claim_id].decide_within < timedelta(minutes=1):
             return None
         return Decision(random.Random(claim_id).random() < APPROVED, by="the desk")
@@ -93,7 +93,7 @@ class Desk:
 
     async def _answer(self, claim_id: str, verdict: Decision) -> None:
         send = partial(self._client.raise_event, claim_id, "ApproverDecision", verdict)
-        with suppress(df.InstanceFinished):  # the viewer was quicker
+        with suppress(df.InstanceFinished):  # the viewer was faster
             await until_answered(partial(send, event_id=f"desk-{claim_id}"))
 
 
