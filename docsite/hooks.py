@@ -48,7 +48,11 @@ SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         "concepts",
         ("how-replay-works.md", "history.md", "several-workers.md", "capacity.md", "other-databases.md"),
     ),
-    ("Reference", "reference", ("api", "cli.md", "settings.md", "http.md", "glossary.md", "security.md", "azure-names.md")),
+    (
+        "Reference",
+        "reference",
+        ("api", "cli.md", "settings.md", "http.md", "glossary.md", "security.md", "azure-names.md"),
+    ),
     ("Errors", "errors", ()),
 )
 LOOSE = {"reliability.md": "Concepts", "migrating-from-azure.md": "How to"}
