@@ -114,11 +114,12 @@ def copy(
         encryption: the keys that the source is read with, and the current one of which the copy is encrypted
             with; default `PERDURE_ENCRYPTION_KEYS`. Stores that are handed over have their own.
         plain: leave the copy unencrypted.
-        progress: told each table's name with its rows as they are copied, then "instances checked".
+        progress: told "instances to copy checked", each table's name with its rows as they are copied, then
+            "instances checked".
 
     Raises:
-        StoreInUse when a server has the source or the destination; StoreUnusable when the destination is not
-        empty or what was copied is not sound.
+        StoreInUse when a server has the source or the destination; StoreUnusable when rows of the source are damaged,
+        when the destination is not empty, or when what was copied is not sound.
     """
     name = _hub_of(source, hub)
     keys = encryption_given(encryption)
@@ -128,6 +129,7 @@ def copy(
         raise StoreUnusable(f"{origin.location} cannot be copied into itself")
     try:
         origin.open()
+        _demand_undamaged(origin, name, progress)
         goal.open()
         rows = transfer(origin, goal, progress)
         report = demand_sound(goal, f"the copy of hub {name!r}", progress)
@@ -250,12 +252,25 @@ def _checked(
         opened.close_reader()
 
 
-def verified(store: ClientStore, progress: Progress) -> Report:
+def _demand_undamaged(origin: ClientStore, hub: str, progress: Progress) -> None:
+    """Verify a hub that is to be copied: the destination would refuse a damaged row without telling whose it is."""
+    report = verified(origin, progress, "instances to copy checked")
+    if report.ok:
+        return
+    told = "; ".join(report.problems[:SHOWN])
+    raise StoreUnusable(
+        f"hub {hub!r} is damaged and was not copied ({len(report.problems)} problems): {told}. `perdure verify` "
+        "tells all of them. Remove a damaged instance (`perdure export --raw`, `perdure terminate` if it is not "
+        "finished, `perdure purge`) and copy again. `perdure backup --with-damage` keeps a file as it is"
+    )
+
+
+def verified(store: ClientStore, progress: Progress, what: str = "instances checked") -> Report:
     """What verifying a store at rest finds."""
     total = sum(store.counts().values())
 
     def tell(done: int) -> None:
-        progress("instances checked", done, total)
+        progress(what, done, total)
 
     return verify(store, tell)
 

@@ -127,6 +127,43 @@ def test_a_damaged_instance_is_exported_as_it_is(path: str) -> None:
     assert rows["waits"][0]["name"] == "Go"
 
 
+COPIED = [
+    ("instances", "name", "null"),
+    ("instances", "status", "no-utf8"),
+    ("history", "events", "text"),
+    ("payloads", "body", "null"),
+    ("waits", "schema", "empty-list"),
+]
+
+
+@pytest.mark.parametrize(("table", "column", "garbage"), COPIED)
+def test_a_damaged_hub_is_not_copied_until_the_instance_is_removed(
+    path: str, tmp_path: Path, table: str, column: str, garbage: str
+) -> None:
+    assert damage(path, table, column, GARBAGE[COLUMNS[table][column]][garbage])
+    goal = tmp_path / "copy.db"
+    refused = CliRunner().invoke(root, ["copy", path, str(goal)])
+    assert refused.exit_code == 4 and f": {VICTIM}" in refused.stderr
+    assert "damaged and was not copied" in refused.stderr and "perdure purge" in refused.stderr
+    assert not goal.exists()
+
+    CliRunner().invoke(root, ["terminate", VICTIM, "--store", path])  # refused where it is shown as damaged
+    assert CliRunner().invoke(root, ["purge", VICTIM, "--store", path, "--yes"]).exit_code == 0
+    copied = CliRunner().invoke(root, ["copy", path, str(goal)])
+    assert copied.exit_code == 0, copied.output
+    assert problems_of(str(goal)) == []
+
+
+@pytest.mark.parametrize(("table", "column"), [("keys", "name"), ("audit", "who"), ("dropped", "body")])
+def test_a_copy_names_a_damaged_row_that_belongs_to_no_instance(
+    path: str, tmp_path: Path, table: str, column: str
+) -> None:
+    assert damage(path, table, column, "null")
+    refused = CliRunner().invoke(root, ["copy", path, str(tmp_path / "copy.db")])
+    assert refused.exit_code == 4 and f"the row of {table} (" in refused.stderr
+    assert not (tmp_path / "copy.db").exists()
+
+
 def test_the_name_of_a_hub_that_cannot_be_read_hides_no_other(path: str) -> None:
     connection = apsw.Connection(path)
     connection.execute("insert into hubs (name) values (cast(x'ff68' as text))")
