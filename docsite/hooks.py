@@ -95,8 +95,15 @@ def on_page_markdown(markdown: str, page: Any, config: Any, **_: Any) -> str:
     docs = Path(config.docs_dir)
     if _PAGES in markdown:
         markdown = markdown.replace(_PAGES, contents(docs, (docs / page.file.src_uri).parent))
-    shown = _NOT_RUN.sub(r"\1\3\n\n\1*Not run by the tests: \2.*{ .not-run }", _SETUP.sub("", markdown))
-    return filled(shown)
+    return filled(_NOT_RUN.sub(_with_reason, _SETUP.sub("", markdown)))
+
+
+def _with_reason(block: re.Match[str]) -> str:
+    """The block with the reason below it. Readers expect that tests do not install packages, so that is not said."""
+    indent, reason, code = block.groups()
+    if re.match(r"(it )?installs\b", reason):
+        return indent + code
+    return f"{indent}{code}\n\n{indent}*Not run by the tests: {reason}.*{{ .not-run }}"
 
 
 def on_post_build(config: Any) -> None:
