@@ -11,7 +11,9 @@ was used again, is dropped instead of being believed.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
+from operator import attrgetter
 from typing import Any, Final, Literal
 
 import msgspec
@@ -248,8 +250,10 @@ _TEXTS: Final = ("instance_id", "name", "operation", "operation_id", "reason", "
 
 
 @cache
-def _texts_of(kind: type[Any]) -> tuple[str, ...]:
-    return tuple(field for field in _TEXTS if field in kind.__struct_fields__)
+def _texts_of(kind: type[Any]) -> tuple[tuple[str, ...], Callable[[Any], tuple[str, ...]]]:
+    """The texts of a message of this kind: their names, and what reads them. All have two at least."""
+    names = tuple(field for field in _TEXTS if field in kind.__struct_fields__)
+    return names, attrgetter("instance_id", *names)
 
 
 def refuse_unkept(message: Message) -> None:
@@ -257,8 +261,15 @@ def refuse_unkept(message: Message) -> None:
 
     InvalidInstanceId for an id that is no text at all, PayloadError for the rest.
     """
-    for field in _texts_of(type(message)):
-        text = getattr(message, field)
+    names, read = _texts_of(type(message))
+    texts = read(message)
+    try:
+        together = "".join(texts)
+        if together.isascii() and "\0" not in together:
+            return
+    except TypeError:
+        pass  # one is no text
+    for field, text in zip(names, texts[1:], strict=True):
         if not isinstance(text, str):
             what = type(text).__name__
             if field == "instance_id":

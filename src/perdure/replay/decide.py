@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Callable, Iterable, Sequence
 from contextvars import Context
 from dataclasses import dataclass
-from typing import Any, assert_never
+from typing import Any, Final, assert_never
 
 from msgspec import Raw
 
@@ -37,6 +37,8 @@ from perdure.replay.rewinding import (
     is_rewound,
 )
 from perdure.replay.task import PENDING, EventTask
+
+_NO_WAITS: Final[tuple[tuple[()], tuple[()]]] = ((), ())
 
 
 @dataclass(frozen=True)
@@ -211,7 +213,7 @@ class Execution:
 
     def due_at(self) -> int | None:
         """When the earliest open timer fires."""
-        return self.context._earliest_timer()
+        return self.context._earliest_timer() if self.context._due else None
 
     def next_timer(self) -> tuple[int, int] | None:
         """When the earliest open timer fires, and its id."""
@@ -235,9 +237,11 @@ class Execution:
         context._status_changed = False
         return context._custom_status or b"null"
 
-    def take_waits(self) -> tuple[list[EventTask[Any]], Sequence[EventTask[Any]]]:
+    def take_waits(self) -> tuple[Sequence[EventTask[Any]], Sequence[EventTask[Any]]]:
         """The waits that were opened since the last time and are open, and those that were closed."""
         context = self.context
+        if not context._opened_waits and not context._closed_waits:
+            return _NO_WAITS
         opened = [wait for wait in context._opened_waits if wait.id in context._waits]
         closed = context._closed_waits
         context._opened_waits = context._closed_waits = ()
@@ -272,7 +276,10 @@ class Execution:
     # -------------------------------------------------------------------------------------------- inside
 
     def _tell(self, event: ev.Arrival) -> None:
-        self._dispatch(event)
+        if type(event) is ev.TaskCompleted:  # the most frequent first: this runs for every arrival
+            _complete(self.context, event)
+        else:
+            self._dispatch(event)
         self._conclude()
 
     def _close_fibers(self) -> list[Body]:
@@ -292,8 +299,6 @@ class Execution:
     def _dispatch(self, event: ev.Arrival) -> None:
         context = self.context
         match event:
-            case ev.TaskCompleted():  # the most frequent first: this runs for every arrival
-                _complete(context, event)
             case ev.ExecutionStarted():
                 self._start(event)
             case ev.EventRaised():
@@ -302,7 +307,7 @@ class Execution:
                 timer = context._timers.pop(event.timer_id, None)
                 if timer is not None:
                     timer._complete(None)
-            case ev.SubOrchestrationCompleted() | ev.EntityOperationCompleted():
+            case ev.TaskCompleted() | ev.SubOrchestrationCompleted() | ev.EntityOperationCompleted():
                 _complete(context, event)
             case ev.LockGranted():
                 lock = context._lock

@@ -21,6 +21,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextvars import copy_context
+from types import CoroutineType
 from typing import Any, Final
 
 from perdure.engine.activities.results import completed, failed
@@ -130,12 +131,6 @@ class OnLoop:
             return True
         return sentinel.done() or sentinel.cancelling() > 0
 
-    def _is_spent(self, driver: asyncio.Task[None]) -> bool:
-        """Whether the last body left something behind that the next one would feel."""
-        if driver.cancelling() or copy_context() != self._context:
-            return True
-        return bool(getattr(driver, "_must_cancel", False))  # `uncancel` leaves it before Python 3.13
-
     async def _drive(self) -> None:
         driver = asyncio.current_task()
         assert driver is not None
@@ -149,17 +144,22 @@ class OnLoop:
                 continue
             self.running += 1
             try:
-                result = await self._run(attempt)
+                result = await self._run(attempt, driver)
             finally:
                 self.running -= 1
             self._conclude(attempt, result)
-            if attempt.interrupted or self._is_spent(driver):
+            # What the body has left behind, the next one would feel.
+            if attempt.interrupted or driver.cancelling() or copy_context() != self._context:
+                break
+            if getattr(driver, "_must_cancel", False):  # `uncancel` leaves it before Python 3.13
                 break
         if self._waiting and not self._starting:
             self._start_driver()
 
     def _has_time(self) -> bool:
         """Whether one more may begin in this turn of the event loop, whichever driver asks."""
+        if not self._slice_ends and len(self._waiting) == 1:
+            return True  # one activity needs no slice
         now = time.monotonic()
         if not self._slice_ends:
             self._slice_ends = now + SLICE
@@ -170,13 +170,13 @@ class OnLoop:
     def _next_slice(self) -> None:
         self._slice_ends = 0.0
 
-    async def _run(self, attempt: Attempt) -> ActivityResult:
+    async def _run(self, attempt: Attempt, driver: asyncio.Task[None]) -> ActivityResult:
         invocation = attempt.invocation
         self._begin(attempt)
         try:
             value = attempt.runner.call(invocation, attempt)
-            if inspect.isawaitable(value):
-                attempt.task = asyncio.current_task()
+            if type(value) is CoroutineType or inspect.isawaitable(value):
+                attempt.task = driver
                 value = await value
             return completed(invocation, value, attempt.runner.guard)
         except (asyncio.CancelledError, GeneratorExit) as error:

@@ -286,7 +286,8 @@ class ActivityPool:
             self._outbox.put(Envelope(result))
         else:
             self._deliver(result)
-        self._vacate(attempt)
+        if attempt.admitted:
+            self._vacate(attempt)
 
     def _vacate(self, attempt: Attempt) -> None:
         """Its place among those of its activity goes to the next that is still wanted."""

@@ -15,7 +15,6 @@ from perdure.errors import MessageRefused, PayloadError
 from perdure.model import payload
 from perdure.model.activity_names import is_message, spoken
 from perdure.replay.activity_context import ActivityContext
-from perdure.replay.inputs import Input
 from perdure.replay.settle import Invocation
 
 
@@ -76,14 +75,12 @@ class Runner:
         for name in self._takes_client:
             arguments[name] = caused(arguments[name], invocation.idempotency_key)
         if self._input is not None:
-            arguments[self._input.name] = self._read(invocation, self._input)
+            parameter = self._input
+            try:
+                arguments[parameter.name] = parameter.read(invocation.input)
+            except PayloadError as error:
+                raise _misfit(invocation.name, parameter.name, error) from None
         return self._plan.call(arguments)
-
-    def _read(self, invocation: Invocation, parameter: Input) -> Any:
-        try:
-            return parameter.read(invocation.input)
-        except PayloadError as error:
-            raise _misfit(invocation.name, parameter.name, error) from None
 
 
 def _misfit(name: str, parameter: str, error: PayloadError) -> PayloadError:
@@ -125,7 +122,11 @@ class Attempt(AttemptSignals):
     )
 
     def __init__(self, runner: Runner, invocation: Invocation) -> None:
-        super().__init__()
+        self.heard_at = 0.0  # as `Signals` does, without another call: each activity makes one
+        self.progress = None
+        self.is_cancelled = False
+        self.reason = ""
+        self._event = None
         self.runner = runner
         self.invocation = invocation
         self.settled = False

@@ -75,6 +75,9 @@ def create_driver(
     loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, None], context: Any
 ) -> asyncio.Task[None]:
     """A task of the host's own, also when a body's turn asks for it."""
+    factory: Any = loop.get_task_factory()
+    if type(factory) is _Factory and factory.inner is None:  # it would make the same
+        return asyncio.Task(coroutine, loop=loop, context=context)
     before = _in_body.set(False)
     try:
         return loop.create_task(coroutine, context=context)

@@ -282,21 +282,19 @@ def _comes_behind_timers(batch: OpenBatch, instance: Instance, envelope: Envelop
     The instance may have been suspended at that time, or the engine was down, or both are in this batch: what
     comes after a deadline is too late in any case.
     """
-    assert instance.execution is not None
-    batch.came_at = _accepted_at(batch, envelope)
-    due = instance.execution.due_at()
+    execution = instance.execution
+    assert execution is not None
+    at: int = envelope.message.accepted_at or envelope.came_at  # type: ignore[union-attr]
+    batch.came_at = at or (0 if envelope.row_no else batch.now)  # 0 for a row of a version that did not say
+    due = execution.due_at()
+    if due is None:
+        return False
     until = min(batch.came_at, batch.now)  # the clock of the worker that accepted it may be ahead
-    if due is None or due > until:
+    if due > until:
         return False
     _fire(batch, instance, until)
     batch.send_first([envelope])
     return True
-
-
-def _accepted_at(batch: OpenBatch, envelope: Envelope) -> int:
-    """When the message was accepted; 0 for a row of a version that did not say."""
-    at: int = envelope.message.accepted_at or envelope.came_at  # type: ignore[union-attr]
-    return at or (0 if envelope.row_no else batch.now)
 
 
 def _ready(batch: OpenBatch, instance: Instance, envelope: Envelope, answers: int = -1) -> bool:

@@ -17,26 +17,31 @@ if TYPE_CHECKING:
 
 
 class Lines:
-    """The waiting messages of a hub, by instance. `recent` are those that joined in the present batch."""
+    """The waiting messages of a hub, by instance. `recent` are those that joined in the present batch.
 
-    __slots__ = ("_lines", "_taking", "_turns", "recent", "rows")
+    `by_instance` and `turns` are for looking only: each message of a batch asks whether they hold anything.
+    """
+
+    __slots__ = ("_taking", "by_instance", "recent", "rows", "turns")
 
     def __init__(self) -> None:
-        self._lines: dict[str, Envelope | deque[Envelope]] = {}  # most hold one, and a deque weighs 600 bytes
-        self._turns: deque[str] = deque()  # whose turn it is, in order
+        self.by_instance: dict[
+            str, Envelope | deque[Envelope]
+        ] = {}  # most hold one, and a deque weighs 600 bytes
+        self.turns: deque[str] = deque()  # whose turn it is, in order
         self._taking: set[str] = set()  # whose turn is under way: not among those
         self.recent: list[Envelope] = []
         self.rows: set[int] = set()  # numbers of the inbox rows among them, as of the last seal
 
     def __bool__(self) -> bool:
-        return bool(self._lines)
+        return bool(self.by_instance)
 
     def __contains__(self, instance_id: str) -> bool:
-        return instance_id in self._lines
+        return instance_id in self.by_instance
 
     def __iter__(self) -> Iterator[Envelope]:
         """All that wait, line by line."""
-        for line in self._lines.values():
+        for line in self.by_instance.values():
             if isinstance(line, deque):
                 yield from line
             else:
@@ -44,57 +49,52 @@ class Lines:
 
     def of(self, instance_id: str) -> Iterable[Envelope]:
         """What waits for one instance, in order."""
-        line = self._lines.get(instance_id, ())
+        line = self.by_instance.get(instance_id, ())
         return line if isinstance(line, deque | tuple) else (line,)
 
     def append(self, envelope: Envelope) -> None:
         """The message waits behind the others of its instance."""
         instance_id = envelope.message.instance_id
-        line = self._lines.get(instance_id)
+        line = self.by_instance.get(instance_id)
         if line is None:
-            self._lines[instance_id] = envelope
+            self.by_instance[instance_id] = envelope
             if instance_id not in self._taking:
-                self._turns.append(instance_id)
+                self.turns.append(instance_id)
         elif isinstance(line, deque):
             line.append(envelope)
         else:
-            self._lines[instance_id] = deque((line, envelope))
+            self.by_instance[instance_id] = deque((line, envelope))
         self._joined(envelope)
 
     def put_first(self, envelope: Envelope) -> None:
         """The message goes before the others of its instance."""
         instance_id = envelope.message.instance_id
-        line = self._lines.get(instance_id)
+        line = self.by_instance.get(instance_id)
         if line is None:
             self.append(envelope)
             return
         if isinstance(line, deque):
             line.appendleft(envelope)
         else:
-            self._lines[instance_id] = deque((envelope, line))
+            self.by_instance[instance_id] = deque((envelope, line))
         self._joined(envelope)
 
     def _joined(self, envelope: Envelope) -> None:
         envelope.waits = True
         self.recent.append(envelope)
 
-    @property
-    def has_turn(self) -> bool:
-        """Whether a line has its turn to come."""
-        return bool(self._turns)
-
     def take(self) -> Envelope:
         """The first message of the line whose turn it is. `end_turn` follows once it has been handled."""
-        instance_id = self._turns.popleft()
+        instance_id = self.turns.popleft()
         self._taking.add(instance_id)
-        line = self._lines[instance_id]
+        line = self.by_instance[instance_id]
         if isinstance(line, deque):
             envelope = line.popleft()
             if not line:
-                del self._lines[instance_id]
+                del self.by_instance[instance_id]
         else:
             envelope = line
-            del self._lines[instance_id]
+            del self.by_instance[instance_id]
         envelope.waits = False
         if envelope.row_no:
             self.rows.discard(envelope.row_no)
@@ -104,16 +104,16 @@ class Lines:
         """The line's message has been handled, if it had a turn: the next comes after those of the others."""
         if instance_id in self._taking:
             self._taking.discard(instance_id)
-            if instance_id in self._lines:
-                self._turns.append(instance_id)
+            if instance_id in self.by_instance:
+                self.turns.append(instance_id)
 
     def take_all(self) -> list[Envelope]:
         """Everything that waits, in the order of each line; nothing waits any more."""
         found = list(self)
         for envelope in found:
             envelope.waits = False
-        self._lines.clear()
-        self._turns.clear()
+        self.by_instance.clear()
+        self.turns.clear()
         self._taking.clear()
         self.recent.clear()
         self.rows.clear()

@@ -260,7 +260,9 @@ class OpenBatch:
         self.deferred.append(envelope)
 
     def fed(self, instance: Instance) -> None:
-        """One more arrival was fed."""
+        """One more arrival was fed: the instance's row changes."""
+        instance.dirty = True
+        self.touched[instance.no] = instance
         self.episodes += 1
         instance.feeds += 1
 

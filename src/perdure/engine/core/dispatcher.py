@@ -85,18 +85,14 @@ class Dispatcher(WorkerState):
         batch = self._open
         if batch is None:
             batch = self._open = self._begin(now)
-        backlog, lines = self.backlog, self.lines
+        backlog, turns = self.backlog, self.lines.turns
         backlog.extend(messages)
         cold: dict[str, None] = {}
-        while (
-            (backlog or (lines.has_turn and not cold))
-            and len(cold) < COLD_AT_ONCE
-            and not self._is_full(batch)
-        ):
+        while (backlog or (turns and not cold)) and len(cold) < COLD_AT_ONCE and not self._is_full(batch):
             wanted = self._handle(batch, backlog.popleft()) if backlog else None
             if wanted is not None:
                 cold[wanted] = None
-            if lines.has_turn and not cold:  # else they would fill the batch before the others are loaded
+            if turns and not cold:  # else they would fill the batch before the others are loaded
                 wanted = self._take_turn(batch)
                 if wanted is not None:
                     cold[wanted] = None
@@ -123,13 +119,13 @@ class Dispatcher(WorkerState):
     def _handle(self, batch: OpenBatch, envelope: Envelope, *, its_turn: bool = False) -> str | None:
         """Handle one message; returns the id of an instance that has to be loaded first."""
         message = envelope.message
-        if self.lines and not its_turn and message.instance_id in self.lines:
+        instance_id = message.instance_id
+        if not its_turn and instance_id in self.lines.by_instance:
             self._line_up(batch, envelope)
             return None
         if not (envelope.internal or envelope.counted or envelope.hidden):
             batch.inputs.append(envelope)
             envelope.counted = True
-        instance_id = message.instance_id
         if instance_id in batch.aside:
             batch.aside[instance_id].append(envelope)
             return None
@@ -265,7 +261,8 @@ class Dispatcher(WorkerState):
             elif warm.pop(instance.instance_id, None) is not None:
                 warm[instance.instance_id] = instance  # the least recently touched come first
         self.lines.close_batch()
-        self.cache.evict_borrowed(batch.borrowed)
+        if batch.borrowed:
+            self.cache.evict_borrowed(batch.borrowed)
         self._open = None
         return released
 

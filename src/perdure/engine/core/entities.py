@@ -263,7 +263,6 @@ def _call_off(batch: OpenBatch, instance: Instance, message: msg.LockRelease, en
 def _do(batch: OpenBatch, instance: Instance, envelope: Envelope) -> None:
     message, entity_state = envelope.message, _entity_state(instance)
     batch.fed(instance)
-    batch.touch(instance)
     match message:
         case msg.EntityOperation():
             done = _run(batch, instance, message)
@@ -374,7 +373,6 @@ def _take_off(batch: OpenBatch, instance: Instance, message: msg.EntityOperation
     entity_state = _entity_state(instance)
     entity_state.flying = True
     batch.fed(instance)
-    batch.touch(instance)
     batch.released.invocations.append(
         invocation_of(_code(batch, instance), instance, entity_state, message, batch.now)
     )
@@ -391,7 +389,6 @@ def land(batch: OpenBatch, instance: Instance, envelope: Envelope, message: msg.
         return
     batch.consume(envelope)
     batch.fed(instance)
-    batch.touch(instance)
     activity_rows.taken_up(batch, instance, message)
     unfit = misfit_of(message)
     if unfit:  # the operation stays due

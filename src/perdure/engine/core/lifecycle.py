@@ -92,7 +92,6 @@ def feed(batch: OpenBatch, instance: Instance, event: Any, *, kept: bool = False
     `kept`: it was accepted before this worker was there, so perhaps under other code.
     """
     outcome = instance.episode(batch.now)
-    batch.touch(instance)
     batch.fed(instance)
     execution = instance.execution
     assert execution is not None
@@ -113,12 +112,15 @@ def feed(batch: OpenBatch, instance: Instance, event: Any, *, kept: bool = False
         outcome.events.append(batch.running.notice)
         batch.running.notice = None
     if actions:
-        live_on(batch, instance, actions)
+        _settle(batch, instance, outcome, actions)
 
 
 def live_on(batch: OpenBatch, instance: Instance, actions: Sequence[act.Action]) -> None:
     """Take up what the code asked for."""
-    outcome = instance.episode(batch.now)
+    _settle(batch, instance, instance.episode(batch.now), actions)
+
+
+def _settle(batch: OpenBatch, instance: Instance, outcome: Outcome, actions: Sequence[act.Action]) -> None:
     settle(actions, outcome)
     _take_up(batch, instance, outcome)
     if outcome.ending is not None:

@@ -30,7 +30,6 @@ def note(batch: OpenBatch, instance: Instance, event: Any) -> None:
     """A control event, which the code never sees."""
     outcome = instance.episode(batch.now)
     outcome.events.append(event)
-    batch.touch(instance)
     batch.fed(instance)
 
 

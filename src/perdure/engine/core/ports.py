@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 import msgspec
@@ -107,21 +107,22 @@ class Asked:
     until: int
 
 
-@dataclass(slots=True)
-class Released:
-    """What may leave the process once the batch is durable."""
+class Released(msgspec.Struct):
+    """What may leave the process once the batch is durable. A struct: one is made for each batch."""
 
-    answers: list[tuple[Any, Any]] = field(default_factory=list)  # reply, value or exception
-    invocations: list[Invocation] = field(default_factory=list)
-    cancelled: list[tuple[str, int]] = field(default_factory=list)  # execution id, task id
-    ended: set[str] = field(default_factory=set)  # executions terminated or purged: nothing of them goes on
-    finished: list[Instance] = field(default_factory=list)
-    started: list[str] = field(default_factory=list)
-    due: list[tuple[int, str]] = field(default_factory=list)
-    visible: list[int] = field(default_factory=list)
-    parked: list[tuple[str, str]] = field(default_factory=list)
-    asked: list[Asked] = field(default_factory=list)  # of other workers
-    hints: set[int] = field(default_factory=set)  # incarnations that have something to look at
+    answers: list[tuple[Any, Any]] = msgspec.field(default_factory=list)  # reply, value or exception
+    invocations: list[Invocation] = msgspec.field(default_factory=list)
+    cancelled: list[tuple[str, int]] = msgspec.field(default_factory=list)  # execution id, task id
+    ended: set[str] = msgspec.field(
+        default_factory=set
+    )  # executions terminated or purged: nothing of them goes on
+    finished: list[Instance] = msgspec.field(default_factory=list)
+    started: list[str] = msgspec.field(default_factory=list)
+    due: list[tuple[int, str]] = msgspec.field(default_factory=list)
+    visible: list[int] = msgspec.field(default_factory=list)
+    parked: list[tuple[str, str]] = msgspec.field(default_factory=list)
+    asked: list[Asked] = msgspec.field(default_factory=list)  # of other workers
+    hints: set[int] = msgspec.field(default_factory=set)  # incarnations that have something to look at
 
     def forget_cancelled(self) -> None:
         """What was scheduled and cancelled within one batch never starts."""

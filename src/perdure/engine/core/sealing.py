@@ -21,6 +21,7 @@ from perdure.model.records import Batch, WaitRow
 if TYPE_CHECKING:
     from perdure.engine.core.batch import OpenBatch
     from perdure.engine.core.instance import Instance
+    from perdure.replay.decide import Execution
 
 
 def seal(batch: OpenBatch) -> Batch:
@@ -29,7 +30,8 @@ def seal(batch: OpenBatch) -> Batch:
     for instance in batch.touched.values():
         if not instance.purged:
             _seal_instance(batch, instance)
-    _seal_held(batch)
+    if batch.held:
+        _seal_held(batch)
     _seal_unconsumed(batch)
     rows.inbox_removed = batch.consumed
     rows.moved = batch.moved
@@ -55,10 +57,12 @@ def _seal_instance(batch: OpenBatch, instance: Instance) -> None:
     if instance.entity_state is not None and not entities.seal(batch, instance):
         return
     write_episode(batch, instance)
-    if instance.execution is not None:
-        _seal_waits(batch, instance)
-        instance.due_at = instance.execution.due_at() if instance.is_running else None
-        status = instance.execution.take_status()
+    execution = instance.execution
+    if execution is not None:
+        _seal_waits(batch, instance, execution)
+        due_at = execution.due_at()
+        instance.due_at = due_at if due_at is not None and instance.is_running else None
+        status = execution.take_status()
         if status is not None:
             rows.custom_status.append((instance.no, status))
     elif instance.is_finished:
@@ -75,9 +79,7 @@ def _seal_instance(batch: OpenBatch, instance: Instance) -> None:
     instance.touched_at = batch.now
 
 
-def _seal_waits(batch: OpenBatch, instance: Instance) -> None:
-    execution = instance.execution
-    assert execution is not None
+def _seal_waits(batch: OpenBatch, instance: Instance, execution: Execution) -> None:
     opened, closed = execution.take_waits()
     for wait in opened:
         wait.saved = True
@@ -164,6 +166,8 @@ def _seal_unconsumed(batch: OpenBatch) -> None:
     What has waited since an earlier batch is as it should be, and is not looked at.
     """
     lines = batch.lines
+    if not (batch.deferred or batch.aside or batch.backlog or lines.recent):
+        return
     for envelope in reversed([*batch.deferred, *(e for kept in batch.aside.values() for e in kept)]):
         lines.put_first(envelope)
     for envelope in batch.backlog:

@@ -94,8 +94,11 @@ class Marker(Running):
                 if self.turn == self._long_turn:
                     lasted = time.monotonic() - self._long_since
                     self.notice = LoopHeld(milliseconds=int(lasted * 1_000), place=self._place)
-                if self._strikes is not None:
-                    self._returned(instance, self._strikes)
+                strikes = self._strikes
+                if strikes is not None:
+                    strikes.leave()
+                    if strikes.strikes:
+                        strikes.forgive(instance.instance_id)
                 return value
         except BaseException as raised:
             self.instance_id = ""
