@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
 from perdure.app import App
-from perdure.engine.functions.callables import own_name
+from perdure.engine.functions.callables import own_name, standing_for
 from perdure.engine.functions.registry import Activity, Definition, Entity, Orchestrator
 from perdure.errors import HostedAppError, PerdureError, RegistrationError
-from perdure.hosts.azure_functions import sdk
+from perdure.hosts.azure_functions import sdk, self_check
 from perdure.hosts.azure_functions.activities import activity_body
 from perdure.hosts.azure_functions.asking import Names
 from perdure.hosts.azure_functions.bridge import bridged
@@ -22,6 +22,7 @@ from perdure.hosts.azure_functions.http_routes import routes_of
 from perdure.hosts.azure_functions.in_process import HubDoor, install
 from perdure.hosts.azure_functions.indexing import AppFunction, functions_in
 from perdure.hosts.azure_functions.invoking import Callee, unfilled
+from perdure.hosts.azure_functions.protocol import MOST_EVENTS, by_protocol
 from perdure.hosts.azure_functions.queues import queue_of
 from perdure.hosts.azure_functions.timers import schedule_of
 
@@ -70,8 +71,9 @@ def load(
     app.registry.events = events
     app.registry.route_prefix = _route_prefix(folder)
     app.registry.lifespans.append(Definition("azure", _door))
-    _register(app, folder, functions, queues)
-    return HostedApp(app, folder, tuple(left_out))
+    finding = self_check.finding()
+    _register(app, folder, functions, queues, finding)
+    return HostedApp(app, folder, (*left_out, *_told_of_fallback(functions, finding)))
 
 
 def _route_prefix(folder: Folder) -> str:
@@ -79,6 +81,20 @@ def _route_prefix(folder: Folder) -> str:
     said = folder.extension("http").get("routePrefix")
     prefix = "api" if said is None else str(said).strip("/")
     return f"/{prefix}" if prefix else ""
+
+
+def _told_of_fallback(functions: list[AppFunction], finding: str) -> Iterator[str]:
+    """What people are told of orchestrators that are driven by the JSON protocol."""
+    limit = f"by the JSON protocol, which is slower, and ends at {MOST_EVENTS:,} events"
+    if finding:
+        yield f"{sdk.packages()} is not as expected ({finding}): orchestrators are driven {limit}"
+        return
+    for function in functions:
+        if (
+            function.trigger.kind == "orchestrationtrigger"
+            and sdk.orchestrator_of(function.function).is_hidden
+        ):
+            yield f"{function.name} hides the generator that it is made from: it is driven {limit}"
 
 
 async def _door() -> AsyncIterator[HubDoor]:
@@ -98,14 +114,14 @@ def _hub_of(folder: Folder) -> str:
         raise HostedAppError(f"host.json: the hubName {asked!r} needs the setting {missing}") from None
 
 
-def _register(app: App, folder: Folder, functions: list[AppFunction], storage: str) -> None:
+def _register(app: App, folder: Folder, functions: list[AppFunction], storage: str, finding: str) -> None:
     """Register every function. Raises HostedAppError with all that cannot be."""
     faults: list[str] = []
     names = Names(
         _folded(one for one in functions if one.trigger.kind == "activitytrigger"),
         _folded(one for one in functions if one.trigger.kind == "orchestrationtrigger"),
     )
-    registering = Registering(names, folder, storage)
+    registering = Registering(names, folder, storage, finding)
     for function in functions:
         try:
             for definition in registering.definitions(function):
@@ -153,11 +169,13 @@ class Registering:
         names: the app's functions by folded name.
         folder: where the app is.
         storage: where queues are whose connection is the emulator or none.
+        finding: why the SDK is not as expected; then orchestrators are driven by the JSON protocol.
     """
 
     names: Names
     folder: Folder
     storage: str
+    finding: str
 
     def definitions(self, function: AppFunction) -> Iterable[Definition]:
         """The definitions of a function; none of what is not hosted, which --partial leaves out.
@@ -174,7 +192,13 @@ class Registering:
 
 def _orchestrator(this: Registering, function: AppFunction, callee: Callee) -> Iterable[Definition]:
     found = sdk.orchestrator_of(function.function)
-    run = bridged(function.function, this.names) if found.is_handle else found.function
+    run = found.function
+    if found.is_hidden or (found.is_handle and this.finding):
+        run = by_protocol(function.function, this.names)
+        run.__name__, run.__doc__ = own_name(found.function), found.function.__doc__
+        standing_for(run, found.function)
+    elif found.is_handle:
+        run = bridged(function.function, this.names)
     return [Orchestrator(called_name(function), run, None, _aliases(function))]
 
 

@@ -62,7 +62,8 @@ def _nothing(task: Any, result: Any) -> None:
     return None
 
 
-def _response(task: Any, result: HttpResponse) -> dict[str, Any]:
+def response(task: Any, result: HttpResponse) -> dict[str, Any]:
+    """A response as the SDK's programs get it."""
     return {"statusCode": result.status_code, "headers": dict(result.headers), "content": result.content}
 
 
@@ -152,18 +153,22 @@ def _as_it_is(action: Any, error: Exception) -> str:
     return str(error)
 
 
-_ACTIVITY: Final = Ask(_activity, _decoded, _of_function("Activity"))
-_SUB_ORCHESTRATOR: Final = Ask(_sub_orchestrator, _decoded, _of_function("Orchestrator"))
+ACTIVITY: Final = Ask(_activity, _decoded, _of_function("Activity"))
+SUB_ORCHESTRATOR: Final = Ask(_sub_orchestrator, _decoded, _of_function("Orchestrator"))
+ENTITY: Final = Ask(_entity, _decoded, _of_operation)
+HTTP: Final = Ask(_http, response, _as_it_is)
+TIMER: Final = Ask(_timer, _nothing, _as_it_is)
+EVENT: Final = Ask(_event, _decoded, _as_it_is)
 
 ASKS: Final[Mapping[type, Ask]] = {
-    sdk.CallActivity: _ACTIVITY,
-    sdk.CallActivityWithRetry: _ACTIVITY,
-    sdk.CallSubOrchestrator: _SUB_ORCHESTRATOR,
-    sdk.CallSubOrchestratorWithRetry: _SUB_ORCHESTRATOR,
-    sdk.CallEntity: Ask(_entity, _decoded, _of_operation),
-    sdk.CallHttp: Ask(_http, _response, _as_it_is),
-    sdk.CreateTimer: Ask(_timer, _nothing, _as_it_is),
-    sdk.WaitForExternalEvent: Ask(_event, _decoded, _as_it_is),
+    sdk.CallActivity: ACTIVITY,
+    sdk.CallActivityWithRetry: ACTIVITY,
+    sdk.CallSubOrchestrator: SUB_ORCHESTRATOR,
+    sdk.CallSubOrchestratorWithRetry: SUB_ORCHESTRATOR,
+    sdk.CallEntity: ENTITY,
+    sdk.CallHttp: HTTP,
+    sdk.CreateTimer: TIMER,
+    sdk.WaitForExternalEvent: EVENT,
 }
 
 
@@ -191,4 +196,18 @@ def failure_for(action: Any, told: Ask, done: Task[Any]) -> Exception:
     raise AssertionError("the task has not failed")
 
 
-__all__ = ["ASKS", "Ask", "Names", "ask_of", "body_of", "failure_for"]
+__all__ = [
+    "ACTIVITY",
+    "ASKS",
+    "ENTITY",
+    "EVENT",
+    "HTTP",
+    "SUB_ORCHESTRATOR",
+    "TIMER",
+    "Ask",
+    "Names",
+    "ask_of",
+    "body_of",
+    "failure_for",
+    "response",
+]

@@ -21,7 +21,7 @@ class OperationFailed(Exception):
 def entity_body(handle: Any) -> Callable[..., Any]:
     """An entity as perdure runs it; a function that is no handle gets perdure's own context."""
     found = sdk.entity_of(handle)
-    if not found.is_handle:
+    if not (found.is_handle or found.is_hidden):
         return found.function  # type: ignore[no-any-return]
 
     def operate(context: EntityContext) -> None:

@@ -302,8 +302,6 @@ def _faults_of(function: AppFunction) -> Iterator[str]:
             f"{function.name}: the orchestrator {where(own)} is async def: azure-functions-durable 1.x drives "
             "generators, so write def and yield"
         )
-    if sdk.is_handle(own):
-        yield f"{function.name}: {function.place} hides the function that it was made from"
 
 
 def _missing_of(function: AppFunction) -> Iterator[str]:

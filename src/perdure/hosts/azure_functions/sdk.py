@@ -19,7 +19,13 @@ from typing import Any, Final, NamedTuple
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # the SDK looks into the folder that it is imported in
     import azure.functions as func
-    from azure.durable_functions import DurableOrchestrationClient, DurableOrchestrationContext
+    from azure.durable_functions import (
+        DurableOrchestrationClient,
+        DurableOrchestrationContext,
+        EntityId,
+        Orchestrator,
+        RetryOptions,
+    )
     from azure.durable_functions.models import Task as _tasks
     from azure.durable_functions.models.FunctionContext import FunctionContext
     from azure.durable_functions.models.ReplaySchema import ReplaySchema
@@ -84,23 +90,30 @@ class Timer(_tasks.TimerTask):  # type: ignore[misc]
 
 
 class UserFunction(NamedTuple):
-    """The user's own function behind what the decorators made of it, and what they noted."""
+    """The user's own function behind what the decorators made of it, and what they noted.
+
+    `is_handle`: it is known. A handle that hides it stands for itself, with `is_hidden`.
+    """
 
     function: Any
     is_handle: bool
+    is_hidden: bool = False
     input_type: type | None = None
 
 
 def orchestrator_of(handle: Any) -> UserFunction:
     """The generator function that an orchestrator's handle holds; a raw function is itself."""
     found = getattr(handle, "orchestrator_function", None)
-    return UserFunction(found or handle, found is not None, getattr(handle, "_df_input_type", None))
+    is_hidden = found is None and is_handle(handle)
+    return UserFunction(
+        found or handle, found is not None, is_hidden, getattr(handle, "_df_input_type", None)
+    )
 
 
 def entity_of(handle: Any) -> UserFunction:
     """The function that an entity's handle holds; a raw function is itself."""
     found = getattr(handle, "entity_function", None)
-    return UserFunction(found or handle, found is not None)
+    return UserFunction(found or handle, found is not None, found is None and is_handle(handle))
 
 
 def client_function_of(function: Any) -> UserFunction:
@@ -319,6 +332,9 @@ __all__ = [
     "ContinueAsNew",
     "CreateTimer",
     "DurableOrchestrationClient",
+    "EntityId",
+    "Orchestrator",
+    "RetryOptions",
     "RetryAbleTask",
     "SignalEntity",
     "TaskBase",
