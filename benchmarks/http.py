@@ -122,7 +122,7 @@ def _is_up(server: BenchServer, process: subprocess.Popen[bytes]) -> bool:
     for _ in range(200):
         time.sleep(0.1)
         if process.poll() is not None:
-            return False  # whoever answers there is another one
+            return False  # another server answers there
         try:
             server.ask("GET", "/")
         except HTTPError:
@@ -154,7 +154,7 @@ def _arguments() -> argparse.Namespace:
     options.add_argument("--seconds", type=int, default=4, help="how long each row lasts (4)")
     options.add_argument("--connections", type=int, default=64)
     options.add_argument("--patience", type=float, default=15.0, help="seconds to wait for a quiet machine")
-    options.add_argument("--access", choices=("keys", "open"), default="keys", help="open: nobody is asked")
+    options.add_argument("--access", choices=("keys", "open"), default="keys", help="open: the server requires no key")
     options.add_argument("--port", type=int, default=7990)
     return options.parse_args()
 

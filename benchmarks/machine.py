@@ -31,7 +31,7 @@ class Used:
 
 
 class Meter:
-    """Measures from its making to `stop`. The harness itself is counted for nobody."""
+    """Measures from its creation to `stop`. The harness itself is not counted."""
 
     def __init__(self, *roots: int) -> None:
         self._roots = roots
@@ -51,7 +51,7 @@ class Meter:
 
 
 def wait_until_quiet(roots: Sequence[int], patience: float) -> bool:
-    """Wait until nobody else needs more than `QUIET` cores; returns whether that came about in time."""
+    """Wait until other programs use at most `QUIET` cores; returns whether they did in time."""
     until = time.monotonic() + patience
     while True:
         meter = Meter(*roots)

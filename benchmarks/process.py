@@ -166,7 +166,7 @@ def _environment(kind: Kind) -> dict[str, str]:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End it politely, and then its whole session: it was made for this, so nobody else is in it."""
+    """Terminate it, and then its whole session, which contains only processes of this run."""
     assert process.stdin is not None
     assert process.stdout is not None
     with suppress(OSError):
