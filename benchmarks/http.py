@@ -154,7 +154,9 @@ def _arguments() -> argparse.Namespace:
     options.add_argument("--seconds", type=int, default=4, help="how long each row lasts (4)")
     options.add_argument("--connections", type=int, default=64)
     options.add_argument("--patience", type=float, default=15.0, help="seconds to wait for a quiet machine")
-    options.add_argument("--access", choices=("keys", "open"), default="keys", help="open: the server requires no key")
+    options.add_argument(
+        "--access", choices=("keys", "open"), default="keys", help="open: the server requires no key"
+    )
     options.add_argument("--port", type=int, default=7990)
     return options.parse_args()
 
