@@ -56,7 +56,7 @@ docs: $(V)/.dev ## Build the documentation into build/site
 	NO_MKDOCS_2_WARNING=1 $(V)/bin/mkdocs build --strict --quiet
 	@echo "open build/site/index.html"
 
-pictures: $(V)/.dev chromium ## Take the pictures of the pages in docs/assets from the demo
+pictures: $(V)/.dev chromium ## Take the pictures in docs/assets from the demo
 	$(V)/bin/python deploy/pictures.py
 
 bench: $(V)/.dev ## Measure beside the peers: see benchmarks/README.md

@@ -1,9 +1,9 @@
-"""Pictures of the pages for README and documentation, taken from the claims demo by a headless Chromium.
+"""Pictures of an instance's page for README and documentation, taken from the claims demo by a headless Chromium.
 
     python deploy/pictures.py [folder]      (make pictures)
 
-The script runs the demo in a temporary folder, with its seeded claims and its own server, and writes one PNG for each
-page and colour scheme. Run it again when the pages change. Times and ages in the pictures differ at each run.
+The script runs the demo in a temporary folder, with its seeded claims and its own server, and writes one PNG for
+each colour scheme. Run it again when the pages change. Times and ages in the pictures differ at each run.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ SCHEMES = ("light", "dark")
 
 
 async def main(folder: Path) -> None:
-    """File the claims, stop the bank, approve the last claim, and photograph the list and this claim."""
+    """File the claims, stop the bank, approve the last claim, and photograph its page."""
     from playwright.async_api import async_playwright
 
     import perdure as df
@@ -37,7 +37,6 @@ async def main(folder: Path) -> None:
         claim = found.waiting[-1].instance_id
         await client.raise_event(claim, "ApproverDecision", {"approved": True, "by": "Ada"})
         await _until_attempt(client, claim, 4)
-        pages = {"instances": "/", "instance": f"/instances/{claim}"}
         async with async_playwright() as playwright:
             browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
             for scheme in SCHEMES:
@@ -46,11 +45,8 @@ async def main(folder: Path) -> None:
                     color_scheme=scheme,  # type: ignore[arg-type]
                 )
                 page = await context.new_page()
-                await page.goto(f"{server.url}/?token={server.token}")
-                for name, path in pages.items():
-                    await page.goto(f"{server.url}{path}")
-                    await page.wait_for_load_state("load")
-                    await page.screenshot(path=folder / f"{name}-{scheme}.png")
+                await page.goto(f"{server.url}/instances/{claim}?token={server.token}")
+                await page.screenshot(path=folder / f"instance-{scheme}.png")
             await browser.close()
 
 
