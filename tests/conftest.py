@@ -4,11 +4,19 @@ Tests marked `long`, and those that repeat others on further versions of Postgre
 `make test-long` runs everything.
 """
 
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
 import pytest
 
 from tests.postgres.servers import NEWEST
 
 pytest_plugins = ["perdure.testing.plugin", "tests.postgres.fixtures"]
+
+MEMORY = Path("/dev/shm")
+ROOM = 4 * 2**30  # bytes; a run takes about one gigabyte
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -19,6 +27,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "long: takes many seconds, or repeats others; runs with --long only")
+    if "TMPDIR" not in os.environ and may_hold_files(MEMORY):
+        os.environ["TMPDIR"] = os.fspath(MEMORY)  # the processes of a parallel run, and servers, inherit it
+        tempfile.tempdir = None  # it is asked for again
+
+
+def may_hold_files(memory: Path) -> bool:
+    """Whether temporary files go there: tests sync thousands of files, and none of them loses its power."""
+    if not memory.is_dir() or not os.access(memory, os.W_OK):
+        return False
+    return not os.statvfs(memory).f_flag & os.ST_NOEXEC and shutil.disk_usage(memory).free > ROOM
 
 
 @pytest.fixture(scope="session")
