@@ -17,6 +17,7 @@ from azure.durable_functions import DurableOrchestrationClient, EntityId, Orches
 from azure.durable_functions.models.utils import http_utils
 
 import perdure as df
+from perdure.http.api import azure_client
 from perdure.http.api.azure_client import binding
 
 pytestmark = pytest.mark.timeout(60)
@@ -151,6 +152,18 @@ async def test_lists_and_purges(client: DurableOrchestrationClient) -> None:
     assert (await client.purge_instance_history("a-0")).instances_deleted == 0
     purged = await client.purge_instance_history_by(begin, runtime_status=[S.Completed])
     assert purged.instances_deleted == 2
+
+
+async def test_a_list_has_every_row_however_many_there_are(
+    client: DurableOrchestrationClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(azure_client, "PAGE", 2)
+    for n in range(5):
+        await client.start_new("waiting", f"w-{n}")
+    assert sorted(one.instance_id for one in await client.get_status_all()) == [f"w-{n}" for n in range(5)]
+    found = await client.get_status_by(runtime_status=[S.Running], instance_id_prefix="w-")
+    assert len(found) == 5
+    assert await client.get_status_by(instance_id_prefix="none-") == []
 
 
 async def test_entities(client: DurableOrchestrationClient) -> None:

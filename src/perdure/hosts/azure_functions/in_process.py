@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit
 
 from starlette.exceptions import HTTPException
+from starlette.responses import StreamingResponse
 from starlette.routing import Match
 
 from perdure.errors import PerdureError
@@ -91,7 +92,7 @@ class HubDoor:
         path = parts.path.removeprefix(f"/{self.name}")
         scope = self._scope(client, method, path, parts.query, body)
         response = await self._routed(scope, body)
-        content = bytes(response.body)
+        content = await _content(response)
         return [response.status_code, json.loads(content) if content else None]
 
     def _scope(self, client: Client, method: str, path: str, query: str, body: Any) -> dict[str, Any]:
@@ -132,6 +133,13 @@ class HubDoor:
                 except HTTPException as error:
                     return await on_http_exception(request, error)
         return json_response({"Message": f"there is no {scope['method']} {scope['path']}"}, 404)
+
+
+async def _content(response: Response) -> bytes:
+    """The body of an answer, also of one that is made while it is sent."""
+    if isinstance(response, StreamingResponse):
+        return b"".join([part async for part in response.body_iterator])  # type: ignore[misc]
+    return bytes(response.body)
 
 
 def _routes() -> list[GatedRoute]:

@@ -10,14 +10,16 @@ binding` prints what the client's constructor takes.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
 from perdure.http.api.instance_urls import MANAGEMENT
 from perdure.http.mounting import quoted
+from perdure.http.parameters import CONTINUATION
+from perdure.http.plain_request import PlainRequest
 from perdure.http.request_body import WRAPPED
 from perdure.http.responses import json_response
 from perdure.http.routing import client_of
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
 RPC: Final = "/durabletask"
+PAGE: Final = 1_000
+"""How many rows of a list are read at a time."""
+_LISTS: Final = frozenset({"list_instances", "list_entities"})
 INSTANCE: Final = "INSTANCEID"
 """What stands for the id in the addresses of a binding; the client puts the id in its place."""
 
@@ -49,11 +54,39 @@ def endpoints_of(management: Iterable[Endpoint]) -> tuple[Endpoint, ...]:
 def _unwrapping(handler: Handler) -> Handler:
     async def unwrapped(request: Request) -> Response:
         request.scope[WRAPPED] = handler.__name__ != "raise_event" or _unwraps_events(request)
+        if handler.__name__ in _LISTS and not _asks_for_a_page(request):
+            return await _all_pages(handler, request)
         answer = await handler(request)
         return _only_id(answer) if handler.__name__ == "restart" and answer.status_code == 202 else answer
 
     unwrapped.__doc__, unwrapped.__name__ = handler.__doc__, handler.__name__
     return unwrapped
+
+
+def _asks_for_a_page(request: Request) -> bool:
+    """Whether the caller knows of pages, which Azure's client does not."""
+    return "top" in request.query_params or CONTINUATION in request.headers
+
+
+async def _all_pages(handler: Handler, request: Request) -> Response:
+    """Every row of a list, page by page. Azure's client takes one answer for all there is."""
+    query = request.scope["query_string"]
+    scope = {**request.scope, "query_string": (query + b"&" if query else b"") + b"top=%d" % PAGE}
+    first = await handler(PlainRequest(scope, request.receive))
+    if CONTINUATION not in first.headers:
+        return first
+
+    async def rows() -> AsyncIterator[bytes]:
+        answer = first
+        yield bytes(answer.body)[:-1]
+        while (token := answer.headers.get(CONTINUATION)) is not None:
+            headers = [*scope["headers"], (CONTINUATION.encode(), token.encode())]
+            answer = await handler(PlainRequest({**scope, "headers": headers}, request.receive))
+            more = bytes(answer.body)[1:-1]
+            yield b"," + more if more else b""
+        yield b"]"
+
+    return StreamingResponse(rows(), media_type="application/json")
 
 
 def _unwraps_events(request: Request) -> bool:
