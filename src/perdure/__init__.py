@@ -2,13 +2,13 @@
 
 from typing import TYPE_CHECKING, Any
 
-from perdure.app import App
+from perdure.app import App, DFApp
 from perdure.blueprint import Blueprint
 from perdure.connection import connect
 from perdure.engine.activities import Concurrency
 from perdure.engine.activities.executors.factories import ProcessPool, process_pool
 from perdure.engine.client.bulk import BulkOutcome
-from perdure.engine.client.client import Client, DurableOrchestrationClient
+from perdure.engine.client.client import Client, DurableFunctionsClient, DurableOrchestrationClient
 from perdure.engine.client.sync_client import SyncClient
 from perdure.engine.core.ports import Limits
 from perdure.engine.engine import Settings
@@ -88,7 +88,9 @@ __all__ = [
     "Client",
     "Concurrency",
     "Copy",
+    "DFApp",
     "DurableEntityContext",
+    "DurableFunctionsClient",
     "DurableOrchestrationClient",
     "DurableOrchestrationContext",
     "DurableOrchestrationStatus",
@@ -164,7 +166,6 @@ if not TYPE_CHECKING:  # a checker that saw this would believe that every name e
     def __getattr__(name: str) -> Any:
         """Azure's names for what is done otherwise here: the error says how."""
         advice = {
-            "DFApp": "write perdure.App('name'), and auth=... on each route",
             "Orchestrator": "there is no function.json: put @app.orchestrator on the function",
             "Entity": "there is no function.json: put @app.entity on the function or class",
         }.get(name, "")

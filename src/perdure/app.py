@@ -17,7 +17,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import Any, Literal, TypeVar, Unpack, cast, get_args
 
-from perdure.blueprint import Blueprint
+from perdure.blueprint import LEVELS, Blueprint, level_of
 from perdure.engine.client.client import Client
 from perdure.engine.clock import Clock
 from perdure.engine.engine import Engine, Settings
@@ -210,6 +210,28 @@ class App(Blueprint):
         with needing("server", "an application over HTTP"):  # so the host is imported when it is used
             from perdure.http.host import asgi
         return asgi(self, store=store, hub=hub, **overrides)
+
+
+class DFApp(App):
+    """An `App` as Azure's programs make it: nothing but who may call its routes.
+
+    Parameters:
+        http_auth_level: who may call a route that does not say: anonymous, function or admin, as text or as
+            `azure.functions.AuthLevel`.
+        name: the hub's default name.
+        options: as for `App`.
+
+    Raises:
+        RegistrationError for a level that there is not.
+    """
+
+    def __init__(self, http_auth_level: Any = "function", *, name: str = "default", **options: Any) -> None:
+        super().__init__(name, **options)
+        self._auth = level_of(http_auth_level, "function")
+        if self._auth not in LEVELS:
+            raise RegistrationError(
+                f"DFApp http_auth_level is one of {', '.join(LEVELS)}, not {self._auth!r}"
+            )
 
 
 def _given(settings: S, **values: Any) -> S:

@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 from perdure.engine.client.client import Client
 from perdure.engine.client.sync_client import SyncClient
 from perdure.engine.functions.callables import is_async, resolvable, signature_of, where
-from perdure.engine.functions.registry import orchestrator_parameters
+from perdure.engine.functions.registry import Registry, orchestrator_parameters
 from perdure.errors import RegistrationError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -20,6 +20,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 class Decorators(Protocol):
     """Our decorators, which Azure's are spelled with."""
+
+    registry: Registry
 
     def orchestrator(self, *, name: str | None, input_type: Any) -> Callable[[F], F]: ...
 
@@ -81,6 +83,19 @@ class AzureNames:
             return register(function)
 
         return checked
+
+    def function_name(self: Decorators, name: str) -> Callable[[F], F]:
+        """Name a function, from the top of its decorators: Azure's spelling of `name=`.
+
+        The function is still found under its own name. Raises RegistrationError for a name that is taken, and for a
+        function that no decorator below has registered.
+        """
+
+        def rename(function: F) -> F:
+            self.registry.rename(function, name)
+            return function
+
+        return rename
 
     def durable_client_input(
         self, client_name: str, task_hub: str | None = None, connection_name: str | None = None

@@ -46,6 +46,7 @@ from perdure.triggers.schedule_orchestration import CatchUp, Overlap, SchedulePl
 from perdure.triggers.source import QueueSource
 
 F = TypeVar("F", bound=Callable[..., Any])
+LEVELS = ("anonymous", "function", "admin")
 METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
 
 
@@ -68,6 +69,7 @@ class Blueprint(AzureNames):
         self.registry = Registry()
         self._prefix = prefix
         self._path = path
+        self._auth = "function"
         self._taken_by: str | None = None
 
     @overload
@@ -288,46 +290,58 @@ class Blueprint(AzureNames):
 
     def route(
         self,
-        path: str,
-        methods: list[str] | tuple[str, ...] = ("GET",),
+        path: str | None = None,
+        methods: Sequence[str] | None = None,
         *,
-        auth: str = "function",
+        auth: str | None = None,
         links: Sequence[str] = ("status",),
+        route: str | None = None,
+        auth_level: Any = None,
     ) -> Callable[[F], F]:
         """Register a client function behind HTTP: `/api` + `path`. It is returned unchanged.
 
-        It receives by type what it asks for: the Starlette `Request`, the `Client`, lifespan resources.
+        It receives by type what it asks for: the Starlette `Request`, the `Client`, lifespan resources. Without a
+        `path` it is Azure's decorator: `route` has no slash in front, and `route` and `methods` may be left out.
 
         Parameters:
-            auth: anonymous, function or admin.
+            methods: default GET; of Azure's decorator GET and POST.
+            auth: anonymous, function or admin; default function, or what `DFApp` says.
             links: what `create_check_status_response` and its like hand a caller whose key does not have the
                 scope `operate`: any of status, raise, raise:EVENT for one event, terminate, purge, restart,
                 suspend, resume, rewind. Default is a link that shows the status and nothing else. A caller who may
                 operate gets all links.
+            route: Azure's name for the path; default the function's own name.
+            auth_level: Azure's name for `auth`, as text or as `azure.functions.AuthLevel`.
 
         Raises:
             RegistrationError for a route that is taken, or for a method, `auth` or link that there is not.
         """
         localns = caller_locals()
-        verbs = tuple(method.upper() for method in methods)
-        if not path.startswith("/") or not verbs or not METHODS.issuperset(verbs):
+        if path is not None and route is not None:
+            raise RegistrationError(f"route {path!r}: give a path, or Azure's route={route!r}, not both")
+        shown = path if path is not None else route
+        given = methods or (("GET", "POST") if path is None else ("GET",))
+        verbs = tuple(str(getattr(method, "value", method)).upper() for method in given)
+        if (path is not None and not path.startswith("/")) or not METHODS.issuperset(verbs):
             raise RegistrationError(
-                f"route {path!r}: a path begins with / and methods are HTTP's, not {verbs}"
+                f"route {shown!r}: a path begins with / and methods are HTTP's, not {verbs}"
             )
-        if auth not in ("anonymous", "function", "admin"):
-            raise RegistrationError(f"route {path!r}: auth is anonymous, function or admin, not {auth!r}")
-        handed_out = _links(path, links)
+        level = level_of(auth_level if auth is None else auth, self._auth)
+        if level not in LEVELS:
+            raise RegistrationError(f"route {shown!r}: auth is anonymous, function or admin, not {level!r}")
+        handed_out = _links(shown or "", links)
 
         def register(found: F) -> F:
             _refuse(found, generators=True)
+            template = route if route is not None else own_name(found)
             self._add(
                 Route(
                     own_name(found),
                     called(found),
                     localns,
-                    path=self._path + path,
+                    path=self._path + (path if path is not None else f"/{template.strip('/')}"),
                     methods=verbs,
-                    auth=auth,
+                    auth=level,
                     links=handed_out,
                 )
             )
@@ -481,6 +495,11 @@ def _refuse_unbound(function: Callable[..., Any]) -> None:
             f"{where(function)} is a method, and no object is bound to it: register it as the_object."
             f"{function.__name__}, or put @staticmethod on it and leave out its first parameter"
         )
+
+
+def level_of(given: Any, default: str) -> str:
+    """Who may call a route: as text, or as Azure's AuthLevel."""
+    return default if given is None else str(getattr(given, "value", given)).lower()
 
 
 def _links(path: str, links: Sequence[str]) -> tuple[str, ...]:

@@ -35,3 +35,10 @@ def context(instance_id: str, now: str) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return package().DurableOrchestrationContext.from_json(json.dumps(document))
+
+
+def functions() -> ModuleType:
+    """azure.functions."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return importlib.import_module("azure.functions")

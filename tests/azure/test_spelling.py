@@ -232,10 +232,89 @@ def test_a_task_says_its_state_as_azure_does():
 
 @pytest.mark.parametrize(
     ("name", "advice"),
-    [("DFApp", "perdure.App"), ("Orchestrator", "@app.orchestrator"), ("Entity", "@app.entity")],
+    [("Orchestrator", "@app.orchestrator"), ("Entity", "@app.entity")],
 )
 def test_a_name_that_is_otherwise_here_says_how(name, advice):
     with pytest.raises(AttributeError, match=advice):
         getattr(df, name)
     with pytest.raises(AttributeError, match="has no attribute 'Enttiy'$"):
         df.Enttiy  # noqa: B018
+
+
+async def test_a_program_in_azures_words_changes_nothing_but_its_import():
+    func = official.functions()
+    app = df.DFApp(http_auth_level=func.AuthLevel.ANONYMOUS)
+
+    @app.function_name("Begin")
+    @app.route(route="start/{name}", methods=["POST"])
+    @app.durable_client_input(client_name="client")
+    async def begin(req: func.HttpRequest, client):
+        instance_id = await client.start_new(req.route_params["name"], "one", req.get_json())
+        return client.create_check_status_response(req, instance_id)
+
+    @app.route(auth_level="FUNCTION")
+    def closed(req):
+        return "in"
+
+    @app.function_name("Chain")
+    @app.orchestration_trigger(context_name="context")
+    def chain(context):
+        named = yield context.call_activity("Greet", context.get_input())
+        own = yield context.call_activity("greet", "x")
+        return [named, own, vars(context.function_context)]
+
+    @app.function_name("Greet")
+    @app.activity_trigger(input_name="name")
+    def greet(name: str) -> str:
+        return f"Hello {name}"
+
+    @app.function_name("Counted")
+    @app.entity_trigger(context_name="context")
+    def counter(context):
+        context.set_state(context.get_input())
+
+    routes = {one.name: (one.path, one.methods, one.auth) for one in app.registry.routes}
+    assert routes == {
+        "Begin": ("/start/{name}", ("POST",), "anonymous"),
+        "closed": ("/closed", ("GET", "POST"), "function"),
+    }
+    async with environment(app) as env:
+        for name in ("Chain", "chain"):
+            assert (await env.run(name, "Ada")).output == ["Hello Ada", "Hello x", {}]
+        client: df.DurableFunctionsClient = env.client
+        await client.signal_entity(df.EntityId("counted", "k"), "set", input=5)
+        await env.settled()
+        assert (await client.read_entity_state(df.EntityId("Counted", "k"))).state == 5
+
+
+def test_a_name_that_is_taken_or_has_nothing_below_it_is_refused():
+    app = df.DFApp()
+
+    @app.activity_trigger(input_name="a")
+    def one(a): ...
+
+    with pytest.raises(RegistrationError, match="already"):
+
+        @app.function_name("one")
+        @app.activity_trigger(input_name="a")
+        def two(a): ...
+
+    with pytest.raises(RegistrationError, match="put function_name above"):
+        app.function_name("three")(lambda a: a)
+
+
+@pytest.mark.parametrize("options", [{"path": "/x", "route": "x"}, {"route": "x", "auth_level": "nobody"}])
+def test_a_route_in_two_spellings_or_for_an_unknown_level_is_refused(options):
+    with pytest.raises(RegistrationError, match="route"):
+        df.DFApp().route(**options)
+    with pytest.raises(RegistrationError, match="http_auth_level"):
+        df.DFApp("nobody")
+
+
+async def test_links_take_the_order_of_2x_too():
+    host = df.DFApp().asgi(store="memory:", access="open")
+    async with host.lifespan():
+        request = official.functions().HttpRequest(method="GET", url="http://localhost/x", body=b"")
+        links = host.client.create_http_management_payload
+        assert links(request, "one") == links("one", request)
+        assert links("one", request)["statusQueryGetUri"].startswith("http://localhost/")

@@ -9,7 +9,7 @@ import random
 import uuid
 from collections.abc import Callable, Coroutine, Generator, Iterable
 from datetime import datetime
-from types import UnionType
+from types import SimpleNamespace, UnionType
 from typing import Any, TypeVar, overload
 
 from msgspec import Raw
@@ -98,6 +98,11 @@ class OrchestrationContext(HttpCalls, ActivityCalls, ChildCalls, EntityCalls):
     def version(self) -> str:
         """The version this instance started with."""
         return self._identity.version
+
+    @property
+    def function_context(self) -> SimpleNamespace:
+        """Azure's bag of what its host says of a function: here an empty one."""
+        return SimpleNamespace()
 
     @property
     def is_replaying(self) -> bool:

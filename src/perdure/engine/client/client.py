@@ -381,14 +381,16 @@ class Client(Starting, EntityVerbs, AccessVerbs, AzureVerbs, WatchVerbs, Cluster
 
     # ---------------------------------------------------------------------------------------------- links
 
-    def create_http_management_payload(self, instance_id: str, request: Any = None) -> dict[str, Any]:
+    def create_http_management_payload(self, instance_id: Any, request: Any = None) -> dict[str, Any]:
         """The URLs by which this instance is asked about and managed, as Azure names them.
 
         With a `request`, its caller decides what is handed out: all of them if their key has the scope
         `operate`, else those that the route names (`links=`), by default the status alone. Without one, or with
-        the server's URL instead, it is the server's own code that asks, and gets all. Raises RuntimeError where
-        there is nothing to link to.
+        the server's URL instead, it is the server's own code that asks, and gets all. The order of 2.x, request and
+        id, is understood too. Raises RuntimeError where there is nothing to link to.
         """
+        if not isinstance(instance_id, str) and isinstance(request, str):
+            instance_id, request = request, instance_id
         return self._links().management(request, instance_id)
 
     def create_check_status_response(self, request: Any, instance_id: str) -> Any:
@@ -427,6 +429,8 @@ class Client(Starting, EntityVerbs, AccessVerbs, AzureVerbs, WatchVerbs, Cluster
 
 
 DurableOrchestrationClient = Client
+DurableFunctionsClient = Client
+"""Its name in azure-functions-durable 2.x."""
 
 
 def checked_event_name(name: object) -> str:

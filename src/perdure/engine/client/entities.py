@@ -47,6 +47,7 @@ class EntityVerbs:
         operation_name: str,
         operation_input: Any = NO_INPUT,
         *,
+        input: Any = NO_INPUT,
         at: datetime | None = None,
         operation_id: str | None = None,
     ) -> None:
@@ -57,7 +58,7 @@ class EntityVerbs:
 
         Parameters:
             entity_id: which one.
-            operation_input: anything strict JSON can carry.
+            operation_input: anything strict JSON can carry; `input` is its name in 2.x of Azure's package.
             at: an aware datetime; the operation is done then.
             operation_id: name this request yourself to be able to repeat it: a repeat within 24 hours does
                 nothing.
@@ -75,7 +76,7 @@ class EntityVerbs:
             EntityOperation(
                 instance_id=chosen,
                 operation=checked_operation(operation_name),
-                input=body_of(operation_input),
+                input=body_of(operation_input if input is NO_INPUT else input),
                 is_signal=True,
                 visible_at=instant(at, "at") if at is not None else 0,
                 operation_id=operation_id or "",

@@ -13,7 +13,7 @@ import inspect
 import sys
 import typing
 from collections.abc import Callable, Collection, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
 from types import UnionType
@@ -216,6 +216,51 @@ class Registry:
         self._put(definition)
         if not isinstance(definition, Route | Trigger):
             remember(definition)
+
+    def rename(self, function: Function, name: str) -> None:
+        """Give a registered function another name; it keeps its old one as an alias.
+
+        Raises RegistrationError for a name that is taken, and for a function that is not registered here.
+        """
+        found = [one for one in self.definitions() if is_same(one.function, function)]
+        if not found:
+            raise RegistrationError(
+                f"{where(function)} is not registered: put function_name above the decorator that registers it"
+            )
+        checked_name(name, function)
+        for definition in found:
+            self._remove(definition)
+            aliases = definition.aliases
+            if isinstance(definition, Activity | Orchestrator) and definition.name != name:
+                aliases = (definition.name, *aliases)
+            renamed = replace(definition, name=name, aliases=aliases)
+            if isinstance(definition, Entity):
+                renamed = replace(renamed, name=name.lower())
+            self.add(renamed)
+
+    def _remove(self, definition: Definition) -> None:
+        match definition:
+            case Activity():
+                for name in (definition.name, *definition.aliases):
+                    del self.activities[name]
+            case Orchestrator():
+                for name in (definition.name, *definition.aliases):
+                    versions = self.versions[name]
+                    del versions[definition.version]
+                    if versions:
+                        self.orchestrators[name] = versions[newest(versions)]
+                    else:
+                        del self.versions[name], self.orchestrators[name]
+            case Entity():
+                del self.entities[definition.name]
+            case Route():
+                self.routes.remove(definition)
+            case Trigger():
+                raise RegistrationError(
+                    f"{where(definition.function)}: give its name to its own decorator, as name="
+                )
+            case _:
+                raise RegistrationError(f"{where(definition.function)} has no name of its own")
 
     def include(self, other: Registry) -> None:
         """Take over what another registry has, all of it or, with RegistrationError, nothing."""
