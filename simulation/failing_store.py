@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 from perdure.errors import CommitRefused, FenceLost, StoreError, StoreFull
 from perdure.model import events as ev
-from perdure.model.records import Batch, Poll, SeenRow, StoredInstance
+from perdure.model.records import Batch, InstanceRow, Poll, SeenRow, StoredInstance
 from perdure.store.port import Opening, Store
 from simulation.injector import Injector, SimulatedCrash
 from simulation.ledger import Ledger, RunRecord
@@ -81,6 +81,10 @@ class FailingStore:
     def parked(self, after_no: int, limit: int) -> list[tuple[int, str]]:
         self._trouble("parked")
         return self.inner.parked(after_no, limit)
+
+    def rows(self, instance_ids: Sequence[str]) -> list[InstanceRow]:
+        self._trouble("rows")
+        return self.inner.rows(instance_ids)
 
     def _trouble(self, verb: str) -> None:
         self._check()

@@ -150,6 +150,7 @@ class _Entry:
 
 class _Environment:
     def __init__(self, program: Program) -> None:
+        self.pause: Callable[[str], bool] = lambda _: False
         self._names = {program.name(n) for n in range(len(program.bodies))}
 
     def activity(self, function: Any) -> CallTarget:

@@ -50,6 +50,7 @@ def plan_of(seed: int) -> Plan:
     clients = _Cast(chance.of("clients"), program, eternal=eternal).clients()
     targets = sorted({order.target for client in clients for order in client.orders})
     faults = _faults(chance.of("faults"), program, targets, eternal=eternal)
+    faults += _pauses(chance.of("pauses"))
     program = with_final(program, chance.of("payloads"))
     program = with_abrupt_ends(program, chance.of("abrupt ends"))
     return with_entities(Plan(seed, knobs, program, clients, faults), chance.of("entities"))
@@ -245,6 +246,18 @@ def _faults(random: Random, program: Program, targets: list[str], *, eternal: bo
         name = program.name(random.randrange(len(program.bodies)))
         faults += [Fault("boot", n, effect, target=name) for n in _some(random, 6, 5)]
     return tuple(faults)
+
+
+def _pauses(random: Random) -> tuple[Fault, ...]:
+    """Steps that take long, in one seed of three: starts that come meanwhile are accepted before they are over."""
+    if random.random() > 0.33:
+        return ()
+    rate = random.choice((0.05, 0.2, 0.6))
+    return tuple(
+        Fault("pause", n, random.choice(("go on", "part")), random.choice((0.1, 1.0, 5.0)))
+        for n in range(60)
+        if random.random() < rate
+    )
 
 
 def _some(random: Random, among: int, factor: float = 1.0) -> list[int]:

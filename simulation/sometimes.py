@@ -30,6 +30,8 @@ CASES = (
     "an eviction, and a replay after it",
     "user code acted while it was put away",
     "code swallowed what was to end it",
+    "a start accepted in the middle of a step",
+    "a long step done again in a batch of its own",
     "a batch cut in a cascade, leaving inbox rows",
     "messages that stood in line for the next batch",
     "a next generation deferred",

@@ -62,6 +62,7 @@ class SimulatedWorker:
         loop = self._new_loop()
         loop.pool = self.pool = self._new_pool()  # type: ignore[assignment]
         self.loop = loop
+        self.bodies.environment.pause = lambda instance_id: self._pause_in_a_step(loop, instance_id)
         self._joins(loop, self.pool)
         self.world.trace("boot", *self._named, self.incarnation)
         try:
@@ -213,6 +214,18 @@ class SimulatedWorker:
             if type(message).__name__ == "ActivityResult" and key in ledger.completed:
                 self.world.met("a duplicate result dropped")
 
+    def _pause_in_a_step(self, loop: Loop, instance_id: str) -> bool:
+        """A step takes long, and clients go on meanwhile: their starts are accepted in the middle of it."""
+        pause = self.world.injector.at("pause")
+        if pause is None:
+            return False
+        self.world.meanwhile(pause.amount, self)
+        loop.early.accept()
+        parts = pause.effect == "part" and loop.early.keeps_others_waiting(instance_id)
+        if parts:
+            self.world.met("a long step done again in a batch of its own")
+        return parts
+
     def _befall(self, loop: Loop) -> None:
         """What happens between two turns: evictions, and clocks that are set."""
         dispatcher, world = loop.dispatcher, self.world
@@ -239,6 +252,8 @@ class SimulatedWorker:
         world = self.world
         world.fingerprint(b"".join(row.hash for row in batch.history))
         sizes = [len(batch.inbox_added), len(batch.inbox_removed), len(batch.seen), len(batch.dropped)]
+        if self.loop is not None and self.loop.hub.making is not None:
+            world.met("a start accepted in the middle of a step")
         what = [(row.instance_no, row.status, row.due_at) for row in batch.updates]
         born = [row.instance_id for row in batch.new_instances]
         world.trace("commit", *self._named, batch.at, born, what, sizes)
@@ -297,9 +312,12 @@ class WorldProbe(Running):
         return value
 
     def step(self, context: OrchestrationContext) -> None:
-        if not context.is_replaying and self._world.injector.at("hang") is not None:
+        if context.is_replaying:
+            return
+        if self._world.injector.at("hang") is not None:
             self._world.met("user code was interrupted by the watchdog")
             raise Interrupted("simulated: it ran too long")
+        context._pause()
 
     def hangs(self) -> bool:
         if self._world.injector.at("hang") is None:

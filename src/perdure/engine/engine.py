@@ -138,6 +138,7 @@ class Engine:
             evicted=self._forget_evicted,
             sweeper=Sweeper(self.settings.retention, store) if self.settings.retention else None,
         )
+        self._functions.environment.pause = self.loop.early.look_within
         self.loop.returned = self._returned
         self.feed = Feed(self._listen)
         self.endless: dict[

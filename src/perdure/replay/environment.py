@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from perdure.errors import EngineSignal
 from perdure.model import actions as act
 from perdure.model import payload
 from perdure.model.retry import RetryPolicy
@@ -23,6 +24,14 @@ class CallTarget:
     version: str = ""
     guard: payload.Guard | None = None
     """What an input has to pass to be read whole as the type of the function's parameter."""
+
+
+class RunApart(EngineSignal):
+    """A step takes long, and clients wait for the batch that it is in: it runs again in a batch of its own."""
+
+    def __init__(self, instance_id: str) -> None:
+        super().__init__(instance_id)
+        self.instance_id = instance_id
 
 
 class Environment(Protocol):
@@ -43,6 +52,12 @@ class Environment(Protocol):
     def is_renamed(self, action: act.Action, recorded: Any) -> bool:
         """Whether an action is the recorded one but for a name that its function also goes by."""
 
+    def pause(self, instance_id: str) -> bool:
+        """The code has asked for another thousand things: whatever need not wait for its step may go between.
+
+        Returns whether its step is to be run again in a batch of its own, because others wait for this one.
+        """
+
     def logger(self, instance_id: str, is_live: Callable[[], bool]) -> Any:
         """A logger that is silent while `is_live` says no: during replay, and once the code is put away."""
 
@@ -57,4 +72,4 @@ class Identity:
     version: str = ""
 
 
-__all__ = ["CallTarget", "Environment", "Identity"]
+__all__ = ["CallTarget", "Environment", "Identity", "RunApart"]

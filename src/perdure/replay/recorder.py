@@ -34,7 +34,7 @@ from perdure.model.names import is_name, not_a_name
 from perdure.model.readings import Reading
 from perdure.replay import pairing
 from perdure.replay.determinism import Mismatch, agree, misfit, mismatch
-from perdure.replay.environment import CallTarget, Environment, Identity
+from perdure.replay.environment import CallTarget, Environment, Identity, RunApart
 from perdure.replay.fiber import Fiber
 from perdure.replay.inputs import NO_INPUT, input_body
 from perdure.replay.pairing import same
@@ -44,6 +44,8 @@ SPREAD_FROM: Final = 100
 """Calls that are open when a sub-orchestration is no longer kept beside its caller."""
 REFUSALS: Final = 3
 """How often code that swallows it is told that nothing it asks for counts any more."""
+PAUSE_AFTER: Final = 0x3FF
+"""A pause follows each id that ends in these bits: each thousand that an execution takes."""
 IDLE: list[act.Action] = []
 """The actions of code that is not running: one empty list for all of them, since thousands sleep."""
 NOTHING_TAKEN: dict[int, EventTask[Any]] = {}
@@ -244,8 +246,15 @@ class Recorder:
 
     def _take_id(self) -> int:
         taken = self._next_id
-        self._next_id = taken + 1
+        self._next_id = following = taken + 1
+        if not following & PAUSE_AFTER and self._doom is None:
+            self._pause()
         return taken
+
+    def _pause(self) -> None:
+        if self._env.pause(self.instance_id) and not self._replaying:
+            self._doom = RunApart(self.instance_id)
+            raise self._doom
 
     def _emit(self, action: act.Action) -> Any | None:
         """Note an action; in replay, hold it against history and return the event it became."""

@@ -202,6 +202,9 @@ class _Lenient:
     def is_renamed(self, action: Action, recorded: Any) -> bool:
         return False
 
+    def pause(self, instance_id: str) -> bool:
+        return False
+
     def _target(self, function: Any) -> CallTarget:
         if isinstance(function, str):
             return CallTarget(function)

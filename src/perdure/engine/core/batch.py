@@ -59,6 +59,7 @@ class OpenBatch:
         "message_numbers",
         "moved",
         "now",
+        "pause",
         "placement",
         "promised",
         "quarantine",
@@ -78,6 +79,7 @@ class OpenBatch:
         self.functions = worker.functions
         self.random = worker.random
         self.limits = worker.limits
+        self.pause = worker.pause
         self.running = worker.running
         self.accept_only = worker.accept_only
         self.territory = worker.territory

@@ -65,6 +65,11 @@ class Dispatcher(WorkerState):
         return self._open or OpenBatch(self)
 
     @property
+    def making(self) -> OpenBatch | None:
+        """The batch in the making; None between two batches."""
+        return self._open
+
+    @property
     def released(self) -> Released:
         """What is to leave once the batch in the making is durable."""
         return self.open_batch.released

@@ -8,7 +8,7 @@ still held: its waits, its timers, its undelivered messages, each with a record 
 from __future__ import annotations
 
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from msgspec import Raw
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from perdure.engine.core.ports import OrchestratorEntry
 
 S = RuntimeStatus
+SETTLED_AT_ONCE: Final = 2_000  # actions of one step between two pauses
 
 
 class Quarantine(EngineSignal):
@@ -121,10 +122,22 @@ def live_on(batch: OpenBatch, instance: Instance, actions: Sequence[act.Action])
 
 
 def _settle(batch: OpenBatch, instance: Instance, outcome: Outcome, actions: Sequence[act.Action]) -> None:
-    settle(actions, outcome)
-    _take_up(batch, instance, outcome)
+    if len(actions) <= SETTLED_AT_ONCE:
+        settle(actions, outcome)
+        _take_up(batch, instance, outcome)
+    else:
+        _settle_many(batch, instance, actions, outcome)
     if outcome.ending is not None:
         _finish(batch, instance, outcome.ending)
+
+
+def _settle_many(
+    batch: OpenBatch, instance: Instance, actions: Sequence[act.Action], outcome: Outcome
+) -> None:
+    for begin_at in range(0, len(actions), SETTLED_AT_ONCE):
+        settle(actions[begin_at : begin_at + SETTLED_AT_ONCE], outcome)
+        _take_up(batch, instance, outcome)
+        batch.pause()
 
 
 def _take_up(batch: OpenBatch, instance: Instance, outcome: Outcome) -> None:

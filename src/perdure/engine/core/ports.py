@@ -92,6 +92,10 @@ class Running:
         """Call `code`. Raises Interrupted when it was interrupted, also where it swallowed that."""
         return code(*given)
 
+    def aside(self, work: Callable[[], None]) -> None:
+        """Do work of the engine's own, perhaps in the middle of the code. No interruption of the code reaches it."""
+        work()
+
     def close(self, instance: Instance, execution: Execution) -> None:
         """Put the code of an instance away, whatever it does about it."""
         put_away(execution)

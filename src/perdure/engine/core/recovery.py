@@ -32,6 +32,7 @@ from perdure.model.messages import ActivityResult, Wake
 from perdure.model.recorded import DAMAGED, HistoryDamaged
 from perdure.model.waiting import MISFIT, kind_of
 from perdure.replay.decide import Execution
+from perdure.replay.environment import RunApart
 from perdure.replay.rewinding import Episode, counting, is_rewound
 from perdure.replay.settle import Invocation, invocation_of, report_to_parent
 from perdure.replay.state import fold
@@ -101,6 +102,9 @@ def _relive(
     except Interrupted as stopped:
         batch.running.close(instance, execution)
         raise Quarantine(instance.instance_id, too_long(stopped)) from stopped
+    except RunApart:
+        batch.running.close(instance, execution)
+        raise
     return recorded, asked
 
 

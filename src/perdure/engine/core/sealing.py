@@ -7,7 +7,7 @@ and has not been answered needs none, because nothing was promised.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from perdure.engine.core import activity_rows, entities
 from perdure.engine.core.envelope import Elsewhere, Envelope, acceptance_of
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from perdure.engine.core.batch import OpenBatch
     from perdure.engine.core.instance import Instance
     from perdure.replay.decide import Execution
+
+STORED_AT_ONCE: Final = 2_000  # messages that get a row between two pauses
 
 
 def seal(batch: OpenBatch) -> Batch:
@@ -176,7 +178,9 @@ def _seal_unconsumed(batch: OpenBatch) -> None:
     batch.aside.clear()
     batch.backlog.clear()
     at_once = batch.at_once
-    for envelope in lines.recent:
+    for number, envelope in enumerate(lines.recent, 1):
+        if not number % STORED_AT_ONCE:
+            batch.pause()
         if not envelope.waits:
             continue
         if envelope.hidden:  # let go, and not reached: from now on polls have to show it

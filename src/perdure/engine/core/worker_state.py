@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from perdure.engine.core.backlog import Lines
@@ -37,6 +38,8 @@ class WorkerState:
         self.accept_only = accept_only
         self.territory = territory  # None for an engine that has its hub to itself
         self.placement: Placement | None = None
+        # Called now and then in the middle of what takes long, so that others need not wait for its end.
+        self.pause: Callable[[], None] = lambda: None
         self.counters: dict[str, int] = {"stale_results": 0, "replays": 0, "evictions": 0, "expired": 0}
         self.cache = InstanceCache(self.running, self.limits.warm_bytes, self.counters)
         self.quarantine: dict[str, str] = {}

@@ -122,6 +122,7 @@ class RegistryEnvironment:
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
+        self.pause: Callable[[str], bool] = lambda _: False  # the engine's, once there is one
         self._activities: dict[Any, CallTarget] = {}
         self._orchestrators: dict[Any, CallTarget] = {}
         self._operations: dict[tuple[str, str], payload.Guard | None] = {}

@@ -23,12 +23,14 @@ from perdure.engine.activities import ActivityPool
 from perdure.engine.clock import Clock
 from perdure.engine.cluster.coordinator import Sharing
 from perdure.engine.core.audit import AuditMemos
+from perdure.engine.core.batch import OpenBatch
 from perdure.engine.core.dispatcher import Dispatcher
 from perdure.engine.core.envelope import Envelope, envelopes_of
 from perdure.engine.core.lifecycle import Quarantine
 from perdure.engine.core.ports import Released
 from perdure.engine.interrupting import CutShort, give_back_free_memory
 from perdure.engine.loop.callbacks import CallbackBatch, tell
+from perdure.engine.loop.early_starts import EarlyStarts
 from perdure.engine.loop.inbox import InboxWaiter, Item, take_into
 from perdure.engine.loop.timers import Wakeups
 from perdure.engine.upkeep.retention import EVERY, Sweeper
@@ -44,6 +46,7 @@ from perdure.errors import (
 )
 from perdure.model.messages import ActivityResult, Message, Wake
 from perdure.model.records import Batch
+from perdure.replay.environment import RunApart
 from perdure.store.port import EngineStore, Opening
 
 HORIZON = 60_000_000  # microseconds ahead that timers are held in memory
@@ -90,6 +93,15 @@ class Loop:
         self.pool: ActivityPool | None = None
         self.inbox: SimpleQueue[Item] = SimpleQueue()
         self.memos = AuditMemos()
+        self.early = EarlyStarts(
+            dispatcher,
+            store,
+            clock,
+            self.inbox,
+            commit=lambda batch: self._commit(batch, clock.monotonic()),
+            accepted=self._release_early,
+        )
+        dispatcher.pause = self.early.look
         self.wakeups = Wakeups()
         self.stopping = False
         self.idle_before = 0
@@ -189,6 +201,8 @@ class Loop:
         if self.away is not None:
             return self._retry_at
         times = [self._poll_at]
+        if self.early.waiting:
+            times.append(0)
         upcoming = self.wakeups.next_at()
         if upcoming is not None:
             times.append(upcoming)
@@ -223,6 +237,7 @@ class Loop:
 
     def _drain(self, taken: list[Envelope], most: int = TAKE) -> None:
         inbox = self.inbox
+        self.early.drain_into(taken)
         try:
             while len(taken) < most:
                 take_into(taken, inbox.get_nowait())
@@ -365,6 +380,8 @@ class Loop:
             started = self.clock.monotonic()
             if not batch.is_empty():
                 self._commit(batch, started)
+        except RunApart as found:
+            remedy = partial(self._part, dispatcher.rollback(), found.instance_id)
         except CutShort:
             self._retry.extend(dispatcher.rollback())
             return
@@ -392,9 +409,18 @@ class Loop:
             self.full_until = 0.0
             if self._committed is not None:
                 self._committed(batch, self.clock.monotonic() - started)
+            self.early.look_behind()
             self._release(released, batch)
+            self.early.look_behind()
+            self.early.ended()
             return
         remedy()
+
+    def _part(self, inputs: list[Envelope], instance_id: str) -> None:
+        """Redo the batch without the instance whose step takes long, and then that step in a batch of its own."""
+        with self.early.parting():
+            self.turn([e for e in inputs if e.message.instance_id != instance_id])
+            self.turn([e for e in inputs if e.message.instance_id == instance_id])
 
     def _without_culprit(self, inputs: list[Envelope]) -> None:
         """Redo the batch with one instance parked, and give back what its code has allocated, which may be a lot."""
@@ -433,6 +459,8 @@ class Loop:
             )
             cold = dispatcher.advance((), now)
         batch = dispatcher.seal()
+        self.early.look()
+        self.early.check()
         if self.memos:
             self.memos.take_back()
             if self.away is None:
@@ -476,6 +504,18 @@ class Loop:
         watched = self.watched
         if watched is not None:
             self._shielded(lambda done: watched(done, handover), batch)
+        handover.flush()
+
+    def _release_early(self, apart: OpenBatch) -> None:
+        """Starts are durable that had a commit of their own. Nothing of them runs yet."""
+        rows, handover = apart.rows, CallbackBatch()
+        self.full_until = 0.0
+        if self._committed is not None:
+            self._committed(rows, 0.0)
+        handover.answer(apart.released.answers)
+        watched = self.watched
+        if watched is not None:
+            self._shielded(lambda done: watched(done, handover), rows)
         handover.flush()
 
     def _tell_others(self, released: Released) -> None:
@@ -562,7 +602,7 @@ class Loop:
         must be open), client operations with an id too (the first answer is kept); the others are told.
         """
         log.error("the store failed; its state is read again: %s", error)
-        waiting = [*inputs, *self.dispatcher.lines.take_all(), *self._retry]
+        waiting = [*inputs, *self.dispatcher.lines.take_all(), *self._retry, *self.early.take_doubtful()]
         self._retry = []
         self.dispatcher.drop_everything()
         self.wakeups.clear()
@@ -614,7 +654,8 @@ class Loop:
 
     def refuse_rest(self) -> None:
         """Answer whoever still waits, when nobody turns any more. From any thread."""
-        left, (doubtful, self._retry) = self.dispatcher.lines.take_all(), (self._retry, [])
+        left = self.dispatcher.lines.take_all()
+        doubtful, self._retry = [*self._retry, *self.early.take_doubtful()], []
         count = -1
         while len(left) > count:
             count = len(left)

@@ -52,9 +52,11 @@ class Marker(Running):
         "_long_turn",
         "_place",
         "_strikes",
+        "aside_for",
         "disarm",
         "instance_id",
         "interrupting",
+        "is_aside",
         "is_ending",
         "thread_id",
         "turn",
@@ -66,6 +68,8 @@ class Marker(Running):
         self.thread_id = 0
         self.interrupting = False
         self.is_ending = False
+        self.is_aside = False  # the engine works in the middle of the code
+        self.aside_for = 0.0  # seconds that it has done so, in all
         self.disarm: Callable[[], object] = bool
         self._interruptions: Interruptions | None = None
         super().__init__()
@@ -121,6 +125,26 @@ class Marker(Running):
         assert error is not None
         raise error
 
+    def aside(self, work: Callable[[], None]) -> None:
+        """The code's turn stops for as long: it is neither interrupted nor blamed for what happens meanwhile.
+
+        An interruption that was announced before goes first, and no other is raised while `is_aside` is set.
+        """
+        since = time.monotonic()
+        strikes = self._strikes if self.instance_id else None
+        try:
+            self.is_aside = True  # in this order: see `interrupt`
+            if self.interrupting:
+                return
+            if strikes is not None:
+                strikes.leave()
+            work()
+            if strikes is not None:
+                strikes.enter(self.instance_id)
+        finally:
+            self.aside_for += time.monotonic() - since
+            self.is_aside = False
+
     def close(self, instance: Instance, execution: Execution) -> None:
         if execution.is_spent:
             execution.close()
@@ -145,7 +169,7 @@ class Marker(Running):
         interruptions = self._interruptions
         with self._lock:
             self.interrupting = True
-            if self.turn != turn or not self.instance_id or interruptions is None:
+            if self.turn != turn or not self.instance_id or self.is_aside or interruptions is None:
                 self.interrupting = False
                 return False
             self._place = _place_in(sys._current_frames().get(self.thread_id))
@@ -207,7 +231,7 @@ class Watchdog:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="perdure-watchdog", daemon=True)
         self._seen = -1
-        self._since = self._asked_at = 0.0
+        self._since = self._asked_at = self._aside_before = 0.0
         self._is_warned = False
 
     def start(self) -> None:
@@ -221,9 +245,9 @@ class Watchdog:
         """Which instance's code has the loop's thread, and for how many seconds; "" when none has it for long."""
         marker = self.marker
         turn, instance_id = marker.turn, marker.instance_id
-        if not instance_id or turn != self._seen:
+        if not instance_id or turn != self._seen or marker.is_aside:
             return "", 0.0
-        return instance_id, time.monotonic() - self._since
+        return instance_id, time.monotonic() - self._began()
 
     def end_turn(self) -> None:
         """Interrupt what runs now, however long it has been running, since the engine stops. From any thread."""
@@ -238,12 +262,17 @@ class Watchdog:
             self._also(now)
             if not instance_id or turn != self._seen:
                 self._since, self._asked_at, self._is_warned = now, 0.0, False
+                self._aside_before = marker.aside_for
                 self._seen = turn if instance_id else -1
-            else:
+            elif not marker.is_aside:
                 self._look(turn, instance_id, now)
 
+    def _began(self) -> float:
+        """When the turn under way began, or would have without what the engine did in its middle."""
+        return self._since + self.marker.aside_for - self._aside_before
+
     def _look(self, turn: int, instance_id: str, now: float) -> None:
-        held = now - self._since
+        held = now - self._began()
         if held > self._warn_after and not self._is_warned:
             self._is_warned = True
             log.warning(
@@ -253,7 +282,7 @@ class Watchdog:
                 stack_of(self.marker.thread_id),
             )
         if held > TRACE_AFTER and not self.marker.is_marked:
-            self.marker.mark_long(turn, self._since)
+            self.marker.mark_long(turn, self._began())
         if not self._interrupts or held <= self._after:
             return
         if not self._asked_at:

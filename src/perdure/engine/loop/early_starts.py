@@ -1,0 +1,178 @@
+"""The loop's part of early starts: it looks into the inbox while a long batch is still being made.
+
+`look` is called now and then by whatever may take long in a batch: the code of an orchestrator that asks for very
+much, and the work on what it has asked for. It never raises an error of the store or of the engine, because user code
+may be above it on the stack and might catch that. The batch in the making fails with it instead, once it is made.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import chain
+from queue import Empty, SimpleQueue
+from typing import Final
+
+from perdure.engine.clock import Clock
+from perdure.engine.core import early_starts
+from perdure.engine.core.batch import OpenBatch
+from perdure.engine.core.dispatcher import Dispatcher
+from perdure.engine.core.envelope import Envelope
+from perdure.engine.loop.inbox import Item, take_into
+from perdure.errors import CommitConflict, CommitRefused, StoreError, StoreFull
+from perdure.model.records import Batch
+from perdure.store.port import EngineStore
+
+DEEPEST: Final = 8
+"""How often one batch is redone without a step that takes long."""
+ROLLED_BACK: Final = (StoreFull, CommitRefused, CommitConflict)
+
+log = logging.getLogger("perdure.engine")
+
+
+class EarlyStarts:
+    """Accepts starts in the middle of a batch.
+
+    `waiting` is what was taken off the inbox and is for the next batch. `doubtful` are starts whose commit has failed
+    in a way that leaves open whether they are stored.
+    """
+
+    def __init__(
+        self,
+        hub: Dispatcher,
+        store: EngineStore,
+        clock: Clock,
+        inbox: SimpleQueue[Item],
+        *,
+        commit: Callable[[Batch], None],
+        accepted: Callable[[OpenBatch], None],
+    ) -> None:
+        self.waiting: list[Envelope] = []
+        self.doubtful: list[Envelope] = []
+        self._hub = hub
+        self._store = store
+        self._clock = clock
+        self._inbox = inbox
+        self._commit = commit
+        self._accepted = accepted
+        self._trouble: BaseException | None = None
+        self._is_long = False
+        self._parting = 0  # batches that are being redone without a long step, one inside the other
+        self._not_before = 0.0  # by the monotonic clock
+
+    def look(self) -> None:
+        """Accept what has come, once the batch in the making has taken longer than a batch is to take."""
+        making = self._hub.making
+        if making is not None and self._clock.monotonic() > making.deadline:
+            self._is_long = True
+            self._accept_in_time()
+
+    def look_behind(self) -> None:
+        """The batch is durable. If it took long, so does what follows its commit, and the next one is far."""
+        if self._is_long:
+            self._accept_in_time()
+
+    def ended(self) -> None:
+        """Nothing of the batch is left to be done."""
+        self._is_long = False
+
+    def _accept_in_time(self) -> None:
+        if self._clock.monotonic() >= self._not_before:
+            self.accept()
+            self._not_before = self._clock.monotonic() + self._hub.limits.seconds
+
+    def look_within(self, instance_id: str) -> bool:
+        """Look, in the middle of this instance's code. Returns whether clients of others wait for the same batch."""
+        self.look()
+        making = self._hub.making
+        is_late = making is not None and self._clock.monotonic() > making.deadline
+        return is_late and self.keeps_others_waiting(instance_id)
+
+    def keeps_others_waiting(self, instance_id: str) -> bool:
+        """Whether clients of other instances wait for the batch that this one has a step in."""
+        making = self._hub.making
+        if making is None or self._parting >= DEEPEST:
+            return False
+        return any(one.message.instance_id == instance_id for one in making.inputs) and any(
+            one.reply is not None and one.message.instance_id != instance_id
+            for one in chain(making.inputs, making.backlog)
+        )
+
+    @contextmanager
+    def parting(self) -> Iterator[None]:
+        """A batch is redone without one step, and may have another one that takes long."""
+        self._parting += 1
+        try:
+            yield
+        finally:
+            self._parting -= 1
+
+    def accept(self) -> None:
+        """Accept what has come, at once. Raises only an interruption that was meant for the code above it."""
+        if self._trouble is None:
+            self._hub.running.aside(self._try)
+
+    def check(self) -> None:
+        """Raise what has befallen an early commit: the batch in the making must fail with it."""
+        trouble, self._trouble = self._trouble, None
+        if isinstance(trouble, Exception) and not isinstance(trouble, StoreError):
+            log.error(
+                "accepting starts early failed; the engine goes on from what is stored", exc_info=trouble
+            )
+            raise StoreError(f"starts could not be accepted early: {trouble}") from trouble
+        if trouble is not None:
+            raise trouble
+
+    def drain_into(self, taken: list[Envelope]) -> None:
+        """What was taken off the inbox meanwhile came before what is there now."""
+        if self.waiting:
+            taken.extend(self.waiting)
+            self.waiting = []
+
+    def take_doubtful(self) -> list[Envelope]:
+        """The starts of which nobody knows whether they are stored; the trouble with them is over."""
+        doubtful, self.doubtful, self._trouble = self.doubtful, [], None
+        return doubtful
+
+    def _try(self) -> None:
+        try:
+            self._take_off_the_inbox()
+            starts = self._acceptable()
+            if starts:
+                self._store_early(starts)
+        except BaseException as error:
+            self._trouble = error
+
+    def _take_off_the_inbox(self) -> None:
+        try:
+            while True:
+                take_into(self.waiting, self._inbox.get_nowait())
+        except Empty:
+            pass
+
+    def _acceptable(self) -> list[Envelope]:
+        starts = early_starts.candidates(self._hub.open_batch, self.waiting, self._clock.now())
+        named = [one.message.instance_id for one in starts if not getattr(one.message, "fresh", False)]
+        asked = [operation_id for one in starts for operation_id in early_starts.operations(one)]
+        stored = {row.instance_id for row in self._store.rows(named)} if named else set()
+        answered = {row.operation_id for row in self._store.seen(asked)} if asked else set()
+        return early_starts.unstored(starts, stored, answered)
+
+    def _store_early(self, starts: list[Envelope]) -> None:
+        apart = early_starts.make(self._hub, starts, self._clock.now())
+        taken = set(map(id, starts))
+        kept, self.waiting = self.waiting, [one for one in self.waiting if id(one) not in taken]
+        self.doubtful = starts
+        try:
+            self._commit(apart.rows)
+        except ROLLED_BACK:
+            self.waiting, self.doubtful = kept, []  # the next batch meets with the same, and knows what to do
+            return
+        self.doubtful = []
+        for why in early_starts.line_up(self._hub, apart, is_between=self._hub.making is None):
+            log.error("%s", why)
+        self._accepted(apart)
+
+
+__all__ = ["EarlyStarts"]
