@@ -167,6 +167,7 @@ class Process:
         )
         self.core = core
         self.loop = Loop(core, store, world.clock, _NoWaiter(), finished=lambda *_: None)
+        functions_of(world.app).environment.pause = self.loop.early.look_within
         self.bodies = Bodies(world.app, self.loop.post, world.witness)
         self.loop.pool = self.bodies  # type: ignore[assignment]
         self.loop.open()

@@ -6,10 +6,18 @@ import logging
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from perdure import OrchestrationContext, RuntimeStatus, Settings
+from perdure import App, OrchestrationContext, RuntimeStatus, Settings
+from perdure.engine.upkeep.crash_file import StrikeFile
+from perdure.engine.upkeep.watchdog import Marker, Watchdog
+from perdure.errors import Interrupted
 from perdure.testing import environment
 from tests.core.styles import both
 from tests.engine.programs import app_with
@@ -335,3 +343,129 @@ def test_a_process_whose_code_was_interrupted_can_be_traced() -> None:
         [sys.executable, "-c", TRACED], capture_output=True, text=True, timeout=100, check=False
     )
     assert ended.stdout == "traced\n", ended.stderr
+
+
+# ------------------------------------------------------------------------ what the engine does in the middle
+
+
+class Turn:
+    """User code on this thread, under a marker and a watchdog whose thread does not run."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        self.strikes = StrikeFile(tmp_path / "running")
+        self.marker = Marker(self.strikes)
+        self.marker.on_this_thread()
+        self.watchdog = Watchdog(self.marker)
+        self.instance = SimpleNamespace(instance_id="long")
+
+    def run(self, code: Callable[[], Any]) -> Any:
+        return self.marker.run(self.instance, code)  # type: ignore[arg-type]
+
+    @property
+    def is_blamed(self) -> bool:
+        """Whether the instance would get a strike, if the process died now."""
+        return self.strikes._map[0] == 1
+
+
+@pytest.fixture
+def turn(tmp_path: Path) -> Iterator[Turn]:
+    turn = Turn(tmp_path)
+    yield turn
+    turn.strikes.close()
+
+
+def test_no_interruption_reaches_what_the_engine_does_in_the_middle_of_the_code(turn: Turn) -> None:
+    marker = turn.marker
+    asked: list[bool] = []
+
+    def work() -> None:
+        asked.append(marker.interrupt(marker.turn))
+
+    def code() -> str:
+        marker.aside(work)
+        marker.interrupt(marker.turn)
+        while True:
+            pass
+
+    with pytest.raises(Interrupted):  # the code's turn goes on, and ends by the second one
+        turn.run(code)
+    assert asked == [False], "an interruption was raised in the middle of the engine's work"
+
+
+def test_an_interruption_that_is_on_its_way_goes_before_the_work_of_the_engine(turn: Turn) -> None:
+    marker = turn.marker
+    done: list[str] = []
+
+    def code() -> None:
+        marker.interrupting = True  # announced by the watchdog, and about to be delivered
+        marker.aside(lambda: done.append("work"))
+
+    with pytest.raises(Interrupted):
+        turn.run(code)
+    assert not done and not marker.is_aside
+
+
+def test_the_code_is_not_blamed_for_what_the_engine_does_in_its_middle(turn: Turn) -> None:
+    marker, watchdog = turn.marker, turn.watchdog
+    seen: list[Any] = []
+
+    def work() -> None:
+        seen.append((turn.is_blamed, watchdog.held()[0]))
+
+    def code() -> None:
+        watchdog._seen, watchdog._since = marker.turn, 0.0  # the watchdog has seen it a long time ago
+        seen.append((turn.is_blamed, watchdog.held()[0]))
+        marker.aside(work)
+        seen.append((turn.is_blamed, watchdog.held()[0]))
+
+    turn.run(code)
+
+    assert seen == [(True, "long"), (False, ""), (True, "long")]
+    assert not turn.is_blamed
+
+
+def test_the_time_that_the_engine_takes_in_the_middle_is_not_the_codes(turn: Turn) -> None:
+    marker, watchdog = turn.marker, turn.watchdog
+
+    def code() -> float:
+        watchdog._seen, watchdog._since = marker.turn, 0.0
+        marker.aside_for += 1e6
+        return watchdog.held()[1]
+
+    assert turn.run(code) < time.monotonic() - 1e6 + 1.0
+
+
+def test_what_the_engine_does_in_the_middle_may_fail_without_a_trace(turn: Turn) -> None:
+    def fails() -> None:
+        raise ValueError("it failed")
+
+    with pytest.raises(ValueError):
+        turn.run(lambda: turn.marker.aside(fails))
+    assert not turn.marker.is_aside and not turn.is_blamed
+
+
+async def test_code_that_spins_is_interrupted_although_starts_are_accepted_in_its_middle():
+    spins["on"] = True
+    app = App("spinning", settings=QUICK_TO_INTERRUPT)
+
+    @app.orchestrator
+    async def asks_for_ever(context: OrchestrationContext):
+        while spins["on"]:
+            context._pause()  # as each thousand calls do, without their weight
+
+    @app.orchestrator
+    async def small(context: OrchestrationContext, value: int) -> int:
+        return value
+
+    async with app.running(store="memory://") as client:
+        starting = asyncio.ensure_future(client.start_new(asks_for_ever))
+        others = [await client.start_new(small, None, 1)]
+        while not starting.done():
+            others.append(await client.start_new(small, None, 1))
+        spinning = await starting
+        parked = await client.get_status(spinning)
+        assert (await client.wait_for_completion(others[-1])).output == 1
+        spins["on"] = False
+        await client.resume(spinning)
+        assert (await client.wait_for_completion(spinning)).runtime_status is S.Completed
+    assert parked.reason.startswith("poison")
