@@ -252,7 +252,7 @@ class SimulatedWorker:
         world = self.world
         world.fingerprint(b"".join(row.hash for row in batch.history))
         sizes = [len(batch.inbox_added), len(batch.inbox_removed), len(batch.seen), len(batch.dropped)]
-        if self.loop is not None and self.loop.hub.making is not None:
+        if self.loop is not None and self.loop.dispatcher.making is not None:
             world.met("a start accepted in the middle of a step")
         what = [(row.instance_no, row.status, row.due_at) for row in batch.updates]
         born = [row.instance_id for row in batch.new_instances]

@@ -40,7 +40,7 @@ class EarlyStarts:
 
     def __init__(
         self,
-        hub: Dispatcher,
+        dispatcher: Dispatcher,
         store: EngineStore,
         clock: Clock,
         inbox: SimpleQueue[Item],
@@ -50,7 +50,7 @@ class EarlyStarts:
     ) -> None:
         self.waiting: list[Envelope] = []
         self.doubtful: list[Envelope] = []
-        self._hub = hub
+        self._dispatcher = dispatcher
         self._store = store
         self._clock = clock
         self._inbox = inbox
@@ -63,7 +63,7 @@ class EarlyStarts:
 
     def look(self) -> None:
         """Accept what has come, once the batch in the making has taken longer than a batch is to take."""
-        making = self._hub.making
+        making = self._dispatcher.making
         if making is not None and self._clock.monotonic() > making.deadline:
             self._is_long = True
             self._accept_in_time()
@@ -80,18 +80,18 @@ class EarlyStarts:
     def _accept_in_time(self) -> None:
         if self._clock.monotonic() >= self._not_before:
             self.accept()
-            self._not_before = self._clock.monotonic() + self._hub.limits.seconds
+            self._not_before = self._clock.monotonic() + self._dispatcher.limits.seconds
 
     def look_within(self, instance_id: str) -> bool:
         """Look, in the middle of this instance's code. Returns whether clients of others wait for the same batch."""
         self.look()
-        making = self._hub.making
+        making = self._dispatcher.making
         is_late = making is not None and self._clock.monotonic() > making.deadline
         return is_late and self.keeps_others_waiting(instance_id)
 
     def keeps_others_waiting(self, instance_id: str) -> bool:
         """Whether clients of other instances wait for the batch that this one has a step in."""
-        making = self._hub.making
+        making = self._dispatcher.making
         if making is None or self._parting >= DEEPEST:
             return False
         return any(one.message.instance_id == instance_id for one in making.inputs) and any(
@@ -111,7 +111,7 @@ class EarlyStarts:
     def accept(self) -> None:
         """Accept what has come, at once. Raises only an interruption that was meant for the code above it."""
         if self._trouble is None:
-            self._hub.running.aside(self._try)
+            self._dispatcher.running.aside(self._try)
 
     def check(self) -> None:
         """Raise what has befallen an early commit: the batch in the making must fail with it."""
@@ -152,7 +152,7 @@ class EarlyStarts:
             pass
 
     def _acceptable(self) -> list[Envelope]:
-        starts = early_starts.candidates(self._hub.open_batch, self.waiting, self._clock.now())
+        starts = early_starts.candidates(self._dispatcher.open_batch, self.waiting, self._clock.now())
         named = [one.message.instance_id for one in starts if not getattr(one.message, "fresh", False)]
         asked = [operation_id for one in starts for operation_id in early_starts.operations(one)]
         stored = {row.instance_id for row in self._store.rows(named)} if named else set()
@@ -160,7 +160,7 @@ class EarlyStarts:
         return early_starts.unstored(starts, stored, answered)
 
     def _store_early(self, starts: list[Envelope]) -> None:
-        apart = early_starts.make(self._hub, starts, self._clock.now())
+        apart = early_starts.make(self._dispatcher, starts, self._clock.now())
         taken = set(map(id, starts))
         kept, self.waiting = self.waiting, [one for one in self.waiting if id(one) not in taken]
         self.doubtful = starts
@@ -170,7 +170,7 @@ class EarlyStarts:
             self.waiting, self.doubtful = kept, []  # the next batch meets with the same, and knows what to do
             return
         self.doubtful = []
-        for why in early_starts.line_up(self._hub, apart, is_between=self._hub.making is None):
+        for why in early_starts.line_up(self._dispatcher, apart, is_between=self._dispatcher.making is None):
             log.error("%s", why)
         self._accepted(apart)
 

@@ -39,6 +39,9 @@ class _Anything:
     def is_renamed(self, action: act.Action, recorded: Any) -> bool:
         return False
 
+    def pause(self, instance_id: str) -> bool:
+        return False
+
     def logger(self, instance_id: str, is_live: Callable[[], bool]) -> Any:
         return logging.getLogger("perdure.orchestrator")
 
