@@ -18,6 +18,8 @@ BASE: Final = "perdure.base"
 
 def quoted(segment: str) -> str:
     """One path segment of a URL."""
+    if segment.isascii() and segment.isalnum():
+        return segment  # as the ids that are made up here
     return quote(segment, safe=":@!$'()*,;~")
 
 

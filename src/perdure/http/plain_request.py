@@ -20,26 +20,27 @@ class IndexedHeaders(Headers):
 
     def __init__(self, scope: Scope) -> None:
         super().__init__(scope=scope)
-        self._by_name: dict[bytes, list[bytes]] = {}
-        for name, value in self._list:
-            self._by_name.setdefault(name, []).append(value)
+        self._first = dict(reversed(self._list))
+        self._repeats = len(self._first) < len(self._list)
 
     def getlist(self, key: str) -> list[str]:
-        found = self._by_name.get(key.lower().encode("latin-1"))
-        return [value.decode("latin-1") for value in found] if found is not None else []
+        if self._repeats:
+            return super().getlist(key)
+        found = self._first.get(key.lower().encode("latin-1"))
+        return [found.decode("latin-1")] if found is not None else []
 
     def get(self, key: str, default: Any = None) -> Any:
-        found = self._by_name.get(key.lower().encode("latin-1"))
-        return found[0].decode("latin-1") if found is not None else default
+        found = self._first.get(key.lower().encode("latin-1"))
+        return found.decode("latin-1") if found is not None else default
 
     def __getitem__(self, key: str) -> str:
-        found = self._by_name.get(key.lower().encode("latin-1"))
+        found = self._first.get(key.lower().encode("latin-1"))
         if found is None:
             raise KeyError(key)
-        return found[0].decode("latin-1")
+        return found.decode("latin-1")
 
     def __contains__(self, key: Any) -> bool:
-        return key.lower().encode("latin-1") in self._by_name
+        return key.lower().encode("latin-1") in self._first
 
     def is_of(self, scope: Scope) -> bool:
         """Whether these are still the headers of the scope."""
@@ -49,12 +50,16 @@ class IndexedHeaders(Headers):
 class PlainRequest(Request):
     """A request whose headers are indexed once, and whose query is parsed only where there is one."""
 
+    _indexed: IndexedHeaders | None = None
+
     @property
     def headers(self) -> Headers:
-        scope = self.scope
-        found: IndexedHeaders | None = scope.get(_HEADERS)
-        if found is None or not found.is_of(scope):
-            found = scope[_HEADERS] = IndexedHeaders(scope)
+        found = self._indexed
+        if found is None:
+            found = self.scope.get(_HEADERS)
+            if found is None or not found.is_of(self.scope):
+                found = self.scope[_HEADERS] = IndexedHeaders(self.scope)
+            self._indexed = found
         return found
 
     @property

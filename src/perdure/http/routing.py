@@ -9,11 +9,12 @@ import re
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import wraps
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
+from starlette.convertors import StringConvertor
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Match, Route
 
 from perdure.http.parameters import reader_of
 from perdure.http.plain_request import PlainRequest
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from starlette.types import Scope as ASGIScope
 
     from perdure.engine.client.client import Client
+
+
+_ELSEWHERE: Final[tuple[Match, ASGIScope]] = (Match.NONE, {})
 
 
 class Gate(Protocol):
@@ -60,6 +64,25 @@ class GatedRoute(Route):
         super().__init__(row.path, gated, methods=row.methods, name=row.operation)
         self.row = row
         self.gated = gated.row
+        self._served = frozenset(self.methods or ())
+        self._converted = [
+            (name, convertor.convert)
+            for name, convertor in self.param_convertors.items()
+            if not isinstance(convertor, StringConvertor)
+        ]
+
+    def matches(self, scope: ASGIScope) -> tuple[Match, ASGIScope]:
+        """As Starlette's, with less work for the requests that are not for this route: most routes are asked."""
+        if scope["type"] != "http" or scope.get("root_path"):
+            return super().matches(scope)
+        found = self.path_regex.match(scope["path"])
+        if found is None:
+            return _ELSEWHERE
+        given = {**scope.get("path_params", {}), **found.groupdict()}
+        for name, convert in self._converted:
+            given[name] = convert(given[name])
+        match = Match.FULL if scope["method"] in self._served else Match.PARTIAL
+        return match, {"endpoint": self.endpoint, "path_params": given}
 
 
 class _Gated:

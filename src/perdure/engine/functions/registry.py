@@ -416,6 +416,8 @@ def definitions_of(function: object) -> tuple[Definition, ...]:
 
 def preferred(definitions: Sequence[Definition]) -> Definition:
     """Of several definitions of one function the one under its own name, else the first."""
+    if len(definitions) == 1:
+        return definitions[0]
     own = own_name(definitions[0].function)
     return next((one for one in reversed(definitions) if one.name == own), definitions[0])
 

@@ -146,7 +146,10 @@ class Keyring:
 
     def _newest_known(self) -> KeyRow | None:
         """The newest row that signs, of those that were read last."""
-        if self._newest is None or not self._signs(self._newest):
+        newest = self._newest
+        if newest is not None and newest.expires_at is None:
+            return newest  # it was found among the rows that were read last, and does not expire
+        if newest is None or not self._signs(newest):
             self._newest = next(filter(self._signs, reversed(self._known.values())), None)
         return self._newest
 

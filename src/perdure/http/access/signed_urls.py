@@ -25,6 +25,9 @@ from typing import Final
 _VERSION: Final = 1
 _ONCE, _OWNED = 0x80, 0x40  # in the first byte, beside the version
 _KID, _EXPIRY, _FINGERPRINT, _NONCE, _OWNER, _MAC = 8, 5, 4, 9, 9, 18
+_BLOCK: Final = 64  # bytes that SHA-256 takes at a time
+_INNER: Final = bytes(byte ^ 0x36 for byte in range(256))
+_OUTER: Final = bytes(byte ^ 0x5C for byte in range(256))
 _SHORTEST: Final = 1 + _KID + _EXPIRY + _FINGERPRINT + _MAC
 _DOMAIN: Final = b"perdure link"
 
@@ -201,11 +204,15 @@ def _macs(secret: bytes, opening: bytes, endings: Sequence[bytes]) -> list[bytes
     """The MAC of each text that begins with `opening`: the key and the opening are digested once for all."""
     if len(endings) == 1:
         return [_mac(secret, opening + endings[0])]
-    begun, macs = hmac.new(secret, opening, "sha256"), []
+    # HMAC of RFC 2104. `hmac.new(...).copy()` does the same in twice the time.
+    key = (secret if len(secret) <= _BLOCK else sha256(secret).digest()).ljust(_BLOCK, b"\0")
+    inner, outer = sha256(key.translate(_INNER) + opening), sha256(key.translate(_OUTER))
+    macs = []
     for ending in endings:
-        one = begun.copy()
-        one.update(ending)
-        macs.append(one.digest()[:_MAC])
+        within, around = inner.copy(), outer.copy()
+        within.update(ending)
+        around.update(within.digest())
+        macs.append(around.digest()[:_MAC])
     return macs
 
 

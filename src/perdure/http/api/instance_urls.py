@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, TypeGuard
 from urllib.parse import quote
 
 from starlette.datastructures import URL
@@ -23,7 +23,9 @@ from perdure.engine.functions.registry import NAMED_EVENT
 from perdure.http.api import azure_requests
 from perdure.http.api.status_json import brief_document_of, document_of
 from perdure.http.mounting import BASE, mounted_at, quoted
+from perdure.http.plain_request import PlainRequest
 from perdure.http.principal import ANONYMOUS
+from perdure.http.request_body import LimitedRequest
 from perdure.http.responses import json_response
 from perdure.http.table import ENDPOINT, LINK
 from perdure.model.instances import OrchestrationStatus, RuntimeStatus
@@ -62,6 +64,7 @@ OPERATION_LINKS = {
 }
 """By the words in which a route says what it hands out: the name of the URL, and its end."""
 STATUS_ONLY = ("status",)
+_OURS = (PlainRequest, LimitedRequest)
 _ADDRESSES = (str, URL)  # what tells where a server is, in place of a request
 
 
@@ -167,7 +170,7 @@ class RequestLinks:
             return None
         if _is_stranger(caller, instance_id):
             return ()
-        if not isinstance(request, Request):
+        if not _is_request(request):
             return STATUS_ONLY
         endpoint: Endpoint | None = request.scope.get(ENDPOINT)
         return STATUS_ONLY if endpoint is None else endpoint.hands_out
@@ -186,19 +189,19 @@ class RequestLinks:
 
     def _caller(self, request: Any) -> Caller:
         """Who sent a request. A request of another framework does not tell, so its caller is anonymous."""
-        if self._callers is None or not isinstance(request, Request):
+        if self._callers is None or not _is_request(request):
             return ANONYMOUS
         return self._callers(request)
 
     def _owner(self, request: Any) -> str:
         """The id of the key that the request's caller has shown, "" for none."""
-        link: SignedLink | None = request.scope.get(LINK) if isinstance(request, Request) else None
+        link: SignedLink | None = request.scope.get(LINK) if _is_request(request) else None
         return link.owner if link is not None else self._caller(request).key_id
 
     def status_url(self, request: Any, instance_id: str) -> str:
         """Where to ask about an instance. Of the links that it has this is the only one made here."""
         here = f"{self._origin(request)}{MANAGEMENT}/instances/{quoted(instance_id)}"
-        shown = request.query_params.get("sig") if isinstance(request, Request) else None
+        shown = request.query_params.get("sig") if _is_request(request) else None
         if shown is not None:  # no link begets one that lasts longer
             return _with(here, quoted(shown))  # a caller with a key may show any text beside it
         is_operator = self._allowed(request, instance_id) is None
@@ -258,7 +261,7 @@ class RequestLinks:
         if self._public_url and not isinstance(request, _ADDRESSES):
             return self._public_url
         request = _present() if request is None else request
-        if isinstance(request, Request):
+        if _is_request(request):
             base = request.scope.get(BASE)
             if base is not None:  # it came through the guard: its Host header is a host and nothing else
                 return f"{request.scope['scheme']}://{request.headers['host']}{quote(base)}"
@@ -276,6 +279,11 @@ class RequestLinks:
 def _is_stranger(caller: Caller, instance_id: str) -> bool:
     here = OCCASION.get()
     return not caller.key_id and not caller.scopes and here is not None and here.has_met(instance_id)
+
+
+def _is_request(value: Any) -> TypeGuard[Request]:
+    """Whether it is one of Starlette's. Ours are told by their type, since abstract classes answer slowly."""
+    return type(value) in _OURS or isinstance(value, Request)
 
 
 def _answered(request: Any) -> Any:
