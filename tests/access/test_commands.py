@@ -118,22 +118,23 @@ def test_a_server_beyond_this_machine_starts_when_there_is_a_key(folder: Path) -
     database = folder / "perdure.db"
     with running(folder) as (_, address):
         key = perdure("keys", "create", "desk", "-s", "operate", store=database).stdout.strip()
-        answer = httpx2.get(f"{address}/", headers={"x-functions-key": key}, trust_env=False)
+        answer = httpx2.get(f"{address}/", headers={"x-functions-key": key}, trust_env=False, timeout=60)
         assert answer.status_code == 200
-        httpx2.post(f"{address}/api/begin", trust_env=False)
+        httpx2.post(f"{address}/api/begin", trust_env=False, timeout=60)
         link = perdure("link", "w-1", "go", store=database).stdout.strip()
         assert link.startswith(address)
-        assert httpx2.post(link, json=7, trust_env=False).status_code == 202
+        assert httpx2.post(link, json=7, trust_env=False, timeout=60).status_code == 202
         told = said("audit", "--operation", "decide", store=database)["records"]
         assert [row["outcome"] for row in told] == ["ok"]
 
     with running(folder, "--host", "0.0.0.0") as (_, address):
         local = address.replace("0.0.0.0", "127.0.0.1")
-        refused = httpx2.get(f"{local}/runtime/webhooks/durabletask/instances", trust_env=False)
+        refused = httpx2.get(f"{local}/runtime/webhooks/durabletask/instances", trust_env=False, timeout=60)
         opened = httpx2.get(
             f"{local}/runtime/webhooks/durabletask/instances",
             headers={"Authorization": f"Bearer {key}"},
             trust_env=False,
+            timeout=60,
         )
         listed = perdure("list", "--url", local, "--key", key)
 

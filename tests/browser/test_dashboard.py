@@ -13,7 +13,9 @@ from tests.http.conftest import M
 
 
 def start(site: Site, name: str, instance_id: str, body: object = None) -> None:
-    answer = httpx2.post(f"{site.url}{M}/orchestrators/{name}/{instance_id}", json=body, trust_env=False)
+    answer = httpx2.post(
+        f"{site.url}{M}/orchestrators/{name}/{instance_id}", json=body, trust_env=False, timeout=60
+    )
     assert answer.status_code == 202
 
 
@@ -60,8 +62,10 @@ def test_the_page_follows_the_instance_without_being_touched(site: Site, page: P
     start(site, "approval", "a-1")
     page.clock.install()
     page.goto(f"{site.url}/instances/a-1")
-    httpx2.post(f"{site.url}{M}/instances/a-1/raiseEvent/ApproverDecision", json={"approved": True})
-    httpx2.get(f"{site.url}{M}/instances/a-1?wait=10")
+    httpx2.post(
+        f"{site.url}{M}/instances/a-1/raiseEvent/ApproverDecision", json={"approved": True}, timeout=60
+    )
+    httpx2.get(f"{site.url}{M}/instances/a-1?wait=10", timeout=60)
 
     page.clock.run_for(2_500)
 
@@ -94,7 +98,10 @@ def test_an_open_page_outlasts_a_database_that_is_away(
 
     page.route(site.url + path, fail)
     answered = httpx2.post(
-        f"{site.url}{M}/instances/a-1/raiseEvent/ApproverDecision", json={"approved": True}, trust_env=False
+        f"{site.url}{M}/instances/a-1/raiseEvent/ApproverDecision",
+        json={"approved": True},
+        trust_env=False,
+        timeout=60,
     )
     assert answered.status_code == 202
     for _ in range(3):
@@ -103,7 +110,7 @@ def test_an_open_page_outlasts_a_database_that_is_away(
         expect(page.locator("main")).to_contain_text("a-1" if path == "/" else "ApproverDecision")
 
     page.unroute(site.url + path)
-    httpx2.get(f"{site.url}{M}/instances/a-1?wait=10", trust_env=False)
+    httpx2.get(f"{site.url}{M}/instances/a-1?wait=10", trust_env=False, timeout=60)
     page.clock.run_for(2_500)
     expect(page.locator("main .status", has_text="Completed")).to_have_count(1)
     expect(page.locator(".live")).to_have_text("live" if path == "/" else "")
@@ -181,7 +188,7 @@ def test_nothing_sticks_out_on_a_narrow_screen(site: Site, page: Page, path: str
 def test_markup_in_data_is_text(site: Site, page: Page) -> None:
     nasty = "<img src=x onerror=document.title='owned'><script>document.title='owned'</script>"
     start(site, "echo", "x-1", nasty)
-    httpx2.get(f"{site.url}{M}/instances/x-1?wait=10")
+    httpx2.get(f"{site.url}{M}/instances/x-1?wait=10", timeout=60)
 
     page.goto(f"{site.url}/instances/x-1")
 
@@ -200,7 +207,7 @@ def test_a_foreign_page_cannot_send_our_forms(site: Site, page: Page) -> None:
     page.get_by_role("button").click()
 
     expect(page.locator("body")).to_contain_text("foreign-origin")
-    status = httpx2.get(f"{site.url}{M}/instances/s-1").json()["runtimeStatus"]
+    status = httpx2.get(f"{site.url}{M}/instances/s-1", timeout=60).json()["runtimeStatus"]
     assert status == "Running"
 
 

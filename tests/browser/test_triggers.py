@@ -54,8 +54,8 @@ def site() -> Iterator[Site]:
 def send(site: Site, queue: str, message: str, body: object) -> None:
     """Send a message, and wait until it has been dealt with."""
     url = f"{site.url}{M}/queues/{queue}?messageId={message}"
-    assert httpx2.post(url, json=body, trust_env=False).status_code == 202
-    httpx2.get(f"{site.url}{M}/instances/queue:{queue}:{message}?wait=10", trust_env=False)
+    assert httpx2.post(url, json=body, trust_env=False, timeout=60).status_code == 202
+    httpx2.get(f"{site.url}{M}/instances/queue:{queue}:{message}?wait=10", trust_env=False, timeout=60)
 
 
 def card(page: Page, name: str) -> Locator:
@@ -147,7 +147,7 @@ def test_the_page_follows_without_being_touched_and_waits_for_whoever_fills_in(
     page.clock.install()
     page.goto(f"{site.url}/triggers")
     page.evaluate("window.same = true")
-    httpx2.post(f"{site.url}{M}/schedules/nightly/pause?reason=inventory", trust_env=False)
+    httpx2.post(f"{site.url}{M}/schedules/nightly/pause?reason=inventory", trust_env=False, timeout=60)
     page.clock.run_for(6_000)
     expect(card(page, "nightly")).to_contain_text("paused: inventory")
     assert page.evaluate("window.same")
@@ -184,7 +184,7 @@ def test_every_page_fits_its_screen_with_everything_open(
     site: Site, page: Page, picture: Path, path: str, width: int, scheme: Any
 ) -> None:
     send(site, "claims", "a-message-whose-id-is-very-long-" * 4, {"broken": True})
-    httpx2.post(f"{site.url}{M}/queues/nobodys-{'long' * 20}", json={}, trust_env=False)
+    httpx2.post(f"{site.url}{M}/queues/nobodys-{'long' * 20}", json={}, trust_env=False, timeout=60)
     page.emulate_media(color_scheme=scheme)
     page.set_viewport_size({"width": width, "height": 844})
     page.goto(site.url + path)
@@ -221,7 +221,7 @@ def test_the_description_leads_from_an_answer_to_its_type(site: Site, page: Page
 
 
 def test_a_problem_leads_to_the_page_that_explains_it(site: Site, page: Page) -> None:
-    problem = httpx2.get(f"{site.url}{M}/instances/nobody", trust_env=False).json()
+    problem = httpx2.get(f"{site.url}{M}/instances/nobody", trust_env=False, timeout=60).json()
     page.goto(site.url + problem["type"])
 
     expect(page.locator("h1")).to_have_text("PDR-020: InstanceNotFound")

@@ -141,9 +141,11 @@ def test_with_reload_instances_go_on_in_the_new_code_and_a_mistake_in_between_is
     """A module of the package changes, not the file that was named; in between it cannot even be imported."""
     place, process, address = reloading
     management = "/runtime/webhooks/durabletask"
-    started = httpx2.post(f"{address}{management}/orchestrators/billing-settle/s-1", json=21, trust_env=False)
+    started = httpx2.post(
+        f"{address}{management}/orchestrators/billing-settle/s-1", json=21, trust_env=False, timeout=60
+    )
     assert started.status_code == 202
-    assert httpx2.get(f"{address}/api/billing/rate", trust_env=False).text == "2"
+    assert httpx2.get(f"{address}/api/billing/rate", trust_env=False, timeout=60).text == "2"
 
     (place / "claims" / "billing.py").write_text("def broken(:")
     for line in process.stderr:
@@ -151,12 +153,14 @@ def test_with_reload_instances_go_on_in_the_new_code_and_a_mistake_in_between_is
             break
     (place / "claims" / "billing.py").write_text(BILLING.format(rate=3))
     address = address_of(process)
-    assert httpx2.get(f"{address}/api/billing/rate", trust_env=False).text == "3"
-    raised = httpx2.post(f"{address}{management}/instances/s-1/raiseEvent/go", json=None, trust_env=False)
+    assert httpx2.get(f"{address}/api/billing/rate", trust_env=False, timeout=60).text == "3"
+    raised = httpx2.post(
+        f"{address}{management}/instances/s-1/raiseEvent/go", json=None, trust_env=False, timeout=60
+    )
     assert raised.status_code == 202
     status = until(
         lambda: (
-            (got := httpx2.get(f"{address}{management}/instances/s-1", trust_env=False).json())[
+            (got := httpx2.get(f"{address}{management}/instances/s-1", trust_env=False, timeout=60).json())[
                 "runtimeStatus"
             ]
             == "Completed"

@@ -169,9 +169,11 @@ def test_a_mounted_application_is_found_by_the_commands(folder: Path) -> None:
     try:
         assert process.stdout is not None
         port = process.stdout.readline().split()[-1]
-        httpx2.post(f"http://127.0.0.1:{port}/begin", trust_env=False)
+        httpx2.post(f"http://127.0.0.1:{port}/begin", trust_env=False, timeout=60)
         before = perdure("raise", "w-1", "go", "-i", "1", store=store)
-        httpx2.get(f"http://127.0.0.1:{port}/durable/healthz", trust_env=False)  # tells the host its address
+        httpx2.get(
+            f"http://127.0.0.1:{port}/durable/healthz", trust_env=False, timeout=60
+        )  # tells the host its address
         raised = perdure("raise", "w-1", "go", "-i", "1", store=store)
     finally:
         process.kill()
@@ -267,8 +269,8 @@ def test_a_served_application_is_found_by_the_commands_and_stops_cleanly(folder:
     database = folder / "perdure.db"
 
     with running(folder) as (process, address):
-        begun = httpx2.post(f"{address}/api/begin", trust_env=False)
-        page = httpx2.get(f"{address}/instances/w-1", headers=KEY, trust_env=False)
+        begun = httpx2.post(f"{address}/api/begin", trust_env=False, timeout=60)
+        page = httpx2.get(f"{address}/instances/w-1", headers=KEY, trust_env=False, timeout=60)
         listed = said("list", store=database)
         told = perdure("raise", "w-1", "go", "--input", "7", store=database)
         done = said("status", "w-1", "--wait", store=database)
@@ -392,9 +394,9 @@ def test_with_reload_a_changed_file_is_served_anew(folder: Path) -> None:
     (folder / "app.py").write_text(PROGRAM.format(name="before"))
 
     with running(folder, "--reload") as (process, address):
-        before = httpx2.get(f"{address}/", headers=KEY, trust_env=False).text
+        before = httpx2.get(f"{address}/", headers=KEY, trust_env=False, timeout=60).text
         (folder / "app.py").write_text(PROGRAM.format(name="after"))
-        after = httpx2.get(f"{address_of(process)}/", headers=KEY, trust_env=False).text
+        after = httpx2.get(f"{address_of(process)}/", headers=KEY, trust_env=False, timeout=60).text
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0
 

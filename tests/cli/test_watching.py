@@ -43,11 +43,15 @@ def first_line(process: subprocess.Popen[str]) -> str:
 def test_it_follows_to_the_end_and_says_how_that_was(folder: Path) -> None:
     (folder / "app.py").write_text(PROGRAM.format(name="watched"))
     with running(folder) as (_, address):
-        httpx2.post(f"{address}/api/begin", trust_env=False)
+        httpx2.post(f"{address}/api/begin", trust_env=False, timeout=60)
         with watching("w-1", "--store", str(folder / "perdure.db")) as process:
             begun = first_line(process)
             event = httpx2.post(
-                f"{address}{M}/instances/w-1/raiseEvent/go", json={"n": 7}, headers=KEY, trust_env=False
+                f"{address}{M}/instances/w-1/raiseEvent/go",
+                json={"n": 7},
+                headers=KEY,
+                trust_env=False,
+                timeout=60,
             )
             rest, complaints = process.communicate(timeout=20)
 
@@ -60,12 +64,12 @@ def test_it_follows_to_the_end_and_says_how_that_was(folder: Path) -> None:
 def test_ctrl_c_ends_watching_and_not_the_instance(folder: Path) -> None:
     (folder / "app.py").write_text(PROGRAM.format(name="watched"))
     with running(folder) as (_, address):
-        httpx2.post(f"{address}/api/begin", trust_env=False)
+        httpx2.post(f"{address}/api/begin", trust_env=False, timeout=60)
         with watching("w-1", "--url", address, "--key", KEY["x-functions-key"]) as process:
             assert "Running" in first_line(process)
             process.send_signal(signal.SIGINT)
             _, complaints = process.communicate(timeout=20)
-        status = httpx2.get(f"{address}{M}/instances/w-1", headers=KEY, trust_env=False).json()
+        status = httpx2.get(f"{address}{M}/instances/w-1", headers=KEY, trust_env=False, timeout=60).json()
 
     assert process.returncode == 130
     assert "Traceback" not in complaints

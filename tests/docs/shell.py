@@ -230,6 +230,7 @@ def _curl(arguments: list[str]) -> tuple[int, str]:
         headers=headers,
         content=given.data,
         trust_env=False,
+        timeout=60,
     )
     head = ""
     if given.include:

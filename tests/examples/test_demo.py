@@ -14,6 +14,7 @@ from examples.claims.ledger import Ledger
 from examples.claims.model import Claim, Decision, PaymentOrder
 from examples.claims.process import LEDGER, SWITCH, app, claims_orchestrator
 from examples.claims.source import claims_of, made_up
+from tests.postgres.servers import free_port
 
 ROOT = Path(__file__).parents[2]
 OTHERS = ("CLAIMS_", "DEMO_", "PERDURE_")
@@ -24,13 +25,14 @@ def demo(folder, *options, **variables):
     path = os.pathsep.join(place for place in (str(ROOT), os.environ.get("PYTHONPATH")) if place)
     ours = {"DEMO_ONCE": "1", "COLUMNS": "120", "PYTHONPATH": path}
     rest = {name: value for name, value in os.environ.items() if not name.startswith(OTHERS)}
+    command = [sys.executable, "-m", "examples.claims.demo", "--claims", "40", "--port", str(free_port())]
     done = subprocess.run(
-        [sys.executable, "-m", "examples.claims.demo", "--claims", "40", *options],
+        [*command, *options],
         cwd=folder,
         env=rest | ours | variables,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=110,
     )
     return done.returncode, done.stdout + done.stderr
 

@@ -91,11 +91,12 @@ def served(place: Path, store: str, *options: str) -> Iterator[tuple[subprocess.
 
 
 def start(api: str, name: str, instance_id: str) -> None:
-    httpx2.post(f"{api}/orchestrators/{name}/{instance_id}", headers=KEY).raise_for_status()
+    httpx2.post(f"{api}/orchestrators/{name}/{instance_id}", headers=KEY, timeout=60).raise_for_status()
 
 
 def raise_event(api: str, instance_id: str, name: str, data: Any) -> None:
-    httpx2.post(f"{api}/instances/{instance_id}/raiseEvent/{name}", json=data, headers=KEY).raise_for_status()
+    address = f"{api}/instances/{instance_id}/raiseEvent/{name}"
+    httpx2.post(address, json=data, headers=KEY, timeout=60).raise_for_status()
 
 
 def outcome(api: str, instance_id: str) -> Any:

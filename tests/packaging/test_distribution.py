@@ -208,10 +208,7 @@ def test_a_program_shows_what_each_extra_is_for() -> None:
 
 @pytest.mark.parametrize(
     "extra",
-    [
-        pytest.param(extra, marks=() if extra in ("", "server") else pytest.mark.long, id=extra or "none")
-        for extra in USES
-    ],
+    [pytest.param(extra, marks=pytest.mark.long if extra else (), id=extra or "none") for extra in USES],
 )
 def test_it_works_in_an_environment_that_has_only_this_extra(extra: str, built: Path, tmp_path: Path) -> None:
     python = environment(tmp_path, extra, wheel_in(built))

@@ -169,9 +169,12 @@ def test_one_address_one_token_and_no_password(patient: Running) -> None:
     assert "hunter2" not in listed
     assert tokens[0] not in listed
     asked = f"{patient.address}/runtime/webhooks/durabletask/workers"
-    answers = [httpx2.get(asked, headers={"x-functions-key": tokens[0]}, trust_env=False) for _ in range(20)]
+    answers = [
+        httpx2.get(asked, headers={"x-functions-key": tokens[0]}, trust_env=False, timeout=60)
+        for _ in range(20)
+    ]
     assert {answer.status_code for answer in answers} == {200}
-    assert httpx2.get(asked, trust_env=False).status_code == 401
+    assert httpx2.get(asked, trust_env=False, timeout=60).status_code == 401
 
 
 def test_the_work_of_a_dead_worker_is_taken_over_at_once_and_another_is_started(patient: Running) -> None:

@@ -149,13 +149,14 @@ class Demo:
             )
 
 
-async def demonstrate(claims: Sequence[Claim], kills: int, *, once: bool) -> int:
+async def demonstrate(claims: Sequence[Claim], port: int, kills: int, *, once: bool) -> int:
     """Start the server, run the demo, and keep the server running; returns the exit code."""
     task = asyncio.current_task()
     assert task is not None
     for ending in (signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(ending, task.cancel)
-    async with Server(home() / DATABASE) as server, df.connect(server.url, key=server.token) as client:
+    server = Server(home() / DATABASE, port)
+    async with server, df.connect(server.url, key=server.token) as client:
         console.print(f"Server: [bold]{server.url}[/], process {server.pid}. Kill it at any time.\n")
         demo = Demo(server, client, claims, kills)
         async with asyncio.TaskGroup() as group:
@@ -177,7 +178,8 @@ def main() -> int:
     console.print(f"{database} {'exists: this run continues with it' if database.exists() else 'is new'}.")
     code = 1
     try:
-        code = asyncio.run(demonstrate(claims, options.kills, once=os.environ.get("DEMO_ONCE") == "1"))
+        once = os.environ.get("DEMO_ONCE") == "1"
+        code = asyncio.run(demonstrate(claims, options.port, options.kills, once=once))
     except* ServerFailed as failed:
         console.print(f"[red]The server has ended.[/] Its last lines:\n{failed.exceptions[0]}")
     except* (KeyboardInterrupt, asyncio.CancelledError):
@@ -191,6 +193,13 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--fresh", action="store_true", default=os.environ.get("DEMO_FRESH") == "1")
     parser.add_argument(
         "--claims", type=int, default=1_000, metavar="N", help="the number of claims, at most"
+    )
+    parser.add_argument(
+        "--port",
+        type=int,
+        default=0,
+        metavar="N",
+        help="of the server; otherwise the first free one from 7071 on",
     )
     parser.add_argument("--kills", type=int, default=0, metavar="N", help="kill the server while claims run")
     return parser.parse_args()

@@ -23,9 +23,10 @@ class ServerFailed(Exception):
 class Server:
     """Start it with `async with`; `keep` restarts it whenever it is killed."""
 
-    def __init__(self, store: Path) -> None:
+    def __init__(self, store: Path, port: int) -> None:
+        """Without a port (0), it takes the first free one from 7071 on."""
         self.store = store
-        self.port = free_port()
+        self.port = port or free_port()
         self.url = f"http://localhost:{self.port}"
         self.token = secrets.token_urlsafe(24)  # the same at every start, so that browsers stay signed in
         self._log = store.with_name(f"{store.name}.log")
