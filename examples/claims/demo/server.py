@@ -23,8 +23,8 @@ class ServerFailed(Exception):
 class Server:
     """Start it with `async with`; `keep` restarts it whenever it is killed."""
 
-    def __init__(self, store: Path, port: int) -> None:
-        """Without a port (0), it takes the first free one from 7071 on."""
+    def __init__(self, store: Path, port: int = 0) -> None:
+        """Without a port, it takes the first free one from 7071 on."""
         self.store = store
         self.port = port or free_port()
         self.url = f"http://localhost:{self.port}"
