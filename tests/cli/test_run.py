@@ -538,26 +538,57 @@ FULL = """
 """
 
 
-@pytest.mark.skipif(
+ON_A_FULL_DISK = pytest.mark.skipif(
     os.geteuid() != 0 or sys.platform != "linux" or shutil.which("unshare") is None,
     reason="a disk that is full is made by root on Linux, with unshare",
 )
-@pytest.mark.parametrize("filled", [200, 190, 100, 4])
+
+
+@ON_A_FULL_DISK
+@pytest.mark.parametrize("filled", [200, 190, 180, 100, 4])
 def test_a_start_on_a_full_disk_ends_in_one_line(folder: Path, filled: int) -> None:
-    """Whatever does not fit: the side file, the database, its log, or what is kept of the code that runs."""
+    """Whatever does not fit: the side file, the database, its log, its shared memory, or what is kept of the code."""
     (folder / "app.py").write_text(PROGRAM.format(name="full"))
     (folder / "disk").mkdir()
     script = FULL.format(
         folder=folder / "disk", filled=filled, python=sys.executable, program=folder / "app.py"
     )
-    done = subprocess.run(
+    _demand_one_line(_on_a_disk_of_its_own(script).stderr)
+
+
+@ON_A_FULL_DISK
+def test_a_second_start_on_a_full_disk_ends_in_one_line_too(folder: Path) -> None:
+    """The first has left a log without its shared memory."""
+    (folder / "app.py").write_text(PROGRAM.format(name="full"))
+    (folder / "disk").mkdir()
+    script = FULL.format(folder=folder / "disk", filled=180, python=sys.executable, program=folder / "app.py")
+    *before, start, code = script.strip().splitlines()
+    done = _on_a_disk_of_its_own("\n".join([*before, f"{start} 2>/dev/null", start, code]))
+    _demand_one_line(done.stderr)
+
+
+@ON_A_FULL_DISK
+def test_a_start_on_a_disk_without_room_for_a_new_file_ends_in_one_line(folder: Path) -> None:
+    (folder / "app.py").write_text(PROGRAM.format(name="full"))
+    (folder / "disk").mkdir()
+    script = FULL.format(folder=folder / "disk", filled=0, python=sys.executable, program=folder / "app.py")
+    # Inodes for the folder, the filler, the side file and the database; none for the database's log.
+    done = _on_a_disk_of_its_own(script.replace("size=200k", "size=2m,nr_inodes=4"))
+    _demand_one_line(done.stderr)
+
+
+def _on_a_disk_of_its_own(script: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         ["unshare", "-m", "sh", "-c", script],
         env={**os.environ, "PYTHONPATH": os.fspath(SOURCE)},
         capture_output=True,
         text=True,
         check=False,
     )
-    [told, code] = [line for line in done.stderr.splitlines() if not line.startswith("INFO")]
+
+
+def _demand_one_line(stderr: str) -> None:
+    [told, code] = [line for line in stderr.splitlines() if not line.startswith("INFO")]
     assert told.startswith("error: no space is left for ") and "PDR-041" in told
     assert code == "exit 4"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -22,6 +23,7 @@ FOR_ITS_DATA: Final = (
 )
 """Errors for which a value of the batch is to blame, and that leave the transaction to be rolled back."""
 
+_NOTHING_TO_ROLL_BACK: Final = "no transaction is active"
 _UNUSABLE: Final = (
     apsw.CorruptError,
     apsw.NotADBError,
@@ -34,11 +36,12 @@ _UNUSABLE: Final = (
 
 def translated(error: Exception, location: str, stage: str = "") -> StoreError:
     """The error of the port for an error of apsw's. `stage` names the statement, and with it the table."""
+    error = _first(error)
     if isinstance(error, FOR_ITS_DATA):
         return CommitRefused(
             f"{location} refused a row ({stage}) and rolled its batch back: {_reason(error)}"
         )
-    if isinstance(error, apsw.FullError):
+    if isinstance(error, apsw.FullError) or _left_no_space(error, location):
         return StoreFull(
             f"no space is left for {location}; nothing was changed. Free space on its disk, then try again"
         )
@@ -47,6 +50,31 @@ def translated(error: Exception, location: str, stage: str = "") -> StoreError:
     if isinstance(error, apsw.BusyError | apsw.LockedError):
         return StoreError(f"{location} is locked by another program: {_reason(error)}")
     return StoreError(f"{location} failed: {_reason(error)}")
+
+
+def _first(error: Exception) -> Exception:
+    """The error that ended a transaction, where SQLite had rolled it back and then had nothing to roll back."""
+    before = error.__context__
+    if (
+        isinstance(error, apsw.SQLError)
+        and _NOTHING_TO_ROLL_BACK in str(error)
+        and isinstance(before, apsw.Error)
+    ):
+        return _first(before)
+    return error
+
+
+def _left_no_space(error: Exception, location: str) -> bool:
+    """Whether a full disk is behind an error of another name: no room for the shared memory, or for a new file."""
+    if isinstance(error, apsw.IOError):
+        return getattr(error, "extendedresult", 0) == apsw.SQLITE_IOERR_SHMSIZE
+    if not isinstance(error, apsw.CantOpenError):
+        return False
+    try:
+        disk = os.statvfs(os.path.dirname(os.path.abspath(location)))
+    except OSError:
+        return False
+    return disk.f_bavail == 0 or (disk.f_files > 0 and disk.f_favail == 0)
 
 
 @contextmanager
