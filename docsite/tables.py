@@ -18,7 +18,7 @@ MARK = re.compile(r"^<!-- table: (\w+) -->$", re.MULTILINE)
 
 
 def filled(markdown: str) -> str:
-    """A page with its tables put in. Raises KeyError for a table that nobody makes."""
+    """A page with its tables put in. Raises KeyError for an unknown table."""
     return MARK.sub(lambda mark: TABLES[mark[1]](), markdown)
 
 
@@ -47,7 +47,7 @@ def _command(command: Any, name: str) -> str:
     arguments = [_argument(one) for one in command.params if one.param_type_name == "argument"]
     options = [one for one in command.params if one.param_type_name == "option" and one.name != "help"]
     few = [one for one in options if "PERDURE_" not in (one.help or "")] if len(options) > MANY else options
-    more = "\n\nAnd a flag for every [setting](settings.md)." if len(few) < len(options) else ""
+    more = "\n\nAnd a flag for each [setting](settings.md)." if len(few) < len(options) else ""
     usage = " ".join([name, *arguments, *(["[OPTIONS]"] if options else [])])
     rows = [
         f"| `{', '.join(sorted(one.opts, key=len, reverse=True))}` | {_explained(one)} |" for one in options
@@ -92,7 +92,7 @@ def routes() -> str:
 
 
 def limits() -> str:
-    """Sizes and counts that have a limit."""
+    """Limits on sizes and counts."""
     from perdure.engine.core.ports import Limits
     from perdure.engine.engine import Settings
     from perdure.model import payload
@@ -106,16 +106,16 @@ def limits() -> str:
         ("custom status", "16 KiB"),
         ("instance id", f"{ID_LIMIT} characters"),
         ("event name", "200 characters"),
-        ("events an instance keeps and has not taken", f"{Limits().buffered_events:,}"),
-        ("requests a worker has in hand", f"{Settings().queued_requests:,}"),
-        ("time an orchestrator may keep the loop", f"{Settings().interrupt_after:g} s"),
-        ("a repeat with the same id is recognised for", "24 hours"),
+        ("events that an instance keeps until it takes them", f"{Limits().buffered_events:,}"),
+        ("pending requests of a worker", f"{Settings().queued_requests:,}"),
+        ("time for which an orchestrator can block the loop", f"{Settings().interrupt_after:g} s"),
+        ("time in which a repeat with the same id is recognised", "24 hours"),
     ]
     return "\n".join(["| what | limit |", "|---|---|", *(f"| {what} | {limit} |" for what, limit in rows)])
 
 
 def rest() -> str:
-    """Directives for every public name of `perdure` that no page of the API names; other names of the same thing."""
+    """Directives for every public name of `perdure` that no page of the API names; aliases."""
     import perdure
     from perdure.errors import EngineSignal, PerdureError
 
@@ -136,7 +136,7 @@ def rest() -> str:
         else:
             shown[name] = thing
             blocks.append(f"::: perdure.{name}")
-    return "\n".join([*blocks, "", "## Other names of the same", "", *also])
+    return "\n".join([*blocks, "", "## Aliases", "", *also])
 
 
 TABLES: dict[str, Callable[[], str]] = {
