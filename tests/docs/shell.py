@@ -35,7 +35,7 @@ _ID = re.compile(r"\b[0-9a-f]{32}\b")
 _TOKEN = re.compile(r"[?&]token=(\S+)")
 _PID = re.compile(r"\(process (\d+)\)")
 _READY = "Ctrl-C stops it"
-READY_WITHIN = 20.0  # seconds until a server listens, or a program ends
+READY_WITHIN = 180.0  # seconds until a server listens, or a program ends, on a machine that is busy
 DATABASE = "postgresql://localhost/claims"
 """Of a page's own database in PostgreSQL: it is another one each time."""
 
