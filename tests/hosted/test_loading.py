@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -151,6 +152,37 @@ def test_disabled_functions_and_another_script(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("HUB", "from-a-setting")
     app = load(tmp_path).app
     assert list(app.registry.activities) == ["shout"] and app.name == "from-a-setting"
+
+
+def test_what_host_json_says_is_heard_and_the_rest_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = """{"version": "2.0", "functionTimeout": "00:05:00", "surprise": {"inside": 1},
+      "logging": {"logLevel": {"default": "Warning"}, "applicationInsights": {}},
+      "extensions": {"durableTask": {"maxConcurrentActivityFunctions": 7, "defaultVersion": "1.2",
+        "storageProvider": {},
+        "versionMatchStrategy": "strict", "versionFailureStrategy": "Fail", "oddity": 1}, "serviceBus": {}}}"""
+    folder_of(tmp_path, "@app.activity_trigger(input_name='a')\nasync def act(a): ...", host)
+    hosted = load(tmp_path)
+    settings = hosted.app.settings
+    assert (settings.concurrency.threads, settings.concurrency.tasks) == (7, 7)
+    versioning = settings.versioning
+    assert (versioning.default, versioning.match, versioning.failure) == ("1.2", "Strict", "Fail")
+    assert hosted.app.registry.activities["act"].timeout == 300_000_000
+    assert hosted.settings.log_level == logging.WARNING
+    keys = [line.split()[1] for line in hosted.told]
+    assert keys == [
+        "surprise",
+        "logging.applicationInsights",
+        "extensions.durableTask.storageProvider",
+        "extensions.durableTask.oddity",
+        "extensions.serviceBus",
+    ]
+    monkeypatch.setenv("PYTHON_THREADPOOL_THREAD_COUNT", "3")
+    assert load(tmp_path).app.settings.concurrency.threads == 3
+    folder_of(tmp_path, host='{"extensions": {"durableTask": {"versionMatchStrategy": "sometimes"}}}')
+    with pytest.raises(HostedAppError, match="versionMatchStrategy is one of None, Strict, CurrentOrOlder"):
+        load(tmp_path)
 
 
 def command(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -31,6 +31,16 @@ async def run(env: DurableEnvironment, program: Program) -> Any:
     return await env.client.get_status(instance_id)
 
 
+async def test_a_failure_names_the_users_own_line_and_nothing_of_the_bridge(app: App) -> None:
+    async with environment(app) as env:
+        status = await env.run("uncaught")
+
+    assert status.runtime_status is RuntimeStatus.Failed and status.failure is not None
+    assert "Activity function 'fail' failed: ValueError: no mercy" in status.failure.message
+    assert 'context.call_activity("fail", "mercy")' in status.failure.stack
+    assert "bridge.py" not in status.failure.stack
+
+
 @pytest.mark.parametrize("program", COMPLETED, ids=lambda one: one.name)
 async def test_a_program_returns_what_it_returns_on_azure(app: App, program: Program) -> None:
     async with environment(app) as env:

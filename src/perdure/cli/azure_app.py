@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from perdure.errors import ExtraMissing
 from perdure.settings import HOSTED, TABLE, choose
-from perdure.store import sqlite_path
+from perdure.store import is_postgres, sqlite_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,6 +45,9 @@ def at_home(target: str, given: Mapping[str, Any]) -> tuple[str, dict[str, Any]]
     port = folder.local.get("LocalHttpPort")
     if port is not None and rows["port"].source == "default":
         settled["port"] = str(port)
+    processes = folder.setting("FUNCTIONS_WORKER_PROCESS_COUNT")
+    if processes and rows["workers"].source == "default" and is_postgres(rows["store"].value):
+        settled["workers"] = processes
     return str(folder.path), settled
 
 
@@ -69,6 +72,8 @@ def load(target: str, chosen: Mapping[str, Chosen] | None = None) -> App:
         queues=values["azure_queues"],
         enter=True,
     )
+    logging.getLogger().setLevel(hosted.settings.log_level)
+    logging.getLogger("azure").setLevel(logging.WARNING)
     for line in hosted.told:
         log.warning("%s", line)
     return hosted.app

@@ -11,6 +11,8 @@ MESSAGE_LIMIT = 4_000  # characters
 STACK_LIMIT = 8_000  # characters; the end of a stack is the telling part
 CAUSE_DEPTH = 4
 MEMBERS_LIMIT = 16  # of one exception group
+HIDES = "__tracebackhide__"
+"""Functions with a local variable of this name are left out of stacks: they only carry the code of users."""
 TOLD_IN_MESSAGE = 5  # members that a group's message names
 
 
@@ -66,7 +68,10 @@ def _message(error: BaseException) -> str:
 
 
 def _stack(error: BaseException) -> str:
-    return _text("".join(traceback.format_tb(error.__traceback__)))
+    frames = traceback.walk_tb(error.__traceback__)
+    told = zip(traceback.extract_tb(error.__traceback__), frames, strict=True)
+    shown = [line for line, (frame, _) in told if HIDES not in frame.f_code.co_varnames]
+    return _text("".join(traceback.StackSummary.from_list(shown).format()))
 
 
 def _text(text: str) -> str:

@@ -18,6 +18,7 @@ from perdure.hosts.azure_functions.asking import Names
 from perdure.hosts.azure_functions.bridge import bridged
 from perdure.hosts.azure_functions.entities import entity_body
 from perdure.hosts.azure_functions.folder import Folder, export_settings, read_folder
+from perdure.hosts.azure_functions.host_settings import HostSettings, read_settings
 from perdure.hosts.azure_functions.http_routes import routes_of
 from perdure.hosts.azure_functions.in_process import HubDoor, install
 from perdure.hosts.azure_functions.indexing import AppFunction, functions_in
@@ -40,6 +41,7 @@ class HostedApp:
 
     app: App
     folder: Folder
+    settings: HostSettings
     told: tuple[str, ...] = ()
 
 
@@ -65,15 +67,17 @@ def load(
     export_settings(folder)
     if enter:
         os.chdir(folder.path)  # the SDK is imported by now: it reads the host.json of where it is, strictly
+    settings = read_settings(folder)
     functions, left_out = functions_in(folder, partial=partial)
     install()
-    app = App(_hub_of(folder), links="azure" if links == "full" else "caller")
+    app = App(_hub_of(folder), settings=settings.engine, links="azure" if links == "full" else "caller")
     app.registry.events = events
     app.registry.route_prefix = _route_prefix(folder)
     app.registry.lifespans.append(Definition("azure", _door))
     finding = self_check.finding()
-    _register(app, folder, functions, queues, finding)
-    return HostedApp(app, folder, (*left_out, *_told_of_fallback(functions, finding)))
+    _register(app, Registering(_names(functions), folder, queues, finding, settings.timeout), functions)
+    told = (*left_out, *settings.told, *_told_of_fallback(functions, finding))
+    return HostedApp(app, folder, settings, told)
 
 
 def _route_prefix(folder: Folder) -> str:
@@ -114,14 +118,9 @@ def _hub_of(folder: Folder) -> str:
         raise HostedAppError(f"host.json: the hubName {asked!r} needs the setting {missing}") from None
 
 
-def _register(app: App, folder: Folder, functions: list[AppFunction], storage: str, finding: str) -> None:
+def _register(app: App, registering: Registering, functions: list[AppFunction]) -> None:
     """Register every function. Raises HostedAppError with all that cannot be."""
     faults: list[str] = []
-    names = Names(
-        _folded(one for one in functions if one.trigger.kind == "activitytrigger"),
-        _folded(one for one in functions if one.trigger.kind == "orchestrationtrigger"),
-    )
-    registering = Registering(names, folder, storage, finding)
     for function in functions:
         try:
             for definition in registering.definitions(function):
@@ -134,7 +133,15 @@ def _register(app: App, folder: Folder, functions: list[AppFunction], storage: s
             faults.append(f"{function.name}: {error}")
     if faults:
         told = "\n".join(f"  {fault}" for fault in faults)
-        raise HostedAppError(f"the Azure app in {folder.path} cannot be served:\n{told}", tuple(faults))
+        place = registering.folder.path
+        raise HostedAppError(f"the Azure app in {place} cannot be served:\n{told}", tuple(faults))
+
+
+def _names(functions: list[AppFunction]) -> Names:
+    return Names(
+        _folded(one for one in functions if one.trigger.kind == "activitytrigger"),
+        _folded(one for one in functions if one.trigger.kind == "orchestrationtrigger"),
+    )
 
 
 def called_name(function: AppFunction) -> str:
@@ -170,12 +177,14 @@ class Registering:
         folder: where the app is.
         storage: where queues are whose connection is the emulator or none.
         finding: why the SDK is not as expected; then orchestrators are driven by the JSON protocol.
+        timeout: microseconds that a function may take; 0 for no limit.
     """
 
     names: Names
     folder: Folder
     storage: str
     finding: str
+    timeout: int
 
     def definitions(self, function: AppFunction) -> Iterable[Definition]:
         """The definitions of a function; none of what is not hosted, which --partial leaves out.
@@ -183,7 +192,7 @@ class Registering:
         Raises RegistrationError, ValueError, and KeyError with the name of a setting that is not there.
         """
         define = _DEFINE.get(function.trigger.kind)
-        callee = Callee.of(function, self.folder, self.storage)
+        callee = Callee.of(function, self.folder, self.storage, self.timeout)
         odd = unfilled(callee) if function.trigger.kind not in _HANDLES else []
         if odd:
             raise RegistrationError(f"{'; '.join(odd)} ({function.place})")
@@ -203,7 +212,9 @@ def _orchestrator(this: Registering, function: AppFunction, callee: Callee) -> I
 
 
 def _activity(this: Registering, function: AppFunction, callee: Callee) -> Iterable[Definition]:
-    return [Activity(called_name(function), activity_body(callee), None, _aliases(function))]
+    return [
+        Activity(called_name(function), activity_body(callee), None, _aliases(function), timeout=this.timeout)
+    ]
 
 
 def _entity(this: Registering, function: AppFunction, callee: Callee) -> Iterable[Definition]:

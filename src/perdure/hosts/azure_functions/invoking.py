@@ -6,6 +6,7 @@ where it has a parameter `context`. An `async def` function runs on the event lo
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import threading
 from collections.abc import Callable, Mapping
@@ -102,6 +103,7 @@ class Callee:
         function: the user's own function.
         is_rich: it takes the SDK's client, and not the client's binding as text.
         folder: the app's.
+        timeout: microseconds that a call may take; 0 for no limit. Of activities the engine sees to it.
         storage: where messages go whose connection is the emulator or none: "hub", or "storage" for the emulator.
     """
 
@@ -110,14 +112,17 @@ class Callee:
     is_rich: bool
     folder: Folder
     storage: str = "hub"
+    timeout: int = 0
     parameters: frozenset[str] = field(default_factory=frozenset)
 
     @staticmethod
-    def of(described: AppFunction, folder: Folder, storage: str = "hub") -> Callee:
+    def of(described: AppFunction, folder: Folder, storage: str = "hub", timeout: int = 0) -> Callee:
         function, is_rich = described.function, False
         while (behind := sdk.client_function_of(function)).is_handle:
             function, is_rich = behind.function, True
-        return Callee(described, function, is_rich, folder, storage, frozenset(signature_of(function)))
+        return Callee(
+            described, function, is_rich, folder, storage, timeout, frozenset(signature_of(function))
+        )
 
     @property
     def is_async(self) -> bool:
@@ -155,11 +160,12 @@ class Callee:
         return {name: value for name, value in filled.items() if name in self.parameters}, outputs
 
     async def call(self, arguments: Mapping[str, Any]) -> Any:
-        """Call it, from the event loop."""
-        if self.is_async:
-            return await self.function(**arguments)
-        result = await run_in_threadpool(lambda: self.function(**arguments))
-        return await result if inspect.isawaitable(result) else result
+        """Call it, from the event loop. Raises TimeoutError after the app's `functionTimeout`."""
+        async with asyncio.timeout(self.timeout / 1e6 if self.timeout else None):
+            if self.is_async:
+                return await self.function(**arguments)
+            result = await run_in_threadpool(lambda: self.function(**arguments))
+            return await result if inspect.isawaitable(result) else result
 
 
 def typed(run: Any, callee: Callee, annotations: Mapping[str, Any]) -> Callable[..., Any]:
