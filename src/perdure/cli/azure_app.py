@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from perdure.settings import Chosen
 
 log = logging.getLogger("perdure.azure")
+_QUIET = ("azure", "uvicorn", "asyncio", "urllib3", "httpx", "httpcore")
+"""Loggers of libraries, which do not follow the level that host.json says for the app's own lines."""
 
 
 def is_azure_app(target: str) -> bool:
@@ -73,7 +75,8 @@ def load(target: str, chosen: Mapping[str, Chosen] | None = None) -> App:
         enter=True,
     )
     logging.getLogger().setLevel(hosted.settings.log_level)
-    logging.getLogger("azure").setLevel(logging.WARNING)
+    for library in _QUIET:
+        logging.getLogger(library).setLevel(logging.WARNING)
     for line in hosted.told:
         log.warning("%s", line)
     return hosted.app
