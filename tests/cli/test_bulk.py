@@ -22,7 +22,7 @@ def test_a_filter_is_previewed_and_not_obeyed_without_a_yes(filled: Path) -> Non
 
     assert dry.stdout == "1 instance would be terminated: asleep.\n"
     assert (unsure.exit_code, unsure.stdout) == (2, "")
-    assert "1 instance would be terminated: asleep. Say --yes" in unsure.stderr
+    assert "1 instance would be terminated: asleep. Add --yes" in unsure.stderr
     assert counts(filled) == {"Running": 2, "Completed": 1, "Failed": 1}
 
 

@@ -191,11 +191,11 @@ def test_what_is_told_without_a_server_happens_when_the_application_is_served_ag
         ("rewind", "failed"),
     ],
 )
-def test_it_is_said_that_nobody_serves_the_hub(filled: Path, told: tuple[str, ...]) -> None:
+def test_a_command_warns_if_no_worker_serves_the_hub(filled: Path, told: tuple[str, ...]) -> None:
     result = perdure(*told, store=filled)
 
     assert result.exit_code == 0, result.output
-    assert result.stderr.startswith("note: nobody serves this hub at present.")
+    assert result.stderr.startswith("note: no worker serves this hub at present.")
 
 
 def test_input_is_read_from_a_file_and_from_standard_input(filled: Path, tmp_path: Path) -> None:
@@ -318,7 +318,7 @@ def test_verify_finds_nothing_in_what_is_whole(filled: Path) -> None:
     result = perdure("verify", store=filled)
 
     assert result.exit_code == 0, result.stdout
-    assert re.fullmatch(r"hub hosts: 4 instances, \d+ rows of history, no problem\n", result.stdout)
+    assert re.fullmatch(r"hub hosts: 4 instances, \d+ rows of history, no problems\n", result.stdout)
     assert said("verify", store=filled)["hubs"]["hosts"]["problems"] == []
 
 
@@ -357,7 +357,7 @@ def test_help_lists_the_exit_codes() -> None:
 def test_an_address_that_is_none_is_said_to_be_none(filled: Path) -> None:
     result = perdure("list", "--url", "localhost", store=filled)
     assert result.exit_code == 2
-    assert "begins with http://" in " ".join(result.stderr.replace("│", " ").split())
+    assert "must begin with http://" in " ".join(result.stderr.replace("│", " ").split())
 
 
 def test_a_store_of_another_kind_is_no_store() -> None:
@@ -371,4 +371,4 @@ def test_a_file_that_is_no_program_is_not_served(tmp_path: Path) -> None:
     readme.write_text("# Read me")
     result = perdure("run", str(readme), "--port", "0")
     assert result.exit_code == 1
-    assert "is no Python file" in result.stderr
+    assert "is not a Python file" in result.stderr

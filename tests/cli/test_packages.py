@@ -89,7 +89,7 @@ def test_a_package_is_looked_through_where_applications_usually_are(folder: Path
 @pytest.mark.parametrize(
     ("target", "text", "said"),
     [
-        ("claims", "", "the package claims has no perdure.App, neither itself nor in app, main"),
+        ("claims", "", "the package claims has no perdure.App, neither in its __init__.py nor in app, main"),
         ("claims", APP + "other = df.App('b')", "claims.app has several applications (app, other)"),
         ("claims.app:billing", APP, "is a Blueprint"),
         ("claims", "from . import nowhere", "nowhere"),

@@ -106,7 +106,7 @@ def test_a_default_port_that_is_taken_gives_way_to_the_next_free_one(
             moved = listener.getsockname()[1]
 
     assert moved > taken
-    assert f"port {taken} is taken, so this server listens on {moved}" in capsys.readouterr().err
+    assert f"port {taken} is in use, so this server listens on port {moved}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("given", [{"source": "flag"}, {"source": "default", "host": "0.0.0.0"}])
@@ -211,8 +211,8 @@ def test_what_goes_to_a_log_is_there_at_once_and_whole(folder: Path) -> None:
     assert [line for line in lines if line != line.rstrip()] == []
     assert any(re.fullmatch(r"  pages +http://\S+/", line) for line in lines), lines
     assert any(re.fullmatch(r"  API +http://\S+/", line) for line in lines), lines
-    assert token not in "".join(lines), "it was given, so nobody has to be told"
-    assert any("the one that was given (PERDURE_TOKEN)" in line for line in lines), lines
+    assert token not in "".join(lines), "a token from the settings is not printed"
+    assert any("as set with --token or PERDURE_TOKEN" in line for line in lines), lines
 
 
 @pytest.mark.parametrize("is_terminal", [True, False])
@@ -445,11 +445,11 @@ def test_an_imported_application_is_the_same_one_twice(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("target", "content", "said"),
     [
-        ("app.py", None, "there is no file app.py. Name the file that makes the App"),
+        ("app.py", None, "there is no file app.py. Give the file that creates the App"),
         ("nothing.here:app", None, "there is no module 'nothing.here'"),
         ("app.py", "x = 1", "has no perdure.App"),
         ("app.py", "import perdure as df\na = df.App('a')\nb = df.App('b')", "several applications (a, b)"),
-        ("app.py:c", "import perdure as df\na = df.App('a')", "app.py:c is not there"),
+        ("app.py:c", "import perdure as df\na = df.App('a')", "app.py:c does not exist"),
         ("app.py:x", "x = 1", "is a int, not a perdure.App"),
         ("app.py", "import no_such_module", "No module named 'no_such_module'"),
         ("app", "1 / 0", "ZeroDivisionError"),

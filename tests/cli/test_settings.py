@@ -203,7 +203,8 @@ def test_a_password_in_the_stores_url_is_not_shown(monkeypatch: pytest.MonkeyPat
 def test_a_variable_that_is_no_setting_is_pointed_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PERDURE_TREADS", "3")
     assert (
-        "PERDURE_TREADS is set and is no setting: did you mean PERDURE_THREADS?" in perdure("settings").stderr
+        "PERDURE_TREADS is set but is not a setting. Did you mean PERDURE_THREADS?"
+        in perdure("settings").stderr
     )
 
 

@@ -168,15 +168,15 @@ def test_a_backfill_without_an_end_goes_up_to_now(unserved: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (("backfill", "nightly", "2999-01-01", "2999-01-03"), 1, "nothing fires"),
-        (("backfill", "nightly", "2026-01-03", "2026-01-01"), 1, "nothing fires"),
-        (("backfill", "nightly", "monday"), 2, "is no instant"),
+        (("backfill", "nightly", "2999-01-01", "2999-01-03"), 1, "has no past tick"),
+        (("backfill", "nightly", "2026-01-03", "2026-01-01"), 1, "has no past tick"),
+        (("backfill", "nightly", "monday"), 2, "is not a date or a time"),
         (("backfill", "nightly"), 2, "Missing argument"),
-        (("pause", "nobody"), 3, "it has nightly, yearly"),
-        (("resume", "nobody"), 3, "it has nightly, yearly"),
-        (("run", "nobody"), 3, "it has nightly, yearly"),
-        (("show", "nobody"), 3, "it has nightly, yearly"),
-        (("backfill", "nobody", "2026-01-01"), 3, "it has nightly, yearly"),
+        (("pause", "nobody"), 3, "Its schedules: nightly, yearly"),
+        (("resume", "nobody"), 3, "Its schedules: nightly, yearly"),
+        (("run", "nobody"), 3, "Its schedules: nightly, yearly"),
+        (("show", "nobody"), 3, "Its schedules: nightly, yearly"),
+        (("backfill", "nobody", "2026-01-01"), 3, "Its schedules: nightly, yearly"),
     ],
 )
 def test_what_cannot_be_meant_is_said_and_ends_by_its_code(
@@ -190,7 +190,7 @@ def test_what_cannot_be_meant_is_said_and_ends_by_its_code(
 
 def test_an_order_to_a_file_waits_and_says_so(unserved: Path) -> None:
     told = perdure("schedules", "pause", "nightly", "--reason", "holidays", store=unserved)
-    assert told.stdout == "nightly: accepted. It is obeyed when the application is served again.\n"
+    assert told.stdout == "nightly: accepted. It takes effect when the application runs again.\n"
     assert schedule("nightly", unserved)["paused"] == ""
 
     namespace: dict[str, Any] = {}
@@ -224,10 +224,10 @@ def test_messages_are_sent_counted_and_delivered_again_at_a_server(served: Path)
     [letter] = lines("queues", "dead", store=served)
     assert (letter[0], letter[1], letter[3]) == ("queue:claims:m-1", "claims", "ValueError: no customer")
     told = perdure("queues", "redeliver", "queue:claims:m-1", store=served)
-    assert told.stdout == "queue:claims:m-1 is delivered again.\n"
+    assert told.stdout == "queue:claims:m-1 is redelivered.\n"
     finish(served, "queue:claims:m-1")
     told = perdure("queues", "redeliver", "--all", "claims", store=served)
-    assert told.stdout == "1 dead letter of claims is delivered again.\n"
+    assert told.stdout == "1 dead letter of claims is redelivered.\n"
     failed = lines("list", "--status", "failed", store=served)
     assert all(line[4] == "ValueError: no customer" for line in failed)
 
@@ -237,9 +237,9 @@ def test_a_message_for_a_queue_that_nobody_serves_is_noted(served: Path) -> None
 
     assert told.exit_code == 0
     assert (
-        told.stderr == "note: no function here takes the messages of 'clams'; it waits until there is one\n"
+        told.stderr == "note: no function handles the messages of 'clams'. The message waits until one does\n"
     )
-    assert ["clams", "1", "0", "0", "no function here takes its messages"] in lines(
+    assert ["clams", "1", "0", "0", "no function handles its messages"] in lines(
         "queues", "list", store=served
     )
 
@@ -255,8 +255,7 @@ def test_a_file_tells_of_its_queues_and_keeps_what_is_ordered(unserved: Path) ->
 
     told = perdure("queues", "redeliver", "--all", "claims", store=unserved)
     assert (
-        told.stdout
-        == "1 dead letter of claims: accepted. It is obeyed when the application is served again.\n"
+        told.stdout == "1 dead letter of claims: accepted. It takes effect when the application runs again.\n"
     )
     assert perdure("queues", "send", "claims", "-i", "7", store=unserved).stdout.endswith(" was accepted.\n")
 
@@ -267,8 +266,8 @@ def test_a_file_tells_of_its_queues_and_keeps_what_is_ordered(unserved: Path) ->
         (("send", "claims", "-i", "{broken"), 2, "not valid JSON near 'broken'"),
         (("send",), 2, "Missing argument"),
         (("send", "a/b", "-i", "1"), 1, "instance id"),
-        (("redeliver",), 2, "name messages, or a queue with --all"),
-        (("redeliver", "x", "--all", "claims"), 2, "name messages, or a queue with --all"),
+        (("redeliver",), 2, "pass messages, or a queue with --all"),
+        (("redeliver", "x", "--all", "claims"), 2, "pass messages, or a queue with --all"),
         (("redeliver", "queue:claims:none"), 3, "no instance 'queue:claims:none'"),
         (("redeliver", "queue:claims:m-0"), 1, "'queue:claims:m-0'"),
     ],

@@ -409,7 +409,7 @@ def test_run_waits_for_a_database_and_not_for_ever(tmp_path: Path) -> None:
     )
 
     assert result.exit_code == 4
-    assert "waiting for the database, 0.6 s at most" in result.stderr
+    assert "waiting for the database, up to 0.6 s" in result.stderr
     assert "Traceback" not in result.output
     assert 0.5 < time.monotonic() - since < 60
 
@@ -529,9 +529,9 @@ async def test_who_cannot_be_obeyed_now_is_told_so(url: str) -> None:
         assert (there.exit_code, there.stderr) == (0, "")
         lacking = await asyncio.to_thread(perdure, "start", "nope", "--store", url)
         assert lacking.exit_code == 0, lacking.output
-        assert "no worker that serves this hub has an orchestrator 'nope'" in lacking.stderr
+        assert "no worker of this hub has an orchestrator 'nope'" in lacking.stderr
         assert "sleeper" in lacking.stderr
 
     alone = await asyncio.to_thread(perdure, "start", "echo", "--id", "later", "--store", url)
     assert alone.stdout == "later\n"
-    assert "nobody serves this hub at present" in alone.stderr
+    assert "no worker serves this hub at present" in alone.stderr

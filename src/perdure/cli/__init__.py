@@ -1,4 +1,4 @@
-"""The command line: `perdure run` serves an application, the other verbs ask about and manage instances."""
+"""The command line: `perdure run` serves an application; the other commands query and manage instances."""
 
 import sys
 

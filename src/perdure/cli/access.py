@@ -1,4 +1,4 @@
-"""keys, audit, link: who may do what, who has done what, and links for people without a key."""
+"""keys, audit, link: access keys, the audit log, and signed links for people without a key."""
 
 from __future__ import annotations
 
@@ -29,23 +29,27 @@ from perdure.http.remote.client import RemoteClient
 from perdure.model.access import AccessKey, checked_scopes
 
 commands = typer.Typer()
-keys = typer.Typer(help="Access keys: make, list, revoke.", no_args_is_help=True)
+keys = typer.Typer(help="Create, list and revoke access keys.", no_args_is_help=True)
 commands.add_typer(keys, name="keys")
 
 ScopeOption = Annotated[
     list[str],
-    typer.Option(
-        "--scope", "-s", help="read, operate, admin, function or function:NAME; may be given several times."
-    ),
+    typer.Option("--scope", "-s", help="read, operate, admin, function or function:NAME. Can be repeated."),
 ]
 ExpiresOption = Annotated[
-    str | None, typer.Option("--expires-in", help="Such as 90d, 12h, 30m or 45s.", show_default=False)
+    str | None,
+    typer.Option(
+        "--expires-in", help="How long the key is valid, such as 90d, 12h or 30m.", show_default=False
+    ),
 ]
 
 
 @keys.command(epilog=EXIT_CODES)
 def create(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Who will hold it.", show_default=False)],
+    name: Annotated[
+        str,
+        typer.Argument(metavar="NAME", help="The person or program that will use it.", show_default=False),
+    ],
     scope: ScopeOption,
     expires_in: ExpiresOption = None,
     store: StoreOption = DEFAULT_STORE,
@@ -54,9 +58,9 @@ def create(
     key: KeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a key. It is printed this once, on stdout, and kept nowhere.
+    """Create a key and print its secret. The secret is not stored and cannot be shown again.
 
-    With --hub a hub that is not there yet is made, so that its first server finds a key.
+    With --hub, the command creates the hub if it does not exist yet, so that its first server finds a key.
     """
     try:
         scopes = checked_scopes(scope)
@@ -71,7 +75,7 @@ def create(
         return
     until = f", until {_when(made.key.expires_time)}" if made.key.expires_time else ""
     errors().print(
-        f"The key {made.key.key_id} of {plain(name)} opens {', '.join(scopes)}{until}:", style="dim"
+        f"Key {made.key.key_id} for {plain(name)}, with the scopes {', '.join(scopes)}{until}:", style="dim"
     )
     typer.echo(made.secret)
 
@@ -82,12 +86,10 @@ def list_(
     hub: HubOption = None,
     url: UrlOption = None,
     key: KeyOption = None,
-    links: Annotated[
-        bool, typer.Option("--links", help="The keys that links are signed with, instead of people's.")
-    ] = False,
+    links: Annotated[bool, typer.Option("--links", help="List the keys that sign links instead.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """All keys that callers show, without their secrets; with --links those that sign links."""
+    """List access keys, without their secrets. With --links, list the keys that sign links."""
     door = HubTarget(store, hub, url, as_json, key)
     found = door.ask(lambda client: client.link_keys() if links else client.keys())
     if as_json:
@@ -96,12 +98,12 @@ def list_(
     now = datetime.now(UTC)
     if links:
         print_table(
-            ("KEY", "STATE", "SIGNS LINKS SINCE"),
+            ("KEY", "STATE", "CREATED"),
             [(one.key_id, one.state(now), _when(one.created_time)) for one in found],
         )
         return
     print_table(
-        ("KEY", "STATE", "OPENS", "MADE", "LAST USED", "HELD BY"),
+        ("KEY", "STATE", "SCOPES", "CREATED", "LAST USED", "NAME"),
         [
             (
                 one.key_id,
@@ -125,12 +127,12 @@ def revoke(
     key: KeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Have a key open nothing from now on; sessions and links that rest on it end too."""
+    """Revoke a key. Sessions that were opened with it and links signed with it stop working too."""
     revoked = HubTarget(store, hub, url, as_json, key).tell(lambda client: client.revoke_key(key_id))
     if as_json:
         print_json(_document(revoked))
     else:
-        typer.echo(f"The key {key_id} of {plain(revoked.name)} opens nothing any more.")
+        typer.echo(f"Key {key_id} of {plain(revoked.name)} is revoked.")
 
 
 @keys.command("rotate-links", epilog=EXIT_CODES)
@@ -141,26 +143,36 @@ def rotate_links(
     key: KeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Sign links with a new key from now on. Older links go on until they expire, or their key is revoked."""
+    """Create a new key for signing links. Existing links work until they expire or their key is revoked."""
     made = HubTarget(store, hub, url, as_json, key).tell(lambda client: client.rotate_links())
     if as_json:
         print_json(_document(made))
     else:
-        typer.echo(f"Links are signed with the key {made.key_id} from now on.")
+        typer.echo(f"New links are signed with key {made.key_id}.")
 
 
 @commands.command(epilog=EXIT_CODES)
 def audit(
-    who: Annotated[str | None, typer.Option("--who", help="Only this caller's.", show_default=False)] = None,
+    who: Annotated[
+        str | None, typer.Option("--who", help="Only calls of this caller.", show_default=False)
+    ] = None,
     operation: Annotated[
-        str | None, typer.Option("--operation", help="Such as terminate or create_key.", show_default=False)
+        str | None,
+        typer.Option(
+            "--operation", help="Only this operation, such as terminate or create_key.", show_default=False
+        ),
     ] = None,
     instance: Annotated[
-        str | None, typer.Option("--instance", help="Only of this instance.", show_default=False)
+        str | None, typer.Option("--instance", help="Only calls on this instance.", show_default=False)
     ] = None,
-    top: Annotated[int, typer.Option("--top", min=1, max=1_000, help="So many at most.")] = 100,
+    top: Annotated[int, typer.Option("--top", min=1, max=1_000, help="The most entries to list.")] = 100,
     continuation: Annotated[
-        str | None, typer.Option("--continuation", help="Go on where a page ended.", show_default=False)
+        str | None,
+        typer.Option(
+            "--continuation",
+            help="Continue after the last page, with the value it printed.",
+            show_default=False,
+        ),
     ] = None,
     store: StoreOption = DEFAULT_STORE,
     hub: HubOption = None,
@@ -168,7 +180,7 @@ def audit(
     key: KeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """The log of management calls, newest first: who, what, when, from where, and how it ended."""
+    """List the audit log of management calls, newest first, with time, outcome, operation, instance and caller."""
     page = HubTarget(store, hub, url, as_json, key).ask(
         lambda client: client.audit(
             who=who, operation=operation, instance_id=instance, top=top, continuation=continuation
@@ -200,14 +212,18 @@ def audit(
 def link(
     instance_id: InstanceArgument,
     event: Annotated[str, typer.Argument(metavar="EVENT", help="The event's name.", show_default=False)],
-    expires_in: Annotated[str, typer.Option("--expires-in", help="Such as 72h or 7d.")] = "7d",
-    once: Annotated[bool, typer.Option("--once/--many", help="Whether it works only once.")] = True,
+    expires_in: Annotated[
+        str, typer.Option("--expires-in", help="How long the link is valid, such as 72h or 7d.")
+    ] = "7d",
+    once: Annotated[
+        bool, typer.Option("--once/--many", help="Whether the link can be used once or many times.")
+    ] = True,
     public_url: Annotated[
         str,
         typer.Option(
             "--public-url",
             envvar="PERDURE_PUBLIC_URL",
-            help="The address that the link begins with, when no running server is asked, which says its own.",
+            help="The public address of the server, for the link. A running server knows its own.",
             show_default=False,
         ),
     ] = "",
@@ -217,20 +233,20 @@ def link(
     key: KeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Print a signed link by which somebody without a key answers one event of one instance."""
+    """Print a signed link with which a person without a key can raise one event of one instance."""
     lasts = read_duration(expires_in, "--expires-in")
     if public_url and not public_url.startswith(("http://", "https://")):
-        raise typer.BadParameter("an address begins with http:// or https://", param_hint="--public-url")
+        raise typer.BadParameter("the address must begin with http:// or https://", param_hint="--public-url")
 
     async def make(client: Client) -> str:
         if not public_url and not isinstance(client, RemoteClient):
             raise SettingError(
-                "nobody has said by which address people reach the server, and no running server was asked: give "
+                "the public address of the server is not known, because no server runs on this store. Give "
                 "--public-url https://... (or PERDURE_PUBLIC_URL), or --url with the address of a running server"
             )
         link = await client.create_event_link(instance_id, event, expires_in=lasts, once=once)
         note = NOTE.get()
-        if note is not None:  # a server that is asked writes its own
+        if note is not None:  # a server writes the entry itself
             written = replace(note, operation="create_link", detail=event)
             await client.gateway.record(AuditMemo(audit=[written.row(client.gateway.now(), instance_id)]))
         return link

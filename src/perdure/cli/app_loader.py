@@ -1,9 +1,9 @@
-"""Finding the application that `perdure run` is told to serve.
+"""Finds the application that `perdure run` serves.
 
-`app.py` is a file: its folder goes on the path, as when Python runs it. A file inside a package is imported as the
-module it is, so that it may import its siblings relatively. `package.module:app` is an import. A package whose
-`__init__.py` has no application is looked through where applications usually are. A file or module must hold
-exactly one `App`, or be told which attribute it is. A folder with a host.json is an Azure Functions app.
+`app.py` is a file. Its folder goes on the path, as when Python runs it. A file inside a package is imported as a
+module of the package, so that relative imports work. `package.module:app` is an import. If a package's `__init__.py`
+has no application, the modules that usually have one are searched. A file or module must contain exactly one `App`,
+or the target names the attribute. A folder with a host.json is an Azure Functions app.
 """
 
 from __future__ import annotations
@@ -28,23 +28,29 @@ if TYPE_CHECKING:
 
 
 USUAL = ("app", "main", "application", "function_app")
-"""The modules of a package in which an application is looked for; the last is Azure's."""
+"""The modules of a package that are searched for an application. The last is the name that Azure uses."""
 
 
 class SourceError(PerdureError):
-    """What was named holds no application that could be served."""
+    """The target does not contain an application that can be served."""
 
     code = "source"
 
 
 def load_app(target: str, chosen: Mapping[str, Chosen] | None = None) -> App:
-    """The application that a target names; `chosen` are the settings. Raises SourceError, and HostedAppError for
-    the folder of an Azure Functions app that cannot be served."""
+    """Load the application of a target.
+
+    Parameters:
+        target: a file, a module or the folder of an Azure Functions app.
+        chosen: the settings.
+
+    Raises: SourceError, and HostedAppError for an Azure Functions app that cannot be served.
+    """
     if azure_app.is_azure_app(target):
         return azure_app.load(target, chosen)
     place, _, attribute = target.rpartition(":") if ":" in target else (target, "", "")
     if not _is_file(place) and Path(place).is_file():
-        raise SourceError(f"{place} is no Python file: name one, such as app.py, or package.module:app")
+        raise SourceError(f"{place} is not a Python file. Give one, such as app.py, or package.module:app")
     module = _load_file(Path(place)) if _is_file(place) else _import(place)
     if attribute:
         return _named(module, attribute, place)
@@ -52,7 +58,7 @@ def load_app(target: str, chosen: Mapping[str, Chosen] | None = None) -> App:
 
 
 def watched_folder(target: str) -> Path:
-    """The folder whose changes concern a target."""
+    """The folder to watch for changes of a target."""
     if azure_app.is_azure_app(target):
         return Path(target).resolve()
     place = target.rpartition(":")[0] if ":" in target else target
@@ -85,14 +91,14 @@ def _load_file(path: Path) -> ModuleType:
 
 
 def _instead(path: Path) -> str:
-    """What to name in place of a file that is not there."""
+    """A hint at the files that could be meant."""
     found = sorted(one.name for one in path.parent.glob("*.py"))[:5]
-    here = f"this folder has {', '.join(found)}" if found else "this folder has no Python file"
-    return f"Name the file that makes the App: {here}"
+    here = f"This folder has {', '.join(found)}" if found else "This folder has no Python files"
+    return f"Give the file that creates the App. {here}"
 
 
 def _root_of(path: Path) -> tuple[Path, str]:
-    """The folder that belongs on the path for a file, and the name it is imported by from there."""
+    """The folder to put on the path for a file, and the file's module name relative to it."""
     names = [] if path.stem == "__init__" else [path.stem]
     folder = path.parent
     while (folder / "__init__.py").is_file() and folder.name.isidentifier():
@@ -109,14 +115,14 @@ def _import(name: str) -> ModuleType:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name and (name == error.name or name.startswith(f"{error.name}.")):
-            raise SourceError(f"there is no module {name!r}; a file is given as path/to/app.py") from None
+            raise SourceError(f"there is no module {name!r}. Give a file as path/to/app.py") from None
         raise _failed(name, error) from error
     except Exception as error:
         raise _failed(name, error) from error
 
 
 def _failed(place: str, error: Exception) -> SourceError:
-    """What a user needs to see of a failed import: their own frames, not ours or the import system's."""
+    """An error with the user's own frames of the traceback, without those of perdure and the import system."""
     ours = (__file__, importlib.__file__, "<frozen importlib")
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(ours)]
     told = "".join([*traceback.format_list(frames), *traceback.format_exception_only(error)])
@@ -126,17 +132,18 @@ def _failed(place: str, error: Exception) -> SourceError:
 def _named(module: ModuleType, attribute: str, place: str) -> App:
     found = getattr(module, attribute, None)
     if not isinstance(found, App):
-        kind = "is not there" if found is None else f"is a {type(found).__name__}, not a perdure.App"
+        kind = "does not exist" if found is None else f"is a {type(found).__name__}, not a perdure.App"
         if isinstance(found, Blueprint):
             kind = (
-                "is a Blueprint: an App takes it over with register_functions, and the App is what is served"
+                "is a Blueprint, which cannot be served. Add it to an App with register_functions and serve "
+                "the App"
             )
         raise SourceError(f"{place}:{attribute} {kind}")
     return found
 
 
 def _module_with_apps(module: ModuleType, place: str) -> tuple[ModuleType, str]:
-    """The module itself if it holds an application, else the usual one below it, if it is a package."""
+    """The module itself if it contains an application; for a package, else the first of `USUAL` that does."""
     if _apps(module) or not hasattr(module, "__path__"):
         return module, place
     for usual in USUAL:
@@ -146,8 +153,8 @@ def _module_with_apps(module: ModuleType, place: str) -> tuple[ModuleType, str]:
             if _apps(found):
                 return found, name
     raise SourceError(
-        f"the package {place} has no perdure.App, neither itself nor in {', '.join(USUAL)}: say which module has, "
-        f"as {module.__name__}.module:app"
+        f"the package {place} has no perdure.App, neither in its __init__.py nor in {', '.join(USUAL)}. Name the "
+        f"module that has it: {module.__name__}.module:app"
     )
 
 
@@ -161,9 +168,9 @@ def _only(module: ModuleType, place: str) -> App:
     if len(distinct) == 1:
         return next(iter(distinct.values()))
     if not distinct:
-        raise SourceError(f'{place} has no perdure.App: write `app = perdure.App("name")` in it')
+        raise SourceError(f'{place} has no perdure.App. Add `app = perdure.App("name")` to it')
     names = ", ".join(sorted(apps))
-    raise SourceError(f"{place} has several applications ({names}): say which, as {_choice(place, apps)}")
+    raise SourceError(f"{place} has several applications ({names}). Name one: {_choice(place, apps)}")
 
 
 def _choice(place: str, apps: dict[str, App]) -> str:

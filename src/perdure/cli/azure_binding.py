@@ -1,4 +1,4 @@
-"""binding: what Azure's own Python client is handed, so that it speaks to a perdure server."""
+"""binding: print the binding with which Azure's own Python client talks to a perdure server."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ AddressOption = Annotated[
     str | None,
     typer.Option(
         "--address",
-        help="Where the client reaches the server. Default: the address of the running server.",
+        help="The address at which the client reaches the server. Default: the address of the running server.",
         show_default=False,
     ),
 ]
@@ -29,12 +29,12 @@ CredentialOption = Annotated[
     str | None,
     typer.Option(
         "--credential",
-        help="The key that the binding holds. Default: --key, else the token of the running server.",
+        help="The key to put into the binding. Default: --key, or else the token of the running server.",
         show_default=False,
     ),
 ]
 NewKeyOption = Annotated[
-    bool, typer.Option("--new-key", help="Make a key for the binding, with the scope admin.")
+    bool, typer.Option("--new-key", help="Create a key with the scope admin for the binding.")
 ]
 DEFAULT_ADDRESS = f"http://localhost:{next(row.default for row in SERVING if row.name == 'port')}"
 
@@ -51,23 +51,26 @@ def binding(
 ) -> None:
     """Print the durableClient binding for azure-functions-durable's DurableOrchestrationClient, as one line of JSON.
 
-    The official client sends no key of its own, so the binding holds one. Give the binding only to programs that may
-    do what the key may.
+    The binding contains an access key, because Azure's client sends no key of its own. Treat the binding as a secret:
+    a program that has it can do everything that the key allows.
     """
     if new_key and credential is not None:
-        raise typer.BadParameter("--new-key makes the key: leave --credential out", param_hint="--new-key")
+        raise typer.BadParameter(
+            "--new-key and --credential exclude each other. Give one of them", param_hint="--new-key"
+        )
     door = HubTarget(store, hub, url, False, key)
     found = door.served()
     secret = _new_key(door) if new_key else credential or key or (found.token if found else "")
     if not secret:
         raise typer.BadParameter(
-            "no server runs here whose token the binding could hold: name a key with --credential, or make one "
-            "with --new-key",
+            "there is no key to put into the binding, because no server runs on this store. Give a key with "
+            "--credential, or create one with --new-key",
             param_hint="--credential",
         )
     if found and secret == found.token:
         told = (
-            "It holds the token of the server, which ends with that server. --new-key makes a key that stays."
+            "The binding contains the token of the running server and stops working when that server stops. "
+            "--new-key creates a permanent key."
         )
         errors().print(told, style="dim", soft_wrap=True)
     where = address or url or (found.address if found else DEFAULT_ADDRESS)
@@ -76,7 +79,9 @@ def binding(
 
 def _new_key(door: HubTarget) -> str:
     made = door.tell(lambda client: client.create_key("durableClient binding", ["admin"]))
-    errors().print(f"A new key {made.key.key_id} is in it; `perdure keys revoke` ends it.", style="dim")
+    errors().print(
+        f"The binding contains the new key {made.key.key_id}. `perdure keys revoke` revokes it.", style="dim"
+    )
     return made.secret
 
 
@@ -84,7 +89,9 @@ def _hub_of(door: HubTarget, found: ServerInfo | None) -> str:
     if found:
         return found.hub
     if door.url:
-        raise typer.BadParameter("name the hub that the server at --url serves", param_hint="--hub")
+        raise typer.BadParameter(
+            "a binding needs the name of the hub that the server at --url serves", param_hint="--hub"
+        )
     try:
         return door.hub_name()
     except StoreError as error:

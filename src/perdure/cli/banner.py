@@ -1,4 +1,4 @@
-"""What `perdure run` tells people: where the server is, what it serves, and why nothing happens yet."""
+"""The start-up output of `perdure run`: addresses, functions, and the reasons why instances cannot continue."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Terminal:
     options: ServeOptions
 
     def waiting(self, error: StoreError) -> None:
-        told = f"waiting for the database, {self.options.store_wait:g} s at most (--store-wait): {error}"
+        told = f"waiting for the database, up to {self.options.store_wait:g} s (--store-wait): {error}"
         errors().print(plain(told), soft_wrap=True)
 
     def serving(self, facts: Facts) -> None:
@@ -48,7 +48,7 @@ class Terminal:
         serves = Text.assemble(("perdure ", "bold"), __version__, (f"  serves {self.options.target}", "dim"))
         console.print(serves, soft_wrap=True)
         (_print_facts if console.is_terminal else _write_facts)(console, facts)
-        stop = f"Ctrl-C stops it (process {os.getpid()}); nothing that was accepted is lost."
+        stop = f"Press Ctrl-C to stop (process {os.getpid()}). Accepted work is stored and is not lost."
         console.print(stop, style="dim", soft_wrap=True)
 
     def stopped(self) -> None:
@@ -60,12 +60,12 @@ class Terminal:
 
 @dataclass(frozen=True)
 class AppTerminal(Terminal):
-    """The same where the application is known, so that it can tell what is served."""
+    """A `Terminal` for a process that has loaded the application and can list its functions."""
 
     app: App
 
     async def facts(self, client: Client, reached: Reached | None) -> Facts:
-        """What is printed of a server: what it serves, how much there is, and where it is reached."""
+        """The lines about a server: its functions, its instances and its addresses."""
         registry, role = self.app.registry, self.options.role
         counts = await client.counts()
         routes = [
@@ -99,19 +99,19 @@ def _where(options: ServeOptions, reached: Reached) -> Facts:
 
 
 def _where_token_is(options: ServeOptions) -> str:
-    """Where people find the start-up token; "" when it is to be printed.
+    """A text that says where to find the start-up token; "" if the token itself is printed.
 
-    It is printed on a terminal only, never into a file or a pipe; one that was given is never printed.
+    The token is printed on a terminal only, never into a file or a pipe. A token from the settings is never printed.
     """
     is_made_up = options.chosen["token"].source == "default" or os.environ.get(MADE_UP) == "1"
     if not is_made_up:
-        return "the one that was given (PERDURE_TOKEN)"
+        return "as set with --token or PERDURE_TOKEN"
     if sys.stderr.isatty():
         return ""
     path = sqlite_path(options.chosen["store"].value)
     if not path:
-        return "not shown outside of a terminal: set PERDURE_TOKEN, or make a key with `perdure keys create`"
-    return f"in {server_path(path)}, which this user alone may read; commands on this machine find it"
+        return "only shown on a terminal. Set PERDURE_TOKEN, or create a key with `perdure keys create`"
+    return f"in {server_path(path)}, which only this user can read. Commands on this machine find it there"
 
 
 def _schedules(app: App) -> list[str]:
@@ -135,7 +135,7 @@ def _print_facts(console: Console, facts: Facts) -> None:
 
 
 def _write_facts(console: Console, facts: Facts) -> None:
-    """For a file or a pipe: as wide as it is, so that no address is broken."""
+    """Write to a file or a pipe without wrapping, so that no address is broken."""
     width = max(len(name) for name, _ in facts)
     for name, value in facts:
         first, *rest = value.split("\n")

@@ -1,7 +1,7 @@
-"""suspend, resume, terminate, rewind, purge: tell one instance, several, or all that a filter selects.
+"""suspend, resume, terminate, rewind, purge: for one instance, several, or all that match a filter.
 
-For a filter the command first tells how many instances match, and asks. It can be stopped and given again.
-The commands differ in a few words only, so they are one function under several names.
+With a filter, the command first prints how many instances match and asks for confirmation. It can be stopped and run
+again. The commands differ in a few words only, so they are one function under several names.
 """
 
 import inspect
@@ -59,7 +59,7 @@ commands = typer.Typer()
 
 @dataclass(frozen=True)
 class Words:
-    """How a command speaks of its verb: "would be purged", "2 were purged"."""
+    """The texts of one command: "would be purged", "2 were purged"."""
 
     help: str
     past: str
@@ -67,17 +67,17 @@ class Words:
 
 
 WORDS = {
-    "terminate": Words("End instances now and for good.", "terminated", without=frozenset()),
-    "suspend": Words("Hold instances until they are resumed; what arrives meanwhile is kept.", "suspended"),
-    "resume": Words("Let suspended or parked instances go on.", "resumed"),
-    "rewind": Words("Let failed instances go on: what failed is tried again.", "rewound"),
+    "terminate": Words("End instances immediately and permanently.", "terminated", without=frozenset()),
+    "suspend": Words("Suspend instances until they are resumed. Their messages are stored.", "suspended"),
+    "resume": Words("Resume suspended or parked instances.", "resumed"),
+    "rewind": Words("Continue failed instances by retrying the calls that failed.", "rewound"),
     "purge": Words("Delete finished instances and their history.", "purged", without=frozenset({"reason"})),
 }
 
 
 @dataclass(frozen=True)
 class Order:
-    """What a command was told, apart from whom it concerns."""
+    """The options of a command, except the selection of instances."""
 
     door: HubTarget
     asked: BulkRequest
@@ -93,7 +93,9 @@ def _command(verb: str, words: Words) -> Callable[..., None]:
             list[str] | None, typer.Argument(metavar="[ID]...", help="Instance ids.", show_default=False)
         ] = None,
         reason: ReasonOption = "",
-        recursive: Annotated[bool, typer.Option("--recursive", help="Their sub-orchestrations too.")] = False,
+        recursive: Annotated[
+            bool, typer.Option("--recursive", help="Also terminate their sub-orchestrations.")
+        ] = False,
         status: StatusOption = None,
         name: NameOption = None,
         prefix: PrefixOption = None,
@@ -104,13 +106,16 @@ def _command(verb: str, words: Words) -> Callable[..., None]:
         created_before: CreatedBeforeOption = None,
         created_after: CreatedAfterOption = None,
         everything: Annotated[
-            bool, typer.Option("--all", help="All to which it applies; for want of a filter.")
+            bool, typer.Option("--all", help="Select every instance the command applies to.")
         ] = False,
         at_most: Annotated[
-            int | None, typer.Option("--at-most", min=1, help="Stop after so many.", show_default=False)
+            int | None,
+            typer.Option("--at-most", min=1, help="Stop after this many instances.", show_default=False),
         ] = None,
-        dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell who matches.")] = False,
-        yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+        dry_run: Annotated[
+            bool, typer.Option("--dry-run", help="Change nothing. Print how many instances match.")
+        ] = False,
+        yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
         store: StoreOption = DEFAULT_STORE,
         hub: HubOption = None,
         url: UrlOption = None,
@@ -129,7 +134,10 @@ def _command(verb: str, words: Words) -> Callable[..., None]:
         else:
             _do_selected(order, which)
 
-    command.__doc__ = words.help + "\n\nName them, or select them; then it first tells how many, and asks."
+    command.__doc__ = (
+        words.help
+        + "\n\nPass ids, or use filters. With filters, you are asked to confirm the number of instances."
+    )
     signature = inspect.signature(command)
     kept = [p for p in signature.parameters.values() if p.name not in words.without]
     command.__signature__ = signature.replace(parameters=kept)  # type: ignore[attr-defined]
@@ -139,8 +147,8 @@ def _command(verb: str, words: Words) -> Callable[..., None]:
 def _demand_one(instance_ids: list[str] | None, is_selected: bool) -> None:
     if bool(instance_ids) == is_selected:
         raise typer.BadParameter(
-            "name instances, or select them with --status, --name, --older-than and the like, or with --all; "
-            "one of the two"
+            "pass instance ids, or filters such as --status, --name and --older-than, or --all. Ids and filters "
+            "exclude each other"
         )
 
 
@@ -148,7 +156,7 @@ def _demand_one(instance_ids: list[str] | None, is_selected: bool) -> None:
 
 
 def _do_named(order: Order, instance_ids: list[str]) -> None:
-    """One after the other. What is refused for one does not keep the others from it."""
+    """Handle the instances one after the other. An error for one does not stop the others."""
 
     async def tell(client: Client) -> dict[str, PerdureError]:
         refused: dict[str, PerdureError] = {}
@@ -208,7 +216,7 @@ def _do_selected(order: Order, which: Which) -> None:
     except KeyboardInterrupt:
         errors().print(
             f"stopped: {so_far[0].done if len(so_far) > 1 else 0:,} {order.past} so far, perhaps a few more. "
-            "Nothing is left half done; the same command goes on with the rest."
+            "No instance is half done. Run the same command again to continue with the rest."
         )
         raise typer.Exit(INTERRUPTED) from None
     _report(order, outcome)
@@ -239,13 +247,13 @@ async def _perform(
 def _confirm(order: Order, found: BulkOutcome) -> None:
     if order.door.as_json or not can_ask():
         fail(
-            f"{_announced(order, found, 'would be')} Say --yes to do it, or --dry-run to look only",
+            f"{_announced(order, found, 'would be')} Add --yes to confirm, or --dry-run to change nothing",
             USAGE,
             as_json=order.door.as_json,
             kind="unconfirmed",
         )
     errors().print(plain(_announced(order, found, "will be")))
-    if not typer.confirm("Go on?", err=True):
+    if not typer.confirm("Continue?", err=True):
         raise typer.Exit(REFUSED)
 
 

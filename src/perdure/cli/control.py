@@ -1,4 +1,4 @@
-"""raise, restart: tell one instance something. What can be told to many is in `perdure.cli.bulk`."""
+"""raise, restart: commands for one instance. Commands that also take a filter are in `perdure.cli.bulk`."""
 
 from typing import Annotated
 
@@ -28,7 +28,11 @@ def raise_(
     input_: InputOption = None,
     event_id: Annotated[
         str | None,
-        typer.Option("--event-id", help="The same id again is the same event.", show_default=False),
+        typer.Option(
+            "--event-id",
+            help="An id for this event. A second event with the same id is ignored as a duplicate.",
+            show_default=False,
+        ),
     ] = None,
     store: StoreOption = DEFAULT_STORE,
     hub: HubOption = None,
@@ -36,7 +40,7 @@ def raise_(
     key: KeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Raise an external event. It is kept until the instance waits for it."""
+    """Raise an external event. The event is stored until the instance waits for it."""
     body = read_input(input_)
     HubTarget(store, hub, url, as_json, key).order(
         lambda client: client.raise_event(instance_id, event, body, event_id=event_id)
@@ -47,14 +51,16 @@ def raise_(
 @commands.command(epilog=EXIT_CODES)
 def restart(
     instance_id: InstanceArgument,
-    same_id: Annotated[bool, typer.Option("--same-id", help="In place of the old run.")] = False,
+    same_id: Annotated[
+        bool, typer.Option("--same-id", help="Reuse the id. The new run replaces the old one.")
+    ] = False,
     store: StoreOption = DEFAULT_STORE,
     hub: HubOption = None,
     url: UrlOption = None,
     key: KeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Start a finished instance again and print the new run's id."""
+    """Restart a finished instance with the same input and print the id of the new run."""
     restarted = HubTarget(store, hub, url, as_json, key).order(
         lambda client: client.restart(instance_id, not same_id)
     )

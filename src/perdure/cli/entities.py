@@ -1,4 +1,4 @@
-"""entities: list them, show one, send one an operation."""
+"""entities: list entities, show one, signal one."""
 
 from datetime import UTC, datetime
 from typing import Annotated
@@ -23,19 +23,21 @@ from perdure.model.entities import EntityId, EntityState
 from perdure.replay.inputs import given
 
 commands = typer.Typer()
-entities = typer.Typer(help="Entities: list them, show one, send one an operation.", no_args_is_help=True)
+entities = typer.Typer(help="List, show and signal entities.", no_args_is_help=True)
 commands.add_typer(entities, name="entities", epilog=EXIT_CODES)
 
 EntityArgument = Annotated[
-    str, typer.Argument(metavar="ENTITY", help="@name@key, or name and key as name@key.", show_default=False)
+    str, typer.Argument(metavar="ENTITY", help="The entity id: @name@key or name@key.", show_default=False)
 ]
 
 
 @entities.command("list", epilog=EXIT_CODES)
 def list_(
-    name: Annotated[str | None, typer.Argument(help="Only those of this name.", show_default=False)] = None,
-    key_prefix: Annotated[str, typer.Option("--key-prefix", help="Only keys that begin so.")] = "",
-    top: Annotated[int, typer.Option("--top", help="At most so many, 1 to 1000.")] = 50,
+    name: Annotated[
+        str | None, typer.Argument(help="Only entities with this name.", show_default=False)
+    ] = None,
+    key_prefix: Annotated[str, typer.Option("--key-prefix", help="Only keys with this prefix.")] = "",
+    top: Annotated[int, typer.Option("--top", help="The most entities to list, 1 to 1000.")] = 50,
     store: StoreOption = DEFAULT_STORE,
     hub: HubOption = None,
     url: UrlOption = None,
@@ -71,7 +73,7 @@ def show(
     url: UrlOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Print the state of one entity as JSON; with --json, what else is known of it too."""
+    """Print the state of one entity as JSON. With --json, print its metadata too."""
     entity_id = _parsed(entity, as_json)
     found = HubTarget(store, hub, url, as_json).ask(lambda client: client.read_entity_state(entity_id))
     if as_json:
@@ -94,7 +96,7 @@ def signal(
     url: UrlOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Send an entity an operation. It is kept durably; it is done when it is the entity's turn."""
+    """Send an operation to an entity. The operation is stored and runs after those sent before it."""
     entity_id, body = _parsed(entity, as_json), read_input(input_)
     HubTarget(store, hub, url, as_json).order(
         lambda client: client.signal_entity(entity_id, operation, given(body)), entity=entity_id.name

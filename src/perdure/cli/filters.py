@@ -1,4 +1,4 @@
-"""The options that select instances, and what they mean together."""
+"""Options that select instances, and the filter they form together."""
 
 from __future__ import annotations
 
@@ -16,39 +16,57 @@ if TYPE_CHECKING:
 
 StatusOption = Annotated[
     list[RuntimeStatus] | None,
-    typer.Option("--status", help="Only these; may be repeated.", case_sensitive=False, show_default=False),
+    typer.Option(
+        "--status",
+        help="Only instances with this status. Can be repeated.",
+        case_sensitive=False,
+        show_default=False,
+    ),
 ]
-NameOption = Annotated[str | None, typer.Option("--name", help="Only this orchestrator.", show_default=False)]
+NameOption = Annotated[
+    str | None, typer.Option("--name", help="Only instances of this orchestrator.", show_default=False)
+]
 PrefixOption = Annotated[
-    str | None, typer.Option("--prefix", help="Only ids that begin so.", show_default=False)
+    str | None, typer.Option("--prefix", help="Only ids with this prefix.", show_default=False)
 ]
 TagOption = Annotated[
-    list[str] | None, typer.Option("--tag", help="name=value; may be repeated.", show_default=False)
+    list[str] | None,
+    typer.Option(
+        "--tag",
+        metavar="NAME=VALUE",
+        help="Only instances with this tag. Can be repeated.",
+        show_default=False,
+    ),
 ]
 WaitingForOption = Annotated[
-    str | None, typer.Option("--waiting-for", help="Only those that await this event.", show_default=False)
+    str | None,
+    typer.Option("--waiting-for", help="Only instances that wait for this event.", show_default=False),
 ]
 ParkedOption = Annotated[
-    bool, typer.Option("--parked", help="Only those that the engine has set aside.", show_default=False)
+    bool,
+    typer.Option("--parked", help="Only instances that the engine has parked.", show_default=False),
 ]
 OlderThanOption = Annotated[
     str | None,
     typer.Option(
-        "--older-than", metavar="3d", help="Only those created so long ago: 90m, 12h, 3d.", show_default=False
+        "--older-than",
+        metavar="3d",
+        help="Only instances older than this, such as 90m, 12h or 3d.",
+        show_default=False,
     ),
 ]
 CreatedBeforeOption = Annotated[
     datetime | None,
-    typer.Option("--created-before", help="Only those created before this.", show_default=False),
+    typer.Option("--created-before", help="Only instances created before this time.", show_default=False),
 ]
 CreatedAfterOption = Annotated[
     datetime | None,
-    typer.Option("--created-after", help="Only those created after this.", show_default=False),
+    typer.Option("--created-after", help="Only instances created after this time.", show_default=False),
 ]
 
 
 def read_duration(given: str, option: str) -> timedelta:
-    """The duration of an option. Raises typer.BadParameter."""
+    """Read the duration of an option. Raises typer.BadParameter."""
     try:
         return duration(given)
     except ValueError as error:
@@ -66,9 +84,9 @@ def read_selection(
     created_after: datetime | None,
     parked: bool = False,
 ) -> Which:
-    """The filter that the options give; empty when none was given."""
+    """The filter that the options form; empty if no option was given."""
     if older_than is not None and created_before is not None:
-        raise typer.BadParameter("give --older-than or --created-before, one of the two")
+        raise typer.BadParameter("--older-than and --created-before exclude each other. Give one of them")
     if older_than is not None:
         created_before = datetime.now(UTC) - read_duration(older_than, "--older-than")
     given: Which = {

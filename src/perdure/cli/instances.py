@@ -1,4 +1,4 @@
-"""start, status, list, history: begin instances and ask about them."""
+"""start, status, list, watch, history: start instances and query them."""
 
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -6,7 +6,14 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from perdure.cli.filters import ParkedOption
+from perdure.cli.filters import (
+    NameOption,
+    ParkedOption,
+    PrefixOption,
+    StatusOption,
+    TagOption,
+    WaitingForOption,
+)
 from perdure.cli.options import (
     DEFAULT_STORE,
     HubOption,
@@ -40,24 +47,36 @@ from perdure.replay.inputs import given
 
 commands = typer.Typer()
 
-WaitOption = Annotated[bool, typer.Option("--wait", "-w", help="Wait until it has finished.")]
+WaitOption = Annotated[bool, typer.Option("--wait", "-w", help="Wait until the instance has finished.")]
 TimeoutOption = Annotated[
-    float | None, typer.Option("--timeout", help="Seconds to wait at most.", show_default=False)
+    float | None,
+    typer.Option(
+        "--timeout", help="The longest time to wait, in seconds. Default: no limit.", show_default=False
+    ),
 ]
 
 
 @commands.command(epilog=EXIT_CODES)
 def start(
     name: Annotated[
-        str, typer.Argument(metavar="ORCHESTRATOR", help="Its registered name.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="ORCHESTRATOR", help="The registered name of the orchestrator.", show_default=False
+        ),
     ],
     input_: InputOption = None,
     instance_id: Annotated[
-        str | None, typer.Option("--id", help="The instance id; default a new one.", show_default=False)
+        str | None,
+        typer.Option("--id", help="The instance id. Default: a new random id.", show_default=False),
     ] = None,
-    version: Annotated[str | None, typer.Option("--version", show_default=False)] = None,
+    version: Annotated[
+        str | None, typer.Option("--version", help="The version of the instance.", show_default=False)
+    ] = None,
     tag: Annotated[
-        list[str] | None, typer.Option("--tag", help="name=value; may be repeated.", show_default=False)
+        list[str] | None,
+        typer.Option(
+            "--tag", metavar="NAME=VALUE", help="A tag for the instance. Can be repeated.", show_default=False
+        ),
     ] = None,
     wait: WaitOption = False,
     timeout: TimeoutOption = None,
@@ -95,7 +114,10 @@ def status(
     key: KeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show where one instance stands and what it waits for. With --wait, a failed one ends with 1."""
+    """Show the status of an instance and what it waits for.
+
+    With --wait, the command ends with 1 if the instance failed or was terminated.
+    """
 
     async def look(client: Client) -> OrchestrationStatus | None:
         if wait:
@@ -108,30 +130,20 @@ def status(
 
 @commands.command("list", epilog=EXIT_CODES)
 def list_(
-    status: Annotated[
-        list[RuntimeStatus] | None,
-        typer.Option(
-            "--status", help="Only these; may be repeated.", case_sensitive=False, show_default=False
-        ),
-    ] = None,
-    name: Annotated[
-        str | None, typer.Option("--name", help="Only this orchestrator.", show_default=False)
-    ] = None,
-    prefix: Annotated[
-        str | None, typer.Option("--prefix", help="Only ids that begin so.", show_default=False)
-    ] = None,
-    waiting_for: Annotated[
-        str | None,
-        typer.Option("--waiting-for", help="Only those that await this event.", show_default=False),
-    ] = None,
-    tag: Annotated[
-        list[str] | None, typer.Option("--tag", help="name=value; may be repeated.", show_default=False)
-    ] = None,
+    status: StatusOption = None,
+    name: NameOption = None,
+    prefix: PrefixOption = None,
+    waiting_for: WaitingForOption = None,
+    tag: TagOption = None,
     parked: ParkedOption = False,
-    top: Annotated[int, typer.Option("--top", min=1, max=1_000, help="How many.")] = 20,
+    top: Annotated[int, typer.Option("--top", min=1, max=1_000, help="The most instances to list.")] = 20,
     continuation: Annotated[
         str | None,
-        typer.Option("--continuation", help="Go on where the last page ended.", show_default=False),
+        typer.Option(
+            "--continuation",
+            help="Continue after the last page, with the value it printed.",
+            show_default=False,
+        ),
     ] = None,
     store: StoreOption = DEFAULT_STORE,
     hub: HubOption = None,
@@ -162,7 +174,7 @@ def list_(
     heads = ("INSTANCE", "STATUS", "STARTED", "ORCHESTRATOR", "WAITS FOR")
     print_table(heads, ([*_row(one, now), one.waiting_for or went_wrong(one)] for one in page.instances))
     if page.continuation:
-        typer.echo(f"There are more: --continuation {page.continuation}", err=True)
+        typer.echo(f"More instances match: --continuation {page.continuation}", err=True)
 
 
 @commands.command(epilog=EXIT_CODES)
@@ -174,7 +186,7 @@ def watch(
     key: KeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show an instance as it changes, until it has finished. Ctrl-C ends watching, not the instance."""
+    """Print an instance each time it changes, until it has finished. Ctrl-C stops watching, not the instance."""
 
     async def look(client: Client) -> OrchestrationStatus | None:
         last = None
@@ -194,7 +206,7 @@ def watch(
 
 
 def _print_change(one: OrchestrationStatus) -> None:
-    """One line: when, where it stands, and what it waits for or has come to."""
+    """Print one line: the time, the status, and what the instance waits for or returned."""
     told = one.waiting_for or (str(one.failure) if one.failure else "")
     if not told and one.output is not None:
         told = compact(one.output, 200)
@@ -213,7 +225,9 @@ def history(
     execution: Annotated[
         int | None,
         typer.Option(
-            "--execution", help="An earlier one, if it is kept; 1 is the first.", show_default=False
+            "--execution",
+            help="The number of an earlier execution, if it is kept. The first is 1.",
+            show_default=False,
         ),
     ] = None,
     store: StoreOption = DEFAULT_STORE,
@@ -222,7 +236,7 @@ def history(
     key: KeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what has happened in an instance's present execution, or in an earlier one."""
+    """Show the history of an instance's current execution, or of an earlier one."""
     found = HubTarget(store, hub, url, as_json, key).ask(
         lambda client: client.get_status(instance_id, True, True, True, execution=execution)
     )
@@ -259,7 +273,7 @@ def _status_of(one: OrchestrationStatus) -> Text:
 
 
 def _show(one: OrchestrationStatus, as_json: bool, *, judge: bool = True) -> None:
-    """Print a status; with `judge`, one that did not complete ends the command with 1."""
+    """Print a status. With `judge`, end the command with 1 if the instance finished without completing."""
     if as_json:
         print_json(document_of(one))
     else:
@@ -287,7 +301,7 @@ def _print_status(one: OrchestrationStatus) -> None:
 
 
 def _is_known_to_run(activity: OpenActivity) -> bool:
-    """Whether whoever was asked knows that a worker is at it."""
+    """Whether the server or store knows a worker that runs the activity."""
     return bool(activity.where) and activity.where != "queue" and not activity.where.startswith("pool ")
 
 

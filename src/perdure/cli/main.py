@@ -1,4 +1,4 @@
-"""The commands, put together."""
+"""The root command, assembled from the modules of this package."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""backup, copy, encryption-key and rekey: care for a whole store."""
+"""backup, copy, encryption-key and rekey: maintenance of a whole store."""
 
 from __future__ import annotations
 
@@ -31,13 +31,14 @@ def backup(
     store: StoreOption = DEFAULT_STORE,
     with_damage: Annotated[
         bool,
-        typer.Option("--with-damage", help="Keep the copy also when rows are damaged, and name them."),
+        typer.Option("--with-damage", help="Keep the backup even if rows are damaged, and list them."),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Copy the database, as it is at one moment, to a new file; a server may go on serving it.
+    """Back up a SQLite database to a new file. A server can run meanwhile.
 
-    The file appears when it is complete and has been checked. Nothing is overwritten.
+    The backup is a snapshot of one moment. The file appears after it is complete and checked. The command never
+    overwrites a file.
     """
     try:
         with progress_bars(_SAID) as progress:
@@ -69,10 +70,10 @@ def copy(
     is_plain: Annotated[bool, typer.Option("--plain", help="Leave the copy unencrypted.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Copy a hub with all that is in flight in it to another store. Nobody may be serving it.
+    """Copy a hub, with its unfinished instances, to another store. The hub must not be running.
 
-    With PERDURE_ENCRYPTION_KEYS the copy is encrypted with the current key, whatever the original is.
-    Afterwards serve the copy, and the original no more: both would do the same work.
+    With PERDURE_ENCRYPTION_KEYS, the copy is encrypted with the current key, whether the original is encrypted or
+    not. Afterwards serve the copy only. If both are served, both do the same work.
     """
     try:
         with progress_bars(_SAID) as progress:
@@ -84,13 +85,13 @@ def copy(
         return
     typer.echo(
         f"hub {made.hub}: {made.rows['instances']:,} instances and {sum(made.rows.values()):,} rows copied "
-        "and checked. Serve one of the two from now on, not both."
+        "and checked. From now on serve only one of the two stores."
     )
 
 
 @commands.command("encryption-key", epilog=EXIT_CODES)
 def encryption_key() -> None:
-    """Print a new key for PERDURE_ENCRYPTION_KEYS: an id of today's date, a colon, 256 bits of chance."""
+    """Print a new key for PERDURE_ENCRYPTION_KEYS: an id made from today's date, a colon and 256 random bits."""
     typer.echo(f"k{datetime.now(UTC):%Y%m%d}:{new_key()}")
 
 
@@ -100,13 +101,13 @@ def rekey(
     hub: HubOption = None,
     vacuum: Annotated[
         bool,
-        typer.Option("--vacuum", help="Write the file anew, so that nothing plain is left in free space."),
+        typer.Option("--vacuum", help="Rewrite the file, so that its free space holds no plain text."),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Encrypt all that is stored with the first of PERDURE_ENCRYPTION_KEYS. Nobody may be serving it.
+    """Encrypt everything in the store with the first key of PERDURE_ENCRYPTION_KEYS. The hub must not be running.
 
-    It can be stopped at any time; the same command goes on with the rest.
+    You can stop the command at any time and run it again. It continues with the rest.
     """
     try:
         with progress_bars({}) as progress:
@@ -119,7 +120,7 @@ def rekey(
         for why in done.unreadable:
             typer.echo(plain(why))
         rest = (
-            f"; {len(done.unreadable):,} could not be decrypted, so keep the old keys"
+            f". {len(done.unreadable):,} rows could not be decrypted, so keep the old keys"
             if done.unreadable
             else ""
         )
@@ -132,7 +133,7 @@ def rekey(
 
 @contextmanager
 def progress_bars(said: dict[str, str]) -> Iterator[maintenance.Progress]:
-    """One bar for each thing that is done, on a terminal."""
+    """Show one progress bar for each kind of work, if stderr is a terminal."""
     console = errors()
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not can_move(), transient=True) as bars:

@@ -1,4 +1,4 @@
-"""migrate: bring the tables of a store in PostgreSQL up to date, or print what does."""
+"""migrate: create or upgrade the tables of a PostgreSQL store, or print the SQL that does it."""
 
 from __future__ import annotations
 
@@ -20,19 +20,21 @@ def migrate(
     is_printed: Annotated[
         bool,
         typer.Option(
-            "--print", help="Change nothing: print the SQL, and a role with few rights in comments."
+            "--print",
+            help="Change nothing. Print the SQL, with the statements for a least-privilege role in comments.",
         ),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Create the tables of a store in PostgreSQL, or bring them up to date, in a role that may.
+    """Create or upgrade the PostgreSQL tables. Run it as a role that can create tables.
 
-    Servers do that themselves when their role may; with this, it need not. Forward only, each version in a
-    transaction, one process at a time. A SQLite file is brought up to date when it is served.
+    A server upgrades the tables itself if its role can create tables. Run this command first, and the server's role
+    needs no such right. Upgrades only go forward. Each version is applied in one transaction, by one process at a
+    time. A SQLite file is upgraded when a server opens it.
     """
     if not is_postgres(store) and not is_printed:
         raise typer.BadParameter(
-            "a SQLite file is brought up to date when it is served: give a store in PostgreSQL",
+            "migrate is for PostgreSQL stores. A SQLite file is upgraded when a server opens it",
             param_hint="--store",
         )
     try:
@@ -45,6 +47,6 @@ def migrate(
     if as_json:
         print_json({"before": before, "version": now})
     elif before == now:
-        typer.echo(f"The schema is at version {now} already.")
+        typer.echo(f"The schema is already at version {now}.")
     else:
-        typer.echo(f"The schema was brought from version {before} to {now}.")
+        typer.echo(f"The schema was upgraded from version {before} to {now}.")

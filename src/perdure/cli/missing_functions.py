@@ -1,4 +1,4 @@
-"""What instances in flight need that an application does not have: said when a server starts, before anyone waits."""
+"""Functions that unfinished instances need and the application lacks. `perdure run` lists them at its start."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from perdure.model.records import InstanceRow
     from perdure.store.port import ClientStore
 
-LOOKED_AT: Final = 5_000  # instances in flight, the newest; a start does not wait for a million
+LOOKED_AT: Final = 5_000  # the newest unfinished instances; a start must not wait for a million
 PAGE: Final = 500
 _OPEN: Final = tuple(status.value for status in RuntimeStatus if status not in FINISHED)
 _NEEDED: Final = re.compile(r"^no_worker: .*?(?:named|orchestrator|entity) '([^']*)'")
 
 
 async def lacking(client: Client) -> list[str]:
-    """A line for each function that instances in flight need and this application lacks, and one for parked ones."""
+    """One line for each missing function, and one with the number of parked instances."""
     engine = engine_of(client)
     return await engine.read(lambda: list(_lines(engine.store, engine.has)))
 
@@ -61,7 +61,7 @@ def _pages(store: ClientStore, wanted: InstanceFilter) -> Iterator[InstanceRow]:
 
 
 def _needs(row: InstanceRow, has: Callable[[str, str], bool]) -> str:
-    """The name of what the instance needs and is not here; "" when nothing is known to be missing."""
+    """The name of the function that the instance needs and this application lacks; "" if none is known."""
     if row.kind != "entity" and not has(row.name, row.version):
         return " ".join(filter(None, (row.name, row.version)))
     missing = _NEEDED.match(row.reason)

@@ -1,4 +1,4 @@
-"""The options that several commands share, and how their values are read."""
+"""Options that several commands share, and the functions that read their values."""
 
 import sys
 from pathlib import Path
@@ -16,18 +16,23 @@ StoreOption = Annotated[
     typer.Option(
         "--store",
         envvar="PERDURE_STORE",
-        help="Where the state is kept: sqlite:///file.db, a path, or postgresql://user@host/database.",
+        help="The store: sqlite:///file.db, a path, or postgresql://user@host/database.",
         show_default=True,
     ),
 ]
 HubOption = Annotated[
     str | None,
-    typer.Option("--hub", envvar="PERDURE_HUB", help="The hub within the store.", show_default=False),
+    typer.Option(
+        "--hub", envvar="PERDURE_HUB", help="The hub. Needed if the store has several.", show_default=False
+    ),
 ]
 UrlOption = Annotated[
     str | None,
     typer.Option(
-        "--url", envvar="PERDURE_URL", help="A server to talk to, instead of a store.", show_default=False
+        "--url",
+        envvar="PERDURE_URL",
+        help="The address of a running server, to use instead of the store.",
+        show_default=False,
     ),
 ]
 KeyOption = Annotated[
@@ -35,26 +40,29 @@ KeyOption = Annotated[
     typer.Option(
         "--key",
         envvar="PERDURE_KEY",
-        help="An access key of the server.",
+        help="An access key for the server.",
         show_default=False,
         show_envvar=True,
     ),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON of a stable shape.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs. Its format is stable.")]
 InputOption = Annotated[
     str | None,
     typer.Option(
-        "--input", "-i", help="JSON; @file reads it from a file, - from standard input.", show_default=False
+        "--input",
+        "-i",
+        help="JSON. @FILE reads it from a file, - from standard input.",
+        show_default=False,
     ),
 ]
-ReasonOption = Annotated[str, typer.Option("--reason", help="Why; kept with the instance.")]
+ReasonOption = Annotated[str, typer.Option("--reason", help="A reason. It is stored with the instance.")]
 InstanceArgument = Annotated[str, typer.Argument(metavar="ID", help="The instance id.", show_default=False)]
 
 DEFAULT_STORE = PlaceSettings.store
 
 
 def read_input(given: str | None) -> Raw | None:
-    """The checked payload that `--input` names. Raises typer.BadParameter."""
+    """Read and check the payload of `--input`. Raises typer.BadParameter."""
     if given is None:
         return None
     try:
@@ -66,10 +74,10 @@ def read_input(given: str | None) -> Raw | None:
 
 
 def read_tags(given: list[str]) -> dict[str, str] | None:
-    """The tags of `--tag name=value`."""
+    """The tags of all `--tag name=value` options."""
     for pair in given:
         if "=" not in pair:
-            raise typer.BadParameter(f"a tag is given as name=value, not {pair!r}")
+            raise typer.BadParameter(f"{pair!r} is not a tag. Write a tag as name=value")
     return dict(pair.split("=", 1) for pair in given) or None
 
 

@@ -1,4 +1,4 @@
-"""export and replay: take an instance's history along, and see whether today's code fits it, or all in flight."""
+"""export and replay: save an instance's history, and check saved or running instances against the current code."""
 
 import asyncio
 from base64 import b64encode
@@ -53,7 +53,7 @@ from perdure.store.port import Examinable
 from perdure.testing.recordings import Checker, Recording, Verdict, read_recording, recording_of
 
 RAW = "perdure-rows/1"
-EXPLAINED = 5  # disagreements that are told in full
+EXPLAINED = 5  # mismatches that are printed in full
 IN_FLIGHT = tuple(status for status in RuntimeStatus if status not in FINISHED)
 Report = Callable[[int, int], object]
 commands = typer.Typer()
@@ -68,13 +68,13 @@ def export(
     raw: Annotated[
         bool,
         typer.Option(
-            "--raw", help="All its rows as they are stored, also damaged ones; from the store itself."
+            "--raw", help="Export the rows as stored, even damaged ones. Reads the store, not a server."
         ),
     ] = False,
 ) -> None:
-    """Write an instance's history to stdout, to be kept: perdure export ID > saved.json.
+    """Write an instance's history to stdout as JSON: perdure export ID > saved.json.
 
-    It has what went in and came out, and no code. What is encrypted stays so with --raw.
+    The export contains inputs and results, but no code. With --raw, encrypted content stays encrypted.
     """
     door = HubTarget(store, hub, url)
     if raw:
@@ -87,9 +87,12 @@ def export(
 
 
 def _rows_of(door: HubTarget, instance_id: str) -> dict[str, list[dict[str, Any]]]:
-    """All rows of an instance, by table. Bytes that are no text are told in base64."""
+    """All rows of an instance, by table. Bytes that are not UTF-8 are printed as base64."""
     if door.url:
-        raise typer.BadParameter("the rows are read from the store: name it with --store", param_hint="--raw")
+        raise typer.BadParameter(
+            "--raw reads the rows from the store and not from a server. Replace --url by --store",
+            param_hint="--raw",
+        )
 
     async def look() -> dict[str, list[dict[str, Any]]]:
         async with door.looking() as client:
@@ -120,7 +123,10 @@ def _told(cell: Any) -> Any:
 @commands.command(epilog=EXIT_CODES)
 def replay(
     files: Annotated[
-        list[Path] | None, typer.Argument(metavar="[SAVED.json]...", help="Of export.", show_default=False)
+        list[Path] | None,
+        typer.Argument(
+            metavar="[SAVED.json]...", help="Files written by `perdure export`.", show_default=False
+        ),
     ] = None,
     app: Annotated[
         str, typer.Option("--app", metavar="APP", help="app.py or package.module:app.")
@@ -136,18 +142,18 @@ def replay(
     url: UrlOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Would today's code do again what instances have done? Of files, or of all that are in flight in a store.
+    """Replay saved histories, or all running instances of a store, against the current code and report mismatches.
 
-    Orchestrators run through their histories; no activity runs, nothing is written, a server may go on. What they
-    have not read yet is checked against its types too: inputs of open calls, events that wait, states of entities.
-    Ends with 1 when one disagrees or does not fit: a deploy of this code would park it.
+    Orchestrators replay their histories. No activity runs, nothing is written, and a server can run meanwhile. Values
+    that an orchestrator has not read yet are checked against their types: inputs of open calls, waiting events and
+    entity states. The command ends with 1 on a mismatch: a deploy of this code would park that instance.
     """
     which = read_selection(status, name, prefix, tag, waiting_for, None, None, None, parked)
     if files and which:
-        raise typer.BadParameter("give files, or a store with a filter; one of the two")
+        raise typer.BadParameter("files and filters exclude each other. Give files, or a store with filters")
     for file in files or ():
         if file.suffix == ".py":
-            raise typer.BadParameter(f"{file} is no saved history: name an application with --app {file}")
+            raise typer.BadParameter(f"{file} is not a saved history. Name the application with --app {file}")
     try:
         checker = Checker(load_app(app))
         with progress_bars({}) as progress:
@@ -179,7 +185,7 @@ def _read(file: Path) -> Recording:
 
 
 def _of_store(door: HubTarget, which: Which, checker: Checker, report: Report) -> list[Verdict]:
-    """The file itself is read, also beside a server that serves it; only --url goes through the server."""
+    """Read the store itself, even while a server serves it. Only --url goes through the server."""
 
     async def look() -> list[Verdict]:
         verdicts: list[Verdict] = []
@@ -209,7 +215,7 @@ async def _recordings(client: Client, which: Which) -> AsyncIterator[Recording]:
 
 
 async def _held(client: Client, instance_id: str) -> list[dict[str, Any]]:
-    """What waits for the instance to go on. A server does not tell: only who reads the store sees it."""
+    """The messages that wait for the instance. The HTTP API does not return them, only the store has them."""
     if isinstance(client, RemoteClient):
         return []
     store = client.gateway.store
@@ -232,7 +238,7 @@ def _tell(verdicts: list[Verdict], as_json: bool) -> None:
         )
         return
     if not verdicts:
-        typer.echo("No instance is in flight: nothing to replay.")
+        typer.echo("No instance is running: nothing to replay.")
         return
     if len(verdicts) > 1:
         _print_counts(verdicts)
@@ -285,14 +291,14 @@ def _print_counts(verdicts: list[Verdict]) -> None:
 
 
 def _explain(wrong: list[Verdict]) -> None:
-    """The first few in full: after a change, most of the others say the same."""
+    """Print the first few in full. After a change of the code, most of the others say the same."""
     console = output()
     for verdict in wrong[:EXPLAINED]:
         one = verdict.recording
         console.print(Text.assemble((plain(one.instance_id), "bold"), " ", (plain(one.name), "dim")))
         console.print(plain(verdict.detail), soft_wrap=True)
     if len(wrong) > EXPLAINED:
-        errors().print(f"... and {len(wrong) - EXPLAINED:,} more; --json tells all.")
+        errors().print(f"... and {len(wrong) - EXPLAINED:,} more. --json prints all of them.")
 
 
 def _as_data(verdict: Verdict) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""run: serve an application on this machine, with its API and its pages, in one process or in several."""
+"""run: serve an application on this machine, with its API and pages, in one process or several."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ def run(
             show_default=False,
         ),
     ] = "app.py",
-    reload: Annotated[bool, typer.Option("--reload", help="Start again when a file changes.")] = False,
+    reload: Annotated[bool, typer.Option("--reload", help="Restart when a source file changes.")] = False,
     *,
     given: dict[str, Any],
 ) -> None:
-    """Serve an application: engine, HTTP API and pages, in one process or in --workers."""
+    """Serve an application: engine, HTTP API and pages, in one process or several (--workers)."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(line_buffering=True)  # what activities print is in a log at once
+        sys.stdout.reconfigure(line_buffering=True)  # so that a log shows the output of activities at once
     try:
         if is_azure_app(target):
             target, given = at_home(target, given)
@@ -76,21 +76,24 @@ def run(
     except PerdureError as error:
         fail_with(error)
     except KeyboardInterrupt:
-        errors().print("stopped before it was serving")
+        errors().print("stopped before the server was ready")
 
 
 def _check(options: ServeOptions, *, reload: bool) -> None:
-    """Raise typer.BadParameter for settings that do not go together."""
+    """Raise typer.BadParameter for settings that exclude each other."""
     if options.is_open and not is_loopback(options.host):
-        raise typer.BadParameter(f"{options.host} can be reached by others: access=open is for loopback")
+        raise typer.BadParameter(
+            f"access=open lets every caller in, and other machines can reach {options.host}. "
+            "Listen on 127.0.0.1, or leave access=open out"
+        )
     if options.workers and reload:
-        raise typer.BadParameter("--reload is for one process: leave --workers out")
+        raise typer.BadParameter("--reload works with one process only. Leave --workers out")
     shared = {"--workers": options.workers, "--role": options.role != "all"}
     for flag, is_given in shared.items():
         if is_given and not is_postgres(options.chosen["store"].value):
             raise typer.BadParameter(
-                f"one process serves {options.store}, and does everything: {flag} is for hubs in PostgreSQL "
-                "(--store postgresql://...); `perdure copy` takes a hub there",
+                f"{flag} needs a hub in PostgreSQL (--store postgresql://...), because only one process can serve "
+                f"{options.store}. `perdure copy` copies a hub to PostgreSQL",
                 param_hint=flag,
             )
 
@@ -117,55 +120,55 @@ def _serve_here(options: ServeOptions, tied: Tether | None) -> None:
 
 
 def _demand_keys(options: ServeOptions, hub: str) -> None:
-    """An address that others reach is served only when there are keys to ask them for."""
+    """Refuse to listen on an address that other machines can reach while the hub has no access keys."""
     if is_loopback(options.host) or options.chosen["admin_key"].value:
         return
     if not _has_keys(options.chosen["store"].value, hub, options.chosen["encryption_keys"].value):
         raise typer.BadParameter(
-            f"{options.host} can be reached by others, and the hub {hub!r} has no access keys: everyone who reaches "
-            f"the server could start, read and end every instance. Make a key first, with `perdure keys create NAME "
-            f"--scope admin --hub {shlex.quote(hub)}` and the same store, or set PERDURE_ADMIN_KEY; or listen on "
-            "127.0.0.1",
+            f"other machines can reach {options.host}, and the hub {hub!r} has no access keys. Everyone who reaches "
+            "the server could start, read and end every instance. Create a key first, with `perdure keys create "
+            f"NAME --scope admin --hub {shlex.quote(hub)}` on the same store, or set PERDURE_ADMIN_KEY, or listen "
+            "on 127.0.0.1",
             param_hint="--host",
         )
 
 
 def _has_keys(store: str, hub: str, encryption: Encryption | None) -> bool:
-    """Whether the hub has a key that counts, without opening it for writing."""
+    """Whether the hub has an active key. Opens the store for reading only."""
     try:
         found = open_store(store, hub, encryption).keys()
     except StoreError:
-        return False  # there is no such store yet
+        return False  # the store does not exist yet
     now = datetime.now(UTC)
     return any(row.kind == ACCESS and shown_key(row).state(now) == "active" for row in found)
 
 
 @contextmanager
 def _bound(options: ServeOptions) -> Iterator[socket.socket]:
-    """The socket to listen on. A port that was not chosen gives way to the next free one, on this machine only."""
+    """Bind the socket. If the default port is taken, the next free one is used, on loopback addresses only."""
     host, port = options.host, options.port
     try:
         listener = bind(host, port, may_move=options.may_move)
     except OSError as error:
         fail(
-            f"cannot listen on {host}:{port}: {error.strerror or error}. Another server may have the port: stop it, "
-            "or choose another with --port; --port 0 takes any that is free",
+            f"cannot listen on {host}:{port}: {error.strerror or error}. Another server may be using the port. Stop "
+            "it, or choose another port with --port. --port 0 picks a free one",
             UNAVAILABLE,
         )
     with listener:
         moved = listener.getsockname()[1]
         if port and moved != port:
-            told = f"port {port} is taken, so this server listens on {moved} (--port chooses one)"
+            told = f"port {port} is in use, so this server listens on port {moved} (choose one with --port)"
             errors().print(told, soft_wrap=True)
         yield listener
 
 
 def _reload(options: ServeOptions) -> None:
-    """Serve in a child process, and start it again when a source file changes."""
+    """Serve in a child process and restart it when a source file changes."""
     folder = watched_folder(options.target)
     if not folder.is_dir():
         fail(f"there is no folder {folder}", UNAVAILABLE)
-    errors().print(Text(f"watching {_short(folder)} for changes", style="dim"))
+    errors().print(Text(f"restarting on changes in {_short(folder)}", style="dim"))
     serve_reloading(folder, _command(options.target, options.given), options)
 
 

@@ -1,4 +1,4 @@
-"""settings: every setting, its value and where that comes from. And the flags of commands, made from the table."""
+"""settings: list every setting with its value and source. Also derives the flags of commands from the table."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PANELS = (
 
 
 def with_flags(rows: Sequence[Setting]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command a flag for each of these settings; it receives what was given as the dict `given`."""
+    """Add a flag for each of these settings to a command. The command receives the values as the dict `given`."""
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.name != "given"]
@@ -71,7 +71,7 @@ def _option(row: Setting) -> Any:
 
 
 def flags_of(given: Mapping[str, Any]) -> list[str]:
-    """What was given, as arguments of a command line."""
+    """The values as command-line arguments."""
     rows = {row.name: row for row in TABLE}
     found: list[str] = []
     for name, value in given.items():
@@ -84,7 +84,7 @@ def flags_of(given: Mapping[str, Any]) -> list[str]:
 
 
 def chosen_of(given: Mapping[str, Any], coded: Mapping[str, Any] | None = None) -> dict[str, Chosen]:
-    """Every setting as the command line, the environment and the defaults have it. Raises typer.BadParameter."""
+    """Resolve every setting from flags, environment, application and defaults. Raises typer.BadParameter."""
     try:
         return choose(TABLE, given, coded=coded, source="flag")
     except SettingError as error:
@@ -98,7 +98,7 @@ def settings(
         str | None,
         typer.Argument(
             metavar="APP",
-            help="app.py or package.module:app, whose own settings count too.",
+            help="app.py or package.module:app. Its own settings are taken into account.",
             show_default=False,
         ),
     ] = None,
@@ -106,7 +106,7 @@ def settings(
     *,
     given: dict[str, Any],
 ) -> None:
-    """Show every setting, its value, and where that comes from: flag, environment, application or default."""
+    """List every setting with its value and source: flag, environment, application or default."""
     coded: dict[str, Any] = {}
     hub = None
     if target is not None:
@@ -128,7 +128,7 @@ def settings(
             [(n, one.shown, one.source, one.setting.variable, one.setting.doc) for n, one in chosen.items()],
         )
     for name, meant in strangers().items():
-        errors().print(f"{name} is set and is no setting{f': did you mean {meant}?' if meant else ''}")
+        errors().print(f"{name} is set but is not a setting.{f' Did you mean {meant}?' if meant else ''}")
 
 
 def _as_json(one: Chosen) -> dict[str, Any]:

@@ -1,11 +1,11 @@
-"""How a command reaches the instances: through the living server if there is one, else through the store.
+"""How a command reaches the instances: through the running server if there is one, else through the store.
 
-A SQLite file has one engine at a time. When a server has it, its address is in the file beside the database,
-and the command talks HTTP to it. Otherwise a command that only asks reads the file, and one that tells takes
-the file over for a moment, in a way that keeps messages durably and runs nobody's code: what it asked for
-happens when the application is served again. In PostgreSQL it is one more worker for that moment, beside those that
-serve the hub, and runs nothing either. Neither creates a database: a wrong path is said to be wrong. Only the first
-key of a hub comes before whoever serves it: an address that others reach is not served without one.
+One engine at a time opens a SQLite file. If a server has the file open, its address is in a file beside the database,
+and the command talks HTTP to that server. Otherwise a command that only reads opens the file for reading. A command
+that writes opens it as an engine for a moment. That engine stores messages and runs no user code, so the request
+takes effect when the application runs again. In PostgreSQL the command is one more worker for that moment, and runs
+no code either. No command creates a database, so that a wrong path is reported as an error. The exception is the
+first key of a hub: a server that other machines can reach refuses to start without a key.
 """
 
 from __future__ import annotations
@@ -51,31 +51,31 @@ if TYPE_CHECKING:
     from perdure.store.port import ClientStore
 
 T = TypeVar("T")
-LATER = "It is obeyed when the application is served again."
-LOOK_EVERY = 0.2  # seconds, while waiting for an instance in a file that another process serves
+LATER = "It takes effect when the application runs again."
+LOOK_EVERY = 0.2  # seconds between polls, while waiting for an instance that another process runs
 
 
 @dataclass(frozen=True)
 class HubTarget:
-    """What the options say about where the instances are, and how to report what goes wrong."""
+    """Where the options say the instances are. Opens clients for it and reports errors."""
 
     store: str
     hub: str | None = None
     url: str | None = None
     as_json: bool = False
     key: str | None = field(default_factory=lambda: os.environ.get("PERDURE_KEY") or None, repr=False)
-    founds: bool = False  # whether telling makes the hub that was named, when there is none
-    public_url: str = ""  # what links begin with where no server is asked for them
+    founds: bool = False  # whether `tell` creates the hub if it does not exist
+    public_url: str = ""  # the beginning of links that this process makes, without a server
 
     def __post_init__(self) -> None:
         if self.url and not self.url.startswith(("http://", "https://")):
             raise typer.BadParameter(
-                f"an address begins with http:// or https://, not {self.url!r}", param_hint="--url"
+                f"the address must begin with http:// or https://, but is {self.url!r}", param_hint="--url"
             )
 
     @property
     def is_served(self) -> bool:
-        """Whether somebody lives who does what is told; else it waits in the store until there is one."""
+        """Whether a worker runs that handles the request now. Otherwise the request waits in the store."""
         if self._remote() is not None:
             return True
         if not is_postgres(self.store):
@@ -83,15 +83,19 @@ class HubTarget:
         return bool(_serving(self.ask(lambda client: client.workers())))
 
     def ask(self, work: Callable[[Client], Awaitable[T]]) -> T:
-        """Do something that changes nothing; end the command if perdure refuses."""
+        """Run `work` with a client that only reads. An error ends the command."""
         return self._perform(self.reading(), work)
 
     def tell(self, work: Callable[[Client], Awaitable[T]]) -> T:
-        """Do something that may change instances; end the command if perdure refuses."""
+        """Run `work` with a client that can write. An error ends the command."""
         return self._perform(self.accepting(), work)
 
     def order(self, work: Callable[[Client], Awaitable[T]], *, entity: str = "") -> T:
-        """Tell what workers are to do; say, too, why it is not being done yet. `entity` is whom it needs."""
+        """Run `work` with a client that can write, and print why the request has no effect yet, if it has none.
+
+        Parameters:
+            entity: the name of the entity that the request is for.
+        """
 
         async def remarked(client: Client) -> T:
             done = await work(client)
@@ -102,7 +106,7 @@ class HubTarget:
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[Client]:
-        """A client that asks."""
+        """A client that reads, from the running server or else from the store."""
         remote = self._remote()
         if remote is not None:
             async with remote:
@@ -113,7 +117,7 @@ class HubTarget:
 
     @asynccontextmanager
     async def looking(self) -> AsyncIterator[Client]:
-        """A client that reads the store itself, also beside a server that serves it; or that of `--url`."""
+        """A client that reads the store itself, even while a server serves it; with `--url`, one of that server."""
         if self.url:
             async with RemoteClient(self.url, hub=self.hub) as remote:
                 yield remote
@@ -126,7 +130,7 @@ class HubTarget:
 
     @asynccontextmanager
     async def accepting(self) -> AsyncIterator[Client]:
-        """A client that asks and tells."""
+        """A client that reads and writes."""
         remote = self._remote()
         if remote is not None:
             async with remote:
@@ -135,7 +139,7 @@ class HubTarget:
         hub, is_new = self._founded() if self.founds else (self.hub_name(), False)
         async with App().running(store=self.store, hub=hub, accept_only=True) as client:
             if is_new:
-                errors().print(plain(f"The hub {hub!r} was made in {self._place}."), style="dim")
+                errors().print(plain(f"Created the hub {hub!r} in {self._place}."), style="dim")
             NOTE.set(AuditNote(f"{getpass.getuser()} (on this machine)", "cli"))
             client.links = self._links_of(client)
             yield client
@@ -161,7 +165,7 @@ class HubTarget:
             if os.environ.get("PERDURE_DEBUG"):
                 traceback.print_exc()
             told = f"{type(error).__name__}: {error} (set PERDURE_DEBUG=1 for the traceback)"
-            fail(f"nobody foresaw this: {told}", REFUSED, as_json=self.as_json, kind="internal")
+            fail(f"internal error: {told}", REFUSED, as_json=self.as_json, kind="internal")
 
     def _remote(self) -> RemoteClient | None:
         if self.url:
@@ -172,7 +176,7 @@ class HubTarget:
         return RemoteClient(found.address, hub=self.hub, key=self.key or found.token or None)
 
     def served(self) -> ServerInfo | None:
-        """The server on this machine that has the file, and is reached at an address; None without one."""
+        """The server on this machine that has the SQLite file open and listens on an address, or None."""
         path = None if self.url else sqlite_path(self.store)
         found = read_server_file(path) if path else None
         return found if found is not None and found.address else None
@@ -182,23 +186,23 @@ class HubTarget:
         return mask(sqlite_path(self.store) or self.store)
 
     def _founded(self) -> tuple[str, bool]:
-        """The hub, and whether it is still to be made."""
+        """The hub, and whether it has to be created."""
         if not (is_postgres(self.store) or sqlite_path(self.store)):
-            return self.hub_name(), False  # which says that nobody else can look in there
+            return self.hub_name(), False  # raises: a memory store belongs to its process
         try:
             names = hubs_of(self.store)
-        except StoreUnusable:  # no file, or no tables: whoever opens it for writing says whether there can be
+        except StoreUnusable:  # no file, or no tables: opening it for writing creates them, or raises
             names = []
         if names and self.hub is None:
             return self.hub_name(), False
         if self.hub is None:
             raise StoreUnusable(
-                f"{self._place} has no hub yet: name the one to be made, as the application is named, with --hub NAME"
+                f"{self._place} has no hub yet. Create it with --hub NAME, where NAME is the name of the application"
             )
         return self.hub, self.hub not in names
 
     def hub_name(self) -> str:
-        """The hub that was named, or the only one there is. Raises StoreUnusable when that is none."""
+        """The hub of `--hub`, or the only hub of the store. Raises StoreUnusable if there is none or several."""
         names, place = hubs_of(self.store), self._place
         if self.hub in names:
             return str(self.hub)
@@ -206,24 +210,26 @@ class HubTarget:
             return names[0]
         listed = ", ".join(names) or "none"
         if self.hub is not None:
-            raise StoreUnusable(f"there is no hub {self.hub!r} in {place}; it has {listed}")
+            raise StoreUnusable(f"there is no hub {self.hub!r} in {place}. Its hubs: {listed}")
         if not names:
             raise StoreUnusable(
-                f"{place} has no hub yet: serve an application first, with `perdure run app.py`"
+                f"{place} has no hub yet. Run an application first, with `perdure run app.py`"
             )
-        raise StoreUnusable(f"{place} has several hubs, so say which: --hub with one of {listed}")
+        raise StoreUnusable(f"{place} has several hubs. Choose one with --hub: {listed}")
 
 
 async def remark(client: Client, orchestrator: str = "", *, entity: str = "") -> None:
-    """Say, beside the results, why what was just accepted is not being done yet.
+    """Print on stderr why the accepted request has no effect yet, if it has none.
 
-    `orchestrator` or `entity` is the name of what it needs.
+    Parameters:
+        orchestrator: the name of the orchestrator that the request needs.
+        entity: the name of the entity that the request needs.
     """
     if isinstance(client, RemoteClient):
-        return  # a server is there, and refuses what nobody has
+        return  # the server itself rejects requests for functions that no worker has
     serving = _serving(await client.workers())
     if not serving:
-        _note(f"nobody serves this hub at present. {LATER}")
+        _note(f"no worker serves this hub at present. {LATER}")
     elif orchestrator:
         _remark_missing("orchestrator", orchestrator, {name for one in serving for name in one.orchestrators})
     elif entity:
@@ -233,13 +239,13 @@ async def remark(client: Client, orchestrator: str = "", *, entity: str = "") ->
 def _remark_missing(kind: str, wanted: str, known: set[str]) -> None:
     if wanted.casefold() not in map(str.casefold, known):
         _note(
-            f"no worker that serves this hub has an {kind} {wanted!r}, so it waits until one has; "
-            f"they have {', '.join(sorted(known)) or 'none'}"
+            f"no worker of this hub has an {kind} {wanted!r}, so the request waits until a worker has it. "
+            f"The workers have: {', '.join(sorted(known)) or 'none'}"
         )
 
 
 def _serving(workers: Iterable[Worker]) -> list[Worker]:
-    """Those who do what is told."""
+    """The living workers that run functions."""
     return [one for one in workers if one.role == "worker" and one.state == "living"]
 
 
@@ -248,7 +254,7 @@ def _note(told: str) -> None:
 
 
 class StoreReader:
-    """The `Gateway` of a command that only asks."""
+    """The `Gateway` of a command that only reads."""
 
     def __init__(self, store: ClientStore) -> None:
         self.store = store
@@ -258,12 +264,12 @@ class StoreReader:
         raise EngineStopped("this command only reads")
 
     async def finished(self, instance_id: str, timeout: float | None) -> None:
-        """Look again and again: the engine that finishes it is in another process."""
+        """Poll the store, because the engine that runs the instance is in another process."""
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             stored = self.store.get(instance_id)
             if stored is None:
-                raise InstanceNotFound(f"no instance {instance_id!r} in this hub")
+                raise InstanceNotFound(f"there is no instance {instance_id!r} in this hub")
             if RuntimeStatus(stored.row.status).is_finished:
                 return
             if deadline is not None and time.monotonic() >= deadline:
@@ -274,14 +280,14 @@ class StoreReader:
         return question()
 
     def watching(self, instance_no: int | None) -> AbstractContextManager[Bell]:
-        """Nobody rings: the engine is in another process. So it is looked at again and again."""
+        """A bell that polls, because the engine in the other process cannot ring it."""
         return nullcontext(PollingBell())
 
     async def record(self, memo: AuditMemo) -> None:
         raise EngineStopped("this command only reads")
 
     def pulses(self, executions: Mapping[str, str]) -> dict[tuple[str, int], Pulse]:
-        """What workers have put into the store; only the engine that runs an activity knows more."""
+        """The heartbeats that workers have stored. Newer ones are known only to the engine that runs the activity."""
         several = shared(self.store)
         if several is None or not executions:
             return {}
@@ -297,17 +303,17 @@ class StoreReader:
         return None
 
     def has_orchestrator(self, name: str) -> None:
-        """Nobody here knows."""
+        """Unknown: this process has not loaded the application."""
 
     def has_entity(self, name: str) -> None:
-        """Nobody here knows."""
+        """Unknown: this process has not loaded the application."""
 
     def operation_guard(self, entity: str, operation: str) -> None:
-        """The application's types are not known here."""
+        """None: this process has not loaded the application and its types."""
 
 
 class PollingBell(Bell):
-    """A bell that nobody rings, for whoever looks every now and then."""
+    """A bell that rings at a fixed interval, for a reader that polls."""
 
     async def rung(self, seconds: float) -> bool:
         await asyncio.sleep(LOOK_EVERY)

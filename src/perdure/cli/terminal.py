@@ -1,4 +1,4 @@
-"""What the commands print, and how they end.
+"""Output and exit codes of the commands.
 
 Results go to stdout, everything else to stderr. On a terminal, results are tables and sentences; in a pipe,
 tables are lines of tab-separated cells; with `--json` they are JSON whose shape is kept stable.
@@ -66,40 +66,40 @@ def errors() -> Console:
 
 
 def can_move() -> bool:
-    """Whether bars may move on stderr: on a terminal, and not where somebody only wants colours."""
+    """Whether to show progress bars: only on a terminal. FORCE_COLOR asks for colours, not for bars in a log."""
     return sys.stderr.isatty()
 
 
 def can_ask() -> bool:
-    """Whether somebody sits there who can be asked."""
+    """Whether the command can ask a question, because both stdin and stderr are a terminal."""
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def exit_code(error: BaseException) -> int:
-    """The exit code that an error ends the command with."""
+    """The exit code for an error."""
     return next((_CODES[kind] for kind in type(error).__mro__ if kind in _CODES), REFUSED)
 
 
 def fail(message: str, code: int, *, as_json: bool = False, kind: str = "error") -> NoReturn:
-    """Say what went wrong and end the command."""
+    """Print an error and end the command."""
     complain(message, as_json=as_json, kind=kind)
     raise typer.Exit(code)
 
 
 def fail_with(error: BaseException, *, as_json: bool = False) -> NoReturn:
-    """End the command with an error of perdure's."""
+    """Print one of perdure's errors and end the command with its exit code."""
     warn_of(error, as_json=as_json)
     raise typer.Exit(exit_code(error))
 
 
 def warn_of(error: BaseException, *, as_json: bool = False) -> None:
-    """Say an error of perdure's, and go on."""
+    """Print one of perdure's errors and continue."""
     kind = error.code if isinstance(error, PerdureError) else "timeout"
     complain(str(error), as_json=as_json, kind=kind)
 
 
 def complain(message: str, *, as_json: bool = False, kind: str = "error") -> None:
-    """Say what went wrong, with the number of the page that explains it."""
+    """Print an error with the number of the page that explains it."""
     number = number_of(kind)
     if as_json:
         told = {"code": kind, "message": message, **({"number": number} if number else {})}
@@ -115,9 +115,9 @@ def print_json(value: Any, *, indent: int | None = 2) -> None:
 
 
 def print_table(heads: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
-    """A table on a terminal, tab-separated lines in a pipe.
+    """Print a table on a terminal, tab-separated lines in a pipe.
 
-    The last column is the one that may be long: on a terminal it stands below its row.
+    The last column can be long. On a terminal it is printed below its row.
     """
     console = output()
     if not console.is_terminal:

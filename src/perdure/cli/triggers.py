@@ -1,4 +1,4 @@
-"""schedules and queues: list them, and what operators order."""
+"""schedules and queues: list them, and the operators' commands for them."""
 
 from __future__ import annotations
 
@@ -31,19 +31,22 @@ from perdure.triggers.queue_admin import Queues
 from perdure.triggers.schedule_admin import Schedules, ScheduleStatus
 
 commands = typer.Typer()
-schedules = typer.Typer(help="Schedules: list, show, pause, resume, run now, backfill.", no_args_is_help=True)
-queues = typer.Typer(help="Queues: list, send, dead letters, deliver them again.", no_args_is_help=True)
+schedules = typer.Typer(help="List, pause, resume, run and backfill schedules.", no_args_is_help=True)
+queues = typer.Typer(help="List queues, send messages, and redeliver dead letters.", no_args_is_help=True)
 commands.add_typer(schedules, name="schedules", epilog=EXIT_CODES)
 commands.add_typer(queues, name="queues", epilog=EXIT_CODES)
 
 NameArgument = Annotated[
-    str, typer.Argument(metavar="NAME", help="As `perdure schedules list` shows it.", show_default=False)
+    str,
+    typer.Argument(metavar="NAME", help="The schedule, as in `perdure schedules list`.", show_default=False),
 ]
 AfterArgument = Annotated[
-    str, typer.Argument(metavar="AFTER", help="A day or an instant, as 2026-01-31T17:30.", show_default=False)
+    str,
+    typer.Argument(metavar="AFTER", help="A date or a time, such as 2026-01-31T17:30.", show_default=False),
 ]
 UntilArgument = Annotated[
-    str | None, typer.Argument(metavar="UNTIL", help="The same; default now.", show_default=False)
+    str | None,
+    typer.Argument(metavar="UNTIL", help="A date or a time. Default: now.", show_default=False),
 ]
 
 # ------------------------------------------------------------------------------------------- schedules
@@ -57,12 +60,12 @@ def list_(
     key: KeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List every schedule: when it fires next, how it went last, whether it is paused."""
+    """List every schedule with its next tick, its last outcome and whether it is paused."""
     found = HubTarget(store, hub, url, as_json, key).ask(lambda client: Schedules(client).list())
     if as_json:
         print_json([schedule_document(one) for one in found])
         return
-    heads = ("SCHEDULE", "NEXT", "LAST", "FIRED", "WHAT")
+    heads = ("SCHEDULE", "NEXT", "LAST", "FIRED", "RULE")
     now = datetime.now(UTC)
     print_table(heads, [_row(one, now) for one in found])
 
@@ -80,23 +83,25 @@ def _paused(one: ScheduleStatus) -> str:
 @schedules.command(epilog=EXIT_CODES)
 def show(
     name: NameArgument,
-    upcoming: Annotated[int, typer.Option("--next", min=1, max=1_000, help="So many next instants.")] = 5,
+    upcoming: Annotated[
+        int, typer.Option("--next", min=1, max=1_000, help="The number of next ticks to show.")
+    ] = 5,
     store: StoreOption = DEFAULT_STORE,
     hub: HubOption = None,
     url: UrlOption = None,
     key: KeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show one schedule: its next instants, and its last firings with their instances."""
+    """Show one schedule with its next ticks and its last runs with their instances."""
     one = HubTarget(store, hub, url, as_json, key).ask(lambda client: _schedule(client, name, upcoming))
     if as_json:
         print_json(schedule_document(one))
         return
     now = datetime.now(UTC)
     typer.echo(f"{one.name}  {one.words} ({one.cron}, {one.timezone})")
-    typer.echo(f"{one.fired} fired, {one.skipped} left out, {one.waiting} waiting for their turn")
+    typer.echo(f"{one.fired} fired, {one.skipped} skipped, {one.waiting} waiting")
     if one.paused:
-        typer.echo(f"{_paused(one)}: nothing fires until it is resumed")
+        typer.echo(f"{_paused(one)}. The schedule does not fire until it is resumed")
     rows = [(wall_clock(at, one.timezone), "next", "", ago(at, now)) for at in one.next]
     fired = [
         (wall_clock(moment(each.tick), one.timezone), each.outcome, each.cause, each.instance_id)
@@ -110,20 +115,20 @@ async def _schedule(client: Client, name: str, upcoming: int = 1) -> ScheduleSta
     if found is not None:
         return found
     names = ", ".join(one.name for one in await Schedules(client).list()) or "none"
-    raise InstanceNotFound(f"this hub has no schedule {name!r}; it has {names}")
+    raise InstanceNotFound(f"there is no schedule {name!r} in this hub. Its schedules: {names}")
 
 
 @schedules.command(epilog=EXIT_CODES)
 def pause(
     name: NameArgument,
-    reason: Annotated[str, typer.Option("--reason", help="Shown wherever the schedule is.")] = "",
+    reason: Annotated[str, typer.Option("--reason", help="A reason. It is shown with the schedule.")] = "",
     store: StoreOption = DEFAULT_STORE,
     hub: HubOption = None,
     url: UrlOption = None,
     key: KeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Let ticks pass until it is resumed. They are not made up for."""
+    """Pause a schedule until it is resumed. Ticks that pass meanwhile are skipped."""
     door = HubTarget(store, hub, url, as_json, key)
 
     async def order(client: Client) -> None:
@@ -142,7 +147,7 @@ def resume(
     key: KeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Fire again, from the next tick on."""
+    """Resume a paused schedule. It fires again at its next tick."""
     door = HubTarget(store, hub, url, as_json, key)
 
     async def order(client: Client) -> None:
@@ -161,7 +166,7 @@ def run(
     key: KeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Fire now, beside the ticks; also while it is paused."""
+    """Fire a schedule now, in addition to its ticks. This works on a paused schedule too."""
     door = HubTarget(store, hub, url, as_json, key)
 
     async def order(client: Client) -> None:
@@ -182,9 +187,9 @@ def backfill(
     key: KeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Fire for the past ticks later than AFTER and up to UNTIL, in order.
+    """Fire a schedule for each past tick later than AFTER and not later than UNTIL, in order.
 
-    Times are those of the schedule's time zone, unless they name another, as 2026-01-31T17:30+00:00 does.
+    A time without an offset is in the schedule's time zone. 2026-01-31T17:30+00:00 has an offset.
     """
     begin, end = (
         _instant(after, "AFTER"),
@@ -198,7 +203,7 @@ def backfill(
 
     ticks = door.tell(order)
     if not ticks:
-        fail(f"nothing fires: {name} has no past tick in that time", REFUSED, as_json=as_json, kind="payload")
+        fail(f"{name} has no past tick in that period", REFUSED, as_json=as_json, kind="payload")
     _say(door, name, f"fires for {ticks} past tick{'s' if ticks > 1 else ''}", ticks=ticks)
 
 
@@ -207,7 +212,7 @@ def _instant(given: str, what: str) -> datetime:
         return datetime.fromisoformat(given)
     except ValueError:
         raise typer.BadParameter(
-            f"{given!r} is no instant: write 2026-01-31, 2026-01-31T17:30 or 2026-01-31T17:30+01:00",
+            f"{given!r} is not a date or a time. Write 2026-01-31, 2026-01-31T17:30 or 2026-01-31T17:30+01:00",
             param_hint=what,
         ) from None
 
@@ -223,7 +228,7 @@ def _placed(at: datetime, zone: ZoneInfo) -> datetime:
 def list_queues(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="QUEUE", help="Only these; default all.", show_default=False),
+        typer.Argument(metavar="QUEUE", help="Only these queues. Default: all.", show_default=False),
     ] = None,
     store: StoreOption = DEFAULT_STORE,
     hub: HubOption = None,
@@ -231,7 +236,7 @@ def list_queues(
     key: KeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Count the messages of queues: open, handled and kept, dead. At most 1,000 of each are counted."""
+    """List queues with the number of open, handled and dead messages. Counting stops at 1,000 of each."""
 
     async def count(client: Client) -> list[dict[str, Any]]:
         if isinstance(client, RemoteClient) and not names:
@@ -249,22 +254,24 @@ def list_queues(
 
 
 async def _served(client: RemoteClient) -> list[dict[str, Any]]:
-    """The queues that the server knows, also those without a message."""
+    """The queues that the server knows, including empty ones."""
     return await client.queues()
 
 
 def _note(one: dict[str, Any]) -> str:
-    return "" if one.get("served", True) else "no function here takes its messages"
+    return "" if one.get("served", True) else "no function handles its messages"
 
 
 @queues.command(epilog=EXIT_CODES)
 def send(
-    queue: Annotated[str, typer.Argument(metavar="QUEUE", show_default=False)],
+    queue: Annotated[str, typer.Argument(metavar="QUEUE", help="The name of the queue.", show_default=False)],
     input_: InputOption = None,
     message_id: Annotated[
         str | None,
         typer.Option(
-            "--id", help="Names the message: sent again, it is not delivered again.", show_default=False
+            "--id",
+            help="An id for the message. A second message with the same id is not delivered.",
+            show_default=False,
         ),
     ] = None,
     store: StoreOption = DEFAULT_STORE,
@@ -273,7 +280,7 @@ def send(
     key: KeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Put a message into a queue of the hub's own store, and print its instance's id."""
+    """Put a message into a queue of the hub and print the id of its instance."""
     body = read_input(input_)
     door = HubTarget(store, hub, url, as_json, key)
 
@@ -285,23 +292,24 @@ def send(
     sent, is_lost = door.tell(put)
     _say(door, sent, "was accepted", id=sent)
     if is_lost:
-        note = f"note: no function here takes the messages of {queue!r}; it waits until there is one"
+        note = f"note: no function handles the messages of {queue!r}. The message waits until one does"
         errors().print(note, soft_wrap=True)
 
 
 @queues.command("dead", epilog=EXIT_CODES)
 def dead(
     queue: Annotated[
-        str | None, typer.Argument(metavar="QUEUE", help="Only of this queue.", show_default=False)
+        str | None,
+        typer.Argument(metavar="QUEUE", help="Only dead letters of this queue.", show_default=False),
     ] = None,
-    top: Annotated[int, typer.Option("--top", min=1, help="At most so many.")] = 100,
+    top: Annotated[int, typer.Option("--top", min=1, help="The most dead letters to list.")] = 100,
     store: StoreOption = DEFAULT_STORE,
     hub: HubOption = None,
     url: UrlOption = None,
     key: KeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List dead letters: messages whose last attempt has failed, newest first."""
+    """List dead letters, newest first. A dead letter is a message whose last attempt failed."""
     found = HubTarget(store, hub, url, as_json, key).ask(lambda client: dead_letters(client, queue, top))
     if as_json:
         print_json([letter_document(one) for one in found])
@@ -317,7 +325,9 @@ def dead(
 def redeliver(
     messages: Annotated[
         list[str] | None,
-        typer.Argument(metavar="MESSAGE", help="As `perdure queues dead` shows them.", show_default=False),
+        typer.Argument(
+            metavar="MESSAGE", help="The messages, as in `perdure queues dead`.", show_default=False
+        ),
     ] = None,
     every: Annotated[
         str | None,
@@ -329,9 +339,9 @@ def redeliver(
     key: KeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Hand dead letters to the function again, each with all its attempts."""
+    """Redeliver dead letters to their function. Each has its full number of attempts again."""
     if bool(messages) == bool(every):
-        raise typer.BadParameter("name messages, or a queue with --all", param_hint="MESSAGE")
+        raise typer.BadParameter("pass messages, or a queue with --all, but not both", param_hint="MESSAGE")
     door = HubTarget(store, hub, url, as_json, key)
 
     async def order(client: Client) -> int:
@@ -344,11 +354,11 @@ def redeliver(
     done = door.tell(order)
     counted = f"{done} dead letter{'' if done == 1 else 's'}"
     what = f"{counted} of {every}" if every else ", ".join(messages or [])
-    _say(door, what, "is delivered again" if done == 1 else "are delivered again", messages=done)
+    _say(door, what, "is redelivered" if done == 1 else "are redelivered", messages=done)
 
 
 def _say(door: HubTarget, name: str, what: str, **more: object) -> None:
-    """Tell what was ordered; nobody obeys while no server has the file."""
+    """Print the result. Without a running server, say that it takes effect later."""
     if door.as_json:
         print_json({"name": name, "served": door.is_served, **more})
     elif door.is_served or more.get("id"):

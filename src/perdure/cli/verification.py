@@ -1,4 +1,4 @@
-"""verify: check that what is stored is what was written, and that it holds together."""
+"""verify: check that the stored rows are intact and consistent."""
 
 from __future__ import annotations
 
@@ -20,12 +20,15 @@ commands = typer.Typer()
 
 @commands.command("verify", epilog=EXIT_CODES)
 def verify_(store: StoreOption = DEFAULT_STORE, hub: HubOption = None, as_json: JsonOption = False) -> None:
-    """Check every history in the store, its hash chain and its status; and that other users cannot read the file."""
+    """Check every history, its hash chain and its status, and that other users cannot read the SQLite file.
+
+    The command changes nothing, and a server can run meanwhile. It ends with 1 if it finds a problem.
+    """
     try:
         names = hubs_of(store)
         if hub is not None and hub not in names:
             fail(
-                f"there is no hub {hub!r}; the store has {', '.join(names) or 'none'}",
+                f"there is no hub {hub!r} in this store. Its hubs: {', '.join(names) or 'none'}",
                 NOT_FOUND,
                 as_json=as_json,
             )
@@ -55,7 +58,7 @@ def _checked(store: str, hub: str) -> Report:
 
 
 def _open_files(store: str) -> dict[str, str]:
-    """The files of a SQLite store that other users of this machine may read or write, with their modes."""
+    """The files of a SQLite store that other users of this machine can read or write, with their modes."""
     path = sqlite_path(store)
     found = readable_by_others(os.path.realpath(path)) if path else {}
     return {file: f"{mode:04o}" for file, mode in found.items()}
@@ -63,14 +66,16 @@ def _open_files(store: str) -> dict[str, str]:
 
 def _print(reports: dict[str, Report], open_files: dict[str, str]) -> None:
     for file, mode in open_files.items():
-        told = f"{file}: other users of this machine may read or write it (mode {mode}); chmod 600 {file}"
+        told = (
+            f"{file}: other users of this machine can read or write it (mode {mode}). Run: chmod 600 {file}"
+        )
         typer.echo(plain(told))
     for hub, report in reports.items():
         for problem in report.problems:
             typer.echo(plain(problem))
-        found = f"{len(report.problems)} problems" if report.problems else "no problem"
+        found = f"{len(report.problems)} problems" if report.problems else "no problems"
         locked = (
-            f", {report.encrypted} of them encrypted with keys that were not given"
+            f", {report.encrypted} of them not checked because their encryption key is missing"
             if report.encrypted
             else ""
         )

@@ -1,4 +1,4 @@
-"""workers and partitions: who serves a hub that several processes share, and who owns how much of it."""
+"""workers and partitions: the processes that share a PostgreSQL hub, and the partitions each of them owns."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def workers(
     key: KeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List the processes that serve a hub in PostgreSQL: role, state, partitions, lease, since when, version."""
+    """List the workers of a PostgreSQL hub with their role, state, partitions, lease, start time and version."""
     found = HubTarget(store, hub, url, as_json, key).ask(lambda client: client.workers())
     if as_json:
         print_json([worker_document(one) for one in found])
     elif not found:
-        typer.echo("Nobody serves this hub among others just now.")
+        typer.echo("No worker is registered for this hub. Only PostgreSQL hubs have a list of workers.")
     else:
         now = datetime.now(UTC)
         heads = ("WORKER", "ROLE", "STATE", "PARTITIONS", "LEASE", "SINCE", "VERSION", "POOLS")
@@ -60,15 +60,18 @@ def partitions(
     key: KeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List the shares of a hub in PostgreSQL: partition, epoch, owner. The epoch counts how often it was taken.
+    """List the partitions of a PostgreSQL hub with their epoch and owner.
 
-    In a pipe, these are the columns of each line, without a heading; `nobody` owns what is free.
+    The epoch counts how often the partition changed its owner. In a pipe, each line has these three columns and
+    there is no heading. The owner of a free partition is printed as `nobody`.
     """
     found = HubTarget(store, hub, url, as_json, key).ask(lambda client: client.partitions())
     if as_json:
         print_json([partition_document(one) for one in found])
     elif not found:
-        typer.echo("This hub is not shared out: one process at a time serves it.")
+        typer.echo(
+            "This hub has no partitions: a single process serves it. Only PostgreSQL hubs have partitions."
+        )
     else:
         rows = [(str(one.partition), str(one.epoch), one.owner or "nobody", "") for one in found]
         print_table(("PARTITION", "EPOCH", "OWNER", ""), rows)
