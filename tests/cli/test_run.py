@@ -242,7 +242,7 @@ def test_a_made_up_token_is_shown_once_and_on_a_terminal_only(folder: Path, is_t
         assert found is not None and len(found.token) > 24
         assert said.count(found.token) == (1 if is_terminal else 0)
         if not is_terminal:
-            assert f"{folder / 'perdure.db'}.server,whichthisuseralonemayread" in re.sub(r"\s", "", said)
+            assert f"{folder / 'perdure.db'}.server,whichonlythisusercanread" in re.sub(r"\s", "", said)
     finally:
         process.kill()
         process.wait()

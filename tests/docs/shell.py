@@ -34,7 +34,7 @@ ROOT = Path(__file__).parents[2]
 _ID = re.compile(r"\b[0-9a-f]{32}\b")
 _TOKEN = re.compile(r"[?&]token=(\S+)")
 _PID = re.compile(r"\(process (\d+)\)")
-_READY = "Ctrl-C stops it"
+_READY = "Ctrl-C stops the server"
 READY_WITHIN = 180.0  # seconds until a server listens, or a program ends, on a machine that is busy
 DATABASE = "postgresql://localhost/claims"
 """Of a page's own database in PostgreSQL: it is another one each time."""

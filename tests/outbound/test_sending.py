@@ -96,13 +96,13 @@ async def test_packed_bodies_are_unpacked_and_bombs_are_not(server: Server, loca
 
 async def test_a_packed_body_that_breaks_off_or_is_none_is_an_error_not_a_short_answer(server: Server, local):
     server.answers["/"] = answer(200, gzip.compress(b"hello" * 1000)[:-12], Content_Encoding="gzip")
-    with pytest.raises(HttpCallError, match="broke off"):
+    with pytest.raises(HttpCallError, match="is incomplete"):
         await send(local, asking(f"{server.url}/"))
     server.answers["/"] = answer(200, b"no gzip", Content_Encoding="gzip")
     with pytest.raises(HttpCallError, match="cannot be read"):
         await send(local, asking(f"{server.url}/"))
     server.answers["/"] = answer(200, b"", Content_Encoding="br")
-    with pytest.raises(HttpCallError, match="not asked for"):
+    with pytest.raises(HttpCallError, match="did not accept"):
         await send(local, asking(f"{server.url}/"))
 
 
@@ -162,13 +162,13 @@ async def test_a_redirect_into_the_private_network_is_denied(server: Server):
             await send(policy, asking(f"{server.url}/"))
     for place in ("file:///etc/passwd", "gopher://127.0.0.1/", "http://a:b@127.0.0.1/"):
         server.answers["/"] = answer(302, Location=place)
-        with pytest.raises(HttpDenied, match="not followed"):
+        with pytest.raises(HttpDenied, match="does not follow"):
             await send(policy, asking(f"{server.url}/"))
 
 
 async def test_redirects_are_followed_a_few_times_and_not_for_ever(server: Server, local):
     server.answers["/"] = answer(302, Location="/")
-    with pytest.raises(HttpCallError, match="more than 5 redirects"):
+    with pytest.raises(HttpCallError, match="more than 5 times"):
         await send(local, asking(f"{server.url}/"))
     assert len(server.asked) == 6
     none = HttpPolicy(allow=["127.0.0.1"], max_redirects=0)

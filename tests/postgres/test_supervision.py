@@ -325,7 +325,7 @@ def test_what_is_wrong_with_one_is_said_once_and_nobody_is_started(newest_url: s
     )
     assert done.returncode == 1
     assert done.stderr.count("No module named 'nothing_of_the_kind'") == 1
-    assert "before it was ready, and so would the others" in done.stderr
+    assert "before it was ready. The other workers are not started" in done.stderr
     assert "Traceback" not in done.stderr
 
 

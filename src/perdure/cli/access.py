@@ -73,9 +73,9 @@ def create(
     if as_json:
         print_json({**_document(made.key), "secret": made.secret})
         return
-    until = f", until {_when(made.key.expires_time)}" if made.key.expires_time else ""
+    until = f", valid until {_when(made.key.expires_time)}" if made.key.expires_time else ""
     errors().print(
-        f"Key {made.key.key_id} for {plain(name)}, with the scopes {', '.join(scopes)}{until}:", style="dim"
+        f"Created key {made.key.key_id} for {plain(name)} with scope {', '.join(scopes)}{until}:", style="dim"
     )
     typer.echo(made.secret)
 

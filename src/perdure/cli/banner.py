@@ -48,7 +48,7 @@ class Terminal:
         serves = Text.assemble(("perdure ", "bold"), __version__, (f"  serves {self.options.target}", "dim"))
         console.print(serves, soft_wrap=True)
         (_print_facts if console.is_terminal else _write_facts)(console, facts)
-        stop = f"Press Ctrl-C to stop (process {os.getpid()}). Accepted work is stored and is not lost."
+        stop = f"Ctrl-C stops the server (process {os.getpid()}). Accepted work is stored and is not lost."
         console.print(stop, style="dim", soft_wrap=True)
 
     def stopped(self) -> None:

@@ -1,4 +1,4 @@
-"""Calling other systems over HTTP: what may be called, how it is sent, and the built-in functions that do it."""
+"""Calls to other systems over HTTP: the policy, sending, and the built-in functions behind `call_http`."""
 
 from perdure.outbound.functions import with_built_ins
 from perdure.outbound.policy import HttpPolicy

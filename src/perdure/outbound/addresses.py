@@ -1,12 +1,11 @@
-"""Which network addresses a call may reach.
+"""Network addresses that a call is allowed to reach.
 
-An orchestrator's code is trusted, the addresses it is handed often are not: a `Location`, a redirect or a field
-of the input may name a machine that only this one can reach. So what counts is neither the text of a URL nor
-the name in it but the address the connection is made to. By default only addresses of the public internet are
-admitted (IANA's special-purpose registries, RFC 6890). An IPv6 address that carries an IPv4 one (mapped,
-compatible, NAT64, 6to4, ISATAP) is also judged by that one. An allow-list of hosts admits private addresses,
-yet never those that serve a machine its own credentials, nor multicast and the like: only a network written
-out as such does.
+An orchestrator's code is trusted. The addresses in its data often are not: a `Location`, a redirect or a field of the
+input can name a machine that only this one can reach. So the policy checks the address of the connection, not the
+text of the URL or the name in it. By default only addresses of the public internet are allowed (IANA's
+special-purpose registries, RFC 6890). An IPv6 address that contains an IPv4 address (mapped, compatible, NAT64, 6to4,
+ISATAP) is checked by both. A host on the allow-list can have a private address. It must not have an address where
+clouds serve credentials, or a multicast or other special address. Such an address must be listed as a network.
 """
 
 from __future__ import annotations
@@ -80,7 +79,7 @@ def carried(address: Address) -> IPv4Address | None:
 
 
 def judge(address: Address) -> tuple[str, bool]:
-    """Why an address is denied, "" when it is not, and whether a host on the allow-list may have it all the same."""
+    """Why an address is denied ("" if it is not), and whether a host on the allow-list can have it nevertheless."""
     plain = _without_zone(address)
     for network, why in _NEVER:
         if plain in network:
@@ -103,10 +102,10 @@ def _without_zone(address: Address) -> Address:
 
 @dataclass(frozen=True)
 class AllowList:
-    """Hosts and networks that are admitted beyond the public internet.
+    """Hosts and networks that are allowed in addition to the public internet.
 
-    An entry is a host (`billing.internal`, `*.internal`), an address or network (`10.2.0.0/16`), each perhaps
-    with a port (`localhost:8080`, `[::1]:8080`).
+    An entry is a host (`billing.internal`, `*.internal`) or an address or network (`10.2.0.0/16`), optionally with
+    a port (`localhost:8080`, `[::1]:8080`).
     """
 
     entries: tuple[str, ...]
@@ -128,7 +127,7 @@ class AllowList:
         object.__setattr__(self, "_networks", tuple(networks))
 
     def has_host(self, host: str, port: int) -> bool:
-        """Whether a name, or an address as text, is on the list."""
+        """Whether a host name, or an address as text, is on the list."""
         folded = host.rstrip(".").casefold()
         try:
             return self.has_address(ip_address(folded.strip("[]")), port)
@@ -136,29 +135,29 @@ class AllowList:
             return any(_same(folded, name) and at in (0, port) for name, at in self._hosts)
 
     def has_address(self, address: Address, port: int) -> bool:
-        """Whether a network on the list has the address, itself or as the IPv4 address it carries."""
+        """Whether a network on the list contains the address, or the IPv4 address inside it."""
         plain = _without_zone(address)
         forms = [form for form in (plain, carried(plain)) if form is not None]
         return any(form in network and at in (0, port) for form in forms for network, at in self._networks)
 
 
 def denial(host: str, port: int, address: Address, allowed: AllowList) -> str:
-    """Why a connection to this address for this host is not made; "" when it may be."""
+    """Why a connection to this address for this host is denied; "" if it is allowed."""
     why, may_be_allowed = judge(address)
     if not why or allowed.has_address(address, port):
         return ""
     if may_be_allowed and allowed.has_host(host, port):
         return ""
     shown = host if host.strip("[]") == str(address) else f"{host}, which is {address},"
-    advice = "its host or its network" if may_be_allowed else "the network itself, not only a host,"
+    advice = "the host or the network" if may_be_allowed else "the network itself, not only the host,"
     return (
-        f"{shown} is {why}: call_http reaches the public internet only. If this call is meant, name {advice} "
-        "in App(http=HttpPolicy(allow=[...]))"
+        f"{shown} is {why}, and call_http reaches the public internet only. To allow this call, add {advice} to "
+        "App(http=HttpPolicy(allow=[...]))"
     )
 
 
 def _entry(entry: str) -> tuple[str, int]:
-    """An entry without its port, and the port, 0 for any."""
+    """Split an entry into its text and its port; the port 0 means any."""
     if _network(entry) is not None:
         return entry, 0
     text, colon, port = entry.rpartition(":")
@@ -183,8 +182,8 @@ def _host(text: str, entry: str) -> str:
         or not bare.replace("-", "").replace(".", "").replace("_", "").isalnum()
     ):
         raise ValueError(
-            f"{entry!r} is neither a host (billing.internal, *.internal), nor an address or network "
-            "(10.2.0.0/16; its host bits are zero), nor one of them with a port"
+            f"{entry!r} is not a host (billing.internal, *.internal), an address or a network (10.2.0.0/16, with "
+            "host bits of zero). Each of them can have a port"
         )
     return folded
 

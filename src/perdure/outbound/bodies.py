@@ -1,4 +1,4 @@
-"""Reading a response without letting it fill the memory: counted as it comes, and as it unpacks."""
+"""Reads a response with bounded memory: its size is counted as it arrives and as it is decompressed."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ ACCEPTED = "gzip, deflate"
 _WINDOW = {"gzip": 47, "x-gzip": 47, "deflate": 47}  # zlib reads either header by itself
 STEP = 64 * 1024
 NO_CHARSETS = frozenset({"idna", "punycode", "unicode-escape", "raw-unicode-escape", "utf-7", "undefined"})
-"""Encodings of Python's that no body is in; some take time that grows with the square of the length."""
+"""Python encodings that no body uses. Some of them take quadratic time."""
 TEXTUAL = ("text/", "application/json", "application/xml", "application/javascript", "application/x-www-form")
 
 
 async def read_body(parts: AsyncIterable[bytes], encoding: str, limit: int) -> bytes:
-    """The unpacked body. Raises HttpDenied once it is longer than `limit`, whatever its head said."""
+    """Read and decompress a body. Raises HttpDenied as soon as it is longer than `limit` bytes."""
     unpack = _Unpacking(encoding)
     body = bytearray()
     async for part in parts:
@@ -26,20 +26,22 @@ async def read_body(parts: AsyncIterable[bytes], encoding: str, limit: int) -> b
             body += piece
             if len(body) > limit:
                 raise HttpDenied(
-                    f"the response is longer than {limit} bytes: HttpPolicy.max_response. Let an activity of your "
-                    "own store a large body, and return where it is"
+                    f"the response is longer than {limit} bytes (HttpPolicy.max_response). To fetch a large body, "
+                    "write an activity that stores it and returns its location"
                 )
     unpack.finish()
     return bytes(body)
 
 
 class _Unpacking:
-    """Unpacks in small steps, so that a bomb is noticed after one of them."""
+    """Decompresses in small steps, so that a decompression bomb is noticed after one step."""
 
     def __init__(self, encoding: str) -> None:
         folded = encoding.strip().lower()
         if folded not in ("", "identity", *_WINDOW):
-            raise HttpCallError(f"the response is packed as {encoding!r}, which was not asked for")
+            raise HttpCallError(
+                f"the response has the encoding {encoding!r}, which the request did not accept"
+            )
         self._inflate = zlib.decompressobj(_WINDOW[folded]) if folded in _WINDOW else None
         self._raw = folded == "deflate"  # some servers send it without the header
         self._seen = False
@@ -54,7 +56,7 @@ class _Unpacking:
 
     def finish(self) -> None:
         if self._inflate is not None and self._seen and not self._inflate.eof:
-            raise HttpCallError("the response broke off: its packed body is not complete")
+            raise HttpCallError("the response is incomplete: its compressed body was cut off")
 
 
 class _Steps:
@@ -70,7 +72,7 @@ class _Steps:
         try:
             piece = self._inflate.decompress(self._rest, STEP)
         except zlib.error as error:
-            raise HttpCallError(f"the response's packed body cannot be read: {error}") from None
+            raise HttpCallError(f"the compressed body of the response cannot be read: {error}") from None
         self._rest = self._inflate.unconsumed_tail
         if not piece and not self._rest:
             raise StopIteration
@@ -78,7 +80,7 @@ class _Steps:
 
 
 def as_content(body: bytes, kind: str, charset: str) -> tuple[str, bool]:
-    """The body as text if it is text, else as base64; and whether it is."""
+    """The body as text, or as base64 if it is not text, and whether it is base64."""
     textual = not kind or kind.startswith(TEXTUAL) or kind.endswith(("+json", "+xml"))
     for name in dict.fromkeys((charset or "utf-8", "utf-8")):
         try:

@@ -1,4 +1,4 @@
-"""The built-in functions of every application: they stand under reserved names beside the user's own."""
+"""The built-in functions of every application, registered under reserved names."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from perdure.replay.activity_context import ActivityContext
 
 
 async def http_activity(request: HttpRequest, context: ActivityContext, sender: Sender) -> HttpResponse:
-    """Send one request. A status is a failure only if the call says so, and only while attempts are left."""
+    """Send one request. A status counts as a failure only if the call lists it and attempts are left."""
     response = await sender.send(request, context.idempotency_key)
     attempts_left = not request.attempts or context.attempt < request.attempts
     if response.status_code in request.retry_statuses and attempts_left:
-        raise HttpStatusError(f"{request.method} {request.uri} was answered {response.status_code}")
+        raise HttpStatusError(f"{request.method} {request.uri} returned status {response.status_code}")
     return response
 
 
@@ -24,7 +24,7 @@ ORCHESTRATORS = (Orchestrator(HTTP_POLLING, polling),)
 
 
 def with_built_ins(registry: Registry) -> Registry:
-    """A registry with the built-in functions beside what the given one has; that one is left as it is."""
+    """A copy of the registry with the built-in functions added."""
     joined = Registry()
     joined.include(registry)
     joined.adopt(registry)

@@ -1,9 +1,9 @@
-"""Connections that are checked where they are made.
+"""Connections whose address is checked when they are made.
 
-The name is resolved once, every address it has is judged, and the connection is made to one of these very
-addresses. Nothing resolves the name again, so an answer that changes in between (DNS rebinding) changes nothing.
-TLS still verifies the name, since only the connection below it is pinned. Whatever led to the request, a
-redirect or a `Location`, comes through here.
+The host name is resolved once, each of its addresses is checked, and the connection goes to one of these addresses.
+The name is not resolved again, so an answer that changes in between (DNS rebinding) has no effect. TLS still verifies
+the name, because only the connection below it is pinned. Requests after a redirect or a `Location` are checked in the
+same way.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ Resolve = Callable[[str, int], Awaitable[list[Address]]]
 
 
 async def system_resolve(host: str, port: int) -> list[Address]:
-    """All addresses of a host, as the machine's resolver gives them; each once."""
+    """All addresses of a host from the machine's resolver, without duplicates."""
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(ip_address(place[0]) for *_, place in found))
 
 
 class GuardedNetwork(httpcore2.AsyncNetworkBackend):
-    """Connects to addresses the policy admits, and to no other."""
+    """Connects only to addresses that the policy allows."""
 
     def __init__(self, policy: HttpPolicy, resolve: Resolve) -> None:
         self._policy = policy
@@ -58,13 +58,13 @@ class GuardedNetwork(httpcore2.AsyncNetworkBackend):
         raise failed
 
     async def connect_unix_socket(self, path: str, *_: Any, **__: Any) -> httpcore2.AsyncNetworkStream:
-        raise HttpDenied(f"call_http reaches no local socket ({path})")
+        raise HttpDenied(f"call_http does not connect to local sockets ({path})")
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
 
     async def _admitted(self, host: str, port: int) -> list[Address]:
-        """The host's addresses. One that is not admitted condemns them all: such an answer is a trick."""
+        """The host's addresses. If one of them is denied, all are, because such an answer is probably an attack."""
         demand_listed(self._policy, host, port)
         try:
             addresses = await self._resolve(host, port)
@@ -78,15 +78,15 @@ class GuardedNetwork(httpcore2.AsyncNetworkBackend):
 
 
 def demand_listed(policy: HttpPolicy, host: str, port: int) -> None:
-    """Raise HttpDenied for a host that `HttpPolicy.only` leaves out."""
+    """Raise HttpDenied for a host that is not in `HttpPolicy.only`."""
     if policy.exclusive is not None and not policy.exclusive.has_host(host, port):
         raise HttpDenied(
-            f"{host}:{port} is not among the hosts of HttpPolicy.only, and no other may be called"
+            f"{host}:{port} is not in HttpPolicy.only, which lists the only hosts that can be called"
         )
 
 
 class GuardedTransport(httpx2.AsyncBaseTransport):
-    """httpx2's requests over connections of a `GuardedNetwork`."""
+    """Sends httpx2's requests over connections of a `GuardedNetwork`."""
 
     def __init__(self, policy: HttpPolicy, resolve: Resolve) -> None:
         self._pool = httpcore2.AsyncConnectionPool(
@@ -117,7 +117,7 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
 
 
 class _Body(httpx2.AsyncByteStream):
-    """The body of httpcore2 as httpx2 reads one."""
+    """Adapts a body of httpcore2 to httpx2."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream

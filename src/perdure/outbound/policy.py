@@ -1,4 +1,4 @@
-"""What an application's HTTP calls may do: `App(http=HttpPolicy(...))`."""
+"""The policy for an application's HTTP calls: `App(http=HttpPolicy(...))`."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ ENVIRONMENT = "environment"
 
 @dataclass(frozen=True)
 class HttpPolicy:
-    """What `context.call_http` may reach, how large bodies may be, and where secrets come from.
+    """The addresses `context.call_http` can reach, the limits of bodies, and the source of secrets.
 
     Parameters:
-        allow: hosts (`billing.internal`, `*.internal`) and networks (`10.2.0.0/16`) that may be called although
-            they are private, each perhaps with a port. Link-local and other special addresses must be named as
-            a network.
-        only: if given, nothing but these hosts and networks is called at all.
-        secrets: what `Secret(name)` stands for: a mapping, or a function (it may be async) that gives the value
-            or None; default the environment's variables.
-        tokens: gives the bearer token for a `token_source`'s resource; default the machine's managed identity
-            on Azure.
-        timeout: seconds one request may take, redirects and body included, where the call does not say.
-        max_request, max_response: bytes of a body, the response's as it is after decompression.
-        max_redirects: how many redirects one request follows; 0 gives them back as responses.
-        proxy: the URL of a proxy, or "environment" to use `HTTPS_PROXY` and its like; default none. A proxy
-            resolves names itself, so names cannot be checked by their address: say `only`.
-        tls: how servers are verified; default the standard trust.
+        allow: private hosts (`billing.internal`, `*.internal`) and networks (`10.2.0.0/16`) that can be called, each
+            optionally with a port. Link-local and other special addresses must be listed as a network.
+        only: the only hosts and networks that can be called. Default: no such restriction.
+        secrets: the values of `Secret(name)`: a mapping, or a function (also async) that returns the value or None.
+            Default: the environment variables.
+        tokens: a function that returns the bearer token for a `token_source`'s resource. Default: the machine's
+            managed identity on Azure.
+        timeout: the time limit of one request in seconds, with redirects and body, if the call does not set one.
+        max_request: the largest request body, in bytes.
+        max_response: the largest response body, in bytes after decompression.
+        max_redirects: the most redirects one request follows. With 0, a redirect is returned as the response.
+        proxy: the URL of a proxy, or "environment" to use `HTTPS_PROXY` and related variables. Default: no proxy. A
+            proxy resolves names itself, so perdure cannot check their addresses. Set `only` too.
+        tls: the TLS context that verifies servers. Default: the standard trust store.
     """
 
     allow: Sequence[str] = ()
@@ -55,10 +55,12 @@ class HttpPolicy:
     def __post_init__(self) -> None:
         for name in ("allow", "only"):
             if isinstance(getattr(self, name), str):
-                raise RegistrationError(f"HttpPolicy.{name} is a list of hosts and networks, not one text")
+                raise RegistrationError(
+                    f"HttpPolicy.{name} must be a list of hosts and networks, not a string"
+                )
         if self.seconds <= 0 or self.max_request < 0 or self.max_response < 0 or self.max_redirects < 0:
             raise RegistrationError(
-                "HttpPolicy: timeout is more than 0 seconds, sizes and counts are not negative"
+                "HttpPolicy: timeout must be more than 0 seconds, and sizes and counts must not be negative"
             )
         try:
             object.__setattr__(self, "allowed", AllowList((*self.allow, *(self.only or ()))))

@@ -1,6 +1,6 @@
-"""The built-in orchestrator behind `call_http`: it asks for the outcome of a request that was answered 202.
+"""The built-in orchestrator behind `call_http`: it polls for the outcome of a request with the response 202.
 
-It waits on durable timers and begins a new execution every hundred questions, so that it may ask for weeks.
+It waits on durable timers and continues as new after every hundred polls, so that it can poll for weeks.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from perdure.replay.task import Task
 
 POLLS_PER_EXECUTION = 100
 POLL_RETRY = RetryPolicy(5, max_attempts=6, backoff=2.0, max_interval=120, non_retryable=NEVER_AGAIN)
-"""A question about a 202 changes nothing, so that a failed one is asked again."""
+"""A poll changes nothing, so a failed poll is retried."""
 
 
 def polling(context: OrchestrationContext) -> Generator[Task[Any], Any, HttpResponse | None]:
-    """The built-in orchestrator: ask until there is an outcome."""
+    """The built-in orchestrator: poll until there is an outcome."""
     told = context.get_input(Polling)
     request, wait = told.request, told.wait
     for poll in range(told.polls, told.polls + POLLS_PER_EXECUTION):
@@ -41,7 +41,7 @@ def polling(context: OrchestrationContext) -> Generator[Task[Any], Any, HttpResp
         context.set_custom_status({"polling": request.uri, "polls": poll})
         yield context.create_timer(moment(min(at, told.deadline) if told.deadline else at))
         if told.deadline and at > told.deadline:
-            raise TimeoutError(f"{request.uri} had no outcome by the end of poll_timeout, after {poll} polls")
+            raise TimeoutError(f"{request.uri} had no outcome within poll_timeout, after {poll} polls")
         response: HttpResponse = yield context.call_activity(
             HTTP_ACTIVITY, request, HttpResponse, retry=POLL_RETRY
         )
@@ -59,7 +59,7 @@ def polling(context: OrchestrationContext) -> Generator[Task[Any], Any, HttpResp
 
 
 def _busy(response: HttpResponse, asked: int | None) -> bool:
-    """Whether the server said that it cannot answer now, and when it can."""
+    """Whether the response asks for another poll of the same address."""
     if asked is None:
-        return response.status_code == ACCEPTED  # accepted still, and asked at the same place
+        return response.status_code == ACCEPTED  # without a new address, the old one is polled again
     return response.status_code in (ACCEPTED, TOO_MANY, UNAVAILABLE)

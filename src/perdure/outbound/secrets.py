@@ -1,4 +1,4 @@
-"""The values behind `Secret`: looked up when a request is sent, blotted out of what comes back."""
+"""The values behind `Secret`: looked up when a request is sent, and redacted from responses and errors."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from perdure.errors import SecretNotFound
 from perdure.model.http_calls import HttpRequest, SecretUse
 from perdure.outbound.policy import HttpPolicy, Lookup
 
-SHORT = 5  # characters; blotting out shorter values would hit innocent text
+SHORT = 5  # characters; redacting shorter values would also hit other text
 BLOT = "[secret]"
 
 
 @dataclass(frozen=True)
 class Revealed:
-    """The secrets of one request: what each is sent as, and what must not be seen afterwards."""
+    """The secrets of one request: the text that is sent for each, and the values to redact."""
 
     sent: dict[SecretUse, str]
     values: tuple[str, ...]
 
     def blot(self, text: str) -> str:
-        """Text without the secrets in it, should a server or an error repeat them."""
+        """Redact the secrets in a text, because a server or an error may repeat them."""
         for value in self._forms():
             text = text.replace(value, BLOT)
         return text
 
     def blot_bytes(self, body: bytes) -> bytes:
-        """The same for a body."""
+        """Redact the secrets in a body."""
         for value in self._forms():
             body = body.replace(value.encode(), BLOT.encode())
         return body
 
     def _forms(self) -> Iterable[str]:
-        """The values as they are and as JSON writes them, the longest first."""
+        """The values in plain form and as JSON strings, the longest first."""
         forms = {form for value in self.values for form in (value, json.dumps(value)[1:-1])}
         return sorted((form for form in forms if len(form) >= SHORT), key=len, reverse=True)
 
@@ -54,7 +54,7 @@ async def reveal(request: HttpRequest, policy: HttpPolicy) -> Revealed:
 
 
 async def look_up(source: Mapping[str, str] | Lookup, name: str) -> Any:
-    """What a mapping or a function has for a name."""
+    """The value that a mapping or a function has for a name, or None."""
     if isinstance(source, Mapping):
         return source.get(name)
     found = source(name)
@@ -63,9 +63,11 @@ async def look_up(source: Mapping[str, str] | Lookup, name: str) -> Any:
 
 def _usable(found: Any, name: str, place: str) -> str:
     if not isinstance(found, str) or not found:
-        raise SecretNotFound(f"there is no secret {name!r} in {place} of this worker; nothing was sent")
+        raise SecretNotFound(
+            f"there is no secret {name!r} in {place} of this worker. The request was not sent"
+        )
     if not found.isprintable():
         raise SecretNotFound(
-            f"the secret {name!r} holds a line break or another control character; nothing was sent"
+            f"the secret {name!r} contains a line break or another control character. The request was not sent"
         )
     return found

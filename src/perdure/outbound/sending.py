@@ -1,7 +1,7 @@
-"""Sending one request: secrets put in, redirects followed, the body counted, errors told without secrets.
+"""Sends one request: inserts secrets, follows redirects, limits the body, and reports errors without secrets.
 
-httpx2 carries it, without its client: cookies, proxies and redirects of a client would be shared by instances
-that have nothing to do with each other, or follow where nobody looked.
+It uses httpx2's transports without its client. A client would share cookies between unrelated instances, and would
+follow redirects and use proxies without a check.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ REDIRECTS = frozenset({301, 302, 303, 307, 308})
 OF_THE_TRANSFER = frozenset(
     {"content-encoding", "content-length", "transfer-encoding", "connection", "keep-alive"}
 )
-"""Headers that say how the body travelled; it has arrived and is unpacked."""
+"""Headers about the transfer of the body. They no longer apply to the decompressed body."""
 
 
 class Sender:
-    """Sends the HTTP calls of one application, under its policy. Enter it, so that its connections are closed."""
+    """Sends the HTTP calls of one application under its policy. An async context manager, to close connections."""
 
     def __init__(self, policy: HttpPolicy, *, resolve: Resolve | None = None) -> None:
         self.policy = policy
@@ -50,11 +50,11 @@ class Sender:
             await self._transports.popitem()[1].aclose()
 
     async def send(self, request: HttpRequest, key: str) -> HttpResponse:
-        """The response, whatever its status.
+        """Send a request and return the response, whatever its status.
 
         Parameters:
-            request: what to send.
-            key: the name of the logical call, for `Idempotency-Key`.
+            request: the request.
+            key: the name of the logical call, for the header `Idempotency-Key`.
 
         Raises:
             HttpDenied, SecretNotFound, HttpCallError, TimeoutError, ExtraMissing.
@@ -64,7 +64,7 @@ class Sender:
             async with asyncio.timeout(seconds):
                 return await self._follow(request, key)
         except TimeoutError:
-            raise TimeoutError(f"{_shown(request)} got no whole response within {seconds:g} s") from None
+            raise TimeoutError(f"{_shown(request)} got no complete response within {seconds:g} s") from None
 
     async def _follow(self, request: HttpRequest, key: str) -> HttpResponse:
         revealed = await self._revealed(request)
@@ -74,7 +74,10 @@ class Sender:
             if response.status_code not in REDIRECTS or not location or not self.policy.max_redirects:
                 return response
             request = _redirected(request, response.status_code, location)
-        raise HttpCallError(f"{_shown(request)}: more than {self.policy.max_redirects} redirects")
+        raise HttpCallError(
+            f"{_shown(request)} was redirected more than {self.policy.max_redirects} times "
+            "(HttpPolicy.max_redirects)"
+        )
 
     async def _revealed(self, request: HttpRequest) -> Revealed:
         revealed = await reveal(request, self.policy)
@@ -87,19 +90,19 @@ class Sender:
             self._tokens = ManagedIdentity()
         token = await look_up(self._tokens, request.token_resource)
         if not isinstance(token, str) or not token.isprintable() or not token:
-            raise SecretNotFound(f"HttpPolicy.tokens gave no token for {request.token_resource!r}")
+            raise SecretNotFound(f"HttpPolicy.tokens returned no token for {request.token_resource!r}")
         return Revealed(revealed.sent, (token, *revealed.values))
 
     async def _exchange(self, request: HttpRequest, key: str, revealed: Revealed) -> HttpResponse:
-        """One request and its response. What fails on the way is told without secrets, and without its causes."""
+        """Send one request and return its response. Errors contain no secrets and no causes."""
         _need_httpx()
         from perdure.outbound.network import NETWORK_ERRORS
 
         body = body_of(request, revealed.sent)
         if len(body) > self.policy.max_request:
             raise HttpDenied(
-                f"the content of {_shown(request)} has {len(body)} bytes, more than HttpPolicy.max_request admits "
-                f"({self.policy.max_request})"
+                f"the body of {_shown(request)} has {len(body)} bytes. HttpPolicy.max_request allows "
+                f"{self.policy.max_request}"
             )
         try:
             return await self._carried(request, _headers_of(request, key, revealed), body, revealed)
@@ -114,7 +117,7 @@ class Sender:
 
         try:
             built = httpx2.Request(request.method, request.uri, headers=headers, content=body or None)
-            check_uri(str(built.url))  # as httpx2 understands it
+            check_uri(str(built.url))  # the URL as httpx2 parses it
         except (httpx2.InvalidURL, ValueError) as error:
             raise HttpDenied(f"{_shown(request)} cannot be sent: {revealed.blot(str(error))}") from None
         answered = await self._transport(built.url).handle_async_request(built)
@@ -150,7 +153,7 @@ class Sender:
         return found
 
     def _proxy(self, url: httpx2.URL) -> str:
-        """The proxy for an address, "" for none."""
+        """The proxy for a URL; "" for none."""
         if self.policy.proxy != ENVIRONMENT:
             return self.policy.proxy or ""
         import urllib.request  # slow to import, and seldom needed
@@ -162,7 +165,7 @@ class Sender:
 
 
 def _judge_without_resolving(policy: HttpPolicy, url: httpx2.URL) -> None:
-    """Before a proxy, which resolves names itself: addresses written out are judged, and `only` holds."""
+    """Check a request that goes to a proxy, which resolves names itself: check literal addresses and `only`."""
     from ipaddress import ip_address
 
     from perdure.outbound.network import demand_listed
@@ -190,13 +193,13 @@ def _headers_of(request: HttpRequest, key: str, revealed: Revealed) -> list[tupl
 
 
 def _redirected(request: HttpRequest, status: int, location: str) -> HttpRequest:
-    """The request a redirect asks for (RFC 9110, 15.4): a POST becomes a GET unless 307 or 308 forbid it."""
+    """The request after a redirect (RFC 9110, 15.4). A POST becomes a GET, except for 307 and 308."""
     address = urljoin(request.uri, location)
     try:
         check_uri(address)
     except ValueError as error:
         raise HttpDenied(
-            f"{_shown(request)} was redirected to an address that is not followed: {error}"
+            f"{_shown(request)} was redirected to an address that call_http does not follow: {error}"
         ) from None
     changes = (status == 303 and request.method != "HEAD") or (
         status in (301, 302) and request.method == "POST"
@@ -207,8 +210,8 @@ def _redirected(request: HttpRequest, status: int, location: str) -> HttpRequest
     }
     if lost and following.form:
         raise HttpDenied(
-            f"{_shown(request)} was redirected to another origin ({_shown(following)}), which must not get the "
-            "secret in its content"
+            f"{_shown(request)} was redirected to another origin ({_shown(following)}), which must not receive the "
+            "secret in the body"
         )
     return following
 
@@ -249,7 +252,7 @@ def _pairs(parameters: str) -> list[tuple[str, str, str]]:
 
 
 def _shown(request: HttpRequest) -> str:
-    """A request for people: without its query, where keys like to be."""
+    """A request as text for errors, without its query, which often contains keys."""
     parts = urlsplit(request.uri)
     return f"{request.method} {parts.scheme}://{parts.netloc}{parts.path}"
 

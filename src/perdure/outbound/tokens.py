@@ -1,6 +1,6 @@
-"""Bearer tokens of the machine's managed identity on Azure, as App Service and virtual machines serve them.
+"""Bearer tokens of the machine's managed identity on Azure, from App Service or a virtual machine.
 
-The two addresses are the platform's, not a caller's, so no policy applies to them.
+The two addresses belong to the platform and do not come from a caller, so no policy applies to them.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ import httpx2
 from perdure.errors import HttpCallError
 
 MACHINE = "http://169.254.169.254/metadata/identity/oauth2/token"
-MARGIN = 300.0  # seconds before its end in which a token is not used any more
+MARGIN = 300.0  # seconds before its expiry at which a token is replaced
 TOKEN_WITHIN = 10.0  # seconds
 
 
 class ManagedIdentity:
-    """Gets tokens, and keeps each until it is about to expire."""
+    """Gets tokens and caches each until shortly before it expires."""
 
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
         self._environment = environment
         self._kept: dict[str, tuple[str, float]] = {}
 
     async def __call__(self, resource: str) -> str:
-        """The token for a resource. Raises HttpCallError where there is no managed identity."""
+        """Return the token for a resource. Raises HttpCallError if there is no managed identity."""
         token, until = self._kept.get(resource, ("", 0.0))
         if time.time() < until - MARGIN:
             return token
@@ -50,6 +50,6 @@ class ManagedIdentity:
             return str(body["access_token"]), float(body["expires_on"])
         except (httpx2.HTTPError, ValueError, KeyError, TypeError) as error:
             raise HttpCallError(
-                f"no token for {resource!r} from the managed identity ({type(error).__name__}). Where there is none, "
-                "HttpPolicy.tokens says where tokens come from"
+                f"the managed identity returned no token for {resource!r} ({type(error).__name__}). On a machine "
+                "without a managed identity, set HttpPolicy.tokens"
             ) from None

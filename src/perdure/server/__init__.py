@@ -1,7 +1,7 @@
-"""What serves sockets and processes.
+"""Sockets and processes of the server.
 
-`serving` runs an application in this process, behind `uvicorn_server` or as a worker without an API; `workers` runs
-it in several processes under `supervision`, and `reloading` in one that restarts when a file changes. `accept` takes
-connections from a socket of `sockets`, `limits` says how long a client may take, and `forced_exit` ends a process
-that does not end by itself. `perdure run` reads the settings and calls these.
+`serving` runs an application in this process, behind `uvicorn_server` or as a worker without an API. `workers` runs
+it in several processes under `supervision`, `reloading` in one process that restarts when a file changes. `accept`
+accepts connections from a socket of `sockets`, `limits` bounds the time and size of requests, and `forced_exit` ends
+a process that does not stop by itself. `perdure run` reads the settings and calls these modules.
 """

@@ -1,10 +1,10 @@
-"""A listening socket, and the connections made of those who knock at it.
+"""Accepts connections from a listening socket.
 
-uvloop takes in one connection in each turn of the event loop. When many come at once, or each request comes on a
-connection of its own, every turn then serves one more than the last, batches are small, and the last of sixty waits
-for a second. So perdure accepts by itself, several in a turn. Not all of them: where several processes share
-the socket, each is to get some. What it has accepted becomes a connection even when it stops in the same
-moment; the event loops' own servers drop it then.
+uvloop accepts one connection in each turn of the event loop. If many clients connect at once, or each request opens
+its own connection, batches stay small and the last of sixty requests waits for a second. So perdure accepts several
+connections in one turn. It does not accept all of them, because several processes can share the socket and each of
+them has to get some. An accepted socket becomes a connection even if the server stops in the same moment. The event
+loops' own servers drop it then.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ import socket
 from collections.abc import Callable
 from typing import Final
 
-AT_ONCE: Final = 16  # connections taken in, in one turn
-BACKLOG: Final = 2_048  # that the kernel keeps for us
-_PAUSE: Final = 1.0  # seconds until descriptors may be free again
+AT_ONCE: Final = 16  # connections accepted in one turn
+BACKLOG: Final = 2_048  # connections that the kernel queues
+_PAUSE: Final = 1.0  # seconds to wait for free descriptors
 _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 log = logging.getLogger("perdure.http")
 
 
 class Listener:
-    """Accepts connections until it is stopped. Uvicorn closes it as it closes the servers of event loops.
+    """Accepts connections until it is closed. Uvicorn closes it as it closes the servers of event loops.
 
     Parameters:
-        sock: bound; it may be shared with other processes. Who has made it closes it.
+        sock: a bound socket, which other processes can share. The caller closes it.
         connection: makes the protocol of one connection.
     """
 
@@ -42,13 +42,13 @@ class Listener:
         self._begin()
 
     def close(self) -> None:
-        """Accept nobody any more."""
+        """Stop accepting connections."""
         self._loop.remove_reader(self._sock.fileno())
         if self._again is not None:
             self._again.cancel()
 
     async def wait_closed(self) -> None:
-        """Return when all who were accepted have their connection."""
+        """Return when every accepted socket has its connection."""
         if self._arriving:
             await asyncio.wait(self._arriving)
 
@@ -66,7 +66,9 @@ class Listener:
             except OSError as error:
                 if error.errno not in _EXHAUSTED:
                     raise
-                log.error("nobody can be let in now: %s", error.strerror)
+                log.error(
+                    "cannot accept connections: %s. The server tries again in %g s", error.strerror, _PAUSE
+                )
                 self.close()
                 self._again = self._loop.call_later(_PAUSE, self._begin)
                 return
@@ -74,7 +76,7 @@ class Listener:
 
     def _let_in(self, peer: socket.socket) -> None:
         peer.setblocking(False)
-        # An answer is two writes, and the second would wait for the receipt of the first.
+        # A response is two writes. Without this, the second waits for the acknowledgement of the first.
         peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         arriving = self._loop.create_task(self._loop.connect_accepted_socket(self._connection, peer))
         self._arriving.add(arriving)
@@ -83,7 +85,7 @@ class Listener:
     def _arrived(self, arriving: asyncio.Task[object]) -> None:
         self._arriving.discard(arriving)
         if not arriving.cancelled() and arriving.exception() is not None:
-            log.debug("a connection was gone before it was served: %s", arriving.exception())
+            log.debug("a connection closed before it was served: %s", arriving.exception())
 
 
 __all__ = ["Listener"]

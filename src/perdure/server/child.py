@@ -1,8 +1,7 @@
 """A child's side of supervision: the socket it accepts from, and the line to its supervisor.
 
-The line is one socket. The child says on it, once, that it can be sent work, and what the supervisor has to know of
-it; the supervisor says nothing. That the line is cut means that there is no supervisor any more, however it ended,
-and a child that nobody supervises stops.
+The line is one socket. The child sends one report on it, when it can take work. The supervisor sends nothing. If the
+line closes, the supervisor is gone, for whatever reason, and the child stops.
 """
 
 from __future__ import annotations
@@ -20,11 +19,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 VARIABLE: Final = "_PERDURE_SUPERVISED"
-"""Set for children alone: the descriptors of the listening socket (-1 for none) and of the line, and a number."""
+"""Set for children only: the descriptors of the listening socket (-1 for none) and of the line, and a number."""
 
 
 class ReadyReport(msgspec.Struct, frozen=True):
-    """What a child that is ready says. Times are in seconds, and as its application has them."""
+    """The report of a child that is ready. Times are in seconds, from the settings of its application."""
 
     drain: float
     lease: float
@@ -33,19 +32,19 @@ class ReadyReport(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Tether:
-    """What ties a child to its supervisor."""
+    """A child's connection to its supervisor."""
 
     number: int
     listener: socket.socket | None
     line: socket.socket
 
     def tell(self, report: ReadyReport) -> None:
-        """This child is ready."""
-        with suppress(OSError):  # nobody there: it is about to be seen
+        """Report that this child is ready."""
+        with suppress(OSError):  # the supervisor is gone, and `when_cut` is about to notice
             self.line.sendall(msgspec.json.encode(report) + b"\n")
 
     def when_cut(self, stop: Callable[[], object]) -> None:
-        """Call `stop`, on the running event loop, when there is no supervisor any more."""
+        """Call `stop` on the running event loop when the supervisor is gone."""
         loop = asyncio.get_running_loop()
 
         def look() -> None:
@@ -61,7 +60,7 @@ def described(listener: socket.socket | None, line: socket.socket, number: int) 
 
 
 def tether() -> Tether | None:
-    """The tie to the supervisor that has started this process, if one has. Whom this one starts does not get it."""
+    """The connection to the supervisor that started this process, or None. Child processes do not inherit it."""
     given = os.environ.pop(VARIABLE, "")
     if not given:
         return None

@@ -1,8 +1,8 @@
-"""Leases of supervised workers, prolonged and ended by their supervisor.
+"""The supervisor's thread that renews and ends the leases of its workers.
 
-A worker prolongs its own lease, from a thread. What holds the interpreter's lock holds that thread, too, although
-the process is in the middle of its work; so the supervisor, another process, does it as well. It does not for one
-that has been stopped, or has died: there the work is to go to others, and for a dead one at once.
+A worker renews its own lease from a thread. Code that holds the interpreter's lock blocks that thread, although the
+worker is busy with its work. So the supervisor, which is another process, renews the lease too. It does not renew the
+lease of a stopped or dead worker, so that other workers take over. It ends the lease of a dead worker immediately.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ log = logging.getLogger("perdure.cli")
 
 
 def is_at_work(pid: int) -> bool:
-    """Whether a process is there, and neither stopped nor dead. Without a /proc, nobody is thought stopped."""
+    """Whether a process exists and is neither stopped nor dead. Without /proc, every process counts as running."""
     try:
         told = Path(f"/proc/{pid}/stat").read_text()
     except FileNotFoundError:
@@ -35,10 +35,10 @@ def is_at_work(pid: int) -> bool:
 
 
 class LeaseKeeper:
-    """A thread that prolongs the leases of those who are at work, and ends those of the dead."""
+    """A thread that renews the leases of running workers and ends the leases of dead ones."""
 
     def __init__(self, overseer: Overseer, at_work: Callable[[], list[str]], lease: float) -> None:
-        self.lease = lease  # seconds; what the workers say, once they do
+        self.lease = lease  # seconds; replaced by the value in the workers' reports
         self._overseer = overseer
         self._at_work = at_work
         self._dead: set[str] = set()
@@ -51,13 +51,13 @@ class LeaseKeeper:
         self._thread.start()
 
     def ended(self, name: str) -> None:
-        """This worker is dead: what it has is to be taken over now."""
+        """Record that this worker is dead, so that others take over its partitions now."""
         with self._lock:
             self._dead.add(name)
         self._wake.set()
 
     def stop(self) -> None:
-        """End the leases of those who died last, and stop."""
+        """End the leases of the last dead workers, and stop."""
         self._stopping = True
         self._wake.set()
         self._thread.join(10)
@@ -74,7 +74,7 @@ class LeaseKeeper:
             self._overseer.close()
 
     def turn(self) -> None:
-        """Once for all. What could not be done now is done the next time."""
+        """End and renew leases once. After an error, the next turn tries again."""
         with self._lock:
             dead, self._dead = self._dead, set()
         lease = round(self.lease * 1e6)
@@ -82,7 +82,7 @@ class LeaseKeeper:
             self._overseer.expire(sorted(dead), lease)
             self._overseer.prolong(self._at_work(), lease)
         except StoreError as error:
-            log.warning("leases could not be prolonged by the supervisor: %s", error)
+            log.warning("the supervisor could not renew the workers' leases, and tries again: %s", error)
             with self._lock:
                 self._dead |= dead
 

@@ -1,16 +1,15 @@
-"""Connections: how long a client may take, and how much it may send before it has asked for anything.
+"""Connections with limits on the time a client takes and the bytes it sends.
 
-A server that reads as slowly as it is sent to is filled by clients that send a byte a minute, and one that gathers
-whatever comes is filled by a single header without an end. uvicorn leaves both to a proxy in front; here is none.
-So a connection is always in one part of a message, and each part has its bounds: the head a time and a size, the
-body a pace, and the answer a time in which the client goes on reading. The clock stands still while it is the
-server that does not read. Among connections that have asked for nothing yet, the oldest makes room when there
-are too many: a client that is about to ask needs milliseconds, one that only holds the line loses it.
-A server that stops gives connections without a request a moment more, for a request that is on its way: it is
-answered, as the connection's last.
+Clients that send a byte a minute can use up a server's connections, and a single header without an end can use up its
+memory. uvicorn leaves both to a proxy in front, but perdure often runs without one. So a connection is always in one
+part of a message, and each part has its limits: a time and a size for the head, a pace for the body, and a time in
+which the client has to continue reading the response. The clock stops while the server itself does not read. If too
+many connections have not sent a request yet, the oldest is closed: a client that is about to send a request needs
+milliseconds, and a client that only keeps the connection open loses it. A server that stops waits a moment for a
+request that is already on its way. It answers that request and closes the connection.
 
-What follows a body (trailers) is read and dropped. It would otherwise become part of the headers, and a proxy that
-takes `X-Forwarded-For` or a key out of the headers does not look there.
+Trailers, the fields after a body, are read and dropped. Otherwise they become part of the headers, and a proxy that
+removes `X-Forwarded-For` or a key from the headers does not look at trailers.
 """
 
 from __future__ import annotations
@@ -28,17 +27,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ClientTimeouts:
-    """What one connection may take. Times are seconds.
+    """The limits of one connection. Times are in seconds.
 
     Parameters:
-        head: until all headers of a request are there, from its first byte; of a new connection, from the beginning.
-        head_bytes: request line and headers while they arrive.
-        body: without a byte of a body; and the time that any body has before `rate` counts.
-        rate: bytes a second at which a body has to come.
-        reading: without the client taking anything of an answer that is too large to be kept for it.
-        unread: bytes of a body that are still taken when the answer has been given.
-        crowd: connections whose head is not complete, of all clients together.
-        parting: for a request to arrive, once the server stops.
+        head: the time until all headers of a request have arrived, from its first byte, or from the start of a new
+            connection.
+        head_bytes: the size of the request line and the headers.
+        body: the longest pause within a body, and the time before `rate` applies.
+        rate: the slowest pace of a body, in bytes a second.
+        reading: the longest time in which the client reads nothing of a response that does not fit into the buffers.
+        unread: the bytes of a body that are still read after the response.
+        crowd: the number of connections whose head is not complete, of all clients together.
+        parting: the time for a request to arrive after the server has begun to stop.
     """
 
     head: float = 10.0
@@ -63,7 +63,7 @@ class ConnectionFactory:
 
 
 class Connection(HttpToolsProtocol):
-    """One connection, with the bounds of its door."""
+    """One connection, with the limits of its factory."""
 
     def __init__(self, door: ConnectionFactory, **given: Any) -> None:
         self._door = door
@@ -133,7 +133,7 @@ class Connection(HttpToolsProtocol):
         self._unwatch()
 
     def _go_on_keeping(self) -> None:
-        """What came was no request: the time that an idle connection is kept goes on."""
+        """Restart the keep-alive timeout after bytes that are not a request."""
         idle = self.cycle.response_complete and not self.pipeline
         if idle and self.timeout_keep_alive_task is None and not self.transport.is_closing():
             self.timeout_keep_alive_task = self.loop.call_later(
@@ -141,11 +141,11 @@ class Connection(HttpToolsProtocol):
             )
 
     def _excess(self) -> tuple[int, str] | None:
-        """What is too much of the part that is arriving."""
+        """The status and title of the error if the current part exceeds a limit, else None."""
         patience = self._door.patience
         if self._part == "head" and max(self._size, self._content) > patience.head_bytes:
             return 431, "Request Header Fields Too Large"
-        # The lengths of chunks, what is written beside them, and trailers: none of it is of any use.
+        # Chunk sizes, chunk extensions and trailers: overhead that carries no content.
         wrapping = self._size - self._content
         if self._part == "body" and (
             self._unread > patience.unread or wrapping > patience.head_bytes + 8 * self._content
@@ -156,7 +156,7 @@ class Connection(HttpToolsProtocol):
     # ------------------------------------------------------------------------------------------- how long
 
     def _watch(self) -> None:
-        """Begin to count the time of the part that is arriving."""
+        """Start the clock of the current part."""
         patience = self._door.patience
         self._began = self._last = self.loop.time()
         if self._part == "body":
@@ -175,7 +175,7 @@ class Connection(HttpToolsProtocol):
             self._door.waiting.pop(self, None)
 
     def _look(self) -> None:
-        """The time is over, unless there was more of it by now."""
+        """Refuse the request if its time is over. A body that arrived fast enough gets more time."""
         self._due = None
         self._door.waiting.pop(self, None)
         if self.flow.read_paused:
@@ -189,7 +189,7 @@ class Connection(HttpToolsProtocol):
         self._refuse(408, "Request Timeout")
 
     def _refuse(self, status: int, title: str) -> None:
-        """Say so if it can still be said, and hang up."""
+        """Send the error if the client can still get it, and close the connection."""
         self._unwatch()
         if self.transport.is_closing():
             return
@@ -200,7 +200,7 @@ class Connection(HttpToolsProtocol):
         self.transport.close()
 
     def _is_answerable(self) -> bool:
-        """Whether the client has asked, and nothing else is being said on this connection."""
+        """Whether the client waits for a response and no other response is being sent."""
         if self._part == "head":
             return self._parts > 0 and (self.cycle is None or self.cycle.response_complete)
         return not self.cycle.response_started and not self.pipeline
@@ -225,7 +225,7 @@ class Connection(HttpToolsProtocol):
     # ----------------------------------------------------------------------------------------- a server that stops
 
     def shutdown(self) -> None:
-        """The server stops. uvicorn hangs up where nobody is being answered, whatever is on its way."""
+        """Close the connection after the current request. uvicorn closes idle connections without waiting."""
         self._is_parting = True
         if self._is_idle():
             self.loop.call_later(self._door.patience.parting, self._part_for_good)
@@ -240,7 +240,7 @@ class Connection(HttpToolsProtocol):
         return self.cycle is None or self.cycle.response_complete
 
     def _unsupported_upgrade_warning(self) -> None:
-        """No other protocol is spoken here, and nothing that is sent in one is read."""
+        """Refuse to upgrade to another protocol: close the connection after the response."""
         self.cycle.keep_alive = False
 
 

@@ -1,4 +1,4 @@
-"""What is served, where, and with which settings."""
+"""The target and the settings of `perdure run`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from perdure.settings import Chosen
 
 SERVED = frozenset(row.name for row in (*SERVING, *HOSTED))
-"""The names of the settings that are the server's, and not the engine's."""
+"""The names of the server's settings. The others belong to the engine."""
 
 
 @dataclass(frozen=True)
@@ -21,10 +21,10 @@ class ServeOptions:
     """The target and the settings of one `perdure run`.
 
     Parameters:
-        target: the application, as the command line names it.
-        given: what the command line says, by the names of the settings.
-        chosen: every setting, with its value and where that comes from.
-        began: when the command began, by the monotonic clock.
+        target: the application, as on the command line.
+        given: the settings on the command line, by name.
+        chosen: every setting with its value and source.
+        began: the start of the command, by the monotonic clock.
     """
 
     target: str
@@ -34,7 +34,7 @@ class ServeOptions:
 
     @property
     def patient_until(self) -> float:
-        """Until when to wait for a database that does not answer, by the monotonic clock."""
+        """The end of the wait for a database that does not answer, by the monotonic clock."""
         return self.began + self.store_wait
 
     @property
@@ -44,7 +44,7 @@ class ServeOptions:
 
     @property
     def store(self) -> str:
-        """Where the state is, for people."""
+        """The store, with passwords masked."""
         return self.chosen["store"].shown
 
     @property
@@ -57,7 +57,7 @@ class ServeOptions:
 
     @property
     def may_move(self) -> bool:
-        """Whether another port will do: this one is the default, and only this machine reaches the server."""
+        """Whether the server can use another port: the port is the default and the host is a loopback address."""
         return self.chosen["port"].source == "default" and is_loopback(self.host)
 
     @property
@@ -70,7 +70,7 @@ class ServeOptions:
 
     @property
     def listens(self) -> bool:
-        """Whether there is an API, and pages."""
+        """Whether this process serves the API and pages."""
         return self.role != "worker"
 
     @property
@@ -83,7 +83,7 @@ class ServeOptions:
 
     @property
     def engine(self) -> dict[str, Any]:
-        """What the command line says about store, hub and engine; the rest is for the application to choose."""
+        """The command line's settings for store, hub and engine. The application decides the others."""
         return {name: value for name, value in self.given.items() if name not in SERVED}
 
 

@@ -1,4 +1,4 @@
-"""Serving an application in a child process that restarts when a source file changes."""
+"""Serves an application in a child process that restarts when a source file changes."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 
 def serve_reloading(folder: Path, command: Sequence[str], options: ServeOptions) -> None:
-    """Run the command, and again whenever a Python file in the folder changes."""
-    # The same token after a change, so that browsers stay signed in.
+    """Run the command, and restart it whenever a Python file in the folder changes."""
+    # The token stays the same after a restart, so that browsers stay signed in.
     if options.chosen["token"].value is None:
         os.environ.update({"PERDURE_TOKEN": secrets.token_urlsafe(24), MADE_UP: "1"})
     run_process(

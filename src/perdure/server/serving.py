@@ -1,4 +1,4 @@
-"""Serving an application in this process: as a server with API and pages, or as a worker that only runs functions."""
+"""Serves an application in this process: with API and pages, or as a worker that only runs functions."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
     from perdure.server.child import Tether
     from perdure.server.options import ServeOptions
 
-READY_EVERY = 0.5  # seconds between two looks whether a worker can be sent requests
+READY_EVERY = 0.5  # seconds between two checks whether a worker is ready for requests
 Facts = list[tuple[str, str]]
-"""What people are told of a server, as names and values."""
+"""The start-up lines about a server, as names and values."""
 
 
 @dataclass(frozen=True)
 class Reached:
-    """Where a server is reached, its start-up token, and whether people need that to get in."""
+    """The address of a server, its start-up token, and whether people need the token to sign in."""
 
     address: str
     token: str
@@ -44,26 +44,26 @@ class Reached:
 
 
 class Announcer(Protocol):
-    """Tells people what becomes of a server."""
+    """Prints the progress of a server."""
 
     def serving(self, facts: Facts) -> None:
-        """The server serves."""
+        """Called when the server is ready."""
 
     def say(self, line: str) -> None:
-        """What the supervisor of several workers has to tell."""
+        """Called with each message of the supervisor."""
 
 
 class AppAnnouncer(Announcer, Protocol):
-    """The same in a process that runs the application."""
+    """An `Announcer` in a process that runs the application."""
 
     def waiting(self, error: StoreError) -> None:
-        """The database does not answer yet."""
+        """Called while the database does not answer."""
 
     async def facts(self, client: Client, reached: Reached | None) -> Facts:
-        """What there is to tell of a server that is about to serve; `reached` is None for one without an API."""
+        """The start-up lines of a server. `reached` is None for a worker without an API."""
 
     def stopped(self) -> None:
-        """The server has stopped."""
+        """Called when the server has stopped."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,8 @@ class ServedApp:
     Parameters:
         app: the application.
         options: the settings.
-        announcer: tells people; a child of a supervisor tells the supervisor instead, once it is ready.
-        tether: ties a child to its supervisor; None without one.
+        announcer: prints the progress. A supervised child reports to its supervisor instead.
+        tether: the child's connection to its supervisor, or None.
     """
 
     app: Application
@@ -83,7 +83,7 @@ class ServedApp:
     tether: Tether | None = None
 
     def run(self, listener: socket.socket | None) -> None:
-        """Serve until told to stop: an API on `listener`, or without one the functions alone."""
+        """Serve until a signal stops the process: the API on `listener`, or only functions without a listener."""
         allow_open_files()
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
             runner.run(self._serve(listener))
@@ -99,7 +99,7 @@ class ServedApp:
             self.announcer.stopped()
 
     async def _listen(self, client: Client, listener: socket.socket) -> None:
-        """Serve the API until told to stop."""
+        """Serve the API until a signal stops the process."""
         host, port = self.options.host, listener.getsockname()[1]
         shown = address_of("localhost" if host == "127.0.0.1" else host, port)
         access = access_by(self.options.chosen, client, address=shown)
@@ -124,12 +124,12 @@ class ServedApp:
         )
 
     async def _work(self, client: Client) -> None:
-        """Run functions, without an API, until told to stop."""
+        """Run functions, without an API, until a signal stops the process."""
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         last_resort = LastResort(engine_of(client).settings.drain)
 
-        def told(*_: object) -> None:  # not as a handler of the event loop's: an activity may block that
+        def told(*_: object) -> None:  # a plain signal handler, because an activity can block the event loop
             last_resort.begin()
             loop.call_soon_threadsafe(stop.set)
 
@@ -144,7 +144,7 @@ class ServedApp:
     async def _ready(
         self, client: Client, facts: Facts, stop: Callable[[], object]
     ) -> AsyncIterator[Callable[[], None]]:
-        """Gives what is to be called when this process serves: people are told, or the supervisor once it is true."""
+        """A context with a function to call when this process serves. It prints, or reports to the supervisor."""
         tether = self.tether
         if tether is None:
             yield lambda: self.announcer.serving(facts)
@@ -157,9 +157,9 @@ class ServedApp:
 
 
 async def _report(client: Client, facts: Facts, tether: Tether) -> None:
-    """Tell the supervisor as soon as this process can be sent requests."""
+    """Report to the supervisor as soon as this process is ready for requests."""
     engine = engine_of(client)
-    while await hindrance(engine):  # noqa: ASYNC110 (nothing tells when it is back)
+    while await hindrance(engine):  # noqa: ASYNC110 (no event signals the end of a hindrance)
         await asyncio.sleep(READY_EVERY)
     settings = engine.settings
     tether.tell(ReadyReport(settings.drain, settings.belonging.lease, facts))

@@ -6,14 +6,14 @@ import ipaddress
 import resource
 import socket
 
-OPEN_FILES = 65_536  # a process asks for no more
-PORTS_TRIED = 20  # from the default port on, when that one is taken
+OPEN_FILES = 65_536  # the most open files that a process asks for
+PORTS_TRIED = 20  # from the default port on, if that one is in use
 
 
 def bind(host: str, port: int, *, may_move: bool) -> socket.socket:
-    """A socket bound to `host` and `port`; with `may_move` to the next free port, where that one is taken.
+    """Bind a socket to `host` and `port`. With `may_move`, use the next free port if that one is in use.
 
-    Raises OSError when the address cannot be bound.
+    Raises OSError if the address cannot be bound.
     """
     last = port + PORTS_TRIED - 1 if may_move else port
     for candidate in range(port, last):
@@ -38,7 +38,7 @@ def allow_open_files() -> None:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches `host`."""
+    """Whether only this machine can reach `host`."""
     try:
         return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
@@ -46,7 +46,7 @@ def is_loopback(host: str) -> bool:
 
 
 def address_of(host: str, port: int) -> str:
-    """The URL of a server, without a slash at its end."""
+    """The URL of a server, without a trailing slash."""
     bare = host.strip("[]")
     return f"http://[{bare}]:{port}" if ":" in bare else f"http://{bare}:{port}"
 

@@ -1,4 +1,4 @@
-"""Opening a hub whose database may only be starting: a database that does not answer is waited for."""
+"""Opens a hub. Waits for a database that does not answer, because it may still be starting."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
     from perdure.server.options import ServeOptions
 
 FINAL = (StoreUnusable, StoreInUse, StoreTooNew, StoreFull, WrongEncryptionKey)
-"""What waiting does not help against."""
-LOOK_EVERY = 0.5  # seconds between two looks at a database that does not answer
+"""Errors that waiting does not resolve."""
+LOOK_EVERY = 0.5  # seconds between two attempts to reach a database
 
 
 class _Wait:
-    """One wait for a database: until when, and what people were told of it last."""
+    """One wait for a database: its deadline and the last printed reason."""
 
     def __init__(self, until: float, tell: Callable[[StoreError], None]) -> None:
         self._until, self._tell, self._told = until, tell, ""
 
     def failed(self, error: StoreError) -> float:
-        """Returns the seconds until the next attempt. Raises the error when the time is up."""
+        """Return the seconds until the next attempt. Raises the error after the deadline."""
         left = self._until - time.monotonic()
         if left <= 0:
             raise error
@@ -40,9 +40,9 @@ class _Wait:
 
 
 def await_store(store: str, seconds: float, tell: Callable[[StoreError], None]) -> None:
-    """Return when the database answers; `tell` is called for each new reason to wait.
+    """Return when the database answers. Calls `tell` with each new reason to wait.
 
-    Raises StoreError when it does not within `seconds`, StoreUnusable at once.
+    Raises StoreError if the database does not answer within `seconds`, and StoreUnusable immediately.
     """
     wait = _Wait(time.monotonic() + seconds, tell)
     while True:
@@ -59,7 +59,7 @@ def await_store(store: str, seconds: float, tell: Callable[[StoreError], None]) 
 async def open_client(
     stack: AsyncExitStack, app: Application, options: ServeOptions, tell: Callable[[StoreError], None]
 ) -> Client:
-    """Start the engine; a database that goes away while it is being opened is waited for like one that is away."""
+    """Start the engine. Waits for the database too if it goes away while the engine opens it."""
     wait = _Wait(options.patient_until, tell)
     while True:
         try:

@@ -1,14 +1,14 @@
-"""Supervision: several processes serve one application, and one more sees to them.
+"""The supervisor of several processes that serve one application.
 
-The supervisor runs none of the application's code, so nothing an application does can hold it up. It has bound the
-listening socket, and all children accept from it: a child that is being replaced loses nobody a connection. The first
-child starts alone, since what is wrong with one is wrong with all; the others when it is ready. One that dies later
-is started again, the later the sooner it died. A child is asked to stop, has its drain and a little more, and is
-killed.
-At SIGHUP each is replaced in turn, the next one when the one before is ready; if one does not get that far, the rest
-stay as they are.
-Whatever happens is an event between two looks around: a signal, a word from a child, a time that has come. A look
-goes through the children and does what their state asks for.
+The supervisor runs none of the application's code, so an application cannot block it. It binds the listening socket
+and all children accept from it, so replacing a child loses no connection. The first child starts alone, because an
+error in one affects all. The others start when it is ready. A child that dies later is restarted, after a pause that
+grows with its deaths in a row. To stop a child, the supervisor asks it to stop, waits for its drain and a little
+longer, and then kills it.
+On SIGHUP the supervisor replaces the children one after the other. It waits until a replacement is ready before it
+replaces the next child. If a replacement does not become ready, the remaining children are not replaced.
+Signals, reports of children and due times are collected between two looks. A look goes through the children and acts
+on the state of each.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from perdure.server.lease_keeper import LeaseKeeper
 
-STEADY: Final = 10.0  # seconds of life after which a death is a first one again
+STEADY: Final = 10.0  # a child that lived this many seconds begins a new row of deaths
 PAUSES: Final = (
     0.2,
     1.0,
@@ -41,15 +41,15 @@ PAUSES: Final = (
     5.0,
     10.0,
     30.0,
-)  # seconds before a child is started again, by its deaths in a row
-ALLOWANCE: Final = 8.0  # seconds that a child has to stop, besides its drain
+)  # seconds before a child is restarted, by its deaths in a row
+ALLOWANCE: Final = 8.0  # seconds that a child has to stop, in addition to its drain
 _TICK: Final = 0.5
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 _reports = msgspec.json.Decoder(ReadyReport)
 
 
 class ChildState(Enum):
-    """Where a child is."""
+    """The state of a child."""
 
     DOWN = "down"
     STARTING = "starting"
@@ -59,7 +59,7 @@ class ChildState(Enum):
 
 @dataclass(frozen=True)
 class Launch:
-    """How a child is started: the arguments and variables of the one that is to bear this name."""
+    """How to start a child: its arguments, given its name, and its environment."""
 
     arguments: Callable[[str], Sequence[str]]
     environment: Mapping[str, str]
@@ -68,7 +68,7 @@ class Launch:
 
 @dataclass
 class Child:
-    """A place among the workers, and the process that has it now."""
+    """One of the workers, and its current process."""
 
     state: ChildState = ChildState.DOWN
     name: str = ""
@@ -76,8 +76,8 @@ class Child:
     line: socket.socket | None = None
     heard: bytes = b""
     drain: float = 0.0
-    since: float = 0.0  # when the process was started
-    at: float = 0.0  # DOWN: when to start, LEAVING: when to kill
+    since: float = 0.0  # when the process started
+    at: float = 0.0  # DOWN: when to start it, LEAVING: when to kill it
     deaths: int = 0  # in a row
 
     @property
@@ -86,14 +86,15 @@ class Child:
 
 
 class Supervisor:
-    """For the main thread.
+    """Starts, restarts, replaces and stops the children. Runs on the main thread.
 
     Parameters:
-        launch: how children are started.
-        name: what their names begin with.
-        count: how many there are to be.
-        say, announce: tell people something, and of the first report of a child that is ready.
-        oversee: makes what keeps their leases, given a function that tells who is at work.
+        launch: how to start children.
+        name: the prefix of their names.
+        count: the number of children.
+        say: prints a message.
+        announce: prints the report of the first child that is ready.
+        oversee: makes the `LeaseKeeper`, given a function that returns the names of the running workers.
     """
 
     def __init__(
@@ -113,7 +114,7 @@ class Supervisor:
         self._announce = announce
         self._oversight = oversee(self.at_work)
         self._children = [Child()]
-        self._number = 0  # of the child that was started last
+        self._number = 0  # of the last child started
         self._has_served = False
         self._stopping = False
         self._code: int | None = None
@@ -123,7 +124,7 @@ class Supervisor:
         self._selector = selectors.DefaultSelector()
 
     def run(self) -> int:
-        """Keep the children until told to stop; returns the exit code."""
+        """Supervise the children until a signal stops them. Returns the exit code."""
         with self._hearing():
             if self._oversight is not None:
                 self._oversight.start()
@@ -138,7 +139,7 @@ class Supervisor:
         return self._code or 0
 
     def at_work(self) -> list[str]:
-        """The names of those whose leases are to be prolonged. From any thread."""
+        """The names of the workers whose leases the supervisor renews. Safe to call from any thread."""
         registered = (ChildState.SERVING, ChildState.LEAVING)
         return [
             one.name
@@ -154,7 +155,7 @@ class Supervisor:
 
     @contextmanager
     def _hearing(self) -> Iterator[None]:
-        """Signals wake the selector, and are taken up between two looks."""
+        """Let signals wake the selector, to be handled between two looks."""
         reading, writing = socket.socketpair()
         for end in (reading, writing):
             end.setblocking(False)
@@ -188,19 +189,21 @@ class Supervisor:
 
     def _told_to_stop(self) -> None:
         if self._stopping:
-            self._say("at once")
+            self._say("stopping at once")
             self._kill_all()
             return
         self._stopping = True
         self._give_up_replacing()
-        self._say("stopping: workers hand over, and finish what they can. A second signal stops them at once")
+        self._say(
+            "stopping: workers hand over and finish running activities. A second signal stops them at once"
+        )
         for child in self._children:
             self._dismiss(child)
 
     def _told_to_replace(self) -> None:
         if self._stopping or not self._has_served:
             return
-        self._say("replacing the workers, one after the other")
+        self._say("replacing the workers one after the other")
         self._to_replace = list(self._children)
 
     def _hear(self, child: Child) -> None:
@@ -211,7 +214,7 @@ class Supervisor:
         except OSError:
             said = b""
         child.heard += said
-        if not said:  # it has closed its end; that it has ended is seen otherwise
+        if not said:  # the child closed its end; `_look` notices when its process ends
             self._selector.unregister(line)
             line.close()
             child.line = None
@@ -240,7 +243,7 @@ class Supervisor:
                         self._start(child, now)
                 case ChildState.LEAVING:
                     if now >= child.at:
-                        self._say(f"worker {child.name} has not stopped in time, and is killed")
+                        self._say(f"worker {child.name} has not stopped in time and is killed")
                         self._kill(child)
                 case ChildState.STARTING | ChildState.SERVING:
                     pass
@@ -259,7 +262,7 @@ class Supervisor:
                 env={**self._launch.environment, VARIABLE: described(listener, theirs, self._number)},
                 pass_fds=[one.fileno() for one in (listener, theirs) if one is not None],
                 stdin=subprocess.DEVNULL,
-                start_new_session=True,  # what a terminal sends is for the supervisor
+                start_new_session=True,  # so that a terminal's signals go to the supervisor only
             )
 
     def _ended(self, child: Child, code: int, now: float) -> None:
@@ -273,17 +276,18 @@ class Supervisor:
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
         if not self._has_served and not self._stopping:
             self._say(
-                f"worker {child.name} {how} before it was ready, and so would the others: none is started"
+                f"worker {child.name} {how} before it was ready. The other workers are not started, because they "
+                "would fail in the same way"
             )
             self._code = code if code > 0 else 1
             return
         if self._replacing is not None and self._replacing[0] is child:
             self._give_up_replacing()
-            self._say("the others are not replaced: they go on as they are")
+            self._say("the other workers are not replaced and keep running")
         child.deaths = 1 if now - child.since >= STEADY else child.deaths + 1
         pause = PAUSES[min(child.deaths, len(PAUSES)) - 1]
         child.at = now + pause
-        self._say(f"worker {child.name} (pid {pid}) {how}; another is started in {pause:g} s")
+        self._say(f"worker {child.name} (pid {pid}) {how}. It is restarted in {pause:g} s")
 
     def _forget(self, child: Child) -> None:
         if child.line is not None:
@@ -292,7 +296,7 @@ class Supervisor:
         child.line, child.process, child.state = None, None, ChildState.DOWN
 
     def _go_on_replacing(self, now: float) -> None:
-        """The next one is dismissed when the one before has a successor that is ready."""
+        """Stop the next child when the replacement of the one before is ready."""
         if self._replacing is not None:
             child, before = self._replacing
             if child.state is not ChildState.SERVING or child.name == before:
@@ -310,7 +314,7 @@ class Supervisor:
     # ------------------------------------------------------------------------------------------- stopping
 
     def _dismiss(self, child: Child) -> None:
-        """Ask it to stop."""
+        """Ask a child to stop."""
         if child.process is None or child.state is ChildState.LEAVING:
             return
         child.state, child.at = ChildState.LEAVING, time.monotonic() + child.drain + ALLOWANCE

@@ -1,4 +1,4 @@
-"""Uvicorn, as perdure runs it."""
+"""Uvicorn, adapted to perdure's start and stop."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
     from perdure.server.forced_exit import LastResort
 
-GRACE = 3  # seconds that requests in hand have when the server stops
+GRACE = 3  # seconds for open requests when the server stops
 
 
 class UvicornServer(uvicorn.Server):
-    """Uvicorn that says when it listens, and that keeps a signal to itself once it has obeyed it.
+    """A uvicorn server that announces when it listens and does not raise a signal again after it has handled it.
 
-    The original raises the signal again, which would kill the process before the engine has closed its store.
+    The original raises the signal again, which kills the process before the engine has closed its store.
     """
 
     def __init__(self, config: uvicorn.Config, announce: Callable[[], None], last_resort: LastResort) -> None:
@@ -42,7 +42,7 @@ class UvicornServer(uvicorn.Server):
         self._announce()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Whom this process has accepted it serves; whoever comes now is accepted by others, if there are any."""
+        """Stop accepting and finish the accepted connections. Other processes, if any, accept new ones."""
         for listener in self.servers:
             listener.close()
             await listener.wait_closed()
@@ -79,19 +79,19 @@ def config_of(application: ASGIApp) -> uvicorn.Config:
         server_header=False,
         timeout_graceful_shutdown=GRACE,
     )
-    # What one request puts into context variables, the next on its connection must not see. As an attribute, since
-    # older versions of uvicorn do not take the argument.
+    # A request must not see the context variables of the request before it on the same connection. Set as an
+    # attribute, because older versions of uvicorn do not take the argument.
     config.reset_contextvars = True
     return config
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Makes the event loop that uvicorn prefers: uvloop, where it is installed."""
+    """The factory of the event loop that uvicorn prefers: uvloop, if it is installed."""
     return uvicorn.Config(_unused, log_config=None).get_loop_factory()
 
 
 async def _unused(*_: Any) -> None:
-    """The application of a configuration that only chooses the event loop."""
+    """A placeholder application for a configuration that only chooses the event loop."""
 
 
 __all__ = ["GRACE", "UvicornServer", "config_of", "loop_factory"]

@@ -1,4 +1,4 @@
-"""Serving an application in several worker processes."""
+"""Serves an application in several worker processes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from perdure.server.serving import Announcer
 
 _OWN = frozenset({"workers", "worker_name"})
-"""Settings of the supervisor's own, or that it gives each worker a value of."""
+"""Settings that the supervisor uses itself, or sets for each worker."""
 
 
 def supervise(
@@ -28,13 +28,13 @@ def supervise(
     listener: socket.socket | None,
     announcer: Announcer,
 ) -> int:
-    """Serve in several processes, and restart those that end; returns the exit code.
+    """Serve in several processes and restart a process that ends. Returns the exit code.
 
     Parameters:
         options: the settings.
-        command: the command line of a worker with these settings.
-        listener: the socket that the workers share; None for workers without an API.
-        announcer: tells people.
+        command: makes the command line of a worker from its settings.
+        listener: the socket that the workers share, or None for workers without an API.
+        announcer: prints the progress.
     """
     name = f"{options.chosen['worker_name'].value or socket.gethostname()}-{secrets.token_hex(2)}"
     overseer, lease = open_overseer(options.chosen["store"].value), options.chosen["lease"].value
@@ -56,14 +56,14 @@ def supervise(
 
 
 def _hidden(options: ServeOptions) -> dict[str, Any]:
-    """Secret settings, as variables: other users of the machine see the arguments of a process."""
+    """Secret settings as environment variables, because other users can see the arguments of a process."""
     return {
         row.variable: options.given[row.name] for row in TABLE if row.secret and row.name in options.given
     }
 
 
 def _token(options: ServeOptions) -> dict[str, str]:
-    """One start-up token, which opens all workers."""
+    """The variables of the start-up token. All workers share one token."""
     given = options.chosen["token"].value
     return {"PERDURE_TOKEN": given or secrets.token_urlsafe(24), MADE_UP: "" if given else "1"}
 
