@@ -1,4 +1,4 @@
-"""The application: what users decorate, and where the parts are put together.
+"""The application: it registers durable functions and runs them.
 
 app = App("claims")
 
@@ -48,25 +48,25 @@ S = TypeVar("S")
 
 
 class App(Blueprint):
-    """A set of durable functions, and the hub they live in.
+    """A set of durable functions and their hub.
 
     Parameters:
-        name: the hub's default name; 1 to 100 letters, digits, dots, dashes and underscores.
-        settings: how the engine runs; the defaults suit one machine.
-        http: what `context.call_http` may reach; default the public internet.
-        retention: how long finished instances are kept before the engine purges them: a duration for all, or
-            a `Retention`; default for ever.
-        default_version: the version of starts that name none (Azure's `defaultVersion`).
-        version_match_strategy: which instances this worker takes, when there is a default version: those of
-            every version ("None"), of the default one ("Strict"), or of this and older ones ("CurrentOrOlder").
-        version_failure_strategy: instances that are not taken wait for another worker ("Reject") or "Fail".
-        keep_executions: how many executions of an instance keep their history across continue-as-new.
-        encryption: keys that what is stored is encrypted with; `PERDURE_ENCRYPTION_KEYS` comes before it.
-        links: who is handed the links to an instance: with "caller" each caller those for what they may do; with
-            "azure" every caller all of them, also to terminate and purge, as in Azure.
+        name: the default name of the hub: 1 to 100 letters, digits, dots, dashes and underscores.
+        settings: the settings of the engine. The defaults suit one machine.
+        http: the policy for `context.call_http`. Default: the public internet only.
+        retention: how long the engine keeps finished instances before it purges them: one duration for all, or a
+            `Retention`. Default: for ever.
+        default_version: the version of instances that are started without one (Azure's `defaultVersion`).
+        version_match_strategy: the instances that this worker runs, if it has a default version: those of every
+            version ("None"), of the default version ("Strict"), or of this and older versions ("CurrentOrOlder").
+        version_failure_strategy: whether other instances wait for another worker ("Reject") or fail ("Fail").
+        keep_executions: the number of executions of an instance whose history is kept across continue-as-new.
+        encryption: the keys that encrypt stored payloads. `PERDURE_ENCRYPTION_KEYS` overrides it.
+        links: the links that a caller gets in the response to a start. With "caller", those that the caller's key
+            allows. With "azure", all of them, including terminate and purge, as in Azure.
 
     Raises:
-        RegistrationError for a name or a setting that is not one of these.
+        RegistrationError for an invalid name or setting.
     """
 
     def __init__(
@@ -84,14 +84,16 @@ class App(Blueprint):
         links: LinksFor = "caller",
     ) -> None:
         if links not in get_args(LinksFor):
-            raise RegistrationError(f"App links {links!r}: one of {', '.join(get_args(LinksFor))}")
+            raise RegistrationError(
+                f"App(links={links!r}) is invalid: links must be one of {', '.join(get_args(LinksFor))}"
+            )
         if (
             not name
             or len(name) > 100
             or not name.replace("-", "").replace("_", "").replace(".", "").isalnum()
         ):
             raise RegistrationError(
-                f"App name {name!r}: 1 to 100 letters, digits, dots, dashes and underscores"
+                f"App name {name!r} is invalid: it must have 1 to 100 letters, digits, dots, dashes and underscores"
             )
         super().__init__()
         self.name = name
@@ -116,18 +118,18 @@ class App(Blueprint):
     # ------------------------------------------------------------------------------------------ composition
 
     def register_functions(self, blueprint: Blueprint) -> None:
-        """Take over everything a blueprint holds; do it once, after its functions are decorated.
+        """Add all functions of a blueprint to this application. Call it once, after the functions are decorated.
 
-        Raises RegistrationError for a name or a route that is taken (it tells both places), and for a
-        blueprint that is registered already.
+        Raises RegistrationError for a name or route that is already registered (with both places), and for a
+        blueprint that is already registered.
         """
         if isinstance(blueprint, App) or not isinstance(blueprint, Blueprint):
             raise RegistrationError(
-                f"register_functions takes a Blueprint, not {type(blueprint).__name__}: two applications are "
-                "run side by side, they do not contain each other"
+                f"register_functions takes a Blueprint, not {type(blueprint).__name__}. An application cannot "
+                "contain another application"
             )
         if blueprint in self._blueprints:
-            raise RegistrationError(f"this blueprint is registered in the application {self.name!r} already")
+            raise RegistrationError(f"this blueprint is already registered in the application {self.name!r}")
         self.registry.include(blueprint.registry)
         self._blueprints.append(blueprint)
         blueprint.close(self.name)
@@ -148,18 +150,18 @@ class App(Blueprint):
         waiter: InboxWaiter | None = None,
         **overrides: Unpack[EngineOverrides],
     ) -> AsyncIterator[Client]:
-        """Serve this application's hub while the block runs, and give its client.
+        """Run the engine for this application's hub during the block. Gives the engine's client.
 
         Parameters:
-            store: `sqlite:///file.db`, `memory:`, or an open store; default `PERDURE_STORE`, else
-                sqlite:///perdure.db.
-            hub: default `PERDURE_HUB`, else the application's name.
-            encryption_keys: what payloads are encrypted with at rest; default `PERDURE_ENCRYPTION_KEYS`, else
-                what the application says. A store that is handed over open has its own.
-            file_access: "refuse" raises for a SQLite file that other users may read, instead of changing its mode
-                to 0600; default `PERDURE_FILE_ACCESS`, else "narrow".
-            overrides: any other setting by name, such as `drain` or `threads`; each is also an environment
-                variable and a flag of `perdure run`, and `perdure settings` shows them all.
+            store: `sqlite:///file.db`, `postgresql://user@host/database`, `memory:`, or an open store. Default:
+                `PERDURE_STORE`, or else sqlite:///perdure.db.
+            hub: the name of the hub. Default: `PERDURE_HUB`, or else the application's name.
+            encryption_keys: the keys that encrypt payloads at rest. Default: `PERDURE_ENCRYPTION_KEYS`, or else the
+                application's own. An open store has its own keys.
+            file_access: "refuse" raises StoreUnusable for a SQLite file that other users can read. "narrow" changes
+                its mode to 0600. Default: `PERDURE_FILE_ACCESS`, or else "narrow".
+            overrides: any other setting by name, such as `drain` or `threads`. Each is also an environment variable
+                and a flag of `perdure run`. `perdure settings` lists them all.
 
         Raises:
             StoreInUse, StoreTooNew, StoreUnusable, WrongEncryptionKey, RegistrationError, SettingError.
@@ -199,15 +201,15 @@ class App(Blueprint):
         hub: str | None = None,
         **overrides: Unpack[HostOverrides],
     ) -> Any:
-        """This application as an ASGI app, to serve alone or to mount in another one.
+        """This application as an ASGI application, to serve alone or to mount in another one.
 
         Parameters:
             store, hub: as for `running`.
-            overrides: any setting of the engine, as for `running`, and those of the server: `allowed_hosts`,
-                the names it answers to besides localhost; `access="open"` to ask nobody for a key, for an
-                application behind somebody else's access control; `public_url`, `rate_limit` and the like.
+            overrides: any setting of the engine, as for `running`, or of the server, such as `public_url` and
+                `rate_limit`. `allowed_hosts` are the host names that requests can have besides localhost.
+                `access="open"` accepts requests without a key, for an application behind another access control.
         """
-        with needing("server", "an application over HTTP"):  # so the host is imported when it is used
+        with needing("server", "an application over HTTP"):  # imported only when it is used
             from perdure.http.host import asgi
         return asgi(self, store=store, hub=hub, **overrides)
 
@@ -235,7 +237,7 @@ class DFApp(App):
 
 
 def _given(settings: S, **values: Any) -> S:
-    """The settings with those values that are not None."""
+    """The settings, changed by the values that are not None."""
     given = {name: value for name, value in values.items() if value is not None}
     return replace(settings, **given) if given else settings  # type: ignore[type-var]
 

@@ -1,7 +1,8 @@
-"""Azure's decorators, for `App` and `Blueprint`: the same registrations in the words of azure-functions-durable.
+"""Azure's decorators for `App` and `Blueprint`: the same registrations with the names of azure-functions-durable.
 
-Each names a parameter, as its host's binding needs; here it is checked, so that a function moved over says at once
-what does not fit. Unlike there, the function itself comes back, not a builder: call it, test it, pass it on.
+Each takes the name of a parameter, which Azure's host needs for its binding. Here the name is checked, so that an
+error in a migrated function is reported at once. Unlike in Azure, a decorator returns the function itself and not a
+builder, so the function can be called, tested and passed on.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Decorators(Protocol):
-    """Our decorators, which Azure's are spelled with."""
+    """The decorators that Azure's are built on."""
 
     registry: Registry
 
@@ -31,17 +32,17 @@ class Decorators(Protocol):
 
 
 class AzureNames:
-    """The decorators of Azure's `DFApp` and `Blueprint`, for a class that has ours."""
+    """The decorators of Azure's `DFApp` and `Blueprint`, for a class with perdure's own."""
 
     def orchestration_trigger(
         self: Decorators, context_name: str, orchestration: str | None = None, input_type: Any = None
     ) -> Callable[[F], F]:
-        """Register an orchestrator: Azure's spelling of `orchestrator`.
+        """Register an orchestrator. Azure's name for `orchestrator`.
 
         Parameters:
-            context_name: the name of its first parameter, which takes the context.
-            orchestration: the registered name; default the function's own.
-            input_type: what `context.get_input()` gives when it is not told a type.
+            context_name: the name of the first parameter, which takes the context.
+            orchestration: the registered name. Default: the function's own.
+            input_type: the default type of `context.get_input()`.
         """
         register = self.orchestrator(name=orchestration, input_type=Any if input_type is None else input_type)
 
@@ -53,11 +54,11 @@ class AzureNames:
         return checked
 
     def activity_trigger(self: Decorators, input_name: str, activity: str | None = None) -> Callable[[F], F]:
-        """Register an activity: Azure's spelling of `activity`.
+        """Register an activity. Azure's name for `activity`.
 
         Parameters:
-            input_name: the parameter that takes the input.
-            activity: the registered name; default the function's own.
+            input_name: the name of the parameter that takes the input.
+            activity: the registered name. Default: the function's own.
         """
         register = self.activity(name=activity)
 
@@ -70,11 +71,11 @@ class AzureNames:
     def entity_trigger(
         self: Decorators, context_name: str, entity_name: str | None = None
     ) -> Callable[[F], F]:
-        """Register an entity written as a function: Azure's spelling of `entity`.
+        """Register an entity that is a function. Azure's name for `entity`.
 
         Parameters:
-            context_name: the name of its first parameter, which takes the context.
-            entity_name: the registered name, in which case does not matter; default the function's own.
+            context_name: the name of the first parameter, which takes the context.
+            entity_name: the registered name, case-insensitive. Default: the function's own.
         """
         register = self.entity(name=entity_name)
 
@@ -100,17 +101,18 @@ class AzureNames:
     def durable_client_input(
         self, client_name: str, task_hub: str | None = None, connection_name: str | None = None
     ) -> Callable[[F], F]:
-        """Say which parameter of a client function takes the client. Put it below `route`, as in Azure.
+        """Set the parameter of a client function that takes the client. Put it below `route`, as in Azure.
 
-        It annotates that parameter: `Client` for an `async def` function, the blocking `SyncClient` for a `def` one.
+        It annotates the parameter with `Client` in an `async def` function, and with the blocking `SyncClient` in a
+        `def` function.
 
-        Raises RegistrationError for `task_hub` and `connection_name`: the client is that of the application's hub,
-        and `perdure.connect(url, hub=...)` gives one of another.
+        Raises RegistrationError for `task_hub` and `connection_name`, because the client always belongs to the
+        application's own hub. `perdure.connect(url, hub=...)` connects to another one.
         """
         if task_hub is not None or connection_name is not None:
             raise RegistrationError(
-                "durable_client_input gives the client of the application's own hub: for another one use "
-                "perdure.connect(url, hub=...) instead of task_hub and connection_name"
+                "durable_client_input does not support task_hub and connection_name, because its client belongs to "
+                "the application's own hub. For another hub use perdure.connect(url, hub=...)"
             )
 
         def annotate(function: F) -> F:
@@ -126,7 +128,7 @@ def _first_is(function: Callable[..., Any], context_name: str) -> None:
     first = next(iter(signature_of(function)), "")
     if first != context_name:
         raise RegistrationError(
-            f"{where(function)}: context_name is {context_name!r}, but its first parameter, which takes "
+            f"{where(function)}: context_name is {context_name!r}, but the function's first parameter, which takes "
             f"the context, is {first!r}"
         )
 
@@ -135,7 +137,8 @@ def _parameter(function: Callable[..., Any], name: str, what: str) -> None:
     parameters = signature_of(function)
     if name not in parameters:
         raise RegistrationError(
-            f"{where(function)}: {what} is {name!r}, but its parameters are {', '.join(parameters) or 'none'}"
+            f"{where(function)}: {what} is {name!r}, but the function's parameters are "
+            f"{', '.join(parameters) or 'none'}"
         )
 
 

@@ -1,4 +1,4 @@
-"""The decorators, and a part of an application in a module of its own.
+"""Blueprints: the decorators, and functions of an application in a module of their own.
 
 billing = Blueprint(prefix="billing-", path="/billing")
 
@@ -7,8 +7,8 @@ def charge(order: Order) -> Receipt: ...            # registered as billing-char
 
 app.register_functions(billing)
 
-A decorator checks what can be checked at once, so that a mistake shows where it was made, notes a definition in
-the registry, and gives the function back unchanged: it can be tested by calling it, typed, and imported elsewhere.
+A decorator checks the function, so that an error is reported at its place in the code, adds a definition to the
+registry, and returns the function unchanged. So the function can be called in a test, typed, and imported elsewhere.
 """
 
 from __future__ import annotations
@@ -51,20 +51,20 @@ METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"}
 
 
 class Blueprint(AzureNames):
-    """Functions that an `App` takes over with `app.register_functions(blueprint)`.
+    """Functions to add to an `App` with `app.register_functions(blueprint)`.
 
-    It has the application's decorators. Several applications may register the same blueprint.
+    A blueprint has the decorators of an application. Several applications can register the same blueprint.
 
     Parameters:
-        prefix: put before the name of each activity, orchestrator and entity; "billing-" makes `charge`
-            "billing-charge". Functions passed by reference need not know it.
-        path: put before the path of each route; begins with a slash.
+        prefix: a prefix for the name of each activity, orchestrator and entity. "billing-" makes `charge`
+            "billing-charge". Code that passes functions by reference does not need the prefix.
+        path: a prefix for the path of each route. It begins with a slash.
     """
 
     def __init__(self, *, prefix: str = "", path: str = "") -> None:
         if path and (not path.startswith("/") or path.endswith("/")):
             raise RegistrationError(
-                f"a blueprint's path begins with a slash and ends without one, not {path!r}"
+                f"Blueprint path {path!r} is invalid: it must begin with a slash and must not end with one"
             )
         self.registry = Registry()
         self._prefix = prefix
@@ -103,39 +103,42 @@ class Blueprint(AzureNames):
         executor: str | Source | None = None,
         pool: str | None = None,
     ) -> Any:
-        """Register a function that does the I/O. It is returned unchanged.
+        """Register an activity: a function that does I/O. The function is returned unchanged.
 
-        It takes its input, its `ActivityContext`, both, or neither, and lifespan resources by their type.
-        `async def` ones run on the event loop, `def` ones on threads. The body may run more than once (after a
-        crash, or by retry): use `context.idempotency_key` towards the outside. Its result counts once.
+        The function takes its input, its `ActivityContext`, both or neither, and lifespan resources by their type.
+        An `async def` function runs on the event loop, a `def` function on a thread. The body can run more than once
+        (after a crash, or by retry), so pass `context.idempotency_key` to external systems. Its result counts once.
 
         Parameters:
-            name: the registered name; default the function's own.
-            aliases: names it had before: calls recorded under these are calls of this function.
-            retry: how failures are tried again; default not at all. A call may override it.
-            timeout: seconds one attempt may take; then it fails with TimeoutError. A call may override it.
-            heartbeat_timeout: seconds one attempt may go without `context.heartbeat()`; then it fails with
-                TimeoutError. A call may override it.
-            concurrency: how many of this activity run at a time on one worker; default no limit of its own.
-            executor: where to run it instead: a `concurrent.futures.Executor`, a function that makes one (such as
-                `perdure.process_pool(workers=4)`), or the name of one registered with `executor`. The function
-                must be importable by its module and name; input, result and failure cross as JSON.
-            pool: where several workers serve the hub, only those that serve the pool of this name run it
-                (`perdure run --pool gpu`); an engine that has its hub to itself runs everything.
+            name: the registered name. Default: the function's own.
+            aliases: former names. Calls recorded under these names run this function.
+            retry: the retry policy. Default: no retry. A call can override it.
+            timeout: the time limit of one attempt in seconds. After it, the attempt fails with TimeoutError. A call
+                can override it.
+            heartbeat_timeout: the longest time in seconds between two calls of `context.heartbeat()`. After it, the
+                attempt fails with TimeoutError. A call can override it.
+            concurrency: the most runs of this activity at a time on one worker. Default: no limit of its own.
+            executor: where to run the activity: a `concurrent.futures.Executor`, a function that makes one (such as
+                `perdure.process_pool(workers=4)`), or the name of one registered with `executor`. The function must
+                be importable by its module and name. Input, result and failure are passed as JSON.
+            pool: a pool of workers. Among several workers, only those of this pool run the activity
+                (`perdure run --pool gpu`). A single engine runs every activity.
 
         Raises:
-            RegistrationError for a name that is taken, or a function that cannot be an activity.
+            RegistrationError for a name that is already registered, or a function that cannot be an activity.
         """
         localns = caller_locals()
 
         def register(found: F) -> F:
             _refuse(found, generators=True)
             if concurrency is not None and concurrency < 1:
-                raise RegistrationError(f"{where(found)}: concurrency is 1 or more")
+                raise RegistrationError(f"{where(found)}: concurrency must be 1 or more")
             if executor is not None:
                 check_crossing(found)
             if pool is not None and not is_pool_name(pool):
-                raise RegistrationError(f"{where(found)}: a pool's name is {POOL_NAME}, not {pool!r}")
+                raise RegistrationError(
+                    f"{where(found)}: the pool name {pool!r} is invalid. A pool's name is {POOL_NAME}"
+                )
             self._add(
                 Activity(
                     self._name(found, name),
@@ -159,7 +162,7 @@ class Blueprint(AzureNames):
     @overload
     def executor(self, name: str) -> Callable[[F], F]: ...
     def executor(self, name: str, source: Any = None) -> Any:
-        """Register an executor for activities, which name it: `@app.activity(executor="cpu")`.
+        """Register an executor for activities, to be used by its name: `@app.activity(executor="cpu")`.
 
         `app.executor("cpu", perdure.process_pool(workers=4))`, or as a decorator on a function that makes one:
 
@@ -168,18 +171,18 @@ class Blueprint(AzureNames):
                 with LocalCluster() as cluster, Client(cluster) as client:
                     yield client.get_executor()
 
-        A function is called once for each engine that runs; what it made is shut down with the engine, and a
-        generator then runs to its end. An executor given ready-made is left to its owner.
+        The function is called once for each engine. The executor it made is shut down with the engine, and a
+        generator function is then resumed to clean up. An existing executor is not shut down.
 
         Raises:
-            RegistrationError for a name that is taken, or for what is no source of executors.
+            RegistrationError for a name that is already registered, or a source that is not an executor.
         """
         checked_name(name, source)
 
         def register(found: F) -> F:
             if isinstance(found, str):
                 raise RegistrationError(
-                    f"executor {name!r}: give an executor or a function that makes one, not a name"
+                    f"executor {name!r}: the source must be an executor or a function that makes one, not a name"
                 )
             self.registry.add_executor(name, checked_source(found, found))
             return found
@@ -216,21 +219,22 @@ class Blueprint(AzureNames):
     ) -> Any:
         """Register an orchestrator: `def` with `yield`, or `async def` with `await`. It is returned unchanged.
 
-        It takes the context alone (`context.get_input()`) or the context and a typed input. Its code must do the
-        same again when it is replayed: time, ids and randomness come from the context, I/O from activities.
+        The function takes the context alone (`context.get_input()`) or the context and a typed input. Its code must
+        be deterministic, because it is replayed: it takes time, ids and random values from the context and does I/O
+        in activities.
 
         Parameters:
-            name: the registered name; default the function's own.
-            aliases: names it had before: instances started under these run this function.
-            version: a name may be registered once for each version. An instance stays with the version it
-                started with; where none is registered for it, it runs the function registered without one.
-            events: the door: names of external events and their types. Other names, and bodies that do not
-                fit, are refused when they are raised (400 over HTTP). A trailing `*` admits every name that
-                begins so. Without it every event is admitted.
-            input_type: what `context.get_input()` gives, where the function takes the context alone.
+            name: the registered name. Default: the function's own.
+            aliases: former names. Instances started under these names run this function.
+            version: the version of the function. A name can be registered once for each version. An instance keeps
+                the version it started with. If no function has that version, it runs the function without a version.
+            events: the accepted external events: names and types. Events with other names, or with data that does not
+                fit the type, are rejected when they are raised (400 over HTTP). A name with a trailing `*` is a
+                prefix. Default: every event is accepted.
+            input_type: the type of `context.get_input()`, if the function takes the context alone.
 
         Raises:
-            RegistrationError for a name that is taken, or a function that cannot be an orchestrator.
+            RegistrationError for a name that is already registered, or a function that cannot be an orchestrator.
         """
         localns = caller_locals()
 
@@ -238,7 +242,7 @@ class Blueprint(AzureNames):
             _refuse_unbound(found)
             if inspect.isasyncgenfunction(plain(found)):
                 raise RegistrationError(
-                    f"{where(found)} is an async generator: use await, or yield, not both"
+                    f"{where(found)} is an async generator. An orchestrator uses either await or yield, not both"
                 )
             definition = Orchestrator(
                 self._name(found, name),
@@ -264,20 +268,20 @@ class Blueprint(AzureNames):
     def entity(self, function: Any = None, /, *, name: str | None = None, offload: bool = False) -> Any:
         """Register an entity: a class with a method for each operation, or a function. It is returned unchanged.
 
-        Of a class, the object is the state: a dataclass, Struct or Pydantic model as a whole, of another class
-        its attributes that do not begin with an underscore. Public methods are the operations; each takes at
-        most one input, and its `EntityContext` where a parameter is annotated so. Operation "delete" deletes.
-        A function takes its `EntityContext`, or that and the input, and looks at `operation_name`.
+        For a class, the object is the state: a whole dataclass, Struct or Pydantic model, or the attributes without a
+        leading underscore of any other class. Public methods are the operations. Each takes at most one input, and
+        its `EntityContext` in a parameter with that annotation. The operation "delete" deletes the state. A function
+        takes its `EntityContext`, or the context and the input, and reads `operation_name`.
 
-        An entity does one operation at a time. One that fails leaves the state as it was and sends nothing.
+        An entity runs one operation at a time. A failed operation does not change the state and sends no messages.
 
         Parameters:
-            name: the registered name, in which case does not matter; default the function's or class's own.
-            offload: run operations like activities: on threads, or on the event loop if `async def`. Then they
-                may do I/O; a body may run more than once (after a crash), what it comes to counts once.
+            name: the registered name, case-insensitive. Default: the function's or class's own.
+            offload: run operations like activities, on threads or, for `async def`, on the event loop. Then they can
+                do I/O. A body can run more than once (after a crash). Its result counts once.
 
         Raises:
-            RegistrationError for a name that is taken, or what cannot be an entity.
+            RegistrationError for a name that is already registered, or an object that cannot be an entity.
         """
         localns = caller_locals()
 
@@ -298,23 +302,24 @@ class Blueprint(AzureNames):
         route: str | None = None,
         auth_level: Any = None,
     ) -> Callable[[F], F]:
-        """Register a client function behind HTTP: `/api` + `path`. It is returned unchanged.
+        """Register a client function as the HTTP route `/api` + `path`. It is returned unchanged.
 
-        It receives by type what it asks for: the Starlette `Request`, the `Client`, lifespan resources. Without a
-        `path` it is Azure's decorator: `route` has no slash in front, and `route` and `methods` may be left out.
+        Its parameters are filled by their types: the Starlette `Request`, the `Client`, lifespan resources. Without a
+        `path` it is Azure's decorator: `route` has no leading slash, and `route` and `methods` are optional.
 
         Parameters:
-            methods: default GET; of Azure's decorator GET and POST.
-            auth: anonymous, function or admin; default function, or what `DFApp` says.
-            links: what `create_check_status_response` and its like hand a caller whose key does not have the
-                scope `operate`: any of status, raise, raise:EVENT for one event, terminate, purge, restart,
-                suspend, resume, rewind. Default is a link that shows the status and nothing else. A caller who may
-                operate gets all links.
-            route: Azure's name for the path; default the function's own name.
+            path: the path, beginning with a slash.
+            methods: the HTTP methods. Default: GET. With Azure's decorator: GET and POST.
+            auth: anonymous, function or admin. Default: function, or the level of `DFApp`.
+            links: the links in the responses of `create_check_status_response` and similar functions, for a caller
+                whose key lacks the scope `operate`: any of status, raise, raise:EVENT for one event, terminate,
+                purge, restart, suspend, resume, rewind. Default: a link that shows the status only. A caller with the
+                scope `operate` gets all links.
+            route: Azure's name for the path. Default: the function's own name.
             auth_level: Azure's name for `auth`, as text or as `azure.functions.AuthLevel`.
 
         Raises:
-            RegistrationError for a route that is taken, or for a method, `auth` or link that there is not.
+            RegistrationError for a route that is already registered, or an unknown method, `auth` or link.
         """
         localns = caller_locals()
         if path is not None and route is not None:
@@ -324,11 +329,13 @@ class Blueprint(AzureNames):
         verbs = tuple(str(getattr(method, "value", method)).upper() for method in given)
         if (path is not None and not path.startswith("/")) or not METHODS.issuperset(verbs):
             raise RegistrationError(
-                f"route {shown!r}: a path begins with / and methods are HTTP's, not {verbs}"
+                f"route {shown!r}: the path must begin with / and the methods must be HTTP methods, not {verbs}"
             )
         level = level_of(auth_level if auth is None else auth, self._auth)
         if level not in LEVELS:
-            raise RegistrationError(f"route {shown!r}: auth is anonymous, function or admin, not {level!r}")
+            raise RegistrationError(
+                f"route {shown!r}: auth must be anonymous, function or admin, not {level!r}"
+            )
         handed_out = _links(shown or "", links)
 
         def register(found: F) -> F:
@@ -359,24 +366,23 @@ class Blueprint(AzureNames):
         overlap: Overlap = "skip",
         retry: RetryPolicy | None = None,
     ) -> Callable[[F], F]:
-        """Register a client function that a clock calls. It is returned unchanged.
+        """Register a client function that runs on a schedule. It is returned unchanged.
 
-        It takes, by type, the `Tick` it runs for, the `Client`, lifespan resources: any of them, or none. A tick
-        fires once for the hub, however many workers it has. The body may run more than once (after a crash, or
-        by retry); what its client starts without an id, it starts once for a tick.
+        Its parameters are filled by their types: the `Tick` it runs for, the `Client`, lifespan resources. A tick
+        fires once for the hub, however many workers there are. The body can run more than once (after a crash, or by
+        retry). An instance that its client starts without an id is started once for a tick.
 
         Parameters:
-            cron: five fields (minute hour day month weekday), or six with seconds first, as Azure's NCRONTAB.
-            timezone: the zone the expression is read in, such as Europe/Berlin; clock changes are heeded.
-            name: what operators call it; default the function's own name.
-            catch_up: what becomes of ticks that passed while nothing ran: `latest` fires once for the last of
-                them, `all` for each (1,000 at most), `skip` for none.
-            overlap: when a tick comes while the one before is still running: `skip` it, `queue` it (one at
-                most), or `allow` both.
-            retry: how a body that failed is tried again; default not at all.
+            cron: five fields (minute hour day month weekday), or six with seconds first, as in Azure's NCRONTAB.
+            timezone: the time zone of the expression, such as Europe/Berlin. Clock changes are taken into account.
+            name: the name of the schedule. Default: the function's own.
+            catch_up: how to handle ticks that were missed while no worker ran: `latest` fires once for the last of
+                them, `all` for each (at most 1,000), `skip` for none.
+            overlap: how to handle a tick during a run: `skip` it, `queue` it (at most one), or `allow` both runs.
+            retry: the retry policy of the function. Default: no retry.
 
         Raises:
-            RegistrationError for an expression or a zone that cannot be read, or a name that is taken.
+            RegistrationError for an invalid expression or zone, or a name that is already registered.
         """
         localns = caller_locals()
 
@@ -386,7 +392,7 @@ class Blueprint(AzureNames):
             plan = SchedulePlan(chosen, cron, timezone, catch_up, overlap)
             if catch_up not in get_args(CatchUp) or overlap not in get_args(Overlap):
                 raise RegistrationError(
-                    f"{where(found)}: catch_up is one of {', '.join(get_args(CatchUp))}, "
+                    f"{where(found)}: catch_up must be one of {', '.join(get_args(CatchUp))}, "
                     f"and overlap one of {', '.join(get_args(Overlap))}"
                 )
             try:
@@ -406,27 +412,27 @@ class Blueprint(AzureNames):
         retry: RetryPolicy | None = DELIVERIES,
         concurrency: int = 16,
     ) -> Callable[[F], F]:
-        """Register a client function that is handed each message of a queue. It is returned unchanged.
+        """Register a client function that runs for each message of a queue. It is returned unchanged.
 
-        It takes the message, decoded to its annotation, and by type the `Client`, its `ActivityContext`,
-        lifespan resources. The body may run more than once for a message (after a crash, or by retry); what
-        its client starts without an id, it starts once. A message whose last attempt fails is a dead letter.
+        It takes the message, decoded to its annotation, and by type the `Client`, its `ActivityContext` and lifespan
+        resources. The body can run more than once for a message (after a crash, or by retry). An instance that its
+        client starts without an id is started once. A message whose last attempt fails becomes a dead letter.
 
         Parameters:
-            source: the name of a queue in the hub's own store (`Queues(client).send(...)`), or a `QueueSource`.
-            name: what operators call it; default the queue's name.
-            retry: how a body that failed is tried again; default five attempts, 1 s, 2 s, 4 s, 8 s apart.
-            concurrency: how many messages are handled at a time on one worker.
+            source: the name of a queue in the hub (`Queues(client).send(...)`), or a `QueueSource` of a broker.
+            name: the name of the queue for operators. Default: the queue's own.
+            retry: the retry policy of the function. Default: five attempts, 1 s, 2 s, 4 s and 8 s apart.
+            concurrency: the most messages handled at a time on one worker.
 
         Raises:
-            RegistrationError for a name that is taken, or a concurrency below 1.
+            RegistrationError for a name that is already registered, or a concurrency below 1.
         """
         localns = caller_locals()
 
         def register(found: F) -> F:
             _refuse(found, generators=True)
             if concurrency < 1:
-                raise RegistrationError(f"{where(found)}: concurrency is 1 or more")
+                raise RegistrationError(f"{where(found)}: concurrency must be 1 or more")
             queue_name = source if isinstance(source, str) else source.name
             chosen = checked_name(queue_name if name is None else name, found)
             broker = None if isinstance(source, str) else source
@@ -440,11 +446,11 @@ class Blueprint(AzureNames):
     def lifespan(self, function: F, /) -> F:
         """Register an async generator that yields resources (one, or a tuple) and cleans them up afterwards.
 
-        Activities and client functions receive a resource by annotating a parameter with its type.
+        An activity or client function gets a resource in a parameter that is annotated with the resource's type.
         """
         if not inspect.isasyncgenfunction(function):
             raise RegistrationError(
-                f"{where(function)}: a lifespan is an async generator: `yield` the resources"
+                f"{where(function)}: a lifespan must be an async generator that yields the resources"
             )
         self._add(Definition(own_name(function), function))
         return function
@@ -452,15 +458,15 @@ class Blueprint(AzureNames):
     # ----------------------------------------------------------------------------------------------- inside
 
     def close(self, app: str) -> None:
-        """Note that an application took it over: what came later would be in none."""
+        """Record the application that registered this blueprint, so that functions added later are rejected."""
         self._taken_by = app
 
     def _add(self, definition: Definition) -> None:
         if self._taken_by is not None:
             raise RegistrationError(
-                f"{where(definition.function)} comes too late: this blueprint is already registered in the "
-                f"application {self._taken_by!r}, which would not have it. Import the module with the "
-                "function before app.register_functions(...)"
+                f"{where(definition.function)} is registered too late: the application {self._taken_by!r} has "
+                "already registered this blueprint. Import the module with the function before "
+                "app.register_functions(...)"
             )
         self.registry.add(definition)
 
@@ -469,31 +475,31 @@ class Blueprint(AzureNames):
 
     def _aliases(self, function: Callable[..., Any], aliases: Sequence[str]) -> tuple[str, ...]:
         if isinstance(aliases, str):
-            raise RegistrationError(f"{where(function)}: aliases is a sequence of names, not one name")
+            raise RegistrationError(f"{where(function)}: aliases must be a sequence of names, not a string")
         return tuple(self._name(function, alias) for alias in aliases)
 
 
 def _refuse(function: Callable[..., Any], *, generators: bool) -> None:
     if isinstance(function, classmethod):
         raise RegistrationError(
-            f"{where(function)} is a class method of a class that is not there yet: register it behind the class, "
-            f"by app.activity(TheClass.{function.__name__})"
+            f"{where(function)} is a class method, and its class does not exist yet. Register it after the class, "
+            f"with app.activity(TheClass.{function.__name__})"
         )
     _refuse_unbound(function)
     if inspect.isclass(function) or not callable(function):
         raise RegistrationError(f"{payload.title(function)} is not a function")
     if generators and yields(function):
         raise RegistrationError(
-            f"{where(function)} is a generator: only orchestrators yield; an activity returns its result"
+            f"{where(function)} is a generator. Only an orchestrator can yield; this function must return its result"
         )
 
 
 def _refuse_unbound(function: Callable[..., Any]) -> None:
-    """Raise RegistrationError for a method of a class, whose `self` would take the place of the context or input."""
+    """Raise RegistrationError for an unbound method, whose `self` would get the context or the input."""
     if is_unbound(function):
         raise RegistrationError(
-            f"{where(function)} is a method, and no object is bound to it: register it as the_object."
-            f"{function.__name__}, or put @staticmethod on it and leave out its first parameter"
+            f"{where(function)} is a method without an object. Register the_object."
+            f"{function.__name__}, or make it a @staticmethod without its first parameter"
         )
 
 
@@ -505,12 +511,12 @@ def level_of(given: Any, default: str) -> str:
 def _links(path: str, links: Sequence[str]) -> tuple[str, ...]:
     if isinstance(links, str):
         raise RegistrationError(
-            f"route {path!r}: links is a sequence of words, such as ('status', 'raise:Paid')"
+            f"route {path!r}: links must be a sequence of words, such as ('status', 'raise:Paid'), not a string"
         )
     for one in links:
         if one not in HANDED_OUT and not (one.startswith(NAMED_EVENT) and one[len(NAMED_EVENT) :].strip()):
             raise RegistrationError(
-                f"route {path!r}: there is no link {one!r}; there are {', '.join(HANDED_OUT)}, and raise:EVENT"
+                f"route {path!r}: there is no link {one!r}. The links are {', '.join(HANDED_OUT)}, and raise:EVENT"
             )
     return tuple(links)
 
@@ -521,6 +527,7 @@ def _events(events: Mapping[str, Any] | None, function: object) -> Mapping[str, 
     for name in events:
         if not isinstance(name, str) or not name.strip("*") or "*" in name[:-1]:
             raise RegistrationError(
-                f"{where(function)}: event name {name!r}: a non-empty string, with * only at its end"
+                f"{where(function)}: event name {name!r} is invalid: it must be a non-empty string, with * only "
+                "at its end"
             )
     return dict(events)

@@ -1,8 +1,8 @@
-"""The number of everything that can go wrong, and with it the page that explains it: docs/errors/PDR-020.md.
+"""The number of each error. A page of the documentation explains the error: docs/errors/PDR-020.md.
 
-One table, from the stable `code` of an error, a problem document or a parked instance to its number. A number
-belongs to its code for ever. Tracebacks, the command line, problem documents and what is said of a parked instance
-name it; `tests/docs/test_errors.py` sees to it that table, errors and pages agree.
+The table maps the stable `code` of an error, a problem document or a parked instance to its number. The number of a
+code never changes. Tracebacks, the command line, problem documents and the reasons of parked instances contain the
+number. `tests/docs/test_errors.py` checks that table, errors and pages agree.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ NUMBERS: Final = {
     "perdure-error": "PDR-001",
     "internal": "PDR-002",
     "http": "PDR-003",
-    # what you wrote, and what you handed over
+    # your code and your data
     "payload": "PDR-010",
     "event-refused": "PDR-011",
     "registration": "PDR-012",
@@ -66,7 +66,7 @@ NUMBERS: Final = {
     "parked-no_worker": "PDR-072",
     "parked-misfit": "PDR-073",
     "parked-damaged": "PDR-076",
-    # HTTP that applications call
+    # HTTP calls of applications
     "http-call": "PDR-080",
     "http-denied": "PDR-081",
     "http-status": "PDR-082",
@@ -82,11 +82,11 @@ NUMBERS: Final = {
 
 
 def number_of(code: str) -> str:
-    """The number of a code; "" for one that has none."""
+    """The number of a code; "" for a code without a number."""
     return NUMBERS.get(code, "")
 
 
 def note_of(code: str) -> str:
-    """What a traceback says at its end, "" for a code without a number."""
+    """The last line of a traceback; "" for a code without a number."""
     number = NUMBERS.get(code)
     return f"{number}: explained in the documentation, errors/{number}" if number else ""

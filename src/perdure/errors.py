@@ -1,56 +1,56 @@
 """Every error perdure raises, in one tree.
 
     PerdureError
-    ├── PayloadError              a value or a body that strict JSON cannot carry, or that does not fit its type
-    │   ├── EventRefused          an event that the orchestrator's declared `events` do not admit
-    │   └── MessageRefused        a queue's message that does not fit its function, at any attempt
+    ├── PayloadError              a value or a body that is not strict JSON, or does not fit its type
+    │   ├── EventRefused          an event that the orchestrator's declared `events` do not accept
+    │   └── MessageRefused        a queue's message that does not fit its function
     ├── RegistrationError         a function that cannot be registered as written (raised while decorating)
-    ├── HostedAppError            an app that was written for another host, and cannot be served
-    ├── SettingError              a setting's value cannot be meant, or there is no such setting
-    ├── FunctionNotFound          a name nobody registered
+    ├── HostedAppError            an app for another host that cannot be served
+    ├── SettingError              an invalid value of a setting, or an unknown setting
+    ├── FunctionNotFound          a name that is not registered
     ├── InvalidInstanceId         an id outside Azure's rules
     ├── InstanceNotFound          no such instance in this hub
-    ├── InstanceExists            the id is taken and the policy says not to replace it
-    ├── IdempotencyConflict       a name for a request that another request had (422 over HTTP)
-    ├── IllegalTransition         the verb does not apply to the instance's present status
+    ├── InstanceExists            the id is in use and the policy does not allow to replace the instance
+    ├── IdempotencyConflict       an idempotency key that a different request used before (422 over HTTP)
+    ├── IllegalTransition         the command does not apply to the instance's current status
     │   └── InstanceFinished      ... because it has finished (410 over HTTP)
-    ├── AccessRefused             this caller may not do that (403 over HTTP)
-    │   ├── Unauthenticated       ... because no key was shown, or one that opens nothing (401)
+    ├── AccessRefused             the caller does not have the required scope (403 over HTTP)
+    │   ├── Unauthenticated       ... because there is no key, or an invalid one (401)
     │   ├── LinkSpent             ... because a link that works once was used before (410)
-    │   └── RateLimited           ... so fast (429)
+    │   └── RateLimited           ... because the caller sends too many requests (429)
     ├── KeyNotFound               no such key in this hub
-    ├── Overloaded                the worker has more accepted work queued than it admits (429)
-    ├── EngineStopped             the engine is not running, or stopped before the work was done (503)
-    ├── OutcomeUnknown            the store failed while committing: the work may or may not be done (503)
-    ├── StoreError                the store itself
-    │   ├── StoreFull             no space left: nothing was changed, try again later (507)
+    ├── Overloaded                the worker's queue of accepted work is full (429)
+    ├── EngineStopped             the engine is not running, or stopped before it accepted the work (503)
+    ├── OutcomeUnknown            the store failed during a commit, which may or may not have succeeded (503)
+    ├── StoreError                an error of the store
+    │   ├── StoreFull             no space left; nothing was changed (507)
     │   ├── StoreInUse            another engine has this file open
     │   ├── StoreTooNew           the file was written by a newer perdure
     │   ├── StoreUnusable         not a perdure database, damaged, or opened by a second SQLite library
-    │   │   └── WrongEncryptionKey   ... because a key it is encrypted with is missing, or is another one
+    │   │   └── WrongEncryptionKey   ... because an encryption key is missing or wrong
     │   ├── DecryptionFailed      encrypted content that cannot be read: its key is missing, or it was changed
-    │   ├── CommitRefused         the store refused one value of a batch, for certain
-    │   ├── CommitConflict        another worker was there first; nothing was changed, and it may be done again
+    │   ├── CommitRefused         the store rejected a value of a batch; nothing was written
+    │   ├── CommitConflict        another worker committed first; nothing was changed, and a retry is possible
     │   └── FenceLost             another incarnation owns these rows now
     ├── TaskFailedError           an activity or sub-orchestration failed (raised inside orchestrators)
     ├── HttpCallError             a call_http got no response
-    │   ├── HttpDenied            the application's HttpPolicy does not admit the address, or the size
-    │   ├── HttpStatusError       a status that the call counts as a failure, while attempts are left
-    │   └── SecretNotFound        a Secret of that name is not known here
+    │   ├── HttpDenied            the application's HttpPolicy does not allow the address or the size
+    │   ├── HttpStatusError       a status that the call counts as a failure
+    │   └── SecretNotFound        a Secret that this worker does not have
     ├── ExtraMissing              an optional dependency is needed and not installed
     ├── NonDeterminismError       the code disagrees with the recorded history
-    │   └── MisfitError           ... because a payload that was accepted no longer fits its type
-    └── OrchestratorError         an orchestrator did something that orchestrators may not
-        └── ForeignAwaitError     ... such as awaiting what the context did not return
+    │   └── MisfitError           ... because an accepted payload no longer fits its type
+    └── OrchestratorError         an orchestrator did something that orchestrators must not do
+        └── ForeignAwaitError     ... such as awaiting an object that the context did not return
 
     EngineSignal(BaseException)   control flow of the engine: user code that catches Exception must not catch it
-    ├── Evicted                   the execution is being put away; nothing it does counts any more
+    ├── Evicted                   the execution is being evicted from memory; its actions have no effect
     ├── FunctionMissing           history calls a function that this worker does not have
     └── Interrupted               the watchdog stopped user code that ran too long
 
-Messages say what happened, to which instance, what it probably means and what to do next.
-`code` is stable: programs refer to it. People are given its number, under which `docs/errors` has a page;
-`perdure.error_numbers` is the table, and a traceback ends with it.
+A message says what happened, to which instance, the likely cause, and what to do next.
+`code` is stable, for programs. Each code has a number (`perdure.error_numbers`) with a page in `docs/errors`, and a
+traceback ends with the number.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ if TYPE_CHECKING:
 
 
 class PerdureError(Exception):
-    """The root of everything perdure raises on purpose."""
+    """The base class of all errors of perdure."""
 
     code: ClassVar[str] = "perdure-error"
 
@@ -79,14 +79,14 @@ class PerdureError(Exception):
 
     @property
     def number(self) -> str:
-        """The number of its page, such as "PDR-020"; "" for an error of an application's own."""
+        """The number of the error's page, such as "PDR-020"; "" for an application's own error class."""
         return number_of(self.code)
 
 
 class PayloadError(PerdureError):
-    """A value that strict JSON cannot carry, or a body that does not fit the expected type.
+    """A value that strict JSON cannot represent, or a body that does not fit the expected type.
 
-    `pointer` is the RFC 6901 pointer to the offending place, "" for the whole value.
+    `pointer` is the RFC 6901 pointer to the invalid member, "" for the whole value.
     """
 
     code = "payload"
@@ -100,27 +100,27 @@ class PayloadError(PerdureError):
 
 
 class EventRefused(PayloadError):
-    """An event whose name or shape the orchestrator's `events={...}` does not admit. Nothing was stored."""
+    """The orchestrator's `events={...}` does not accept the event's name or data. Nothing was stored."""
 
     code = "event-refused"
 
 
 class MessageRefused(PayloadError):
-    """A queue's message that does not fit the parameter of the queue's function. It is dead at once."""
+    """A queue's message does not fit the parameter of the queue's function. It becomes a dead letter at once."""
 
     code = "message-refused"
 
 
 class RegistrationError(PerdureError, TypeError):
-    """A function that cannot be registered as it is written."""
+    """A function cannot be registered as it is written."""
 
     code = "registration"
 
 
 class HostedAppError(PerdureError):
-    """An app that was written for another host, such as Azure Functions, and cannot be served.
+    """An app for another host, such as Azure Functions, cannot be served.
 
-    `faults` are all that were found, each with its place.
+    `faults` lists all problems, each with its place.
     """
 
     code = "hosted-app"
@@ -131,13 +131,13 @@ class HostedAppError(PerdureError):
 
 
 class FunctionNotFound(PerdureError):
-    """No function of that kind and name is registered in this application."""
+    """No function of this kind and name is registered in this application."""
 
     code = "function-not-found"
 
 
 class SettingError(PerdureError, ValueError):
-    """A setting was given a value that it cannot have, or there is no such setting."""
+    """A setting has an invalid value, or there is no such setting."""
 
     code = "setting"
 
@@ -149,97 +149,97 @@ class InvalidInstanceId(PerdureError, ValueError):
 
 
 class InstanceNotFound(PerdureError):
-    """No instance of that id exists in this hub (it may have been purged)."""
+    """No instance with this id exists in this hub. It may have been purged."""
 
     code = "instance-not-found"
 
 
 class InstanceExists(PerdureError):
-    """The id belongs to an instance that the start's `on_existing` policy does not replace."""
+    """The id belongs to an instance that the `on_existing` policy of the start does not replace."""
 
     code = "instance-exists"
 
 
 class IdempotencyConflict(PerdureError):
-    """An Idempotency-Key or operation id that was used, repeated with another content. Nothing was done."""
+    """An Idempotency-Key or operation id was used before with a different request. Nothing was done."""
 
     code = "idempotency-conflict"
 
 
 class IllegalTransition(PerdureError):
-    """The management verb does not apply to the instance's present status."""
+    """The command does not apply to the instance's current status."""
 
     code = "illegal-transition"
 
 
 class InstanceFinished(IllegalTransition):
-    """The instance has completed, failed or been terminated; the message was not accepted."""
+    """The instance has completed, failed or been terminated. The message was not accepted."""
 
     code = "instance-finished"
 
 
 class AccessRefused(PerdureError):
-    """The key that was shown does not open this. A key with the scope that the message names does."""
+    """The caller does not have the required scope. The message names the scope."""
 
     code = "forbidden"
 
 
 class Unauthenticated(AccessRefused):
-    """No key was shown, or one that is wrong, expired or revoked."""
+    """The request has no key, or a key that is wrong, expired or revoked."""
 
     code = "unauthenticated"
 
 
 class LinkSpent(AccessRefused):
-    """A link that works once was used before. What it was for has been decided."""
+    """A link that works once was used before. Its event has been raised."""
 
     code = "link-spent"
 
 
 class RateLimited(AccessRefused):
-    """More requests than the server takes from one caller: wait, and go on more slowly."""
+    """The caller sends more requests than the server accepts from one caller. Wait, and send fewer requests."""
 
     code = "rate-limited"
 
 
 class KeyNotFound(PerdureError):
-    """No access key of that id exists in this hub."""
+    """No access key with this id exists in this hub."""
 
     code = "key-not-found"
 
 
 class Overloaded(PerdureError):
-    """More accepted work is queued than this worker admits. Nothing was stored; try again shortly."""
+    """The worker's queue of accepted work is full. Nothing was stored. Retry shortly."""
 
     code = "overloaded"
 
 
 class EngineStopped(PerdureError):
-    """The engine is not running, or it stopped before it had taken up the work. Nothing was stored."""
+    """The engine is not running, or it stopped before it accepted the work. Nothing was stored."""
 
     code = "engine-stopped"
 
 
 class OutcomeUnknown(PerdureError):
-    """The store failed during the commit. The work may or may not be done: repeat it with the same ids."""
+    """The store failed during the commit, which may or may not have succeeded. Repeat the call with the same ids."""
 
     code = "outcome-unknown"
 
 
 class StoreError(PerdureError):
-    """The store cannot do what it was asked."""
+    """The store cannot do the operation."""
 
     code = "store"
 
 
 class StoreFull(StoreError):
-    """No space is left for the database. Nothing was changed and nothing accepted before is lost."""
+    """No space is left for the database. Nothing was changed, and accepted work is not lost."""
 
     code = "store-full"
 
 
 class StoreInUse(StoreError):
-    """Another engine has the database open. One engine at a time serves a SQLite file."""
+    """Another engine has the database open. Only one engine at a time can open a SQLite file."""
 
     code = "store-in-use"
 
@@ -251,41 +251,41 @@ class StoreTooNew(StoreError):
 
 
 class StoreUnusable(StoreError):
-    """The file is not a perdure database, is damaged, or is opened in a way that would corrupt it."""
+    """The file is not a perdure database, is damaged, or is opened in a way that can corrupt it."""
 
     code = "store-unusable"
 
 
 class WrongEncryptionKey(StoreUnusable):
-    """A key that the store is encrypted with was not given, or is not the same. Nothing was changed."""
+    """An encryption key of the store is missing or wrong. Nothing was changed."""
 
     code = "wrong-encryption-key"
 
 
 class DecryptionFailed(StoreError):
-    """Encrypted content cannot be read: its key was not given, or the row is not what was written."""
+    """Encrypted content cannot be read: its key is missing, or the row was changed."""
 
     code = "decryption-failed"
 
 
 class CommitRefused(StoreError):
-    """The store refused a value of the batch and rolled all of it back, for certain."""
+    """The store rejected a value of the batch. The whole batch was rolled back."""
 
     code = "commit-refused"
 
 
 class CommitConflict(StoreError):
-    """Another worker's transaction came between: this one was rolled back, for certain, and may be done again.
+    """A transaction conflicted with another worker's. It was rolled back and can be retried.
 
-    An id was taken meanwhile, an operation was accepted elsewhere, or the database broke a deadlock. Whoever does
-    it again has to read again first.
+    Another worker used the id meanwhile or accepted the operation, or the database broke a deadlock. Read the rows
+    again before the retry.
     """
 
     code = "commit-conflict"
 
 
 class FenceLost(StoreError):
-    """Rows that this incarnation counted on have been changed by another one."""
+    """Another incarnation has changed rows that this incarnation owned."""
 
     code = "fence-lost"
 
@@ -293,8 +293,8 @@ class FenceLost(StoreError):
 class TaskFailedError(PerdureError):
     """An activity or sub-orchestration that an orchestrator waited for has failed.
 
-    `failure` carries type, message, stack and cause as they were recorded in history, `task_id` is the id of the
-    call there (the last attempt's), or -1.
+    `failure` contains type, message, stack and cause, as recorded in history. `task_id` is the id of the call in
+    history (of the last attempt), or -1.
     """
 
     code = "task-failed"
@@ -305,15 +305,15 @@ class TaskFailedError(PerdureError):
         self.task_id = task_id
 
     def is_a(self, kind: type[BaseException] | str) -> bool:
-        """Whether the call failed with an exception of this class, as `except` would decide.
+        """Whether the call failed with an exception of this class, as in `except`.
 
         `except TaskFailedError as error: if error.is_a(CardDeclined): ...` works wherever the call ran: in a
-        thread, another process, another worker, a sub-orchestration, an entity. Subclasses count, and so do
+        thread, another process, another worker, a sub-orchestration or an entity. Subclasses match, and so do
         explicit causes and the members of exception groups.
 
         Parameters:
-            kind: the class, or its name where it cannot be imported: "shop.errors.CardDeclined". A name without
-                a dot is that of a built-in class if there is one, else of a class in any module.
+            kind: the class, or its name if it cannot be imported: "shop.errors.CardDeclined". A name without a dot
+                means the built-in class if there is one, else a class in any module.
         """
         return self.failure.is_a(kind)
 
@@ -328,32 +328,32 @@ class HttpCallError(PerdureError):
 
 
 class HttpDenied(HttpCallError):
-    """The application's `HttpPolicy` does not admit this address or this size. Nothing else was tried."""
+    """The application's `HttpPolicy` does not allow this address or this size."""
 
     code = "http-denied"
 
 
 class HttpStatusError(HttpCallError):
-    """The response's status counts as a failure of this attempt (`retry_statuses`)."""
+    """The status of the response counts as a failure of this attempt (`retry_statuses`)."""
 
     code = "http-status"
 
 
 class SecretNotFound(HttpCallError):
-    """Neither the environment nor `HttpPolicy.secrets` has a secret of this name. Nothing was sent."""
+    """The environment or `HttpPolicy.secrets` has no secret with this name. The request was not sent."""
 
     code = "secret-not-found"
 
 
 class ExtraMissing(PerdureError):
-    """What was asked for needs an optional dependency that is not installed."""
+    """A feature needs an optional dependency that is not installed."""
 
     code = "extra-missing"
 
 
 @contextmanager
 def needing(extra: str, what: str) -> Iterator[None]:
-    """Import optional packages inside this: one that is missing raises ExtraMissing, which says how to install it.
+    """A context for imports of optional packages. A missing package raises ExtraMissing with the install command.
 
     Parameters:
         extra: the extra of perdure that installs the packages.
@@ -366,15 +366,15 @@ def needing(extra: str, what: str) -> Iterator[None]:
         if package == "perdure":
             raise
         raise ExtraMissing(
-            f"{what} needs the package {package!r}, which is not installed or does not load: "
+            f"{what} needs the package {package!r}, which is not installed or does not load. Run: "
             f"pip install 'perdure[{extra}]'"
         ) from error
 
 
 class NonDeterminismError(PerdureError):
-    """The orchestrator's code does not do what its recorded history says it did.
+    """The orchestrator's code does not match its recorded history.
 
-    `expected` is what history holds, `found` what the code did instead, `where` its source line.
+    `expected` is the action in history, `found` the action of the code, and `where` its source line.
     """
 
     code = "non-determinism"
@@ -387,10 +387,10 @@ class NonDeterminismError(PerdureError):
 
 
 class MisfitError(NonDeterminismError):
-    """A payload that was accepted, or recorded, does not fit the type that today's code reads it as.
+    """An accepted or recorded payload does not fit the type that the current code reads it as.
 
-    `payload` says whose it is ("the result of call 3 (activity 'pay')"), `wanted` names the type, `pointer` is
-    the RFC 6901 pointer to the member, "" for the whole value, and `reason` says what is wrong with it.
+    `payload` describes the payload ("the result of call 3 (activity 'pay')"), `wanted` is the name of the type,
+    `pointer` the RFC 6901 pointer to the member, "" for the whole value, and `reason` the mismatch.
     """
 
     code = "misfit"
@@ -406,90 +406,90 @@ class MisfitError(NonDeterminismError):
 
 
 class OrchestratorError(PerdureError):
-    """An orchestrator did something that orchestrators may not do."""
+    """An orchestrator did something that orchestrators must not do."""
 
     code = "orchestrator"
 
 
 class TaskCancelled(OrchestratorError):
-    """An orchestrator waited for an activity that it had cancelled itself."""
+    """An orchestrator awaited an activity that it had cancelled."""
 
     code = "task-cancelled"
 
 
 class ActivityCancelled(PerdureError):
-    """Raised in an activity by `context.raise_if_cancelled()`: nobody wants its result any more."""
+    """Raised in an activity by `context.raise_if_cancelled()`, because its result is no longer needed."""
 
     code = "activity-cancelled"
 
 
 class ExecutorFailed(PerdureError):
-    """The executor of an activity could not carry out an attempt: its processes died, or it is broken."""
+    """The executor of an activity could not run an attempt: its processes died, or it is broken."""
 
     code = "executor-failed"
 
 
 class ForeignAwaitError(OrchestratorError):
-    """An orchestrator awaited or yielded something that its context did not return."""
+    """An orchestrator awaited or yielded an object that its context did not return."""
 
     code = "foreign-await"
 
 
 class EngineSignal(BaseException):
-    """Control flow of the engine. Outside `Exception`, so that `except Exception` cannot swallow it."""
+    """Control flow of the engine. Not a subclass of `Exception`, so that `except Exception` does not catch it."""
 
     code: ClassVar[str] = "engine-signal"
 
 
 class Evicted(EngineSignal):
-    """The execution is being put away: nothing its cleaning up does can reach the store."""
+    """The execution is being evicted from memory. The actions of its clean-up code have no effect."""
 
     code = "evicted"
 
 
 class FunctionMissing(EngineSignal):
-    """Replay met a call of a function that this worker does not have: the instance waits for one that does."""
+    """The history calls a function that this worker does not have. The instance waits for a worker that has it."""
 
     code = "function-missing"
 
 
 class Interrupted(EngineSignal):
-    """The watchdog stopped an orchestrator that kept the loop to itself for too long."""
+    """The watchdog stopped an orchestrator that blocked the engine for too long."""
 
     code = "interrupted"
 
 
 def error_of(code: str) -> type[PerdureError]:
-    """The class that bears this code and is made from a text; `PerdureError` where there is none."""
+    """The error class with this code that is constructed from a message; `PerdureError` if there is none."""
     return next((kind for kind in _family(PerdureError) if kind.code == code), PerdureError)
 
 
 _OUTWARD: Final[dict[type[PerdureError], str]] = {
     StoreFull: (
-        "no space is left for the database, and nothing was changed. Whoever runs this server has to make room; "
-        "reading goes on meanwhile"
+        "no space is left for the database, and nothing was changed. The operator of this server has to free some "
+        "space. Reading still works"
     ),
     CommitRefused: (
-        "the database refused what this would have written, and nothing of it was stored. Asking again does not "
-        "help; the server's log says what was refused"
+        "the database rejected the data of this request, and nothing was stored. A retry does not help. The server's "
+        "log has the reason"
     ),
-    DecryptionFailed: "what is stored here is encrypted, and this server cannot read it. Its log says why",
+    DecryptionFailed: "the stored data is encrypted, and this server cannot decrypt it. Its log has the reason",
     StoreError: (
-        "the store does not answer as it should just now: nothing is known to have been done. Try again in a few "
-        "seconds; the server's log says what is wrong"
+        "the store is not available at the moment. As far as the server knows, the request had no effect. Retry in a "
+        "few seconds. The server's log has the reason"
     ),
     OutcomeUnknown: (
-        "the store failed while this was under way: it may or may not have happened, or happen when the store is "
-        "back. Ask for the instance's status then, or repeat the request with the same id"
+        "the store failed during this request. The request may or may not have taken effect, or can take effect when "
+        "the store is back. Check the status of the instance then, or repeat the request with the same id"
     ),
 }
-"""The nearest ancestor's words are meant."""
+"""The messages for callers, by class. A subclass has the message of its nearest ancestor."""
 
 
 def outward(error: Exception) -> str:
-    """What an error says to whoever asks over a network.
+    """The message of an error for a caller over the network.
 
-    A store's own words name its address, its file or its driver. Those are for the log.
+    The message of a store contains its address, file or driver. It is for the log only.
     """
     from_store = isinstance(error, StoreError) or isinstance(error.__cause__, StoreError)
     if not from_store:
@@ -498,6 +498,6 @@ def outward(error: Exception) -> str:
 
 
 def _family(kind: type[PerdureError]) -> list[type[PerdureError]]:
-    if kind is TaskFailedError:  # made from a failure
+    if kind is TaskFailedError:  # constructed from a failure, not from a message
         return []
     return [kind, *(found for child in kind.__subclasses__() for found in _family(child))]

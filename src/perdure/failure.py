@@ -1,9 +1,9 @@
-"""What went wrong, as data: it crosses processes, languages and years, so it is text and never pickled.
+"""Failures as data. They are text and never pickled, because other processes, languages and versions read them.
 
-A failure names its exception's class and that class's bases, so that a policy or a handler can ask for a kind of
-failure as `except` would, also where the class cannot be imported. Three relations lead to other failures: `cause`
-is what it was raised from, `members` are those of an exception group, and `context` is what was being handled when
-it was raised. The first two say what went wrong and decide; the third is for people who read it.
+A failure contains the name of its exception's class and of the bases. So a policy or a handler can test for a kind of
+failure as `except` does, even if it cannot import the class. Three members link to other failures: `cause` is the
+exception it was raised from, `members` are those of an exception group, and `context` is the exception that was being
+handled. Tests consider the first two. The third is for people.
 """
 
 from __future__ import annotations
@@ -17,11 +17,10 @@ Kind = type[BaseException] | str
 
 
 class Failure(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Type, message, stack and cause of an exception; `cause` is what it was raised from.
+    """Type, message, stack and cause of an exception. `cause` is the exception it was raised from.
 
-    `bases` are the qualified names of the classes its class is derived from, `members` the exceptions of an
-    exception group, `context` what was being handled when it was raised. A name has its module in front, except
-    for built-in classes.
+    `bases` are the qualified names of the base classes, `members` the exceptions of an exception group, and `context`
+    the exception that was being handled. A name includes the module, except for built-in classes.
     """
 
     type: str
@@ -39,9 +38,9 @@ class Failure(msgspec.Struct, frozen=True, omit_defaults=True):
         """Whether this failure, one of its causes, or a member of an exception group is of a class.
 
         Parameters:
-            kind: the class, matched as `except` would, subclasses included; or its name. A name without a dot
-                is that of a built-in class if there is one, else of a class in any module. A name with dots is
-                whole ("shop.errors.CardDeclined") or its end ("errors.CardDeclined").
+            kind: the class, with its subclasses, as in `except`, or its name. A name without a dot means the built-in
+                class if there is one, else a class in any module. A name with dots is complete
+                ("shop.errors.CardDeclined") or an ending ("errors.CardDeclined").
         """
         return any(_is_of(found, kind) for found in parts_of(self))
 
@@ -57,7 +56,7 @@ def chain_of(failure: Failure) -> list[Failure]:
 
 
 def parts_of(failure: Failure) -> Iterator[Failure]:
-    """The failure, its causes, and the members of exception groups among them: all that went wrong."""
+    """The failure, its causes, and the members of all exception groups among them."""
     for found in chain_of(failure):
         yield found
         for member in found.members:
@@ -65,7 +64,7 @@ def parts_of(failure: Failure) -> Iterator[Failure]:
 
 
 def told_of(failure: Failure, relation: str = "") -> Iterator[tuple[str, Failure]]:
-    """All that a failure tells, for people, each with how it belongs to the one before it."""
+    """A failure and all linked failures, for people, each with its relation to the one before it."""
     yield relation, failure
     for member in failure.members:
         yield from told_of(member, "one of them")
@@ -87,7 +86,7 @@ _PLAIN = (Exception, BaseException, object)
 
 
 def bases_of(kind: type[BaseException]) -> tuple[str, ...]:
-    """Every failure is an Exception, so that is not written; one that is not says BaseException."""
+    """The names of the base classes, without Exception. For a class outside Exception, with BaseException."""
     bases = tuple(name_of(base) for base in kind.__mro__[1:] if base not in _PLAIN)
     return bases if issubclass(kind, Exception) else (*bases, "BaseException")
 
@@ -106,7 +105,7 @@ def _is_of(failure: Failure, kind: Kind) -> bool:
 
 
 def _bases_of_builtin(name: str) -> tuple[str, ...]:
-    """Of a failure that was written without its bases: by an earlier version, or by the engine itself."""
+    """The bases for a failure that was stored without them, by an earlier version or by the engine itself."""
     kind = _builtin(name)
     return () if kind is None else bases_of(kind)
 

@@ -1,7 +1,6 @@
-"""Care for whole stores: backups, copies from one store to another, and encrypting again with a new key.
+"""Maintenance of whole stores: backups, copies to another store, and encryption with a new key.
 
-The first two end with a check of what they made: every history read back, its chain, and that each row agrees
-with it.
+A backup and a copy end with a check of the result: it reads back every history and checks its hash chain and rows.
 """
 
 from __future__ import annotations
@@ -22,13 +21,13 @@ from perdure.store.rekeying import Encrypting
 from perdure.store.transfer import Movable, transfer
 
 Progress = Callable[[str, int, int], object]
-"""Told what is being done, how much of it is done, and of how much; 0 when that is not known."""
-SHOWN: Final = 3  # problems that an error tells
+"""Called with the kind of work, the amount that is done, and the total, which is 0 if it is not known."""
+SHOWN: Final = 3  # problems in the message of an error
 
 
 @dataclass(frozen=True)
 class Backup:
-    """A backup that was made and checked."""
+    """A complete and checked backup."""
 
     file: str
     size: int  # bytes
@@ -40,7 +39,7 @@ class Backup:
 
     @property
     def problems(self) -> list[str]:
-        """What is damaged in it, as it is in the store."""
+        """The damaged rows, which are damaged in the store too."""
         return [problem for report in self.hubs.values() for problem in report.problems]
 
 
@@ -52,23 +51,23 @@ def backup(
     with_damage: bool = False,
     progress: Progress = lambda *_: None,
 ) -> Backup:
-    """Copy a SQLite store to a new file, as it is at one moment, while an engine may be serving it.
+    """Back up a SQLite store to a new file, as a snapshot of one moment. An engine can serve the store meanwhile.
 
-    The file gets its name when it is complete, on disk and checked; a store is opened at it like any other.
-    It blocks: in an event loop use `asyncio.to_thread`.
+    The file appears after it is complete, on disk and checked. It is a store like any other. The function blocks, so
+    use `asyncio.to_thread` in an event loop.
 
     Parameters:
         store: `sqlite:///file.db` or a path.
-        file: where the copy goes; nothing may be there. What is encrypted is so in the copy, under the same keys.
-        encryption: the keys to check the copy with, default `PERDURE_ENCRYPTION_KEYS`; without them the order
-            and the chain of what is encrypted are checked, not its content.
-        with_damage: keep the copy also when rows of it are damaged, as they are in the store; the reports of its
-            hubs name them. A file that SQLite itself finds damaged is refused all the same.
-        progress: told "pages" as they are copied, then "instances checked".
+        file: the new file, which must not exist. Encrypted content stays encrypted with the same keys.
+        encryption: the keys to check the backup with. Default: `PERDURE_ENCRYPTION_KEYS`. Without them, the check
+            covers the order and the hash chain of encrypted rows, but not their content.
+        with_damage: keep the backup even if rows are damaged in the store. The reports of the hubs list them. A file
+            that SQLite itself reports as damaged is rejected nevertheless.
+        progress: called for "pages" while they are copied, and then for "instances checked".
 
     Raises:
-        StoreUnusable when the store cannot be backed up so, when the file exists, or when the copy, and then
-        the store itself, is damaged. StoreFull.
+        StoreUnusable if the store cannot be backed up in this way, if the file exists, or if the backup, and so the
+        store, is damaged. StoreFull.
     """
     from perdure.store.sqlite.backup import back_up
 
@@ -86,7 +85,7 @@ def backup(
 
 @dataclass(frozen=True)
 class Copy:
-    """A hub that was copied: how many rows of each table, and what checking it found."""
+    """A copied hub: the number of rows of each table, and the report of the check."""
 
     hub: str
     rows: dict[str, int]
@@ -102,24 +101,24 @@ def copy(
     plain: bool = False,
     progress: Progress = lambda *_: None,
 ) -> Copy:
-    """Copy a hub, with all that is in flight in it, into another, empty, store.
+    """Copy a hub, with its unfinished instances, to another, empty store.
 
-    Nobody may be serving the source. Afterwards serve one of the two: both would do the same work. A copy that
-    is cut off leaves nothing to be seen at the destination; do it again. It blocks: in an event loop use
-    `asyncio.to_thread`.
+    The source must not be running. Afterwards serve only one of the two stores. If both are served, both do the same
+    work. An interrupted copy leaves nothing visible at the destination, so run it again. The function blocks, so use
+    `asyncio.to_thread` in an event loop.
 
     Parameters:
         source, destination: URLs or paths as for `app.running()`, or stores that are not open.
-        hub: which hub; default the only one of the source.
-        encryption: the keys that the source is read with, and the current one of which the copy is encrypted
-            with; default `PERDURE_ENCRYPTION_KEYS`. Stores that are handed over have their own.
+        hub: the name of the hub. Default: the only hub of the source.
+        encryption: the keys to read the source with. The first of them encrypts the copy. Default:
+            `PERDURE_ENCRYPTION_KEYS`. A store object has its own keys.
         plain: leave the copy unencrypted.
-        progress: told "instances to copy checked", each table's name with its rows as they are copied, then
+        progress: called for "instances to copy checked", for each table while its rows are copied, and then for
             "instances checked".
 
     Raises:
-        StoreInUse when a server has the source or the destination; StoreUnusable when rows of the source are damaged,
-        when the destination is not empty, or when what was copied is not sound.
+        StoreInUse if a server runs on the source or the destination. StoreUnusable if rows of the source are damaged,
+        if the destination is not empty, or if the check finds problems in the copy.
     """
     name = _hub_of(source, hub)
     keys = encryption_given(encryption)
@@ -142,9 +141,9 @@ def copy(
 
 @dataclass(frozen=True)
 class Rekeying:
-    """A store that was encrypted again: for each hub the rows by table, and what could not be decrypted."""
+    """The result of `rekey`: for each hub the encrypted rows by table, and the rows that could not be decrypted."""
 
-    key: str  # the id of the key that everything is encrypted with now
+    key: str  # the id of the key that encrypts everything now
     hubs: dict[str, dict[str, int]]
     plain: int  # rows that had not been encrypted before
     unreadable: list[str]
@@ -162,27 +161,27 @@ def rekey(
     vacuum: bool = False,
     progress: Progress = lambda *_: None,
 ) -> Rekeying:
-    """Encrypt what a store holds with the current key: plain rows, and rows of other keys.
+    """Encrypt a store with the current key: plain rows, and rows that other keys encrypt.
 
-    Nobody may be serving it. It goes page by page; cut off at any moment, the next run goes on where it stopped, and
-    the store can be served in between with the keys both old and new. Digests and chain stay as they are. It
-    blocks: in an event loop use `asyncio.to_thread`.
+    The store must not be running. The work proceeds page by page. After an interruption, the next run continues where
+    it stopped. In between, the store can be served with both the old and the new keys. Digests and hash chains do not
+    change. The function blocks, so use `asyncio.to_thread` in an event loop.
 
     Parameters:
         store: `sqlite:///file.db`, a path, or `postgresql://`.
-        hub: which hub; default all that are there.
-        encryption: the keys, default `PERDURE_ENCRYPTION_KEYS`; those that rows are encrypted with now among them.
-        vacuum: write the file, or the tables, anew at the end, so that plain text deleted long ago is not left in
-            their free space.
-        progress: told tables and columns, with their rows as they are encrypted.
+        hub: the name of the hub. Default: all hubs of the store.
+        encryption: the keys, the current one first, with all keys that encrypt rows now. Default:
+            `PERDURE_ENCRYPTION_KEYS`.
+        vacuum: rewrite the file or the tables at the end, so that their free space contains no deleted plain text.
+        progress: called for tables and columns while their rows are encrypted.
 
     Raises:
-        StoreInUse when a server has the store; WrongEncryptionKey; SettingError when there are no keys.
+        StoreInUse if a server runs on the store. WrongEncryptionKey. SettingError if there are no keys.
     """
     keys = encryption_given(encryption)
     if keys is None:
         raise SettingError(
-            "no key to encrypt with: set PERDURE_ENCRYPTION_KEYS. `perdure encryption-key` makes one"
+            "there is no key to encrypt with. Set PERDURE_ENCRYPTION_KEYS. `perdure encryption-key` prints a new key"
         )
     names = [name for name in hubs_of(store) if hub in (None, name)]
     if not names:
@@ -191,7 +190,7 @@ def rekey(
     for name in names:
         opened = open_store(store, name, keys, refuse_open_files=refuses_open_files())
         if not isinstance(opened, Encrypting):
-            raise StoreUnusable(f"a {type(opened).__name__} cannot be encrypted again")
+            raise StoreUnusable(f"a {type(opened).__name__} does not support encryption with a new key")
         try:
             opened.open()
             found = opened.rekey(progress)
@@ -209,7 +208,7 @@ def rekey(
 
 
 class _MovableStore(Store, Movable, Protocol):
-    """A store whose hub can be moved."""
+    """A store whose hub can be copied."""
 
 
 def _movable(store: str | Store, hub: str, keys: Encryption | None) -> _MovableStore:
@@ -218,20 +217,22 @@ def _movable(store: str | Store, hub: str, keys: Encryption | None) -> _MovableS
     else:
         opened = store
     if not isinstance(opened, Movable):
-        raise StoreUnusable(f"a {type(opened).__name__} cannot be copied from or to")
+        raise StoreUnusable(f"a {type(opened).__name__} does not support copies")
     return cast("_MovableStore", opened)
 
 
 def _hub_of(source: str | Store, hub: str | None) -> str:
-    """The hub that was named, or the only one there is."""
+    """The given hub, or the only hub of the source."""
     if not isinstance(source, str):
         return hub or str(getattr(source, "hub", ""))
     names = hubs_of(source)
     listed = ", ".join(names) or "none"
     if hub is not None and hub not in names:
-        raise StoreUnusable(f"there is no hub {hub!r} in {mask(source)}; it has {listed}")
+        raise StoreUnusable(f"there is no hub {hub!r} in {mask(source)}. Its hubs: {listed}")
     if hub is None and len(names) != 1:
-        raise StoreUnusable(f"{mask(source)} does not have one hub, it has {listed}: say which one to copy")
+        raise StoreUnusable(
+            f"{mask(source)} does not have exactly one hub. Name the hub to copy. Its hubs: {listed}"
+        )
     return hub or names[0]
 
 
@@ -246,27 +247,27 @@ def _checked(
             opened,
             f"the copy of hub {hub!r}",
             progress,
-            cure=". Remove the damaged instances, or keep the copy as it is: `perdure backup --with-damage`",
+            cure=". Purge the damaged instances, or keep the backup as it is with `perdure backup --with-damage`",
         )
     finally:
         opened.close_reader()
 
 
 def _demand_undamaged(origin: ClientStore, hub: str, progress: Progress) -> None:
-    """Verify a hub that is to be copied: the destination would refuse a damaged row without telling whose it is."""
+    """Verify a hub before it is copied. Otherwise the destination rejects a damaged row without naming its instance."""
     report = verified(origin, progress, "instances to copy checked")
     if report.ok:
         return
     told = "; ".join(report.problems[:SHOWN])
     raise StoreUnusable(
         f"hub {hub!r} is damaged and was not copied ({len(report.problems)} problems): {told}. `perdure verify` "
-        "tells all of them. Remove a damaged instance (`perdure export --raw`, `perdure terminate` if it is not "
+        "lists all of them. Remove a damaged instance (`perdure export --raw`, `perdure terminate` if it is not "
         "finished, `perdure purge`) and copy again. `perdure backup --with-damage` keeps a file as it is"
     )
 
 
 def verified(store: ClientStore, progress: Progress, what: str = "instances checked") -> Report:
-    """What verifying a store at rest finds."""
+    """Verify a store that no engine serves."""
     total = sum(store.counts().values())
 
     def tell(done: int) -> None:
@@ -276,26 +277,28 @@ def verified(store: ClientStore, progress: Progress, what: str = "instances chec
 
 
 def demand_sound(store: ClientStore, what: str, progress: Progress, cure: str = "") -> Report:
-    """Verify a store at rest. Raises StoreUnusable naming the first problems; `cure` says what can be done."""
+    """Verify a store that no engine serves. Raises StoreUnusable with the first problems; `cure` says what to do."""
     report = verified(store, progress)
     if not report.ok:
         told = "; ".join(report.problems[:SHOWN])
         raise StoreUnusable(
-            f"{what} has {len(report.problems)} problems, which its origin must have, too: {told}. "
-            f"`perdure verify` tells all of them{cure}"
+            f"{what} has {len(report.problems)} problems, which the original must have too: {told}. "
+            f"`perdure verify` lists all of them{cure}"
         )
     return report
 
 
 def _file_of(store: str) -> str:
-    """The file of a store that is backed up by copying a file. Raises StoreUnusable."""
+    """The file of a SQLite store. Raises StoreUnusable for any other store."""
     if is_postgres(store):
         raise StoreUnusable(
-            f"{mask(store)} is not a file: PostgreSQL has its own tools for backups, pg_dump for the schema as it is "
-            "now and pg_basebackup with archived WAL for any moment; `perdure copy` makes a SQLite file of a hub"
+            f"{mask(store)} is not a file, and `backup` is for SQLite files only. Back up PostgreSQL with its own "
+            "tools: pg_dump for the current state, pg_basebackup with archived WAL for any point in time. "
+            "`perdure copy` copies a hub to a SQLite file"
         )
     if not sqlite_path(store):
         raise StoreUnusable(
-            f"only a SQLite file is backed up this way, not {mask(store)!r}: use its database's own tools, or copy"
+            f"{mask(store)!r} is not a SQLite file, and `backup` is for SQLite files only. Use the database's own "
+            "tools, or `perdure copy`"
         )
     return file_of(store)

@@ -1,9 +1,9 @@
-"""Every setting in one table, whatever way it is given: argument = `PERDURE_*` = flag.
+"""All settings in one table. Each is an argument, a variable `PERDURE_*` and a flag.
 
-What is given nearest to the act wins: a flag or an argument, then the environment, then what the application says
-of itself (`App(settings=...)`), then the default. The rows are declared on the fields that hold them (`PlaceSettings`
-and `ServerSettings` here, the engine's in the engine); everything that speaks of settings is made from `TABLE`, so
-that nothing can be forgotten.
+A flag or an argument overrides the environment, the environment overrides the application (`App(settings=...)`), and
+the application overrides the default. The rows are declared on the fields of dataclasses (`PlaceSettings` and
+`ServerSettings` here, the engine's in the engine). Flags, documentation and checks are all made from `TABLE`, so that
+none can miss a setting.
 """
 
 from __future__ import annotations
@@ -42,61 +42,65 @@ KEYS = Unit("keys such as k2:BASE64,k1:BASE64, the current one first", "Encrypti
 
 @dataclass(frozen=True)
 class PlaceSettings:
-    """Where the state is."""
+    """The store and the hub."""
 
     store: str = setting(
         "sqlite:///perdure.db",
-        "where the state is kept: sqlite:///file.db, postgresql://user@host/database, or memory:",
+        "the store: sqlite:///file.db, postgresql://user@host/database, or memory:",
         TEXT,
         secret=True,
     )
-    hub: str | None = setting(None, "the hub within the store; by default the application's name", TEXT)
+    hub: str | None = setting(None, "the hub in the store; by default the application's name", TEXT)
     encryption_keys: Encryption | None = setting(  # noqa: RUF009 (a frozen value)
-        None, "what payloads are encrypted with at rest; by default they are not", KEYS, secret=True
+        None,
+        "the keys that encrypt payloads at rest; without keys, payloads are not encrypted",
+        KEYS,
+        secret=True,
     )
     file_access: str = setting(
         "narrow",
-        "what happens to a SQLite file that other users may read: its mode becomes 0600, or it is not opened",
+        "what to do with a SQLite file that other users can read: change its mode to 0600, or refuse to open it",
         one_of("narrow", "refuse"),
     )
 
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """Where the server listens."""
+    """The settings of the server."""
 
     host: str = setting("127.0.0.1", "the address to listen on", TEXT)
     port: int = setting(7071, "the port to listen on; 0 picks a free one", PORT)
     allowed_hosts: Sequence[str] = setting(
-        (), "names besides localhost by which the server may be addressed", NAMES
+        (), "host names besides localhost that requests can have; others are rejected", NAMES
     )
     trusted_proxies: Sequence[str] = setting(
-        (), "proxies whose X-Forwarded-For, -Proto and -Host are believed", NETWORKS
+        (), "proxies whose X-Forwarded-For, -Proto and -Host headers are trusted", NETWORKS
     )
-    public_url: str = setting(
-        "", "the address by which others reach the server; links begin with it, also in mails", TEXT
-    )
+    public_url: str = setting("", "the public address of the server, for links", TEXT)
     access: str = setting(
-        "keys", "whether callers are asked for a key, or everybody is let in", one_of("keys", "open")
+        "keys", "whether callers need a key, or every caller is let in", one_of("keys", "open")
     )
     token: str | None = setting(
-        None, "what opens everything to this machine; by default made up at each start", SECRET, secret=True
+        None,
+        "the full-access token for requests from this machine; by default generated at each start",
+        SECRET,
+        secret=True,
     )
     admin_key: str | None = setting(
-        None, "a key that opens everything, beside those of the hub", SECRET, secret=True
+        None, "a full-access key, in addition to the keys of the hub", SECRET, secret=True
     )
     rate_limit: int = setting(
-        2_000, "requests a second that one caller may send; 0 is no limit", COUNT, least=0
+        2_000, "the most requests per second of one caller; 0 means no limit", COUNT, least=0
     )
     workers: int = setting(
         0,
-        "how many supervised processes serve the hub, in PostgreSQL; 0 is this one process, alone",
+        "the number of supervised processes that serve a hub in PostgreSQL; 0 means this process only",
         COUNT,
         least=0,
     )
     store_wait: float = setting(
         60.0,
-        "how long `perdure run` waits at its start for a database that does not answer",
+        "how long `perdure run` waits at start-up for a database that does not answer",
         SECONDS,
         least=0,
     )
@@ -104,16 +108,16 @@ class ServerSettings:
 
 @dataclass(frozen=True)
 class HostedSettings:
-    """How an app that was written for Azure Functions is served; other applications have no use for these."""
+    """The settings of an Azure Functions app. They have no effect on other applications."""
 
     azure_events: str = setting(
         "text",
-        "what an Azure app gets of an event that the SDK's client raises: JSON text, as on Azure, or the data",
+        "the data of an event from the SDK's client in an Azure app: JSON text, as on Azure, or the value",
         one_of("text", "data"),
     )
     azure_links: str = setting(
         "full",
-        "the links to an instance that an Azure app's functions hand out: all, as on Azure, or the status alone",
+        "the links in the responses of an Azure app: all links, as on Azure, or the status link only",
         one_of("full", "status"),
     )
     azure_queues: str = setting(
@@ -122,7 +126,7 @@ class HostedSettings:
         one_of("hub", "storage"),
     )
     partial: bool = setting(
-        False, "whether an Azure app is served without the triggers and bindings that are not hosted", SWITCH
+        False, "serve an Azure app even if some of its triggers and bindings are not supported", SWITCH
     )
 
 
@@ -132,13 +136,13 @@ SERVING = tuple(settings_of(ServerSettings))
 HOSTED = tuple(settings_of(HostedSettings))
 TABLE: tuple[Setting, ...] = (*PLACE, *SERVING, *ENGINE, *HOSTED)
 MADE_UP = "PERDURE_TOKEN_MADE_UP"
-"""Tells a child of `perdure run` that its start-up token was made up, so that people have to be shown it."""
+"""Marks a generated start-up token for a child of `perdure run`, which then shows it to people."""
 OTHER_VARIABLES = frozenset({"PERDURE_URL", "PERDURE_KEY", "PERDURE_DEBUG", MADE_UP})
-"""Variables of the client's commands; they configure no engine."""
+"""Variables of the commands. They are not settings of an engine."""
 
 
 class ServingOverrides(TypedDict, total=False):
-    """The settings of an application that somebody else serves, as keyword arguments of `app.asgi()`."""
+    """The server's settings as keyword arguments of `app.asgi()`."""
 
     allowed_hosts: Sequence[str] | None
     trusted_proxies: Sequence[str] | None
@@ -179,7 +183,7 @@ class EngineOverrides(TypedDict, total=False):
 
 
 class HostOverrides(EngineOverrides, ServingOverrides, total=False):
-    """What `app.asgi()` takes besides the store and the hub."""
+    """The keyword arguments of `app.asgi()` besides the store and the hub."""
 
     encryption_keys: Encryption | str | None
     file_access: Literal["narrow", "refuse"] | None
@@ -187,7 +191,7 @@ class HostOverrides(EngineOverrides, ServingOverrides, total=False):
 
 @dataclass(frozen=True)
 class Chosen:
-    """The value of a setting, and where it comes from: flag, argument, environment, application or default."""
+    """The value of a setting and its source: flag, argument, environment, application or default."""
 
     setting: Setting
     value: Any
@@ -195,7 +199,7 @@ class Chosen:
 
     @property
     def shown(self) -> str:
-        """The value for people; passwords are masked."""
+        """The value for people, with passwords masked."""
         return self.setting.show(self.value)
 
 
@@ -207,15 +211,16 @@ def choose(
     environment: Mapping[str, str] | None = None,
     source: str = "argument",
 ) -> dict[str, Chosen]:
-    """Decide each setting of `rows`.
+    """Resolve each setting of `rows`.
 
     Parameters:
-        given: what the call or the command line gives, by name; None is nothing given.
-        coded: what `App(settings=...)` says; read already.
-        environment: default the process's own.
-        source: what `given` is called: argument or flag.
+        rows: the settings.
+        given: the values from the call or the command line, by name. None means not given.
+        coded: the parsed values from `App(settings=...)`.
+        environment: the environment variables. Default: the process's own.
+        source: the name of the source of `given`: argument or flag.
 
-    Raises: SettingError for a value that cannot be meant, and for a name that is no setting.
+    Raises: SettingError for an invalid value, and for a name that is not a setting.
     """
     unknown = set(given) - {row.name for row in rows}
     if unknown:
@@ -241,7 +246,7 @@ def _choose(
 def encryption_given(
     given: Encryption | str | None = None, coded: Encryption | None = None
 ) -> Encryption | None:
-    """The keys that an argument gives, else PERDURE_ENCRYPTION_KEYS, else the application. Raises SettingError."""
+    """The keys from the argument, else PERDURE_ENCRYPTION_KEYS, else the application. Raises SettingError."""
     rows = [row for row in PLACE if row.name == "encryption_keys"]
     said = {"encryption_keys": coded} if coded is not None else {}
     found: Encryption | None = choose(rows, {"encryption_keys": given}, coded=said)["encryption_keys"].value
@@ -249,13 +254,13 @@ def encryption_given(
 
 
 def refuses_open_files(given: str | None = None) -> bool:
-    """Whether a file that other users may read is not opened: as an argument says, else PERDURE_FILE_ACCESS."""
+    """Whether to refuse a file that other users can read, from the argument or else PERDURE_FILE_ACCESS."""
     rows = [row for row in PLACE if row.name == "file_access"]
     return bool(choose(rows, {"file_access": given})["file_access"].value == "refuse")
 
 
 def coded_in(settings: EngineSettings) -> dict[str, Any]:
-    """What an application's own settings say otherwise than the defaults."""
+    """The settings of an application that differ from the defaults."""
     found = {}
     for row in ENGINE:
         holder = getattr(settings, row.group) if row.group else settings
@@ -266,7 +271,7 @@ def coded_in(settings: EngineSettings) -> dict[str, Any]:
 
 
 def engine_settings(settings: EngineSettings, chosen: Mapping[str, Chosen]) -> EngineSettings:
-    """The application's settings with what was chosen in their places."""
+    """The application's settings, replaced by the chosen values."""
     changes: dict[str, dict[str, Any]] = {}
     for row in ENGINE:
         changes.setdefault(row.group, {})[row.field] = chosen[row.name].value
@@ -276,7 +281,7 @@ def engine_settings(settings: EngineSettings, chosen: Mapping[str, Chosen]) -> E
 
 
 def strangers(environment: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Variables that begin with PERDURE_ and are no setting, with the setting that was probably meant."""
+    """Variables that begin with PERDURE_ but are not settings, each with a similar setting, or ""."""
     known = {row.variable for row in TABLE}
     found = os.environ if environment is None else environment
     names = [name for name in found if name.startswith(PREFIX) and name not in known | OTHER_VARIABLES]
@@ -284,7 +289,7 @@ def strangers(environment: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 def markdown() -> str:
-    """The table as the documentation shows it."""
+    """The table of settings for the documentation."""
     lines = ["| setting | flag | variable | value | default | what it is |", "|---|---|---|---|---|---|"]
     for row in TABLE:
         default = row.show(row.default) or "none"
@@ -296,4 +301,6 @@ def markdown() -> str:
 
 def _unknown(name: str, rows: Sequence[Setting]) -> str:
     close = difflib.get_close_matches(name, [row.name for row in rows], 1)
-    return f"{name!r} is no setting" + (f": {close[0]!r} is" if close else "; `perdure settings` lists them")
+    return f"{name!r} is not a setting. " + (
+        f"Did you mean {close[0]!r}?" if close else "`perdure settings` lists all settings"
+    )

@@ -173,7 +173,7 @@ async def test_errors_come_back_as_themselves(tmp_path: Path) -> None:
     host = make_app().asgi(store="memory:", admin_key="the-administrators-own-long-key")
     async with host.lifespan():
         async with RemoteClient("http://localhost", transport=httpx2.ASGITransport(app=host)) as nobody:
-            with pytest.raises(Unauthenticated, match="show a key"):
+            with pytest.raises(Unauthenticated, match="needs an access key"):
                 await nobody.query()
         admin = RemoteClient(
             "http://localhost",
@@ -199,7 +199,7 @@ def test_the_first_key_comes_before_the_hub(tmp_path: Path) -> None:
 
     made = perdure("keys", "create", "ops", "-s", "admin", "--hub", "approval", store=store)
     assert made.exit_code == 0, made.output
-    assert "The hub 'approval' was made" in made.stderr
+    assert "Created the hub 'approval'" in made.stderr
     assert made.stdout.startswith("pdk_")
 
     again = perdure("keys", "create", "desk", "-s", "read", store=store)

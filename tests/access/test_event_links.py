@@ -68,7 +68,7 @@ def test_a_second_use_is_refused_and_written_down(door: Door) -> None:
     looked = door.http.get(url)
 
     assert (second.status_code, looked.status_code) == (410, 410)
-    assert "it was used before" in second.text
+    assert "works only once and has been used" in second.text
     assert finished(door) == "APPROVED"
     decisions = [(row["outcome"], row["who"].split()[0]) for row in door.audit(operation="decide")]
     assert decisions == [("link-spent", "link"), ("ok", "link")]
@@ -131,7 +131,7 @@ def test_what_is_over_is_said_to_be(door: Door) -> None:
     late = door.http.post(other, data=YES)
 
     assert late.status_code == 410
-    assert "Nothing is left to decide" in late.text
+    assert "there is nothing left to decide" in late.text
 
 
 def test_an_event_link_opens_that_event_only(door: Door) -> None:

@@ -93,7 +93,7 @@ def test_a_key_opens_what_its_scope_includes_and_nothing_else(door: Door, scope:
 
 def is_form_error(answer: Any) -> bool:
     """A form of a page has a token of its own, which the key does not replace."""
-    return answer.status_code == 403 and "load the page again" in answer.text
+    return answer.status_code == 403 and "Reload the page" in answer.text
 
 
 def test_a_function_key_opens_one_function(door: Door) -> None:

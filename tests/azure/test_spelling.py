@@ -114,25 +114,29 @@ def test_a_decorator_gives_the_function_back():
 def test_a_trigger_that_names_another_parameter_is_refused():
     blueprint = df.Blueprint()
 
-    with pytest.raises(RegistrationError, match="context_name is 'ctx', but its first parameter"):
+    with pytest.raises(RegistrationError, match="context_name is 'ctx', but the function's first parameter"):
 
         @blueprint.orchestration_trigger(context_name="ctx")
         def main(context):
             return 1
 
-    with pytest.raises(RegistrationError, match="input_name is 'city', but its parameters are name"):
+    with pytest.raises(
+        RegistrationError, match="input_name is 'city', but the function's parameters are name"
+    ):
 
         @blueprint.activity_trigger(input_name="city")
         def hello(name):
             return name
 
-    with pytest.raises(RegistrationError, match="client_name is 'client', but its parameters are req"):
+    with pytest.raises(
+        RegistrationError, match="client_name is 'client', but the function's parameters are req"
+    ):
 
         @blueprint.durable_client_input(client_name="client")
         async def start(req):
             return None
 
-    with pytest.raises(RegistrationError, match="of the application's own hub"):
+    with pytest.raises(RegistrationError, match="belongs to the application's own hub"):
         blueprint.durable_client_input("client", "OtherHub")
 
 

@@ -133,7 +133,7 @@ def test_a_dead_letter_is_delivered_again(site: Site, page: Page) -> None:
     send(site, "claims", "mend", {"mend": True})
 
     page.locator("tr", has_text="m-1").get_by_role("button", name="Deliver again").click()
-    expect(page.locator(".notice")).to_have_text("The message is delivered again.")
+    expect(page.locator(".notice")).to_have_text("The message is redelivered.")
     expect(letters).to_have_count(2, timeout=8_000)
     claims = card(page, "claims")
     claims.locator("summary", has_text="Deliver all").click()

@@ -260,7 +260,7 @@ def test_a_mounted_application_logs_no_token(
             pass
 
     asyncio.run(live())
-    assert "there are no access keys yet" in caplog.text
+    assert "the hub has no access keys yet" in caplog.text
     assert TOKEN not in caplog.text + capsys.readouterr().err
 
 

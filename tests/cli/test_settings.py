@@ -176,7 +176,7 @@ def test_a_value_that_cannot_be_meant_is_refused_at_the_edge(name: str, wrong: A
 
 
 async def test_a_misspelt_argument_is_answered_with_the_right_one() -> None:
-    with pytest.raises(SettingError, match="'treads' is no setting: 'threads' is"):
+    with pytest.raises(SettingError, match=r"'treads' is not a setting\. Did you mean 'threads'\?"):
         async with df.App("settled").running("memory:", treads=3):  # type: ignore[call-arg]
             pass
 

@@ -70,7 +70,7 @@ def test_an_unusable_hub_name_is_refused(name):
 
 
 def test_a_generator_cannot_be_an_activity(app):
-    with pytest.raises(RegistrationError, match="only orchestrators yield"):
+    with pytest.raises(RegistrationError, match="[Oo]nly an orchestrator can yield"):
 
         @app.activity
         def pay():

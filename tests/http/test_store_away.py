@@ -139,7 +139,7 @@ async def test_a_commit_in_doubt_does_not_tell_it_either(
 
     assert (answer.status_code, answer.json()["code"]) == (503, "outcome-unknown")
     assert "the plan" not in answer.text
-    assert "may or may not have happened" in answer.json()["detail"]
+    assert "may or may not have taken effect" in answer.json()["detail"]
 
 
 @pytest.mark.parametrize("path", ["/", "/instances/some-1", "/workers", "/triggers"])

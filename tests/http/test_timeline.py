@@ -90,7 +90,7 @@ def test_a_refused_event_leaves_the_wait_open() -> None:
     )
 
     assert states(found) == {"go": [("wait", "open")]}
-    assert found.rows[0].spans[0].note == "refused: not text"
+    assert found.rows[0].spans[0].note == "rejected: not text"
 
 
 def test_of_several_waits_the_one_that_took_the_event_ends() -> None:

@@ -96,7 +96,7 @@ async def test_a_schedule_is_paused_with_its_reason_resumed_and_run(
     paused = await order(http, "schedules/nightly/pause", reason="holidays")
     assert (paused.status_code, paused.headers["location"]) == (303, "/triggers?done=pause")
     page = (await http.get(paused.headers["location"])).text
-    assert "paused: holidays" in page and "its ticks pass until it is resumed" in page
+    assert "paused: holidays" in page and "The schedule is paused until it is resumed" in page
     assert "/schedules/nightly/pause" not in page and "/schedules/nightly/resume" in page
 
     assert (await order(http, "schedules/nightly/resume")).status_code == 303
@@ -138,8 +138,8 @@ async def test_a_backfill_is_asked_for_in_the_schedules_own_time(
 @pytest.mark.parametrize(
     ("after", "until", "said"),
     [
-        ("", "2026-01-01T00:00", "after takes a date and a time"),
-        ("2026-01-01T00:00", "soon", "until takes a date and a time"),
+        ("", "2026-01-01T00:00", "after must be a date and a time"),
+        ("2026-01-01T00:00", "soon", "until must be a date and a time"),
         ("2999-01-01T00:00", "2999-02-01T00:00", "Nothing fires"),
         ("2026-01-02T00:00", "2026-01-01T00:00", "Nothing fires"),
     ],
@@ -168,7 +168,7 @@ async def test_a_message_is_filled_in_by_its_type(http: httpx2.AsyncClient, loca
     assert seen == [Order(7, True)]
     refused = await order(http, "queues/typed/send", **{"field.number": "seven", "message_id": "m-8"})
     assert refused.status_code == 400
-    assert "number takes a whole number" in refused.text and 'value="m-8"' in refused.text
+    assert "number must be a whole number" in refused.text and 'value="m-8"' in refused.text
     assert await local.get_status("queue:typed:m-8") is None
 
 

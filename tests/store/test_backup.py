@@ -166,7 +166,7 @@ async def test_a_damaged_hub_is_backed_up_as_it_is_where_that_is_asked_for(tmp_p
 @pytest.mark.parametrize(
     ("store", "file", "why"),
     [
-        ("memory:", "copy.db", "only a SQLite file"),
+        ("memory:", "copy.db", "SQLite files only"),
         ("no-such.db", "copy.db", "no database"),
         ("hub.db", "no/such/directory/copy.db", "does not exist"),
         ("hub.db", ".", "is a directory"),

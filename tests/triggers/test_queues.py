@@ -268,5 +268,5 @@ def test_a_queue_has_one_function() -> None:
     app, _ = claims()
     with pytest.raises(RegistrationError, match="already taken"):
         app.queue("claims-in")(lambda message: None)
-    with pytest.raises(RegistrationError, match="concurrency is 1 or more"):
+    with pytest.raises(RegistrationError, match="concurrency must be 1 or more"):
         app.queue("other", concurrency=0)(lambda message: None)

@@ -184,7 +184,7 @@ def test_what_cannot_be_scheduled_is_refused_when_decorated() -> None:
         app.schedule("every day")(lambda: None)
     with pytest.raises(RegistrationError, match="not a time zone"):
         app.schedule("0 2 * * *", timezone="Mars/Olympus")(lambda: None)
-    with pytest.raises(RegistrationError, match="catch_up is one of"):
+    with pytest.raises(RegistrationError, match="catch_up must be one of"):
         app.schedule("0 2 * * *", catch_up="never")(lambda: None)  # type: ignore[arg-type]
     app.schedule("0 2 * * *", name="one")(lambda: None)
     with pytest.raises(RegistrationError, match="already taken"):

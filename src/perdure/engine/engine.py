@@ -79,16 +79,20 @@ class Settings:
 
     limits: Limits = field(default_factory=Limits)
     concurrency: Concurrency = field(default_factory=Concurrency)
-    queued_requests: int = setting(20_000, "requests that wait before more are refused", COUNT, least=0)
-    drain: float = setting(0.0, "how long stopping waits for running activities", SECONDS, least=0)
-    retention: Retention | None = setting(  # noqa: RUF009 (a frozen value)
-        None, "how long finished instances are kept; for ever by default", AGES
+    queued_requests: int = setting(
+        20_000, "the most queued requests; further ones are rejected", COUNT, least=0
     )
-    accept_only: bool = setting(False, "take messages durably, and run nothing", SWITCH)
+    drain: float = setting(0.0, "how long a stop waits for running activities", SECONDS, least=0)
+    retention: Retention | None = setting(  # noqa: RUF009 (a frozen value)
+        None, "how long finished instances are kept before they are purged; by default for ever", AGES
+    )
+    accept_only: bool = setting(False, "store messages, but run no functions", SWITCH)
     versioning: Versioning = field(default_factory=Versioning)
     belonging: ClusterSettings = field(default_factory=ClusterSettings)
-    watchdog: bool = setting(True, "interrupt orchestrators that keep the engine to themselves", SWITCH)
-    interrupt_after: float = setting(10.0, "how long one may before it is interrupted", SECONDS, least=0.001)
+    watchdog: bool = setting(True, "interrupt orchestrators that block the engine", SWITCH)
+    interrupt_after: float = setting(
+        10.0, "how long an orchestrator can block the engine before it is interrupted", SECONDS, least=0.001
+    )
 
     @property
     def runs_nothing(self) -> bool:

@@ -1,7 +1,7 @@
-"""perdure over HTTP: an ASGI application, which turns requests into the verbs of `Client`.
+"""perdure over HTTP: an ASGI application that maps requests to the methods of `Client`.
 
-From the top: `host` builds the application; `pages` are the routes for people; `api` those for programs, with the
-status of an instance as JSON in both directions; `access` decides who may do what. `table` is the shape of every
-route, so that access checks and the API's description are drawn from one table, and `routing` turns its rows into
-routes. `remote` is the same `Client` at the other end. What serves sockets and processes is `perdure.server`.
+`host` builds the application. `pages` has the routes for people, `api` those for programs, with the status of an
+instance as JSON in both directions. `access` authenticates callers and checks their scopes. `table` describes every
+route, so that access checks and the API's description come from one table, and `routing` turns its rows into routes.
+`remote` is the same `Client` on the other side of the connection. Sockets and processes are in `perdure.server`.
 """

@@ -1,4 +1,4 @@
-"""What a row of the endpoint table promises: the body it takes, what it answers, which errors it knows."""
+"""The contract of a row of the endpoint table: its parameters, body, responses and errors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from perdure.http.parameters import Parameter
 
 @dataclass(frozen=True)
 class Body:
-    """A JSON body. `kind` is the type it is decoded to, `Any` for whatever strict JSON can carry."""
+    """A JSON body. `kind` is the type it is decoded to, `Any` for any strict JSON."""
 
     kind: Any = Any
     needed: bool = False
@@ -20,12 +20,12 @@ class Body:
 
 @dataclass(frozen=True)
 class Answer:
-    """A 2xx (or a documented other) answer: its status, the type of its body (None for an empty one).
+    """A documented response: its status, and the type of its body (None for an empty one).
 
     Parameters:
-        says: what it means, in a few words.
-        headers: what stands in its headers, by name.
-        leads_to: operations that take the id in this answer, as (operation, JSON pointer to the id).
+        says: a short description.
+        headers: the descriptions of its headers, by name.
+        leads_to: operations that take the id in this response, as (operation, JSON pointer to the id).
         media: the content type.
     """
 
@@ -39,10 +39,10 @@ class Answer:
 
 @dataclass(frozen=True)
 class Contract:
-    """Parameters, body, answers and errors of one row.
+    """Parameters, body, responses and errors of one row.
 
-    `errors` are classes whose statuses stand in the table of `perdure.http.problem`; what can happen to every
-    request (no key, too many requests, a store that is away) is added where the description is written.
+    `errors` are classes whose statuses are in the table of `perdure.http.problem`. The errors that every request can
+    have (no key, too many requests, an unreachable store) are added where the API's description is written.
     """
 
     takes: tuple[Parameter[Any], ...] = ()
@@ -52,7 +52,7 @@ class Contract:
 
 
 class Problem(TypedDict, total=False):
-    """An error, after RFC 9457, with the members that Azure's clients look for."""
+    """An error document (RFC 9457), with the additional members that Azure's clients read."""
 
     type: str
     title: str

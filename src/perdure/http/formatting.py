@@ -1,4 +1,4 @@
-"""Values as people read them on a page: instants, durations, JSON."""
+"""Formats values for people: times, durations, JSON."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ _UNITS = ((86_400.0, "day"), (3_600.0, "h"), (60.0, "min"), (1.0, "s"))
 
 
 class ShortenedJson(NamedTuple):
-    """A value as indented JSON, and how many characters of it were left out."""
+    """A value as indented JSON, and the number of characters that were cut off."""
 
     text: str
     left_out: int
 
 
 def plain(text: str, also: str = "\n\t") -> str:
-    """Text without what a terminal would take for a command, and what a page would show as other than it is."""
+    """Escape the characters that a terminal would execute or a page would show misleadingly."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c in also else f"\\x{ord(c):02x}" for c in text)
 
 
 def ago(at: datetime, now: datetime) -> str:
-    """How long before (or after) `now` an instant is: "3 min ago", "in 2 days", "just now"."""
+    """The distance of a time from `now`: "3 min ago", "in 2 days", "just now"."""
     seconds = (now - at).total_seconds()
     if abs(seconds) < 2:
         return "just now"
@@ -42,7 +42,7 @@ def ago(at: datetime, now: datetime) -> str:
 
 
 def lasting(seconds: float) -> str:
-    """A duration to two units: "840 µs", "12 ms", "1.4 s", "3 min 20 s", "2 days 4 h"."""
+    """A duration in at most two units: "840 µs", "12 ms", "1.4 s", "3 min 20 s", "2 days 4 h"."""
     if seconds <= 0:
         return "0 s"
     if seconds < 0.001:
@@ -55,20 +55,20 @@ def lasting(seconds: float) -> str:
 
 
 def exact(at: datetime) -> str:
-    """An instant to the millisecond, for a title."""
+    """A time with milliseconds."""
     return f"{at:%Y-%m-%d %H:%M:%S}.{at.microsecond // 1000:03d} UTC"
 
 
 def sentence(text: str) -> str:
-    """What an error says, as a sentence of a page."""
+    """The message of an error as a sentence: with a capital letter and a full stop."""
     text = text.strip()
     return f"{text[:1].upper()}{text[1:]}{'' if text.endswith(('.', '!', '?', ':')) else '.'}" if text else ""
 
 
 def went_wrong(one: OrchestrationStatus) -> str:
-    """Why an instance failed, on one line; "" for one that did not.
+    """Why an instance failed, on one line; "" if it did not fail.
 
-    What is built in only carries somebody's function: there the function's own error is the reason.
+    A built-in orchestrator only runs a user's function, so the function's own error is the reason.
     """
     if one.failure is None:
         return ""
@@ -77,14 +77,14 @@ def went_wrong(one: OrchestrationStatus) -> str:
 
 
 def wall_clock(at: datetime, timezone: str) -> str:
-    """An instant as a clock in a time zone shows it: "Fri 27 Nov 2026, 02:00"."""
+    """A time in a time zone: "Fri 27 Nov 2026, 02:00"."""
     local = at.astimezone(ZoneInfo(timezone))
     seconds = f":{local:%S}" if local.second else ""
     return f"{local:%a} {local.day} {local:%b %Y, %H:%M}{seconds}"
 
 
 def ranges(numbers: Iterable[int]) -> str:
-    """Numbers with those that follow each other drawn together: "0-3, 7, 9-10"."""
+    """Numbers as ranges: "0-3, 7, 9-10"."""
     runs: list[list[int]] = []
     for number in sorted(numbers):
         if runs and number == runs[-1][-1] + 1:
@@ -95,19 +95,19 @@ def ranges(numbers: Iterable[int]) -> str:
 
 
 def pretty(value: Any, limit: int = SHOWN) -> ShortenedJson:
-    """A JSON-ready value, indented. What is longer than a page can show is cut, and said to be."""
+    """A JSON-ready value as indented JSON, cut off at `limit` characters."""
     text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
     return ShortenedJson(text[:limit], max(0, len(text) - limit))
 
 
 def compact(value: Any, limit: int = 140) -> str:
-    """A JSON-ready value on one line, with its end cut off when it is long."""
+    """A JSON-ready value on one line, cut off at `limit` characters."""
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def _nearest(seconds: float) -> str:
-    """A duration to come, rounded: what ends in ninety days less a second ends in ninety days."""
+    """A future duration, rounded: ninety days less a second is ninety days."""
     size = next(size for size, _ in _UNITS if seconds >= size)
     return _largest(round(seconds / size) * size)
 

@@ -1,13 +1,13 @@
-"""What holds for every request and every response, before any route is looked at.
+"""Checks of every request and headers of every response, before the routes.
 
-A server on loopback is not private: every page open in the same machine's browser can send it requests.
-Three checks keep those out. The Host header must name this server, so that a foreign name rebound to
-127.0.0.1 gets nothing (DNS rebinding). A request that may change something must not come from another
-origin; browsers say where it comes from in `Origin` and `Sec-Fetch-Site`, programs send neither. And there
-is no CORS, so a foreign page cannot read an answer either.
+A server on loopback is not private, because every page in a browser on the same machine can send it requests. Three
+rules keep such requests out. The Host header must name this server, so that a foreign name that resolves to 127.0.0.1
+is rejected (DNS rebinding). A request that can change something must not come from another origin. Browsers send the
+origin in `Origin` and `Sec-Fetch-Site`, programs send neither. And the server sends no CORS headers, so a foreign
+page cannot read a response.
 
-Responses get the headers that take powers away from a page (no foreign scripts, no frames, no sniffing)
-unless the handler has set its own: a client function may serve what it likes.
+Responses get headers that restrict a page (no foreign scripts, no frames, no sniffing). A handler can set its own
+values, so a client function can serve any content.
 """
 
 from __future__ import annotations
@@ -82,9 +82,7 @@ class Guard:
     def _refusal(self, scope: Scope) -> ProblemResponse | None:
         size = len(scope.get("raw_path") or scope["path"]) + len(scope["query_string"])
         if size > self.header_bytes // 2:
-            return ProblemResponse(
-                414, "this address is longer than any of this server's", code="uri-too-long"
-            )
+            return ProblemResponse(414, "the URL is too long for this server", code="uri-too-long")
         hosts: list[bytes] = []
         is_from_browser = False
         for name, value in scope["headers"]:
@@ -95,24 +93,24 @@ class Guard:
                 is_from_browser = True
         if size > self.header_bytes:
             return ProblemResponse(
-                431, "the headers of this request are larger than this server reads", code="headers-too-large"
+                431, "the headers of the request are too large for this server", code="headers-too-large"
             )
         if not scope["path"].isascii() and _has_surrogates(scope["path"]):
-            return ProblemResponse(400, "this address is not UTF-8", code="malformed-address")
+            return ProblemResponse(400, "the path of the URL is not UTF-8", code="malformed-address")
         if len(hosts) > 1:
-            return ProblemResponse(400, "a request names one host", code="ambiguous-host")
+            return ProblemResponse(400, "the request has more than one Host header", code="ambiguous-host")
         host = hosts[0].decode("latin-1") if hosts else ""
         if not self._is_ours(host, scope):
             return ProblemResponse(
                 403,
-                f"this server does not answer to the name {host[:100]!r}. Open it as localhost, or name "
-                "the host: `--allowed-hosts` (PERDURE_ALLOWED_HOSTS), or asgi(allowed_hosts=...)",
+                f"this server does not accept requests for the host {host[:100]!r}. Open it as localhost, or add "
+                "the host with --allowed-hosts (PERDURE_ALLOWED_HOSTS) or asgi(allowed_hosts=...)",
                 code="foreign-host",
             )
         if is_from_browser and scope["method"] not in SAFE and is_foreign(Headers(scope=scope)):
             return ProblemResponse(
                 403,
-                "this request would change something and comes from a page of another origin",
+                "this request can change data and comes from a page of another origin",
                 code="foreign-origin",
             )
         return None
@@ -124,13 +122,13 @@ class Guard:
 
 
 def _with_ours(given: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """The headers of a response, and behind them those of ours that its handler has not set."""
+    """The headers of a response, and the guard's own headers that the handler has not set."""
     own = {name.lower() for name, _ in given}
     return [*given, *[pair for pair in _RAW_HEADERS if pair[0] not in own]]
 
 
 def _bears_secret(query: bytes) -> bool:
-    """Whether this address opens something, so that a page must tell it to nobody."""
+    """Whether the URL contains a credential, so that a page must not pass it on as a referrer."""
     return any(mark in query for mark in _SECRET_PARAMETERS)
 
 
@@ -140,7 +138,7 @@ def _has_surrogates(text: str) -> bool:
 
 @lru_cache(64)
 def _hostname(host: str) -> str:
-    """The name in a Host header, without port and brackets; "" when it is malformed."""
+    """The name in a Host header, without port and brackets; "" if the header is malformed."""
     try:
         parts = urlsplit(f"//{host}")
         _ = parts.port
@@ -150,7 +148,7 @@ def _hostname(host: str) -> str:
 
 
 def is_foreign(headers: Headers) -> bool:
-    """Whether a browser says that a page of another origin sent this."""
+    """Whether a page of another origin sent the request, according to the browser."""
     origin = headers.get("origin")
     if origin is not None:
         try:

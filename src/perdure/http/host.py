@@ -1,15 +1,15 @@
-"""The ASGI application: the engine's life around it, the tables of routes in it, the guard before it.
+"""The ASGI application: it starts and stops the engine, contains the tables of routes, and is wrapped by the guard.
 
     /api/…                               client functions            api/functions
     /runtime/webhooks/durabletask/…      Azure's management API      api/management and others
     /durabletask/{credential}/…          the same for Azure's client api/azure_client
-    /healthz  /readyz                    for probes                  here
-    /openapi.json  /docs                 the description of all that pages/docs_pages
-    /errors/{number}                     what errors mean            pages/error_pages
+    /healthz  /readyz                    probes                      here
+    /openapi.json  /docs                 the API's description       pages/docs_pages
+    /errors/{number}                     explanations of errors      pages/error_pages
     /  /instances/{id}  /static/…        pages for people            pages
 
-`asgi(app)` starts the engine in its lifespan. A web framework that mounts it does not pass lifespans on to
-what it mounts; the engine then starts with the first request, and a warning tells how to start it earlier.
+`asgi(app)` starts the engine in its lifespan. A web framework does not pass its lifespan on to mounted applications.
+Then the engine starts with the first request, and a warning explains how to start it earlier.
 """
 
 from __future__ import annotations
@@ -80,12 +80,12 @@ if TYPE_CHECKING:
     from perdure.settings import Chosen, EngineOverrides, HostOverrides
 
 _SERVED = frozenset(row.name for row in SERVING)
-PROBE = 2.0  # seconds that a store may take to answer a probe
+PROBE = 2.0  # seconds that a store has to answer a probe
 log = logging.getLogger("perdure.http")
 
 
 class Application(Protocol):
-    """What is served: a `perdure.App`, or anything that runs as one does."""
+    """The served application: a `perdure.App`, or an object that runs like one."""
 
     @property
     def name(self) -> str: ...
@@ -96,11 +96,11 @@ class Application(Protocol):
         hub: str | None = None,
         **overrides: Unpack[EngineOverrides],
     ) -> AbstractAsyncContextManager[Client]:
-        """Serve the hub while the block runs, and give its client."""
+        """Run the engine during the block. Gives its client."""
 
 
 class Host:
-    """An application as ASGI. `lifespan` can be given to the framework that mounts it."""
+    """An application as ASGI. Pass `lifespan` to the framework that mounts it."""
 
     def __init__(
         self,
@@ -124,21 +124,21 @@ class Host:
 
     @property
     def client(self) -> Client:
-        """The client of the running engine, for the routes of the site that mounts this. Raises EngineStopped.
+        """The client of the running engine, for routes of the site that mounts this host. Raises EngineStopped.
 
-        Ask for it in the route itself: from then on the starts of this request are known, also those in tasks of
-        their own, and an anonymous caller gets no link to an instance that a start has met.
+        Read it in the route itself. From then on the host knows which instances this request starts, also in tasks of
+        their own, and gives an anonymous caller no link to an existing instance that a start found.
         """
         occasion()
         if self._client is None:
             raise EngineStopped(
-                "this application is not running: pass lifespan=host.lifespan to the application that mounts it"
+                "this application is not running. Pass lifespan=host.lifespan to the application that mounts it"
             )
         return self._client
 
     @asynccontextmanager
     async def lifespan(self, _: Any = None) -> AsyncIterator[None]:
-        """The engine's life. Entering starts it and recovers what was running; leaving stops it."""
+        """Run the engine. Entering starts it and recovers unfinished instances. Leaving stops it."""
         async with self._app.running(self._store, self._hub, **self._overrides) as client:
             access = access_by(self._serving_settings, client)
             chosen = self._serving_settings
@@ -150,7 +150,7 @@ class Host:
                 trusted_proxies=chosen["trusted_proxies"].value,
                 host=self,
             )
-            await access.signer.prepare()  # so that routes of the site around it may hand out links
+            await access.signer.prepare()  # so that routes of the surrounding site can make links
             self._client, self._token, self._is_published = client, access.token or "", False
             if access.token and not access.keys.has_keys():
                 _tell_of_token(access.token, is_made_up=chosen["token"].value is None)
@@ -170,19 +170,20 @@ class Host:
         await serving(scope, receive, send)
 
     def _publish(self, scope: Scope) -> None:
-        """Tell the commands on this machine where the server is. The first request is the first to know it."""
+        """Publish the server's address to commands on this machine. Only a request contains the address."""
         self._is_published = True
         address = _address_in(scope)
         if address and self._client is not None:
             engine_of(self._client).publish(address, self._token)
 
     async def _start_late(self) -> ASGIApp:
-        """Start at the first request; the task that keeps the engine is cancelled when the loop is closed."""
+        """Start with the first request. The task that runs the engine is cancelled when the event loop closes."""
         async with self._starting:
             if self._serving is None:
                 log.warning(
-                    "perdure starts with this first request: mounted applications get no lifespan. Pass "
-                    "lifespan=host.lifespan to the outer application, so that timers go on after a restart"
+                    "perdure starts with this first request, because mounted applications get no lifespan. Pass "
+                    "lifespan=host.lifespan to the outer application, so that timers fire after a restart without "
+                    "a request"
                 )
                 started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
                 self._keeper = asyncio.create_task(self._keep(started))
@@ -202,14 +203,14 @@ class Host:
 
 
 def _address_in(scope: Scope) -> str:
-    """Where the socket of a request listens, with the path that this host is mounted at; "" if it tells neither."""
+    """The URL of the socket that a request arrived at, with the path of this host; "" if the request has none."""
     host, port = scope.get("server") or ("", None)
     if not port or scope["type"] != "http":
         return ""
     try:
         bare = ipaddress.ip_address(host)
     except ValueError:
-        return ""  # made up, as in a test, or the path of a Unix socket
+        return ""  # an invented name, as in a test, or the path of a Unix socket
     shown = f"[{bare}]" if bare.version == 6 else str(bare)
     return f"{scope.get('scheme', 'http')}://{shown}:{port}{prefix_of({BASE: scope.get('root_path', '')})}"
 
@@ -221,18 +222,18 @@ def asgi(
     hub: str | None = None,
     **overrides: Unpack[HostOverrides],
 ) -> Host:
-    """The application over HTTP, with its engine.
+    """The application and its engine as an ASGI application.
 
     Parameters:
         app: the application.
         store, hub: as for `app.running()`.
-        overrides: any setting of the engine or of the server, see `perdure settings`.
+        overrides: any setting of the engine or the server, see `perdure settings`.
     """
     return Host(app, store=store, hub=hub, **overrides)
 
 
 def access_by(chosen: Mapping[str, Chosen], client: Client, *, address: str = "") -> Access:
-    """The gate that the settings ask for; `address` is where the server listens, if that is known."""
+    """The access control that the settings describe. `address` is the server's own address, if it is known."""
     is_open = chosen["access"].value == "open"
     rate = chosen["rate_limit"].value
     return Access(
@@ -254,10 +255,10 @@ def application(
     trusted_proxies: Iterable[str] = (),
     host: object = None,
 ) -> ASGIApp:
-    """The ASGI application over a client whose engine is running.
+    """The ASGI application for the client of a running engine.
 
-    `access` says who may do what. Without it nobody is asked: that is for tests, and for a caller who has asked.
-    Links begin with `public_url`, or else with the address that a request came by. `host` is what a site mounts.
+    `access` checks callers. Without it every caller is let in, for tests and for callers that were checked before.
+    Links begin with `public_url`, or else with the address of the request. `host` is the object that a site mounts.
     """
     access = access or Access(client, is_open=True)
     engine = engine_of(client)
@@ -321,38 +322,38 @@ def _warn_of_anonymous(registry: Registry) -> None:
     anonymous = {route.name: route for route in reversed(registry.routes) if route.auth == "anonymous"}
     for route in reversed(anonymous.values()):
         log.warning(
-            "the route %s %s is open to everyone, and hands each caller links that also raise events, terminate and "
-            "purge. To hand out what the caller may do, leave App(links='azure') out; for an Azure app, set "
-            "--azure-links status",
+            "the route %s %s is open to everyone and gives each caller links that also raise events, terminate and "
+            "purge. To give each caller only the links for their key, remove App(links='azure'), or for an Azure app "
+            "set --azure-links status",
             "/".join(route.methods),
             registry.route_prefix + route.path,
         )
 
 
 def _tell_of_token(token: str, *, is_made_up: bool) -> None:
-    """How this machine gets in. The token is for a person at a terminal; it is not for a log."""
+    """Log how to get access. The token itself is printed on a terminal only, not in a log."""
     log.warning(
-        "there are no access keys yet: until there are, only this machine gets in, with the start-up token. "
-        "`perdure keys create` makes a key; PERDURE_TOKEN sets the token"
+        "the hub has no access keys yet, so only requests from this machine with the start-up token are accepted. "
+        "Create a key with `perdure keys create`, or set the token with PERDURE_TOKEN"
     )
     if is_made_up and sys.stderr.isatty():
         sys.stderr.write(f"start-up token: {token}\n")
 
 
 async def health(request: Request) -> Response:
-    """GET healthz: 200 while this process works as it should, else 503. It tells no more than that.
+    """GET healthz: 200 while this process works, 503 if it should be restarted.
 
-    A store that is away is nothing that a start anew would bring back: `/readyz` tells of that.
+    An unreachable store does not count, because a restart of this process would not help. `/readyz` reports it.
     """
     healthy = bool(engine_of(client_of(request)).health()["alive"])
     return json_response({"healthy": healthy}, 200 if healthy else 503)
 
 
 async def ready(request: Request) -> Response:
-    """GET readyz: 200 when this server should be sent requests, else 503 and in one word why not.
+    """GET readyz: 200 if this server is ready for requests, else 503 with the reason in one word.
 
-    It is stricter than `/healthz`: a full queue or a store that cannot be asked is no reason to start the server
-    anew, but one to send requests elsewhere for a while.
+    It is stricter than `/healthz`. With a full queue or an unreachable store, a restart does not help, but requests
+    should go to another server for a while.
     """
     reason = await hindrance(engine_of(client_of(request)))
     headers = {"Retry-After": RETRY_AFTER[503]} if reason else {}
@@ -360,7 +361,7 @@ async def ready(request: Request) -> Response:
 
 
 async def hindrance(engine: RunningEngine) -> str:
-    """In one word why requests should be sent elsewhere; "" when they may be sent here."""
+    """In one word, why this server is not ready for requests; "" if it is ready."""
     health = engine.health()
     if not health["healthy"]:
         return "store" if health["store"] != "ok" else "engine"
@@ -368,22 +369,20 @@ async def hindrance(engine: RunningEngine) -> str:
         return "busy"
     try:
         async with asyncio.timeout(PROBE):
-            await engine.read(
-                lambda: engine.store.executions(0)
-            )  # one look into an index, and nothing counted
+            await engine.read(lambda: engine.store.executions(0))  # one lookup in an index
     except (PerdureError, TimeoutError):
         return "store"
     return ""
 
 
 class Health(TypedDict):
-    """Whether the process is."""
+    """Whether the process works."""
 
     healthy: bool
 
 
 class Readiness(TypedDict):
-    """Whether work is taken, and what is in the way."""
+    """Whether the server is ready for requests, and if not, why."""
 
     ready: bool
     reason: str
@@ -395,7 +394,12 @@ HEALTH = (
         ("GET",),
         health,
         "open",
-        contract=Contract(answers=(Answer(200, Health, "It works."), Answer(503, Health, "Start it anew."))),
+        contract=Contract(
+            answers=(
+                Answer(200, Health, "The process works."),
+                Answer(503, Health, "The process should be restarted."),
+            )
+        ),
     ),
     Endpoint(
         "/readyz",
@@ -403,7 +407,10 @@ HEALTH = (
         ready,
         "open",
         contract=Contract(
-            answers=(Answer(200, Readiness, "Work is taken."), Answer(503, Readiness, "Not now."))
+            answers=(
+                Answer(200, Readiness, "The server is ready."),
+                Answer(503, Readiness, "The server is not ready."),
+            )
         ),
     ),
 )

@@ -1,7 +1,7 @@
-"""Where this host hangs in somebody's site: the path before all of its own, for links and cookies.
+"""The path under which a site mounts this host, for links and cookies.
 
-A request that comes through the host tells it (`root_path`). One that the site around it answers does not: then the
-site's own routes are looked through for the place where the host is mounted.
+A request that goes through the host contains it (`root_path`). A request to another route of the site does not. Then
+the site's routes are searched for the host.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from urllib.parse import quote
 from starlette.routing import Mount
 
 BASE: Final = "perdure.base"
-"""The key in a request's scope under which the path prefix of this host is remembered."""
+"""The key in a request's scope for the path prefix of this host."""
 
 
 def quoted(segment: str) -> str:
@@ -24,12 +24,12 @@ def quoted(segment: str) -> str:
 
 
 def prefix_of(scope: Mapping[str, Any]) -> str:
-    """The prefix of the host that a request came through, as it stands in a URL."""
+    """The path prefix of the host that a request went through, quoted for a URL."""
     return "/".join(quoted(segment) for segment in scope.get(BASE, "").split("/"))
 
 
 def mounted_at(routes: Iterable[Any], host: object) -> str | None:
-    """The path under which routes lead to a host; None when they do not."""
+    """The path under which routes lead to a host; None if none does."""
     for route in routes:
         if not isinstance(route, Mount):
             continue

@@ -1,9 +1,9 @@
-"""The parameters of requests: each declared once, for whoever reads it, checks it and describes it.
+"""The parameters of requests. Each is declared once, and the declaration reads, checks and describes it.
 
-A row of the endpoint table names the parameters that it takes. They are read and checked before its handler
-runs; the handler asks a parameter for its value; the description of the API writes down the same rows. So what
-is described is checked, and a parameter that a row does not name cannot be used. What cannot be read is refused
-by its name. Parameters that no row names are passed over, as Azure's host does.
+A row of the endpoint table names the parameters that it takes. They are read and checked before the handler runs. The
+handler asks a parameter for its value, and the API's description is made from the same rows. So every described
+parameter is checked, and a handler cannot use a parameter that its row does not name. A malformed parameter is
+rejected with an error that names it. Unknown parameters are ignored, as in Azure's host.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
 GIVEN: Final = "perdure.given"
-"""The key in a request's scope under which its checked parameters are found, by name."""
+"""The key in a request's scope for its checked parameters, by name."""
 CONTINUATION: Final = "x-ms-continuation-token"
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -33,10 +33,10 @@ Place = Literal["query", "header", "path"]
 
 @dataclass(frozen=True, eq=False)
 class Parameter(Generic[T_co]):
-    """One parameter: name, what it says to people, its JSON Schema, how it is read, what it is when not given.
+    """One parameter: its name, description, JSON Schema, reader and default.
 
-    `many` may be given several times, and is read from the list. `reader` raises ValueError for what cannot be
-    meant.
+    A parameter with `many` can be repeated, and `reader` gets the list. `reader` raises ValueError for a malformed
+    value.
     """
 
     name: str
@@ -50,22 +50,22 @@ class Parameter(Generic[T_co]):
     example: Any = field(default=None)
 
     def of(self, request: Request) -> T_co:
-        """Its value in a request whose row takes it."""
+        """The value in a request whose row takes this parameter."""
         value: T_co = request.scope[GIVEN][self.name]
         return value
 
     def read(self, request: Request) -> T_co:
-        """Read and check it. Raises PayloadError that names it."""
+        """Read and check the parameter. Raises PayloadError with its name."""
         found = self._found(request)
         if not found:
             if self.needed:
-                raise PayloadError(f"the parameter {self.name} is needed: {self.says}")
+                raise PayloadError(f"the parameter {self.name} is missing: {self.says}")
             return self.default
         try:
             return self.reader(found if self.many else found[-1])
         except (ValueError, OverflowError) as error:
             shown = str(found[-1])[:60]
-            raise PayloadError(f"the parameter {self.name}={shown!r} cannot be read: {error}") from error
+            raise PayloadError(f"the parameter {self.name}={shown!r} is invalid: {error}") from error
 
     def _found(self, request: Request) -> list[Any]:
         match self.place:
@@ -78,8 +78,8 @@ class Parameter(Generic[T_co]):
 
 
 def reader_of(taken: Sequence[Parameter[Any]]) -> Callable[[Request], None]:
-    """What reads every parameter that a row takes, and keeps them with the request. It raises PayloadError."""
-    # Most requests have no query: which parameters they can have is known beforehand.
+    """A function that reads all parameters of a row and stores the values in the request. It raises PayloadError."""
+    # Most requests have no query. The parameters that they can have are known beforehand.
     defaults = {one.name: one.default for one in taken}
     without_query = [one for one in taken if one.needed or one.place != "query"]
 
@@ -92,7 +92,7 @@ def reader_of(taken: Sequence[Parameter[Any]]) -> Callable[[Request], None]:
     return check
 
 
-# ------------------------------------------------------------------------------------------ kinds of them
+# ------------------------------------------------------------------------------------ kinds of parameters
 
 
 def flag(name: str, says: str, default: bool = False) -> Parameter[bool]:
@@ -100,12 +100,12 @@ def flag(name: str, says: str, default: bool = False) -> Parameter[bool]:
 
 
 def text(name: str, says: str, limit: int = 4_000, *, lines: bool = False) -> Parameter[str | None]:
-    """Text for people, or a name. It reaches logs, pages and terminals, so it has to be printable."""
+    """Text for people, or a name. It must be printable, because logs, pages and terminals show it."""
 
     def read(given: str) -> str:
         shown = given.replace("\r\n", "\n")
         if not (shown.replace("\n", " ").replace("\t", " ") if lines else shown).isprintable():
-            raise ValueError("it has characters that cannot be shown")
+            raise ValueError("it contains characters that are not printable")
         return shown[:limit]
 
     return Parameter(name, says, {"type": "string"}, read, None)
@@ -122,7 +122,7 @@ def seconds(name: str, says: str) -> Parameter[float | None]:
 def choice(name: str, says: str, *words: str) -> Parameter[Any]:
     def read(given: str) -> str:
         if given not in words:
-            raise ValueError(f"it is {', '.join(words[:-1])} or {words[-1]}")
+            raise ValueError(f"it must be {', '.join(words[:-1])} or {words[-1]}")
         return given
 
     return Parameter(name, says, {"type": "string", "enum": list(words)}, read, None)
@@ -132,7 +132,7 @@ def whole(name: str, says: str, least: int, most: int, default: int | None = Non
     def read(given: str) -> int:
         value = int(given) if given.isascii() and given.isdecimal() else -1
         if not least <= value <= most:
-            raise ValueError(f"it is {least} to {most}")
+            raise ValueError(f"it must be a whole number from {least} to {most}")
         return value
 
     schema = {"type": "integer", "minimum": least, "maximum": most}
@@ -141,7 +141,7 @@ def whole(name: str, says: str, least: int, most: int, default: int | None = Non
 
 def _flag(given: str) -> bool:
     if given.lower() not in _FLAGS:
-        raise ValueError("it is true or false")
+        raise ValueError("it must be true or false")
     return _FLAGS[given.lower()]
 
 
@@ -151,7 +151,7 @@ _FLAGS = {"true": True, "1": True, "false": False, "0": False}
 def _seconds(given: str) -> float:
     value = float(given) if given.isascii() and "_" not in given else -1.0  # Python reads more than JSON has
     if not 0 <= value < 1e9:
-        raise ValueError("it is a number of seconds")
+        raise ValueError("it must be a number of seconds")
     return value
 
 
@@ -160,51 +160,51 @@ def _statuses(given: list[str]) -> list[RuntimeStatus]:
     names = [name.strip() for text in given for name in text.split(",") if name.strip()]
     unknown = [name for name in names if name.casefold() not in known]
     if unknown:
-        raise ValueError(f"{unknown[0]!r} is none of {', '.join(RuntimeStatus)}")
+        raise ValueError(f"{unknown[0]!r} is not a status. The statuses are {', '.join(RuntimeStatus)}")
     return [known[name.casefold()] for name in names]
 
 
 def _tags(pairs: list[str]) -> dict[str, str] | None:
     for pair in pairs:
         if "=" not in pair or not pair.isprintable():
-            raise ValueError(f"a tag is given as tag=name=value, printable, not {pair[:60]!r}")
+            raise ValueError(f"{pair[:60]!r} is not a tag. Write tag=name=value, with printable characters")
     return dict(pair.split("=", 1) for pair in pairs) or None
 
 
-_SEEN: Final = "!-~\u00a1-\u00ac\u00ae-\u00ff"  # what a header can carry and people can see
+_SEEN: Final = "!-~\u00a1-\u00ac\u00ae-\u00ff"  # the visible characters that a header can contain
 
 
 def _operation_id(key: str) -> str:
     if not (0 < len(key) <= 200 and key.isprintable()):
-        raise ValueError("an Idempotency-Key is 1 to 200 printable characters")
+        raise ValueError("an Idempotency-Key must have 1 to 200 printable characters")
     return key
 
 
-# ------------------------------------------------------------------------------ those that many rows take
+# ----------------------------------------------------------------------------- parameters of several rows
 
 STATUSES: Parameter[Any] = Parameter(
     "runtimeStatus",
-    "a status, or several with commas between them; may be given several times, and then all count",
+    "a status, or several separated by commas. Can be repeated",
     {"type": "array", "items": {"type": "string", "enum": [status.value for status in RuntimeStatus]}},
     _statuses,
     (),
     many=True,
 )
 NAME = text("name", "the orchestrator's name")
-PREFIX = text("instanceIdPrefix", "how the id begins")
+PREFIX = text("instanceIdPrefix", "the prefix of the instance id")
 TAGS: Parameter[dict[str, str] | None] = Parameter(
     "tag",
-    "a tag, as name=value; may be given several times",
+    "a tag, as name=value. Can be repeated",
     {"type": "array", "items": {"type": "string", "pattern": "="}},
     _tags,
     None,
     many=True,
     example=["colour=green"],
 )
-CREATED_FROM = when("createdTimeFrom", "created at this instant or later")
-CREATED_TO = when("createdTimeTo", "created at this instant or earlier")
-WAITING_FOR = text("waitingFor", "the name of an event with an open wait")
-PARKED = flag("parked", "only those that the engine has set aside")
+CREATED_FROM = when("createdTimeFrom", "only instances created at this time or later")
+CREATED_TO = when("createdTimeTo", "only instances created at this time or earlier")
+WAITING_FOR = text("waitingFor", "the name of an event; only instances that wait for it")
+PARKED = flag("parked", "only instances that the engine has parked")
 FILTERS: Final[tuple[Parameter[Any], ...]] = (
     STATUSES,
     NAME,
@@ -216,27 +216,27 @@ FILTERS: Final[tuple[Parameter[Any], ...]] = (
     PARKED,
 )
 
-TOP = whole("top", "at most so many in one page", 1, 1_000, 100)
+TOP = whole("top", "the most items on one page", 1, 1_000, 100)
 CONTINUED = Parameter(
     CONTINUATION,
-    "from the answer before: goes on where that ended",
+    "the value of this header in the previous response; continues after that page",
     {"type": "string", "pattern": "^[0-9]{1,19}$"},
     str,
     None,
     place="header",
 )
 REASON: Parameter[str] = replace(  # type: ignore[assignment]
-    text("reason", "kept in the instance's history", lines=True), default=""
+    text("reason", "a reason, stored in the instance's history", lines=True), default=""
 )
 OPERATION_ID: Parameter[str | None] = Parameter(
     "Idempotency-Key",
-    "names the request: repeated within 24 hours it does nothing a second time and gets the first answer",
+    "a key for the request. A repetition within 24 hours has no effect and gets the first response",
     {"type": "string", "minLength": 1, "maxLength": 200, "pattern": f"^[{_SEEN}]([ {_SEEN}]*[{_SEEN}])?$"},
     _operation_id,
     None,
     place="header",
 )
-TASK_HUB = text("taskHub", "refuse to answer unless this hub is the one served here")
+TASK_HUB = text("taskHub", "the expected hub; the request is rejected if the server serves another one")
 
 
 def which(request: Request) -> Which:

@@ -1,4 +1,4 @@
-"""Requests as the routes see them: what most requests do not have, or ask for several times, costs little."""
+"""Requests with cheap access to headers and query: headers are indexed, an empty query is not parsed."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ if TYPE_CHECKING:
     from starlette.types import Scope
 
 _HEADERS: Final = "perdure.headers"
-"""The key in a request's scope under which its headers are kept for every request object that is made from it."""
+"""The key in a request's scope for its indexed headers, which all request objects of the scope share."""
 _NO_QUERY: Final = QueryParams()
 
 
 class IndexedHeaders(Headers):
-    """The headers of a request, found by name. Starlette goes through the list at each question."""
+    """The headers of a request, indexed by name. Starlette searches the list at each access."""
 
     def __init__(self, scope: Scope) -> None:
         super().__init__(scope=scope)
@@ -43,12 +43,12 @@ class IndexedHeaders(Headers):
         return key.lower().encode("latin-1") in self._first
 
     def is_of(self, scope: Scope) -> bool:
-        """Whether these are still the headers of the scope."""
+        """Whether the scope still has these headers."""
         return self._list is scope["headers"]
 
 
 class PlainRequest(Request):
-    """A request whose headers are indexed once, and whose query is parsed only where there is one."""
+    """A request whose headers are indexed once, and whose query is parsed only if there is one."""
 
     _indexed: IndexedHeaders | None = None
 

@@ -1,4 +1,4 @@
-"""Callers: whom a request comes from, and why one is turned away."""
+"""Callers: the principal of a request, and the error that rejects one."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
 CALLER: Final = "perdure.caller"
-"""The key in a request's scope under which its caller is found."""
+"""The key in a request's scope for its caller."""
 
 
 @dataclass(frozen=True)
 class Caller:
-    """Who asks. `who` is what the audit log says; `key_id` names the key that was shown, if it was one.
+    """The caller of a request. `who` is the name for the audit log, `key_id` the id of the caller's key, if any.
 
-    `link` is true for somebody who shows a signed link, and may do what that says and nothing else.
+    `link` is true for the holder of a signed link, who can only do the operation of the link.
     """
 
     who: str
@@ -28,20 +28,20 @@ class Caller:
     session: bool = False
 
     def may(self, scope: str, function: str = "") -> bool:
-        """Whether this caller may do what needs `scope`."""
+        """Whether this caller has `scope`."""
         return opens(self.scopes, scope, function)
 
 
 ANYONE = Caller("anyone", frozenset({"admin"}))
-"""Everybody, where nobody is asked: the application is open on purpose."""
+"""Every caller of a server without access control (`access=open`)."""
 ANONYMOUS = Caller("anonymous")
 
 
 class Refused(Exception):
-    """A request that is turned away. `code` is stable, `detail` says what to do about it.
+    """A rejected request. `code` is stable, `detail` says what to do.
 
-    `is_attempt` marks one that showed something which opens nothing: those are counted. `who` is the caller, where
-    that is known all the same.
+    `is_attempt` marks a request with an invalid credential. Such requests are counted. `who` is the caller, if it is
+    known.
     """
 
     def __init__(
@@ -64,13 +64,13 @@ class Refused(Exception):
 
 
 def caller_of(request: Request) -> Caller:
-    """The caller of a request that has passed the gate."""
+    """The caller of a request that passed the access check."""
     caller: Caller = request.scope.get(CALLER, ANONYMOUS)
     return caller
 
 
 def address_of(request: Request) -> str:
-    """Where a request comes from: the peer's address, or what a trusted proxy in front has put there."""
+    """The address of the caller: the peer's, or the one that a trusted proxy reported."""
     client = request.scope.get("client")
     return str(client[0]) if client else ""
 

@@ -1,10 +1,10 @@
-"""Errors as responses: one table from error to status, one shape for all of them.
+"""Errors as responses: one table from error to status, and one format for all errors.
 
-The shape is RFC 9457's problem document; its `type` is the path of a page, on this server, that explains the error
-(`perdure.http.pages.error_pages`). It also bears `Message` and `ExceptionMessage`, because that is
-where Azure's clients look. `code` is the error's own stable code, by which `perdure.http.remote.gateway` raises the
-same error again at the other end; `number` is the page's number, the same in the documentation. What perdure did
-not raise on purpose says nothing about its insides, and what the store said (its address, its file) is for the log.
+The format is the problem document of RFC 9457. Its `type` is the path of a page on this server that explains the
+error (`perdure.http.pages.error_pages`). It also has the members `Message` and `ExceptionMessage`, which Azure's
+clients read. `code` is the stable code of the error, from which `perdure.http.remote.gateway` raises the same error
+in the client. `number` is the number of the page, here and in the documentation. An unexpected error reveals no
+internals. The store's own message, with its address or file, is only logged.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ log = logging.getLogger("perdure.http")
 STATUS: dict[type[BaseException], int] = {
     PayloadError: 400,  # EventRefused too
     InvalidInstanceId: 400,
-    FunctionNotFound: 404,  # 400 where it is the function to start, as Azure answers
+    FunctionNotFound: 404,  # 400 for the function to start, as in Azure
     InstanceNotFound: 404,
     TimeoutError: 408,
     AccessRefused: 403,
@@ -73,7 +73,7 @@ STATUS: dict[type[BaseException], int] = {
     StoreFull: 507,
 }
 ERRORS = "/errors"
-"""Where the pages are that explain errors."""
+"""The path of the pages that explain errors."""
 RETRY_AFTER = {429: "1", 503: "5", 507: "30"}
 TITLE = {413: "Content Too Large", 422: "Unprocessable Content"}
 
@@ -88,7 +88,7 @@ SAME_PAGE = {
     "foreign-host": "forbidden",
     "foreign-origin": "forbidden",
 }
-"""Codes of refusals that the page of another code explains."""
+"""Codes that are explained on the page of another code."""
 
 
 class ProblemResponse(Response):
@@ -123,7 +123,7 @@ class ProblemResponse(Response):
         super().__init__(msgspec.json.encode(self.problem), status, {**waits, **(headers or {})})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it; where this host is mounted below a path, so is the page that `type` leads to."""
+        """Send the document. If the host is mounted below a path, add the path to `type`."""
         prefix = prefix_of(scope)
         if prefix:
             self.problem["type"] = f"{prefix}{ERRORS}/{self.problem['number']}"
@@ -133,7 +133,7 @@ class ProblemResponse(Response):
 
 
 def shown_path(request: Request) -> str:
-    """The request's path for people and logs: without the credential that Azure's client carries in it."""
+    """The request's path for people and logs, without the credential that Azure's client puts into it."""
     credential = request.path_params.get("credential")
     path = str(request.url.path)
     if credential is not None:
@@ -155,17 +155,17 @@ def problem_of(error: Exception, *, status: int | None = None, instance: str = "
 
 
 def status_of(error: BaseException) -> int:
-    """The HTTP status of an error: its own, or that of the nearest ancestor in the table."""
+    """The HTTP status of an error: that of its class or its nearest ancestor in the table."""
     return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
 
 
 def title_of(status: int) -> str:
-    """The status in words."""
+    """The phrase for a status."""
     return TITLE.get(status) or HTTPStatus(status).phrase
 
 
 async def on_perdure_error(request: Request, error: Exception) -> Response:
-    """Answer for an error of perdure's own tree, or a TimeoutError, that a handler let pass."""
+    """The response to a PerdureError or TimeoutError from a handler."""
     answer = problem_of(error, instance=shown_path(request))
     if answer.status_code >= 500:
         log.error("%s %s: %s", request.method, shown_path(request), error)
@@ -173,7 +173,7 @@ async def on_perdure_error(request: Request, error: Exception) -> Response:
 
 
 async def on_http_exception(request: Request, error: Exception) -> Response:
-    """Answer for what routing, or a client function, raised as Starlette's HTTPException."""
+    """The response to Starlette's HTTPException from routing or a client function."""
     assert isinstance(error, HTTPException)
     if error.status_code in (204, 304):
         return Response(status_code=error.status_code, headers=error.headers)
@@ -187,15 +187,16 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
 
 
 async def on_disconnect(request: Request, error: Exception) -> Response:
-    """Answer for a client that went away before its request was complete: nobody will read it."""
+    """The response for a client that disconnected within its request. The client does not read it."""
     return ProblemResponse(400, "the request ended before it was complete", code="incomplete-request")
 
 
 async def on_surprise(request: Request, error: Exception) -> Response:
-    """Answer for an error nobody expected: it is logged by the server, and not shown to the caller."""
+    """The response to an unexpected error. The server logs the error and does not show it to the caller."""
     return ProblemResponse(
         500,
-        "The server failed at this request. Its log says how; nothing is known to have been done.",
+        "The server failed with an internal error. The request may or may not have taken effect. The server's log "
+        "has the traceback.",
         code="internal",
         instance=shown_path(request),
     )

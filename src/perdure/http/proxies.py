@@ -1,9 +1,9 @@
-"""Requests that come through a proxy: whom they really come from, and by which address.
+"""Requests through a proxy: the real address of the caller, and the address that the caller used.
 
-What `X-Forwarded-For`, `X-Forwarded-Proto` and `X-Forwarded-Host` say is believed of listed proxies only, and of
-each list only what the last listed proxy has seen itself: the caller is the rightmost address that is no listed
-proxy, because everything left of it may be invented. From anybody else the headers are taken away, so that nothing
-further in can fall for them. A listed proxy that does not say for whom it asks speaks for nobody on this machine.
+`X-Forwarded-For`, `X-Forwarded-Proto` and `X-Forwarded-Host` are trusted from listed proxies only. Of each list, only
+the part that the last listed proxy has seen itself is trusted: the caller is the rightmost address that is not a
+listed proxy, because everything to its left can be forged. From any other peer the headers are removed, so that no
+later code relies on them. A request from a listed proxy without X-Forwarded-For is never treated as local.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
 NOBODY: Final = "0.0.0.0"
-"""The address of a caller that a listed proxy has not told: one that is not this machine's."""
+"""The address of a caller that a listed proxy does not report. It never counts as this machine."""
 _FORWARDED: Final = frozenset({b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"forwarded"})
 
 
 class Proxies:
-    """The ASGI layer before all others: puts what listed proxies say in the place of what the connection says.
+    """The outermost ASGI layer: replaces the connection's addresses by those that listed proxies report.
 
     Parameters:
         app: the application behind it.
@@ -66,7 +66,7 @@ class Proxies:
 
 
 def _listed(scope: Scope, name: bytes) -> list[str]:
-    """A header's values in order, however many lines they come on."""
+    """The values of a header in order, from all its lines."""
     lines = [value.decode("latin-1") for found, value in scope["headers"] if found == name]
     return [part.strip() for line in lines for part in line.split(",") if part.strip()]
 
@@ -77,7 +77,7 @@ def _last(scope: Scope, name: bytes) -> str:
 
 @lru_cache(256)
 def _address(text: str) -> IPv4Address | IPv6Address | None:
-    """The address of one hop: 10.0.0.1, 10.0.0.1:4711, ::1, [::1]:4711. None for anything else."""
+    """Parse the address of one hop: 10.0.0.1, 10.0.0.1:4711, ::1, [::1]:4711. None for any other text."""
     bare = text.strip()
     if bare.startswith("["):
         bare = bare[1:].partition("]")[0]

@@ -1,4 +1,4 @@
-"""Reading request bodies: never more than the limit in memory, and strict JSON or nothing."""
+"""Reads request bodies with a size limit, as strict JSON."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 
 WRAPPED: Final = "perdure.wrapped"
-"""The key in a request's scope that says: a string in the body may hold JSON."""
+"""The key in a request's scope that marks a body in which a string can contain JSON."""
 
 
 class LimitedRequest(PlainRequest):
-    """A request whose body is refused above the limit while it arrives, and whose JSON is strict.
+    """A request with a size limit, checked while the body arrives, and with strict JSON.
 
-    The limit holds for forms and for `stream()` too.
+    The limit applies to forms and to `stream()` too.
     """
 
     async def stream(self) -> AsyncGenerator[bytes, None]:
@@ -46,9 +46,11 @@ class LimitedRequest(PlainRequest):
 
 
 async def read_body(request: Request, limit: int = payload.MAX_BYTES) -> bytes:
-    """The whole body. Raises HTTPException 413 as soon as it is, or is announced to be, above the limit."""
+    """Read the whole body. Raises HTTPException 413 as soon as its announced or actual size exceeds the limit."""
     if request.headers.get("content-encoding", "identity").lower() != "identity":
-        raise HTTPException(415, "send the body as it is: compressed bodies are not accepted")
+        raise HTTPException(
+            415, "compressed bodies are not supported. Send the body without Content-Encoding"
+        )
     announced = request.headers.get("content-length", "0")
     if not announced.isdecimal() or len(announced) > 18 or int(announced) > limit:
         raise _too_large(limit)
@@ -63,7 +65,7 @@ async def read_body(request: Request, limit: int = payload.MAX_BYTES) -> bytes:
 
 
 async def read_payload(request: Request) -> Raw | None:
-    """The body as a checked payload, None when it is empty. Raises PayloadError unless it is strict JSON."""
+    """Read the body as a checked payload, None if it is empty. Raises PayloadError unless it is strict JSON."""
     data = await read_body(request)
     if not data.strip():
         return None
@@ -72,7 +74,7 @@ async def read_payload(request: Request) -> Raw | None:
 
 
 def _unwrapped(body: Raw) -> Raw:
-    """What is inside a string that holds JSON; everything else as it is."""
+    """The JSON inside a string; any other body unchanged."""
     inside = payload.decode(body)
     if not isinstance(inside, str):
         return body
@@ -83,18 +85,18 @@ def _unwrapped(body: Raw) -> Raw:
 
 
 def demand_json(request: Request) -> None:
-    """Raise PayloadError for a body that says it is not JSON. A request that says nothing passes."""
+    """Raise PayloadError if the Content-Type is not JSON. A request without a Content-Type passes."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind and kind != "application/json" and not kind.endswith("+json"):
         raise PayloadError(
-            f"only JSON is accepted here, not {kind[:60]!r}: send the header 'Content-Type: application/json'"
+            f"the body must be JSON, but its type is {kind[:60]!r}. Send the header 'Content-Type: application/json'"
         )
 
 
 def _too_large(limit: int) -> HTTPException:
     return HTTPException(
         413,
-        f"the body is larger than {limit:,} bytes; keep large data elsewhere and send where it is",
+        f"the body is larger than {limit:,} bytes. Store large data elsewhere and send its location",
         headers={"Connection": "close"},
     )
 

@@ -27,7 +27,7 @@ class _JSONResponse(Response):
 
 
 def json_response(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """A JSON response; a body that is already encoded (`msgspec.Raw`) passes as it is."""
+    """A JSON response. An encoded body (`msgspec.Raw`) is sent unchanged."""
     return _JSONResponse(_encode(content), status, headers or {})
 
 

@@ -1,6 +1,6 @@
-"""Rows of the endpoint table as Starlette's routes, with the gate before each handler.
+"""Turns rows of the endpoint table into Starlette routes, with the access check before each handler.
 
-Turning a row into a route is what puts the gate there, so a route cannot be served without its access check.
+The conversion adds the access check, so no route can be served without it.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ _ELSEWHERE: Final[tuple[Match, ASGIScope]] = (Match.NONE, {})
 
 
 class Gate(Protocol):
-    """What stands before every handler: `perdure.http.access.gate.Access`."""
+    """The access check before every handler: `perdure.http.access.gate.Access`."""
 
     async def serve(self, request: Request, endpoint: Endpoint) -> Response:
-        """Let the request through to the endpoint's handler, or raise what it is turned away with."""
+        """Call the endpoint's handler, or raise Refused."""
 
 
 def route_of(row: Endpoint, prefix: str = "") -> GatedRoute:
-    """The Starlette route of a row, below `prefix`, with the gate before its handler."""
+    """The Starlette route of a row, below `prefix`, with the access check before its handler."""
     route = GatedRoute(replace(row, path=prefix + row.path))
-    # A name may have any character in it; whether it is one is for the handler to say, behind the gate.
+    # A name in a path can contain any character. The handler checks it, after the access check.
     pattern, flags = route.path_regex.pattern, re.DOTALL
     if row.folded:
         pattern, flags = pattern.removesuffix("$") + r"/?$", flags | re.IGNORECASE
@@ -54,9 +54,9 @@ def routes(endpoints: Iterable[Endpoint], prefix: str = "") -> list[GatedRoute]:
 
 
 class GatedRoute(Route):
-    """A route with the gate before its handler.
+    """A route with the access check before its handler.
 
-    `row` is the row of the table it comes from, and `gated` the same with the check of its parameters.
+    `row` is its row of the table, `gated` the same row with the check of its parameters.
     """
 
     def __init__(self, row: Endpoint) -> None:
@@ -86,10 +86,10 @@ class GatedRoute(Route):
 
 
 class _Gated:
-    """The gate, and behind it the handler of a row, as ASGI.
+    """The access check and the handler of a row, as ASGI.
 
-    What they raise is answered by the application's exception handlers. Starlette would put a second layer of
-    those around a handler that is a plain function, at every request.
+    The application's exception handlers respond to their errors. For a handler that is a plain function, Starlette
+    would add a second layer of exception handlers to every request.
     """
 
     def __init__(self, row: Endpoint) -> None:
@@ -102,7 +102,7 @@ class _Gated:
 
 
 def _checking(endpoint: Endpoint) -> Handler:
-    """The handler, behind the check of the parameters that its row takes."""
+    """The handler, with a check of the parameters of its row before it."""
     handler, taken = endpoint.handler, endpoint.contract.takes
     check = reader_of(taken)
 

@@ -1,4 +1,4 @@
-"""What the host and the commands need from a running engine, beyond what its clients need."""
+"""The interface of a running engine for the host and the commands, in addition to that for clients."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ class RunningEngine(Gateway, Protocol):
     def resources(self) -> Sequence[object]: ...
 
     def health(self) -> dict[str, Any]:
-        """Numbers for a health page: what is warm, queued, running; and whether all is well."""
+        """Figures for a health page: warm, queued and running work, and whether the engine is healthy."""
 
     def publish(self, address: str, token: str) -> None:
-        """Tell other processes on this machine where this engine can be reached."""
+        """Publish the address of this engine to other processes on this machine."""
 
     def has(self, name: str, version: str = "") -> bool:
-        """Whether this application has an orchestrator."""
+        """Whether this application has the orchestrator."""
 
     def watching(self, instance_no: int | None, *, is_counted: bool = True) -> AbstractContextManager[Bell]:
-        """A bell that rings when this instance, or any with None, has changed."""
+        """A bell that rings when this instance has changed, or any instance if it is None."""
 
 
 def engine_of(client: Client) -> RunningEngine:
-    """The engine behind a client of `app.running()`. Other clients have none."""
+    """The engine of a client from `app.running()`. Other clients have none."""
     return cast("RunningEngine", client.gateway)
 
 

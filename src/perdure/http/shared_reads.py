@@ -1,8 +1,8 @@
-"""Shared reads: what many watchers want to see is looked at once, and all looking together takes a part of the time.
+"""Shared reads: watchers of the same data share one read, and all reads together take a limited part of the time.
 
-Watchers are called by commits, many of them by the same one. Those that want to see the same thing share one look,
-as long as it has not begun when they ask. After a look there is a pause several times as long as the look has
-taken, so that watchers, however many they are, leave most of the time to those who start and decide.
+A commit wakes many watchers. Watchers that read the same data share one read, if it has not begun when they ask. Each
+read is followed by a pause several times as long as the read. So watchers, however many there are, leave most of the
+time to other requests.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ import asyncio
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Any, Final, TypeVar, cast
 
-PAUSE: Final = 4.0  # times what a look has taken
+PAUSE: Final = 4.0  # times the duration of the read
 T = TypeVar("T")
 
 
 class SharedReads:
-    """The looks of one server's watchers.
+    """The reads of one server's watchers.
 
     Parameters:
-        monotonic: seconds.
-        sleep: waits for so many.
+        monotonic: a clock, in seconds.
+        sleep: waits for a number of seconds.
     """
 
     def __init__(
@@ -32,11 +32,11 @@ class SharedReads:
         self._waiting: dict[Hashable, asyncio.Task[Any]] = {}
 
     async def look(self, key: Hashable, ask: Callable[[], Awaitable[T]]) -> T:
-        """What `ask` tells, asked after this call; `key` is the same for those that would be told the same."""
+        """The result of `ask`, which begins after this call. Calls with the same `key` share one `ask`."""
         pending = self._waiting.get(key)
         if pending is None:
             pending = self._waiting[key] = asyncio.create_task(self._perform(key, ask))
-            pending.add_done_callback(_heard)  # all who wait may go away before it fails
+            pending.add_done_callback(_heard)  # every waiter can leave before it fails
         return cast(T, await asyncio.shield(pending))
 
     async def _perform(self, key: Hashable, ask: Callable[[], Awaitable[T]]) -> T:
@@ -45,7 +45,7 @@ class SharedReads:
                 pause = self._free_at - self._monotonic()
                 if pause > 0:
                     await self._sleep(pause)
-                del self._waiting[key]  # who asks from here on gets a look of its own
+                del self._waiting[key]  # a later caller gets a new read
                 began = self._monotonic()
                 try:
                     return await ask()

@@ -1,6 +1,6 @@
-"""The files that pages load. Their names carry a hash of what is in them, so that a browser keeps them for a year.
+"""The static files of the pages. Their names contain a hash of the content, so that a browser caches them for a year.
 
-A new release changes the hash, and with it the address. The plain names work, too; a browser does not keep those.
+A new release changes the hash and so the URL. The plain names work too, without caching.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ def _hashed(path: Path) -> str:
 
 
 ADDRESSES: Final = {path.name: _hashed(path) for path in FOLDER.iterdir()}
-"""The name of each file, and the name with the hash, under which pages load it."""
+"""For each file name, the name with the hash, which pages load."""
 
 _PLAIN: Final = {hashed: name for name, hashed in ADDRESSES.items()}
 
 
 class HashedFiles(StaticFiles):
-    """Serves each file under its hashed name and under its plain one."""
+    """Serves each file under its hashed name and its plain name."""
 
     def lookup_path(self, path: str) -> tuple[str, os.stat_result | None]:
         return super().lookup_path(_PLAIN.get(path, path))
@@ -43,7 +43,7 @@ class HashedFiles(StaticFiles):
 
 
 def static_files() -> ASGIApp:
-    """The application below `/static`: compressed where the browser takes that."""
+    """The application below `/static`. It compresses files for browsers that accept it."""
     return GZipMiddleware(HashedFiles(directory=FOLDER), minimum_size=500)
 
 

@@ -1,8 +1,8 @@
-"""A route as a row of a table: path, methods, handler, and the scope a caller needs for it.
+"""A route as a row of a table: path, methods, handler, and the scope that a caller needs.
 
-Everything this host serves is such a row. Whatever has to hold for all of them (the access check, a
-description of the API, a test that tries each with a wrong key) is written over the table, so that a new
-route cannot escape it. `perdure.http.routing` turns rows into routes, with the gate before each handler.
+Every route of this host is such a row. The access check, the API's description, and a test that tries each route with
+a wrong key all iterate over the table, so that they include every new route. `perdure.http.routing` turns rows into
+routes, with the access check before each handler.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from starlette.responses import Response
 from perdure.http.contract import Contract
 
 ENDPOINT: Final = "perdure.endpoint"
-"""The key in a request's scope under which the row of the table is found that serves it."""
+"""The key in a request's scope for the row that serves it."""
 LINK: Final = "perdure.link"
-"""The key in a request's scope under which the signed link it came by is found."""
+"""The key in a request's scope for the signed link that authorizes it."""
 CODE: Final = "perdure.code"
-"""The key in a request's scope under which the code of the error is found that became a page."""
+"""The key in a request's scope for the code of an error that was answered with a page."""
 
 Scope = Literal["open", "function", "read", "operate", "admin"]
 Handler = Callable[[Request], Awaitable[Response]]
@@ -32,15 +32,15 @@ class Endpoint:
     """One route.
 
     Parameters:
-        path, methods, handler: as Starlette has them.
-        scope: what a caller's key must open.
-        folded: match without regard to case and to a slash at the end, as Azure's routes do.
-        link: the operation whose signed links open this route too (see `perdure.http.access.signed_urls`).
-        is_page: for people: errors are pages, and the browser's session counts for every method.
-        function: the client function behind it; a key for this one function opens it.
-        hands_out: the links that a caller gets whose key does not operate, see `App.route`.
-        name: what the audit log calls it; default the handler's name.
-        contract: what it takes and answers. Its parameters are checked before the handler runs.
+        path, methods, handler: as in Starlette.
+        scope: the scope that a caller's key needs.
+        folded: ignore case and a trailing slash when matching, as Azure's routes do.
+        link: the operation whose signed links authorize this route too (see `perdure.http.access.signed_urls`).
+        is_page: a page for people. Errors are pages, and the browser's session is accepted for every method.
+        function: the name of the client function. A key for this function is accepted.
+        hands_out: the links for a caller whose key lacks the scope operate, see `App.route`.
+        name: the name in the audit log. Default: the handler's name.
+        contract: the parameters, body and responses. Parameters are checked before the handler runs.
     """
 
     path: str
@@ -57,7 +57,7 @@ class Endpoint:
 
     @property
     def operation(self) -> str:
-        """What the audit log calls a request for this route."""
+        """The name of this route in the audit log."""
         return self.name or getattr(self.handler, "__name__", "").strip("_")
 
 

@@ -1,4 +1,4 @@
-"""Instants as text on the wire."""
+"""Times as text in requests and responses."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from perdure.model.durations import stamp
 
 
 def unstamp(text: str) -> datetime:
-    """An instant in ISO 8601; one without a zone is UTC. Raises ValueError."""
+    """Parse a time in ISO 8601. A time without a zone is UTC. Raises ValueError."""
     found = datetime.fromisoformat(text)
     return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
 

@@ -1,4 +1,4 @@
-"""Client functions that a clock or a queue calls, and the orchestrations they are made of."""
+"""Client functions that a schedule or a queue calls, and the orchestrations behind them."""
 
 from perdure.triggers.definitions import Queue, Schedule, with_built_ins
 from perdure.triggers.queue_admin import DeadLetter, Queues, QueueStatus

@@ -1,8 +1,9 @@
-"""A pump stands between a broker's queue and the hub.
+"""Moves messages from a broker's queue into the hub.
 
-It takes messages, makes each an instance, waits until that has come to its end, and only then acknowledges.
-Should the process die in between, the broker delivers again, and the instance that is there is found. What has
-failed for good, and what is no JSON at all, is buried where the broker keeps its dead letters, with the reason.
+The pump receives a message, starts an instance for it, waits until the instance has finished, and only then
+acknowledges the message. If the process dies in between, the broker redelivers the message and the pump finds the
+existing instance. A message whose last attempt failed, or that is not JSON, goes to the broker's dead letters with
+the reason.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ from perdure.model.instances import OrchestrationStatus, RuntimeStatus
 from perdure.triggers.queue_admin import deliver
 from perdure.triggers.source import QueueSource, Received
 
-RECONNECT_AFTER = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)  # seconds until a broker that went away is tried again
-KEEP_EVERY = 10.0  # seconds between two words to the broker that a message is still being handled
+RECONNECT_AFTER = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)  # seconds before each attempt to reconnect to a broker
+KEEP_EVERY = 10.0  # seconds between two signals to the broker that a message is still being handled
 
 log = logging.getLogger("perdure.triggers")
 
 
 class Pump:
-    """Moves messages from one broker's queue into the hub. At most `concurrency` at a time are unacknowledged."""
+    """Moves messages of one queue. At most `concurrency` messages at a time are unacknowledged."""
 
     def __init__(self, name: str, source: QueueSource, client: Client, concurrency: int) -> None:
         self._name = name
@@ -34,7 +35,7 @@ class Pump:
         self._handling: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
-        """Until it is cancelled; a broker that goes away is waited for."""
+        """Run until cancelled. Reconnects to a broker that goes away."""
         failures = 0
         while True:
             try:
@@ -46,7 +47,9 @@ class Pump:
             except Exception as error:
                 pause = RECONNECT_AFTER[min(failures, len(RECONNECT_AFTER) - 1)]
                 failures += 1
-                log.warning("queue %r: %s; tried again in %g s", self._name, _told(error), pause)
+                log.warning(
+                    "queue %r: the broker failed (%s); reconnecting in %g s", self._name, _told(error), pause
+                )
                 await asyncio.sleep(pause)
 
     async def _pump(self) -> None:
@@ -69,7 +72,7 @@ class Pump:
         self._handling.discard(task)
         self._places.release()
         if not task.cancelled() and task.exception() is not None:
-            log.warning("queue %r: %s", self._name, _told(task.exception()))
+            log.warning("queue %r: handling a message failed: %s", self._name, _told(task.exception()))
 
     async def _handle(self, message: Received) -> None:
         try:
@@ -78,7 +81,11 @@ class Pump:
             await self._source.bury(message, f"the message cannot be delivered: {error} (PDR-057)")
             return
         except PerdureError as error:
-            log.warning("queue %r: a message was not accepted, and is given back: %s", self._name, error)
+            log.warning(
+                "queue %r: the hub did not accept a message, which goes back to the broker: %s",
+                self._name,
+                error,
+            )
             await self._source.give_back(message)
             return
         status = await self._end_of(instance_id, message)

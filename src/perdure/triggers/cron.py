@@ -1,9 +1,9 @@
-"""Cron expressions with a time zone: which ticks there are after an instant. Pure; the clock is an argument.
+"""Cron expressions with a time zone: the ticks after a given time. Pure, the clock is an argument.
 
-Five fields (minute hour day month weekday) or six with seconds first, as in Azure's NCRONTAB. Where clocks change,
-the rules of Debian's cron hold for both forms, and for every second. A schedule with a fixed time names its minutes
-and its hours: times inside the gap of spring come once, at the end of the gap, and times that autumn repeats come
-once. A schedule whose minute or hour begins with `*` is an interval: it follows the time that really passes.
+An expression has five fields (minute hour day month weekday) or six with seconds first, as in Azure's NCRONTAB. When
+clocks change, both forms follow the rules of Debian's cron. A schedule with explicit minutes and hours has fixed
+times. A fixed time inside the spring gap fires once, at the end of the gap, and a fixed time that autumn repeats
+fires once. A schedule whose minute or hour begins with `*` is an interval. It follows elapsed time.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ SECOND = 1_000_000  # microseconds
 
 @dataclass(frozen=True)
 class Cron:
-    """When something happens: an expression, read in a time zone.
+    """A cron expression in a time zone.
 
-    Raises ValueError for an expression or a zone that cannot be read, or that never comes.
+    Raises ValueError for an invalid expression or zone, and for an expression that never matches.
     """
 
     expression: str
@@ -37,10 +37,10 @@ class Cron:
         try:
             next(self.ticks(instant(datetime(2024, 1, 1, tzinfo=UTC))))
         except StopIteration:
-            raise ValueError(f"the cron expression {self.expression!r} never comes") from None
+            raise ValueError(f"the cron expression {self.expression!r} never matches") from None
 
     def ticks(self, after: int) -> Iterator[int]:
-        """Every tick later than `after`; both in microseconds since 1970, as instants in UTC."""
+        """Every tick later than `after`, in microseconds since 1970 (UTC)."""
         zone = _zone(self.timezone)
         _check(self.expression)
         ticks = _fixed if _is_fixed(self.expression) else _passing
@@ -51,7 +51,7 @@ class Cron:
         return next(self.ticks(after))
 
     def between(self, after: int, until: int, most: int) -> list[int]:
-        """Ticks later than `after` and not later than `until`, `most` of them at most, in order."""
+        """At most `most` ticks later than `after` and not later than `until`, in order."""
         found = takewhile(lambda tick: tick <= until, self.ticks(after))
         return [tick for _, tick in zip(range(most), found, strict=False)]
 
@@ -61,21 +61,21 @@ class Cron:
 
 
 def _is_fixed(expression: str) -> bool:
-    """Whether the expression names its minutes and hours, in five fields or in six."""
+    """Whether the expression has explicit minutes and hours."""
     return not any(field.startswith("*") for field in expression.split()[-5:-3])
 
 
 def _fixed(expression: str, after: int, zone: ZoneInfo) -> Iterator[int]:
-    """Times of a wall clock as instants. A time that comes twice is the first of both."""
+    """Wall-clock times as ticks. For a time that occurs twice, the first one."""
     for date in CronSim(expression, moment(after).astimezone(zone).replace(tzinfo=None)):
         early, late = (instant(date.replace(tzinfo=zone, fold=fold)) for fold in (0, 1))
         yield (
             early if early <= late else _change(late, early, zone)
-        )  # inside a gap the later reading is earlier
+        )  # inside a gap, fold=1 gives the earlier time
 
 
 def _passing(expression: str, after: int, zone: ZoneInfo) -> Iterator[int]:
-    """Whenever a wall clock shows the time. One offset holds between two changes of the clock."""
+    """Every time that the wall clock shows a matching time. The offset is constant between two clock changes."""
     offset = _offset(after, zone)
     begin = after + offset
     while True:
@@ -89,7 +89,7 @@ def _passing(expression: str, after: int, zone: ZoneInfo) -> Iterator[int]:
             return
         after = _change(after, tick, zone)
         offset = _offset(after, zone)
-        begin = after + offset - SECOND  # a tick may come with the change
+        begin = after + offset - SECOND  # a tick can coincide with the change
 
 
 def _offset(at: int, zone: ZoneInfo) -> int:
@@ -97,7 +97,7 @@ def _offset(at: int, zone: ZoneInfo) -> int:
 
 
 def _change(before: int, after: int, zone: ZoneInfo) -> int:
-    """The instant between these two at which the clock of the zone changes."""
+    """The time between these two at which the zone's offset changes."""
     offset = _offset(before, zone)
     low, high = before // SECOND, after // SECOND
     while low < high:
@@ -110,7 +110,7 @@ def _change(before: int, after: int, zone: ZoneInfo) -> int:
 
 
 def _in_order(after: int, ticks: Iterable[int]) -> Iterator[int]:
-    """Each instant once. Several times of one gap come at the same instant, and a repeated hour has had its ticks."""
+    """Each tick once. Several times inside a gap fall on the same tick, and a repeated hour fires only once."""
     for tick in ticks:
         if tick > after:
             after = tick
@@ -125,7 +125,7 @@ _WIDTHS = {"second": 60, "minute": 60, "hour": 24, "day": 31, "month": 12, "week
 
 
 def _check(expression: str) -> None:
-    """Raise ValueError for what is no expression. `*/90` minutes would run each hour, so it is none."""
+    """Raise ValueError for an invalid expression. `*/90` minutes is invalid too, because it would fire each hour."""
     try:
         CronSim(expression, datetime(2024, 1, 1))
     except CronSimError as error:
@@ -135,14 +135,14 @@ def _check(expression: str) -> None:
         for step in re.findall(r"/(\d+)", field):
             if int(step) > width:
                 raise ValueError(
-                    f"{expression!r} is not a cron expression that does what it says: a step of {step} is wider than "
-                    f"the {name} field, which has {width} values. For a longer interval name the {name}s, step in "
-                    "the next field, or let an orchestrator wait with create_timer"
+                    f"{expression!r} does not fire every {step} {name}s: a step of {step} is larger than the {name} "
+                    f"field, which has {width} values. For a longer interval list the {name}s, use a step in the "
+                    "next field, or let an orchestrator wait with create_timer"
                 )
 
 
 def _plain(expression: str) -> str:
-    """Six fields that only begin with second 0 are five, which explain themselves in fewer words."""
+    """Drop a seconds field of 0, because five fields have a shorter explanation."""
     fields = expression.split()
     return " ".join(fields[1:]) if len(fields) == 6 and fields[0] == "0" else " ".join(fields)
 
@@ -153,7 +153,7 @@ def _zone(name: str) -> ZoneInfo:
         return ZoneInfo(name)
     except (KeyError, ValueError, OSError, TypeError) as error:
         raise ValueError(
-            f"{name!r} is not a time zone: use a name such as Europe/Berlin (on Windows install tzdata)"
+            f"{name!r} is not a time zone. Use a name such as Europe/Berlin. On Windows, install tzdata"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Client functions that something other than HTTP calls, as they are registered."""
+"""The definitions of scheduled functions and queue functions."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from perdure.triggers.source import QueueSource
 
 DELIVERIES = RetryPolicy(first_interval=1.0, max_attempts=5, backoff=2.0)
-"""How often a message is tried unless its queue says otherwise."""
+"""The default retry policy of a queue."""
 
 
 @dataclass(frozen=True)
 class Schedule(Trigger):
-    """A client function that a clock calls."""
+    """A client function that a schedule calls."""
 
     plan: SchedulePlan = field(default_factory=lambda: SchedulePlan("", "* * * * *"))
     retry: RetryPolicy | None = None
@@ -34,9 +34,9 @@ class Schedule(Trigger):
 
 @dataclass(frozen=True)
 class Queue(Trigger):
-    """A client function that messages of a queue are handed to."""
+    """A client function that a queue calls for each message."""
 
-    source: QueueSource | None = None  # None: the queue in the hub's own store
+    source: QueueSource | None = None  # None for a queue in the hub
     retry: RetryPolicy | None = None
     concurrency: int = 16
 
@@ -59,7 +59,7 @@ ORCHESTRATORS: tuple[Orchestrator, ...] = (
 
 
 def with_built_ins(registry: Registry) -> Registry:
-    """A registry with every built-in function beside what the given one has; that one is left as it is."""
+    """A copy of the registry with every built-in function added."""
     joined = outbound.with_built_ins(registry)
     joined.supplement((*ORCHESTRATORS, *(trigger.activity for trigger in registry.triggers)))
     return joined

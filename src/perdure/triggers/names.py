@@ -1,4 +1,4 @@
-"""Under which names triggers stand in a hub."""
+"""The names and instance ids of triggers in a hub."""
 
 from __future__ import annotations
 
@@ -12,35 +12,36 @@ FIRING = f"{BUILT_IN}Firing"
 MESSAGE = f"{BUILT_IN}Message"
 
 
-LONGEST = 150  # characters of a message's id that are kept as they are
+LONGEST = 150  # characters of a message id that are kept unchanged
 
 
 def schedule_id(name: str) -> str:
-    """The instance that serves a schedule."""
+    """The instance of a schedule."""
     return f"schedule:{name}"
 
 
 def firing_id(schedule: str, tick: int, number: int | None) -> str:
-    """The instance of one firing. A tick fires once, so that is its name; an operator's wish has a number too."""
+    """The instance of one run. A tick fires once, so its time is the id. A manual run has a number too."""
     at = f"{moment(tick):%Y%m%dT%H%M%SZ}"
     return f"{schedule}:{at}" if number is None else f"{schedule}:{at}:{number}"
 
 
 def message_id(queue: str, message: str) -> str:
-    """The instance that handles a message."""
+    """The instance of a message."""
     return f"queue:{queue}:{_usable(message)}"
 
 
 def queue_of(instance_id: str) -> str:
-    """The queue that an instance is a message of; empty for any other instance."""
+    """The queue of a message's instance; "" for any other instance."""
     kind, _, rest = instance_id.partition(":")
     return rest.partition(":")[0] if kind == "queue" else ""
 
 
 def _usable(message: str) -> str:
-    """A message's own id as part of an instance's.
+    """A message id as part of an instance id.
 
-    Brokers let ids be anything. What cannot stand in an instance's is replaced, and a digest keeps two such apart.
+    A broker's message id can contain any character. Characters that an instance id must not have are replaced, and a
+    digest keeps such ids distinct.
     """
     fine = "".join(one if one.isprintable() and one not in "/\\#?" else "-" for one in message)
     fine = fine.replace("::", "--")
@@ -51,10 +52,10 @@ def _usable(message: str) -> str:
 
 
 def firing_activity(schedule: str) -> str:
-    """The activity that is a schedule's function."""
+    """The activity of a schedule's function."""
     return f"{FIRING}:{schedule}"
 
 
 def message_activity(queue: str) -> str:
-    """The activity that is a queue's function."""
+    """The activity of a queue's function."""
     return f"{MESSAGE}:{queue}"

@@ -1,4 +1,4 @@
-"""Queues as clients and operators see them: send, count, look at dead letters, deliver those again."""
+"""Queues for clients and operators: send messages, count them, list dead letters, redeliver them."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from perdure.triggers.queue_orchestration import Message
 
 TAG = "queue"
 AGAIN = "delivered again"
-COUNTED = 1_000  # messages of one kind; more are not counted
+COUNTED = 1_000  # messages of one kind at which counting stops
 
 
 @dataclass(frozen=True)
 class QueueStatus:
-    """How many messages of a queue wait or are being handled, have been handled and are kept, and are dead."""
+    """The numbers of a queue's messages: open (waiting or running), handled and still stored, and dead."""
 
     name: str
     open: int
@@ -39,7 +39,7 @@ class QueueStatus:
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """A message whose last attempt has failed: the instance that keeps it, since when, and why."""
+    """A message whose last attempt failed: its instance, the time of the failure, and the reason."""
 
     instance_id: str
     queue: str
@@ -62,19 +62,19 @@ class Queues:
         at: datetime | None = None,
         operation_id: str | None = None,
     ) -> str:
-        """Put a message into a queue of the hub's own store; returns the id of its instance once it is durable.
+        """Put a message into a queue of the hub. Returns the id of the message's instance after the commit.
 
         Parameters:
-            queue: the name given to `@app.queue`. Without a function for it the message waits, visibly.
-            body: anything strict JSON can carry.
-            message_id: names the message: sent again, it is not delivered again. Default a new one.
-            at: not before this instant (aware).
-            operation_id: names this request, where the message has no name: repeated within 24 hours it sends
-                nothing and gets the first answer.
+            queue: the name given to `@app.queue`. Without a function for the queue, the message waits.
+            body: a value that strict JSON can represent.
+            message_id: an id for the message. A second message with the same id is not delivered. Default: a new id.
+            at: the earliest time of the delivery, an aware datetime.
+            operation_id: an id for this request, if there is no `message_id`. A repetition within 24 hours sends
+                nothing and returns the first result.
 
         Raises:
             PayloadError, InvalidInstanceId, Overloaded, OutcomeUnknown (then send again with the same message_id),
-            IdempotencyConflict for a name that another message had within 24 hours.
+            IdempotencyConflict for an id that another message had within 24 hours.
         """
         noted_as("send_message", queue)
         gateway = self._client.gateway
@@ -92,22 +92,22 @@ class Queues:
         )
 
     async def status(self, queue: str) -> QueueStatus:
-        """Count a queue's messages, at most 1,000 of each kind."""
+        """Count a queue's messages. Counting stops at 1,000 of each kind."""
         open_ = await self._count(queue, ("Pending", "Running", "Suspended"))
         return QueueStatus(
             queue, open_, await self._count(queue, ("Completed",)), await self._count(queue, ("Failed",))
         )
 
     async def names(self) -> list[str]:
-        """The queues that the newest thousand messages of the hub are of."""
+        """The queues of the newest 1,000 messages in the hub."""
         page = await self._client.query(name=MESSAGE, top=COUNTED)
         return sorted({(one.tags or {}).get(TAG, "") for one in page.instances} - {""})
 
     async def dead_letters(self, queue: str | None = None) -> AsyncIterator[DeadLetter]:
-        """Every dead letter of one queue or of all, newest first."""
+        """All dead letters of one queue, or of all queues, newest first."""
         tags = None if queue is None else {TAG: queue}
         async for found in all_pages(self._client.query, name=MESSAGE, status=("Failed",), tags=tags):
-            # What the function itself raised: around it is only that an activity of the message failed.
+            # The function's own error. The outer failure only says that the message's activity failed.
             reason = str(chain_of(found.failure)[-1]) if found.failure is not None else ""
             name = (found.tags or {}).get(TAG, "")
             yield DeadLetter(found.instance_id, name, found.last_updated_time, reason)
@@ -115,12 +115,12 @@ class Queues:
     async def redeliver(
         self, instance_id: str, reason: str = AGAIN, *, operation_id: str | None = None
     ) -> None:
-        """Hand a dead letter to the function again, with all its attempts. Raises InstanceNotFound."""
+        """Redeliver a dead letter to its function, with its full number of attempts. Raises InstanceNotFound."""
         note_redelivery(queue_of(instance_id), reason)
         await self._client.rewind(instance_id, reason, operation_id=operation_id)
 
     async def redeliver_all(self, queue: str, reason: str = AGAIN) -> int:
-        """Hand all dead letters of a queue to its function again; returns how many there were."""
+        """Redeliver all dead letters of a queue to its function. Returns their number."""
         note_redelivery(queue, reason)
         dead = ("Failed",)
         outcome = await self._client.bulk(
@@ -134,7 +134,7 @@ class Queues:
 
 
 def note_redelivery(queue: str, reason: str) -> None:
-    """Tell the audit log that what is rewound are dead letters."""
+    """Record a rewind of dead letters in the audit log as a redelivery."""
     noted_as("redeliver_message", queue, reason if reason != AGAIN else "")
 
 
@@ -148,11 +148,11 @@ async def deliver(
     is_named: bool = False,
     operation_id: str = "",
 ) -> str:
-    """Make a message an instance; a message that is one already is left alone. No bytes are no input.
+    """Start the instance of a message, unless it exists. An empty body is no input.
 
-    `is_named` is for a message that its sender has named: the name with another body is refused.
+    With `is_named`, the sender chose the message id. The same id with another body is rejected.
 
-    Raises PayloadError for no JSON, InvalidInstanceId for a name that no queue can have.
+    Raises PayloadError for a body that is not JSON, InvalidInstanceId for an invalid queue name.
     """
     instance_id = check_instance_id(message_id(queue, message), derived=True)
     letter = Message(queue, payload.check(body)) if body else Message(queue, empty=True)
@@ -165,7 +165,7 @@ async def deliver(
         visible_at=visible_at,
         operation_id=message if is_named else "",
     )
-    if is_named:  # the name is the message's, whoever sends it
+    if is_named:  # the id identifies the message, not the sender
         start = bound(start, CODE)
     elif operation_id:
         start = send_named(start, queue, operation_id)

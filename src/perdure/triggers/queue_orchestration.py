@@ -1,11 +1,11 @@
-"""A message is an orchestration: accepted once it is durable, tried again by policy, dead when it has failed.
+"""The orchestration of a message: accepted after its commit, retried by its policy, dead after the last failure.
 
-Its id is derived from the queue and the message, so a redelivery finds the instance that is there and starts
-nothing. The function runs as an activity whose client derives the ids of what it starts from the message, so a
-body that runs twice after a crash starts nothing twice either. What is still failing after the last attempt is
-an instance that has failed, with its reason: that is the dead letter, and a rewind delivers it again.
-The queue in the hub's own store is nothing but this; a broker's queue has a pump in front of it, which
-acknowledges a message once its instance has come to its end.
+The instance id is derived from the queue and the message id, so a redelivery finds the existing instance and starts
+nothing. The function runs as an activity whose client derives the ids of the instances it starts from the message. So
+a body that runs twice after a crash starts nothing twice. A message that fails its last attempt is a failed instance
+with its reason. This is the dead letter, and a rewind redelivers it.
+A queue of the hub consists of these instances only. A broker's queue has a pump too, which acknowledges a message
+when its instance has finished.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from perdure.triggers.names import message_activity
 
 
 class Message(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A message as its instance keeps it: the queue's name, and the body as JSON, unless it is empty."""
+    """A message, as stored in its instance: the name of the queue, and the body as JSON, unless it is empty."""
 
     queue: str
     body: Raw = Raw(b"null")

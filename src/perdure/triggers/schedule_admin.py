@@ -1,7 +1,7 @@
-"""Schedules as operators see them: listed, paused, resumed, run now, backfilled. All of it by the client's verbs.
+"""Schedules for operators: list, pause, resume, run now, backfill.
 
-The same object works in process, through a store and over HTTP, since a schedule is an instance and an order to it
-is an event.
+`Schedules` uses the methods of a client only, because a schedule is an instance and a command to it is an event. So
+it works in process, through a store and over HTTP.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ FINISHED = frozenset(
 
 @dataclass(frozen=True)
 class ScheduleStatus:
-    """One schedule: what its code says, and how far it has come.
+    """One schedule: its definition and its progress.
 
-    `paused` holds the reason, or is empty; `next` the coming instants, in UTC; `recent` its last firings, newest
-    last; `skipped` counts ticks that the catch-up or overlap policy left out.
+    `paused` is the reason of a pause, or empty. `next` has the next ticks in UTC, `recent` the last runs, newest
+    last. `skipped` counts the ticks that the catch-up or overlap policy skipped.
     """
 
     name: str
@@ -55,42 +55,46 @@ class ScheduleStatus:
 class Schedules:
     """The schedules of a client's hub.
 
-    Every verb raises InstanceNotFound for a schedule that this hub has never run. With an `operation_id` it can be
-    repeated: within a day the same order is obeyed once.
+    Every method raises InstanceNotFound for a schedule that this hub has never run. A call with an `operation_id` can
+    be repeated: within a day it takes effect once.
     """
 
     def __init__(self, client: Client) -> None:
         self._client = client
 
     async def list(self, *, upcoming: int = 3) -> list[ScheduleStatus]:
-        """Every schedule of the hub with its next `upcoming` instants, by name."""
+        """Every schedule of the hub with its next `upcoming` ticks, sorted by name."""
         shown = [_shown(found, upcoming) async for found in all_pages(self._client.query, name=SCHEDULE)]
         return sorted((one for one in shown if one is not None), key=lambda one: one.name)
 
     async def get(self, name: str, *, upcoming: int = 3) -> ScheduleStatus | None:
-        """One schedule, or None."""
+        """The schedule with this name, or None."""
         status = await self._client.get_status(schedule_id(name))
         return None if status is None else _shown(status, upcoming)
 
     async def pause(self, name: str, reason: str = "", *, operation_id: str | None = None) -> None:
-        """Let ticks pass. Those that pass meanwhile are not made up for."""
+        """Pause a schedule. Ticks that pass while it is paused are skipped."""
         await self._order(name, Control("pause", reason=reason), operation_id)
 
     async def resume(self, name: str, *, operation_id: str | None = None) -> None:
-        """Fire again, from the next tick on."""
+        """Resume a paused schedule. It fires again at its next tick."""
         await self._order(name, Control("resume"), operation_id)
 
     async def run(self, name: str, *, operation_id: str | None = None) -> None:
-        """Fire now, beside the ticks; also while it is paused. A firing that is running is waited for."""
+        """Fire a schedule now, in addition to its ticks, even while it is paused. It waits for a current run."""
         await self._order(name, Control("run"), operation_id)
 
     async def backfill(
         self, name: str, after: datetime, until: datetime, *, operation_id: str | None = None
     ) -> int:
-        """Fire for past ticks later than `after` and up to `until`, in order, whether they have fired before or not.
+        """Fire a schedule for past ticks, in order, whether they have fired before or not.
 
-        Returns how many ticks there are in that time, as far as it is past; without any, nothing is ordered. At most
-        1,000 at once.
+        Parameters:
+            name: the schedule.
+            after: only ticks later than this time.
+            until: only ticks not later than this time, and not later than now.
+
+        Returns: the number of ticks, at most 1,000. With 0, nothing fires.
         """
         status = await self.get(name)
         if status is None:
@@ -111,7 +115,7 @@ class Schedules:
 
 
 async def install(client: Client, plan: SchedulePlan) -> None:
-    """See to it that a schedule runs, with the settings of this deploy. Several workers may do so at once."""
+    """Start a schedule, or give a running one the settings of this deploy. Several workers can do so at once."""
     gateway = client.gateway
     instance_id = schedule_id(plan.name)
     status = await client.get_status(instance_id)
@@ -163,6 +167,6 @@ def _shown(status: OrchestrationStatus, upcoming: int) -> ScheduleStatus | None:
 
 def _missing(name: str) -> InstanceNotFound:
     return InstanceNotFound(
-        f"this hub has no schedule {name!r}: it is installed when an application that has "
-        f"@app.schedule(..., name={name!r}) first runs here"
+        f"there is no schedule {name!r} in this hub. A schedule is created when an application with "
+        f"@app.schedule(..., name={name!r}) first runs on this hub"
     )

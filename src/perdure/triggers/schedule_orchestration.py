@@ -1,12 +1,12 @@
-"""A schedule is an eternal orchestration: it sleeps until the next tick, fires, and begins anew.
+"""The orchestration of a schedule. It is eternal: it sleeps until the next tick, fires, and continues.
 
-One instance of the built-in orchestrator serves one schedule of the hub, so a tick fires once however many
-workers there are, survives every crash, and is seen like any other instance. A firing is a child orchestration
-whose id names the tick; it calls the client function as an activity, whose client derives the ids of what it
-starts from the tick. A body that runs twice after a crash therefore starts nothing twice.
-Operators speak to a schedule by an event: pause, resume, run now, backfill; a new deploy sends its new settings
-the same way. What missed ticks become, and what happens while a firing is still running, are two small policies
-that look at nothing but the schedule's own state.
+One instance of the built-in orchestrator runs one schedule of the hub. So a tick fires once, however many workers
+there are, survives every crash, and is visible like any other instance. A run is a child orchestration whose id
+contains the tick. It calls the client function as an activity, whose client derives the ids of the instances it
+starts from the tick. So a body that runs twice after a crash starts nothing twice.
+Operators control a schedule through an event: pause, resume, run now, backfill. A new deploy sends its settings in
+the same way. Two small policies decide about missed ticks, and about a tick that comes during a run. They depend on
+the schedule's own state only.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ CatchUp = Literal["latest", "skip", "all"]
 Overlap = Literal["skip", "queue", "allow"]
 Verb = Literal["pause", "resume", "run", "backfill", "configure"]
 
-CONTROL = "control"  # the event that brings an order
-GRACE = 60_000_000  # microseconds: a tick that comes later than this has been missed
-MOST = 1_000  # ticks that one catch-up or backfill may bring
-SHOWN = 10  # firings that the status tells of
-GENERATION = 50  # turns of one execution, so that no history grows for ever
+CONTROL = "control"  # the event that contains a command
+GRACE = 60_000_000  # microseconds after which a tick counts as missed
+MOST = 1_000  # the most ticks of one catch-up or backfill
+SHOWN = 10  # runs in the status
+GENERATION = 50  # turns of one execution, to bound its history
 
 
 class SchedulePlan(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What the code says about a schedule."""
+    """The definition of a schedule in the code."""
 
     name: str
     cron: str
@@ -49,14 +49,14 @@ class SchedulePlan(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Pending(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A firing that has not begun: the tick (microseconds), and why, unless it is simply its time."""
+    """A run that has not begun: its tick in microseconds, and its cause, which is empty for an ordinary tick."""
 
     tick: int
     cause: str = ""  # missed | manual | backfill
 
 
 class Fired(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A firing as the status shows it."""
+    """A run, as shown in the status."""
 
     tick: int
     instance_id: str
@@ -65,36 +65,36 @@ class Fired(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class ScheduleState(msgspec.Struct, omit_defaults=True):
-    """What one execution of a schedule hands to the next."""
+    """The state that one execution of a schedule passes to the next."""
 
     plan: SchedulePlan
-    last: int  # the tick up to which everything has been dealt with
+    last: int  # all ticks up to this one are done
     paused: str = ""
     pending: list[Pending] = msgspec.field(default_factory=list)
     recent: list[Fired] = msgspec.field(default_factory=list)
-    skipped: int = 0  # ticks that a policy left out, ever
+    skipped: int = 0  # all ticks that a policy skipped
     fired: int = 0
 
 
 class Control(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What an operator, or a new deploy, asks of a schedule."""
+    """A command of an operator or a new deploy."""
 
     verb: Verb
     reason: str = ""
-    after: int = 0  # backfill: later than this
-    until: int = 0  # and up to this
-    plan: SchedulePlan | None = None  # configure
+    after: int = 0  # for backfill: only ticks later than this
+    until: int = 0  # for backfill: only ticks not later than this
+    plan: SchedulePlan | None = None  # for configure
 
     @property
     def why(self) -> str:
-        """What the audit log adds to the verb and the schedule's name."""
+        """The detail for the audit log."""
         return self.reason or (
             f"{stamp(moment(self.after))} to {stamp(moment(self.until))}" if self.until else ""
         )
 
 
 class Tick(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a scheduled function is told: which tick of which schedule it runs for."""
+    """The tick that a scheduled function runs for, and its schedule."""
 
     schedule: str
     at: int
@@ -102,12 +102,12 @@ class Tick(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def scheduled_for(self) -> Any:
-        """The instant the schedule names, as an aware datetime in UTC; later than that by the wall clock."""
+        """The time of the tick, as an aware datetime in UTC. The function runs at or after it."""
         return moment(self.at)
 
     @property
     def is_past_due(self) -> bool:
-        """Whether this tick was missed, and is made up for. Azure's name."""
+        """Whether this is the catch-up of a missed tick. The name is Azure's."""
         return self.cause == "missed"
 
 
@@ -138,16 +138,16 @@ def schedule(context: OrchestrationContext, state: ScheduleState) -> Generator[T
 
 
 def firing(context: OrchestrationContext, tick: Tick) -> Generator[Task[Any], Any, Any]:
-    """The built-in orchestrator of one firing: it calls the function, with the function's own retry policy."""
+    """The built-in orchestrator of one run: it calls the function, with the function's own retry policy."""
     result = yield context.call_activity(firing_activity(tick.schedule), tick)
     return result
 
 
-# ------------------------------------------------------------------------------- what becomes of the state
+# ------------------------------------------------------------------------------- changes of the state
 
 
 def _fire(context: OrchestrationContext, state: ScheduleState, running: dict[Task[Any], Fired]) -> None:
-    """Begin what is pending, as far as the overlap policy lets it."""
+    """Begin the pending runs that the overlap policy allows."""
     while state.pending and (not running or state.plan.overlap == "allow"):
         due = state.pending.pop(0)
         tick = Tick(state.plan.name, due.tick, due.cause)
@@ -160,7 +160,7 @@ def _fire(context: OrchestrationContext, state: ScheduleState, running: dict[Tas
 
 
 def _come_due(state: ScheduleState, now: int, *, busy: bool) -> None:
-    """The clock has reached a tick, or passed several while nobody looked."""
+    """Handle the ticks up to now. There are several if no worker ran meanwhile."""
     due = state.plan.when.between(state.last, now, MOST)
     state.last = now if len(due) == MOST else (due[-1] if due else state.last)
     missed = [tick for tick in due if now - tick > GRACE]
@@ -181,13 +181,13 @@ def _caught_up(policy: CatchUp, missed: list[int], timely: bool) -> list[Pending
 
 
 def _queue(state: ScheduleState, due: list[Pending], *, busy: bool) -> None:
-    """Catch-ups all wait their turn; of a tick that finds another running, the overlap policy decides."""
+    """Queue runs. A catch-up always waits its turn. The overlap policy decides about a tick during a run."""
     for one in due:
         occupied = busy or bool(state.pending)
         if one.cause or not occupied or state.plan.overlap == "allow":
             state.pending.append(one)
         elif state.plan.overlap == "skip" or any(not other.cause for other in state.pending):
-            state.skipped += 1  # a queue keeps one tick: the next run sees all there is to do
+            state.skipped += 1  # at most one tick is queued, because the next run handles all the work
         else:
             state.pending.append(one)
 
@@ -218,5 +218,5 @@ def _note_end(state: ScheduleState, ended: Fired, failure: Failure | None) -> No
 
 
 def _view(state: ScheduleState) -> ScheduleState:
-    """What the status shows: all of it but a long queue."""
+    """The state for the status, with a shortened list of pending runs."""
     return msgspec.structs.replace(state, pending=state.pending[:SHOWN], recent=list(state.recent))

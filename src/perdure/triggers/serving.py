@@ -1,4 +1,4 @@
-"""While an application runs: its schedules are installed, and its brokers' queues pumped."""
+"""Starts an application's schedules and the pumps of its brokers' queues."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from perdure.triggers.schedule_admin import Schedules, install
 
 @asynccontextmanager
 async def serving(registry: Registry, client: Client, *, accept_only: bool = False) -> AsyncIterator[None]:
-    """Serve an application's triggers while the block runs."""
+    """Run an application's triggers during the block."""
     pumps: list[asyncio.Task[None]] = []
     if not accept_only:
         for trigger in registry.triggers:

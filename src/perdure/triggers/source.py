@@ -1,7 +1,7 @@
-"""What a pump needs of a queue; each broker's adapter is a module beside this one.
+"""The interface between a pump and a broker's queue. Each broker's adapter is a module of `brokers`.
 
-An adapter knows how to wait for messages, to acknowledge one, to give one back for later, and to bury one with
-its reason. It knows nothing of instances: what a message means is the pump's business.
+An adapter waits for messages, acknowledges a message, gives it back for later, and moves it to the dead letters with
+a reason. It does not know about instances. The pump does.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, Protocol
 class Received:
     """One delivery of a message.
 
-    `message_id` is the same at each delivery of the same message; `handle` is the adapter's own.
+    `message_id` is the same at each delivery of a message. `handle` belongs to the adapter.
     """
 
     message_id: str
@@ -27,29 +27,29 @@ class Received:
 
 
 class QueueSource(Protocol):
-    """A queue outside of the hub, such as RabbitMQ, Redis Streams or Azure Storage."""
+    """A queue of a broker, such as RabbitMQ, Redis Streams or Azure Storage."""
 
     @property
     def name(self) -> str:
-        """The queue's name; with the message's id it names the instance that handles it."""
+        """The name of the queue. The instance id of a message consists of this name and the message id."""
 
     def connected(self) -> AbstractAsyncContextManager[None]:
-        """Hold a connection. Errors of the broker come out as they are; the pump connects anew, with patience."""
+        """Hold a connection during the block. The broker's errors are raised unchanged, and the pump reconnects."""
 
     async def receive(self, most: int) -> list[Received]:
-        """Wait for messages, some seconds at most, and return up to `most` of them."""
+        """Wait a few seconds for messages and return up to `most` of them."""
 
     async def acknowledge(self, message: Received) -> None:
-        """The message has been dealt with: it never comes again."""
+        """Acknowledge a message, so that the broker does not deliver it again."""
 
     async def give_back(self, message: Received) -> None:
-        """The message comes again, to this pump or another."""
+        """Return a message to the broker, which delivers it again to this pump or another."""
 
     async def bury(self, message: Received, reason: str) -> None:
-        """Put the message where dead letters go, with the reason, and acknowledge it."""
+        """Move a message to the dead letters with the reason, and acknowledge it."""
 
     async def keep(self, message: Received) -> None:
-        """The message is still being handled: do not deliver it to anybody else yet."""
+        """Tell the broker that a message is still being handled, so that no other pump gets it."""
 
 
 __all__ = ["QueueSource", "Received"]

@@ -26,8 +26,12 @@ class Outbox(Protocol):
 class Concurrency:
     """How much one worker runs at a time."""
 
-    threads: int = setting(16, "`def` activities that run at a time", COUNT, least=1)
-    tasks: int = setting(1_000, "`async def` activities that run at a time", COUNT, least=1)
+    threads: int = setting(16, "the most concurrent `def` activities", COUNT, least=1)
+    tasks: int = setting(1_000, "the most concurrent `async def` activities", COUNT, least=1)
     abandoned: int = setting(
-        16, "threads given up and replaced before health says no", COUNT, least=0, name="abandoned_threads"
+        16,
+        "the most threads that are abandoned and replaced before the process counts as unhealthy",
+        COUNT,
+        least=0,
+        name="abandoned_threads",
     )

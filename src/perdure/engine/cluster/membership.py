@@ -41,24 +41,25 @@ class ClusterSettings:
 
     pools: Sequence[str] = setting(
         (),
-        "among several workers: named pools whose activities this one runs, besides those of none",
+        "among several workers: the pools whose activities this worker runs, besides activities without a pool",
         NAMES,
         name="pool",
     )
     lease: float = setting(
         10.0,
-        "among several workers: how long after its last sign of life one keeps its partitions",
+        "among several workers: how long a worker keeps its partitions without renewing its lease",
         SECONDS,
         least=0.5,
     )
     worker_name: str | None = setting(
         None,
-        "among several workers: what this one is called; by default host:pid, under a supervisor host-1a2b/1",
+        "among several workers: the name of this worker; by default host:pid, or host-1a2b/1 under a supervisor",
         TEXT,
     )
     role: str = setting(
         "all",
-        "among several workers: whether this one does everything, only takes requests (api), or only runs functions",
+        "among several workers: whether this worker does everything (all), only accepts requests (api), or only runs "
+        "functions (worker)",
         one_of("all", "api", "worker"),
     )
 

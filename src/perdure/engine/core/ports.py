@@ -32,18 +32,28 @@ ANSWER_KEPT: Final = 600_000_000  # microseconds that the answer is kept for the
 class Limits:
     """Bounds of one batch and of what is kept warm."""
 
-    episodes: int = setting(1_000, "arrivals fed in one batch", COUNT, least=1, name="batch_episodes")
-    feeds: int = setting(100, "arrivals fed to one instance in one batch", COUNT, least=1, name="batch_feeds")
+    episodes: int = setting(
+        1_000, "the most messages processed in one batch", COUNT, least=1, name="batch_episodes"
+    )
+    feeds: int = setting(
+        100, "the most messages of one instance processed in one batch", COUNT, least=1, name="batch_feeds"
+    )
     seconds: float = setting(
-        0.02, "how long a batch is made before it is stored", SECONDS, name="batch_seconds"
+        0.02, "how long a batch collects messages before it is stored", SECONDS, name="batch_seconds"
     )
-    row_bytes: int = setting(4 * 1024 * 1024, "history in one batch", BYTES, least=1, name="batch_bytes")
-    inline_bytes: int = setting(16 * 1024, "larger bodies are kept out of line", BYTES, least=0)
-    buffered_events: int = setting(2_000, "events an instance keeps that nobody waits for", COUNT, least=0)
-    warm_bytes: int = setting(
-        512 * 1024 * 1024, "memory for executions that are kept at hand", BYTES, least=0
+    row_bytes: int = setting(
+        4 * 1024 * 1024, "the most history written in one batch", BYTES, least=1, name="batch_bytes"
     )
-    keep_executions: int = setting(1, "executions kept of an instance that continues as new", COUNT, least=1)
+    inline_bytes: int = setting(
+        16 * 1024, "larger payloads are stored in a table of their own", BYTES, least=0
+    )
+    buffered_events: int = setting(
+        2_000, "the most events that an instance stores before it waits for them", COUNT, least=0
+    )
+    warm_bytes: int = setting(512 * 1024 * 1024, "the memory for executions that stay loaded", BYTES, least=0)
+    keep_executions: int = setting(
+        1, "the executions of an instance whose history is kept across continue-as-new", COUNT, least=1
+    )
 
     def __post_init__(self) -> None:
         if self.keep_executions < 1:

@@ -71,16 +71,18 @@ class Versioning:
     Without a default version every version is taken.
     """
 
-    default: str = setting("", "the version of starts that name none", VERSION, name="default_version")
+    default: str = setting(
+        "", "the version of instances that are started without one", VERSION, name="default_version"
+    )
     match: MatchStrategy = setting(  # noqa: RUF009 (a frozen value)
         "CurrentOrOlder",
-        "which instances a worker with a default version takes",
+        "which instances a worker with a default version runs",
         one_of(*get_args(MatchStrategy)),
         name="version_match_strategy",
     )
     failure: FailureStrategy = setting(  # noqa: RUF009 (a frozen value)
         "Reject",
-        "whether instances that are not taken wait for another worker, or fail",
+        "whether other instances wait for another worker (Reject), or fail (Fail)",
         one_of(*get_args(FailureStrategy)),
         name="version_failure_strategy",
     )

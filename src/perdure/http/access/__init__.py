@@ -1,7 +1,6 @@
-"""Who may do what over HTTP, and the log of who did.
+"""Access control over HTTP, and the audit log.
 
-`gate` stands before every route and asks the others: `keys` knows the callers by what they show, `link_signer`
-signs and checks the URLs that callers are handed, `sessions` keeps people signed in, `limits` slows down who asks too
-much, `audit` writes down what was asked. The routes to all of this are in
-`perdure.http.api` and `perdure.http.pages`.
+`gate` checks every request. `keys` authenticates callers, `link_signer` signs and checks the URLs that callers get,
+`sessions` keeps people signed in, `limits` limits the rate of requests, and `audit` records them. The routes for all
+of this are in `perdure.http.api` and `perdure.http.pages`.
 """

@@ -1,9 +1,10 @@
-"""What goes into the audit log besides the operations themselves: questions, refusals, failures, uses of keys.
+"""Rows of the audit log about queries, rejected requests, failures and uses of keys.
 
-An operation's row is written with it, in one transaction (`perdure.engine.core.audit`). These others change nothing,
-so nobody waits for them: they are gathered here, equal ones counted, and written a moment later beside whatever
-the engine writes then. A crash may lose the last of them, and no operation. Someone polling an instance is one
-row a minute, and someone trying keys one row every few seconds, so neither can fill the disk.
+The row of an operation is written with the operation, in one transaction (`perdure.engine.core.audit`). The rows here
+belong to requests that change nothing, so no request waits for them. They are collected, equal rows are counted, and
+all are written a moment later with the engine's next batch. A crash can lose the last of them, but no operation. A
+caller that polls an instance makes one row a minute, and a caller that tries keys one row every few seconds, so
+neither can fill the disk.
 """
 
 from __future__ import annotations
@@ -19,16 +20,16 @@ if TYPE_CHECKING:
     from perdure.engine.client.gateway import Gateway
     from perdure.model.records import AuditRow
 
-QUESTIONS: Final = 60.0  # seconds over which equal questions are counted together
-TROUBLE: Final = 2.0  # ... and refusals and failures
-MOST: Final = 10_000  # rows waiting; beyond them what comes is counted in the log of the process only
-USED_EVERY: Final = 300_000_000  # microseconds between two notes that a key was used
+QUESTIONS: Final = 60.0  # seconds over which equal queries are counted together
+TROUBLE: Final = 2.0  # the same for rejected requests and failures
+MOST: Final = 10_000  # waiting rows; further ones appear only in the log of the process
+USED_EVERY: Final = 300_000_000  # microseconds between two records of the use of a key
 
 log = logging.getLogger("perdure.http")
 
 
 class AuditRecorder:
-    """Gathers rows and writes them beside the engine's next batch."""
+    """Collects rows and writes them with the engine's next batch."""
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
@@ -39,7 +40,7 @@ class AuditRecorder:
         self._writing: asyncio.Task[None] | None = None
 
     def add(self, row: AuditRow) -> None:
-        """Have a row written soon; one like it that waits already is counted up instead."""
+        """Write a row soon. If an equal row is waiting, increase its count instead."""
         key = row[1:-1]
         known = self._waiting.get(key)
         if known is not None:
@@ -48,22 +49,25 @@ class AuditRecorder:
             self._waiting[key] = row
         else:
             log.warning(
-                "the audit log cannot keep up: %s by %s from %s, %s", row.operation, *row[1:3], row.outcome
+                "the audit log cannot keep up; a row is only logged here: %s by %s from %s, %s",
+                row.operation,
+                *row[1:3],
+                row.outcome,
             )
         self._within(QUESTIONS if row.outcome == "ok" else TROUBLE)
 
     def use(self, key_id: str, now: int, last: int | None) -> None:
-        """Note that a key was used, unless that was noted lately."""
+        """Record that a key was used, unless that was recorded recently."""
         if now - max(self._used.get(key_id, 0), last or 0) >= USED_EVERY:
             self._used[key_id] = now
             self._within(TROUBLE)
 
     async def write(self, row: AuditRow) -> None:
-        """Write a row now; returns once it is durable."""
+        """Write a row now. Returns when it is durable."""
         await self._gateway.record(AuditMemo(audit=[row]))
 
     async def flush(self) -> None:
-        """Write what waits; returns once it is durable. What cannot be written now waits again."""
+        """Write the waiting rows. Returns when they are durable. After an error they wait again."""
         if self._due is not None:
             self._due.cancel()
             self._due = None
@@ -74,14 +78,14 @@ class AuditRecorder:
         try:
             await self._gateway.record(AuditMemo(audit=list(waiting.values()), keys_used=list(used.items())))
         except CommitRefused:
-            log.exception("%d rows of the audit log were refused by the store", len(waiting))
+            log.exception("the store rejected %d rows of the audit log; they are lost", len(waiting))
         except PerdureError as error:
-            log.error("the audit log cannot be written now: %s", error)
+            log.error("the audit log cannot be written now and is retried: %s", error)
             self._waiting = {**waiting, **self._waiting}
             self._within(TROUBLE)
 
     async def close(self) -> None:
-        """Write what waits, for the last time."""
+        """Write the waiting rows and stop."""
         await self.flush()
         if self._due is not None:
             self._due.cancel()

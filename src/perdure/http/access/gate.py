@@ -1,10 +1,10 @@
-"""The gate before every route: who is it, may they, and what is written down of it.
+"""The access check before every route: it authenticates the caller, checks the scope, and records the request.
 
-A route is a row of a table and cannot be without a scope (`perdure.http.routing`); the gate is put around each
-handler where the rows become routes, so nothing that is served passes it by. It asks for one credential, the
-first there is: the header `x-functions-key`, `Authorization: Bearer`, the parameter `code`, a signed link, the
-browser's session. What was shown and is wrong is refused; there is no falling back to the next, and something
-shown twice is refused, because two readers of the request might each believe another one.
+A route is a row of a table and always has a scope (`perdure.http.routing`). The check is added where rows become
+routes, so every route has it. A request needs one credential. The check uses the first it finds: the header
+`x-functions-key`, `Authorization: Bearer`, the parameter `code`, a signed link, or the browser's session. A wrong
+credential is rejected without trying the next. A request with two keys is rejected, because two readers of the
+request could each use a different one.
 """
 
 from __future__ import annotations
@@ -42,15 +42,15 @@ if TYPE_CHECKING:
 
 
 class Access:
-    """Who may do what on one server.
+    """The access control of one server.
 
     Parameters:
-        client: of the hub that is served.
-        token: the start-up token, which opens everything from this machine; None for none.
-        admin_key: a key that opens everything, given from outside; None for none.
-        is_open: ask nobody. For an application behind somebody else's access control, and for tests.
-        limits: how much one caller may ask.
-        public_url: the address that links get when no request says another.
+        client: the client of the served hub.
+        token: the start-up token, with full access from this machine, or None.
+        admin_key: a key with full access from the settings, or None.
+        is_open: accept every caller. For an application behind another access control, and for tests.
+        limits: the rate limits for one caller.
+        public_url: the address for links that are made without a request.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Access:
         self.signer = Signer(client, self.keys, public_url, signs_all=not is_open)
         self.recorder = AuditRecorder(gateway)
         self.deciding: set[str] = set()
-        """Nonces of links that are being used at this moment."""
+        """The nonces of links in use at this moment."""
         self._ended = sessions.Ended(lambda name: gateway.store.answered(name), time.monotonic)
         self.shares = StreamLimits()
         self.looks = SharedReads(time.monotonic)
@@ -86,13 +86,13 @@ class Access:
         self._failures = Buckets(self.limits.failures, self.limits.failure_burst, time.monotonic)
 
     async def close(self) -> None:
-        """Write what the audit log still lacks."""
+        """Write the waiting rows of the audit log."""
         await self.recorder.close()
 
-    # ------------------------------------------------------------------------------------------- the gate
+    # ------------------------------------------------------------------------------------------- the check
 
     async def serve(self, request: Request, endpoint: Endpoint) -> Response:
-        """Let the request through to the endpoint's handler. Raises Refused, and SignedIn for a token."""
+        """Check the request and call the endpoint's handler. Raises Refused, and SignedIn for a token."""
         request.scope[ENDPOINT] = endpoint
         if endpoint.scope != "open" or (endpoint.function and _shows_key(request)):
             await self._look_up(request)
@@ -115,14 +115,14 @@ class Access:
             return await endpoint.handler(request)
         try:
             await self.signer.prepare()
-            if endpoint.function:  # what client functions do is their author's to write down
+            if endpoint.function:  # client functions are not in the audit log
                 return await endpoint.handler(request)
             return await self._noted(request, endpoint, caller)
         finally:
             self._in_hand.leave(*held_by)
 
     async def _look_up(self, request: Request) -> None:
-        """Have at hand what `admit` asks of the store: nobody else waits for a database that is slow, or away."""
+        """Read from the store what `admit` needs, off the event loop, so that a slow store blocks no request."""
         if self.keys.is_stale:
             await self._gateway.read(self.keys.refresh_stale, brief=True)
         if b"sig=" in request.scope["query_string"]:
@@ -132,7 +132,7 @@ class Access:
             await self._gateway.read(lambda: self._ended.is_ended(session), brief=True)
 
     def admit(self, request: Request, endpoint: Endpoint) -> Caller:
-        """The caller, if the endpoint is open to them. Raises Refused."""
+        """The caller, if it has the endpoint's scope. Raises Refused."""
         address = address_of(request)
         if endpoint.scope == "open":
             self._within_rate(f"address {limited_address(address)}")
@@ -156,18 +156,18 @@ class Access:
             raise Refused(
                 403,
                 "forbidden",
-                f"this needs a key with the scope {needed!r}, which {caller.who} has not",
+                f"this request requires the scope {needed!r}. {caller.who} does not have it",
                 who=caller.who,
             )
         return caller
 
     def caller_of(self, request: Request) -> Caller:
-        """Who sent a request, also one that came to a route of the site around this host."""
+        """The caller of a request, also of one to a route of the surrounding site."""
         found: Caller | None = request.scope.get(CALLER)
         return self._known(request, address_of(request)) if found is None else found
 
     def _known(self, request: Request, address: str) -> Caller:
-        """Who asks where everyone may: a caller that shows a key is known by it, and every other is anonymous."""
+        """The caller of an open route: the holder of the key in the request, or else anonymous."""
         if self.is_open:
             return ANYONE
         shown = _key_of_ours(request) if _shows_key(request) else None
@@ -182,7 +182,7 @@ class Access:
             return ANONYMOUS
 
     async def lets_in(self, request: Request) -> bool:
-        """Whether a request that has passed would pass again: for answers that go on after a key is called back."""
+        """Whether the request would be accepted again. For streams that outlive the revocation of a key."""
         endpoint: Endpoint = request.scope[ENDPOINT]
         if endpoint.scope == "open" or self.is_open:
             return True
@@ -212,18 +212,19 @@ class Access:
             raise Refused(
                 403,
                 "no-keys",
-                "this server has no access keys yet and answers to nobody but its own machine: make one there "
-                "with `perdure keys create`",
+                "this server has no access keys yet and accepts requests from its own machine only. Create a key "
+                "there with `perdure keys create`",
             )
         raise Refused(
             401,
             "unauthenticated",
-            "show a key: in the header x-functions-key, as Authorization: Bearer, or as the parameter code. "
-            "`perdure keys create` makes one; without any, the address that the server printed has its token",
+            "this request needs an access key: in the header x-functions-key, as Authorization: Bearer, or in the "
+            "parameter code. Create a key with `perdure keys create`, or open the address that the server printed "
+            "at its start, which contains the token",
         )
 
     def _in_session(self, request: Request, *, is_local: bool) -> tuple[Caller, Session] | None:
-        """The caller that the browser's session stands for, None for none that counts."""
+        """The caller of the browser's session and the session; None without a valid session."""
         session = sessions.session_of(request)
         found = self.keys.credential(session.subject, is_local=is_local) if session is not None else None
         if session is None or found is None or not session.holds(found[1], self.keys.now() // 1_000_000):
@@ -231,7 +232,7 @@ class Access:
         return None if self._ended.is_ended(session) else (found[0], session)
 
     async def sign_out(self, request: Request) -> None:
-        """End the browser's session on every server of the hub; returns once that is durable."""
+        """End the browser's session on every server of the hub. Returns when that is durable."""
         found = self._in_session(request, is_local=_is_local(address_of(request)))
         if found is None:
             return
@@ -242,7 +243,7 @@ class Access:
         self._ended.note(session, ended=True)
 
     def sign_in(self, request: Request, key: str) -> Caller:
-        """Whoever shows a key in the form of the login page. Raises Refused."""
+        """The caller who entered a key on the login page. Raises Refused."""
         endpoint: Endpoint = request.scope[ENDPOINT]
         address = address_of(request)
         try:
@@ -260,13 +261,16 @@ class Access:
         wait = self._requests.take(name)
         if wait:
             raise Refused(
-                429, "rate-limited", "more requests than this server takes from one caller", retry_after=wait
+                429,
+                "rate-limited",
+                "this caller sends more requests than the server accepts. Wait as long as Retry-After says",
+                retry_after=wait,
             )
 
     # ---------------------------------------------------------------------------------------- the audit log
 
     async def _noted(self, request: Request, endpoint: Endpoint, caller: Caller) -> Response:
-        """Handle the request; what it does is in the audit log before it is answered."""
+        """Handle the request. Its operation is in the audit log before the response is sent."""
         note = _note_of(request, endpoint, caller)
         before = NOTE.set(note)
         try:
@@ -288,9 +292,10 @@ class Access:
         self.recorder.add(note.row(self.keys.now(), _instance_of(request), outcome))
 
     def _note_refusal(self, request: Request, endpoint: Endpoint, refused: Refused) -> None:
-        """Strangers choose the ids they ask for, so those are not written down: the log stays short.
+        """Record a rejected request, without the instance id for unknown callers and for rate limits.
 
-        Nor are those of callers who ask too much; their rows would be as many as their requests.
+        Unknown callers choose the ids they send, and a caller over the limit sends many. With ids, each request would
+        add a row.
         """
         caller: Caller = request.scope.get(CALLER, ANONYMOUS)
         if caller is ANONYMOUS or refused.status == 429:
@@ -302,7 +307,7 @@ class Access:
 
 
 class SignedIn(Exception):
-    """Somebody opened a page with a key in its address: the browser gets a session, and an address without."""
+    """A page was opened with a token in its URL. The browser gets a session and a redirect to the bare URL."""
 
     def __init__(self, caller: Caller) -> None:
         super().__init__(caller.who)
@@ -310,7 +315,7 @@ class SignedIn(Exception):
 
 
 def shown_key(request: Request) -> str | None:
-    """The key a request shows in any of the four places; None for none. Raises Refused for more than one."""
+    """The key in a request, from any of the four places, or None. Raises Refused for more than one."""
     found = request.headers.getlist("x-functions-key")
     found += map(_bearer, request.headers.getlist("authorization"))
     if request.scope["query_string"]:
@@ -318,12 +323,14 @@ def shown_key(request: Request) -> str | None:
     if "credential" in request.path_params:
         found.append(request.path_params["credential"])
     if len(found) > 1:
-        raise Refused(400, "ambiguous-credentials", "show one key, in one place")
+        raise Refused(
+            400, "ambiguous-credentials", "the request has more than one key. Send one key, in one place"
+        )
     return found[0] if found else None
 
 
 def _shows_key(request: Request) -> bool:
-    """Whether there is something to look at where keys are shown."""
+    """Whether the request has anything in the places for keys."""
     headers = request.headers
     return (
         "x-functions-key" in headers
@@ -333,9 +340,9 @@ def _shows_key(request: Request) -> bool:
 
 
 def _key_of_ours(request: Request) -> str | None:
-    """The key that a request to an open route shows, if it is meant for this server.
+    """The key in a request to an open route, if it is a key of this server.
 
-    There `Authorization` and `code` may be the application's own, such as the answer of a sign-in elsewhere.
+    On an open route `Authorization` and `code` can belong to the application, such as the code of an OAuth sign-in.
     """
     try:
         shown = shown_key(request)
@@ -351,16 +358,16 @@ def _bearer(header: str) -> str:
 
 
 def _limited_as(request: Request, caller: Caller) -> str:
-    """Whose limits a request counts for: a key's, or those of one link to one instance."""
+    """The name of the bucket that limits a request: that of a key, or of one link to one instance."""
     link: SignedLink | None = request.scope.get(LINK)
     if link is None:
         return caller.who
-    # Two links may differ in nothing but when they expire.
+    # Two links can differ only in their expiry.
     return f"link {link.operation} {link.expires_at} {link.nonce} {_instance_of(request)}"
 
 
 def _held_by(request: Request, caller: Caller) -> tuple[str, ...]:
-    """Whose requests at a time a request counts for: those of a key, or of an address and the link that it shows."""
+    """The names under which concurrent requests are counted: the key, or the address and the link."""
     if caller.scopes and caller is not ANYONE:
         return (caller.who,)
     name = f"address {limited_address(address_of(request))}"
@@ -368,17 +375,22 @@ def _held_by(request: Request, caller: Caller) -> tuple[str, ...]:
 
 
 def _too_many(wait: int) -> Refused:
-    return Refused(429, "too-many-failures", "too many failed attempts from here", retry_after=wait)
+    return Refused(
+        429,
+        "too-many-failures",
+        "too many failed attempts from this address. Wait as long as Retry-After says",
+        retry_after=wait,
+    )
 
 
 def _is_embedded(request: Request) -> bool:
-    """Whether a page of another origin has its browser fetch this, rather than go there."""
+    """Whether a page of another origin embeds this resource, instead of linking to it."""
     return is_foreign(request.headers) and request.headers.get("sec-fetch-mode") != "navigate"
 
 
 @lru_cache(256)
 def _is_local(address: str) -> bool:
-    """Whether the peer is this machine. What is no address at all came by no network."""
+    """Whether the peer is this machine. A peer without an IP address did not come over a network."""
     try:
         found = ip_address(address.partition("%")[0])
     except ValueError:
@@ -392,7 +404,7 @@ def _note_of(request: Request, endpoint: Endpoint, caller: Caller) -> AuditNote:
     detail = str(
         path.get("event") or path.get("name") or path.get("queue") or request.query_params.get("reason", "")
     )
-    if endpoint.operation == "restart":  # its row names the new run
+    if endpoint.operation == "restart":  # the row's instance is the new run
         detail = _instance_of(request)
     return AuditNote(caller.who, address_of(request), endpoint.operation, detail)
 

@@ -1,10 +1,10 @@
-"""Credentials: who shows what, and whether it counts.
+"""Credentials and their validity.
 
-There are three kinds. Keys of the hub, which are rows and read again every second, so that a new one opens and
-a revoked one stops opening within that time on every server of the hub. The administrator's key of the
-environment (`PERDURE_ADMIN_KEY`), for machines that are set up before there is a hub. And the start-up token, for
-whoever can read what the server printed or its side file: it is made anew at each start, and taken from this
-machine only. All are compared as digests and in constant time; an unknown key costs as much as a wrong one.
+There are three kinds. The keys of the hub are rows, which are reread every second. So a new key works, and a revoked
+key stops working, within that time on every server of the hub. The administrator's key from the environment
+(`PERDURE_ADMIN_KEY`) is for machines that are set up before the hub exists. The start-up token is for people who can
+read the server's output or its side file. It is generated at each start and accepted from this machine only. All are
+compared as digests and in constant time. An unknown key takes as long as a wrong one.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ if TYPE_CHECKING:
 
     from perdure.model.records import KeyRow
 
-FRESH: Final = 1.0  # seconds until the rows are read again
-SOON: Final = 0.2  # ... for an id that is not among them
+FRESH: Final = 1.0  # seconds until the rows are reread
+SOON: Final = 0.2  # the same for an id that is not among them
 TOKEN, ENVIRONMENT = "start-up-token", "PERDURE-ADMIN-KEY"
 _ADMIN: Final = frozenset({"admin"})
 _NOBODY: Final = digest_of("nobody")
-WEAKEST: Final = 24  # characters of a key that people choose
+WEAKEST: Final = 24  # the least characters of a key that people choose
 
 
 class Keyring:
-    """The credentials that count, as of a moment ago.
+    """The valid credentials, at most `FRESH` seconds old.
 
     Parameters:
         rows: reads the hub's keys.
-        now: microseconds since 1970.
-        monotonic: seconds.
-        token: the start-up token, None for none.
-        admin_key: the administrator's key of the environment, None for none.
+        now: a clock, in microseconds since 1970.
+        monotonic: a clock, in seconds.
+        token: the start-up token, or None.
+        admin_key: the administrator's key from the environment, or None.
 
     Raises:
-        ValueError for an `admin_key` too short to keep anybody out.
+        ValueError for an `admin_key` that is too short.
     """
 
     def __init__(
@@ -56,18 +56,18 @@ class Keyring:
     ) -> None:
         if admin_key is not None and len(admin_key) < WEAKEST:
             raise ValueError(
-                f"PERDURE_ADMIN_KEY has {len(admin_key)} characters, which can be guessed: take at least {WEAKEST}, "
-                "such as what `python -c 'import secrets; print(secrets.token_urlsafe(32))'` prints"
+                f"PERDURE_ADMIN_KEY has {len(admin_key)} characters and can be guessed. Use at least {WEAKEST} "
+                "characters. `python -c 'import secrets; print(secrets.token_urlsafe(32))'` prints a suitable key"
             )
         self._rows, self.now, self._monotonic = rows, now, monotonic
         self._token = None if token is None else digest_of(token)
         self._admin = None if admin_key is None else digest_of(admin_key)
         self._known: dict[str, KeyRow] = {}
-        self._newest: KeyRow | None = None  # that signs links; found when it is asked for
+        self._newest: KeyRow | None = None  # the newest key that signs links, looked up when needed
         self._read_at: float | None = None
 
     def refresh(self, older_than: float = 0.0) -> None:
-        """Read the rows again unless they were read less than `older_than` seconds ago."""
+        """Reread the rows, unless they were read less than `older_than` seconds ago."""
         now = self._monotonic()
         if self._read_at is None or now - self._read_at >= older_than:
             self._known = {row.key_id: row for row in self._rows()}
@@ -76,21 +76,21 @@ class Keyring:
 
     @property
     def is_stale(self) -> bool:
-        """Whether the rows are to be read again."""
+        """Whether the rows have to be reread."""
         return self._read_at is None or self._monotonic() - self._read_at >= FRESH
 
     def refresh_stale(self) -> None:
         self.refresh(FRESH)
 
     def has_keys(self) -> bool:
-        """Whether anybody could show a key that counts."""
+        """Whether the hub has a valid access key, or the administrator's key is set."""
         self.refresh(FRESH)
         return self._admin is not None or any(
             row.kind == ACCESS and self._trouble(row) is None for row in self._known.values()
         )
 
     def identify(self, text: str, *, is_local: bool) -> Caller:
-        """The caller who shows this text. Raises Refused, always in the same words unless the key was one once."""
+        """The caller with this key. Raises Refused, with the same message for every key that never existed."""
         digest = digest_of(text)
         for subject, known in ((TOKEN, self._token if is_local else None), (ENVIRONMENT, self._admin)):
             if hmac.compare_digest(digest, known or _NOBODY) and known is not None:
@@ -102,13 +102,13 @@ class Keyring:
             raise Refused(
                 401,
                 "unauthenticated",
-                "this key opens nothing here: it is wrong, or of another hub",
+                "this key is not valid here. It is wrong, or belongs to another hub",
                 is_attempt=True,
             )
         return self._caller_of(row)
 
     def credential(self, subject: str, *, is_local: bool) -> tuple[Caller, bytes] | None:
-        """The caller and the digest behind a session's subject; None when it counts no more."""
+        """The caller and the digest for a session's subject; None if the credential is no longer valid."""
         if subject == TOKEN:
             return (Caller(TOKEN, _ADMIN, session=True), self._token) if self._token and is_local else None
         if subject == ENVIRONMENT:
@@ -119,52 +119,54 @@ class Keyring:
         return self._named(row, session=True), row.secret
 
     def digest(self, caller: Caller) -> bytes:
-        """What a session of this caller is bound to."""
+        """The digest that a session of this caller is bound to."""
         if caller.who == TOKEN:
             return self._token or _NOBODY
         return (self._admin or _NOBODY) if caller.who == ENVIRONMENT else self._known[caller.key_id].secret
 
     def signing(self) -> Mapping[str, bytes]:
-        """The keys that links are signed with, by id, the newest last."""
+        """The keys that sign links, by id, the newest last."""
         self.refresh(FRESH)
         return {row.key_id: row.secret for row in self._known.values() if self._signs(row)}
 
     def signs(self) -> bool:
-        """Whether there is a key to sign links with, as far as is known; the store is asked when there is none."""
+        """Whether a key to sign links exists. Rereads the rows if none is known."""
         if self._newest_known() is not None:
             return True
         self.refresh(SOON)
         return self._newest_known() is not None
 
     def newest_signing(self) -> tuple[str, bytes]:
-        """The key that links are signed with now: its id and its secret. Raises LookupError if there is none."""
+        """The id and the secret of the key that signs new links. Raises LookupError if there is none."""
         self.refresh(FRESH)
         newest = self._newest_known()
         if newest is None:
-            raise LookupError("no key of this hub signs links: `perdure keys rotate-links` makes one")
+            raise LookupError(
+                "this hub has no key to sign links. Create one with `perdure keys rotate-links`"
+            )
         return newest.key_id, newest.secret
 
     def _newest_known(self) -> KeyRow | None:
-        """The newest row that signs, of those that were read last."""
+        """The newest key that signs links, among the rows read last."""
         newest = self._newest
         if newest is not None and newest.expires_at is None:
-            return newest  # it was found among the rows that were read last, and does not expire
+            return newest  # it was among the rows read last, and does not expire
         if newest is None or not self._signs(newest):
             self._newest = next(filter(self._signs, reversed(self._known.values())), None)
         return self._newest
 
     def counts(self, key_id: str) -> bool:
-        """Whether the access key of this id opens something still."""
+        """Whether the access key with this id is valid."""
         row = self._find(key_id)
         return row is not None and self._trouble(row) is None
 
     def expiry(self, key_id: str) -> int | None:
-        """When a key expires, in seconds since 1970; None for never."""
+        """The expiry of a key, in seconds since 1970; None for never."""
         row = self._known.get(key_id)
         return None if row is None or row.expires_at is None else row.expires_at // 1_000_000
 
     def used(self, key_id: str) -> int | None:
-        """When a key was last known to be used."""
+        """The last recorded use of a key."""
         row = self._known.get(key_id)
         return None if row is None else row.last_used_at
 
@@ -181,7 +183,7 @@ class Keyring:
             raise Refused(
                 401,
                 f"key-{trouble}",
-                f"the key {row.key_id} is {trouble}: ask for another one",
+                f"the key {row.key_id} is {trouble}. Ask the administrator for a new one",
                 is_attempt=True,
                 who=self._named(row).who,
             )

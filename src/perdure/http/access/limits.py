@@ -1,8 +1,8 @@
-"""Limits on how much one caller may ask: token buckets, one for each key, link or address; and requests in hand.
+"""Limits for one caller: a token bucket for each key, link or address, and the number of concurrent requests.
 
-A bucket holds `burst` requests and fills again at `rate` a second. Failed attempts to get in have a bucket of
-their own, small and slow, for each address. Somebody who shows the right key is let in even when others at the
-same address have emptied it: keys cannot be guessed, and a lock-out would only be a way to lock others out.
+A bucket contains `burst` requests and refills at `rate` a second. Failed attempts have a separate, small and slow
+bucket for each address. A caller with the right key is accepted even if others at the same address have emptied that
+bucket. Keys cannot be guessed, and a lock-out would only let one caller lock out another.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from typing import Final
 
 from perdure.http.principal import Refused
 
-MOST = 20_000  # buckets kept; the one that was not asked for longest goes first
+MOST = 20_000  # buckets kept; the least recently used is removed first
 
-IN_HAND: Final = 1_000  # requests of one caller at a time
-_PART: Final = 4  # one caller gets at most the fourth part of the process's open files
-_LINK_PART: Final = 10  # and one link the tenth part of that, so that it leaves most to others at its address
+IN_HAND: Final = 1_000  # concurrent requests of one caller
+_PART: Final = 4  # one caller can use at most a quarter of the process's open files
+_LINK_PART: Final = 10  # one link can use at most a tenth of that, to leave most to others at its address
 _RETRY: Final = 1  # seconds
 
 
 @lru_cache(4_096)
 def limited_address(address: str) -> str:
-    """The name by which an address is limited: in IPv6 its network, since one caller has all addresses of a /64."""
+    """The address whose limits apply: in IPv6 its /64 network, because one caller has all its addresses."""
     try:
         found = ip_address(address.partition("%")[0])
     except ValueError:
@@ -41,13 +41,13 @@ def limited_address(address: str) -> str:
 
 @dataclass(frozen=True)
 class RateLimits:
-    """How much one caller may ask.
+    """The limits for one caller.
 
     Parameters:
         rate, burst: requests a second, and at once, for each caller. A rate of 0 means no limit.
-        failures, failure_burst: the same for failed attempts to get in, for each address.
-        in_hand: requests of one caller at a time; None for as many as the process's open files allow.
-        header_bytes: request line and headers together; more is refused with 431.
+        failures, failure_burst: the same for failed attempts from each address.
+        in_hand: concurrent requests of one caller; None for as many as the process's open files allow.
+        header_bytes: the size of request line and headers together. A larger request is rejected with 431.
     """
 
     rate: float = 2_000.0
@@ -66,7 +66,7 @@ class Buckets:
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # name -> left, when
 
     def take(self, name: str) -> int:
-        """Take one; returns 0 when there was one, else the whole seconds until there is."""
+        """Take one request from a bucket. Returns 0, or the whole seconds until the bucket has one."""
         if not self._rate:
             return 0
         now = self._monotonic()
@@ -80,10 +80,10 @@ class Buckets:
 
 
 class RequestsInHand:
-    """How many requests of each caller are being answered at this moment.
+    """Counts the concurrent requests of each caller.
 
-    A request that waits (`?wait=60`) keeps a connection, and so one of the process's open files. Without a bound, one
-    caller who waits a thousand times could leave none for all others.
+    A request that waits (`?wait=60`) keeps a connection, and so one of the process's open files. Without a limit, one
+    caller with a thousand waiting requests could leave none for the others.
     """
 
     def __init__(self, most: int | None = None) -> None:
@@ -91,13 +91,13 @@ class RequestsInHand:
         self._taken: Counter[str] = Counter()
 
     def take(self, name: str, link: str = "") -> None:
-        """Count one more request of a caller, and of the link that it came by. Raises Refused for one too many."""
+        """Count one more request of a caller and of its link. Raises Refused if the limit is reached."""
         most = self._most
         if self._taken[name] >= most or (link and self._taken[link] >= max(most // _LINK_PART, 1)):
             raise Refused(
                 429,
                 "rate-limited",
-                "this server is answering as many requests as it takes of one caller: wait for some of them",
+                "this caller has too many concurrent requests. Wait until some of them have finished",
                 retry_after=_RETRY,
             )
         self._taken[name] += 1
@@ -105,7 +105,7 @@ class RequestsInHand:
             self._taken[link] += 1
 
     def leave(self, name: str, link: str = "") -> None:
-        """One request of the caller is answered."""
+        """Count one request of a caller and of its link less."""
         for one in filter(None, (name, link)):
             self._taken[one] -= 1
             if self._taken[one] <= 0:
@@ -113,7 +113,7 @@ class RequestsInHand:
 
 
 def open_files() -> int:
-    """How many files this process may have open; a connection is one."""
+    """The number of files that this process can open. A connection is one of them."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return soft if soft != resource.RLIM_INFINITY else sys.maxsize
 

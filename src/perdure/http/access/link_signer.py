@@ -1,4 +1,4 @@
-"""Links made for instances of a hub, and found true when they come back."""
+"""Signs links for instances of a hub, and verifies them."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
     from perdure.http.access.keys import Keyring
     from perdure.http.table import Endpoint
 
-LASTS: Final = 30 * 24 * 3_600  # seconds that the links of a start last
+LASTS: Final = 30 * 24 * 3_600  # the lifetime in seconds of the links in the response to a start
 FINGERPRINT: Final = "perdure.fingerprint"
 _PARAMETER: Final = re.compile(r"\{(\w+)(?::path)?\}")
 
 
 class Signer:
-    """Signs with the hub's newest signing key, and checks with all that count.
+    """Signs with the hub's newest signing key, and verifies with all valid ones.
 
     Parameters:
-        client: of the hub.
-        keys: where the signing keys are.
-        public_url: the address that links get when no request says another.
-        signs_all: whether management links are signed too; where nobody is asked they need not be.
+        client: the client of the hub.
+        keys: the keyring with the signing keys.
+        public_url: the address for links that are made without a request.
+        signs_all: whether to sign management links too. Without access control that is not needed.
     """
 
     def __init__(self, client: Client, keys: Keyring, public_url: str, *, signs_all: bool) -> None:
@@ -43,7 +43,7 @@ class Signer:
         self._making = asyncio.Lock()
 
     async def prepare(self) -> None:
-        """Have a key to sign with: the first one is made when it is first needed."""
+        """Make sure that a signing key exists. The first one is created when it is first needed."""
         if self.keys.signs():
             return
         async with self._making:
@@ -61,7 +61,7 @@ class Signer:
         once: bool = False,
         owner: str = "",
     ) -> str:
-        """The `sig` for one operation of an instance. Raises InstanceNotFound."""
+        """The `sig` for one operation on an instance. Raises InstanceNotFound."""
         return self.sign_all([operation], instance_id, event, lasts=lasts, once=once, owner=owner)[operation]
 
     def sign_all(
@@ -74,15 +74,15 @@ class Signer:
         once: bool = False,
         owner: str = "",
     ) -> dict[str, str]:
-        """The `sig` of each operation of an instance, for the holder of the access key `owner`, "" for none.
+        """The `sig` for each operation on an instance, for the holder of the access key `owner`, "" for none.
 
         Raises InstanceNotFound.
         """
-        # A start has just left it in memory; only who checks a link has to ask the store.
+        # After a start the salt is in memory. Only the verification of a link reads the store.
         salt = self.client.gateway.salt_at_hand(instance_id)
         fingerprint = fingerprint_of(salt) if salt else self._fingerprint(instance_id)
         if fingerprint is None:
-            raise InstanceNotFound(f"no instance {instance_id!r} in this hub: there is nothing to link to")
+            raise InstanceNotFound(f"there is no instance {instance_id!r} in this hub to link to")
         kid, secret = self.keys.newest_signing()
         expires_at = self.keys.now() // 1_000_000 + lasts
         if owner:
@@ -102,20 +102,20 @@ class Signer:
         )
 
     def identify(self, request: Request, endpoint: Endpoint, signatures: list[str]) -> Caller:
-        """The holder of the link by which a request came. Raises Refused for every other request."""
+        """The holder of the link in a request. Raises Refused if the link does not authorize the request."""
         if not endpoint.link or len(signatures) != 1 or not _is_spelled_right(request, endpoint):
-            raise Refused(403, "bad-link", "this link does not lead here")
+            raise Refused(403, "bad-link", "this link does not authorize this request")
         instance_id = str(request.path_params.get("id", ""))
         link = self._verified(
             signatures[0], endpoint.link, instance_id, str(request.path_params.get("event", ""))
         )
         if request.scope.get(FINGERPRINT) != link.fingerprint:
-            raise Refused(404, "instance-not-found", "the instance that this link was made for is gone")
+            raise Refused(404, "instance-not-found", "the instance of this link no longer exists")
         request.scope[LINK] = link
         return Caller(f"link (key {link.kid})", link=True)
 
     async def look_up(self, request: Request) -> None:
-        """Before `identify`: find out what a link to this instance has to bear."""
+        """Read the fingerprint that a link to this instance must have. Called before `identify`."""
         instance_id = str(request.path_params.get("id", ""))
         request.scope[FINGERPRINT] = await self.client.gateway.read(
             lambda: self._fingerprint(instance_id), brief=True
@@ -123,7 +123,7 @@ class Signer:
 
     def _verified(self, sig: str, operation: str, instance_id: str, event: str) -> SignedLink:
         known, now = self.keys.signing(), self.keys.now() // 1_000_000
-        trouble = "this link does not lead here"
+        trouble = "this link does not authorize this request"
         for opener, name in _openers(operation, event):
             try:
                 link = verify(sig, Target(opener, self.client.task_hub, instance_id, name), known, now)
@@ -131,7 +131,9 @@ class Signer:
                 trouble = str(error)
                 continue
             if link.owner and not self.keys.counts(link.owner):
-                trouble = f"the key {link.owner}, whose holder this link was given to, is revoked"
+                trouble = (
+                    f"this link was given to the holder of key {link.owner}, which is revoked or has expired"
+                )
                 break
             return link
         raise Refused(403, "bad-link", trouble, is_attempt=True)
@@ -142,9 +144,9 @@ class Signer:
 
 
 def _openers(operation: str, event: str) -> list[tuple[str, str]]:
-    """The links that open an operation: by what they are for, and the event they name."""
+    """The links that authorize an operation: their operation and their event."""
     match operation:
-        case "raise":  # a link for all events of an instance names none
+        case "raise":  # a link for all events of an instance has no event
             return list(dict.fromkeys([(operation, event), (operation, "")]))
         case "status":
             return [(operation, event), ("inspect", event)]
@@ -152,13 +154,13 @@ def _openers(operation: str, event: str) -> list[tuple[str, str]]:
 
 
 def link_of(request: Request) -> SignedLink | None:
-    """The signed link by which a request came."""
+    """The signed link that authorizes a request, if any."""
     found: SignedLink | None = request.scope.get(LINK)
     return found
 
 
 def _is_spelled_right(request: Request, endpoint: Endpoint) -> bool:
-    """Routes match without regard to case and to a slash at the end; a signed URL is as it was made."""
+    """Whether the path is exactly as it was signed. Routes ignore case and a trailing slash, signatures do not."""
     given = request.path_params
     path = _PARAMETER.sub(lambda found: str(given[found[1]]), endpoint.path)
     return bool(request.scope["path"] == request.scope.get(BASE, "") + path)

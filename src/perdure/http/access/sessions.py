@@ -1,10 +1,10 @@
-"""Sessions: how a browser goes on being let in after somebody has shown a key once.
+"""Sessions: a browser stays signed in after a person has entered a key once.
 
-The cookie names the credential, an expiry and some chance, and bears a MAC made with the credential's own digest. So
-the server keeps no list, a restart signs nobody out who came with a key, and a key that is revoked takes its sessions
-along. Signing out is kept in the hub until the session would have expired: a copy of the cookie opens nothing then,
-on no server and after no restart. The cookie is HttpOnly and SameSite=Lax; what it opens is looking, and the forms of
-the pages, which have a token of their own against foreign ones.
+The cookie contains the credential's name, an expiry and a random part, with a MAC made from the credential's digest.
+So the server keeps no list of sessions, a restart does not end the sessions of keys, and revoking a key ends its
+sessions. Signing out is recorded in the hub until the session's expiry, so that a copy of the cookie is rejected on
+every server and after a restart. The cookie is HttpOnly and SameSite=Lax. It authorizes reading and the forms of the
+pages, which have a token of their own against cross-site requests.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
 LASTS: Final = 12 * 3_600  # seconds
-FRESH: Final = 1.0  # seconds for which a session that was found to last is not looked up again
+FRESH: Final = 1.0  # seconds for which a valid session is not looked up again
 KEPT_AT_MOST: Final = 10_000
 _COOKIE: Final = re.compile(r"([0-9]{1,12})\.([0-9A-Za-z-]{1,32})\.([0-9a-f]{32})?([0-9a-f]{64})", re.ASCII)
 
 
 @dataclass(frozen=True)
 class Session:
-    """What a cookie says. Whether it is true, `holds` tells; those of earlier versions bear no chance."""
+    """The content of a cookie. `holds` verifies it. Cookies of earlier versions have no random part."""
 
     expires_at: int  # seconds since 1970
     subject: str
@@ -42,21 +42,21 @@ class Session:
 
     @property
     def id(self) -> str:
-        """What is kept of the session when it is signed out."""
+        """The id under which a sign-out is recorded."""
         return "session:" + sha256(self.mac.encode()).hexdigest()[:40]
 
     def holds(self, digest: bytes, now: int) -> bool:
-        """Whether it was made with this digest and has not expired."""
+        """Whether the session was made with this digest and has not expired."""
         expected = _mac(self.subject, digest, self.expires_at, self.chance)
         return hmac.compare_digest(self.mac, expected) and now < self.expires_at
 
 
 class Ended:
-    """Which sessions were signed out, as of a moment ago.
+    """The sessions that were signed out, at most `FRESH` seconds old.
 
     Parameters:
-        answered: reads what is kept under an id.
-        monotonic: seconds.
+        answered: reads the record with an id.
+        monotonic: a clock, in seconds.
     """
 
     def __init__(self, answered: Callable[[str], SeenRow | None], monotonic: Callable[[], float]) -> None:
@@ -64,7 +64,7 @@ class Ended:
         self._known: OrderedDict[str, tuple[bool, float]] = OrderedDict()  # id -> ended, when that was read
 
     def is_known(self, session: Session) -> bool:
-        """Whether nothing has to be read to tell."""
+        """Whether the state of the session is known without reading the store."""
         found = self._known.get(session.id)
         return found is not None and (found[0] or self._monotonic() - found[1] < FRESH)
 
@@ -75,7 +75,7 @@ class Ended:
         return self._known[session.id][0]
 
     def note(self, session: Session, *, ended: bool) -> None:
-        """Remember what was found, or done."""
+        """Remember the state of a session."""
         self._known[session.id] = (ended, self._monotonic())
         self._known.move_to_end(session.id)
         if len(self._known) > KEPT_AT_MOST:
@@ -89,18 +89,18 @@ def cookie_of(subject: str, digest: bytes, now: int) -> str:
 
 
 def session_of(request: Request) -> Session | None:
-    """What the request's cookie says, None when it bears none."""
+    """The session in the request's cookie, or None."""
     found = _COOKIE.fullmatch(request.cookies.get(name_of(request), ""))
     return None if found is None else Session(int(found[1]), found[2], found[3] or "", found[4])
 
 
 def signed_out(session: Session, kept_until: int) -> SeenRow:
-    """What is kept of a session that was signed out; `kept_until` is in microseconds."""
+    """The record of a sign-out. `kept_until` is in microseconds since 1970."""
     return SeenRow(session.id, "", b"null", kept_until)
 
 
 def sign_in(request: Request, response: Response, value: str) -> None:
-    """Give the browser its session."""
+    """Set the session's cookie."""
     response.set_cookie(
         name_of(request),
         value,
@@ -113,12 +113,12 @@ def sign_in(request: Request, response: Response, value: str) -> None:
 
 
 def sign_out(request: Request, response: Response) -> None:
-    """Take the browser's session away."""
+    """Delete the session's cookie."""
     response.delete_cookie(name_of(request), path=request.scope.get(BASE) or "/")
 
 
 def name_of(request: Request) -> str:
-    """Cookies are shared by all ports of a host, so the name has the port in it."""
+    """The name of the cookie. It contains the port, because all ports of a host share their cookies."""
     return f"perdure_session_{request.url.port or request.url.scheme}"
 
 

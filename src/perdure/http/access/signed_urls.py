@@ -1,15 +1,15 @@
-"""Signed links: URLs that open one operation of one instance, for whoever holds them.
+"""Signed links: URLs that authorize their holder to do one operation on one instance.
 
-A link's `sig` is a short record and a MAC over it: a version, the id of the signing key, the expiry, a
-fingerprint of the instance, a nonce if it works only once, and HMAC-SHA-256 over all that together with what
-the URL itself says: method, operation, hub, instance id, event. So nothing in the URL can be changed, a link
-for one thing is none for another, and the server stores nothing for it.
-The fingerprint comes from the chance an instance was born with. An id that was purged and used again is another
-instance, and links to the first do not open it.
-The MAC is cut to 144 bits, which keeps URLs short and is as good as out of reach; the lengths are multiples of
-three, so that every bit of the text counts and one record has one spelling.
-A link that was handed to the holder of an access key names that key too, and ends with it.
-Keys are found by their id, and links made with an older one go on until they expire or it is revoked.
+A link's `sig` is a short record and a MAC. The record has a version, the id of the signing key, the expiry, a
+fingerprint of the instance, and a nonce if the link works only once. The MAC is HMAC-SHA-256 over the record and the
+content of the URL: method, operation, hub, instance id, event. So no part of the URL can be changed, a link for one
+operation does not authorize another, and the server stores nothing for a link.
+The fingerprint is derived from the random salt of an instance. If an id is purged and used again, links to the first
+instance do not work for the second.
+The MAC is cut to 144 bits, which keeps URLs short and cannot be forged. All lengths are multiples of three, so that
+every bit of the text counts and each record has only one spelling.
+A link for the holder of an access key contains the id of that key and becomes invalid with it.
+Signing keys are found by their id. Links with an older key work until they expire or the key is revoked.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from hashlib import sha256
 from typing import Final
 
 _VERSION: Final = 1
-_ONCE, _OWNED = 0x80, 0x40  # in the first byte, beside the version
+_ONCE, _OWNED = 0x80, 0x40  # flags in the first byte, next to the version
 _KID, _EXPIRY, _FINGERPRINT, _NONCE, _OWNER, _MAC = 8, 5, 4, 9, 9, 18
 _BLOCK: Final = 64  # bytes that SHA-256 takes at a time
 _INNER: Final = bytes(byte ^ 0x36 for byte in range(256))
@@ -43,14 +43,14 @@ OPERATIONS: Final = {
     "purge": "DELETE",
     "decide": "POST",
 }
-"""What a link can be for, and the method that does it. A `decide` link is also looked at with GET.
+"""The operations of links, with their method. The page of a `decide` link is read with GET.
 
-`status` shows how an instance stands, `inspect` also its input and its history.
+`status` shows the status of an instance, `inspect` also its input and history.
 """
 
 
 def _framed(*parts: str | bytes) -> bytes:
-    """Every part with its length before it, so that no two targets have the same bytes."""
+    """Every part, preceded by its length, so that no two targets have the same bytes."""
     encoded = [p if isinstance(p, bytes) else p.encode("utf-8", "surrogatepass") for p in parts]
     return b"".join([len(part).to_bytes(4, "big") + part for part in encoded])
 
@@ -59,12 +59,12 @@ _MEANT: Final = {operation: _framed(method, operation) for operation, method in 
 
 
 class BadLink(Exception):
-    """A link that opens nothing; the message says why."""
+    """An invalid link. The message says why."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """What a link leads to. `event` is "" for every event of the instance."""
+    """The target of a link. `event` is "" for every event of the instance."""
 
     operation: str
     hub: str
@@ -74,9 +74,9 @@ class Target:
 
 @dataclass(frozen=True)
 class SignedLink:
-    """A link whose signature was found right.
+    """A link with a valid signature.
 
-    `nonce` is "" when it works more than once, `owner` is the id of the access key whose holder it was given to.
+    `nonce` is "" if the link works more than once. `owner` is the id of the access key whose holder got the link.
     """
 
     kid: str
@@ -88,7 +88,7 @@ class SignedLink:
 
 
 def fingerprint_of(salt: bytes) -> bytes:
-    """What a link says of the instance it was made for."""
+    """The fingerprint of an instance, for a link."""
     return sha256(b"perdure instance" + salt).digest()[:_FINGERPRINT]
 
 
@@ -131,15 +131,15 @@ def sign_all(
     nonce: bytes = b"",
     owner: str = "",
 ) -> dict[str, str]:
-    """The `sig` of a link for each of these operations; what their MACs are over in common is made once.
+    """The `sig` of a link for each of these operations. The common part of their MACs is made once.
 
     Parameters:
-        operations, hub, instance_id, event: what the links lead to.
-        kid, secret: the signing key; its id has 8 characters.
-        expires_at: seconds since 1970 at which they stop working.
-        fingerprint: of the instance, see `fingerprint_of`.
-        nonce: 9 bytes of chance for a link that works once.
-        owner: the id of the access key whose holder gets them; its ids have 8 characters.
+        operations, hub, instance_id, event: the targets of the links.
+        kid, secret: the signing key. Its id has 8 characters.
+        expires_at: the expiry, in seconds since 1970.
+        fingerprint: the fingerprint of the instance, see `fingerprint_of`.
+        nonce: 9 random bytes for links that work once.
+        owner: the id of the access key whose holder gets the links. It has 8 characters.
     """
     first = _VERSION | (_ONCE if nonce else 0) | (_OWNED if owner else 0)
     owned = owner.encode("ascii").ljust(_OWNER, b"\0") if owner else b""
@@ -149,19 +149,19 @@ def sign_all(
     assert len(record) + _MAC == _length(first)
     opening, place = _framed(_DOMAIN, record), _framed(hub, instance_id, event)
     macs = _macs(secret, opening, [_MEANT[one] + place for one in operations])
-    # Every part has a multiple of three bytes, so the texts of all can be made in one go and cut apart.
+    # Every part has a multiple of three bytes, so all are encoded together and then split.
     start, ends, width = _text_of(record), _text_of(b"".join(macs)), _MAC // 3 * 4
     return {one: start + ends[no * width : (no + 1) * width] for no, one in enumerate(operations)}
 
 
 def verify(sig: str, target: Target, secrets: Mapping[str, bytes], now: int) -> SignedLink:
-    """The link behind a `sig` for this target. Raises BadLink for any other.
+    """Verify a `sig` for this target and return its link. Raises BadLink.
 
     Parameters:
-        sig: as it came with the request.
-        target: what the request asks for.
-        secrets: the signing keys that count, by id.
-        now: seconds since 1970.
+        sig: the `sig` in the request.
+        target: the target of the request.
+        secrets: the valid signing keys, by id.
+        now: the time, in seconds since 1970.
     """
     record, mac = _parts(sig)
     kid = record[1 : 1 + _KID].decode("ascii", "replace")
@@ -169,7 +169,9 @@ def verify(sig: str, target: Target, secrets: Mapping[str, bytes], now: int) -> 
     place = _framed(target.hub, target.instance_id, target.event)
     expected = _mac(secret or bytes(32), _framed(_DOMAIN, record) + _MEANT[target.operation] + place)
     if not hmac.compare_digest(mac, expected) or secret is None:
-        raise BadLink("this link was changed, was made for something else, or was called back")
+        raise BadLink(
+            "this link is not valid: it was changed, belongs to another request, or its key was revoked"
+        )
     rest = record[1 + _KID :]
     expires_at = int.from_bytes(rest[:_EXPIRY], "big")
     if now >= expires_at:
@@ -188,11 +190,11 @@ def _parts(sig: str) -> tuple[bytes, bytes]:
     try:
         raw = base64.b64decode(sig.encode("ascii"), altchars=b"-_", validate=True)
     except (ValueError, binascii.Error):
-        raise BadLink("this link is not whole: copy all of it") from None
+        raise BadLink("this link is not complete. Copy the whole link") from None
     if not raw or raw[0] & ~(_ONCE | _OWNED) != _VERSION or len(raw) != _length(raw[0]):
-        raise BadLink("this link is not whole: copy all of it")
+        raise BadLink("this link is not complete. Copy the whole link")
     if _text_of(raw) != sig:
-        raise BadLink("this link is not whole: copy all of it")
+        raise BadLink("this link is not complete. Copy the whole link")
     return raw[:-_MAC], raw[-_MAC:]
 
 
@@ -201,7 +203,7 @@ def _mac(secret: bytes, text: bytes) -> bytes:
 
 
 def _macs(secret: bytes, opening: bytes, endings: Sequence[bytes]) -> list[bytes]:
-    """The MAC of each text that begins with `opening`: the key and the opening are digested once for all."""
+    """The MAC of each text after `opening`. The key and the opening are hashed only once."""
     if len(endings) == 1:
         return [_mac(secret, opening + endings[0])]
     # HMAC of RFC 2104. `hmac.new(...).copy()` does the same in twice the time.

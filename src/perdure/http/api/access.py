@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 
 Lifetime = Annotated[float, msgspec.Meta(gt=0, le=100 * 366 * 24 * 3_600)]
-"""Seconds; a hundred years are enough for anything, and fit into the clock."""
+"""A lifetime in seconds, at most a hundred years, which fits into the clock."""
 
 
 class KeyWanted(msgspec.Struct, forbid_unknown_fields=True):
-    """What POST keys takes. `expires_in` is seconds."""
+    """The body of POST keys. `expires_in` is in seconds."""
 
     name: str
     scopes: list[str]
@@ -37,7 +37,7 @@ class KeyWanted(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class LinkWanted(msgspec.Struct, forbid_unknown_fields=True):
-    """What POST instances/{id}/links takes. `expires_in` is seconds."""
+    """The body of POST instances/{id}/links. `expires_in` is in seconds."""
 
     event: str
     expires_in: Lifetime = 7 * 24 * 3_600
@@ -45,7 +45,7 @@ class LinkWanted(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class KeyMade(AccessKey, frozen=True, kw_only=True):
-    """A key just made, with the secret that is shown this once."""
+    """A new key with its secret, which is not shown again."""
 
     secret: str
 
@@ -57,31 +57,31 @@ class Url(TypedDict):
 
 
 class Who(TypedDict):
-    """The caller, as the audit log names it."""
+    """The caller, with the name that the audit log uses."""
 
     who: str
     scopes: list[str]
 
 
-WHO = text("who", "the caller, as the log names it")
-OPERATION = text("operation", "the operation")
-INSTANCE = text("instanceId", "the instance")
-SINCE = when("since", "at this instant or later")
-CONTINUATION = text("continuation", "from the answer before: goes on where that ended")
+WHO = text("who", "only calls of this caller, with the name in the log")
+OPERATION = text("operation", "only this operation")
+INSTANCE = text("instanceId", "only calls on this instance")
+SINCE = when("since", "only calls at this time or later")
+CONTINUATION = text("continuation", "the value in the previous response; continues after that page")
 
 
 async def list_keys(request: Request) -> Response:
-    """GET keys: the keys that callers show, without their secrets."""
+    """GET keys: list access keys, without their secrets."""
     return json_response([document_of_key(key) for key in await client_of(request).keys()])
 
 
 async def list_link_keys(request: Request) -> Response:
-    """GET keys/links: the keys that links are signed with, without their secrets."""
+    """GET keys/links: list the keys that sign links, without their secrets."""
     return json_response([document_of_key(key) for key in await client_of(request).link_keys()])
 
 
 async def create_key(request: Request) -> Response:
-    """POST keys: a new key; its `secret` is shown this once."""
+    """POST keys: create an access key. Its `secret` is not shown again."""
     wanted: KeyWanted = await _wanted(request, KeyWanted)
     made = await client_of(request).create_key(wanted.name, wanted.scopes, expires_in=wanted.expires_in)
     access_of(request).keys.refresh()
@@ -89,21 +89,21 @@ async def create_key(request: Request) -> Response:
 
 
 async def rotate_links(request: Request) -> Response:
-    """POST keys/links: sign links with a new key from now on."""
+    """POST keys/links: create a new key for signing links."""
     made = await client_of(request).rotate_links()
     access_of(request).keys.refresh()
     return json_response(document_of_key(made), 201)
 
 
 async def revoke_key(request: Request) -> Response:
-    """DELETE keys/{key_id}: the key opens nothing from now on."""
+    """DELETE keys/{key_id}: revoke a key."""
     revoked = await client_of(request).revoke_key(request.path_params["key_id"])
     access_of(request).keys.refresh()
     return json_response(document_of_key(revoked))
 
 
 async def audit(request: Request) -> Response:
-    """GET audit: the audit log, newest first."""
+    """GET audit: list the audit log, newest first."""
     await access_of(request).recorder.flush()
     page = await client_of(request).audit(
         who=WHO.of(request),
@@ -117,7 +117,7 @@ async def audit(request: Request) -> Response:
 
 
 async def create_link(request: Request) -> Response:
-    """POST instances/{id}/links: a signed link to decide one event."""
+    """POST instances/{id}/links: create a signed link with which a person can raise one event."""
     wanted: LinkWanted = await _wanted(request, LinkWanted)
     url = await client_of(request).create_event_link(
         request.path_params["id"],
@@ -130,7 +130,7 @@ async def create_link(request: Request) -> Response:
 
 
 async def who_am_i(request: Request) -> Response:
-    """GET whoami: the caller as the audit log names it, and what they may do."""
+    """GET whoami: return the caller's name in the audit log and its scopes."""
     caller = caller_of(request)
     return json_response({"who": caller.who, "scopes": sorted(caller.scopes)})
 
@@ -142,7 +142,7 @@ def document_of_key(key: Any) -> dict[str, Any]:
 
 
 def access_of(request: Request) -> Access:
-    """The gate of this host."""
+    """The access control of this host."""
     access: Access = request.app.state.access
     return access
 
@@ -155,7 +155,7 @@ async def _wanted(request: Request, kind: Any) -> Any:
     except msgspec.ValidationError as error:
         raise PayloadError(str(error)) from error
     if wanted is None:
-        raise PayloadError("the body is empty: this takes a JSON object")
+        raise PayloadError("the body is empty. Send a JSON object")
     return wanted
 
 
@@ -165,14 +165,14 @@ ENDPOINTS = (
         ("GET",),
         list_keys,
         "admin",
-        contract=Contract(answers=(Answer(200, list[AccessKey], "The keys that callers show."),)),
+        contract=Contract(answers=(Answer(200, list[AccessKey], "The access keys."),)),
     ),
     Endpoint(
         "/keys/links",
         ("GET",),
         list_link_keys,
         "admin",
-        contract=Contract(answers=(Answer(200, list[AccessKey], "The keys that links are signed with."),)),
+        contract=Contract(answers=(Answer(200, list[AccessKey], "The keys that sign links."),)),
     ),
     Endpoint(
         "/keys",
@@ -181,7 +181,7 @@ ENDPOINTS = (
         "admin",
         contract=Contract(
             body=Body(KeyWanted, needed=True),
-            answers=(Answer(201, KeyMade, "The key, and its secret."),),
+            answers=(Answer(201, KeyMade, "The key and its secret."),),
             errors=(PayloadError,),
         ),
     ),
@@ -197,7 +197,7 @@ ENDPOINTS = (
         ("DELETE",),
         revoke_key,
         "admin",
-        contract=Contract(answers=(Answer(200, AccessKey, "Revoked."),), errors=(KeyNotFound,)),
+        contract=Contract(answers=(Answer(200, AccessKey, "The revoked key."),), errors=(KeyNotFound,)),
     ),
     Endpoint(
         "/audit",

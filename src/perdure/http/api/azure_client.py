@@ -1,10 +1,10 @@
-"""The base path for Azure's own Python client: the same routes, the credential in the path, its way of encoding.
+"""The base path for Azure's own Python client: the same routes, with the credential in the path and its encoding.
 
-`azure-functions-durable` 1.x sends no key, so its credential can only travel in the base URL that it is handed:
+`azure-functions-durable` 1.x sends no key, so its credential can only be in the base URL:
 `/durabletask/{credential}/…`. And it sends JSON inside a JSON string: an input of {"a": 1} arrives as
-"{\\"a\\": 1}". Below this path, and nowhere else, such a string is taken for what is inside it. (Azure's host hands
-events on as strings; so does this server for apps that were written for Azure, see `azure_events`.) `perdure
-binding` prints what the client's constructor takes.
+"{\\"a\\": 1}". Only below this path, such a string is unwrapped. (Azure's host passes events on as strings. So does
+this server for apps that were written for Azure, see `azure_events`.) `perdure binding` prints the argument for the
+client's constructor.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ PAGE: Final = 1_000
 """How many rows of a list are read at a time."""
 _LISTS: Final = frozenset({"list_instances", "list_entities"})
 INSTANCE: Final = "INSTANCEID"
-"""What stands for the id in the addresses of a binding; the client puts the id in its place."""
+"""The placeholder for the instance id in the URLs of a binding. The client replaces it."""
 
 
 def endpoints_of(management: Iterable[Endpoint]) -> tuple[Endpoint, ...]:
-    """The rows of the management API once more, below a path that carries the credential."""
+    """The rows of the management API below a path that contains the credential."""
     return tuple(
         replace(
             endpoint,
@@ -90,22 +90,22 @@ async def _all_pages(handler: Handler, request: Request) -> Response:
 
 
 def _unwraps_events(request: Request) -> bool:
-    """Whether an event's data are what is inside the text; an app of Azure's gets the text, as on Azure."""
+    """Whether to unwrap an event's data. An Azure Functions app gets the string itself, as in Azure."""
     return engine_of(client_of(request)).registry.events == "data"
 
 
 def _only_id(answer: Response) -> Response:
-    """The client returns the whole body of a restart's answer as the new id."""
+    """The response of a restart with the id alone, because the client takes the whole body as the new id."""
     return json_response(json.loads(bytes(answer.body))["id"], 202)
 
 
 def binding(address: str, hub: str, credential: str) -> dict[str, Any]:
-    """The `durableClient` binding: what Azure's client is constructed from, as JSON-ready data.
+    """The `durableClient` binding for the constructor of Azure's client, as JSON-ready data.
 
     Parameters:
-        address: where the server is, such as http://localhost:7071.
-        hub: the hub that it serves.
-        credential: a key; it opens whatever its scopes open to whoever holds the binding.
+        address: the address of the server, such as http://localhost:7071.
+        hub: the hub that the server serves.
+        credential: a key. A program that has the binding has all the scopes of the key.
     """
     base = f"{address.rstrip('/')}{MANAGEMENT}"
     code = f"code={quoted(credential)}"

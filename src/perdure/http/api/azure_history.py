@@ -1,8 +1,8 @@
-"""History as Azure's management API shapes it: `historyEvents`.
+"""History in the format of Azure's management API: `historyEvents`.
 
-There, what was scheduled is told by its completion (`FunctionName`, `ScheduledTime`), and only what is still
-open stands for itself. Names are Azure's, in Pascal case. What Azure has no event for (that a wait began, was
-given up, or refused an event) is left out; it is in `events`, which is history as perdure keeps it.
+There a completion contains the data of its scheduling (`FunctionName`, `ScheduledTime`), and only an open call has an
+event for its scheduling. Names are Azure's, in Pascal case. Events that Azure does not have are left out, such as the
+start or the end of a wait, or a rejected event. They are in `events`, which is history in perdure's own format.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ _REASONS = {"ExecutionSuspended", "ExecutionResumed", "ExecutionTerminated"}
 
 
 def history_events(events: Iterable[Event]) -> list[dict[str, Any]]:
-    """Azure's `historyEvents` for a history as `OrchestrationStatus.history` holds it."""
+    """Convert a history of `OrchestrationStatus.history` to Azure's `historyEvents`."""
     shaped: list[dict[str, Any] | None] = []
     opened: dict[int, tuple[int, Event]] = {}
     for event in events:
         if event["type"] in ("TaskScheduled", "SubOrchestrationCreated", "TimerCreated", "EntityCalled"):
             opened[event["id"]] = (len(shaped), event)
         elif event["type"] == "TaskCanceled":
-            opened.pop(event["task_id"], None)  # the call stands for itself: Azure knows no such end
+            opened.pop(event["task_id"], None)  # keep the scheduling event: Azure has no event for this end
         elif "task_id" in event or "timer_id" in event:
             position, scheduled = opened.pop(event.get("task_id", event.get("timer_id", -1)), (-1, {}))
             if position >= 0 and "task_id" in event:

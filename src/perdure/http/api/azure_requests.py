@@ -1,7 +1,8 @@
 """Requests and responses of the package azure-functions, for programs that were written for it.
 
-A client function that takes `azure.functions.HttpRequest` gets one, and may answer with `HttpResponse`; a response
-to such a request is one. The package is never imported here: whoever uses its classes has done so.
+A client function that takes `azure.functions.HttpRequest` gets one and can return `HttpResponse`. A response to such
+a request is of that class too. This module never imports the package, because a program that uses its classes has
+imported it.
 """
 
 from __future__ import annotations
@@ -14,17 +15,17 @@ from starlette.responses import Response
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-_LENGTHS = {"content-length", "content-type"}  # Starlette's own business
+_LENGTHS = {"content-length", "content-type"}  # Starlette sets them itself
 
 
 def request_types() -> tuple[type, ...]:
-    """The class of the requests; none at all while nobody has imported the package."""
+    """The class of the requests; empty if the package is not imported."""
     package = _package()
     return (package.HttpRequest,) if package is not None else ()
 
 
 def response_types() -> tuple[type, ...]:
-    """The class of the responses; none at all while nobody has imported the package."""
+    """The class of the responses; empty if the package is not imported."""
     package = _package()
     return (package.HttpResponse,) if package is not None else ()
 
@@ -35,7 +36,7 @@ def is_request(value: object) -> bool:
 
 
 def request_of(request: Request, body: bytes) -> Any:
-    """A request that has come, as the package has it."""
+    """The package's request for a Starlette request."""
     return _package().HttpRequest(
         method=request.method,
         url=str(request.url),
@@ -47,7 +48,7 @@ def request_of(request: Request, body: bytes) -> Any:
 
 
 def response_of(response: Response, body: str | None = None) -> Any:
-    """A response for the package's request; `body` takes the place of the response's own."""
+    """The package's response for a Starlette response. `body` replaces the response's own body."""
     return _package().HttpResponse(
         body=bytes(response.body) if body is None else body,
         status_code=response.status_code,
@@ -57,7 +58,7 @@ def response_of(response: Response, body: str | None = None) -> Any:
 
 
 def sent(response: Any) -> Response:
-    """The package's response, as one that can be sent."""
+    """The Starlette response for the package's response."""
     headers = {name: value for name, value in response.headers.items() if name.lower() not in _LENGTHS}
     kind = response.headers.get("Content-Type") or response.mimetype
     if kind.startswith("text/") and "charset" not in kind:

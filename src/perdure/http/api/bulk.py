@@ -1,8 +1,8 @@
-"""Bulk operations over HTTP: GET bulk/{verb} tells who matches, POST bulk/{verb} does one page.
+"""Bulk operations over HTTP: GET bulk/{verb} counts the matching instances, POST bulk/{verb} handles one page.
 
-A page is one request of bounded length; the header x-ms-continuation-token leads to the next, as it does in
-lists. So nothing runs on when the caller has gone, and the caller sees the operation move. The filters are
-those of a list. Without any, a POST needs `all=true`, as a safeguard.
+A page is one request of bounded length. The header x-ms-continuation-token leads to the next page, as in lists. So
+nothing continues after the caller has disconnected, and the caller sees the progress. The filters are those of a
+list. Without a filter, a POST needs `all=true` as a safeguard.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
     from perdure.http.table import Handler
 
 LARGEST_PAGE = 500
-EVERY = flag("all", "without a filter: every instance is meant")
-TOP = whole("top", "at most so many in this page", 1, LARGEST_PAGE, PAGE)
+EVERY = flag("all", "required without a filter, to select every instance")
+TOP = whole("top", "the most instances on this page", 1, LARGEST_PAGE, PAGE)
 
 
 def _preview(verb: str) -> Handler:
     async def preview(request: Request) -> Response:
         return json_response(await client_of(request).bulk(verb, dry_run=True, **which(request)))
 
-    preview.__doc__ = f"GET bulk/{verb}: how many instances match, and the newest of them. Changes nothing."
+    preview.__doc__ = f"GET bulk/{verb}: count the matching instances and list the newest. Changes nothing."
     return preview
 
 
@@ -43,7 +43,7 @@ def _page(verb: str) -> Handler:
     async def page(request: Request) -> Response:
         selection = which(request)
         if not any(selection.values()) and not EVERY.of(request):
-            raise PayloadError(f"to {verb} every instance say all=true; otherwise give a filter")
+            raise PayloadError(f"there is no filter. To {verb} every instance, add all=true")
         if verb == "rewind" and selection.get("name") == MESSAGE:
             note_redelivery((selection.get("tags") or {}).get(TAG, ""), REASON.of(request))
         asked = BulkRequest(verb=verb, reason=REASON.of(request), recursive=RECURSIVE.of(request))
@@ -51,16 +51,16 @@ def _page(verb: str) -> Handler:
         return json_response(done, 200, {CONTINUATION: done.continuation} if done.continuation else {})
 
     page.__doc__ = (
-        f"POST bulk/{verb}: {verb} one page of the instances that match, and tell what became of each."
+        f"POST bulk/{verb}: {verb} one page of the matching instances and return the result for each."
     )
     return page
 
 
-_PREVIEW = Contract(FILTERS, None, (Answer(200, BulkOutcome, "Who matches."),))
+_PREVIEW = Contract(FILTERS, None, (Answer(200, BulkOutcome, "The matching instances."),))
 _PAGE = Contract(
     (*FILTERS, EVERY, TOP, CONTINUED, REASON, RECURSIVE),
     None,
-    (Answer(200, BulkPage, "What became of one page.", CONTINUED_BY),),
+    (Answer(200, BulkPage, "The results for one page.", CONTINUED_BY),),
 )
 
 

@@ -1,8 +1,8 @@
-"""Azure's management API for entities: read one, send it an operation, list them.
+"""Azure's management API for entities: read one, signal one, list them.
 
-What goes beyond Azure: `details=true` tells of one entity what is known beside its state (who has it locked, why
-it stands still), `at` delays an operation, `keyPrefix` narrows a list, and a list also has entities that do not
-exist yet or any more while something waits for them.
+In addition to Azure's API, `details=true` returns metadata with the state (the holder of the lock, the reason why the
+entity is parked), `at` delays an operation, `keyPrefix` narrows a list, and a list includes entities without a state
+while operations wait for them.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
 EMPTY_KEY = "$"
-"""How an empty key is written in a path."""
+"""The spelling of an empty key in a path."""
 Document = dict[str, Any]
 
-DETAILS = flag("details", "what is known beside its state, also of one that does not exist")
-OPERATION: Parameter[Any] = replace(text("op", "the operation's name"), needed=True)
-AT = when("at", "not before this instant")
-WITH_STATE = flag("fetchState", "with their state")
-KEY_PREFIX = text("keyPrefix", "how the key begins")
-USED_FROM = when("lastOperationTimeFrom", "used at this instant or later")
-USED_TO = when("lastOperationTimeTo", "used at this instant or earlier")
+DETAILS = flag("details", "return metadata with the state, also for an entity that does not exist")
+OPERATION: Parameter[Any] = replace(text("op", "the name of the operation"), needed=True)
+AT = when("at", "the earliest time of the operation")
+WITH_STATE = flag("fetchState", "include the states")
+KEY_PREFIX = text("keyPrefix", "the prefix of the key")
+USED_FROM = when("lastOperationTimeFrom", "only entities last used at this time or later")
+USED_TO = when("lastOperationTimeTo", "only entities last used at this time or earlier")
 
 
 class NamedEntity(TypedDict):
@@ -70,7 +70,7 @@ class EntityDocument(TypedDict):
 
 
 async def get_entity(request: Request) -> Response:
-    """GET entities/{name}/{key}: an entity's state, or 404."""
+    """GET entities/{name}/{key}: return an entity's state, or 404."""
     entity = _entity(request)
     found = await client_of(request).read_entity_state(entity)
     if DETAILS.of(request):
@@ -86,7 +86,7 @@ async def signal_entity(request: Request) -> Response:
 
 
 async def delete_entity(request: Request) -> Response:
-    """DELETE entities/{name}/{key}: send it the operation "delete"."""
+    """DELETE entities/{name}/{key}: send the operation "delete" to an entity."""
     return await _signal(request, DELETE, None)
 
 
@@ -102,7 +102,7 @@ async def _signal(request: Request, operation: str, at: datetime | None) -> Resp
 
 
 async def list_entities(request: Request) -> Response:
-    """GET entities[/{name}]: list entities; the header x-ms-continuation-token leads to the next page."""
+    """GET entities[/{name}]: list entities. The header x-ms-continuation-token leads to the next page."""
     with_state = WITH_STATE.of(request)
     page = await client_of(request).query_entities(
         name=request.path_params.get("name"),
@@ -118,7 +118,7 @@ async def list_entities(request: Request) -> Response:
 
 
 def document_of(entity: EntityState, *, with_state: bool) -> Document:
-    """One entity as JSON-ready data: Azure's members first, then ours."""
+    """One entity as JSON-ready data: first Azure's members, then perdure's own."""
     return {
         "entityId": {"name": entity.entity_id.name, "key": entity.entity_id.key},
         "lastOperationTime": stamp(entity.last_operation_time) if entity.last_operation_time else None,
@@ -130,7 +130,7 @@ def document_of(entity: EntityState, *, with_state: bool) -> Document:
 
 
 def entity_from(document: Mapping[str, Any]) -> EntityState:
-    """The entity that a document stands for."""
+    """Parse the document of an entity."""
     named, at = document["entityId"], document.get("lastOperationTime")
     return EntityState(
         exists=document.get("exists", True),
@@ -153,7 +153,7 @@ _LIST = Contract(
     (Answer(200, list[EntityDocument], "One page.", CONTINUED_BY),),
 )
 _READ = Contract(
-    (DETAILS,), None, (Answer(200, Any, "Its state; with `details`, an entity."),), (InvalidInstanceId,)
+    (DETAILS,), None, (Answer(200, Any, "The state, or with `details` an entity."),), (InvalidInstanceId,)
 )
 _SIGNAL = Contract(
     (OPERATION, AT, OPERATION_ID),

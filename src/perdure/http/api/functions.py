@@ -1,9 +1,9 @@
-"""Client functions behind HTTP: the user's own routes, below /api.
+"""Client functions over HTTP: the user's own routes, below /api.
 
-A route's parameters are filled by their types: the request, the client, the resources of the application's
-lifespan. A parameter with the name of a path parameter takes that, converted to its annotation. The parameter that
-is left over takes the JSON body, decoded to its annotation; without one it takes the request, as Azure's `req` does.
-Who asks for `azure.functions.HttpRequest` gets that.
+A route's parameters are filled by their types: the request, the client, the resources of the application's lifespan.
+A parameter with the name of a path parameter gets its value, converted to the annotation. The remaining parameter
+gets the JSON body, decoded to its annotation. Without an annotation it gets the request, as Azure's `req` does. A
+parameter of the type `azure.functions.HttpRequest` gets a request of that class.
 `def` functions run in a thread, with the blocking client.
 """
 
@@ -49,14 +49,14 @@ log = logging.getLogger("perdure.http")
 
 _SCOPES: dict[str, Scope] = {"anonymous": "open", "function": "function", "admin": "admin"}
 _EXISTS = "an instance with this id already exists, and this request does not replace it"
-"""What a caller is told of an instance that they may not read: the error of the engine says how it stands."""
+"""The error for a caller without the scope read. The engine's own error contains the status of the instance."""
 _UNTYPED = (Any, object, inspect.Parameter.empty)
 
 
 def endpoints_of(
     routes: Iterable[Route], client: Client, resources: Sequence[object]
 ) -> tuple[Endpoint, ...]:
-    """The rows of the application's routes. Raises RegistrationError for a parameter that nothing fills."""
+    """The rows of the application's routes. Raises RegistrationError for a parameter that cannot be filled."""
     return tuple(_endpoint(route, client, resources) for route in routes)
 
 
@@ -76,7 +76,7 @@ def _endpoint(route: Route, client: Client, resources: Sequence[object]) -> Endp
 
 
 def _in_path(route: Route) -> dict[str, Parameter[Any]]:
-    """The parameters of the function that have the name of one in the path."""
+    """The function's parameters that are also in the path."""
     hints = route.hints()
     wanted = set(signature_of(route.function))
     names = [name for name in re.findall(r"\{(\w+)(?::\w+)?\}", route.path) if name in wanted]
@@ -136,7 +136,7 @@ def _handler(
         except (Exception, SystemExit, KeyboardInterrupt, GeneratorExit):  # sys.exit() ends the request only
             log.exception("%s %s: the function %r failed", request.method, shown_path(request), route.name)
             raise HTTPException(
-                500, f"the function {route.name!r} failed; the server's log says how"
+                500, f"the function {route.name!r} failed. The server's log has the traceback"
             ) from None
         return _response(result, route.name)
 
@@ -145,7 +145,7 @@ def _handler(
 
 
 def _occasion(request: LimitedRequest) -> Occasion:
-    """The request for the starts that it leads to: they take their names from its Idempotency-Key."""
+    """The request as the cause of starts, which derive their ids from its Idempotency-Key."""
 
     def content() -> str:
         body = getattr(request, "_body", None)
@@ -154,7 +154,7 @@ def _occasion(request: LimitedRequest) -> Occasion:
 
     try:
         key = OPERATION_ID.read(request) or ""
-    except PayloadError:  # a header that says nothing to this server may be its author's own
+    except PayloadError:  # a malformed header can belong to the application
         key = ""
     return Occasion(key, caller_of(request).who, content)
 
@@ -180,7 +180,7 @@ async def _read(request: LimitedRequest, parameter: Input) -> Any:
         return parameter.read(given)
     except PayloadError as error:
         raise PayloadError(
-            f"the body does not fit parameter {parameter.name!r}: {error}", error.pointer
+            f"the body does not fit the parameter {parameter.name!r}: {error}", error.pointer
         ) from None
 
 
@@ -197,8 +197,10 @@ def _response(result: Any, name: str) -> Response:
     try:
         return Response(payload.encode(result), media_type="application/json")
     except PayloadError as error:
-        log.error("the function %r returned what JSON cannot carry: %s", name, error)
-        raise HTTPException(500, f"the function {name!r} returned what JSON cannot carry: {error}") from error
+        log.error("the function %r returned a value that is not JSON: %s", name, error)
+        raise HTTPException(
+            500, f"the function {name!r} returned a value that is not JSON: {error}"
+        ) from error
 
 
 __all__ = ["endpoints_of"]

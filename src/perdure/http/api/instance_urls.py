@@ -57,19 +57,19 @@ _SIGNED = [
     (name, operation, f"{rest}{'&' if '?' in rest else '?'}sig=")
     for name, (operation, rest) in _LINKS.items()
 ]
-"""The name of each URL, its operation, and how it ends before its signature."""
+"""For each URL its name, its operation, and its end before the signature."""
 OPERATION_LINKS = {
     "status": ("statusQueryGetUri", ""),
     **{operation: (name, rest) for name, (operation, rest) in _LINKS.items() if operation != "inspect"},
 }
-"""By the words in which a route says what it hands out: the name of the URL, and its end."""
+"""For each word of `App.route(links=...)`: the name of the URL, and its end."""
 STATUS_ONLY = ("status",)
 _OURS = (PlainRequest, LimitedRequest)
-_ADDRESSES = (str, URL)  # what tells where a server is, in place of a request
+_ADDRESSES = (str, URL)  # types that give the server's address in place of a request
 
 
 class ManagementPayload(TypedDict):
-    """The URLs by which an instance is asked about and managed, as Azure names them: those the caller may have."""
+    """The URLs to query and manage an instance, with Azure's names. Contains only the URLs the caller is allowed."""
 
     id: str
     statusQueryGetUri: NotRequired[str]
@@ -84,18 +84,18 @@ class ManagementPayload(TypedDict):
 
 
 PRESENT: ContextVar[Request | None] = ContextVar("perdure_request", default=None)
-"""The request that a client function is answering, for links that are asked for without naming it."""
+"""The current request of a client function, for links that are made without passing a request."""
 
 
 class RequestLinks:
     """The `Links` of a client, for requests of Starlette, FastAPI and Azure, and for a plain URL.
 
     Parameters:
-        signer: signs the links; without one they need no signature.
-        host: what a site mounts, to find the way to it from the site's own routes.
-        public_url: the address that every link begins with, whatever a request says.
-        callers: tells who sent a request, and so what it is handed; without it every caller gets all links.
-        is_azure: hand every caller all links, as Azure does.
+        signer: signs the links. Without a signer, links need no signature.
+        host: the host that a site mounts, to find its path in the site's routes.
+        public_url: the address that every link begins with, instead of the request's.
+        callers: returns the caller of a request, who determines the links. Without it every caller gets all links.
+        is_azure: give every caller all links, as Azure does.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class RequestLinks:
         self._public_url = public_url
 
     def management(self, request: Any, instance_id: str) -> dict[str, Any]:
-        """Azure's management payload for one instance: the URLs of it that the request's caller may have."""
+        """Azure's management payload for one instance, with the URLs that the request's caller is allowed."""
         answered = _answered(request)
         allowed = self._allowed(answered, instance_id)
         here = f"{self._origin(answered)}{MANAGEMENT}/instances/{quoted(instance_id)}"
@@ -129,7 +129,7 @@ class RequestLinks:
         return {name: f"{here}{ending}{signed[operation]}" for name, operation, ending in _SIGNED}
 
     def _some(self, here: str, instance_id: str, allowed: Sequence[str], owner: str) -> dict[str, Any]:
-        """The URLs that a route hands out; where it names events, each event has its own."""
+        """The URLs that a route gives out. Each event that the route names has its own URL."""
         events = [one.removeprefix(NAMED_EVENT) for one in allowed if one.startswith(NAMED_EVENT)]
         plain = [one for one in allowed if one in OPERATION_LINKS]
         signed = self._signed(plain, instance_id, owner=owner)
@@ -184,17 +184,17 @@ class RequestLinks:
         return not caller.may("operate") and _is_stranger(caller, instance_id)
 
     def _is_own_code(self, request: Any) -> bool:
-        """Whether everything is handed out, whoever asks: the server's own code does, or Azure's way is chosen."""
+        """Whether every link is given out: to the server's own code, or to every caller as in Azure."""
         return self._callers is None or self._is_azure or request is None or isinstance(request, _ADDRESSES)
 
     def _caller(self, request: Any) -> Caller:
-        """Who sent a request. A request of another framework does not tell, so its caller is anonymous."""
+        """The caller of a request. The caller of another framework's request is not known, so it is anonymous."""
         if self._callers is None or not _is_request(request):
             return ANONYMOUS
         return self._callers(request)
 
     def _owner(self, request: Any) -> str:
-        """The id of the key that the request's caller has shown, "" for none."""
+        """The id of the caller's key; "" if there is none."""
         link: SignedLink | None = request.scope.get(LINK) if _is_request(request) else None
         return link.owner if link is not None else self._caller(request).key_id
 
@@ -211,7 +211,7 @@ class RequestLinks:
     async def event_link(
         self, request: Any, instance_id: str, event_name: str, lasts: int, once: bool
     ) -> str:
-        """A signed link to the page that decides one event of an instance; `lasts` is in microseconds."""
+        """A signed link to the page that raises one event of an instance. `lasts` is in microseconds."""
         checked_event_name(event_name)
         signer = self._signer
         request = _answered(request)
@@ -219,7 +219,8 @@ class RequestLinks:
             request = PRESENT.get()
         if signer is None or not (request is not None or signer.public_url):
             raise RuntimeError(
-                "nobody knows yet by which address this server is reached: pass request=, or name a public URL"
+                "the link needs the public address of this server, which is not known. Pass request=, or set "
+                "PERDURE_PUBLIC_URL"
             )
         await signer.prepare()
         base = self._origin(request) if request is not None else signer.public_url
@@ -238,9 +239,9 @@ class RequestLinks:
         return azure_requests.response_of(response) if azure_requests.is_request(request) else response
 
     def completed_response(self, request: Any, status: OrchestrationStatus) -> Any:
-        """200 with the output; for an instance that did not complete its status, 500 if it failed.
+        """200 with the output of a completed instance, or else its status, with 500 if it failed.
 
-        A caller who may not read the hub gets of the status what a status link shows.
+        A caller without the scope read gets the same status as the holder of a status link.
         """
         is_complete = status.runtime_status is RuntimeStatus.Completed
         failed = status.runtime_status is RuntimeStatus.Failed
@@ -248,7 +249,7 @@ class RequestLinks:
         response = json_response(content, 500 if failed else 200)
         if not azure_requests.is_request(request):
             return response
-        # There a text is the body itself, without the quotes of JSON.
+        # In Azure, a string is the body itself, without the quotes of JSON.
         return azure_requests.response_of(response, content if isinstance(content, str) else None)
 
     def _shown(self, request: Any, status: OrchestrationStatus) -> Document:
@@ -257,7 +258,7 @@ class RequestLinks:
         return document_of(status) if may_read else brief_document_of(status)
 
     def _origin(self, request: Any) -> str:
-        """Scheme, host and the prefix this host is mounted under; `request` may also be a URL, which then counts."""
+        """Scheme, host and path prefix of this host. `request` can be a request or a URL."""
         if self._public_url and not isinstance(request, _ADDRESSES):
             return self._public_url
         request = _present() if request is None else request
@@ -287,7 +288,7 @@ def _is_request(value: Any) -> TypeGuard[Request]:
 
 
 def _answered(request: Any) -> Any:
-    """The request to answer. One of Azure's that a client function was handed stands for the one that has come."""
+    """The Starlette request behind a request. For one of Azure's, this is the current request."""
     return (PRESENT.get() or request) if azure_requests.is_request(request) else request
 
 
@@ -295,8 +296,8 @@ def _present() -> Request:
     request = PRESENT.get()
     if request is None:
         raise RuntimeError(
-            "these URLs begin with the server's address, which only a request tells: ask for them inside a "
-            "route, or pass the request or the server's URL"
+            "these URLs need the server's address, which is known only from a request. Call this inside a route, or "
+            "pass the request or the server's URL"
         )
     return request
 

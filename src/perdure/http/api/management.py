@@ -1,10 +1,9 @@
-"""Azure's management API over the verbs of `Client`.
+"""Azure's management API, mapped to the methods of `Client`.
 
-Paths, query parameters, codes, headers and bodies are Azure's. What goes beyond: a sentence of what an
-instance waits for and more of the like in its status, 409 for an id that is taken, `Idempotency-Key` to make
-a request safe to repeat, filters by name, tag and awaited event, and `wait=seconds` to be answered when the
-instance has finished.
-A 2xx is sent only after the commit that took the request up, because the verbs return only then.
+Paths, query parameters, codes, headers and bodies are Azure's. In addition, a status says what the instance waits
+for, an id in use gives 409, `Idempotency-Key` makes a request safe to repeat, there are filters by name, tag and
+awaited event, and `wait=seconds` delays the response until the instance has finished.
+A 2xx response is sent only after the commit of the request, because the methods return only then.
 """
 
 from __future__ import annotations
@@ -63,26 +62,26 @@ if TYPE_CHECKING:
     from perdure.engine.client.client import Client
     from perdure.http.table import Scope
 
-LONGEST_WAIT = 60.0  # seconds that one request is kept waiting for an instance to finish
+LONGEST_WAIT = 60.0  # seconds that one request waits for an instance to finish
 
-VERSION = text("version", "the orchestrator's version; default the newest")
-START_AT = when("startAt", "not before this instant")
+VERSION = text("version", "the version of the orchestrator. Default: the newest")
+START_AT = when("startAt", "the earliest time of the start")
 ON_EXISTING = choice(
     "onExisting",
-    "what becomes of an instance that has this id already",
+    "what to do with an existing instance of this id",
     "replace_finished",
     "return_existing",
     "reject",
 )
-TIMEOUT = seconds("timeout", "wait so long for it to finish, and answer with its output")
-NEW_ID = flag("restartWithNewInstanceId", "run it under a new id, not under its own", True)
-SHOW_INPUT = flag("showInput", "with the input", True)
-SHOW_HISTORY = flag("showHistory", "with the history")
-SHOW_OUTPUT = flag("showHistoryOutput", "with the results in the history")
-ERROR_ON_FAILURE = flag("returnInternalServerErrorOnFailure", "answer 500 when it has failed")
-WAIT = seconds("wait", "be answered when it has finished, or after so many seconds (60 at most)")
-EXECUTION = whole("execution", "the history of this execution instead of the current one", 0, 2**62)
-RECURSIVE = flag("recursive", "also its sub-orchestrations, and theirs")
+TIMEOUT = seconds("timeout", "wait up to this long for the instance to finish, and return its output")
+NEW_ID = flag("restartWithNewInstanceId", "give the new run a new id instead of the old one", True)
+SHOW_INPUT = flag("showInput", "include the input", True)
+SHOW_HISTORY = flag("showHistory", "include the history")
+SHOW_OUTPUT = flag("showHistoryOutput", "include the results in the history")
+ERROR_ON_FAILURE = flag("returnInternalServerErrorOnFailure", "respond with 500 if the instance failed")
+WAIT = seconds("wait", "respond when the instance has finished, or after this time (at most 60 seconds)")
+EXECUTION = whole("execution", "the execution whose history is returned. Default: the current one", 0, 2**62)
+RECURSIVE = flag("recursive", "include all sub-orchestrations")
 PURGED_FROM: Parameter[Any] = replace(CREATED_FROM, needed=True)
 
 
@@ -90,7 +89,7 @@ PURGED_FROM: Parameter[Any] = replace(CREATED_FROM, needed=True)
 
 
 async def start(request: Request) -> Response:
-    """POST orchestrators/{name}[/{id}]: start an orchestration; with `timeout`, wait for its output."""
+    """POST orchestrators/{name}[/{id}]: start an orchestration. With `timeout`, wait for its output."""
     client = client_of(request)
     try:
         instance_id = await client.start_new(
@@ -109,7 +108,7 @@ async def start(request: Request) -> Response:
 
 
 async def restart(request: Request) -> Response:
-    """POST instances/{id}/restart: run it again, with the same input."""
+    """POST instances/{id}/restart: restart a finished instance with the same input."""
     client = client_of(request)
     instance_id = await client.restart(
         request.path_params["id"], NEW_ID.of(request), operation_id=OPERATION_ID.of(request)
@@ -134,9 +133,9 @@ async def _started(client: Client, request: Request, instance_id: str) -> Respon
 
 
 async def get_instance(request: Request) -> Response:
-    """GET instances/{id}: where an instance stands: 202 while it is unfinished, 200 afterwards.
+    """GET instances/{id}: return the status of an instance, with 202 while it is unfinished, 200 afterwards.
 
-    Who comes by a link that shows the status gets that: no input, no history, nothing that operators wrote.
+    A caller with a status link gets the status without input, history, reasons and tags.
     """
     link = link_of(request)
     is_brief = link is not None and link.operation == "status"
@@ -154,7 +153,7 @@ async def get_instance(request: Request) -> Response:
     document = brief_document_of(status) if is_brief else document_of(status, with_input=show_input)
     if not status.is_finished:
         links = client_of(request).links
-        assert links is not None  # this host gave them
+        assert links is not None  # this host set them
         where = links.status_url(request, status.instance_id)
         headers = {"Location": where, "Retry-After": RETRY_AFTER_STATUS}
         return json_response(document, 202, headers)
@@ -177,7 +176,7 @@ async def _status(request: Request, **detail: Any) -> OrchestrationStatus:
 
 
 async def list_instances(request: Request) -> Response:
-    """GET instances: list instances; the header x-ms-continuation-token leads to the next page."""
+    """GET instances: list instances. The header x-ms-continuation-token leads to the next page."""
     show_input = SHOW_INPUT.of(request)
     page = await client_of(request).query(
         **which(request), top=TOP.of(request), continuation=CONTINUED.of(request), show_input=show_input
@@ -187,7 +186,7 @@ async def list_instances(request: Request) -> Response:
 
 
 async def counts(request: Request) -> Response:
-    """GET counts: how many instances stand in each status."""
+    """GET counts: return the number of instances in each status."""
     return json_response(await client_of(request).counts())
 
 
@@ -195,7 +194,7 @@ async def counts(request: Request) -> Response:
 
 
 async def raise_event(request: Request) -> Response:
-    """POST instances/{id}/raiseEvent/{event}: send an event; it is kept until it is waited for."""
+    """POST instances/{id}/raiseEvent/{event}: raise an event. It is stored until the instance waits for it."""
     body = await read_payload(request)
     if body is not None:
         demand_json(request)
@@ -209,7 +208,7 @@ async def raise_event(request: Request) -> Response:
 
 
 async def terminate(request: Request) -> Response:
-    """POST instances/{id}/terminate?reason=: end an instance now, for good."""
+    """POST instances/{id}/terminate?reason=: end an instance immediately and permanently."""
     await client_of(request).terminate(
         request.path_params["id"],
         REASON.of(request),
@@ -220,7 +219,7 @@ async def terminate(request: Request) -> Response:
 
 
 async def suspend(request: Request) -> Response:
-    """POST instances/{id}/suspend?reason=: run nothing of an instance until it is resumed."""
+    """POST instances/{id}/suspend?reason=: suspend an instance until it is resumed."""
     await client_of(request).suspend(
         request.path_params["id"], REASON.of(request), operation_id=OPERATION_ID.of(request)
     )
@@ -228,7 +227,7 @@ async def suspend(request: Request) -> Response:
 
 
 async def resume(request: Request) -> Response:
-    """POST instances/{id}/resume?reason=: let a suspended instance go on."""
+    """POST instances/{id}/resume?reason=: resume a suspended instance."""
     await client_of(request).resume(
         request.path_params["id"], REASON.of(request), operation_id=OPERATION_ID.of(request)
     )
@@ -236,7 +235,7 @@ async def resume(request: Request) -> Response:
 
 
 async def rewind(request: Request) -> Response:
-    """POST instances/{id}/rewind?reason=: let a failed instance go on where it failed."""
+    """POST instances/{id}/rewind?reason=: continue a failed instance by retrying the calls that failed."""
     await client_of(request).rewind(
         request.path_params["id"], REASON.of(request), operation_id=OPERATION_ID.of(request)
     )
@@ -258,7 +257,7 @@ async def purge(request: Request) -> Response:
 
 
 async def purge_many(request: Request) -> Response:
-    """DELETE instances?createdTimeFrom=: delete the finished instances that match; 404 when there were none."""
+    """DELETE instances?createdTimeFrom=: delete the matching finished instances, or return 404 if there are none."""
     deleted = await client_of(request).purge_instance_history_by(
         PURGED_FROM.of(request),
         CREATED_TO.of(request),
@@ -272,12 +271,14 @@ async def purge_many(request: Request) -> Response:
 
 
 def same_hub(handler: Handler) -> Handler:
-    """Refuse a request that names another task hub, instead of answering it about this one."""
+    """Reject a request whose `taskHub` is not the hub of this server."""
 
     async def checked(request: Request) -> Response:
         named, served = TASK_HUB.of(request), client_of(request).task_hub
         if named and named.casefold() != served.casefold():
-            raise InstanceNotFound(f"this server serves the hub {served!r}, not {named[:60]!r}")
+            raise InstanceNotFound(
+                f"the hub {named[:60]!r} is not here. This server serves the hub {served!r}"
+            )
         return await handler(request)
 
     checked.__doc__, checked.__name__ = handler.__doc__, handler.__name__
@@ -294,7 +295,7 @@ def endpoint(
     link: str = "",
     name: str = "",
 ) -> Endpoint:
-    """A management route, for requests about the hub that is served; `link` opens it too."""
+    """A management route for the served hub. Links for the operation `link` authorize it too."""
     conflict = (IdempotencyConflict,) if OPERATION_ID in contract.takes else ()
     told = replace(
         contract,
@@ -307,12 +308,12 @@ def endpoint(
 
 
 class Deleted(TypedDict):
-    """How many instances were purged."""
+    """The number of purged instances."""
 
     instancesDeleted: int
 
 
-ACCEPTED = Answer(202, None, "It is durable.")
+ACCEPTED = Answer(202, None, "The request is stored.")
 _AFTER_START = tuple(
     (operation, "/id")
     for operation in ("get_instance", "raise_event", "suspend", "resume", "terminate", "rewind", "purge")
@@ -320,21 +321,21 @@ _AFTER_START = tuple(
 _STARTED = Answer(
     202,
     ManagementPayload,
-    "The start is durable.",
-    {"Location": "where to ask about it", "Retry-After": "seconds until that is worth while"},
+    "The start is stored.",
+    {"Location": "the URL of the status", "Retry-After": "seconds to wait before polling it"},
     _AFTER_START,
 )
-_FINISHED = (Answer(200, Any, "It has finished within `timeout`: its output."),)
+_FINISHED = (Answer(200, Any, "The output. The instance has finished within `timeout`."),)
 _START = Contract(
     (VERSION, START_AT, TAGS, ON_EXISTING, TIMEOUT, OPERATION_ID),
     Body(says="the input"),
-    (_STARTED, *_FINISHED, Answer(500, InstanceDocument, "It has failed within `timeout`.")),
+    (_STARTED, *_FINISHED, Answer(500, InstanceDocument, "The instance has failed within `timeout`.")),
     (FunctionNotFound, InstanceExists, Overloaded),
 )
 _ORDER = Contract(
     (REASON, OPERATION_ID), None, (ACCEPTED,), (IllegalTransition, InstanceFinished, Overloaded)
 )
-CONTINUED_BY = {CONTINUATION: "what the next page is asked for with; absent on the last one"}
+CONTINUED_BY = {CONTINUATION: "the value to send for the next page; absent on the last page"}
 
 ENDPOINTS = (
     endpoint("/orchestrators/{name}", "POST", start, "operate", _START),
@@ -358,7 +359,10 @@ ENDPOINTS = (
         Contract(
             (PURGED_FROM, CREATED_TO, STATUSES, RECURSIVE),
             None,
-            (Answer(200, Deleted, "Purged."), Answer(404, Deleted, "None matched.")),
+            (
+                Answer(200, Deleted, "The number of purged instances."),
+                Answer(404, Deleted, "No instance matched."),
+            ),
         ),
     ),
     endpoint(
@@ -370,9 +374,13 @@ ENDPOINTS = (
             (SHOW_INPUT, SHOW_HISTORY, SHOW_OUTPUT, ERROR_ON_FAILURE, WAIT, EXECUTION),
             None,
             (
-                Answer(200, InstanceDocument, "It has finished."),
-                Answer(202, InstanceDocument, "It has not finished.", _STARTED.headers),
-                Answer(500, InstanceDocument, "It has failed, and 500 was asked for."),
+                Answer(200, InstanceDocument, "The instance has finished."),
+                Answer(202, InstanceDocument, "The instance has not finished.", _STARTED.headers),
+                Answer(
+                    500,
+                    InstanceDocument,
+                    "The instance has failed (with `returnInternalServerErrorOnFailure`).",
+                ),
             ),
         ),
         link="status",
@@ -382,7 +390,12 @@ ENDPOINTS = (
         "DELETE",
         purge,
         "admin",
-        Contract((OPERATION_ID, RECURSIVE), None, (Answer(200, Deleted, "Purged."),), (IllegalTransition,)),
+        Contract(
+            (OPERATION_ID, RECURSIVE),
+            None,
+            (Answer(200, Deleted, "The number of purged instances."),),
+            (IllegalTransition,),
+        ),
         link="purge",
     ),
     endpoint(
@@ -390,7 +403,9 @@ ENDPOINTS = (
         "POST",
         raise_event,
         "operate",
-        Contract((OPERATION_ID,), Body(says="the event's data"), (ACCEPTED,), (InstanceFinished, Overloaded)),
+        Contract(
+            (OPERATION_ID,), Body(says="the data of the event"), (ACCEPTED,), (InstanceFinished, Overloaded)
+        ),
         link="raise",
     ),
     endpoint(
@@ -418,7 +433,11 @@ ENDPOINTS = (
         link="restart",
     ),
     endpoint(
-        "/counts", "GET", counts, "read", Contract((), None, (Answer(200, dict[str, int], "By status."),))
+        "/counts",
+        "GET",
+        counts,
+        "read",
+        Contract((), None, (Answer(200, dict[str, int], "The number of instances by status."),)),
     ),
 )
 """Azure's routes below /runtime/webhooks/durabletask."""

@@ -1,8 +1,8 @@
-"""The description of the API, OpenAPI 3.1, written from the very rows that are served.
+"""The description of the API in OpenAPI 3.1, generated from the rows that are served.
 
-Nothing is said here of any single route: paths, parameters, bodies, answers and errors come from the table whose
-rows check requests, and schemas from the types that bodies are decoded to and answers are made of. Pages are left
-out, and so is the base path of Azure's own client, which repeats the management API.
+This module contains nothing about single routes. Paths, parameters, bodies, responses and errors come from the table
+whose rows check requests, and schemas from the types of bodies and responses. The pages are left out, and so is the
+base path of Azure's own client, which repeats the management API.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ Document = dict[str, Any]
 _PROBLEM = "application/problem+json"
 _WITH_BODY = (413, 415)
 _NAMES: dict[str, str] = {
-    "id": "the instance's id",
-    "name": "the function's or the entity's name",
-    "event": "the event's name",
-    "key": "the entity's key, $ for an empty one",
-    "key_id": "the key's id",
-    "queue": "the queue's name",
+    "id": "the instance id",
+    "name": "the name of the function, the entity or the schedule",
+    "event": "the name of the event",
+    "key": "the key of the entity, $ for an empty key",
+    "key_id": "the id of the key",
+    "queue": "the name of the queue",
 }
 _SCHEMES: Document = {
     "key": {"type": "apiKey", "in": "header", "name": "x-functions-key"},
@@ -48,19 +48,19 @@ _SCHEMES: Document = {
         "type": "apiKey",
         "in": "query",
         "name": "sig",
-        "description": "A signed link: it opens one operation of one instance, and is in the URLs of a start.",
+        "description": "A signed link for one operation on one instance. It is in the URLs of a start's response.",
     },
 }
 
 
 def described(routes: Iterable[Any]) -> list[Endpoint]:
-    """The rows of a router that are described: all but the pages and what repeats others."""
+    """The rows of a router to describe: all except the pages and the routes for Azure's client."""
     rows = [route.row for route in routes if isinstance(route, GatedRoute)]
     return [row for row in rows if not row.is_page and "{credential}" not in row.path]
 
 
 def document_of(routes: Iterable[Any], title: str, version: str) -> Document:
-    """The description of everything that a router serves to programs."""
+    """The description of all routes for programs."""
     rows, schemas = described(routes), Schemas()
     names = dict(zip(map(id, rows), _operation_ids(rows), strict=True))
     paths: Document = {}
@@ -82,20 +82,21 @@ def document_of(routes: Iterable[Any], title: str, version: str) -> Document:
 
 
 _INTRODUCTION = (
-    "Azure Durable Functions' management API, and what goes beyond it; below `/api` the client functions of this "
-    "application. A 2xx is sent after the commit: what it confirms survives a power cut. Errors are problem "
-    "documents (RFC 9457); `code` is stable, and `number` names the page of the documentation that explains it."
+    "The management API of Azure Durable Functions with additions, and below `/api` the client functions of this "
+    "application. A 2xx response is sent after the commit, so what it confirms survives a power cut. Errors are "
+    "problem documents (RFC 9457). Their `code` is stable, and their `number` is the number of the page in the "
+    "documentation that explains the error."
 )
 
 
 @dataclass
 class Schemas:
-    """JSON Schemas of types; named ones are kept once, and referred to."""
+    """JSON Schemas of types. Each named schema is stored once and referenced."""
 
     found: Document = field(default_factory=dict)
 
     def of(self, kind: Any) -> Document:
-        """The schema of a type, its definitions moved to where all of them are."""
+        """The schema of a type, with its definitions moved to the shared components."""
         if kind is Any or kind is object:
             return {}
         schema = payload.schema_of(kind) or {}
@@ -107,7 +108,7 @@ class Schemas:
         return located
 
     def _name(self, name: str, made: Document) -> str:
-        """Two types of one name are two schemas."""
+        """The name for a schema. A second type of the same name gets a number."""
         wanted, number = re.sub(r"[^\w.-]", "_", name), 1
         while wanted in self.found and self.found[wanted] != _relocated(made, {name: wanted}):
             number += 1
@@ -121,7 +122,7 @@ def _relocated(schema: Any, moved: Mapping[str, str]) -> Any:
             name = ref.removeprefix("#/$defs/")
             return {**rest, "$ref": f"#/components/schemas/{moved.get(name, name)}"}
         case {"prefixItems": [first, *others], "items": False, **rest} if all(one == first for one in others):
-            # The same said more simply: a tuple of equals is a list of one length. Some readers know no tuples.
+            # A tuple of equal types becomes a list, because some tools do not support tuples.
             return {**_relocated(rest, moved), "items": _relocated(first, moved)}
         case dict():
             return {name: _relocated(value, moved) for name, value in schema.items()}
@@ -221,7 +222,7 @@ def _security(row: Endpoint) -> list[Document]:
     return [{"key": needed}, {"bearer": needed}, {"code": needed}, *links]
 
 
-# ------------------------------------------------------------------------------------------------ answers
+# ---------------------------------------------------------------------------------------------- responses
 
 
 def _responses(row: Endpoint, schemas: Schemas) -> Document:
@@ -231,10 +232,10 @@ def _responses(row: Endpoint, schemas: Schemas) -> Document:
     for status in sorted(_refusals(row)):
         told.setdefault(str(status), {"$ref": f"#/components/responses/{_response_name(status)}"})
         answered = told[str(status)]
-        if "content" in answered:  # the same status may be an answer and a refusal
+        if "content" in answered:  # one status can be both a documented response and an error
             answered["content"][_PROBLEM] = {"schema": schemas.of(Problem)}
     if row.function:
-        told.setdefault("default", {"description": "What the function answers."})
+        told.setdefault("default", {"description": "The response of the function."})
     return told
 
 

@@ -1,9 +1,8 @@
-"""What a status looks like as JSON: Azure's members first, then ours; and how to read it back.
+"""The status of an instance as JSON, written and parsed: first Azure's members, then perdure's own.
 
-`perdure.http.api.management` writes it and `perdure.http.remote` reads it: both directions, side by side.
-As for Azure, the `output` of one that failed is what went wrong, and of one that was terminated the reason;
-the whole failure is in `failure`. History is there twice when it is asked for: `historyEvents` as Azure
-shapes it, and `events` as perdure keeps it.
+`perdure.http.api.management` writes it and `perdure.http.remote` parses it. As in Azure, the `output` of a failed
+instance is the error message, and that of a terminated instance the reason. The whole failure is in `failure`. A
+requested history is contained in two formats: `historyEvents` is Azure's, `events` is perdure's own.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ class InstanceDocument(TypedDict):
 
 
 def document_of(status: OrchestrationStatus, *, with_input: bool = True) -> Document:
-    """One instance as JSON-ready data. History is there only when it was asked for."""
+    """One instance as JSON-ready data. It contains the history only if the status does."""
     document: Document = {
         "name": status.name,
         "instanceId": status.instance_id,
@@ -82,17 +81,17 @@ def document_of(status: OrchestrationStatus, *, with_input: bool = True) -> Docu
 
 
 def brief_document_of(status: OrchestrationStatus) -> Document:
-    """How an instance stands, for the holder of a status link: what its code says to the outside.
+    """The status of an instance for the holder of a status link.
 
-    That is its status, custom status and output. Left out are its input and its history, the stack of a failure, and
-    what operators wrote: reasons and tags.
+    It contains the status, custom status and output. It leaves out the input, the history, the stack of a failure,
+    and the operators' reasons and tags.
     """
     document = document_of(status, with_input=False)
     return {**document, "waiting": None, "reason": "", "failure": None, "tags": {}, "parentInstanceId": None}
 
 
 def status_from(document: Mapping[str, Any]) -> OrchestrationStatus:
-    """The status that a document stands for. Unknown members are ignored, missing ones are empty."""
+    """Parse the document of a status. Unknown members are ignored, missing ones are empty."""
     completed, waiting, failure = (document.get(k) for k in ("completedTime", "waiting", "failure"))
     return OrchestrationStatus(
         instance_id=document["instanceId"],

@@ -1,13 +1,13 @@
-"""Server-sent events: one instance as it changes, or the newest that match a filter.
+"""Server-sent events: one instance as it changes, or the newest instances that match a filter.
 
-What is sent is state, not a log: a frame says how things are now. So a reader that is slow, or was away, gets the
-newest and never a backlog, and nothing is kept for anybody. The id of a frame names the state; a reader that
-comes back with it in `Last-Event-ID` is told nothing until that has changed, and otherwise is told anew. The ids
-come from what is committed, so they hold across restarts and on other servers.
-Who asks without `Accept: text/event-stream` gets the frames there are at this moment, and the end.
+A stream sends states, not a log: each frame contains the current state. So a slow reader, or one that reconnects,
+gets the newest state and no backlog, and the server keeps nothing for it. The id of a frame identifies the state. A
+reader that reconnects with the id in `Last-Event-ID` gets a frame only when the state has changed. The ids are
+derived from committed data, so they are valid after a restart and on other servers.
+A request without `Accept: text/event-stream` gets the current frames, and the response ends.
 
-A stream takes a place of its caller's share before it is answered, or is refused with 429 or 503. What many watch is
-looked at once for all of them (`perdure.http.shared_reads`), and a reader that takes nothing for a while is dropped.
+A stream takes a place of its caller's share before it starts, or is rejected with 429 or 503. Readers of the same
+data share one read (`perdure.http.shared_reads`). The server disconnects a reader that does not read for a while.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ if TYPE_CHECKING:
     from perdure.http.shared_reads import SharedReads
 
 Frames = AsyncGenerator[bytes, None]
-CHECK: Final = 2.0  # seconds without a frame after which a stream asks whether its reader may still read
-READER_MAY_STALL: Final = 10.0  # seconds that a reader may take nothing while there is something for it
+CHECK: Final = 2.0  # seconds without a frame after which a stream checks the reader's access again
+READER_MAY_STALL: Final = 10.0  # seconds that a reader can leave frames unread
 PING: Final = 15  # seconds of silence after which a comment keeps the connection alive
-PACE: Final = 0.5  # seconds between two looks at a list, however much happens
+PACE: Final = 0.5  # the least seconds between two reads of a list
 log = logging.getLogger("perdure.http")
 MEDIA: Final = "text/event-stream"
 LONGEST_ID: Final = 200
@@ -58,40 +58,38 @@ LONGEST_ID: Final = 200
 
 def _frame_id(given: str) -> str:
     if len(given) > LONGEST_ID:
-        raise ValueError(f"the ids of frames have at most {LONGEST_ID} characters")
+        raise ValueError(f"the id of a frame has at most {LONGEST_ID} characters")
     return given
 
 
 LAST: Parameter[str | None] = Parameter(
     "Last-Event-ID",
-    "the id of the last frame that was received",
+    "the id of the last received frame",
     {"type": "string", "maxLength": LONGEST_ID},
     _frame_id,
     None,
     place="header",
 )
-LISTED = whole("top", "at most so many of the newest", 1, 200, 50)
+LISTED = whole("top", "the number of newest instances", 1, 200, 50)
 
 
 async def instance_events(request: Request) -> Response:
-    """GET instances/{id}/events: the instance now and after each change, until it has finished (SSE)."""
+    """GET instances/{id}/events: stream an instance, now and after each change, until it has finished (SSE)."""
     client, instance_id, seen = client_of(request), request.path_params["id"], LAST.of(request) or ""
     found = await sight(client.gateway, instance_id)
     if found is None:
         raise InstanceNotFound(f"there is no instance {instance_id!r} in hub {client.task_hub!r}")
     if found.cursor == seen and found.status.is_finished:
-        return Response(status_code=204)  # this tells a browser not to come back
+        return Response(status_code=204)  # a browser does not reconnect after 204
     frames = _of_instance(client, access_of(request).looks, instance_id, seen)
     return await _answer(request, frames, 0 if found.cursor == seen else 1)
 
 
 async def list_events(request: Request) -> Response:
-    """GET events: which instances match, then each that has changed, as long as one listens (SSE)."""
+    """GET events: stream the matching instances, then each instance that changes (SSE)."""
     client, seen = client_of(request), LAST.of(request) or ""
     selection, top = which(request), LISTED.of(request)
-    page = await client.query(
-        **selection, top=top
-    )  # what cannot be asked is refused before the stream begins
+    page = await client.query(**selection, top=top)  # rejects an invalid query before the stream begins
     count = 0 if _digest(page.instances) == seen else 1 + len(page.instances)
     frames = _of_list(client, access_of(request).looks, _Wanted(selection, top), seen)
     return await _answer(request, frames, count)
@@ -106,7 +104,7 @@ async def _answer(request: Request, frames: Frames, now: int) -> Response:
 
 
 class Stream(EventSourceResponse):
-    """Frames as they come. It has a place of its caller's share until it ends. Raises Refused for want of one."""
+    """A stream of frames. It holds a place of its caller's share until it ends. Raises Refused if there is none."""
 
     def __init__(self, request: Request, frames: Frames) -> None:
         caller, access = caller_of(request), access_of(request)
@@ -124,14 +122,16 @@ class Stream(EventSourceResponse):
             await super().__call__(scope, receive, send)
         except SendTimeoutError:
             log.info(
-                "a reader of %s took nothing for %g s: its stream is closed", self._name, READER_MAY_STALL
+                "a stream of %s is closed, because its reader read nothing for %g s",
+                self._name,
+                READER_MAY_STALL,
             )
         finally:
             self._shares.leave(self._name)
 
 
 async def _bounded(request: Request, frames: Frames) -> Frames:
-    """The frames, as long as who asked for them may read; what goes wrong meanwhile is told as one, and ends it."""
+    """The frames, as long as the caller has access. An error becomes the last frame."""
     access = access_of(request)
     try:
         async with aclosing(_asked_meanwhile(frames)) as told:
@@ -145,7 +145,7 @@ async def _bounded(request: Request, frames: Frames) -> Frames:
 
 
 async def _asked_meanwhile(frames: Frames) -> Frames:
-    """The frames, and b"" whenever there has been none for a while."""
+    """The frames, and b"" after each `CHECK` seconds without one."""
     coming: asyncio.Future[bytes | None] | None = None
     async with aclosing(frames):
         try:
@@ -170,7 +170,7 @@ async def _asked_meanwhile(frames: Frames) -> Frames:
 
 @dataclass(frozen=True)
 class _Drawn(Sighting):
-    """An instance as it was seen, and the frame that tells of it."""
+    """The state of an instance, and its frame."""
 
     frame: bytes
 
@@ -198,7 +198,7 @@ async def _of_instance(client: Client, looks: SharedReads, instance_id: str, see
 
 
 class _Wanted:
-    """What a list is asked for; two that ask for the same are shown the same."""
+    """The query of a list. Equal queries have equal keys."""
 
     def __init__(self, selection: Which, top: int) -> None:
         self.selection, self.top = selection, top
@@ -207,7 +207,7 @@ class _Wanted:
 
 @dataclass(frozen=True)
 class _Shown:
-    """A list as it was seen: its cursor, when each instance moved last, and a frame for each."""
+    """The state of a list: its cursor, and the time of the last change and the frame of each instance."""
 
     cursor: str
     moved: dict[str, Any]
@@ -228,7 +228,7 @@ async def _look_at(client: Client, wanted: _Wanted) -> _Shown:
 
 
 async def _of_list(client: Client, looks: SharedReads, wanted: _Wanted, seen: str) -> Frames:
-    """First all that match, then what changes: `list` names those that match now, `instance` tells of one."""
+    """First all matching instances, then the changes, in frames `list` (the matching ids) and `instance`."""
     gateway = engine_of(client)
     known: dict[str, Any] | None = None
     with gateway.watching(None, is_counted=False) as bell:
@@ -247,7 +247,7 @@ async def _of_list(client: Client, looks: SharedReads, wanted: _Wanted, seen: st
 
 
 def _digest(instances: list[OrchestrationStatus]) -> str:
-    """Names what a list says: the same instances in the same states have the same name."""
+    """An id for the state of a list. The same instances in the same states have the same id."""
     said = [(one.instance_id, one.execution_id, one.last_updated_time) for one in instances]
     return sha256(msgspec.json.encode(said)).hexdigest()[:24]
 
@@ -257,7 +257,7 @@ def _frame(event: str, data: Any, cursor: str) -> bytes:
 
 
 class Frame(TypedDict):
-    """One server-sent event; `data` is a JSON document: an instance, or the ids of a list."""
+    """One server-sent event. `data` is a JSON document: an instance, or the ids of a list."""
 
     event: str
     id: str
@@ -271,7 +271,11 @@ ENDPOINTS = (
         "GET",
         instance_events,
         "read",
-        Contract((LAST,), None, (_STREAM, Answer(204, None, "It has finished, and that is known."))),
+        Contract(
+            (LAST,),
+            None,
+            (_STREAM, Answer(204, None, "The instance has finished, and the reader has its last state.")),
+        ),
     ),
     endpoint("/events", "GET", list_events, "read", Contract((*FILTERS, LISTED, LAST), None, (_STREAM,))),
 )

@@ -1,4 +1,4 @@
-"""Schedules and queues over the management API: what operators ask and order, by the verbs of `perdure.triggers`."""
+"""Schedules and queues over the management API: the operators' queries and commands of `perdure.triggers`."""
 
 from __future__ import annotations
 
@@ -29,15 +29,17 @@ if TYPE_CHECKING:
     from perdure.engine.client.client import Client
     from perdure.http.table import Handler
 
-AFTER: Parameter[Any] = replace(when("after", "ticks later than this instant"), needed=True)
-UNTIL: Parameter[Any] = replace(when("until", "ticks up to this instant"), needed=True)
-AT = when("at", "not before this instant")
-MESSAGE_ID = text("messageId", "names the message: sent again, it is not delivered again", 150)
-LETTERS = whole("top", "at most so many, the newest", 1, 500, 100)
+AFTER: Parameter[Any] = replace(when("after", "only ticks later than this time"), needed=True)
+UNTIL: Parameter[Any] = replace(when("until", "only ticks not later than this time"), needed=True)
+AT = when("at", "the earliest time of the delivery")
+MESSAGE_ID = text(
+    "messageId", "an id for the message. A second message with the same id is not delivered", 150
+)
+LETTERS = whole("top", "the number of newest dead letters", 1, 500, 100)
 
 
 class FiringDocument(TypedDict):
-    """One firing of a schedule."""
+    """One run of a schedule."""
 
     at: Instant
     instanceId: str
@@ -46,7 +48,7 @@ class FiringDocument(TypedDict):
 
 
 class ScheduleDocument(TypedDict):
-    """One schedule: what its code says, and how far it has come."""
+    """One schedule: its definition and its progress."""
 
     name: str
     cron: str
@@ -63,9 +65,9 @@ class ScheduleDocument(TypedDict):
 
 
 class QueueDocument(TypedDict):
-    """One queue: how many messages wait or are in hand, have been handled and are kept, are dead.
+    """One queue: the numbers of its open, handled and dead messages.
 
-    `served` tells whether this application has a function for it; without one its messages wait.
+    `served` says whether this application has a function for the queue. Without a function its messages wait.
     """
 
     name: str
@@ -76,7 +78,7 @@ class QueueDocument(TypedDict):
 
 
 class DeadLetterDocument(TypedDict):
-    """A message whose last attempt has failed."""
+    """A message whose last attempt failed."""
 
     instanceId: str
     queue: str
@@ -85,19 +87,19 @@ class DeadLetterDocument(TypedDict):
 
 
 class Sent(TypedDict):
-    """The instance that carries a message."""
+    """The instance of a message."""
 
     id: str
 
 
 class Ticks(TypedDict):
-    """How many ticks a backfill brings."""
+    """The number of ticks of a backfill."""
 
     ticks: int
 
 
 async def list_schedules(request: Request) -> Response:
-    """GET schedules: every schedule of the hub with its next instants and last firings."""
+    """GET schedules: list the schedules of the hub with their next ticks and last runs."""
     return json_response([schedule_document(one) for one in await Schedules(client_of(request)).list()])
 
 
@@ -113,14 +115,14 @@ def _order(verb: str) -> Handler:
 
 
 _ORDERS = {
-    "pause": "let ticks pass, until it is resumed.",
-    "resume": "fire again, from the next tick on.",
-    "run": "fire now, beside the ticks.",
+    "pause": "pause a schedule until it is resumed. Ticks that pass meanwhile are skipped.",
+    "resume": "resume a paused schedule. It fires again at its next tick.",
+    "run": "fire a schedule now, in addition to its ticks.",
 }
 
 
 async def backfill_schedule(request: Request) -> Response:
-    """POST schedules/{name}/backfill: fire for past ticks, in order."""
+    """POST schedules/{name}/backfill: fire a schedule for past ticks, in order."""
     ticks = await Schedules(client_of(request)).backfill(
         request.path_params["name"],
         AFTER.of(request),
@@ -131,14 +133,14 @@ async def backfill_schedule(request: Request) -> Response:
 
 
 async def list_queues(request: Request) -> Response:
-    """GET queues: every queue, and how many messages stand where (1,000 at most of each)."""
+    """GET queues: list queues with the number of open, handled and dead messages. Counting stops at 1,000 of each."""
     client = client_of(request)
     served = {queue.name for queue in queues_by_name(client)}
     return json_response([queue_document(one, one.name in served) for one in await queues_of(client)])
 
 
 async def send_message(request: Request) -> Response:
-    """POST queues/{queue}: put a message into a queue of the hub's own store."""
+    """POST queues/{queue}: put a message into a queue of the hub."""
     instance_id = await Queues(client_of(request)).send(
         request.path_params["queue"],
         given(await read_payload(request)),
@@ -150,13 +152,13 @@ async def send_message(request: Request) -> Response:
 
 
 async def list_dead_letters(request: Request) -> Response:
-    """GET queues/{queue}/dead: the messages whose last attempt has failed, newest first."""
+    """GET queues/{queue}/dead: list the messages whose last attempt failed, newest first."""
     letters = await dead_letters(client_of(request), request.path_params["queue"], LETTERS.of(request))
     return json_response([letter_document(one) for one in letters])
 
 
 async def redeliver_message(request: Request) -> Response:
-    """POST queues/{queue}/dead/{id}/redeliver: hand a dead letter to the function again."""
+    """POST queues/{queue}/dead/{id}/redeliver: redeliver a dead letter to its function."""
     await Queues(client_of(request)).redeliver(
         request.path_params["id"], REASON.of(request) or AGAIN, operation_id=OPERATION_ID.of(request)
     )
@@ -164,7 +166,7 @@ async def redeliver_message(request: Request) -> Response:
 
 
 async def queues_of(client: Client) -> list[QueueStatus]:
-    """How many messages stand where, in each queue that has a function here or messages in the hub."""
+    """The message counts of each queue that has a function here or messages in the hub."""
     names = {queue.name for queue in queues_by_name(client)}
     return [await Queues(client).status(name) for name in sorted(names.union(await Queues(client).names()))]
 
@@ -227,14 +229,14 @@ def letter_document(one: DeadLetter) -> dict[str, Any]:
 
 
 _ORDERED = Contract((OPERATION_ID,), None, (ACCEPTED,), (InstanceFinished, Overloaded))
-_LETTERS = (Answer(200, list[DeadLetterDocument], "The newest."),)
+_LETTERS = (Answer(200, list[DeadLetterDocument], "The newest dead letters."),)
 ENDPOINTS = (
     endpoint(
         "/schedules",
         "GET",
         list_schedules,
         "read",
-        Contract((), None, (Answer(200, list[ScheduleDocument], "By name."),)),
+        Contract((), None, (Answer(200, list[ScheduleDocument], "The schedules, by name."),)),
     ),
     endpoint(
         "/schedules/{name}/pause",
@@ -251,7 +253,10 @@ ENDPOINTS = (
         backfill_schedule,
         "operate",
         Contract(
-            (AFTER, UNTIL, OPERATION_ID), None, (Answer(202, Ticks, "It is durable."),), _ORDERED.errors
+            (AFTER, UNTIL, OPERATION_ID),
+            None,
+            (Answer(202, Ticks, "The request is stored."),),
+            _ORDERED.errors,
         ),
     ),
     endpoint(
@@ -259,7 +264,7 @@ ENDPOINTS = (
         "GET",
         list_queues,
         "read",
-        Contract((), None, (Answer(200, list[QueueDocument], "By name."),)),
+        Contract((), None, (Answer(200, list[QueueDocument], "The queues, by name."),)),
     ),
     endpoint(
         "/queues/{queue}",
@@ -269,7 +274,7 @@ ENDPOINTS = (
         Contract(
             (MESSAGE_ID, AT, OPERATION_ID),
             Body(says="the message"),
-            (Answer(202, Sent, "It is durable."),),
+            (Answer(202, Sent, "The message is stored."),),
             (InvalidInstanceId, Overloaded),
         ),
     ),

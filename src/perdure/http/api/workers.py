@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class WorkerDocument(TypedDict):
-    """One process that serves the hub beside others."""
+    """One worker of a hub in PostgreSQL."""
 
     name: str
     role: str
@@ -38,7 +38,7 @@ class WorkerDocument(TypedDict):
 
 
 class PartitionDocument(TypedDict):
-    """One share of the hub's instances."""
+    """One partition of the hub's instances."""
 
     partition: int
     owner: str
@@ -47,12 +47,12 @@ class PartitionDocument(TypedDict):
 
 
 async def list_workers(request: Request) -> Response:
-    """GET workers: the processes that serve the hub; none where one has it to itself."""
+    """GET workers: list the workers of a hub in PostgreSQL. Other hubs have none."""
     return json_response([worker_document(one) for one in await client_of(request).workers()])
 
 
 async def list_partitions(request: Request) -> Response:
-    """GET partitions: the hub's shares, and who owns each; none where one process has the hub to itself."""
+    """GET partitions: list the partitions of a hub in PostgreSQL with their owners. Other hubs have none."""
     return json_response([partition_document(one) for one in await client_of(request).partitions()])
 
 
@@ -72,14 +72,14 @@ ENDPOINTS = (
         "GET",
         list_workers,
         "read",
-        Contract((), None, (Answer(200, list[WorkerDocument], "The longest-serving first."),)),
+        Contract((), None, (Answer(200, list[WorkerDocument], "The workers, the oldest first."),)),
     ),
     endpoint(
         "/partitions",
         "GET",
         list_partitions,
         "read",
-        Contract((), None, (Answer(200, list[PartitionDocument], "By number."),)),
+        Contract((), None, (Answer(200, list[PartitionDocument], "The partitions, by number."),)),
     ),
 )
 """Below /runtime/webhooks/durabletask."""

@@ -1,4 +1,4 @@
-"""The buttons of the instance page: what each does, when it is shown, what is said of it."""
+"""The buttons of the instance page: their actions, texts, and the statuses in which they are shown."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _OPEN = frozenset(RuntimeStatus) - FINISHED
 
 @dataclass(frozen=True)
 class Verb:
-    """A button. `do` takes client, instance id, form, operation id, and tells which instance to show next."""
+    """A button. `do` takes client, instance id, form and operation id, and returns the instance to show next."""
 
     name: str
     explained: str
@@ -58,7 +58,7 @@ async def _purge(client: Client, instance_id: str, form: Form, operation: str) -
 _ALL = (
     Verb(
         "suspend",
-        "Nothing runs until it is resumed; what arrives meanwhile is kept.",
+        "The instance stops until it is resumed. Messages that arrive meanwhile are stored.",
         "Suspended.",
         _with_reason(lambda client: client.suspend),
         _OPEN - {RuntimeStatus.Suspended},
@@ -66,7 +66,7 @@ _ALL = (
     ),
     Verb(
         "resume",
-        "It goes on with what arrived meanwhile, in order.",
+        "The instance continues, with the stored messages in order.",
         "Resumed.",
         _with_reason(lambda client: client.resume),
         frozenset({RuntimeStatus.Suspended}),
@@ -74,7 +74,7 @@ _ALL = (
     ),
     Verb(
         "rewind",
-        "It goes on where it failed: what failed is tried again, what was done stays done.",
+        "The instance continues where it failed. Failed calls run again, completed calls do not.",
         "Rewound.",
         _with_reason(lambda client: client.rewind),
         frozenset({RuntimeStatus.Failed}),
@@ -83,13 +83,13 @@ _ALL = (
     Verb(
         "restart",
         "A new run with the same orchestrator and input.",
-        "Restarted; this is the new run.",
+        "Restarted. This is the new run.",
         _restart,
         FINISHED,
     ),
     Verb(
         "terminate",
-        "It ends now and for good. Activities that are running go on; their results are dropped.",
+        "The instance ends immediately and permanently. Running activities continue, but their results are dropped.",
         "Terminated.",
         _with_reason(lambda client: client.terminate),
         _OPEN,
@@ -98,7 +98,7 @@ _ALL = (
     ),
     Verb(
         "purge",
-        "Deletes the instance and its history. There is no way back.",
+        "Deletes the instance and its history. This cannot be undone.",
         "Purged.",
         _purge,
         FINISHED,
@@ -108,4 +108,4 @@ _ALL = (
 )
 VERBS = {verb.name: verb for verb in _ALL}
 DONE = {"event": "The event was accepted.", **{verb.name: verb.done for verb in _ALL}}
-"""What the page says after a form was taken, by the word in its address."""
+"""The page's message after a form was accepted, by the parameter `done` in the URL."""

@@ -1,4 +1,4 @@
-"""Pages for administrators: the keys, and the audit log."""
+"""Pages for administrators: the keys and the audit log."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from perdure.model.access import AccessKey, NewKey
 
 PAGE = 100
-DONE = {"revoked": "The key is revoked: it opens nothing any more."}
+DONE = {"revoked": "The key is revoked."}
 _EXPIRIES = (("", "never"), ("86400", "in a day"), ("2592000", "in 30 days"), ("31536000", "in a year"))
 _MEANS = {
-    "read": "look at instances",
-    "operate": "start and manage them, raise events",
-    "admin": "everything, keys and purging included",
+    "read": "view instances",
+    "operate": "start and manage instances, raise events",
+    "admin": "everything, including keys and purging",
     "function": "call the client functions below /api",
 }
 
@@ -65,13 +65,13 @@ def _newest_first(keys: list[AccessKey]) -> list[AccessKey]:
 
 
 async def create_key(request: Request) -> Response:
-    """POST /keys: a new key, shown this once."""
+    """POST /keys: create a key. Its secret is shown only in this response."""
     form = await read_form(request)
     scopes = [name.removeprefix("scope.") for name in form if name.startswith("scope.")]
     expires = form.get("expires", "")
     try:
         if expires and not (expires.isascii() and expires.isdecimal() and len(expires) < 10):
-            raise PayloadError("a key expires after a number of seconds")
+            raise PayloadError("the lifetime of a key must be a number of seconds")
         made = await client_of(request).create_key(
             form.get("name", "").strip(), scopes, expires_in=float(expires) if expires else None
         )

@@ -1,8 +1,8 @@
-"""Posted forms: who may send one, and what is in it.
+"""Posted forms: protection against cross-site requests, and their fields.
 
-The token is a double-submit cookie: a form repeats what the cookie says, which a foreign page can neither
-read nor set. The cookie is `SameSite=Strict` and the guard has looked at the origin before; this is the
-third lock, and the one that also holds in a browser that sends no origin.
+The token is a double-submit cookie: a form repeats the value of the cookie, which a page of another site can neither
+read nor set. The cookie is `SameSite=Strict`, and the guard has checked the origin before. The token is the third
+protection. It also works in a browser that sends no origin.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ _BYTES = 24
 
 
 def token_of(request: Request) -> str:
-    """The visitor's token: that of the cookie, or a new one."""
+    """The visitor's token, from the cookie or new."""
     found = request.cookies.get(COOKIE, "")
     return found if _is_token(found) else secrets.token_urlsafe(_BYTES)
 
 
 def set_token(request: Request, response: Response, token: str) -> None:
-    """Send the cookie along, unless the visitor has it."""
+    """Set the cookie, unless the visitor has it."""
     if request.cookies.get(COOKIE) != token:
         response.set_cookie(
             COOKIE,
@@ -47,24 +47,24 @@ def set_token(request: Request, response: Response, token: str) -> None:
 
 
 async def read_form(request: Request) -> dict[str, str]:
-    """The fields of a posted form. Raises HTTPException 403 unless it bears the visitor's token."""
+    """The fields of a posted form. Raises HTTPException 403 unless it contains the visitor's token."""
     fields = await parse_form(request)
     cookie = request.cookies.get(COOKIE, "")
     if not _is_token(cookie) or not hmac.compare_digest(cookie.encode(), fields.get(FIELD, "").encode()):
-        raise HTTPException(403, "this form is too old, or was not sent from this site: load the page again")
+        raise HTTPException(403, "this form is too old, or was not sent from this site. Reload the page")
     return fields
 
 
 async def parse_form(request: Request) -> dict[str, str]:
-    """The fields of a posted form, whoever sent it."""
-    # In a form a byte of JSON may take three characters.
+    """The fields of a posted form, without a check of the sender."""
+    # In a form, a byte of JSON can take three characters.
     data = await read_body(request, 3 * payload.MAX_BYTES + 4_096)
     try:
         return dict(
             parse_qsl(data.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=1_000)
         )
     except ValueError as error:
-        raise HTTPException(400, "this is not a posted form") from error
+        raise HTTPException(400, "the body is not a form (application/x-www-form-urlencoded)") from error
 
 
 def _is_token(text: str) -> bool:

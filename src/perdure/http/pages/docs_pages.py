@@ -1,4 +1,4 @@
-"""The description of the API as served: /openapi.json for programs, /docs for people, both from the same rows."""
+"""The description of the API: /openapi.json for programs and /docs for people, both from the same rows."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _METHODS = ("get", "post", "put", "patch", "delete", "head", "options")
 
 
 async def openapi(request: Request) -> Response:
-    """GET openapi.json: this description, as OpenAPI 3.1."""
+    """GET openapi.json: return this description as OpenAPI 3.1."""
     document = {**_document(request), "servers": [{"url": base_of(request) or "/"}]}
     return json_response(document, headers={"Content-Disposition": 'inline; filename="openapi.json"'})
 
 
 async def docs_page(request: Request) -> Response:
-    """GET docs: this description, for people."""
+    """GET docs: show this description as a page."""
     document = _document(request)
     groups: dict[str, list[dict[str, Any]]] = {}
     for path, place in document["paths"].items():
@@ -84,7 +84,7 @@ def _type_of(schema: dict[str, Any]) -> str:
         case {"type": "object", "additionalProperties": dict(values)}:
             return f"object of {_type_of(values)}"
         case {"type": "string", "format": "date-time"}:
-            return "instant"
+            return "time"
         case {"type": list(kinds)}:
             return " or ".join(map(str, kinds))
         case {"type": str(kind)}:
@@ -93,7 +93,7 @@ def _type_of(schema: dict[str, Any]) -> str:
 
 
 def _linked(schema: dict[str, Any]) -> list[tuple[str, bool]]:
-    """The words of `_type_of`, each with whether it is the name of a type that the page shows."""
+    """The words of `_type_of`, each with whether it is the name of a type on the page."""
     named = {ref.rsplit("/", 1)[1] for ref in _references(schema)}
     return [(word, word in named) for word in re.split(r"(\W+)", _type_of(schema)) if word]
 
@@ -111,12 +111,12 @@ def _references(schema: Any) -> Iterator[str]:
 
 
 def _words(text: str) -> list[tuple[str, bool]]:
-    """A sentence in parts, each with whether it stands between backticks."""
+    """A sentence in parts, each with whether it was between backticks."""
     return [(part, bool(number % 2)) for number, part in enumerate(text.split("`")) if part]
 
 
 def _split(path: str) -> tuple[str, str]:
-    """A path as what it has in common with the others of the management API, and the rest."""
+    """A path, split into the common prefix of the management API and the rest."""
     return (MANAGEMENT, path.removeprefix(MANAGEMENT)) if path.startswith(MANAGEMENT) else ("", path)
 
 

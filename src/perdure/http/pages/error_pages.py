@@ -1,7 +1,7 @@
-"""The pages behind the numbers of errors: /errors, and /errors/PDR-020, to which a problem document's `type` leads.
+"""The pages that explain errors: /errors, and for example /errors/PDR-020, the `type` of a problem document.
 
-They are the documentation's own, in Markdown, and shipped with the package; in a checkout they are read where the
-documentation has them. Whoever got an error may read what it means, so nobody is asked for a key.
+They are Markdown pages of the documentation, shipped with the package. In a checkout they are read from the
+documentation's folder. Every caller who gets an error can read them, so they need no key.
 """
 
 from __future__ import annotations
@@ -28,28 +28,28 @@ _CHECKOUT = Path(__file__).parents[4] / "docs" / "errors"
 _NAME = re.compile(r"PDR-\d{3}")
 _LINK = re.compile(
     r"\[([^\]]+)\]\((?!PDR-)[^)]*\)"
-)  # to what is not served here: the rest of the documentation
+)  # links to the rest of the documentation, which the server does not have
 _MARKDOWN = MarkdownIt("commonmark").enable("table")
 
 
 async def index_page(request: Request) -> Response:
-    """GET errors: every error, by number."""
+    """GET errors: list every error, by number."""
     return _drawn(request, "index", "Errors")
 
 
 async def error_page(request: Request) -> Response:
-    """GET errors/{number}: what happened, why, and what to do."""
+    """GET errors/{number}: explain an error: what happened, why, and what to do."""
     number = request.path_params["number"].upper()
     if not _NAME.fullmatch(number):
-        raise HTTPException(404, "There is no such number. All of them are listed under /errors.")
+        raise HTTPException(404, "There is no error with this number. The page /errors lists all errors.")
     return _drawn(request, number, number)
 
 
 def _drawn(request: Request, name: str, title: str) -> Response:
     text = html_of(name)
     if text is None:
-        raise HTTPException(404, f"Nothing is known here about {name}.")
-    # Written by us, never by a visitor: the only HTML that is not escaped.
+        raise HTTPException(404, f"There is no page about {name}. The page /errors lists all errors.")
+    # The only HTML that is not escaped. It comes from perdure's own documentation, never from a visitor.
     shown = Markup(text.replace(f'href="{ERRORS}/', f'href="{base_of(request)}{ERRORS}/'))
     return draw(request, "explanation.html", title=title, text=shown, is_index=name == "index")
 

@@ -1,11 +1,11 @@
-"""Event links: somebody without a key answers one question of one instance.
+"""Event links: a person without a key raises one event of one instance.
 
-Looking decides nothing, because mail programs and chat previews open links by themselves; only the posted form
-does, or a POST with a JSON body. A link that works once is spent by the event it raised: the operation id of
-that event is the link's nonce and is remembered, in the same commit, for as long as the link would live. So a
-second use finds it whatever happened in between, also on another server and after a crash.
-The page shows the question and nothing else of the instance. It needs no cookie and no script, and tells no
-other site its address.
+Opening a link has no effect, because mail programs and chat previews open links by themselves. Only the posted form,
+or a POST with a JSON body, raises the event. A link that works once is used up by its event: the operation id of the
+event is the link's nonce, and is stored in the same commit for the lifetime of the link. So a second use is detected
+on every server, and after a crash.
+The page shows the question and nothing else of the instance. It needs no cookie and no script, and its URL is not
+sent to other sites as a referrer.
 """
 
 from __future__ import annotations
@@ -47,17 +47,17 @@ if TYPE_CHECKING:
 
     from perdure.model.instances import OrchestrationStatus
 
-_KEPT = 24 * 3_600 * 1_000_000  # microseconds that a spent link is remembered beyond its expiry
+_KEPT = 24 * 3_600 * 1_000_000  # microseconds after its expiry for which a used link is remembered
 
 
 async def look_at_question(request: Request) -> Response:
-    """GET decide/{id}/{event}: the question, as a form."""
+    """GET decide/{id}/{event}: show the question as a form."""
     await _demand_unspent(request)
     return _drawn(request, await _instance(request))
 
 
 async def decide(request: Request) -> Response:
-    """POST decide/{id}/{event}: the answer, from the form or as JSON."""
+    """POST decide/{id}/{event}: raise the event, from the form or with a JSON body."""
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json":
         body = await read_payload(request)
         demand_json(request)
@@ -68,7 +68,7 @@ async def decide(request: Request) -> Response:
 
 
 async def _by_form(request: Request) -> Response:
-    # Whoever came by a link has shown what no foreign page can know; a session could be used by one.
+    # A foreign page cannot know a link, but it could use a session. So only sessions need the form token.
     form = await (parse_form if caller_of(request).link else read_form)(request)
     await _demand_unspent(request)
     one = await _instance(request)
@@ -103,7 +103,7 @@ async def _raise(request: Request, body: Raw | None) -> None:
         raise _spent()
     access.deciding.add(
         nonce
-    )  # two at the same moment are one operation to the hub: the second is told so here
+    )  # for the hub, two uses at the same moment are one operation, so the second is rejected here
     try:
         await client_of(request).gateway.accept(bound(message, LINK))
     except IdempotencyConflict:
@@ -118,7 +118,7 @@ async def _demand_unspent(request: Request) -> None:
         return
     gateway = client_of(request).gateway
     name, place = _name_of(link.nonce), (request.path_params["id"], _event(request))
-    # One that was spent before names were bound is remembered under the name itself.
+    # Links that were used with earlier versions are remembered under the name itself.
     names = (id_of(LINK, "raise", place, name), name)
     found = await gateway.read(lambda: [gateway.store.answered(one) for one in names], brief=True)
     if any(known is not None and known.expires_at > gateway.now() for known in found):
@@ -130,15 +130,15 @@ def _name_of(nonce: str) -> str:
 
 
 def _spent() -> LinkSpent:
-    return LinkSpent("This link works once, and it was used before: the answer that was given then counts.")
+    return LinkSpent("This link works only once and has been used. The first answer counts.")
 
 
 async def _instance(request: Request) -> OrchestrationStatus:
     one = await client_of(request).get_status(request.path_params["id"])
     if one is None:
-        raise InstanceNotFound("What this link asks about is gone.")
+        raise InstanceNotFound("The instance of this link no longer exists.")
     if one.is_finished:
-        raise InstanceFinished("Nothing is left to decide here: what this link asks about is over.")
+        raise InstanceFinished("The instance of this link has finished, so there is nothing left to decide.")
     return one
 
 
@@ -161,7 +161,7 @@ def _drawn(
 ) -> Response:
     fields = _fields(request, one)
     first = fields[0] if fields else None
-    # One question with few answers: each is a button, and nothing has to be filled in twice.
+    # A single question with few answers gets a button for each answer.
     buttons = first if first is not None and len(fields) == 1 and first.is_short else None
     return draw(
         request,

@@ -1,9 +1,9 @@
-"""A JSON Schema as the fields of a form, and the posted form as JSON again.
+"""Converts a JSON Schema to the fields of a form, and a posted form to JSON.
 
-A field is made for what people fill in easily: text, numbers, yes or no, one of a list. Whatever is nested or
-has alternatives becomes a text area that takes JSON, so that every schema has a form. Numbers travel as the
-text that was typed, because a float would change them. Whether the result fits is not decided here: the
-orchestrator's door judges the body, as it does for every event.
+Text, numbers, yes or no, and one of a list become simple fields. A nested part, or one with alternatives, becomes a
+text area for JSON, so that every schema has a form. Numbers stay the text that was typed, because a conversion to
+float could change them. This module does not validate the result. The orchestrator's declared events do, as for every
+event.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _HINTS = {"date-time": "2026-01-31T17:30:00Z", "duration": "PT1H30M", "uuid": ""
 class Field:
     """One input of a form. `kind` is text, longtext, integer, number, flag, choice or json.
 
-    A blank field that is not `required` is left out; a blank one that is `nullable` is null.
+    A blank field that is not `required` is left out. A blank field that is `nullable` is null.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Field:
 
     @property
     def is_short(self) -> bool:
-        """Whether its choices are few enough to be shown at once."""
+        """Whether the field has few enough choices to show all of them."""
         return self.kind == "choice" and len(self.choices) <= 4
 
     @property
@@ -59,7 +59,7 @@ class Field:
         return PREFIX + self.name
 
     def read(self, posted: Mapping[str, str]) -> str | None:
-        """The JSON text of what was filled in, None to leave the member out. Raises PayloadError."""
+        """The JSON text of the posted value, None to leave the member out. Raises PayloadError."""
         text = posted.get(self.input_name)
         if self.kind == "flag":
             return "true" if text is not None else "false"
@@ -74,7 +74,7 @@ class Field:
             return "null"
         if self.kind in ("text", "longtext"):
             return '""'
-        raise self._refusal("is needed")
+        raise self._refusal("is required")
 
     def _refusal(self, what: str) -> PayloadError:
         return PayloadError(f"{self.label} {what}", f"/{_escaped(self.name)}" if self.name else "")
@@ -84,9 +84,9 @@ class Field:
 
 
 def fields_of(schema: Schema | None) -> tuple[Field, ...]:
-    """The fields of a form for a schema; one JSON field when nothing is known."""
+    """The fields of a form for a schema; one JSON field without a schema."""
     if schema is None:
-        return (Field("", "json", "Data", "any JSON value; empty for none", required=False),)
+        return (Field("", "json", "Data", "Any JSON value. Leave empty for no data.", required=False),)
     whole, nullable = _resolved(schema, schema)
     properties = whole.get("properties")
     if whole.get("type") != "object" or not isinstance(properties, Mapping) or nullable or not properties:
@@ -100,7 +100,7 @@ def _field(name: str, part: Schema, root: Schema, required: bool) -> Field:
     default = part.get("default", found.get("default"))
     kind = _kind(found)
     if kind == "flag" and default is None:
-        # An empty box would say no without anybody having decided so.
+        # An empty check box would mean no, although the person has not decided.
         kind, found = "choice", {**found, "enum": [True, False]}
     return Field(
         name=name,
@@ -120,7 +120,7 @@ def _field(name: str, part: Schema, root: Schema, required: bool) -> Field:
 
 
 def _resolved(part: Schema, root: Schema) -> tuple[Schema, bool]:
-    """The part with its reference followed and `null` taken off the alternatives; whether it may be null."""
+    """The part with its reference resolved and without the alternative `null`, and whether it can be null."""
     nullable = False
     for _ in range(16):
         reference = part.get("$ref")
@@ -187,7 +187,7 @@ def _dumped(value: Any) -> str:
 
 
 def read_fields(fields: tuple[Field, ...], posted: Mapping[str, str]) -> Raw | None:
-    """The body that the filled-in form stands for. Raises PayloadError, pointing at the field."""
+    """The JSON body of a posted form. Raises PayloadError with a pointer to the field."""
     if len(fields) == 1 and not fields[0].name:
         text = fields[0].read(posted)
         return None if text is None else payload.check(text.encode())
@@ -197,13 +197,13 @@ def read_fields(fields: tuple[Field, ...], posted: Mapping[str, str]) -> Raw | N
 
 
 def _read_text(field: Field, text: str) -> str:
-    # Forms send line breaks as CR LF, whatever was typed.
+    # Forms always send line breaks as CR LF.
     return json.dumps(text.replace("\r\n", "\n"))
 
 
 def _read_integer(field: Field, text: str) -> str:
     if not _INTEGER.fullmatch(text.strip()):
-        raise field._refusal(f"takes a whole number, not {text.strip()[:40]!r}")
+        raise field._refusal(f"must be a whole number, not {text.strip()[:40]!r}")
     return text.strip()
 
 
@@ -214,12 +214,12 @@ def _read_number(field: Field, text: str) -> str:
     try:
         return json.dumps(float(typed), allow_nan=False)
     except ValueError:
-        raise field._refusal(f"takes a number, not {typed[:40]!r}") from None
+        raise field._refusal(f"must be a number, not {typed[:40]!r}") from None
 
 
 def _read_choice(field: Field, text: str) -> str:
     if text not in (value for value, _ in field.choices):
-        raise field._refusal("takes one of the listed values")
+        raise field._refusal("must be one of the listed values")
     return text
 
 
@@ -228,7 +228,7 @@ def _read_json(field: Field, text: str) -> str:
         return bytes(payload.check(text.encode())).decode()
     except PayloadError as error:
         said = str(error.args[0])
-        raise field._refusal(f"is {said}" if said.startswith("not ") else f"cannot be used: {said}") from None
+        raise field._refusal(f"is {said}" if said.startswith("not ") else f"is invalid: {said}") from None
 
 
 _READERS: dict[str, Callable[[Field, str], str]] = {

@@ -1,4 +1,4 @@
-"""History as lines to read: what happened, about what, with which body."""
+"""Formats history as lines for people: the event, its subject and its data."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _BAD = (
 
 
 def events_of(status: OrchestrationStatus) -> list[tuple[int, HistoryEvent]]:
-    """A status's history as typed events, each with its instant in microseconds."""
+    """The history of a status as typed events, each with its time in microseconds."""
     history = status.history or []
     typed = decode_events(msgspec.json.encode(history))
     times = [instant(datetime.fromisoformat(one["timestamp"])) for one in history]
@@ -39,7 +39,7 @@ def events_of(status: OrchestrationStatus) -> list[tuple[int, HistoryEvent]]:
 
 @dataclass(frozen=True)
 class HistoryLine:
-    """One event of a history. `tone` is bad, decision or plain; `body` is None when it has none."""
+    """One event of a history. `tone` is bad, decision or plain. `body` is the data, or None."""
 
     number: int
     at: datetime
@@ -50,7 +50,7 @@ class HistoryLine:
 
 
 def lines_of(history: Iterable[tuple[int, HistoryEvent]]) -> list[HistoryLine]:
-    """A line for each event. Events that answer another are told by its name."""
+    """One line for each event. An event that completes another shows the name of that one."""
     names: dict[int, str] = {}
     lines: list[HistoryLine] = []
     for number, (at, event) in enumerate(history):
@@ -99,7 +99,9 @@ def _failed(event: Any, names: Names) -> str:
 
 def _purpose(event: ev.TimerCreated, names: Names) -> str:
     of = names.get(event.of, f"call {event.of}")
-    return {"retry": f"pause before {of} is tried again", "timeout": f"limit of {of}"}.get(event.purpose, "")
+    return {"retry": f"pause before the retry of {of}", "timeout": f"time limit of {of}"}.get(
+        event.purpose, ""
+    )
 
 
 def _timer(event: ev.TimerCreated, names: Names) -> str:
@@ -156,7 +158,7 @@ def _parked(event: ev.ExecutionParked, names: Names) -> str:
 
 
 def _held(event: ev.LoopHeld, names: Names) -> str:
-    return f"{event.milliseconds / 1_000:.1f} s{event.place}: nothing else went on meanwhile"
+    return f"blocked the engine for {event.milliseconds / 1_000:.1f} s{event.place}"
 
 
 def _rewound(event: ev.ExecutionRewound, names: Names) -> str:

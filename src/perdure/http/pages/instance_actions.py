@@ -1,7 +1,7 @@
-"""What can be sent from the instance page: answers to awaited events, other events, and the verbs.
+"""The forms of the instance page: answers to awaited events, other events, and the action buttons.
 
-A form that answers an awaited event is refused once nobody waits for it any more, so that of two people who
-decide at the same time one is told that it was the second. The same form sent twice is one operation.
+The form for an awaited event is rejected if the instance no longer waits for the event. So if two people decide at
+the same time, the second gets an error. The same form sent twice is one operation.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ async def answer(request: Request) -> Response:
     wait = next((wait for wait in (one.waiting.events if one.waiting else ()) if wait.name == event), None)
     if wait is None:
         problem = (
-            f"Nothing was sent: this instance no longer waits for {event!r}. Somebody may have answered."
+            f"Nothing was sent, because this instance no longer waits for {event!r}. "
+            "Another person may have answered."
         )
         return await instance_page(request, problem=problem, status=409)
     asked = answer_to(client, one, wait)
@@ -55,7 +56,7 @@ async def answer(request: Request) -> Response:
 
 
 async def raise_event(request: Request) -> Response:
-    """POST /instances/{id}/event: an event that nothing may wait for yet."""
+    """POST /instances/{id}/event: any event, even if the instance does not wait for it."""
     form = await read_form(request)
     try:
         await _raise(request, form, form.get("event", "").strip(), EventForm("", fields_of(None)))
@@ -94,7 +95,7 @@ def _press(verb: Verb) -> Handler:
 
 
 def operation_of(form: Mapping[str, str], what: str, body: Raw | None) -> str:
-    """The id of what a form orders: another button or another content is another operation."""
+    """The operation id of a form. Another button or other content gives another id."""
     content = "\0".join((form.get("operation", ""), what, sha256(bytes(body or b"")).hexdigest()))
     return f"page-{sha256(content.encode()).hexdigest()[:40]}"
 

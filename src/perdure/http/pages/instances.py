@@ -1,7 +1,7 @@
-"""Pages for people: one per hub, one per instance.
+"""The page of the hub and the page of an instance.
 
-They show what the management API tells, through the same verbs, and are drawn on the server; the only script
-reloads a page that is still changing. What can be sent from them is in `perdure.http.pages.instance_actions`.
+They show the data of the management API and use the same methods. They are rendered on the server. The only script
+reloads a page that is still changing. Their forms are in `perdure.http.pages.instance_actions`.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ SCHEDULE_ID = schedule_id("")
 
 @dataclass(frozen=True)
 class EventForm:
-    """The form that answers one awaited event; `values` and `problem` bring back what was refused."""
+    """The form for one awaited event. `values` and `problem` are set for a rejected form."""
 
     event: str
     fields: tuple[Field, ...]
@@ -57,7 +57,7 @@ class EventForm:
 
 @dataclass(frozen=True)
 class InstanceFilters:
-    """The filter in the address of the hub page."""
+    """The filters in the URL of the hub page."""
 
     status: str = ""
     name: str = ""
@@ -71,13 +71,13 @@ class InstanceFilters:
         return bool(self.status or self.name or self.prefix or self.waiting_for or self.parked)
 
     def address(self, base: str, continuation: str | None = None) -> str:
-        """The page of the same filter that begins at `continuation`."""
+        """The URL of the page with the same filters that begins at `continuation`."""
         given = {**self.__dict__, "continuation": continuation or ""}
         query = urlencode({name: value for name, value in given.items() if value})
         return f"{base}/?{query}" if query else f"{base}/"
 
     def stream(self, base: str) -> str:
-        """The server-sent events of the same filter."""
+        """The URL of the server-sent events for the same filters."""
         given = {
             "runtimeStatus": self.status,
             "name": self.name,
@@ -91,7 +91,7 @@ class InstanceFilters:
 
 
 async def hub_page(request: Request) -> Response:
-    """GET /: how many instances stand where, and the newest of them."""
+    """GET /: the number of instances in each status, and the newest instances."""
     client, query = client_of(request), request.query_params
     given = {name: query.get(name, "").strip() for name in InstanceFilters.__dataclass_fields__}
     given |= {"status": ",".join(query.getlist("status")), "parked": "true" if given["parked"] else ""}
@@ -138,9 +138,9 @@ async def _page(client: Client, asked: InstanceFilters) -> tuple[Page, str]:
 async def instance_page(
     request: Request, *, refused: EventForm | None = None, problem: str = "", status: int = 200
 ) -> Response:
-    """GET /instances/{id}: where one instance stands, how it came there, and what can be done with it.
+    """GET /instances/{id}: the status, timeline, history and actions of one instance.
 
-    A form that was refused is shown again, with `refused` or `problem` saying why.
+    A rejected form is shown again with the reason in `refused` or `problem`.
     """
     client, caller = client_of(request), caller_of(request)
     one = await client.get_status(request.path_params["id"], True, True, True)
@@ -186,7 +186,7 @@ async def _instance_page(request: Request) -> Response:
 
 
 def unknown(request: Request) -> InstanceNotFound:
-    """The error for a page of an instance that is not there."""
+    """The error for the page of an unknown instance."""
     return InstanceNotFound(
         f"There is no instance {request.path_params['id']!r} in this hub. It may have been purged."
     )
@@ -199,7 +199,7 @@ def answer_to(client: Client, one: OrchestrationStatus, wait: EventWait) -> Even
 
 
 def _forms(client: Client, one: OrchestrationStatus, refused: EventForm | None) -> list[EventForm]:
-    if one.name == SCHEDULE:  # its orders have a page of their own, with words for people
+    if one.name == SCHEDULE:  # schedules have a page of their own
         return []
     waits = one.waiting.events if one.waiting else ()
     forms = {wait.name: answer_to(client, one, wait) for wait in waits}
@@ -224,14 +224,14 @@ def _values(one: OrchestrationStatus) -> list[tuple[str, Any]]:
 
 
 def _reason(one: OrchestrationStatus) -> str:
-    """Why it stands where it stands, unless the sentence has said it already."""
+    """The reason of the status, unless the sentence about the wait contains it."""
     if one.runtime_status is RuntimeStatus.Terminated and one.output:
         return f"Terminated: {one.output}"
     return "" if one.reason in ("", "operator") else one.reason
 
 
 def _pace(one: OrchestrationStatus, now: int) -> int:
-    """Seconds until the page is loaded again: the longer nothing has happened, the rarer."""
+    """Seconds until the page is reloaded. They grow with the time since the last change."""
     idle = (now - instant(one.last_updated_time)) / 1e6
     return 2 if idle < 60 else 5 if idle < 600 else 30
 

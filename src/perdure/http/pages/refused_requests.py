@@ -1,4 +1,4 @@
-"""How a request that is turned away is answered: programs get a problem, people the page to sign in at."""
+"""Responses to rejected requests: programs get a problem document, people the login page."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 async def on_refused(request: Request, error: Exception) -> Response:
-    """Answer for a request that the gate turned away."""
+    """The response to a request that the access check rejected."""
     assert isinstance(error, Refused)
     problem = ProblemResponse(
         error.status, error.detail, code=error.code, headers=_headers(error), instance=shown_path(request)
@@ -37,7 +37,7 @@ async def on_refused(request: Request, error: Exception) -> Response:
 
 
 async def on_signed_in(request: Request, error: Exception) -> Response:
-    """Answer for a page that was opened with a key in its address: the same page without it, and a session."""
+    """The response to a page opened with a token in its URL: a redirect to the URL without it, and a session."""
     assert isinstance(error, SignedIn)
     access: Access = request.app.state.access
     left = [(name, value) for name, value in request.query_params.multi_items() if name != "token"]

@@ -1,5 +1,5 @@
-"""Templates turned into responses. Every value is escaped by the template engine; none that came from anybody is
-marked safe (the documentation's own pages of errors are: `perdure.http.pages.error_pages`)."""
+"""Renders templates. The template engine escapes every value. Only the documentation's own pages of errors are marked
+safe (`perdure.http.pages.error_pages`)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 OnError = Callable[[Request, Exception], Awaitable[Response]]
 
 FOR_PROGRAMS = ("/api/", "/runtime/", "/durabletask/", "/static/", "/healthz", "/readyz", "/openapi.json")
-"""Paths below which an error is a problem document, whoever asks."""
+"""Path prefixes for which an error is always a problem document."""
 
 _KINDS = {
     "activity": "activity",
@@ -44,7 +44,7 @@ _KINDS = {
 
 
 def draw(request: Request, template: str, *, status: int = 200, **values: Any) -> Response:
-    """A page: the template with what every page needs, and the visitor's form token."""
+    """Render a template, with the values that every page needs and the visitor's form token."""
     client = client_of(request)
     token = token_of(request)
     text = _environment.get_template(template).render(
@@ -67,7 +67,7 @@ def draw(request: Request, template: str, *, status: int = 200, **values: Any) -
 
 
 def as_page(handler: Handler) -> Handler:
-    """Answer errors with a page instead of a problem document, unless that is what is asked for."""
+    """Turn errors into pages instead of problem documents, unless the caller accepts JSON."""
 
     @wraps(handler)
     async def shown(request: Request) -> Response:
@@ -86,7 +86,7 @@ def as_page(handler: Handler) -> Handler:
 
 
 def for_people(answer_to: OnError) -> OnError:
-    """The same answer to an error, as a page where somebody looks at it with a browser."""
+    """Turn an error handler's problem document into a page if the caller is a browser."""
 
     @wraps(answer_to)
     async def answered(request: Request, error: Exception) -> Response:
@@ -99,7 +99,7 @@ def for_people(answer_to: OnError) -> OnError:
 
 
 def error_page(request: Request, problem: ProblemResponse) -> Response:
-    """A problem document as a page. Where it says that the store is away, the page looks again by itself."""
+    """A problem document as a page. If the store is not available, the page reloads itself."""
     again = problem.headers.get("Retry-After", "") if problem.status_code == 503 else ""
     page = draw(
         request,
@@ -135,7 +135,7 @@ def base_of(request: Request) -> str:
 
 
 def _summary(one: OrchestrationStatus) -> str:
-    """What the list says of an instance that waits for nothing."""
+    """The text in the list for an instance that does not wait."""
     if one.failure is not None:
         return formatting.went_wrong(one)[:200]
     if one.runtime_status is RuntimeStatus.Terminated:
@@ -149,7 +149,7 @@ def _span_title(span: Span, end: int) -> str:
 
 
 def _shown(value: Any) -> Any:
-    """Whatever a template shows: an instance's data may hold anything. Markup has been through this before."""
+    """Escape a value for a template, because an instance's data can contain anything. Markup is already escaped."""
     return formatting.plain(value, "\r\n\t") if type(value) is str else value
 
 

@@ -1,4 +1,4 @@
-"""Signing in and out with a browser: a form that takes a key, and gives a session for it."""
+"""Signing in and out in a browser: a form takes a key and starts a session."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ async def login_page(request: Request) -> Response:
 
 
 async def login(request: Request) -> Response:
-    """POST /login: a session for whoever shows a key that counts."""
+    """POST /login: start a session for a valid key."""
     form = await read_form(request)
     wanted = form.get("next", "")
     access = access_of(request)
@@ -40,7 +40,7 @@ async def login(request: Request) -> Response:
 
 
 async def logout(request: Request) -> Response:
-    """POST /logout: the session ends on the server too, so that a copy of its cookie opens nothing."""
+    """POST /logout: end the session on the server too, so that a copy of its cookie is rejected."""
     await read_form(request)
     await access_of(request).sign_out(request)
     response = RedirectResponse(f"{base_of(request)}/login", 303)
@@ -53,7 +53,7 @@ def _drawn(request: Request, wanted: str, *, problem: str = "", status: int = 20
 
 
 def _inside(wanted: str) -> str:
-    """A path of this site and of no other: browsers read `//` and `/\\` as the beginning of another host."""
+    """The path if it is on this site, else /. Browsers take `//` and `/\\` for the beginning of another host."""
     is_ours = wanted.startswith("/") and wanted[1:2] not in ("/", "\\") and wanted.isprintable()
     return wanted if is_ours else "/"
 

@@ -1,10 +1,10 @@
-"""What ran when, and what beside it: history as rows of spans on one axis of time.
+"""The timeline of an instance: history as rows of spans on one time axis.
 
-A row is a logical call, a timer, a wait for an event or a sub-orchestration. The attempts of a retried
-activity share a row, with the pauses between them. A span whose end has not come reaches to the present.
+A row is a logical call, a timer, a wait for an event or a sub-orchestration. The attempts of a retried activity share
+a row, with the pauses between them. A span without an end extends to the present.
 Durations differ by nine orders of magnitude within one instance (a claim waits for days between activities of
-milliseconds), so when a faithful axis would make a span invisible, the axis is compressed: each stretch
-between two events gets room by the logarithm of its length. Order and overlap stay true; the page says so.
+milliseconds). If a linear axis would make a span invisible, the axis is compressed: each stretch between two events
+gets a width by the logarithm of its length. Order and overlap stay correct, and the page says so.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TOO_THIN = 0.01  # of the axis
 
 @dataclass
 class Span:
-    """A stretch of time: `state` is done, failed, open or canceled, `kind` one of activity, retry, ...."""
+    """A period of time. `state` is done, failed, open or canceled, `kind` is activity, retry and so on."""
 
     kind: str
     start: int
@@ -44,7 +44,7 @@ class Span:
 
 @dataclass
 class TimelineRow:
-    """One line of the timeline. `instance_id` leads to a sub-orchestration."""
+    """One row of the timeline. `instance_id` is that of a sub-orchestration."""
 
     label: str
     kind: str
@@ -60,14 +60,14 @@ class TimelineRow:
         return sum(span.kind == self.kind for span in self.spans)
 
     def lasted(self, now: int) -> float:
-        """Seconds from the first span's start to the last one's end."""
+        """Seconds from the start of the first span to the end of the last one."""
         ends = [now if span.end is None else span.end for span in self.spans]
         return (max(ends) - self.spans[0].start) / 1e6 if ends else 0.0
 
 
 @dataclass(frozen=True)
 class Bar:
-    """A span as it is drawn: percentages of the axis."""
+    """The position of a span, in percent of the axis."""
 
     span: Span
     x: float
@@ -84,7 +84,7 @@ class Timeline:
     _axis: Axis
 
     def bars(self, row: TimelineRow) -> list[Bar]:
-        """The spans of a row, placed on the axis."""
+        """The positions of a row's spans on the axis."""
         return [self._bar(span) for span in row.spans]
 
     def _bar(self, span: Span) -> Bar:
@@ -94,7 +94,7 @@ class Timeline:
         return Bar(span, round(min(x, 100 - width), 3), round(width, 3))
 
     def legend(self) -> list[str]:
-        """What the colours that are seen mean, in a fixed order."""
+        """The kinds of spans in the timeline, in a fixed order, for the legend of colours."""
         spans = [span for row in self.rows for span in row.spans]
         seen = {span.kind for span in spans} | {"failed" for span in spans if span.state == "failed"}
         return [
@@ -104,12 +104,12 @@ class Timeline:
         ]
 
     def ticks(self) -> list[tuple[float, int]]:
-        """Percentages of the axis and the instants they stand for."""
+        """Positions on the axis, in percent, with their times."""
         return [(share, self._axis.instant(share)) for share in (0.0, 25.0, 50.0, 75.0, 100.0)]
 
 
 class Axis:
-    """From instants to percentages and back, piecewise linear between `marks`."""
+    """Converts times to percentages and back, piecewise linearly between `marks`."""
 
     def __init__(self, marks: Sequence[int], *, compressed: bool) -> None:
         self.marks = marks
@@ -136,11 +136,11 @@ def _between(value: float, source: Sequence[float], target: Sequence[float], i: 
 
 
 def _weight(gap: int) -> float:
-    return log2(1 + gap / 500)  # half a millisecond and less is next to nothing
+    return log2(1 + gap / 500)  # half a millisecond or less has almost no width
 
 
 def timeline_of(history: Iterable[tuple[int, HistoryEvent]], now: int) -> Timeline | None:
-    """The timeline of one execution, or None when nothing in it took time. Instants are microseconds."""
+    """The timeline of one execution, or None if it has no spans. Times are in microseconds."""
     draft = _Draft()
     times: list[int] = []
     ended = False
@@ -168,7 +168,7 @@ def _is_thin(span: Span, start: int, end: int) -> bool:
 
 
 class _Draft:
-    """Rows while history is read."""
+    """The rows while the history is being read."""
 
     def __init__(self) -> None:
         self.rows: list[TimelineRow] = []
@@ -261,13 +261,13 @@ class _Draft:
 
     def _timer(self, event: ev.TimerCreated, at: int) -> None:
         if event.purpose == "timeout":
-            return  # the wait or call it limits has a row already
+            return  # the limited wait or call already has a row
         row = self.calls.get(event.of) if event.purpose == "retry" else None
         kind = "timer" if row is None else "retry"
         self._span(row or self._row("timer", "timer"), event.id, kind, at)
 
     def _granted(self, lock_id: int, at: int) -> None:
-        """Waiting for a lock, then having it: two spans of one row."""
+        """Waiting for a lock and holding it are two spans of one row."""
         self.locks[lock_id] = self.locks.get(lock_id, 1) - 1
         waited = self.open.get(lock_id)
         if not self.locks[lock_id] and waited is not None:
@@ -276,7 +276,7 @@ class _Draft:
             self._span(row, lock_id, "entity", at)
 
     def _rewind(self, event: ev.ExecutionRewound, at: int) -> None:
-        """What the failure had cut off goes on, and the calls that failed run again."""
+        """Reopen the spans that the failure cut off, and begin the failed calls again."""
         for span in self.cut_off:
             span.end, span.state = None, "open"
         for task_id in event.voided:
@@ -305,7 +305,7 @@ class _Draft:
             span.close(at, "done")
 
     def _stopped(self, wait_id: int, at: int) -> None:
-        """A wait was cancelled. What it had taken, if the code never looked at it, goes to the next."""
+        """A wait was cancelled. If it had received an event that the code has not read, the next wait gets it."""
         span = self.open.get(wait_id)
         if span is None or span.state != "done":
             self._close(wait_id, at, "canceled")
@@ -316,7 +316,7 @@ class _Draft:
     def _rejected(self, event: ev.EventRejected) -> None:
         for span in self.waits[event.name.casefold()]:
             if self.open.get(event.wait_id) is span:
-                span.end, span.state, span.note = None, "open", f"refused: {event.reason}"
+                span.end, span.state, span.note = None, "open", f"rejected: {event.reason}"
 
     def _close(self, event_id: int, at: int, state: str, note: str = "") -> None:
         span = self.open.pop(event_id, None)

@@ -1,7 +1,7 @@
-"""What operators order from the page of schedules and queues: the verbs of `perdure.triggers`, as posted forms.
+"""The forms of the page of schedules and queues: the operators' commands of `perdure.triggers`.
 
-The same form sent twice is one order: the number that the page gave it travels with it. Filled in differently, say
-after going back, it is another one.
+The same form sent twice is one command, because it contains an id from the page. With other content, for example
+after going back in the browser, it is another command.
 """
 
 from __future__ import annotations
@@ -52,19 +52,19 @@ async def _run(client: Client, name: str, form: Form, operation: str) -> None:
 async def _backfill(client: Client, name: str, form: Form, operation: str) -> None:
     schedule = await Schedules(client).get(name)
     if schedule is None:
-        raise InstanceNotFound(f"There is no schedule {name!r} in this hub.")
+        raise InstanceNotFound(f"there is no schedule {name!r} in this hub")
     zone = ZoneInfo(schedule.timezone)
     after, until = (_instant(form, part, zone) for part in ("after", "until"))
     if not await Schedules(client).backfill(name, after, until, operation_id=operation):
         raise PayloadError(
-            f"Nothing fires: {name} has no tick after {after:%Y-%m-%d %H:%M} and up to {until:%Y-%m-%d %H:%M} "
-            f"({schedule.timezone}) that is past."
+            f"{name} has no past tick after {after:%Y-%m-%d %H:%M} and up to {until:%Y-%m-%d %H:%M} "
+            f"({schedule.timezone}), so nothing fires."
         )
 
 
 async def _send(client: Client, queue: str, form: Form, operation: str) -> None:
     body = read_fields(message_fields(client, queue), form)
-    # Without an id of its own the message is named by the form, so that a second click is not a second message.
+    # Without a message id, the form's id is used, so that a second click does not send a second message.
     chosen = form.get("message_id", "").strip() or operation
     await Queues(client).send(queue, given(body), message_id=chosen)
 
@@ -83,13 +83,13 @@ def _instant(form: Form, part: str, zone: ZoneInfo) -> datetime:
         found = datetime.fromisoformat(typed)
     except ValueError:
         raise PayloadError(
-            f"{part} takes a date and a time, such as 2026-01-31T17:30, not {typed[:40]!r}"
+            f"{part} must be a date and a time, such as 2026-01-31T17:30, not {typed[:40]!r}"
         ) from None
     return found if found.tzinfo is not None else found.replace(tzinfo=zone)
 
 
 def _order(verb: str, part: str, do: Doing) -> Handler:
-    """The handler of one button; `part` of its path names what the order is about."""
+    """The handler of one button. `part` is the path parameter with the schedule, queue or message."""
 
     async def order(request: Request) -> Response:
         form, name = await read_form(request), request.path_params[part]
@@ -103,7 +103,7 @@ def _order(verb: str, part: str, do: Doing) -> Handler:
 
 
 def _whole(verb: str, name: str, form: Form) -> str:
-    """All that makes an order the one it is."""
+    """The content that identifies a command."""
     filled = sorted((field, value) for field, value in form.items() if field not in (FIELD, "operation"))
     return "\0".join([verb, name, *(part for pair in filled for part in pair)])
 

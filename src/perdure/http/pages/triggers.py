@@ -31,24 +31,24 @@ LETTERS = 100
 UPCOMING = 3
 REFRESH = 5
 DONE = {
-    "pause": "The schedule is paused: its ticks pass until it is resumed.",
-    "resume": "The schedule fires again, from its next tick on.",
+    "pause": "The schedule is paused until it is resumed.",
+    "resume": "The schedule is resumed. It fires again at its next tick.",
     "run": "The schedule fires now.",
     "backfill": "The past ticks fire now, in order.",
     "send": "The message was accepted.",
-    "redeliver": "The message is delivered again.",
-    "redeliver_all": "The dead letters of the queue are delivered again.",
+    "redeliver": "The message is redelivered.",
+    "redeliver_all": "The dead letters of the queue are redelivered.",
 }
-"""What the page says after an order was taken, by the word in its address."""
+"""The page's message after a form was accepted, by the parameter `done` in the URL."""
 
 
-CAUSES = {"manual": "run by hand", "backfill": "backfilled", "missed": "made up for"}
-"""Why a firing began, other than that it was its time."""
+CAUSES = {"manual": "manual run", "backfill": "backfill", "missed": "catch-up of a missed tick"}
+"""The causes of a run that is not an ordinary tick."""
 
 
 @dataclass(frozen=True)
 class RefusedAction:
-    """An order that was not taken: why, for which schedule or queue, and what had been filled in."""
+    """A rejected form: the problem, the schedule or queue, and the posted values."""
 
     problem: str
     status: int
@@ -58,9 +58,9 @@ class RefusedAction:
 
 @dataclass(frozen=True)
 class QueueView:
-    """A queue as the page shows it: its numbers, the broker it stands at, the form of a message.
+    """A queue on the page: its counts, its broker, and the form for a message.
 
-    Without a function for it there is no form: its messages wait for a worker that has one.
+    A queue without a function has no form. Its messages wait for a worker with the function.
     """
 
     status: QueueStatus
@@ -70,7 +70,7 @@ class QueueView:
 
 
 async def triggers_page(request: Request, refused: RefusedAction | None = None) -> Response:
-    """GET /triggers: when schedules fire, how many messages stand where, which are dead."""
+    """GET /triggers: schedules with their ticks, queues with their message counts, and dead letters."""
     client = client_of(request)
     return draw(
         request,
@@ -93,7 +93,7 @@ async def _triggers_page(request: Request) -> Response:
 
 
 def _many(number: int) -> str:
-    """A count of messages; of so many there may be more."""
+    """A count of messages, with a plus if counting stopped there."""
     return f"{number:,}" if number < COUNTED else f"{number:,}+"
 
 
@@ -110,7 +110,7 @@ def _shown(client: Client, status: QueueStatus, queue: Queue | None) -> QueueVie
 
 
 def message_fields(client: Client, queue: str) -> tuple[Field, ...]:
-    """The form of a message, by what the queue's function takes; one JSON field where that is not said."""
+    """The form for a message, by the type that the queue's function takes; one JSON field without a type."""
     kinds: tuple[type, ...] = (
         ActivityContext,
         type(client),

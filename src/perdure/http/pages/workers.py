@@ -1,4 +1,4 @@
-"""The page of workers: which processes serve the hub, and how many partitions each of them owns."""
+"""The page of workers: the processes that serve the hub, and the partitions each of them owns."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 async def workers_page(request: Request) -> Response:
-    """GET /workers: who serves the hub, and who owns how much of it."""
+    """GET /workers: the workers of the hub and their partitions."""
     client = client_of(request)
     partitions = await client.partitions()
     return draw(

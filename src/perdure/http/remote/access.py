@@ -1,4 +1,4 @@
-"""The verbs about keys, audit log and links at the other end of the wire."""
+"""Keys, audit log and links of a remote client."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class RemoteAccess:
-    """`perdure.engine.client.access.AccessVerbs` by requests; a part of `RemoteClient`."""
+    """`perdure.engine.client.access.AccessVerbs` over HTTP. A part of `RemoteClient`."""
 
     _remote: HttpGateway
 

@@ -1,9 +1,9 @@
-"""`Client` at the other end of the wire: the same verbs, over the management API.
+"""A `Client` of a server in another process: the same methods, over the management API.
 
-A verb is a message, as in process; this module only says which request carries which message. Errors come
-back as the exceptions the verb would have raised in process, found by the `code` of the problem document.
-Every changing request bears an `Idempotency-Key`, so that one whose answer got lost can be repeated by the
-caller with the same id: then `OutcomeUnknown` is raised, and never a guess made.
+A method sends a message, as in process. This module maps messages to requests. An error raises the same exception as
+in process, found by the `code` of the problem document. Every request that changes something has an
+`Idempotency-Key`. If its response is lost, the client raises `OutcomeUnknown` instead of guessing, and the caller can
+repeat the call with the same id.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 
 
 class RemoteClient(RemoteWatching, RemoteEntities, RemoteAccess, Client):
-    """A client of a server at `base_url`, such as http://localhost:7071. Close it, or use `async with`.
+    """A client of the server at `base_url`, such as http://localhost:7071. Close it, or use `async with`.
 
-    Links that it makes lead to that server and are not signed: whoever follows them shows a key.
+    The links that it makes lead to that server and are not signed. A request to them needs a key.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class RemoteClient(RemoteWatching, RemoteEntities, RemoteAccess, Client):
         transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
         self._remote = HttpGateway(base_url, hub=hub, key=key, timeout=timeout, transport=transport)
-        # It answers commands only: every verb that asks is a request of its own below or in the bases.
+        # The gateway only sends commands. Every query is a request of its own, below or in the base classes.
         super().__init__(cast("Gateway", self._remote), RequestLinks(public_url=self._remote.base_url))
 
     async def restart(
@@ -149,7 +149,7 @@ class RemoteClient(RemoteWatching, RemoteEntities, RemoteAccess, Client):
         return msgspec.convert(found, list[Partition])
 
     async def queues(self) -> list[dict[str, Any]]:
-        """The queues that the server has functions for, also those without a message, as its API describes them."""
+        """The queues that the server has functions for, including empty ones, as documents of its API."""
         found, _ = await self._remote.ask("/queues", {})
         return list(found)
 

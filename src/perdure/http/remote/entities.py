@@ -1,4 +1,4 @@
-"""The verbs for entities of a client that talks to a server."""
+"""Entity queries of a remote client."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class RemoteEntities:
-    """What a `RemoteClient` asks about entities. What it tells them is a message like any other."""
+    """The queries of a `RemoteClient` about entities. Signals are messages like any other."""
 
     _remote: HttpGateway
 

@@ -1,4 +1,4 @@
-"""The connection to a server: sends commands and questions, and raises the errors that it answers with."""
+"""The connection to a server: sends commands and queries, and raises the errors in its responses."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from perdure.model.messages import Message
 
 
 class HttpGateway:
-    """The `Commands` of a server reached by HTTP. Questions are requests of their own: `RemoteClient` sends them."""
+    """The `Commands` of a server reached over HTTP. `RemoteClient` sends queries as requests of their own."""
 
     def __init__(
         self,
@@ -40,15 +40,15 @@ class HttpGateway:
             headers={"x-functions-key": key} if key else {},
             timeout=timeout,
             transport=transport,
-            trust_env=not is_local,  # a proxy has no way to this machine's loopback
+            trust_env=not is_local,  # a proxy cannot reach this machine's loopback
         )
 
     async def accept(self, message: Message) -> Any:
-        """Send a message; returns the verb's answer."""
+        """Send a message and return its result."""
         return await self.send(request_of(message), getattr(message, "operation_id", ""))
 
     async def send(self, sent: ApiRequest, operation_id: str | None) -> Any:
-        """Send a request that changes something; returns what its answer says."""
+        """Send a request that changes something and return its result."""
         key = operation_id or uuid.uuid4().hex
         headers = {**sent.headers, "Idempotency-Key": key, "Content-Type": "application/json"}
         try:
@@ -59,15 +59,15 @@ class HttpGateway:
             raise self._unreachable(error) from error
         except httpx2.TransportError as error:
             raise OutcomeUnknown(
-                f"the answer of {self.base_url} got lost ({_said(error)}): it may or may not be done; "
-                "repeat it with the same operation id"
+                f"the response of {self.base_url} was lost ({_said(error)}). The request may or may not have taken "
+                "effect. Repeat it with the same operation id"
             ) from error
         return sent.answer(_content(response))
 
     async def ask(
         self, path: str, query: Query, headers: Mapping[str, str] | None = None
     ) -> tuple[Any, httpx2.Headers]:
-        """Send a question; returns what was answered and its headers."""
+        """Send a query and return the response's content and headers."""
         try:
             response = await self._http.get(
                 path,
@@ -83,7 +83,7 @@ class HttpGateway:
     async def stream(
         self, path: str, headers: Mapping[str, str], silence: float
     ) -> AsyncIterator[httpx2.Response]:
-        """An answer to be read as it comes; after `silence` seconds without a byte it counts as broken."""
+        """A response to read as it arrives. After `silence` seconds without a byte it counts as broken."""
         timeout = httpx2.Timeout(self._http.timeout.read or 30.0, read=silence)
         request = self._http.build_request(
             "GET", path, params=self._query({}), headers=dict(headers), timeout=timeout
@@ -98,7 +98,7 @@ class HttpGateway:
             await response.aclose()
 
     async def finished(self, instance_id: str, timeout: float | None) -> None:
-        """Ask again and again, each time as long as the server keeps a request waiting."""
+        """Poll with long requests, each as long as the server allows."""
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             left = LONGEST_WAIT if deadline is None else min(LONGEST_WAIT, deadline - time.monotonic())
@@ -116,13 +116,13 @@ class HttpGateway:
         return uuid.uuid4().hex
 
     def has_orchestrator(self, name: str) -> None:
-        """The server knows, and says so when asked to start it."""
+        """Unknown here: the server checks the name when it starts the orchestrator."""
 
     def has_entity(self, name: str) -> None:
-        """The server knows, and says so when asked to signal it."""
+        """Unknown here: the server checks the name when it signals the entity."""
 
     def operation_guard(self, entity: str, operation: str) -> None:
-        """The application's types are not known here."""
+        """None: the application's types are known to the server only."""
 
     async def aclose(self) -> None:
         await self._http.aclose()
@@ -136,7 +136,9 @@ class HttpGateway:
         return httpx2.QueryParams(pairs)
 
     def _unreachable(self, error: Exception) -> EngineStopped:
-        return EngineStopped(f"cannot reach {self.base_url} ({_said(error)}): is `perdure run` running?")
+        return EngineStopped(
+            f"cannot reach {self.base_url} ({_said(error)}). Is `perdure run` running there?"
+        )
 
 
 def _text(value: Any) -> str:
@@ -144,7 +146,7 @@ def _text(value: Any) -> str:
 
 
 def _content(response: httpx2.Response) -> Any:
-    """What a 2xx says; anything else is raised as the error it stands for."""
+    """The content of a 2xx response. Any other response raises its error."""
     if response.is_success:
         return msgspec.json.decode(response.content) if response.content else None
     _raise(response)
@@ -156,7 +158,7 @@ def _raise(response: httpx2.Response) -> NoReturn:
     except msgspec.DecodeError:
         problem = {}
     code = problem.get("code", "")
-    detail = str(problem.get("detail") or f"the server answered {response.status_code}")
+    detail = str(problem.get("detail") or f"the server responded with status {response.status_code}")
     if code == "timeout":
         raise TimeoutError(detail)
     kind = error_of(code)

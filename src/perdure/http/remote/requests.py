@@ -1,4 +1,4 @@
-"""The requests that a remote client sends: which one carries which message, and how its answer is read."""
+"""The requests of a remote client: one for each message, with the function that reads its response."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Query = dict[str, Any]
 
 @dataclass(frozen=True)
 class ApiRequest:
-    """The request that carries a message, and how its answer is read."""
+    """The request for a message, with the function that reads its response."""
 
     method: str
     path: str
@@ -61,14 +61,14 @@ def _start(message: Start) -> ApiRequest:
         "onExisting": message.on_existing,
     }
     path = f"/orchestrators/{quoted(message.name)}"
-    # A made-up id would be another one in the repeat of a named request: the server makes it up, once.
+    # A random id would differ in a repetition of the request, so the server chooses it, once.
     if not (message.fresh and message.operation_id):
         path += f"/{quoted(message.instance_id)}"
     return ApiRequest("POST", path, query, bytes(message.input), lambda answer: answer["id"])
 
 
 def _message(message: Start) -> ApiRequest:
-    """A message of a queue is an instance of a built-in, which is not started by its name."""
+    """A queue's message is an instance of a built-in orchestrator, which cannot be started by name."""
     letter = msgspec.json.decode(message.input, type=Letter)
     query = {
         "messageId": message.instance_id.removeprefix(message_id(letter.queue, "")),
@@ -86,7 +86,7 @@ def _raise_event(message: RaiseEvent) -> ApiRequest:
 
 
 def _order(message: RaiseEvent) -> ApiRequest:
-    """An order to a schedule is sent as what it is, and not as the event that carries it."""
+    """A command for a schedule is sent to its own route, and not as the event that carries it."""
     order = msgspec.json.decode(message.input, type=Control)
     query = {
         "reason": order.reason,
@@ -157,18 +157,18 @@ def _tags(tags: Mapping[str, str] | None) -> list[str]:
 
 
 def entity_path(instance_id: str) -> str:
-    """Where an entity is found."""
+    """The path of an entity."""
     entity = EntityId.parse(instance_id)
     return f"/entities/{quoted(entity.name)}/{quoted(entity.key) or EMPTY_KEY}"
 
 
 def operation_query(message: EntityOperation) -> Query:
-    """The parameters that carry an operation; its input is the body."""
+    """The parameters of an operation. Its input is the body."""
     return {"op": message.operation, "at": stamp(moment(message.visible_at)) if message.visible_at else None}
 
 
 def request_of(message: Message) -> ApiRequest:
-    """The request that carries a message."""
+    """The request for a message."""
     return _REQUESTS[type(message)](message)
 
 

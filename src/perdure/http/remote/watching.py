@@ -1,4 +1,4 @@
-"""Watching an instance of a server: its server-sent events, taken up again where a connection broke."""
+"""Watches an instance of a server through server-sent events, and reconnects after a broken connection."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from perdure.model.instances import OrchestrationStatus
 if TYPE_CHECKING:
     from perdure.http.remote.gateway import HttpGateway
 
-TRIES: Final = 8  # connections that break one after another before it is given up
-PAUSE: Final = 0.25  # seconds before the first repetition; each of the next waits twice as long
-SILENCE: Final = 60.0  # seconds after which a connection without a sign of life counts as broken
+TRIES: Final = 8  # broken connections in a row before the client gives up
+PAUSE: Final = 0.25  # seconds before the first retry, doubled for each next one
+SILENCE: Final = 60.0  # seconds without a byte after which a connection counts as broken
 
 
 class RemoteWatching:
-    """The verb that watches."""
+    """The method `watch` of a `RemoteClient`."""
 
     _remote: HttpGateway
 
     async def watch(self, instance_id: str) -> AsyncGenerator[OrchestrationStatus, None]:
-        """As `Client.watch`. A connection that breaks is made again, and nothing is told twice."""
+        """As `Client.watch`. Reconnects after a broken connection and repeats no status."""
         cursor, failures = "", 0
         while True:
             try:
@@ -41,12 +41,12 @@ class RemoteWatching:
                             yield status
                             if status.is_finished:
                                 return
-                return  # the server has ended it: purged, or nothing more to tell
+                return  # the server ended the stream: the instance was purged or has finished
             except httpx2.TransportError as error:
                 failures += 1
                 if failures >= TRIES:
                     raise EngineStopped(
-                        f"cannot reach {self._remote.base_url} any longer: {error or type(error).__name__}"
+                        f"lost the connection to {self._remote.base_url}: {error or type(error).__name__}"
                     ) from error
                 await asyncio.sleep(PAUSE * 2 ** min(failures - 1, 5))
 
@@ -54,7 +54,7 @@ class RemoteWatching:
 async def frames(
     remote: HttpGateway, instance_id: str, cursor: str
 ) -> AsyncGenerator[tuple[str, str, str], None]:
-    """The frames of one connection: event, data, id. Raises what the server refuses, and TransportError."""
+    """The frames of one connection: event, data, id. Raises the server's error, and TransportError."""
     headers = {"Accept": "text/event-stream", **({"Last-Event-ID": cursor} if cursor else {})}
     async with remote.stream(f"/instances/{quoted(instance_id)}/events", headers, SILENCE) as response:
         found: dict[str, Any] = {}

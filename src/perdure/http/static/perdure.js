@@ -1,6 +1,6 @@
-// Keeps a page up to date while it changes: told by the server where it can tell, by looking again where it cannot.
-// The new page takes the place of the old one, unless somebody fills in a form, reads something, or looks elsewhere.
-// While nothing new can be had the old page stays, says so, and is looked up again until it works.
+// Keeps a page up to date while it changes, through server-sent events or else by polling.
+// The new page replaces the old one, unless the visitor is filling in a form, has selected text, or is on another tab.
+// While the server cannot be reached, the old page stays, says so, and retries.
 "use strict";
 {
   const { refresh, events } = document.body.dataset;
@@ -9,7 +9,7 @@
   const main = document.querySelector("main");
   let touched = false, due = false, busyWith = null;
   const say = (words, away = false) => {
-    if (!live || live.textContent === words) return;  // else it is read out again
+    if (!live || live.textContent === words) return;  // otherwise a screen reader repeats it
     live.textContent = words;
     live.classList.toggle("away", away);
   };
@@ -64,7 +64,7 @@
   if (seconds > 0 && events) {
     let first = true;
     const soon = () => {
-      if (first) { first = false; return; }  // the page is as new as what it is told at first
+      if (first) { first = false; return; }  // the first event is the state that the page already shows
       clearTimeout(soon.timer);
       soon.timer = setTimeout(show, 150);
     };
@@ -72,7 +72,7 @@
     for (const name of ["status", "list", "instance"]) source.addEventListener(name, soon);
     source.onerror = () => {
       if (source.readyState === EventSource.CLOSED) poll();
-      else due = true;  // the browser asks for the events again; whether the page can be had is seen by asking
+      else due = true;  // the browser reconnects by itself; a reload shows whether the server can be reached
     };
   } else if (seconds > 0) poll();
 }

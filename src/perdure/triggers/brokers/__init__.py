@@ -1,4 +1,4 @@
-"""Queues of brokers, as sources for `@app.queue`. Each needs its library: extras `queues` and `azure`."""
+"""Brokers' queues as sources for `@app.queue`. Each needs a library: extras `queues` and `azure`."""
 
 from perdure.triggers.brokers.azure_storage import AzureStorageQueue
 from perdure.triggers.brokers.rabbitmq import RabbitMQ

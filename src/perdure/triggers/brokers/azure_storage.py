@@ -1,4 +1,4 @@
-"""Azure Storage Queues, through azure-storage-queue; Azurite speaks the same protocol on one's own machine."""
+"""Azure Storage Queues, through azure-storage-queue. Azurite implements the same protocol for local use."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ from perdure.triggers.source import Received
 if TYPE_CHECKING:
     from azure.storage.queue.aio import QueueClient
 
-IDLE = (0.1, 0.2, 0.5, 1.0, 2.0)  # seconds between looks at an empty queue
-PAGE = 32  # messages that the service gives at once
+IDLE = (0.1, 0.2, 0.5, 1.0, 2.0)  # seconds between polls of an empty queue
+PAGE = 32  # the most messages that the service returns at once
 
 
 class AzureStorageQueue:
     """A queue of Azure Storage.
 
-    A message is known by its id, which stays the same. Text in base64, as Azure Functions writes it, is decoded.
-    Dead letters go to `<queue>-poison`, Azure's name, as JSON `{"reason": …, "message": …}`.
+    A message keeps its id at each delivery. Text in base64, as Azure Functions writes it, is decoded. Dead letters go
+    to `<queue>-poison`, as in Azure, as JSON `{"reason": …, "message": …}`.
 
     Parameters:
-        connection_string: the storage account's.
-        queue: the queue's name, 3 to 63 characters; it is created if need be.
-        visibility: seconds that a message is hidden from others while it is handled; that is prolonged meanwhile.
+        connection_string: the connection string of the storage account.
+        queue: the name of the queue, 3 to 63 characters. The queue is created if it does not exist.
+        visibility: seconds for which a message is hidden from other pumps. It is renewed while the message is
+            handled.
     """
 
     def __init__(self, connection_string: str, queue: str, *, visibility: int = 60) -> None:
@@ -42,7 +43,7 @@ class AzureStorageQueue:
 
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[None]:
-        """Hold a client, and see to it that the queue exists."""
+        """Hold a client, and create the queue if it does not exist."""
         async with self._client(self.name) as queue:
             await _create(queue)
             self._receipts.clear()
@@ -50,7 +51,7 @@ class AzureStorageQueue:
             yield
 
     async def receive(self, most: int) -> list[Received]:
-        """Look once; an empty queue is looked at less often."""
+        """Poll once. An empty queue is polled less and less often."""
         assert self._queue is not None
         pages = self._queue.receive_messages(
             messages_per_page=min(most, PAGE), max_messages=most, visibility_timeout=self._visibility
@@ -72,7 +73,7 @@ class AzureStorageQueue:
         self._receipts.pop(message.message_id, None)
 
     async def bury(self, message: Received, reason: str) -> None:
-        """Put it into the poison queue, and only then delete it here."""
+        """Put the message into the poison queue, and then delete it here."""
         letter = {"reason": reason, "message": message.body.decode("utf-8", "replace")}
         async with self._client(f"{self.name}-poison") as poison:
             await _create(poison)
@@ -80,7 +81,7 @@ class AzureStorageQueue:
         await self.acknowledge(message)
 
     async def keep(self, message: Received) -> None:
-        """Hide it for another while."""
+        """Renew the time for which the message is hidden."""
         await self._hide(message, self._visibility)
 
     async def _hide(self, message: Received, seconds: int) -> None:
@@ -97,7 +98,7 @@ class AzureStorageQueue:
     def _client(self, queue: str) -> QueueClient:
         with needing("azure", "a queue of Azure Storage"):
             from azure.storage.queue.aio import QueueClient
-        # The library's own patience is a quarter of a minute and more; the pump has some, too, and says so.
+        # The library's default retries take 15 seconds and more. The pump retries too, and logs it.
         return QueueClient.from_connection_string(
             self._connection_string,
             queue,
@@ -127,7 +128,7 @@ async def _create(queue: QueueClient) -> None:
 
 
 def _body_of(content: str) -> bytes:
-    """The text itself if it is JSON; else what it is base64 of."""
+    """The text itself if it is JSON, else the text decoded from base64."""
     try:
         json.loads(content)
     except ValueError:

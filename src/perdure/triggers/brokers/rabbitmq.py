@@ -24,17 +24,15 @@ log = logging.getLogger("perdure.triggers")
 class RabbitMQ:
     """A queue of RabbitMQ.
 
-    The queue is declared durable unless it exists. A message is known by its `message_id` property, which the
-    publisher sets: redelivered, it is the same. Dead letters go to `<queue>.dead` with the reason in the header
-    `x-reason`.
+    The queue is declared durable unless it exists. A message is identified by its property `message_id`, which the
+    publisher sets and a redelivery keeps. Dead letters go to `<queue>.dead` with the reason in the header `x-reason`.
 
     Parameters:
-        url: amqp://user:password@host:port/vhost
-        queue: the queue's name.
-        prefetch: messages that the broker hands out before one is acknowledged.
-        identify: what makes a message without a `message_id` the same one at a redelivery: nothing (`none`,
-            it may then start twice), or its `body`, for queues in which no two messages are equal.
-        dead_letters: another name for the queue of dead letters.
+        url: amqp://user:password@host:port/vhost queue: the name of the queue.
+        prefetch: the number of messages that the broker delivers before one is acknowledged. identify: how to
+        identify a message without a `message_id` at a redelivery: not at all (`none`, so it can start
+            twice), or by its `body`, for queues in which no two messages are equal.
+        dead_letters: the name of the queue for dead letters. Default: `<queue>.dead`.
     """
 
     def __init__(
@@ -57,7 +55,7 @@ class RabbitMQ:
 
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[None]:
-        """Hold a connection and consume; closing it returns what was not acknowledged."""
+        """Hold a connection and consume. Closing it returns unacknowledged messages to the queue."""
         with needing("queues", "a queue of RabbitMQ"):
             import aio_pika
         connection = await aio_pika.connect(self._url)
@@ -70,7 +68,7 @@ class RabbitMQ:
             yield
 
     async def receive(self, most: int) -> list[Received]:
-        """Wait for messages, some seconds at most. Raises ConnectionError when the broker has gone."""
+        """Wait a few seconds for messages. Raises ConnectionError if the broker has closed the channel."""
         assert self._channel is not None
         try:
             taken = [await asyncio.wait_for(self._arrived.get(), WAIT)]
@@ -79,7 +77,7 @@ class RabbitMQ:
         while len(taken) < most and not self._arrived.empty():
             taken.append(self._arrived.get_nowait())
         if self._channel.is_closed:
-            raise ConnectionError("the channel was closed")
+            raise ConnectionError("the broker closed the channel")
         return [self._received(message) for message in taken]
 
     async def acknowledge(self, message: Received) -> None:
@@ -89,7 +87,7 @@ class RabbitMQ:
         await message.handle.nack(requeue=True)
 
     async def bury(self, message: Received, reason: str) -> None:
-        """Publish to the queue of dead letters, wait for the broker's confirmation, and acknowledge."""
+        """Publish the message to the queue of dead letters, wait for the broker's confirmation, and acknowledge."""
         import aio_pika
 
         assert self._channel is not None
@@ -106,7 +104,7 @@ class RabbitMQ:
         await original.ack()
 
     async def keep(self, message: Received) -> None:
-        """Nothing to do: the broker waits for the acknowledgement (30 minutes, unless configured otherwise)."""
+        """Do nothing: the broker waits for the acknowledgement (by default 30 minutes)."""
 
     async def _declared(self, name: str) -> AbstractQueue:
         assert self._channel is not None
@@ -124,5 +122,9 @@ class RabbitMQ:
             return hashlib.sha256(message.body).hexdigest()[:32]
         if not self._warned:
             self._warned = True
-            log.warning("queue %r: messages without a message_id may start twice when redelivered", self.name)
+            log.warning(
+                "queue %r: a message without a message_id can start twice when the broker redelivers it. Let the "
+                "publisher set message_id, or use identify='body'",
+                self.name,
+            )
         return uuid.uuid4().hex

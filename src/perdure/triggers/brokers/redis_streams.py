@@ -1,4 +1,4 @@
-"""Redis Streams, through redis-py: a consumer group reads, and takes over what a dead consumer left."""
+"""Redis Streams, through redis-py. A consumer group reads a stream and takes over entries of dead consumers."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ WAIT = 2_000  # milliseconds that one `receive` waits
 class RedisStream:
     """A stream of Redis, read by a consumer group.
 
-    An entry is known by its id in the stream. Its body is the field `field`, or else all its fields as a JSON
-    object. Dead letters go to the stream `<stream>:dead`, with the reason and the first entry's id.
+    An entry is identified by its id in the stream. Its body is the field `field`, or else all its fields as a JSON
+    object. Dead letters go to the stream `<stream>:dead`, with the reason and the id of the original entry.
 
     Parameters:
-        url: redis://host:port/0
-        stream: the stream's key.
-        group: the consumer group; it is created if need be, from the beginning of the stream.
-        field: the field that holds the body.
-        visibility: seconds after which an entry that nobody acknowledged or kept goes to another consumer.
+        url: redis://host:port/0 stream: the key of the stream.
+        group: the consumer group. It is created if it does not exist, and reads from the beginning of the stream.
+        field: the name of the field with the body.
+        visibility: seconds after which an unacknowledged entry goes to another consumer. It is renewed while the
+        entry
+            is handled.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class RedisStream:
 
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[None]:
-        """Hold a connection, and see to it that the group exists."""
+        """Hold a connection, and create the group if it does not exist."""
         with needing("queues", "a stream of Redis"):
             from redis.asyncio import Redis
             from redis.exceptions import ResponseError
@@ -65,7 +66,7 @@ class RedisStream:
             yield
 
     async def receive(self, most: int) -> list[Received]:
-        """Entries that others left behind come first, then new ones, waited for some seconds."""
+        """Take over entries of dead consumers first, then wait a few seconds for new ones."""
         redis = self._connection
         _, left, *_ = await redis.xautoclaim(
             self.name, self._group, self._consumer, min_idle_time=self._visibility, count=most
@@ -82,11 +83,11 @@ class RedisStream:
         await self._connection.xack(self.name, self._group, message.handle)
 
     async def give_back(self, message: Received) -> None:
-        """Whoever looks next may take it."""
+        """Make the entry available to the next consumer."""
         await self._claim(message, idle=self._visibility)
 
     async def bury(self, message: Received, reason: str) -> None:
-        """Append to the stream of dead letters, and acknowledge, in one transaction."""
+        """Append the entry to the stream of dead letters and acknowledge it, in one transaction."""
         async with self._connection.pipeline(transaction=True) as both:
             both.xadd(
                 f"{self.name}:dead",
@@ -96,7 +97,7 @@ class RedisStream:
             await both.execute()
 
     async def keep(self, message: Received) -> None:
-        """It is still ours: its idle time begins anew."""
+        """Reset the entry's idle time."""
         await self._claim(message, idle=0)
 
     async def _claim(self, message: Received, *, idle: int) -> None:
