@@ -254,7 +254,7 @@ def _checked(
 
 
 def _demand_undamaged(origin: ClientStore, hub: str, progress: Progress) -> None:
-    """Verify a hub before it is copied. Otherwise the destination rejects a damaged row without naming its instance."""
+    """Verify a hub before it is copied, because the destination rejects a damaged row without its instance id."""
     report = verified(origin, progress, "instances to copy checked")
     if report.ok:
         return

@@ -122,7 +122,7 @@ class HostedSettings:
     )
     azure_queues: str = setting(
         "hub",
-        "where the queues of an Azure app are whose connection is the emulator or none: in the hub, or the emulator",
+        "where to keep an Azure app's queues that use the storage emulator or no connection: hub or emulator",
         one_of("hub", "storage"),
     )
     partial: bool = setting(

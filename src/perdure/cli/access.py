@@ -60,7 +60,8 @@ def create(
 ) -> None:
     """Create a key and print its secret. The secret is not stored and cannot be shown again.
 
-    With --hub, the command creates the hub if it does not exist yet, so that its first server finds a key.
+    With --hub, the command creates the hub if it does not exist yet, so that
+    its first server finds a key.
     """
     try:
         scopes = checked_scopes(scope)
@@ -127,7 +128,7 @@ def revoke(
     key: KeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Revoke a key. Sessions that were opened with it and links signed with it stop working too."""
+    """Revoke a key. Its sessions, and the links that depend on it, stop working too."""
     revoked = HubTarget(store, hub, url, as_json, key).tell(lambda client: client.revoke_key(key_id))
     if as_json:
         print_json(_document(revoked))

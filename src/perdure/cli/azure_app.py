@@ -1,6 +1,6 @@
-"""The folder of an Azure Functions app as something to serve.
+"""Loads the folder of an Azure Functions app, for `perdure run`.
 
-The package that hosts it, and Azure's own, are imported when such a folder is named, and never else.
+The package that hosts such apps, and Azure's own packages, are imported only if the target is such a folder.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ _QUIET = ("azure", "uvicorn", "asyncio", "urllib3", "httpx", "httpcore")
 
 
 def is_azure_app(target: str) -> bool:
-    """Whether a target names the folder of an Azure Functions app."""
+    """Whether a target is the folder of an Azure Functions app."""
     return (Path(target) / "host.json").is_file()
 
 
 def at_home(target: str, given: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The target and what was given, as they stay true when the process changes into the app's folder.
+    """The target and the given settings with absolute paths, because the process changes into the app's folder.
 
-    The app's settings go into the environment, where they may set this command's own. The port of
-    local.settings.json is taken unless another is given. Raises HostedAppError.
+    The app's settings go into the environment, where they can also set this command's own settings. The port of
+    local.settings.json applies unless another port is given. Raises HostedAppError.
     """
     from perdure.hosts.azure_functions.folder import export_settings, read_folder
 
@@ -54,7 +54,7 @@ def at_home(target: str, given: Mapping[str, Any]) -> tuple[str, dict[str, Any]]
 
 
 def load(target: str, chosen: Mapping[str, Chosen] | None = None) -> App:
-    """Load the app in a folder, and change into that.
+    """Load the app in a folder, and change into the folder.
 
     Raises HostedAppError, and ExtraMissing without Azure's packages.
     """

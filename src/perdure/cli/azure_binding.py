@@ -51,8 +51,9 @@ def binding(
 ) -> None:
     """Print the durableClient binding for azure-functions-durable's DurableOrchestrationClient, as one line of JSON.
 
-    The binding contains an access key, because Azure's client sends no key of its own. Treat the binding as a secret:
-    a program that has it can do everything that the key allows.
+    The binding contains an access key, because Azure's client sends no key of
+    its own. Treat the binding as a secret: a program that has it can do
+    everything that the key allows.
     """
     if new_key and credential is not None:
         raise typer.BadParameter(

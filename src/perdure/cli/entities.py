@@ -89,7 +89,9 @@ def show(
 @entities.command(epilog=EXIT_CODES)
 def signal(
     entity: EntityArgument,
-    operation: Annotated[str, typer.Argument(metavar="OPERATION", show_default=False)],
+    operation: Annotated[
+        str, typer.Argument(metavar="OPERATION", help="The name of the operation.", show_default=False)
+    ],
     input_: InputOption = None,
     store: StoreOption = DEFAULT_STORE,
     hub: HubOption = None,

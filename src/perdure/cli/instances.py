@@ -116,7 +116,8 @@ def status(
 ) -> None:
     """Show the status of an instance and what it waits for.
 
-    With --wait, the command ends with 1 if the instance failed or was terminated.
+    With --wait, the command ends with 1 if the instance failed or was
+    terminated.
     """
 
     async def look(client: Client) -> OrchestrationStatus | None:

@@ -37,8 +37,8 @@ def backup(
 ) -> None:
     """Back up a SQLite database to a new file. A server can run meanwhile.
 
-    The backup is a snapshot of one moment. The file appears after it is complete and checked. The command never
-    overwrites a file.
+    The backup is a snapshot of one moment. The file appears after it is
+    complete and checked. The command never overwrites a file.
     """
     try:
         with progress_bars(_SAID) as progress:
@@ -72,8 +72,9 @@ def copy(
 ) -> None:
     """Copy a hub, with its unfinished instances, to another store. The hub must not be running.
 
-    With PERDURE_ENCRYPTION_KEYS, the copy is encrypted with the current key, whether the original is encrypted or
-    not. Afterwards serve the copy only. If both are served, both do the same work.
+    With PERDURE_ENCRYPTION_KEYS, the copy is encrypted with the current key,
+    whether the original is encrypted or not. Afterwards serve the copy only. If
+    both are served, both do the same work.
     """
     try:
         with progress_bars(_SAID) as progress:
@@ -107,7 +108,8 @@ def rekey(
 ) -> None:
     """Encrypt everything in the store with the first key of PERDURE_ENCRYPTION_KEYS. The hub must not be running.
 
-    You can stop the command at any time and run it again. It continues with the rest.
+    You can stop the command at any time and run it again. It continues with the
+    rest.
     """
     try:
         with progress_bars({}) as progress:

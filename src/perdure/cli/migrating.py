@@ -28,8 +28,9 @@ def migrate(
 ) -> None:
     """Create or upgrade the PostgreSQL tables. Run it as a role that can create tables.
 
-    A server upgrades the tables itself if its role can create tables. Run this command first, and the server's role
-    needs no such right. Upgrades only go forward. Each version is applied in one transaction, by one process at a
+    A server upgrades the tables itself if its role can create tables. Run this
+    command first, and the server's role needs no such right. Upgrades only go
+    forward. Each version is applied in one transaction, by one process at a
     time. A SQLite file is upgraded when a server opens it.
     """
     if not is_postgres(store) and not is_printed:

@@ -23,7 +23,7 @@ StoreOption = Annotated[
 HubOption = Annotated[
     str | None,
     typer.Option(
-        "--hub", envvar="PERDURE_HUB", help="The hub. Needed if the store has several.", show_default=False
+        "--hub", envvar="PERDURE_HUB", help="The hub. Required if the store has several.", show_default=False
     ),
 ]
 UrlOption = Annotated[

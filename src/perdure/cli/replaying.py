@@ -74,7 +74,8 @@ def export(
 ) -> None:
     """Write an instance's history to stdout as JSON: perdure export ID > saved.json.
 
-    The export contains inputs and results, but no code. With --raw, encrypted content stays encrypted.
+    The export contains inputs and results, but no code. With --raw, encrypted
+    content stays encrypted.
     """
     door = HubTarget(store, hub, url)
     if raw:
@@ -144,9 +145,11 @@ def replay(
 ) -> None:
     """Replay saved histories, or all running instances of a store, against the current code and report mismatches.
 
-    Orchestrators replay their histories. No activity runs, nothing is written, and a server can run meanwhile. Values
-    that an orchestrator has not read yet are checked against their types: inputs of open calls, waiting events and
-    entity states. The command ends with 1 on a mismatch: a deploy of this code would park that instance.
+    Orchestrators replay their histories. No activity runs, nothing is written,
+    and a server can run meanwhile. Values that an orchestrator has not read yet
+    are checked against their types: inputs of open calls, waiting events and
+    entity states. The command ends with 1 on a mismatch: a deploy of this code
+    would park that instance.
     """
     which = read_selection(status, name, prefix, tag, waiting_for, None, None, None, parked)
     if files and which:

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 commands = typer.Typer()
 METAVARS = {COUNT.name: "NUMBER", BYTES.name: "SIZE", SECONDS.name: "SECONDS", PORT.name: "PORT"}
 PANELS = (
-    (PLACE, "Where the state is"),
-    (SERVING, "Serving"),
+    (PLACE, "Store"),
+    (SERVING, "Server"),
     (ENGINE, "Engine"),
     (HOSTED, "Azure Functions apps"),
 )

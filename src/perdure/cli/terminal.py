@@ -1,7 +1,7 @@
 """Output and exit codes of the commands.
 
-Results go to stdout, everything else to stderr. On a terminal, results are tables and sentences; in a pipe,
-tables are lines of tab-separated cells; with `--json` they are JSON whose shape is kept stable.
+Results go to stdout, everything else to stderr. On a terminal, results are tables and sentences. In a pipe, tables
+are lines of tab-separated cells. With `--json`, results are JSON in a stable format.
 Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 not found, 4 unavailable.
 """
 

@@ -189,7 +189,8 @@ def backfill(
 ) -> None:
     """Fire a schedule for each past tick later than AFTER and not later than UNTIL, in order.
 
-    A time without an offset is in the schedule's time zone. 2026-01-31T17:30+00:00 has an offset.
+    A time without an offset is in the schedule's time zone.
+    2026-01-31T17:30+00:00 has an offset.
     """
     begin, end = (
         _instant(after, "AFTER"),

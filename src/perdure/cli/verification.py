@@ -22,7 +22,8 @@ commands = typer.Typer()
 def verify_(store: StoreOption = DEFAULT_STORE, hub: HubOption = None, as_json: JsonOption = False) -> None:
     """Check every history, its hash chain and its status, and that other users cannot read the SQLite file.
 
-    The command changes nothing, and a server can run meanwhile. It ends with 1 if it finds a problem.
+    The command changes nothing, and a server can run meanwhile. It ends with 1
+    if it finds a problem.
     """
     try:
         names = hubs_of(store)

@@ -62,8 +62,9 @@ def partitions(
 ) -> None:
     """List the partitions of a PostgreSQL hub with their epoch and owner.
 
-    The epoch counts how often the partition changed its owner. In a pipe, each line has these three columns and
-    there is no heading. The owner of a free partition is printed as `nobody`.
+    The epoch counts how often the partition changed its owner. In a pipe, each
+    line has these three columns and there is no heading. The owner of a free
+    partition is printed as `nobody`.
     """
     found = HubTarget(store, hub, url, as_json, key).ask(lambda client: client.partitions())
     if as_json:

@@ -36,7 +36,7 @@ HEADERS = {
     ),
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
-    # Not `no-referrer`: with that, browsers send `Origin: null` from our own forms.
+    # Not `no-referrer`, because browsers then send `Origin: null` from perdure's own forms.
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -47,11 +47,11 @@ HEADERS = {
 _SECRET_PARAMETERS = (b"sig=", b"code=", b"token=")
 _RAW_HEADERS = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
 _BROWSERS = frozenset({b"origin", b"sec-fetch-site"})
-"""The headers that `is_foreign` judges by; a request without them comes from no page."""
+"""The headers that `is_foreign` reads. A request without them does not come from a page."""
 
 
 class Guard:
-    """The outermost ASGI layer: the checks above, then the application, then the headers."""
+    """An ASGI layer that checks requests and adds headers to responses."""
 
     def __init__(
         self, app: ASGIApp, allowed_hosts: Iterable[str] = (), header_bytes: int = 32 * 1024

@@ -142,7 +142,7 @@ def shown_path(request: Request) -> str:
 
 
 def problem_of(error: Exception, *, status: int | None = None, instance: str = "") -> ProblemResponse:
-    """The problem document of an error that perdure raised on purpose, or of a TimeoutError."""
+    """The problem document of a PerdureError or a TimeoutError."""
     kind = type(error)
     return ProblemResponse(
         status or status_of(error),

@@ -1,4 +1,4 @@
-"""Listening sockets and their addresses, and how many connections a process may have."""
+"""Listening sockets, their addresses, and the limit of open files."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _bound(host: str, port: int) -> socket.socket:
 
 
 def allow_open_files() -> None:
-    """Raise this process's limit of open files as far as it may: each connection is one."""
+    """Raise this process's limit of open files as far as allowed, because each connection is one."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
     if soft != resource.RLIM_INFINITY and soft < wanted:

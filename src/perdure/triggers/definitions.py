@@ -25,7 +25,7 @@ class Schedule(Trigger):
 
     plan: SchedulePlan = field(default_factory=lambda: SchedulePlan("", "* * * * *"))
     retry: RetryPolicy | None = None
-    runs_at_start: bool = False  # also once whenever the application starts
+    runs_at_start: bool = False  # whether it also runs at each start of the application
 
     @property
     def activity(self) -> Activity:

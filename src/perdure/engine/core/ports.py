@@ -45,7 +45,7 @@ class Limits:
         4 * 1024 * 1024, "the most history written in one batch", BYTES, least=1, name="batch_bytes"
     )
     inline_bytes: int = setting(
-        16 * 1024, "larger payloads are stored in a table of their own", BYTES, least=0
+        16 * 1024, "payloads larger than this are stored in a separate table", BYTES, least=0
     )
     buffered_events: int = setting(
         2_000, "the most events that an instance stores before it waits for them", COUNT, least=0

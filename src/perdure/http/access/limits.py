@@ -59,7 +59,7 @@ class RateLimits:
 
 
 class Buckets:
-    """Token buckets by name."""
+    """Named token buckets."""
 
     def __init__(self, rate: float, burst: int, monotonic: Callable[[], float]) -> None:
         self._rate, self._burst, self._monotonic = rate, float(burst), monotonic

@@ -1,10 +1,10 @@
-"""URLs that lead to an instance, as Azure names them, with the origin the request came in by.
+"""The URLs of an instance, with Azure's names and the origin of the request.
 
-Where callers have to show a key, each URL is signed for its one operation on its one instance: no key is ever
-put into a URL here. Who asks decides which URLs there are: a caller whose key may operate gets all of them, every
-other caller those that the route names, which by default is the status alone. A start that met an instance instead
-of making one hands an anonymous caller none, unless the request proves by its Idempotency-Key that the first was its
-own. Code that passes no request is the server's, and gets all.
+If callers need a key, each URL is signed for one operation on one instance. A URL never contains a key. The caller
+determines which URLs there are. A caller with the scope operate gets all of them, any other caller those that the
+route names, by default the status only. If a start found an existing instance, an anonymous caller gets none, unless
+the Idempotency-Key of the request proves that the first start was its own. Code that passes no request is the
+server's own and gets all.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ class RequestLinks:
         return signer.sign_all(operations, instance_id, event, owner=owner)
 
     def _allowed(self, request: Any, instance_id: str) -> Sequence[str] | None:
-        """What the caller of a request may have, by the words of `App.route`; None for everything.
+        """The links that the caller of a request is allowed, in the words of `App.route`; None for all.
 
         Where no request is given, it is the server's own code that asks.
         """
@@ -176,7 +176,7 @@ class RequestLinks:
         return STATUS_ONLY if endpoint is None else endpoint.hands_out
 
     def hides(self, request: Any, instance_id: str) -> bool:
-        """Whether the caller of a request is told nothing of an instance: their start has met it, not made it."""
+        """Whether to hide an instance from the caller, because their start found it instead of creating it."""
         answered = _answered(request)
         if self._is_own_code(answered):
             return False
@@ -199,11 +199,11 @@ class RequestLinks:
         return link.owner if link is not None else self._caller(request).key_id
 
     def status_url(self, request: Any, instance_id: str) -> str:
-        """Where to ask about an instance. Of the links that it has this is the only one made here."""
+        """The URL of the instance's status."""
         here = f"{self._origin(request)}{MANAGEMENT}/instances/{quoted(instance_id)}"
         shown = request.query_params.get("sig") if _is_request(request) else None
-        if shown is not None:  # no link begets one that lasts longer
-            return _with(here, quoted(shown))  # a caller with a key may show any text beside it
+        if shown is not None:  # a link must not produce a link that lasts longer
+            return _with(here, quoted(shown))  # quoted, because a caller with a key can send any text here
         is_operator = self._allowed(request, instance_id) is None
         operation = "inspect" if is_operator else "status"
         return _with(here, self._signed([operation], instance_id, owner=self._owner(request)).get(operation))
@@ -231,7 +231,7 @@ class RequestLinks:
         return _with(path, sig)
 
     def check_status_response(self, request: Any, instance_id: str) -> Any:
-        """202, where to ask, when to ask again, and the management payload: what of these the caller may have."""
+        """202 with the status URL, the time to poll it, and the management payload, as far as the caller is allowed."""
         management = self.management(request, instance_id)
         where = management.get("statusQueryGetUri")
         headers = {"Location": where, "Retry-After": RETRY_AFTER_START} if where else {}
@@ -264,7 +264,7 @@ class RequestLinks:
         request = _present() if request is None else request
         if _is_request(request):
             base = request.scope.get(BASE)
-            if base is not None:  # it came through the guard: its Host header is a host and nothing else
+            if base is not None:  # the guard has checked that the Host header is a host and nothing else
                 return f"{request.scope['scheme']}://{request.headers['host']}{quote(base)}"
             return f"{request.url.scheme}://{request.url.netloc}{quote(self._prefix(request))}"
         url = URL(str(getattr(request, "url", request)))

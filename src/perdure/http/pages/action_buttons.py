@@ -34,7 +34,7 @@ class Verb:
 
 
 def _with_reason(method_of: Callable[[Client], Callable[..., Awaitable[object]]]) -> Doing:
-    """What a button does whose form asks for a reason and nothing else."""
+    """The action of a button whose form has only a reason."""
 
     async def act(client: Client, instance_id: str, form: Form, operation: str) -> str:
         await method_of(client)(instance_id, form.get("reason", ""), operation_id=operation)
