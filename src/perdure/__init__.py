@@ -161,10 +161,10 @@ __all__ = [
     "rekey",
 ]
 
-if not TYPE_CHECKING:  # a checker that saw this would believe that every name exists
+if not TYPE_CHECKING:  # otherwise a type checker would accept every name
 
     def __getattr__(name: str) -> Any:
-        """Azure's names for what is done otherwise here: the error says how."""
+        """Raise AttributeError. For a name of Azure's that perdure does not have, it says what to use instead."""
         advice = {
             "Orchestrator": "there is no function.json: put @app.orchestrator on the function",
             "Entity": "there is no function.json: put @app.entity on the function or class",

@@ -231,7 +231,7 @@ class RequestLinks:
         return _with(path, sig)
 
     def check_status_response(self, request: Any, instance_id: str) -> Any:
-        """202 with the status URL, the time to poll it, and the management payload, as far as the caller is allowed."""
+        """202 with the status URL, the time to poll it, and the management payload that the caller is allowed."""
         management = self.management(request, instance_id)
         where = management.get("statusQueryGetUri")
         headers = {"Location": where, "Retry-After": RETRY_AFTER_START} if where else {}
