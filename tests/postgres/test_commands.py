@@ -494,7 +494,7 @@ async def test_the_first_key_makes_the_tables_and_the_hub(url: str) -> None:
     create = ("keys", "create", "ops", "--scope", "admin", "--store", url)
     made = await asyncio.to_thread(perdure, *create, "--hub", "hosts")
     assert made.exit_code == 0, made.output
-    assert "The hub 'hosts' was made" in made.stderr
+    assert "Created the hub 'hosts'" in made.stderr
     assert PASSWORD not in made.output
     async with make_app().running(store=url, hub="hosts") as client:
         assert [one.name for one in await client.keys()] == ["ops"]

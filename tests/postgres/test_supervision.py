@@ -263,7 +263,7 @@ def test_code_that_does_not_start_replaces_one_and_a_second_signal_ends_all_at_o
         one.until(lambda: len(one.serving()) == 2)
         (tmp_path / "app.py").write_text("import nothing_of_the_kind\n")
         one.process.send_signal(signal.SIGHUP)
-        one.until(lambda: "the others are not replaced" in one.said)
+        one.until(lambda: "the other workers are not replaced" in one.said)
         assert len(one.serving()) == 1
         assert one.start("work", "meanwhile", "meanwhile").status_code == 200
         assert one.output("meanwhile") in one.serving().values()
@@ -333,6 +333,6 @@ def test_the_first_that_waits_for_a_database_is_told_of_once(tmp_path: Path) -> 
     store = f"postgresql://me:hunter2@127.0.0.1:{free_port()}/claims"
     with running(tmp_path, store, "--workers", "2", "--store-wait", "1") as one:
         assert one.process.wait(60) == 4
-        one.until(lambda: "none is started" in one.said)
+        one.until(lambda: "are not started" in one.said)
         assert one.said.count("waiting for the database") == 1
         assert "hunter2" not in one.said
