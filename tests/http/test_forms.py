@@ -133,11 +133,11 @@ def test_nothing_typed_is_nothing_sent() -> None:
     ("name", "text", "said"),
     [
         ("count", "1.5", "whole number"),
-        ("count", "", "is needed"),
-        ("rate", "fast", "takes a number"),
-        ("rate", "nan", "takes a number"),
+        ("count", "", "is required"),
+        ("rate", "fast", "must be a number"),
+        ("rate", "nan", "must be a number"),
         ("colour", '"green"', "one of the listed"),
-        ("approved", "", "is needed"),
+        ("approved", "", "is required"),
         ("parts", "[", "is not valid JSON"),
     ],
 )

@@ -106,7 +106,7 @@ def test_a_filter_that_makes_no_sense_is_said_to_make_none(http: TestClient, que
 
 
 def test_an_empty_hub_says_how_to_begin(http: TestClient) -> None:
-    assert "Nothing has been started yet" in http.get("/").text
+    assert "No instance has been started yet" in http.get("/").text
 
 
 def test_an_instance_nobody_knows_is_a_page_too(http: TestClient) -> None:

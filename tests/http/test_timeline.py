@@ -214,9 +214,9 @@ def test_every_event_has_words() -> None:
     assert {type(event) for _, event in history} == set(ev.HistoryEvent.__args__)
     told = [(line.about, line.tone) for line in lines]
     assert told[1] == ("pay, attempt 2", "decision")
-    assert told[4] == ("pause before pay is tried again, due 1970-01-01 00:00:00 UTC", "decision")
+    assert told[4] == ("pause before the retry of pay, due 1970-01-01 00:00:00 UTC", "decision")
     assert told[6] == ("pay: E: m", "bad")
-    assert told[11] == ("pause before pay is tried again", "decision")
+    assert told[11] == ("pause before the retry of pay", "decision")
     assert told[15:23] == [
         ("add of @a@k", "decision"),
         ("add of @a@k: E: m", "bad"),

@@ -103,7 +103,7 @@ async def test_a_schedule_is_paused_with_its_reason_resumed_and_run(
     assert (await nightly(local)).paused == ""
     assert (await order(http, "schedules/nightly/run")).status_code == 303
     assert [fired.cause for fired in (await nightly(local)).recent] == ["manual"]
-    assert "run by hand" in (await http.get("/triggers")).text
+    assert "manual run" in (await http.get("/triggers")).text
 
 
 async def test_the_same_form_sent_twice_is_one_order(http: httpx2.AsyncClient, local: df.Client) -> None:
@@ -140,8 +140,8 @@ async def test_a_backfill_is_asked_for_in_the_schedules_own_time(
     [
         ("", "2026-01-01T00:00", "after must be a date and a time"),
         ("2026-01-01T00:00", "soon", "until must be a date and a time"),
-        ("2999-01-01T00:00", "2999-02-01T00:00", "Nothing fires"),
-        ("2026-01-02T00:00", "2026-01-01T00:00", "Nothing fires"),
+        ("2999-01-01T00:00", "2999-02-01T00:00", "so nothing fires"),
+        ("2026-01-02T00:00", "2026-01-01T00:00", "so nothing fires"),
     ],
 )
 async def test_a_backfill_that_means_nothing_is_refused_where_it_was_asked_for(

@@ -146,7 +146,7 @@ def test_ticks_do_not_depend_on_where_one_begins() -> None:
     ],
 )
 def test_a_step_that_never_takes_effect_is_refused(expression: str, field: str) -> None:
-    with pytest.raises(ValueError, match=f"wider than the {field} field"):
+    with pytest.raises(ValueError, match=f"larger than the {field} field"):
         Cron(expression)
 
 
