@@ -292,7 +292,7 @@ def test_with_a_key_the_same_is_done_at_an_address(served: Path) -> None:
 
     assert listed.exit_code == 0 and listed.stdout.startswith("nightly\t")
     assert refused.exit_code == 1 and "'operate'" in refused.stderr and "PDR-090" in refused.stderr
-    assert nobody.exit_code == 1 and "opens nothing here" in nobody.stderr
+    assert nobody.exit_code == 1 and "is not valid here" in nobody.stderr
 
 
 def test_the_audit_log_of_a_server_calls_an_order_what_it_is(served: Path) -> None:
