@@ -78,7 +78,7 @@ INNER = {
 
 _PAGES = "<!-- pages of this folder -->"
 _TITLE = re.compile(r"^# (.+)$", re.MULTILINE)
-_PARAGRAPH = re.compile(r"^(?![#<`|\-*!]|\d+\.).+(?:\n.+)*", re.MULTILINE)
+_PARAGRAPH = re.compile(r"^(?![#<|\-*!]|```|\d+\.).+(?:\n.+)*", re.MULTILINE)
 _NOT_RUN = re.compile(r"^( *)<!-- not run: (.+?) -->\n(\s*`{3,}.*?\n\s*`{3,}[ ]*$)", re.MULTILINE | re.DOTALL)
 _ELSEWHERE = re.compile(r"https://(unpkg\.com|api\.github\.com|gitlab\.com|bitbucket\.org)/[^\"'`]*")
 _SETUP = re.compile(r"^<!-- setup\n.*?^-->\n", re.MULTILINE | re.DOTALL)
