@@ -435,6 +435,21 @@ def test_the_log_is_long_from_the_beginning_so_that_commits_overwrite(store: Sql
     assert store.counts() == {"Running": 49}
 
 
+@pytest.mark.parametrize(("left", "is_long"), [(5_000_000, False), (40_000_000, True)])
+def test_a_start_leaves_the_last_megabytes_of_a_disk_alone(
+    path: str, monkeypatch: pytest.MonkeyPatch, left: int, is_long: bool
+) -> None:
+    monkeypatch.setattr("perdure.store.sqlite.wal.room", lambda file: left)
+    store = SqliteStore(path, "claims")
+    store.open()
+    try:
+        store.commit(Batch(1, new_instances=[instance(1)]))
+        assert (os.path.getsize(path + "-wal") >= 8 * 1024 * 1024) == is_long
+    finally:
+        store.close_reader()
+        store.close()
+
+
 KILLED = """
     import os, sys
     from perdure.model.records import Batch, BodyRow
