@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from starlette.testclient import TestClient
 
@@ -192,3 +193,33 @@ async def test_a_stream_ends_with_its_key_although_nothing_happens(
         assert not two.task.done() and access.shares._taken.total() == 1
         await two.close()
         assert access.shares._taken.total() == 0
+
+
+@pytest.mark.parametrize("way", ["key", "link", "start"])
+async def test_who_waits_is_told_nothing_once_their_key_is_revoked(way: str) -> None:
+    async with guarded() as (host, access):
+        key = (await host.client.create_key("operator", ["operate"])).secret
+        access.keys.refresh()
+        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(host), base_url=LOCAL) as http:
+            made = await http.post(f"{M}/orchestrators/approval/a-1", headers=as_key(key))
+            request = {
+                "key": http.build_request("GET", f"{M}/instances/a-1?wait=60", headers=as_key(key)),
+                "link": http.build_request("GET", f"{made.json()['statusQueryGetUri']}&wait=60"),
+                "start": http.build_request(
+                    "POST",
+                    f"{M}/orchestrators/approval/a-1?timeout=60&onExisting=return_existing",
+                    headers=as_key(key),
+                ),
+            }[way]
+            waiting = asyncio.create_task(http.send(request))
+            while not access._in_hand._taken:  # until it has been let in
+                await asyncio.sleep(0)
+            await http.delete(f"{M}/keys/{key[4:12]}", headers=as_key(ADMIN))
+            access.keys.refresh()  # as it does after a second
+            event = f"{M}/instances/a-1/raiseEvent/ApproverDecision"
+            assert (await http.post(event, json={"approved": True}, headers=as_key(ADMIN))).status_code == 202
+            told = await waiting
+            assert told.status_code == {"key": 401, "link": 403, "start": 202}[way]
+            assert "APPROVED" not in told.text
+            shown = await http.get(f"{M}/instances/a-1?wait=60", headers=as_key(ADMIN))
+            assert shown.json()["output"] == "APPROVED"

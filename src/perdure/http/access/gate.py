@@ -183,15 +183,19 @@ class Access:
 
     async def lets_in(self, request: Request) -> bool:
         """Whether the request would be accepted again. For streams that outlive the revocation of a key."""
-        endpoint: Endpoint = request.scope[ENDPOINT]
-        if endpoint.scope == "open" or self.is_open:
-            return True
-        await self._look_up(request)
         try:
-            self._identify(request, endpoint, address_of(request))
+            await self.demand_still(request)
         except Refused:
             return False
         return True
+
+    async def demand_still(self, request: Request) -> None:
+        """For answers that were waited for. Raises Refused where the request would not be accepted again."""
+        endpoint: Endpoint = request.scope[ENDPOINT]
+        if endpoint.scope == "open" or self.is_open:
+            return
+        await self._look_up(request)
+        self._identify(request, endpoint, address_of(request))
 
     def _identify(self, request: Request, endpoint: Endpoint, address: str) -> Caller:
         is_local = _is_local(address)

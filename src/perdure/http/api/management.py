@@ -24,6 +24,7 @@ from perdure.errors import (
     PayloadError,
 )
 from perdure.http.access.link_signer import link_of
+from perdure.http.api.access import access_of
 from perdure.http.api.instance_urls import RETRY_AFTER_STATUS, ManagementPayload
 from perdure.http.api.status_json import InstanceDocument, brief_document_of, document_of
 from perdure.http.contract import Answer, Body, Contract
@@ -124,7 +125,9 @@ async def _started(client: Client, request: Request, instance_id: str) -> Respon
         answer = await client.wait_for_completion_or_create_check_status_response(
             request, instance_id, milliseconds
         )
-    else:
+    if not timeout or not await access_of(request).lets_in(
+        request
+    ):  # its key may have been revoked meanwhile
         answer = client.create_check_status_response(request, instance_id)
     return answer
 
@@ -143,6 +146,7 @@ async def get_instance(request: Request) -> Response:
     on_failure = 500 if ERROR_ON_FAILURE.of(request) else 200
     if wait:
         await _until_finished(client_of(request), request.path_params["id"], min(wait, LONGEST_WAIT))
+        await access_of(request).demand_still(request)  # its key may have been revoked meanwhile
     status = await _status(
         request,
         show_input=show_input,
