@@ -209,7 +209,7 @@ def test_each_verb_by_api_rpc_and_page_is_one_row(door: Door) -> None:
 
 
 def test_each_verb_that_is_refused_is_one_row_too(door: Door) -> None:
-    """Refused to somebody known: who it was, and what about. To nobody in particular: that it was tried."""
+    """A rejected request of a known caller is recorded with caller and instance, any other only as an attempt."""
     key = door.key("function", name="nosy")
     for number, (row, method) in enumerate(verbs(door)):
         names = {"id": f"n{number}", "name": "x", "key": "x", "queue": "x", "key_id": "x", "event": "e"}

@@ -1,4 +1,4 @@
-"""Canaries: secrets put wherever somebody could put one, and looked for wherever somebody could read one.
+"""Canaries: secrets are put into every input, and every output is searched for them.
 
 What is read: every line that is logged, tracebacks included; standard error; every answer to callers who may not
 read; the audit log; the probes. The canaries are in inputs and outputs, events, custom statuses, entity states,

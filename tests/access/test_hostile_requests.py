@@ -118,7 +118,7 @@ def assert_harmless(answer: Any) -> None:
 
 @pytest.mark.parametrize("shown", [None, "wrong", "function", "read", "admin"])
 def test_every_answer_takes_powers_away(door: Door, shown: str | None) -> None:
-    """Clickjacking, sniffing, caches, foreign scripts: whoever asks, and whatever becomes of it."""
+    """Every response has the headers against clickjacking, sniffing, caches and foreign scripts."""
     key = door.key(shown) if shown in ("function", "read", "admin") else shown
     asked = 0
     for row, method, _ in knocks(door):

@@ -1,4 +1,4 @@
-"""What ends when somebody signs out, or a key is revoked: sessions, streams, and the links that were given."""
+"""Signing out and revoking a key end sessions, streams, and the links that the holder got."""
 
 import asyncio
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the code may not contain, whoever writes it next: read from the syntax trees of the whole package."""
+"""Constructs that the code must not contain, checked on the syntax trees of the whole package."""
 
 import ast
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ import pytest
 import perdure
 
 SOURCE = Path(perdure.__file__).parent
-# Each of these makes code of data, or hands data to somebody who does.
+# Each of these turns data into code, or passes data to code that does.
 MODULES = frozenset(
     {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "jsonpickle", "yaml", "joblib", "code"}
 )

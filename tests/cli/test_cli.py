@@ -43,7 +43,7 @@ def serve(store: Path, work: Callable[[df.Client], Awaitable[object]], hub: str 
 
 @pytest.fixture
 def filled(store: Path) -> Path:
-    """A database with some instances, served by nobody."""
+    """A database with some instances, without a server."""
 
     async def fill(client: df.Client) -> None:
         await client.start_new("echo", "done", {"n": 1}, tags={"region": "eu"})
@@ -85,7 +85,7 @@ def test_list_filters(filled: Path, options: tuple[str, ...], found: list[str]) 
 
 @pytest.fixture
 def parked(store: Path) -> Path:
-    """A database with instances that are parked, and one that an operator holds; served by nobody."""
+    """A database with parked instances and one that an operator has suspended, without a server."""
 
     async def fill(client: df.Client) -> None:
         await client.start_new("lost", "parked")

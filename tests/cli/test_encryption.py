@@ -1,4 +1,4 @@
-"""Encrypted payloads from a terminal and over HTTP: shown to whom they may be, and to nobody else."""
+"""Encrypted payloads from a terminal and over HTTP: only a caller with the key sees them."""
 
 import json
 from pathlib import Path

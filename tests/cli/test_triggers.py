@@ -1,4 +1,4 @@
-"""schedules and queues on the command line: at a server, and at a file that nobody serves."""
+"""schedules and queues on the command line: with a server, and on a file without one."""
 
 import asyncio
 import json
@@ -74,7 +74,7 @@ def finish(store: Path, instance_id: str) -> None:
 
 @pytest.fixture
 def unserved(tmp_path: Path) -> Path:
-    """A database with schedules and messages, served by nobody."""
+    """A database with schedules and messages, without a server."""
     namespace: dict[str, Any] = {}
     exec(PROGRAM, namespace)
     app: df.App = namespace["app"]

@@ -85,7 +85,7 @@ def test_many_that_come_at_once_do_not_wait_for_one_another(loop_factory: LoopFa
 @LOOPS
 @pytest.mark.parametrize("after", range(8))
 def test_whoever_was_accepted_is_served_however_early_it_stops(loop_factory: LoopFactory, after: int) -> None:
-    """Whoever was not is there for the next one who listens."""
+    """A connection that was not accepted is left for the next listener."""
     guests: list[asyncio.BaseTransport] = []
 
     async def main() -> None:

@@ -81,7 +81,7 @@ CANARY = "postgresql://db.internal.example:5599/claims"
 
 
 class Gone:
-    """A store that nobody can ask, and that names itself."""
+    """A store that cannot be reached, and whose errors contain its address."""
 
     def __getattr__(self, verb: str) -> Any:
         def fail(*_: Any, **__: Any) -> Any:
@@ -116,7 +116,7 @@ async def test_nobody_is_told_where_the_database_is(
     caplog: pytest.LogCaptureFixture,
     accept: str,
 ) -> None:
-    """Its address is in the log, which is for whoever runs the server, and in no answer."""
+    """The store's address is in the log, which is for the operator, and in no response."""
     tried = 0
     with monkeypatch.context() as patched:
         patched.setattr(serving.app.app.state.client.gateway, "store", Gone())
@@ -193,7 +193,7 @@ async def test_the_probes_say_so_and_say_when_it_is_over(
     assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
     assert (away.status_code, away.json()["ready"], away.json()["reason"]) == (503, False, "store")
     assert int(away.headers["retry-after"]) > 0
-    assert (await http.get("/healthz")).status_code == 200  # nothing that a start anew would mend
+    assert (await http.get("/healthz")).status_code == 200  # a restart would not help
 
     store.plan.away = False
     async with asyncio.timeout(10):

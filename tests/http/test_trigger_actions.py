@@ -116,7 +116,7 @@ async def test_the_same_form_sent_twice_is_one_order(http: httpx2.AsyncClient, l
     assert (await nightly(local)).fired == 1
     assert len((await local.query(prefix="queue:claims:")).instances) == 1
     changed = await http.post("/triggers/queues/claims/send", data={**form, "field.": '{"n": 2}'})
-    assert changed.status_code == 303  # who goes back and fills it in anew means another message
+    assert changed.status_code == 303  # a form that was changed after going back is another message
     assert len((await local.query(prefix="queue:claims:")).instances) == 2
     again = await hidden(http)
     assert (await http.post("/triggers/schedules/nightly/run", data=again)).status_code == 303

@@ -30,7 +30,7 @@ def answer(status: int, body: bytes = b"", **headers: str) -> bytes:
 
 @dataclass
 class Server:
-    """Answers by path; notes what was asked. A path nobody wrote answers 404."""
+    """A server that responds by path and records the requests. An unknown path gives 404."""
 
     port: int = 0
     asked: list[Asked] = field(default_factory=list)

@@ -150,7 +150,7 @@ async def test_one_private_address_among_public_ones_condemns_the_answer():
 
 
 async def test_the_name_is_resolved_once_and_the_connection_is_made_to_what_was_checked(server, local):
-    """DNS rebinding: a second answer would be another one. Nobody asks for it."""
+    """DNS rebinding: a second lookup would give another address, but there is no second lookup."""
     answers = [[ip_address("127.0.0.1")], [ip_address("169.254.169.254")]]
 
     async def resolve(host, port):

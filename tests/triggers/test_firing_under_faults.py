@@ -95,7 +95,7 @@ class Life:
 
 
 class Steady(FaultyStore):
-    """A store that fails, and is there again when it is opened anew; how long it stays away is another test."""
+    """A store that fails and works again when it is reopened. Another test varies the length of the outage."""
 
     def reopen(self) -> Any:
         return self.inner.reopen()
