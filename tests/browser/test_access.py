@@ -34,7 +34,7 @@ def test_an_approver_decides_on_a_phone_without_scripts(browser: Browser, site: 
         page.get_by_role("button", name="Send the answer").click()
         assert "Thank you" in page.locator("main").inner_text()
         page.goto(url)
-        assert "used before" in page.locator("main").inner_text()
+        assert "has been used" in page.locator("main").inner_text()
         assert page.get_by_role("navigation").get_by_role("link").count() == 0  # nothing else is theirs
         phone.close()
         done = http.get(f"{M}/instances/expense-2041?wait=5").json()
@@ -66,9 +66,9 @@ def test_the_token_signs_in_keys_are_made_and_the_log_tells(browser: Browser, si
     assert page.url == f"{site.url}/"
 
     page.get_by_role("link", name="Keys").click()
-    page.get_by_label("Held by").fill("Ada")
-    page.get_by_label("read look at").check()
-    page.get_by_role("button", name="Make the key").click()
+    page.get_by_label("Name", exact=True).fill("Ada")
+    page.get_by_label("read view").check()
+    page.get_by_role("button", name="Create the key").click()
     secret = page.locator("#secret").inner_text().strip()
     page.get_by_role("link", name="Audit log").click()
     assert re.search(r"create_key", page.locator("table").inner_text())
@@ -86,10 +86,10 @@ def test_a_key_is_shown_once_and_revoked_with_two_clicks(browser: Browser, site:
     page = context.new_page()
     page.goto(f"{site.url}/?token={TOKEN}")
     page.goto(f"{site.url}/keys")
-    page.get_by_label("Held by").fill("Grace")
+    page.get_by_label("Name", exact=True).fill("Grace")
     page.get_by_label("operate start").check()
     page.get_by_label("Expires").select_option("in 30 days")
-    page.get_by_role("button", name="Make the key").click()
+    page.get_by_role("button", name="Create the key").click()
     secret = page.locator("#secret").inner_text().strip()
     page.goto(f"{site.url}/keys")
     assert secret not in page.content()
@@ -113,8 +113,8 @@ def test_a_key_that_opens_nothing_is_refused_with_what_was_typed_in_view(
     page = context.new_page()
     page.goto(f"{site.url}/?token={TOKEN}")
     page.goto(f"{site.url}/keys")
-    page.get_by_label("Held by").fill("nobody")
-    page.get_by_role("button", name="Make the key").click()
+    page.get_by_label("Name", exact=True).fill("nobody")
+    page.get_by_role("button", name="Create the key").click()
 
     assert page.get_by_role("alert").is_visible()
     assert page.locator("#secret").count() == 0
