@@ -26,7 +26,7 @@ DROPS = (
     "without its events",
     "was terminated",
     "the instance has",
-    "takes no more events",
+    "accepts no more events",
     "no instance ",
 )
 TOPS = frozenset({"i0", "i1", "i2"})  # ids of others: a child that wants one may not get it

@@ -52,5 +52,5 @@ def test_a_plain_function_gets_the_blocking_client():
 
 async def test_outside_a_request_links_need_an_address():
     async with environment(make_app()) as env:
-        with pytest.raises(RuntimeError, match="no HTTP host to link to"):
+        with pytest.raises(RuntimeError, match="no HTTP host"):
             env.client.create_http_management_payload("x")

@@ -363,7 +363,7 @@ def test_an_address_that_is_none_is_said_to_be_none(filled: Path) -> None:
 def test_a_store_of_another_kind_is_no_store() -> None:
     result = perdure("list", "--store", "mysql://x/y")
     assert result.exit_code == 4
-    assert "one is sqlite:///file.db, postgresql://... or memory:" in result.stderr
+    assert "use sqlite:///file.db, postgresql://... or memory:" in result.stderr
 
 
 def test_a_file_that_is_no_program_is_not_served(tmp_path: Path) -> None:

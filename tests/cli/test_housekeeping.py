@@ -36,7 +36,7 @@ def test_a_backup_that_is_refused_says_why(filled: Path, tmp_path: Path) -> None
     result = perdure("backup", str(existing), "--json", store=filled)
 
     assert result.exit_code == 4
-    assert "exists already" in json.loads(result.stderr)["error"]["message"]
+    assert "already exists" in json.loads(result.stderr)["error"]["message"]
     assert perdure("backup", str(tmp_path / "x.db"), store=tmp_path / "none.db").exit_code == 4
 
 
@@ -67,6 +67,6 @@ def test_a_copy_that_is_refused_says_why(filled: Path, tmp_path: Path) -> None: 
     assert (first.exit_code, json.loads(first.stdout)["verified"]) == (0, 4)
     assert second.exit_code == 4
     message = json.loads(second.stderr)["error"]["message"]
-    assert "is not empty, it has " in message
+    assert "is not empty: it has " in message
     assert "instances already: a copy goes" in message
     assert "rows of" not in message

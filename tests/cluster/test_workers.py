@@ -271,9 +271,9 @@ async def test_who_waits_for_an_entity_that_is_set_aside_says_so() -> None:
         await opened[0].client.start_new("counting", "c", ["a"])
         status = await _status(opened, "c")
         async with asyncio.timeout(20):
-            while "set aside" not in status.waiting_for:
+            while "on hold" not in status.waiting_for:
                 status = await _status(opened, "c")
     assert (
         status.waiting_for
-        == "waiting for the lock of the entity @counter@a, which is set aside (operator: a look)"
+        == "waiting for the lock of the entity @counter@a, which is on hold (operator: a look)"
     )

@@ -91,7 +91,7 @@ def test_a_failed_call_that_is_retried_appears_as_a_retry_and_not_as_a_timer():
     ("reason", "words"),
     [
         ("operator: lunch", "suspended by an operator"),
-        ("nondeterminism: ...", "disagrees with its history"),
+        ("nondeterminism: ...", "does not match its history"),
         ("poison: ...", "failed again and again"),
         ("no_worker: ...", "a worker that has its orchestrator"),
     ],

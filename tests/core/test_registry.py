@@ -174,7 +174,7 @@ def test_two_parameters_left_over_are_refused_with_what_to_do(app):
     @app.activity
     def pay(claim, receipt): ...
 
-    with pytest.raises(RegistrationError, match=r"claim, receipt.*into one dataclass"):
+    with pytest.raises(RegistrationError, match=r"claim, receipt.*in one dataclass"):
         plan(app)
 
 

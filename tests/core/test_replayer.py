@@ -45,7 +45,7 @@ def test_with_the_application_a_name_has_its_retry_policy():
 
 
 def test_a_name_without_an_application_is_refused():
-    with pytest.raises(FunctionNotFound, match="Pass app="):
+    with pytest.raises(FunctionNotFound, match="pass app="):
         replay("claims", HistoryBuilder().started())
 
 

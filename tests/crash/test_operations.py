@@ -218,7 +218,7 @@ async def test_a_second_engine_on_the_file_is_kept_out(tmp_path: Path) -> None:
     """In the same process and in another: a clear error that names the holder, and the first one goes on."""
     app, url = small_app(), f"sqlite:///{tmp_path}/hub.db"
     async with app.running(store=url) as client:
-        with pytest.raises(StoreInUse, match="this very process"):
+        with pytest.raises(StoreInUse, match="this process already"):
             async with small_app().running(store=url):
                 pass
         code = (

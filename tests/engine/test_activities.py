@@ -238,7 +238,7 @@ async def test_an_async_activity_that_takes_too_long_is_cancelled(orchestrator):
         kind, message = (await env.run("main")).output
 
     assert (kind, cancelled) == ("TimeoutError", [True])
-    assert "activity 'work' (attempt 1) took longer than its 0.02 s" in message
+    assert "activity 'work' (attempt 1) exceeded its timeout of 0.02 s" in message
 
 
 @both(patient_yield, patient_async)

@@ -361,7 +361,7 @@ async def test_a_thread_that_takes_too_long_is_told(orchestrator):
         await until(lambda: reasons)
 
     assert status.output == "TimeoutError"
-    assert "took longer than its 0.02 s" in reasons[0]
+    assert "exceeded its timeout of 0.02 s" in reasons[0]
 
 
 @both(stop_yield, stop_async)

@@ -326,7 +326,7 @@ async def test_what_a_critical_section_does_not_allow(orchestrator):
     assert "calling a sub-orchestration is not allowed" in told[2]
     assert told[3] == "ValueError"
     assert "at least one" in told[4]
-    assert "has not been waited for" in told[5]
+    assert "was not awaited" in told[5]
 
 
 async def test_who_sends_inside_the_section_goes_before_those_who_wait():

@@ -58,7 +58,7 @@ class Damage:
     place: int
     column: int | None  # None: the row is lost
     change: Callable[[Any], Any] = lambda value: value
-    said: str = "is not what was written"
+    said: str = "is damaged"
 
 
 INSTANCE, HISTORY, PAYLOADS = "instances", "history", "payloads"
@@ -69,19 +69,17 @@ DAMAGES = {
     "a hash": Damage(HISTORY, 1, 6, lambda digest: bytes(32)),
     "no events": Damage(HISTORY, 1, 4, lambda events: b"[]"),
     "a first row": Damage(HISTORY, 0, 4, lambda events: events.replace(b'"input":1', b'"input":2')),
-    "a row lost": Damage(HISTORY, 1, None, said="which is missing"),
-    "the newest row lost": Damage(HISTORY, -1, None, said="and history has"),
+    "a row lost": Damage(HISTORY, 1, None, said="is missing"),
+    "the newest row lost": Damage(HISTORY, -1, None, said="but history has"),
     "a large body": Damage(
         PAYLOADS, 0, 4, lambda body: body.replace(b"d", b"e"), said="in the table payloads"
     ),
     "a large body lost": Damage(PAYLOADS, 0, None, said="is missing from the table payloads"),
     "the name": Damage(
-        INSTANCE, 0, 4, lambda name: "async" if name == "yield" else "yield", said="has another name"
+        INSTANCE, 0, 4, lambda name: "async" if name == "yield" else "yield", said="has a different name"
     ),
-    "the version": Damage(INSTANCE, 0, 5, lambda version: "7", said="has another version"),
-    "the head": Damage(
-        INSTANCE, 0, 20, lambda head: bytes(32), said="the newest is not the one that it names"
-    ),
+    "the version": Damage(INSTANCE, 0, 5, lambda version: "7", said="has a different version"),
+    "the head": Damage(INSTANCE, 0, 20, lambda head: bytes(32), said="or its newest row differs"),
 }
 
 

@@ -33,7 +33,7 @@ async def test_activities_run_on_a_dask_cluster_with_progress_and_cancellation(t
 
         instance = await client.start_new("stop", None, ["wait_for_file", path])
         await appears(f"{path}.1.begun")
-        while " of 0, heard of 0 s ago)" not in (await client.get_status(instance)).waiting_for:
+        while " of 0, last heartbeat 0 s ago)" not in (await client.get_status(instance)).waiting_for:
             await asyncio.sleep(0.02)
         (activity,) = (await client.get_status(instance)).waiting.activities
         await client.raise_event(instance, "Stop")
@@ -68,6 +68,6 @@ def test_a_worker_that_cannot_reach_the_engine_keeps_the_deadlines_itself(tmp_pa
     late = carried("wait_for_file", path, timeout=50_000)
     silent = carried("wait_for_file", path, heartbeat=1_000_000, timeout=1_200_000)
 
-    assert "took longer than its 0.05 s" in late.failure.message
-    assert "took longer than its 1.2 s" in silent.failure.message  # it beats, so it is not its silence
+    assert "exceeded its timeout of 0.05 s" in late.failure.message
+    assert "exceeded its timeout of 1.2 s" in silent.failure.message  # it beats, so it is not its silence
     assert carried("nowhere", None).failure.type == "perdure.errors.FunctionNotFound"

@@ -386,10 +386,10 @@ async def test_operations_for_an_entity_that_a_deploy_lacks_wait_visibly_and_go_
         output = (await env.client.wait_for_completion("m")).output
 
     reason = "no_worker: no worker here has the entity 'counter'"
-    assert suspended.waiting_for.endswith("which is set aside (operator)")
+    assert suspended.waiting_for.endswith("which is on hold (operator)")
     assert waiting.reason == status.waiting.operations[0].reason == reason
     assert status.waiting_for == (
-        f"waiting for the entity @counter@one to do 'add', which is set aside ({reason})"
+        f"waiting for the entity @counter@one to do 'add', which is on hold ({reason})"
     )
     assert output == [5, 7]
 

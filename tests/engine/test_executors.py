@@ -123,7 +123,7 @@ async def test_progress_of_another_process_is_shown_and_a_cancellation_reaches_i
     async with served(app) as client:
         instance = await client.start_new("stop", None, ["wait_for_file", path])
         await appears(f"{path}.1.begun")
-        while " of 0, heard of 0 s ago)" not in (await client.get_status(instance)).waiting_for:
+        while " of 0, last heartbeat 0 s ago)" not in (await client.get_status(instance)).waiting_for:
             await asyncio.sleep(0.02)
         (activity,) = (await client.get_status(instance)).waiting.activities
         queued = await client.start_new("stop", None, ["wait_for_file", f"{path}-queued"])
@@ -156,7 +156,7 @@ async def test_a_body_that_heeds_nothing_is_ended_with_its_process_and_the_pool_
         while psutil.pid_exists(hanging):
             await asyncio.sleep(0.02)
     assert failure.type == "TimeoutError"
-    assert "took longer than its 0.2 s" in failure.message
+    assert "exceeded its timeout of 0.2 s" in failure.message
 
 
 async def test_silence_of_another_process_is_noticed(tmp_path):
@@ -200,7 +200,7 @@ async def test_what_is_final_elsewhere_is_final_here(body, make, tmp_path):
     refused = body is elsewhere.refuse
     assert status.failure.is_a(elsewhere.Declined) is refused
     assert status.failure.is_a(PayloadError) is not refused
-    assert ("card 4711 was declined" if refused else "has done its work") in status.failure.cause.message
+    assert ("card 4711 was declined" if refused else "has finished") in status.failure.cause.message
 
 
 # --------------------------------------------------------------------------------- other executors, their lives
@@ -240,7 +240,7 @@ async def test_a_broken_executor_that_nobody_can_make_again_says_so_and_the_work
         async with served(app) as client:
             failure = (await run(client, "die_always", f"{tmp_path}/deaths")).failure.cause
             assert client.gateway.health()["healthy"] is False
-    assert "only a function can make another one" in failure.message
+    assert "cannot be replaced" in failure.message
 
 
 async def test_an_executor_that_cannot_be_made_stops_the_start_and_leaves_nothing_behind():
@@ -292,7 +292,7 @@ def test_what_no_other_process_can_import_is_refused_when_it_is_decorated():
 
     with pytest.raises(df.RegistrationError, match="neither a concurrent"):
         app.activity(executor=7)(elsewhere.quick)
-    with pytest.raises(df.RegistrationError, match="one process or more"):
+    with pytest.raises(df.RegistrationError, match="at least one process"):
         df.process_pool(workers=0)
     app.executor("cpu", df.process_pool(1))
     with pytest.raises(df.RegistrationError, match="already taken"):
@@ -327,7 +327,7 @@ async def test_resources_do_not_cross():
     async def resources():
         yield Ledger()
 
-    with pytest.raises(df.RegistrationError, match=r"what a lifespan made \(Ledger\) cannot go there"):
+    with pytest.raises(df.RegistrationError, match=r"the resources of a lifespan \(Ledger\) cannot be passed"):
         async with served(app):
             pass
 

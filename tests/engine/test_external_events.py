@@ -503,7 +503,7 @@ async def test_the_status_names_events_that_no_wait_has_taken(orchestrator):
         await env.settled()
         status = await env.client.get_status(instance)
 
-    assert status.waiting_for.endswith("; it keeps 1 event(s) that no wait has taken yet: 'Amuont'")
+    assert status.waiting_for.endswith("; it keeps 1 event(s) that no wait has taken: 'Amuont'")
 
 
 def monitor_yield(context: OrchestrationContext):

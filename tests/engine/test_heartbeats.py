@@ -37,7 +37,7 @@ async def test_progress_is_shown_in_the_status_and_in_lists(orchestrator):
         may_end.set()
         await env.client.wait_for_completion(instance)
 
-    assert status.waiting_for == "waiting for the activity 'work' (62 %, heard of 0 s ago)"
+    assert status.waiting_for == "waiting for the activity 'work' (62 %, last heartbeat 0 s ago)"
     assert listed.waiting_for == status.waiting_for
     (activity,) = status.waiting.activities
     assert (activity.name, activity.attempt, activity.where) == ("work", 1, "thread")
@@ -88,11 +88,11 @@ def sentence(**known) -> str:
     [
         ({}, "'scan'"),
         ({"attempt": 2}, "'scan' (attempt 2)"),
-        ({"heard_at": 7_000_000}, "'scan' (heard of 3 s ago)"),
-        ({"heard_at": 11_000_000}, "'scan' (heard of 0 s ago)"),
+        ({"heard_at": 7_000_000}, "'scan' (last heartbeat 3 s ago)"),
+        ({"heard_at": 11_000_000}, "'scan' (last heartbeat 0 s ago)"),
         (
             {"progress": 0.625, "heard_at": 7_000_000, "attempt": 3},
-            "'scan' (attempt 3, 62 %, heard of 3 s ago)",
+            "'scan' (attempt 3, 62 %, last heartbeat 3 s ago)",
         ),
         ({"progress": [620, 1000]}, "'scan' (620 of 1000)"),
         ({"progress": "page 7"}, "'scan' (page 7)"),

@@ -201,7 +201,7 @@ async def test_an_empty_message_of_a_queue_uses_the_default() -> None:
 async def test_what_a_parameter_does_not_take_names_function_and_parameter(given: tuple[Any, ...]) -> None:
     async with environment(app) as env:
         style = activity_with_none if given else activity_without
-        words = f"'name': it takes str, and got {'None' if given else 'no input'}"
+        words = f"'name': it takes str, but got {'None' if given else 'no input'}"
         failed = await env.run(style, "needs")
         assert f"the activity 'needs' does not fit its parameter {words}" in str(failed.failure)
         failed = await env.run("child_needs", *given)
@@ -225,7 +225,7 @@ def test_the_body_of_a_route_and_of_a_start_over_http_may_be_left_out() -> None:
         assert http.post("/api/greet", json=["Ada"]).json() == {"said": ["Ada"]}
         refused = http.post("/api/need")
         assert refused.status_code == 400
-        assert "parameter 'name': it takes list[str], and got no input" in refused.json()["detail"]
+        assert "parameter 'name': it takes list[str], but got no input" in refused.json()["detail"]
         started = http.post(f"{M}/orchestrators/child?timeout=30")
         assert started.json() == "hello world"
 

@@ -401,10 +401,10 @@ REFUSED: dict[str, tuple[Any, Any, str]] = {
         Holder(model=Model(name="m"), several=[SubModel(name="m")]),
         r"Holder\.several\.0",
     ),
-    "SecretStr": (Secret, Secret(password="hunter2"), r"Secret\.password is a SecretStr.*a name under which"),
+    "SecretStr": (Secret, Secret(password="hunter2"), r"Secret\.password is a SecretStr.*a name to look"),
     "SecretBytes": (SecretRaw, SecretRaw(password=b"hunter2"), "SecretBytes"),
     "SecretStr inside": (SecretRaw, SecretRaw(inner=Secret(password="x")), "SecretStr"),
-    "SecretStr alone": (Any, pydantic.SecretStr("x"), "a name under which the secret"),
+    "SecretStr alone": (Any, pydantic.SecretStr("x"), "a name to look the secret up"),
     "private": (Private, with_private(7), r"Private\._seen.*private"),
     "private in a list": (list[Private], [with_private(7)], r"Private\._seen"),
     "private in a dataclass": (Box[Private], Box(with_private(7)), r"Private\._seen"),
@@ -416,7 +416,7 @@ REFUSED: dict[str, tuple[Any, Any, str]] = {
     "changed while reading": (Doubling, Doubling(n=2), r"Doubling\.n.*changed"),
     "computed, then set": (Computed, dataclasses.replace(Computed(2)), "")
     if False
-    else (Any, NAN, "JSON knows"),
+    else (Any, NAN, "no JSON form"),
     "attrs, hidden": (Hidden, Hidden(1, b=2), "Hidden._b"),
     "a text that looks like a date": (EitherDate, EitherDate(at="2026-01-02T00:00:00"), r"EitherDate\.at"),
     "models that look alike inside": (EitherModel, EitherModel(one=Other(name="x")), r"EitherModel\.one"),
@@ -426,8 +426,8 @@ REFUSED: dict[str, tuple[Any, Any, str]] = {
         r"Nested\.by_name\.a\.0",
     ),
     "models that look alike": (One | Other, Other(name="x"), "Other would be read as One.*discriminator"),
-    "NaN": (float, NAN, "not a number that JSON knows"),
-    "infinity": (list[float], [float("inf")], "not a number that JSON knows"),
+    "NaN": (float, NAN, "has no JSON form"),
+    "infinity": (list[float], [float("inf")], "has no JSON form"),
     "lone surrogate": (str, "\ud800", "surrogate"),
     "too large an int": (int, 10**5000, "digits"),
     "keys of int": (Any, {1: "a"}, r"str\(key\)"),
@@ -614,7 +614,7 @@ class Nanoseconds(dt.datetime):
 async def test_a_subclass_that_holds_more_than_its_base_is_refused() -> None:
     from perdure.model.payload import encode
 
-    with pytest.raises(PayloadError, match="more than a datetime can hold"):
+    with pytest.raises(PayloadError, match="does not fit a datetime"):
         encode(Nanoseconds(2026, 1, 2))
 
 

@@ -1,4 +1,4 @@
-"""Code that disagrees with its history: parked with an explanation, resumed by a deploy that agrees."""
+"""Code that does not match its history: parked with an explanation, resumed by a deploy that agrees."""
 
 import asyncio
 import logging
@@ -67,7 +67,7 @@ async def test_a_disagreement_parks_the_instance_with_expected_found_and_line(
         assert "the code now does: create a timer (id 0)" in status.reason
         assert f"{__file__}:" in status.reason
         assert f"in {changed.__name__}" in status.reason
-        assert "disagrees with its history" in status.waiting_for
+        assert "does not match its history" in status.waiting_for
         assert status.history[-1]["type"] == "ExecutionParked"
 
         await env.restart(app_with(first, assess))

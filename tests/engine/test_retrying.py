@@ -288,7 +288,7 @@ async def test_a_result_that_cannot_be_recorded_is_not_asked_for_again(orchestra
         assert env.now == began
     cause = status.failure.cause
     assert cause.type == "perdure.errors.PayloadError"
-    for told in ("'work' has done its work", "not run again", "Receipt", "/receipt", "PDR-010"):
+    for told in ("'work' has finished", "not run again", "Receipt", "/receipt", "PDR-010"):
         assert told in cause.message
 
 
@@ -305,7 +305,7 @@ async def test_an_input_that_cannot_fit_does_not_use_up_the_policy(orchestrator)
 
         assert env.now == began
     assert ran == []
-    for told in ("'work'", "'amount'", "has not run", "not tried again"):
+    for told in ("'work'", "'amount'", "did not run", "not retried"):
         assert told in status.failure.cause.message
 
 

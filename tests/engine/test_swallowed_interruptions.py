@@ -290,7 +290,7 @@ async def test_closing_code_that_does_not_end_is_interrupted_and_named(end, capl
         assert (await env.run("fine")).output == "fine"
         on["spinning"] = False
 
-    assert "the code of instance spinning did not close" in caplog.text
+    assert "the code of instance spinning did not end when it was closed" in caplog.text
 
 
 async def test_an_operation_that_swallows_every_interruption_is_undone():

@@ -39,17 +39,17 @@ def scans():
 def test_the_page_tells_where_an_activity_runs_and_how_far_it_is(scans: TestClient) -> None:
     text = scans.get("/instances/scan-1").text
 
-    assert "Waiting for the activity &#39;scan&#39; (620 of 1000, heard of 0 s ago)." in text
+    assert "Waiting for the activity &#39;scan&#39; (620 of 1000, last heartbeat 0 s ago)." in text
     assert "<li><b>scan</b> attempt 1, on thread, since " in text
-    assert "(620 of 1000, heard of 0 s ago)" in scans.get("/").text
+    assert "(620 of 1000, last heartbeat 0 s ago)" in scans.get("/").text
 
 
 def test_the_api_and_the_terminal_tell_the_same(scans: TestClient) -> None:
     status = status_from(scans.get(f"{MANAGEMENT}/instances/scan-1").json())
 
-    assert status.waiting_for == "waiting for the activity 'scan' (620 of 1000, heard of 0 s ago)"
+    assert status.waiting_for == "waiting for the activity 'scan' (620 of 1000, last heartbeat 0 s ago)"
     assert status.waiting is not None
     (activity,) = status.waiting.activities
     assert (activity.where, activity.progress) == ("thread", [620, 1000])
     assert _facts_of(activity, status).startswith("attempt 1, on thread, since 2")
-    assert _facts_of(activity, status).endswith(", 620 of 1000, heard of 0 s ago")
+    assert _facts_of(activity, status).endswith(", 620 of 1000, last heartbeat 0 s ago")

@@ -117,7 +117,7 @@ async def test_nothing_is_overwritten(tmp_path: Path) -> None:
     hub, copy = tmp_path / "hub.db", tmp_path / "copy.db"
     await filled(hub)
     copy.write_text("precious")
-    with pytest.raises(df.StoreUnusable, match="exists already"):
+    with pytest.raises(df.StoreUnusable, match="already exists"):
         df.backup(str(hub), copy)
     assert copy.read_text() == "precious"
 
@@ -137,7 +137,7 @@ async def test_a_damaged_hub_gives_no_backup_and_leaves_nothing(tmp_path: Path) 
     connection = apsw.Connection(str(hub))
     connection.execute("update history set events = x'5b5d' where instance_no = 1")
     connection.close()
-    with pytest.raises(df.StoreUnusable, match=r"digest differs"):
+    with pytest.raises(df.StoreUnusable, match=r"not match its digest"):
         df.backup(str(hub), tmp_path / "copy.db")
     assert of_the_copy(tmp_path) == []
 
@@ -156,9 +156,9 @@ async def test_a_damaged_hub_is_backed_up_as_it_is_where_that_is_asked_for(tmp_p
     async with app_of().running(store=file_of(kept)) as client:
         sound, damaged = await client.get_status("s"), await client.get_status("w")
 
-    assert made.problems and all("digest differs" in one or "w" in one for one in made.problems)
+    assert made.problems and all("not match its digest" in one or "w" in one for one in made.problems)
     assert outcome.exit_code == 0, outcome.stderr
-    assert "digest differs" in outcome.stderr and "problems" in outcome.stdout
+    assert "not match its digest" in outcome.stderr and "problems" in outcome.stdout
     assert sound is not None and sound.reason == ""
     assert damaged is not None and damaged.reason.startswith("damaged: ")
 

@@ -181,7 +181,7 @@ async def test_a_destination_that_has_instances_is_left_alone(tmp_path: Path) ->
     await fill(a)
     async with app_of().running(store=b) as client:
         await client.start_new("waiting", "mine")
-    with pytest.raises(df.StoreUnusable, match=r"not empty, it has 1 instance already"):
+    with pytest.raises(df.StoreUnusable, match=r"not empty: it has 1 instance already"):
         df.copy(a, b)
     async with app_of().running(store=b) as client:
         assert [one.instance_id for one in (await client.query()).instances] == ["mine"]

@@ -261,7 +261,7 @@ def test_a_file_that_is_mounted_alone_is_refused_with_the_cure(
     end(process)
     lines = done.stdout.splitlines()
     assert [line.split()[:2] for line in lines] == [["open", "StoreUnusable"], ["counts", "StoreUnusable"]]
-    assert all("Mount the folder that the database is in" in line for line in lines)
+    assert all("Mount the folder of the database" in line for line in lines)
 
 
 def test_mounts_are_read_as_the_kernel_writes_them(

@@ -113,7 +113,7 @@ def test_an_engine_that_closed_is_not_believed_although_it_lives(path: str) -> N
 
 
 def test_two_engines_in_one_process_are_two_too_many(store: SqliteStore, path: str) -> None:
-    with pytest.raises(StoreInUse, match="this very process"):
+    with pytest.raises(StoreInUse, match="this process already"):
         SqliteStore(path, "claims").open()
     store.commit(Batch(1, new_instances=[instance(1)]))
 

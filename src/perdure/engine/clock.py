@@ -1,4 +1,4 @@
-"""The only place that asks what time it is."""
+"""The clocks of the engine. No other module reads the time."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """The hub's time. Tests put a virtual one in its place."""
+    """The hub's time. Tests replace it with a virtual clock."""
 
     def now(self) -> int:
-        """Microseconds since 1970, UTC. On SQLite the machine's clock; never asked to go back by the hub."""
+        """Microseconds since 1970, UTC. On SQLite this is the machine's clock."""
 
     def monotonic(self) -> float:
-        """Seconds that never go back, for measuring."""
+        """Seconds that never decrease, for measuring."""
 
 
 class SystemClock:
@@ -28,14 +28,15 @@ class SystemClock:
         return time.monotonic()
 
 
-SET_BACK = 1_000_000  # microseconds that a database's clock is behind what it was, when somebody has set it
+SET_BACK = 1_000_000  # microseconds of a backward jump that count as a database clock set back
 
 
 class SharedClock:
-    """The time of the database that several workers share, as last heard, and on by the monotonic clock.
+    """The time of the database that several workers share, extrapolated from the last answer by the monotonic
+    clock.
 
-    It does not go back for a little, such as the time an answer takes. A database whose clock was set back is
-    followed: standing still until it has caught up would stop whatever waits for a time.
+    Small backward jumps, such as the time of an answer, are ignored. If the database's clock is set back
+    further, this clock follows: to stop until it catches up would delay every timer.
     """
 
     def __init__(self) -> None:
@@ -44,7 +45,7 @@ class SharedClock:
         self._last = 0
 
     def heard(self, now: int, at: float) -> None:
-        """The database's time (microseconds), read at `at` (monotonic seconds) at the latest."""
+        """Record the database's time (microseconds), which was read no later than `at` (monotonic seconds)."""
         self._heard, self._at = now, at
         if now < self._last - SET_BACK:
             self._last = now
@@ -61,9 +62,9 @@ class SharedClock:
 
 
 def new_id() -> str:
-    """A fresh instance id: 32 hexadecimal digits, 12 of time and 20 (80 bits) of chance.
+    """A fresh instance id: 32 hexadecimal digits, 12 of time and 20 random (80 bits).
 
-    Ids that grow with time keep the index on them compact: new rows land beside each other.
+    Ids that grow with time keep their index compact, because new rows are adjacent.
     """
     return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
 

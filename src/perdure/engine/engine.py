@@ -1,4 +1,5 @@
-"""The engine: one hub served by one process. It composes store, hub, loop, activities, watchdog and client.
+"""The engine: one hub served by one process. It composes store, dispatcher, loop, activities, watchdog and
+client.
 
 Threads: the loop's own (decides and commits), one for upkeep (checkpoints, eviction), the watchdog's, and those
 of `def` activities. `async def` activities and everything of the host run on the event loop that started it.
@@ -58,15 +59,15 @@ from perdure.model.waiting import Pulse
 from perdure.store.port import Profile, SharedStore, Store, shared
 
 SWITCH_INTERVAL = 1e-4  # seconds; see the GIL in ARCHITECTURE.md
-COLLECT_AFTER = 10_000  # containers made and not freed until the collector looks; see the same place
-UPKEEP_EVERY = 2.0  # seconds; at full speed the log grows by tens of megabytes in that time
-WATCHED_AT_ONCE = 500  # instances looked at together when the store is back
-HELD_FOR_LONG = 2.0  # seconds the code of one instance has the loop's thread, and the engine is not healthy
-INTERRUPTION_TAKES = 5.0  # seconds, at most, for code that can be interrupted
-INTERRUPTED_AFTER = 1.0  # the same when the engine stops, and the code is interrupted
-LEFT_BEHIND_AFTER = 3.0  # the same, and the thread is given up
+COLLECT_AFTER = 10_000  # live containers that trigger the garbage collector; see the same place
+UPKEEP_EVERY = 2.0  # seconds; at full speed the write-ahead log grows by tens of megabytes in that time
+WATCHED_AT_ONCE = 500  # instances read in one query when the store is back
+HELD_FOR_LONG = 2.0  # seconds of blocking by one instance after which the engine is unhealthy
+INTERRUPTION_TAKES = 5.0  # seconds in which interruptible code must end
+INTERRUPTED_AFTER = 1.0  # seconds after which a stopping engine interrupts blocking code
+LEFT_BEHIND_AFTER = 3.0  # seconds after which a stopping engine abandons the thread
 _LOOK_EVERY = 0.05
-IDLE_AFTER = 60_000_000  # microseconds until an execution nobody fed is put away
+IDLE_AFTER = 60_000_000  # microseconds after which an idle execution is evicted
 
 T = TypeVar("T")
 Finished = tuple[InstanceRow, "Ending | None", "bytes | None"] | None
@@ -75,7 +76,7 @@ log = logging.getLogger("perdure.engine")
 
 @dataclass(frozen=True)
 class Settings:
-    """How one engine runs. Everything has a default that is right for one machine."""
+    """The settings of one engine. The defaults suit one machine."""
 
     limits: Limits = field(default_factory=Limits)
     concurrency: Concurrency = field(default_factory=Concurrency)
@@ -96,7 +97,7 @@ class Settings:
 
     @property
     def runs_nothing(self) -> bool:
-        """Whether messages are only taken, for others to act on."""
+        """Whether this engine only accepts messages, which other workers process."""
         return self.accept_only or self.belonging.role == "api"
 
 
@@ -147,10 +148,10 @@ class Engine:
         self.feed = Feed(self._listen)
         self.endless: dict[
             asyncio.Future[Finished], str
-        ] = {}  # waits without a timeout, and for which instance
+        ] = {}  # waits without a timeout, with the instance id of each
         self._watchers: dict[str, list[asyncio.Future[Finished]]] = {}
         self.callers = Callers(self.loop, self.clock, self._held_beyond_patience)
-        self._live: set[str] = set()  # known to be running: no need to ask the store
+        self._live: set[str] = set()  # known to be running: no query needed
         self._gate = threading.Lock()
         self._thread: threading.Thread | None = None
         self._upkeep: threading.Thread | None = None
@@ -187,9 +188,9 @@ class Engine:
         return Client(self)
 
     async def stop(self) -> None:
-        """Finish the batch in hand, give running activities `drain` seconds, and close the store.
+        """Finish the current batch, give running activities `drain` seconds, and close the store.
 
-        Beside others the partitions are handed over first, so that only activities are waited for.
+        With several workers the partitions are released first, so that the wait is for activities only.
         """
         pool = self.loop.pool
         self.loop.leaving = True
@@ -205,14 +206,16 @@ class Engine:
         self.loop.stopping = True
         self.loop.nudge()
         await asyncio.to_thread(self._await_end)
-        self.loop.refuse_rest()  # what came after the thread had looked for the last time
+        self.loop.refuse_rest()  # messages that arrived after the thread's last look
         if pool is not None:
             await pool.close()
         self._dismiss_watchers()
 
     def _await_end(self) -> None:
-        """Return when the engine's threads have ended. Code that keeps the loop's is interrupted; a call that cannot
-        be is left behind with its thread, and its instance gets a strike at the next start."""
+        """Return when the engine's threads have ended. Code that blocks the loop's thread is interrupted; a
+        call that cannot be interrupted is abandoned with its thread, and its instance gets a strike at the next
+        start.
+        """
         threads = [thread for thread in (self._thread, self._upkeep) if thread is not None]
         held, last, told = 0.0, time.monotonic(), ""
         while any(thread.is_alive() for thread in threads):
@@ -223,7 +226,8 @@ class Engine:
             held, last = held + (now - last if instance_id else 0.0), now
             if held > LEFT_BEHIND_AFTER:
                 log.error(
-                    "the code of instance %s keeps the loop and cannot be interrupted: the engine stops without it",
+                    "the code of instance %s blocks the engine loop and cannot be interrupted: the engine "
+                    "stops without it",
                     instance_id,
                 )
                 return
@@ -234,7 +238,7 @@ class Engine:
                 self._watchdog.end_turn()
 
     def _share(self, store: SharedStore, pool: ActivityPool) -> Sharing:
-        """Be one of several workers: registered when the loop opens the store."""
+        """The coordinator of this worker, which registers when the loop opens the store."""
         settings, registry = self.settings, self.registry
         belonging, territory = settings.belonging, self._territory
         assert territory is not None
@@ -290,7 +294,7 @@ class Engine:
         try:
             self.loop.run()
         except BaseException:
-            log.exception("the loop ended by an error of its own; this engine serves no longer")
+            log.exception("the engine loop failed; this engine no longer serves its hub")
             self.loop.stopping = True
         finally:
             self._dispatcher.drop_everything()
@@ -299,7 +303,7 @@ class Engine:
             self._dismiss_watchers()
 
     def _guard(self) -> None:
-        """On the loop's thread: begin to watch over what user code does here."""
+        """On the loop's thread: start the watchdog, the audit hook and the crash file."""
         if not self.settings.runs_nothing:
             self._strikes = self._strike_file()
             self._marker._strikes = self._strikes
@@ -328,7 +332,9 @@ class Engine:
         return folder_of(self._shared.place) / name_of(self._territory.incarnation, self._worker_name)
 
     def _park_suspects(self) -> None:
-        """On the loop's thread, at the start and when a worker is gone: whose code has killed three processes?"""
+        """Mark instances whose code has killed three processes for parking. On the loop's thread, at the start
+        and when a worker is dead.
+        """
         if self._strikes is None:
             return
         if self._membership is not None:
@@ -351,12 +357,12 @@ class Engine:
             try:
                 self.store.maintain(self.clock.now())
             except Exception:
-                log.exception("upkeep of the store failed; it is tried again")
+                log.exception("upkeep of the store failed; it is retried")
             self.loop.idle_before = self.clock.now() - IDLE_AFTER
         self.store.close_reader()
 
     def _stay(self) -> None:
-        """Prolong the lease, however long the loop's thread is busy."""
+        """Renew the lease, also while the loop's thread is busy."""
         assert self._membership is not None
         while not self._stop.wait(self.settings.belonging.lease / 3):
             quietly_renewed(self._membership)
@@ -364,20 +370,22 @@ class Engine:
     # --------------------------------------------------------------------------- Gateway, for the clients
 
     async def accept(self, message: Message) -> Any:
-        """Hand a message to the loop; returns its answer once it is durable."""
+        """Send a message to the loop; returns its answer once it is durable."""
         self._demand_service()
         refuse_unkept(message)
-        # The inbox holds them in lists, so its length says nothing.
+        # The inbox contains lists of messages, so its length is not their number.
         queued = len(self.callers)
         if queued > self.settings.queued_requests and isinstance(message, Start | RaiseEvent):
-            raise Overloaded(f"{queued} requests are waiting already: nothing was stored, try again shortly")
+            raise Overloaded(
+                f"{queued} requests are waiting, which is the limit: nothing was stored. Try again shortly"
+            )
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         note = NOTE.get()
         if note is not None:
             note = note.about(message)
         self._outbox.put(Envelope(named(message), answer, note=note))
         if self.loop.stopping and self._thread is not None and not self._thread.is_alive():
-            self.loop.refuse_rest()  # it stopped meanwhile
+            self.loop.refuse_rest()  # it has stopped in the meantime
         return await self.callers.wait_for(answer)
 
     def _demand_service(self) -> None:
@@ -386,17 +394,17 @@ class Engine:
         self.callers.check()
 
     async def record(self, memo: AuditMemo) -> None:
-        """Write rows beside the next batch; returns once they are durable."""
+        """Write rows with the next batch; returns once they are durable."""
         self._demand_service()
         memo.reply = asyncio.get_running_loop().create_future()
         self.loop.memos.put(memo)
         self.loop.nudge()
         if self.loop.stopping and self._thread is not None and not self._thread.is_alive():
-            self.loop.refuse_rest()  # it stopped meanwhile
+            self.loop.refuse_rest()  # it has stopped in the meantime
         await self.callers.wait_for(memo.reply)
 
     async def finished(self, instance_id: str, timeout: float | None) -> OrchestrationStatus | None:
-        """Return when the instance has finished, with its status if it is at hand.
+        """Return when the instance has finished, with its status if that is known.
 
         Raises TimeoutError, InstanceNotFound.
         """
@@ -410,7 +418,7 @@ class Engine:
                 if status is not None:
                     return status
             if self.loop.stopping:
-                raise EngineStopped("the engine is not running: the instance goes on when one is")
+                raise EngineStopped("the engine is not running: the instance continues when an engine runs")
             self._waiting(+1)
             if timeout is None:
                 self.endless[future] = instance_id
@@ -440,7 +448,7 @@ class Engine:
         return status_in(self.store, stored, Detail()) if is_finished else None
 
     def _waiting(self, more: int) -> None:
-        """Somebody waits for an instance to finish: a clock that skips may do so now."""
+        """Count a client that waits for an instance: a clock that skips may skip now."""
         skipping = getattr(self.clock, "waiting", None)
         if skipping is not None:
             skipping(more)
@@ -481,7 +489,7 @@ class Engine:
         handover.answer(told)
 
     def _sought(self) -> list[str]:
-        """Instances of other workers that clients here wait for. On the loop's thread."""
+        """The instances of other workers that this worker's clients wait for. On the loop's thread."""
         territory = self._territory
         if not self._watchers or territory is None or territory.owns_all:
             return []
@@ -489,13 +497,15 @@ class Engine:
             return [instance_id for instance_id in self._watchers if territory.is_elsewhere(instance_id)]
 
     def _returned(self) -> None:
-        """On the loop's thread: the store was opened again, beside others as another incarnation."""
+        """On the loop's thread, after the store was reopened; with several workers under a new incarnation."""
         if self._strikes is not None and self._shared is not None:
             self._strikes.rename(self._strike_path())
         self._look_after_watchers()
 
     def _look_after_watchers(self) -> None:
-        """On the loop's thread, when the store is back: an end may have been committed that nobody heard of."""
+        """On the loop's thread, when the store is back: find commits that finished a watched instance
+        unnoticed.
+        """
         self._live.clear()
         with self._gate:
             watched = list(self._watchers)
@@ -504,7 +514,7 @@ class Engine:
             self._found([row.instance_id for row in rows if row.completed_at is not None])
 
     def _found(self, instance_ids: list[str]) -> None:
-        """These have finished elsewhere. On the loop's thread."""
+        """Resolve the waits for these instances, which finished on another worker. On the loop's thread."""
         with self._gate:
             futures = [future for one in instance_ids for future in self._watchers.pop(one, ())]
         tell([(future, None) for future in futures])
@@ -513,8 +523,8 @@ class Engine:
         self._live.difference_update(instance_ids)
 
     async def read(self, question: Callable[[], T], *, brief: bool = False) -> T:
-        """Ask the store, off the event loop unless the answer is a matter of microseconds."""
-        is_near = self._shared is None  # a database may be slow, or away
+        """Query the store; on a thread, unless the answer takes only microseconds."""
+        is_near = self._shared is None  # a database may be slow or unavailable
         return question() if brief and is_near else await asyncio.to_thread(question)
 
     def pulses(self, executions: Mapping[str, str]) -> dict[tuple[str, int], Pulse]:
@@ -531,7 +541,7 @@ class Engine:
         return new_id() if self._territory is None else self._territory.local_id(new_id)
 
     def salt_at_hand(self, instance_id: str) -> bytes | None:
-        """The chance an instance was born with, if it is in memory and durable. From any thread."""
+        """The salt of an instance, if the instance is in memory and durable. From any thread."""
         found = self._dispatcher.cache.warm.get(instance_id)
         if found is None:
             return self._dispatcher.cache.salts.get(instance_id)
@@ -540,7 +550,7 @@ class Engine:
     def has_orchestrator(self, name: str) -> None:
         if name.casefold().startswith(
             BUILT_IN.casefold()
-        ):  # it would send whatever a client puts into its input
+        ):  # it would send any request that a client puts into its input
             raise FunctionNotFound(f"{name} is a built-in: only orchestrations start it")
         if self.settings.accept_only or self._functions.orchestrator(name) is not None:
             return
@@ -569,17 +579,17 @@ class Engine:
     # ------------------------------------------------------------------------------------------- reporting
 
     def _held(self) -> tuple[str, float]:
-        """Which instance's code has the loop's thread, and for how many seconds."""
+        """The instance whose code occupies the loop's thread, and for how many seconds."""
         return self._watchdog.held() if self._watchdog is not None else ("", 0.0)
 
     def _held_beyond_patience(self) -> tuple[str, float]:
-        """The same, when it should have been interrupted by now."""
+        """The same, if the code should already have been interrupted."""
         instance_id, seconds = self._held()
         beyond = seconds > self.settings.interrupt_after + INTERRUPTION_TAKES
         return (instance_id, seconds) if beyond else ("", 0.0)
 
     def health(self) -> dict[str, Any]:
-        """Numbers for a health page: what is warm, queued, running; and whether all is well."""
+        """Numbers for a health page (warm, queued, running), and whether the engine is healthy."""
         pool = self.loop.pool
         instance_id, held = self._held()
         is_held = held > HELD_FOR_LONG
@@ -601,11 +611,11 @@ class Engine:
         if self.loop.away is not None:
             return str(self.loop.away)
         if self.loop.full_until > self.clock.monotonic():
-            return "writes are refused: no space is left"
+            return "writes are rejected: no space is left"
         return f"no answer for {self.callers.held_up:.0f} s" if self.callers.held_up else "ok"
 
     def publish(self, address: str, token: str) -> None:
-        """Tell other processes on this machine where this engine can be reached."""
+        """Publish the engine's address to other processes on this machine."""
         publish = getattr(self.store, "publish", None)
         if publish is not None:
             with contextlib.suppress(OSError):
@@ -613,7 +623,7 @@ class Engine:
 
 
 def _tune_interpreter() -> None:
-    """What an interpreter with this engine in it needs. What was set for more, or switched off, stays as it is."""
+    """Tune the interpreter's switch interval and garbage collector. Higher or disabled settings stay unchanged."""
     sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_INTERVAL))
     first, *others = gc.get_threshold()
     if first:

@@ -1,16 +1,17 @@
-"""Exceptions raised in a thread from outside, for code that has to stop.
+"""Exceptions raised in a thread from outside, to stop its code.
 
-CPython delivers such an exception at the next call or backward jump of the thread. One alone is easily swallowed: by
-a bare `except:`, or by `finally: continue`. `Insisting` therefore has itself delivered again whenever one is made,
-at the very next call or jump, until `disarm` is called. Each leaves one loop or `try` of the code behind, so that
-code in Python comes to its end whatever it catches; a call into C that does not return cannot be stopped so. CPython
-3.12 counts a backward jump as part of the `try` before its target, where the same exception would be caught for
-ever. There a single one in between, at a moment of chance, gets on.
+CPython delivers such an exception at the thread's next call or backward jump. A single exception is easily
+swallowed by a bare `except:` or by `finally: continue`. The class made by `_insisting` therefore raises itself
+again, at the very next call or jump, whenever an instance is created, until `disarm` is called. Each exception
+leaves one loop or `try` of the code, so Python code ends whatever it catches; a call into C that does not
+return cannot be stopped this way. CPython 3.12 counts a backward jump as part of the `try` before its target,
+where the same exception would be caught for ever. A single exception in between, at a random moment, escapes
+from there.
 
-Whoever enters such code must call `disarm` first thing when it comes back: it is a call into C, before which nothing
-is delivered. A function in Python would be interrupted itself. `calm` follows it: up to CPython 3.12 the interpreter
-keeps looking for an exception that was withdrawn, in every thread, until one is delivered. With 3.11 a process then
-hangs when a debugger or a coverage tool traces it; with 3.12 each call of a function is slower.
+The caller of such code must call `disarm` first when the code returns: `disarm` is a call into C, before which
+nothing is delivered. A Python function would be interrupted itself. `calm` follows: up to CPython 3.12 the
+interpreter keeps looking for a withdrawn exception, in every thread, until one is delivered. With 3.11 a
+process then hangs under a debugger or a coverage tool; with 3.12 each function call is slower.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from perdure.replay.decide import Execution
     from perdure.replay.fiber import Body
 
-ROUNDS: Final = 100  # how often a body is told to end; each time it leaves a `try` or a `yield` behind
+ROUNDS: Final = 100  # interruptions of one body; each makes it leave a `try` or a `yield`
 
 _NAME: Final = ("PyThreadState_SetAsyncExc", ctypes.pythonapi)
 _raise = ctypes.PYFUNCTYPE(None, ctypes.c_ulong, ctypes.py_object)(_NAME)
@@ -36,7 +37,7 @@ _clear = ctypes.PYFUNCTYPE(None, ctypes.c_ulong, ctypes.c_void_p)(_NAME)
 
 
 class CutShort(EngineSignal):
-    """Code was interrupted because the engine stops: it is not at fault, and runs again at the next start."""
+    """The code was interrupted because the engine stops. It is not at fault and runs again after a restart."""
 
 
 class _Last(BaseException):
@@ -44,7 +45,7 @@ class _Last(BaseException):
 
 
 class Interruptions:
-    """What interrupts one thread."""
+    """Interrupts the code of one thread."""
 
     __slots__ = ("_insisting", "_thread_id", "disarm")
 
@@ -54,7 +55,6 @@ class Interruptions:
         self.disarm: Callable[[], object] = partial(_clear, thread_id, None)
 
     def ask(self) -> None:
-        """Raise Interrupted in the thread, once."""
         _raise(self._thread_id, Interrupted)
 
     def insist(self) -> None:
@@ -62,7 +62,9 @@ class Interruptions:
         _raise(self._thread_id, self._insisting)
 
     def calm(self) -> None:
-        """On the thread itself, after `disarm`: have a harmless exception delivered, the last one looked for."""
+        """On the thread itself, after `disarm`: deliver a harmless exception, which ends the interpreter's
+        search.
+        """
         try:
             _raise(self._thread_id, _Last)
             while True:
@@ -71,7 +73,7 @@ class Interruptions:
             pass
 
     def finish(self, body: Body) -> None:
-        """On the thread itself: end a body that would not close."""
+        """On the thread itself: end a body that did not close."""
         disarm = self.disarm
         for _ in range(ROUNDS):
             try:
@@ -83,7 +85,7 @@ class Interruptions:
 
 
 def put_away(execution: Execution) -> None:
-    """Close the code of an execution, also where it swallows that."""
+    """Close the code of an execution, even if the code swallows the exception."""
     stubborn = execution.close()
     if stubborn:
         interruptions = Interruptions(threading.get_ident())
@@ -93,14 +95,14 @@ def put_away(execution: Execution) -> None:
 
 
 def give_back_free_memory() -> None:
-    """Have the C library return to the system what it keeps free, where it knows how."""
+    """Return free memory of the C library to the system, if the library supports it."""
     trim = getattr(ctypes.pythonapi, "malloc_trim", None)
     if trim is not None:
         trim(0)
 
 
 def _insisting(thread_id: int) -> type[Interrupted]:
-    """A class each of whose instances has the next one raised as it is made."""
+    """An exception class whose instances, when created, raise the next one in the thread."""
     kind: Any = type("Interrupted", (Interrupted,), {"__module__": Interrupted.__module__})
     kind.__init__ = staticmethod(partial(_raise, thread_id, kind))
     return kind  # type: ignore[no-any-return]

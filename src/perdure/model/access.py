@@ -98,10 +98,10 @@ def checked_scopes(scopes: Iterable[str]) -> tuple[str, ...]:
         if scope not in INCLUDES and not re.fullmatch(r"function:[^\s:]{1,200}", scope):
             known = ", ".join(INCLUDES)
             raise ValueError(
-                f"{scope[:60]!r} is not a scope: take {known}, or function:NAME for one function"
+                f"{scope[:60]!r} is not a scope: use {known}, or function:NAME for one client function"
             )
     if not wanted:
-        raise ValueError("a key without a scope opens nothing: give read, operate, admin or function")
+        raise ValueError("a key needs at least one scope: read, operate, admin or function")
     return tuple(wanted)
 
 

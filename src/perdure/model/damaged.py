@@ -301,7 +301,7 @@ def _mended(row: InstanceRow) -> InstanceRow:
             due_at=None,
             local_work=0,
             reason=f"{DAMAGED}: in the row of the instance (instance_no {row.instance_no}) {_listed(wrong)}; "
-            "the disk, or a program other than perdure, has changed it",
+            "the disk or another program has changed it",
         )
     )
 
@@ -349,9 +349,7 @@ def end_of(row: InstanceRow, one: HistoryRow) -> bytes:
     locked = isinstance(row.salt, Unreadable) or isinstance(one.events, Unreadable)
     if locked or hash_chain.digest_of(row.salt, one.events) == one.digest:
         return one.events
-    why = (
-        f"episode {one.episode} of its history is not what was written: its events do not match their digest"
-    )
+    why = f"episode {one.episode} of its history is damaged: its events do not match their digest"
     return Unreadable.of(one.events, UNREADABLE, why)
 
 
@@ -450,7 +448,7 @@ def _record_flaw(cells: tuple[Any, ...]) -> str:
     try:
         decode_record(stored)
     except (msgspec.MsgspecError, TypeError) as error:
-        return f"its entity_state is no record of an entity: {error}"
+        return f"its entity_state is not an entity's record: {error}"
     return ""
 
 

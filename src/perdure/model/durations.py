@@ -33,7 +33,8 @@ def micros(duration: Seconds) -> int:
         exact = duration // _MICROSECOND
         if abs(exact) > LONGEST:
             raise ValueError(
-                f"a duration of {duration} is too long: 10,000 years at most. To wait without an end, set no timeout"
+                f"a duration of {duration} is too long: the maximum is 10,000 years. To wait without a limit, "
+                "set no timeout"
             )
         return exact
     try:
@@ -92,4 +93,4 @@ def duration(text: str) -> timedelta:
     try:
         return sum((float(number) * _UNITS[unit] for number, unit in parts), timedelta())
     except OverflowError as error:
-        raise ValueError(f"{text!r} is too long a duration") from error
+        raise ValueError(f"the duration {text!r} is too long") from error

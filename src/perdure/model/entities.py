@@ -64,7 +64,7 @@ class EntityId:
         parts = instance_id.split("@", 2) if isinstance(instance_id, str) else []
         if len(parts) != 3 or parts[0]:
             raise InvalidInstanceId(
-                f"{instance_id!r} is not the id of an entity: those look like '@name@key'"
+                f"{instance_id!r} is not the id of an entity: an entity id has the form '@name@key'"
             )
         return EntityId(parts[1], parts[2])
 
@@ -110,20 +110,21 @@ def checked_operation(operation: object) -> str:
         or not operation.isprintable()
     ):
         raise InvalidInstanceId(
-            f"an operation's name is 1 to {OPERATION_LIMIT} printable characters, not {str(operation)[:60]!r}"
+            f"an operation's name must be 1 to {OPERATION_LIMIT} printable characters, not "
+            f"{str(operation)[:60]!r}"
         )
     return operation
 
 
 def _broken_rule(name: object, key: object) -> str:
     if not isinstance(name, str) or not isinstance(key, str):
-        return "name and key are strings"
+        return "name and key must be strings"
     if not name or "@" in name:
-        return "the name is not empty and has no '@' in it"
+        return "the name must not be empty or contain '@'"
     if len(name) + len(key) + 2 > ID_LIMIT:
-        return f"name and key make an id of more than {ID_LIMIT} characters"
+        return f"name and key together exceed {ID_LIMIT} characters"
     if not _FORBIDDEN.isdisjoint(name + key):
-        return "it contains one of / \\ # ?, which have a meaning in URLs"
+        return "it contains one of / \\ # ?, which are reserved in URLs"
     if not (name + key).isprintable():
         return "it contains a control or other unprintable character"
     return ""

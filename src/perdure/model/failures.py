@@ -64,7 +64,7 @@ def _message(error: BaseException) -> str:
     except EngineSignal:
         raise
     except BaseException as second:
-        return f"(its text cannot be had: {type(second).__name__})"
+        return f"(its text is not available: {type(second).__name__})"
 
 
 def _stack(error: BaseException) -> str:

@@ -45,7 +45,7 @@ class Secret:
 
     def __init__(self, name: str, *, form: str = "{}") -> None:
         if not name or "{}" not in form:
-            raise ValueError('a Secret has a name, and {} in its form: Secret("TOKEN", form="Bearer {}")')
+            raise ValueError('a Secret needs a name, and {} in its form: Secret("TOKEN", form="Bearer {}")')
         self.name = name
         self.form = form
 
@@ -60,8 +60,8 @@ class Secret:
 
     def __format__(self, spec: str) -> str:
         raise TypeError(
-            f"{self!r} has no value here, so it cannot become part of a text: "
-            f'pass Secret({self.name!r}, form="Bearer {{}}") as the whole header'
+            f"{self!r} has no value in an orchestrator, so it cannot be part of a text: pass "
+            f'Secret({self.name!r}, form="Bearer {{}}") as the whole header'
         )
 
 
@@ -162,13 +162,13 @@ def request_of(
 ) -> HttpRequest:
     """The request as history keeps it. Raises ValueError and TypeError for one that could not be sent."""
     if not isinstance(method, str):
-        raise TypeError(f"method is text, such as GET, not {type(method).__name__}")
+        raise TypeError(f"method must be text, such as GET, not {type(method).__name__}")
     verb = method.upper()
     if not verb or not METHOD_CHARACTERS.issuperset(verb):
         raise ValueError(f"{method!r} is not an HTTP method")
     check_uri(uri)
     if is_raw_str and not isinstance(content, str):
-        raise TypeError(f"is_raw_str is for content that is text, not {type(content).__name__}")
+        raise TypeError(f"is_raw_str requires content that is text, not {type(content).__name__}")
     plain, uses = _headers(headers or {})
     form, kept, kind = _content(content, is_raw_str)
     found: list[SecretUse] = []
@@ -182,7 +182,7 @@ def request_of(
 def check_uri(uri: str) -> None:
     """Raise ValueError unless this is an absolute http or https address without credentials in it."""
     if not isinstance(uri, str):
-        raise TypeError(f"uri is text, not {type(uri).__name__}")
+        raise TypeError(f"uri must be text, not {type(uri).__name__}")
     try:
         parts = urlsplit(uri)
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -190,7 +190,8 @@ def check_uri(uri: str) -> None:
         raise ValueError(f"the uri cannot be read: {error}") from None
     if parts.username is not None or parts.password is not None:
         raise ValueError(
-            "a uri with a user or password in it would be in history: use a header with a Secret"
+            "the uri must not contain a user or password, because history records it: use a header with a "
+            "Secret"
         )
     if not usable:
         raise ValueError(f"{uri!r} is not an absolute http or https address")
@@ -205,9 +206,9 @@ def _headers(given: Mapping[str, str | Secret]) -> tuple[dict[str, str], list[Se
             or not name.isascii()
             or not name.replace("-", "").replace("_", "").isalnum()
         ):
-            raise ValueError(f"{name!r} is not a header's name")
+            raise ValueError(f"{name!r} is not a valid header name")
         if name.lower() in ("host", "content-length", "transfer-encoding", "connection"):
-            raise ValueError(f"the header {name} follows from the request and cannot be given")
+            raise ValueError(f"the header {name} is set from the request and must not be given")
         match value:
             case Secret():
                 uses.append(SecretUse(value.name, header=name, form=value.form))

@@ -58,7 +58,7 @@ def check_instance_id(instance_id: object, *, derived: bool = False) -> str:
     and no "::", which marks derived ids of sub-orchestrations.
     """
     if not isinstance(instance_id, str):
-        raise InvalidInstanceId(f"an instance id is a string, not {type(instance_id).__name__}")
+        raise InvalidInstanceId(f"an instance id must be a string, not {type(instance_id).__name__}")
     broken = _broken_rule(instance_id, derived)
     if broken:
         shown = instance_id if len(instance_id) <= 60 else instance_id[:57] + "..."
@@ -69,27 +69,27 @@ def check_instance_id(instance_id: object, *, derived: bool = False) -> str:
 def asked_id(instance_id: object) -> str:
     """The id of an instance that may exist. Raises `InvalidInstanceId` for what is no text that a store keeps."""
     if not isinstance(instance_id, str):
-        raise InvalidInstanceId(f"an instance id is a string, not {type(instance_id).__name__}")
+        raise InvalidInstanceId(f"an instance id must be a string, not {type(instance_id).__name__}")
     if not is_text(instance_id):
         raise InvalidInstanceId(
-            f"instance id {ascii(instance_id)[:60]} holds NUL or a lone surrogate: no instance has such an id"
+            f"instance id {ascii(instance_id)[:60]} contains NUL or a lone surrogate: no instance has such an id"
         )
     return instance_id
 
 
 def _broken_rule(instance_id: str, derived: bool) -> str:
     if not instance_id or len(instance_id) > (4 * ID_LIMIT if derived else ID_LIMIT):
-        return f"has {len(instance_id)} characters; 1 to {ID_LIMIT} are allowed"
+        return f"has {len(instance_id)} characters: an id has 1 to {ID_LIMIT}"
     if instance_id in (".", ".."):
-        return "is a path of its own in URLs"
+        return "is a relative path in URLs"
     if instance_id[0] == "@":
-        return "begins with '@'; those ids belong to entities"
+        return "begins with '@', which is reserved for entities"
     if not _FORBIDDEN.isdisjoint(instance_id):
-        return "contains one of / \\ # ?, which have a meaning in URLs"
+        return "contains one of / \\ # ?, which are reserved in URLs"
     if not instance_id.isprintable():
         return "contains a control or other unprintable character"
     if not derived and CHILD_MARK in instance_id:
-        return f"contains {CHILD_MARK!r}, which marks ids of sub-orchestrations"
+        return f"contains {CHILD_MARK!r}, which is reserved for sub-orchestrations"
     return ""
 
 

@@ -273,12 +273,12 @@ def refuse_unkept(message: Message) -> None:
         if not isinstance(text, str):
             what = type(text).__name__
             if field == "instance_id":
-                raise InvalidInstanceId(f"an instance id is a string, not {what}")
-            raise PayloadError(f"{field.replace('_', ' ')} is a string, not {what}: nothing was stored")
+                raise InvalidInstanceId(f"an instance id must be a string, not {what}")
+            raise PayloadError(f"{field.replace('_', ' ')} must be a string, not {what}: nothing was stored")
         if (not text.isascii() or "\0" in text) and not is_text(text):
             raise PayloadError(
-                f"{field.replace('_', ' ')} {ascii(text)[:60]} holds NUL or a lone surrogate, which is no character: "
-                "nothing was stored"
+                f"{field.replace('_', ' ')} {ascii(text)[:60]} contains NUL or a lone surrogate, which JSON "
+                "cannot represent: nothing was stored"
             )
 
 

@@ -19,7 +19,7 @@ def is_text(text: str) -> bool:
 
 def not_a_name(name: object, what: str) -> str:
     """Why it is no name, for an error."""
-    return f"{what} is 1 to {NAME_LIMIT} printable characters, not {ascii(name)[:60]}"
+    return f"{what} must be 1 to {NAME_LIMIT} printable characters, not {ascii(name)[:60]}"
 
 
 __all__ = ["NAME_LIMIT", "is_name", "is_text", "not_a_name"]

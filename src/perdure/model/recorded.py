@@ -20,7 +20,7 @@ from perdure.model.records import HistoryRow, InstanceRow, StoredInstance
 DAMAGED: Final = "damaged"
 """The kind of parking of an instance whose rows are not what was written."""
 
-_CAUSE: Final = "the disk, or a program other than perdure, has changed it"
+_CAUSE: Final = "the disk or another program has changed it"
 
 
 class HistoryDamaged(msgspec.DecodeError):
@@ -37,8 +37,8 @@ def read(stored: StoredInstance) -> list[tuple[int, list[HistoryEvent]]]:
     check_rows(stored)
     if (row.episodes, row.head) != _end(stored):
         raise HistoryDamaged(
-            f"the row of the instance counts {row.episodes} rows of history and history has {len(history)}, or "
-            f"the newest is not the one that it names; {_CAUSE}"
+            f"the row of the instance counts {row.episodes} rows of history, but history has {len(history)}, "
+            f"or its newest row differs; {_CAUSE}"
         )
     bodies = _by_episode(stored)
     recorded = []
@@ -60,7 +60,7 @@ def _check_start(row: InstanceRow, events: list[HistoryEvent]) -> None:
             for column, value in began.items():
                 if getattr(row, column) != value:
                     raise HistoryDamaged(
-                        f"the row of the instance has another {column} than its history, which began with "
+                        f"the row of the instance has a different {column} than its history, which began with "
                         f"{value!r}; {_CAUSE}"
                     )
 
@@ -104,10 +104,10 @@ def check_rows(stored: StoredInstance) -> None:
 
 def _what(salt: bytes, one: HistoryRow, expected: int) -> str:
     if one.episode != expected:
-        return f"stands where episode {expected} was due, which is missing"
+        return f"follows a gap: episode {expected} is missing"
     if hash_chain.digest_of(salt, one.events) != one.digest:
-        return "is not what was written: its events do not match their digest"
-    return "is not what was written: its time, its digest or its hash has changed"
+        return "is damaged: its events do not match their digest"
+    return "is damaged: its time, its digest or its hash has changed"
 
 
 def _end(stored: StoredInstance) -> tuple[int, bytes]:
@@ -142,8 +142,8 @@ def _check_bodies(
         refuse_unreadable(body)
         if hash_chain.digest_of(row.salt, body).hex() != ref.digest:
             raise HistoryDamaged(
-                f"body {ref.no} of {_name_of(one)}, in the table payloads, is not what was written: it does not "
-                f"match its digest; {_CAUSE}"
+                f"body {ref.no} of {_name_of(one)}, in the table payloads, is damaged: it does not match its "
+                f"digest; {_CAUSE}"
             )
 
 

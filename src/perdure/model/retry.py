@@ -51,7 +51,7 @@ class RetryPolicy:
         if not self.backoff >= 1.0:
             raise ValueError("RetryPolicy.backoff must be at least 1.0")
         if not 0.0 <= self.jitter <= 1.0:
-            raise ValueError("RetryPolicy.jitter is a share of the pause: 0.0 to 1.0")
+            raise ValueError("RetryPolicy.jitter must be 0.0 to 1.0, a fraction of the pause")
         object.__setattr__(self, "non_retryable", tuple(self.non_retryable))
 
     def also_final(self, *kinds: Kind) -> RetryPolicy:

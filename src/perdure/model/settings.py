@@ -203,13 +203,13 @@ def one_of(*known: str) -> Unit:
 
 COUNT = Unit("a whole number", "int", _count, lambda value: f"{value:,}")
 BYTES = Unit("a size, such as 4096 or 64MiB", "int", _bytes, _size)
-SECONDS = Unit("a number of seconds, or such as 5min", "float", _seconds, lambda value: f"{value:g} s")
+SECONDS = Unit("a duration: seconds, or 90s, 5min, 12h", "float", _seconds, lambda value: f"{value:g} s")
 SWITCH = Unit("true or false", "bool", _switch, lambda value: str(value).lower())
-SECRET = Unit("a secret of 24 characters or more", "str", _secret, lambda _: "***")
-TEXT = Unit("a text that is not empty", "str", _text)
-NAMES = Unit("names with commas between them", "Sequence[str]", _names, ", ".join)
+SECRET = Unit("a secret of at least 24 characters", "str", _secret, lambda _: "***")
+TEXT = Unit("a non-empty text", "str", _text)
+NAMES = Unit("comma-separated names", "Sequence[str]", _names, ", ".join)
 NETWORKS = Unit(
-    "addresses or networks, such as 10.0.0.0/8, with commas between them",
+    "comma-separated addresses or networks, such as 10.0.0.0/8",
     "Sequence[str]",
     _networks,
     ", ".join,

@@ -118,7 +118,7 @@ class Waiting(msgspec.Struct, frozen=True, omit_defaults=True):
 
     def _kept(self) -> str:
         names = ", ".join(f"'{name}'" for name in dict.fromkeys(self.kept))
-        return f"; it keeps {len(self.kept)} event(s) that no wait has taken yet: {names}" if names else ""
+        return f"; it keeps {len(self.kept)} event(s) that no wait has taken: {names}" if names else ""
 
 
 PROGRESS_SHOWN = 60  # characters
@@ -139,13 +139,13 @@ class Pulse(msgspec.Struct, frozen=True):
 
 _REASONS = {
     "operator": "suspended by an operator until resumed",
-    "nondeterminism": "parked: the deployed code disagrees with its history; deploy matching code, then resume "
-    "(PDR-070)",
-    "misfit": "parked: something that was accepted or recorded does not fit the type that the deployed code reads it "
-    "as; let the type accept it, deploy, then resume (PDR-073)",
+    "nondeterminism": "parked: the deployed code does not match its history; deploy matching code, then "
+    "resume (PDR-070)",
+    "misfit": "parked: a recorded value does not fit the type that the deployed code expects; change the "
+    "type to accept it, deploy, then resume (PDR-073)",
     "poison": "parked: processing it failed again and again; see the reason, then resume or terminate (PDR-071)",
     "no_worker": "waiting for a worker that has its orchestrator function (PDR-072)",
-    "damaged": "parked: a stored row is not what was written; restore a backup, or terminate it (PDR-076)",
+    "damaged": "parked: a stored row is damaged; restore a backup, or terminate it (PDR-076)",
 }
 
 
@@ -244,7 +244,7 @@ def heard_text(activity: OpenActivity, now: int) -> str:
     """How long ago its last heartbeat was, for people; "" when it has sent none."""
     if not activity.heard_at:
         return ""
-    return f"heard of {short_duration(timedelta(microseconds=max(now - activity.heard_at, 0)))} ago"
+    return f"last heartbeat {short_duration(timedelta(microseconds=max(now - activity.heard_at, 0)))} ago"
 
 
 def progress_text(progress: Any) -> str:
@@ -277,7 +277,7 @@ def _operation(operation: OpenOperation) -> str:
 
 
 def _aside(reason: str) -> str:
-    return f", which is set aside ({shortened(reason)})" if reason else ""
+    return f", which is on hold ({shortened(reason)})" if reason else ""
 
 
 def shortened(text: str) -> str:

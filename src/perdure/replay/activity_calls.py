@@ -1,9 +1,9 @@
-"""Calling activities, by reference or by name.
+"""Calls of activities, by reference or by name.
 
-Most of this module is types. A reference tells a type checker what goes in and what comes out, so that a wrong
-input is an error where it is written and a result needs no annotation. A name says nothing: its result is Any
-unless `expected_type` tells. What an activity asks for besides its input (its context, resources) stands behind
-the input, or its context in front of it; of a function that takes the context alone no input is checked.
+Most of this module is types. A reference gives a type checker the input and the output, so that a wrong input
+is an error where it is written and a result needs no annotation. A name has no type: its result is Any unless
+`expected_type` is given. Other parameters of an activity (its context, resources) follow the input, or the
+context precedes it; the input of a function with the context alone is not checked.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ class Takes(Protocol[I_contra, T_co]):
 
 
 class TakesBehind(Protocol[I_contra, T_co]):
-    """A function whose input comes behind its context."""
+    """A function whose input follows its context."""
 
     def __call__(self, context: ActivityContext, input_: I_contra, /, *args: Any, **kwargs: Any) -> T_co: ...
 
 
 Same: TypeAlias = Callable[[I], Never]
-"""Nobody passes one. It has mypy look at the function first, and then say which type the input should be of."""
+"""No caller passes one. It makes mypy check the function first, and then report the expected input type."""
 
 
 class ActivityOptions(TypedDict, total=False):
-    """What else a call of an activity may say."""
+    """The optional arguments of a call of an activity."""
 
     retry: RetryPolicy | None
     timeout: Seconds | None
@@ -133,22 +133,22 @@ class ActivityCalls(Recorder):
         timeout: Seconds | None = None,
         heartbeat_timeout: Seconds | None = None,
     ) -> Task[Any]:
-        """Schedule an activity, now; wait for the returned task to get its result.
+        """Schedule an activity now; wait for the returned task to get its result.
 
         Parameters:
             name: the function itself (its return annotation types the result) or its registered name.
-            input_: anything strict JSON can carry; encoded here, once. Without it the parameter's own default is
-                used, if it has one.
-            expected_type: the result's type, where the annotation does not tell.
+            input_: anything strict JSON can carry; encoded once, here. Without it the parameter's own default
+                applies, if it has one.
+            expected_type: the result's type, if there is no annotation.
             retry: overrides the activity's own retry policy.
-            timeout: seconds one attempt may take from its start; overrides the activity's own.
-            heartbeat_timeout: seconds one attempt may go without `context.heartbeat()`; overrides the
+            timeout: maximal seconds of one attempt from its start; overrides the activity's own.
+            heartbeat_timeout: maximal seconds of one attempt without `context.heartbeat()`; overrides the
                 activity's own.
 
         Raises:
             PayloadError, and ValueError for a timeout that is negative or too long, at once; the task raises
-            TaskFailedError when the activity failed. A name that is not registered here raises nothing: the
-            instance waits, with reason no_worker, for a worker that has it.
+            TaskFailedError when the activity failed. An unregistered name raises nothing: the instance waits,
+                with reason no_worker, for a worker that has the activity.
         """
         self._alive()
         if expected_type is not None:

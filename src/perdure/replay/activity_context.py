@@ -1,4 +1,4 @@
-"""What an activity sees of the call it serves."""
+"""The context of an activity's call."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PROGRESS_LIMIT = 4 * 1024  # bytes
 
 
 class Signals(Protocol):
-    """What passes between the attempt and the worker that runs it."""
+    """The signals between an attempt and its worker."""
 
     @property
     def is_cancelled(self) -> bool: ...
@@ -30,7 +30,7 @@ class Signals(Protocol):
 
 
 class ActivityContext:
-    """What an activity may know about the call it serves. Ask for it with a parameter annotated so."""
+    """The context of an activity's call. An activity gets it through a parameter with this annotation."""
 
     __slots__ = (
         "_input",
@@ -62,18 +62,18 @@ class ActivityContext:
         return payload.decode(self._input, expected_type) if bytes(self._input) else None
 
     def heartbeat(self, progress: Any = None) -> None:
-        """Say that this attempt is alive, and how far it is. From any thread, as often as you like.
+        """Report that this attempt is alive, and its progress. From any thread, as often as you like.
 
-        `progress` is any small JSON: a number from 0 to 1 is shown as a percentage, [done, total] as
-        "done of total". It is kept in memory, for the status; None leaves what was said before.
-        Raises PayloadError for what JSON cannot carry or beyond 4 KiB.
+        `progress` is any small JSON: a number from 0 to 1 is shown as a percentage, [done, total] as "done of
+        total". It is kept in memory, for the status; None keeps the previous progress. Raises PayloadError for
+        a value that JSON cannot represent or beyond 4 KiB.
         """
         said = None if progress is None else payload.encode(progress, limit=PROGRESS_LIMIT)
         self._signals.beat(said)
 
     @property
     def is_cancelled(self) -> bool:
-        """Whether the result of this attempt is still wanted: no, once it was cancelled or timed out."""
+        """Whether this attempt was cancelled or timed out, so that its result is no longer wanted."""
         return self._signals.is_cancelled
 
     @property
@@ -83,7 +83,7 @@ class ActivityContext:
 
     @property
     def cancel_reason(self) -> str:
-        """Why this attempt was cancelled; "" while it is not."""
+        """Why this attempt was cancelled; "" if it was not."""
         return self._signals.reason
 
     def raise_if_cancelled(self) -> None:

@@ -1,7 +1,7 @@
-"""Calling other orchestrations as parts of this one, by reference or by name.
+"""Calls of other orchestrations as parts of this one, by reference or by name.
 
-As in `activity_calls`, most of this module is types: input and output follow from a reference's annotations,
-in both styles. A generator's output is the third argument of the `Generator` it is annotated to return.
+As in `activity_calls`, most of this module is types: input and output follow from a reference's annotations, in
+both styles. The output of a generator is the third argument of its `Generator` return type.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ Orchestrator = str | Callable[..., Any]
 
 
 class ChildTakesBehind(Protocol[I_contra, T_co]):
-    """An orchestrator whose input comes behind its context.
+    """An orchestrator whose input follows its context.
 
-    The context's type is left open: with it in the protocol, mypy explains a wrong input by another overload.
+    The context's type is Any: with the real type, mypy explains a wrong input by another overload.
     """
 
     def __call__(self, context: Any, input_: I_contra, /, *args: Any, **kwargs: Any) -> T_co: ...
 
 
 class ChildOptions(TypedDict, total=False):
-    """What else a call of a sub-orchestration may say."""
+    """The optional arguments of a call of a sub-orchestration."""
 
     retry: RetryPolicy | None
 
@@ -153,14 +153,14 @@ class ChildCalls(EntityCalls):
         *,
         retry: RetryPolicy | None = None,
     ) -> Task[Any]:
-        """Start an orchestration as a part of this one, now; wait for the returned task to get its output.
+        """Start an orchestration as a part of this one; wait for the returned task to get its output.
 
-        With `retry`, each attempt is a new run (of the same id, if you gave one).
+        With `retry`, each attempt is a new run (with the same id, if you gave one).
 
         Parameters:
-            instance_id: the id of the sub-orchestration; without it one is derived from this call. An instance of
-                that id that has finished is replaced, with its history. One that has not finished fails the task
-                with InstanceExists.
+            instance_id: the id of the sub-orchestration; by default derived from this call. A finished instance
+                with that id is replaced, with its history. An unfinished one fails the task with
+                InstanceExists.
         """
         self._alive()
         self._outside_section("calling a sub-orchestration")

@@ -1,6 +1,6 @@
-"""What an orchestrator sees: its context. Every method that can be waited for returns a Task.
+"""The context of an orchestrator. Every method that can be awaited returns a Task.
 
-What it notes of all this, and how replay holds it against history, is in `recorder`.
+`recorder` records the actions, and compares them with history in replay.
 """
 
 from __future__ import annotations
@@ -58,11 +58,11 @@ D = TypeVar("D")
 
 CUSTOM_STATUS_LIMIT = 16 * 1024  # bytes, as in Azure
 REFUSED = f"{BUILT_IN}InputRefused"
-"""The mark, a patch's, of executions whose code was told that their input does not fit."""
+"""The patch marker of executions whose code received an error for an input that does not fit."""
 
 
 class OrchestrationContext(HttpCalls, ActivityCalls, ChildCalls, EntityCalls):
-    """Everything an orchestrator may touch of the outside world. Azure's `DurableOrchestrationContext`."""
+    """The only access of an orchestrator to the outside world. Azure's `DurableOrchestrationContext`."""
 
     __slots__ = (
         "_custom_status",
@@ -84,8 +84,8 @@ class OrchestrationContext(HttpCalls, ActivityCalls, ChildCalls, EntityCalls):
         self._random: random.Random | None = None
         self._custom_status: bytes | None = None
         self._status_changed = False
-        self._old_input = False  # accepted before the present code was there
-        self._lock: EntityLock | None = None  # the critical section it is in or waits for
+        self._old_input = False  # accepted before the current code was deployed
+        self._lock: EntityLock | None = None  # its critical section, entered or awaited
 
     # --------------------------------------------------------------------------------------- who and when
 
@@ -96,7 +96,7 @@ class OrchestrationContext(HttpCalls, ActivityCalls, ChildCalls, EntityCalls):
 
     @property
     def version(self) -> str:
-        """The version this instance started with."""
+        """The version of this execution."""
         return self._identity.version
 
     @property
@@ -106,7 +106,7 @@ class OrchestrationContext(HttpCalls, ActivityCalls, ChildCalls, EntityCalls):
 
     @property
     def is_replaying(self) -> bool:
-        """True while history is being replayed: what the code does now it has done before."""
+        """True while history is being replayed: the code repeats earlier actions."""
         return self._replaying
 
     @property
@@ -116,7 +116,7 @@ class OrchestrationContext(HttpCalls, ActivityCalls, ChildCalls, EntityCalls):
 
     @property
     def custom_status(self) -> Any:
-        """What `set_custom_status` set last in this execution, or None."""
+        """The last value of `set_custom_status` in this execution, or None."""
         return None if self._custom_status is None else payload.decode(self._custom_status)
 
     @overload
@@ -124,10 +124,10 @@ class OrchestrationContext(HttpCalls, ActivityCalls, ChildCalls, EntityCalls):
     @overload
     def get_input(self, expected_type: UnionType | None = None) -> Any: ...
     def get_input(self, expected_type: Any = None) -> Any:
-        """The input this execution started with. Raises PayloadError on a misfit.
+        """The input of this execution. Raises PayloadError if it does not fit.
 
-        Its type is `expected_type`, else the one the orchestrator declares for its input, else what JSON gives.
-        An input that was accepted, and fitted before a deploy, parks the instance instead.
+        Its type is `expected_type`, else the orchestrator's annotation, else plain JSON. An input that fitted
+        before a deployment, and no longer fits, parks the instance instead.
         """
         wanted = self._input_type if expected_type is None else expected_type
         try:
@@ -135,13 +135,16 @@ class OrchestrationContext(HttpCalls, ActivityCalls, ChildCalls, EntityCalls):
         except PayloadError as error:
             found = misfit("the input", wanted, error)
             if not self._parks_misfits:
-                self._unfit = error, found  # earlier versions told the code, and left no mark
+                self._unfit = (
+                    error,
+                    found,
+                )  # earlier versions raised the error in the code, and left no marker
             elif not self._is_told():
                 raise self._park(found) from None
             raise
 
     def _is_told(self) -> bool:
-        """Whether the code hears that its input does not fit. History has a mark if it was told."""
+        """Whether the code receives an error for an input that does not fit. History has a marker if it did."""
         if self._doom is not None:
             return True
         known = REFUSED in (self._patches or ())
@@ -150,10 +153,10 @@ class OrchestrationContext(HttpCalls, ActivityCalls, ChildCalls, EntityCalls):
     # ------------------------------------------------------------------------------------------- waiting
 
     def create_timer(self, fire_at: datetime | Seconds) -> TimerTask:
-        """A durable timer of any length: an aware datetime, or how long from now (timedelta or seconds).
+        """A durable timer of any length, until an aware datetime or for a duration (timedelta or seconds).
 
-        A time in the past fires at once. `cancel()` it when it no longer matters. Raises ValueError for a naive
-        datetime, and for a time beyond the year 9999.
+        A time in the past fires at once. Cancel it with `cancel()` when it is no longer needed. Raises
+        ValueError for a naive datetime, and for a time beyond the year 9999.
         """
         self._alive()
         at = (
@@ -188,17 +191,19 @@ class OrchestrationContext(HttpCalls, ActivityCalls, ChildCalls, EntityCalls):
         timeout: Seconds | None = None,
         default: Any = NO_DEFAULT,
     ) -> Task[Any]:
-        """Wait for an event raised to this instance; one that came earlier is taken at once.
+        """Wait for an external event; the wait takes an earlier event at once.
 
-        The oldest wait for a name that the code still awaits takes the oldest event; each event is taken once. An
-        event whose body does not fit `expected_type` is rejected, the status says why, and the wait goes on.
+        The oldest wait for a name that the code still awaits takes the oldest event; each event is taken once.
+        An event whose body does not fit `expected_type` is rejected, with the reason in the status, and the
+        wait continues.
 
         Parameters:
-            timeout: how long to wait; then TimeoutError is raised, or `default` is the result.
+            timeout: how long to wait, in seconds or as a timedelta; afterwards the task raises TimeoutError or
+                returns `default`.
 
         Raises:
-            OrchestratorError for a name that the orchestrator's `events` do not admit, or that no client can raise:
-            such an event never comes. ValueError for a deadline beyond the year 9999.
+            OrchestratorError for a name that the orchestrator's `events` do not admit, or that no client can
+            raise. ValueError for a deadline beyond the year 9999.
         """
         self._alive()
         if not is_name(name) and not self._is_recorded("name", lambda kept: kept == name):
@@ -243,9 +248,9 @@ class OrchestrationContext(HttpCalls, ActivityCalls, ChildCalls, EntityCalls):
     @overload
     def task_all(self, *tasks: Task[T]) -> Task[tuple[T, ...]]: ...
     def task_all(self, *tasks: Any) -> Task[Any]:
-        """Wait for all: one list gives a list of results, several arguments a tuple, in argument order.
+        """Wait for all tasks: one list gives a list of results, several arguments a tuple, in argument order.
 
-        Fails with the first failure in the order of history; the other tasks go on.
+        Fails with the first failure in the order of history; the other tasks continue.
         """
         self._alive()
         children = _listed(tasks, "task_all")
@@ -264,7 +269,7 @@ class OrchestrationContext(HttpCalls, ActivityCalls, ChildCalls, EntityCalls):
     @overload
     def task_any(self, *tasks: Task[T]) -> Task[Task[T]]: ...
     def task_any(self, *tasks: Any) -> Task[Task[Any]]:
-        """Wait for the first to be done; the result is that task itself. Never raises what the task raised."""
+        """Wait for the first task to finish; the result is that task itself, also if it failed."""
         self._alive()
         children = _listed(tasks, "task_any")
         relay = idle_relay(children)
@@ -278,10 +283,10 @@ class OrchestrationContext(HttpCalls, ActivityCalls, ChildCalls, EntityCalls):
         return WhenAny(self, children)
 
     def spawn(self, branch: Generator[Any, Any, T] | Coroutine[Any, Any, T]) -> Task[T]:
-        """Run a generator or coroutine as a concurrent branch; wait for the task to get what it returns.
+        """Run a generator or coroutine as a concurrent branch; wait for the task to get its return value.
 
-        Branches still running when the orchestrator returns are given up. One that failed and was never
-        waited for fails the orchestration.
+        Branches that still run when the orchestrator returns are abandoned. A failed branch that was never
+        awaited fails the orchestration.
         """
         self._alive()
         if not isinstance(branch, (Generator, Coroutine)):
@@ -289,7 +294,7 @@ class OrchestrationContext(HttpCalls, ActivityCalls, ChildCalls, EntityCalls):
                 f"spawn takes a generator or a coroutine (call the function), not {type(branch).__name__}"
             )
         fiber: Fiber[T] = Fiber(self, branch)
-        if self._doom is not None:  # a branch that has not begun closes without running any code
+        if self._doom is not None:  # a branch that has not started closes without running any code
             branch.close()
             return fiber
         if self._fibers is None:
@@ -303,10 +308,11 @@ class OrchestrationContext(HttpCalls, ActivityCalls, ChildCalls, EntityCalls):
     def continue_as_new(
         self, input_: Any = NO_INPUT, *, save_events: bool = True, version: str | None = None
     ) -> None:
-        """End this execution and begin the next with a new input and an empty history.
+        """End this execution and start the next with a new input and an empty history.
 
-        Events that nobody has taken yet go along, unless `save_events` is False. The next execution runs the
-        same version unless `version` names another. Return right after the call; the return value is ignored.
+        The next execution keeps events that no wait has taken, unless `save_events` is False. The next
+        execution runs the same version unless `version` names another. Return right after the call; the return
+        value is ignored.
         """
         self._alive()
         patches.check_version(version)
@@ -315,39 +321,42 @@ class OrchestrationContext(HttpCalls, ActivityCalls, ChildCalls, EntityCalls):
         self._generation = act.ContinueAsNew(body, save_events, version or "")
 
     def patched(self, name: str) -> bool:
-        """Whether to run the code behind a change: True for executions that had not come here before it.
+        """Whether to run the changed code: True for executions that had not reached this place before the
+        change.
 
-        The answer is recorded in history, so replay gets the same one, and is the same for the whole execution.
-        `if context.patched("fraud-check"): new code; else: old code` keeps instances in flight on the old code.
+        History records the answer, so replay returns the same one, for the whole execution. `if
+        context.patched("fraud-check"): new code; else: old code` keeps running instances on the old code.
         """
         self._alive()
         return patches.patched(self, name)
 
     def deprecate_patch(self, name: str) -> None:
-        """In place of `patched(name)` once no instance needs the old code any more, and its branch is gone.
+        """Replaces `patched(name)` once no instance needs the old code and its branch is removed.
 
-        New executions are still marked, so that going back to the code that asks `patched` does them no harm.
-        When those have finished too, remove the call.
+        New executions still get the marker, so that a rollback to code with `patched` does not break them. When
+        the last instance with the marker has finished, remove the call.
         """
         self._alive()
         patches.deprecate(self, name)
 
     def set_custom_status(self, status: Any) -> None:
-        """Something to show while this instance runs; at most 16 KiB as JSON. Raises PayloadError beyond."""
+        """Set a status to show while this instance runs; at most 16 KiB as JSON. Raises PayloadError beyond
+        that.
+        """
         self._alive()
         self._custom_status = payload.encode(status, limit=CUSTOM_STATUS_LIMIT)
         self._status_changed = True
 
     def new_uuid(self) -> str:
-        """A UUID as text, the same again in replay, by the algorithm Azure documents."""
+        """A UUID as text, the same in replay, by the algorithm that Azure documents."""
         return str(uuid.uuid5(_UUID_NAMESPACE, self._unique("%Y-%m-%dT%H:%M:%S.%fZ")))
 
     def new_guid(self) -> uuid.UUID:
-        """A UUID, the same again in replay, by the algorithm Azure documents."""
+        """A UUID, the same in replay, by the algorithm that Azure documents."""
         return uuid.uuid5(uuid.NAMESPACE_URL, self._unique(None))
 
     def random(self) -> random.Random:
-        """A random number generator that gives the same numbers again in replay."""
+        """A random number generator that repeats its numbers in replay."""
         if self._random is None:
             self._random = random.Random(f"{self.instance_id}\0{self.execution_id}")
         return self._random

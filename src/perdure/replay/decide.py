@@ -1,8 +1,8 @@
-"""decide: tell an orchestrator what has arrived, and collect what its code asks for in answer.
+"""Decide: pass an arrival to an orchestrator, and collect the actions of its code.
 
-`Execution` holds one orchestration's suspended code. `arrive` tells it one thing and returns the actions;
-`replay` tells it everything its history holds and demands that it answers as it did then.
-An execution is a cache: it may be closed at any moment and made again from history.
+`Execution` holds the suspended code of one orchestration. `arrive` passes one arrival and returns the actions;
+`replay` passes all recorded arrivals and checks that the actions match history. An execution is a cache: it may
+be closed at any moment and recreated from history.
 """
 
 from __future__ import annotations
@@ -43,20 +43,20 @@ _NO_WAITS: Final[tuple[tuple[()], tuple[()]]] = ((), ())
 
 @dataclass(frozen=True)
 class Code:
-    """An orchestrator function as an execution needs it."""
+    """An orchestrator function, as an execution uses it."""
 
     name: str
     function: Callable[..., Any]
     parameter: Input | None = None
-    """The one that takes the input; None for a function that takes its context alone."""
+    """The parameter for the input; None for a function with the context alone."""
     input_type: Any = Any
-    door: Callable[[str], str] | None = None  # why no event of this name can come; "" when one can
+    door: Callable[[str], str] | None = None  # why an event of this name is rejected; "" if it is admitted
     guard: payload.Guard | None = None
-    """What the output has to pass to be read whole as what the function says it returns."""
+    """The check that the output, read as the annotated return type, loses nothing."""
 
 
 class Execution:
-    """One execution of one orchestration, alive."""
+    """One execution of one orchestration, with its code."""
 
     __slots__ = ("_code", "_finished", "_main", "_variables", "context")
 
@@ -64,9 +64,7 @@ class Execution:
         self._code = code
         self._main: Fiber[Any] | None = None
         self._finished = False
-        self._variables = (
-            Context()
-        )  # what the code puts into context variables is seen by this execution only
+        self._variables = Context()  # context variables of the code are visible to this execution only
         self.context = OrchestrationContext(identity, environment)
 
     @property
@@ -74,15 +72,15 @@ class Execution:
         return self._finished
 
     def begin_episode(self, now: int) -> None:
-        """Set the time of the episode; it never goes back."""
+        """Set the time of the episode; it never decreases."""
         context = self.context
         if now > context._now:
             context._now = now
 
     def arrive(self, event: ev.Arrival) -> list[act.Action]:
-        """Tell it one thing, run its code until it blocks or ends, and return what it asked for.
+        """Pass one arrival, run the code until it blocks or ends, and return its actions.
 
-        An arrival that nothing waits for any more changes nothing. Raises only engine signals.
+        An arrival that nothing awaits changes nothing. Raises only engine signals.
         """
         context = self.context
         actions: list[act.Action] = []
@@ -92,17 +90,19 @@ class Execution:
                 self._variables.run(self._tell, event)
             except EngineSignal:
                 raise
-            except BaseException as error:  # of what runs for the code, such as a type's own `__init__`
+            except (
+                BaseException
+            ) as error:  # from code that runs on its behalf, such as a type's own `__init__`
                 self._finish(act.FailOrchestration(failure_of(error)))
             if context._doom is not None:
-                raise context._doom  # a bare `except:` has swallowed it
+                raise context._doom  # a bare `except:` swallowed it
         context.actions = IDLE
         return actions
 
     def accepted_before(self, event: ev.Arrival) -> None:
-        """This arrival, which comes next, was accepted before the present code was there.
+        """Declare that the next arrival was accepted before the current code was deployed.
 
-        Should its payload not fit, the code was changed: raises a misfit instead of calling the payload bad.
+        If its payload does not fit, the code has changed: the error is a misfit, not a bad payload.
         """
         context = self.context
         if isinstance(event, ev.ExecutionStarted):
@@ -112,14 +112,14 @@ class Execution:
             context._kept = context._next_event + 1
 
     def was_read(self, event: ev.EventRaised, reading: Reading) -> None:
-        """This event, which comes next, has been decoded already."""
+        """Declare that the next event is already decoded."""
         self.context._read_ahead = event, reading
 
     def replay(self, episodes: Iterable[Episode], before: int = 0) -> list[act.Action]:
-        """Live through recorded episodes (time, events) again. Raises NonDeterminismError at a disagreement.
+        """Replay recorded episodes (time, events). Raises NonDeterminismError on a mismatch.
 
-        What was recorded until `before` (microseconds) was accepted by other code, perhaps. Returns what the code
-        asks for beyond its history: nothing, unless the last that counts is a rewind.
+        Arrivals recorded until `before` (microseconds) may have been accepted by other code. Returns the
+        actions beyond history: none, unless history ends with a rewind.
         """
         context = self.context
         asked: list[act.Action] = []
@@ -138,7 +138,9 @@ class Execution:
         return asked
 
     def differs_after(self, episodes: Iterable[Episode]) -> tuple[ev.Arrival, int] | None:
-        """Like `replay`, for a trial: the arrival and how many decisions behind it the code repeats, or None."""
+        """Like `replay`, for a trial: the arrival after which the code differs and the number of matching
+        decisions behind it, or None.
+        """
         self.context._replaying = True
         for now, arrival, decisions, is_last in self._prepared(episodes):
             self.begin_episode(now)
@@ -146,14 +148,14 @@ class Execution:
                 self._relive(arrival, decisions, is_last)
             except Mismatch as found:
                 if isinstance(found.error, MisfitError):
-                    return None  # it says nothing about the calls
+                    return None  # it does not concern the calls
                 return arrival, self.context._script_at
         return None
 
     def _prepared(self, episodes: Iterable[Episode]) -> list[tuple[int, ev.Arrival, list[Any], bool]]:
-        """Time, arrival, decisions behind it, and whether it is the last, of what counts of a history.
+        """The valid part of a history: time, arrival, the decisions behind it, and whether it is the last.
 
-        Patch markers are noted before anything is replayed: the code may ask for them in other places.
+        Patch markers are read before replay: the code may query them in other places.
         """
         whole = list(episodes)
         if is_rewound(whole):
@@ -165,14 +167,14 @@ class Execution:
 
     @property
     def is_spent(self) -> bool:
-        """Whether no code of it is suspended: closing it runs nothing."""
+        """Whether no code is suspended, so that closing runs nothing."""
         fibers = self.context._fibers or ()
         return (self._main is None or self._main._body is None) and all(f._body is None for f in fibers)
 
     def close(self) -> list[Body]:
-        """Put the code away. Its `finally:` blocks run, but nothing they do reaches anything.
+        """Close the code. Its `finally:` blocks run, but their actions have no effect.
 
-        Returns the bodies that would not close: code that swallows it whenever it is closed.
+        Returns the bodies that did not close, because their code swallows the exception every time.
         """
         context = self.context
         context._doom = Evicted()
@@ -183,7 +185,7 @@ class Execution:
     # -------------------------------------------------------------- what the engine asks between arrivals
 
     def is_open(self, task_id: int) -> bool:
-        """Whether an activity, a sub-orchestration or an entity's operation of this id has not been answered."""
+        """Whether the activity, sub-orchestration or entity operation with this id is still open."""
         return task_id in self.context._calls
 
     def awaits(self, name: str) -> bool:
@@ -196,19 +198,19 @@ class Execution:
 
     @property
     def buffered(self) -> int:
-        """How many events no wait has taken."""
+        """The number of events that no wait has taken."""
         return len(self.context._buffered)
 
     def unconsumed(self) -> tuple[ev.EventRaised, ...]:
-        """The events that the code has not looked at, in the order of their arrival."""
+        """The events that the code has not seen, in the order of their arrival."""
         return self.context._unconsumed()
 
     def unconsumed_kept(self) -> int:
-        """How many of `unconsumed`, the first of them, were accepted before the present code was there."""
+        """How many of `unconsumed`, from the start, were accepted before the current code was deployed."""
         return self.context._unconsumed_kept()
 
     def carries_kept(self, count: int) -> None:
-        """The first `count` events that it begins with were accepted before the present code was there."""
+        """Declare that the first `count` carried events were accepted before the current code was deployed."""
         self.context._kept = count
 
     def due_at(self) -> int | None:
@@ -220,7 +222,7 @@ class Execution:
         return None if self.context._earliest_timer() is None else self.context._due[0]
 
     def deadline_of(self, wait: EventTask[Any]) -> int:
-        """When a wait expires; 0 for never. Its timer is created right behind it and has the next id."""
+        """When a wait expires; 0 for never. Its timer is created right after it and has the next id."""
         timer = self.context._timers.get(wait.id + 1)
         return timer.fire_at if timer is not None and timer.of == wait.id else 0
 
@@ -230,7 +232,7 @@ class Execution:
         return self.context._custom_status
 
     def take_status(self) -> bytes | None:
-        """The custom status to write, as JSON; None when it is written already."""
+        """The custom status to write, as JSON; None if it is already written."""
         context = self.context
         if not context._status_changed:
             return None
@@ -248,7 +250,9 @@ class Execution:
         return opened, closed
 
     def waits_are_saved(self) -> int:
-        """After a replay: all that is open, and the status, is in rows. Returns the number of open waits."""
+        """Declare, after a replay, that the open waits and the status are in rows. Returns the number of open
+        waits.
+        """
         context = self.context
         context._status_changed = False
         context._opened_waits = context._closed_waits = ()
@@ -257,19 +261,21 @@ class Execution:
         return len(context._waits)
 
     def reopen_waits(self) -> None:
-        """The rows of all open waits are gone: `take_waits` returns them as opened."""
+        """Declare that all wait rows are deleted: `take_waits` returns the open waits as opened."""
         context = self.context
         for wait in context._waits.values():
             wait.saved = False
         context._opened_waits = tuple(context._waits.values())
 
     def held_locks(self) -> dict[int, tuple[str, ...]]:
-        """By the id of the critical section, the entities that were asked for it: granted ones, and the next."""
+        """The requested entities by the id of the critical section: granted ones, and the next."""
         lock = self.context._lock
         return {lock.id: lock._asked()} if lock is not None else {}
 
     def next_entity(self, lock_id: int) -> str | None:
-        """The entity whose grant this critical section awaits; None once all are granted, or it was left."""
+        """The entity whose grant this critical section awaits; None once all are granted, or the section has
+        ended.
+        """
         lock = self.context._lock
         return lock._next() if lock is not None and lock.id == lock_id else None
 
@@ -348,13 +354,13 @@ class Execution:
             if is_known and not isinstance(context._recorded(), ev.ExecutionFailed):
                 raise context._park(misfit("the input", parameter.type, error)) from None
             raise PayloadError(
-                f"the input does not fit {self._code.name!r}, parameter {parameter.name!r}: {error}. "
-                "It is not tried again (PDR-010)",
+                f"the input does not fit {self._code.name!r}, parameter {parameter.name!r}: {error}. It is "
+                "not retried (PDR-010)",
                 error.pointer,
             ) from None
 
     def _conclude(self) -> None:
-        """After the code has blocked or ended: has the execution ended?"""
+        """Finish the execution if its code has ended."""
         context, main = self.context, self._main
         if main is None:
             return
@@ -373,7 +379,7 @@ class Execution:
             self._finish(self._completion(main._outcome))
 
     def _is_of_misfit(self, error: BaseException) -> bool:
-        """Whether the code fails because it was told that its input does not fit."""
+        """Whether the code fails because of the error for its input."""
         unfit = self.context._unfit
         seen: set[int] = set()
         cause: BaseException | None = error if unfit is not None else None
@@ -392,9 +398,9 @@ class Execution:
             return act.CompleteOrchestration(Raw(payload.encode(output)))
         except PayloadError as error:
             refused = PayloadError(
-                f"the orchestrator {self._code.name!r} has come to its end, but its output, a "
-                f"{type(output).__qualname__}, cannot be recorded: {error}. It is not tried again: return what "
-                "JSON can carry (PDR-010)",
+                f"the orchestrator {self._code.name!r} has finished, but its output, a "
+                f"{type(output).__qualname__}, cannot be recorded: {error}. It is not retried: return a value "
+                "that JSON can represent (PDR-010)",
                 error.pointer,
             )
             return act.FailOrchestration(failure_of(refused, with_stack=False))
@@ -423,7 +429,7 @@ def _complete(
 
 
 def _returned(context: OrchestrationContext, value: Any) -> Fiber[Any]:
-    """A plain function that returned at once is a fiber that is done."""
+    """A finished fiber for a plain function that returned at once."""
     fiber: Fiber[Any] = Fiber(context, iter(()))  # type: ignore[arg-type]
     fiber._body = None
     fiber._complete(value)
@@ -431,7 +437,7 @@ def _returned(context: OrchestrationContext, value: Any) -> Fiber[Any]:
 
 
 def _exchanges(events: list[ev.HistoryEvent]) -> Iterable[tuple[ev.Arrival, list[Any]]]:
-    """An episode's events as arrivals, each with the decisions behind it. Control events are not replayed."""
+    """The events of an episode as arrivals, each with the decisions after it. Control events are not replayed."""
     arrival: Any = None
     decisions: list[Any] = []
     for event in events:

@@ -1,7 +1,7 @@
-"""Holding what the code asks for against what history recorded, and explaining the difference in prose.
+"""Compares the code's actions with recorded history, and explains a mismatch.
 
-Kind, name and id are compared. Inputs and durations are not: code may compute another input or ask for another
-deadline after a deploy; history's version is the one that counts.
+Kind, name and id are compared. Inputs and durations are not: after a deployment the code may compute another
+input or another deadline; history's version counts.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ COUNTERPART: Final[dict[type, type]] = {
     act.FailOrchestration: ev.ExecutionFailed,
     act.ContinueAsNew: ev.ContinuedAsNew,
 }
-"""The history event that an action becomes."""
+"""The history event of each action."""
 
 COMPARED: Final[dict[type, tuple[str, ...]]] = {
     ev.TaskScheduled: ("id", "name"),
@@ -56,7 +56,7 @@ COMPARED: Final[dict[type, tuple[str, ...]]] = {
     ev.ExecutionFailed: (),
     ev.ContinuedAsNew: (),
 }
-"""Which fields of the two must agree."""
+"""The fields of action and event that must match."""
 
 _WORDS: Final[dict[type, str]] = {
     ev.TaskScheduled: "call the activity",
@@ -80,7 +80,7 @@ _WORDS: Final[dict[type, str]] = {
 
 
 class Mismatch(EngineSignal):
-    """Raised through user code, which must not be able to catch it; `error` is what is reported."""
+    """Raised through user code, which must not be able to catch it; `error` is reported."""
 
     def __init__(self, error: NonDeterminismError) -> None:
         super().__init__(str(error))
@@ -88,14 +88,18 @@ class Mismatch(EngineSignal):
 
 
 def misfit(whose: str, expected_type: Any, error: PayloadError) -> Mismatch:
-    """The error for a payload that does not fit the type that the code reads it as. `whose` names the payload."""
+    """The error for a payload that does not fit the type in the code. `whose` names the payload."""
     missing = _MISSING.search(str(error))
-    cure = f"give {missing[1] or missing[2]!r} a default" if missing else "let the type accept this form, too"
+    cure = (
+        f"give {missing[1] or missing[2]!r} a default"
+        if missing
+        else "change the type to accept this value too"
+    )
     return Mismatch(
         MisfitError(
-            f"{whose}: {error}. Usual cause: the type was changed while this instance was in flight. To mend it, "
-            f"{cure}, or deploy the code this instance started with. It goes on at the next start of a worker, or "
-            "when it is resumed",
+            f"{whose}: {error}. Usual cause: the type was changed while this instance was running. To fix it, "
+            f"{cure}, or deploy the code this instance started with. The instance continues when a worker "
+            "starts, or when you resume it",
             payload=whose,
             wanted=payload.title(expected_type),
             pointer=error.pointer,
@@ -110,14 +114,14 @@ _MISSING = re.compile(
 
 
 def agree(action: Action, recorded: Any) -> bool:
-    """Whether an action is the one that history recorded."""
+    """Whether an action matches the recorded one."""
     if COUNTERPART[type(action)] is not type(recorded):
         return False
     return all(getattr(action, name) == getattr(recorded, name) for name in COMPARED[type(recorded)])
 
 
 def agree_but_for_name(action: Action, recorded: Any) -> bool:
-    """Whether nothing but the function's name differs."""
+    """Whether only the function's name differs."""
     if COUNTERPART[type(action)] is not type(recorded) or "name" not in COMPARED[type(recorded)]:
         return False
     rest = (name for name in COMPARED[type(recorded)] if name != "name")
@@ -125,7 +129,7 @@ def agree_but_for_name(action: Action, recorded: Any) -> bool:
 
 
 def mismatch(expected: Any | None, found: Action | None) -> Mismatch:
-    """The error for an action that history does not have, or for one it has that the code did not repeat."""
+    """The error for an action that history lacks, or for a recorded one that the code did not repeat."""
     want = _phrase(expected) if expected is not None else "nothing more before the next event arrived"
     have = _phrase(found) if found is not None else "it did nothing more"
     where = source_line()
@@ -150,7 +154,7 @@ def _phrase(thing: Any) -> str:
 
 
 def _of_entities(thing: Any) -> str:
-    """What an action or event about entities names: the entity with its operation, or several."""
+    """The name in an action or event about entities: the entity with its operation, or several."""
     if hasattr(thing, "entities"):
         return ", ".join(thing.entities)
     return f"{thing.entity} {thing.operation}" if hasattr(thing, "operation") else ""
@@ -159,20 +163,20 @@ def _of_entities(thing: Any) -> str:
 def _cure(expected: Any | None, found: Action | None) -> str:
     if expected is None or found is None:
         return (
-            "calls were added or removed while this instance was in flight, or code before this point depends "
+            "calls were added or removed while this instance was running, or code before this point depends "
             "on time, randomness or the environment. Deploy the code this instance started with, or keep the "
-            "old path for instances in flight behind context.patched(...), then resume it"
+            "old path for running instances behind context.patched(...), then resume it"
         )
     if COUNTERPART[type(found)] is type(expected) and getattr(found, "name", 0) != getattr(
         expected, "name", 0
     ):
         return (
-            "a function was renamed or calls changed their order. Restore the order (or register the function "
-            "under its old name with name=...), deploy, then resume the instance"
+            "a function was renamed, or calls changed their order. Restore the order (or register the "
+            "function under its old name with name=...), deploy, then resume the instance"
         )
     return (
-        "calls changed their order or kind while this instance was in flight; or a set, time.time(), uuid4() or "
-        "an environment variable decides the order. Restore it, or use context.random(), new_uuid(), "
+        "calls changed their order or kind while this instance was running; or a set, time.time(), uuid4() "
+        "or an environment variable decides the order. Restore it, or use context.random(), new_uuid(), "
         "current_utc_datetime; deploy, then resume the instance"
     )
 

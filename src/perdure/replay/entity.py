@@ -1,10 +1,10 @@
 """One operation of one entity: a pure function of its state, the operation and the time.
 
-`operate` runs the user's code once and says what came of it: the new state as JSON, the answer, the messages it
-sent. When the code fails, the state is the one before, and what it sent is forgotten; only the failure remains.
-State is written to JSON after each operation, so going back is forgetting an object, never undoing changes.
-Two styles lead to the same thing. A function gets an `EntityContext` and looks at `operation_name`; a class has a
-public method for each operation, and its object is the state. Nothing here knows of queues, locks or stores.
+`operate` runs the user's code once and returns the new state as JSON, the answer, and the sent messages. If the
+code fails, the state stays the same and its messages are dropped; only the failure remains. State is written to
+JSON after each operation, so an undo only discards an object. There are two styles. A function gets an
+`EntityContext` and reads `operation_name`; a class has a public method for each operation, and its object is
+the state. This module knows nothing of queues, locks or stores.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _UNSET: Any = object()
 
 @dataclass(slots=True)
 class Surroundings:
-    """What an operation may know of the world: the time, a source of ids, which functions there are.
+    """The environment of an operation: the time, a source of ids, the registered functions.
 
     `orchestrator_name` and `check_entity` raise FunctionNotFound.
     """
@@ -51,9 +51,9 @@ class Surroundings:
 
 @dataclass(slots=True)
 class Operated:
-    """What came of one operation. `state` is ABSENT when the entity does not exist (any more).
+    """The outcome of one operation. `state` is ABSENT when the entity does not exist afterwards.
 
-    `live` is the object of a class-style entity, to save reading the state again; None after a failure.
+    `live` is the object of a class-style entity, to avoid decoding the state again; None after a failure.
     """
 
     state: Raw
@@ -64,7 +64,7 @@ class Operated:
 
 
 class EntityContext:
-    """What an entity's code may touch. Azure's `DurableEntityContext`."""
+    """The only access of an entity to the outside world. Azure's `DurableEntityContext`."""
 
     __slots__ = (
         "_deleted",
@@ -91,7 +91,7 @@ class EntityContext:
         self._result: Any = _UNSET
         self._deleted = False
         self._messages: list[Message] = []
-        self._unfit: Mismatch | None = None  # also where a bare `except:` swallowed it
+        self._unfit: Mismatch | None = None  # also if a bare `except:` swallowed it
 
     # ------------------------------------------------------------------------------------------ who and what
 
@@ -107,7 +107,7 @@ class EntityContext:
 
     @property
     def operation_name(self) -> str:
-        """The operation that is asked for."""
+        """The name of the current operation."""
         return self.operation
 
     @property
@@ -122,7 +122,7 @@ class EntityContext:
 
     @property
     def idempotency_key(self) -> str:
-        """For the outside world: the same whenever this very operation is run again (`offload=True` only)."""
+        """A key for calls to other systems: the same in every run of this operation (`offload=True` only)."""
         return self.key
 
     @overload
@@ -130,7 +130,7 @@ class EntityContext:
     @overload
     def get_input(self, expected_type: UnionType | None = None) -> Any: ...
     def get_input(self, expected_type: Any = None) -> Any:
-        """The operation's input, typed if a type is given. Raises PayloadError on a misfit."""
+        """The operation's input, typed if a type is given. Raises PayloadError if it does not fit."""
         body = self._input if bytes(self._input) else NULL
         return payload.decode(body, Any if expected_type is None else expected_type)
 
@@ -145,9 +145,9 @@ class EntityContext:
     @overload
     def get_state(self, initializer: Any = None, expected_type: UnionType | None = None) -> Any: ...
     def get_state(self, initializer: Any = None, expected_type: Any = None) -> Any:
-        """The state, typed if a type is given; without one, what `initializer` (a function or value) gives.
+        """The state, typed if a type is given; for a new entity, the `initializer` (a function or a value).
 
-        A state that no longer fits the type parks the entity, with its state and the operations that wait.
+        A state that no longer fits the type parks the entity, with its state and its waiting operations.
         """
         if not bytes(self._state):
             return initializer() if callable(initializer) else initializer
@@ -162,16 +162,16 @@ class EntityContext:
         return misfit(f"the state of the entity {self.entity_id}", wanted, error)
 
     def set_state(self, state: Any) -> None:
-        """Replace the state. Raises PayloadError for what strict JSON cannot carry."""
+        """Replace the state. Raises PayloadError for a value that strict JSON cannot represent."""
         self._state = Raw(payload.encode(state))
         self._deleted = False
 
     def set_result(self, result: Any) -> None:
-        """What the caller gets. A function may as well return it."""
+        """Set the result for the caller. A function may return it instead."""
         self._result = result
 
     def destruct_on_exit(self) -> None:
-        """Delete the entity when this operation is done. A later operation makes a new one."""
+        """Delete the entity when this operation is done. A later operation creates a new one."""
         self._deleted = True
 
     # --------------------------------------------------------------------------------------------- messages
@@ -179,7 +179,7 @@ class EntityContext:
     def signal_entity(
         self, entity: EntityId | str, operation: str, input_: Any = NO_INPUT, *, at: datetime | None = None
     ) -> None:
-        """Send another entity (or this one) an operation, if this one succeeds. `at` delays it.
+        """Signal another entity (or this one), if this operation succeeds. `at` delays the signal.
 
         Raises FunctionNotFound, InvalidInstanceId, PayloadError.
         """
@@ -199,8 +199,9 @@ class EntityContext:
     def start_new(
         self, orchestrator: Any, instance_id: str | None = None, client_input: Any = NO_INPUT
     ) -> str:
-        """Start an orchestration, if this operation succeeds; returns its instance id. An id that is taken by
-        one that still runs starts nothing. Raises FunctionNotFound, InvalidInstanceId, PayloadError."""
+        """Start an orchestration, if this operation succeeds; returns its instance id. The id of a running
+        instance starts nothing. Raises FunctionNotFound, InvalidInstanceId, PayloadError.
+        """
         chosen = self._world.new_id() if instance_id is None else check_instance_id(instance_id)
         self._messages.append(
             Start(
@@ -217,7 +218,7 @@ DurableEntityContext = EntityContext
 
 
 class EntityCode(Protocol):
-    """An entity as its hub runs it."""
+    """An entity, as the engine runs it."""
 
     @property
     def name(self) -> str: ...
@@ -226,21 +227,21 @@ class EntityCode(Protocol):
     def offload(self) -> bool: ...
 
     def run(self, context: EntityContext, live: Any) -> tuple[Any, Any]:
-        """Do the operation; returns what the code returned (perhaps to be awaited) and the live object."""
+        """Run the operation; returns the code's return value (perhaps awaitable) and the live object."""
 
     def finish(self, context: EntityContext, live: Any) -> None:
-        """After a success: leave the state in the context."""
+        """Store the state in the context, after a success."""
 
     def input_of(self, operation: str) -> Any:
-        """The type that an operation's input is read as; Any if none is declared."""
+        """The type of an operation's input; Any without an annotation."""
 
     def misfit_of(self, entity_id: str, state: Raw) -> MisfitError | None:
-        """Why a state does not fit the code; None if it does, or if the code declares no type for it."""
+        """Why a state does not fit the code; None if it fits, or has no declared type."""
 
 
 @dataclass(frozen=True)
 class FunctionStyle:
-    """A function of an `EntityContext`, perhaps with a typed input behind it."""
+    """A function of an `EntityContext`, optionally with a typed input."""
 
     name: str
     function: Callable[..., Any]
@@ -260,12 +261,12 @@ class FunctionStyle:
         return Any if self.parameter is None else self.parameter.type
 
     def misfit_of(self, entity_id: str, state: Raw) -> MisfitError | None:
-        return None  # what it asks for stands in its body
+        return None  # the function reads its state in its body
 
 
 @dataclass(frozen=True)
 class Method:
-    """A public method, and what fills each of its parameters: its context (None) or the operation's input."""
+    """A public method and its arguments: the context (None) or the operation's input."""
 
     function: Callable[..., Any]
     parameters: tuple[Input | None, ...]
@@ -276,8 +277,8 @@ class Method:
 class ClassStyle:
     """A class whose object is the state and whose public methods are the operations.
 
-    `whole` is the class itself when JSON can carry its objects (dataclass, Struct, Pydantic model); otherwise
-    the state is its attributes, typed by `attributes` where they are annotated.
+    `whole` is the class itself when JSON can encode its objects (dataclass, Struct, Pydantic model); otherwise
+    the state is its attributes, typed by `attributes` if annotated.
     """
 
     name: str
@@ -351,9 +352,9 @@ def operate(
     operation: EntityOperation,
     world: Surroundings,
 ) -> Operated:
-    """Run one operation. Raises only engine signals: whatever else goes wrong is the operation's failure.
+    """Run one operation. Raises only engine signals: every other error is the operation's failure.
 
-    What the code puts into context variables ends with the operation.
+    Changes of context variables end with the operation.
     """
     context = EntityContext(entity_id, state, operation.operation, operation.input, world)
     return Context().run(_operate, code, context, live)
@@ -377,7 +378,7 @@ def _operate(code: EntityCode, context: EntityContext, live: Any) -> Operated:
 
 
 def conclude(code: EntityCode, context: EntityContext, returned: Any, subject: Any) -> Operated:
-    """What a success comes to. Raises PayloadError for a state or result that JSON cannot carry."""
+    """The outcome of a success. Raises PayloadError for a state or result that JSON cannot represent."""
     if context._unfit is not None:
         raise context._unfit
     answer = returned if context._result is _UNSET else context._result
@@ -386,9 +387,9 @@ def conclude(code: EntityCode, context: EntityContext, returned: Any, subject: A
         result = NULL if answer is None else Raw(payload.encode(answer))
     except PayloadError as error:
         raise PayloadError(
-            f"the operation {context.operation!r} of {context.entity_id} has done its work, but its state or its "
-            f"result cannot be recorded: {error}. The state is as it was before, and the operation is not done "
-            "again (PDR-010)",
+            f"the operation {context.operation!r} of {context.entity_id} has finished, but its state or its "
+            f"result cannot be recorded: {error}. The state is unchanged, and the operation is not retried "
+            "(PDR-010)",
             error.pointer,
         ) from None
     if context._deleted:
@@ -408,7 +409,7 @@ def _input(context: EntityContext, parameter: Input) -> Any:
 
 
 def unhandled(context: EntityContext, state: Raw, error: BaseException) -> Operated:
-    """What a failure comes to. Raises Mismatch when the state does not fit."""
+    """The outcome of an exception. Raises Mismatch if the state does not fit."""
     if context._unfit is not None:
         raise context._unfit from None
     return undone(state, error)
@@ -422,7 +423,7 @@ def _attribute(name: str, value: Raw, expected_type: Any) -> Any:
 
 
 def undone(state: Raw, error: BaseException) -> Operated:
-    """What a failure comes to: the state as it was."""
+    """The outcome of a failure, with the state unchanged."""
     return Operated(state, failure=failure_of(error, with_stack=not isinstance(error, PayloadError)))
 
 

@@ -1,12 +1,12 @@
-"""Entities as an orchestrator sees them: calls, signals, and critical sections.
+"""Entities in an orchestrator: calls, signals, and critical sections.
 
-A critical section locks several entities for one orchestration. They are asked one by one, in the order of their
-ids, and the next is asked when the one before has been granted; since every orchestration keeps to that order, two
-of them can never each wait for the other. Until the section is left only its holder's operations run on them.
-Inside, a call may go only to what is locked: an orchestration that waited there for an entity it does not hold, for
-another section, or for a child that needs one of its entities, could make others wait for ever.
-The lock is a task. It is granted when the last of its entities is, and released by leaving its `with` block; the
-engine releases it too, however the execution ends.
+A critical section locks several entities for one orchestration. They are requested one by one, in the order of
+their ids, and the next is requested when the previous one is granted. Every orchestration keeps that order, so
+two of them never wait for each other. Until the section ends, only its holder's operations run on them. Inside,
+only the locked entities can be called: an orchestration that waited there for another entity, another section,
+or a child that needs one of its entities, could cause a deadlock. The lock is a task. It is granted with the
+last of its entities, and released at the end of its `with` block; the engine also releases it when the
+execution ends.
 """
 
 from __future__ import annotations
@@ -49,8 +49,9 @@ class EntityTask(CallTask[T]):
 
 
 class EntityLock(Task["EntityLock"]):
-    """A critical section over some entities: `async with context.lock(a, b):`, or
-    `with (yield context.lock(a, b)):`. It can be waited for like any task, also together with a timer."""
+    """A critical section over some entities: `async with context.lock(a, b):`, or `with (yield context.lock(a,
+    b)):`. It can be awaited like any task, also together with a timer.
+    """
 
     __slots__ = ("_granted", "entity_ids")
 
@@ -63,25 +64,25 @@ class EntityLock(Task["EntityLock"]):
 
     @property
     def entities(self) -> tuple[EntityId, ...]:
-        """What it locks, in the order in which it is locked."""
+        """The entities, in the order in which they are locked."""
         return tuple(map(EntityId.parse, self.entity_ids))
 
     @property
     def is_held(self) -> bool:
-        """Whether everything is locked and has not been released."""
+        """Whether all entities are locked and not released."""
         return self._context._lock is self and self._state != PENDING
 
     def release(self) -> None:
-        """Leave the critical section. Leaving it again does nothing."""
+        """Leave the critical section. Calling it again does nothing."""
         context = self._context
         if (
             context._lock is self and not context.will_continue_as_new
-        ):  # then the end of the execution does it
+        ):  # then the end of the execution releases it
             context._emit(act.ReleaseLock(self.id, self._asked()))
             context._lock = None
 
     def cancel(self) -> None:
-        """Give up waiting for it; what has been granted is released. A held one is released."""
+        """Stop waiting for the lock and release the entities granted so far, or release a held lock."""
         self.release()
         if self._state == PENDING:
             self._waiters = None
@@ -98,8 +99,8 @@ class EntityLock(Task["EntityLock"]):
     def __enter__(self) -> EntityLock:
         if self._state == PENDING:
             raise OrchestratorError(
-                "this lock has not been waited for: write `with (yield context.lock(...)):`, "
-                "or `async with context.lock(...):`"
+                "this lock was not awaited: write `with (yield context.lock(...)):`, or `async with "
+                "context.lock(...):`"
             )
         return self
 
@@ -111,11 +112,11 @@ class EntityLock(Task["EntityLock"]):
     # ------------------------------------------------------------------------- inside: for the engine
 
     def _asked(self) -> tuple[str, ...]:
-        """The entities that have been asked so far: granted ones, and the one it waits for."""
+        """The entities requested so far: granted ones, and the awaited one."""
         return self.entity_ids[: self._granted + 1]
 
     def _next(self) -> str | None:
-        """The entity whose grant it waits for."""
+        """The entity whose grant is awaited."""
         return self.entity_ids[self._granted] if self._granted < len(self.entity_ids) else None
 
     def _grant(self, entity: str) -> None:
@@ -154,13 +155,13 @@ class EntityCalls(Recorder):
     def call_entity(
         self, entity: EntityId | str, operation: str, input_: Any = NO_INPUT, expected_type: Any = None
     ) -> Task[Any]:
-        """Have an entity do something, and wait for the returned task to get what it answers.
+        """Call an operation of an entity; wait for the returned task to get its result.
 
-        Calls of one orchestration to one entity arrive in the order in which they were made. Inside a critical
-        section only the locked entities may be called.
+        Calls of one orchestration to one entity arrive in order. Inside a critical section only the locked
+        entities can be called.
 
         Parameters:
-            entity: which one; it need not exist yet.
+            entity: the entity, which need not exist yet.
             operation: the name of the operation.
             input_: anything strict JSON can carry.
             expected_type: the result's type.
@@ -177,13 +178,13 @@ class EntityCalls(Recorder):
         lock = self._lock
         if lock is not None and lock._state != PENDING and entity_id not in lock.entity_ids:
             raise OrchestratorError(
-                f"inside a critical section only the locked entities may be called: {entity_id} is not among "
+                f"inside a critical section only the locked entities can be called: {entity_id} is not one of "
                 f"{', '.join(lock.entity_ids)}. Add it to context.lock(...), signal it, or call it outside"
             )
         checked_operation(operation)
         body = self._operation_body(
             entity_id, operation, input_, ev.EntityCalled
-        )  # what is refused takes no id
+        )  # a rejected call takes no id
         task: EntityTask[Any] = EntityTask(
             self,
             self._take_id(),
@@ -198,44 +199,45 @@ class EntityCalls(Recorder):
     def signal_entity(
         self, entity: EntityId | str, operation: str, input_: Any = NO_INPUT, *, at: datetime | None = None
     ) -> None:
-        """Send an entity an operation without waiting for it. An operation that fails then tells nobody.
+        """Send an operation to an entity without waiting for it. A failure of the operation is not reported to
+        the orchestration.
 
-        Signals and calls of one orchestration to one entity arrive in the order in which they were made.
+        Signals and calls of one orchestration to one entity arrive in order.
 
         Parameters:
-            at: an aware datetime; the signal is delivered then. Delayed signals arrive in the order of time.
+            at: an aware datetime for the delivery. Delayed signals arrive in the order of their times.
         """
         self._alive()
         entity_id = entity_id_of(entity)
         self._known_entity(entity_id)
         body = self._operation_body(entity_id, checked_operation(operation), input_, ev.EntitySignaled)
-        due = instant(at, "at") if at is not None else 0  # what is refused takes no id
+        due = instant(at, "at") if at is not None else 0  # a rejected signal takes no id
         self._emit(act.SignalEntity(self._take_id(), entity_id, operation, body, due))
 
     def _operation_body(self, entity_id: str, operation: str, input_: Any, recorded: type) -> Raw:
         return self._guarded_body(self._env.operation(name_in(entity_id), operation), input_, recorded)
 
     def lock(self, *entities: EntityId | str) -> EntityLock:
-        """Enter a critical section: nobody else's operations run on these entities until it is left.
+        """Enter a critical section: until it ends, no other caller's operations run on these entities.
 
             async with context.lock(account, other):      # async def
             with (yield context.lock(account, other)):    # def
 
-        The entities are locked in the order of their ids, so that critical sections never wait for one another
-        in a circle. One section at a time; inside it only the locked entities may be called, and no
-        sub-orchestrations. It ends with its block, and with the execution, however that ends.
+        The entities are locked in the order of their ids, so that critical sections cannot deadlock. Sections
+        cannot be nested; inside, only the locked entities can be called, and no sub-orchestrations. The section
+        ends with its block, or with the execution.
 
-        Raises OrchestratorError for a section inside a section, or one over no entities.
+        Raises OrchestratorError for a nested section, or a section without entities.
         """
         self._alive()
         if self._lock is not None:
             raise OrchestratorError(
-                f"critical sections cannot be nested: this orchestration has or awaits the one over "
+                "critical sections cannot be nested: this orchestration holds or awaits the lock of "
                 f"{', '.join(self._lock.entity_ids)}. Lock all the entities at once"
             )
         wanted = tuple(sorted({entity_id_of(entity) for entity in entities}))
         if not wanted:
-            raise OrchestratorError("context.lock takes the entities to lock, at least one")
+            raise OrchestratorError("context.lock takes at least one entity")
         for entity_id in wanted:
             self._known_entity(entity_id)
         lock = EntityLock(self, self._take_id(), wanted)
@@ -249,7 +251,7 @@ class EntityCalls(Recorder):
 
     @property
     def locked_entities(self) -> tuple[EntityId, ...]:
-        """The entities of the critical section this orchestration is in; none outside of one."""
+        """The entities of the current critical section; empty outside a section."""
         lock = self._lock
         return lock.entities if lock is not None and lock.is_held else ()
 
@@ -257,6 +259,7 @@ class EntityCalls(Recorder):
         lock = self._lock
         if lock is not None and lock._state != PENDING:
             raise OrchestratorError(
-                f"inside a critical section {what} is not allowed: it might need an entity that is locked here "
-                f"({', '.join(lock.entity_ids)}), and both would wait for ever. Do it before or after"
+                f"inside a critical section {what} is not allowed: it might need an entity that is locked "
+                f"here ({', '.join(lock.entity_ids)}), which would be a deadlock. Do it before or after the "
+                "section"
             )

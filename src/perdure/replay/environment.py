@@ -1,4 +1,4 @@
-"""What the context of an orchestration asks of the application around it: the functions that it may call."""
+"""The environment of an orchestration's context: the functions that it can call."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from perdure.model.retry import RetryPolicy
 
 @dataclass(frozen=True)
 class CallTarget:
-    """A function as a call needs it: its registered name, its result's type, its default retry and timeout."""
+    """The target of a call: registered name, result type, default retry policy and timeout."""
 
     name: str
     output_type: Any = Any
@@ -23,7 +23,7 @@ class CallTarget:
     heartbeat: int = 0
     version: str = ""
     guard: payload.Guard | None = None
-    """What an input has to pass to be read whole as the type of the function's parameter."""
+    """The check that an input, read as the type of the function's parameter, loses nothing."""
 
 
 class RunApart(EngineSignal):
@@ -35,7 +35,7 @@ class RunApart(EngineSignal):
 
 
 class Environment(Protocol):
-    """What the context asks of its surroundings; all of it is fixed while the code is."""
+    """The port of a context to its application; its answers change only with the code."""
 
     def activity(self, function: Any) -> CallTarget:
         """Resolve an activity by reference or name. Raises FunctionNotFound."""
@@ -47,10 +47,10 @@ class Environment(Protocol):
         """Raise FunctionNotFound when no entity has this name, which is in lower case."""
 
     def operation(self, entity: str, operation: str) -> payload.Guard | None:
-        """What an operation's input has to pass to be read whole, where an entity of that name is known."""
+        """The check of an operation's input for loss, if the entity is registered."""
 
     def is_renamed(self, action: act.Action, recorded: Any) -> bool:
-        """Whether an action is the recorded one but for a name that its function also goes by."""
+        """Whether an action differs from the recorded one only by another name of its function."""
 
     def pause(self, instance_id: str) -> bool:
         """The code has asked for another thousand things: whatever need not wait for its step may go between.
@@ -59,12 +59,12 @@ class Environment(Protocol):
         """
 
     def logger(self, instance_id: str, is_live: Callable[[], bool]) -> Any:
-        """A logger that is silent while `is_live` says no: during replay, and once the code is put away."""
+        """A logger that is silent while `is_live` is False: during replay, and after the code is closed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Which execution of which instance this is."""
+    """The identity of an execution."""
 
     instance_id: str
     execution_id: str

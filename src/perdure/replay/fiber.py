@@ -1,7 +1,7 @@
 """A fiber drives one body, generator or coroutine, from one task to the next.
 
-It is itself a task, so that a spawned branch can be awaited like anything else. The only loop is here:
-send the outcome of what was awaited, get the next thing awaited, until that thing is pending.
+It is itself a task, so that a spawned branch can be awaited. The only loop is here: send the outcome of the
+awaited task, get the next awaited task, until that task is pending.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from perdure.errors import EngineSignal, Evicted, ForeignAwaitError, Interrupted
 from perdure.replay.relay import DEEPEST, Standing
 from perdure.replay.task import DONE, PENDING, Owner, T_co, Task
 
-CLOSINGS = 3  # how often code that swallows its end is closed
+CLOSINGS = 3  # attempts to close code that swallows the exception
 Body = Generator[Any, Any, Any] | Coroutine[Any, Any, Any]
 
 
 class Fiber(Task[T_co]):
-    """A body being driven. Its value is what the body returns."""
+    """A running body. Its value is the return value of the body."""
 
     __slots__ = ("_body", "observed")
 
@@ -51,7 +51,9 @@ class Fiber(Task[T_co]):
                     raise
                 awaited, failure = None, _clearer(raised)
                 self._body = None
-            if self._body is None:  # outside the handlers: what others raise now was not caused by it
+            if (
+                self._body is None
+            ):  # outside the handlers: errors of other waiters were not caused by this body
                 if failure is None:
                     self._context._branch_ended(self)
                     self._complete(value)
@@ -68,11 +70,10 @@ class Fiber(Task[T_co]):
                 value, error = _outcome(awaited)
 
     def close(self) -> list[Body]:
-        """Throw the body away; returns what of it is still suspended after several tries.
+        """Close the body; returns the bodies that are still suspended after several tries.
 
-        Whatever it does meanwhile is ignored; the caller has told the context that nothing counts any more.
-        What the body delegates to is closed before it: an outer body would drop an inner one that swallows its end,
-        and Python complains about that on stderr.
+        Its actions are ignored, because the caller has told the context so. Inner bodies are closed first: an
+        outer body would drop an inner one that swallows its end, and Python warns about that on stderr.
         """
         body, self._body = self._body, None
         left: dict[int, Body] = {}
@@ -91,7 +92,7 @@ class Fiber(Task[T_co]):
         return [part for part in left.values() if is_suspended(part)]
 
     def _is_strange(self, signal: EngineSignal) -> bool:
-        """Whether it is not meant for this code: it asked another instance's context, which is put away."""
+        """Whether the signal is not for this code: the code used another instance's closed context."""
         return isinstance(signal, Evicted) and self._context._doom is None
 
     def _observe(self) -> None:
@@ -100,7 +101,7 @@ class Fiber(Task[T_co]):
             self._context._branch_ended(self)
 
     def _standing(self, depth: int = DEEPEST) -> Standing:
-        """A branch goes on by itself, and so what it waits for is awaited, unless the code has left the branch."""
+        """A branch runs by itself, so its tasks are awaited, unless the code has left the branch."""
         return Standing.LEFT if super()._standing(depth) is Standing.LEFT else Standing.AWAITED
 
     def _describe(self) -> str:
@@ -116,7 +117,7 @@ def is_suspended(body: Body) -> bool:
 
 
 def _nested(body: Body) -> list[Body]:
-    """The body and those it delegates to, the innermost first."""
+    """The body and its inner bodies, the innermost first."""
     found: list[Body] = []
     part: Any = body
     while type(part) in _BODIES or isinstance(part, Generator | Coroutine):
@@ -126,13 +127,13 @@ def _nested(body: Body) -> list[Body]:
 
 
 def _delegate(body: Any) -> Any:
-    """What a body waits in, for what it delegates to; None if that is nothing."""
+    """The inner body that a body delegates to, or None."""
     if type(body) is GeneratorType:
         return body.gi_yieldfrom
     return getattr(body, "cr_await", None) or getattr(body, "gi_yieldfrom", None)
 
 
-_BODIES: Final = (GeneratorType, CoroutineType)  # asked for first: abstract classes answer slowly
+_BODIES: Final = (GeneratorType, CoroutineType)  # checked first, because abstract classes are slow
 
 
 def _outcome(task: Task[Any]) -> tuple[Any, BaseException | None]:
@@ -143,7 +144,7 @@ def _outcome(task: Task[Any]) -> tuple[Any, BaseException | None]:
 def _foreign(awaited: object) -> str:
     if isinstance(awaited, Task):
         return (
-            "an orchestrator may only wait for tasks of its own context; this one belongs to another instance"
+            "an orchestrator can only wait for tasks of its own context; this one belongs to another instance"
         )
     advice = (
         "wait for several with context.task_all([...])"
@@ -151,17 +152,19 @@ def _foreign(awaited: object) -> str:
         else "run other asynchronous code in an activity; sleep with context.create_timer(...), "
         "run branches with context.spawn(...)"
     )
-    return f"an orchestrator may only wait for what its context returns, not for {type(awaited).__name__}: {advice}"
+    return (
+        f"an orchestrator can only wait for tasks of its context, not for {type(awaited).__name__}: {advice}"
+    )
 
 
 _NO_LOOP = ("no running event loop", "no current event loop")
 
 
 def _clearer(error: BaseException) -> BaseException:
-    """asyncio's functions fail in an orchestrator with a message that explains nothing; say what it means."""
+    """Replace the unclear error of asyncio's functions in an orchestrator."""
     if isinstance(error, RuntimeError) and any(phrase in str(error) for phrase in _NO_LOOP):
         clearer = ForeignAwaitError(
-            "an orchestrator runs without an event loop, so asyncio functions do not work in it: "
+            "an orchestrator runs without an event loop, so asyncio functions do not work there: "
             "use context.create_timer, context.task_all, context.spawn, or move this into an activity"
         )
         clearer.__cause__ = error

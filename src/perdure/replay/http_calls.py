@@ -1,9 +1,9 @@
-"""`context.call_http`: an activity that sends the request, and a sub-orchestration that asks for the outcome.
+"""`context.call_http`: an activity that sends the request, and a sub-orchestration that polls for the outcome.
 
-The request is sent by a built-in activity, whose result is the response, whatever its status. Where a response
-says 202 and where to ask, a built-in sub-orchestration asks, waiting on durable timers in between, and its
-output is the final response. So a call is two entries of this history however long it polls, and a restart in
-the middle goes on where it was. What to do next follows from recorded responses alone.
+A built-in activity sends the request; its result is the response, whatever its status. If the response is 202
+with a location, a built-in sub-orchestration polls there, with durable timers in between, and its output is the
+final response. So a call is two entries of this history however long it polls, and polling continues after a
+restart. The next step follows from recorded responses alone.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from perdure.replay.task import DONE, Task
 POLL_INTERVAL = 30.0  # seconds, as in Azure
 SHORTEST_PAUSE = 1_000_000  # microseconds
 NEVER_AGAIN = (HttpDenied, SecretNotFound, ExtraMissing)
-"""Failures that the next attempt would meet again."""
+"""Failures that a retry would repeat."""
 
 
 class HttpCalls(ActivityCalls, ChildCalls):
@@ -65,26 +65,28 @@ class HttpCalls(ActivityCalls, ChildCalls):
     ) -> Task[HttpResponse]:
         """Send an HTTP request, durably; wait for the task to get the response, whatever its status.
 
-        A response 202 with a `Location` is polled there until another one comes, for days if need be, at the
-        pace of its `Retry-After`. Which hosts may be called, how large bodies may be and where secrets come from
-        is said by `App(http=HttpPolicy(...))`; private addresses are refused unless it allows them.
+        After a response 202 with a `Location`, the call polls that address until it gets another status, for
+        days if necessary, at the intervals of `Retry-After`. `App(http=HttpPolicy(...))` sets the allowed
+        hosts, the maximal size of bodies and the source of secrets; private addresses are rejected unless it
+        allows them.
 
         Parameters:
             content: JSON (text too is sent as a JSON string), or bytes; dicts and lists may hold a `Secret`.
             headers: text, or a `Secret`, whose value never reaches history.
             token_source: adds a bearer token.
             is_raw_str: send text as it is.
-            poll: follow up a 202; else the 202 is the response. `asynchronous_pattern_enabled` is Azure's name.
-            poll_interval: seconds between two questions where no `Retry-After` tells.
-            poll_timeout: seconds the polling may take in all; then TimeoutError.
-            timeout: seconds one request may take; default the policy's.
-            retry: how connection errors and timeouts are tried again; default not at all.
+            poll: poll after a 202; otherwise the 202 is the response. `asynchronous_pattern_enabled` is Azure's
+                name.
+            poll_interval: seconds between two polls without a `Retry-After`.
+            poll_timeout: maximal seconds of polling; then TimeoutError.
+            timeout: maximal seconds of one request; default is the policy's.
+            retry: the retry policy for connection errors and timeouts; default is no retry.
             retry_statuses: statuses, such as 503, that count as failures while attempts are left.
             idempotency_key: send the name of this logical call as `Idempotency-Key`, the same in each attempt.
 
         Raises:
-            ValueError, TypeError, PayloadError at once, for a request that could not be sent; the task raises
-            TaskFailedError when no response could be had.
+            ValueError, TypeError, PayloadError at once, for an invalid request; the task raises TaskFailedError
+            when there is no response.
         """
         self._alive()
         request = msgspec.structs.replace(
@@ -111,7 +113,7 @@ class HttpCalls(ActivityCalls, ChildCalls):
 
 
 class HttpTask(Task[HttpResponse]):
-    """A call whose answer may be 202: then a sub-orchestration asks until there is another one."""
+    """A call whose response may be 202; then a sub-orchestration polls for another status."""
 
     __slots__ = ("_deadline", "_interval", "_polling", "_request", "_sent")
 
@@ -142,7 +144,9 @@ class HttpTask(Task[HttpResponse]):
         try:
             address = None if self._polling else poll_address(response, self._request.uri)
         except ValueError as error:
-            self._fail(ValueError(f"{self._describe()} was answered 202, and cannot be followed up: {error}"))
+            self._fail(
+                ValueError(f"{self._describe()} returned 202, and polling it is not possible: {error}")
+            )
             return
         if address is None:
             self._complete(response)
@@ -167,10 +171,10 @@ class HttpTask(Task[HttpResponse]):
         return isinstance(self._outcome, TaskCancelled)
 
     def cancel(self) -> None:
-        """Give the request up, or the wait for its next attempt. See `CallTask.cancel`.
+        """Cancel the request, or the wait for its next attempt. See `CallTask.cancel`.
 
-        Raises OrchestratorError once the server has accepted it: what asks for the outcome then is a
-        sub-orchestration, which ends by `poll_timeout`, or is terminated through a client.
+        Raises OrchestratorError once the server has accepted the request: the polling sub-orchestration ends by
+        `poll_timeout`, or a client terminates it.
         """
         if self._polling and not self.is_completed:
             super().cancel()
@@ -181,7 +185,7 @@ class HttpTask(Task[HttpResponse]):
 
 
 def _question(request: HttpRequest, address: str, came_from: str) -> HttpRequest:
-    """The GET that asks for the outcome. It is no new logical call, and it is asked again if it fails."""
+    """The GET request of a poll. It is not a new logical call, and is repeated if it fails."""
     asking = onward(request, address, method="GET", came_from=request.uri)
     headers = {name: value for name, value in asking.headers.items() if name.lower() not in ABOUT_CONTENT}
     return msgspec.structs.replace(
@@ -190,7 +194,7 @@ def _question(request: HttpRequest, address: str, came_from: str) -> HttpRequest
 
 
 def pause(asked: int | None, interval: int) -> int:
-    """The server's wish, but no question on the heels of the other unless the caller wants it so."""
+    """The pause before the next poll: the server's wish, but at least a second unless the caller sets less."""
     return interval if asked is None else max(asked, min(interval, SHORTEST_PAUSE))
 
 

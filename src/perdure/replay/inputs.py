@@ -1,8 +1,8 @@
-"""The parameter that takes a function's input: what fills it when an input came, and when none did.
+"""The parameter for a function's input, and its value with and without an input.
 
-A call without an input has no body, and then the parameter's own default is used, as in a call in Python. `null` is
-an input; it is taken for none only where the parameter does not take None, since Azure's clients and calls recorded
-by earlier versions write no other.
+A call without an input has no body, and the parameter's own default applies, as in Python. `null` is an input.
+It counts as no input only if the parameter does not accept None, because Azure's clients, and calls recorded by
+earlier versions, send null for no input.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from perdure.model.events import ABSENT
 
 NO_DEFAULT: Final = inspect.Parameter.empty
 NO_INPUT: Any = type("NoInput", (), {"__repr__": lambda _: "no input", "__bool__": lambda _: False})()
-"""The default of parameters that hand on an input: nothing was given, not even None."""
+"""The default of parameters that pass on an input: no argument, not even None."""
 _NULL = Raw(b"null")
 
 
 def input_body(value: Any) -> Raw:
-    """The body of an input; none for no input. Raises PayloadError."""
+    """The body of an input; empty for no input. Raises PayloadError."""
     return ABSENT if value is NO_INPUT else Raw(payload.encode(value))
 
 
 def given(body: Raw | None) -> Any:
-    """What to hand on of a body that came from outside: none is no input, whereas `null` is one."""
+    """The input to pass on from an external body: a missing body is no input, but `null` is one."""
     return NO_INPUT if body is None else body
 
 
@@ -42,7 +42,7 @@ class Input:
     default: Any = NO_DEFAULT
 
     def read(self, body: Raw) -> Any:
-        """What to pass. Raises PayloadError, whose message is a clause, for a body that does not fit."""
+        """The argument for a body. Raises PayloadError, whose message is a clause, if it does not fit."""
         sent = bytes(body)
         if sent in (b"", b"null"):
             return self._without(sent)
@@ -55,8 +55,8 @@ class Input:
         if takes_none:
             return payload.decode(_NULL, self.type)
         raise PayloadError(
-            f"it takes {payload.title(self.type)}, and got {'None' if sent else 'no input'}; "
-            "give the call an input, or the parameter a default"
+            f"it takes {payload.title(self.type)}, but got {('None' if sent else 'no input')}; give the call "
+            "an input, or the parameter a default"
         )
 
 

@@ -1,10 +1,10 @@
-"""Which wait takes an event, where several are open for its name.
+"""Pairing: decides which wait takes an event when several waits for its name are open.
 
-Under the pairing AWAITED it is the oldest that the code still awaits; if there is none, the oldest that nothing has
-waited for yet; if there is none either, the oldest of those that lost their `task_any`. What lost and is looked at
-later has its event then; but when the code begins another wait of the name instead, the event is passed on to it.
-Of the waits that come into question the first whose type the event fits takes it, and if it fits none it is rejected.
-What the code awaits cannot be told from history, so `EventTaken` records the choice.
+Under the pairing AWAITED it is the oldest wait that the code still awaits; without one, the oldest that was
+never awaited; without one, the oldest of those that lost their `task_any`. A wait that lost and is awaited
+later then has its event; but if the code starts another wait for the name first, the event moves to that one.
+The first candidate whose type the event fits takes it; if it fits none, it is rejected. History alone does not
+show which tasks the code awaits, so `EventTaken` records the choice.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Item = tuple[int, "EventRaised"]
 
 
 class Arrivals(Protocol):
-    """What the choice of a wait asks of the recorder."""
+    """The recorder, as the choice of a wait uses it."""
 
     _script: list[Any] | None
     _kept: int
@@ -55,15 +55,15 @@ class Arrivals(Protocol):
 
 
 def choose(recorder: Arrivals, item: Item, waits: Iterable[EventTask[Any]]) -> None:
-    """One of several open waits takes the event, or none. `waits` come in the order of their age.
+    """Give the event to one of several open waits, or to none. `waits` are in order of age.
 
-    The oldest that is awaited takes it in nearly every case, so the others are not looked at before it has refused.
+    The oldest awaited wait takes it in nearly every case, so the others are checked only if it rejects.
     """
     number, event = item
     recorded = recorder._recorded()
     if (
         isinstance(recorded, ev.EventRejected) and recorded.event == number
-    ):  # whatever today's types would take
+    ):  # whichever event today's types would accept
         _reject(recorder, recorded.wait_id, item, recorded.reason)
         return
     wanted: Iterable[EventTask[Any]]
@@ -72,7 +72,7 @@ def choose(recorder: Arrivals, item: Item, waits: Iterable[EventTask[Any]]) -> N
     else:
         wanted = _in_order_of_wish(waits)
     refusal: PayloadError | None = None
-    refused: Any = None  # the type that it did not fit last: waits in a loop have the same
+    refused: Any = None  # the last type that rejected it: waits in a loop share one type
     foremost: EventTask[Any] | None = None
     for wait in wanted:
         foremost = foremost or wait
@@ -100,7 +100,7 @@ def _reject(recorder: Arrivals, wait_id: int, item: Item, reason: str) -> None:
 
 
 def _in_order_of_wish(waits: Iterable[EventTask[Any]]) -> Iterator[EventTask[Any]]:
-    """Those that the code awaits, then those that nothing has waited for yet; without any, those it has left."""
+    """The waits that the code awaits, then those never awaited; without any, those that it has left."""
     fresh: list[EventTask[Any]] = []
     left: list[EventTask[Any]] = []
     is_wanted = False
@@ -119,7 +119,7 @@ def _in_order_of_wish(waits: Iterable[EventTask[Any]]) -> Iterator[EventTask[Any
 def _as_recorded(
     recorder: Arrivals, name: str, wait_id: int, waits: Iterable[EventTask[Any]]
 ) -> Iterable[EventTask[Any]]:
-    """The wait that history names, if it comes into question; else all that do."""
+    """The wait that history names, if it is a candidate; else all candidates."""
     named = recorder._waits.get(wait_id)
     if named is not None and same(named.name, name) and named._standing() is Standing.AWAITED:
         return (named,)
@@ -128,7 +128,7 @@ def _as_recorded(
 
 
 def pass_on(recorder: Arrivals, wait: EventTask[Any]) -> None:
-    """A new wait has found no event: one that lost its task_any and was not looked at since may have taken it."""
+    """Move an event to a new wait, from one that lost its task_any and was not awaited since."""
     for other in recorder._taken.values():
         if other.was_left and same(other.name, wait.name) and _fits(other, wait):
             recorder._give_back(other)
@@ -148,12 +148,12 @@ def _fits(other: EventTask[Any], wait: EventTask[Any]) -> bool:
 
 
 def same(one: str, other: str) -> bool:
-    """Event names match without regard to case, as Azure's do."""
+    """Whether two event names match, ignoring case as Azure does."""
     return one == other or one.casefold() == other.casefold()
 
 
 def body_of(event: EventRaised) -> Raw:
-    """What an event brings; one without a body brings null."""
+    """The body of an event; null without one."""
     return event.input if bytes(event.input) else NULL
 
 

@@ -1,10 +1,10 @@
-"""Patches: `context.patched(name)` lets one function hold the code of before and of after a change.
+"""Patches: `context.patched(name)` keeps the code before and after a change in one function.
 
-The first time an execution asks while it is living something new, the answer is True and history gets a marker. The
-first time it asks while history is being replayed, the answer is whether that history has the marker: without it
-the execution passed this place before the change and keeps to the old code. Either way the answer stays the same
-for the whole execution, so a loop never changes its code in the middle; continue-as-new begins afresh.
-Markers have no place in the order of decisions: one that today's code no longer asks for disagrees with nothing.
+If an execution first asks while it runs new code, the answer is True and history gets a marker. If it first
+asks during replay, the answer is whether history has the marker: without it the execution passed this place
+before the change and keeps the old code. The answer stays the same for the whole execution, so a loop never
+changes its code in the middle; continue-as-new starts again. Markers have no place in the order of decisions: a
+marker that the code no longer requests is no mismatch.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from perdure.replay.recorder import Recorder
 
 
 def patched(recorder: Recorder, name: str) -> bool:
-    """Whether this execution runs the code behind the patch."""
+    """Whether this execution runs the patched code."""
     known = _known(recorder, name)
     if known is not None:
         return known
@@ -28,7 +28,7 @@ def patched(recorder: Recorder, name: str) -> bool:
 
 
 def deprecate(recorder: Recorder, name: str) -> None:
-    """Mark new executions as running the patch, for the case that code which asks is deployed again."""
+    """Mark new executions as patched, in case code with `patched` is deployed again."""
     if _known(recorder, name) is None:
         live = not recorder._replaying
         _note(recorder, name, live)
@@ -37,7 +37,7 @@ def deprecate(recorder: Recorder, name: str) -> None:
 
 
 def check_version(version: str | None) -> None:
-    """Refuse a version that no worker could have."""
+    """Reject a version that no worker can have."""
     if version and not is_name(version):
         raise OrchestratorError(not_a_name(version, "a version"))
 

@@ -1,8 +1,8 @@
-"""What an execution has asked for and what is open: the inside of an orchestration's context.
+"""The recorder: the actions and open tasks of an execution, behind an orchestration's context.
 
-The recorder only notes down what is asked (`actions`) and what is open; it performs nothing.
-During replay it holds each action against the one history recorded in its place (`_script`).
-The parts of the context that call activities, sub-orchestrations and entities are derived from it.
+The recorder only records the actions and the open tasks; it executes nothing. During replay it compares each
+action with the recorded one (`_script`). The parts of the context that call activities, sub-orchestrations and
+entities derive from it.
 """
 
 from __future__ import annotations
@@ -41,21 +41,21 @@ from perdure.replay.pairing import same
 from perdure.replay.task import PENDING, CallTask, EventTask, Task, TimerTask
 
 SPREAD_FROM: Final = 100
-"""Calls that are open when a sub-orchestration is no longer kept beside its caller."""
+"""Open calls from which on a sub-orchestration is no longer placed beside its caller."""
 REFUSALS: Final = 3
 """How often code that swallows it is told that nothing it asks for counts any more."""
 PAUSE_AFTER: Final = 0x3FF
 """A pause follows each id that ends in these bits: each thousand that an execution takes."""
 IDLE: list[act.Action] = []
-"""The actions of code that is not running: one empty list for all of them, since thousands sleep."""
+"""The actions of code that is not running: one shared empty list, because thousands sleep."""
 NOTHING_TAKEN: dict[int, EventTask[Any]] = {}
-"""The same for events that were taken and not looked at."""
+"""The same for events that were taken but not seen."""
 NOTHING_READ: dict[int, Reading] = {}
 """The same for events that were decoded before a wait took them."""
 
 
 class Recorder:
-    """Notes what one execution asks for, against its history where that tells."""
+    """Records the actions of one execution, and compares them with its history."""
 
     __slots__ = (
         "_buffered",
@@ -96,7 +96,7 @@ class Recorder:
         self._env = environment
         self._now = 0
         self._replaying = False
-        self._doom: EngineSignal | None = None  # why nothing that the code asks for counts any more
+        self._doom: EngineSignal | None = None  # why the code's actions no longer count
         self._refusals = 0
         self._next_id = 0
         self._next_event = 0
@@ -107,23 +107,23 @@ class Recorder:
         self._patches: dict[str, bool] | None = None
         self._rewound: dict[int, int] | None = None
         self._parks_misfits = False
-        self._unfit: tuple[PayloadError, Mismatch] | None = None  # the misfit that the code was told last
-        self._kept = 0  # events below this number were accepted before the present code was there
+        self._unfit: tuple[PayloadError, Mismatch] | None = None  # the last misfit raised in the code
+        self._kept = 0  # events below this number were accepted before the current code was deployed
         self.actions = IDLE
         self._calls: dict[int, CallTask[Any]] = {}
         self._timers: dict[int, TimerTask] = {}
         self._due: list[tuple[int, int]] = []
         self._waits: dict[int, EventTask[Any]] = {}
-        self._gaps = 0  # places of waits that have gone
+        self._gaps = 0  # places of closed waits
         self._pairing = ev.OLDEST
-        # Of these the empty ones cost nothing: thousands of instances hold them and nothing in them.
+        # Empty ones are shared: thousands of instances have none of these.
         self._opened_waits: Sequence[EventTask[Any]] = ()
         self._closed_waits: Sequence[EventTask[Any]] = ()
-        self._taken: dict[int, EventTask[Any]] = NOTHING_TAKEN  # events that the code has not looked at
-        self._buffered: list[tuple[int, ev.EventRaised]] = []  # a deque would weigh 700 bytes an instance
+        self._taken: dict[int, EventTask[Any]] = NOTHING_TAKEN  # events that the code has not seen
+        self._buffered: list[tuple[int, ev.EventRaised]] = []  # a deque would take 700 bytes per instance
         self._read_ahead: tuple[ev.EventRaised, Reading] | None = None
-        self._readings: dict[int, Reading] = NOTHING_READ  # of buffered events that were decoded before
-        self._fibers: dict[Fiber[Any], None] | None = None  # branches, without those that ended well
+        self._readings: dict[int, Reading] = NOTHING_READ  # of buffered events that are already decoded
+        self._fibers: dict[Fiber[Any], None] | None = None  # branches, without those that ended successfully
 
     @property
     def instance_id(self) -> str:
@@ -132,12 +132,12 @@ class Recorder:
 
     @property
     def execution_id(self) -> str:
-        """The id of this execution; another one after each continue-as-new."""
+        """The id of this execution; a new one after each continue-as-new."""
         return self._identity.execution_id
 
     @property
     def current_utc_datetime(self) -> datetime:
-        """The time of the present episode, aware, in UTC; the same again in replay, and never going back."""
+        """The time of the current episode, aware, in UTC; the same in replay, and never decreasing."""
         return moment(self._now)
 
     @property
@@ -148,19 +148,21 @@ class Recorder:
     # ------------------------------------------------------------------- inside: for tasks and for Execution
 
     def _is_live(self) -> bool:
-        """Whether the code does something new, which counts."""
+        """Whether the code runs beyond its history."""
         return not self._replaying and self._doom is None
 
     def _randomness(self, call: int, attempt: int) -> float:
         return random.Random(f"{self.instance_id}\0{self.execution_id}\0{call}\0{attempt}").random()
 
     def _is_recorded(self, field: str, is_odd: Callable[[Any], bool]) -> bool:
-        """Whether history has something as odd in this place: then it was accepted once, and is again."""
+        """Whether history has an equally odd value in this place: it was accepted once, so it is accepted
+        again.
+        """
         found = getattr(self._recorded(), field, None)
         return found is not None and is_odd(found)
 
     def _after(self, duration: Seconds, what: str, recorded_in: str = "fire_at") -> int:
-        """The instant so long from now. Raises ValueError when a datetime cannot say it."""
+        """The time after a duration. Raises ValueError if a datetime cannot represent it."""
         at = self._now + micros(duration)
         if EARLIEST <= at <= LATEST or self._is_recorded(recorded_in, lambda kept: kept > LATEST):
             return at
@@ -174,7 +176,9 @@ class Recorder:
         return limit
 
     def _target(self, resolve: Callable[[Any], CallTarget], function: Any) -> CallTarget:
-        """A name that nobody here has is a reason to wait for a worker that has it."""
+        """Resolve the target of a call. An unknown name is no error: the instance waits for a worker that has
+        the function.
+        """
         if not isinstance(function, str) and not callable(function):
             raise OrchestratorError(
                 f"a call takes a function or its registered name, not {type(function).__name__}"
@@ -190,19 +194,21 @@ class Recorder:
             raise self._doom from None
 
     def _check_door(self, name: str, refusal: str) -> None:
-        """Refuse a wait for what cannot come. What history holds, or what came before the door was closed, may."""
+        """Reject a wait for an event that is not admitted, unless history has the wait or the event came
+        earlier.
+        """
         if not refusal or any(same(event.name, name) for _, event in self._buffered):
             return
         script, at = self._script, self._script_at
         recorded = script[at] if script is not None and at < len(script) else None
         if not isinstance(recorded, ev.EventAwaited) or recorded.name != name:
             raise OrchestratorError(
-                f"waiting for the event {name!r} would never end: {refusal}. Declare it in events=... of the "
-                "orchestrator, or correct the name"
+                f"waiting for the event {name!r} would never end: {refusal}. Declare the event in events=... "
+                "of the orchestrator, or correct the name"
             )
 
     def _known_entity(self, entity_id: str) -> None:
-        """An entity that nobody here has is a reason to wait for a worker that has it. What history holds, stays."""
+        """Stop the code before a new call of an unknown entity: the instance waits for a worker that has it."""
         if self._script is None and self._doom is None:
             try:
                 self._env.entity(entity_id[1:].partition("@")[0])
@@ -215,23 +221,24 @@ class Recorder:
             self._refuse(self._doom)
 
     def _refuse(self, doom: EngineSignal) -> None:
-        """The code is to unwind. A bare `except:` may swallow that again and again; then it is let go on, asks in
-        vain, and blocks at its next wait."""
+        """Make the code unwind. A bare `except:` may swallow the signal repeatedly; then the code continues,
+        its actions have no effect, and it blocks at its next wait.
+        """
         self._refusals += 1
         if self._refusals <= REFUSALS:
             raise doom
 
     def _check_readable(self, expected_type: Any, recorded: type) -> None:
-        """Raise PayloadError where a value is asked for as a type that no JSON can be read as.
+        """Raise PayloadError for an expected type that JSON cannot represent.
 
-        A history in which the code got past this is replayed as it went.
+        A history in which the code passed this check replays unchanged.
         """
         flaw = payload.why_unreadable(expected_type)
         if flaw is not None and not self._has_recorded(recorded):
             raise PayloadError(f"expected_type is {payload.title(expected_type)}. {flaw}")
 
     def _guarded_body(self, guard: payload.Guard | None, input_: Any, recorded: type) -> Raw:
-        """The body of an input. Raises PayloadError for one that would not arrive whole, unless history has it."""
+        """The body of an input. Raises PayloadError for an input that would lose data, unless history has it."""
         if guard is not None:
             self._hold(guard, input_, recorded)
         return input_body(input_)
@@ -257,7 +264,7 @@ class Recorder:
             raise self._doom
 
     def _emit(self, action: act.Action) -> Any | None:
-        """Note an action; in replay, hold it against history and return the event it became."""
+        """Record an action; in replay, compare it with history and return its event."""
         if self._script is None and self._generation is None and self._doom is None:
             self.actions.append(action)
             return None
@@ -265,7 +272,7 @@ class Recorder:
             self._refuse(self._doom)
             return None
         if self._generation is not None and not isinstance(action, act.ContinueAsNew | act.FailOrchestration):
-            return None  # what comes after continue_as_new belongs to no execution
+            return None  # actions after continue_as_new belong to no execution
         script = self._script
         if script is None:
             self.actions.append(action)
@@ -283,7 +290,7 @@ class Recorder:
         return script[at] if script is not None and at < len(script) else None
 
     def _differs(self, recorded: Any | None, action: act.Action | None) -> Mismatch:
-        """The code does not do what history says; a payload that did not fit is the likelier cause."""
+        """The error for code that differs from history; a payload that did not fit is the likelier cause."""
         found = mismatch(recorded, action) if self._unfit is None else self._unfit[1]
         return self._park(found)
 
@@ -292,13 +299,13 @@ class Recorder:
         return found
 
     def _agree(self, action: act.Action, recorded: Any) -> bool:
-        """Also of another name, when today's function goes by the recorded one as well."""
+        """Whether an action matches, also under another name of its function."""
         return agree(action, recorded) or self._env.is_renamed(action, recorded)
 
     def _pass_rewinds(self) -> None:
-        """In replay, behind the last decision that counts: what a rewind set is so from here on.
+        """In replay, after the last valid decision: apply the values that a rewind set.
 
-        Where nothing is recorded behind it, the code goes on living here.
+        If history ends there, the code continues from here.
         """
         script = self._script
         assert script is not None
@@ -315,7 +322,7 @@ class Recorder:
                 return
 
     def _recorded_retry(self, call: int) -> int | None:
-        """In replay: when history tried this call again, 0 if it did not; None when this is new."""
+        """In replay: when history retried this call, 0 if it did not; None beyond history."""
         if self._script is None:
             return None
         recorded = self._recorded()
@@ -373,7 +380,7 @@ class Recorder:
         self._timers.pop(timer.id, None)
 
     def _open_wait(self, wait: EventTask[Any]) -> None:
-        """A wait begins: it takes an event that came earlier, if there is one for it."""
+        """Open a wait, which takes a matching earlier event, if any."""
         self._waits[wait.id] = wait
         self._opened_waits = _with(self._opened_waits, wait)
         self._serve(wait)
@@ -387,12 +394,12 @@ class Recorder:
     def _close_wait(self, wait: EventTask[Any]) -> None:
         if self._waits.pop(wait.id, None) is not None:
             self._gaps += 1
-            if self._gaps > len(self._waits) + 8:  # else looking for the first means passing over all those
+            if self._gaps > len(self._waits) + 8:  # otherwise the search for the first would skip all of them
                 self._waits, self._gaps = dict(self._waits), 0
         self._closed_waits = _with(self._closed_waits, wait)
 
     def _give_back(self, wait: EventTask[Any]) -> None:
-        """An event was taken by a wait that the code then cancelled without looking: it is not lost."""
+        """Return the event of a wait that the code cancelled without seeing the event."""
         assert wait.event is not None
         self._emit(act.CancelWait(wait.id))
         number, event = wait.event
@@ -407,7 +414,7 @@ class Recorder:
     def _serve(self, wait: EventTask[Any]) -> None:
         """Give a new wait the oldest buffered event of its name that fits."""
         if self._generation is not None:
-            return  # a wait begun after continue_as_new takes nothing: the next execution gets the event
+            return  # a wait after continue_as_new takes nothing: the next execution gets the event
         at = 0
         while wait._state == PENDING and at < len(self._buffered):
             kept = self._buffered[at]
@@ -427,7 +434,7 @@ class Recorder:
             self._serve(wait)
 
     def _awaits(self, name: str) -> bool:
-        """Whether an event of this name would be taken at once."""
+        """Whether a wait would take an event of this name at once."""
         return any(same(wait.name, name) for wait in self._waits.values())
 
     def _awaiting(self, name: str) -> EventTask[Any] | None:
@@ -449,14 +456,14 @@ class Recorder:
         self._readings[number] = reading
 
     def _read(self, item: pairing.Item, expected: Any) -> Any:
-        """The value of an event, decoded unless that was done before. Raises PayloadError."""
+        """The value of an event, decoded unless it already is. Raises PayloadError."""
         reading = self._readings.get(item[0]) if self._readings else None
         if reading is not None and reading.is_as(expected):
             return reading.value
         return payload.decode(pairing.body_of(item[1]), expected)
 
     def _forget_reading(self, number: int) -> None:
-        """The event was taken, and its value is the code's now; or it was rejected."""
+        """Drop the decoded value of an event that was taken or rejected."""
         if self._readings:
             self._readings.pop(number, None)
 
@@ -475,7 +482,7 @@ class Recorder:
     def _offer(self, wait: EventTask[Any], item: tuple[int, ev.EventRaised]) -> None:
         event, recorded = item[1], self._recorded()
         if isinstance(recorded, ev.EventRejected) and recorded.wait_id == wait.id:
-            self._reject(wait, event, recorded.reason)  # whatever today's type would take
+            self._reject(wait, event, recorded.reason)  # whichever event today's type would accept
             return
         try:
             value = self._read(item, wait.expected)
@@ -499,12 +506,14 @@ class Recorder:
         self._emit(act.RejectEvent(wait.id, event.name, event.operation_id, event.input, reason))
 
     def _unconsumed_kept(self) -> int:
-        """How many of the unconsumed events, the first of them, were accepted before the present code was there."""
+        """How many of the unconsumed events, from the start, were accepted before the current code was
+        deployed.
+        """
         unseen = [wait.event for wait in self._taken.values() if wait.event is not None]
         return sum(number < self._kept for number, _ in [*self._buffered, *unseen])
 
     def _unconsumed(self) -> tuple[ev.EventRaised, ...]:
-        """Events nobody has looked at, in the order of their arrival: buffered, or taken and not seen."""
+        """The events that the code has not seen, in the order of their arrival: buffered, or taken."""
         unseen = [wait.event for wait in self._taken.values() if wait.event is not None]
         return tuple(event for _, event in sorted([*self._buffered, *unseen], key=itemgetter(0)))
 
@@ -515,7 +524,7 @@ class Recorder:
         return due[0][0] if due else None
 
     def _branch_ended(self, fiber: Fiber[Any]) -> None:
-        """Nothing has to be told of this branch any more."""
+        """Forget a branch that has ended."""
         if self._fibers is not None:
             self._fibers.pop(fiber, None)
 

@@ -1,10 +1,10 @@
-"""What tasks tell in place of a wide `task_any`, so that the next one over the same tasks need not enter itself.
+"""The relay: one shared waiter in place of a wide `task_any`, reused by the next one over the same tasks.
 
-A loop that takes results one by one makes a task_any over all that is left, again and again. If each of them entered
-itself with every task and left them afterwards, the time would grow with the square of the width. So the tasks tell
-a relay. When its task_any is done the relay stays behind, idle and holding nothing that has finished; the next
-task_any over the tasks that are left takes it over. A task that gets any other waiter takes the relay apart,
-because the order in which waiters are told is part of how histories are replayed.
+A loop that takes results one by one creates a task_any over all remaining tasks, again and again. If each
+registered itself with every task and removed itself afterwards, the time would grow with the square of the
+width. So the tasks notify a relay. When its task_any is done, the relay stays, idle and without finished tasks;
+the next task_any over the remaining tasks takes it over. A task with any other waiter dissolves the relay,
+because the order in which waiters are notified is part of replay.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 Member = TypeVar("Member")
 Member_contra = TypeVar("Member_contra", contravariant=True)
 
-WIDE: Final = 16  # tasks from which on a task_any uses a relay
-DEEPEST: Final = 30  # tasks that may wait for one another; more are a circle, which never ends
+WIDE: Final = 16  # number of tasks from which a task_any uses a relay
+DEEPEST: Final = 30  # longest chain of waiting tasks; a longer one is a cycle
 
 
 class Standing(IntEnum):
-    """What the code wants of a task that is open."""
+    """The interest of the code in an open task."""
 
     LEFT = 0  # it lost its task_any, and nothing has waited for it since
     FRESH = 1  # nothing has waited for it yet
@@ -29,19 +29,19 @@ class Standing(IntEnum):
 
 
 class Waiter(Protocol[Member_contra]):
-    """What is told when a task is done."""
+    """A waiter, notified when a task is done."""
 
     def on_done(self, task: Member_contra) -> None: ...
 
     def _standing(self, depth: int) -> Standing:
-        """What the code wants of the tasks that this waits for."""
+        """The code's interest in the tasks of this waiter."""
 
 
 class Relay(Generic[Member]):
-    """Stands among the waiters of many tasks for whichever task_any is open.
+    """A waiter of many tasks, on behalf of the open task_any.
 
-    `members` are the tasks of that task_any that are pending, or of the last one. `is_alone` says that none of them
-    has another waiter: only then another task_any may take the relay over.
+    `members` are the tasks of that task_any that are pending, or of the last one. `is_alone` means that none of
+    them has another waiter: only then may another task_any take over the relay.
     """
 
     __slots__ = ("is_alone", "members", "race")
@@ -55,13 +55,13 @@ class Relay(Generic[Member]):
         try:
             self.members.remove(task)
         except ValueError:
-            return  # entered for an earlier task_any, and not wanted by this one
+            return  # registered for an earlier task_any, not part of this one
         race, self.race = self.race, None
         if race is not None:
             race.on_done(task)
 
     def strangers_among(self, children: list[Any]) -> list[Any] | None:
-        """Those of the children that are not entered here. None if some child is no task, or occurs twice."""
+        """The children without this relay. None if a child is not a task, or occurs twice."""
         known = len(self.members)
         if children[:known] == self.members:
             return children[known:]
@@ -82,7 +82,7 @@ ABANDONED: Final[Relay[Any]] = Relay([])
 
 
 def idle_relay(children: Sequence[Any]) -> Relay[Any] | None:
-    """The relay that an earlier task_any over these left behind, if they look like it."""
+    """The idle relay of an earlier task_any over these tasks, if there seems to be one."""
     if not children:
         return None
     for child in (children[0], children[-1], children[len(children) // 2]):

@@ -1,15 +1,14 @@
-"""Rewinding: a failed execution goes on from where it can, and its history only grows.
+"""Rewinding: a failed execution continues from an earlier place, and its history only grows.
 
-Rewinding appends one event, `ExecutionRewound`. From then on some of the events before it no longer count: the
-end, the failures of the calls it names, and whatever the code decided because of them. Everything else still does,
-so completed calls are not made again, open timers keep their time, and events that were taken stay taken.
-The calls whose failures no longer count are open again under their old ids, and so under their old idempotency keys;
-`next_id` lies above every id ever used, so no other call can get a key that the outside has seen already.
-The code goes on behind the last event that counts, in the middle of what it did about that arrival if need be;
-from there its present time is that of the rewind. Arrivals that lay behind that place and still have an open
-call or may still be awaited are delivered again.
-Everything that reads history for its meaning (replay, `fold`, recovery) reads it through `counting`; the chain,
-the pages and the exporters show all of it.
+A rewind appends one event, `ExecutionRewound`. From then on some earlier events are void: the end, the failures
+of the named calls, and the decisions that the code made because of them. Everything else stays valid, so
+completed calls are not repeated, open timers keep their time, and taken events stay taken. The calls with void
+failures are open again under their old ids, and so under their old idempotency keys; `next_id` is above every
+used id, so no other call can get a key that other systems have already seen. The code continues after the last
+valid event, in the middle of its decisions about that arrival if necessary; from there its current time is that
+of the rewind. Later arrivals with an open call, or that may still be awaited, are delivered again. Every reader
+that interprets history (replay, `fold`, recovery) reads it through `counting`; the chain, the pages and the
+exporters show all of it.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ NOT_REPLAYED: Final = (
     ev.LoopHeld,
     ev.PatchMarked,
 )
-"""What stands between decisions without being asked for again in that place."""
+"""Events between decisions that the code does not repeat in the same place."""
 RESULTS: Final = (ev.TaskCompleted, ev.SubOrchestrationCompleted, ev.EntityOperationCompleted)
 FAILURES: Final = (ev.TaskFailed, ev.SubOrchestrationFailed, ev.EntityOperationFailed)
 _UNSEEN: Final = (
@@ -62,7 +61,7 @@ def is_rewound(episodes: Iterable[Episode]) -> bool:
 
 
 def counting(episodes: Sequence[Episode]) -> list[Episode]:
-    """The history as it counts. What was decided behind a rewind belongs to the arrival it goes on from."""
+    """The valid history. Decisions after a rewind belong to the arrival from which it continues."""
     groups: list[Episode] = []
     row, goes_on = -1, False
     for _, number, event in _counted(episodes):
@@ -78,13 +77,13 @@ def counting(episodes: Sequence[Episode]) -> list[Episode]:
 
 
 def void(episodes: Sequence[Episode]) -> frozenset[int]:
-    """The places (0 is the first event of the execution) of the events that no longer count."""
+    """The places (0 is the first event of the execution) of the void events."""
     whole = range(sum(len(events) for _, events in episodes))
     return frozenset(whole).difference(place for place, _, _ in _counted(episodes))
 
 
 def _counted(episodes: Sequence[Episode]) -> list[tuple[int, int, ev.HistoryEvent]]:
-    """(place, number of the episode, event) of what counts."""
+    """(place, number of the episode, event) of the valid events."""
     kept: list[tuple[int, int, ev.HistoryEvent]] = []
     place = 0
     for number, (_, events) in enumerate(episodes):
@@ -101,7 +100,7 @@ def _is_voided(event: ev.HistoryEvent, rewound: ev.ExecutionRewound) -> bool:
 
 
 def failed_calls(error: BaseException) -> tuple[int, ...]:
-    """The ids of the calls whose failures an exception reports, was caused by, or holds as a group."""
+    """The ids of the failed calls that an exception reports, was caused by, or groups."""
     found: dict[int, None] = {}
     seen: set[int] = set()
     left: list[BaseException | None] = [error]
@@ -124,11 +123,10 @@ def failed_calls(error: BaseException) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class RewindPlan:
-    """How a failed execution is to be rewound. `again` are the arrivals to be delivered again, in order, `again_at`
-    the times at which they came.
+    """The plan of a rewind. `again` are the arrivals to deliver again, in order, `again_at` their times.
 
-    `doubtful` are the places of failures that the code may have got over long before the end: they are voided only
-    if history agrees with that. `end` is the place of the end.
+    `doubtful` are the places of failures that the code may have handled long before the end: they are voided
+    only if history agrees. `end` is the place of the end.
     """
 
     kept: int
@@ -148,13 +146,15 @@ class RewindPlan:
 
 
 def plan_of(episodes: Sequence[Episode]) -> RewindPlan:
-    """From history alone: which failures ended it, and from where the code goes on without them.
+    """Plan from history alone: the failures that ended the execution, and the place from which the code
+    continues.
 
-    Those are the failures that the error tells of. If it tells of none, they are those that came after the last
-    result. When the code decided something directly behind one of them, everything from there on is given up, because
-    it would not have happened. Before that place every failure that the code met without deciding anything is void,
-    too: it was caught, or not looked at yet, while others were waited for. Whether history would be the same without
-    it has to be tried against the code (`perdure.engine.core.rewinding`), unless it is the one failure and came last.
+    The failures are those that the error reports, or, without any, those after the last result. If the code
+    made a decision directly after one of them, everything from there on is void, because it depends on the
+    failure. Before that place every failure without a decision after it is void, too: the code caught it, or
+    had not seen it yet, while it waited for other tasks. Only a trial against the code
+    (`perdure.engine.core.rewinding`) shows whether history would be the same without it, unless it is the only
+    failure and came last.
     """
     events = _events(episodes)
     end = max(place for place, event in enumerate(events) if isinstance(event, ev.ExecutionFailed))
@@ -175,7 +175,9 @@ def plan_of(episodes: Sequence[Episode]) -> RewindPlan:
 
 
 def with_fewer(plan: RewindPlan, episodes: Sequence[Episode], arrival: ev.Arrival) -> RewindPlan | None:
-    """The same plan without the doubtful failures before this arrival, where the code differs; None without such."""
+    """The same plan without the doubtful failures before this arrival, where the code differs; None if there
+    are none.
+    """
     differs_at = next(place for place, event in enumerate(_events(episodes)) if event is arrival)
     blamed = {place for place in plan.doubtful if place < differs_at}
     if not blamed:
@@ -187,7 +189,7 @@ def with_fewer(plan: RewindPlan, episodes: Sequence[Episode], arrival: ev.Arriva
 def shortened(
     plan: RewindPlan, episodes: Sequence[Episode], arrival: ev.Arrival, repeated: int
 ) -> RewindPlan:
-    """The same plan with fewer events kept: the code repeats only so many decisions behind this arrival."""
+    """The same plan with fewer events kept: the code repeats only `repeated` decisions after this arrival."""
     events = _events(episodes)
     kept = next((place for place, event in enumerate(events, 1) if event is arrival), plan.kept)
     while kept < plan.kept and not isinstance(events[kept], ARRIVALS):
@@ -219,7 +221,7 @@ def _plan(
         (event, episodes[number][0])
         for _, number, event in counted[kept:end]
         if isinstance(event, ev.EventRaised) or (isinstance(event, RESULTS) and event.task_id in calls)
-    ]  # no timers: one that is due fires by itself
+    ]  # no timers: a due timer fires by itself
     given_up = (e.task_id for e in events[kept:end] if isinstance(e, FAILURES) and e.task_id in calls)
     voided = dict.fromkeys([*(events[place].task_id for place in places), *given_up])  # type: ignore[union-attr]
     used = max((_highest(event) for _, whole in episodes for event in whole), default=-1)
@@ -243,7 +245,7 @@ def _highest(event: ev.HistoryEvent) -> int:
 
 
 def _named(events: list[ev.HistoryEvent], end: int) -> list[int]:
-    """Where the failures stand that the error tells of which ended the execution."""
+    """The places of the failures that the final error reports."""
     ending = events[end]
     assert isinstance(ending, ev.ExecutionFailed)
     named = {ending.of, *ending.others}
@@ -256,10 +258,10 @@ def _named(events: list[ev.HistoryEvent], end: int) -> list[int]:
 
 
 def _behind_the_last_result(events: list[ev.HistoryEvent], failures: list[int], end: int) -> list[int]:
-    """The code failed by itself, perhaps for the failures that it has counted: those with no result behind them.
+    """The failures after the last result, for code that failed by itself, perhaps because it counted failures.
 
-    Of those that it answered only what came last is meant: it got over the others, and went on. Histories written
-    before `of` was recorded tell no more than this, either.
+    Of the failures with decisions only the last one counts: the code handled the others. Histories written
+    before `of` was recorded contain no more than this.
     """
     result = max((place for place in range(end) if isinstance(events[place], RESULTS)), default=-1)
     last = max((place for place in range(end) if isinstance(events[place], ARRIVALS)), default=-1)
@@ -269,17 +271,17 @@ def _behind_the_last_result(events: list[ev.HistoryEvent], failures: list[int], 
 
 
 def _following(events: list[ev.HistoryEvent], place: int) -> int:
-    """What stands next to it: a decision about it, another arrival, or the end."""
+    """The place of the next event: a decision about it, another arrival, or the end."""
     return next(p for p in range(place + 1, len(events)) if not isinstance(events[p], _UNSEEN))
 
 
 def _is_answered(events: list[ev.HistoryEvent], place: int) -> bool:
-    """Whether the code decided something about this arrival, other than to end."""
+    """Whether the code made a decision about this arrival, other than to end."""
     return not isinstance(events[_following(events, place)], (*ARRIVALS, ev.ExecutionFailed))
 
 
 def _is_retried(events: list[ev.HistoryEvent], place: int) -> bool:
-    """Whether a policy tried the call again: then this attempt is over."""
+    """Whether a policy retried the call, so that this attempt no longer matters."""
     answer = events[_following(events, place)]
     return isinstance(answer, ev.TimerCreated) and answer.purpose == "retry"
 

@@ -1,7 +1,7 @@
-"""settle: turn what the code asked for into history, messages and effects. Never runs user code.
+"""Settle: turns actions into history, messages and effects. Never runs user code.
 
-`Outcome` gathers, over the arrivals of one episode, everything that has to be written and everything that may
-leave the process once it is. It decides nothing about storage: rows are the hub's business.
+`Outcome` collects, over the arrivals of one episode, everything to write and all effects that leave the process
+afterwards. It decides nothing about storage: the dispatcher makes the rows.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from perdure.model.messages import (
 
 
 class Invocation(msgspec.Struct, frozen=True, gc=False):
-    """One attempt of an activity, to be started after the commit that scheduled it.
+    """One attempt of an activity, which starts after the commit that scheduled it.
 
     The idempotency key names the logical call: instance, execution and the id of its first attempt, so that a
-    retry, a rewind and a run after a crash bear the same one.
+    retry, a rewind and a run after a crash have the same key.
     """
 
     instance_id: str
@@ -49,7 +49,7 @@ class Invocation(msgspec.Struct, frozen=True, gc=False):
 
 
 class Rejection(msgspec.Struct, frozen=True):
-    """An accepted event that did not fit its waiter's type."""
+    """An accepted event that did not fit the type of its wait."""
 
     name: str
     operation_id: str
@@ -58,10 +58,10 @@ class Rejection(msgspec.Struct, frozen=True):
 
 
 class Outcome:
-    """What one episode of one execution has come to so far.
+    """The outcome of one episode of one execution so far.
 
-    `events` grow until the episode is written; the other lists hold what the last arrival caused, and whoever
-    takes them up empties them.
+    `events` grow until the episode is written; the other lists have the effects of the last arrival, and their
+    consumer empties them.
     """
 
     __slots__ = (
@@ -90,7 +90,7 @@ def settle(actions: Sequence[act.Action], into: Outcome) -> None:
     """Append each action's history event to the outcome, with the message or effect it causes."""
     events = into.events
     for action in actions:
-        match action:  # those first that come by the hundred thousand
+        match action:  # the most frequent actions first
             case act.ScheduleTask():
                 events.append(_scheduled(action))
                 into.invocations.append(_invocation(action, into))
@@ -156,7 +156,7 @@ def settle(actions: Sequence[act.Action], into: Outcome) -> None:
 
 
 def report_to_parent(parent: ParentLink, child_id: str, ending: act.Finish) -> ChildResult:
-    """The message that tells a parent how its sub-orchestration ended."""
+    """The message that reports the end of a sub-orchestration to its parent."""
     return ChildResult(
         instance_id=parent.instance_id,
         execution_id=parent.execution_id,
@@ -170,7 +170,7 @@ def report_to_parent(parent: ParentLink, child_id: str, ending: act.Finish) -> C
 def terminate_child(
     instance_id: str, execution_id: str, task_id: int, child_id: str, reason: str
 ) -> Terminate:
-    """The message by which a terminated parent ends a child; a child of anybody else ignores it."""
+    """The message by which a terminated parent terminates a child; a child of another parent ignores it."""
     return Terminate(
         instance_id=child_id,
         reason=reason,
@@ -180,14 +180,14 @@ def terminate_child(
 
 
 def request_lock(instance_id: str, execution_id: str, task_id: int, entity: str) -> LockRequest:
-    """The message that asks an entity for its lock."""
+    """The message that requests the lock of an entity."""
     return LockRequest(instance_id=entity, caller=ParentLink(instance_id, execution_id, task_id))
 
 
 def release_lock(
     instance_id: str, execution_id: str, task_id: int, entities: Sequence[str]
 ) -> list[LockRelease]:
-    """The messages that tell entities that a critical section does not need them any more."""
+    """The messages that release the entities of a critical section."""
     caller = ParentLink(instance_id, execution_id, task_id)
     return [LockRelease(instance_id=entity, caller=caller) for entity in entities]
 
@@ -242,7 +242,7 @@ def _invocation(action: act.ScheduleTask, into: Outcome) -> Invocation:
 
 
 def invocation_of(event: ev.TaskScheduled, instance_id: str, execution_id: str) -> Invocation:
-    """An invocation from history, to be run again after a restart."""
+    """An invocation from history, for another run after a restart."""
     call = event.id if event.call < 0 else event.call
     return Invocation(
         instance_id,

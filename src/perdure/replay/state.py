@@ -1,7 +1,7 @@
-"""What history alone says: the state of an execution without running its code, and which verb applies when.
+"""The state of an execution from history alone, and the statuses in which each verb applies.
 
-`fold` reads events in order and knows what is open, how it ended and what it waits for. Status pages, the
-verifier and recovery use it; the orchestrator's own code is not needed for any of that.
+`fold` reads events in order and derives the open calls, the ending and the waits. Status pages, the verifier
+and recovery use it, without the orchestrator's code.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ LEGAL: Final[dict[str, frozenset[RuntimeStatus]]] = {
     "restart": frozenset({S.Completed, S.Failed, S.Terminated, S.Canceled}),
     "purge": frozenset({S.Completed, S.Failed, S.Terminated, S.Canceled}),
 }
-"""In which statuses each verb is accepted. Suspending the suspended and resuming the running change nothing."""
+"""The statuses in which each verb is accepted. Suspending a suspended instance and resuming a running one
+change nothing.
+"""
 
 ENDED_AS: Final[dict[type, RuntimeStatus]] = {
     ev.ExecutionCompleted: S.Completed,
@@ -48,7 +50,9 @@ ENDED_AS: Final[dict[type, RuntimeStatus]] = {
 
 
 class State:
-    """An execution as its history tells it. `problems` lists what no correct engine writes (I3, I4, I6)."""
+    """The state of an execution from its history. `problems` lists events that a correct engine never writes
+    (I3, I4, I6).
+    """
 
     __slots__ = (
         "_ids",
@@ -86,10 +90,10 @@ class State:
         self.operations: dict[int, tuple[ev.EntityCalled, int]] = {}
         self.locks: dict[int, tuple[ev.LockRequested, int, int]] = {}  # with how many are granted
         self.raised = 0
-        self.rejected: dict[str, tuple[str, int]] = {}  # the last one of each name
+        self.rejected: dict[str, tuple[str, int]] = {}  # the last rejection of each name
         self.pairing = ev.OLDEST
         self.problems: list[str] = []
-        self._ids: dict[str, list[int]] = {}  # of open waits, and some closed ones, by name: heaps
+        self._ids: dict[str, list[int]] = {}  # ids of open waits, and some closed ones, by name: heaps
 
     @property
     def status(self) -> RuntimeStatus:
@@ -109,7 +113,7 @@ class State:
         return min((timer.fire_at for timer in self.timers.values()), default=None)
 
     def waiting(self, reason: str = "") -> Waiting:
-        """What it waits for. A failed call that is retried appears as a retry, not as its timer."""
+        """The open waits. A failed call that is retried appears as a retry, not as its timer."""
         if self.ending is not None:
             return Waiting()
         retries = [t for t in self.timers.values() if t.purpose == "retry"]
@@ -140,24 +144,24 @@ class State:
         )
 
     def asked_locks(self) -> dict[int, tuple[str, ...]]:
-        """By lock, the entities that were asked for it and not released: granted ones, and the next."""
+        """The requested entities by lock, unless released: granted ones, and the next."""
         return {no: lock.entities[: granted + 1] for no, (lock, _, granted) in self.locks.items()}
 
     def _retry(self, timer: ev.TimerCreated) -> OpenRetry:
         if timer.of not in self.failed_calls:
             return OpenRetry(f"call {timer.of}", 1, timer.fire_at)
         name, attempt, failure = self.failed_calls[timer.of]
-        # What the body raised: around it is only that a call of it failed.
+        # The exception of the body; the outer one only reports that its call failed.
         return OpenRetry(name, attempt + 1, timer.fire_at, shortened(str(chain_of(failure)[-1])))
 
     # --------------------------------------------------------------------------------------------- folding
 
     def apply(self, event: ev.HistoryEvent, at: int) -> None:
-        """Take one more event."""
+        """Apply one more event."""
         if self.ending is not None and not self._is_between(event):
             self.problems.append(f"{type(event).__name__} after the execution had ended (I4)")
         if isinstance(event, ev.EntityOperated):
-            return  # an entity's own history: it has no start, and what it says is for people
+            return  # an entity's own history: it has no start, and is for people only
         if self.started is None and not isinstance(event, (ev.ExecutionStarted, *_BEFORE_START)):
             self.problems.append(f"{type(event).__name__} before ExecutionStarted (I3)")
         match event:
@@ -230,7 +234,7 @@ class State:
                 assert_never(event)
 
     def _is_between(self, event: ev.HistoryEvent) -> bool:
-        """Until the next execution begins, what operators do to the instance is noted in the one before it."""
+        """Whether an operator's event came before the next execution began: the previous one records it."""
         return isinstance(self.ending, ev.ContinuedAsNew) and isinstance(event, _BEFORE_START)
 
     def _start(self, event: ev.ExecutionStarted) -> None:
@@ -299,7 +303,7 @@ class State:
             self.buffered.append(item)
 
     def _taken_at_once(self, item: Item) -> bool:
-        """Whether it is clear which wait takes it; if not, the decision about it comes next."""
+        """Whether it is certain which wait takes the event; if not, the next event is the decision."""
         oldest = self._first_open(item[1].name)
         if oldest is None:
             return False
@@ -309,7 +313,7 @@ class State:
         return True
 
     def _is_alone(self, wait_id: int, name: str) -> bool:
-        """Whether no other wait for this name is open than the oldest."""
+        """Whether the oldest wait for this name is the only open one."""
         ids = self._ids[name.casefold()]
         while ids and (ids[0] == wait_id or ids[0] not in self.waits):
             heappop(ids)
@@ -318,7 +322,7 @@ class State:
         return is_alone
 
     def _first_open(self, name: str) -> int | None:
-        """The oldest open wait for a name. Those that have closed are let go: each is passed over once."""
+        """The oldest open wait for a name. Closed waits are removed, so each is skipped once."""
         ids = self._ids.get(name.casefold(), [])
         while ids and ids[0] not in self.waits:
             heappop(ids)
@@ -332,14 +336,14 @@ class State:
             self._take(event.wait_id, item)
 
     def _found(self, number: int) -> Item | None:
-        """The kept event of this number, which is kept no longer."""
+        """Remove and return the kept event with this number."""
         item = next((kept for kept in self.buffered if kept[0] == number), None)
         if item is not None:
             self.buffered.remove(item)
         return item
 
     def _reject(self, event: ev.EventRejected, at: int) -> None:
-        """The event that the wait seemed to take did not fit: the wait is open again, and may take the next."""
+        """Reopen a wait whose event did not fit; it may take the next one."""
         self.rejected[event.name.casefold()] = (event.reason, at)
         if event.event >= 0:
             if self._found(event.event) is None:
@@ -353,7 +357,7 @@ class State:
         self._take_buffered(wait)
 
     def _cancel_wait(self, event: ev.WaitCanceled) -> None:
-        """Cancelled while open, or after taking an event that the code never looked at: that one goes back."""
+        """Apply the cancellation of a wait. An event that it took and the code never saw returns."""
         _, _, item = self.taken.pop(event.wait_id, (None, 0, None))
         if item is None:
             self._close(self.waits, event.wait_id, event)
@@ -377,7 +381,9 @@ def fold(episodes: Iterable[tuple[int, list[ev.HistoryEvent]]]) -> State:
 
 
 def _fold_rewound(recorded: list[Episode]) -> State:
-    """What no longer counts was well formed too, and had failed when it was rewound."""
+    """Fold a rewound history. The void events must be well formed too, and the execution failed before the
+    rewind.
+    """
     problems: list[str] = []
     for before in _before_rewinds(recorded):
         state = _fold(counting(before))

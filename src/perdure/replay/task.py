@@ -1,8 +1,8 @@
-"""Tasks: what an orchestrator can wait for.
+"""Tasks: the awaitables of an orchestrator.
 
-A task is pending until it has a value or an error. Whoever waits for it is told at once, in the order in which
-they began to wait; that order comes from the code and from history, never from a clock or a scheduler.
-`yield task` and `await task` are the same gesture: an awaited task yields itself to the fiber that drives it.
+A task is pending until it has a value or an error. Its waiters are notified at once, in the order in which they
+began to wait; that order comes from the code and from history, never from a clock or a scheduler. `yield task`
+and `await task` are the same operation: an awaited task yields itself to the fiber that drives it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PENDING, DONE, FAILED = 0, 1, 2
 
 
 class TaskState(IntEnum):
-    """Where a task stands. The words and numbers are Azure's."""
+    """The state of a task, with Azure's names and numbers."""
 
     RUNNING = PENDING
     SUCCEEDED = DONE
@@ -38,7 +38,7 @@ class TaskState(IntEnum):
 
 
 class Owner(Protocol):
-    """What tasks ask of the execution that they belong to."""
+    """The execution, as its tasks use it."""
 
     _now: int
     _replaying: bool
@@ -68,7 +68,9 @@ class Owner(Protocol):
 
 
 class Task(Generic[T_co]):
-    """Something an orchestrator can wait for: `yield` it or `await` it, alone or in task_all and task_any."""
+    """A pending or finished result of an orchestrator: `yield` it or `await` it, alone or in task_all and
+    task_any.
+    """
 
     __slots__ = ("_context", "_outcome", "_state", "_waiters", "id")
 
@@ -78,7 +80,7 @@ class Task(Generic[T_co]):
         self._state = PENDING
         self._outcome: Any = None
         self._waiters: Waiter[Any] | list[Waiter[Any]] | None = (
-            None  # nearly always one, and a list weighs 80 bytes
+            None  # nearly always one, and a list takes 80 bytes
         )
 
     def __await__(self) -> Generator[Task[T_co], Any, T_co]:
@@ -86,7 +88,7 @@ class Task(Generic[T_co]):
         return value
 
     def __iter__(self) -> Generator[Task[T_co], Any, T_co]:
-        """`result = yield from task` is `yield task` with a type: checkers know what comes back."""
+        """`result = yield from task` is `yield task` with a type that checkers know."""
         value: T_co = yield self
         return value
 
@@ -97,7 +99,7 @@ class Task(Generic[T_co]):
 
     @property
     def state(self) -> TaskState:
-        """Where it stands, as azure-functions-durable says it."""
+        """Its state, as in azure-functions-durable."""
         return TaskState(self._state)
 
     @property
@@ -107,12 +109,12 @@ class Task(Generic[T_co]):
 
     @property
     def failure(self) -> Failure | None:
-        """What went wrong, for a failed activity or sub-orchestration."""
+        """The failure of an activity or sub-orchestration, or None."""
         return self._outcome if isinstance(self._outcome, Failure) else None
 
     @property
     def result(self) -> T_co:
-        """The value. Raises TaskFailedError (or TimeoutError) if it failed, OrchestratorError if pending."""
+        """The value. Raises TaskFailedError (or TimeoutError) if it failed, OrchestratorError if it is pending."""
         if self._state == PENDING:
             raise OrchestratorError("this task is not completed yet: yield it or await it to get its result")
         self._observe()
@@ -126,9 +128,10 @@ class Task(Generic[T_co]):
         return self.result
 
     def cancel(self) -> None:
-        """Stop waiting for it. Activities, timers and waits for events can be cancelled; this one cannot."""
+        """Raise OrchestratorError: only activities, timers and waits for events can be cancelled."""
         raise OrchestratorError(
-            f"{self._describe()} cannot be cancelled: only activities, timers and waits for external events can"
+            f"{self._describe()} cannot be cancelled: only activities, timers and waits for external events "
+            "support it"
         )
 
     # ------------------------------------------------------------------- inside: fibers and combinators
@@ -146,7 +149,7 @@ class Task(Generic[T_co]):
             self._waiters = [waiters, waiter]
 
     def _drop_waiter(self, waiter: Waiter[Any]) -> None:
-        """It is done without this task. What has no waiter left is marked as one that the code left behind."""
+        """Remove a waiter that no longer needs this task. A task without waiters is marked as abandoned."""
         waiters = self._waiters
         if waiters is waiter:
             self._waiters = ABANDONED
@@ -156,7 +159,7 @@ class Task(Generic[T_co]):
                 self._waiters = ABANDONED
 
     def _standing(self, depth: int = DEEPEST) -> Standing:
-        """What the code wants of this task, while it is open."""
+        """The code's interest in this open task."""
         waiters = self._waiters
         if self._state != PENDING:
             return Standing.LEFT
@@ -194,7 +197,7 @@ class Task(Generic[T_co]):
         return outcome
 
     def _observe(self) -> None:
-        """The code has seen the outcome."""
+        """Note that the code has seen the outcome."""
 
     def _failed_id(self) -> int:
         """The id of the call that failed."""
@@ -205,12 +208,12 @@ class Task(Generic[T_co]):
 
 
 class CallTask(Task[T_co]):
-    """An activity or a sub-orchestration that was asked for."""
+    """A call of an activity or a sub-orchestration."""
 
     __slots__ = ("_expected", "_kind", "name")
 
     def __init__(self, context: Owner, task_id: int, kind: str, name: str, expected: Any) -> None:
-        self._context = context  # as `Task` does, without another call: a step may make a hundred thousand
+        self._context = context  # as in `Task`, without another call: a step may create a hundred thousand
         self.id = task_id
         self._state = PENDING
         self._outcome = None
@@ -225,9 +228,9 @@ class CallTask(Task[T_co]):
         return isinstance(self._outcome, TaskCancelled)
 
     def cancel(self) -> None:
-        """Stop an activity: its body is told once that is durable, and whatever it still returns is dropped.
+        """Cancel an activity: its body is notified once this is durable, and its result is dropped.
 
-        Waiting for it afterwards raises TaskCancelled. Cancelling a finished one does nothing. Raises
+        Awaiting it afterwards raises TaskCancelled. Cancelling a finished call does nothing. Raises
         OrchestratorError for a sub-orchestration: terminate that through a client.
         """
         if self._kind != "Activity":
@@ -246,9 +249,9 @@ class CallTask(Task[T_co]):
             self._complete(value)
 
     def _unfit(self, error: PayloadError) -> PayloadError:
-        """Set the instance aside: what was called has succeeded, and the code must not take this for a failure.
+        """Park the instance: the call has succeeded, so the code must not see a failure.
 
-        Executions that began under earlier versions were told, and are told again in replay.
+        In executions of earlier versions the code received the error, and receives it again in replay.
         """
         context = self._context
         whose = f"the result of call {self.id} ({self._describe()})"
@@ -265,7 +268,7 @@ class CallTask(Task[T_co]):
 
 
 class RetryTask(Task[T_co]):
-    """A call with a retry policy: fail, wait on a durable timer, call again, all visible in history."""
+    """A call with a retry policy: each failure, durable timer and new call is visible in history."""
 
     __slots__ = (
         "_attempt",
@@ -330,12 +333,12 @@ class RetryTask(Task[T_co]):
             try:
                 self._current.cancel()
             except OrchestratorError:
-                self._current._waiters = waiters  # a sub-orchestration goes on, and so does this
+                self._current._waiters = waiters  # a sub-orchestration continues, and so does this task
                 raise
             self._fail(TaskCancelled(f"{self._describe()} was cancelled"))
 
     def _again_at(self, failure: Failure) -> int | None:
-        """What history did is what we do; only a new failure is judged by today's policy."""
+        """When to retry a failure: as in history; only a new failure follows the current policy."""
         rewound_at = (self._context._rewound or {}).get(self._last)
         if rewound_at is not None:  # the attempt that was rewound is the first of a new series
             self._before, self._first_at = self._attempt - 1, rewound_at
@@ -359,7 +362,7 @@ class RetryTask(Task[T_co]):
 
 
 class TimerTask(Task[None]):
-    """A durable timer; `cancel()` it when its time no longer matters."""
+    """A durable timer; cancel it with `cancel()` when it is no longer needed."""
 
     __slots__ = ("fire_at", "of", "purpose")
 
@@ -384,9 +387,10 @@ class TimerTask(Task[None]):
 
 
 class EventTask(Task[T_co]):
-    """A wait for one external event. `event` is the one it took, `seen` once the code has looked.
-    `was_left` tells that it had lost its task_any when it took it, and `gave_back` that the event went to another.
-    `saved` is the hub's note that the wait has a row."""
+    """A wait for one external event. `event` is the event that it took, `seen` whether the code has seen it.
+    `was_left` means that it had lost its task_any when it took the event, `gave_back` that the event moved to
+    another wait. `saved` means that the wait has a row.
+    """
 
     __slots__ = ("event", "expected", "gave_back", "name", "saved", "seen", "was_left")
 
@@ -401,7 +405,7 @@ class EventTask(Task[T_co]):
         self.saved = False
 
     def cancel(self) -> None:
-        """Stop waiting. An event it took that the code never looked at goes back to the front of the queue."""
+        """Stop waiting. An event that it took and the code never saw returns to the front of the queue."""
         if self._state == PENDING:
             self._context._cancel_wait(self)
             self._fail(OrchestratorError(f"this wait for the event '{self.name}' was cancelled"))
@@ -415,12 +419,12 @@ class EventTask(Task[T_co]):
         self._complete(value)
 
     def _give_back(self) -> None:
-        """Its event goes to another wait: whoever looks at this one now is told so."""
+        """Give its event to another wait; awaiting this one now raises an error."""
         self.gave_back = True
         self._state = FAILED
         self._outcome = OrchestratorError(
-            f"this wait for the event '{self.name}' has no result: it was cancelled, or a later wait for the same "
-            "name got the event, because nothing had looked at this one since it lost its task_any"
+            f"this wait for the event '{self.name}' has no result: it was cancelled, or it lost its task_any "
+            "and a later wait for the same name took the event"
         )
 
     def _observe(self) -> None:
@@ -436,7 +440,7 @@ NO_DEFAULT: Any = object()
 
 
 class WaitTask(Task[T_co]):
-    """A wait for an event with a deadline: the first of event and timer decides, the other is cancelled."""
+    """A wait for an event with a deadline: the first of event and timer wins, the other is cancelled."""
 
     __slots__ = ("_default", "_timer", "_wait")
 
@@ -477,7 +481,7 @@ class WaitTask(Task[T_co]):
             self._complete(self._default)
 
     def cancel(self) -> None:
-        """Stop waiting, and stop the clock."""
+        """Stop waiting, and cancel the timer."""
         if self._state == PENDING:
             self._timer._waiters = None
             self._timer.cancel()
@@ -545,16 +549,17 @@ class WhenAll(Task[T_co]):
         self._complete(self._shape([child._outcome for child in self._children]))
 
     def _observe(self) -> None:
-        """Whoever gets the failure sees no results: an event that one of these took was not looked at."""
+        """A failure hides the results: an event that one of the tasks took was not seen."""
         if self._state == DONE:
             for child in self._children:
                 child._observe()
 
 
 class WhenAny(Task[Task[T]]):
-    """The first of several tasks to be done; its value is that task, failed or not.
+    """The first of several tasks to finish; its value is that task, failed or not.
 
-    When it is done it leaves the others, which would otherwise hold it, and with it the winner, while they are open.
+    When it is done, it removes itself from the others, which would otherwise keep it, and the winner, in
+    memory.
     """
 
     __slots__ = ("_children",)
@@ -566,7 +571,7 @@ class WhenAny(Task[Task[T]]):
         relay: Relay[Any] | None = None,
         strangers: Sequence[Task[T]] = (),
     ) -> None:
-        """With a relay that an earlier one has left, `strangers` are those of the children that it does not know."""
+        """With the relay of an earlier task_any, `strangers` are the children that the relay does not have."""
         super().__init__(context)
         self._children: Sequence[Task[T]] = ()
         entering = children if relay is None else strangers

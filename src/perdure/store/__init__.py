@@ -76,16 +76,14 @@ def file_of(url: str) -> str:
     path = sqlite_path(url)
     if not path and not url.startswith("memory:"):
         raise StoreUnusable(
-            f"{mask(url)!r} is no store: one is sqlite:///file.db, postgresql://... or memory:"
+            f"{mask(url)!r} is not a store: use sqlite:///file.db, postgresql://... or memory:"
         )
     if not path:
-        raise StoreUnusable(
-            f"a command cannot look into {mask(url)!r}: give --url with the address of its server"
-        )
+        raise StoreUnusable(f"a command cannot read {mask(url)!r}: pass --url with the address of its server")
     if not os.path.exists(path):
         raise StoreUnusable(
-            f"there is no database at {os.path.abspath(path)}: name it with --store, or serve an application "
-            "first, with `perdure run app.py`"
+            f"no database at {os.path.abspath(path)}: name one with --store, or serve an application first, "
+            "with `perdure run app.py`"
         )
     return path
 

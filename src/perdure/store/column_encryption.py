@@ -137,7 +137,7 @@ class Vault:
                 raise KeyError("")
             return self.cipher.decrypt(stored, self._bound(spot, row))
         except KeyError as unknown:
-            which = f"the key {unknown.args[0]!r}, which was not given" if unknown.args[0] else "a key"
+            which = f"the key {unknown.args[0]!r}, which is missing" if unknown.args[0] else "a key"
             why = f"is encrypted with {which}: set PERDURE_ENCRYPTION_KEYS"
             return Unreadable.of(stored, ENCRYPTED, f"{self._place(spot, row)} {why}")
         except ValueError:
@@ -161,13 +161,14 @@ class Vault:
             except KeyError:
                 if demand_all:
                     raise WrongEncryptionKey(
-                        f"hub {self.hub!r} of {where} has content encrypted with the key {key_id!r}, which was "
-                        "not given: add it to PERDURE_ENCRYPTION_KEYS, behind the current one. Nothing was changed"
+                        f"hub {self.hub!r} of {where} has content encrypted with the key {key_id!r}, which is "
+                        "missing: add it to PERDURE_ENCRYPTION_KEYS, after the current key. Nothing was "
+                        "changed"
                     ) from None
             except ValueError:
                 raise WrongEncryptionKey(
-                    f"the key {key_id!r} is not the one that hub {self.hub!r} of {where} is encrypted with: give "
-                    "that one, or give the new key an id of its own. Nothing was changed"
+                    f"the key {key_id!r} is not the key that encrypted hub {self.hub!r} of {where}: use that "
+                    "key, or give the new key another id. Nothing was changed"
                 ) from None
 
     # ------------------------------------------------------------------------------------------- inside

@@ -80,7 +80,7 @@ class Encryption:
         return ", ".join(f"{key_id}:***" for key_id in self.ids)
 
     def __reduce__(self) -> Any:
-        raise TypeError("an Encryption is not pickled: its keys would lie wherever the pickle does")
+        raise TypeError("an Encryption cannot be pickled: the pickle would contain its keys")
 
     def encrypt(self, plain: bytes, bound: bytes) -> bytes:
         self._left -= 1
@@ -96,7 +96,7 @@ class Encryption:
         size = stored[at - 1] if len(stored) >= at else 0
         salt_at, nonce_at = at + size, at + size + _SALT
         if len(stored) < nonce_at + _NONCE + _TAG or not stored.startswith(MAGIC):
-            raise ValueError("it is not of this form")
+            raise ValueError("it is malformed")
         key_id = stored[at:salt_at].decode("ascii", "replace")
         aes = self._made_key(key_id, stored[salt_at:nonce_at])
         try:
@@ -104,7 +104,7 @@ class Encryption:
                 stored[nonce_at : nonce_at + _NONCE], stored[nonce_at + _NONCE :], bound
             )
         except Exception as error:  # InvalidTag, of a library that may be absent
-            raise ValueError("it is not what was written there") from error
+            raise ValueError("it was changed, or moved from another row") from error
         return plain
 
     def _begin(self) -> None:

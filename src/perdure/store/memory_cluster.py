@@ -94,7 +94,9 @@ class Member:
         if self._profile is None:
             return self._enter_alone()
         if roster.sole not in (None, self):
-            raise StoreInUse(f"the hub {self.hub!r} in memory is open for one engine alone: close it there")
+            raise StoreInUse(
+                f"the hub {self.hub!r} in memory is open exclusively for one engine: close it there"
+            )
         roster.sole = None
         now = self._place.clock()
         before, self._incarnation = self._incarnation, _following(self._place)
@@ -120,7 +122,9 @@ class Member:
     def _enter_alone(self) -> Opening:
         roster, tables = self._place.roster, self._place.tables
         if roster.sole not in (None, self):
-            raise StoreInUse(f"the hub {self.hub!r} in memory is open for one engine alone: close it there")
+            raise StoreInUse(
+                f"the hub {self.hub!r} in memory is open exclusively for one engine: close it there"
+            )
         others = [row.worker for row in roster.workers.values() if row.state != "void"]
         if others:
             raise StoreInUse(
@@ -143,8 +147,8 @@ class Member:
     def _check_fence(self) -> None:
         if self._incarnation and self._place.roster.living(self._incarnation) is None:
             raise FenceLost(
-                f"incarnation {self._incarnation} of this worker is void: its lease ran out and another worker has "
-                "taken its partitions over. Nothing was changed"
+                f"incarnation {self._incarnation} of this worker is void: its lease expired and another "
+                "worker took over its partitions. Nothing was changed"
             )
 
     def _check_open(self) -> None:
@@ -154,7 +158,7 @@ class Member:
     def _check_shared(self) -> None:
         self._check_open()
         if not self._incarnation:
-            raise StoreError("the store in memory has its hub to itself: register before it is opened")
+            raise StoreError("the store in memory is open exclusively: register before it is opened")
 
     # ------------------------------------------------------------------------------------------------- leases
 

@@ -166,7 +166,7 @@ def _refuse_seen(tables: Tables, batch: Batch, raced: type[StoreError]) -> None:
 def _demand(what: str, numbers: Sequence[int], is_there: Callable[[int], bool]) -> None:
     found = sum(map(is_there, set(numbers)))
     if found != len(numbers):
-        raise FenceLost(f"of {len(numbers)} {what} {found} are there: another engine has taken them")
+        raise FenceLost(f"of {len(numbers)} {what} {found} exist: another engine has taken them")
 
 
 def _refuse(table: str, keys: Iterable[T], is_there: Callable[[T], bool]) -> None:
@@ -178,7 +178,7 @@ def _refuse(table: str, keys: Iterable[T], is_there: Callable[[T], bool]) -> Non
 
 
 def _taken(table: str, key: object, error: type[StoreError] = CommitRefused) -> StoreError:
-    return error(f"{table} has {key!r} already; the batch was rolled back")
+    return error(f"{table} already has {key!r}; the batch was rolled back")
 
 
 # ---------------------------------------------------------------------------------------------- applying it

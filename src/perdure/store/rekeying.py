@@ -101,7 +101,7 @@ def readable_messages(rows: Iterable[Any], told: set[int]) -> list[Any]:
             found.append(row)
         elif row[0] not in told:
             told.add(row[0])
-            log.error("a message to instance %r is left in the inbox: %s", row[1], row[3].why)
+            log.error("a message to instance %r stays in the inbox: %s", row[1], row[3].why)
     return found
 
 

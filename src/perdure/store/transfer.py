@@ -107,13 +107,13 @@ def transfer(
                 break
         if moved != sizes[name]:
             raise StoreUnusable(
-                f"{moved} rows of {name} were copied and there are {sizes[name]}: somebody changed the source. "
-                "Nothing of it is to be seen at the destination; try again"
+                f"{moved} rows of {name} were copied but the source has {sizes[name]}: it changed during the "
+                "copy. The destination is unchanged; try again"
             )
     destination.finish_import()
     found = destination.sizes()
     if found != sizes:
-        raise StoreUnusable(f"the destination holds {found} and should hold {sizes}: do not use it")
+        raise StoreUnusable(f"the destination has {found} and should have {sizes}: do not use it")
     return sizes
 
 
@@ -126,9 +126,7 @@ BESIDE: Final = ("state", "waits", "inbox", "seen", "dropped", "keys", "audit")
 def strayed(table: str, count: int) -> str:
     """What is said of rows that nothing leads to."""
     owner = "instance" if table in OF_INSTANCES else "hub"
-    return (
-        f"{count} rows of {table} belong to no {owner} that exists: a row was changed, or another is missing"
-    )
+    return f"{count} rows of {table} have no {owner}: a row was changed, or one is missing"
 
 
 def demand_empty(sizes: dict[str, int], where: str) -> None:
@@ -140,8 +138,7 @@ def demand_empty(sizes: dict[str, int], where: str) -> None:
             f"{instances:,} instance{'s' if instances > 1 else ''} already" if instances else ", ".join(taken)
         )
         raise StoreUnusable(
-            f"{where} is not empty, it has {has}: a copy goes into an empty hub, "
-            "so name another file, or another hub"
+            f"{where} is not empty: it has {has}. Copy into an empty hub: name another file or another hub"
         )
 
 

@@ -100,8 +100,8 @@ class DurableEnvironment:
             await asyncio.wait_for(self._waiter.advance(goal), ACTIVITIES_WITHIN)
         except TimeoutError:
             raise TimeoutError(
-                f"the clock stands still at {self.now:%Y-%m-%d %H:%M:%S}: after {ACTIVITIES_WITHIN:g} s activities "
-                f"are still running ({self.engine.health()})"
+                f"the clock is stopped at {self.now:%Y-%m-%d %H:%M:%S}: activities are still running after "
+                f"{ACTIVITIES_WITHIN:g} s ({self.engine.health()})"
             ) from None
 
     async def settled(self) -> None:

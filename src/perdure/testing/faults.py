@@ -153,10 +153,10 @@ class FaultyStore:
 
     def _commit(self, batch: Batch) -> None:
         if self.plan.full:
-            raise StoreFull("no space is left, says the plan; nothing was changed")
+            raise StoreFull("no space is left, as planned; nothing was changed")
         culprits = sorted(self._culprits(batch))
         if culprits:
-            raise CommitRefused(f"a row of {culprits[0]} was refused, says the plan; all was rolled back")
+            raise CommitRefused(f"a row of {culprits[0]} was rejected, as planned; the batch was rolled back")
         self.inner.commit(batch)
 
     def _culprits(self, batch: Batch) -> set[str]:
@@ -190,19 +190,19 @@ class FaultyStore:
         if fault is Fault.CRASH_BEFORE:
             self._die(number, verb, "before")
         if fault is Fault.FAIL or self.plan.away:
-            raise StoreError(f"call {number} ({verb}) failed, says the plan")
+            raise StoreError(f"call {number} ({verb}) failed, as planned")
         if fault is Fault.FULL:
-            raise StoreFull(f"call {number} ({verb}) found no space, says the plan; nothing was changed")
+            raise StoreFull(f"call {number} ({verb}) found no space, as planned; nothing was changed")
         answer = take_effect()
         if fault is Fault.CRASH_AFTER:
             self._die(number, verb, "after")
         if fault is Fault.LOSE_ANSWER:
-            raise StoreError(f"the answer of call {number} ({verb}) was lost, says the plan")
+            raise StoreError(f"the answer of call {number} ({verb}) was lost, as planned")
         return answer
 
     def _die(self, number: int, verb: str, when: str) -> None:
         self.is_dead = True
-        raise Crash(f"the process died {when} call {number} ({verb}), says the plan")
+        raise Crash(f"the process died {when} call {number} ({verb}), as planned")
 
     # --------------------------------------------------------------------------------- the clients' half
 

@@ -74,16 +74,16 @@ class Idleness:
             if status is not None and not status.is_finished and not future.done():
                 future.set_exception(
                     NothingCanHappen(
-                        f"instance {instance_id!r} will never finish: nothing can happen in this environment any "
-                        f"more. It is {status.runtime_status.value}: {_why(status)}. Raise the event that it waits "
-                        "for, register what is missing, or wait with a timeout"
+                        f"instance {instance_id!r} will never finish: nothing more can happen in this "
+                        f"environment. It is {status.runtime_status.value}: {_why(status)}. Raise the event "
+                        "that it waits for, register the missing function, or wait with a timeout"
                     )
                 )
 
 
 def _why(status: OrchestrationStatus) -> str:
     told = [status.waiting_for, "" if status.reason in status.waiting_for else status.reason]
-    return "; ".join(filter(None, told)) or "nothing is known that it waits for"
+    return "; ".join(filter(None, told)) or "it waits for nothing known"
 
 
 def _others_may_act() -> bool:

@@ -99,7 +99,8 @@ def read_recording(text: str | bytes) -> Recording:
     events = content.get("events") or content.get("history")
     if not isinstance(events, list) or not events or not all(isinstance(one, dict) for one in events):
         raise PayloadError(
-            "there is no history in it: export one with `perdure export ID`, or ask for a status with its history"
+            "it contains no history: export one with `perdure export ID`, or ask for a status with its "
+            "history"
         )
     if str(content.get("format", FORMAT)).partition("/")[0] != FORMAT.partition("/")[0]:
         raise PayloadError(f"this is a {content['format']!r}, not a {FORMAT!r}")
@@ -111,7 +112,7 @@ def read_recording(text: str | bytes) -> Recording:
     try:
         return msgspec.convert({"instanceId": "replayed", **known}, Recording)
     except msgspec.ValidationError as error:
-        raise PayloadError(f"this is no recording: {error}") from error
+        raise PayloadError(f"this is not a recording: {error}") from error
 
 
 def _told_by(events: list[dict[str, Any]]) -> dict[str, Any]:

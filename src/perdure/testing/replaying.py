@@ -144,7 +144,7 @@ def load_history(history: Saved) -> list[Episode]:
     if isinstance(entries, Mapping):  # a status with its history
         content, entries = entries, entries.get("events") or entries.get("history")
         if entries is None:
-            raise ValueError(f"there is no history in this, only {', '.join(content) or 'nothing'}")
+            raise ValueError(f"this contains no history, only {', '.join(content) or 'nothing'}")
     episodes: list[Episode] = []
     for entry in entries:
         if isinstance(entry, Mapping):
@@ -229,7 +229,9 @@ def _surroundings(orchestrator: str | Callable[..., Any], app: App | None) -> An
 def _code(orchestrator: str | Callable[..., Any], app: App | None) -> Code:
     if isinstance(orchestrator, str):
         if app is None:
-            raise FunctionNotFound(f"which application has the orchestrator {orchestrator!r}? Pass app=...")
+            raise FunctionNotFound(
+                f"no application given for the orchestrator {orchestrator!r}: pass app=..."
+            )
         registry = with_built_ins(app.registry)
         registry.orchestrator(orchestrator)
         entry = FunctionTable(registry).orchestrator(orchestrator)

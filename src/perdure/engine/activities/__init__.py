@@ -1,4 +1,4 @@
-"""Activities: running what orchestrators ask for, after the commit that asked for it."""
+"""Activities: run after the commit that scheduled them."""
 
 from perdure.engine.activities.pool import ActivityPool
 from perdure.engine.activities.ports import Concurrency

@@ -1,14 +1,13 @@
 """`async def` activities: one hand-over per batch to the event loop, then as many drivers as needed.
 
-A driver is a task that runs one activity after the other. Only when a body really waits for something does
-the event loop get to start another driver for the rest: bodies that return at once cost no task each. However many
-there are, they get a slice of each turn of the event loop, which has clients to answer, too.
-A driver whose activity left traces in its context variables, or a cancellation that is still to be delivered, ends,
-so that the next one starts clean.
+A driver is a task that runs one activity after the other. Only when a body really waits does the event loop
+start another driver for the rest, so bodies that return at once need no task each. Bodies get only a slice of
+each turn of the event loop, which also answers clients. A driver ends if its activity left values in its
+context variables or an undelivered cancellation, so that the next one starts clean.
 
-A body may be cancelled by its own side: a library cancels the task that it runs in, or the body does so itself. That
-ends the attempt as failed. When the host goes down, on the other hand, the attempt stays open and runs again at the
-next start. A task of ours that waits for ever tells the two apart: only a host that ends cancels that as well.
+Code of the application may cancel a body: a library cancels its task, or the body cancels itself. That fails
+the attempt. When the host shuts down, on the other hand, the attempt stays open and runs again after a restart.
+An engine task that waits for ever distinguishes the two: only a host that shuts down cancels that task as well.
 """
 
 from __future__ import annotations
@@ -31,16 +30,14 @@ from perdure.model.failures import failure_of
 from perdure.model.messages import ActivityResult
 from perdure.replay.settle import Invocation
 
-SLICE: Final = 0.003  # seconds of one turn of the event loop in which bodies are begun
-LAST_WORDS = 3.0  # seconds bodies have to heed that the engine stops, once `drain` is over
+SLICE: Final = 0.003  # seconds of one turn of the event loop in which bodies start
+LAST_WORDS = 3.0  # seconds in which cancelled bodies must end, after `drain`
 
 log = logging.getLogger("perdure.engine")
 Conclude = Callable[[Attempt, ActivityResult], None]
 
 
 class OnLoop:
-    """Runs attempts on one event loop."""
-
     where = "event loop"
 
     def __init__(
@@ -61,14 +58,14 @@ class OnLoop:
         self._take_up = take_up
         self._drivers: set[asyncio.Task[None]] = set()
         self._starting = False
-        self._slice_ends = 0.0  # of the present turn; 0 before anything has begun in it
+        self._slice_ends = 0.0  # of the current turn; 0 before a body has started in it
         self._closing = False
         self._sentinel: asyncio.Task[None] | None = None
         self.running = 0
-        self.thread_id = threading.get_ident()  # it is made on the event loop's thread
+        self.thread_id = threading.get_ident()  # created on the event loop's thread
 
     def take(self, work: Sequence[Attempt | Invocation]) -> None:
-        """On the event loop: take more work. What is no attempt yet becomes one when its turn comes."""
+        """On the event loop: take more work. An invocation becomes an attempt when its turn comes."""
         if self._sentinel is None:
             self._sentinel = self.event_loop.create_task(_wait_for_ever(), name="perdure-host")
             contain(self.event_loop)
@@ -77,7 +74,7 @@ class OnLoop:
             self._start_driver()
 
     def take_one(self, attempt: Attempt) -> None:
-        """One more, from any thread."""
+        """Take one attempt, from any thread."""
         if asyncio._get_running_loop() is self.event_loop:
             self.take([attempt])
         else:
@@ -95,7 +92,9 @@ class OnLoop:
         self._soon(_interrupt, attempt)
 
     async def close(self) -> None:
-        """Cancel what runs. A body that does not heed it for LAST_WORDS is left behind, and its activity named."""
+        """Cancel the running bodies. A body that ignores this for LAST_WORDS is abandoned, and the log names
+        its activity.
+        """
         self._closing = True
         self._waiting.clear()
         tasks = [*self._drivers, *([self._sentinel] if self._sentinel is not None else [])]
@@ -104,12 +103,14 @@ class OnLoop:
         if tasks:
             await asyncio.wait(tasks, timeout=LAST_WORDS)
         for driver in list(self._drivers):
-            log.warning("activity %r goes on although the engine stops: it is left behind", _name_on(driver))
+            log.warning(
+                "activity %r is still running: the engine stops without waiting for it", _name_on(driver)
+            )
         if self._sentinel is not None:
             release(self.event_loop)
 
     def names(self) -> list[str]:
-        """The activities that have begun here and not ended. From any thread."""
+        """The running activities. From any thread."""
         return sorted({_name_on(driver) for driver in self._drivers.copy()})
 
     def _soon(self, action: Callable[..., None], argument: Any) -> None:
@@ -138,7 +139,7 @@ class OnLoop:
             work = self._waiting.popleft()
             attempt = work if isinstance(work, Attempt) else self._take_up(work)
             if self._waiting and not self._starting:
-                self._starting = True  # reached when this driver waits for something, or is done with all
+                self._starting = True  # reached when this driver waits, or has finished all work
                 self.event_loop.call_soon(self._start_driver)
             if attempt is None or attempt.settled:
                 continue
@@ -181,7 +182,7 @@ class OnLoop:
             return completed(invocation, value, attempt.runner.guard)
         except (asyncio.CancelledError, GeneratorExit) as error:
             if self._is_host_ending():
-                raise  # the activity stays open and runs again at the next start
+                raise  # the activity stays open and runs again after a restart
             return failed(invocation, failure_of(error))
         except BaseException as error:  # sys.exit() in a body ends the attempt, not the process
             return failed(invocation, failure_of(exit_of(error)))
@@ -190,7 +191,7 @@ class OnLoop:
 
 
 def _name_on(driver: asyncio.Task[None]) -> str:
-    """The activity that a driver is at."""
+    """The activity that a driver runs."""
     frame = getattr(driver.get_coro(), "cr_frame", None)
     attempt = frame.f_locals.get("attempt") if frame is not None else None
     return attempt.invocation.name if isinstance(attempt, Attempt) else "?"
@@ -201,7 +202,7 @@ async def _wait_for_ever() -> None:
 
 
 def _interrupt(attempt: Attempt) -> None:
-    """On the event loop: throw CancelledError into the body, if it is still running."""
+    """On the event loop: throw CancelledError into the body, if the body is still running."""
     if attempt.task is not None and not attempt.interrupted:
         attempt.interrupted = True
         attempt.task.cancel()

@@ -1,8 +1,8 @@
-"""Bodies that keep the event loop to themselves: `async def` activities that block instead of waiting.
+"""Detects `async def` activities that block the event loop instead of waiting.
 
-While one sleeps, computes or talks to a database in the blocking way, nothing else on the event loop goes on: no
-other activity, no request, no timeout. The watchdog's thread asks the event loop for a sign of life while activities
-run there, and names the one that it is at when none comes.
+While an activity sleeps, computes or uses a database in the blocking way, nothing else on the event loop runs:
+no other activity, no request, no timeout. While activities run, the watchdog's thread pings the event loop, and
+names the current activity when no answer comes.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from typing import Final
 from perdure.engine.activities.asyncio_host import OnLoop
 from perdure.engine.activities.runner import Attempt
 
-ASK_EVERY: Final = 0.5  # seconds between an answer and the next question
+ASK_EVERY: Final = 0.5  # seconds between an answer and the next ping
 
 log = logging.getLogger("perdure.watchdog")
 
 
 class Blocking:
-    """Looks at one event loop, from a thread of somebody else's.
+    """Checks one event loop, from another thread.
 
     Parameters:
-        host: the activities that run there.
-        warn_after: seconds without a sign of life.
+        host: the host of the activities on that loop.
+        warn_after: seconds without an answer before it warns.
     """
 
     def __init__(self, host: OnLoop, warn_after: float) -> None:
@@ -37,7 +37,7 @@ class Blocking:
         self._is_warned = False
 
     def look(self, now: float) -> None:
-        """Ask, or see how long the answer has been due. `now` is of the monotonic clock."""
+        """Ping the loop, or check how long an answer is overdue. `now` is of the monotonic clock."""
         if self._answered:
             if self._host.running and now - self._asked_at >= min(ASK_EVERY, self._warn_after):
                 self._asked_at, self._answered, self._is_warned = now, False, False
@@ -50,7 +50,7 @@ class Blocking:
         try:
             self._host.event_loop.call_soon_threadsafe(self._answer)
         except RuntimeError:
-            pass  # it is closed, and there is nothing left to look at
+            pass  # it is closed, so there is nothing to check
 
     def _answer(self) -> None:
         self._answered = True
@@ -61,8 +61,9 @@ class Blocking:
         stack = "".join(traceback.format_stack(frame)[-8:]) if frame is not None else ""
         if attempt is not None:
             log.warning(
-                "activity %r of instance %s has blocked the event loop for %.1f s: nothing else on it goes on. Wait "
-                "with asyncio's functions, or make the activity `def`, so that it runs on a thread:\n%s",
+                "activity %r of instance %s has blocked the event loop for %.1f s: nothing else on it can "
+                "run. Wait with asyncio's functions, or make the activity `def`, so that it runs on a "
+                "thread:\n%s",
                 attempt.invocation.name,
                 attempt.invocation.instance_id,
                 seconds,
@@ -79,7 +80,7 @@ class Blocking:
 
 
 def _attempt_at(frame: FrameType | None) -> Attempt | None:
-    """The attempt whose body the stack is in."""
+    """The attempt whose body is on this stack."""
     while frame is not None:
         if frame.f_code is OnLoop._run.__code__:
             attempt = frame.f_locals.get("attempt")

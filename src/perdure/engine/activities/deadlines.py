@@ -1,7 +1,7 @@
-"""Deadlines of attempts: one thread that knows which is too late and which too silent.
+"""Deadlines of attempts: one thread that finds late and silent attempts.
 
-It is started by the first attempt that has a limit. `async def` bodies are watched from here, too: one that swallows
-its cancellation, or blocks the event loop, has failed at its deadline all the same.
+The first attempt with a limit starts it. It also watches `async def` bodies: a body that swallows its
+cancellation, or blocks the event loop, still fails at its deadline.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from perdure.failure import Failure
 
 
 class Deadlines:
-    """Calls `expire` with each attempt that has run out of time, and the failure that says so."""
+    """Calls `expire` with each attempt past its deadline, and the failure."""
 
     def __init__(self, expire: Callable[[Attempt, Failure], None]) -> None:
         self._expire = expire
@@ -28,7 +28,7 @@ class Deadlines:
         self._closed = False
 
     def watch(self, attempt: Attempt) -> None:
-        """The attempt begins now."""
+        """Watch an attempt that starts now."""
         invocation, now = attempt.invocation, time.monotonic()
         attempt.deadline = now + invocation.timeout / 1e6 if invocation.timeout else 0.0
         attempt.since = attempt.heard_at = now
@@ -65,13 +65,13 @@ class Deadlines:
         while self._heap and self._heap[0][0] <= now:
             _, _, attempt = heappop(self._heap)
             if attempt.settled or not attempt.since:
-                continue  # it is over, or its process died and it waits for another one
+                continue  # it has ended, or its process died and it waits for another one
             if attempt.deadline and attempt.deadline <= now:
                 late.append((attempt, too_late(attempt.invocation)))
             elif _next_look(attempt) <= now:
                 late.append((attempt, too_silent(attempt.invocation)))
             else:
-                self._push(attempt)  # it has been heard of since
+                self._push(attempt)  # it has sent a heartbeat since
         return late
 
 

@@ -1,6 +1,6 @@
-"""Entities that do I/O (`offload=True`): an operation runs like an activity, with the state it is to change.
+"""Entities that do I/O (`offload=True`): an operation runs like an activity, with the entity's state.
 
-What travels is in `core/offloading.py`; this is the activity that runs it.
+`core/offloading.py` defines the data; this module is the activity that runs the operation.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def with_offloaded(registry: Registry, codes: Iterable[EntityCode], environment: Environment) -> Registry:
-    """The registry with an activity for every way in which an offloaded entity's operations are run."""
+    """The registry, plus an activity for each offloaded entity."""
     offloaded = [code for code in codes if code.offload]
     if not offloaded:
         return registry

@@ -1,11 +1,11 @@
-"""Running activities: `async def` ones on the host's event loop, `def` ones on threads of their own, and those
-with an executor there.
+"""The activity pool: runs `async def` activities on the host's event loop, `def` activities on threads, and
+others on executors.
 
-An invocation arrives here only after the commit that scheduled it. Its result goes back to the loop as a
-message; nothing else does. One that is already running here is not started a second time when its instance is
-loaded again. How an attempt ends is settled once: by its body, by its deadline, or by being cancelled, which
-also comes only after the commit that decided it. What a body returns after that is dropped and counted; Python
-cannot end a thread or a call into C, but it can tell them (`ActivityContext.is_cancelled`).
+An invocation arrives here only after the commit that scheduled it. Its only effect on the engine is its result,
+which returns to the loop as a message. An activity that already runs here is not started again when its
+instance is reloaded. The end of an attempt is settled once: by its body, by its deadline, or by a cancellation,
+which also comes only after the commit that decided it. Results after that are dropped and counted; Python
+cannot end a thread or a call into C, but it can notify them (`ActivityContext.is_cancelled`).
 """
 
 from __future__ import annotations
@@ -64,17 +64,17 @@ class ActivityPool:
             name: self._runner(activity, plan_of(activity, available), by_type)
             for name, activity in registry.activities.items()
         }
-        self._in_flight: dict[Key, Attempt | Invocation] = {}  # attempts, once their host takes them up
+        self._in_flight: dict[Key, Attempt | Invocation] = {}  # attempts, once their host takes them
         self._gate = threading.Lock()
         self._dropped = 0
         self._closed = False
 
     async def open(self) -> None:
-        """Make the executors. Raises what their makers raise."""
+        """Create the executors. Raises the errors of their sources."""
         await self._executors.open()
 
     def start(self, invocations: Iterable[Invocation], handover: CallbackSink) -> None:
-        """Begin what is not running here yet; what exceeds an activity's own limit waits its turn."""
+        """Start invocations that do not run here yet; those beyond an activity's own limit wait."""
         for_loop: list[Attempt | Invocation] = []
         in_flight = self._in_flight
         for invocation in invocations:
@@ -86,7 +86,7 @@ class ActivityPool:
                 self._unknown(invocation)
                 continue
             if runner.host is self._async and not runner.activity.concurrency:
-                in_flight[key] = invocation  # nothing else is made for a hundred thousand at once
+                in_flight[key] = invocation  # nothing else is created for a hundred thousand at once
                 for_loop.append(invocation)
                 continue
             attempt = in_flight[key] = Attempt(runner, invocation)
@@ -99,12 +99,12 @@ class ActivityPool:
             handover.add(self._async.event_loop, self._async.take, for_loop)
 
     def forget(self, execution_id: str, task_id: int) -> None:
-        """Its result has been taken up: if it is ever asked for again, it runs again."""
+        """Forget an activity whose result is processed: if it is scheduled again, it runs again."""
         with self._gate:
             self._in_flight.pop((execution_id, task_id), None)
 
     def cancel(self, calls: Iterable[Key], executions: Collection[str] = ()) -> None:
-        """Commits have decided that nobody wants these calls, and nothing of these executions, any more."""
+        """Cancel these calls, and all calls of these executions, after the commits that decided it."""
         for key in calls:
             self._withdraw(key, "the orchestrator cancelled the call")
         if executions:
@@ -112,7 +112,7 @@ class ActivityPool:
                 self._withdraw(key, "the instance was terminated or purged")
 
     def health(self) -> dict[str, int]:
-        """How much is running, waiting and abandoned, and how many results came too late to count."""
+        """The numbers of running, waiting and abandoned attempts, and of late results."""
         elsewhere = self._executors.health()
         return {
             "running": self._threads.running + self._async.running + elsewhere["running"],
@@ -125,7 +125,7 @@ class ActivityPool:
         }
 
     def pulses(self, execution_ids: Collection[str], now: int) -> dict[Key, Pulse]:
-        """What is known here of these executions' activities. `now` (us) is the present time; from any thread."""
+        """The state of these executions' activities on this worker. `now` is in microseconds; from any thread."""
         return {
             key: _pulse(begun, now) if isinstance(begun, Attempt) else _waiting(begun)
             for key, begun in self._in_flight.copy().items()
@@ -133,12 +133,12 @@ class ActivityPool:
         }
 
     def open_invocations(self) -> list[Invocation]:
-        """What has been started here and whose result has not been taken up."""
+        """Invocations that started here and whose results are not processed yet."""
         begun = self._in_flight.copy().values()
         return [one.invocation if isinstance(one, Attempt) else one for one in begun]
 
     def free_slots(self) -> tuple[list[str], int]:
-        """The activities of which one more could begin at once, and how many of them together."""
+        """The activities that could start at once, and the number of free slots."""
         free = {id(host): host.free for host in self._hosts()}
         names = [
             name for name, runner in self.runners.items() if free[id(runner.host)] > 0 and not runner.is_full
@@ -147,9 +147,9 @@ class ActivityPool:
         return names, sum(free[host] for host in hosts)
 
     def expected_wait(self, name: str, more: int) -> float:
-        """Seconds until an activity would begin here, behind `more` of its kind that are about to come.
+        """The estimated seconds until an activity would start here, after `more` others of its kind.
 
-        Where nobody knows how long they take, being full counts as long.
+        A full pool without known durations counts as a long wait.
         """
         runner = self.runners.get(name)
         if runner is None or runner.host is None:
@@ -168,7 +168,7 @@ class ActivityPool:
 
     @property
     def is_busy(self) -> bool:
-        """Whether a result is still to come."""
+        """Whether a result is still pending."""
         return bool(self._in_flight)
 
     @property
@@ -176,15 +176,15 @@ class ActivityPool:
         return self._threads.abandoned <= self._threads.limits.abandoned and self._executors.is_healthy
 
     async def close(self) -> None:
-        """Start nothing more, and tell what runs to stop: it stays open and runs again at the next start.
+        """Start no more attempts, and stop the running ones: they stay open and run again after a restart.
 
-        Threads in the middle of an activity are left to the end of the process.
+        Threads within an activity end with the process.
         """
         self._closed = True
         self._deadlines.close()
         for attempt in list(self._in_flight.values()):
             if isinstance(attempt, Attempt):
-                attempt.cancel("the engine is stopping; the activity runs again at its next start")
+                attempt.cancel("the engine is stopping; the activity runs again after a restart")
         self._threads.close()
         await self._async.close()
         await self._executors.close()
@@ -198,8 +198,8 @@ class ActivityPool:
         taken = [kind.__name__ for kind in plan.given.values() if kind is not ActivityContext]
         if taken:
             raise RegistrationError(
-                f"{where(activity.function)} runs on an executor, in another process: what a lifespan made "
-                f"({', '.join(taken)}) cannot go there. Make what it needs inside the activity"
+                f"{where(activity.function)} runs on an executor, in another process: the resources of a "
+                f"lifespan ({', '.join(taken)}) cannot be passed to it. Create them inside the activity"
             )
         runner = Runner(plan, resources, elsewhere)
         runner.place = place_of(activity)
@@ -218,7 +218,7 @@ class ActivityPool:
             return True
 
     def _take_up(self, invocation: Invocation) -> Attempt | None:
-        """Its turn has come; None when nobody wants it any more."""
+        """Start an attempt for an invocation; None if it is no longer wanted."""
         key = invocation.execution_id, invocation.task_id
         with self._gate:
             if self._in_flight.get(key) is not invocation:
@@ -227,7 +227,7 @@ class ActivityPool:
             return attempt
 
     def _hand(self, attempt: Attempt) -> None:
-        """To the host of its activity, from any thread but not in a batch."""
+        """Pass an attempt to the host of its activity; from any thread, outside a batch."""
         host = attempt.runner.host
         if host is self._async:
             self._async.take_one(attempt)
@@ -237,7 +237,7 @@ class ActivityPool:
             self._threads.put(attempt)
 
     def _begin(self, attempt: Attempt) -> None:
-        """Its body begins now; its host says so."""
+        """Called by the host when a body begins."""
         attempt.since = attempt.heard_at = time.monotonic()
         invocation = attempt.invocation
         if invocation.timeout or invocation.heartbeat:
@@ -246,7 +246,7 @@ class ActivityPool:
     # --------------------------------------------------------------------------------------- how attempts end
 
     def _settle(self, attempt: Attempt) -> bool:
-        """Decide how it ends; false when somebody else has done so already."""
+        """Settle the end of an attempt; False if it is already settled."""
         with self._gate:
             if attempt.settled:
                 return False
@@ -254,7 +254,7 @@ class ActivityPool:
             return True
 
     def _conclude(self, attempt: Attempt, result: ActivityResult) -> None:
-        """The body came back."""
+        """Handle the return of a body."""
         if attempt.since:
             attempt.runner.took(time.monotonic() - attempt.since)
         if self._settle(attempt):
@@ -264,7 +264,7 @@ class ActivityPool:
                 self._dropped += 1
 
     def _expire(self, attempt: Attempt, failure: Failure) -> None:
-        """Its deadline has come: it has failed, and whatever it does from here on is its own affair."""
+        """Fail an attempt at its deadline; its later actions are ignored."""
         if self._settle(attempt):
             self._stop(attempt, failure.message)
             self._send(attempt, failed(attempt.invocation, failure))
@@ -290,7 +290,7 @@ class ActivityPool:
             self._vacate(attempt)
 
     def _vacate(self, attempt: Attempt) -> None:
-        """Its place among those of its activity goes to the next that is still wanted."""
+        """Give the attempt's slot to the next wanted attempt of its activity."""
         if not attempt.admitted:
             return
         runner, following = attempt.runner, None
@@ -315,7 +315,7 @@ class ActivityPool:
 
 
 def _pulse(attempt: Attempt, now: int) -> Pulse:
-    """What is shown of an attempt. Hearts beat on the monotonic clock; people read the other one."""
+    """The visible state of an attempt. Heartbeats use the monotonic clock; people read the wall clock."""
     host = attempt.runner.host
     heard = attempt.heard_at if attempt.heard_at > attempt.since > 0.0 else 0.0
     return Pulse(
@@ -329,7 +329,7 @@ def _pulse(attempt: Attempt, now: int) -> Pulse:
 
 
 def _waiting(invocation: Invocation) -> Pulse:
-    """What is shown of one whose turn has not come."""
+    """The visible state of a waiting invocation."""
     return Pulse(invocation.name, invocation.attempt, "queue")
 
 

@@ -1,4 +1,4 @@
-"""What the activities ask of the engine around them, and how much of everything there may be."""
+"""The ports of the activity pool, and its limits."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Deliver = Callable[[ActivityResult], None]
 
 
 class Outbox(Protocol):
-    """Where results of the event loop's own activities go, to be handed over together."""
+    """Collects results of activities on the event loop and sends them to the engine together."""
 
     event_loop: asyncio.AbstractEventLoop
 
@@ -24,7 +24,7 @@ class Outbox(Protocol):
 
 @dataclass(frozen=True)
 class Concurrency:
-    """How much one worker runs at a time."""
+    """The limits of what one worker runs concurrently."""
 
     threads: int = setting(16, "the most concurrent `def` activities", COUNT, least=1)
     tasks: int = setting(1_000, "the most concurrent `async def` activities", COUNT, least=1)

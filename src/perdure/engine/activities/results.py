@@ -1,4 +1,4 @@
-"""The messages that tell how an attempt ended."""
+"""The messages with the result of an attempt."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _NULL = Raw(b"null")
 
 
 def completed(invocation: Invocation, value: Any, guard: payload.Guard | None = None) -> ActivityResult:
-    """What the body returned; a value that JSON cannot carry is a failure, and no reason to run it again.
+    """The result of a body. A value that JSON cannot represent is a failure, without a retry.
 
-    So is one that does not pass `guard`: the caller would not get it whole.
+    A value that does not pass `guard` fails too: the caller would not receive it without loss.
     """
     if value is None:
         return succeeded(invocation, _NULL)
@@ -34,15 +34,15 @@ def completed(invocation: Invocation, value: Any, guard: payload.Guard | None = 
 
 def _refused(invocation: Invocation, value: Any, error: PayloadError) -> PayloadError:
     return PayloadError(
-        f"{spoken(invocation.name)} has done its work, but what it returned, a {type(value).__qualname__}, "
-        f"cannot be recorded: {error}. It is not run again. Return what JSON can carry, then rewind the instance "
-        "or make good by hand what the activity did (PDR-010)",
+        f"{spoken(invocation.name)} has finished, but its result, a {type(value).__qualname__}, cannot be "
+        f"recorded: {error}. It does not run again. Return a value that JSON can represent, then rewind the "
+        "instance or correct the activity's effects by hand (PDR-010)",
         error.pointer,
     )
 
 
 def succeeded(invocation: Invocation, body: Raw) -> ActivityResult:
-    """What the body returned, encoded already."""
+    """The message of an encoded result."""
     return ActivityResult(
         instance_id=invocation.instance_id,
         execution_id=invocation.execution_id,
@@ -52,7 +52,7 @@ def succeeded(invocation: Invocation, body: Raw) -> ActivityResult:
 
 
 def failed(invocation: Invocation, failure: Failure) -> ActivityResult:
-    """What went wrong."""
+    """The message of a failure."""
     return ActivityResult(
         instance_id=invocation.instance_id,
         execution_id=invocation.execution_id,
@@ -62,19 +62,19 @@ def failed(invocation: Invocation, failure: Failure) -> ActivityResult:
 
 
 def too_late(invocation: Invocation) -> Failure:
-    """It took longer than its `timeout`."""
+    """The failure of an attempt that exceeded its `timeout`."""
     return Failure(
         "TimeoutError",
-        f"activity {invocation.name!r} (attempt {invocation.attempt}) took longer than its "
-        f"{invocation.timeout / 1e6:g} s; its body may still be running and its result will be dropped",
+        f"activity {invocation.name!r} (attempt {invocation.attempt}) exceeded its timeout of "
+        f"{invocation.timeout / 1000000.0:g} s; its body may still be running and its result will be dropped",
     )
 
 
 def too_silent(invocation: Invocation) -> Failure:
-    """It said nothing for longer than its `heartbeat_timeout`."""
+    """The failure of an attempt that exceeded its `heartbeat_timeout`."""
     return Failure(
         "TimeoutError",
         f"activity {invocation.name!r} (attempt {invocation.attempt}) sent no heartbeat for "
-        f"{invocation.heartbeat / 1e6:g} s; its body may still be running and its result will be dropped. "
-        "Call context.heartbeat() more often, or allow more with heartbeat_timeout=",
+        f"{invocation.heartbeat / 1000000.0:g} s; its body may still be running and its result will be "
+        "dropped. Call context.heartbeat() more often, or raise heartbeat_timeout=",
     )

@@ -1,4 +1,4 @@
-"""One activity function, ready to be called, and one attempt at calling it."""
+"""One activity function, ready to be called, and one attempt of a call."""
 
 from __future__ import annotations
 
@@ -25,18 +25,20 @@ class ActivityHost(Protocol):
 
     @property
     def slots(self) -> int:
-        """How many bodies run at a time."""
+        """The number of bodies that run concurrently."""
 
     @property
     def free(self) -> int:
-        """How many more could begin at once; below zero when some wait already."""
+        """The number of bodies that could start at once; negative if some already wait."""
 
     def stop(self, attempt: Attempt) -> None:
-        """Its result no longer counts: never begin it, or have it end as soon as it can. From any thread."""
+        """Never begin the attempt, or stop it as soon as possible, because its result no longer counts. From
+        any thread.
+        """
 
 
 class Runner:
-    """One activity function: how its parameters are filled is decided once."""
+    """One activity function, with the plan of its arguments."""
 
     def __init__(
         self, plan: CallPlan[Activity], resources: Mapping[type, Any], host: ActivityHost | None = None
@@ -53,20 +55,20 @@ class Runner:
         self.guard = payload.guard_of(plan.output_type)
         self.running = 0
         self.queued: deque[Attempt] = deque()
-        self.usual_seconds: float | None = None  # how long a body takes, the latest counting most
+        self.usual_seconds: float | None = None  # how long a body takes, as a moving average
 
     @property
     def is_full(self) -> bool:
-        """Whether one more would have to wait for others of its kind."""
+        """Whether another attempt must wait for the activity's own limit."""
         return bool(self.activity.concurrency) and self.running >= self.activity.concurrency
 
     def took(self, seconds: float) -> None:
-        """A body has come back. From any thread: a lost update of an average is no loss."""
+        """Record the duration of a body. From any thread: a lost update of the average is harmless."""
         usual = self.usual_seconds
         self.usual_seconds = seconds if usual is None else 0.8 * usual + 0.2 * seconds
 
     def call(self, invocation: Invocation, signals: AttemptSignals | None = None) -> Any:
-        """Call the function with what it asks for; an `async def` one gives its coroutine."""
+        """Call the function with its arguments; an `async def` one returns its coroutine."""
         arguments: dict[str, Any] = dict(self._constant)
         if self._takes_context:
             context = ActivityContext(invocation, AttemptSignals() if signals is None else signals)
@@ -84,26 +86,28 @@ class Runner:
 
 
 def _misfit(name: str, parameter: str, error: PayloadError) -> PayloadError:
-    """No attempt can end otherwise, so `RetryPolicy` repeats none."""
-    of = f"{spoken(name)} does not fit its parameter {parameter!r}: {error}. Its body has not run"
+    """The error for an input that does not fit. Every attempt would fail alike, so `RetryPolicy` does not retry
+    it.
+    """
+    of = f"{spoken(name)} does not fit its parameter {parameter!r}: {error}. The activity did not run"
     if is_message(name):
         return MessageRefused(
-            f"the message for {of}, and the message is dead at once. Send what fits; or let the function accept "
-            "this form, and deliver the message again (PDR-057)",
+            f"the message for {of}, and the message becomes a dead letter. Send a body that fits, or change "
+            "the function to accept this one and deliver the message again (PDR-057)",
             error.pointer,
         )
     return PayloadError(
-        f"the input of {of}, and the call is not tried again. Pass what fits; or let the parameter accept this "
-        "form, and rewind the instance (PDR-010)",
+        f"the input of {of}, and the call is not retried. Pass an input that fits, or change the parameter to "
+        "accept this one and rewind the instance (PDR-010)",
         error.pointer,
     )
 
 
 class Attempt(AttemptSignals):
-    """One invocation on this worker, from its arrival until nobody asks for its result any more.
+    """One invocation on this worker, from its arrival until its result is processed.
 
-    `settled` is decided once, by whoever comes first: the body's end, its deadline, or a cancellation.
-    `admitted` says that it holds one of the places its activity has; the rest is its host's own note.
+    `settled` is set once, by the body's end, its deadline, or a cancellation. `admitted` means that the attempt
+    has a slot of its activity; the other fields belong to its host.
     """
 
     __slots__ = (

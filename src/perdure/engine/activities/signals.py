@@ -1,7 +1,7 @@
-"""What passes between a body that runs and the engine: it says how far it is, and is told when to stop.
+"""Signals between a running body and the engine: progress from the body, cancellation from the engine.
 
-Everything here may be called from any thread and costs next to nothing. It lives in memory only: after a
-restart the body runs again and speaks for itself.
+Every method may be called from any thread and costs almost nothing. Signals live in memory only: after a
+restart the body runs again and reports again.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 import threading
 import time
 
-_GATE = threading.Lock()  # taken only where an Event is first asked for, and where a body is cancelled
+_GATE = threading.Lock()  # taken only for the first use of an Event, and for a cancellation
 
 
 class AttemptSignals:
-    """The two ways of one running body. `heard_at` is in seconds of the monotonic clock."""
+    """The signals of one running body. `heard_at` is in seconds of the monotonic clock."""
 
     __slots__ = ("_event", "heard_at", "is_cancelled", "progress", "reason")
 
@@ -25,13 +25,13 @@ class AttemptSignals:
         self._event: threading.Event | None = None
 
     def beat(self, progress: bytes | None) -> None:
-        """It is alive; `progress` is what it says of itself, as JSON, None for nothing new."""
+        """Record a heartbeat; `progress` is JSON, None for no change."""
         if progress is not None:
             self.progress = progress
         self.heard_at = time.monotonic()
 
     def cancel(self, reason: str) -> None:
-        """Nobody wants its result any more. The first reason counts."""
+        """Cancel the body, whose result is no longer wanted. The first reason counts."""
         with _GATE:
             if self.is_cancelled:
                 return
@@ -42,7 +42,7 @@ class AttemptSignals:
             event.set()
 
     def event(self) -> threading.Event:
-        """Set once it is cancelled: for bodies that wait."""
+        """An event that is set on cancellation, for bodies that wait."""
         with _GATE:
             if self._event is None:
                 self._event = threading.Event()

@@ -1,10 +1,10 @@
 """`sys.exit()` in a task that a body creates itself, with `asyncio.create_task`, `gather` or a `TaskGroup`.
 
-asyncio keeps SystemExit and KeyboardInterrupt as the task's exception, and raises them out of the running event loop
-as well. That ends the process, whatever the body that awaits the task does about it. While async activities run, a
-task factory therefore looks after the tasks that bodies create: such a task fails with `TaskExit` instead, which
-asyncio keeps like any other exception. Tasks that are created elsewhere are left as they are, and so is a factory
-that the application has set: it still makes the tasks.
+asyncio keeps SystemExit and KeyboardInterrupt as the task's exception, and also raises them out of the running
+event loop. That ends the process, even if the body that awaits the task handles the exception. While async
+activities run, a task factory therefore wraps the tasks that bodies create: such a task fails with `TaskExit`
+instead, which asyncio keeps like any other exception. Tasks created elsewhere stay unchanged, and so does a
+factory that the application has set: it still creates the tasks.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class TaskExit(BaseException):
 
 
 class _Contained(Coroutine[Any, Any, Any]):
-    """A coroutine that raises TaskExit where it would exit."""
+    """A coroutine that raises TaskExit instead of exiting."""
 
     __slots__ = ("_coroutine",)
 
@@ -48,7 +48,7 @@ class _Contained(Coroutine[Any, Any, Any]):
         return self._coroutine.__await__()
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._coroutine, name)  # `cr_frame` and the like, for those who inspect tasks
+        return getattr(self._coroutine, name)  # `cr_frame` and the like, for tools that inspect tasks
 
 
 class _Factory:
@@ -67,7 +67,7 @@ class _Factory:
 
 
 def enter_body() -> None:
-    """The present context is that of a body."""
+    """Mark the current context as that of a body."""
     _in_body.set(True)
 
 
@@ -86,7 +86,7 @@ def create_driver(
 
 
 def contain(loop: asyncio.AbstractEventLoop) -> None:
-    """Look after the tasks that bodies create on this loop, until `release`."""
+    """Wrap the tasks that bodies create on this loop, until `release`."""
     factory: Any = loop.get_task_factory()
     if not isinstance(factory, _Factory):
         factory = _Factory(factory)
@@ -95,7 +95,7 @@ def contain(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def release(loop: asyncio.AbstractEventLoop) -> None:
-    """One engine fewer needs this; the last one restores the factory that was there before."""
+    """Undo one `contain`; the last one restores the previous factory."""
     factory: Any = loop.get_task_factory()
     if isinstance(factory, _Factory):
         factory.users -= 1
@@ -104,7 +104,7 @@ def release(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def exit_of(error: BaseException) -> BaseException:
-    """What a body that failed with `error` has raised: the exit itself, if a task of its own exited."""
+    """The exception of a body: the exit itself, if one of its tasks exited."""
     return error.__cause__ if isinstance(error, TaskExit) and error.__cause__ is not None else error
 
 

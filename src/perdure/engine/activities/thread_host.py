@@ -1,8 +1,8 @@
-"""`def` activities: threads of our own on one queue.
+"""`def` activities: the engine's own threads on one queue.
 
-Threads stay. One whose activity outlives its timeout, or is cancelled and goes on, is abandoned (Python cannot
-stop it), counted, and replaced up to a limit. Beyond that limit the worker reports itself unhealthy and starts
-no more `def` activities until one of the abandoned comes back.
+The threads stay alive. A thread whose activity outlives its timeout, or continues after a cancellation, is
+abandoned (Python cannot stop it), counted, and replaced up to a limit. Beyond that limit the worker reports
+itself unhealthy and starts no more `def` activities until an abandoned thread returns.
 """
 
 from __future__ import annotations
@@ -33,11 +33,15 @@ class Threads:
         self.limits = limits
         self._begin = begin
         self._conclude = conclude
-        self._context = copy_context()  # what the host has set; each body gets a copy, as `async def` ones do
+        self._context = (
+            copy_context()
+        )  # context variables of the host; each body gets a copy, as `async def` ones do
         self._queue: SimpleQueue[Attempt | None] = SimpleQueue()
         self._lock = threading.Lock()
         self._idle = 0
-        self._unclaimed = 0  # put and not begun; the queue's length lacks what a thread has just taken off it
+        self._unclaimed = (
+            0  # queued and not begun; the queue's length lacks an attempt that a thread has just taken
+        )
         self._alive = 0
         self.running = 0
         self.abandoned = 0
@@ -61,7 +65,7 @@ class Threads:
         return self.limits.threads - self.running - self._unclaimed
 
     def stop(self, attempt: Attempt) -> None:
-        """The thread that runs it is on its own from here, and another may take its place."""
+        """Abandon the thread that runs the attempt; another may replace it."""
         with self._lock:
             if not attempt.begun or attempt.ended or attempt.abandoned:
                 return
@@ -102,7 +106,7 @@ class Threads:
                 return
 
     def _run(self, attempt: Attempt) -> bool:
-        """Run one; returns whether this thread is still wanted afterwards."""
+        """Run one attempt; returns whether this thread is still needed."""
         self._begin(attempt)
         result = self._context.copy().run(_result_of, attempt)
         with self._lock:

@@ -1,1 +1,1 @@
-"""What programs may ask of a hub: the client and its parts."""
+"""The client of a hub and its parts."""

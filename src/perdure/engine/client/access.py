@@ -1,8 +1,8 @@
-"""The verbs of `Client` about who may do what: keys, the audit log, links for callers.
+"""Access verbs of `Client`: keys, the audit log, links for callers.
 
-Keys are rows of the hub. Several with the same scopes may be active, so that one is rotated without a moment
-when nobody gets in: make the new one, hand it out, revoke the old one. What is stored of an access key is its
-digest; a key that signs links is stored as it is, since it has to sign.
+Keys are rows of the hub. Several active keys may have the same scopes, so that a key is rotated without an
+outage: create the new key, distribute it, revoke the old one. The store keeps only the digest of an access key.
+It keeps a key that signs links unhashed, because signing needs the key itself.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ if TYPE_CHECKING:
 
 ACCESS, LINK = "access", "link"
 FIRST = "1stlinks"
-"""The id of the first key that signs links: the same for all who make it at once, so that one row comes of it."""
+"""The id of the first key that signs links. Workers that create it at the same time use the same id and share
+one row.
+"""
 _IN_PROCESS = "in-process"
 
 
@@ -47,15 +49,15 @@ class AccessVerbs:
     async def create_key(
         self, name: str, scopes: Iterable[str], *, expires_in: Seconds | None = None
     ) -> NewKey:
-        """Make a key and return it with its secret, which is shown this once.
+        """Create a key and return it with its secret, which is shown only once.
 
         Parameters:
-            name: who will hold it, for people; 1 to 200 characters.
+            name: the holder, for people; 1 to 200 characters.
             scopes: read, operate, admin, function, or function:NAME for one client function.
             expires_in: seconds or a timedelta; None for a key that does not expire.
 
         Raises:
-            PayloadError for a name or scope that cannot be.
+            PayloadError for an invalid name or scope.
         """
         try:
             wanted = checked_scopes(scopes)
@@ -70,17 +72,18 @@ class AccessVerbs:
         return NewKey(shown_key(row), text)
 
     async def rotate_links(self) -> AccessKey:
-        """Sign links with a new key from now on. Links made before stay valid until they expire, or until the
-        key they were signed with is revoked."""
+        """Sign links with a new key from now on. Earlier links stay valid until they expire or their key is
+        revoked.
+        """
         row = self._signing_key()
         await self._record([row], "rotate_links", row.key_id)
         return shown_key(row)
 
     async def first_link_key(self) -> None:
-        """Have a key that signs links, where the hub has none yet.
+        """Create a key that signs links if the hub has none.
 
-        Whoever needs one first makes it, in one transaction. Several that do so at once make the same row, of
-        which the store keeps the first.
+        The first caller that needs the key creates it in one transaction. Concurrent callers write the same
+        row, and the store keeps the first.
         """
         rows = await self.gateway.read(self.gateway.store.keys)
         if any(row.kind == LINK and row.revoked_at is None for row in rows):
@@ -90,11 +93,11 @@ class AccessVerbs:
         await self.gateway.record(AuditMemo(keys=[row._replace(created_by=_IN_PROCESS)]))
 
     async def keys(self) -> list[AccessKey]:
-        """The keys that callers show, those that count no more included, oldest first."""
+        """The access keys, oldest first, including expired and revoked keys."""
         return await self._keys_of(ACCESS)
 
     async def link_keys(self) -> list[AccessKey]:
-        """The keys that links are signed with, those that count no more included, oldest first."""
+        """The keys that sign links, oldest first, including expired and revoked keys."""
         return await self._keys_of(LINK)
 
     async def _keys_of(self, kind: str) -> list[AccessKey]:
@@ -102,14 +105,14 @@ class AccessVerbs:
         return [shown_key(row) for row in rows if row.kind == kind]
 
     async def revoke_key(self, key_id: str) -> AccessKey:
-        """Have a key open nothing from now on; revoking it again changes nothing.
+        """Revoke a key. Revoking it again changes nothing.
 
-        When it was the last one that signs links, a new one takes its place. Raises KeyNotFound.
+        A new key replaces the last key that signs links. Raises KeyNotFound.
         """
         rows = await self.gateway.read(self.gateway.store.keys)
         found = next((row for row in rows if row.key_id == key_id), None)
         if found is None:
-            raise KeyNotFound(f"there is no key {key_id[:60]!r} in this hub: `perdure keys list` shows them")
+            raise KeyNotFound(f"no key {key_id[:60]!r} in this hub: `perdure keys list` shows its keys")
         if found.revoked_at is None:
             signing = [row for row in rows if row.kind == LINK and row.revoked_at is None]
             next_ones = [self._signing_key()] if signing == [found] else []
@@ -130,11 +133,11 @@ class AccessVerbs:
         """The audit log, newest first, `top` (1 to 1000) rows a page.
 
         Parameters:
-            who: only this caller's, as the log names it.
+            who: only entries of this caller, as the log names it.
             operation: only this operation, such as terminate or create_key.
-            instance_id: only what was done to this instance.
-            since: only what was done at or after this instant.
-            continuation: that of the page before.
+            instance_id: only entries about this instance.
+            since: only entries at or after this time.
+            continuation: the continuation of the previous page.
         """
         if not 1 <= top <= 1_000:
             raise PayloadError(f"top is 1 to 1000, not {top}")
@@ -171,26 +174,27 @@ class AccessVerbs:
         once: bool = True,
         request: Any = None,
     ) -> str:
-        """A link for somebody without a key, to raise one event of one instance: an approval by mail.
+        """A link that lets its holder, without a key, raise one event of one instance: an approval by mail.
 
-        It opens a page with the question and decides nothing before a button is pressed, because mail
-        programs open links by themselves. It shows nothing else of the instance and opens no other event.
+        The link opens a page with the question. Only a button of that page raises the event, because mail
+        programs open links by themselves. The page shows nothing else of the instance and raises no other
+        event.
 
         Parameters:
             instance_id: the instance that waits, or will wait, for the event.
-            event_name: the event; the page has the fields of its type when that is known.
+            event_name: the event; the page has the fields of its type when that type is known.
             expires_in: seconds or a timedelta; seven days by default.
-            once: a second use is refused with 410.
+            once: reject a second use with 410.
             request: in a route, the request whose origin the link gets; default is the public URL of the
-                server, else the address it serves.
+                server, else its address.
 
         Raises:
-            InstanceNotFound, and RuntimeError where nothing serves HTTP.
+            InstanceNotFound, and RuntimeError when the client has no HTTP host.
         """
         if self.links is None:
             raise RuntimeError(
-                "this client has no HTTP host to link to: use it inside a route, under `perdure run`, "
-                "or mount app.asgi()"
+                "this client has no HTTP host, so it cannot make links: use it inside a route, under "
+                "`perdure run`, or mount app.asgi()"
             )
         return await self.links.event_link(request, instance_id, event_name, micros(expires_in), once)
 
@@ -211,7 +215,7 @@ class AccessVerbs:
     ) -> KeyRow:
         now = self.gateway.now()
         if expires_in is not None and micros(expires_in) <= 0:
-            raise PayloadError("a key expires in the future: expires_in is more than nothing")
+            raise PayloadError("expires_in must be more than 0: a key expires in the future")
         expires = None if expires_in is None else now + micros(expires_in)
         by = clean(self._note("").who, SHORT)
         return KeyRow(key_id, kind, name, " ".join(scopes), secret, now, by, expires, None, None)

@@ -1,6 +1,6 @@
-"""Verbs of azure-functions-durable's client that ours has under other names, spelled as there.
+"""Verbs of azure-functions-durable's client that `Client` has under other names.
 
-Each only says which verb of `Client` it stands for; where Azure returns a first page, these return everything.
+Each verb delegates to one of `Client`. Where Azure returns the first page, these return all pages.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class AzureVerbs:
     _links: Callable[[], Links]
 
     async def get_status_all(self) -> list[OrchestrationStatus]:
-        """Every instance of the hub, newest first, all pages of them; `query` asks for one page at a time."""
+        """Every instance of the hub, newest first, from all pages; `query` returns one page at a time."""
         return await self._all()
 
     async def get_status_by(
@@ -33,7 +33,7 @@ class AzureVerbs:
         runtime_status: Sequence[RuntimeStatus | str] | None = None,
         instance_id_prefix: str | None = None,
     ) -> list[OrchestrationStatus]:
-        """Every instance that matches, newest first; `query` has more filters and asks page by page."""
+        """Every instance that matches, newest first; `query` has more filters and returns one page at a time."""
         return await self._all(
             created_from=created_time_from,
             created_to=created_time_to,
@@ -42,7 +42,7 @@ class AzureVerbs:
         )
 
     def get_client_response_links(self, request: Any, instance_id: str) -> dict[str, Any]:
-        """The URLs by which this instance is managed: `create_http_management_payload` for a request."""
+        """The management URLs of this instance: `create_http_management_payload` for a request."""
         return self._links().management(request, instance_id)
 
     async def _all(self, **which: Any) -> list[OrchestrationStatus]:

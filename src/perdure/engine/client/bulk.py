@@ -1,11 +1,11 @@
 """Bulk operations: one verb for every instance that a filter selects, a page at a time.
 
-A page is a few hundred instances, found by key from the newest to the oldest, and handed to the verb together,
-so that they share a commit. Nothing is remembered between pages but the key: a bulk operation that is cut off
-(by Ctrl-C, a crash, a lost connection) has done some instances entirely and left the others alone, and the same
-call again takes up what still matches. That is safe because a verb applies only to statuses that it changes.
-An instance that was in another status by the time its turn came is skipped and counted, never forced.
-Over HTTP a page is one request, so a long operation is many short ones and reports as it goes.
+A page is a few hundred instances, found by key from the newest to the oldest. The verb gets them together, so
+that they share a commit. Only the key is kept between pages. An interrupted bulk operation (Ctrl-C, a crash, a
+lost connection) has completed some instances and left the others unchanged; the same call again continues with
+the instances that still match. That is safe because a verb applies only to statuses that it changes. An
+instance that has reached another status in the meantime is skipped and counted, never forced. Over HTTP a page
+is one request, so a long operation is many short requests and reports progress after each.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ S = RuntimeStatus
 
 
 class Which(TypedDict, total=False):
-    """The filters of `Client.query`: an instance is selected when it matches every one that is given."""
+    """The filters of `Client.query`: an instance is selected when it matches all given filters."""
 
     status: Sequence[RuntimeStatus | str] | RuntimeStatus | str
     name: str | None
@@ -55,11 +55,11 @@ class Which(TypedDict, total=False):
 
 
 class BulkOutcome(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """How far a bulk operation has come.
+    """The progress of a bulk operation.
 
-    `matched` is how many matched when it began, `examples` the ids of the newest of them. `skipped` counts, by
-    reason, instances that the verb did not apply to when their turn came; `failures` are (id, reason) of the
-    first hundred that failed. `dry_run` outcomes have changed nothing.
+    `matched` is the number of matching instances at the start, `examples` the ids of the newest of them.
+    `skipped` counts, by reason, instances that the verb did not apply to when they were processed; `failures`
+    are (id, reason) of the first hundred failures. An outcome with `dry_run` has changed nothing.
     """
 
     verb: str
@@ -74,11 +74,11 @@ class BulkOutcome(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
     @property
     def seen(self) -> int:
-        """How many instances have had their turn."""
+        """The number of instances processed so far."""
         return self.done + sum(self.skipped.values()) + self.failed
 
     def after(self, page: BulkPage) -> BulkOutcome:
-        """This outcome and one page more."""
+        """This outcome plus one page."""
         return msgspec.structs.replace(
             self,
             done=self.done + page.done,
@@ -89,7 +89,7 @@ class BulkOutcome(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class BulkPage(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of one page; `continuation` leads to the next one and is None on the last."""
+    """The result of one page; `continuation` is the token of the next page, None on the last."""
 
     done: int = 0
     skipped: dict[str, int] = {}
@@ -99,7 +99,7 @@ class BulkPage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BulkRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A verb, and what it is told for every instance."""
+    """A verb and its arguments."""
 
     verb: str
     reason: str = ""
@@ -107,7 +107,7 @@ class BulkRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Verbs(Protocol):
-    """The verbs of a client that are repeated, instance by instance, and the way to its store."""
+    """The client's verbs that bulk operations call for each instance, and its gateway."""
 
     @property
     def gateway(self) -> Gateway: ...
@@ -126,7 +126,7 @@ class Verbs(Protocol):
 
 
 class _BulkVerb(msgspec.Struct, frozen=True):
-    """`changes`: the statuses in which the verb does something. `apply` does it for one instance."""
+    """`changes`: the statuses that the verb changes. `apply` does it for one instance."""
 
     changes: frozenset[RuntimeStatus]
     apply: Callable[[Verbs, str, BulkRequest], Awaitable[Any]]
@@ -134,7 +134,7 @@ class _BulkVerb(msgspec.Struct, frozen=True):
 
 async def _purge(client: Verbs, instance_id: str, asked: BulkRequest) -> None:
     if not await client.purge_instance_history(instance_id, recursive=asked.recursive):
-        raise InstanceNotFound(f"instance {instance_id!r} is gone already")
+        raise InstanceNotFound(f"instance {instance_id!r} is already purged")
 
 
 VERBS: Final[dict[str, _BulkVerb]] = {
@@ -149,18 +149,18 @@ VERBS: Final[dict[str, _BulkVerb]] = {
     "rewind": _BulkVerb(frozenset({S.Failed}), lambda client, i, asked: client.rewind(i, asked.reason)),
     "purge": _BulkVerb(FINISHED, _purge),
 }
-"""What can be done in bulk. Starting and restarting cannot: repeating them would do them twice."""
+"""The bulk verbs. Start and restart are not among them, because a repeated page would start instances twice."""
 
 
 def verb_named(name: str) -> str:
     """The name, if there is such a verb. Raises PayloadError."""
     if name not in VERBS:
-        raise PayloadError(f"there is no bulk operation {name!r}; there are {', '.join(VERBS)}")
+        raise PayloadError(f"no bulk operation {name!r}; choose one of {', '.join(VERBS)}")
     return name
 
 
 def selected(verb: str, wanted: InstanceFilter) -> InstanceFilter | None:
-    """The filter narrowed to statuses that the verb changes; None when it then selects nobody."""
+    """The filter narrowed to statuses that the verb changes; None when no status is left."""
     changes = VERBS[verb_named(verb)].changes
     given = wanted.status or tuple(sorted(changes))
     status = tuple(one for one in given if RuntimeStatus(one) in changes)
@@ -168,7 +168,7 @@ def selected(verb: str, wanted: InstanceFilter) -> InstanceFilter | None:
 
 
 async def preview(client: Verbs, verb: str, wanted: InstanceFilter) -> BulkOutcome:
-    """How many instances the operation would be tried on, and the newest of them. Changes nothing."""
+    """The number of instances that the operation would process, and the newest of them. Changes nothing."""
     narrowed = selected(verb, wanted)
     if narrowed is None:
         return BulkOutcome(verb=verb, dry_run=True)
@@ -184,7 +184,8 @@ async def one_page(client: Verbs, asked: BulkRequest, wanted: InstanceFilter) ->
         return BulkPage()
     store = client.gateway.store
     rows = await client.gateway.read(lambda: store.query(narrowed))
-    # Parents have smaller numbers than their children: within a page they come first, and do not see them end.
+    # Parents have smaller numbers than their children: within a page they come first, before their children
+    # end.
     results = await asyncio.gather(*(_tried(client, asked, row) for row in reversed(rows)))
     page = _summed(results)
     more = len(rows) == narrowed.top
@@ -192,7 +193,7 @@ async def one_page(client: Verbs, asked: BulkRequest, wanted: InstanceFilter) ->
 
 
 Tried = tuple[str, str, str]
-"""Instance id, "" or why it was skipped, "" or how it failed."""
+"""Instance id, the reason it was skipped or "", the failure or ""."""
 
 
 async def _tried(client: Verbs, asked: BulkRequest, row: InstanceRow) -> Tried:
@@ -205,7 +206,7 @@ async def _tried(client: Verbs, asked: BulkRequest, row: InstanceRow) -> Tried:
     except InstanceFinished:
         return row.instance_id, "finished meanwhile", ""
     except IllegalTransition:
-        return row.instance_id, "changed status meanwhile", ""
+        return row.instance_id, "its status changed meanwhile", ""
     except PerdureError as error:
         return row.instance_id, "", outward(error)
     return row.instance_id, "", ""
@@ -228,7 +229,7 @@ async def perform(
     progress: Callable[[BulkOutcome], object],
     at_most: int | None,
 ) -> BulkOutcome:
-    """Page after page until there is none left, or `at_most` instances have had their turn."""
+    """Process page after page until none is left or `at_most` instances are processed."""
     outcome = msgspec.structs.replace(await preview(), dry_run=False)
     progress(outcome)
     continuation: str | None = None

@@ -1,8 +1,9 @@
-"""The one set of verbs. In process, over HTTP, in the CLI and on the pages it is always these.
+"""The client's verbs, the same in process, over HTTP, in the CLI and on the pages.
 
-A verb that changes something becomes a message, handed to a `Gateway`, and is answered after the commit that
-took it up: what returned is durable. A verb that asks reads committed state straight from the store and
-never waits for the loop. Verbs that only combine others (waiting, building links) are written here once.
+A verb that changes something sends a message to a `Gateway`. The gateway answers after the commit that
+processed the message: a verb that has returned is durable. A verb that reads gets committed state from the
+store and never waits for the loop. Verbs that only combine others (waiting, building links) are written once,
+here.
 """
 
 from __future__ import annotations
@@ -57,14 +58,14 @@ PURGED_AT_ONCE = 250  # sub-orchestrations, so that they share a commit
 
 @dataclass
 class Client(Starting, EntityVerbs, AccessVerbs, AzureVerbs, WatchVerbs, ClusterVerbs):
-    """Starts, asks about and manages instances. Get one from `app.running()` or as a parameter of a route."""
+    """Starts, queries and manages instances. Get one from `app.running()` or as a parameter of a route."""
 
     gateway: Gateway
     links: Links | None = None
 
     @property
     def task_hub(self) -> str:
-        """The hub this client talks to."""
+        """The hub that this client uses."""
         return self.gateway.hub
 
     # ------------------------------------------------------------------------------------------- starting
@@ -78,9 +79,10 @@ class Client(Starting, EntityVerbs, AccessVerbs, AzureVerbs, WatchVerbs, Cluster
     ) -> str:
         """Start a finished instance again with its name and input; returns the id of the new run.
 
-        With an `operation_id` a repeat within 24 hours gets the first answer, whatever has become of both runs.
+        With an `operation_id` a repeat within 24 hours returns the first answer, whatever the state of both
+        runs.
 
-        Raises InstanceNotFound, IllegalTransition while it is still running.
+        Raises InstanceNotFound, IllegalTransition while the instance is still running.
         """
         store = self.gateway.store
         fresh = restart_with_new_instance_id
@@ -97,7 +99,7 @@ class Client(Starting, EntityVerbs, AccessVerbs, AzureVerbs, WatchVerbs, Cluster
                 "or wait until it has finished"
             )
         note = NOTE.get()
-        if note is not None and not note.operation:  # to the hub it is a start
+        if note is not None and not note.operation:  # the hub receives a plain start
             note.operation, note.detail = "restart", instance_id
         restarted: str = await self.gateway.accept(
             msgspec.structs.replace(
@@ -112,7 +114,7 @@ class Client(Starting, EntityVerbs, AccessVerbs, AzureVerbs, WatchVerbs, Cluster
         return str(restarted)
 
     async def _restarted(self, named: Start) -> str:
-        """The answer to the first restart of this name, "" if this is the first."""
+        """The answer to an earlier restart with this name, "" if there is none."""
         store, names = self.gateway.store, (named.remembered_as, named.operation_id)
         rows = await self.gateway.read(lambda: [store.answered(name) for name in names])
         for row in rows:
@@ -128,13 +130,14 @@ class Client(Starting, EntityVerbs, AccessVerbs, AzureVerbs, WatchVerbs, Cluster
     async def raise_event(
         self, instance_id: str, event_name: str, event_data: Any = None, *, event_id: str | None = None
     ) -> None:
-        """Send an external event. It is kept until a wait for that name takes it, also across continue-as-new.
+        """Send an external event. The instance keeps it until a wait for that name takes it, also across
+        continue-as-new.
 
-        `event_id` makes a repeat safe: the same id within 24 hours is the same event. It counts for this
-        instance and this event name; with other data it is refused.
+        `event_id` makes a repeat safe: the same id within 24 hours is the same event. The id is scoped to this
+        instance and event name; a repeat with different data is rejected.
 
-        Raises InstanceNotFound, InstanceFinished, EventRefused (name or shape not admitted), IdempotencyConflict
-        for an `event_id` that was used with other data, PayloadError, Overloaded.
+        Raises InstanceNotFound, InstanceFinished, EventRefused (name or shape not admitted),
+        IdempotencyConflict for an `event_id` that was used with different data, PayloadError, Overloaded.
         """
         await self.gateway.accept(
             RaiseEvent(
@@ -148,10 +151,10 @@ class Client(Starting, EntityVerbs, AccessVerbs, AzureVerbs, WatchVerbs, Cluster
     async def terminate(
         self, instance_id: str, reason: str = "", *, recursive: bool = False, operation_id: str | None = None
     ) -> None:
-        """End an instance now. Its running activities are told to stop, and what they return is dropped.
+        """Terminate an instance now. Its running activities are cancelled, and their results are dropped.
 
-        `recursive` also terminates the sub-orchestrations it is waiting for. Terminating a finished
-        instance raises InstanceFinished.
+        `recursive` also terminates the sub-orchestrations that it waits for. Terminating a finished instance
+        raises InstanceFinished.
         """
         await self.gateway.accept(
             Terminate(
@@ -163,17 +166,18 @@ class Client(Starting, EntityVerbs, AccessVerbs, AzureVerbs, WatchVerbs, Cluster
         )
 
     async def suspend(self, instance_id: str, reason: str = "", *, operation_id: str | None = None) -> None:
-        """Hold an instance: what arrives is kept, nothing runs, until `resume`."""
+        """Suspend an instance: it keeps its messages and runs nothing until `resume`."""
         await self.gateway.accept(
             Suspend(instance_id=instance_id, reason=reason or "", operation_id=operation_id or "")
         )
 
     async def rewind(self, instance_id: str, reason: str = "", *, operation_id: str | None = None) -> None:
-        """Let a failed instance go on: what made it fail is tried again, what was done stays done.
+        """Continue a failed instance: retry what failed and keep all completed work.
 
-        Failed activities run again under their idempotency key, their retry policy begins afresh, and failed
-        sub-orchestrations are rewound with their parent. Code that fails by itself, without a failed call, goes
-        on behind the last thing it was told; if nothing has changed it fails in the same way again.
+        Failed activities run again with their idempotency key, their retry policy starts from the beginning,
+        and failed sub-orchestrations are rewound with their parent. Code that failed by itself, without a
+        failed call, continues after the last result or event it received; without a code change it fails in the
+        same way again.
 
         Raises InstanceNotFound, InstanceFinished when it did not fail, IllegalTransition while it is running.
         """
@@ -182,7 +186,7 @@ class Client(Starting, EntityVerbs, AccessVerbs, AzureVerbs, WatchVerbs, Cluster
         )
 
     async def resume(self, instance_id: str, reason: str = "", *, operation_id: str | None = None) -> None:
-        """Let a suspended or parked instance go on; what arrived meanwhile is delivered in order."""
+        """Resume a suspended or parked instance; it receives the messages that it kept, in order."""
         await self.gateway.accept(
             Resume(instance_id=instance_id, reason=reason or "", operation_id=operation_id or "")
         )
@@ -198,11 +202,11 @@ class Client(Starting, EntityVerbs, AccessVerbs, AzureVerbs, WatchVerbs, Cluster
         *,
         execution: int | None = None,
     ) -> OrchestrationStatus | None:
-        """What is known of one instance, or None when there is none.
+        """The status of one instance, or None when it does not exist.
 
         `show_history` adds the events of the current execution, or of an earlier `execution` (1 is the first)
-        if its history is kept, and the numbers of those that are. `show_history_output` adds their results,
-        `show_input` the input. `waiting_for` is always filled in.
+        if its history is kept, and the numbers of the kept executions. `show_history_output` adds their
+        results, `show_input` the input. `waiting_for` is always filled in.
         """
         if isinstance(instance_id, str) and not is_text(instance_id):
             return None
@@ -230,8 +234,9 @@ class Client(Starting, EntityVerbs, AccessVerbs, AzureVerbs, WatchVerbs, Cluster
     ) -> Page:
         """Instances that match every given filter, newest first, `top` (1 to 1000) a page.
 
-        `waiting_for` is the name of an external event with an open wait. With `parked`, only those that the engine
-        has set aside, whether they have begun or not (`status.is_parked`). Pass `page.continuation` to go on.
+        `waiting_for` is the name of an external event with an open wait. `parked` selects only instances that
+        the engine has parked, started or not (`status.is_parked`). Pass `page.continuation` to get the next
+        page.
         """
         wanted = _filter(
             number_in(continuation),
@@ -249,15 +254,15 @@ class Client(Starting, EntityVerbs, AccessVerbs, AzureVerbs, WatchVerbs, Cluster
         return await gateway.read(lambda: page_of(gateway.store, wanted, gateway, show_input=show_input))
 
     async def counts(self) -> dict[str, int]:
-        """How many instances stand in each status."""
+        """The number of instances in each status."""
         return await self.gateway.read(self.gateway.store.counts)
 
     async def wait_for_completion(
         self, instance_id: str, timeout: Seconds | None = None
     ) -> OrchestrationStatus:
-        """Wait until the instance has finished and return its status, with its output.
+        """Wait until the instance has finished, and return its status with its output.
 
-        Raises TimeoutError after `timeout`, InstanceNotFound when there is no such instance.
+        Raises TimeoutError after `timeout`, InstanceNotFound when the instance does not exist.
         """
         status = await self.gateway.finished(instance_id, None if timeout is None else micros(timeout) / 1e6)
         if status is None:
@@ -274,14 +279,16 @@ class Client(Starting, EntityVerbs, AccessVerbs, AzureVerbs, WatchVerbs, Cluster
         """Delete a finished instance and all its history; returns how many instances were deleted, 0 for none.
 
         Parameters:
-            recursive: delete its finished sub-orchestrations too, and theirs, also those of earlier executions and of
-                earlier runs of the id. One that has not finished stays, with all that it started.
+            recursive: also delete its finished sub-orchestrations and their descendants, including those of
+                earlier executions and earlier runs of the id. A sub-orchestration that has not finished stays,
+                with all its descendants.
 
-        Raises IllegalTransition while it is still running: terminate it first.
+        Raises IllegalTransition while the instance is still running: terminate it first.
         """
         family = await self._family(instance_id) if recursive else []
         purged = 0
-        for start in range(0, len(family), PURGED_AT_ONCE):  # children first: cut off, the same call goes on
+        # children first: after an interruption the same call continues
+        for start in range(0, len(family), PURGED_AT_ONCE):
             some = family[start : start + PURGED_AT_ONCE]
             purged += sum(await asyncio.gather(*(self._purged(child_id) for child_id in some)))
         return PurgeHistoryResult(purged + await self._purged(instance_id, operation_id or "", strict=True))
@@ -298,7 +305,9 @@ class Client(Starting, EntityVerbs, AccessVerbs, AzureVerbs, WatchVerbs, Cluster
         return await self.gateway.read(look)
 
     async def _purged(self, instance_id: str, operation_id: str = "", *, strict: bool = False) -> int:
-        """Whether it was there; without `strict` one that has begun anew since it was looked for stays."""
+        """1 if the instance existed and was purged, else 0; without `strict` an instance that was restarted in
+        the meantime stays.
+        """
         try:
             await self.gateway.accept(Purge(instance_id=instance_id, operation_id=operation_id))
         except InstanceNotFound:
@@ -317,7 +326,7 @@ class Client(Starting, EntityVerbs, AccessVerbs, AzureVerbs, WatchVerbs, Cluster
         *,
         recursive: bool = False,
     ) -> PurgeHistoryResult:
-        """Delete the finished instances that match; returns how many matched. Unfinished ones are left alone.
+        """Delete the finished instances that match; returns how many matched. Unfinished instances stay.
 
         `recursive` deletes their finished sub-orchestrations too, whether these match or not.
         """
@@ -343,21 +352,22 @@ class Client(Starting, EntityVerbs, AccessVerbs, AzureVerbs, WatchVerbs, Cluster
         progress: Callable[[BulkOutcome], object] = lambda outcome: None,
         **which: Unpack[Which],
     ) -> BulkOutcome:
-        """Do to every instance that matches what `verb` does to one, a few hundred at a time.
+        """Apply `verb` to every matching instance, a few hundred at a time.
 
-        It can be cut off at any time and called again: instances are done entirely or not at all, and those
-        done do not match any more. An instance in a status that the verb does not change is left alone.
+        The call can be interrupted at any time and repeated: each instance is processed completely or not at
+        all, and a processed instance no longer matches. An instance in a status that the verb does not change
+        is skipped.
 
         Parameters:
             verb: suspend, resume, terminate or purge.
             reason, recursive: as for the verb.
-            dry_run: change nothing; tell how many match, and the ids of the newest.
-            at_most: stop when so many have had their turn.
-            progress: called with the outcome so far, at the beginning and after every page.
+            dry_run: change nothing; report the number of matching instances and the newest ids.
+            at_most: stop after so many instances.
+            progress: called with the outcome so far, at the start and after every page.
             which: the filters of `query`: status, name, prefix, tags, created_from, created_to, waiting_for,
                 parked.
 
-        Raises PayloadError for an unknown verb, EngineStopped. What fails for one instance is in the outcome.
+        Raises PayloadError for an unknown verb, EngineStopped. Failures of single instances are in the outcome.
         """
         asked = BulkRequest(verb=bulk.verb_named(verb), reason=reason or "", recursive=recursive)
         if dry_run:
@@ -370,13 +380,13 @@ class Client(Starting, EntityVerbs, AccessVerbs, AzureVerbs, WatchVerbs, Cluster
         )
 
     async def bulk_preview(self, verb: str, which: Which) -> BulkOutcome:
-        """How many instances match, and the newest of them; what `bulk` does with `dry_run`."""
+        """The number of matching instances and the newest ids: `bulk` with `dry_run`."""
         return await bulk.preview(self, verb, _filter(None, 1, **which))
 
     async def bulk_page(
         self, asked: BulkRequest, which: Which, continuation: str | None, top: int
     ) -> BulkPage:
-        """One page of a bulk operation, for hosts that do them a page at a time."""
+        """One page of a bulk operation, for hosts that process one page per request."""
         return await bulk.one_page(self, asked, _filter(number_in(continuation), top, **which))
 
     # ---------------------------------------------------------------------------------------------- links
@@ -396,10 +406,10 @@ class Client(Starting, EntityVerbs, AccessVerbs, AzureVerbs, WatchVerbs, Cluster
     def create_check_status_response(self, request: Any, instance_id: str) -> Any:
         """The 202 response for a start: Location, Retry-After and the management URLs as JSON.
 
-        The URLs are those that the caller may have, see `create_http_management_payload`. An anonymous caller
-        whose start met an instance instead of making one gets the id alone, unless the request carries the
-        Idempotency-Key of the first.
-        For a request of Starlette or FastAPI it is Starlette's, for one of azure.functions an `HttpResponse`.
+        `create_http_management_payload` defines which URLs the caller gets. An anonymous caller whose start
+        found an existing instance gets only the id, unless the request has the Idempotency-Key of the first
+        start. The response is Starlette's for a request of Starlette or FastAPI, and an `HttpResponse` for one
+        of azure.functions.
         """
         return self._links().check_status_response(request, instance_id)
 
@@ -410,7 +420,7 @@ class Client(Starting, EntityVerbs, AccessVerbs, AzureVerbs, WatchVerbs, Cluster
         timeout_in_milliseconds: int = 10_000,
         retry_interval_in_milliseconds: int = 1_000,
     ) -> Any:
-        """The result if the instance finishes in time, else the 202 response. The interval is not needed."""
+        """The result if the instance finishes in time, else the 202 response. The retry interval has no effect."""
         if self._links().hides(request, instance_id):
             return self.create_check_status_response(request, instance_id)
         try:
@@ -422,8 +432,8 @@ class Client(Starting, EntityVerbs, AccessVerbs, AzureVerbs, WatchVerbs, Cluster
     def _links(self) -> Links:
         if self.links is None:
             raise RuntimeError(
-                "this client has no HTTP host to link to: use it inside a route, under `perdure run`, "
-                "or mount app.asgi()"
+                "this client has no HTTP host, so it cannot make links: use it inside a route, under "
+                "`perdure run`, or mount app.asgi()"
             )
         return self.links
 
@@ -446,7 +456,7 @@ def _filter(before_no: int | None, top: int, **which: Unpack[Which]) -> Instance
     for text in filter(None, texts):
         if not is_text(text):
             raise PayloadError(
-                f"a filter holds NUL or a lone surrogate, which is no character: {ascii(text)[:60]}"
+                f"a filter contains NUL or a lone surrogate, which JSON cannot represent: {ascii(text)[:60]}"
             )
     return InstanceFilter(
         status=_statuses(which.get("status", ())),

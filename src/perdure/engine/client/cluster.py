@@ -1,4 +1,4 @@
-"""The cluster: the workers of a hub as an operator sees them, from a census."""
+"""The workers and partitions of a hub, as an operator sees them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class WorkerFunctions(msgspec.Struct, frozen=True):
-    """What a worker has registered, as its row tells it."""
+    """The functions that a worker has registered, from its row."""
 
     orchestrators: list[str] = []
     activities: list[str] = []
@@ -33,16 +33,16 @@ _functions = msgspec.json.Decoder(WorkerFunctions)
 
 
 class ClusterVerbs:
-    """The verbs of a client that tell who serves its hub."""
+    """The client's verbs about workers and partitions."""
 
     gateway: Gateway
 
     async def workers(self) -> list[Worker]:
-        """The processes that serve the hub, the longest-serving first; none where one process has it to itself."""
+        """The workers of the hub, oldest first; empty when a single engine serves it."""
         return workers_of(await self._census())
 
     async def partitions(self) -> list[Partition]:
-        """The hub's partitions and their owners; none where one process has the hub to itself."""
+        """The hub's partitions and their owners; empty when a single engine serves it."""
         return partitions_of(await self._census())
 
     async def _census(self) -> Census:
@@ -54,7 +54,6 @@ class ClusterVerbs:
 
 
 def workers_of(census: Census) -> list[Worker]:
-    """The workers of a census."""
     owned = Counter(row.incarnation for row in census.partitions)
     return [_worker(row, owned[row.incarnation], census.now) for row in census.workers]
 
@@ -79,12 +78,11 @@ def _worker(row: WorkerRow, partitions: int, now: int) -> Worker:
 
 
 def _own(names: list[str]) -> list[str]:
-    """Those of the application itself."""
+    """The names without perdure's built-in functions."""
     return [name for name in names if not name.startswith(BUILT_IN)]
 
 
 def partitions_of(census: Census) -> list[Partition]:
-    """The partitions of a census, with their owners' names."""
     names = {row.incarnation: row.worker for row in census.workers}
     return [
         Partition(row.partition, names.get(row.incarnation or 0, ""), row.incarnation, row.epoch)
@@ -93,17 +91,17 @@ def partitions_of(census: Census) -> list[Partition]:
 
 
 def functions_of(row: WorkerRow) -> WorkerFunctions:
-    """What a worker has registered."""
+    """The functions that a worker has registered; none if the row cannot be read."""
     try:
         return _functions.decode(row.functions)
-    except (msgspec.MsgspecError, UnicodeDecodeError):  # of another version of perdure
+    except (msgspec.MsgspecError, UnicodeDecodeError):  # written by another version of perdure
         return WorkerFunctions()
 
 
 def somebody_has(
     workers: Iterable[WorkerRow], kind: Literal["orchestrators", "entities"], function: str
 ) -> bool:
-    """Whether one of these has a function of this kind and name."""
+    """Whether a worker has a function of this kind and name."""
     wanted = function.casefold()
     return any(wanted == name.casefold() for row in workers for name in getattr(functions_of(row), kind))
 

@@ -1,4 +1,4 @@
-"""The client's verbs for entities: send one an operation, look at its state, find entities."""
+"""The client's verbs for entities: signal an operation, read a state, query entities."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 class EntityVerbs:
-    """What a `Client` can do with entities."""
+    """The entity verbs of `Client`."""
 
     gateway: Gateway
 
@@ -51,10 +51,10 @@ class EntityVerbs:
         at: datetime | None = None,
         operation_id: str | None = None,
     ) -> None:
-        """Send an entity an operation; returns once it is kept durably, not when it has been done.
+        """Signal an entity to do an operation; returns once the signal is durable, before the operation runs.
 
-        The entity need not exist: its first operation makes it. An operation that fails leaves a record among
-        the messages that could not be delivered.
+        The entity need not exist: its first operation creates it. A failed operation leaves a record among the
+        undelivered messages.
 
         Parameters:
             entity_id: which one.
@@ -63,7 +63,8 @@ class EntityVerbs:
             operation_id: name this request yourself to be able to repeat it: a repeat within 24 hours does
                 nothing.
 
-        Raises: FunctionNotFound for an entity that is not registered, InvalidInstanceId, PayloadError, Overloaded,
+        Raises: FunctionNotFound for an entity that is not registered, InvalidInstanceId, PayloadError,
+        Overloaded,
             EngineStopped, OutcomeUnknown.
         """
         chosen = entity_id_of(entity_id)
@@ -84,7 +85,7 @@ class EntityVerbs:
         )
 
     async def read_entity_state(self, entity_id: EntityId | str) -> EntityState:
-        """The state of an entity as it was committed last; `exists` is False for one that is not there."""
+        """The last committed state of an entity; `exists` is False when the entity does not exist."""
         store, instance_id = self.gateway.store, entity_id_of(entity_id)
         return await self.gateway.read(lambda: entity_state_of(store, instance_id), brief=True)
 
@@ -99,20 +100,20 @@ class EntityVerbs:
         top: int = 100,
         continuation: str | None = None,
     ) -> EntityPage:
-        """Entities that exist or have something waiting, newest first, at most `top` (1 to 1000) a page.
+        """Entities that exist or have waiting operations, newest first, at most `top` (1 to 1000) a page.
 
         Parameters:
-            name: only entities of this name; with `key_prefix` only those whose key begins so.
-            last_operation_from, last_operation_to: aware datetimes between which they were used last.
+            name: only entities of this name; with `key_prefix` only entities whose key starts with it.
+            last_operation_from, last_operation_to: aware datetimes that enclose the last use.
             fetch_state: fill in `state` too.
-            continuation: what the page before gave.
+            continuation: the continuation of the previous page.
 
         A page may hold fewer than `top` and still have a continuation.
         """
         if not 1 <= top <= 1_000:
             raise PayloadError(f"top is 1 to 1000, not {top}")
         if key_prefix and name is None:
-            raise PayloadError("key_prefix needs the entities' name")
+            raise PayloadError("key_prefix requires a name")
         wanted = InstanceFilter(
             kind=ENTITY,
             prefix=None if name is None else f"@{name.lower()}@{key_prefix}",
@@ -126,7 +127,6 @@ class EntityVerbs:
 
 
 def entity_state_of(store: ClientStore, instance_id: str) -> EntityState:
-    """One entity as it is stored."""
     stored = store.get(instance_id)
     if stored is None or stored.row.kind != ENTITY:
         return EntityState(exists=False, entity_id=EntityId.parse(instance_id))
@@ -136,7 +136,6 @@ def entity_state_of(store: ClientStore, instance_id: str) -> EntityState:
 def entities_of(
     store: ClientStore, wanted: InstanceFilter, between: tuple[int, int], with_state: bool
 ) -> EntityPage:
-    """One page of entities."""
     rows = store.query(wanted)
     since, until = between
     shown = [row for row in rows if since <= row.updated_at <= until]

@@ -1,7 +1,8 @@
-"""Families: an instance with the sub-orchestrations that it started, also those that only it knows.
+"""Families: an instance and its sub-orchestrations, including children that history no longer names.
 
-The kept histories of a parent name the children of their executions. Of executions that are not kept, and of earlier
-lives of the same id, only the children's own rows tell whose they are. A child is followed by its own children.
+The kept histories of a parent name the children of their executions. For executions without history, and for
+earlier runs of the same id, only the children's rows name the parent. The search follows each child to its own
+children.
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ PAGE: Final = 500
 
 
 def finished_family(store: ClientStore, instance_id: str) -> list[str]:
-    """The ids of an instance's finished sub-orchestrations, and theirs, each behind those that it started.
+    """The ids of an instance's finished sub-orchestrations and their descendants, children before their
+    parents.
 
-    One that has not finished is left out, with all that it started.
+    A sub-orchestration that has not finished is left out, with its descendants.
     """
     return [row.instance_id for row in _descendants(store, instance_id, {instance_id})]
 
@@ -48,7 +50,8 @@ def _children(store: ClientStore, parent_id: str) -> list[InstanceRow]:
             child = store.get(child_id)
             if child is not None:
                 found[child_id] = child.row
-        if len(kept) < stored.row.execution_no:  # what they named is known to the children alone
+        # some executions have no history: only the children's rows name the parent
+        if len(kept) < stored.row.execution_no:
             found.update((row.instance_id, row) for row in _of(store, InstanceFilter(parent=parent_id)))
     return [row for row in found.values() if row.parent_id == parent_id]
 

@@ -1,4 +1,4 @@
-"""Where a client's verbs go: commands to whatever serves the hub, questions to its store."""
+"""The client's ports: commands go to the engine that serves the hub, questions to its store."""
 
 from __future__ import annotations
 
@@ -20,73 +20,75 @@ T = TypeVar("T")
 
 
 class Commands(Protocol):
-    """What every client needs, also one that reaches its hub through a server."""
+    """The commands of every client, including a client of a server."""
 
     @property
     def hub(self) -> str: ...
 
     async def accept(self, message: Message) -> Any:
-        """Hand a message over; returns its answer once the commit that took it up is durable."""
+        """Send a message; returns its answer after the commit that processed it."""
 
     async def finished(self, instance_id: str, timeout: float | None) -> OrchestrationStatus | None:
-        """Return when the instance has finished, with its status if it is at hand. Raises TimeoutError."""
+        """Return when the instance has finished, with its status if that is known. Raises TimeoutError."""
 
     def now(self) -> int:
-        """The hub's present time in microseconds."""
+        """The hub's current time in microseconds."""
 
     def new_instance_id(self) -> str:
-        """A fresh id nobody has."""
+        """A new, unused id."""
 
     def has_orchestrator(self, name: str) -> None:
-        """Raise FunctionNotFound when this application is known not to have it."""
+        """Raise FunctionNotFound when the application certainly lacks the function."""
 
     def has_entity(self, name: str) -> None:
-        """Raise FunctionNotFound when no worker is known to have it; the name is in lower case."""
+        """Raise FunctionNotFound when no known worker has the entity; the name is in lower case."""
 
     def operation_guard(self, entity: str, operation: str) -> payload.Guard | None:
-        """What an operation's input has to pass to be read whole, where the entity is known here."""
+        """The check of an operation's input for loss, if this process knows the entity."""
 
 
 class Questions(Protocol):
-    """What a client asks of a store that this process has open. A server answers these by requests of their own."""
+    """The reads of a client whose store this process has open. A client of a server sends requests instead."""
 
     @property
     def store(self) -> ClientStore: ...
 
     async def read(self, question: Callable[[], T], *, brief: bool = False) -> T:
-        """Ask the store, off the event loop unless the answer is a matter of microseconds."""
+        """Query the store; on a thread, unless the answer takes only microseconds."""
 
     def watching(self, instance_no: int | None) -> AbstractContextManager[Bell]:
         """A bell that rings when this instance, or any with None, has changed. Raises Overloaded."""
 
     def pulses(self, executions: Mapping[str, str]) -> Mapping[tuple[str, int], Pulse]:
-        """What is known of running activities, by execution id and task id.
+        """The heartbeats and progress of running activities, by execution id and task id.
 
-        `executions` names the executions that are asked about, each with its instance.
+        `executions` maps the ids of the wanted executions to their instances.
         """
 
     async def record(self, memo: AuditMemo) -> None:
         """Write keys and rows of the audit log; returns once they are durable."""
 
     def salt_at_hand(self, instance_id: str) -> bytes | None:
-        """What an instance was born with, if that is known without asking the store."""
+        """The salt of an instance, if it is known without a query."""
 
 
 class Gateway(Commands, Questions, Protocol):
-    """Both, for a client in process: the engine, or a store that others serve."""
+    """Commands and questions for a client in process: the engine, or a store that other workers serve."""
 
 
 class Links(Protocol):
-    """A host that can be reached by HTTP tells the client which URLs lead to an instance."""
+    """An HTTP host's URLs for an instance."""
 
     def management(self, request: Any, instance_id: str) -> dict[str, Any]:
-        """Azure's management payload: id, statusQueryGetUri, sendEventPostUri, ...: what the caller may have."""
+        """Azure's management payload: id, statusQueryGetUri, sendEventPostUri, ...; only the entries that the
+        caller is allowed.
+        """
 
     def hides(self, request: Any, instance_id: str) -> bool:
-        """Whether the caller of a request is told nothing of this instance."""
+        """Whether the caller of a request must not see this instance."""
 
     def status_url(self, request: Any, instance_id: str) -> str:
-        """The one URL of these where the instance's status is asked for."""
+        """The URL of the instance's status."""
 
     def check_status_response(self, request: Any, instance_id: str) -> Any:
         """The 202 response with Location, Retry-After and the management payload."""
@@ -97,7 +99,7 @@ class Links(Protocol):
     async def event_link(
         self, request: Any, instance_id: str, event_name: str, lasts: int, once: bool
     ) -> str:
-        """A signed link by which somebody without a key raises one event; `lasts` is in microseconds."""
+        """A signed link that raises one event without a key; `lasts` is in microseconds."""
 
 
 __all__ = ["Commands", "Gateway", "Links", "Questions"]

@@ -1,8 +1,8 @@
-"""A client whose requests belong to a cause: repeating the cause repeats the requests, and changes nothing.
+"""A client whose requests belong to a cause: repeating the cause repeats the requests without effect.
 
-An activity may run again after a crash. What it started the first time is there already, so the client that it
-receives derives each id and each operation id from the activity's idempotency key and the number of the request.
-The same body making the same requests in the same order then meets its own first answers.
+An activity may run again after a crash. The requests of its first run already took effect. Its client therefore
+derives each instance id and operation id from the activity's idempotency key and the number of the request. A
+body that repeats the same requests in the same order gets the first answers.
 """
 
 from __future__ import annotations
@@ -31,25 +31,24 @@ class CausedGateway:
         return getattr(self._gateway, name)
 
     def new_instance_id(self) -> str:
-        """Not a new one, should the same have been asked before."""
+        """The id of the next start: the same in each run of the cause."""
         seed = f"{self._cause}\0{self._requests}".encode()
         return hashlib.sha256(seed).hexdigest()[:32]
 
     async def accept(self, message: Message) -> Any:
-        """Hand the message over under the operation id that this request always has."""
+        """Send the message with the operation id of this request, the same in each run of the cause."""
         number, self._requests = self._requests, self._requests + 1
         if isinstance(message, Start) and message.fresh:
-            # The answer is remembered for a day, the instance for as long as it is kept.
+            # The answer is kept for a day, the instance for longer: `fresh` would start a second one.
             message = msgspec.structs.replace(message, fresh=False, on_existing="return_existing")
         if getattr(message, "operation_id", None) == "":
             message = msgspec.structs.replace(message, operation_id=f"{self._cause}#{number}")
-            # What the body asks may depend on the time: the repeat is told by its name alone.
+            # The content may depend on the time: the operation id alone identifies the repeat.
             message = bound(message, CAUSE, content="")
         return await self._gateway.accept(message)
 
 
 def caused(client: Client | SyncClient, cause: str) -> Client | SyncClient:
-    """The same client for one cause."""
     if isinstance(client, SyncClient):
         return SyncClient(caused(client._client, cause), client._loop)  # type: ignore[arg-type]
     return replace(client, gateway=CausedGateway(client.gateway, cause))

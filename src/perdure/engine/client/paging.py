@@ -1,4 +1,4 @@
-"""Page after page of a list: where one goes on, and all of them as one stream."""
+"""Pagination: continuation tokens, and all pages as one stream."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from perdure.errors import PayloadError
 from perdure.model.entities import EntityPage, EntityState
 from perdure.model.instances import OrchestrationStatus, Page
 
-PAGE = 500  # instances asked for at once
+PAGE = 500  # instances of one request
 
 
-_DIGITS, _LARGEST = 19, 2**63 - 1  # as far as numbers of rows go
+_DIGITS, _LARGEST = 19, 2**63 - 1  # the limits of row numbers
 
 
 def number_in(continuation: str | None, of: str = "a query") -> int | None:
-    """The number of the row that a page ended with. Raises PayloadError for what no page gave."""
+    """The row number at which a page ended. Raises PayloadError for an invalid token."""
     if continuation is None:
         return None
     is_number = continuation.isascii() and continuation.isdigit() and len(continuation) <= _DIGITS

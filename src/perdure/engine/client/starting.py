@@ -1,4 +1,4 @@
-"""`client.start_new`, and what its types say: the input of an orchestrator passed by reference is checked."""
+"""`client.start_new`, with overloads that check the input of an orchestrator passed by reference."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ I_contra = TypeVar("I_contra", contravariant=True)
 
 
 class Orchestrates(Protocol[I_contra]):
-    """An orchestrator that takes an input beside its context."""
+    """An orchestrator with an input."""
 
     def __call__(
         self, context: OrchestrationContext, input_: I_contra, /, *args: Any, **kwargs: Any
@@ -43,7 +43,7 @@ class Orchestrates(Protocol[I_contra]):
 
 
 class StartOptions(TypedDict, total=False):
-    """What else a start may say."""
+    """The optional arguments of a start."""
 
     version: str | None
     start_at: datetime | None
@@ -98,17 +98,17 @@ class Starting:
 
         Parameters:
             orchestration_function_name: the function itself, or its registered name.
-            instance_id: 1 to 256 characters by Azure's rules; None makes up a new one.
+            instance_id: 1 to 256 characters by Azure's rules; None generates one.
             client_input: anything strict JSON can carry, typed or not. Without it the default of the
                 orchestrator's parameter is used, if it has one.
-            version: the version to run; None for that of the function, if one was passed that is registered in
-                one version, else for the hub's default version, else for the newest that is registered.
+            version: the version to run; default is that of the passed function if it is registered in one
+                version, else the hub's default version, else the newest registered version.
             start_at: an aware datetime in the future delays the first step; the instance is Pending until then.
             tags: strings to find the instance by.
-            on_existing: for an id that is taken. `replace_finished` starts anew when the old one has finished
-                and raises otherwise, `return_existing` starts nothing and returns the id, `reject` always raises.
-            operation_id: name this request yourself to be able to repeat it: a repeat within 24 hours gets
-                the first answer and starts nothing. In a route, default is the Idempotency-Key of its request.
+            on_existing: for an id that exists. `replace_finished` replaces a finished instance and raises
+                otherwise, `return_existing` starts nothing and returns the id, `reject` always raises.
+            operation_id: an id that makes a repeat safe: a repeat within 24 hours returns the first answer and
+                starts nothing. In a route, default is the Idempotency-Key of its request.
 
         Raises:
             FunctionNotFound, InvalidInstanceId, InstanceExists, IdempotencyConflict for an `operation_id` that
@@ -137,7 +137,7 @@ class Starting:
         )
 
     async def _started(self, start: Start) -> str:
-        """Send a start; what it met is noted for the links that its request may be given."""
+        """Send a start and record the instance for the links of its request."""
         start = bound_by_key(start)
         try:
             found = await self.gateway.accept(start)
@@ -149,14 +149,16 @@ class Starting:
         return str(found)
 
     async def _is_own(self, found: Met, start: Start) -> bool:
-        """Whether the key of the request in hand is that of the start which made this very instance."""
+        """Whether the current request has the same key as the start that created this instance."""
         if not found.born or not is_carried(start.operation_id):
             return False
         stored = await self.gateway.read(lambda: self.gateway.store.get(found), brief=True)
         return stored is not None and born_of(stored.row.salt) == found.born
 
     def _hold(self, function: str | Callable[..., Any], client_input: Any) -> None:
-        """Raise PayloadError for an input that a function, passed by reference, would not get whole."""
+        """Raise PayloadError for an input that the function, passed by reference, would not receive without
+        loss.
+        """
         definition = None if isinstance(function, str) else definition_of(function)
         if isinstance(definition, Orchestrator) and client_input is not NO_INPUT:
             guard = definition.input_guard
@@ -165,12 +167,12 @@ class Starting:
 
 
 def body_of(value: Any) -> Raw:
-    """The payload of a value; a body that is already encoded passes."""
+    """The payload of a value; an encoded body is returned as it is."""
     return value if isinstance(value, Raw) else input_body(value)
 
 
 def checked_tags(tags: Mapping[str, str] | None) -> dict[str, str] | None:
-    """The tags, if they may be kept with an instance. Raises PayloadError."""
+    """Validated tags. Raises PayloadError."""
     if not tags:
         return None
     if not isinstance(tags, Mapping) or len(tags) > 50:

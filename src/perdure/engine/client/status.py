@@ -1,4 +1,4 @@
-"""From stored rows to what a client sees: status, input, output, and what the instance waits for."""
+"""Status from stored rows: status, input, output, and the open waits of the instance."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ from perdure.store.port import SHORT, ClientStore
 
 _UNNAMED = "waiting for running activities"
 LISTED_EPISODES = 50  # the same, in a list
-LISTED = 100  # instances of one page of a list of which that is told
+LISTED = 100  # instances of one page that are shown with their waits
 
 
 @dataclass(frozen=True)
 class Detail:
-    """How much of an instance is wanted."""
+    """The parts of a status to return."""
 
     history: bool = False
     history_output: bool = False
     input: bool = False
-    execution: int | None = None  # whose history; None for the present one
+    execution: int | None = None  # the execution whose history is shown; None for the current one
 
 
 class Ward(Protocol):
-    """Who knows how running activities are, and what time it is."""
+    """The port that reports running activities and the time."""
 
     def pulses(self, executions: Mapping[str, str]) -> Mapping[tuple[str, int], Pulse]: ...
 
@@ -52,7 +52,6 @@ class Ward(Protocol):
 def status_of(
     store: ClientStore, instance_id: str, detail: Detail, ward: Ward | None = None
 ) -> OrchestrationStatus | None:
-    """One instance, or None when there is none."""
     stored = store.get(instance_id, history=detail.history or "short")
     return status_in(store, stored, detail, ward) if stored is not None else None
 
@@ -60,7 +59,7 @@ def status_of(
 def status_in(
     store: ClientStore, stored: StoredInstance, detail: Detail, ward: Ward | None = None
 ) -> OrchestrationStatus:
-    """One instance, of which the row has been read."""
+    """The status of an instance whose row is loaded."""
     instance_id = stored.row.instance_id
     row = _judged(stored.row, _damage_beside(stored.waits, stored.custom_status))
     finished = RuntimeStatus(row.status).is_finished
@@ -101,26 +100,26 @@ def status_in(
 
 
 def _judged(row: InstanceRow, damage: str) -> InstanceRow:
-    """The instance's row, whose reason tells of damage that nothing has come across yet."""
+    """The instance's row, whose reason reports damage that the engine has not met yet."""
     if not damage or row.reason.startswith(DAMAGED):
         return row
     return row._replace(reason=f"{DAMAGED}: {damage}")
 
 
 def _damage_beside(waits: Iterable[WaitRow], custom_status: bytes | None) -> str:
-    """What is wrong with the rows that belong to an instance and to no history."""
+    """The damage in an instance's rows outside its history."""
     for wait in waits:
         if isinstance(wait, DamagedWait):
-            return f"the row of its wait {wait.wait_id} is not what was written"
+            return f"the row of its wait {wait.wait_id} is damaged: it does not match its digest"
     if custom_status is not None and _custom(custom_status) == UNREADABLE:
-        return "its custom status is not what was written"
+        return "its custom status is damaged"
     return ""
 
 
 def _of_execution(
     store: ClientStore, row: InstanceRow, detail: Detail, present: list[Episode]
 ) -> list[Episode]:
-    """The history that is asked for; an execution that is not kept has none."""
+    """The requested history; empty for an execution that is not kept."""
     if detail.execution in (None, row.execution_no):
         return present
     earlier = (
@@ -133,7 +132,7 @@ def _of_execution(
 def finished_status(
     row: InstanceRow, ending: ev.Ending | None, custom_status: bytes | None
 ) -> OrchestrationStatus:
-    """The status of an instance that has just finished, from what is still at hand."""
+    """The status of an instance that has just finished, without a query."""
     ends: list[list[ev.HistoryEvent]] = [[ending]] if ending is not None else []
     return _status(row, ends, None, custom_status, show_input=False)
 
@@ -141,7 +140,6 @@ def finished_status(
 def page_of(
     store: ClientStore, wanted: InstanceFilter, ward: Ward | None = None, *, show_input: bool
 ) -> Page:
-    """One page of instances, newest first."""
     found = store.query(wanted)
     numbers = [row.instance_no for row in found]
     waits: dict[int, list[WaitRow]] = {}
@@ -176,17 +174,17 @@ def page_of(
 
 
 def _damaged_end(row: InstanceRow, ends: Mapping[int, list[bytes]]) -> str:
-    """What can be told without reading the whole history."""
+    """The damage of a finished instance that is visible without reading its whole history."""
     of_row = ends.get(row.instance_no, [])
     if row.episodes and not of_row:
-        return f"it has {row.episodes} rows of history in its row, and none in the table"
+        return f"its row counts {row.episodes} rows of history, and the table has none"
     return next((one.why for one in of_row if isinstance(one, Unreadable) and one.shown == UNREADABLE), "")
 
 
 def recorded_events(
     stored: StoredInstance, decode: Callable[[bytes], list[ev.HistoryEvent]] = ev.decode_events
 ) -> list[tuple[int, list[ev.HistoryEvent]]]:
-    """A stored history as (time, events) per episode, with its bodies put back."""
+    """A stored history as (time, events) per episode, with its bodies restored."""
     bodies: dict[int, dict[int, bytes]] = {}
     for (episode, no), body in stored.bodies.items():
         bodies.setdefault(episode, {})[no] = body
@@ -194,7 +192,7 @@ def recorded_events(
 
 
 def _readable(events: bytes) -> list[ev.HistoryEvent]:
-    """The events of a row; of one that cannot be read none: the rest of the instance can still be shown."""
+    """The events of a row; none when they cannot be read, so that the rest of the instance is still shown."""
     try:
         return ev.decode_events(events)
     except msgspec.MsgspecError:
@@ -262,7 +260,7 @@ def _custom(stored: bytes | None) -> Any:
 
 
 def _shown_of(body: bytes | Raw) -> Any:
-    """A body as people see it, also one that is damaged."""
+    """A body for display; a placeholder when it is damaged."""
     try:
         return payload.decode(body)
     except PerdureError:
@@ -295,7 +293,7 @@ def _parked(row: InstanceRow) -> str:
 
 
 def _roughly(row: InstanceRow, waits: list[WaitRow]) -> Waiting:
-    """What the row and its waits tell without reading history."""
+    """The open waits from the row and the wait rows alone."""
     known_deadlines = {wait.deadline for wait in waits}
     timed = row.due_at is not None and row.due_at not in known_deadlines and row.due_at <= LATEST
     timers = (row.due_at,) if timed and row.due_at is not None else ()
@@ -314,8 +312,9 @@ def _roughly(row: InstanceRow, waits: list[WaitRow]) -> Waiting:
 def _folded(
     store: ClientStore, rows: list[InstanceRow], waits: Mapping[int, list[WaitRow]]
 ) -> dict[int, Waiting]:
-    """By instance_no, what history says of those whose rows say too little: rows know nothing of sub-orchestrations,
-    entities and retries. A list stays quick: long histories are left out, and instances beyond the first hundred.
+    """The waits from history, by instance_no, for instances whose rows are not enough: rows do not record
+    sub-orchestrations, entities and retries. To keep lists fast, long histories and instances beyond the first
+    hundred are skipped.
     """
     found: dict[int, Waiting] = {}
     for row in [row for row in rows if _says_too_little(row, waits.get(row.instance_no, []))][:LISTED]:
@@ -327,7 +326,7 @@ def _folded(
 
 
 def _says_too_little(row: InstanceRow, waits: list[WaitRow]) -> bool:
-    """Whether it may wait for more than the events whose waits have rows."""
+    """Whether the instance may wait for more than events, which have wait rows."""
     if row.status != RuntimeStatus.Running or row.reason or not 0 < row.episodes <= LISTED_EPISODES:
         return False
     return not waits or (row.due_at is not None and row.due_at not in {wait.deadline for wait in waits})
@@ -349,7 +348,7 @@ def _briefly(
 def _with_pulses(
     waiting: Waiting, execution_id: str, pulses: Mapping[tuple[str, int], Pulse], now: int
 ) -> Waiting:
-    """What this process knows of the activities that run in it; of those of others, what history says."""
+    """The heartbeats of activities in this process; for other workers' activities, the facts of history."""
     known = {task_id: pulse for (of, task_id), pulse in pulses.items() if of == execution_id}
     if not known:
         return waiting
@@ -388,7 +387,7 @@ def _with_schemas(waiting: Waiting, rows: list[WaitRow]) -> Waiting:
 
 
 def _with_reasons(store: ClientStore, waiting: Waiting) -> Waiting:
-    """Why those that it waits for are set aside, of as many as are shown by name."""
+    """Add the reasons why awaited instances are on hold, for those shown by name."""
     if waiting.reason or not (waiting.children or waiting.operations or waiting.locks):
         return waiting
     replace = msgspec.structs.replace
@@ -405,13 +404,13 @@ def _with_reasons(store: ClientStore, waiting: Waiting) -> Waiting:
 
 
 def _aside(store: ClientStore, instance_id: str) -> str:
-    """Why an instance does not go on by itself; "" when it does, or is not there."""
+    """Why an instance is on hold; "" when it is not, or does not exist."""
     found = store.get(instance_id)
     return _parked(found.row) if found is not None else ""
 
 
 def _as_data(event: ev.HistoryEvent) -> dict[str, Any]:
-    """An event as a dictionary, also one whose body is damaged."""
+    """An event as a dictionary; a damaged body becomes a placeholder."""
     try:
         whole: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(event))
     except (msgspec.MsgspecError, UnicodeDecodeError):
@@ -420,7 +419,7 @@ def _as_data(event: ev.HistoryEvent) -> dict[str, Any]:
 
 
 def _readable_event(event: ev.HistoryEvent) -> ev.HistoryEvent:
-    """The event with something readable in place of damaged bodies, and without events that it carried over."""
+    """The event with placeholders for damaged bodies, and without the events that it carried over."""
     bodies = {name: Raw(payload.encode(_shown_of(body))) for name, body in _bodies_in(event)}
     return msgspec.structs.replace(event, **bodies, **_no_carried(event))
 

@@ -1,4 +1,4 @@
-"""The sync edge: the same verbs, blocking, through one portal to the event loop. No verb is written twice."""
+"""The synchronous client: the same verbs, blocking, through one portal to the event loop."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from perdure.engine.client.occasions import occasion
 
 
 class SyncClient:
-    """A `Client` for plain functions on other threads: every verb blocks until its answer is there.
+    """A `Client` for plain functions on other threads: every verb blocks until it returns.
 
     Verbs, parameters, results and errors are those of `Client`.
     """

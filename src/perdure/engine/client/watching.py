@@ -1,10 +1,10 @@
-"""Watching: being told that something changed, and looking then.
+"""Watching an instance: a commit notifies the watcher, and the watcher reads the state.
 
-A watcher gets no stream of events that somebody would have to keep for it. It has a bell; a commit that touched
-what it watches rings it, however many times as one ring, and it looks at what is committed. So a slow watcher
-costs no memory and misses no end, only stations in between; and a watcher that comes back after a crash of
-either side just looks again: the cursor names the state it saw last, and the same state is not told twice.
-While nobody watches, the engine's loop does not even have a function to call.
+The engine keeps no event stream for a watcher. A watcher has a bell. A commit that touched the watched instance
+rings it; several rings before the watcher looks count as one. The watcher then reads the committed state. So a
+slow watcher costs no memory and misses no end, only intermediate states. A watcher that reconnects after a
+crash of either side reads again: its cursor names the last state it saw, and that state is not reported twice.
+Without watchers, the engine's loop has no function to call.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from perdure.model.records import Batch
 
 MOST: Final = 1_000  # watchers of one engine at a time
-IDLE: Final = 15.0  # seconds after which a watcher looks without having been called
-BUSY: Final = 2.0  # the same while activities run, whose heartbeats are no commits
+IDLE: Final = 15.0  # seconds after which a watcher reads without a ring
+BUSY: Final = 2.0  # the same while activities run, because heartbeats make no commits
 
 
 class Bell:
-    """Rings when something has changed; rung several times before anybody listens, it is one ring."""
+    """Rings after a change; several rings before the watcher waits count as one."""
 
     def __init__(self) -> None:
         self.event_loop = asyncio.get_running_loop()
@@ -37,11 +37,11 @@ class Bell:
         self._event = asyncio.Event()
 
     def ring(self) -> None:
-        """On the event loop of the watcher."""
+        """Ring; on the watcher's event loop."""
         self._event.set()
 
     async def rung(self, seconds: float) -> bool:
-        """Wait for a ring, or so long; tells whether it was a ring."""
+        """Wait for a ring for at most `seconds`; returns whether it rang."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._event.wait()
@@ -57,7 +57,7 @@ class CallbackSink(Protocol):
 
 
 class Feed:
-    """Who watches what. `listen` is told whether anybody does at all."""
+    """The watchers of an engine. `listen` is called with whether there are any."""
 
     def __init__(self, listen: Callable[[bool], None]) -> None:
         self._listen = listen
@@ -67,9 +67,9 @@ class Feed:
 
     @contextmanager
     def watching(self, instance_no: int | None, *, is_counted: bool = True) -> Iterator[Bell]:
-        """A bell that commits ring which touch this instance, or any with None. Raises Overloaded.
+        """A bell that rings on commits to this instance, or to any instance with None. Raises Overloaded.
 
-        With `is_counted=False` the caller has counted it already, and it is not refused.
+        With `is_counted=False` the caller has already counted the watcher, and the limit does not apply.
         """
         bell = Bell()
         with self._gate:
@@ -77,7 +77,7 @@ class Feed:
             if is_counted and self._counted > MOST:
                 self._counted -= 1
                 raise Overloaded(
-                    f"{MOST:,} watchers are watching already: try again later, or ask now and then"
+                    f"{MOST:,} watchers are active, which is the limit: try again later, or poll the status"
                 )
             self._bells.setdefault(instance_no, set()).add(bell)
             self._listen(True)
@@ -92,27 +92,27 @@ class Feed:
                 self._listen(bool(self._bells))
 
     def changed(self, batch: Batch, handover: CallbackSink) -> None:
-        """A batch was committed; on the engine's thread."""
+        """Ring for a committed batch; on the engine's thread."""
         with self._gate:
             touched = {None, *_touched(batch)} & self._bells.keys()
             for bell in [bell for number in touched for bell in self._bells[number]]:
                 handover.add(bell.event_loop, bell.ring)
 
     def look_again(self) -> None:
-        """Other workers may have changed something: every watcher is to look. From any thread."""
+        """Ring all bells, because another worker may have made a change. From any thread."""
         with self._gate:
             bells = [bell for found in self._bells.values() for bell in found]
         for bell in bells:
-            with suppress(RuntimeError):  # its event loop is gone
+            with suppress(RuntimeError):  # its event loop is closed
                 bell.event_loop.call_soon_threadsafe(bell.ring)
 
     def close(self) -> None:
-        """The engine stops: nobody waits for it any longer."""
+        """End all watches, because the engine stops."""
         with self._gate:
             bells = [bell for found in self._bells.values() for bell in found]
         for bell in bells:
             bell.is_closed = True
-            with suppress(RuntimeError):  # its event loop is gone
+            with suppress(RuntimeError):  # its event loop is closed
                 bell.event_loop.call_soon_threadsafe(bell.ring)
 
 
@@ -124,7 +124,9 @@ def _touched(batch: Batch) -> Iterator[int]:
 
 @dataclass(frozen=True)
 class Sighting:
-    """An instance as it was seen. `cursor` names the state; two of one cursor differ in heartbeats at most."""
+    """An observed instance. `cursor` identifies the state; sightings with the same cursor differ at most in
+    heartbeats.
+    """
 
     instance_no: int
     cursor: str
@@ -132,7 +134,7 @@ class Sighting:
 
     @property
     def key(self) -> tuple[Any, ...]:
-        """What has to be another one for this to be news."""
+        """The values whose change makes this a new sighting."""
         waiting = self.status.waiting
         running = waiting.activities if waiting is not None else ()
         return (self.cursor, *((one.task_id, one.where, one.begun_at, str(one.progress)) for one in running))
@@ -148,10 +150,10 @@ Watching = Callable[[int], AbstractContextManager[Bell]]
 
 
 async def sight(gateway: Any, instance_id: str) -> Sighting | None:
-    """Look at an instance."""
+    """Read an instance."""
 
     def look() -> Sighting | None:
-        # The cursor first: should the instance move on meanwhile, its state is told once more, and none is missed.
+        # The cursor first: if the instance changes in between, its state is reported twice rather than missed.
         stored = gateway.store.get(instance_id)
         status = status_of(gateway.store, instance_id, Detail(), gateway) if stored is not None else None
         if stored is None or status is None:
@@ -172,9 +174,9 @@ async def sightings(
     look: Look | None = None,
     watching: Watching | None = None,
 ) -> AsyncGenerator[Sighting, None]:
-    """An instance now, unless `seen` is the cursor of that, and whenever it has changed, until it has finished.
+    """The instance now, unless `seen` is its current cursor, and after each change until it has finished.
 
-    `look` and `watching` stand for those of the gateway.
+    `look` and `watching` replace those of the gateway.
 
     Raises InstanceNotFound; ends when the instance is purged, or the engine stops.
     """
@@ -188,7 +190,7 @@ async def sightings(
     while found is not None:
         number = found.instance_no
         with watching(number) as bell:
-            found = await look()  # again: now a change rings
+            found = await look()  # again, because from here on a change rings
             while found is not None and found.instance_no == number:
                 if found.key != last:
                     last = found.key
@@ -202,17 +204,17 @@ async def sightings(
 
 
 class WatchVerbs:
-    """The verb that watches."""
-
     gateway: Any
 
     async def watch(self, instance_id: str) -> AsyncGenerator[OrchestrationStatus, None]:
-        """An instance's status now, and after each change, until it has finished; the last one is its end.
+        """An instance's status now and after each change until it has finished; the last status is the final
+        one.
 
-        Changes that follow each other faster than the statuses are taken are told as one. It ends without a
-        finished status if the instance is purged or the engine stops.
+        Changes that come faster than the consumer reads are combined. The stream ends without a final status if
+        the instance is purged or the engine stops.
 
-        Raises InstanceNotFound, Overloaded when too many are watching, EngineStopped when a server is not there.
+        Raises InstanceNotFound, Overloaded when there are too many watchers, EngineStopped when the server is
+        unavailable.
         """
         async with aclosing(sightings(self.gateway, instance_id)) as found:
             async for one in found:

@@ -1,1 +1,1 @@
-"""The duties of a worker among others: membership, leases, requests for other owners."""
+"""Several workers on one hub: membership, leases, requests to other owners."""

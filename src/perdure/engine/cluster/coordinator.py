@@ -1,9 +1,9 @@
-"""Sharing a hub: what a loop does besides its batches when other workers serve the same hub.
+"""The coordinator: the loop's duties when several workers serve the hub.
 
-It looks at the inbox often, because others write into it: the sooner the more there has been lately, and at once
-when it hears a hint. Polling is the truth; hints only wake. Between two batches, when nothing is in the making, it
-tends its membership: takes partitions up, and gives them up. What still runs here for an instance that is given up
-becomes a claimed row in the commit that gives it up, so that the next owner waits for it instead of running it again.
+It reads the inbox often, because other workers write into it: more often after recent messages, and at once
+after a hint. Polling is authoritative; hints only wake it. Between two batches it maintains its membership: it
+takes partitions and releases them. For a released partition, running activities become claimed rows in the
+releasing commit, so that the next owner waits for them instead of running them again.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from perdure.engine.core.ports import Released
     from perdure.store.port import Opening, SharedStore
 
-SOONEST: Final = 5_000  # microseconds between two looks at the inbox when there was something lately
-LATEST: Final = 200_000  # and when there was nothing for long
-AWAITED: Final = 20_000  # while a client waits for what another worker does
+SOONEST: Final = 5_000  # microseconds between two reads of the inbox after recent messages
+LATEST: Final = 200_000  # the same after a long silence
+AWAITED: Final = 20_000  # the same while a client waits for another worker
 SOUGHT_AT_ONCE: Final = 200
 log = logging.getLogger("perdure.engine")
 
@@ -51,10 +51,14 @@ class Sharing:
         self.territory = territory
         self.membership = membership
         self.placement = placement
-        self.sought: Callable[[], list[str]] = list  # instances of others that clients here wait for
+        self.sought: Callable[[], list[str]] = (
+            list  # instances of other workers that this worker's clients wait for
+        )
         self.found: Callable[[list[str]], None] = lambda _: None
-        self.is_visiting = False  # a command is here for a moment, to leave a message
-        self.withdrawn: Callable[[list[tuple[str, int]]], None] = lambda _: None  # claims nobody wants
+        self.is_visiting = False  # this is a command that only leaves a message
+        self.withdrawn: Callable[[list[tuple[str, int]]], None] = lambda _: (
+            None
+        )  # claims that are no longer wanted
         self.tended: Callable[[], None] = lambda: None
         self.took_over: Callable[[], None] = lambda: None
         self._store = store
@@ -78,7 +82,7 @@ class Sharing:
         self.nudge()
 
     def has_heard(self) -> bool:
-        """Whether there was a hint since this was asked last."""
+        """Whether a hint has come since the last call."""
         heard, self._heard = self._heard, False
         if heard:
             self._pace = SOONEST
@@ -86,7 +90,7 @@ class Sharing:
         return heard
 
     def next_look(self, now: int, *, found: bool) -> int:
-        """When to look at the inbox again."""
+        """When to read the inbox again."""
         if found or self._hungry:
             self._pace = SOONEST
         else:
@@ -96,7 +100,7 @@ class Sharing:
         return now + self._pace
 
     def answers(self, now: int) -> list[tuple[Any, Any]]:
-        """What owners have answered, and to whom it is to be told."""
+        """The answers of owners, with the clients' futures."""
         sought = self.sought()[:SOUGHT_AT_ONCE]
         if sought:
             done = [row.instance_id for row in self._store.rows(sought) if row.completed_at is not None]
@@ -110,7 +114,7 @@ class Sharing:
     # ----------------------------------------------------------------------------------------- activities
 
     def claim(self) -> list[Invocation]:
-        """Activities that nobody has and that could begin here now."""
+        """Claim unclaimed activities that can start here now."""
         placement = self.placement
         if placement is None or self.membership.is_leaving:
             return []
@@ -129,11 +133,11 @@ class Sharing:
     # ---------------------------------------------------------------------------------------- partitions
 
     def is_of(self, envelope: Envelope, partitions: frozenset[int]) -> bool:
-        """Whether it is for an instance in one of these."""
+        """Whether the message is for an instance in one of these partitions."""
         return self.territory.partition_of(envelope.message.instance_id) in partitions
 
     def tend(self) -> frozenset[int]:
-        """Look at the others, and at one's own share; returns the partitions that were gained.
+        """Check the other workers and this worker's share; returns the gained partitions.
 
         Raises FenceLost, StoreError.
         """
@@ -162,7 +166,7 @@ class Sharing:
             self._store.unclaim([row[:3] for row in idle])
 
     def give_up(self, partitions: Iterable[int]) -> None:
-        """Hand partitions over to whoever takes them. Raises what a commit raises."""
+        """Release partitions for other workers. Raises the errors of a commit."""
         given = frozenset(partitions)
         dispatcher, territory, placement = self._dispatcher, self.territory, self.placement
         batch = Batch(self._clock.now(), partitions_released=sorted(given))
@@ -176,14 +180,16 @@ class Sharing:
             ]
         self._store.commit(batch)
         if placement is not None:
-            placement.claimed(batch.activities_placed, [])  # made here: each can be read
+            placement.claimed(batch.activities_placed, [])  # made here, so each is readable
         territory.lose(given)
         dispatcher.cache.evict_where(lambda instance: instance.partition in given)
         self._tell_all()
-        log.info("%d partitions given up, %d left", len(given), len(territory.owned))
+        log.info("%d partitions released, %d left", len(given), len(territory.owned))
 
     def _known_to_be_open(self, running: list[Invocation]) -> list[Invocation]:
-        """Of instances that are not at hand the store knows: the answer of a commit may have been lost."""
+        """The running activities that are still open; the store decides for instances that are not warm,
+        because the answer of a commit may have been lost.
+        """
         cold = {one.instance_id for one in running if one.instance_id not in self._dispatcher.cache.warm}
         if not cold:
             return running
@@ -195,11 +201,13 @@ class Sharing:
         ]
 
     def _tell_all(self) -> None:
-        """Owners have changed, or are to: the others look anew who is there, and what is free."""
+        """Notify the other workers that owners change, so that they check workers and free partitions."""
         self._store.notify([one.incarnation for one in self.membership.other_workers])
 
     def leave(self) -> None:
-        """Give everything up and take nothing more; what runs here is still finished. Raises what a commit raises."""
+        """Release all partitions and take no more; running activities still finish here. Raises the errors of a
+        commit.
+        """
         if not self.membership.is_leaving:
             self.membership.is_leaving = True
             self._store.drain()
@@ -217,7 +225,7 @@ class Sharing:
     # ------------------------------------------------------------------------------------------- batches
 
     def committed(self, released: Released, results: Sequence[Envelope]) -> None:
-        """A batch is durable: give hints, look for answers from now on, let go of claims."""
+        """After a durable batch: send hints, await answers, release claims."""
         self.requests.sent(released.asked)
         if self.placement is not None and results:
             self.placement.forget(e.message for e in results if isinstance(e.message, ActivityResult))

@@ -1,13 +1,12 @@
-"""Membership: one worker among those that serve a hub.
+"""Membership: this worker among the workers of a hub.
 
-A worker holds a lease, and its partitions as long as the lease lives. It prolongs the lease from a thread of its own
-and, for the case that this thread is held up, by its supervisor. Before each commit it looks at its own clock: a
-lease that may have run out, counted from the moment before the renewal was sent, is asked for first. That spares
-work; what keeps a stale worker's rows out is the fence in the commit itself.
-Nobody assigns partitions. Every worker reads who is there, and computes the same shares from it: whoever has too
-many gives the surplus up, whoever has too few takes what is free. Of a worker whose lease has run out the first that
-sees it takes over: it voids the incarnation, which waits for a commit still under way, and only then is anything
-of its partitions read.
+A worker holds a lease, and owns its partitions as long as the lease is valid. A thread of the worker renews the
+lease; if that thread is blocked, the supervisor does. Before each commit the worker checks its own clock: if
+the lease may have expired, counted from the moment before the last renewal was sent, it renews first. That
+saves work; the fence in the commit is what rejects rows of a stale worker. No coordinator assigns partitions.
+Every worker reads the list of workers and computes the same shares: a worker with too many partitions releases
+the surplus, and a worker with too few takes free ones. The first worker that sees an expired lease takes over:
+it voids the incarnation, which waits for a commit in progress, and only then reads anything of the partitions.
 """
 
 from __future__ import annotations
@@ -30,14 +29,14 @@ if TYPE_CHECKING:
     from perdure.model.records import WorkerRow
     from perdure.store.port import Census, Opening, SharedStore
 
-MOST_BETWEEN: Final = 1_000_000  # microseconds between two looks at the others at most
-JUST_AFTER: Final = 20_000  # microseconds after a lease has run out that its end is looked for
+MOST_BETWEEN: Final = 1_000_000  # microseconds between two reads of the census, at most
+JUST_AFTER: Final = 20_000  # microseconds between the end of a lease and the check for it
 log = logging.getLogger("perdure.engine")
 
 
 @dataclass(frozen=True)
 class ClusterSettings:
-    """What a worker is among others; without meaning for an engine that has its hub to itself."""
+    """The settings of a worker among several; ignored by a single engine."""
 
     pools: Sequence[str] = setting(
         (),
@@ -66,11 +65,11 @@ class ClusterSettings:
 
 @dataclass(frozen=True)
 class Changes:
-    """What a look at the others has come to: partitions gained, and those to be given up."""
+    """The result of a census: partitions gained, and partitions to release."""
 
     gained: frozenset[int] = frozenset()
     surplus: frozenset[int] = frozenset()
-    gone: tuple[str, ...] = ()  # workers whose work was taken over
+    gone: tuple[str, ...] = ()  # workers whose partitions were taken over
 
 
 class Membership:
@@ -80,7 +79,7 @@ class Membership:
         self, store: SharedStore, territory: Partitions, clock: Clock, *, lease: float, is_worker: bool
     ) -> None:
         self.next_at = 0
-        self.other_workers: tuple[WorkerRow, ...] = ()  # the others that live
+        self.other_workers: tuple[WorkerRow, ...] = ()  # the other live workers
         self.is_leaving = False
         self._store = store
         self._territory = territory
@@ -90,14 +89,14 @@ class Membership:
         self._valid_until = 0.0
 
     def opened(self, opening: Opening, since: float) -> None:
-        """The worker was registered by a call that was made at `since` (monotonic seconds)."""
+        """Record the registration, sent at `since` (monotonic seconds)."""
         self._territory.settle(opening.incarnation, opening.partitions, opening.owned)
         self._valid_until = since + self._lease
         self.next_at = 0
         self._hear(opening.now)
 
     def _hear(self, now: int) -> None:
-        """The database has said what time it is."""
+        """Record the database's time."""
         clock = self._clock
         if now and isinstance(clock, SharedClock):
             clock.heard(now, clock.monotonic())
@@ -105,30 +104,32 @@ class Membership:
     # --------------------------------------------------------------------------------------------- leases
 
     def renew(self) -> None:
-        """Prolong the lease. Raises FenceLost when somebody has taken over, StoreError when nobody knows."""
+        """Renew the lease. Raises FenceLost when another worker has taken over, StoreError when the outcome is
+        unknown.
+        """
         since = self._clock.monotonic()
         if not self._store.renew():
             self._valid_until = 0.0
             raise FenceLost(
-                "this worker's lease ran out and others have taken over its partitions: it was held up for "
-                f"longer than {self._lease:g} seconds, or could not reach the database. It registers anew"
+                "this worker's lease ran out and other workers have taken over its partitions: it was "
+                f"blocked for longer than {self._lease:g} seconds, or could not reach the database. It "
+                "registers again"
             )
         self._valid_until = max(self._valid_until, since + self._lease)
 
     def confirm(self) -> None:
-        """Before a commit: nothing is written on a lease that may have run out. Raises as `renew` does."""
+        """Before a commit: renew a lease that may have expired. Raises as `renew` does."""
         if self._clock.monotonic() >= self._valid_until:
             self.renew()
 
     @property
     def may_tire(self) -> bool:
-        """Whether a third of the lease is over."""
         return self._clock.monotonic() > self._valid_until - self._lease * 2 / 3
 
     # --------------------------------------------------------------------------------------------- shares
 
     def tend(self) -> Changes:
-        """Look who is there; take over from the dead, and take or name partitions until the shares are right.
+        """Read the census, take over from dead workers, take missing partitions and name surplus ones.
 
         Raises FenceLost, StoreError.
         """
@@ -154,7 +155,7 @@ class Membership:
         return Changes(frozenset(gained), frozenset(surplus), gone)
 
     def expire_dead(self, files: Sequence[str]) -> None:
-        """Of the workers that have left these files behind the processes are dead: nobody waits for their leases."""
+        """Expire the leases of the workers with these crash files, whose processes are dead."""
         if not files:
             return
         workers = self._store.census().workers
@@ -171,7 +172,7 @@ class Membership:
             return False
         log.log(
             logging.WARNING if self._is_worker else logging.INFO,
-            "worker %s has gone without a word, or its supervisor said so; what it had is free",
+            "worker %s is dead (lease expired or reported by its supervisor); its partitions are released",
             other.worker,
         )
         return True
@@ -180,7 +181,7 @@ class Membership:
         territory = self._territory
         own = territory.incarnation
         if all(one.incarnation != own for one in census.workers):
-            raise FenceLost("this worker was taken for dead, and others have taken over its partitions")
+            raise FenceLost("this worker's lease expired, and other workers have taken over its partitions")
         self.other_workers = tuple(
             one for one in census.workers if one.incarnation != own and one.lease_until >= census.now
         )
@@ -197,17 +198,17 @@ class Membership:
         return min([usual, *ends]) + own
 
     def look_soon(self) -> None:
-        """Something has changed among the workers."""
+        """Read the census at the next turn, because the workers have changed."""
         self.next_at = 0
 
     @property
     def has_helpers(self) -> bool:
-        """Whether another living worker runs activities."""
+        """Whether another live worker runs activities."""
         return any(one.role == "worker" and one.state == "living" for one in self.other_workers)
 
 
 def share_of(incarnation: int, workers: Sequence[WorkerRow], partitions: int) -> int:
-    """How many partitions are this worker's: the same for all, the rest to those that came first."""
+    """This worker's share of the partitions: equal shares, and the remainder goes to the oldest workers."""
     eligible = sorted(one.incarnation for one in workers if one.role == "worker" and one.state == "living")
     if incarnation not in eligible:
         return 0
@@ -216,22 +217,22 @@ def share_of(incarnation: int, workers: Sequence[WorkerRow], partitions: int) ->
 
 
 def _beginning_at(partitions: list[int], incarnation: int) -> list[int]:
-    """The same partitions, begun at another place by each worker, so that two seldom want the same ones."""
+    """The partitions, rotated differently for each worker, so that two workers seldom want the same ones."""
     at = incarnation * 7 % len(partitions)
     return partitions[at:] + partitions[:at]
 
 
 def default_name() -> str:
-    """What a worker is called that nobody has named."""
+    """The default name of a worker."""
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
 def quietly_renewed(membership: Membership) -> bool:
-    """Prolong the lease from a thread beside the loop; the loop itself finds out when that did not work."""
+    """Renew the lease from a thread beside the loop; on a failure the loop finds out by itself."""
     try:
         membership.renew()
     except StoreError as error:
-        log.warning("the lease could not be prolonged: %s", error)
+        log.warning("the lease could not be renewed: %s", error)
         return False
     return True
 

@@ -1,11 +1,11 @@
-"""Requests: a client's message for an instance that another worker owns, and the owner's answer.
+"""Requests: a client's message for an instance of another worker, and the owner's answer.
 
-Only the owner of an instance may say what becomes of a message. So whoever accepts one for somebody else's instance
-puts it into the inbox as a `Request`; the owner does what it would do for a client of its own, and keeps the answer
-beside it, in the same transaction. The worker that asked finds it there when it looks, and tells its client.
-A start of an id that nobody has needs no request: the row that takes the id is the answer.
-If no owner answers in time, because there is none at present, what is durable counts as accepted where
-acceptance is all that was asked for; if the owner refuses it after all, it leaves a record among the dropped.
+Only the owner of an instance decides about a message. A worker that accepts a message for another owner's
+instance therefore puts it into the inbox as a `Request`. The owner processes it like a message of its own
+client and stores the answer in the same transaction. The requesting worker finds the answer there and returns
+it to its client. A start with an unused id needs no request: the row that takes the id is the answer. If no
+owner answers in time, a durable message counts as accepted where the client asked for acceptance only; if the
+owner rejects it later, it leaves a record among the dropped messages.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 
     from perdure.store.port import EngineStore
 
-HASTE: Final = 200_000  # and where nobody is there to answer
+HASTE: Final = 200_000  # the same when no owner is alive
 ASKED_AT_ONCE: Final = 500
 _ACCEPTANCE_IS_ENOUGH: Final = (RaiseEvent, EntityOperation, Suspend, Resume, Terminate)
 
 
 class Requests:
-    """Those of this worker's clients that are under way. For the loop's thread."""
+    """The pending requests of this worker's clients. For the loop's thread."""
 
     def __init__(self) -> None:
         self._open: dict[str, Asked] = {}
@@ -46,14 +46,14 @@ class Requests:
         return bool(self._open)
 
     def sent(self, asked: Iterable[Asked]) -> None:
-        """They are durable; from now on their answers are looked for."""
+        """Register durable requests, whose answers `collect` returns."""
         for one in asked:
             self._open[one.request_id] = one
 
     def collect(self, store: EngineStore, now: int, *, hurried: bool = False) -> list[tuple[Any, Any]]:
-        """Whom to tell what: answers that have come, and what is to be said where none came in time.
+        """Returns (future, result) pairs: answers found, and timeouts.
 
-        `hurried` is for a visitor where nobody could answer: there is nothing to be patient for.
+        `hurried` shortens the timeout for a visiting command when no owner can answer.
         """
         asked = list(self._open)[:ASKED_AT_ONCE]
         said = {row.operation_id: _answer_in(row) for row in store.seen(asked)}
@@ -63,17 +63,17 @@ class Requests:
         ]
         if late:
             said.update(_said_without_owners(store, late))
-        # Only now: had the store failed, everyone would still be waiting, for the next look.
+        # Removed only now: after a failing query every request must still be pending for the next one.
         return [(self._open.pop(request_id).reply, value) for request_id, value in said.items()]
 
     def refused(self, error: PerdureError) -> list[tuple[Any, Any]]:
-        """Nobody looks any more: whom to tell."""
+        """All pending requests with this error, because no answers are collected any more."""
         left, self._open = list(self._open.values()), {}
         return [(one.reply, error) for one in left]
 
 
 def _said_without_owners(store: EngineStore, late: list[Asked]) -> dict[str, Any]:
-    """What these are told, by their ids."""
+    """The results of requests without an answer, by request id."""
     known = {row.instance_id: row for row in store.rows([one.message.instance_id for one in late])}
     names = [name for one in late if (name := id_in(one.message))]
     before = {row.operation_id: row for row in store.seen(names)}
@@ -91,14 +91,14 @@ def _answer_in(row: SeenRow) -> Any:
     except StoreError as damaged:
         return damaged
     if not isinstance(said, dict) or not said.keys() & {"error", "ok"}:
-        return damaged_answer(row, "it is not an answer")
+        return damaged_answer(row, "it is not a recorded answer")
     if "error" in said:
         return error_of(said["error"])(said["message"])
     return Met(said["ok"], said["born"]) if "born" in said else said["ok"]
 
 
 def _unanswered(message: Message, row: InstanceRow | None) -> Any:
-    """What is true although nobody has answered."""
+    """The result that is known without an owner's answer."""
     instance_id = message.instance_id
     if isinstance(message, EntityOperation):
         return None
@@ -106,8 +106,8 @@ def _unanswered(message: Message, row: InstanceRow | None) -> Any:
     if is_there and isinstance(message, _ACCEPTANCE_IS_ENOUGH):
         return None
     return OutcomeUnknown(
-        f"no worker has answered for instance {instance_id!r}: what you asked for is stored and may be done "
-        "later. See `perdure workers` whether any is running; ask for the instance's status, or repeat the "
+        f"no worker has answered for instance {instance_id!r}: the request is stored and may be done later. "
+        "Check with `perdure workers` that a worker is running, then get the instance's status or repeat the "
         "request with the same id"
     )
 

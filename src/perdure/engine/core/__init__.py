@@ -1,1 +1,1 @@
-"""From messages to one batch: no thread, no clock, no store."""
+"""The functional core: turns messages into one batch, without threads, clock or store."""

@@ -1,9 +1,8 @@
-"""Open activities of an instance that have rows of their own, for whichever worker claims them.
+"""Open activities of an instance that have rows, for any worker that claims them.
 
-An instance knows them by execution and task. Their rows go when the result is taken up, when the call is
-cancelled, and when the execution ends: whatever a worker still makes of one of them then finds no row. While a
-result is on its way through the inbox the row stays, so that whoever loads the instance meanwhile does not run its
-activity again.
+An instance knows them by execution and task. Their rows are deleted when the result is processed, when the call
+is cancelled, and when the execution ends; a later result then finds no row. While a result travels through the
+inbox the row stays, so that a worker that loads the instance in the meantime does not run the activity again.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ ALL: Final = -1
 def place(
     batch: OpenBatch, placement: Placement, instance: Instance, invocations: Iterable[Invocation]
 ) -> list[Invocation]:
-    """Give those a row that are not to run here; returns the others."""
+    """Place activities that run elsewhere in rows; returns the others."""
     local = []
     for invocation in invocations:
         if placement.is_local(invocation):
@@ -40,32 +39,33 @@ def place(
 
 
 def taken_up(batch: OpenBatch, instance: Instance, result: ActivityResult) -> bool:
-    """A result counts; returns whether its activity had a row.
+    """Delete the row of an activity whose result counts; returns whether it had one.
 
-    The row from which a claimant's result comes is gone; there may be another, of a worker that ran it again.
+    The row behind a claimant's result is already deleted; there may be another, of a worker that ran the
+    activity again.
     """
     return _withdraw(batch, instance, result.execution_id, result.task_id)
 
 
 def kept(batch: OpenBatch, instance: Instance, result: ActivityResult) -> None:
-    """A result from here waits with its instance: nobody is to run its activity again meanwhile."""
+    """Keep a local result with its instance, so that no worker runs the activity again in the meantime."""
     if _withdraw(batch, instance, result.execution_id, result.task_id):
         instance.open_local += 1
 
 
 def unwanted(batch: OpenBatch, envelope: Envelope, result: ActivityResult) -> None:
-    """Nobody waits for this result any more. Its row goes, if there is one: nobody else will ever remove it."""
+    """Discard a result that no call awaits. Delete its row too, because nothing else would."""
     if batch.placement is not None and (envelope.row_no or batch.placement.claim_of(result) is not None):
         batch.rows.activities_removed.append((result.instance_id, result.execution_id, result.task_id))
 
 
 def cancelled(batch: OpenBatch, instance: Instance, task_id: int) -> bool:
-    """Nobody wants the result any more; returns whether the activity had a row."""
+    """Delete the row of a cancelled activity; returns whether it had one."""
     return _withdraw(batch, instance, instance.execution_id, task_id)
 
 
 def ended(batch: OpenBatch, instance: Instance) -> None:
-    """The execution is over."""
+    """Delete the rows of an execution that has ended."""
     if instance.placed:
         batch.rows.activities_removed.append((instance.instance_id, instance.execution_id, ALL))
         instance.placed = None

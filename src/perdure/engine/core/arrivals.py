@@ -1,4 +1,4 @@
-"""Arrivals: what reaches a running instance from outside, and whether it still has a place there."""
+"""Arrivals: messages to a running instance, and whether they still apply."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def raise_event(batch: OpenBatch, instance: Instance | None, envelope: Envelope,
         return
     assert instance.execution is not None
     execution = instance.execution
-    is_new = envelope.reply is not None  # an event that was accepted before is never refused afterwards
+    is_new = envelope.reply is not None  # an event that was accepted is never rejected later
     full = is_new and execution.buffered >= batch.limits.buffered_events
     if full and not execution.awaits(message.name):
         _overflow(batch, instance, envelope)
@@ -68,14 +68,14 @@ def raise_event(batch: OpenBatch, instance: Instance | None, envelope: Envelope,
     event = ev.EventRaised(name=message.name, input=message.input, operation_id=message.operation_id)
     if envelope.reading is not None:
         execution.was_read(event, envelope.reading)
-        envelope.reading = None  # the code may change the value: should the batch fail, it is read again
+        envelope.reading = None  # the code may change the value: after a failed batch it is read again
     feed(batch, instance, event, kept=batch.is_kept(envelope))
 
 
 def _event_refusal(
     batch: OpenBatch, instance: Instance | None, envelope: Envelope, message: RaiseEvent
 ) -> PerdureError | None:
-    """Why the event is not taken; if it is, the envelope keeps its body as the door has read it."""
+    """Why the event is rejected, or None; then the envelope keeps the decoded body."""
     if instance is None:
         return InstanceNotFound(
             f"no instance {message.instance_id!r} in this hub: the event {message.name!r} was not accepted. "
@@ -83,8 +83,8 @@ def _event_refusal(
         )
     if instance.status not in LEGAL["raise_event"]:
         return InstanceFinished(
-            f"instance {instance.instance_id!r} is {instance.status}: it takes no more events; "
-            f"{message.name!r} was not accepted"
+            f"instance {instance.instance_id!r} is {instance.status}: it accepts no more events; "
+            f"{message.name!r} was rejected"
         )
     entry = entry_of(batch, instance)
     if entry is not None:
@@ -96,15 +96,15 @@ def _event_refusal(
 
 
 def _keep_misfit(batch: OpenBatch, instance: Instance, envelope: Envelope, why: str) -> None:
-    """The door let it in before, and would not today: the code was changed while the event was on its way."""
+    """Park the instance: the event was accepted, but the deployed code rejects it."""
     batch.hold(instance, envelope)
     if instance.status is S.Running:
         park(
             batch,
             instance,
             MISFIT,
-            f"{why}. It was accepted before this code was deployed. To mend it, let `events` and the wait accept "
-            "this form, too, and deploy. The instance goes on at the next start of a worker, or when it is resumed",
+            f"{why}. The event was accepted before this code was deployed. Change `events` and the wait to "
+            "accept it too, and deploy. The instance continues when a worker starts, or when you resume it",
         )
 
 
@@ -117,8 +117,8 @@ def _hold_or_refuse(batch: OpenBatch, instance: Instance, envelope: Envelope) ->
 
 def _overflow(batch: OpenBatch, instance: Instance, envelope: Envelope) -> None:
     refusal = Overloaded(
-        f"instance {instance.instance_id!r} already keeps {batch.limits.buffered_events} events that it has not "
-        "taken: this one was not accepted. It may be suspended, or wait for another event name"
+        f"instance {instance.instance_id!r} already keeps {batch.limits.buffered_events} events that no wait "
+        "has taken: this event was rejected. The instance may be suspended, or wait for another event name"
     )
     if envelope.reply is not None:
         batch.answer(envelope, refusal)
@@ -163,9 +163,9 @@ def _caller(
     message: Result,
     answers: int = -1,
 ) -> Instance | None:
-    """The instance whose call this answers, if the call is open and it can be told now.
+    """The instance whose call this message answers, if the call is open and the instance can process it now.
 
-    Otherwise the message has been dealt with: it came too late, or is held. `answers` is the activity it completes.
+    Otherwise the message is settled: it came too late, or is held. `answers` is the activity that it completes.
     """
     if _is_stale(instance, message):
         _stale(batch, envelope)
@@ -188,7 +188,6 @@ def _tell(
     completed: type[Any],
     failed: type[Any],
 ) -> None:
-    """Feed the answer of a call, as the event it becomes."""
     event = (
         failed(task_id=message.task_id, failure=message.failure)
         if message.failure is not None
@@ -198,7 +197,7 @@ def _tell(
 
 
 def lock_granted(batch: OpenBatch, instance: Instance | None, envelope: Envelope, message: LockGrant) -> None:
-    """One entity of a critical section is locked: the next is asked, without the code's help."""
+    """One entity of a critical section is locked: request the next, without running the code."""
     if _is_stale(instance, message):
         _decline(batch, message)
         _stale(batch, envelope)
@@ -216,21 +215,21 @@ def lock_granted(batch: OpenBatch, instance: Instance | None, envelope: Envelope
     batch.consume(envelope)
     feed(batch, instance, ev.LockGranted(task_id=lock_id, entity=message.entity))
     if instance.execution is None:
-        return  # it has ended, or is parked and will be told again
+        return  # it has ended, or is parked and gets the message again
     following = instance.execution.next_entity(lock_id)
     if following is not None:
         batch.send(request_lock(instance.instance_id, instance.execution_id, lock_id, following))
 
 
 def lock_probed(batch: OpenBatch, instance: Instance | None, envelope: Envelope, message: LockProbe) -> None:
-    """An entity asks whether its holder still lives."""
+    """Answer an entity that checks whether its holder is alive."""
     batch.consume(envelope)
     if _is_stale(instance, message):
         _decline(batch, message)
 
 
 def _decline(batch: OpenBatch, message: LockGrant | LockProbe) -> None:
-    """The holder is gone, or has given up: the entity is not needed."""
+    """Release the entity, whose holder is gone or no longer waits."""
     for release in release_lock(message.instance_id, message.execution_id, message.task_id, [message.entity]):
         batch.send(release)
 
@@ -264,7 +263,9 @@ def wake(batch: OpenBatch, instance: Instance | None, envelope: Envelope, messag
 
 
 def _fire(batch: OpenBatch, instance: Instance, until: int) -> bool:
-    """Fire what is due by then, in order; returns whether the instance has had its share before that was done."""
+    """Fire the timers due by `until`, in order; returns whether the instance reached its limit for this batch
+    first.
+    """
     assert instance.execution is not None
     execution = instance.execution
     while (timer := execution.next_timer()) is not None and timer[0] <= until:
@@ -277,10 +278,10 @@ def _fire(batch: OpenBatch, instance: Instance, until: int) -> bool:
 
 
 def _comes_behind_timers(batch: OpenBatch, instance: Instance, envelope: Envelope) -> bool:
-    """Whether timers were due when the message was accepted: they have come first now, and it is looked at again.
+    """Whether timers were due when the message was accepted: they fire first, and the message is handled again.
 
-    The instance may have been suspended at that time, or the engine was down, or both are in this batch: what
-    comes after a deadline is too late in any case.
+    The instance may have been suspended then, the engine stopped, or both may be in this batch: a message after
+    a deadline is too late in each case.
     """
     execution = instance.execution
     assert execution is not None
@@ -298,7 +299,9 @@ def _comes_behind_timers(batch: OpenBatch, instance: Instance, envelope: Envelop
 
 
 def _ready(batch: OpenBatch, instance: Instance, envelope: Envelope, answers: int = -1) -> bool:
-    """Whether the instance can be fed now; if not, the message is held. `answers` is the task it completes."""
+    """Whether the instance can process the message now; otherwise the message is held. `answers` is the task
+    that it completes.
+    """
     if instance.status is S.Running and not instance.between and revive(batch, instance, answers):
         return True
     batch.hold(instance, envelope)

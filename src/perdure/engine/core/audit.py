@@ -1,10 +1,10 @@
-"""Notes: who asked for what, written in the transaction that does it.
+"""Audit notes: the caller of each operation, written in the transaction of the operation.
 
-A host that knows its caller puts a `AuditNote` into `NOTE` for as long as it handles the request. Every message the
-request sends then carries it, and when the hub answers that message with success, the note becomes a row of
-the audit log in the same batch: an operation that is durable has its row, and one that is not has none.
-What has no message (a key, a refusal, a question) travels as a `AuditMemo`, written beside whatever batch comes next,
-so that it costs no commit of its own while the hub is busy.
+A host that knows its caller sets `NOTE` to an `AuditNote` while it handles the request. Every message that the
+request sends carries the note. When the hub answers the message with success, the note becomes a row of the
+audit log in the same batch: a durable operation has its row, a failed one has none. An event without a message
+(a key, a rejection, a query) travels as an `AuditMemo`, which the next batch writes, so that it costs no commit
+of its own on a busy hub.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     from perdure.model.messages import Message
 
 _CAPITAL = re.compile(r"(?<!^)(?=[A-Z])")
-SHORT, LONG = 200, 1_000  # characters kept of a name, and of an id or a detail
+SHORT, LONG = 200, 1_000  # maximal characters of a name, and of an id or a detail
 
 
 @dataclass(slots=True)
 class AuditNote:
-    """The caller of the request in hand. `is_taken` tells that a message carries it.
+    """The caller of the current request. `is_taken` means that a message carries the note.
 
-    Without an `operation` it is called what the message is. A verb that is more than its message says so with
-    `noted_as`, and is then called the same by whatever door it came.
+    Without an `operation` the entry has the name of the message. A verb that is more than its message sets its
+    name with `noted_as`, the same for every interface.
     """
 
     who: str
@@ -40,7 +40,7 @@ class AuditNote:
     is_taken: bool = False
 
     def about(self, message: Message) -> AuditNote:
-        """The note that goes with a message."""
+        """The note for one message."""
         self.is_taken = True
         kind = type(message).__name__
         return self if self.operation else replace(self, operation=_CAPITAL.sub("_", kind).lower())
@@ -62,7 +62,7 @@ NOTE: ContextVar[AuditNote | None] = ContextVar("perdure_note", default=None)
 
 
 def noted_as(operation: str, about: str, reason: str = "") -> None:
-    """Call the request in hand what its verb is called, where the message that it sends would tell less."""
+    """Name the current request after its verb, where its message says less."""
     note = NOTE.get()
     if note is not None:
         note.operation = operation
@@ -70,7 +70,7 @@ def noted_as(operation: str, about: str, reason: str = "") -> None:
 
 
 def clean(text: str, limit: int) -> str:
-    """Text of a stranger's that a database, a log and a terminal can take: printable, and not too long."""
+    """Untrusted text made safe for a database, a log and a terminal: printable and limited in length."""
     kept = text[:limit]
     if kept.isprintable():
         return kept
@@ -81,7 +81,7 @@ def clean(text: str, limit: int) -> str:
 class AuditMemo:
     """Rows for the next batch. `reply`, a future, is resolved once they are durable.
 
-    Of `seen`, a row whose id is kept already is left out: the first counts.
+    A row of `seen` whose id exists is skipped: the first row counts.
     """
 
     keys: list[KeyRow] = field(default_factory=list)
@@ -92,9 +92,9 @@ class AuditMemo:
 
 
 class AuditMemos:
-    """Memos on their way into a batch: put by any thread, taken by the loop's.
+    """Memos that wait for a batch: any thread adds them, the loop's thread writes them.
 
-    Those in hand when a commit fails are taken back, and go into the next one.
+    Memos of a failed commit return to the queue for the next one.
     """
 
     def __init__(self) -> None:
@@ -108,12 +108,12 @@ class AuditMemos:
         self._waiting.append(memo)
 
     def take_back(self) -> None:
-        """What is in hand was not committed: it waits again."""
+        """Return the memos of a failed commit to the queue."""
         self._waiting.extendleft(reversed(self._in_hand))
         self._in_hand = []
 
     def write_into(self, batch: Batch, seen: Callable[[list[str]], list[SeenRow]]) -> None:
-        """Add the rows of all that waits; `seen` finds answers that are kept already."""
+        """Add the rows of all waiting memos; `seen` finds existing answers."""
         while self._waiting:
             self._in_hand.append(self._waiting.popleft())
         for memo in self._in_hand:
@@ -126,16 +126,16 @@ class AuditMemos:
             batch.seen.extend(row for name, row in new.items() if name not in known)
 
     def committed(self) -> Iterable[tuple[Any, Any]]:
-        """The batch is durable: whom to tell."""
+        """The (future, result) pairs of the committed memos."""
         done, self._in_hand = self._in_hand, []
         return [(memo.reply, None) for memo in done if memo.reply is not None]
 
     def waiting_for(self) -> list[Any]:
-        """Whoever waits for one to be written."""
+        """The futures of all memos."""
         return [memo.reply for memo in (*self._in_hand, *self._waiting) if memo.reply is not None]
 
     def refused(self, error: Exception) -> Iterable[tuple[Any, Any]]:
-        """They will not be written: whom to tell."""
+        """The (future, error) pairs of all memos, which will not be written."""
         left = [*self._in_hand, *self._waiting]
         self._in_hand = []
         self._waiting.clear()

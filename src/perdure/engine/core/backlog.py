@@ -1,9 +1,9 @@
-"""Lines: messages that wait for their instance's turn, from one batch to the next.
+"""The backlog: messages that wait for their instance's turn, from one batch to the next.
 
-An instance that has had its share of a batch stands in line with what else it has to be told. A batch takes one
-message of each line in turn, beside what has just come in, so an instance with a hundred thousand results delays
-the others by one message at a time. What waits is not looked at again until its turn comes: a batch costs what it
-handles, not what it leaves. Messages of one instance keep their order.
+An instance that has reached its limit in a batch keeps its other messages in a line. A batch takes one message
+of each line in turn, besides new messages, so an instance with a hundred thousand results delays the others by
+one message at a time. Waiting messages are not touched until their turn: the cost of a batch depends on the
+messages it handles, not on those it leaves. The messages of one instance keep their order.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Lines:
         self.turns: deque[str] = deque()  # whose turn it is, in order
         self._taking: set[str] = set()  # whose turn is under way: not among those
         self.recent: list[Envelope] = []
-        self.rows: set[int] = set()  # numbers of the inbox rows among them, as of the last seal
+        self.rows: set[int] = set()  # numbers of the inbox rows in the lines, as of the last seal
 
     def __bool__(self) -> bool:
         return bool(self.by_instance)
@@ -53,7 +53,7 @@ class Lines:
         return line if isinstance(line, deque | tuple) else (line,)
 
     def append(self, envelope: Envelope) -> None:
-        """The message waits behind the others of its instance."""
+        """Add the message behind the others of its instance."""
         instance_id = envelope.message.instance_id
         line = self.by_instance.get(instance_id)
         if line is None:
@@ -67,7 +67,7 @@ class Lines:
         self._joined(envelope)
 
     def put_first(self, envelope: Envelope) -> None:
-        """The message goes before the others of its instance."""
+        """Add the message in front of the others of its instance."""
         instance_id = envelope.message.instance_id
         line = self.by_instance.get(instance_id)
         if line is None:
@@ -101,14 +101,14 @@ class Lines:
         return envelope
 
     def end_turn(self, instance_id: str) -> None:
-        """The line's message has been handled, if it had a turn: the next comes after those of the others."""
+        """End the turn of an instance: its next message comes after those of the others."""
         if instance_id in self._taking:
             self._taking.discard(instance_id)
             if instance_id in self.by_instance:
                 self.turns.append(instance_id)
 
     def take_all(self) -> list[Envelope]:
-        """Everything that waits, in the order of each line; nothing waits any more."""
+        """Remove and return all waiting messages, each line in order."""
         found = list(self)
         for envelope in found:
             envelope.waits = False
@@ -120,18 +120,18 @@ class Lines:
         return found
 
     def drop_where(self, is_meant: Callable[[Envelope], bool]) -> None:
-        """Forget those that are meant, between two batches."""
+        """Drop matching messages, between two batches."""
         kept = [envelope for envelope in self.take_all() if not is_meant(envelope)]
         self.extend(kept)
 
     def extend(self, envelopes: Iterable[Envelope]) -> None:
-        """These wait behind the others, between two batches."""
+        """Add messages behind the others, between two batches."""
         for envelope in envelopes:
             self.append(envelope)
         self.close_batch()
 
     def close_batch(self) -> None:
-        """The batch is durable: those that joined in it have waited since before the next."""
+        """After a durable batch: its new messages are no longer recent."""
         for envelope in self.recent:
             if envelope.waits:
                 envelope.counted = envelope.internal = False

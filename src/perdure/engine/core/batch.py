@@ -1,8 +1,8 @@
-"""One batch in the making: what the handlers of messages do with it.
+"""One open batch: the operations of message handlers on it.
 
-It is made when a batch begins and given up when that is durable, or undone; nothing of it outlives that. What a
-handler decides becomes rows here (`rows`), messages for later in this batch or the next, and what may leave the
-process once the rows are durable (`released`).
+A batch is created when it begins and discarded when it is durable or rolled back; none of its state outlives
+it. A handler's decisions become rows (`rows`), messages for later in this batch or for the next, and effects
+that leave the process once the rows are durable (`released`).
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from perdure.replay.settle import Invocation
 
 NEVER: Final = 2**62
-SEEN_FOR: Final = 24 * 3_600 * 1_000_000  # microseconds an answer is remembered
+SEEN_FOR: Final = 24 * 3_600 * 1_000_000  # microseconds that an answer is kept
 
 
 class OpenBatch:
-    """The batch in the making, on what its worker keeps."""
+    """The open batch, which works on the state of its worker."""
 
     __slots__ = (
         "absent",
@@ -94,16 +94,16 @@ class OpenBatch:
         self.backlog = worker.backlog
         self.lines = worker.lines
         self.now = now
-        self.came_at = 0  # when what is being fed was accepted
+        self.came_at = 0  # when the current message was accepted
         self.touched: dict[int, Instance] = {}
         self.aside: dict[str, list[Envelope]] = {}
         self.deferred: list[Envelope] = []
         self.held: list[tuple[Instance, Envelope]] = []
-        self.promised: dict[str, Envelope] = {}  # of those, by the ids of their operations
-        self.again: list[Invocation] = []  # open activities of instances brought back in this batch
-        self.stale_results: list[Envelope] = []  # they passed their instance by, and answer nothing
+        self.promised: dict[str, Envelope] = {}  # of those, by operation id
+        self.again: list[Invocation] = []  # open activities of instances reloaded in this batch
+        self.stale_results: list[Envelope] = []  # results that no call awaits
         self.absent: set[str] = set()
-        self.borrowed: set[str] = set()  # instances of other workers, looked at for a start
+        self.borrowed: set[str] = set()  # instances of other workers, loaded for a start
         self.quarantined: set[str] = set()
         self.inputs: list[Envelope] = []
         self.consumed: list[int] = []
@@ -111,18 +111,20 @@ class OpenBatch:
         self.rows = Batch(now)
         self.released = Released()
         self.seen: dict[str, SeenRow | None] = {}
-        self.refuses_until = NEVER  # when a refusal in this batch must be on record, for it comes too late
+        self.refuses_until = (
+            NEVER  # when the requester's timeout makes a rejection in this batch a dropped message
+        )
         self.episodes = 0
         self.handled = 0
         self.bytes = 0
         self.deadline = 0.0
 
     def is_kept(self, envelope: Envelope) -> bool:
-        """Whether the message was accepted before this engine began, so perhaps under other code."""
+        """Whether the message was accepted before this engine started, perhaps under other code."""
         return envelope.kept or 0 < envelope.row_no < self.first_message
 
     def touch(self, instance: Instance) -> None:
-        """The instance's row changes in this batch."""
+        """Mark the instance's row as changed in this batch."""
         instance.dirty = True
         self.touched[instance.no] = instance
 
@@ -136,7 +138,7 @@ class OpenBatch:
     # ---------------------------------------------------------------------------------------- answers
 
     def answer(self, envelope: Envelope, value: Any) -> None:
-        """The message is dealt with; whoever waits for it is told after the commit."""
+        """Consume the message; its client gets the answer after the commit."""
         self.consume(envelope)
         operation_id = operation_of(envelope)
         if isinstance(value, Recalled):
@@ -157,7 +159,7 @@ class OpenBatch:
         self.seen[operation_id] = row
 
     def tell(self, envelope: Envelope, value: Any) -> None:
-        """Whoever waits for the answer hears it after the commit; what an operator did is written down."""
+        """Send the answer after the commit; write an operator's action to the audit log."""
         if isinstance(envelope.reply, Elsewhere):
             self._answer_elsewhere(envelope, envelope.reply, value)
         else:
@@ -166,7 +168,7 @@ class OpenBatch:
             self.rows.audit.append(envelope.note.row(self.now, envelope.message.instance_id))
 
     def _answer_elsewhere(self, envelope: Envelope, reply: Elsewhere, value: Any) -> None:
-        """Keep the answer where the worker that asked looks for it."""
+        """Store the answer for the worker that asked."""
         instance_id = envelope.message.instance_id
         answer = payload.encode(_said(value))
         self.rows.seen.append(SeenRow(reply.request_id, instance_id, answer, self.now + ANSWER_KEPT))
@@ -178,7 +180,9 @@ class OpenBatch:
                 self.refuses_until = min(self.refuses_until, reply.asked_at + OWNER_ANSWERS_WITHIN // 2)
 
     def _leave_record(self, message: Message, refusal: PerdureError) -> None:
-        """The client that asked may have been told already that it is accepted."""
+        """Leave a record of the rejection, because the client may already have been told that its message is
+        accepted.
+        """
         match message:
             case RaiseEvent():
                 kind, name, body = "event", message.name, bytes(message.input)
@@ -190,16 +194,16 @@ class OpenBatch:
         self.record_drop(message.instance_id, kind, name, operation_id, str(refusal), body)
 
     def remembered_until(self, envelope: Envelope) -> int:
-        """How long a repeat of this request gets the same answer."""
+        """Until when a repeat of this request gets the same answer."""
         return max(self.now + SEEN_FOR, getattr(envelope.message, "remembered_until", 0))
 
     def consume(self, envelope: Envelope) -> None:
-        """The message's inbox row, if it has one, goes with this batch."""
+        """Delete the message's inbox row, if any, with this batch."""
         if envelope.row_no:
             self.consumed.append(envelope.row_no)
 
     def drop(self, envelope: Envelope, reason: str) -> None:
-        """An accepted message that cannot be delivered leaves a record, and is answered."""
+        """Record an accepted message that cannot be delivered, and answer it."""
         self.answer(envelope, None)
         message = envelope.message
         if isinstance(message, RaiseEvent):
@@ -215,14 +219,14 @@ class OpenBatch:
     # -------------------------------------------------------------------------- what is told, and when
 
     def hold(self, instance: Instance, envelope: Envelope) -> None:
-        """Keep the message for later: the instance is suspended, parked or not begun. It is accepted."""
-        if instance.is_finished:  # it failed for want of its version
+        """Keep an accepted message for an instance that is suspended, parked or not started."""
+        if instance.is_finished:  # it failed because its version is missing
             self.drop(envelope, f"the instance is {instance.status}")
             return
         if instance.waiting is None:
             instance.waiting = (
                 [] if instance.entity_state is None else deque()
-            )  # an entity takes them out in front
+            )  # an entity takes messages from the front
         envelope.message = accepted(envelope.message, envelope.came_at or self.now)
         instance.waiting.append(envelope)
         envelope.held = True
@@ -232,17 +236,17 @@ class OpenBatch:
             self.promised[operation_id] = envelope
 
     def send(self, message: Message) -> None:
-        """A message born in this batch."""
+        """Send a message within this batch."""
         self.backlog.append(Envelope(message, internal=True))
 
     def send_first(self, envelopes: Iterable[Envelope]) -> None:
-        """Messages of one instance that come before everything else, such as those held until a resume."""
+        """Put messages of one instance in front of all others, such as those held until a resume."""
         first = list(envelopes)
         if first:
             self.put_first(first[0].message.instance_id, first)
 
     def put_first(self, instance_id: str, envelopes: list[Envelope]) -> None:
-        """These come before whatever else waits for the instance, and before everything else if nothing does."""
+        """Put messages in front of the instance's line, or in front of the batch if it has no line."""
         if instance_id in self.lines:
             for envelope in reversed(envelopes):
                 self.lines.put_first(envelope)
@@ -250,11 +254,11 @@ class OpenBatch:
             self.backlog.extendleft(reversed(envelopes))
 
     def defer(self, message: Message) -> None:
-        """A message born in this batch for the next one."""
+        """Send a message from this batch to the next."""
         self.deferred.append(Envelope(message, internal=True))
 
     def take_turns(self, message: Message) -> None:
-        """A message of an instance that has had its share: for later in this batch, or for the next."""
+        """Send a message of an instance at its limit: for later in this batch, or for the next."""
         self.lines.append(Envelope(message, internal=True))
 
     def postpone(self, envelope: Envelope) -> None:
@@ -272,25 +276,25 @@ class OpenBatch:
 
     @property
     def at_once(self) -> int:
-        """From when on a message is visible that need not wait.
+        """The time from which an immediate message is visible.
 
-        Clocks of workers differ a little, and a message must not wait until its owner's has caught up. Among those
-        that are visible the numbers tell the order.
+        The clocks of workers differ slightly, and a message must not wait for its owner's clock. The numbers of
+        visible messages give their order.
         """
         return self.now if self.territory is None else 0
 
     def store_delayed(self, message: Message, visible_at: int) -> None:
-        """A message for later: only a row, nothing in memory, and a look at it in time."""
+        """Store a delayed message as a row only; the loop reads it when it is due."""
         self.store_message(message, visible_at)
         self.released.visible.append(visible_at)
 
     def store_message(self, message: Message, visible_at: int) -> None:
-        """A message that is only a row, for whoever owns its instance."""
+        """Store a message as a row only, for the owner of its instance."""
         self.store(Envelope(message, internal=True), visible_at)
         self.hint(message)
 
     def store(self, envelope: Envelope, visible_at: int | None) -> None:
-        """Give a message a row in the inbox; with None for a time no poll shows it."""
+        """Give a message a row in the inbox; with None as the time, polls skip it."""
         number = envelope.row_no = self.message_numbers.take()
         message = envelope.message = accepted(envelope.message, envelope.came_at or self.now)
         self.rows.inbox_added.append(
@@ -298,7 +302,7 @@ class OpenBatch:
         )
 
     def hint(self, message: Message) -> None:
-        """After the commit, tell the owner that there is something in its inbox."""
+        """After the commit, notify the owner of the message."""
         territory = self.territory
         if territory is not None:
             owner = territory.owner_of(message.instance_id)
@@ -307,7 +311,7 @@ class OpenBatch:
 
 
 class Recalled:
-    """What a repeat is told: it is kept already."""
+    """The stored answer, for a repeat."""
 
     __slots__ = ("value",)
 

@@ -1,4 +1,4 @@
-"""The instances at hand. Each may be put out of memory between two batches, and comes back from the store."""
+"""The warm instances. Each may be evicted between two batches and reloaded from the store."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from perdure.replay.settle import Invocation
 
 SALTS_KEPT: Final = 4_096
-_WEIGHT: Final = 3_000  # bytes of an instance beside its history, about
+_WEIGHT: Final = 3_000  # approximate bytes of an instance without its history
 
 
 class InstanceCache:
@@ -21,18 +21,18 @@ class InstanceCache:
     def __init__(self, running: Running, limit: int, counters: dict[str, int]) -> None:
         self.warm: dict[str, Instance] = {}
         self.warm_bytes = 0
-        self.salts: dict[str, bytes] = {}  # of instances started here for others, for the links that follow
+        self.salts: dict[str, bytes] = {}  # salts of instances started here for other workers, for links
         self._running = running
         self._limit = limit
         self._counters = counters
 
     def keep(self, instance: Instance) -> None:
-        """Have the instance at hand for what comes next."""
+        """Keep the instance in memory."""
         self.warm[instance.instance_id] = instance
         self.warm_bytes += instance.size
 
     def evict(self, instance: Instance) -> None:
-        """Put the instance out of memory; it comes back from the store when it is needed."""
+        """Evict the instance; it is reloaded from the store when needed."""
         if self.warm.get(instance.instance_id) is instance:
             del self.warm[instance.instance_id]
             self.warm_bytes -= instance.size
@@ -40,7 +40,7 @@ class InstanceCache:
         instance.stored = None
 
     def awaits(self, invocation: Invocation) -> bool:
-        """Whether the result may still be wanted; of an instance that is not at hand that is not known."""
+        """Whether the result may still be awaited; True when the instance is not in memory."""
         instance = self.warm.get(invocation.instance_id)
         if instance is None or instance.entity_state is not None:
             return True
@@ -49,12 +49,12 @@ class InstanceCache:
         return instance.execution is None or instance.execution.is_open(invocation.task_id)
 
     def evict_where(self, is_meant: Callable[[Instance], bool]) -> None:
-        """Put those instances out of memory that are meant, between two batches."""
+        """Evict matching instances, between two batches."""
         for instance in [one for one in self.warm.values() if is_meant(one)]:
             self.evict(instance)
 
     def evict_idle(self, before: int, most: int = 1_000) -> list[str]:
-        """Evict up to `most` instances not touched since `before`, and whatever is over the memory limit."""
+        """Evict up to `most` instances not touched since `before`, and those over the memory limit."""
         evicted: list[str] = []
         for instance in list(islice(self.warm.values(), most)):
             if instance.touched_at >= before and self._weight() <= self._limit:
@@ -68,7 +68,7 @@ class InstanceCache:
         return self.warm_bytes + _WEIGHT * len(self.warm)
 
     def evict_borrowed(self, borrowed: set[str]) -> None:
-        """Put out of memory what belongs to other workers and was looked at for one batch."""
+        """Evict instances of other workers that were loaded for one batch."""
         for instance_id in borrowed:
             found = self.warm.get(instance_id)
             if found is not None:
@@ -79,7 +79,7 @@ class InstanceCache:
             del self.salts[instance_id]
 
     def clear(self) -> None:
-        """Put everything out of memory."""
+        """Evict all instances."""
         for instance in list(self.warm.values()):
             self.evict(instance)
         self.warm.clear()

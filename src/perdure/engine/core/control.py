@@ -1,4 +1,4 @@
-"""Operators' verbs: suspend, resume, terminate, purge. Whether one applies is read from the transition table."""
+"""Operators' verbs: suspend, resume, terminate, purge. The transition table decides whether a verb applies."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def resume(batch: OpenBatch, instance: Instance | None, envelope: Envelope, mess
 
 def terminate(batch: OpenBatch, instance: Instance | None, envelope: Envelope, message: Terminate) -> None:
     if message.link is not None and (instance is None or instance.parent != message.link):
-        batch.consume(envelope)  # a stranger under the id of a child that never came to be
+        batch.consume(envelope)  # another instance has the id of a child that was never created
         return
     refusal = illegal("terminate", instance, message.instance_id)
     batch.answer(envelope, refusal)
@@ -83,7 +83,7 @@ def purge(batch: OpenBatch, instance: Instance | None, envelope: Envelope, messa
         return
     refusal = illegal("purge", instance, message.instance_id)
     if refusal is None and instance is not None and instance.dirty:
-        batch.postpone(envelope)  # what it did is written first, and purged with the next batch
+        batch.postpone(envelope)  # its episode is written first, and purged with the next batch
         return
     batch.answer(envelope, refusal if refusal is not None else 1)
     if refusal is None:
@@ -92,7 +92,7 @@ def purge(batch: OpenBatch, instance: Instance | None, envelope: Envelope, messa
 
 
 def _expire(batch: OpenBatch, instance: Instance | None, envelope: Envelope, message: Purge) -> None:
-    """Retention's purge. What it chose may have changed since: then it stays."""
+    """Retention's purge. An instance that has changed since it was selected stays."""
     batch.consume(envelope)
     finished_at = instance.completed_at if instance is not None and not instance.is_new else None
     if finished_at is not None and finished_at < message.finished_before:
@@ -102,14 +102,14 @@ def _expire(batch: OpenBatch, instance: Instance | None, envelope: Envelope, mes
 
 
 def forget(batch: OpenBatch, instance: Instance) -> None:
-    """Remove the instance with all its rows."""
+    """Delete the instance with all its rows."""
     batch.rows.forgotten.append(instance.instance_id)
     batch.released.ended.add(instance.execution_id)
     remove(batch, instance)
 
 
 def illegal(verb: str, instance: Instance | None, instance_id: str) -> PerdureError | None:
-    """Why a verb does not apply to the instance as it stands, by the table of transitions."""
+    """Why a verb does not apply in the instance's status, from the transition table."""
     if instance is None:
         return InstanceNotFound(f"no instance {instance_id!r} in this hub: nothing to {verb}")
     if instance.status in LEGAL[verb]:

@@ -1,4 +1,4 @@
-"""Critical sections from the holder's side: an end of an execution lets go of everything it asked for."""
+"""Critical sections, the holder's side: an execution that ends releases all locks that it holds or requests."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 
 def release_locks(batch: OpenBatch, instance: Instance) -> None:
-    """The present execution is over: tell every entity it has asked, whether that was granted or not.
+    """Release every entity that the execution has requested, granted or not, because it has ended.
 
-    Request and release have one sender and one order, so a release never comes before its request.
+    Request and release have the same sender and order, so a release never arrives before its request.
     """
     for lock_id, entities in _asked(instance).items():
         for message in release_lock(instance.instance_id, instance.execution_id, lock_id, entities):
@@ -25,7 +25,7 @@ def release_locks(batch: OpenBatch, instance: Instance) -> None:
 
 
 def _asked(instance: Instance) -> dict[int, tuple[str, ...]]:
-    """By lock, what was asked for; also of an instance whose code is not alive."""
+    """The requested entities by lock; also for an instance whose code is not in memory."""
     if instance.execution is not None:
         return instance.execution.held_locks()
     if instance.stored is None:
@@ -33,4 +33,4 @@ def _asked(instance: Instance) -> dict[int, tuple[str, ...]]:
     try:
         return fold(instance.recorded()).asked_locks()
     except (msgspec.MsgspecError, KeyError):
-        return {}  # its history cannot be read: the entities find out when they look after their holder
+        return {}  # its history cannot be read: the entities notice when they probe their holder

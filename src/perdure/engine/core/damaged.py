@@ -1,7 +1,7 @@
-"""What a message does to an instance that has a damaged row: it can be ended and removed, and runs no more.
+"""Messages to an instance with a damaged row: it can be terminated and purged, and does not run.
 
-What comes without anyone who waits for an answer (results, timers, signals) is held or passes by, as for any instance
-that is suspended.
+Messages whose sender awaits no answer (results, timers, signals) are held or discarded, as for a suspended
+instance.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from perdure.engine.core.instance import Instance
 
 _WHAT_TO_DO: Final = (
-    "`perdure export --raw` keeps its rows as they are; then purge it, or restore a backup made before"
+    "`perdure export --raw` saves its rows unchanged; then purge the instance, or restore an earlier backup"
 )
 
 
 def purge(batch: OpenBatch, instance: Instance, envelope: Envelope, message: msg.Purge) -> None:
-    """It is removed, whatever status its row names."""
-    if message.finished_before:  # retention's, by a time that may be the damage
+    """Purge the instance, whatever the status in its row."""
+    if message.finished_before:  # retention's purge, by a time that may be damaged
         batch.consume(envelope)
         return
     batch.answer(envelope, 1)
@@ -52,4 +52,4 @@ _VERBS: Final[dict[type, str]] = {
 HANDLERS: Final[dict[type, Callable[[OpenBatch, Any, Envelope, Any], None]]] = {
     msg.Purge: purge
 } | dict.fromkeys(_VERBS, refuse)
-"""What differs from other instances."""
+"""The handlers that differ from those of other instances."""

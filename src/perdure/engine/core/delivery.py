@@ -1,7 +1,7 @@
-"""What a message does to an instance: one function for each kind, chosen by a table.
+"""Delivery of a message to its instance: one function for each kind, chosen by a table.
 
-Each function leaves the message in exactly one place: consumed (answered, fed, dropped with a record), held
-until the instance is resumed, or postponed to the next batch.
+Each function leaves the message in exactly one place: consumed (answered, processed, dropped with a record),
+held until the instance is resumed, or postponed to the next batch.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _HANDLERS: Final[dict[type, Callable[[OpenBatch, Any, Envelope, Any], None]]] = 
 
 
 def deliver(batch: OpenBatch, instance: Instance | None, envelope: Envelope) -> None:
-    """Hand one message to its instance, which is None when there is none."""
+    """Deliver one message to its instance, which is None if it does not exist."""
     message = envelope.message
     kind = type(message)
     if instance is not None and instance.damage and kind in damaged.HANDLERS:

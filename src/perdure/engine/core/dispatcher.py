@@ -34,16 +34,16 @@ from perdure.model.messages import ActivityResult, Message, Rewind, Start
 from perdure.model.records import Batch, SeenRow, StoredInstance
 from perdure.store.port import Opening
 
-COLD_AT_ONCE: Final = 1_000  # instances loaded in one round
+COLD_AT_ONCE: Final = 1_000  # instances loaded per round
 
 
 class Dispatcher(WorkerState):
-    """The instances of this worker, and whose turn it is."""
+    """Decides which instance of this worker gets its message next."""
 
     _open: OpenBatch | None = None
 
     def opened(self, opening: Opening) -> None:
-        """Take over the numbers of a hub that was just opened. Everything warm is dropped."""
+        """Start from the numbers of a hub that was just opened. All instances are evicted."""
         self.instance_numbers.opened(opening.next_instance_no, opening.incarnation)
         self.message_numbers.opened(opening.next_message_no, opening.incarnation)
         self.drop_everything()
@@ -61,7 +61,7 @@ class Dispatcher(WorkerState):
 
     @property
     def open_batch(self) -> OpenBatch:
-        """The batch in the making; an empty one between two batches."""
+        """The open batch; an empty one between two batches."""
         return self._open or OpenBatch(self)
 
     @property
@@ -71,21 +71,20 @@ class Dispatcher(WorkerState):
 
     @property
     def released(self) -> Released:
-        """What is to leave once the batch in the making is durable."""
+        """The effects that leave the process once the open batch is durable."""
         return self.open_batch.released
 
     @property
     def refuses_until(self) -> int:
-        """When a refusal in the batch in the making must be on record."""
+        """When a rejection in the open batch must leave a record."""
         return self._open.refuses_until if self._open is not None else NEVER
 
     # -------------------------------------------------------------------------------------------- advance
 
     def advance(self, messages: Iterable[Envelope], now: int) -> list[str]:
-        """Handle messages until nothing is left or the batch is full; returns the ids that must be loaded.
+        """Handle messages until none is left or the batch is full; returns the ids of instances to load.
 
-        What has just come in and the lines of those who have had their share take turns, so neither waits for the
-        end of the other.
+        New messages and the lines of busy instances alternate, so that neither waits for the other to end.
         """
         batch = self._open
         if batch is None:
@@ -104,14 +103,14 @@ class Dispatcher(WorkerState):
         return list(cold)
 
     def _take_turn(self, batch: OpenBatch) -> str | None:
-        """Handle the next message of the line whose turn it is; returns as `_handle` does."""
+        """Handle the next message of the next line; returns as `_handle` does."""
         envelope = self.lines.take()
         instance_id = envelope.message.instance_id
         instance = self.cache.warm.get(instance_id)
         if instance is not None:
             instance.feeds = 0
         wanted = self._handle(batch, envelope, its_turn=True)
-        if instance_id not in batch.aside:  # else the line goes on when its instance has been loaded
+        if instance_id not in batch.aside:  # else the line continues when its instance is loaded
             self.lines.end_turn(instance_id)
         return wanted
 
@@ -122,7 +121,7 @@ class Dispatcher(WorkerState):
         return not handled & 15 and handled > 0 and self.random.monotonic() > batch.deadline
 
     def _handle(self, batch: OpenBatch, envelope: Envelope, *, its_turn: bool = False) -> str | None:
-        """Handle one message; returns the id of an instance that has to be loaded first."""
+        """Handle one message; returns the id of an instance that must be loaded first."""
         message = envelope.message
         instance_id = message.instance_id
         if not its_turn and instance_id in self.lines.by_instance:
@@ -169,13 +168,13 @@ class Dispatcher(WorkerState):
         return None
 
     def _line_up(self, batch: OpenBatch, envelope: Envelope) -> None:
-        """The message waits behind others of its instance; that it came now is not forgotten."""
+        """Add the message to its instance's line, with its time of arrival."""
         if not envelope.row_no:
             envelope.came_at = envelope.came_at or batch.now
         self.lines.append(envelope)
 
     def lacking(self, loaded: Iterable[StoredInstance]) -> list[StoredInstance]:
-        """Those loaded without their history, being finished, for which it is needed."""
+        """Finished instances that were loaded without the history that a message needs."""
         aside = self.open_batch.aside
         return [
             stored
@@ -186,7 +185,7 @@ class Dispatcher(WorkerState):
         ]
 
     def operations(self, cold: Iterable[str]) -> list[str]:
-        """The ids under which answers have to be looked up for set-aside messages."""
+        """The operation ids to look up for messages that wait for their instance."""
         batch = self.open_batch
         return [
             one
@@ -204,9 +203,9 @@ class Dispatcher(WorkerState):
         operations: Iterable[str] = (),
         seen: Iterable[SeenRow] = (),
     ) -> list[str]:
-        """Take in what was loaded; the messages set aside for these ids come next, in their order.
+        """Add the loaded instances; their waiting messages come next, in order.
 
-        Returns what is to be logged: messages that cannot be read, and why.
+        Returns log lines about unreadable messages.
         """
         unread: list[str] = []
         batch, warm = self.open_batch, self.cache.warm
@@ -219,7 +218,7 @@ class Dispatcher(WorkerState):
                 instance = Instance.from_stored(stored)
                 held = envelopes_of(stored.held, unread)
                 instance.waiting = (deque(held) if instance.entity_state is not None else list(held)) or None
-                if instance.waiting:  # what is held from here on comes behind it
+                if instance.waiting:  # messages held from here on get higher numbers
                     self.message_numbers.exceed(instance.waiting[-1].row_no)
                 self.cache.keep(instance)
                 if batch.is_elsewhere(instance.instance_id):
@@ -232,13 +231,13 @@ class Dispatcher(WorkerState):
         return unread
 
     def seal(self) -> Batch:
-        """Close the batch: rows of every touched instance, and inbox rows for what is still unconsumed."""
+        """Close the batch: rows of every touched instance, and inbox rows for unconsumed messages."""
         return sealing.seal(self.open_batch)
 
     # -------------------------------------------------------------------------------- after the commit
 
     def release(self) -> Released:
-        """The batch is durable: what may leave now. What was not reached stands in the lines of the next."""
+        """After a durable batch: return its effects. Unhandled messages stay in the lines for the next batch."""
         batch = self.open_batch
         released = batch.released
         self.results = [e for e in batch.inputs if type(e.message) is ActivityResult and not e.waits]
@@ -249,7 +248,7 @@ class Dispatcher(WorkerState):
         if released.cancelled or released.ended:
             released.forget_cancelled()
         for _, envelope in batch.held:
-            if envelope.held:  # not let go again within the batch
+            if envelope.held:  # not released again within the batch
                 envelope.reply = None  # accepted, and answered now
             envelope.hidden = envelope.held
             envelope.stored_as = 0
@@ -272,21 +271,21 @@ class Dispatcher(WorkerState):
         return released
 
     def _passed_by(self, batch: OpenBatch) -> set[tuple[str, int]]:
-        """Calls of which results came only after their instance, or they themselves, had ended."""
+        """Calls with results in this batch that arrived only after the call or its instance had ended."""
         stale = {id(envelope) for envelope in batch.stale_results}
         return _calls_of(batch.stale_results) - _calls_of(e for e in self.results if id(e) not in stale)
 
     def _answered(self, batch: OpenBatch) -> set[tuple[str, int]]:
-        """Activities whose results came in this batch, or wait in line beside those brought back in it."""
+        """Activities of reloaded instances whose results came in this batch or wait in line."""
         came = list(batch.inputs)
         for instance_id in {invocation.instance_id for invocation in batch.again}:
             came += self.lines.of(instance_id)
         return _calls_of(came) - self.passed_by
 
     def rollback(self) -> list[Envelope]:
-        """The batch was not committed: forget what it did, and return its inputs to be fed again."""
+        """Undo a batch that was not committed; returns its inputs, to be processed again."""
         batch, warm = self.open_batch, self.cache.warm
-        # An envelope that was given a row in the batch that failed has none after all.
+        # An envelope that got a row in the failed batch has none.
         added = {row.message_no for row in batch.rows.inbox_added}
         aside = (envelope for kept in batch.aside.values() for envelope in kept)
         unreached = [*aside, *self.lines.take_all(), *self.backlog]
@@ -294,7 +293,7 @@ class Dispatcher(WorkerState):
             *batch.inputs,
             *(e for e in unreached if not (e.internal or e.counted or e.hidden or e.row_no in added)),
         ]
-        # Also those only brought back: what they have open was to be started with this batch.
+        # Also instances that were only reloaded: this batch was to start their open activities.
         brought_back = filter(None, [warm.get(i.instance_id) for i in batch.again])
         for instance in [*batch.touched.values(), *(i for i, _ in batch.held), *brought_back]:
             self.cache.evict(instance)
@@ -314,7 +313,7 @@ class Dispatcher(WorkerState):
         return inputs
 
     def drop_everything(self) -> None:
-        """After an error of which it is not known what it did: nothing in memory counts any more."""
+        """Discard all state in memory, after an error with an unknown outcome."""
         self.cache.clear()
         self.backlog.clear()
         self.lines.take_all()
@@ -322,7 +321,7 @@ class Dispatcher(WorkerState):
 
 
 def _known(batch: OpenBatch, operation_id: str, message: Message) -> SeenRow | None:
-    """The row of the first answer, should this be a repeat."""
+    """The row of the first answer, if this is a repeat."""
     found = batch.seen[operation_id]
     if found is not None:
         return found
@@ -331,7 +330,7 @@ def _known(batch: OpenBatch, operation_id: str, message: Message) -> SeenRow | N
 
 
 def _is_repeat(batch: OpenBatch, operation_id: str, envelope: Envelope) -> bool:
-    """Whether the same request is held already in this batch: it is answered at the seal, and then known."""
+    """Whether the same request is already held in this batch; the seal answers it."""
     first = batch.promised.get(operation_id)
     return first is not None and first.held and first is not envelope
 
@@ -343,6 +342,6 @@ def _is_fresh(message: Message) -> bool:
 
 
 def _calls_of(envelopes: Iterable[Envelope]) -> set[tuple[str, int]]:
-    """The calls that activity results among these answer."""
+    """The calls that the activity results in these envelopes answer."""
     results = (e.message for e in envelopes)
     return {(m.execution_id, m.task_id) for m in results if type(m) is ActivityResult}

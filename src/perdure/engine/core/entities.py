@@ -1,15 +1,15 @@
-"""Entities: each does one thing at a time, in the order of arrival, and what it must not do now waits.
+"""Entities: each runs one operation at a time, in the order of arrival, and holds the others.
 
-An operation runs on the loop's thread, in the batch that took it up: its state, its answer and its signals are
-committed together, and the message is consumed by the same transaction, so it counts exactly once.
-What cannot run yet is held, durably: while another instance has the entity locked, while an operation runs outside
-the loop, while the entity is suspended, and while nobody here has its function.
-While it is locked, the first thing from its holder goes next; otherwise simply the first.
-An entity with `offload=True` runs each operation after the commit that kept it, like an activity, at least once; the
-message stays held until the result comes back, and the result counts only if it is of the very operation that is
-due. A locked entity that somebody waits for asks after its holder, so that no lock outlives it.
-A batch writes one history row for an entity, naming what was done; only the newest of them are kept. An entity
-without state, lock or anything waiting is no longer there.
+An operation runs on the loop's thread, in the batch that took its message: its state, its answer and its
+signals are committed together, and the same transaction consumes the message, so it counts exactly once. An
+operation that cannot run yet is held durably: while another instance has the lock, while an operation runs
+outside the loop, while the entity is suspended, and while no worker has its function. While the entity is
+locked, the holder's first message goes next; otherwise the first message. An entity with `offload=True` runs
+each operation after the commit that kept it, like an activity, at least once. The message stays held until the
+result returns, and the result counts only for the operation that is due. A locked entity with waiting messages
+probes its holder, so that no lock outlives the holder. A batch writes one history row for an entity, with the
+names of its operations; only the newest rows are kept. An entity without state, lock or waiting messages no
+longer exists.
 """
 
 from __future__ import annotations
@@ -42,18 +42,18 @@ if TYPE_CHECKING:
 
 S = RuntimeStatus
 Arriving = msg.EntityOperation | msg.LockRequest | msg.LockRelease
-KEPT: Final = 16  # history rows of an execution; the one before is kept too
+KEPT: Final = 16  # history rows of an execution; the previous execution is kept too
 
 
 def arrive(batch: OpenBatch, instance: Instance | None, envelope: Envelope, message: Arriving) -> None:
-    """An operation, a request for its lock, or the end of one."""
+    """Handle an operation, a lock request, or a lock release."""
     if batch.accept_only:
         _for_later(batch, envelope, batch.now)
         return
     if isinstance(message, msg.EntityOperation) and message.visible_at:
         if message.visible_at > batch.now:
             _for_later(batch, envelope, message.visible_at)
-        else:  # from now on it stands in line with the others
+        else:  # from now on it waits with the others
             batch.answer(envelope, None)
             batch.send(structs.replace(message, visible_at=0))
         return
@@ -72,7 +72,7 @@ def arrive(batch: OpenBatch, instance: Instance | None, envelope: Envelope, mess
 
 
 def go_on(batch: OpenBatch, instance: Instance) -> None:
-    """Do what waits for the entity, as far as it may be done now."""
+    """Process the entity's waiting messages, as far as they can run now."""
     while (envelope := _next(batch, instance)) is not None:
         if instance.feeds >= batch.limits.feeds:
             batch.take_turns(msg.Wake(instance_id=instance.instance_id))
@@ -85,14 +85,14 @@ def go_on(batch: OpenBatch, instance: Instance) -> None:
 
 
 def wake(batch: OpenBatch, instance: Instance, envelope: Envelope, message: msg.Wake) -> None:
-    """At a start, or when it is its turn again: perhaps there is a worker by now, and perhaps no holder."""
+    """Retry the entity at a start or at its next turn: a worker may exist now, or the holder may be gone."""
     entity_state = _entity_state(instance)
     batch.consume(envelope)
     if instance.reason.startswith("no_worker") and batch.functions.entity(instance.name) is not None:
         instance.status, instance.reason = S.Running, ""
         batch.touch(instance)
     elif kind_of(instance.reason) == MISFIT and message.retry:
-        _unpark(batch, instance, "tried again at a worker's start")
+        _unpark(batch, instance, "retried when a worker starts")
     if entity_state.lock is not None:
         _probe(batch, instance, entity_state.lock)
     go_on(batch, instance)
@@ -112,15 +112,15 @@ def _unpark(batch: OpenBatch, instance: Instance, reason: str) -> None:
 
 
 def purge(batch: OpenBatch, instance: Instance, envelope: Envelope, message: msg.Purge) -> None:
-    """An operator gives up a suspended entity, with its state and what waits for it."""
+    """Purge a suspended entity for an operator, with its state and its waiting messages."""
     holder = _entity_state(instance).lock
     if instance.status is not S.Suspended or holder is not None:
-        why = f"{holder.instance_id!r} has it locked" if holder else "it is not suspended"
+        why = f"{holder.instance_id!r} holds its lock" if holder else "it is not suspended"
         batch.answer(
             envelope,
             IllegalTransition(
-                f"cannot purge the entity {instance.instance_id!r}: {why}. Signal it the operation 'delete' to "
-                "delete it; suspend it first to throw away also what waits for it"
+                f"cannot purge the entity {instance.instance_id!r}: {why}. Signal the operation 'delete' to "
+                "delete it, or suspend it first to discard its waiting operations too"
             ),
         )
         return
@@ -139,12 +139,13 @@ def purge(batch: OpenBatch, instance: Instance, envelope: Envelope, message: msg
 
 
 def refuse(batch: OpenBatch, instance: Instance, envelope: Envelope, message: msg.Message) -> None:
-    """A verb for orchestrations only."""
+    """Reject a verb for orchestrations."""
     verb = type(message).__name__.lower()
     batch.answer(
         envelope,
         IllegalTransition(
-            f"{instance.instance_id!r} is an entity, and {verb} is for orchestrations: signal it an operation"
+            f"{instance.instance_id!r} is an entity, and {verb} works on orchestrations only: signal an "
+            "operation instead"
         ),
     )
 
@@ -158,7 +159,7 @@ def _may_go(batch: OpenBatch, instance: Instance, message: Arriving) -> bool:
     if entity_state.flying or instance.status is not S.Running or code is None:
         return False
     if code.offload and isinstance(message, msg.EntityOperation):
-        return False  # what runs outside the loop is kept first
+        return False  # an operation outside the loop must be durable first
     return entity_state.lock is None or _is_holder(entity_state.lock, message)
 
 
@@ -174,17 +175,17 @@ def _next(batch: OpenBatch, instance: Instance) -> Envelope | None:
         first: Envelope = held[0]
         return first
     if not _count_own(instance):
-        return None  # among a thousand that wait, nobody looks for what is not there
+        return None  # skips the search through a thousand waiting messages
     return next((envelope for envelope in held if _is_holder(lock, envelope.message)), None)
 
 
 def _is_first(instance: Instance) -> bool:
-    """Whether nothing waits that would have to go before what has just come, if that may go at all."""
+    """Whether no waiting message comes before the new one, if the new one can run at all."""
     return not instance.waiting or (_entity_state(instance).lock is not None and not _count_own(instance))
 
 
 def _count_own(instance: Instance) -> int:
-    """How much of what waits is the holder's."""
+    """The number of waiting messages of the holder."""
     entity_state = _entity_state(instance)
     if entity_state.lock is None:
         return 0
@@ -199,7 +200,7 @@ def _sender(envelope: Envelope) -> str:
 
 
 def _take_out(instance: Instance, envelope: Envelope) -> None:
-    """It waits no longer."""
+    """Remove the message from the waiting messages."""
     assert instance.waiting is not None
     instance.waiting.remove(envelope)
     envelope.held = False
@@ -228,7 +229,7 @@ def _wait(batch: OpenBatch, instance: Instance, envelope: Envelope) -> None:
 
 
 def _probe(batch: OpenBatch, instance: Instance, lock: Caller) -> None:
-    """Ask after the holder, once a batch: it may be gone in a way that told nobody."""
+    """Probe the holder, once a batch: it may have ended without a release."""
     entity_state = _entity_state(instance)
     if entity_state.probed_at == batch.now:
         return
@@ -244,7 +245,7 @@ def _probe(batch: OpenBatch, instance: Instance, lock: Caller) -> None:
 
 
 def _call_off(batch: OpenBatch, instance: Instance, message: msg.LockRelease, envelope: Envelope) -> bool:
-    """A release of what has not been granted: the request is taken out of the line."""
+    """Handle a release before the grant: remove the request from the line."""
     if _entity_state(instance).lock == message.caller:
         return False
     batch.consume(envelope)
@@ -287,7 +288,7 @@ def _do(batch: OpenBatch, instance: Instance, envelope: Envelope) -> None:
 
 
 def _run(batch: OpenBatch, instance: Instance, message: msg.EntityOperation) -> Operated | None:
-    """What came of an operation; None when the state does not fit the code, and the entity is parked."""
+    """Run an operation; returns None, with the entity parked, when the state does not fit the code."""
     entity_state, code = _entity_state(instance), _code(batch, instance)
     try:
         return batch.running.run(
@@ -308,17 +309,17 @@ def _run(batch: OpenBatch, instance: Instance, message: msg.EntityOperation) -> 
 
 
 def _put_first(batch: OpenBatch, instance: Instance, envelope: Envelope) -> None:
-    """The operation has not been done: it goes first when the entity goes on."""
+    """Return an operation that has not run to the front."""
     batch.hold(instance, envelope)
     held = instance.waiting
     assert held is not None
     held.insert(0, held.pop())
-    _entity_state(instance).senders = None  # counted anew
+    _entity_state(instance).senders = None  # counted again
 
 
 def _too_long(batch: OpenBatch, instance: Instance, stopped: Interrupted) -> Operated:
-    """The operation is undone and fails; the entity stands still until somebody has looked at it."""
-    why = str(stopped) or "an operation kept the loop to itself for too long"
+    """Undo and fail an interrupted operation, and park the entity until an operator resumes it."""
+    why = str(stopped) or "an operation blocked the engine for too long"
     park(batch, instance, "poison", f"{why}; operations that do I/O need offload=True")
     return undone(_entity_state(instance).state, TimeoutError(why))
 
@@ -336,7 +337,7 @@ def surroundings(batch: OpenBatch) -> Surroundings:
 def _settle(
     batch: OpenBatch, instance: Instance, envelope: Envelope, message: msg.EntityOperation, done: Operated
 ) -> None:
-    """The operation is over: keep its state, answer it, send what it sent. It is consumed with that."""
+    """Settle a finished operation: keep its state, answer it, send its messages, consume it."""
     entity_state = _entity_state(instance)
     entity_state.state, entity_state.live = done.state, done.live
     sender = message.caller.instance_id if message.caller is not None else ""
@@ -369,7 +370,7 @@ def _settle(
 
 
 def _take_off(batch: OpenBatch, instance: Instance, message: msg.EntityOperation) -> None:
-    """Have the operation run after the commit that keeps it."""
+    """Run the operation after the commit that keeps it."""
     entity_state = _entity_state(instance)
     entity_state.flying = True
     batch.fed(instance)
@@ -379,7 +380,7 @@ def _take_off(batch: OpenBatch, instance: Instance, message: msg.EntityOperation
 
 
 def land(batch: OpenBatch, instance: Instance, envelope: Envelope, message: msg.ActivityResult) -> None:
-    """An operation that ran outside the loop is done."""
+    """Apply the result of an operation that ran outside the loop."""
     entity_state = _entity_state(instance)
     due = _due(instance)
     if (message.execution_id, message.task_id) != flight_of(instance, entity_state) or due is None:
@@ -405,7 +406,7 @@ def land(batch: OpenBatch, instance: Instance, envelope: Envelope, message: msg.
 
 
 def _due(instance: Instance) -> Envelope | None:
-    """The operation that runs outside the loop: which one that is cannot change meanwhile."""
+    """The operation that runs outside the loop, which stays the same until its result returns."""
     lock = _entity_state(instance).lock
     for envelope in instance.waiting or ():
         if lock is None or _is_holder(lock, envelope.message):
@@ -417,7 +418,7 @@ def _due(instance: Instance) -> Envelope | None:
 
 
 def seal(batch: OpenBatch, instance: Instance) -> bool:
-    """Before the entity's rows are made: its record and history. Returns False when there is none any more."""
+    """Write the entity's record and history before its rows. Returns False when the entity no longer exists."""
     entity_state = _entity_state(instance)
     if entity_state.is_empty and not instance.waiting and instance.status is S.Running:
         _vanish(batch, instance)
@@ -481,8 +482,9 @@ def _for_later(batch: OpenBatch, envelope: Envelope, at: int) -> None:
 
 def _overflow(batch: OpenBatch, instance: Instance) -> Overloaded:
     return Overloaded(
-        f"the entity {instance.instance_id!r} already has {batch.limits.buffered_events} operations waiting: this "
-        "one was not accepted. It may be locked, suspended, or without a worker; try again later"
+        f"the entity {instance.instance_id!r} already has {batch.limits.buffered_events} waiting operations: "
+        "this operation was rejected. The entity may be locked, suspended, or without a worker; try again "
+        "later"
     )
 
 
@@ -508,4 +510,4 @@ HANDLERS: Final[dict[type, Callable[[OpenBatch, Any, Envelope, Any], None]]] = {
     msg.Resume: resume,
     msg.Purge: purge,
 }
-"""What a message does to an entity; anything else is refused."""
+"""The handlers of an entity's messages; others are rejected."""

@@ -1,7 +1,7 @@
-"""An entity at hand: its state, who has it locked, and what is noted for its history.
+"""The live state of an entity: its state, its lock, and notes for its history.
 
-What waits for it stands in `Instance.held`, in the order in which it is to be done; those are inbox rows that no
-poll shows. Everything here is either in the entity's record or can be told from it and from what waits.
+The waiting messages are in `Instance.held`, in their order; they are inbox rows that polls skip. All state here
+is in the entity's record or can be derived from it and the waiting messages.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from perdure.model import events as ev
 from perdure.model.entities import Caller, EntityRecord, decode_record, encode_record
 from perdure.model.instances import execution_id_of
 
-NAMED = 100  # entries of one history row; what goes beyond is counted together
+NAMED = 100  # entries of one history row; further ones are only counted
 
 
 class Salted(Protocol):
-    """An instance, or its row, by what it was born with."""
+    """An instance or its row, with the salt."""
 
     @property
     def salt(self) -> bytes: ...
@@ -36,19 +36,19 @@ class LiveEntity:
         self.lock: Caller | None = record.lock
         self.applied = record.applied
         self.live: Any = None
-        self.flying = False  # an operation of it runs outside the loop
-        self.senders: Counter[str] | None = None  # how much of what waits is whose, once somebody has counted
+        self.flying = False  # one of its operations runs outside the loop
+        self.senders: Counter[str] | None = None  # waiting messages by sender, None until counted
         self.probed_at = 0
         self._saved = stored
         self._log: dict[tuple[str, str], list[Any]] = {}
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing has to be kept: no state, no lock."""
+        """Whether the entity has neither state nor lock."""
         return not bytes(self.state) and self.lock is None
 
     def note(self, operation: str, sender: str, failure: str) -> None:
-        """An operation was done, for the history row of this batch."""
+        """Record an operation for the history row of this batch."""
         key = (operation, sender)
         entry = self._log.get(key)
         if entry is None:
@@ -61,7 +61,7 @@ class LiveEntity:
             entry[2] = failure
 
     def take_log(self) -> list[ev.EntityOperated]:
-        """What was noted since the last time."""
+        """Remove and return the recorded operations."""
         log, self._log = self._log, {}
         return [
             ev.EntityOperated(operation=operation, sender=sender, count=count, failed=failed, failure=failure)
@@ -69,7 +69,7 @@ class LiveEntity:
         ]
 
     def changed(self) -> bytes | None:
-        """The record to be written, or None when it is as it was written last."""
+        """The record to write, or None if it has not changed."""
         record = encode_record(EntityRecord(self.state, self.lock, self.applied))
         if record == self._saved:
             return None
@@ -78,5 +78,5 @@ class LiveEntity:
 
 
 def flight_of(instance: Salted, entity_state: LiveEntity) -> tuple[str, int]:
-    """The name of the operation that is due: the same until it has been applied, then never again."""
+    """The execution and task id of the operation that is due: stable until it is applied, then never reused."""
     return execution_id_of(instance.salt, 0), entity_state.applied

@@ -1,4 +1,4 @@
-"""An envelope: a message with its circumstances. Inside the engine messages travel in these."""
+"""The envelope: a message with its context, in which messages travel inside the engine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from perdure.model.records import InboxRow
 
 @dataclass(frozen=True, slots=True)
 class Elsewhere:
-    """Who waits for an answer is a client of another worker: it is kept for it under this id."""
+    """The reply address of a client of another worker: the answer is stored under this id."""
 
     request_id: str
     asker: int  # incarnation
@@ -25,15 +25,16 @@ class Elsewhere:
 
 
 class Envelope(msgspec.Struct, eq=False):
-    """A message, who waits for its answer (`reply`: a future, or `Elsewhere`), and its inbox row (0 for none).
+    """A message, its reply address (`reply`: a future, or `Elsewhere`), and its inbox row (0 for none).
 
-    `internal` marks a message born in the present batch, `counted` one that the batch knows as an input,
-    `held` one that waits for its instance to be resumed, `hidden` one whose row no poll shows: it was held when
-    the row was committed, and comes with its instance whenever that is loaded. `note` says who sent it.
-    `stored_as` is the row it came from if the present batch gives it another; `waits` says that it stands in line,
-    `came_at` when it came, if it is no row. `kept` marks what parked its instance because it was accepted under other
-    code and fits no more. `reading` is an event's body as the door has decoded it. A struct is made faster than an
-    object with slots, and the collector passes over it: one step may make a hundred thousand.
+    `internal` marks a message created in the current batch, `counted` an input of the batch, `held` a message
+    that waits for its instance to be resumed, `hidden` one whose row polls skip: it was held when the row was
+    committed, and is loaded with its instance. `note` is the sender, for the audit log. `stored_as` is the
+    original row if the current batch gives the message another; `waits` marks a message in a line, `came_at` is
+    its time of arrival if it has no row. `kept` marks a message that parked its instance, because it was
+    accepted under other code and no longer fits. `reading` is the decoded body of an event. A struct is created
+    faster than an object with slots, and the garbage collector skips it: one step may create a hundred
+    thousand.
     """
 
     message: Message
@@ -52,7 +53,9 @@ class Envelope(msgspec.Struct, eq=False):
 
 
 def envelopes_of(rows: Iterable[InboxRow], unread: list[str]) -> Iterator[Envelope]:
-    """Stored messages. One that cannot be read stays in the inbox and stops no other; `unread` is told why."""
+    """Stored messages. An unreadable message stays in the inbox without blocking others; the reason is added to
+    `unread`.
+    """
     for row in rows:
         try:
             envelope = _envelope_of(decode_message(row.message), row.message_no)
@@ -72,10 +75,10 @@ def _envelope_of(message: Message, row_no: int) -> Envelope:
 
 
 def operation_of(envelope: Envelope) -> str:
-    """The id under which the answer is kept for a repeat; only a request that a client waits for has one."""
+    """The id under which the answer is kept for a repeat; only a request with a waiting client has one."""
     return id_in(envelope.message) if envelope.reply is not None else ""
 
 
 def acceptance_of(envelope: Envelope) -> Any:
-    """What a client is told when its message is kept for later."""
+    """The answer to a client whose message is kept for later."""
     return envelope.message.instance_id if isinstance(envelope.message, Start) else None

@@ -1,4 +1,4 @@
-"""Episodes: what an instance has done in a batch becomes the next row of its history."""
+"""Episodes: the decisions of an instance in a batch become the next row of its history."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _outline(
 
 
 def close_waits(batch: OpenBatch, instance: Instance) -> None:
-    """An execution has ended: its waits are over."""
+    """Close the waits of an execution that has ended."""
     if instance.saved_waits:
         instance.saved_waits = 0
         batch.rows.waits_closed.append((instance.no, -1))

@@ -1,7 +1,8 @@
-"""Messages for instances that another worker owns: each becomes a row, or what the row would be is there already.
+"""Forwarding: stores messages for instances of another worker as rows for their owner.
 
-Nothing of such an instance is fed or written here, but for one thing: whoever accepts a start takes the id, with
-the instance's first row, so that a start is durable and its answer known although no owner has looked at it yet.
+This worker neither runs nor writes such an instance, with one exception: the worker that accepts a start takes
+the id, with the instance's first row, so that the start is durable and its answer known before the owner
+processes it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def is_passed_on(batch: OpenBatch, envelope: Envelope) -> bool:
-    """Deal with a message for an instance of another worker's; false for what is handled here all the same."""
+    """Forward a message for another worker's instance; False for a message that this worker handles itself."""
     message = envelope.message
     if isinstance(message, Start) and envelope.reply is not None and not envelope.row_no:
         return False
@@ -36,11 +37,9 @@ def is_passed_on(batch: OpenBatch, envelope: Envelope) -> bool:
 
 
 def _hand_in(batch: OpenBatch, message: ActivityResult) -> None:
-    """The result of an activity that was claimed here: it counts if the claim still holds."""
+    """Store the result of an activity claimed here; it counts if the claim is still valid."""
     claim = batch.placement.claim_of(message) if batch.placement is not None else None
-    if (
-        claim is None
-    ):  # it was this worker's own until it lost the instance, and runs again at the new owner's
+    if claim is None:  # this worker owned the instance before; the activity runs again at the new owner
         batch.counters["stale_results"] += 1
         return
     batch.rows.results.append(
@@ -57,7 +56,7 @@ def _hand_in(batch: OpenBatch, message: ActivityResult) -> None:
 
 
 def ask(batch: OpenBatch, envelope: Envelope) -> None:
-    """Put the client's message into the inbox of its instance's owner; it is asked once that is durable."""
+    """Put the client's message into the owner's inbox; the request is open once the row is durable."""
     territory = batch.territory
     assert territory is not None
     message, note = envelope.message, envelope.note

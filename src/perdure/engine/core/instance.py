@@ -1,7 +1,8 @@
-"""An instance at hand: its row's facts, and, while warm, its suspended code.
+"""A loaded instance: the facts of its row, and, while it is warm, its suspended code.
 
-The code is a cache. It is made by replaying history when something has to be fed, and may be put away at any
-moment between batches. What a batch changes is gathered in `outcome` (the open episode) until it is sealed.
+The code is a cache. Replaying history creates it when a message must be processed, and it may be closed at any
+moment between batches. The changes of a batch are collected in `outcome` (the open episode) until the batch is
+sealed.
 """
 
 from __future__ import annotations
@@ -29,14 +30,12 @@ ANY: Final = range(2**62)
 
 
 class Closes(Protocol):
-    """What ends an instance's code."""
+    """Closes an instance's code."""
 
     def close(self, instance: Instance, execution: Execution) -> None: ...
 
 
 class Instance:
-    """One instance at hand."""
-
     __slots__ = (
         "between",
         "children",
@@ -106,7 +105,7 @@ class Instance:
         self.tags = tags
         self.status = RuntimeStatus.Pending
         self.reason = ""
-        self.damage = ""  # what is wrong with its rows: it is shown, exported and purged, and runs no more
+        self.damage = ""  # the damage of its rows: it can be shown, exported and purged, but not run
         self.updated_at = created_at
         self.completed_at: int | None = None
         self.due_at: int | None = None
@@ -127,7 +126,7 @@ class Instance:
         self.touched_at = created_at
         self.between = False
         self.begin_execution(execution_no)
-        # of the present batch
+        # created in the current batch
         self.is_new = True
         self.purged = False
         self.dirty = False
@@ -137,7 +136,7 @@ class Instance:
 
     @classmethod
     def from_stored(cls, stored: StoredInstance) -> Instance:
-        """An instance as its row describes it; its code is not alive yet."""
+        """An instance from its row, without its code."""
         row = stored.row
         instance = cls(
             no=row.instance_no,
@@ -160,7 +159,7 @@ class Instance:
         instance.due_at = row.due_at
         instance.open_local = row.local_work
         instance.placed = set(stored.placed) or None
-        # A damaged row may count too few: what is written next must not meet what is there.
+        # A damaged row may count too few episodes: the next one must not collide with an existing row.
         instance.episodes = max(row.episodes, *(one.episode + 1 for one in stored.history[-1:]), 0)
         instance.head = row.head
         instance.written = row.episodes > 0
@@ -168,14 +167,14 @@ class Instance:
         instance.damage = why_damaged(row)
         if row.kind == ENTITY:
             instance.entity_state = instance._entity_state_of(stored.entity_state)
-            # Of one that has been applied there may be a row, too: its worker did not know that it had been.
+            # An applied operation may have a row, too: its worker did not know that it was applied.
             instance.entity_state.flying = flight_of(instance, instance.entity_state) in stored.placed
         else:
             instance.stored = stored
         return instance
 
     def _entity_state_of(self, stored: bytes | None) -> LiveEntity:
-        """An entity's record. One that cannot be read must not be taken for an empty one, and be written over."""
+        """An entity's record. An unreadable record must not be treated as empty, or it would be overwritten."""
         try:
             return LiveEntity(stored)
         except msgspec.MsgspecError as error:
@@ -192,14 +191,14 @@ class Instance:
         return self.status is RuntimeStatus.Running
 
     def begin_execution(self, execution_no: int) -> None:
-        """Turn to a new execution: no rows yet, a chain of its own."""
+        """Switch to a new execution, with no rows and a new chain."""
         self.execution_no = execution_no
         self.execution_id = execution_id_of(self.salt, execution_no)
         self.episodes = 0
         self.head = hash_chain.base_of(self.salt, execution_no)
 
     def episode(self, now: int) -> Outcome:
-        """The open episode of this batch, begun if need be."""
+        """The open episode of this batch, created if necessary."""
         outcome = self.outcome
         if outcome is None:
             outcome = self.outcome = Outcome(self.instance_id, self.execution_id)
@@ -209,25 +208,25 @@ class Instance:
         return outcome
 
     def recorded(self) -> list[tuple[int, list[ev.HistoryEvent]]]:
-        """The stored history, checked, decoded, with its bodies put back. Raises msgspec.DecodeError."""
+        """The stored history, checked, decoded, with its bodies restored. Raises msgspec.DecodeError."""
         assert self.stored is not None
         return read(self.stored)
 
     def note_custom_status(self) -> None:
-        """Before the code goes: the status that was set last, also by an earlier execution."""
+        """Save the last custom status before the code is closed, also one of an earlier execution."""
         if self.execution is not None:
             status = self.execution.status
             if status is not None or self.execution_no == 1:
                 self.custom_status, self.custom_status_known = status, True
 
     def put_away(self, running: Closes) -> None:
-        """Close its code. What the code's `finally:` blocks do reaches nothing."""
+        """Close the code. Actions of its `finally:` blocks are ignored."""
         execution, self.execution = self.execution, None
         if execution is not None:
             running.close(self, execution)
 
     def has_moved(self) -> bool:
-        """Whether a column that stands in an index differs from what was last written."""
+        """Whether an indexed column differs from its last written value."""
         facts = (self.status, self.reason, self.completed_at, self.due_at, self.open_local > 0)
         moved = facts != self.saved_facts
         self.saved_facts = facts
@@ -261,7 +260,7 @@ class Instance:
         )
 
     def update(self) -> InstanceUpdate:
-        """What this batch changed of an instance that has a row."""
+        """The changes of this batch to the row of an existing instance."""
         return InstanceUpdate(
             self.no,
             self.status.value,
@@ -277,11 +276,11 @@ class Instance:
 
 
 def open_activities(stored: StoredInstance) -> tuple[str, Container[int]]:
-    """The execution that is stored, and which of its activities are open; any where that cannot be told."""
+    """The stored execution and its open activities; all activities when its history cannot be read."""
     row = stored.row
     if (
         row.kind == ENTITY
-    ):  # what it does outside the loop is all of its execution 0, numbered by what is applied
+    ):  # its operations outside the loop belong to execution 0, numbered by applied operations
         try:
             execution_id, due = flight_of(row, LiveEntity(stored.entity_state))
         except msgspec.MsgspecError:
@@ -297,6 +296,6 @@ def open_activities(stored: StoredInstance) -> tuple[str, Container[int]]:
 
 
 def scheduled_at(reason: str) -> int:
-    """When a Pending instance is to begin, from its row's reason; 0 when it is not waiting for a time."""
+    """The start time of a Pending instance, from its row's reason; 0 if it has none."""
     kind, _, at = reason.partition(":")
     return int(at) if kind == "scheduled" and at.isdigit() else 0

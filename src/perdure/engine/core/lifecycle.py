@@ -1,8 +1,9 @@
-"""An instance's life: fed one arrival at a time, taking up what its code asks for, until it ends or begins anew.
+"""The life cycle of an instance: processes one arrival at a time and the actions of its code, until it ends or
+continues as new.
 
-Only `feed` runs user code. What it returns is settled at once into the open episode; activities start after the
+Only `feed` runs user code. Its actions are settled at once into the open episode; activities start after the
 commit, messages to other instances are handled in the same batch. An end releases everything the execution
-still held: its waits, its timers, its undelivered messages, each with a record where one is owed.
+still has: its waits, its timers, its undelivered messages, which leave records where necessary.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ SETTLED_AT_ONCE: Final = 2_000  # actions of one step between two pauses
 
 
 class Quarantine(EngineSignal):
-    """This instance cannot be processed: the batch is undone, and redone with the instance parked."""
+    """The instance cannot be processed: the batch is rolled back and repeated with the instance parked."""
 
     def __init__(self, instance_id: str, detail: str) -> None:
         super().__init__(detail)
@@ -52,7 +53,7 @@ class Quarantine(EngineSignal):
 
 
 def too_long(stopped: Interrupted) -> str:
-    return str(stopped) or "the orchestrator kept the loop to itself for too long"
+    return str(stopped) or "the orchestrator blocked the engine for too long"
 
 
 def begin(
@@ -64,7 +65,7 @@ def begin(
     *,
     kept: bool = False,
 ) -> None:
-    """The first step of an instance. `kept`: what begins it was accepted before this worker was there."""
+    """Run the first step of an instance. `kept`: its start was accepted before this engine started."""
     entry = entry_to_begin(batch, instance)
     assert entry is not None
     if not instance.version:
@@ -72,7 +73,7 @@ def begin(
     instance.status = S.Running
     instance.reason = ""
     instance.execution = new_execution(batch, instance, entry)
-    if instance.outcome is not None:  # the episode was opened by a resume: the code was not there to be told
+    if instance.outcome is not None:  # a resume opened the episode: there was no code then
         instance.execution.begin_episode(instance.last_at)
     started = ev.ExecutionStarted(
         name=instance.name,
@@ -88,9 +89,9 @@ def begin(
 
 
 def feed(batch: OpenBatch, instance: Instance, event: Any, *, kept: bool = False) -> None:
-    """Tell the code one thing, and take up what it asked for.
+    """Pass one arrival to the code and process its actions.
 
-    `kept`: it was accepted before this worker was there, so perhaps under other code.
+    `kept`: the arrival was accepted before this engine started, perhaps under other code.
     """
     outcome = instance.episode(batch.now)
     batch.fed(instance)
@@ -141,7 +142,7 @@ def _settle_many(
 
 
 def _take_up(batch: OpenBatch, instance: Instance, outcome: Outcome) -> None:
-    """Messages go on their way within the batch, activities start after its commit."""
+    """Send messages within the batch; start activities after its commit."""
     if outcome.invocations:
         local = outcome.invocations
         if batch.placement is not None:
@@ -238,14 +239,16 @@ def next_execution(
     kept: bool = False,
     kept_events: int = 0,
 ) -> None:
-    """Begin anew. `kept`: input and events were accepted before this worker was there; else the first few events."""
+    """Start the next execution. `kept`: input and events were accepted before this engine started; otherwise
+    only the first few events.
+    """
     if version:
         pin(batch, instance, version)
     entry = entry_to_begin(batch, instance)
     assert entry is not None
     rows_kept = batch.limits.keep_executions
     if rows_kept <= 1:
-        instance.outcome = None  # the row of a generation that is deleted in the same commit is never written
+        instance.outcome = None  # the row of an execution that the same commit deletes is never written
     else:
         write_episode(batch, instance)
         instance.written = True
@@ -273,7 +276,7 @@ def end(batch: OpenBatch, instance: Instance, status: RuntimeStatus) -> None:
     _record_unconsumed(
         batch, instance, _unconsumed(instance), f"the instance has {status.lower()} without taking it"
     )
-    # The status that is set last belongs to the row; the code has had its last word.
+    # The row keeps the last custom status, because the code will not run again.
     status_set = instance.execution.take_status() if instance.execution is not None else None
     if status_set is not None:
         batch.rows.custom_status.append((instance.no, status_set))
@@ -303,17 +306,17 @@ def _record_unconsumed(
 
 
 def _unconsumed(instance: Instance) -> Iterable[ev.EventRaised]:
-    """Events nobody has taken, also of an instance whose code is not alive."""
+    """Events that no wait has taken; also for an instance whose code is not in memory."""
     if instance.execution is not None:
         return instance.execution.unconsumed()
     if instance.stored is None:
         return ()
     try:
         state = fold(instance.recorded())
-        # Between two executions they travel with the message that begins the next.
+        # Between two executions the events travel with the message that begins the next.
         return [event for _, event in state.buffered] if state.ending is None else ()
     except (msgspec.MsgspecError, KeyError):
-        return ()  # whatever its unreadable history holds stays there
+        return ()  # the events of an unreadable history stay in it
 
 
 def drop_held(batch: OpenBatch, instance: Instance, reason: str) -> None:
@@ -326,7 +329,7 @@ def drop_held(batch: OpenBatch, instance: Instance, reason: str) -> None:
 
 
 def drop_carried(batch: OpenBatch, message: NextGeneration, reason: str) -> None:
-    """The next execution will not begin: the events it was to get leave a record."""
+    """Record the carried events of an execution that will not begin."""
     for event in message.carried:
         batch.record_drop(
             message.instance_id, "event", event.name, event.operation_id, reason, bytes(event.input)
@@ -342,7 +345,7 @@ def let_held_go(batch: OpenBatch, instance: Instance) -> None:
 
 
 def _place_in_line(envelope: Envelope) -> float:
-    """A request's number tells when it was asked; held, it gets one behind all that were held before."""
+    """A forwarded request keeps its original row number until it is held; then it gets a new, higher one."""
     return inf if isinstance(envelope.reply, Elsewhere) else envelope.row_no or inf
 
 

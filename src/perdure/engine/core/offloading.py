@@ -1,8 +1,9 @@
-"""What travels when an operation of an entity runs outside the loop, and what comes back.
+"""The protocol of an entity's operation that runs outside the loop.
 
-Out go the state and the operation; back come the new state, the answer and the messages. A flight is named by the
-entity's incarnation and the number of operations applied so far: that names one operation for ever, gives it its
-idempotency key, and lets a result count only where it belongs. What runs it is in `activities/offloaded.py`.
+The state and the operation go out; the new state, the answer and the messages come back. The entity's
+incarnation and the number of applied operations identify a flight. That id identifies one operation for ever,
+gives it its idempotency key, and lets a result count only for its own operation. `activities/offloaded.py` runs
+the operation.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Flight(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One operation on its way out, with the state it finds."""
+    """One outgoing operation, with the entity's state."""
 
     entity: str
     operation: str
@@ -36,13 +37,13 @@ class Flight(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Landing(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What came of it."""
+    """The result of an operation."""
 
     state: Raw = ABSENT
     result: Raw = ABSENT
     failure: Failure | None = None
     messages: tuple[EntityOperation | Start, ...] = ()
-    misfit: str = ""  # the state does not fit: nothing was done
+    misfit: str = ""  # the state does not fit: nothing ran
 
 
 encoded = msgspec.json.Encoder().encode
@@ -53,7 +54,7 @@ _landings = msgspec.json.Decoder(Landing)
 def invocation_of(
     code: EntityCode, instance: Instance, entity_state: LiveEntity, message: EntityOperation, now: int
 ) -> Invocation:
-    """The operation as something to be run after the commit."""
+    """The operation as an invocation to run after the commit."""
     execution_id, number = flight_of(instance, entity_state)
     flight = Flight(instance.instance_id, message.operation, entity_state.state, message.input, now)
     return Invocation(
@@ -69,7 +70,7 @@ def invocation_of(
 
 
 def answer_of(result: ActivityResult, state: Raw) -> Operated:
-    """What an operation that ran outside has come to. One that did not come to an end left the state alone."""
+    """The outcome of an operation outside the loop. A failed operation leaves the state unchanged."""
     if result.failure is not None:
         return Operated(state, failure=result.failure)
     landing = _landings.decode(result.result)
@@ -90,7 +91,7 @@ def _is_async(code: EntityCode, operation: str) -> bool:
 
 
 def misfit_of(result: ActivityResult) -> str:
-    """Why an operation that ran outside could not read its entity's state; "" if it could."""
+    """Why an operation outside the loop could not read its entity's state; "" if it could."""
     return "" if result.failure is not None else _landings.decode(result.result).misfit
 
 

@@ -1,4 +1,4 @@
-"""Setting an instance aside, visibly, with its reason, and with what it was about to be told kept for later."""
+"""Parking: sets an instance aside with a visible reason, and keeps the message that it could not process."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ S = RuntimeStatus
 
 
 def note(batch: OpenBatch, instance: Instance, event: Any) -> None:
-    """A control event, which the code never sees."""
+    """Add a control event, which the code never sees."""
     outcome = instance.episode(batch.now)
     outcome.events.append(event)
     batch.fed(instance)
 
 
 def park(batch: OpenBatch, instance: Instance, kind: str, detail: str) -> None:
-    """Set the instance aside. It is tried again at `resume`, and some kinds at a worker's start."""
+    """Park the instance. `resume` retries it, and for some kinds also the start of a worker."""
     reason = reason_of(kind, detail)[:4_000]
     if instance.reason == reason:
         return
@@ -51,12 +51,12 @@ def park(batch: OpenBatch, instance: Instance, kind: str, detail: str) -> None:
 
 
 def is_set_aside(instance: Instance) -> bool:
-    """Whether it waits to be resumed, or for a worker that can run it."""
+    """Whether the instance is suspended, or waits for a worker that can run it."""
     return instance.status is S.Suspended or (instance.status is S.Pending and bool(instance.reason))
 
 
 def set_back(batch: OpenBatch, instance: Instance, arrival: ev.Arrival, kind: str, detail: str) -> None:
-    """The code cannot be told of an arrival as it is: it is as if that had not come, until it is resumed."""
+    """Undo an arrival that the code cannot process, keep its message, and park the instance."""
     outcome = instance.outcome
     assert outcome is not None
     if outcome.events and outcome.events[-1] is arrival:
@@ -73,7 +73,7 @@ def set_back(batch: OpenBatch, instance: Instance, arrival: ev.Arrival, kind: st
 
 
 def message_of(arrival: ev.Arrival, instance_id: str, execution_id: str) -> Message | None:
-    """The message that brings an arrival again; None for a timer, which is due and fires by itself."""
+    """The message that repeats an arrival; None for a timer, which fires again by itself."""
     match arrival:
         case ev.EventRaised():
             return RaiseEvent(

@@ -1,7 +1,7 @@
-"""Which partitions of the hub this worker owns, and who owns the others as far as is known.
+"""The partitions of the hub that this worker owns, and the last known owners of the others.
 
-Whether an instance is this worker's decides what may be done with a message for it: an owner feeds it, anybody
-else only passes it on. What is known of the others may be out of date; it serves for hints alone.
+Ownership of an instance decides the handling of its messages: the owner processes them, other workers only
+forward them. The knowledge about other owners may be out of date; it is used for hints only.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Partitions:
         self.others: Mapping[int, int] = {}  # partition -> incarnation
 
     def settle(self, incarnation: int, partitions: int, owned: Iterable[int]) -> None:
-        """The worker has registered anew: this is what it owns."""
+        """Set the partitions after a registration."""
         self.incarnation = incarnation
         self.partitions = partitions
         self._own(frozenset(owned))
@@ -41,15 +41,17 @@ class Partitions:
         return partition_of(instance_id, self.partitions)
 
     def is_elsewhere(self, instance_id: str) -> bool:
-        """Whether another worker, or nobody, owns this instance."""
+        """Whether this worker does not own the instance."""
         return not self.owns_all and partition_of(instance_id, self.partitions) not in self.owned
 
     def owner_of(self, instance_id: str) -> int | None:
-        """Whom to give a hint about a message for this instance."""
+        """The worker to notify of a message for this instance."""
         return self.others.get(partition_of(instance_id, self.partitions))
 
     def local_id(self, make: Callable[[], str]) -> str:
-        """A fresh instance id, of a partition of this worker's if it has any: its start then takes one commit."""
+        """A new instance id, in one of this worker's partitions if it has any, so that the start takes one
+        commit.
+        """
         owned, partitions = self.owned, self.partitions
         made = make()
         if owned and len(owned) < partitions:

@@ -1,4 +1,4 @@
-"""Pinning: the version of its code that an instance runs, from its first step or from a later generation on."""
+"""Pinning: the code version of an instance, set by its first step or a later execution."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def entry_of(batch: OpenBatch, instance: Instance) -> OrchestratorEntry | None:
 
 
 def entry_to_begin(batch: OpenBatch, instance: Instance, version: str = "") -> OrchestratorEntry | None:
-    """The code that an execution begins with: of this version, else the instance's, else the default."""
+    """The code of a new execution: this version, else the instance's, else the default."""
     return batch.functions.orchestrator(instance.name, version or instance.version or None)
 
 
 def pin(batch: OpenBatch, instance: Instance, version: str) -> None:
-    """From here on the instance runs this version."""
+    """Pin the instance to this version."""
     if version and version != instance.version:
         instance.version = version
         if not instance.is_new:

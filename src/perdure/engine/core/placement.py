@@ -1,10 +1,10 @@
-"""Placement: where an activity is to run when several workers serve the hub.
+"""Placement: decides where an activity runs when several workers serve the hub.
 
-Here, if a slot is free or soon will be; a result that need not cross the database is worth a short wait. Otherwise,
-when somebody else could run it, it becomes a row that any worker may claim. Activities of a named pool are rows
-from the beginning, unless this worker serves the pool itself.
-A claim is the claimant's incarnation with a count: when it is lost, because the worker is taken for dead, somebody
-else claims the row again, and the result that comes in late finds no row with its count and is dropped.
+It runs locally if a slot is free or soon will be, because a result that need not cross the database is worth a
+short wait. Otherwise, if another worker could run it, it becomes a row that any worker may claim. Activities of
+a named pool are rows from the start, unless this worker serves the pool. A claim is the claimant's incarnation
+with a count. If a claim is lost because its worker is dead, another worker claims the row again; the late
+result of the first finds no row with its count and is dropped.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from perdure.model.messages import ActivityResult
     from perdure.store.port import Census
 
-WORTH_WAITING: Final = 0.05  # seconds; to spill and claim costs about a tenth of it
+WORTH_WAITING: Final = 0.05  # seconds; spilling and claiming cost about a tenth of that
 CLAIMED_AT_ONCE: Final = 100
 POOL_NAME: Final = "1 to 100 letters, digits, dots, dashes and underscores"
 Key = tuple[str, int]  # execution id, task id
@@ -34,47 +34,47 @@ _invocations = msgspec.json.Decoder(Invocation)
 
 
 def is_pool_name(name: str) -> bool:
-    """Whether a pool can be called that. Names are stored with spaces between them."""
+    """Whether this is a valid pool name. Names are stored separated by spaces."""
     return re.fullmatch(r"[A-Za-z0-9._-]{1,100}", name) is not None
 
 
 class Slots(Protocol):
-    """The pool of activities as placement needs it."""
+    """The activity pool, as placement uses it."""
 
     def expected_wait(self, name: str, more: int) -> float:
-        """Seconds until a slot is free for one more of this activity, about, after `more` others."""
+        """The estimated seconds until a slot is free for this activity, after `more` others."""
 
     def free_slots(self) -> tuple[list[str], int]:
-        """The activities that could begin now, and how many of them together."""
+        """The activities that can start now, and the number of free slots."""
 
     def open_invocations(self) -> list[Invocation]:
-        """Those that run or wait here."""
+        """The activities that run or wait on this worker."""
 
 
 class Placement:
     """For the loop's thread."""
 
     def __init__(self, pools: Mapping[str, str], served: Sequence[str], pool: Slots) -> None:
-        """`pools` says which pool each activity is of, `served` which named ones this worker serves."""
+        """`pools` maps activities to their pools, `served` are the named pools that this worker serves."""
         self.served = tuple(dict.fromkeys(("", *served)))
-        self.has_company = False  # whether another worker could run what is spilled
+        self.has_company = False  # whether another worker could run spilled activities
         self._pools = pools
         self._pool = pool
         self._claims: dict[Key, int] = {}
-        self._taken: dict[str, int] = {}  # slots promised in the present batch, by activity
+        self._taken: dict[str, int] = {}  # slots promised in the current batch, by activity
 
     def begin_batch(self) -> None:
         self._taken.clear()
 
     def is_local(self, invocation: Invocation) -> bool:
-        """Whether it is to run here."""
+        """Whether the activity runs on this worker."""
         name = invocation.name
         pool = self._pools.get(name)
         if pool is not None and pool not in self.served:
             return False
         if not self.has_company:
             return True
-        if pool is None:  # not a function of this worker's; somebody else may have it
+        if pool is None:  # not a function of this worker; another worker may have it
             return False
         taken = self._taken.get(name, 0)
         if self._pool.expected_wait(name, taken) > WORTH_WAITING:
@@ -83,7 +83,7 @@ class Placement:
         return True
 
     def row_of(self, invocation: Invocation, now: int, *, claimed_by: int | None = None) -> ActivityRow:
-        """The row of an activity that is not, or no longer, its owner's alone."""
+        """The row of an activity that any worker may claim."""
         return ActivityRow(
             invocation.instance_id,
             invocation.execution_id,
@@ -99,12 +99,12 @@ class Placement:
     # ------------------------------------------------------------------------------------------- claims
 
     def wanted(self) -> tuple[list[str], int]:
-        """The activities that could begin here now, and how many of them together."""
+        """The activities that this worker can claim now, and the number of free slots."""
         names, free = self._pool.free_slots()
         return names, min(free, CLAIMED_AT_ONCE)
 
     def claimed(self, rows: Iterable[ActivityRow], unread: list[str]) -> list[Invocation]:
-        """These were claimed for this worker; `unread` is told of those whose rows are damaged."""
+        """The invocations of rows claimed for this worker; damaged rows are reported in `unread`."""
         invocations = []
         for row in rows:
             self._claims[row.execution_id, row.task_id] = row.attempt
@@ -112,20 +112,20 @@ class Placement:
                 invocations.append(_invocations.decode(row.invocation))
             except (msgspec.MsgspecError, UnicodeDecodeError) as error:
                 unread.append(
-                    f"the activity {row.name} of instance {row.instance_id} cannot be run, since its row in the "
-                    f"table activities is damaged: {error}. Terminate or purge the instance"
+                    f"the activity {row.name} of instance {row.instance_id} cannot run, because its row in "
+                    f"the table activities is damaged: {error}. Terminate or purge the instance"
                 )
         return invocations
 
     def claim_of(self, result: ActivityResult) -> int | None:
-        """The count of the claim under which this ran, if it ran under one."""
+        """The count of the claim behind a result, if there was one."""
         return self._claims.get((result.execution_id, result.task_id))
 
     def reconcile(self, rows: Iterable[ActivityRow]) -> tuple[list[Key], list[ActivityRow]]:
-        """Hold what is known here against the store's word. An answer of the store's may have got lost.
+        """Compare the known claims with the store, because an answer of the store may have been lost.
 
-        Returns claims that are not there any more, whose results nobody wants, and rows that are claimed and do
-        not run here.
+        Returns claims that no longer exist, whose results are not wanted, and claimed rows that do not run
+        here.
         """
         held = {(row.execution_id, row.task_id): row for row in rows}
         lost = [key for key in self._claims if key not in held]
@@ -137,12 +137,12 @@ class Placement:
         return lost, idle
 
     def forget(self, results: Iterable[ActivityResult]) -> None:
-        """Their results are durable, or dropped for good."""
+        """Forget activities whose results are durable or dropped."""
         for result in results:
             self._claims.pop((result.execution_id, result.task_id), None)
 
     def unplaced(self, is_meant: Callable[[Invocation], bool]) -> list[Invocation]:
-        """Activities running or waiting here without a row: those that are meant."""
+        """The matching activities that run or wait here without a row."""
         return [
             invocation
             for invocation in self._pool.open_invocations()
@@ -151,7 +151,7 @@ class Placement:
 
 
 def pulses_of(rows: Iterable[ActivityRow], census: Census) -> dict[Key, Pulse]:
-    """What is known of activities from their rows: which worker has them, or why none has."""
+    """The state of activities from their rows: the worker that runs each, or why none does."""
     names = {one.incarnation: one.worker for one in census.workers}
     served = {"", *(name for one in census.workers for name in one.pools.split())}
     return {

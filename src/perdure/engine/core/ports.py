@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from perdure.replay.decide import Execution
 
 T = TypeVar("T")
-OWNER_ANSWERS_WITHIN: Final = 5_000_000  # microseconds that an owner has for its answer
-ANSWER_KEPT: Final = 600_000_000  # microseconds that the answer is kept for the worker that asked
+OWNER_ANSWERS_WITHIN: Final = 5_000_000  # microseconds in which an owner must answer
+ANSWER_KEPT: Final = 600_000_000  # microseconds that an answer is kept for the requesting worker
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds of one batch and of what is kept warm."""
+    """The limits of one batch and of the cache."""
 
     episodes: int = setting(
         1_000, "the most messages processed in one batch", COUNT, least=1, name="batch_episodes"
@@ -57,11 +57,11 @@ class Limits:
 
     def __post_init__(self) -> None:
         if self.keep_executions < 1:
-            raise RegistrationError(f"keep_executions is 1 or more, not {self.keep_executions!r}")
+            raise RegistrationError(f"keep_executions must be 1 or more, not {self.keep_executions!r}")
 
 
 class OrchestratorEntry(Protocol):
-    """An orchestrator as a batch needs it."""
+    """An orchestrator, as a batch uses it."""
 
     code: Code
     version: str
@@ -70,27 +70,27 @@ class OrchestratorEntry(Protocol):
 
 
 class Functions(Protocol):
-    """The orchestrators this worker has; none at all when it only accepts."""
+    """The functions of this worker; none when it only accepts messages."""
 
     @property
     def environment(self) -> Environment: ...
 
     def orchestrator(self, name: str, version: str | None = None) -> OrchestratorEntry | None:
-        """The code of an instance pinned to `version`; for None the code that a new instance gets."""
+        """The code of an instance pinned to `version`; with None the code of a new instance."""
 
     def refuses(self, version: str) -> bool:
-        """Whether instances of this version are to fail here instead of waiting."""
+        """Whether instances of this version fail here instead of waiting."""
 
     def missing(self, name: str, version: str) -> str:
-        """Why there is no code here for an instance: a clause."""
+        """Why this worker has no code for an instance, as a clause."""
 
     def entity(self, name: str) -> EntityCode | None: ...
 
 
 class Running:
-    """Runs user code on the loop's thread: under watch, for an engine that has a watchdog.
+    """Runs user code on the loop's thread; a subclass adds the watchdog.
 
-    `notice` is what is to be put on record of the code that has just returned, if it took long.
+    `notice` is the event to record if the code that has just returned took long.
     """
 
     __slots__ = ("notice",)
@@ -99,7 +99,7 @@ class Running:
         self.notice: LoopHeld | None = None
 
     def run(self, instance: Instance, code: Callable[..., T], *given: Any) -> T:
-        """Call `code`. Raises Interrupted when it was interrupted, also where it swallowed that."""
+        """Call `code`. Raises Interrupted if it was interrupted, even if it swallowed the exception."""
         return code(*given)
 
     def aside(self, work: Callable[[], None]) -> None:
@@ -107,13 +107,13 @@ class Running:
         work()
 
     def close(self, instance: Instance, execution: Execution) -> None:
-        """Put the code of an instance away, whatever it does about it."""
+        """Close the code of an instance, even if the code resists."""
         put_away(execution)
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A request whose answer is awaited. `reply` is the client's future."""
+    """A request to another worker with an awaited answer. `reply` is the client's future."""
 
     request_id: str
     message: Message
@@ -139,7 +139,7 @@ class Released(msgspec.Struct):
     hints: set[int] = msgspec.field(default_factory=set)  # incarnations that have something to look at
 
     def forget_cancelled(self) -> None:
-        """What was scheduled and cancelled within one batch never starts."""
+        """Drop activities that were scheduled and cancelled within one batch."""
         cancelled = set(self.cancelled)
         self.invocations = [
             i

@@ -1,8 +1,8 @@
-"""Bringing an instance's code back from history, and setting an instance aside that cannot be.
+"""Recovery: recreates an instance's code from history, or parks the instance.
 
-Replay is the only way to make code alive that is not at hand. When it cannot be done (the code disagrees, the
-function is missing, the history is unreadable, the watchdog or the store refused) the instance is parked: visibly,
-with its reason, its messages kept, and tried again when there is hope.
+Replay is the only way to get code that is not in memory. When it fails (the code does not match, the function
+is missing, the history is unreadable, the watchdog or the store rejected the instance) the instance is parked,
+visibly, with its reason and its messages, and retried when the cause may be gone.
 """
 
 from __future__ import annotations
@@ -53,13 +53,13 @@ _PARKED_FOR: Final[dict[type[BaseException], tuple[str, str]]] = {
     msgspec.MsgspecError: ("poison", _UNREADABLE),
     KeyError: ("poison", _UNREADABLE),
 }
-"""What a failed replay parks an instance for."""
+"""The reasons for which a failed replay parks an instance."""
 TRIED_AGAIN: Final = ("no_worker", "nondeterminism", MISFIT)
-"""What newly deployed code may mend."""
+"""The reasons that newly deployed code may fix."""
 
 
 def revive(batch: OpenBatch, instance: Instance, answered: int = -1) -> bool:
-    """Make the code alive by replaying its history; parks the instance when that cannot be done."""
+    """Recreate the code by replaying its history; parks the instance if that fails."""
     if instance.execution is not None:
         return True
     if instance.stored is None:
@@ -76,7 +76,9 @@ def revive(batch: OpenBatch, instance: Instance, answered: int = -1) -> bool:
         kind, why = next(said for type_, said in _PARKED_FOR.items() if isinstance(error, type_))
         park(batch, instance, kind, f"{why}{error}")
         return False
-    if execution.is_finished and not asked:  # it continued as new, and its next generation is on the way
+    if (
+        execution.is_finished and not asked
+    ):  # it continued as new, and the message of its next execution is pending
         batch.running.close(instance, execution)
         instance.between = True
         return False
@@ -89,9 +91,9 @@ def revive(batch: OpenBatch, instance: Instance, answered: int = -1) -> bool:
 def _relive(
     batch: OpenBatch, instance: Instance, execution: Execution
 ) -> tuple[list[Episode], list[act.Action]]:
-    """What counts of its history, and what the code asks for beyond it, having been rewound."""
+    """The valid part of its history, and the new actions of rewound code."""
     batch.counters["replays"] += 1
-    batch.episodes += 1  # it takes its time like one: a batch of replays must not keep clients waiting
+    batch.episodes += 1  # a replay takes as long as an episode: a batch of replays must not delay clients
     recorded = instance.recorded()
     if instance.outcome is not None:
         recorded.append((instance.last_at, list(instance.outcome.events)))
@@ -115,7 +117,7 @@ def _adopt(
     recorded: list[tuple[int, list[ev.HistoryEvent]]],
     answering: int,
 ) -> None:
-    """The replayed code takes over; activities that history leaves open here are started again."""
+    """Adopt the replayed code, and start its open activities again."""
     instance.execution = execution
     instance.last_at = max(instance.last_at, recorded[-1][0] if recorded else 0)
     instance.saved_waits = execution.waits_are_saved()
@@ -150,24 +152,26 @@ def _adopt(
 
 
 def go_on(batch: OpenBatch, instance: Instance, reason: str) -> None:
-    """Resume: the code is made again if it was parked, and what was held is delivered in order."""
+    """Resume an instance: recreate its code if it was parked, and deliver its held messages in order."""
     begun = instance.execution is not None or _was_begun(instance)
     if instance.waiting and kind_of(instance.reason) == MISFIT:
-        instance.waiting[0].kept = True  # what did not fit was set back to the front, in a new row
+        instance.waiting[
+            0
+        ].kept = True  # the message that did not fit was returned to the front, in a new row
     if instance.status is S.Suspended:
         note(batch, instance, ev.ExecutionResumed(reason=reason))
     instance.reason = ""
     instance.status = S.Running if begun else S.Pending
     batch.touch(instance)
     if begun and not revive(batch, instance) and not instance.between:
-        return  # parked again; between two executions it has no code, and the next one is among what was held
+        return  # parked again; between two executions it has no code, and a held message begins the next
     let_held_go(batch, instance)
     if instance.is_running:
         batch.send(Wake(instance_id=instance.instance_id))
 
 
 def _was_begun(instance: Instance) -> bool:
-    """Whether its code has ever run: control events alone do not begin an execution."""
+    """Whether its code has ever run; control events alone do not start an execution."""
     if instance.outcome is not None and _has_begun(instance.outcome.events):
         return True
     if instance.stored is None:
@@ -184,38 +188,38 @@ def _has_begun(events: Iterable[ev.HistoryEvent]) -> bool:
 
 
 def parked_just_now(instance: Instance) -> bool:
-    """Its code was put away in this batch, and its history can be loaded only after the commit."""
+    """Whether its code was closed in this batch: its history can be loaded only after the commit."""
     return instance.execution is None and instance.stored is None and instance.outcome is not None
 
 
 def retry_parked(batch: OpenBatch, instance: Instance) -> None:
-    """At a worker's start: perhaps the deployed code fits by now."""
+    """Retry a parked instance at a worker's start, because the deployed code may fit now."""
     kind = kind_of(instance.reason)
     if kind == "no_worker" and batch.functions.orchestrator(instance.name, instance.version or None) is None:
         return
     if kind in TRIED_AGAIN and not parked_just_now(instance):
-        go_on(batch, instance, "tried again at a worker's start")
+        go_on(batch, instance, "retried when a worker starts")
 
 
 def children_of(instance: Instance) -> dict[int, str]:
-    """Open sub-orchestrations, also of an instance whose code is not alive."""
+    """The open sub-orchestrations; also for an instance whose code is not in memory."""
     if instance.execution is not None or instance.stored is None:
         return dict(instance.children or {})
     try:
         children = fold(instance.recorded()).children
     except (msgspec.MsgspecError, KeyError):
-        return {}  # its history cannot be read: it can still be ended itself
+        return {}  # its history cannot be read: the instance itself can still be terminated
     return {task_id: event.instance_id for task_id, (event, _) in children.items()}
 
 
 def quarantine(batch: OpenBatch, instance: Instance) -> None:
-    """Park an instance that the store or the watchdog would not have."""
+    """Park an instance rejected by the store or the watchdog."""
     if not instance.is_finished and instance.reason.partition(":")[0] != "poison":
         park(batch, instance, "poison", batch.quarantine[instance.instance_id])
 
 
 def park_unknown(batch: OpenBatch, instance: Instance, version: str = "") -> None:
-    """No code here serves the instance: it waits for a worker that has it, or fails, as the worker is set up."""
+    """Park or fail an instance without code on this worker, depending on the worker's settings."""
     pinned = version or instance.version
     why = batch.functions.missing(instance.name, pinned)
     if not batch.functions.refuses(pinned):

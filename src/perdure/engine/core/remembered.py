@@ -1,4 +1,4 @@
-"""The answers of `seen`, as they are read for whoever repeats a request."""
+"""Stored answers of `seen`, read for repeated requests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def answer_in(row: SeenRow) -> Any:
-    """What is kept of an answer. Raises StoreError where that cannot be read any more."""
+    """The stored answer. Raises StoreError if it cannot be read."""
     try:
         return payload.decode(row.answer)
     except PerdureError as error:
@@ -20,10 +20,10 @@ def answer_in(row: SeenRow) -> Any:
 
 
 def damaged_answer(row: SeenRow, why: str) -> StoreError:
-    """What a client is told whose first request was answered, and whose answer is damaged."""
+    """The error for a repeated request whose stored answer is damaged."""
     return StoreError(
-        f"this was asked before, and the row of the answer ({row.operation_id!r}) is damaged: {why}. "
-        f"Look at the instance {row.instance_id!r}, and ask again under another name if need be"
+        f"this request was made before, and the row of its answer ({row.operation_id!r}) is damaged: {why}. "
+        f"Check the instance {row.instance_id!r}, and repeat the request under another name if necessary"
     )
 
 

@@ -1,16 +1,16 @@
-"""Repeats: what a caller's own name for a request counts for.
+"""Repeats: the scope of a caller's name for a request.
 
-A caller names a request to be able to repeat it: `operation_id` in process, `Idempotency-Key` over HTTP. The name
-counts within its caller, its operation and its target: the same name for another instance, for another verb, or
-from another caller is another request. Answers are kept in `seen` under a digest over these four parts, which no
-caller can spell, and beside the answer is a digest of what was asked. The same request with another content is
-refused and does nothing.
+A caller names a request to be able to repeat it: `operation_id` in process, `Idempotency-Key` over HTTP. The
+name is scoped to the caller, the operation and the target: the same name for another instance, another verb, or
+from another caller is another request. Answers are kept in `seen` under a digest over these four parts, which a
+caller cannot forge, together with a digest of the content. The same request with different content is rejected
+and does nothing.
 
-Requests of the application's own code have the caller "", since the code chooses their names; those that an
-activity derives from its idempotency key have `CAUSE`, which no request can have.
+Requests of the application's own code have the caller "", because the code chooses their names; requests that
+an activity derives from its idempotency key have `CAUSE`, which no request can have.
 
-Rows that were written before names were bound bear the name itself. They go on to answer the repeats of their
-requests until they expire: for the instance that they name, and only an answer of the kind that the verb gives.
+Rows written before names were scoped contain the name itself. They still answer repeats of their requests until
+they expire: for the instance that they name, and only with an answer of the kind that the verb returns.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ CODE: Final = ""
 CAUSE: Final = "cause"
 """The caller of requests whose names derive from an activity."""
 LINK: Final = "link"
-"""The caller of decisions by links that work once: the nonce of the link is the name."""
+"""The caller of decisions by one-time links: the nonce of the link is the name."""
 _PREFIX: Final = "op:"
-_CALLER: Final = "caller "  # so that no caller is called as one of the above
+_CALLER: Final = "caller "  # so that no caller has one of the names above
 _ID_DIGITS, _CONTENT_DIGITS = 40, 32
 _DERIVED: Final = re.compile(r"request-[0-9a-f]+|.*#[0-9]+", re.DOTALL)
 _MET_AT_MOST: Final = 1_000
@@ -61,7 +61,7 @@ Parts = tuple[str | bytes, ...]
 
 
 class _RequestKind(msgspec.Struct, frozen=True):
-    """How requests of one kind are told apart: the name of the verb, what it is about, and what it says."""
+    """The identity of requests of one kind: the verb's name, the target, and the content."""
 
     name: str
     target: Callable[[Any], Parts]
@@ -77,12 +77,12 @@ def _of_reason(message: Any) -> Parts:
 
 
 def _start_target(message: Start) -> Parts:
-    # An id that was made up for this request differs in its repeat.
+    # A generated id differs in the repeat.
     return ("", message.name) if message.fresh else (message.instance_id,)
 
 
 def _start_content(message: Start) -> Parts:
-    # Neither the version nor the time: a repeat may come after a deployment, and compute "in an hour" again.
+    # Without the version and the time: a repeat may follow a deployment, and compute "in an hour" again.
     tags = json.dumps(message.tags, sort_keys=True) if message.tags else "{}"
     return (message.name, bytes(message.input), tags)
 
@@ -102,7 +102,9 @@ _VERBS: Final[dict[type, _RequestKind]] = {
 
 
 class Begun(str):
-    """The id of an instance that a start has made. `born` tells it from every other instance of this id."""
+    """The id of an instance that a start created. `born` distinguishes it from every other instance with this
+    id.
+    """
 
     born: str
 
@@ -113,7 +115,9 @@ class Begun(str):
 
 
 class Met(str):
-    """The id of an instance that a start did not make; `born` is that of what its first attempt made, if anything."""
+    """The id of an instance that a start did not create; `born` is that of the instance that its first attempt
+    created, if any.
+    """
 
     born: str
 
@@ -124,7 +128,7 @@ class Met(str):
 
 
 def born_of(salt: bytes) -> str:
-    """What tells an instance from every other of its id."""
+    """The digest that distinguishes an instance from every other with its id."""
     return execution_id_of(salt, 0)
 
 
@@ -134,13 +138,13 @@ class Occasion:
 
     Parameters:
         carries: its Idempotency-Key, "" for none.
-        caller: who sent it.
-        content: tells what it asks for, as a digest; "" where that is not known.
-        starts: how many starts have taken their names from the key.
-        met: instances that its starts did not make, and that its key does not prove to be the caller's own.
-        is_full: whether starts have met more instances than are kept; then every instance counts as met.
-        task: that of a route which perdure does not serve; None where a client function answers.
-        around: the occasion in which that task began: it is told what the task meets.
+        caller: the sender.
+        content: a digest of the request; "" if unknown.
+        starts: the number of starts named after the key.
+        met: instances that its starts did not create, and that its key does not prove to be the caller's.
+        is_full: whether starts met more instances than are kept; then every instance counts as met.
+        task: the task of a route that perdure does not serve; None inside a client function.
+        around: the occasion in which that task began, which receives what the task meets.
     """
 
     carries: str = ""
@@ -173,7 +177,9 @@ OCCASION: ContextVar[Occasion | None] = ContextVar("perdure_occasion", default=N
 
 
 def named(message: M) -> M:
-    """The message with the id under which its answer is kept. One without a name, or with that id, passes."""
+    """The message with the id under which its answer is kept. A message without a name, or with that id, is
+    unchanged.
+    """
     key = getattr(message, "operation_id", "")
     if not key or message.remembered_as:  # type: ignore[attr-defined]
         return message
@@ -183,7 +189,7 @@ def named(message: M) -> M:
 def bound(message: M, caller: str, *, content: str | None = None) -> M:
     """The message with the id under which its answer is kept for this caller.
 
-    `content` is a digest of what is asked, "" to compare nothing; default that of the message.
+    `content` is a digest of the request, "" to skip the comparison; default is the digest of the message.
     """
     found: Any = message
     verb = _VERBS[type(message)]
@@ -195,7 +201,7 @@ def bound(message: M, caller: str, *, content: str | None = None) -> M:
 
 
 def bound_by_key(start: Start) -> Start:
-    """A start that a client function sends, named by the Idempotency-Key of the request it answers, if it has one."""
+    """A start of a client function, named by the Idempotency-Key of its request, if any."""
     here = OCCASION.get()
     if here is None or not here.carries or start.operation_id:
         return start
@@ -213,7 +219,7 @@ def here_caller(here: Occasion) -> str:
 
 
 def is_carried(operation_id: str) -> bool:
-    """Whether the request in hand carries this name as its own Idempotency-Key."""
+    """Whether the current request has this Idempotency-Key."""
     here = OCCASION.get()
     return here is not None and bool(here.carries) and operation_id == here.carries
 
@@ -223,12 +229,12 @@ def _caller_of(name: str) -> str:
     if note is not None:
         return _CALLER + note.who
     here = OCCASION.get()
-    # What the code passes on is its caller's name; every other name is its own.
+    # A name that the code passes on belongs to its caller; every other name is its own.
     return here_caller(here) if here is not None and here.carries and name == here.carries else CODE
 
 
 def send_named(message: Start, queue: str, key: str) -> Start:
-    """The start that a message of a queue is, under the name that the request to send it has."""
+    """The start for a queue's message, under the name of the request that sent it."""
     named_so = msgspec.structs.replace(message, operation_id=key)
     remembered_as = id_of(_caller_of(key), "send", (queue,), key)
     content = digest_of(*_start_content(named_so))
@@ -236,7 +242,7 @@ def send_named(message: Start, queue: str, key: str) -> Start:
 
 
 def restart_named(instance_id: str, key: str, *, fresh: bool) -> Start:
-    """The beginning of the start that restarts this instance, with its name if the request has one."""
+    """The start that restarts this instance, without its content, with a name if the request has one."""
     start = Start(instance_id=instance_id, name="", operation_id=key, fresh=fresh)
     if not key:
         return start
@@ -245,7 +251,7 @@ def restart_named(instance_id: str, key: str, *, fresh: bool) -> Start:
 
 
 def id_of(caller: str, verb: str, target: Parts, key: str) -> str:
-    """The id under which an answer is kept."""
+    """The id under which the answer is kept."""
     return _PREFIX + digest_of(caller, verb, *target, key, digits=_ID_DIGITS)
 
 
@@ -253,7 +259,7 @@ def digest_of(*parts: str | bytes, digits: int = _CONTENT_DIGITS) -> str:
     """A digest over parts, each with its length before it, so that no two lists of parts have the same bytes."""
     try:
         encoded = [part if part.__class__ is bytes else part.encode() for part in parts]  # type: ignore[union-attr]
-    except UnicodeEncodeError:  # a lone surrogate, which is refused later and has to be told apart until then
+    except UnicodeEncodeError:  # a lone surrogate, which is rejected later and must be distinct until then
         encoded = [
             part if isinstance(part, bytes) else part.encode("utf-8", "surrogatepass") for part in parts
         ]
@@ -268,12 +274,12 @@ _framing: Final = Struct(">Q").pack
 
 
 def id_in(message: Message) -> str:
-    """The id under which the message's answer is kept, "" for a message that has no name."""
+    """The id under which the message's answer is kept, "" for a message without a name."""
     return getattr(message, "remembered_as", "") or getattr(message, "operation_id", "")
 
 
 def former_id_in(message: Message) -> str:
-    """The id under which an answer was kept before names were bound, "" where there can be none."""
+    """The id under which an answer was kept before names were scoped, "" if there is none."""
     remembered_as = getattr(message, "remembered_as", "")
     key: str = getattr(message, "operation_id", "")
     if not remembered_as or (_DERIVED.fullmatch(key) and message.content):  # type: ignore[union-attr]
@@ -282,7 +288,7 @@ def former_id_in(message: Message) -> str:
 
 
 def remembered(message: Message, value: Any) -> bytes:
-    """What is kept of the answer to this message: its content, the answer, and for a start what it made."""
+    """The record of the answer: the message's content, the answer, and for a start the created instance."""
     kept = str(value) if isinstance(value, Begun | Met) else value
     if not getattr(message, "remembered_as", ""):
         return payload.encode(kept)
@@ -291,9 +297,9 @@ def remembered(message: Message, value: Any) -> bytes:
 
 
 def recalled(row: SeenRow, message: Message) -> Any:
-    """The first answer, for a repeat. An IdempotencyConflict where the message asks for something else.
+    """The first answer, for a repeat; an IdempotencyConflict if the message has different content.
 
-    A StoreError where the row of the answer is damaged.
+    A StoreError if the row of the answer is damaged.
     """
     try:
         found = answer_in(row)
@@ -302,7 +308,7 @@ def recalled(row: SeenRow, message: Message) -> Any:
     if not row.operation_id.startswith(_PREFIX):
         return _again(found)
     if not isinstance(found, list) or not 2 <= len(found) <= 3:
-        return damaged_answer(row, "it is not an answer")
+        return damaged_answer(row, "it is not a recorded answer")
     content, value, *made = found
     asked = getattr(message, "content", "")
     if content and asked and content != asked:
@@ -311,11 +317,11 @@ def recalled(row: SeenRow, message: Message) -> Any:
 
 
 def answers(row: SeenRow, message: Message) -> bool:
-    """Whether a row that bears no more than the name can be the answer to this message."""
+    """Whether an old row, which has only the name, can be the answer to this message."""
     try:
         found = answer_in(row)
     except StoreError:
-        return True  # who asks again is told, and nothing is done twice
+        return True  # the repeat gets the answer, and nothing runs twice
     is_same = row.instance_id == message.instance_id
     match message:
         case Start():
@@ -333,9 +339,10 @@ def _conflict(message: Message) -> IdempotencyConflict:
     verb = _VERBS[type(message)].name
     about = message.name if isinstance(message, Start) and message.fresh else message.instance_id
     return IdempotencyConflict(
-        f"the name {message.operation_id[:60]!r} was used for another {verb} of {about!r} "  # type: ignore[union-attr]
-        "with another content: nothing was done. Repeat a request exactly as it was, and give a new one a new "
-        "Idempotency-Key (operation_id, event_id)"
+        f"the name {message.operation_id[:60]!r} was used for another {verb} "  # type: ignore[union-attr]
+        f"of {about!r} with different "
+        "content: nothing was done. Repeat a request unchanged, and give a new request a new Idempotency-Key "
+        "(operation_id, event_id)"
     )
 
 

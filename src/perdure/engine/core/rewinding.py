@@ -1,11 +1,11 @@
-"""The verb `rewind`: a failed instance goes on, with what failed tried again and what was done left done.
+"""The verb `rewind`: a failed instance continues; failures are retried and completed work stays.
 
-What that means for history is in `perdure.replay.rewinding`; here it is put into effect, in one batch. The marker is
-written, the code is brought back by replaying what still counts, and goes on; arrivals that lay behind the place it
-goes on from are delivered again, open waits get their rows back, open activities are started, as after a restart.
-Its sub-orchestrations are asked as well, because what they reported after the failure was dropped: one that failed
-is rewound itself, one that has completed reports again, one that is gone or was terminated is started again.
-If the code cannot be brought back the instance is parked as ever, with everything kept for when it can.
+`perdure.replay.rewinding` defines the effect on history; this module applies it in one batch. It writes the
+marker and recreates the code by replaying the valid part of history, and the code continues. Arrivals after
+that point are delivered again, open waits get their rows back, and open activities are started, as after a
+restart. The sub-orchestrations are asked as well, because their reports after the failure were dropped: a
+failed child is rewound itself, a completed child reports again, and a deleted or terminated child is started
+again. If the code cannot be recreated, the instance is parked, with everything kept for a later attempt.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ S = RuntimeStatus
 
 
 def rewind(batch: OpenBatch, instance: Instance | None, envelope: Envelope, message: Rewind) -> None:
-    """The operator's verb, and a rewound parent's question to its sub-orchestration."""
+    """Handle the operator's verb, and a rewound parent's request to its sub-orchestration."""
     if message.link is not None:
         _asked_by_parent(batch, instance, envelope, message, message.link)
         return
@@ -69,7 +69,7 @@ def _asked_by_parent(
         if message.again is not None:
             batch.send(message.again)
     elif not instance.is_finished:
-        batch.consume(envelope)  # it will report when it is done
+        batch.consume(envelope)  # it reports when it has finished
     elif _has_history(batch, instance, envelope):
         batch.consume(envelope)
         plan = _planned(batch, instance) if instance.status is S.Failed else None
@@ -80,7 +80,9 @@ def _asked_by_parent(
 
 
 def _has_history(batch: OpenBatch, instance: Instance, envelope: Envelope) -> bool:
-    """Finished instances are loaded without their history: then the message waits for one batch."""
+    """Whether the history is loaded. Finished instances are loaded without it; then the message waits for one
+    batch.
+    """
     if instance.stored is not None and instance.stored.history:
         return True
     if instance.no not in batch.touched:
@@ -90,7 +92,7 @@ def _has_history(batch: OpenBatch, instance: Instance, envelope: Envelope) -> bo
 
 
 def _planned(batch: OpenBatch, instance: Instance) -> RewindPlan | PerdureError:
-    """How it is to go on, or why it cannot."""
+    """The plan for the rewind, or why it is not possible."""
     cannot = f"cannot rewind instance {instance.instance_id!r}: "
     try:
         recorded = instance.recorded()
@@ -105,13 +107,13 @@ def _planned(batch: OpenBatch, instance: Instance) -> RewindPlan | PerdureError:
     after = fold([*recorded, (batch.now, [plan.event(batch.now, "")])])
     if after.locks:
         return IllegalTransition(
-            f"{cannot}it failed inside a critical section, whose locks others may hold by now. "
-            "Restart it, or start it anew"
+            f"{cannot}it failed inside a critical section, whose locks other orchestrations may hold by now. "
+            "Restart it, or start a new instance"
         )
     if any(task_id not in plan.voided for task_id in after.operations):
         return IllegalTransition(
-            f"{cannot}when it failed it was waiting for an entity, whose answer was dropped; asking again "
-            "could do the operation twice. Restart it, or start it anew"
+            f"{cannot}it failed while it waited for an entity, whose answer was dropped; a second call could "
+            "do the operation twice. Restart it, or start a new instance"
         )
     return plan
 
@@ -140,7 +142,9 @@ def _go_back(batch: OpenBatch, instance: Instance, plan: RewindPlan, reason: str
 
 
 def _tried(batch: OpenBatch, instance: Instance, plan: RewindPlan, recorded: list[Episode]) -> RewindPlan:
-    """Would the code, without the failures, do all that history has? If not, fewer are void, or less is kept."""
+    """Check by replay that the code, without the failures, matches history. If not, void fewer failures or keep
+    less of it.
+    """
     while (found := _difference(batch, instance, plan, recorded)) is not None:
         fewer = with_fewer(plan, recorded, found[0])
         if fewer is None:
@@ -168,14 +172,14 @@ def _difference(
 
 
 def _open_waits(instance: Instance) -> None:
-    """The rows of its waits went when it failed: the seal writes them again."""
+    """Recreate its wait rows, which the failure deleted; the seal writes them."""
     assert instance.execution is not None
     instance.execution.reopen_waits()
     instance.saved_waits = 0
 
 
 def _open_rows(batch: OpenBatch, instance: Instance, state: State) -> None:
-    """The same for an instance that was parked, from history alone: without the types its code expects."""
+    """The same for a parked instance, from history alone, without the types that its code expects."""
     instance.open_local = len(state.activities)
     for wait_id, (wait, since) in state.waits.items():
         batch.rows.waits_opened.append(WaitRow(instance.no, wait_id, wait.name, since, wait.deadline, None))
@@ -200,7 +204,7 @@ def _ask_children(batch: OpenBatch, instance: Instance, state: State, reason: st
 
 
 def _ask_entities(batch: OpenBatch, instance: Instance, state: State) -> None:
-    """An operation that failed was undone: it is asked for again."""
+    """Call the entities of failed operations again, because a failed operation was undone."""
     for task_id, (called, _) in state.operations.items():
         batch.send(
             EntityOperation(
@@ -228,7 +232,7 @@ def _report_again(batch: OpenBatch, instance: Instance, link: ParentLink) -> Non
 
 
 def _ending_of(instance: Instance) -> ev.Ending | Failure | None:
-    """How it ended; why that cannot be told, when its history cannot be read."""
+    """The ending, or a failure that says why its history cannot be read."""
     try:
         ending: ev.Ending | None = fold(instance.recorded()).ending
     except (msgspec.MsgspecError, KeyError) as error:

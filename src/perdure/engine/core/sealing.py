@@ -1,8 +1,8 @@
-"""Sealing: what a batch has come to, as rows.
+"""Sealing: turns a batch into rows.
 
-Every instance that was touched writes its open episode, its waits and its own row. Of messages, those held become
-rows that nobody polls, and those that nobody has reached become rows that everybody does; what came from outside
-and has not been answered needs none, because nothing was promised.
+Every touched instance writes its open episode, its waits and its own row. Held messages become rows that polls
+skip, and unhandled messages become rows that polls return. A message from outside that has not been answered
+needs no row, because nothing was promised.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ STORED_AT_ONCE: Final = 2_000  # messages that get a row between two pauses
 
 
 def seal(batch: OpenBatch) -> Batch:
-    """Close the batch: rows of every touched instance, and inbox rows for what is still unconsumed."""
+    """Close the batch: rows of every touched instance, and inbox rows for unconsumed messages."""
     rows = batch.rows
     for instance in batch.touched.values():
         if not instance.purged:
@@ -45,7 +45,7 @@ def seal(batch: OpenBatch) -> Batch:
 
 
 def _forget_placed(rows: Batch) -> None:
-    """What was placed and is not wanted any more, within one batch, gets no row at all."""
+    """Drop the rows of activities that were placed and cancelled within one batch."""
     gone = set(rows.activities_removed)
     rows.activities_placed = [
         row
@@ -104,9 +104,9 @@ def _seal_waits(batch: OpenBatch, instance: Instance, execution: Execution) -> N
 
 
 def _seal_held(batch: OpenBatch) -> None:
-    """Held messages: rows that nobody polls until the instance is resumed."""
+    """Store held messages as rows that polls skip until the instance is resumed."""
     walks: dict[int, _Walk] = {}
-    # Some were let go again within this batch, some of those even held a second time.
+    # Some messages were released again within this batch, and some of those were held a second time.
     for instance, envelope in {id(e): (i, e) for i, e in batch.held if e.held}.values():
         if not envelope.row_no:
             batch.store(envelope, None)
@@ -125,7 +125,7 @@ def _seal_held(batch: OpenBatch) -> None:
 
 
 def _needs_another_row(instance: Instance, envelope: Envelope, walks: dict[int, _Walk]) -> bool:
-    """Whether its row would tell the wrong order, or would ask again for an answer that has been given."""
+    """Whether its row would give the wrong order, or would request an answer that was already given."""
     if isinstance(envelope.reply, Elsewhere):
         return True
     if instance.entity_state is None:
@@ -134,16 +134,16 @@ def _needs_another_row(instance: Instance, envelope: Envelope, walks: dict[int, 
     if walk is None or not walk.reaches(envelope):
         walk = walks[instance.no] = _Walk(
             instance
-        )  # a line is walked once, unless what is held changed places
+        )  # a line is walked once, unless held messages changed places
         walk.reaches(envelope)
     return walk.greatest > envelope.row_no
 
 
 class _Walk:
-    """A walk along an entity's line: `greatest` is the greatest row number before the place that was reached.
+    """A walk along an entity's line: `greatest` is the greatest row number before the current place.
 
-    The line is read back by the numbers of its rows, and an operation under way outside the loop is known by its
-    place: so numbers must tell the order.
+    The line is loaded in the order of its row numbers, and an operation outside the loop is identified by its
+    place: so numbers must follow the order.
     """
 
     def __init__(self, instance: Instance) -> None:
@@ -152,7 +152,7 @@ class _Walk:
         self._last: Envelope | None = None
 
     def reaches(self, envelope: Envelope) -> bool:
-        """Go on to this one; false when it does not stand before us."""
+        """Walk on to this envelope; False if it is not ahead in the line."""
         for other in self._rest:
             if self._last is not None:
                 self.greatest = max(self.greatest, self._last.row_no)
@@ -163,9 +163,9 @@ class _Walk:
 
 
 def _seal_unconsumed(batch: OpenBatch) -> None:
-    """The rest waits for the next batch; what was born in this one has to be stored for that.
+    """Keep unhandled messages for the next batch; store those created in this one.
 
-    What has waited since an earlier batch is as it should be, and is not looked at.
+    Messages that have waited since an earlier batch are unchanged and skipped.
     """
     lines = batch.lines
     if not (batch.deferred or batch.aside or batch.backlog or lines.recent):
@@ -183,7 +183,7 @@ def _seal_unconsumed(batch: OpenBatch) -> None:
             batch.pause()
         if not envelope.waits:
             continue
-        if envelope.hidden:  # let go, and not reached: from now on polls have to show it
+        if envelope.hidden:  # released but not reached: polls must return it from now on
             batch.consumed.append(envelope.row_no)
             batch.store(envelope, at_once)
             envelope.hidden = False

@@ -1,4 +1,4 @@
-"""Starts: whether an id may be had, the new instance, and its first step, now or later."""
+"""Starts: whether the id is available, the new instance, and its first step, now or later."""
 
 from __future__ import annotations
 
@@ -37,7 +37,9 @@ def start(batch: OpenBatch, instance: Instance | None, envelope: Envelope, messa
         if batch.is_elsewhere(instance.instance_id):  # only its owner may replace it
             forwarding.ask(batch, envelope)
             return
-        if instance.dirty:  # it ended in this batch: its life is written before another takes the id
+        if (
+            instance.dirty
+        ):  # it ended in this batch: its history is written before another instance takes the id
             batch.postpone(envelope)
             return
         remove(batch, instance)
@@ -66,8 +68,8 @@ def start(batch: OpenBatch, instance: Instance | None, envelope: Envelope, messa
 
 
 def _start_refusal(instance: Instance, message: Start) -> PerdureError | None:
-    """Why the id cannot be had. A sub-orchestration takes the id of any instance that has finished, as in Azure:
-    an orchestration that runs again under its own id calls its children by the same ids again.
+    """Why the id is not available. A sub-orchestration takes the id of any instance that has finished, as in
+    Azure: an orchestration that runs again under its own id calls its children by the same ids again.
     """
     if message.on_existing == "return_existing":
         return None
@@ -79,13 +81,13 @@ def _start_refusal(instance: Instance, message: Start) -> PerdureError | None:
             f"{exists}: choose another id, wait for it to finish, or start with on_existing='return_existing'"
         )
     return InstanceExists(
-        f"{exists}: {_starter_of(instance, message.parent)}. Wait until it has finished (a retry policy of the call "
-        "does), terminate it, or give the call another instance_id"
+        f"{exists}: {_starter_of(instance, message.parent)}. Wait until it has finished (a retry policy of "
+        "the call does this), terminate it, or give the call another instance_id"
     )
 
 
 def _starter_of(instance: Instance, asking: ParentLink) -> str:
-    """Who started the instance whose id a sub-orchestration is to have, as the parent of that sees it."""
+    """Who started the instance that has the id of a new sub-orchestration, as the parent sees it."""
     parent = instance.parent
     if parent is None:
         return "a client started it"
@@ -143,7 +145,7 @@ def begin_later(batch: OpenBatch, instance: Instance | None, envelope: Envelope,
         batch.consume(envelope)
         kept = batch.is_kept(envelope)
         begin(batch, instance, message.input, message.operation_id, message.carried, kept=kept)
-        if not is_set_aside(instance):  # else what began it is held again
+        if not is_set_aside(instance):  # else its first message is held again
             let_held_go(batch, instance)
 
 

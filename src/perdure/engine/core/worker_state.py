@@ -1,4 +1,4 @@
-"""What a worker keeps from one batch to the next: what it was given, its numbers, its cache, and its lines."""
+"""The state of a worker between batches: its ports, numbers, cache, and lines."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class WorkerState:
-    """For the loop's thread. An open batch works on it; only the dispatcher replaces anything in it."""
+    """For the loop's thread. An open batch works on it; only the dispatcher replaces its parts."""
 
     def __init__(
         self,
@@ -48,10 +48,10 @@ class WorkerState:
         self.began_at = 0
         self.first_message = 0
         self.backlog: deque[Envelope] = deque()
-        # of instances that have had their share, and of what a full batch has not reached
+        # messages of instances at their limit, and messages that a full batch has not reached
         self.lines = Lines()
-        self.results: list[Envelope] = []  # activity results that the last batch has taken up
-        self.passed_by: set[tuple[str, int]] = set()  # calls of which it had only results that answer nothing
+        self.results: list[Envelope] = []  # activity results of the last batch
+        self.passed_by: set[tuple[str, int]] = set()  # its calls with no results but stale ones
 
 
 __all__ = ["WorkerState"]

@@ -1,1 +1,1 @@
-"""What users registered, and how it is called."""
+"""The registered functions, and how each is called."""

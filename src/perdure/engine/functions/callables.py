@@ -1,7 +1,7 @@
-"""What users hand over to be called: functions, and what stands for one.
+"""The callables that users register: functions, and objects that stand for one.
 
-A partial, a bound method, a static method and an object with `__call__` are called as they are, and `signature_of`
-tells with what. Code, annotations and a name are those of the function behind it, which `plain` finds.
+A partial, a bound method, a static method and an object with `__call__` are called as they are; `signature_of`
+returns their parameters. Code, annotations and name come from the function behind them, which `plain` finds.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ _STANDS_FOR = "__perdure_for__"
 _SIMPLE_KINDS = (functools.partial, staticmethod)
 _KEYS = (str, FunctionType, MethodType)
 _AT: dict[tuple[int, int], tuple[object, tuple[Any, ...]]] = {}
-"""Marks of what takes no attribute of ours, by identity; the object is kept so that its id stays its own."""
+"""Marks of callables that accept no attributes, by identity; the object is kept so that its id is not reused."""
 
 
 def plain(function: Any) -> Any:
-    """The function whose code runs when this is called."""
+    """The function whose code a call runs."""
     found = inspect.unwrap(function) if callable(function) else function
     if isinstance(found, functools.partial):
         return plain(found.func)
@@ -35,17 +35,17 @@ def plain(function: Any) -> Any:
 
 
 def called(function: Any) -> Any:
-    """What a class shows under the name of this function: of a static method the function itself."""
+    """The attribute of the class behind this function: for a static method the function itself."""
     return function.__func__ if isinstance(function, staticmethod) else function
 
 
 def is_async(function: Any) -> bool:
-    """Whether calling it gives a coroutine."""
+    """Whether a call returns a coroutine."""
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(plain(function))
 
 
 def is_unbound(function: Any) -> bool:
-    """Whether it is a method that is taken from its class, so that no object is there to call it on."""
+    """Whether it is a method of a class without an object to call it on."""
     if not inspect.isfunction(function) or not _is_in_class(function):
         return False
     first = next(iter(inspect.signature(function).parameters.values()), None)
@@ -58,25 +58,28 @@ def _is_in_class(function: FunctionType) -> bool:
 
 
 def yields(function: Any) -> bool:
-    """Whether it is a generator of either kind."""
+    """Whether it is a generator function, synchronous or asynchronous."""
     found = plain(function)
     return inspect.isgeneratorfunction(found) or inspect.isasyncgenfunction(found)
 
 
 def own_name(function: Any) -> str:
-    """The name it goes by unless it is given one: that of a partial's function, or of an object's class."""
+    """The default name: that of a partial's function, or of an object's class."""
     if isinstance(function, functools.partial):
         return own_name(function.func)
     return str(getattr(function, "__name__", None) or type(function).__name__)
 
 
 def signature_of(function: Any) -> Mapping[str, inspect.Parameter]:
-    """Its parameters, those that a partial has bound left out. Raises RegistrationError where Python knows none."""
+    """The parameters, without those that a partial has bound. Raises RegistrationError if Python cannot inspect
+    them.
+    """
     try:
         return inspect.signature(function).parameters
     except (ValueError, TypeError) as error:
         raise RegistrationError(
-            f"{where(function)}: Python does not tell its parameters ({error}): call it from a function of your own"
+            f"{where(function)}: Python cannot inspect its parameters ({error}): call it from a function of "
+            "your own"
         ) from error
 
 
@@ -90,17 +93,17 @@ def where(function: object) -> str:
 
 
 def standing_for(double: Any, original: object) -> None:
-    """Have error messages about `double` name the function that it stands for."""
+    """Make error messages about `double` name the original function."""
     setattr(double, _STANDS_FOR, original)
 
 
 def is_same(one: Any, other: Any) -> bool:
-    """Whether two references are to one function; each access to a bound method makes another object."""
+    """Whether two references mean the same function; each access to a bound method creates another object."""
     return one is other or (isinstance(one, MethodType) and bool(one == other))
 
 
 def marks(function: Any) -> tuple[Any, ...]:
-    """What `mark` has noted on a function, or on what it wraps; nothing if it has not."""
+    """The marks of a function, or of the function that it wraps."""
     found = _noted_on(function)
     if found is None and hasattr(function, "__wrapped__"):
         found = _noted_on(inspect.unwrap(function))
@@ -114,12 +117,14 @@ def _noted_on(function: Any) -> tuple[Any, ...] | None:
 
 
 def _attribute(function: Any) -> Any:
-    """A bound method shows the attributes of its function, which says nothing of this object's."""
+    """The mark attribute; none for a bound method, which shows the attributes of its function instead of its
+    own.
+    """
     return None if isinstance(function, MethodType) else getattr(function, _MARK, None)
 
 
 def mark(function: Any, noted: tuple[Any, ...]) -> None:
-    """Note something on a function, so that a reference to it can be used as its name."""
+    """Mark a function, so that a reference to it can be used as its name."""
     if inspect.isfunction(function) or isinstance(function, _SIMPLE_KINDS):
         setattr(function, _MARK, noted)
     else:
@@ -133,11 +138,13 @@ def _place(function: Any) -> tuple[int, int]:
 
 
 def reference(function: Any) -> Any:
-    """The key of a reference in a table: itself, but for objects, which may be unhashable or equal to others."""
+    """The key of a reference in a table: itself, except for objects, which may be unhashable or equal to
+    others.
+    """
     return function if isinstance(function, _KEYS) else id(function)
 
 
 def resolvable(function: Any) -> Any:
-    """What `typing.get_type_hints` reads the annotations of."""
+    """The object whose annotations `typing.get_type_hints` reads."""
     found = plain(function)
     return found.__func__ if isinstance(found, MethodType) else found

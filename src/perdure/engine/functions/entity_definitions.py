@@ -1,4 +1,4 @@
-"""A registered entity as its hub runs it: which operations a class has, and what fills a function's parameters."""
+"""Registered entities as the engine runs them: the operations of a class, and the arguments of a function."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from perdure.replay.entity import ClassStyle, EntityCode, EntityContext, Functio
 from perdure.replay.inputs import Input
 
 _FOREIGN: Final = ("builtins", "typing", "abc", "pydantic", "msgspec", "dataclasses")
-"""Packages whose methods are not a user's operations."""
+"""Packages whose methods are not operations."""
 _POSITIONAL: Final = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
 def code_of(definition: Entity) -> EntityCode:
-    """The entity, ready to be run. Raises RegistrationError for annotations that name nothing."""
+    """The entity, ready to be run. Raises RegistrationError for unresolvable annotations."""
     function = definition.function
     if inspect.isclass(function):
         return _class_style(definition, function)
@@ -44,14 +44,15 @@ def input_of(code: EntityCode, operation: str) -> Input | None:
 
 
 def check_entity(function: Any, offload: bool) -> None:
-    """Raise RegistrationError for what cannot be an entity, as far as that shows while decorating."""
+    """Raise RegistrationError for an invalid entity, as far as the decorator can see."""
     if inspect.isclass(function):
         _check_class(function, offload)
     elif callable(function):
         parameters = _parameters(function)
         if not 1 <= len(parameters) <= 2:
             raise RegistrationError(
-                f"{where(function)}: an entity function takes its EntityContext, or that and the operation's input"
+                f"{where(function)}: an entity function takes its EntityContext, or its EntityContext and the "
+                "operation's input"
             )
         _refuse_dropping(function, bool(parameters[1:]))
         _check_body(function, offload)
@@ -67,8 +68,8 @@ def _check_class(found: type, offload: bool) -> None:
     ]
     if required:
         raise RegistrationError(
-            f"the entity {found.__qualname__} cannot be made without arguments ({', '.join(required)}): "
-            "a new entity begins with defaults, so give each a default"
+            f"the entity {found.__qualname__} cannot be created without arguments ({', '.join(required)}): a "
+            "new entity starts with defaults, so give each parameter a default"
         )
     if not _is_whole(found) and not hasattr(found, "__dict__"):
         raise RegistrationError(f"the entity {found.__qualname__} has __slots__: make it a dataclass")
@@ -86,10 +87,10 @@ def _signature(found: type) -> inspect.Signature:
 
 def _check_body(function: Callable[..., Any], offload: bool) -> None:
     if yields(function):
-        raise RegistrationError(f"{where(function)} yields: an entity does its operation and returns")
+        raise RegistrationError(f"{where(function)} yields: an entity's operation must return its result")
     if is_async(function) and not offload:
         raise RegistrationError(
-            f"{where(function)} is async: operations run on the engine's own thread and may not wait. "
+            f"{where(function)} is async: operations run on the engine's own thread and must not wait. "
             "Register the entity with offload=True if it does I/O; otherwise write `def`"
         )
 
@@ -107,7 +108,7 @@ def _class_style(definition: Entity, found: type) -> ClassStyle:
 
 
 def _attributes(definition: Entity, found: type) -> dict[str, Any]:
-    """The annotations of attributes that are state: those of the class itself and of constants are not."""
+    """The annotations of the state attributes, without class variables and constants."""
     try:
         hints = typing.get_type_hints(found, localns=dict(definition.localns or {}), include_extras=True)
     except (NameError, AttributeError, TypeError) as error:
@@ -123,7 +124,7 @@ def _attributes(definition: Entity, found: type) -> dict[str, Any]:
 
 
 def _is_whole(found: type) -> bool:
-    """Whether JSON can carry its objects as they are."""
+    """Whether its objects are encoded to JSON directly."""
     return (
         dataclasses.is_dataclass(found)
         or issubclass(found, msgspec.Struct)
@@ -132,7 +133,7 @@ def _is_whole(found: type) -> bool:
 
 
 def _methods(found: type) -> dict[str, Callable[..., Any]]:
-    """Its public methods, also inherited ones, but not those of the libraries it may be built on."""
+    """Its public methods, inherited ones included, without those of base libraries."""
     methods: dict[str, Callable[..., Any]] = {}
     for kind in reversed(found.__mro__):
         if kind.__module__.split(".")[0] in _FOREIGN:
@@ -150,8 +151,8 @@ def _method(found: type, method: Callable[..., Any], hints: Mapping[str, Any]) -
     inputs = [p for p in parameters if not _is_context(p, hints)]
     if len(inputs) > 1:
         raise RegistrationError(
-            f"{where(method)}: an operation takes one input (and its EntityContext, annotated so); "
-            "put several into one dataclass"
+            f"{where(method)}: an operation takes one input (and its EntityContext, annotated so); combine "
+            "several inputs in one dataclass"
         )
     _refuse_dropping(method, bool(inputs))
     filled = (_input(method, p, hints) if p in inputs else None for p in parameters)
@@ -165,7 +166,7 @@ def _input(function: Callable[..., Any], parameter: inspect.Parameter, hints: Ma
 
 
 def _refuse_dropping(function: Callable[..., Any], takes_input: bool) -> None:
-    """Raise RegistrationError for parameters that must be filled by name, or that seem to take the input."""
+    """Raise RegistrationError for required keyword-only parameters, or for ones that seem to take the input."""
     others = [p for p in signature_of(function).values() if p.kind not in _POSITIONAL]
     required = (p for p in others if p.kind is p.KEYWORD_ONLY and p.default is p.empty)
     refuse_dropping(function, required if takes_input else others)

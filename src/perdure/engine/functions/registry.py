@@ -1,10 +1,10 @@
-"""Which functions an application has, under which names, and how each of them is called.
+"""The registry: the functions of an application, their names, and how each is called.
 
-Registering returns the function itself, so that it can be tested by calling it, typed, and imported elsewhere;
-its definition is remembered beside it. Annotations are resolved late, when the application starts, so that a
-function may name types defined further down; mistakes are then reported all at once, before anything runs.
-What a parameter receives is decided by its annotation: a context, the client, a request, a lifespan resource;
-the one that remains is the input. The rule is the same for activities and client functions.
+A decorator returns the function unchanged, so that it can be tested by calling it, typed, and imported
+elsewhere; the definition is stored beside it. Annotations are resolved when the application starts, so that a
+function may use types defined further down; all mistakes are reported together, before anything runs. The
+annotation of a parameter decides its argument: a context, the client, a request, a lifespan resource; the
+remaining parameter is the input. Activities and client functions follow the same rule.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ D = TypeVar("D", bound="Definition")
 
 @dataclass(frozen=True)
 class Definition:
-    """A registered function: its name and the namespace its annotations are resolved in."""
+    """A registered function: its name and the namespace of its annotations."""
 
     name: str
     function: Function
@@ -56,7 +56,7 @@ class Definition:
     aliases: tuple[str, ...] = ()
 
     def hints(self) -> dict[str, Any]:
-        """Its annotations, resolved. Raises RegistrationError for one that names nothing."""
+        """Its resolved annotations. Raises RegistrationError for an unresolvable one."""
         try:
             return typing.get_type_hints(
                 resolvable(self.function), localns=dict(self.localns or {}), include_extras=True
@@ -68,18 +68,18 @@ class Definition:
             ) from error
 
     def output_type(self) -> Any:
-        """What its result is read as: Any where it is not annotated, or never returns."""
+        """The type of its result: Any if it is not annotated or never returns."""
         output = self.hints().get("return", Any)
         return Any if output in _NEVER else output
 
 
 @dataclass(frozen=True)
 class Activity(Definition):
-    """An activity and how it is to be run. `concurrency` 0 means no limit of its own.
+    """An activity and its options. `concurrency` 0 means no limit of its own.
 
-    `timeout` and `heartbeat` (how long it may be silent) are in microseconds, 0 for none. `executor` is an
-    executor, a source of one, or the name of a registered source; None runs it in this process. `pool` names the
-    workers that run it, "" for all.
+    `timeout` and `heartbeat` (the longest silence) are in microseconds, 0 for none. `executor` is an executor,
+    a source of one, or the name of a registered source; None runs it in this process. `pool` names the workers
+    that run it, "" for all.
     """
 
     retry: RetryPolicy | None = None
@@ -96,7 +96,7 @@ class Activity(Definition):
 
 @dataclass(frozen=True)
 class Orchestrator(Definition):
-    """An orchestrator and its door: which events it admits (None admits all, unchecked)."""
+    """An orchestrator and the events that it admits (None admits all, unchecked)."""
 
     version: str = ""
     events: Mapping[str, Any] | None = None
@@ -139,7 +139,7 @@ class Orchestrator(Definition):
         raise EventRefused(f"{self.name!r} admits {admitted}; {event_name!r} is not among them")
 
     def refusal_of(self, event_name: str) -> str:
-        """Why no event of this name can be raised; "" when one can."""
+        """Why an event of this name is rejected; "" if it is admitted."""
         try:
             self._event_type(event_name)
         except EventRefused as refused:
@@ -147,7 +147,7 @@ class Orchestrator(Definition):
         return ""
 
     def schema(self, event_name: str) -> dict[str, Any] | None:
-        """The JSON Schema declared for an event, when there is one."""
+        """The JSON Schema declared for an event, or None."""
         try:
             return payload.schema_of(self._event_type(event_name)) if self.events is not None else None
         except EventRefused:
@@ -168,34 +168,35 @@ class Route(Definition):
     path: str = "/"
     methods: tuple[str, ...] = ("GET",)
     auth: str = "function"  # anonymous | function | admin
-    links: tuple[str, ...] = ("status",)  # what callers get whose key does not operate
+    links: tuple[str, ...] = ("status",)  # the links for callers without the scope operate
 
 
 @dataclass(frozen=True)
 class Trigger(Definition):
-    """A client function that a clock or a queue calls. It runs as an activity of a built-in orchestrator."""
+    """A client function that a schedule or a queue calls. It runs as an activity of a built-in orchestrator."""
 
     @property
     def activity(self) -> Activity:
-        """The activity under which it runs."""
         raise NotImplementedError
 
 
 HANDED_OUT: Final = ("status", "raise", "terminate", "purge", "restart", "suspend", "resume", "rewind")
 """The links to an instance that a route may hand out."""
 NAMED_EVENT: Final = "raise:"
-"""What stands before an event's name in a link for this event alone."""
+"""The prefix of an event's name in a link for this event alone."""
 LinksFor = Literal["caller", "azure"]
 ROUTE_PREFIX: Final = "/api"
-"""What stands before the paths of routes unless the application says otherwise, as on Azure."""
+"""The default prefix of the paths of routes, as on Azure."""
 
 
 class Registry:
     """The functions of one application, by kind and name.
 
-    `links` says who gets the links to an instance: each caller what they may do, or, as in Azure, everyone all.
-    `route_prefix` stands before the path of each route. `events` says what the data of an event become that Azure's
-    own client raises: what they are, or, as on Azure, their JSON text.
+    `links` decides who gets links to an instance: each caller those for its own permissions, or, as in Azure,
+    everyone all.
+
+    `route_prefix` precedes the path of each route. `events` decides the data of an event that Azure's own client raises:
+    the data themselves, or, as on Azure, their JSON text.
     """
 
     def __init__(self) -> None:
@@ -212,7 +213,7 @@ class Registry:
         self.events: Literal["data", "text"] = "data"
 
     def add(self, definition: Definition) -> None:
-        """Register; raises RegistrationError for a name or a route that is taken."""
+        """Register a function; raises RegistrationError for a name or a route that is taken."""
         self._put(definition)
         if not isinstance(definition, Route | Trigger):
             remember(definition)
@@ -263,7 +264,7 @@ class Registry:
                 raise RegistrationError(f"{where(definition.function)} has no name of its own")
 
     def include(self, other: Registry) -> None:
-        """Take over what another registry has, all of it or, with RegistrationError, nothing."""
+        """Add all functions of another registry, or none, with RegistrationError."""
         rehearsal = Registry()
         for registry in (self, other):
             for definition in registry.definitions():
@@ -276,11 +277,11 @@ class Registry:
             self.add_executor(name, source)
 
     def adopt(self, other: Registry) -> None:
-        """Take over what another registry says beside its functions."""
+        """Take over the settings of another registry."""
         self.links, self.route_prefix, self.events = other.links, other.route_prefix, other.events
 
     def described(self, **more: str) -> str:
-        """What is registered, as other workers and operators are told, and what else they are: JSON."""
+        """The registered names and `more`, as JSON for other workers and operators."""
         return msgspec.json.encode(
             {
                 **more,
@@ -291,12 +292,12 @@ class Registry:
         ).decode()
 
     def add_executor(self, name: str, source: Any) -> None:
-        """Register a source of executors; raises RegistrationError for a name that another one has."""
+        """Register a source of executors; raises RegistrationError for a name that is taken."""
         if self.executors.setdefault(name, source) is not source:
             raise RegistrationError(f"the executor name {name!r} is already taken in this application")
 
     def supplement(self, definitions: Iterable[Definition]) -> None:
-        """Add the functions that stand behind others, those whose names are not taken (by a stub, say)."""
+        """Add built-in functions whose names are not taken (by a stub, for example)."""
         for definition in definitions:
             if definition.name not in self.activities and definition.name not in self.versions:
                 self._put(definition)
@@ -336,15 +337,15 @@ class Registry:
         return _get(self.activities, name, "activity")
 
     def entity(self, name: str) -> Entity:
-        """The entity of a name in lower case, as ids have it."""
+        """The entity with this lower-case name, as in ids."""
         return _get(self.entities, name, "entity")
 
     def orchestrator(self, name: str, version: str = "") -> Orchestrator:
-        """The orchestrator of a name: of this version if there is one, else the newest."""
+        """The orchestrator with this name: this version if it is registered, else the newest."""
         return self.versions.get(name, {}).get(version) or _get(self.orchestrators, name, "orchestrator")
 
     def name_of(self, function: str | Function) -> str:
-        """The name of a function reference here; of several names its own, else the first it was given."""
+        """The name of a function reference here; of several names its own, else the first registered."""
         if isinstance(function, str):
             return function
         known = [d for d in definitions_of(function) if d.name in self.activities or d.name in self.versions]
@@ -398,19 +399,19 @@ def _get(source: Mapping[str, D], name: str, kind: str) -> D:
 
 
 def remember(definition: Definition) -> None:
-    """Note the definition on the function, so that a reference to it can be used as its name."""
+    """Mark the function with its definition, so that a reference to it can be used as its name."""
     others = [one for one in definitions_of(definition.function) if not _is_same(one, definition)]
     mark(definition.function, (*others, definition))
 
 
 def definition_of(function: object) -> Definition | None:
-    """The definition behind a function reference, if it was registered."""
+    """The definition of a function reference, or None."""
     found = definitions_of(function)
     return preferred(found) if found else None
 
 
 def definitions_of(function: object) -> tuple[Definition, ...]:
-    """Every definition of a function, in the order in which they were registered."""
+    """Every definition of a function, in the order of registration."""
     return marks(function)
 
 
@@ -423,7 +424,7 @@ def preferred(definitions: Sequence[Definition]) -> Definition:
 
 
 def version_of(function: object) -> str:
-    """The version that a function reference stands for; "" when it stands for several, or for none."""
+    """The version that a function reference stands for; "" when it has several, or none."""
     versions = {one.version for one in definitions_of(function) if isinstance(one, Orchestrator)}
     return versions.pop() if len(versions) == 1 else ""
 
@@ -437,7 +438,7 @@ def _is_same(one: Definition, other: Definition) -> bool:
 
 
 def name_of(function: str | Function) -> str:
-    """The registered name of a function reference; a string is taken as it is."""
+    """The registered name of a function reference; a string is returned unchanged."""
     if isinstance(function, str):
         return function
     definition = definition_of(function)
@@ -453,7 +454,7 @@ _DECORATORS = frozenset({"perdure.blueprint", "perdure.azure_names"})
 
 
 def caller_locals() -> Mapping[str, Any] | None:
-    """The local names where a decorator was applied, unless at module level."""
+    """The local names at the place of a decorator, unless at module level."""
     frame = sys._getframe(1)
     while frame.f_back is not None and frame.f_globals.get("__name__") in _DECORATORS:
         frame = frame.f_back
@@ -465,10 +466,10 @@ def caller_locals() -> Mapping[str, Any] | None:
 
 @dataclass(frozen=True)
 class CallPlan(Generic[D]):
-    """How a function is called: which parameter takes which given value, and which takes the input, if one does.
+    """The argument plan of a function: the parameters that take given values, and the one that takes the input.
 
-    `given` maps parameter names to the type each was annotated with; `positional` are those that Python takes by
-    their place alone, with their defaults.
+    `given` maps parameter names to their annotated types; `positional` are positional-only parameters with
+    their defaults.
     """
 
     definition: D
@@ -479,12 +480,10 @@ class CallPlan(Generic[D]):
 
     @property
     def input_name(self) -> str | None:
-        """The parameter that takes the input."""
         return self.input.name if self.input is not None else None
 
     @property
     def input_type(self) -> Any:
-        """What the input is read as."""
         return self.input.type if self.input is not None else Any
 
     def call(self, arguments: dict[str, Any]) -> Any:
@@ -496,9 +495,10 @@ class CallPlan(Generic[D]):
 
 
 def plan_of(definition: D, available: tuple[type, ...], apart: Collection[str] = ()) -> CallPlan[D]:
-    """Decide by annotation what each parameter receives, but for those in `apart`, which others fill.
+    """Decide by annotation the argument of each parameter, except for those in `apart`.
 
-    Raises RegistrationError when two are left over, and for an input or result that JSON can never be read as.
+    Raises RegistrationError when two parameters are left over, and for an input or result type that JSON cannot
+    represent.
     """
     hints = definition.hints()
     parameters = signature_of(definition.function)
@@ -531,14 +531,14 @@ def plan_of(definition: D, available: tuple[type, ...], apart: Collection[str] =
 def _input_parameter(
     definition: Definition, left: list[inspect.Parameter], hints: Mapping[str, Any]
 ) -> inspect.Parameter | None:
-    """Of the parameters that nothing else fills the one that has to be filled, else the first that may be."""
+    """The parameter for the input: the required one of those left, else the first optional one."""
     required = [parameter for parameter in left if parameter.default is parameter.empty]
     if len(required) > 1:
         raise RegistrationError(
             f"{where(definition.function)} has {len(required)} parameters that nothing fills: "
-            f"{', '.join(parameter.name for parameter in required)}. "
-            "One may take the input; the others must be annotated with a context or with the type of a "
-            "lifespan resource. Put several inputs into one dataclass"
+            f"{', '.join(parameter.name for parameter in required)}. One may take the input; annotate the "
+            "others with a context or with the type of a lifespan resource. Combine several inputs in one "
+            "dataclass"
         )
     if required:
         return required[0]
@@ -559,7 +559,7 @@ def _input_of(definition: Definition, parameter: inspect.Parameter, hints: Mappi
 
 
 def _by_place(parameters: Mapping[str, inspect.Parameter], taken: Collection[str]) -> dict[str, Any]:
-    """The parameters that can only be passed by their place, up to the last that is filled."""
+    """The positional-only parameters up to the last one with an argument."""
     only = [one for one in parameters.values() if one.kind is one.POSITIONAL_ONLY]
     while only and only[-1].name not in taken:
         only.pop()
@@ -567,7 +567,7 @@ def _by_place(parameters: Mapping[str, inspect.Parameter], taken: Collection[str
 
 
 def likely_input(definition: Activity) -> Any:
-    """The type of an activity's input, as far as it shows without knowing which resources there are."""
+    """The likely type of an activity's input, without knowledge of the resources."""
     hints = definition.hints()
     kinds = [
         (parameter.default is parameter.empty, hints.get(name, Any))
@@ -580,15 +580,16 @@ def likely_input(definition: Activity) -> Any:
 
 
 def check_readable(function: object, what: str, kind: Any) -> None:
-    """Raise RegistrationError for a type that no JSON can be read as."""
+    """Raise RegistrationError for a type that JSON cannot represent."""
     flaw = payload.why_unreadable(kind)
     if flaw is not None:
         raise RegistrationError(f"{where(function)}: {what} is annotated {payload.title(kind)}. {flaw}")
 
 
 def _check_returned(function: object, what: str, kind: Any) -> None:
-    """The same for what a function returns. A plain class may be annotated: only a value shows that JSON cannot
-    carry it, and that is refused when it is returned, without another attempt."""
+    """The same for a result. A plain class may be annotated: only a value shows that JSON cannot represent it,
+    and that value is rejected when it is returned, without a retry.
+    """
     if not payload.is_plain_class(kind):
         check_readable(function, what, kind)
 
@@ -602,7 +603,7 @@ def _given_type(annotation: Any, available: tuple[type, ...]) -> type | None:
 
 
 def _options(annotation: Any) -> tuple[Any, ...]:
-    """The types that a parameter annotated so may be: several for a union."""
+    """The types of an annotation: several for a union."""
     origin = typing.get_origin(annotation)
     if origin is typing.Annotated:
         return _options(typing.get_args(annotation)[0])
@@ -610,10 +611,10 @@ def _options(annotation: Any) -> tuple[Any, ...]:
 
 
 def is_kind_of(kind: type, option: type) -> bool:
-    """Whether a value of this kind may be passed where `option` is asked for."""
+    """Whether a value of this kind may be passed for `option`."""
     try:
         return issubclass(kind, option)
-    except TypeError:  # a TypedDict, a Protocol that cannot be asked, a generic alias
+    except TypeError:  # a TypedDict, a Protocol without runtime checks, a generic alias
         return False
 
 
@@ -635,7 +636,7 @@ def orchestrator_parameters(function: Function) -> list[inspect.Parameter]:
 
 
 def refuse_dropping(function: object, parameters: Iterable[inspect.Parameter]) -> None:
-    """Raise RegistrationError for a function without a place for its input that seems to have one."""
+    """Raise RegistrationError for a function that seems to take an input but cannot."""
     for parameter in parameters:
         if parameter.kind in _VARIABLE:
             raise RegistrationError(
@@ -644,13 +645,13 @@ def refuse_dropping(function: object, parameters: Iterable[inspect.Parameter]) -
             )
         if parameter.kind is parameter.KEYWORD_ONLY:
             raise RegistrationError(
-                f"{where(function)}: the input is passed by its place, and {parameter.name!r} can only be passed "
-                "by its name: leave out the `*` in front of it"
+                f"{where(function)}: the input is passed by position, and {parameter.name!r} can only be "
+                "passed by name: remove the `*` in front of it"
             )
 
 
 def orchestrator_input(definition: Orchestrator) -> tuple[bool, Any]:
-    """Whether the orchestrator takes an input beside its context, and of which type its input is.
+    """Whether the orchestrator takes an input, and the type of its input.
 
     Raises RegistrationError unless it takes the context alone, or the context and one input.
     """
@@ -667,7 +668,7 @@ def orchestrator_input(definition: Orchestrator) -> tuple[bool, Any]:
 
 
 def input_parameter_of(definition: Orchestrator) -> Input | None:
-    """The orchestrator's parameter for the input, if it takes one beside its context."""
+    """The orchestrator's parameter for the input, or None."""
     takes_input, kind = orchestrator_input(definition)
     if not takes_input:
         return None
@@ -676,7 +677,7 @@ def input_parameter_of(definition: Orchestrator) -> Input | None:
 
 
 def orchestrator_output(definition: Orchestrator) -> Any:
-    """What its output is read as: of a generator, what it returns in the end."""
+    """The type of its output; for a generator, the type of its return value."""
     output = definition.output_type()
     origin = typing.get_origin(output) or output
     if origin in _GENERATORS:

@@ -1,4 +1,4 @@
-"""An application's functions as the hub and the orchestrators' contexts use them."""
+"""The functions of an application, as the engine and the orchestrators' contexts use them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from perdure.replay.environment import CallTarget
 
 
 class Entry:
-    """An orchestrator ready to be run: its code, the version that starts are stamped with, and its door."""
+    """An orchestrator ready to run: its code, the version of new instances, and its event check."""
 
     __slots__ = ("_definition", "code", "version")
 
@@ -74,7 +74,7 @@ class FunctionTable:
         self._folded = {name.casefold(): name for name in self._versions}
 
     def orchestrator(self, name: str, version: str | None = None) -> Entry | None:
-        """The code of an instance pinned to `version`; for None the code that a new instance gets."""
+        """The code of an instance pinned to `version`; with None the code of a new instance."""
         if version is None:
             return self._defaults.get(name) or self._defaults.get(self._folded.get(name.casefold(), ""))
         if not self.versioning.takes(version):
@@ -83,11 +83,11 @@ class FunctionTable:
         return known.get(version) or known.get("")
 
     def refuses(self, version: str) -> bool:
-        """Whether instances of this version are to fail here instead of waiting."""
+        """Whether instances of this version fail here instead of waiting."""
         return self.versioning.failure == "Fail" and not self.versioning.takes(version)
 
     def missing(self, name: str, version: str) -> str:
-        """Why there is no code here for an instance: a clause."""
+        """Why this worker has no code for an instance, as a clause."""
         known, ours = self._named(name), self.versioning
         if not known:
             return f"no worker here has the orchestrator {name!r}"
@@ -103,7 +103,7 @@ class FunctionTable:
         return self._versions.get(name) or self._versions.get(self._folded.get(name.casefold(), ""), {})
 
     def _default(self, versions: dict[str, Entry]) -> Entry | None:
-        """The default version if there is one of it, else the newest that this worker takes."""
+        """The default version if it is registered, else the newest that this worker runs."""
         default = self.versioning.default
         if default and default in versions:
             return versions[default]
@@ -113,12 +113,12 @@ class FunctionTable:
         return versions[newest(taken or versions)]
 
     def entity(self, name: str) -> EntityCode | None:
-        """By its name in lower case, as ids have it."""
+        """The entity with this lower-case name, as in ids."""
         return self.entities.get(name)
 
 
 class RegistryEnvironment:
-    """What a context asks of its surroundings, answered from the registry."""
+    """The environment of contexts, backed by the registry."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry

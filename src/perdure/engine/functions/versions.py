@@ -1,13 +1,13 @@
-"""Versions: which code an instance runs, and which instances a worker takes.
+"""Versions: the code that an instance runs, and the instances that a worker runs.
 
-An orchestrator may be registered several times under one name, each time with another `version=`. An instance is
-pinned to the version it started with: it runs the code registered for exactly that version, or else code registered
-without one, which serves them all and may look at `context.version`. What no code here serves waits, visibly.
-Azure's three settings say the rest. The default version is that of starts which name none; without it they get the
-newest registered. The match strategy says which versions a worker takes at all: every one (None), only the default
-(Strict), or the default and older ones (CurrentOrOlder). The failure strategy says what becomes of an instance the
-worker does not take: it stays and waits (Reject), or it fails (Fail).
-Versions compare as Azure's do: an empty one is the oldest, dotted numbers compare as numbers, others as text.
+An orchestrator may be registered several times under one name, each time with another `version=`. An instance
+is pinned to the version it started with: it runs the code registered for exactly that version, or else code
+registered without a version, which serves all versions and may read `context.version`. An instance without code
+on this worker waits, visibly. Azure's three settings decide the rest. The default version is that of starts
+without a version; without it they get the newest registered. The match strategy selects the versions that a
+worker runs: every one (None), only the default (Strict), or the default and older ones (CurrentOrOlder). The
+failure strategy decides about the other instances: they wait (Reject), or they fail (Fail). Versions compare as
+Azure's do: an empty one is the oldest, dotted numbers compare as numbers, others as text.
 """
 
 from __future__ import annotations
@@ -37,7 +37,6 @@ def compare(one: str, other: str) -> int:
 
 
 def newest(versions: Iterable[str]) -> str:
-    """The newest of several."""
     return max(versions, key=cmp_to_key(compare))
 
 
@@ -68,7 +67,7 @@ VERSION = Unit("a version, such as 2.1", "str", checked_version)
 class Versioning:
     """Azure's `defaultVersion`, `versionMatchStrategy` and `versionFailureStrategy`.
 
-    Without a default version every version is taken.
+    Without a default version a worker runs every version.
     """
 
     default: str = setting(
@@ -91,10 +90,10 @@ class Versioning:
         checked_version(self.default)
         for value, known in ((self.match, MatchStrategy), (self.failure, FailureStrategy)):
             if value not in get_args(known):
-                raise RegistrationError(f"{value!r} is none of {', '.join(get_args(known))}")
+                raise RegistrationError(f"{value!r} is not one of {', '.join(get_args(known))}")
 
     def takes(self, version: str) -> bool:
-        """Whether a worker with these settings takes instances of this version."""
+        """Whether a worker with these settings runs instances of this version."""
         if not self.default or self.match == "None":
             return True
         return version == self.default if self.match == "Strict" else compare(version, self.default) <= 0

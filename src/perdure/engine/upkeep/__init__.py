@@ -1,1 +1,1 @@
-"""What keeps a hub healthy: retention, the watchdog, the crash file, verification."""
+"""Upkeep of a hub: retention, the watchdog, the crash file, verification."""

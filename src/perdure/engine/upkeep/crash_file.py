@@ -1,10 +1,11 @@
-"""Strikes: which instance's code was running when a process died, found in a small file that outlives it.
+"""The crash file: records which instance's code is running, and outlives the process.
 
-The loop notes in mapped memory whose code it enters and leaves; the kernel keeps that whatever becomes of the
-process. Found noted after an unclean end, the instance gets a strike, and three park it. An engine on a file of its
-own keeps the record beside it. Workers that share a database keep theirs in a folder of the machine's, each in a
-file that it holds a lock on; whoever comes later, or takes over, inherits the files of the dead.
-Such a file also proves that its worker is dead, so nobody has to wait for the end of that one's lease.
+The loop writes the running instance into mapped memory when it enters its code and clears it when it leaves.
+The kernel keeps the memory when the process dies. An instance recorded at an unclean end gets a strike, and
+three strikes park it. An engine with its own database file keeps the crash file beside it. Workers that share a
+database keep theirs in a folder of the machine, each in a file that it locks. A worker that starts later, or
+takes over, inherits the files of dead workers. An unlocked file also proves that its worker is dead, so that
+its lease can expire at once.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ log = logging.getLogger("perdure.watchdog")
 
 
 def folder_of(place: str) -> Path:
-    """Where the workers of this machine and user keep theirs for one hub; `place` names database and hub."""
+    """The folder of the crash files of this machine and user for one hub; `place` names database and hub."""
     ours = Path(tempfile.gettempdir()) / f"perdure-{os.getuid()}"
     folder = ours / sha256(place.encode()).hexdigest()[:16]
     for each in (ours, folder):
@@ -44,24 +45,26 @@ def folder_of(place: str) -> Path:
 
 
 def _demand_own(folder: Path) -> None:
-    """Where everyone may make folders, another user may have made this one first, and could forge what is in it."""
+    """Check the owner: in a shared temporary folder, another user may have created this one and could forge its
+    files.
+    """
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
         raise StoreUnusable(
-            f"{folder} belongs to another user, and whoever made it could have instances parked here: remove it, or "
-            "set TMPDIR to a folder of your own"
+            f"{folder} belongs to another user, who could use it to park instances here: remove it, or set "
+            "TMPDIR to a folder of your own"
         )
     if found.st_mode & 0o077:
         folder.chmod(0o700)
 
 
 def name_of(incarnation: int, worker: str) -> str:
-    """What a worker's file is called among those of the others on its machine."""
+    """The name of a worker's file."""
     return f"{incarnation}-{sha256(worker.encode()).hexdigest()[:16]}{SUFFIX}"
 
 
 class StrikeFile:
-    """Which instance's code is running, and how often the process died in it: memory that outlives us."""
+    """Records which instance's code is running, and how often the process died in it."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -75,7 +78,7 @@ class StrikeFile:
         self._blame_last()
 
     def enter(self, instance_id: str) -> None:
-        if instance_id != self._noted:  # feeding the same instance again costs one byte
+        if instance_id != self._noted:  # the same instance again costs one byte
             self._noted = instance_id
             encoded = instance_id.encode()[: _RECORD - 3]
             self._map[1 : 3 + len(encoded)] = len(encoded).to_bytes(2, "big") + encoded
@@ -85,21 +88,22 @@ class StrikeFile:
         self._map[0] = 0
 
     def forgive(self, instance_id: str) -> None:
-        """The instance has run to its end of turn since."""
+        """Clear the strikes of an instance whose code has returned."""
         if self.strikes.pop(instance_id, None) is not None:
             self._write()
 
     def suspects(self) -> list[str]:
-        """Instances in whose code the process died three times."""
+        """The instances in whose code the process died three times."""
         return [instance_id for instance_id, count in self.strikes.items() if count >= STRIKES]
 
     def rename(self, path: str | Path) -> None:
-        """Go by another name. Where the file has been tidied away, it only says no more that we live or died."""
+        """Rename the file. If it was deleted, the crash record is lost, which is harmless."""
         with suppress(OSError):
             self.path = self.path.rename(path)
 
     def inherit(self) -> list[str]:
-        """Take over what dead processes have left beside this file: whoever holds a lock on its own still lives.
+        """Take over the files of dead processes beside this file. A process that still holds the lock of its
+        file is alive.
 
         Returns the names of their files.
         """
@@ -117,7 +121,9 @@ class StrikeFile:
         return dead
 
     def close(self, *, for_good: bool = False) -> None:
-        """An end in order. `for_good`: nobody will look for a file of this name; with strikes in it it stays."""
+        """Close the file at a clean end. `for_good` also deletes it, unless it has strikes, because no process
+        will use this name again.
+        """
         if for_good and not self.strikes:
             self.path.unlink(missing_ok=True)
         self.leave()
@@ -153,7 +159,7 @@ class StrikeFile:
 
 
 def _reserve(file: int, path: Path) -> None:
-    """Give the file its length, with space for it: a full disk would end the process at a write into the map."""
+    """Reserve the file's space: on a full disk, a write into the map would kill the process."""
     try:
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(file, 0, _FILE)
@@ -162,14 +168,16 @@ def _reserve(file: int, path: Path) -> None:
         os.close(file)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StoreFull(
-                f"no space is left for {path}, where a worker notes whose code it runs. Free space on its disk, then "
-                "try again"
+                f"no space is left for {path}, where the worker records whose code is running. Free space on "
+                "its disk, then try again"
             ) from error
         raise StoreUnusable(f"cannot write {path}: {error.strerror}") from error
 
 
 def _lock(file: int) -> None:
-    """Tell those who look that we live. One who is looking just now is gone in a moment."""
+    """Lock the file, which shows that this process is alive. A process that checks it holds the lock only
+    briefly.
+    """
     for _ in range(20):
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

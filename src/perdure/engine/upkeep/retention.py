@@ -1,15 +1,14 @@
-"""Retention: finished instances are purged when they have been finished for long enough.
+"""Retention: finished instances are purged after a configured time.
 
-The engine does it itself, on its loop's time, so that it needs no job beside it and a virtual clock moves it.
-Now and then the sweeper asks the store's index for finished instances whose time is over, the longest finished
-first, and hands the loop a page of purges, which are committed like everything else; the next page waits until
-others have had their turn. A purge names the instant before which its instance must have finished: one that was
-restarted, or rewound, in between is not the instance that was meant, and stays.
-A child is part of its parent's record, and a rewind of the parent may want it. So it stays as long as the parent
-is there, in the execution that called it, and is not itself due to go. Children of executions that went on as new
-are nobody's: an eternal parent does not keep them.
-Nothing is remembered: a crash in the middle leaves some purged entirely, the others as they were, and the next
-sweep finds them again.
+The engine purges on its loop, so that no separate job is needed and a virtual clock applies. From time to time
+the sweeper queries the store's index for expired instances, the oldest first, and gives the loop a page of
+purges, which are committed like everything else; the next page waits for other work. A purge names the time
+before which its instance must have finished: an instance that was restarted or rewound in between is another
+one and stays. A child is part of its parent's record, and a rewind of the parent may need it. So it stays as
+long as the parent exists, in the execution that called it, and has not expired itself. Children of executions
+that continued as new are not kept: an eternal parent does not keep them. The sweeper has no state: after a
+crash in the middle some instances are purged completely, the others are unchanged, and the next sweep finds
+them again.
 """
 
 from __future__ import annotations
@@ -27,8 +26,8 @@ from perdure.model.records import InstanceRow
 from perdure.model.settings import Unit
 from perdure.store.port import EngineStore
 
-PAGE: Final = 200  # instances purged in one batch, which takes about ten milliseconds
-PAUSE: Final = 50_000  # microseconds between two pages, for everybody else
+PAGE: Final = 200  # instances purged in one batch, about ten milliseconds
+PAUSE: Final = 50_000  # microseconds between two pages, for other work
 EVERY: Final = 6 * 3_600_000_000  # microseconds between two sweeps at most,
 SELDOM: Final = 60_000_000  # and at least, but no more than
 SHARE: Final = 10  # a tenth of the time that is kept shortest
@@ -46,10 +45,10 @@ _FIELD_OF: Final[dict[RuntimeStatus, str]] = {
 
 @dataclass(frozen=True)
 class Retention:
-    """How long finished instances are kept, by how they ended: a timedelta or seconds; None keeps them for ever.
+    """How long finished instances are kept, by status: a timedelta or seconds; None keeps them for ever.
 
-    Their history, bodies, custom status and undelivered messages go with them. Entities are never purged by
-    retention.
+    A purge also deletes their history, bodies, custom status and undelivered messages. Entities are never
+    purged by retention.
     """
 
     completed: Seconds | None = None
@@ -59,11 +58,11 @@ class Retention:
     def __post_init__(self) -> None:
         for name, kept in self._given():
             if micros(kept) < 0:
-                raise ValueError(f"retention: {name} is kept for a duration of zero or more, not {kept!r}")
+                raise ValueError(f"retention: {name} takes a duration of zero or more, not {kept!r}")
 
     @classmethod
     def of(cls, given: Retention | Seconds | str | None) -> Retention | None:
-        """A retention from what users write: one duration for all, `30d`, or `completed=7d,failed=90d`.
+        """Parse a retention: one duration for all, `30d`, or `completed=7d,failed=90d`.
 
         Raises ValueError.
         """
@@ -76,13 +75,11 @@ class Retention:
         pairs = dict(part.strip().split("=", 1) for part in given.split(",") if "=" in part)
         unknown = sorted(set(pairs) - {field.name for field in fields(cls)})
         if unknown or len(pairs) != given.count(",") + 1:
-            raise ValueError(
-                f"retention is written as 30d, or as completed=7d,failed=90d,terminated=30d; not {given!r}"
-            )
+            raise ValueError(f"retention is 30d, or completed=7d,failed=90d,terminated=30d, not {given!r}")
         return cls(**{name: duration(value) for name, value in pairs.items()})
 
     def kept(self, status: RuntimeStatus) -> int | None:
-        """Microseconds that an instance of this status is kept, None for ever."""
+        """How long an instance of this status is kept, in microseconds; None for ever."""
         chosen: Seconds | None = getattr(self, _FIELD_OF[status])
         return None if chosen is None else micros(chosen)
 
@@ -99,7 +96,7 @@ AGES = Unit("a duration such as 30d, or completed=7d,failed=90d", "Retention", R
 
 
 class Sweeper:
-    """Finds what is due to go, a page at a time. On the loop's thread only."""
+    """Finds expired instances, a page at a time. On the loop's thread only."""
 
     def __init__(self, retention: Retention, store: EngineStore) -> None:
         self.next_at = 0
@@ -112,7 +109,7 @@ class Sweeper:
 
     def sweep(self, now: int) -> list[Purge]:
         """The next page of purges; sets `next_at`. Raises StoreError."""
-        self.next_at = now + PAUSE  # said first: a store that fails here is not asked again at once
+        self.next_at = now + PAUSE  # set first, so that a failing store is not queried again at once
         if not self._left:
             self._left, self._chosen = list(self._kept), 0
         purges: list[Purge] = []
@@ -129,7 +126,7 @@ class Sweeper:
         if not self._left:
             self.next_at = self._next_sweep(now)
             if self._chosen:
-                log.info("retention: %d finished instances were due to go", self._chosen)
+                log.info("retention: %d finished instances were due for deletion", self._chosen)
         return purges
 
     def _page(self, status: RuntimeStatus, now: int, limit: int) -> list[InstanceRow]:
@@ -142,7 +139,7 @@ class Sweeper:
         return rows
 
     def _next_sweep(self, now: int) -> int:
-        """When the next of those that are finished is due; those that will finish are due later than that."""
+        """When the next finished instance expires. Instances that finish later expire later."""
         due = [now + self._shortest]
         for status, kept in self._kept.items():
             following = self._store.finished(status.value, _FOR_EVER, (now - kept, -1), 1)
@@ -151,7 +148,7 @@ class Sweeper:
         return min(max(min(due), now + max(seldom, PAUSE)), now + EVERY)
 
     def _unneeded(self, rows: Sequence[InstanceRow], now: int) -> list[InstanceRow]:
-        """Those whose parents, up to the head of the family, do not keep them."""
+        """The instances that no ancestor keeps."""
         families = self._ancestors(rows)
         return [row for row in rows if not self._is_needed(row, families, now)]
 

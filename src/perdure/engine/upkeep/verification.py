@@ -1,11 +1,11 @@
-"""The verifier: is what the store holds what a correct engine would have written?
+"""The verifier: checks that the store contains what a correct engine writes.
 
-It reads every instance and every kept execution, folds each history without running user code, and compares.
-Checked are the invariants I1 to I6 (contiguous episodes and event ids, an intact chain, one start, one end that
-is last, rows that agree with their history, at most one completion for each call), the open waits, and the digests
-of bodies kept out of line. A body that is gone is reported as redacted, not as damage: the chain runs over its
-digest. Of rows that are encrypted with a key nobody gave, order and chain are checked, and nothing else.
-Run it on a hub at rest; on a busy one an instance may change between two reads and be reported wrongly.
+It reads every instance and every kept execution, folds each history without running user code, and compares. It
+checks the invariants I1 to I6 (contiguous episodes and event ids, an intact chain, one start, one end that is
+last, rows that agree with their history, at most one completion for each call), the open waits, and the digests
+of bodies in the payloads table. A missing body is reported as redacted, not as damage, because the chain covers
+its digest. For rows encrypted with a missing key, only order and chain are checked. Run it on an idle hub: on a
+busy hub an instance may change between two reads and be reported wrongly.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ PAGE = 500
 
 @dataclass
 class Report:
-    """What a verification found. `problems` are sentences; none means that all is well."""
+    """The result of a verification. `problems` are sentences; an empty list means no damage."""
 
     instances: int = 0
     rows: int = 0
     events: int = 0
     redacted: int = 0
-    encrypted: int = 0  # rows whose content was not checked, because their key was not given
+    encrypted: int = 0  # rows whose content was not checked, because their key is missing
     problems: list[str] = field(default_factory=list)
 
     @property
@@ -47,9 +47,9 @@ class Report:
 
 
 def verify(store: ClientStore, progress: Callable[[int], None] = lambda done: None) -> Report:
-    """Check every instance of the hub. `progress` is told how many are done.
+    """Check every instance of the hub. `progress` is called with the number of checked instances.
 
-    Damage never raises: an instance that cannot be read is a problem of the report.
+    Damage never raises: an unreadable instance becomes a problem in the report.
     """
     report = Report()
     several = shared(store)
@@ -74,11 +74,11 @@ _MOST_PARTITIONS: Final = 2**15
 
 
 def _cell_problems(row: InstanceRow, partitions: int) -> Iterator[str]:
-    """What the row of an instance tells by itself."""
+    """The problems of an instance's row alone."""
     if isinstance(row, DamagedRow):
         yield why_damaged(row)
         return
-    # A store that one engine serves keeps the numbers that a copy has brought along.
+    # A store for a single engine keeps the partition numbers of a copied hub.
     fits = range(_MOST_PARTITIONS) if partitions == 1 else (partition_of(row.instance_id, partitions),)
     if row.partition not in fits:
         yield f"its row is in partition {row.partition}, where its id does not belong (I5)"
@@ -87,7 +87,7 @@ def _cell_problems(row: InstanceRow, partitions: int) -> Iterator[str]:
 
 
 def _started_otherwise(row: InstanceRow, state: State) -> bool:
-    """Whether history tells of another orchestrator, version or parent than the row."""
+    """Whether history has a different orchestrator, version or parent than the row."""
     begun = state.started
     return begun is not None and (begun.name, begun.version, begun.parent) != (
         row.name,
@@ -142,7 +142,7 @@ def _check_instance(
 
 
 def _unreadable(row: InstanceRow, stored: StoredInstance) -> tuple[int, list[str]]:
-    """How many rows of history are encrypted with a key that is not at hand, and what cannot be decrypted at all."""
+    """The number of history rows encrypted with a missing key, and the rows that cannot be decrypted."""
     cells = [row.salt, *(one.events for one in stored.history), *stored.bodies.values()]
     found = [cell for cell in cells if isinstance(cell, Unreadable)]
     damaged = [cell.why for cell in found if cell.shown == DAMAGED]
@@ -151,18 +151,18 @@ def _unreadable(row: InstanceRow, stored: StoredInstance) -> tuple[int, list[str
 
 
 def _chain_problems(row: InstanceRow, execution_no: int, history: list[HistoryRow]) -> Iterator[str]:
-    if isinstance(row.salt, Unreadable):  # the first link cannot be checked then, and all others can
+    if isinstance(row.salt, Unreadable):  # the first link cannot be checked, the others can
         previous = b""
     else:
         previous = hash_chain.base_of(row.salt, execution_no)
     for expected, one in enumerate(history):
         if one.episode != expected:
-            yield f"episode {one.episode} where {expected} was due (I1)"
+            yield f"episode {one.episode} instead of {expected} (I1)"
             return
         if isinstance(one.events, Unreadable) or isinstance(row.salt, Unreadable):
-            pass  # its content cannot be compared; that it cannot is said elsewhere
+            pass  # its content cannot be compared; `_unreadable` reports it
         elif hash_chain.digest_of(row.salt, one.events) != one.digest:
-            yield f"episode {one.episode} is not what was written: its digest differs (I2)"
+            yield f"episode {one.episode} does not match its digest (I2)"
         if previous and hash_chain.link(previous, execution_no, one.episode, one.at, one.digest) != one.hash:
             yield f"the chain breaks at episode {one.episode} (I2)"
         previous = one.hash
@@ -179,13 +179,13 @@ def _body_problems(row: InstanceRow, stored: StoredInstance, report: Report) -> 
             if body is None:
                 report.redacted += 1
             elif hash_chain.digest_of(row.salt, body).hex() != ref.digest:
-                yield f"body {ref.no} of episode {one.episode} is not what was written (I2)"
+                yield f"body {ref.no} of episode {one.episode} does not match its digest (I2)"
     for episode, no in sorted(unasked, key=str):
         yield f"there is a body {no} of episode {episode} that no event refers to (I2)"
 
 
 def _agree_on_work(row: InstanceRow, stored: StoredInstance, state: State) -> bool:
-    """What is open and has no row of its own is its owner's to run, and its instance says so."""
+    """An open activity without a row runs at its owner, and the instance's row must count it."""
     if row.local_work:
         return bool(state.activities)
     execution_id = execution_id_of(row.salt, row.execution_no)
@@ -195,7 +195,7 @@ def _agree_on_work(row: InstanceRow, stored: StoredInstance, state: State) -> bo
 def _row_problems(row: InstanceRow, stored: StoredInstance, state: State) -> Iterator[str]:
     expected = state.status
     if expected is RuntimeStatus.ContinuedAsNew:
-        expected = RuntimeStatus.Running  # its next generation is a message in the inbox
+        expected = RuntimeStatus.Running  # its next execution is a message in the inbox
     if state.started is None and expected is RuntimeStatus.Running:
         expected = RuntimeStatus.Pending
     if _started_otherwise(row, state):

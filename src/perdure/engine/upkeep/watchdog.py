@@ -1,13 +1,13 @@
-"""The watchdog: user code runs on the loop's thread, so somebody else has to look at the clock.
+"""The watchdog: user code runs on the loop's thread, so another thread measures how long.
 
-`Marker` runs it and says whose it is; that costs a few attribute stores. It also runs the code that is put away,
-which may do as much as any. A thread of the watchdog's own sees when the same turn goes on for too long: it logs
-after a second, and after ten raises `Interrupted` in the loop's thread, which parks the instance with the place.
-Code that swallows it is interrupted again, until it ends (`interrupting`). A call into C that never comes back
-cannot be interrupted so. For that, and for code that kills the process, the running instance is noted in a small
-file that outlives the process (`strikes`).
-The audit hook reports files, sockets and subprocesses that orchestrator code opens. It sees those and no more:
-reading the clock, sleeping or random numbers raise no audit event in Python.
+`Marker` runs the code and records the instance; that costs a few attribute stores. It also runs code that is
+closed, which may do as much as any. The watchdog's thread sees when the same turn takes too long: it logs after
+a second, and after ten it raises `Interrupted` in the loop's thread, which parks the instance with the place in
+the code. Code that swallows the exception is interrupted again until it ends (`interrupting`). A call into C
+that never returns cannot be interrupted. For that case, and for code that kills the process, the running
+instance is recorded in a small file that outlives the process (`crash_file`). The audit hook reports files,
+sockets and subprocesses that orchestrator code opens. It sees no more than those: reading the clock, sleeping
+or random numbers raise no audit event in Python.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ T = TypeVar("T")
 WARN_AFTER = 1.0  # seconds
 TRACE_AFTER: Final = 2.0  # seconds
 INTERRUPT_AFTER = 10.0  # seconds
-GRACE: Final = 1.0  # seconds that code has to heed an interruption before it is repeated
-INSISTENCE: Final = 100  # times it is repeated at a stretch
-CLOSINGS: Final = 10  # interruptions after which code that is put away is left as it is
+GRACE: Final = 1.0  # seconds after which an ignored interruption is repeated
+INSISTENCE: Final = 100  # repetitions in a row
+CLOSINGS: Final = 10  # interruptions after which closing code is abandoned
 
 log = logging.getLogger("perdure.watchdog")
 
 
 class Marker(Running):
-    """What user code runs on the loop's thread right now."""
+    """The user code that runs on the loop's thread now."""
 
     __slots__ = (
         "_interruptions",
@@ -73,14 +73,14 @@ class Marker(Running):
         self.disarm: Callable[[], object] = bool
         self._interruptions: Interruptions | None = None
         super().__init__()
-        self._long_turn = -1  # one that is going on for long, since when, and where it was
+        self._long_turn = -1  # a long turn, its start, and its place in the code
         self._long_since = 0.0
         self._place = ""
         self._strikes = strikes
         self._lock = threading.Lock()
 
     def on_this_thread(self) -> None:
-        """User code runs on the thread that calls this."""
+        """Declare the calling thread the one that runs user code."""
         self.thread_id = threading.get_ident()
         self._interruptions = Interruptions(self.thread_id)
         self.disarm = self._interruptions.disarm
@@ -108,7 +108,7 @@ class Marker(Running):
             self.instance_id = ""
             error = raised
         interrupted = self.interrupting or isinstance(error, Interrupted)
-        while interrupted:  # one interruption may still be on its way, and come anywhere here
+        while interrupted:  # one interruption may still be pending and arrive anywhere here
             try:
                 self.disarm()
                 self._call_off()
@@ -118,10 +118,10 @@ class Marker(Running):
         if self._strikes is not None:
             self._returned(instance, self._strikes)
         if interrupted:
-            error = None  # its traceback keeps alive whatever the code had made
+            error = None  # its traceback keeps the code's objects alive
             if self.is_ending:
                 raise CutShort
-            raise Interrupted(f"it kept the loop to itself for too long{self._place}")
+            raise Interrupted(f"it blocked the engine for too long{self._place}")
         assert error is not None
         raise error
 
@@ -155,16 +155,16 @@ class Marker(Running):
                 return
             except (CutShort, Interrupted) as stopped:
                 log.error(
-                    "the code of instance %s did not close: %s",
+                    "the code of instance %s did not end when it was closed: %s",
                     instance.instance_id,
                     stopped or "the engine stops",
                 )
 
     def interrupt(self, turn: int, *, insist: bool = False) -> bool:
-        """Raise Interrupted in the loop's thread, if that turn is still on.
+        """Raise Interrupted in the loop's thread, if that turn is still running.
 
-        It is announced before it looks whether the turn is on, and the turn is over before that looks for an
-        announcement: so none is on its way that is not known.
+        It announces the interruption before it checks the turn, and the turn ends before the loop checks for an
+        announcement. So no interruption is pending without the loop knowing.
         """
         interruptions = self._interruptions
         with self._lock:
@@ -180,7 +180,9 @@ class Marker(Running):
             return True
 
     def mark_long(self, turn: int, since: float) -> None:
-        """That turn has been on since then, and leaves a trace on its instance. From the watchdog's thread."""
+        """Record that this turn has been running since `since`, for an event on its instance. From the
+        watchdog's thread.
+        """
         self._place, self._long_since = _place_in(sys._current_frames().get(self.thread_id)), since
         self._long_turn = turn
 
@@ -189,7 +191,7 @@ class Marker(Running):
         return self._long_turn == self.turn
 
     def _call_off(self) -> None:
-        """The code came back: what was aimed at it must not hit the engine."""
+        """The code has returned: withdraw interruptions that would hit the engine."""
         with self._lock:
             self.disarm()
             self.interrupting = False
@@ -203,7 +205,7 @@ class Marker(Running):
 
 
 def _place_in(frame: FrameType | None) -> str:
-    """Where the code is, for a sentence: the innermost line that is not the engine's."""
+    """The place in the code for a message: the innermost line outside the engine."""
     while frame is not None and frame.f_code is not Marker.run.__code__:
         if not str(frame.f_globals.get("__name__", "")).startswith("perdure."):
             return f", in {frame.f_code.co_name} ({frame.f_code.co_filename}:{frame.f_lineno})"
@@ -224,7 +226,7 @@ class Watchdog:
         also: Callable[[float], None] = lambda _: None,
     ) -> None:
         self.marker = marker
-        self._also = also  # what else is to be looked at, a few times a second
+        self._also = also  # another check, a few times a second
         self._warn_after = warn_after
         self._after = after
         self._interrupts = interrupts
@@ -242,7 +244,9 @@ class Watchdog:
         self._thread.join(2)
 
     def held(self) -> tuple[str, float]:
-        """Which instance's code has the loop's thread, and for how many seconds; "" when none has it for long."""
+        """The instance whose code occupies the loop's thread, and for how many seconds; "" when none does for
+        long.
+        """
         marker = self.marker
         turn, instance_id = marker.turn, marker.instance_id
         if not instance_id or turn != self._seen or marker.is_aside:
@@ -250,7 +254,7 @@ class Watchdog:
         return instance_id, time.monotonic() - self._began()
 
     def end_turn(self) -> None:
-        """Interrupt what runs now, however long it has been running, since the engine stops. From any thread."""
+        """Interrupt the running code at once, because the engine stops. From any thread."""
         self.marker.is_ending = True
         self._insist(self.marker.turn)
 
@@ -276,7 +280,7 @@ class Watchdog:
         if held > self._warn_after and not self._is_warned:
             self._is_warned = True
             log.warning(
-                "the orchestrator of instance %s has kept the loop to itself for %.1f s:\n%s",
+                "the orchestrator of instance %s has blocked the engine for %.1f s:\n%s",
                 instance_id,
                 held,
                 stack_of(self.marker.thread_id),
@@ -293,7 +297,7 @@ class Watchdog:
             self._insist(turn)
 
     def _insist(self, turn: int) -> None:
-        """For a moment, as often as it takes."""
+        """Repeat the interruption until the turn ends or the attempts are used up."""
         marker = self.marker
         for number in range(INSISTENCE):
             if not marker.interrupt(turn, insist=not number % 2) or self._stop.wait(0.005):
@@ -301,7 +305,7 @@ class Watchdog:
 
 
 def stack_of(thread_id: int) -> str:
-    """Where a thread is right now."""
+    """The current stack of a thread."""
     frame = sys._current_frames().get(thread_id)
     return "".join(traceback.format_stack(frame)[-8:]) if frame is not None else ""
 
@@ -335,7 +339,7 @@ def audit(marker: Marker) -> None:
 
 
 def stop_audit(marker: Marker) -> None:
-    """An audit hook cannot be removed; it can have nothing left to look at."""
+    """Detach the marker, because an audit hook cannot be removed."""
     if marker in _markers:
         _markers.remove(marker)
 
@@ -358,7 +362,7 @@ def _report(event: str, args: tuple[Any, ...], marker: Marker) -> None:
             return  # imports, tracebacks and log handlers open files, and may
         if name.startswith("perdure."):
             break
-        where = frame  # the last one is the orchestrator's own: its line, not the library's
+        where = frame  # keep the last frame of the orchestrator, not of a library
         frame = frame.f_back
     if where is None:
         return
@@ -367,8 +371,8 @@ def _report(event: str, args: tuple[Any, ...], marker: Marker) -> None:
         return
     _reported.add(place)
     log.warning(
-        "orchestrator code of instance %s did I/O (%s %s) at %s:%d. It will be done again at every replay: "
-        "move it into an activity",
+        "orchestrator code of instance %s did I/O (%s %s) at %s:%d. The I/O repeats at every replay: move it "
+        "into an activity",
         marker.instance_id,
         event,
         args[0] if args else "",

@@ -62,12 +62,12 @@ def too_deep(trail: Iterable[Token]) -> PayloadError:
 
 
 def surrogate(trail: Iterable[Token]) -> PayloadError:
-    return refusal("a string holds a lone surrogate, which is no character", trail)
+    return refusal("a string contains a lone surrogate, which is not a character", trail)
 
 
 def too_long(trail: Iterable[Token]) -> PayloadError:
-    return refusal(f"an integer has more than {MAX_DIGITS} digits, the sign counted as one", trail)
+    return refusal(f"an integer has more than {MAX_DIGITS} digits (the sign counts as one)", trail)
 
 
 def no_json(trail: Trail) -> PayloadError:
-    return refusal("this msgspec.Raw does not hold a JSON value", trail)
+    return refusal("this msgspec.Raw is not a JSON value", trail)

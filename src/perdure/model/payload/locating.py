@@ -81,7 +81,7 @@ class _Cursor:
                 raise surrogate(self.place()) from None
             return None
         if "\0" in text:
-            raise refusal("a string holds the character NUL", self.place())
+            raise refusal("a string contains the character NUL", self.place())
         return text
 
     def _key(self, key: str) -> None:
@@ -95,14 +95,14 @@ class _Cursor:
             if len(token) > MAX_DIGITS:
                 raise too_long(self.place())
         elif _overflows(token):
-            raise refusal("a number is too large for a float: it would become infinite", self.place())
+            raise refusal("a number is too large for a float", self.place())
 
     def word(self, token: bytes) -> None:
         if token not in _WORDS:
             advice = (
-                "JSON has no such number: send null, or a text"
+                "JSON has no such number: send null or a string"
                 if token.lower() in _NO_NUMBERS
-                else "a text stands in double quotes, and the words of JSON are true, false and null"
+                else "put strings in double quotes; the only literals are true, false and null"
             )
             raise refusal(f"not valid JSON near {token[:40].decode()!r}: {advice}", self.place())
 
@@ -156,7 +156,7 @@ def _breaking_point(body: bytes, error: BaseException) -> tuple[int, str]:
         return 0, "not valid JSON: the body is empty"
     found = _AT_BYTE.fullmatch(str(error))
     if found is None:
-        said = "it ends too early" if "truncated" in str(error) else str(error)
+        said = "it ends unexpectedly" if "truncated" in str(error) else str(error)
         return len(body), f"not valid JSON: {said}"
     stop = int(found[2])
     near = body[stop : stop + 24].strip() or body[max(0, stop - 24) : stop].strip()

@@ -142,13 +142,13 @@ def _integer(trail: Trail, node: int) -> Parts:
 
 def _number(trail: Trail, node: float) -> Parts:
     if not math.isfinite(node):
-        raise refusal(f"{node!r} is not a number that JSON knows: use None, or a string", trail)
+        raise refusal(f"{node!r} has no JSON form: use None, or a string", trail)
     return ()
 
 
 def _decimal(trail: Trail, node: Decimal) -> Parts:
     if not node.is_finite():
-        raise refusal(f"{node!r} is not a number that JSON knows: use None, or a string", trail)
+        raise refusal(f"{node!r} has no JSON form: use None, or a string", trail)
     return ()
 
 
@@ -156,7 +156,8 @@ def _clock(trail: Trail, node: datetime | time) -> Parts:
     offset = None if node.tzinfo is UTC else node.utcoffset()
     if offset is not None and offset % MINUTE:
         raise refusal(
-            f"the UTC offset of {node.isoformat()} has seconds, which JSON cuts off: use astimezone(UTC)",
+            f"the UTC offset of {node.isoformat()} has seconds, which JSON cannot represent: use "
+            "astimezone(UTC)",
             trail,
         )
     return ()
@@ -167,7 +168,7 @@ def _object(trail: Trail, node: dict[Any, Any]) -> Parts:
     for key, child in node.items():
         name = _name(trail, key)
         if name in names:
-            raise refusal("two keys of a dict are the same text in JSON", (*trail, name))
+            raise refusal("two keys of a dict have the same JSON text", (*trail, name))
         names.add(name)
         yield name, child
 
@@ -184,8 +185,8 @@ def _name(trail: Trail, key: object) -> str:
     if isinstance(name, str):
         return name
     raise refusal(
-        f"the dict key {_shown(key)} is of type {type(key).__name__}, and JSON keys are strings: "
-        "use str(key), or a list of pairs",
+        f"the dict key {_shown(key)} is of type {type(key).__name__}, but JSON keys are strings: use "
+        "str(key), or a list of pairs",
         (*trail, _shown(key)),
     )
 

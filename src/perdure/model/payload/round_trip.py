@@ -137,7 +137,7 @@ def _shrinking(trail: Trail, kind: Any, expected: Any) -> PayloadError:
     own = [name for name in _names(kind) if name not in set(_names(expected))]
     lost = f"lose {', '.join(map(repr, own))}" if own else f"come back as {title(expected)}"
     return refusal(
-        f"a {title(kind)} is passed where {title(expected)} is expected, and would {lost}: annotate with "
+        f"{title(kind)} is passed where {title(expected)} is expected, and would {lost}: annotate with "
         f"{title(kind)}, or with a union of msgspec.Structs that have tag=True or of Pydantic models",
         trail,
     )
@@ -252,8 +252,8 @@ def _of_adapter(expected_type: Any, adapter: Any) -> Guard:
 def _compare(trail: Trail, sent: Any, read: Any, expected_type: Any) -> None:
     if (is_model(type(sent)) or dataclasses.is_dataclass(sent)) and type(sent) is not type(read):
         raise refusal(
-            f"a {title(type(sent))} would be read as {title(type(read))}, since {title(expected_type)} does not tell "
-            "them apart: give each a field of its own Literal, and the union a discriminator",
+            f"a {title(type(sent))} would be read as {title(type(read))}, because {title(expected_type)} does "
+            "not distinguish them: give each a Literal field, and the union a discriminator",
             trail,
         )
 
@@ -351,10 +351,10 @@ def hold_against_itself(trail: Trail, value: Any, form: Any) -> None:
 def _changed(value: Any, what: str, part: Any) -> str:
     if hasattr(part, "get_secret_value"):
         hidden = title(type(part))
-        return f"{what} is a {hidden}, which hides its value in JSON: pass a name under which the secret is found"
+        return f"{what} is a {hidden}, which hides its value in JSON: pass a name to look the secret up by"
     return (
-        f"{what} does not come back from JSON as it is (it is private, excluded, of a subclass, or changed while it "
-        "is read): make it a field that is written and read as it is, or pass it apart"
+        f"{what} does not survive JSON (it is private, excluded, of a subclass, or changed by a validator): "
+        "make it a field that is written and read unchanged, or pass it separately"
     )
 
 

@@ -38,7 +38,7 @@ _KINDS_OF_TEXT = (
 )
 
 _INSTEAD = (
-    ("__fspath__", "annotate with str, and make the path from it"),
+    ("__fspath__", "annotate with str, and create the path from it"),
     ("__await__", "write `async def`, and annotate with what it returns"),
     ("numerator", "annotate with str, or with tuple[int, int]"),
     ("conjugate", "annotate with tuple[float, float]"),
@@ -123,8 +123,8 @@ def _flaws(node: Any, inside: str, seen: set[int]) -> Iterator[str]:
         case inspect.DictType(key_type=key, value_type=value):
             if not _is_text(key):
                 yield (
-                    f"keys of JSON objects are text, and those of a dict{inside} are not: "
-                    "annotate with dict[str, ...], or with a list of pairs"
+                    f"keys of JSON objects are text, but those of a dict{inside} are not: annotate with "
+                    "dict[str, ...], or with a list of pairs"
                 )
             yield from _flaws(key, inside, seen)
             yield from _flaws(value, inside, seen)
@@ -166,7 +166,7 @@ def _instead(kind: Any) -> str:
         base = next(
             one for one in kind.__mro__ if one.__module__ in ("builtins", "datetime", "decimal", "uuid")
         )
-        return f"its values are written as {title(base)}, so annotate with that"
+        return f"its values are written as {title(base)}: annotate with that"
     marks = {name for one in getattr(kind, "__mro__", ()) for name in vars(one)}
     return next(advice for mark, advice in _INSTEAD if not mark or mark in marks)
 

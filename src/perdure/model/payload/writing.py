@@ -51,7 +51,7 @@ def _builtin_form(value: object) -> Any:
             bare = exactly(value)
             if bare == value or isinstance(value, float):
                 return bare
-            raise TypeError(f"{value!r} is more than a {base.__name__} can hold, and would be cut off")
+            raise TypeError(f"{value!r} does not fit a {base.__name__} and would be truncated")
     raise TypeError(unsupported(value))
 
 
@@ -86,7 +86,7 @@ def passed(raw: Raw, limit: int) -> bytes:
 _INSTEAD = (
     ("__await__", "await it, and pass the result"),
     ("mro", "use its name"),
-    ("get_secret_value", "pass a name under which the secret is found"),
+    ("get_secret_value", "pass a name to look the secret up by"),
     ("tolist", "use value.tolist()"),
     ("__fspath__", "use str(value)"),
     ("__traceback__", "use str(value)"),

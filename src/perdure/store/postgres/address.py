@@ -36,13 +36,13 @@ def address_of(url: str) -> Address:
         parts = urlsplit(url)
     except ValueError:  # which may repeat the address, password and all
         raise StoreUnusable(
-            "the address of the database cannot be read: it is written postgresql://user@host:port/database"
+            "the address of the database is malformed: write postgresql://user@host:port/database"
         ) from None
     beyond = parts.path + parts.fragment + parts.query.partition("=")[0]
     if parts.netloc.count("@") > 1 or ("@" in beyond and "@" not in parts.netloc):
         raise StoreUnusable(
-            "the address of the database cannot be read: in its password, @ / ? and # have to be written as %40, "
-            "%2F, %3F and %23"
+            "the address of the database is malformed: in its password, write @ / ? and # as %40, %2F, %3F "
+            "and %23"
         )
     base, _, query = url.partition("?")
     asked = parse_qsl(query, keep_blank_values=True)
@@ -52,10 +52,10 @@ def address_of(url: str) -> Address:
     shown = f"postgresql://{base.partition('://')[2].rpartition('@')[2]} (schema {schema})"
     if _NAME.fullmatch(schema) is None or schema.startswith("pg_"):
         raise StoreUnusable(
-            f"{schema!r} is no schema for perdure: use lower-case letters, digits and underscores"
+            f"{schema!r} is not a valid schema name: use lower-case letters, digits and underscores"
         )
     if pooler not in _POOLERS:
-        raise StoreUnusable(f"?pooler={pooler} is not known: the only one perdure works behind is `session`")
+        raise StoreUnusable(f"?pooler={pooler} is not supported: perdure supports only `session`")
     return Address(f"{base}?{rest}" if rest else base, schema, pooler, shown)
 
 

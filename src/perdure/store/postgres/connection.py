@@ -95,7 +95,7 @@ def open_session(address: Address, purpose: Purpose) -> psycopg.Connection[Any]:
         given = conninfo_to_dict(address.uri)
     except psycopg.Error:  # which repeats the address, password and all
         raise StoreUnusable(
-            f"{address.shown} is no address of a database: see libpq's connection URIs"
+            f"{address.shown} is not a database address: see libpq's connection URIs"
         ) from None
     defaults = _DEFAULTS | {"connect_timeout": round(purpose.connect)}
     wanted = {**defaults, **{name: value for name, value in given.items() if value is not None}}
@@ -149,9 +149,9 @@ def _check(connection: psycopg.Connection[Any], address: Address) -> None:
     backend, encoding, fsync = row
     if backend != connection.info.backend_pid and address.pooler != "session":
         raise StoreUnusable(
-            f"{address.shown} is a connection pooler, not PostgreSQL itself. perdure keeps locks and prepared "
-            "statements in its sessions: connect to PostgreSQL directly, or, if the pooler pools whole sessions "
-            "(pool_mode = session), add ?pooler=session to the URL"
+            f"{address.shown} is a connection pooler, not PostgreSQL itself. perdure needs sessions that keep "
+            "locks and prepared statements: connect to PostgreSQL directly, or, if the pooler pools whole "
+            "sessions (pool_mode = session), add ?pooler=session to the URL"
         )
     if connection.info.server_version < _OLDEST:
         raise StoreUnusable(
@@ -162,7 +162,7 @@ def _check(connection: psycopg.Connection[Any], address: Address) -> None:
             f"{address.shown} has the encoding {encoding}: create the database with encoding 'UTF8'"
         )
     if fsync == "off":
-        log.warning("%s runs with fsync = off: a power cut loses what was acknowledged", address.shown)
+        log.warning("%s runs with fsync = off: a power failure can lose acknowledged commits", address.shown)
 
 
 __all__ = [

@@ -50,7 +50,7 @@ def translated(error: Exception, where: str, *, shared: bool = False) -> StoreEr
     """The error of the port for an error of the driver's."""
     if isinstance(error, FOR_ITS_DATA):
         return CommitRefused(
-            f"{where} would refuse a value, so nothing of its batch was sent: {_reason(error)}"
+            f"{where} would reject a value, so nothing of the batch was sent: {_reason(error)}"
         )
     state = getattr(error, "sqlstate", None) or ""
     diag = getattr(error, "diag", None)
@@ -58,23 +58,25 @@ def translated(error: Exception, where: str, *, shared: bool = False) -> StoreEr
     if state == OPERATION_TAKEN or constraint in _RACED:
         if shared:
             return CommitConflict(
-                f"{where}: another worker was there first, the batch was rolled back: {error}"
+                f"{where}: another worker committed first; the batch was rolled back: {error}"
             )
-        return CommitRefused(f"{where} has that already and rolled the batch back: {_reason(error)}")
+        return CommitRefused(f"{where} already has that row and rolled the batch back: {_reason(error)}")
     if state == FENCE_LOST:
-        return FenceLost(f"{where}: {error}: another worker has taken them. Nothing was changed")
+        return FenceLost(f"{where}: {error}: another worker has taken the partitions. Nothing was changed")
     if state.startswith(_REFUSED_CLASSES):
-        return CommitRefused(f"{where} refused a row and rolled its batch back: {_reason(error)}")
+        return CommitRefused(f"{where} rejected a row and rolled its batch back: {_reason(error)}")
     if state in _CONFLICTS:
-        return CommitConflict(f"{where}: another transaction came between, this one was rolled back: {error}")
+        return CommitConflict(
+            f"{where}: a concurrent transaction conflicted; this one was rolled back: {error}"
+        )
     if state == _FULL:
         return StoreFull(
             f"no space is left for {where}; nothing was changed. Free space there, then try again"
         )
     if state in _MISSING:
         return StoreUnusable(
-            f"{where} has no tables of perdure, or not all of them: no engine has ever opened it. Let one with the "
-            f"right to create tables do so, or run `perdure migrate`. PostgreSQL says: {error}"
+            f"{where} lacks perdure's tables, or some of them: no engine has opened it yet. Start one with a "
+            f"role that may create tables, or run `perdure migrate`. PostgreSQL says: {error}"
         )
     if state in _FORBIDDEN or state == _NO_DATABASE:
         return StoreUnusable(f"{where} cannot be used: {_reason(error)}")
@@ -91,13 +93,13 @@ def for_good(error: BaseException | None, where: str, database: str) -> StoreUnu
         return None
     if _NO_SUCH_DATABASE.search(said):
         return StoreUnusable(
-            f"{where}: there is no database {database!r} there. Create it, with `createdb {database}`, or correct "
-            f"the address. PostgreSQL says: {said}"
+            f"{where}: the database {database!r} does not exist. Create it with `createdb {database}`, or "
+            f"correct the address. PostgreSQL says: {said}"
         )
     if _NOT_LET_IN.search(said):
         return StoreUnusable(
-            f"{where} does not let this user in. Check user and password in the address; in it, @ is written as "
-            f"%40, : as %3A and / as %2F. PostgreSQL says: {said}"
+            f"{where} rejects this user. Check user and password in the address, where @ is written as %40, : "
+            f"as %3A and / as %2F. PostgreSQL says: {said}"
         )
     return None
 

@@ -60,10 +60,10 @@ def be_present(wire: Wire, address: Address, hub: str, *, alone: bool, again: bo
     except psycopg.Error as error:
         if error.sqlstate != _LOCK_TIMEOUT:
             raise translated(error, address.shown) from error
-        who = "workers serve it, or another has it" if alone else "an engine or a tool has it"
+        who = "workers serve it, or another process has it" if alone else "an engine or a tool has it"
         raise StoreInUse(
-            f"hub {hub!r} of {address.shown} cannot be opened: {who} for itself. Stop that first; a session that has "
-            "lost its connection is noticed by PostgreSQL after half a minute"
+            f"hub {hub!r} of {address.shown} cannot be opened: {who} exclusively. Stop that first; PostgreSQL "
+            "detects a lost connection after half a minute"
         ) from error
 
 

@@ -140,7 +140,7 @@ def version_of(address: Address, wire: Wire) -> int:
 
 def too_new(address: Address, found: int) -> StoreTooNew:
     return StoreTooNew(
-        f"{address.shown} has schema version {found}, this perdure knows {VERSION}: upgrade perdure. "
+        f"{address.shown} has schema version {found}, this perdure supports {VERSION}: upgrade perdure. "
         "Nothing was changed"
     )
 
@@ -166,9 +166,9 @@ def _migrate(address: Address, found: int) -> None:
     except psycopg.Error as error:
         if error.sqlstate == _FORBIDDEN:
             raise StoreUnusable(
-                f"{address.shown} has schema version {found} and needs {VERSION}, and this role may not change it. "
-                "Run `perdure migrate` with a role that may (`perdure migrate --print` shows the SQL). "
-                "Nothing was changed"
+                f"{address.shown} has schema version {found} and needs {VERSION}, and this role has no "
+                "permission to change it. Run `perdure migrate` with a role that may (`perdure migrate "
+                "--print` shows the SQL). Nothing was changed"
             ) from error
         raise translated(error, address.shown) from error
     finally:

@@ -117,7 +117,7 @@ class Hints:
                     finally:
                         wire.close()
                 except (StoreError, psycopg.Error, OSError) as error:
-                    log.info("hints are not heard for a while, polling goes on: %s", error)
+                    log.info("notifications are interrupted, polling continues: %s", error)
                 held = time.monotonic() - began > _LONGEST_PAUSE
                 pause = _FIRST_PAUSE if held else min(2 * pause, _LONGEST_PAUSE)
                 ended.wait(pause)

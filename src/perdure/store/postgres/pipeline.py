@@ -88,7 +88,7 @@ class Wire:
     def ask(self, calls: Sequence[Statement]) -> list[StatementResult]:
         """Ask all at once. Raises psycopg.Error: the first that failed, or the connection's."""
         if self._in_use:
-            raise psycopg.OperationalError("the connection was left in the middle of a question")
+            raise psycopg.OperationalError("the connection was interrupted during a query")
         self._in_use = True
         asked = self._send(calls)
         answers, failure = self._receive(asked)

@@ -388,7 +388,7 @@ class PostgresStore(PostgresReader):
         if self._wire is None:
             self._refuse()
         if not self._incarnation:
-            raise StoreError(f"{self._address.shown} has its hub to itself: register before it is opened")
+            raise StoreError(f"{self._address.shown} is open exclusively: register before it is opened")
         return self._wire
 
     # --------------------------------------------------------------------------------------------- moving
@@ -470,7 +470,7 @@ class PostgresStore(PostgresReader):
     def rekey(self, progress: Callable[[str, int, int], object] = lambda *_: None) -> Rekeyed:
         """Encrypt with the current key what is not yet: plain rows, and those of other keys. A page a transaction."""
         if self._vault is None:
-            raise StoreUnusable(f"{self._address.shown} has no key to encrypt with: give encryption keys")
+            raise StoreUnusable(f"{self._address.shown} has no encryption key: set PERDURE_ENCRYPTION_KEYS")
 
         def ask(asked: Sequence[tuple[str, tuple[bytes, ...]]]) -> list[Any]:
             calls = [Statement("", values, sql) for sql, values in asked]

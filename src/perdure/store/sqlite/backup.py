@@ -46,7 +46,9 @@ def back_up(
     """
     check_place(target)
     if os.path.lexists(target):
-        raise StoreUnusable(f"{target} exists already: a backup overwrites nothing, so give another name")
+        raise StoreUnusable(
+            f"{target} already exists: a backup does not overwrite files; choose another name"
+        )
     unfinished = f"{target}.unfinished-{os.getpid()}"
     try:
         with translating(target):
@@ -92,7 +94,7 @@ def _give_name(unfinished: str, target: str) -> None:
         if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK):
             raise
         if os.path.lexists(target):  # a file system without links: as good as it can be done there
-            raise FileExistsError(errno.EEXIST, "it exists already", target) from error
+            raise FileExistsError(errno.EEXIST, "it already exists", target) from error
         os.rename(unfinished, target)
     _sync(os.path.dirname(os.path.abspath(target)))
 

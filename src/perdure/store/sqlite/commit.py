@@ -97,7 +97,9 @@ class Committer:
         self._repeated[name].values(self._execute, numbers)
         found = self._total_changes() - before
         if found != len(numbers):
-            raise FenceLost(f"of {len(numbers)} {what} the inbox held {found}: another engine has taken them")
+            raise FenceLost(
+                f"of {len(numbers)} {what} the inbox has {found}: another engine has taken the others"
+            )
 
     def _purge(self, batch: Batch) -> None:
         if batch.purged:
@@ -117,7 +119,7 @@ class Committer:
         found = self._total_changes() - before
         if found != len(updates):
             raise FenceLost(
-                f"of {len(updates)} instances to update {found} exist: another engine purged them"
+                f"of {len(updates)} instances to update {found} exist: another engine purged the others"
             )
         moved = batch.moved
         self._write("move_instances", updates if moved is None else [u for u in updates if u[0] in moved])

@@ -35,7 +35,7 @@ def check_library() -> None:
     if tuple(int(part) for part in found.split(".")[:3]) < _OLDEST_SQLITE:
         wanted = ".".join(map(str, _OLDEST_SQLITE))
         raise StoreUnusable(
-            f"apsw {apsw.apsw_version()} brings SQLite {found}, which can corrupt a database in WAL mode; "
+            f"apsw {apsw.apsw_version()} includes SQLite {found}, which can corrupt a database in WAL mode; "
             f"perdure needs {wanted} or newer: pip install -U 'apsw>={wanted}'"
         )
 
@@ -109,7 +109,9 @@ def check_place(path: str) -> None:
     """Raise StoreUnusable when no file can be there."""
     directory = os.path.dirname(os.path.abspath(path))
     if not os.path.isdir(directory):
-        raise StoreUnusable(f"the directory {directory} of {os.path.basename(path)} does not exist: make it")
+        raise StoreUnusable(
+            f"the directory {directory} of {os.path.basename(path)} does not exist: create it"
+        )
     if os.path.isdir(path):
         raise StoreUnusable(f"{path} is a directory, not a database file")
 
@@ -143,8 +145,8 @@ def _check_version(connection: apsw.Connection, path: str) -> bool:
         raise StoreUnusable(f"{path} is a SQLite database of another program: give perdure a file of its own")
     if version > SCHEMA_VERSION:
         raise StoreTooNew(
-            f"{path} has schema version {version}, this perdure knows {SCHEMA_VERSION}: "
-            "upgrade perdure. Nothing was changed"
+            f"{path} has schema version {version}, this perdure supports {SCHEMA_VERSION}: upgrade perdure. "
+            "Nothing was changed"
         )
     return True
 

@@ -39,7 +39,7 @@ def translated(error: Exception, location: str, stage: str = "") -> StoreError:
     error = _first(error)
     if isinstance(error, FOR_ITS_DATA):
         return CommitRefused(
-            f"{location} refused a row ({stage}) and rolled its batch back: {_reason(error)}"
+            f"{location} rejected a row ({stage}) and rolled its batch back: {_reason(error)}"
         )
     if isinstance(error, apsw.FullError) or _left_no_space(error, location):
         return StoreFull(

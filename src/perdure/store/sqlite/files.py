@@ -122,9 +122,9 @@ def demand_own_folder(path: str) -> None:
     path = os.path.realpath(path)
     if path in _mounted():
         raise StoreUnusable(
-            f"{path} is mounted here alone, without its folder. Its log, {path}-wal, would stay outside the mount: "
-            "lost with this container, and hidden from others who serve the file. Mount the folder that the database "
-            "is in instead"
+            f"{path} is mounted without its folder. Its log, {path}-wal, would be outside the mount: lost "
+            "with this container, and invisible to other processes that serve the file. Mount the folder of "
+            "the database instead"
         )
 
 
@@ -132,17 +132,18 @@ def _demand_no_log_elsewhere(path: str, found: os.stat_result) -> None:
     others = [other for other in _names_beside(path, found) if other != path]
     if len(others) + 1 < found.st_nlink:
         raise StoreUnusable(
-            f"{path} has {found.st_nlink} names (hard links), and not all of them are in its folder. A database has "
-            "one name, because its log lies beside it: remove the other names (find / -xdev -samefile "
-            f"{path}), or make a copy with `perdure backup`"
+            f"{path} has {found.st_nlink} names (hard links), and not all of them are in its folder. A "
+            "database must have one name, because its log is stored beside it: remove the other names (find "
+            f"/ -xdev -samefile {path}), or copy it with `perdure backup`"
         )
     for other in others:
         for side in LOGS:
             with suppress(FileNotFoundError):
                 if os.path.getsize(other + side):
                     raise StoreUnusable(
-                        f"{path} is the same file as {other} (a hard link), and {other}{side} holds commits that "
-                        f"cannot be seen under this name: serve {other}, and remove the name {path}"
+                        f"{path} is the same file as {other} (a hard link), and {other}{side} contains "
+                        f"commits that are not visible under this name: serve {other}, and remove the name "
+                        f"{path}"
                     )
 
 

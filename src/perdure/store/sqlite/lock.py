@@ -84,8 +84,8 @@ class ServerFile:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise StoreUnusable(
-                f"cannot create {path}, which keeps a second engine out: {error.strerror}. "
-                "The database's directory must exist and be writable"
+                f"cannot create {path}, which locks out a second engine: {error.strerror}. The database's "
+                "directory must exist and be writable"
             ) from error
         try:
             _lock(descriptor, path, db_path)
@@ -145,9 +145,9 @@ class FileLock:
                 if error.errno in _UNSUPPORTED:
                     return None
                 raise StoreInUse(
-                    f"another engine serves the file {db_path} under another name (a hard link, or a mount of it): "
-                    "one engine at a time serves a file. `perdure workers` under that name tells which; give this "
-                    "one another file"
+                    f"another engine serves the file {db_path} under another name (a hard link, or a mount of "
+                    "it): only one engine can serve a file. `perdure workers` with that name shows which "
+                    "one; give this engine another file"
                 ) from error
         return cls(identity, descriptor)
 
@@ -241,19 +241,17 @@ def _lock(descriptor: int, path: str, db_path: str) -> None:
             time.sleep(_PAUSE)
         else:
             return
-    raise StoreInUse(f"another process holds {path} locked without saying who it is: see `fuser {path}`")
+    raise StoreInUse(f"another process has locked {path} without naming itself: find it with `fuser {path}`")
 
 
 def _in_use(db_path: str, holder: ServerInfo) -> str:
     if holder.pid == os.getpid():
-        return (
-            f"this very process has {db_path} open already. One engine at a time serves a file: use that one"
-        )
+        return f"this process already has {db_path} open. Only one engine can serve a file: use that one"
     where = f" and serves it at {holder.address}" if holder.address else ""
-    where_else = "" if holder.address else " (a web application that serves it is reached with --url ADDRESS)"
+    where_else = "" if holder.address else "  (if a web application serves it, pass --url ADDRESS)"
     return (
-        f"process {holder.pid} has {db_path} open{where}. One engine at a time serves a file: "
-        f"talk to that one{where_else}, stop it (kill {holder.pid}), or give this one another file"
+        f"process {holder.pid} has {db_path} open{where}. Only one engine can serve a file: use that "
+        f"one{where_else}, stop it (kill {holder.pid}), or give this engine another file"
     )
 
 

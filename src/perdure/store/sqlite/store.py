@@ -130,7 +130,7 @@ class SqliteStore(SqliteReader):
             with suppress(StoreFull):  # told by the first commit that finds no room; nothing is lost
                 self.maintain(0)
         except BaseException:
-            self._drop_connection("the log could not be moved into it")
+            self._drop_connection("the write-ahead log could not be checkpointed")
             raise
 
     def _take_hub(self, execute: Any, used: int) -> int:
@@ -305,7 +305,7 @@ class SqliteStore(SqliteReader):
     def rekey(self, progress: Callable[[str, int, int], object] = lambda *_: None) -> Rekeyed:
         """Encrypt with the current key what is not yet: plain rows, and those of other keys. A page a transaction."""
         if self._vault is None:
-            raise StoreUnusable(f"{self.location} has no key to encrypt with: give encryption keys")
+            raise StoreUnusable(f"{self.location} has no encryption key: set PERDURE_ENCRYPTION_KEYS")
         return encrypting.SqliteRekeying(
             self._vault, self._hub_no, self._writing, lambda: self.maintain(0)
         ).run(progress)

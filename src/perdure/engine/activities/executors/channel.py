@@ -1,9 +1,9 @@
-"""The line between an engine and the workers of its executors: a socket on this machine, one connection a worker.
+"""The channel between an engine and its executors' workers: a local socket, one connection per worker.
 
-The engine listens while it has executors. A worker asks before it begins (`begin`, answered with go or stop),
-beats, and says when it has ended; the engine says when a call is cancelled. Everything on it is JSON, a few
-dozen bytes. The card that crosses with each attempt holds the address and a key that only admits to this.
-A worker that dies leaves nothing locked behind, which is why this is no shared queue.
+The engine listens while it has executors. A worker asks before it starts an attempt (`begin`, answered with go
+or stop), sends heartbeats, and reports the end; the engine sends cancellations. All messages are JSON of a few
+dozen bytes. The card that travels with each attempt has the address and a key that admits to this channel only.
+A dead worker leaves no lock behind, which is why this is not a shared queue.
 """
 
 from __future__ import annotations
@@ -24,16 +24,14 @@ import msgspec
 from perdure.engine.activities.runner import Attempt
 from perdure.model.events import ABSENT
 
-BEAT_EVERY = (
-    0.1  # seconds between two heartbeats that are sent; the newest of those between goes with the next
-)
-ANSWER_WITHIN = 30.0  # seconds a worker waits for leave to begin
+BEAT_EVERY = 0.1  # seconds between two sent heartbeats; the newest one in between is sent with the next
+ANSWER_WITHIN = 30.0  # seconds that a worker waits for permission to begin
 
 log = logging.getLogger("perdure.engine")
 
 
 class Card(msgspec.Struct, frozen=True):
-    """Where the engine is reached, and which attempt this is."""
+    """The engine's address, and the token of an attempt."""
 
     address: str
     key: bytes
@@ -41,7 +39,7 @@ class Card(msgspec.Struct, frozen=True):
 
 
 class Said(msgspec.Struct, omit_defaults=True):
-    """What a worker says."""
+    """A message of a worker."""
 
     what: Literal["begin", "beat", "end"]
     token: str
@@ -50,7 +48,7 @@ class Said(msgspec.Struct, omit_defaults=True):
 
 
 class Told(msgspec.Struct, omit_defaults=True):
-    """What a worker is told."""
+    """A message to a worker."""
 
     what: Literal["go", "stop", "cancel"]
     token: str
@@ -62,21 +60,21 @@ _here: WeakValueDictionary[str, ExecutorChannel] = WeakValueDictionary()
 
 
 def channel_here(address: str) -> ExecutorChannel | None:
-    """The line with this address, if its engine is in this very process."""
+    """The channel with this address, if its engine is in this process."""
     return _here.get(address)
 
 
 class ChildPeer(Protocol):
-    """Whoever carries out attempts, as the line sees it."""
+    """A worker that runs attempts, as the channel sees it."""
 
     def send(self, told: Told) -> None: ...
 
 
 class ExecutorChannel:
-    """The engine's end."""
+    """The engine's end of the channel."""
 
     def __init__(self, begin: Callable[[Attempt, int], None], gone: Callable[[Attempt], None]) -> None:
-        """`begin` is told the attempt and the process that begins it, `gone` that this process is no more."""
+        """`begin` is called with an attempt and the process that starts it, `gone` when that process has ended."""
         self._begin = begin
         self._gone = gone
         self._key = secrets.token_bytes(16)
@@ -87,24 +85,24 @@ class ExecutorChannel:
         self._workers: dict[str, ChildPeer] = {}
         self._count = 0
         self._closed = False
-        self._lock = threading.Lock()  # between leave to begin and its revocation
+        self._lock = threading.Lock()  # orders permission to begin and its revocation
         _here[self.address] = self
         threading.Thread(target=self._accept, name="perdure-line", daemon=True).start()
 
     def card(self, attempt: Attempt) -> tuple[str, bytes]:
-        """A token for one try at an attempt, and the card that goes with it."""
+        """A token for one try of an attempt, and its card."""
         self._count += 1
         token = f"{attempt.invocation.execution_id}.{attempt.invocation.task_id}.{self._count}"
         self._attempts[token] = attempt
         return token, msgspec.json.encode(Card(self.address, self._key, token))
 
     def forget(self, token: str) -> None:
-        """That try is over."""
+        """Forget a try that has ended."""
         self._attempts.pop(token, None)
         self._workers.pop(token, None)
 
     def revoke(self, token: str) -> bool:
-        """Whether that try had not begun, and now never will."""
+        """Revoke a try; returns whether it had not begun and never will."""
         with self._lock:
             attempt = self._attempts.get(token)
             if attempt is None or attempt.begun:
@@ -113,7 +111,7 @@ class ExecutorChannel:
             return True
 
     def cancel(self, token: str, reason: str) -> None:
-        """Tell whoever runs it, if somebody does."""
+        """Send a cancellation to the worker that runs the try, if any."""
         worker = self._workers.get(token)
         if worker is not None:
             worker.send(Told("cancel", token, reason))
@@ -125,7 +123,9 @@ class ExecutorChannel:
         self._listener.close()
 
     def _knock(self) -> None:
-        """Wake the one who accepts. Says nothing: if nobody accepts any more, nobody would answer."""
+        """Wake the accepting thread with an empty connection, without waiting for an answer, because it may
+        have ended.
+        """
         address = self._listener.address
         family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
         with socket.socket(family) as knocking, suppress(OSError):
@@ -133,7 +133,7 @@ class ExecutorChannel:
             knocking.connect(address)
 
     def hear(self, said: Said, worker: ChildPeer) -> None:
-        """A worker said something."""
+        """Handle a message of a worker."""
         match said.what:
             case "begin":
                 worker.send(Told("go" if self._may_begin(said, worker) else "stop", said.token))
@@ -150,7 +150,7 @@ class ExecutorChannel:
             if attempt is None:
                 return False
             self._workers[said.token] = worker
-            if attempt.settled:  # looked at after noting the worker: whoever settles it later will find that
+            if attempt.settled:  # checked after the worker is registered: a later settlement finds the worker
                 return False
             self._begin(attempt, said.pid)
             return True
@@ -159,7 +159,7 @@ class ExecutorChannel:
         while not self._closed:
             try:
                 connection = self._listener.accept()
-            except Exception as error:  # somebody without the key, or one who died while saying hello
+            except Exception as error:  # a peer without the key, or a worker that died during the handshake
                 if not self._closed:
                     log.debug("a worker could not be admitted: %s", error)
                     time.sleep(0.01)
@@ -175,7 +175,7 @@ class ExecutorChannel:
                 while not self._closed:
                     self.hear(_said.decode(connection.recv_bytes()), worker)
             except (EOFError, OSError):
-                pass  # the worker is gone; its executor tells what becomes of its attempt
+                pass  # the worker is gone; its executor reports the end of its attempt
             for token in [token for token, other in self._workers.copy().items() if other is worker]:
                 attempt = self._attempts.get(token)
                 if attempt is not None:
@@ -194,7 +194,7 @@ class _Remote:
             with self._lock:
                 self._connection.send_bytes(msgspec.json.encode(told))
         except OSError:
-            pass  # gone: there is nobody to be told
+            pass  # the worker is gone
 
 
 __all__ = ["Card", "ExecutorChannel", "Said", "Told", "channel_here"]

@@ -1,10 +1,10 @@
-"""The worker's side: another process runs one attempt of an activity.
+"""The worker's side of an executor: another process runs one attempt of an activity.
 
-What crosses is the function's place (`module:qualname`), the invocation as JSON, and a card with the address of
-the engine's line; what comes back is the result as JSON. Nothing of the user's is pickled. Over the line, a
-socket on this machine, the worker asks whether to begin (the call may have been cancelled on the way), sends
-heartbeats, and hears of cancellations. A worker on another machine has no line: it keeps the attempt's
-deadlines by itself, its progress is not seen, and it does not learn that the call was cancelled.
+The function's place (`module:qualname`), the invocation as JSON, and a card with the address of the engine's
+channel go to the worker; the result returns as JSON. No user data is pickled. Over the channel, a local socket,
+the worker asks whether to begin (the call may have been cancelled on the way), sends heartbeats, and receives
+cancellations. A worker on another machine has no channel: it checks the attempt's deadlines itself, its
+progress is not visible, and it does not learn of a cancellation.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _invocations = msgspec.json.Decoder(Invocation)
 
 
 def carry_out(place: str, invocation: bytes, card: bytes) -> bytes:
-    """Run one attempt; returns its ActivityResult as JSON, or b"" if nobody wanted it any more."""
+    """Run one attempt; returns its ActivityResult as JSON, or b"" if the result was no longer wanted."""
     asked = _invocations.decode(invocation)
     call = attempt_of(card)
     if call is None:
@@ -46,7 +46,7 @@ def carry_out(place: str, invocation: bytes, card: bytes) -> bytes:
 
 
 def _without_line(place: str, invocation: Invocation) -> ActivityResult:
-    """On another machine: deadlines are kept here. The first answer counts."""
+    """Run an attempt on another machine, with its deadlines checked here. The first result counts."""
     if not (invocation.timeout or invocation.heartbeat):
         return _run(place, invocation, AttemptSignals(), None)
     try:
@@ -73,7 +73,9 @@ def _without_line(place: str, invocation: Invocation) -> ActivityResult:
 def _run(
     place: str, invocation: Invocation, signals: AttemptSignals, call: ChildAttempt | None
 ) -> ActivityResult:
-    """A process runs one body after the other: what one puts into context variables ends with it."""
+    """Run one attempt in its own context: context variables of one body must not reach the next in the same
+    process.
+    """
     return copy_context().run(_result_of, place, invocation, signals, call)
 
 
@@ -91,7 +93,7 @@ def _result_of(
 
 
 async def _until_cancelled(body: Any, call: ChildAttempt | None) -> Any:
-    """On the event loop of this one activity: a cancellation on the line becomes CancelledError in the body."""
+    """On the event loop of this activity: turn a cancellation from the channel into CancelledError in the body."""
     event_loop, task = asyncio.get_running_loop(), asyncio.ensure_future(body)
     if call is not None:
 

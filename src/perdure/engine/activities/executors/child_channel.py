@@ -1,4 +1,4 @@
-"""The worker's end of the line: one connection a process, shared by all that it carries out for an engine."""
+"""The worker's end of the channel: one connection per process, shared by all attempts for an engine."""
 
 from __future__ import annotations
 
@@ -16,17 +16,15 @@ from perdure.engine.activities.executors.channel import Card, ExecutorChannel, S
 from perdure.engine.activities.signals import AttemptSignals
 from perdure.model.events import ABSENT
 
-BEAT_EVERY = (
-    0.1  # seconds between two heartbeats that are sent; the newest of those between goes with the next
-)
-ANSWER_WITHIN = 30.0  # seconds a worker waits for leave to begin
+BEAT_EVERY = 0.1  # seconds between two sent heartbeats; the newest one in between is sent with the next
+ANSWER_WITHIN = 30.0  # seconds that a worker waits for permission to begin
 
 _told = msgspec.json.Decoder(Told)
 _cards = msgspec.json.Decoder(Card)
 
 
 class ChildAttempt:
-    """One try at an attempt, in the worker: ask whether to begin, beat, hear of its cancellation."""
+    """One try of an attempt, in the worker: asks whether to begin, sends heartbeats, receives its cancellation."""
 
     def __init__(self, link: ChildChannel, token: str) -> None:
         self.signals: AttemptSignals = _Sending(self)
@@ -46,25 +44,25 @@ class ChildAttempt:
         self._link.say(Said("end", self.token))
 
     def begin(self) -> bool:
-        """Whether the result is still wanted. Somebody who does not answer is gone."""
+        """Ask whether the result is still wanted. Without an answer the engine is gone."""
         self._link.say(Said("begin", self.token, os.getpid()))
         return self._answered.wait(ANSWER_WITHIN) and self._wanted
 
     def beat(self, progress: bytes | None) -> None:
-        """Send a heartbeat, or keep it for the next moment at which one may be sent."""
+        """Send a heartbeat, or keep it until the next one may be sent."""
         self._unsent = progress if progress is not None else self._unsent or b""
         if time.monotonic() - self._sent_at >= BEAT_EVERY:
             self.flush()
 
     def flush(self) -> None:
-        """Send what was kept."""
+        """Send a kept heartbeat."""
         unsent, self._unsent = self._unsent, None
         if unsent is not None:
             self._sent_at = time.monotonic()
             self._link.say(Said("beat", self.token, progress=msgspec.Raw(unsent) if unsent else ABSENT))
 
     def on_cancel(self, action: Callable[[], None]) -> None:
-        """Have this called once it is cancelled, also if it is already."""
+        """Call `action` on cancellation; at once if the attempt is already cancelled."""
         self._on_cancel = action
         if self.signals.is_cancelled:
             action()
@@ -94,7 +92,7 @@ class _Sending(AttemptSignals):
 
 
 class ChildChannel:
-    """A worker process's connection to one engine, shared by all that it carries out for it."""
+    """A worker process's connection to one engine, shared by all its attempts."""
 
     def __init__(self, say: Callable[[Said], None]) -> None:
         self.calls: dict[str, ChildAttempt] = {}
@@ -105,7 +103,7 @@ class ChildChannel:
         if call is not None:
             call.hear(told)
 
-    send = hear  # to a line in this same process, the link is the worker itself
+    send = hear  # for a channel in the same process, this object is the worker
 
 
 class _Connected(ChildChannel):
@@ -134,7 +132,7 @@ class _Connected(ChildChannel):
             self._lost()
 
     def _lost(self) -> None:
-        """The engine is gone: nobody wants any of this."""
+        """Cancel all attempts, because the engine is gone."""
         self.is_open = False
         for call in list(self.calls.values()):
             call.hear(Told("stop", call.token))
@@ -146,7 +144,7 @@ _linking = threading.Lock()
 
 
 def attempt_of(card: bytes) -> ChildAttempt | None:
-    """The worker's end of the line for one attempt; None where the engine cannot be reached."""
+    """The worker's end of the channel for one attempt; None if the engine cannot be reached."""
     found = _cards.decode(card)
     with _linking:
         link = _links.get(found.address)
@@ -156,7 +154,7 @@ def attempt_of(card: bytes) -> ChildAttempt | None:
 
 
 class _Here(ChildChannel):
-    """The engine is in this very process: no socket is needed."""
+    """A connection to an engine in the same process, without a socket."""
 
     def __init__(self, line: ExecutorChannel) -> None:
         super().__init__(self._say)

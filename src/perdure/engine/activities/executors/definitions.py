@@ -1,4 +1,4 @@
-"""The executors of one engine: which activity runs on which, and their common life."""
+"""The executors of one engine, their activities, and their common life cycle."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Executors:
         self._hosts: dict[int, ExecutorHost] = {}
 
     def host_of(self, activity: Activity) -> ExecutorHost | None:
-        """Where an activity with an executor runs; None for those without. Raises RegistrationError."""
+        """The host of an activity with an executor; None without one. Raises RegistrationError."""
         if activity.executor is None:
             return None
         named = isinstance(activity.executor, str)
@@ -65,7 +65,7 @@ class Executors:
             host.look()
 
     async def open(self) -> None:
-        """Make every executor, off the event loop. Raises what their makers raise, with none left behind."""
+        """Create every executor, on a thread. If a source raises, closes all and re-raises."""
         try:
             for host in self._hosts.values():
                 await asyncio.to_thread(host.open)
@@ -79,7 +79,7 @@ class Executors:
             self._line.close()
 
     def health(self) -> dict[str, int]:
-        """How much runs, waits, and goes on although nobody wants it, over all of them."""
+        """The numbers of running, waiting and abandoned attempts of all executors."""
         hosts = self._hosts.values()
         return {
             "running": sum(host.running for host in hosts),

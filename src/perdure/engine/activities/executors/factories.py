@@ -1,7 +1,7 @@
-"""Where executors come from: an executor, something that makes one, or a generator that also cleans up.
+"""Sources of executors: an executor, a function that creates one, or a generator that also cleans up.
 
-What is made here belongs to one running engine and ends with it; an executor that was handed over ready-made is
-its owner's. Only what can be made again survives the death of a worker process.
+An executor created here belongs to one running engine and ends with it; an executor passed ready-made belongs
+to its owner. Only an executor that can be created again survives the death of a worker process.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Source = Executor | Callable[[], Executor] | Callable[[], Iterator[Executor]]
 
 @dataclass(frozen=True, eq=False)
 class ProcessPool:
-    """Makes a pool of worker processes for each engine that runs. See `process_pool`."""
+    """Creates a pool of worker processes for each running engine. See `process_pool`."""
 
     workers: int
 
@@ -45,8 +45,8 @@ class ProcessPool:
 def process_pool(workers: int | None = None) -> ProcessPool:
     """Worker processes for CPU-bound activities: `@app.activity(executor=df.process_pool(workers=4))`.
 
-    Pass the same pool to several activities and they share it. Processes are spawned (never forked) when they
-    are first needed, end with the engine, and are replaced when one dies.
+    Activities with the same pool share it. Processes are spawned (never forked) when first needed, end with the
+    engine, and are replaced when one dies.
 
     Parameters:
         workers: how many processes; default one for each core.
@@ -55,12 +55,12 @@ def process_pool(workers: int | None = None) -> ProcessPool:
     """
     count = os.cpu_count() or 1 if workers is None else workers
     if count < 1:
-        raise RegistrationError(f"process_pool(workers={workers!r}): it takes one process or more")
+        raise RegistrationError(f"process_pool(workers={workers!r}): a pool needs at least one process")
     return ProcessPool(count)
 
 
 def prepare_worker() -> None:
-    """In a new worker process: end with the process that made it, and leave Ctrl-C to that one."""
+    """In a new worker process: end with the parent process, and leave Ctrl-C to the parent."""
     with suppress(ValueError, OSError):
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
@@ -76,7 +76,7 @@ def _end_with(sentinel: Any) -> None:
 
 
 class Opened:
-    """An executor that is there, and how it goes away."""
+    """An open executor, and how to close it."""
 
     def __init__(self, source: Source) -> None:
         self._cleaning: Any = None
@@ -91,12 +91,12 @@ class Opened:
             made = next(made)
         if not isinstance(made, Executor):
             raise RegistrationError(
-                f"{where(source)} gave {type(made).__name__}, not a concurrent.futures.Executor"
+                f"{where(source)} returned {type(made).__name__}, not a concurrent.futures.Executor"
             )
         return made
 
     def close(self, *, wait: bool = True) -> None:
-        """Shut it down, if it is ours, and run what is behind the generator's `yield`."""
+        """Shut down the executor if the engine owns it, and run the code after the generator's `yield`."""
         if self._is_ours:
             self.executor.shutdown(wait=wait)
         if self._cleaning is not None:
@@ -114,7 +114,7 @@ def checked_source(source: Any, function: object) -> Any:
 
 
 def check_crossing(function: Any) -> None:
-    """Raise RegistrationError for a function that no other process could ever import."""
+    """Raise RegistrationError for a function that another process cannot import."""
     name = getattr(function, "__qualname__", "")
     if not name or "<" in name:
         what = (
@@ -127,7 +127,7 @@ def check_crossing(function: Any) -> None:
 
 
 def place_of(activity: Activity) -> str:
-    """`module:qualname`, under which another process finds the function. Raises RegistrationError."""
+    """`module:qualname`, by which another process finds the function. Raises RegistrationError."""
     function = activity.function
     check_crossing(function)
     module = _module_of(function)

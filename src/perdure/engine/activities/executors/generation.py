@@ -1,4 +1,4 @@
-"""One executor from its making to its end, and the attempts that were handed to it."""
+"""One executor from creation to end, and its attempts."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from perdure.engine.activities.runner import Attempt
 
 
 class Generation:
-    """One executor from its making to its end. `tries` are the attempts it has, and where they are."""
+    """One executor from creation to end. `tries` are its attempts and their places."""
 
     def __init__(self, source: Any) -> None:
         self.opened = Opened(source)
         self.tries: dict[Attempt, Try] = {}
-        self.has_begun = False  # anything at all
-        self.is_retired = False  # gets nothing new
+        self.has_begun = False  # any attempt
+        self.is_retired = False  # gets no new attempts
 
     def close(self) -> None:
-        """End it with whatever still hangs in it."""
+        """End the executor, with attempts that still hang in it."""
         unfinished = [one for one in self.tries.values() if one.future is None or not one.future.done()]
         if isinstance(self.opened.executor, ProcessPoolExecutor):
             pids = [one.pid for one in unfinished if one.pid]
@@ -30,7 +30,7 @@ class Generation:
 
 
 class Try:
-    """One attempt handed to one executor."""
+    """One attempt on one executor."""
 
     def __init__(self, place: str, token: str) -> None:
         self.place = place
@@ -40,7 +40,7 @@ class Try:
 
 
 def kill(pids: list[int]) -> int:
-    """End those worker processes of ours that are still there; returns how many that were."""
+    """Kill the given worker processes that still run; returns their number."""
     found = [child for child in multiprocessing.active_children() if child.pid in pids]
     for child in found:
         child.kill()

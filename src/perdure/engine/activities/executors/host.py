@@ -1,11 +1,12 @@
-"""Activities on executors: process pools, Dask, anything that is a `concurrent.futures.Executor`.
+"""Activities on executors: process pools, Dask, any `concurrent.futures.Executor`.
 
-Each executor has a thread here that submits to it and takes what comes back: starting a process must not hold up
-the engine's loop. A worker process that dies breaks a whole pool. That is nobody's failure: the pool is made
-again, what had not begun goes to the new one, and what had begun, among which the culprit is, runs again in an
-executor of its own, where it can hurt only itself. An attempt in whose hands three have died has failed.
-A body that neither ends nor heeds its cancellation keeps its process. After a few seconds new work goes to a new
-executor; the old one finishes what else it has, and is then ended with the process that hangs.
+Each executor has a thread here that submits attempts and collects results: starting a process must not delay
+the engine's loop. A dead worker process breaks a whole pool. That is no failure of the activities: the pool is
+created again, attempts that had not begun move to the new pool, and attempts that had begun, the culprit among
+them, run again each in an executor of their own, where they can harm only themselves. An attempt that has
+killed three processes fails. A body that neither ends nor reacts to its cancellation occupies its process.
+After a few seconds new attempts go to a new executor; the old one finishes its others, and is then ended
+together with the hanging process.
 """
 
 from __future__ import annotations
@@ -35,17 +36,17 @@ from perdure.model.messages import ActivityResult
 from perdure.replay.settle import Invocation
 
 STRIKES = 3
-USUAL_SLOTS = 16  # of an executor that does not tell
-CANCELLED_WITHIN = 5.0  # seconds a cancelled body may go on before its process is given up
+USUAL_SLOTS = 16  # of an executor that does not report its size
+CANCELLED_WITHIN = 5.0  # seconds that a cancelled body may run before its process is abandoned
 ROUSE_EVERY = 5.0  # seconds
-LAST_WORDS = 1.0  # seconds bodies have to heed that the engine stops, once `drain` is over
+LAST_WORDS = 1.0  # seconds in which cancelled bodies must end, after `drain`
 
 log = logging.getLogger("perdure.engine")
 _results = msgspec.json.Decoder(ActivityResult)
 
 
 class ExecutorHost:
-    """Runs attempts on the executors of one source. What its thread calls has a leading underscore."""
+    """Runs attempts on the executors of one source. Methods that its thread calls have a leading underscore."""
 
     def __init__(
         self,
@@ -57,7 +58,7 @@ class ExecutorHost:
         self.where = where
         self.source = source
         self.abandoned = 0
-        self.is_broken = False  # for good: it cannot be made again
+        self.is_broken = False  # for good: it cannot be created again
         self._line = line
         self._conclude = conclude
         self._can_renew = callable(source)
@@ -69,19 +70,19 @@ class ExecutorHost:
         self._is_closing = False
 
     def open(self) -> None:
-        """Make the executor. Raises whatever its maker raises."""
+        """Create the executor. Raises the errors of its source."""
         self._present = Generation(self.source)
         self._thread.start()
 
     def put(self, attempt: Attempt, place: str) -> None:
-        """Run it, from any thread."""
+        """Run an attempt; from any thread."""
         self._jobs.put(partial(self._submit, attempt, place))
 
     def stop(self, attempt: Attempt) -> None:
         self._jobs.put(partial(self._stop, attempt))
 
     def began(self, attempt: Attempt, pid: int) -> None:
-        """Its body begins, in this process. From any thread."""
+        """An attempt's body begins, in process `pid`. From any thread."""
         generation = attempt.task
         attempt.begun = True
         if generation is not None:
@@ -91,7 +92,7 @@ class ExecutorHost:
                 found.pid = pid
 
     def look(self) -> None:
-        """A worker seems to be gone. From any thread."""
+        """Check the workers, because one seems to be gone. From any thread."""
         self._jobs.put(self._rouse)
 
     @property
@@ -111,7 +112,7 @@ class ExecutorHost:
         return self._jobs.qsize() + sum(not a.begun for g in self._generations() for a in list(g.tries))
 
     def close(self) -> None:
-        """End the executors that are ours. Bodies that do not stop are ended with their processes."""
+        """End the executors that the engine owns. Bodies that do not stop end with their processes."""
         self._is_closing = True
         self._jobs.put(None)
         if self._thread.ident is not None:
@@ -134,7 +135,7 @@ class ExecutorHost:
             try:
                 job()
             except Exception:
-                log.exception("the executor of %s: an error of the engine's own", self.where)
+                log.exception("the executor of %s: internal error", self.where)
 
     def _has_work(self) -> bool:
         return any(generation.tries for generation in self._generations())
@@ -144,8 +145,9 @@ class ExecutorHost:
         self._rouse()
 
     def _rouse(self) -> None:
-        """CPython's pool looks at its processes when it gets work, and just before it starts one more for that:
-        one that dies soon after may go unseen. More work makes it look again."""
+        """Submit work, so that CPython's pool checks its processes: it checks them only when it gets work,
+        before it may start another process, and a process that dies right after goes unnoticed.
+        """
         if isinstance(self.source, ProcessPool):
             for generation in self._generations():
                 with suppress(Exception):
@@ -157,7 +159,7 @@ class ExecutorHost:
         try:
             generation = self._alone() if alone else self._current()
         except Exception as error:
-            self._fail(attempt, f"its executor could not be made: {type(error).__name__}: {error}")
+            self._fail(attempt, f"its executor could not be created: {type(error).__name__}: {error}")
             return
         token, card = self._line.card(attempt)
         found = generation.tries[attempt] = Try(place, token)
@@ -165,7 +167,7 @@ class ExecutorHost:
         invocation = attempt.invocation
         try:
             future = generation.opened.executor.submit(carry_out, place, _letter(invocation), card)
-        except Exception as error:  # it is broken or shut down, and says so at once
+        except Exception as error:  # it is broken or shut down, and raises at once
             self._over(generation, attempt)
             self._lost(generation, attempt, place, error)
             return
@@ -176,7 +178,7 @@ class ExecutorHost:
         found = self._over(generation, attempt)
         if found is None or self._is_closing:
             return
-        if future.cancelled():  # not by us, who forget a try before its future is cancelled
+        if future.cancelled():  # not by this host, which forgets a try before it cancels its future
             self._fail(attempt, "its executor cancelled it")
             return
         error = future.exception()
@@ -185,10 +187,15 @@ class ExecutorHost:
         elif future.result():
             self._conclude(attempt, _results.decode(future.result()))
         elif not attempt.settled:
-            self._lost(generation, attempt, found.place, ExecutorFailed("its worker lost the engine"))
+            self._lost(
+                generation,
+                attempt,
+                found.place,
+                ExecutorFailed("its worker process lost the connection to the engine"),
+            )
 
     def _over(self, generation: Generation, attempt: Attempt) -> Try | None:
-        """That try is over, however it ended."""
+        """Remove a try that has ended."""
         found = generation.tries.pop(attempt, None)
         if found is not None:
             self._line.forget(found.token)
@@ -202,7 +209,7 @@ class ExecutorHost:
     # ------------------------------------------------------------------------------------ when workers die
 
     def _lost(self, generation: Generation, attempt: Attempt, place: str, error: BaseException) -> None:
-        """The executor could not carry it out, which says nothing about the body unless it happens again."""
+        """Handle an attempt that the executor could not run. The body is not at fault unless this repeats."""
         begun, attempt.begun, attempt.since = attempt.begun, False, 0.0
         is_broken = isinstance(error, (BrokenExecutor, ExecutorFailed))
         if is_broken and generation is self._present:
@@ -214,13 +221,17 @@ class ExecutorHost:
             return
         if not self._can_renew:
             self.is_broken = True
-            self._fail(attempt, f"its executor is broken ({error}), and only a function can make another one")
+            self._fail(
+                attempt,
+                f"its executor is broken ({error}) and cannot be replaced: register a "
+                "function that creates it",
+            )
             return
         attempt.strikes += begun or not generation.has_begun
         if attempt.strikes >= STRIKES:
             self._fail(attempt, _DIED if begun else _NEVER_BEGAN)
         else:
-            log.warning("%s lost a process; activity %r is run again", self.where, attempt.invocation.name)
+            log.warning("%s lost a process; activity %r runs again", self.where, attempt.invocation.name)
             self._submit(attempt, place, alone=begun)
 
     def _fail(self, attempt: Attempt, why: str) -> None:
@@ -235,14 +246,14 @@ class ExecutorHost:
         return self._present
 
     def _alone(self) -> Generation:
-        """An executor for a suspect: what it does there is its own doing."""
+        """An executor for one suspect attempt, so that a crash there identifies the culprit."""
         generation = Generation(self.source)
         generation.is_retired = True
         self._others.add(generation)
         return generation
 
     def _retire(self, generation: Generation) -> None:
-        """It gets nothing new, and what waits in it goes to the next one."""
+        """Retire an executor: it gets no new attempts, and its waiting attempts move to the next one."""
         if not self._can_renew:
             return
         generation.is_retired = True
@@ -256,7 +267,7 @@ class ExecutorHost:
         self._end_if_idle(generation)
 
     def _end_if_idle(self, generation: Generation) -> None:
-        """Only bodies that hang are left in it, or none."""
+        """End a retired executor that has no attempts left but hanging ones."""
         if generation.is_retired and all(attempt.abandoned for attempt in generation.tries):
             if generation in self._others:
                 self._others.discard(generation)
@@ -288,8 +299,8 @@ class ExecutorHost:
         for _, generation, attempt in late:
             if attempt in generation.tries and not generation.is_retired:
                 log.warning(
-                    "activity %r does not heed its cancellation: %s gets other processes, and this one is ended "
-                    "when it has nothing else to do",
+                    "activity %r ignores its cancellation: %s gets new processes, and its process ends when "
+                    "it has no other work",
                     attempt.invocation.name,
                     self.where,
                 )
@@ -297,7 +308,7 @@ class ExecutorHost:
             self._end_if_idle(generation)
 
     def _end(self, generation: Generation) -> None:
-        """Give what still runs there a moment, then end it; from any thread."""
+        """Give running attempts a moment, then end the executor; from any thread."""
         for attempt, found in list(generation.tries.items()):
             if found.future is not None and self._line.revoke(found.token):
                 _call_off(generation, found)
@@ -309,31 +320,33 @@ class ExecutorHost:
             try:
                 generation.close()
             except Exception:
-                log.exception("the executor of %s did not end as it should", self.where)
+                log.exception("the executor of %s did not shut down cleanly", self.where)
 
     def _generations(self) -> list[Generation]:
         return [*([self._present] if self._present is not None else []), *self._others]
 
 
 def _call_off(generation: Generation, found: Try) -> None:
-    """What was revoked need not travel. A process pool is left alone: in some versions of CPython one that breaks
-    while it holds a cancelled future never tells the others; there the worker learns that it may not begin."""
+    """Cancel the future of a revoked try, so that it need not travel. A process pool is left alone: in some
+    versions of CPython a pool that breaks while it holds a cancelled future never notifies the others; there
+    the worker learns that it must not begin.
+    """
     if found.future is not None and not isinstance(generation.opened.executor, ProcessPoolExecutor):
         found.future.cancel()
 
 
 _DIED = (
-    f"{STRIKES} processes ended while they ran it. Something killed them: the system, for want of memory; a crash in "
-    "code that is not Python's; or os._exit. Look into the system's log, and run the body by itself"
+    f"{STRIKES} processes ended while they ran it. Likely causes: the system ran out of memory, native code "
+    "crashed, or the code called os._exit. Check the system's log, and run the function by itself"
 )
 _NEVER_BEGAN = (
-    f"{STRIKES} times its worker processes ended before they ran anything. A script that uses a process pool starts "
-    'its work under `if __name__ == "__main__":`; what else went wrong is on stderr'
+    f"{STRIKES} times its worker processes ended before they ran anything. A script that uses a process pool "
+    'starts its work under `if __name__ == "__main__":`. Other errors are on stderr'
 )
 
 
 def _letter(invocation: Invocation) -> bytes:
-    """The invocation as JSON, which has no form for the body of an input that is not there."""
+    """The invocation as JSON, which has no form for a missing input."""
     if bytes(invocation.input):
         return msgspec.json.encode(invocation)
     fields = msgspec.structs.asdict(invocation)
