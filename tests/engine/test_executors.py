@@ -327,7 +327,9 @@ async def test_resources_do_not_cross():
     async def resources():
         yield Ledger()
 
-    with pytest.raises(df.RegistrationError, match=r"the resources of a lifespan \(Ledger\) cannot be passed"):
+    with pytest.raises(
+        df.RegistrationError, match=r"the resources of a lifespan \(Ledger\) cannot be passed"
+    ):
         async with served(app):
             pass
 

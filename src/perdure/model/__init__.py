@@ -1,1 +1,1 @@
-"""The nouns: frozen values without I/O, clock, threads or logging."""
+"""The data model: frozen values without I/O, clock, threads or logging."""

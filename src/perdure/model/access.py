@@ -1,13 +1,13 @@
-"""Keys and what they open.
+"""Keys and their scopes.
 
-A key is a line of text, `pdk_<id>_<secret><checksum>`. The prefix and the checksum let scanners find one that
-leaked into a repository or a log, and tell it from anything that merely looks alike. The id names the key in
-lists and in the audit log; the secret is 256 random bits. Because of that, SHA-256 is enough to store it:
-a slow hash protects what people can guess, and 2^256 values cannot be guessed.
+A key is a line of text, `pdk_<id>_<secret><checksum>`. The prefix and the checksum let scanners find a key that
+leaked into a repository or a log, without false matches. The id names the key in lists and in the audit log;
+the secret is 256 random bits. So SHA-256 is enough to store it: a slow hash protects guessable secrets, and 256
+random bits cannot be guessed.
 
-A scope is what a key opens. `admin` opens everything, `operate` includes `read`; `function` opens every client
-function, `function:NAME` one of them. Scopes are words of the endpoint table, so a route without one cannot be
-written down.
+A scope is a permission of a key. `admin` allows everything, `operate` includes `read`; `function` allows every
+client function, `function:NAME` one of them. Each route of the endpoint table names its scope, so a route
+without one is impossible.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ INCLUDES: Final = {
     "admin": frozenset({"read", "operate", "admin", "function"}),
     "function": frozenset({"function"}),
 }
-"""What each scope opens."""
+"""The scopes that each scope includes."""
 
 
 class AccessKey(msgspec.Struct, frozen=True, kw_only=True):
-    """A key as its administrators see it: everything but the secret.
+    """A key without its secret, for administrators.
 
-    `kind` is "access" for a key that callers show, "link" for one that signed links are made with.
-    `last_used_time` is exact to a few minutes.
+    `kind` is "access" for a key that callers send, "link" for one that signs links. `last_used_time` is exact
+    to a few minutes.
     """
 
     key_id: str
@@ -62,16 +62,16 @@ class AccessKey(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NewKey(msgspec.Struct, frozen=True):
-    """A key just made. `secret` is the text that opens; it is shown this once and kept nowhere."""
+    """A new key. `secret` is its text, which is shown once and not stored."""
 
     key: AccessKey
     secret: str
 
 
 class AuditRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One management call: who, what, when, from where, and how it ended ("ok", or the code of the refusal).
+    """One management call: who, what, when, from where, and its outcome ("ok", or the error code).
 
-    `times` counts equal questions that were put within a minute.
+    `times` counts equal reads within a minute.
     """
 
     time: datetime
@@ -85,14 +85,14 @@ class AuditRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AuditPage(msgspec.Struct, frozen=True):
-    """One page of the audit log; `continuation` asks for the next one, and is None on the last."""
+    """One page of the audit log; `continuation` is the token of the next page, None on the last."""
 
     records: list[AuditRecord]
     continuation: str | None = None
 
 
 def checked_scopes(scopes: Iterable[str]) -> tuple[str, ...]:
-    """The scopes in a fixed order. Raises ValueError for one that is none, or for none at all."""
+    """The scopes in a fixed order. Raises ValueError for an invalid scope, or for an empty list."""
     wanted = sorted(set([scopes] if isinstance(scopes, str) else scopes))
     for scope in wanted:
         if scope not in INCLUDES and not re.fullmatch(r"function:[^\s:]{1,200}", scope):
@@ -106,7 +106,7 @@ def checked_scopes(scopes: Iterable[str]) -> tuple[str, ...]:
 
 
 def opens(scopes: Iterable[str], wanted: str, function: str = "") -> bool:
-    """Whether a caller with these scopes may do what needs `wanted`, in the client function of that name."""
+    """Whether these scopes include `wanted`, for the client function `function`."""
     for scope in scopes:
         if wanted in INCLUDES.get(scope, ()):
             return True
@@ -122,7 +122,7 @@ def key_of(key_id: str, secret: int) -> str:
 
 
 def id_of(text: str) -> str | None:
-    """The id in a key's text; None for a text that is no key of ours, or not whole."""
+    """The id in a key's text; None for a text that is not a complete key."""
     found = _KEY.fullmatch(text)
     return found[1] if found and _checksum(text[:-6]) == found[3] else None
 
@@ -133,7 +133,7 @@ def key_id_of(random_bits: int) -> str:
 
 
 def digest_of(text: str) -> bytes:
-    """What is stored of a key, and compared."""
+    """The digest of a key, which is stored and compared."""
     return sha256(text.encode("utf-8", "replace")).digest()
 
 

@@ -1,7 +1,7 @@
-"""Actions: what an orchestrator's code asks for, in the imperative. `settle` turns each into history.
+"""Actions: the requests of an orchestrator's code, in the imperative. `settle` turns each into history.
 
-An action that can be waited for carries the event id chosen for it, so that a decider on another machine
-(a remote worker, an Azure app) settles through the same door.
+An awaitable action has its event id, so that a decider on another machine (a remote worker, an Azure app)
+settles in the same way.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class CancelWait(_Action, frozen=True):
 
 
 class TakeEvent(_Action, frozen=True):
-    """Of several waits, this one takes the event of this number."""
+    """Give the event with this number to this wait, of several."""
 
     wait_id: int
     event: int
@@ -97,14 +97,14 @@ class SignalEntity(_Action, frozen=True):
 
 
 class RequestLock(_Action, frozen=True):
-    """`entities` are in the order in which they are asked, one after the other."""
+    """`entities` are requested one after the other, in this order."""
 
     id: int
     entities: tuple[str, ...]
 
 
 class ReleaseLock(_Action, frozen=True):
-    """`entities` are those that have been asked so far."""
+    """`entities` are those requested so far."""
 
     lock_id: int
     entities: tuple[str, ...]

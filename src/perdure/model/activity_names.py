@@ -1,4 +1,4 @@
-"""What a message calls an activity: some are the function of something that people know under another name."""
+"""The names of activities in messages to people: some are the function of a queue or a schedule."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _OF: Final = {_MESSAGE: "queue", f"{BUILT_IN}Firing": "schedule"}
 
 
 def is_message(activity: str) -> bool:
-    """Whether an activity is the function of a queue, and its input a message."""
+    """Whether an activity is the function of a queue, so that its input is a message."""
     return activity.startswith(f"{_MESSAGE}:")
 
 

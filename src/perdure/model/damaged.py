@@ -1,11 +1,11 @@
-"""Rows that no engine has written: what stands for them, so that damage stays with the instance that has it.
+"""Damaged rows: replaced by harmless values, so that damage stays with its instance.
 
-A bad byte on a disk, or another program, may leave anything in a row: text that is not UTF-8, a status that does not
-exist, JSON that is none, an instant in the year 300,000. Stores hand every row on through here. A row that can be one
-of perdure's passes as it is. Of one that cannot, each cell that is wrong is replaced by something harmless, and the
-row says so: an instance becomes a `DamagedRow`, whose reason begins with "damaged" and names the cells, and which
-runs no more; a wait becomes a `DamagedWait`. So lists, pages, counts, polls and the loop go on with all others.
-History has digests of its own: see `perdure.model.recorded`.
+A disk error or another program may leave anything in a row: text that is not UTF-8, an unknown status, invalid
+JSON, a time in the year 300,000. Stores pass every row through this module. A valid row stays unchanged. In an
+invalid row, each wrong cell is replaced by a harmless value, and the row says so: an instance becomes a
+`DamagedRow`, whose reason begins with "damaged" and names the cells, and which does not run; a wait becomes a
+`DamagedWait`. So lists, pages, counts, polls and the loop continue with all other rows. History has its own
+digests: see `perdure.model.recorded`.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from perdure.model.recorded import DAMAGED
 from perdure.model.records import AuditRow, DroppedRow, HistoryRow, InstanceRow, KeyRow, SeenRow, WaitRow
 
 UNNAMED: Final = "damaged::"
-"""Begins the id by which an instance is known whose own cannot be read; its number in the store follows."""
+"""The prefix of the substitute id of an instance with an unreadable id; its number in the store follows."""
 UNNAMED_ENTITY: Final = "@damaged@"
 """The same for an entity."""
 UNREADABLE: Final = "<damaged>"
-"""What a person sees in place of a body that is not what was written."""
+"""The placeholder for a damaged body."""
 LATEST: Final = 253_402_300_799_999_999  # microseconds: the last of the year 9999
 _MOST: Final = 2**53
 _STATUSES: Final = {status.value: status in FINISHED for status in RuntimeStatus}
@@ -50,13 +50,13 @@ class Garbled(str):
 
 
 class DamagedRow(InstanceRow):
-    """The row of an instance that has something in it which no engine has written; `reason` says what."""
+    """The row of an instance with damaged cells; `reason` names them."""
 
     __slots__ = ()
 
 
 class DamagedWait(WaitRow):
-    """An open wait whose row is not what was written."""
+    """An open wait with a damaged row."""
 
     __slots__ = ()
 
@@ -79,7 +79,7 @@ def _is_count(cell: Any) -> bool:
 
 
 def _is_late(cell: Any) -> bool:
-    """An instant, however far away."""
+    """Whether the cell is a time, however distant."""
     return type(cell) is int and cell >= 0
 
 
@@ -146,7 +146,7 @@ _INSTANCE: Final[Mapping[str, tuple[Check, Any]]] = {
     "salt": (_is_bytes, b""),
     "head": (_is_bytes, b""),
 }
-"""For each column what an engine may have written there, and what stands for anything else."""
+"""For each column a check of valid values, and the substitute for others."""
 
 _OTHERS: Final[Mapping[str, Mapping[str, tuple[Check, Any]]]] = {
     "history": {
@@ -209,7 +209,7 @@ _OTHERS: Final[Mapping[str, Mapping[str, tuple[Check, Any]]]] = {
 
 
 def instance_of(cells: tuple[Any, ...]) -> InstanceRow:
-    """The row of an instance; a `DamagedRow` when these cells are not those of one."""
+    """The row of an instance; a `DamagedRow` if the cells are invalid."""
     row = InstanceRow._make(cells)
     return row if _is_sound(row) else _mended(row)
 
@@ -219,17 +219,17 @@ def instances_of(rows: Iterable[tuple[Any, ...]]) -> list[InstanceRow]:
 
 
 def why_damaged(row: InstanceRow) -> str:
-    """What is wrong with a row, in a sentence; "" for a sound one."""
+    """The damage of a row, in a sentence; "" for a valid one."""
     return row.reason if isinstance(row, DamagedRow) else ""
 
 
 def known_status(status: str) -> str:
-    """The status by which an instance with this one in its row is counted and shown; "" stays as it is."""
+    """The status shown and counted for a stored status; "" stays unchanged."""
     return status if not status or status in _STATUSES else RuntimeStatus.Suspended.value
 
 
 def number_of(instance_id: str) -> int | None:
-    """The number in an id that stands for one that cannot be read."""
+    """The number in a substitute id, or None."""
     for mark in (UNNAMED, UNNAMED_ENTITY):
         number = instance_id.removeprefix(mark)
         if number != instance_id and number.isdigit() and number.isascii() and len(number) < 20:
@@ -238,7 +238,7 @@ def number_of(instance_id: str) -> int | None:
 
 
 def _is_sound(row: InstanceRow) -> bool:
-    """The checks of the table above, in the quickest form: this is asked of every row that is read."""
+    """The checks of the table above, in their fastest form, because every row passes them."""
     finished = _STATUSES.get(row.status)
     try:
         return (
@@ -261,7 +261,7 @@ def _is_sound(row: InstanceRow) -> bool:
             and (row.tags is None or _is_tags(row.tags))
             and (row.parent_id is None or _has_parent(row))
         )
-    except TypeError:  # compared with a number, and is none
+    except TypeError:  # compared with a number, but is not one
         return False
 
 
@@ -274,7 +274,7 @@ def _has_parent(row: InstanceRow) -> bool:
 
 
 def _mended(row: InstanceRow) -> InstanceRow:
-    """With something harmless for each cell that is wrong, and a reason that names them."""
+    """The row with substitutes for its wrong cells, and a reason that names them."""
     wrong = {
         column: cell
         for column, cell in zip(row._fields, row, strict=True)
@@ -322,7 +322,7 @@ def _shown(cell: Any) -> str:
 def _passes(check: Check, cell: Any) -> bool:
     try:
         return check(cell)
-    except TypeError:  # not even hashable, or comparable
+    except TypeError:  # not hashable or not comparable
         return False
 
 
@@ -330,22 +330,22 @@ def _passes(check: Check, cell: Any) -> bool:
 
 
 def history_of(cells: tuple[Any, ...]) -> HistoryRow:
-    """A row of history. Its events are judged by their digest; here is only whether they are bytes."""
+    """A row of history. Only the types are checked here; the digest covers the events."""
     row = HistoryRow._make(cells)
     if _is_time(row.at) and _is_count(row.episode) and _is_count(row.execution_no):
         if isinstance(row.events, bytes) and isinstance(row.digest, bytes) and isinstance(row.hash, bytes):
             return row
-    # Without its hash, so that whoever compares it finds out.
+    # Without its hash, so that the comparison fails.
     return row._replace(**(_stand_ins("history", _wrong("history", row._fields, cells)) | {"hash": b""}))
 
 
 def body_of(cell: Any) -> bytes:
-    """A body out of line, which is judged by its digest."""
+    """A large body; its digest is checked elsewhere."""
     return cell if isinstance(cell, bytes) else b""
 
 
 def end_of(row: InstanceRow, one: HistoryRow) -> bytes:
-    """The events of the first or the last row of an execution; `Unreadable` where they do not match their digest."""
+    """The events of the first or the last row of an execution; `Unreadable` if they do not match their digest."""
     locked = isinstance(row.salt, Unreadable) or isinstance(one.events, Unreadable)
     if locked or hash_chain.digest_of(row.salt, one.events) == one.digest:
         return one.events
@@ -363,7 +363,7 @@ def wait_of(cells: tuple[Any, ...]) -> WaitRow:
 
 
 def key_of(cells: tuple[Any, ...]) -> KeyRow:
-    """A key; a damaged one opens nothing."""
+    """A key; a damaged one has no scopes."""
     row = KeyRow._make(cells)
     wrong = _wrong("keys", row._fields, cells)
     if not wrong:
@@ -385,13 +385,13 @@ def dropped_of(cells: tuple[Any, ...]) -> DroppedRow:
 
 
 def seen_of(cells: tuple[Any, ...]) -> SeenRow:
-    """An answer that is remembered. One that cannot be decoded stays as it is: whoever asks for it is told."""
+    """A stored answer. An undecodable one stays unchanged, and the repeat of its request gets an error."""
     row = SeenRow._make(cells)
     return row if isinstance(row.answer, bytes) else row._replace(answer=b"")
 
 
 def _plain(table: str, columns: Iterable[str], cells: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The cells, with text for text that is garbled and a stand-in for what cannot be shown."""
+    """The cells, with garbled text made readable and placeholders for undisplayable values."""
     checks = _OTHERS[table]
     return tuple(
         cell if _passes(checks[name][0], cell) else _shown_as(cell, *checks[name])
@@ -417,7 +417,7 @@ def _stand_ins(table: str, wrong: Iterable[str]) -> dict[str, Any]:
 
 
 def flaw_in(table: str, columns: tuple[str, ...], cells: tuple[Any, ...]) -> str:
-    """What is wrong with a row of a table that belongs to no history, as a sentence; "" when nothing is."""
+    """The damage of a row of a table without history, as a sentence; "" for a valid row."""
     wrong = _wrong(table, columns, cells) if table in _OTHERS else {}
     named = f"the row of {table} ({columns[0]} {_shown(cells[0])})"
     if wrong:

@@ -1,5 +1,6 @@
-"""Instants and durations. Inside, an instant is an integer of microseconds since 1970 in UTC;
-at the edge it is an aware datetime, and a duration is a timedelta or a number of seconds."""
+"""Times and durations. Internally, a time is an integer of microseconds since 1970 in UTC; in the API it is an
+aware datetime, and a duration is a timedelta or a number of seconds.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +27,8 @@ _UNITS: Final = {
 def micros(duration: Seconds) -> int:
     """A duration in microseconds.
 
-    Raises ValueError for NaN, infinities, durations beyond 10,000 years and text that is no number, TypeError for
-    what is neither a timedelta nor a number.
+    Raises ValueError for NaN, infinities, durations beyond 10,000 years and text that is not a number,
+    TypeError for any other type.
     """
     if isinstance(duration, timedelta):
         exact = duration // _MICROSECOND
@@ -49,7 +50,7 @@ def micros(duration: Seconds) -> int:
 
 
 def in_range(at: int, what: str) -> int:
-    """The instant (microseconds since 1970). Raises ValueError unless a datetime can say it."""
+    """The time (microseconds since 1970). Raises ValueError if a datetime cannot represent it."""
     if not EARLIEST <= at <= LATEST:
         raise ValueError(
             f"{what} lies {'before the year 1' if at < 0 else 'beyond the year 9999'}: choose a nearer time"
@@ -80,7 +81,7 @@ def stamp(moment: datetime) -> str:
 
 
 def duration(text: str) -> timedelta:
-    """A duration as people write it in commands and settings: `45s`, `90m`, `12h`, `3d`, `2w`, `1d12h`.
+    """Parse a duration, as written in commands and settings: `45s`, `90m`, `12h`, `3d`, `2w`, `1d12h`.
 
     A bare number is seconds. Raises ValueError for anything else.
     """

@@ -1,10 +1,10 @@
-"""Content that is kept encrypted: how its bytes are told from plain ones, and what stands for it elsewhere.
+"""Encrypted content: how it differs from plain bytes, and its placeholder when it is unreadable.
 
-Everything above a store sees plain bytes; a store that encrypts does so on the way to its rows and back. What
-begins with `MAGIC` is encrypted: no JSON begins with a zero byte, so plain and encrypted rows may stand side by side.
-Bytes that cannot be decrypted, for want of the key or because they are not what was written, are handed on as
-`Unreadable`, with the reason: that way one damaged row is a problem of its instance, not of its hub. Whoever decodes
-them raises that reason.
+Everything above a store sees plain bytes; a store with encryption encrypts on the way to its rows and decrypts
+on the way back. Encrypted bytes begin with `MAGIC`: JSON never begins with a zero byte, so plain and encrypted
+rows may be mixed. Bytes that cannot be decrypted, because the key is missing or they were changed, become
+`Unreadable`, with the reason, so that a damaged row affects only its instance, not its hub. Decoding them
+raises that reason.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ _BEGINNINGS: Final = frozenset(bytes([one]) for one in b'{["-0123456789tfn \t\r\
 
 
 class Cipher(Protocol):
-    """What encrypts. `bound` says which place of which row the bytes are for; they are readable only there."""
+    """A cipher. `bound` identifies the row and column of the bytes; they are readable only there."""
 
     @property
     def prefix(self) -> bytes:
-        """How everything begins that is encrypted with the current key."""
+        """The prefix of everything encrypted with the current key."""
 
     @property
     def current(self) -> str:
-        """The id of the key that encrypts from now on."""
+        """The id of the current key, which encrypts."""
 
     def encrypt(self, plain: bytes, bound: bytes) -> bytes: ...
 
     def decrypt(self, stored: bytes, bound: bytes) -> bytes:
-        """Raises KeyError, with the key's id, when that is not at hand; ValueError when it does not fit."""
+        """Raises KeyError with the key's id if the key is missing; ValueError if the bytes do not fit."""
 
 
 class Unreadable(bytes):
-    """Encrypted bytes that could not be decrypted. `why` is a sentence, `shown` what a person sees in their place."""
+    """Encrypted bytes that could not be decrypted. `why` is a sentence, `shown` the placeholder."""
 
     why: str
     shown: str
@@ -56,7 +56,7 @@ def is_encrypted(stored: bytes) -> bool:
 
 
 def may_be_plain(stored: bytes) -> bool:
-    """Whether this may be JSON, which begins with a sign, a digit, a letter, a quote, a bracket, or not at all."""
+    """Whether this may be JSON, which begins with a sign, a digit, a letter, a quote, a bracket, or is empty."""
     return not stored or (stored[:1] in _BEGINNINGS and stored[1:5] != MAGIC[1:])
 
 

@@ -1,7 +1,7 @@
-"""Entities: their ids, what a store keeps of one, and what a client sees of it.
+"""Entities: their ids, the stored record, and the state that a client sees.
 
-An entity is an instance of kind `entity` whose id is `@name@key`. Names are compared without regard to case and
-stand in lower case in the id; keys are taken as they are.
+An entity is an instance of kind `entity` whose id is `@name@key`. Names ignore case and are lower case in the
+id; keys are case-sensitive.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from perdure.model.events import ABSENT, ParentLink
 from perdure.model.instances import ID_LIMIT
 
 Caller = ParentLink
-"""Who asked an entity for something: call `task_id` of one execution of an instance, or another entity."""
+"""The caller of an entity: call `task_id` of one execution of an instance, or another entity."""
 
 ENTITY: Final = "entity"
 ORCHESTRATION: Final = "orchestration"
 DELETE: Final = "delete"
-"""The operation that every class-style entity has without defining it: it deletes the entity."""
+"""The built-in operation of every class-style entity: it deletes the entity."""
 OPERATION_LIMIT: Final = 200  # characters of an operation's name
 _FORBIDDEN: Final = frozenset("/\\#?")
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class EntityId:
-    """Which entity: the name it is registered under, and the key that tells it from others of that name.
+    """The id of an entity: its registered name, and the key that distinguishes it from others with that name.
 
     Parameters:
-        name: letters of either case, which do not matter; no "@" in it, none of / \\ # ?.
-        key: any printable text without / \\ # ?, also empty.
+        name: case does not matter; must not contain "@" or any of / \\ # ?.
+        key: any printable text without / \\ # ?, may be empty.
 
-    Raises InvalidInstanceId for a name or key that breaks these rules or makes more than 256 characters.
+    Raises InvalidInstanceId for a name or key that breaks these rules or is longer than 256 characters.
     """
 
     name: str
@@ -60,7 +60,7 @@ class EntityId:
 
     @staticmethod
     def parse(instance_id: str) -> EntityId:
-        """The entity behind an instance id. Raises InvalidInstanceId when it is none."""
+        """The entity behind an instance id. Raises InvalidInstanceId for any other id."""
         parts = instance_id.split("@", 2) if isinstance(instance_id, str) else []
         if len(parts) != 3 or parts[0]:
             raise InvalidInstanceId(
@@ -75,7 +75,7 @@ class EntityId:
 
     @staticmethod
     def get_entity_id_url_path(entity_id: EntityId) -> str:
-        """Where the entity is found below the management API's base, as Azure spells it."""
+        """The entity's path below the management API's base, as Azure spells it."""
         return f"entities/{entity_id.name}/{entity_id.key}"
 
     @staticmethod
@@ -93,7 +93,7 @@ def _id_of(entity: EntityId | str) -> str:
     return str(entity if isinstance(entity, EntityId) else EntityId.parse(entity))
 
 
-_checked_id = lru_cache(1_024)(_id_of)  # code often asks the same entity many times
+_checked_id = lru_cache(1_024)(_id_of)  # code often calls the same entity many times
 
 
 def name_in(instance_id: str) -> str:
@@ -131,7 +131,7 @@ def _broken_rule(name: object, key: object) -> str:
 
 
 class EntityRecord(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a store keeps of an entity in `state.entity_state`: its state and who has it locked.
+    """The record of an entity in `state.entity_state`: its state and the holder of its lock.
 
     `applied` counts the operations that ran outside the loop (`offload=True`), so that each result counts once.
     """
@@ -146,19 +146,20 @@ _record_decoder = msgspec.json.Decoder(EntityRecord)
 
 
 def decode_record(data: bytes | None) -> EntityRecord:
-    """A stored record; of an entity that never had one, the empty record."""
+    """A stored record; the empty record for an entity without one."""
     refuse_unreadable(data)
     try:
         return _record_decoder.decode(data) if data is not None else EntityRecord()
-    except UnicodeDecodeError as error:  # of a damaged row
+    except UnicodeDecodeError as error:  # from a damaged row
         raise msgspec.DecodeError(str(error)) from error
 
 
 class EntityState(msgspec.Struct, frozen=True, kw_only=True):
-    """What a client sees of an entity.
+    """The state of an entity, as a client sees it.
 
-    `exists` is False for one that was never used or was deleted. `state` is its state as JSON builtins.
-    `locked_by` is the instance that has it in a critical section; `reason` says why it stands still, if it does.
+    `exists` is False for an entity that was never used or was deleted. `state` consists of JSON builtins.
+    `locked_by` is the instance that holds its lock in a critical section; `reason` says why the entity is on
+    hold, if it is.
     """
 
     exists: bool
@@ -181,7 +182,7 @@ class EntityState(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True)
 class EntityPage:
-    """One page of a query for entities; `continuation` asks for the next one, and is None on the last."""
+    """One page of a query for entities; `continuation` is the token of the next page, None on the last."""
 
     entities: list[EntityState]
     continuation: str | None = None

@@ -1,14 +1,13 @@
-"""History events: what has happened in one execution, in the past tense, never changed afterwards.
+"""History events: the facts of one execution, in the past tense, never changed afterwards.
 
-History is the only truth about an orchestration; everything else can be computed from it again.
-A history row holds the events of one episode as a JSON array of these structs, tagged by `type`.
-Two kinds of event follow each other. An *arrival* (a start, a completed activity, a raised event, a timer)
-is what the orchestrator was told. The *decisions* behind it (an activity scheduled, a timer created, a wait
-begun) are what its code did in answer, and carry ids 0, 1, 2, ... chosen by the code's own order.
-Replay feeds the arrivals again and demands the same decisions in the same places.
-Schema evolution: fields may be added with defaults, never removed, renamed or given another meaning;
-new event types may be added, and an unknown type parks the instance rather than being skipped.
-Bodies above a threshold live in the `payloads` table; the event then carries a `BodyRef` in `body`.
+History is the only source of truth of an orchestration; everything else can be derived from it. A history row
+holds the events of one episode as a JSON array of these structs, tagged by `type`. Two kinds of event follow
+each other. An *arrival* (a start, a completed activity, a raised event, a timer) is an input of the
+orchestrator. The *decisions* after it (an activity scheduled, a timer created, a wait begun) are the response
+of its code, with ids 0, 1, 2, ... in the code's own order. Replay passes the arrivals again and requires the
+same decisions in the same places. Schema evolution: fields may be added with defaults, never removed, renamed
+or given another meaning; new event types may be added, and an unknown type parks the instance rather than being
+skipped. Bodies above a threshold live in the `payloads` table; the event then carries a `BodyRef` in `body`.
 """
 
 from __future__ import annotations
@@ -22,11 +21,11 @@ from perdure.failure import Failure
 from perdure.model.encryption import refuse_unreadable
 
 ABSENT: Final = Raw(b"")
-"""A body that is not there: omitted from JSON, and read by user code as `None`."""
+"""A missing body: omitted from JSON, and `None` for user code."""
 
 
 class BodyRef(msgspec.Struct, frozen=True, gc=False):
-    """Where a large body is kept: row `no` of this episode in `payloads`, its size in bytes, its digest."""
+    """The reference to a large body: row `no` of this episode in `payloads`, its size in bytes, its digest."""
 
     no: int
     size: int
@@ -34,7 +33,7 @@ class BodyRef(msgspec.Struct, frozen=True, gc=False):
 
 
 class ParentLink(msgspec.Struct, frozen=True, gc=False):
-    """Which call of which execution of which instance started a sub-orchestration."""
+    """The parent of a sub-orchestration: the instance, the execution, and the call."""
 
     instance_id: str
     execution_id: str
@@ -61,17 +60,19 @@ class EventRaised(_Event, frozen=True):
 
 OLDEST: Final = 0
 AWAITED: Final = 1
-"""Which wait takes a raised event: the oldest of its name, or the oldest that the code still awaits."""
+"""The pairing rules: a raised event goes to the oldest wait for its name, or to the oldest that the code still
+awaits.
+"""
 
 
 class ExecutionStarted(_Event, frozen=True, gc=True):
-    """The first event of every execution. `carried` are the events the execution before it left over.
+    """The first event of every execution. `carried` are the unconsumed events of the previous execution.
 
-    `pairing` is the rule that pairs events with waits, for the whole execution: OLDEST or AWAITED. Executions that
-    began before there was a choice have OLDEST.
+    `pairing` is the rule that pairs events with waits, for the whole execution: OLDEST or AWAITED. Executions
+    from before the choice have OLDEST.
 
-    `parks_misfits`: a result that does not fit its type sets the instance aside, in replay as well. In executions
-    that earlier versions began, the code was told by a PayloadError, and replay tells it again.
+    `parks_misfits`: a result that does not fit its type parks the instance, in replay as well. In executions
+    started by earlier versions the code received a PayloadError, and replay raises it again.
     """
 
     name: str
@@ -123,7 +124,7 @@ class EntityOperationFailed(_Event, frozen=True, gc=True):
 
 
 class LockGranted(_Event, frozen=True):
-    """One entity of a critical section is locked; the next one is asked now, if there is one."""
+    """One entity of a critical section is locked; the next one, if any, is requested now."""
 
     task_id: int
     entity: str
@@ -138,24 +139,24 @@ class ExecutionResumed(_Event, frozen=True):
 
 
 class ExecutionParked(_Event, frozen=True):
-    """The engine set the instance aside: `kind` is nondeterminism, misfit, poison, damaged or no_worker."""
+    """The engine parked the instance: `kind` is nondeterminism, misfit, poison, damaged or no_worker."""
 
     kind: str
     detail: str
 
 
 class LoopHeld(_Event, frozen=True):
-    """Its code kept the engine to itself for this many milliseconds without being interrupted; `place` is where."""
+    """The code blocked the engine for this many milliseconds without being interrupted; `place` is its line."""
 
     milliseconds: int
     place: str = ""
 
 
 class ExecutionRewound(_Event, frozen=True, gc=True):
-    """A failed execution goes on. Of the events that counted until then, only the first `kept` still count, and
-    of these not the failures of the calls in `voided`, which are open again (see `perdure.replay.rewinding`).
+    """A failed execution continues. Of the events valid until then, only the first `kept` stay valid, without
+    the failures of the calls in `voided`, which are open again (see `perdure.replay.rewinding`).
 
-    `at` is the present time from here on, in microseconds; `next_id` is larger than every id used so far.
+    `at` is the current time from here on, in microseconds; `next_id` is larger than every id used so far.
     """
 
     kept: int
@@ -179,11 +180,11 @@ class TaskScheduled(_Event, frozen=True):
     attempt: int = 1
     timeout: int = 0  # microseconds; 0 for none
     placed: str = "local"  # local | shared | pool:<name>
-    heartbeat: int = 0  # microseconds an attempt may be silent; 0 for as long as it likes
+    heartbeat: int = 0  # longest silence of an attempt in microseconds; 0 for no limit
 
 
 class TaskCanceled(_Event, frozen=True):
-    """The code called `cancel()` on an activity: its body is told to stop, and its result is not wanted."""
+    """The code called `cancel()` on an activity: its body is cancelled, and its result is dropped."""
 
     task_id: int
 
@@ -200,7 +201,7 @@ class SubOrchestrationCreated(_Event, frozen=True):
 
 
 class TimerCreated(_Event, frozen=True):
-    """`purpose` says why: empty for the user's own timer, `retry` or `timeout` for the engine's."""
+    """`purpose` is empty for the user's own timer, `retry` or `timeout` for the engine's."""
 
     id: int
     fire_at: int
@@ -225,8 +226,8 @@ class WaitCanceled(_Event, frozen=True):
 
 
 class EventTaken(_Event, frozen=True):
-    """Of several open waits, this one took the event. Recorded where it does not follow from what came before:
-    under the pairing AWAITED, with more than one open wait of the event's name.
+    """Of several open waits, this one took the event. Recorded if earlier events do not determine it: under the
+    pairing AWAITED, with more than one open wait for the event's name.
 
     `event` counts the events of the execution, carried ones included, from 0.
     """
@@ -236,9 +237,9 @@ class EventTaken(_Event, frozen=True):
 
 
 class EventRejected(_Event, frozen=True):
-    """A raised event did not fit the type its waiter expects: it was dropped and the wait goes on.
+    """A raised event did not fit the type of its wait: the event was dropped, and the wait continues.
 
-    `event` is its number, as in `EventTaken`, where several waits were open; otherwise -1.
+    `event` is its number, as in `EventTaken`, if several waits were open; otherwise -1.
     """
 
     wait_id: int
@@ -257,7 +258,7 @@ class EntityCalled(_Event, frozen=True):
 
 
 class EntitySignaled(_Event, frozen=True):
-    """`at` is when the signal is to arrive; 0 for at once."""
+    """`at` is the delivery time of the signal; 0 for at once."""
 
     id: int
     entity: str
@@ -268,7 +269,7 @@ class EntitySignaled(_Event, frozen=True):
 
 
 class LockRequested(_Event, frozen=True, gc=True):
-    """A critical section over `entities` was asked for; they are locked one by one, in this order."""
+    """A critical section over `entities` was requested; they are locked one by one, in this order."""
 
     id: int
     entities: tuple[str, ...]
@@ -279,7 +280,9 @@ class LockReleased(_Event, frozen=True):
 
 
 class PatchMarked(_Event, frozen=True):
-    """`context.patched(name)` was asked for the first time and answered True. `deprecated` by deprecate_patch."""
+    """`context.patched(name)` was called for the first time and returned True. `deprecated` marks
+    deprecate_patch.
+    """
 
     name: str
     deprecated: bool = False
@@ -291,9 +294,9 @@ class ExecutionCompleted(_Event, frozen=True):
 
 
 class ExecutionFailed(_Event, frozen=True, gc=True):
-    """`of` is the id of the failed call whose failure ended it; -1 when the code failed by itself.
+    """`of` is the id of the failed call that ended the execution; -1 when the code failed by itself.
 
-    `others` are those of further calls whose failures its error tells of, as an exception group does.
+    `others` are the ids of further failed calls in its error, such as an exception group.
     """
 
     failure: Failure
@@ -306,7 +309,7 @@ class ExecutionTerminated(_Event, frozen=True):
 
 
 class ContinuedAsNew(_Event, frozen=True):
-    """`version` is that of the next execution, if it is another one."""
+    """`version` is that of the next execution, if it differs."""
 
     input: Raw = ABSENT
     body: BodyRef | None = None
@@ -317,13 +320,14 @@ class ContinuedAsNew(_Event, frozen=True):
 
 
 class EntityOperated(_Event, frozen=True):
-    """In an entity's own history: what one batch did to it. Like operations of one sender are counted together.
+    """In an entity's own history: the operations of one batch. Equal operations of one sender are counted
+    together.
 
     `failed` of the `count` were undone; `failure` is the last one's error.
     """
 
     operation: str
-    sender: str = ""  # the instance that asked; "" for clients
+    sender: str = ""  # the calling instance; "" for clients
     count: int = 1
     failed: int = 0
     failure: str = ""
@@ -341,7 +345,7 @@ Arrival = (
     | EntityOperationFailed
     | LockGranted
 )
-"""What is fed to the orchestrator."""
+"""The inputs of an orchestrator."""
 
 Decision = (
     TaskScheduled
@@ -359,13 +363,13 @@ Decision = (
     | LockReleased
     | PatchMarked
 )
-"""What its code did in answer, while going on."""
+"""The decisions of its code, except its end."""
 
 Ending = ExecutionCompleted | ExecutionFailed | ExecutionTerminated | ContinuedAsNew
 """The last event of an execution."""
 
 Control = ExecutionSuspended | ExecutionResumed | ExecutionParked | ExecutionRewound | LoopHeld
-"""What operators and the engine did; the orchestrator's code never sees these."""
+"""Actions of operators and the engine, which the orchestrator's code never sees."""
 
 HistoryEvent = Arrival | Decision | Ending | Control | EntityOperated
 
@@ -382,19 +386,19 @@ BODY_FIELD: Final[dict[type, str]] = {
     ExecutionCompleted: "output",
     ContinuedAsNew: "input",
 }
-"""Which field of an event holds its body; the others have none."""
+"""The field with the body of each event type; the others have none."""
 
 encode_events = msgspec.json.Encoder().encode
 _decoder = msgspec.json.Decoder(list[HistoryEvent])
 
 
 def decode_events(data: bytes) -> list[HistoryEvent]:
-    """The events of one history row. Raises `msgspec.ValidationError` for a type this version does not know."""
+    """The events of one history row. Raises `msgspec.ValidationError` for a type unknown to this version."""
     try:
         return _decoder.decode(data)
     except msgspec.DecodeError:
         refuse_unreadable(data)
         raise
-    except UnicodeDecodeError as error:  # of a damaged row
+    except UnicodeDecodeError as error:  # from a damaged row
         refuse_unreadable(data)
         raise msgspec.DecodeError(str(error)) from error

@@ -1,4 +1,4 @@
-"""From an exception to the `Failure` that is recorded of it."""
+"""The recorded `Failure` of an exception."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from perdure.errors import EngineSignal
 from perdure.failure import Failure, bases_of, name_of
 
 MESSAGE_LIMIT = 4_000  # characters
-STACK_LIMIT = 8_000  # characters; the end of a stack is the telling part
+STACK_LIMIT = 8_000  # characters; the end of a stack is the important part
 CAUSE_DEPTH = 4
 MEMBERS_LIMIT = 16  # of one exception group
 HIDES = "__tracebackhide__"
@@ -48,7 +48,7 @@ def _members(error: BaseException, with_stack: bool, depth: int) -> tuple[Failur
 
 
 def _told(error: BaseException, members: tuple[Failure, ...]) -> str:
-    """The message; that of a group alone says only how many exceptions are in it."""
+    """The message; a group's own message has only the number of its exceptions, so its members are added."""
     message = _text(_message(error))
     if not members:
         return message
@@ -58,7 +58,7 @@ def _told(error: BaseException, members: tuple[Failure, ...]) -> str:
 
 
 def _message(error: BaseException) -> str:
-    """Its text; an exception of the user's may fail to give one."""
+    """The text of an exception; a user's `__str__` may fail."""
     try:
         return str(error)
     except EngineSignal:
@@ -75,5 +75,5 @@ def _stack(error: BaseException) -> str:
 
 
 def _text(text: str) -> str:
-    """Text that every store accepts: no NUL, no lone surrogates."""
+    """The text without characters that a store rejects: no NUL, no lone surrogates."""
     return text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode("utf-8")

@@ -1,8 +1,8 @@
-"""An HTTP call as data: the request as history keeps it, the response, and what follows from the two.
+"""An HTTP call as data: the recorded request, the response, and the next step.
 
-A secret is a reference. `Secret("NAME")` may stand for a header's value or inside the content, and history has
-the name only, in a field of its own: `secrets` tells where each belongs. Nothing that merely looks like a
-reference is taken for one, so data cannot ask for a secret. The value is put in when the request is sent.
+A secret is a reference. `Secret("NAME")` may be a header's value or part of the content, and history has only
+the name, in its own field: `secrets` lists the places. Data that look like a reference are not one, so data
+cannot request a secret. The value is inserted when the request is sent.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ import msgspec
 from perdure.model import payload
 
 BUILT_IN = "BuiltIn::"
-"""How the names of the functions begin that every application has; users' names may not."""
+"""The prefix of built-in functions; users' names must not begin with it."""
 HTTP_ACTIVITY = f"{BUILT_IN}HttpActivity"
 HTTP_POLLING = f"{BUILT_IN}HttpPolling"
 
 SENSITIVE = frozenset(
     {"authorization", "cookie", "proxy-authorization", "x-functions-key", "x-api-key", "api-key"}
 )
-"""Headers that are for one origin and go to no other."""
+"""Headers that are not sent to another origin."""
 ABOUT_CONTENT = frozenset({"content-type", "content-length", "content-encoding", "transfer-encoding"})
 METHOD_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ-")
-WHOLE = "#"  # the pointer of a secret that is all of the content
+WHOLE = "#"  # the pointer of a secret that is the whole content
 ACCEPTED, TOO_MANY, UNAVAILABLE = 202, 429, 503
 
 
 class Secret:
-    """A value known by name: put in when the request is sent, never written to history, logs or errors.
+    """A value known by name: inserted when the request is sent, never written to history, logs or errors.
 
     Parameters:
-        name: what the application's `HttpPolicy.secrets` knows it by; by default an environment variable.
-        form: how it is sent; `{}` stands for the value, as in "Bearer {}".
+        name: its name for the application's `HttpPolicy.secrets`; by default an environment variable.
+        form: the sent text, with `{}` for the value, as in "Bearer {}".
     """
 
     __slots__ = ("form", "name")
@@ -66,7 +66,7 @@ class Secret:
 
 
 class SecretUse(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Where a secret belongs: in a header of this name, or at this RFC 6901 pointer of the content."""
+    """The place of a secret: a header, or an RFC 6901 pointer into the content."""
 
     name: str
     header: str = ""
@@ -75,16 +75,16 @@ class SecretUse(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class ManagedIdentityTokenSource(msgspec.Struct, frozen=True):
-    """A bearer token for `resource`, asked of the machine's managed identity when the request is sent.
+    """A bearer token for `resource`, from the machine's managed identity when the request is sent.
 
-    Azure's class of this name. Elsewhere `HttpPolicy.tokens` says where tokens come from.
+    Azure's class of this name. Outside Azure, `HttpPolicy.tokens` is the source of tokens.
     """
 
     resource: str
 
 
 class HttpRequest(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A request as history keeps it. `form` says how `content` becomes bytes."""
+    """A recorded request. `form` is the encoding of `content`."""
 
     method: str
     uri: str
@@ -93,7 +93,7 @@ class HttpRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     form: Literal["", "json", "text", "base64"] = ""
     secrets: tuple[SecretUse, ...] = ()
     token_resource: str = ""
-    idempotent: bool = True  # send the call's key as Idempotency-Key
+    idempotent: bool = True  # sends the call's key as Idempotency-Key
     retry_statuses: tuple[int, ...] = ()
     timeout: float = 0.0  # seconds; 0 for the policy's
     attempts: int = (
@@ -104,8 +104,8 @@ class HttpRequest(msgspec.Struct, frozen=True, omit_defaults=True):
 class HttpResponse(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
     """A response of any status. Azure's `DurableHttpResponse`.
 
-    `content` is text, or base64 if the body is none (`is_base64`). `headers` have lower-case names. `url` is where
-    it came from after redirects.
+    `content` is text, or base64 for a binary body (`is_base64`). `headers` have lower-case names. `url` is the
+    address after redirects.
     """
 
     status_code: int
@@ -125,15 +125,17 @@ class HttpResponse(msgspec.Struct, frozen=True, omit_defaults=True, rename="came
         return base64.b64decode(self.content) if self.is_base64 else self.content.encode()
 
     def json(self, expected_type: Any = Any) -> Any:
-        """The content read as JSON, typed if a type is given. Raises PayloadError when it is not."""
+        """The content read as JSON, typed if a type is given. Raises PayloadError if it is not JSON or does not
+        fit.
+        """
         return payload.decode(payload.check(self.body), expected_type)
 
     def header(self, name: str) -> str | None:
-        """A header by name, in whatever case."""
+        """A header by name, in any case."""
         return self.headers.get(name.lower())
 
     def __getitem__(self, key: str) -> Any:
-        """As the dict that Azure's Python library gives: "statusCode", "headers", "content"."""
+        """Access like the dict of Azure's Python library: "statusCode", "headers", "content"."""
         match key:
             case "statusCode":
                 return self.status_code
@@ -145,11 +147,11 @@ class HttpResponse(msgspec.Struct, frozen=True, omit_defaults=True, rename="came
 
 
 class Polling(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A request that was answered 202, and how its outcome is asked for."""
+    """A request with a 202 response, and how to poll for its outcome."""
 
     request: HttpRequest
-    wait: int  # microseconds until the next question
-    interval: int  # where the answer names none
+    wait: int  # microseconds until the next poll
+    interval: int  # microseconds without a Retry-After
     deadline: int = 0  # microseconds since 1970; 0 for none
     polls: int = 0  # so far, in earlier executions
 
@@ -160,7 +162,7 @@ class Polling(msgspec.Struct, frozen=True, omit_defaults=True):
 def request_of(
     method: str, uri: str, content: Any, headers: Mapping[str, str | Secret] | None, *, is_raw_str: bool
 ) -> HttpRequest:
-    """The request as history keeps it. Raises ValueError and TypeError for one that could not be sent."""
+    """The request to record. Raises ValueError and TypeError for an invalid one."""
     if not isinstance(method, str):
         raise TypeError(f"method must be text, such as GET, not {type(method).__name__}")
     verb = method.upper()
@@ -232,7 +234,7 @@ def _content(content: Any, is_raw_str: bool) -> tuple[Literal["", "json", "text"
 
 
 def _without_secrets(node: Any, pointer: str, found: list[SecretUse]) -> Any:
-    """The content with null for each secret in its dicts and lists, and where they belong in `found`."""
+    """The content with null for each secret in its dicts and lists; their places are added to `found`."""
     match node:
         case Secret():
             found.append(SecretUse(node.name, pointer=pointer or WHOLE, form=node.form))
@@ -251,7 +253,7 @@ def _token(key: object) -> str:
 
 
 def body_of(request: HttpRequest, values: Mapping[SecretUse, str]) -> bytes:
-    """The bytes to send; `values` has what each secret stands for."""
+    """The bytes to send; `values` has the value of each secret."""
     if request.form == "base64":
         return base64.b64decode(request.content)
     if request.form == "text":
@@ -276,10 +278,9 @@ def _put(content: Any, pointer: str, value: str) -> None:
 
 
 def onward(request: HttpRequest, uri: str, *, method: str, came_from: str = "") -> HttpRequest:
-    """The request that follows another: a redirect's, or the question about a 202.
+    """The next request: after a redirect, or a poll after a 202.
 
-    What was meant for one origin stays there: another one gets no secret, token, cookie or key (RFC 9110,
-    15.4). A GET has no content.
+    Another origin gets no secret, token, cookie or key (RFC 9110, 15.4). A GET has no content.
     """
     same = origin(uri) == origin(came_from or request.uri)
     keeps_content = method == request.method
@@ -312,9 +313,9 @@ def origin(uri: str) -> tuple[str, str, int]:
 
 
 def poll_address(response: HttpResponse, asked: str) -> str | None:
-    """Where the outcome of an accepted request is to be asked for, or None when this is the outcome.
+    """The address to poll for the outcome of an accepted request, or None if this is the outcome.
 
-    Raises ValueError when the address that the response names is not usable.
+    Raises ValueError when the response's address is not usable.
     """
     location = response.header("location")
     if response.status_code != ACCEPTED or not location:
@@ -325,9 +326,9 @@ def poll_address(response: HttpResponse, asked: str) -> str | None:
 
 
 def retry_after(response: HttpResponse, now: datetime) -> int | None:
-    """How long the response asks to wait (RFC 9110, 10.2.3), in microseconds; None if it does not say.
+    """The requested pause (RFC 9110, 10.2.3) in microseconds, or None.
 
-    A date is held against the response's own Date, so that the two machines' clocks need not agree.
+    A date is compared with the response's own Date, so that the two machines' clocks need not agree.
     """
     value = (response.header("retry-after") or "").strip()
     if value.isascii() and value.isdigit():

@@ -1,4 +1,4 @@
-"""Instances: their ids, statuses, and what a client sees of them."""
+"""Instances: their ids, statuses, and the status that a client sees."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 ID_LIMIT: Final = 256  # characters (Azure documents 100 and accepts more)
 CHILD_MARK: Final = "::"
-"""Derived ids of sub-orchestrations contain this; ids chosen by users may not."""
+"""Derived ids of sub-orchestrations contain this; ids chosen by users must not."""
 SPREAD_MARK: Final = "~"
-"""Ends the derived id of a sub-orchestration that is placed by its whole id, away from its root."""
+"""The end of a derived id whose sub-orchestration is placed by its own id, apart from its root."""
 PARTITIONS: Final = 32
 
 
 class RuntimeStatus(StrEnum):
-    """Where an instance stands. The words are Azure's `OrchestrationRuntimeStatus`."""
+    """The status of an instance. The names are Azure's `OrchestrationRuntimeStatus`."""
 
     Pending = "Pending"
     Running = "Running"
@@ -54,8 +54,8 @@ _FORBIDDEN: Final = frozenset("/\\#?")
 def check_instance_id(instance_id: object, *, derived: bool = False) -> str:
     """Return the id if it obeys Azure's rules, else raise `InvalidInstanceId` naming the rule.
 
-    1 to 256 characters; no leading "@" (entities have those); none of / \\ # ? and no control characters;
-    and no "::", which marks derived ids of sub-orchestrations.
+    1 to 256 characters; no leading "@" (reserved for entities); none of / \\ # ? and no control characters; and
+    no "::", which marks derived ids of sub-orchestrations.
     """
     if not isinstance(instance_id, str):
         raise InvalidInstanceId(f"an instance id must be a string, not {type(instance_id).__name__}")
@@ -67,7 +67,7 @@ def check_instance_id(instance_id: object, *, derived: bool = False) -> str:
 
 
 def asked_id(instance_id: object) -> str:
-    """The id of an instance that may exist. Raises `InvalidInstanceId` for what is no text that a store keeps."""
+    """The id of an instance that may exist. Raises `InvalidInstanceId` for a value that no store accepts."""
     if not isinstance(instance_id, str):
         raise InvalidInstanceId(f"an instance id must be a string, not {type(instance_id).__name__}")
     if not is_text(instance_id):
@@ -94,7 +94,7 @@ def _broken_rule(instance_id: str, derived: bool) -> str:
 
 
 def execution_id_of(salt: bytes, execution_no: int) -> str:
-    """Names one execution for ever, also when the instance id is purged and used again."""
+    """The permanent id of an execution, unique even if the instance id is purged and reused."""
     return f"{salt[:4].hex()}-{execution_no}"
 
 
@@ -105,7 +105,7 @@ def child_id_of(instance_id: str, execution_id: str, task_id: int, *, spread: bo
 
 
 def is_derived(instance_id: str, parent: ParentLink) -> bool:
-    """Whether this is the id that `child_id_of` gives the child of that call: then no other instance has it."""
+    """Whether `child_id_of` gives this id to the child of that call, so that no other instance has it."""
     derived = f"{CHILD_MARK}{parent.execution_id}.{parent.task_id}"
     return instance_id.removesuffix(SPREAD_MARK).endswith(derived)
 
@@ -113,7 +113,7 @@ def is_derived(instance_id: str, parent: ParentLink) -> bool:
 def check_child_id(instance_id: object, parent_id: str) -> str:
     """Return the id that code chose for a sub-orchestration, or raise `InvalidInstanceId`.
 
-    It may be made from the id of the parent, which may be a derived one itself.
+    The id may be built from the parent's id, which may be a derived one.
     """
     derived = isinstance(instance_id, str) and CHILD_MARK in parent_id and parent_id in instance_id
     return check_instance_id(
@@ -122,9 +122,9 @@ def check_child_id(instance_id: object, parent_id: str) -> str:
 
 
 def partition_of(instance_id: str, partitions: int = PARTITIONS) -> int:
-    """The partition of an id. A derived child id hashes like its root, so that families stay together.
+    """The partition of an id. A derived child id hashes like its root, so that families share a partition.
 
-    One that is spread hashes by itself, and its own family like it.
+    A spread child hashes by its own id, together with its own family.
     """
     if partitions == 1:
         return 0
@@ -140,12 +140,12 @@ def _root_of(instance_id: str) -> str:
 
 
 class OrchestrationStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """What a client sees of one instance (Azure's `DurableOrchestrationStatus`, with more).
+    """The status of one instance (Azure's `DurableOrchestrationStatus`, with more).
 
-    `reason` says why a Suspended instance is: "operator", "nondeterminism", "poison", "damaged" or "no_worker",
-    with the explanation behind a colon; "nondeterminism: misfit" where a value no longer fits its type.
-    `waiting_for` is one sentence. `history` holds JSON-ready events when asked for, and `executions` then tells of
-    which executions history is kept, oldest first (see `keep_executions` of `App`).
+    `reason` is why an instance is Suspended: "operator", "nondeterminism", "poison", "damaged" or "no_worker",
+    with the explanation after a colon; "nondeterminism: misfit" for a value that no longer fits its type.
+    `waiting_for` is one sentence. `history` has JSON-ready events if requested, and `executions` then lists the
+    executions with history, oldest first (see `keep_executions` of `App`).
     """
 
     instance_id: str
@@ -174,7 +174,9 @@ class OrchestrationStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_parked(self) -> bool:
-        """Whether the engine has set it aside, for its `reason`: not an operator, and not a start that is delayed."""
+        """Whether the engine has parked the instance, for its `reason`; False if an operator suspended it, or
+        for a delayed start.
+        """
         return (
             not self.is_finished and self.runtime_status != RuntimeStatus.Running and is_parked(self.reason)
         )
@@ -203,13 +205,13 @@ DurableOrchestrationStatus = OrchestrationStatus
 
 
 class PurgeHistoryResult(int):
-    """How many instances were purged: a number, which is also what Azure calls `instances_deleted`."""
+    """The number of purged instances, an int that also has Azure's `instances_deleted`."""
 
     __slots__ = ()
 
     @property
     def instances_deleted(self) -> int:
-        """How many instances were purged."""
+        """The number of purged instances."""
         return int(self)
 
     def __repr__(self) -> str:
@@ -218,7 +220,7 @@ class PurgeHistoryResult(int):
 
 @dataclass(frozen=True)
 class Page:
-    """One page of a query; `continuation` asks for the next one, and is None on the last."""
+    """One page of a query; `continuation` is the token of the next page, None on the last."""
 
     instances: list[OrchestrationStatus]
     continuation: str | None = None

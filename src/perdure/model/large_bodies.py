@@ -1,4 +1,4 @@
-"""Large bodies: taken out of a history row's events, and put back. The digest of each stays in the event."""
+"""Large bodies: moved out of a history row's events, and restored. The digest of each stays in the event."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def outline(
     events: Sequence[HistoryEvent], above: int, salt: bytes
 ) -> tuple[list[HistoryEvent], list[bytes]]:
     """The events with every body of more than `above` bytes replaced by a reference, and those bodies."""
-    if not _has_large(events, above):  # a hundred thousand small ones are let be
+    if not _has_large(events, above):  # a hundred thousand small ones are left alone
         return list(events), []
     bodies: list[bytes] = []
     return [_outlined(event, above, salt, bodies) for event in events], bodies
@@ -26,19 +26,19 @@ def outline(
 def inline(events: list[HistoryEvent], bodies: Mapping[int, bytes]) -> list[HistoryEvent]:
     """The events with the bodies of their row, by `BodyRef.no`, in the fields where small ones are.
 
-    A reference to a body that is not there (erased) stays as it is.
+    A reference to an erased body stays.
     """
     return [_inlined(event, bodies) for event in events] if bodies else events
 
 
 def body_of(event: HistoryEvent) -> bytes:
-    """The body an event carries in line, b"" when it has none."""
+    """The inline body of an event, b"" without one."""
     name = BODY_FIELD.get(type(event))
     return bytes(getattr(event, name)) if name is not None else b""
 
 
 def _has_large(events: Iterable[HistoryEvent], above: int) -> bool:
-    """Whether a body may have to be taken out of one of them."""
+    """Whether an event may have a large body."""
     field_of = BODY_FIELD.get
     for event in events:
         name = field_of(type(event))

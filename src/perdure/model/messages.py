@@ -1,12 +1,10 @@
-"""Messages: what travels to an instance, from clients, activities, timers and other instances.
+"""Messages to instances, from clients, activities, timers and other instances.
 
 Every message names its target. At every commit a message is exactly one of two things: consumed by a history
-row of that transaction, or a row in `inbox` written by it. There is no third place.
-What a client names to be able to repeat it (`operation_id`) bears the id under which its answer is kept
-(`remembered_as`) and a digest of what it asks (`content`), see `perdure.engine.core.repeats`; messages stored before
-there were any have neither.
-Messages between instances name the execution they are meant for, so that one that comes late, after the id
-was used again, is dropped instead of being believed.
+row of that transaction, or a row in `inbox` written by it. A client's request with a name (`operation_id`) has
+the id under which its answer is kept (`remembered_as`) and a digest of its content (`content`), see
+`perdure.engine.core.repeats`; older stored messages have neither. Messages between instances name their
+execution, so that a late message, after the id was reused, is dropped.
 """
 
 from __future__ import annotations
@@ -35,7 +33,7 @@ class _Message(
 
 
 class Start(_Message, frozen=True, gc=True):
-    """Begin an instance. `visible_at` (microseconds) in the future delays its first step."""
+    """Start an instance. `visible_at` (microseconds) in the future delays its first step."""
 
     name: str
     version: str = ""
@@ -47,7 +45,7 @@ class Start(_Message, frozen=True, gc=True):
     operation_id: str = ""
     remembered_as: str = ""
     content: str = ""
-    fresh: bool = False  # the id was made up for this start: nobody can have it
+    fresh: bool = False  # the id was generated for this start, so it is unused
 
 
 class Begin(_Message, frozen=True, gc=True):
@@ -60,7 +58,7 @@ class Begin(_Message, frozen=True, gc=True):
 
 
 class NextGeneration(_Message, frozen=True, gc=True):
-    """The execution after `execution_id`, which continued as new when its batch had no room for more."""
+    """The execution after `execution_id`, which continued as new when its batch was full."""
 
     execution_id: str
     input: Raw = ABSENT
@@ -69,10 +67,10 @@ class NextGeneration(_Message, frozen=True, gc=True):
 
 
 class RaiseEvent(_Message, frozen=True):
-    """`remembered_until` (microseconds) keeps its operation id for longer than others are kept.
+    """`remembered_until` (microseconds) keeps its operation id for longer than usual.
 
-    `accepted_at` (microseconds) is when a message that waits was accepted: timers that were due by then come first.
-    It is 0 in a message that is handled as it comes, and in rows written before there was such a field.
+    `accepted_at` (microseconds) is when a waiting message was accepted: timers due by then fire first. It is 0
+    in a message that is handled at once, and in older rows without the field.
     """
 
     name: str
@@ -102,7 +100,7 @@ class ChildResult(_Message, frozen=True, gc=True):
 
 
 class EntityOperation(_Message, frozen=True, gc=True):
-    """A call or a signal to an entity. `caller` is who asked, None for a client; a signal gets no answer.
+    """A call or a signal to an entity. `caller` is the caller, None for a client; a signal gets no answer.
 
     `visible_at` (microseconds) in the future delays it.
     """
@@ -118,7 +116,7 @@ class EntityOperation(_Message, frozen=True, gc=True):
 
 
 class EntityResult(_Message, frozen=True, gc=True):
-    """The answer to a call, for the instance that called."""
+    """The answer to a call, for the calling instance."""
 
     execution_id: str
     task_id: int
@@ -128,13 +126,13 @@ class EntityResult(_Message, frozen=True, gc=True):
 
 
 class LockRequest(_Message, frozen=True, gc=True):
-    """To an entity: `caller` wants it for its critical section."""
+    """To an entity: `caller` requests its lock for a critical section."""
 
     caller: ParentLink
 
 
 class LockRelease(_Message, frozen=True, gc=True):
-    """To an entity: `caller` does not need it any more, whether it has it or still waits for it."""
+    """To an entity: `caller` releases the lock, or withdraws its request."""
 
     caller: ParentLink
 
@@ -148,7 +146,7 @@ class LockGrant(_Message, frozen=True):
 
 
 class LockProbe(_Message, frozen=True):
-    """To the holder: does it still live? If not, `entity` is told to go on without it."""
+    """To the holder: a check whether it is alive. If not, `entity` gets a release."""
 
     execution_id: str
     task_id: int
@@ -181,8 +179,9 @@ class Terminate(_Message, frozen=True):
 
 
 class Rewind(_Message, frozen=True, gc=True):
-    """A failed instance is to go on. With `link` a rewound parent asks its sub-orchestration, to be started as
-    `again` says if it is not there."""
+    """Rewind a failed instance. With `link` the sender is a rewound parent; a missing sub-orchestration is
+    started with `again`.
+    """
 
     reason: str = ""
     link: ParentLink | None = None
@@ -193,7 +192,7 @@ class Rewind(_Message, frozen=True, gc=True):
 
 
 class Purge(_Message, frozen=True):
-    """`finished_before` (microseconds) is retention's: an instance that did not finish before then stays."""
+    """`finished_before` (microseconds) comes from retention: an instance that finished later stays."""
 
     finished_before: int = 0
     operation_id: str = ""
@@ -202,10 +201,10 @@ class Purge(_Message, frozen=True):
 
 
 class Request(_Message, frozen=True, gc=True):
-    """A client's message, accepted by a worker that does not own the instance: the owner answers it.
+    """A client's message, accepted by a worker that does not own the instance; the owner answers it.
 
-    `body` is the message. The answer is kept under `request_id` in `seen`; `asker` is the incarnation to give a
-    hint. `note` (who, address, operation, detail) goes into the audit log with what is done.
+    `body` is the message. The answer is kept under `request_id` in `seen`; `asker` is the incarnation to
+    notify. `note` (who, address, operation, detail) goes into the audit log.
     """
 
     request_id: str
@@ -216,9 +215,9 @@ class Request(_Message, frozen=True, gc=True):
 
 
 class Wake(_Message, frozen=True):
-    """A timer of this instance is due, or it has local work to take up again. Derived, never stored.
+    """A timer of this instance is due, or it has local work to continue. Derived, never stored.
 
-    `retry` comes once at a worker's start: perhaps the code fits by now that it was parked for.
+    `retry` comes once at a worker's start, because the code of a parked instance may fit now.
     """
 
     retry: bool = False
@@ -257,9 +256,9 @@ def _texts_of(kind: type[Any]) -> tuple[tuple[str, ...], Callable[[Any], tuple[s
 
 
 def refuse_unkept(message: Message) -> None:
-    """Raise for a client's message with a text that no store could keep.
+    """Raise for a client's message with text that a store cannot keep.
 
-    InvalidInstanceId for an id that is no text at all, PayloadError for the rest.
+    InvalidInstanceId for an id that is not text, PayloadError otherwise.
     """
     names, read = _texts_of(type(message))
     texts = read(message)
@@ -286,7 +285,7 @@ _DATED = (RaiseEvent, ActivityResult, ChildResult, EntityResult)
 
 
 def accepted(message: Message, at: int) -> Message:
-    """The message with the time of its acceptance, if that matters for its kind and is not known yet."""
+    """The message with its time of acceptance, if its kind has one and it is not set."""
     if isinstance(message, _DATED) and not message.accepted_at:
         return msgspec.structs.replace(message, accepted_at=at)
     return message
@@ -297,12 +296,11 @@ _decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
 
 
 def decode_message(data: bytes) -> Message:
-    """A stored inbox row's message."""
     try:
         return _decoder.decode(data)
     except msgspec.DecodeError:
         refuse_unreadable(data)
         raise
-    except UnicodeDecodeError as error:  # of a damaged row
+    except UnicodeDecodeError as error:  # from a damaged row
         refuse_unreadable(data)
         raise msgspec.DecodeError(str(error)) from error

@@ -1,4 +1,4 @@
-"""A body that has been decoded once: its value is kept with the type that it was read as."""
+"""A decoded body: its value together with the type."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from perdure.model import payload
 
 
 class Reading:
-    """The value of one body. It is handed to code once, because the code may change it."""
+    """The value of one body. Only one consumer gets it, because the code may change it."""
 
     __slots__ = ("expected", "value")
 
     def __init__(self, body: Raw, expected: Any) -> None:
-        """Decode the body. Raises PayloadError when it does not fit."""
+        """Decode the body. Raises PayloadError if it does not fit."""
         self.expected = expected
         self.value = payload.decode(body, expected)
 
     def is_as(self, expected: Any) -> bool:
-        """Whether the body was read as this type."""
+        """Whether the body was decoded as this type."""
         return self.expected is expected or bool(self.expected == expected)
 
 

@@ -1,7 +1,7 @@
-"""A stored history as it was written, or the row that is not: what everything reads that replays or folds one.
+"""Reads a stored history and checks it: the source for everything that replays or folds one.
 
-Each row brings its digest and its link in the chain (`perdure.model.hash_chain`), and each event with a body out
-of line the digest of that. Reading compares them, so that a flipped bit never becomes an answer to user code.
+Each row has its digest and its link in the chain (`perdure.model.hash_chain`), and each event with a large body
+the digest of that body. Reading compares them, so that a flipped bit never becomes a result for user code.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from perdure.model.large_bodies import inline
 from perdure.model.records import HistoryRow, InstanceRow, StoredInstance
 
 DAMAGED: Final = "damaged"
-"""The kind of parking of an instance whose rows are not what was written."""
+"""The parking kind of an instance with damaged rows."""
 
 _CAUSE: Final = "the disk or another program has changed it"
 
 
 class HistoryDamaged(msgspec.DecodeError):
-    """A row of history, or a body that belongs to one, is not what was written."""
+    """A row of history, or one of its bodies, is damaged."""
 
 
 def read(stored: StoredInstance) -> list[tuple[int, list[HistoryEvent]]]:
-    """(time, events) of each row, with bodies put back. Raises HistoryDamaged, msgspec.DecodeError.
+    """(time, events) of each row, with bodies restored. Raises HistoryDamaged, msgspec.DecodeError.
 
-    The instance's row, its history and its bodies must have been read while nothing wrote them.
+    The instance's row, its history and its bodies must be read while nothing writes them.
     """
     row, history = stored.row, stored.history
     refuse_unreadable(row.salt)
@@ -53,7 +53,7 @@ def read(stored: StoredInstance) -> list[tuple[int, list[HistoryEvent]]]:
 
 
 def _check_start(row: InstanceRow, events: list[HistoryEvent]) -> None:
-    """Raise HistoryDamaged for a row that names another orchestrator than the one that its history began."""
+    """Raise HistoryDamaged if the row names another orchestrator than its history."""
     for event in events:
         if isinstance(event, ExecutionStarted):
             began = {"name": event.name, "version": event.version, "parent": event.parent}
@@ -66,9 +66,9 @@ def _check_start(row: InstanceRow, events: list[HistoryEvent]) -> None:
 
 
 def damage_in(stored: StoredInstance) -> str:
-    """What is wrong with the rows of a history that was read while it may have grown; "" when nothing is.
+    """The damage of a history that may have grown while it was read; "" without damage.
 
-    What cannot be decrypted, or decoded, is not judged.
+    Rows that cannot be decrypted or decoded are skipped.
     """
     if isinstance(stored.row.salt, Unreadable):
         return ""
@@ -88,7 +88,7 @@ def damage_in(stored: StoredInstance) -> str:
 
 
 def check_rows(stored: StoredInstance) -> None:
-    """Raise HistoryDamaged for the first row that is not what was written, or is not in its place."""
+    """Raise HistoryDamaged for the first row that is damaged or out of place."""
     row = stored.row
     salt, digest_of, link = row.salt, hash_chain.digest_of, hash_chain.link
     head, execution_no = b"", 0
@@ -130,7 +130,7 @@ def _check_bodies(
     *,
     gone: bool = True,
 ) -> None:
-    """Compare the bodies of a row with what its events say of them. With `gone`, one that is missing is damage."""
+    """Compare the bodies of a row with the references in its events. With `gone`, a missing body is damage."""
     for ref in references(events) if bodies or b'"body":{' in one.events else ():
         body = bodies.get(ref.no)
         if body is None and gone:
@@ -148,7 +148,7 @@ def _check_bodies(
 
 
 def references(events: list[HistoryEvent]) -> Iterator[BodyRef]:
-    """The bodies out of line that these events refer to."""
+    """The references of these events to large bodies."""
     for event in events:
         carried = event.carried if isinstance(event, ExecutionStarted) else ()
         for one in (event, *carried):

@@ -1,7 +1,7 @@
-"""Rows: what one transaction writes and what a store gives back.
+"""Rows: the data that a transaction writes and a store returns.
 
-Rows are plain tuples in the order of their columns, so that a store binds them as they are.
-A `Batch` is everything one commit does; a store applies it whole or not at all.
+Rows are plain tuples in the order of their columns, so that a store binds them directly. A `Batch` is
+everything that one commit writes; a store applies it completely or not at all.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from perdure.model.events import ParentLink
 
 
 class InstanceRow(NamedTuple):
-    """One row of `instances`. It holds no bodies: input, output and failure are in history."""
+    """One row of `instances`. It has no bodies: input, output and failure are in history."""
 
     instance_no: int
     instance_id: str
@@ -72,7 +72,7 @@ class HistoryRow(NamedTuple):
 
 
 class BodyRow(NamedTuple):
-    """A large body, kept out of the history row that refers to it."""
+    """A large body, stored apart from its history row."""
 
     instance_no: int
     execution_no: int
@@ -102,7 +102,7 @@ class InboxRow(NamedTuple):
 
 
 class SeenRow(NamedTuple):
-    """A client operation that was accepted: a repeat within 24 h gets the first answer."""
+    """An accepted client operation: a repeat within 24 h gets the first answer."""
 
     operation_id: str
     instance_id: str
@@ -111,7 +111,7 @@ class SeenRow(NamedTuple):
 
 
 class DroppedRow(NamedTuple):
-    """A message that was accepted and could not be delivered, and why."""
+    """An accepted message that could not be delivered, and the reason."""
 
     instance_id: str
     at: int
@@ -123,14 +123,14 @@ class DroppedRow(NamedTuple):
 
 
 class KeyRow(NamedTuple):
-    """A key: what a caller shows (`kind` access) or what links are signed with (`kind` link).
+    """A key that callers send (`kind` access) or that signs links (`kind` link).
 
-    `secret` is the digest of an access key, which is itself never stored, and the very secret of a signing key.
+    `secret` is the digest of an access key, which is itself never stored, or the secret of a signing key.
     """
 
     key_id: str
     kind: str  # access | link
-    name: str  # for people: who holds it
+    name: str  # for people: its holder
     scopes: str  # separated by spaces
     secret: bytes
     created_at: int
@@ -141,7 +141,7 @@ class KeyRow(NamedTuple):
 
 
 class AuditRow(NamedTuple):
-    """One management call, or several equal ones in a row (`times`)."""
+    """One management call, or several equal consecutive ones (`times`)."""
 
     at: int
     who: str
@@ -149,7 +149,7 @@ class AuditRow(NamedTuple):
     operation: str
     instance_id: str
     detail: str
-    outcome: str  # "ok", or the code of the refusal
+    outcome: str  # "ok", or the error code
     times: int = 1
 
 
@@ -157,11 +157,11 @@ ANSWERED: Final = 0  # no worker's incarnation: the activity has run, and its re
 
 
 class ActivityRow(NamedTuple):
-    """An open activity that is not its instance's worker's alone: any worker that serves its pool may claim it.
+    """An open activity that any worker of its pool may claim.
 
-    Once claimed, `incarnation` says by whom and `attempt` counts the claims; a result is taken only with both.
-    The row stays until the instance takes the result up: whoever loads the instance before that would find an open
-    activity that nobody has, and run it again.
+    Once claimed, `incarnation` is the claimant and `attempt` counts the claims; a result must match both. The
+    row stays until the instance processes the result: otherwise a worker that loads the instance before that
+    would find an unclaimed activity and run it again.
     """
 
     instance_id: str
@@ -176,7 +176,7 @@ class ActivityRow(NamedTuple):
 
 
 class ResultRow(NamedTuple):
-    """How a claimed activity ended, to be put into the inbox of its instance if the claim still holds."""
+    """The result of a claimed activity, for the inbox of its instance if the claim is still valid."""
 
     instance_id: str
     execution_id: str
@@ -187,9 +187,9 @@ class ResultRow(NamedTuple):
 
 
 class WorkerRow(NamedTuple):
-    """A process that serves a hub beside others, from its registration until it is void.
+    """A worker of a shared hub, from its registration until it is void.
 
-    What it may do ends with its incarnation: whoever takes over from it voids that first.
+    Its rights end with its incarnation: another worker that takes over voids the incarnation first.
     """
 
     incarnation: int
@@ -203,11 +203,11 @@ class WorkerRow(NamedTuple):
 
 
 class PartitionRow(NamedTuple):
-    """A share of the hub's instances, and the incarnation that owns it at present."""
+    """A share of the hub's instances, and the incarnation that currently owns it."""
 
     partition: int
     incarnation: int | None
-    epoch: int  # grows whenever it is taken
+    epoch: int  # increases each time it is taken
 
 
 @dataclass(slots=True)
@@ -230,10 +230,12 @@ class Batch:
     inbox_held: list[int] = field(default_factory=list)  # stored before, now not visible until resumed
     seen: list[SeenRow] = field(default_factory=list)
     dropped: list[DroppedRow] = field(default_factory=list)
-    executions_removed: list[tuple[int, int]] = field(default_factory=list)  # instance_no, below execution_no
+    executions_removed: list[tuple[int, int]] = field(
+        default_factory=list
+    )  # instance_no, below this execution_no
     purged: list[int] = field(default_factory=list)  # instance_no
-    forgotten: list[str] = field(default_factory=list)  # instance ids whose dropped messages go, too
-    keys: list[KeyRow] = field(default_factory=list)  # new, or in place of what has the same id
+    forgotten: list[str] = field(default_factory=list)  # instance ids whose dropped messages are deleted too
+    keys: list[KeyRow] = field(default_factory=list)  # new, or replacing the key with the same id
     keys_used: list[tuple[str, int]] = field(default_factory=list)  # key_id, when
     audit: list[AuditRow] = field(default_factory=list)
     # Only where several workers serve the hub; see `SharedStore`.
@@ -273,12 +275,12 @@ class Batch:
 
 @dataclass(slots=True)
 class StoredInstance:
-    """One instance as a store gives it back: its row and, when asked for, the history of one execution."""
+    """One instance from a store: its row and, if requested, the history of one execution."""
 
     row: InstanceRow
     history: list[HistoryRow] = field(default_factory=list)
     bodies: dict[tuple[int, int], bytes] = field(default_factory=dict)  # (episode, no) -> body
-    held: list[InboxRow] = field(default_factory=list)  # messages waiting for it to be resumed
+    held: list[InboxRow] = field(default_factory=list)  # messages that wait for its resume
     waits: list[WaitRow] = field(default_factory=list)
     custom_status: bytes | None = None
     entity_state: bytes | None = None
@@ -287,7 +289,7 @@ class StoredInstance:
 
 @dataclass(slots=True)
 class Poll:
-    """What has become due: visible messages, and instances whose timer is due before the horizon."""
+    """Due work: visible messages, and instances whose timer is due before the horizon."""
 
     messages: list[InboxRow] = field(default_factory=list)
     due: list[tuple[int, str]] = field(default_factory=list)  # due_at, instance_id
@@ -296,7 +298,7 @@ class Poll:
 
 @dataclass(frozen=True, slots=True)
 class InstanceFilter:
-    """Which instances a query wants; empty fields do not restrict. Newest first, `top` at most."""
+    """The filter of a query for instances; empty fields do not restrict. Newest first, `top` at most."""
 
     status: tuple[str, ...] = ()
     name: str | None = None
@@ -305,7 +307,7 @@ class InstanceFilter:
     created_from: int | None = None
     created_to: int | None = None
     waiting_for: str | None = None
-    parked: bool = False  # only those that the engine has set aside; see `perdure.model.waiting.is_parked`
+    parked: bool = False  # only parked instances; see `perdure.model.waiting.is_parked`
     parent: str | None = None  # only sub-orchestrations that an instance of this id started
     kind: str = "orchestration"  # or "entity", or "" for both
     before_no: int | None = None  # keyset: only instances with a smaller instance_no
@@ -314,7 +316,7 @@ class InstanceFilter:
 
 @dataclass(frozen=True, slots=True)
 class AuditFilter:
-    """Which rows of the audit log are wanted; empty fields do not restrict. Newest first, `top` at most."""
+    """The filter of a query of the audit log; empty fields do not restrict. Newest first, `top` at most."""
 
     who: str | None = None
     operation: str | None = None

@@ -1,4 +1,4 @@
-"""When to try again: a policy, and the one function that applies it. Pure: time and randomness are arguments."""
+"""Retry policies, and the one function that applies them. Pure: time and randomness are arguments."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from perdure.model.durations import LATEST, Seconds, micros
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How often, and after which pauses, a failed activity or sub-orchestration is tried again.
+    """How often, and after which pauses, a failed activity or sub-orchestration is retried.
 
     The pause before attempt n+1 is `first_interval * backoff ** (n - 1)`, at most `max_interval`, lengthened
     or shortened at random by up to `jitter` of itself. Intervals are seconds or timedeltas.
@@ -23,12 +23,12 @@ class RetryPolicy:
         max_attempts: attempts in all, the first included; 0 means no limit.
         backoff: factor from one pause to the next; 1.0 keeps them equal.
         max_interval: no pause is longer than this.
-        max_elapsed: no attempt begins later than this after the first was scheduled.
-        jitter: 0.0 to 1.0; the pause that was drawn is recorded in history as the timer's due time.
-        non_retryable: exception classes, or their names, that end the retrying at once, subclasses included.
-            `Failure.is_a` says how names match. Explicit causes (`raise ... from ...`) and the members of
-            exception groups count too; what was merely being handled does not. An input that does not fit and
-            a result that cannot be recorded are never tried again, whatever is named here.
+        max_elapsed: no attempt starts later than this after the first was scheduled.
+        jitter: 0.0 to 1.0; history records the chosen pause as the timer's due time.
+        non_retryable: exception classes, or their names, that are not retried, subclasses included.
+            `Failure.is_a` defines how names match. Explicit causes (`raise ... from ...`) and the members of
+            exception groups count too; an exception that was only being handled does not. An input that does
+            not fit and a result that cannot be recorded are never retried.
     """
 
     first_interval: Seconds = 1.0
@@ -55,21 +55,22 @@ class RetryPolicy:
         object.__setattr__(self, "non_retryable", tuple(self.non_retryable))
 
     def also_final(self, *kinds: Kind) -> RetryPolicy:
-        """The same policy, which moreover gives up at these failures."""
+        """The same policy, which also does not retry these failures."""
         same = {one.name: getattr(self, one.name) for one in fields(RetryPolicy)}
         return RetryPolicy(**{**same, "non_retryable": (*self.non_retryable, *kinds)})
 
     def allows(self, failure: Failure) -> bool:
-        """Whether this failure may be tried again at all.
+        """Whether this failure may be retried at all.
 
-        A payload that cannot be carried or does not fit is the same at every attempt, and a result that cannot
-        be recorded comes after the effect.
+        A payload that cannot be encoded or does not fit would fail in every attempt, and a result that cannot
+        be recorded comes after the activity's effects.
         """
         return not failure.is_a(PayloadError) and not any(failure.is_a(kind) for kind in self.non_retryable)
 
 
 class RetryOptions(RetryPolicy):
-    """A `RetryPolicy` in the words of azure-functions-durable: milliseconds. It goes wherever a policy goes.
+    """A `RetryPolicy` in the terms of azure-functions-durable, in milliseconds. It is accepted wherever a
+    policy is.
 
     Parameters:
         first_retry_interval_in_milliseconds: the pause after the first failure; more than 0.
@@ -77,7 +78,7 @@ class RetryOptions(RetryPolicy):
         backoff_coefficient: factor from one pause to the next. This and the following are members of Azure's
             retry options that its Python package never offered.
         max_retry_interval_in_milliseconds: no pause is longer than this.
-        retry_timeout_in_milliseconds: no attempt begins later than this after the first was scheduled.
+        retry_timeout_in_milliseconds: no attempt starts later than this after the first was scheduled.
     """
 
     def __init__(
@@ -112,7 +113,7 @@ class RetryOptions(RetryPolicy):
         return self.max_attempts
 
     def to_json(self) -> dict[str, int | float]:
-        """The options as Azure writes them; those with their default values are left out, as there."""
+        """The options as Azure writes them, without those at their defaults."""
         optional = {
             "backoffCoefficient": self.backoff if self.backoff != 1.0 else None,
             "maxRetryIntervalInMilliseconds": _in_milliseconds(self.max_interval),
@@ -140,9 +141,9 @@ def _in_milliseconds(duration: Seconds | None) -> int | None:
 def next_attempt_at(
     policy: RetryPolicy, failure: Failure, *, attempt: int, first_at: int, now: int, randomness: float
 ) -> int | None:
-    """When the attempt after `attempt` begins, in microseconds, or None when the failure is final.
+    """The start of the attempt after `attempt`, in microseconds, or None if the failure is final.
 
-    `first_at` is when the first attempt was scheduled; `randomness`, 0.0 to 1.0, draws the jitter.
+    `first_at` is when the first attempt was scheduled; `randomness`, 0.0 to 1.0, sets the jitter.
     """
     if (policy.max_attempts and attempt >= policy.max_attempts) or not policy.allows(failure):
         return None

@@ -1,8 +1,8 @@
-"""How a setting is declared: once, on the field that holds it.
+"""Declaration of settings: once, on the field of the setting.
 
 `setting(16, "threads for `def` activities", COUNT)` is the default, the doc, the unit and the reader of one
 field. From this follow the keyword argument, the environment variable `PERDURE_THREADS`, the flag `--threads`,
-the page of documentation, and what is said about a value that cannot be meant.
+the page of documentation, and the error for an invalid value.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ KEY = "perdure"
 
 @dataclass(frozen=True)
 class Unit:
-    """What kind of value a setting has. `read` takes text as well as the value itself, and raises ValueError."""
+    """The kind of value of a setting. `read` takes text or the value itself, and raises ValueError."""
 
     name: str
     type: str
@@ -31,7 +31,7 @@ class Unit:
 
 @dataclass(frozen=True)
 class Setting:
-    """One row of the table: a setting, whatever way it is given."""
+    """One setting: its name, default, unit and documentation."""
 
     name: str
     default: Any
@@ -44,7 +44,7 @@ class Setting:
 
     @property
     def variable(self) -> str:
-        """Its environment variable."""
+        """The name of its environment variable."""
         return f"PERDURE_{self.name.upper()}"
 
     @property
@@ -53,7 +53,7 @@ class Setting:
         return f"--{self.name.replace('_', '-')}"
 
     def read(self, given: Any, place: str) -> Any:
-        """The value that is meant. Raises SettingError, which says what stands at `place` and what should."""
+        """Parse a value. Raises SettingError, which names the `place` of the value and the expected unit."""
         try:
             value = self.unit.read(given)
             if self.least is not None and value < self.least:
@@ -67,14 +67,14 @@ class Setting:
         return value
 
     def show(self, value: Any) -> str:
-        """A value for people; what is secret in it is masked."""
+        """A value for people; secrets in it are masked."""
         return "" if value is None else mask(self.unit.show(value)) if self.secret else self.unit.show(value)
 
 
 def setting(
     default: Any, doc: str, unit: Unit, *, least: float | None = None, secret: bool = False, name: str = ""
 ) -> Any:
-    """Declare a field of a dataclass as a setting; `name` where the field's own would say too little."""
+    """Declare a field of a dataclass as a setting; `name` replaces the field's name if that says too little."""
     return field(default=default, metadata={KEY: (doc, unit, least, secret, name)})
 
 
@@ -93,7 +93,7 @@ def _row(found: Field[Any], group: str) -> Setting:
 
 
 def mask(text: str) -> str:
-    """Text whose passwords in URLs are not shown, also those that were not encoded as they should be."""
+    """The text with passwords in URLs masked, even if they are not encoded correctly."""
     text = re.sub(r"(://[^:/@\s]*):\S*@", r"\1:***@", text)
     return re.sub(r"([?&](?:ssl)?password=)[^&\s]*", r"\1***", text)
 
@@ -190,7 +190,7 @@ def _secret(given: Any) -> str:
 
 
 def one_of(*known: str) -> Unit:
-    """The unit of a setting that is one of a few words; their case does not matter."""
+    """The unit of a setting with a few possible words; case does not matter."""
     words = {word.casefold(): word for word in known}
 
     def read(given: Any) -> str:

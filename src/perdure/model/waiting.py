@@ -1,4 +1,4 @@
-"""What an instance is waiting for, as facts and as the one sentence that is shown everywhere."""
+"""The waits of an instance, as data and as the one sentence that is shown everywhere."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from perdure.model.http_calls import BUILT_IN
 class EventWait(msgspec.Struct, frozen=True, omit_defaults=True):
     """An open wait for an external event; `deadline` is 0 when open-ended; `schema` is a JSON Schema.
 
-    `rejected` says why the last event that came for it did not fit, and `rejected_at` when that was.
+    `rejected` is why the last event for it did not fit, and `rejected_at` when that was.
     """
 
     name: str
@@ -26,11 +26,11 @@ class EventWait(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class OpenActivity(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A running activity. From `where` on it is what its worker knows, if that is the one that was asked.
+    """A running activity. The fields from `where` on come from its worker, if that worker is known.
 
-    `where` is event loop, thread, queue or the executor's name; among several workers also the worker that has it,
-    or the pool it waits in. `begun_at` and `heard_at` (of its last
-    heartbeat) are 0 before there is such a moment; `progress` is what the last heartbeat said.
+    `where` is event loop, thread, queue or the executor's name; with several workers also the worker that runs
+    it, or the pool it waits in. `begun_at` and `heard_at` (its last heartbeat) are 0 before that; `progress`
+    comes from the last heartbeat.
     """
 
     name: str
@@ -44,7 +44,7 @@ class OpenActivity(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class OpenRetry(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A failed call that is tried again at `at`. `error` is the type and message of its last failure."""
+    """A failed call that is retried at `at`. `error` is the type and message of its last failure."""
 
     name: str
     attempt: int
@@ -53,7 +53,7 @@ class OpenRetry(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class OpenChild(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A sub-orchestration that has not ended. `reason` says why it is set aside, if it is."""
+    """A sub-orchestration that has not ended. `reason` is why it is on hold, if it is."""
 
     name: str
     instance_id: str
@@ -62,7 +62,7 @@ class OpenChild(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class OpenOperation(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A call of an entity that has not been answered. `reason` says why the entity is set aside, if it is."""
+    """An open call of an entity. `reason` is why the entity is on hold, if it is."""
 
     entity: str
     operation: str
@@ -71,9 +71,9 @@ class OpenOperation(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class OpenLock(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A critical section that is being entered: `entity` is the lock it waits for, `wanted` are all of them.
+    """A critical section that is being entered: `entity` is the awaited lock, `wanted` are all entities.
 
-    `reason` says why that entity is set aside, if it is.
+    `reason` is why that entity is on hold, if it is.
     """
 
     entity: str
@@ -83,9 +83,9 @@ class OpenLock(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Waiting(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Everything an instance is waiting for at one moment.
+    """All waits of an instance at one moment.
 
-    `kept` are the names of events that it has accepted and that no wait has taken yet.
+    `kept` are the names of accepted events that no wait has taken.
     """
 
     events: tuple[EventWait, ...] = ()
@@ -98,10 +98,10 @@ class Waiting(msgspec.Struct, frozen=True, omit_defaults=True):
     start_at: int = 0
     kept: tuple[str, ...] = ()
     reason: str = ""
-    at: int = 0  # when heartbeats were looked at
+    at: int = 0  # the time at which heartbeats were read
 
     def sentence(self) -> str:
-        """One sentence for people: what has to happen before this instance goes on. "" when nothing has."""
+        """One sentence for people: what must happen before this instance continues; "" if nothing."""
         if self.reason:
             return _missing(self.reason) or _REASONS.get(kind_of(self.reason), self.reason)
         parts = [
@@ -127,7 +127,7 @@ SHOWN = 3  # of one kind; more are only counted
 
 
 class Pulse(msgspec.Struct, frozen=True):
-    """What a worker knows of an attempt that it has: see `OpenActivity`. `progress` is JSON."""
+    """A worker's data about its attempt: see `OpenActivity`. `progress` is JSON."""
 
     name: str
     attempt: int
@@ -154,12 +154,12 @@ _NONDETERMINISM: Final = "nondeterminism"
 
 
 def reason_of(kind: str, detail: str) -> str:
-    """The reason of a parked instance. A misfit is a kind of nondeterminism, and its reason begins so."""
+    """The reason of a parked instance. A misfit is a kind of nondeterminism, so its reason begins with that."""
     return f"{_NONDETERMINISM}: {kind}: {detail}" if kind == MISFIT else f"{kind}: {detail}"
 
 
 def is_parked(reason: str) -> bool:
-    """Whether this is why the engine has set an instance aside: no operator did it, and it is no delayed start."""
+    """Whether the reason means that the engine parked the instance, not an operator, and not a delayed start."""
     return bool(reason) and not reason.startswith(("operator", "scheduled:"))
 
 
@@ -179,18 +179,18 @@ _MISSING = (
 
 
 def _missing(reason: str) -> str:
-    """What an instance waits for whose orchestrator is there, and not all that belongs to it."""
+    """The missing function of an instance whose orchestrator is registered."""
     what = next((what for begins, what in _MISSING if reason.startswith(begins)), "")
     return f"waiting for a worker that has {what} (PDR-072)" if what else ""
 
 
 def clock(at: int) -> str:
-    """An instant for people, in UTC to the second."""
+    """A time for people, in UTC to the second."""
     return moment(at).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def _by_name(waits: tuple[EventWait, ...]) -> list[EventWait]:
-    """The newest wait of each name: a loop that begins another wait in each round leaves the older ones behind."""
+    """The newest wait of each name: a loop that opens a wait in each round leaves older ones open."""
     return list({wait.name.casefold(): wait for wait in waits}.values())
 
 
@@ -215,7 +215,7 @@ def _activity(activity: OpenActivity, now: int) -> str:
 
 
 def activity_facts(activity: OpenActivity, now: int) -> str:
-    """What is known of a running activity, for people: attempt, place, since when, progress, last heartbeat."""
+    """The facts of a running activity, for people: attempt, place, since when, progress, last heartbeat."""
     begun = activity.begun_at or activity.since
     where = (
         "waiting for its turn"
@@ -241,14 +241,14 @@ def activity_facts(activity: OpenActivity, now: int) -> str:
 
 
 def heard_text(activity: OpenActivity, now: int) -> str:
-    """How long ago its last heartbeat was, for people; "" when it has sent none."""
+    """The age of its last heartbeat, for people; "" without one."""
     if not activity.heard_at:
         return ""
     return f"last heartbeat {short_duration(timedelta(microseconds=max(now - activity.heard_at, 0)))} ago"
 
 
 def progress_text(progress: Any) -> str:
-    """Progress for people: 0.62 is 62 %, [620, 1000] is 620 of 1000, anything else as it is, shortened."""
+    """Progress for people: 0.62 is 62 %, [620, 1000] is 620 of 1000, anything else is shown shortened."""
     match progress:
         case bool():
             text = str(progress).lower()
@@ -281,7 +281,7 @@ def _aside(reason: str) -> str:
 
 
 def shortened(text: str) -> str:
-    """The first line of a text, or as much of it as a sentence has room for."""
+    """The first line of a text, cut to the length of a sentence."""
     line = text.partition("\n")[0]
     return line if len(line) <= TOLD else f"{line[: TOLD - 1]}…"
 
@@ -293,7 +293,7 @@ def _several(one: str, many: str, parts: list[str]) -> list[str]:
 
 
 def short_duration(duration: timedelta) -> str:
-    """A duration as people say it: 72 h, 3 min, 12 s."""
+    """A duration in short form: 72 h, 3 min, 12 s."""
     seconds = duration.total_seconds()
     for size, unit in ((86_400 * 3, "d"), (3_600, "h"), (60, "min")):
         if seconds >= size:

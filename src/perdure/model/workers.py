@@ -1,4 +1,4 @@
-"""Who serves a hub, for people: its workers, and how the hub is shared out among them."""
+"""The workers of a hub and their partitions, for people."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import msgspec
 
 
 class Worker(msgspec.Struct, frozen=True, rename="camel"):
-    """One process that serves a hub beside others."""
+    """One worker of a shared hub."""
 
     name: str
-    role: str  # worker: runs functions; api: takes requests only
-    state: str  # living, draining, or gone: its lease has run out and nobody has taken over yet
+    role: str  # worker: runs functions; api: accepts requests only
+    state: str  # living, draining, or gone: its lease has expired and no worker has taken over yet
     pools: list[str]
-    partitions: int  # how many it owns
+    partitions: int  # the number that it owns
     lease_left: float  # seconds
     since: datetime
     version: str  # the default version of its application, "" if it has none
@@ -26,12 +26,12 @@ class Worker(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Partition(msgspec.Struct, frozen=True, rename="camel"):
-    """A share of a hub's instances, and who owns it at present."""
+    """A share of a hub's instances, and its current owner."""
 
     partition: int
-    owner: str  # the worker's name; "" for nobody
+    owner: str  # the worker's name; "" without an owner
     incarnation: int | None
-    epoch: int  # grows whenever it is taken
+    epoch: int  # increases each time it is taken
 
 
 __all__ = ["Partition", "Worker"]

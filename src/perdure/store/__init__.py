@@ -18,14 +18,16 @@ if TYPE_CHECKING:
 def open_store(
     url: str, hub: str, encryption: Encryption | None = None, *, refuse_open_files: bool = False
 ) -> Store:
-    """The store of a URL: `memory:`, `sqlite:///relative.db`, `sqlite:////absolute.db`, a bare path, or `postgresql://`.
+    """The store of a URL: `memory:`, `sqlite:///relative.db`, `sqlite:////absolute.db`, a bare path, or
+    `postgresql://`.
 
     Parameters:
-        encryption: the keys for what lies on disk; a store in memory needs none.
-        refuse_open_files: do not open a SQLite file that other users may read; by default its mode becomes 0600.
+        encryption: the keys for content on disk; a store in memory needs none.
+        refuse_open_files: do not open a SQLite file that other users may read; by default its mode becomes
+            0600.
 
     Raises:
-        StoreUnusable: for a scheme nobody knows.
+        StoreUnusable: for an unknown scheme.
         ExtraMissing: for `postgresql://` without the extra `postgres`.
     """
     if url in ("memory:", "memory://"):
@@ -52,7 +54,7 @@ def hubs_of(url: str) -> list[str]:
     """The names of the hubs that a store on disk has, by name.
 
     Raises:
-        StoreUnusable: when it is not one of perdure's, or nothing that another process can look into.
+        StoreUnusable: when it is not a perdure store, or another process cannot read it.
         StoreError: when it cannot be reached.
     """
     if is_postgres(url):
@@ -72,7 +74,7 @@ def hubs_of(url: str) -> list[str]:
 
 
 def file_of(url: str) -> str:
-    """The file of a SQLite store. Raises StoreUnusable when it is none, and when there is no such file."""
+    """The file of a SQLite store. Raises StoreUnusable for another store, and for a missing file."""
     path = sqlite_path(url)
     if not path and not url.startswith("memory:"):
         raise StoreUnusable(
@@ -89,7 +91,7 @@ def file_of(url: str) -> str:
 
 
 def reach(url: str) -> None:
-    """See whether a store's database answers. Raises StoreError when it does not now, StoreUnusable when never."""
+    """Check whether a store's database answers. Raises StoreError if it may answer later, StoreUnusable if not."""
     if is_postgres(url):
         _demand_driver()
         from perdure.store.postgres import connection
@@ -99,7 +101,7 @@ def reach(url: str) -> None:
 
 
 def open_overseer(url: str) -> Overseer | None:
-    """What prolongs and ends the leases of workers that one has started; None where there are no leases."""
+    """The lease keeper for supervised workers; None for a store without leases."""
     if not is_postgres(url):
         return None
     _demand_driver()
@@ -109,9 +111,9 @@ def open_overseer(url: str) -> Overseer | None:
 
 
 def migrate_store(url: str) -> tuple[int, int]:
-    """Bring the tables of a store in PostgreSQL up to date. Returns the versions before and after.
+    """Upgrade the tables of a store in PostgreSQL. Returns the versions before and after.
 
-    Raises StoreTooNew, StoreError, and StoreUnusable where the role may not.
+    Raises StoreTooNew, StoreError, and StoreUnusable if the role has no permission.
     """
     _demand_driver()
     from perdure.store.postgres.migrating import migrate
@@ -120,7 +122,7 @@ def migrate_store(url: str) -> tuple[int, int]:
 
 
 def migration_script(url: str) -> str:
-    """The SQL that makes the tables of a store in PostgreSQL, in the schema that its URL names."""
+    """The SQL that creates the tables of a store in PostgreSQL, in the schema of its URL."""
     _demand_driver()
     from perdure.store.postgres.address import SCHEMA, address_of
     from perdure.store.postgres.migrating import migration_sql
@@ -129,12 +131,12 @@ def migration_script(url: str) -> str:
 
 
 def is_postgres(url: str) -> bool:
-    """Whether a URL is that of a store in PostgreSQL."""
+    """Whether a URL names a store in PostgreSQL."""
     return url.startswith(("postgresql://", "postgres://"))
 
 
 def sqlite_path(url: str) -> str:
-    """The path in the URL of a SQLite store, "" when it is that of another."""
+    """The path in the URL of a SQLite store, "" for another store."""
     if url.startswith("sqlite:///"):
         return url[len("sqlite:///") :]
     return url if "://" not in url and not url.endswith(":") else ""

@@ -1,11 +1,10 @@
-"""The vault: which columns of a store's rows are encrypted, and to what row each is bound.
+"""Column encryption: the encrypted columns of a store, and the row to which each cell is bound.
 
-Encrypted is what users and their code say: events, bodies, messages, answers, statuses, entity states. So is each
-instance's salt: the digests of the chain stay as they are, over the plain events, and who knew the salt could try
-out guesses against them. And so are the secrets of keys. What questions are asked by stays plain: ids, names,
-tags, times, statuses with their reasons, and the audit log.
-A column is bound to hub, table, column and the key of its row, so it can be read there and nowhere else. What
-moves to another store is therefore decrypted on leaving and encrypted on arriving.
+All content of users and their code is encrypted: events, bodies, messages, answers, statuses, entity states. So
+is each instance's salt: the digests of the chain cover the plain events, and with the salt an attacker could
+test guesses against them. So are the secrets of keys. Queried columns stay plain: ids, names, tags, times,
+statuses with their reasons, and the audit log. A cell is bound to hub, table, column and the key of its row, so
+it can be decrypted only there. A transfer to another store therefore decrypts and encrypts again.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ _encode = msgspec.json.Encoder().encode
 
 @dataclass(frozen=True)
 class Spot:
-    """An encrypted column and those that name its row, by name and by their places among the table's columns."""
+    """An encrypted column and the key columns of its row, by name and by position."""
 
     table: str
     column: str
@@ -46,7 +45,7 @@ class Spot:
 
     @property
     def is_random(self) -> bool:
-        """Plain, it is chance, where all others are JSON."""
+        """Whether the plain bytes are random; all others are JSON."""
         return self.column in ("salt", "secret")
 
 
@@ -69,16 +68,16 @@ SPOTS: Final = (
 PLACED: Final = _spot(
     "activities", "invocation", "instance_id", "execution_id", "task_id", columns=ActivityRow._fields
 )
-"""Not among the others because it is never moved."""
+"""Separate from the others because it is never transferred."""
 _OF: Final = {table: tuple(spot for spot in SPOTS if spot.table == table) for table in TABLES} | {
     "activities": (PLACED,)
 }
 _STATE: Final = {spot.column: replace(spot, at=1) for spot in SPOTS if spot.table == "state"}
-"""The two halves of `state` as they are written and asked for: instance_no and one of the columns."""
+"""The two halves of `state` as they are written and read: instance_no and one of the columns."""
 
 
 class Vault:
-    """Encrypts and decrypts the rows of one hub; without keys (`cipher` None) it only says what is encrypted."""
+    """Encrypts and decrypts the rows of one hub; without keys (`cipher` None) it only detects encrypted cells."""
 
     def __init__(self, hub: str, cipher: Cipher | None) -> None:
         self.hub = hub
@@ -115,14 +114,14 @@ class Vault:
         return [self._mapped(row, spots, self.seal_cell) for row in rows]
 
     def _sealed_result(self, row: ResultRow) -> bytes:
-        """As the message that it is going to be."""
+        """Encrypt a result like the message that it becomes."""
         [spot] = _OF["inbox"]
         return self.seal_cell(spot, row.message, (row.message_no, row.instance_id))
 
     # ----------------------------------------------------------------------------------------------- out
 
     def open(self, table: str, rows: Iterable[Any]) -> list[Any]:
-        """Rows with their content decrypted; what cannot be is `Unreadable`."""
+        """Rows with their content decrypted; undecryptable content becomes `Unreadable`."""
         return [self._mapped(row, _OF[table], self.open_cell) for row in rows]
 
     def open_state(self, column: str, rows: Iterable[Any]) -> list[Any]:
@@ -147,12 +146,12 @@ class Vault:
     # -------------------------------------------------------------------------------------------- proofs
 
     def proof(self) -> bytes:
-        """What is kept in the store to tell by, later, whether the key is the same."""
+        """A stored proof by which a later check recognizes the key."""
         assert self.cipher is not None
         return self.cipher.encrypt(b"", self._proof_bound(self.cipher.current))
 
     def check(self, proofs: Iterable[tuple[str, bytes]], *, demand_all: bool, where: str) -> None:
-        """Raise WrongEncryptionKey when a key is not the one of the store, or, on demand, when one is missing."""
+        """Raise WrongEncryptionKey if a key differs from the store's, or, with `demand_all`, if one is missing."""
         for key_id, proof in proofs:
             try:
                 if self.cipher is None:
@@ -193,7 +192,7 @@ class Vault:
 
 
 def opened(vault: Vault | None, table: str, rows: list[Any]) -> list[Any]:
-    """The rows as they are, or decrypted where there is a vault."""
+    """The rows, decrypted if there is a vault."""
     return rows if vault is None else vault.open(table, rows)
 
 

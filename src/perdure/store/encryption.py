@@ -1,12 +1,12 @@
-"""AES-256-GCM: keys with ids, and the bytes of what they encrypt.
+"""AES-256-GCM: keys with ids, and the format of encrypted bytes.
 
     magic and version 5 | length of the key's id 1 | id | salt 16 | nonce 12 | ciphertext | tag 16
 
-A key does not encrypt by itself. From it and a salt, which is drawn anew each time an application starts and
-every 2**30 rows, HKDF-SHA-256 makes the key that does. Nonces are drawn by chance, and of one key no more than
-2**32 may be; this way no hub ever writes so many with one, and no process has to remember where it was. What the
-bytes are for (hub, table, column, the numbers of the row) is authenticated with them, not stored: moved to
-another row they cannot be read.
+A key does not encrypt directly. HKDF-SHA-256 derives the encrypting key from it and a random salt, which is new
+for each start of the application and after every 2**30 rows. Nonces are random, and one key must not use more
+than 2**32; with derived keys no hub ever writes so many with one, and no process has to remember its position.
+The place of the bytes (hub, table, column, the numbers of the row) is authenticated with them, not stored:
+moved to another row they cannot be decrypted.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from perdure.model.encryption import MAGIC
 _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}")
 _SALT, _NONCE, _KEY, _TAG = 16, 12, 32, 16
 _ROWS_A_SALT: Final = 1 << 30
-_REMEMBERED: Final = 4_096  # keys made from salts, which are as many as the application was started
+_REMEMBERED: Final = 4_096  # keys derived from salts, one for each start of the application
 
 
 class Encryption:
-    """The keys that what a hub stores is encrypted with. A `Cipher`.
+    """The keys that encrypt a hub's content. A `Cipher`.
 
     Parameters:
-        keys: by id, 32 bytes each, or their base64 as `perdure encryption-key` prints it. Ids are yours:
-            1 to 32 letters, digits, dots, dashes and underscores.
-        current: the id of the key that encrypts from now on, by default the first; the others only decrypt.
+        keys: by id, 32 bytes each, or their base64 as `perdure encryption-key` prints it. You choose the ids: 1
+            to 32 letters, digits, dots, dashes and underscores.
+        current: the id of the key that encrypts, by default the first; the others only decrypt.
 
     Raises:
-        SettingError for a key or an id that is not one; ExtraMissing without the extra `crypto`.
+        SettingError for an invalid key or id; ExtraMissing without the extra `crypto`.
     """
 
     def __init__(self, keys: Mapping[str, bytes | str], current: str | None = None) -> None:
@@ -103,7 +103,7 @@ class Encryption:
             plain: bytes = aes.decrypt(
                 stored[nonce_at : nonce_at + _NONCE], stored[nonce_at + _NONCE :], bound
             )
-        except Exception as error:  # InvalidTag, of a library that may be absent
+        except Exception as error:  # InvalidTag, from a library that may be missing
             raise ValueError("it was changed, or moved from another row") from error
         return plain
 
@@ -123,7 +123,7 @@ class Encryption:
 
 
 def new_key() -> str:
-    """A key of 256 bits of chance, in base64."""
+    """A random key of 256 bits, in base64."""
     return base64.b64encode(os.urandom(_KEY)).decode()
 
 

@@ -1,8 +1,8 @@
-"""The conditions of a query for instances, which SQLite and PostgreSQL share. Each marks its values with `?`.
+"""The conditions of a query for instances, shared by SQLite and PostgreSQL. `?` marks their values.
 
-Pages are cut by key: "smaller than the last number seen" costs the same on page 1,000 as on page 1. Prefixes are
-ranges, so `%` and `_` in an id mean themselves. Tags are compared as values, so dots and quotes in their names mean
-themselves, too.
+Pages are selected by key: "smaller than the last number seen" costs the same on page 1,000 as on page 1.
+Prefixes are ranges, so `%` and `_` in an id are literal. Tags are compared as values, so dots and quotes in
+their names are literal too.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ _LAST: Final = "\U0010ffff"
 
 @dataclass(frozen=True)
 class Dialect:
-    """What a database says in its own way."""
+    """The differences between databases."""
 
-    other_kind: str  # any kind but this one: a row whose kind is damaged is listed among the orchestrations
+    other_kind: str  # any other kind: a row with a damaged kind is listed among the orchestrations
     waiting_for: str
     status: Callable[[tuple[str, ...]], Condition]
     tag: Callable[[str, str], Condition]
@@ -66,7 +66,7 @@ def conditions(wanted: InstanceFilter, dialect: Dialect) -> Iterator[Condition]:
 
 
 def has_index(wanted: InstanceFilter) -> bool:
-    """Whether an index finds few rows, to be sorted then. If not, rows are read from the newest."""
+    """Whether an index finds few rows, which are then sorted. If not, rows are read from the newest."""
     return bool(wanted.prefix or wanted.parked or wanted.parent or _index_of(wanted.status))
 
 

@@ -1,11 +1,10 @@
-"""The store in memory: the port in its most readable form, for tests and for work that need not survive.
+"""The store in memory: the reference implementation of the port, for tests and for work that need not survive.
 
-What this file does is what every store must do; where a database behaves otherwise, the database's adapter is
-wrong. A commit first asks whether anything stands against the batch, and only then applies it, so a refused batch
-leaves no trace. Rows are immutable tuples and are handed out as they are.
-"Durable" here means: survives `open` being called again on the same object, as after a crash of the engine. Two
-stores share nothing, unless one was made by `beside` of the other: then they are two workers' doors to one hub.
-One lock serves all threads; nothing under it waits.
+Every store must behave like this module; an adapter that differs is wrong. A commit first checks the batch, and
+only then applies it, so a rejected batch leaves no trace. Rows are immutable tuples and are returned directly.
+"Durable" means here that the data survive another `open` on the same object, as after a crash of the engine.
+Two stores share nothing, unless `beside` of one created the other: then two workers share one hub. One lock
+serves all threads; nothing waits under it.
 """
 
 from __future__ import annotations
@@ -55,7 +54,7 @@ EXPIRY_EVERY: Final = 60_000_000
 
 
 class MemoryStore(Member):
-    """A hub in this object's memory. `clock` is the time of day, in microseconds, of a hub that workers share."""
+    """A hub in this object's memory. `clock` is the time in microseconds of a hub that workers share."""
 
     location = ""
 
@@ -67,7 +66,7 @@ class MemoryStore(Member):
         self._importing = Tables()
 
     def overseer(self) -> MemoryOverseer:
-        """What oversees the workers of this hub."""
+        """The lease keeper of this hub's workers."""
         return MemoryOverseer(self._place)
 
     def beside(self) -> MemoryStore:
@@ -120,7 +119,7 @@ class MemoryStore(Member):
         return found
 
     def _placed(self, row: InstanceRow) -> Iterator[tuple[str, int]]:
-        # What an entity does outside the loop is all of its execution 0.
+        # An entity's operations outside the loop belong to execution 0.
         execution_id = execution_id_of(row.salt, 0 if row.kind == ENTITY else row.execution_no)
         if row.completed_at is None:
             for task_id in self._tables.activities.get((row.instance_id, execution_id), ()):

@@ -1,9 +1,8 @@
-"""A hub in memory that several engines of one process serve: `perdure.store.port.SharedStore` as it is meant.
+"""A hub in memory for several engines of one process: the reference implementation of `SharedStore`.
 
-`Place` is what the stores of one hub have in common: its tables, one lock, one clock for "the database's time",
-and the roster of incarnations and partitions. `Member` is the shared half of one of these stores. Nothing waits
-here, so what a database has to do with locks (a takeover while a commit is under way) cannot come up: a commit is
-over before anyone else is heard.
+`Place` is shared by the stores of one hub: its tables, one lock, one clock for "the database's time", and the
+roster of incarnations and partitions. `Member` is the shared half of one of these stores. A commit is atomic
+under the lock, so a takeover never meets a commit in progress, as it can in a database.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from perdure.store.port import Profile
 
 NUMBERS_EACH: Final = 1 << 40
-"""Each incarnation has numbers of instances and messages of its own, so that no two give the same ones."""
+"""The size of each incarnation's own range of instance and message numbers, so that no two use the same."""
 
 
 def machine_clock() -> int:
@@ -35,13 +34,13 @@ def machine_clock() -> int:
 
 @dataclass
 class Roster:
-    """Who serves the hub, and who owns which partition."""
+    """The workers of the hub, and the owners of its partitions."""
 
     workers: dict[int, WorkerRow] = field(default_factory=dict)
     partitions: dict[int, PartitionRow] = field(
         default_factory=lambda: {number: PartitionRow(number, None, 0) for number in range(PARTITIONS)}
     )
-    sole: object | None = None  # the store that has the hub to itself
+    sole: object | None = None  # the store that has the hub open exclusively
     listening: dict[int, Callable[[], None]] = field(default_factory=dict)
 
     def living(self, incarnation: int) -> WorkerRow | None:
@@ -61,7 +60,7 @@ class Place:
     tables: Tables = field(default_factory=Tables)
     roster: Roster = field(default_factory=Roster)
     lock: RLock = field(default_factory=RLock)
-    is_shared: bool = False  # whether engines are to register
+    is_shared: bool = False  # whether engines must register
 
 
 class Member:
@@ -89,7 +88,9 @@ class Member:
         self._profile = profile
 
     def _enter(self) -> Opening:
-        """Take the hub, or a new incarnation in it. What this store was before ends, and its share comes over."""
+        """Open the hub, or take a new incarnation in it. The store's earlier incarnation ends, and its share
+        moves to the new one.
+        """
         roster = self._place.roster
         if self._profile is None:
             return self._enter_alone()
@@ -268,7 +269,7 @@ class Member:
     # -------------------------------------------------------------------------------------------------- hints
 
     def notify(self, incarnations: Sequence[int]) -> None:
-        """The hint is given on the spot, on the caller's thread."""
+        """Notify at once, on the caller's thread."""
         with self._place.lock:
             wanted = [self._place.roster.listening.get(number) for number in incarnations]
         for heard in wanted:
@@ -282,7 +283,7 @@ class Member:
 
 
 def _following(place: Place) -> int:
-    """The next incarnation, whose numbers nothing bears yet, wherever the hub was copied from."""
+    """The next incarnation, with unused numbers, even in a copied hub."""
     tables = place.tables
     highest = max((*tables.instances, *tables.inbox), default=0)
     return max(max(place.roster.workers, default=0), highest // NUMBERS_EACH) + 1
@@ -308,12 +309,11 @@ class MemoryOverseer:
                 roster.workers[row.incarnation] = row._replace(lease_until=until(row.lease_until, now))
             return sorted({row.worker for row in found})
 
-    def close(self) -> None:
-        """There is nothing to be closed."""
+    def close(self) -> None: ...
 
 
 def _end(place: Place, incarnation: int, successor: int | None) -> None:
-    """Void an incarnation; what it has goes to its successor, or is free."""
+    """Void an incarnation; its partitions and claims go to its successor, or become free."""
     roster = place.roster
     roster.workers[incarnation] = roster.workers[incarnation]._replace(state="void")
     for number in roster.owned_by(incarnation):

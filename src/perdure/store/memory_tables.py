@@ -1,7 +1,7 @@
-"""The tables of the store in memory: what is committed, what stands against a batch, and what a batch does.
+"""The tables of the store in memory, the constraints of a batch, and its effects.
 
-`check` raises what a database would raise on its way through a batch; `apply` then cannot fail. `as_rows` and
-`import_row` are the tables as `perdure.store.transfer` moves them.
+`check` raises the errors that a database would raise for a batch; `apply` then cannot fail. `as_rows` and
+`import_row` convert the tables for `perdure.store.transfer`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ Execution = tuple[int, int]  # instance_no, execution_no
 
 @dataclass
 class Tables:
-    """What is committed. Keys are the primary keys of the SQLite schema."""
+    """The committed rows. Keys are the primary keys of the SQLite schema."""
 
     instances: dict[int, InstanceRow] = field(default_factory=dict)
     numbers: dict[str, int] = field(default_factory=dict)  # instance_id -> instance_no
@@ -60,7 +60,7 @@ class Tables:
     audit: dict[int, AuditRow] = field(default_factory=dict)
     # instance_id, execution_id -> task_id
     activities: dict[tuple[str, str], dict[int, ActivityRow]] = field(default_factory=dict)
-    # Few of many instances stand in these; a poll must not look at all.
+    # Only a few instances are in these; a poll must not scan all.
     due: dict[int, int] = field(default_factory=dict)
     with_local_work: set[int] = field(default_factory=set)
 
@@ -69,10 +69,10 @@ class Tables:
 
 
 def check(tables: Tables, batch: Batch, incarnation: int = 0) -> None:
-    """Raise what a database would raise on its way through the batch (purged instances' rows left out).
+    """Raise the error that a database would raise for the batch, without rows of purged instances.
 
-    Each line is one constraint: the keys that are added, and which of them are there already. Where workers share the
-    hub, an id or an operation may be taken because another was there first: that is a conflict.
+    Each line is one constraint: the added keys, and the existing ones among them. If workers share the hub,
+    another worker may have taken an id or an operation first: that is a conflict.
     """
     raced = CommitConflict if incarnation else CommitRefused
     gone = set(batch.purged)
@@ -123,7 +123,9 @@ def check(tables: Tables, batch: Batch, incarnation: int = 0) -> None:
 def _refuse_instances(
     tables: Tables, batch: Batch, gone: set[int], gone_ids: set[str], raced: type[StoreError]
 ) -> None:
-    """Row by row, as rows go in; but an id that a batch takes twice is its own fault, whoever has it besides."""
+    """Check row by row; an id that a batch takes twice is the batch's own error, even if another worker has it
+    too.
+    """
     ids = [row.instance_id for row in batch.new_instances]
     _refuse("instances", ids, lambda _: False)
     added: set[int] = set()
@@ -136,7 +138,7 @@ def _refuse_instances(
 
 
 def _in_time(tables: Tables, batch: Batch, incarnation: int, gone_ids: set[str]) -> list[ResultRow]:
-    """The results that will be taken, each with its message; the others leave no trace."""
+    """The results that count, each with its message; the others leave no trace."""
     gone = frozenset(batch.activities_removed)
     found: dict[tuple[str, str, int], ResultRow] = {}
     for row in batch.results:
@@ -152,7 +154,9 @@ def _in_time(tables: Tables, batch: Batch, incarnation: int, gone_ids: set[str])
 
 
 def _refuse_seen(tables: Tables, batch: Batch, raced: type[StoreError]) -> None:
-    """An operation that a batch remembers twice is its own fault, whoever has it besides."""
+    """Check operations; one that a batch stores twice is the batch's own error, even if another worker has it
+    too.
+    """
     latest: dict[str, SeenRow] = {}
     for row in batch.seen:
         if row.operation_id in latest and latest[row.operation_id].expires_at > batch.at:
@@ -185,7 +189,8 @@ def _taken(table: str, key: object, error: type[StoreError] = CommitRefused) -> 
 
 
 def apply(tables: Tables, batch: Batch, incarnation: int = 0) -> int:
-    """In the order of the port: messages leave, purges free ids, rows go in, old executions go out.
+    """In the order of the port: messages are deleted, purges free ids, rows are inserted, old executions are
+    deleted.
 
     Returns how many results came too late.
     """
@@ -218,7 +223,7 @@ def apply(tables: Tables, batch: Batch, incarnation: int = 0) -> int:
 
 
 def _placed(batch: Batch) -> list[ActivityRow]:
-    """What is placed and not removed in the same breath."""
+    """The activities that are placed and not removed in the same batch."""
     if not batch.activities_removed:
         return batch.activities_placed
     gone = frozenset(batch.activities_removed)
@@ -237,7 +242,7 @@ def _apply_activities(tables: Tables, batch: Batch) -> None:
 
 
 def _take_result(tables: Tables, row: ResultRow, at: int, incarnation: int) -> bool:
-    """Put a result into the inbox and mark its activity, if that is still this incarnation's to end."""
+    """Put a result into the inbox and mark its activity, if this incarnation still has the claim."""
     of = tables.activities.get(row[:2], {})
     activity = of.get(row.task_id)
     if activity is None or (activity.attempt, activity.incarnation) != (row.attempt, incarnation):
@@ -305,7 +310,7 @@ def _apply_waits(tables: Tables, batch: Batch) -> None:
 
 
 def _purge(tables: Tables, number: int) -> None:
-    """Everything of the instance, and the messages waiting for its id."""
+    """Delete all rows of the instance, and the messages waiting for its id."""
     for execution_no in list(tables.executions.pop(number, ())):
         tables.history.pop((number, execution_no), None)
         tables.bodies.pop((number, execution_no), None)
@@ -336,7 +341,7 @@ def as_rows(tables: Tables) -> dict[str, list[Row]]:
     placed = {instance_id for (instance_id, _), of in tables.activities.items() if of}
     instances = [tables.instances[number] for number in sorted(tables.instances)]
     return {
-        # Placed activities do not come along: at the destination they are run again, by whoever has the instance.
+        # Placed activities are not transferred: at the destination the owner of the instance runs them again.
         "instances": [row._replace(local_work=1) if row.instance_id in placed else row for row in instances],
         "history": sorted(row for rows in tables.history.values() for row in rows.values()),
         "payloads": sorted(

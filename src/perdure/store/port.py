@@ -1,18 +1,19 @@
-"""The port: what the engine and its clients ask of a store, and nothing that needs SQL to explain.
+"""The port of a store: the operations that the engine and its clients need, independent of SQL.
 
-Two protocols, for two kinds of caller. `EngineStore` belongs to the loop's thread alone: it opens the hub, loads
-instances in bulk, polls what has become due and commits batches, one fenced transaction each. `ClientStore`
-answers questions from any thread and never waits for the loop; it sees what is committed. A commit either happens
-whole, or raises: `CommitRefused` when one of its values was refused (rolled back for certain), `StoreFull` when
-there was no room (rolled back for certain), `CommitConflict` when another worker's transaction came between
-(rolled back for certain; to be read and done again), `FenceLost` when rows it counted on are not as this
-incarnation left them (rolled back for certain), any other `StoreError` when nobody knows.
+There are two protocols for two kinds of caller. `EngineStore` belongs to the loop's thread alone: it opens the
+hub, loads instances in bulk, polls due messages and timers, and commits batches, each in one fenced
+transaction. `ClientStore` answers queries from any thread and never waits for the loop; it reads committed
+state. A commit either succeeds completely or raises: `CommitRefused` for a rejected value (certainly rolled
+back), `StoreFull` without space (certainly rolled back), `CommitConflict` for a conflict with another worker's
+transaction (certainly rolled back; read and retry), `FenceLost` when rows are not as this incarnation left them
+(certainly rolled back), any other `StoreError` when the outcome is unknown.
 
 A third protocol is for hubs that several workers serve at once. Instances are divided into partitions, and each
-partition has one owner at a time: only the owner takes messages of its instances from the inbox and writes their
-rows. A worker registers as an *incarnation* with a lease, which it renews; every commit is fenced by that row, so
-that after a takeover, which voids the incarnation before it reads anything, not one row of it can land. A
-partition moves between living workers only by its owner's own commit, and away from dead ones only by a takeover.
+partition has one owner at a time: only the owner takes messages of its instances from the inbox and writes
+their rows. A worker registers as an *incarnation* with a lease, which it renews; every commit is fenced by that
+row, so that after a takeover, which voids the incarnation before it reads anything, no row of the incarnation
+can be committed. A partition moves between live workers only by its owner's own commit, and away from dead ones
+only by a takeover.
 """
 
 from __future__ import annotations
@@ -42,13 +43,13 @@ if TYPE_CHECKING:
 
 
 SHORT: Final = 500
-"""Episodes up to which a history is read to tell what its instance waits for."""
+"""The maximal number of episodes of a "short" history, which is read for an instance's waits."""
 History = bool | Literal["short"]
-"""Which histories are read with their instances: all, none, or those of `wants_history`."""
+"""The histories to read with instances: all, none, or those of `wants_history`."""
 
 
 def wants_history(wanted: History, row: InstanceRow) -> bool:
-    """Whether the history of this instance is asked for."""
+    """Whether to read the history of this instance."""
     if wanted == "short":
         return row.completed_at is None and row.episodes <= SHORT
     return wanted
@@ -56,33 +57,33 @@ def wants_history(wanted: History, row: InstanceRow) -> bool:
 
 @dataclass(frozen=True)
 class Opening:
-    """What an engine learns when it opens a hub: the next free numbers."""
+    """The result of opening a hub: the next free numbers."""
 
     next_instance_no: int
     next_message_no: int
-    incarnation: int = 0  # of a registered worker; 0 for an engine that has the hub to itself
-    partitions: int = 1  # how many the hub has
-    owned: frozenset[int] = frozenset()  # those that came over from this worker's own incarnation before
-    now: int = 0  # the database's time in microseconds; 0 where the machine's clock counts
+    incarnation: int = 0  # of a registered worker; 0 for an exclusive engine
+    partitions: int = 1  # the number of partitions of the hub
+    owned: frozenset[int] = frozenset()  # those inherited from this worker's previous incarnation
+    now: int = 0  # the database's time in microseconds; 0 if the machine's clock applies
 
 
 class EngineStore(Protocol):
     """For the loop's thread only."""
 
     def open(self) -> Opening:
-        """Take the hub over, creating or migrating it. Raises StoreInUse, StoreTooNew, StoreUnusable."""
+        """Open the hub, creating or migrating it. Raises StoreInUse, StoreTooNew, StoreUnusable."""
 
     def load(self, instance_ids: Sequence[str]) -> list[StoredInstance]:
-        """Row, history of the current execution, bodies and held messages of those that exist.
+        """Row, history of the current execution, bodies and held messages of the existing instances.
 
         History is left out for finished instances.
         """
 
     def history_of(self, instance_no: int, execution_no: int) -> StoredInstance | None:
-        """An instance with the history of one execution, for a finished one that is to go on."""
+        """An instance with the history of one execution, for a finished one that continues."""
 
     def seen(self, operation_ids: Sequence[str]) -> list[SeenRow]:
-        """The answers already given to these operations."""
+        """The stored answers of these operations."""
 
     def poll(self, now: int, horizon: int, limit: int) -> Poll:
         """Messages visible at `now` (oldest first) and instances with a timer due before `horizon`.
@@ -94,86 +95,87 @@ class EngineStore(Protocol):
         """(instance_no, id) of instances with open local activities, by ascending number, for recovery."""
 
     def parked(self, after_no: int, limit: int) -> list[tuple[int, str]]:
-        """(instance_no, id) of instances parked for non-determinism or for want of a worker."""
+        """(instance_no, id) of instances parked for non-determinism or for a missing worker."""
 
     def rows(self, instance_ids: Sequence[str]) -> list[InstanceRow]:
-        """The rows, and nothing else, of those that exist, by ascending number."""
+        """Only the rows of the existing instances, by ascending number."""
 
     def finished(self, status: str, before: int, after: tuple[int, int], limit: int) -> list[InstanceRow]:
-        """Orchestrations of this status that finished before then, the longest finished first.
+        """Orchestrations of this status that finished before `before`, the oldest first.
 
-        Only those behind `after`: (completed_at, instance_no) of the last one of the page before.
+        Only those after `after`: (completed_at, instance_no) of the last one of the previous page.
         """
 
     def commit(self, batch: Batch) -> None:
-        """Write the batch, durably, in one transaction. See the module's opening for what it raises."""
+        """Write the batch, durably, in one transaction. The module's docstring lists the errors."""
 
     def reopen(self) -> Opening:
-        """After an error nobody can judge: drop the connection and take the hub over again."""
+        """After an error with an unknown outcome: drop the connection and open the hub again."""
 
     def close(self) -> None:
-        """Give the hub up."""
+        """Release the hub."""
 
 
 class ClientStore(Protocol):
     """For any thread. Reads only committed state."""
 
     def get(self, instance_id: str, *, history: History = False) -> StoredInstance | None:
-        """One instance with its waits and custom status; with the current execution's history if asked.
+        """One instance with its waits and custom status; with the current execution's history on request.
 
-        "short" asks for the history of an instance that has not finished and has at most `SHORT` episodes. A store
-        may give more than that.
+        "short" requests the history only of an unfinished instance with at most `SHORT` episodes. A store may
+        return more.
         """
 
     def ends(self, rows: Sequence[InstanceRow]) -> dict[int, list[bytes]]:
-        """By instance_no: the events (JSON) of the first and, if another, the last row of its execution,
-        with bodies that are out of line put back. Input, output and failure are found there."""
+        """By instance_no: the events (JSON) of the first and the last row of its execution, with large bodies
+        restored. They contain input, output and failure.
+        """
 
     def query(self, wanted: InstanceFilter) -> list[InstanceRow]:
         """Instances that match, newest first."""
 
     def count(self, wanted: InstanceFilter) -> int:
-        """How many instances match, whatever `before_no` and `top` say."""
+        """The number of matching instances, ignoring `before_no` and `top`."""
 
     def waits(self, instance_nos: Sequence[int]) -> list[WaitRow]:
         """The open waits of these instances."""
 
     def custom_status(self, instance_nos: Sequence[int]) -> dict[int, bytes]:
-        """Their custom status, where they have one."""
+        """The custom statuses of these instances."""
 
     def entity_states(self, instance_nos: Sequence[int]) -> dict[int, bytes]:
-        """The records of these entities, where they have one; see `model.entities.EntityRecord`."""
+        """The records of these entities; see `model.entities.EntityRecord`."""
 
     def held(self, instance_ids: Sequence[str]) -> list[InboxRow]:
-        """The messages that wait for these instances to go on, oldest first."""
+        """The held messages of these instances, oldest first."""
 
     def counts(self) -> dict[str, int]:
-        """How many orchestrations stand in each status; entities have none to speak of."""
+        """The number of orchestrations in each status, without entities."""
 
     def dropped(self, instance_id: str | None, limit: int) -> list[DroppedRow]:
         """Messages that could not be delivered, newest first."""
 
     def executions(self, instance_no: int) -> list[int]:
-        """The executions whose history is kept, ascending."""
+        """The executions with a kept history, ascending."""
 
     def history_of(self, instance_no: int, execution_no: int) -> StoredInstance | None:
         """An instance with the history of one execution."""
 
     def keys(self) -> list[KeyRow]:
-        """The hub's keys, those that count no more included, in the order of their making."""
+        """The hub's keys, including expired and revoked ones, in the order of creation."""
 
     def audit(self, wanted: AuditFilter) -> list[tuple[int, AuditRow]]:
         """Rows of the audit log that match, with their numbers, newest first."""
 
     def answered(self, operation_id: str) -> SeenRow | None:
-        """The answer this operation got, if that is still remembered."""
+        """The stored answer of this operation, if any."""
 
     def close_reader(self) -> None:
-        """Close whatever the calling thread holds open."""
+        """Close the calling thread's connections."""
 
 
 class Store(EngineStore, ClientStore, Protocol):
-    """What `open_store` returns. `location` is the file, "" when there is none.
+    """A store, as `open_store` returns it. `location` is the file, "" without one.
 
     `maintain` is called every few seconds on a thread of its own (checkpoints, expiry of `seen`).
     """
@@ -185,18 +187,18 @@ class Store(EngineStore, ClientStore, Protocol):
 
 @runtime_checkable
 class Examinable(Protocol):
-    """A store on a disk, where other programs may have changed rows. From any thread."""
+    """A store on disk, whose rows other programs may have changed. From any thread."""
 
     def flaws(self) -> Iterator[tuple[int, str]]:
-        """Rows outside of histories that no engine has written: the number of the instance, or 0, and a sentence."""
+        """Damaged rows outside of histories: the number of the instance, or 0, and a sentence."""
 
     def raw(self, instance_id: str) -> dict[str, list[dict[str, Any]]]:
-        """All rows of an instance by table, as they are stored, also where they are damaged; empty for none."""
+        """All rows of an instance by table, as stored, damaged ones included; empty without rows."""
 
 
 @dataclass(frozen=True)
 class Profile:
-    """Who registers: what other workers and operators see of a worker. `lease` is in microseconds."""
+    """The registration of a worker, visible to other workers and operators. `lease` is in microseconds."""
 
     worker: str
     role: str  # worker | api
@@ -207,7 +209,9 @@ class Profile:
 
 @dataclass(frozen=True)
 class Census:
-    """Who is there, as the database sees it at `now` (microseconds): incarnations not void, and all partitions."""
+    """The workers and partitions at the database's time `now` (microseconds): incarnations that are not void,
+    and all partitions.
+    """
 
     now: int
     workers: tuple[WorkerRow, ...]
@@ -216,12 +220,13 @@ class Census:
 
 @runtime_checkable
 class SharedStore(Store, Protocol):
-    """A store whose hub several workers may serve at once. For the loop's thread, where nothing else is said.
+    """A store whose hub several workers may serve at once. For the loop's thread, unless stated otherwise.
 
-    Without `register`, `open` takes the whole hub for this object alone and raises StoreInUse while workers are
-    registered or another has it; that is how tools that move or check a hub open it. After `register`:
+    Without `register`, `open` takes the hub exclusively and raises StoreInUse while workers are registered or
+    another process has it; tools that move or check a hub open it so. After `register`:
     * `open` and `reopen` take a new incarnation, before anything is read. One that this object had before is
-      voided first, in a way that waits for a commit of it still under way; if it was not void yet, its partitions
+      voided first, in a way that waits for a commit of it still under way; if it was not void yet, its
+      partitions
       and claims come over to the new one.
     * `poll`, `local_work` and `parked` tell of owned partitions only. `load`, `rows`, `seen` and `history_of`
       know no partitions.
@@ -233,72 +238,72 @@ class SharedStore(Store, Protocol):
     """
 
     is_shared: bool
-    place: (
-        str  # names database and hub, without a password, for what a machine keeps about them; "" in memory
-    )
+    place: str  # names database and hub, without a password, for files on the machine; "" in memory
     late_results: int
 
     def register(self, profile: Profile) -> None:
-        """Serve beside others from the next `open` on."""
+        """Open the hub as one of several workers from the next `open` on."""
 
     def renew(self) -> bool:
-        """Prolong the lease, on a connection of its own and from any thread; False when the incarnation is void.
+        """Renew the lease, on a connection of its own and from any thread; False if the incarnation is void.
 
-        Raises StoreError when the database cannot be asked.
+        Raises StoreError when the database cannot be reached.
         """
 
     def drain(self) -> None:
-        """Tell the others that this worker is about to leave: it gets no partitions any more."""
+        """Mark this worker as leaving, so that it gets no more partitions."""
 
     def census(self) -> Census:
-        """Who is there. From any thread."""
+        """The current workers and partitions. From any thread."""
 
     def expire(self, incarnations: Sequence[int]) -> None:
-        """Their processes are dead, which is known for certain: their leases end now, and `void` can follow."""
+        """End the leases of workers whose processes are certainly dead, so that `void` can follow."""
 
     def void(self, incarnation: int) -> bool:
-        """Take over from a worker whose lease has run out: void it, and free its partitions and claims.
+        """Take over from a worker with an expired lease: void it, and free its partitions and claims.
 
-        Returns False when there is nothing to take over: it was voided, or has renewed its lease meanwhile, or is
-        in the middle of a commit that does not end soon.
+        Returns False without effect if the worker is already void, has renewed its lease, or is in a commit
+        that does not end soon.
         """
 
     def take(self, partitions: Sequence[int]) -> list[int]:
-        """Become the owner of those that have none; returns which. Raises FenceLost when this one is void."""
+        """Take free partitions; returns those taken. Raises FenceLost if this incarnation is void."""
 
     def claim(self, pools: Sequence[str], names: Sequence[str], limit: int) -> list[ActivityRow]:
-        """Claim activities of these pools and names that nobody has, the oldest first."""
+        """Claim unclaimed activities of these pools and names, the oldest first."""
 
     def claims(self) -> list[ActivityRow]:
-        """All that is claimed by this worker, without what is in it."""
+        """All activities claimed by this worker, without their content."""
 
     def unclaim(self, activities: Sequence[tuple[str, str, int]]) -> None:
-        """Let others claim these (instance id, execution id, task id), if they are claimed by this worker."""
+        """Release this worker's claims of these activities (instance id, execution id, task id)."""
 
     def placed(self, instance_ids: Sequence[str]) -> list[ActivityRow]:
-        """The activities of these instances that have rows, without what is in them. From any thread."""
+        """The activity rows of these instances, without their content. From any thread."""
 
     def notify(self, incarnations: Sequence[int]) -> None:
-        """A hint to these workers that there is something in the inbox. May be lost, and never raises."""
+        """Notify these workers of messages in the inbox. A notification may be lost; never raises."""
 
     def listen(self, heard: Callable[[], None]) -> None:
-        """Call `heard`, from a thread of the store's own, when there is a hint for this worker. Ends with `close`."""
+        """Call `heard`, from a thread of the store's own, on each notification for this worker. Ends with
+        `close`.
+        """
 
 
 class Overseer(Protocol):
-    """What a process that supervises workers does for them, by the names it gave them. For one thread at a time.
+    """The lease keeper of a supervisor, for workers by name. For one thread at a time.
 
-    `lease` is in microseconds. Raises StoreError when the database cannot be asked.
+    `lease` is in microseconds. Raises StoreError when the database cannot be reached.
     """
 
     def prolong(self, names: Sequence[str], lease: int) -> list[str]:
-        """Have the leases of these, where they are not void, last for so long from now; never shorten one.
+        """Extend the leases of these workers to `lease` from now, unless void; never shorten one.
 
-        Returns the names of which something is registered.
+        Returns the registered names.
         """
 
     def expire(self, names: Sequence[str], lease: int) -> list[str]:
-        """These are dead: let their leases end now, so that others take over at once. Returns as `prolong` does."""
+        """End the leases of these dead workers, so that others take over at once. Returns as `prolong` does."""
 
     def close(self) -> None:
         """Close the connection."""

@@ -1,4 +1,4 @@
-"""Purging: what remains of a batch that both writes for an instance and purges it."""
+"""Purging: the remaining rows of a batch that both writes and purges an instance."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ if TYPE_CHECKING:
 
 
 def surviving(batch: Batch) -> Batch:
-    """The batch without the rows it writes for instances that it purges.
+    """The batch without its rows for purged instances.
 
-    While a store is open no number of an instance is used twice, so such rows are older than the purge. Messages are
-    addressed to ids, which may be used again in the same batch: they stay.
+    While a store is open, an instance number is never reused, so such rows are older than the purge. Messages
+    are addressed to ids, which the same batch may reuse: they stay.
     """
     gone = frozenset(batch.purged)
     return replace(

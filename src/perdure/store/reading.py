@@ -1,4 +1,4 @@
-"""What the readers of SQLite and of PostgreSQL do alike."""
+"""The shared parts of the readers of SQLite and PostgreSQL."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class OneProcess:
         return self._pid not in (0, os.getpid())
 
     def forget(self) -> None:
-        """The connections are closed: any process may open them again."""
+        """Forget the process after its connections are closed, so that any process may open new ones."""
         self._pid = 0
 
     def check(self, where: str) -> None:
@@ -59,12 +59,12 @@ def with_bodies(events: bytes, bodies: dict[int, bytes]) -> bytes:
         return unreadable
     try:
         return encode_events(inline(decode_events(events), bodies))
-    except msgspec.MsgspecError:  # written by a newer version: better shown without its body than not at all
+    except msgspec.MsgspecError:  # written by a newer version: shown without its body
         return events
 
 
 def counted(rows: Iterable[tuple[Any, int]]) -> dict[str, int]:
-    """How many instances have each status. Statuses that no release knows count as one."""
+    """The number of instances by status. Unknown statuses count as one."""
     counts: dict[str, int] = {}
     for status, count in rows:
         counts[known_status(status)] = counts.get(known_status(status), 0) + count
@@ -72,10 +72,10 @@ def counted(rows: Iterable[tuple[Any, int]]) -> dict[str, int]:
 
 
 def flaws_of(page: Page, vault: Vault | None) -> Iterator[tuple[int, str]]:
-    """What is damaged in the tables beside `instances`: the number of the instance, or 0, and a sentence.
+    """The damaged rows of the tables other than `instances`: the number of the instance, or 0, and a sentence.
 
     Parameters:
-        page: reads rows of a table behind a key, at most so many; returns them and the last one's key.
+        page: reads a page of a table after a key; returns the rows and the last key.
     """
     for table in BESIDE:
         columns, after = TABLES[table].columns, ()

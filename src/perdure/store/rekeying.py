@@ -1,4 +1,4 @@
-"""What encrypting a hub again comes to, and what becomes of messages that cannot be decrypted, on any database."""
+"""Rekeying on any database, and messages that cannot be decrypted."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ log = logging.getLogger("perdure.store")
 
 @dataclass
 class Rekeyed:
-    """What encrypting again came to. `unreadable` are sentences; while there are any, old keys are still needed."""
+    """The result of a rekey. `unreadable` are sentences; while there are any, old keys are still needed."""
 
     rows: dict[str, int] = field(default_factory=dict)  # by table
-    plain: int = 0  # of those, what had not been encrypted before
+    plain: int = 0  # of those, cells that were not encrypted before
     unreadable: list[str] = field(default_factory=list)
 
     @property
@@ -35,20 +35,20 @@ class Rekeyed:
 
 @runtime_checkable
 class Encrypting(Protocol):
-    """What a store needs beyond `Store` to be encrypted again. Opened before; for one thread."""
+    """A store that supports rekeying. It must be open; for one thread."""
 
     def rekey(self, progress: Callable[[str, int, int], object] = ...) -> Rekeyed:
-        """Encrypt with the current key what is not yet, a page a transaction."""
+        """Encrypt with the current key all other cells, a page per transaction."""
 
     def vacuum(self) -> None:
-        """Write anew what may still hold, in free space, what was deleted or replaced."""
+        """Rewrite the files, whose free space may still contain deleted or replaced content."""
 
 
 class Rekeying(ABC):
-    """One run over a hub that this process has open for writing, a page in a transaction of its own.
+    """One run over a hub that this process has open for writing, one page per transaction.
 
-    A page looks for rows that do not begin as those of the current key do. After an interruption the next run
-    continues where this one stopped.
+    A page selects rows without the prefix of the current key. After an interruption the next run continues
+    where this one stopped.
     """
 
     def __init__(self, vault: Vault, spots: Sequence[Spot]) -> None:
@@ -58,7 +58,7 @@ class Rekeying(ABC):
         self._done = Rekeyed()
 
     def run(self, progress: Callable[[str, int, int], object]) -> Rekeyed:
-        """Raises what a commit raises. The pages before that are encrypted."""
+        """Raises the errors of a commit. Earlier pages stay encrypted."""
         for spot in self._spots:
             total, done = self._count(spot), 0
             seen, after = self._page(spot, ())
@@ -71,7 +71,7 @@ class Rekeying(ABC):
         return self._done
 
     def _sealed_again(self, spot: Spot, row: tuple[Any, ...]) -> bytes | None:
-        """The cell under the current key; None when it cannot be decrypted."""
+        """The cell under the current key; None if it cannot be decrypted."""
         stored = row[spot.at]
         plain = self._vault.open_cell(spot, stored, row)
         if isinstance(plain, Unreadable):
@@ -83,18 +83,18 @@ class Rekeying(ABC):
 
     @abstractmethod
     def _count(self, spot: Spot) -> int:
-        """How many cells are not encrypted with the current key."""
+        """The number of cells not encrypted with the current key."""
 
     @abstractmethod
     def _page(self, spot: Spot, after: tuple[Any, ...]) -> tuple[int, tuple[Any, ...]]:
-        """Encrypt the cells behind a key, a page of them. Returns how many it saw, and the last one's key."""
+        """Encrypt a page of cells after a key. Returns the number of cells read, and the last key."""
 
     @abstractmethod
     def _forget_other_keys(self) -> None: ...
 
 
 def readable_messages(rows: Iterable[Any], told: set[int]) -> list[Any]:
-    """The messages but for those that cannot be decrypted: they stay where they are, and the log tells, once."""
+    """The messages without undecryptable ones, which stay in the inbox and are logged once."""
     found = []
     for row in rows:
         if not isinstance(row[3], Unreadable):

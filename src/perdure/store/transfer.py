@@ -1,12 +1,11 @@
-"""Moving a whole hub from one store to another, through a port that says nothing about either.
+"""Transfer of a whole hub from one store to another, through a port independent of both.
 
 A hub is ten tables of plain rows. The source gives them a page at a time, in the order of their keys; the
-destination takes each page in a transaction of its own, out of sight, and shows the whole hub at the end or
-never: a transfer that is cut off leaves the destination as empty as it was, and is simply done again. Numbers (of
-instances and of messages) are shifted above those the destination has used already. Nothing in a row depends on
-its number: hash chains run over ids and events, so they come over unbroken.
-Nobody may serve the source meanwhile, or what it accepts would be lost; opening it, as an engine does, sees to
-that.
+destination takes each page in a transaction of its own, hidden, and makes the whole hub visible at the end: an
+interrupted transfer leaves the destination empty and is repeated. Numbers (of instances and of messages) are
+shifted above those that the destination has used. No content of a row depends on its number: hash chains cover
+ids and events, so they stay intact. No engine must serve the source in the meantime, or its new messages would
+be lost; opening the source like an engine ensures that.
 """
 
 from __future__ import annotations
@@ -31,18 +30,18 @@ from perdure.store.port import Opening
 
 Row = tuple[Any, ...]
 Key = tuple[Any, ...]
-"""Where a page ended; only the store that gave it knows what is in it. Empty at the beginning."""
+"""The position after a page, opaque to all but its store. Empty at the beginning."""
 UNFINISHED: Final = " (copy unfinished)"
-"""Ends the name of a hub that is being imported, where that needs a name. No application can have it."""
+"""The suffix of the name of a hub during its import. No application can have it."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table of a hub. `numbered` tells what its first column counts: "instance", "message" or nothing."""
+    """A table of a hub. `numbered` is the kind of its first column: "instance", "message" or nothing."""
 
     columns: tuple[str, ...]
     numbered: str = ""
-    page: int = 1_000  # rows handed over at a time
+    page: int = 1_000  # rows per page
 
 
 TABLES: Final[dict[str, Table]] = {

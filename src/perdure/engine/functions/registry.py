@@ -195,8 +195,8 @@ class Registry:
     `links` decides who gets links to an instance: each caller those for its own permissions, or, as in Azure,
     everyone all.
 
-    `route_prefix` precedes the path of each route. `events` decides the data of an event that Azure's own client raises:
-    the data themselves, or, as on Azure, their JSON text.
+    `route_prefix` precedes the path of each route. `events` decides the data of an event that Azure's own client
+    raises: the data themselves, or, as on Azure, their JSON text.
     """
 
     def __init__(self) -> None:

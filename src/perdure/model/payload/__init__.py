@@ -1,15 +1,14 @@
 """Values as strict JSON: written once, checked once, read once.
 
-A payload is one JSON value in compact UTF-8 text, and between the edges nobody looks inside it.
-msgspec does the work at C speed, and this module refuses what msgspec would lose without a word.
-What `encode` has written it reads back, and when the result equals the value, nothing was lost.
-Only a value that does not compare equal, such as one that holds dates or sets, is walked in Python.
-Sets are written in sorted order, whereas dicts keep theirs, so that replay iterates as the first run did.
-Text from outside is decoded and written anew, and unless that gives the same text, its strings are counted.
-The count of quotes tells whether a duplicate key was dropped, because every dropped string takes two along.
-Depth is measured by peeling empty brackets off the text's skeleton, one level at a time.
-Only a body that is going to be refused is read token by token, to learn the pointer of its flaw.
-Every refusal is a PayloadError with an RFC 6901 pointer, so that the caller can show where it hurts.
+A payload is one JSON value in compact UTF-8 text, which is opaque between encoding and decoding. msgspec works
+at C speed, and this module rejects values that msgspec would silently change. `encode` decodes its result, and
+if it equals the value, nothing was lost. Only a value that does not compare equal, for example with dates or
+sets, is walked in Python. Sets are written in sorted order, whereas dicts keep theirs, so that replay iterates
+as the first run did. External text is decoded and encoded again, and unless the result is the same text, its
+strings are counted. The count of quotes shows a dropped duplicate key, because every dropped string removes
+two. Depth is measured by peeling empty brackets off the text's skeleton, one level at a time. Only an invalid
+body is read token by token, to find the pointer of its error. Every error is a PayloadError with an RFC 6901
+pointer, so that the caller can show the place.
 """
 
 from __future__ import annotations
@@ -34,17 +33,17 @@ from perdure.model.payload.writing import is_kept, passed, read_plain, write_pla
 def encode(value: object, *, limit: int = MAX_BYTES) -> bytes:
     """The compact JSON of a value.
 
-    Dict keys must be text: str, or what JSON writes as text anyway (an Enum of str, UUID, date). Numbers are
-    refused as keys, since they would come back as strings. Dicts keep their order; sets are sorted.
+    Dict keys must be text: str, or a type that JSON writes as text (an Enum of str, UUID, date). Numbers are
+    rejected as keys, because they would come back as strings. Dicts keep their order; sets are sorted.
 
     Parameters:
         value: JSON builtins, dataclass, msgspec Struct, Pydantic model, datetime, date, time, timedelta,
             Decimal, UUID, Enum, bytes, set, tuple, in any combination; a `Raw` passes unread.
-        limit: the largest body that is accepted, in bytes.
+        limit: the maximal size of the body in bytes.
 
     Returns: JSON text in UTF-8.
 
-    Raises: PayloadError, whose pointer tells the place, for what strict JSON cannot carry.
+    Raises: PayloadError, with a pointer to the place, for a value that strict JSON cannot represent.
     """
     if type(value) is Raw:
         return passed(value, limit)
@@ -52,8 +51,8 @@ def encode(value: object, *, limit: int = MAX_BYTES) -> bytes:
     try:
         body = write_plain(value)
         if kind is int and len(body) <= MAX_DIGITS and len(body) <= limit:
-            return body  # digits alone: nothing to look for, and nothing that could be lost
-        form = value if kind is str else read_plain(body)  # text that could be written comes back as it is
+            return body  # digits alone: nothing to check, and nothing can be lost
+        form = value if kind is str else read_plain(body)  # encoded text comes back unchanged
     except REFUSING as error:
         raise why_not(value, error) from error
     if len(body) > limit:
@@ -65,15 +64,15 @@ def encode(value: object, *, limit: int = MAX_BYTES) -> bytes:
 
 
 def decode(raw: bytes | Raw, expected_type: Any = Any) -> Any:
-    """The value of a body that was encoded or checked before.
+    """The value of an encoded or checked body.
 
     Parameters:
         raw: JSON text.
-        expected_type: what msgspec can decode, Pydantic models at any depth, or Any for JSON builtins.
+        expected_type: a type that msgspec decodes, Pydantic models at any depth, or Any for JSON builtins.
 
-    Returns: an instance of `expected_type`; integers are exact, whatever their size.
+    Returns: an instance of `expected_type`; integers are exact at any size.
 
-    Raises: PayloadError when the body does not fit; the pointer tells the place.
+    Raises: PayloadError if the body does not fit, with a pointer to the place.
     """
     try:
         read = known_reader(expected_type)
@@ -88,11 +87,11 @@ def decode(raw: bytes | Raw, expected_type: Any = Any) -> Any:
 
 
 def check(body: bytes, *, limit: int = MAX_BYTES) -> Raw:
-    """The payload of JSON text that comes from outside.
+    """The payload of external JSON text.
 
     Parameters:
         body: exactly one JSON value in UTF-8, white space allowed.
-        limit: the largest body that is accepted, in bytes, before as well as after it was made compact.
+        limit: the maximal size of the body in bytes, before and after compaction.
 
     Returns: the same value as compact JSON: members in their order, integers exact, floats to the double.
 
@@ -121,7 +120,7 @@ def schema_of(expected_type: Any) -> dict[str, Any] | None:
     Parameters:
         expected_type: a type as `decode` takes it.
 
-    Returns: a new dict, or None for Any, for no annotation, and for a type that has no schema.
+    Returns: a new dict, or None for Any, for no annotation, and for a type without a schema.
     """
     if is_untyped(expected_type):
         return None
@@ -132,13 +131,13 @@ def schema_of(expected_type: Any) -> dict[str, Any] | None:
 
 
 def fits(raw: bytes | Raw, expected_type: Any) -> PayloadError | None:
-    """Whether a body decodes as a type.
+    """Check whether a body decodes as a type.
 
     Parameters:
-        raw: JSON text that was encoded or checked before.
+        raw: encoded or checked JSON text.
         expected_type: a type as `decode` takes it.
 
-    Returns: None when it does, otherwise the refusal, not raised.
+    Returns: None if it does, otherwise the error, not raised.
     """
     try:
         decode(raw, expected_type)

@@ -1,4 +1,4 @@
-"""Refusals: what a PayloadError says and where it points, and the limits it tells of."""
+"""PayloadErrors, their messages and pointers, and the limits of payloads."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any
 from perdure.errors import PayloadError
 
 MAX_BYTES = 1024 * 1024
-"""How large a body may be unless the caller says otherwise, in bytes."""
+"""The default maximal size of a body in bytes."""
 
 MAX_DEPTH = 64
-"""How many arrays and objects may lie inside each other."""
+"""The maximal nesting of arrays and objects."""
 
 MAX_DIGITS = 4300
-"""How long an integer may be, in decimal digits, a minus sign counted as one: msgspec reads no more."""
+"""The maximal length of an integer in decimal digits, a minus sign included: msgspec reads no more."""
 
 Token = str | int | None
 
@@ -31,12 +31,12 @@ Rule = Callable[[Trail, Any], Parts]
 
 UNTYPED = (Any, object, inspect.Parameter.empty)
 
-COMPARABLE = frozenset({dict, list, str, int, float, bool, NoneType})  # with their JSON form, as they are
+COMPARABLE = frozenset({dict, list, str, int, float, bool, NoneType})  # directly with their JSON form
 
-UNORDERED = object()  # what a rule yields in the place of a set, beside its parts
+UNORDERED = object()  # yielded by a rule in place of a set, with its parts
 
 REFUSING = (Exception, SystemExit, GeneratorExit)
-"""What a type's own code may raise while its values are read or written: the value does not fit."""
+"""The exceptions of a type's own code that mean that the value does not fit."""
 
 MINUTE = timedelta(minutes=1)
 

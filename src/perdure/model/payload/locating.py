@@ -1,4 +1,4 @@
-"""Reading a body that is going to be refused, token by token, to learn where its flaw is."""
+"""Locates the error in an invalid body, by reading it token by token."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ _AT_BYTE = re.compile(r"(?:JSON is malformed: )?(.*) \(byte (\d+)\)", re.DOTALL)
 
 
 class _Cursor:
-    """Where a reading from left to right has come to: a token for each open array or object.
+    """The position of a reader: a token for each open array or object.
 
-    The token is the index in an array, the key in an object, and None where a key is awaited.
+    The token is the index in an array, the key in an object, and None before a key.
     """
 
     def __init__(self) -> None:
@@ -126,20 +126,20 @@ def _overflows(token: bytes) -> bool:
 
 
 def reject_flaws(body: bytes, stop: int | None = None) -> Trail:
-    """Read the text as far as byte `stop` and raise for the first flaw; otherwise return the place there."""
+    """Read the text up to byte `stop` and raise for the first error; otherwise return the position there."""
     cursor = _Cursor()
     end = len(body) if stop is None else stop
     for found in _TOKEN.finditer(body):
         token = found[0]
         step = _STEPS.get(token[0], _Cursor.word)
-        if found.start() >= end and step is not _Cursor.word:  # the word may be what the decoder stopped at
+        if found.start() >= end and step is not _Cursor.word:  # the decoder may have stopped at this word
             break
         step(cursor, token)
     return cursor.place()
 
 
 def malformed(body: bytes, error: BaseException) -> PayloadError:
-    """Why outside text was refused; a flaw with a name goes before the decoder's general words."""
+    """The error for invalid external text; a specific error takes precedence over the decoder's message."""
     stop, reason = _breaking_point(body, error)
     try:
         return refusal(reason, reject_flaws(body, stop))

@@ -1,4 +1,4 @@
-"""Walking values that look different in JSON: what may be lost in them, what is refused, and where."""
+"""Walks values that differ from their JSON form, and finds the parts that would be lost."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class _Twin(NamedTuple):
 
 
 def settled(value: object, form: Any, body: bytes) -> bytes:
-    """Raise if the value lost something on the way to `body`; otherwise the body, with its sets in order."""
+    """Raise if `body` lost part of the value; otherwise return the body, with its sets in order."""
     unordered = _survey(value, _WRITTEN_WELL)
     for trail in reversed(unordered):
         _put_in_order(form, trail)
@@ -61,15 +61,15 @@ def why_not(value: object, error: BaseException) -> PayloadError:
         _survey(value)
     except PayloadError as refused:
         return refused
-    except Exception:  # what broke the writing may break the walking too
+    except Exception:  # the cause of the failed encoding may break the walk too
         pass
     return refusal(f"the value cannot be written as JSON: {type(error).__name__}: {error}")
 
 
 def _survey(value: object, trusted: frozenset[type] = frozenset()) -> list[Trail]:
-    """Raise for the first thing in the value that JSON would lose; otherwise the places of its sets.
+    """Raise for the first part of the value that JSON would lose; otherwise return the places of its sets.
 
-    Parts whose type is `trusted` are passed over.
+    Parts of a `trusted` type are skipped.
     """
     unordered: list[Trail] = []
     todo: list[tuple[Trail, object]] = [((), value)]
@@ -90,7 +90,7 @@ def _put_in_order(form: Any, trail: Trail) -> None:
     """Sort the array at `trail`: by value if its items compare, else by their text."""
     array = at(form, trail)
     if not isinstance(array, list):
-        return  # a default, which its Struct leaves out
+        return  # a default, which its Struct omits
     try:
         array.sort()
     except TypeError:
@@ -214,7 +214,7 @@ def _encoded(trail: Trail, node: Raw) -> Parts:
 
 
 def _hold(trail: Trail, node: object, kind: Any) -> None:
-    """Raise for an object whose fields hold more than their types say, or that its class reads as another."""
+    """Raise for an object whose fields have more than their types, or that its class decodes as another."""
     guard = own_guard(kind)
     if guard is not None:
         guard(trail, node)
@@ -256,7 +256,7 @@ def _model(trail: Trail, node: Any) -> Parts:
 
 
 def _twin(trail: Trail, twin: _Twin) -> Parts:
-    """The losses that only a comparison shows: NaN in a field of type Any, and the order of a set."""
+    """The losses visible only by comparison: NaN in a field of type Any, and the order of a set."""
     node, form = twin
     if form is None and isinstance(node, float):
         _number(trail, node)
@@ -291,4 +291,4 @@ _MARKED: tuple[tuple[str, Rule], ...] = (
 )
 
 _WRITTEN_WELL: frozenset[type] = frozenset({str, int, bool, NoneType, date, timedelta, UUID, bytes})
-"""What msgspec either refuses to write or writes without loss."""
+"""Types that msgspec either rejects or encodes without loss."""

@@ -1,4 +1,4 @@
-"""Reading bodies as typed values; readers are made once per type."""
+"""Decoding bodies as typed values; decoders are created once per type."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def new_reader(expected_type: Any) -> Reader:
 
 
 def why_unreadable(expected_type: Any) -> str | None:
-    """Why no body will ever decode as a type: a clause with advice, None if some will."""
+    """Why no body can decode as a type, as a clause with advice; None if some can."""
     try:
         return _known_flaw(expected_type)
     except TypeError:  # unhashable
@@ -58,7 +58,7 @@ def _model_reader(validate: Reader) -> Reader:
 
 
 def _custom(kind: Any, form: Any) -> Any:
-    """An instance of a type that msgspec does not know, from JSON builtins."""
+    """An instance of a type unknown to msgspec, from JSON builtins."""
     if is_model(kind):
         return kind.model_validate_json(write_plain(form))
     for base in MADE_OF:
@@ -71,7 +71,7 @@ def _custom(kind: Any, form: Any) -> Any:
 
 
 def adapter_of(expected_type: Any) -> Any:
-    """Pydantic's adapter of a type which names a model where msgspec takes none, such as a union of two."""
+    """Pydantic's adapter of a type with a model where msgspec accepts none, such as a union of two."""
     pydantic = sys.modules.get("pydantic")
     if pydantic is None or not _names_model(expected_type):
         return None

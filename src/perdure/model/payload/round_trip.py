@@ -1,8 +1,9 @@
-"""Whether a value comes back whole from its JSON, held against the type it will be read as.
+"""Checks that a value survives the round trip through JSON as the expected type.
 
-Reading drops members that a class does not have, so a subclass loses its own fields where its base is expected, and
-a Pydantic model may write less than it holds. A guard looks at the places of a type where that can happen; most
-types have none, and cost nothing. What a class makes of its own JSON is found out by reading it once.
+Decoding drops members that a class does not have, so a subclass loses its own fields where its base is
+expected, and a Pydantic model may encode less than it has. A guard checks the places of a type where that can
+happen; most types have none and cost nothing. To see the effect of a class's own validators, the guard decodes
+the JSON once.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from perdure.model.payload.shapes import title
 from perdure.model.payload.writing import is_model, read_plain, write_plain
 
 Guard = Callable[[Trail, Any], None]
-"""Raises PayloadError for a value at a place that would not come back as it is."""
+"""Raises PayloadError for a value that would change in the round trip."""
 
 _ITEMS = (
     inspect.ListType,
@@ -38,12 +39,12 @@ _CLASSES = (inspect.DataclassType, inspect.StructType, inspect.NamedTupleType)
 _SURE: frozenset[Any] = frozenset(
     {str, int, float, bool, NoneType, datetime, date, time, timedelta, Decimal, UUID, bytes}
 )
-"""What is read as it was written."""
+"""Types that survive unchanged."""
 _NO_PARAMETERS: Mapping[str, Any] = {}
 
 
 def guard_of(expected_type: Any) -> Guard | None:
-    """What a value has to pass to be read whole as a type; None where nothing can get lost."""
+    """The check that a value of a type survives; None if nothing can be lost."""
     try:
         return _known_guard(expected_type)
     except TypeError:  # unhashable
@@ -67,7 +68,7 @@ _known_guard = lru_cache(maxsize=512)(_guard)
 
 @lru_cache(maxsize=512)
 def own_guard(kind: Any) -> Guard | None:
-    """What an object of a class has to pass to be read whole as that class; None where its parts are builtins."""
+    """The check that an object of a class survives as that class; None if its parts are builtins."""
     guard = guard_of(kind)
     return guard if guard is not None and _has_parts(kind) else None
 
@@ -81,7 +82,7 @@ def _has_parts(kind: Any) -> bool:
 
 
 def _compiled(node: Any, known: dict[int, Guard]) -> Guard | None:
-    """The guard of a described type. `known` has those under way, since types may contain themselves."""
+    """The guard of a described type. `known` has the guards in progress, because types may contain themselves."""
     match node:
         case inspect.CustomType(cls=kind) if is_model(kind):
             return _of_class(kind, {})
@@ -128,7 +129,7 @@ def _of_class(kind: Any, parts: dict[str, Guard]) -> Guard:
 
 
 def _origin(kind: Any) -> Any:
-    """The class itself; of one with parameters the generic one, whose objects equal its own."""
+    """The class itself; for a parametrized class its generic one."""
     kind = get_origin(kind) or kind
     return getattr(kind, "__pydantic_generic_metadata__", _NO_PARAMETERS).get("origin") or kind
 
@@ -214,7 +215,7 @@ def _of_values(item: Guard | None) -> Guard | None:
 
 
 def _of_members(members: dict[str, Guard | None], kind: Any) -> Guard:
-    """A TypedDict is a dict: what it has no key for would be dropped."""
+    """The guard of a TypedDict, which drops unknown keys."""
 
     def check(trail: Trail, value: Any) -> None:
         if not isinstance(value, dict):
@@ -235,7 +236,7 @@ def _of_adapter(expected_type: Any, adapter: Any) -> Guard:
             return
         try:
             back = adapter.validate_json(write_plain(value))
-        except Exception:  # it does not fit, and whoever reads it says so
+        except Exception:  # it does not fit; the decoder reports that
             return
         if is_model(type(value)) or dataclasses.is_dataclass(value):
             _compare(trail, value, back, expected_type)
@@ -263,7 +264,7 @@ def _compare(trail: Trail, sent: Any, read: Any, expected_type: Any) -> None:
 
 @lru_cache(maxsize=512)
 def is_transparent(kind: Any) -> bool:
-    """Whether objects of a class are their fields: nothing is left out, computed or renamed on the way."""
+    """Whether objects of a class consist of their fields: none is omitted, computed or renamed."""
     if is_model(kind):
         return _is_plain_model(kind)
     if hasattr(kind, "__attrs_attrs__"):
@@ -289,7 +290,7 @@ def _is_plain_model(model: Any) -> bool:
 
 
 def _has_alternatives(annotation: Any) -> bool:
-    """Whether a value may be read as the wrong one of several types."""
+    """Whether a value may decode as the wrong one of several types."""
     parts = get_args(annotation)
     if (
         get_origin(annotation) in (Union, UnionType)
@@ -300,7 +301,7 @@ def _has_alternatives(annotation: Any) -> bool:
 
 
 def is_surely_whole(model: Any) -> bool:
-    """Whether a look at the classes of a Pydantic model's parts shows that it is read as it is."""
+    """Whether the classes of a Pydantic model's parts prove that it survives unchanged."""
     kind: Any = type(model)
     if not is_transparent(kind) or model.__pydantic_extra__:
         return False
@@ -334,14 +335,14 @@ def _models(annotation: Any) -> Iterator[Any]:
 
 
 def hold_against_itself(trail: Trail, value: Any, form: Any) -> None:
-    """Raise PayloadError if an object, read from its own JSON as its own class, is another one.
+    """Raise PayloadError if an object differs after a round trip as its own class.
 
     `form` is the JSON form of the object, or the object.
     """
     kind: Any = type(value)
     try:
         back = known_reader(kind)(write_plain(form))
-    except Exception:  # its own class cannot read it: what is expected to read it says so
+    except Exception:  # its own class cannot decode it; the expected type reports that
         return
     for place, name in _differences(value, back):
         what = f"{title(kind)}.{'.'.join(map(str, place))}" if place else title(kind)
@@ -359,7 +360,7 @@ def _changed(value: Any, what: str, part: Any) -> str:
 
 
 def _differences(sent: Any, read: Any, trail: Trail = ()) -> Iterator[tuple[Trail, Any]]:
-    """The places where two objects of a class differ, and what was sent there."""
+    """The places where two objects of a class differ, with the sent values."""
     if _is_record(sent):
         if _origin(type(sent)) is not _origin(type(read)):
             if not _is_form(sent, read):
@@ -395,7 +396,7 @@ def _parts(value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _is_form(sent: Any, read: Any) -> bool:
-    """Whether what was read is the JSON form of what was sent, as where a type says Any."""
+    """Whether the decoded value is the JSON form of the sent one, as for the type Any."""
     try:
         return type(read) in COMPARABLE and bool(read == read_plain(write_plain(sent)))
     except Exception:  # it has no JSON form
@@ -403,13 +404,13 @@ def _is_form(sent: Any, read: Any) -> bool:
 
 
 def _is_equal(sent: Any, read: Any) -> bool:
-    """Equal, or of a class that knows no equality and is written alike."""
+    """Whether two values are equal, or have a class without equality and the same JSON."""
     try:
         if sent == read:
             return True
         knows_no_equality = getattr(type(sent), "__eq__", None) is object.__eq__
         return knows_no_equality and bool(write_plain(sent) == write_plain(read))
-    except Exception:  # arrays and the like, whose equality is no yes or no
+    except Exception:  # arrays and the like, whose equality is not a bool
         return True
 
 

@@ -1,6 +1,6 @@
-"""Types as users write them: how they are named, and which of them no JSON can ever be read as.
+"""Types in annotations: their display names, and the types that JSON cannot represent.
 
-msgspec describes a type as a tree before anything is decoded. What it does not know stands there as a custom type,
+msgspec describes a type as a tree before it decodes anything. An unknown type appears there as a custom type,
 which would fail at the first body; a walk over the tree finds it when the application starts.
 """
 
@@ -20,10 +20,10 @@ from msgspec import inspect
 from perdure.model.payload.writing import is_model
 
 MADE_OF: tuple[type, ...] = (str, int, float)
-"""Builtins whose subclasses are made from what JSON holds in their place."""
+"""Builtins whose subclasses are created from the JSON value."""
 
 _BASES: tuple[type, ...] = (date, time, timedelta, Decimal, UUID, bytes, list, dict, set, frozenset, tuple)
-"""Types whose subclasses are written as the type itself, and come back as it."""
+"""Types whose subclasses are encoded and decoded as the type itself."""
 
 _KINDS_OF_TEXT = (
     inspect.AnyType,
@@ -61,7 +61,7 @@ _ADVICE = (
 
 
 def title(kind: Any) -> str:
-    """A type as its user wrote it: `list[Order]`, `int | None`."""
+    """A type as written in an annotation: `list[Order]`, `int | None`."""
     if kind is None or kind is NoneType:
         return "None"
     if kind is Ellipsis:
@@ -83,7 +83,7 @@ def title(kind: Any) -> str:
 
 
 def advice_for(error: Exception) -> str:
-    """What msgspec says against a type, without its quotes, and what to write instead."""
+    """msgspec's objection to a type, without quotes, and an alternative."""
     said = re.sub(r" - type `.*` is not supported$", "", str(error).splitlines()[0])
     said = re.sub(r"^Type '(?:typing\.)?(.*?)' ", r"\1 ", said)
     advice = next((advice for mark, advice in _ADVICE if mark in str(error)), "")
@@ -91,7 +91,9 @@ def advice_for(error: Exception) -> str:
 
 
 def flaw_of(expected_type: Any) -> str | None:
-    """The first part of a type that no JSON can be read as; None if there is none, or msgspec does not know it."""
+    """The first part of a type that JSON cannot represent; None if there is none, or msgspec does not know the
+    type.
+    """
     if is_model(expected_type):
         return _model_flaw(expected_type)
     try:
@@ -102,14 +104,14 @@ def flaw_of(expected_type: Any) -> str | None:
 
 
 def is_plain_class(kind: Any) -> bool:
-    """Whether a type is an application's own class, derived from nothing, that no JSON can be read as."""
+    """Whether a type is an application's own class without a base, which JSON cannot represent."""
     if not isinstance(kind, type) or kind.__mro__ != (kind, object):
         return False
     if kind.__module__.partition(".")[0] in sys.stdlib_module_names:
         return False
     try:
         return isinstance(inspect.type_info(kind), inspect.CustomType)
-    except Exception:  # what msgspec does not know at all
+    except Exception:  # a type unknown to msgspec
         return False
 
 

@@ -1,4 +1,4 @@
-"""What the JSON text itself tells without being read: its depth, suspect characters, its number of strings."""
+"""Properties of JSON text without decoding: its depth, suspect characters, its number of strings."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ABYSS = b"[" * (MAX_DEPTH + 1)
 
 
 def reject_suspects(body: bytes) -> None:
-    """Raise for NUL and for excess depth, at the price of three scans when there is neither."""
+    """Raise for NUL and for excess depth; valid text costs three scans."""
     if (
         len(body) > 2 * MAX_DEPTH
         and body.count(b"[") + body.count(b"{") > MAX_DEPTH
@@ -31,7 +31,7 @@ def reject_suspects(body: bytes) -> None:
 
 
 def _is_shallow(body: bytes) -> bool:
-    """Whether no more than MAX_DEPTH levels have to be peeled until no bracket is left."""
+    """Whether peeling at most MAX_DEPTH levels leaves no bracket."""
     skeleton = _skeleton(body)
     for _ in range(MAX_DEPTH):
         if not skeleton or skeleton.find(_ABYSS) >= 0:
@@ -41,14 +41,14 @@ def _is_shallow(body: bytes) -> bool:
 
 
 def _skeleton(body: bytes) -> bytes:
-    """The text's brackets, all of them square, without those that stand in strings."""
+    """The text's brackets, all as square ones, without those inside strings."""
     plain = body.replace(b"\\\\", b"").replace(b'\\"', b"") if body.find(b"\\") >= 0 else body
     marks = plain.translate(_FLAT, _NEITHER_QUOTE_NOR_BRACKET).replace(b'""', b"")
     return _STRING.sub(b"", marks) if marks.find(b'"') >= 0 else marks
 
 
 def same_strings(body: bytes, compact: bytes) -> bool:
-    """Whether no string was dropped; False may also mean that escapes make it hard to tell.
+    """Whether no string was dropped; False may also mean that escapes hide the answer.
 
     Each string has two quotes; those inside it are escaped in both texts, or are \\u0022 in `body`.
     """

@@ -1,4 +1,4 @@
-"""Where a body does not fit its type."""
+"""Locates the place where a body does not fit its type."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _STEP = re.compile(r"\[(\d+)\]|(\[\.\.\.\])|\.([^.\[]+)")
 
 
 def misfit(body: bytes, expected_type: Any, read: Reader, error: BaseException) -> PayloadError:
-    """Why a body does not fit its type, and where."""
+    """The error for a body that does not fit its type, with the place."""
     try:
         form = read_plain(body)
     except Exception:
@@ -36,7 +36,7 @@ def misfit(body: bytes, expected_type: Any, read: Reader, error: BaseException) 
 
 
 def _model_error(error: BaseException) -> Any:
-    """Pydantic's ValidationError, if that is what the error is or was caused by."""
+    """Pydantic's ValidationError, if it is the error or its cause."""
     causes = (error, error.__cause__)
     return next((cause for cause in causes if hasattr(cause, "error_count")), None)
 
@@ -49,7 +49,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _path(error: Exception) -> list[Token]:
-    """msgspec's path; None is the member of a dict, whose key msgspec does not tell."""
+    """msgspec's path; None stands for a dict member, whose key msgspec does not report."""
     found = _AT_PATH.fullmatch(str(error))
     if found is None:
         return []
@@ -58,7 +58,7 @@ def _path(error: Exception) -> list[Token]:
 
 
 def _trail(form: Any, read: Reader, error: Exception) -> list[Token]:
-    """msgspec's path with its keys filled in, as far as they can be found. Members of `form` get lost."""
+    """msgspec's path with its keys filled in, as far as they can be found. Removes members of `form`."""
     trail: list[Token] = []
     steps = _path(error)
     node = form
@@ -72,9 +72,9 @@ def _trail(form: Any, read: Reader, error: Exception) -> list[Token]:
 
 
 def _refused_key(form: Any, node: Any, read: Reader, steps: list[Token]) -> Token:
-    """The first member of `node` whose presence makes the reader refuse `form` at the same path.
+    """The first member of `node` whose presence makes the reader reject `form` at the same path.
 
-    Afterwards it is the only one.
+    Afterwards it is the only member.
     """
     if not isinstance(node, dict):
         return None
@@ -100,7 +100,7 @@ def _refused_path(form: Any, read: Reader) -> list[Token] | None:
 
 
 def _located(form: Any, flaw: dict[str, Any]) -> list[Token]:
-    """Pydantic's loc without the names of union members and the like, which are no places in the body."""
+    """Pydantic's loc without the names of union members and the like, which are not places in the body."""
     *outer, last = flaw["loc"] or (None,)
     trail: list[Token] = []
     for token in outer:

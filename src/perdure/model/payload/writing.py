@@ -1,4 +1,4 @@
-"""Writing values at C speed, and comparing what was written with what was meant."""
+"""Encoding values at C speed, and comparing the result with the value."""
 
 from __future__ import annotations
 
@@ -40,7 +40,9 @@ EXACTLY: tuple[tuple[type, Callable[[Any], Any]], ...] = (
     (timedelta, lambda value: timedelta.__add__(value, timedelta())),
     (bytes, bytes),
 )
-"""Values of subclasses are written as their base. Where that is not equal to them, they hold more than it can."""
+"""Values of subclasses are encoded as their base. If that is not equal, they have more than the base can
+represent.
+"""
 
 
 def _builtin_form(value: object) -> Any:
@@ -61,10 +63,10 @@ read_plain = msgspec.json.Decoder().decode
 
 
 def is_kept(form: object, value: object) -> bool:
-    """Whether the JSON form of a value, or of an object's fields, equals it: then nothing was lost."""
+    """Whether the JSON form of a value, or of an object's fields, equals it, so that nothing was lost."""
     try:
         return bool(form == (value if type(value) in COMPARABLE else _bare(value)))
-    except Exception:  # somebody's __eq__ that expects its own kind
+    except Exception:  # an `__eq__` that expects its own type
         return False
 
 
@@ -114,7 +116,7 @@ def holds(node: Any, token: Any) -> bool:
 
 
 def at(form: Any, trail: Iterable[Token]) -> Any:
-    """What stands at a place of a JSON form, None if there is no such place."""
+    """The value at a place of a JSON form, None without such a place."""
     node = form
     for token in trail:
         if not holds(node, token):

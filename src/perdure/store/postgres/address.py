@@ -1,9 +1,9 @@
-"""Where a hub lies: the URL taken apart into what the driver is told and what it is not.
+"""The address of a hub: the URL split into the driver's part and perdure's.
 
     postgresql://user:password@host:port/database?schema=perdure&pooler=session
 
-`schema` and `pooler` are ours; all else goes to libpq as it is, which knows many more parameters (sslmode,
-several hosts, sockets). What is said to people names no user and no password.
+`schema` and `pooler` are perdure's; all else goes unchanged to libpq, which has many more parameters (sslmode,
+several hosts, sockets). Messages for people contain no user and no password.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ class Address:
 
 
 def address_of(url: str) -> Address:
-    """Raises StoreUnusable for a schema that is no plain name, and for a pooler nobody knows."""
+    """Raises StoreUnusable for an invalid schema name, and for an unknown pooler."""
     try:
         parts = urlsplit(url)
-    except ValueError:  # which may repeat the address, password and all
+    except ValueError:  # which may repeat the address with its password
         raise StoreUnusable(
             "the address of the database is malformed: write postgresql://user@host:port/database"
         ) from None

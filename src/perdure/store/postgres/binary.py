@@ -1,10 +1,10 @@
 """Values in PostgreSQL's binary form, whole columns at a time.
 
 A batch travels as one array per column (`unnest($1::bigint[], $2::bytea[], ...)`), so that a statement has the
-same text, and the same plan, for any number of rows. The driver's own adaption costs several times what is spent
-here, and chooses the type of an integer by its size, which makes a new prepared statement of every mixture.
-An array is: dimensions, a flag for nulls, the elements' type, their number, the first index; then for each
-element its length and its bytes, or -1 for null. All numbers are big-endian.
+same text, and the same plan, for any number of rows. The driver's own adaption costs several times more, and
+chooses the type of an integer by its size, which makes a new prepared statement for every mixture. An array is:
+dimensions, a flag for nulls, the elements' type, their number, the first index; then for each element its
+length and its bytes, or -1 for null. All numbers are big-endian.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def _elements(oid: int, values: Sequence[bytes]) -> bytes:
         return _EMPTY[oid]
     head = _HEAD(1, 0, oid, count, 1)
     sizes = list(map(len, values))
-    if sizes.count(sizes[0]) == count:  # digests, and many a column whose values are all the same
+    if sizes.count(sizes[0]) == count:  # digests, and columns with equal values
         prefix = _LENGTH(sizes[0])
         return head + prefix + prefix.join(values)
     small, known = _LENGTHS, len(_LENGTHS)

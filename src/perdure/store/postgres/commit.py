@@ -1,9 +1,9 @@
-"""The commit: a batch as a handful of statements, asked at once and so one transaction. This is the hot path.
+"""The commit: a batch as a few statements, sent together and so one transaction. This is the hot path.
 
 The order is part of the port, and the same as in SQLite: the fence, then messages leave the inbox, purges free
-ids that new instances of the same batch may take, rows go in, old executions go out, waits close before others
-open. What a batch must find in place is counted by the statements themselves: one that counts wrong fails, and
-with it the batch.
+ids that new instances of the same batch may take, rows are inserted, old executions deleted, waits closed
+before others open. The statements themselves count the rows that a batch expects: a wrong count fails the
+statement, and with it the batch.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _PURGES: Final = (
 )
 _PARTITION: Final = InstanceRow._fields.index("partition")
 
-# How the columns of each table's rows travel.
+# The encoders of each table's columns.
 _INSTANCES: Final[tuple[Encode, ...]] = (
     *(numbers, texts, numbers, texts, texts, texts, texts, texts, numbers, numbers, numbers, numbers),
     *(
@@ -100,12 +100,12 @@ def arrays(encoders: Sequence[Encode], rows: Sequence[tuple[Any, ...]]) -> tuple
 
 
 def placed_by_id(row: tuple[Any, ...], partitions: int) -> tuple[Any, ...]:
-    """A row of `instances` in the partition of its id, wherever the hub had it that it comes from."""
+    """A row of `instances` in the partition of its id, whatever its partition in the source hub."""
     return (*row[:_PARTITION], partition_of(row[1], partitions), *row[_PARTITION + 1 :])
 
 
 def calls_of(batch: Batch, incarnation: int, partitions: int) -> list[Statement]:
-    """All statements of a batch, in their order. An `incarnation` of 0 has the hub to itself and needs no fence."""
+    """All statements of a batch, in their order. An `incarnation` of 0 is exclusive and needs no fence."""
     if batch.purged:
         batch = surviving(batch)
     calls = [Statement("fence", (number(incarnation),))] if incarnation else []
@@ -126,7 +126,7 @@ def _calls(batch: Batch, incarnation: int, partitions: int) -> Iterator[Statemen
     if batch.forgotten:
         yield Statement("forget_dropped", (texts(batch.forgotten),))
     if batch.new_instances:
-        # An id that a batch takes twice is the batch's own fault, and no race with another worker.
+        # An id that a batch takes twice is the batch's own error, not a race with another worker.
         if len({row[1] for row in batch.new_instances}) != len(batch.new_instances):
             yield _REFUSAL
         rows = [placed_by_id(row, partitions) for row in batch.new_instances]

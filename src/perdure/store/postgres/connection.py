@@ -1,11 +1,10 @@
-"""Connections: what they are for, how long they wait, and what they must not be behind.
+"""Connections: their purposes, their timeouts, and the check for poolers.
 
-Every wait is bounded: the server's for locks and statements, the client's for answers, and both sides' for a peer
-that has gone without a word. A connection of the engine never scans a table: all it asks is found by key, and a
-plan made while the tables were small would be kept when they are not.
-The statements that a session has prepared, its settings and its locks are the session's; behind a pooler that
-hands sessions out by the transaction there are none, so that is refused: libpq was told another backend than the
-one that answers.
+Every wait is bounded: the server's for locks and statements, the client's for answers, and both sides' for a
+peer that disappeared. A connection of the engine never scans a table: all its queries use keys, and a plan made
+for small tables would be kept when they grow. Prepared statements, settings and locks belong to a session; a
+pooler in transaction mode has no sessions, so it is rejected: libpq then reports another backend than the one
+that answers.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ _DEFAULTS: Final[dict[str, Any]] = {
 }
 _ALWAYS: Final = {
     "client_min_messages": "warning",
-    "default_transaction_isolation": "read committed",  # the fence is looked at again after waiting for it
+    "default_transaction_isolation": "read committed",  # the fence is checked again after waiting for it
     "default_transaction_read_only": "off",
     "idle_in_transaction_session_timeout": "10s",
     "idle_session_timeout": "0",  # presence is a session's
@@ -55,7 +54,7 @@ _SNAPSHOT: Final = {"default_transaction_isolation": "repeatable read", "default
 
 @dataclass(frozen=True)
 class Purpose:
-    """What a connection is for. Times are in seconds."""
+    """The purpose of a connection. Times are in seconds."""
 
     statement: float
     lock: float
@@ -70,13 +69,13 @@ MIGRATING: Final = Purpose(600, 60, {})
 
 
 def leasing(lease: int) -> Purpose:
-    """For renewing a lease of so many microseconds: the answer has to be there long before it runs out."""
+    """For renewing a lease of `lease` microseconds: the answer must come long before it expires."""
     seconds = min(max(lease / 4_000_000, 1.0), 5.0)
     return Purpose(seconds, seconds, _BY_KEY, connect=max(2, seconds))
 
 
 def connect(address: Address, purpose: Purpose) -> Wire:
-    """Raises StoreError, and StoreUnusable where no other attempt will go better."""
+    """Raises StoreError, and StoreUnusable if a retry is useless."""
     session = open_session(address, purpose)
     with translating(address.shown):
         try:
@@ -90,10 +89,10 @@ def connect(address: Address, purpose: Purpose) -> Wire:
 
 
 def open_session(address: Address, purpose: Purpose) -> psycopg.Connection[Any]:
-    """A session that is set up and may be used."""
+    """A session, set up and checked."""
     try:
         given = conninfo_to_dict(address.uri)
-    except psycopg.Error:  # which repeats the address, password and all
+    except psycopg.Error:  # which repeats the address with its password
         raise StoreUnusable(
             f"{address.shown} is not a database address: see libpq's connection URIs"
         ) from None
@@ -113,7 +112,7 @@ def open_session(address: Address, purpose: Purpose) -> psycopg.Connection[Any]:
 
 
 def reach(address: Address) -> None:
-    """See whether the database answers. Raises StoreError when it does not now, StoreUnusable when never."""
+    """Check whether the database answers. Raises StoreError if it may answer later, StoreUnusable if not."""
     try:
         open_session(address, READING).close()
     except StoreUnusable:
@@ -134,7 +133,7 @@ def _configure(connection: psycopg.Connection[Any], purpose: Purpose) -> None:
         **purpose.settings,
     }
     calls = ", ".join(f"set_config('{name}', '{value}', false)" for name, value in settings.items())
-    # An acknowledged commit is on disk, whatever the role's or the database's default is.
+    # An acknowledged commit is on disk, whatever the default of the role or the database.
     is_off = "current_setting('synchronous_commit') = 'off'"
     connection.execute(
         f"select {calls}, case when {is_off} then set_config('synchronous_commit', 'on', false) end"

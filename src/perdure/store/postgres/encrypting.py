@@ -1,9 +1,9 @@
-"""The PostgreSQL side of encryption: the keys a hub is known to use, and encrypting again what lies there.
+"""Encryption in PostgreSQL: the keys of a hub, and rekeying.
 
-The rules are those of SQLite's side: a hub notes every key under which it has written, it is opened for writing
-only by who has them all, and rekeying goes through the tables by their keys, a page a transaction, until nothing
-of the old keys is left. What is replaced stays in the database's files until a vacuum, and in its log and backups
-as long as those do.
+The rules are the same as in SQLite: a hub records every key under which it was written, it is opened for
+writing only with all its keys, and rekeying walks the tables by their keys, one page per transaction, until no
+row uses an old key. Replaced content stays in the database's files until a vacuum, and in its log and backups
+as long as they exist.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _ALL: Final = (*SPOTS, PLACED)
 def vault_of(
     proofs: Iterable[tuple[str, bytes]], hub: str, cipher: Cipher | None, where: str
 ) -> Vault | None:
-    """For reading: none for a hub that is not encrypted. Raises WrongEncryptionKey for a key that is another one."""
+    """For reading: None for a hub without encryption. Raises WrongEncryptionKey for a wrong key."""
     noted = list(proofs)
     if not noted:
         return None
@@ -39,7 +39,7 @@ def vault_of(
 
 
 def take_vault(wire: Wire, hub: str, cipher: Cipher | None, where: str) -> Vault | None:
-    """For writing: the current key is noted. Raises WrongEncryptionKey unless all keys are there that were noted."""
+    """For writing: record the current key. Raises WrongEncryptionKey unless all recorded keys are given."""
     proofs = wire.one("encryption_proofs")
     if cipher is None and not proofs:
         return None
@@ -85,7 +85,9 @@ class PostgresRekeying(Rekeying):
             if sealed is not None:
                 marks, values = bound(at)
                 place = f"({', '.join(key)}) = ({marks})"
-                stored = f"{spot.column} = ${len(at) + 2}::bytea"  # nobody has written another meanwhile
+                stored = (
+                    f"{spot.column} = ${len(at) + 2}::bytea"  # no other value was written in the meantime
+                )
                 changes.append(
                     (
                         f"update {self._schema}.{spot.table} set {spot.column} = ${len(at) + 1}::bytea "

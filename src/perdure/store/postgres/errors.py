@@ -1,7 +1,7 @@
-"""What PostgreSQL says, in the words of the port. The only place that knows SQLSTATEs.
+"""Translation of PostgreSQL's errors to the port's. Only this module knows SQLSTATEs.
 
-What a server answers with an error, it has rolled back. An error without a SQLSTATE is the connection's: then
-nobody knows whether the commit under way took effect.
+A server that answers with an error has rolled back. An error without a SQLSTATE comes from the connection: then
+the outcome of the commit is unknown.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 FOR_ITS_DATA: Final = (
     OverflowError,
-    StructError,  # an integer beyond 64 bits, or no integer
+    StructError,  # an integer beyond 64 bits, or not an integer
     UnicodeError,  # a lone surrogate
     TypeError,
     AttributeError,  # a value of another type than its column's
 )
-"""Errors of putting a batch into bytes, before anything was sent."""
+"""Errors of encoding a batch, before anything was sent."""
 
 FENCE_LOST: Final = "PD001"
 OPERATION_TAKEN: Final = "PD002"
@@ -33,7 +33,7 @@ _REFUSED_CLASSES: Final = ("22", "23", "54", "PD003")
 _CONFLICTS: Final = ("40001", "40P01")
 _FULL: Final = "53100"
 _RACED: Final = ("instances_id", "seen_pkey")
-"""Unique constraints that a worker may run into because another was there first."""
+"""Unique constraints that fail if another worker was first."""
 _MISSING: Final = ("42P01", "3F000", "42883", "42703")  # table, schema, function, column
 _FORBIDDEN: Final = ("42501", "28000", "28P01", "25006")
 _NO_DATABASE: Final = "3D000"
@@ -47,7 +47,7 @@ _NOT_LET_IN: Final = re.compile(
 
 
 def translated(error: Exception, where: str, *, shared: bool = False) -> StoreError:
-    """The error of the port for an error of the driver's."""
+    """The port's error for an error of the driver."""
     if isinstance(error, FOR_ITS_DATA):
         return CommitRefused(
             f"{where} would reject a value, so nothing of the batch was sent: {_reason(error)}"
@@ -84,9 +84,9 @@ def translated(error: Exception, where: str, *, shared: bool = False) -> StoreEr
 
 
 def for_good(error: BaseException | None, where: str, database: str) -> StoreUnusable | None:
-    """What a connection failed of, when no other attempt will go better. libpq tells it in words only.
+    """The error of a failed connection for which a retry is useless. libpq reports it as text only.
 
-    Words of a server in another language are not understood, and waited for.
+    Messages in another language are not recognized, and are retried.
     """
     said = " ".join(str(error).split())
     if _NOT_YET.search(said):
@@ -106,7 +106,7 @@ def for_good(error: BaseException | None, where: str, database: str) -> StoreUnu
 
 @contextmanager
 def translating(where: str) -> Iterator[None]:
-    """Raise errors of the driver's as errors of the port."""
+    """Raise errors of the driver as errors of the port."""
     try:
         yield
     except psycopg.Error as error:
@@ -114,7 +114,7 @@ def translating(where: str) -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-    """On one line, what the server or its library says. A mistake in a value has its class before it."""
+    """The message of the server or its library, on one line. An error in a value is preceded by its class."""
     said = " ".join(str(error).split())
     if not isinstance(error, psycopg.Error):
         return f"{type(error).__name__}: {said}"
@@ -122,7 +122,7 @@ def _reason(error: Exception) -> str:
 
 
 def _of_connection(said: str) -> str:
-    """The first line, without the driver's preface and the questions behind it; of several hosts, each one's."""
+    """The first line, without the driver's preface and hints; with several hosts, one line for each."""
     lines = said.splitlines() or [""]
     hosts = [line for line in lines if line.startswith("- host: ")] or lines[:1]
     return "; ".join(" ".join(_PREFACE.sub("", host).split()) for host in hosts)

@@ -1,7 +1,7 @@
-"""What a supervising process does for the workers it has started: their leases, on a connection of its own.
+"""The lease keeper of a supervisor: extends and ends its workers' leases, on its own connection.
 
-It knows them by the names it gave them, and no hub: names are its own, so what bears one is its worker's. A lease is
-only ever made longer than the worker itself left it, or ended.
+It knows the workers by name only, without a hub: the names are its own, so a row with such a name belongs to
+its worker. It only extends or ends leases.
 """
 
 from __future__ import annotations
@@ -59,13 +59,13 @@ class PostgresOverseer:
         return sorted({row[0] for row in rows})
 
     def _tell_others(self, lease: int, hubs: list[int]) -> None:
-        """Those who will take over need not wait until they look around of their own accord."""
+        """Notify the other workers, so that they take over without waiting for their next census."""
         for hub, incarnation in self._ask(lease, _OTHERS, numbers(hubs)).rows:
             channel = channel_of(self._address.schema, hub, incarnation)
             self._ask(lease, "select pg_notify($1::text, '')", text(channel))
 
     def _ask(self, lease: int, sql: str, *values: bytes) -> StatementResult:
-        """A connection that had died since it was used last is replaced once; what is asked may be repeated."""
+        """Run a statement, which may be repeated; a connection that died since its last use is replaced once."""
         while True:
             used_before = self._wire is not None
             wire, self._wire = self._wire or connect(self._address, leasing(lease)), None

@@ -1,11 +1,10 @@
-"""How a store takes a hub: alone, or as one of several workers.
+"""Opening a hub: exclusively, or as one of several workers.
 
-*Presence* is an advisory lock of the session, shared by workers and exclusive for one who has the hub alone; it
-ends with the session, however that ends. *The fence* is the row of an incarnation: a commit takes it FOR KEY
-SHARE, a takeover FOR UPDATE, so the takeover waits for a commit under way, and a commit after it finds the row
-void. A renewal changes no key of the row and is hindered by neither.
-Coming back, a store ends what it was before it reads anything: a commit of its old session may still be under
-way, and would otherwise land behind what was read.
+*Presence* is an advisory lock of the session, shared by workers and exclusive for a single engine; it ends with
+the session. *The fence* is the row of an incarnation: a commit locks it FOR KEY SHARE, a takeover FOR UPDATE,
+so the takeover waits for a commit in progress, and a commit after it finds the row void. A renewal changes no
+key of the row, so neither blocks it. After a reconnect a store ends its former session before it reads
+anything: a commit of that session may still be in progress, and would otherwise come after the read.
 """
 
 from __future__ import annotations
@@ -32,12 +31,12 @@ if TYPE_CHECKING:
 
 _LOCK_TIMEOUT: Final = "55P03"
 _PATIENCE_MS: Final = 500  # for a session that has just died
-_LONG_PATIENCE_MS: Final = 10_000  # for one's own
+_LONG_PATIENCE_MS: Final = 10_000  # for a session of this store
 _TAKEOVER_MS: Final = 500
 
 
 def end_session(wire: Wire, former: Backend) -> None:
-    """Make the server end a session of this store's, which it may take for living when only the network has died."""
+    """Make the server end a former session of this store, which it may consider alive after a network failure."""
     wire.text(
         "select pg_terminate_backend(pid) from pg_stat_get_activity($1::bigint::integer) "
         "where backend_start::text = $2::text",
@@ -68,7 +67,9 @@ def be_present(wire: Wire, address: Address, hub: str, *, alone: bool, again: bo
 
 
 def open_alone(wire: Wire) -> Opening:
-    """With the exclusive lock held nobody else is in the middle of anything: whoever was there is void."""
+    """Open the hub exclusively and void all incarnations: with the exclusive lock, none of them is in a
+    transaction.
+    """
     *_, numbers_ = wire.ask(
         [
             Statement("void_all"),
@@ -83,7 +84,7 @@ def open_alone(wire: Wire) -> Opening:
 def enter(
     wire: Wire, profile: Profile, state: str, own: Sequence[int], incarnation: int, partitions: int
 ) -> Opening:
-    """Become this incarnation. All that this store may have been before, `own`, ends with it, and hands over."""
+    """Register this incarnation. The store's earlier ones, `own`, become void, and their shares move to it."""
     values = (
         number(incarnation),
         text(profile.worker),
@@ -107,7 +108,7 @@ def enter(
 
 
 def next_incarnation(wire: Wire) -> int:
-    """A number that nobody else has or had, and whose numbers nothing bears, wherever the hub was copied from."""
+    """A new incarnation with unused row numbers, even in a copied hub."""
     given, numbers_ = wire.ask([Statement("next_incarnation", (number(1),)), Statement("next_numbers")])
     incarnation, highest = int(given.rows[0][0]), (max(numbers_.rows[0]) - 1) // NUMBERS_EACH
     if incarnation > highest:
@@ -116,13 +117,13 @@ def next_incarnation(wire: Wire) -> int:
 
 
 def leave(wire: Wire, own: Sequence[int]) -> None:
-    """Void these, which waits for a commit of them; what they had is free."""
+    """Void these incarnations, after a commit in progress, and free their shares."""
     before = numbers(list(own))
     wire.ask([Statement("end_own", (before,)), Statement("void_own", (before, None))])
 
 
 def void(wire: Wire, incarnation: int) -> bool:
-    """Take over from it, if its lease has run out by the database's clock. See `SharedStore.void`."""
+    """Take over from an incarnation whose lease has expired by the database's clock. See `SharedStore.void`."""
     try:
         *_, expired = wire.ask(
             [
@@ -144,7 +145,7 @@ def void(wire: Wire, incarnation: int) -> bool:
 
 
 def census(answers: Sequence[Any]) -> Census:
-    """Of the answers to `now`, `workers` and `partitions`."""
+    """The census from the answers to `now`, `workers` and `partitions`."""
     now, workers, partitions = answers
     return Census(
         now[0][0],

@@ -1,7 +1,7 @@
-"""The schema: created and brought up to date by whoever may, looked at by everyone else.
+"""The schema: created and upgraded by a role with permission, and checked by all others.
 
-Versions go forward only, each in a transaction of its own, under a lock that keeps two processes from doing it at
-once. A worker whose role may not create tables serves a schema that is current; otherwise it says what to run.
+Versions only increase, each in its own transaction, under a lock against concurrent migrations. A worker whose
+role must not create tables serves a current schema; otherwise it reports the command to run.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _VERSIONS: Final = (
     "(version bigint primary key, at timestamptz not null default now())"
 )
 _FORBIDDEN: Final = "42501"
-_CITUS: Final = "pg_catalog.pg_dist_partition"  # where Citus says which tables it has taken over
+_CITUS: Final = "pg_catalog.pg_dist_partition"  # the table in which Citus lists distributed tables
 _DISTRIBUTED: Final = (
     f"select c.relname::text from {_CITUS} d join pg_catalog.pg_class c on c.oid = d.logicalrelid "
     "join pg_catalog.pg_namespace n on n.oid = c.relnamespace where n.nspname = "
@@ -65,12 +65,12 @@ TABLES: Final = (
 
 
 def lock_key(*names: str) -> int:
-    """The number of an advisory lock: the same names give the same one, everywhere."""
+    """The number of an advisory lock for these names."""
     return int.from_bytes(sha256("\0".join(("perdure", *names)).encode()).digest()[:8], "big", signed=True)
 
 
 def migration_sql(schema: str) -> str:
-    """All that creates the schema as it is today, for a DBA to read and run; a low-privilege role in comments."""
+    """The SQL that creates the current schema, for a DBA to read and run; a low-privilege role is in comments."""
     name = quoted(schema)
     parts = [
         f"begin;\n\ncreate schema if not exists {name};\n\n{_VERSIONS.replace('{schema}', name)};\n",
@@ -85,7 +85,7 @@ def migration_sql(schema: str) -> str:
 
 
 def migrate(url: str) -> tuple[int, int]:
-    """Bring the schema of this address up to date. Returns the versions before and after. Raises as below."""
+    """Upgrade the schema of this address. Returns the versions before and after. Raises as `bring_up_to_date`."""
     address = address_of(url)
     wire = connect(address, UPKEEP)
     try:
@@ -97,9 +97,9 @@ def migrate(url: str) -> tuple[int, int]:
 
 
 def bring_up_to_date(address: Address, wire: Wire) -> None:
-    """See that the schema is current. Raises StoreTooNew, and StoreUnusable where this role may not change it.
+    """Upgrade the schema if necessary. Raises StoreTooNew, and StoreUnusable if this role must not change it.
 
-    StoreUnusable, too, for tables that Citus distributes.
+    Also raises StoreUnusable for tables distributed by Citus.
     """
     found = version_of(address, wire)
     if found < VERSION:
@@ -111,7 +111,9 @@ def bring_up_to_date(address: Address, wire: Wire) -> None:
 
 
 def _demand_undistributed(address: Address, tables: list[str]) -> None:
-    """Citus commits each statement of a pipeline on its node, so what has to happen whole would happen in parts."""
+    """Reject tables distributed by Citus, which commits each statement of a pipeline on its node, so a batch
+    would not be atomic.
+    """
     if not tables:
         return
     shown = ", ".join(tables[:3]) + (", ..." if len(tables) > 3 else "")
@@ -124,7 +126,7 @@ def _demand_undistributed(address: Address, tables: list[str]) -> None:
 
 
 def version_of(address: Address, wire: Wire) -> int:
-    """The schema's version, 0 if there is none. Raises StoreTooNew."""
+    """The schema's version, 0 without one. Raises StoreTooNew."""
     with translating(address.shown):
         there = wire.text(
             "select to_regclass($1::text) is not null", text(f"{quoted(address.schema)}.versions")
@@ -150,7 +152,7 @@ def _migrate(address: Address, found: int) -> None:
     schema = quoted(address.schema)
     try:
         session.execute("select pg_advisory_lock(%s)", (lock_key("migrating", address.schema),))
-        # Another process may have done it meanwhile. A schema that a DBA has made is not asked for again.
+        # Another process may have migrated in the meantime. A schema created by a DBA is not created again.
         there = session.execute("select to_regnamespace(%s) is not null", (schema,)).fetchone()
         if there == (False,):
             session.execute(SQL(f"create schema {schema}"))

@@ -1,8 +1,8 @@
-"""Hints between workers: NOTIFY and LISTEN on a thread and a connection of their own.
+"""Hints between workers: NOTIFY and LISTEN on their own thread and connection.
 
-A hint says that there is something in the inbox; who misses it finds it at the next poll. So nothing here waits
-for the database, reports an error or promises anything. It is never part of a commit: NOTIFY in a transaction
-takes a lock of the whole server's at its end, and all workers would queue for it.
+A hint announces a message in the inbox; a worker that misses it finds the message at the next poll. So nothing
+here waits for the database, raises an error or guarantees delivery. It is never part of a commit: NOTIFY in a
+transaction takes a server-wide lock at its end, and all workers would queue for it.
 """
 
 from __future__ import annotations
@@ -30,33 +30,33 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("perdure.store")
 
-_LOOK_AROUND: Final = 30.0  # seconds between looks at a connection that says nothing
+_LOOK_AROUND: Final = 30.0  # seconds between checks of a silent connection
 _FIRST_PAUSE: Final = 0.2
 _LONGEST_PAUSE: Final = 10.0
 _FAREWELL: Final = 2.0
 
 
 def channel_of(schema: str, hub: str, incarnation: int) -> str:
-    """Where hints for an incarnation are sent."""
+    """The channel of an incarnation's hints."""
     return f"perdure_{sha256(f'{schema}/{hub}'.encode()).hexdigest()[:16]}_{incarnation}"
 
 
 class Hints:
-    """Sends hints for one store and hears those for it. For any thread."""
+    """Sends and receives the hints of one store. For any thread."""
 
     def __init__(self, address: Address, hub: str) -> None:
         self._address = address
         self._hub = hub
         self._heard: Callable[[], None] | None = None
-        self._own = 0  # the incarnation that is listened for
+        self._own = 0  # the incarnation whose channel is listened to
         self._to_send: set[int] = set()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._ended = threading.Event()
-        self._waker: socket.socket  # writing to it makes the thread look around
+        self._waker: socket.socket  # a write to it wakes the thread
 
     def send(self, incarnations: Iterable[int]) -> None:
-        """Soon, to these."""
+        """Send hints to these incarnations soon."""
         with self._lock:
             self._to_send.update(incarnations)
             if self._to_send:
@@ -68,7 +68,7 @@ class Hints:
             self._wake()
 
     def become(self, incarnation: int) -> None:
-        """Listen for this incarnation from now on, if there is anybody to tell."""
+        """Listen for this incarnation from now on, if there is a listener."""
         with self._lock:
             self._own = incarnation
             if self._heard is not None:
@@ -85,7 +85,7 @@ class Hints:
             thread.join(_FAREWELL)  # it may be in the middle of connecting, and then ends by itself
 
     def _wake(self) -> None:
-        """Under the lock: let the thread look, which is started when there is something to do."""
+        """Under the lock: wake the thread, or start it if there is work."""
         if self._thread is None:
             self._ended = threading.Event()
             woken, self._waker = socket.socketpair()
@@ -100,7 +100,7 @@ class Hints:
         self._nudge()
 
     def _nudge(self) -> None:
-        with suppress(OSError):  # it has been told often enough, or is gone
+        with suppress(OSError):  # it is already awake, or gone
             self._waker.send(b"x")
 
     # ------------------------------------------------------------------------------------------- its thread
@@ -123,7 +123,7 @@ class Hints:
                 ended.wait(pause)
 
     def _serve(self, wire: Wire, ended: threading.Event, woken: socket.socket) -> None:
-        """Until told to stop, or until the connection breaks."""
+        """Serve until the stop, or until the connection breaks."""
         listening_for = 0
         while not ended.is_set():
             with self._lock:
@@ -133,7 +133,7 @@ class Hints:
                 wire.text("unlisten *")
                 if wanted:
                     wire.text(f"listen {channel_of(self._address.schema, self._hub, wanted)}")
-                    self._tell()  # what was hinted at before this is not heard any more
+                    self._tell()  # earlier hints were missed
                 listening_for = wanted
             for incarnation in to_send:
                 channel = channel_of(self._address.schema, self._hub, incarnation)
@@ -141,7 +141,7 @@ class Hints:
             if wire.notified():
                 self._tell()
             if not ready([wire.socket, woken.fileno()], _LOOK_AROUND):
-                wire.text("select 1")  # find out whether the other side is still there
+                wire.text("select 1")  # checks that the server is still there
             _drain(woken)
 
     def _tell(self) -> None:

@@ -1,10 +1,10 @@
-"""One connection, asked several prepared statements in one round trip.
+"""One connection, with several prepared statements per round trip.
 
-What is asked together is one transaction: the server commits at its end, or, if one of the statements failed,
-rolls all back. So a batch is a handful of plain statements, each of which sees what those before it did, and
-costs one round trip all the same (libpq's pipeline mode, without an explicit BEGIN).
-libpq is used below the driver's cursors: parameters are binary already (arrays.py), and while the server works
-the interpreter's lock is let go of once for the wait, not once a statement.
+Statements sent together are one transaction: the server commits at its end, or, if a statement failed, rolls
+all back. So a batch is a few plain statements, each of which sees the effects of the previous ones, and still
+costs one round trip (libpq's pipeline mode, without an explicit BEGIN). libpq is used below the driver's
+cursors: parameters are already binary (`binary.py`), and while the server works the interpreter's lock is
+released once for the wait, not once per statement.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _NO_HUB: Final = -1
 
 
 class Statement(NamedTuple):
-    """A statement by its name, or, with `sql`, its text; and its parameters in binary form."""
+    """A statement, by name or, with `sql`, by text, and its parameters in binary form."""
 
     name: str
     values: tuple[bytes | None, ...] = ()
@@ -38,21 +38,23 @@ class Statement(NamedTuple):
 
 
 class StatementResult(NamedTuple):
-    """The rows that came back, and how many rows the statement touched."""
+    """The returned rows, and the number of affected rows."""
 
     rows: list[Row]
     touched: int
 
 
 class Backend(NamedTuple):
-    """The server's process of a session. Process ids are used again; together with its start it is itself."""
+    """The server's process of a session. Process ids are reused; with its start time it is unique."""
 
     pid: int
     started: str
 
 
 class Wire:
-    """For one thread at a time. After an error that is not the server's it is broken, and only to be closed."""
+    """For one thread at a time. After an error that does not come from the server it is broken and must be
+    closed.
+    """
 
     def __init__(
         self, connection: psycopg.Connection[Any], schema: str, patience: float, backend: Backend
@@ -86,7 +88,7 @@ class Wire:
             self._connection.close()
 
     def ask(self, calls: Sequence[Statement]) -> list[StatementResult]:
-        """Ask all at once. Raises psycopg.Error: the first that failed, or the connection's."""
+        """Run all in one round trip. Raises psycopg.Error: of the first failed statement, or of the connection."""
         if self._in_use:
             raise psycopg.OperationalError("the connection was interrupted during a query")
         self._in_use = True
@@ -98,15 +100,15 @@ class Wire:
         return answers
 
     def one(self, name: str, *values: bytes | None) -> list[Row]:
-        """Ask one statement for its rows."""
+        """Run one statement and return its rows."""
         return self.ask((Statement(name, values),))[0].rows
 
     def text(self, sql: str, *values: bytes | None) -> StatementResult:
-        """Ask a statement by its text."""
+        """Run a statement by its text."""
         return self.ask((Statement("", values, sql),))[0]
 
     def notified(self) -> bool:
-        """Whether anything was heard since the last look. Reads what has arrived, and never waits."""
+        """Whether a notification has come since the last call. Reads arrived data, and never waits."""
         self._pgconn.consume_input()
         heard = False
         while self._pgconn.notifies() is not None:
@@ -116,7 +118,9 @@ class Wire:
     # ------------------------------------------------------------------------------------------------ inside
 
     def _send(self, calls: Sequence[Statement]) -> list[bytes]:
-        """Put all into libpq's buffer. Returns, for each result to come, the statement it prepares, or b""."""
+        """Put all statements into libpq's buffer. Returns, for each expected result, the statement that it
+        prepares, or b"".
+        """
         pgconn, hub = self._pgconn, self.hub_no
         asked: list[bytes] = []
         preparing: set[bytes] = set()
@@ -172,7 +176,7 @@ class Wire:
         return result
 
     def _wait(self, deadline: float, *, writing: bool = False) -> None:
-        """Until the socket is ready; get_result itself would wait with the interpreter's lock in its hand."""
+        """Wait until the socket is ready; get_result itself would wait while it holds the interpreter's lock."""
         left = deadline - time.monotonic()
         if left <= 0 or not ready([self._pgconn.socket], left, writing=writing):
             raise psycopg.OperationalError(f"no answer within {self._patience:.0f} s")
@@ -186,7 +190,7 @@ class Wire:
 
 
 def ready(sockets: Sequence[int], seconds: float, *, writing: bool = False) -> bool:
-    """Wait until one of them can be read (or written to). Returns whether that came before the time was over."""
+    """Wait until one of the sockets is readable (or writable). Returns False on a timeout."""
     if not hasattr(select, "poll"):  # Windows
         return any(select.select(sockets, sockets if writing else (), (), seconds))
     poll = select.poll()

@@ -1,7 +1,7 @@
-"""Connections for readers: a few, shared by all threads, made when they are needed.
+"""Connections for readers: a few, shared by all threads, created on demand.
 
-A question takes one for one round trip, so that a handful serves any number of threads. One that turns out broken
-when it is taken up again (the server was restarted meanwhile) is replaced at once: reading twice does no harm.
+A query uses one for one round trip, so a few serve any number of threads. A connection found broken on its next
+use (the server was restarted) is replaced at once: a repeated read is harmless.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ class Readers:
         self._free = threading.BoundedSemaphore(MOST)
         self._lock = threading.Lock()
         self._idle: list[Wire] = []
-        self._round = 0  # grows when all that are open now are to be closed after use
+        self._round = 0  # increases when all open connections are to be closed after use
 
     def ask(self, calls: Sequence[Statement], hub_no: int) -> list[StatementResult]:
-        """Ask all in one transaction. Raises psycopg.Error, or StoreError when no connection is to be had."""
+        """Run all in one transaction. Raises psycopg.Error, or StoreError without a free connection."""
         if not self._free.acquire(timeout=_PATIENCE):
             raise StoreError(
                 f"{self._address.shown}: all {MOST} connections for reading were busy for {_PATIENCE:.0f} s"
@@ -80,7 +80,7 @@ class Readers:
         wire.close()
 
     def close(self) -> None:
-        """Close what is idle now, and what is in use when it is not any more."""
+        """Close idle connections now, and others after their use."""
         with self._lock:
             self._round += 1
             idle, self._idle = self._idle, []

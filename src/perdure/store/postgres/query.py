@@ -1,4 +1,4 @@
-"""The statement that PostgreSQL is asked for instances with any filter, and which texts it takes at all."""
+"""The PostgreSQL statement for a filtered query of instances, and the texts that PostgreSQL accepts."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def build(wanted: InstanceFilter, schema: str, hub_no: int) -> tuple[str, tuple[
 
 
 def build_count(wanted: InstanceFilter, schema: str, hub_no: int) -> tuple[str, tuple[bytes, ...]]:
-    """The statement that counts what matches, and its values."""
+    """The statement that counts matching instances, and its values."""
     where, values = _where(replace(wanted, before_no=None), hub_no)
     return f"select count(*) from {{schema}}.instances i where {where}".replace("{schema}", schema), values
 
 
 def can_match(wanted: InstanceFilter) -> bool:
-    """No text of the database holds a NUL or half a character, so nothing matches a filter with one."""
+    """Whether the filter can match: no text in the database contains a NUL or a lone surrogate."""
     asked = (
         wanted.name,
         wanted.prefix,
@@ -45,7 +45,7 @@ def can_match(wanted: InstanceFilter) -> bool:
 
 
 def is_sayable(value: str) -> bool:
-    """Whether PostgreSQL can be asked for this text at all."""
+    """Whether PostgreSQL accepts this text."""
     return "\0" not in value and (value.isascii() or not any("\ud800" <= char <= "\udfff" for char in value))
 
 
@@ -76,9 +76,9 @@ def _status(wanted: tuple[str, ...]) -> Condition:
 
 
 def _tag(key: str, value: str) -> Condition:
-    """By the text in which an engine writes a tag, so that tags of a damaged row need not be JSON.
+    """Match a tag by its encoded text, so that tags of a damaged row need not be JSON.
 
-    It comes after a brace or a comma, and inside of a string there is no quote without a backslash before it.
+    The text follows a brace or a comma, and inside a string every quote has a backslash before it.
     """
     member = payload.encode({key: value})[1:-1].decode()
     sought = "strpos(tags, ?) > 0"

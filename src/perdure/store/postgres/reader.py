@@ -1,7 +1,7 @@
-"""The clients' half of the port: questions from any thread, answered from what is committed.
+"""The clients' half of the port: queries from any thread, answered from committed state.
 
-Each verb is one round trip and one snapshot. No engine need be there: an instance of this class alone reads a hub
-that nobody serves.
+Each verb is one round trip and one snapshot. No engine is needed: an instance of this class alone reads a hub
+that is not served.
 """
 
 from __future__ import annotations
@@ -58,9 +58,9 @@ Bodies = dict[tuple[int, int], bytes]  # (episode, no) -> body
 
 
 class PostgresReader:
-    """Reads one hub; with `cipher`, also what is encrypted in it."""
+    """Reads one hub; with `cipher`, encrypted content too."""
 
-    location = ""  # there is no file
+    location = ""  # without a file
 
     def __init__(self, url: str, hub: str, cipher: Cipher | None = None) -> None:
         self.hub = hub
@@ -69,7 +69,7 @@ class PostgresReader:
         self._readers = Readers(self._address)
         self._hub_no = _NO_HUB
         self._cipher = cipher
-        self._vault: Vault | None = None  # of a hub that is encrypted, or is to be
+        self._vault: Vault | None = None  # of a hub with encryption
         self._process = OneProcess()
 
     def get(self, instance_id: str, *, history: History = False) -> StoredInstance | None:
@@ -81,7 +81,7 @@ class PostgresReader:
             Statement("waits_of_one", own),
             Statement("state_of_one", own),
         ]
-        if history is True:  # a short one has to be told by its row, before its history is asked for
+        if history is True:  # a short history is recognized by its row before it is read
             calls += [Statement("history_of_one", own), Statement("bodies_of_one", own)]
         rows, waits, state, *past = self._ask(*calls)
         if not rows:
@@ -242,18 +242,18 @@ class PostgresReader:
         return [name for (name,) in names.rows]
 
     def close_reader(self) -> None:
-        """Close the connections for reading that nobody uses just now; the next question opens another."""
+        """Close the idle connections for reading; the next query opens another."""
         self._readers.close()
 
     # ------------------------------------------------------------------------------------------------ asking
 
     def _ask(self, *calls: Statement) -> list[list[Any]]:
-        """Rows of each, of one snapshot."""
+        """The rows of each statement, from one snapshot."""
         self._find_hub()
         return [answer.rows for answer in self._asked(calls)]
 
     def _find_hub(self) -> None:
-        """Look the hub up, as long as it is not known."""
+        """Look up the hub's number, unless it is known."""
         self._process.check(self._address.shown)
         if self._hub_no != _NO_HUB:
             return
@@ -282,7 +282,7 @@ class PostgresReader:
 
 
 def instances_of(rows: list[Any], vault: Vault | None) -> list[InstanceRow]:
-    """Rows as they were read, decrypted where there is a vault."""
+    """The rows, decrypted if there is a vault."""
     return damaged.instances_of(opened(vault, "instances", rows))
 
 

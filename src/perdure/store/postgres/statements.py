@@ -73,12 +73,12 @@ def _rows(row: type) -> str:
 
 
 def type_of(column: str) -> str:
-    """A column's type; columns of one name have the same type in all tables."""
+    """A column's type; columns with one name have the same type in all tables."""
     return "text" if column in _TEXT else "bytea" if column in _BYTES else "bigint"
 
 
 _ROWS: Final = re.compile(r"\{rows: ([^}]*)\}")
-"""`{rows: $1 instance_no bigint, $2 name text}` stands for a table `v` with these columns, out of arrays."""
+"""`{rows: $1 instance_no bigint, $2 name text}` becomes a table `v` with these columns, from arrays."""
 _PLACEHOLDERS: Final = {
     "{instance_columns}": _columns(InstanceRow),
     "{instance_columns_i}": _columns(InstanceRow, "i."),
@@ -127,7 +127,7 @@ def _table_of(found: re.Match[str]) -> str:
 
 
 def statement(name: str, schema: str, hub_no: int) -> str:
-    """One statement, as it is prepared."""
+    """One statement, ready to be prepared."""
     return statements()[name].replace("{schema}", schema).replace("{hub}", str(hub_no))
 
 

@@ -1,9 +1,10 @@
-"""The PostgreSQL store: the engine's half of the port, alone or beside other workers. `reader.py` is the clients'.
+"""The PostgreSQL store: the engine's half of the port, exclusive or with several workers. `reader.py` is the
+clients' half.
 
-One connection belongs to the loop's thread. It survives what is certainly rolled back (a refused value, a
-conflict, no room, a lost fence). After anything else nobody knows what the database holds: the connection is
-never used again, and every verb says so until `reopen` has taken a new one and ended what this store was before.
-Leases are renewed, and upkeep is done, on connections of their own.
+One connection belongs to the loop's thread. It survives errors that are certainly rolled back (a rejected
+value, a conflict, no space, a lost fence). After any other error the state of the database is unknown: the
+connection is never used again, and every verb raises until `reopen` has opened a new one and ended the former
+session. Lease renewal and upkeep have their own connections.
 """
 
 from __future__ import annotations
@@ -78,12 +79,12 @@ class PostgresStore(PostgresReader):
         self.late_results = 0
         self._wire: Wire | None = None
         self._why_not = "it is not open"
-        self._former: Backend | None = None  # the session before, which may not know yet that it has ended
+        self._former: Backend | None = None  # the former session, which the server may still consider alive
         self._profile: Profile | None = None
         self._state = "living"
         self._partitions = PARTITIONS
         self._incarnation = 0
-        self._own: list[int] = []  # incarnations that this store may be; more than one after a failed reopen
+        self._own: list[int] = []  # possible incarnations of this store; more than one after a failed reopen
         self._owned: frozenset[int] = frozenset()
         self._every: tuple[int, ...] = ()
         self._importing = 0
@@ -98,7 +99,7 @@ class PostgresStore(PostgresReader):
         self._profile = profile
 
     def open(self) -> Opening:
-        """Take the hub over. Opening what this object has open already is the same as `reopen`."""
+        """Open the hub. If it is already open, this is the same as `reopen`."""
         return self.reopen()
 
     def reopen(self) -> Opening:
@@ -140,7 +141,7 @@ class PostgresStore(PostgresReader):
         return opening
 
     def _take_hub(self, wire: Wire) -> tuple[int, int]:
-        """The hub's number and how many partitions it has; it is made when it is new."""
+        """The hub's number and its number of partitions; a new hub is created."""
         found = wire.one("hub", text(self.hub))
         if not found:
             name = text(self.hub)
@@ -157,7 +158,7 @@ class PostgresStore(PostgresReader):
 
     def close(self) -> None:
         if self._process.is_another():
-            return  # the parent's
+            return  # the parent's connection
         self._hints.stop()
         self._leave()
         self._drop_connection("it is closed")
@@ -168,7 +169,7 @@ class PostgresStore(PostgresReader):
         self._former = None
 
     def _leave(self) -> None:
-        """Void what this store is, if the database can be reached; if not, the lease runs out."""
+        """Void this store's incarnation if the database can be reached; if not, the lease expires."""
         if not self._own:
             return
         own = self._own
@@ -294,7 +295,7 @@ class PostgresStore(PostgresReader):
         return instances_of(self._read(Statement("finished", values))[0], self._vault)
 
     def _read(self, *calls: Statement) -> list[list[Any]]:
-        """One round trip of the loop's; whatever goes wrong ends the connection."""
+        """One round trip of the loop; any error ends the connection."""
         self._process.check(self._address.shown)
         wire = self._wire
         if wire is None:
@@ -318,7 +319,7 @@ class PostgresStore(PostgresReader):
         self._lease.purpose = leasing(profile.lease)
         if self._lease.do(lambda wire: wire.one("renew", *prolong)):
             return True
-        # The loop may have come back as another one meanwhile.
+        # The loop may have a new incarnation in the meantime.
         return incarnation != self._incarnation and self.renew()
 
     def drain(self) -> None:
@@ -461,14 +462,14 @@ class PostgresStore(PostgresReader):
             raise
 
     def _working(self, work: Callable[[Wire], Any]) -> Any:
-        """Work outside the loop's hot path; whatever fails in it ends the connection."""
+        """Work outside the loop's hot path; any failure ends the connection."""
         with self._dropping() as wire:
             return work(wire)
 
     # ---------------------------------------------------------------------------------------- encrypting
 
     def rekey(self, progress: Callable[[str, int, int], object] = lambda *_: None) -> Rekeyed:
-        """Encrypt with the current key what is not yet: plain rows, and those of other keys. A page a transaction."""
+        """Encrypt with the current key all plain rows and those of other keys, one page per transaction."""
         if self._vault is None:
             raise StoreUnusable(f"{self._address.shown} has no encryption key: set PERDURE_ENCRYPTION_KEYS")
 
@@ -480,7 +481,7 @@ class PostgresStore(PostgresReader):
         return encrypting.PostgresRekeying(self._vault, self._hub_no, self._schema, ask).run(progress)
 
     def vacuum(self) -> None:
-        """Write the hub's tables anew, so that nothing of what was deleted or replaced remains in them."""
+        """Rewrite the hub's tables, so that no deleted or replaced content remains in them."""
         for table in (*moving.KEYS, "activities"):
             with self._dropping() as wire:
                 wire.text(f"vacuum full {self._schema}.{table}")
@@ -488,7 +489,7 @@ class PostgresStore(PostgresReader):
     # --------------------------------------------------------------------------------------- maintenance
 
     def maintain(self, now: int) -> None:
-        """Forget what has expired, on whatever thread this is called: a bounded number at a time, and at a call."""
+        """Delete expired rows, on any thread: a bounded number at a time, and per call."""
         self._process.check(self._address.shown)
         if self._wire is None:
             return
@@ -505,12 +506,12 @@ class PostgresStore(PostgresReader):
                 if max(answer.touched for answer in wire.ask(calls)) < _EXPIRED_AT_ONCE:
                     return
 
-        with suppress(CommitConflict):  # another worker is at it
+        with suppress(CommitConflict):  # another worker does it
             self._upkeep.do(expire)
 
 
 class _Aside:
-    """A connection beside the loop's, for any thread, one at a time; made when needed, and anew after an error."""
+    """A second connection, for any thread, one at a time; created on demand and after an error."""
 
     def __init__(self, store: PostgresStore) -> None:
         self._store = store
@@ -519,7 +520,7 @@ class _Aside:
         self.purpose = UPKEEP
 
     def do(self, work: Callable[[Wire], Any]) -> Any:
-        """Raises StoreError. Work that fails for a connection that had died meanwhile is done again on another."""
+        """Raises StoreError. Work that fails because its connection had died is repeated on a new one."""
         address = self._store._address
         with self._lock:
             used_before = self._wire is not None
@@ -548,7 +549,7 @@ class _Aside:
 
 
 def _is_running(row: InstanceRow, execution_id: str) -> bool:
-    """Whether this is the present execution. What an entity does outside the loop is all of its execution 0."""
+    """Whether this is the current execution. An entity's operations outside the loop belong to execution 0."""
     if row.completed_at is not None:
         return False
     return execution_id == execution_id_of(row.salt, 0 if row.kind == "entity" else row.execution_no)

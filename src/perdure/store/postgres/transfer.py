@@ -1,9 +1,9 @@
 """The PostgreSQL side of `perdure.store.transfer`.
 
-What is being imported belongs to a hub of another name, which no application can have, until the last transaction
-gives it the right one. If it never comes to that, the next import clears it away.
-Activities that were placed for other workers are not moved: their instances are marked as having local work, so
-that they run again at the destination.
+During an import the rows belong to a hub with a temporary name, which no application can have; the last
+transaction renames it. The next import deletes an unfinished one. Activities placed for other workers are not
+transferred: their instances are marked as having local work, so that the activities run again at the
+destination.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ KEYS: Final[dict[str, tuple[str, ...]]] = {
     "keys": ("key_id",),
     "audit": ("audit_no",),
 }
-"""The key by which the rows of a hub are read, behind the hub itself."""
+"""The key by which the rows of a hub are read, after the hub itself."""
 _CLEARED: Final = (*KEYS, "encryption", "workers", "partitions", "activities")
 
 
 def bound(key: Key) -> tuple[str, tuple[bytes, ...]]:
-    """Marks for the values of a key, from $1 on, and the values."""
+    """The placeholders for the values of a key, from $1 on, and the values."""
     marks = [f"${no}::{'text' if isinstance(value, str) else 'bigint'}" for no, value in enumerate(key, 1)]
     return ", ".join(marks), tuple(text(value) if isinstance(value, str) else number(value) for value in key)
 
@@ -55,7 +55,7 @@ def sizes(wire: Wire, schema: str) -> dict[str, int]:
 
 
 def export(wire: Wire, schema: str, table: str, after: Key, limit: int) -> tuple[list[Row], Key]:
-    """One page of a table and where it ended."""
+    """One page of a table and its last key."""
     sql, values = page(wire.hub_no, schema, table, after, limit)
     return without_key(table, wire.text(sql, *values).rows, after)
 
@@ -73,13 +73,13 @@ def page(hub_no: int, schema: str, table: str, after: Key, limit: int) -> tuple[
 
 
 def without_key(table: str, rows: list[Row], after: Key) -> tuple[list[Row], Key]:
-    """The rows of a page as they are moved, and the key of the last one."""
+    """The rows of a page to transfer, and the last key."""
     length = len(KEYS[table])
     return [row[length:] for row in rows], rows[-1][:length] if rows else after
 
 
 def strays(schema: str) -> dict[str, str]:
-    """By table, what counts the rows of the whole schema that nothing leads to."""
+    """By table, the SQL that counts the orphaned rows of the whole schema."""
     no_hub = "not exists (select from {0}.hubs h where h.hub_no = t.hub_no)"
     no_instance = (
         "not exists (select from {0}.instances i where i.hub_no = t.hub_no and i.instance_no = t.instance_no)"
@@ -99,7 +99,7 @@ def strays(schema: str) -> dict[str, str]:
 def raw(
     hub_no: int, schema: str, instance_no: int, instance_id: str
 ) -> dict[str, tuple[str, tuple[bytes, ...]]]:
-    """By table, what reads the rows of one instance as they are, and its values."""
+    """By table, the SQL that reads the rows of one instance unchanged, and its values."""
     asked: dict[str, tuple[str, tuple[bytes, ...]]] = {}
     for table in ("instances", *OF_INSTANCES, "inbox", "dropped"):
         columns = TABLES[table].columns
@@ -120,7 +120,7 @@ def _exported(table: str, hub_no: int, schema: str) -> Any:
 
 
 def insert(schema: str, hub_no: int, partitions: int, table: str, rows: Sequence[Row]) -> Statement:
-    """What writes rows for a hub."""
+    """The statement that writes rows for a hub."""
     columns = TABLES[table].columns
     if table == "instances":
         rows = [placed_by_id(row, partitions) for row in rows]
@@ -137,7 +137,7 @@ def insert(schema: str, hub_no: int, partitions: int, table: str, rows: Sequence
 
 
 def clear(schema: str, hub_no: int) -> list[Statement]:
-    """What deletes a hub and all its rows."""
+    """The statements that delete a hub and all its rows."""
     return [
         Statement("", (), f"delete from {schema}.{table} where hub_no = {hub_no}")
         for table in (*_CLEARED, "hubs")

@@ -1,1 +1,1 @@
-"""The SQLite store. `store.py` is the way in; `schema.sql` says what there is and why."""
+"""The SQLite store. `store.py` is the entry point; `schema.sql` documents the tables."""

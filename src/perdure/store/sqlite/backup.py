@@ -1,11 +1,11 @@
-"""Backups: a consistent copy of the file, made while an engine, of this process or another, goes on writing.
+"""Backups: a consistent copy of the file, made while an engine of this or another process writes.
 
-SQLite's own backup copies pages; here it does so inside one reading transaction, so that it sees the file as it
-was at one moment, and no commit makes it begin again. Readers do not hold up the writer; only the log cannot be
-emptied meanwhile, and grows by what is written. The copy is made beside the target, made whole on disk, checked,
-and only then given its name, so a file of that name is always a backup that was checked. Its owner alone may read it,
-from its first byte, whoever may read the original. Everything goes through
-apsw, because in an engine's process nothing else may open the hub's file (see `guard.py`).
+SQLite's own backup copies pages; here it does so inside one reading transaction, so that it sees the file at
+one moment, and no commit makes it restart. Readers do not block the writer; only the log cannot be emptied in
+the meantime, and grows by the commits. The copy is made beside the target, synced, checked, and only then
+renamed, so a file with that name is always a checked backup. Only its owner may read it, from its first byte,
+whatever the mode of the original. Everything goes through apsw, because in an engine's process nothing else may
+open the hub's file (see `guard.py`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from perdure.store.sqlite.files import create
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-PAGES: Final = 1_024  # copied between two reports: four megabytes
+PAGES: Final = 1_024  # pages between two reports: four megabytes
 _SIDES: Final = ("-wal", "-shm", "-journal")
 
 
@@ -39,10 +39,10 @@ def back_up(
 
     Parameters:
         source, target: paths. The target must not exist.
-        check: is given the copy before it gets its name; what it raises ends the backup.
-        progress: told the pages copied and the pages in all.
+        check: called with the copy before the rename; an exception ends the backup.
+        progress: called with the number of copied pages and of all pages.
 
-    Raises StoreUnusable, StoreFull, StoreError; nothing is left behind then.
+    Raises StoreUnusable, StoreFull, StoreError; then no file is left behind.
     """
     check_place(target)
     if os.path.lexists(target):
@@ -85,7 +85,7 @@ def _copy(source: str, target: str, progress: Callable[[int, int], object]) -> N
 
 
 def _give_name(unfinished: str, target: str) -> None:
-    """Without ever replacing a file that has come to be there meanwhile."""
+    """Rename the copy without replacing a file that appeared in the meantime."""
     try:
         os.link(unfinished, target)
     except FileExistsError:

@@ -1,10 +1,10 @@
 """The commit: one batch, one transaction, a few statements per table. This is the hot path.
 
 The order inside is part of the port. Messages leave the inbox first, and only when consumed: they are addressed
-to ids, not to the instances that bear them. Then purges free ids that new instances of the same batch may take;
-then rows go in, old executions go out, waits close before others open. Nothing here reads: what a batch must
-find in place is checked by counting the rows that a statement changed. A count that differs means that someone
-else has been here.
+to ids, not to instances. Then purges free ids that new instances of the same batch may take; then rows are
+inserted, old executions deleted, and waits closed before others open. Nothing here reads: the number of rows
+that a statement changed shows whether the expected rows exist. A different number means that another engine has
+changed them.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Committer:
             else:
                 self._single[name] = text
         self._next_expiry = 0
-        self.stage = ""  # the statement under way, for the message of an error
+        self.stage = ""  # the current statement, for error messages
 
     def write(self, batch: Batch) -> None:
         """Everything between `begin` and `commit`."""
@@ -142,7 +142,7 @@ class Committer:
             raise CommitRefused("an operation id in `seen` was accepted before and its answer still counts")
 
     def _expire(self, at: int) -> None:
-        """Forget what has expired, a bounded number at a time and once a minute, unless there is more."""
+        """Delete expired rows, a bounded number at a time and once a minute, unless there are more."""
         before = self._total_changes()
         self._execute(self._single["expire_seen"], (at, _EXPIRED_AT_ONCE))
         self._execute(self._single["expire_dropped"], (at - DROPPED_KEPT, _EXPIRED_AT_ONCE))

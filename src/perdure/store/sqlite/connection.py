@@ -1,10 +1,9 @@
-"""Connections: how the file is opened, by whom it may be, and what it must be.
+"""Connections: opening the file, and checking its access and format.
 
-apsw only. It brings its own SQLite, new enough to be free of a bug that corrupts a WAL with two connections.
-`synchronous=FULL` is not negotiable: with NORMAL a power cut loses acknowledged commits. Checkpoints never
-happen inside a commit (`wal_autocheckpoint=0`): see `log.py`.
-A file of a newer version, or of another program, is looked at through a read-only connection and
-left as it is.
+Only apsw opens the file. It includes its own SQLite, without a bug that corrupts a WAL with two connections.
+`synchronous=FULL` is mandatory: with NORMAL a power failure loses acknowledged commits. Checkpoints never run
+inside a commit (`wal_autocheckpoint=0`): see `wal.py`. A file of a newer version, or of another program, is
+checked through a read-only connection and left unchanged.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ _CACHE_KIB: Final = 32_768
 
 
 def check_library() -> None:
-    """Raise StoreUnusable when apsw brings a SQLite with the WAL bug."""
+    """Raise StoreUnusable if apsw includes a SQLite with the WAL bug."""
     found = apsw.sqlite_lib_version()
     if tuple(int(part) for part in found.split(".")[:3]) < _OLDEST_SQLITE:
         wanted = ".".join(map(str, _OLDEST_SQLITE))
@@ -41,7 +40,7 @@ def check_library() -> None:
 
 
 def open_writer(path: str) -> apsw.Connection:
-    """The engine's connection, to a file that has today's schema: created or migrated if need be."""
+    """The engine's connection, to a file with the current schema, created or migrated if necessary."""
     check_library()
     with translating(path):
         known = os.path.exists(path) and os.path.getsize(path) > 0 and _check_file(path)
@@ -63,7 +62,7 @@ def open_writer(path: str) -> apsw.Connection:
 
 
 def open_reader(path: str) -> apsw.Connection:
-    """A connection that can only read."""
+    """A read-only connection."""
     check_library()
     if not os.path.exists(path):
         raise StoreUnusable(f"there is no database at {os.path.abspath(path)}")
@@ -82,7 +81,7 @@ def open_reader(path: str) -> apsw.Connection:
 
 
 def open_maintenance(path: str) -> apsw.Connection:
-    """For checkpoints. It gives up soon when someone is in the way: there is always a next time."""
+    """A connection for checkpoints. It gives up quickly when the file is busy, because checkpoints are retried."""
     connection = connect(path, flags=apsw.SQLITE_OPEN_READWRITE)
     _configure(connection)
     connection.set_busy_timeout(5)
@@ -106,7 +105,7 @@ def _configure(connection: apsw.Connection) -> None:
 
 
 def check_place(path: str) -> None:
-    """Raise StoreUnusable when no file can be there."""
+    """Raise StoreUnusable if the path cannot be a file."""
     directory = os.path.dirname(os.path.abspath(path))
     if not os.path.isdir(directory):
         raise StoreUnusable(
@@ -117,10 +116,10 @@ def check_place(path: str) -> None:
 
 
 def _check_file(path: str) -> bool:
-    """Look at a file without changing it. True when it is perdure's, false when it is empty.
+    """Check a file without changing it. True for a perdure database, False for an empty file.
 
-    A cut while the file was being created leaves a journal that has to be played back first, which a connection
-    that may only read cannot do; SQLite does that for whoever opens such a file, and so does this.
+    A crash during the creation of the file leaves a journal that must be rolled back first, which a read-only
+    connection cannot do. As SQLite would on opening the file, this function rolls it back.
     """
     try:
         return _look_at(path, apsw.SQLITE_OPEN_READONLY)
@@ -159,7 +158,7 @@ def _create(connection: apsw.Connection) -> None:
 
 
 def _migrate(connection: apsw.Connection) -> None:
-    """Apply what has been added since the file's version, each step whole or not at all."""
+    """Apply the migrations since the file's version, each in one transaction."""
     for version in range(connection.pragma("user_version") + 1, SCHEMA_VERSION + 1):
         with connection:
             connection.execute(read_sql(f"migrations/{version:04}.sql"))

@@ -1,10 +1,10 @@
-"""The SQLite side of encryption: the keys a hub is known to use, and encrypting again what lies there.
+"""Encryption in SQLite: the keys of a hub, and rekeying.
 
-A hub notes every key under which it has written, with a proof by which the same id with other bytes is told. It is
-opened for writing only by who has them all, so no key is lost sight of while a row may need it.
-Rekeying goes through the tables by their keys, a page in a transaction of its own. A page looks for rows that do not
-begin as those of the current key do, so whatever ends it in between, the next run goes on where it stopped.
-Only when nothing of them is left are the old keys forgotten. Digests and chain are of the plain events: they stay.
+A hub records every key under which it was written, with a proof that detects the same id with other bytes. It
+is opened for writing only with all its keys, so no key is lost while a row may need it. Rekeying walks the
+tables by their keys, one page per transaction. A page selects rows without the prefix of the current key, so
+the next run continues after an interruption. The old keys are forgotten only when no row uses them. Digests and
+chain cover the plain events and stay.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _SINCE_VERSION: Final = 5
 
 
 def vault_of(execute: Execute, hub_no: int, hub: str, cipher: Cipher | None, where: str) -> Vault | None:
-    """For reading: none for a hub that is not encrypted. Raises WrongEncryptionKey for a key that is another one."""
+    """For reading: None for a hub without encryption. Raises WrongEncryptionKey for a wrong key."""
     proofs = _proofs(execute, hub_no)
     if not proofs:
         return None
@@ -39,7 +39,7 @@ def vault_of(execute: Execute, hub_no: int, hub: str, cipher: Cipher | None, whe
 
 
 def take_vault(execute: Execute, hub_no: int, hub: str, cipher: Cipher | None, where: str) -> Vault | None:
-    """For writing: the current key is noted. Raises WrongEncryptionKey unless all keys are there that were noted."""
+    """For writing: record the current key. Raises WrongEncryptionKey unless all recorded keys are given."""
     proofs = _proofs(execute, hub_no)
     if cipher is None and not proofs:
         return None
@@ -80,7 +80,7 @@ class SqliteRekeying(Rekeying):
         with self._writing() as execute:
             execute(
                 "pragma secure_delete = on"
-            )  # what is replaced may have been plain: free space must not keep it
+            )  # replaced cells may have been plain: free space must not keep them
             seen, after = self._rewrite(execute, spot, after)
         if seen:
             self._after_page()

@@ -1,4 +1,4 @@
-"""What SQLite says, in the words of the port. The only place that knows apsw's exceptions."""
+"""Translation of SQLite's errors to the port's. Only this module knows apsw's exceptions."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ FOR_ITS_DATA: Final = (
     apsw.MismatchError,
     OverflowError,  # an integer beyond 64 bits
     UnicodeError,  # a lone surrogate
-    TypeError,  # a value that is no SQLite type
+    TypeError,  # a value of an unsupported type
 )
-"""Errors for which a value of the batch is to blame, and that leave the transaction to be rolled back."""
+"""Errors caused by a value of the batch, which leave the transaction to be rolled back."""
 
 _NOTHING_TO_ROLL_BACK: Final = "no transaction is active"
 _UNUSABLE: Final = (
@@ -79,7 +79,7 @@ def _left_no_space(error: Exception, location: str) -> bool:
 
 @contextmanager
 def translating(location: str) -> Iterator[None]:
-    """Raise errors of apsw's as errors of the port."""
+    """Raise errors of apsw as errors of the port."""
     try:
         yield
     except apsw.Error as error:

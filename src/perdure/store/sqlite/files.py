@@ -1,13 +1,14 @@
-"""The database's files: who may read them, and under how many names they are.
+"""The database's files: their permissions and names.
 
-A database holds payloads and the secrets that links are signed with, so its files are its user's alone: created with
-mode 0600 from their first byte, whatever the umask, and narrowed when they are opened and found wider. SQLite gives
-the log and the shared memory the mode of the database.
+A database holds payloads and the secrets that links are signed with, so only its user may access them: they are
+created with mode 0600 from their first byte, whatever the umask, and narrowed on opening if they are wider.
+SQLite gives the log and the shared memory the mode of the database.
 
-The log lies beside the *name* by which the database was opened. A file that has a second name, because of a hard link
-or because it was mounted alone, therefore has two places for a log, and each name hides what is in the log of the
-other: acknowledged commits are gone for the one, and overwrite the other's later. So such a file is opened only while
-it is certain that no log lies beside another of its names. Symbolic links are no second name: SQLite follows them.
+The log lies beside the *name* by which the database was opened. A file with a second name, because of a hard
+link or because it was mounted alone, therefore has two places for a log, and each name hides the log of the
+other: acknowledged commits are invisible under one name, and later overwrite those under the other. So such a
+file is opened only if certainly no log lies beside another of its names. Symbolic links are not second names:
+SQLite follows them.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ log = logging.getLogger("perdure.store")
 
 @contextmanager
 def writing(path: str) -> Iterator[None]:
-    """Raise StoreFull, or StoreUnusable, for what the system says against a file beside the database."""
+    """Raise StoreFull or StoreUnusable for system errors of a file beside the database."""
     try:
         yield
     except FileExistsError:
@@ -50,14 +51,14 @@ def writing(path: str) -> Iterator[None]:
 
 
 def create(path: str) -> None:
-    """Make the file, empty, if there is none. Raises StoreUnusable, StoreFull."""
+    """Create the file, empty, if it does not exist. Raises StoreUnusable, StoreFull."""
     try:
         with writing(path):
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, OWNERS_ONLY)
     except FileExistsError:
         return
     try:
-        os.fchmod(descriptor, OWNERS_ONLY)  # a umask may have taken away more than others' rights
+        os.fchmod(descriptor, OWNERS_ONLY)  # a umask may have removed more than others' permissions
     finally:
         os.close(descriptor)
 
@@ -74,9 +75,9 @@ def readable_by_others(path: str) -> dict[str, int]:
 
 
 def keep_from_others(path: str, *, refuse: bool = False) -> None:
-    """Take everyone's rights but the owner's from the files of a database; `refuse` raises instead.
+    """Remove all permissions but the owner's from the files of a database; `refuse` raises instead.
 
-    Raises StoreUnusable, also where the files belong to another user.
+    Raises StoreUnusable, also if the files belong to another user.
     """
     wide = readable_by_others(path)
     if not wide:
@@ -89,7 +90,7 @@ def keep_from_others(path: str, *, refuse: bool = False) -> None:
         try:
             os.chmod(file, OWNERS_ONLY)
         except FileNotFoundError:
-            pass  # another process has closed the database meanwhile
+            pass  # another process has closed the database in the meantime
         except OSError as error:
             raise StoreUnusable(
                 f"{told(wide)}, and this user cannot change that ({error.strerror}): have the owner of the file "
@@ -99,7 +100,7 @@ def keep_from_others(path: str, *, refuse: bool = False) -> None:
 
 
 def told(wide: dict[str, int]) -> str:
-    """What `readable_by_others` found, as the beginning of a sentence."""
+    """The files found by `readable_by_others`, as the beginning of a sentence."""
     files = ", ".join(f"{file} (mode {mode:04o})" for file, mode in wide.items())
     return f"other users of this machine may read or write {files}"
 
@@ -108,7 +109,7 @@ def told(wide: dict[str, int]) -> str:
 
 
 def demand_one_place(path: str) -> None:
-    """Raise StoreUnusable when the log of a database lies elsewhere than the file, or may lie beside another name."""
+    """Raise StoreUnusable if the log of a database is not beside the file, or may be beside another name."""
     demand_own_folder(path)
     path = os.path.realpath(path)
     with suppress(FileNotFoundError):
@@ -118,7 +119,7 @@ def demand_one_place(path: str) -> None:
 
 
 def demand_own_folder(path: str) -> None:
-    """Raise StoreUnusable when the file alone is mounted, without the folder that its log would be in."""
+    """Raise StoreUnusable if the file is mounted without the folder of its log."""
     path = os.path.realpath(path)
     if path in _mounted():
         raise StoreUnusable(
@@ -155,7 +156,7 @@ def _names_beside(path: str, found: os.stat_result) -> list[str]:
 
 
 def _mounted() -> frozenset[str]:
-    """Where something is mounted; nothing where the system does not tell."""
+    """The mount points; none if the system does not report them."""
     try:
         lines = Path(_MOUNTS).read_text("utf-8", "surrogateescape").splitlines()
     except OSError:

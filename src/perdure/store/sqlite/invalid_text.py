@@ -1,7 +1,7 @@
-"""Reading text that is not UTF-8: apsw refuses the whole statement for one such cell.
+"""Reading text that is not UTF-8: apsw rejects the whole statement for one such cell.
 
-A statement that fails for it is asked again with every cell as bytes, and what cannot be decoded becomes `Garbled`.
-That costs nothing as long as all is well.
+A statement that fails so is repeated with every cell as bytes, and undecodable text becomes `Garbled`. That
+costs nothing without damage.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _KINDS: Final[dict[str, Callable[[bytes], Any]]] = {
 
 
 def reading(execute: Execute) -> Execute:
-    """`execute` for statements that read; what it returns has `fetchall`."""
+    """`execute` for reading statements; its result has `fetchall`."""
 
     def asked(sql: str, values: tuple[Any, ...] = ()) -> _Rows:
         return _Rows(execute, sql, values)

@@ -1,17 +1,18 @@
-"""What keeps a second engine out: a lock on the side file `<database>.server`, and one on the database itself.
+"""The locks against a second engine: one on the side file `<database>.server`, and one on the database itself.
 
-SQLite's own locks cannot do this: an engine holds them only while it commits. The lock on the side file is `flock`
-on a file descriptor that is opened once and never again, so the kernel drops it when the engine is gone, however it
-went. The content is advice for people and for the CLI (whom to talk to) and is believed only while the
-lock is held. Readers test the lock by trying to share it, for an instant; an engine that starts in that
-instant finds a lock whose file names no living process, and tries again.
-The file stays when the engine goes: deleting it would let two engines lock two files of the same name.
+SQLite's own locks cannot do this: an engine holds them only while it commits. The lock on the side file is
+`flock` on a file descriptor that is opened only once, so the kernel drops it when the engine ends in any way.
+The content is information for people and for the CLI (the engine's address) and counts only while the lock is
+held. Readers test the lock by trying to share it, for an instant; an engine that starts in that instant finds a
+lock whose file names no live process, and retries. The file stays after the engine ends: deleting it would let
+two engines lock two files of the same name.
 
-The side file goes by the database's name. The second lock goes by the file, whatever its name: a byte that SQLite
-uses for nothing, far beyond the 510 bytes at 1 GiB that it locks itself. It belongs to the open descriptor (Linux's
-`F_OFD_SETLK`), not to the process, so it neither meets SQLite's locks nor is dropped with them. The reverse has to be
-avoided: closing *any* descriptor of the database drops the locks that SQLite holds on it for this process. So the
-descriptor stays open for as long as the process has a connection to that file, and is used again by the next engine.
+The side file depends on the database's name. The second lock is on the file itself, whatever its name: on a
+byte that SQLite does not use, far beyond the 510 bytes at 1 GiB that it locks itself. It belongs to the open
+descriptor (Linux's `F_OFD_SETLK`), not to the process, so it neither conflicts with SQLite's locks nor is
+dropped with them. The reverse has to be avoided: closing *any* descriptor of the database drops the locks that
+SQLite holds on it for this process. So the descriptor stays open for as long as the process has a connection to
+that file, and the next engine uses it again.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ _held: Final[weakref.WeakSet[ServerFile | FileLock]] = weakref.WeakSet()
 
 
 def _forget_all() -> None:
-    """In a forked child."""
+    """Forget all locks in a forked child."""
     global _closing
     _closing = threading.RLock()  # another thread of the parent may have had it
     for held in list(_held):
@@ -90,7 +91,7 @@ class ServerFile:
         try:
             _lock(descriptor, path, db_path)
             os.fchmod(descriptor, 0o600)
-            started_at = time.time_ns() // 1000  # for people to read; nothing depends on it
+            started_at = time.time_ns() // 1000  # for people; nothing depends on it
             held = cls(path, descriptor, ServerInfo(os.getpid(), hub, started_at))
             with files.writing(path):
                 held._write()
@@ -100,19 +101,21 @@ class ServerFile:
         return held
 
     def publish(self, address: str, token: str) -> None:
-        """Say where the CLI reaches this engine."""
+        """Publish the address of this engine for the CLI."""
         self.info = msgspec.structs.replace(self.info, address=address, token=token)
         self._write()
 
     def release(self) -> None:
-        """Give the lock up."""
+        """Release the lock."""
         if self._descriptor >= 0:
             with suppress(OSError):
                 os.ftruncate(self._descriptor, 0)
             self.forget()
 
     def forget(self) -> None:
-        """Close the descriptor. A forked child must: its copy would keep the lock when the engine is gone."""
+        """Close the descriptor. A forked child must do this: its copy would keep the lock after the engine has
+        ended.
+        """
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
@@ -124,7 +127,7 @@ class ServerFile:
 
 
 class FileLock:
-    """The lock on the database itself, under whatever name it is opened."""
+    """The lock on the database itself, for all its names."""
 
     def __init__(self, identity: _Identity, descriptor: int) -> None:
         self._identity = identity
@@ -133,7 +136,7 @@ class FileLock:
 
     @classmethod
     def acquire(cls, db_path: str) -> FileLock | None:
-        """Take the lock on a file that exists, or raise StoreInUse; None where the system has no such locks."""
+        """Take the lock on an existing file, or raise StoreInUse; None if the system has no such locks."""
         if not hasattr(fcntl, "F_OFD_SETLK"):
             return None
         with _closing:
@@ -152,7 +155,7 @@ class FileLock:
         return cls(identity, descriptor)
 
     def release(self) -> None:
-        """Give the lock up. The engine's own connections are closed by then."""
+        """Release the lock. The engine's own connections are already closed."""
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             with _closing:
@@ -160,7 +163,7 @@ class FileLock:
                 _close_when_safe(self._identity, descriptor)
 
     def forget(self) -> None:
-        """Close the descriptor in a forked child, which has none of its parent's locks to lose."""
+        """Close the descriptor in a forked child, which has none of its parent's locks."""
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
@@ -187,11 +190,11 @@ def _set_byte(descriptor: int, kind: int) -> None:
 
 
 def _close_when_safe(identity: _Identity, descriptor: int) -> None:
-    """Close it, and those of before, unless a connection of this process would lose its locks."""
+    """Close it, and earlier ones, unless a connection of this process would lose its locks."""
     _lingering[identity] = descriptor
     try:
         connected = {_identity_of(connection) for connection in apsw.connections()}
-    except apsw.ThreadingViolationError:  # one is busy in another thread, and does not say with which file
+    except apsw.ThreadingViolationError:  # one is busy in another thread, and its file is unknown
         return
     for known in [known for known in _lingering if known not in connected]:
         os.close(_lingering.pop(known))
@@ -201,12 +204,12 @@ def _identity_of(connection: apsw.Connection) -> _Identity | None:
     try:
         found = os.stat(connection.db_filename("main"))
     except (apsw.ConnectionClosedError, OSError, ValueError):
-        return None  # closed, in memory, or of a file that is gone: nothing there can be lost
+        return None  # closed, in memory, or of a deleted file: no lock can be lost
     return found.st_dev, found.st_ino
 
 
 def connect(path: str, **options: Any) -> apsw.Connection:
-    """A connection of SQLite's that no descriptor of this module is closed beside."""
+    """A SQLite connection; no descriptor of this module is closed during the call."""
     with _closing:
         return apsw.Connection(path, **options)
 
@@ -216,7 +219,7 @@ def server_path(db_path: str) -> str:
 
 
 def read_server_file(db_path: str) -> ServerInfo | None:
-    """Who serves this database now; None when nobody does."""
+    """The engine that serves this database now, or None."""
     try:
         descriptor = os.open(server_path(db_path), os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -256,7 +259,7 @@ def _in_use(db_path: str, holder: ServerInfo) -> str:
 
 
 def _holder(descriptor: int) -> ServerInfo | None:
-    """What a file says whose lock another holds, if that other one lives."""
+    """The holder of a lock, from the content of its file, if that process is alive."""
     with suppress(msgspec.MsgspecError, OSError):
         info = msgspec.json.decode(os.pread(descriptor, _LIMIT, 0), type=ServerInfo)
         return info if _lives(info.pid) else None

@@ -23,7 +23,7 @@ _SIDES: Final = ("-wal", "-shm")
 
 
 def protect(path: str) -> None:
-    """Refuse that anything but apsw opens this file from now on."""
+    """Reject every open of this file from now on, except by apsw."""
     if not _installed:
         _installed.append(True)
         sys.addaudithook(_audit)
@@ -31,7 +31,7 @@ def protect(path: str) -> None:
 
 
 def unprotect(path: str) -> None:
-    """The engine has closed the file."""
+    """Allow opens again, after the engine has closed the file."""
     for key in [key for key, (_, guarded) in _guarded.items() if guarded == path]:
         del _guarded[key]
 
@@ -60,7 +60,7 @@ def _path_of(event: str, args: tuple[Any, ...]) -> str:
     path = args[0] if args else None
     if isinstance(path, bytes | os.PathLike):
         path = os.fsdecode(path)
-    if not isinstance(path, str):  # a descriptor that is open already
+    if not isinstance(path, str):  # an open descriptor
         return ""
     if event == "sqlite3.connect" and path.startswith("file:"):
         path = unquote(path[len("file:") :].split("?")[0].split("#")[0])

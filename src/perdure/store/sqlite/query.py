@@ -1,4 +1,4 @@
-"""The statement that SQLite is asked for instances with any filter. Its texts are few enough to stay prepared."""
+"""The SQLite statement for a filtered query of instances. Its texts are few enough to stay prepared."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def build(wanted: InstanceFilter, hub_no: int) -> tuple[str, tuple[Any, ...]]:
 
 
 def build_count(wanted: InstanceFilter, hub_no: int) -> tuple[str, tuple[Any, ...]]:
-    """The statement that counts what matches, and its values."""
+    """The statement that counts matching instances, and its values."""
     where, values = _where("hub_no = ?", replace(wanted, before_no=None), hub_no)
     return f"select count(*) from instances where {where}", values
 

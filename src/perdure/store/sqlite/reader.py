@@ -1,9 +1,9 @@
-"""The clients' half of the port: questions from any thread, answered from what is committed.
+"""The clients' half of the port: queries from any thread, answered from committed state.
 
-Each thread has a read-only connection of its own, so nobody waits for the loop or for one another. Reading
-transactions are short: a long one would keep the log from being emptied. No engine need be there: an instance
-of this class alone reads a file that nobody serves. After a fork neither side's locks are what SQLite thinks
-they are in the child, so the child is refused.
+Each thread has a read-only connection of its own, so no thread waits for the loop or for another. Read
+transactions are short: a long one would keep the log from being emptied. No engine is needed: an instance of
+this class alone reads a file that is not served. After a fork SQLite's view of the locks is wrong in the child,
+so the child is rejected.
 """
 
 from __future__ import annotations
@@ -65,14 +65,14 @@ _NO_HUB: Final = -1
 
 
 class SqliteReader:
-    """Reads one hub of one file; with `cipher`, also what is encrypted in it."""
+    """Reads one hub of one file; with `cipher`, encrypted content too."""
 
     def __init__(self, path: str, hub: str, cipher: Cipher | None = None) -> None:
-        self.location = os.path.realpath(path)  # also when the working directory changes
+        self.location = os.path.realpath(path)  # stays valid when the working directory changes
         self.hub = hub
         self._hub_no = _NO_HUB
         self._cipher = cipher
-        self._vault: Vault | None = None  # of a hub that is encrypted, or is to be
+        self._vault: Vault | None = None  # of a hub with encryption
         self._process = OneProcess()
         self._local = threading.local()
         self._connections: weakref.WeakSet[apsw.Connection] = weakref.WeakSet()
@@ -205,7 +205,7 @@ class SqliteReader:
 
     @contextmanager
     def _snapshot(self) -> Iterator[Execute]:
-        """One reading transaction on this thread's connection; an error ends the connection."""
+        """One read transaction on this thread's connection; an error ends the connection."""
         connection = self._connection()
         try:
             begin: Execute = connection.cursor().execute
@@ -236,7 +236,7 @@ class SqliteReader:
         return connection
 
     def _close_readers(self) -> None:
-        """Close every thread's connection that is idle, so that the writer, last, empties the log."""
+        """Close every idle connection, so that the writer closes last and empties the log."""
         for connection in list(self._connections):
             with suppress(apsw.Error):
                 connection.close(force=True)
@@ -249,7 +249,7 @@ def _place(row: HistoryRow) -> tuple[int, int, int]:
 
 
 def _is_guarded(execute: Execute) -> bool:
-    """Whether the file has the tables of version 2; one that no engine has opened since does not."""
+    """Whether the file has the tables of version 2; a file that no engine has opened since does not."""
     [(version,)] = execute("pragma user_version").fetchall()
     return bool(version >= 2)
 
@@ -257,7 +257,7 @@ def _is_guarded(execute: Execute) -> bool:
 def read_instances(
     execute: Execute, hub_no: int, instance_ids: Sequence[str], vault: Vault | None
 ) -> list[InstanceRow]:
-    """The rows of those that exist, by ascending number."""
+    """The rows of existing instances, by ascending number."""
     found = query_many("instances_by_id").values(execute, instance_ids, before=(hub_no,))
     for number in filter(None, map(number_of, instance_ids)):
         found += execute(query("instance_by_no"), (hub_no, number)).fetchall()
@@ -269,7 +269,7 @@ def read_instances(
 def read_states(
     execute: Execute, column: str, numbers: Sequence[int], vault: Vault | None
 ) -> dict[int, bytes]:
-    """By instance_no, this column of `state`, where there is one."""
+    """By instance_no, the values of this column of `state`."""
     statement = "custom_status_of" if column == "custom_status" else "entity_states_of"
     found = query_many(statement).values(execute, numbers)
     return dict(found if vault is None else vault.open_state(column, found))
@@ -315,7 +315,7 @@ def _read_waits(execute: Execute, numbers: Sequence[int]) -> list[WaitRow]:
 def _bodies_of(
     execute: Execute, rows: Sequence[HistoryRow], vault: Vault | None
 ) -> dict[tuple[int, int, int], dict[int, bytes]]:
-    """The bodies of these history rows, which most do not have: those are not asked for."""
+    """The bodies of these history rows. Most have none, and are not queried."""
     keys = [row[:3] for row in rows if b'"body":' in row.events]
     bodies: dict[tuple[int, int, int], dict[int, bytes]] = {}
     found = query_many("payloads_of_episodes").pairs(execute, keys)

@@ -1,9 +1,9 @@
 """Statements: SQL read from the .sql files, and the trick that keeps many rows cheap.
 
-Each step of a statement releases the interpreter's lock, and with busy threads about, getting it back costs
-up to a switch interval: `executemany` over 500 rows waits 500 times. So rows travel many to a statement, as
-`values (..), (..)`. A text for every number of rows would overflow the cache of prepared statements; a batch
-is therefore cut into powers of two, and each statement exists in nine sizes at most.
+Each step of a statement releases the interpreter's lock, and with busy threads about, reacquiring it costs up
+to a switch interval: `executemany` over 500 rows waits 500 times. So a statement carries many rows, as `values
+(..), (..)`. A text for every number of rows would overflow the cache of prepared statements; a batch is
+therefore split into powers of two, and each statement exists in at most nine sizes.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ def _one_line(body: str) -> str:
 
 
 class Repeated:
-    """A statement with one part in square brackets, which stands there once for every row.
+    """A statement with one part in square brackets, which is repeated for every row.
 
-    Without spaces, because apsw prepares texts of more than 16 KiB anew each time.
+    Without spaces, because apsw does not cache texts of more than 16 KiB.
     """
 
     def __init__(self, text: str) -> None:
@@ -85,7 +85,7 @@ class Repeated:
     def values(
         self, execute: Callable[..., Any], values: Sequence[Any], *, before: tuple[Any, ...] = ()
     ) -> list[Any]:
-        """Execute for single values, and gather what comes back."""
+        """Execute for single values, and collect the rows."""
         if len(values) == 1:  # most reads are of one instance
             one: list[Any] = execute(self.text(1), (*before, *values)).fetchall()
             return one
@@ -96,7 +96,7 @@ class Repeated:
         ]
 
     def pairs(self, execute: Callable[..., Any], rows: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """Execute for rows of values, and gather what comes back."""
+        """Execute for rows of values, and collect the rows."""
         if len(rows) == 1:
             one: list[Any] = execute(self.text(1), tuple(rows[0])).fetchall()
             return one
@@ -109,7 +109,7 @@ class Repeated:
 
 @cache
 def query(name: str) -> str:
-    """A statement of queries.sql with nothing repeated."""
+    """A statement of queries.sql without repetition."""
     return blocks("queries.sql")[name]
 
 
@@ -120,7 +120,7 @@ def query_many(name: str) -> Repeated:
 
 
 def powers_of_two(rows: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    """The rows in runs of 256, 256, ... and then of what the rest's binary digits say."""
+    """The rows in runs of 256, 256, ..., and the rest in decreasing powers of two."""
     at, left = 0, len(rows)
     while left:
         size = min(MOST_ROWS, 1 << (left.bit_length() - 1))

@@ -1,10 +1,10 @@
 """The SQLite store: the engine's half of the port, and maintenance. The clients' half is `reader.py`.
 
-One connection writes and belongs to the loop's thread. It survives what is certainly rolled back (a refused
-value, a full disk, a lost fence). After anything else nobody knows what the file holds: the connection is
-never used again, and every verb says so until `reopen` has taken a new one. The lock on the side file is held
-throughout, so that no other engine slips in between.
-A forked child has the parent's connection in its memory and must not touch it: verbs compare process ids.
+One connection writes and belongs to the loop's thread. It survives errors that are certainly rolled back (a
+rejected value, a full disk, a lost fence). After any other error the state of the file is unknown: the
+connection is never used again, and every verb raises until `reopen` has opened a new one. The lock on the side
+file is held throughout, so that no other engine opens the file in between. A forked child has the parent's
+connection in its memory and must not touch it: verbs compare process ids.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _ROLLED_BACK: Final = (*FOR_ITS_DATA, apsw.FullError, CommitRefused, FenceLost)
 
 
 class SqliteStore(SqliteReader):
-    """A hub in a SQLite file. `publish` and `server_file` tell the CLI about the engine that serves it."""
+    """A hub in a SQLite file. `publish` and `server_file` show the CLI the engine that serves it."""
 
     def __init__(
         self, path: str, hub: str, cipher: Cipher | None = None, *, refuse_open_files: bool = False
@@ -66,7 +66,7 @@ class SqliteStore(SqliteReader):
     # ------------------------------------------------------------------------------------ open and close
 
     def open(self) -> Opening:
-        """Take the hub over. Opening what this object has open already is the same as `reopen`."""
+        """Open the hub. If it is already open, this is the same as `reopen`."""
         self._process.check(self.location)
         if self.server_file is not None:
             return self.reopen()
@@ -94,7 +94,7 @@ class SqliteStore(SqliteReader):
 
     def close(self) -> None:
         if self._process.is_another():
-            return  # the parent's
+            return  # the parent's connection
         self._close_readers()
         self._drop_connection("it is closed")
         open_guard.unprotect(self.location)
@@ -102,7 +102,7 @@ class SqliteStore(SqliteReader):
         self._process.forget()
 
     def publish(self, address: str, token: str) -> None:
-        """Tell the CLI where this engine serves HTTP."""
+        """Publish the engine's HTTP address for the CLI."""
         if self.server_file is None:
             raise StoreUnusable(f"{self.location}: {self._why_not}")
         self.server_file.publish(address, token)
@@ -125,7 +125,7 @@ class SqliteStore(SqliteReader):
         return Opening(*numbers)
 
     def _shorten_log(self) -> None:
-        """A process that is killed before its first upkeep would only ever add to the log."""
+        """Checkpoint the log at the start: processes killed before their first upkeep would only add to it."""
         try:
             with suppress(StoreFull):  # told by the first commit that finds no room; nothing is lost
                 self.maintain(0)
@@ -134,7 +134,7 @@ class SqliteStore(SqliteReader):
             raise
 
     def _take_hub(self, execute: Any, used: int) -> int:
-        """The hub's number, given when it is new. The transaction also keeps others from the log."""
+        """The hub's number, assigned to a new hub. The transaction also keeps others from the log."""
         execute("begin immediate")
         prolong(self.location, used)
         found = execute(query("hub_no"), (self.hub,)).fetchall()
@@ -303,7 +303,7 @@ class SqliteStore(SqliteReader):
     # ---------------------------------------------------------------------------------------- encrypting
 
     def rekey(self, progress: Callable[[str, int, int], object] = lambda *_: None) -> Rekeyed:
-        """Encrypt with the current key what is not yet: plain rows, and those of other keys. A page a transaction."""
+        """Encrypt with the current key all plain rows and those of other keys, one page per transaction."""
         if self._vault is None:
             raise StoreUnusable(f"{self.location} has no encryption key: set PERDURE_ENCRYPTION_KEYS")
         return encrypting.SqliteRekeying(
@@ -311,7 +311,7 @@ class SqliteStore(SqliteReader):
         ).run(progress)
 
     def vacuum(self) -> None:
-        """Write the whole file anew, so that nothing of what was deleted or replaced remains in it."""
+        """Rewrite the whole file, so that no deleted or replaced content remains in it."""
         with self._reading() as execute:
             execute("pragma temp_store = file")
             execute("vacuum")
@@ -319,7 +319,7 @@ class SqliteStore(SqliteReader):
 
     @contextmanager
     def _writing(self) -> Iterator[Any]:
-        """A transaction outside the loop's hot path; whatever fails in it ends the connection."""
+        """A transaction outside the loop's hot path; any failure ends the connection."""
         with self._reading() as execute:
             execute("begin immediate")
             try:
@@ -332,9 +332,9 @@ class SqliteStore(SqliteReader):
     # --------------------------------------------------------------------------------------- maintenance
 
     def maintain(self, now: int) -> None:
-        """Move the log into the database, on whatever thread this is called; never raises for being busy.
+        """Checkpoint the log, on any thread; a busy database raises nothing.
 
-        Expiry is not done here: a second writer would stand in the loop's way. See `Committer.write`.
+        Expiry is not done here: a second writer would block the loop. See `Committer.write`.
         """
         self._process.check(self.location)
         if self._writer is None:
@@ -348,12 +348,12 @@ class SqliteStore(SqliteReader):
 
 
 def _named(rows: list[tuple[int, str]]) -> list[tuple[int, str]]:
-    """With the ids by which instances are known whose own cannot be read."""
+    """The rows with substitute ids for unreadable ones."""
     return [(no, f"{UNNAMED}{no}" if isinstance(name, Garbled) else name) for no, name in rows]
 
 
 class _Reading:
-    """One read on the loop's connection: an error of SQLite's ends the connection."""
+    """One read on the loop's connection: an error of SQLite ends the connection."""
 
     def __init__(self, store: SqliteStore) -> None:
         self._store = store

@@ -1,7 +1,7 @@
 """The SQLite side of `perdure.store.transfer`.
 
-What is being imported belongs to a hub of another name, which no application can have, until the last
-transaction gives it the right one. If it never comes to that, the next import clears it away.
+During an import the rows belong to a hub with a temporary name, which no application can have; the last
+transaction renames it. The next import deletes an unfinished one.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ KEYS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "keys": (_OF_HUB, ("key_id",)),
     "audit": (_OF_HUB, ("audit_no",)),
 }
-"""How the rows of a hub are told from those of others, and the key by which they are read."""
+"""The condition for the rows of a hub, and the key by which they are read."""
 
 
 def sizes(execute: Execute, hub_no: int) -> dict[str, int]:
@@ -44,7 +44,7 @@ def sizes(execute: Execute, hub_no: int) -> dict[str, int]:
 
 
 def export(execute: Execute, hub_no: int, table: str, after: Key, limit: int) -> tuple[list[Row], Key]:
-    """One page of a table and where it ended."""
+    """One page of a table and its last key."""
     scope, key = KEYS[table]
     keys, columns = ", ".join(key), ", ".join(TABLES[table].columns)
     # By the primary key, not through an index of the hub, which would have to be sorted for every page.
@@ -56,7 +56,7 @@ def export(execute: Execute, hub_no: int, table: str, after: Key, limit: int) ->
 
 
 def strays(execute: Execute) -> dict[str, int]:
-    """Rows of the file that nothing leads to, by table."""
+    """The number of orphaned rows of the file, by table."""
     found = {}
     for table, (scope, _) in KEYS.items():
         key, owners = ("hub_no", "hubs") if scope == _OF_HUB else ("instance_no", "instances")
@@ -71,7 +71,7 @@ def strays(execute: Execute) -> dict[str, int]:
 
 
 def raw(execute: Execute, hub_no: int, instance_no: int, instance_id: str) -> dict[str, list[dict[str, Any]]]:
-    """The rows of one instance by table, as they are."""
+    """The rows of one instance by table, unchanged."""
     found = {}
     for table in ("instances", *OF_INSTANCES, "inbox", "dropped"):
         columns = TABLES[table].columns
