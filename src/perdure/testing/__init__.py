@@ -1,4 +1,4 @@
-"""Testing durable functions: a virtual clock, stubs for activities, histories by hand, a replayer.
+"""Testing durable functions: a virtual clock, stubs for activities, handwritten histories, a replayer.
 
     from perdure.testing import environment
 

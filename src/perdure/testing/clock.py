@@ -1,8 +1,9 @@
-"""Time in a test's hands: a clock that stands still, and a waiter that moves it from timer to timer.
+"""Virtual time for tests: a clock that does not advance by itself, and a waiter that moves it from timer to
+timer.
 
 The clock moves only when nothing else can happen: no message is queued, no activity is running, and the event
-loop of the test has nothing left to do. Then, if somebody waits for an instance to finish, it skips to the
-next timer of the whole hub; if the test said `advance`, it goes through every timer on the way there.
+loop of the test has nothing left to do. Then, if the test waits for an instance to finish, the clock skips to
+the next timer of the whole hub; if the test called `advance`, it fires every timer on the way.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ if TYPE_CHECKING:
     from perdure.engine.loop.loop import Loop
 
 START = datetime(2026, 1, 1, 9, 0, tzinfo=UTC)
-_TICKS = 4  # turns of the test's event loop in which it may still have something to say
+_TICKS = 4  # turns of the test's event loop in which it may still send a message
 
 
 class VirtualClock:
-    """An `engine.clock.Clock` that stands still until it is moved. It never goes back."""
+    """An `engine.clock.Clock` that changes only by `move`. It never decreases."""
 
     def __init__(self, start: datetime = START) -> None:
         self._start = self._now = instant(start, "start")
@@ -42,15 +43,15 @@ class VirtualClock:
 
     @property
     def datetime(self) -> datetime:
-        """The present instant, aware, in UTC."""
+        """The current time, aware, in UTC."""
         return moment(self._now)
 
     def move(self, at: int) -> None:
-        """Go forward to `at`; an instant in the past changes nothing."""
+        """Move forward to `at`; a time in the past changes nothing."""
         self._now = max(self._now, at)
 
     def waiting(self, more: int) -> None:
-        """The engine says how many more (or fewer) wait for an instance to finish."""
+        """Called by the engine with the change in the number of waits for an instance's end."""
         self.waiters += more
 
 
@@ -65,20 +66,20 @@ class SkippingWaiter:
         self._reached: asyncio.Future[None] | None = None
         self._overdue_at = -1
         self._idle: Callable[[int], None] | None = None
-        self.moment = 0  # changes whenever the engine has something to do
+        self.moment = 0  # changes whenever the engine has work
 
     def attach(
         self, loop: Loop, host: asyncio.AbstractEventLoop, idle: Callable[[int], None] | None = None
     ) -> None:
-        """Serve this engine's loop, on behalf of a test that runs on `host`.
+        """Serve this engine's loop, for a test that runs on `host`.
 
-        There `idle` is called, with the present `moment`, when nothing is left to happen and somebody waits.
+        `idle` is called there, with the current `moment`, when nothing more can happen while the test waits.
         """
         self._loop, self._host, self._idle = loop, host, idle
         loop.nudge()
 
     async def advance(self, to: int) -> None:
-        """Let time pass until `to`, firing every timer on the way; returns when all is quiet there."""
+        """Advance to `to`, firing every timer on the way; returns when the engine is idle there."""
         assert self._loop is not None and self._host is not None, "attach the waiter to a loop first"
         self._reached = self._host.create_future()
         self._goal = max(to, self._clock.now())
@@ -86,7 +87,7 @@ class SkippingWaiter:
         await self._reached
 
     def wait(self, inbox: SimpleQueue[Item], until: int | None, busy: Callable[[], bool]) -> Item:
-        """The next envelope, or None when the clock was moved or somebody nudged the loop."""
+        """The next envelope, or None when the clock was moved or the loop was nudged."""
         self.moment += 1
         if not inbox.empty():
             return inbox.get()
@@ -102,7 +103,7 @@ class SkippingWaiter:
         return self._loop is not None and (self._goal is not None or self._clock.waiters > 0)
 
     def _host_is_idle(self) -> bool:
-        """Give the test's event loop a few turns: what it is about to say comes before any skip."""
+        """Give the test's event loop a few turns, so that its pending messages come before any skip."""
         assert self._loop is not None and self._host is not None
         host, said = self._host, threading.Event()
 
@@ -122,12 +123,12 @@ class SkippingWaiter:
         return True
 
     def _move(self) -> bool:
-        """To the next timer or to the goal; returns False when there is nowhere to go."""
+        """Move to the next timer or to the goal; returns False without either."""
         assert self._loop is not None
         upcoming, goal, now = self._loop.next_timer_at(), self._goal, self._clock.now()
         if goal is not None and self._loop.sweeper is not None:  # housekeeping alone does not move the clock
             upcoming = min(self._loop.sweeper.next_at, goal if upcoming is None else upcoming)
-        if upcoming is not None and upcoming <= now:  # due, and not in memory: the loop has to look once more
+        if upcoming is not None and upcoming <= now:  # due, but not in memory: the loop must poll once more
             upcoming = None if self._overdue_at == now else upcoming
             self._overdue_at = now
         if upcoming is not None and (goal is None or upcoming <= goal):

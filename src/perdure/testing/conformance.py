@@ -1,8 +1,8 @@
-"""The conformance suite for authors of stores: what `perdure.store.port` promises, verb by verb.
+"""The conformance suite for authors of stores: tests each guarantee of `perdure.store.port`.
 
-Derive a class from `StoreConformance`, tell `make_store` how to make an empty store, and let pytest collect
-it. The module itself needs nothing but perdure. Each test states one promise and uses one store, opened for
-it and closed afterwards; none sleeps, and points in time are small made-up numbers.
+Derive a class from `StoreConformance`, implement `make_store`, and let pytest collect it. The module itself
+needs only perdure. Each test checks one guarantee and uses one store, opened for it and closed afterwards; no
+test sleeps, and times are small invented numbers.
 
     class TestMyStore(StoreConformance):
         def make_store(self):
@@ -84,12 +84,12 @@ def instance(number: int, instance_id: str = "", **changes: Any) -> InstanceRow:
 
 
 def update_of(row: InstanceRow, **changes: Any) -> InstanceUpdate:
-    """An update that changes what is given and confirms the rest."""
+    """An update with these changes; the other columns stay the same."""
     return InstanceUpdate(**{name: getattr(row, name) for name in InstanceUpdate._fields})._replace(**changes)
 
 
 def updated(row: InstanceRow, update: InstanceUpdate) -> InstanceRow:
-    """The row that an update leaves."""
+    """The row after an update."""
     return row._replace(**update._asdict())
 
 
@@ -110,7 +110,7 @@ def wait(number: int, wait_id: int, name: str = "ApproverDecision") -> WaitRow:
 
 
 def key(key_id: str, created_at: int = 1, **changes: Any) -> KeyRow:
-    """A key that counts."""
+    """A valid key."""
     row = KeyRow(key_id, "access", "deploy", "read operate", b"digest", created_at, "ops", None, None, None)
     return row._replace(**changes)
 
@@ -122,7 +122,7 @@ def audit(at: int, who: str = "a", operation: str = "start", instance_id: str = 
 
 @contextmanager
 def raises(error: type[Exception]) -> Iterator[None]:
-    """Demand that the block raises exactly this error of the port."""
+    """Require that the block raises exactly this error of the port."""
     try:
         yield
     except error as raised:
@@ -136,12 +136,12 @@ class StoreConformance:
     """Override `make_store`."""
 
     def make_store(self) -> Store:
-        """An empty store, not open yet."""
+        """Return an empty store, not open yet."""
         raise NotImplementedError("say how to make an empty store")
 
     @contextmanager
     def opened(self, *batches: Batch) -> Iterator[Store]:
-        """A store that has these batches committed."""
+        """An open store with these committed batches."""
         store = self.make_store()
         store.open()
         try:
@@ -716,7 +716,7 @@ class StoreConformance:
             store.commit(new)
             [found] = store.load(["a"])
             assert (found.row.instance_no, found.history) == (2, [])
-            # Messages are addressed to an id: whoever bears it next, or nobody, gets them.
+            # Messages are addressed to an id: the next instance with that id, if any, gets them.
             assert store.poll(9, 9, 9).messages == [message(1, "a"), message(2, "a")]
 
     def test_a_message_of_a_purged_instance_may_be_consumed_in_the_same_batch(self) -> None:
@@ -957,7 +957,7 @@ class StoreConformance:
             assert self.queried(store, waiting_for="Appro") == []
 
     def test_query_by_being_parked(self) -> None:
-        """Set aside by the engine, whether it has begun or not: not by an operator, and no delayed start."""
+        """Parked by the engine, started or not; not suspended by an operator, and not a delayed start."""
         rows = [
             instance(1, status="Suspended", reason="operator"),
             instance(2, status="Suspended", reason="operator: a look"),

@@ -1,4 +1,4 @@
-"""A whole engine for one test: in memory or on a file, with the clock in the test's hands.
+"""A whole engine for one test: in memory or on a file, with a virtual clock.
 
 async with environment(app, activities={process_payment: lambda claim: {"id": 7}}) as env:
     claim = await env.client.start_new(claims, None, {"amount": 5})
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
     from perdure.model.instances import OrchestrationStatus
     from perdure.store.port import Store
 
-ACTIVITIES_WITHIN = 30.0  # real seconds that `advance` waits for activities which do not return
+ACTIVITIES_WITHIN = 30.0  # real seconds that `advance` waits for running activities
 
 
 class DurableEnvironment:
-    """An engine on a virtual clock. Made by `environment`."""
+    """An engine on a virtual clock, created by `environment`."""
 
     def __init__(
         self, app: App, store: str | Store, stubs: Stubs, settings: Settings | None, start: datetime
@@ -55,26 +55,26 @@ class DurableEnvironment:
 
     @property
     def client(self) -> Client:
-        """The client of the engine that runs now; another one after `restart`."""
+        """The client of the current engine; a new one after `restart`."""
         if self._client is None:
             raise RuntimeError("this environment is not running: use it inside `async with environment(...)`")
         return self._client
 
     @property
     def engine(self) -> Engine:
-        """The engine that runs now."""
+        """The current engine."""
         gateway = self.client.gateway
         assert isinstance(gateway, Engine)
         return gateway
 
     @property
     def store(self) -> Store:
-        """The store behind it."""
+        """The engine's store."""
         return self._store
 
     @property
     def now(self) -> datetime:
-        """The present instant of the virtual clock."""
+        """The current time of the virtual clock."""
         return self.clock.datetime
 
     # ------------------------------------------------------------------------------------------------ time
@@ -89,10 +89,10 @@ class DurableEnvironment:
         seconds: float = 0,
         to: datetime | None = None,
     ) -> None:
-        """Let time pass, and fire every timer on the way. Returns when nothing is left to do at that instant.
+        """Advance the clock, and fire every timer on the way. Returns when the engine is idle at that time.
 
-        Raises TimeoutError when an activity is still running after half a minute of real time: the clock does
-        not move while one is.
+        Raises TimeoutError when an activity still runs after half a minute of real time: the clock does not
+        move while an activity runs.
         """
         step = timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds) + (delta or timedelta())
         goal = self.clock.now() + micros(step) if to is None else instant(to, "to")
@@ -105,7 +105,7 @@ class DurableEnvironment:
             ) from None
 
     async def settled(self) -> None:
-        """Return when nothing is left to do at the present instant."""
+        """Return when the engine is idle at the current time."""
         await self.advance()
 
     # ------------------------------------------------------------------------------------------- the engine
@@ -118,17 +118,17 @@ class DurableEnvironment:
     ) -> OrchestrationStatus:
         """Start an orchestration and wait until it has finished, however long it sleeps in between.
 
-        Raises NothingCanHappen, a TimeoutError that tells what is waited for, when it can never finish: no timer is
-        left, no activity runs, and no other task of the test is going to do anything.
+        Raises NothingCanHappen, a TimeoutError that names the open waits, when the instance can never finish:
+        no timer is left, no activity runs, and no other task of the test can act.
         """
         started = await self.client.start_new(orchestrator, instance_id, client_input)
         return await self.client.wait_for_completion(started)
 
     async def restart(self, app: App | None = None, *, activities: Stubs | None = None) -> Client:
-        """Stop the engine and start a new one on the same store, as after a deploy or a crash.
+        """Stop the engine and start a new one on the same store, as after a deployment or a crash.
 
         Parameters:
-            app: the code of the new deploy; default the same.
+            app: the newly deployed code; default is the same.
             activities: the stubs from now on; default the same.
         """
         await self._leave()
@@ -140,7 +140,7 @@ class DurableEnvironment:
         return self.client
 
     async def evict(self) -> None:
-        """Put every execution out of memory: the next arrival replays its history."""
+        """Evict every execution from memory: the next arrival replays its history."""
         loop = self.engine.loop
         loop.idle_before = self.clock.now() + 1
         await self.settled()
@@ -184,13 +184,13 @@ async def environment(
     """Run an application with a virtual clock.
 
     Parameters:
-        app: the application; it is left as it is. Activities with an `executor` run in this process all the
-            same, so that their calls can be noted.
+        app: the application; it stays unchanged. Activities with an `executor` also run in this process, so
+            that their calls are recorded.
         store: `memory:`, `sqlite:///file.db`, or a store of your own.
-        activities: stubs by activity (function or name). A stub takes what an activity may take: the input,
-            an `ActivityContext`, both or neither; `def` or `async def`.
-        settings: instead of the application's own.
-        start: where the clock stands at first.
+        activities: stubs by activity (function or name). A stub takes the same parameters as an activity: the
+            input, an `ActivityContext`, both or neither; `def` or `async def`.
+        settings: replace the application's own settings.
+        start: the initial time of the clock.
     """
     env = DurableEnvironment(app, store, activities or {}, settings, start)
     await env._enter()

@@ -1,13 +1,13 @@
-"""Faults on purpose: a store that fails at the call you name, and an engine's death without the mess.
+"""Fault injection: a store that fails at a chosen call, and simulated crashes of an engine.
 
     store = FaultyStore(MemoryStore("claims"), FaultPlan({7: Fault.LOSE_ANSWER}))
 
-counts what the engine asks of the store and breaks the seventh call: it takes effect, and the engine hears
-that it failed. Count the calls of a run that goes well, then break each of them in turn, each in every way,
-and demand the same result: that is the crash test of a durable system, and it fits in a page. Without an
-engine's thread it is also fast and repeatable: drive `Loop.turn(loop.take(wait=False))` yourself.
+counts the engine's calls of the store and breaks the seventh: it takes effect, but the engine gets an error.
+Count the calls of a successful run, then break each of them in turn, in every way, and require the same result:
+that is the crash test of a durable system, and it fits on a page. Without an engine's thread it is also fast
+and repeatable: call `Loop.turn(loop.take(wait=False))` yourself.
 
-Only the engine's verbs are counted and broken (`EngineStore`); a client's questions pass.
+Only the engine's verbs are counted and broken (`EngineStore`); a client's queries pass.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ T = TypeVar("T")
 
 
 class Crash(BaseException):
-    """The process is dead. Nothing of the engine may catch this, and the store it had answers no more."""
+    """The process is dead. The engine must not catch this, and its store no longer answers."""
 
 
 class Fault(StrEnum):
-    """What happens to a call."""
+    """The effect of a fault on a call."""
 
     FAIL = "fails"  # StoreError; it had no effect
     LOSE_ANSWER = "loses its answer"  # StoreError; it took effect all the same
@@ -55,13 +55,13 @@ class Fault(StrEnum):
 
 
 class FaultPlan:
-    """What is to go wrong. All of it may be changed while the engine runs.
+    """The planned faults. All fields may be changed while the engine runs.
 
     Parameters:
-        faults: by the number of the call, counted from 1 over all the engine's verbs.
-        refused: ids of instances whose work the store will not have: a commit with a history row of theirs is
-            refused for its data, unless the row does no more than park them.
-        unwritable: ids of instances of which the store will have nothing at all, not even that.
+        faults: faults by the number of the call, counted from 1 over all the engine's verbs.
+        refused: ids of instances whose history rows the store rejects: a commit with one fails for its data,
+            unless the row only parks the instance.
+        unwritable: ids of instances for which the store rejects every row.
         full: while true, every commit finds no room.
         away: while true, every verb fails, as when the disk or the server is gone.
     """
@@ -83,7 +83,7 @@ class FaultPlan:
 
 
 class FaultyStore:
-    """A store that does what the plan says. It stands for the store as one process sees it.
+    """A store that follows the plan. It represents the store of one process.
 
     `calls` lists the verbs so far, `fired` the faults that happened: number, verb, fault.
     """
@@ -102,7 +102,7 @@ class FaultyStore:
         return self.inner.location
 
     def restarted(self, plan: FaultPlan | None = None) -> FaultyStore:
-        """What the next process finds: the same store, given up by the one that died."""
+        """The store for the next process, released by the dead one."""
         self.is_dead = True
         self.inner.close()
         return FaultyStore(self.inner, plan)
@@ -143,7 +143,7 @@ class FaultyStore:
         self._call("commit", lambda: self._commit(batch))
 
     def close(self) -> None:
-        """Of a dead process there is nothing to close."""
+        """Close the store, unless the process is dead."""
         if not self.is_dead:
             self.inner.close()
 
@@ -171,7 +171,7 @@ class FaultyStore:
         return found
 
     def _named_in(self, batch: Batch) -> set[str]:
-        """Everybody of whom the batch would write a row."""
+        """The ids of all instances with rows in the batch."""
         numbers = {row.instance_no for row in batch.updates} | {row.instance_no for row in batch.history}
         ids = {self._ids.get(number, "") for number in numbers}
         ids.update(row.instance_id for row in batch.new_instances)
@@ -255,7 +255,7 @@ class FaultyStore:
         self.inner.close_reader()
 
     def __getattr__(self, name: str) -> Any:
-        """Whatever a particular store has beyond the port."""
+        """Attributes of the store beyond the port."""
         return getattr(self.inner, name)
 
 

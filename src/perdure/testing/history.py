@@ -1,4 +1,4 @@
-"""Histories written by hand, one event after the other, as an engine would have recorded them.
+"""Handwritten histories, one event after the other, as an engine records them.
 
     history = (
         HistoryBuilder("claims")
@@ -8,7 +8,7 @@
         .awaited("Decision")
     )
 
-Decisions take the next event id by themselves. Each arrival is an episode of its own, at the builder's time.
+Decisions get the next event id. Each arrival is an episode of its own, at the builder's time.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class HistoryBuilder:
     # ------------------------------------------------------------------------------------------------ time
 
     def later(self, duration: Seconds) -> HistoryBuilder:
-        """What follows happens that much later."""
+        """Advance the builder's time for the following events."""
         self._at += micros(duration)
         return self
 
@@ -55,10 +55,11 @@ class HistoryBuilder:
         version: str = "",
         pairing: int = ev.OLDEST,
     ) -> HistoryBuilder:
-        """The execution began; `carried` are (name, data) of events an earlier execution left over.
+        """The execution began; `carried` are (name, data) of events carried over from the previous execution.
 
-        `pairing` is 1 in what perdure writes today: of several waits for one name, the oldest that the code still
-        awaits takes the event (see `taken`). 0 is what earlier versions wrote: the oldest wait takes it.
+        `pairing` is 1 in current histories: of several waits for one name, the oldest that the code still
+        awaits takes the event (see `taken`). It is 0 in histories of earlier versions: the oldest wait takes
+        it.
         """
         return self._arrival(
             ev.ExecutionStarted(
@@ -72,13 +73,13 @@ class HistoryBuilder:
         )
 
     def completed(self, task_id: int, result: Any = None) -> HistoryBuilder:
-        """The activity that decision `task_id` scheduled came back with a result."""
+        """The activity scheduled by decision `task_id` completed."""
         return self._arrival(ev.TaskCompleted(task_id=task_id, result=_body(result)))
 
     def failed(
         self, task_id: int, failure: Failure | str = "ValueError", message: str = ""
     ) -> HistoryBuilder:
-        """The activity failed; the failure, or its type and message."""
+        """The activity failed; pass the failure, or its type and message."""
         return self._arrival(ev.TaskFailed(task_id=task_id, failure=_failure(failure, message)))
 
     def child_completed(self, task_id: int, result: Any = None) -> HistoryBuilder:
@@ -92,7 +93,7 @@ class HistoryBuilder:
         return self._arrival(ev.SubOrchestrationFailed(task_id=task_id, failure=_failure(failure, message)))
 
     def fired(self, timer_id: int) -> HistoryBuilder:
-        """The timer's time came; the builder's clock goes there, if it is not beyond it."""
+        """The timer fired; the builder's time moves to the due time if that is later."""
         for _, events in self.episodes:
             for event in events:
                 if isinstance(event, ev.TimerCreated) and event.id == timer_id:
@@ -104,7 +105,7 @@ class HistoryBuilder:
         return self._arrival(ev.EventRaised(name=name, input=_body(data)))
 
     def entity_answered(self, task_id: int, result: Any = None) -> HistoryBuilder:
-        """The entity that decision `task_id` called answered."""
+        """The entity called by decision `task_id` answered."""
         return self._arrival(ev.EntityOperationCompleted(task_id=task_id, result=_body(result)))
 
     def entity_failed(
@@ -128,7 +129,7 @@ class HistoryBuilder:
         attempt: int = 1,
         timeout: Seconds = 0,
     ) -> HistoryBuilder:
-        """The code called an activity; `call` and `attempt` for a retry."""
+        """The code called an activity; `call` and `attempt` mark a retry."""
         return self._decision(
             ev.TaskScheduled(
                 id=self._take_id(),
@@ -157,7 +158,7 @@ class HistoryBuilder:
         )
 
     def timer(self, after: Seconds | datetime, *, purpose: str = "", of: int = -1) -> HistoryBuilder:
-        """The code created a timer, due after a duration or at an instant."""
+        """The code created a timer, due after a duration or at a time."""
         at = instant(after) if isinstance(after, datetime) else self._at + micros(after)
         return self._decision(ev.TimerCreated(id=self._take_id(), fire_at=at, purpose=purpose, of=of))
 
@@ -182,7 +183,7 @@ class HistoryBuilder:
         )
 
     def lock_requested(self, *entities: EntityId | str) -> HistoryBuilder:
-        """The code asked for a critical section over these entities."""
+        """The code requested a critical section over these entities."""
         wanted = tuple(sorted(map(entity_id_of, entities)))
         return self._decision(ev.LockRequested(id=self._take_id(), entities=wanted))
 
@@ -195,7 +196,7 @@ class HistoryBuilder:
         return self._decision(ev.TimerCanceled(timer_id=timer_id))
 
     def awaited(self, name: str, *, timeout: Seconds | None = None) -> HistoryBuilder:
-        """The code began to wait for an external event; with a timeout comes the timer behind it."""
+        """The code began to wait for an external event; a timeout adds its timer."""
         wait_id = self._take_id()
         deadline = self._at + micros(timeout) if timeout is not None else 0
         self._decision(ev.EventAwaited(id=wait_id, name=name, deadline=deadline))
@@ -206,17 +207,17 @@ class HistoryBuilder:
         return self._decision(ev.WaitCanceled(wait_id=wait_id))
 
     def taken(self, wait_id: int, event: int) -> HistoryBuilder:
-        """Of several waits this one took the event; events are counted from 0, those carried over included."""
+        """Of several waits this one took the event; events are counted from 0, carried ones included."""
         return self._decision(ev.EventTaken(wait_id=wait_id, event=event))
 
     def rejected(
         self, wait_id: int, name: str, reason: str = "does not fit", *, event: int = -1
     ) -> HistoryBuilder:
-        """An event did not fit the type its waiter expects; with its number where several were waiting."""
+        """An event did not fit the type of its wait; pass its number if several waits were open."""
         return self._decision(ev.EventRejected(wait_id=wait_id, name=name, reason=reason, event=event))
 
     def patched(self, name: str, *, deprecated: bool = False) -> HistoryBuilder:
-        """The code asked `context.patched(name)` for the first time, and got True."""
+        """The code called `context.patched(name)` for the first time, and got True."""
         return self._decision(ev.PatchMarked(name=name, deprecated=deprecated))
 
     # ------------------------------------------------------------------------------------ endings and control
@@ -234,7 +235,7 @@ class HistoryBuilder:
         return self._decision(ev.ContinuedAsNew(input=_body(input_)))
 
     def terminated(self, reason: str = "") -> HistoryBuilder:
-        """Somebody terminated it."""
+        """An operator terminated it."""
         return self._arrival(ev.ExecutionTerminated(reason=reason))
 
     def suspended(self, reason: str = "") -> HistoryBuilder:
@@ -246,11 +247,11 @@ class HistoryBuilder:
         return self._arrival(ev.ExecutionResumed(reason=reason))
 
     def held_loop(self, milliseconds: int, place: str = "") -> HistoryBuilder:
-        """Its code kept the engine to itself for so long."""
+        """The code blocked the engine for this long."""
         return self._decision(ev.LoopHeld(milliseconds=milliseconds, place=place))
 
     def parked(self, kind: str, detail: str = "") -> HistoryBuilder:
-        """The engine set it aside."""
+        """The engine parked it."""
         return self._arrival(ev.ExecutionParked(kind=kind, detail=detail))
 
     # --------------------------------------------------------------------------------------------- inside

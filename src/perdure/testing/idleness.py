@@ -1,9 +1,9 @@
-"""Waits that nothing can end: an environment in which nothing is left to happen tells those who wait.
+"""Idleness: fails waits that can never end, because nothing more can happen in the environment.
 
-The engine of an environment is idle when no message is queued, no activity runs and no timer is left. Then only the
-test itself can go on: another of its tasks, or a thread. Where every task of the test's event loop waits for this
-engine or for another task, nobody is left to do anything, and the waits fail at once. Otherwise they fail when the
-engine has stayed idle for IDLE_AFTER.
+The engine of an environment is idle when no message is queued, no activity runs and no timer is left. Then only
+the test itself can act: another of its tasks, or a thread. If every task of the test's event loop waits for
+this engine or for another task, the waits fail at once. Otherwise they fail when the engine has been idle for
+IDLE_AFTER.
 """
 
 from __future__ import annotations
@@ -22,23 +22,21 @@ if TYPE_CHECKING:
     from perdure.testing.clock import SkippingWaiter
 
 IDLE_AFTER: Final = 10.0  # real seconds
-_ACTING: Final = frozenset(
-    {"sleep", "to_thread"}
-)  # of asyncio's coroutines, those that wait for more than a task
+_ACTING: Final = frozenset({"sleep", "to_thread"})  # asyncio's coroutines that wait for more than a task
 _OURS: Final = (
     "perdure-",
     "asyncio_",
     "AnyIO worker",
     "ThreadPoolExecutor",
-)  # threads that do nothing by themselves
+)  # threads that never act by themselves
 
 
 class NothingCanHappen(TimeoutError):
-    """What is waited for can never come: the environment is idle, and has no timer left."""
+    """The wait can never end: the environment is idle, and has no timer left."""
 
 
 class Idleness:
-    """Looks after the waits of one environment, on its event loop."""
+    """Watches the waits of one environment, on its event loop."""
 
     def __init__(self, client: Client, waiter: SkippingWaiter) -> None:
         self._client = client
@@ -49,7 +47,7 @@ class Idleness:
         self._engine = engine
 
     def look(self, moment: int) -> None:
-        """The engine has nothing to do; `moment` changes as soon as it has."""
+        """Called when the engine is idle; `moment` changes as soon as it has work."""
         if not self._engine.endless or not self._is_still(moment):
             return
         if _others_may_act():
@@ -87,7 +85,7 @@ def _why(status: OrchestrationStatus) -> str:
 
 
 def _others_may_act() -> bool:
-    """Whether a task or a thread of the test may still do something."""
+    """Whether a task or a thread of the test may still act."""
     threads = (thread.name for thread in threading.enumerate() if thread is not threading.main_thread())
     return not all(name.startswith(_OURS) for name in threads) or any(map(_may_act, asyncio.all_tasks()))
 

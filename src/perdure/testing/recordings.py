@@ -1,9 +1,9 @@
-"""Recordings: the history of one instance in a file, and whether today's code would do it again.
+"""Recordings: the history of one instance in a file, and its check against the current code.
 
-A recording is JSON without any code: which instance, which orchestrator and version, and its events with all
-that was in them. `perdure export` writes it. Checking one runs the orchestrator through the recorded events;
-activities do not run, and nothing is written. That is what a worker does with every instance it takes up after
-a deploy, so the verdict is the worker's own.
+A recording is JSON without any code: the instance, its orchestrator and version, and its events with their
+bodies. `perdure export` writes it. A check runs the orchestrator through the recorded events; activities do not
+run, and nothing is written. A worker does the same with every instance after a deployment, so the verdict is
+the same.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ Finding = Literal["agrees", "disagrees", "misfit", "missing", "unreadable"]
 class Recording(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """One execution of one instance. `events` are history as perdure keeps it, each with its `timestamp`.
 
-    `held` are events, and the input of an instance that has not begun, as far as whoever made it could see them.
+    `held` are waiting events, and the input of an instance that has not started, as far as the exporter could
+    see them.
     """
 
     format: str = FORMAT
@@ -55,13 +56,15 @@ class Recording(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     parent_instance_id: str | None = None
     runtime_status: str = ""
     events: list[dict[str, Any]] = []
-    held: list[dict[str, Any]] = []  # messages that wait for the instance to go on
-    damage: str = ""  # what is wrong with the stored rows, if they are not what was written
+    held: list[dict[str, Any]] = []  # messages that the instance has not processed
+    damage: str = ""  # the damage of the stored rows, if any
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether code and recording agree; `detail` says what is wrong if not, as a parked instance's reason would."""
+    """Whether code and recording match; otherwise `detail` explains the mismatch, like the reason of a parked
+    instance.
+    """
 
     recording: Recording
     finding: Finding
@@ -73,7 +76,7 @@ class Verdict:
 
 
 def recording_of(status: OrchestrationStatus) -> Recording:
-    """The recording of a status that was fetched with history, results and input."""
+    """The recording of a status with history, results and input."""
     return Recording(
         instance_id=status.instance_id,
         name=status.name,
@@ -87,7 +90,8 @@ def recording_of(status: OrchestrationStatus) -> Recording:
 
 
 def read_recording(text: str | bytes) -> Recording:
-    """A recording from JSON: of `perdure export`, of `perdure history --json`, or a status with its history.
+    """Read a recording from the JSON of `perdure export` or `perdure history --json`, or of a status with its
+    history.
 
     Raises PayloadError.
     """
@@ -116,7 +120,7 @@ def read_recording(text: str | bytes) -> Recording:
 
 
 def _told_by(events: list[dict[str, Any]]) -> dict[str, Any]:
-    """What the first event of a history says of its instance."""
+    """The instance's data in the first event of a history."""
     first = next((one for one in events if one.get("type") == "ExecutionStarted"), {})
     parent = first.get("parent") or {}
     told = {
@@ -136,7 +140,7 @@ class Checker:
         self._undecoded = Undecoded(registry, self._functions)
 
     def check_entity(self, entity_id: str, state: Any) -> Verdict:
-        """Whether an entity's state fits what today's code declares for it."""
+        """Check an entity's state against the type in the current code."""
         name = name_in(entity_id)
         entity = Recording(instance_id=entity_id, name=f"@{name}")
         code = self._functions.entity(name)
@@ -145,7 +149,7 @@ class Checker:
         return _judged(entity, code.misfit_of(entity_id, Raw(payload.encode(state))))
 
     def check(self, recording: Recording) -> Verdict:
-        """Replay a recording, and read what its code has not read yet. Runs no activity."""
+        """Replay a recording, and decode the values that its code has not read yet. Runs no activity."""
         if recording.damage:
             return Verdict(recording, "unreadable", recording.damage)
         entry = self._functions.orchestrator(recording.name, recording.version)
@@ -178,7 +182,7 @@ class Checker:
     def _unread(
         self, recording: Recording, episodes: list[Episode], entry: Entry, execution: Execution
     ) -> MisfitError | None:
-        """The first thing that the code is going to read and that does not fit."""
+        """The first misfit among the values that the code will read."""
         state = fold(episodes)
         events = [event for _, group in episodes for event in group]
         found = [
@@ -200,19 +204,19 @@ def _judged(recording: Recording, unfit: MisfitError | None, otherwise: str = ""
 
 
 def _messages(recording: Recording) -> list[Kept]:
-    """What waits for the instance, as far as it is read; what else waits (results) has types that the code tells."""
+    """The waiting messages with inputs or events; the types of others (results) come from the code."""
     messages = [decode_message(msgspec.json.encode(message)) for message in recording.held]
     return [message for message in messages if isinstance(message, Kept)]
 
 
 def check_recording(recording: Recording | str | bytes, app: App) -> Verdict:
-    """Whether an application's present code would do again what a recorded instance has done.
+    """Check whether an application's current code repeats the recorded instance.
 
     Parameters:
-        recording: a `Recording`, or what `read_recording` takes.
+        recording: a `Recording`, or the JSON for `read_recording`.
         app: the application.
 
-    Raises PayloadError for what is no recording.
+    Raises PayloadError for invalid JSON of a recording.
     """
     read = recording if isinstance(recording, Recording) else read_recording(recording)
     return Checker(app).check(read)

@@ -1,7 +1,8 @@
-"""Orchestrators without an engine: hand one a history, and see what it decides or where it disagrees.
+"""Orchestrators without an engine: pass a history to an orchestrator, and get its decisions or the mismatch.
 
-`replay` is for tests of an orchestrator's own logic: the last arrival is lived, all before it is replayed.
-`check_history` is for deploys: would this code, today, do again what a recorded instance has done?
+`replay` is for tests of an orchestrator's own logic: it replays everything before the last arrival and returns
+the response to that. `check_history` is for deployments: it checks that the current code repeats a recorded
+instance.
 """
 
 from __future__ import annotations
@@ -37,9 +38,9 @@ Saved = str | bytes | Sequence[Mapping[str, Any]] | Sequence[Episode] | HistoryB
 
 @dataclass(frozen=True)
 class Replayed:
-    """What an orchestrator did in answer to the last arrival of a history.
+    """The response of an orchestrator to the last arrival of a history.
 
-    `decisions` are history events, as they would be recorded. `ending` is None while it goes on.
+    `decisions` are history events, as an engine would record them. `ending` is None if it continues.
     """
 
     decisions: tuple[ev.HistoryEvent, ...]
@@ -54,13 +55,13 @@ class Replayed:
 
     @property
     def output(self) -> Any:
-        """What the orchestrator returned; None while it goes on."""
+        """The orchestrator's return value; None if it continues."""
         ending = self.ending
         return payload.decode(ending.output) if isinstance(ending, ev.ExecutionCompleted) else None
 
     @property
     def failure(self) -> Failure | None:
-        """Why it failed, if it did."""
+        """The failure of the orchestrator, or None."""
         ending = self.ending
         return ending.failure if isinstance(ending, ev.ExecutionFailed) else None
 
@@ -73,17 +74,17 @@ def replay(
     instance_id: str = "replayed",
     execution_id: str = "00000000-1",
 ) -> Replayed:
-    """Bring an orchestrator to the end of a history and return what it does about the last arrival.
+    """Replay a history and return the orchestrator's response to its last arrival.
 
     Parameters:
         orchestrator: a function, registered or not, or a registered name (with `app`).
-        history: a `HistoryBuilder`, or what `check_history` takes. What is recorded behind its last arrival,
-            if anything, has to agree.
-        app: gives activities their retry policies, timeouts and types; without it a name stands for itself.
+        history: a `HistoryBuilder`, or a history as for `check_history`. Recorded events after its last arrival
+            must match.
+        app: supplies retry policies, timeouts and types of activities; without it any name is accepted.
 
     Raises:
-        NonDeterminismError where the code disagrees with the history, FunctionNotFound for a call of a function
-        that `app` does not have (a worker's instance would wait for one that has it).
+        NonDeterminismError if the code does not match the history, FunctionNotFound for a call of a function
+        that `app` does not have (on a worker the instance would wait for it).
     """
     episodes = load_history(history)
     execution = Execution(
@@ -113,14 +114,14 @@ def check_history(
     instance_id: str = "replayed",
     execution_id: str = "00000000-1",
 ) -> NonDeterminismError | None:
-    """Replay a saved history against the present code; returns None if they agree, else what is wrong.
+    """Replay a saved history against the current code; returns None if they match, else the error.
 
     Parameters:
         orchestrator: the function, or its registered name (with `app`).
         history: the output of `perdure history --json`, the `history` of a status fetched with input and
             results, or (microseconds, events) of each episode.
-        app: the application whose activities it calls; needed when they have retry policies of their own.
-        instance_id, execution_id: those of the instance, if the code looks at them.
+        app: the application with its activities; required if they have retry policies of their own.
+        instance_id, execution_id: the ids of the instance, if the code reads them.
     """
     execution = Execution(
         _code(orchestrator, app), Identity(instance_id, execution_id), _surroundings(orchestrator, app)
@@ -137,7 +138,7 @@ def check_history(
 
 
 def load_history(history: Saved) -> list[Episode]:
-    """Episodes, (microseconds, events) each, from any form in which a history is kept."""
+    """Episodes, (microseconds, events) each, from any stored form of a history."""
     if isinstance(history, HistoryBuilder):
         return history.episodes
     entries: Any = json.loads(history) if isinstance(history, str | bytes) else history
@@ -168,7 +169,7 @@ def _append(episodes: list[Episode], entry: Mapping[str, Any]) -> None:
 def _split(
     episodes: Sequence[Episode],
 ) -> tuple[list[Episode], int, ev.Arrival, list[ev.HistoryEvent]]:
-    """Everything before the last arrival, its time, the arrival, and what is recorded behind it."""
+    """The episodes before the last arrival, its time, the arrival, and the recorded events after it."""
     for index in range(len(episodes) - 1, -1, -1):
         at, events = episodes[index]
         for place in range(len(events) - 1, -1, -1):
@@ -181,7 +182,7 @@ def _split(
 
 
 class _Lenient:
-    """Resolves functions without an application: a name stands for itself."""
+    """Resolves functions without an application: every name is accepted."""
 
     def __init__(self) -> None:
         self._registry = RegistryEnvironment(Registry())
@@ -194,10 +195,10 @@ class _Lenient:
         return self._target(function)
 
     def entity(self, name: str) -> None:
-        """Every entity is there."""
+        """Accept every entity."""
 
     def operation(self, entity: str, operation: str) -> None:
-        """Nothing is known of entities."""
+        """Check nothing."""
 
     def is_renamed(self, action: Action, recorded: Any) -> bool:
         return False

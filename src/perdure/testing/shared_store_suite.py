@@ -5,8 +5,7 @@
             place = new_empty_place()
             return lambda: MyStore(place, hub="claims")      # another door to the same empty hub at each call
 
-Leases of a moment and leases of an hour stand for those that have run out and those that have not, so nothing
-waits and no clock has to be turned.
+Leases of a moment represent expired ones and leases of an hour valid ones, so no test waits or changes a clock.
 """
 
 from __future__ import annotations
@@ -31,13 +30,13 @@ NAMES = ["resize", "charge"]
 
 
 def profile(worker: str = "one", lease: int = HOUR, **changes: Any) -> Profile:
-    """A worker with a lease that does not run out during a test; `MOMENT` is over before it is looked at."""
+    """A worker with a lease that does not expire during a test; a lease of `MOMENT` expires at once."""
     wanted: dict[str, Any] = {"role": "worker", "pools": ("gpu",), "functions": "{}", **changes}
     return Profile(worker=worker, lease=lease, **wanted)
 
 
 def activity(task_id: int, instance_id: str = "claim-1", **changes: Any) -> ActivityRow:
-    """An activity that nobody has claimed."""
+    """An unclaimed activity."""
     row = ActivityRow(
         instance_id, "aa-0", task_id, "", "resize", 100 + task_id, 0, None, b'{"n":%d}' % task_id
     )
@@ -54,12 +53,12 @@ class SharedStoreConformance:
     """Override `make_stores`."""
 
     def make_stores(self) -> Callable[[], SharedStore]:
-        """What gives a store over the same empty hub, not open yet, at each call."""
+        """A function that returns a store over the same empty hub, not open yet, at each call."""
         raise NotImplementedError("say how to make stores over one empty hub")
 
     @contextmanager
     def stores(self) -> Iterator[Callable[[], SharedStore]]:
-        """Makes stores over one hub and closes them all at the end."""
+        """Creates stores over one hub and closes them all at the end."""
         make, made = self.make_stores(), []
 
         def another() -> SharedStore:
@@ -145,7 +144,7 @@ class SharedStoreConformance:
             assert gaps[1] - gaps[0] > 1_000_000_000 and gaps[2] - gaps[1] > 1_000_000_000
 
     def test_workers_number_behind_all_that_is_there(self) -> None:
-        """A hub may come from a place where many more workers had been."""
+        """A copied hub may have had many more workers."""
         far = 70 * 2**40
         with self.stores() as another:
             tool, one = another(), another()
@@ -440,7 +439,7 @@ class SharedStoreConformance:
             mine = one.claim([""], NAMES, 2)
             assert one.claims() == [row._replace(invocation=b"") for row in mine]
             assert two.claims() == []
-            two.unclaim([row[:3] for row in mine])  # not theirs to give back
+            two.unclaim([row[:3] for row in mine])  # not their claims
             assert two.claim([""], NAMES, 9)[0].task_id == 3
             one.unclaim([mine[1][:3], ("nobody", "aa-0", 1)])
             one.unclaim([])
@@ -603,7 +602,7 @@ class SharedStoreConformance:
             assert heard.wait(20)
             heard.clear()
             again = one.reopen()
-            for _ in range(200):  # a hint may be lost, above all while the listener is moving
+            for _ in range(200):  # a hint may be lost, especially while the listener reconnects
                 one_more = [again.incarnation, second.incarnation]
                 two.notify(one_more)
                 if heard.wait(0.1):

@@ -1,4 +1,4 @@
-"""Activities under observation: each call is noted, and some are answered by a stub."""
+"""Observed activities: each call is recorded, and stubs replace some bodies."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _BY_PLACE = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_POSITIONAL
 
 @dataclass(frozen=True)
 class Call:
-    """One run of an activity's body: what it was given."""
+    """One run of an activity's body, with its arguments."""
 
     activity: str
     input: Any
@@ -33,19 +33,19 @@ class Call:
 
     @property
     def idempotency_key(self) -> str:
-        """The name of the logical call, the same for all its attempts."""
+        """The key of the logical call, the same for all its attempts."""
         return self.context.idempotency_key
 
     @property
     def instance_id(self) -> str:
-        """The instance that called."""
+        """The calling instance."""
         return self.context.instance_id
 
 
 def observed(registry: Registry, stubs: Stubs, calls: list[Call]) -> Registry:
-    """The same functions in a registry of their own, whose activities note their calls. Stubs take over.
+    """A copy of the registry whose activities record their calls and run the stubs.
 
-    Raises FunctionNotFound for a stub whose activity the application does not have.
+    Raises FunctionNotFound for a stub of an unknown activity.
     """
     by_name = {registry.name_of(activity): stub for activity, stub in stubs.items()}
     for name in by_name:
@@ -95,7 +95,7 @@ def _observed(activity: Activity, stub: Callable[..., Any] | None, calls: list[C
 
 
 def _parameters_of_stub(stub: Callable[..., Any], activity: Activity) -> dict[str, inspect.Parameter]:
-    """What a stub takes; the `*args` of one that names nothing, such as a Mock, takes the input."""
+    """The parameters of a stub; the `*args` of one without named parameters, such as a Mock, take the input."""
     parameters = signature_of(stub)
     named = {name: p for name, p in parameters.items() if p.kind not in _VARIABLE}
     starred = [name for name, p in parameters.items() if p.kind is p.VAR_POSITIONAL]
@@ -110,7 +110,7 @@ def _hints_of_stub(
     activity: Activity,
     real: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The stub's own annotations; what it leaves out is as the real activity has it."""
+    """The stub's own annotations, completed by those of the real activity."""
     own = dict(Activity(activity.name, stub).hints())
     names = signature_of(activity.function)
     inputs = [real.get(name, Any) for name in names if real.get(name) is not ActivityContext]
@@ -124,7 +124,7 @@ def _hints_of_stub(
 
 def _noting(name: str, function: Callable[..., Any], by_place: Sequence[str], calls: list[Call]) -> Any:
     def noted(arguments: dict[str, Any]) -> list[Any]:
-        """Note the call; returns what is passed by place, which `arguments` no longer have."""
+        """Record the call; returns the positional arguments, removed from `arguments`."""
         context: ActivityContext = arguments.pop(_NOTED)
         calls.append(Call(name, context.get_input(), context))
         return [arguments.pop(place) for place in by_place if place in arguments]

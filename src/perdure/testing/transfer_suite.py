@@ -1,10 +1,10 @@
-"""The conformance suite for stores whose hubs can be moved (`perdure.store.transfer.Movable`).
+"""The conformance suite for stores whose hubs can be transferred (`perdure.store.transfer.Movable`).
 
     class TestMyStoreMoves(MovingConformance):
         def make_store(self, hub="claims"):
             return MyStore("mydb:///conformance", hub=hub)     # another empty store at each call
 
-Each test moves a hub that has a row of every kind, to or from the store in memory, which is the specification.
+Each test transfers a hub with a row of every kind, to or from the store in memory, which is the specification.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class MovingConformance:
     """Override `make_store`."""
 
     def make_store(self, hub: str = "claims") -> Any:
-        """An empty store, not open yet; another one at each call, of a place that may have other hubs."""
+        """Return an empty store, not open yet; a new one at each call, in a place that may have other hubs."""
         raise NotImplementedError("say how to make an empty store")
 
     @contextmanager

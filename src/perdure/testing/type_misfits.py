@@ -1,8 +1,8 @@
-"""What an instance holds that its code has not read yet, checked against the types that today's code reads it as.
+"""Checks the values that an instance's code has not read yet against the types of the current code.
 
-Replay decodes what the code has been told. After a deploy the rest is decoded as well: the inputs of open activities
-and sub-orchestrations, events that wait to be taken, inputs of instances that have not begun, states of entities.
-A value whose reader declares no type fits.
+Replay decodes the values that the code has received. After a deployment the others are decoded as well: the
+inputs of open activities and sub-orchestrations, waiting events, inputs of instances that have not started,
+states of entities. A value without a declared type fits.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Undecoded:
         self._inputs: dict[str, Any] = {}
 
     def asked_for(self, events: Iterable[ev.HistoryEvent], state: State) -> Iterator[MisfitError]:
-        """Inputs of what is open, and of what is going to be tried again."""
+        """The inputs of open calls and of pending retries."""
         calls = {event.id: event for event in events if isinstance(event, ev.TaskScheduled)}
         again = [
             calls[timer.of]
@@ -65,7 +65,7 @@ class Undecoded:
     def kept(
         self, entry: Entry, waiting: Iterable[Kept], execution: Execution | None
     ) -> Iterator[MisfitError]:
-        """Inputs and events that have been accepted and not delivered. `execution` is the replayed code."""
+        """Accepted but undelivered inputs and events. `execution` is the replayed code."""
         for message in waiting:
             if isinstance(message, msg.RaiseEvent):
                 yield from self.event(entry, message.name, message.input, execution)
@@ -75,7 +75,7 @@ class Undecoded:
                 yield from self.event(entry, carried.name, carried.input, None)
 
     def event(self, entry: Entry, name: str, body: Raw, execution: Execution | None) -> Iterator[MisfitError]:
-        """An event that waits, against the declared type and that of the wait which takes it next."""
+        """Check a waiting event against the declared type and that of the wait that takes it next."""
         try:
             entry.admit(name, body)
         except EventRefused as refused:
@@ -88,7 +88,7 @@ class Undecoded:
             yield from _unfit(f"the event {name!r}", body, wait.expected)
 
     def state(self, code: EntityCode, entity_id: str, state: Raw) -> MisfitError | None:
-        """An entity's state, if its code declares what it is."""
+        """Check an entity's state, if its code declares a type."""
         return code.misfit_of(entity_id, state)
 
     def _input_of(self, name: str) -> Any:
@@ -96,12 +96,12 @@ class Undecoded:
             try:
                 self._inputs[name] = _input_type(self._registry.activity(name))
             except FunctionNotFound:
-                self._inputs[name] = Any  # the verdict "missing" is not this module's
+                self._inputs[name] = Any  # other code reports missing functions
         return self._inputs[name]
 
 
 def _input_type(activity: Activity) -> Any:
-    """What the activity's input is read as; Any where resources of a lifespan leave that open."""
+    """The type of the activity's input; Any if resources of a lifespan leave it open."""
     try:
         return plan_of(activity, _GIVEN).input_type
     except RegistrationError:
@@ -109,7 +109,7 @@ def _input_type(activity: Activity) -> Any:
 
 
 def _unfit(whose: str, body: Raw, expected_type: Any) -> Iterator[MisfitError]:
-    if not bytes(body) or bytes(body) == b"null":  # what takes no input is called with none
+    if not bytes(body) or bytes(body) == b"null":  # a function without an input gets none
         return
     try:
         payload.decode(body, expected_type)
