@@ -1,8 +1,8 @@
-"""The examination: is what a cut left the store of an engine that kept its word?
+"""The check after a cut: the store must keep all promises of the engine.
 
-The store must hold exactly what it held after the last commit that had returned, or after the one under way; every
-acknowledged request must be found by its own traces; the verifier must find nothing; and a new engine, whose
-clients repeat what they had no answer to, must come to rest with each event taken once.
+The store must have exactly the content after the last completed commit, or after the one in progress; every
+acknowledged request must have left its traces; the verifier must find nothing; and a new engine, whose clients
+repeat unanswered requests, must come to rest with each event taken once.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _REMEMBERED = 20 * 3_600 * 1_000_000  # microseconds; the store forgets operatio
 
 
 class Lived(Protocol):
-    """What the examination needs to know of a life."""
+    """The life of an engine, as the check uses it."""
 
     seed: int
     tuning: Tuning
@@ -43,7 +43,7 @@ class Lived(Protocol):
 
 @dataclass
 class Promises:
-    """What an engine and those before it on this disk had promised at the moment of the cut."""
+    """The promises of an engine and its predecessors on this disk at the moment of the cut."""
 
     orders: list[Submission]
     commits: list[Commit]
@@ -59,7 +59,7 @@ class Promises:
 
 
 def _as_known(order: Submission, position: int) -> Submission:
-    """The order as its client saw it at this position: without what came later. All of it lies before 0 then."""
+    """The order as its client saw it at this position, without later answers, with all positions before 0."""
     seen = Submission(order.message, order.operation_id, order.token, 0)
     if 0 <= order.answered_at <= position:
         seen.answered_at, seen.answer = 0, order.answer
@@ -70,7 +70,7 @@ def _as_known(order: Submission, position: int) -> Submission:
 
 @dataclass
 class CutFinding:
-    """What was found after one cut."""
+    """The findings after one cut."""
 
     problems: list[str] = field(default_factory=list)
     lost_commits: int = 0
@@ -80,9 +80,9 @@ class CutFinding:
 
 
 def examine(life: Lived, image: Image, promises: Promises, *, goes_on: bool = True) -> CutFinding:
-    """Put the image on a plain disk, open it with a fresh store, and look.
+    """Put the image on a plain disk, open it with a new store, and check it.
 
-    The verifier reads what the fingerprint covers, so it looks at each content of a life once.
+    The verifier reads only content covered by the fingerprint, so it checks each content of a life once.
     """
     finding = CutFinding()
     with folder() as place, life.tuning.applied():
@@ -185,7 +185,7 @@ def _verified(machine: Machine, when: str) -> list[str]:
 
 
 def going_on(machine: Machine, orders: Sequence[Submission]) -> Iterator[str]:
-    """Clients repeat what they had no answer to, and the engine comes to rest."""
+    """Clients repeat unanswered requests, and the engine comes to rest."""
     repeated = [order.renewed() for order in orders if order.is_repeated]
     for order in orders:
         if order.is_repeated:

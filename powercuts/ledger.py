@@ -1,4 +1,4 @@
-"""The ledger: what clients asked for and were told, and what each commit left in the store, by disk position."""
+"""The ledger: the requests and answers of clients, and the content after each commit, by disk position."""
 
 from __future__ import annotations
 
@@ -46,7 +46,9 @@ class Submission:
 
     @property
     def is_repeated(self) -> bool:
-        """The client asks again: it does not know and has an id to ask with, or was told that there was no room."""
+        """Whether the client repeats the request: the outcome is unknown and it has an id, or the store was
+        full.
+        """
         if self.repeated_at >= 0:
             return False
         return isinstance(self.answer, StoreFull) or bool(self.is_unknown and self.operation_id)
@@ -87,11 +89,11 @@ class CutLedger:
         self.begins = -1
 
     def acknowledged(self, by: int) -> Iterator[Submission]:
-        """What clients had been told by this position of the disk's log."""
+        """The requests acknowledged by this position of the disk's log."""
         return (o for o in self.orders if o.is_acknowledged and o.answered_at <= by)
 
     def purges(self, by: int) -> set[str]:
-        """Instances that somebody had asked to purge."""
+        """Instances with a purge request."""
         return {
             o.message.instance_id for o in self.orders if isinstance(o.message, Purge) and o.asked_at <= by
         }

@@ -23,7 +23,7 @@ COLLECTOR_WAITS = 600  # seconds a collector waits for the next event
 
 
 class Life:
-    """One engine from its start to its end, and what it had promised at each position of its disk's log."""
+    """One engine from its start to its end, and its promises at each position of its disk's log."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class Life:
         self._numbers = 0
 
     def live(self) -> None:
-        """From opening the store to closing it, or to the middle of things."""
+        """Run from opening the store to closing it, or to a cut in the middle."""
         with folder() as place, self.tuning.applied(), mounted(self.disk):
             for name, content in self.disk.found.items():
                 content.save(f"{place}/{name}")

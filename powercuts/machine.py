@@ -33,7 +33,7 @@ _functions = FunctionTable(app.registry)
 
 
 class WatchedStore(SqliteStore):
-    """The store as it is, with a witness: what it held after each commit. `careless` is for showing the loss."""
+    """The real store, with a record of its content after each commit. `careless` demonstrates the loss."""
 
     ledger: CutLedger | None = None
     careless = False
@@ -87,7 +87,7 @@ class InlinePool:
         self._in_flight.discard((execution_id, task_id))
 
     def cancel(self, calls: Iterable[tuple[str, int]], executions: Collection[str] = ()) -> None:
-        """Commits have decided that nobody wants these any more."""
+        """Cancel these calls, after the commits that decided it."""
         gone = set(calls)
         self._waiting = [
             i

@@ -89,7 +89,7 @@ class FaultRun:
         self._left = _OUTAGE
 
     def go(self) -> Sweep:
-        """Run, mend, come to rest, cut the power. Returns what was found."""
+        """Run, repair the disk, come to rest, cut the power. Returns the findings."""
         heard = _LoggedErrors(self)
         log = logging.getLogger("perdure.engine")
         kept, log.propagate = log.propagate, False
@@ -99,7 +99,7 @@ class FaultRun:
                 self._live(place)
             if self.trouble.struck and not self.sweep.problems:
                 self._cut()
-        except Exception as error:  # whatever comes out of the engine is what we look for
+        except Exception as error:  # any error of the engine is a finding
             self.problem(f"it broke with {error!r}")
         finally:
             log.removeHandler(heard)
@@ -164,7 +164,7 @@ class FaultRun:
             self._wear_on()
 
     def _read(self, machine: Machine) -> None:
-        """Clients read, whatever the writer is going through; on a thread that has no connection yet."""
+        """Clients read in any state of the writer, on a thread without a connection."""
         machine.store.close_reader()
         try:
             machine.store.query(InstanceFilter())

@@ -40,7 +40,7 @@ class DiskFile(apsw.VFSFile):
         super().__init__(_PLAIN, name, flags)
 
     def excepthook(self, *_: Any) -> bool:
-        """What could not be told to anybody."""
+        """Ignore errors that have no caller."""
         return True
 
     def xWrite(self, data: Any, offset: int) -> None:
@@ -84,7 +84,7 @@ class DiskLayer(apsw.VFS):
         super().__init__(NAME, _PLAIN, makedefault=False)
 
     def excepthook(self, *_: Any) -> bool:
-        """What could not be told to anybody."""
+        """Ignore errors that have no caller."""
         return True
 
     def xOpen(self, name: Any, flags: list[int]) -> apsw.VFSFile:

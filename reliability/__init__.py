@@ -1,1 +1,1 @@
-"""One command for every test of what perdure promises: simulated lives, power cuts, kills, planted bugs."""
+"""One command for all reliability tests: simulated runs, power cuts, kills, planted bugs."""

@@ -56,7 +56,7 @@ def main() -> int:
 
 
 def run(size: Size, seed: int, jobs: int, names: list[str]) -> dict[str, Any]:
-    """The parts in turn; each says what it ran and how many violations it found."""
+    """Run the parts in turn; each reports its runs and the number of violations."""
     began = time.monotonic()
     report: dict[str, Any] = {
         "commit": campaign.git_commit(),
@@ -77,7 +77,9 @@ def run(size: Size, seed: int, jobs: int, names: list[str]) -> dict[str, Any]:
 
 
 def with_others(report: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
-    """What was run now, beside the parts of an earlier file that were not: each names its own commit."""
+    """The current report, completed by the parts of an earlier file that did not run; each names its own
+    commit.
+    """
     others = {name: {"commit": before["commit"], **part} for name, part in before["parts"].items()}
     parts = {**others, **report["parts"]}
     return {
@@ -90,7 +92,7 @@ def with_others(report: dict[str, Any], before: dict[str, Any]) -> dict[str, Any
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table: where its figure stands in the report."""
+    """A line of the table, with the place of its figure in the report."""
 
     title: str
     part: str
@@ -138,7 +140,7 @@ ROWS = (
 
 
 def table(report: dict[str, Any]) -> str:
-    """What ran and what it found, in rows; and who caught which planted bug."""
+    """The runs and findings as a table, and the detection of each planted bug."""
     parts = report["parts"]
     lines = [f"{row.title:<46}{parts[row.part][row.key]:>14,}" for row in ROWS if row.part in parts]
     lines.append(f"{'violations in all':<46}{report['violations']:>14,}")

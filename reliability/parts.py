@@ -45,7 +45,9 @@ Figures = dict[str, Any]
 
 
 def simulation(size: Size, seed: int, jobs: int) -> Figures:
-    """Lives under faults. A case that never came up counts: of it, nothing has been shown."""
+    """Simulated runs with faults. A case that never occurred counts as a failure, because nothing is shown
+    about it.
+    """
     seeds = range(seed, seed + size.seeds)
     summary = campaign.run(seeds, jobs, progress=campaign.Progress(len(seeds)))
     sys.stderr.write("\n")
@@ -114,7 +116,7 @@ def kills_on_postgres(size: Size, seed: int, jobs: int) -> Figures:
 
 
 def claims_on_postgres(size: Size, seed: int, jobs: int) -> Figures:
-    """The claims example with three workers, which are killed; the bank's own book says what was paid."""
+    """The claims example with three workers, which are killed; the bank's own book has the payments."""
     claims = list(claims_of(made_up(20 * size.worker_kills)))
     with tempfile.TemporaryDirectory(prefix="perdure-claims-") as folder, Server(NEWEST) as server:
         os.environ["CLAIMS_HOME"] = folder

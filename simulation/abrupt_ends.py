@@ -1,8 +1,9 @@
-"""Attempts that end by `sys.exit()` or by a cancellation of their own, run by the host that runs `async def` bodies.
+"""Attempts that end by `sys.exit()` or by a cancellation of their own, run by the host that runs `async def`
+bodies.
 
-When an attempt ends is the pool's to say. What becomes of it is the host's, so the body runs for real, on an event
-loop of its own and without any waiting. A host that lets the exit out, or loses the attempt, gives no result: then
-the instance never goes on, and the checks at the end of a run find it.
+The pool decides when an attempt ends. The host decides about its result, so the body really runs, on an event
+loop of its own and without waiting. A host that lets the exit out, or loses the attempt, gives no result: then
+the instance never continues, and the checks at the end of a run find it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the invented activities do: the one place that both the pool and the reference read."""
+"""The simulated activities, shared by the pool and the reference."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def pool_of(name: str) -> str:
 
 
 def input_of(call: Call) -> dict[str, Any]:
-    """What the orchestrator sends along."""
+    """The input of an activity."""
     final = {"final": call.final} if call.final else {}
     ends = {"ends": call.ends} if call.ends else {}
     return {"key": call.key, "fails": call.fails, "fatal": call.fatal, "pad": call.pad, **final, **ends}

@@ -111,7 +111,7 @@ class FakePool:
         return (ACTIVITIES if free else ()), free
 
     def expected_wait(self, name: str, more: int) -> float:
-        """A slot is free, or nobody knows when one will be."""
+        """0 with a free slot, None otherwise."""
         return 0.0 if len(self._in_flight) + more < self._slots else 3_600.0
 
     @property

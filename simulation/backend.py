@@ -1,4 +1,4 @@
-"""Backends: what a world needs of the store it tests, and the three there are: it talks to nothing else."""
+"""Backends: the world's port to the tested store, and its three implementations."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ HUB = "simulated"
 
 
 class StoreBackend(Protocol):
-    """A store, and what a crash of its process does to it."""
+    """A store, and the effect of a process crash on it."""
 
     store: Store
 
     def crash(self) -> None:
-        """The process that had it open is gone; what was committed stays."""
+        """The process is gone; committed state stays."""
 
     def dispose(self) -> None: ...
 
@@ -45,7 +45,7 @@ class SharedBackend:
 
     def __init__(self, clock: Callable[[], int]) -> None:
         self.store = MemoryStore(HUB, clock)
-        self.store.beside()  # from here on whoever serves it registers
+        self.store.beside()  # from here on its workers register
 
     def crash(self) -> None:
         """The database outlives its workers."""
@@ -55,7 +55,7 @@ class SharedBackend:
 
 
 class SqliteBackend:
-    """The real SQLite store on a file in memory. Each begins as a copy of one that was made once."""
+    """The real SQLite store on a file in memory. Each starts as a copy of one that is created once."""
 
     def __init__(self) -> None:
         folder = _folder()

@@ -22,7 +22,7 @@ SHOWN = 5  # failures of which the text is kept
 
 @dataclass
 class Summary:
-    """What a campaign has seen."""
+    """The summary of a campaign."""
 
     shared: bool = False  # worlds of several workers
     seeds: int = 0
@@ -48,7 +48,7 @@ class Summary:
 
     @property
     def cases(self) -> tuple[str, ...]:
-        """What is to come up in such worlds."""
+        """The cases that must occur in such worlds."""
         return SHARED_CASES if self.shared else CASES
 
     def missed(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""The checks at rest: what was told to clients, what came out, what was left behind, against the ledger."""
+"""The final checks: clients' answers, results and remaining rows against the ledger."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ DROPS = (
     "accepts no more events",
     "no instance ",
 )
-TOPS = frozenset({"i0", "i1", "i2"})  # ids of others: a child that wants one may not get it
+TOPS = frozenset({"i0", "i1", "i2"})  # ids of other instances: a child with one may be rejected
 OVERFLOW = "already keeps"  # accepted while no owner was there, and no room when there was
 NOT_DONE = ("StoreFull", "CommitRefused")
 IN_DOUBT = ("OutcomeUnknown", "EngineStopped", "CommitConflict")
@@ -37,7 +37,7 @@ CREATED = frozenset({"start", "restart"})
 
 
 class FinalChecks:
-    """Judges a world that has come to rest. Everything it finds goes to the ledger's problems."""
+    """Checks a world at rest. Every finding goes to the ledger's problems."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -155,7 +155,9 @@ class FinalChecks:
                 self._bad("I12", f"{dealing.operation_id} was answered {dealing.told}")
 
     def _was_surely_refused(self, dealing: Dealing) -> bool:
-        """An attempt given up at one worker may come to pass after another one was refused elsewhere."""
+        """Whether a rejection is certain: an abandoned attempt at one worker may take effect after a rejection
+        elsewhere.
+        """
         surely = dealing.attempts == 1 or not self._ledger.shared
         return surely and dealing.outcome == "refused" and not dealing.was_accepted
 
@@ -165,7 +167,7 @@ class FinalChecks:
         return on_record or dealing.operation_id in self._ledger.refused_late
 
     def _lives(self, instance_id: str) -> None:
-        """An id had no more lives than clients may have given it."""
+        """An id had no more instances than clients may have started."""
         runs = self._ledger.runs_of(instance_id)
         tops = [run for run in runs if run.row.parent_id is None]
         wanted = [
@@ -189,7 +191,7 @@ class FinalChecks:
     def _events(self) -> None:
         """I13 to I15: each accepted event is in exactly one place, and they were taken in order."""
         dropped: Counter[int] = Counter()
-        # A failed instance notes what nobody took; rewound and failed again, it notes it again.
+        # A failed instance records its untaken events; rewound and failed again, it records them again.
         noted: set[tuple[str, int]] = set()
         for row in self._ledger.dropped:
             if row.kind == "event" and row.instance_id in self._ledger.rewound:
@@ -259,13 +261,13 @@ class FinalChecks:
                     self._bad("I15", f"{run} took event {last[row.name]} and never {int(row.body)} before it")
 
     def _overlapping(self) -> set[int]:
-        """Events of which nobody knew anything yet when the next one was sent, to another worker perhaps."""
+        """Events that were not yet committed when the next one was sent, perhaps to another worker."""
         return {dealing.order.key for dealing in self._world.dealings if dealing.outcome != "ok"}
 
     # ------------------------------------------------------------------------------------------ activities
 
     def _activities(self) -> None:
-        """I19, I20: a body ran before its completion, and what it returned is what was applied."""
+        """I19, I20: a body ran before its completion, and its result was applied."""
         answers: dict[tuple[str, int], set[bytes | None]] = {}
         for body in self._ledger.bodies:
             answers.setdefault((body.execution_id, body.task_id), set()).add(body.answer)
@@ -310,7 +312,7 @@ class FinalChecks:
     # --------------------------------------------------------------------------------------------- remains
 
     def _remains(self) -> None:
-        """The store holds what the ledger says, and nothing for those that are finished."""
+        """The store matches the ledger, and has nothing left of finished instances."""
         store = self._world.backend.store
         for number, run in self._ledger.runs.items():
             if run.purged:
@@ -350,5 +352,7 @@ def _given_up(body: Body) -> set[str]:
 
 
 def _may_be_taken(child_id: str) -> bool:
-    """Whether another call or a client may have the id, so that a call is refused, perhaps after its caller's end."""
+    """Whether another call or a client may have the id, so that a call is rejected, perhaps after its caller's
+    end.
+    """
     return child_id in TOPS or AGAIN in child_id

@@ -1,4 +1,4 @@
-"""The clients: they do their orders, lose answers, repeat with the same id, and note what they were told."""
+"""The clients: they run their orders, lose answers, repeat with the same id, and record the answers."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Dealing:
 
 
 class Reply:
-    """What `tell` resolves: a future of nobody's event loop."""
+    """A future for `tell`, without an event loop."""
 
     def __init__(self, actor: Actor, dealing: Dealing, attempt: int) -> None:
         self._actor = actor
@@ -101,7 +101,7 @@ _AT_ONCE = _AtOnce()
 
 
 def _about(order: Order, message: Message) -> tuple[str, ...]:
-    """The verb and the target of an order, told apart without the engine's help."""
+    """The verb and the target of an order, determined without the engine."""
     if order.verb == "restart":
         return ("restart", order.target)
     part = {RaiseEvent: "name", EntityOperation: "operation"}.get(type(message), "")
@@ -173,12 +173,12 @@ class Actor:
         ):
             self._world.met("a client that repeated at another worker")
         if self._asked is None:
-            self._world.after(PAUSE, lambda: self._again(dealing, attempt))  # nobody is there
+            self._world.after(PAUSE, lambda: self._again(dealing, attempt))  # no worker is alive
             return
         self._world.after(ANSWER_WITHIN, lambda: self._gave_up(dealing, attempt))
 
     def told(self, dealing: Dealing, attempt: int, value: Any, error: BaseException | None) -> None:
-        """The engine gave an answer; whether it reaches the client is another matter."""
+        """Record an answer of the engine, which may not reach the client."""
         world = self._world
         if world.injector.crashes("reply"):
             world.met("a crash while answers are given")
@@ -216,7 +216,7 @@ class Actor:
         elif isinstance(error, NOT_DONE):
             if isinstance(error, Overloaded):
                 self._world.met("an event refused because too many are kept")
-                if self._world.injector.is_healed:  # nobody will take it any more
+                if self._world.injector.is_healed:  # no wait will take it any more
                     self._end("refused")
                     return
             attempt = dealing.attempts
@@ -239,14 +239,14 @@ class Actor:
             self._in_doubt(dealing)
 
     def connection_lost(self, worker: Process) -> None:
-        """A process is dead, perhaps the one that was asked."""
+        """A process is dead, perhaps the one with the request."""
         dealing = self._dealing
         if dealing is not None and dealing.attempts and self._asked is worker:
             attempt = dealing.attempts
             self._world.after(PAUSE, lambda: self._gave_up(dealing, attempt))
 
     def _in_doubt(self, dealing: Dealing) -> None:
-        """Nobody knows whether it happened: with an id it is simply repeated."""
+        """The outcome is unknown: a request with an id is repeated."""
         attempt = dealing.attempts
         if dealing.order.with_id or dealing.order.verb == "start":
             self._world.after(PAUSE, lambda: self._again(dealing, attempt))

@@ -30,7 +30,7 @@ class WorldClock:
         return max(0, int((hub_time - self.now()) / (1 + self._drift)) + 1)
 
     def heal(self) -> None:
-        """It runs as it should from here on, from where it stands."""
+        """The clock runs at the right speed from here on, from its current time."""
         self.offset += int(self.true * self._drift)
         self._drift = 0.0
         self._creeping = 0.0

@@ -46,7 +46,7 @@ class ClusterWorker(SimulatedWorker):
         self.store: DatabaseSession
         self.clock: WorkerClock
         self.is_leaving = False
-        self._frozen_until = 0  # the loop's thread stands still, and the rest goes on
+        self._frozen_until = 0  # the loop's thread is frozen, and the rest continues
         super().__init__(world, WorkerClock(database.clock, self._drift), DatabaseSession(self, database))
         self.name = f"w{number}"
 
@@ -111,7 +111,7 @@ class ClusterWorker(SimulatedWorker):
             self._turn_in(self.world.plan.knobs.gap)
 
     def _stay(self, membership: Membership) -> None:
-        """The thread beside the loop that prolongs the lease."""
+        """The thread beside the loop that renews the lease."""
         loop = self.loop
         if loop is None or loop.sharing is None or loop.sharing.membership is not membership:
             return
@@ -148,7 +148,7 @@ class ClusterWorker(SimulatedWorker):
         return self.pool is not None and self.pool.is_running(key) and not self.was_taken_over
 
     def _may_run(self, instance_id: str, key: tuple[str, int]) -> bool:
-        """Whether it is this worker's by the truth, not by what it believes."""
+        """Whether the activity really belongs to this worker, whatever it believes."""
         incarnation = self.store.incarnation
         placed = self.world.ledger.placed.get(key)
         if placed is not None and placed.claimant != ANSWERED:
@@ -168,7 +168,7 @@ class ClusterWorker(SimulatedWorker):
         super()._turn(loop, at)
 
     def _idles(self, seconds: float) -> float:
-        """Who has had nothing for long looks ever more seldom: polls may be late, and long waits pass quickly."""
+        """An idle worker polls more and more seldom: polls may be late, and long waits pass quickly."""
         return max(seconds, min(self.world.plan.knobs.doze * 2 ** min(self._idle, 8), LONGEST_DOZE))
 
     def _count(self, loop: Loop, envelopes: list[Envelope]) -> None:
@@ -203,7 +203,7 @@ class ClusterWorker(SimulatedWorker):
     # --------------------------------------------------------------------------------------------- leaving
 
     def leave(self, drain: float) -> None:
-        """Told to stop: hand everything over, see running activities to their end, and come back later."""
+        """Leave in order: release everything, wait for running activities, and return later."""
         loop = self.loop
         if loop is None or self.is_leaving:
             return

@@ -1,9 +1,9 @@
 """The model of PostgreSQL: one hub in memory that several workers reach through connections that fail.
 
-What it stores is the readable specification of the port; here is what a network and a server do to those who use
-it. A statement may arrive late, when the session that sent it is long gone; a transaction may be under way, holding
-its incarnation's row, so that whoever would void that incarnation has to wait; an answer may never come, whatever
-happened; hints may get lost; and for a while the server may refuse everybody.
+The store in memory keeps the data; this module adds the effects of a network and a server. A statement may
+arrive late, after its session has ended; a transaction may be in progress and hold its incarnation's row, so
+that a worker that voids that incarnation must wait; an answer may never come; hints may get lost; and for a
+while the server may reject all connections.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ HINT = 0.002  # seconds that a hint is under way
 
 
 class Database:
-    """The server: what is on its way to it, who holds which row, and who hears hints."""
+    """The server: the statements on their way, the row locks, and the listeners."""
 
     def __init__(self, world: Stage, clock: WorldClock, root: MemoryStore) -> None:
         self.world = world
@@ -69,7 +69,7 @@ class Database:
         self.world.met("the database was away for all")
 
     def land(self, door: MemoryStore, batch: Batch) -> list[RunRecord]:
-        """A commit is executed. Raises what the store raises; what it had no reason for is a problem."""
+        """Execute a commit. Raises the store's errors; an unexpected error is a problem."""
         ledger, incarnation = self.world.ledger, door._incarnation
         try:
             door.commit(batch)

@@ -1,7 +1,7 @@
 """Entities of the simulated world: registers of tokens, in three kinds.
 
-A token names one step of one execution (or one order of a client), so everything that is sent is told apart. An
-entity appends what it is sent; `move` hands its register to an archive and deletes the entity.
+A token names one step of one execution (or one order of a client), so all messages differ. An entity appends
+the tokens that it receives; `move` sends its register to an archive and deletes the entity.
 """
 
 from __future__ import annotations

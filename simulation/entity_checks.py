@@ -1,8 +1,8 @@
-"""The checks of entities at rest: their registers against what the programs and the clients sent.
+"""The final checks of entities: their registers against the tokens sent by programs and clients.
 
-In the end each token that the programs must have sent is in exactly one place, once, in its sender's order. What
-failed left no trace. A critical section holds only what its holder sent, and no entity is locked. What must have been
-sent comes from the syntax trees, not from anything that perdure wrote.
+In the end each token that the programs must have sent is in exactly one place, once, in its sender's order.
+Failed operations left no trace. A critical section has only tokens of its holder, and no entity is locked. The
+expected tokens come from the syntax trees, not from data written by perdure.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def _inside(step: Step) -> Iterator[Step]:
 
 
 class Registers:
-    """What stands in all registers at the end, and the judgement of it."""
+    """The final content of all registers, and its checks."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -110,11 +110,11 @@ class Registers:
                     self._in_order(run, step, generation, last)
 
     def _may_be_undone(self, step: Step) -> bool:
-        """A call that the watchdog interrupted told its caller so, and left nothing."""
+        """Whether a call may have no effect: a call interrupted by the watchdog failed and left nothing."""
         return not isinstance(step, Tell) and self._world.may_interrupt
 
     def _in_order(self, run: RunRecord, step: Step, generation: int, last: dict[str, int]) -> None:
-        """One sender, one entity: what was sent first stands first."""
+        """Tokens of one sender to one entity are in the order in which they were sent."""
         for token, entity, _ in tokens_of(step, run.execution_id(generation + 1)):
             log = self._logs[entity]
             if token in log:

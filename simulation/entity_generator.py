@@ -102,7 +102,7 @@ class _Sender:
             Client(tuple(self._order() for _ in range(random.randint(1, 6))))
             for _ in range(random.choice((0, 1, 2)))
         ]
-        if random.random() < 0.3:  # somebody who ends what may hold a lock
+        if random.random() < 0.3:  # ends an instance that may hold a lock
             pause = random.choice((1.0, 10.0, 60.0)) * random.random()
             order = Order(self._key(), "terminate", "i0", pause, recursive=random.random() < 0.5)
             signallers.append(Client((order,), after_start=True))

@@ -162,7 +162,7 @@ class FailingStore:
 
     def _break(self, why: str) -> NoReturn:
         self._broken = True
-        self.purged_alive = []  # nobody will say what ended in that batch
+        self.purged_alive = []  # no event will report the instances that ended in that batch
         raise StoreError(f"simulated: {why}")
 
     def _crash(self) -> NoReturn:

@@ -145,7 +145,7 @@ class _HistoryWalk:
             self._world.met("a retry exhausted")
 
     def _retry(self, timer: ev.TimerCreated, at: int) -> None:
-        """The pause is the one that the policy says (I21)."""
+        """The pause follows the policy (I21)."""
         if timer.purpose != "retry" or timer.of not in self._failed_at:
             return
         attempt = max(t.attempt for t in self._scheduled.values() if timer.of in (t.id, t.call))

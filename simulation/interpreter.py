@@ -61,7 +61,7 @@ AGAIN = "-kid"  # in ids of sub-orchestrations that are made from their callers'
 
 
 class Probe(Protocol):
-    """What the world does to code that runs."""
+    """The world's effects on running code."""
 
     def step(self, context: Context) -> None:
         """Before each step. May raise Interrupted, as the watchdog does."""
@@ -117,7 +117,7 @@ class Bodies:
         return self.entities.get(name) if self._probe.has(name) else None
 
     def operate(self, invocation: Invocation) -> Any:
-        """Run what an entity does outside the loop, at once."""
+        """Run an entity's operation outside the loop, at once."""
         runners = with_offloaded(Registry(), self.entities.values(), self.environment).activities
         running = runners[invocation.name].function(ActivityContext(invocation, AttemptSignals()))
         if not inspect.iscoroutine(running):

@@ -1,7 +1,7 @@
-"""The ledger: the truth, read from every batch that took effect, kept apart from engine and store.
+"""The ledger: the expected state, derived from every committed batch, apart from engine and store.
 
-It knows all that ever was: purged instances, executions that continue-as-new deleted, operations answered.
-What must hold after every single commit is checked here at once; the rest, when the world has come to rest.
+It keeps everything: purged instances, executions deleted by continue-as-new, answered operations. Invariants of
+a single commit are checked here at once; the others when the world is at rest.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Key = tuple[str, int]  # execution id, task id
 
 @dataclass
 class Violation:
-    """What is wrong: a short code that stays the same while a failure is shrunk, and the story."""
+    """A violation: a short code that stays the same while a failure is shrunk, and a description."""
 
     code: str
     text: str
@@ -94,7 +94,7 @@ class RunRecord:
 
 @dataclass
 class Placed:
-    """An activity that has a row, for whoever claims it."""
+    """An activity with a row, for any claimant."""
 
     instance_id: str
     name: str
@@ -121,14 +121,12 @@ class Ledger:
         self._met = met
         self.shared = shared  # whether several workers commit
         self.placed: dict[Key, Placed] = {}  # activities that have rows of their own
-        self.asked: dict[str, AskedRequest] = {}  # requests between workers, by their ids
+        self.asked: dict[str, AskedRequest] = {}  # requests between workers, by id
         self.requested: set[str] = set()  # operation ids of those
         self.named: dict[str, str] = {}  # operation ids, by what their answers are kept under
         self.begins: Counter[Key] = Counter()
         self.late_results = 0
-        self.refused_late: set[str] = (
-            set()
-        )  # what requests carried that were refused when nobody waited any more
+        self.refused_late: set[str] = set()  # the messages of requests that were rejected after their timeout
         self.problems: list[Violation] = []
         self.runs: dict[int, RunRecord] = {}
         self.current: dict[str, int] = {}
@@ -168,7 +166,7 @@ class Ledger:
         return sorted(lives, key=lambda run: run.row.created_at)
 
     def note_given_up(self, message_numbers: Iterable[int]) -> None:
-        """The engine sets such a message aside until a restart: what came behind it passes it."""
+        """Record messages that the engine sets aside until a restart: later messages overtake them."""
         self.given_up.update(self.inbox[n].instance_id for n in message_numbers if n in self.inbox)
 
     def living(self) -> Iterator[RunRecord]:
@@ -186,7 +184,7 @@ class Ledger:
     # ---------------------------------------------------------------------------------------- a commit
 
     def applied(self, batch: Batch, by: int = 0) -> list[RunRecord]:
-        """A batch took effect, of an incarnation. Returns what it purged that had not ended before."""
+        """Record a committed batch of an incarnation. Returns purged runs that had not ended before."""
         self.commits += 1
         self._purged_alive = []
         touched: set[int] = set()
@@ -336,7 +334,7 @@ class Ledger:
         rewound = any(isinstance(event, ev.ExecutionRewound) for event in events)
         for event in events:
             self._event(run, past, execution_id, event, row.at, folds=not rewound)
-        if rewound:  # what was folded one by one may no longer count
+        if rewound:  # events folded one by one may be void now
             past.state = fold(past.recorded)
             past.fold_problems = 0
             self._new_problems(run, past)
@@ -456,7 +454,7 @@ class Ledger:
             self.problem("I5", f"{run}: rows of waits {sorted(run.waits)}, history says {sorted(waits)}")
 
     def _agree_on_work(self, run: RunRecord, open_ones: set[int]) -> None:
-        """What is open and has no row of its own is its owner's to run."""
+        """An open activity without a row runs at its owner."""
         execution_id = run.execution_id(run.row.execution_no)
         local = {task_id for task_id in open_ones if (execution_id, task_id) not in self.placed}
         if (local and not run.row.local_work) or (run.row.local_work and not open_ones):
@@ -503,7 +501,7 @@ class Ledger:
             self._met("a result handed in from another worker")
 
     def claimed(self, key: Key, attempt: int, by: int) -> None:
-        """A worker has claimed an activity (I20): one that nobody had, and each claim is counted."""
+        """Record a claim (I20): the activity must be unclaimed, and each claim is counted."""
         found = self.placed.get(key)
         if found is None:
             self.problem("I20", f"activity {key} was claimed and has no row")

@@ -1,4 +1,4 @@
-"""The operator: once no more faults come, it resumes what is parked and sends the events that instances wait for."""
+"""The operator: after the last fault it resumes parked instances and sends the events that instances wait for."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ KEYS = 1_000_000  # orders of the operator are numbered from here
 
 
 class OperatedStage(Stage, Protocol):
-    """What tending needs of the world: everybody in it."""
+    """The world, as the operator uses it."""
 
     database: Database | None
     actors: list[Actor]
@@ -31,7 +31,7 @@ class OperatedStage(Stage, Protocol):
 
 
 class Operator:
-    """What is done once no more faults come."""
+    """The operator's actions after the last fault."""
 
     def __init__(self, world: OperatedStage) -> None:
         self._world = world
@@ -86,7 +86,9 @@ class Operator:
         self._world.add_actor(Client((Order(self._keys, verb, target, event=event),)))
 
     def is_at_rest(self) -> bool:
-        """Healed, everybody done, every instance finished, no message left, and a while of silence."""
+        """Whether the world is at rest: no faults, all clients done, every instance finished, no message left,
+        and a while of silence.
+        """
         if not self.is_healed:
             return False
         world = self._world

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from simulation.clock import WorldClock
     from simulation.ledger import Ledger
 
-ASKER_WAITS = 2_500_000  # microseconds in which a refusal reaches whoever asked for certain
+ASKER_WAITS = 2_500_000  # microseconds in which a rejection certainly reaches the requesting worker
 EARLY = 200_000  # microseconds that a worker's clock may be ahead of the database's, if its quartz is right
 
 
@@ -52,7 +52,9 @@ class Ownership:
     # ----------------------------------------------------------------------------------------- what happens
 
     def entered(self, opening: Opening, before: int, name: str) -> None:
-        """A worker has registered; what it was before is void, and its partitions are its successor's."""
+        """Record a registration; the worker's previous incarnation is void, and its partitions move to the new
+        one.
+        """
         incarnation = opening.incarnation
         if incarnation in self.names:
             self._bad(
@@ -90,7 +92,7 @@ class Ownership:
             self._bad("I27", f"incarnation {incarnation} is void, and its commit took effect")
         ahead = batch.at - self._clock.now()
         if ahead > EARLY and self._is_exact and not self._clock.offset:
-            # What is due would be early by the database's clock.
+            # Due work would be early by the database's clock.
             self._bad("I24", f"{incarnation} is ahead of the database by {ahead} us")
         for instance_id in sorted(self._written(batch)):
             owner = self.owner_of(instance_id)
@@ -104,7 +106,7 @@ class Ownership:
             if asked is not None:
                 self._met("a request answered by another worker")
                 if b'"error"' in seen.answer and self._clock.now() > asked.at + ASKER_WAITS:
-                    # Decided in time and written too late: the one hole that is known, and left open.
+                    # Decided in time and written too late: the one known gap, which is accepted.
                     self._ledger.refused_late |= {asked.carried, asked.operation_id}
                 if asked.asker in self._void:
                     self._met("a request answered after the asker had moved on")

@@ -67,11 +67,11 @@ class Knobs:
     restarts_when_healed: bool = True
     # Only where several workers serve the hub.
     workers: int = 0  # 0 for an engine that has the hub to itself
-    doors: int = 0  # workers besides those that only take messages
+    doors: int = 0  # additional workers that only accept messages
     lease: float = 10.0
     slots: int = 100  # activities that a worker runs at once
     pooled: int = 0  # workers, the last ones, that serve the named pool; 0 for no such pool
-    doze: float = 0.5  # seconds between two turns of a worker with nothing at hand
+    doze: float = 0.5  # seconds between two turns of an idle worker
 
 
 @dataclass(frozen=True)

@@ -27,9 +27,10 @@ class Call:
 
 @dataclass(frozen=True)
 class Sub:
-    """Call another body of the program; with an id of its own, one that others may have, or a derived one.
+    """Call another body of the program; with an id of its own, one that may be taken, or a derived one.
 
-    With `again`, the id is made from the caller's, as in Azure's samples: each run and generation uses it again.
+    With `again`, the id is made from the caller's, as in Azure's samples: each run and generation uses it
+    again.
     """
 
     key: int
@@ -59,7 +60,7 @@ class Wait:
 
 @dataclass(frozen=True)
 class Hasty:
-    """Open a wait, make a call meanwhile, then cancel the wait unseen: an event it took must come back."""
+    """Open a wait, make a call in the meantime, then cancel the wait unseen: an event it took must come back."""
 
     event: str
     call: Call
@@ -67,7 +68,7 @@ class Hasty:
 
 @dataclass(frozen=True)
 class Nap:
-    """Start a timer, make a call meanwhile, then cancel the timer."""
+    """Start a timer, make a call in the meantime, then cancel the timer."""
 
     seconds: float
     call: Call
@@ -75,7 +76,7 @@ class Nap:
 
 @dataclass(frozen=True)
 class Monitor:
-    """Race a wait against a timer, both begun anew in each round; what lost is left behind, and not cancelled."""
+    """Race a new wait against a new timer in each round; the loser is abandoned, not cancelled."""
 
     event: str
     rounds: int
@@ -84,7 +85,7 @@ class Monitor:
 
 @dataclass(frozen=True)
 class Quit:
-    """Start an activity, make a call meanwhile, then cancel the activity; it may have ended before that."""
+    """Start an activity, make a call in the meantime, then cancel the activity; it may have ended before that."""
 
     quits: Call
     call: Call
@@ -113,7 +114,7 @@ class Branches:
 
 @dataclass(frozen=True)
 class Loose:
-    """A call that nobody waits for."""
+    """A call that is never awaited."""
 
     call: Call
 

@@ -18,7 +18,7 @@ class SeededRandomness:
         return random.Random(self._number(purpose))
 
     def draw(self, *key: object) -> float:
-        """A number from 0 to 1 that belongs to this key, whenever it is asked for."""
+        """A number from 0 to 1, always the same for a key."""
         return self._number(*key) / 2**64
 
     def _number(self, *key: object) -> int:

@@ -1,4 +1,4 @@
-"""The reference: what a program may answer, from its syntax tree alone. It imports nothing of perdure.
+"""The reference: the possible answers of a program, from its syntax tree alone. It imports nothing of perdure.
 
 Given the log that an orchestration returned, it walks the program beside it. Where the outcome is determined,
 the entry must be exactly that; where the world decides (a race, a timeout), the entry must be one of the
@@ -172,7 +172,7 @@ class Reference:
 
 
 def call_entry(call: Call) -> Entry:
-    """What a call leaves in the log."""
+    """The log entry of a call."""
     result, failure = answer_of(input_of(call), attempts_of(call))
     return ["failed", failure, None] if failure else ["ok", result]
 

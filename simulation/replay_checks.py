@@ -1,6 +1,6 @@
-"""Histories lived again: whole, from any prefix, all at once or one by one, each time from nothing or not.
+"""Replays of histories: complete ones and prefixes, at once or step by step, in a new execution or not.
 
-Whatever the manner, the code must ask for the same, in the same places, with the same ids.
+In every way the code must request the same actions, in the same places, with the same ids.
 """
 
 from __future__ import annotations
@@ -54,7 +54,9 @@ class _Again:
         return Execution(self._world.bodies.code(run.row.name), identity, self._world.bodies.environment)
 
     def all_of_it(self) -> None:
-        """A rewound history is one that only replay can tell: what no longer counts was lived as well."""
+        """The complete history, for a rewound execution, which only replay can check: void events were executed
+        as well.
+        """
         execution = self._new()
         try:
             execution.replay(self._recorded)
@@ -134,7 +136,7 @@ def exchanges(events: Iterable[ev.HistoryEvent]) -> Iterable[tuple[ev.Arrival, l
 
 
 def _settled(execution: Execution, arrival: ev.Arrival) -> list[Any]:
-    """What the code answers, as the events it becomes."""
+    """The code's response, as events."""
     identity = execution.context._identity
     outcome = Outcome(identity.instance_id, identity.execution_id)
     settle(execution.arrive(arrival), outcome)
@@ -142,7 +144,7 @@ def _settled(execution: Execution, arrival: ev.Arrival) -> list[Any]:
 
 
 def _same(one: list[Any], other: list[Any], *, timeless: bool = False) -> bool:
-    """Whether two lists of events say the same; the stack of a failure is no part of it."""
+    """Whether two lists of events say the same; ignoring the stacks of failures."""
     return len(one) == len(other) and all(
         ev.encode_events([a]) == ev.encode_events([b]) or _bare(a, timeless) == _bare(b, timeless)
         for a, b in zip(one, other, strict=True)

@@ -15,7 +15,7 @@ from simulation.world import World
 
 @dataclass
 class Result:
-    """What came of one seed. It travels between processes, so it is small and plain."""
+    """The result of one seed. It travels between processes, so it is small and plain."""
 
     seed: int
     trace: str = ""

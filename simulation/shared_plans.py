@@ -41,19 +41,21 @@ def _knobs(knobs: Knobs, random: Random) -> Knobs:
 
 
 def _is_kept(fault: Fault, chance: SeededRandomness) -> bool:
-    """Faults of one process come to all of several; clocks that leap, seldom."""
+    """Whether a fault applies with several workers, where faults of one process hit all; jumping clocks are
+    rare.
+    """
     if fault.effect == "jump":
         return chance.draw("jumps") < 0.3 and chance.draw("jump", fault.nth) < 0.2
     return True
 
 
 def _near(fault: Fault) -> Fault:
-    """The database's clock leaps less far: all wait until one that was set back has caught up."""
+    """A smaller jump for the database's clock: all workers wait until a clock that was set back has caught up."""
     return replace(fault, amount=max(-30.0, min(30.0, fault.amount))) if fault.effect == "jump" else fault
 
 
 class _Troubles:
-    """What befalls those who share a hub. Which kinds at all is drawn for each seed."""
+    """The faults of a shared hub. Each seed draws their kinds."""
 
     def __init__(self, random: Random, knobs: Knobs) -> None:
         self._random = random

@@ -115,7 +115,7 @@ def _plainer(body: Body) -> Iterator[Body]:
 
 
 def tell(plan: Plan) -> str:
-    """A plan in words: what differs from the usual, and nothing else."""
+    """A plan as text: only what differs from the defaults."""
     usual = Knobs()
     lines = [f"seed {plan.seed}"]
     knobs = [

@@ -1,7 +1,7 @@
-"""What the parts of a simulated world may use of the world itself.
+"""The world, as its parts use it.
 
-`World` puts the parts together, so it knows all of them. A part knows this protocol, and extends it by what
-only that part needs.
+`World` composes the parts, so it knows all of them. A part knows this protocol, and extends it with its own
+needs.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Process(Protocol):
 
 
 class Stage(Protocol):
-    """The world: its time, its chance, its ledger, and a line of the trace for whatever happens."""
+    """The world: its time, its randomness, its ledger, and a trace of all events."""
 
     plan: Plan
     met: Sometimes

@@ -130,7 +130,7 @@ class SimulatedWorker:
         self.world.after(seconds, action, self)
 
     def crash(self) -> None:
-        """The process is gone: nothing in its memory counts, and those who waited for it learn nothing."""
+        """The process is gone: its memory is lost, and its clients get no answers."""
         self.world.trace("crash", *self._named)
         self.die()
         if self._backend is not None:
@@ -261,7 +261,7 @@ class SimulatedWorker:
             world.met("a timer beyond the horizon")
 
     def _finished(self, released: Released, _: object) -> None:
-        """Those who wait for an end are told it is there: then it must be."""
+        """When waits for an end are resolved, the end must be committed."""
         ledger = self.world.ledger
         for instance in released.finished:
             run = ledger.runs.get(instance.no)
@@ -282,7 +282,7 @@ T = TypeVar("T")
 
 
 class WorldProbe(Running):
-    """What the world does to orchestrators' code: the hub's `Running` and the interpreter's `Probe` in one."""
+    """The world's effects on orchestrators' code: the engine's `Running` and the interpreter's `Probe` in one."""
 
     def __init__(self, world: Stage) -> None:
         super().__init__()

@@ -27,7 +27,8 @@ from simulation.sometimes import Sometimes
 from simulation.worker import SimulatedWorker
 
 MOST_STEPS = 3_000  # turns with something to do once the world has healed; the worst seeds need a tenth
-# Seconds that a world with several workers may take to come to rest: a crowd may hold one lock, each for a minute.
+# Seconds in which a world with several workers must come to rest: many instances may hold one lock in turn,
+# each for a minute.
 LONGEST = 14_400
 
 Event = tuple[int, int, SimulatedWorker | None, bool, Callable[[], None]]
@@ -45,7 +46,7 @@ class World:
         self.salts = self.chance.of("salts")
         self.dealings: list[Dealing] = []
         self.known_ids: set[str] = set()
-        self.names: Counter[tuple[str, ...]] = Counter()  # orders so far, by what they are about
+        self.names: Counter[tuple[str, ...]] = Counter()  # orders so far, by verb and target
         self.used: dict[str, tuple[str, ...]] = {}  # who used a name first
         self.steps = 0
         self._heap: list[Event] = []
@@ -77,7 +78,7 @@ class World:
     # ------------------------------------------------------------------------------------------ the run
 
     def run(self) -> str:
-        """Live until everything has come to rest, or something is wrong. Returns the hash of the trace."""
+        """Run until the world is at rest, or a check fails. Returns the hash of the trace."""
         handler = _Overheard(self.ledger)
         log = logging.getLogger("perdure.engine")
         kept, log.propagate = (log.level, log.propagate), False
@@ -125,12 +126,12 @@ class World:
         heappush(self._heap, (at, *event[1:]))
 
     def meanwhile(self, seconds: float, busy: SimulatedWorker) -> None:
-        """Time passes in the middle of what a worker does: the others and the clients go on."""
+        """Let time pass during a worker's call: the other workers and the clients continue."""
         until = self.clock.true + int(seconds * 1e6)
         busy.is_busy = True
         if sys.exc_info()[1] is None:
             self._others_live(until)
-        else:  # on a thread of its own: they would take the trouble at hand for the cause of theirs
+        else:  # on a thread of its own: otherwise their errors would have the current one as their context
             _apart(lambda: self._others_live(until))
         self.clock.true = max(self.clock.true, until)
         busy.is_busy = False
@@ -160,7 +161,9 @@ class World:
         *,
         alone: bool = False,
     ) -> None:
-        """Have something happen later: to a worker, or at large; `alone` when nobody is in the middle of anything."""
+        """Schedule an action, for a worker or the world; `alone` waits until no worker is in the middle of a
+        call.
+        """
         self._numbers += 1
         event = (self.clock.true + int(seconds * 1e6), self._numbers, worker, alone, action)
         heappush(self._heap, event)
@@ -182,7 +185,7 @@ class World:
     # ---------------------------------------------------------------------------------------- its people
 
     def post(self, message: Message, reply: Any, key: int, attempt: int) -> SimulatedWorker | None:
-        """Send a message to some worker, which is returned; None when nobody is there."""
+        """Send a message to a random worker, which is returned; None if none is alive."""
         worker = self.workers[int(self.chance.draw("door", key, attempt) * len(self.workers))]
         if worker.loop is None:
             return None
@@ -194,7 +197,7 @@ class World:
         return worker
 
     def connection_lost(self, worker: SimulatedWorker) -> None:
-        """A process is gone: those who waited for it learn nothing."""
+        """A process is gone: its clients get no answers."""
         for actor in self.actors:
             actor.connection_lost(worker)
 

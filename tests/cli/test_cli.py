@@ -278,7 +278,7 @@ def test_a_wrong_path_is_said_to_be_wrong_and_makes_no_database(tmp_path: Path) 
     for command in (("list",), ("start", "echo"), ("verify",)):
         result = perdure(*command, store=missing)
         assert result.exit_code == 4
-        assert "there is no database" in result.stderr
+        assert "no database at" in result.stderr
     assert not missing.exists()
 
 

@@ -68,5 +68,5 @@ def test_a_copy_that_is_refused_says_why(filled: Path, tmp_path: Path) -> None: 
     assert second.exit_code == 4
     message = json.loads(second.stderr)["error"]["message"]
     assert "is not empty: it has " in message
-    assert "instances already: a copy goes" in message
+    assert "instances already. Copy into" in message
     assert "rows of" not in message

@@ -204,7 +204,7 @@ def test_a_second_name_hides_no_commits_of_one_that_was_killed(path: str, tmp_pa
     os.link(path, tmp_path / "hard.db")
     end(process)
     for verb in ("open", "counts"):
-        with pytest.raises(StoreUnusable, match=r"perdure\.db-wal holds commits .* serve .*perdure\.db"):
+        with pytest.raises(StoreUnusable, match=r"perdure\.db-wal contains commits .* serve .*perdure\.db"):
             getattr(SqliteStore(str(tmp_path / "hard.db"), "claims"), verb)()
     store = SqliteStore(path, "claims")  # under the name that has the log it goes on
     store.open()

@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 from perdure.engine.activities import ActivityPool, Concurrency
 from perdure.engine.activities.offloaded import with_offloaded
 from perdure.engine.client.client import Client
-from perdure.engine.client.cluster import somebody_has
+from perdure.engine.client.cluster import any_worker_has
 from perdure.engine.client.status import Detail, finished_status, status_in
 from perdure.engine.client.sync_client import SyncClient
 from perdure.engine.client.watching import Bell, Feed
@@ -554,7 +554,7 @@ class Engine:
             raise FunctionNotFound(f"{name} is a built-in: only orchestrations start it")
         if self.settings.accept_only or self._functions.orchestrator(name) is not None:
             return
-        if not somebody_has(self._others(), "orchestrators", name):
+        if not any_worker_has(self._others(), "orchestrators", name):
             self.registry.orchestrator(name)
 
     def operation_guard(self, entity: str, operation: str) -> payload.Guard | None:
@@ -570,7 +570,7 @@ class Engine:
     def has_entity(self, name: str) -> None:
         if self.settings.accept_only or name in self.registry.entities:
             return
-        if not somebody_has(self._others(), "entities", name):
+        if not any_worker_has(self._others(), "entities", name):
             self.registry.entity(name)
 
     def _others(self) -> Iterable[WorkerRow]:

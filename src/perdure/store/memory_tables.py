@@ -65,7 +65,7 @@ class Tables:
     with_local_work: set[int] = field(default_factory=set)
 
 
-# ------------------------------------------------------------------------------------- what stands against it
+# ------------------------------------------------------------------------------------------ constraints
 
 
 def check(tables: Tables, batch: Batch, incarnation: int = 0) -> None:

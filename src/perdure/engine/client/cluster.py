@@ -98,7 +98,7 @@ def functions_of(row: WorkerRow) -> WorkerFunctions:
         return WorkerFunctions()
 
 
-def somebody_has(
+def any_worker_has(
     workers: Iterable[WorkerRow], kind: Literal["orchestrators", "entities"], function: str
 ) -> bool:
     """Whether a worker has a function of this kind and name."""
@@ -106,4 +106,4 @@ def somebody_has(
     return any(wanted == name.casefold() for row in workers for name in getattr(functions_of(row), kind))
 
 
-__all__ = ["ClusterVerbs", "functions_of", "partitions_of", "somebody_has", "workers_of"]
+__all__ = ["ClusterVerbs", "functions_of", "partitions_of", "any_worker_has", "workers_of"]

@@ -1,19 +1,19 @@
--- What a commit writes, a statement a table. {schema} and {hub} are filled in when a connection prepares them.
--- A batch travels as one array per column, so a text fits any number of rows; see arrays.py.
+-- The statements of a commit, one per table. {schema} and {hub} are filled in when a connection prepares them.
+-- A batch travels as one array per column, so a text fits any number of rows; see binary.py.
 
 -- name: fence
--- The row of one's own incarnation. KEY SHARE lets a renewal of the lease pass and makes a takeover wait, or fail.
+-- The row of this worker's incarnation. KEY SHARE allows a renewal of the lease and makes a takeover wait, or fail.
 with own as (
     select from {schema}.workers where incarnation = $1::bigint and state <> 'void' for key share
 )
 select case when count(*) <> 1 then {schema}.fail('PD001', 'living incarnations', count(*), 1) end from own
 
 -- name: refuse
--- What collides within the batch itself, said in its place, so that the order of what may be wrong stays the same.
+-- Reports a conflict within the batch itself at its place, so that the order of errors stays the same.
 select {schema}.fail('PD003', 'distinct ids of new instances or operations', 0, 1)
 
 -- name: hold_messages
--- Put stored messages out of sight until their instance is resumed.
+-- Hide stored messages until their instance is resumed.
 with held as (
     update {schema}.inbox m set visible_at = null from {rows: $1 message_no bigint}
     where m.hub_no + 0 = {hub} and m.message_no = v.message_no returning 1
@@ -22,7 +22,7 @@ select case when count(*) <> $2::bigint then {schema}.fail('PD001', 'messages to
 from held
 
 -- name: remove_messages
--- Consumed.
+-- Consumed messages.
 with gone as (
     delete from {schema}.inbox m using {rows: $1 message_no bigint}
     where m.hub_no + 0 = {hub} and m.message_no = v.message_no returning 1
@@ -61,13 +61,13 @@ delete from {schema}.dropped d using {rows: $1 instance_id text}
 where d.hub_no + 0 = {hub} and d.instance_id = v.instance_id
 
 -- name: insert_instances
--- Refused when the hub has the id already.
+-- Fails if the hub already has the id.
 insert into {schema}.instances (hub_no, {instance_columns})
 select {hub}, * from unnest({instance_arrays})
 
 -- name: update_instances
--- What every episode changes, and what few do. A column that stays as it is costs nothing here: the row's indexes
--- are left alone when none of their values differs.
+-- The columns that episodes change. An unchanged column costs nothing here: the row's indexes
+-- are not written when none of their values differs.
 with changed as (
     update {schema}.instances i
     set status = v.status, reason = v.reason, execution_no = v.execution_no, episodes = v.episodes,
@@ -82,7 +82,7 @@ select case when count(*) <> $11::bigint
 from changed
 
 -- name: pin_versions
--- Where a next execution runs another version, or a start was accepted before its code was known.
+-- For a next execution with another version, or a start that was accepted before its code was known.
 update {schema}.instances i set version = v.version
 from {rows: $1 instance_no bigint, $2 version text}
 where i.hub_no + 0 = {hub} and i.instance_no = v.instance_no
@@ -106,7 +106,7 @@ select {hub}, * from unnest($1::bigint[], $2::bytea[])
 on conflict (hub_no, instance_no) do update set entity_state = excluded.entity_state
 
 -- name: remove_history
--- Older executions of instances that went on as new.
+-- Older executions of instances that continued as new.
 delete from {schema}.history h using {rows: $1 instance_no bigint, $2 below bigint}
 where h.hub_no + 0 = {hub} and h.instance_no = v.instance_no and h.execution_no < v.below
 
@@ -131,7 +131,7 @@ insert into {schema}.inbox (hub_no, message_no, instance_id, visible_at, message
 select {hub}, * from unnest($1::bigint[], $2::text[], $3::bigint[], $4::bytea[], $5::bigint[])
 
 -- name: remember
--- An operation may be repeated when its answer has expired, also if nobody has deleted it yet.
+-- An operation may be repeated after its answer has expired, even if the answer is not deleted yet.
 with kept as (
     insert into {schema}.seen as s (hub_no, operation_id, instance_id, answer, expires_at)
     select {hub}, * from unnest($1::text[], $2::text[], $3::bytea[], $4::bigint[])
@@ -173,8 +173,8 @@ where a.hub_no + 0 = {hub} and a.instance_id = v.instance_id and a.execution_id 
 insert into {schema}.activities (hub_no, {activity_columns}) select {hub}, * from unnest({activity_arrays})
 
 -- name: take_results
--- A result is taken while the claim holds; how many were is seen from what was inserted. Its activity is answered from
--- then on, which 0 stands for: its owner removes it with the message, and does not run it again before.
+-- A result counts while the claim is valid; the inserted rows show how many did. Its activity is answered from
+-- then on, marked by 0: its owner removes it with the message, and does not run it again before.
 with ended as (
     update {schema}.activities a set incarnation = 0
     from {rows: $1 instance_id text, $2 execution_id text, $3 task_id bigint, $4 attempt bigint, $5 message_no bigint, $6 message bytea, $7 partition bigint}

@@ -1,9 +1,9 @@
--- What the engine reads and what clients ask. {schema} and {hub} are filled in when a connection prepares them.
+-- The queries of the engine and of clients. {schema} and {hub} are filled in when a connection prepares them.
 -- Conditions that look odd (`hub_no + 0`, `kind || ''`, `offset 0`) keep a plan that was made for empty tables from going
 -- through a whole index, partial ones included, whose condition they would otherwise fulfil: see the schema.
 
 -- name: next_numbers
--- Numbers of a hub that one engine has to itself; workers that share one have ranges of their own.
+-- Numbers of an exclusively opened hub; workers that share a hub have ranges of their own.
 select coalesce((select max(instance_no) from {schema}.instances where hub_no = {hub}), 0) + 1,
        coalesce((select max(message_no) from {schema}.inbox where hub_no = {hub}), 0) + 1
 
@@ -63,7 +63,7 @@ select a.instance_id, a.execution_id, a.task_id from {rows: $1 instance_id text}
 join {schema}.activities a on a.hub_no + 0 = {hub} and a.instance_id = v.instance_id
 
 -- name: placed_rows
--- Without what is in them.
+-- Without their content.
 select a.instance_id, a.execution_id, a.task_id, a.pool, a.name, a.placed_at, a.attempt, a.incarnation, ''::bytea
 from {rows: $1 instance_id text}
 join {schema}.activities a on a.hub_no + 0 = {hub} and a.instance_id = v.instance_id
@@ -236,14 +236,14 @@ insert into {schema}.encryption (hub_no, key_id, proof) values ({hub}, $1::text,
 delete from {schema}.encryption where hub_no = {hub} and key_id <> $1::text
 
 -- name: expire_seen
--- A bounded number at a time, so that nobody waits for it long.
+-- A bounded number at a time, so that other statements do not wait long.
 delete from {schema}.seen where (operation_id, hub_no) in (
     select operation_id, hub_no from {schema}.seen
     where hub_no + 0 = {hub} and expires_at <= $1::bigint order by expires_at limit $2::bigint for update skip locked
 )
 
 -- name: expire_dropped
--- They lie in the order of their time, so looking at the first few is enough.
+-- Rows are in the order of time, so the first few are enough.
 delete from {schema}.dropped where dropped_no in (
     select dropped_no from (
         select dropped_no, at from {schema}.dropped where hub_no = {hub} order by dropped_no limit $2::bigint

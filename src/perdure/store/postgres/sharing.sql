@@ -1,4 +1,4 @@
--- How workers share a hub. {now} is the database's time in microseconds.
+-- The statements of workers that share a hub. {now} is the database's time in microseconds.
 
 -- name: now
 select {now}
@@ -8,7 +8,7 @@ select {now}
 select max(nextval('{schema}.incarnations')) from generate_series(1, $1::bigint)
 
 -- name: end_own
--- Waits for a commit of it that is still under way; `keys` of the row are what commits lock.
+-- Waits for a commit in progress, which locks the keys of the row.
 select state from {schema}.workers where incarnation = any($1::bigint[]) and state <> 'void' for update
 
 -- name: enter
@@ -19,7 +19,7 @@ select $1::bigint, {hub}, $2::text, $3::text, $4::text, $5::text, $6::text, now,
 returning started_at
 
 -- name: void_own
--- In the statement's first half the incarnations that are not void yet, in its second what they leave.
+-- Voids incarnations, and moves their claims and partitions to the successor $2, or frees them if it is null.
 with ended as (
     update {schema}.workers set state = 'void'
     where incarnation = any($1::bigint[]) and state <> 'void' returning incarnation
@@ -35,7 +35,7 @@ select 1 from {schema}.workers
 where hub_no = {hub} and incarnation = $1::bigint and state <> 'void' and lease_until <= {now} for update
 
 -- name: void_all
--- For who has the hub alone: nobody else can be in the middle of anything.
+-- For an exclusive engine: no other worker can be in a transaction.
 update {schema}.workers set state = 'void' where hub_no = {hub} and state <> 'void'
 
 -- name: free_claims
@@ -45,7 +45,7 @@ update {schema}.activities set incarnation = null where hub_no = {hub} and incar
 update {schema}.partitions set incarnation = null where hub_no = {hub} and incarnation is not null
 
 -- name: renew
--- None of these columns is a key, so a commit's lock on the row is not in the way.
+-- None of these columns is a key, so a commit's lock on the row does not block it.
 update {schema}.workers set lease_until = {now} + $2::bigint
 where incarnation = $1::bigint and state <> 'void' returning 1
 
@@ -67,7 +67,7 @@ update {schema}.partitions set incarnation = $1::bigint, epoch = epoch + 1
 where hub_no = {hub} and partition = any($2::bigint[]) and incarnation is null returning partition
 
 -- name: claims
--- Without what is in them.
+-- Without their content.
 select instance_id, execution_id, task_id, pool, name, placed_at, attempt, incarnation, ''::bytea
 from {schema}.activities where hub_no = {hub} and incarnation = $1::bigint
 
@@ -78,7 +78,7 @@ where a.hub_no + 0 = {hub} and a.instance_id = v.instance_id and a.execution_id 
 and a.task_id = v.task_id and a.incarnation = $4::bigint
 
 -- name: claim
--- Each pool's oldest through the index, passing over those that somebody is claiming now.
+-- Each pool's oldest through the index, skipping those that another worker is claiming.
 with oldest as (
     select a.instance_id, a.execution_id, a.task_id from unnest($2::text[]) as mine (pool)
     cross join lateral (

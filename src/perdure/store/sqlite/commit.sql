@@ -1,12 +1,12 @@
--- What a commit writes, in its order. Square brackets mark what is repeated, once a row; {hub} is the hub's
+-- The statements of a commit, in its order. Square brackets mark the part that is repeated for each row; {hub} is the hub's
 -- number. See statements.py.
 
 -- name: hold_messages
--- Put stored messages out of sight until their instance is resumed.
+-- Hide stored messages until their instance is resumed.
 update inbox set visible_at = null where message_no in ([?])
 
 -- name: remove_messages
--- Consumed. The number of rows this deletes is the fence: see commit.py.
+-- Consumed messages. The number of deleted rows is the fence: see commit.py.
 delete from inbox where message_no in ([?])
 
 -- name: purge_instances
@@ -31,19 +31,19 @@ delete from activities where instance_no in ([?])
 delete from dropped where hub_no = {hub} and instance_id in ([?])
 
 -- name: insert_instances
--- Refused when the hub has the id already.
+-- Fails if the hub already has the id.
 insert into instances (hub_no, {instance_columns}) values [({hub}, {instance_marks})]
 
 -- name: update_instances
--- What every episode changes. None of these columns is in an index, so only rows are touched.
+-- The columns that every episode changes. None of them is in an index, so only rows are written.
 {with_updates}
 update instances
 set execution_no = v.execution_no, episodes = v.episodes, updated_at = v.updated_at, head = v.head
 from v where instances.instance_no = v.instance_no
 
 -- name: move_instances
--- What few episodes change. SQLite writes the entries of an index again for every row it updates, changed or
--- not: leaving unchanged rows out halves what such a batch writes.
+-- The columns that few episodes change. SQLite rewrites the index entries of every updated row, changed or
+-- not: skipping unchanged rows halves the writes of such a batch.
 {with_updates}
 update instances
 set status = v.status, reason = v.reason, completed_at = v.completed_at, due_at = v.due_at,
@@ -53,7 +53,7 @@ and (instances.status, instances.reason, instances.completed_at, instances.due_a
     is not (v.status, v.reason, v.completed_at, v.due_at, v.local_work)
 
 -- name: pin_versions
--- Where a next execution runs another version, or a start was accepted before its code was known.
+-- For a next execution with another version, or a start that was accepted before its code was known.
 with v (instance_no, version) as (values [(?, ?)])
 update instances set version = v.version from v where instances.instance_no = v.instance_no
 
@@ -64,7 +64,7 @@ insert into history values [(?, ?, ?, ?, ?, ?, ?)]
 insert into payloads values [(?, ?, ?, ?, ?)]
 
 -- name: put_custom_status
--- The last one wins when a batch holds several for one instance.
+-- The last one wins if a batch has several for one instance.
 insert into state (instance_no, custom_status) values [(?, ?)]
 on conflict (instance_no) do update set custom_status = excluded.custom_status
 
@@ -73,7 +73,7 @@ insert into state (instance_no, entity_state) values [(?, ?)]
 on conflict (instance_no) do update set entity_state = excluded.entity_state
 
 -- name: remove_history
--- Older executions of instances that went on as new.
+-- Older executions of instances that continued as new.
 with v (instance_no, below) as (values [(?, ?)])
 delete from history where rowid in (
     select h.rowid from v cross join history h where h.instance_no = v.instance_no and h.execution_no < v.below
@@ -99,7 +99,7 @@ insert into waits values [(?, ?, ?, ?, ?, ?)]
 insert into inbox (hub_no, message_no, instance_id, visible_at, message) values [({hub}, ?, ?, ?, ?)]
 
 -- name: remember
--- An operation may be repeated when its answer has expired, also if nobody has deleted it yet.
+-- An operation may be repeated after its answer has expired, even if the answer is not deleted yet.
 insert into seen (hub_no, operation_id, instance_id, answer, expires_at) values [({hub}, ?, ?, ?, ?)]
 on conflict (hub_no, operation_id) do update
 set instance_id = excluded.instance_id, answer = excluded.answer, expires_at = excluded.expires_at
@@ -127,7 +127,7 @@ values [({hub}, ?, ?, ?, ?, ?, ?, ?, ?)]
 delete from seen where rowid in (select rowid from seen where expires_at <= ? order by expires_at limit ?)
 
 -- name: expire_dropped
--- They lie in the order of their time, so looking at the first few is enough.
+-- Rows are in the order of time, so the first few are enough.
 delete from dropped where dropped_no in (
     select dropped_no from (select dropped_no, at from dropped order by dropped_no limit ?2) where at <= ?1
 )

@@ -1,7 +1,7 @@
--- What the engine reads and what clients ask. Square brackets mark what is repeated, once a value.
+-- The queries of the engine and of clients. Square brackets mark the part that is repeated for each value.
 
 -- name: next_numbers
--- Numbers are unique over the file and never used again while rows that bear them may exist.
+-- Numbers are unique in the file and not reused while rows with them may exist.
 select coalesce((select max(instance_no) from instances), 0) + 1,
        coalesce((select max(message_no) from inbox), 0) + 1
 
@@ -89,7 +89,7 @@ select instance_no, custom_status from state where instance_no in ([?]) and cust
 select instance_no, entity_state from state where instance_no in ([?]) and entity_state is not null
 
 -- name: counts
--- Completed is what remains, so that counting never reads the rows themselves, only narrow indexes.
+-- Completed is the remainder, so that counting reads only narrow indexes, never the rows.
 select status, count(*) from instances
 where hub_no = ?1 and completed_at is null and status not in ('Failed', 'Terminated', 'Canceled') group by status
 union all

@@ -1,4 +1,4 @@
-"""The log (`<database>-wal`): kept long enough to be overwritten, and short enough to be read.
+"""The write-ahead log (`<database>-wal`): kept long enough to be overwritten, and short enough to be read.
 
 A commit that appends to the log makes the file longer, and the file system must write that down too before the
 commit is durable. One that overwrites what is there already need not: 0.22 against 0.38 ms for a small commit
@@ -9,10 +9,10 @@ Checkpoints run on a thread and a connection of their own. The passive kind dist
 loop is always a few frames ahead, and the log would grow for ever. So passive ones do the bulk until little is
 left, and a restarting one, which makes the loop wait, does the rest: a few milliseconds.
 
-How long the log gets does not depend on how long engines live. Each start moves what it finds into the database
-before anything is added, so a process that is killed again and again leaves what one life wrote and no more: at most
-what is written in the two seconds between two checkpoints, beside the 6 MB that are not worth one. Only a reader that
-stays in one transaction for long (a backup) lets it grow further, by what is written meanwhile.
+How long the log gets does not depend on how long engines live. Each start checkpoints the log before anything
+is added, so a process that is killed again and again leaves the log of one life: at most the commits of the two
+seconds between two checkpoints, plus the 6 MB that are not worth one. Only a reader in a long transaction (a
+backup) lets it grow further, by the commits in that time.
 """
 
 from __future__ import annotations
@@ -31,25 +31,26 @@ _SPARE: Final = (
 )  # a disk with less has better uses for its last megabytes than zeros that save time
 _PIECE: Final = 64 * 1024  # SQLite writes less than 128 KiB at a time
 _BACKLOG: Final = 1_000  # frames not in the database yet
-_RESTART_ABOVE: Final = 1_500  # frames in the log; eight megabytes hold 2,000
+_RESTART_ABOVE: Final = 1_500  # frames in the log; eight megabytes are 2,000
 _PASSES: Final = 4
 _HEADER: Final = 32
 _FRAME_HEADER: Final = 24
 
 
 def length(connection: apsw.Connection) -> int:
-    """How many bytes of the log hold commits; what is behind them is left of earlier rounds."""
+    """The number of bytes of the log with commits; the rest is left over from earlier rounds."""
     frames, _ = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
     return _HEADER + frames * (_FRAME_HEADER + int(connection.pragma("page_size"))) if frames > 0 else 0
 
 
 def prolong(path: str, used: int) -> None:
-    """Write the `used` bytes of the log again, and fill it up with zeros. Only for one who holds the write lock.
+    """Write the `used` bytes of the log again, and fill it up with zeros. The caller must hold the write lock.
 
-    Again, because a process may have died, or lived on, after a sync that failed: Linux then takes the bytes
-    for written, shows them to whoever reads, and syncs them never more. New commits behind a gap that only
-    the disk knows of would all be gone after a power cut. Written again and synced, they are there or it fails.
-    Through SQLite's own file layer, which gives the file the owner and the permissions that SQLite would.
+    The rewrite is necessary because a process may have died, or continued, after a failed sync: Linux then
+    considers the bytes written, returns them to readers, and never syncs them again. New commits after a gap
+    that exists only on the disk would all be lost in a power failure. Rewritten and synced, the bytes are on
+    disk or the call fails. It uses SQLite's own file layer, which gives the file SQLite's owner and
+    permissions.
     """
     flags = [apsw.SQLITE_OPEN_WAL | apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE, 0]
     log = apsw.VFSFile("", path + "-wal", flags)
@@ -77,7 +78,7 @@ def room(path: str) -> int:
 
 
 def tidy(connection: apsw.Connection) -> None:
-    """Move the log into the database if it is worth it; leave it for the next time if others are busy."""
+    """Checkpoint the log if it is worth it; leave it for the next time if the database is busy."""
     with suppress(apsw.BusyError, apsw.LockedError):
         frames, moved = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
         for _ in range(_PASSES):
