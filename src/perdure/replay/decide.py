@@ -240,7 +240,7 @@ class Execution:
         return context._custom_status or b"null"
 
     def take_waits(self) -> tuple[Sequence[EventTask[Any]], Sequence[EventTask[Any]]]:
-        """The waits that were opened since the last time and are open, and those that were closed."""
+        """The open waits that were opened since the last call, and those that were closed."""
         context = self.context
         if not context._opened_waits and not context._closed_waits:
             return _NO_WAITS

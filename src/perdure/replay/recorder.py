@@ -43,7 +43,7 @@ from perdure.replay.task import PENDING, CallTask, EventTask, Task, TimerTask
 SPREAD_FROM: Final = 100
 """Open calls from which on a sub-orchestration is no longer placed beside its caller."""
 REFUSALS: Final = 3
-"""How often code that swallows it is told that nothing it asks for counts any more."""
+"""How often the recorder raises in code that swallows the signal to end."""
 PAUSE_AFTER: Final = 0x3FF
 """A pause follows each id that ends in these bits: each thousand that an execution takes."""
 IDLE: list[act.Action] = []

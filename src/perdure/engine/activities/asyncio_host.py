@@ -158,7 +158,7 @@ class OnLoop:
             self._start_driver()
 
     def _has_time(self) -> bool:
-        """Whether one more may begin in this turn of the event loop, whichever driver asks."""
+        """Whether another body may start in this turn of the event loop, for any driver."""
         if not self._slice_ends and len(self._waiting) == 1:
             return True  # one activity needs no slice
         now = time.monotonic()

@@ -74,7 +74,7 @@ def enter_body() -> None:
 def create_driver(
     loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, None], context: Any
 ) -> asyncio.Task[None]:
-    """A task of the host's own, also when a body's turn asks for it."""
+    """Create a task of the host itself, even from the context of a body."""
     factory: Any = loop.get_task_factory()
     if type(factory) is _Factory and factory.inner is None:  # it would make the same
         return asyncio.Task(coroutine, loop=loop, context=context)

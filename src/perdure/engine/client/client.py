@@ -392,12 +392,12 @@ class Client(Starting, EntityVerbs, AccessVerbs, AzureVerbs, WatchVerbs, Cluster
     # ---------------------------------------------------------------------------------------------- links
 
     def create_http_management_payload(self, instance_id: Any, request: Any = None) -> dict[str, Any]:
-        """The URLs by which this instance is asked about and managed, as Azure names them.
+        """The management URLs of this instance, as Azure names them.
 
-        With a `request`, its caller decides what is handed out: all of them if their key has the scope
-        `operate`, else those that the route names (`links=`), by default the status alone. Without one, or with
-        the server's URL instead, it is the server's own code that asks, and gets all. The order of 2.x, request and
-        id, is understood too. Raises RuntimeError where there is nothing to link to.
+        With a `request`, its caller decides which URLs are returned: all of them if the caller's key has the
+        scope `operate`, else those that the route names (`links=`), by default the status alone. Without a
+        request, or with the server's URL instead, the caller is the server's own code and gets all URLs. The
+        order of 2.x, request and id, is accepted too. Raises RuntimeError when the client has no HTTP host.
         """
         if not isinstance(instance_id, str) and isinstance(request, str):
             instance_id, request = request, instance_id

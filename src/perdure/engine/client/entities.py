@@ -57,11 +57,10 @@ class EntityVerbs:
         undelivered messages.
 
         Parameters:
-            entity_id: which one.
+            entity_id: the entity, as an id or as text.
             operation_input: anything strict JSON can carry; `input` is its name in 2.x of Azure's package.
-            at: an aware datetime; the operation is done then.
-            operation_id: name this request yourself to be able to repeat it: a repeat within 24 hours does
-                nothing.
+            at: an aware datetime at which the operation runs.
+            operation_id: an id that makes a repeat safe: a repeat within 24 hours does nothing.
 
         Raises: FunctionNotFound for an entity that is not registered, InvalidInstanceId, PayloadError,
         Overloaded,

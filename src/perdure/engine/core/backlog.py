@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Lines:
-    """The waiting messages of a hub, by instance. `recent` are those that joined in the present batch.
+    """The waiting messages of a hub, by instance. `recent` are the messages added in the current batch.
 
     `by_instance` and `turns` are for looking only: each message of a batch asks whether they hold anything.
     """
@@ -27,9 +27,9 @@ class Lines:
     def __init__(self) -> None:
         self.by_instance: dict[
             str, Envelope | deque[Envelope]
-        ] = {}  # most hold one, and a deque weighs 600 bytes
-        self.turns: deque[str] = deque()  # whose turn it is, in order
-        self._taking: set[str] = set()  # whose turn is under way: not among those
+        ] = {}  # most hold one message, and a deque takes 600 bytes
+        self.turns: deque[str] = deque()  # the instances in turn
+        self._taking: set[str] = set()  # the instances in their turn, which are not in `turns`
         self.recent: list[Envelope] = []
         self.rows: set[int] = set()  # numbers of the inbox rows in the lines, as of the last seal
 
@@ -40,7 +40,7 @@ class Lines:
         return instance_id in self.by_instance
 
     def __iter__(self) -> Iterator[Envelope]:
-        """All that wait, line by line."""
+        """All waiting messages, line by line."""
         for line in self.by_instance.values():
             if isinstance(line, deque):
                 yield from line
@@ -48,7 +48,7 @@ class Lines:
                 yield line
 
     def of(self, instance_id: str) -> Iterable[Envelope]:
-        """What waits for one instance, in order."""
+        """The waiting messages of one instance, in order."""
         line = self.by_instance.get(instance_id, ())
         return line if isinstance(line, deque | tuple) else (line,)
 
@@ -84,7 +84,7 @@ class Lines:
         self.recent.append(envelope)
 
     def take(self) -> Envelope:
-        """The first message of the line whose turn it is. `end_turn` follows once it has been handled."""
+        """The first message of the next line. `end_turn` follows after it is handled."""
         instance_id = self.turns.popleft()
         self._taking.add(instance_id)
         line = self.by_instance[instance_id]

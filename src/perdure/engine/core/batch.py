@@ -266,7 +266,7 @@ class OpenBatch:
         self.deferred.append(envelope)
 
     def fed(self, instance: Instance) -> None:
-        """One more arrival was fed: the instance's row changes."""
+        """Count an arrival, and mark the instance's row as changed."""
         instance.dirty = True
         self.touched[instance.no] = instance
         self.episodes += 1

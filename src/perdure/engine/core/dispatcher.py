@@ -96,7 +96,7 @@ class Dispatcher(WorkerState):
             wanted = self._handle(batch, backlog.popleft()) if backlog else None
             if wanted is not None:
                 cold[wanted] = None
-            if turns and not cold:  # else they would fill the batch before the others are loaded
+            if turns and not cold:  # else the lines would fill the batch before the others are loaded
                 wanted = self._take_turn(batch)
                 if wanted is not None:
                     cold[wanted] = None

@@ -118,7 +118,7 @@ def feed(batch: OpenBatch, instance: Instance, event: Any, *, kept: bool = False
 
 
 def live_on(batch: OpenBatch, instance: Instance, actions: Sequence[act.Action]) -> None:
-    """Take up what the code asked for."""
+    """Process the code's actions."""
     _settle(batch, instance, instance.episode(batch.now), actions)
 
 

@@ -122,21 +122,21 @@ class Asked:
 
 
 class Released(msgspec.Struct):
-    """What may leave the process once the batch is durable. A struct: one is made for each batch."""
+    """The effects that leave the process once the batch is durable. A struct: one is made for each batch."""
 
     answers: list[tuple[Any, Any]] = msgspec.field(default_factory=list)  # reply, value or exception
     invocations: list[Invocation] = msgspec.field(default_factory=list)
     cancelled: list[tuple[str, int]] = msgspec.field(default_factory=list)  # execution id, task id
     ended: set[str] = msgspec.field(
         default_factory=set
-    )  # executions terminated or purged: nothing of them goes on
+    )  # executions terminated or purged, whose activities end
     finished: list[Instance] = msgspec.field(default_factory=list)
     started: list[str] = msgspec.field(default_factory=list)
     due: list[tuple[int, str]] = msgspec.field(default_factory=list)
     visible: list[int] = msgspec.field(default_factory=list)
     parked: list[tuple[str, str]] = msgspec.field(default_factory=list)
-    asked: list[Asked] = msgspec.field(default_factory=list)  # of other workers
-    hints: set[int] = msgspec.field(default_factory=set)  # incarnations that have something to look at
+    asked: list[Asked] = msgspec.field(default_factory=list)  # requests to other workers
+    hints: set[int] = msgspec.field(default_factory=set)  # incarnations to notify
 
     def forget_cancelled(self) -> None:
         """Drop activities that were scheduled and cancelled within one batch."""

@@ -416,7 +416,7 @@ def definitions_of(function: object) -> tuple[Definition, ...]:
 
 
 def preferred(definitions: Sequence[Definition]) -> Definition:
-    """Of several definitions of one function the one under its own name, else the first."""
+    """The definition under the function's own name, else the first."""
     if len(definitions) == 1:
         return definitions[0]
     own = own_name(definitions[0].function)

@@ -35,7 +35,7 @@ _UNUSABLE: Final = (
 
 
 def translated(error: Exception, location: str, stage: str = "") -> StoreError:
-    """The error of the port for an error of apsw's. `stage` names the statement, and with it the table."""
+    """The port's error for an error of apsw. `stage` names the statement, and so the table."""
     error = _first(error)
     if isinstance(error, FOR_ITS_DATA):
         return CommitRefused(
