@@ -13,7 +13,7 @@ CAUSE_DEPTH = 4
 MEMBERS_LIMIT = 16  # of one exception group
 HIDES = "__tracebackhide__"
 """Functions with a local variable of this name are left out of stacks: they only carry the code of users."""
-TOLD_IN_MESSAGE = 5  # members that a group's message names
+TOLD_IN_MESSAGE = 5  # members named in a group's message
 
 
 def failure_of(error: BaseException, *, with_stack: bool = True, depth: int = CAUSE_DEPTH) -> Failure:

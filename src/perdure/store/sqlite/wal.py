@@ -5,7 +5,7 @@ commit is durable. One that overwrites what is there already need not: 0.22 agai
 on ext4. So the log begins with eight megabytes of zeros, which SQLite takes for the end of the log, and is
 restarted, never cut off; only what is beyond 64 MiB is given back (`journal_size_limit`). On a disk that has little
 room left the zeros are left out: they would take the room that the start itself needs.
-Checkpoints run on a thread and a connection of their own. The passive kind disturbs nobody, but under load the
+Checkpoints run on a thread and a connection of their own. Passive ones block no other connection, but under load the
 loop is always a few frames ahead, and the log would grow for ever. So passive ones do the bulk until little is
 left, and a restarting one, which makes the loop wait, does the rest: a few milliseconds.
 
