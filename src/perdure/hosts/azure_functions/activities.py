@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from msgspec import Raw
 
@@ -22,10 +22,10 @@ def activity_body(callee: Callee) -> Callable[..., Any]:
 
 
 def _alone(callee: Callee) -> Callable[..., Any]:
-    async def on_loop(body: Raw, call: ActivityContext) -> Raw:
+    async def on_loop(body: Raw, call: ActivityContext) -> Any:
         return _result(await callee.function(**_filled(callee, body, call)[0]))
 
-    def on_thread(body: Raw, call: ActivityContext) -> Raw:
+    def on_thread(body: Raw, call: ActivityContext) -> Any:
         return _result(callee.function(**_filled(callee, body, call)[0]))
 
     run = on_loop if callee.is_async else on_thread
@@ -33,7 +33,7 @@ def _alone(callee: Callee) -> Callable[..., Any]:
 
 
 def _with_hub(callee: Callee) -> Callable[..., Any]:
-    async def run(body: Raw, call: ActivityContext, client: Client, door: HubDoor) -> Raw:
+    async def run(body: Raw, call: ActivityContext, client: Client, door: HubDoor) -> Any:
         filled, outputs = _filled(callee, body, call, door=door, client=client)
         result = await callee.call(filled)
         await send_outputs(callee, outputs, result, client)
@@ -50,8 +50,12 @@ def _filled(
     return callee.arguments(given, f"{call.idempotency_key}:{call.attempt}", attempt=call.attempt, **hub)
 
 
-def _result(value: Any) -> Raw:
-    return body_of(sdk.activity_output(value))
+_SCALARS: Final = frozenset({str, int, bool, type(None)})
+"""Types that perdure writes as the SDK does."""
+
+
+def _result(value: Any) -> Any:
+    return value if type(value) in _SCALARS else body_of(sdk.activity_output(value))
 
 
 __all__ = ["activity_body"]

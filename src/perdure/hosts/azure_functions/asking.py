@@ -55,7 +55,7 @@ def body_of(text: str) -> Raw:
 
 
 def _decoded(task: Any, result: Raw | None) -> Any:
-    return None if result is None else sdk.df_loads(bytes(result).decode(), sdk.expected_type_of(task))
+    return None if result is None else sdk.loads(bytes(result).decode(), sdk.expected_type_of(task))
 
 
 def _nothing(task: Any, result: Any) -> None:

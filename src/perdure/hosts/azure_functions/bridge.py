@@ -83,7 +83,7 @@ class HostedContext(sdk.Context):
         return bytes(self._durable.get_input(Raw)).decode()
 
     def set_custom_status(self, status: Any) -> None:
-        self._durable.set_custom_status(body_of(sdk.df_dumps(status)))
+        self._durable.set_custom_status(body_of(sdk.dumps(status)))
         self._custom_status = status
 
     def new_uuid(self) -> str:

@@ -13,6 +13,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -81,11 +82,11 @@ class AppFunction:
     place: str
     retry: Mapping[str, Any] | None = None
 
-    @property
+    @cached_property
     def trigger(self) -> Binding:
         return next(one for one in self.bindings if one.is_trigger)
 
-    @property
+    @cached_property
     def others(self) -> tuple[Binding, ...]:
         """Its bindings but for the trigger."""
         return tuple(one for one in self.bindings if not one.is_trigger)

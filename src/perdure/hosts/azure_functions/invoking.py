@@ -11,6 +11,7 @@ import inspect
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 from starlette.concurrency import run_in_threadpool
@@ -124,16 +125,16 @@ class Callee:
             described, function, is_rich, folder, storage, timeout, frozenset(signature_of(function))
         )
 
-    @property
+    @cached_property
     def is_async(self) -> bool:
         return is_async(self.function)
 
-    @property
+    @cached_property
     def wants_hub(self) -> bool:
         """Whether it speaks to the hub: by a client, or by what it sets on its outputs."""
         return bool(self.outputs) or any(one.kind in CLIENTS for one in self.described.others)
 
-    @property
+    @cached_property
     def outputs(self) -> tuple[Binding, ...]:
         return tuple(one for one in self.described.others if one.is_output)
 
@@ -147,6 +148,8 @@ class Callee:
         attempt: int = 1,
     ) -> tuple[dict[str, Any], dict[str, Output]]:
         """What to call it with, and the outputs that it may set. `given` is what the trigger hands it."""
+        if self._takes_trigger_alone:  # most activities
+            return {self.described.trigger.name: given}, {}
         outputs = {one.name: Output() for one in self.outputs if one.name != RETURN}
         filled: dict[str, Any] = {self.described.trigger.name: given, **outputs}
         if door is not None and client is not None:
@@ -158,6 +161,10 @@ class Callee:
             CONTEXT, InvocationContext(self.described.name, self.folder.path, invocation_id, attempt)
         )
         return {name: value for name, value in filled.items() if name in self.parameters}, outputs
+
+    @cached_property
+    def _takes_trigger_alone(self) -> bool:
+        return self.parameters == {self.described.trigger.name}
 
     async def call(self, arguments: Mapping[str, Any]) -> Any:
         """Call it, from the event loop. Raises TimeoutError after the app's `functionTimeout`."""
