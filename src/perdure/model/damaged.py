@@ -230,6 +230,8 @@ def known_status(status: str) -> str:
 
 def number_of(instance_id: str) -> int | None:
     """The number in a substitute id, or None."""
+    if not instance_id.startswith((UNNAMED, UNNAMED_ENTITY)):
+        return None
     for mark in (UNNAMED, UNNAMED_ENTITY):
         number = instance_id.removeprefix(mark)
         if number != instance_id and number.isdigit() and number.isascii() and len(number) < 20:

@@ -77,7 +77,7 @@ def moment(at: int) -> datetime:
 
 def stamp(moment: datetime) -> str:
     """An aware datetime as Azure writes it, in UTC, to the microsecond."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
 def duration(text: str) -> timedelta:

@@ -56,6 +56,8 @@ def _check_start(row: InstanceRow, events: list[HistoryEvent]) -> None:
     """Raise HistoryDamaged if the row names another orchestrator than its history."""
     for event in events:
         if isinstance(event, ExecutionStarted):
+            if event.name == row.name and event.version == row.version and event.parent == row.parent:
+                continue
             began = {"name": event.name, "version": event.version, "parent": event.parent}
             for column, value in began.items():
                 if getattr(row, column) != value:

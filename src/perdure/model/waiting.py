@@ -105,20 +105,22 @@ class Waiting(msgspec.Struct, frozen=True, omit_defaults=True):
         if self.reason:
             return _missing(self.reason) or _REASONS.get(kind_of(self.reason), self.reason)
         parts = [
-            *(_event(wait) for wait in _by_name(self.events)[:SHOWN]),
+            *[_event(wait) for wait in _by_name(self.events)[:SHOWN]],
             *_several("activity", "activities", [_activity(a, self.at) for a in self.activities]),
-            *(_retry(retry) for retry in self.retries[:SHOWN]),
+            *[_retry(retry) for retry in self.retries[:SHOWN]],
             *_several("sub-orchestration", "sub-orchestrations", [_child(c) for c in self.children]),
             *_several("entity operation", "entity operations", [_operation(o) for o in self.operations]),
-            *(f"the lock of the entity {lock.entity}{_aside(lock.reason)}" for lock in self.locks),
+            *[f"the lock of the entity {lock.entity}{_aside(lock.reason)}" for lock in self.locks],
             *([f"the timer due at {clock(min(self.timers))}"] if self.timers else []),
             *([f"its start at {clock(self.start_at)}"] if self.start_at else []),
         ]
         return "waiting for " + ", and for ".join(parts) + self._kept() if parts else ""
 
     def _kept(self) -> str:
+        if not self.kept:
+            return ""
         names = ", ".join(f"'{name}'" for name in dict.fromkeys(self.kept))
-        return f"; it keeps {len(self.kept)} event(s) that no wait has taken: {names}" if names else ""
+        return f"; it keeps {len(self.kept)} event(s) that no wait has taken: {names}"
 
 
 PROGRESS_SHOWN = 60  # characters
@@ -191,7 +193,7 @@ def clock(at: int) -> str:
 
 def _by_name(waits: tuple[EventWait, ...]) -> list[EventWait]:
     """The newest wait of each name: a loop that opens a wait in each round leaves older ones open."""
-    return list({wait.name.casefold(): wait for wait in waits}.values())
+    return list({wait.name.casefold(): wait for wait in waits}.values() if len(waits) > 1 else waits)
 
 
 def _event(wait: EventWait) -> str:

@@ -129,17 +129,23 @@ class State:
                 )
                 for wait, since in self.waits.values()
             ),
-            kept=tuple(event.name for _, event in self.buffered),
-            activities=tuple(OpenActivity(t.name, at, t.attempt, t.id) for t, at in self.activities.values()),
-            retries=tuple(self._retry(timer) for timer in retries),
-            children=tuple(OpenChild(c.name, c.instance_id, at) for c, at in self.children.values()),
-            operations=tuple(OpenOperation(o.entity, o.operation, at) for o, at in self.operations.values()),
-            locks=tuple(
-                OpenLock(lock.entities[granted], lock.entities, at)
-                for lock, at, granted in self.locks.values()
-                if granted < len(lock.entities)
+            kept=tuple([event.name for _, event in self.buffered]),
+            activities=tuple(
+                [OpenActivity(t.name, at, t.attempt, t.id) for t, at in self.activities.values()]
             ),
-            timers=tuple(t.fire_at for t in self.timers.values() if not t.purpose),
+            retries=tuple([self._retry(timer) for timer in retries]),
+            children=tuple([OpenChild(c.name, c.instance_id, at) for c, at in self.children.values()]),
+            operations=tuple(
+                [OpenOperation(o.entity, o.operation, at) for o, at in self.operations.values()]
+            ),
+            locks=tuple(
+                [
+                    OpenLock(lock.entities[granted], lock.entities, at)
+                    for lock, at, granted in self.locks.values()
+                    if granted < len(lock.entities)
+                ]
+            ),
+            timers=tuple([t.fire_at for t in self.timers.values() if not t.purpose]),
             reason=reason,
         )
 

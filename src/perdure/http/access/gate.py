@@ -405,12 +405,12 @@ def _is_local(address: str) -> bool:
 
 def _note_of(request: Request, endpoint: Endpoint, caller: Caller) -> AuditNote:
     path = request.path_params
-    detail = str(
-        path.get("event") or path.get("name") or path.get("queue") or request.query_params.get("reason", "")
-    )
+    detail = path.get("event") or path.get("name") or path.get("queue") or ""
+    if not detail and request.scope["query_string"]:
+        detail = request.query_params.get("reason", "")
     if endpoint.operation == "restart":  # the row's instance is the new run
         detail = _instance_of(request)
-    return AuditNote(caller.who, address_of(request), endpoint.operation, detail)
+    return AuditNote(caller.who, address_of(request), endpoint.operation, str(detail))
 
 
 def _instance_of(request: Request) -> str:

@@ -201,7 +201,8 @@ class RequestLinks:
     def status_url(self, request: Any, instance_id: str) -> str:
         """The URL of the instance's status."""
         here = f"{self._origin(request)}{MANAGEMENT}/instances/{quoted(instance_id)}"
-        shown = request.query_params.get("sig") if _is_request(request) else None
+        has_query = _is_request(request) and request.scope["query_string"]
+        shown = request.query_params.get("sig") if has_query else None
         if shown is not None:  # a link must not produce a link that lasts longer
             return _with(here, quoted(shown))  # quoted, because a caller with a key can send any text here
         is_operator = self._allowed(request, instance_id) is None

@@ -6,6 +6,7 @@ costs nothing without damage.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from perdure.model.damaged import Garbled
@@ -25,11 +26,7 @@ _KINDS: Final[dict[str, Callable[[bytes], Any]]] = {
 
 def reading(execute: Execute) -> Execute:
     """`execute` for reading statements; its result has `fetchall`."""
-
-    def asked(sql: str, values: tuple[Any, ...] = ()) -> _Rows:
-        return _Rows(execute, sql, values)
-
-    return asked
+    return partial(_Rows, execute)
 
 
 class _Rows:
@@ -37,7 +34,7 @@ class _Rows:
 
     __slots__ = ("_cursor", "_execute", "_sql", "_values")
 
-    def __init__(self, execute: Execute, sql: str, values: tuple[Any, ...]) -> None:
+    def __init__(self, execute: Execute, sql: str, values: tuple[Any, ...] = ()) -> None:
         self._execute, self._sql, self._values = execute, sql, values
         self._cursor = execute(sql, values)
 

@@ -262,6 +262,8 @@ def read_instances(
     for number in filter(None, map(number_of, instance_ids)):
         found += execute(query("instance_by_no"), (hub_no, number)).fetchall()
     rows = instances_of(opened(vault, "instances", found))
+    if len(rows) == 1 and rows[0].instance_id == instance_ids[0]:
+        return rows
     asked = set(instance_ids)
     return sorted((row for row in rows if row.instance_id in asked), key=lambda row: row.instance_no)
 
