@@ -22,6 +22,7 @@ def write_episode(batch: OpenBatch, instance: Instance) -> None:
     encoded = ev.encode_events(outcome.events)
     episode = instance.episodes
     if len(encoded) > batch.limits.inline_bytes:
+        batch.pause()
         encoded = _outline(batch, instance, episode, outcome.events, encoded)
     digest = hash_chain.digest_of(instance.salt, encoded)
     head = hash_chain.link(instance.head, instance.execution_no, episode, instance.last_at, digest)

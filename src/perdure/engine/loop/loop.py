@@ -52,6 +52,7 @@ from perdure.store.port import EngineStore, Opening
 HORIZON = 60_000_000  # microseconds ahead that timers are held in memory
 POLL_EVERY = 20_000_000  # microseconds between looks at the store's own index
 TAKE = 2_000  # messages taken at once
+BEGUN_AT_ONCE: Final = 10_000  # activities given to the pool between two looks for starts
 POLL_FULL = 50_000  # the same where all that a look shows waits here already
 LONGEST_PACE = 1_000_000  # the same at most where others write into the inbox
 RETRY_FULL = 1_000_000  # microseconds until a full store is tried again
@@ -477,8 +478,10 @@ class Loop:
             passed_by = self.dispatcher.passed_by
             for key in passed_by:  # a rewind behind them may have opened these calls again
                 pool.forget(*key)
-            if released.invocations:
-                self._shielded(lambda work: pool.start(work, handover), released.invocations)
+            work = released.invocations
+            for at in range(0, len(work), BEGUN_AT_ONCE):
+                self._shielded(lambda part: pool.start(part, handover), work[at : at + BEGUN_AT_ONCE])
+                self.early.look_behind()
             for envelope in self.dispatcher.results:
                 message = envelope.message
                 if isinstance(message, ActivityResult):
