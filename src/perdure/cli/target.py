@@ -229,7 +229,9 @@ async def remark(client: Client, orchestrator: str = "", *, entity: str = "") ->
         return  # the server itself rejects requests for functions that no worker has
     serving = _serving(await client.workers())
     if not serving:
-        _note(f"no worker serves this hub at present. {LATER}")
+        _note(
+            "no worker serves this hub at present. The request takes effect when the application runs again."
+        )
     elif orchestrator:
         _remark_missing("orchestrator", orchestrator, {name for one in serving for name in one.orchestrators})
     elif entity:

@@ -62,7 +62,7 @@ class Setting:
             least = "" if self.least is None else f", {self.unit.show(self.least)} or more"
             shown = "***" if self.secret else repr(given)
             raise SettingError(
-                f"{place} is {shown}, but {self.name} is {self.unit.name}{least}: {self.doc}"
+                f"{place} is {shown}, but {self.name} must be {self.unit.name}{least} ({self.doc})"
             ) from None
         return value
 
@@ -214,4 +214,4 @@ NETWORKS = Unit(
     _networks,
     ", ".join,
 )
-PORT = Unit("a port, 0 to 65535", "int", _port)
+PORT = Unit("a port number from 0 to 65535", "int", _port)
