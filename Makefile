@@ -28,9 +28,9 @@ test-long: $(V)/.dev chromium brokers postgres postgres14 check ## Long tests an
 	$(PYTEST) --long
 
 test-all: test ## The same as test, and every test on Python 3.13, too
-	@$(MAKE) --no-print-directory test-next GROUP=test SUITES=tests
+	@$(MAKE) --no-print-directory test-next GROUP=dev SUITES=tests
 
-# GROUP is what to install into the environment of the next Python: `core` for tests/core and tests/engine, or `test`.
+# GROUP is what to install into the environment of the next Python: `core` for tests/core and tests/engine, `dev` for all.
 next:
 ifeq ($(NEXT),)
 	@echo "Python 3.13 is not on this machine: its tests are left out"
@@ -92,7 +92,7 @@ $(V)/.app: $(LOCKED) | $(V)/bin/python
 	$(INSTALL) server
 	@touch $@
 
-$(V)/.dev $(V)/.test $(V)/.core: $(V)/.%: $(LOCKED) | $(V)/bin/python
+$(V)/.dev $(V)/.core: $(V)/.%: $(LOCKED) | $(V)/bin/python
 	$(INSTALL) all --group $*
 	@touch $@ $(V)/.app
 

@@ -41,7 +41,6 @@ NUMBERS = range(4)
 MOMENTS = ("received", "accepted", "acknowledging", "acknowledged", "burying")
 KINDS = ("rabbitmq", "redis", "azurite")
 SHORT = {("redis", moment) for moment in MOMENTS} | {
-    ("rabbitmq", "accepted"),
     ("rabbitmq", "burying"),
     ("azurite", "acknowledging"),
 }

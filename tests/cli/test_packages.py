@@ -20,7 +20,7 @@ from starlette.routing import Mount
 import perdure as df
 from perdure.cli.app_loader import SourceError, load_app, watched_folder
 from perdure.errors import StoreInUse
-from tests.cli.test_run import address_of, folder  # noqa: F401
+from tests.cli.test_run import address_of, folder, kill_with_its_children  # noqa: F401
 
 APP = """
 import perdure as df
@@ -124,6 +124,7 @@ def reloading(folder: Path) -> Iterator[tuple[Path, subprocess.Popen[str], str]]
     process = subprocess.Popen(
         [sys.executable, "-u", "-m", "perdure.cli", "run", "claims", "--port", "0", "--reload", "--access", "open"],
         cwd=folder, env={**environment, "PYTHONDONTWRITEBYTECODE": "1"}, stderr=subprocess.PIPE, text=True,
+        process_group=0,
     )  # fmt: skip
     try:
         yield folder, process, address_of(process)
@@ -132,8 +133,7 @@ def reloading(folder: Path) -> Iterator[tuple[Path, subprocess.Popen[str], str]]
         try:
             process.wait(60)
         finally:
-            process.kill()
-            process.wait()
+            kill_with_its_children(process)
             process.stderr.close()  # type: ignore[union-attr]
 
 

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -74,14 +74,21 @@ def running(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str]
         env={**os.environ, "PYTHONPATH": os.fspath(SOURCE), "COLUMNS": "200", "PERDURE_TOKEN": TOKEN},
         stderr=subprocess.PIPE,
         text=True,
+        process_group=0,
     )
     try:
         yield process, address_of(process)
     finally:
-        process.kill()
-        process.wait()
+        kill_with_its_children(process)
         assert process.stderr is not None
         process.stderr.close()
+
+
+def kill_with_its_children(process: subprocess.Popen[str]) -> None:
+    """With `--reload` the server is a child of the process. Both are in a process group of their own."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def address_of(process: subprocess.Popen[str]) -> str:

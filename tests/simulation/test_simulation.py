@@ -25,7 +25,7 @@ from simulation.world import World
 
 pytestmark = pytest.mark.timeout(300)
 ROOT = Path(__file__).parents[2]
-QUICK, LONG = 200, 1_000  # seeds, the second with `--long`
+QUICK, LONG = 120, 1_000  # seeds, the second with `--long`
 RARE = 4  # cases that a quick run may miss
 
 
