@@ -36,6 +36,7 @@ SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
             "organise-an-app.md",
             "deploy-and-run.md",
             "azure-functions-app.md",
+            "leave-azure.md",
             "several-workers.md",
             "sizing.md",
             "containers.md",
