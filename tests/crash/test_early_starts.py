@@ -303,3 +303,22 @@ def test_a_long_step_that_nobody_shares_runs_once() -> None:
     world.start("long", "long", 1)
 
     assert long.runs == 1
+
+
+def test_a_batch_that_is_only_full_accepts_nothing_early() -> None:
+    """Under load every batch lasts until its time is over; what waits then comes with the next one, in one commit."""
+    long = LongStep()
+
+    @long.app.orchestrator
+    async def slow(context: Context, value: int) -> int:
+        world.clock.move(world.clock.now() + 1_000_000)
+        other.append(run_until_reply(OTHER.make(world.client, "op-90")))
+        return value
+
+    world, other = long.world(), []
+    run_until_reply(start("slow", "slow", 1).make(world.client, "op-1"))
+    world.turn()
+
+    assert world.calls.count("commit") == 1
+    world.settle()
+    assert world.status("other").output == 7

@@ -46,6 +46,8 @@ REFUSALS: Final = 3
 """How often the recorder raises in code that swallows the signal to end."""
 PAUSE_AFTER: Final = 0x3FF
 """A pause follows each id that ends in these bits: each thousand that an execution takes."""
+MANY: Final = 500
+"""Actions of one step that takes long."""
 IDLE: list[act.Action] = []
 """The actions of code that is not running: one shared empty list, because thousands sleep."""
 NOTHING_TAKEN: dict[int, EventTask[Any]] = {}
@@ -255,7 +257,8 @@ class Recorder:
         taken = self._next_id
         self._next_id = following = taken + 1
         if not following & PAUSE_AFTER and self._doom is None:
-            self._pause()
+            if self._replaying or len(self.actions) > MANY:  # else it is only the thousandth of a long life
+                self._pause()
         return taken
 
     def _pause(self) -> None:

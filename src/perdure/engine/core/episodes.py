@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from perdure.model import events as ev
 from perdure.model import hash_chain
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from perdure.engine.core.batch import OpenBatch
     from perdure.engine.core.instance import Instance
 
+LONG: Final = 1_000_000  # bytes of an episode that takes long enough for a pause
+
 
 def write_episode(batch: OpenBatch, instance: Instance) -> None:
     """Turn the open episode into its history row."""
@@ -22,7 +24,8 @@ def write_episode(batch: OpenBatch, instance: Instance) -> None:
     encoded = ev.encode_events(outcome.events)
     episode = instance.episodes
     if len(encoded) > batch.limits.inline_bytes:
-        batch.pause()
+        if len(encoded) > LONG:
+            batch.pause()
         encoded = _outline(batch, instance, episode, outcome.events, encoded)
     digest = hash_chain.digest_of(instance.salt, encoded)
     head = hash_chain.link(instance.head, instance.execution_no, episode, instance.last_at, digest)

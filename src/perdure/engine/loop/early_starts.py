@@ -69,7 +69,7 @@ class EarlyStarts:
             self._accept_in_time()
 
     def look_behind(self) -> None:
-        """The batch is durable. If it took long, so does what follows its commit, and the next one is far."""
+        """Look again, if a pause has found that the batch takes long. One that is only full does not."""
         if self._is_long:
             self._accept_in_time()
 

@@ -460,7 +460,7 @@ class Loop:
             )
             cold = dispatcher.advance((), now)
         batch = dispatcher.seal()
-        self.early.look()
+        self.early.look_behind()
         self.early.check()
         if self.memos:
             self.memos.take_back()
