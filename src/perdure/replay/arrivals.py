@@ -1,7 +1,7 @@
-"""One thing to wait for that is told of each of many tasks as it is done, in the order of history.
+"""One awaitable for many tasks, which reports each finished task in the order of history.
 
-A program that drives other tasks than ours, such as the host of Azure's package, waits for this alone. Each task
-has it as its only waiter, so a fan-out of n tasks costs n.
+A program with its own kind of tasks, such as the host of Azure's package, waits only for this. It is the only
+waiter of each task, so a fan-out of n tasks costs O(n).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from perdure.replay.task import DONE, PENDING, Owner, Task
 
 
 class Arrivals(Task[None]):
-    """Wait for it while `take()` gives None: it is done again each time that a followed task is done."""
+    """Wait for it while `take()` returns None: it is done again each time a followed task is done."""
 
     __slots__ = ("_arrived",)
 
@@ -22,11 +22,11 @@ class Arrivals(Task[None]):
         self._arrived: list[Task[Any]] | None = None  # a list for each sleeping instance would be wasted
 
     def follow(self, task: Task[Any]) -> None:
-        """Be told of a task that is pending, once."""
+        """Follow a pending task."""
         task._add_waiter(self)
 
     def leave(self, task: Task[Any]) -> None:
-        """Be told no more of a task that is pending."""
+        """Stop following a pending task."""
         task._drop_waiter(self)
 
     def take(self) -> Task[Any] | None:
@@ -50,7 +50,7 @@ class Arrivals(Task[None]):
             self._tell()
 
     def _standing(self, depth: int = DEEPEST) -> Standing:
-        """What it follows is awaited: the code on the other side may be blocked on any of it."""
+        """The followed tasks count as awaited, because the other program may be blocked on any of them."""
         return Standing.AWAITED
 
 

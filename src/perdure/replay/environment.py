@@ -53,9 +53,9 @@ class Environment(Protocol):
         """Whether an action differs from the recorded one only by another name of its function."""
 
     def pause(self, instance_id: str) -> bool:
-        """The code has asked for another thousand things: whatever need not wait for its step may go between.
+        """Called after each thousand actions of the code, so that independent work can run in between.
 
-        Returns whether its step is to be run again in a batch of its own, because others wait for this one.
+        Returns whether to repeat the step in a batch of its own, because other instances wait for this batch.
         """
 
     def logger(self, instance_id: str, is_live: Callable[[], bool]) -> Any:

@@ -60,7 +60,7 @@ TABLES: Final[dict[str, Table]] = {
 
 @runtime_checkable
 class Movable(Protocol):
-    """What a store needs beyond `Store` for its hub to be moved from it, and to it. Opened before.
+    """A store whose hub can be transferred, from it and to it. It must be open.
 
     For one thread, the one that opened the store.
     """
@@ -72,9 +72,9 @@ class Movable(Protocol):
         """The next rows behind `after`, `limit` at most, and the key of the last one."""
 
     def begin_import(self) -> Opening:
-        """Get ready to take a hub in, forgetting what an earlier import left unfinished.
+        """Prepare an import, and delete an earlier unfinished one.
 
-        Returns the numbers that rows may begin with. Raises StoreUnusable when the hub has rows already.
+        Returns the first numbers for rows. Raises StoreUnusable if the hub already has rows.
         """
 
     def import_rows(self, table: str, rows: Sequence[Row]) -> None:
@@ -119,11 +119,11 @@ def transfer(
 OF_INSTANCES: Final = ("history", "payloads", "state", "waits")
 """Tables whose rows belong to an instance by its number, and have no hub of their own in SQLite."""
 BESIDE: Final = ("state", "waits", "inbox", "seen", "dropped", "keys", "audit")
-"""Tables that no hash chain covers."""
+"""Tables without a hash chain."""
 
 
 def strayed(table: str, count: int) -> str:
-    """What is said of rows that nothing leads to."""
+    """The message about orphaned rows."""
     owner = "instance" if table in OF_INSTANCES else "hub"
     return f"{count} rows of {table} have no {owner}: a row was changed, or one is missing"
 

@@ -149,7 +149,7 @@ class OnLoop:
             finally:
                 self.running -= 1
             self._conclude(attempt, result)
-            # What the body has left behind, the next one would feel.
+            # State left behind by the body would affect the next one.
             if attempt.interrupted or driver.cancelling() or copy_context() != self._context:
                 break
             if getattr(driver, "_must_cancel", False):  # `uncancel` leaves it before Python 3.13

@@ -1,10 +1,10 @@
-"""Which starts belong to which request, where a route of the site around perdure answers it.
+"""Assigns starts to requests that a route of the surrounding site answers.
 
-A client function has the occasion of its request, which is there before the function runs. For a route of the site
-there is none, so each task has one of its own from the first time that it asks for the client or starts something.
-Tasks and threads that begin later inherit the context, and what they meet is told to the task that began them.
-A server's tasks may all inherit one occasion, such as that of the program's main task. Therefore a task never uses
-what it has inherited as its own: it would take what other requests have met for what it has met itself.
+A client function has the occasion of its request, created before the function runs. A route of the site has
+none, so each task gets its own occasion when it first uses the client or starts an instance. Later tasks and
+threads inherit the context, and the instances that they meet are reported to the task that started them. All
+tasks of a server may inherit one occasion, such as that of the program's main task. Therefore a task never uses
+an inherited occasion as its own: otherwise it would take instances met by other requests for its own.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _DEEPEST: Final = 8  # tasks that begin one another without end share the last o
 
 
 def occasion() -> Occasion:
-    """The request in hand; where no client function answers one, what the present task has met so far."""
+    """The current request; outside a client function, the record of the current task."""
     found = OCCASION.get()
     task = _task()
     if found is not None and (found.task in (None, task) or _depth(found) >= _DEEPEST):

@@ -29,7 +29,7 @@ class SyncClient:
     def _blocking(self, verb: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(verb)
         def call(*args: Any, **kwargs: Any) -> Any:
-            occasion()  # the coroutine runs in a copy of this context: what it notes has to be there already
+            occasion()  # the coroutine runs in a copy of this context, so the occasion must exist before it
             return asyncio.run_coroutine_threadsafe(verb(*args, **kwargs), self._loop).result()
 
         return call

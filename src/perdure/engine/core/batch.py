@@ -180,9 +180,7 @@ class OpenBatch:
                 self.refuses_until = min(self.refuses_until, reply.asked_at + OWNER_ANSWERS_WITHIN // 2)
 
     def _leave_record(self, message: Message, refusal: PerdureError) -> None:
-        """Leave a record of the rejection, because the client may already have been told that its message is
-        accepted.
-        """
+        """Leave a record of the rejection, because its client may already have an acceptance."""
         match message:
             case RaiseEvent():
                 kind, name, body = "event", message.name, bytes(message.input)

@@ -1,4 +1,4 @@
-"""The dispatcher: from messages to one batch, in memory, without I/O.
+"""The dispatcher: turns messages into one batch, in memory, without I/O.
 
     while cold := dispatcher.advance(messages, now):  # handle what can be handled; cold instances are set aside
         dispatcher.admit(cold, store.load(cold))      # one bulk read per round
@@ -6,13 +6,13 @@
     store.commit(batch)
     dispatcher.release()                              # what may now leave the process; or dispatcher.rollback()
 
-Messages born in the batch (a child's start, its result) are handled in the same batch, in memory, and committed
-together with what caused them. That is bounded: by episodes and by time in all, and by arrivals for one
-instance, so that no cascade keeps the others from their commit. At the seal every message is either consumed
-by a history row of this batch or becomes a row in `inbox`; clients and activities that have not been answered
-yet are simply handled in the next batch, because nothing was promised to them.
-What a message does to an instance is in `delivery`, what handlers do with the batch in `batch`; here is only whose
-turn it is, and when the batch begins and ends.
+Messages created in the batch (a child's start, its result) are handled in the same batch, in memory, and
+committed together with their cause. That is limited by episodes and time for the whole batch, and by arrivals
+for one instance, so that no cascade delays the commit of the others. At the seal every message is either
+consumed by a history row of this batch or becomes a row in `inbox`; messages of clients and activities without
+an answer are handled in the next batch, because nothing was promised to them. `delivery` defines the effect of
+a message on an instance, `batch` the operations of handlers; this module only decides the order of messages and
+the start and end of a batch.
 """
 
 from __future__ import annotations

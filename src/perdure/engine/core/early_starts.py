@@ -1,13 +1,13 @@
-"""Early starts: starts of clients that get a commit of their own while a long batch is still being made.
+"""Early starts: clients' starts that are committed on their own while a long batch is being made.
 
-A step that asks for a hundred thousand things runs, and is committed, in one piece. A start that arrives meanwhile
-has nothing to do with it, so its client need not wait for the end of that batch. The new instance is committed as
-Pending, together with the message that begins it; that message then waits in the instance's line, as one that was
-read from the inbox would. So the batch in the making may begin the instance, and when that batch fails, the start
-remains accepted.
+A step that schedules a hundred thousand tasks runs, and is committed, as a whole. A start that arrives in the
+meantime is independent of it, so its client need not wait for the end of that batch. The new instance is
+committed as Pending, together with the message that begins it; that message then waits in the instance's line,
+like a message from the inbox. So the open batch may begin the instance, and if that batch fails, the start
+stays accepted.
 
-Only a start about which the batch in the making knows nothing is taken early: neither its id nor its operation has
-been looked at there. All other messages wait for the next batch.
+Only a start unknown to the open batch is taken early: the batch has looked up neither its id nor its operation.
+All other messages wait for the next batch.
 """
 
 from __future__ import annotations
@@ -94,9 +94,9 @@ def make(worker: WorkerState, starts: Iterable[Envelope], now: int) -> OpenBatch
 
 
 def line_up(worker: WorkerState, committed: OpenBatch, *, is_between: bool) -> list[str]:
-    """The starts are durable: have what begins their instances wait in line. `is_between`: no batch is in the making.
+    """Queue the first messages of durable starts. `is_between`: there is no open batch.
 
-    Returns what is to be logged: messages that cannot be read, and why.
+    Returns log lines about unreadable messages.
     """
     unread: list[str] = []
     for envelope in envelopes_of(committed.rows.inbox_added, unread):
@@ -107,7 +107,9 @@ def line_up(worker: WorkerState, committed: OpenBatch, *, is_between: bool) -> l
 
 
 def _forget_instances(worker: WorkerState, batch: OpenBatch) -> None:
-    """The instances come back from the store when their turn comes: none is at hand before it is durable."""
+    """Evict the new instances; they are reloaded from the store at their turn, because an instance must be
+    durable before it is warm.
+    """
     for instance in batch.touched.values():
         worker.cache.evict(instance)
 

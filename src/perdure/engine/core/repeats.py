@@ -134,7 +134,7 @@ def born_of(salt: bytes) -> str:
 
 @dataclass(slots=True)
 class Occasion:
-    """One request that a client function answers, or what one task has done that answers none of ours.
+    """One request of a client function, or the record of one task outside client functions.
 
     Parameters:
         carries: its Idempotency-Key, "" for none.

@@ -104,7 +104,7 @@ class Orchestrator(Definition):
 
     @cached_property
     def input_guard(self) -> payload.Guard | None:
-        """What an input has to pass to be read whole; kept, since a start asks for it each time."""
+        """The check of an input for loss; cached, because each start uses it."""
         return payload.guard_of(orchestrator_input(self)[1])
 
     def admit(self, event_name: str, body: Raw, known: Reading | None = None) -> Reading | None:

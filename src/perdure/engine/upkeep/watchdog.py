@@ -126,9 +126,9 @@ class Marker(Running):
         raise error
 
     def aside(self, work: Callable[[], None]) -> None:
-        """The code's turn stops for as long: it is neither interrupted nor blamed for what happens meanwhile.
+        """Run engine work within the code's turn: the code is neither interrupted nor charged for its time.
 
-        An interruption that was announced before goes first, and no other is raised while `is_aside` is set.
+        An interruption announced earlier comes first, and no other is raised while `is_aside` is set.
         """
         since = time.monotonic()
         strikes = self._strikes if self.instance_id else None
@@ -272,7 +272,7 @@ class Watchdog:
                 self._look(turn, instance_id, now)
 
     def _began(self) -> float:
-        """When the turn under way began, or would have without what the engine did in its middle."""
+        """The start of the current turn, moved forward by the time of engine work within it."""
         return self._since + self.marker.aside_for - self._aside_before
 
     def _look(self, turn: int, instance_id: str, now: float) -> None:

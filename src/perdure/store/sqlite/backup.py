@@ -5,7 +5,7 @@ one moment, and no commit makes it restart. Readers do not block the writer; onl
 the meantime, and grows by the commits. The copy is made beside the target, synced, checked, and only then
 renamed, so a file with that name is always a checked backup. Only its owner may read it, from its first byte,
 whatever the mode of the original. Everything goes through apsw, because in an engine's process nothing else may
-open the hub's file (see `guard.py`).
+open the hub's file (see `open_guard.py`).
 """
 
 from __future__ import annotations

@@ -127,7 +127,7 @@ class SqliteStore(SqliteReader):
     def _shorten_log(self) -> None:
         """Checkpoint the log at the start: processes killed before their first upkeep would only add to it."""
         try:
-            with suppress(StoreFull):  # told by the first commit that finds no room; nothing is lost
+            with suppress(StoreFull):  # the first commit without space reports it; nothing is lost
                 self.maintain(0)
         except BaseException:
             self._drop_connection("the write-ahead log could not be checkpointed")

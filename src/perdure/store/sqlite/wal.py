@@ -1,13 +1,13 @@
 """The write-ahead log (`<database>-wal`): kept long enough to be overwritten, and short enough to be read.
 
 A commit that appends to the log makes the file longer, and the file system must write that down too before the
-commit is durable. One that overwrites what is there already need not: 0.22 against 0.38 ms for a small commit
-on ext4. So the log begins with eight megabytes of zeros, which SQLite takes for the end of the log, and is
-restarted, never cut off; only what is beyond 64 MiB is given back (`journal_size_limit`). On a disk that has little
-room left the zeros are left out: they would take the room that the start itself needs.
-Checkpoints run on a thread and a connection of their own. Passive ones block no other connection, but under load the
-loop is always a few frames ahead, and the log would grow for ever. So passive ones do the bulk until little is
-left, and a restarting one, which makes the loop wait, does the rest: a few milliseconds.
+commit is durable. A commit that overwrites existing bytes need not: 0.22 against 0.38 ms for a small commit on
+ext4. So the log begins with eight megabytes of zeros, which SQLite takes for the end of the log, and is
+restarted, never truncated; only the part beyond 64 MiB is freed (`journal_size_limit`). On an almost full disk
+the zeros are omitted: they would take the space that the start itself needs. Checkpoints run on a thread and a
+connection of their own. Passive ones block no other connection, but under load the loop is always a few frames
+ahead, and the log would grow for ever. So passive ones do the bulk until little is left, and a restarting one,
+which makes the loop wait, does the rest: a few milliseconds.
 
 How long the log gets does not depend on how long engines live. Each start checkpoints the log before anything
 is added, so a process that is killed again and again leaves the log of one life: at most the commits of the two
