@@ -224,16 +224,15 @@ class SharedStore(Store, Protocol):
 
     Without `register`, `open` takes the hub exclusively and raises StoreInUse while workers are registered or
     another process has it; tools that move or check a hub open it so. After `register`:
-    * `open` and `reopen` take a new incarnation, before anything is read. One that this object had before is
-      voided first, in a way that waits for a commit of it still under way; if it was not void yet, its
-      partitions
-      and claims come over to the new one.
-    * `poll`, `local_work` and `parked` tell of owned partitions only. `load`, `rows`, `seen` and `history_of`
-      know no partitions.
-    * `commit` raises FenceLost when the incarnation is void. It may add messages for any partition.
-      `activities_placed` are inserted, `activities_removed` deleted if they are there. A row of `results` adds
-      its message and leaves its activity ANSWERED, or does neither and counts in `late_results` when the claim
-      (attempt and incarnation) does not hold any more. `partitions_released` are without an owner afterwards.
+    * `open` and `reopen` take a new incarnation, before anything is read. The object's earlier incarnation is
+      voided first, after a commit in progress; if it was not void yet, its partitions and claims move to the new
+      one.
+    * `poll`, `local_work` and `parked` return owned partitions only. `load`, `rows`, `seen` and `history_of`
+      ignore partitions.
+    * `commit` raises FenceLost if the incarnation is void. It may add messages for any partition.
+      `activities_placed` are inserted, `activities_removed` deleted if they exist. A row of `results` adds its
+      message and marks its activity ANSWERED, or does neither and counts in `late_results` if the claim (attempt
+      and incarnation) is no longer valid. `partitions_released` have no owner afterwards.
     * `close` voids the incarnation, if the database can be reached.
     """
 
