@@ -11,13 +11,8 @@ import typer
 
 from perdure.cli.filters import read_duration
 from perdure.cli.options import (
-    DEFAULT_STORE,
-    HubOption,
     InstanceArgument,
-    JsonOption,
-    KeyOption,
-    StoreOption,
-    UrlOption,
+    on_hub,
 )
 from perdure.cli.target import HubTarget
 from perdure.cli.terminal import EXIT_CODES, errors, print_json, print_table
@@ -45,18 +40,15 @@ ExpiresOption = Annotated[
 
 
 @keys.command(epilog=EXIT_CODES)
+@on_hub
 def create(
+    target: HubTarget,
     name: Annotated[
         str,
         typer.Argument(metavar="NAME", help="The person or program that will use it.", show_default=False),
     ],
     scope: ScopeOption,
     expires_in: ExpiresOption = None,
-    store: StoreOption = DEFAULT_STORE,
-    hub: HubOption = None,
-    url: UrlOption = None,
-    key: KeyOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Create a key and print its secret. The secret is not stored and cannot be shown again.
 
@@ -68,10 +60,8 @@ def create(
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--scope") from error
     lasts = read_duration(expires_in, "--expires-in") if expires_in else None
-    made = HubTarget(store, hub, url, as_json, key, founds=True).tell(
-        lambda client: client.create_key(name, scopes, expires_in=lasts)
-    )
-    if as_json:
+    made = replace(target, founds=True).tell(lambda client: client.create_key(name, scopes, expires_in=lasts))
+    if target.as_json:
         print_json({**_document(made.key), "secret": made.secret})
         return
     until = f", valid until {_when(made.key.expires_time)}" if made.key.expires_time else ""
@@ -82,18 +72,14 @@ def create(
 
 
 @keys.command("list", epilog=EXIT_CODES)
+@on_hub
 def list_(
-    store: StoreOption = DEFAULT_STORE,
-    hub: HubOption = None,
-    url: UrlOption = None,
-    key: KeyOption = None,
+    target: HubTarget,
     links: Annotated[bool, typer.Option("--links", help="List the keys that sign links instead.")] = False,
-    as_json: JsonOption = False,
 ) -> None:
     """List access keys, without their secrets. With --links, list the keys that sign links."""
-    door = HubTarget(store, hub, url, as_json, key)
-    found = door.ask(lambda client: client.link_keys() if links else client.keys())
-    if as_json:
+    found = target.ask(lambda client: client.link_keys() if links else client.keys())
+    if target.as_json:
         print_json([_document(one) for one in found])
         return
     now = datetime.now(UTC)
@@ -120,40 +106,34 @@ def list_(
 
 
 @keys.command(epilog=EXIT_CODES)
+@on_hub
 def revoke(
+    target: HubTarget,
     key_id: Annotated[str, typer.Argument(metavar="KEY", help="The key's id.", show_default=False)],
-    store: StoreOption = DEFAULT_STORE,
-    hub: HubOption = None,
-    url: UrlOption = None,
-    key: KeyOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Revoke a key. Its sessions, and the links that depend on it, stop working too."""
-    revoked = HubTarget(store, hub, url, as_json, key).tell(lambda client: client.revoke_key(key_id))
-    if as_json:
+    revoked = target.tell(lambda client: client.revoke_key(key_id))
+    if target.as_json:
         print_json(_document(revoked))
     else:
         typer.echo(f"Key {key_id} of {plain(revoked.name)} is revoked.")
 
 
 @keys.command("rotate-links", epilog=EXIT_CODES)
-def rotate_links(
-    store: StoreOption = DEFAULT_STORE,
-    hub: HubOption = None,
-    url: UrlOption = None,
-    key: KeyOption = None,
-    as_json: JsonOption = False,
-) -> None:
+@on_hub
+def rotate_links(target: HubTarget) -> None:
     """Create a new key for signing links. Existing links work until they expire or their key is revoked."""
-    made = HubTarget(store, hub, url, as_json, key).tell(lambda client: client.rotate_links())
-    if as_json:
+    made = target.tell(lambda client: client.rotate_links())
+    if target.as_json:
         print_json(_document(made))
     else:
         typer.echo(f"New links are signed with key {made.key_id}.")
 
 
 @commands.command(epilog=EXIT_CODES)
+@on_hub
 def audit(
+    target: HubTarget,
     who: Annotated[
         str | None, typer.Option("--who", help="Only calls of this caller.", show_default=False)
     ] = None,
@@ -175,19 +155,14 @@ def audit(
             show_default=False,
         ),
     ] = None,
-    store: StoreOption = DEFAULT_STORE,
-    hub: HubOption = None,
-    url: UrlOption = None,
-    key: KeyOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """List the audit log of management calls, newest first, with time, outcome, operation, instance and caller."""
-    page = HubTarget(store, hub, url, as_json, key).ask(
+    page = target.ask(
         lambda client: client.audit(
             who=who, operation=operation, instance_id=instance, top=top, continuation=continuation
         )
     )
-    if as_json:
+    if target.as_json:
         print_json(msgspec.to_builtins(page))
         return
     print_table(
@@ -210,7 +185,9 @@ def audit(
 
 
 @commands.command(epilog=EXIT_CODES)
+@on_hub
 def link(
+    target: HubTarget,
     instance_id: InstanceArgument,
     event: Annotated[str, typer.Argument(metavar="EVENT", help="The event's name.", show_default=False)],
     expires_in: Annotated[
@@ -228,11 +205,6 @@ def link(
             show_default=False,
         ),
     ] = "",
-    store: StoreOption = DEFAULT_STORE,
-    hub: HubOption = None,
-    url: UrlOption = None,
-    key: KeyOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Print a signed link with which a person without a key can raise one event of one instance."""
     lasts = read_duration(expires_in, "--expires-in")
@@ -252,8 +224,8 @@ def link(
             await client.gateway.record(AuditMemo(audit=[written.row(client.gateway.now(), instance_id)]))
         return link
 
-    made = HubTarget(store, hub, url, as_json, key, public_url=public_url).tell(make)
-    if as_json:
+    made = replace(target, public_url=public_url).tell(make)
+    if target.as_json:
         print_json({"url": made})
     else:
         typer.echo(made)

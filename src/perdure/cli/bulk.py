@@ -26,13 +26,8 @@ from perdure.cli.filters import (
     read_selection,
 )
 from perdure.cli.options import (
-    DEFAULT_STORE,
-    HubOption,
-    JsonOption,
-    KeyOption,
     ReasonOption,
-    StoreOption,
-    UrlOption,
+    on_hub,
 )
 from perdure.cli.target import HubTarget, remark
 from perdure.cli.terminal import (
@@ -89,6 +84,7 @@ class Order:
 
 def _command(verb: str, words: Words) -> Callable[..., None]:
     def command(
+        target: HubTarget,
         instance_ids: Annotated[
             list[str] | None, typer.Argument(metavar="[ID]...", help="Instance ids.", show_default=False)
         ] = None,
@@ -116,19 +112,13 @@ def _command(verb: str, words: Words) -> Callable[..., None]:
             bool, typer.Option("--dry-run", help="Change nothing. Print how many instances match.")
         ] = False,
         yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
-        store: StoreOption = DEFAULT_STORE,
-        hub: HubOption = None,
-        url: UrlOption = None,
-        key: KeyOption = None,
-        as_json: JsonOption = False,
     ) -> None:
         which = read_selection(
             status, name, prefix, tag, waiting_for, older_than, created_before, created_after, parked
         )
         _demand_one(instance_ids, bool(which) or everything)
         asked = BulkRequest(verb=verb, reason=reason, recursive=recursive)
-        door = HubTarget(store, hub, url, as_json, key)
-        order = Order(door, asked, words.past, yes, dry_run, at_most)
+        order = Order(target, asked, words.past, yes, dry_run, at_most)
         if instance_ids:
             _do_named(order, instance_ids)
         else:
@@ -138,10 +128,11 @@ def _command(verb: str, words: Words) -> Callable[..., None]:
         words.help
         + "\n\nPass ids, or use filters. With filters, you are asked to confirm the number of instances."
     )
-    signature = inspect.signature(command)
+    told = on_hub(command)
+    signature = inspect.signature(told)
     kept = [p for p in signature.parameters.values() if p.name not in words.without]
-    command.__signature__ = signature.replace(parameters=kept)  # type: ignore[attr-defined]
-    return command
+    told.__signature__ = signature.replace(parameters=kept)  # type: ignore[attr-defined]
+    return told
 
 
 def _demand_one(instance_ids: list[str] | None, is_selected: bool) -> None:

@@ -5,14 +5,9 @@ from typing import Annotated
 import typer
 
 from perdure.cli.options import (
-    DEFAULT_STORE,
-    HubOption,
     InputOption,
     InstanceArgument,
-    JsonOption,
-    KeyOption,
-    StoreOption,
-    UrlOption,
+    on_hub,
     read_input,
 )
 from perdure.cli.target import HubTarget
@@ -22,7 +17,9 @@ commands = typer.Typer()
 
 
 @commands.command("raise", epilog=EXIT_CODES)
+@on_hub
 def raise_(
+    target: HubTarget,
     instance_id: InstanceArgument,
     event: Annotated[str, typer.Argument(metavar="EVENT", help="The event's name.", show_default=False)],
     input_: InputOption = None,
@@ -34,37 +31,25 @@ def raise_(
             show_default=False,
         ),
     ] = None,
-    store: StoreOption = DEFAULT_STORE,
-    hub: HubOption = None,
-    url: UrlOption = None,
-    key: KeyOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Raise an external event. The event is stored until the instance waits for it."""
     body = read_input(input_)
-    HubTarget(store, hub, url, as_json, key).order(
-        lambda client: client.raise_event(instance_id, event, body, event_id=event_id)
-    )
-    _done(f"Event {event} was accepted for {instance_id}.", instance_id, as_json)
+    target.order(lambda client: client.raise_event(instance_id, event, body, event_id=event_id))
+    _done(f"Event {event} was accepted for {instance_id}.", instance_id, target.as_json)
 
 
 @commands.command(epilog=EXIT_CODES)
+@on_hub
 def restart(
+    target: HubTarget,
     instance_id: InstanceArgument,
     same_id: Annotated[
         bool, typer.Option("--same-id", help="Reuse the id. The new run replaces the old one.")
     ] = False,
-    store: StoreOption = DEFAULT_STORE,
-    hub: HubOption = None,
-    url: UrlOption = None,
-    key: KeyOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Restart a finished instance with the same input and print the id of the new run."""
-    restarted = HubTarget(store, hub, url, as_json, key).order(
-        lambda client: client.restart(instance_id, not same_id)
-    )
-    _done(restarted, restarted, as_json)
+    restarted = target.order(lambda client: client.restart(instance_id, not same_id))
+    _done(restarted, restarted, target.as_json)
 
 
 def _done(sentence: str, instance_id: str, as_json: bool) -> None:

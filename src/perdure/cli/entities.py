@@ -6,12 +6,8 @@ from typing import Annotated
 import typer
 
 from perdure.cli.options import (
-    DEFAULT_STORE,
-    HubOption,
     InputOption,
-    JsonOption,
-    StoreOption,
-    UrlOption,
+    on_hub,
     read_input,
 )
 from perdure.cli.target import HubTarget
@@ -32,22 +28,20 @@ EntityArgument = Annotated[
 
 
 @entities.command("list", epilog=EXIT_CODES)
+@on_hub
 def list_(
+    target: HubTarget,
     name: Annotated[
         str | None, typer.Argument(help="Only entities with this name.", show_default=False)
     ] = None,
     key_prefix: Annotated[str, typer.Option("--key-prefix", help="Only keys with this prefix.")] = "",
     top: Annotated[int, typer.Option("--top", help="The most entities to list, 1 to 1000.")] = 50,
-    store: StoreOption = DEFAULT_STORE,
-    hub: HubOption = None,
-    url: UrlOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """List entities, newest first, with their state."""
-    page = HubTarget(store, hub, url, as_json).ask(
+    page = target.ask(
         lambda client: client.query_entities(name=name, key_prefix=key_prefix, fetch_state=True, top=top)
     )
-    if as_json:
+    if target.as_json:
         print_json([document_of(entity, with_state=True) for entity in page.entities])
         return
     now = datetime.now(UTC)
@@ -66,17 +60,12 @@ def list_(
 
 
 @entities.command(epilog=EXIT_CODES)
-def show(
-    entity: EntityArgument,
-    store: StoreOption = DEFAULT_STORE,
-    hub: HubOption = None,
-    url: UrlOption = None,
-    as_json: JsonOption = False,
-) -> None:
+@on_hub
+def show(target: HubTarget, entity: EntityArgument) -> None:
     """Print the state of one entity as JSON. With --json, print its metadata too."""
-    entity_id = _parsed(entity, as_json)
-    found = HubTarget(store, hub, url, as_json).ask(lambda client: client.read_entity_state(entity_id))
-    if as_json:
+    entity_id = _parsed(entity, target.as_json)
+    found = target.ask(lambda client: client.read_entity_state(entity_id))
+    if target.as_json:
         print_json(document_of(found, with_state=True))
     elif found.exists:
         print_json(found.state)
@@ -87,23 +76,21 @@ def show(
 
 
 @entities.command(epilog=EXIT_CODES)
+@on_hub
 def signal(
+    target: HubTarget,
     entity: EntityArgument,
     operation: Annotated[
         str, typer.Argument(metavar="OPERATION", help="The name of the operation.", show_default=False)
     ],
     input_: InputOption = None,
-    store: StoreOption = DEFAULT_STORE,
-    hub: HubOption = None,
-    url: UrlOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Send an operation to an entity. The operation is stored and runs after those sent before it."""
-    entity_id, body = _parsed(entity, as_json), read_input(input_)
-    HubTarget(store, hub, url, as_json).order(
+    entity_id, body = _parsed(entity, target.as_json), read_input(input_)
+    target.order(
         lambda client: client.signal_entity(entity_id, operation, given(body)), entity=entity_id.name
     )
-    if as_json:
+    if target.as_json:
         print_json({"entityId": {"name": entity_id.name, "key": entity_id.key}})
     else:
         typer.echo(f"Operation {operation} was accepted for {entity_id}.")

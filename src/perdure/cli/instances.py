@@ -15,14 +15,9 @@ from perdure.cli.filters import (
     WaitingForOption,
 )
 from perdure.cli.options import (
-    DEFAULT_STORE,
-    HubOption,
     InputOption,
     InstanceArgument,
-    JsonOption,
-    KeyOption,
-    StoreOption,
-    UrlOption,
+    on_hub,
     read_input,
     read_tags,
 )
@@ -57,7 +52,9 @@ TimeoutOption = Annotated[
 
 
 @commands.command(epilog=EXIT_CODES)
+@on_hub
 def start(
+    target: HubTarget,
     name: Annotated[
         str,
         typer.Argument(
@@ -80,11 +77,6 @@ def start(
     ] = None,
     wait: WaitOption = False,
     timeout: TimeoutOption = None,
-    store: StoreOption = DEFAULT_STORE,
-    hub: HubOption = None,
-    url: UrlOption = None,
-    key: KeyOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Start an orchestration and print its instance id."""
     body, tags = read_input(input_), read_tags(tag or [])
@@ -94,25 +86,22 @@ def start(
         await remark(client, name)
         return started, await client.wait_for_completion(started, timeout) if wait else None
 
-    started, status = HubTarget(store, hub, url, as_json, key).tell(begin)
+    started, status = target.tell(begin)
     if status is not None:
-        _show(status, as_json)
-    elif as_json:
+        _show(status, target.as_json)
+    elif target.as_json:
         print_json({"instanceId": started})
     else:
         typer.echo(started)
 
 
 @commands.command(epilog=EXIT_CODES)
+@on_hub
 def status(
+    target: HubTarget,
     instance_id: InstanceArgument,
     wait: WaitOption = False,
     timeout: TimeoutOption = None,
-    store: StoreOption = DEFAULT_STORE,
-    hub: HubOption = None,
-    url: UrlOption = None,
-    key: KeyOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Show the status of an instance and what it waits for.
 
@@ -125,12 +114,14 @@ def status(
             await client.wait_for_completion(instance_id, timeout)
         return await client.get_status(instance_id, show_input=True)
 
-    found = HubTarget(store, hub, url, as_json, key).ask(look)
-    _show(_existing(found, instance_id, as_json), as_json, judge=wait)
+    found = target.ask(look)
+    _show(_existing(found, instance_id, target.as_json), target.as_json, judge=wait)
 
 
 @commands.command("list", epilog=EXIT_CODES)
+@on_hub
 def list_(
+    target: HubTarget,
     status: StatusOption = None,
     name: NameOption = None,
     prefix: PrefixOption = None,
@@ -146,15 +137,10 @@ def list_(
             show_default=False,
         ),
     ] = None,
-    store: StoreOption = DEFAULT_STORE,
-    hub: HubOption = None,
-    url: UrlOption = None,
-    key: KeyOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """List instances, newest first."""
     tags = read_tags(tag or [])
-    page = HubTarget(store, hub, url, as_json, key).ask(
+    page = target.ask(
         lambda client: client.query(
             status=status or (),
             name=name,
@@ -164,10 +150,10 @@ def list_(
             parked=parked,
             top=top,
             continuation=continuation,
-            show_input=as_json,
+            show_input=target.as_json,
         )
     )
-    if as_json:
+    if target.as_json:
         instances = [document_of(one) for one in page.instances]
         print_json({"instances": instances, "continuation": page.continuation})
         return
@@ -179,27 +165,21 @@ def list_(
 
 
 @commands.command(epilog=EXIT_CODES)
-def watch(
-    instance_id: InstanceArgument,
-    store: StoreOption = DEFAULT_STORE,
-    hub: HubOption = None,
-    url: UrlOption = None,
-    key: KeyOption = None,
-    as_json: JsonOption = False,
-) -> None:
+@on_hub
+def watch(target: HubTarget, instance_id: InstanceArgument) -> None:
     """Print an instance each time it changes, until it has finished. Ctrl-C stops watching, not the instance."""
 
     async def look(client: Client) -> OrchestrationStatus | None:
         last = None
         async for last in client.watch(instance_id):
-            if as_json:
+            if target.as_json:
                 print_json(document_of(last), indent=None)
             else:
                 _print_change(last)
         return last
 
     try:
-        last = HubTarget(store, hub, url, as_json, key).ask(look)
+        last = target.ask(look)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     if last is not None and last.is_finished and last.runtime_status is not RuntimeStatus.Completed:
@@ -221,7 +201,9 @@ def _print_change(one: OrchestrationStatus) -> None:
 
 
 @commands.command(epilog=EXIT_CODES)
+@on_hub
 def history(
+    target: HubTarget,
     instance_id: InstanceArgument,
     execution: Annotated[
         int | None,
@@ -231,18 +213,11 @@ def history(
             show_default=False,
         ),
     ] = None,
-    store: StoreOption = DEFAULT_STORE,
-    hub: HubOption = None,
-    url: UrlOption = None,
-    key: KeyOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Show the history of an instance's current execution, or of an earlier one."""
-    found = HubTarget(store, hub, url, as_json, key).ask(
-        lambda client: client.get_status(instance_id, True, True, True, execution=execution)
-    )
-    existing = _existing(found, instance_id, as_json)
-    if as_json:
+    found = target.ask(lambda client: client.get_status(instance_id, True, True, True, execution=execution))
+    existing = _existing(found, instance_id, target.as_json)
+    if target.as_json:
         print_json({"instanceId": instance_id, "events": existing.history})
         return
     rows = [

@@ -1,12 +1,16 @@
 """Options that several commands share, and the functions that read their values."""
 
+import inspect
 import sys
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, get_type_hints
 
 import typer
 from msgspec import Raw
 
+from perdure.cli.target import HubTarget
 from perdure.errors import PayloadError
 from perdure.model import payload
 from perdure.settings import PlaceSettings
@@ -59,6 +63,38 @@ ReasonOption = Annotated[str, typer.Option("--reason", help="A reason. It is sto
 InstanceArgument = Annotated[str, typer.Argument(metavar="ID", help="The instance id.", show_default=False)]
 
 DEFAULT_STORE = PlaceSettings.store
+
+
+def _options(
+    store: StoreOption = DEFAULT_STORE,
+    hub: HubOption = None,
+    url: UrlOption = None,
+    key: KeyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """The options of every command that works on a hub."""
+
+
+_OF_A_HUB = tuple(inspect.signature(_options).parameters.values())
+
+
+def on_hub(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options --store, --hub, --url, --key and --json.
+
+    The command gets their values as its first parameter, a `HubTarget`.
+    """
+    hints = get_type_hints(command, include_extras=True)
+    _, *own = inspect.signature(command).parameters.values()
+
+    @wraps(command)
+    def run(**values: Any) -> None:
+        target = HubTarget(**{one.name: values.pop(one.name) for one in _OF_A_HUB})
+        command(target, **values)
+
+    parameters = [*(one.replace(annotation=hints[one.name]) for one in own), *_OF_A_HUB]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {one.name: one.annotation for one in parameters}
+    return run
 
 
 def read_input(given: str | None) -> Raw | None:

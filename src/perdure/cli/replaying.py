@@ -25,9 +25,9 @@ from perdure.cli.options import (
     DEFAULT_STORE,
     HubOption,
     InstanceArgument,
-    JsonOption,
     StoreOption,
     UrlOption,
+    on_hub,
 )
 from perdure.cli.target import HubTarget
 from perdure.cli.terminal import (
@@ -122,7 +122,9 @@ def _told(cell: Any) -> Any:
 
 
 @commands.command(epilog=EXIT_CODES)
+@on_hub
 def replay(
+    target: HubTarget,
     files: Annotated[
         list[Path] | None,
         typer.Argument(
@@ -138,10 +140,6 @@ def replay(
     tag: TagOption = None,
     waiting_for: WaitingForOption = None,
     parked: ParkedOption = False,
-    store: StoreOption = DEFAULT_STORE,
-    hub: HubOption = None,
-    url: UrlOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Replay saved histories, or all running instances of a store, against the current code and report mismatches.
 
@@ -164,15 +162,15 @@ def replay(
                 [checker.check(_read(file)) for file in files]
                 if files
                 else _of_store(
-                    HubTarget(store, hub, url, as_json),
+                    target,
                     which,
                     checker,
                     lambda done, total: progress("instances replayed", done, total),
                 )
             )
     except PerdureError as error:
-        fail_with(error, as_json=as_json)
-    _tell(verdicts, as_json)
+        fail_with(error, as_json=target.as_json)
+    _tell(verdicts, target.as_json)
     if not all(verdict.agrees for verdict in verdicts):
         raise typer.Exit(REFUSED)
 

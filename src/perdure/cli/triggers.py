@@ -9,13 +9,8 @@ from zoneinfo import ZoneInfo
 import typer
 
 from perdure.cli.options import (
-    DEFAULT_STORE,
-    HubOption,
     InputOption,
-    JsonOption,
-    KeyOption,
-    StoreOption,
-    UrlOption,
+    on_hub,
     read_input,
 )
 from perdure.cli.target import LATER, HubTarget
@@ -53,16 +48,11 @@ UntilArgument = Annotated[
 
 
 @schedules.command("list", epilog=EXIT_CODES)
-def list_(
-    store: StoreOption = DEFAULT_STORE,
-    hub: HubOption = None,
-    url: UrlOption = None,
-    key: KeyOption = None,
-    as_json: JsonOption = False,
-) -> None:
+@on_hub
+def list_(target: HubTarget) -> None:
     """List every schedule with its next tick, its last outcome and whether it is paused."""
-    found = HubTarget(store, hub, url, as_json, key).ask(lambda client: Schedules(client).list())
-    if as_json:
+    found = target.ask(lambda client: Schedules(client).list())
+    if target.as_json:
         print_json([schedule_document(one) for one in found])
         return
     heads = ("SCHEDULE", "NEXT", "LAST", "FIRED", "RULE")
@@ -81,20 +71,17 @@ def _paused(one: ScheduleStatus) -> str:
 
 
 @schedules.command(epilog=EXIT_CODES)
+@on_hub
 def show(
+    target: HubTarget,
     name: NameArgument,
     upcoming: Annotated[
         int, typer.Option("--next", min=1, max=1_000, help="The number of next ticks to show.")
     ] = 5,
-    store: StoreOption = DEFAULT_STORE,
-    hub: HubOption = None,
-    url: UrlOption = None,
-    key: KeyOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Show one schedule with its next ticks and its last runs with their instances."""
-    one = HubTarget(store, hub, url, as_json, key).ask(lambda client: _schedule(client, name, upcoming))
-    if as_json:
+    one = target.ask(lambda client: _schedule(client, name, upcoming))
+    if target.as_json:
         print_json(schedule_document(one))
         return
     now = datetime.now(UTC)
@@ -119,73 +106,52 @@ async def _schedule(client: Client, name: str, upcoming: int = 1) -> ScheduleSta
 
 
 @schedules.command(epilog=EXIT_CODES)
+@on_hub
 def pause(
+    target: HubTarget,
     name: NameArgument,
     reason: Annotated[str, typer.Option("--reason", help="A reason. It is shown with the schedule.")] = "",
-    store: StoreOption = DEFAULT_STORE,
-    hub: HubOption = None,
-    url: UrlOption = None,
-    key: KeyOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Pause a schedule until it is resumed. Ticks that pass meanwhile are skipped."""
-    door = HubTarget(store, hub, url, as_json, key)
 
     async def order(client: Client) -> None:
         await Schedules(client).pause((await _schedule(client, name)).name, reason)
 
-    door.tell(order)
-    _say(door, name, "is paused")
+    target.tell(order)
+    _say(target, name, "is paused")
 
 
 @schedules.command(epilog=EXIT_CODES)
-def resume(
-    name: NameArgument,
-    store: StoreOption = DEFAULT_STORE,
-    hub: HubOption = None,
-    url: UrlOption = None,
-    key: KeyOption = None,
-    as_json: JsonOption = False,
-) -> None:
+@on_hub
+def resume(target: HubTarget, name: NameArgument) -> None:
     """Resume a paused schedule. It fires again at its next tick."""
-    door = HubTarget(store, hub, url, as_json, key)
 
     async def order(client: Client) -> None:
         await Schedules(client).resume((await _schedule(client, name)).name)
 
-    door.tell(order)
-    _say(door, name, "fires again")
+    target.tell(order)
+    _say(target, name, "fires again")
 
 
 @schedules.command(epilog=EXIT_CODES)
-def run(
-    name: NameArgument,
-    store: StoreOption = DEFAULT_STORE,
-    hub: HubOption = None,
-    url: UrlOption = None,
-    key: KeyOption = None,
-    as_json: JsonOption = False,
-) -> None:
+@on_hub
+def run(target: HubTarget, name: NameArgument) -> None:
     """Fire a schedule now, in addition to its ticks. This works on a paused schedule too."""
-    door = HubTarget(store, hub, url, as_json, key)
 
     async def order(client: Client) -> None:
         await Schedules(client).run((await _schedule(client, name)).name)
 
-    door.tell(order)
-    _say(door, name, "fires now")
+    target.tell(order)
+    _say(target, name, "fires now")
 
 
 @schedules.command(epilog=EXIT_CODES)
+@on_hub
 def backfill(
+    target: HubTarget,
     name: NameArgument,
     after: AfterArgument,
     until: UntilArgument = None,
-    store: StoreOption = DEFAULT_STORE,
-    hub: HubOption = None,
-    url: UrlOption = None,
-    key: KeyOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Fire a schedule for each past tick later than AFTER and not later than UNTIL, in order.
 
@@ -196,16 +162,15 @@ def backfill(
         _instant(after, "AFTER"),
         _instant(until, "UNTIL") if until is not None else datetime.now(UTC),
     )
-    door = HubTarget(store, hub, url, as_json, key)
 
     async def order(client: Client) -> int:
         zone = ZoneInfo((await _schedule(client, name)).timezone)
         return await Schedules(client).backfill(name, _placed(begin, zone), _placed(end, zone))
 
-    ticks = door.tell(order)
+    ticks = target.tell(order)
     if not ticks:
-        fail(f"{name} has no past tick in that period", REFUSED, as_json=as_json, kind="payload")
-    _say(door, name, f"fires for {ticks} past tick{'s' if ticks > 1 else ''}", ticks=ticks)
+        fail(f"{name} has no past tick in that period", REFUSED, as_json=target.as_json, kind="payload")
+    _say(target, name, f"fires for {ticks} past tick{'s' if ticks > 1 else ''}", ticks=ticks)
 
 
 def _instant(given: str, what: str) -> datetime:
@@ -226,16 +191,13 @@ def _placed(at: datetime, zone: ZoneInfo) -> datetime:
 
 
 @queues.command("list", epilog=EXIT_CODES)
+@on_hub
 def list_queues(
+    target: HubTarget,
     names: Annotated[
         list[str] | None,
         typer.Argument(metavar="QUEUE", help="Only these queues. Default: all.", show_default=False),
     ] = None,
-    store: StoreOption = DEFAULT_STORE,
-    hub: HubOption = None,
-    url: UrlOption = None,
-    key: KeyOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """List queues with the number of open, handled and dead messages. Counting stops at 1,000 of each."""
 
@@ -244,8 +206,8 @@ def list_queues(
             return await _served(client)
         return [vars(await Queues(client).status(name)) for name in names or await Queues(client).names()]
 
-    found = HubTarget(store, hub, url, as_json, key).ask(count)
-    if as_json:
+    found = target.ask(count)
+    if target.as_json:
         print_json(found)
         return
     print_table(
@@ -264,7 +226,9 @@ def _note(one: dict[str, Any]) -> str:
 
 
 @queues.command(epilog=EXIT_CODES)
+@on_hub
 def send(
+    target: HubTarget,
     queue: Annotated[str, typer.Argument(metavar="QUEUE", help="The name of the queue.", show_default=False)],
     input_: InputOption = None,
     message_id: Annotated[
@@ -275,44 +239,35 @@ def send(
             show_default=False,
         ),
     ] = None,
-    store: StoreOption = DEFAULT_STORE,
-    hub: HubOption = None,
-    url: UrlOption = None,
-    key: KeyOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Put a message into a queue of the hub and print the id of its instance."""
     body = read_input(input_)
-    door = HubTarget(store, hub, url, as_json, key)
 
     async def put(client: Client) -> tuple[str, bool]:
         sent = await Queues(client).send(queue, given(body), message_id=message_id)
         known = await _served(client) if isinstance(client, RemoteClient) else []
         return sent, any(one["name"] == queue and not one["served"] for one in known)
 
-    sent, is_lost = door.tell(put)
-    _say(door, sent, "was accepted", id=sent)
+    sent, is_lost = target.tell(put)
+    _say(target, sent, "was accepted", id=sent)
     if is_lost:
         note = f"note: no function handles the messages of {queue!r}. The message waits until one does"
         errors().print(note, soft_wrap=True)
 
 
 @queues.command("dead", epilog=EXIT_CODES)
+@on_hub
 def dead(
+    target: HubTarget,
     queue: Annotated[
         str | None,
         typer.Argument(metavar="QUEUE", help="Only dead letters of this queue.", show_default=False),
     ] = None,
     top: Annotated[int, typer.Option("--top", min=1, help="The most dead letters to list.")] = 100,
-    store: StoreOption = DEFAULT_STORE,
-    hub: HubOption = None,
-    url: UrlOption = None,
-    key: KeyOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """List dead letters, newest first. A dead letter is a message whose last attempt failed."""
-    found = HubTarget(store, hub, url, as_json, key).ask(lambda client: dead_letters(client, queue, top))
-    if as_json:
+    found = target.ask(lambda client: dead_letters(client, queue, top))
+    if target.as_json:
         print_json([letter_document(one) for one in found])
         return
     now = datetime.now(UTC)
@@ -323,7 +278,9 @@ def dead(
 
 
 @queues.command(epilog=EXIT_CODES)
+@on_hub
 def redeliver(
+    target: HubTarget,
     messages: Annotated[
         list[str] | None,
         typer.Argument(
@@ -334,16 +291,10 @@ def redeliver(
         str | None,
         typer.Option("--all", metavar="QUEUE", help="Every dead letter of this queue.", show_default=False),
     ] = None,
-    store: StoreOption = DEFAULT_STORE,
-    hub: HubOption = None,
-    url: UrlOption = None,
-    key: KeyOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Redeliver dead letters to their function. Each has its full number of attempts again."""
     if bool(messages) == bool(every):
         raise typer.BadParameter("pass messages, or a queue with --all, but not both", param_hint="MESSAGE")
-    door = HubTarget(store, hub, url, as_json, key)
 
     async def order(client: Client) -> int:
         if every:
@@ -352,10 +303,10 @@ def redeliver(
             await Queues(client).redeliver(message)
         return len(messages or [])
 
-    done = door.tell(order)
+    done = target.tell(order)
     counted = f"{done} dead letter{'' if done == 1 else 's'}"
     what = f"{counted} of {every}" if every else ", ".join(messages or [])
-    _say(door, what, "is redelivered" if done == 1 else "are redelivered", messages=done)
+    _say(target, what, "is redelivered" if done == 1 else "are redelivered", messages=done)
 
 
 def _say(door: HubTarget, name: str, what: str, **more: object) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from perdure.cli.options import DEFAULT_STORE, HubOption, JsonOption, KeyOption, StoreOption, UrlOption
+from perdure.cli.options import on_hub
 from perdure.cli.target import HubTarget
 from perdure.cli.terminal import EXIT_CODES, print_json, print_table
 from perdure.http.api.workers import partition_document, worker_document
@@ -20,16 +20,11 @@ commands = typer.Typer()
 
 
 @commands.command(epilog=EXIT_CODES)
-def workers(
-    store: StoreOption = DEFAULT_STORE,
-    hub: HubOption = None,
-    url: UrlOption = None,
-    key: KeyOption = None,
-    as_json: JsonOption = False,
-) -> None:
+@on_hub
+def workers(target: HubTarget) -> None:
     """List the workers of a PostgreSQL hub with their role, state, partitions, lease, start time and version."""
-    found = HubTarget(store, hub, url, as_json, key).ask(lambda client: client.workers())
-    if as_json:
+    found = target.ask(lambda client: client.workers())
+    if target.as_json:
         print_json([worker_document(one) for one in found])
     elif not found:
         typer.echo("No worker is registered for this hub. Only PostgreSQL hubs have a list of workers.")
@@ -53,21 +48,16 @@ def _row(one: Worker, now: datetime) -> tuple[str, ...]:
 
 
 @commands.command(epilog=EXIT_CODES)
-def partitions(
-    store: StoreOption = DEFAULT_STORE,
-    hub: HubOption = None,
-    url: UrlOption = None,
-    key: KeyOption = None,
-    as_json: JsonOption = False,
-) -> None:
+@on_hub
+def partitions(target: HubTarget) -> None:
     """List the partitions of a PostgreSQL hub with their epoch and owner.
 
     The epoch counts how often the partition changed its owner. In a pipe, each
     line has these three columns and there is no heading. The owner of a free
     partition is printed as `nobody`.
     """
-    found = HubTarget(store, hub, url, as_json, key).ask(lambda client: client.partitions())
-    if as_json:
+    found = target.ask(lambda client: client.partitions())
+    if target.as_json:
         print_json([partition_document(one) for one in found])
     elif not found:
         typer.echo(
