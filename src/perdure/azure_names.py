@@ -86,10 +86,10 @@ class AzureNames:
         return checked
 
     def function_name(self: Decorators, name: str) -> Callable[[F], F]:
-        """Name a function, from the top of its decorators: Azure's spelling of `name=`.
+        """Set the registered name of a function. Azure's name for `name=`. Put it above the other decorators.
 
-        The function is still found under its own name. Raises RegistrationError for a name that is taken, and for a
-        function that no decorator below has registered.
+        The own name of the function stays an alias. Raises RegistrationError for a name that is already registered,
+        and for a function that no decorator below has registered.
         """
 
         def rename(function: F) -> F:

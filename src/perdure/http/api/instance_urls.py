@@ -284,7 +284,7 @@ def _is_stranger(caller: Caller, instance_id: str) -> bool:
 
 
 def _is_request(value: Any) -> TypeGuard[Request]:
-    """Whether it is one of Starlette's. Ours are told by their type, since abstract classes answer slowly."""
+    """Whether a value is a Starlette request. perdure's own classes are compared by type, because ABCs are slow."""
     return type(value) in _OURS or isinstance(value, Request)
 
 

@@ -165,7 +165,7 @@ async def _asked_meanwhile(frames: Frames) -> Frames:
                 await asyncio.wait({coming})
 
 
-# ------------------------------------------------------------------------------------------- what is sent
+# ----------------------------------------------------------------------------------------------- frames
 
 
 @dataclass(frozen=True)
