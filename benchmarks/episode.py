@@ -142,12 +142,7 @@ class EpisodeBench:
         self._timed(stages, "advance", lambda: self.hub.advance(envelopes, now))
         batch = self._timed(stages, "seal", self.hub.seal)
         self._timed(stages, "commit", lambda: self.store.commit(batch))
-
-        def release() -> None:
-            released = self.hub.release()
-            self.loop._release(released, batch)
-
-        self._timed(stages, "release", release)
+        self._timed(stages, "release", lambda: self.loop._release(batch, 0.0))
 
     def alone(self, stages: Stages, executions: list[Execution], round_no: int) -> None:
         """arrive, settle, encode and hash, each for itself, on as many executions."""

@@ -164,15 +164,15 @@ def test_lost_timers_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_broken_release_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Answers that leave before the commit: the first rule of the design."""
-    decide = loop.Loop._decide
+    seal = loop.Loop._seal
 
-    def early(self: loop.Loop, envelopes: object) -> object:
-        batch = decide(self, envelopes)  # type: ignore[arg-type]
+    def early(self: loop.Loop) -> object:
+        batch = seal(self)
         answers, self.dispatcher.released.answers = self.dispatcher.released.answers, []
         loop.tell(answers)
         return batch
 
-    monkeypatch.setattr(loop.Loop, "_decide", early)
+    monkeypatch.setattr(loop.Loop, "_seal", early)
     assert _first_failure() == "I16"
 
 

@@ -368,54 +368,70 @@ class Loop:
 
     # --------------------------------------------------------------------------------------------- turning
 
-    def turn(self, envelopes: Iterable[Envelope]) -> None:
-        """One batch, of these and of what the hub has in line."""
-        if self._unpolled:  # what is stored was accepted before these, and is read first
-            self._retry.extend(envelope for envelope in envelopes if not envelope.row_no)
+    def turn(self, messages: Iterable[Envelope]) -> None:
+        """One batch: these messages, and those that the dispatcher has in line."""
+        if self._unpolled:  # the store holds messages that were accepted before these, and they come first
+            self._retry.extend(message for message in messages if not message.row_no)
             return
-        dispatcher = self.dispatcher
-        # A remedy runs user code: outside the handler, lest its failures take ours for their cause.
-        remedy: Callable[[], None]
         try:
-            batch = self._decide(envelopes)
-            started = self.clock.monotonic()
-            if not batch.is_empty():
-                self._commit(batch, started)
-        except RunApart as found:
-            remedy = partial(self._part, dispatcher.rollback(), found.instance_id)
-        except CutShort:
-            self._retry.extend(dispatcher.rollback())
-            return
-        except Quarantine as found:
-            inputs = dispatcher.rollback()
-            dispatcher.quarantine[found.instance_id] = found.detail
-            remedy = partial(self._without_culprit, inputs)
-        except StoreFull as error:
-            remedy = partial(self._wait_for_room, dispatcher.rollback(), error)
-        except CommitRefused as error:
-            remedy = partial(self._halve, dispatcher.rollback(), error)
-        except CommitConflict as error:
-            remedy = partial(self._redo, dispatcher.rollback(), error)
-        except StoreError as error:
-            remedy = partial(self._lose, dispatcher.rollback(), error)
+            now = self.clock.now()
+            while cold := self.dispatcher.advance(messages, now):
+                messages = self._admit(cold)
+            batch = self._seal()
+            since = self.clock.monotonic()
+            self._commit(batch, since)
         except SURVIVED as error:
-            log.exception("a batch failed in the engine's own code; it is redone without its culprit")
-            culprit = (
-                error if isinstance(error, Exception) else RuntimeError(f"{type(error).__name__}: {error}")
-            )
-            remedy = partial(self._halve, dispatcher.rollback(), culprit)
+            remedy = self._undo(error)
         else:
-            released = dispatcher.release()
-            self._conflicts = 0
-            self.full_until = 0.0
-            if self._committed is not None:
-                self._committed(batch, self.clock.monotonic() - started)
-            self.early.look_behind()
-            self._release(released, batch)
-            self.early.look_behind()
-            self.early.ended()
+            self._release(batch, since)
             return
-        remedy()
+        remedy()  # it runs user code: outside the handler, so that its failures do not have this one as their cause
+
+    def _admit(self, cold: list[str]) -> Iterable[Envelope]:
+        """Load instances that are not in memory; returns the messages for the next round, which are none."""
+        dispatcher, store = self.dispatcher, self.store
+        operations = dispatcher.operations(cold)
+        loaded = store.load(cold)
+        for stored in dispatcher.lacking(loaded):
+            whole = store.history_of(stored.row.instance_no, stored.row.execution_no)
+            if whole is not None:
+                stored.history, stored.bodies = whole.history, whole.bodies
+        _log_unread(dispatcher.admit(cold, loaded, operations, store.seen(operations) if operations else ()))
+        return ()
+
+    def _seal(self) -> Batch:
+        """The rows of the batch, those of the audit log included."""
+        batch = self.dispatcher.seal()
+        self.early.look_behind()
+        self.early.check()
+        if self.memos:
+            self.memos.take_back()
+            if self.away is None:
+                self.memos.write_into(batch, self.store.seen)
+        return batch
+
+    def _undo(self, error: BaseException) -> Callable[[], None]:
+        """Roll the batch back, and return the remedy for its failure."""
+        inputs = self.dispatcher.rollback()
+        match error:
+            case RunApart():
+                return partial(self._part, inputs, error.instance_id)
+            case CutShort():
+                return partial(self._retry.extend, inputs)
+            case Quarantine():
+                self.dispatcher.quarantine[error.instance_id] = error.detail
+                return partial(self._without_culprit, inputs)
+            case StoreFull():
+                return partial(self._wait_for_room, inputs, error)
+            case CommitRefused():
+                return partial(self._halve, inputs, error)
+            case CommitConflict():
+                return partial(self._redo, inputs, error)
+            case StoreError():
+                return partial(self._lose, inputs, error)
+        log.exception("a batch failed in the engine's own code; it is redone without its culprit")
+        culprit = error if isinstance(error, Exception) else RuntimeError(f"{type(error).__name__}: {error}")
+        return partial(self._halve, inputs, culprit)
 
     def _part(self, inputs: list[Envelope], instance_id: str) -> None:
         """Redo the batch without the instance whose step takes long, and then that step in a batch of its own."""
@@ -430,6 +446,9 @@ class Loop:
         self.turn(inputs)
 
     def _commit(self, batch: Batch, since: float) -> None:
+        """Store the rows of a batch, if it has any. `since` tells other threads how long that takes."""
+        if batch.is_empty():
+            return
         self.committing_since = since
         try:
             if self.sharing is not None:
@@ -444,31 +463,19 @@ class Loop:
         if self.dispatcher.refuses_until <= self.clock.now():
             raise CommitConflict("whoever asked has been told something else meanwhile")
 
-    def _decide(self, envelopes: Iterable[Envelope]) -> Batch:
-        dispatcher, store = self.dispatcher, self.store
-        now = self.clock.now()
-        cold = dispatcher.advance(envelopes, now)
-        while cold:
-            operations = dispatcher.operations(cold)
-            loaded = store.load(cold)
-            for stored in dispatcher.lacking(loaded):
-                whole = store.history_of(stored.row.instance_no, stored.row.execution_no)
-                if whole is not None:
-                    stored.history, stored.bodies = whole.history, whole.bodies
-            _log_unread(
-                dispatcher.admit(cold, loaded, operations, store.seen(operations) if operations else ())
-            )
-            cold = dispatcher.advance((), now)
-        batch = dispatcher.seal()
+    def _release(self, batch: Batch, since: float) -> None:
+        """The batch is durable: its effects leave the process."""
+        released = self.dispatcher.release()
+        self._conflicts = 0
+        self.full_until = 0.0
+        if self._committed is not None:
+            self._committed(batch, self.clock.monotonic() - since)
         self.early.look_behind()
-        self.early.check()
-        if self.memos:
-            self.memos.take_back()
-            if self.away is None:
-                self.memos.write_into(batch, self.store.seen)
-        return batch
+        self._let_out(released, batch)
+        self.early.look_behind()
+        self.early.ended()
 
-    def _release(self, released: Released, batch: Batch) -> None:
+    def _let_out(self, released: Released, batch: Batch) -> None:
         """The batch is durable. Each effect on its own: one that fails must not hold up the others."""
         handover = CallbackBatch()
         pool = self.pool
