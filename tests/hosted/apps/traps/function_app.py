@@ -1,5 +1,6 @@
 """Each orchestrator is one trap of the SDK's semantics; what it returns is what it returns on Azure."""
 
+import inspect
 import json
 from datetime import datetime, timedelta
 
@@ -8,6 +9,7 @@ import azure.functions as func
 
 app = df.DFApp(http_auth_level=func.AuthLevel.FUNCTION)
 ran = []
+is_typed = "input_type" in inspect.signature(app.orchestration_trigger).parameters  # since 1.6
 
 
 class Money:
@@ -21,6 +23,9 @@ class Money:
     @staticmethod
     def from_json(text):
         return Money(int(text))
+
+
+TYPED = {"input_type": Money} if is_typed else {}
 
 
 class PatientRetry(df.RetryOptions):
@@ -233,7 +238,7 @@ def values(context):
     return [money.cents, type(money).__name__, passed]
 
 
-@app.orchestration_trigger(context_name="context", input_type=Money)
+@app.orchestration_trigger(context_name="context", **TYPED)
 def custom_input(context):
     context.set_custom_status(0)
     zero = context.custom_status
