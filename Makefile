@@ -3,14 +3,15 @@ PY ?= python3
 V := .venv
 INSTALL := $(V)/bin/python deploy/install.py
 # Three processes keep two cores busy: many tests wait for servers and brokers.
-PYTEST := $(V)/bin/python -m pytest -q -n 3 --dist loadgroup
+# They start perdure hundreds of times: it is compiled first, also where Python is told to write no bytecode.
+PYTEST = $(V)/bin/python -m compileall -q src examples simulation && $(V)/bin/python -m pytest -q -n 3 --dist loadgroup
 # The next Python, where there is one: `make test` runs the core and the engine on it, `make test-all` everything.
 NEXT = $(shell for python in python3.13 "$$(pyenv root 2>/dev/null)"/versions/3.13*/bin/python; do \
 	"$$python" -c 'import venv' 2>/dev/null && echo "$$python" && break; done)
 CHROMIUM := apt-get update && apt-get install -y --no-install-recommends chromium
 
 .DEFAULT_GOAL := help
-.PHONY: help demo docs pictures test test-long test-all next test-next check audit release bench reliability reliability-long chromium brokers postgres \
+.PHONY: help demo docs pictures test test-long test-all next test-next run-tests check audit release bench reliability reliability-long chromium brokers postgres \
 	postgres14 constraints clean
 
 help: ## List these targets
@@ -40,8 +41,11 @@ endif
 
 test-next: next
 ifneq ($(NEXT),)
-	$(PYTEST:$(V)/%=$(V)/3.13/%) $(SUITES)
+	@$(MAKE) --no-print-directory V=$(V)/3.13 run-tests SUITES="$(SUITES)"
 endif
+
+run-tests:
+	$(PYTEST) $(SUITES)
 
 check: $(V)/.dev ## Static checks only: style, types, layers
 	$(V)/bin/ruff check
