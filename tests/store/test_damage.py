@@ -7,7 +7,7 @@ import asyncio
 import json
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import psycopg
 import pytest
 from typer.testing import CliRunner
 
+import perdure as df
 from perdure.cli.main import root
 from perdure.engine.upkeep.verification import verify
 from perdure.http.host import application
@@ -115,6 +116,29 @@ async def test_an_id_that_cannot_be_read_is_replaced_by_the_number_of_the_instan
     assert f"purge {name}" not in found.answers
 
 
+async def restarted_with_a_forged_input(store: str, forge: Callable[[], None]) -> None:
+    """The victim has ended; its input, which lies in a row of payloads, becomes another one."""
+    app = app_of()
+    async with app.running(store=store, hub="damage") as client:
+        await client.terminate(VICTIM)
+        await client.wait_for_completion(VICTIM)
+    forge()
+    async with app.running(store=store, hub="damage") as client:
+        with pytest.raises(df.IllegalTransition, match=r"damaged: body 0 .* digest.*perdure export --raw"):
+            await client.restart(VICTIM)
+        shown = await client.get_status(VICTIM, show_input=True)
+        assert shown is not None and shown.input != "forged"
+
+
+async def test_nothing_is_restarted_with_an_input_that_was_changed(path: str) -> None:
+    def forge() -> None:
+        connection = apsw.Connection(path)
+        connection.execute("update payloads set body = cast('\"forged\"' as blob)")
+        connection.close()
+
+    await restarted_with_a_forged_input(path, forge)
+
+
 def test_a_damaged_instance_is_exported_as_it_is(path: str) -> None:
     damage(path, "instances", "status", "cast(x'52ff' as text)")
     damage(path, "history", "events", "x'5b22ff225d'")
@@ -210,6 +234,14 @@ async def test_one_damaged_cell_in_postgres(
     if not is_undetectable(table, column, garbage):
         assert problems, "verify has not found it"
     await lived_with(database)
+
+
+async def test_nothing_is_restarted_with_an_input_that_was_changed_in_postgres(database: str) -> None:
+    def forge() -> None:
+        with psycopg.connect(database) as session:
+            session.execute("update perdure.payloads set body = convert_to('\"forged\"', 'UTF8')")
+
+    await restarted_with_a_forged_input(database, forge)
 
 
 # ------------------------------------------------------------------------------------------ over HTTP

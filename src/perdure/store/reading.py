@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from perdure.errors import StoreUnusable
-from perdure.model.damaged import flaw_in, known_status
+from perdure.model.damaged import UNREADABLE, flaw_in, known_status
 from perdure.model.encryption import Unreadable
 from perdure.model.events import decode_events, encode_events
+from perdure.model.hash_chain import digest_of
 from perdure.model.large_bodies import inline
+from perdure.model.recorded import references
 from perdure.store.column_encryption import opened
 from perdure.store.transfer import BESIDE, TABLES
 
@@ -50,15 +52,21 @@ class OneProcess:
             )
 
 
-def with_bodies(events: bytes, bodies: dict[int, bytes]) -> bytes:
-    """The events of a row with the bodies that are stored beside it."""
+def with_bodies(events: bytes, bodies: dict[int, bytes], salt: bytes) -> bytes:
+    """The events of a row with the bodies that are stored beside it; `Unreadable` where a body was changed."""
     if not bodies or isinstance(events, Unreadable):
         return events
     unreadable = next((body for body in bodies.values() if isinstance(body, Unreadable)), None)
     if unreadable is not None:
         return unreadable
     try:
-        return encode_events(inline(decode_events(events), bodies))
+        decoded = decode_events(events)
+        if not isinstance(salt, Unreadable):
+            for ref in references(decoded):
+                if ref.no in bodies and digest_of(salt, bodies[ref.no]).hex() != ref.digest:
+                    why = f"body {ref.no} of its history, in the table payloads, does not match its digest"
+                    return Unreadable.of(events, UNREADABLE, why)
+        return encode_events(inline(decoded, bodies))
     except msgspec.MsgspecError:  # written by a newer version: shown without its body
         return events
 

@@ -814,10 +814,13 @@ class StoreConformance:
             assert store.ends([]) == {}
 
     def test_ends_put_bodies_back(self) -> None:
-        reference = BodyRef(0, 9, "abc")
-        carried = EventRaised(name="Photo", body=BodyRef(1, 3, "def"))
-        first = ExecutionStarted(name="process_claim", body=reference, carried=(carried,))
-        last = [TaskCompleted(task_id=0, result=Raw(b"1")), ExecutionCompleted(body=reference)]
+        def reference(no: int, body: bytes) -> BodyRef:
+            return BodyRef(no, len(body), digest_of(instance(1).salt, body).hex())
+
+        carried = EventRaised(name="Photo", body=reference(1, b"[1]"))
+        first = ExecutionStarted(name="process_claim", body=reference(0, b'"claim 7"'), carried=(carried,))
+        paid = ExecutionCompleted(body=reference(0, b'"paid"'))
+        last = [TaskCompleted(task_id=0, result=Raw(b"1")), paid]
         batch = Batch(
             1,
             new_instances=[instance(1)],

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Raw
 
 from perdure.engine.core.instance import scheduled_at
-from perdure.errors import DecryptionFailed, PerdureError
+from perdure.errors import DecryptionFailed, IllegalTransition, PerdureError
 from perdure.failure import Failure
 from perdure.model import events as ev
 from perdure.model import payload
@@ -206,6 +206,11 @@ def start_of(store: ClientStore, instance_id: str) -> tuple[StoredInstance, Raw]
         return None
     ends = store.ends([stored.row]).get(stored.row.instance_no, [])
     unreadable = _unreadable(ends)
+    if unreadable is not None and unreadable.shown == UNREADABLE:
+        raise IllegalTransition(
+            f"cannot restart instance {instance_id!r}, which is {DAMAGED}: {unreadable.why}. `perdure export --raw` "
+            "keeps its rows as they are. Start it with an input of your own, or restore a backup made before"
+        )
     if unreadable is not None:
         raise DecryptionFailed(f"the input of instance {instance_id!r} cannot be read: {unreadable.why}")
     events = ev.decode_events(ends[0]) if ends else []

@@ -118,8 +118,9 @@ class PostgresReader:
         for instance_no, execution_no, episode, no, body in opened(self._vault, "payloads", stored):
             bodies.setdefault((instance_no, execution_no, episode), {})[no] = body
         for row in map(history_of, opened(self._vault, "history", ends)):
-            events = end_of(by_number[row.instance_no], row)
-            found[row.instance_no].append(with_bodies(events, bodies.get(row[:3], {})))
+            owner = by_number[row.instance_no]
+            events = with_bodies(end_of(owner, row), bodies.get(row[:3], {}), owner.salt)
+            found[row.instance_no].append(events)
         return found
 
     def query(self, wanted: InstanceFilter) -> list[InstanceRow]:

@@ -100,7 +100,8 @@ class SqliteReader:
             bodies = _bodies_of(execute, [row for ends in found.values() for row in ends], self._vault)
         return {
             row.instance_no: [
-                with_bodies(end_of(row, end), bodies.get(end[:3], {})) for end in found[row.instance_no]
+                with_bodies(end_of(row, end), bodies.get(end[:3], {}), row.salt)
+                for end in found[row.instance_no]
             ]
             for row in rows
         }
