@@ -17,7 +17,7 @@ def test_an_instance_of_another_worker_is_not_parked_for_what_went_wrong_here() 
     territory.settle(1, 32, [n for n in range(32) if n != territory_of("claim-1")])
     random = RandomSource(lambda: bytes(16), lambda: 1.0)
     hub = Dispatcher(FunctionTable(Registry(), Versioning()), random, territory=territory)
-    hub.quarantine["claim-1"] = "the store refused what it did when it was this worker's"
+    hub.quarantine["claim-1"] = "the store rejected its changes when it was this worker's"
 
     cold = hub.advance([Envelope(Start(instance_id="claim-1", name="x"), object())], 1)
     hub.admit(cold, [StoredInstance(instance(7, "claim-1"))])

@@ -1,1 +1,3 @@
-"""The thread that takes, decides, commits and releases, and what waits for it on other threads."""
+"""The loop's thread, which takes, decides, commits and releases, and the callers that wait for it on other
+threads.
+"""

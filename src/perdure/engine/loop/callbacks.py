@@ -21,7 +21,7 @@ class CallbackBatch:
         self._work: dict[asyncio.AbstractEventLoop, list[tuple[Callable[..., None], tuple[Any, ...]]]] = {}
 
     def add(self, event_loop: asyncio.AbstractEventLoop, action: Callable[..., None], *args: Any) -> None:
-        """Have the event loop call this."""
+        """Schedule a call on the event loop."""
         work = self._work.get(event_loop)
         if work is None:
             work = self._work[event_loop] = []
@@ -30,7 +30,7 @@ class CallbackBatch:
     def answer(self, answers: Iterable[tuple[Any, Any]]) -> None:
         """Resolve futures, each on its own event loop, with a value or an exception."""
         for future, value in answers:
-            if not isinstance(future, Elsewhere):  # its row is still there, and is looked at again
+            if not isinstance(future, Elsewhere):  # its row still exists, and is read again
                 self.add(future.get_loop(), _resolve, future, value)
 
     def flush(self) -> None:
@@ -38,7 +38,8 @@ class CallbackBatch:
             try:
                 event_loop.call_soon_threadsafe(_perform, work)
             except RuntimeError:
-                # Its host is gone: clients have nobody to be told, and activities run at the next start.
+                # Its host is gone: its clients have no event loop, and its activities run again after a
+                # restart.
                 log.debug("an event loop was closed before a batch could reach it")
 
 

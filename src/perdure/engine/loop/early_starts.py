@@ -1,8 +1,9 @@
-"""The loop's part of early starts: it looks into the inbox while a long batch is still being made.
+"""The loop's part of early starts: reads the inbox while a long batch is being made.
 
-`look` is called now and then by whatever may take long in a batch: the code of an orchestrator that asks for very
-much, and the work on what it has asked for. It never raises an error of the store or of the engine, because user code
-may be above it on the stack and might catch that. The batch in the making fails with it instead, once it is made.
+Long work in a batch calls `look` from time to time: the code of an orchestrator that schedules very many tasks,
+and the processing of its actions. `look` never raises an error of the store or the engine, because user code
+may be above it on the stack and could catch it. Instead the open batch fails with that error when it is
+complete.
 """
 
 from __future__ import annotations
@@ -25,17 +26,17 @@ from perdure.model.records import Batch
 from perdure.store.port import EngineStore
 
 DEEPEST: Final = 8
-"""How often one batch is redone without a step that takes long."""
+"""The maximal number of times that a batch is repeated without a long step."""
 ROLLED_BACK: Final = (StoreFull, CommitRefused, CommitConflict)
 
 log = logging.getLogger("perdure.engine")
 
 
 class EarlyStarts:
-    """Accepts starts in the middle of a batch.
+    """Accepts starts during a batch.
 
-    `waiting` is what was taken off the inbox and is for the next batch. `doubtful` are starts whose commit has failed
-    in a way that leaves open whether they are stored.
+    `waiting` are messages from the inbox for the next batch. `doubtful` are starts whose commit failed with an
+    unknown outcome.
     """
 
     def __init__(
@@ -58,23 +59,23 @@ class EarlyStarts:
         self._accepted = accepted
         self._trouble: BaseException | None = None
         self._is_long = False
-        self._parting = 0  # batches that are being redone without a long step, one inside the other
+        self._parting = 0  # nested repetitions of a batch without a long step
         self._not_before = 0.0  # by the monotonic clock
 
     def look(self) -> None:
-        """Accept what has come, once the batch in the making has taken longer than a batch is to take."""
+        """Accept new starts, if the open batch has exceeded its time limit."""
         making = self._dispatcher.making
         if making is not None and self._clock.monotonic() > making.deadline:
             self._is_long = True
             self._accept_in_time()
 
     def look_behind(self) -> None:
-        """Look again, if a pause has found that the batch takes long. One that is only full does not."""
+        """Look again, if a pause found the batch too long. A full batch alone is not long."""
         if self._is_long:
             self._accept_in_time()
 
     def ended(self) -> None:
-        """Nothing of the batch is left to be done."""
+        """Note the end of a batch."""
         self._is_long = False
 
     def _accept_in_time(self) -> None:
@@ -83,14 +84,14 @@ class EarlyStarts:
             self._not_before = self._clock.monotonic() + self._dispatcher.limits.seconds
 
     def look_within(self, instance_id: str) -> bool:
-        """Look, in the middle of this instance's code. Returns whether clients of others wait for the same batch."""
+        """Look during this instance's code. Returns whether clients of other instances wait for the same batch."""
         self.look()
         making = self._dispatcher.making
         is_late = making is not None and self._clock.monotonic() > making.deadline
         return is_late and self.keeps_others_waiting(instance_id)
 
     def keeps_others_waiting(self, instance_id: str) -> bool:
-        """Whether clients of other instances wait for the batch that this one has a step in."""
+        """Whether clients of other instances wait for this instance's batch."""
         making = self._dispatcher.making
         if making is None or self._parting >= DEEPEST:
             return False
@@ -101,7 +102,7 @@ class EarlyStarts:
 
     @contextmanager
     def parting(self) -> Iterator[None]:
-        """A batch is redone without one step, and may have another one that takes long."""
+        """Repeat a batch without one step; another of its steps may be long too."""
         self._parting += 1
         try:
             yield
@@ -109,29 +110,27 @@ class EarlyStarts:
             self._parting -= 1
 
     def accept(self) -> None:
-        """Accept what has come, at once. Raises only an interruption that was meant for the code above it."""
+        """Accept new starts at once. Raises only an interruption of the code above it."""
         if self._trouble is None:
             self._dispatcher.running.aside(self._try)
 
     def check(self) -> None:
-        """Raise what has befallen an early commit: the batch in the making must fail with it."""
+        """Raise the error of an early commit, with which the open batch must fail."""
         trouble, self._trouble = self._trouble, None
         if isinstance(trouble, Exception) and not isinstance(trouble, StoreError):
-            log.error(
-                "accepting starts early failed; the engine goes on from what is stored", exc_info=trouble
-            )
+            log.error("accepting starts early failed; state is reloaded from the store", exc_info=trouble)
             raise StoreError(f"starts could not be accepted early: {trouble}") from trouble
         if trouble is not None:
             raise trouble
 
     def drain_into(self, taken: list[Envelope]) -> None:
-        """What was taken off the inbox meanwhile came before what is there now."""
+        """Take the waiting messages first: they came before those now in the inbox."""
         if self.waiting:
             taken.extend(self.waiting)
             self.waiting = []
 
     def take_doubtful(self) -> list[Envelope]:
-        """The starts of which nobody knows whether they are stored; the trouble with them is over."""
+        """Remove and return the doubtful starts, and clear the error."""
         doubtful, self.doubtful, self._trouble = self.doubtful, [], None
         return doubtful
 
@@ -167,7 +166,7 @@ class EarlyStarts:
         try:
             self._commit(apart.rows)
         except ROLLED_BACK:
-            self.waiting, self.doubtful = kept, []  # the next batch meets with the same, and knows what to do
+            self.waiting, self.doubtful = kept, []  # the next batch gets the same error and handles it
             return
         self.doubtful = []
         for why in early_starts.line_up(self._dispatcher, apart, is_between=self._dispatcher.making is None):

@@ -1,4 +1,4 @@
-"""What comes in: how messages travel to the loop's thread, and how it waits for them."""
+"""The loop's inbox: how messages reach the loop's thread, and how it waits for them."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from perdure.engine.clock import Clock
 from perdure.engine.core.envelope import Envelope
 
 Item = Envelope | list[Envelope] | None
-"""What travels through the loop's inbox: a message, several, or None to have it look at the clock."""
+"""An item of the loop's inbox: a message, several messages, or None to check the clock."""
 
 
 class InboxWaiter(Protocol):
     """How the loop waits for the next message."""
 
     def wait(self, inbox: SimpleQueue[Item], until: int | None, busy: Callable[[], bool]) -> Item:
-        """The next message or messages, or None when `until` (microseconds) has come or somebody nudged the loop."""
+        """The next message or messages, or None when `until` (microseconds) has come or the loop was nudged."""
 
 
 class LoopOutbox:
-    """Messages made on an event loop, handed over together at the end of its turn.
+    """Collects messages from an event loop and sends them together at the end of its turn.
 
-    The loop's thread would otherwise wake at the first of them and fight for the interpreter with the very
-    thread that is making the others.
+    Otherwise the loop's thread would wake at the first message and compete for the interpreter with the thread
+    that creates the others.
     """
 
     def __init__(self, event_loop: asyncio.AbstractEventLoop, inbox: SimpleQueue[Any]) -> None:
@@ -34,7 +34,7 @@ class LoopOutbox:
         self._waiting: list[Envelope] = []
 
     def put(self, envelope: Envelope) -> None:
-        """From the event loop's own thread; from another one the message goes at once."""
+        """Send a message; from another thread than the event loop's it is sent at once."""
         if asyncio._get_running_loop() is not self.event_loop:
             self._inbox.put(envelope)
             return
@@ -48,7 +48,7 @@ class LoopOutbox:
 
 
 class SystemWaiter:
-    """Blocks on the queue until the clock says it is time."""
+    """Blocks on the queue until the time of the clock."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock

@@ -1,12 +1,12 @@
-"""The loop: one thread that takes what has arrived, lets the hub make a batch of it, and commits.
+"""The loop: one thread that takes arrived messages, makes a batch of them with the dispatcher, and commits.
 
-While it waits for the disk, messages pile up, and the next batch takes them all: that is group commit.
-Nothing leaves the process before its commit; `_release` runs after it and cannot raise.
-A commit fails in one of three ways. Refused for its data, it is redone in halves until the one instance that
-the store will not have is found and parked; nobody else notices. With no room left, clients are told so and
-the rest is tried again later. For any other reason nobody knows whether it happened: everything in memory is
-dropped, the store is opened again before anything is read, and only what can be repeated safely is fed again.
-The loop knows its time from a `Clock` and waits through a `InboxWaiter`, so that a test can put both in its hands.
+While it waits for the disk, messages queue, and the next batch takes them all: that is group commit. Nothing
+leaves the process before its commit; `_release` runs after it and cannot raise. A commit fails in one of three
+ways. If the store rejects its data, the loop repeats it in halves until it finds the one instance that the
+store rejects, and parks it; other instances are not affected. Without space, clients get an error and the rest
+is retried later. After any other error the outcome is unknown: the loop drops everything in memory, reopens the
+store before it reads anything, and repeats only inputs that are safe to repeat. The loop knows its time from a
+`Clock` and waits through an `InboxWaiter`, so that a test can control both.
 """
 
 from __future__ import annotations
@@ -49,24 +49,24 @@ from perdure.model.records import Batch
 from perdure.replay.environment import RunApart
 from perdure.store.port import EngineStore, Opening
 
-HORIZON = 60_000_000  # microseconds ahead that timers are held in memory
-POLL_EVERY = 20_000_000  # microseconds between looks at the store's own index
+HORIZON = 60_000_000  # microseconds ahead for which timers are in memory
+POLL_EVERY = 20_000_000  # microseconds between polls of the store's index
 TAKE = 2_000  # messages taken at once
-BEGUN_AT_ONCE: Final = 10_000  # activities given to the pool between two looks for starts
-POLL_FULL = 50_000  # the same where all that a look shows waits here already
-LONGEST_PACE = 1_000_000  # the same at most where others write into the inbox
-RETRY_FULL = 1_000_000  # microseconds until a full store is tried again
-REFUSED_FOR = 5.0  # seconds that a store counts as full after a refusal, if no commit has succeeded since
-RETRY_POISON = 60_000_000  # microseconds until a message that could not be stored is tried again
-RETRY_AWAY = 500_000  # microseconds until a failed store is opened again
-RETRY_CONFLICT = 50_000  # microseconds until what met with others several times is tried again
-CONFLICTS = 5  # how often a batch is redone at once because another worker came between
+BEGUN_AT_ONCE: Final = 10_000  # activities started between two checks for starts
+POLL_FULL = 50_000  # the same when all polled messages already wait here
+LONGEST_PACE = 1_000_000  # the same at most when other workers write into the inbox
+RETRY_FULL = 1_000_000  # microseconds until a full store is retried
+REFUSED_FOR = 5.0  # seconds that a store counts as full after a rejection, unless a commit succeeds
+RETRY_POISON = 60_000_000  # microseconds until a message that could not be stored is retried
+RETRY_AWAY = 500_000  # microseconds until a failed store is reopened
+RETRY_CONFLICT = 50_000  # microseconds until a batch with repeated conflicts is retried
+CONFLICTS = 5  # immediate retries of a batch after a conflict with another worker
 CLIENT_WAITS: Final = (
     5_000_000  # microseconds that a client waits for a store that is away, or for one commit
 )
 
 SURVIVED: Final = (Exception, EngineSignal, SystemExit, KeyboardInterrupt, GeneratorExit, CancelledError)
-"""What may come out of code that the loop runs, and does not end it."""
+"""The exceptions of code on the loop's thread that do not end the loop."""
 
 log = logging.getLogger("perdure.engine")
 
@@ -107,14 +107,16 @@ class Loop:
         self.stopping = False
         self.idle_before = 0
         self.away: PerdureError | None = None
-        self.full_until = 0.0  # by the monotonic clock, while the store refuses writes; read by other threads
+        self.full_until = 0.0  # by the monotonic clock, while the store rejects writes; read by other threads
         self.committing_since: float | None = None  # by the monotonic clock; read by other threads
         self._away_since = 0
         self.sweeper = sweeper
         self.sharing = sharing  # None for an engine that has its hub to itself
         self.leaving = False
-        self.returned: Callable[[], None] = lambda: None  # the store was opened again; may raise StoreError
-        self.watched: Callable[[Batch, CallbackBatch], None] | None = None  # None while nobody watches
+        self.returned: Callable[[], None] = lambda: (
+            None
+        )  # called after the store was reopened; may raise StoreError
+        self.watched: Callable[[Batch, CallbackBatch], None] | None = None  # None without watchers
         self._finished = finished
         self._evicted = evicted
         self._committed = committed
@@ -126,14 +128,16 @@ class Loop:
         self._retry: list[Envelope] = []
         self._retry_at = 0
         self._owes_rows = False
-        self._more_rows = False  # the last look at the inbox has not shown all of it
-        self._unpolled = False  # the store was opened again, and its inbox is still to be read
-        self._poisoned_rows: dict[int, int] = {}  # messages the store would not have: when to try again
+        self._more_rows = False  # the last poll has not returned all rows of the inbox
+        self._unpolled = False  # the store was reopened, and its inbox is not read yet
+        self._poisoned_rows: dict[
+            int, int
+        ] = {}  # messages that the store rejected, with the time of the retry
 
     # ------------------------------------------------------------------------------------------- the thread
 
     def open(self) -> None:
-        """Take the hub over. Raises what the store raises."""
+        """Open the hub. Raises the errors of the store."""
         self._opened(self.store.open)
 
     def _opened(self, take: Callable[[], Opening]) -> None:
@@ -144,10 +148,10 @@ class Loop:
             self.sharing.opened(opening, since)
 
     def run(self) -> None:
-        """Turn until told to stop. Whatever is left unanswered then is refused.
+        """Run turns until the stop. Messages without an answer are then rejected.
 
-        An error of the engine's own drops everything in memory and goes on from the store; five in a minute
-        end the loop with the last of them.
+        After an internal error it drops everything in memory and reloads the store; the fifth error in a minute
+        ends the loop.
         """
         failures: list[float] = []
         while not self.stopping:
@@ -159,7 +163,7 @@ class Loop:
                 if len(failures) >= 5:
                     self._die()
                     raise
-                log.exception("the loop failed; it goes on from what is stored")
+                log.exception("engine loop failed; state is reloaded from the store")
                 self._lose(self.dispatcher.rollback(), StoreError(f"the loop failed: {error}"))
             except BaseException:
                 self._die()
@@ -170,35 +174,35 @@ class Loop:
         self.refuse_rest()
 
     def post(self, message: Message, reply: Any = None) -> None:
-        """Hand a message to the loop, from any thread."""
+        """Send a message to the loop, from any thread."""
         self.inbox.put(Envelope(message, reply))
 
     def nudge(self) -> None:
-        """Have the loop look at the clock again, from any thread."""
+        """Make the loop check the clock again, from any thread."""
         self.inbox.put(None)
 
     # ---------------------------------------------------------------------------------------------- taking
 
     def take(self, *, wait: bool = True) -> list[Envelope]:
-        """What there is to do; waits for something if there is nothing and `wait` is true."""
+        """Take the pending messages; waits for one if there is none and `wait` is true."""
         taken = self._take_due()
         self._drain(taken)
         if self.dispatcher.lines:
             wait = False
-        # A nudge may have been taken off the inbox just now, so what it was for is looked at, not waited for.
+        # A nudge may just have been taken off the inbox, so check its cause instead of waiting.
         if not taken and wait and not self.stopping and not (self.memos and self.away is None):
             first = self.waiter.wait(self.inbox, self.next_at(), self._is_busy)
             take_into(taken, first)
             self._drain(taken)
             if not taken:
                 taken = self._take_due()
-        if taken and self._retry:  # what waits for room goes first: nothing passes it
+        if taken and self._retry:  # messages that wait for space go first: nothing overtakes them
             taken = [*self._retry, *taken]
             self._retry = []
         return taken
 
     def next_at(self) -> int | None:
-        """When the loop has something to do of its own accord."""
+        """The time of the loop's next own work."""
         if self.away is not None:
             return self._retry_at
         times = [self._poll_at]
@@ -230,7 +234,7 @@ class Loop:
         return min(times, default=None)
 
     def look_again(self) -> None:
-        """The clock was moved: look at the store's own index in the next turn. On the loop's thread only."""
+        """Poll the store in the next turn, because the clock was moved. On the loop's thread only."""
         self._poll_at = self._due_at = 0
 
     def _is_busy(self) -> bool:
@@ -246,7 +250,7 @@ class Loop:
             pass
 
     def _take_due(self) -> list[Envelope]:
-        """What is left from before, what the clock brings, and what the store's indexes show."""
+        """The retries, the due timers, and the messages from the store."""
         if self.away is not None and not self._come_back():
             return []
         if self.sharing is not None:
@@ -265,8 +269,8 @@ class Loop:
         if "" in due or self._owes_rows or _has_come(self._poll_at, now, most):
             if self._guarded(lambda: self._poll(now, taken)):
                 self._unpolled = False
-        self._take_retries(now, taken)  # behind what was accepted before them
-        if self._more_rows:  # what was accepted before these timers were due comes before them
+        self._take_retries(now, taken)  # behind messages accepted before them
+        if self._more_rows:  # messages accepted before these timers were due come first
             for instance_id in filter(None, due):
                 self.wakeups.push(max(now, self._poll_at), instance_id)
         else:
@@ -311,7 +315,7 @@ class Loop:
             self.wakeups.push(found.next_visible_at, "")
 
     def _look_around(self, sharing: Sharing, now: int, *, found: bool) -> int:
-        """What other workers have answered, and left to be done; returns when to look again."""
+        """Read the answers and unclaimed activities of other workers; returns when to read again."""
         tell(sharing.answers(now))
         invocations = sharing.claim() if self.pool is not None else []
         if invocations:
@@ -322,7 +326,7 @@ class Loop:
         return sharing.next_look(now, found=found or bool(invocations))
 
     def _tend(self) -> None:
-        """Between two batches: hints, and this worker's share of the hub."""
+        """Between two batches: process hints and update this worker's share of the hub."""
         sharing = self.sharing
         assert sharing is not None
         if sharing.has_heard():
@@ -334,7 +338,8 @@ class Loop:
             if gained:
                 self._poll_at = self._due_at = 0
                 self._recover_after = self._parked_after = 0
-                # Rows for these that are at hand may have been consumed by the owner before: polls tell.
+                # The former owner may have consumed rows of these partitions that wait here: polls return the
+                # others.
                 self.dispatcher.lines.drop_where(lambda e: bool(e.row_no) and sharing.is_of(e, gained))
 
     def _sweep(self, now: int, taken: list[Envelope]) -> None:
@@ -346,7 +351,7 @@ class Loop:
         return pages_left and not self.dispatcher.accept_only
 
     def _recover(self, taken: list[Envelope]) -> None:
-        """After a start: instances with activities to run again, and parked ones to try again, a page a turn."""
+        """After a start: reload instances with activities to run again, and retry parked ones, a page per turn."""
         retry = self._recover_after is None
         if self._recover_after is not None:
             page = self.store.local_work(self._recover_after, TAKE)
@@ -358,7 +363,7 @@ class Loop:
         taken.extend(Envelope(Wake(instance_id=instance_id, retry=retry)) for _, instance_id in page)
 
     def _guarded(self, look: Callable[[], None]) -> bool:
-        """A look at the store that may fail like a commit may; returns whether it did not."""
+        """Run a read of the store, which may fail like a commit; returns whether it succeeded."""
         try:
             look()
         except StoreError as error:
@@ -434,13 +439,13 @@ class Loop:
         return partial(self._halve, inputs, culprit)
 
     def _part(self, inputs: list[Envelope], instance_id: str) -> None:
-        """Redo the batch without the instance whose step takes long, and then that step in a batch of its own."""
+        """Repeat the batch without the instance of a long step, and then run that step in a batch of its own."""
         with self.early.parting():
             self.turn([e for e in inputs if e.message.instance_id != instance_id])
             self.turn([e for e in inputs if e.message.instance_id == instance_id])
 
     def _without_culprit(self, inputs: list[Envelope]) -> None:
-        """Redo the batch with one instance parked, and give back what its code has allocated, which may be a lot."""
+        """Repeat the batch with one instance parked, and free the memory of its code, which may be large."""
         gc.collect()
         give_back_free_memory()
         self.turn(inputs)
@@ -458,10 +463,10 @@ class Loop:
             self.committing_since = None
 
     def _confirm(self, sharing: Sharing) -> None:
-        """Time has passed since the batch began: what it says may be too late, or not this worker's to say."""
+        """Check, before the commit, that the batch is neither too late nor about instances of another worker."""
         sharing.membership.confirm()
         if self.dispatcher.refuses_until <= self.clock.now():
-            raise CommitConflict("whoever asked has been told something else meanwhile")
+            raise CommitConflict("its client has received another answer in the meantime")
 
     def _release(self, batch: Batch, since: float) -> None:
         """The batch is durable: its effects leave the process."""
@@ -483,7 +488,7 @@ class Loop:
             if released.cancelled or released.ended:
                 self._shielded(lambda done: pool.cancel(done.cancelled, done.ended), released)
             passed_by = self.dispatcher.passed_by
-            for key in passed_by:  # a rewind behind them may have opened these calls again
+            for key in passed_by:  # a later rewind may have reopened these calls
                 pool.forget(*key)
             work = released.invocations
             for at in range(0, len(work), BEGUN_AT_ONCE):
@@ -517,7 +522,7 @@ class Loop:
         handover.flush()
 
     def _release_early(self, apart: OpenBatch) -> None:
-        """Starts are durable that had a commit of their own. Nothing of them runs yet."""
+        """Release starts that were committed on their own, and do not run yet."""
         rows, handover = apart.rows, CallbackBatch()
         self.full_until = 0.0
         if self._committed is not None:
@@ -541,8 +546,8 @@ class Loop:
     # ----------------------------------------------------------------------------------- when commits fail
 
     def _halve(self, inputs: list[Envelope], error: Exception) -> None:
-        """Some instance in this batch is the culprit: find it by halves and park it alone."""
-        tell(self.memos.refused(error))  # theirs may be the fault, and they are no instance's
+        """Find the culprit of a failed batch by bisection, and park it alone."""
+        tell(self.memos.refused(error))  # the memos may be the cause, and they belong to no instance
         groups: dict[str, list[Envelope]] = {}
         for envelope in inputs:
             groups.setdefault(envelope.message.instance_id, []).append(envelope)
@@ -555,12 +560,14 @@ class Loop:
             self._isolate(instance_id, only, error)
 
     def _redo(self, inputs: list[Envelope], error: CommitConflict) -> None:
-        """Another worker came between: what was read is out of date, so read and decide again."""
+        """Repeat the batch after a conflict with another worker, because its data are out of date."""
         self._conflicts += 1
         if self._conflicts <= CONFLICTS:
             self.turn(inputs)
             return
-        log.warning("other workers came between %d times; it is tried again shortly: %s", CONFLICTS, error)
+        log.warning(
+            "a batch conflicted with other workers %d times; it is retried shortly: %s", CONFLICTS, error
+        )
         self._conflicts = 0
         self._put_off(inputs, error, RETRY_CONFLICT)
 
@@ -569,14 +576,15 @@ class Loop:
             for half in (only[: len(only) // 2], only[len(only) // 2 :]):
                 self.turn(half)
         elif instance_id not in self.dispatcher.quarantine:
-            self.dispatcher.quarantine[instance_id] = f"the store refused what it did: {error}"
+            self.dispatcher.quarantine[instance_id] = f"the store rejected its changes: {error}"
             self.turn(only)
         else:
             self._give_up(instance_id, only[0], error)
 
     def _give_up(self, instance_id: str, envelope: Envelope, error: Exception) -> None:
-        """Not even for later can this message be kept. A client is told; otherwise its instance is parked
-        without it, for all to see, and an activity whose result it was runs again at the resume."""
+        """Give up a message that cannot even be stored for later. Its client gets an error; otherwise its
+        instance is parked without it, visibly, and an activity whose result it was runs again at the resume.
+        """
         log.error("a message for instance %s cannot be stored: %s", instance_id, error)
         why, message = self.dispatcher.quarantine.pop(instance_id), envelope.message
         if envelope.row_no:
@@ -590,35 +598,36 @@ class Loop:
             self.turn([Envelope(Wake(instance_id=instance_id))])
 
     def _wait_for_room(self, inputs: list[Envelope], error: StoreFull) -> None:
-        """Clients learn at once that nothing was stored; the rest is tried again in a second."""
+        """Tell clients at once that nothing was stored; retry the rest in a second."""
         self.full_until = self.clock.monotonic() + REFUSED_FOR
         log.error(
-            "the store is full; nothing accepted is lost, and writing resumes when there is room: %s", error
+            "the store is full; nothing accepted is lost, and writing resumes when there is space: %s", error
         )
         self._put_off(inputs, error, RETRY_FULL)
 
     def _put_off(self, inputs: list[Envelope], error: PerdureError, delay: int) -> None:
-        """Certainly nothing was stored: clients are told, the rest is tried again later."""
+        """Certainly nothing was stored: send clients the error, and retry the rest later."""
         tell([(e.reply, error) for e in inputs if e.reply is not None])
         tell(self.memos.refused(error))
-        self._retry.extend(e for e in inputs if e.reply is None and not e.row_no)  # rows are polled again
+        self._retry.extend(e for e in inputs if e.reply is None and not e.row_no)  # polls return rows again
         self._retry_at = self._poll_at = self.clock.now() + delay
-        self._owes_rows = any(e.row_no for e in inputs)  # nothing newer may pass them
+        self._owes_rows = any(e.row_no for e in inputs)  # nothing newer may overtake them
 
     def _lose(self, inputs: list[Envelope], error: StoreError) -> None:
-        """Nobody knows what the store holds: drop everything derived, and open it again before reading.
+        """Handle an error with an unknown outcome: drop everything in memory, and reopen the store before
+        reading.
 
-        Inputs that are rows will be polled again. Results of activities are harmless to repeat (their task
-        must be open), client operations with an id too (the first answer is kept); the others are told.
+        Inputs with rows are polled again. Results of activities are safe to repeat (their task must be open),
+        and so are client operations with an id (the first answer is kept); the other clients get an error.
         """
-        log.error("the store failed; its state is read again: %s", error)
+        log.error("the store failed; state is reloaded from it: %s", error)
         waiting = [*inputs, *self.dispatcher.lines.take_all(), *self._retry, *self.early.take_doubtful()]
         self._retry = []
         self.dispatcher.drop_everything()
         self.wakeups.clear()
         unknown = OutcomeUnknown(
-            f"the store failed while this was being committed ({error}): it may or may not have happened. "
-            "Ask for the instance's status, or repeat the request with the same id"
+            f"the store failed during the commit ({error}): the request may or may not have taken effect. Get "
+            "the instance's status, or repeat the request with the same id"
         )
         unknown.__cause__ = error
         tell([(e.reply, unknown) for e in waiting if e.reply is not None and not _repeatable(e)])
@@ -631,19 +640,21 @@ class Loop:
             self._dismiss_clients(error)
 
     def _dismiss_clients(self, error: PerdureError) -> None:
-        """The store stays away: whoever waits for it is told so. What can be repeated is done all the same."""
+        """The store stays unavailable: send waiting clients an error. Repeatable inputs are processed later all
+        the same.
+        """
         if self.clock.now() - self._away_since < CLIENT_WAITS:
             return
         unknown = OutcomeUnknown(
-            f"the store is away ({error}): nothing is known to have been done, and it may be done when the store "
-            "is back. Ask for the instance's status then, or repeat the request with the same id"
+            f"the store is unavailable ({error}): the request may still take effect when the store is back. "
+            "Get the instance's status then, or repeat the request with the same id"
         )
         unknown.__cause__ = error
         waiting = [*(e.reply for e in self._retry), *self.memos.waiting_for()]
         tell([(reply, unknown) for reply in waiting if reply is not None])
 
     def _come_back(self) -> bool:
-        """Open the store again, if it is time; returns whether it is there."""
+        """Reopen the store, if it is time; returns whether it is open."""
         now = self.clock.now()
         if not _has_come(self._retry_at, now, RETRY_AWAY):
             return False
@@ -659,21 +670,21 @@ class Loop:
         self.away = None
         self._retry_at = 0
         self._poll_at = self._due_at = 0
-        self._recover_after = 0  # what was parked is tried again at a start only: that goes on where it was
+        self._recover_after = 0  # parked instances are retried only at a start, which continues where it was
         return True
 
     def refuse_rest(self) -> None:
-        """Answer whoever still waits, when nobody turns any more. From any thread."""
+        """Reject all waiting messages, after the last turn. From any thread."""
         left = self.dispatcher.lines.take_all()
         doubtful, self._retry = [*self._retry, *self.early.take_doubtful()], []
         count = -1
         while len(left) > count:
             count = len(left)
             self._drain(left, len(left) + TAKE)
-        stopped = EngineStopped("the engine stopped before it had taken this up: nothing was stored")
+        stopped = EngineStopped("the engine stopped before it processed the request: nothing was stored")
         unknown = OutcomeUnknown(
-            "the engine stopped while this was being stored: it may or may not have happened. "
-            "Repeat the request with the same id"
+            "the engine stopped during the commit: the request may or may not have taken effect. Repeat it "
+            "with the same id"
         )
         answers = [*((e.reply, stopped) for e in left), *((e.reply, unknown) for e in doubtful)]
         if self.sharing is not None:
@@ -682,14 +693,16 @@ class Loop:
         tell(self.memos.refused(stopped))
 
     def _die(self) -> None:
-        """The thread is ending by something that is no ordinary error: the batch in hand is in doubt."""
+        """The thread ends by an exception that is not an ordinary error: the outcome of the current batch is
+        unknown.
+        """
         self.stopping = True
         self._retry.extend(self.dispatcher.rollback())
         self.refuse_rest()
 
 
 def _has_come(at: int, now: int, most: int) -> bool:
-    """Whether it is time. Nothing is put off for longer than `most`: if it seems so, the clock went back."""
+    """Whether `at` has come. A distance of more than `most` means that the clock went back, and counts as come."""
     return now >= at or at - now > most
 
 

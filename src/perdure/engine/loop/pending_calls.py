@@ -1,11 +1,11 @@
-"""Clients that wait for the loop's answer, and what they are told when the store gives the loop none.
+"""Clients that wait for the loop's answer, and their error when the store blocks the loop.
 
-A commit that fails is the loop's own affair. One that neither fails nor succeeds holds up the loop's thread: a
-synchronous standby is away, a disk hangs, a network swallows packets. PostgreSQL may take half a minute until even
-the connection is given up. So somebody else looks at how long the commit under way has been going on: a timer on
-the clients' event loop. When it is too long, everyone who waits is told that the outcome is not known, and whoever
-comes meanwhile, that nothing was stored. The commit itself is not disturbed; it may well succeed.
-The same is told when an orchestrator's code keeps the thread and cannot be interrupted, as a call into C.
+The loop itself handles a failed commit. A commit that neither fails nor succeeds blocks the loop's thread: a
+synchronous standby is down, a disk hangs, a network drops packets. PostgreSQL may take half a minute until even
+the connection fails. So a timer on the clients' event loop measures the current commit. After too long, waiting
+clients get the error that the outcome is unknown, and new ones that nothing was stored. The commit itself
+continues; it may still succeed. Clients get the same errors when an orchestrator's code blocks the thread and
+cannot be interrupted, as in a call into C.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ class Callers:
     """The futures that clients of one engine wait on."""
 
     def __init__(self, loop: Loop, clock: Clock, held: Callable[[], tuple[str, float]]) -> None:
-        self._held = held  # whose code has the loop's thread beyond all patience, and for how long
+        self._held = held  # the instance whose code blocks the loop's thread for too long, and its duration
         self._loop = loop
         self._clock = clock
         self._waiting: set[asyncio.Future[Any]] = set()
         self._timer: asyncio.TimerHandle | None = None
-        self._found: float | None = None  # when the commit began that the last look has found
-        self.held_up = 0.0  # seconds the commit under way has taken, once that is too long
+        self._found: float | None = None  # the start of the commit seen by the last check
+        self.held_up = 0.0  # seconds of the current commit, once that is too long
 
     def __len__(self) -> int:
         return len(self._waiting)
 
     async def wait_for(self, answer: asyncio.Future[T]) -> T:
-        """The answer, or OutcomeUnknown when the store does not come to an end."""
+        """Wait for the answer; raises OutcomeUnknown if the store does not answer."""
         self._waiting.add(answer)
         try:
             return await answer
@@ -52,12 +52,12 @@ class Callers:
             self._waiting.discard(answer)
 
     def check(self) -> None:
-        """Raise StoreError while the store holds everybody up: what would be taken now would wait as well."""
+        """Raise StoreError while the store is blocked, because a new message would wait too."""
         instance_id, seconds = self._held()
         if instance_id:
             raise Overloaded(
-                f"the code of instance {instance_id!r} has kept the engine to itself for {seconds:.0f} s: "
-                "nothing was stored. Restart the worker; the server's log says where the code is"
+                f"the code of instance {instance_id!r} has blocked the engine for {seconds:.0f} s: nothing "
+                "was stored. Restart the worker; the server's log shows the line of code"
             )
         if self.held_up:
             raise StoreError(
@@ -65,7 +65,7 @@ class Callers:
             )
 
     def watch(self) -> None:
-        """Look after them from now on, on the running event loop."""
+        """Start the checks, on the running event loop."""
         self._timer = asyncio.get_running_loop().call_later(LOOK_EVERY, self._look_on)
 
     def close(self) -> None:
@@ -77,9 +77,9 @@ class Callers:
         self.look()
 
     def look(self) -> None:
-        """Tell everyone who waits, when it is too long.
+        """Send waiting clients the error, if the wait is too long.
 
-        Only a commit that was there at the last look, too: a virtual clock may leap while one is under way.
+        Only for a commit that the last check saw too: a virtual clock may skip during one.
         """
         since, before = self._loop.committing_since, self._found
         self._found = since
@@ -92,12 +92,13 @@ class Callers:
         instance_id, seconds = self._held()
         if instance_id:
             return OutcomeUnknown(
-                f"the code of instance {instance_id!r} has kept the engine to itself for {seconds:.0f} s: what "
-                "was asked may or may not happen. Ask for the instance's status, or repeat it with the same id"
+                f"the code of instance {instance_id!r} has blocked the engine for {seconds:.0f} s: the "
+                "request may or may not take effect. Get the instance's status, or repeat the request with "
+                "the same id"
             )
         return OutcomeUnknown(
-            f"the store has not answered for {self.held_up:.0f} s while this was being committed: it may or may not "
-            "happen. Ask for the instance's status, or repeat the request with the same id"
+            f"the store has not answered for {self.held_up:.0f} s during the commit: the request may or may "
+            "not take effect. Get the instance's status, or repeat the request with the same id"
         )
 
 
