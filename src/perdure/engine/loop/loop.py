@@ -434,7 +434,9 @@ class Loop:
                 return partial(self._redo, inputs, error)
             case StoreError():
                 return partial(self._lose, inputs, error)
-        log.exception("a batch failed in the engine's own code; it is redone without its culprit")
+        log.exception(
+            "a batch failed in engine code; it is repeated without the instance that caused the error"
+        )
         culprit = error if isinstance(error, Exception) else RuntimeError(f"{type(error).__name__}: {error}")
         return partial(self._halve, inputs, culprit)
 
@@ -481,7 +483,7 @@ class Loop:
         self.early.ended()
 
     def _let_out(self, released: Released, batch: Batch) -> None:
-        """The batch is durable. Each effect on its own: one that fails must not hold up the others."""
+        """Release the effects of a durable batch, each separately: a failure must not block the others."""
         handover = CallbackBatch()
         pool = self.pool
         if pool is not None:
