@@ -176,7 +176,7 @@ def _result(invocation: Invocation, asked: dict[str, object]) -> ActivityResult 
     if asked.get("final") == "unrecorded":
         return completed(invocation, object())
     value, failure = answer_of(asked, invocation.attempt)
-    if failure and asked.get("ends") and not asked["fatal"]:
+    if failure and asked.get("ends") and not asked["fatal"] and not asked.get("final"):
         return ended_abruptly(invocation, str(asked["ends"]))
     return ActivityResult(
         instance_id=invocation.instance_id,
