@@ -16,6 +16,7 @@ def name_of(page: Path) -> str:
     return page.relative_to(ROOT).as_posix()
 
 
+@pytest.mark.timeout(900)  # a page may start a server several times, on a machine that is busy
 @pytest.mark.parametrize("page", WITH_CODE, ids=name_of)
 def test_what_a_page_shows_is_so(page: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     wants_database = any(DATABASE in block.code for block in blocks_of(page) if not block.not_run)

@@ -34,7 +34,10 @@ SCRIPTED = re.compile(
     r"https?://(?:unpkg\.com|cdn\.|[a-z.]*jsdelivr\.net|cdnjs\.|fonts\.g|api\.github\.com)[^\"'`\s]*"
 )
 
-pytestmark = pytest.mark.xdist_group("site")
+pytestmark = [
+    pytest.mark.xdist_group("site"),
+    pytest.mark.timeout(900),
+]  # a build takes minutes on a busy machine
 
 
 @pytest.fixture(scope="module")
