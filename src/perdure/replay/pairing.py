@@ -31,7 +31,7 @@ Item = tuple[int, "EventRaised"]
 """An event of this execution with its number."""
 
 
-class Arrivals(Protocol):
+class WaitOwner(Protocol):
     """The recorder, as the choice of a wait uses it."""
 
     _script: list[Any] | None
@@ -54,7 +54,7 @@ class Arrivals(Protocol):
     def _forget_reading(self, number: int) -> None: ...
 
 
-def choose(recorder: Arrivals, item: Item, waits: Iterable[EventTask[Any]]) -> None:
+def choose(recorder: WaitOwner, item: Item, waits: Iterable[EventTask[Any]]) -> None:
     """Give the event to one of several open waits, or to none. `waits` are in order of age.
 
     The oldest awaited wait takes it in nearly every case, so the others are checked only if it rejects.
@@ -93,7 +93,7 @@ def choose(recorder: Arrivals, item: Item, waits: Iterable[EventTask[Any]]) -> N
     _reject(recorder, foremost.id, item, f"does not fit: {refusal}")
 
 
-def _reject(recorder: Arrivals, wait_id: int, item: Item, reason: str) -> None:
+def _reject(recorder: WaitOwner, wait_id: int, item: Item, reason: str) -> None:
     number, event = item
     recorder._forget_reading(number)
     recorder._emit(act.RejectEvent(wait_id, event.name, event.operation_id, event.input, reason, number))
@@ -117,7 +117,7 @@ def _in_order_of_wish(waits: Iterable[EventTask[Any]]) -> Iterator[EventTask[Any
 
 
 def _as_recorded(
-    recorder: Arrivals, name: str, wait_id: int, waits: Iterable[EventTask[Any]]
+    recorder: WaitOwner, name: str, wait_id: int, waits: Iterable[EventTask[Any]]
 ) -> Iterable[EventTask[Any]]:
     """The wait that history names, if it is a candidate; else all candidates."""
     named = recorder._waits.get(wait_id)
@@ -127,7 +127,7 @@ def _as_recorded(
     return [wait for wait in wanted if wait.id == wait_id] or wanted
 
 
-def pass_on(recorder: Arrivals, wait: EventTask[Any]) -> None:
+def pass_on(recorder: WaitOwner, wait: EventTask[Any]) -> None:
     """Move an event to a new wait, from one that lost its task_any and was not awaited since."""
     for other in recorder._taken.values():
         if other.was_left and same(other.name, wait.name) and _fits(other, wait):

@@ -44,7 +44,7 @@ class Encrypting(Protocol):
         """Rewrite the files, whose free space may still contain deleted or replaced content."""
 
 
-class Rekeying(ABC):
+class RekeyingRun(ABC):
     """One run over a hub that this process has open for writing, one page per transaction.
 
     A page selects rows without the prefix of the current key. After an interruption the next run continues
@@ -105,4 +105,4 @@ def readable_messages(rows: Iterable[Any], told: set[int]) -> list[Any]:
     return found
 
 
-__all__ = ["PAGE", "Encrypting", "Rekeyed", "Rekeying", "readable_messages"]
+__all__ = ["PAGE", "Encrypting", "Rekeyed", "RekeyingRun", "readable_messages"]

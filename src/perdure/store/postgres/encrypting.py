@@ -14,7 +14,7 @@ from perdure.model.records import ActivityRow
 from perdure.store.column_encryption import PLACED, SPOTS, Spot, Vault
 from perdure.store.postgres.binary import number, text
 from perdure.store.postgres.transfer import KEYS, bound
-from perdure.store.rekeying import PAGE, Rekeying
+from perdure.store.rekeying import PAGE, RekeyingRun
 from perdure.store.transfer import TABLES
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def take_vault(wire: Wire, hub: str, cipher: Cipher | None, where: str) -> Vault
     return vault
 
 
-class PostgresRekeying(Rekeying):
+class PostgresRekeying(RekeyingRun):
     """Encrypts a schema's hub again."""
 
     def __init__(self, vault: Vault, hub_no: int, schema: str, ask: Callable[..., list[Any]]) -> None:

@@ -65,7 +65,7 @@ def open_reader(path: str) -> apsw.Connection:
     """A read-only connection."""
     check_library()
     if not os.path.exists(path):
-        raise StoreUnusable(f"there is no database at {os.path.abspath(path)}")
+        raise StoreUnusable(f"no database at {os.path.abspath(path)}")
     demand_one_place(path)
     with translating(path):
         connection = connect(path, flags=apsw.SQLITE_OPEN_READONLY, statementcachesize=CACHED)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from perdure.store.column_encryption import SPOTS, Spot, Vault
-from perdure.store.rekeying import PAGE, Rekeying
+from perdure.store.rekeying import PAGE, RekeyingRun
 from perdure.store.sqlite.statements import query
 from perdure.store.sqlite.transfer import KEYS
 from perdure.store.transfer import TABLES
@@ -58,7 +58,7 @@ def _proofs(execute: Execute, hub_no: int) -> list[tuple[str, bytes]]:
     return list(execute(query("encryption_proofs"), (hub_no,)).fetchall())
 
 
-class SqliteRekeying(Rekeying):
+class SqliteRekeying(RekeyingRun):
     """Encrypts a file's hub again. `after_page` keeps the log short."""
 
     def __init__(
