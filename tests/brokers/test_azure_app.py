@@ -12,7 +12,10 @@ from azure.storage.queue.aio import QueueClient
 from perdure.hosts.azure_functions.application import load
 from perdure.testing import environment
 from tests.brokers import servers
+from tests.hosted.isolation import taken_back
 from tests.hosted.programs import APPS
+
+__all__ = ["taken_back"]
 
 pytestmark = [
     pytest.mark.timeout(120),

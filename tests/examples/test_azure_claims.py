@@ -10,6 +10,9 @@ import pytest
 from perdure.hosts.azure_functions.application import load
 from perdure.testing import environment
 from perdure.triggers import Queues, Schedules
+from tests.hosted.isolation import taken_back
+
+__all__ = ["taken_back"]
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 FOLDER = Path(__file__).parents[2] / "examples" / "azure_claims"

@@ -192,10 +192,11 @@ def command(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         env={**os.environ, "PYTHONPATH": os.fspath(SOURCE), "COLUMNS": "200"},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=400,
     )
 
 
+@pytest.mark.timeout(500)
 def test_the_command_ends_with_2_and_lists_what_it_cannot_serve(tmp_path: Path) -> None:
     place = tmp_path / "app"
     place.mkdir()
@@ -206,6 +207,7 @@ def test_the_command_ends_with_2_and_lists_what_it_cannot_serve(tmp_path: Path) 
     assert "PDR-018" in ended.stderr
 
 
+@pytest.mark.timeout(500)
 def test_an_application_of_perdures_own_loads_nothing_of_azures(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(
         "import sys, perdure\napp = perdure.App('x')\n"

@@ -25,6 +25,7 @@ SOURCE = Path(__file__).parents[2] / "src"
 TOKEN = "the-token-of-the-hosted-app"
 KEY = {"x-functions-key": TOKEN}
 LONGEST = 40  # steps of time
+PATIENCE = 200  # seconds: processes start and stop here, on machines that may be slow
 
 
 async def restarting(env: DurableEnvironment, program: Program) -> Any:
@@ -91,21 +92,26 @@ def served(place: Path, store: str, *options: str) -> Iterator[tuple[subprocess.
 
 
 def start(api: str, name: str, instance_id: str) -> None:
-    httpx2.post(f"{api}/orchestrators/{name}/{instance_id}", headers=KEY, timeout=60).raise_for_status()
+    httpx2.post(f"{api}/orchestrators/{name}/{instance_id}", headers=KEY, timeout=PATIENCE).raise_for_status()
 
 
 def raise_event(api: str, instance_id: str, name: str, data: Any) -> None:
     address = f"{api}/instances/{instance_id}/raiseEvent/{name}"
-    httpx2.post(address, json=data, headers=KEY, timeout=60).raise_for_status()
+    httpx2.post(address, json=data, headers=KEY, timeout=PATIENCE).raise_for_status()
 
 
 def outcome(api: str, instance_id: str) -> Any:
     """The output, once it is there; the server is asked to wait for it."""
-    status = httpx2.get(f"{api}/instances/{instance_id}?wait=30", headers=KEY, timeout=60).json()
+    while True:
+        answer = httpx2.get(f"{api}/instances/{instance_id}?wait=30", headers=KEY, timeout=PATIENCE)
+        if answer.status_code != 202:
+            break
+    status = answer.json()
     assert status["runtimeStatus"] == "Completed", status
     return status["output"]
 
 
+@pytest.mark.timeout(500)
 def test_a_process_that_is_killed_loses_nothing(tmp_path: Path) -> None:
     store = "sqlite:///hub.db"
     with served(tmp_path, store) as (_, api):
@@ -122,6 +128,7 @@ def test_a_process_that_is_killed_loses_nothing(tmp_path: Path) -> None:
         assert outcome(api, "e") == [5, "broken: counter with@sign", 5, 0]
 
 
+@pytest.mark.timeout(500)
 def test_another_worker_takes_over_the_instances_of_one_that_is_killed(
     tmp_path: Path, newest_url: str
 ) -> None:

@@ -23,7 +23,7 @@ async def start(req: func.HttpRequest, client: df.DurableOrchestrationClient) ->
 async def every_verb(req, client):
     instance_id = req.route_params["id"]
     await client.raise_event(instance_id, "answer", {"a": [1, "x"]})
-    done = await client.wait_for_completion_or_create_check_status_response(req, instance_id, 10_000, 50)
+    done = await client.wait_for_completion_or_create_check_status_response(req, instance_id, 100_000, 50)
     status = await client.get_status(instance_id, show_input=True)
     entity = await client.read_entity_state(df.EntityId("nobody", "here"))
     missing = await client.get_status("nowhere")

@@ -20,7 +20,7 @@ def at_start(timer):
 
 
 @app.retry(strategy="fixed_delay", max_retry_count="2", delay_interval="00:00:10")
-@app.timer_trigger(arg_name="timer", schedule="0 30 4 1 1 *")
+@app.timer_trigger(arg_name="timer", schedule="0 30 9 1 1 *")
 def flaky(timer, context: func.Context):
     seen.append(["flaky", context.retry_context.retry_count])
     raise ValueError("always")
