@@ -67,6 +67,7 @@ class OpenBatch:
         "random",
         "refuses_until",
         "released",
+        "repeats",
         "rows",
         "running",
         "seen",
@@ -100,6 +101,7 @@ class OpenBatch:
         self.deferred: list[Envelope] = []
         self.held: list[tuple[Instance, Envelope]] = []
         self.promised: dict[str, Envelope] = {}  # of those, by operation id
+        self.repeats: list[Envelope] = []  # of those; the next batch answers them
         self.again: list[Invocation] = []  # open activities of instances reloaded in this batch
         self.stale_results: list[Envelope] = []  # results that no call awaits
         self.absent: set[str] = set()
@@ -293,7 +295,22 @@ class OpenBatch:
 
     def store(self, envelope: Envelope, visible_at: int | None) -> None:
         """Give a message a row in the inbox; with None as the time, polls skip it."""
-        number = envelope.row_no = self.message_numbers.take()
+        envelope.row_no = self.message_numbers.take()
+        self._add_row(envelope, visible_at)
+
+    def show(self, envelope: Envelope, visible_at: int) -> None:
+        """Store a held message again, as a row that polls return.
+
+        An event keeps its number, and with it its place: another worker may have accepted a later event in the
+        meantime. The order of an entity's messages can differ from the order of their old numbers.
+        """
+        if envelope.message.instance_id[0] == "@":
+            self.store(envelope, visible_at)
+        else:
+            self._add_row(envelope, visible_at)
+
+    def _add_row(self, envelope: Envelope, visible_at: int | None) -> None:
+        number = envelope.row_no
         message = envelope.message = accepted(envelope.message, envelope.came_at or self.now)
         self.rows.inbox_added.append(
             InboxRow(number, message.instance_id, visible_at, encode_message(message))

@@ -148,7 +148,7 @@ class Dispatcher(WorkerState):
             batch.answer(envelope, Recalled(repeats.recalled(known, message)))
             return None
         if operation_id and _is_repeat(batch, operation_id, envelope):
-            batch.postpone(envelope)
+            batch.repeats.append(envelope)
             return None
         instance = self.cache.warm.get(instance_id)
         if instance is not None and instance.purged:

@@ -167,6 +167,8 @@ def _seal_unconsumed(batch: OpenBatch) -> None:
 
     Messages that have waited since an earlier batch are unchanged and skipped.
     """
+    batch.backlog.extend(batch.repeats)  # behind their firsts, which may have been released in this batch
+    batch.repeats.clear()
     lines = batch.lines
     if not (batch.deferred or batch.aside or batch.backlog or lines.recent):
         return
@@ -185,7 +187,7 @@ def _seal_unconsumed(batch: OpenBatch) -> None:
             continue
         if envelope.hidden:  # released but not reached: polls must return it from now on
             batch.consumed.append(envelope.row_no)
-            batch.store(envelope, at_once)
+            batch.show(envelope, at_once)
             envelope.hidden = False
         elif envelope.internal and not isinstance(envelope.message, Wake):
             batch.store(envelope, at_once)
