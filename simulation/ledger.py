@@ -297,7 +297,7 @@ class Ledger:
             self._met("a timer behind a local activity")
         if update.status == "Terminated" and before.status == "Suspended":
             self._met("an instance terminated while suspended")
-        if update.reason.startswith("poison: the store refused") and self.refused_several:
+        if update.reason.startswith("poison: the store rejected") and self.refused_several:
             self._met("a culprit isolated by halves")
         run.row = before._replace(**update._asdict())
         if run.is_finished:

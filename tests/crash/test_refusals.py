@@ -31,7 +31,7 @@ def test_commit_refused_for_one_row(limits: Limits) -> None:
     w = world(FaultPlan(refused={"c"}), limits=limits)
     answers = w.ask(*(start("sequence", i, 3) for i in "abcde"))
     assert answers == list("abcde")
-    assert stands(w, "c") == ("Suspended", "poison") and "refused" in w.status("c").reason
+    assert stands(w, "c") == ("Suspended", "poison") and "rejected" in w.status("c").reason
     assert {stands(w, i) for i in "abde"} == {("Completed", "")}
     assert w.unknown == 0 and "reopen" not in w.calls
     w.kill()  # the next store has nothing against it
