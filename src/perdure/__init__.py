@@ -1,4 +1,4 @@
-"""perdure: Durable Functions that run anywhere Python runs. `import perdure as df`."""
+"""perdure: Durable Functions for Python, on SQLite or PostgreSQL. `import perdure as df`."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -37,10 +37,13 @@
     │   ├── HttpDenied            the application's HttpPolicy does not allow the address or the size
     │   ├── HttpStatusError       a status that the call counts as a failure
     │   └── SecretNotFound        a Secret that this worker does not have
+    ├── ActivityCancelled         an activity's result is no longer needed (raised inside the activity)
+    ├── ExecutorFailed            the executor of an activity could not run an attempt
     ├── ExtraMissing              an optional dependency is needed and not installed
     ├── NonDeterminismError       the code disagrees with the recorded history
     │   └── MisfitError           ... because an accepted payload no longer fits its type
     └── OrchestratorError         an orchestrator did something that orchestrators must not do
+        ├── TaskCancelled         ... such as awaiting an activity that it had cancelled
         └── ForeignAwaitError     ... such as awaiting an object that the context did not return
 
     EngineSignal(BaseException)   control flow of the engine: user code that catches Exception must not catch it

@@ -25,7 +25,7 @@ from perdure.version import __version__
 
 root = typer.Typer(
     name="perdure",
-    help="Durable Functions that run anywhere Python runs.",
+    help="Durable Functions for Python, on SQLite or PostgreSQL.",
     epilog=EXIT_CODES,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -62,4 +62,4 @@ def _root(
         False, "--version", help="Print the version.", callback=_version, is_eager=True
     ),
 ) -> None:
-    """Durable Functions that run anywhere Python runs."""
+    """Durable Functions for Python, on SQLite or PostgreSQL."""

@@ -2,7 +2,7 @@
 
 Results go to stdout, everything else to stderr. On a terminal, results are tables and sentences. In a pipe, tables
 are lines of tab-separated cells. With `--json`, results are JSON in a stable format.
-Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 not found, 4 unavailable.
+Exit codes: 0 done, 1 rejected or failed, 2 wrong usage, 3 not found, 4 unavailable.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from perdure.http.formatting import plain
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-EXIT_CODES = "Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 not found, 4 unavailable."
+EXIT_CODES = "Exit codes: 0 done, 1 rejected or failed, 2 wrong usage, 3 not found, 4 unavailable."
 REFUSED, USAGE, NOT_FOUND, UNAVAILABLE = 1, 2, 3, 4
 
 _CODES: dict[type[BaseException], int] = {

@@ -117,8 +117,13 @@ def illegal(verb: str, instance: Instance | None, instance_id: str) -> PerdureEr
     if instance.is_finished:
         return InstanceFinished(
             f"cannot {verb} instance {instance_id!r}: it has finished and is {instance.status}"
+            + ("; only a Failed instance can be rewound" if verb == "rewind" else "")
         )
+    advice = (
+        "only a Failed instance can be rewound"
+        if verb == "rewind"
+        else "terminate it first, or wait until it has finished"
+    )
     return IllegalTransition(
-        f"cannot {verb} instance {instance_id!r} while it is {instance.status}: "
-        "terminate it first, or wait until it has finished"
+        f"cannot {verb} instance {instance_id!r} while it is {instance.status}: {advice}"
     )
