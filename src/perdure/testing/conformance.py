@@ -561,6 +561,15 @@ class StoreConformance:
             store.commit(Batch(3, inbox_removed=[2]))
             assert store.load(["claim-1"])[0].held == []
 
+    def test_a_held_message_is_stored_again_under_its_number(self) -> None:
+        """A resume does this in one batch, so that the message keeps its place before later ones."""
+        added = [message(1, "claim-1"), message(2, "claim-1")]
+        with self.opened(Batch(1, new_instances=[instance(1)], inbox_added=added)) as store:
+            store.commit(Batch(2, inbox_held=[1]))
+            store.commit(Batch(3, inbox_removed=[1], inbox_added=[message(1, "claim-1")]))
+            assert store.poll(9, 9, 9).messages == added
+            assert store.load(["claim-1"])[0].held == []
+
     def test_holding_what_is_gone_loses_the_fence(self) -> None:
         with self.opened() as store, raises(FenceLost):
             store.commit(Batch(2, inbox_held=[1]))
