@@ -369,7 +369,7 @@ async def test_a_start_accepted_for_later_waits_for_code_that_takes_it():
         await env.settled()
         await env.restart(with_input(After))
         await env.advance(hours=2)
-        is_misfit(await env.client.get_status("m"), "the input: ")
+        is_misfit(await env.client.get_status("m"), "the input: ", "no worker was running to check its start")
 
         await env.restart(with_input(Mended))
         await env.client.raise_event("m", "Go")

@@ -95,10 +95,11 @@ def misfit(whose: str, expected_type: Any, error: PayloadError) -> Mismatch:
         if missing
         else "change the type to accept this value too"
     )
+    unchecked = ", or no worker was running to check its start" if whose == "the input" else ""
     return Mismatch(
         MisfitError(
-            f"{whose}: {error}. Usual cause: the type was changed while this instance was running. To fix it, "
-            f"{cure}, or deploy the code this instance started with. The instance continues when a worker "
+            f"{whose}: {error}. Usual cause: the type was changed while this instance was running{unchecked}. "
+            f"To fix it, {cure}, or deploy the code this instance started with. The instance continues when a worker "
             "starts, or when you resume it",
             payload=whose,
             wanted=payload.title(expected_type),
