@@ -140,6 +140,9 @@ class Keyring:
         """The id and the secret of the key that signs new links. Raises LookupError if there is none."""
         self.refresh(FRESH)
         newest = self._newest_known()
+        if newest is None:  # a read that began before the first key was made ended after the read that saw it
+            self.refresh()
+            newest = self._newest_known()
         if newest is None:
             raise LookupError(
                 "this hub has no key to sign links. Create one with `perdure keys rotate-links`"
