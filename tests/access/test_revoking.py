@@ -106,6 +106,16 @@ def test_what_is_found_of_a_session_is_asked_again_after_a_second() -> None:
     assert known.is_ended(one)
 
 
+def test_a_slow_read_does_not_revive_a_session_that_was_signed_out_meanwhile() -> None:
+    one = sessions.Session(1, "subject", "", "mac")
+
+    def signed_out_during_the_read(name: str) -> None:
+        known.note(one, ended=True)
+
+    known = sessions.Ended(signed_out_during_the_read, lambda: 0.0)
+    assert known.is_ended(one)
+
+
 def test_cookies_of_the_version_before_go_on_and_can_be_signed_out(door: Door) -> None:
     key = door.key("read")
     row = door.gate.keys._known[key[4:12]]

@@ -239,6 +239,29 @@ def test_a_new_key_opens_at_once_on_servers_that_have_not_seen_it() -> None:
     assert ring.identify(key, is_local=False).key_id == "abcdefgh"
 
 
+def test_a_slow_read_does_not_bring_a_revoked_key_back() -> None:
+    """Threads read the rows side by side: the read that began last counts, and not the one that ended last."""
+    key, now = key_of("abcdefgh", 7), [0.0]
+    rows, overtaken = [row_of(key)], [False]
+
+    def read() -> list[KeyRow]:
+        seen = list(rows)
+        if overtaken[0]:
+            overtaken[0] = False
+            rows[0] = rows[0]._replace(revoked_at=1)
+            now[0] += 0.1
+            ring.refresh()
+        return seen
+
+    ring = Keyring(read, lambda: 10**6, lambda: now[0])
+    assert ring.identify(key, is_local=False).key_id == "abcdefgh"
+
+    now[0], overtaken[0] = now[0] + FRESH, True
+    ring.refresh()
+    with pytest.raises(Refused, match="revoked"):
+        ring.identify(key, is_local=False)
+
+
 def test_a_stream_says_nothing_more_when_its_key_is_called_back() -> None:
     host = guarded_app().asgi(store="memory:", token=TOKEN, admin_key=ADMIN)
     with served(host) as address, httpx2.Client(base_url=address, trust_env=False, timeout=20) as http:

@@ -10,6 +10,7 @@ compared as digests and in constant time. An unknown key takes as long as a wron
 from __future__ import annotations
 
 import hmac
+import threading
 from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
@@ -64,15 +65,19 @@ class Keyring:
         self._admin = None if admin_key is None else digest_of(admin_key)
         self._known: dict[str, KeyRow] = {}
         self._newest: KeyRow | None = None  # the newest key that signs links, looked up when needed
-        self._read_at: float | None = None
+        self._read_at: float | None = None  # when the read began
+        self._replacing = threading.Lock()
 
     def refresh(self, older_than: float = 0.0) -> None:
         """Reread the rows, unless they were read less than `older_than` seconds ago."""
-        now = self._monotonic()
-        if self._read_at is None or now - self._read_at >= older_than:
-            self._known = {row.key_id: row for row in self._rows()}
-            self._newest = None
-            self._read_at = now
+        began = self._monotonic()
+        if self._read_at is not None and began - self._read_at < older_than:
+            return
+        known = {row.key_id: row for row in self._rows()}
+        with self._replacing:
+            # A slow read of another thread must not bring back what a later one no longer saw, or hide what it saw.
+            if self._read_at is None or began >= self._read_at:
+                self._known, self._newest, self._read_at = known, None, began
 
     @property
     def is_stale(self) -> bool:
@@ -140,9 +145,6 @@ class Keyring:
         """The id and the secret of the key that signs new links. Raises LookupError if there is none."""
         self.refresh(FRESH)
         newest = self._newest_known()
-        if newest is None:  # a read that began before the first key was made ended after the read that saw it
-            self.refresh()
-            newest = self._newest_known()
         if newest is None:
             raise LookupError(
                 "this hub has no key to sign links. Create one with `perdure keys rotate-links`"

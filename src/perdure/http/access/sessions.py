@@ -75,8 +75,9 @@ class Ended:
         return self._known[session.id][0]
 
     def note(self, session: Session, *, ended: bool) -> None:
-        """Remember the state of a session."""
-        self._known[session.id] = (ended, self._monotonic())
+        """Remember the state of a session. One that has ended stays ended, whatever an overtaken read saw."""
+        was_ended, _ = self._known.get(session.id, (False, 0.0))
+        self._known[session.id] = (was_ended or ended, self._monotonic())
         self._known.move_to_end(session.id)
         if len(self._known) > KEPT_AT_MOST:
             self._known.popitem(last=False)
