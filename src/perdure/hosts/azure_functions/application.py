@@ -154,12 +154,8 @@ def _aliases(function: AppFunction) -> tuple[str, ...]:
     """The other names of a function: a call by its builder uses that of the Python function."""
     own = own_name(function.function)
     called = called_name(function)
-    listed = dict.fromkeys([function.name, own] if _is_decorated(function) else [function.name])
+    listed = dict.fromkeys([function.name, own] if function.is_decorated else [function.name])
     return tuple(one for one in listed if one.casefold() != called.casefold())
-
-
-def _is_decorated(function: AppFunction) -> bool:
-    return "direction" in function.trigger.properties and not function.trigger.properties.get("scriptFile")
 
 
 def _folded(functions: Iterable[AppFunction]) -> dict[str, str]:

@@ -74,6 +74,7 @@ class AppFunction:
         bindings: its trigger and all others.
         place: where it is written, for people.
         retry: what `@app.retry` says, as data.
+        is_decorated: it is of the second model, where orchestrators can call it by its builder.
     """
 
     name: str
@@ -81,6 +82,7 @@ class AppFunction:
     bindings: tuple[Binding, ...]
     place: str
     retry: Mapping[str, Any] | None = None
+    is_decorated: bool = False
 
     @cached_property
     def trigger(self) -> Binding:
@@ -174,6 +176,7 @@ def _of_decorators(listed: Any) -> AppFunction:
         tuple(_binding(one) for one in document["bindings"]),
         where(_own(function)),
         listed.get_settings_dict("retry_policy"),
+        is_decorated=True,
     )
 
 
