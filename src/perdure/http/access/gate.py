@@ -23,12 +23,12 @@ from perdure.http.access import sessions
 from perdure.http.access.audit import AuditRecorder
 from perdure.http.access.keys import Keyring
 from perdure.http.access.limits import Buckets, RateLimits, RequestsInHand, limited_address
-from perdure.http.access.link_signer import Signer
+from perdure.http.access.link_signer import Signer, link_of
 from perdure.http.access.stream_limits import StreamLimits
 from perdure.http.guard import SAFE, is_foreign
 from perdure.http.principal import ANONYMOUS, ANYONE, CALLER, Caller, Refused, address_of
 from perdure.http.shared_reads import SharedReads
-from perdure.http.table import CODE, ENDPOINT, LINK
+from perdure.http.table import CODE, ENDPOINT
 from perdure.model.access import PREFIX
 
 if TYPE_CHECKING:
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
     from perdure.engine.client.client import Client
     from perdure.http.access.sessions import Session
-    from perdure.http.access.signed_urls import SignedLink
     from perdure.http.table import Endpoint
 
 
@@ -363,7 +362,7 @@ def _bearer(header: str) -> str:
 
 def _limited_as(request: Request, caller: Caller) -> str:
     """The name of the bucket that limits a request: that of a key, or of one link to one instance."""
-    link: SignedLink | None = request.scope.get(LINK)
+    link = link_of(request)
     if link is None:
         return caller.who
     # Two links can differ only in their expiry.

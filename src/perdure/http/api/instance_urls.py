@@ -20,6 +20,7 @@ from starlette.requests import Request
 from perdure.engine.client.client import checked_event_name
 from perdure.engine.core.repeats import OCCASION
 from perdure.engine.functions.registry import NAMED_EVENT
+from perdure.http.access.link_signer import link_of
 from perdure.http.api import azure_requests
 from perdure.http.api.status_json import brief_document_of, document_of
 from perdure.http.mounting import BASE, mounted_at, quoted
@@ -27,12 +28,11 @@ from perdure.http.plain_request import PlainRequest
 from perdure.http.principal import ANONYMOUS
 from perdure.http.request_body import LimitedRequest
 from perdure.http.responses import json_response
-from perdure.http.table import ENDPOINT, LINK
+from perdure.http.table import ENDPOINT
 from perdure.model.instances import OrchestrationStatus, RuntimeStatus
 
 if TYPE_CHECKING:
     from perdure.http.access.link_signer import Signer
-    from perdure.http.access.signed_urls import SignedLink
     from perdure.http.api.status_json import Document
     from perdure.http.principal import Caller
     from perdure.http.table import Endpoint
@@ -195,7 +195,7 @@ class RequestLinks:
 
     def _owner(self, request: Any) -> str:
         """The id of the caller's key; "" if there is none."""
-        link: SignedLink | None = request.scope.get(LINK) if _is_request(request) else None
+        link = link_of(request) if _is_request(request) else None
         return link.owner if link is not None else self._caller(request).key_id
 
     def status_url(self, request: Any, instance_id: str) -> str:
