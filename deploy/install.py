@@ -32,9 +32,8 @@ def main() -> None:
     parser.add_argument("--built", metavar="FILE", help="install this wheel or sdist instead of the checkout")
     arguments = parser.parse_args()
 
-    with tempfile.NamedTemporaryFile(
-        "w", suffix=".txt"
-    ) as own:  # an older pip reads no hashes from constraints
+    # An older pip reads no hashes from constraints.
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as own:
         own.write(locked("pip"))
         own.flush()
         pip("--require-hashes", "-r", own.name)

@@ -149,9 +149,8 @@ _FLAGS = {"true": True, "1": True, "false": False, "0": False}
 
 
 def _seconds(given: str) -> float:
-    value = (
-        float(given) if given.isascii() and "_" not in given else -1.0
-    )  # Python's float accepts more than JSON
+    # Python's float accepts more than JSON.
+    value = float(given) if given.isascii() and "_" not in given else -1.0
     if not 0 <= value < 1e9:
         raise ValueError("it must be a number of seconds")
     return value

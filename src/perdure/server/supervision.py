@@ -34,14 +34,8 @@ if TYPE_CHECKING:
     from perdure.server.lease_keeper import LeaseKeeper
 
 STEADY: Final = 10.0  # a child that lived this many seconds begins a new row of deaths
-PAUSES: Final = (
-    0.2,
-    1.0,
-    2.0,
-    5.0,
-    10.0,
-    30.0,
-)  # seconds before a child is restarted, by its deaths in a row
+PAUSES: Final = (0.2, 1.0, 2.0, 5.0, 10.0, 30.0)
+"""Seconds before a child is restarted, by its deaths in a row."""
 ALLOWANCE: Final = 8.0  # seconds that a child has to stop, in addition to its drain
 _TICK: Final = 0.5
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)

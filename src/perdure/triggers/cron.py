@@ -69,9 +69,8 @@ def _fixed(expression: str, after: int, zone: ZoneInfo) -> Iterator[int]:
     """Wall-clock times as ticks. For a time that occurs twice, the first one."""
     for date in CronSim(expression, moment(after).astimezone(zone).replace(tzinfo=None)):
         early, late = (instant(date.replace(tzinfo=zone, fold=fold)) for fold in (0, 1))
-        yield (
-            early if early <= late else _change(late, early, zone)
-        )  # inside a gap, fold=1 gives the earlier time
+        # Inside a gap, fold=1 gives the earlier time.
+        yield early if early <= late else _change(late, early, zone)
 
 
 def _passing(expression: str, after: int, zone: ZoneInfo) -> Iterator[int]:

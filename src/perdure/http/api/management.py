@@ -125,9 +125,8 @@ async def _started(client: Client, request: Request, instance_id: str) -> Respon
         answer = await client.wait_for_completion_or_create_check_status_response(
             request, instance_id, milliseconds
         )
-    if not timeout or not await access_of(request).lets_in(
-        request
-    ):  # its key may have been revoked meanwhile
+    # The key may have been revoked during the wait.
+    if not timeout or not await access_of(request).lets_in(request):
         answer = client.create_check_status_response(request, instance_id)
     return answer
 

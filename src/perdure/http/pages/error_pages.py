@@ -26,9 +26,8 @@ if TYPE_CHECKING:
 _PACKAGED = Path(__file__).parents[1] / "errors"
 _CHECKOUT = Path(__file__).parents[4] / "docs" / "errors"
 _NAME = re.compile(r"PDR-\d{3}")
-_LINK = re.compile(
-    r"\[([^\]]+)\]\((?!PDR-)[^)]*\)"
-)  # links to the rest of the documentation, which the server does not have
+_LINK = re.compile(r"\[([^\]]+)\]\((?!PDR-)[^)]*\)")
+"""Links to the rest of the documentation, which the server does not have."""
 _MARKDOWN = MarkdownIt("commonmark").enable("table")
 
 

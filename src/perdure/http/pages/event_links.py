@@ -101,9 +101,8 @@ async def _raise(request: Request, body: Raw | None) -> None:
         return
     if nonce in access.deciding:
         raise _spent()
-    access.deciding.add(
-        nonce
-    )  # for the hub, two uses at the same moment are one operation, so the second is rejected here
+    # For the hub, two uses at the same moment are one operation, so the second is rejected here.
+    access.deciding.add(nonce)
     try:
         await client_of(request).gateway.accept(bound(message, LINK))
     except IdempotencyConflict:
