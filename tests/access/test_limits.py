@@ -126,16 +126,14 @@ def test_one_caller_never_holds_most_of_the_files_of_the_process(
 
 
 async def test_who_waits_with_a_link_leaves_connections_to_all_others() -> None:
-    host = guarded_app().asgi(store="memory:", admin_key=ADMIN)
-    async with host.lifespan():
-        serving: Any = host._serving
-        serving.app.app.state.access._in_hand = RequestsInHand(10)
+    async with guarded() as (host, access):
+        access._in_hand = RequestsInHand(10)
         transport = httpx2.ASGITransport(host)
         async with httpx2.AsyncClient(transport=transport, base_url=LOCAL) as http:
             made = await http.post(f"{M}/orchestrators/approval/a-1", headers=as_key(ADMIN))
             link = f"{made.json()['statusQueryGetUri']}&wait=60"
             first = asyncio.create_task(http.get(link))
-            while serving.app.app.state.access._in_hand._taken.total() < 2:
+            while access._in_hand._taken.total() < 2:
                 await asyncio.sleep(0)
             assert (await http.get(link)).status_code == 429
             assert (await http.get("/api/anyone")).status_code == 200
@@ -143,7 +141,7 @@ async def test_who_waits_with_a_link_leaves_connections_to_all_others() -> None:
             await http.post(f"{M}/instances/a-1/terminate", headers=as_key(ADMIN))
             assert (await first).status_code == 200
             assert (await http.get(link)).status_code == 200
-            assert not serving.app.app.state.access._in_hand._taken
+            assert not access._in_hand._taken
 
 
 # ---------------------------------------------------------------------------------------------- streams
