@@ -142,9 +142,8 @@ class Access:
         try:
             caller = self._identify(request, endpoint, address)
         except Refused as refused:
-            wait = self._failures.take(limited_address(address)) if refused.is_attempt else 0
-            if wait:
-                raise _too_many(wait) from None
+            if refused.is_attempt:
+                self._count_failure(address)
             raise
         request.scope[CALLER] = caller
         self._within_rate(_limited_as(request, caller))
@@ -175,9 +174,8 @@ class Access:
         try:
             return self.keys.identify(shown, is_local=_is_local(address))
         except Refused as refused:
-            wait = self._failures.take(limited_address(address)) if refused.is_attempt else 0
-            if wait:
-                raise _too_many(wait) from None
+            if refused.is_attempt:
+                self._count_failure(address)
             return ANONYMOUS
 
     async def lets_in(self, request: Request) -> bool:
@@ -253,9 +251,7 @@ class Access:
             caller = self.keys.identify(key, is_local=_is_local(address))
         except Refused as refused:
             self._note_refusal(request, endpoint, refused)
-            wait = self._failures.take(limited_address(address))
-            if wait:
-                raise _too_many(wait) from None
+            self._count_failure(address)
             raise
         self.recorder.add(AuditNote(caller.who, address, endpoint.operation).row(self.keys.now(), ""))
         return caller
@@ -269,6 +265,17 @@ class Access:
                 "this caller sends more requests than the server accepts. Wait as long as Retry-After says",
                 retry_after=wait,
             )
+
+    def _count_failure(self, address: str) -> None:
+        """Count a failed attempt from an address. Raises Refused if there were too many."""
+        wait = self._failures.take(limited_address(address))
+        if wait:
+            raise Refused(
+                429,
+                "too-many-failures",
+                "too many failed attempts from this address. Wait as long as Retry-After says",
+                retry_after=wait,
+            ) from None
 
     # ---------------------------------------------------------------------------------------- the audit log
 
@@ -375,15 +382,6 @@ def _held_by(request: Request, caller: Caller) -> tuple[str, ...]:
         return (caller.who,)
     name = f"address {limited_address(address_of(request))}"
     return (name, _limited_as(request, caller)) if caller.link else (name,)
-
-
-def _too_many(wait: int) -> Refused:
-    return Refused(
-        429,
-        "too-many-failures",
-        "too many failed attempts from this address. Wait as long as Retry-After says",
-        retry_after=wait,
-    )
 
 
 def _is_embedded(request: Request) -> bool:
