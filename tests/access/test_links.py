@@ -15,7 +15,6 @@ from perdure.http.access.signed_urls import (
     BadLink,
     Target,
     fingerprint_of,
-    sign,
     sign_all,
     verify,
 )
@@ -28,14 +27,18 @@ TARGET = Target("raise", "claims", "claim-1", "ApproverDecision")
 
 
 def made(target: Target = TARGET, nonce: bytes = b"", expires_at: int = NOW + 60) -> str:
-    return sign(
-        target,
+    signed = sign_all(
+        [target.operation],
+        target.hub,
+        target.instance_id,
+        target.event,
         kid="key-0001",
         secret=SECRET,
         expires_at=expires_at,
         fingerprint=b"\1\2\3\4",
         nonce=nonce,
     )
+    return signed[target.operation]
 
 
 @pytest.mark.parametrize("nonce", [b"", bytes(range(9))])

@@ -19,7 +19,7 @@ from starlette.testclient import TestClient
 
 import perdure
 from perdure.http.access.keys import FRESH, Keyring
-from perdure.http.access.signed_urls import BadLink, Target, sign, verify
+from perdure.http.access.signed_urls import BadLink, Target, sign_all, verify
 from perdure.http.api.instance_urls import MANAGEMENT as M
 from perdure.http.principal import Refused
 from perdure.model.access import digest_of, id_of, key_of
@@ -183,7 +183,8 @@ def test_how_long_it_takes_does_not_tell_how_much_of_a_key_was_right() -> None:
 
 def test_how_long_it_takes_does_not_tell_how_much_of_a_signature_was_right() -> None:
     target, known = Target("status", "hub", "a-1"), {"key-0001": bytes(32)}
-    sig = sign(target, kid="key-0001", secret=bytes(32), expires_at=100, fingerprint=b"1234")
+    key: Any = {"kid": "key-0001", "secret": bytes(32)}
+    sig = sign_all(["status"], "hub", "a-1", **key, expires_at=100, fingerprint=b"1234")["status"]
     near = [sig[:-at] + ("A" if sig[-at] != "A" else "B") + (sig[len(sig) - at + 1 :]) for at in (1, 12, 24)]
     tries = {f"wrong {n}": one for n, one in enumerate(near)}
     found = medians(

@@ -92,32 +92,6 @@ def fingerprint_of(salt: bytes) -> bytes:
     return sha256(b"perdure instance" + salt).digest()[:_FINGERPRINT]
 
 
-def sign(
-    target: Target,
-    *,
-    kid: str,
-    secret: bytes,
-    expires_at: int,
-    fingerprint: bytes,
-    nonce: bytes = b"",
-    owner: str = "",
-) -> str:
-    """The `sig` of a link; see `sign_all`."""
-    signed = sign_all(
-        [target.operation],
-        target.hub,
-        target.instance_id,
-        target.event,
-        kid=kid,
-        secret=secret,
-        expires_at=expires_at,
-        fingerprint=fingerprint,
-        nonce=nonce,
-        owner=owner,
-    )
-    return signed[target.operation]
-
-
 def sign_all(
     operations: Sequence[str],
     hub: str,
@@ -222,4 +196,4 @@ def _text_of(raw: bytes) -> str:
     return base64.urlsafe_b64encode(raw).decode("ascii")
 
 
-__all__ = ["OPERATIONS", "BadLink", "SignedLink", "Target", "fingerprint_of", "sign", "sign_all", "verify"]
+__all__ = ["OPERATIONS", "BadLink", "SignedLink", "Target", "fingerprint_of", "sign_all", "verify"]
