@@ -15,7 +15,7 @@ CHROMIUM := apt-get update && apt-get install -y --no-install-recommends chromiu
 	postgres14 constraints clean
 
 help: ## List these targets
-	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 18
 
 demo: $(V)/.app ## Run the claims example
 	$(V)/bin/python -m examples.claims.demo
