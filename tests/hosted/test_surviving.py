@@ -29,7 +29,7 @@ PATIENCE = 200  # seconds: processes start and stop here, on machines that may b
 
 
 async def restarting(env: DurableEnvironment, program: Program) -> Any:
-    """Run a program, and start the engine anew after each thing that happens to it."""
+    """Run a program, and restart the engine after each event and each advance of the clock."""
     instance_id = await env.client.start_new(program.name, program.name, program.input)
     await env.restart()
     for name, data in program.events:
@@ -50,7 +50,7 @@ async def restarting(env: DurableEnvironment, program: Program) -> Any:
 
 
 @pytest.mark.parametrize("program", COMPLETED, ids=lambda one: one.name)
-async def test_a_program_comes_to_the_same_when_the_engine_starts_anew_in_each_step(
+async def test_a_program_comes_to_the_same_when_the_engine_restarts_in_each_step(
     program: Program, tmp_path: Path
 ) -> None:
     async with environment(load(APPS / "traps").app, store=f"sqlite:///{tmp_path}/hub.db") as env:

@@ -104,7 +104,7 @@ class Conversation:
         if len(self._history) >= MOST_EVENTS:
             raise OrchestratorError(
                 f"this orchestrator runs by the JSON protocol, which ends at {MOST_EVENTS:,} events: write it with "
-                "the decorators or Orchestrator.create, or begin anew with continue_as_new"
+                "the decorators or Orchestrator.create, or start it over with continue_as_new"
             )
         at = stamp(self._durable.current_utc_datetime)
         event = {"EventType": kind, "EventId": number, "IsPlayed": False, "Timestamp": at, **more}
@@ -134,7 +134,7 @@ class Conversation:
     # ------------------------------------------------------------------------------------ asking of perdure
 
     def _ask_all(self, actions: list[dict[str, Any]]) -> bool:
-        """Ask for what is new; whether the execution is to begin anew."""
+        """Ask for the new actions. Returns whether the execution continues as new."""
         for place, timer in self._timers:
             if actions[place].get("isCanceled") and self._open.pop(timer, None) is not None:
                 self._arrivals.leave(timer)
