@@ -102,7 +102,7 @@ class HostedContext(sdk.Context):
             self._durable.signal_entity(action.instance_id, action.operation, body_of(action.input_))
 
 
-class Asked:
+class OpenTasks:
     """What one execution has asked for and not been answered."""
 
     __slots__ = ("_arrivals", "_durable", "_names", "_open", "_waits")
@@ -170,9 +170,8 @@ class Asked:
             return
         task, action, row = found
         if isinstance(action, sdk.WaitForExternalEvent):
-            task = self._waiting(
-                action.external_event_name
-            ).pop()  # the newest wait gets the event, as on Azure
+            # As on Azure, the newest wait gets the event.
+            task = self._waiting(action.external_event_name).pop()
         if done._state == FAILED:
             sdk.settle(task, failure_for(action, row, done), failed=True)
         else:
@@ -202,7 +201,7 @@ def _driven(
     context: OrchestrationContext, seen: HostedContext, body: GeneratorType[Any, Any, Any], names: Names
 ) -> Generator[Task[Any], Any, Any]:
     __tracebackhide__ = True
-    asked = Asked(context, names)
+    opened = OpenTasks(context, names)
     value: Any = None
     error: Exception | None = None
     try:
@@ -217,11 +216,11 @@ def _driven(
             if seen.will_continue_as_new and task.state is sdk.RUNNING:
                 return None
             try:
-                asked.ask(task)
+                opened.ask(task)
             except Exception as refused:  # what cannot be asked for is raised where the program asks
                 error = refused
                 continue
-            yield from asked.until_done(task)
+            yield from opened.until_done(task)
             if task.state is sdk.SUCCEEDED:
                 value = task.result
             else:
