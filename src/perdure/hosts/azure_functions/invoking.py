@@ -35,10 +35,11 @@ RETURN: Final = "$return"
 class Retried:
     """The retry that an invocation is."""
 
-    def __init__(self, attempt: int, most: int = 0) -> None:
+    max_retry_count = 0
+    exception = None
+
+    def __init__(self, attempt: int) -> None:
         self.retry_count = attempt - 1
-        self.max_retry_count = most
-        self.exception = None
 
 
 class Trace:

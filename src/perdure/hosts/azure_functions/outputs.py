@@ -34,11 +34,6 @@ def connection_of(binding: Binding, folder: Folder, storage: str) -> str:
     return found
 
 
-def queue_outputs(callee: Callee) -> tuple[Binding, ...]:
-    """The queues that a function may put messages into."""
-    return tuple(one for one in callee.outputs if one.kind == QUEUE)
-
-
 async def send_outputs(callee: Callee, outputs: Mapping[str, Output], result: Any, client: Client) -> None:
     """Send what a function has set on its queues, or returned for one."""
     for binding in callee.outputs:
@@ -70,4 +65,4 @@ def _drop(callee: Callee, binding: Binding) -> None:
         )
 
 
-__all__ = ["connection_of", "queue_outputs", "send_outputs"]
+__all__ = ["connection_of", "send_outputs"]

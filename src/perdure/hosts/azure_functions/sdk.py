@@ -53,7 +53,6 @@ CallEntity = _action("CallEntityAction")
 CallHttp = _action("CallHttpAction")
 ContinueAsNew = _action("ContinueAsNewAction")
 CreateTimer = _action("CreateTimerAction")
-SignalEntity = _action("SignalEntityAction")
 WaitForExternalEvent = _action("WaitForExternalEventAction")
 
 try:
@@ -94,8 +93,6 @@ def loads(text: str, expected_type: type | None = None) -> Any:
 
 
 LATEST_SCHEMA: Final = max(ReplaySchema, key=lambda one: one.value)
-SUPPORTED: Final = (1, 3)
-"""The first version whose handles hold the generator."""
 
 
 class Timer(_tasks.TimerTask):  # type: ignore[misc]
@@ -359,7 +356,6 @@ __all__ = [
     "Orchestrator",
     "RetryOptions",
     "RetryAbleTask",
-    "SignalEntity",
     "TaskBase",
     "Timer",
     "FunctionRegister",
