@@ -41,10 +41,8 @@ class Folder:
 
     def setting(self, name: str) -> str | None:
         """An app setting, without regard to case, as on Windows and in Azure's host."""
-        if name in self.settings:
-            return self.settings[name]
-        folded = name.casefold()
-        return next((value for key, value in self.settings.items() if key.casefold() == folded), None)
+        found: str | None = _member(self.settings, name)
+        return found
 
     def resolved(self, text: str) -> str:
         """A binding's property with each %NAME% replaced. Raises KeyError with the name of a setting not there."""

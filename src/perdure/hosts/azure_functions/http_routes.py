@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from perdure.blueprint import METHODS
+from perdure.blueprint import LEVELS, METHODS
 from perdure.engine.client.client import Client
 from perdure.engine.functions.registry import Route
 from perdure.hosts.azure_functions import sdk
@@ -25,7 +25,6 @@ from perdure.http.api import azure_requests
 if TYPE_CHECKING:
     from perdure.hosts.azure_functions.indexing import AppFunction
 
-LEVELS: Final = {"anonymous": "anonymous", "function": "function", "admin": "admin"}
 _PART: Final = re.compile(
     r"\{(?P<rest>\*{0,2})(?P<name>\w+)(?P<checks>(?::[^{}?]+(?:\{[^}]*\})?[^{}?]*)*)(?P<optional>\??)\}"
 )
@@ -132,7 +131,7 @@ def routes_of(described: AppFunction, callee: Callee) -> Iterator[Route]:
         raise ValueError(f"the authLevel {level!r} is none of {', '.join(LEVELS)}")
     handler = _handler(callee, template)
     for path in template.paths:
-        yield Route(described.name, handler, path=path, methods=methods, auth=LEVELS[level])
+        yield Route(described.name, handler, path=path, methods=methods, auth=level)
 
 
 def _handler(callee: Callee, template: Template) -> Callable[..., Any]:
