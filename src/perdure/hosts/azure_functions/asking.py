@@ -13,7 +13,7 @@ from perdure.errors import OrchestratorError, PerdureError
 from perdure.hosts.azure_functions import sdk
 from perdure.model import payload
 from perdure.model.http_calls import HttpResponse, ManagedIdentityTokenSource
-from perdure.model.retry import RetryPolicy
+from perdure.model.retry import RetryOptions
 
 if TYPE_CHECKING:
     from perdure.replay.context import OrchestrationContext
@@ -120,18 +120,17 @@ def _aware(at: datetime) -> datetime:
     return at if at.tzinfo is not None else at.replace(tzinfo=UTC)
 
 
-def _policy_of(action: Any) -> RetryPolicy | None:
+def _policy_of(action: Any) -> RetryOptions | None:
     options = getattr(action, "retry_options", None)
     if options is None:
         return None
     told = sdk.retry_of(options)
-    longest, whole = told.get("maxRetryIntervalInMilliseconds"), told.get("retryTimeoutInMilliseconds")
-    return RetryPolicy(
-        first_interval=told["firstRetryIntervalInMilliseconds"] / 1000,
-        max_attempts=max(told["maxNumberOfAttempts"], 1),
-        backoff=told.get("backoffCoefficient") or 1.0,
-        max_interval=None if longest is None else longest / 1000,
-        max_elapsed=None if whole is None else whole / 1000,
+    return RetryOptions(
+        told["firstRetryIntervalInMilliseconds"],
+        max(told["maxNumberOfAttempts"], 1),
+        backoff_coefficient=told.get("backoffCoefficient") or 1.0,
+        max_retry_interval_in_milliseconds=told.get("maxRetryIntervalInMilliseconds"),
+        retry_timeout_in_milliseconds=told.get("retryTimeoutInMilliseconds"),
     )
 
 
