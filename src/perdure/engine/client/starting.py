@@ -12,9 +12,9 @@ from perdure.engine.client.occasions import occasion
 from perdure.engine.core.repeats import Met, born_of, bound_by_key, is_carried
 from perdure.engine.functions.registry import (
     Orchestrator,
-    definition_of,
-    name_of,
-    version_of,
+    preferred,
+    registered,
+    version_among,
 )
 from perdure.errors import InstanceExists, PayloadError
 from perdure.model import payload
@@ -114,12 +114,16 @@ class Starting:
             FunctionNotFound, InvalidInstanceId, InstanceExists, IdempotencyConflict for an `operation_id` that
             named another start, PayloadError, Overloaded, EngineStopped, OutcomeUnknown.
         """
-        name = name_of(orchestration_function_name)
-        own_version = (
-            "" if isinstance(orchestration_function_name, str) else version_of(orchestration_function_name)
-        )
+        function = orchestration_function_name
+        if isinstance(function, str):
+            definition, name, own_version = None, function, ""
+        else:
+            found = registered(function)
+            definition, own_version = preferred(found), version_among(found)
+            name = definition.name
         self.gateway.has_orchestrator(name)
-        self._hold(orchestration_function_name, client_input)
+        if isinstance(definition, Orchestrator):
+            _guard(definition, client_input)
         fresh = instance_id is None
         chosen = self.gateway.new_instance_id() if instance_id is None else check_instance_id(instance_id)
         return await self._started(
@@ -155,15 +159,13 @@ class Starting:
         stored = await self.gateway.read(lambda: self.gateway.store.get(found), brief=True)
         return stored is not None and born_of(stored.row.salt) == found.born
 
-    def _hold(self, function: str | Callable[..., Any], client_input: Any) -> None:
-        """Raise PayloadError for an input that the function, passed by reference, would not receive without
-        loss.
-        """
-        definition = None if isinstance(function, str) else definition_of(function)
-        if isinstance(definition, Orchestrator) and client_input is not NO_INPUT:
-            guard = definition.input_guard
-            if guard is not None:
-                guard((), client_input)
+
+def _guard(definition: Orchestrator, client_input: Any) -> None:
+    """Raise PayloadError for an input that the function, passed by reference, would not receive without loss."""
+    if client_input is not NO_INPUT:
+        guard = definition.input_guard
+        if guard is not None:
+            guard((), client_input)
 
 
 def body_of(value: Any) -> Raw:

@@ -425,7 +425,12 @@ def preferred(definitions: Sequence[Definition]) -> Definition:
 
 def version_of(function: object) -> str:
     """The version that a function reference stands for; "" when it has several, or none."""
-    versions = {one.version for one in definitions_of(function) if isinstance(one, Orchestrator)}
+    return version_among(definitions_of(function))
+
+
+def version_among(definitions: Sequence[Definition]) -> str:
+    """The version of these definitions of one function; "" when they have several, or none."""
+    versions = {one.version for one in definitions if isinstance(one, Orchestrator)}
     return versions.pop() if len(versions) == 1 else ""
 
 
@@ -439,15 +444,18 @@ def _is_same(one: Definition, other: Definition) -> bool:
 
 def name_of(function: str | Function) -> str:
     """The registered name of a function reference; a string is returned unchanged."""
-    if isinstance(function, str):
-        return function
-    definition = definition_of(function)
-    if definition is None:
+    return function if isinstance(function, str) else preferred(registered(function)).name
+
+
+def registered(function: Function) -> tuple[Definition, ...]:
+    """Every definition of a function, as `definitions_of`. Raises FunctionNotFound if it has none."""
+    found = definitions_of(function)
+    if not found:
         raise FunctionNotFound(
             f"{where(function)} is not registered: put @app.orchestrator or @app.activity on it, "
             "or pass its registered name"
         )
-    return definition.name
+    return found
 
 
 _DECORATORS = frozenset({"perdure.blueprint", "perdure.azure_names"})
