@@ -22,11 +22,13 @@ def write_episode(batch: OpenBatch, instance: Instance) -> None:
     if outcome is None or not outcome.events:
         return
     encoded = ev.encode_events(outcome.events)
+    size = len(encoded)
     episode = instance.episodes
-    if len(encoded) > batch.limits.inline_bytes:
-        if len(encoded) > LONG:
+    if size > batch.limits.inline_bytes:
+        if size > LONG:
             batch.pause()
         encoded = _outline(batch, instance, episode, outcome.events, encoded)
+        size = len(encoded)
     digest = hash_chain.digest_of(instance.salt, encoded)
     head = hash_chain.link(instance.head, instance.execution_no, episode, instance.last_at, digest)
     batch.rows.history.append(
@@ -35,9 +37,9 @@ def write_episode(batch: OpenBatch, instance: Instance) -> None:
     instance.head = head
     instance.episodes = episode + 1
     instance.updated_at = instance.last_at
-    instance.size += len(encoded)
-    batch.cache.warm_bytes += len(encoded)
-    batch.bytes += len(encoded)
+    instance.size += size
+    batch.cache.warm_bytes += size
+    batch.bytes += size
 
 
 def _outline(

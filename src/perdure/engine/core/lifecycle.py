@@ -160,15 +160,16 @@ def _take_up(batch: OpenBatch, instance: Instance, outcome: Outcome) -> None:
             _note_child(instance, message)
             batch.send(message)
         outcome.messages = []
-    for rejection in outcome.rejections:
-        batch.record_drop(
-            instance.instance_id,
-            "event",
-            rejection.name,
-            rejection.operation_id,
-            rejection.reason,
-            bytes(rejection.input),
-        )
+    if outcome.rejections:
+        for rejection in outcome.rejections:
+            batch.record_drop(
+                instance.instance_id,
+                "event",
+                rejection.name,
+                rejection.operation_id,
+                rejection.reason,
+                bytes(rejection.input),
+            )
         outcome.rejections = []
 
 
