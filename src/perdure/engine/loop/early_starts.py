@@ -66,8 +66,7 @@ class EarlyStarts:
 
     def look(self) -> None:
         """Accept new starts, if the open batch has exceeded its time limit."""
-        making = self._dispatcher.making
-        if making is not None and self._clock.monotonic() > making.deadline:
+        if self._is_late():
             self._is_long = True
             self._accept_in_time()
 
@@ -91,9 +90,12 @@ class EarlyStarts:
     def look_within(self, instance_id: str) -> bool:
         """Look during this instance's code. Returns whether clients of other instances wait for the same batch."""
         self.look()
+        return self._is_late() and self.keeps_others_waiting(instance_id)
+
+    def _is_late(self) -> bool:
+        """Whether the open batch has exceeded its time limit."""
         making = self._dispatcher.making
-        is_late = making is not None and self._clock.monotonic() > making.deadline
-        return is_late and self.keeps_others_waiting(instance_id)
+        return making is not None and self._clock.monotonic() > making.deadline
 
     def keeps_others_waiting(self, instance_id: str) -> bool:
         """Whether clients of other instances wait for this instance's batch."""
