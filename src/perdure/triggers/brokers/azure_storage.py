@@ -76,8 +76,7 @@ class AzureStorageQueue:
         """Put the message into the poison queue, and then delete it here."""
         letter = {"reason": reason, "message": message.body.decode("utf-8", "replace")}
         async with self._client(f"{self.name}-poison") as poison:
-            await _create(poison)
-            await poison.send_message(base64.b64encode(json.dumps(letter).encode()).decode())
+            await _put(poison, json.dumps(letter))
         await self.acknowledge(message)
 
     async def keep(self, message: Received) -> None:
@@ -96,10 +95,8 @@ class AzureStorageQueue:
         return Received(message.id, _body_of(message.content), message.dequeue_count or 1)
 
     def _client(self, queue: str) -> QueueClient:
-        with needing("azure", "a queue of Azure Storage"):
-            from azure.storage.queue.aio import QueueClient
         # The library's default retries take 15 seconds and more. The pump retries too, and logs it.
-        return QueueClient.from_connection_string(
+        return _client_class().from_connection_string(
             self._connection_string,
             queue,
             initial_backoff=0.5,
@@ -111,11 +108,21 @@ class AzureStorageQueue:
 
 async def send_text(connection_string: str, queue: str, text: str) -> None:
     """Put a message into a queue of Azure Storage, in base64, as Azure Functions writes it."""
+    async with _client_class().from_connection_string(connection_string, queue) as client:
+        await _put(client, text)
+
+
+def _client_class() -> type[QueueClient]:
+    """The client of azure-storage-queue. Raises ExtraMissing if the package is not installed."""
     with needing("azure", "a queue of Azure Storage"):
         from azure.storage.queue.aio import QueueClient
-    async with QueueClient.from_connection_string(connection_string, queue) as client:
-        await _create(client)
-        await client.send_message(base64.b64encode(text.encode()).decode())
+    return QueueClient
+
+
+async def _put(queue: QueueClient, text: str) -> None:
+    """Create the queue if it does not exist, and put a message into it."""
+    await _create(queue)
+    await queue.send_message(base64.b64encode(text.encode()).decode())
 
 
 async def _create(queue: QueueClient) -> None:
