@@ -10,10 +10,7 @@ import msgspec
 import typer
 
 from perdure.cli.filters import read_duration
-from perdure.cli.options import (
-    InstanceArgument,
-    on_hub,
-)
+from perdure.cli.options import InstanceArgument, on_hub
 from perdure.cli.target import HubTarget
 from perdure.cli.terminal import EXIT_CODES, errors, print_json, print_table
 from perdure.engine.client.client import Client

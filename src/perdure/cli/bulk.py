@@ -25,10 +25,7 @@ from perdure.cli.filters import (
     WaitingForOption,
     read_selection,
 )
-from perdure.cli.options import (
-    ReasonOption,
-    on_hub,
-)
+from perdure.cli.options import ReasonOption, on_hub
 from perdure.cli.target import HubTarget, remark
 from perdure.cli.terminal import (
     EXIT_CODES,

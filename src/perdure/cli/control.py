@@ -4,12 +4,7 @@ from typing import Annotated
 
 import typer
 
-from perdure.cli.options import (
-    InputOption,
-    InstanceArgument,
-    on_hub,
-    read_input,
-)
+from perdure.cli.options import InputOption, InstanceArgument, on_hub, read_input
 from perdure.cli.target import HubTarget
 from perdure.cli.terminal import EXIT_CODES, print_json
 

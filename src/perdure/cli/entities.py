@@ -5,11 +5,7 @@ from typing import Annotated
 
 import typer
 
-from perdure.cli.options import (
-    InputOption,
-    on_hub,
-    read_input,
-)
+from perdure.cli.options import InputOption, on_hub, read_input
 from perdure.cli.target import HubTarget
 from perdure.cli.terminal import EXIT_CODES, NOT_FOUND, fail, fail_with, print_json, print_table
 from perdure.errors import InvalidInstanceId

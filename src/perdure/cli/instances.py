@@ -14,23 +14,9 @@ from perdure.cli.filters import (
     TagOption,
     WaitingForOption,
 )
-from perdure.cli.options import (
-    InputOption,
-    InstanceArgument,
-    on_hub,
-    read_input,
-    read_tags,
-)
+from perdure.cli.options import InputOption, InstanceArgument, on_hub, read_input, read_tags
 from perdure.cli.target import HubTarget, remark
-from perdure.cli.terminal import (
-    EXIT_CODES,
-    REFUSED,
-    fail_with,
-    output,
-    print_json,
-    print_table,
-    status_text,
-)
+from perdure.cli.terminal import EXIT_CODES, REFUSED, fail_with, output, print_json, print_table, status_text
 from perdure.engine.client.client import Client
 from perdure.errors import InstanceNotFound
 from perdure.http.api.status_json import document_of

@@ -21,14 +21,7 @@ from perdure.cli.filters import (
     read_selection,
 )
 from perdure.cli.maintenance import progress_bars
-from perdure.cli.options import (
-    DEFAULT_STORE,
-    HubOption,
-    InstanceArgument,
-    StoreOption,
-    UrlOption,
-    on_hub,
-)
+from perdure.cli.options import DEFAULT_STORE, HubOption, InstanceArgument, StoreOption, UrlOption, on_hub
 from perdure.cli.target import HubTarget
 from perdure.cli.terminal import (
     EXIT_CODES,

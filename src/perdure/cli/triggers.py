@@ -8,11 +8,7 @@ from zoneinfo import ZoneInfo
 
 import typer
 
-from perdure.cli.options import (
-    InputOption,
-    on_hub,
-    read_input,
-)
+from perdure.cli.options import InputOption, on_hub, read_input
 from perdure.cli.target import LATER, HubTarget
 from perdure.cli.terminal import EXIT_CODES, REFUSED, errors, fail, print_json, print_table
 from perdure.engine.client.client import Client
