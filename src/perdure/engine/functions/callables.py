@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import FunctionType, MethodType
 from typing import Any
 
@@ -95,6 +95,19 @@ def where(function: object) -> str:
 def standing_for(double: Any, original: object) -> None:
     """Make error messages about `double` name the original function."""
     setattr(double, _STANDS_FOR, original)
+
+
+def presented(
+    double: Any, original: Any, annotations: Mapping[str, Any], name: str = ""
+) -> Callable[..., Any]:
+    """Give a wrapper parameter types of its own, and the original's docstring and place in error messages.
+
+    `functools.wraps` copies the original's annotations instead. Without `name` the wrapper gets the original's name.
+    """
+    double.__annotations__ = dict(annotations)
+    double.__name__, double.__doc__ = name or own_name(original), original.__doc__
+    standing_for(double, original)
+    return double  # type: ignore[no-any-return]
 
 
 def is_same(one: Any, other: Any) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from perdure.app import App
-from perdure.engine.functions.callables import own_name, standing_for
+from perdure.engine.functions.callables import own_name
 from perdure.engine.functions.registry import Activity, Definition, Entity, Orchestrator
 from perdure.errors import HostedAppError, PerdureError, RegistrationError
 from perdure.hosts.azure_functions import sdk, self_check
@@ -200,8 +200,6 @@ def _orchestrator(this: Registering, function: AppFunction, callee: Callee) -> I
     run = found.function
     if found.is_hidden or (found.is_handle and this.finding):
         run = by_protocol(function.function, this.names)
-        run.__name__, run.__doc__ = own_name(found.function), found.function.__doc__
-        standing_for(run, found.function)
     elif found.is_handle:
         run = bridged(function.function, this.names)
     return [Orchestrator(called_name(function), run, None, _aliases(function))]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Raw
 
-from perdure.engine.functions.callables import own_name, standing_for
+from perdure.engine.functions.callables import presented
 from perdure.errors import ForeignAwaitError, Interrupted
 from perdure.hosts.azure_functions import sdk
 from perdure.hosts.azure_functions.asking import Ask, Names, ask_of, body_of, failure_for
@@ -190,11 +190,7 @@ def bridged(handle: Any, names: Names) -> Callable[[OrchestrationContext], Any]:
             return _driven(context, seen, body, names)
         return None if seen.will_continue_as_new else output_of(body)
 
-    # Not as functools.wraps does it: the user's annotations speak of the SDK's context.
-    orchestrate.__annotations__ = {"context": OrchestrationContext}
-    orchestrate.__name__, orchestrate.__doc__ = own_name(found.function), found.function.__doc__
-    standing_for(orchestrate, found.function)
-    return orchestrate
+    return presented(orchestrate, found.function, {"context": OrchestrationContext})
 
 
 def _driven(

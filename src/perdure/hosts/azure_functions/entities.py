@@ -8,7 +8,7 @@ from typing import Any
 
 from msgspec import Raw
 
-from perdure.engine.functions.callables import own_name, standing_for
+from perdure.engine.functions.callables import presented
 from perdure.hosts.azure_functions import sdk
 from perdure.hosts.azure_functions.asking import body_of
 from perdure.replay.entity import EntityContext
@@ -27,10 +27,7 @@ def entity_body(handle: Any) -> Callable[..., Any]:
     def operate(context: EntityContext) -> None:
         _operate(handle, context)
 
-    operate.__annotations__ = {"context": EntityContext}
-    operate.__name__, operate.__doc__ = own_name(found.function), found.function.__doc__
-    standing_for(operate, found.function)
-    return operate
+    return presented(operate, found.function, {"context": EntityContext})
 
 
 def _operate(handle: Any, context: EntityContext) -> None:

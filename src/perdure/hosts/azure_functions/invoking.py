@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from starlette.concurrency import run_in_threadpool
 
-from perdure.engine.functions.callables import is_async, signature_of, standing_for
+from perdure.engine.functions.callables import is_async, presented, signature_of
 from perdure.hosts.azure_functions import sdk
 
 if TYPE_CHECKING:
@@ -178,10 +178,7 @@ class Callee:
 
 def typed(run: Any, callee: Callee, annotations: Mapping[str, Any]) -> Callable[..., Any]:
     """A wrapper around a user's function, annotated for perdure, and named as the function for people."""
-    run.__annotations__ = dict(annotations)
-    run.__name__, run.__doc__ = callee.described.name, callee.function.__doc__
-    standing_for(run, callee.function)
-    return run  # type: ignore[no-any-return]
+    return presented(run, callee.function, annotations, callee.described.name)
 
 
 def unfilled(callee: Callee) -> list[str]:

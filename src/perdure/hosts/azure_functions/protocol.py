@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Raw
 
+from perdure.engine.functions.callables import presented
 from perdure.errors import OrchestratorError
-from perdure.hosts.azure_functions import asking
+from perdure.hosts.azure_functions import asking, sdk
 from perdure.hosts.azure_functions.asking import Ask, Names, body_of, failure_for
 from perdure.model.durations import stamp
 from perdure.replay.arrivals import Arrivals
@@ -55,8 +56,8 @@ def by_protocol(handle: Callable[[str], str], names: Names) -> Callable[[Orchest
     def orchestrate(context: OrchestrationContext) -> Generator[Task[Any], Any, Any]:
         return Conversation(context, handle, names).run()
 
-    orchestrate.__annotations__ = {"context": OrchestrationContext}
-    return orchestrate
+    behind = sdk.orchestrator_of(handle).function
+    return presented(orchestrate, behind, {"context": OrchestrationContext})
 
 
 class Conversation:
