@@ -17,7 +17,7 @@ from perdure.hosts.azure_functions.activities import activity_body
 from perdure.hosts.azure_functions.asking import Names
 from perdure.hosts.azure_functions.bridge import bridged
 from perdure.hosts.azure_functions.entities import entity_body
-from perdure.hosts.azure_functions.folder import Folder, export_settings, read_folder
+from perdure.hosts.azure_functions.folder import Folder, export_settings, read_folder, refusal
 from perdure.hosts.azure_functions.host_settings import HostSettings, read_settings
 from perdure.hosts.azure_functions.http_routes import routes_of
 from perdure.hosts.azure_functions.in_process import HubDoor, install
@@ -132,9 +132,7 @@ def _register(app: App, registering: Registering, functions: list[AppFunction]) 
         except (ValueError, PerdureError) as error:
             faults.append(f"{function.name}: {error}")
     if faults:
-        told = "\n".join(f"  {fault}" for fault in faults)
-        place = registering.folder.path
-        raise HostedAppError(f"the Azure app in {place} cannot be served:\n{told}", tuple(faults))
+        raise refusal(registering.folder, faults)
 
 
 def _names(functions: list[AppFunction]) -> Names:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -78,6 +78,13 @@ def read_json(path: Path) -> dict[str, Any]:
     return document
 
 
+def refusal(folder: Folder, faults: Iterable[str], advice: str = "") -> HostedAppError:
+    """The error of an app that cannot be served: one line for each fault, then the advice."""
+    listed = tuple(faults)
+    lines = [f"the Azure app in {folder.path} cannot be served:", *(f"  {fault}" for fault in listed)]
+    return HostedAppError("\n".join([*lines, advice] if advice else lines), listed)
+
+
 def export_settings(folder: Folder) -> None:
     """Put the app's settings into the environment, where they are not set."""
     for name, value in folder.settings.items():
@@ -96,4 +103,4 @@ def _member(found: Any, name: str) -> Any:
     return next((value for key, value in found.items() if key.casefold() == name.casefold()), None)
 
 
-__all__ = ["HOST_FILE", "Folder", "export_settings", "read_folder", "read_json"]
+__all__ = ["HOST_FILE", "Folder", "export_settings", "read_folder", "read_json", "refusal"]

@@ -21,7 +21,7 @@ from typing import Any, Final
 from perdure.engine.functions.callables import where
 from perdure.errors import HostedAppError
 from perdure.hosts.azure_functions import sdk
-from perdure.hosts.azure_functions.folder import Folder, read_json
+from perdure.hosts.azure_functions.folder import Folder, read_json, refusal
 
 NAMESPACE: Final = "__app__"
 """The package that the folders of the first model are parts of, for their relative imports."""
@@ -137,12 +137,11 @@ def with_path(path: Path) -> None:
 def _refusal(folder: Folder, found: Found, partial: bool) -> HostedAppError:
     faults = [*found.faults, *([] if partial else found.missing)]
     advice = (
-        "\n--partial serves the rest: what is not hosted never fires, and what is set on it is dropped"
+        "--partial serves the rest: what is not hosted never fires, and what is set on it is dropped"
         if found.missing and not partial and not found.faults
         else ""
     )
-    told = "\n".join(f"  {fault}" for fault in faults)
-    return HostedAppError(f"the Azure app in {folder.path} cannot be served:\n{told}{advice}", tuple(faults))
+    return refusal(folder, faults, advice)
 
 
 # ------------------------------------------------------------------------------------------ decorators
