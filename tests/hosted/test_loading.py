@@ -185,6 +185,23 @@ def test_what_host_json_says_is_heard_and_the_rest_is_told(
         load(tmp_path)
 
 
+def test_names_in_host_json_count_in_any_case(tmp_path: Path) -> None:
+    place = folder_of(
+        tmp_path,
+        "@app.activity_trigger(input_name='a')\nasync def act(a): ...",
+        """{"Version": "2.0", "FunctionTimeout": "00:01:00", "Logging": {"LogLevel": {"Default": "Error"}},
+            "Extensions": {"DurableTask": {"HubName": "mine", "MaxConcurrentActivityFunctions": 3},
+                           "Http": {"RoutePrefix": "v1"}}}""",
+    )
+    hosted = load(place)
+    assert hosted.app.name == "mine"
+    assert hosted.app.registry.route_prefix == "/v1"
+    assert hosted.settings.timeout == 60_000_000
+    assert hosted.settings.log_level == logging.ERROR
+    assert hosted.settings.engine.concurrency.tasks == 3
+    assert hosted.told == ()
+
+
 def command(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "perdure.cli", "run", *arguments],

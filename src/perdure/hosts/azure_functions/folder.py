@@ -18,6 +18,14 @@ _TOKEN: Final = re.compile(r'"(?:\\.|[^"\\])*"|//[^\n]*|/\*.*?\*/', re.DOTALL)
 _NAMED: Final = re.compile(r"%([^%]+)%")
 
 
+class AnyCase(dict[str, Any]):
+    """A JSON object whose members `get` finds without regard to case, as Azure's host does."""
+
+    def get(self, name: str, default: Any = None) -> Any:
+        found = _member(self, name)
+        return default if found is None else found
+
+
 @dataclass(frozen=True)
 class Folder:
     """An app's folder, read.
@@ -35,8 +43,8 @@ class Folder:
     local: Mapping[str, Any] = field(default_factory=dict)
 
     def extension(self, name: str) -> Mapping[str, Any]:
-        """What host.json says of an extension: durableTask, http or queues. Keys count without regard to case."""
-        found = _member(_member(self.host, "extensions"), name)
+        """What host.json says of an extension: durableTask, http or queues."""
+        found = _member(self.host.get("extensions"), name)
         return found if isinstance(found, Mapping) else {}
 
     def setting(self, name: str) -> str | None:
@@ -67,10 +75,10 @@ def read_folder(path: Path) -> Folder:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The first JSON object of a file, in which comments are allowed. Raises HostedAppError."""
+    """The first JSON object of a file, with comments, and names in any case. Raises HostedAppError."""
     try:
         text = _TOKEN.sub(_without_comments, path.read_text(encoding="utf-8-sig"))
-        document, _ = json.JSONDecoder().raw_decode(text.lstrip())
+        document, _ = json.JSONDecoder(object_hook=AnyCase).raw_decode(text.lstrip())
     except (OSError, ValueError) as error:
         raise HostedAppError(f"{path} cannot be read as JSON: {error}") from error
     if not isinstance(document, dict):
