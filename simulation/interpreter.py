@@ -96,7 +96,7 @@ class Failed(RuntimeError):
 
 
 class Bodies:
-    """A program's bodies, as the engine's `Functions`."""
+    """A program's bodies, as the engine's `FunctionTable`."""
 
     def __init__(self, program: Program, probe: Probe) -> None:
         self.environment = _Environment(program)

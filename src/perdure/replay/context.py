@@ -101,7 +101,7 @@ class OrchestrationContext(HttpCalls, ActivityCalls, ChildCalls, EntityCalls):
 
     @property
     def function_context(self) -> SimpleNamespace:
-        """Azure's bag of what its host says of a function: here an empty one."""
+        """The properties that Azure's host gives the function. It is always empty: perdure has none."""
         return SimpleNamespace()
 
     @property

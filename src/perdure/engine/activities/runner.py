@@ -126,7 +126,7 @@ class Attempt(AttemptSignals):
     )
 
     def __init__(self, runner: Runner, invocation: Invocation) -> None:
-        self.heard_at = 0.0  # as `Signals` does, without another call: each activity makes one
+        self.heard_at = 0.0  # as `AttemptSignals` does; a call of its own would cost each activity
         self.progress = None
         self.is_cancelled = False
         self.reason = ""

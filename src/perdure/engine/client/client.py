@@ -440,7 +440,7 @@ class Client(Starting, EntityVerbs, AccessVerbs, AzureVerbs, WatchVerbs, Cluster
 
 DurableOrchestrationClient = Client
 DurableFunctionsClient = Client
-"""Its name in azure-functions-durable 2.x."""
+"""The name of `Client` in azure-functions-durable 2.x."""
 
 
 def checked_event_name(name: object) -> str:

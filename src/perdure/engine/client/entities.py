@@ -63,8 +63,7 @@ class EntityVerbs:
             operation_id: an id that makes a repeat safe: a repeat within 24 hours does nothing.
 
         Raises: FunctionNotFound for an entity that is not registered, InvalidInstanceId, PayloadError,
-        Overloaded,
-            EngineStopped, OutcomeUnknown.
+            Overloaded, EngineStopped, OutcomeUnknown.
         """
         chosen = entity_id_of(entity_id)
         name = EntityId.parse(chosen).name
