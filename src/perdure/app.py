@@ -215,16 +215,16 @@ class App(Blueprint):
 
 
 class DFApp(App):
-    """An `App` as Azure's programs make it: nothing but who may call its routes.
+    """An `App` with the arguments of Azure's `DFApp`.
 
     Parameters:
-        http_auth_level: who may call a route that does not say: anonymous, function or admin, as text or as
+        http_auth_level: the `auth` of routes that set none: anonymous, function or admin, as text or as
             `azure.functions.AuthLevel`.
-        name: the hub's default name.
+        name: the name of the hub, unless the settings give another.
         options: as for `App`.
 
     Raises:
-        RegistrationError for a level that there is not.
+        RegistrationError for an unknown level.
     """
 
     def __init__(self, http_auth_level: Any = "function", *, name: str = "default", **options: Any) -> None:

@@ -504,7 +504,7 @@ def _refuse_unbound(function: Callable[..., Any]) -> None:
 
 
 def level_of(given: Any, default: str) -> str:
-    """Who may call a route: as text, or as Azure's AuthLevel."""
+    """The access level of a route, given as text or as Azure's AuthLevel. `default` if none is given."""
     return default if given is None else str(getattr(given, "value", given)).lower()
 
 
