@@ -75,7 +75,7 @@ def _check_class(found: type, offload: bool) -> None:
         raise RegistrationError(f"the entity {found.__qualname__} has __slots__: make it a dataclass")
     for method in _methods(found).values():
         _check_body(method, offload)
-        _method(found, method, {})
+        _method(method, {})
 
 
 def _signature(found: type) -> inspect.Signature:
@@ -97,7 +97,7 @@ def _check_body(function: Callable[..., Any], offload: bool) -> None:
 
 def _class_style(definition: Entity, found: type) -> ClassStyle:
     methods = {
-        name.casefold(): _method(found, method, _hints(definition, method))
+        name.casefold(): _method(method, _hints(definition, method))
         for name, method in _methods(found).items()
     }
     whole = _is_whole(found)
@@ -146,7 +146,7 @@ def _methods(found: type) -> dict[str, Callable[..., Any]]:
     return methods
 
 
-def _method(found: type, method: Callable[..., Any], hints: Mapping[str, Any]) -> Method:
+def _method(method: Callable[..., Any], hints: Mapping[str, Any]) -> Method:
     parameters = _parameters(method)[1:]
     inputs = [p for p in parameters if not _is_context(p, hints)]
     if len(inputs) > 1:

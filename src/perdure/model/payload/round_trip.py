@@ -346,10 +346,10 @@ def hold_against_itself(trail: Trail, value: Any, form: Any) -> None:
         return
     for place, name in _differences(value, back):
         what = f"{title(kind)}.{'.'.join(map(str, place))}" if place else title(kind)
-        raise refusal(_changed(value, what, name), (*trail, *place))
+        raise refusal(_changed(what, name), (*trail, *place))
 
 
-def _changed(value: Any, what: str, part: Any) -> str:
+def _changed(what: str, part: Any) -> str:
     if hasattr(part, "get_secret_value"):
         hidden = title(type(part))
         return f"{what} is a {hidden}, which hides its value in JSON: pass a name to look the secret up by"

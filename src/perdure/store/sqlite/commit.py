@@ -16,7 +16,7 @@ from perdure.store.purging import surviving
 from perdure.store.sqlite.statements import Repeated, blocks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     import apsw
 
@@ -42,7 +42,6 @@ class Committer:
 
     def __init__(self, connection: apsw.Connection, hub_no: int) -> None:
         self._execute = connection.cursor().execute
-        self._changes = connection.changes
         self._total_changes = connection.total_changes
         self._single: dict[str, str] = {}
         self._repeated: dict[str, Repeated] = {}
@@ -149,8 +148,3 @@ class Committer:
         self._execute(self._single["expire_audit"], (at - AUDIT_KEPT, _EXPIRED_AT_ONCE))
         is_done = self._total_changes() - before < _EXPIRED_AT_ONCE
         self._next_expiry = at + EXPIRY_EVERY if is_done else at
-
-
-def statement_names() -> Iterator[str]:
-    """Every statement of a commit, for tests that look at query plans."""
-    yield from blocks("commit.sql")
