@@ -581,6 +581,8 @@ async def test_a_value_that_would_not_arrive_whole_is_refused_with_advice(what: 
         child = next(one.function for one in app.registry.definitions() if one.name == "child")
         with pytest.raises(PayloadError, match=f"(?s){words}"):
             await env.client.signal_entity("@keeper@o", "take", value)
+        with pytest.raises(PayloadError, match=f"(?s){words}"):
+            await env.client.signal_entity("@keeper@o", "take", input=value)
         with pytest.raises(PayloadError, match=f"(?s){words}") as refused:
             await env.client.start_new(child, None, value)
     assert seen == []

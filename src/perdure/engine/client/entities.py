@@ -68,14 +68,15 @@ class EntityVerbs:
         chosen = entity_id_of(entity_id)
         name = EntityId.parse(chosen).name
         self.gateway.has_entity(name)
+        given = operation_input if input is NO_INPUT else input
         guard = self.gateway.operation_guard(name, checked_operation(operation_name))
-        if guard is not None and operation_input is not NO_INPUT:
-            guard((), operation_input)
+        if guard is not None and given is not NO_INPUT:
+            guard((), given)
         await self.gateway.accept(
             EntityOperation(
                 instance_id=chosen,
                 operation=checked_operation(operation_name),
-                input=body_of(operation_input if input is NO_INPUT else input),
+                input=body_of(given),
                 is_signal=True,
                 visible_at=instant(at, "at") if at is not None else 0,
                 operation_id=operation_id or "",
