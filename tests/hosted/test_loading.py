@@ -202,6 +202,33 @@ def test_names_in_host_json_count_in_any_case(tmp_path: Path) -> None:
     assert hosted.told == ()
 
 
+async def test_two_named_functions_may_have_one_python_name(tmp_path: Path) -> None:
+    place = folder_of(
+        tmp_path,
+        """
+@app.function_name("One")
+@app.activity_trigger(input_name="x")
+def run(x): return x
+@app.function_name("Other")
+@app.activity_trigger(input_name="x")
+def run(x): return x * x
+@app.activity_trigger(input_name="x")
+def third(x): return -x
+@app.function_name("Fourth")
+@app.activity_trigger(input_name="x")
+def alone(x): return x + 100
+@app.orchestration_trigger(context_name="context")
+def sums(context):
+    calls = [("One", 2), ("other", 3), (third, 4), (alone, 0)]
+    return (yield context.task_all([context.call_activity(name, x) for name, x in calls]))
+""",
+    )
+    hosted = load(place)
+    assert "run" not in hosted.app.registry.activities
+    async with environment(hosted.app) as env:
+        assert (await env.run("sums")).output == [2, 9, -4, 100]
+
+
 def command(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "perdure.cli", "run", *arguments],

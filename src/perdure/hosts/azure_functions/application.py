@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,9 @@ _CALLED: Final = {
     "entitytrigger": "entityName",
 }
 """The property of a trigger that names what others call."""
+
+Aliases = Mapping[tuple[str, str], tuple[str, ...]]
+"""The other names of each function, by the kind of its trigger and its name."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,9 @@ def load(
     app.registry.route_prefix = _route_prefix(folder)
     app.registry.lifespans.append(Definition("azure", _door))
     finding = self_check.finding()
-    _register(app, Registering(_names(functions), folder, queues, finding, settings.timeout), functions)
+    aliases = _aliases(functions)
+    names = _names(functions, aliases)
+    _register(app, Registering(names, aliases, folder, queues, finding, settings.timeout), functions)
     told = (*left_out, *settings.told, *_told_of_fallback(functions, finding))
     return HostedApp(app, folder, settings, told)
 
@@ -135,10 +141,10 @@ def _register(app: App, registering: Registering, functions: list[AppFunction]) 
         raise refusal(registering.folder, faults)
 
 
-def _names(functions: list[AppFunction]) -> Names:
+def _names(functions: list[AppFunction], aliases: Aliases) -> Names:
     return Names(
-        _folded(one for one in functions if one.trigger.kind == "activitytrigger"),
-        _folded(one for one in functions if one.trigger.kind == "orchestrationtrigger"),
+        _folded((one for one in functions if one.trigger.kind == "activitytrigger"), aliases),
+        _folded((one for one in functions if one.trigger.kind == "orchestrationtrigger"), aliases),
     )
 
 
@@ -148,17 +154,35 @@ def called_name(function: AppFunction) -> str:
     return str(named or function.name)
 
 
-def _aliases(function: AppFunction) -> tuple[str, ...]:
-    """The other names of a function: a call by its builder uses that of the Python function."""
-    own = own_name(function.function)
-    called = called_name(function)
-    listed = dict.fromkeys([function.name, own] if function.is_decorated else [function.name])
-    return tuple(one for one in listed if one.casefold() != called.casefold())
+def _aliases(functions: list[AppFunction]) -> Aliases:
+    """The other names of each function.
+
+    A call by a builder uses the name of the Python function, which is an alias if no other function has it too.
+    """
+    bearers = Counter(
+        (one.trigger.kind, name)
+        for one in functions
+        for name in {given.casefold() for given in (called_name(one), one.name, *_python_name(one))}
+    )
+
+    def others(one: AppFunction) -> tuple[str, ...]:
+        kind, called = one.trigger.kind, called_name(one).casefold()
+        own = [name for name in _python_name(one) if bearers[kind, name.casefold()] == 1]
+        return tuple(name for name in dict.fromkeys([one.name, *own]) if name.casefold() != called)
+
+    return {(one.trigger.kind, one.name): others(one) for one in functions}
 
 
-def _folded(functions: Iterable[AppFunction]) -> dict[str, str]:
+def _python_name(function: AppFunction) -> tuple[str, ...]:
+    """The name that a call by a builder uses; the first model has no builders."""
+    return (own_name(function.function),) if function.is_decorated else ()
+
+
+def _folded(functions: Iterable[AppFunction], aliases: Aliases) -> dict[str, str]:
     return {
-        name.casefold(): called_name(one) for one in functions for name in (*_aliases(one), called_name(one))
+        name.casefold(): called_name(one)
+        for one in functions
+        for name in (*aliases[one.trigger.kind, one.name], called_name(one))
     }
 
 
@@ -168,6 +192,7 @@ class Registering:
 
     Parameters:
         names: the app's functions by folded name.
+        aliases: the other names of each function.
         folder: where the app is.
         storage: where queues are whose connection is the emulator or none.
         finding: why the SDK is not as expected; then orchestrators are driven by the JSON protocol.
@@ -175,10 +200,14 @@ class Registering:
     """
 
     names: Names
+    aliases: Aliases
     folder: Folder
     storage: str
     finding: str
     timeout: int
+
+    def aliases_of(self, function: AppFunction) -> tuple[str, ...]:
+        return self.aliases[function.trigger.kind, function.name]
 
     def definitions(self, function: AppFunction) -> Iterable[Definition]:
         """The definitions of a function; none of what is not hosted, which --partial leaves out.
@@ -200,12 +229,18 @@ def _orchestrator(this: Registering, function: AppFunction, callee: Callee) -> I
         run = by_protocol(function.function, this.names)
     elif found.is_handle:
         run = bridged(function.function, this.names)
-    return [Orchestrator(called_name(function), run, None, _aliases(function))]
+    return [Orchestrator(called_name(function), run, None, this.aliases_of(function))]
 
 
 def _activity(this: Registering, function: AppFunction, callee: Callee) -> Iterable[Definition]:
     return [
-        Activity(called_name(function), activity_body(callee), None, _aliases(function), timeout=this.timeout)
+        Activity(
+            called_name(function),
+            activity_body(callee),
+            None,
+            this.aliases_of(function),
+            timeout=this.timeout,
+        )
     ]
 
 
