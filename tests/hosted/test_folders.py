@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import httpx2
 import pytest
 
+import perdure as df
 from perdure.errors import HostedAppError
 from perdure.hosts.azure_functions.application import load
 from perdure.testing import environment
@@ -85,3 +87,105 @@ def test_every_fault_of_a_folder_is_told(tmp_path: Path) -> None:
         "Six: cosmosDB 'c' is not hosted here",
     ):
         assert part in text
+
+
+CLIENT = '{"name": "starter", "type": "durableClient", "direction": "in"}'
+PLAIN = {
+    "Ask": ("ask", '{"name": "context", "type": "orchestrationTrigger"}'),
+    "Told": ("told", '{"name": "call", "type": "activityTrigger"}'),
+    "Starts": ("starts", '{"name": "name", "type": "activityTrigger"}, ' + CLIENT),
+    "ByText": (
+        "by_text",
+        '{"name": "req", "type": "httpTrigger", "authLevel": "anonymous", "route": "text"},'
+        '{"name": "$return", "type": "http", "direction": "out"}, ' + CLIENT,
+    ),
+    "ByClass": (
+        "by_class",
+        '{"name": "req", "type": "httpTrigger", "authLevel": "anonymous", "route": "class"},'
+        '{"name": "$return", "type": "http", "direction": "out"}, ' + CLIENT,
+    ),
+}
+SCRIPT = """
+from __future__ import annotations
+from dataclasses import dataclass
+import azure.functions as func
+import perdure as df
+
+@dataclass
+class Heard:
+    text: str
+    attempt: int
+
+async def by_text(req: func.HttpRequest, starter: str) -> func.HttpResponse:
+    client = df.DurableOrchestrationClient(starter)
+    assert isinstance(client, df.Client) and client.task_hub == "default"
+    await client.start_new("Ask", "one", req.get_json())
+    await client.raise_event("one", "Go", {"by": "text"})
+    return await client.wait_for_completion_or_create_check_status_response(req, "one", 100_000, 10)
+
+async def by_class(req: func.HttpRequest, starter: df.DurableOrchestrationClient) -> func.HttpResponse:
+    found = await starter.start_new("Ask", "two", req.get_json())
+    return starter.create_check_status_response(req, found)
+
+def ask(context: df.DurableOrchestrationContext):
+    event = yield context.wait_for_external_event("Go", timeout=60)
+    heard = yield context.call_activity("Told", context.get_input())
+    child = yield context.call_activity("Starts", context.instance_id)
+    return [event, heard, child]
+
+def told(call: df.ActivityContext):
+    return Heard(call.get_input()["a"], call.attempt)
+
+async def starts(name: str, starter: str) -> str:
+    return await df.DurableOrchestrationClient(starter, "an invocation").start_new("Ask")
+"""
+
+
+def plain_app(place: Path, script: str) -> Path:
+    (place / "host.json").write_text("{}")
+    (place / script).write_text(SCRIPT)
+    for name, (entry, bindings) in PLAIN.items():
+        (place / name).mkdir()
+        (place / name / "function.json").write_text(
+            f'{{"scriptFile": "../{script}", "entryPoint": "{entry}", "bindings": [{bindings}]}}'
+        )
+    return place
+
+
+@pytest.mark.parametrize("script", ["process.py", "function_app.py"])
+async def test_plain_functions_of_one_script_get_perdures_own_contexts_and_client(
+    tmp_path: Path, script: str
+) -> None:
+    host = load(plain_app(tmp_path, script)).app.asgi(store="memory:", access="open")
+    async with host.lifespan():
+        transport = httpx2.ASGITransport(app=host)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as http:
+            answer = await http.post("/api/text", json={"a": "x"})
+            started = await http.post("/api/class", json={"a": "y"})
+    event, heard, child = answer.json()
+    assert (event, heard, len(child)) == ({"by": "text"}, {"text": "x", "attempt": 1}, 32)
+    assert started.status_code == 202 and started.json()["id"] == "two"
+
+
+async def test_a_client_is_made_only_from_the_binding_of_a_server_that_runs_here(tmp_path: Path) -> None:
+    seen: list[str] = []
+    (tmp_path / "host.json").write_text("{}")
+    (tmp_path / "Look").mkdir()
+    (tmp_path / "Look" / "function.json").write_text(
+        f'{{"bindings": [{{"name": "x", "type": "activityTrigger"}}, {CLIENT}]}}'
+    )
+    (tmp_path / "Look" / "__init__.py").write_text("def main(x, starter): seen.append(starter)")
+    (tmp_path / "Go").mkdir()
+    (tmp_path / "Go" / "function.json").write_text(
+        '{"bindings": [{"name": "context", "type": "orchestrationTrigger"}]}'
+    )
+    (tmp_path / "Go" / "__init__.py").write_text("def main(context): yield context.call_activity('Look')")
+    app = load(tmp_path).app
+    sys.modules["__app__.Look"].seen = seen  # type: ignore[attr-defined]
+    async with environment(app) as env:
+        await env.run("Go")
+        assert df.DurableOrchestrationClient(seen[0]).task_hub == "default"
+    for text in (seen[0], "", "[]", "no JSON", '{"rpcBaseUrl": "http://far/durabletask/a-key/"}'):
+        with pytest.raises(ValueError, match="names no server that runs here") as refused:
+            df.DurableOrchestrationClient(text)
+        assert "a-key" not in str(refused.value)

@@ -16,7 +16,7 @@ from typing import Any, Unpack
 
 import msgspec
 
-from perdure.engine.client import bulk
+from perdure.engine.client import binding, bulk
 from perdure.engine.client.access import AccessVerbs
 from perdure.engine.client.azure import AzureVerbs
 from perdure.engine.client.bulk import BulkOutcome, BulkPage, BulkRequest, Which
@@ -58,10 +58,25 @@ PURGED_AT_ONCE = 250  # sub-orchestrations, so that they share a commit
 
 @dataclass
 class Client(Starting, EntityVerbs, AccessVerbs, AzureVerbs, WatchVerbs, ClusterVerbs):
-    """Starts, queries and manages instances. Get one from `app.running()` or as a parameter of a route."""
+    """Starts, queries and manages instances. Get one from `app.running()` or as a parameter of a route.
+
+    Parameters:
+        gateway: where messages go. A function of an Azure Functions app passes the text of its durableClient
+            binding instead, and gets a client of the server that called it.
+        links: makes the URLs of instances. With the text of a binding it is not used.
+
+    Raises ValueError for a text that is not the binding of a server in this process.
+    """
 
     gateway: Gateway
-    links: Links | None = None
+    links: Links | None
+
+    def __init__(self, gateway: Gateway | str, links: Links | str | None = None) -> None:
+        if isinstance(gateway, str):
+            self.gateway, self.links = binding.opened(gateway)
+        else:
+            assert not isinstance(links, str)
+            self.gateway, self.links = gateway, links
 
     @property
     def task_hub(self) -> str:

@@ -22,22 +22,26 @@ def activity_body(callee: Callee) -> Callable[..., Any]:
 
 
 def _alone(callee: Callee) -> Callable[..., Any]:
+    result_of = _unchanged if callee.takes(ActivityContext) else _result
+
     async def on_loop(body: Raw, call: ActivityContext) -> Any:
-        return _result(await callee.function(**_filled(callee, body, call)[0]))
+        return result_of(await callee.function(**_filled(callee, body, call)[0]))
 
     def on_thread(body: Raw, call: ActivityContext) -> Any:
-        return _result(callee.function(**_filled(callee, body, call)[0]))
+        return result_of(callee.function(**_filled(callee, body, call)[0]))
 
     run = on_loop if callee.is_async else on_thread
     return typed(run, callee, {"body": Raw, "call": ActivityContext, "return": Raw})
 
 
 def _with_hub(callee: Callee) -> Callable[..., Any]:
+    result_of = _unchanged if callee.takes(ActivityContext) else _result
+
     async def run(body: Raw, call: ActivityContext, client: Client, door: HubDoor) -> Any:
         filled, outputs = _filled(callee, body, call, door=door, client=client)
         result = await callee.call(filled)
         await send_outputs(callee, outputs, result, client)
-        return _result(result)
+        return result_of(result)
 
     told = {"body": Raw, "call": ActivityContext, "client": Client, "door": HubDoor, "return": Raw}
     return typed(run, callee, told)
@@ -46,12 +50,17 @@ def _with_hub(callee: Callee) -> Callable[..., Any]:
 def _filled(
     callee: Callee, body: Raw, call: ActivityContext, **hub: Any
 ) -> tuple[dict[str, Any], dict[str, Output]]:
-    given = sdk.activity_input(bytes(body).decode())
+    given = call if callee.takes(ActivityContext) else sdk.activity_input(bytes(body).decode())
     return callee.arguments(given, f"{call.idempotency_key}:{call.attempt}", attempt=call.attempt, **hub)
 
 
 _SCALARS: Final = frozenset({str, int, bool, type(None)})
 """Types that perdure writes as the SDK does."""
+
+
+def _unchanged(value: Any) -> Any:
+    """A function that takes perdure's own context returns what any activity of perdure's may return."""
+    return value
 
 
 def _result(value: Any) -> Any:

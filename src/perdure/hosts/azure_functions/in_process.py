@@ -20,6 +20,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import StreamingResponse
 from starlette.routing import Match
 
+from perdure.engine.client import binding as served
 from perdure.errors import PerdureError
 from perdure.hosts.azure_functions import sdk
 from perdure.http.access.gate import Access
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
     from perdure.engine.client.client import Client
+    from perdure.engine.client.gateway import Gateway, Links
 
 ORIGIN: Final = "http://in-process.perdure.invalid/"
 """What the addresses begin with that are answered here; the domain is one that can never be reached."""
@@ -57,10 +59,12 @@ class HubDoor:
         self._access: Access | None = None
         self._client: Client | None = None
         _RUNNING[self.name] = self
+        served.serve(self._binding_for("")["rpcBaseUrl"], self._opened)
 
     def close(self) -> None:
         """It leads nowhere any more."""
         _RUNNING.pop(self.name, None)
+        served.unserve(self._binding_for("")["rpcBaseUrl"])
 
     def text_for(self, client: Client) -> str:
         """The `durableClient` binding for one call of a function, whose client it is."""
@@ -68,9 +72,15 @@ class HubDoor:
             self._client = client
             self._access = Access(client, is_open=True, limits=NO_RATE)
         _CLIENT.set(client)
-        origin = f"{ORIGIN}{self.name}"
-        binding = azure_client.binding(origin, client.task_hub, "-")
-        return json.dumps(binding).replace("code=-", "code=")
+        return json.dumps(self._binding_for(client.task_hub)).replace("code=-", "code=")
+
+    def _binding_for(self, hub: str) -> dict[str, Any]:
+        return azure_client.binding(f"{ORIGIN}{self.name}", hub, "-")
+
+    def _opened(self) -> tuple[Gateway, Links | None]:
+        """What `perdure.Client` made from a binding's text works with."""
+        client = self.client
+        return client.gateway, client.links
 
     @property
     def client(self) -> Client:

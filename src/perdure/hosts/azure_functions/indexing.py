@@ -113,7 +113,7 @@ def functions_in(folder: Folder, *, partial: bool = False) -> tuple[list[AppFunc
     with_path(folder.path)
     script = folder.path / (folder.setting("PYTHON_SCRIPT_FILE_NAME") or "function_app.py")
     documents = sorted(folder.path.glob("*/function.json"))
-    if script.is_file():
+    if script.is_file() and not any(_describes(document, script) for document in documents):
         _decorated(folder, script, found)
     elif documents:
         for document in documents:
@@ -126,6 +126,15 @@ def functions_in(folder: Folder, *, partial: bool = False) -> tuple[list[AppFunc
     if found.faults or (found.missing and not partial):
         raise _refusal(folder, found, partial)
     return found.functions, found.missing
+
+
+def _describes(document: Path, script: Path) -> bool:
+    """Whether a function.json is about a function of this script, which then holds plain functions."""
+    try:
+        named = read_json(document).get("scriptFile")
+    except HostedAppError:  # told with the faults of its folder
+        return False
+    return bool(named) and (document.parent / str(named)).resolve() == script.resolve()
 
 
 def with_path(path: Path) -> None:

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from starlette.concurrency import run_in_threadpool
 
+from perdure.engine.client.client import Client
 from perdure.engine.functions.callables import is_async, presented, signature_of
 from perdure.hosts.azure_functions import sdk
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from perdure.engine.client.client import Client
     from perdure.hosts.azure_functions.folder import Folder
     from perdure.hosts.azure_functions.in_process import HubDoor
     from perdure.hosts.azure_functions.indexing import AppFunction, Binding
@@ -130,6 +130,14 @@ class Callee:
     def is_async(self) -> bool:
         return is_async(self.function)
 
+    def takes(self, kind: type, parameter: str = "") -> bool:
+        """Whether a parameter, by default the trigger's, is annotated with a class of perdure's own."""
+        return self._hints.get(parameter or self.described.trigger.name) is kind
+
+    @cached_property
+    def _hints(self) -> Mapping[str, Any]:
+        return sdk.hints_of(self.function)
+
     @cached_property
     def wants_hub(self) -> bool:
         """Whether it speaks to the hub: by a client, or by what it sets on its outputs."""
@@ -156,12 +164,17 @@ class Callee:
         if door is not None and client is not None:
             for one in self.described.others:
                 if one.kind in CLIENTS:
-                    text = door.text_for(client)
-                    filled[one.name] = sdk.client_of(text, invocation_id) if self.is_rich else text
+                    filled[one.name] = self._client_for(one, door, client, invocation_id)
         filled.setdefault(
             CONTEXT, InvocationContext(self.described.name, self.folder.path, invocation_id, attempt)
         )
         return {name: value for name, value in filled.items() if name in self.parameters}, outputs
+
+    def _client_for(self, binding: Binding, door: HubDoor, client: Client, invocation_id: str) -> Any:
+        text = door.text_for(client)
+        if self.is_rich:
+            return sdk.client_of(text, invocation_id)
+        return Client(text) if self.takes(Client, binding.name) else text
 
     @cached_property
     def _takes_trigger_alone(self) -> bool:

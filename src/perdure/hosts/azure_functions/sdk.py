@@ -262,12 +262,17 @@ _FORMS: Final[dict[Any, Callable[[str, str, int], Any]]] = {
 }
 
 
+def hints_of(function: Any) -> dict[str, Any]:
+    """The types of a function's parameters; none where an annotation cannot be resolved."""
+    try:
+        return typing.get_type_hints(function)
+    except Exception:  # annotations that name nothing are the app's own business
+        return {}
+
+
 def message_maker(function: Any, parameter: str) -> Callable[[str, str, int], Any]:
     """What makes a message in the form that a function's parameter asks for: id, text, deliveries."""
-    try:
-        annotation = typing.get_type_hints(function).get(parameter)
-    except Exception:  # annotations that name nothing are the app's own business
-        annotation = None
+    annotation = hints_of(function).get(parameter)
     return _FORMS.get(typing.get_origin(annotation) or annotation, _queue_message)
 
 
@@ -371,6 +376,7 @@ __all__ = [
     "entity_of",
     "expected_type_of",
     "func",
+    "hints_of",
     "http_request_of",
     "is_handle",
     "is_scheduled",
