@@ -96,8 +96,9 @@ class FakePool:
             if self._chance.draw("heeds", *key) < 0.5:
                 self._stopped.add(key)
 
-    def forget(self, execution_id: str, task_id: int) -> None:
-        self._in_flight.pop((execution_id, task_id), None)
+    def forget(self, calls: Iterable[Key]) -> None:
+        for key in calls:
+            self._in_flight.pop(key, None)
 
     def is_running(self, key: Key) -> bool:
         """Whether this was started here, and its result has not been taken up."""

@@ -127,8 +127,8 @@ class Bodies:
         self._in_flight -= gone
         self.waiting = deque(i for i in self.waiting if (i.execution_id, i.task_id) not in gone)
 
-    def forget(self, execution_id: str, task_id: int) -> None:
-        self._in_flight.discard((execution_id, task_id))
+    def forget(self, calls: Iterable[tuple[str, int]]) -> None:
+        self._in_flight.difference_update(calls)
 
     @property
     def is_busy(self) -> bool:

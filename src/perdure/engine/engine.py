@@ -67,6 +67,7 @@ INTERRUPTION_TAKES = 5.0  # seconds in which interruptible code must end
 INTERRUPTED_AFTER = 1.0  # seconds after which a stopping engine interrupts blocking code
 LEFT_BEHIND_AFTER = 3.0  # seconds after which a stopping engine abandons the thread
 _LOOK_EVERY = 0.05
+_BUILT_IN = BUILT_IN.casefold()
 IDLE_AFTER = 60_000_000  # microseconds after which an idle execution is evicted
 
 T = TypeVar("T")
@@ -122,6 +123,7 @@ class Engine:
         self.resources = list(resources)
         self._shared = shared(store)
         self.clock = clock or (SystemClock() if self._shared is None else SharedClock())
+        self._skipping: Callable[[int], None] | None = getattr(self.clock, "waiting", None)
         self._strikes: StrikeFile | None = None
         self._marker = Marker()
         self._functions = FunctionTable(registry, self.settings.versioning)
@@ -449,9 +451,8 @@ class Engine:
 
     def _waiting(self, more: int) -> None:
         """Count a client that waits for an instance: a clock that skips may skip now."""
-        skipping = getattr(self.clock, "waiting", None)
-        if skipping is not None:
-            skipping(more)
+        if self._skipping is not None:
+            self._skipping(more)
             self.loop.nudge()
 
     def _dismiss_watchers(self) -> None:
@@ -548,9 +549,7 @@ class Engine:
         return found.salt if found.written and not found.purged else None
 
     def has_orchestrator(self, name: str) -> None:
-        if name.casefold().startswith(
-            BUILT_IN.casefold()
-        ):  # it would send any request that a client puts into its input
+        if name.casefold().startswith(_BUILT_IN):  # it would send any request in a client's input
             raise FunctionNotFound(f"{name} is a built-in: only orchestrations start it")
         if self.settings.accept_only or self._functions.orchestrator(name) is not None:
             return
@@ -584,6 +583,8 @@ class Engine:
 
     def _held_beyond_patience(self) -> tuple[str, float]:
         """The same, if the code should already have been interrupted."""
+        if not self._marker.instance_id:
+            return "", 0.0  # nearly always: no code runs
         instance_id, seconds = self._held()
         beyond = seconds > self.settings.interrupt_after + INTERRUPTION_TAKES
         return (instance_id, seconds) if beyond else ("", 0.0)

@@ -150,7 +150,8 @@ class ActivityCalls(Recorder):
             TaskFailedError when the activity failed. An unregistered name raises nothing: the instance waits,
                 with reason no_worker, for a worker that has the activity.
         """
-        self._alive()
+        if self._doom is not None:
+            self._refuse(self._doom)
         if expected_type is not None:
             self._check_readable(expected_type, ev.TaskScheduled)
         target = self._target(self._env.activity, name)

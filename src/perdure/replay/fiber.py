@@ -28,9 +28,6 @@ class Fiber(Task[T_co]):
         self._body: Body | None = body
         self.observed = False
 
-    def on_done(self, task: Task[Any]) -> None:
-        self.advance(task)
-
     def advance(self, task: Task[Any] | None) -> None:
         """Resume the body with the outcome of `task` and drive it until it blocks or ends."""
         body = self._body
@@ -68,6 +65,8 @@ class Fiber(Task[T_co]):
                 return
             else:
                 value, error = _outcome(awaited)
+
+    on_done = advance
 
     def close(self) -> list[Body]:
         """Close the body; returns the bodies that are still suspended after several tries.

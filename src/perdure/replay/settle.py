@@ -92,8 +92,32 @@ def settle(actions: Sequence[act.Action], into: Outcome) -> None:
     for action in actions:
         match action:  # the most frequent actions first
             case act.ScheduleTask():
-                events.append(_scheduled(action))
-                into.invocations.append(_invocation(action, into))
+                number, call = action.id, action.call
+                name, body, attempt = action.name, action.input, action.attempt
+                events.append(
+                    ev.TaskScheduled(
+                        number,
+                        name,
+                        body,
+                        call=-1 if call == number else call,
+                        attempt=attempt,
+                        timeout=action.timeout,
+                        heartbeat=action.heartbeat,
+                    )
+                )
+                into.invocations.append(
+                    Invocation(
+                        into.instance_id,
+                        into.execution_id,
+                        number,
+                        call,
+                        attempt,
+                        name,
+                        body,
+                        action.timeout,
+                        action.heartbeat,
+                    )
+                )
             case act.CreateSubOrchestration():
                 events.append(_child_created(action))
                 into.messages.append(_child_start(action, into))
@@ -211,33 +235,6 @@ def _operation(action: act.CallEntity | act.SignalEntity, into: Outcome) -> Enti
         caller=ParentLink(into.instance_id, into.execution_id, action.id),
         is_signal=is_signal,
         visible_at=action.at if isinstance(action, act.SignalEntity) else 0,
-    )
-
-
-def _scheduled(action: act.ScheduleTask) -> ev.TaskScheduled:
-    number, call = action.id, action.call
-    return ev.TaskScheduled(
-        id=number,
-        name=action.name,
-        input=action.input,
-        call=-1 if call == number else call,
-        attempt=action.attempt,
-        timeout=action.timeout,
-        heartbeat=action.heartbeat,
-    )
-
-
-def _invocation(action: act.ScheduleTask, into: Outcome) -> Invocation:
-    return Invocation(
-        into.instance_id,
-        into.execution_id,
-        action.id,
-        action.call,
-        action.attempt,
-        action.name,
-        action.input,
-        action.timeout,
-        action.heartbeat,
     )
 
 

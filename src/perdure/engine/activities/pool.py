@@ -98,10 +98,11 @@ class ActivityPool:
         if for_loop:
             handover.add(self._async.event_loop, self._async.take, for_loop)
 
-    def forget(self, execution_id: str, task_id: int) -> None:
-        """Forget an activity whose result is processed: if it is scheduled again, it runs again."""
+    def forget(self, calls: Iterable[Key]) -> None:
+        """Forget activities whose results are processed: one that is scheduled again runs again."""
         with self._gate:
-            self._in_flight.pop((execution_id, task_id), None)
+            for key in calls:
+                self._in_flight.pop(key, None)
 
     def cancel(self, calls: Iterable[Key], executions: Collection[str] = ()) -> None:
         """Cancel these calls, and all calls of these executions, after the commits that decided it."""

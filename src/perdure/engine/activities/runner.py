@@ -47,7 +47,7 @@ class Runner:
         self.is_async = plan.definition.is_async
         self.host = host
         self.place = ""  # module:qualname, for those that run in other processes
-        self._plan = plan
+        self._function = plan.by_name
         self._takes_context = [n for n, kind in plan.given.items() if kind is ActivityContext]
         self._takes_client = [n for n, kind in plan.given.items() if kind in (Client, SyncClient)]
         self._constant = {n: resources[kind] for n, kind in plan.given.items() if kind is not ActivityContext}
@@ -82,7 +82,7 @@ class Runner:
                 arguments[parameter.name] = parameter.read(invocation.input)
             except PayloadError as error:
                 raise _misfit(invocation.name, parameter.name, error) from None
-        return self._plan.call(arguments)
+        return self._function(**arguments)
 
 
 def _misfit(name: str, parameter: str, error: PayloadError) -> PayloadError:

@@ -229,7 +229,6 @@ def _status(
     history: list[dict[str, Any]] | None = None,
     executions: list[int] | None = None,
 ) -> OrchestrationStatus:
-    started = next((e for e in ends[0] if isinstance(e, ev.ExecutionStarted)), None) if ends else None
     output, failure = _result(ends[-1][-1] if ends and ends[-1] else None)
     if instead and row.completed_at is not None and failure is None:
         output = instead
@@ -239,13 +238,11 @@ def _status(
         runtime_status=RuntimeStatus(row.status),
         created_time=moment(row.created_at),
         last_updated_time=moment(row.updated_at),
-        input=_decoded(started.input)
-        if show_input and started is not None
-        else (instead or None if show_input else None),
+        input=_input(ends, instead) if show_input else None,
         output=output,
         custom_status=_custom(custom_status),
         failure=failure,
-        reason="" if scheduled_at(row.reason) else row.reason,
+        reason=_parked(row) if row.reason else "",
         waiting_for=waiting.sentence() if waiting is not None else "",
         waiting=waiting,
         version=row.version,
@@ -256,6 +253,11 @@ def _status(
         history=history,
         executions=executions or [],
     )
+
+
+def _input(ends: list[list[ev.HistoryEvent]], instead: str) -> Any:
+    started = next((e for e in ends[0] if isinstance(e, ev.ExecutionStarted)), None) if ends else None
+    return _decoded(started.input) if started is not None else instead or None
 
 
 def _custom(stored: bytes | None) -> Any:

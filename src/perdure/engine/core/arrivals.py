@@ -189,9 +189,9 @@ def _tell(
     failed: type[Any],
 ) -> None:
     event = (
-        failed(task_id=message.task_id, failure=message.failure)
+        failed(message.task_id, message.failure)
         if message.failure is not None
-        else completed(task_id=message.task_id, result=message.result)
+        else completed(message.task_id, message.result)
     )
     feed(batch, caller, event)
 

@@ -140,7 +140,7 @@ class Dispatcher(WorkerState):
             and forwarding.is_passed_on(batch, envelope)
         ):
             return None
-        operation_id = operation_of(envelope)
+        operation_id = operation_of(envelope) if envelope.reply is not None else ""
         if operation_id and operation_id not in batch.seen:
             batch.aside[instance_id] = [envelope]
             return instance_id
@@ -270,6 +270,11 @@ class Dispatcher(WorkerState):
         self._open = None
         return released
 
+    @property
+    def answered(self) -> set[tuple[str, int]]:
+        """The calls whose results were in the last batch."""
+        return _calls_of(self.results)
+
     def _passed_by(self, batch: OpenBatch) -> set[tuple[str, int]]:
         """Calls with results in this batch that arrived only after the call or its instance had ended."""
         stale = {id(envelope) for envelope in batch.stale_results}
@@ -343,5 +348,8 @@ def _is_fresh(message: Message) -> bool:
 
 def _calls_of(envelopes: Iterable[Envelope]) -> set[tuple[str, int]]:
     """The calls that the activity results in these envelopes answer."""
-    results = (e.message for e in envelopes)
-    return {(m.execution_id, m.task_id) for m in results if type(m) is ActivityResult}
+    return {
+        (message.execution_id, message.task_id)
+        for envelope in envelopes
+        if type(message := envelope.message) is ActivityResult
+    }

@@ -242,7 +242,7 @@ class Instance:
             ENTITY if self.entity_state is not None else ORCHESTRATION,
             self.name,
             self.version,
-            self.status.value,
+            self.status._value_,  # `value` is the same, through two calls
             self.reason,
             self.execution_no,
             self.episodes,
@@ -263,7 +263,7 @@ class Instance:
         """The changes of this batch to the row of an existing instance."""
         return InstanceUpdate(
             self.no,
-            self.status.value,
+            self.status._value_,
             self.reason,
             self.execution_no,
             self.episodes,

@@ -106,12 +106,16 @@ class Begun(str):
     id.
     """
 
-    born: str
+    salt: bytes
 
     def __new__(cls, instance_id: str, salt: bytes) -> Begun:
         made = super().__new__(cls, instance_id)
-        made.born = born_of(salt)
+        made.salt = salt
         return made
+
+    @property
+    def born(self) -> str:
+        return born_of(self.salt)
 
 
 class Met(str):

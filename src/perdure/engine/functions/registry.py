@@ -494,10 +494,12 @@ class CallPlan(Generic[D]):
     def input_type(self) -> Any:
         return self.input.type if self.input is not None else Any
 
-    def call(self, arguments: dict[str, Any]) -> Any:
-        """Call the function with these arguments, by name."""
-        if not self.positional:
-            return self.definition.function(**arguments)
+    @property
+    def by_name(self) -> Callable[..., Any]:
+        """The function, which is called with all its arguments by name."""
+        return self._by_place if self.positional else self.definition.function
+
+    def _by_place(self, /, **arguments: Any) -> Any:
         by_place = [arguments.pop(name, default) for name, default in self.positional.items()]
         return self.definition.function(*by_place, **arguments)
 

@@ -30,8 +30,13 @@ class CallbackBatch:
     def answer(self, answers: Iterable[tuple[Any, Any]]) -> None:
         """Resolve futures, each on its own event loop, with a value or an exception."""
         for future, value in answers:
-            if not isinstance(future, Elsewhere):  # its row still exists, and is read again
-                self.add(future.get_loop(), _resolve, future, value)
+            if isinstance(future, Elsewhere):
+                continue  # its row still exists, and is read again
+            event_loop = future.get_loop()
+            work = self._work.get(event_loop)
+            if work is None:
+                work = self._work[event_loop] = []
+            work.append((_resolve, (future, value)))
 
     def flush(self) -> None:
         for event_loop, work in self._work.items():

@@ -490,18 +490,12 @@ class Loop:
             if released.cancelled or released.ended:
                 self._shielded(lambda done: pool.cancel(done.cancelled, done.ended), released)
             passed_by = self.dispatcher.passed_by
-            for key in passed_by:  # a later rewind may have reopened these calls
-                pool.forget(*key)
+            pool.forget(passed_by)  # a later rewind may have reopened these calls
             work = released.invocations
             for at in range(0, len(work), BEGUN_AT_ONCE):
                 self._shielded(lambda part: pool.start(part, handover), work[at : at + BEGUN_AT_ONCE])
                 self.early.look_behind()
-            for envelope in self.dispatcher.results:
-                message = envelope.message
-                if isinstance(message, ActivityResult):
-                    key = message.execution_id, message.task_id
-                    if key not in passed_by:
-                        pool.forget(*key)
+            pool.forget(self.dispatcher.answered - passed_by)
         if self.sharing is not None:
             self._shielded(self._tell_others, released)
         self.dispatcher.results.clear()
@@ -595,7 +589,7 @@ class Loop:
             tell([(envelope.reply, error if isinstance(error, PerdureError) else CommitRefused(str(error)))])
         elif not isinstance(message, Wake):
             if isinstance(message, ActivityResult) and self.pool is not None:
-                self.pool.forget(message.execution_id, message.task_id)
+                self.pool.forget([(message.execution_id, message.task_id)])
             self.dispatcher.quarantine[instance_id] = why
             self.turn([Envelope(Wake(instance_id=instance_id))])
 

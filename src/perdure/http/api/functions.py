@@ -14,6 +14,7 @@ import inspect
 import logging
 import re
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -117,7 +118,7 @@ def _handler(
     route = plan.definition
     given = {type(resource): resource for resource in resources}
     given |= {type(client): client, SyncClient: SyncClient(client, asyncio.get_running_loop())}
-    runs_on_loop = is_async(route.function)
+    call, runs_on_loop = plan.by_name, is_async(route.function)
 
     async def handle(request: Request) -> Response:
         limited = LimitedRequest(request.scope, request.receive)
@@ -126,7 +127,9 @@ def _handler(
         arguments = await _arguments(plan, limited, given)
         arguments |= {name: parameter.of(request) for name, parameter in in_path.items()}
         try:
-            result = await (plan.call(arguments) if runs_on_loop else run_in_threadpool(plan.call, arguments))
+            result = await (
+                call(**arguments) if runs_on_loop else run_in_threadpool(partial(call, **arguments))
+            )
         except InstanceExists:
             if caller_of(request).may("read"):
                 raise

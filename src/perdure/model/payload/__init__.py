@@ -52,6 +52,8 @@ def encode(value: object, *, limit: int = MAX_BYTES) -> bytes:
         body = write_plain(value)
         if kind is int and len(body) <= MAX_DIGITS and len(body) <= limit:
             return body  # digits alone: nothing to check, and nothing can be lost
+        if kind is str and len(body) <= limit and body.find(b"\\u0000") < 0:
+            return body  # text alone comes back unchanged, unless it has NUL
         form = value if kind is str else read_plain(body)  # encoded text comes back unchanged
     except REFUSING as error:
         raise why_not(value, error) from error
