@@ -190,6 +190,9 @@ class Process:
     def now(self) -> int:
         return self._world.clock.now()
 
+    def output_of_failure(self, name: str, failure: Any) -> str:
+        return str(failure)
+
     def new_instance_id(self) -> str:
         self._world.ids += 1
         return f"made-up-{self._world.ids}"

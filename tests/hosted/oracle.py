@@ -102,8 +102,11 @@ class Translation:
             self.put(kind, **{key: number}, Result=json.dumps(event.get("result")))
             return
         failure, name = event["failure"], self.names[event["task_id"]]
-        what = "Activity" if kind == 6 else "Orchestrator"
-        reason = f"{what} function '{name}' failed: {failure['type']}: {failure['message']}"
+        reason = (  # Azure's worker tells an activity's exception with its type, the SDK an orchestrator's without
+            f"Activity function '{name}' failed: {failure['type']}: {failure['message']}"
+            if kind == 6
+            else f"Orchestrator function '{name}' failed: {failure['message']}"
+        )
         self.put(kind, **{key: number}, Reason=reason, Details="")
         if name in RETRIED and following.get("purpose") != "retry":  # the timer behind the last attempt
             self.put(11, TimerId=self.next)

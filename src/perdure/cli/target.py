@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 
     from perdure.engine.core.audit import AuditMemo
+    from perdure.failure import Failure
     from perdure.model.messages import Message
     from perdure.model.waiting import Pulse
     from perdure.model.workers import Worker
@@ -303,6 +304,10 @@ class StoreReader:
 
     def salt_at_hand(self, instance_id: str) -> bytes | None:
         return None
+
+    def output_of_failure(self, name: str, failure: Failure) -> str:
+        """The exception: this process has not loaded the application, which may say it otherwise."""
+        return str(failure)
 
     def has_orchestrator(self, name: str) -> None:
         """Unknown: this process has not loaded the application."""

@@ -48,6 +48,7 @@ from perdure.engine.upkeep.crash_file import StrikeFile, folder_of, name_of
 from perdure.engine.upkeep.retention import AGES, Retention, Sweeper
 from perdure.engine.upkeep.watchdog import Marker, Watchdog, audit, stop_audit
 from perdure.errors import EngineStopped, FunctionNotFound, InstanceNotFound, Overloaded
+from perdure.failure import Failure
 from perdure.model import payload
 from perdure.model.events import Ending
 from perdure.model.http_calls import BUILT_IN
@@ -426,7 +427,7 @@ class Engine:
                 self.endless[future] = instance_id
             try:
                 facts = await (future if timeout is None else asyncio.wait_for(future, timeout))
-                return finished_status(*facts) if facts is not None else None
+                return finished_status(*facts, self.output_of_failure) if facts is not None else None
             finally:
                 self.endless.pop(future, None)
                 self._waiting(-1)
@@ -447,7 +448,7 @@ class Engine:
         if stored is None:
             raise InstanceNotFound(f"no instance {instance_id!r} in this hub")
         is_finished = RuntimeStatus(stored.row.status) in FINISHED
-        return status_in(self.store, stored, Detail()) if is_finished else None
+        return status_in(self.store, stored, Detail(), self) if is_finished else None
 
     def _waiting(self, more: int) -> None:
         """Count a client that waits for an instance: a clock that skips may skip now."""
@@ -540,6 +541,10 @@ class Engine:
 
     def new_instance_id(self) -> str:
         return new_id() if self._territory is None else self._territory.local_id(new_id)
+
+    def output_of_failure(self, name: str, failure: Failure) -> str:
+        """The output of a failed instance, in the words of the application."""
+        return self.registry.output_of_failure(name, failure)
 
     def salt_at_hand(self, instance_id: str) -> bytes | None:
         """The salt of an instance, if the instance is in memory and durable. From any thread."""

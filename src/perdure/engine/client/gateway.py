@@ -13,6 +13,7 @@ from perdure.model.messages import Message
 if TYPE_CHECKING:
     from perdure.engine.client.watching import Bell
     from perdure.engine.core.audit import AuditMemo
+    from perdure.failure import Failure
     from perdure.model.waiting import Pulse
     from perdure.store.port import ClientStore
 
@@ -70,6 +71,9 @@ class Questions(Protocol):
 
     def salt_at_hand(self, instance_id: str) -> bytes | None:
         """The salt of an instance, if it is known without a query."""
+
+    def output_of_failure(self, name: str, failure: Failure) -> str:
+        """The output of an instance of this orchestrator that has failed."""
 
 
 class Gateway(Commands, Questions, Protocol):

@@ -48,6 +48,16 @@ class Ward(Protocol):
 
     def now(self) -> int: ...
 
+    def output_of_failure(self, name: str, failure: Failure) -> str: ...
+
+
+OutputOfFailure = Callable[[str, Failure], str]
+
+
+def plainly(name: str, failure: Failure) -> str:
+    """The output of a failed instance: the type and the message of the exception."""
+    return str(failure)
+
 
 def status_of(
     store: ClientStore, instance_id: str, detail: Detail, ward: Ward | None = None
@@ -96,6 +106,7 @@ def status_in(
         instead=unreadable.shown if unreadable is not None else "",
         history=_shown(_of_execution(store, row, detail, recorded), detail) if detail.history else None,
         executions=store.executions(row.instance_no) if detail.history else [],
+        told=plainly if ward is None else ward.output_of_failure,
     )
 
 
@@ -130,11 +141,14 @@ def _of_execution(
 
 
 def finished_status(
-    row: InstanceRow, ending: ev.Ending | None, custom_status: bytes | None
+    row: InstanceRow,
+    ending: ev.Ending | None,
+    custom_status: bytes | None,
+    told: OutputOfFailure = plainly,
 ) -> OrchestrationStatus:
     """The status of an instance that has just finished, without a query."""
     ends: list[list[ev.HistoryEvent]] = [[ending]] if ending is not None else []
-    return _status(row, ends, None, custom_status, show_input=False)
+    return _status(row, ends, None, custom_status, show_input=False, told=told)
 
 
 def page_of(
@@ -166,6 +180,7 @@ def page_of(
             customs.get(row.instance_no),
             show_input=show_input,
             instead=locked.shown if (locked := _unreadable(ends.get(row.instance_no, []))) else "",
+            told=plainly if ward is None else ward.output_of_failure,
         )
         for row in rows
     ]
@@ -228,8 +243,11 @@ def _status(
     instead: str = "",
     history: list[dict[str, Any]] | None = None,
     executions: list[int] | None = None,
+    told: OutputOfFailure,
 ) -> OrchestrationStatus:
     output, failure = _result(ends[-1][-1] if ends and ends[-1] else None)
+    if failure is not None:
+        output = told(row.name, failure)
     if instead and row.completed_at is not None and failure is None:
         output = instead
     return OrchestrationStatus(
@@ -284,7 +302,7 @@ def _result(last: ev.HistoryEvent | None) -> tuple[Any, Failure | None]:
         case ev.ExecutionCompleted():
             return _decoded(last.output), None
         case ev.ExecutionFailed():
-            return str(last.failure), last.failure
+            return None, last.failure
         case ev.ExecutionTerminated():
             return last.reason, None
         case _:

@@ -34,6 +34,7 @@ from perdure.engine.functions.callables import (
 )
 from perdure.engine.functions.versions import newest
 from perdure.errors import EventRefused, FunctionNotFound, PayloadError, RegistrationError
+from perdure.failure import Failure
 from perdure.model import payload
 from perdure.model.durations import Seconds, micros
 from perdure.model.http_calls import BUILT_IN
@@ -196,7 +197,8 @@ class Registry:
     everyone all.
 
     `route_prefix` precedes the path of each route. `events` decides the data of an event that Azure's own client
-    raises: the data themselves, or, as on Azure, their JSON text.
+    raises: the data themselves, or, as on Azure, their JSON text. `output_of_failure` makes the output of a failed
+    instance from the name of its orchestrator and its failure.
     """
 
     def __init__(self) -> None:
@@ -211,6 +213,7 @@ class Registry:
         self.links: LinksFor = "caller"
         self.route_prefix = ROUTE_PREFIX
         self.events: Literal["data", "text"] = "data"
+        self.output_of_failure: Callable[[str, Failure], str] = lambda name, failure: str(failure)
 
     def add(self, definition: Definition) -> None:
         """Register a function; raises RegistrationError for a name or a route that is taken."""
@@ -279,6 +282,7 @@ class Registry:
     def adopt(self, other: Registry) -> None:
         """Take over the settings of another registry."""
         self.links, self.route_prefix, self.events = other.links, other.route_prefix, other.events
+        self.output_of_failure = other.output_of_failure
 
     def described(self, **more: str) -> str:
         """The registered names and `more`, as JSON for other workers and operators."""

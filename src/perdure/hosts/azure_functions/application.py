@@ -15,7 +15,7 @@ from perdure.engine.functions.registry import Activity, Definition, Entity, Orch
 from perdure.errors import HostedAppError, PerdureError, RegistrationError
 from perdure.hosts.azure_functions import sdk, self_check
 from perdure.hosts.azure_functions.activities import activity_body
-from perdure.hosts.azure_functions.asking import Names
+from perdure.hosts.azure_functions.asking import Names, output_of_failure
 from perdure.hosts.azure_functions.bridge import bridged
 from perdure.hosts.azure_functions.entities import entity_body
 from perdure.hosts.azure_functions.folder import Folder, export_settings, read_folder, refusal
@@ -76,6 +76,7 @@ def load(
     install()
     app = App(_hub_of(folder), settings=settings.engine, links="azure" if links == "full" else "caller")
     app.registry.events = events
+    app.registry.output_of_failure = output_of_failure
     app.registry.route_prefix = _route_prefix(folder)
     app.registry.lifespans.append(Definition("azure", _door))
     finding = self_check.finding()

@@ -16,6 +16,7 @@ from perdure.model.http_calls import HttpResponse, ManagedIdentityTokenSource
 from perdure.model.retry import RetryOptions
 
 if TYPE_CHECKING:
+    from perdure.failure import Failure
     from perdure.replay.context import OrchestrationContext
     from perdure.replay.task import Task
 
@@ -134,13 +135,33 @@ def _policy_of(action: Any) -> RetryOptions | None:
     )
 
 
-def _of_function(kind: str) -> Callable[[Any, Exception], str]:
-    def told(action: Any, error: Exception) -> str:
-        failure = getattr(error, "failure", None)
-        what = f"{failure} \n {failure.stack}" if failure is not None else str(error)
-        return f"{kind} function '{action.function_name}' failed: {what}"
+STACK: Final = " \n "
+"""What separates the reason of a failure from its details, on Azure too."""
+_OF_CALLS: Final = ("Activity function '", "Orchestrator function '")
 
-    return told
+
+def _of_activity(action: Any, error: Exception) -> str:
+    failure = getattr(error, "failure", None)
+    what = f"{failure}{STACK}{failure.stack}" if failure is not None else str(error)
+    return f"Activity function '{action.function_name}' failed: {what}"
+
+
+def _of_orchestrator(action: Any, error: Exception) -> str:
+    failure = getattr(error, "failure", None)
+    if failure is None:
+        return f"Orchestrator function '{action.function_name}' failed: {error}"
+    return f"{output_of_failure(action.function_name, failure)}{STACK}{failure.stack}"
+
+
+def output_of_failure(name: str, failure: Failure) -> str:
+    """The output of a failed instance in Azure's words: the text of its exception, without the type.
+
+    A failed call that the orchestrator did not catch is told by its reason. Its stack is in the failure alone.
+    """
+    text = failure.message or failure.type
+    if text.startswith(_OF_CALLS):
+        text = text.partition(STACK)[0]
+    return f"Orchestrator function '{name}' failed: {text}"
 
 
 def _of_operation(action: Any, error: Exception) -> str:
@@ -152,8 +173,8 @@ def _as_it_is(action: Any, error: Exception) -> str:
     return str(error)
 
 
-ACTIVITY: Final = Ask(_activity, _decoded, _of_function("Activity"))
-SUB_ORCHESTRATOR: Final = Ask(_sub_orchestrator, _decoded, _of_function("Orchestrator"))
+ACTIVITY: Final = Ask(_activity, _decoded, _of_activity)
+SUB_ORCHESTRATOR: Final = Ask(_sub_orchestrator, _decoded, _of_orchestrator)
 ENTITY: Final = Ask(_entity, _decoded, _of_operation)
 HTTP: Final = Ask(_http, response, _as_it_is)
 TIMER: Final = Ask(_timer, _nothing, _as_it_is)
@@ -208,5 +229,6 @@ __all__ = [
     "ask_of",
     "body_of",
     "failure_for",
+    "output_of_failure",
     "response",
 ]
