@@ -2,9 +2,8 @@
 PY ?= python3
 V := .venv
 INSTALL := $(V)/bin/python deploy/install.py
-# Three processes keep two cores busy: many tests wait for servers and brokers.
-# They start perdure hundreds of times: it is compiled first, also where Python is told to write no bytecode.
-PYTEST = $(V)/bin/python -m compileall -q src examples simulation && $(V)/bin/python -m pytest -q -n 3 --dist loadgroup
+# The tests start perdure hundreds of times: it is compiled first, also where Python is told to write no bytecode.
+PYTEST = $(V)/bin/python -m compileall -q src examples simulation && $(V)/bin/python deploy/run_tests.py
 # The next Python, where there is one: `make test` runs the core and the engine on it, `make test-all` everything.
 NEXT = $(shell for python in python3.13 "$$(pyenv root 2>/dev/null)"/versions/3.13*/bin/python; do \
 	"$$python" -c 'import venv' 2>/dev/null && echo "$$python" && break; done)

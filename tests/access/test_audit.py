@@ -65,7 +65,7 @@ def suspended(door: Door, id_: str) -> dict[str, str]:
 def ended(name: str) -> Callable[[Door, str], dict[str, str]]:
     def prepare(door: Door, id_: str) -> dict[str, str]:
         door.start(name, id_)
-        assert door.http.get(f"{M}/instances/{id_}?wait=5", headers=as_key(ADMIN)).status_code == 200
+        assert door.http.get(f"{M}/instances/{id_}?wait=60", headers=as_key(ADMIN)).status_code == 200
         return {"id": id_}
 
     return prepare
@@ -88,7 +88,7 @@ def key(door: Door, _: str) -> dict[str, str]:
 def dead_letter(door: Door, id_: str) -> dict[str, str]:
     sent = door.http.post(f"{M}/queues/claims-in?messageId={id_}", json=1, headers=as_key(ADMIN)).json()["id"]
     assert (
-        door.http.get(f"{M}/instances/{sent}?wait=5", headers=as_key(ADMIN)).json()["runtimeStatus"]
+        door.http.get(f"{M}/instances/{sent}?wait=60", headers=as_key(ADMIN)).json()["runtimeStatus"]
         == "Failed"
     )
     return {"queue": "claims-in", "id": sent}

@@ -145,13 +145,15 @@ def fill(door: Door, key: str) -> list[Any]:
     for name in ("keeper", "spilling", "unsendable", "raising"):
         assert post(f"/orchestrators/{name}/{name}", json=CANARY).status_code == 202
     for name in ("spilling", "unsendable", "raising"):
-        assert door.http.get(f"{M}/instances/{name}?wait=5", headers=send).json()["runtimeStatus"] == "Failed"
+        assert (
+            door.http.get(f"{M}/instances/{name}?wait=60", headers=send).json()["runtimeStatus"] == "Failed"
+        )
     post("/orchestrators/fickle/f-1", json=CANARY)
     post("/entities/Vault/v?op=put", json=CANARY)
     post("/entities/Vault/v?op=spill", json=CANARY)
     post("/queues/nobody", json=CANARY)
     post("/instances/keeper/raiseEvent/e", json={"secret": CANARY})
-    door.http.get(f"{M}/instances/keeper?wait=5", headers=send)
+    door.http.get(f"{M}/instances/keeper?wait=60", headers=send)
     return [
         post("/orchestrators/none/x", json=CANARY),
         post("/orchestrators/keeper/x?startAt=never", json=CANARY),

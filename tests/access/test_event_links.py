@@ -12,7 +12,7 @@ YES = {"field.approved": "true", "field.comment": "fine"}
 
 
 def finished(door: Door, instance_id: str = "a-1") -> object:
-    return door.http.get(f"{M}/instances/{instance_id}?wait=5", headers=as_key(ADMIN)).json()["output"]
+    return door.http.get(f"{M}/instances/{instance_id}?wait=60", headers=as_key(ADMIN)).json()["output"]
 
 
 def test_the_page_asks_and_shows_nothing_else_of_the_instance(door: Door) -> None:

@@ -126,7 +126,7 @@ def write_everywhere(door: Door, mark: str) -> list[str]:
     post("/schedules/yearly/pause", params={"reason": shown})
     post("/keys", json={"name": shown[:100], "scopes": ["read"]})
     door.http.post(f"{M}/orchestrators/asking/{quote(id_)}", headers={"x-functions-key": "wrong"})
-    door.http.get(f"{M}/instances/{ids[1]}?wait=5", headers=send)
+    door.http.get(f"{M}/instances/{ids[1]}?wait=60", headers=send)
     return ids
 
 

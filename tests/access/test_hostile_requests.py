@@ -446,14 +446,14 @@ def test_names_that_other_languages_trip_over_are_data(door: Door) -> None:
     }
     door.http.post(f"{M}/orchestrators/echo/p-1", json=body, headers=as_key(ADMIN))
 
-    assert door.http.get(f"{M}/instances/p-1?wait=5", headers=as_key(ADMIN)).json()["output"] == body
+    assert door.http.get(f"{M}/instances/p-1?wait=60", headers=as_key(ADMIN)).json()["output"] == body
 
 
 def test_numbers_beyond_other_languages_come_back_as_they_were(door: Door) -> None:
     body = b"[9007199254740993,123456789012345678901234567890,1e-400,-0.0]"
     door.http.post(f"{M}/orchestrators/echo/n-1", content=body, headers=as_key(ADMIN))
 
-    text = door.http.get(f"{M}/instances/n-1?wait=5", headers=as_key(ADMIN)).text
+    text = door.http.get(f"{M}/instances/n-1?wait=60", headers=as_key(ADMIN)).text
     assert "9007199254740993,123456789012345678901234567890," in text
 
 

@@ -167,7 +167,7 @@ def test_a_start_hands_out_links_that_each_open_one_operation(door: Door) -> Non
     for name in ("suspendPostUri", "resumePostUri"):
         assert door.http.post(urls[name]).status_code == 202, name
     assert door.http.post(urls["sendEventPostUri"], json={"approved": True}).status_code == 202
-    door.http.get(f"{M}/instances/a-1?wait=5", headers=as_key(ADMIN))
+    door.http.get(f"{M}/instances/a-1?wait=60", headers=as_key(ADMIN))
     assert door.http.post(urls["restartPostUri"]).status_code == 202
     assert door.http.delete(urls["purgeHistoryDeleteUri"]).status_code == 200
 
@@ -292,7 +292,7 @@ def test_headers_that_claim_another_path_or_method_change_nothing(door: Door) ->
 def test_a_link_dies_with_its_instance_and_does_not_open_the_next_of_that_name(door: Door) -> None:
     links = door.start("echo")
     status, terminate = links["statusQueryGetUri"], links["terminatePostUri"]
-    door.http.get(f"{M}/instances/a-1?wait=5", headers=as_key(ADMIN))
+    door.http.get(f"{M}/instances/a-1?wait=60", headers=as_key(ADMIN))
     assert door.http.delete(f"{M}/instances/a-1", headers=as_key(ADMIN)).status_code == 200
     gone = door.http.get(status)
     again = door.start()

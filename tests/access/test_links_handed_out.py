@@ -287,7 +287,7 @@ def test_a_start_that_met_an_instance_hands_a_stranger_nothing(
     assert http.post("/api/response", json=asked).json().keys() == {"id", "statusQueryGetUri"}
     if finished:
         http.post(f"{M}/instances/theirs/raiseEvent/Go", json="the outcome", headers=OPERATOR)
-        http.get(f"{M}/instances/theirs?wait=10", headers=OPERATOR)
+        http.get(f"{M}/instances/theirs?wait=60", headers=OPERATOR)
 
     stranger = http.post(f"/api/{way}", json=asked)
     assert stranger.json() == {"id": "theirs"}
@@ -370,7 +370,7 @@ def test_a_route_says_what_else_it_hands_out(http: TestClient) -> None:
         assert http.post(other, json=1).status_code == 403
     for event, url in reversed(links["sendEventPostUris"].items()):
         assert http.post(url, json=event).status_code == 202
-    assert http.get(links["statusQueryGetUri"] + "&wait=10").json()["output"] == "Go"
+    assert http.get(links["statusQueryGetUri"] + "&wait=60").json()["output"] == "Go"
     assert http.post("/api/blind").json().keys() == {"id"}
 
 

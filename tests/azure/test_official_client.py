@@ -78,7 +78,7 @@ async def client() -> AsyncIterator[DurableOrchestrationClient]:
 
 
 async def finished(client: DurableOrchestrationClient, instance_id: str) -> Any:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             status = await client.get_status(instance_id, show_input=True)
             if status.runtime_status in (S.Completed, S.Failed, S.Terminated):
@@ -171,7 +171,7 @@ async def test_entities(client: DurableOrchestrationClient) -> None:
     assert not (await client.read_entity_state(entity)).entity_exists
     for _ in range(3):
         await client.signal_entity(entity, "add", 5)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while (await client.read_entity_state(entity)).entity_state != 15:
             await asyncio.sleep(0.02)
 

@@ -54,7 +54,7 @@ class Server:
         """End it as a power cut would: at once, all its processes, and nothing is written any more."""
         assert self.process is not None
         os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait(10)
+        self.process.wait(60)
 
     def stop(self) -> None:
         """End it, gently if it will."""
@@ -63,7 +63,7 @@ class Server:
         for sign in (signal.SIGTERM, signal.SIGKILL):
             try:
                 os.killpg(self.process.pid, sign)
-                self.process.wait(10)
+                self.process.wait(60)
             except (ProcessLookupError, subprocess.TimeoutExpired):
                 continue
 

@@ -104,7 +104,7 @@ BENCHES = {"rabbitmq": rabbit_bench, "redis": redis_bench, "azurite": azure_benc
 
 async def receive(source: Any, count: int) -> list[df.Received]:
     found: list[df.Received] = []
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while len(found) < count:
             found += await source.receive(count - len(found))
     return found
@@ -224,7 +224,7 @@ async def test_a_message_taken_by_a_process_that_died_starts_once(bench: Bench, 
         async def acknowledge(self, message: df.Received) -> None:
             raise ConnectionError("the process died here")
 
-    async with environment(claims(Deaf(bench.source()), seen), store=url) as env, asyncio.timeout(20):
+    async with environment(claims(Deaf(bench.source()), seen), store=url) as env, asyncio.timeout(60):
         while not (await env.client.query(name="claim")).instances:
             await asyncio.sleep(0.02)
     source = bench.source()
@@ -236,7 +236,7 @@ async def test_a_message_taken_by_a_process_that_died_starts_once(bench: Bench, 
         acknowledged.append(message)
 
     source.acknowledge = acknowledge
-    async with environment(claims(source, seen), store=url) as env, asyncio.timeout(20):
+    async with environment(claims(source, seen), store=url) as env, asyncio.timeout(60):
         while not acknowledged:
             await asyncio.sleep(0.02)
         assert len((await env.client.query(name="claim")).instances) == 1

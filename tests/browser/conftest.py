@@ -61,6 +61,9 @@ class Site:
         yield self
         self.server.should_exit = True
         thread.join(60)
+        assert not thread.is_alive(), (
+            "a page that is still open keeps its stream: ask for `site` before `page`"
+        )
 
     async def _serve(self) -> None:
         self.config.load()

@@ -21,7 +21,7 @@ def site() -> Iterator[Site]:
 
 
 def test_an_approver_decides_on_a_phone_without_scripts(browser: Browser, site: Site) -> None:
-    with httpx2.Client(base_url=site.url, headers=KEY, trust_env=False) as http:
+    with httpx2.Client(base_url=site.url, headers=KEY, trust_env=False, timeout=60) as http:
         http.post(f"{M}/orchestrators/approval/expense-2041")
         url = http.post(f"{M}/instances/expense-2041/links", json={"event": "ApproverDecision"}).json()["url"]
         phone = browser.new_context(viewport={"width": 360, "height": 740}, java_script_enabled=False)
@@ -37,14 +37,14 @@ def test_an_approver_decides_on_a_phone_without_scripts(browser: Browser, site: 
         assert "has been used" in page.locator("main").inner_text()
         assert page.get_by_role("navigation").get_by_role("link").count() == 0  # nothing else is theirs
         phone.close()
-        done = http.get(f"{M}/instances/expense-2041?wait=5").json()
+        done = http.get(f"{M}/instances/expense-2041?wait=60").json()
 
     assert not [referer for referer in told if "sig=" in referer]
     assert done["output"] == "APPROVED"
 
 
 def test_the_question_fits_a_phone(browser: Browser, site: Site) -> None:
-    with httpx2.Client(base_url=site.url, headers=KEY, trust_env=False) as http:
+    with httpx2.Client(base_url=site.url, headers=KEY, trust_env=False, timeout=60) as http:
         name = "an-instance-whose-id-is-very-long-" * 4
         http.post(f"{M}/orchestrators/approval/{name}")
         url = http.post(f"{M}/instances/{name}/links", json={"event": "ApproverDecision"}).json()["url"]
@@ -96,7 +96,9 @@ def test_a_key_is_shown_once_and_revoked_with_two_clicks(browser: Browser, site:
     row = page.locator("tr", has_text="Grace")
     assert "expires in 30 days" in row.inner_text()
 
-    with httpx2.Client(base_url=site.url, headers={"x-functions-key": secret}, trust_env=False) as http:
+    with httpx2.Client(
+        base_url=site.url, headers={"x-functions-key": secret}, trust_env=False, timeout=60
+    ) as http:
         assert http.get(f"{M}/instances").status_code == 200
         row.locator("summary").click()
         row.get_by_role("button", name="Revoke").click()
@@ -122,7 +124,7 @@ def test_a_key_that_opens_nothing_is_refused_with_what_was_typed_in_view(
 
 
 def test_the_audit_log_is_filtered_and_names_who_was_turned_away(browser: Browser, site: Site) -> None:
-    with httpx2.Client(base_url=site.url, headers=KEY, trust_env=False) as http:
+    with httpx2.Client(base_url=site.url, headers=KEY, trust_env=False, timeout=60) as http:
         made = http.post(f"{M}/keys", json={"name": "reader", "scopes": ["read"]}).json()
         http.post(f"{M}/orchestrators/approval/expense-1")
         http.post(f"{M}/orchestrators/approval/expense-2")

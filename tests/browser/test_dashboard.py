@@ -65,7 +65,7 @@ def test_the_page_follows_the_instance_without_being_touched(site: Site, page: P
     httpx2.post(
         f"{site.url}{M}/instances/a-1/raiseEvent/ApproverDecision", json={"approved": True}, timeout=60
     )
-    httpx2.get(f"{site.url}{M}/instances/a-1?wait=10", timeout=60)
+    httpx2.get(f"{site.url}{M}/instances/a-1?wait=60", timeout=60)
 
     page.clock.run_for(2_500)
 
@@ -110,7 +110,7 @@ def test_an_open_page_outlasts_a_database_that_is_away(
         expect(page.locator("main")).to_contain_text("a-1" if path == "/" else "ApproverDecision")
 
     page.unroute(site.url + path)
-    httpx2.get(f"{site.url}{M}/instances/a-1?wait=10", trust_env=False, timeout=60)
+    httpx2.get(f"{site.url}{M}/instances/a-1?wait=60", trust_env=False, timeout=60)
     page.clock.run_for(2_500)
     expect(page.locator("main .status", has_text="Completed")).to_have_count(1)
     expect(page.locator(".live")).to_have_text("live" if path == "/" else "")
@@ -188,7 +188,7 @@ def test_nothing_sticks_out_on_a_narrow_screen(site: Site, page: Page, path: str
 def test_markup_in_data_is_text(site: Site, page: Page) -> None:
     nasty = "<img src=x onerror=document.title='owned'><script>document.title='owned'</script>"
     start(site, "echo", "x-1", nasty)
-    httpx2.get(f"{site.url}{M}/instances/x-1?wait=10", timeout=60)
+    httpx2.get(f"{site.url}{M}/instances/x-1?wait=60", timeout=60)
 
     page.goto(f"{site.url}/instances/x-1")
 
@@ -211,19 +211,70 @@ def test_a_foreign_page_cannot_send_our_forms(site: Site, page: Page) -> None:
     assert status == "Running"
 
 
-def test_pages_follow_what_happens_without_being_loaded_again(page: Page, site: Site) -> None:
-    with page.expect_response(re.compile("/events")):  # the stream is open
-        page.goto(site.url)
-    api = f"{site.url}/runtime/webhooks/durabletask"
-    page.request.post(f"{api}/orchestrators/approval/live-1")
-    expect(page.get_by_role("link", name="live-1")).to_be_visible(timeout=3_000)
+@pytest.fixture
+def unpolled(page: Page) -> Page:
+    """A page that does not poll, so only the stream can bring it up to date."""
+    page.add_init_script("window.setInterval = () => 0")
+    return page
 
-    with page.expect_response(re.compile("/events")):
-        page.goto(f"{site.url}/instances/live-1")
-    page.evaluate("window.same = true")
-    expect(page.locator("main")).to_contain_text("Running")
-    page.request.post(
-        f"{api}/instances/live-1/raiseEvent/ApproverDecision", data={"approved": True, "comment": "fine"}
+
+def decide(site: Site, instance_id: str) -> None:
+    answer = httpx2.post(
+        f"{site.url}{M}/instances/{instance_id}/raiseEvent/ApproverDecision",
+        json={"approved": True, "comment": "fine"},
+        trust_env=False,
+        timeout=60,
     )
-    expect(page.locator("main")).to_contain_text("APPROVED", timeout=1_800)  # polling would take two seconds
-    assert page.evaluate("window.same")
+    assert answer.status_code == 202
+
+
+def test_pages_follow_what_happens_without_being_loaded_again(site: Site, unpolled: Page) -> None:
+    unpolled.goto(site.url)
+    start(site, "approval", "live-1")
+    expect(unpolled.get_by_role("link", name="live-1")).to_be_visible()
+
+    unpolled.goto(f"{site.url}/instances/live-1")
+    unpolled.evaluate("window.same = true")
+    expect(unpolled.locator("main")).to_contain_text("Running")
+    decide(site, "live-1")
+    expect(unpolled.locator("main")).to_contain_text("APPROVED")
+    assert unpolled.evaluate("window.same")
+
+
+@pytest.mark.parametrize("path", ["/", "/instances/live-1"])
+def test_a_change_before_the_first_frame_of_the_stream_is_shown(
+    site: Site, unpolled: Page, path: str
+) -> None:
+    start(site, "approval", "live-1")
+
+    def change_first(route: Route) -> None:
+        decide(site, "live-1")
+        httpx2.get(f"{site.url}{M}/instances/live-1?wait=60", trust_env=False, timeout=90)
+        route.continue_()
+
+    unpolled.route(re.compile("/events"), change_first, times=1)
+    unpolled.goto(site.url + path)
+
+    expect(unpolled.locator("main .status", has_text="Completed").first).to_be_visible()
+
+
+@pytest.mark.parametrize("path", ["/", "/instances/live-1"])
+def test_a_page_that_shows_the_current_state_is_not_fetched_again(site: Site, page: Page, path: str) -> None:
+    start(site, "approval", "live-1")
+    page.goto(f"{site.url}/instances/live-1")
+    expect(page.locator("#waiting")).to_contain_text("ApproverDecision")
+    fetched: list[str] = []
+    page.on("request", lambda request: fetched.append(request.url))
+    page.clock.install()
+    with page.expect_response(re.compile("/events")):
+        page.goto(site.url + path)
+    page.evaluate(  # a second stream of the same data has its first frame later than the page's own
+        """(url) => new Promise((done) => {
+             const source = new EventSource(url);
+             for (const name of ["status", "instance"]) source.addEventListener(name, done);
+           })""",
+        page.locator("body").get_attribute("data-events"),
+    )
+    page.clock.run_for(1_000)
+
+    assert fetched.count(site.url + path) == 1

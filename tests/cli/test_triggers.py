@@ -69,7 +69,7 @@ def served(folder: Path) -> Iterator[Path]:
 def finish(store: Path, instance_id: str) -> None:
     """Wait until an instance has ended."""
     address = store.with_suffix(".address").read_text()
-    httpx2.get(f"{address}{M}/instances/{instance_id}?wait=10", headers=KEY, trust_env=False, timeout=60)
+    httpx2.get(f"{address}{M}/instances/{instance_id}?wait=60", headers=KEY, trust_env=False, timeout=60)
 
 
 @pytest.fixture

@@ -53,7 +53,7 @@ def test_it_follows_to_the_end_and_says_how_that_was(folder: Path) -> None:
                 trust_env=False,
                 timeout=60,
             )
-            rest, complaints = process.communicate(timeout=20)
+            rest, complaints = process.communicate(timeout=60)
 
     assert event.status_code == 202
     assert "Running" in begun and "waiting for the event 'go'" in begun
@@ -68,7 +68,7 @@ def test_ctrl_c_ends_watching_and_not_the_instance(folder: Path) -> None:
         with watching("w-1", "--url", address, "--key", KEY["x-functions-key"]) as process:
             assert "Running" in first_line(process)
             process.send_signal(signal.SIGINT)
-            _, complaints = process.communicate(timeout=20)
+            _, complaints = process.communicate(timeout=60)
         status = httpx2.get(f"{address}{M}/instances/w-1", headers=KEY, trust_env=False, timeout=60).json()
 
     assert process.returncode == 130

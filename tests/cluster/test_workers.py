@@ -198,7 +198,7 @@ async def test_entities_and_critical_sections_across_workers() -> None:
         async def state() -> Any:
             return (await opened[1].client.read_entity_state(df.EntityId("counter", "n0"))).state
 
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while await state() != 17:
                 await asyncio.sleep(0.002)
 
@@ -270,7 +270,7 @@ async def test_who_waits_for_an_entity_that_is_set_aside_says_so() -> None:
         await opened[0].client.suspend("@counter@a", "a look")
         await opened[0].client.start_new("counting", "c", ["a"])
         status = await _status(opened, "c")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while "on hold" not in status.waiting_for:
                 status = await _status(opened, "c")
     assert (

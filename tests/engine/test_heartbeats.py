@@ -174,19 +174,20 @@ async def test_an_attempt_that_beats_in_time_may_take_longer(kind):
     pause = threading.Event()
 
     def work(context: ActivityContext) -> str:
-        for n in range(12):
+        for n in range(60):
             context.heartbeat(n)
             pause.wait(0.02)
         return "done"
 
     async def work_async(context: ActivityContext) -> str:
-        for n in range(12):
+        for n in range(60):
             context.heartbeat(n)
             await asyncio.sleep(0.02)
         return "done"
 
     async def main(context: OrchestrationContext):
-        return await context.call_activity("work", heartbeat_timeout=0.2)
+        # Fifty times the pause: a busy machine stops a thread for half a second.
+        return await context.call_activity("work", heartbeat_timeout=1)
 
     app = app_with(main)
     app.activity(name="work")(work if kind == "def" else work_async)

@@ -43,7 +43,7 @@ def test_an_async_function_starts_an_orchestration_and_answers_202() -> None:
 
         assert answer.status_code == 202
         assert answer.headers["location"].endswith("/instances/order-7")
-        assert http.get(answer.headers["location"] + "?wait=10").json()["output"] == {"n": 7}
+        assert http.get(answer.headers["location"] + "?wait=60").json()["output"] == {"n": 7}
 
 
 def test_a_plain_function_runs_in_a_thread_with_the_blocking_client() -> None:
@@ -212,7 +212,7 @@ async def test_mounted_without_a_lifespan_it_starts_with_the_first_request_and_s
     async with httpx2.AsyncClient(transport=transport, base_url=LOCAL) as http:
         answer = await http.post("/durable/runtime/webhooks/durabletask/orchestrators/echo/e-1", json=1)
         page = await http.get("/durable/")
-        status = await http.get(answer.headers["location"] + "?wait=10")
+        status = await http.get(answer.headers["location"] + "?wait=60")
 
     assert answer.headers["location"] == f"{LOCAL}/durable/runtime/webhooks/durabletask/instances/e-1"
     assert 'href="/durable/instances/e-1"' in page.text

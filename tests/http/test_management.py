@@ -43,7 +43,7 @@ def test_an_empty_body_is_no_input(http: TestClient) -> None:
 
 
 def test_a_start_with_a_timeout_answers_the_output_if_it_completes_in_time(http: TestClient) -> None:
-    answer = http.post(f"{M}/orchestrators/echo/quick?timeout=10&pollingInterval=1", json=[1, "two"])
+    answer = http.post(f"{M}/orchestrators/echo/quick?timeout=60&pollingInterval=1", json=[1, "two"])
 
     assert answer.status_code == 200
     assert answer.json() == [1, "two"]

@@ -129,7 +129,7 @@ def test_links_of_a_client_function_have_the_prefix_and_open(build: Build) -> No
 
         assert answer.status_code == 202
         assert location.startswith(f"{LOCAL}/durable{M}/instances/")
-        assert http.get(f"{location}&wait=10").json()["output"] == {"n": 1}
+        assert http.get(f"{location}&wait=60").json()["output"] == {"n": 1}
         assert http.get(location.split("?")[0]).status_code == 401
 
 
@@ -139,7 +139,7 @@ def test_links_of_the_sites_own_routes_lead_into_the_application(build: Build) -
         bought = http.post("/buy/book")
         assert bought.status_code == 202 and bought.headers["retry-after"] == "10"
         assert bought.headers["location"].startswith(f"{LOCAL}/durable{M}/instances/")
-        assert http.get(f"{bought.headers['location']}&wait=10").json()["output"] == "book"
+        assert http.get(f"{bought.headers['location']}&wait=60").json()["output"] == "book"
         assert http.post("/quick").json() == "at once"
 
         assert sorted(http.post("/links").json()) == ["decide", "id", "statusQueryGetUri"]  # a stranger
@@ -149,7 +149,7 @@ def test_links_of_the_sites_own_routes_lead_into_the_application(build: Build) -
         assert "ApproverDecision" in http.get(links["decide"]).text
         event = links["sendEventPostUri"].replace("{eventName}", "ApproverDecision")
         assert http.post(event, json={"approved": True}).status_code == 202
-        assert http.get(f"{links['statusQueryGetUri']}&wait=10").json()["output"] == "APPROVED"
+        assert http.get(f"{links['statusQueryGetUri']}&wait=60").json()["output"] == "APPROVED"
 
 
 @pytest.mark.parametrize("build", [fastapi, starlette])

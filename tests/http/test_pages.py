@@ -308,7 +308,7 @@ def test_everything_that_comes_from_outside_is_escaped() -> None:
             http.get(f"/?prefix={NASTY}&name={NASTY}"),
         ]
         http.post(here + "/raiseEvent/<i>'\"go", json=NASTY)
-        http.get(here + "?wait=10")
+        http.get(here + "?wait=60")
         pages += [
             http.get("/"),
             http.get(f"/instances/{instance_id}"),

@@ -102,7 +102,7 @@ def test_who_holds_a_link_burns_no_key_of_others(door: Door) -> None:
         f"{INSTANCE}/a-2/raiseEvent/ApproverDecision", json={"approved": False}, headers=victim
     )
     assert raised.status_code == 202
-    assert door.http.get(f"{INSTANCE}/a-2?wait=10", headers=as_key(ADMIN)).json()["output"] == "DENIED"
+    assert door.http.get(f"{INSTANCE}/a-2?wait=60", headers=as_key(ADMIN)).json()["output"] == "DENIED"
 
 
 def test_two_keys_of_the_hub_do_not_share_names(door: Door) -> None:

@@ -87,7 +87,7 @@ def test_the_same_id_used_again_is_another_state(http: TestClient) -> None:
 
 
 async def test_a_stream_tells_each_change_and_ends_with_the_instance(address: str) -> None:
-    async with httpx2.AsyncClient(base_url=address + M) as http:
+    async with httpx2.AsyncClient(base_url=address + M, timeout=60) as http:
         await http.post("/orchestrators/approval/a-1")
         seen: list[str] = []
         async with http.stream("GET", "/instances/a-1/events", headers=LIVE) as response:
@@ -108,7 +108,7 @@ async def test_a_stream_tells_each_change_and_ends_with_the_instance(address: st
 
 
 async def test_a_list_tells_who_matches_who_changes_and_who_is_gone(address: str) -> None:
-    async with httpx2.AsyncClient(base_url=address + M) as http:
+    async with httpx2.AsyncClient(base_url=address + M, timeout=60) as http:
         await http.post("/orchestrators/approval/a-1")
         await http.post("/orchestrators/sleeper/s-1")
         query = {"name": "approval", "runtimeStatus": "Running"}

@@ -72,7 +72,7 @@ async def test_a_polled_call_survives_a_restart_and_its_secret_is_nowhere(
             await asyncio.sleep(0.01)
     server.answers["/status"] = answer(200, echo, Content_Type="application/json")
     async with app.running(store=store) as client:
-        status = await client.wait_for_completion(started, timeout=20)
+        status = await client.wait_for_completion(started, timeout=60)
         assert status.output == {"you sent": "[secret]"}
         ids = [found.instance_id for found in (await client.query()).instances]
         shown = [str(await client.get_status(instance_id, True, True, True)) for instance_id in ids]
@@ -93,10 +93,10 @@ async def test_a_failure_tells_no_secret(server: Server, tmp_path, monkeypatch, 
     app = make_app(server)
     async with app.running(store=f"sqlite:///{tmp_path}/whole.db") as client:
         first = await client.start_new("cut_off")
-        status = await client.wait_for_completion(first, timeout=20)
+        status = await client.wait_for_completion(first, timeout=60)
         monkeypatch.setenv("PERDURE_TEST_TOKEN", CANARY)
         second = await client.start_new("cut_off")
-        other = await client.wait_for_completion(second, timeout=20)
+        other = await client.wait_for_completion(second, timeout=60)
     assert "HttpCallError" in str(other.failure)
     assert status.runtime_status == other.runtime_status == df.RuntimeStatus.Failed
     assert CANARY not in str(status.failure) + str(other.failure) + caplog.text
@@ -125,5 +125,5 @@ async def test_without_httpx2_the_error_says_what_to_install(server: Server, mon
     monkeypatch.setitem(sys.modules, "httpx2", None)
     async with make_app(server).running(store="memory:") as client:
         started = await client.start_new("cut_off")
-        status = await client.wait_for_completion(started, timeout=20)
+        status = await client.wait_for_completion(started, timeout=60)
     assert "pip install 'perdure[server]'" in str(status.failure)

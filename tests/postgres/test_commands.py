@@ -110,7 +110,7 @@ async def test_workers_and_partitions_are_told_the_same_by_the_store_and_over_ht
         app.running(store=url, worker_name="second"),
         make_app().running(store=url, worker_name="door", role="api"),
     ):
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while {one.partitions for one in await client.workers()} != {0, 16}:
                 await asyncio.sleep(0.05)
         transport = httpx2.ASGITransport(app=application(client))
@@ -165,7 +165,7 @@ async def test_an_api_of_older_code_starts_what_a_worker_has(url: str) -> None:
         return "new"
 
     async with newer.running(store=url), make_app().running(store=url, role="api") as door:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while True:
                 try:
                     await door.start_new("brand_new", "n-1")
@@ -184,7 +184,7 @@ async def test_what_nobody_can_run_waits_visibly_and_goes_on_with_whoever_can(ur
         await client.start_new("approval", "a-1")
     async with lacking.running(store=url, worker_name="lacking") as client:
         await client.raise_event("a-1", "ApproverDecision", {"approved": True})
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while "no_worker" not in str((await status_of(client, "a-1")).reason):
                 await asyncio.sleep(0.05)
         waiting = await status_of(client, "a-1")
@@ -210,7 +210,7 @@ async def test_a_call_of_what_nobody_has_waits_and_goes_on_with_whoever_has_it(u
     callee.orchestrator(outer)
     async with caller.running(store=url) as client:
         await client.start_new(outer, "o-1")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while "no activity named 'far_away'" not in (await status_of(client, "o-1")).reason:
                 await asyncio.sleep(0.05)
     async with callee.running(store=url) as client:
@@ -513,7 +513,7 @@ async def test_the_store_tells_of_a_pool_that_nobody_serves(url: str) -> None:
 
     async with app.running(store=url) as client:
         await client.start_new("job", "j-1")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while "pool gpu" not in str((await status_of(client, "j-1")).waiting_for):
                 await asyncio.sleep(0.05)
         shown = await asyncio.to_thread(perdure, "status", "j-1", "--store", url)

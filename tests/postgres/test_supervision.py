@@ -277,7 +277,7 @@ def test_code_that_does_not_start_replaces_one_and_a_second_signal_ends_all_at_o
         one.until(lambda: "stopping: workers hand over" in one.said)
         assert one.process.poll() is None
         one.process.terminate()
-        assert one.process.wait(20) == 0
+        assert one.process.wait(60) == 0
         assert not any(is_at_work(pid) for pid in children)
 
 

@@ -21,7 +21,7 @@ from perdure.errors import InstanceNotFound, Overloaded
 from perdure.model.instances import OrchestrationStatus, asked_id, execution_id_of
 
 if TYPE_CHECKING:
-    from perdure.model.records import Batch
+    from perdure.model.records import Batch, InstanceRow
 
 MOST: Final = 1_000  # watchers of one engine at a time
 IDLE: Final = 15.0  # seconds after which a watcher reads without a ring
@@ -158,12 +158,20 @@ async def sight(gateway: Any, instance_id: str) -> Sighting | None:
         status = status_of(gateway.store, instance_id, Detail(), gateway) if stored is not None else None
         if stored is None or status is None:
             return None
-        row = stored.row
-        cursor = f"{execution_id_of(row.salt, row.execution_no)}.{row.episodes}"
-        return Sighting(row.instance_no, cursor, status)
+        return Sighting(stored.row.instance_no, _cursor(stored.row), status)
 
     found: Sighting | None = await gateway.read(look)
     return found
+
+
+async def cursor_of(gateway: Any, instance_id: str) -> str:
+    """The id of the instance's current state, as in a `Sighting`; "" for an unknown instance."""
+    stored = await gateway.read(lambda: gateway.store.get(instance_id))
+    return _cursor(stored.row) if stored is not None else ""
+
+
+def _cursor(row: InstanceRow) -> str:
+    return f"{execution_id_of(row.salt, row.execution_no)}.{row.episodes}"
 
 
 async def sightings(

@@ -90,7 +90,7 @@ async def list_events(request: Request) -> Response:
     client, seen = client_of(request), LAST.of(request) or ""
     selection, top = which(request), LISTED.of(request)
     page = await client.query(**selection, top=top)  # rejects an invalid query before the stream begins
-    count = 0 if _digest(page.instances) == seen else 1 + len(page.instances)
+    count = 0 if list_cursor(page.instances) == seen else 1 + len(page.instances)
     frames = _of_list(client, access_of(request).looks, _Wanted(selection, top), seen)
     return await _answer(request, frames, count)
 
@@ -216,7 +216,7 @@ class _Shown:
 
 async def _look_at(client: Client, wanted: _Wanted) -> _Shown:
     page = await client.query(**wanted.selection, top=wanted.top)
-    cursor = _digest(page.instances)
+    cursor = list_cursor(page.instances)
     return _Shown(
         cursor,
         {one.instance_id: one.last_updated_time for one in page.instances},
@@ -246,7 +246,7 @@ async def _of_list(client: Client, looks: SharedReads, wanted: _Wanted, seen: st
             await asyncio.sleep(PACE)
 
 
-def _digest(instances: list[OrchestrationStatus]) -> str:
+def list_cursor(instances: list[OrchestrationStatus]) -> str:
     """An id for the state of a list. The same instances in the same states have the same id."""
     said = [(one.instance_id, one.execution_id, one.last_updated_time) for one in instances]
     return sha256(msgspec.json.encode(said)).hexdigest()[:24]
@@ -281,4 +281,4 @@ ENDPOINTS = (
 )
 """Below /runtime/webhooks/durabletask."""
 
-__all__ = ["ENDPOINTS", "MEDIA"]
+__all__ = ["ENDPOINTS", "MEDIA", "list_cursor"]

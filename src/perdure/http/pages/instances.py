@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
+from perdure.engine.client.watching import cursor_of
 from perdure.errors import FunctionNotFound, InstanceNotFound, PayloadError
 from perdure.failure import told_of
 from perdure.http.api.instance_urls import MANAGEMENT
+from perdure.http.api.streams import list_cursor
 from perdure.http.mounting import quoted
 from perdure.http.pages.action_buttons import DONE, VERBS
 from perdure.http.pages.forms import Field, Schema, fields_of
@@ -107,6 +109,7 @@ async def hub_page(request: Request) -> Response:
         done=DONE.get(query.get("done", ""), ""),
         refresh=HUB_REFRESH if not asked.continuation else None,
         events=asked.stream(base),
+        cursor=list_cursor(page.instances),
         asked=asked,
         counts=[(s.value, numbers[s.value]) for s in RuntimeStatus if numbers.get(s.value)],
         total=sum(numbers.values()),
@@ -143,6 +146,8 @@ async def instance_page(
     A rejected form is shown again with the reason in `refused` or `problem`.
     """
     client, caller = client_of(request), caller_of(request)
+    # The cursor first: if the instance changes in between, its stream begins with a frame that the page lacks.
+    cursor = await cursor_of(client.gateway, request.path_params["id"])
     one = await client.get_status(request.path_params["id"], True, True, True)
     if one is None:
         raise unknown(request)
@@ -161,6 +166,7 @@ async def instance_page(
         here=base_of(request) + path,
         api=base_of(request) + MANAGEMENT + path,
         events=f"{base_of(request)}{MANAGEMENT}{path}/events",
+        cursor=cursor,
         activities=[(each, activity_facts(each, one.waiting.at)) for each in one.waiting.activities]
         if one.waiting
         else [],

@@ -3,7 +3,7 @@
 // While the server cannot be reached, the old page stays, says so, and retries.
 "use strict";
 {
-  const { refresh, events } = document.body.dataset;
+  const { refresh, events, cursor } = document.body.dataset;
   const seconds = Number(refresh);
   const live = document.querySelector(".live");
   const main = document.querySelector("main");
@@ -63,8 +63,11 @@
   if (seconds > 0) every(2000, () => { if (due) show(); });
   if (seconds > 0 && events) {
     let first = true;
-    const soon = () => {
-      if (first) { first = false; return; }  // the first event is the state that the page already shows
+    const soon = ({ type, lastEventId }) => {
+      // The stream begins with the current state. A page that was made from this very state already shows it.
+      const shown = lastEventId === cursor && (first || type !== "status");
+      first = false;
+      if (shown) return;
       clearTimeout(soon.timer);
       soon.timer = setTimeout(show, 150);
     };
