@@ -190,6 +190,8 @@ class Process:
     def now(self) -> int:
         return self._world.clock.now()
 
+    replaces_running = False
+
     def output_of_failure(self, name: str, failure: Any) -> str:
         return str(failure)
 

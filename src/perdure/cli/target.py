@@ -305,6 +305,10 @@ class StoreReader:
     def salt_at_hand(self, instance_id: str) -> bytes | None:
         return None
 
+    @property
+    def replaces_running(self) -> bool:
+        return False
+
     def output_of_failure(self, name: str, failure: Failure) -> str:
         """The exception: this process has not loaded the application, which may say it otherwise."""
         return str(failure)

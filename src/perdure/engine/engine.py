@@ -542,6 +542,10 @@ class Engine:
     def new_instance_id(self) -> str:
         return new_id() if self._territory is None else self._territory.local_id(new_id)
 
+    @property
+    def replaces_running(self) -> bool:
+        return self.registry.replaces_running
+
     def output_of_failure(self, name: str, failure: Failure) -> str:
         """The output of a failed instance, in the words of the application."""
         return self.registry.output_of_failure(name, failure)

@@ -4,7 +4,7 @@ A server on loopback is not private, because every page in a browser on the same
 rules keep such requests out. The Host header must name this server, so that a foreign name that resolves to 127.0.0.1
 is rejected (DNS rebinding). A request that can change something must not come from another origin. Browsers send the
 origin in `Origin` and `Sec-Fetch-Site`, programs send neither. And the server sends no CORS headers, so a foreign
-page cannot read a response.
+page cannot read a response. An Azure Functions app can name origins whose pages its routes serve (`cross_origin`).
 
 Responses get headers that restrict a page (no foreign scripts, no frames, no sniffing). A handler can set its own
 values, so a client function can serve any content.
@@ -22,7 +22,7 @@ from perdure.http.mounting import BASE
 from perdure.http.problem import ProblemResponse
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -51,12 +51,23 @@ _BROWSERS = frozenset({b"origin", b"sec-fetch-site"})
 
 
 class Guard:
-    """An ASGI layer that checks requests and adds headers to responses."""
+    """An ASGI layer that checks requests and adds headers to responses.
+
+    Parameters:
+        allowed_hosts: the names of this server besides those of loopback.
+        header_bytes: the most bytes of a request's headers.
+        admits: whether a page of another origin may send this request, which can change something.
+    """
 
     def __init__(
-        self, app: ASGIApp, allowed_hosts: Iterable[str] = (), header_bytes: int = 32 * 1024
+        self,
+        app: ASGIApp,
+        allowed_hosts: Iterable[str] = (),
+        header_bytes: int = 32 * 1024,
+        admits: Callable[[Scope], bool] = lambda scope: False,
     ) -> None:
         self.app = app
+        self._admits = admits
         self.header_bytes = header_bytes
         self.allowed_hosts = LOOPBACK | {host.lower().strip("[]") for host in allowed_hosts}
 
@@ -107,7 +118,8 @@ class Guard:
                 "the host with --allowed-hosts (PERDURE_ALLOWED_HOSTS) or asgi(allowed_hosts=...)",
                 code="foreign-host",
             )
-        if is_from_browser and scope["method"] not in SAFE and is_foreign(Headers(scope=scope)):
+        changes = is_from_browser and scope["method"] not in SAFE
+        if changes and is_foreign(Headers(scope=scope)) and not self._admits(scope):
             return ProblemResponse(
                 403,
                 "this request can change data and comes from a page of another origin",

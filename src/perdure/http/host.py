@@ -36,6 +36,7 @@ from perdure.http.api import access as access_api
 from perdure.http.api import azure_client, bulk, entities, functions, management, streams, triggers, workers
 from perdure.http.api.instance_urls import MANAGEMENT, RequestLinks
 from perdure.http.contract import Answer, Contract
+from perdure.http.cross_origin import CrossOrigin
 from perdure.http.guard import Guard
 from perdure.http.mounting import BASE, prefix_of
 from perdure.http.pages import (
@@ -272,13 +273,16 @@ def application(
     )
     if is_azure:
         _warn_of_anonymous(engine.registry)
+    for_programs = [
+        *routes(
+            functions.endpoints_of(engine.registry.routes, client, engine.resources),
+            engine.registry.route_prefix,
+        ),
+        *routes(management.ENDPOINTS, MANAGEMENT),
+    ]
     starlette = Starlette(
         routes=[
-            *routes(
-                functions.endpoints_of(engine.registry.routes, client, engine.resources),
-                engine.registry.route_prefix,
-            ),
-            *routes(management.ENDPOINTS, MANAGEMENT),
+            *for_programs,
             *routes(entities.ENDPOINTS, MANAGEMENT),
             *routes(bulk.ENDPOINTS, MANAGEMENT),
             *routes(streams.ENDPOINTS, MANAGEMENT),
@@ -315,7 +319,12 @@ def application(
     starlette.state.client = client
     starlette.state.access = access
     names = [*allowed_hosts, *filter(None, [urlsplit(public_url).hostname])]
-    return Proxies(Guard(starlette, names, access.limits.header_bytes), trusted_proxies)
+    limit = access.limits.header_bytes
+    origins = engine.registry.origins
+    if not origins.named:
+        return Proxies(Guard(starlette, names, limit), trusted_proxies)
+    shared = CrossOrigin(starlette, origins, [route.path_regex for route in for_programs])
+    return Proxies(Guard(shared, names, limit, shared.admits), trusted_proxies)
 
 
 def _warn_of_anonymous(registry: Registry) -> None:

@@ -44,6 +44,10 @@ class Commands(Protocol):
     def has_entity(self, name: str) -> None:
         """Raise FunctionNotFound when no known worker has the entity; the name is in lower case."""
 
+    @property
+    def replaces_running(self) -> bool:
+        """Whether a start replaces an instance that has not finished. A server decides it for its clients."""
+
     def operation_guard(self, entity: str, operation: str) -> payload.Guard | None:
         """The check of an operation's input for loss, if this process knows the entity."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict, TypeVar, Unpack, overload
 
@@ -16,17 +17,21 @@ from perdure.engine.functions.registry import (
     registered,
     version_among,
 )
-from perdure.errors import InstanceExists, PayloadError
+from perdure.errors import InstanceExists, InstanceFinished, InstanceNotFound, PayloadError
 from perdure.model import payload
 from perdure.model.durations import instant
 from perdure.model.instances import check_instance_id
-from perdure.model.messages import OnExisting, Start
+from perdure.model.messages import OnExisting, Start, Terminate
 from perdure.replay.activity_calls import Same
 from perdure.replay.context import OrchestrationContext
 from perdure.replay.inputs import NO_INPUT, input_body
 
 if TYPE_CHECKING:
     from perdure.engine.client.gateway import Gateway
+
+PLACES_TAKEN = 8
+"""How often a start that replaces a running instance tries again when another start has taken the id."""
+REPLACED = "a new start has the same id, and the app's overridableExistingInstanceStates is AnyState"
 
 I = TypeVar("I")  # noqa: E741 - an input
 
@@ -146,11 +151,22 @@ class Starting:
         try:
             found = await self.gateway.accept(start)
         except InstanceExists:
-            occasion().meet(start.instance_id)
-            raise
+            if start.on_existing != "replace_finished" or not self.gateway.replaces_running:
+                occasion().meet(start.instance_id)
+                raise
+            found = await self._in_place_of_running(start)
         if isinstance(found, Met) and not await self._is_own(found, start):
             occasion().meet(found)
         return str(found)
+
+    async def _in_place_of_running(self, start: Start) -> Any:
+        """Terminate the instance that has the id, and start. Raises InstanceExists if others keep taking the id."""
+        for _ in range(PLACES_TAKEN):
+            with suppress(InstanceNotFound, InstanceFinished):
+                await self.gateway.accept(Terminate(instance_id=start.instance_id, reason=REPLACED))
+            with suppress(InstanceExists):
+                return await self.gateway.accept(start)
+        return await self.gateway.accept(start)
 
     async def _is_own(self, found: Met, start: Start) -> bool:
         """Whether the current request has the same key as the start that created this instance."""

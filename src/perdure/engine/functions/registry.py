@@ -190,6 +190,19 @@ ROUTE_PREFIX: Final = "/api"
 """The default prefix of the paths of routes, as on Azure."""
 
 
+@dataclass(frozen=True)
+class Origins:
+    """The origins whose pages can call the application's routes.
+
+    Parameters:
+        named: such as "https://example.org", in lower case; "*" for every origin.
+        with_credentials: whether they can send cookies and client certificates.
+    """
+
+    named: frozenset[str] = frozenset()
+    with_credentials: bool = False
+
+
 class Registry:
     """The functions of one application, by kind and name.
 
@@ -198,7 +211,8 @@ class Registry:
 
     `route_prefix` precedes the path of each route. `events` decides the data of an event that Azure's own client
     raises: the data themselves, or, as on Azure, their JSON text. `output_of_failure` makes the output of a failed
-    instance from the name of its orchestrator and its failure.
+    instance from the name of its orchestrator and its failure. `origins` are those whose pages can call the routes.
+    `replaces_running` lets a start take the id of an instance that has not finished, which it terminates.
     """
 
     def __init__(self) -> None:
@@ -214,6 +228,8 @@ class Registry:
         self.route_prefix = ROUTE_PREFIX
         self.events: Literal["data", "text"] = "data"
         self.output_of_failure: Callable[[str, Failure], str] = lambda name, failure: str(failure)
+        self.origins = Origins()
+        self.replaces_running = False
 
     def add(self, definition: Definition) -> None:
         """Register a function; raises RegistrationError for a name or a route that is taken."""
@@ -283,6 +299,7 @@ class Registry:
         """Take over the settings of another registry."""
         self.links, self.route_prefix, self.events = other.links, other.route_prefix, other.events
         self.output_of_failure = other.output_of_failure
+        self.origins, self.replaces_running = other.origins, other.replaces_running
 
     def described(self, **more: str) -> str:
         """The registered names and `more`, as JSON for other workers and operators."""

@@ -77,6 +77,7 @@ def load(
     app = App(_hub_of(folder), settings=settings.engine, links="azure" if links == "full" else "caller")
     app.registry.events = events
     app.registry.output_of_failure = output_of_failure
+    app.registry.origins, app.registry.replaces_running = settings.origins, settings.replaces_running
     app.registry.route_prefix = _route_prefix(folder)
     app.registry.lifespans.append(Definition("azure", _door))
     finding = self_check.finding()

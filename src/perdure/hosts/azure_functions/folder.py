@@ -14,6 +14,8 @@ from perdure.errors import HostedAppError
 
 HOST_FILE: Final = "host.json"
 LOCAL_FILE: Final = "local.settings.json"
+OVERRIDE: Final = "azurefunctionsjobhost"
+"""What a setting begins with, in any case, that overrides a key of host.json."""
 _TOKEN: Final = re.compile(r'"(?:\\.|[^"\\])*"|//[^\n]*|/\*.*?\*/', re.DOTALL)
 _NAMED: Final = re.compile(r"%([^%]+)%")
 
@@ -71,7 +73,29 @@ def read_folder(path: Path) -> Folder:
     values = local.get("Values")
     given = {str(k): str(v) for k, v in values.items()} if isinstance(values, dict) else {}
     hosting = local.get("Host")
-    return Folder(path, host, {**given, **os.environ}, hosting if isinstance(hosting, dict) else {})
+    settings = {**given, **os.environ}
+    _override(host, settings)
+    return Folder(path, host, settings, hosting if isinstance(hosting, dict) else {})
+
+
+def _override(host: dict[str, Any], settings: Mapping[str, str]) -> None:
+    """Put the settings that override host.json into it: AzureFunctionsJobHost__extensions__http__routePrefix."""
+    for name, value in settings.items():
+        prefix, *path = name.split("__")
+        if prefix.casefold() != OVERRIDE or not all(path) or not path:
+            continue
+        place = host
+        for part in path[:-1]:
+            inner = _member(place, part)
+            if not isinstance(inner, dict):
+                inner = place[_spelled(place, part)] = AnyCase()
+            place = inner
+        place[_spelled(place, path[-1])] = value
+
+
+def _spelled(place: Mapping[str, Any], name: str) -> str:
+    """The member that is there in any case, else the name as it is given."""
+    return next((key for key in place if key.casefold() == name.casefold()), name)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -111,4 +135,4 @@ def _member(found: Any, name: str) -> Any:
     return next((value for key, value in found.items() if key.casefold() == name.casefold()), None)
 
 
-__all__ = ["HOST_FILE", "Folder", "export_settings", "read_folder", "read_json", "refusal"]
+__all__ = ["HOST_FILE", "LOCAL_FILE", "Folder", "export_settings", "read_folder", "read_json", "refusal"]

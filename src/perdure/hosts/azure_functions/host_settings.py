@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, get_args
 
 from perdure.engine.engine import Settings
+from perdure.engine.functions.registry import Origins
 from perdure.engine.functions.versions import FailureStrategy, MatchStrategy
 from perdure.errors import HostedAppError
-from perdure.hosts.azure_functions.folder import Folder
+from perdure.hosts.azure_functions.folder import LOCAL_FILE, Folder
 from perdure.hosts.azure_functions.retrying import time_span
+from perdure.http.cross_origin import ANY
 from perdure.model.durations import micros
 
 HEARD: Final = frozenset(
@@ -28,6 +31,7 @@ HEARD: Final = frozenset(
         "extensions.durabletask.defaultversion",
         "extensions.durabletask.versionmatchstrategy",
         "extensions.durabletask.versionfailurestrategy",
+        "extensions.durabletask.overridableexistinginstancestates",
         "extensions.http",
         "extensions.http.routeprefix",
         "extensions.queues",
@@ -46,6 +50,34 @@ MEANINGLESS: Final[Mapping[str, str]] = {
     "extensions.durabletask.maxconcurrententityfunctions": "entities run on one thread",
     "extensions.durabletask.partitioncount": "the hub has its own partitions",
     "extensions.durabletask.tracing": "perdure's log has it",
+    "extensions.durabletask.notifications": "the pages and perdure watch show what happens to instances",
+    "extensions.durabletask.httpsettings": "call_http polls as the response asks; --trusted-proxies names proxies",
+    "extensions.durabletask.maxorchestrationactions": "an orchestrator may schedule any number",
+    "extensions.durabletask.maxentityoperationbatchsize": "an entity runs its operations one at a time",
+    "extensions.durabletask.entitymessagereorderwindowinminutes": "signals of one sender keep their order",
+    "extensions.durabletask.rollbackentityoperationsonexceptions": "an operation that raises leaves the state",
+    "extensions.durabletask.storeinputsinorchestrationhistory": "the history has the inputs",
+    "extensions.durabletask.throwstatusexceptionsonraiseevent": "an event for a finished instance is an error",
+    "extensions.durabletask.usegracefulshutdown": "the setting drain says how long a stop waits for activities",
+    "extensions.durabletask.useapplease": "every worker serves the hub",
+    "extensions.durabletask.appleaseoptions": "every worker serves the hub",
+    "extensions.durabletask.localrpcendpointenabled": "client functions speak to the hub without a socket",
+    "extensions.durabletask.maxgrpcmessagesizeinbytes": "there is no gRPC between the app and the engine",
+    "extensions.durabletask.grpchttpclienttimeout": "there is no gRPC between the app and the engine",
+    "extensions.http.maxconcurrentrequests": "the settings threads and rate_limit limit the load",
+    "extensions.http.maxoutstandingrequests": "the settings threads and rate_limit limit the load",
+    "extensions.http.dynamicthrottlesenabled": "the settings threads and rate_limit limit the load",
+    "extensions.http.hsts": "the proxy that ends TLS sets it",
+    "extensions.http.customheaders": "a function sets the headers of its response",
+    "extensions.queues.messageencoding": "text is read with and without base64, and sent with it",
+    "logging.console": "perdure's own settings say where the log goes",
+    "logging.fileloggingmode": "perdure's own settings say where the log goes",
+    "manageddependency": "it is for PowerShell",
+    "retry": "a function has its own policy, by @app.retry or in its function.json",
+    "singleton": "the store says which worker runs what",
+    "telemetrymode": "nothing is sent to Application Insights",
+    "aggregator": "nothing is sent to Application Insights",
+    "sendcanceledinvocationstoworker": "a function that has begun runs to its end",
     "logging.applicationinsights": "nothing is sent to Application Insights",
     "extensions.queues.newbatchthreshold": "batchSize alone says how many messages are handled at a time",
     "extensions.queues.maxpollinginterval": "queues of the hub are not polled",
@@ -55,6 +87,12 @@ MEANINGLESS: Final[Mapping[str, str]] = {
     "healthmonitor": "/healthz and /readyz tell",
 }
 """Keys that are accepted and change nothing, and why."""
+REFUSED: Final[Mapping[str, str]] = {
+    "customhandler": "the app's functions are run by a program of another language, which perdure does not start",
+}
+"""Keys of apps that cannot be served, and why."""
+STATES: Final = ("NonRunningStates", "AnyState")
+_ORIGIN: Final = re.compile(r"https?://[^/?#\s,]+")
 _LEVELS: Final = {
     "trace": logging.DEBUG,
     "debug": logging.DEBUG,
@@ -75,20 +113,60 @@ class HostSettings:
         timeout: microseconds that a function may take; 0 for no limit.
         log_level: from which level on the app's own log lines are shown.
         told: a line for each key that means nothing here.
+        origins: the origins whose pages can call the app.
+        replaces_running: a start takes the id of an instance that has not finished.
     """
 
     engine: Settings
     timeout: int
     log_level: int
     told: tuple[str, ...]
+    origins: Origins = field(default_factory=Origins)
+    replaces_running: bool = False
 
 
 def read_settings(folder: Folder) -> HostSettings:
     """Read host.json and the app settings. Raises HostedAppError for a value that cannot be meant."""
     try:
-        return HostSettings(_engine(folder), _timeout(folder), _log_level(folder), tuple(_told(folder.host)))
+        _refuse(folder.host)
+        existing = _one_of(folder.extension("durableTask"), "overridableExistingInstanceStates", "", STATES)
+        return HostSettings(
+            _engine(folder),
+            _timeout(folder),
+            _log_level(folder),
+            tuple(_told(folder.host)),
+            _origins(folder),
+            existing == "AnyState",
+        )
     except (ValueError, TypeError) as error:
         raise HostedAppError(f"{folder.path / 'host.json'}: {error}") from error
+
+
+def _refuse(host: Mapping[str, Any]) -> None:
+    for key, value in host.items():
+        if key.casefold() in REFUSED and value:
+            raise ValueError(f"{key}: {REFUSED[key.casefold()]}")
+
+
+def _origins(folder: Folder) -> Origins:
+    """What local.settings.json says of pages of other origins. Raises HostedAppError."""
+    said = folder.local.get("CORS") or ""
+    listed = said if isinstance(said, list) else str(said).split(",")
+    named = frozenset(str(one).strip().rstrip("/").lower() for one in listed if str(one).strip())
+    with_credentials = str(folder.local.get("CORSCredentials") or "").casefold() == "true"
+    wrong = sorted(one for one in named if one != ANY and not _ORIGIN.fullmatch(one))
+    place = folder.path / LOCAL_FILE
+    if wrong:
+        raise HostedAppError(
+            f"{place}: CORS names {', '.join(map(repr, wrong))}: an origin is https://host or http://host:port, "
+            "or * for every origin"
+        )
+    if ANY in named and with_credentials:
+        raise HostedAppError(
+            f"{place}: CORSCredentials needs origins by their names: browsers send no credentials to a server "
+            "that allows every origin"
+        )
+    return Origins(named, with_credentials)
 
 
 def _engine(folder: Folder) -> Settings:

@@ -302,6 +302,8 @@ def _check(folder: Folder, found: Found) -> None:
 
 def _is_disabled(folder: Folder, function: AppFunction) -> bool:
     allowed = folder.host.get("functions")
+    if isinstance(allowed, Mapping):  # a list that settings override: functions__0, functions__1
+        allowed = list(allowed.values())
     if isinstance(allowed, list) and function.name not in allowed:
         return True
     return (folder.setting(f"AzureWebJobs.{function.name}.Disabled") or "").casefold() in ("true", "1")

@@ -43,6 +43,10 @@ class HttpGateway:
             trust_env=not is_local,  # a proxy cannot reach this machine's loopback
         )
 
+    @property
+    def replaces_running(self) -> bool:
+        return False
+
     async def accept(self, message: Message) -> Any:
         """Send a message and return its result."""
         return await self.send(request_of(message), getattr(message, "operation_id", ""))
