@@ -7,10 +7,10 @@ be closed at any moment and recreated from history.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable, Sequence
 from contextvars import Context
 from dataclasses import dataclass
+from types import CoroutineType, GeneratorType
 from typing import Any, Final, assert_never
 
 from msgspec import Raw
@@ -36,7 +36,7 @@ from perdure.replay.rewinding import (
     failed_calls,
     is_rewound,
 )
-from perdure.replay.task import PENDING, EventTask
+from perdure.replay.task import DONE, FAILED, PENDING, EventTask
 
 _NO_WAITS: Final[tuple[tuple[()], tuple[()]]] = ((), ())
 
@@ -168,8 +168,10 @@ class Execution:
     @property
     def is_spent(self) -> bool:
         """Whether no code is suspended, so that closing runs nothing."""
-        fibers = self.context._fibers or ()
-        return (self._main is None or self._main._body is None) and all(f._body is None for f in fibers)
+        main, branches = self._main, self.context._fibers
+        if main is not None and main._body is not None:
+            return False
+        return not branches or all(branch._body is None for branch in branches)
 
     def close(self) -> list[Body]:
         """Close the code. Its `finally:` blocks run, but their actions have no effect.
@@ -180,7 +182,7 @@ class Execution:
         context._doom = Evicted()
         context._refusals = 0
         self._finished = True
-        return self._variables.run(self._close_fibers)
+        return [] if self.is_spent else self._variables.run(self._close_fibers)
 
     # -------------------------------------------------------------- what the engine asks between arrivals
 
@@ -336,7 +338,7 @@ class Execution:
         context._parks_misfits = event.parks_misfits
         context._door = self._code.door
         body = self._code.function(*self._arguments(event))
-        if inspect.isgenerator(body) or inspect.iscoroutine(body):
+        if isinstance(body, GeneratorType | CoroutineType):
             self._main = Fiber(context, body)
             self._main.advance(None)
         else:
@@ -364,9 +366,10 @@ class Execution:
         context, main = self.context, self._main
         if main is None:
             return
-        error = (
-            main._outcome if main.is_faulted else self._unobserved_failure() if main.is_completed else None
-        )
+        state = main._state
+        if state == PENDING and context._generation is None:
+            return
+        error = main._outcome if state == FAILED else self._unobserved_failure() if state == DONE else None
         if error is not None:
             if context._script is None and context._old_input and self._is_of_misfit(error):
                 assert context._unfit is not None
@@ -375,7 +378,7 @@ class Execution:
             self._finish(act.FailOrchestration(failure_of(error), of, tuple(others)))
         elif context._generation is not None:
             self._finish(context._generation)
-        elif main._state != PENDING:
+        else:
             self._finish(self._completion(main._outcome))
 
     def _is_of_misfit(self, error: BaseException) -> bool:

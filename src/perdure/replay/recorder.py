@@ -517,6 +517,8 @@ class Recorder:
 
     def _unconsumed(self) -> tuple[ev.EventRaised, ...]:
         """The events that the code has not seen, in the order of their arrival: buffered, or taken."""
+        if not self._buffered and not self._taken:
+            return ()
         unseen = [wait.event for wait in self._taken.values() if wait.event is not None]
         return tuple(event for _, event in sorted([*self._buffered, *unseen], key=itemgetter(0)))
 

@@ -302,7 +302,8 @@ def _ready(batch: OpenBatch, instance: Instance, envelope: Envelope, answers: in
     """Whether the instance can process the message now; otherwise the message is held. `answers` is the task
     that it completes.
     """
-    if instance.status is S.Running and not instance.between and revive(batch, instance, answers):
-        return True
+    if instance.status is S.Running and not instance.between:
+        if instance.execution is not None or revive(batch, instance, answers):
+            return True
     batch.hold(instance, envelope)
     return False

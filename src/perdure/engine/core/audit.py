@@ -94,51 +94,51 @@ class AuditMemo:
 class AuditMemos:
     """Memos that wait for a batch: any thread adds them, the loop's thread writes them.
 
-    Memos of a failed commit return to the queue for the next one.
+    Memos of a failed commit return to the queue for the next one. `waiting` and `in_hand` are for looking only.
     """
 
     def __init__(self) -> None:
-        self._waiting: deque[AuditMemo] = deque()
-        self._in_hand: list[AuditMemo] = []
+        self.waiting: deque[AuditMemo] = deque()
+        self.in_hand: list[AuditMemo] = []
 
     def __bool__(self) -> bool:
-        return bool(self._waiting or self._in_hand)
+        return bool(self.waiting or self.in_hand)
 
     def put(self, memo: AuditMemo) -> None:
-        self._waiting.append(memo)
+        self.waiting.append(memo)
 
     def take_back(self) -> None:
         """Return the memos of a failed commit to the queue."""
-        self._waiting.extendleft(reversed(self._in_hand))
-        self._in_hand = []
+        self.waiting.extendleft(reversed(self.in_hand))
+        self.in_hand = []
 
     def write_into(self, batch: Batch, seen: Callable[[list[str]], list[SeenRow]]) -> None:
         """Add the rows of all waiting memos; `seen` finds existing answers."""
-        while self._waiting:
-            self._in_hand.append(self._waiting.popleft())
-        for memo in self._in_hand:
+        while self.waiting:
+            self.in_hand.append(self.waiting.popleft())
+        for memo in self.in_hand:
             batch.keys.extend(memo.keys)
             batch.keys_used.extend(memo.keys_used)
             batch.audit.extend(memo.audit)
-        new = {row.operation_id: row for memo in self._in_hand for row in memo.seen}
+        new = {row.operation_id: row for memo in self.in_hand for row in memo.seen}
         if new:
             known = {row.operation_id for row in seen(list(new))}
             batch.seen.extend(row for name, row in new.items() if name not in known)
 
     def committed(self) -> Iterable[tuple[Any, Any]]:
         """The (future, result) pairs of the committed memos."""
-        done, self._in_hand = self._in_hand, []
+        done, self.in_hand = self.in_hand, []
         return [(memo.reply, None) for memo in done if memo.reply is not None]
 
     def waiting_for(self) -> list[Any]:
         """The futures of all memos."""
-        return [memo.reply for memo in (*self._in_hand, *self._waiting) if memo.reply is not None]
+        return [memo.reply for memo in (*self.in_hand, *self.waiting) if memo.reply is not None]
 
     def refused(self, error: Exception) -> Iterable[tuple[Any, Any]]:
         """The (future, error) pairs of all memos, which will not be written."""
-        left = [*self._in_hand, *self._waiting]
-        self._in_hand = []
-        self._waiting.clear()
+        left = [*self.in_hand, *self.waiting]
+        self.in_hand = []
+        self.waiting.clear()
         return [(memo.reply, error) for memo in left if memo.reply is not None]
 
 

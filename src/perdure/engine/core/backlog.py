@@ -132,6 +132,8 @@ class Lines:
 
     def close_batch(self) -> None:
         """After a durable batch: its new messages are no longer recent."""
+        if not self.recent and not self._taking:
+            return
         for envelope in self.recent:
             if envelope.waits:
                 envelope.counted = envelope.internal = False

@@ -19,9 +19,12 @@ from perdure.model.messages import Wake
 from perdure.model.records import Batch, WaitRow
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from perdure.engine.core.batch import OpenBatch
     from perdure.engine.core.instance import Instance
     from perdure.replay.decide import Execution
+    from perdure.replay.task import EventTask
 
 STORED_AT_ONCE: Final = 2_000  # messages that get a row between two pauses
 
@@ -61,7 +64,9 @@ def _seal_instance(batch: OpenBatch, instance: Instance) -> None:
     write_episode(batch, instance)
     execution = instance.execution
     if execution is not None:
-        _seal_waits(batch, instance, execution)
+        opened, closed = execution.take_waits()
+        if opened or closed:
+            _seal_waits(batch, instance, execution, opened, closed)
         due_at = execution.due_at()
         instance.due_at = due_at if due_at is not None and instance.is_running else None
         status = execution.take_status()
@@ -81,8 +86,13 @@ def _seal_instance(batch: OpenBatch, instance: Instance) -> None:
     instance.touched_at = batch.now
 
 
-def _seal_waits(batch: OpenBatch, instance: Instance, execution: Execution) -> None:
-    opened, closed = execution.take_waits()
+def _seal_waits(
+    batch: OpenBatch,
+    instance: Instance,
+    execution: Execution,
+    opened: Iterable[EventTask[Any]],
+    closed: Iterable[EventTask[Any]],
+) -> None:
     for wait in opened:
         wait.saved = True
         instance.saved_waits += 1
@@ -167,8 +177,9 @@ def _seal_unconsumed(batch: OpenBatch) -> None:
 
     Messages that have waited since an earlier batch are unchanged and skipped.
     """
-    batch.backlog.extend(batch.repeats)  # behind their firsts, which may have been released in this batch
-    batch.repeats.clear()
+    if batch.repeats:  # behind their firsts, which may have been released in this batch
+        batch.backlog.extend(batch.repeats)
+        batch.repeats.clear()
     lines = batch.lines
     if not (batch.deferred or batch.aside or batch.backlog or lines.recent):
         return

@@ -38,7 +38,7 @@ class EarlyStarts:
     """Accepts starts during a batch.
 
     `waiting` are messages from the inbox for the next batch. `doubtful` are starts whose commit failed with an
-    unknown outcome.
+    unknown outcome. `is_long` means that a pause found the open batch too long.
     """
 
     def __init__(
@@ -60,24 +60,23 @@ class EarlyStarts:
         self._commit = commit
         self._accepted = accepted
         self._trouble: BaseException | None = None
-        self._is_long = False
+        self.is_long = False
         self._parting = 0  # nested repetitions of a batch without a long step
         self._not_before = 0.0  # by the monotonic clock
 
     def look(self) -> None:
         """Accept new starts, if the open batch has exceeded its time limit."""
         if self._is_late():
-            self._is_long = True
+            self.is_long = True
             self._accept_in_time()
 
     def look_behind(self) -> None:
-        """Look again, if a pause found the batch too long. A full batch alone is not long."""
-        if self._is_long:
-            self._accept_in_time()
+        """Look again, in a batch that is long. A full batch alone is not long."""
+        self._accept_in_time()
 
     def ended(self) -> None:
         """Note the end of a batch."""
-        self._is_long = False
+        self.is_long = False
 
     def _accept_in_time(self) -> None:
         began = self._clock.monotonic()
@@ -132,9 +131,8 @@ class EarlyStarts:
 
     def drain_into(self, taken: list[Envelope]) -> None:
         """Take the waiting messages first: they came before those now in the inbox."""
-        if self.waiting:
-            taken.extend(self.waiting)
-            self.waiting = []
+        taken.extend(self.waiting)
+        self.waiting = []
 
     def take_doubtful(self) -> list[Envelope]:
         """Remove and return the doubtful starts, and clear the error."""

@@ -187,7 +187,7 @@ class Loop:
         """Take the pending messages; waits for one if there is none and `wait` is true."""
         taken = self._take_due()
         self._drain(taken)
-        if self.dispatcher.lines:
+        if self.dispatcher.lines.by_instance:
             wait = False
         # A nudge may just have been taken off the inbox, so check its cause instead of waiting.
         if not taken and wait and not self.stopping and not (self.memos and self.away is None):
@@ -213,7 +213,7 @@ class Loop:
             times.append(upcoming)
         if self._retry:
             times.append(self._retry_at)
-        if self.dispatcher.lines or self._is_recovering():
+        if self.dispatcher.lines.by_instance or self._is_recovering():
             times.append(0)
         if self.sweeper is not None and not self.dispatcher.accept_only:
             times.append(self.sweeper.next_at)
@@ -242,7 +242,8 @@ class Loop:
 
     def _drain(self, taken: list[Envelope], most: int = TAKE) -> None:
         inbox = self.inbox
-        self.early.drain_into(taken)
+        if self.early.waiting:
+            self.early.drain_into(taken)
         try:
             while len(taken) < most:
                 take_into(taken, inbox.get_nowait())
@@ -407,9 +408,10 @@ class Loop:
     def _seal(self) -> Batch:
         """The rows of the batch, those of the audit log included."""
         batch = self.dispatcher.seal()
-        self.early.look_behind()
+        if self.early.is_long:
+            self.early.look_behind()
         self.early.check()
-        if self.memos:
+        if self.memos.waiting or self.memos.in_hand:
             self.memos.take_back()
             if self.away is None:
                 self.memos.write_into(batch, self.store.seen)
@@ -477,10 +479,12 @@ class Loop:
         self.full_until = 0.0
         if self._committed is not None:
             self._committed(batch, self.clock.monotonic() - since)
-        self.early.look_behind()
+        if self.early.is_long:
+            self.early.look_behind()
         self._let_out(released, batch)
-        self.early.look_behind()
-        self.early.ended()
+        if self.early.is_long:
+            self.early.look_behind()
+            self.early.ended()
 
     def _let_out(self, released: Released, batch: Batch) -> None:
         """Release the effects of a durable batch, each separately: a failure must not block the others."""
@@ -490,12 +494,15 @@ class Loop:
             if released.cancelled or released.ended:
                 self._shielded(lambda done: pool.cancel(done.cancelled, done.ended), released)
             passed_by = self.dispatcher.passed_by
-            pool.forget(passed_by)  # a later rewind may have reopened these calls
+            if passed_by:  # a later rewind may have reopened these calls
+                pool.forget(passed_by)
             work = released.invocations
             for at in range(0, len(work), BEGUN_AT_ONCE):
                 self._shielded(lambda part: pool.start(part, handover), work[at : at + BEGUN_AT_ONCE])
-                self.early.look_behind()
-            pool.forget(self.dispatcher.answered - passed_by)
+                if self.early.is_long:
+                    self.early.look_behind()
+            if self.dispatcher.results:
+                pool.forget(self.dispatcher.answered - passed_by)
         if self.sharing is not None:
             self._shielded(self._tell_others, released)
         self.dispatcher.results.clear()
@@ -509,7 +516,7 @@ class Loop:
         for instance_id, reason in released.parked:
             log.warning("instance %s is parked: %s", instance_id, reason)
         handover.answer(released.answers)
-        if self.memos:
+        if self.memos.in_hand:
             handover.answer(self.memos.committed())
         self._shielded(lambda done: self._finished(done, handover), released)
         watched = self.watched

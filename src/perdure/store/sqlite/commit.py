@@ -9,6 +9,7 @@ changed them.
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from perdure.errors import CommitRefused, FenceLost
@@ -16,7 +17,7 @@ from perdure.store.purging import surviving
 from perdure.store.sqlite.statements import Repeated, blocks
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     import apsw
 
@@ -35,6 +36,25 @@ _PURGES: Final = (
     "purge_waits",
     "purge_activities",
 )
+_HISTORY: Final = {  # statements in their order, each with the batch's field of its rows
+    "pin_versions": "versions",
+    "insert_history": "history",
+    "insert_payloads": "bodies",
+    "put_custom_status": "custom_status",
+    "put_entity_state": "entity_states",
+    "remove_history": "executions_removed",
+    "remove_payloads": "executions_removed",
+}
+_MESSAGES: Final = {
+    "open_waits": "waits_opened",
+    "add_messages": "inbox_added",
+    "drop_messages": "dropped",
+    "put_keys": "keys",
+    "use_keys": "keys_used",
+    "add_audit": "audit",
+}
+_rows_of_history: Final = attrgetter(*_HISTORY.values())
+_rows_of_messages: Final = attrgetter(*_MESSAGES.values())
 
 
 class Committer:
@@ -62,23 +82,17 @@ class Committer:
         self._take_messages(batch)
         self._purge(batch)
         self._write_instances(batch)
-        self._write("pin_versions", batch.versions)
-        self._write("insert_history", batch.history)
-        self._write("insert_payloads", batch.bodies)
-        self._write("put_custom_status", batch.custom_status)
-        self._write("put_entity_state", batch.entity_states)
-        self._write("remove_history", batch.executions_removed)
-        self._write("remove_payloads", batch.executions_removed)
+        self._write_all(_HISTORY, _rows_of_history(batch))
         self._close_waits(batch)
-        self._write("open_waits", batch.waits_opened)
-        self._write("add_messages", batch.inbox_added)
+        self._write_all(_MESSAGES, _rows_of_messages(batch))
         self._remember(batch)
-        self._write("drop_messages", batch.dropped)
-        self._write("put_keys", batch.keys)
-        self._write("use_keys", batch.keys_used)
-        self._write("add_audit", batch.audit)
         if batch.at >= self._next_expiry:
             self._expire(batch.at)
+
+    def _write_all(self, names: Iterable[str], all_rows: Iterable[Sequence[tuple[Any, ...]]]) -> None:
+        for name, rows in zip(names, all_rows, strict=True):
+            if rows:
+                self._write(name, rows)
 
     def _write(self, name: str, rows: Sequence[tuple[Any, ...]]) -> None:
         if rows:
