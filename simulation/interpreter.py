@@ -107,6 +107,8 @@ class Bodies:
     def orchestrator(self, name: str, version: str | None = None) -> _Entry | None:
         return self._entries.get(name) if self._probe.has(name) else None
 
+    fails_on_nondeterminism = False
+
     def refuses(self, version: str) -> bool:
         return False
 

@@ -220,7 +220,7 @@ class OpenBatch:
 
     def hold(self, instance: Instance, envelope: Envelope) -> None:
         """Keep an accepted message for an instance that is suspended, parked or not started."""
-        if instance.is_finished:  # it failed because its version is missing
+        if instance.is_finished:  # it failed because its version is missing, or its code does not match
             self.drop(envelope, f"the instance is {instance.status}")
             return
         if instance.waiting is None:

@@ -81,6 +81,10 @@ class Functions(Protocol):
     def refuses(self, version: str) -> bool:
         """Whether instances of this version fail here instead of waiting."""
 
+    @property
+    def fails_on_nondeterminism(self) -> bool:
+        """Whether an instance fails, instead of being parked, when its code does not match its history."""
+
     def missing(self, name: str, version: str) -> str:
         """Why this worker has no code for an instance, as a clause."""
 

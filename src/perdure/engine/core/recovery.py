@@ -44,17 +44,19 @@ if TYPE_CHECKING:
 
 S = RuntimeStatus
 
+NONDETERMINISM: Final = "nondeterminism"
+AZURES_WORDS: Final = "Non-Deterministic workflow detected: "
 _UNREADABLE = "its history cannot be read by this version: "
 _PARKED_FOR: Final[dict[type[BaseException], tuple[str, str]]] = {
     FunctionMissing: ("no_worker", ""),
     MisfitError: (MISFIT, ""),
-    NonDeterminismError: ("nondeterminism", ""),
+    NonDeterminismError: (NONDETERMINISM, ""),
     HistoryDamaged: (DAMAGED, ""),
     msgspec.MsgspecError: ("poison", _UNREADABLE),
     KeyError: ("poison", _UNREADABLE),
 }
 """The reasons for which a failed replay parks an instance."""
-TRIED_AGAIN: Final = ("no_worker", "nondeterminism", MISFIT)
+TRIED_AGAIN: Final = ("no_worker", NONDETERMINISM, MISFIT)
 """The reasons that newly deployed code may fix."""
 
 
@@ -74,7 +76,10 @@ def revive(batch: OpenBatch, instance: Instance, answered: int = -1) -> bool:
     except tuple(_PARKED_FOR) as error:
         batch.running.close(instance, execution)
         kind, why = next(said for type_, said in _PARKED_FOR.items() if isinstance(error, type_))
-        park(batch, instance, kind, f"{why}{error}")
+        if kind == NONDETERMINISM and batch.functions.fails_on_nondeterminism:
+            _fail(batch, instance, Failure("NonDeterminismError", f"{AZURES_WORDS}{error}"))
+        else:
+            park(batch, instance, kind, f"{why}{error}")
         return False
     if (
         execution.is_finished and not asked
@@ -227,7 +232,11 @@ def park_unknown(batch: OpenBatch, instance: Instance, version: str = "") -> Non
         return
     if not _was_begun(instance):
         note(batch, instance, ev.ExecutionStarted(name=instance.name, version=pinned, parent=instance.parent))
-    failure = Failure("VersionMismatch", why)
+    _fail(batch, instance, Failure("VersionMismatch", why))
+
+
+def _fail(batch: OpenBatch, instance: Instance, failure: Failure) -> None:
+    """End an instance without its code, and tell its parent."""
     note(batch, instance, ev.ExecutionFailed(failure=failure))
     drop_held(batch, instance, "the instance has failed")
     end(batch, instance, S.Failed)

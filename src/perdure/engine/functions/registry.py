@@ -213,6 +213,7 @@ class Registry:
     raises: the data themselves, or, as on Azure, their JSON text. `output_of_failure` makes the output of a failed
     instance from the name of its orchestrator and its failure. `origins` are those whose pages can call the routes.
     `replaces_running` lets a start take the id of an instance that has not finished, which it terminates.
+    `fails_on_nondeterminism` fails an instance whose code does not match its history, instead of parking it.
     """
 
     def __init__(self) -> None:
@@ -230,6 +231,7 @@ class Registry:
         self.output_of_failure: Callable[[str, Failure], str] = lambda name, failure: str(failure)
         self.origins = Origins()
         self.replaces_running = False
+        self.fails_on_nondeterminism = False
 
     def add(self, definition: Definition) -> None:
         """Register a function; raises RegistrationError for a name or a route that is taken."""
@@ -300,6 +302,7 @@ class Registry:
         self.links, self.route_prefix, self.events = other.links, other.route_prefix, other.events
         self.output_of_failure = other.output_of_failure
         self.origins, self.replaces_running = other.origins, other.replaces_running
+        self.fails_on_nondeterminism = other.fails_on_nondeterminism
 
     def described(self, **more: str) -> str:
         """The registered names and `more`, as JSON for other workers and operators."""

@@ -59,6 +59,7 @@ class FunctionTable:
 
     def __init__(self, registry: Registry, versioning: Versioning | None = None) -> None:
         self.environment = RegistryEnvironment(registry)
+        self.fails_on_nondeterminism = registry.fails_on_nondeterminism
         self.entities: dict[str, EntityCode] = {
             name: code_of(definition) for name, definition in registry.entities.items()
         }

@@ -78,6 +78,7 @@ def load(
     app.registry.events = events
     app.registry.output_of_failure = output_of_failure
     app.registry.origins, app.registry.replaces_running = settings.origins, settings.replaces_running
+    app.registry.fails_on_nondeterminism = settings.fails_on_nondeterminism
     app.registry.route_prefix = _route_prefix(folder)
     app.registry.lifespans.append(Definition("azure", _door))
     finding = self_check.finding()

@@ -32,6 +32,7 @@ HEARD: Final = frozenset(
         "extensions.durabletask.versionmatchstrategy",
         "extensions.durabletask.versionfailurestrategy",
         "extensions.durabletask.overridableexistinginstancestates",
+        "extensions.durabletask.onnondeterminism",
         "extensions.http",
         "extensions.http.routeprefix",
         "extensions.queues",
@@ -115,6 +116,7 @@ class HostSettings:
         told: a line for each key that means nothing here.
         origins: the origins whose pages can call the app.
         replaces_running: a start takes the id of an instance that has not finished.
+        fails_on_nondeterminism: an instance fails when its code does not match its history, instead of being parked.
     """
 
     engine: Settings
@@ -123,12 +125,14 @@ class HostSettings:
     told: tuple[str, ...]
     origins: Origins = field(default_factory=Origins)
     replaces_running: bool = False
+    fails_on_nondeterminism: bool = False
 
 
 def read_settings(folder: Folder) -> HostSettings:
     """Read host.json and the app settings. Raises HostedAppError for a value that cannot be meant."""
     try:
         _refuse(folder.host)
+        changed = _one_of(folder.extension("durableTask"), "onNondeterminism", "park", ("park", "fail"))
         existing = _one_of(folder.extension("durableTask"), "overridableExistingInstanceStates", "", STATES)
         return HostSettings(
             _engine(folder),
@@ -137,6 +141,7 @@ def read_settings(folder: Folder) -> HostSettings:
             tuple(_told(folder.host)),
             _origins(folder),
             existing == "AnyState",
+            changed == "fail",
         )
     except (ValueError, TypeError) as error:
         raise HostedAppError(f"{folder.path / 'host.json'}: {error}") from error
