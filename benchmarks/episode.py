@@ -13,7 +13,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -86,8 +86,8 @@ class Pool:
     def start(self, invocations: list[Invocation], *_: object) -> None:
         self.asked.extend(invocations)
 
-    def forget(self, execution_id: str, task_id: int) -> None:
-        """Its result has been taken up."""
+    def forget(self, calls: Iterable[tuple[str, int]]) -> None:
+        """Their results have been taken up."""
 
     def results(self) -> list[Envelope]:
         """What was asked for, done."""

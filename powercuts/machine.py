@@ -83,8 +83,8 @@ class InlinePool:
                 self._in_flight.add(key)
                 self._waiting.append(invocation)
 
-    def forget(self, execution_id: str, task_id: int) -> None:
-        self._in_flight.discard((execution_id, task_id))
+    def forget(self, calls: Iterable[tuple[str, int]]) -> None:
+        self._in_flight.difference_update(calls)
 
     def cancel(self, calls: Iterable[tuple[str, int]], executions: Collection[str] = ()) -> None:
         """Cancel these calls, after the commits that decided it."""
