@@ -219,6 +219,14 @@ async def test_continuing_as_a_version_nobody_has_waits_for_it(orchestrator):
     assert finished.output == ["1.0", "1.0", "2.0"]
 
 
+@both(tells_yield, tells_async)
+async def test_an_instance_without_a_version_has_none(orchestrator):
+    async with environment(app_of({"": orchestrator})) as env:
+        assert (await env.run("main")).output is None
+        chosen = await env.client.start_new("main", version="7")
+        assert (await env.client.wait_for_completion(chosen)).output == "7"
+
+
 async def test_a_function_that_is_passed_runs_in_its_own_version():
     app = App("claims")
 

@@ -15,7 +15,7 @@ from perdure.hosts.azure_functions.queues import TextQueue
 from perdure.hosts.azure_functions.retrying import policy_of, time_span
 from perdure.model.retry import RetryPolicy
 from perdure.testing import environment
-from perdure.triggers import Queues
+from perdure.triggers import Queues, Schedules
 from perdure.triggers.definitions import Queue
 from tests.hosted.programs import APPS
 
@@ -93,12 +93,21 @@ def test_a_setting_that_is_missing_is_a_fault(app: App, monkeypatch: pytest.Monk
     monkeypatch.delenv("EVERY")
     with pytest.raises(HostedAppError, match="at_start: it needs the setting 'EVERY'"):
         load(APPS / "triggers")
+    for nonsense in ("00:61:00", "* * nonsense"):
+        monkeypatch.setenv("EVERY", nonsense)
+        with pytest.raises(HostedAppError, match="at_start: "):
+            load(APPS / "triggers")
+
+
+async def test_a_time_span_is_a_schedule(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EVERY", "00:05:00")
-    with pytest.raises(HostedAppError, match="at_start: the schedule '00:05:00' is a TimeSpan"):
-        load(APPS / "triggers")
-    monkeypatch.setenv("EVERY", "* * nonsense")
-    with pytest.raises(HostedAppError, match="at_start: "):
-        load(APPS / "triggers")
+    async with environment(load(APPS / "triggers").app) as env:
+        listed = {one.name: one.words for one in await Schedules(env.client).list()}
+        await env.settled()
+        before = len(seen("at_start"))
+        await env.advance(minutes=50)
+        assert len(seen("at_start")) - before == 10
+    assert listed["at_start"] == "Every 0:05:00"
 
 
 @pytest.mark.parametrize(

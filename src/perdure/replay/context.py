@@ -95,9 +95,9 @@ class OrchestrationContext(HttpCalls, ActivityCalls, ChildCalls, EntityCalls):
         return self._identity.parent_instance_id
 
     @property
-    def version(self) -> str:
-        """The version of this execution."""
-        return self._identity.version
+    def version(self) -> str | None:
+        """The version of this execution, None without one."""
+        return self._identity.version or None
 
     @property
     def function_context(self) -> SimpleNamespace:

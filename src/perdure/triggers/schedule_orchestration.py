@@ -21,6 +21,7 @@ from perdure.model.durations import instant, moment, stamp
 from perdure.replay.context import OrchestrationContext
 from perdure.replay.task import Task
 from perdure.triggers.cron import Cron
+from perdure.triggers.interval import Interval, is_interval
 from perdure.triggers.names import FIRING, firing_activity, firing_id
 
 CatchUp = Literal["latest", "skip", "all"]
@@ -44,8 +45,8 @@ class SchedulePlan(msgspec.Struct, frozen=True, omit_defaults=True):
     overlap: Overlap = "skip"
 
     @property
-    def when(self) -> Cron:
-        return Cron(self.cron, self.timezone)
+    def when(self) -> Cron | Interval:
+        return Interval(self.cron) if is_interval(self.cron) else Cron(self.cron, self.timezone)
 
 
 class Pending(msgspec.Struct, frozen=True, omit_defaults=True):

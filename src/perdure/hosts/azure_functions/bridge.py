@@ -64,7 +64,7 @@ class HostedContext(sdk.Context):
 
     @property
     def version(self) -> str | None:
-        return self._durable.version or None
+        return self._durable.version
 
     @property
     def custom_status(self) -> Any:

@@ -78,7 +78,7 @@ class Conversation:
 
     def run(self) -> Generator[Task[Any], Any, Any]:
         self._begin()
-        version = self._durable.version or None
+        version = self._durable.version
         self._put(EXECUTION_STARTED, Name="orchestrator", Input=self._input(), Version=version)
         while True:
             state = self._turn()

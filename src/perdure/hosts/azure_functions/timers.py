@@ -15,6 +15,7 @@ from perdure.model.durations import moment
 from perdure.replay.activity_context import ActivityContext
 from perdure.triggers.cron import Cron
 from perdure.triggers.definitions import Schedule
+from perdure.triggers.interval import Interval
 from perdure.triggers.schedule_orchestration import CatchUp, SchedulePlan, Tick
 
 if TYPE_CHECKING:
@@ -25,10 +26,6 @@ def schedule_of(described: AppFunction, callee: Callee) -> Schedule:
     """The schedule of a function with a timer trigger. Raises ValueError for one that cannot be read."""
     trigger, folder = described.trigger, callee.folder
     said = folder.resolved(str(trigger.get("schedule", "")))
-    if ":" in said:
-        raise ValueError(
-            f"the schedule {said!r} is a TimeSpan, which is not hosted: write a cron expression of six fields"
-        )
     catch_up: CatchUp = "latest" if trigger.get("useMonitor", True) else "skip"
     plan = SchedulePlan(described.name, said, folder.setting("WEBSITE_TIME_ZONE") or "UTC", catch_up)
     plan.when.next(0)
@@ -41,7 +38,7 @@ def schedule_of(described: AppFunction, callee: Callee) -> Schedule:
     )
 
 
-def _body(callee: Callee, when: Cron) -> Callable[..., Any]:
+def _body(callee: Callee, when: Cron | Interval) -> Callable[..., Any]:
     async def fire(tick: Tick, call: ActivityContext, client: Client, door: HubDoor) -> None:
         arguments, outputs = callee.arguments(
             _request(tick, when), call.idempotency_key, door=door, client=client, attempt=call.attempt
@@ -52,7 +49,7 @@ def _body(callee: Callee, when: Cron) -> Callable[..., Any]:
     return typed(fire, callee, told)
 
 
-def _request(tick: Tick, when: Cron) -> Any:
+def _request(tick: Tick, when: Cron | Interval) -> Any:
     status = {
         "Last": moment(tick.at).isoformat(),
         "Next": moment(when.next(tick.at)).isoformat(),
