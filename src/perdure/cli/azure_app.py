@@ -6,10 +6,11 @@ The package that hosts such apps, and Azure's own packages, are imported only if
 from __future__ import annotations
 
 import logging
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perdure.errors import ExtraMissing
+from perdure.errors import ExtraMissing, HostedAppError, PerdureError
 from perdure.settings import HOSTED, TABLE, choose
 from perdure.store import is_postgres, sqlite_path
 
@@ -60,10 +61,17 @@ def load(target: str, chosen: Mapping[str, Chosen] | None = None) -> App:
     """
     try:
         from perdure.hosts.azure_functions.application import load as load_hosted
-    except ImportError as error:
-        raise ExtraMissing(
-            f"{target} is an Azure Functions app, and its packages are not installed ({error}). Run "
-            f"pip install -r {Path(target) / 'requirements.txt'}, or pip install 'perdure[azure]'"
+    except PerdureError:
+        raise
+    except Exception as error:  # the packages run their own code when they are imported
+        advice = f"Run pip install -r {Path(target) / 'requirements.txt'}, or pip install 'perdure[azure]'"
+        if isinstance(error, ImportError) and not _are_installed():
+            raise ExtraMissing(
+                f"{target} is an Azure Functions app, and its packages are not installed ({error}). {advice}"
+            ) from error
+        raise HostedAppError(
+            f"{target} is an Azure Functions app, and the installed packages of Azure cannot be imported "
+            f"({type(error).__name__}: {error}). They may not fit each other, or this version of Python. {advice}"
         ) from error
     values = {name: one.value for name, one in (chosen or choose(HOSTED, {})).items()}
     hosted = load_hosted(
@@ -80,6 +88,13 @@ def load(target: str, chosen: Mapping[str, Chosen] | None = None) -> App:
     for line in hosted.told:
         log.warning("%s", line)
     return hosted.app
+
+
+def _are_installed() -> bool:
+    try:
+        return all(find_spec(name) is not None for name in ("azure.functions", "azure.durable_functions"))
+    except ImportError:  # there is no package azure at all
+        return False
 
 
 __all__ = ["at_home", "is_azure_app", "load"]

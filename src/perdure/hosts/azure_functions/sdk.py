@@ -2,7 +2,8 @@
 
 The SDK's classes do what they do on Azure: they check arguments, resolve builders to names, find types, encode custom
 classes, and pass a task's value up through its compounds. The rest of this package sees them under these names. What
-differs between 1.3 and 1.7 is settled here.
+differs between 1.3 and 1.7 is settled here. A name that another version lacks gets a stand-in and
+is listed in `MISSING`; then orchestrators are driven by the JSON protocol, which needs none of these names.
 """
 
 from __future__ import annotations
@@ -16,6 +17,25 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final, NamedTuple
 
+from perdure.errors import HostedAppError
+
+PACKAGE: Final = "azure-functions-durable"
+
+
+def version_of(name: str) -> str:
+    """The version of an installed package, "" if that is not known."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""
+
+
+if version_of(PACKAGE).partition(".")[0] not in ("", "1"):
+    raise HostedAppError(
+        f"{PACKAGE} {version_of(PACKAGE)} is installed, and perdure serves apps for 1.x, whose protocol is another "
+        f"one: run pip install '{PACKAGE}<2'"
+    )
+
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # the SDK looks into the folder that it is imported in
     import azure.functions as func
@@ -26,23 +46,44 @@ with warnings.catch_warnings():
         Orchestrator,
         RetryOptions,
     )
-    from azure.durable_functions.models import Task as _tasks
-    from azure.durable_functions.models.FunctionContext import FunctionContext
-    from azure.durable_functions.models.ReplaySchema import ReplaySchema
 
 FunctionRegister = func.FunctionRegister
 _MODELS: Final = "azure.durable_functions.models"
+MISSING: Final[list[str]] = []
+"""The names of the SDK's inside that the installed version does not have."""
 
-TaskBase = _tasks.TaskBase
-CompoundTask = _tasks.CompoundTask
-RetryAbleTask = _tasks.RetryAbleTask
-TaskState = _tasks.TaskState
+
+def _borrowed(module: str, name: str) -> Any:
+    """A class of the SDK's inside, or a stand-in for one that is not there."""
+    try:
+        return getattr(import_module(f"{_MODELS}.{module}"), name)
+    except (ImportError, AttributeError):
+        MISSING.append(f"{module}.{name}")
+        return type(name, (_StandIn,), {})
+
+
+class _StandIn:
+    """What stands for a class that is not there, so that the names exist."""
+
+    RUNNING = SUCCEEDED = value = None
+
+    def __init__(self, *_: Any) -> None:
+        """Take any arguments: nothing is made of it."""
+
+
+TaskBase = _borrowed("Task", "TaskBase")
+CompoundTask = _borrowed("Task", "CompoundTask")
+RetryAbleTask = _borrowed("Task", "RetryAbleTask")
+_TimerTask: Any = _borrowed("Task", "TimerTask")
+TaskState = _borrowed("Task", "TaskState")
+FunctionContext = _borrowed("FunctionContext", "FunctionContext")
+ReplaySchema = _borrowed("ReplaySchema", "ReplaySchema")
 RUNNING: Final = TaskState.RUNNING
 SUCCEEDED: Final = TaskState.SUCCEEDED
 
 
 def _action(name: str) -> Any:
-    return getattr(import_module(f"{_MODELS}.actions.{name}"), name)
+    return _borrowed(f"actions.{name}", name)
 
 
 CallActivity = _action("CallActivityAction")
@@ -58,15 +99,15 @@ WaitForExternalEvent = _action("WaitForExternalEventAction")
 try:
     from azure.functions._durable_functions import df_dumps, df_loads
 except ImportError:  # before 1.26 and 2.2 of azure-functions
-    from azure.functions._durable_functions import _deserialize_custom_object, _serialize_custom_object
+    from azure.functions import _durable_functions as _converters
 
     def df_dumps(value: Any) -> str:
         """A value as JSON text; custom classes by their `to_json`."""
-        return json.dumps(value, default=_serialize_custom_object)
+        return json.dumps(value, default=_converters._serialize_custom_object)
 
     def df_loads(s: str, expected_type: type | None = None) -> Any:
         """The value of JSON text; custom classes by their `from_json`."""
-        return json.loads(s, object_hook=_deserialize_custom_object)
+        return json.loads(s, object_hook=_converters._deserialize_custom_object)
 
 
 _PLAIN: Final = frozenset({str, int, float, bool, type(None), list, dict})
@@ -92,10 +133,10 @@ def loads(text: str, expected_type: type | None = None) -> Any:
     return df_loads(text, expected_type)
 
 
-LATEST_SCHEMA: Final = max(ReplaySchema, key=lambda one: one.value)
+LATEST_SCHEMA: Final = max(ReplaySchema, key=lambda one: one.value) if not MISSING else None
 
 
-class Timer(_tasks.TimerTask):  # type: ignore[misc]
+class Timer(_TimerTask):  # type: ignore[misc]
     """A timer that tells its context when it is cancelled."""
 
     def __init__(self, id_: Any, action: Any) -> None:
@@ -327,23 +368,28 @@ def operated(handle: Any, document: dict[str, Any]) -> dict[str, Any]:
 
 
 def client_module() -> Any:
-    """The module whose three functions send the client's requests."""
-    return sys.modules[f"{_MODELS}.DurableOrchestrationClient"]
+    """The module whose three functions send the client's requests. Raises HostedAppError if they are elsewhere."""
+    module = sys.modules.get(f"{_MODELS}.DurableOrchestrationClient")
+    names = ("get_async_request", "post_async_request", "delete_async_request")
+    lacking = [name for name in names if not hasattr(module, name)]
+    if lacking:
+        raise HostedAppError(
+            f"the client of {packages()} has no {', '.join(lacking)}, by which perdure answers its requests: "
+            f"install a version of {PACKAGE} that perdure knows, 1.3 to 1.7"
+        )
+    return module
 
 
 def packages() -> str:
     """Which versions of Azure's packages are installed, for people."""
-    return ", ".join(f"{name} {_version_of(name)}" for name in ("azure-functions-durable", "azure-functions"))
-
-
-def _version_of(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "of no known version"
+    return ", ".join(
+        f"{name} {version_of(name) or 'of no known version'}" for name in (PACKAGE, "azure-functions")
+    )
 
 
 __all__ = [
+    "MISSING",
+    "PACKAGE",
     "RUNNING",
     "SUCCEEDED",
     "CallActivity",
@@ -391,4 +437,5 @@ __all__ = [
     "settle",
     "sub_input_of",
     "timer_request",
+    "version_of",
 ]

@@ -78,6 +78,8 @@ _ARRIVALS: Final[tuple[ev.Arrival, ...]] = (
 
 def finding() -> str:
     """Why the SDK is not as expected; "" when it is."""
+    if sdk.MISSING:
+        return f"it has no {', '.join(sdk.MISSING)}"
     execution = Execution(
         Code("check", bridged(sdk.Orchestrator.create(_program), Names())),
         Identity("check", "x"),
