@@ -114,3 +114,27 @@ def test_the_next_generation_of_the_sdk_is_refused_with_what_to_do(place: Path) 
     assert ended.returncode == 2 and "Traceback" not in ended.stderr
     assert "azure-functions-durable 2.0.0 is installed" in ended.stderr
     assert "pip install 'azure-functions-durable<2'" in " ".join(ended.stderr.split())
+
+
+@pytest.mark.timeout(500)
+@pytest.mark.parametrize("host", ['{"version": "2.0"} // a comment', '{"version": "2.0"}{"version": "2.0"}'])
+def test_an_app_is_loaded_from_its_own_folder_whatever_its_host_json_has_beside_json(
+    place: Path, host: str
+) -> None:
+    """The SDK cannot be imported in such a folder, where it reads the host.json too."""
+    (place / "app" / "host.json").write_text(host)
+    path = os.pathsep.join(("..", os.fspath(ROOT / "src")))
+    program = (
+        "from perdure.cli.azure_app import load\nimport sys\n"
+        "print(sorted(load('.').registry.activities), all(entry.startswith('/') for entry in sys.path))"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program],
+        cwd=place / "app",
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
+    assert ended.stdout == "['act'] True\n", ended.stderr

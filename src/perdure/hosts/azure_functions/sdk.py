@@ -9,10 +9,12 @@ is listed in `MISSING`; then orchestrators are driven by the JSON protocol, whic
 from __future__ import annotations
 
 import json
+import os
 import sys
 import typing
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import chdir, contextmanager
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final, NamedTuple
@@ -36,7 +38,16 @@ if version_of(PACKAGE).partition(".")[0] not in ("", "1"):
         f"one: run pip install '{PACKAGE}<2'"
     )
 
-with warnings.catch_warnings():
+
+@contextmanager
+def _elsewhere() -> Iterator[None]:
+    """Away from the app's folder: the SDK reads the host.json of where it is imported, and without comments."""
+    sys.path[:] = map(os.path.abspath, sys.path)  # for the app's folder too, which the process changes into
+    with chdir(os.path.dirname(__file__)):
+        yield
+
+
+with _elsewhere(), warnings.catch_warnings():
     warnings.simplefilter("ignore")  # the SDK looks into the folder that it is imported in
     import azure.functions as func
     from azure.durable_functions import (
