@@ -191,7 +191,9 @@ def test_children_that_wait_in_parts_are_terminated_with_their_parent() -> None:
     world = World(APP, MemoryStore("h"), limits=SMALL)
     run_until_reply(start("parents", "wide", WIDTH).make(world.client, "op-1"))
     world.turn()
-    waiting = run_until_reply(manage("terminate", "wide", "enough", recursive=True).make(world.client, "op-2"))
+    waiting = run_until_reply(
+        manage("terminate", "wide", "enough", recursive=True).make(world.client, "op-2")
+    )
     world.settle()
     waiting.finish()
     assert {world.status(f"sleeper-{n}").runtime_status for n in range(WIDTH)} == {"Terminated"}
@@ -223,6 +225,16 @@ def test_a_part_comes_back_from_its_row_as_it_was() -> None:
     again = decode_message(encode_message(part))
     assert again == part
     assert unpack(part) == (*operations(3),)
+
+
+def test_a_part_that_an_earlier_version_stored_can_be_read() -> None:
+    row = (
+        b'{"type":"Outgoing","count":2,"packed":"eAGLrlYqqSxIVbJScs0rySyp9C9ILUosyczPU9JRyoezrZTKizJLUhUMgKKZe'
+        b'cUliXnJqfGZKUBdDln5pUV5iTkO+XmpSrU6JJlmSMC0WAACjzcG","instance_id":"wide"}'
+    )
+    part = decode_message(row)
+    assert isinstance(part, Outgoing)
+    assert unpack(part) == (*operations(2),)
 
 
 @pytest.mark.parametrize("damage", [{"packed": b"x"}, {"count": 2}])
