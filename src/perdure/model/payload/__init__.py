@@ -18,16 +18,34 @@ from typing import Any
 from msgspec import Raw
 
 from perdure.errors import PayloadError
-from perdure.model.payload.errors import COMPARABLE, MAX_BYTES, MAX_DEPTH, MAX_DIGITS, REFUSING, too_large
-from perdure.model.payload.locating import malformed, reject_flaws
+from perdure.model.payload.decoding import (
+    is_plain_class,
+    is_untyped,
+    known_reader,
+    misfit,
+    new_reader,
+    schema_for,
+    title,
+    why_unreadable,
+)
 from perdure.model.payload.lossless import settled, why_not
-from perdure.model.payload.reading import is_untyped, known_reader, new_reader, why_unreadable
 from perdure.model.payload.round_trip import Guard, guard_of, is_transparent
-from perdure.model.payload.schemas import schema_for
-from perdure.model.payload.shapes import is_plain_class, title
-from perdure.model.payload.text import reject_suspects, same_strings
-from perdure.model.payload.type_errors import misfit
-from perdure.model.payload.writing import is_kept, passed, read_plain, write_plain
+from perdure.model.payload.text import (
+    COMPARABLE,
+    MAX_BYTES,
+    MAX_DEPTH,
+    MAX_DIGITS,
+    REFUSING,
+    is_kept,
+    malformed,
+    passed,
+    read_plain,
+    reject_flaws,
+    reject_suspects,
+    same_strings,
+    too_large,
+    write_plain,
+)
 
 
 def encode(value: object, *, limit: int = MAX_BYTES) -> bytes:

@@ -17,7 +17,8 @@ from uuid import UUID
 from msgspec import UNSET, Raw, Struct, structs
 
 from perdure.errors import PayloadError
-from perdure.model.payload.errors import (
+from perdure.model.payload.round_trip import hold_against_itself, is_surely_whole, is_transparent, own_guard
+from perdure.model.payload.text import (
     MAX_DEPTH,
     MAX_DIGITS,
     MINUTE,
@@ -26,19 +27,17 @@ from perdure.model.payload.errors import (
     Rule,
     Token,
     Trail,
+    at,
+    model_form,
     no_json,
+    read_plain,
     refusal,
     surrogate,
     too_deep,
     too_long,
+    unsupported,
+    write_plain,
 )
-from perdure.model.payload.round_trip import (
-    hold_against_itself,
-    is_surely_whole,
-    is_transparent,
-    own_guard,
-)
-from perdure.model.payload.writing import at, model_form, read_plain, unsupported, write_plain
 
 
 class _Twin(NamedTuple):

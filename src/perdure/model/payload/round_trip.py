@@ -20,10 +20,8 @@ from uuid import UUID
 from msgspec import Struct, inspect
 
 from perdure.errors import PayloadError
-from perdure.model.payload.errors import COMPARABLE, Trail, refusal
-from perdure.model.payload.reading import adapter_of, is_untyped, known_reader
-from perdure.model.payload.shapes import title
-from perdure.model.payload.writing import is_model, read_plain, write_plain
+from perdure.model.payload.decoding import adapter_of, is_untyped, known_reader, title
+from perdure.model.payload.text import COMPARABLE, Trail, is_model, read_plain, refusal, write_plain
 
 Guard = Callable[[Trail, Any], None]
 """Raises PayloadError for a value that would change in the round trip."""
