@@ -1,0 +1,175 @@
+"""Programs of the shapes that public samples have, in folders with a function.json each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from perdure.errors import HostedAppError
+from perdure.hosts.azure_functions.application import load
+from perdure.testing import environment
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+HEAD = "from datetime import timedelta\nimport azure.durable_functions as df\n"
+ORCHESTRATION = [{"name": "context", "type": "orchestrationTrigger", "direction": "in"}]
+TEXT_MESSAGE = {"name": "message", "type": "twilioSms", "direction": "out", "from": ""}
+STARTER = [
+    {"name": "req", "type": "httpTrigger", "authLevel": "anonymous", "route": "begin/{orchestrator}"},
+    {"name": "response", "type": "http", "direction": "out"},
+    {"name": "starter", "type": "orchestrationClient", "direction": "in", "datatype": "string"},
+]
+FUNCTIONS = {
+    "Begin": (
+        STARTER,
+        """
+from azure.durable_functions import DurableOrchestrationClient
+from ..shared.parcels import Parcel
+
+async def main(req, starter: str, response):
+    client = DurableOrchestrationClient(starter)
+    weight = int(req.params.get("weight", 0))
+    given = {"client_input": Parcel(weight)} if weight else {}
+    found = await client.start_new(req.route_params["orchestrator"], "one", **given)
+    response.set(client.create_check_status_response(req, found))
+""",
+    ),
+    "Weigh": (
+        ORCHESTRATION,
+        """
+from ..shared.parcels import Parcel
+
+def weigh(context: df.DurableOrchestrationContext):
+    parcel = context.get_input()
+    heavier = yield context.call_activity("Pack", parcel)
+    return [type(parcel) is Parcel, heavier.weight]
+
+main = df.Orchestrator.create(weigh)
+""",
+    ),
+    "Pack": (
+        [{"name": "parcel", "type": "activityTrigger", "direction": "in", "dataType": "string"}],
+        """
+from ..shared.parcels import Parcel
+
+def main(parcel: Parcel) -> Parcel:
+    return Parcel(parcel.weight + 1)
+""",
+    ),
+    "Watch": (
+        ORCHESTRATION,
+        """
+def watch(context: df.DurableOrchestrationContext):
+    until = context.current_utc_datetime + timedelta(minutes=10)
+    looks = 0
+    while context.current_utc_datetime < until:
+        looks += 1
+        if (yield context.call_activity("IsReady", looks)):
+            break
+        context.set_custom_status(f"looked {looks} times")
+        yield context.create_timer(context.current_utc_datetime + timedelta(minutes=1))
+    return looks
+
+main = df.Orchestrator.create(watch)
+""",
+    ),
+    "IsReady": (
+        [{"name": "looks", "type": "activityTrigger", "direction": "in"}],
+        "def main(looks) -> str:\n    return looks >= 4\n",
+    ),
+    "Verify": (
+        ORCHESTRATION,
+        """
+def verify(context: df.DurableOrchestrationContext):
+    code = yield context.call_activity("SendCode", context.get_input())
+    late = context.create_timer(context.current_utc_datetime + timedelta(seconds=180))
+    for _ in range(3):
+        answer = context.wait_for_external_event("Code")
+        first = yield context.task_any([answer, late])
+        if first != answer:
+            return "late"
+        if answer.result == code:
+            late.cancel()
+            return "verified"
+    return "refused"
+
+main = df.Orchestrator.create(verify)
+""",
+    ),
+    "SendCode": (
+        [{"name": "number", "type": "activityTrigger", "direction": "in"}, TEXT_MESSAGE],
+        "def main(number, message):\n    message.set('{}')\n    return '42'\n",
+    ),
+}
+PARCELS = """
+class Parcel:
+    def __init__(self, weight):
+        self.weight = weight
+    @staticmethod
+    def to_json(parcel):
+        return str(parcel.weight)
+    @staticmethod
+    def from_json(text):
+        return Parcel(int(text))
+"""
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    (tmp_path / "host.json").write_text('{"version": "2.0"}')
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared" / "parcels.py").write_text(PARCELS)
+    for name, (bindings, code) in FUNCTIONS.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text(HEAD + code)
+        described = {"scriptFile": "__init__.py", "bindings": bindings, "disabled": False}
+        (tmp_path / name / "function.json").write_text(json.dumps(described))
+    return tmp_path
+
+
+@pytest.fixture
+async def http(place: Path) -> AsyncIterator[httpx2.AsyncClient]:
+    host = load(place, partial=True).app.asgi(store="memory:", access="open")
+    async with host.lifespan():
+        transport = httpx2.ASGITransport(app=host)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            yield client
+
+
+async def test_a_response_is_set_on_an_output_and_a_custom_class_is_the_input(
+    http: httpx2.AsyncClient,
+) -> None:
+    started = await http.get("/api/begin/WEIGH", params={"weight": 5})
+    status = await http.get(started.json()["statusQueryGetUri"], params={"wait": 60})
+    assert started.status_code == 202 and started.json()["id"] == "one"
+    assert status.json()["output"] == [True, 6]
+
+
+async def test_a_monitor_looks_until_what_it_waits_for_is_there(place: Path) -> None:
+    async with environment(load(place, partial=True).app) as env:
+        instance_id = await env.client.start_new("Watch")
+        await env.advance(minutes=2, seconds=1)
+        status = await env.client.get_status(instance_id)
+        assert status is not None and status.custom_status == "looked 3 times"
+        assert (await env.client.wait_for_completion(instance_id)).output == 4
+
+
+@pytest.mark.parametrize(
+    ("answers", "output"),
+    [(["42"], "verified"), (["1", "42"], "verified"), (["1", "2", "3"], "refused"), ([], "late")],
+)
+async def test_an_output_that_is_not_hosted_is_dropped_and_the_rest_goes_on(
+    place: Path, answers: list[str], output: str
+) -> None:
+    with pytest.raises(HostedAppError, match="twilioSms 'message' is not hosted here"):
+        load(place)
+    async with environment(load(place, partial=True).app) as env:
+        instance_id = await env.client.start_new("Verify", None, "+49123")
+        await env.settled()
+        for answer in answers:
+            await env.client.raise_event(instance_id, "Code", answer)
+        await env.advance(seconds=181)
+        assert (await env.client.wait_for_completion(instance_id)).output == output
