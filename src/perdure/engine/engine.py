@@ -422,7 +422,8 @@ class Engine:
                     return status
             if self.loop.stopping:
                 raise EngineStopped("the engine is not running: the instance continues when an engine runs")
-            self._waiting(+1)
+            if self._skipping is not None:
+                self._waiting(self._skipping, +1)
             if timeout is None:
                 self.endless[future] = instance_id
             try:
@@ -430,9 +431,11 @@ class Engine:
                 return finished_status(*facts, self.output_of_failure) if facts is not None else None
             finally:
                 self.endless.pop(future, None)
-                self._waiting(-1)
+                if self._skipping is not None:
+                    self._waiting(self._skipping, -1)
         finally:
-            self._forget(instance_id, future)
+            if instance_id in self._watchers:
+                self._forget(instance_id, future)
 
     def watching(
         self, instance_no: int | None, *, is_counted: bool = True
@@ -450,11 +453,10 @@ class Engine:
         is_finished = RuntimeStatus(stored.row.status) in FINISHED
         return status_in(self.store, stored, Detail(), self) if is_finished else None
 
-    def _waiting(self, more: int) -> None:
+    def _waiting(self, skipping: Callable[[int], None], more: int) -> None:
         """Count a client that waits for an instance: a clock that skips may skip now."""
-        if self._skipping is not None:
-            self._skipping(more)
-            self.loop.nudge()
+        skipping(more)
+        self.loop.nudge()
 
     def _dismiss_watchers(self) -> None:
         with self._gate:

@@ -258,11 +258,11 @@ class ActivityPool:
         """Handle the return of a body."""
         if attempt.since:
             attempt.runner.took(time.monotonic() - attempt.since)
-        if self._settle(attempt):
+        with self._gate:
+            is_dropped, attempt.settled = attempt.settled, True
+            self._dropped += is_dropped
+        if not is_dropped:
             self._send(attempt, result)
-        else:
-            with self._gate:
-                self._dropped += 1
 
     def _expire(self, attempt: Attempt, failure: Failure) -> None:
         """Fail an attempt at its deadline; its later actions are ignored."""

@@ -177,7 +177,8 @@ def _caller(
     if not instance.execution.is_open(message.task_id):
         _stale(batch, envelope)
         return None
-    batch.consume(envelope)
+    if envelope.row_no:
+        batch.consume(envelope)
     return instance
 
 

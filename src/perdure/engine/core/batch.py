@@ -145,7 +145,8 @@ class OpenBatch:
 
     def answer(self, envelope: Envelope, value: Any) -> None:
         """Consume the message; its client gets the answer after the commit."""
-        self.consume(envelope)
+        if envelope.row_no:
+            self.consume(envelope)
         operation_id = operation_of(envelope)
         if isinstance(value, Recalled):
             value = value.value
