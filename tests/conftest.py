@@ -6,6 +6,7 @@ Tests marked `long`, and those that repeat others on further versions of Postgre
 
 import os
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 
@@ -27,6 +28,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "long: takes many seconds, or repeats others; runs with --long only")
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A shell starts background jobs so. The programs under test would inherit it, and would not hear Ctrl-C.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if "TMPDIR" not in os.environ and may_hold_files(MEMORY):
         os.environ["TMPDIR"] = os.fspath(MEMORY)  # the processes of a parallel run, and servers, inherit it
         tempfile.tempdir = None  # it is asked for again
