@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from perdure.errors import PerdureError
 from perdure.model.records import (
+    ANSWERED,
     ActivityRow,
     AuditFilter,
     Batch,
@@ -246,7 +247,7 @@ class Pair:
 
     def __init__(self, *stores: Any) -> None:
         self.stores = stores
-        self.known: dict[int | None, int | None] = {None: None}
+        self.known: dict[int | None, int | None] = {None: None, ANSWERED: ANSWERED}
         self.now: list[int] = []
         for store, lease in zip(stores, (MOMENT, HOUR), strict=True):
             store.register(profile("w", lease))
@@ -254,8 +255,8 @@ class Pair:
             self.opened(store.open())
 
     def opened(self, opening: Opening) -> Any:
-        self.known[opening.incarnation] = len(self.known)
-        self.now[(len(self.known) - 2) if len(self.known) < 4 else self.who] = opening.incarnation
+        self.known[opening.incarnation] = len(self.known) - 1
+        self.now[(len(self.known) - 3) if len(self.known) < 5 else self.who] = opening.incarnation
         return sorted(opening.owned)
 
     def done(self, who: int, step: str, given: Any) -> Any:
