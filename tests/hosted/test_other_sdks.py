@@ -126,7 +126,9 @@ def test_an_app_is_loaded_from_its_own_folder_whatever_its_host_json_has_beside_
     path = os.pathsep.join(("..", os.fspath(ROOT / "src")))
     program = (
         "from perdure.cli.azure_app import load\nimport sys\n"
-        "print(sorted(load('.').registry.activities), all(entry.startswith('/') for entry in sys.path))"
+        "sys.path.append('__editable__.other.finder.__path_hook__')\n"
+        "found = sorted(load('.').registry.activities)\n"
+        "print(found, [entry for entry in sys.path if not entry.startswith('/')])"
     )
     ended = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", program],
@@ -137,4 +139,4 @@ def test_an_app_is_loaded_from_its_own_folder_whatever_its_host_json_has_beside_
         timeout=400,
         check=False,
     )
-    assert ended.stdout == "['act'] True\n", ended.stderr
+    assert ended.stdout == "['act'] ['__editable__.other.finder.__path_hook__']\n", ended.stderr

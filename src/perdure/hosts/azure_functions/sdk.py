@@ -42,7 +42,8 @@ if version_of(PACKAGE).partition(".")[0] not in ("", "1"):
 @contextmanager
 def _elsewhere() -> Iterator[None]:
     """Away from the app's folder: the SDK reads the host.json of where it is imported, and without comments."""
-    sys.path[:] = map(os.path.abspath, sys.path)  # for the app's folder too, which the process changes into
+    # For the app's folder too, which the process changes into. Some entries are the names of hooks, and no paths.
+    sys.path[:] = [os.path.abspath(one) if not one or os.path.exists(one) else one for one in sys.path]
     with chdir(os.path.dirname(__file__)):
         yield
 
