@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import sys
+from contextlib import suppress
 from pathlib import Path
 
 import httpx2
@@ -126,6 +128,21 @@ async def test_the_sdks_client_replaces_a_running_instance_too(tmp_path: Path) -
     assert (answers, status["input"], status["runtimeStatus"]) == ([202, 202], 1, "Running")
 
 
+async def test_custom_headers_are_on_the_responses_of_functions(tmp_path: Path) -> None:
+    code = """
+@app.route(route="own", auth_level=func.AuthLevel.ANONYMOUS)
+def own(req): return func.HttpResponse("x", headers={"X-Frame-Options": "SAMEORIGIN"})
+@app.route(route="text", auth_level=func.AuthLevel.ANONYMOUS)
+def text(req): return "y"
+"""
+    host = '{"extensions": {"http": {"customHeaders": {"X-Frame-Options": "ALLOWALL", "X-Team": "claims"}}}}'
+    http, running = served(folder_of(tmp_path, host, code=code))
+    async with running, http:  # type: ignore[attr-defined]
+        answers = [(await http.get(f"/api/{path}")).headers for path in ("own", "text")]
+    assert [one["x-frame-options"] for one in answers] == ["SAMEORIGIN", "ALLOWALL"]
+    assert [one["x-team"] for one in answers] == ["claims", "claims"]
+
+
 def test_settings_override_host_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AzureFunctionsJobHost__extensions__durableTask__hubName", "from-a-setting")
     monkeypatch.setenv("AzureFunctionsJobHost__Extensions__Http__routePrefix", "v2")
@@ -154,6 +171,42 @@ def test_settings_override_host_json(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_what_cannot_be_meant_here_is_refused(tmp_path: Path, host: str, told: str) -> None:
     with pytest.raises(HostedAppError, match=re.escape(told)):
         load(folder_of(tmp_path, host))
+
+
+CODE_WITH_A_QUEUE = """
+@app.queue_trigger(arg_name="m", queue_name="q", connection="")
+def q(m): ...
+@app.route(route="a")
+def a(req): return "x"
+"""
+WRONG: tuple[object, ...] = (1, -1, 0, 1.5, "x", "", [], [1], {}, {"a": 1}, True, False, None)
+
+
+@pytest.mark.parametrize("key", sorted(host_settings.HEARD))
+def test_a_value_that_a_key_cannot_have_is_taken_or_refused_and_never_a_traceback(
+    tmp_path: Path, key: str
+) -> None:
+    for value in WRONG:
+        document: dict[str, object] = {}
+        place = document
+        *path, last = key.split(".")
+        for part in path:
+            place[part] = place = {}
+        place[last] = value
+        sys.modules.pop("function_app", None)
+        with suppress(HostedAppError):
+            load(folder_of(tmp_path, json.dumps(document), code=CODE_WITH_A_QUEUE))
+
+
+@pytest.mark.parametrize("value", [-1, 0, True, "many", 1.5, [1]])
+@pytest.mark.parametrize(
+    "key", ["durableTask.maxConcurrentActivityFunctions", "queues.batchSize", "queues.maxDequeueCount"]
+)
+def test_a_count_is_a_whole_number_of_one_or_more(tmp_path: Path, key: str, value: object) -> None:
+    extension, _, name = key.partition(".")
+    host = json.dumps({"extensions": {extension: {name: value}}})
+    with pytest.raises(HostedAppError, match=f"{name} is a whole number of 1 or more"):
+        load(folder_of(tmp_path, host, code=CODE_WITH_A_QUEUE))
 
 
 def test_the_guide_lists_every_key_that_is_known() -> None:

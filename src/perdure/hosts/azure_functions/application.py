@@ -74,7 +74,10 @@ def load(
     settings = read_settings(folder)
     functions, left_out = functions_in(folder, partial=partial)
     install()
-    app = App(_hub_of(folder), settings=settings.engine, links="azure" if links == "full" else "caller")
+    try:
+        app = App(_hub_of(folder), settings=settings.engine, links="azure" if links == "full" else "caller")
+    except RegistrationError as error:
+        raise HostedAppError(f"{folder.path / 'host.json'}: the hubName names the hub: {error}") from error
     app.registry.events = events
     app.registry.output_of_failure = output_of_failure
     app.registry.origins, app.registry.replaces_running = settings.origins, settings.replaces_running

@@ -49,6 +49,10 @@ class Folder:
         found = _member(self.host.get("extensions"), name)
         return found if isinstance(found, Mapping) else {}
 
+    def count(self, extension: str, name: str, default: int) -> int:
+        """A number of an extension that is 1 or more. Raises ValueError for anything else."""
+        return counted(self.extension(extension).get(name), name, default)
+
     def setting(self, name: str) -> str | None:
         """An app setting, without regard to case, as on Windows and in Azure's host."""
         found: str | None = _member(self.settings, name)
@@ -110,6 +114,16 @@ def read_json(path: Path) -> dict[str, Any]:
     return document
 
 
+def counted(value: Any, name: str, default: int) -> int:
+    """A setting that is a whole number of 1 or more, also as text; `default` where it is not given."""
+    if value is None or value == "":
+        return default
+    text = str(value).strip()
+    if isinstance(value, bool) or not text.isascii() or not text.isdigit() or not int(text):
+        raise ValueError(f"{name} is a whole number of 1 or more, not {value!r}")
+    return int(text)
+
+
 def refusal(folder: Folder, faults: Iterable[str], advice: str = "") -> HostedAppError:
     """The error of an app that cannot be served: one line for each fault, then the advice."""
     listed = tuple(faults)
@@ -135,4 +149,13 @@ def _member(found: Any, name: str) -> Any:
     return next((value for key, value in found.items() if key.casefold() == name.casefold()), None)
 
 
-__all__ = ["HOST_FILE", "LOCAL_FILE", "Folder", "export_settings", "read_folder", "read_json", "refusal"]
+__all__ = [
+    "HOST_FILE",
+    "LOCAL_FILE",
+    "Folder",
+    "counted",
+    "export_settings",
+    "read_folder",
+    "read_json",
+    "refusal",
+]

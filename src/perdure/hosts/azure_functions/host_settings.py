@@ -12,7 +12,7 @@ from perdure.engine.engine import Settings
 from perdure.engine.functions.registry import Origins
 from perdure.engine.functions.versions import FailureStrategy, MatchStrategy
 from perdure.errors import HostedAppError
-from perdure.hosts.azure_functions.folder import LOCAL_FILE, Folder
+from perdure.hosts.azure_functions.folder import LOCAL_FILE, Folder, counted
 from perdure.hosts.azure_functions.retrying import time_span
 from perdure.http.cross_origin import ANY
 from perdure.model.durations import micros
@@ -35,6 +35,7 @@ HEARD: Final = frozenset(
         "extensions.durabletask.onnondeterminism",
         "extensions.http",
         "extensions.http.routeprefix",
+        "extensions.http.customheaders",
         "extensions.queues",
         "extensions.queues.maxdequeuecount",
         "extensions.queues.visibilitytimeout",
@@ -69,7 +70,6 @@ MEANINGLESS: Final[Mapping[str, str]] = {
     "extensions.http.maxoutstandingrequests": "the settings threads and rate_limit limit the load",
     "extensions.http.dynamicthrottlesenabled": "the settings threads and rate_limit limit the load",
     "extensions.http.hsts": "the proxy that ends TLS sets it",
-    "extensions.http.customheaders": "a function sets the headers of its response",
     "extensions.queues.messageencoding": "text is read with and without base64, and sent with it",
     "logging.console": "perdure's own settings say where the log goes",
     "logging.fileloggingmode": "perdure's own settings say where the log goes",
@@ -176,12 +176,13 @@ def _origins(folder: Folder) -> Origins:
 
 def _engine(folder: Folder) -> Settings:
     said, settings = folder.extension("durableTask"), Settings()
-    most = said.get("maxConcurrentActivityFunctions")
-    threads = folder.setting("PYTHON_THREADPOOL_THREAD_COUNT") or most
+    usual = settings.concurrency
+    most = folder.count("durableTask", "maxConcurrentActivityFunctions", 0)
+    count = "PYTHON_THREADPOOL_THREAD_COUNT"
     concurrency = replace(
         settings.concurrency,
-        threads=int(threads or settings.concurrency.threads),
-        tasks=int(most or settings.concurrency.tasks),
+        threads=counted(folder.setting(count), count, most or usual.threads),
+        tasks=most or usual.tasks,
     )
     versioning = replace(
         settings.versioning,
@@ -212,7 +213,10 @@ def _timeout(folder: Folder) -> int:
 
 
 def _log_level(folder: Folder) -> int:
-    levels = (folder.host.get("logging") or {}).get("logLevel") or {}
+    logs = folder.host.get("logging")
+    levels = logs.get("logLevel") if isinstance(logs, Mapping) else None
+    if not isinstance(levels, Mapping):
+        return logging.INFO
     said = levels.get("Function.User") or levels.get("Function") or levels.get("default") or "Information"
     return _LEVELS.get(str(said).casefold(), logging.INFO)
 

@@ -135,6 +135,9 @@ def routes_of(described: AppFunction, callee: Callee) -> Iterator[Route]:
 
 
 def _handler(callee: Callee, template: Template) -> Callable[..., Any]:
+    said = callee.folder.extension("http").get("customHeaders") or {}
+    custom = {str(name): str(value) for name, value in said.items()} if isinstance(said, Mapping) else {}
+
     async def handle(perdure_request: Request, perdure_client: Client, perdure_door: HubDoor) -> Response:
         if not template.fits(perdure_request.path_params):
             raise HTTPException(404)
@@ -148,7 +151,10 @@ def _handler(callee: Callee, template: Template) -> Callable[..., Any]:
         result = await callee.call(arguments)
         await send_outputs(callee, outputs, result, perdure_client)
         named = [one.name for one in callee.outputs if one.kind == "http" and one.name != RETURN]
-        return answer_of(outputs[named[0]].get() if named and result is None else result)
+        answer = answer_of(outputs[named[0]].get() if named and result is None else result)
+        for name, value in custom.items():
+            answer.headers.setdefault(name, value)
+        return answer
 
     told = {
         "perdure_request": Request,

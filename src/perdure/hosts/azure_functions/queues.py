@@ -26,6 +26,7 @@ from perdure.triggers.brokers.azure_storage import AzureStorageQueue
 from perdure.triggers.definitions import Queue
 
 if TYPE_CHECKING:
+    from perdure.hosts.azure_functions.folder import Folder
     from perdure.hosts.azure_functions.indexing import AppFunction
     from perdure.triggers.source import Received
 
@@ -59,20 +60,19 @@ def queue_of(described: AppFunction, callee: Callee) -> Queue:
     trigger, folder = described.trigger, callee.folder
     name = checked_name(folder.resolved(str(trigger.get("queueName", ""))), callee.function)
     connection = connection_of(trigger, folder, callee.storage)
-    said = folder.extension("queues")
     return Queue(
         name,
         _body(callee, name),
         source=TextQueue(connection, name) if connection else None,
-        retry=policy_of(described.retry) or _deliveries(said),
-        concurrency=int(said.get("batchSize") or TOGETHER),
+        retry=policy_of(described.retry) or _deliveries(folder),
+        concurrency=folder.count("queues", "batchSize", TOGETHER),
     )
 
 
-def _deliveries(said: Any) -> RetryPolicy:
-    pause = time_span(said.get("visibilityTimeout") or 0).total_seconds()
+def _deliveries(folder: Folder) -> RetryPolicy:
+    pause = time_span(folder.extension("queues").get("visibilityTimeout") or 0).total_seconds()
     return RetryPolicy(
-        first_interval=pause or PAUSE, max_attempts=int(said.get("maxDequeueCount") or ATTEMPTS)
+        first_interval=pause or PAUSE, max_attempts=folder.count("queues", "maxDequeueCount", ATTEMPTS)
     )
 
 
