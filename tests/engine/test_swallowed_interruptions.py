@@ -275,6 +275,20 @@ async def test_a_loop_that_swallows_every_interruption_is_parked(orchestrator, c
     assert "spinning" in caplog.text
 
 
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="sys.monitoring is new in 3.12")
+async def test_an_interruption_leaves_no_monitoring_behind():
+    on["spinning"] = True
+    async with environment(with_desk(spins_deeper, QUICK)) as env:
+        await env.client.start_new("main", "spinning")
+        assert (await env.run("fine")).output == "fine"
+        on["spinning"] = False
+
+    assert [sys.monitoring.get_tool(number) for number in (3, 4)] == [None, None]
+    assert sys.monitoring.use_tool_id(4, "this test") is None
+    assert sys.monitoring.get_local_events(4, spins_deeper.__code__) == 0
+    sys.monitoring.free_tool_id(4)
+
+
 @pytest.mark.parametrize("end", ["terminate", "evict", "stop"])
 async def test_closing_code_that_does_not_end_is_interrupted_and_named(end, caplog):
     on["spinning"] = True

@@ -5,9 +5,8 @@ swallowed by a bare `except:` or by `finally: continue`. The class made by `_ins
 again, at the very next call or jump, whenever an instance is created, until `disarm` is called. Each exception
 leaves one loop or `try` of the code, so Python code ends whatever it catches; a call into C that does not
 return cannot be stopped this way. CPython 3.12 counts a backward jump as part of the `try` before its target,
-where the same exception is caught for ever. A single exception in between, at a random moment, escapes from
-some of these loops. From others nothing escapes on 3.12.1: seven tests of `test_swallowed_interruptions.py`
-fail there, and pass on 3.11 and 3.13.
+where the same exception is caught for ever. There `line_events` raises at each line of the running code instead,
+and a single exception reaches functions that the code calls later.
 
 The caller of such code must call `disarm` first when the code returns: `disarm` is a call into C, before which
 nothing is delivered. A Python function would be interrupted itself. `calm` follows: up to CPython 3.12 the
@@ -19,10 +18,12 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
+from types import CodeType
 from typing import TYPE_CHECKING, Any, Final
 
+from perdure.engine.line_events import LineEvents
 from perdure.errors import EngineSignal, Interrupted
 from perdure.replay.fiber import is_suspended
 
@@ -48,24 +49,27 @@ class _Last(BaseException):
 class Interruptions:
     """Interrupts the code of one thread."""
 
-    __slots__ = ("_insisting", "_thread_id", "disarm")
+    __slots__ = ("_insisting", "_lines", "_thread_id", "disarm")
 
     def __init__(self, thread_id: int) -> None:
         self._thread_id = thread_id
         self._insisting = _insisting(thread_id)
+        self._lines = LineEvents(thread_id)
         self.disarm: Callable[[], object] = partial(_clear, thread_id, None)
 
     def ask(self) -> None:
         _raise(self._thread_id, Interrupted)
 
-    def insist(self) -> None:
-        """Raise it at each step of the thread until `disarm` is called."""
-        _raise(self._thread_id, self._insisting)
+    def insist(self, codes: Iterable[CodeType] = ()) -> None:
+        """Raise it at each step of the thread until `disarm` and `calm` are called. `codes` is the code that runs."""
+        at_lines = self._lines.raise_in(codes)
+        _raise(self._thread_id, Interrupted if at_lines else self._insisting)
 
     def calm(self) -> None:
         """On the thread itself, after `disarm`: deliver a harmless exception, which ends the interpreter's
         search.
         """
+        self._lines.stop()
         try:
             _raise(self._thread_id, _Last)
             while True:

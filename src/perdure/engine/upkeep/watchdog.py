@@ -17,8 +17,8 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
-from types import FrameType
+from collections.abc import Callable, Iterator
+from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from perdure.engine.core.instance import Instance
@@ -172,9 +172,10 @@ class Marker(Running):
             if self.turn != turn or not self.instance_id or self.is_aside or interruptions is None:
                 self.interrupting = False
                 return False
-            self._place = _place_in(sys._current_frames().get(self.thread_id))
+            frame = sys._current_frames().get(self.thread_id)
+            self._place = _place_in(frame)
             if insist:
-                interruptions.insist()
+                interruptions.insist(_user_code(frame))
             else:
                 interruptions.ask()
             return True
@@ -206,11 +207,21 @@ class Marker(Running):
 
 def _place_in(frame: FrameType | None) -> str:
     """The place in the code for a message: the innermost line outside the engine."""
+    for one in _user_frames(frame):
+        return f", in {one.f_code.co_name} ({one.f_code.co_filename}:{one.f_lineno})"
+    return ""
+
+
+def _user_code(frame: FrameType | None) -> list[CodeType]:
+    return [one.f_code for one in _user_frames(frame)]
+
+
+def _user_frames(frame: FrameType | None) -> Iterator[FrameType]:
+    """The frames outside the engine in this turn, the innermost first."""
     while frame is not None and frame.f_code is not Marker.run.__code__:
         if not str(frame.f_globals.get("__name__", "")).startswith("perdure."):
-            return f", in {frame.f_code.co_name} ({frame.f_code.co_filename}:{frame.f_lineno})"
+            yield frame
         frame = frame.f_back
-    return ""
 
 
 class Watchdog:
