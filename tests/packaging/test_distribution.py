@@ -197,7 +197,7 @@ def test_the_metadata_says_where_the_project_lives_and_which_pythons_it_is_teste
 
     assert labels >= {"Documentation", "Changelog", "Source", "Issues"}
     assert [one for one in classifiers if re.search(r"Python :: 3\.\d+$", one)] == [
-        f"Programming Language :: Python :: 3.{minor}" for minor in (11, 13)
+        f"Programming Language :: Python :: 3.{minor}" for minor in (11, 12, 13)
     ]
     assert set(told.get_all("Provides-Extra", [])) == {*EXTRAS, "all"}
 
