@@ -10,7 +10,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-TESTS = ("test_traps.py", "test_http.py", "test_folders.py", "test_against_the_sdk.py")
+TESTS = (
+    "test_traps.py",
+    "test_http.py",
+    "test_folders.py",
+    "test_against_the_sdk.py",
+    "test_failed_output.py",
+    "test_shapes_of_apps.py",
+    "test_changed_code.py",
+)
 
 
 @pytest.mark.long
