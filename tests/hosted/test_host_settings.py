@@ -82,6 +82,13 @@ async def test_a_page_of_another_origin_is_refused_as_ever(tmp_path: Path) -> No
     assert own.status_code == 202
 
 
+def test_a_server_that_is_open_to_every_page_says_so(tmp_path: Path) -> None:
+    told = load(folder_of(tmp_path, local='{"Host": {"CORS": "*"}}')).told
+    assert len(told) == 1 and told[0].startswith("local.settings.json: Host.CORS is *: any page")
+    sys.modules.pop("function_app")
+    assert load(folder_of(tmp_path, local=json.dumps({"Host": {"CORS": OURS}}))).told == ()
+
+
 @pytest.mark.parametrize(
     ("hosting", "told"),
     [

@@ -133,13 +133,14 @@ def read_settings(folder: Folder) -> HostSettings:
     try:
         _refuse(folder.host)
         changed = _one_of(folder.extension("durableTask"), "onNondeterminism", "park", ("park", "fail"))
+        origins = _origins(folder)
         existing = _one_of(folder.extension("durableTask"), "overridableExistingInstanceStates", "", STATES)
         return HostSettings(
             _engine(folder),
             _timeout(folder),
             _log_level(folder),
-            tuple(_told(folder.host)),
-            _origins(folder),
+            (*_told(folder.host), *_told_of_origins(origins)),
+            origins,
             existing == "AnyState",
             changed == "fail",
         )
@@ -172,6 +173,14 @@ def _origins(folder: Folder) -> Origins:
             "that allows every origin"
         )
     return Origins(named, with_credentials)
+
+
+def _told_of_origins(origins: Origins) -> Iterator[str]:
+    if ANY in origins.named:
+        yield (
+            f"{LOCAL_FILE}: Host.CORS is {ANY}: any page that a browser on this machine shows can call the app's routes "
+            "and, with a key, the management API. Name the origins of your pages instead"
+        )
 
 
 def _engine(folder: Folder) -> Settings:
