@@ -178,7 +178,7 @@ def _origins(folder: Folder) -> Origins:
 def _told_of_origins(origins: Origins) -> Iterator[str]:
     if ANY in origins.named:
         yield (
-            f"{LOCAL_FILE}: Host.CORS is {ANY}: any page that a browser on this machine shows can call the app's routes "
+            f"{LOCAL_FILE}: Host.CORS is {ANY}: any page in a browser on this machine can call the app's routes "
             "and, with a key, the management API. Name the origins of your pages instead"
         )
 
