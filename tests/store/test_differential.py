@@ -7,13 +7,13 @@ The second half does the same with two workers of one hub.
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from perdure.errors import PerdureError
 from perdure.model.records import (

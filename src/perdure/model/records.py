@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+import msgspec
+
 from perdure.model.events import ParentLink
 
 
@@ -210,41 +212,46 @@ class PartitionRow(NamedTuple):
     epoch: int  # increases each time it is taken
 
 
-@dataclass(slots=True)
-class Batch:
-    """Everything one transaction writes."""
+class Batch(msgspec.Struct):
+    """Everything one transaction writes. A struct: one is made for each batch."""
 
     at: int
-    new_instances: list[InstanceRow] = field(default_factory=list)
-    updates: list[InstanceUpdate] = field(default_factory=list)
+    new_instances: list[InstanceRow] = msgspec.field(default_factory=list)
+    updates: list[InstanceUpdate] = msgspec.field(default_factory=list)
     moved: set[int] | None = None  # instance_no of updates that change an indexed column; None: perhaps all
-    history: list[HistoryRow] = field(default_factory=list)
-    bodies: list[BodyRow] = field(default_factory=list)
-    versions: list[tuple[int, str]] = field(default_factory=list)  # instance_no, version from now on
-    custom_status: list[tuple[int, bytes]] = field(default_factory=list)
-    entity_states: list[tuple[int, bytes]] = field(default_factory=list)
-    waits_opened: list[WaitRow] = field(default_factory=list)
-    waits_closed: list[tuple[int, int]] = field(default_factory=list)  # instance_no, wait_id; -1 for all
-    inbox_added: list[InboxRow] = field(default_factory=list)
-    inbox_removed: list[int] = field(default_factory=list)
-    inbox_held: list[int] = field(default_factory=list)  # stored before, now not visible until resumed
-    seen: list[SeenRow] = field(default_factory=list)
-    dropped: list[DroppedRow] = field(default_factory=list)
-    executions_removed: list[tuple[int, int]] = field(
+    history: list[HistoryRow] = msgspec.field(default_factory=list)
+    bodies: list[BodyRow] = msgspec.field(default_factory=list)
+    versions: list[tuple[int, str]] = msgspec.field(default_factory=list)  # instance_no, version from now on
+    custom_status: list[tuple[int, bytes]] = msgspec.field(default_factory=list)
+    entity_states: list[tuple[int, bytes]] = msgspec.field(default_factory=list)
+    waits_opened: list[WaitRow] = msgspec.field(default_factory=list)
+    waits_closed: list[tuple[int, int]] = msgspec.field(
+        default_factory=list
+    )  # instance_no, wait_id; -1 for all
+    inbox_added: list[InboxRow] = msgspec.field(default_factory=list)
+    inbox_removed: list[int] = msgspec.field(default_factory=list)
+    inbox_held: list[int] = msgspec.field(
+        default_factory=list
+    )  # stored before, now not visible until resumed
+    seen: list[SeenRow] = msgspec.field(default_factory=list)
+    dropped: list[DroppedRow] = msgspec.field(default_factory=list)
+    executions_removed: list[tuple[int, int]] = msgspec.field(
         default_factory=list
     )  # instance_no, below this execution_no
-    purged: list[int] = field(default_factory=list)  # instance_no
-    forgotten: list[str] = field(default_factory=list)  # instance ids whose dropped messages are deleted too
-    keys: list[KeyRow] = field(default_factory=list)  # new, or replacing the key with the same id
-    keys_used: list[tuple[str, int]] = field(default_factory=list)  # key_id, when
-    audit: list[AuditRow] = field(default_factory=list)
+    purged: list[int] = msgspec.field(default_factory=list)  # instance_no
+    forgotten: list[str] = msgspec.field(
+        default_factory=list
+    )  # instance ids whose dropped messages are deleted too
+    keys: list[KeyRow] = msgspec.field(default_factory=list)  # new, or replacing the key with the same id
+    keys_used: list[tuple[str, int]] = msgspec.field(default_factory=list)  # key_id, when
+    audit: list[AuditRow] = msgspec.field(default_factory=list)
     # Only where several workers serve the hub; see `SharedStore`.
-    activities_placed: list[ActivityRow] = field(default_factory=list)
-    activities_removed: list[tuple[str, str, int]] = field(
+    activities_placed: list[ActivityRow] = msgspec.field(default_factory=list)
+    activities_removed: list[tuple[str, str, int]] = msgspec.field(
         default_factory=list
     )  # instance_id, execution_id, task_id; -1 for all of the execution
-    results: list[ResultRow] = field(default_factory=list)
-    partitions_released: list[int] = field(default_factory=list)
+    results: list[ResultRow] = msgspec.field(default_factory=list)
+    partitions_released: list[int] = msgspec.field(default_factory=list)
 
     def is_empty(self) -> bool:
         return not (

@@ -87,7 +87,7 @@ class Vault:
 
     def sealed(self, batch: Batch) -> Batch:
         """The batch with its content encrypted."""
-        return replace(
+        return msgspec.structs.replace(
             batch,
             new_instances=self.seal("instances", batch.new_instances),
             history=self.seal("history", batch.history),

@@ -135,10 +135,14 @@ class OnLoop:
     async def _drive(self) -> None:
         driver = asyncio.current_task()
         assert driver is not None
-        while self._waiting and self.running < self._limit and self._has_time():
-            work = self._waiting.popleft()
+        waiting = self._waiting
+        while waiting and self.running < self._limit:
+            # One activity alone needs no slice.
+            if (self._slice_ends or len(waiting) > 1) and not self._has_time():
+                break
+            work = waiting.popleft()
             attempt = work if isinstance(work, Attempt) else self._take_up(work)
-            if self._waiting and not self._starting:
+            if waiting and not self._starting:
                 self._starting = True  # reached when this driver waits, or has finished all work
                 self.event_loop.call_soon(self._start_driver)
             if attempt is None or attempt.settled:
@@ -149,18 +153,19 @@ class OnLoop:
             finally:
                 self.running -= 1
             self._conclude(attempt, result)
-            # State left behind by the body would affect the next one.
-            if attempt.interrupted or driver.cancelling() or copy_context() != self._context:
+            if waiting and (attempt.interrupted or self._is_marked(driver)):
                 break
-            if getattr(driver, "_must_cancel", False):  # `uncancel` leaves it before Python 3.13
-                break
-        if self._waiting and not self._starting:
+        if waiting and not self._starting:
             self._start_driver()
+
+    def _is_marked(self, driver: asyncio.Task[None]) -> bool:
+        """Whether a body left state behind that would affect the next one."""
+        if driver.cancelling() or copy_context() != self._context:
+            return True
+        return bool(getattr(driver, "_must_cancel", False))  # `uncancel` leaves it before Python 3.13
 
     def _has_time(self) -> bool:
         """Whether another body may start in this turn of the event loop, for any driver."""
-        if not self._slice_ends and len(self._waiting) == 1:
-            return True  # one activity needs no slice
         now = time.monotonic()
         if not self._slice_ends:
             self._slice_ends = now + SLICE
