@@ -166,8 +166,8 @@ if not TYPE_CHECKING:  # otherwise a type checker would accept every name
     def __getattr__(name: str) -> Any:
         """Raise AttributeError. For a name of Azure's that perdure does not have, it says what to use instead."""
         advice = {
-            "Orchestrator": "there is no function.json: put @app.orchestrator on the function",
-            "Entity": "there is no function.json: put @app.entity on the function or class",
+            "Orchestrator": "put @app.orchestrator on the function, or name the function itself in its function.json",
+            "Entity": "put @app.entity on the function or class, or name the function itself in its function.json",
         }.get(name, "")
         raise AttributeError(
             f"module 'perdure' has no attribute {name!r}" + (f": {advice}" if advice else "")

@@ -167,6 +167,35 @@ async def test_plain_functions_of_one_script_get_perdures_own_contexts_and_clien
     assert started.status_code == 202 and started.json()["id"] == "two"
 
 
+async def test_a_plain_entity_gets_perdures_own_context(tmp_path: Path) -> None:
+    (tmp_path / "host.json").write_text("{}")
+    written = {
+        "Sums": (
+            "orchestrationTrigger",
+            "import perdure as df\n"
+            "def main(context):\n"
+            "    counter = df.EntityId('Counter', 'k')\n"
+            "    for number in (1, 2):\n"
+            "        total = yield context.call_entity(counter, 'add', number)\n"
+            "    return [total, isinstance(context, df.DurableOrchestrationContext), context.version]\n",
+        ),
+        "Counter": (
+            "entityTrigger",
+            "import perdure as df\n"
+            "def main(context: df.DurableEntityContext):\n"
+            "    context.set_state(context.get_state(lambda: 0) + context.get_input())\n"
+            "    context.set_result(context.get_state())\n",
+        ),
+    }
+    for name, (kind, code) in written.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text(code)
+        binding = {"name": "context", "type": kind, "direction": "in"}
+        (tmp_path / name / "function.json").write_text(json.dumps({"bindings": [binding]}))
+    async with environment(load(tmp_path).app) as env:
+        assert (await env.run("Sums")).output == [3, True, None]
+
+
 async def test_a_client_is_made_only_from_the_binding_of_a_server_that_runs_here(tmp_path: Path) -> None:
     seen: list[str] = []
     (tmp_path / "host.json").write_text("{}")
