@@ -124,7 +124,8 @@ class Asked:
         self._done(self._pgconn.exec_(b"commit"))
 
     def _run(self, name: bytes, values: tuple[bytes | None, ...]) -> None:
-        self._done(self._pgconn.exec_prepared(name, values, [1] * len(values), 1))
+        sent: Any = values  # psycopg's annotation has no None, which is NULL
+        self._done(self._pgconn.exec_prepared(name, sent, [1] * len(values), 1))
 
     def _done(self, result: Any) -> None:
         if result.status == psycopg.pq.ExecStatus.FATAL_ERROR:

@@ -28,7 +28,8 @@ from perdure.engine.core.ports import Limits, RandomSource
 from perdure.engine.functions.resolved import FunctionTable
 from perdure.engine.loop.inbox import SystemWaiter
 from perdure.engine.loop.loop import Loop
-from perdure.engine.upkeep.watchdog import Marker, StrikeFile
+from perdure.engine.upkeep.crash_file import StrikeFile
+from perdure.engine.upkeep.watchdog import Marker
 from perdure.model import events as ev
 from perdure.model import hash_chain
 from perdure.model.messages import ActivityResult, Start

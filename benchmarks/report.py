@@ -190,7 +190,7 @@ def beside_table(rows: Sequence[Row]) -> str:
 def _fair_share(row: Row) -> float:
     """What the loop may hope for: threads share one interpreter, processes the machine's cores."""
     if row.get("on") == "processes":
-        return min(1.0, (os.cpu_count() or 1) / (row["busy"] + 1))
+        return float(min(1.0, (os.cpu_count() or 1) / (row["busy"] + 1)))
     return float(1 / (row["busy"] + 1))
 
 

@@ -19,7 +19,8 @@ HUB = "simulated"
 class StoreBackend(Protocol):
     """A store, and the effect of a process crash on it."""
 
-    store: Store
+    @property
+    def store(self) -> Store: ...
 
     def crash(self) -> None:
         """The process is gone; committed state stays."""

@@ -329,7 +329,7 @@ class Actor:
             world.met("a name that another order had used")
         if order.verb == "restart":
             return restart_named(order.target, name, fresh=order.new_id).remembered_as
-        return bound(msgspec.structs.replace(message, operation_id=name), CODE).remembered_as  # type: ignore[call-arg, union-attr]
+        return bound(msgspec.structs.replace(message, operation_id=name), CODE).remembered_as  # type: ignore[union-attr]
 
     def _start(self, order: Order, key: str) -> Start:
         if order.delay:

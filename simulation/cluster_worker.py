@@ -92,10 +92,9 @@ class ClusterWorker(SimulatedWorker):
         if not self.is_door:
             pools = {name: pool_of(name) if knobs.pooled else "" for name in ACTIVITIES}
             dispatcher.placement = Placement(pools, served, pool)  # type: ignore[arg-type]
-        membership = Membership(
-            self.store, territory, self.clock, lease=knobs.lease, is_worker=not self.is_door
-        )
-        sharing = Sharing(self.store, dispatcher, self.clock, territory, membership, dispatcher.placement)
+        store: Any = self.store  # a `SharedStore` without what only clients and `perdure verify` read
+        membership = Membership(store, territory, self.clock, lease=knobs.lease, is_worker=not self.is_door)
+        sharing = Sharing(store, dispatcher, self.clock, territory, membership, dispatcher.placement)
         sharing.nudge = self._nudged
         sharing.withdrawn = pool.cancel
         loop.sharing = sharing
@@ -169,7 +168,7 @@ class ClusterWorker(SimulatedWorker):
 
     def _idles(self, seconds: float) -> float:
         """An idle worker polls more and more seldom: polls may be late, and long waits pass quickly."""
-        return max(seconds, min(self.world.plan.knobs.doze * 2 ** min(self._idle, 8), LONGEST_DOZE))
+        return max(seconds, min(self.world.plan.knobs.doze * 2.0 ** min(self._idle, 8), LONGEST_DOZE))
 
     def _count(self, loop: Loop, envelopes: list[Envelope]) -> None:
         self.world.steps += bool(envelopes)

@@ -131,7 +131,7 @@ class DatabaseSession(FailingStore):
     """One worker's way to the database: a `SharedStore` whose connections fail."""
 
     is_shared = True
-    location = ""
+    place = ""
     late_results = 0
 
     def __init__(self, member: Process, database: Database) -> None:
@@ -244,6 +244,9 @@ class DatabaseSession(FailingStore):
     def rows(self, instance_ids: Sequence[str]) -> list[InstanceRow]:
         return self._ask("seen", lambda: self.inner.rows(instance_ids))
 
+    def finished(self, status: str, before: int, after: tuple[int, int], limit: int) -> list[InstanceRow]:
+        return self._ask("finished", lambda: self.inner.finished(status, before, after, limit))
+
     def poll(self, now: int, horizon: int, limit: int) -> Poll:
         return self._ask("poll", lambda: self.inner.poll(now, horizon, limit))
 
@@ -258,6 +261,9 @@ class DatabaseSession(FailingStore):
 
     def claims(self) -> list[ActivityRow]:
         return self._ask("claims", self.inner.claims)
+
+    def placed(self, instance_ids: Sequence[str]) -> list[ActivityRow]:
+        return self._ask("placed", lambda: self.inner.placed(instance_ids))
 
     # --------------------------------------------------------------------------------------- being one of many
 

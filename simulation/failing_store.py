@@ -86,6 +86,10 @@ class FailingStore:
         self._trouble("rows")
         return self.inner.rows(instance_ids)
 
+    def finished(self, status: str, before: int, after: tuple[int, int], limit: int) -> list[InstanceRow]:
+        self._trouble("finished")
+        return self.inner.finished(status, before, after, limit)
+
     def _trouble(self, verb: str) -> None:
         self._check()
         fault = self._injector.at(verb)

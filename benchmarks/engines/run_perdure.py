@@ -98,6 +98,7 @@ async def burner_elsewhere(context: df.OrchestrationContext) -> int:
 class Perdure(EngineOverWire):
     name = "perdure-postgres" if STORE else "perdure"
     client: df.Client
+    _burning: list[str]
 
     async def open(self, folder: str) -> dict[str, str]:
         self._running = app.running(store=STORE or f"sqlite:///{os.path.join(folder, 'bench.db')}")

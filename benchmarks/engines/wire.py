@@ -21,7 +21,7 @@ class EngineOverWire:
     """What an engine has to be able to do. The workloads are written once, below, in terms of this."""
 
     name = ""
-    workloads = ("W1", "W2", "W3", "W4", "W5")
+    workloads: tuple[str, ...] = ("W1", "W2", "W3", "W4", "W5")
     most_together = 1_000  # workflows at a time that it can bear
     most_waiting = 1_000_000  # instances for W5 that it can bear in reasonable time
 
