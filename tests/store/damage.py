@@ -26,6 +26,7 @@ COLUMNS: dict[str, dict[str, str]] = {
         "tags": TEXT,
         "salt": BYTES,
         "head": BYTES,
+        "replays": NUMBER,
         "hub_no": NUMBER,
     },
     "history": {

@@ -65,6 +65,7 @@ def changes(draw: st.DrawFn) -> dict[str, Any]:
         "due_at": draw(WHEN),
         "local_work": draw(st.integers(0, 1)),
         "execution_no": draw(SMALL),
+        "replays": draw(SMALL),
     }
 
 

@@ -38,6 +38,7 @@ class InstanceRow(NamedTuple):
     tags: str | None  # JSON object
     salt: bytes
     head: bytes  # hash of the newest history row of the current execution
+    replays: int = 0  # how often its code was recreated from history, in all its executions
 
     @property
     def parent(self) -> ParentLink | None:
@@ -59,6 +60,7 @@ class InstanceUpdate(NamedTuple):
     due_at: int | None
     local_work: int
     head: bytes
+    replays: int = 0
 
 
 class HistoryRow(NamedTuple):
