@@ -775,6 +775,16 @@ def test_all_that_is_written_is_on_disk_whatever_the_roles_default(place: Place)
     store.close()
 
 
+def test_histories_are_compressed_by_the_fast_method_where_the_server_has_it(place: Place) -> None:
+    store = place.store()
+    store.open()
+    assert store._wire is not None
+    known = "select 'lz4' = any(enumvals) from pg_settings where name = 'default_toast_compression'"
+    expected = "lz4" if store._wire.text(known).rows == [(True,)] else "pglz"
+    assert store._wire.text("show default_toast_compression").rows == [(expected,)]
+    store.close()
+
+
 # ------------------------------------------------------------------------------------------------------ poolers
 
 
