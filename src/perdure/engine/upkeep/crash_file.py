@@ -81,7 +81,8 @@ class StrikeFile:
         if instance_id != self._noted:  # the same instance again costs one byte
             self._noted = instance_id
             encoded = instance_id.encode()[: _RECORD - 3]
-            self._map[1 : 3 + len(encoded)] = len(encoded).to_bytes(2, "big") + encoded
+            self._map.seek(1)  # `write` costs half as much as a slice
+            self._map.write(len(encoded).to_bytes(2, "big") + encoded)
         self._map[0] = 1
 
     def leave(self) -> None:
