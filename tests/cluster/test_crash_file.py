@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
+import pytest
+
+from perdure.engine.upkeep import crash_file
 from perdure.engine.upkeep.crash_file import StrikeFile
 
 DYING = """
@@ -38,16 +42,38 @@ def test_strikes_of_dead_workers_add_up_and_three_park(tmp_path: Path) -> None:
 
 
 def test_a_living_worker_is_not_blamed(tmp_path: Path) -> None:
-    living = StrikeFile(tmp_path / "living.running")
+    folder = tmp_path / "hub"
+    folder.mkdir()
+    living = StrikeFile(folder / "living.running")
     living.enter("busy")
-    other = StrikeFile(tmp_path / "other.running")
+    other = StrikeFile(folder / "other.running")
     assert other.inherit() == []
     assert other.strikes == {}
-    living.rename(tmp_path / "renamed.running")
+    living.rename(folder / "renamed.running")
     assert other.inherit() == []
-    living.rename(tmp_path / "nowhere" / "living.running")
-    living.rename(tmp_path / "living.running")
-    assert sorted(os.listdir(tmp_path)) == ["living.running", "other.running"]
+    living.rename(folder / "nowhere" / "living.running")
+    living.rename(folder / "living.running")
+    assert sorted(os.listdir(folder)) == ["living.running", "other.running"]
     living.close(for_good=True)
+    assert os.listdir(folder) == ["other.running"]
     other.close(for_good=True)
-    assert os.listdir(tmp_path) == []
+    assert os.listdir(tmp_path) == [], "the last worker removes the folder"
+
+
+def test_a_worker_starts_while_another_removes_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", os.fspath(tmp_path))
+    made = crash_file.folder_of
+
+    def removed_at_once(place: str) -> Path:
+        monkeypatch.setattr(crash_file, "folder_of", made)
+        folder = made(place)
+        folder.rmdir()
+        return folder
+
+    monkeypatch.setattr(crash_file, "folder_of", removed_at_once)
+    mine = crash_file.shared_file("a hub", "mine.running")
+    assert mine.path.parent == made("a hub") and mine.path.exists()
+    mine.close(for_good=True)
+    assert not mine.path.parent.exists()

@@ -3,6 +3,7 @@
 import logging
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -545,6 +546,25 @@ def test_a_url_opens_it_and_shows_no_password(newest_place: Place) -> None:
         absent.open()
     assert "secret" not in str(refusal.value) and "someone" not in str(refusal.value)
     absent.close()
+
+
+def test_a_read_after_the_end_keeps_no_connection(own_postgres: Server) -> None:
+    """A request may be answered after the engine has closed."""
+    with own_postgres.database() as url:
+        store = PostgresStore(url, "claims")
+        store.register(profile("one"))
+        store.open()
+        store.commit(Batch(1, new_instances=[instance(1)]))
+        store.close()
+        assert store.get("claim-1") is not None
+        others = (
+            "select count(*) from pg_stat_activity "
+            "where datname = current_database() and pid <> pg_backend_pid() and backend_type = 'client backend'"
+        )
+        deadline = time.monotonic() + 30
+        with psycopg.connect(url, autocommit=True) as connection:
+            while (left := connection.execute(others).fetchone()) != (0,):  # a session ends after its socket
+                assert time.monotonic() < deadline, left
 
 
 def test_readers_survive_a_restart_of_the_server(

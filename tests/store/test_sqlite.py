@@ -167,6 +167,22 @@ def test_a_file_can_be_read_while_nobody_serves_it(path: str) -> None:
     reader.close_reader()
 
 
+def test_a_read_after_the_end_keeps_no_connection(store: SqliteStore, path: str) -> None:
+    """A request may be answered after the engine has closed, on a thread that lives on."""
+
+    def is_open() -> bool:
+        links = (f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd"))
+        return path in {os.readlink(link) for link in links if os.path.islink(link)}
+
+    store.commit(Batch(1, new_instances=[instance(1)]))
+    store.close()
+    assert store.get("claim-1") is not None
+    assert not is_open()
+    store.open()
+    store.counts()
+    assert is_open()
+
+
 def test_readers_cannot_write(store: SqliteStore) -> None:
     with store._snapshot() as execute, pytest.raises(apsw.ReadOnlyError):
         execute("delete from instances")

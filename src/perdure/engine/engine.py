@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, TypeVar
 
 from perdure.engine.activities import ActivityPool, Concurrency
@@ -44,7 +43,7 @@ from perdure.engine.loop.callbacks import CallbackBatch, tell
 from perdure.engine.loop.inbox import InboxWaiter, LoopOutbox, SystemWaiter
 from perdure.engine.loop.loop import Loop
 from perdure.engine.loop.pending_calls import Callers
-from perdure.engine.upkeep.crash_file import StrikeFile, folder_of, name_of
+from perdure.engine.upkeep.crash_file import StrikeFile, name_of, shared_file
 from perdure.engine.upkeep.retention import AGES, Retention, Sweeper
 from perdure.engine.upkeep.watchdog import Marker, Watchdog, audit, stop_audit
 from perdure.errors import EngineStopped, FunctionNotFound, InstanceNotFound, Overloaded
@@ -328,11 +327,11 @@ class Engine:
             return StrikeFile(f"{self.store.location}.running")
         if self._shared is None or not self._shared.place:
             return None
-        return StrikeFile(self._strike_path())
+        return shared_file(self._shared.place, self._strike_name())
 
-    def _strike_path(self) -> Path:
-        assert self._shared is not None and self._territory is not None
-        return folder_of(self._shared.place) / name_of(self._territory.incarnation, self._worker_name)
+    def _strike_name(self) -> str:
+        assert self._territory is not None
+        return name_of(self._territory.incarnation, self._worker_name)
 
     def _park_suspects(self) -> None:
         """Mark instances whose code has killed three processes for parking. On the loop's thread, at the start
@@ -503,7 +502,7 @@ class Engine:
     def _returned(self) -> None:
         """On the loop's thread, after the store was reopened; with several workers under a new incarnation."""
         if self._strikes is not None and self._shared is not None:
-            self._strikes.rename(self._strike_path())
+            self._strikes.rename(self._strikes.path.with_name(self._strike_name()))
         self._look_after_watchers()
 
     def _look_after_watchers(self) -> None:

@@ -63,6 +63,14 @@ def name_of(incarnation: int, worker: str) -> str:
     return f"{incarnation}-{sha256(worker.encode()).hexdigest()[:16]}{SUFFIX}"
 
 
+def shared_file(place: str, name: str) -> StrikeFile:
+    """The file of one of several workers. Another worker that ends at the same time may remove the folder."""
+    for _ in range(9):
+        with suppress(FileNotFoundError):
+            return StrikeFile(folder_of(place) / name)
+    return StrikeFile(folder_of(place) / name)
+
+
 class StrikeFile:
     """Records which instance's code is running, and how often the process died in it."""
 
@@ -123,10 +131,12 @@ class StrikeFile:
 
     def close(self, *, for_good: bool = False) -> None:
         """Close the file at a clean end. `for_good` also deletes it, unless it has strikes, because no process
-        will use this name again.
+        will use this name again. The folder goes with its last file.
         """
         if for_good and not self.strikes:
             self.path.unlink(missing_ok=True)
+            with suppress(OSError):  # other workers have files there
+                self.path.parent.rmdir()
         self.leave()
         self._map.close()
         os.close(self._file)
@@ -202,4 +212,4 @@ def _is_orphaned(path: Path) -> bool:
     return True
 
 
-__all__ = ["STRIKES", "StrikeFile", "folder_of", "name_of"]
+__all__ = ["STRIKES", "StrikeFile", "folder_of", "name_of", "shared_file"]

@@ -32,6 +32,7 @@ class Readers:
         self._free = threading.BoundedSemaphore(MOST)
         self._lock = threading.Lock()
         self._idle: list[Wire] = []
+        self._keeps = True
         self._round = 0  # increases when all open connections are to be closed after use
 
     def ask(self, calls: Sequence[Statement], hub_no: int) -> list[StatementResult]:
@@ -74,14 +75,19 @@ class Readers:
 
     def _give_back(self, wire: Wire, round_: int) -> None:
         with self._lock:
-            if round_ == self._round:
+            if round_ == self._round and self._keeps:
                 self._idle.append(wire)
                 return
         wire.close()
 
-    def close(self) -> None:
-        """Close idle connections now, and others after their use."""
+    def open(self) -> None:
+        """Keep connections after their use, for the next query."""
+        self._keeps = True
+
+    def close(self, *, for_good: bool = False) -> None:
+        """Close idle connections now, and others after their use; `for_good`, also those of later queries."""
         with self._lock:
+            self._keeps = self._keeps and not for_good
             self._round += 1
             idle, self._idle = self._idle, []
         for wire in idle:

@@ -116,6 +116,7 @@ class PostgresStore(PostgresReader):
             wire.close()
             raise
         self._wire = wire
+        self._readers.open()
         self._hints.become(self._incarnation)
         return opening
 
@@ -164,7 +165,7 @@ class PostgresStore(PostgresReader):
         self._drop_connection("it is closed")
         self._lease.close()
         self._upkeep.close()
-        self._readers.close()
+        self._readers.close(for_good=True)
         self._own, self._incarnation, self._owned, self._state = [], 0, frozenset(), "living"
         self._former = None
 

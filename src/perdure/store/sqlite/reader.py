@@ -76,6 +76,9 @@ class SqliteReader:
         self._process = OneProcess()
         self._local = threading.local()
         self._connections: weakref.WeakSet[apsw.Connection] = weakref.WeakSet()
+        self._keeps_connections = (
+            True  # for the next read; not after the engine's end, when nothing closes them
+        )
 
     def get(self, instance_id: str, *, history: History = False) -> StoredInstance | None:
         with self._snapshot() as execute:
@@ -227,6 +230,8 @@ class SqliteReader:
         except BaseException:
             self.close_reader()
             raise
+        if not self._keeps_connections:
+            self.close_reader()
 
     def _connection(self) -> apsw.Connection:
         self._process.check(self.location)

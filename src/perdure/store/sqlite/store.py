@@ -95,6 +95,7 @@ class SqliteStore(SqliteReader):
     def close(self) -> None:
         if self._process.is_another():
             return  # the parent's connection
+        self._keeps_connections = False
         self._close_readers()
         self._drop_connection("it is closed")
         open_guard.unprotect(self.location)
@@ -121,6 +122,7 @@ class SqliteStore(SqliteReader):
         open_guard.protect(self.location)
         self._writer, self._committer = writer, Committer(writer, hub_no)
         self._execute, self._hub_no, self._vault = execute, hub_no, vault
+        self._keeps_connections = True
         self._shorten_log()
         return Opening(*numbers)
 
