@@ -153,16 +153,15 @@ class OnLoop:
             finally:
                 self.running -= 1
             self._conclude(attempt, result)
-            if waiting and (attempt.interrupted or self._is_marked(driver)):
+            if not waiting:
+                break
+            # State left behind by the body would affect the next one.
+            if attempt.interrupted or driver.cancelling() or copy_context() != self._context:
+                break
+            if getattr(driver, "_must_cancel", False):  # `uncancel` leaves it before Python 3.13
                 break
         if waiting and not self._starting:
             self._start_driver()
-
-    def _is_marked(self, driver: asyncio.Task[None]) -> bool:
-        """Whether a body left state behind that would affect the next one."""
-        if driver.cancelling() or copy_context() != self._context:
-            return True
-        return bool(getattr(driver, "_must_cancel", False))  # `uncancel` leaves it before Python 3.13
 
     def _has_time(self) -> bool:
         """Whether another body may start in this turn of the event loop, for any driver."""
