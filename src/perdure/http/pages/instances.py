@@ -15,6 +15,7 @@ from urllib.parse import urlencode
 from perdure.engine.client.watching import cursor_of
 from perdure.errors import FunctionNotFound, InstanceNotFound, PayloadError
 from perdure.failure import told_of
+from perdure.http.api.access import access_of
 from perdure.http.api.instance_urls import MANAGEMENT
 from perdure.http.api.streams import list_cursor
 from perdure.http.mounting import quoted
@@ -29,7 +30,6 @@ from perdure.http.running_engine import engine_of
 from perdure.http.table import Endpoint
 from perdure.model.durations import instant
 from perdure.model.instances import OrchestrationStatus, Page, RuntimeStatus
-from perdure.model.records import InstanceFilter
 from perdure.model.waiting import activity_facts
 from perdure.triggers.names import SCHEDULE, schedule_id
 
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from perdure.engine.client.client import Client
     from perdure.model.waiting import EventWait
 
-PARKED = InstanceFilter(parked=True)
 PAGE = 50
 LINES = 500
 HUB_REFRESH = 5
@@ -99,8 +98,7 @@ async def hub_page(request: Request) -> Response:
     given |= {"status": ",".join(query.getlist("status")), "parked": "true" if given["parked"] else ""}
     asked = InstanceFilters(**given)
     page, problem = await _page(client, asked)
-    numbers = await client.counts()
-    parked = await client.gateway.read(lambda: client.gateway.store.count(PARKED))
+    counted = await access_of(request).counts.of(client)
     base = base_of(request)
     return draw(
         request,
@@ -111,9 +109,11 @@ async def hub_page(request: Request) -> Response:
         events=asked.stream(base),
         cursor=list_cursor(page.instances),
         asked=asked,
-        counts=[(s.value, numbers[s.value]) for s in RuntimeStatus if numbers.get(s.value)],
-        total=sum(numbers.values()),
-        parked=parked,
+        counts=[
+            (s.value, counted.by_status[s.value]) for s in RuntimeStatus if counted.by_status.get(s.value)
+        ],
+        total=counted.total,
+        parked=counted.parked,
         names=sorted(_registry(client).orchestrators),
         instances=page.instances,
         problem=problem,
