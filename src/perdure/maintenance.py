@@ -23,6 +23,15 @@ from perdure.store.transfer import Movable, transfer
 Progress = Callable[[str, int, int], object]
 """Called with the kind of work, the amount that is done, and the total, which is 0 if it is not known."""
 SHOWN: Final = 3  # problems in the message of an error
+NOT_COPIED: Final = (
+    "it was not copied. Remove a damaged instance (`perdure export --raw`, `perdure terminate` if it is not "
+    "finished, `perdure purge`) and copy again. `perdure backup --with-damage` keeps a file as it is"
+)
+COPIED_WITH_DAMAGE: Final = "its copy has these problems, so the original has them too"
+NOT_BACKED_UP: Final = (
+    f"{COPIED_WITH_DAMAGE}. Purge the damaged instances, or keep the backup as it is with "
+    "`perdure backup --with-damage`"
+)
 
 
 @dataclass(frozen=True)
@@ -128,10 +137,11 @@ def copy(
         raise StoreUnusable(f"{origin.location} cannot be copied into itself")
     try:
         origin.open()
-        _demand_undamaged(origin, name, progress)
+        # before the copy, because the destination rejects a damaged row without its instance id
+        demand_sound(verified(origin, progress, "instances to copy checked"), name, NOT_COPIED)
         goal.open()
         rows = transfer(origin, goal, progress)
-        report = demand_sound(goal, f"the copy of hub {name!r}", progress)
+        report = demand_sound(verified(goal, progress), name, COPIED_WITH_DAMAGE)
     finally:
         for store in (goal, origin):
             store.close_reader()
@@ -241,29 +251,10 @@ def _checked(
 ) -> Report:
     opened = open_store(file, hub, keys)
     try:
-        if with_damage:
-            return verified(opened, progress)
-        return demand_sound(
-            opened,
-            f"the copy of hub {hub!r}",
-            progress,
-            cure=". Purge the damaged instances, or keep the backup as it is with `perdure backup --with-damage`",
-        )
+        report = verified(opened, progress)
+        return report if with_damage else demand_sound(report, hub, NOT_BACKED_UP)
     finally:
         opened.close_reader()
-
-
-def _demand_undamaged(origin: ClientStore, hub: str, progress: Progress) -> None:
-    """Verify a hub before it is copied, because the destination rejects a damaged row without its instance id."""
-    report = verified(origin, progress, "instances to copy checked")
-    if report.ok:
-        return
-    told = "; ".join(report.problems[:SHOWN])
-    raise StoreUnusable(
-        f"hub {hub!r} is damaged and was not copied ({len(report.problems)} problems): {told}. `perdure verify` "
-        "lists all of them. Remove a damaged instance (`perdure export --raw`, `perdure terminate` if it is not "
-        "finished, `perdure purge`) and copy again. `perdure backup --with-damage` keeps a file as it is"
-    )
 
 
 def verified(store: ClientStore, progress: Progress, what: str = "instances checked") -> Report:
@@ -276,16 +267,15 @@ def verified(store: ClientStore, progress: Progress, what: str = "instances chec
     return verify(store, tell)
 
 
-def demand_sound(store: ClientStore, what: str, progress: Progress, cure: str = "") -> Report:
-    """Verify a store that no engine serves. Raises StoreUnusable with the first problems; `cure` says what to do."""
-    report = verified(store, progress)
-    if not report.ok:
-        told = "; ".join(report.problems[:SHOWN])
-        raise StoreUnusable(
-            f"{what} has {len(report.problems)} problems, which the original must have too: {told}. "
-            f"`perdure verify` lists all of them{cure}"
-        )
-    return report
+def demand_sound(report: Report, hub: str, outcome: str) -> Report:
+    """Raise StoreUnusable with the first problems of a report and what became of the copy, if it has any."""
+    if report.ok:
+        return report
+    told = "; ".join(report.problems[:SHOWN])
+    raise StoreUnusable(
+        f"hub {hub!r} is damaged ({len(report.problems)} problems): {told}. `perdure verify` lists all of them; "
+        f"{outcome}"
+    )
 
 
 def _file_of(store: str) -> str:

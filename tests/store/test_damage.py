@@ -168,7 +168,11 @@ def test_a_damaged_hub_is_not_copied_until_the_instance_is_removed(
     goal = tmp_path / "copy.db"
     refused = CliRunner().invoke(root, ["copy", path, str(goal)])
     assert refused.exit_code == 4 and f": {VICTIM}" in refused.stderr
-    assert "damaged and was not copied" in refused.stderr and "perdure purge" in refused.stderr
+    assert (
+        "is damaged" in refused.stderr
+        and "was not copied" in refused.stderr
+        and "perdure purge" in refused.stderr
+    )
     assert not goal.exists()
 
     CliRunner().invoke(root, ["terminate", VICTIM, "--store", path])  # refused where it is shown as damaged

@@ -10,7 +10,7 @@ client's constructor.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 RPC: Final = "/durabletask"
 PAGE: Final = 1_000
 """How many rows of a list are read at a time."""
-_LISTS: Final = frozenset({"list_instances", "list_entities"})
 INSTANCE: Final = "INSTANCEID"
 """The placeholder for the instance id in the URLs of a binding. The client replaces it."""
 
@@ -43,7 +42,7 @@ def endpoints_of(management: Iterable[Endpoint]) -> tuple[Endpoint, ...]:
         replace(
             endpoint,
             path=f"/{{credential}}{endpoint.path}",
-            handler=_unwrapping(endpoint.handler),
+            handler=_adapted(endpoint.handler),
             link="",
             name=endpoint.operation,
         )
@@ -51,16 +50,26 @@ def endpoints_of(management: Iterable[Endpoint]) -> tuple[Endpoint, ...]:
     )
 
 
-def _unwrapping(handler: Handler) -> Handler:
-    async def unwrapped(request: Request) -> Response:
-        request.scope[WRAPPED] = handler.__name__ != "raise_event" or _unwraps_events(request)
-        if handler.__name__ in _LISTS and not _asks_for_a_page(request):
-            return await _all_pages(handler, request)
-        answer = await handler(request)
-        return _only_id(answer) if handler.__name__ == "restart" and answer.status_code == 202 else answer
+def _adapted(handler: Handler) -> Handler:
+    """The handler for Azure's client: `_AS_AZURE` says which operations answer that client differently."""
+    answered = _AS_AZURE.get(handler.__name__, _unwrapped)
 
-    unwrapped.__doc__, unwrapped.__name__ = handler.__doc__, handler.__name__
-    return unwrapped
+    async def adapted(request: Request) -> Response:
+        request.scope[WRAPPED] = True
+        return await answered(handler, request)
+
+    adapted.__doc__, adapted.__name__ = handler.__doc__, handler.__name__
+    return adapted
+
+
+async def _unwrapped(handler: Handler, request: Request) -> Response:
+    return await handler(request)
+
+
+async def _event(handler: Handler, request: Request) -> Response:
+    """An Azure Functions app gets the data of an event as the string itself, as in Azure."""
+    request.scope[WRAPPED] = engine_of(client_of(request)).registry.events == "data"
+    return await handler(request)
 
 
 def _asks_for_a_page(request: Request) -> bool:
@@ -70,6 +79,8 @@ def _asks_for_a_page(request: Request) -> bool:
 
 async def _all_pages(handler: Handler, request: Request) -> Response:
     """Every row of a list, page by page. Azure's client takes one answer for all there is."""
+    if _asks_for_a_page(request):
+        return await handler(request)
     query = request.scope["query_string"]
     scope = {**request.scope, "query_string": (query + b"&" if query else b"") + b"top=%d" % PAGE}
     first = await handler(PlainRequest(scope, request.receive))
@@ -89,14 +100,20 @@ async def _all_pages(handler: Handler, request: Request) -> Response:
     return StreamingResponse(rows(), media_type="application/json")
 
 
-def _unwraps_events(request: Request) -> bool:
-    """Whether to unwrap an event's data. An Azure Functions app gets the string itself, as in Azure."""
-    return engine_of(client_of(request)).registry.events == "data"
-
-
-def _only_id(answer: Response) -> Response:
+async def _only_id(handler: Handler, request: Request) -> Response:
     """The response of a restart with the id alone, because the client takes the whole body as the new id."""
+    answer = await handler(request)
+    if answer.status_code != 202:
+        return answer
     return json_response(json.loads(bytes(answer.body))["id"], 202)
+
+
+_AS_AZURE: Final[Mapping[str, Callable[[Handler, Request], Awaitable[Response]]]] = {
+    "list_instances": _all_pages,
+    "list_entities": _all_pages,
+    "raise_event": _event,
+    "restart": _only_id,
+}
 
 
 def binding(address: str, hub: str, credential: str) -> dict[str, Any]:
