@@ -57,6 +57,13 @@ def filled(store: Path) -> Path:
     return store
 
 
+def test_an_unknown_status_is_answered_with_the_nearest(store: Path) -> None:
+    outcome = perdure("list", "--status", "Runing", store=store)
+    told = " ".join(outcome.stderr.replace("│", " ").split())
+    assert outcome.exit_code == 2 and "Value error" not in told
+    assert "'Runing' is not a status. Did you mean Running? The statuses are Pending, Running, " in told
+
+
 def test_list_prints_a_line_for_each_in_a_pipe(filled: Path) -> None:
     result = perdure("list", store=filled)
 

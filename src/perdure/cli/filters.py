@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,12 +15,32 @@ from perdure.model.instances import RuntimeStatus
 if TYPE_CHECKING:
     from perdure.engine.client.bulk import Which
 
+
+def _status(given: str) -> RuntimeStatus:
+    """The status of that name, in any case. Raises typer.BadParameter with the statuses that exist."""
+    by_name = {status.value.lower(): status for status in RuntimeStatus}
+    found = by_name.get(given.lower())
+    if found is None:
+        close = get_close_matches(given.lower(), by_name, 1)
+        hint = f"Did you mean {by_name[close[0]].value}? " if close else ""
+        raise typer.BadParameter(
+            f"{given!r} is not a status. {hint}The statuses are {', '.join(RuntimeStatus)}"
+        )
+    return found
+
+
+def _statuses(incomplete: str) -> list[str]:
+    return [status.value for status in RuntimeStatus if status.value.lower().startswith(incomplete.lower())]
+
+
 StatusOption = Annotated[
     list[RuntimeStatus] | None,
     typer.Option(
         "--status",
-        help="Only instances with this status. Can be repeated.",
-        case_sensitive=False,
+        metavar="STATUS",
+        help=f"Only instances with this status: {', '.join(RuntimeStatus)}. Can be repeated.",
+        parser=_status,
+        autocompletion=_statuses,
         show_default=False,
     ),
 ]

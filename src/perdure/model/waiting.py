@@ -171,6 +171,14 @@ def kind_of(reason: str) -> str:
     return MISFIT if kind == _NONDETERMINISM and detail.startswith(f" {MISFIT}:") else kind
 
 
+def next_step(reason: str) -> str:
+    """What an operator does about a parked instance."""
+    kind = kind_of(reason)
+    if kind == "no_worker":
+        return "start a worker that has the function; the instance then continues (PDR-072)"
+    return _REASONS.get(kind, "").rpartition("; ")[2] or "see the reason, then resume or terminate"
+
+
 _MISSING = (
     (f"no_worker: no activity named '{BUILT_IN}Message:", "its queue's function"),
     (f"no_worker: no activity named '{BUILT_IN}Firing:", "its schedule's function"),

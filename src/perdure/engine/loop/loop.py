@@ -46,6 +46,7 @@ from perdure.errors import (
 )
 from perdure.model.messages import ActivityResult, Message, Wake
 from perdure.model.records import Batch
+from perdure.model.waiting import next_step
 from perdure.replay.environment import RunApart
 from perdure.store.port import EngineStore, Opening
 
@@ -514,7 +515,7 @@ class Loop:
             if at < horizon:
                 self.wakeups.push(at, "")
         for instance_id, reason in released.parked:
-            log.warning("instance %s is parked: %s", instance_id, reason)
+            log.warning("instance %s is parked: %s. Next: %s", instance_id, reason, next_step(reason))
         handover.answer(released.answers)
         if self.memos.in_hand:
             handover.answer(self.memos.committed())
