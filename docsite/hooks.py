@@ -107,6 +107,15 @@ def _with_reason(block: re.Match[str]) -> str:
     return f"{indent}{code}\n\n{indent}*Not run by the tests: {reason}.*{{ .not-run }}"
 
 
+def on_post_page(output: str, **_: Any) -> str:
+    """Name the theme's search dialog, for screen readers."""
+    dialog = 'data-md-component="search" role="dialog"'
+    return output.replace(dialog, f'{dialog} aria-label="Search"')
+
+
+on_post_template = on_post_page  # the page of a wrong address is a template
+
+
 def on_post_build(config: Any) -> None:
     """Take the addresses out of the theme's script that it would fetch things from, in cases we do not have."""
     for script in Path(config.site_dir, "assets", "javascripts").glob("bundle.*.js"):

@@ -98,6 +98,14 @@ def test_nothing_is_fetched_from_elsewhere(site: Path) -> None:
     assert {file.name: found for file in files if (found := fetched_elsewhere(file))} == {}
 
 
+def test_the_search_and_every_picture_have_names(site: Path) -> None:
+    for page in site.rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        unnamed = [tag for tag in re.findall(r'<[^>]+role="dialog"[^>]*>', text) if "aria-label=" not in tag]
+        empty = re.findall(r'<img[^>]+alt=""[^>]*>', text)
+        assert (unnamed, empty) == ([], []), page.name
+
+
 def test_every_page_is_in_the_site(site: Path) -> None:
     pages = [page.relative_to(ROOT / "docs") for page in (ROOT / "docs").rglob("*.md")]
     assert [page for page in pages if not (site / page.with_suffix(".html")).is_file()] == []
