@@ -2,7 +2,7 @@
 
 Both run in this process on SQLite, in interleaved pairs, and the CPU of a pair is compared: three activities, many
 instances at a time; activities in sequence; activities in parallel; and starts by the SDK's own client, beside those
-by perdure's. Ratios of one run say more than the figures do.
+by perdure's. Ratios of one run say more than the figures do. The last row is the load of an app.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from benchmarks.report import table
 
 TOGETHER = 100
 STARTS = 32
+FUNCTIONS = 50
 APP = """
 import azure.durable_functions as df
 app = df.DFApp()
@@ -125,6 +126,20 @@ async def starts(app: df.App, count: int, at_once: int) -> tuple[float, float]:
     return taken[0], taken[1]
 
 
+def loading(functions: int) -> float:
+    """Seconds that the load of an app of so many functions adds to the import of the packages."""
+    from perdure.hosts.azure_functions.application import load
+
+    step = '@app.activity_trigger(input_name="x")\ndef step{n}(x):\n    return x\n'
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "host.json").write_text('{"version": "2.0"}')
+        (folder / "function_app.py").write_text(APP + "".join(step.format(n=n) for n in range(functions)))
+        began = time.perf_counter()
+        load(folder)
+        return time.perf_counter() - began
+
+
 async def run(repeat: int) -> list[list[str]]:
     rows: list[list[str]] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -144,6 +159,7 @@ async def run(repeat: int) -> list[list[str]]:
             rows.append(
                 [f"320 starts, {at_once} at once", f"{ours:.3f} s", f"{theirs:.3f} s", "", f"{share:.2f}"]
             )
+    rows.append([f"load an app of {FUNCTIONS} functions", "", f"{loading(FUNCTIONS):.3f} s", "", ""])
     return rows
 
 

@@ -229,6 +229,27 @@ def sums(context):
         assert (await env.run("sums")).output == [2, 9, -4, 100]
 
 
+async def test_an_app_of_two_hundred_functions_that_prints(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    step = """
+@app.activity_trigger(input_name="x")
+def step{n}(x): return x + {n}
+"""
+    code = "print('loading')\n" + "".join(step.format(n=n) for n in range(199))
+    code += """
+@app.orchestration_trigger(context_name="context")
+def sums(context):
+    return sum((yield context.task_all([context.call_activity(f"step{n}", 1) for n in range(199)])))
+"""
+    hosted = load(folder_of(tmp_path, code))
+    assert capsys.readouterr().out == "loading\n"
+
+    async with environment(hosted.app) as env:
+        status = await env.run("sums")
+    assert status.output == sum(range(199)) + 199
+
+
 def command(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "perdure.cli", "run", *arguments],
