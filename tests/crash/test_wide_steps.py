@@ -7,15 +7,12 @@ of a real engine. Each story is told again with the process dying after each of 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from msgspec import DecodeError, structs
 
 from perdure import App, EntityContext, OrchestrationContext
-from perdure.engine.core.envelope import Envelope
-from perdure.engine.core.forwarding import is_passed_on
 from perdure.engine.core.ports import Limits
 from perdure.engine.core.row_ids import SEATS, Numbers
 from perdure.model.damaged import flaw_in
@@ -298,14 +295,3 @@ def test_reserved_numbers_follow_each_other_and_are_given_to_none_else() -> None
             met += range(last - 1_000, last + 1)
         assert met == sorted(set(met))
         assert not incarnation or {number >> 12 & SEATS - 1 for number in met} == {incarnation}
-
-
-def test_a_message_for_another_worker_is_stored_under_its_reserved_number() -> None:
-    """Else a later message of the same part, which this worker stores itself, would have a lower number."""
-    stored = []
-    envelope = Envelope(operations(1)[0], internal=True, place=7)
-    batch = SimpleNamespace(
-        at_once=0, hint=lambda message: None, store=lambda one, at: stored.append((one.place, at))
-    )
-    assert is_passed_on(cast("Any", batch), envelope)
-    assert stored == [(7, 0)]

@@ -28,8 +28,7 @@ def is_passed_on(batch: OpenBatch, envelope: Envelope) -> bool:
     if envelope.row_no or isinstance(message, Wake):
         return True  # the owner finds the row, and knows its own timers
     if envelope.internal:
-        batch.store(envelope, batch.at_once)  # with the number reserved for it, which gives its place
-        batch.hint(message)
+        batch.store_message(message, batch.at_once)
     elif isinstance(message, ActivityResult):
         _hand_in(batch, message)
     elif envelope.reply is not None:
