@@ -418,27 +418,6 @@ def test_a_newer_schema_is_left_alone(postgres_url: str) -> None:
     store.close()
 
 
-def test_an_older_schema_is_not_read_and_a_start_of_the_engine_migrates_it(postgres_url: str) -> None:
-    store = PostgresStore(postgres_url, "claims")
-    opening = store.open()
-    store.commit(Batch(5, new_instances=[instance(opening.next_instance_no, "claim-1")]))
-    store.close()
-    with psycopg.connect(postgres_url, autocommit=True) as connection:
-        connection.execute("alter table perdure.instances drop column replays")
-        connection.execute("delete from perdure.versions where version = 2")
-    reader = PostgresStore(postgres_url, "claims")
-    with pytest.raises(
-        StoreUnusable, match="schema version 1, this perdure reads version 2.*`perdure migrate`"
-    ):
-        reader.get("claim-1")
-    reader.close()
-    store.open()
-    found = store.get("claim-1")
-    assert found is not None
-    assert found.row.replays == 0
-    store.close()
-
-
 # ------------------------------------------------------------------------------------------------------- errors
 
 

@@ -147,13 +147,6 @@ def too_new(address: Address, found: int) -> StoreTooNew:
     )
 
 
-def too_old(address: Address, found: int) -> StoreUnusable:
-    return StoreUnusable(
-        f"{address.shown} has schema version {found}, this perdure reads version {VERSION}. Start a worker with a "
-        "role that may create tables, or run `perdure migrate`. Nothing was changed"
-    )
-
-
 def _migrate(address: Address, found: int) -> None:
     session = open_session(address, MIGRATING)
     schema = quoted(address.schema)
@@ -196,6 +189,5 @@ __all__ = [
     "migrate",
     "migration_sql",
     "too_new",
-    "too_old",
     "version_of",
 ]
