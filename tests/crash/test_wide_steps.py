@@ -64,13 +64,6 @@ def make_app() -> App:
         return answer
 
     @app.orchestrator
-    def on_events(context: Context) -> Flow:
-        for _ in range(3):
-            numbers = yield context.wait_for_external_event("Write")
-            for number in numbers:
-                context.signal_entity(JOURNAL, "write", number)
-
-    @app.orchestrator
     async def generations(context: Context, left: list[int]) -> str:
         for number in left:
             context.signal_entity(JOURNAL, "write", number)
@@ -157,35 +150,6 @@ def test_nothing_is_lost_repeated_or_overtaken_when_the_process_dies(story: str)
         world.settle()
         assert is_as_told(world), f"the process died after turn {dies_after}"
         verify(world)
-
-
-@pytest.mark.parametrize("before", [1, 7])
-def test_messages_before_and_after_a_wide_step_keep_their_places_when_the_process_dies(before: int) -> None:
-    """The last event waits with its row, which is older than the parts, while the step is sent."""
-    few, many, more = [*range(before)], [*range(100, 100 + WIDTH)], ["more"]
-    events = [few, many, more]
-    turns = 0
-    world = resumed(events)
-    while world.turn():
-        turns += 1
-    for dies_after in range(1, turns):
-        world = resumed(events)
-        for _ in range(dies_after):
-            world.turn()
-        world.kill()
-        world.settle()
-        assert written(world) == few + many + more, f"the process died after turn {dies_after}"
-
-
-def resumed(events: list[Any]) -> World:
-    """A world whose instance is just resumed, and has held these events."""
-    world = World(APP, MemoryStore("h"), limits=SMALL)
-    world.start("on_events", "wide")
-    world.manage("suspend", "wide")
-    for value in events:
-        world.raise_event("wide", "Write", value)
-    run_until_reply(manage("resume", "wide").make(world.client, "op-resume"))
-    return world
 
 
 def begun(story: str, value: Any) -> World:

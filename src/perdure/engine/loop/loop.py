@@ -27,7 +27,6 @@ from perdure.engine.core.batch import OpenBatch
 from perdure.engine.core.dispatcher import Dispatcher
 from perdure.engine.core.envelope import Envelope, envelopes_of
 from perdure.engine.core.lifecycle import Quarantine
-from perdure.engine.core.outgoing import parts_first
 from perdure.engine.core.ports import Released
 from perdure.engine.interrupting import CutShort, give_back_free_memory
 from perdure.engine.loop.callbacks import CallbackBatch, tell
@@ -298,7 +297,7 @@ class Loop:
         fresh = [m for m in found.messages if m.message_no not in waiting and m.message_no not in known]
         self._more_rows = len(found.messages) >= TAKE and len(known) < TAKE
         unread: list[str] = []
-        taken.extend(parts_first(envelopes_of(fresh, unread)))
+        taken.extend(envelopes_of(fresh, unread))
         _log_unread(unread)
         for at, instance_id in found.due:
             self.wakeups.push(at, instance_id)
