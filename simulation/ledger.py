@@ -236,8 +236,6 @@ class Ledger:
                 self._request(row)
             if b'"NextGeneration"' in row.message and isinstance(decode_message(row.message), NextGeneration):
                 self._met("a next generation deferred")
-            if b'"Outgoing"' in row.message:
-                self._met("a wide step sent in parts")
         for seen in batch.seen:
             self.seen.add(self.named.get(seen.operation_id, seen.operation_id))
             if seen.operation_id in self.asked:

@@ -34,7 +34,6 @@ CASES = (
     "a long step done again in a batch of its own",
     "a batch cut in a cascade, leaving inbox rows",
     "messages that stood in line for the next batch",
-    "a wide step sent in parts",
     "a next generation deferred",
     "suspended between two generations",
     "an event carried across continue-as-new",

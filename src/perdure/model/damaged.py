@@ -20,7 +20,7 @@ from perdure.model.encryption import DAMAGED as SHOWN_DAMAGED
 from perdure.model.encryption import Unreadable
 from perdure.model.entities import ENTITY, ORCHESTRATION, decode_record
 from perdure.model.instances import FINISHED, RuntimeStatus
-from perdure.model.messages import Outgoing, Request, decode_message, unpack
+from perdure.model.messages import Request, decode_message
 from perdure.model.recorded import DAMAGED
 from perdure.model.records import AuditRow, DroppedRow, HistoryRow, InstanceRow, KeyRow, SeenRow, WaitRow
 
@@ -438,8 +438,6 @@ def _message_flaw(cells: tuple[Any, ...]) -> str:
         message = decode_message(stored)
         if isinstance(message, Request):
             message = decode_message(message.body)
-        elif isinstance(message, Outgoing):
-            unpack(message)
     except (msgspec.MsgspecError, TypeError) as error:
         return f"its message to {_shown(instance_id)} cannot be read: {error}"
     if message.instance_id != instance_id:

@@ -9,12 +9,10 @@ execution, so that a late message, after the id was reused, is dropped.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cache
 from operator import attrgetter
-from typing import Any, Final, Literal, TypeVar
-from zlib import compress, decompress
-from zlib import error as zlib_error
+from typing import Any, Final, Literal
 
 import msgspec
 from msgspec import Raw
@@ -216,17 +214,6 @@ class Request(_Message, frozen=True, gc=True):
     note: tuple[str, str, str, str] | None = None
 
 
-class Outgoing(_Message, frozen=True):
-    """From an instance to itself: a part of the messages of a step that sends more than one batch can process.
-
-    `packed` are `count` messages, as `unpack` reads them. They have the row numbers just below the row number of
-    their part.
-    """
-
-    count: int
-    packed: bytes
-
-
 class Wake(_Message, frozen=True):
     """A timer of this instance is due, or it has local work to continue. Derived, never stored.
 
@@ -255,7 +242,6 @@ Message = (
     | Rewind
     | Purge
     | Request
-    | Outgoing
     | Wake
 )
 
@@ -307,33 +293,11 @@ def accepted(message: Message, at: int) -> Message:
 
 encode_message = msgspec.json.Encoder().encode
 _decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
-_many: msgspec.json.Decoder[tuple[Message, ...]] = msgspec.json.Decoder(tuple[Message, ...])
-Read = TypeVar("Read")
 
 
 def decode_message(data: bytes) -> Message:
-    return _decode(_decoder, data)
-
-
-def pack(sender: str, messages: Sequence[Message]) -> Outgoing:
-    """Compress messages of one step, which differ in little but their numbers."""
-    return Outgoing(instance_id=sender, count=len(messages), packed=compress(encode_message(messages), 1))
-
-
-def unpack(part: Outgoing) -> tuple[Message, ...]:
-    """The messages of a part. Raises msgspec.DecodeError for damaged content."""
     try:
-        messages = _decode(_many, decompress(part.packed))
-    except zlib_error as error:
-        raise msgspec.DecodeError(str(error)) from error
-    if len(messages) != part.count:
-        raise msgspec.DecodeError(f"it has {len(messages)} messages instead of {part.count}")
-    return messages
-
-
-def _decode(decoder: msgspec.json.Decoder[Read], data: bytes) -> Read:
-    try:
-        return decoder.decode(data)
+        return _decoder.decode(data)
     except msgspec.DecodeError:
         refuse_unreadable(data)
         raise

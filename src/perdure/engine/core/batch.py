@@ -58,7 +58,6 @@ class OpenBatch:
         "lines",
         "message_numbers",
         "moved",
-        "next_part_at",
         "now",
         "pause",
         "placement",
@@ -72,7 +71,6 @@ class OpenBatch:
         "rows",
         "running",
         "seen",
-        "sent",
         "stale_results",
         "territory",
         "touched",
@@ -120,8 +118,6 @@ class OpenBatch:
         )
         self.episodes = 0
         self.handled = 0
-        self.sent = 0
-        self.next_part_at = 0  # by `handled`: when the next part of a wide step may be sent
         self.bytes = 0
         self.deadline = 0.0
 
@@ -242,7 +238,6 @@ class OpenBatch:
 
     def send(self, message: Message) -> None:
         """Send a message within this batch."""
-        self.sent += 1
         self.backlog.append(Envelope(message, internal=True))
 
     def send_first(self, envelopes: Iterable[Envelope]) -> None:
@@ -301,8 +296,7 @@ class OpenBatch:
 
     def store(self, envelope: Envelope, visible_at: int | None) -> None:
         """Give a message a row in the inbox; with None as the time, polls skip it."""
-        envelope.row_no = envelope.place or self.message_numbers.take()
-        envelope.place = 0
+        envelope.row_no = self.message_numbers.take()
         self._add_row(envelope, visible_at)
 
     def show(self, envelope: Envelope, visible_at: int) -> None:

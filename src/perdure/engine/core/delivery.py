@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from perdure.engine.core import arrivals, control, damaged, entities, outgoing, rewinding, starts
+from perdure.engine.core import arrivals, control, damaged, entities, rewinding, starts
 from perdure.model import messages as msg
 
 if TYPE_CHECKING:
@@ -36,7 +36,6 @@ _HANDLERS: Final[dict[type, Callable[[OpenBatch, Any, Envelope, Any], None]]] = 
     msg.Terminate: control.terminate,
     msg.Rewind: rewinding.rewind,
     msg.Purge: control.purge,
-    msg.Outgoing: outgoing.send_on,
 }
 
 

@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Final
 
-from perdure.engine.core import forwarding, outgoing, repeats, sealing
+from perdure.engine.core import forwarding, repeats, sealing
 from perdure.engine.core.batch import NEVER, OpenBatch, Recalled
 from perdure.engine.core.delivery import deliver
 from perdure.engine.core.envelope import Envelope, envelopes_of, operation_of
@@ -30,7 +30,7 @@ from perdure.engine.core.ports import Released
 from perdure.engine.core.recovery import quarantine
 from perdure.engine.core.worker_state import WorkerState
 from perdure.model.instances import is_derived
-from perdure.model.messages import ActivityResult, Message, Outgoing, Rewind, Start
+from perdure.model.messages import ActivityResult, Message, Rewind, Start
 from perdure.model.records import Batch, SeenRow, StoredInstance
 from perdure.store.port import Opening
 
@@ -161,13 +161,10 @@ class Dispatcher(WorkerState):
             return None
         if self.quarantine and instance_id in self.quarantine and not batch.is_elsewhere(instance_id):
             batch.quarantined.add(instance_id)
-            if instance is not None and type(message) is not Outgoing:
+            if instance is not None:
                 quarantine(batch, instance)
         batch.handled += 1
-        sent = batch.sent
         deliver(batch, instance, envelope)
-        if batch.sent - sent > self.limits.episodes:
-            outgoing.divide(batch, instance_id, batch.sent - sent)
         return None
 
     def _line_up(self, batch: OpenBatch, envelope: Envelope) -> None:
@@ -344,12 +341,9 @@ def _is_repeat(batch: OpenBatch, operation_id: str, envelope: Envelope) -> bool:
 
 
 def _is_fresh(message: Message) -> bool:
-    """Whether the message needs no look at the store for its instance."""
-    if isinstance(message, Start):
-        return message.fresh or (
-            message.parent is not None and is_derived(message.instance_id, message.parent)
-        )
-    return isinstance(message, Outgoing)
+    return isinstance(message, Start) and (
+        message.fresh or (message.parent is not None and is_derived(message.instance_id, message.parent))
+    )
 
 
 def _calls_of(envelopes: Iterable[Envelope]) -> set[tuple[str, int]]:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import structs
 
-from perdure.engine.core import activity_rows, control, outgoing
+from perdure.engine.core import activity_rows, control
 from perdure.engine.core.entity_state import LiveEntity, flight_of
 from perdure.engine.core.envelope import Envelope
 from perdure.engine.core.instance import Instance
@@ -509,6 +509,5 @@ HANDLERS: Final[dict[type, Callable[[OpenBatch, Any, Envelope, Any], None]]] = {
     msg.Suspend: control.suspend,
     msg.Resume: resume,
     msg.Purge: purge,
-    msg.Outgoing: outgoing.send_on,
 }
 """The handlers of an entity's messages; others are rejected."""

@@ -10,7 +10,7 @@ import msgspec
 
 from perdure.engine.core.audit import AuditNote
 from perdure.engine.core.repeats import id_in
-from perdure.model.messages import Message, Outgoing, Request, Start, decode_message, unpack
+from perdure.model.messages import Message, Request, Start, decode_message
 from perdure.model.readings import Reading
 from perdure.model.records import InboxRow
 
@@ -31,10 +31,10 @@ class Envelope(msgspec.Struct, eq=False):
     that waits for its instance to be resumed, `hidden` one whose row polls skip: it was held when the row was
     committed, and is loaded with its instance. `note` is the sender, for the audit log. `stored_as` is the
     original row if the current batch gives the message another; `waits` marks a message in a line, `came_at` is
-    its time of arrival if it has no row, and `place` the number reserved for its row (0 for none). `kept` marks
-    a message that parked its instance, because it was accepted under other code and no longer fits. `reading`
-    is the decoded body of an event. A struct is created faster than an object with slots, and the garbage
-    collector skips it: one step may create a hundred thousand.
+    its time of arrival if it has no row. `kept` marks a message that parked its instance, because it was
+    accepted under other code and no longer fits. `reading` is the decoded body of an event. A struct is created
+    faster than an object with slots, and the garbage collector skips it: one step may create a hundred
+    thousand.
     """
 
     message: Message
@@ -49,7 +49,6 @@ class Envelope(msgspec.Struct, eq=False):
     stored_as: int = 0
     waits: bool = False
     came_at: int = 0
-    place: int = 0
     reading: Reading | None = None
 
 
@@ -69,8 +68,6 @@ def envelopes_of(rows: Iterable[InboxRow], unread: list[str]) -> Iterator[Envelo
 
 def _envelope_of(message: Message, row_no: int) -> Envelope:
     if not isinstance(message, Request):
-        if isinstance(message, Outgoing):
-            unpack(message)  # read at its turn; damage is found here
         return Envelope(message, None, row_no)
     reply = Elsewhere(message.request_id, message.asker, message.asked_at)
     note = AuditNote(*message.note, is_taken=True) if message.note is not None else None

@@ -59,13 +59,6 @@ class Numbers:
             self._next += _SKIP_SEATS
         return number
 
-    def reserve(self, count: int) -> int:
-        """Take this many successive numbers, and return the last of them."""
-        if self._seat >= 0 and (self._next & _COUNTS) + count > _COUNTS:
-            self._next += _SKIP_SEATS + _COUNTS + 1 - (self._next & _COUNTS)
-        self._next += count
-        return self._next - 1
-
 
 def first_of(now: int, seat: int) -> int:
     """The smallest number of a seat in the millisecond of `now` (microseconds)."""

@@ -119,7 +119,6 @@ def _seal_held(batch: OpenBatch) -> None:
     # Some messages were released again within this batch, and some of those were held a second time.
     for instance, envelope in {id(e): (i, e) for i, e in batch.held if e.held}.values():
         if not envelope.row_no:
-            envelope.place = 0  # the line's order is that of the numbers
             batch.store(envelope, None)
         elif _needs_another_row(instance, envelope, walks):
             envelope.stored_as = envelope.row_no
