@@ -26,7 +26,6 @@ COLUMNS: dict[str, dict[str, str]] = {
         "tags": TEXT,
         "salt": BYTES,
         "head": BYTES,
-        "replays": NUMBER,
         "hub_no": NUMBER,
     },
     "history": {

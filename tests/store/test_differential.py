@@ -65,7 +65,6 @@ def changes(draw: st.DrawFn) -> dict[str, Any]:
         "due_at": draw(WHEN),
         "local_work": draw(st.integers(0, 1)),
         "execution_no": draw(SMALL),
-        "replays": draw(SMALL),
     }
 
 

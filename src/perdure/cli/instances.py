@@ -277,7 +277,6 @@ def _facts(one: OrchestrationStatus) -> list[tuple[str, str]]:
         ("orchestrator", " ".join(filter(None, (one.name, one.version)))),
         ("started", f"{exact(one.created_time)} ({ago(one.created_time, now)})"),
         ("changed", f"{exact(one.last_updated_time)} ({ago(one.last_updated_time, now)})"),
-        ("replays", str(one.replays) if one.replays else None),
         ("parent", one.parent_instance_id),
         ("tags", ", ".join(f"{name}={value}" for name, value in one.tags.items())),
         ("input", _value(one.input)),

@@ -145,7 +145,6 @@ _INSTANCE: Final[Mapping[str, tuple[Check, Any]]] = {
     "tags": (_or_none(_is_tags), None),
     "salt": (_is_bytes, b""),
     "head": (_is_bytes, b""),
-    "replays": (_is_count, 0),
 }
 """For each column a check of valid values, and the substitute for others."""
 
@@ -257,7 +256,6 @@ def _is_sound(row: InstanceRow) -> bool:
             and (row.due_at is None or row.due_at >= 0)
             and 0 <= row.execution_no < _MOST
             and 0 <= row.episodes < _MOST
-            and 0 <= row.replays < _MOST
             and row.partition >= 0
             and row.local_work in (0, 1)
             and isinstance(row.salt, bytes)

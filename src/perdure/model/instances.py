@@ -144,10 +144,8 @@ class OrchestrationStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     `reason` is why an instance is Suspended: "operator", "nondeterminism", "poison", "damaged" or "no_worker",
     with the explanation after a colon; "nondeterminism: misfit" for a value that no longer fits its type.
-    `waiting_for` is one sentence. `replays` counts how often a worker recreated the instance's code from its
-    history, in all its executions: after a restart or a takeover, or when it was no longer in memory. `history` has
-    JSON-ready events if requested, and `executions` then lists the executions with history, oldest first (see
-    `keep_executions` of `App`).
+    `waiting_for` is one sentence. `history` has JSON-ready events if requested, and `executions` then lists the
+    executions with history, oldest first (see `keep_executions` of `App`).
     """
 
     instance_id: str
@@ -169,7 +167,6 @@ class OrchestrationStatus(msgspec.Struct, frozen=True, kw_only=True):
     completed_time: datetime | None = None
     history: list[dict[str, Any]] | None = None
     executions: list[int] = []
-    replays: int = 0
 
     @property
     def is_finished(self) -> bool:

@@ -38,7 +38,6 @@ class InstanceRow(NamedTuple):
     tags: str | None  # JSON object
     salt: bytes
     head: bytes  # hash of the newest history row of the current execution
-    replays: int = 0  # how often its code was recreated from history, in all its executions
 
     @property
     def parent(self) -> ParentLink | None:
@@ -60,7 +59,6 @@ class InstanceUpdate(NamedTuple):
     due_at: int | None
     local_work: int
     head: bytes
-    replays: int = 0
 
 
 class HistoryRow(NamedTuple):

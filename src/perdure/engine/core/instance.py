@@ -66,7 +66,6 @@ class Instance:
         "placed",
         "purged",
         "reason",
-        "replays",
         "salt",
         "saved_facts",
         "saved_waits",
@@ -106,7 +105,6 @@ class Instance:
         self.tags = tags
         self.status = RuntimeStatus.Pending
         self.reason = ""
-        self.replays = 0
         self.damage = ""  # the damage of its rows: it can be shown, exported and purged, but not run
         self.updated_at = created_at
         self.completed_at: int | None = None
@@ -156,7 +154,6 @@ class Instance:
         instance.custom_status_known = False
         instance.status = RuntimeStatus(row.status)
         instance.reason = row.reason
-        instance.replays = row.replays
         instance.updated_at = row.updated_at
         instance.completed_at = row.completed_at
         instance.due_at = row.due_at
@@ -260,7 +257,6 @@ class Instance:
             self.tags,
             self.salt,
             self.head,
-            self.replays,
         )
 
     def update(self) -> InstanceUpdate:
@@ -276,7 +272,6 @@ class Instance:
             self.due_at,
             int(self.open_local > 0),
             self.head,
-            self.replays,
         )
 
 

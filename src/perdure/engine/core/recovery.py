@@ -75,14 +75,12 @@ def revive(batch: OpenBatch, instance: Instance, answered: int = -1) -> bool:
         recorded, asked = _relive(batch, instance, execution)
     except tuple(_PARKED_FOR) as error:
         batch.running.close(instance, execution)
-        instance.replays += 1
         kind, why = next(said for type_, said in _PARKED_FOR.items() if isinstance(error, type_))
         if kind == NONDETERMINISM and batch.functions.fails_on_nondeterminism:
             _fail(batch, instance, Failure("NonDeterminismError", f"{AZURES_WORDS}{error}"))
         else:
             park(batch, instance, kind, f"{why}{error}")
         return False
-    instance.replays += 1  # not before: a step that leaves the batch replays again in its own
     if (
         execution.is_finished and not asked
     ):  # it continued as new, and the message of its next execution is pending

@@ -47,7 +47,6 @@ class InstanceDocument(TypedDict):
     version: str
     executionId: str
     parentInstanceId: str | None
-    replays: int
     historyEvents: NotRequired[list[dict[str, Any]]]
     events: NotRequired[list[dict[str, Any]]]
     executions: NotRequired[list[int]]
@@ -73,7 +72,6 @@ def document_of(status: OrchestrationStatus, *, with_input: bool = True) -> Docu
         "version": status.version,
         "executionId": status.execution_id,
         "parentInstanceId": status.parent_instance_id,
-        "replays": status.replays,
     }
     if status.history is not None:
         document["historyEvents"] = history_events(status.history)
@@ -115,7 +113,6 @@ def status_from(document: Mapping[str, Any]) -> OrchestrationStatus:
         completed_time=unstamp(completed) if completed else None,
         history=document.get("events"),
         executions=document.get("executions", []),
-        replays=document.get("replays") or 0,
     )
 
 

@@ -38,8 +38,7 @@ insert into instances (hub_no, {instance_columns}) values [({hub}, {instance_mar
 -- The columns that every episode changes. None of them is in an index, so only rows are written.
 {with_updates}
 update instances
-set execution_no = v.execution_no, episodes = v.episodes, updated_at = v.updated_at, head = v.head,
-    replays = v.replays
+set execution_no = v.execution_no, episodes = v.episodes, updated_at = v.updated_at, head = v.head
 from v where instances.instance_no = v.instance_no
 
 -- name: move_instances

@@ -22,8 +22,7 @@ from perdure.store.sqlite.statements import CACHED, read_sql
 from perdure.store.sqlite.wal import LOG_KEPT
 
 APPLICATION_ID: Final = 0x70657264  # "perd"
-SCHEMA_VERSION: Final = 6
-_REPLAYS_SINCE: Final = 6  # the version whose instances have the column
+SCHEMA_VERSION: Final = 5
 _OLDEST_SQLITE: Final = (3, 51, 3)
 _BUSY_MS: Final = 5_000
 _CACHE_KIB: Final = 32_768
@@ -72,23 +71,13 @@ def open_reader(path: str) -> apsw.Connection:
         connection = connect(path, flags=apsw.SQLITE_OPEN_READONLY, statementcachesize=CACHED)
         try:
             _configure(connection)
+            connection.pragma("query_only", True)
             if not _check_version(connection, path):
                 raise StoreUnusable(f"{path} is empty: no engine has ever opened it")
-            _show_as_migrated(connection)
-            connection.pragma("query_only", True)
         except BaseException:
             connection.close(force=True)
             raise
     return connection
-
-
-def _show_as_migrated(connection: apsw.Connection) -> None:
-    """Give a file of an earlier version the columns of today, in a view that only this connection sees.
-
-    After another process has migrated the file, the view shows the column of the table.
-    """
-    if connection.pragma("user_version") < _REPLAYS_SINCE:
-        connection.execute("create temp view instances as select *, 0 as replays from main.instances")
 
 
 def open_maintenance(path: str) -> apsw.Connection:
