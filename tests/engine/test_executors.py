@@ -101,6 +101,9 @@ async def test_a_process_that_dies_costs_nobody_anything(tmp_path):
         assert (await run(client, "quick")).output not in (os.getpid(), None)
 
 
+# The pool's own thread counts the children of a broken pool, and CPython does not lock them against a submission that
+# has just started one: "dictionary changed size during iteration". perdure has left that pool by then.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 async def test_an_activity_that_kills_its_process_again_and_again_fails_and_nobody_else_does(tmp_path):
     app = app_on(df.process_pool(workers=2), elsewhere.die_always, elsewhere.wait_for_file)
     async with served(app) as client:
