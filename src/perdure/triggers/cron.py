@@ -13,18 +13,18 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
-from itertools import takewhile
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
 
 from perdure.model.durations import instant, moment
+from perdure.triggers.ticks import Ticks
 
 SECOND = 1_000_000  # microseconds
 
 
 @dataclass(frozen=True)
-class Cron:
+class Cron(Ticks):
     """A cron expression in a time zone.
 
     Raises ValueError for an invalid expression or zone, and for an expression that never matches.
@@ -45,15 +45,6 @@ class Cron:
         _check(self.expression)
         ticks = _fixed if _is_fixed(self.expression) else _passing
         return _in_order(after, ticks(self.expression, after, zone))
-
-    def next(self, after: int) -> int:
-        """The first tick later than `after`."""
-        return next(self.ticks(after))
-
-    def between(self, after: int, until: int, most: int) -> list[int]:
-        """At most `most` ticks later than `after` and not later than `until`, in order."""
-        found = takewhile(lambda tick: tick <= until, self.ticks(after))
-        return [tick for _, tick in zip(range(most), found, strict=False)]
 
     def explain(self) -> str:
         """The expression in words, such as "At 02:00"."""

@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
-from itertools import count, takewhile
+from itertools import count
 from typing import Final
+
+from perdure.triggers.ticks import Ticks
 
 _FORM: Final = re.compile(
     r"(?:(?P<days>\d{1,5})\.)?(?P<first>\d{1,2}):(?P<second>\d{1,2}):(?P<third>\d{1,2})"
@@ -21,7 +23,7 @@ _HOURS, _SIXTY, _SECOND = 24, 60, 1_000_000
 
 
 @dataclass(frozen=True)
-class Interval:
+class Interval(Ticks):
     """The same time between all ticks, as text. Raises ValueError for a text that is no interval."""
 
     text: str
@@ -46,15 +48,6 @@ class Interval:
     def ticks(self, after: int) -> Iterator[int]:
         """Every tick later than `after`, in microseconds since 1970 (UTC)."""
         return count((after // self.length + 1) * self.length, self.length)
-
-    def next(self, after: int) -> int:
-        """The first tick later than `after`."""
-        return next(self.ticks(after))
-
-    def between(self, after: int, until: int, most: int) -> list[int]:
-        """At most `most` ticks later than `after` and not later than `until`, in order."""
-        found = takewhile(lambda tick: tick <= until, self.ticks(after))
-        return [tick for _, tick in zip(range(most), found, strict=False)]
 
     def explain(self) -> str:
         """The interval in words, such as "Every 0:05:00"."""
