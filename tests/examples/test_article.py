@@ -14,6 +14,7 @@ import pytest
 from perdure.hosts.azure_functions.application import load
 from perdure.testing import environment
 from tests.cli.test_run import address_of, kill_with_its_children
+from tests.examples.claims import CLAIM, SUSPICIOUS
 from tests.hosted.isolation import taken_back
 
 __all__ = ["taken_back"]
@@ -21,15 +22,6 @@ __all__ = ["taken_back"]
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "examples" / "article"
-CLAIM = {
-    "claim_id": "C-1001",
-    "amount": 2400,
-    "car_value": 18000,
-    "policy_days": 900,
-    "claims_last_year": 0,
-    "images": [{"part": "front bumper", "damage": 0.5}, {"part": "left headlight", "damage": 1.0}],
-}
-SUSPICIOUS = {**CLAIM, "amount": 18000, "policy_days": 3, "claims_last_year": 4}
 
 
 async def test_an_approved_claim_is_paid_once_over_http():
@@ -41,7 +33,7 @@ async def test_an_approved_claim_is_paid_once_over_http():
             links = filed.json()
             raised = links["sendEventPostUri"].replace("{eventName}", "ApproverDecision")
             assert (await http.post(raised, json={"approved": True})).status_code == 202
-            status = (await http.get(links["statusQueryGetUri"], params={"wait": 20})).json()
+            status = (await http.get(links["statusQueryGetUri"], params={"wait": 60})).json()
     assert filed.status_code == 202 and filed.headers["Location"] == links["statusQueryGetUri"]
     assert status["output"]["status"] == "completed" and status["output"]["payment_id"].startswith("PAY-")
 

@@ -43,7 +43,7 @@ async def test_a_claim_is_filed_decided_and_paid_over_http(app):
             assert filed.status_code == 202
             decided = await http.post("/api/claims/C-1001/decision", json={"approved": True})
             assert decided.status_code == 202
-            status = (await http.get(filed.json()["statusQueryGetUri"], params={"wait": 20})).json()
+            status = (await http.get(filed.json()["statusQueryGetUri"], params={"wait": 60})).json()
     assert status["output"]["status"] == "paid" and status["output"]["amount"] == 2400
     assert status["customStatus"] == "paid"
 

@@ -9,16 +9,7 @@ import perdure as df
 from examples import walkthrough
 from examples.walkthrough import app
 from perdure.http.host import application
-
-CLAIM = {
-    "claim_id": "C-1001",
-    "amount": 2400,
-    "car_value": 18000,
-    "policy_days": 900,
-    "claims_last_year": 0,
-    "images": [{"part": "front bumper", "damage": 0.5}, {"part": "left headlight", "damage": 1.0}],
-}
-SUSPICIOUS = {**CLAIM, "amount": 18000, "policy_days": 3, "claims_last_year": 4}
+from tests.examples.claims import CLAIM, SUSPICIOUS
 
 
 async def started(env, claim=CLAIM):

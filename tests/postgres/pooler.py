@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from tests.postgres.servers import ROLE, Server, account_of_servers, free_port, guard, guarded_directory
 
 Pooling = Literal["transaction", "session", "statement"]
+ENDED_WITHIN = 60  # seconds
 START_WITHIN = 20.0  # seconds
 
 
@@ -68,8 +69,12 @@ class Pooler:
         return self
 
     def __exit__(self, *_: object) -> None:
+        program = Path(f"/proc/{int((self.directory / 'pid').read_text())}/exe")
         os.close(self._users)
         self._guard.wait(30)
+        deadline = time.monotonic() + ENDED_WITHIN
+        while program.exists() and time.monotonic() < deadline:  # it has been killed, and may still be ending
+            time.sleep(0.01)
 
     def url(self, url: str) -> str:
         """The same database, through the pooler."""
