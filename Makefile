@@ -10,7 +10,7 @@ NEXT = $(shell for python in python3.13 "$$(pyenv root 2>/dev/null)"/versions/3.
 CHROMIUM := apt-get update && apt-get install -y --no-install-recommends chromium
 
 .DEFAULT_GOAL := help
-.PHONY: help demo docs pictures test test-long test-all next test-next run-tests check audit release bench reliability reliability-long chromium brokers postgres \
+.PHONY: help demo docs pictures test test-long test-all next test-next run-tests check audit release bench reliability reliability-long chromium brokers postgres prometheus \
 	postgres14 constraints clean
 
 help: ## List these targets
@@ -19,12 +19,12 @@ help: ## List these targets
 demo: $(V)/.app ## Run the claims example
 	$(V)/bin/python -m examples.claims.demo
 
-test: $(V)/.dev chromium brokers postgres ## Check and test everything, as CI does
+test: $(V)/.dev chromium brokers postgres prometheus ## Check and test everything, as CI does
 	@$(MAKE) --no-print-directory -j 2 --output-sync=target check next GROUP=core
 	$(PYTEST)
 	@$(MAKE) --no-print-directory test-next GROUP=core SUITES="tests/core tests/engine"
 
-test-long: $(V)/.dev chromium brokers postgres postgres14 check ## Long tests and every version of PostgreSQL, too
+test-long: $(V)/.dev chromium brokers postgres postgres14 prometheus check ## Long tests and every version of PostgreSQL, too
 	$(PYTEST) --long
 
 test-all: test ## The same as test, and every test on Python 3.13, too
@@ -124,6 +124,13 @@ postgres:
 	@test -x /usr/lib/postgresql/15/bin/postgres && test -x /usr/sbin/pgbouncer && test -x /usr/bin/ip && exit 0; \
 	if [ "$$(id -u)" = 0 ]; then $(POSTGRES); \
 	else echo "PostgreSQL's servers are missing. As root, run: $(POSTGRES)" >&2; exit 1; fi
+
+# A real Prometheus scrapes a worker and answers every expression of the board and the alerts; promtool reads their files.
+PROMETHEUS := apt-get update && apt-get install -y --no-install-recommends prometheus
+prometheus:
+	@command -v prometheus >/dev/null && command -v promtool >/dev/null && exit 0; \
+	if [ "$$(id -u)" = 0 ]; then $(PROMETHEUS); \
+	else echo "Prometheus is missing. As root, run: $(PROMETHEUS)" >&2; exit 1; fi
 
 postgres14: $(V)/postgres14/.installed # from npm, for --long
 $(V)/postgres14/.installed: $(V)/.dev

@@ -1,0 +1,1 @@
+"""What perdure tells of itself: counters and metrics, spans, and logs."""
