@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from perdure.errors import OrchestratorError
 from perdure.hosts.azure_functions import protocol, sdk, self_check
 from perdure.hosts.azure_functions.application import load
+from perdure.hosts.azure_functions.histories import reads_histories
 from perdure.model.instances import RuntimeStatus
 from perdure.testing import environment
 from tests.hosted.programs import APPS, COMPLETED, Program
@@ -69,8 +72,129 @@ async def test_a_handle_that_hides_its_generator_runs_up_to_the_limit(
     (tmp_path / "host.json").write_text("{}")
     (tmp_path / "function_app.py").write_text(HIDDEN)
     hosted = load(tmp_path)
-    assert hosted.told[0].startswith("counts hides the generator")
+    assert hosted.told[0].startswith("counts: the handle hides the generator")
     async with environment(hosted.app) as env:
         assert (await env.run("counts", 5)).output == 5
         failed = await env.run("counts", 50)
         assert failed.failure is not None and failed.failure.is_a(OrchestratorError)
+
+
+BEGUN_AGAIN = """
+import functools
+import azure.durable_functions as df
+import azure.functions as func
+from azure.durable_functions.models.history.HistoryEventType import HistoryEventType as Kind
+app = df.DFApp()
+class NotYet(BaseException): pass
+class Results:
+    def __init__(self, context):
+        self.context, self.asked = context, []
+    @property
+    def arrived(self):
+        return [one.Result for one in self.context.histories if one.event_type == Kind.TASK_COMPLETED]
+    def of(self, name, given):
+        self.asked.append(self.context.call_activity_with_retry(name, df.RetryOptions(1000, 3), given))
+        if len(self.arrived) < len(self.asked):
+            raise NotYet
+        return int(self.arrived[len(self.asked) - 1])
+def looked_up(function):
+    @functools.wraps(function)
+    def generator(context):
+        results = Results(context)
+        try:
+            found = function(results, context.get_input())
+        except NotYet:
+            found = None
+        for task in results.asked:
+            yield task
+        return found
+    return generator
+@app.activity_trigger(input_name="n")
+def one(n): return n + 1
+@app.orchestration_trigger(context_name="context")
+@looked_up
+def counts(results, most):
+    total = 0
+    while total < most:
+        total = results.of("one", total)
+    return total
+@app.orchestration_trigger(context_name="context")
+def plain(context):
+    histories = yield context.call_activity("one", 1)
+    return histories
+"""
+
+
+async def test_a_program_that_begins_again_at_each_turn_reads_the_history(tmp_path: Path) -> None:
+    (tmp_path / "host.json").write_text("{}")
+    (tmp_path / "function_app.py").write_text(BEGUN_AGAIN)
+    hosted = load(tmp_path)
+    assert len(hosted.told) == 1
+    assert hosted.told[0].startswith("counts: the code reads context.histories: the server drives it by")
+    async with environment(hosted.app) as env:
+        assert (await env.run("counts", 4)).output == 4
+        assert (await env.run("plain")).output == 2
+
+
+def _helper(context: Any) -> int:
+    return len(context.histories)
+
+
+class _Reader:
+    @staticmethod
+    def read(context: Any) -> Any:
+        return context.histories
+
+
+histories = ("a global of this name is another thing",)
+
+
+def _direct(context: Any) -> Any:
+    return context.histories
+
+
+def _nested(context: Any) -> Any:
+    return lambda: context.histories
+
+
+def _by_a_helper(context: Any) -> Any:
+    return _helper(context)
+
+
+def _by_a_class(context: Any) -> Any:
+    return _Reader().read(context)
+
+
+@functools.wraps(_direct)
+def _wrapping(context: Any) -> Any:
+    return None
+
+
+def _closing_over() -> Any:
+    read = _direct
+    return lambda context: read(context)
+
+
+def _global_name(context: Any) -> Any:
+    return histories, _calls_itself
+
+
+def _calls_itself(context: Any) -> Any:
+    return _calls_itself(context)
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        (_direct, True),
+        (_nested, True),
+        (_by_a_helper, True),
+        (_by_a_class, True),
+        (_wrapping, True),
+        (_closing_over(), True),
+        (_global_name, False),
+        (len, False),
+    ],
+)
+def test_code_that_reads_the_history_is_found(function: Any, expected: bool) -> None:
+    assert reads_histories(function) is expected

@@ -19,6 +19,7 @@ from perdure.hosts.azure_functions.asking import Names, output_of_failure
 from perdure.hosts.azure_functions.bridge import bridged
 from perdure.hosts.azure_functions.entities import entity_body
 from perdure.hosts.azure_functions.folder import Folder, export_settings, read_folder, refusal
+from perdure.hosts.azure_functions.histories import reads_histories
 from perdure.hosts.azure_functions.host_settings import HostSettings, read_settings
 from perdure.hosts.azure_functions.http_routes import routes_of
 from perdure.hosts.azure_functions.in_process import HubDoor, install
@@ -105,12 +106,28 @@ def _told_of_fallback(functions: list[AppFunction], finding: str) -> Iterator[st
     if finding:
         yield f"{sdk.packages()} is not as expected ({finding}): orchestrators are driven {limit}"
         return
-    for function in functions:
-        if (
-            function.trigger.kind == "orchestrationtrigger"
-            and sdk.orchestrator_of(function.function).is_hidden
-        ):
-            yield f"{function.name} hides the generator that it is made from: it is driven {limit}"
+    orchestrators = [one for one in functions if one.trigger.kind == "orchestrationtrigger"]
+    for reason in _BY_PROTOCOL:
+        if named := [one.name for one in orchestrators if reason.applies(sdk.orchestrator_of(one.function))]:
+            yield f"{', '.join(named)}: {reason.told}: the server drives {_THEM[len(named) > 1]} {limit}"
+
+
+@dataclass(frozen=True)
+class _Reason:
+    """Why an orchestrator is driven by the JSON protocol though the SDK is as expected."""
+
+    told: str
+    applies: Callable[[sdk.UserFunction], bool]
+
+
+_BY_PROTOCOL: Final = (
+    _Reason("the handle hides the generator function", lambda found: found.is_hidden),
+    _Reason(
+        "the code reads context.histories",
+        lambda found: found.is_handle and reads_histories(found.function),
+    ),
+)
+_THEM: Final = ("it", "them")
 
 
 async def _door() -> AsyncIterator[HubDoor]:
@@ -231,7 +248,7 @@ class Registering:
 def _orchestrator(this: Registering, function: AppFunction, callee: Callee) -> Iterable[Definition]:
     found = sdk.orchestrator_of(function.function)
     run = found.function
-    if found.is_hidden or (found.is_handle and this.finding):
+    if (found.is_handle and this.finding) or any(reason.applies(found) for reason in _BY_PROTOCOL):
         run = by_protocol(function.function, this.names)
     elif found.is_handle:
         run = bridged(function.function, this.names)

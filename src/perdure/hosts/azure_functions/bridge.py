@@ -72,7 +72,7 @@ class HostedContext(sdk.Context):
 
     @property
     def histories(self) -> list[Any]:
-        """Empty: the history here is perdure's, and the status shows it."""
+        """Empty, where `reads_histories` did not see that the program reads it; the status shows the history."""
         if "histories" not in _warned:
             _warned.add("histories")
             log.warning("context.histories is empty here: get_status(show_history=True) shows the history")

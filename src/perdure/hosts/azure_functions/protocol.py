@@ -104,8 +104,8 @@ class Conversation:
     def _put(self, kind: int, number: int = -1, **more: Any) -> None:
         if len(self._history) >= MOST_EVENTS:
             raise OrchestratorError(
-                f"this orchestrator runs by the JSON protocol, which ends at {MOST_EVENTS:,} events: write it with "
-                "the decorators or Orchestrator.create, or start it over with continue_as_new"
+                f"the server drives this orchestrator by the JSON protocol, which ends at {MOST_EVENTS:,} events. "
+                "The log of its start says why: remove that reason, or call continue_as_new earlier"
             )
         at = stamp(self._durable.current_utc_datetime)
         event = {"EventType": kind, "EventId": number, "IsPlayed": False, "Timestamp": at, **more}
