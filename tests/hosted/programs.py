@@ -36,9 +36,10 @@ COMPLETED = (
     Program("values", [4, "Money", [True] * 8]),
     Program(
         "custom_input",
-        [0, 7, None, []],
+        [0, 7, None],
         input={"__class__": "Money", "__module__": "function_app", "__data__": "7"},
     ),
+    Program("no_histories", []),
     Program("retried", [3, True, 6.0]),
     Program("retried_together", [True, True]),
     Program("retried_child", True),

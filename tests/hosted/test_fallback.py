@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from perdure.app import App
 from perdure.errors import OrchestratorError
 from perdure.hosts.azure_functions import protocol, sdk, self_check
 from perdure.hosts.azure_functions.application import load
@@ -18,8 +19,8 @@ from tests.hosted.programs import APPS, COMPLETED, Program
 from tests.hosted.test_traps import run
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
-ITS_OWN_WAY = frozenset({"failed_inner", "lists_and_none", "custom_input", "cancelled_timers"})
-"""Where the SDK's executor does otherwise than the warm way: its own faults, and what its protocol cannot carry."""
+ITS_OWN_WAY = frozenset({"lists_and_none", "no_histories"})
+"""Where the SDK's executor does otherwise than the warm way, which the tests below show."""
 
 
 def test_the_installed_sdk_is_as_expected() -> None:
@@ -39,6 +40,89 @@ async def test_a_program_returns_the_same_by_the_protocol(
         status = await run(env, program)
 
     assert (status.runtime_status, status.output) == (RuntimeStatus.Completed, program.output), status.failure
+
+
+ODD = """
+import azure.durable_functions as df
+app = df.DFApp()
+@app.activity_trigger(input_name="n")
+def fail(n): raise ValueError(n)
+@app.entity_trigger(context_name="context")
+def counter(context): context.set_state(1)
+@app.orchestration_trigger(context_name="context")
+def yields_a_list(context):
+    yield [context.call_activity("fail", 1)]
+@app.orchestration_trigger(context_name="context")
+def yields_none(context):
+    yield None
+@app.orchestration_trigger(context_name="context")
+def yields_none_beside_a_wait(context):
+    yield context.task_any([context.wait_for_external_event("Go"), context.wait_for_external_event("Stop")])
+    yield None
+@app.orchestration_trigger(context_name="context")
+def yields_a_signal(context):
+    yield context.signal_entity(df.EntityId("counter", "one"), "add", 1)
+@app.orchestration_trigger(context_name="context")
+def plain(context):
+    return None.is_open
+@app.orchestration_trigger(context_name="context")
+def waits_for_one_child_too_many(context):
+    event = context.wait_for_external_event("Go")
+    inner = context.task_all([context.call_activity("fail", 1), event])
+    yield context.task_any([inner, context.wait_for_external_event("Stop")])
+    yield event
+@app.orchestration_trigger(context_name="context")
+def waits_for_what_it_has_cancelled(context):
+    timer = context.create_timer(context.current_utc_datetime.replace(year=2100))
+    timer.cancel()
+    yield timer
+@app.orchestration_trigger(context_name="context")
+def histories(context):
+    return [type(one).__name__ for one in context.histories]
+    yield
+"""
+TOLD = {
+    "yields_a_list": "the orchestrator yields a list, and only tasks: wait for several tasks with",
+    "yields_none": "the orchestrator waits for nothing that can come: it yields None, or a signal",
+    "yields_none_beside_a_wait": "the orchestrator yields a NoneType, and only tasks",
+    "yields_a_signal": "the orchestrator waits for nothing that can come: it yields None, or a signal",
+    "plain": "'NoneType' object has no attribute 'is_open'",
+    "waits_for_one_child_too_many": "does not have pending sub-task",
+}
+
+
+@pytest.fixture
+def odd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> App:
+    monkeypatch.setattr(self_check, "finding", lambda: "it is from the future")
+    (tmp_path / "host.json").write_text("{}")
+    (tmp_path / "function_app.py").write_text(ODD)
+    return load(tmp_path).app
+
+
+@pytest.mark.parametrize("name", TOLD)
+async def test_what_no_program_can_wait_for_is_an_error_in_words(odd: App, name: str) -> None:
+    async with environment(odd) as env:
+        await env.client.start_new(name, "one")
+        for event in ("Go", "Stop"):
+            await env.settled()
+            if not (await env.client.get_status("one")).is_finished:
+                await env.client.raise_event("one", event, 1)
+        status = await env.client.wait_for_completion("one")
+    assert status.runtime_status is RuntimeStatus.Failed and TOLD[name] in str(status.failure)
+
+
+async def test_a_program_may_wait_for_ever_for_a_timer_that_it_has_cancelled(odd: App) -> None:
+    async with environment(odd) as env:
+        await env.client.start_new("waits_for_what_it_has_cancelled", "one")
+        await env.advance(days=400)
+        assert (await env.client.get_status("one")).runtime_status is RuntimeStatus.Running
+        await env.client.terminate("one", "it never ends")
+        assert (await env.client.wait_for_completion("one")).output == "it never ends"
+
+
+async def test_the_histories_are_the_sdks_own(odd: App) -> None:
+    async with environment(odd) as env:
+        assert (await env.run("histories")).output == ["HistoryEvent"] * 2
 
 
 def test_an_sdk_that_is_not_as_expected_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:

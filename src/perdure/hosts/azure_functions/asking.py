@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Raw
 
-from perdure.errors import OrchestratorError, PerdureError
+from perdure.errors import ForeignAwaitError, OrchestratorError, PerdureError
 from perdure.hosts.azure_functions import sdk
 from perdure.model import payload
 from perdure.model.http_calls import HttpResponse, ManagedIdentityTokenSource
@@ -203,6 +203,18 @@ def ask_of(action: Any) -> Ask:
     return found
 
 
+def refusal_of(yielded: Any) -> Exception | None:
+    """What an orchestrator is told that yields something else than a task."""
+    if isinstance(yielded, sdk.TaskBase):
+        return None
+    advice = (
+        "wait for several tasks with context.task_all([...])"
+        if isinstance(yielded, list | tuple)
+        else "yield what a method of the context returns"
+    )
+    return ForeignAwaitError(f"the orchestrator yields a {type(yielded).__name__}, and only tasks: {advice}")
+
+
 def failure_for(action: Any, told: Ask, done: Task[Any]) -> Exception:
     """The exception that the SDK's executor would hand the program for a failed task."""
     try:
@@ -230,5 +242,6 @@ __all__ = [
     "body_of",
     "failure_for",
     "output_of_failure",
+    "refusal_of",
     "response",
 ]

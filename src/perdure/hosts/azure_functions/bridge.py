@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, Final
 from msgspec import Raw
 
 from perdure.engine.functions.callables import presented
-from perdure.errors import ForeignAwaitError, Interrupted
+from perdure.errors import Interrupted
 from perdure.hosts.azure_functions import sdk
-from perdure.hosts.azure_functions.asking import Ask, Names, ask_of, body_of, failure_for
+from perdure.hosts.azure_functions.asking import Ask, Names, ask_of, body_of, failure_for, refusal_of
 from perdure.replay.arrivals import Arrivals
 from perdure.replay.context import OrchestrationContext
 from perdure.replay.fiber import CLOSINGS
@@ -206,7 +206,7 @@ def _driven(
                 task = body.send(value) if error is None else body.throw(error)
             except StopIteration as stop:
                 return None if seen.will_continue_as_new else output_of(stop.value)
-            value, error = None, _refusal_of(task)
+            value, error = None, refusal_of(task)
             if error is not None:
                 continue
             if seen.will_continue_as_new and task.state is sdk.RUNNING:
@@ -223,18 +223,6 @@ def _driven(
                 error = task.result
     finally:
         _close(body)
-
-
-def _refusal_of(yielded: Any) -> Exception | None:
-    """What is raised in the program for something yielded that is no task."""
-    if isinstance(yielded, sdk.TaskBase):
-        return None
-    advice = (
-        "wait for several tasks with context.task_all([...])"
-        if isinstance(yielded, list | tuple)
-        else "yield what a method of the context returns"
-    )
-    return ForeignAwaitError(f"the orchestrator yields a {type(yielded).__name__}, and only tasks: {advice}")
 
 
 def _close(body: GeneratorType[Any, Any, Any]) -> None:

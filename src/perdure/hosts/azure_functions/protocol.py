@@ -6,6 +6,9 @@ costs some 50 microseconds for each event before it, so an execution may have a 
 The SDK numbers what it asks for in the order of the asks; waits for events have no number. Retries are perdure's, so
 a call with retries ends once. Where it has failed, the SDK is told of all its attempts at once, with the timers
 between them and the one that it waits for behind the last.
+
+In one case the SDK cannot be told of a completion: it fails in its own code when a compound that is done hears of one
+more child. Such a completion is left out, and the program goes on without it.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from msgspec import Raw
 from perdure.engine.functions.callables import presented
 from perdure.errors import OrchestratorError
 from perdure.hosts.azure_functions import asking, sdk
-from perdure.hosts.azure_functions.asking import Ask, Names, body_of, failure_for
+from perdure.hosts.azure_functions.asking import Ask, Names, body_of, failure_for, refusal_of
 from perdure.model.durations import stamp
 from perdure.replay.arrivals import Arrivals
 from perdure.replay.context import OrchestrationContext
@@ -74,6 +77,9 @@ class Conversation:
         self._timers: list[tuple[int, TimerTask]] = []  # where the action is in the list, and the timer
         self._next = 0
         self._seen = 0
+        self._told = 0  # how much of the history the SDK has taken
+        self._late: Exception | None = None  # what it said to a completion that it could not take
+        self._has_cancelled = False  # a program may wait for a timer that it has cancelled, for ever
         self._at: datetime | None = None
 
     def run(self) -> Generator[Task[Any], Any, Any]:
@@ -82,11 +88,11 @@ class Conversation:
         self._put(EXECUTION_STARTED, Name="orchestrator", Input=self._input(), Version=version)
         while True:
             state = self._turn()
-            actions = list(_flat(state["actions"]))
-            if self._ask_all(actions):
-                return None
-            if state.get("isDone"):
-                return None if state.get("output") is None else body_of(json.dumps(state["output"]))
+            if state is not None:
+                if self._ask_all(list(_flat(state["actions"]))):
+                    return None
+                if state.get("isDone"):
+                    return None if state.get("output") is None else body_of(json.dumps(state["output"]))
             yield from self._until_something()
 
     def _input(self) -> str | None:
@@ -111,8 +117,8 @@ class Conversation:
         event = {"EventType": kind, "EventId": number, "IsPlayed": False, "Timestamp": at, **more}
         self._history.append(event)
 
-    def _turn(self) -> dict[str, Any]:
-        """Have the program go on. Raises what it raises."""
+    def _turn(self) -> dict[str, Any] | None:
+        """Have the program go on; None where the SDK cannot be told of what came. Raises what the program raises."""
         __tracebackhide__ = True
         document = {
             "history": self._history,
@@ -125,7 +131,12 @@ class Conversation:
         try:
             state: dict[str, Any] = json.loads(self._handle(json.dumps(document)))
         except Exception as error:
-            raise error.__cause__ or Exception(str(error).partition(_LABEL)[0]) from None
+            if sdk.is_one_child_too_many(error):
+                self._late = error
+                del self._history[self._told :]
+                return None
+            raise _of_the_program(error) from None
+        self._told = len(self._history)
         for event in self._history:
             event["IsPlayed"] = True
         if state.get("customStatus") is not None:
@@ -138,6 +149,7 @@ class Conversation:
         """Ask for the new actions. Returns whether the execution continues as new."""
         for place, timer in self._timers:
             if actions[place].get("isCanceled") and self._open.pop(timer, None) is not None:
+                self._has_cancelled = True
                 self._arrivals.leave(timer)
                 timer.cancel()
         fresh, self._seen = actions[self._seen :], len(actions)
@@ -155,6 +167,7 @@ class Conversation:
             self._durable.signal_entity(action["instanceId"], action["operation"], body_of(action["input"]))
             return
         if action.get("isCanceled"):
+            self._has_cancelled = True
             return
         seen = _as_object(action)
         asked = ROWS[kind].begin(self._durable, seen, self._names)
@@ -169,6 +182,11 @@ class Conversation:
             self._arrivals.on_done(asked)
 
     def _until_something(self) -> Generator[Task[Any], Any, None]:
+        if not self._open and not self._has_cancelled:
+            raise self._late or OrchestratorError(
+                "the orchestrator waits for nothing that can come: it yields None, or a signal, which has no result: "
+                "yield what a method of the context returns"
+            )
         while (done := self._arrivals.take()) is None:
             yield self._arrivals
         number, kind, action = self._open.pop(done)
@@ -215,6 +233,12 @@ def _flat(actions: Any) -> Iterator[dict[str, Any]]:
             yield from _flat(one["compoundActions"])
         else:
             yield one
+
+
+def _of_the_program(error: Exception) -> BaseException:
+    """What the program has raised, of what its handle raises; what it yields that is no task is told in words."""
+    refused = refusal_of(error.obj) if sdk.is_of_no_task(error) else None
+    return refused or error.__cause__ or Exception(str(error).partition(_LABEL)[0])
 
 
 class _Options:

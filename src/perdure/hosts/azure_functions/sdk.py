@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import chdir, contextmanager
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeGuard
 
 from perdure.errors import HostedAppError
 
@@ -243,6 +243,16 @@ def settle(task: Any, value: Any, *, failed: bool) -> None:
     task.set_value(is_error=failed, value=value)
 
 
+def is_one_child_too_many(error: Exception) -> bool:
+    """Whether the SDK's own code has failed, because a compound that is done was told of one more child."""
+    return error.__cause__ is None and "does not have pending sub-task" in str(error)
+
+
+def is_of_no_task(error: Exception) -> TypeGuard[AttributeError]:
+    """Whether the SDK's own code has failed, because a program has yielded something else than a task."""
+    return isinstance(error, AttributeError) and error.name in ("_is_scheduled", "is_played")
+
+
 def retry_of(options: Any) -> dict[str, Any]:
     """The options of a retry in the words of Azure's protocol, those of subclasses too."""
     found: dict[str, Any] = options.to_json()
@@ -437,6 +447,8 @@ __all__ = [
     "hints_of",
     "http_request_of",
     "is_handle",
+    "is_of_no_task",
+    "is_one_child_too_many",
     "is_scheduled",
     "loads",
     "mark_scheduled",

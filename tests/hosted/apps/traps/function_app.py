@@ -244,7 +244,13 @@ def custom_input(context):
     zero = context.custom_status
     context.set_custom_status({"cents": context.get_input().cents})
     yield context.call_activity("shout", "x")
-    return [zero, context.get_input().cents, context.version, context.histories]
+    return [zero, context.get_input().cents, context.version]
+
+
+@app.orchestration_trigger(context_name="context")
+def no_histories(context):
+    return [type(one).__name__ for one in context.histories]
+    yield
 
 
 @app.orchestration_trigger(context_name="context")
