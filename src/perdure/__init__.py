@@ -69,6 +69,7 @@ from perdure.replay.entity import DurableEntityContext, EntityContext
 from perdure.replay.entity_calls import EntityLock
 from perdure.replay.task import Task, TaskState, TimerTask
 from perdure.store.encryption import Encryption
+from perdure.telemetry.log_context import LogContext
 from perdure.triggers import DeadLetter, Queues, QueueSource, Received, Schedules, Tick
 from perdure.version import __version__ as __version__
 
@@ -120,6 +121,7 @@ __all__ = [
     "InstanceNotFound",
     "InvalidInstanceId",
     "Limits",
+    "LogContext",
     "ManagedIdentityTokenSource",
     "NonDeterminismError",
     "OrchestrationContext",

@@ -43,6 +43,7 @@ from perdure.engine.loop.callbacks import CallbackBatch, tell
 from perdure.engine.loop.inbox import InboxWaiter, LoopOutbox, SystemWaiter
 from perdure.engine.loop.loop import Loop
 from perdure.engine.loop.pending_calls import Callers
+from perdure.engine.running_code import RunningCode, forget_loop, note_loop
 from perdure.engine.upkeep.crash_file import StrikeFile, name_of, shared_file
 from perdure.engine.upkeep.retention import AGES, Retention, Sweeper
 from perdure.engine.upkeep.watchdog import Marker, Watchdog, audit, stop_audit
@@ -282,6 +283,7 @@ class Engine:
             self._outbox,
             self.loop.post,
             self.settings.concurrency,
+            self.hub,
         )
 
     def _run(self, opened: asyncio.Future[None]) -> None:
@@ -311,6 +313,7 @@ class Engine:
             self._marker._strikes = self._strikes
             self._park_suspects()
         self._marker.on_this_thread()
+        note_loop(self._code_on_loop)
         audit(self._marker)
         settings = self.settings
         pool = self.loop.pool
@@ -347,12 +350,30 @@ class Engine:
             )
 
     def _unguard(self) -> None:
+        forget_loop()
         stop_audit(self._marker)
         if self._watchdog is not None:
             self._watchdog.stop()
         if self._strikes is not None:
             self._marker._strikes = None
             self._strikes.close(for_good=not self.store.location)
+
+    def _code_on_loop(self) -> RunningCode | None:
+        """The orchestrator or entity whose code runs now. On the loop's thread."""
+        instance_id = self._marker.instance_id
+        if not instance_id:
+            return None
+        instance = self._dispatcher.cache.warm.get(instance_id)
+        if instance is None:
+            return RunningCode(self.hub, instance_id)
+        is_entity = instance.entity_state is not None
+        return RunningCode(
+            self.hub,
+            instance_id,
+            instance.execution_id,
+            "" if is_entity else instance.name,
+            instance.name if is_entity else "",
+        )
 
     def _keep_up(self) -> None:
         while not self._stop.wait(UPKEEP_EVERY):

@@ -15,6 +15,11 @@ def is_message(activity: str) -> bool:
     return activity.startswith(f"{_MESSAGE}:")
 
 
+def entity_of(activity: str) -> str:
+    """The entity whose operation an activity runs, if it is offloaded; "" for other activities."""
+    return activity[1:].partition("@")[0] if activity.startswith("@") else ""
+
+
 def spoken(activity: str) -> str:
     """An activity in a sentence: "the activity 'charge'", "the function of the queue 'orders'"."""
     if activity == HTTP_ACTIVITY:

@@ -42,6 +42,7 @@ class Invocation(msgspec.Struct, frozen=True, gc=False):
     input: Raw = ABSENT
     timeout: int = 0
     heartbeat: int = 0
+    orchestrator: str = ""  # its name, for logs and telemetry of the activity
 
     @property
     def idempotency_key(self) -> str:
@@ -72,12 +73,14 @@ class Outcome:
         "instance_id",
         "invocations",
         "messages",
+        "orchestrator",
         "rejections",
     )
 
-    def __init__(self, instance_id: str, execution_id: str) -> None:
+    def __init__(self, instance_id: str, execution_id: str, orchestrator: str = "") -> None:
         self.instance_id = instance_id
         self.execution_id = execution_id
+        self.orchestrator = orchestrator
         self.events: list[ev.HistoryEvent] = []
         self.invocations: list[Invocation] = []
         self.cancellations: list[int] = []  # task ids
@@ -116,6 +119,7 @@ def settle(actions: Sequence[act.Action], into: Outcome) -> None:
                         body,
                         action.timeout,
                         action.heartbeat,
+                        into.orchestrator,
                     )
                 )
             case act.CreateSubOrchestration():
@@ -238,7 +242,9 @@ def _operation(action: act.CallEntity | act.SignalEntity, into: Outcome) -> Enti
     )
 
 
-def invocation_of(event: ev.TaskScheduled, instance_id: str, execution_id: str) -> Invocation:
+def invocation_of(
+    event: ev.TaskScheduled, instance_id: str, execution_id: str, orchestrator: str = ""
+) -> Invocation:
     """An invocation from history, for another run after a restart."""
     call = event.id if event.call < 0 else event.call
     return Invocation(
@@ -251,6 +257,7 @@ def invocation_of(event: ev.TaskScheduled, instance_id: str, execution_id: str) 
         event.input,
         event.timeout,
         event.heartbeat,
+        orchestrator,
     )
 
 

@@ -26,6 +26,7 @@ from typing import Any, Final
 from perdure.engine.activities.results import completed, failed
 from perdure.engine.activities.runner import Attempt
 from perdure.engine.activities.task_exits import contain, create_driver, enter_body, exit_of, release
+from perdure.engine.running_code import WANTED, forget_activity, note_activity
 from perdure.model.failures import failure_of
 from perdure.model.messages import ActivityResult
 from perdure.replay.settle import Invocation
@@ -178,6 +179,7 @@ class OnLoop:
     async def _run(self, attempt: Attempt, driver: asyncio.Task[None]) -> ActivityResult:
         invocation = attempt.invocation
         self._begin(attempt)
+        noted = note_activity(attempt.runner.hub, invocation) if WANTED.is_wanted else None
         try:
             value = attempt.runner.call(invocation, attempt)
             if type(value) is CoroutineType or inspect.isawaitable(value):
@@ -192,6 +194,8 @@ class OnLoop:
             return failed(invocation, failure_of(exit_of(error)))
         finally:
             attempt.task = None
+            if noted is not None:
+                forget_activity(noted)
 
 
 def _name_on(driver: asyncio.Task[None]) -> str:

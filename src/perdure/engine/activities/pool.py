@@ -50,10 +50,12 @@ class ActivityPool:
         outbox: Outbox,
         deliver: Deliver,
         concurrency: Concurrency,
+        hub: str = "",
     ) -> None:
         by_type: dict[type, Any] = {type(r): r for r in resources}
         available = (ActivityContext, *by_type)
         self._deliver = deliver
+        self._hub = hub
         self._outbox = outbox
         self._deadlines = Deadlines(self._expire)
         self._async = OnLoop(outbox.event_loop, self._take_up, self._begin, self._conclude, concurrency.tasks)
@@ -195,14 +197,14 @@ class ActivityPool:
     def _runner(self, activity: Activity, plan: CallPlan[Activity], resources: dict[type, Any]) -> Runner:
         elsewhere = self._executors.host_of(activity)
         if elsewhere is None:
-            return Runner(plan, resources, self._async if activity.is_async else self._threads)
+            return Runner(plan, resources, self._async if activity.is_async else self._threads, self._hub)
         taken = [kind.__name__ for kind in plan.given.values() if kind is not ActivityContext]
         if taken:
             raise RegistrationError(
                 f"{where(activity.function)} runs on an executor, in another process: the resources of a "
                 f"lifespan ({', '.join(taken)}) cannot be passed to it. Create them inside the activity"
             )
-        runner = Runner(plan, resources, elsewhere)
+        runner = Runner(plan, resources, elsewhere, self._hub)
         runner.place = place_of(activity)
         return runner
 

@@ -41,11 +41,16 @@ class Runner:
     """One activity function, with the plan of its arguments."""
 
     def __init__(
-        self, plan: CallPlan[Activity], resources: Mapping[type, Any], host: ActivityHost | None = None
+        self,
+        plan: CallPlan[Activity],
+        resources: Mapping[type, Any],
+        host: ActivityHost | None = None,
+        hub: str = "",
     ) -> None:
         self.activity = plan.definition
         self.is_async = plan.definition.is_async
         self.host = host
+        self.hub = hub
         self.place = ""  # module:qualname, for those that run in other processes
         self._function = plan.by_name
         self._takes_context = [n for n, kind in plan.given.items() if kind is ActivityContext]

@@ -15,6 +15,7 @@ from queue import SimpleQueue
 from perdure.engine.activities.ports import Concurrency
 from perdure.engine.activities.results import completed, failed
 from perdure.engine.activities.runner import Attempt
+from perdure.engine.running_code import WANTED, note_activity
 from perdure.model.failures import failure_of
 from perdure.model.messages import ActivityResult
 
@@ -122,6 +123,8 @@ class Threads:
 
 
 def _result_of(attempt: Attempt) -> ActivityResult:
+    if WANTED.is_wanted:
+        note_activity(attempt.runner.hub, attempt.invocation)
     try:
         return completed(
             attempt.invocation, attempt.runner.call(attempt.invocation, attempt), attempt.runner.guard

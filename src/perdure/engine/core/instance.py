@@ -201,7 +201,7 @@ class Instance:
         """The open episode of this batch, created if necessary."""
         outcome = self.outcome
         if outcome is None:
-            outcome = self.outcome = Outcome(self.instance_id, self.execution_id)
+            outcome = self.outcome = Outcome(self.instance_id, self.execution_id, self.name)
             self.last_at = max(now, self.last_at, self.updated_at if not self.is_new else 0)
             if self.execution is not None:
                 self.execution.begin_episode(self.last_at)

@@ -146,7 +146,7 @@ def _adopt(
                 instance.open_local += 1
                 if event.id in answered:
                     continue
-                again.append(invocation_of(event, instance.instance_id, instance.execution_id))
+                again.append(invocation_of(event, instance.instance_id, instance.execution_id, instance.name))
             elif isinstance(event, ev.SubOrchestrationCreated) and execution.is_open(event.id):
                 if instance.children is None:
                     instance.children = {}

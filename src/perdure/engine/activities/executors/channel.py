@@ -36,6 +36,7 @@ class Card(msgspec.Struct, frozen=True):
     address: str
     key: bytes
     token: str
+    hub: str = ""
 
 
 class Said(msgspec.Struct, omit_defaults=True):
@@ -94,7 +95,7 @@ class ExecutorChannel:
         self._count += 1
         token = f"{attempt.invocation.execution_id}.{attempt.invocation.task_id}.{self._count}"
         self._attempts[token] = attempt
-        return token, msgspec.json.encode(Card(self.address, self._key, token))
+        return token, msgspec.json.encode(Card(self.address, self._key, token, attempt.runner.hub))
 
     def forget(self, token: str) -> None:
         """Forget a try that has ended."""

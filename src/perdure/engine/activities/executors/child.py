@@ -21,11 +21,12 @@ from typing import Any
 import msgspec
 
 from perdure.engine.activities.deadlines import Deadlines
-from perdure.engine.activities.executors.child_channel import ChildAttempt, attempt_of
+from perdure.engine.activities.executors.child_channel import ChildAttempt, attempt_of, hub_on
 from perdure.engine.activities.results import completed, failed
 from perdure.engine.activities.runner import Attempt, Runner
 from perdure.engine.activities.signals import AttemptSignals
 from perdure.engine.functions.registry import Activity, definition_of, plan_of
+from perdure.engine.running_code import note_activity
 from perdure.errors import FunctionNotFound
 from perdure.model.failures import failure_of
 from perdure.model.messages import ActivityResult
@@ -37,7 +38,13 @@ _invocations = msgspec.json.Decoder(Invocation)
 
 def carry_out(place: str, invocation: bytes, card: bytes) -> bytes:
     """Run one attempt; returns its ActivityResult as JSON, or b"" if the result was no longer wanted."""
+    return copy_context().run(_carried_out, place, invocation, card)
+
+
+def _carried_out(place: str, invocation: bytes, card: bytes) -> bytes:
+    """In a context of its own, like every body: its context variables must not reach the next one in the process."""
     asked = _invocations.decode(invocation)
+    note_activity(hub_on(card), asked)
     call = attempt_of(card)
     if call is None:
         return msgspec.json.encode(_without_line(place, asked))
@@ -57,7 +64,8 @@ def _without_line(place: str, invocation: Invocation) -> ActivityResult:
     deadlines = Deadlines(lambda _, failure: answers.put(failed(invocation, failure)))
     deadlines.watch(attempt)
     body = threading.Thread(
-        target=lambda: answers.put(_run(place, invocation, attempt, None)),
+        target=copy_context().run,
+        args=(lambda: answers.put(_run(place, invocation, attempt, None)),),
         name="perdure-activity",
         daemon=True,
     )

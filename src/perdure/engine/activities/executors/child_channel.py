@@ -143,6 +143,11 @@ _links: dict[str, Any] = {}
 _linking = threading.Lock()
 
 
+def hub_on(card: bytes) -> str:
+    """The hub of the engine that wrote the card."""
+    return _cards.decode(card).hub
+
+
 def attempt_of(card: bytes) -> ChildAttempt | None:
     """The worker's end of the channel for one attempt; None if the engine cannot be reached."""
     found = _cards.decode(card)
@@ -185,4 +190,4 @@ def _link(card: Card) -> Any:
         return _Nowhere()
 
 
-__all__ = ["ChildAttempt", "attempt_of"]
+__all__ = ["ChildAttempt", "attempt_of", "hub_on"]
