@@ -10,7 +10,7 @@ NEXT = $(shell for python in python3.13 "$$(pyenv root 2>/dev/null)"/versions/3.
 CHROMIUM := apt-get update && apt-get install -y --no-install-recommends chromium
 
 .DEFAULT_GOAL := help
-.PHONY: help demo docs pictures test test-long test-all next test-next run-tests check audit release bench reliability reliability-long chromium brokers postgres prometheus \
+.PHONY: help demo docs pictures test test-long test-all next test-next run-tests check audit release bench reliability reliability-long chromium brokers postgres prometheus board \
 	postgres14 constraints clean
 
 help: ## List these targets
@@ -68,6 +68,9 @@ docs: $(V)/.dev ## Build the documentation into build/site
 
 pictures: $(V)/.dev chromium ## Take the pictures in docs/assets from the demo
 	$(V)/bin/python deploy/pictures.py
+
+board: $(V)/.dev ## Write the Grafana board, deploy/grafana/perdure.json
+	$(V)/bin/python deploy/grafana/board.py
 
 bench: $(V)/.dev ## Measure beside the peers: see benchmarks/README.md
 	$(V)/bin/python -m benchmarks
