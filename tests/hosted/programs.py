@@ -39,7 +39,7 @@ COMPLETED = (
         [0, 7, None],
         input={"__class__": "Money", "__module__": "function_app", "__data__": "7"},
     ),
-    Program("no_histories", []),
+    Program("histories", ["HistoryEvent"] * 2),
     Program("retried", [3, True, 6.0]),
     Program("retried_together", [True, True]),
     Program("retried_child", True),

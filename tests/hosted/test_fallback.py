@@ -19,7 +19,7 @@ from tests.hosted.programs import APPS, COMPLETED, Program
 from tests.hosted.test_traps import run
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
-ITS_OWN_WAY = frozenset({"lists_and_none", "no_histories"})
+ITS_OWN_WAY = frozenset({"lists_and_none"})
 """Where the SDK's executor does otherwise than the warm way, which the tests below show."""
 
 
@@ -76,10 +76,6 @@ def waits_for_what_it_has_cancelled(context):
     timer = context.create_timer(context.current_utc_datetime.replace(year=2100))
     timer.cancel()
     yield timer
-@app.orchestration_trigger(context_name="context")
-def histories(context):
-    return [type(one).__name__ for one in context.histories]
-    yield
 """
 TOLD = {
     "yields_a_list": "the orchestrator yields a list, and only tasks: wait for several tasks with",
@@ -118,11 +114,6 @@ async def test_a_program_may_wait_for_ever_for_a_timer_that_it_has_cancelled(odd
         assert (await env.client.get_status("one")).runtime_status is RuntimeStatus.Running
         await env.client.terminate("one", "it never ends")
         assert (await env.client.wait_for_completion("one")).output == "it never ends"
-
-
-async def test_the_histories_are_the_sdks_own(odd: App) -> None:
-    async with environment(odd) as env:
-        assert (await env.run("histories")).output == ["HistoryEvent"] * 2
 
 
 def test_an_sdk_that_is_not_as_expected_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:

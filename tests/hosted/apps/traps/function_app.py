@@ -248,7 +248,7 @@ def custom_input(context):
 
 
 @app.orchestration_trigger(context_name="context")
-def no_histories(context):
+def histories(context):
     return [type(one).__name__ for one in context.histories]
     yield
 
