@@ -87,8 +87,9 @@ class Pool:
     def start(self, invocations: list[Invocation], *_: object) -> None:
         self.asked.extend(invocations)
 
-    def forget(self, calls: Iterable[tuple[str, int]]) -> None:
+    def forget(self, calls: Iterable[tuple[str, int]]) -> list[Invocation | None]:
         """Their results have been taken up."""
+        return []
 
     def results(self) -> list[Envelope]:
         """What was asked for, done."""

@@ -10,6 +10,7 @@ from typing import Any
 import apsw
 from msgspec import Raw
 
+from perdure.engine.activities import Attempt
 from perdure.engine.core.dispatcher import Dispatcher
 from perdure.engine.core.ports import Limits, RandomSource
 from perdure.engine.functions.resolved import FunctionTable
@@ -83,10 +84,11 @@ class InlinePool:
                 self._in_flight.add(key)
                 self._waiting.append(invocation)
 
-    def forget(self, calls: Iterable[tuple[str, int]]) -> None:
+    def forget(self, calls: Iterable[tuple[str, int]]) -> list[Invocation | None]:
         self._in_flight.difference_update(calls)
+        return []
 
-    def cancel(self, calls: Iterable[tuple[str, int]], executions: Collection[str] = ()) -> None:
+    def cancel(self, calls: Iterable[tuple[str, int]], executions: Collection[str] = ()) -> list[Attempt]:
         """Cancel these calls, after the commits that decided it."""
         gone = set(calls)
         self._waiting = [
@@ -94,6 +96,7 @@ class InlinePool:
             for i in self._waiting
             if (i.execution_id, i.task_id) not in gone and i.execution_id not in executions
         ]
+        return []
 
     def run(self) -> bool:
         """Run some of what waits, in any order."""

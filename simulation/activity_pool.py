@@ -11,7 +11,7 @@ from typing import NamedTuple
 import msgspec
 from msgspec import Raw
 
-from perdure.engine.activities import completed
+from perdure.engine.activities import Attempt, completed
 from perdure.failure import Failure
 from perdure.model.events import ABSENT
 from perdure.model.messages import ActivityResult
@@ -86,7 +86,7 @@ class FakePool:
                 self._started(invocation)
                 self._schedule(invocation)
 
-    def cancel(self, calls: Iterable[Key], executions: Collection[str] = ()) -> None:
+    def cancel(self, calls: Iterable[Key], executions: Collection[str] = ()) -> list[Attempt]:
         """Some bodies look and stop before they have done anything, others go on: their results come too late."""
         if self._injector.crashes("release"):
             self._met("a crash between the commit of a cancellation and the cancelling")
@@ -95,10 +95,10 @@ class FakePool:
             self._in_flight.pop(key, None)
             if self._chance.draw("heeds", *key) < 0.5:
                 self._stopped.add(key)
+        return []
 
-    def forget(self, calls: Iterable[Key]) -> None:
-        for key in calls:
-            self._in_flight.pop(key, None)
+    def forget(self, calls: Iterable[Key]) -> list[Invocation | None]:
+        return [self._in_flight.pop(key, None) for key in calls]
 
     def is_running(self, key: Key) -> bool:
         """Whether this was started here, and its result has not been taken up."""

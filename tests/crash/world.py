@@ -122,13 +122,15 @@ class Bodies:
                 self._in_flight.add(key)
                 self.waiting.append(invocation)
 
-    def cancel(self, calls: Iterable[tuple[str, int]], executions: Collection[str] = ()) -> None:
+    def cancel(self, calls: Iterable[tuple[str, int]], executions: Collection[str] = ()) -> list[Any]:
         gone = {*calls, *(key for key in self._in_flight if key[0] in executions)}
         self._in_flight -= gone
         self.waiting = deque(i for i in self.waiting if (i.execution_id, i.task_id) not in gone)
+        return []
 
-    def forget(self, calls: Iterable[tuple[str, int]]) -> None:
+    def forget(self, calls: Iterable[tuple[str, int]]) -> list[Any]:
         self._in_flight.difference_update(calls)
+        return []
 
     @property
     def is_busy(self) -> bool:

@@ -385,7 +385,7 @@ async def test_after_a_crash_a_cancelled_call_is_not_run_again(orchestrator, sto
     async with environment(app_with(then, work), store=url) as env:
         instance = await env.client.start_new("main")
         await until(lambda: env.calls("work"))
-        env.engine.loop.pool.cancel = lambda calls, executions=(): None  # it never gets that far
+        env.engine.loop.pool.cancel = lambda calls, executions=(): []  # it never gets that far
         await env.client.raise_event(instance, "Stop")
         before = (await env.client.get_status(instance)).waiting_for
         await env.restart()

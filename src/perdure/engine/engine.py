@@ -36,6 +36,7 @@ from perdure.engine.core.partitions import Partitions
 from perdure.engine.core.placement import Placement, pulses_of
 from perdure.engine.core.ports import Limits, RandomSource, Released
 from perdure.engine.core.repeats import named
+from perdure.engine.core.telemetry import SILENCE, Telemetry
 from perdure.engine.functions.registry import Registry
 from perdure.engine.functions.resolved import FunctionTable
 from perdure.engine.functions.versions import Versioning
@@ -116,8 +117,10 @@ class Engine:
         clock: Clock | None = None,
         waiter: InboxWaiter | None = None,
         resources: Sequence[object] = (),
+        telemetry: Telemetry = SILENCE,
     ) -> None:
         self.registry = registry
+        self.telemetry = telemetry
         self.store = store
         self.hub = hub
         self.settings = settings or Settings()
@@ -144,6 +147,7 @@ class Engine:
             waiter or SystemWaiter(self.clock),
             finished=self._tell_watchers,
             evicted=self._forget_evicted,
+            telemetry=telemetry,
             sweeper=Sweeper(self.settings.retention, store) if self.settings.retention else None,
         )
         self._functions.environment.pause = self.loop.early.look_within
@@ -284,6 +288,7 @@ class Engine:
             self.loop.post,
             self.settings.concurrency,
             self.hub,
+            self.telemetry,
         )
 
     def _run(self, opened: asyncio.Future[None]) -> None:

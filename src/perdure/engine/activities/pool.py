@@ -27,6 +27,7 @@ from perdure.engine.activities.runner import ActivityHost, Attempt, Runner
 from perdure.engine.activities.thread_host import Threads
 from perdure.engine.client.watching import CallbackSink
 from perdure.engine.core.envelope import Envelope
+from perdure.engine.core.telemetry import CANCELLED, COMPLETED, FAILED, SILENCE, TIMED_OUT, Telemetry
 from perdure.engine.functions.callables import where
 from perdure.engine.functions.registry import Activity, CallPlan, Registry, plan_of
 from perdure.errors import FunctionNotFound, RegistrationError
@@ -51,12 +52,14 @@ class ActivityPool:
         deliver: Deliver,
         concurrency: Concurrency,
         hub: str = "",
+        telemetry: Telemetry = SILENCE,
     ) -> None:
         by_type: dict[type, Any] = {type(r): r for r in resources}
         available = (ActivityContext, *by_type)
         self._deliver = deliver
         self._hub = hub
         self._outbox = outbox
+        self._telemetry = telemetry if telemetry.follows_bodies else None  # no call per attempt without need
         self._deadlines = Deadlines(self._expire)
         self._async = OnLoop(outbox.event_loop, self._take_up, self._begin, self._conclude, concurrency.tasks)
         self.blocking = Blocking(self._async, warn_after=1.0)
@@ -100,19 +103,25 @@ class ActivityPool:
         if for_loop:
             handover.add(self._async.event_loop, self._async.take, for_loop)
 
-    def forget(self, calls: Iterable[Key]) -> None:
-        """Forget activities whose results are processed: one that is scheduled again runs again."""
-        with self._gate:
-            for key in calls:
-                self._in_flight.pop(key, None)
+    def forget(self, calls: Iterable[Key]) -> list[Attempt | Invocation | None]:
+        """Forget activities whose results are processed: one that is scheduled again runs again.
 
-    def cancel(self, calls: Iterable[Key], executions: Collection[str] = ()) -> None:
-        """Cancel these calls, and all calls of these executions, after the commits that decided it."""
-        for key in calls:
-            self._withdraw(key, "the orchestrator cancelled the call")
+        Returns for each call what ran here, or None.
+        """
+        in_flight = self._in_flight
+        with self._gate:
+            return [in_flight.pop(key, None) for key in calls]
+
+    def cancel(self, calls: Iterable[Key], executions: Collection[str] = ()) -> list[Attempt]:
+        """Cancel these calls, and all calls of these executions, after the commits that decided it.
+
+        Returns the attempts that end thereby.
+        """
+        gone = [self._withdraw(key, "the orchestrator cancelled the call") for key in calls]
         if executions:
-            for key in [key for key in self._in_flight if key[0] in executions]:
-                self._withdraw(key, "the instance was terminated or purged")
+            keys = [key for key in self._in_flight if key[0] in executions]
+            gone += [self._withdraw(key, "the instance was terminated or purged") for key in keys]
+        return [attempt for attempt in gone if attempt is not None]
 
     def health(self) -> dict[str, int]:
         """The numbers of running, waiting and abandoned attempts, and of late results."""
@@ -245,39 +254,52 @@ class ActivityPool:
         invocation = attempt.invocation
         if invocation.timeout or invocation.heartbeat:
             self._deadlines.watch(attempt)
+        if self._telemetry is not None:
+            self._telemetry.begun(attempt)
 
     # --------------------------------------------------------------------------------------- how attempts end
 
-    def _settle(self, attempt: Attempt) -> bool:
+    def _settle(self, attempt: Attempt, outcome: str) -> bool:
         """Settle the end of an attempt; False if it is already settled."""
         with self._gate:
             if attempt.settled:
                 return False
             attempt.settled = True
+            attempt.outcome = outcome
             return True
 
     def _conclude(self, attempt: Attempt, result: ActivityResult) -> None:
         """Handle the return of a body."""
         if attempt.since:
-            attempt.runner.took(time.monotonic() - attempt.since)
+            seconds = attempt.seconds = time.monotonic() - attempt.since
+            attempt.runner.took(seconds)
+        if self._telemetry is not None:
+            self._telemetry.ended(attempt, result)
         with self._gate:
             is_dropped, attempt.settled = attempt.settled, True
             self._dropped += is_dropped
         if not is_dropped:
+            attempt.outcome = COMPLETED if result.failure is None else FAILED
             self._send(attempt, result)
 
     def _expire(self, attempt: Attempt, failure: Failure) -> None:
         """Fail an attempt at its deadline; its later actions are ignored."""
-        if self._settle(attempt):
+        if self._settle(attempt, TIMED_OUT):
+            attempt.seconds = time.monotonic() - attempt.since
             self._stop(attempt, failure.message)
             self._send(attempt, failed(attempt.invocation, failure))
 
-    def _withdraw(self, key: Key, reason: str) -> None:
+    def _withdraw(self, key: Key, reason: str) -> Attempt | None:
+        """Stop an attempt; returns it, if it had not ended."""
         with self._gate:
             attempt = self._in_flight.pop(key, None)
-        if isinstance(attempt, Attempt) and self._settle(attempt):
-            self._stop(attempt, reason)
-            self._vacate(attempt)
+        if not isinstance(attempt, Attempt) or not self._settle(attempt, CANCELLED):
+            return None
+        if attempt.since:
+            attempt.seconds = time.monotonic() - attempt.since
+        self._stop(attempt, reason)
+        self._vacate(attempt)
+        return attempt
 
     def _stop(self, attempt: Attempt, reason: str) -> None:
         attempt.cancel(reason)

@@ -111,8 +111,9 @@ def _misfit(name: str, parameter: str, error: PayloadError) -> PayloadError:
 class Attempt(AttemptSignals):
     """One invocation on this worker, from its arrival until its result is processed.
 
-    `settled` is set once, by the body's end, its deadline, or a cancellation. `admitted` means that the attempt
-    has a slot of its activity; the other fields belong to its host.
+    `settled` is set once, by the body's end, its deadline, or a cancellation, and `outcome` says by which.
+    `seconds` is how long the body took. `admitted` means that the attempt has a slot of its activity; the other
+    fields belong to its host.
     """
 
     __slots__ = (
@@ -123,7 +124,9 @@ class Attempt(AttemptSignals):
         "ended",
         "interrupted",
         "invocation",
+        "outcome",
         "runner",
+        "seconds",
         "settled",
         "since",
         "strikes",
@@ -146,5 +149,12 @@ class Attempt(AttemptSignals):
         self.interrupted = False
         self.deadline = 0.0
         self.since = 0.0
+        self.seconds = 0.0
+        self.outcome = ""
         self.strikes = 0
         self.task: Any = None
+
+    @property
+    def where(self) -> str:
+        """The host of the body."""
+        return self.runner.host.where if self.runner.host is not None else ""

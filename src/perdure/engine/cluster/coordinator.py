@@ -56,7 +56,7 @@ class Sharing:
         )
         self.found: Callable[[list[str]], None] = lambda _: None
         self.is_visiting = False  # this is a command that only leaves a message
-        self.withdrawn: Callable[[list[tuple[str, int]]], None] = lambda _: (
+        self.withdrawn: Callable[[list[tuple[str, int]]], object] = lambda _: (
             None
         )  # claims that are no longer wanted
         self.tended: Callable[[], None] = lambda: None

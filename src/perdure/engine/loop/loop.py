@@ -19,7 +19,7 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, Final
 
-from perdure.engine.activities import ActivityPool
+from perdure.engine.activities import ActivityPool, Attempt
 from perdure.engine.clock import Clock
 from perdure.engine.cluster.coordinator import Sharing
 from perdure.engine.core.audit import AuditMemos
@@ -28,6 +28,7 @@ from perdure.engine.core.dispatcher import Dispatcher
 from perdure.engine.core.envelope import Envelope, envelopes_of
 from perdure.engine.core.lifecycle import Quarantine
 from perdure.engine.core.ports import Released
+from perdure.engine.core.telemetry import SILENCE, Durable, Telemetry
 from perdure.engine.interrupting import CutShort, give_back_free_memory
 from perdure.engine.loop.callbacks import CallbackBatch, tell
 from perdure.engine.loop.early_starts import EarlyStarts
@@ -85,6 +86,7 @@ class Loop:
         finished: Callable[[Released, CallbackBatch], None],
         evicted: Callable[[list[str]], None] = lambda _: None,
         committed: Callable[[Batch, float], None] | None = None,
+        telemetry: Telemetry = SILENCE,
         sweeper: Sweeper | None = None,
         sharing: Sharing | None = None,
     ) -> None:
@@ -121,6 +123,7 @@ class Loop:
         self._finished = finished
         self._evicted = evicted
         self._committed = committed
+        self._tell = telemetry.committed if telemetry is not SILENCE else None
         self._poll_at = 0
         self._due_at = 0
         self._conflicts = 0
@@ -478,32 +481,37 @@ class Loop:
         released = self.dispatcher.release()
         self._conflicts = 0
         self.full_until = 0.0
+        durable = None
+        if self._tell is not None:
+            durable = Durable(batch, released, self.clock.monotonic() - since)
         if self._committed is not None:
             self._committed(batch, self.clock.monotonic() - since)
         if self.early.is_long:
             self.early.look_behind()
-        self._let_out(released, batch)
+        self._let_out(released, batch, durable)
         if self.early.is_long:
             self.early.look_behind()
             self.early.ended()
 
-    def _let_out(self, released: Released, batch: Batch) -> None:
+    def _let_out(self, released: Released, batch: Batch, durable: Durable | None) -> None:
         """Release the effects of a durable batch, each separately: a failure must not block the others."""
         handover = CallbackBatch()
         pool = self.pool
+        gone: list[Any] = []
+        late: list[Any] = []
         if pool is not None:
             if released.cancelled or released.ended:
-                self._shielded(lambda done: pool.cancel(done.cancelled, done.ended), released)
+                self._shielded(lambda done: gone.extend(pool.cancel(done.cancelled, done.ended)), released)
             passed_by = self.dispatcher.passed_by
             if passed_by:  # a later rewind may have reopened these calls
-                pool.forget(passed_by)
+                late = pool.forget(passed_by)
             work = released.invocations
             for at in range(0, len(work), BEGUN_AT_ONCE):
                 self._shielded(lambda part: pool.start(part, handover), work[at : at + BEGUN_AT_ONCE])
                 if self.early.is_long:
                     self.early.look_behind()
             if self.dispatcher.results:
-                pool.forget(self.dispatcher.answered - passed_by)
+                gone += pool.forget(self.dispatcher.answered - passed_by)
         if self.sharing is not None:
             self._shielded(self._tell_others, released)
         self.dispatcher.results.clear()
@@ -516,6 +524,10 @@ class Loop:
                 self.wakeups.push(at, "")
         for instance_id, reason in released.parked:
             log.warning("instance %s is parked: %s. Next: %s", instance_id, reason, next_step(reason))
+        if durable is not None and self._tell is not None:
+            durable.attempts = [one for one in gone if type(one) is Attempt]
+            durable.passed_by = [one for one in late if type(one) is Attempt]
+            self._shielded(self._tell, durable)
         handover.answer(released.answers)
         if self.memos.in_hand:
             handover.answer(self.memos.committed())
@@ -531,6 +543,8 @@ class Loop:
         self.full_until = 0.0
         if self._committed is not None:
             self._committed(rows, 0.0)
+        if self._tell is not None:
+            self._shielded(self._tell, Durable(rows, apart.released, 0.0))
         handover.answer(apart.released.answers)
         watched = self.watched
         if watched is not None:
