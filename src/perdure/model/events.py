@@ -56,6 +56,7 @@ class EventRaised(_Event, frozen=True):
     input: Raw = ABSENT
     body: BodyRef | None = None
     operation_id: str = ""
+    trace: str = ""  # of the raiser's span; see `perdure.model.trace_context`
 
 
 OLDEST: Final = 0
@@ -84,6 +85,7 @@ class ExecutionStarted(_Event, frozen=True, gc=True):
     carried: tuple[EventRaised, ...] = ()
     pairing: int = OLDEST
     parks_misfits: bool = False
+    trace: str = ""  # see `perdure.model.trace_context`
 
 
 class TaskCompleted(_Event, frozen=True):

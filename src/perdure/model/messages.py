@@ -46,6 +46,7 @@ class Start(_Message, frozen=True, gc=True):
     remembered_as: str = ""
     content: str = ""
     fresh: bool = False  # the id was generated for this start, so it is unused
+    trace: str = ""  # see `perdure.model.trace_context`, here and below
 
 
 class Begin(_Message, frozen=True, gc=True):
@@ -55,6 +56,7 @@ class Begin(_Message, frozen=True, gc=True):
     input: Raw = ABSENT
     operation_id: str = ""
     carried: tuple[EventRaised, ...] = ()
+    trace: str = ""
 
 
 class NextGeneration(_Message, frozen=True, gc=True):
@@ -64,6 +66,7 @@ class NextGeneration(_Message, frozen=True, gc=True):
     input: Raw = ABSENT
     carried: tuple[EventRaised, ...] = ()
     version: str = ""
+    trace: str = ""
 
 
 class RaiseEvent(_Message, frozen=True):
@@ -80,6 +83,7 @@ class RaiseEvent(_Message, frozen=True):
     content: str = ""
     remembered_until: int = 0
     accepted_at: int = 0
+    trace: str = ""
 
 
 class ActivityResult(_Message, frozen=True, gc=True):
@@ -113,6 +117,7 @@ class EntityOperation(_Message, frozen=True, gc=True):
     operation_id: str = ""
     remembered_as: str = ""
     content: str = ""
+    trace: str = ""
 
 
 class EntityResult(_Message, frozen=True, gc=True):

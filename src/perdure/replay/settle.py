@@ -43,6 +43,7 @@ class Invocation(msgspec.Struct, frozen=True, gc=False):
     timeout: int = 0
     heartbeat: int = 0
     orchestrator: str = ""  # its name, for logs and telemetry of the activity
+    trace: str = ""  # of the execution; see `perdure.model.trace_context`
 
     @property
     def idempotency_key(self) -> str:
@@ -75,12 +76,14 @@ class Outcome:
         "messages",
         "orchestrator",
         "rejections",
+        "trace",
     )
 
-    def __init__(self, instance_id: str, execution_id: str, orchestrator: str = "") -> None:
+    def __init__(self, instance_id: str, execution_id: str, orchestrator: str = "", trace: str = "") -> None:
         self.instance_id = instance_id
         self.execution_id = execution_id
         self.orchestrator = orchestrator
+        self.trace = trace
         self.events: list[ev.HistoryEvent] = []
         self.invocations: list[Invocation] = []
         self.cancellations: list[int] = []  # task ids
@@ -120,6 +123,7 @@ def settle(actions: Sequence[act.Action], into: Outcome) -> None:
                         action.timeout,
                         action.heartbeat,
                         into.orchestrator,
+                        into.trace,
                     )
                 )
             case act.CreateSubOrchestration():
@@ -239,11 +243,12 @@ def _operation(action: act.CallEntity | act.SignalEntity, into: Outcome) -> Enti
         caller=ParentLink(into.instance_id, into.execution_id, action.id),
         is_signal=is_signal,
         visible_at=action.at if isinstance(action, act.SignalEntity) else 0,
+        trace=into.trace,
     )
 
 
 def invocation_of(
-    event: ev.TaskScheduled, instance_id: str, execution_id: str, orchestrator: str = ""
+    event: ev.TaskScheduled, instance_id: str, execution_id: str, orchestrator: str = "", trace: str = ""
 ) -> Invocation:
     """An invocation from history, for another run after a restart."""
     call = event.id if event.call < 0 else event.call
@@ -258,6 +263,7 @@ def invocation_of(
         event.timeout,
         event.heartbeat,
         orchestrator,
+        trace,
     )
 
 
@@ -281,4 +287,5 @@ def _child_start(action: act.CreateSubOrchestration, into: Outcome) -> Start:
         input=action.input,
         parent=ParentLink(into.instance_id, into.execution_id, action.id),
         on_existing="reject",
+        trace=into.trace,
     )

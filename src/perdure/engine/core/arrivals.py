@@ -65,7 +65,9 @@ def raise_event(batch: OpenBatch, instance: Instance | None, envelope: Envelope,
         _overflow(batch, instance, envelope)
         return
     batch.answer(envelope, None)
-    event = ev.EventRaised(name=message.name, input=message.input, operation_id=message.operation_id)
+    event = ev.EventRaised(
+        name=message.name, input=message.input, operation_id=message.operation_id, trace=message.trace
+    )
     if envelope.reading is not None:
         execution.was_read(event, envelope.reading)
         envelope.reading = None  # the code may change the value: after a failed batch it is read again

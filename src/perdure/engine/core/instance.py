@@ -74,6 +74,7 @@ class Instance:
         "stored",
         "tags",
         "touched_at",
+        "trace",
         "updated_at",
         "version",
         "waiting",
@@ -103,6 +104,7 @@ class Instance:
         self.created_at = created_at
         self.parent = parent
         self.tags = tags
+        self.trace = ""  # of its execution, while its code is in memory
         self.status = RuntimeStatus.Pending
         self.reason = ""
         self.damage = ""  # the damage of its rows: it can be shown, exported and purged, but not run
@@ -201,11 +203,17 @@ class Instance:
         """The open episode of this batch, created if necessary."""
         outcome = self.outcome
         if outcome is None:
-            outcome = self.outcome = Outcome(self.instance_id, self.execution_id, self.name)
+            outcome = self.outcome = Outcome(self.instance_id, self.execution_id, self.name, self.trace)
             self.last_at = max(now, self.last_at, self.updated_at if not self.is_new else 0)
             if self.execution is not None:
                 self.execution.begin_episode(self.last_at)
         return outcome
+
+    def belongs_to(self, trace: str) -> None:
+        """Set the trace of its execution, which calls and sub-orchestrations inherit."""
+        self.trace = trace
+        if self.outcome is not None:
+            self.outcome.trace = trace
 
     def recorded(self) -> list[tuple[int, list[ev.HistoryEvent]]]:
         """The stored history, checked, decoded, with its bodies restored. Raises msgspec.DecodeError."""

@@ -24,8 +24,9 @@ from perdure.engine.core.pinning import entry_to_begin, pin
 from perdure.errors import EngineSignal, FunctionMissing, Interrupted
 from perdure.model import actions as act
 from perdure.model import events as ev
-from perdure.model.instances import RuntimeStatus
+from perdure.model.instances import RuntimeStatus, execution_id_of
 from perdure.model.messages import Message, NextGeneration, Start
+from perdure.model.trace_context import trace_continued
 from perdure.model.waiting import MISFIT
 from perdure.replay.decide import Execution
 from perdure.replay.determinism import Mismatch
@@ -63,6 +64,7 @@ def begin(
     operation_id: str,
     carried: tuple[ev.EventRaised, ...] = (),
     *,
+    trace: str = "",
     kept: bool = False,
 ) -> None:
     """Run the first step of an instance. `kept`: its start was accepted before this engine started."""
@@ -73,6 +75,7 @@ def begin(
     instance.status = S.Running
     instance.reason = ""
     instance.execution = new_execution(batch, instance, entry)
+    instance.belongs_to(trace)
     if instance.outcome is not None:  # a resume opened the episode: there was no code then
         instance.execution.begin_episode(instance.last_at)
     started = ev.ExecutionStarted(
@@ -84,6 +87,7 @@ def begin(
         carried=carried,
         pairing=ev.AWAITED,
         parks_misfits=True,
+        trace=trace,
     )
     feed(batch, instance, started, kept=kept)
 
@@ -214,6 +218,7 @@ def _continue(batch: OpenBatch, instance: Instance, ending: act.ContinueAsNew) -
     instance.due_at = None
     instance.open_local = 0
     instance.children = None
+    trace = _trace_continued(instance)
     no_code = ending.version and entry_to_begin(batch, instance, ending.version) is None
     if no_code or instance.feeds >= batch.limits.feeds:
         instance.between = True
@@ -224,10 +229,21 @@ def _continue(batch: OpenBatch, instance: Instance, ending: act.ContinueAsNew) -
                 input=ending.input,
                 carried=carried,
                 version=ending.version,
+                trace=trace,
             )
         )
     else:
-        next_execution(batch, instance, ending.input, carried, ending.version, kept_events=kept_events)
+        next_execution(
+            batch, instance, ending.input, carried, ending.version, trace=trace, kept_events=kept_events
+        )
+
+
+def _trace_continued(instance: Instance) -> str:
+    """The trace of the next execution."""
+    if not instance.trace:
+        return ""
+    following = execution_id_of(instance.salt, instance.execution_no + 1)
+    return trace_continued(instance.trace, instance.instance_id, instance.execution_id, following)
 
 
 def next_execution(
@@ -237,6 +253,7 @@ def next_execution(
     carried: tuple[ev.EventRaised, ...],
     version: str,
     *,
+    trace: str = "",
     kept: bool = False,
     kept_events: int = 0,
 ) -> None:
@@ -260,6 +277,7 @@ def next_execution(
     if instance.written:
         batch.rows.executions_removed.append((instance.no, instance.execution_no - rows_kept + 1))
     instance.execution = new_execution(batch, instance, entry)
+    instance.belongs_to(trace)
     started = ev.ExecutionStarted(
         name=instance.name,
         version=instance.version,
@@ -268,6 +286,7 @@ def next_execution(
         carried=carried,
         pairing=ev.AWAITED,
         parks_misfits=True,
+        trace=trace,
     )
     instance.execution.carries_kept(kept_events if carried else 0)
     feed(batch, instance, started, kept=kept)

@@ -81,6 +81,7 @@ def message_of(arrival: ev.Arrival, instance_id: str, execution_id: str) -> Mess
                 name=arrival.name,
                 input=arrival.input,
                 operation_id=arrival.operation_id,
+                trace=arrival.trace,
             )
         case ev.TaskCompleted() | ev.TaskFailed():
             return ActivityResult(**_result_in(arrival, instance_id, execution_id))
@@ -95,6 +96,7 @@ def message_of(arrival: ev.Arrival, instance_id: str, execution_id: str) -> Mess
                 input=arrival.input,
                 operation_id=arrival.operation_id,
                 carried=arrival.carried,
+                trace=arrival.trace,
             )
         case ev.LockGranted():
             return LockGrant(

@@ -30,6 +30,7 @@ from perdure.model import events as ev
 from perdure.model.instances import RuntimeStatus
 from perdure.model.messages import ActivityResult, Wake
 from perdure.model.recorded import DAMAGED, HistoryDamaged
+from perdure.model.trace_context import trace_of
 from perdure.model.waiting import MISFIT, kind_of
 from perdure.replay.decide import Execution
 from perdure.replay.environment import RunApart
@@ -124,6 +125,7 @@ def _adopt(
 ) -> None:
     """Adopt the replayed code, and start its open activities again."""
     instance.execution = execution
+    instance.belongs_to(trace_of(recorded))
     instance.last_at = max(instance.last_at, recorded[-1][0] if recorded else 0)
     instance.saved_waits = execution.waits_are_saved()
     if instance.stored is not None:
@@ -146,7 +148,11 @@ def _adopt(
                 instance.open_local += 1
                 if event.id in answered:
                     continue
-                again.append(invocation_of(event, instance.instance_id, instance.execution_id, instance.name))
+                again.append(
+                    invocation_of(
+                        event, instance.instance_id, instance.execution_id, instance.name, instance.trace
+                    )
+                )
             elif isinstance(event, ev.SubOrchestrationCreated) and execution.is_open(event.id):
                 if instance.children is None:
                     instance.children = {}

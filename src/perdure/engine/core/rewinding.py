@@ -30,6 +30,7 @@ from perdure.model.failures import failure_of
 from perdure.model.instances import RuntimeStatus
 from perdure.model.messages import EntityOperation, Rewind, Start, Wake, accepted
 from perdure.model.records import WaitRow
+from perdure.model.trace_context import trace_of
 from perdure.replay.rewinding import Episode, RewindPlan, plan_of, shortened, with_fewer
 from perdure.replay.settle import report_to_parent
 from perdure.replay.state import State, fold
@@ -123,6 +124,7 @@ def _go_back(batch: OpenBatch, instance: Instance, plan: RewindPlan, reason: str
     instance.status, instance.reason = S.Running, ""
     instance.completed_at = instance.ending = None
     outcome = instance.episode(batch.now)
+    instance.belongs_to(trace_of(recorded))
     note(batch, instance, plan.event(instance.last_at, reason))
     state = fold([*recorded, (instance.last_at, list(outcome.events))])
     for arrival, came_at in zip(plan.again, plan.again_at, strict=True):
@@ -199,6 +201,7 @@ def _ask_children(batch: OpenBatch, instance: Instance, state: State, reason: st
             input=created.input,
             parent=link,
             on_existing="reject",
+            trace=instance.trace,
         )
         batch.send(Rewind(instance_id=created.instance_id, reason=reason, link=link, again=again))
 
@@ -212,6 +215,7 @@ def _ask_entities(batch: OpenBatch, instance: Instance, state: State) -> None:
                 operation=called.operation,
                 input=called.input,
                 caller=ParentLink(instance.instance_id, instance.execution_id, task_id),
+                trace=instance.trace,
             )
         )
 

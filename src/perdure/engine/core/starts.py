@@ -50,6 +50,7 @@ def start(batch: OpenBatch, instance: Instance | None, envelope: Envelope, messa
         execution_id=created.execution_id,
         input=message.input,
         operation_id=message.operation_id,
+        trace=message.trace,
     )
     if message.visible_at > batch.now:
         created.reason = f"scheduled:{message.visible_at}"
@@ -64,7 +65,7 @@ def start(batch: OpenBatch, instance: Instance | None, envelope: Envelope, messa
         batch.hold(created, Envelope(first, internal=True))
     else:
         batch.released.started.append(created.instance_id)
-        begin(batch, created, message.input, message.operation_id)
+        begin(batch, created, message.input, message.operation_id, trace=message.trace)
 
 
 def _start_refusal(instance: Instance, message: Start) -> PerdureError | None:
@@ -144,7 +145,15 @@ def begin_later(batch: OpenBatch, instance: Instance | None, envelope: Envelope,
     else:
         batch.consume(envelope)
         kept = batch.is_kept(envelope)
-        begin(batch, instance, message.input, message.operation_id, message.carried, kept=kept)
+        begin(
+            batch,
+            instance,
+            message.input,
+            message.operation_id,
+            message.carried,
+            trace=message.trace,
+            kept=kept,
+        )
         if not is_set_aside(instance):  # else its first message is held again
             let_held_go(batch, instance)
 
@@ -164,6 +173,8 @@ def next_generation(
     else:
         batch.consume(envelope)
         kept = batch.is_kept(envelope)
-        next_execution(batch, instance, message.input, message.carried, message.version, kept=kept)
+        next_execution(
+            batch, instance, message.input, message.carried, message.version, trace=message.trace, kept=kept
+        )
         if not is_set_aside(instance):
             let_held_go(batch, instance)
