@@ -120,8 +120,18 @@ def test_an_sdk_that_is_not_as_expected_is_found_out(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(sdk, "is_scheduled", lambda task: False)
     assert self_check.finding()
     monkeypatch.undo()
-    monkeypatch.delattr(sdk.TaskBase, "set_value")
-    assert "set_value" in self_check.finding()
+    with monkeypatch.context() as changed:
+        changed.delattr(sdk.TaskBase, "set_value")
+        found = self_check.finding()
+        assert "set_value" in found and "File " not in found, "one line, without the stack"
+    create = sdk.Orchestrator.create
+    monkeypatch.setattr(sdk.Orchestrator, "create", lambda program: _hidden(create(program)))
+    assert self_check.finding() == "its handles hide the generator function"
+
+
+def _hidden(handle: Any) -> Any:
+    del handle.orchestrator_function
+    return handle
 
 
 HIDDEN = """

@@ -22,10 +22,13 @@ from perdure.triggers.definitions import Queue, Schedule
 from perdure.version import __version__
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from rich.console import Console
 
     from perdure.app import App
     from perdure.engine.client.client import Client
+    from perdure.engine.functions.registry import Definition
     from perdure.errors import StoreError
     from perdure.server.options import ServeOptions
     from perdure.server.serving import Facts, Reached
@@ -72,8 +75,9 @@ class AppTerminal(Terminal):
             f"{'/'.join(route.methods)} {registry.route_prefix}{route.path}" for route in registry.routes
         ]
         facts = [
-            ("orchestrators", ", ".join(sorted(registry.orchestrators)) or "none"),
-            ("activities", ", ".join(sorted(registry.activities)) or "none"),
+            ("orchestrators", _named(registry.orchestrators) or "none"),
+            ("activities", _named(registry.activities) or "none"),
+            ("entities", _named(registry.entities)),
             ("routes", "\n".join(routes) if reached is not None else ""),
             ("schedules", "\n".join(_schedules(self.app))),
             ("queues", ", ".join(sorted(one.name for one in registry.triggers if isinstance(one, Queue)))),
@@ -112,6 +116,11 @@ def _where_token_is(options: ServeOptions) -> str:
     if not path:
         return "only shown on a terminal. Set PERDURE_TOKEN, or create a key with `perdure keys create`"
     return f"in {server_path(path)}, which only this user can read. Commands on this machine find it there"
+
+
+def _named(functions: Mapping[str, Definition]) -> str:
+    """The functions by their own names. What else a call can name, such as a former name, is not repeated."""
+    return ", ".join(sorted(name for name, one in functions.items() if name == one.name))
 
 
 def _schedules(app: App) -> list[str]:

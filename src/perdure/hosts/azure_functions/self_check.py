@@ -80,8 +80,11 @@ def finding() -> str:
     """Why the SDK is not as expected; "" when it is."""
     if sdk.MISSING:
         return f"it has no {', '.join(sdk.MISSING)}"
+    handle = sdk.Orchestrator.create(_program)
+    if sdk.orchestrator_of(handle).is_hidden:
+        return "its handles hide the generator function"
     execution = Execution(
-        Code("check", bridged(sdk.Orchestrator.create(_program), Names())),
+        Code("check", bridged(handle, Names())),
         Identity("check", "x"),
         _Anything(),
     )
@@ -95,6 +98,8 @@ def finding() -> str:
     last = asked[-1] if asked else None
     if isinstance(last, act.CompleteOrchestration) and bytes(last.output) == EXPECTED:
         return ""
+    if isinstance(last, act.FailOrchestration):
+        return f"{last.failure}"[:300]
     return f"it came out as {last!r}"[:300]
 
 
