@@ -42,6 +42,7 @@ from perdure.settings import (
 from perdure.store import open_store
 from perdure.store.encryption import Encryption
 from perdure.store.port import Store
+from perdure.telemetry.composition import telling
 from perdure.triggers import serving, with_built_ins
 
 S = TypeVar("S")
@@ -178,6 +179,7 @@ class App(Blueprint):
         async with AsyncExitStack() as stack:
             resources = [] if settings.accept_only else await _enter(stack, self.registry.lifespans)
             resources.append(await stack.enter_async_context(Sender(self.http)))
+            telemetry = await stack.enter_async_context(telling(settings, chosen_hub, self.name, clock))
             engine = Engine(
                 Registry() if settings.accept_only else with_built_ins(self.registry),
                 store,
@@ -186,6 +188,7 @@ class App(Blueprint):
                 clock=clock,
                 waiter=waiter,
                 resources=resources,
+                telemetry=telemetry,
             )
             client = await engine.start()
             try:

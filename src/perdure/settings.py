@@ -178,6 +178,8 @@ class EngineOverrides(TypedDict, total=False):
     lease: float | timedelta
     worker_name: str | None
     role: Literal["all", "api", "worker"]
+    tracking: bool
+    tracking_replays: bool
     watchdog: bool
     interrupt_after: float | timedelta
 

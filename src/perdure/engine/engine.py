@@ -78,6 +78,21 @@ log = logging.getLogger("perdure.engine")
 
 
 @dataclass(frozen=True)
+class TrackingSettings:
+    """Azure's tracking events, as records of the logger `perdure.tracking`."""
+
+    events: bool = setting(
+        False,
+        "write Azure's tracking events of each instance to the logger perdure.tracking",
+        SWITCH,
+        name="tracking",
+    )
+    replays: bool = setting(
+        False, "write a tracking event for each replay as well", SWITCH, name="tracking_replays"
+    )
+
+
+@dataclass(frozen=True)
 class Settings:
     """The settings of one engine. The defaults suit one machine."""
 
@@ -93,6 +108,7 @@ class Settings:
     accept_only: bool = setting(False, "store messages, but run no functions", SWITCH)
     versioning: Versioning = field(default_factory=Versioning)
     belonging: ClusterSettings = field(default_factory=ClusterSettings)
+    tracking: TrackingSettings = field(default_factory=TrackingSettings)
     watchdog: bool = setting(True, "interrupt orchestrators that block the engine", SWITCH)
     interrupt_after: float = setting(
         10.0, "how long an orchestrator can block the engine before it is interrupted", SECONDS, least=0.001
@@ -150,6 +166,7 @@ class Engine:
             telemetry=telemetry,
             sweeper=Sweeper(self.settings.retention, store) if self.settings.retention else None,
         )
+        self._dispatcher.tells = telemetry is not SILENCE
         self._functions.environment.pause = self.loop.early.look_within
         self.loop.returned = self._returned
         self.feed = Feed(self._listen)

@@ -72,6 +72,7 @@ class OpenBatch:
         "running",
         "seen",
         "stale_results",
+        "tells",
         "territory",
         "touched",
     )
@@ -83,6 +84,7 @@ class OpenBatch:
         self.pause = worker.pause
         self.running = worker.running
         self.accept_only = worker.accept_only
+        self.tells = worker.tells
         self.territory = worker.territory
         self.placement = worker.placement
         self.counters = worker.counters

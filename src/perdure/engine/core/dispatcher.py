@@ -240,6 +240,7 @@ class Dispatcher(WorkerState):
         """After a durable batch: return its effects. Unhandled messages stay in the lines for the next batch."""
         batch = self.open_batch
         released = batch.released
+        released.touched = batch.touched
         self.results = [e for e in batch.inputs if type(e.message) is ActivityResult and not e.waits]
         self.passed_by = self._passed_by(batch) if batch.stale_results else set()
         if batch.again:

@@ -21,6 +21,7 @@ from perdure.engine.core.episodes import close_waits, write_episode
 from perdure.engine.core.instance import Instance
 from perdure.engine.core.parking import set_back
 from perdure.engine.core.pinning import entry_to_begin, pin
+from perdure.engine.core.ports import Unwritten
 from perdure.errors import EngineSignal, FunctionMissing, Interrupted
 from perdure.model import actions as act
 from perdure.model import events as ev
@@ -266,6 +267,10 @@ def next_execution(
     assert entry is not None
     rows_kept = batch.limits.keep_executions
     if rows_kept <= 1:
+        if batch.tells and instance.outcome is not None:
+            batch.released.unwritten.append(
+                Unwritten(instance, instance.execution_no, instance.last_at, instance.outcome.events)
+            )
         instance.outcome = None  # the row of an execution that the same commit deletes is never written
     else:
         write_episode(batch, instance)

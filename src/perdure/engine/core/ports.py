@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
@@ -20,7 +20,7 @@ from perdure.replay.settle import Invocation
 
 if TYPE_CHECKING:
     from perdure.engine.core.instance import Instance
-    from perdure.model.events import LoopHeld
+    from perdure.model.events import HistoryEvent, LoopHeld
     from perdure.replay.decide import Execution
 
 T = TypeVar("T")
@@ -115,6 +115,15 @@ class Running:
         put_away(execution)
 
 
+class Unwritten(msgspec.Struct, frozen=True):
+    """The last episode of an execution whose history the same commit deletes: it has no row."""
+
+    instance: Instance
+    execution_no: int
+    at: int
+    events: Sequence[HistoryEvent]
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
     """A request to another worker with an awaited answer. `reply` is the client's future."""
@@ -141,6 +150,8 @@ class Released(msgspec.Struct):
     parked: list[tuple[str, str]] = msgspec.field(default_factory=list)
     asked: list[Asked] = msgspec.field(default_factory=list)  # requests to other workers
     hints: set[int] = msgspec.field(default_factory=set)  # incarnations to notify
+    touched: dict[int, Instance] = msgspec.field(default_factory=dict)  # with rows in the batch, by number
+    unwritten: list[Unwritten] = msgspec.field(default_factory=list)  # filled if something listens
 
     def forget_cancelled(self) -> None:
         """Drop activities that were scheduled and cancelled within one batch."""

@@ -15,6 +15,7 @@ import msgspec
 from perdure.model.records import Batch
 
 if TYPE_CHECKING:
+    from perdure.engine.core.instance import Instance
     from perdure.engine.core.ports import Released
     from perdure.model.messages import ActivityResult
     from perdure.replay.settle import Invocation
@@ -55,6 +56,11 @@ class Durable(msgspec.Struct):
     seconds: float
     attempts: Sequence[Body] = ()
     passed_by: Sequence[Body] = ()
+
+    @property
+    def touched(self) -> dict[int, Instance]:
+        """The instances with rows in the batch, by their numbers."""
+        return self.released.touched
 
 
 class Telemetry(Protocol):

@@ -36,6 +36,7 @@ class WorkerState:
         self.limits = limits or Limits()
         self.running = running or Running()
         self.accept_only = accept_only
+        self.tells = False  # something listens to what becomes durable
         self.territory = territory  # None for an engine that has its hub to itself
         self.placement: Placement | None = None
         # Called now and then in the middle of what takes long, so that others need not wait for its end.

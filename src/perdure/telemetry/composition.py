@@ -1,0 +1,48 @@
+"""What listens to an engine's telemetry, by its settings."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Protocol
+
+from perdure.engine.clock import Clock, SystemClock
+from perdure.engine.core.telemetry import SILENCE, Telemetry, together
+from perdure.engine.engine import Settings
+from perdure.telemetry.tracking import Tracking
+
+
+class Listener(Telemetry, Protocol):
+    """A listener that keeps something back until it is closed."""
+
+    def close(self) -> None:
+        """Hand on what is left, and stop. Blocks."""
+
+
+@asynccontextmanager
+async def telling(settings: Settings, hub: str, app: str, clock: Clock | None) -> AsyncIterator[Telemetry]:
+    """What an engine tells its telemetry to in the block. At the end every listener has handed on everything.
+
+    Parameters:
+        settings: the engine's settings.
+        hub: the name of the hub.
+        app: the name of the application.
+        clock: the engine's clock; by default the system's.
+    """
+    listeners = _listeners(settings, hub, app, (clock or SystemClock()).now)
+    try:
+        yield together(listeners) if listeners else SILENCE
+    finally:
+        for listener in listeners:
+            await asyncio.to_thread(listener.close)
+
+
+def _listeners(settings: Settings, hub: str, app: str, now: Callable[[], int]) -> list[Listener]:
+    found: list[Listener] = []
+    if settings.tracking.events:
+        found.append(Tracking(hub, app, now, replays=settings.tracking.replays))
+    return found
+
+
+__all__ = ["Listener", "telling"]
