@@ -8,7 +8,7 @@ repeat unanswered requests, must come to rest with each event taken once.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
@@ -188,6 +188,7 @@ def _verified(machine: Machine, when: str) -> list[str]:
 def going_on(machine: Machine, orders: Sequence[Submission]) -> Iterator[str]:
     """Clients repeat unanswered requests, and the engine comes to rest."""
     repeated = [order.renewed() for order in orders if order.is_repeated]
+    asked_again = {order.token: machine.clock.now() for order in repeated if order.token}
     for order in orders:
         if order.is_repeated:
             order.repeated_at = machine.ledger.position()
@@ -207,7 +208,7 @@ def going_on(machine: Machine, orders: Sequence[Submission]) -> Iterator[str]:
     for row in machine.store.query(InstanceFilter(top=1_000)):
         if not RuntimeStatus(row.status).is_finished:
             yield f"stuck: {row.instance_id} ({row.name}) rests while {row.status}"
-    yield from _tokens(machine, [*orders, *repeated])
+    yield from _tokens(machine, [*orders, *repeated], asked_again)
     yield from _verified(machine, "at rest")
 
 
@@ -215,11 +216,11 @@ def _may_be_refused(order: Submission) -> bool:
     return isinstance(order.answer, REFUSALS) or type(order.answer).__name__ == "IllegalTransition"
 
 
-def _tokens(machine: Machine, orders: list[Submission]) -> Iterator[str]:
+def _tokens(machine: Machine, orders: list[Submission], asked_again: Mapping[str, int]) -> Iterator[str]:
     """Every acknowledged event was taken once by a collector that has completed.
 
     An event that is accepted after the deadline of its wait is too late, even if the wait is still open because the
-    instance is suspended.
+    instance is suspended. `asked_again` has the times at which events were sent that had no answer before the cut.
     """
     promised = tokens_promised(orders, len(orders) + 1)
     started = {o.message.instance_id for o in orders if isinstance(o.message, Start)}
@@ -230,18 +231,24 @@ def _tokens(machine: Machine, orders: list[Submission]) -> Iterator[str]:
         taken = Counter(status.output)
         twice = [token for token, count in taken.items() if count > 1]
         missing = [token for token in promised.get(instance_id, ()) if token not in taken]
-        if missing and _was_suspended_late(machine, instance_id):
-            missing = []
+        if missing:
+            missing = _in_time(machine, instance_id, missing, asked_again)
         if twice or missing:
             yield f"{instance_id} took {twice} twice and never {missing}"
 
 
-def _was_suspended_late(machine: Machine, instance_id: str) -> bool:
-    """Whether the collector was suspended after the deadline of its last wait: before, it takes events at once."""
+def _in_time(
+    machine: Machine, instance_id: str, tokens: list[str], asked_again: Mapping[str, int]
+) -> list[str]:
+    """The events that a suspended collector got before the deadline of its last wait.
+
+    Before it was suspended, it took events at once.
+    """
     status = status_of(machine.store, instance_id, Detail(history=True))
     history = status.history or [] if status is not None else []
     deadlines = [event["deadline"] for event in history if event["type"] == "EventAwaited"]
     suspended = [event["timestamp"] for event in history if event["type"] == "ExecutionSuspended"]
     if not deadlines or not suspended:
-        return False
-    return bool(datetime.fromisoformat(suspended[-1]).timestamp() * 1e6 >= deadlines[-1])
+        return tokens
+    since = int(datetime.fromisoformat(suspended[-1]).timestamp() * 1e6)
+    return [token for token in tokens if max(since, asked_again.get(token, 0)) < deadlines[-1]]

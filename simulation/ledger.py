@@ -291,6 +291,8 @@ class Ledger:
             self.problem("I4", f"{run} was changed after it had {before.status.lower()}: {update}")
         if update.execution_no < before.execution_no:
             self.problem("I1", f"{run} went back from execution {before.execution_no}")
+        if update.replays < before.replays:
+            self.problem("I1", f"{run} went back from {before.replays} replays to {update.replays}")
         if update.updated_at < before.updated_at:
             self.problem("time", f"{run}: its time went back by {before.updated_at - update.updated_at} us")
         if update.due_at is not None and update.local_work:

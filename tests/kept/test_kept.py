@@ -85,6 +85,20 @@ def test_every_type_of_event_is_in_the_kept_database(tmp_path: Path) -> None:
     assert {kind.__name__ for kind in get_args(ev.HistoryEvent)} >= EVENTS
 
 
+@pytest.mark.parametrize("name", ["plain", "encrypted"])
+def test_a_kept_database_is_read_as_it_is_before_an_engine_opens_it(name: str, tmp_path: Path) -> None:
+    read = opened(name, tmp_path)
+    before = read.query(EVERYTHING)
+    read.close_reader()
+    store = opened(name, tmp_path)
+    store.open()
+
+    assert len(before) == 63
+    assert {(row.replays, row.replay_reason) for row in before} == {(0, "")}
+    assert before == store.query(EVERYTHING)
+    store.close()
+
+
 def test_what_is_kept_verifies(store: Any) -> None:
     store.open()
     report = verify(store)

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 
+import apsw
 import pytest
 from msgspec import Raw
 
@@ -15,6 +16,7 @@ from perdure.errors import StoreFull
 from perdure.model import payload
 from perdure.model.messages import Start
 from perdure.model.records import InstanceFilter
+from perdure.store.sqlite.connection import open_maintenance, open_writer
 from perdure.store.sqlite.store import SqliteStore
 from perdure.testing.clock import VirtualClock
 from powercuts.checks import going_on
@@ -74,6 +76,27 @@ def test_nothing_is_built_on_what_a_failed_sync_left_behind(tmp_path: Path) -> N
         found.open()
         assert {row.instance_id for row in found.query(InstanceFilter())} == told
         found.close()
+
+
+@pytest.mark.parametrize("read", [1, 2, 3])
+def test_a_connection_for_checkpoints_is_closed_when_it_cannot_be_made(read: int, tmp_path: Path) -> None:
+    """Otherwise the garbage collector closes it later, and an error of the disk then has no caller."""
+    path = os.fspath(tmp_path / FILE)
+    open_writer(path).close()
+    disk = Disk()
+    trouble = Trouble(disk, next(fault for fault in FAULTS if fault.name == "EIO on one read"), read)
+    with mounted(disk), pytest.raises(apsw.IOError) as caught:
+        open_maintenance(path)
+    assert trouble.struck
+    assert [one for one in apsw.connections() if _is_open_at(one, path)] == []
+    del caught  # the traceback has held the connection until here
+
+
+def _is_open_at(connection: apsw.Connection, path: str) -> bool:
+    try:
+        return bool(connection.db_filename("main") == path)
+    except apsw.ConnectionClosedError:
+        return False
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -96,7 +97,7 @@ def test_the_same_run_under_another_hash_seed() -> None:
     assert len(traces) == 1
 
 
-def _histories(plan: Plan) -> list[object]:
+def _histories(plan: Plan) -> list[Any]:
     world = World(plan)
     try:
         world.run()
@@ -124,8 +125,13 @@ def test_an_eviction_after_every_step_changes_nothing() -> None:
         if plan is not None:
             compared += 1
             evicting = replace(plan, knobs=replace(plan.knobs, evicts_always=True))
-            assert _histories(plan) == _histories(evicting), seed
+            assert _without_replays(_histories(plan)) == _without_replays(_histories(evicting)), seed
     assert compared > 30
+
+
+def _without_replays(histories: list[Any]) -> list[object]:
+    """Without the counts of replays, which differ as they should."""
+    return [(number, row._replace(replays=0, replay_reason=""), rows) for number, row, rows in histories]
 
 
 def _alone(plan: Plan) -> Plan | None:

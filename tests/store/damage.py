@@ -26,6 +26,8 @@ COLUMNS: dict[str, dict[str, str]] = {
         "tags": TEXT,
         "salt": BYTES,
         "head": BYTES,
+        "replays": NUMBER,
+        "replay_reason": TEXT,
         "hub_no": NUMBER,
     },
     "history": {
@@ -285,6 +287,7 @@ _MAY_BE_NULL = {
     *(("instances", "tags"), ("keys", "expires_at"), ("keys", "revoked_at"), ("keys", "last_used_at")),
 }
 _ANY_JSON = {("state", "custom_status"), ("seen", "answer")}
+_FREE_REASONS = {("instances", "reason"), ("instances", "replay_reason")}
 _ANY_BYTES = {("keys", "secret"), ("dropped", "body")}
 
 
@@ -297,7 +300,7 @@ def is_undetectable(table: str, column: str, garbage: str) -> bool:
         return True
     match garbage:
         case "a-number" | "empty" if COLUMNS[table][column] == TEXT:
-            return table in _FREE_TEXT or (table, column) == ("instances", "reason")
+            return table in _FREE_TEXT or (table, column) in _FREE_REASONS
         case "null":
             return (table, column) in _MAY_BE_NULL
         case "empty-list" | "unknown":

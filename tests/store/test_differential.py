@@ -65,6 +65,8 @@ def changes(draw: st.DrawFn) -> dict[str, Any]:
         "due_at": draw(WHEN),
         "local_work": draw(st.integers(0, 1)),
         "execution_no": draw(SMALL),
+        "replays": draw(SMALL),
+        "replay_reason": draw(st.sampled_from(["", "restart", "evicted"])),
     }
 
 

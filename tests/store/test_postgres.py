@@ -289,7 +289,7 @@ def test_two_processes_may_create_the_schema_at_once(postgres_url: str) -> None:
             store.close()
     with psycopg.connect(postgres_url) as connection:
         assert connection.execute("select count(*), max(version) from perdure.versions").fetchone() == (
-            1,
+            VERSION,
             VERSION,
         )
 
@@ -415,6 +415,27 @@ def test_a_newer_schema_is_left_alone(postgres_url: str) -> None:
     with raises(StoreTooNew):
         reader.get("claim-1")
     reader.close()
+    store.close()
+
+
+def test_an_older_schema_is_not_read_and_a_start_of_the_engine_migrates_it(postgres_url: str) -> None:
+    store = PostgresStore(postgres_url, "claims")
+    opening = store.open()
+    store.commit(Batch(5, new_instances=[instance(opening.next_instance_no, "claim-1")]))
+    store.close()
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute("alter table perdure.instances drop column replays, drop column replay_reason")
+        connection.execute("delete from perdure.versions where version = 2")
+    reader = PostgresStore(postgres_url, "claims")
+    with pytest.raises(
+        StoreUnusable, match="schema version 1, this perdure reads version 2.*`perdure migrate`"
+    ):
+        reader.get("claim-1")
+    reader.close()
+    store.open()
+    found = store.get("claim-1")
+    assert found is not None
+    assert (found.row.replays, found.row.replay_reason) == (0, "")
     store.close()
 
 

@@ -262,6 +262,12 @@ def _print_status(one: OrchestrationStatus) -> None:
         )
 
 
+def _replays(one: OrchestrationStatus) -> str | None:
+    if not one.replays:
+        return None
+    return f"{one.replays} (the last: {one.replay_reason})" if one.replay_reason else str(one.replays)
+
+
 def _is_known_to_run(activity: OpenActivity) -> bool:
     """Whether the server or store knows a worker that runs the activity."""
     return bool(activity.where) and activity.where != "queue" and not activity.where.startswith("pool ")
@@ -277,6 +283,7 @@ def _facts(one: OrchestrationStatus) -> list[tuple[str, str]]:
         ("orchestrator", " ".join(filter(None, (one.name, one.version)))),
         ("started", f"{exact(one.created_time)} ({ago(one.created_time, now)})"),
         ("changed", f"{exact(one.last_updated_time)} ({ago(one.last_updated_time, now)})"),
+        ("replays", _replays(one)),
         ("parent", one.parent_instance_id),
         ("tags", ", ".join(f"{name}={value}" for name, value in one.tags.items())),
         ("input", _value(one.input)),

@@ -145,6 +145,8 @@ _INSTANCE: Final[Mapping[str, tuple[Check, Any]]] = {
     "tags": (_or_none(_is_tags), None),
     "salt": (_is_bytes, b""),
     "head": (_is_bytes, b""),
+    "replays": (_is_count, 0),
+    "replay_reason": (_is_text, ""),
 }
 """For each column a check of valid values, and the substitute for others."""
 
@@ -249,13 +251,14 @@ def _is_sound(row: InstanceRow) -> bool:
             and (row.completed_at is not None) == finished
             and type(row.instance_id) is str
             and row.instance_id != ""
-            and type(row.name) is type(row.version) is type(row.reason) is str
+            and type(row.name) is type(row.version) is type(row.reason) is type(row.replay_reason) is str
             and 0 <= row.created_at <= LATEST
             and 0 <= row.updated_at <= LATEST
             and (row.completed_at is None or 0 <= row.completed_at <= LATEST)
             and (row.due_at is None or row.due_at >= 0)
             and 0 <= row.execution_no < _MOST
             and 0 <= row.episodes < _MOST
+            and 0 <= row.replays < _MOST
             and row.partition >= 0
             and row.local_work in (0, 1)
             and isinstance(row.salt, bytes)

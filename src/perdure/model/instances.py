@@ -144,7 +144,10 @@ class OrchestrationStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     `reason` is why an instance is Suspended: "operator", "nondeterminism", "poison", "damaged" or "no_worker",
     with the explanation after a colon; "nondeterminism: misfit" for a value that no longer fits its type.
-    `waiting_for` is one sentence. `history` has JSON-ready events if requested, and `executions` then lists the
+    `waiting_for` is one sentence. `replays` counts how often a worker recreated the instance's code from its
+    history, in all its executions, and `replay_reason` is why it did the last time: "restart" of the worker,
+    "evicted" from memory before, "takeover" by another worker, "rewind" or "resume"; "" if it never did. Both count
+    with the next step of the instance. `history` has JSON-ready events if requested, and `executions` then lists the
     executions with history, oldest first (see `keep_executions` of `App`).
     """
 
@@ -167,6 +170,8 @@ class OrchestrationStatus(msgspec.Struct, frozen=True, kw_only=True):
     completed_time: datetime | None = None
     history: list[dict[str, Any]] | None = None
     executions: list[int] = []
+    replays: int = 0
+    replay_reason: str = ""
 
     @property
     def is_finished(self) -> bool:

@@ -38,6 +38,8 @@ class InstanceRow(NamedTuple):
     tags: str | None  # JSON object
     salt: bytes
     head: bytes  # hash of the newest history row of the current execution
+    replays: int = 0  # how often its code was recreated from history, in all its executions
+    replay_reason: str = ""  # why, the last time; see `engine.core.tenure`
 
     @property
     def parent(self) -> ParentLink | None:
@@ -59,6 +61,8 @@ class InstanceUpdate(NamedTuple):
     due_at: int | None
     local_work: int
     head: bytes
+    replays: int = 0
+    replay_reason: str = ""
 
 
 class HistoryRow(NamedTuple):

@@ -429,6 +429,8 @@ class StoreConformance:
             tags='{"region":"north"}',
             salt=bytes(range(16)),
             head=b"\x00\xff" * 16,
+            replays=3,
+            replay_reason="evicted",
         )
         with self.opened(Batch(1, new_instances=[row])) as store:
             found = store.get(row.instance_id)
@@ -438,7 +440,7 @@ class StoreConformance:
 
     def test_an_update_changes_its_columns_and_no_others(self) -> None:
         row = instance(1, local_work=1, tags='{"a":"b"}')
-        change = InstanceUpdate(1, "Completed", "done", 3, 9, 8_000, 8_000, None, 0, b"new head")
+        change = InstanceUpdate(1, "Completed", "done", 3, 9, 8_000, 8_000, None, 0, b"new head", 7, "rewind")
         with self.opened(Batch(1, new_instances=[row, instance(2)]), Batch(2, updates=[change])) as store:
             assert [found.row for found in store.load(["claim-1", "claim-2"])] == [
                 updated(row, change),

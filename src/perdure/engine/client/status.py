@@ -270,6 +270,8 @@ def _status(
         completed_time=moment(row.completed_at) if row.completed_at is not None else None,
         history=history,
         executions=executions or [],
+        replays=row.replays,
+        replay_reason=row.replay_reason,
     )
 
 

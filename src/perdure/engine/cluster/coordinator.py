@@ -150,6 +150,8 @@ class Sharing:
         self.tended()
         if tidings.gained:
             self.territory.gain(tidings.gained)
+            if tidings.gone or not self._is_new:
+                self._dispatcher.tenure.took(tidings.gained, self._clock.now())
             log.info("%d partitions taken, %d in all", len(tidings.gained), len(self.territory.owned))
         if tidings.gained or self._is_new:
             self._is_new = False

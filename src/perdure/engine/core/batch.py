@@ -73,6 +73,7 @@ class OpenBatch:
         "seen",
         "stale_results",
         "tells",
+        "tenure",
         "territory",
         "touched",
     )
@@ -86,6 +87,7 @@ class OpenBatch:
         self.accept_only = worker.accept_only
         self.tells = worker.tells
         self.territory = worker.territory
+        self.tenure = worker.tenure
         self.placement = worker.placement
         self.counters = worker.counters
         self.cache = worker.cache

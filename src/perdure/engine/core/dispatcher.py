@@ -46,11 +46,14 @@ class Dispatcher(WorkerState):
         """Start from the numbers of a hub that was just opened. All instances are evicted."""
         self.instance_numbers.opened(opening.next_instance_no, opening.incarnation)
         self.message_numbers.opened(opening.next_message_no, opening.incarnation)
+        self.tenure.opened()
         self.drop_everything()
 
     def _begin(self, now: int) -> OpenBatch:
         self.instance_numbers.advance(now)
         self.message_numbers.advance(now)
+        if not self.tenure.is_known:
+            self.tenure.begin(now, self.instance_numbers.upcoming)
         if not self.first_message:
             self.began_at, self.first_message = now, self.message_numbers.upcoming
         if self.placement is not None:

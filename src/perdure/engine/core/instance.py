@@ -66,6 +66,8 @@ class Instance:
         "placed",
         "purged",
         "reason",
+        "replay_reason",
+        "replays",
         "salt",
         "saved_facts",
         "saved_waits",
@@ -107,6 +109,8 @@ class Instance:
         self.trace = ""  # of its execution, while its code is in memory
         self.status = RuntimeStatus.Pending
         self.reason = ""
+        self.replays = 0
+        self.replay_reason = ""
         self.damage = ""  # the damage of its rows: it can be shown, exported and purged, but not run
         self.updated_at = created_at
         self.completed_at: int | None = None
@@ -156,6 +160,7 @@ class Instance:
         instance.custom_status_known = False
         instance.status = RuntimeStatus(row.status)
         instance.reason = row.reason
+        instance.replays, instance.replay_reason = row.replays, row.replay_reason
         instance.updated_at = row.updated_at
         instance.completed_at = row.completed_at
         instance.due_at = row.due_at
@@ -227,6 +232,11 @@ class Instance:
             if status is not None or self.execution_no == 1:
                 self.custom_status, self.custom_status_known = status, True
 
+    def count_replay(self, reason: str) -> None:
+        """Count that the code was brought back. The row of the next episode has the count."""
+        self.replays += 1
+        self.replay_reason = reason
+
     def put_away(self, running: Closes) -> None:
         """Close the code. Actions of its `finally:` blocks are ignored."""
         execution, self.execution = self.execution, None
@@ -265,6 +275,8 @@ class Instance:
             self.tags,
             self.salt,
             self.head,
+            self.replays,
+            self.replay_reason,
         )
 
     def update(self) -> InstanceUpdate:
@@ -280,6 +292,8 @@ class Instance:
             self.due_at,
             int(self.open_local > 0),
             self.head,
+            self.replays,
+            self.replay_reason,
         )
 
 

@@ -23,6 +23,7 @@ from perdure.engine.core.lifecycle import (
 )
 from perdure.engine.core.parking import note, park
 from perdure.engine.core.pinning import entry_of
+from perdure.engine.core.tenure import RESUME
 from perdure.errors import FunctionMissing, Interrupted, MisfitError, NonDeterminismError
 from perdure.failure import Failure
 from perdure.model import actions as act
@@ -61,8 +62,11 @@ TRIED_AGAIN: Final = ("no_worker", NONDETERMINISM, MISFIT)
 """The reasons that newly deployed code may fix."""
 
 
-def revive(batch: OpenBatch, instance: Instance, answered: int = -1) -> bool:
-    """Recreate the code by replaying its history; parks the instance if that fails."""
+def revive(batch: OpenBatch, instance: Instance, answered: int = -1, *, reason: str = "") -> bool:
+    """Recreate the code by replaying its history; parks the instance if that fails.
+
+    `reason` is why, if it is a verb; by default, why the code is not in memory.
+    """
     if instance.execution is not None:
         return True
     if instance.stored is None:
@@ -72,16 +76,19 @@ def revive(batch: OpenBatch, instance: Instance, answered: int = -1) -> bool:
         park_unknown(batch, instance)
         return False
     execution = new_execution(batch, instance, entry)
+    reason = reason or batch.tenure.reason_of(instance)
     try:
         recorded, asked = _relive(batch, instance, execution)
     except tuple(_PARKED_FOR) as error:
         batch.running.close(instance, execution)
+        instance.count_replay(reason)
         kind, why = next(said for type_, said in _PARKED_FOR.items() if isinstance(error, type_))
         if kind == NONDETERMINISM and batch.functions.fails_on_nondeterminism:
             _fail(batch, instance, Failure("NonDeterminismError", f"{AZURES_WORDS}{error}"))
         else:
             park(batch, instance, kind, f"{why}{error}")
         return False
+    instance.count_replay(reason)  # not before: a step that leaves the batch replays again in its own
     if (
         execution.is_finished and not asked
     ):  # it continued as new, and the message of its next execution is pending
@@ -174,7 +181,7 @@ def go_on(batch: OpenBatch, instance: Instance, reason: str) -> None:
     instance.reason = ""
     instance.status = S.Running if begun else S.Pending
     batch.touch(instance)
-    if begun and not revive(batch, instance) and not instance.between:
+    if begun and not revive(batch, instance, reason=RESUME) and not instance.between:
         return  # parked again; between two executions it has no code, and a held message begins the next
     let_held_go(batch, instance)
     if instance.is_running:

@@ -21,6 +21,7 @@ from perdure.engine.core.lifecycle import Quarantine, let_held_go, new_execution
 from perdure.engine.core.parking import message_of, note
 from perdure.engine.core.pinning import entry_of
 from perdure.engine.core.recovery import revive
+from perdure.engine.core.tenure import REWIND
 from perdure.errors import FunctionMissing, IllegalTransition, Interrupted, PerdureError
 from perdure.failure import Failure
 from perdure.model import actions as act
@@ -132,7 +133,7 @@ def _go_back(batch: OpenBatch, instance: Instance, plan: RewindPlan, reason: str
         if again is not None:
             batch.hold(instance, Envelope(accepted(again, came_at), internal=True))
     batch.released.started.append(instance.instance_id)
-    if revive(batch, instance):
+    if revive(batch, instance, reason=REWIND):
         _open_waits(instance)
         let_held_go(batch, instance)
         batch.send(Wake(instance_id=instance.instance_id))

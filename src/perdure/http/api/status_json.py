@@ -47,6 +47,8 @@ class InstanceDocument(TypedDict):
     version: str
     executionId: str
     parentInstanceId: str | None
+    replays: int
+    replayReason: str | None
     historyEvents: NotRequired[list[dict[str, Any]]]
     events: NotRequired[list[dict[str, Any]]]
     executions: NotRequired[list[int]]
@@ -72,6 +74,8 @@ def document_of(status: OrchestrationStatus, *, with_input: bool = True) -> Docu
         "version": status.version,
         "executionId": status.execution_id,
         "parentInstanceId": status.parent_instance_id,
+        "replays": status.replays,
+        "replayReason": status.replay_reason or None,
     }
     if status.history is not None:
         document["historyEvents"] = history_events(status.history)
@@ -113,6 +117,8 @@ def status_from(document: Mapping[str, Any]) -> OrchestrationStatus:
         completed_time=unstamp(completed) if completed else None,
         history=document.get("events"),
         executions=document.get("executions", []),
+        replays=document.get("replays") or 0,
+        replay_reason=document.get("replayReason") or "",
     )
 
 

@@ -56,10 +56,11 @@ _INSTANCES: Final[tuple[Encode, ...]] = (
         numbers_or_null,
         texts_or_null,
     ),
-    *(bodies, bodies),
+    *(bodies, bodies, numbers, texts),
 )
 _UPDATES: Final[tuple[Encode, ...]] = (
     *(numbers, texts, texts, numbers, numbers, numbers, numbers_or_null, numbers_or_null, numbers, bodies),
+    *(numbers, texts),
 )
 _HISTORY: Final[tuple[Encode, ...]] = (numbers, numbers, numbers, numbers, bodies, bodies, bodies)
 _PAYLOADS: Final[tuple[Encode, ...]] = (numbers, numbers, numbers, numbers, bodies)

@@ -72,13 +72,13 @@ with changed as (
     update {schema}.instances i
     set status = v.status, reason = v.reason, execution_no = v.execution_no, episodes = v.episodes,
         updated_at = v.updated_at, completed_at = v.completed_at, due_at = v.due_at, local_work = v.local_work,
-        head = v.head
+        head = v.head, replays = v.replays, replay_reason = v.replay_reason
     from {update_rows}
     where i.hub_no + 0 = {hub} and i.instance_no = v.instance_no
     returning 1
 )
-select case when count(*) <> $11::bigint
-    then {schema}.fail('PD001', 'instances to update', count(*), $11::bigint) end
+select case when count(*) <> $13::bigint
+    then {schema}.fail('PD001', 'instances to update', count(*), $13::bigint) end
 from changed
 
 -- name: pin_versions

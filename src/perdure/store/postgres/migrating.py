@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from perdure.store.postgres.address import Address
     from perdure.store.postgres.pipeline import Wire
 
-VERSION: Final = 1
+VERSION: Final = 2
 _VERSIONS: Final = (
     "create table if not exists {schema}.versions "
     "(version bigint primary key, at timestamptz not null default now())"
@@ -147,6 +147,13 @@ def too_new(address: Address, found: int) -> StoreTooNew:
     )
 
 
+def too_old(address: Address, found: int) -> StoreUnusable:
+    return StoreUnusable(
+        f"{address.shown} has schema version {found}, this perdure reads version {VERSION}. Start a worker with a "
+        "role that may create tables, or run `perdure migrate`. Nothing was changed"
+    )
+
+
 def _migrate(address: Address, found: int) -> None:
     session = open_session(address, MIGRATING)
     schema = quoted(address.schema)
@@ -189,5 +196,6 @@ __all__ = [
     "migrate",
     "migration_sql",
     "too_new",
+    "too_old",
     "version_of",
 ]

@@ -37,7 +37,7 @@ from perdure.store.postgres import transfer as moving
 from perdure.store.postgres.address import address_of
 from perdure.store.postgres.binary import number, numbers, text, texts
 from perdure.store.postgres.errors import translated
-from perdure.store.postgres.migrating import VERSION, too_new
+from perdure.store.postgres.migrating import VERSION, too_new, too_old
 from perdure.store.postgres.pipeline import Statement
 from perdure.store.postgres.pool import Readers
 from perdure.store.postgres.query import build, build_count, can_match, is_sayable
@@ -266,6 +266,8 @@ class PostgresReader:
         )
         if version.rows[0][0] > VERSION:
             raise too_new(self._address, version.rows[0][0])
+        if version.rows[0][0] < VERSION:
+            raise too_old(self._address, version.rows[0][0])
         for hub_no, _ in found.rows:
             self._vault = encrypting.vault_of(
                 self._asked([Statement("encryption_proofs")], hub_no)[0].rows,

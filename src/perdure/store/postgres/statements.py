@@ -34,6 +34,7 @@ _TEXT: Final = frozenset(
             "parent_id",
             "parent_execution",
             "tags",
+            "replay_reason",
         ),
         *("execution_id", "pool", "operation_id", "key_id", "scopes", "created_by"),
         *("who", "address", "operation", "detail", "outcome"),

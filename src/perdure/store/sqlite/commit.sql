@@ -38,7 +38,8 @@ insert into instances (hub_no, {instance_columns}) values [({hub}, {instance_mar
 -- The columns that every episode changes. None of them is in an index, so only rows are written.
 {with_updates}
 update instances
-set execution_no = v.execution_no, episodes = v.episodes, updated_at = v.updated_at, head = v.head
+set execution_no = v.execution_no, episodes = v.episodes, updated_at = v.updated_at, head = v.head,
+    replays = v.replays, replay_reason = v.replay_reason
 from v where instances.instance_no = v.instance_no
 
 -- name: move_instances

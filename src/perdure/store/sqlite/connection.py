@@ -22,7 +22,8 @@ from perdure.store.sqlite.statements import CACHED, read_sql
 from perdure.store.sqlite.wal import LOG_KEPT
 
 APPLICATION_ID: Final = 0x70657264  # "perd"
-SCHEMA_VERSION: Final = 5
+SCHEMA_VERSION: Final = 6
+_REPLAYS_SINCE: Final = 6  # the version whose instances have the columns
 _OLDEST_SQLITE: Final = (3, 51, 3)
 _BUSY_MS: Final = 5_000
 _CACHE_KIB: Final = 32_768
@@ -71,20 +72,36 @@ def open_reader(path: str) -> apsw.Connection:
         connection = connect(path, flags=apsw.SQLITE_OPEN_READONLY, statementcachesize=CACHED)
         try:
             _configure(connection)
-            connection.pragma("query_only", True)
             if not _check_version(connection, path):
                 raise StoreUnusable(f"{path} is empty: no engine has ever opened it")
+            _show_as_migrated(connection)
+            connection.pragma("query_only", True)
         except BaseException:
             connection.close(force=True)
             raise
     return connection
 
 
+def _show_as_migrated(connection: apsw.Connection) -> None:
+    """Give a file of an earlier version the columns of today, in a view that only this connection sees.
+
+    After another process has migrated the file, the view shows the columns of the table.
+    """
+    if connection.pragma("user_version") < _REPLAYS_SINCE:
+        connection.execute(
+            "create temp view instances as select *, 0 as replays, '' as replay_reason from main.instances"
+        )
+
+
 def open_maintenance(path: str) -> apsw.Connection:
     """A connection for checkpoints. It gives up quickly when the file is busy, because checkpoints are retried."""
     connection = connect(path, flags=apsw.SQLITE_OPEN_READWRITE)
-    _configure(connection)
-    connection.set_busy_timeout(5)
+    try:
+        _configure(connection)
+        connection.set_busy_timeout(5)
+    except BaseException:  # the garbage collector would close it too late, and could not report an error
+        connection.close(force=True)
+        raise
     return connection
 
 
