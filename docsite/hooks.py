@@ -52,7 +52,16 @@ SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     (
         "Reference",
         "reference",
-        ("api", "cli.md", "settings.md", "http.md", "glossary.md", "security.md", "azure-names.md"),
+        (
+            "api",
+            "cli.md",
+            "settings.md",
+            "http.md",
+            "spans.md",
+            "glossary.md",
+            "security.md",
+            "azure-names.md",
+        ),
     ),
     ("Errors", "errors", ()),
 )

@@ -33,7 +33,17 @@ from perdure.errors import EngineStopped, PerdureError
 from perdure.http.access.gate import Access, SignedIn
 from perdure.http.access.limits import RateLimits
 from perdure.http.api import access as access_api
-from perdure.http.api import azure_client, bulk, entities, functions, management, streams, triggers, workers
+from perdure.http.api import (
+    azure_client,
+    bulk,
+    entities,
+    functions,
+    management,
+    streams,
+    traces,
+    triggers,
+    workers,
+)
 from perdure.http.api.instance_urls import MANAGEMENT, RequestLinks
 from perdure.http.contract import Answer, Contract
 from perdure.http.cross_origin import CrossOrigin
@@ -286,6 +296,7 @@ def application(
             *routes(entities.ENDPOINTS, MANAGEMENT),
             *routes(bulk.ENDPOINTS, MANAGEMENT),
             *routes(streams.ENDPOINTS, MANAGEMENT),
+            *routes(traces.ENDPOINTS, MANAGEMENT),
             *routes(triggers.ENDPOINTS, MANAGEMENT),
             *routes(workers.ENDPOINTS, MANAGEMENT),
             *routes(

@@ -153,7 +153,8 @@ def timeline_of(history: Iterable[tuple[int, HistoryEvent]], now: int) -> Timeli
     start, end = times[0], (times[-1] if ended else max(now, times[-1]))
     end = max(end, start + 1)
     shown = draft.rows[:ROWS]
-    compressed = any(_is_thin(span, start, end) for row in shown for span in row.spans)
+    closed = ((span.start, span.end) for row in shown for span in row.spans if span.end is not None)
+    compressed = has_thin(closed, start, end)
     marks = (
         sorted({*times, start, end, *(s.start for r in shown for s in r.spans)})
         if compressed
@@ -163,8 +164,9 @@ def timeline_of(history: Iterable[tuple[int, HistoryEvent]], now: int) -> Timeli
     return Timeline(tuple(shown), start, end, len(draft.rows) - len(shown), compressed, axis)
 
 
-def _is_thin(span: Span, start: int, end: int) -> bool:
-    return span.end is not None and 0 < span.end - span.start < TOO_THIN * (end - start)
+def has_thin(spans: Iterable[tuple[int, int]], start: int, end: int) -> bool:
+    """Whether one of the spans (begin, end) is too short for a linear axis from `start` to `end`."""
+    return any(0 < until - since < TOO_THIN * (end - start) for since, until in spans)
 
 
 class _Draft:
@@ -324,4 +326,4 @@ class _Draft:
             span.close(at, state, note)
 
 
-__all__ = ["Bar", "TimelineRow", "Span", "Timeline", "timeline_of"]
+__all__ = ["Axis", "Bar", "Span", "Timeline", "TimelineRow", "has_thin", "timeline_of"]

@@ -136,6 +136,11 @@ class RemoteClient(RemoteWatching, RemoteEntities, RemoteAccess, Client):
         except InstanceNotFound:
             return PurgeHistoryResult(0)
 
+    async def trace(self, instance_id: str) -> dict[str, Any]:
+        """The spans of an instance and its sub-orchestrations, as a document of OTLP."""
+        found, _ = await self._remote.ask(f"{instance_path(instance_id)}/trace", {})
+        return dict(found)
+
     async def counts(self) -> dict[str, int]:
         found, _ = await self._remote.ask("/counts", {})
         return dict(found)
