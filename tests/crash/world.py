@@ -19,6 +19,7 @@ from typing import Any
 
 from perdure import App, Client
 from perdure.engine.activities import Runner, completed, failed
+from perdure.engine.activities.offloaded import with_offloaded
 from perdure.engine.clock import new_salt
 from perdure.engine.core.dispatcher import Dispatcher
 from perdure.engine.core.ports import Limits, RandomSource
@@ -99,9 +100,11 @@ def functions_of(app: App) -> FunctionTable:
 
 @cache
 def runners_of(app: App) -> dict[str, Runner]:
+    functions = functions_of(app)
+    runnable = with_offloaded(app.registry, functions.entities.values(), functions.environment)
     return {
         name: Runner(plan_of(activity, (ActivityContext,)), {})
-        for name, activity in app.registry.activities.items()
+        for name, activity in runnable.activities.items()
     }
 
 

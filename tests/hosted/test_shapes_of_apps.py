@@ -173,3 +173,64 @@ async def test_an_output_that_is_not_hosted_is_dropped_and_the_rest_goes_on(
             await env.client.raise_event(instance_id, "Code", answer)
         await env.advance(seconds=181)
         assert (await env.client.wait_for_completion(instance_id)).output == output
+
+
+WAITING_ENTITY = """
+import asyncio, threading
+import azure.durable_functions as df
+app = df.DFApp()
+met = threading.Event()
+@app.entity_trigger(context_name="context")
+def Waits(context):
+    async def answer():
+        await asyncio.sleep(0)
+        return [met.wait(30), context.get_state(lambda: 0) + 1]
+    seen, number = asyncio.run(answer())
+    context.set_state(number)
+    context.set_result([seen, number])
+@app.activity_trigger(input_name="text")
+def meet(text):
+    met.set()
+    return text
+@app.orchestration_trigger(context_name="context")
+def both(context):
+    return (yield context.task_all([
+        context.call_entity(df.EntityId("waits", "w"), "go"),
+        context.call_sub_orchestrator("other"),
+    ]))
+@app.orchestration_trigger(context_name="context")
+def other(context):
+    return (yield context.call_activity("meet", "met"))
+"""
+
+
+async def test_an_operation_that_waits_for_something_outside_holds_nothing_up(tmp_path: Path) -> None:
+    (tmp_path / "host.json").write_text("{}")
+    (tmp_path / "function_app.py").write_text(WAITING_ENTITY)
+    async with environment(load(tmp_path).app) as env:
+        assert (await env.run("both")).output == [[True, 1], "met"]
+
+
+PRIVATE_NAMES = """
+import json
+import azure.durable_functions as df
+app = df.DFApp()
+@app.orchestration_trigger(context_name="context")
+def names(context):
+    child = yield context.call_sub_orchestrator("child", {"a": 1}, "named")
+    return [child, context._instance_id == context.instance_id, context._parent_instance_id]
+@app.orchestration_trigger(context_name="context")
+def child(context):
+    same = context._current_utc_datetime == context.current_utc_datetime
+    told = [context._instance_id, context._parent_instance_id, context._is_replaying, context._version]
+    return [json.loads(context._input), *told, same]
+"""
+
+
+async def test_the_attributes_behind_the_public_ones_are_there(tmp_path: Path) -> None:
+    (tmp_path / "host.json").write_text("{}")
+    (tmp_path / "function_app.py").write_text(PRIVATE_NAMES)
+    async with environment(load(tmp_path).app) as env:
+        status = await env.run("names", instance_id="parent")
+    expected = [[{"a": 1}, "named", "parent", False, None, True], True, None]
+    assert status.output == expected, status.failure

@@ -268,7 +268,7 @@ def _activity(this: Registering, function: AppFunction, callee: Callee) -> Itera
 
 
 def _entity(this: Registering, function: AppFunction, callee: Callee) -> Iterable[Definition]:
-    return [Entity(called_name(function).lower(), entity_body(function.function))]
+    return [Entity(called_name(function).lower(), entity_body(function.function), offload=True)]
 
 
 def _http(this: Registering, function: AppFunction, callee: Callee) -> Iterable[Definition]:

@@ -78,6 +78,10 @@ class HostedContext(sdk.Context):
             log.warning("context.histories is empty here: get_status(show_history=True) shows the history")
         return []
 
+    # Programs read these attributes of the SDK's context too, though they are not public.
+    _instance_id, _parent_instance_id, _is_replaying = instance_id, parent_instance_id, is_replaying
+    _current_utc_datetime, _version, _histories = current_utc_datetime, version, histories
+
     @property
     def _input(self) -> str:
         return bytes(self._durable.get_input(Raw)).decode()

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from types import CodeType, FunctionType, MethodType
 from typing import Any, Final
 
-NAME: Final = "histories"
+NAMES: Final = frozenset({"histories", "_histories"})
 MOST_LOOKED_AT: Final = 200
 """How many functions and classes behind one orchestrator are read."""
 
@@ -60,8 +60,8 @@ def _codes_of(code: CodeType) -> Iterator[CodeType]:
 
 def _reads(code: CodeType) -> bool:
     """Whether code reads the attribute. A global of that name is another thing."""
-    return NAME in code.co_names and any(
-        one.argval == NAME and one.opname in ("LOAD_ATTR", "LOAD_METHOD")
+    return not NAMES.isdisjoint(code.co_names) and any(
+        one.argval in NAMES and one.opname in ("LOAD_ATTR", "LOAD_METHOD")
         for one in dis.get_instructions(code)
     )
 

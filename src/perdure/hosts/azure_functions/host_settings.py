@@ -49,7 +49,7 @@ MEANINGLESS: Final[Mapping[str, str]] = {
     "extensions.durabletask.extendedsessionsenabled": "instances stay warm anyway",
     "extensions.durabletask.extendedsessionidletimeoutinseconds": "instances stay warm anyway",
     "extensions.durabletask.maxconcurrentorchestratorfunctions": "orchestrators run on one thread",
-    "extensions.durabletask.maxconcurrententityfunctions": "entities run on one thread",
+    "extensions.durabletask.maxconcurrententityfunctions": "operations of entities count as activities",
     "extensions.durabletask.partitioncount": "the hub has its own partitions",
     "extensions.durabletask.tracing": "perdure's log has it",
     "extensions.durabletask.notifications": "the pages and perdure watch show what happens to instances",
