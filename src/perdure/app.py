@@ -15,11 +15,12 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
-from typing import Any, Literal, TypeVar, Unpack, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, cast, get_args
 
 from perdure.blueprint import LEVELS, Blueprint, level_of
 from perdure.engine.client.client import Client
 from perdure.engine.clock import Clock
+from perdure.engine.core.telemetry import together
 from perdure.engine.engine import Engine, Settings
 from perdure.engine.functions.registry import Definition, LinksFor, Registry
 from perdure.engine.functions.versions import FailureStrategy, MatchStrategy
@@ -43,7 +44,11 @@ from perdure.store import open_store
 from perdure.store.encryption import Encryption
 from perdure.store.port import Store
 from perdure.telemetry.composition import telling
+from perdure.telemetry.switch import tracer_for
 from perdure.triggers import serving, with_built_ins
+
+if TYPE_CHECKING:
+    from perdure.telemetry.tracing import Tracer
 
 S = TypeVar("S")
 
@@ -65,6 +70,8 @@ class App(Blueprint):
         encryption: the keys that encrypt stored payloads. `PERDURE_ENCRYPTION_KEYS` overrides it.
         links: the links that a caller gets in the response to a start. With "caller", those that the caller's key
             allows. With "azure", all of them, including terminate and purge, as in Azure.
+        telemetry: whether OpenTelemetry gets spans and metrics. With "auto", the default, it does if the program has
+            set a provider when the engine starts.
 
     Raises:
         RegistrationError for an invalid name or setting.
@@ -83,6 +90,7 @@ class App(Blueprint):
         keep_executions: int | None = None,
         encryption: Encryption | None = None,
         links: LinksFor = "caller",
+        telemetry: Literal["auto", "off", "on"] | None = None,
     ) -> None:
         if links not in get_args(LinksFor):
             raise RegistrationError(
@@ -109,6 +117,7 @@ class App(Blueprint):
                 failure=version_failure_strategy,
             ),
             limits=_given(chosen.limits, keep_executions=keep_executions),
+            telemetry=_given(chosen.telemetry, mode=telemetry),
         )
         self.http = http or HttpPolicy()
         self.encryption = encryption
@@ -178,8 +187,12 @@ class App(Blueprint):
         settings = engine_settings(self.settings, chosen)
         async with AsyncExitStack() as stack:
             resources = [] if settings.accept_only else await _enter(stack, self.registry.lifespans)
-            resources.append(await stack.enter_async_context(Sender(self.http)))
             telemetry = await stack.enter_async_context(telling(settings, chosen_hub, self.name, clock))
+            sender = await stack.enter_async_context(Sender(self.http))
+            resources.append(sender)
+            tracer = tracer_for(settings, store, chosen_hub)
+            if tracer is not None:
+                sender.trace_headers = tracer.headers_out
             engine = Engine(
                 Registry() if settings.accept_only else with_built_ins(self.registry),
                 store,
@@ -188,14 +201,15 @@ class App(Blueprint):
                 clock=clock,
                 waiter=waiter,
                 resources=resources,
-                telemetry=telemetry,
+                telemetry=telemetry if tracer is None else together([telemetry, tracer]),
+                tracing=tracer,
             )
             client = await engine.start()
             try:
                 async with serving(self.registry, client, accept_only=settings.runs_nothing):
                     yield client
             finally:
-                await asyncio.shield(engine.stop())
+                await asyncio.shield(_stop(engine, tracer))
 
     def asgi(
         self,
@@ -243,6 +257,14 @@ def _given(settings: S, **values: Any) -> S:
     """The settings, changed by the values that are not None."""
     given = {name: value for name, value in values.items() if value is not None}
     return replace(settings, **given) if given else settings  # type: ignore[type-var]
+
+
+async def _stop(engine: Engine, tracer: Tracer | None) -> None:
+    try:
+        await engine.stop()
+    finally:
+        if tracer is not None:
+            await tracer.close()
 
 
 async def _enter(stack: AsyncExitStack, lifespans: list[Definition]) -> list[object]:

@@ -92,6 +92,11 @@ class ServerSettings:
     rate_limit: int = setting(
         2_000, "the most requests per second of one caller; 0 means no limit", COUNT, least=0
     )
+    trust_traceparent: str = setting(
+        "keys",
+        "whose trace a request continues: of callers with a key, of all callers, or of none; others get a link",
+        one_of("keys", "all", "none"),
+    )
     workers: int = setting(
         0,
         "the number of supervised processes that serve a hub in PostgreSQL; 0 means this process only",
@@ -151,6 +156,7 @@ class ServingOverrides(TypedDict, total=False):
     token: str | None
     admin_key: str | None
     rate_limit: int | None
+    trust_traceparent: Literal["keys", "all", "none"] | None
 
 
 class EngineOverrides(TypedDict, total=False):
@@ -180,6 +186,8 @@ class EngineOverrides(TypedDict, total=False):
     role: Literal["all", "api", "worker"]
     tracking: bool
     tracking_replays: bool
+    telemetry: Literal["auto", "off", "on", "otlp", "azure-monitor"]
+    telemetry_messages: bool
     watchdog: bool
     interrupt_after: float | timedelta
 

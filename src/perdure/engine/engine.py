@@ -37,6 +37,7 @@ from perdure.engine.core.placement import Placement, pulses_of
 from perdure.engine.core.ports import Limits, RandomSource, Released
 from perdure.engine.core.repeats import named
 from perdure.engine.core.telemetry import SILENCE, Telemetry
+from perdure.engine.core.tracing import Tracing
 from perdure.engine.functions.registry import Registry
 from perdure.engine.functions.resolved import FunctionTable
 from perdure.engine.functions.versions import Versioning
@@ -56,7 +57,7 @@ from perdure.model.http_calls import BUILT_IN
 from perdure.model.instances import FINISHED, OrchestrationStatus, RuntimeStatus, asked_id
 from perdure.model.messages import Message, RaiseEvent, Start, refuse_unkept
 from perdure.model.records import InstanceRow, WorkerRow
-from perdure.model.settings import COUNT, SECONDS, SWITCH, setting
+from perdure.model.settings import COUNT, SECONDS, SWITCH, one_of, setting
 from perdure.model.waiting import Pulse
 from perdure.store.port import Profile, SharedStore, Store, shared
 
@@ -93,6 +94,22 @@ class TrackingSettings:
 
 
 @dataclass(frozen=True)
+class TelemetrySettings:
+    """What an engine tells OpenTelemetry."""
+
+    mode: str = setting(
+        "auto",
+        "whether OpenTelemetry gets spans and metrics: auto means if the program has set a provider; otlp and "
+        "azure-monitor set one up from its own environment variables",
+        one_of("auto", "off", "on", "otlp", "azure-monitor"),
+        name="telemetry",
+    )
+    messages: bool = setting(
+        True, "whether spans contain the messages of errors", SWITCH, name="telemetry_messages"
+    )
+
+
+@dataclass(frozen=True)
 class Settings:
     """The settings of one engine. The defaults suit one machine."""
 
@@ -109,6 +126,7 @@ class Settings:
     versioning: Versioning = field(default_factory=Versioning)
     belonging: ClusterSettings = field(default_factory=ClusterSettings)
     tracking: TrackingSettings = field(default_factory=TrackingSettings)
+    telemetry: TelemetrySettings = field(default_factory=TelemetrySettings)
     watchdog: bool = setting(True, "interrupt orchestrators that block the engine", SWITCH)
     interrupt_after: float = setting(
         10.0, "how long an orchestrator can block the engine before it is interrupted", SECONDS, least=0.001
@@ -134,9 +152,11 @@ class Engine:
         waiter: InboxWaiter | None = None,
         resources: Sequence[object] = (),
         telemetry: Telemetry = SILENCE,
+        tracing: Tracing | None = None,
     ) -> None:
         self.registry = registry
         self.telemetry = telemetry
+        self.tracing = tracing
         self.store = store
         self.hub = hub
         self.settings = settings or Settings()
@@ -156,6 +176,7 @@ class Engine:
             accept_only=self.settings.runs_nothing,
             territory=self._territory,
         )
+        self._dispatcher.tracing = tracing
         self.loop = Loop(
             self._dispatcher,
             store,
@@ -306,6 +327,7 @@ class Engine:
             self.settings.concurrency,
             self.hub,
             self.telemetry,
+            self.tracing,
         )
 
     def _run(self, opened: asyncio.Future[None]) -> None:
@@ -416,6 +438,12 @@ class Engine:
 
     async def accept(self, message: Message) -> Any:
         """Send a message to the loop; returns its answer once it is durable."""
+        if self.tracing is None:
+            return await self._accepted(message)
+        with self.tracing.sending(message) as traced:
+            return await self._accepted(traced)
+
+    async def _accepted(self, message: Message) -> Any:
         self._demand_service()
         refuse_unkept(message)
         # The inbox contains lists of messages, so its length is not their number.

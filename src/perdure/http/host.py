@@ -254,6 +254,7 @@ def access_by(chosen: Mapping[str, Chosen], client: Client, *, address: str = ""
         is_open=is_open,
         limits=RateLimits(rate=rate, burst=2 * rate),
         public_url=chosen["public_url"].value or address,
+        trust_traceparent=chosen["trust_traceparent"].value,
     )
 
 
@@ -273,6 +274,7 @@ def application(
     """
     access = access or Access(client, is_open=True)
     engine = engine_of(client)
+    access.tracing = engine.tracing
     is_azure = engine.registry.links == "azure"
     client.links = RequestLinks(
         access.signer,

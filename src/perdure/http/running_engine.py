@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from perdure.engine.client.client import Client
     from perdure.engine.client.watching import Bell
+    from perdure.engine.core.tracing import Tracing
     from perdure.engine.engine import Engine, Settings
     from perdure.engine.functions.registry import Registry
     from perdure.store.port import Store
@@ -28,6 +29,9 @@ class RunningEngine(Gateway, Protocol):
 
     @property
     def store(self) -> Store: ...
+
+    @property
+    def tracing(self) -> Tracing | None: ...
 
     @property
     def resources(self) -> Sequence[object]: ...

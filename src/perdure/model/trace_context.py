@@ -3,7 +3,8 @@
 The field `trace` is a W3C `traceparent`, followed by a space and the `tracestate` if there is one; "" is no trace.
 Its flags are the decision of a sampler, made once for a tree of orchestrations: sub-orchestrations inherit the
 field unchanged. An execution that continues as new begins a new trace with the same decision. Its field names
-the span of the execution before, and the entry `perdure` of its tracestate names the trace of that span.
+the span of the execution before, and the entry `perdure` of its tracestate names the trace of that span. An
+execution that begins a trace without a caller's, such as a run of a schedule, names its own span.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ STATE_LIMIT: Final = 512
 """The longest tracestate in bytes; a longer one is dropped, as W3C allows."""
 SAMPLED: Final = 1
 _OURS: Final = "perdure"
+_FLAGS_AT: Final = len("00-") + 32 + len("-") + 16 + len("-")
 _FORM: Final = re.compile(
     r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-[^ ]*)?(?: (.*))?", re.S
 )
@@ -60,6 +62,31 @@ def trace_in(text: str) -> TraceContext | None:
     return TraceContext(int(trace_id, 16), int(span_id, 16), int(flags, 16), state or "")
 
 
+def is_sampled(text: str) -> bool:
+    """Whether a field that `TraceContext.text` wrote says that the trace is sampled."""
+    return text.startswith("01", _FLAGS_AT)
+
+
+def trace_begun(instance_id: str, execution_id: str, *, sampled: bool, caller: str = "") -> str:
+    """The trace of an execution that begins one, with the decision of the sampler.
+
+    It has no parent: its field names its own span. `caller` is the trace of the execution that called it, if any;
+    the entry `perdure` of its tracestate names it.
+    """
+    called = trace_in(caller)
+    return TraceContext(
+        trace_id_of(instance_id, execution_id),
+        span_id_of(instance_id, execution_id),
+        SAMPLED if sampled else 0,
+        f"{_OURS}={called.trace_id:032x}" if called is not None else "",
+    ).text()
+
+
+def trace_called(trace: TraceContext) -> int:
+    """The trace of the execution that called one which began a trace of its own; 0 if there is none."""
+    return _named_in(trace)
+
+
 def trace_continued(trace: str, instance_id: str, before: str, execution_id: str) -> str:
     """The trace of an execution that continues the execution `before`; "" if that had none."""
     found = trace_in(trace)
@@ -77,10 +104,15 @@ def trace_continued(trace: str, instance_id: str, before: str, execution_id: str
 def trace_before(trace: str, instance_id: str, before: str) -> TraceContext:
     """The span of the execution `before` that this execution continues, from the field of this execution."""
     found = trace_in(trace)
-    state = found.state.split(",") if found is not None else []
+    named = _named_in(found) if found is not None else 0
+    return TraceContext(named or trace_id_of(instance_id, before), span_id_of(instance_id, before))
+
+
+def _named_in(found: TraceContext) -> int:
+    """The trace that the entry `perdure` of a tracestate names; 0 without one."""
+    state = found.state.split(",")
     named = next((one.partition("=")[2] for one in state if one.startswith(f"{_OURS}=")), "")
-    trace_id = int(named, 16) if re.fullmatch("[0-9a-f]{32}", named) else trace_id_of(instance_id, before)
-    return TraceContext(trace_id, span_id_of(instance_id, before))
+    return int(named, 16) if re.fullmatch("[0-9a-f]{32}", named) else 0
 
 
 def trace_of(episodes: Iterable[tuple[int, Iterable[object]]]) -> str:
@@ -92,7 +124,10 @@ __all__ = [
     "SAMPLED",
     "STATE_LIMIT",
     "TraceContext",
+    "is_sampled",
     "trace_before",
+    "trace_begun",
+    "trace_called",
     "trace_continued",
     "trace_in",
     "trace_of",

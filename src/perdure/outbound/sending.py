@@ -18,6 +18,7 @@ from perdure.outbound.policy import ENVIRONMENT, HttpPolicy
 from perdure.outbound.secrets import Revealed, look_up, reveal
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
     from types import TracebackType
 
     import httpx2
@@ -39,6 +40,8 @@ class Sender:
         self._resolve = resolve
         self._transports: dict[str, httpx2.AsyncBaseTransport] = {}
         self._tokens: Any = policy.tokens
+        self.trace_headers: Callable[[], Mapping[str, str]] = dict
+        """The headers that carry the current trace; none unless a tracer sets this."""
 
     async def __aenter__(self) -> Sender:
         return self
@@ -105,7 +108,9 @@ class Sender:
                 f"{self.policy.max_request}"
             )
         try:
-            return await self._carried(request, _headers_of(request, key, revealed), body, revealed)
+            return await self._carried(
+                request, _headers_of(request, key, revealed, self.trace_headers()), body, revealed
+            )
         except NETWORK_ERRORS as error:
             told = revealed.blot(str(error)) or type(error).__name__
             raise HttpCallError(f"{_shown(request)} got no response: {told}") from None
@@ -181,7 +186,9 @@ def _judge_without_resolving(policy: HttpPolicy, url: httpx2.URL) -> None:
         raise HttpDenied(why)
 
 
-def _headers_of(request: HttpRequest, key: str, revealed: Revealed) -> list[tuple[str, str]]:
+def _headers_of(
+    request: HttpRequest, key: str, revealed: Revealed, trace: Mapping[str, str]
+) -> list[tuple[str, str]]:
     given = {**request.headers, **{use.header: revealed.sent[use] for use in request.secrets if use.header}}
     defaults = {"User-Agent": "perdure", "Accept": "*/*", "Accept-Encoding": bodies.ACCEPTED}
     if request.token_resource:
@@ -189,6 +196,8 @@ def _headers_of(request: HttpRequest, key: str, revealed: Revealed) -> list[tupl
     if request.idempotent:
         defaults["Idempotency-Key"] = quote(key, safe=":-_.~")
     named = {name.lower() for name in given}
+    if not named & trace.keys():  # a tracestate belongs to its traceparent
+        defaults.update(trace)
     return [*given.items(), *((n, v) for n, v in defaults.items() if n.lower() not in named)]
 
 

@@ -71,6 +71,10 @@ class Execution:
     def is_finished(self) -> bool:
         return self._finished
 
+    def within(self, prepare: Callable[..., None], *given: Any) -> None:
+        """Call `prepare` in the context of the code, before the code runs: context variables that it sets stay."""
+        self._variables.run(prepare, *given)
+
     def begin_episode(self, now: int) -> None:
         """Set the time of the episode; it never decreases."""
         context = self.context

@@ -351,13 +351,14 @@ def operate(
     live: Any,
     operation: EntityOperation,
     world: Surroundings,
+    inside: Context | None = None,
 ) -> Operated:
     """Run one operation. Raises only engine signals: every other error is the operation's failure.
 
-    Changes of context variables end with the operation.
+    Changes of context variables end with the operation, which sees those of `inside` only.
     """
     context = EntityContext(entity_id, state, operation.operation, operation.input, world)
-    return Context().run(_operate, code, context, live)
+    return (inside or Context()).run(_operate, code, context, live)
 
 
 def _operate(code: EntityCode, context: EntityContext, live: Any) -> Operated:

@@ -23,7 +23,7 @@ from perdure.model.durations import moment, stamp
 from perdure.model.entities import EntityId
 from perdure.model.events import ParentLink
 from perdure.model.span_ids import span_id_of, trace_id_of
-from perdure.model.trace_context import TraceContext, trace_before, trace_in
+from perdure.model.trace_context import TraceContext, trace_before, trace_called, trace_in
 from perdure.replay.pairing import Item
 from perdure.replay.rewinding import Episode, counting
 from perdure.replay.state import ENDED_AS, State
@@ -231,9 +231,20 @@ class ExecutionSpans:
             self._links = (trace_before(event.trace, self.subject.instance_id, self.subject.before),)
         if carried is None:
             return
-        is_first_of_tree = self.subject.parent is None and self.subject.execution_no == 1
+        is_first = self.subject.execution_no == 1
+        if is_first and carried.trace_id == trace_id_of(self.subject.instance_id, self.subject.execution_id):
+            self._begin_trace(carried)
+            return
+        is_first_of_tree = self.subject.parent is None and is_first
         parent = carried.span_id if is_first_of_tree else self._parent_span()
         self.trace = carried._replace(span_id=parent)
+
+    def _begin_trace(self, own: TraceContext) -> None:
+        """The execution is the root of a trace of its own. A call that began it, in another trace, is a link."""
+        self.trace = own._replace(span_id=0)
+        call, caller = self._parent_span(), trace_called(own)
+        if call and caller:
+            self._links = (TraceContext(caller, call),)
 
     def _own_trace(self) -> int:
         """The trace without one in history. The caller of a sub-orchestration is the best guess for its root."""

@@ -14,6 +14,7 @@ import logging
 from perdure.engine.client.client import Client
 from perdure.errors import EngineStopped, InvalidInstanceId, PayloadError, PerdureError
 from perdure.model.instances import OrchestrationStatus, RuntimeStatus
+from perdure.model.trace_context import trace_in
 from perdure.triggers.queue_admin import deliver
 from perdure.triggers.source import QueueSource, Received
 
@@ -76,7 +77,9 @@ class Pump:
 
     async def _handle(self, message: Received) -> None:
         try:
-            instance_id = await deliver(self._client, self._name, message.message_id, message.body)
+            instance_id = await deliver(
+                self._client, self._name, message.message_id, message.body, trace=_trace_of(message)
+            )
         except (PayloadError, InvalidInstanceId) as error:
             await self._source.bury(message, f"the message cannot be delivered: {error} (PDR-057)")
             return
@@ -102,6 +105,13 @@ class Pump:
                 await self._source.keep(message)
             except EngineStopped:
                 raise asyncio.CancelledError from None
+
+
+def _trace_of(message: Received) -> str:
+    """The trace that the publisher sent with a message, which becomes the parent of the message's instance."""
+    carried = message.attributes
+    found = trace_in(f"{carried.get('traceparent', '')} {carried.get('tracestate', '')}".strip())
+    return found.text() if found is not None else ""
 
 
 def _reason(status: OrchestrationStatus) -> str:

@@ -147,10 +147,12 @@ async def deliver(
     visible_at: int = 0,
     is_named: bool = False,
     operation_id: str = "",
+    trace: str = "",
 ) -> str:
     """Start the instance of a message, unless it exists. An empty body is no input.
 
-    With `is_named`, the sender chose the message id. The same id with another body is rejected.
+    With `is_named`, the sender chose the message id. The same id with another body is rejected. `trace` is the trace
+    that the message carries.
 
     Raises PayloadError for a body that is not JSON, InvalidInstanceId for an invalid queue name.
     """
@@ -164,6 +166,7 @@ async def deliver(
         on_existing="return_existing",
         visible_at=visible_at,
         operation_id=message if is_named else "",
+        trace=trace,
     )
     if is_named:  # the id identifies the message, not the sender
         start = bound(start, CODE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from contextvars import Context
 
 from perdure.engine.client.client import Client
 from perdure.engine.functions.registry import Registry
@@ -25,7 +26,9 @@ async def serving(registry: Registry, client: Client, *, accept_only: bool = Fal
                     await Schedules(client).run(trigger.name)
             elif isinstance(trigger, Queue) and trigger.source is not None:
                 pump = Pump(trigger.name, trigger.source, client, trigger.concurrency)
-                pumps.append(asyncio.create_task(pump.run(), name=f"perdure-queue-{trigger.name}"))
+                # In a context of its own: messages continue no trace but the one that they carry.
+                name = f"perdure-queue-{trigger.name}"
+                pumps.append(asyncio.create_task(pump.run(), name=name, context=Context()))
     try:
         yield
     finally:

@@ -28,6 +28,7 @@ from perdure.engine.activities.thread_host import Threads
 from perdure.engine.client.watching import CallbackSink
 from perdure.engine.core.envelope import Envelope
 from perdure.engine.core.telemetry import CANCELLED, COMPLETED, FAILED, SILENCE, TIMED_OUT, Telemetry
+from perdure.engine.core.tracing import Tracing
 from perdure.engine.functions.callables import where
 from perdure.engine.functions.registry import Activity, CallPlan, Registry, plan_of
 from perdure.errors import FunctionNotFound, RegistrationError
@@ -53,6 +54,7 @@ class ActivityPool:
         concurrency: Concurrency,
         hub: str = "",
         telemetry: Telemetry = SILENCE,
+        tracing: Tracing | None = None,
     ) -> None:
         by_type: dict[type, Any] = {type(r): r for r in resources}
         available = (ActivityContext, *by_type)
@@ -64,7 +66,7 @@ class ActivityPool:
         self._async = OnLoop(outbox.event_loop, self._take_up, self._begin, self._conclude, concurrency.tasks)
         self.blocking = Blocking(self._async, warn_after=1.0)
         self._threads = Threads(self._begin, self._conclude, concurrency)
-        self._executors = Executors(registry, self._begin, self._conclude)
+        self._executors = Executors(registry, self._begin, self._conclude, tracing)
         self.runners = {
             name: self._runner(activity, plan_of(activity, available), by_type)
             for name, activity in registry.activities.items()

@@ -108,8 +108,9 @@ class Threads:
 
     def _run(self, attempt: Attempt) -> bool:
         """Run one attempt; returns whether this thread is still needed."""
-        self._begin(attempt)
-        result = self._context.copy().run(_result_of, attempt)
+        context = self._context.copy()
+        context.run(self._begin, attempt)
+        result = context.run(_result_of, attempt)
         with self._lock:
             attempt.ended = True
             wanted = not attempt.abandoned

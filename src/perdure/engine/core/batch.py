@@ -76,6 +76,7 @@ class OpenBatch:
         "tenure",
         "territory",
         "touched",
+        "tracing",
     )
 
     def __init__(self, worker: WorkerState, now: int = 0) -> None:
@@ -89,6 +90,7 @@ class OpenBatch:
         self.territory = worker.territory
         self.tenure = worker.tenure
         self.placement = worker.placement
+        self.tracing = worker.tracing
         self.counters = worker.counters
         self.cache = worker.cache
         self.quarantine = worker.quarantine

@@ -27,12 +27,14 @@ from perdure.engine.core.instance import Instance
 from perdure.engine.core.offloading import answer_of, invocation_of, misfit_of
 from perdure.engine.core.parking import note
 from perdure.engine.core.recovery import park
+from perdure.engine.core.tracing import TracedOperation, calling, enter_operation
 from perdure.errors import IllegalTransition, Interrupted, Overloaded
 from perdure.failure import Failure
 from perdure.model import messages as msg
 from perdure.model.entities import Caller, EntityId, name_in
 from perdure.model.events import ABSENT, ExecutionResumed
 from perdure.model.instances import RuntimeStatus
+from perdure.model.trace_context import is_sampled
 from perdure.model.waiting import MISFIT, kind_of
 from perdure.replay.determinism import Mismatch
 from perdure.replay.entity import EntityCode, Operated, Surroundings, operate, undone
@@ -290,8 +292,12 @@ def _do(batch: OpenBatch, instance: Instance, envelope: Envelope) -> None:
 def _run(batch: OpenBatch, instance: Instance, message: msg.EntityOperation) -> Operated | None:
     """Run an operation; returns None, with the entity parked, when the state does not fit the code."""
     entity_state, code = _entity_state(instance), _code(batch, instance)
+    inside, trace, since = None, "", 0.0
+    if batch.tracing is not None:
+        trace, inside = enter_operation(batch.tracing, message)
+        since = batch.random.monotonic()
     try:
-        return batch.running.run(
+        done = batch.running.run(
             instance,
             operate,
             code,
@@ -300,12 +306,26 @@ def _run(batch: OpenBatch, instance: Instance, message: msg.EntityOperation) -> 
             entity_state.live,
             message,
             surroundings(batch),
+            inside,
         )
     except Interrupted as stopped:
         return _too_long(batch, instance, stopped)
     except Mismatch as found:
         park(batch, instance, MISFIT, str(found.error))
         return None
+    if trace:
+        took = batch.random.monotonic() - since
+        done.messages = [_within_trace(sent, trace) for sent in done.messages]
+        if is_sampled(trace):
+            batch.released.traced.append(
+                TracedOperation(instance.instance_id, message, trace, batch.now, took, done.failure)
+            )
+    return done
+
+
+def _within_trace(sent: msg.Message, trace: str) -> msg.Message:
+    """What an operation sends, as a part of its trace."""
+    return structs.replace(sent, trace=trace) if isinstance(sent, msg.EntityOperation | msg.Start) else sent
 
 
 def _put_first(batch: OpenBatch, instance: Instance, envelope: Envelope) -> None:
@@ -401,7 +421,11 @@ def land(batch: OpenBatch, instance: Instance, envelope: Envelope, message: msg.
     entity_state.applied += 1
     operation = due.message
     assert isinstance(operation, msg.EntityOperation)
-    _settle(batch, instance, due, operation, answer_of(message, entity_state.state))
+    done = answer_of(message, entity_state.state)
+    caller = calling(operation) if batch.tracing is not None else None
+    if caller is not None:
+        done.messages = [_within_trace(sent, caller.text()) for sent in done.messages]
+    _settle(batch, instance, due, operation, done)
     go_on(batch, instance)
 
 

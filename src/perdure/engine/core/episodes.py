@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from perdure.engine.core.tracing import traced
 from perdure.model import events as ev
 from perdure.model import hash_chain
 from perdure.model.large_bodies import outline
@@ -24,6 +25,8 @@ def write_episode(batch: OpenBatch, instance: Instance) -> None:
     encoded = ev.encode_events(outcome.events)
     size = len(encoded)
     episode = instance.episodes
+    if batch.tracing is not None:
+        traced(batch.released.traced, instance, episode, outcome.events)
     if size > batch.limits.inline_bytes:
         if size > LONG:
             batch.pause()

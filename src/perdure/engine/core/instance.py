@@ -66,6 +66,7 @@ class Instance:
         "placed",
         "purged",
         "reason",
+        "relived",
         "replay_reason",
         "replays",
         "salt",
@@ -107,6 +108,7 @@ class Instance:
         self.parent = parent
         self.tags = tags
         self.trace = ""  # of its execution, while its code is in memory
+        self.relived: Any = None  # the history of which its code was just created, for a tracer
         self.status = RuntimeStatus.Pending
         self.reason = ""
         self.replays = 0

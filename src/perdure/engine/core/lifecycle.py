@@ -22,6 +22,7 @@ from perdure.engine.core.instance import Instance
 from perdure.engine.core.parking import set_back
 from perdure.engine.core.pinning import entry_to_begin, pin
 from perdure.engine.core.ports import Unwritten
+from perdure.engine.core.tracing import begin_trace, enter_trace, traced
 from perdure.errors import EngineSignal, FunctionMissing, Interrupted
 from perdure.model import actions as act
 from perdure.model import events as ev
@@ -76,6 +77,8 @@ def begin(
     instance.status = S.Running
     instance.reason = ""
     instance.execution = new_execution(batch, instance, entry)
+    if batch.tracing is not None:
+        trace = begin_trace(batch.tracing, instance, trace)
     instance.belongs_to(trace)
     if instance.outcome is not None:  # a resume opened the episode: there was no code then
         instance.execution.begin_episode(instance.last_at)
@@ -271,6 +274,8 @@ def next_execution(
             batch.released.unwritten.append(
                 Unwritten(instance, instance.execution_no, instance.last_at, instance.outcome.events)
             )
+        if batch.tracing is not None and instance.outcome is not None:
+            traced(batch.released.traced, instance, instance.episodes, instance.outcome.events)
         instance.outcome = None  # the row of an execution that the same commit deletes is never written
     else:
         write_episode(batch, instance)
@@ -282,6 +287,8 @@ def next_execution(
     if instance.written:
         batch.rows.executions_removed.append((instance.no, instance.execution_no - rows_kept + 1))
     instance.execution = new_execution(batch, instance, entry)
+    if batch.tracing is not None:
+        enter_trace(batch.tracing, instance, instance.execution, trace)
     instance.belongs_to(trace)
     started = ev.ExecutionStarted(
         name=instance.name,

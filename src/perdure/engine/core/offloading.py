@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Raw
 
 from perdure.engine.core.entity_state import flight_of
+from perdure.engine.core.tracing import calling
 from perdure.failure import Failure
 from perdure.model.events import ABSENT
 from perdure.model.messages import EntityOperation, Start
@@ -57,6 +58,7 @@ def invocation_of(
     """The operation as an invocation to run after the commit."""
     execution_id, number = flight_of(instance, entity_state)
     flight = Flight(instance.instance_id, message.operation, entity_state.state, message.input, now)
+    caller = calling(message)
     return Invocation(
         instance.instance_id,
         execution_id,
@@ -65,7 +67,7 @@ def invocation_of(
         1,
         runner_name(code.name, _is_async(code, message.operation)),
         Raw(encoded(flight)),
-        0,
+        trace=caller.text() if caller is not None else "",
     )
 
 

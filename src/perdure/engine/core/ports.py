@@ -20,6 +20,7 @@ from perdure.replay.settle import Invocation
 
 if TYPE_CHECKING:
     from perdure.engine.core.instance import Instance
+    from perdure.engine.core.tracing import Traced
     from perdure.model.events import HistoryEvent, LoopHeld
     from perdure.replay.decide import Execution
 
@@ -152,6 +153,7 @@ class Released(msgspec.Struct):
     hints: set[int] = msgspec.field(default_factory=set)  # incarnations to notify
     touched: dict[int, Instance] = msgspec.field(default_factory=dict)  # with rows in the batch, by number
     unwritten: list[Unwritten] = msgspec.field(default_factory=list)  # filled if something listens
+    traced: list[Traced] = msgspec.field(default_factory=list)  # for spans; empty without a tracer
 
     def forget_cancelled(self) -> None:
         """Drop activities that were scheduled and cancelled within one batch."""

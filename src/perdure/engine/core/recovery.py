@@ -24,6 +24,7 @@ from perdure.engine.core.lifecycle import (
 from perdure.engine.core.parking import note, park
 from perdure.engine.core.pinning import entry_of
 from perdure.engine.core.tenure import RESUME
+from perdure.engine.core.tracing import enter_trace
 from perdure.errors import FunctionMissing, Interrupted, MisfitError, NonDeterminismError
 from perdure.failure import Failure
 from perdure.model import actions as act
@@ -108,6 +109,9 @@ def _relive(
     batch.counters["replays"] += 1
     batch.episodes += 1  # a replay takes as long as an episode: a batch of replays must not delay clients
     recorded = instance.recorded()
+    if batch.tracing is not None:
+        instance.relived = list(recorded)
+        enter_trace(batch.tracing, instance, execution, trace_of(recorded))
     if instance.outcome is not None:
         recorded.append((instance.last_at, list(instance.outcome.events)))
     if is_rewound(recorded):

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from perdure.engine.core.partitions import Partitions
     from perdure.engine.core.placement import Placement
     from perdure.engine.core.ports import Functions, RandomSource
+    from perdure.engine.core.tracing import Tracing
 
 
 class WorkerState:
@@ -40,6 +41,7 @@ class WorkerState:
         self.tells = False  # something listens to what becomes durable
         self.territory = territory  # None for an engine that has its hub to itself
         self.placement: Placement | None = None
+        self.tracing: Tracing | None = None
         # Called now and then in the middle of what takes long, so that others need not wait for its end.
         self.pause: Callable[[], None] = lambda: None
         self.counters: dict[str, int] = {"stale_results": 0, "replays": 0, "evictions": 0, "expired": 0}

@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from functools import lru_cache
 from ipaddress import ip_address
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -33,12 +33,22 @@ from perdure.http.table import CODE, ENDPOINT
 from perdure.model.access import PREFIX
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from contextlib import AbstractContextManager
+
     from starlette.requests import Request
     from starlette.responses import Response
 
     from perdure.engine.client.client import Client
     from perdure.http.access.sessions import Session
     from perdure.http.table import Endpoint
+
+
+class IncomingTraces(Protocol):
+    """What continues the traces of callers."""
+
+    def incoming(self, headers: Mapping[str, str], *, is_trusted: bool) -> AbstractContextManager[None]:
+        """The block in which a request is handled."""
 
 
 class Access:
@@ -51,6 +61,7 @@ class Access:
         is_open: accept every caller. For an application behind another access control, and for tests.
         limits: the rate limits for one caller.
         public_url: the address for links that are made without a request.
+        trust_traceparent: whose `traceparent` continues in our spans: of callers with keys, of all, or of none.
     """
 
     def __init__(
@@ -62,9 +73,12 @@ class Access:
         is_open: bool = False,
         limits: RateLimits | None = None,
         public_url: str = "",
+        trust_traceparent: str = "keys",
     ) -> None:
         gateway = self._gateway = client.gateway
         self.is_open = is_open
+        self.trust_traceparent = trust_traceparent
+        self.tracing: IncomingTraces | None = None
         self.token = token
         self.limits = limits or RateLimits()
         self.keys = Keyring(
@@ -116,11 +130,22 @@ class Access:
             return await endpoint.handler(request)
         try:
             await self.signer.prepare()
-            if endpoint.function:  # client functions are not in the audit log
-                return await endpoint.handler(request)
-            return await self._noted(request, endpoint, caller)
+            if self.tracing is None:
+                return await self._handled(request, endpoint, caller)
+            with self.tracing.incoming(request.headers, is_trusted=self._trusts(caller)):
+                return await self._handled(request, endpoint, caller)
         finally:
             self._in_hand.leave(*held_by)
+
+    async def _handled(self, request: Request, endpoint: Endpoint, caller: Caller) -> Response:
+        if endpoint.function:  # client functions are not in the audit log
+            return await endpoint.handler(request)
+        return await self._noted(request, endpoint, caller)
+
+    def _trusts(self, caller: Caller) -> bool:
+        """Whether the trace of a caller becomes the parent of ours. A signed link is no key."""
+        has_key = caller not in (ANONYMOUS, ANYONE) and not caller.link
+        return self.trust_traceparent == "all" or (self.trust_traceparent == "keys" and has_key)
 
     async def _look_up(self, request: Request) -> None:
         """Read from the store what `admit` needs, off the event loop, so that a slow store blocks no request."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 import uuid
 from collections.abc import AsyncIterator, Mapping
@@ -54,7 +55,7 @@ class HttpGateway:
     async def send(self, sent: ApiRequest, operation_id: str | None) -> Any:
         """Send a request that changes something and return its result."""
         key = operation_id or uuid.uuid4().hex
-        headers = {**sent.headers, "Idempotency-Key": key, "Content-Type": "application/json"}
+        headers = {**_trace(), **sent.headers, "Idempotency-Key": key, "Content-Type": "application/json"}
         try:
             response = await self._http.request(
                 sent.method, sent.path, params=self._query(sent.query), content=sent.body, headers=headers
@@ -143,6 +144,15 @@ class HttpGateway:
         return EngineStopped(
             f"cannot reach {self.base_url} ({_said(error)}). Is `perdure run` running there?"
         )
+
+
+def _trace() -> dict[str, str]:
+    """The headers of the caller's current span, if the program uses OpenTelemetry: nothing is imported for it."""
+    if "opentelemetry.trace" not in sys.modules:
+        return {}
+    from perdure.telemetry.propagation import headers_out
+
+    return headers_out()
 
 
 def _text(value: Any) -> str:

@@ -92,7 +92,8 @@ class AzureStorageQueue:
 
     def _received(self, message: Any) -> Received:
         self._receipts[message.id] = message.pop_receipt
-        return Received(message.id, _body_of(message.content), message.dequeue_count or 1)
+        body = _body_of(message.content)
+        return Received(message.id, body, message.dequeue_count or 1, _trace_in(body))
 
     def _client(self, queue: str) -> QueueClient:
         # The library's default retries take 15 seconds and more. The pump retries too, and logs it.
@@ -132,6 +133,20 @@ async def _create(queue: QueueClient) -> None:
         await queue.create_queue()
     except ResourceExistsError:
         pass
+
+
+def _trace_in(body: bytes) -> dict[str, str]:
+    """The trace in a CloudEvent, as Event Grid puts one into a queue: messages of the service have no headers."""
+    if b'"specversion"' not in body or b'"traceparent"' not in body:
+        return {}
+    try:
+        event = json.loads(body)
+    except ValueError:
+        return {}
+    if not isinstance(event, dict) or "specversion" not in event:
+        return {}
+    found = {name: event.get(name) for name in ("traceparent", "tracestate")}
+    return {name: value for name, value in found.items() if isinstance(value, str)}
 
 
 def _body_of(content: str) -> bytes:

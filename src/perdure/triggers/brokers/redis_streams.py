@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 WAIT = 2_000  # milliseconds that one `receive` waits
+_TRACE = ("traceparent", "tracestate")
 
 
 class RedisStream:
@@ -117,7 +118,8 @@ class RedisStream:
         if body is None:
             plain = {key: value.decode("utf-8", "replace") for key, value in texts.items()}
             body = json.dumps(plain).encode()
-        return Received(entry_id.decode(), body, deliveries, {}, entry_id)
+        carried = {key: texts[key].decode("utf-8", "replace") for key in _TRACE if key in texts}
+        return Received(entry_id.decode(), body, deliveries, carried, entry_id)
 
 
 def _flat(batch: Any) -> list[Any]:

@@ -10,6 +10,7 @@ from perdure.engine.activities.executors.channel import ExecutorChannel
 from perdure.engine.activities.executors.factories import ProcessPool
 from perdure.engine.activities.executors.host import ExecutorHost
 from perdure.engine.activities.runner import Attempt
+from perdure.engine.core.tracing import Tracing
 from perdure.engine.functions.registry import Activity, Registry, where
 from perdure.errors import RegistrationError
 from perdure.model.messages import ActivityResult
@@ -23,8 +24,10 @@ class Executors:
         registry: Registry,
         begin: Callable[[Attempt], None],
         conclude: Callable[[Attempt, ActivityResult], None],
+        tracing: Tracing | None = None,
     ) -> None:
         self._registry = registry
+        self._tracing = tracing
         self._begin = begin
         self._conclude = conclude
         self._line: ExecutorChannel | None = None
@@ -41,7 +44,9 @@ class Executors:
             if self._line is None:
                 self._line = ExecutorChannel(self._began, self._gone)
             where = f"executor {activity.executor!r}" if named else _told(source)
-            host = self._hosts[id(source)] = ExecutorHost(where, source, self._line, self._conclude)
+            host = self._hosts[id(source)] = ExecutorHost(
+                where, source, self._line, self._conclude, self._tracing
+            )
         return host
 
     def _named(self, activity: Activity) -> Any:

@@ -30,6 +30,7 @@ from perdure.engine.activities.executors.factories import ProcessPool
 from perdure.engine.activities.executors.generation import Generation, Try
 from perdure.engine.activities.results import failed
 from perdure.engine.activities.runner import Attempt
+from perdure.engine.core.tracing import Tracing
 from perdure.errors import ExecutorFailed
 from perdure.model.failures import failure_of
 from perdure.model.messages import ActivityResult
@@ -54,8 +55,10 @@ class ExecutorHost:
         source: Any,
         line: ExecutorChannel,
         conclude: Callable[[Attempt, ActivityResult], None],
+        tracing: Tracing | None = None,
     ) -> None:
         self.where = where
+        self._tracing = tracing
         self.source = source
         self.abandoned = 0
         self.is_broken = False  # for good: it cannot be created again
@@ -164,9 +167,13 @@ class ExecutorHost:
         token, card = self._line.card(attempt)
         found = generation.tries[attempt] = Try(place, token)
         attempt.task = generation
+        run: Callable[[str, bytes, bytes], bytes] = carry_out
         invocation = attempt.invocation
+        if self._tracing is not None and invocation.trace:
+            run = self._tracing.carry_out
+            invocation = msgspec.structs.replace(invocation, trace=self._tracing.travels(invocation))
         try:
-            future = generation.opened.executor.submit(carry_out, place, _letter(invocation), card)
+            future = generation.opened.executor.submit(run, place, _letter(invocation), card)
         except Exception as error:  # it is broken or shut down, and raises at once
             self._over(generation, attempt)
             self._lost(generation, attempt, place, error)

@@ -1,0 +1,123 @@
+"""W3C trace context, in and out: between the field `trace`, headers, and OpenTelemetry's current context.
+
+A trace comes in with a request, a broker's message, or as the current span of the program's own code. It goes out
+to the code of orchestrators, to bodies of activities on every host, and with `call_http`. A caller that shows no key
+could switch tracing on with the sampled flag. Therefore its trace does not become the parent: it becomes a link.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Final, Literal
+
+from opentelemetry import context as otel_context
+from opentelemetry import trace as otel
+from opentelemetry.context import Context
+
+from perdure.model.trace_context import SAMPLED, TraceContext, trace_in
+
+Trust = Literal["keys", "all", "none"]
+"""Whose `traceparent` becomes the parent: of callers with a key, of all, of none."""
+
+_STRANGE: Final[ContextVar[TraceContext | None]] = ContextVar("perdure_strange_trace", default=None)
+
+
+class CodeSpan(otel.NonRecordingSpan):
+    """The span of an execution, current while its code runs. It is made from history when the execution ends.
+
+    While the code repeats its history the span says that it is not sampled, so that a sampler that follows the
+    parent drops the spans that the code starts again.
+    """
+
+    def __init__(self, live: otel.SpanContext, is_live: Callable[[], bool] | None) -> None:
+        super().__init__(live)
+        self._live = live
+        self._is_live = is_live
+        self._repeated = otel.SpanContext(live.trace_id, live.span_id, False, trace_state=live.trace_state)
+
+    def get_span_context(self) -> otel.SpanContext:
+        return self._live if self._is_live is None or self._is_live() else self._repeated
+
+
+def span_context_of(found: TraceContext, *, is_remote: bool = True) -> otel.SpanContext:
+    """A trace as OpenTelemetry's context of a span."""
+    state = otel.TraceState.from_header([found.state]) if found.state else None
+    flags = otel.TraceFlags(found.flags & SAMPLED)
+    return otel.SpanContext(found.trace_id, found.span_id, is_remote, flags, state)
+
+
+def context_of(found: TraceContext, within: Context | None = None) -> Context:
+    """A context whose current span is that of the trace."""
+    return otel.set_span_in_context(otel.NonRecordingSpan(span_context_of(found)), within)
+
+
+def trace_of_span(span: otel.Span) -> TraceContext | None:
+    """The trace of a span; None if it has none, as without an SDK."""
+    found = span.get_span_context()
+    if not found.is_valid:
+        return None
+    state = found.trace_state.to_header() if found.trace_state else ""
+    return TraceContext(found.trace_id, found.span_id, found.trace_flags & SAMPLED, state)
+
+
+def current_trace() -> TraceContext | None:
+    """The trace of the current span."""
+    return trace_of_span(otel.get_current_span())
+
+
+def strange_trace() -> TraceContext | None:
+    """The trace of a caller that is not trusted, for a link."""
+    return _STRANGE.get()
+
+
+def headers_out() -> dict[str, str]:
+    """The headers that carry the current trace; none without a trace."""
+    found = current_trace()
+    if found is None:
+        return {}
+    return {"traceparent": found.traceparent, **({"tracestate": found.state} if found.state else {})}
+
+
+def trace_in_headers(headers: Mapping[str, str]) -> TraceContext | None:
+    """The trace in the headers of a request or a message; None without a valid one."""
+    parent, state = headers.get("traceparent", ""), headers.get("tracestate", "")
+    return trace_in(f"{parent.strip()} {state.strip()}".strip()) if parent else None
+
+
+@contextmanager
+def incoming(headers: Mapping[str, str], *, is_trusted: bool) -> Iterator[None]:
+    """Handle a request: a trusted trace is current in the block, another one is kept for links.
+
+    Where the program's own instrumentation has begun a span for the request, this span stays current.
+    """
+    found = trace_in_headers(headers)
+    if found is None or current_trace() is not None:
+        yield
+    elif is_trusted:
+        token = otel_context.attach(context_of(found))
+        try:
+            yield
+        finally:
+            otel_context.detach(token)
+    else:
+        strange = _STRANGE.set(found)
+        try:
+            yield
+        finally:
+            _STRANGE.reset(strange)
+
+
+__all__ = [
+    "CodeSpan",
+    "Trust",
+    "context_of",
+    "current_trace",
+    "headers_out",
+    "incoming",
+    "span_context_of",
+    "strange_trace",
+    "trace_in_headers",
+    "trace_of_span",
+]
