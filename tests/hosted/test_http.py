@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -121,3 +122,31 @@ def test_route_templates(
 def test_a_route_that_cannot_be_read_is_refused(route: str) -> None:
     with pytest.raises(ValueError, match="the route"):
         template_of(route)
+
+
+OPEN_ROUTES = """
+import azure.durable_functions as df
+import azure.functions as func
+app = df.DFApp(http_auth_level=func.AuthLevel.ANONYMOUS)
+@app.route(route="alive", methods=["GET"])
+def alive(req: func.HttpRequest): return "yes"
+@app.route(route="begin", methods=["POST"])
+@app.durable_client_input(client_name="client")
+async def begin(req: func.HttpRequest, client): return "no"
+@app.route(route="closed", methods=["POST"], auth_level=func.AuthLevel.FUNCTION)
+def closed(req: func.HttpRequest): return "no"
+"""
+
+
+async def test_the_start_warns_of_each_open_route_and_of_links_where_it_has_a_client(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "host.json").write_text("{}")
+    (tmp_path / "function_app.py").write_text(OPEN_ROUTES)
+    host = load(tmp_path).app.asgi(store="memory:", admin_key=KEY)
+    async with host.lifespan():
+        pass
+    warned = [one for one in caplog.messages if "is open to everyone" in one]
+    assert len(warned) == 2
+    assert warned[0] == "the route GET /api/alive is open to everyone"
+    assert "POST /api/begin" in warned[1] and "--azure-links status" in warned[1]

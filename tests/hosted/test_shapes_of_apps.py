@@ -234,3 +234,43 @@ async def test_the_attributes_behind_the_public_ones_are_there(tmp_path: Path) -
         status = await env.run("names", instance_id="parent")
     expected = [[{"a": 1}, "named", "parent", False, None, True], True, None]
     assert status.output == expected, status.failure
+
+
+OWN_TASKS = """
+import azure.durable_functions as df
+from azure.durable_functions.models.Task import CompoundTask, TaskBase, TaskState
+from azure.durable_functions.models.actions.NoOpAction import NoOpAction
+app = df.DFApp()
+class Known(TaskBase):
+    def __init__(self, value):
+        super().__init__(-1, NoOpAction())
+        self.set_value(is_error=False, value=value)
+class Priced(CompoundTask):
+    def __init__(self, task):
+        super().__init__([task])
+        self.action_repr, self.id = task.action_repr, task.id
+    def try_set_value(self, child):
+        failed = child.state is not TaskState.SUCCEEDED
+        self.set_value(is_error=failed, value=child.result if failed else {"price": child.result})
+@app.activity_trigger(input_name="n")
+def double(n): return 2 * n
+@app.orchestration_trigger(context_name="context")
+def prices(context):
+    one = yield Priced(context.call_activity("double", 4))
+    known = yield Priced(Known(3))
+    both = yield context.task_all([Priced(Known(1)), Priced(context.call_activity("double", 1))])
+    first = yield context.task_any([Known("now"), context.call_activity("double", 7)])
+    try:
+        yield Priced(context.call_activity("double", None))
+    except Exception as error:
+        return [one, known, both, first.result, "double" in str(error)]
+"""
+
+
+async def test_tasks_of_the_programs_own_making_are_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "host.json").write_text("{}")
+    (tmp_path / "function_app.py").write_text(OWN_TASKS)
+    async with environment(load(tmp_path).app) as env:
+        status = await env.run("prices")
+    priced = [{"price": 8}, {"price": 3}, [{"price": 1}, {"price": 2}]]
+    assert status.output == [*priced, "now", True], status.failure

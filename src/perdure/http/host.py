@@ -20,7 +20,7 @@ import logging
 import secrets
 import sys
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TYPE_CHECKING, Any, Protocol, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypedDict, Unpack
 from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
@@ -344,12 +344,17 @@ def _warn_of_anonymous(registry: Registry) -> None:
     anonymous = {route.name: route for route in reversed(registry.routes) if route.auth == "anonymous"}
     for route in reversed(anonymous.values()):
         log.warning(
-            "the route %s %s is open to everyone and gives each caller links that also raise events, terminate and "
-            "purge. To give each caller only the links for their key, remove App(links='azure'), or for an Azure app "
-            "set --azure-links status",
+            "the route %s %s is open to everyone%s",
             "/".join(route.methods),
             registry.route_prefix + route.path,
+            _LINKS_FOR_EVERYONE if route.has_client else "",
         )
+
+
+_LINKS_FOR_EVERYONE: Final = (
+    " and gives each caller links that also raise events, terminate and purge. To give each caller only the links "
+    "for their key, remove App(links='azure'), or for an Azure app set --azure-links status"
+)
 
 
 def _tell_of_token(token: str, *, is_made_up: bool) -> None:

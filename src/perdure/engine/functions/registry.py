@@ -170,6 +170,7 @@ class Route(Definition):
     methods: tuple[str, ...] = ("GET",)
     auth: str = "function"  # anonymous | function | admin
     links: tuple[str, ...] = ("status",)  # the links for callers without the scope operate
+    has_client: bool = True  # without one it cannot hand out links
 
 
 @dataclass(frozen=True)

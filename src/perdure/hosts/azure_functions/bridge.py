@@ -119,14 +119,17 @@ class OpenTasks:
         self._waits: dict[str, list[Any]] | None = None  # the SDK's waits for each event, the newest last
 
     def ask(self, task: Any) -> None:
-        """Ask for every task in this one that was not asked for yet, depth first."""
+        """Ask for every task in this one that was not asked for yet, depth first.
+
+        A task that is done without having been asked for is of the program's own making.
+        """
         if isinstance(task, sdk.RetryAbleTask):
             if not sdk.is_scheduled(task.children[0]):
                 self._begin(task, task.children[0])
         elif isinstance(task, sdk.CompoundTask):
             for child in task.children:
                 self.ask(child)
-        elif not sdk.is_scheduled(task):
+        elif task.state is sdk.RUNNING and not sdk.is_scheduled(task):
             self._begin(task, task)
 
     def _begin(self, task: Any, atomic: Any) -> None:

@@ -18,7 +18,7 @@ from perdure.engine.client.client import Client
 from perdure.engine.functions.registry import Route
 from perdure.hosts.azure_functions import sdk
 from perdure.hosts.azure_functions.in_process import HubDoor
-from perdure.hosts.azure_functions.invoking import RETURN, Callee, typed
+from perdure.hosts.azure_functions.invoking import CLIENTS, RETURN, Callee, typed
 from perdure.hosts.azure_functions.outputs import send_outputs
 from perdure.http.api import azure_requests
 
@@ -130,8 +130,9 @@ def routes_of(described: AppFunction, callee: Callee) -> Iterator[Route]:
     if level not in LEVELS:
         raise ValueError(f"the authLevel {level!r} is none of {', '.join(LEVELS)}")
     handler = _handler(callee, template)
+    has_client = any(one.kind in CLIENTS for one in described.others)
     for path in template.paths:
-        yield Route(described.name, handler, path=path, methods=methods, auth=level)
+        yield Route(described.name, handler, path=path, methods=methods, auth=level, has_client=has_client)
 
 
 def _handler(callee: Callee, template: Template) -> Callable[..., Any]:
