@@ -41,6 +41,8 @@ SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
             "sizing.md",
             "containers.md",
             "housekeeping.md",
+            "logs.md",
+            "application-insights.md",
             "encrypt-payloads.md",
         ),
     ),

@@ -29,6 +29,7 @@ RUNNING = """
 
     asyncio.run(main())
 """
+EXPORTS = "from perdure.telemetry.setup import set_up; set_up({mode!r}, 'bare', 'worker')"
 KEY = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
 CASES = {  # what is done: the package that is missing, its extra, and the program
     "asgi": ("starlette", "server", APP + "    app.asgi()"),
@@ -44,6 +45,8 @@ CASES = {  # what is done: the package that is missing, its extra, and the progr
         "azure",
         BROKER.format(kind="AzureStorageQueue", arguments="'UseDevelopmentStorage=true', 'q'"),
     ),
+    "otlp": ("opentelemetry", "otlp", EXPORTS.format(mode="otlp")),
+    "azure-monitor": ("azure", "azure-monitor", EXPORTS.format(mode="azure-monitor")),
 }
 
 

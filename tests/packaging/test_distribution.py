@@ -103,6 +103,19 @@ NO_SERVER = """
 
     asyncio.run(run())
 """
+CONNECTION_STRING = (
+    "InstrumentationKey=00000000-0000-0000-0000-000000000001;IngestionEndpoint=http://127.0.0.1:9/"
+)
+EXPORTS = """
+    import os
+    os.environ["APPLICATIONINSIGHTS_STATSBEAT_DISABLED_ALL"] = "true"
+    os.environ["APPLICATIONINSIGHTS_CONTROLPLANE_DISABLED"] = "true"
+    os.environ[{variable!r} or "UNUSED"] = {value!r}
+    from perdure.telemetry.setup import set_up
+
+    set_up({mode!r}, "bare", "worker").flush()
+    print("0 left")
+"""
 USES: dict[str, list[tuple[str, str]]] = {  # what each extra is for: a program, and what its output contains
     "": [(orchestration(), "Ada")],
     "server": [(HTTP, "200")],
@@ -114,6 +127,18 @@ USES: dict[str, list[tuple[str, str]]] = {  # what each extra is for: a program,
     ],
     "postgres": [(NO_SERVER, "127.0.0.1")],
     "azure": [(BROKER.format(kind="AzureStorageQueue", arguments="'UseDevelopmentStorage=true', 'q'"), "")],
+    "telemetry": [("import opentelemetry.trace, prometheus_client; print('both')", "both")],
+    "otlp": [(EXPORTS.format(mode="otlp", variable="", value=""), "0 left")],
+    "azure-monitor": [
+        (
+            EXPORTS.format(
+                mode="azure-monitor",
+                variable="APPLICATIONINSIGHTS_CONNECTION_STRING",
+                value=CONNECTION_STRING,
+            ),
+            "0 left",
+        )
+    ],
 }
 
 

@@ -87,6 +87,13 @@ def trace_called(trace: TraceContext) -> int:
     return _named_in(trace)
 
 
+def ids_of(instance_id: str, execution_id: str, trace: str) -> tuple[int, int]:
+    """The ids of the trace of an execution and of its own span, from its field."""
+    found = trace_in(trace)
+    trace_id = found.trace_id if found is not None else trace_id_of(instance_id, execution_id)
+    return trace_id, span_id_of(instance_id, execution_id)
+
+
 def trace_continued(trace: str, instance_id: str, before: str, execution_id: str) -> str:
     """The trace of an execution that continues the execution `before`; "" if that had none."""
     found = trace_in(trace)
@@ -125,6 +132,7 @@ __all__ = [
     "STATE_LIMIT",
     "TraceContext",
     "is_sampled",
+    "ids_of",
     "trace_before",
     "trace_begun",
     "trace_called",

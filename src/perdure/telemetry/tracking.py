@@ -10,7 +10,7 @@ import logging
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import count
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Final
@@ -21,7 +21,8 @@ from perdure.engine.core.telemetry import Body, Durable
 from perdure.model import events as ev
 from perdure.model.instances import execution_id_of
 from perdure.model.messages import ActivityResult, decode_message
-from perdure.model.records import DroppedRow, ResultRow
+from perdure.model.records import DroppedRow, InstanceRow, ResultRow
+from perdure.model.trace_context import ids_of
 from perdure.telemetry import tracking_events as tracked
 from perdure.telemetry.tracking_events import CATEGORY, Subject, TrackingEvent
 from perdure.version import __version__
@@ -134,18 +135,21 @@ class Tracking:
         """References to what a batch made true, and to whom: its rows have only numbers. On the loop's thread."""
         batch, touched = durable.batch, durable.touched
         rows = [
-            Row(_subject_of(one.instance, one.execution_no), one.at, one.events)
+            Row(_subject_of(one.instance, one.execution_no, one.trace), one.at, one.events)
             for one in durable.released.unwritten
         ]
         for row in batch.history:
             instance = touched.get(row.instance_no)
             if instance is not None:
-                rows.append(Row(_subject_of(instance, row.execution_no), row.at, row.events))
+                trace = instance.trace if row.execution_no == instance.execution_no else ""
+                rows.append(Row(_subject_of(instance, row.execution_no, trace), row.at, row.events))
         names = {one.instance_id: one.name for one in touched.values()} if batch.dropped else {}
         return Committed(
             batch.at,
             [
-                Subject(row.instance_id, row.name, False)
+                Subject(
+                    row.instance_id, row.name, False, execution_id_of(row.salt, 1), _trace_in(touched, row)
+                )
                 for row in batch.new_instances
                 if row.kind == "orchestration" and row.parent_id is None
             ],
@@ -218,6 +222,7 @@ class Tracking:
         fields = {**event.fields, **self._shared, "sequenceNumber": next(self._numbers)}
         extra: dict[str, Any] = {f"prop__{name}": value for name, value in fields.items()}
         extra["Category"] = CATEGORY
+        extra |= _span_of(event.subject)
         text = event.text.format(**fields)
         record = log.makeRecord(log.name, event.level, __file__, 0, "%s", (text,), None, extra=extra)
         record.created = at / 1e6
@@ -225,9 +230,27 @@ class Tracking:
         log.handle(record)
 
 
-def _subject_of(instance: Instance, execution_no: int) -> Subject:
+def _trace_in(touched: Mapping[int, Instance], row: InstanceRow) -> str:
+    instance = touched.get(row.instance_no)
+    return instance.trace if instance is not None and instance.execution_no == 1 else ""
+
+
+def _subject_of(instance: Instance, execution_no: int, trace: str) -> Subject:
     execution_id = execution_id_of(instance.salt, execution_no)
-    return Subject(instance.instance_id, instance.name, instance.entity_state is not None, execution_id)
+    is_entity = instance.entity_state is not None
+    return Subject(instance.instance_id, instance.name, is_entity, execution_id, trace)
+
+
+def _span_of(subject: Subject) -> dict[str, str]:
+    """The span of the execution, for what correlates records with spans."""
+    if not subject.execution_id or subject.is_entity:
+        return {}
+    trace_id, span_id = ids_of(subject.instance_id, subject.execution_id, subject.trace)
+    return {
+        "trace_id": f"{trace_id:032x}",
+        "span_id": f"{span_id:016x}",
+        "ai.operation.name": f"orchestration:{subject.name}",
+    }
 
 
 def _decoded(events: bytes | Sequence[ev.HistoryEvent]) -> Sequence[ev.HistoryEvent]:
@@ -235,7 +258,8 @@ def _decoded(events: bytes | Sequence[ev.HistoryEvent]) -> Sequence[ev.HistoryEv
 
 
 def _caller_of(invocation: Invocation) -> Subject:
-    return Subject(invocation.instance_id, invocation.orchestrator, False, invocation.execution_id)
+    given = invocation
+    return Subject(given.instance_id, given.orchestrator, False, given.execution_id, given.trace)
 
 
 def _ended(invocation: Invocation, results: dict[Call, Result]) -> TrackingEvent | None:

@@ -74,12 +74,13 @@ REPLAYED: Final = f"{_FUNCTION}was replayed. Reason: {{reason}}. Replays: {{repl
 
 
 class Subject(NamedTuple):
-    """The instance that the events are about. `execution_id` is that of the execution of this row."""
+    """The instance that the events are about, with the execution of this row and its trace."""
 
     instance_id: str
     name: str
     is_entity: bool
     execution_id: str = ""
+    trace: str = ""
 
     @property
     def kind(self) -> str:
@@ -89,6 +90,7 @@ class Subject(NamedTuple):
 class TrackingEvent(NamedTuple):
     """One tracking event. `fields` lack what all events of a worker share, such as the name of the hub."""
 
+    subject: Subject
     level: int
     text: str
     fields: dict[str, Any]
@@ -352,7 +354,7 @@ def _told(
         "state": state,
         "isReplay": False,
     }
-    return TrackingEvent(level, text, {**common, **fields})
+    return TrackingEvent(subject, level, text, {**common, **fields})
 
 
 def _size(body: ev.BodyRef | None) -> int:

@@ -272,7 +272,9 @@ def next_execution(
     if rows_kept <= 1:
         if batch.tells and instance.outcome is not None:
             batch.released.unwritten.append(
-                Unwritten(instance, instance.execution_no, instance.last_at, instance.outcome.events)
+                Unwritten(
+                    instance, instance.execution_no, instance.trace, instance.last_at, instance.outcome.events
+                )
             )
         if batch.tracing is not None and instance.outcome is not None:
             traced(batch.released.traced, instance, instance.episodes, instance.outcome.events)

@@ -121,6 +121,7 @@ class Unwritten(msgspec.Struct, frozen=True):
 
     instance: Instance
     execution_no: int
+    trace: str
     at: int
     events: Sequence[HistoryEvent]
 
