@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import warnings
-from typing import Any
+from collections import Counter
+from typing import Any, Final, NamedTuple
 
 import azure.durable_functions as df
 
@@ -16,6 +17,7 @@ from tests.hosted.drawing import RETRIED, program
 
 ITS_OWN_FAULT = "does not have pending sub-task"
 """What the SDK fails with when a compound that is done is told of one more child."""
+CONTINUE_AS_NEW: Final = 4
 _ASKED = frozenset(
     {"TaskScheduled", "SubOrchestrationCreated", "TimerCreated", "EntityCalled", "EntitySignaled"}
 )
@@ -34,17 +36,23 @@ class Translation:
         self.events: list[dict[str, Any]] = []
         self.numbers: dict[int, int] = {}  # perdure's ids to the SDK's
         self.names: dict[int, str] = {}
-        self.open_waits: set[str] = set()
-        self.early: dict[str, Any] = {}
+        self.open_waits: Counter[str] = Counter()
+        self.early: dict[str, list[Any]] = {}
+        self.taken: set[str] = set()  # names of early events that a wait has taken since the last arrival
+        self.is_unclear = False
         self.next = 0
         self.at = ""
 
-    def of(self, history: list[dict[str, Any]], seed: int) -> list[dict[str, Any]]:
+    def of(self, history: list[dict[str, Any]]) -> list[dict[str, Any]]:
         for event, following in zip(history, [*history[1:], {}], strict=True):
+            if event["type"] not in _ASKED | {"EventAwaited"}:
+                self.taken.clear()
             self.begin(event["timestamp"])
             kind = event["type"]
             if kind == "ExecutionStarted":
-                self.put(0, Name="program", Input=json.dumps(seed), Version="")
+                self.put(0, Name="program", Input=json.dumps(event["input"]), Version="")
+                for one in event.get("carried", ()):
+                    self.raised(one["name"], one.get("input"))
             elif kind in _ASKED:
                 self.asked(event)
             elif kind == "EventAwaited":
@@ -74,17 +82,19 @@ class Translation:
         self.next += 1
 
     def awaited(self, name: str) -> None:
-        if name in self.early:
-            self.put(15, Name=name, Input=json.dumps(self.early.pop(name)))
+        self.is_unclear |= name in self.taken
+        if self.early.get(name):
+            self.taken.add(name)
+            self.put(15, Name=name, Input=json.dumps(self.early[name].pop(0)))
         else:
-            self.open_waits.add(name)
+            self.open_waits[name] += 1
 
     def raised(self, name: str, data: Any) -> None:
-        if name in self.open_waits:
-            self.open_waits.remove(name)
+        if self.open_waits[name]:
+            self.open_waits[name] -= 1
             self.put(15, Name=name, Input=json.dumps(data))
         else:
-            self.early[name] = data
+            self.early.setdefault(name, []).append(data)
 
     def operated(self, event: dict[str, Any]) -> None:
         number, guid = self.numbers[event["task_id"]], f"operation-{event['task_id']}"
@@ -113,24 +123,44 @@ class Translation:
             self.next += 1
 
 
-def verdict(history: list[dict[str, Any]], seed: int, instance_id: str) -> tuple[bool, Any, str]:
-    """What the SDK makes of a history: whether it is done, its output, and its own fault."""
+class Verdict(NamedTuple):
+    """What becomes of a generation, or what the program raises.
+
+    It `is_unclear` where two waits for one name are asked for at once, and the first takes an event that was there
+    before: the SDK would hand it to both.
+    """
+
+    is_done: bool
+    output: Any = None
+    next_input: Any = None
+    fault: str = ""
+    is_unclear: bool = False
+
+
+def verdict(history: list[dict[str, Any]], instance_id: str) -> Verdict:
+    """What the SDK makes of the history of one generation."""
+    translation = Translation()
     document = {
-        "history": Translation().of(history, seed),
+        "history": translation.of(history),
         "instanceId": instance_id,
         "isReplaying": False,
         "parentInstanceId": None,
-        "input": json.dumps(seed),
+        "input": json.dumps(history[0]["input"]),
         "upperSchemaVersion": 1,
     }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         context = df.DurableOrchestrationContext.from_json(json.dumps(document))
+        if translation.is_unclear:
+            return Verdict(False, is_unclear=True)
         try:
             state = json.loads(df.Orchestrator(program).handle(context))
         except Exception as error:
-            return False, None, str(error).partition("\n\n$OutOfProcData$")[0]
-    return bool(state["isDone"]), state.get("output"), ""
+            return Verdict(True, fault=str(error).partition("\n\n$OutOfProcData$")[0])
+    last = state["actions"][-1][-1:]
+    if last and last[0]["actionType"] == CONTINUE_AS_NEW:
+        return Verdict(bool(state["isDone"]), next_input=json.loads(last[0]["input"]))
+    return Verdict(bool(state["isDone"]), state.get("output"))
 
 
-__all__ = ["ITS_OWN_FAULT", "verdict"]
+__all__ = ["ITS_OWN_FAULT", "Verdict", "verdict"]

@@ -32,7 +32,7 @@ COMPLETED = (
     Program("plain_generations", "plain_generations"),
     Program("failed_inner", [True, True, 2]),
     Program("lists_and_none", ["ForeignAwaitError"] * 3),
-    Program("names", ["A", 4, 6, ["told_of_itself", True, True], ["x", True], ["y", True]]),
+    Program("names", ["A", 4, 6, ["told_of_itself", True, True], ["x", True], ["y", True], True]),
     Program("values", [4, "Money", [True] * 8]),
     Program(
         "custom_input",

@@ -209,6 +209,7 @@ def lists_and_none(context):
 
 @app.orchestration_trigger(context_name="context")
 def names(context: df.DurableOrchestrationContext) -> list[str]:
+    own = context.instance_id
     return [
         (yield context.call_activity("SHOUT", "a")),
         (yield context.call_activity("Doubled", 2)),
@@ -216,7 +217,14 @@ def names(context: df.DurableOrchestrationContext) -> list[str]:
         (yield context.call_activity("told_of_itself", None)),
         (yield context.call_sub_orchestrator("Renamed", "x")),
         (yield context.call_sub_orchestrator(child, "y")),
+        (yield context.call_sub_orchestrator("tells_its_id", None, f"{own}:1")) == f"{own}:1",
     ]
+
+
+@app.orchestration_trigger(context_name="context")
+def tells_its_id(context):
+    return context.instance_id
+    yield
 
 
 @app.orchestration_trigger(context_name="ctx", orchestration="Renamed")
