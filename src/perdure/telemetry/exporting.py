@@ -130,6 +130,8 @@ class Exporter:
     """
 
     def __init__(self, hub: str, histories: Histories, *, messages: bool = True) -> None:
+        self.limit = LIMIT
+        self.flush_seconds = FLUSH_SECONDS
         self.dropped = 0
         """The number of parts that did not fit into the queue, or whose spans could not be made."""
         self.tracers = Tracers()
@@ -162,15 +164,15 @@ class Exporter:
 
     def _put(self, job: Callable[[], None], parts: int) -> None:
         with self._gate:
-            if self._waiting + parts > LIMIT:
+            if self._waiting + parts > self.limit:
                 self.dropped += parts
                 return
             self._waiting += parts
         self._jobs.put((job, parts))
 
-    async def close(self, seconds: float = FLUSH_SECONDS) -> None:
+    async def close(self) -> None:
         """Make the spans that wait, and flush the providers of the program: spans and metrics."""
-        done, loop = asyncio.Event(), asyncio.get_running_loop()
+        seconds, done, loop = self.flush_seconds, asyncio.Event(), asyncio.get_running_loop()
 
         def flush() -> None:
             self._jobs.put(None)

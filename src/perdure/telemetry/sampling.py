@@ -7,13 +7,11 @@ and entities follow it and ask no more. The sampler is the provider's own, throu
 
 from __future__ import annotations
 
-import logging
 from typing import Any, Final
 
 from opentelemetry import trace as otel
 from opentelemetry.context import Context
 
-log = logging.getLogger("perdure.telemetry")
 _NOBODY: Final = Context()
 _WITHOUT_SPANS: Final = (otel.ProxyTracerProvider, otel.NoOpTracerProvider)
 
@@ -26,19 +24,15 @@ def has_provider() -> bool:
 def decides(trace_id: int, name: str) -> bool:
     """Whether the sampler of the provider samples a trace with this id and this root.
 
-    A provider without a sampler decides when its spans end, and samples here. A sampler that raises samples nothing.
+    A provider without a sampler decides when its spans end, and samples here. Raises what the sampler raises.
     """
     if not has_provider():
         return False
     sampler: Any = getattr(otel.get_tracer_provider(), "sampler", None)
     if sampler is None:
         return True
-    try:
-        found = sampler.should_sample(_NOBODY, trace_id, name, otel.SpanKind.SERVER, {}, ())
-        return bool(found.decision.is_sampled())
-    except Exception:
-        log.exception("the sampler failed: this trace is not sampled")
-        return False
+    found = sampler.should_sample(_NOBODY, trace_id, name, otel.SpanKind.SERVER, {}, ())
+    return bool(found.decision.is_sampled())
 
 
 def always_on() -> Any:

@@ -85,7 +85,7 @@ class Tracer:
         strange = propagation.strange_trace()
         links = [otel.Link(propagation.span_context_of(strange))] if strange is not None else []
         within = propagation.context_of(carried) if carried is not None else None
-        span = otel.get_tracer(LIVE).start_span(name, within, otel.SpanKind.PRODUCER, attributes, links)
+        span = self._started(name, within, attributes, links)
         found = propagation.trace_of_span(span)
         try:
             yield replace(message, trace=found.text()) if found is not None else message
@@ -98,6 +98,15 @@ class Tracer:
             if span.is_recording():
                 self.exporter.end(span, time.time_ns())
 
+    def _started(self, name: str, *given: Any) -> otel.Span:
+        """A started PRODUCER span. A processor or a sampler that raises must not keep the message from the hub."""
+        within, attributes, links = given
+        try:
+            return otel.get_tracer(LIVE).start_span(name, within, otel.SpanKind.PRODUCER, attributes, links)
+        except Exception as error:
+            self._tell(error)
+            return otel.INVALID_SPAN
+
     def incoming(self, headers: Mapping[str, str], *, is_trusted: bool) -> AbstractContextManager[None]:
         """The block in which a request is handled."""
         return propagation.incoming(headers, is_trusted=is_trusted)
@@ -109,7 +118,11 @@ class Tracer:
         is_run = name == FIRING
         if (trace or is_child) and not is_run:
             return trace
-        sampled = sampling.decides(trace_id_of(instance_id, execution_id), name)
+        sampled = False
+        try:
+            sampled = sampling.decides(trace_id_of(instance_id, execution_id), name)
+        except Exception as error:
+            self._tell(error)
         return trace_begun(instance_id, execution_id, sampled=sampled, caller=trace)
 
     def enters(
@@ -155,12 +168,15 @@ class Tracer:
         try:
             action(*given)
         except Exception as error:
-            kind = type(error).__name__
-            if kind not in self._told:
-                self._told.add(kind)
-                log.exception(
-                    "the span of an activity could not be made; further errors of this kind are not logged"
-                )
+            self._tell(error)
+
+    def _tell(self, error: Exception) -> None:
+        kind = type(error).__name__
+        if kind not in self._told:
+            self._told.add(kind)
+            log.exception(
+                "a span could not be made; further errors of this kind are not logged", exc_info=error
+            )
 
 
 class _Unchanged:
