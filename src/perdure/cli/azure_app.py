@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perdure.errors import ExtraMissing, HostedAppError, PerdureError
+from perdure.server.event_loop import early_loop
 from perdure.settings import HOSTED, TABLE, choose
 from perdure.store import is_postgres, sqlite_path
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from perdure.app import App
+    from perdure.hosts.azure_functions.application import HostedApp
     from perdure.settings import Chosen
 
 log = logging.getLogger("perdure.azure")
@@ -74,14 +76,19 @@ def load(target: str, chosen: Mapping[str, Chosen] | None = None) -> App:
             f"({type(error).__name__}: {error}). They may not fit each other, or this version of Python. {advice}"
         ) from error
     values = {name: one.value for name, one in (chosen or choose(HOSTED, {})).items()}
-    hosted = load_hosted(
-        target,
-        partial=values["partial"],
-        links=values["azure_links"],
-        events=values["azure_events"],
-        queues=values["azure_queues"],
-        enter=True,
-    )
+
+    async def import_it() -> HostedApp:
+        return load_hosted(
+            target,
+            partial=values["partial"],
+            links=values["azure_links"],
+            events=values["azure_events"],
+            queues=values["azure_queues"],
+            enter=True,
+        )
+
+    # Azure's worker imports an app in its event loop: clients and locks that modules make belong to that loop.
+    hosted = early_loop().run_until_complete(import_it())
     logging.getLogger().setLevel(hosted.settings.log_level)
     for library in _QUIET:
         logging.getLogger(library).setLevel(logging.WARNING)

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Protocol
 from perdure.http.host import access_by, application, hindrance
 from perdure.http.running_engine import engine_of
 from perdure.server.child import ReadyReport
+from perdure.server.event_loop import loop_factory
 from perdure.server.forced_exit import LastResort
 from perdure.server.sockets import address_of, allow_open_files, is_loopback
 from perdure.server.store_opening import open_client
-from perdure.server.uvicorn_server import UvicornServer, config_of, loop_factory
+from perdure.server.uvicorn_server import UvicornServer, config_of
 
 if TYPE_CHECKING:
     import socket

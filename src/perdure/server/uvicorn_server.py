@@ -6,7 +6,7 @@ import asyncio
 import signal
 import socket
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import uvicorn
 
@@ -85,13 +85,4 @@ def config_of(application: ASGIApp) -> uvicorn.Config:
     return config
 
 
-def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """The factory of the event loop that uvicorn prefers: uvloop, if it is installed."""
-    return uvicorn.Config(_unused, log_config=None).get_loop_factory()
-
-
-async def _unused(*_: Any) -> None:
-    """A placeholder application for a configuration that only chooses the event loop."""
-
-
-__all__ = ["GRACE", "UvicornServer", "config_of", "loop_factory"]
+__all__ = ["GRACE", "UvicornServer", "config_of"]
