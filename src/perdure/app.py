@@ -44,6 +44,7 @@ from perdure.store import open_store
 from perdure.store.encryption import Encryption
 from perdure.store.port import Store
 from perdure.telemetry.composition import telling
+from perdure.telemetry.metrics import metrics_of
 from perdure.telemetry.switch import tracer_for
 from perdure.triggers import serving, with_built_ins
 
@@ -70,8 +71,9 @@ class App(Blueprint):
         encryption: the keys that encrypt stored payloads. `PERDURE_ENCRYPTION_KEYS` overrides it.
         links: the links that a caller gets in the response to a start. With "caller", those that the caller's key
             allows. With "azure", all of them, including terminate and purge, as in Azure.
-        telemetry: whether OpenTelemetry gets spans and metrics. With "auto", the default, it does if the program has
-            set a provider when the engine starts.
+        telemetry: whether the engine counts what it does for `/metrics`, and tells OpenTelemetry. With "auto", the
+            default, it counts if the extra `telemetry` is installed, and tells OpenTelemetry if the program has set a
+            provider.
 
     Raises:
         RegistrationError for an invalid name or setting.
@@ -187,14 +189,17 @@ class App(Blueprint):
         settings = engine_settings(self.settings, chosen)
         async with AsyncExitStack() as stack:
             resources = [] if settings.accept_only else await _enter(stack, self.registry.lifespans)
-            telemetry = await stack.enter_async_context(telling(settings, chosen_hub, self.name, clock))
+            registry = Registry() if settings.accept_only else with_built_ins(self.registry)
+            telemetry = await stack.enter_async_context(
+                telling(settings, chosen_hub, self.name, clock, registry, store)
+            )
             sender = await stack.enter_async_context(Sender(self.http))
             resources.append(sender)
             tracer = tracer_for(settings, store, chosen_hub)
             if tracer is not None:
                 sender.trace_headers = tracer.headers_out
             engine = Engine(
-                Registry() if settings.accept_only else with_built_ins(self.registry),
+                registry,
                 store,
                 chosen_hub,
                 settings=settings,
@@ -204,6 +209,9 @@ class App(Blueprint):
                 telemetry=telemetry if tracer is None else together([telemetry, tracer]),
                 tracing=tracer,
             )
+            metrics = metrics_of(telemetry)
+            if metrics is not None:
+                metrics.watch(engine)
             client = await engine.start()
             try:
                 async with serving(self.registry, client, accept_only=settings.runs_nothing):

@@ -26,7 +26,9 @@ commands.add_typer(keys, name="keys")
 
 ScopeOption = Annotated[
     list[str],
-    typer.Option("--scope", "-s", help="read, operate, admin, function or function:NAME. Can be repeated."),
+    typer.Option(
+        "--scope", "-s", help="metrics, read, operate, admin, function or function:NAME. Can be repeated."
+    ),
 ]
 ExpiresOption = Annotated[
     str | None,

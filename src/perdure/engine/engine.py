@@ -95,12 +95,13 @@ class TrackingSettings:
 
 @dataclass(frozen=True)
 class TelemetrySettings:
-    """What an engine tells OpenTelemetry."""
+    """What an engine counts, and what it tells OpenTelemetry."""
 
     mode: str = setting(
         "auto",
-        "whether OpenTelemetry gets spans and metrics: auto means if the program has set a provider; otlp and "
-        "azure-monitor set one up from its own environment variables",
+        "metrics and spans: off, on, or auto, which counts if the extra telemetry is installed, and tells "
+        "OpenTelemetry if the program has set a provider; otlp and azure-monitor set one up from its own environment "
+        "variables",
         one_of("auto", "off", "on", "otlp", "azure-monitor"),
         name="telemetry",
     )
@@ -136,6 +137,19 @@ class Settings:
     def runs_nothing(self) -> bool:
         """Whether this engine only accepts messages, which other workers process."""
         return self.accept_only or self.belonging.role == "api"
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Numbers of one worker for metrics. `load` has, for each activity, how many attempts run and how many wait."""
+
+    warm: int
+    warm_bytes: int
+    evictions: int
+    stale_results: int
+    leases_lost: int
+    takeovers: int
+    load: Mapping[str, tuple[int, int]]
 
 
 class Engine:
@@ -688,6 +702,29 @@ class Engine:
             **(self.loop.sharing.health() if self.loop.sharing is not None else {}),
             **({f"activities_{k}": v for k, v in pool.health().items()} if pool is not None else {}),
         }
+
+    def figures(self) -> Figures:
+        """What this worker holds now, and what it has counted since it started. From any thread."""
+        cache, counters, sharing, pool = (
+            self._dispatcher.cache,
+            self._dispatcher.counters,
+            self.loop.sharing,
+            self.loop.pool,
+        )
+        return Figures(
+            warm=len(cache.warm),
+            warm_bytes=cache.weight,
+            evictions=counters["evictions"],
+            stale_results=counters["stale_results"],
+            leases_lost=sharing.leases_lost if sharing is not None else 0,
+            takeovers=sharing.takeovers if sharing is not None else 0,
+            load=pool.load() if pool is not None else {},
+        )
+
+    @property
+    def worker_name(self) -> str:
+        """The name of this worker among those of its hub."""
+        return self._worker_name
 
     def _store_state(self) -> str:
         if self.loop.away is not None:

@@ -39,6 +39,7 @@ from perdure.http.api import (
     entities,
     functions,
     management,
+    metrics,
     streams,
     traces,
     triggers,
@@ -78,6 +79,7 @@ from perdure.http.running_engine import RunningEngine, engine_of
 from perdure.http.static_files import static_files
 from perdure.http.table import Endpoint
 from perdure.settings import SERVING, choose
+from perdure.telemetry.metrics import metrics_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping
@@ -275,6 +277,9 @@ def application(
     access = access or Access(client, is_open=True)
     engine = engine_of(client)
     access.tracing = engine.tracing
+    counted = metrics_of(engine.telemetry)
+    if counted is not None:
+        counted.denied = access.denied
     is_azure = engine.registry.links == "azure"
     client.links = RequestLinks(
         access.signer,
@@ -305,6 +310,7 @@ def application(
                 azure_client.endpoints_of((*management.ENDPOINTS, *entities.ENDPOINTS)), azure_client.RPC
             ),
             *routes(HEALTH),
+            *routes(metrics.ENDPOINTS),
             *routes(docs_pages.ENDPOINTS),
             *routes(error_pages.ENDPOINTS),
             *routes(instances.ENDPOINTS),

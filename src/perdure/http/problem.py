@@ -22,6 +22,7 @@ from perdure.error_numbers import number_of
 from perdure.errors import (
     AccessRefused,
     EngineStopped,
+    ExtraMissing,
     FunctionNotFound,
     IdempotencyConflict,
     IllegalTransition,
@@ -67,6 +68,7 @@ STATUS: dict[type[BaseException], int] = {
     InstanceFinished: 410,
     Overloaded: 429,
     PerdureError: 500,
+    ExtraMissing: 501,
     EngineStopped: 503,
     OutcomeUnknown: 503,
     StoreError: 503,

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from perdure.engine.client.client import Client
     from perdure.engine.client.watching import Bell
+    from perdure.engine.core.telemetry import Telemetry
     from perdure.engine.core.tracing import Tracing
     from perdure.engine.engine import Engine, Settings
     from perdure.engine.functions.registry import Registry
@@ -35,6 +36,9 @@ class RunningEngine(Gateway, Protocol):
 
     @property
     def resources(self) -> Sequence[object]: ...
+
+    @property
+    def telemetry(self) -> Telemetry: ...
 
     def health(self) -> dict[str, Any]:
         """Figures for a health page: warm, queued and running work, and whether the engine is healthy."""

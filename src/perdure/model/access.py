@@ -5,9 +5,9 @@ leaked into a repository or a log, without false matches. The id names the key i
 the secret is 256 random bits. So SHA-256 is enough to store it: a slow hash protects guessable secrets, and 256
 random bits cannot be guessed.
 
-A scope is a permission of a key. `admin` allows everything, `operate` includes `read`; `function` allows every
-client function, `function:NAME` one of them. Each route of the endpoint table names its scope, so a route
-without one is impossible.
+A scope is a permission of a key. `admin` allows everything, `operate` includes `read`, and `read` includes `metrics`;
+`function` allows every client function, `function:NAME` one of them. Each route of the endpoint table names its
+scope, so a route without one is impossible.
 """
 
 from __future__ import annotations
@@ -29,9 +29,10 @@ _KEY: Final = re.compile(r"pdk_([0-9A-Za-z]{8})_([0-9A-Za-z]{43})([0-9A-Za-z]{6}
 _FUNCTION: Final = "function:"
 
 INCLUDES: Final = {
-    "read": frozenset({"read"}),
-    "operate": frozenset({"read", "operate"}),
-    "admin": frozenset({"read", "operate", "admin", "function"}),
+    "metrics": frozenset({"metrics"}),
+    "read": frozenset({"read", "metrics"}),
+    "operate": frozenset({"read", "operate", "metrics"}),
+    "admin": frozenset({"read", "operate", "admin", "function", "metrics"}),
     "function": frozenset({"function"}),
 }
 """The scopes that each scope includes."""
@@ -101,7 +102,7 @@ def checked_scopes(scopes: Iterable[str]) -> tuple[str, ...]:
                 f"{scope[:60]!r} is not a scope: use {known}, or function:NAME for one client function"
             )
     if not wanted:
-        raise ValueError("a key needs at least one scope: read, operate, admin or function")
+        raise ValueError("a key needs at least one scope: metrics, read, operate, admin or function")
     return tuple(wanted)
 
 

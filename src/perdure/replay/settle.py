@@ -44,6 +44,7 @@ class Invocation(msgspec.Struct, frozen=True, gc=False):
     heartbeat: int = 0
     orchestrator: str = ""  # its name, for logs and telemetry of the activity
     trace: str = ""  # of the execution; see `perdure.model.trace_context`
+    scheduled_at: int = 0  # the time of the episode that called it; 0 if it is not known
 
     @property
     def idempotency_key(self) -> str:
@@ -67,6 +68,7 @@ class Outcome:
     """
 
     __slots__ = (
+        "at",
         "cancellations",
         "ending",
         "events",
@@ -84,6 +86,7 @@ class Outcome:
         self.execution_id = execution_id
         self.orchestrator = orchestrator
         self.trace = trace
+        self.at = 0  # of the episode
         self.events: list[ev.HistoryEvent] = []
         self.invocations: list[Invocation] = []
         self.cancellations: list[int] = []  # task ids
@@ -124,6 +127,7 @@ def settle(actions: Sequence[act.Action], into: Outcome) -> None:
                         action.heartbeat,
                         into.orchestrator,
                         into.trace,
+                        into.at,
                     )
                 )
             case act.CreateSubOrchestration():
@@ -248,7 +252,12 @@ def _operation(action: act.CallEntity | act.SignalEntity, into: Outcome) -> Enti
 
 
 def invocation_of(
-    event: ev.TaskScheduled, instance_id: str, execution_id: str, orchestrator: str = "", trace: str = ""
+    event: ev.TaskScheduled,
+    instance_id: str,
+    execution_id: str,
+    orchestrator: str = "",
+    trace: str = "",
+    scheduled_at: int = 0,
 ) -> Invocation:
     """An invocation from history, for another run after a restart."""
     call = event.id if event.call < 0 else event.call
@@ -264,6 +273,7 @@ def invocation_of(
         event.heartbeat,
         orchestrator,
         trace,
+        scheduled_at,
     )
 
 

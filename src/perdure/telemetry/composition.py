@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from importlib.util import find_spec
 from typing import Protocol
 
 from perdure.engine.clock import Clock, SystemClock
 from perdure.engine.cluster.membership import default_name
-from perdure.engine.core.telemetry import SILENCE, Telemetry, together
+from perdure.engine.core.telemetry import Telemetry, together
 from perdure.engine.engine import Settings
+from perdure.engine.functions.registry import Registry
+from perdure.store.port import Store, shared
+from perdure.telemetry.metrics import Metrics
 from perdure.telemetry.setup import AZURE_MONITOR, MODES, Pipeline, set_up
 from perdure.telemetry.tracking import Tracking
 
@@ -23,7 +27,9 @@ class Listener(Telemetry, Protocol):
 
 
 @asynccontextmanager
-async def telling(settings: Settings, hub: str, app: str, clock: Clock | None) -> AsyncIterator[Telemetry]:
+async def telling(
+    settings: Settings, hub: str, app: str, clock: Clock | None, registry: Registry, store: Store
+) -> AsyncIterator[Telemetry]:
     """What an engine tells its telemetry to in the block. At the end every listener has handed on everything.
 
     Parameters:
@@ -31,11 +37,14 @@ async def telling(settings: Settings, hub: str, app: str, clock: Clock | None) -
         hub: the name of the hub.
         app: the name of the application.
         clock: the engine's clock; by default the system's.
+        registry: the engine's functions.
+        store: the engine's store.
     """
     pipeline = _pipeline(settings, app)
     listeners = _listeners(settings, hub, app, (clock or SystemClock()).now, pipeline)
+    metrics = [Metrics(registry, kind_of(store))] if counts(settings.telemetry.mode) else []
     try:
-        yield together(listeners) if listeners else SILENCE
+        yield together([*metrics, *listeners])
     finally:
         for listener in listeners:
             await asyncio.to_thread(listener.close)
@@ -62,4 +71,23 @@ def _listeners(
     return found
 
 
-__all__ = ["Listener", "telling"]
+def counts(mode: str) -> bool:
+    """Whether an engine with this value of the setting `telemetry` counts what it does. Imports nothing."""
+    match mode:
+        case "off":
+            return False
+        case "auto":
+            return any(find_spec(package) is not None for package in ("prometheus_client", "opentelemetry"))
+        case _:
+            return True
+
+
+def kind_of(store: Store) -> str:
+    """The kind of a store, as metrics name it."""
+    found = shared(store)
+    if found is not None and found.place:
+        return "postgresql"
+    return "sqlite" if store.location else "memory"
+
+
+__all__ = ["Listener", "counts", "kind_of", "telling"]

@@ -138,6 +138,17 @@ class ActivityPool:
             "dropped_results": self._dropped,
         }
 
+    def load(self) -> dict[str, tuple[int, int]]:
+        """For each activity with open attempts here, how many run and how many wait. From any thread."""
+        found: dict[str, list[int]] = {}
+        for one in self._in_flight.copy().values():
+            if isinstance(one, Attempt):
+                if not one.settled:
+                    found.setdefault(one.invocation.name, [0, 0])[one.since == 0.0] += 1
+            else:
+                found.setdefault(one.name, [0, 0])[1] += 1
+        return {name: (running, queued) for name, (running, queued) in found.items()}
+
     def pulses(self, execution_ids: Collection[str], now: int) -> dict[Key, Pulse]:
         """The state of these executions' activities on this worker. `now` is in microseconds; from any thread."""
         return {

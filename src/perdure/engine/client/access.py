@@ -53,7 +53,7 @@ class AccessVerbs:
 
         Parameters:
             name: the holder, for people; 1 to 200 characters.
-            scopes: read, operate, admin, function, or function:NAME for one client function.
+            scopes: metrics, read, operate, admin, function, or function:NAME for one client function.
             expires_in: seconds or a timedelta; None for a key that does not expire.
 
         Raises:

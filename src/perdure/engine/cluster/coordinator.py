@@ -68,6 +68,8 @@ class Sharing:
         self._hungry = False
         self._heard = False
         self._is_new = True
+        self.leases_lost = 0
+        self.takeovers = 0  # leases of dead workers that this one ended
         self.nudge: Callable[[], None] = lambda: None
 
     def opened(self, opening: Opening, since: float) -> None:
@@ -143,6 +145,7 @@ class Sharing:
         """
         tidings = self.membership.tend()
         if tidings.gone:
+            self.takeovers += len(tidings.gone)
             self.took_over()
         if self.placement is not None:
             self.placement.has_company = self.membership.has_helpers

@@ -8,6 +8,7 @@ from perdure.engine.core import activity_rows
 from perdure.engine.core.envelope import Envelope
 from perdure.engine.core.instance import Instance
 from perdure.engine.core.lifecycle import feed
+from perdure.engine.core.noted import TimerWasDue
 from perdure.engine.core.parking import is_set_aside, park
 from perdure.engine.core.pinning import entry_of
 from perdure.engine.core.recovery import retry_parked, revive
@@ -274,6 +275,7 @@ def _fire(batch: OpenBatch, instance: Instance, until: int) -> bool:
     while (timer := execution.next_timer()) is not None and timer[0] <= until:
         if instance.feeds >= batch.limits.feeds:
             return True
+        batch.released.noted.append(TimerWasDue(batch.now - timer[0]))
         feed(batch, instance, ev.TimerFired(timer_id=timer[1]))
         if not instance.is_running or instance.execution is not execution:
             return False

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from perdure.engine.core import repeats
 from perdure.engine.core.envelope import Elsewhere, Envelope, operation_of
+from perdure.engine.core.noted import REFUSED, EventAccepted, EventDropped
 from perdure.engine.core.ports import ANSWER_KEPT, OWNER_ANSWERS_WITHIN, Released
 from perdure.engine.core.repeats import Met
 from perdure.errors import PerdureError
@@ -173,6 +174,8 @@ class OpenBatch:
             self._answer_elsewhere(envelope, envelope.reply, value)
         else:
             self.released.answers.append((envelope.reply, value))
+        if type(envelope.message) is RaiseEvent and not isinstance(value, BaseException):
+            self.released.noted.append(EventAccepted(self._name_of(envelope.message.instance_id)))
         if envelope.note is not None and not isinstance(value, BaseException):
             self.rows.audit.append(envelope.note.row(self.now, envelope.message.instance_id))
 
@@ -209,19 +212,40 @@ class OpenBatch:
         if envelope.row_no:
             self.consumed.append(envelope.row_no)
 
-    def drop(self, envelope: Envelope, reason: str) -> None:
+    def drop(self, envelope: Envelope, reason: str, cause: str = REFUSED) -> None:
         """Record an accepted message that cannot be delivered, and answer it."""
         self.answer(envelope, None)
         message = envelope.message
         if isinstance(message, RaiseEvent):
             self.record_drop(
-                message.instance_id, "event", message.name, message.operation_id, reason, bytes(message.input)
+                message.instance_id,
+                "event",
+                message.name,
+                message.operation_id,
+                reason,
+                bytes(message.input),
+                cause,
             )
 
     def record_drop(
-        self, instance_id: str, kind: str, name: str, operation_id: str, reason: str, body: bytes
+        self,
+        instance_id: str,
+        kind: str,
+        name: str,
+        operation_id: str,
+        reason: str,
+        body: bytes,
+        cause: str = REFUSED,
     ) -> None:
+        """Keep what was dropped, for people. `cause` is the reason in one word, for telemetry."""
         self.rows.dropped.append(DroppedRow(instance_id, self.now, kind, name, operation_id, reason, body))
+        if kind == "event":
+            self.released.noted.append(EventDropped(self._name_of(instance_id), cause))
+
+    def _name_of(self, instance_id: str) -> str:
+        """The orchestrator of an instance in memory; "" for others."""
+        instance = self.cache.warm.get(instance_id)
+        return instance.name if instance is not None else ""
 
     # -------------------------------------------------------------------------- what is told, and when
 

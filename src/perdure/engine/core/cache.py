@@ -57,14 +57,16 @@ class InstanceCache:
         """Evict up to `most` instances not touched since `before`, and those over the memory limit."""
         evicted: list[str] = []
         for instance in list(islice(self.warm.values(), most)):
-            if instance.touched_at >= before and self._weight() <= self._limit:
+            if instance.touched_at >= before and self.weight <= self._limit:
                 break
             self.evict(instance)
             evicted.append(instance.instance_id)
         self._counters["evictions"] += len(evicted)
         return evicted
 
-    def _weight(self) -> int:
+    @property
+    def weight(self) -> int:
+        """The approximate memory of the warm instances, in bytes."""
         return self.warm_bytes + _WEIGHT * len(self.warm)
 
     def evict_borrowed(self, borrowed: set[str]) -> None:

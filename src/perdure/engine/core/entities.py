@@ -496,7 +496,7 @@ def _park_unknown(batch: OpenBatch, instance: Instance) -> None:
     instance.status = S.Pending
     instance.reason = f"no_worker: no worker here has the entity {instance.name!r}"
     batch.touch(instance)
-    batch.released.parked.append((instance.instance_id, instance.reason))
+    batch.released.parked.append((instance.instance_id, instance.reason, instance.name))
 
 
 def _for_later(batch: OpenBatch, envelope: Envelope, at: int) -> None:

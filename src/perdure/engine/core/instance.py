@@ -212,6 +212,7 @@ class Instance:
         if outcome is None:
             outcome = self.outcome = Outcome(self.instance_id, self.execution_id, self.name, self.trace)
             self.last_at = max(now, self.last_at, self.updated_at if not self.is_new else 0)
+            outcome.at = self.last_at
             if self.execution is not None:
                 self.execution.begin_episode(self.last_at)
         return outcome

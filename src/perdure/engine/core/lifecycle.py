@@ -19,6 +19,8 @@ from perdure.engine.core.critical_sections import release_locks
 from perdure.engine.core.envelope import Elsewhere, Envelope
 from perdure.engine.core.episodes import close_waits, write_episode
 from perdure.engine.core.instance import Instance
+from perdure.engine.core.noted import MISFIT as MISFIT_EVENT
+from perdure.engine.core.noted import UNTAKEN
 from perdure.engine.core.parking import set_back
 from perdure.engine.core.pinning import entry_to_begin, pin
 from perdure.engine.core.ports import Unwritten
@@ -177,6 +179,7 @@ def _take_up(batch: OpenBatch, instance: Instance, outcome: Outcome) -> None:
                 rejection.operation_id,
                 rejection.reason,
                 bytes(rejection.input),
+                MISFIT_EVENT,
             )
         outcome.rejections = []
 
@@ -335,7 +338,7 @@ def _record_unconsumed(
 ) -> None:
     for event in events:
         batch.record_drop(
-            instance.instance_id, "event", event.name, event.operation_id, reason, bytes(event.input)
+            instance.instance_id, "event", event.name, event.operation_id, reason, bytes(event.input), UNTAKEN
         )
 
 
@@ -359,14 +362,14 @@ def drop_held(batch: OpenBatch, instance: Instance, reason: str) -> None:
         envelope.held = False
         if isinstance(envelope.message, NextGeneration):
             drop_carried(batch, envelope.message, reason)
-        batch.drop(envelope, reason)
+        batch.drop(envelope, reason, UNTAKEN)
 
 
 def drop_carried(batch: OpenBatch, message: NextGeneration, reason: str) -> None:
     """Record the carried events of an execution that will not begin."""
     for event in message.carried:
         batch.record_drop(
-            message.instance_id, "event", event.name, event.operation_id, reason, bytes(event.input)
+            message.instance_id, "event", event.name, event.operation_id, reason, bytes(event.input), UNTAKEN
         )
 
 

@@ -68,6 +68,7 @@ def invocation_of(
         runner_name(code.name, _is_async(code, message.operation)),
         Raw(encoded(flight)),
         trace=caller.text() if caller is not None else "",
+        scheduled_at=now,
     )
 
 

@@ -47,7 +47,7 @@ def park(batch: OpenBatch, instance: Instance, kind: str, detail: str) -> None:
     instance.reason = reason
     instance.due_at = None
     batch.touch(instance)
-    batch.released.parked.append((instance.instance_id, reason))
+    batch.released.parked.append((instance.instance_id, reason, instance.name))
 
 
 def is_set_aside(instance: Instance) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 import msgspec
 
+from perdure.engine.core.noted import Noted
 from perdure.engine.interrupting import put_away
 from perdure.errors import RegistrationError
 from perdure.model.messages import Message
@@ -149,7 +150,8 @@ class Released(msgspec.Struct):
     started: list[str] = msgspec.field(default_factory=list)
     due: list[tuple[int, str]] = msgspec.field(default_factory=list)
     visible: list[int] = msgspec.field(default_factory=list)
-    parked: list[tuple[str, str]] = msgspec.field(default_factory=list)
+    parked: list[tuple[str, str, str]] = msgspec.field(default_factory=list)  # instance id, reason, name
+    noted: list[Noted] = msgspec.field(default_factory=list)
     asked: list[Asked] = msgspec.field(default_factory=list)  # requests to other workers
     hints: set[int] = msgspec.field(default_factory=set)  # incarnations to notify
     touched: dict[int, Instance] = msgspec.field(default_factory=dict)  # with rows in the batch, by number

@@ -21,6 +21,7 @@ from perdure.engine.core.lifecycle import (
     new_execution,
     too_long,
 )
+from perdure.engine.core.noted import Replayed
 from perdure.engine.core.parking import note, park
 from perdure.engine.core.pinning import entry_of
 from perdure.engine.core.tenure import RESUME
@@ -78,18 +79,20 @@ def revive(batch: OpenBatch, instance: Instance, answered: int = -1, *, reason: 
         return False
     execution = new_execution(batch, instance, entry)
     reason = reason or batch.tenure.reason_of(instance)
+    began = batch.random.monotonic()
     try:
         recorded, asked = _relive(batch, instance, execution)
     except tuple(_PARKED_FOR) as error:
         batch.running.close(instance, execution)
-        instance.count_replay(reason)
+        _count_replay(batch, instance, reason, began)
         kind, why = next(said for type_, said in _PARKED_FOR.items() if isinstance(error, type_))
         if kind == NONDETERMINISM and batch.functions.fails_on_nondeterminism:
             _fail(batch, instance, Failure("NonDeterminismError", f"{AZURES_WORDS}{error}"))
         else:
             park(batch, instance, kind, f"{why}{error}")
         return False
-    instance.count_replay(reason)  # not before: a step that leaves the batch replays again in its own
+    # Not before: a step that leaves the batch replays again in its own.
+    _count_replay(batch, instance, reason, began, recorded)
     if (
         execution.is_finished and not asked
     ):  # it continued as new, and the message of its next execution is pending
@@ -100,6 +103,14 @@ def revive(batch: OpenBatch, instance: Instance, answered: int = -1, *, reason: 
     if asked:
         live_on(batch, instance, asked)
     return instance.execution is not None
+
+
+def _count_replay(
+    batch: OpenBatch, instance: Instance, reason: str, began: float, recorded: Iterable[Episode] = ()
+) -> None:
+    instance.count_replay(reason)
+    events = sum(len(events) for _, events in recorded)
+    batch.released.noted.append(Replayed(instance.name, reason, events, batch.random.monotonic() - began))
 
 
 def _relive(
@@ -147,7 +158,7 @@ def _adopt(
     instance.open_local = 0
     held = (e.message for e in instance.waiting or ())
     answered = {answering, *(m.task_id for m in held if isinstance(m, ActivityResult))}
-    for _, events in recorded:
+    for at, events in recorded:
         for event in events:
             if (
                 isinstance(event, ev.TaskScheduled)
@@ -161,7 +172,7 @@ def _adopt(
                     continue
                 again.append(
                     invocation_of(
-                        event, instance.instance_id, instance.execution_id, instance.name, instance.trace
+                        event, instance.instance_id, instance.execution_id, instance.name, instance.trace, at
                     )
                 )
             elif isinstance(event, ev.SubOrchestrationCreated) and execution.is_open(event.id):

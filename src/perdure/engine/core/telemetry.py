@@ -48,12 +48,16 @@ class Durable(msgspec.Struct):
     """A batch that was just committed. A struct: one is made for each batch, if somebody listens.
 
     `attempts` are the attempts of this worker that ended with this batch; of those in `passed_by` the result came
-    too late. `seconds` is how long the commit took.
+    too late. `decided` is how many seconds it took to make the batch, `seconds` how long the commit took (None for
+    starts that were committed early, within the making of another batch), and `let_out` how long the effects of the
+    batch before took to leave.
     """
 
     batch: Batch
     released: Released
-    seconds: float
+    seconds: float | None
+    decided: float = 0.0
+    let_out: float = 0.0
     attempts: Sequence[Body] = ()
     passed_by: Sequence[Body] = ()
 
@@ -102,15 +106,15 @@ class Listeners:
     """Several implementations as one."""
 
     def __init__(self, listeners: Iterable[Telemetry]) -> None:
-        self._all = tuple(listeners)
-        self._followers = tuple(one for one in self._all if one.follows_bodies)
+        self.all = tuple(listeners)
+        self._followers = tuple(one for one in self.all if one.follows_bodies)
 
     @property
     def follows_bodies(self) -> bool:
         return bool(self._followers)
 
     def committed(self, durable: Durable) -> None:
-        for one in self._all:
+        for one in self.all:
             one.committed(durable)
 
     def begun(self, attempt: Body) -> None:
@@ -122,9 +126,14 @@ class Listeners:
             one.ended(attempt, result)
 
 
+def listeners_of(telemetry: Telemetry) -> tuple[Telemetry, ...]:
+    """The implementations that `together` has made one of."""
+    return telemetry.all if isinstance(telemetry, Listeners) else (telemetry,)
+
+
 def together(listeners: Iterable[Telemetry]) -> Telemetry:
     """One implementation for any number of them; SILENCE for none."""
-    given = [one for one in listeners if one is not SILENCE]
+    given = [one for some in listeners for one in listeners_of(some) if one is not SILENCE]
     match given:
         case []:
             return SILENCE
@@ -134,4 +143,4 @@ def together(listeners: Iterable[Telemetry]) -> Telemetry:
             return Listeners(given)
 
 
-__all__ = ["SILENCE", "Body", "Durable", "Telemetry", "together"]
+__all__ = ["SILENCE", "Body", "Durable", "Telemetry", "listeners_of", "together"]

@@ -40,6 +40,7 @@ from perdure.errors import (
     CommitRefused,
     EngineSignal,
     EngineStopped,
+    FenceLost,
     OutcomeUnknown,
     PerdureError,
     StoreError,
@@ -124,6 +125,8 @@ class Loop:
         self._evicted = evicted
         self._committed = committed
         self._tell = telemetry.committed if telemetry is not SILENCE else None
+        self._began = 0.0  # when the making of the batch began, by the monotonic clock; without telemetry 0
+        self._let_out_took = 0.0  # seconds, of the last batch
         self._poll_at = 0
         self._due_at = 0
         self._conflicts = 0
@@ -385,6 +388,8 @@ class Loop:
             return
         try:
             now = self.clock.now()
+            if self._tell is not None:
+                self._began = self.clock.monotonic()
             while cold := self.dispatcher.advance(messages, now):
                 messages = self._admit(cold)
             batch = self._seal()
@@ -481,9 +486,10 @@ class Loop:
         released = self.dispatcher.release()
         self._conflicts = 0
         self.full_until = 0.0
-        durable = None
+        durable, ended = None, 0.0
         if self._tell is not None:
-            durable = Durable(batch, released, self.clock.monotonic() - since)
+            ended = self.clock.monotonic()
+            durable = Durable(batch, released, ended - since, since - self._began, self._let_out_took)
         if self._committed is not None:
             self._committed(batch, self.clock.monotonic() - since)
         if self.early.is_long:
@@ -492,6 +498,8 @@ class Loop:
         if self.early.is_long:
             self.early.look_behind()
             self.early.ended()
+        if durable is not None:
+            self._let_out_took = self.clock.monotonic() - ended
 
     def _let_out(self, released: Released, batch: Batch, durable: Durable | None) -> None:
         """Release the effects of a durable batch, each separately: a failure must not block the others."""
@@ -522,7 +530,7 @@ class Loop:
         for at in released.visible:
             if at < horizon:
                 self.wakeups.push(at, "")
-        for instance_id, reason in released.parked:
+        for instance_id, reason, _ in released.parked:
             log.warning("instance %s is parked: %s. Next: %s", instance_id, reason, next_step(reason))
         if durable is not None and self._tell is not None:
             durable.attempts = [one for one in gone if type(one) is Attempt]
@@ -544,7 +552,7 @@ class Loop:
         if self._committed is not None:
             self._committed(rows, 0.0)
         if self._tell is not None:
-            self._shielded(self._tell, Durable(rows, apart.released, 0.0))
+            self._shielded(self._tell, Durable(rows, apart.released, None))
         handover.answer(apart.released.answers)
         watched = self.watched
         if watched is not None:
@@ -653,6 +661,8 @@ class Loop:
         if self.away is None:
             self._away_since = self.clock.now()
         self.away = error
+        if self.sharing is not None and isinstance(error, FenceLost):
+            self.sharing.leases_lost += 1
         self._unpolled = self._come_back()
         if not self._unpolled:
             self._dismiss_clients(error)

@@ -98,6 +98,8 @@ class Access:
         self.counts = HubCounts(time.monotonic)
         self._requests = Buckets(self.limits.rate, self.limits.burst, time.monotonic)
         self._in_hand = RequestsInHand(self.limits.in_hand)
+        self.denied: dict[str, int] = {}
+        """How many requests were denied, by the code of the error."""
         self._failures = Buckets(self.limits.failures, self.limits.failure_burst, time.monotonic)
 
     async def close(self) -> None:
@@ -138,7 +140,7 @@ class Access:
             self._in_hand.leave(*held_by)
 
     async def _handled(self, request: Request, endpoint: Endpoint, caller: Caller) -> Response:
-        if endpoint.function:  # client functions are not in the audit log
+        if endpoint.function or endpoint.scope == "metrics":  # not in the audit log
             return await endpoint.handler(request)
         return await self._noted(request, endpoint, caller)
 
@@ -166,6 +168,9 @@ class Access:
         if self.is_open and not request.query_params.getlist("sig"):
             self._within_rate(f"address {limited_address(address)}")
             return ANYONE
+        if endpoint.scope == "metrics" and self._is_unlocked(request, address):
+            self._within_rate(f"address {limited_address(address)}")
+            return ANONYMOUS
         try:
             caller = self._identify(request, endpoint, address)
         except Refused as refused:
@@ -185,6 +190,10 @@ class Access:
                 who=caller.who,
             )
         return caller
+
+    def _is_unlocked(self, request: Request, address: str) -> bool:
+        """Whether the metrics are open: to requests of this machine without a key, before the hub has keys."""
+        return _is_local(address) and not self.keys.has_keys() and shown_key(request) is None
 
     def caller_of(self, request: Request) -> Caller:
         """The caller of a request, also of one to a route of the surrounding site."""
@@ -334,6 +343,7 @@ class Access:
         Unknown callers choose the ids they send, and a caller over the limit sends many. With ids, each request would
         add a row.
         """
+        self.denied[refused.code] = self.denied.get(refused.code, 0) + 1
         caller: Caller = request.scope.get(CALLER, ANONYMOUS)
         if caller is ANONYMOUS or refused.status == 429:
             who = refused.who if caller is ANONYMOUS else caller.who

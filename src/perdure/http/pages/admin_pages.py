@@ -27,6 +27,7 @@ PAGE = 100
 DONE = {"revoked": "The key is revoked."}
 _EXPIRIES = (("", "never"), ("86400", "in a day"), ("2592000", "in 30 days"), ("31536000", "in a year"))
 _MEANS = {
+    "metrics": "read the metrics for Prometheus",
     "read": "view instances",
     "operate": "start and manage instances, raise events",
     "admin": "everything, including keys and purging",

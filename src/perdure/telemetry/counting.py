@@ -1,0 +1,313 @@
+"""Counting: plain integers and bucket arrays, added to once a batch.
+
+The loop's thread counts after each commit what the batch holds anyway: its rows, the instances that ended, the
+attempts whose results it consumed. Nothing is counted once an event, and nothing before it is durable. Other threads
+read; a reader can see a batch half counted. Attributes are bounded: a function that is not registered here is
+`_other`, and so is an error type beyond the first hundred.
+"""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from perdure.engine.core.noted import EventAccepted, EventDropped, Replayed, TimerWasDue
+from perdure.engine.core.telemetry import COMPLETED, FAILED
+from perdure.engine.core.tenure import EVICTED, RESTART, RESUME, REWIND, TAKEOVER
+from perdure.model.activity_names import entity_of
+from perdure.model.entities import ORCHESTRATION
+from perdure.model.events import ExecutionFailed
+from perdure.model.http_calls import BUILT_IN
+from perdure.model.instances import RuntimeStatus
+from perdure.model.span_ids import trace_id_of
+from perdure.model.trace_context import trace_in
+from perdure.model.waiting import kind_of
+
+if TYPE_CHECKING:
+    from perdure.engine.core.instance import Instance
+    from perdure.engine.core.telemetry import Body, Durable
+    from perdure.engine.functions.registry import Registry
+    from perdure.model.messages import ActivityResult
+    from perdure.model.records import Batch
+
+OTHER: Final = "_other"
+ERROR_TYPES: Final = 100  # different ones; code can make up any number
+DROPPED: Final = "dropped"  # of an attempt: its result came when its call or its instance had ended
+CLIENT, PARENT, SCHEDULE, QUEUE = "client", "parent", "schedule", "queue"
+ORIGINS: Final = (CLIENT, PARENT, SCHEDULE, QUEUE)
+ENDS: Final = (RuntimeStatus.Completed.value, RuntimeStatus.Failed.value, RuntimeStatus.Terminated.value)
+OUTCOMES: Final = (COMPLETED, FAILED, "timed_out", "cancelled", DROPPED)
+REPLAYS: Final = (RESTART, EVICTED, TAKEOVER, REWIND, RESUME)
+PARTS: Final = ("decide", "commit", "release")
+
+DAY: Final = 86_400.0
+LIFETIMES: Final = (
+    *(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3_600.0, 21_600.0),
+    *(DAY, 3 * DAY, 7 * DAY, 30 * DAY),
+)
+"""Seconds: an instance can wait for a person for weeks."""
+DURATIONS: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 60.0, 300.0, 3_600.0)
+COMMITS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+BATCHES: Final = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1_000.0, 2_000.0)
+
+Labels = tuple[str, ...]
+
+
+class Slowest(NamedTuple):
+    """The slowest observation in a bucket, and whose it was."""
+
+    value: float
+    at: int
+    trace_id: int
+
+
+class Buckets:
+    """A histogram: how many observations each bucket has, and their sum."""
+
+    __slots__ = ("bounds", "counts", "slowest", "total")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+        self.slowest: dict[int, Slowest] = {}  # by bucket
+
+    def add(self, value: float) -> int:
+        """Add an observation; returns its bucket."""
+        place = bisect_left(self.bounds, value)
+        self.counts[place] += 1
+        self.total += value
+        return place
+
+
+class Histograms(dict[Labels, Buckets]):
+    """The histograms of one metric by their labels, made when they are first needed."""
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        super().__init__()
+        self._bounds = bounds
+
+    def __missing__(self, labels: Labels) -> Buckets:
+        made = self[labels] = Buckets(self._bounds)
+        return made
+
+
+class Counts(dict[Labels, int]):
+    """The counters of one metric by their labels; 0 for those that are not there yet."""
+
+    def __missing__(self, labels: Labels) -> int:
+        return 0
+
+
+class Counting:
+    """What one engine has done since it started. Listens at the engine's port.
+
+    Parameters:
+        registry: the functions with a name of their own, built-in ones included. Those of the application have series
+            with 0 from the start.
+        store: the kind of the store.
+    """
+
+    follows_bodies = False
+
+    def __init__(self, registry: Registry, store: str) -> None:
+        self.started = Counts()  # orchestrator, origin
+        self.ends = Counts()  # orchestrator, status, error type
+        self.lifetimes = Histograms(LIFETIMES)  # orchestrator, status
+        self.parked = Counts()  # orchestrator, reason
+        self.replays = Counts()  # orchestrator, reason
+        self.replay_seconds = Histograms(DURATIONS)  # orchestrator
+        self.replayed_events = Counts()  # orchestrator
+        self.attempts = Counts()  # activity, outcome
+        self.attempt_seconds = Histograms(DURATIONS)  # activity, outcome
+        self.waited = Histograms(DURATIONS)  # activity, host
+        self.retries = Counts()  # activity
+        self.raised = Counts()  # orchestrator
+        self.dropped = Counts()  # orchestrator, reason
+        self.late_timers = Histograms(LIFETIMES)
+        self.commits = Histograms(COMMITS)  # store
+        self.batches = Histograms(BATCHES)
+        self.busy = dict.fromkeys(PARTS, 0.0)  # seconds
+        orchestrators = {*registry.orchestrators, *registry.entities}
+        self._orchestrators: Mapping[str, str] = {name: name for name in orchestrators}
+        self._activities: Mapping[str, str] = {name: name for name in registry.activities}
+        self._error_types: dict[str, str] = {}
+        self._commits = self.commits[store,]
+        self._batches = self.batches[()]
+        self._late = self.late_timers[()]
+        self._begin_with_zeros(registry)
+
+    def _begin_with_zeros(self, registry: Registry) -> None:
+        """Make the series of every function of the application: a rate is wrong where a series begins with 1."""
+        for name in filter(_is_of_application, registry.orchestrators):
+            self.started.update(dict.fromkeys(((name, origin) for origin in ORIGINS), 0))
+            for status in ENDS:
+                self.ends[name, status, ""] = 0
+                self.lifetimes[name, status]
+            for one in (self.raised, self.replayed_events):
+                one[name,] = 0
+            self.replays.update(dict.fromkeys(((name, reason) for reason in REPLAYS), 0))
+            self.replay_seconds[name,]
+        for name in filter(_is_of_application, registry.activities):
+            self.attempts.update(dict.fromkeys(((name, outcome) for outcome in OUTCOMES), 0))
+            for outcome in (COMPLETED, FAILED):
+                self.attempt_seconds[name, outcome]
+            self.retries[name,] = 0
+
+    # ------------------------------------------------------------------------------------------------ the port
+
+    def committed(self, durable: Durable) -> None:
+        """Count a batch. On the loop's thread."""
+        batch, released = durable.batch, durable.released
+        if batch.new_instances:
+            self._count_starts(batch)
+        if released.finished:
+            self._count_ends(released.finished)
+        if durable.attempts:
+            self._count_attempts(durable)
+        for attempt in durable.passed_by:
+            self._count_attempt(attempt, DROPPED, 0.0, batch.at)
+        for _, reason, name in released.parked:
+            self.parked[self._orchestrators.get(name, OTHER), kind_of(reason)] += 1
+        if released.noted:
+            self._count_noted(durable)
+        seconds = durable.seconds
+        if seconds is None:  # starts that were committed within another batch
+            return
+        if not batch.is_empty():
+            self._commits.add(seconds)
+            self._batches.add(len(batch.history))
+        busy = self.busy
+        busy["decide"] += durable.decided
+        busy["commit"] += seconds
+        busy["release"] += durable.let_out
+
+    def begun(self, attempt: Body) -> None:
+        """Not wanted."""
+
+    def ended(self, attempt: Body, result: ActivityResult) -> None:
+        """Not wanted."""
+
+    # ------------------------------------------------------------------------------------------------ one batch
+
+    def _count_starts(self, batch: Batch) -> None:
+        triggered = {
+            row.instance_id: row.operation_id for row in batch.seen if row.operation_id.startswith(_TRIGGERS)
+        }
+        known, started = self._orchestrators, self.started
+        for row in batch.new_instances:
+            if row.kind != ORCHESTRATION:
+                continue
+            if row.parent_id is not None:
+                origin = PARENT
+            elif triggered or row.instance_id.startswith(_TRIGGERS):
+                origin = _origin_of(triggered.get(row.instance_id) or row.instance_id)
+            else:
+                origin = CLIENT
+            started[known.get(row.name, OTHER), origin] += 1
+
+    def _count_ends(self, finished: Iterable[Instance]) -> None:
+        known = self._orchestrators
+        for instance in finished:
+            if instance.entity_state is not None:
+                continue
+            name, status = known.get(instance.name, OTHER), instance.status._value_
+            self.ends[name, status, self._error_of(instance)] += 1
+            ended_at = instance.completed_at or instance.created_at
+            seconds = max(0, ended_at - instance.created_at) / 1e6
+            buckets = self.lifetimes[name, status]
+            place = buckets.add(seconds)
+            slowest = buckets.slowest.get(place)
+            if slowest is None or seconds > slowest.value:
+                trace_id = _trace_id_of(instance)
+                if trace_id:
+                    buckets.slowest[place] = Slowest(seconds, ended_at, trace_id)
+
+    def _error_of(self, instance: Instance) -> str:
+        ending = instance.ending
+        if type(ending) is not ExecutionFailed:
+            return ""
+        name = ending.failure.type
+        known = self._error_types
+        if name not in known:
+            known[name] = name if len(known) < ERROR_TYPES else OTHER
+        return known[name]
+
+    def _count_attempts(self, durable: Durable) -> None:
+        # The time of day at which the monotonic clock was 0, for comparing a begin with the time of the call.
+        at = durable.batch.at
+        epoch = at / 1e6 + durable.decided + (durable.seconds or 0.0) - time.monotonic()
+        for attempt in durable.attempts:
+            self._count_attempt(attempt, attempt.outcome, epoch, at)
+
+    def _count_attempt(self, attempt: Body, outcome: str, epoch: float, at: int) -> None:
+        invocation = attempt.invocation
+        name = self._activities.get(invocation.name) or self._other(invocation.name)
+        self.attempts[name, outcome] += 1
+        if invocation.attempt > 1:
+            self.retries[name,] += 1
+        since = attempt.since
+        if not since:  # it never began
+            return
+        buckets, seconds = self.attempt_seconds[name, outcome], attempt.seconds
+        place = buckets.add(seconds)
+        slowest = buckets.slowest.get(place)
+        if (slowest is None or seconds > slowest.value) and invocation.trace:
+            trace = trace_in(invocation.trace)
+            if trace is not None:
+                buckets.slowest[place] = Slowest(seconds, at, trace.trace_id)
+        if epoch and invocation.scheduled_at:
+            waited = since + epoch - invocation.scheduled_at / 1e6
+            self.waited[name, attempt.where].add(max(0.0, waited))
+
+    def _other(self, name: str) -> str:
+        """The label of an activity that is not registered: of an entity's operation, the entity."""
+        entity = entity_of(name)
+        return self._orchestrators.get(entity, OTHER) if entity else OTHER
+
+    def _count_noted(self, durable: Durable) -> None:
+        known = self._orchestrators
+        for noted in durable.released.noted:
+            match noted:
+                case EventAccepted(name):
+                    self.raised[known.get(name, OTHER),] += 1
+                case EventDropped(name, reason):
+                    self.dropped[known.get(name, OTHER), reason] += 1
+                case TimerWasDue(late):
+                    self._late.add(max(0, late) / 1e6)
+                case Replayed(name, reason, events, seconds):
+                    label = known.get(name, OTHER)
+                    self.replays[label, reason] += 1
+                    self.replay_seconds[label,].add(seconds)
+                    self.replayed_events[label,] += events
+
+
+_TRIGGERS: Final = ("schedule:", "queue:")
+"""How the ids of triggers' instances begin, and the operation ids of what their functions start."""
+
+
+def _origin_of(cause: str) -> str:
+    match cause.partition(":")[0]:
+        case "schedule":
+            return SCHEDULE
+        case "queue":
+            return QUEUE
+        case _:
+            return CLIENT
+
+
+def _trace_id_of(instance: Instance) -> int:
+    """The id of the trace that an instance belongs to; 0 for a child in a tree without one, whose root is unknown."""
+    trace = trace_in(instance.trace)
+    if trace is not None:
+        return trace.trace_id
+    return 0 if instance.parent is not None else trace_id_of(instance.instance_id, instance.execution_id)
+
+
+def _is_of_application(name: str) -> bool:
+    return not name.startswith(BUILT_IN)
+
+
+__all__ = ["OTHER", "Buckets", "Counting", "Counts", "Histograms", "Labels", "Slowest"]

@@ -1,0 +1,268 @@
+"""What the metrics count, by the pages that Prometheus reads."""
+
+import asyncio
+import re
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families as prometheus
+
+import perdure as df
+from perdure.telemetry.metrics import metrics_of
+from perdure.telemetry.prometheus import page
+from perdure.testing import environment
+
+
+def claims() -> df.App:
+    """Three orchestrators, two activities and a wait."""
+    app = df.App("claims")
+
+    @app.activity
+    async def estimate(amount: int) -> int:
+        return amount
+
+    @app.activity
+    def pay(amount: int) -> str:
+        if amount < 0:
+            raise ValueError("no account")
+        return "paid"
+
+    @app.orchestrator
+    async def settle(context: df.OrchestrationContext, amount: int) -> str:
+        value = await context.call_activity(estimate, amount)
+        policy = df.RetryPolicy(first_interval=1, max_attempts=3)
+        return await context.call_activity(pay, value, retry=policy)
+
+    @app.orchestrator
+    async def decide(context: df.OrchestrationContext) -> str:
+        return await context.wait_for_external_event("Decision")
+
+    @app.orchestrator
+    async def both(context: df.OrchestrationContext) -> str:
+        return await context.call_sub_orchestrator(settle, 7)
+
+    return app
+
+
+def samples(env_or_text) -> dict[tuple[str, ...], float]:
+    """The samples that are not 0, as name and label values, without the worker."""
+    text = env_or_text if isinstance(env_or_text, str) else text_of(env_or_text)
+    return {
+        (one.name, *(value for label, value in sorted(one.labels.items()) if label != "worker")): one.value
+        for family in prometheus(text)
+        for one in family.samples
+        if one.value
+    }
+
+
+def text_of(env, accept: str = "") -> str:
+    metrics = metrics_of(env.engine.telemetry)
+    return page([(metrics.worker, metrics.read())], accept).content.decode()
+
+
+def of(env, name: str) -> dict[str, float]:
+    return {", ".join(key[1:]): value for key, value in samples(env).items() if key[0] == name}
+
+
+async def test_starts_and_ends_are_counted_by_orchestrator_origin_status_and_error():
+    async with environment(claims()) as env:
+        await env.run("settle", 5)
+        await env.run("both")
+        await env.run("settle", -1)
+        stopped = await env.client.start_new("decide")
+        await env.client.terminate(stopped, "enough")
+        await env.client.wait_for_completion(stopped)
+
+        assert of(env, "perdure_instance_started_total") == {
+            "settle, client": 2,
+            "settle, parent": 1,
+            "both, client": 1,
+            "decide, client": 1,
+        }
+        assert of(env, "perdure_instance_ended_total") == {
+            ", settle, Completed": 2,
+            ", both, Completed": 1,
+            "perdure.errors.TaskFailedError, settle, Failed": 1,
+            ", decide, Terminated": 1,
+        }
+        assert of(env, "perdure_instance_duration_seconds_count") == {
+            "settle, Completed": 2,
+            "both, Completed": 1,
+            "settle, Failed": 1,
+            "decide, Terminated": 1,
+        }
+
+
+async def test_attempts_and_retries_are_counted_by_activity_and_outcome():
+    async with environment(claims()) as env:
+        await env.run("settle", 5)
+        await env.run("settle", -1)
+
+        assert of(env, "perdure_activity_attempts_total") == {
+            "estimate, completed": 2,
+            "pay, completed": 1,
+            "pay, failed": 3,
+        }
+        assert of(env, "perdure_activity_retries_total") == {"pay": 2}
+        assert of(env, "perdure_activity_duration_seconds_count") == {
+            "estimate, completed": 2,
+            "pay, completed": 1,
+            "pay, failed": 3,
+        }
+        assert of(env, "perdure_activity_wait_seconds_count") == {
+            "estimate, event loop": 2,
+            "pay, thread": 4,
+        }
+
+
+async def test_a_late_and_a_cancelled_attempt_have_their_own_outcomes():
+    app = df.App("late")
+    released = asyncio.Event()
+
+    @app.activity(timeout=0.001)
+    async def slow(_: None) -> None:
+        await released.wait()
+
+    @app.activity
+    async def endless(_: None) -> None:
+        await released.wait()
+
+    @app.orchestrator
+    async def main(context: df.OrchestrationContext) -> None:
+        try:
+            await context.call_activity(slow, None)
+        except df.TaskFailedError:
+            pass
+        unwanted = context.call_activity(endless, None)
+        await context.wait_for_external_event("Stop")
+        unwanted.cancel()
+
+    async with environment(app) as env:
+        instance = await env.client.start_new("main")
+        while not of(env, "perdure_activity_running").get("endless"):
+            await asyncio.sleep(0)
+        await env.client.raise_event(instance, "Stop")
+        await env.client.wait_for_completion(instance)
+
+        assert of(env, "perdure_activity_attempts_total") == {"slow, timed_out": 1, "endless, cancelled": 1}
+        assert of(env, "perdure_activity_running") == {}
+        released.set()
+
+
+async def test_events_are_counted_when_they_are_accepted_and_again_when_nothing_took_them():
+    async with environment(claims()) as env:
+        instance = await env.client.start_new("decide")
+        await env.client.raise_event(instance, "Comment", "x")
+        await env.client.raise_event(instance, "Decision", "yes")
+        await env.client.wait_for_completion(instance)
+        with pytest.raises(df.InstanceFinished):
+            await env.client.raise_event(instance, "Decision", "no")
+
+        assert of(env, "perdure_event_raised_total") == {"decide": 2}
+        assert of(env, "perdure_event_dropped_total") == {"decide, untaken": 1}
+
+
+async def test_an_event_held_while_suspended_counts_once():
+    async with environment(claims()) as env:
+        instance = await env.client.start_new("decide")
+        await env.client.suspend(instance)
+        await env.client.raise_event(instance, "Decision", "yes")
+        assert of(env, "perdure_event_raised_total") == {"decide": 1}
+        await env.client.resume(instance)
+        await env.client.wait_for_completion(instance)
+        assert of(env, "perdure_event_raised_total") == {"decide": 1}
+
+
+async def test_parked_instances_are_counted_by_reason():
+    async with environment(claims(), store="memory:") as env:
+        instance = await env.client.start_new("decide")
+        await env.settled()
+        await env.restart(df.App("claims"))
+        await env.client.raise_event(instance, "Decision", "yes")
+        await env.settled()
+
+        assert of(env, "perdure_instance_parked_total") == {"_other, no_worker": 1}
+
+
+async def test_replays_are_counted_by_reason_with_the_events_that_they_read():
+    async with environment(claims(), store="memory:") as env:
+        instance = await env.client.start_new("decide")
+        await env.settled()
+        await env.evict()
+        await env.client.raise_event(instance, "Comment")
+        await env.settled()
+
+        assert of(env, "perdure_replays_total") == {"decide, evicted": 1}
+        assert of(env, "perdure_replay_events_total") == {"decide": 2}
+        assert of(env, "perdure_replay_duration_seconds_count") == {"decide": 1}
+        assert of(env, "perdure_evictions_total") == {"": 1}
+
+        await env.restart()
+        await env.client.raise_event(instance, "Decision", "yes")
+        await env.client.wait_for_completion(instance)
+        assert of(env, "perdure_replays_total") == {"decide, restart": 1}
+
+
+async def test_every_registered_function_has_its_series_from_the_start_and_built_in_ones_have_none():
+    async with environment(claims()) as env:
+        text = text_of(env)
+
+    for name in ("settle", "decide", "both"):
+        for origin in ("client", "parent", "schedule", "queue"):
+            assert re.search(
+                rf'^perdure_instance_started_total{{orchestrator="{name}",origin="{origin}",worker=".+"}} 0.0$',
+                text,
+                re.M,
+            )
+        assert f'perdure_instance_duration_seconds_count{{orchestrator="{name}",status="Failed"' in text
+    for name in ("estimate", "pay"):
+        for outcome in ("completed", "failed", "timed_out", "cancelled", "dropped"):
+            assert f'perdure_activity_attempts_total{{activity="{name}",outcome="{outcome}"' in text
+        assert f'perdure_activity_queued{{activity="{name}"' in text
+    assert "BuiltIn" not in text
+
+
+async def test_ten_thousand_instances_of_three_orchestrators_are_fewer_than_a_thousand_series():
+    app = claims()
+
+    @app.orchestrator(name="decide", version="2")
+    async def decide(context: df.OrchestrationContext) -> str:
+        raise ValueError(context.instance_id)
+
+    async with environment(app) as env:
+        for begin in range(0, 10_000, 500):
+            names = ("settle", "decide", "both")
+            ids = await asyncio.gather(
+                *(env.client.start_new(names[no % 3], f"id-{no}", 1) for no in range(begin, begin + 500))
+            )
+            await asyncio.gather(*(env.client.wait_for_completion(one) for one in ids))
+        text = text_of(env)
+
+    series = [line for line in text.splitlines() if line and not line.startswith("#")]
+    assert sum(of(text, "perdure_instance_ended_total").values()) >= 10_000
+    assert len(series) < 1_000
+    assert "id-" not in text
+
+
+async def test_names_that_are_not_registered_here_are_other():
+    async with environment(claims()) as env:
+        await env.client.start_new("settle", None, 1)
+        metrics = metrics_of(env.engine.telemetry)
+        assert metrics.counting._other("never heard of") == "_other"
+        assert metrics.counting._orchestrators.get("never heard of", "_other") == "_other"
+
+
+def test_error_types_are_bounded():
+    from perdure.engine.functions.registry import Registry
+    from perdure.telemetry.counting import ERROR_TYPES, Counting
+
+    class Ended:
+        def __init__(self, error: str) -> None:
+            from perdure.failure import Failure
+            from perdure.model.events import ExecutionFailed
+
+            self.ending = ExecutionFailed(failure=Failure(error))
+
+    counting = Counting(Registry(), "memory")
+    found = {counting._error_of(Ended(f"made.up.Error{no}")) for no in range(3 * ERROR_TYPES)}
+    assert len(found) == ERROR_TYPES + 1
+    assert "_other" in found
