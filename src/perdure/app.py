@@ -212,6 +212,8 @@ class App(Blueprint):
             metrics = metrics_of(telemetry)
             if metrics is not None:
                 metrics.watch(engine)
+                if tracer is not None:
+                    metrics.spans_dropped = tracer.dropped
             client = await engine.start()
             try:
                 async with serving(self.registry, client, accept_only=settings.runs_nothing):

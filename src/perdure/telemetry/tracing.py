@@ -63,6 +63,10 @@ class Tracer:
         self._bodies.close()
         await self.exporter.close()
 
+    def dropped(self) -> int:
+        """How many parts of traces were dropped, because too many waited for the exporter."""
+        return self.exporter.dropped
+
     # ------------------------------------------------------------------------------- clients' messages
 
     def sending(self, message: M) -> AbstractContextManager[M]:
