@@ -274,3 +274,46 @@ async def test_tasks_of_the_programs_own_making_are_waited_for(tmp_path: Path) -
         status = await env.run("prices")
     priced = [{"price": 8}, {"price": 3}, [{"price": 1}, {"price": 2}]]
     assert status.output == [*priced, "now", True], status.failure
+
+
+UNHOSTED_INPUTS = """
+import azure.durable_functions as df
+import azure.functions as func
+app = df.DFApp(http_auth_level=func.AuthLevel.ANONYMOUS)
+@app.activity_trigger(input_name="text")
+@app.generic_input_binding(arg_name="answer", type="textCompletion", prompt="{text}")
+def summarise(text, answer: str): return answer
+@app.activity_trigger(input_name="text")
+@app.generic_input_binding(arg_name="answer", type="textCompletion", prompt="{text}")
+async def soon(text, answer: str): return answer
+@app.route(route="read")
+@app.blob_input(arg_name="blob", path="in/a.txt", connection="AzureWebJobsStorage")
+def read(req: func.HttpRequest, blob: func.InputStream): return "never"
+@app.orchestration_trigger(context_name="context")
+def asks(context):
+    told = []
+    for name in ("summarise", "soon"):
+        try:
+            yield context.call_activity(name, "a text")
+        except Exception as error:
+            told.append(str(error))
+    return told
+"""
+
+
+async def test_a_function_whose_input_is_not_hosted_says_so_when_it_is_called(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "host.json").write_text("{}")
+    (tmp_path / "function_app.py").write_text(UNHOSTED_INPUTS)
+    app = load(tmp_path, partial=True).app
+    async with environment(app) as env:
+        told = (await env.run("asks")).output
+    assert "summarise needs its input 'answer', and textCompletion is not hosted" in told[0]
+    assert "soon needs its input 'answer', and textCompletion is not hosted" in told[1]
+    host = app.asgi(store="memory:")
+    async with host.lifespan():
+        transport = httpx2.ASGITransport(app=host)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            assert (await client.get("/api/read")).status_code == 500
+    assert "read needs its input 'blob', and blob is not hosted" in caplog.text

@@ -146,7 +146,8 @@ def with_path(path: Path) -> None:
 def _refusal(folder: Folder, found: Found, partial: bool) -> HostedAppError:
     faults = [*found.faults, *([] if partial else found.missing)]
     advice = (
-        "--partial serves the rest: what is not hosted never fires, and what is set on it is dropped"
+        "--partial serves the rest: a trigger that is not hosted never fires, what is set on such an output is "
+        "dropped, and a function that has such an input fails when it is called"
         if found.missing and not partial and not found.faults
         else ""
     )

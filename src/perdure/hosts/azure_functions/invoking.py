@@ -18,7 +18,9 @@ from starlette.concurrency import run_in_threadpool
 
 from perdure.engine.client.client import Client
 from perdure.engine.functions.callables import is_async, presented, signature_of
+from perdure.errors import HostedAppError
 from perdure.hosts.azure_functions import sdk
+from perdure.hosts.azure_functions.indexing import HOSTED
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -159,6 +161,7 @@ class Callee:
         """What to call it with, and the outputs that it may set. `given` is what the trigger hands it."""
         if self._takes_trigger_alone:  # most activities
             return {self.described.trigger.name: given}, {}
+        self._refuse_inputs()
         outputs = {one.name: Output() for one in self.outputs if one.name != RETURN}
         filled: dict[str, Any] = {self.described.trigger.name: given, **outputs}
         if door is not None and client is not None:
@@ -169,6 +172,15 @@ class Callee:
             CONTEXT, InvocationContext(self.described.name, self.folder.path, invocation_id, attempt)
         )
         return {name: value for name, value in filled.items() if name in self.parameters}, outputs
+
+    def _refuse_inputs(self) -> None:
+        """Raise HostedAppError for a call that needs inputs which are not hosted."""
+        for one in self.described.others:
+            if one.kind not in HOSTED and not one.is_output and one.name in self.parameters:
+                raise HostedAppError(
+                    f"{self.described.name} needs its input {one.name!r}, and {one.properties.get('type')} is not "
+                    f"hosted here: call the service in the code of the function ({self.described.place})"
+                )
 
     def _client_for(self, binding: Binding, door: HubDoor, client: Client, invocation_id: str) -> Any:
         text = door.text_for(client)
