@@ -40,12 +40,15 @@ class Ingestion:
         }
 
     @property
+    def envelopes(self) -> list[dict[str, Any]]:
+        return [envelope for body in self.bodies for envelope in json.loads(body)]
+
+    @property
     def tables(self) -> dict[str, list[dict[str, Any]]]:
         """The rows of each table, with the columns that Application Insights would show."""
         found: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES.values()}
-        for body in self.bodies:
-            for envelope in json.loads(body):
-                found[TABLES[envelope["data"]["baseType"]]].append(_row(envelope))
+        for envelope in self.envelopes:
+            found[TABLES[envelope["data"]["baseType"]]].append(_row(envelope))
         return found
 
 

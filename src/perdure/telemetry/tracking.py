@@ -12,7 +12,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import count
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 PENDING: Final = 10_000  # rows and attempts that wait for the thread at most
 TIMERS_KEPT: Final = 10_000  # executions whose timers' due times are remembered, the latest ones
+HELD_FOR: Final = (
+    5.0  # seconds that the begin of an activity waits for the next commit, which may come before it
+)
 STOPS_WITHIN: Final = 10.0  # seconds in which the last events must be written
 log = logging.getLogger("perdure.tracking")
 own = logging.getLogger("perdure.telemetry")
@@ -46,6 +49,10 @@ class Begun(msgspec.Struct, frozen=True):
 
     invocation: Invocation
     at: int
+
+    @property
+    def call(self) -> Call:
+        return self.invocation.execution_id, self.invocation.task_id
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -66,6 +73,7 @@ class Committed(msgspec.Struct, frozen=True):
     results: Sequence[ResultRow]
     dropped: Sequence[tuple[Subject, DroppedRow]]
     replays: Sequence[tuple[Subject, str, int]]
+    begins: Sequence[Invocation]
 
 
 class Tracking:
@@ -92,6 +100,7 @@ class Tracking:
         self._queue: SimpleQueue[Committed | Begun | None] = SimpleQueue()
         self._numbers = count()
         self._timers: OrderedDict[str, dict[int, int]] = OrderedDict()
+        self._begun: list[Begun] = []
         self._pending = 0
         self._written = 0
         self.dropped = 0
@@ -162,30 +171,53 @@ class Tracking:
                 if row.kind == "event"
             ],
             (),
+            durable.released.invocations,
         )
 
     # ----------------------------------------------------------------------------------- its own thread
 
     def _write_all(self) -> None:
-        while (item := self._queue.get()) is not None:
+        while True:
             try:
-                self._write(item)
-            except Exception:
-                own.exception("a tracking event could not be written")
+                item = self._queue.get(timeout=HELD_FOR if self._begun else None)
+            except Empty:
+                self._shielded(self._write_begun, self._take_begun())
+                continue
+            if item is None:
+                self._shielded(self._write_begun, self._take_begun())
+                return
+            self._shielded(self._write, item)
+
+    def _shielded(self, write: Callable[[Any], None], given: Any) -> None:
+        try:
+            write(given)
+        except Exception:
+            own.exception("a tracking event could not be written")
+
+    def _take_begun(self) -> list[Begun]:
+        begun, self._begun = self._begun, []
+        return begun
+
+    def _write_begun(self, begun: Iterable[Begun]) -> None:
+        for one in begun:
+            self._written += 1
+            given = one.invocation
+            event = tracked.activity_started(_caller_of(given), given.name, given.input, given.task_id)
+            self._tell(one.at, event)
 
     def _write(self, item: Committed | Begun) -> None:
+        """Write an item. A thread may begin an activity before the loop has told of the batch that starts it."""
         match item:
             case Begun():
-                self._written += 1
-                given = item.invocation
-                self._tell(
-                    item.at,
-                    tracked.activity_started(_caller_of(given), given.name, given.input, given.task_id),
-                )
+                self._begun.append(item)
             case Committed():
+                begun = self._take_begun()
+                begins = {(one.execution_id, one.task_id) for one in item.begins}
+                self._write_begun(one for one in begun if one.call not in begins)
                 self._written += len(item.created) + len(item.rows) + len(item.attempts) + len(item.dropped)
                 for at, event in self._in_order(item):
                     self._tell(at, event)
+                self._write_begun(one for one in begun if one.call in begins)
 
     def _in_order(self, made: Committed) -> Iterator[tuple[int, TrackingEvent]]:
         """The events of one batch: what its code received comes before what it did about it."""
