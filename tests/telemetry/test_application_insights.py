@@ -235,6 +235,15 @@ def test_the_connection_string_is_in_no_output_and_on_no_page(office: Office):
 # --------------------------------------------------------------------------- Azure's tracking events and queries
 
 
+def test_the_replay_after_the_restart_is_one_tracking_event(office: Office):
+    [row] = [row for row in office.tables["traces"] if dimension(row, "prop__state") == "Replayed"]
+    assert (instance_of(row), dimension(row, "prop__reason"), dimension(row, "prop__replays")) == (
+        "claim-20",
+        "restart",
+        "1",
+    )
+
+
 def test_azures_query_of_a_single_instance_gives_its_steps_in_order(office: Office):
     """`Single instance query` of Azure's documentation, over the rows that arrived."""
     rows = [

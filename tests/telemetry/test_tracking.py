@@ -245,6 +245,27 @@ async def test_nothing_is_told_twice_after_a_restart(kept):
     assert told[-1] == ("Completed", "Orchestrator", "claim")
 
 
+async def test_a_replay_is_one_record_if_that_is_asked_for(kept):
+    tracking = TrackingSettings(events=True, replays=True)
+    async with environment(office(claim_async), settings=df.Settings(tracking=tracking)) as env:
+        await env.client.start_new("claim", "claim-1", SECRET)
+        await env.settled()
+        await env.restart()
+        await env.advance(seconds=61)
+        await env.evict()
+        await env.client.raise_event("claim-1", "Approval", SECRET)
+        await env.client.wait_for_completion("claim-1", 60)
+    replayed = [record for record in kept.records if record.prop__state == "Replayed"]
+    assert [(record.prop__reason, record.prop__replays) for record in replayed] == [
+        ("restart", 1),
+        ("evicted", 2),
+    ]
+    assert "claim-1: Function 'claim (Orchestrator)' was replayed. Reason: restart. Replays: 1. State:" in (
+        replayed[0].getMessage()
+    )
+    assert {record.prop__isReplay for record in kept.records} == {False}
+
+
 async def test_without_the_setting_nothing_is_told(kept):
     async with environment(office(claim_async)) as env:
         await env.client.start_new("claim", "claim-1", SECRET)

@@ -277,7 +277,7 @@ class Counting:
                     self.dropped[known.get(name, OTHER), reason] += 1
                 case TimerWasDue(late):
                     self._late.add(max(0, late) / 1e6)
-                case Replayed(name, reason, events, seconds):
+                case Replayed(name, reason, events, seconds, _, _):
                     label = known.get(name, OTHER)
                     self.replays[label, reason] += 1
                     self.replay_seconds[label,].add(seconds)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from perdure.engine.core.noted import Replayed
 from perdure.engine.core.telemetry import Body, Durable
 from perdure.model import events as ev
 from perdure.model.instances import execution_id_of
@@ -75,6 +76,11 @@ class Committed(msgspec.Struct, frozen=True):
     replays: Sequence[tuple[Subject, str, int]]
     begins: Sequence[Invocation]
 
+    @property
+    def weight(self) -> int:
+        parts = (self.created, self.rows, self.attempts, self.dropped, self.replays)
+        return sum(map(len, parts))
+
 
 class Tracking:
     """The tracking events of one worker.
@@ -113,9 +119,8 @@ class Tracking:
 
     def committed(self, durable: Durable) -> None:
         made = self._made_true(durable)
-        weight = len(made.created) + len(made.rows) + len(made.attempts) + len(made.dropped)
-        if weight:
-            self._put(made, weight)
+        if made.weight:
+            self._put(made, made.weight)
 
     def begun(self, attempt: Body) -> None:
         if not attempt.invocation.name.startswith("@"):  # no operation of an entity
@@ -170,9 +175,23 @@ class Tracking:
                 for row in batch.dropped
                 if row.kind == "event"
             ],
-            (),
+            self._replays_in(durable) if self._replays else (),
             durable.released.invocations,
         )
+
+    def _replays_in(self, durable: Durable) -> list[tuple[Subject, str, int]]:
+        of_id = {one.instance_id: one for one in durable.touched.values()}
+        found = []
+        for one in durable.released.noted:
+            if isinstance(one, Replayed):
+                instance = of_id.get(one.instance_id)
+                subject = (
+                    Subject(one.instance_id, one.orchestrator, False)
+                    if instance is None
+                    else _subject_of(instance, instance.execution_no, instance.trace)
+                )
+                found.append((subject, one.reason, one.replays))
+        return found
 
     # ----------------------------------------------------------------------------------- its own thread
 
@@ -214,7 +233,7 @@ class Tracking:
                 begun = self._take_begun()
                 begins = {(one.execution_id, one.task_id) for one in item.begins}
                 self._write_begun(one for one in begun if one.call not in begins)
-                self._written += len(item.created) + len(item.rows) + len(item.attempts) + len(item.dropped)
+                self._written += item.weight
                 for at, event in self._in_order(item):
                     self._tell(at, event)
                 self._write_begun(one for one in begun if one.call in begins)
@@ -225,6 +244,8 @@ class Tracking:
             yield made.at, tracked.instance_created(subject)
         decoded = [(row, _decoded(row.events)) for row in made.rows]
         results = dict(_results_in(decoded, made.results))
+        for subject, reason, replays in made.replays:
+            yield made.at, tracked.replayed(subject, reason, replays)
         for attempt in made.attempts:
             event = _ended(attempt.invocation, results)
             if event is not None:

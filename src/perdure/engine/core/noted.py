@@ -30,12 +30,14 @@ class TimerWasDue(NamedTuple):
 
 
 class Replayed(NamedTuple):
-    """The code of an instance was recreated from its history."""
+    """The code of an instance was recreated from its history; `replays` is how often that has happened."""
 
     orchestrator: str
     reason: str  # see `engine.core.tenure`
     events: int
     seconds: float
+    instance_id: str
+    replays: int
 
 
 Noted = EventAccepted | EventDropped | TimerWasDue | Replayed

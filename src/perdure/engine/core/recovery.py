@@ -110,7 +110,10 @@ def _count_replay(
 ) -> None:
     instance.count_replay(reason)
     events = sum(len(events) for _, events in recorded)
-    batch.released.noted.append(Replayed(instance.name, reason, events, batch.random.monotonic() - began))
+    seconds = batch.random.monotonic() - began
+    batch.released.noted.append(
+        Replayed(instance.name, reason, events, seconds, instance.instance_id, instance.replays)
+    )
 
 
 def _relive(
