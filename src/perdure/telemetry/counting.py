@@ -66,20 +66,24 @@ class Slowest(NamedTuple):
 class Buckets:
     """A histogram: how many observations each bucket has, and their sum."""
 
-    __slots__ = ("bounds", "counts", "slowest", "total")
+    __slots__ = ("bounds", "counts", "longest", "slowest", "total")
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self.bounds = bounds
         self.counts = [0] * (len(bounds) + 1)
         self.total = 0.0
+        self.longest = [-1.0] * len(self.counts)  # the value of the slowest in each bucket
         self.slowest: dict[int, Slowest] = {}  # by bucket
 
-    def add(self, value: float) -> int:
-        """Add an observation; returns its bucket."""
-        place = bisect_left(self.bounds, value)
-        self.counts[place] += 1
+    def add(self, value: float) -> None:
+        """Add an observation. Where thousands are added, this is written out: a call costs more than the rest."""
+        self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value
-        return place
+
+    def keep_slowest(self, place: int, value: float, at: int, trace_id: int) -> None:
+        """Keep this observation as the slowest of its bucket."""
+        self.longest[place] = value
+        self.slowest[place] = Slowest(value, at, trace_id)
 
 
 class Histograms(dict[Labels, Buckets]):
@@ -101,6 +105,17 @@ class Counts(dict[Labels, int]):
         return 0
 
 
+class _Row:
+    """Where the attempts of one activity with one outcome are counted."""
+
+    __slots__ = ("label", "seconds", "waited")
+
+    def __init__(self, label: str, seconds: Buckets, waited: Buckets) -> None:
+        self.label = label
+        self.seconds = seconds
+        self.waited = waited
+
+
 class Counting:
     """What one engine has done since it started. Listens at the engine's port.
 
@@ -120,7 +135,7 @@ class Counting:
         self.replays = Counts()  # orchestrator, reason
         self.replay_seconds = Histograms(DURATIONS)  # orchestrator
         self.replayed_events = Counts()  # orchestrator
-        self.attempts = Counts()  # activity, outcome
+        self.unbegun = Counts()  # activity, outcome: attempts that ended before their body began
         self.attempt_seconds = Histograms(DURATIONS)  # activity, outcome
         self.waited = Histograms(DURATIONS)  # activity, host
         self.retries = Counts()  # activity
@@ -134,6 +149,7 @@ class Counting:
         self._orchestrators: Mapping[str, str] = {name: name for name in orchestrators}
         self._activities: Mapping[str, str] = {name: name for name in registry.activities}
         self._error_types: dict[str, str] = {}
+        self._rows: dict[str, dict[str, _Row]] = {outcome: {} for outcome in OUTCOMES}
         self._commits = self.commits[store,]
         self._batches = self.batches[()]
         self._late = self.late_timers[()]
@@ -151,9 +167,9 @@ class Counting:
             self.replays.update(dict.fromkeys(((name, reason) for reason in REPLAYS), 0))
             self.replay_seconds[name,]
         for name in filter(_is_of_application, registry.activities):
-            self.attempts.update(dict.fromkeys(((name, outcome) for outcome in OUTCOMES), 0))
             for outcome in (COMPLETED, FAILED):
                 self.attempt_seconds[name, outcome]
+            self.unbegun.update(dict.fromkeys(((name, outcome) for outcome in OUTCOMES), 0))
             self.retries[name,] = 0
 
     # ------------------------------------------------------------------------------------------------ the port
@@ -167,8 +183,8 @@ class Counting:
             self._count_ends(released.finished)
         if durable.attempts:
             self._count_attempts(durable)
-        for attempt in durable.passed_by:
-            self._count_attempt(attempt, DROPPED, 0.0, batch.at)
+        if durable.passed_by:
+            self._count_passed_by(durable.passed_by)
         for _, reason, name in released.parked:
             self.parked[self._orchestrators.get(name, OTHER), kind_of(reason)] += 1
         if released.noted:
@@ -209,21 +225,22 @@ class Counting:
             started[known.get(row.name, OTHER), origin] += 1
 
     def _count_ends(self, finished: Iterable[Instance]) -> None:
-        known = self._orchestrators
+        known, ends = self._orchestrators, self.ends
         for instance in finished:
             if instance.entity_state is not None:
                 continue
             name, status = known.get(instance.name, OTHER), instance.status._value_
-            self.ends[name, status, self._error_of(instance)] += 1
+            ends[name, status, "" if status != _FAILED else self._error_of(instance)] += 1
             ended_at = instance.completed_at or instance.created_at
             seconds = max(0, ended_at - instance.created_at) / 1e6
             buckets = self.lifetimes[name, status]
-            place = buckets.add(seconds)
-            slowest = buckets.slowest.get(place)
-            if slowest is None or seconds > slowest.value:
+            place = bisect_left(LIFETIMES, seconds)
+            buckets.counts[place] += 1
+            buckets.total += seconds
+            if seconds > buckets.longest[place]:
                 trace_id = _trace_id_of(instance)
                 if trace_id:
-                    buckets.slowest[place] = Slowest(seconds, ended_at, trace_id)
+                    buckets.keep_slowest(place, seconds, ended_at, trace_id)
 
     def _error_of(self, instance: Instance) -> str:
         ending = instance.ending
@@ -236,31 +253,58 @@ class Counting:
         return known[name]
 
     def _count_attempts(self, durable: Durable) -> None:
+        at, rows = durable.batch.at, self._rows
         # The time of day at which the monotonic clock was 0, for comparing a begin with the time of the call.
-        at = durable.batch.at
         epoch = at / 1e6 + durable.decided + (durable.seconds or 0.0) - time.monotonic()
         for attempt in durable.attempts:
-            self._count_attempt(attempt, attempt.outcome, epoch, at)
+            invocation = attempt.invocation
+            row = rows[attempt.outcome].get(invocation.name)
+            if row is None:
+                row = self._new_row(attempt, attempt.outcome)
+            if invocation.attempt > 1:
+                self.retries[row.label,] += 1
+            since = attempt.since
+            if not since:
+                self.unbegun[row.label, attempt.outcome] += 1
+                continue
+            buckets, seconds = row.seconds, attempt.seconds
+            place = bisect_left(DURATIONS, seconds)
+            buckets.counts[place] += 1
+            buckets.total += seconds
+            if invocation.trace and seconds > buckets.longest[place]:
+                _keep_trace(buckets, place, attempt, at)
+            if invocation.scheduled_at:
+                seconds = since + epoch - invocation.scheduled_at / 1e6
+                buckets = row.waited
+                buckets.counts[bisect_left(DURATIONS, seconds)] += 1
+                if seconds > 0.0:  # the clocks of two workers differ
+                    buckets.total += seconds
 
-    def _count_attempt(self, attempt: Body, outcome: str, epoch: float, at: int) -> None:
-        invocation = attempt.invocation
-        name = self._activities.get(invocation.name) or self._other(invocation.name)
-        self.attempts[name, outcome] += 1
-        if invocation.attempt > 1:
-            self.retries[name,] += 1
-        since = attempt.since
-        if not since:  # it never began
-            return
-        buckets, seconds = self.attempt_seconds[name, outcome], attempt.seconds
-        place = buckets.add(seconds)
-        slowest = buckets.slowest.get(place)
-        if (slowest is None or seconds > slowest.value) and invocation.trace:
-            trace = trace_in(invocation.trace)
-            if trace is not None:
-                buckets.slowest[place] = Slowest(seconds, at, trace.trace_id)
-        if epoch and invocation.scheduled_at:
-            waited = since + epoch - invocation.scheduled_at / 1e6
-            self.waited[name, attempt.where].add(max(0.0, waited))
+    def _count_passed_by(self, attempts: Iterable[Body]) -> None:
+        for attempt in attempts:
+            row = self._rows[DROPPED].get(attempt.invocation.name) or self._new_row(attempt, DROPPED)
+            if attempt.since:
+                row.seconds.add(attempt.seconds)
+            else:
+                self.unbegun[row.label, DROPPED] += 1
+
+    def _new_row(self, attempt: Body, outcome: str) -> _Row:
+        """What is counted of an activity's attempts with this outcome, made when the first ends."""
+        name = attempt.invocation.name
+        label = self._activities.get(name) or self._other(name)
+        row = _Row(label, self.attempt_seconds[label, outcome], self.waited[label, attempt.where])
+        self._rows[outcome][name] = row  # there are no more names than the worker has functions
+        return row
+
+    @property
+    def attempts(self) -> Counts:
+        """The attempts by activity and outcome."""
+        found = Counts()
+        for labels, buckets in list(self.attempt_seconds.items()):
+            found[labels] = sum(buckets.counts)
+        for labels, count in list(self.unbegun.items()):
+            found[labels] += count
+        return found
 
     def _other(self, name: str) -> str:
         """The label of an activity that is not registered: of an entity's operation, the entity."""
@@ -284,6 +328,7 @@ class Counting:
                     self.replayed_events[label,] += events
 
 
+_FAILED: Final = RuntimeStatus.Failed.value
 _TRIGGERS: Final = ("schedule:", "queue:")
 """How the ids of triggers' instances begin, and the operation ids of what their functions start."""
 
@@ -304,6 +349,12 @@ def _trace_id_of(instance: Instance) -> int:
     if trace is not None:
         return trace.trace_id
     return 0 if instance.parent is not None else trace_id_of(instance.instance_id, instance.execution_id)
+
+
+def _keep_trace(buckets: Buckets, place: int, attempt: Body, at: int) -> None:
+    trace = trace_in(attempt.invocation.trace)
+    if trace is not None:
+        buckets.keep_slowest(place, attempt.seconds, at, trace.trace_id)
 
 
 def _is_of_application(name: str) -> bool:
