@@ -15,6 +15,7 @@ from simulation.ledger import RunRecord
 from simulation.program import Body, Every, Monitor, steps_of, waits_of
 from simulation.reference import Reference, Unexpected, last_status
 from simulation.replay_checks import check_replays
+from simulation.span_checks import check_spans
 
 if TYPE_CHECKING:
     from simulation.clients import Dealing
@@ -68,6 +69,8 @@ class FinalChecks:
         if not self._ledger.problems:
             for run in self._ledger.orchestrations():
                 check_replays(self._world, run)
+        if not self._ledger.problems:
+            check_spans(self._world)
 
     def _bad(self, code: str, text: str) -> None:
         self._ledger.problem(code, text)

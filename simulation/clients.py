@@ -33,6 +33,7 @@ from perdure.model.messages import (
     Suspend,
     Terminate,
 )
+from perdure.model.trace_context import TraceContext
 from simulation.backend import StoreBackend
 from simulation.injector import SimulatedCrash
 from simulation.plan import Client, Order
@@ -278,7 +279,13 @@ class Actor:
                 return self._start(order, key)
             case "raise":
                 body = Raw(msgspec.json.encode(order.key))
-                return RaiseEvent(instance_id=target, name=order.event, input=body, operation_id=key)
+                return RaiseEvent(
+                    instance_id=target,
+                    name=order.event,
+                    input=body,
+                    operation_id=key,
+                    trace=self._trace(order),
+                )
             case "signal":
                 return EntityOperation(
                     instance_id=target,
@@ -342,7 +349,15 @@ class Actor:
             on_existing="return_existing" if in_doubt else order.on_existing,  # type: ignore[arg-type]
             visible_at=self._world.clock.now() + int(order.delay * 1e6) if order.delay else 0,
             operation_id=key,
+            trace=self._trace(order),
         )
+
+    def _trace(self, order: Order) -> str:
+        """The trace that a caller sends with half of the orders; the same with a repeat."""
+        draw = self._world.chance.draw
+        if draw("traced", order.key) < 0.5:
+            return ""
+        return TraceContext(1 + int(draw("trace", order.key) * 2**64), 1 + order.key).text()
 
     def _terminate_child(self, dealing: Dealing) -> Message | None:
         if dealing.attempts == 0:

@@ -71,6 +71,22 @@ class _Again:
             self._live(execution, at, events)
         put_away(execution)
 
+    def lived(self) -> Recorded:
+        """What history would contain, with the events of operators where they are."""
+        execution = self._new()
+        made: Recorded = []
+        for at, events in self._recorded:
+            execution.begin_episode(at)
+            row: list[ev.HistoryEvent] = []
+            for event in events:
+                if isinstance(event, ARRIVALS):
+                    row += [event, *_settled(execution, event)]
+                elif isinstance(event, (ev.Control, ev.ExecutionTerminated)):
+                    row.append(event)
+            made.append((at, row))
+        put_away(execution)
+        return made
+
     def from_a_prefix(self) -> None:
         """Replay some episodes, as after an eviction, then live the rest."""
         share = self._world.chance.draw("prefix", self._run.row.instance_id, self._number)
@@ -118,6 +134,17 @@ class _Again:
                 )
                 return
             told.append((at + number, [arrival, *found]))
+
+
+def lived_again(world: World, run: RunRecord, number: int, recorded: Recorded) -> Recorded:
+    """The history of an execution as its code makes it from the same arrivals, without a crash and a replay.
+
+    A rewound history is as it was recorded: code lives only one end.
+    """
+    started = any(isinstance(event, ev.ExecutionStarted) for _, events in recorded for event in events)
+    if is_rewound(recorded) or not started:
+        return recorded
+    return _Again(world, run, number, recorded).lived()
 
 
 def exchanges(events: Iterable[ev.HistoryEvent]) -> Iterable[tuple[ev.Arrival, list[Any]]]:

@@ -82,6 +82,8 @@ CASES = (
     "a holder that ended badly left nothing locked",
     "an entity deleted, with what it held handed on",
     "a failed instance rewound",
+    "a trace that was inherited",
+    "spans of a history that was read again",
 )
 
 SHARED = (

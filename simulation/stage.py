@@ -11,6 +11,7 @@ from random import Random
 from typing import Any, Protocol
 
 from simulation.clock import WorldClock
+from simulation.exported import Exported
 from simulation.failing_store import FailingStore
 from simulation.injector import Injector
 from simulation.ledger import Ledger
@@ -38,6 +39,7 @@ class Stage(Protocol):
     chance: SeededRandomness
     injector: Injector
     ledger: Ledger
+    exported: Exported
     salts: Random
     clock: WorldClock
     steps: int

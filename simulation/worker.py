@@ -250,6 +250,7 @@ class SimulatedWorker:
         if batch.is_empty():
             return
         world = self.world
+        world.exported.committed((self.name, self.incarnation), batch)
         world.fingerprint(b"".join(row.hash for row in batch.history))
         sizes = [len(batch.inbox_added), len(batch.inbox_removed), len(batch.seen), len(batch.dropped)]
         if self.loop is not None and self.loop.dispatcher.making is not None:

@@ -17,6 +17,7 @@ from simulation.clients import Actor, Dealing
 from simulation.clock import WorldClock
 from simulation.cluster_worker import ClusterWorker
 from simulation.database import Database
+from simulation.exported import Exported
 from simulation.failing_store import FailingStore
 from simulation.injector import Injector
 from simulation.ledger import Ledger
@@ -43,6 +44,7 @@ class World:
         self.chance = SeededRandomness(plan.seed)
         self.injector = Injector(plan.faults)
         self.ledger = Ledger(self.met, shared=plan.knobs.workers > 0)
+        self.exported = Exported(self.ledger, self.chance, self.met)
         self.salts = self.chance.of("salts")
         self.dealings: list[Dealing] = []
         self.known_ids: set[str] = set()

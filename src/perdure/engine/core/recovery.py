@@ -262,7 +262,13 @@ def park_unknown(batch: OpenBatch, instance: Instance, version: str = "") -> Non
         park(batch, instance, "no_worker", why)
         return
     if not _was_begun(instance):
-        note(batch, instance, ev.ExecutionStarted(name=instance.name, version=pinned, parent=instance.parent))
+        note(
+            batch,
+            instance,
+            ev.ExecutionStarted(
+                name=instance.name, version=pinned, parent=instance.parent, trace=instance.trace
+            ),
+        )
     _fail(batch, instance, Failure("VersionMismatch", why))
 
 

@@ -127,6 +127,7 @@ def _create(batch: OpenBatch, message: Start) -> Instance:
         parent=message.parent,
         tags=payload.encode(message.tags).decode() if message.tags else None,
     )
+    created.trace = message.trace
     batch.cache.keep(created)
     batch.touch(created)
     if batch.is_elsewhere(created.instance_id):
@@ -140,6 +141,7 @@ def begin_later(batch: OpenBatch, instance: Instance | None, envelope: Envelope,
     elif instance.status is S.Suspended:
         batch.hold(instance, envelope)
     elif entry_to_begin(batch, instance) is None:
+        instance.trace = message.trace
         park_unknown(batch, instance)
         batch.hold(instance, envelope)
     else:
@@ -168,6 +170,7 @@ def next_generation(
     elif instance.status is S.Suspended:
         batch.hold(instance, envelope)
     elif entry_to_begin(batch, instance, message.version) is None:
+        instance.trace = message.trace
         park_unknown(batch, instance, message.version)
         batch.hold(instance, envelope)
     else:

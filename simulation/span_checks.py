@@ -1,0 +1,63 @@
+"""Spans: what processes exported as they committed, against what the histories imply.
+
+It must be the spans of a run without crashes, evictions and takeovers: every history is lived again from its
+arrivals, without any of that.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from perdure.model.instances import execution_id_of
+from perdure.model.trace_context import trace_continued
+from perdure.telemetry.spans import ExecutionSpans
+from simulation.exported import Brief, brief_of, subject_of
+from simulation.replay_checks import lived_again
+
+if TYPE_CHECKING:
+    from simulation.ledger import Past, RunRecord
+    from simulation.world import World
+
+
+def check_spans(world: World) -> None:
+    """The exported spans are those of the same run without crashes, and belong to the traces of their trees."""
+    wanted: dict[tuple[int, int], Brief] = {}
+    for run in world.ledger.orchestrations():
+        for number, past in run.executions.items():
+            seen = world.exported.seen.get((run.row.instance_no, number), set())
+            reader = ExecutionSpans(subject_of(run, number))
+            for episode, (at, events) in enumerate(lived_again(world, run, number, past.recorded)):
+                for span in reader.read(at, events):
+                    if episode in seen:
+                        wanted[span.trace_id, span.span_id] = brief_of(span)
+            _check_trace(world, run, number, past)
+    for key in wanted.keys() | world.exported.sent.keys():
+        expected, sent = wanted.get(key), world.exported.sent.get(key)
+        if expected != sent:
+            world.ledger.problem("spans", f"exported {sent}, and without crashes {expected}")
+
+
+def _check_trace(world: World, run: RunRecord, number: int, past: Past) -> None:
+    """An execution has the trace of its caller, or the one that continues that of the execution before."""
+    started = past.state.started
+    if started is None:
+        return
+    before = run.executions.get(number - 1)
+    expected: str | None = None
+    if number > 1 and before is not None and before.state.started is not None:
+        ids = (run.row.instance_id, run.execution_id(number - 1), run.execution_id(number))
+        expected = trace_continued(before.state.started.trace, *ids)
+    elif number == 1 and started.parent is not None:
+        expected = _trace_of_caller(world, started.parent.instance_id, started.parent.execution_id)
+    if expected is not None and started.trace != expected:
+        world.ledger.problem("spans", f"{run}, execution {number}: trace {started.trace!r}, not {expected!r}")
+    if expected:
+        world.met("a trace that was inherited")
+
+
+def _trace_of_caller(world: World, instance_id: str, execution_id: str) -> str | None:
+    for run in world.ledger.runs_of(instance_id):
+        for number, past in run.executions.items():
+            if execution_id_of(run.row.salt, number) == execution_id and past.state.started is not None:
+                return past.state.started.trace
+    return None
