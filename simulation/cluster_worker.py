@@ -71,7 +71,13 @@ class ClusterWorker(SimulatedWorker):
             territory=Partitions(),
         )
         return Loop(
-            dispatcher, self.store, self.clock, Never(), finished=self._finished, committed=self._committed
+            dispatcher,
+            self.store,
+            self.clock,
+            Never(),
+            finished=self._finished,
+            committed=self._committed,
+            telemetry=self._traces(dispatcher),
         )
 
     def _creeping(self) -> float:

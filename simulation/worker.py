@@ -16,6 +16,7 @@ from perdure.model.messages import Message
 from perdure.model.records import Batch
 from perdure.replay.context import OrchestrationContext
 from simulation.activity_pool import FakePool
+from simulation.exported import SimulatedTracer
 from simulation.injector import SimulatedCrash
 from simulation.interpreter import Bodies, Unfit
 
@@ -79,8 +80,20 @@ class SimulatedWorker:
     def _new_loop(self) -> Loop:
         dispatcher = Dispatcher(self.bodies, self._random_source(), limits=self._limits(), running=self.probe)
         return Loop(
-            dispatcher, self.store, self.clock, Never(), finished=self._finished, committed=self._committed
+            dispatcher,
+            self.store,
+            self.clock,
+            Never(),
+            finished=self._finished,
+            committed=self._committed,
+            telemetry=self._traces(dispatcher),
         )
+
+    def _traces(self, dispatcher: Dispatcher) -> SimulatedTracer:
+        """The tracer of a new process, which also exports."""
+        tracer = SimulatedTracer(self.world.exported)
+        dispatcher.tracing, dispatcher.tells = tracer, True
+        return tracer
 
     def _random_source(self) -> RandomSource:
         return RandomSource(lambda: self.world.salts.randbytes(16), self.clock.monotonic)
@@ -250,7 +263,6 @@ class SimulatedWorker:
         if batch.is_empty():
             return
         world = self.world
-        world.exported.committed((self.name, self.incarnation), batch)
         world.fingerprint(b"".join(row.hash for row in batch.history))
         sizes = [len(batch.inbox_added), len(batch.inbox_removed), len(batch.seen), len(batch.dropped)]
         if self.loop is not None and self.loop.dispatcher.making is not None:

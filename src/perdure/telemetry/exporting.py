@@ -15,30 +15,25 @@ import asyncio
 import logging
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib.metadata import version
 from queue import SimpleQueue
 from typing import Any, Final
 
-import msgspec
 from opentelemetry import metrics as otel_metrics
 from opentelemetry import trace as otel
 from opentelemetry.context import Context
 
-from perdure.engine.core.tracing import Recorded, Traced, TracedEpisode, TracedOperation
-from perdure.model import payload
-from perdure.model.events import Ending
+from perdure.engine.core.tracing import Traced, TracedEpisode, TracedOperation
 from perdure.telemetry.operations import operation_span
 from perdure.telemetry.propagation import span_context_of
+from perdure.telemetry.reading import Histories, Readers
 from perdure.telemetry.sampling import always_on
-from perdure.telemetry.spans import ExecutionSpans, Span, SpanKind, SpanStatus, Subject
+from perdure.telemetry.spans import Span, SpanKind, SpanStatus
 
 LIMIT: Final = 10_000
 """The most parts that wait for the thread; further ones are dropped."""
-READERS: Final = 10_000
-"""The most executions whose state the thread keeps; of others it reads the history again."""
 FLUSH_SECONDS: Final = 10.0
 """How long a stop waits for the exporters."""
 HISTORY: Final = "perdure.history"
@@ -47,8 +42,6 @@ KINDS: Final = {kind: otel.SpanKind[kind.name] for kind in SpanKind}
 STATUSES: Final = {status: otel.StatusCode[status.name] for status in SpanStatus}
 
 log = logging.getLogger("perdure.telemetry")
-Histories = Callable[[int, str], Recorded]
-"""Reads the rows of an execution, by the number of its instance and its id."""
 
 
 class ChosenIds:
@@ -135,13 +128,11 @@ class Exporter:
         self.dropped = 0
         """The number of parts that did not fit into the queue, or whose spans could not be made."""
         self.tracers = Tracers()
-        self._hub = hub
-        self._histories = histories
         self._messages = messages
         self._jobs: SimpleQueue[tuple[Callable[[], None], int] | None] = SimpleQueue()
         self._waiting = 0
         self._gate = threading.Lock()
-        self._readers: OrderedDict[str, _Reader] = OrderedDict()
+        self._readers = Readers(hub, histories, messages=messages)
         self._has_failed = False
         self._thread = threading.Thread(target=self._work, name="perdure-telemetry", daemon=True)
 
@@ -216,49 +207,12 @@ class Exporter:
             try:
                 match part:
                     case TracedEpisode():
-                        for span in self._ended_by(part):
+                        for span in self._readers.ended_by(part):
                             self._made(span)
                     case TracedOperation():
                         self._made(operation_span(part, messages=self._messages))
             except Exception:
                 self._failed(1)
-
-    def _ended_by(self, part: TracedEpisode) -> list[Span]:
-        reader = self._readers.pop(part.execution_id, None)
-        if reader is None:
-            reader = _Reader(self._subject_of(part))
-            if part.number:
-                before = part.before if part.before is not None else self._before(part)
-                reader.skip(before[: part.number])
-        ended: list[Span] = []
-        if reader.count < part.number:  # parts were dropped: history has them
-            for at, events in self._before(part)[reader.count : part.number]:
-                ended += reader.read(at, events)
-        if reader.count == part.number:
-            if any(isinstance(event, Ending) for event in part.events):
-                reader.replays = getattr(part.instance, "replays", None)
-            ended += reader.read(part.at, part.events)
-        if not part.instance.is_finished:
-            self._readers[part.execution_id] = reader
-            if len(self._readers) > READERS:
-                self._readers.popitem(last=False)
-        return ended
-
-    def _before(self, part: TracedEpisode) -> Recorded:
-        return self._histories(part.instance.no, part.execution_id)
-
-    def _subject_of(self, part: TracedEpisode) -> Subject:
-        instance = part.instance
-        return Subject(
-            instance_id=instance.instance_id,
-            execution_id=part.execution_id,
-            name=instance.name,
-            version=instance.version,
-            hub=self._hub,
-            parent=instance.parent,
-            tags=payload.decode(instance.tags.encode()) if instance.tags else {},
-            messages=self._messages,
-        )
 
     def _made(self, span: Span) -> None:
         """Make a span through the provider: start and end, with its ids."""
@@ -281,31 +235,6 @@ class Exporter:
         if span.status is not SpanStatus.UNSET:
             started.set_status(otel.Status(STATUSES[span.status], span.message or None))
         started.end(span.end * 1_000)
-
-
-class _Reader:
-    """The spans of one execution so far, and how many of its rows were read."""
-
-    def __init__(self, subject: Subject) -> None:
-        self._spans = ExecutionSpans(subject)
-        self.count = 0
-
-    @property
-    def replays(self) -> int | None:
-        return self._spans.subject.replays
-
-    @replays.setter
-    def replays(self, count: int | None) -> None:
-        self._spans.subject = msgspec.structs.replace(self._spans.subject, replays=count)
-
-    def read(self, at: int, events: Any) -> list[Span]:
-        self.count += 1
-        return self._spans.read(at, events)
-
-    def skip(self, rows: Recorded) -> None:
-        """Read rows whose spans were exported before."""
-        for at, events in rows:
-            self.read(at, events)
 
 
 def _flush(seconds: float) -> None:

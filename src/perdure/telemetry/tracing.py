@@ -27,7 +27,8 @@ from perdure.model.trace_context import TraceContext, trace_begun, trace_in
 from perdure.replay.settle import Invocation
 from perdure.telemetry import in_processes, propagation, sampling
 from perdure.telemetry.bodies import Bodies
-from perdure.telemetry.exporting import LIVE, Exporter, Histories
+from perdure.telemetry.exporting import LIVE, Exporter
+from perdure.telemetry.reading import Histories
 from perdure.telemetry.spans import Attribute, entity_name, versioned
 from perdure.triggers.names import FIRING
 
