@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING
 from perdure.model.instances import execution_id_of
 from perdure.model.trace_context import is_sampled, trace_continued
 from perdure.telemetry.spans import ExecutionSpans
+from perdure.telemetry.trees import tree_of
 from simulation.exported import Brief, Episode, brief_of, subject_of
 from simulation.replay_checks import lived_again
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from simulation.ledger import Past, RunRecord
     from simulation.world import World
 
@@ -30,7 +29,12 @@ def check_spans(world: World) -> None:
             execution = (run.row.instance_no, run.execution_id(number))
             known.update((*execution, episode) for episode in range(len(past.recorded)))
             if past.state.started is not None and is_sampled(past.state.started.trace):
-                wanted.update(_implied(world, run, number, past))
+                implied = _implied(world, run, number, past)
+                wanted.update(
+                    {brief[:2]: brief for brief, episode in implied if episode in world.exported.seen}
+                )
+                if number == run.row.execution_no and not run.purged:
+                    _check_tree(world, run, {brief for brief, _ in implied})
             _check_trace(world, run, number, past)
     # The last row of an execution that continued as new may never have been written.
     sent = {key: brief for key, (brief, episode) in world.exported.sent.items() if episode in known}
@@ -40,15 +44,29 @@ def check_spans(world: World) -> None:
             world.ledger.problem("spans", f"exported {found}, and without crashes {expected}")
 
 
-def _implied(
-    world: World, run: RunRecord, number: int, past: Past
-) -> Iterator[tuple[tuple[int, int], Brief]]:
-    """The spans of an execution that were to be exported: those of the rows whose commits were seen."""
+def _implied(world: World, run: RunRecord, number: int, past: Past) -> list[tuple[Brief, Episode]]:
+    """The spans of an execution, each with the row that ends it."""
     reader = ExecutionSpans(subject_of(run, number))
-    for episode, (at, events) in enumerate(lived_again(world, run, number, past.recorded)):
-        for span in reader.read(at, events):
-            if (run.row.instance_no, run.execution_id(number), episode) in world.exported.seen:
-                yield (span.trace_id, span.span_id), brief_of(span)
+    execution = (run.row.instance_no, run.execution_id(number))
+    return [
+        (brief_of(span), (*execution, episode))
+        for episode, (at, events) in enumerate(lived_again(world, run, number, past.recorded))
+        for span in reader.read(at, events)
+    ]
+
+
+def _check_tree(world: World, run: RunRecord, implied: set[Brief]) -> None:
+    """`perdure trace` finds the same, and no more."""
+    tree = tree_of(world.backend.store, run.row.instance_id, "simulated")
+    execution_id = run.execution_id(run.row.execution_no)
+    found = {
+        brief_of(span)
+        for span in tree.spans
+        if span.attributes["durabletask.task.execution_id"] == execution_id
+        and span.attributes["durabletask.task.instance_id"] == run.row.instance_id
+    }
+    if found != implied:
+        world.ledger.problem("spans", f"{run}: traced {found - implied}, without crashes {implied - found}")
 
 
 def _check_trace(world: World, run: RunRecord, number: int, past: Past) -> None:

@@ -269,6 +269,12 @@ def refuses_open_files(given: str | None = None) -> bool:
     return bool(choose(rows, {"file_access": given})["file_access"].value == "refuse")
 
 
+def tells_messages() -> bool:
+    """Whether spans contain the messages of errors, from PERDURE_TELEMETRY_MESSAGES."""
+    rows = [row for row in ENGINE if row.name == "telemetry_messages"]
+    return bool(choose(rows, {})["telemetry_messages"].value)
+
+
 def coded_in(settings: EngineSettings) -> dict[str, Any]:
     """The settings of an application that differ from the defaults."""
     found = {}

@@ -103,6 +103,12 @@ def test_a_failure_says_why(filled: Path) -> None:
     assert line[4] == "ValueError: <script>alert('broken')</script>"
 
 
+def test_messages_of_errors_can_be_left_out(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PERDURE_TELEMETRY_MESSAGES", "false")
+
+    assert "alert" not in perdure("trace", "failed", "--json", store=filled).output
+
+
 def test_on_a_terminal_a_bar_shows_when(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "200")
@@ -224,4 +230,4 @@ async def test_the_remote_client_reads_what_the_local_one_makes(local: df.Client
     await local.start_new("family", "done")
     await local.wait_for_completion("done", 30)
 
-    assert await remote.trace("done") == await tracing.trace_of(local, "done", "hosts")
+    assert await remote.trace("done") == await tracing.trace_of(local, "done", "hosts", messages=True)

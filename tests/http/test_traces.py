@@ -5,7 +5,7 @@ import json
 from starlette.testclient import TestClient
 
 from perdure.telemetry.otlp import spans_in
-from tests.http.conftest import M, start
+from tests.http.conftest import LOCAL, M, make_app, start
 
 
 def test_a_trace_has_the_sub_orchestrations_and_no_payload(http: TestClient) -> None:
@@ -32,6 +32,18 @@ def test_an_unfinished_span_ends_now_and_says_that_it_is_open(http: TestClient) 
 
     assert root.is_open and timer.is_open
     assert timer.parent_id == root.span_id
+
+
+def test_messages_of_errors_can_be_left_out() -> None:
+    host = make_app().asgi(store="memory:", access="open", telemetry_messages=False)
+    with TestClient(host, base_url=LOCAL) as http:
+        start(http, "broken", "b-1")
+        http.get(f"{M}/instances/b-1?wait=30")
+
+        [root] = spans_in(http.get(f"{M}/instances/b-1/trace").json())
+
+    assert (root.message, root.attributes["error.type"]) == ("", "ValueError")
+    assert "alert" not in repr(root)
 
 
 def test_an_unknown_instance_is_not_found(http: TestClient) -> None:

@@ -29,6 +29,7 @@ from perdure.http.api.traces import trace_of
 from perdure.http.formatting import lasting, plain
 from perdure.http.pages.timeline import Axis, has_thin
 from perdure.http.remote.client import RemoteClient
+from perdure.settings import tells_messages
 from perdure.telemetry.otlp import document_of, left_out_in, spans_in
 from perdure.telemetry.spans import SpanKind
 
@@ -86,7 +87,8 @@ def trace(
 async def _read(client: Client, target: HubTarget, instance_id: str) -> Any:
     if isinstance(client, RemoteClient):
         return await client.trace(instance_id)
-    return await trace_of(client, instance_id, client.task_hub or target.hub_name())
+    hub = client.task_hub or target.hub_name()
+    return await trace_of(client, instance_id, hub, messages=tells_messages())
 
 
 def _service_of(document: Any) -> str:
