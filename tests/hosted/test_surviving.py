@@ -132,6 +132,7 @@ def test_a_process_that_is_killed_loses_nothing(tmp_path: Path) -> None:
         assert outcome(api, "e") == [5, "broken: counter with@sign", 5, 0]
 
 
+@pytest.mark.long
 @pytest.mark.timeout(500)
 def test_another_worker_takes_over_what_a_killed_one_runs(tmp_path: Path, newest_url: str) -> None:
     copies = 3  # ids on several partitions, of which each worker owns a part

@@ -65,6 +65,11 @@ def watched_folder(target: str) -> Path:
     return _root_of(Path(place).resolve())[0] if _is_file(place) else Path.cwd()
 
 
+def watched_files(target: str) -> frozenset[str]:
+    """The names of files to watch for changes besides Python files."""
+    return azure_app.FILES if azure_app.is_azure_app(target) else frozenset()
+
+
 def _is_file(place: str) -> bool:
     return place.endswith(".py")
 

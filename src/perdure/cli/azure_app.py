@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from perdure.settings import Chosen
 
 log = logging.getLogger("perdure.azure")
+FILES = frozenset({"host.json", "local.settings.json", "function.json"})
+"""Files that say what an app is, besides its code."""
 _QUIET = ("azure", "uvicorn", "asyncio", "urllib3", "httpx", "httpcore")
 """Loggers of libraries, which do not follow the level that host.json says for the app's own lines."""
 
@@ -32,16 +34,16 @@ def is_azure_app(target: str) -> bool:
     return (Path(target) / "host.json").is_file()
 
 
-def at_home(target: str, given: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+def at_home(target: str, given: Mapping[str, Any]) -> tuple[str, dict[str, Any], list[str]]:
     """The target and the given settings with absolute paths, because the process changes into the app's folder.
 
-    The app's settings go into the environment, where they can also set this command's own settings. The port of
-    local.settings.json applies unless another port is given. Raises HostedAppError.
+    The app's settings go into the environment, where they can also set this command's own settings; their names are
+    returned. The port of local.settings.json applies unless another port is given. Raises HostedAppError.
     """
     from perdure.hosts.azure_functions.folder import export_settings, read_folder
 
     folder = read_folder(Path(target).resolve())
-    export_settings(folder)
+    exported = export_settings(folder)
     settled = dict(given)
     rows = choose(TABLE, given, source="flag")
     path = sqlite_path(rows["store"].value)
@@ -53,7 +55,7 @@ def at_home(target: str, given: Mapping[str, Any]) -> tuple[str, dict[str, Any]]
     processes = folder.setting("FUNCTIONS_WORKER_PROCESS_COUNT")
     if processes and rows["workers"].source == "default" and is_postgres(rows["store"].value):
         settled["workers"] = processes
-    return str(folder.path), settled
+    return str(folder.path), settled, exported
 
 
 def load(target: str, chosen: Mapping[str, Chosen] | None = None) -> App:
@@ -104,4 +106,4 @@ def _are_installed() -> bool:
         return False
 
 
-__all__ = ["at_home", "is_azure_app", "load"]
+__all__ = ["FILES", "at_home", "is_azure_app", "load"]

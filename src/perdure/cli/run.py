@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import shlex
 import sys
 from contextlib import contextmanager, nullcontext
@@ -14,9 +15,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
-from perdure.cli.app_loader import load_app, watched_folder
+from perdure.cli.app_loader import load_app, watched_files, watched_folder
 from perdure.cli.azure_app import at_home, is_azure_app
 from perdure.cli.banner import AppTerminal, Terminal
+from perdure.cli.importing import told_while_importing
 from perdure.cli.settings import chosen_of, flags_of, with_flags
 from perdure.cli.terminal import EXIT_CODES, UNAVAILABLE, errors, fail, fail_with
 from perdure.engine.client.access import ACCESS, shown_key
@@ -59,17 +61,20 @@ def run(
     """Serve an application: engine, HTTP API and pages, in one process or several (--workers)."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # so that a log shows the output of activities at once
+    exported: list[str] = []
     try:
         if is_azure_app(target):
-            target, given = at_home(target, given)
+            target, given, exported = at_home(target, given)
     except PerdureError as error:
         fail_with(error)
     options, tied = ServeOptions(target, given, chosen_of(given)), tether()
     _check(options, reload=reload)
     try:
         if reload:
+            _unset(exported)
             _reload(options)
         elif options.workers and tied is None:
+            _unset(exported)
             _supervise(options)
         else:
             _serve_here(options, tied)
@@ -77,6 +82,12 @@ def run(
         fail_with(error)
     except KeyboardInterrupt:
         errors().print("stopped before the server was ready")
+
+
+def _unset(names: list[str]) -> None:
+    """Take the app's settings out of the environment: each child process reads the app's files again."""
+    for name in names:
+        os.environ.pop(name, None)
 
 
 def _check(options: ServeOptions, *, reload: bool) -> None:
@@ -103,7 +114,8 @@ def _serve_here(options: ServeOptions, tied: Tether | None) -> None:
     number = "" if tied is None else f" [{tied.number}]"
     logging.basicConfig(format=f"%(levelname)s{number} %(name)s: %(message)s")
     logging.getLogger("perdure").setLevel(logging.INFO)
-    app = load_app(options.target, options.chosen)
+    with told_while_importing(options.target):
+        app = load_app(options.target, options.chosen)
     options = ServeOptions(options.target, options.given, chosen_of(options.given, coded_in(app.settings)))
     terminal = AppTerminal(options, app)
     await_store(options.chosen["store"].value, options.store_wait, terminal.waiting)
@@ -169,7 +181,7 @@ def _reload(options: ServeOptions) -> None:
     if not folder.is_dir():
         fail(f"there is no folder {folder}", UNAVAILABLE)
     errors().print(Text(f"restarting on changes in {_short(folder)}", style="dim"))
-    serve_reloading(folder, _command(options.target, options.given), options)
+    serve_reloading(folder, _command(options.target, options.given), options, watched_files(options.target))
 
 
 def _supervise(options: ServeOptions) -> None:

@@ -131,10 +131,11 @@ def refusal(folder: Folder, faults: Iterable[str], advice: str = "") -> HostedAp
     return HostedAppError("\n".join([*lines, advice] if advice else lines), listed)
 
 
-def export_settings(folder: Folder) -> None:
-    """Put the app's settings into the environment, where they are not set."""
-    for name, value in folder.settings.items():
-        os.environ.setdefault(name, value)
+def export_settings(folder: Folder) -> list[str]:
+    """Put the app's settings into the environment, where they are not set. Returns the names of those."""
+    missing = [name for name in folder.settings if name not in os.environ]
+    os.environ.update({name: folder.settings[name] for name in missing})
+    return missing
 
 
 def _without_comments(found: re.Match[str]) -> str:
