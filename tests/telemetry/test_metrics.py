@@ -7,7 +7,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families as prometheus
 
 import perdure as df
-from perdure.telemetry.metrics import metrics_of
+from perdure.telemetry.metrics import EVENTS, HubGauges, metrics_of
 from perdure.telemetry.prometheus import page
 from perdure.testing import environment
 
@@ -200,6 +200,79 @@ async def test_replays_are_counted_by_reason_with_the_events_that_they_read():
         await env.client.raise_event(instance, "Decision", "yes")
         await env.client.wait_for_completion(instance)
         assert of(env, "perdure_replays_total") == {"decide, restart": 1}
+
+
+async def test_gauges_of_the_hub_are_the_instances_by_status_the_oldest_the_waits_and_the_size(tmp_path):
+    async with environment(claims(), store=f"sqlite:///{tmp_path}/claims.db") as env:
+        await env.client.start_new("decide")
+        await env.advance(hours=2)
+        await env.client.start_new("decide")
+        stopped = await env.client.start_new("decide")
+        await env.client.suspend(stopped)
+        await env.run("settle", 3)
+
+        assert of(env, "perdure_instances") == {"Running": 2, "Suspended": 1, "Completed": 1}
+        assert of(env, "perdure_instance_oldest_seconds")["Running"] == pytest.approx(7_200, abs=60)
+        assert of(env, "perdure_wait_open") == {"Decision": 3}
+        assert of(env, "perdure_store_size_bytes")[""] > 4_096
+        assert of(env, "perdure_warm_instances")[""] == 3
+
+
+async def test_the_hub_is_asked_at_most_every_ten_seconds_and_less_often_if_it_is_slow():
+    async with environment(claims()) as env:
+        now, asked, took = [0.0], [], [0.0]
+        store = env.engine.store
+
+        class Slow:
+            def counts(self):
+                asked.append(now[0])
+                now[0] += took[0]
+                return store.counts()
+
+            def __getattr__(self, name):
+                return getattr(store, name)
+
+        class Beside:
+            store = Slow()
+            registry = env.engine.registry
+            now = env.engine.now
+
+        gauges = HubGauges(Beside(), lambda: now[0])
+        for second in range(35):
+            now[0] = max(now[0], float(second))
+            gauges.read()
+        assert asked == [0.0, 10.0, 20.0, 30.0]
+
+        took[0], now[0] = 2.0, 40.0
+        gauges.read()
+        now[0] = 141.0
+        gauges.read()
+        assert asked[4:] == [40.0]
+        now[0] = 142.0
+        gauges.read()
+        assert asked[4:] == [40.0, 142.0]
+
+
+async def test_made_up_names_of_events_have_no_series_of_their_own():
+    app = df.App("made-up")
+
+    @app.orchestrator(events={"Declared": None})
+    async def declares(context: df.OrchestrationContext) -> object:
+        return await context.wait_for_external_event("Declared")
+
+    @app.orchestrator
+    async def waits(context: df.OrchestrationContext) -> object:
+        return await context.wait_for_external_event(f"Event-{context.instance_id}")
+
+    async with environment(app) as env:
+        for no in range(3 * EVENTS):
+            await env.client.start_new("waits", f"id-{no}")
+        await env.client.start_new("declares")
+        await env.settled()
+        found = of(env, "perdure_wait_open")
+
+    assert len(found) == EVENTS + 2
+    assert (found["_other"], found["Declared"]) == (2 * EVENTS, 1)
 
 
 async def test_every_registered_function_has_its_series_from_the_start_and_built_in_ones_have_none():

@@ -18,6 +18,7 @@ import msgspec
 
 from perdure.model.entities import ENTITY
 from perdure.model.events import decode_events, encode_events
+from perdure.model.http_calls import BUILT_IN
 from perdure.model.instances import execution_id_of, partition_of
 from perdure.model.large_bodies import inline
 from perdure.model.records import (
@@ -36,7 +37,7 @@ from perdure.model.records import (
 from perdure.model.waiting import is_parked
 from perdure.store.memory_cluster import Member, MemoryOverseer, Place, machine_clock
 from perdure.store.memory_tables import Execution, Tables, apply, as_rows, check, expire, import_row
-from perdure.store.port import History, Opening, wants_history
+from perdure.store.port import Gauges, History, Opening, wants_history
 from perdure.store.purging import surviving
 from perdure.store.transfer import demand_empty
 
@@ -316,6 +317,15 @@ class MemoryStore(Member):
             rows = self._tables.instances.values()
             return dict(Counter(str(row.status) for row in rows if row.kind != ENTITY))
 
+    def gauges(self) -> Gauges:
+        with self._lock:
+            oldest: dict[str, int] = {}
+            for row in self._tables.instances.values():
+                if row.completed_at is None and _counts_as_old(row):
+                    oldest[row.status] = min(oldest.get(row.status, row.created_at), row.created_at)
+            waits = Counter(wait.name for some in self._tables.waits.values() for wait in some.values())
+        return Gauges(oldest, dict(waits))
+
     def dropped(self, instance_id: str | None, limit: int) -> list[DroppedRow]:
         with self._lock:
             rows = reversed(self._tables.dropped)
@@ -383,6 +393,11 @@ def _with_bodies(row: HistoryRow, bodies: dict[tuple[int, int], bytes]) -> bytes
         return encode_events(inline(decode_events(row.events), own))
     except msgspec.MsgspecError:
         return row.events
+
+
+def _counts_as_old(row: InstanceRow) -> bool:
+    is_built_in = row.kind == ENTITY or row.name.startswith(BUILT_IN)
+    return not is_built_in and not row.reason.startswith("scheduled:")
 
 
 def _is_set_aside(row: InstanceRow) -> bool:

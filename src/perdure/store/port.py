@@ -67,6 +67,20 @@ class Opening:
     now: int = 0  # the database's time in microseconds; 0 if the machine's clock applies
 
 
+@dataclass(frozen=True)
+class Gauges:
+    """What a store holds, for metrics.
+
+    `oldest` is, by status, when the oldest unfinished orchestration was created, in microseconds; without built-in
+    ones, and without those that wait for the time of their start. `waits` counts the open waits by the name of the
+    event. `size` is in bytes, 0 in memory.
+    """
+
+    oldest: dict[str, int]
+    waits: dict[str, int]
+    size: int = 0
+
+
 class EngineStore(Protocol):
     """For the loop's thread only."""
 
@@ -151,6 +165,9 @@ class ClientStore(Protocol):
 
     def counts(self) -> dict[str, int]:
         """The number of orchestrations in each status, without entities."""
+
+    def gauges(self) -> Gauges:
+        """What the store holds. It may read an index of all unfinished instances and open waits."""
 
     def dropped(self, instance_id: str | None, limit: int) -> list[DroppedRow]:
         """Messages that could not be delivered, newest first."""

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["counter", "gauge", "histogram"]
 PAUSE: Final = 50.0  # times the duration of a query of the store, until the next
+EVENTS: Final = 50  # names of events with a series of their own, besides the declared ones
 AT_MOST_EVERY: Final = 10.0  # seconds between two queries of the store
 
 
@@ -319,6 +320,8 @@ class HubGauges:
     def __init__(self, engine: Engine, monotonic: Callable[[], float]) -> None:
         self._engine = engine
         self._monotonic = monotonic
+        self._events = _declared_events(engine.registry)
+        self._made_up = 0
         self._asking = threading.Lock()
         self._last: list[Reading] = []
         self._good_until = 0.0
@@ -337,12 +340,38 @@ class HubGauges:
             return self._last
 
     def _ask(self) -> list[Reading]:
-        store = self._engine.store
+        store, now = self._engine.store, self._engine.now()
         by_status = dict.fromkeys(STATUSES, 0) | store.counts()
-        return [Reading(_INSTANCES, {(status,): count for status, count in by_status.items()})]
+        gauges = store.gauges()
+        return [
+            Reading(_INSTANCES, {(status,): count for status, count in by_status.items()}),
+            Reading(
+                _OLDEST,
+                {(status,): max(0, now - gauges.oldest.get(status, now)) / 1e6 for status in UNFINISHED},
+            ),
+            Reading(_WAITS, self._by_event(gauges.waits)),
+            Reading(_SIZE, {(): gauges.size}),
+        ]
+
+    def _by_event(self, waits: Mapping[str, int]) -> Counts:
+        """The waits by event. Code can make up any number of names, so only the first ones have series."""
+        found = Counts({(name,): 0 for name in self._events})
+        for name, count in waits.items():
+            if name not in self._events and self._made_up < EVENTS:
+                self._events.add(name)
+                self._made_up += 1
+            found[(name if name in self._events else OTHER),] += count
+        return found
 
 
-STATUSES: Final = ("Pending", "Running", "Suspended", "Completed", "Failed", "Terminated")
+UNFINISHED: Final = ("Pending", "Running", "Suspended")
+STATUSES: Final = (*UNFINISHED, "Completed", "Failed", "Terminated")
+
+
+def _declared_events(registry: Registry) -> set[str]:
+    """The events that orchestrators declare, without patterns."""
+    declared = (name for one in registry.orchestrators.values() for name in one.events or ())
+    return {name for name in declared if "*" not in name}
 
 
 def _copied(series: Mapping[Any, Any]) -> dict[Any, Any]:

@@ -989,6 +989,26 @@ class StoreConformance:
             assert self.queried(store, parked=True, status=("Pending",), before_no=6) == [4]
             assert store.count(InstanceFilter(parked=True)) == 3
 
+    def test_gauges_are_the_oldest_unfinished_ones_the_open_waits_and_the_size(self) -> None:
+        rows = [
+            instance(1, name="BuiltIn::Schedule", created_at=1),
+            instance(2, kind="entity", created_at=2),
+            instance(3, status="Pending", reason="scheduled:99", created_at=3),
+            instance(4, created_at=4),
+            instance(5, created_at=5),
+            instance(6, status="Pending", created_at=6),
+            instance(7, status="Completed", completed_at=8, created_at=7),
+        ]
+        opened = [WaitRow(4, 1, "Decision", 4, 0, None), WaitRow(5, 1, "Decision", 5, 0, None)]
+        opened += [WaitRow(5, 2, "Documents", 5, 0, None)]
+        with self.opened(Batch(9, new_instances=rows, waits_opened=opened)) as store:
+            found = store.gauges()
+            assert found.oldest == {"Running": 4, "Pending": 6}
+            assert found.waits == {"Decision": 2, "Documents": 1}
+            assert found.size >= 0
+            store.commit(Batch(10, waits_closed=[(5, -1)]))
+            assert store.gauges().waits == {"Decision": 1}
+
     def test_query_by_the_parent(self) -> None:
         rows = [
             instance(1),

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
         StoredInstance,
         WaitRow,
     )
-    from perdure.store.port import History, Opening, Store
+    from perdure.store.port import Gauges, History, Opening, Store
 
 T = TypeVar("T")
 
@@ -232,6 +232,9 @@ class FaultyStore:
 
     def counts(self) -> dict[str, int]:
         return self.inner.counts()
+
+    def gauges(self) -> Gauges:
+        return self.inner.gauges()
 
     def dropped(self, instance_id: str | None, limit: int) -> list[DroppedRow]:
         return self.inner.dropped(instance_id, limit)

@@ -195,6 +195,25 @@ select status, count(*) from {schema}.instances where hub_no = {hub} and complet
 union all
 select status, -count(*) from {schema}.instances where hub_no = {hub} and kind = 'entity' group by status
 
+-- name: oldest_unfinished
+-- Numbers grow with time, so the first in the index is the oldest. Built-in ones, and those that wait for the time of
+-- their start, may be as old as they like.
+select v.status, i.created_at from (values ('Pending'), ('Running'), ('Suspended')) v (status)
+cross join lateral (
+    select created_at from {schema}.instances
+    where hub_no = {hub} and status = v.status and completed_at is null and kind = 'orchestration'
+    and left(name, 9) <> 'BuiltIn::' and left(reason, 10) <> 'scheduled:'
+    order by instance_no limit 1
+) i
+
+-- name: waits_by_event
+select name, count(*) from {schema}.waits where hub_no = {hub} group by name
+
+-- name: size_on_disk
+select coalesce(sum(pg_total_relation_size(c.oid)), 0)::bigint from pg_class c
+join pg_namespace n on n.oid = c.relnamespace
+where c.relkind in ('r', 'p') and n.nspname = '{schema}'
+
 -- name: dropped_all
 select {dropped_columns} from {schema}.dropped
 where hub_no = {hub} order by dropped_no desc limit $1::bigint

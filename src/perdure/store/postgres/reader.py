@@ -31,7 +31,7 @@ from perdure.model.records import (
     WaitRow,
 )
 from perdure.store.column_encryption import opened
-from perdure.store.port import History
+from perdure.store.port import Gauges, History
 from perdure.store.postgres import encrypting
 from perdure.store.postgres import transfer as moving
 from perdure.store.postgres.address import address_of
@@ -162,6 +162,12 @@ class PostgresReader:
     def counts(self) -> dict[str, int]:
         [rows] = self._ask(Statement("counts"))
         return {status: count for status, count in counted(rows).items() if count}
+
+    def gauges(self) -> Gauges:
+        oldest, waits, [(size,)] = self._ask(
+            Statement("oldest_unfinished"), Statement("waits_by_event"), Statement("size_on_disk")
+        )
+        return Gauges(dict(oldest), dict(waits), size)
 
     def dropped(self, instance_id: str | None, limit: int) -> list[DroppedRow]:
         if instance_id is None:

@@ -50,6 +50,15 @@ def writing(path: str) -> Iterator[None]:
         raise StoreUnusable(f"cannot write {path}: {error.strerror}") from error
 
 
+def size_of(path: str) -> int:
+    """The size of the database and its logs, in bytes."""
+    found = 0
+    for side in ("", *LOGS):
+        with suppress(OSError):
+            found += os.stat(path + side).st_size
+    return found
+
+
 def create(path: str) -> None:
     """Create the file, empty, if it does not exist. Raises StoreUnusable, StoreFull."""
     try:

@@ -102,6 +102,22 @@ select status, -count(*) from instances where hub_no = ?1 and kind = 'entity' gr
 union all
 select '', -count(*) from instances where hub_no = ?1 and kind = 'entity'
 
+-- name: oldest_unfinished
+-- Numbers grow with time, so the first in the index is the oldest. Built-in ones, and those that wait for the time of
+-- their start, may be as old as they like.
+select v.column1, (
+    select created_at from instances
+    where hub_no = ?1 and status = v.column1 and completed_at is null and kind = 'orchestration'
+    and substr(name, 1, 9) <> 'BuiltIn::' and substr(reason, 1, 10) <> 'scheduled:'
+    order by instance_no limit 1
+) as created_at
+from (values ('Pending'), ('Running'), ('Suspended')) v
+where created_at is not null
+
+-- name: waits_by_event
+select w.name, count(*) from waits w join instances i on i.instance_no = w.instance_no
+where i.hub_no = ?1 group by w.name
+
 -- name: dropped_all
 -- By number, not through the index of the targets, which would have to be sorted.
 select instance_id, at, kind, name, operation_id, reason, body from dropped

@@ -41,12 +41,13 @@ from perdure.model.records import (
     WaitRow,
 )
 from perdure.store.column_encryption import opened
-from perdure.store.port import History, wants_history
+from perdure.store.port import Gauges, History, wants_history
 from perdure.store.reading import OneProcess, counted, flaws_of, with_bodies
 from perdure.store.sqlite import encrypting
 from perdure.store.sqlite import transfer as moving
 from perdure.store.sqlite.connection import open_reader
 from perdure.store.sqlite.errors import translated
+from perdure.store.sqlite.files import size_of
 from perdure.store.sqlite.invalid_text import reading
 from perdure.store.sqlite.query import build, build_count
 from perdure.store.sqlite.statements import query, query_many
@@ -144,6 +145,12 @@ class SqliteReader:
         total = counts.pop("", 0)
         counts["Completed"] = counts.get("Completed", 0) + total - sum(counts.values())
         return {status: count for status, count in counts.items() if count}
+
+    def gauges(self) -> Gauges:
+        with self._snapshot() as execute:
+            oldest = dict(execute(query("oldest_unfinished"), (self._hub_no,)).fetchall())
+            waits = dict(execute(query("waits_by_event"), (self._hub_no,)).fetchall())
+        return Gauges(oldest, waits, size_of(self.location))
 
     def dropped(self, instance_id: str | None, limit: int) -> list[DroppedRow]:
         with self._snapshot() as execute:
