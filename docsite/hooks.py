@@ -41,6 +41,7 @@ SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
             "sizing.md",
             "containers.md",
             "housekeeping.md",
+            "monitor.md",
             "logs.md",
             "application-insights.md",
             "encrypt-payloads.md",

@@ -1,8 +1,8 @@
 """Parts of the reference that are read from the code, so that they cannot lag behind it.
 
 `<!-- table: commands -->` in a page becomes the commands of the CLI with their options, `<!-- table: routes -->` the
-management API, `<!-- table: limits -->` what one instance and one payload may hold, and `<!-- table: rest -->` the
-public names that no page of the reference has yet.
+management API, `<!-- table: limits -->` what one instance and one payload may hold, `<!-- table: metrics -->` what a
+server counts, and `<!-- table: rest -->` the public names that no page of the reference has yet.
 """
 
 from __future__ import annotations
@@ -114,6 +114,19 @@ def limits() -> str:
     return "\n".join(["| what | limit |", "|---|---|", *(f"| {what} | {limit} |" for what, limit in rows)])
 
 
+def metrics() -> str:
+    """Every metric, under Prometheus' name: its kind, its labels, and what it says."""
+    from perdure.telemetry.metrics import METRICS
+    from perdure.telemetry.prometheus import labels_of, name_of
+
+    rows = []
+    for metric in METRICS:
+        name = name_of(metric) + ("_total" if metric.kind == "counter" else "")
+        labels = ", ".join(f"`{label}`" for label in labels_of(metric))
+        rows.append(f"| `{name}` | {metric.kind} | {labels} | {metric.says[:1].upper()}{metric.says[1:]} |")
+    return "\n".join(["| metric | kind | labels | |", "|---|---|---|---|", *rows])
+
+
 def rest() -> str:
     """Directives for every public name of `perdure` that no page of the API names; aliases."""
     import perdure
@@ -143,5 +156,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "commands": commands,
     "routes": routes,
     "limits": limits,
+    "metrics": metrics,
     "rest": rest,
 }

@@ -30,7 +30,7 @@ from tests.docs.shell import DATABASE, ROOT, Shell
 SHOWN_ONLY = frozenset({"text", "sql", "html", "http", "css", "ini", "dockerfile", "diff"})
 """Languages of what is only looked at."""
 PROMPT = "$ "
-ASKING = ("perdure status ", "perdure list", "perdure history ", "perdure trace ")
+ASKING = ("perdure status ", "perdure list", "perdure history ", "perdure trace ", "promtool query ")
 """Commands that change nothing, and may be asked again until what they tell about has happened."""
 ENDS_WITHIN = 60.0  # seconds, on a machine that is busy
 

@@ -28,7 +28,10 @@ import httpx2
 from typer.testing import CliRunner
 
 from perdure.cli.main import root
+from tests.brokers.servers import Server
 from tests.postgres.servers import free_port
+from tests.telemetry.prometheus import await_readiness
+from tests.telemetry.prometheus import server as prometheus_server
 
 ROOT = Path(__file__).parents[2]
 _ID = re.compile(r"\b[0-9a-f]{32}\b")
@@ -65,6 +68,7 @@ class Shell:
         }
         self.port = free_port()
         self.servers: list[subprocess.Popen[str]] = []
+        self.prometheus: Server | None = None
         self.told = ""
         self.token = ""
         self.served_by = ""
@@ -85,10 +89,14 @@ class Shell:
     def here(self, text: str) -> str:
         """What a page says, with the port and the token of this page's own server, and its own database."""
         text = text.replace("localhost:7071", f"localhost:{self.port}").replace("<token>", self.token)
+        if self.prometheus is not None:
+            text = text.replace("http://localhost:9090", self.prometheus.url)
         return text.replace(DATABASE, self.database)
 
     def close(self) -> None:
         """End the servers that still run."""
+        if self.prometheus is not None:
+            self.prometheus.stop()
         for server in self.servers:
             server.kill()
             server.wait()
@@ -111,6 +119,10 @@ class Shell:
                 return self._program(
                     [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments], env
                 )
+            case ["prometheus", configuration]:
+                return self._prometheus(self.folder / configuration.removeprefix("--config.file="))
+            case ["promtool", *arguments]:
+                return self._program(["promtool", *arguments], env)
             case ["mkdir", *folders]:
                 for name in folders:
                     (self.folder / name).mkdir(parents=True, exist_ok=True)
@@ -149,6 +161,14 @@ class Shell:
             check=False,
         )
         return done.returncode, done.stdout
+
+    def _prometheus(self, configuration: Path) -> tuple[int, str]:
+        """Start a Prometheus that scrapes the server of this page."""
+        configuration.write_text(self.here(configuration.read_text()))
+        self.prometheus = prometheus_server(configuration, self.folder)
+        self.prometheus.start()
+        await_readiness(self.prometheus.url)
+        return 0, ""
 
     def _serve(self, options: list[str], env: dict[str, str]) -> tuple[int, str]:
         """Start a server and return what it says until it is ready."""

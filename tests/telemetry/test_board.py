@@ -6,6 +6,8 @@ import re
 from typing import Any
 
 from deploy.grafana import board
+from perdure.telemetry.metrics import METRICS
+from perdure.telemetry.prometheus import name_of
 
 BOARD: dict[str, Any] = json.loads(board.FILE.read_text())
 PANELS: list[dict[str, Any]] = BOARD["panels"]
@@ -81,3 +83,12 @@ def test_all_lines_of_a_graph_with_labels_are_told_apart() -> None:
             )
             labels = set(grouped[1].replace(" ", "").split(",")) - {"le"} if grouped else set()
             assert labels == set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"])), target["expr"]
+
+
+def test_the_board_shows_every_metric_and_no_other() -> None:
+    asked = {
+        re.sub(r"_(bucket|sum|count|total)$", "", name)
+        for name in re.findall(r"\bperdure_\w+", json.dumps([panel["targets"] for panel in WITH_QUERIES]))
+    }
+    there = {name_of(metric) for metric in METRICS}
+    assert asked == there

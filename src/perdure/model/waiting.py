@@ -149,6 +149,8 @@ _REASONS = {
     "no_worker": "waiting for a worker that has its orchestrator function (PDR-072)",
     "damaged": "parked: a stored row is damaged; restore a backup, or terminate it (PDR-076)",
 }
+PARKED: Final = tuple(kind for kind in _REASONS if kind != "operator")
+"""The kinds of reasons for which the engine parks an instance."""
 
 
 MISFIT: Final = "misfit"

@@ -13,7 +13,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from perdure.engine.core.noted import EventAccepted, EventDropped, Replayed, TimerWasDue
+from perdure.engine.core.noted import CAUSES, EventAccepted, EventDropped, Replayed, TimerWasDue
 from perdure.engine.core.telemetry import COMPLETED, FAILED
 from perdure.engine.core.tenure import EVICTED, RESTART, RESUME, REWIND, TAKEOVER
 from perdure.model.activity_names import entity_of
@@ -23,7 +23,7 @@ from perdure.model.http_calls import BUILT_IN
 from perdure.model.instances import RuntimeStatus
 from perdure.model.span_ids import trace_id_of
 from perdure.model.trace_context import trace_in
-from perdure.model.waiting import kind_of
+from perdure.model.waiting import PARKED, kind_of
 
 if TYPE_CHECKING:
     from perdure.engine.core.instance import Instance
@@ -157,8 +157,11 @@ class Counting:
 
     def _begin_with_zeros(self, registry: Registry) -> None:
         """Make the series of every function of the application: a rate is wrong where a series begins with 1."""
+        for name in filter(_is_of_application, (*registry.orchestrators, *registry.entities, OTHER)):
+            self.parked.update(dict.fromkeys(((name, reason) for reason in PARKED), 0))
         for name in filter(_is_of_application, registry.orchestrators):
             self.started.update(dict.fromkeys(((name, origin) for origin in ORIGINS), 0))
+            self.dropped.update(dict.fromkeys(((name, cause) for cause in CAUSES), 0))
             for status in ENDS:
                 self.ends[name, status, ""] = 0
                 self.lifetimes[name, status]

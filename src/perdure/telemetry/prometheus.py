@@ -73,14 +73,18 @@ def name_of(metric: Metric) -> str:
     return metric.name.replace(".", "_") + (f"_{unit}" if unit else "")
 
 
+def labels_of(metric: Metric) -> list[str]:
+    """The names of the labels for Prometheus."""
+    labels = [label.replace(".", "_") for label in metric.labels]
+    return labels if metric.is_of_hub else [*labels, "worker"]
+
+
 def _family(metric: Metric) -> Any:
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
     kind = {"counter": CounterMetricFamily, "gauge": GaugeMetricFamily, "histogram": HistogramMetricFamily}
-    labels = [label.replace(".", "_") for label in metric.labels]
-    if not metric.is_of_hub:
-        labels.append("worker")
-    return kind[metric.kind](name_of(metric), metric.says, labels=labels, unit=_UNITS.get(metric.unit, ""))
+    unit = _UNITS.get(metric.unit, "")
+    return kind[metric.kind](name_of(metric), metric.says, labels=labels_of(metric), unit=unit)
 
 
 def _add(family: Any, labels: tuple[str, ...], value: Value) -> None:
@@ -108,4 +112,4 @@ def _cumulated(buckets: Buckets) -> list[tuple[str, float, Any]]:
     return cumulated
 
 
-__all__ = ["Page", "name_of", "page"]
+__all__ = ["Page", "labels_of", "name_of", "page"]

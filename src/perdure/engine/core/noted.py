@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 UNTAKEN: Final = "untaken"  # the instance ended, or continued as new, without a wait that took it
 MISFIT: Final = "misfit"  # it did not fit the type of its wait
 REFUSED: Final = "refused"  # the instance could not accept it any more
+CAUSES: Final = (UNTAKEN, MISFIT, REFUSED)
 """Why an accepted event is dropped."""
 
 
@@ -44,6 +45,7 @@ Noted = EventAccepted | EventDropped | TimerWasDue | Replayed
 
 
 __all__ = [
+    "CAUSES",
     "MISFIT",
     "REFUSED",
     "UNTAKEN",

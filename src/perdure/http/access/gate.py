@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from functools import lru_cache
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -49,6 +49,10 @@ class IncomingTraces(Protocol):
 
     def incoming(self, headers: Mapping[str, str], *, is_trusted: bool) -> AbstractContextManager[None]:
         """The block in which a request is handled."""
+
+
+DENIALS: Final = ("unauthenticated", "forbidden", "bad-link", "rate-limited", "too-many-failures")
+"""Codes of errors that are counted from 0, so that the first of them is an increase."""
 
 
 class Access:
@@ -98,7 +102,7 @@ class Access:
         self.counts = HubCounts(time.monotonic)
         self._requests = Buckets(self.limits.rate, self.limits.burst, time.monotonic)
         self._in_hand = RequestsInHand(self.limits.in_hand)
-        self.denied: dict[str, int] = {}
+        self.denied = dict.fromkeys(DENIALS, 0)
         """How many requests were denied, by the code of the error."""
         self._failures = Buckets(self.limits.failures, self.limits.failure_burst, time.monotonic)
 

@@ -1,0 +1,257 @@
+"""A real Prometheus scrapes a worker, and answers every expression of the board and of the alerts."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx2
+import pytest
+import yaml
+from prometheus_client.openmetrics import parser
+from prometheus_client.parser import text_string_to_metric_families
+
+import perdure as df
+from deploy.grafana import board
+from perdure.http.api.instance_urls import MANAGEMENT
+from perdure.telemetry.metrics import METRICS
+from perdure.telemetry.prometheus import name_of
+from tests.docs.shell import ROOT
+from tests.http.serving import served
+from tests.telemetry.prometheus import Prometheus, Target, prometheus
+
+RULES = ROOT / "deploy" / "prometheus" / "alerts.yml"
+ALERTS: list[dict[str, Any]] = yaml.safe_load(RULES.read_text())["groups"][0]["rules"]
+BOARD: dict[str, Any] = json.loads(board.FILE.read_text())
+OPENMETRICS = "application/openmetrics-text; version=1.0.0"
+KEY = "the-key-of-the-administrator"
+CHOSEN = {
+    "job": "perdure",
+    "orchestrator": "claim",
+    "activity": ".*",
+    "worker": ".*",
+    "__rate_interval": "1h",
+}
+"""What the reader of the board has chosen. All that the test does is within the last hour."""
+
+# Each file of tests runs in one process, so there is one Prometheus.
+pytestmark = [pytest.mark.xdist_group("prometheus"), pytest.mark.timeout(300)]
+
+
+def an_office(assessing: str = "assess") -> df.App:
+    """Orchestrators that complete, fail, wait, retry, and park: `changed` after a change of its code."""
+    app = df.App("office")
+
+    @app.activity
+    def assess(amount: int) -> int:
+        return amount
+
+    @app.activity
+    def assess_again(amount: int) -> int:
+        return amount
+
+    @app.activity(retry=df.RetryPolicy(first_interval=0.001, max_attempts=2))
+    def fail() -> None:
+        raise ValueError("the bank says no")
+
+    @app.orchestrator(events={"Decision": bool})
+    async def claim(context: df.OrchestrationContext, amount: int) -> int:
+        await context.create_timer(0.001)
+        if amount > 1_000:
+            await context.wait_for_external_event("Decision", bool)
+        if amount < 0:
+            await context.call_activity(fail)
+        return await context.call_activity(assess, amount)
+
+    @app.orchestrator
+    async def parent(context: df.OrchestrationContext) -> int:
+        return await context.call_sub_orchestrator(claim, 5)
+
+    @app.orchestrator
+    async def changed(context: df.OrchestrationContext) -> int:
+        await context.call_activity(assessing, 1)
+        return await context.wait_for_external_event("Decision", int)
+
+    return app
+
+
+@dataclass(frozen=True)
+class Scraped:
+    """A Prometheus that has scraped what happened."""
+
+    prometheus: Prometheus
+    address: str  # of the server that is open
+
+
+@pytest.fixture(scope="module")
+def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scraped]:
+    """Instances of two lives of an office, seen by a Prometheus from the beginning of the second."""
+    folder = tmp_path_factory.mktemp("prometheus")
+    store = f"sqlite:///{folder / 'office.db'}"
+    asyncio.run(first_life(store))
+    open_office = an_office("assess_again").asgi(store=store, access="open")
+    locked_office = df.App("locked").asgi(store="memory:", admin_key=KEY)
+    with served(open_office) as opened, served(locked_office) as locked:
+        targets = {
+            "perdure": Target(opened),
+            "perdure-locked": Target(locked, key_for_metrics(locked)),
+            "perdure-without-key": Target(locked),
+        }
+        with prometheus(folder, targets, RULES) as running:
+            running.wait_for("up", lambda found: len(found) == len(targets))
+            running.wait_for("perdure_instance_started_total")
+            second_life(opened)
+            running.wait_for('sum(perdure_instance_ended_total{status="Completed"})', reaches(5))
+            running.wait_for('sum(perdure_instance_ended_total{status="Failed"})', reaches(1))
+            running.wait_for("sum(perdure_instance_parked_total)", reaches(1))
+            yield Scraped(running, opened)
+
+
+async def first_life(store: str) -> None:
+    """Instances that wait, and one whose code will have changed."""
+    async with an_office().running(store=store) as client:
+        for number in range(2):
+            await client.start_new("claim", f"waiting-{number}", 5_000)
+        await client.start_new("changed", "changed")
+        async for status in client.watch("changed"):
+            if status.waiting is not None and status.waiting.events:
+                return
+
+
+def second_life(address: str) -> None:
+    """What Prometheus sees: completed, failed and waiting instances, children, an event, a replay, a parked one."""
+    with httpx2.Client(base_url=address + MANAGEMENT, trust_env=False, timeout=60) as http:
+        for number, amount in enumerate((1, 2, -1)):
+            http.post(f"/orchestrators/claim/c-{number}", json=amount).raise_for_status()
+        http.post("/orchestrators/parent/p-0").raise_for_status()
+        for instance, body in (("waiting-0", True), ("changed", 1)):
+            http.post(f"/instances/{instance}/raiseEvent/Decision", json=body).raise_for_status()
+
+
+def key_for_metrics(address: str) -> str:
+    """A key that may read the metrics and nothing else."""
+    answer = httpx2.post(
+        f"{address}{MANAGEMENT}/keys",
+        json={"name": "prometheus", "scopes": ["metrics"]},
+        headers={"x-functions-key": KEY},
+        trust_env=False,
+        timeout=60,
+    )
+    answer.raise_for_status()
+    return str(answer.json()["secret"])
+
+
+def reaches(number: float):
+    """Whether the one value of an answer is at least this."""
+    return lambda found: bool(found) and found[0].value >= number
+
+
+def filled(expression: str) -> str:
+    """An expression as Grafana sends it."""
+    return re.sub(r"\$(?:\{(\w+)\}|(\w+))", lambda found: CHOSEN[found[1] or found[2]], expression)
+
+
+LATER = {"perdure_instance_oldest_seconds", "perdure_wait_open", "perdure_store_size_bytes"}
+"""Metrics that have no value yet."""
+
+
+def skip_what_comes_later(expression: str) -> None:
+    if LATER & set(re.findall(r"\bperdure_\w+", expression)):
+        pytest.skip("this metric has no value yet")
+
+
+# ---------------------------------------------------------------------------------------------- the board
+
+QUERIES = [
+    pytest.param(target["expr"], id=f"{panel['id']}{target['refId']} {panel['title']}")
+    for panel in BOARD["panels"]
+    for target in panel.get("targets", ())
+]
+SELECTOR = re.compile(r"\bperdure_\w+(?:\{[^}]*\})?")
+
+
+@pytest.mark.parametrize("expression", QUERIES)
+def test_a_panel_has_data(scraped: Scraped, expression: str) -> None:
+    skip_what_comes_later(expression)
+    found = scraped.prometheus.ask(filled(expression))
+    assert found, "no data"
+    for selector in SELECTOR.findall(expression):
+        assert scraped.prometheus.ask(f"count({filled(selector)})"), selector
+
+
+def test_the_choices_of_the_board_are_those_of_the_hub(scraped: Scraped) -> None:
+    asked = {
+        one["name"]: re.fullmatch(r"label_values\((.+), (\w+)\)", one["query"])
+        for one in BOARD["templating"]["list"]
+        if one["type"] == "query"
+    }
+    found = {
+        name: set(scraped.prometheus.values_of(matched[2], filled(matched[1])))
+        for name, matched in asked.items()
+        if matched
+    }
+    assert found["job"] == {"perdure", "perdure-locked"}
+    assert {"claim", "parent", "changed"} <= found["orchestrator"]
+    assert {"assess", "assess_again", "fail"} <= found["activity"]
+    assert len(found["worker"]) == 1
+
+
+@pytest.mark.parametrize("annotation", BOARD["annotations"]["list"], ids=lambda one: one["name"])
+def test_alerts_are_marked_on_the_board(scraped: Scraped, annotation: dict[str, Any]) -> None:
+    found = scraped.prometheus.wait_for(filled(annotation["expr"]))
+    assert {one.labels["alertname"] for one in found} <= {alert["alert"] for alert in ALERTS}
+
+
+# ---------------------------------------------------------------------------------------------- the alerts
+
+
+@pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert["alert"])
+def test_an_alert_asks_for_what_is_there(scraped: Scraped, alert: dict[str, Any]) -> None:
+    scraped.prometheus.ask(alert["expr"])
+    skip_what_comes_later(alert["expr"])
+    for selector in SELECTOR.findall(alert["expr"]):
+        assert scraped.prometheus.ask(f"count({selector})"), selector
+
+
+def test_prometheus_evaluates_every_alert_without_an_error(scraped: Scraped) -> None:
+    rules = scraped.prometheus.rules()
+    assert {name: rule["health"] for name, rule in rules.items()} == {a["alert"]: "ok" for a in ALERTS}
+
+
+def test_what_went_wrong_is_alarmed_on(scraped: Scraped) -> None:
+    """One instance failed and one was parked; the server that Prometheus has no key for counts as down."""
+    scraped.prometheus.wait_for(
+        'ALERTS{alertname="PerdureFailures", orchestrator="claim", alertstate="firing"}'
+    )
+    parked = 'ALERTS{alertname="PerdureInstancesParked", orchestrator="changed", alertstate="firing"}'
+    [found] = scraped.prometheus.wait_for(parked)
+    assert found.labels["reason"] == "nondeterminism"
+    [down] = scraped.prometheus.wait_for('ALERTS{alertname="PerdureServerDown"}')
+    assert down.labels["job"] == "perdure-without-key"
+
+
+# ---------------------------------------------------------------------------------------------- the text
+
+
+def test_promtool_finds_nothing_to_criticise(scraped: Scraped) -> None:
+    done = subprocess.run(
+        ["promtool", "check", "metrics"], input=text(scraped), capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+def test_both_formats_have_the_same_metrics(scraped: Scraped) -> None:
+    plain = {family.name for family in text_string_to_metric_families(text(scraped))}
+    opened = {family.name for family in parser.text_string_to_metric_families(text(scraped, OPENMETRICS))}
+    assert opened == plain == {name_of(metric) for metric in METRICS}
+
+
+def text(scraped: Scraped, accept: str = "text/plain") -> str:
+    """What /metrics says in this format."""
+    answer = httpx2.get(f"{scraped.address}/metrics", headers={"accept": accept}, trust_env=False, timeout=60)
+    return answer.raise_for_status().text
