@@ -23,6 +23,7 @@ ALL_OF_A_HUB = {
         "encryption_proofs",
         "forget_encryption_keys",
     ),
+    "waits_by_event",  # for metrics, with a pause that grows with its duration
     *("expire_dropped", "expire_audit", "expire_workers"),
     *(
         "workers",
