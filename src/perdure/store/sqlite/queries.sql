@@ -105,17 +105,19 @@ select '', -count(*) from instances where hub_no = ?1 and kind = 'entity'
 -- name: oldest_unfinished
 -- Numbers grow with time, so the first in the index is the oldest. Built-in ones, and those that wait for the time of
 -- their start, may be as old as they like.
-select v.column1, (
-    select created_at from instances
-    where hub_no = ?1 and status = v.column1 and completed_at is null and kind = 'orchestration'
-    and substr(name, 1, 9) <> 'BuiltIn::' and substr(reason, 1, 10) <> 'scheduled:'
-    order by instance_no limit 1
-) as created_at
-from (values ('Pending'), ('Running'), ('Suspended')) v
-where created_at is not null
+with v (status, created_at) as (
+    select status, (
+        select created_at from instances i
+        where i.hub_no = ?1 and i.status = e.status and i.completed_at is null and i.kind = 'orchestration'
+        and substr(i.name, 1, 9) <> 'BuiltIn::' and substr(i.reason, 1, 10) <> 'scheduled:'
+        order by i.instance_no limit 1
+    ) from (select 'Pending' as status union all select 'Running' union all select 'Suspended') e
+)
+select status, created_at from v where created_at is not null
 
 -- name: waits_by_event
-select w.name, count(*) from waits w join instances i on i.instance_no = w.instance_no
+-- In the order of the index by name, so that grouping needs no memory.
+select w.name, count(*) from waits w cross join instances i on i.instance_no = w.instance_no
 where i.hub_no = ?1 group by w.name
 
 -- name: dropped_all
