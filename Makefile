@@ -69,6 +69,9 @@ docs: $(V)/.dev ## Build the documentation into build/site
 pictures: $(V)/.dev chromium ## Take the pictures in docs/assets from the demo
 	$(V)/bin/python deploy/pictures.py
 
+workbook: $(V)/.dev ## Write the workbook for Application Insights, deploy/application-insights/workbook.json
+	$(V)/bin/python deploy/application-insights/workbook.py
+
 board: $(V)/.dev ## Write the Grafana board, deploy/grafana/perdure.json
 	$(V)/bin/python deploy/grafana/board.py
 

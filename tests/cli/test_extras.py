@@ -29,6 +29,13 @@ RUNNING = """
 
     asyncio.run(main())
 """
+TRACED = """
+    async def main():
+        async with app.running(store="memory:", telemetry="on"):
+            pass
+
+    asyncio.run(main())
+"""
 EXPORTS = "from perdure.telemetry.setup import set_up; set_up({mode!r}, 'bare', 'worker')"
 KEY = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
 CASES = {  # what is done: the package that is missing, its extra, and the program
@@ -45,6 +52,7 @@ CASES = {  # what is done: the package that is missing, its extra, and the progr
         "azure",
         BROKER.format(kind="AzureStorageQueue", arguments="'UseDevelopmentStorage=true', 'q'"),
     ),
+    "telemetry": ("opentelemetry", "telemetry", APP + TRACED),
     "otlp": ("opentelemetry", "otlp", EXPORTS.format(mode="otlp")),
     "azure-monitor": ("azure", "azure-monitor", EXPORTS.format(mode="azure-monitor")),
 }

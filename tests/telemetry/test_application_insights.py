@@ -5,6 +5,7 @@ Twenty claims are filed. One fails, and one is still open when the server is sto
 
 import asyncio
 import json
+import runpy
 from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +16,7 @@ import httpx2
 import pytest
 
 import perdure as df
+from tests.telemetry import kusto
 from tests.telemetry.ingestion import KEY, TABLES, Ingestion, ingestion
 from tests.telemetry.office import MARKER
 from tests.telemetry.servers import ENDS_WITHIN, ROOT, TOKEN, served
@@ -30,6 +32,7 @@ OPTIONS = (
 CLAIMS = 20
 OF_THE_EXPORTER = ("_OTELRESOURCE_", "Item_Success_Count")
 """Metrics that the exporters send about themselves."""
+DYNAMIC = ("customDimensions", "customMeasurements")
 Row = dict[str, Any]
 
 
@@ -215,6 +218,48 @@ def test_the_name_of_the_root_is_its_orchestration(office: Office):
         assert row["operation_Name"] == row["name"]
     for row in office.tables["customEvents"]:
         assert row["operation_Name"] == f"orchestration:{dimension(row, 'orchestrator')}"
+
+
+# ------------------------------------------------------------------------------- queries and the workbook
+
+QUERIES = {
+    path.name: kusto.read(path.read_text()) for path in (ROOT / "deploy/application-insights").glob("*.kql")
+}
+EVERYWHERE = {"itemType"}
+"""Columns that the service adds."""
+
+
+def test_there_are_five_queries():
+    assert set(QUERIES) == {
+        "lifetimes.kql",
+        "failures.kql",
+        "replays.kql",
+        "where-the-time-goes.kql",
+        "one-instance.kql",
+    }
+
+
+@pytest.mark.parametrize("name", QUERIES)
+def test_each_query_reads_what_has_arrived(name: str, office: Office):
+    query = QUERIES[name]
+    rows = [row for table in query.tables for row in office.tables[table]]
+    assert query.tables
+    assert query.names <= {row.get("name") for row in rows}
+    assert query.fields <= {(kind, field) for row in rows for kind in DYNAMIC for field in row[kind]}
+    assert query.columns <= {column for row in rows for column in row} | EVERYWHERE
+
+
+def test_the_workbook_is_what_its_script_writes():
+    script = runpy.run_path(str(ROOT / "deploy/application-insights/workbook.py"))
+    found = script["FILE"].read_text()
+    assert found == script["written"](), "run `make workbook`"
+    document = json.loads(found)
+    assert document["version"] == "Notebook/1.0"
+    assert len({item["name"] for item in document["items"]}) == len(document["items"])
+    queries = [item["content"] for item in document["items"] if item["type"] == 3]
+    assert len(queries) == len(QUERIES)
+    for query in queries:
+        assert "ago(" not in query["query"] and "claim-7" not in query["query"]
 
 
 # -------------------------------------------------------------------------------------------------- secrets
