@@ -184,6 +184,21 @@ def test_each_end_is_a_custom_event(office: Office):
     assert dimension(claims["claim-7"], "error_type") == "ValueError"
 
 
+def test_metrics_are_custom_metrics_with_their_labels(office: Office):
+    def total(name: str, **labels: str) -> float:
+        rows = rows_of(office.tables["customMetrics"], name)
+        return sum(row["valueSum"] for row in rows if labels.items() <= row["customDimensions"].items())
+
+    assert total("perdure.instance.started", orchestrator="claim", origin="client") == CLAIMS
+    assert total("perdure.instance.started", orchestrator="payment", origin="parent") == CLAIMS - 1
+    assert total("perdure.instance.ended", orchestrator="claim", status="Completed") == CLAIMS - 1
+    assert total("perdure.instance.ended", orchestrator="claim", status="Failed") == 1
+    assert total("perdure.activity.retries", activity="assess") == 1
+    assert total("perdure.replays", orchestrator="claim", reason="restart") == 1
+    instances = [row for row in office.tables["customMetrics"] if "claim-" in json.dumps(row)]
+    assert instances == []  # no series of an instance
+
+
 def test_the_rows_of_a_tree_have_one_operation_id_and_no_orphan_parents(office: Office):
     tables = {name: rows for name, rows in office.tables.items() if name != "customMetrics"}
     trees: dict[str, set[str]] = {}

@@ -13,9 +13,11 @@ from perdure.engine.cluster.membership import default_name
 from perdure.engine.core.telemetry import Telemetry, together
 from perdure.engine.engine import Settings
 from perdure.engine.functions.registry import Registry
+from perdure.errors import needing
 from perdure.store.port import Store, shared
 from perdure.telemetry.metrics import Metrics
 from perdure.telemetry.setup import AZURE_MONITOR, MODES, Pipeline, set_up
+from perdure.telemetry.switch import has_meters
 from perdure.telemetry.tracking import Tracking
 
 
@@ -40,9 +42,11 @@ async def telling(
         registry: the engine's functions.
         store: the engine's store.
     """
+    mode = settings.telemetry.mode
     pipeline = _pipeline(settings, app)
     listeners = _listeners(settings, hub, app, (clock or SystemClock()).now, pipeline)
-    metrics = [Metrics(registry, kind_of(store))] if counts(settings.telemetry.mode) else []
+    metrics = [Metrics(registry, kind_of(store))] if counts(mode) else []
+    unobserved = [_observed(one, mode) for one in metrics if has_meters(mode)]
     try:
         yield together([*metrics, *listeners])
     finally:
@@ -50,6 +54,15 @@ async def telling(
             await asyncio.to_thread(listener.close)
         if pipeline is not None:
             await asyncio.to_thread(pipeline.flush)
+        for end in unobserved:
+            end()
+
+
+def _observed(metrics: Metrics, mode: str) -> Callable[[], None]:
+    """Let OpenTelemetry read the metrics; returns what ends that. Raises ExtraMissing."""
+    with needing("telemetry", f"telemetry={mode}"):
+        from perdure.telemetry.meters import observe
+    return observe(metrics)
 
 
 def _pipeline(settings: Settings, app: str) -> Pipeline | None:

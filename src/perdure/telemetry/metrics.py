@@ -241,6 +241,11 @@ class Metrics:
         named = engine.settings.belonging.worker_name
         return named or (engine.worker_name if engine.loop.sharing is not None else socket.gethostname())
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the engine runs, so that its store can be asked."""
+        return self._engine is not None and not self._engine.loop.stopping
+
     def read(self) -> list[Reading]:
         """The values now. From any thread; it may ask the store."""
         return [*self.counted(), *self.gauges()]

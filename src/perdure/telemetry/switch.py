@@ -27,6 +27,13 @@ def is_on(mode: str) -> bool:
     return mode != "off"
 
 
+def has_meters(mode: str) -> bool:
+    """Whether this value of the setting `telemetry` gives OpenTelemetry the metrics, in this process and now."""
+    if mode == "auto":
+        return _has_provider("opentelemetry.metrics", "get_meter_provider", "_ProxyMeterProvider")
+    return mode != "off"
+
+
 def _has_provider(module: str, getter: str, proxy: str) -> bool:
     found: Any = sys.modules.get(module)
     return found is not None and type(getattr(found, getter)()).__name__ != proxy
@@ -49,4 +56,4 @@ def tracer_for(settings: Settings, store: Store, hub: str) -> Tracer | None:
     return tracer
 
 
-__all__ = ["is_on", "tracer_for"]
+__all__ = ["has_meters", "is_on", "tracer_for"]
