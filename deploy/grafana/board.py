@@ -148,11 +148,11 @@ OVERVIEW = Section(
             below="blue",
         ),
         Number(
-            "Parked in the last day",
+            "Parked",
             "Instances that perdure put aside because it could not continue them. Each waits until you act: "
             "`perdure list --parked`.",
-            increase("perdure_instance_parked_total", over="1d"),
-            limits=((0.5, "red"),),
+            hub_wide("perdure_parked_instances"),
+            limits=((1, "red"),),
         ),
         Number(
             "Failed in the last hour",

@@ -81,7 +81,7 @@ async def test_starts_and_ends_are_counted_by_orchestrator_origin_status_and_err
         assert of(env, "perdure_instance_ended_total") == {
             ", settle, Completed": 2,
             ", both, Completed": 1,
-            "perdure.errors.TaskFailedError, settle, Failed": 1,
+            "ValueError, settle, Failed": 1,
             ", decide, Terminated": 1,
         }
         assert of(env, "perdure_instance_duration_seconds_count") == {
@@ -181,6 +181,7 @@ async def test_parked_instances_are_counted_by_reason():
         await env.settled()
 
         assert of(env, "perdure_instance_parked_total") == {"_other, no_worker": 1}
+        assert of(env, "perdure_parked_instances") == {"": 1}
 
 
 async def test_replays_are_counted_by_reason_with_the_events_that_they_read():

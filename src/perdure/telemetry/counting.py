@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from perdure.engine.core.noted import CAUSES, EventAccepted, EventDropped, Replayed, TimerWasDue
 from perdure.engine.core.telemetry import COMPLETED, FAILED
 from perdure.engine.core.tenure import EVICTED, RESTART, RESUME, REWIND, TAKEOVER
+from perdure.failure import chain_of
 from perdure.model.activity_names import entity_of
 from perdure.model.entities import ORCHESTRATION
 from perdure.model.events import ExecutionFailed
@@ -249,7 +250,9 @@ class Counting:
         ending = instance.ending
         if type(ending) is not ExecutionFailed:
             return ""
-        name = ending.failure.type
+        name = chain_of(ending.failure)[
+            -1
+        ].type  # an activity's error rather than the TaskFailedError around it
         known = self._error_types
         if name not in known:
             known[name] = name if len(known) < ERROR_TYPES else OTHER

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 from perdure.engine.core.telemetry import listeners_of
 from perdure.errors import StoreError
 from perdure.model.http_calls import BUILT_IN
+from perdure.model.records import InstanceFilter
 from perdure.telemetry.counting import OTHER, Buckets, Counting, Counts, Labels
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ _ENDED: Final = Metric(
     "perdure.instance.ended",
     "counter",
     "{instance}",
-    "instances that ended, by status and, if they failed, by the type of the error",
+    "instances that ended, by status and, if they failed, by the type of the error that caused it",
     ("orchestrator", "status", "error.type"),
 )
 _LIFETIME: Final = Metric(
@@ -83,6 +84,13 @@ _PARKED: Final = Metric(
 )
 _INSTANCES: Final = Metric(
     "perdure.instances", "gauge", "{instance}", "instances in the hub, by status", ("status",), is_of_hub=True
+)
+_PARKED_NOW: Final = Metric(
+    "perdure.parked.instances",
+    "gauge",
+    "{instance}",
+    "instances that are parked now",
+    is_of_hub=True,
 )
 _OLDEST: Final = Metric(
     "perdure.instance.oldest",
@@ -182,7 +190,8 @@ _TELEMETRY: Final = Metric(
     "perdure.telemetry.dropped", "counter", "{span}", "spans that were not exported, because too many waited"
 )
 METRICS: Final = (
-    *(_STARTED, _ENDED, _LIFETIME, _PARKED, _INSTANCES, _OLDEST, _REPLAYS, _REPLAY_SECONDS, _REPLAY_EVENTS),
+    *(_STARTED, _ENDED, _LIFETIME, _PARKED, _INSTANCES, _PARKED_NOW, _OLDEST),
+    *(_REPLAYS, _REPLAY_SECONDS, _REPLAY_EVENTS),
     *(
         _ATTEMPTS,
         _ATTEMPT_SECONDS,
@@ -350,6 +359,7 @@ class HubGauges:
         gauges = store.gauges()
         return [
             Reading(_INSTANCES, {(status,): count for status, count in by_status.items()}),
+            Reading(_PARKED_NOW, {(): store.count(_ARE_PARKED)}),
             Reading(
                 _OLDEST,
                 {(status,): max(0, now - gauges.oldest.get(status, now)) / 1e6 for status in UNFINISHED},
@@ -369,6 +379,7 @@ class HubGauges:
         return found
 
 
+_ARE_PARKED: Final = InstanceFilter(parked=True)
 UNFINISHED: Final = ("Pending", "Running", "Suspended")
 STATUSES: Final = (*UNFINISHED, "Completed", "Failed", "Terminated")
 
