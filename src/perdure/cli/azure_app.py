@@ -87,6 +87,7 @@ def load(target: str, chosen: Mapping[str, Chosen] | None = None) -> App:
             events=values["azure_events"],
             queues=values["azure_queues"],
             enter=True,
+            serve=True,
         )
 
     # Azure's worker imports an app in its event loop: clients and locks that modules make belong to that loop.

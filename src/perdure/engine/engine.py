@@ -169,6 +169,7 @@ class Engine:
         tracing: Tracing | None = None,
     ) -> None:
         self.registry = registry
+        self.client = Client(self)  # one for the host and for activities, so that these can make links too
         self.telemetry = telemetry
         self.tracing = tracing
         self.store = store
@@ -244,7 +245,7 @@ class Engine:
         self.callers.watch()
         if self._membership is not None:
             threading.Thread(target=self._stay, name="perdure-lease", daemon=True).start()
-        return Client(self)
+        return self.client
 
     async def stop(self) -> None:
         """Finish the current batch, give running activities `drain` seconds, and close the store.
@@ -330,12 +331,11 @@ class Engine:
         return sharing
 
     def _pool(self, event_loop: asyncio.AbstractEventLoop) -> ActivityPool:
-        client = Client(self)
         functions = self._functions
         runnable = with_offloaded(self.registry, functions.entities.values(), functions.environment)
         return ActivityPool(
             Registry() if self.settings.runs_nothing else runnable,
-            [*self.resources, client, SyncClient(client, event_loop)],
+            [*self.resources, self.client, SyncClient(self.client, event_loop)],
             self._outbox,
             self.loop.post,
             self.settings.concurrency,

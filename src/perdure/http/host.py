@@ -260,6 +260,15 @@ def access_by(chosen: Mapping[str, Chosen], client: Client, *, address: str = ""
     )
 
 
+def links_without_api(client: Client, access: Access) -> RequestLinks:
+    """The links that functions make in a process that serves no API, and so needs PERDURE_PUBLIC_URL for them."""
+    return RequestLinks(
+        access.signer,
+        public_url=access.signer.public_url,
+        is_azure=engine_of(client).registry.links == "azure",
+    )
+
+
 def application(
     client: Client,
     *,

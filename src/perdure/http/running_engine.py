@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 class RunningEngine(Gateway, Protocol):
     """The engine of this process."""
 
+    client: Client
+    """The client of the host, which activities have copies of."""
+
     @property
     def registry(self) -> Registry: ...
 

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from perdure.http.host import access_by, application, hindrance
+from perdure.http.host import access_by, application, hindrance, links_without_api
 from perdure.http.running_engine import engine_of
 from perdure.server.child import ReadyReport
 from perdure.server.event_loop import loop_factory
@@ -126,6 +126,7 @@ class ServedApp:
 
     async def _work(self, client: Client) -> None:
         """Run functions, without an API, until a signal stops the process."""
+        client.links = links_without_api(client, access_by(self.options.chosen, client))
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         last_resort = LastResort(engine_of(client).settings.drain)

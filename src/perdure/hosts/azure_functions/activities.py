@@ -38,6 +38,7 @@ def _with_hub(callee: Callee) -> Callable[..., Any]:
     result_of = _unchanged if callee.takes(ActivityContext) else _result
 
     async def run(body: Raw, call: ActivityContext, client: Client, door: HubDoor) -> Any:
+        await door.prepare(client)
         filled, outputs = _filled(callee, body, call, door=door, client=client)
         result = await callee.call(filled)
         await send_outputs(callee, outputs, result, client)

@@ -58,6 +58,7 @@ def load(
     events: Literal["text", "data"] = "text",
     queues: Literal["hub", "storage"] = "hub",
     enter: bool = False,
+    serve: bool = False,
 ) -> HostedApp:
     """Load the app in a folder. Raises HostedAppError with every fault that was found.
 
@@ -67,6 +68,7 @@ def load(
         events: what the data are of an event that the SDK's client raises: JSON text, as on Azure, or the data.
         queues: where queues are whose connection is the emulator or none: in the hub, or in the emulator.
         enter: change into the folder, where Azure's host runs an app.
+        serve: a server will serve it; functions that begin before the server is ready wait for it.
     """
     folder = read_folder(Path(path).resolve())
     export_settings(folder)
@@ -84,7 +86,7 @@ def load(
     app.registry.origins, app.registry.replaces_running = settings.origins, settings.replaces_running
     app.registry.fails_on_nondeterminism = settings.fails_on_nondeterminism
     app.registry.route_prefix = _route_prefix(folder)
-    app.registry.lifespans.append(Definition("azure", _door))
+    app.registry.lifespans.append(Definition("azure", _door(awaits_links=serve)))
     finding = self_check.finding()
     aliases = _aliases(functions)
     names = _names(functions, aliases)
@@ -130,13 +132,17 @@ _BY_PROTOCOL: Final = (
 _THEM: Final = ("it", "them")
 
 
-async def _door() -> AsyncIterator[HubDoor]:
+def _door(*, awaits_links: bool) -> Callable[[], AsyncIterator[HubDoor]]:
     """While the app is served: the way of its client functions to its hub."""
-    door = HubDoor()
-    try:
-        yield door
-    finally:
-        door.close()
+
+    async def door() -> AsyncIterator[HubDoor]:
+        opened = HubDoor(awaits_links=awaits_links)
+        try:
+            yield opened
+        finally:
+            opened.close()
+
+    return door
 
 
 def _hub_of(folder: Folder) -> str:

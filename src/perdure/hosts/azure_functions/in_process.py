@@ -33,6 +33,7 @@ from perdure.http.principal import Refused
 from perdure.http.problem import on_http_exception, on_perdure_error
 from perdure.http.responses import json_response
 from perdure.http.routing import GatedRoute, routes
+from perdure.http.running_engine import engine_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -44,15 +45,22 @@ if TYPE_CHECKING:
 
 ORIGIN: Final = "http://in-process.perdure.invalid/"
 """What the addresses begin with that are answered here; the domain is one that can never be reached."""
+PAUSE: Final = 0.02
+"""Seconds between two looks whether the server is ready."""
 NO_RATE: Final = RateLimits(rate=0, burst=0)
 _RUNNING: Final[dict[str, HubDoor]] = {}
 _CLIENT: ContextVar[Client | None] = ContextVar("perdure_azure_client", default=None)
 
 
 class HubDoor:
-    """The way of an app's client functions to its hub, while that is served."""
+    """The way of an app's client functions to its hub, while that is served.
 
-    def __init__(self) -> None:
+    Parameters:
+        awaits_links: functions that run before the server is ready wait until their clients can make links.
+    """
+
+    def __init__(self, *, awaits_links: bool = False) -> None:
+        self._awaits_links = awaits_links
         self.name = secrets.token_hex(8)
         self._loop = asyncio.get_running_loop()
         self._routes = tuple(_routes())
@@ -73,6 +81,15 @@ class HubDoor:
             self._access = Access(client, is_open=True, limits=NO_RATE)
         _CLIENT.set(client)
         return json.dumps(self._binding_for(client.task_hub)).replace("code=-", "code=")
+
+    async def prepare(self, client: Client) -> None:
+        """Called before a function that is not behind a route: its client can make links."""
+        own = engine_of(client).client
+        while self._awaits_links and own.links is None:  # noqa: ASYNC110 (nothing signals it)
+            await asyncio.sleep(PAUSE)
+        links = client.links = own.links
+        if isinstance(links, RequestLinks):
+            await links.prepare()
 
     def _binding_for(self, hub: str) -> dict[str, Any]:
         return azure_client.binding(f"{ORIGIN}{self.name}", hub, "-")

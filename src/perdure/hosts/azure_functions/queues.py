@@ -82,6 +82,7 @@ def _body(callee: Callee, queue: str) -> Callable[..., Any]:
     async def handle(body: Raw, call: ActivityContext, client: Client, door: HubDoor) -> None:
         message = call.instance_id.removeprefix(f"queue:{queue}:")
         given = make(message, text_of(bytes(body)), call.attempt)
+        await door.prepare(client)
         arguments, outputs = callee.arguments(
             given, call.idempotency_key, door=door, client=client, attempt=call.attempt
         )

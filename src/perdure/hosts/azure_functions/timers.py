@@ -40,6 +40,7 @@ def schedule_of(described: AppFunction, callee: Callee) -> Schedule:
 
 def _body(callee: Callee, when: Cron | Interval) -> Callable[..., Any]:
     async def fire(tick: Tick, call: ActivityContext, client: Client, door: HubDoor) -> None:
+        await door.prepare(client)
         arguments, outputs = callee.arguments(
             _request(tick, when), call.idempotency_key, door=door, client=client, attempt=call.attempt
         )

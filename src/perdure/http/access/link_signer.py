@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 LASTS: Final = 30 * 24 * 3_600  # the lifetime in seconds of the links in the response to a start
 FINGERPRINT: Final = "perdure.fingerprint"
+UNBORN: Final = fingerprint_of(b"")
+"""The fingerprint in links that are made before the instance starts: there is no salt yet."""
 _PARAMETER: Final = re.compile(r"\{(\w+)(?::path)?\}")
 
 
@@ -73,14 +75,18 @@ class Signer:
         lasts: int = LASTS,
         once: bool = False,
         owner: str = "",
+        unborn: bool = False,
     ) -> dict[str, str]:
         """The `sig` for each operation on an instance, for the holder of the access key `owner`, "" for none.
 
-        Raises InstanceNotFound.
+        Raises InstanceNotFound, unless links can be made before the start (`unborn`), as on Azure. Such a link works
+        for each instance that gets the id.
         """
         # After a start the salt is in memory. Only the verification of a link reads the store.
         salt = self.client.gateway.salt_at_hand(instance_id)
         fingerprint = fingerprint_of(salt) if salt else self._fingerprint(instance_id)
+        if fingerprint is None and unborn:
+            fingerprint = UNBORN
         if fingerprint is None:
             raise InstanceNotFound(f"there is no instance {instance_id!r} in this hub to link to")
         kid, secret = self.keys.newest_signing()
@@ -109,7 +115,7 @@ class Signer:
         link = self._verified(
             signatures[0], endpoint.link, instance_id, str(request.path_params.get("event", ""))
         )
-        if request.scope.get(FINGERPRINT) != link.fingerprint:
+        if link.fingerprint not in (UNBORN, request.scope.get(FINGERPRINT)):
             raise Refused(404, "instance-not-found", "the instance of this link no longer exists")
         request.scope[LINK] = link
         return Caller(f"link (key {link.kid})", link=True)

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
 from starlette.responses import Response, StreamingResponse
 
 from perdure.http.api.instance_urls import MANAGEMENT
@@ -25,6 +26,7 @@ from perdure.http.responses import json_response
 from perdure.http.routing import client_of
 from perdure.http.running_engine import engine_of
 from perdure.http.table import Endpoint, Handler
+from perdure.model.http_calls import BUILT_IN
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 RPC: Final = "/durabletask"
 PAGE: Final = 1_000
 """How many rows of a list are read at a time."""
+_OWN: Final = b'{"name":"%s' % BUILT_IN.encode()
+"""What the status of an instance of perdure's own begins with."""
 INSTANCE: Final = "INSTANCEID"
 """The placeholder for the instance id in the URLs of a binding. The client replaces it."""
 
@@ -78,26 +82,43 @@ def _asks_for_a_page(request: Request) -> bool:
 
 
 async def _all_pages(handler: Handler, request: Request) -> Response:
-    """Every row of a list, page by page. Azure's client takes one answer for all there is."""
+    """Every row of a list, page by page. Azure's client takes one answer for all there is.
+
+    Instances of perdure's own, such as those of schedules, are left out: Azure has none, and programs terminate what
+    they find.
+    """
     if _asks_for_a_page(request):
         return await handler(request)
     query = request.scope["query_string"]
     scope = {**request.scope, "query_string": (query + b"&" if query else b"") + b"top=%d" % PAGE}
     first = await handler(PlainRequest(scope, request.receive))
-    if CONTINUATION not in first.headers:
+    if first.status_code != 200:
         return first
+    if CONTINUATION not in first.headers:
+        return json_response(msgspec.Raw(_without_own(bytes(first.body))))
 
     async def rows() -> AsyncIterator[bytes]:
-        answer = first
-        yield bytes(answer.body)[:-1]
-        while (token := answer.headers.get(CONTINUATION)) is not None:
+        answer, between = first, b"["
+        while True:
+            if more := _without_own(bytes(answer.body))[1:-1]:
+                yield between + more
+                between = b","
+            token = answer.headers.get(CONTINUATION)
+            if token is None:
+                break
             headers = [*scope["headers"], (CONTINUATION.encode(), token.encode())]
             answer = await handler(PlainRequest({**scope, "headers": headers}, request.receive))
-            more = bytes(answer.body)[1:-1]
-            yield b"," + more if more else b""
-        yield b"]"
+        yield b"[]" if between == b"[" else b"]"
 
     return StreamingResponse(rows(), media_type="application/json")
+
+
+def _without_own(rows: bytes) -> bytes:
+    """A list of statuses without perdure's own instances."""
+    if _OWN not in rows:
+        return rows
+    decoded = msgspec.json.decode(rows, type=list[msgspec.Raw])
+    return msgspec.json.encode([one for one in decoded if not bytes(one).startswith(_OWN)])
 
 
 async def _only_id(handler: Handler, request: Request) -> Response:

@@ -113,6 +113,11 @@ class RequestLinks:
         self._host = host
         self._public_url = public_url
 
+    async def prepare(self) -> None:
+        """Make sure that links can be signed, for code that runs without a request."""
+        if self._signer is not None:
+            await self._signer.prepare()
+
     def management(self, request: Any, instance_id: str) -> dict[str, Any]:
         """Azure's management payload for one instance, with the URLs that the request's caller is allowed."""
         answered = _answered(request)
@@ -156,7 +161,7 @@ class RequestLinks:
         signer = self._signer
         if signer is None or not signer.signs_all or not operations:
             return {}
-        return signer.sign_all(operations, instance_id, event, owner=owner)
+        return signer.sign_all(operations, instance_id, event, owner=owner, unborn=self._is_azure)
 
     def _allowed(self, request: Any, instance_id: str) -> Sequence[str] | None:
         """The links that the caller of a request is allowed, in the words of `App.route`; None for all.
@@ -262,7 +267,9 @@ class RequestLinks:
         """Scheme, host and path prefix of this host. `request` can be a request or a URL."""
         if self._public_url and not isinstance(request, _ADDRESSES):
             return self._public_url
-        request = _present() if request is None else request
+        request = PRESENT.get() if request is None else request
+        if request is None:
+            return self._address()
         if _is_request(request):
             base = request.scope.get(BASE)
             if base is not None:  # the guard has checked that the Host header is a host and nothing else
@@ -270,6 +277,15 @@ class RequestLinks:
             return f"{request.url.scheme}://{request.url.netloc}{quote(self._prefix(request))}"
         url = URL(str(getattr(request, "url", request)))
         return f"{url.scheme}://{url.netloc}"
+
+    def _address(self) -> str:
+        """The server's own address, for code that runs without a request. Raises RuntimeError if it is not known."""
+        if self._signer is None or not self._signer.public_url:
+            raise RuntimeError(
+                "these URLs need the server's address, which is not known here. Call this inside a route, pass the "
+                "request or the server's URL, or set PERDURE_PUBLIC_URL"
+            )
+        return self._signer.public_url
 
     def _prefix(self, request: Request) -> str:
         scope = request.scope
@@ -291,16 +307,6 @@ def _is_request(value: Any) -> TypeGuard[Request]:
 def _answered(request: Any) -> Any:
     """The Starlette request behind a request. For one of Azure's, this is the current request."""
     return (PRESENT.get() or request) if azure_requests.is_request(request) else request
-
-
-def _present() -> Request:
-    request = PRESENT.get()
-    if request is None:
-        raise RuntimeError(
-            "these URLs need the server's address, which is known only from a request. Call this inside a route, or "
-            "pass the request or the server's URL"
-        )
-    return request
 
 
 def _with(url: str, sig: str | None) -> str:
