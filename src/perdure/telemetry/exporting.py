@@ -34,7 +34,7 @@ from perdure.telemetry.spans import Span, SpanKind, SpanStatus
 
 LIMIT: Final = 10_000
 """The most parts that wait for the thread; further ones are dropped."""
-FLUSH_SECONDS: Final = 10.0
+FLUSH_SECONDS: Final = 5.0
 """How long a stop waits for the exporters."""
 HISTORY: Final = "perdure.history"
 LIVE: Final = "perdure"

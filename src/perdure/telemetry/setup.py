@@ -18,7 +18,7 @@ from typing import Any, Final
 from perdure.errors import SettingError, needing
 from perdure.version import __version__
 
-FLUSH_WITHIN: Final = 10.0  # seconds in which the exporters must take what is left at a stop
+FLUSH_WITHIN: Final = 3.0  # seconds for the exporters at a stop; the tracer has waited for the spans before
 OTLP: Final = "otlp"
 AZURE_MONITOR: Final = "azure-monitor"
 CONNECTION: Final = "APPLICATIONINSIGHTS_CONNECTION_STRING"
@@ -65,7 +65,12 @@ class Pipeline:
         loggers = LoggerProvider(resource, shutdown_on_exit=False)
         loggers.add_log_record_processor(BatchLogRecordProcessor(exporters.logs))
         _logs.set_logger_provider(loggers)
-        logging.getLogger().addHandler(LogExport(loggers))
+        root = logging.getLogger()
+        if not root.handlers and logging.lastResort is not None:
+            root.addHandler(
+                logging.lastResort
+            )  # with a handler of ours, warnings would not be printed any more
+        root.addHandler(LogExport(loggers))
         self.loggers: Any = loggers
         self._flushes: tuple[Callable[[], object], ...] = (
             tracers.force_flush,
