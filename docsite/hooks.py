@@ -29,6 +29,7 @@ SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
             "timers-and-retries.md",
             "undo-with-a-saga.md",
             "events-and-approvals.md",
+            "people-in-the-loop.md",
             "entities.md",
             "call-http.md",
             "rewind.md",

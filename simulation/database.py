@@ -20,6 +20,7 @@ from perdure.model.records import (
     Poll,
     SeenRow,
     StoredInstance,
+    WaitRow,
 )
 from perdure.store.memory import MemoryStore
 from perdure.store.port import Census, Opening, Profile
@@ -243,6 +244,9 @@ class DatabaseSession(FailingStore):
 
     def rows(self, instance_ids: Sequence[str]) -> list[InstanceRow]:
         return self._ask("seen", lambda: self.inner.rows(instance_ids))
+
+    def waits(self, instance_nos: Sequence[int]) -> list[WaitRow]:
+        return self._ask("waits", lambda: self.inner.waits(instance_nos))
 
     def finished(self, status: str, before: int, after: tuple[int, int], limit: int) -> list[InstanceRow]:
         return self._ask("finished", lambda: self.inner.finished(status, before, after, limit))

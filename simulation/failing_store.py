@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 from perdure.errors import CommitRefused, FenceLost, StoreError, StoreFull
 from perdure.model import events as ev
-from perdure.model.records import Batch, InstanceRow, Poll, SeenRow, StoredInstance
+from perdure.model.records import Batch, InstanceRow, Poll, SeenRow, StoredInstance, WaitRow
 from perdure.store.port import Opening, Store
 from simulation.injector import Injector, SimulatedCrash
 from simulation.ledger import Ledger, RunRecord
@@ -85,6 +85,10 @@ class FailingStore:
     def rows(self, instance_ids: Sequence[str]) -> list[InstanceRow]:
         self._trouble("rows")
         return self.inner.rows(instance_ids)
+
+    def waits(self, instance_nos: Sequence[int]) -> list[WaitRow]:
+        self._trouble("waits")
+        return self.inner.waits(instance_nos)
 
     def finished(self, status: str, before: int, after: tuple[int, int], limit: int) -> list[InstanceRow]:
         self._trouble("finished")

@@ -46,13 +46,17 @@ from perdure.errors import (
     StoreTooNew,
     StoreUnusable,
     TaskCancelled,
+    TaskClosed,
     TaskFailedError,
+    TaskHeld,
+    TaskRefused,
     WrongEncryptionKey,
 )
 from perdure.failure import Failure
 from perdure.maintenance import Backup, Copy, backup, copy, rekey
 from perdure.model.entities import EntityId, EntityPage, EntityState
 from perdure.model.http_calls import HttpResponse, ManagedIdentityTokenSource, Secret
+from perdure.model.human_tasks import Person
 from perdure.model.instances import (
     DurableOrchestrationStatus,
     OrchestrationRuntimeStatus,
@@ -67,6 +71,7 @@ from perdure.replay.activity_context import ActivityContext
 from perdure.replay.context import DurableOrchestrationContext, OrchestrationContext
 from perdure.replay.entity import DurableEntityContext, EntityContext
 from perdure.replay.entity_calls import EntityLock
+from perdure.replay.human_tasks import HumanTask, Reminder
 from perdure.replay.task import Task, TaskState, TimerTask
 from perdure.store.encryption import Encryption
 from perdure.telemetry.log_context import LogContext
@@ -114,6 +119,7 @@ __all__ = [
     "HttpPolicy",
     "HttpResponse",
     "HttpStatusError",
+    "HumanTask",
     "IdempotencyConflict",
     "IllegalTransition",
     "InstanceExists",
@@ -133,9 +139,11 @@ __all__ = [
     "Page",
     "PayloadError",
     "PerdureError",
+    "Person",
     "PurgeHistoryResult",
     "ProcessPool",
     "RegistrationError",
+    "Reminder",
     "Retention",
     "RetryOptions",
     "RetryPolicy",
@@ -152,6 +160,9 @@ __all__ = [
     "SyncClient",
     "Task",
     "TaskCancelled",
+    "TaskClosed",
+    "TaskHeld",
+    "TaskRefused",
     "TaskFailedError",
     "TaskState",
     "TimerTask",

@@ -78,6 +78,10 @@ NUMBERS: Final = {
     "rate-limited": "PDR-093",
     "key-not-found": "PDR-094",
     "idempotency-conflict": "PDR-095",
+    # people's tasks
+    "task-closed": "PDR-096",
+    "task-held": "PDR-097",
+    "task-refused": "PDR-098",
 }
 
 

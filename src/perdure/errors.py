@@ -14,6 +14,9 @@
     ├── IdempotencyConflict       an idempotency key that a different request used before (422 over HTTP)
     ├── IllegalTransition         the command does not apply to the instance's current status
     │   └── InstanceFinished      ... because it has finished (410 over HTTP)
+    ├── TaskClosed                a human task that was decided, has expired, or was withdrawn (409 over HTTP)
+    ├── TaskHeld                  a human task that another person has claimed (409)
+    ├── TaskRefused               an answer that cannot count for a human task (403)
     ├── AccessRefused             the caller does not have the required scope (403 over HTTP)
     │   ├── Unauthenticated       ... because there is no key, or an invalid one (401)
     │   ├── LinkSpent             ... because a link that works once was used before (410)
@@ -106,6 +109,24 @@ class EventRefused(PayloadError):
     """The orchestrator's `events={...}` does not accept the event's name or data. Nothing was stored."""
 
     code = "event-refused"
+
+
+class TaskClosed(PerdureError):
+    """The human task has been decided, has expired, or was withdrawn. Nothing was sent."""
+
+    code = "task-closed"
+
+
+class TaskHeld(PerdureError):
+    """Another person has claimed the human task. Nothing was changed."""
+
+    code = "task-held"
+
+
+class TaskRefused(PerdureError):
+    """The caller's answer cannot count for the human task: no proven person, another role, or a second decision."""
+
+    code = "task-refused"
 
 
 class MessageRefused(PayloadError):

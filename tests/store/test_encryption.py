@@ -74,7 +74,8 @@ def app_of(encryption: Encryption | None) -> df.App:
     async def coroutine(context: df.OrchestrationContext, text: str) -> Any:
         context.set_custom_status(f"{CANARY}-status")
         said = await context.call_activity(echo, text)
-        return [said, await context.wait_for_external_event("Go")]
+        asked = context.human_task("Go", title=f"{CANARY}-title", facts={"fact": f"{CANARY}-fact"})
+        return [said, await asked]
 
     @app.orchestrator
     def generator(context: df.OrchestrationContext):  # type: ignore[no-untyped-def]
@@ -318,7 +319,8 @@ async def test_not_even_the_mark_of_encrypted_rows_can_be_changed_unnoticed(path
     connection = apsw.Connection(path)
     for bit in range(8):
         for spot in SPOTS[1:-1]:
-            found = connection.execute(f"select rowid, {spot.column} from {spot.table} limit 1").fetchall()
+            number = "wait_id" if spot.table == "waits" else "rowid"
+            found = connection.execute(f"select {number}, {spot.column} from {spot.table} limit 1").fetchall()
             for rowid, cell in found:
                 if cell is not None:
                     changed = bytes([cell[0] ^ 1 << bit]) + cell[1:]

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Raw
 
 from perdure.failure import Failure
+from perdure.model.human_tasks import HumanTaskDetails
 
 
 class _Action(msgspec.Struct, frozen=True):
@@ -55,6 +56,7 @@ class AwaitEvent(_Action, frozen=True):
     id: int
     name: str
     deadline: int
+    task: HumanTaskDetails | None = None
 
 
 class CancelWait(_Action, frozen=True):

@@ -164,6 +164,11 @@ _OTHERS: Final[Mapping[str, Mapping[str, tuple[Check, Any]]]] = {
         "since": (_is_time, 0),
         "deadline": (_is_time, 0),
         "schema": (_or_none(_is_object), None),
+        "task": (_or_none(_is_json), None),
+        "roles": (_is_text, ""),
+        "holder": (_is_text, ""),
+        "held_since": (_is_time, 0),
+        "assignee": (_is_text, ""),
     },
     "state": {"custom_status": (_or_none(_is_json), None), "entity_state": (_or_none(_is_json), None)},
     "inbox": {"instance_id": (_is_id, ""), "visible_at": (_or_none(_is_time), None)},
@@ -359,8 +364,8 @@ def end_of(row: InstanceRow, one: HistoryRow) -> bytes:
 
 
 def wait_of(cells: tuple[Any, ...]) -> WaitRow:
-    row = WaitRow._make(cells)
-    wrong = _wrong("waits", row._fields, cells)
+    row = WaitRow(*cells)  # a file of an earlier version has fewer columns
+    wrong = _wrong("waits", row._fields, row)
     if not wrong:
         return row
     name = row.name if isinstance(row.name, str) else ""

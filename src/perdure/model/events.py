@@ -19,6 +19,7 @@ from msgspec import Raw
 
 from perdure.failure import Failure
 from perdure.model.encryption import refuse_unreadable
+from perdure.model.human_tasks import HumanTaskDetails
 
 ABSENT: Final = Raw(b"")
 """A missing body: omitted from JSON, and `None` for user code."""
@@ -50,13 +51,18 @@ class _Event(
 
 
 class EventRaised(_Event, frozen=True):
-    """An external event reached the instance. Buffered until a wait for `name` takes it."""
+    """An external event reached the instance. Buffered until a wait for `name` takes it.
+
+    `decided_by` is the proven person who sent it, with the roles of that moment; empty for any other sender.
+    """
 
     name: str
     input: Raw = ABSENT
     body: BodyRef | None = None
     operation_id: str = ""
     trace: str = ""  # of the raiser's span; see `perdure.model.trace_context`
+    decided_by: str = ""
+    roles: tuple[str, ...] = ()
 
 
 OLDEST: Final = 0
@@ -203,7 +209,7 @@ class SubOrchestrationCreated(_Event, frozen=True):
 
 
 class TimerCreated(_Event, frozen=True):
-    """`purpose` is empty for the user's own timer, `retry` or `timeout` for the engine's."""
+    """`purpose` is empty for the user's own timer; `retry`, `timeout`, `remind` or `escalate` for the engine's."""
 
     id: int
     fire_at: int
@@ -216,11 +222,12 @@ class TimerCanceled(_Event, frozen=True):
 
 
 class EventAwaited(_Event, frozen=True):
-    """A wait for an external event began; `deadline` is 0 when it is open-ended."""
+    """A wait for an external event began; `deadline` is 0 when it is open-ended. `task` describes a human task."""
 
     id: int
     name: str
     deadline: int = 0
+    task: HumanTaskDetails | None = None
 
 
 class WaitCanceled(_Event, frozen=True):

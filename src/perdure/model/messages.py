@@ -74,6 +74,8 @@ class RaiseEvent(_Message, frozen=True):
 
     `accepted_at` (microseconds) is when a waiting message was accepted: timers due by then fire first. It is 0
     in a message that is handled at once, and in older rows without the field.
+
+    `decided_by` and `roles` are the proven person who sent it, as in `EventRaised`.
     """
 
     name: str
@@ -84,6 +86,27 @@ class RaiseEvent(_Message, frozen=True):
     remembered_until: int = 0
     accepted_at: int = 0
     trace: str = ""
+    decided_by: str = ""
+    roles: tuple[str, ...] = ()
+
+
+class CompleteTask(RaiseEvent, frozen=True):
+    """A person's answer to one task. `task` is the id of its first wait."""
+
+    task: int = -1
+
+
+class MoveTask(_Message, frozen=True):
+    """A person claims or releases an open task, or assigns it to `to`. `task` is the id of its first wait."""
+
+    task: int
+    verb: Literal["claim", "release", "assign"]
+    person: str
+    roles: tuple[str, ...] = ()
+    to: str = ""
+    operation_id: str = ""
+    remembered_as: str = ""
+    content: str = ""
 
 
 class ActivityResult(_Message, frozen=True, gc=True):
@@ -233,6 +256,8 @@ Message = (
     | Begin
     | NextGeneration
     | RaiseEvent
+    | CompleteTask
+    | MoveTask
     | ActivityResult
     | ChildResult
     | EntityOperation

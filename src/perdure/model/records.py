@@ -96,6 +96,30 @@ class WaitRow(NamedTuple):
     since: int
     deadline: int
     schema: bytes | None
+    task: bytes | None = None  # JSON of a TaskRecord, for a human task
+    roles: str = ""  # those that may decide now, see `role_text`
+    holder: str = ""
+    held_since: int = 0
+    assignee: str = ""
+
+
+class TaskMove(NamedTuple):
+    """Who has claimed an open wait now, and to whom it is assigned."""
+
+    instance_no: int
+    wait_id: int
+    holder: str
+    held_since: int
+    assignee: str
+
+
+class TaskUpdate(NamedTuple):
+    """An open human task that an escalation has changed."""
+
+    instance_no: int
+    wait_id: int
+    task: bytes
+    roles: str
 
 
 class InboxRow(NamedTuple):
@@ -232,6 +256,8 @@ class Batch(msgspec.Struct):
     waits_closed: list[tuple[int, int]] = msgspec.field(
         default_factory=list
     )  # instance_no, wait_id; -1 for all
+    task_updates: list[TaskUpdate] = msgspec.field(default_factory=list)
+    task_moves: list[TaskMove] = msgspec.field(default_factory=list)
     inbox_added: list[InboxRow] = msgspec.field(default_factory=list)
     inbox_removed: list[int] = msgspec.field(default_factory=list)
     inbox_held: list[int] = msgspec.field(
@@ -272,6 +298,7 @@ class Batch(msgspec.Struct):
             or self.custom_status
             or self.entity_states
             or self.waits_opened
+            or self.task_moves
             or self.waits_closed
             or self.executions_removed
             or self.keys
@@ -323,6 +350,42 @@ class InstanceFilter:
     kind: str = "orchestration"  # or "entity", or "" for both
     before_no: int | None = None  # keyset: only instances with a smaller instance_no
     top: int = 100
+
+
+class TaskRow(NamedTuple):
+    """An open wait with what its instance's row says."""
+
+    wait: WaitRow
+    instance_id: str
+    name: str
+    tags: str | None
+    status: str
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFilter:
+    """The filter of a list of open waits; empty fields do not restrict. Due first, those without a deadline last.
+
+    `person` holds it or has it assigned; `role` may decide it now. `after` is the key of the last row of the
+    previous page: `due_key`, instance_no, wait_id.
+    """
+
+    person: str = ""
+    role: str = ""
+    name: str = ""
+    event: str = ""
+    due_before: int | None = None
+    instance_no: int | None = None
+    after: tuple[int, int, int] | None = None
+    top: int = 100
+
+
+NEVER_DUE: Final = 9_223_372_036_854_775_807
+
+
+def due_key(row: WaitRow) -> tuple[int, int, int]:
+    """The place of a wait in a list of tasks."""
+    return row.deadline or NEVER_DUE, row.instance_no, row.wait_id
 
 
 @dataclass(frozen=True, slots=True)

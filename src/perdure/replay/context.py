@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 import uuid
-from collections.abc import Callable, Coroutine, Generator, Iterable
+from collections.abc import Coroutine, Generator, Iterable
 from datetime import datetime
 from types import SimpleNamespace, UnionType
 from typing import Any, TypeVar, overload
@@ -24,15 +24,14 @@ from perdure.model import events as ev
 from perdure.model import payload
 from perdure.model.durations import Seconds, instant, moment
 from perdure.model.http_calls import BUILT_IN
-from perdure.model.names import is_name, not_a_name
 from perdure.replay import patches
-from perdure.replay.activity_calls import ActivityCalls
 from perdure.replay.child_calls import ChildCalls
 from perdure.replay.determinism import misfit
 from perdure.replay.entity_calls import EntityCalls, EntityLock
 from perdure.replay.environment import Environment, Identity
 from perdure.replay.fiber import Fiber
 from perdure.replay.http_calls import HttpCalls
+from perdure.replay.human_tasks import HumanTasks
 from perdure.replay.inputs import NO_INPUT
 from perdure.replay.pairing import NULL
 from perdure.replay.relay import idle_relay
@@ -61,12 +60,11 @@ REFUSED = f"{BUILT_IN}InputRefused"
 """The patch marker of executions whose code received an error for an input that does not fit."""
 
 
-class OrchestrationContext(HttpCalls, ActivityCalls, ChildCalls, EntityCalls):
+class OrchestrationContext(HttpCalls, HumanTasks, ChildCalls, EntityCalls):
     """The only access of an orchestrator to the outside world. Azure's `DurableOrchestrationContext`."""
 
     __slots__ = (
         "_custom_status",
-        "_door",
         "_input",
         "_input_type",
         "_old_input",
@@ -79,7 +77,6 @@ class OrchestrationContext(HttpCalls, ActivityCalls, ChildCalls, EntityCalls):
         super().__init__(identity, environment)
         self._input: Raw = NULL
         self._input_type: Any = Any
-        self._door: Callable[[str], str] | None = None
         self._uuids = 0
         self._random: random.Random | None = None
         self._custom_status: bytes | None = None
@@ -205,13 +202,7 @@ class OrchestrationContext(HttpCalls, ActivityCalls, ChildCalls, EntityCalls):
             OrchestratorError for a name that the orchestrator's `events` do not admit, or that no client can
             raise. ValueError for a deadline beyond the year 9999.
         """
-        self._alive()
-        if not is_name(name) and not self._is_recorded("name", lambda kept: kept == name):
-            raise OrchestratorError(not_a_name(name, "the name of an event"))
-        if expected_type is not None:
-            self._check_readable(expected_type, ev.EventAwaited)
-        if self._door is not None:
-            self._check_door(name, self._door(name))
+        self._check_wait(name, expected_type)
         deadline = self._after(timeout, "the deadline", "deadline") if timeout is not None else 0
         wait: EventTask[Any] = EventTask(
             self, self._take_id(), name, Any if expected_type is None else expected_type

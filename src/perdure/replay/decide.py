@@ -25,8 +25,9 @@ from perdure.replay.context import OrchestrationContext
 from perdure.replay.determinism import Mismatch, misfit
 from perdure.replay.environment import Environment, Identity
 from perdure.replay.fiber import Body, Fiber
+from perdure.replay.human_tasks import DecisionTask
 from perdure.replay.inputs import Input
-from perdure.replay.pairing import NULL
+from perdure.replay.pairing import NULL, same
 from perdure.replay.recorder import IDLE
 from perdure.replay.rewinding import (
     ARRIVALS,
@@ -202,6 +203,19 @@ class Execution:
         """The wait that takes the next event of this name."""
         return self.context._awaiting(name)
 
+    def open_wait(self, wait_id: int) -> EventTask[Any] | None:
+        """The open wait with this id."""
+        return self.context._waits.get(wait_id)
+
+    def unqualified(self, name: str, person: str, roles: tuple[str, ...]) -> str:
+        """Why no open task for this event can count the person's answer, or ""."""
+        first = self.context._awaiting(name)
+        if not isinstance(first, DecisionTask):
+            return ""
+        waits = [wait for wait in self.context._waits.values() if same(wait.name, name)]
+        reasons = [wait.why_unqualified(person, roles) for wait in waits if isinstance(wait, DecisionTask)]
+        return reasons[0] if len(reasons) == len(waits) and all(reasons) else ""
+
     @property
     def buffered(self) -> int:
         """The number of events that no wait has taken."""
@@ -229,6 +243,8 @@ class Execution:
 
     def deadline_of(self, wait: EventTask[Any]) -> int:
         """When a wait expires; 0 for never. Its timer is created right after it and has the next id."""
+        if isinstance(wait, DecisionTask):
+            return wait.deadline
         timer = self.context._timers.get(wait.id + 1)
         return timer.fire_at if timer is not None and timer.of == wait.id else 0
 

@@ -73,9 +73,13 @@ def choose(recorder: WaitOwner, item: Item, waits: Iterable[EventTask[Any]]) -> 
         wanted = _in_order_of_wish(waits)
     refusal: PayloadError | None = None
     refused: Any = None  # the last type that rejected it: waits in a loop share one type
+    unqualified = ""
     foremost: EventTask[Any] | None = None
     for wait in wanted:
         foremost = foremost or wait
+        unqualified = wait._unqualified(event)
+        if unqualified:
+            continue
         if refusal is not None and wait.expected is refused:
             continue
         try:
@@ -86,8 +90,10 @@ def choose(recorder: WaitOwner, item: Item, waits: Iterable[EventTask[Any]]) -> 
         recorder._emit(act.TakeEvent(wait.id, number))
         recorder._take(wait, item, value)
         return
-    assert refusal is not None
     assert foremost is not None
+    if refusal is None:
+        _reject(recorder, foremost.id, item, unqualified)
+        return
     if recorder._script is not None or number < recorder._kept:
         raise recorder._park(misfit(f"the event '{event.name}'", foremost.expected, refusal))
     _reject(recorder, foremost.id, item, f"does not fit: {refusal}")

@@ -64,6 +64,7 @@ class Recorder:
         "_calls",
         "_closed_waits",
         "_doom",
+        "_door",
         "_due",
         "_env",
         "_fibers",
@@ -113,6 +114,7 @@ class Recorder:
         self._kept = 0  # events below this number were accepted before the current code was deployed
         self.actions = IDLE
         self._calls: dict[int, CallTask[Any]] = {}
+        self._door: Callable[[str], str] | None = None
         self._timers: dict[int, TimerTask] = {}
         self._due: list[tuple[int, int]] = []
         self._waits: dict[int, EventTask[Any]] = {}
@@ -194,6 +196,16 @@ class Recorder:
                 raise OrchestratorError(not_a_name(function, "the name of a function")) from None
             self._doom = FunctionMissing(str(error))
             raise self._doom from None
+
+    def _check_wait(self, name: str, expected_type: Any) -> None:
+        """Raise OrchestratorError or PayloadError for a wait that could never end."""
+        self._alive()
+        if not is_name(name) and not self._is_recorded("name", lambda kept: kept == name):
+            raise OrchestratorError(not_a_name(name, "the name of an event"))
+        if expected_type is not None:
+            self._check_readable(expected_type, ev.EventAwaited)
+        if self._door is not None:
+            self._check_door(name, self._door(name))
 
     def _check_door(self, name: str, refusal: str) -> None:
         """Reject a wait for an event that is not admitted, unless history has the wait or the event came
@@ -390,6 +402,11 @@ class Recorder:
         if self._taken and wait._state == PENDING and self._pairing == ev.AWAITED:
             pairing.pass_on(self, wait)
 
+    def _wait_changed(self, wait: EventTask[Any]) -> None:
+        """Write the row of an open wait once more."""
+        if wait.saved:
+            self._opened_waits = _with(self._opened_waits, wait)
+
     def _cancel_wait(self, wait: EventTask[Any]) -> None:
         self._emit(act.CancelWait(wait.id))
         self._close_wait(wait)
@@ -486,6 +503,11 @@ class Recorder:
         event, recorded = item[1], self._recorded()
         if isinstance(recorded, ev.EventRejected) and recorded.wait_id == wait.id:
             self._reject(wait, event, recorded.reason)  # whichever event today's type would accept
+            return
+        unqualified = wait._unqualified(event)
+        if unqualified:
+            self._forget_reading(item[0])
+            self._reject(wait, event, unqualified)
             return
         try:
             value = self._read(item, wait.expected)

@@ -148,7 +148,11 @@ def settle(actions: Sequence[act.Action], into: Outcome) -> None:
             case act.CancelTimer():
                 events.append(ev.TimerCanceled(timer_id=action.timer_id))
             case act.AwaitEvent():
-                events.append(ev.EventAwaited(id=action.id, name=action.name, deadline=action.deadline))
+                events.append(
+                    ev.EventAwaited(
+                        id=action.id, name=action.name, deadline=action.deadline, task=action.task
+                    )
+                )
             case act.CancelWait():
                 events.append(ev.WaitCanceled(wait_id=action.wait_id))
             case act.TakeEvent():

@@ -64,6 +64,8 @@ class Owner(Protocol):
 
     def _give_back(self, wait: EventTask[Any]) -> None: ...
 
+    def _wait_changed(self, wait: EventTask[Any]) -> None: ...
+
     def _branch_ended(self, branch: Any) -> None: ...
 
 
@@ -411,6 +413,10 @@ class EventTask(Task[T_co]):
             self._fail(OrchestratorError(f"this wait for the event '{self.name}' was cancelled"))
         elif self.event is not None and not self.seen:
             self._context._give_back(self)
+
+    def _unqualified(self, event: EventRaised) -> str:
+        """Why the sender's answer does not count for this wait, or ""."""
+        return ""
 
     def _take(self, item: tuple[int, EventRaised], value: Any) -> None:
         waiters = self._waiters._waiters if isinstance(self._waiters, WaitTask) else self._waiters

@@ -17,7 +17,7 @@ import msgspec
 
 from perdure.errors import DecryptionFailed, WrongEncryptionKey
 from perdure.model.encryption import DAMAGED, ENCRYPTED, Unreadable, is_encrypted, may_be_plain
-from perdure.model.records import ActivityRow
+from perdure.model.records import ActivityRow, TaskUpdate
 from perdure.store.transfer import TABLES
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ SPOTS: Final = (
     _spot("payloads", "body", "instance_no", "execution_no", "episode", "no"),
     _spot("state", "custom_status", "instance_no"),
     _spot("state", "entity_state", "instance_no"),
+    _spot("waits", "task", "instance_no", "wait_id"),
     _spot("inbox", "message", "message_no", "instance_id"),
     _spot("seen", "answer", "operation_id", "instance_id"),
     _spot("dropped", "body", "instance_id", "at", "kind", "name", "operation_id"),
@@ -74,6 +75,11 @@ _OF: Final = {table: tuple(spot for spot in SPOTS if spot.table == table) for ta
 }
 _STATE: Final = {spot.column: replace(spot, at=1) for spot in SPOTS if spot.table == "state"}
 """The two halves of `state` as they are written and read: instance_no and one of the columns."""
+
+
+_TASK_UPDATE: Final = replace(
+    next(spot for spot in SPOTS if spot.table == "waits"), at=TaskUpdate._fields.index("task"), key_at=(0, 1)
+)
 
 
 class Vault:
@@ -94,6 +100,8 @@ class Vault:
             bodies=self.seal("payloads", batch.bodies),
             custom_status=self._sealed(batch.custom_status, (_STATE["custom_status"],)),
             entity_states=self._sealed(batch.entity_states, (_STATE["entity_state"],)),
+            waits_opened=self.seal("waits", batch.waits_opened),
+            task_updates=self._sealed(batch.task_updates, (_TASK_UPDATE,)),
             inbox_added=self.seal("inbox", batch.inbox_added),
             seen=self.seal("seen", batch.seen),
             dropped=self.seal("dropped", batch.dropped),

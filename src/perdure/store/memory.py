@@ -19,6 +19,7 @@ import msgspec
 from perdure.model.entities import ENTITY
 from perdure.model.events import decode_events, encode_events
 from perdure.model.http_calls import BUILT_IN
+from perdure.model.human_tasks import role_text
 from perdure.model.instances import execution_id_of, partition_of
 from perdure.model.large_bodies import inline
 from perdure.model.records import (
@@ -32,7 +33,10 @@ from perdure.model.records import (
     Poll,
     SeenRow,
     StoredInstance,
+    TaskFilter,
+    TaskRow,
     WaitRow,
+    due_key,
 )
 from perdure.model.waiting import is_parked
 from perdure.store.memory_cluster import Member, MemoryOverseer, Place, machine_clock
@@ -290,6 +294,17 @@ class MemoryStore(Member):
     def _waits_for(self, instance_no: int, name: str) -> bool:
         return any(wait.name == name for wait in self._tables.waits.get(instance_no, {}).values())
 
+    def tasks(self, wanted: TaskFilter) -> list[TaskRow]:
+        with self._lock:
+            found = [
+                TaskRow(wait, row.instance_id, row.name, row.tags, row.status)
+                for number, waits in self._tables.waits.items()
+                for wait in waits.values()
+                for row in [self._tables.instances.get(number)]
+                if row is not None and _is_wanted(wanted, wait, row)
+            ]
+        return sorted(found, key=lambda task: due_key(task.wait))[: wanted.top]
+
     def waits(self, instance_nos: Sequence[int]) -> list[WaitRow]:
         with self._lock:
             return sorted(
@@ -398,6 +413,17 @@ def _with_bodies(row: HistoryRow, bodies: dict[tuple[int, int], bytes]) -> bytes
 def _counts_as_old(row: InstanceRow) -> bool:
     is_built_in = row.kind == ENTITY or row.name.startswith(BUILT_IN)
     return not is_built_in and not row.reason.startswith("scheduled:")
+def _is_wanted(wanted: TaskFilter, wait: WaitRow, row: InstanceRow) -> bool:
+    key = due_key(wait)
+    return (
+        wanted.person in ("", wait.holder or wait.assignee)
+        and role_text((wanted.role,) if wanted.role else ()) in wait.roles
+        and wanted.name in ("", row.name)
+        and wanted.event in ("", wait.name)
+        and (wanted.due_before is None or key[0] < wanted.due_before)
+        and wanted.instance_no in (None, wait.instance_no)
+        and (wanted.after is None or key > wanted.after)
+    )
 
 
 def _is_set_aside(row: InstanceRow) -> bool:

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from perdure.errors import CommitConflict, CommitRefused, FenceLost
 from perdure.model.records import (
@@ -22,6 +22,8 @@ from perdure.model.records import (
     InstanceRow,
     KeyRow,
     SeenRow,
+    TaskMove,
+    TaskUpdate,
     WaitRow,
 )
 
@@ -307,6 +309,17 @@ def _apply_waits(tables: Tables, batch: Batch) -> None:
             tables.waits.get(number, {}).pop(wait_id, None)
     for row in batch.waits_opened:
         tables.waits.setdefault(row.instance_no, {})[row.wait_id] = row
+    for update in batch.task_updates:
+        _change(tables, update, task=update.task, roles=update.roles)
+    for move in batch.task_moves:
+        _change(tables, move, holder=move.holder, held_since=move.held_since, assignee=move.assignee)
+
+
+def _change(tables: Tables, key: TaskUpdate | TaskMove, **values: Any) -> None:
+    """Change the row of a wait, unless the batch has closed it."""
+    waits = tables.waits.get(key.instance_no, {})
+    if key.wait_id in waits:
+        waits[key.wait_id] = waits[key.wait_id]._replace(**values)
 
 
 def _purge(tables: Tables, number: int) -> None:

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
         Poll,
         SeenRow,
         StoredInstance,
+        TaskFilter,
+        TaskRow,
         WaitRow,
         WorkerRow,
     )
@@ -114,6 +116,9 @@ class EngineStore(Protocol):
     def rows(self, instance_ids: Sequence[str]) -> list[InstanceRow]:
         """Only the rows of the existing instances, by ascending number."""
 
+    def waits(self, instance_nos: Sequence[int]) -> list[WaitRow]:
+        """The open waits of these instances."""
+
     def finished(self, status: str, before: int, after: tuple[int, int], limit: int) -> list[InstanceRow]:
         """Orchestrations of this status that finished before `before`, the oldest first.
 
@@ -153,6 +158,9 @@ class ClientStore(Protocol):
 
     def waits(self, instance_nos: Sequence[int]) -> list[WaitRow]:
         """The open waits of these instances."""
+
+    def tasks(self, wanted: TaskFilter) -> list[TaskRow]:
+        """Open waits that match, due first, those without a deadline last."""
 
     def custom_status(self, instance_nos: Sequence[int]) -> dict[int, bytes]:
         """The custom statuses of these instances."""

@@ -27,6 +27,8 @@ def surviving(batch: Batch) -> Batch:
         custom_status=[row for row in batch.custom_status if row[0] not in gone],
         entity_states=[row for row in batch.entity_states if row[0] not in gone],
         waits_opened=[row for row in batch.waits_opened if row[0] not in gone],
+        task_updates=[row for row in batch.task_updates if row[0] not in gone],
+        task_moves=[row for row in batch.task_moves if row[0] not in gone],
         waits_closed=[row for row in batch.waits_closed if row[0] not in gone],
         executions_removed=[row for row in batch.executions_removed if row[0] not in gone],
     )

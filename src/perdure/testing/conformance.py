@@ -27,6 +27,7 @@ from perdure.model.events import (
     encode_events,
 )
 from perdure.model.hash_chain import digest_of
+from perdure.model.human_tasks import role_text
 from perdure.model.instances import partition_of
 from perdure.model.records import (
     AuditFilter,
@@ -41,6 +42,9 @@ from perdure.model.records import (
     InstanceUpdate,
     KeyRow,
     SeenRow,
+    TaskFilter,
+    TaskMove,
+    TaskUpdate,
     WaitRow,
 )
 from perdure.store.port import Opening
@@ -107,6 +111,14 @@ def message(number: int, instance_id: str, visible_at: int | None = 0) -> InboxR
 def wait(number: int, wait_id: int, name: str = "ApproverDecision") -> WaitRow:
     """An open wait."""
     return WaitRow(number, wait_id, name, 3_000 + wait_id, 0, b'{"type":"object"}')
+
+
+def task(
+    number: int, wait_id: int, deadline: int, *, roles: tuple[str, ...] = (), assignee: str = ""
+) -> WaitRow:
+    """An open human task."""
+    row = WaitRow(number, wait_id, "ApproverDecision", 3_000 + wait_id, deadline, None)
+    return row._replace(task=b'{"details":{"title":"Pay?"}}', roles=role_text(roles), assignee=assignee)
 
 
 def key(key_id: str, created_at: int = 1, **changes: Any) -> KeyRow:
@@ -605,6 +617,47 @@ class StoreConformance:
     def test_a_wait_is_open_once(self) -> None:
         with self.opened(Batch(1, waits_opened=[wait(1, 1)])) as store, raises(CommitRefused):
             store.commit(Batch(2, waits_opened=[wait(1, 1)]))
+
+    def test_tasks_are_listed_by_deadline_and_filtered(self) -> None:
+        waits = [
+            task(1, 1, 500, roles=("adjuster",)),
+            task(1, 2, 0, roles=("adjuster", "supervisor")),
+            task(2, 1, 300, assignee="ada"),
+            wait(3, 1, "Photo"),
+        ]
+        rows = [instance(1), instance(2, name="Other"), instance(3)]
+        with self.opened(Batch(1, new_instances=rows, waits_opened=waits)) as store:
+            store.commit(Batch(2, task_moves=[TaskMove(1, 1, "ben", 7, ""), TaskMove(3, 9, "ben", 7, "")]))
+
+            def listed(**wanted: Any) -> list[tuple[int, int]]:
+                return [row.wait[:2] for row in store.tasks(TaskFilter(**wanted))]
+
+            assert listed() == [(2, 1), (1, 1), (1, 2), (3, 1)]
+            assert listed(top=2) == [(2, 1), (1, 1)]
+            assert listed(after=(500, 1, 1)) == [(1, 2), (3, 1)]
+            assert listed(role="adjuster") == [(1, 1), (1, 2)]
+            assert listed(role="supervisor") == [(1, 2)]
+            assert listed(role="adjust") == []
+            assert (listed(person="ben"), listed(person="ada")) == ([(1, 1)], [(2, 1)])
+            assert listed(name="Other") == [(2, 1)]
+            assert listed(event="Photo") == [(3, 1)]
+            assert listed(due_before=500) == [(2, 1)]
+            assert listed(instance_no=1) == [(1, 1), (1, 2)]
+            [held] = store.tasks(TaskFilter(person="ben"))
+            assert held.wait == waits[0]._replace(holder="ben", held_since=7)
+            assert held.instance_id == "claim-1"
+
+    def test_a_task_changes_while_it_is_open(self) -> None:
+        with self.opened(Batch(1, new_instances=[instance(1)], waits_opened=[task(1, 1, 500)])) as store:
+            later = b'{"details":{},"escalated":1}'
+            update = TaskUpdate(1, 1, later, role_text(("supervisor",)))
+            moves = [TaskMove(1, 1, "ada", 5, ""), TaskMove(1, 1, "", 0, "ben")]
+            store.commit(Batch(2, task_updates=[update], task_moves=moves))
+            [row] = store.waits([1])
+            assert (row.task, row.roles) == (later, role_text(("supervisor",)))
+            assert (row.holder, row.held_since, row.assignee) == ("", 0, "ben")
+            store.commit(Batch(3, waits_closed=[(1, 1)], task_updates=[update], task_moves=moves))
+            assert store.tasks(TaskFilter()) == []
 
     def test_an_instance_can_be_pinned_to_another_version(self) -> None:
         first = Batch(1, new_instances=[instance(1), instance(2)])

@@ -16,7 +16,7 @@ from perdure.errors import StoreUnusable
 from perdure.model.records import Batch, BodyRow, DroppedRow, SeenRow
 from perdure.store.memory import MemoryStore
 from perdure.store.transfer import TABLES, Movable, transfer
-from perdure.testing.conformance import audit, episode, instance, key, message, raises, wait
+from perdure.testing.conformance import audit, episode, instance, key, message, raises, task, wait
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,7 +34,11 @@ EVERYTHING = Batch(
     bodies=[BodyRow(4, 3, 0, 0, b"x" * 70_000), BodyRow(4, 3, 0, 1, b"")],
     custom_status=[(1, b'"busy"'), (4, b"null")],
     entity_states=[(9, b'{"n":1}')],
-    waits_opened=[wait(1, 4), wait(1, 5, "Other"), wait(7, 1)],
+    waits_opened=[
+        wait(1, 4),
+        wait(1, 5, "Other"),
+        task(7, 1, 300, roles=("adjuster",))._replace(holder="ada", held_since=9),
+    ],
     inbox_added=[message(3, "claim-1"), message(5, "claim-2", None), message(6, "nobody", 10**15)],
     seen=[SeenRow("op-1", "claim-1", b'"claim-1"', 10**15), SeenRow("op-2", "claim-4", b"1", 10**15)],
     dropped=[DroppedRow("claim-4", n, "event", "E", "", "it has finished", b"1") for n in (5, 6)],

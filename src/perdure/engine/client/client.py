@@ -27,12 +27,14 @@ from perdure.engine.client.gateway import Gateway, Links
 from perdure.engine.client.paging import number_in
 from perdure.engine.client.starting import Starting, body_of
 from perdure.engine.client.status import Detail, page_of, start_of, status_of
+from perdure.engine.client.tasks import TaskVerbs
 from perdure.engine.client.watching import WatchVerbs
 from perdure.engine.core.audit import NOTE
 from perdure.engine.core.repeats import recalled, restart_named
 from perdure.errors import IdempotencyConflict, IllegalTransition, InstanceNotFound, PayloadError, StoreError
 from perdure.model import payload
 from perdure.model.durations import Seconds, instant, micros
+from perdure.model.human_tasks import Person
 from perdure.model.instances import (
     OrchestrationStatus,
     Page,
@@ -57,7 +59,7 @@ PURGED_AT_ONCE = 250  # sub-orchestrations, so that they share a commit
 
 
 @dataclass
-class Client(Starting, EntityVerbs, AccessVerbs, AzureVerbs, WatchVerbs, ClusterVerbs):
+class Client(Starting, EntityVerbs, TaskVerbs, AccessVerbs, AzureVerbs, WatchVerbs, ClusterVerbs):
     """Starts, queries and manages instances. Get one from `app.running()` or as a parameter of a route.
 
     Parameters:
@@ -143,13 +145,22 @@ class Client(Starting, EntityVerbs, AccessVerbs, AzureVerbs, WatchVerbs, Cluster
     # ------------------------------------------------------------------------------------------ messaging
 
     async def raise_event(
-        self, instance_id: str, event_name: str, event_data: Any = None, *, event_id: str | None = None
+        self,
+        instance_id: str,
+        event_name: str,
+        event_data: Any = None,
+        *,
+        event_id: str | None = None,
+        person: Person | None = None,
     ) -> None:
         """Send an external event. The instance keeps it until a wait for that name takes it, also across
         continue-as-new.
 
         `event_id` makes a repeat safe: the same id within 24 hours is the same event. The id is scoped to this
         instance and event name; a repeat with different data is rejected.
+
+        `person` is the sender, whose identity the caller has proven: a human task counts their decision, and the
+        history names them.
 
         Raises InstanceNotFound, InstanceFinished, EventRefused (name or shape not admitted),
         IdempotencyConflict for an `event_id` that was used with different data, PayloadError, Overloaded.
@@ -160,6 +171,8 @@ class Client(Starting, EntityVerbs, AccessVerbs, AzureVerbs, WatchVerbs, Cluster
                 name=checked_event_name(event_name),
                 input=body_of(event_data),
                 operation_id=event_id or "",
+                decided_by=person.name if person is not None else "",
+                roles=person.roles if person is not None else (),
             )
         )
 

@@ -12,7 +12,14 @@ from perdure.engine.core.noted import TimerWasDue
 from perdure.engine.core.parking import is_set_aside, park
 from perdure.engine.core.pinning import entry_of
 from perdure.engine.core.recovery import retry_parked, revive
-from perdure.errors import EventRefused, InstanceFinished, InstanceNotFound, Overloaded, PerdureError
+from perdure.errors import (
+    EventRefused,
+    InstanceFinished,
+    InstanceNotFound,
+    Overloaded,
+    PerdureError,
+    TaskRefused,
+)
 from perdure.model import events as ev
 from perdure.model.instances import RuntimeStatus
 from perdure.model.messages import (
@@ -61,13 +68,22 @@ def raise_event(batch: OpenBatch, instance: Instance | None, envelope: Envelope,
     assert instance.execution is not None
     execution = instance.execution
     is_new = envelope.reply is not None  # an event that was accepted is never rejected later
+    unqualified = execution.unqualified(message.name, message.decided_by, message.roles) if is_new else ""
+    if unqualified:
+        batch.answer(envelope, TaskRefused(f"{unqualified}. The event {message.name!r} was not accepted"))
+        return
     full = is_new and execution.buffered >= batch.limits.buffered_events
     if full and not execution.awaits(message.name):
         _overflow(batch, instance, envelope)
         return
     batch.answer(envelope, None)
     event = ev.EventRaised(
-        name=message.name, input=message.input, operation_id=message.operation_id, trace=message.trace
+        name=message.name,
+        input=message.input,
+        operation_id=message.operation_id,
+        trace=message.trace,
+        decided_by=message.decided_by,
+        roles=message.roles,
     )
     if envelope.reading is not None:
         execution.was_read(event, envelope.reading)

@@ -73,6 +73,7 @@ class OpenBatch:
         "running",
         "seen",
         "stale_results",
+        "task_owners",
         "tells",
         "tenure",
         "territory",
@@ -84,6 +85,7 @@ class OpenBatch:
         self.functions = worker.functions
         self.random = worker.random
         self.limits = worker.limits
+        self.task_owners = worker.task_owners
         self.pause = worker.pause
         self.running = worker.running
         self.accept_only = worker.accept_only

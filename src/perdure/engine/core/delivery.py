@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from perdure.engine.core import arrivals, control, damaged, entities, rewinding, starts
+from perdure.engine.core import arrivals, control, damaged, entities, rewinding, starts, tasks
 from perdure.model import messages as msg
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ _HANDLERS: Final[dict[type, Callable[[OpenBatch, Any, Envelope, Any], None]]] = 
     msg.Begin: starts.begin_later,
     msg.NextGeneration: starts.next_generation,
     msg.RaiseEvent: arrivals.raise_event,
+    msg.CompleteTask: tasks.complete,
+    msg.MoveTask: tasks.move,
     msg.ActivityResult: arrivals.activity_result,
     msg.ChildResult: arrivals.child_result,
     msg.Wake: arrivals.wake,

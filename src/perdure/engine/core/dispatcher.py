@@ -18,10 +18,10 @@ the start and end of a batch.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
-from perdure.engine.core import forwarding, repeats, sealing
+from perdure.engine.core import forwarding, repeats, sealing, task_rows
 from perdure.engine.core.batch import NEVER, OpenBatch, Recalled
 from perdure.engine.core.delivery import deliver
 from perdure.engine.core.envelope import Envelope, envelopes_of, operation_of
@@ -31,7 +31,7 @@ from perdure.engine.core.recovery import quarantine
 from perdure.engine.core.worker_state import WorkerState
 from perdure.model.instances import is_derived
 from perdure.model.messages import ActivityResult, Message, Rewind, Start
-from perdure.model.records import Batch, SeenRow, StoredInstance
+from perdure.model.records import Batch, SeenRow, StoredInstance, WaitRow
 from perdure.store.port import Opening
 
 COLD_AT_ONCE: Final = 1_000  # instances loaded per round
@@ -232,6 +232,18 @@ class Dispatcher(WorkerState):
             batch.put_first(instance_id, batch.aside.pop(instance_id, []))
             self.lines.end_turn(instance_id)
         return unread
+
+    def know_tasks(self, read: Callable[[list[int]], list[WaitRow]]) -> None:
+        """Between two batches: read the rows of the tasks that a message is about. `read` takes numbers of
+        instances.
+        """
+        owners = [self.cache.warm[owner] for owner in self.task_owners if owner in self.cache.warm]
+        rows: dict[int, list[WaitRow]] = {owner.no: [] for owner in owners}
+        for row in read(list(rows)):
+            rows[row.instance_no].append(row)
+        for owner in owners:
+            owner.tasks = task_rows.read(rows[owner.no])
+        self.task_owners.clear()
 
     def seal(self) -> Batch:
         """Close the batch: rows of every touched instance, and inbox rows for unconsumed messages."""

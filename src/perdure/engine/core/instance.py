@@ -19,6 +19,7 @@ from perdure.model import hash_chain
 from perdure.model.damaged import why_damaged
 from perdure.model.entities import ENTITY, ORCHESTRATION
 from perdure.model.events import ParentLink
+from perdure.model.human_tasks import TaskRecord
 from perdure.model.instances import FINISHED, RuntimeStatus, execution_id_of
 from perdure.model.recorded import DAMAGED, read
 from perdure.model.records import InstanceRow, InstanceUpdate, StoredInstance
@@ -33,6 +34,16 @@ class Closes(Protocol):
     """Closes an instance's code."""
 
     def close(self, instance: Instance, execution: Execution) -> None: ...
+
+
+class HeldTask(msgspec.Struct, frozen=True):
+    """The row of an open wait, as far as people are concerned; `record` is None for a plain wait."""
+
+    name: str
+    record: TaskRecord | None = None
+    holder: str = ""
+    held_since: int = 0
+    assignee: str = ""
 
 
 class Instance:
@@ -76,6 +87,7 @@ class Instance:
         "status",
         "stored",
         "tags",
+        "tasks",
         "touched_at",
         "trace",
         "updated_at",
@@ -120,6 +132,7 @@ class Instance:
         self.open_local = 0
         self.placed: set[tuple[str, int]] | None = None  # open activities with a row for any worker
         self.saved_waits = 0
+        self.tasks: dict[int, HeldTask] | None = None  # by wait; unknown until a message is about one
         self.saved_facts: tuple[object, ...] | None = None
         self.last_at = 0
         self.execution: Execution | None = None

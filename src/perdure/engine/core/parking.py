@@ -82,6 +82,8 @@ def message_of(arrival: ev.Arrival, instance_id: str, execution_id: str) -> Mess
                 input=arrival.input,
                 operation_id=arrival.operation_id,
                 trace=arrival.trace,
+                decided_by=arrival.decided_by,
+                roles=arrival.roles,
             )
         case ev.TaskCompleted() | ev.TaskFailed():
             return ActivityResult(**_result_in(arrival, instance_id, execution_id))

@@ -32,8 +32,10 @@ from perdure.errors import IdempotencyConflict, StoreError
 from perdure.model import payload
 from perdure.model.instances import execution_id_of
 from perdure.model.messages import (
+    CompleteTask,
     EntityOperation,
     Message,
+    MoveTask,
     Purge,
     RaiseEvent,
     Resume,
@@ -90,6 +92,14 @@ def _start_content(message: Start) -> Parts:
 _VERBS: Final[dict[type, _RequestKind]] = {
     Start: _RequestKind("start", _start_target, _start_content),
     RaiseEvent: _RequestKind("raise", lambda m: (m.instance_id, m.name), lambda m: (bytes(m.input),)),
+    CompleteTask: _RequestKind(
+        "complete_task",
+        lambda m: (m.instance_id, str(m.task)),
+        lambda m: (bytes(m.input), m.decided_by),
+    ),
+    MoveTask: _RequestKind(
+        "move_task", lambda m: (m.instance_id, str(m.task)), lambda m: (m.verb, m.person, m.to)
+    ),
     EntityOperation: _RequestKind(
         "operate", lambda m: (m.instance_id, m.operation), lambda m: (bytes(m.input), str(m.is_signal))
     ),

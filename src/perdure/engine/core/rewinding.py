@@ -21,6 +21,7 @@ from perdure.engine.core.lifecycle import Quarantine, let_held_go, new_execution
 from perdure.engine.core.parking import message_of, note
 from perdure.engine.core.pinning import entry_of
 from perdure.engine.core.recovery import revive
+from perdure.engine.core.task_rows import described
 from perdure.engine.core.tenure import REWIND
 from perdure.engine.core.tracing import enter_trace
 from perdure.errors import FunctionMissing, IllegalTransition, Interrupted, PerdureError
@@ -29,6 +30,7 @@ from perdure.model import actions as act
 from perdure.model import events as ev
 from perdure.model.events import ParentLink
 from perdure.model.failures import failure_of
+from perdure.model.human_tasks import TaskRecord
 from perdure.model.instances import RuntimeStatus
 from perdure.model.messages import EntityOperation, Rewind, Start, Wake, accepted
 from perdure.model.records import WaitRow
@@ -188,7 +190,9 @@ def _open_rows(batch: OpenBatch, instance: Instance, state: State) -> None:
     """The same for a parked instance, from history alone, without the types that its code expects."""
     instance.open_local = len(state.activities)
     for wait_id, (wait, since) in state.waits.items():
-        batch.rows.waits_opened.append(WaitRow(instance.no, wait_id, wait.name, since, wait.deadline, None))
+        row = WaitRow(instance.no, wait_id, wait.name, since, wait.deadline, None)
+        record = TaskRecord(wait.task) if wait.task is not None else None
+        batch.rows.waits_opened.append(described(row, record))
     instance.saved_waits = len(state.waits)
 
 

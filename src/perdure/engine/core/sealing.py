@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from perdure.engine.core import activity_rows, entities
+from perdure.engine.core import activity_rows, entities, task_rows
 from perdure.engine.core.envelope import Elsewhere, Envelope, acceptance_of
 from perdure.engine.core.episodes import write_episode
 from perdure.engine.core.repeats import id_in
@@ -17,6 +17,7 @@ from perdure.errors import PerdureError
 from perdure.model import payload
 from perdure.model.messages import Wake
 from perdure.model.records import Batch, WaitRow
+from perdure.replay.human_tasks import DecisionTask
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -94,22 +95,30 @@ def _seal_waits(
     closed: Iterable[EventTask[Any]],
 ) -> None:
     for wait in opened:
+        if wait.saved:
+            assert isinstance(wait, DecisionTask)  # no other wait changes
+            task_rows.update(batch, instance, wait)
+            continue
         wait.saved = True
         instance.saved_waits += 1
-        batch.rows.waits_opened.append(
-            WaitRow(
-                instance.no,
-                wait.id,
-                wait.name,
-                instance.last_at,
-                execution.deadline_of(wait),
-                _schema(wait.expected),
-            )
+        row = WaitRow(
+            instance.no,
+            wait.id,
+            wait.name,
+            instance.last_at,
+            execution.deadline_of(wait),
+            _schema(wait.expected),
         )
+        record = wait.record if isinstance(wait, DecisionTask) else None
+        batch.rows.waits_opened.append(task_rows.described(row, record))
+        if instance.tasks is not None:
+            instance.tasks[wait.id] = task_rows.opened(wait.name, record)
     for wait in closed:
         if wait.saved:
             wait.saved = False
             instance.saved_waits -= 1
+            if instance.tasks is not None:
+                instance.tasks.pop(wait.id, None)
             batch.rows.waits_closed.append((instance.no, wait.id))
 
 

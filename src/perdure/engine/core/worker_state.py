@@ -45,6 +45,7 @@ class WorkerState:
         # Called now and then in the middle of what takes long, so that others need not wait for its end.
         self.pause: Callable[[], None] = lambda: None
         self.counters: dict[str, int] = {"stale_results": 0, "replays": 0, "evictions": 0, "expired": 0}
+        self.task_owners: set[str] = set()  # instances with a message that needs the rows of their tasks
         self.cache = InstanceCache(self.running, self.limits.warm_bytes, self.counters)
         self.quarantine: dict[str, str] = {}
         self.instance_numbers = Numbers()

@@ -386,6 +386,9 @@ class Loop:
         if self._unpolled:  # the store holds messages that were accepted before these, and they come first
             self._retry.extend(message for message in messages if not message.row_no)
             return
+        if self.dispatcher.task_owners and not self._guarded(self._read_tasks):
+            self._retry.extend(message for message in messages if not message.row_no)
+            return
         try:
             now = self.clock.now()
             if self._tell is not None:
@@ -401,6 +404,9 @@ class Loop:
             self._release(batch, since)
             return
         remedy()  # it runs user code: outside the handler, so that its failures do not have this one as their cause
+
+    def _read_tasks(self) -> None:
+        self.dispatcher.know_tasks(self.store.waits)
 
     def _admit(self, cold: list[str]) -> Iterable[Envelope]:
         """Load instances that are not in memory; returns the messages for the next round, which are none."""

@@ -99,9 +99,12 @@ def _failed(event: Any, names: Names) -> str:
 
 def _purpose(event: ev.TimerCreated, names: Names) -> str:
     of = names.get(event.of, f"call {event.of}")
-    return {"retry": f"pause before the retry of {of}", "timeout": f"time limit of {of}"}.get(
-        event.purpose, ""
-    )
+    return {
+        "retry": f"pause before the retry of {of}",
+        "timeout": f"time limit of {of}",
+        "remind": f"reminder of {of}",
+        "escalate": f"escalation of {of}",
+    }.get(event.purpose, "")
 
 
 def _timer(event: ev.TimerCreated, names: Names) -> str:

@@ -262,8 +262,8 @@ class _Draft:
         return row
 
     def _timer(self, event: ev.TimerCreated, at: int) -> None:
-        if event.purpose == "timeout":
-            return  # the limited wait or call already has a row
+        if event.purpose in ("timeout", "remind", "escalate"):
+            return  # the wait or call already has a row
         row = self.calls.get(event.of) if event.purpose == "retry" else None
         kind = "timer" if row is None else "retry"
         self._span(row or self._row("timer", "timer"), event.id, kind, at)

@@ -65,7 +65,12 @@ _UPDATES: Final[tuple[Encode, ...]] = (
 _HISTORY: Final[tuple[Encode, ...]] = (numbers, numbers, numbers, numbers, bodies, bodies, bodies)
 _PAYLOADS: Final[tuple[Encode, ...]] = (numbers, numbers, numbers, numbers, bodies)
 _STATE: Final[tuple[Encode, ...]] = (numbers, bodies)
-_WAITS: Final[tuple[Encode, ...]] = (numbers, numbers, texts, numbers, numbers, bodies_or_null)
+_WAITS: Final[tuple[Encode, ...]] = (
+    *(numbers, numbers, texts, numbers, numbers, bodies_or_null),
+    *(bodies_or_null, texts, texts, numbers, texts),
+)
+_TASK_UPDATES: Final[tuple[Encode, ...]] = (numbers, numbers, bodies, texts)
+_TASK_MOVES: Final[tuple[Encode, ...]] = (numbers, numbers, texts, numbers, texts)
 _INBOX: Final[tuple[Encode, ...]] = (numbers, texts, numbers_or_null, bodies)
 _SEEN: Final[tuple[Encode, ...]] = (texts, texts, bodies, numbers)
 _DROPPED: Final[tuple[Encode, ...]] = (texts, numbers, texts, texts, texts, texts, bodies)
@@ -176,6 +181,12 @@ def _waits(batch: Batch) -> Iterator[Statement]:
             yield Statement("close_waits", arrays(_PAIRS, closed))
     if batch.waits_opened:
         yield Statement("open_waits", arrays(_WAITS, batch.waits_opened))
+    if batch.task_updates:
+        updates = list({row[:2]: row for row in batch.task_updates}.values())
+        yield Statement("update_tasks", arrays(_TASK_UPDATES, updates))
+    if batch.task_moves:
+        moves = list({row[:2]: row for row in batch.task_moves}.values())
+        yield Statement("move_tasks", arrays(_TASK_MOVES, moves))
 
 
 def _shared(batch: Batch, incarnation: int, partitions: int) -> Iterator[Statement]:

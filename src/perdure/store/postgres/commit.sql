@@ -123,8 +123,18 @@ delete from {schema}.waits t using {rows: $1 instance_no bigint}
 where t.hub_no + 0 = {hub} and t.instance_no = v.instance_no
 
 -- name: open_waits
-insert into {schema}.waits (hub_no, instance_no, wait_id, name, since, deadline, schema)
-select {hub}, * from unnest($1::bigint[], $2::bigint[], $3::text[], $4::bigint[], $5::bigint[], $6::bytea[])
+insert into {schema}.waits (hub_no, {wait_names}) select {hub}, * from unnest({wait_arrays})
+
+-- name: update_tasks
+-- Nothing happens to a wait that the same batch has closed.
+update {schema}.waits w set task = v.task, roles = v.roles
+from {rows: $1 instance_no bigint, $2 wait_id bigint, $3 task bytea, $4 roles text}
+where w.hub_no + 0 = {hub} and w.instance_no = v.instance_no and w.wait_id = v.wait_id
+
+-- name: move_tasks
+update {schema}.waits w set holder = v.holder, held_since = v.held_since, assignee = v.assignee
+from {rows: $1 instance_no bigint, $2 wait_id bigint, $3 holder text, $4 held_since bigint, $5 assignee text}
+where w.hub_no + 0 = {hub} and w.instance_no = v.instance_no and w.wait_id = v.wait_id
 
 -- name: add_messages
 insert into {schema}.inbox (hub_no, message_no, instance_id, visible_at, message, partition)

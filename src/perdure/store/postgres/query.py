@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from perdure.model import payload
 from perdure.model.records import InstanceRow
 from perdure.store.filters import Dialect, conditions
 from perdure.store.postgres.binary import number, text, texts
+from perdure.store.task_query import COLUMNS, DUE
+from perdure.store.task_query import conditions as conditions_of_tasks
 
 if TYPE_CHECKING:
-    from perdure.model.records import InstanceFilter
+    from perdure.model.records import InstanceFilter, TaskFilter
     from perdure.store.filters import Condition
 
 
@@ -21,6 +23,20 @@ def build(wanted: InstanceFilter, schema: str, hub_no: int) -> tuple[str, tuple[
     sql = (
         f"select {', '.join(InstanceRow._fields)} from {{schema}}.instances i where {where} "
         f"order by instance_no desc limit ${len(values) + 1}::bigint"
+    )
+    return sql.replace("{schema}", schema), (*values, number(wanted.top))
+
+
+def build_tasks(wanted: TaskFilter, schema: str, hub_no: int) -> tuple[str, tuple[bytes, ...]]:
+    """The statement for a list of tasks, and its values."""
+    found = [f"w.hub_no = {hub_no}"]
+    values: list[bytes] = []
+    for condition, given in conditions_of_tasks(wanted, "strpos({}, {}) > 0"):
+        found.append(_numbered(condition, given, values))
+    sql = (
+        f"select {COLUMNS} from {{schema}}.waits w join {{schema}}.instances i "
+        "on i.hub_no = w.hub_no and i.instance_no = w.instance_no "
+        f"where {' and '.join(found)} order by {DUE}, w.instance_no, w.wait_id limit ${len(values) + 1}::bigint"
     )
     return sql.replace("{schema}", schema), (*values, number(wanted.top))
 
@@ -51,14 +67,20 @@ def is_sayable(value: str) -> bool:
 
 def _where(wanted: InstanceFilter, hub_no: int) -> tuple[str, tuple[bytes, ...]]:
     """Each `?` becomes a numbered parameter with its type."""
-    found, values = [f"hub_no = {hub_no}"], []
+    found = [f"hub_no = {hub_no}"]
+    values: list[bytes] = []
     for condition, given in conditions(wanted, _DIALECT):
-        for value in given:
-            type_, encoded = _parameter(value)
-            values.append(encoded)
-            condition = condition.replace("?", f"${len(values)}::{type_}", 1)
-        found.append(condition)
+        found.append(_numbered(condition, given, values))
     return " and ".join(found), tuple(values)
+
+
+def _numbered(condition: str, given: tuple[Any, ...], values: list[bytes]) -> str:
+    """The condition with numbered parameters, whose values are added to `values`."""
+    for value in given:
+        type_, encoded = _parameter(value)
+        values.append(encoded)
+        condition = condition.replace("?", f"${len(values)}::{type_}", 1)
+    return condition
 
 
 def _parameter(value: str | int | tuple[str, ...]) -> tuple[str, bytes]:
@@ -95,4 +117,4 @@ _DIALECT: Final = Dialect(
     tag=_tag,
 )
 
-__all__ = ["build", "build_count", "can_match", "is_sayable"]
+__all__ = ["build", "build_count", "build_tasks", "can_match", "is_sayable"]

@@ -28,6 +28,8 @@ from perdure.model.records import (
     KeyRow,
     SeenRow,
     StoredInstance,
+    TaskFilter,
+    TaskRow,
     WaitRow,
 )
 from perdure.store.column_encryption import opened
@@ -40,9 +42,10 @@ from perdure.store.postgres.errors import translated
 from perdure.store.postgres.migrating import VERSION, too_new, too_old
 from perdure.store.postgres.pipeline import Statement
 from perdure.store.postgres.pool import Readers
-from perdure.store.postgres.query import build, build_count, can_match, is_sayable
+from perdure.store.postgres.query import build, build_count, build_tasks, can_match, is_sayable
 from perdure.store.postgres.statements import quoted
 from perdure.store.reading import OneProcess, counted, flaws_of, with_bodies
+from perdure.store.task_query import tasks_of
 from perdure.store.transfer import TABLES, strayed
 
 if TYPE_CHECKING:
@@ -87,7 +90,7 @@ class PostgresReader:
         if not rows:
             return None
         found = StoredInstance(instances_of(rows, self._vault)[0])
-        found.waits = list(map(wait_of, waits))
+        found.waits = list(map(wait_of, opened(self._vault, "waits", waits)))
         for custom_status, entity_state in state:
             found.custom_status = self._opened_state("custom_status", found.row, custom_status)
             if found.row.kind == "entity":
@@ -135,14 +138,18 @@ class PostgresReader:
         sql, values = self._built(build_count, wanted)
         return int(self._ask(Statement("", values, sql))[0][0][0])
 
-    def _built(self, builder: Any, wanted: InstanceFilter) -> tuple[str, tuple[bytes, ...]]:
+    def _built(self, builder: Any, wanted: InstanceFilter | TaskFilter) -> tuple[str, tuple[bytes, ...]]:
         self._find_hub()
         built: tuple[str, tuple[bytes, ...]] = builder(wanted, self._schema, self._hub_no)
         return built
 
     def waits(self, instance_nos: Sequence[int]) -> list[WaitRow]:
         [rows] = self._ask(Statement("waits_of", (numbers(list(dict.fromkeys(instance_nos))),)))
-        return list(map(wait_of, rows))
+        return list(map(wait_of, opened(self._vault, "waits", rows)))
+
+    def tasks(self, wanted: TaskFilter) -> list[TaskRow]:
+        sql, values = self._built(build_tasks, wanted)
+        return tasks_of(self._ask(Statement("", values, sql))[0], self._vault)
 
     def custom_status(self, instance_nos: Sequence[int]) -> dict[int, bytes]:
         return self._states("custom_status", instance_nos)

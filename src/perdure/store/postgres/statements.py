@@ -37,6 +37,7 @@ _TEXT: Final = frozenset(
             "replay_reason",
         ),
         *("execution_id", "pool", "operation_id", "key_id", "scopes", "created_by"),
+        *("roles", "holder", "assignee"),
         *("who", "address", "operation", "detail", "outcome"),
     }
 )
@@ -53,6 +54,7 @@ _BYTES: Final = frozenset(
             "entity_state",
             "message",
             "schema",
+            "task",
         ),
         *("answer", "secret", "invocation"),
     }
@@ -88,6 +90,8 @@ _PLACEHOLDERS: Final = {
     "{history_columns}": _columns(HistoryRow, "h."),
     "{body_columns}": _columns(BodyRow, "p."),
     "{wait_columns}": _columns(WaitRow, "w."),
+    "{wait_names}": _columns(WaitRow),
+    "{wait_arrays}": _arrays(WaitRow),
     "{dropped_columns}": _columns(DroppedRow),
     "{key_columns}": _columns(KeyRow),
     "{key_arrays}": _arrays(KeyRow),

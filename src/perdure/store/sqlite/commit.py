@@ -85,6 +85,8 @@ class Committer:
         self._write_all(_HISTORY, _rows_of_history(batch))
         self._close_waits(batch)
         self._write_all(_MESSAGES, _rows_of_messages(batch))
+        if batch.task_updates or batch.task_moves:
+            self._change_tasks(batch)
         self._remember(batch)
         if batch.at >= self._next_expiry:
             self._expire(batch.at)
@@ -136,6 +138,11 @@ class Committer:
             )
         moved = batch.moved
         self._write("move_instances", updates if moved is None else [u for u in updates if u[0] in moved])
+
+    def _change_tasks(self, batch: Batch) -> None:
+        """Several changes of one task in a batch: the last one wins."""
+        self._write("update_tasks", list({row[:2]: row for row in batch.task_updates}.values()))
+        self._write("move_tasks", list({row[:2]: row for row in batch.task_moves}.values()))
 
     def _close_waits(self, batch: Batch) -> None:
         if not batch.waits_closed:

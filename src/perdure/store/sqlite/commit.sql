@@ -94,7 +94,18 @@ delete from waits where (instance_no, wait_id) in (select instance_no, wait_id f
 delete from waits where instance_no in ([?])
 
 -- name: open_waits
-insert into waits values [(?, ?, ?, ?, ?, ?)]
+insert into waits values [(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)]
+
+-- name: update_tasks
+-- Nothing happens to a wait that the same batch has closed.
+with v (instance_no, wait_id, task, roles) as (values [(?, ?, ?, ?)])
+update waits set task = v.task, roles = v.roles
+from v where waits.instance_no = v.instance_no and waits.wait_id = v.wait_id
+
+-- name: move_tasks
+with v (instance_no, wait_id, holder, held_since, assignee) as (values [(?, ?, ?, ?, ?)])
+update waits set holder = v.holder, held_since = v.held_since, assignee = v.assignee
+from v where waits.instance_no = v.instance_no and waits.wait_id = v.wait_id
 
 -- name: add_messages
 insert into inbox (hub_no, message_no, instance_id, visible_at, message) values [({hub}, ?, ?, ?, ?)]

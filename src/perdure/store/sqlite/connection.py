@@ -22,7 +22,7 @@ from perdure.store.sqlite.statements import CACHED, read_sql
 from perdure.store.sqlite.wal import LOG_KEPT
 
 APPLICATION_ID: Final = 0x70657264  # "perd"
-SCHEMA_VERSION: Final = 6
+SCHEMA_VERSION: Final = 7
 _REPLAYS_SINCE: Final = 6  # the version whose instances have the columns
 _OLDEST_SQLITE: Final = (3, 51, 3)
 _BUSY_MS: Final = 5_000

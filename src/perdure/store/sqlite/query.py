@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from perdure.model.records import InstanceRow
 from perdure.store.filters import Dialect, conditions, has_index
+from perdure.store.task_query import COLUMNS, DUE
+from perdure.store.task_query import conditions as conditions_of_tasks
 
 if TYPE_CHECKING:
-    from perdure.model.records import InstanceFilter
+    from perdure.model.records import InstanceFilter, TaskFilter
     from perdure.store.filters import Condition
 
 
@@ -21,6 +23,17 @@ def build(wanted: InstanceFilter, hub_no: int) -> tuple[str, tuple[Any, ...]]:
     return (
         f"select {columns} from instances where {where} order by instance_no desc limit ?",
         (*values, wanted.top),
+    )
+
+
+def build_tasks(wanted: TaskFilter, hub_no: int) -> tuple[str, tuple[Any, ...]]:
+    """The statement for a list of tasks, and its values."""
+    found = [("i.hub_no = ?", (hub_no,)), *conditions_of_tasks(wanted, "instr({}, {}) > 0")]
+    index = "indexed by waits_due" if wanted.instance_no is None else ""
+    return (
+        f"select {COLUMNS} from waits w {index} cross join instances i on i.instance_no = w.instance_no "
+        f"where {' and '.join(text for text, _ in found)} order by {DUE}, w.instance_no, w.wait_id limit ?",
+        (*[value for _, values in found for value in values], wanted.top),
     )
 
 
@@ -54,4 +67,4 @@ _DIALECT: Final = Dialect(
     tag=_tag,
 )
 
-__all__ = ["build", "build_count"]
+__all__ = ["build", "build_count", "build_tasks"]

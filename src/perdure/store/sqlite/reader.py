@@ -38,6 +38,8 @@ from perdure.model.records import (
     KeyRow,
     SeenRow,
     StoredInstance,
+    TaskFilter,
+    TaskRow,
     WaitRow,
 )
 from perdure.store.column_encryption import opened
@@ -49,8 +51,9 @@ from perdure.store.sqlite.connection import open_reader
 from perdure.store.sqlite.errors import translated
 from perdure.store.sqlite.files import size_of
 from perdure.store.sqlite.invalid_text import reading
-from perdure.store.sqlite.query import build, build_count
+from perdure.store.sqlite.query import build, build_count, build_tasks
 from perdure.store.sqlite.statements import query, query_many
+from perdure.store.task_query import tasks_of
 from perdure.store.transfer import strayed
 
 if TYPE_CHECKING:
@@ -63,6 +66,7 @@ if TYPE_CHECKING:
     Execute = Callable[..., Any]
 
 _NO_HUB: Final = -1
+_TASKS_SINCE: Final = 7  # the version of the schema
 
 
 class SqliteReader:
@@ -89,7 +93,7 @@ class SqliteReader:
             whole = wants_history(history, rows[0])
             found = _with_history(execute, rows[0], self._vault) if whole else StoredInstance(rows[0])
             number = [rows[0].instance_no]
-            found.waits = _read_waits(execute, number)
+            found.waits = _read_waits(execute, number, self._vault)
             found.custom_status = read_states(execute, "custom_status", number, self._vault).get(number[0])
             if rows[0].kind == "entity":
                 found.entity_state = read_states(execute, "entity_state", number, self._vault).get(number[0])
@@ -123,7 +127,14 @@ class SqliteReader:
 
     def waits(self, instance_nos: Sequence[int]) -> list[WaitRow]:
         with self._snapshot() as execute:
-            return _read_waits(execute, list(dict.fromkeys(instance_nos)))
+            return _read_waits(execute, list(dict.fromkeys(instance_nos)), self._vault)
+
+    def tasks(self, wanted: TaskFilter) -> list[TaskRow]:
+        with self._snapshot() as execute:
+            if _version(execute) < _TASKS_SINCE:
+                return []
+            sql, values = build_tasks(wanted, self._hub_no)
+            return tasks_of(execute(sql, values).fetchall(), self._vault)
 
     def custom_status(self, instance_nos: Sequence[int]) -> dict[int, bytes]:
         with self._snapshot() as execute:
@@ -263,8 +274,12 @@ def _place(row: HistoryRow) -> tuple[int, int, int]:
 
 def _is_guarded(execute: Execute) -> bool:
     """Whether the file has the tables of version 2; a file that no engine has opened since does not."""
+    return _version(execute) >= 2
+
+
+def _version(execute: Execute) -> int:
     [(version,)] = execute("pragma user_version").fetchall()
-    return bool(version >= 2)
+    return int(version)
 
 
 def read_instances(
@@ -323,8 +338,9 @@ def _with_history(execute: Execute, row: InstanceRow, vault: Vault | None) -> St
     return StoredInstance(row, histories.get(row.instance_no, []), bodies.get(row.instance_no, {}))
 
 
-def _read_waits(execute: Execute, numbers: Sequence[int]) -> list[WaitRow]:
-    return sorted(map(wait_of, query_many("waits_of").values(execute, numbers)), key=lambda row: row[:2])
+def _read_waits(execute: Execute, numbers: Sequence[int], vault: Vault | None) -> list[WaitRow]:
+    found = query_many("waits_of").values(execute, numbers)
+    return sorted(map(wait_of, opened(vault, "waits", found)), key=lambda row: row[:2])
 
 
 def _bodies_of(
