@@ -15,7 +15,7 @@ from tests.http.conftest import LOCAL, make_app
 
 TOKEN = "the-token-of-this-very-start"
 ADMIN = "the-administrators-own-long-key"
-SCOPES = ("metrics", "read", "operate", "admin", "function")
+SCOPES = ("metrics", "read", "decide", "operate", "admin", "function")
 
 
 def guarded_app() -> df.App:

@@ -56,6 +56,11 @@ def running(door: Door, id_: str) -> dict[str, str]:
     return {"id": id_, "event": "ApproverDecision"}
 
 
+def task(door: Door, id_: str) -> dict[str, str]:
+    running(door, id_)
+    return {"task": f"{id_}:0"}
+
+
 def suspended(door: Door, id_: str) -> dict[str, str]:
     found = running(door, id_)
     assert door.http.post(f"{M}/instances/{id_}/suspend", headers=as_key(ADMIN)).status_code == 202
@@ -101,6 +106,10 @@ def named(**names: str) -> Callable[[Door, str], dict[str, str]]:
 DONE: dict[str, tuple[Callable[[Door, str], dict[str, str]], dict[str, Any]]] = {
     "start": (unknown, {}),
     "raise_event": (running, {"json": {"approved": True}}),
+    "claim_task": (task, {}),
+    "release_task": (task, {}),
+    "assign_task": (task, {"params": {"to": "ben@example.org"}}),
+    "complete_task": (task, {"json": {"approved": True}}),
     "terminate": (running, {}),
     "suspend": (running, {}),
     "resume": (suspended, {}),
@@ -180,7 +189,7 @@ def as_row(row: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def test_each_verb_by_api_rpc_and_page_is_one_row(door: Door) -> None:
-    key = door.key("admin", name="actor")
+    key = door.key("admin", "decide", name="actor")
     done: list[tuple[str, str]] = []
     for number, (row, method) in enumerate(verbs(door)):
         path, sent = prepared(door, row, number, key)
@@ -213,6 +222,7 @@ def test_each_verb_that_is_refused_is_one_row_too(door: Door) -> None:
     key = door.key("function", name="nosy")
     for number, (row, method) in enumerate(verbs(door)):
         names = {"id": f"n{number}", "name": "x", "key": "x", "queue": "x", "key_id": "x", "event": "e"}
+        names["task"] = "x:0"
         path = filled(row.path, {**names, "credential": key})
         before = len(rows_of(door, "nosy"))
 

@@ -30,6 +30,7 @@ NAMES = {
     "event": "e",
     "key": "k",
     "key_id": "k",
+    "task": "c-1:0",
     "queue": "q",
     "number": "PDR-001",
 }
@@ -204,7 +205,7 @@ def test_who_may_not_read_is_told_nothing_at_any_route(door: Door) -> None:
     asked = 0
 
     def path_of(row: Any, id_: str) -> str:
-        names = {**NAMES, "id": id_, "credential": "none", "name": "Vault", "key": "v"}
+        names = {**NAMES, "id": id_, "task": f"{id_}:0", "credential": "none", "name": "Vault", "key": "v"}
         return re.sub(r"\{(\w+)(:\w+)?\}", lambda found: names[found[1]], row.path)
 
     sig = door.gate.signer.sign("decide", "other", "e")

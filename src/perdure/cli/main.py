@@ -16,6 +16,7 @@ from perdure.cli import (
     replaying,
     run,
     settings,
+    tasks,
     tracing,
     triggers,
     verification,
@@ -35,6 +36,7 @@ root = typer.Typer(
 for group in (
     run,
     settings,
+    tasks,
     instances,
     tracing,
     control,

@@ -41,6 +41,7 @@ from perdure.http.api import (
     management,
     metrics,
     streams,
+    tasks,
     traces,
     triggers,
     workers,
@@ -310,6 +311,7 @@ def application(
         routes=[
             *for_programs,
             *routes(entities.ENDPOINTS, MANAGEMENT),
+            *routes(tasks.ENDPOINTS, MANAGEMENT),
             *routes(bulk.ENDPOINTS, MANAGEMENT),
             *routes(streams.ENDPOINTS, MANAGEMENT),
             *routes(traces.ENDPOINTS, MANAGEMENT),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from perdure.model.access import opens
+from perdure.model.human_tasks import Person
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -18,7 +19,8 @@ CALLER: Final = "perdure.caller"
 class Caller:
     """The caller of a request. `who` is the name for the audit log, `key_id` the id of the caller's key, if any.
 
-    `link` is true for the holder of a signed link, who can only do the operation of the link.
+    `person` is the person whose identity the caller has proven, if any. `link` is true for the holder of a signed
+    link, who can only do the operation of the link.
     """
 
     who: str
@@ -26,6 +28,7 @@ class Caller:
     key_id: str = ""
     link: bool = False
     session: bool = False
+    person: Person | None = None
 
     def may(self, scope: str, function: str = "") -> bool:
         """Whether this caller has `scope`."""

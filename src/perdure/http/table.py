@@ -23,7 +23,7 @@ LINK: Final = "perdure.link"
 CODE: Final = "perdure.code"
 """The key in a request's scope for the code of an error that was answered with a page."""
 
-Scope = Literal["open", "function", "metrics", "read", "operate", "admin"]
+Scope = Literal["open", "decide", "function", "metrics", "read", "operate", "admin"]
 Handler = Callable[[Request], Awaitable[Response]]
 
 

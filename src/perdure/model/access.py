@@ -6,7 +6,8 @@ the secret is 256 random bits. So SHA-256 is enough to store it: a slow hash pro
 random bits cannot be guessed.
 
 A scope is a permission of a key. `admin` allows everything, `operate` includes `read`, and `read` includes `metrics`;
-`function` allows every client function, `function:NAME` one of them. Each route of the endpoint table names its
+`function` allows every client function, `function:NAME` one of them. A key with `decide` belongs to
+a person: its name is the person's, and `role:NAME` is a role of theirs. Each route of the endpoint table names its
 scope, so a route without one is impossible.
 """
 
@@ -27,12 +28,14 @@ SECRET_LENGTH: Final = 43  # base62 digits that hold 256 bits
 _DIGITS: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _KEY: Final = re.compile(r"pdk_([0-9A-Za-z]{8})_([0-9A-Za-z]{43})([0-9A-Za-z]{6})", re.ASCII)
 _FUNCTION: Final = "function:"
+_ROLE: Final = "role:"
 
 INCLUDES: Final = {
     "metrics": frozenset({"metrics"}),
     "read": frozenset({"read", "metrics"}),
-    "operate": frozenset({"read", "operate", "metrics"}),
-    "admin": frozenset({"read", "operate", "admin", "function", "metrics"}),
+    "decide": frozenset({"decide"}),
+    "operate": frozenset({"read", "operate", "metrics", "decide"}),
+    "admin": frozenset({"read", "operate", "admin", "function", "metrics", "decide"}),
     "function": frozenset({"function"}),
 }
 """The scopes that each scope includes."""
@@ -96,13 +99,18 @@ def checked_scopes(scopes: Iterable[str]) -> tuple[str, ...]:
     """The scopes in a fixed order. Raises ValueError for an invalid scope, or for an empty list."""
     wanted = sorted(set([scopes] if isinstance(scopes, str) else scopes))
     for scope in wanted:
-        if scope not in INCLUDES and not re.fullmatch(r"function:[^\s:]{1,200}", scope):
+        if scope not in INCLUDES and not re.fullmatch(r"(function|role):[^\s:]{1,200}", scope):
             known = ", ".join(INCLUDES)
             raise ValueError(
-                f"{scope[:60]!r} is not a scope: use {known}, or function:NAME for one client function"
+                f"{scope[:60]!r} is not a scope: use {known}, function:NAME for one client function, or role:NAME "
+                "for a role of the person whose key it is"
             )
     if not wanted:
-        raise ValueError("a key needs at least one scope: metrics, read, operate, admin or function")
+        raise ValueError("a key needs at least one scope: metrics, read, decide, operate, admin or function")
+    if "decide" not in wanted and any(scope.startswith(_ROLE) for scope in wanted):
+        raise ValueError(
+            "a role belongs to the key of a person: add the scope decide, and name the key after the person"
+        )
     return tuple(wanted)
 
 
@@ -114,6 +122,11 @@ def opens(scopes: Iterable[str], wanted: str, function: str = "") -> bool:
         if wanted == "function" and function and scope == _FUNCTION + function:
             return True
     return False
+
+
+def roles_in(scopes: Iterable[str]) -> tuple[str, ...]:
+    """The roles of the person whose key has these scopes."""
+    return tuple(sorted(scope.removeprefix(_ROLE) for scope in scopes if scope.startswith(_ROLE)))
 
 
 def key_of(key_id: str, secret: int) -> str:
@@ -161,4 +174,5 @@ __all__ = [
     "key_id_of",
     "key_of",
     "opens",
+    "roles_in",
 ]

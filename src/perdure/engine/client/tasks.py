@@ -67,6 +67,12 @@ class OpenTask:
     tags: dict[str, str] = field(default_factory=dict)
     needs_person: bool = False
 
+    def may_be_decided_by(self, person: Person) -> bool:
+        """Whether the person may see and decide it: by role, by assignment, or because anyone may."""
+        if person.name in (self.assignee, self.holder):
+            return True
+        return (not self.roles and not self.assignee) or bool(set(self.roles) & set(person.roles))
+
 
 @dataclass(frozen=True)
 class TaskPage:
@@ -93,6 +99,7 @@ class TaskVerbs:
         text: str = "",
         top: int = 100,
         continuation: str | None = None,
+        visible_to: Person | None = None,
     ) -> TaskPage:
         """Open tasks that match every given filter: due first, those without a deadline last.
 
@@ -105,6 +112,7 @@ class TaskVerbs:
             text: what its title contains, in any case.
             top: how many, 1 to 1000.
             continuation: the token of the previous page.
+            visible_to: only tasks that this person may decide.
 
         Raises PayloadError for a token that is not one of a list of tasks, ValueError for another `top`.
         """
@@ -120,7 +128,9 @@ class TaskVerbs:
             top=top,
         )
         store = self.gateway.store
-        return await self.gateway.read(lambda: _page(store, wanted, tags or {}, text.casefold()))
+        return await self.gateway.read(
+            lambda: _page(store, wanted, _Wanted(tags or {}, text.casefold(), visible_to))
+        )
 
     async def get_task(self, task_id: str) -> OpenTask | None:
         """One open task, or None when it was decided, has expired, or never existed."""
@@ -135,11 +145,11 @@ class TaskVerbs:
         Raises TaskHeld when another person has it, TaskRefused for a person who may not decide it, TaskClosed
         when it is no longer open.
         """
-        await self._move(MoveTask(**_who(task_id, person, operation_id), verb="claim"))
+        await self.gateway.accept(MoveTask(**_who(task_id, person, operation_id), verb="claim"))
 
     async def release_task(self, task_id: str, person: Person, *, operation_id: str | None = None) -> None:
         """Give a claimed task back. Raises TaskHeld when another person has it, TaskClosed when it is closed."""
-        await self._move(MoveTask(**_who(task_id, person, operation_id), verb="release"))
+        await self.gateway.accept(MoveTask(**_who(task_id, person, operation_id), verb="release"))
 
     async def assign_task(
         self, task_id: str, person: Person, to: str, *, operation_id: str | None = None
@@ -149,7 +159,7 @@ class TaskVerbs:
         Raises TaskHeld when a third person has it, TaskRefused for a person who may not decide it, TaskClosed
         when it is no longer open.
         """
-        await self._move(MoveTask(**_who(task_id, person, operation_id), verb="assign", to=to))
+        await self.gateway.accept(MoveTask(**_who(task_id, person, operation_id), verb="assign", to=to))
 
     async def complete_task(
         self, task_id: str, person: Person | None, answer: Any = None, *, operation_id: str | None = None
@@ -161,8 +171,7 @@ class TaskVerbs:
         answer that does not fit.
         """
         instance_id, number = _named(task_id)
-        store = self.gateway.store
-        task = await self.gateway.read(lambda: _found(store, instance_id, number))
+        task = await self.get_task(task_id)
         if task is None:
             raise TaskClosed(
                 f"task {task_id} is closed: it was decided, has expired, or was withdrawn. Nothing was sent"
@@ -178,9 +187,6 @@ class TaskVerbs:
                 roles=person.roles if person is not None else (),
             )
         )
-
-    async def _move(self, message: MoveTask) -> None:
-        await self.gateway.accept(message)
 
 
 def task_id_of(instance_id: str, number: int) -> str:
@@ -218,15 +224,34 @@ def _key_in(continuation: str | None) -> tuple[int, int, int] | None:
     return due, instance_no, wait_id
 
 
-def _page(store: ClientStore, wanted: TaskFilter, tags: dict[str, str], text: str) -> TaskPage:
-    """A page. Titles may be encrypted, so text and tags are compared here, a few hundred rows at a time."""
+@dataclass(frozen=True)
+class _Wanted:
+    """The conditions that no index has. Titles may be encrypted, so they are compared here."""
+
+    tags: dict[str, str]
+    text: str
+    person: Person | None
+
+    def __bool__(self) -> bool:
+        return bool(self.tags or self.text or self.person is not None)
+
+    def selects(self, task: OpenTask) -> bool:
+        return (
+            self.text in task.title.casefold()
+            and self.tags.items() <= task.tags.items()
+            and (self.person is None or task.may_be_decided_by(self.person))
+        )
+
+
+def _page(store: ClientStore, wanted: TaskFilter, also: _Wanted) -> TaskPage:
+    """A page; with further conditions the rows are read a few hundred at a time."""
     found: list[OpenTask] = []
-    page = replace(wanted, top=max(wanted.top, _AT_ONCE) if tags or text else wanted.top)
+    page = replace(wanted, top=max(wanted.top, _AT_ONCE) if also else wanted.top)
     while True:
         rows = store.tasks(page)
         for row in rows:
             task = _task(row)
-            if text not in task.title.casefold() or not tags.items() <= task.tags.items():
+            if not also.selects(task):
                 continue
             found.append(task)
             if len(found) == wanted.top:

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Final
 
 from perdure.engine.client.access import ACCESS, LINK
 from perdure.http.principal import Caller, Refused
-from perdure.model.access import digest_of, id_of
+from perdure.model.access import digest_of, id_of, roles_in
+from perdure.model.human_tasks import Person
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -208,7 +209,9 @@ class Keyring:
 
 @lru_cache(1_024)
 def _caller_named(name: str, key_id: str, scopes: str, session: bool) -> Caller:
-    return Caller(f"{name} (key {key_id})", frozenset(scopes.split()), key_id, session=session)
+    granted = frozenset(scopes.split())
+    person = Person(name, roles_in(granted)) if "decide" in granted else None
+    return Caller(f"{name} (key {key_id})", granted, key_id, session=session, person=person)
 
 
 __all__ = ["ENVIRONMENT", "TOKEN", "Keyring"]

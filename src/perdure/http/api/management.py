@@ -49,6 +49,7 @@ from perdure.http.parameters import (
     which,
     whole,
 )
+from perdure.http.principal import caller_of
 from perdure.http.problem import problem_of, shown_path
 from perdure.http.request_body import demand_json, read_payload
 from perdure.http.responses import json_response
@@ -206,6 +207,7 @@ async def raise_event(request: Request) -> Response:
         request.path_params["event"],
         body,
         event_id=OPERATION_ID.of(request),
+        person=caller_of(request).person,
     )
     return Response(status_code=202)
 

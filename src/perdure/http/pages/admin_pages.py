@@ -29,6 +29,7 @@ _EXPIRIES = (("", "never"), ("86400", "in a day"), ("2592000", "in 30 days"), ("
 _MEANS = {
     "metrics": "read the metrics for Prometheus",
     "read": "view instances",
+    "decide": "answer tasks as the person whom the key is named after",
     "operate": "start and manage instances, raise events",
     "admin": "everything, including keys and purging",
     "function": "call the client functions below /api",

@@ -26,6 +26,7 @@ from perdure.http.remote.access import RemoteAccess
 from perdure.http.remote.entities import RemoteEntities
 from perdure.http.remote.gateway import HttpGateway
 from perdure.http.remote.requests import ApiRequest, filters_of, instance_path
+from perdure.http.remote.tasks import RemoteTasks
 from perdure.http.remote.watching import RemoteWatching
 from perdure.model.instances import OrchestrationStatus, Page, PurgeHistoryResult, RuntimeStatus
 from perdure.model.workers import Partition, Worker
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from perdure.engine.client.gateway import Gateway
 
 
-class RemoteClient(RemoteWatching, RemoteEntities, RemoteAccess, Client):
+class RemoteClient(RemoteWatching, RemoteEntities, RemoteTasks, RemoteAccess, Client):
     """A client of the server at `base_url`, such as http://localhost:7071. Close it, or use `async with`.
 
     The links that it makes lead to that server and are not signed. A request to them needs a key.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from perdure.engine.client.tasks import task_id_of
 from perdure.http.api.entities import EMPTY_KEY
 from perdure.http.mounting import quoted
 from perdure.http.timestamps import stamp
@@ -15,8 +16,10 @@ from perdure.model.durations import moment
 from perdure.model.entities import EntityId
 from perdure.model.instances import asked_id
 from perdure.model.messages import (
+    CompleteTask,
     EntityOperation,
     Message,
+    MoveTask,
     Purge,
     RaiseEvent,
     Resume,
@@ -85,6 +88,18 @@ def _raise_event(message: RaiseEvent) -> ApiRequest:
     return ApiRequest("POST", path, {}, bytes(message.input))
 
 
+def _move_task(message: MoveTask) -> ApiRequest:
+    return ApiRequest("POST", f"{_task_path(message)}/{message.verb}", {"to": message.to or None})
+
+
+def _complete_task(message: CompleteTask) -> ApiRequest:
+    return ApiRequest("POST", f"{_task_path(message)}/complete", {}, bytes(message.input))
+
+
+def _task_path(message: MoveTask | CompleteTask) -> str:
+    return f"/tasks/{quoted(task_id_of(asked_id(message.instance_id), message.task))}"
+
+
 def _order(message: RaiseEvent) -> ApiRequest:
     """A command for a schedule is sent to its own route, and not as the event that carries it."""
     order = msgspec.json.decode(message.input, type=Control)
@@ -127,6 +142,8 @@ def _operation(message: EntityOperation) -> ApiRequest:
 
 _REQUESTS: dict[type, Callable[[Any], ApiRequest]] = {
     Start: _start,
+    CompleteTask: _complete_task,
+    MoveTask: _move_task,
     RaiseEvent: _raise_event,
     EntityOperation: _operation,
     Terminate: _control("terminate"),
