@@ -413,6 +413,8 @@ def _with_bodies(row: HistoryRow, bodies: dict[tuple[int, int], bytes]) -> bytes
 def _counts_as_old(row: InstanceRow) -> bool:
     is_built_in = row.kind == ENTITY or row.name.startswith(BUILT_IN)
     return not is_built_in and not row.reason.startswith("scheduled:")
+
+
 def _is_wanted(wanted: TaskFilter, wait: WaitRow, row: InstanceRow) -> bool:
     key = due_key(wait)
     return (
