@@ -33,6 +33,7 @@ OTHERS = frozenset(
             "hubs",
             "version",
             "doctor",
+            "trace",
         ),
         *(
             "keys list",

@@ -108,7 +108,7 @@ def assert_harmless(answer: Any) -> None:
     if answer.content:
         assert re.fullmatch(
             r"(application/(problem\+)?json|text/(html|plain|css|javascript|event-stream)|image/svg\+xml)"
-            r"(; charset=utf-8)?",
+            r"(; version=0\.0\.4)?(; charset=utf-8)?",  # the version is that of Prometheus' text format
             kind,
         ), (kind, shown)
     if answer.headers.get("location"):
