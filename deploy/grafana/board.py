@@ -115,16 +115,17 @@ def quantile(part: float, metric: str, *selectors: str, by: str = "") -> str:
 
 
 def quantiles(metric: str, *selectors: str, exemplars: bool = False) -> tuple[Query, ...]:
-    """Median, 95th and 99th percentile."""
+    """Median, 95th and 99th percentile. The exemplars of the series are those of each of them: the last asks."""
     return tuple(
-        Query(quantile(part, metric, *selectors), f"{part:.0%} stay below", exemplars)
-        for part in (0.5, 0.95, 0.99)
+        Query(quantile(part, metric, *selectors), f"{part:.0%} stay below", exemplars and part == HIGHEST)
+        for part in (0.5, 0.95, HIGHEST)
     )
 
 
 # ---------------------------------------------------------------------------------------------- the sections
 
 HUB = 'job="$job"'
+HIGHEST = 0.99
 IN_FLIGHT = 'status=~"Pending|Running|Suspended"'
 PENDING = 'status="Pending"'
 FAILED = 'status="Failed"'

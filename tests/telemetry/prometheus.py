@@ -59,6 +59,12 @@ class Prometheus:
         found: list[str] = self._get(f"label/{label}/values", **{"match[]": selector})
         return found
 
+    def exemplars(self, expression: str) -> list[dict[str, Any]]:
+        """The exemplars of the last hour of the series in an expression."""
+        now = time.time()
+        found = self._get("query_exemplars", query=expression, start=str(now - 3_600), end=str(now + 60))
+        return [exemplar for series in found for exemplar in series["exemplars"]]
+
     def rules(self) -> dict[str, dict[str, Any]]:
         """The rules, by name, as Prometheus has evaluated them."""
         [group] = self._get("rules")["groups"]
@@ -113,6 +119,7 @@ def server(configuration: Path, folder: Path) -> Server:
         f"--storage.tsdb.path={folder / 'data'}",
         f"--web.listen-address=127.0.0.1:{port}",
         "--scrape.discovery-reload-interval=100ms",  # else the first scrape comes after 5 s
+        "--enable-feature=exemplar-storage",
         "--log.level=warn",
     ]
     return Server(f"http://127.0.0.1:{port}", command, port, folder)

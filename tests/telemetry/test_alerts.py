@@ -10,8 +10,10 @@ import yaml
 from typer.main import get_command
 
 from perdure.cli.main import root
+from tests.docs.markdown import blocks_of
 from tests.docs.shell import ROOT
 
+PAGE = ROOT / "docs" / "how-to" / "monitor.md"
 FOLDER = ROOT / "deploy" / "prometheus"
 [GROUP] = yaml.safe_load((FOLDER / "alerts.yml").read_text())["groups"]
 ALERTS: list[dict[str, Any]] = GROUP["rules"]
@@ -36,6 +38,14 @@ def promtool(*arguments: str, folder: Path = FOLDER) -> str:
 def test_promtool_understands_the_rules_and_the_configuration() -> None:
     assert f"{len(ALERTS)} rules found" in promtool("check", "rules", "alerts.yml")
     assert "is valid prometheus config" in promtool("check", "config", "prometheus.yml")
+
+
+def test_promtool_understands_what_the_page_configures(tmp_path: Path) -> None:
+    blocks = [block for block in blocks_of(PAGE) if "scrape_configs" in block.code]
+    assert len(blocks) > 2
+    for block in blocks:
+        (tmp_path / "prometheus.yml").write_text(block.code)
+        promtool("check", "config", "--syntax-only", "prometheus.yml", folder=tmp_path)
 
 
 def test_each_alert_fires_when_it_should_and_says_what_is_written() -> None:

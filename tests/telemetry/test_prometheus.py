@@ -174,6 +174,18 @@ def test_a_panel_has_data(scraped: Scraped, expression: str) -> None:
         assert scraped.prometheus.ask(f"count({filled(selector)})"), selector
 
 
+def test_points_of_the_board_lead_to_the_traces_of_slow_instances(scraped: Scraped) -> None:
+    asked = [
+        target["expr"]
+        for panel in BOARD["panels"]
+        for target in panel.get("targets", ())
+        if target["exemplar"]
+    ]
+    assert len(asked) == 1
+    found = scraped.prometheus.exemplars(filled(asked[0]))
+    assert found and all(re.fullmatch("[0-9a-f]{32}", one["labels"]["trace_id"]) for one in found)
+
+
 def test_the_choices_of_the_board_are_those_of_the_hub(scraped: Scraped) -> None:
     asked = {
         one["name"]: re.fullmatch(r"label_values\((.+), (\w+)\)", one["query"])
