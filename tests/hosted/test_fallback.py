@@ -117,7 +117,7 @@ async def test_a_program_may_wait_for_ever_for_a_timer_that_it_has_cancelled(odd
 
 
 def test_an_sdk_that_is_not_as_expected_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sdk, "is_scheduled", lambda task: False)
+    monkeypatch.setattr(sdk, "is_scheduled", lambda task: True)
     assert self_check.finding()
     monkeypatch.undo()
     with monkeypatch.context() as changed:

@@ -18,7 +18,25 @@ from perdure.replay.activity_context import ActivityContext
 
 def activity_body(callee: Callee) -> Callable[..., Any]:
     """An activity as perdure calls it; one that speaks to the hub is handed a client too."""
-    return _with_hub(callee) if callee.wants_hub else _alone(callee)
+    if callee.wants_hub:
+        return _with_hub(callee)
+    if callee.takes_trigger_alone and not callee.takes(ActivityContext):
+        return _plain(callee)
+    return _alone(callee)
+
+
+def _plain(callee: Callee) -> Callable[..., Any]:
+    """Most activities: their input is all that they take."""
+    name, function = callee.described.trigger.name, callee.function
+
+    async def on_loop(body: Raw) -> Any:
+        return _result(await function(**{name: sdk.activity_input(bytes(body).decode())}))
+
+    def on_thread(body: Raw) -> Any:
+        return _result(function(**{name: sdk.activity_input(bytes(body).decode())}))
+
+    run = on_loop if callee.is_async else on_thread
+    return typed(run, callee, {"body": Raw, "return": Raw})
 
 
 def _alone(callee: Callee) -> Callable[..., Any]:

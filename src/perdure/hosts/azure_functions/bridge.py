@@ -9,7 +9,6 @@ its compounds, and when the yielded task is done the generator goes on. Replay i
 from __future__ import annotations
 
 import functools
-import json
 import logging
 from collections.abc import Callable, Generator
 from types import GeneratorType
@@ -20,7 +19,16 @@ from msgspec import Raw
 from perdure.engine.functions.callables import presented
 from perdure.errors import Interrupted
 from perdure.hosts.azure_functions import sdk
-from perdure.hosts.azure_functions.asking import Ask, Names, ask_of, body_of, failure_for, refusal_of
+from perdure.hosts.azure_functions.asking import (
+    EVENT,
+    TIMER,
+    Ask,
+    Names,
+    ask_of,
+    body_of,
+    failure_for,
+    refusal_of,
+)
 from perdure.replay.arrivals import Arrivals
 from perdure.replay.context import OrchestrationContext
 from perdure.replay.fiber import CLOSINGS
@@ -109,12 +117,12 @@ class HostedContext(sdk.Context):
 class OpenTasks:
     """What one execution has asked for and not been answered."""
 
-    __slots__ = ("_arrivals", "_durable", "_names", "_open", "_waits")
+    __slots__ = ("_durable", "_names", "_open", "_waits", "arrivals")
 
     def __init__(self, durable: OrchestrationContext, names: Names) -> None:
         self._durable = durable
         self._names = names
-        self._arrivals = Arrivals(durable)
+        self.arrivals = Arrivals(durable)
         self._open: dict[Task[Any], tuple[Any, Any, Ask]] = {}
         self._waits: dict[str, list[Any]] | None = None  # the SDK's waits for each event, the newest last
 
@@ -123,32 +131,33 @@ class OpenTasks:
 
         A task that is done without having been asked for is of the program's own making.
         """
-        if isinstance(task, sdk.RetryAbleTask):
+        if not isinstance(task, sdk.CompoundTask):
+            if task.state is sdk.RUNNING and not sdk.is_scheduled(task):
+                self._begin(task, task)
+        elif isinstance(task, sdk.RetryAbleTask):
             if not sdk.is_scheduled(task.children[0]):
                 self._begin(task, task.children[0])
-        elif isinstance(task, sdk.CompoundTask):
+        else:
             for child in task.children:
                 self.ask(child)
-        elif task.state is sdk.RUNNING and not sdk.is_scheduled(task):
-            self._begin(task, task)
 
     def _begin(self, task: Any, atomic: Any) -> None:
         action = sdk.action_of(task)
         row = ask_of(action)
-        if isinstance(action, sdk.CreateTimer) and action.is_cancelled:
+        if row is TIMER and action.is_cancelled:
             return  # nothing will come of it
         asked = row.begin(self._durable, action, self._names)
         sdk.mark_scheduled(atomic, asked.id)
-        if isinstance(action, sdk.WaitForExternalEvent):
+        if row is EVENT:
             self._waiting(action.external_event_name).append(task)
-        elif isinstance(task, sdk.Timer) and isinstance(asked, TimerTask):
+        elif row is TIMER and isinstance(task, sdk.Timer) and isinstance(asked, TimerTask):
             task.on_cancel = functools.partial(self._cancel, asked)
         self._open[asked] = task, action, row
         if asked._state == PENDING:
-            self._arrivals.follow(asked)
+            self.arrivals.follow(asked)
         else:
             asked._observe()
-            self._hand_on(asked)
+            self.hand_on(asked)
 
     def _waiting(self, event: str) -> list[Any]:
         if self._waits is None:
@@ -158,25 +167,16 @@ class OpenTasks:
     def _cancel(self, timer: TimerTask) -> None:
         """The program has cancelled a timer; for the SDK its task goes on waiting."""
         if self._open.pop(timer, None) is not None:
-            self._arrivals.leave(timer)
+            self.arrivals.leave(timer)
             timer.cancel()
 
-    def until_done(self, task: Any) -> Generator[Task[Any], Any, None]:
-        """Wait until a task is done."""
-        while task.state is sdk.RUNNING:
-            done = self._arrivals.take()
-            if done is None:
-                yield self._arrivals
-            else:
-                self._hand_on(done)
-
-    def _hand_on(self, done: Task[Any]) -> None:
+    def hand_on(self, done: Task[Any]) -> None:
         """Give the outcome of one of perdure's tasks to the SDK's task that asked for it."""
         found = self._open.pop(done, None)
         if found is None:
             return
         task, action, row = found
-        if isinstance(action, sdk.WaitForExternalEvent):
+        if row is EVENT:
             # As on Azure, the newest wait gets the event.
             task = self._waiting(action.external_event_name).pop()
         if done._state == FAILED:
@@ -205,6 +205,7 @@ def _driven(
 ) -> Generator[Task[Any], Any, Any]:
     __tracebackhide__ = True
     opened = OpenTasks(context, names)
+    arrivals = opened.arrivals
     value: Any = None
     error: Exception | None = None
     try:
@@ -223,7 +224,12 @@ def _driven(
             except Exception as refused:  # what cannot be asked for is raised where the program asks
                 error = refused
                 continue
-            yield from opened.until_done(task)
+            while task.state is sdk.RUNNING:
+                done = arrivals.take()
+                if done is None:
+                    yield arrivals
+                else:
+                    opened.hand_on(done)
             if task.state is sdk.SUCCEEDED:
                 value = task.result
             else:
@@ -247,7 +253,7 @@ def _close(body: GeneratorType[Any, Any, Any]) -> None:
 
 def output_of(value: Any) -> Raw | None:
     """What an orchestrator returns, as the SDK writes it. Raises TypeError for what JSON cannot carry."""
-    return None if value is None else body_of(json.dumps(value))
+    return None if value is None else body_of(sdk.plain(value))
 
 
 __all__ = ["HostedContext", "bridged", "output_of"]

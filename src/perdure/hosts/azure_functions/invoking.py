@@ -159,7 +159,7 @@ class Callee:
         attempt: int = 1,
     ) -> tuple[dict[str, Any], dict[str, Output]]:
         """What to call it with, and the outputs that it may set. `given` is what the trigger hands it."""
-        if self._takes_trigger_alone:  # most activities
+        if self.takes_trigger_alone:  # most activities
             return {self.described.trigger.name: given}, {}
         self._refuse_inputs()
         outputs = {one.name: Output() for one in self.outputs if one.name != RETURN}
@@ -189,7 +189,8 @@ class Callee:
         return Client(text) if self.takes(Client, binding.name) else text
 
     @cached_property
-    def _takes_trigger_alone(self) -> bool:
+    def takes_trigger_alone(self) -> bool:
+        """Whether its trigger fills its one parameter."""
         return self.parameters == {self.described.trigger.name}
 
     async def call(self, arguments: Mapping[str, Any]) -> Any:
