@@ -11,6 +11,7 @@ import pytest
 
 import perdure as df
 from perdure.testing import environment
+from tests.cluster.shop import shop
 from tests.core.styles import both
 from tests.telemetry import elsewhere
 
@@ -165,6 +166,23 @@ async def test_executors_carry_it(source, timeout):
         "activity": "told",
         "attempt": 1,
     }
+
+
+async def test_a_worker_that_claims_an_activity_knows_its_orchestrator(kept):
+    app = df.App("office")
+    app.activity(on_thread, pool="far")
+
+    @app.orchestrator
+    async def main(context: df.OrchestrationContext):
+        return await context.call_activity(on_thread, 1)
+
+    async with shop(app, {}, {"pool": ["far"]}) as opened:
+        await opened.shared_out()
+        mine = opened[0].own_id()
+        await opened[0].client.start_new("main", mine)
+        await opened[0].client.wait_for_completion(mine, 30)
+    found = kept.lines["on a thread"]
+    assert (found["instance_id"], found["orchestrator"], found["activity"]) == (mine, "main", "on_thread")
 
 
 def test_records_of_other_code_have_the_attributes_too_and_their_own_values_stay(kept):

@@ -11,6 +11,7 @@ from perdure.engine.core.telemetry import listeners_of
 from perdure.engine.engine import TrackingSettings
 from perdure.telemetry.tracking import Tracking
 from perdure.testing import environment
+from tests.cluster.shop import shop
 from tests.core.styles import both
 
 TRACKED = df.Settings(tracking=TrackingSettings(events=True))
@@ -264,6 +265,60 @@ async def test_a_replay_is_one_record_if_that_is_asked_for(kept):
         replayed[0].getMessage()
     )
     assert {record.prop__isReplay for record in kept.records} == {False}
+
+
+async def test_payloads_of_any_size_are_counted_also_in_an_encrypted_hub(kept, tmp_path):
+    app = df.App("office")
+
+    @app.activity
+    def copy(text: str) -> str:
+        return text
+
+    @app.orchestrator
+    async def main(context: df.OrchestrationContext):
+        return await context.call_activity(copy, context.get_input())
+
+    large = "x" * 100_000  # stored apart from history
+    keys = df.Encryption({"k1": "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="})
+    store = f"sqlite:///{tmp_path / 'hub.db'}"
+    async with app.running(store=store, encryption_keys=keys, tracking=True) as client:
+        for instance_id, text in (("small", "ä"), ("large", large)):
+            await client.start_new("main", instance_id, text)
+            await client.wait_for_completion(instance_id, 60)
+
+    for instance_id, size in (("small", 3), ("large", 100_002)):
+        ours = [vars(record) for record in kept.records if record.prop__instanceId == instance_id]
+        told = [one["prop__input"] for one in ours if "prop__input" in one]
+        told += [one["prop__output"] for one in ours if "prop__output" in one]
+        assert told == [f"(Redacted {size} characters)"] * 4
+
+
+async def test_each_event_is_told_by_one_worker_of_a_hub(kept):
+    app = df.App("office")
+
+    @app.activity(pool="far")
+    def assess(claim: str) -> str:
+        return claim
+
+    @app.orchestrator
+    async def claim(context: df.OrchestrationContext):
+        return await context.call_activity(assess, context.get_input())
+
+    async with shop(app, {"tracking": True}, {"tracking": True, "pool": ["far"]}) as opened:
+        await opened.shared_out()
+        mine = opened[0].own_id()
+        await opened[1].client.start_new("claim", mine, SECRET)  # the other worker's client
+        await opened[1].client.wait_for_completion(mine, 30)
+    assert sorted(kept.told(mine)) == [
+        ("Awaited", "Orchestrator", "claim"),
+        ("Completed", "Activity", "assess"),
+        ("Completed", "Orchestrator", "claim"),
+        ("Scheduled", "Activity", "assess"),
+        ("Scheduled", "Orchestrator", "claim"),
+        ("Started", "Activity", "assess"),
+        ("Started", "Orchestrator", "claim"),
+    ]
+    assert_no_payload(kept)
 
 
 async def test_without_the_setting_nothing_is_told(kept):
