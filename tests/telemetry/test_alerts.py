@@ -53,17 +53,15 @@ def test_each_alert_fires_when_it_should_and_says_what_is_written() -> None:
 
 
 @pytest.mark.parametrize("expression", ["vector(1)", "absent(vector(1))"], ids=["always", "never"])
-@pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert["alert"])
-def test_an_alert_that_always_or_never_fires_is_noticed(
-    alert: dict[str, Any], expression: str, tmp_path: Path
-) -> None:
+def test_alerts_that_always_or_never_fire_are_noticed(expression: str, tmp_path: Path) -> None:
     rules = yaml.safe_load((FOLDER / "alerts.yml").read_text())
-    [changed] = [rule for rule in rules["groups"][0]["rules"] if rule["alert"] == alert["alert"]]
-    changed["expr"] = expression
+    for alert in rules["groups"][0]["rules"]:
+        alert["expr"] = expression
     (tmp_path / "alerts.yml").write_text(yaml.safe_dump(rules))
     (tmp_path / "alerts-test.yml").write_text((FOLDER / "alerts-test.yml").read_text())
-    with pytest.raises(AssertionError, match=f"alertname: ?{alert['alert']}"):
+    with pytest.raises(AssertionError, match="FAILED") as found:
         promtool("test", "rules", "alerts-test.yml", folder=tmp_path)
+    assert {alert["alert"] for alert in ALERTS} == set(re.findall(r"alertname: ?(\w+)", str(found.value)))
 
 
 @pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert["alert"])
