@@ -16,6 +16,7 @@ from perdure.server.forced_exit import LastResort
 from perdure.server.sockets import address_of, allow_open_files, is_loopback
 from perdure.server.store_opening import open_client
 from perdure.server.uvicorn_server import UvicornServer, config_of
+from perdure.telemetry.metrics import metrics_of
 
 if TYPE_CHECKING:
     import socket
@@ -98,6 +99,8 @@ class ServedApp:
                 await self._listen(client, listener)
         if self.tether is None:
             self.announcer.stopped()
+        else:
+            await self.tether.tell_last()
 
     async def _listen(self, client: Client, listener: socket.socket) -> None:
         """Serve the API until a signal stops the process."""
@@ -151,7 +154,8 @@ class ServedApp:
         if tether is None:
             yield lambda: self.announcer.serving(facts)
             return
-        tether.when_cut(stop)
+        tether.listen(stop)
+        tether.serve(metrics_of(engine_of(client).telemetry))
         telling: list[asyncio.Task[None]] = []
         yield lambda: telling.append(asyncio.create_task(_report(client, facts, tether)))
         for task in telling:
@@ -164,7 +168,7 @@ async def _report(client: Client, facts: Facts, tether: Tether) -> None:
     while await hindrance(engine):  # noqa: ASYNC110 (no event signals the end of a hindrance)
         await asyncio.sleep(READY_EVERY)
     settings = engine.settings
-    tether.tell(ReadyReport(settings.drain, settings.belonging.lease, facts))
+    await tether.tell(ReadyReport(settings.drain, settings.belonging.lease, facts))
 
 
 __all__ = ["Announcer", "AppAnnouncer", "Facts", "Reached", "ServedApp"]

@@ -19,14 +19,25 @@ import socket
 import subprocess
 import time
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from perdure.server.child import VARIABLE, ReadyReport, described
+from perdure.server.child import (
+    VARIABLE,
+    Count,
+    Counted,
+    Gather,
+    Gathered,
+    ReadyReport,
+    described,
+    from_child,
+    line_of,
+)
 from perdure.server.lease_keeper import is_at_work
+from perdure.telemetry.merging import Place, together
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -39,7 +50,7 @@ PAUSES: Final = (0.2, 1.0, 2.0, 5.0, 10.0, 30.0)
 ALLOWANCE: Final = 8.0  # seconds that a child has to stop, in addition to its drain
 _TICK: Final = 0.5
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
-_reports = msgspec.json.Decoder(ReadyReport)
+_COUNTED_WITHIN: Final = 2.0  # seconds in which children answer; of one that does not, the last answer counts
 
 
 class ChildState(Enum):
@@ -69,6 +80,8 @@ class Child:
     process: subprocess.Popen[bytes] | None = None
     line: socket.socket | None = None
     heard: bytes = b""
+    unsent: bytes = b""
+    place: Place = field(default_factory=Place)
     drain: float = 0.0
     since: float = 0.0  # when the process started
     at: float = 0.0  # DOWN: when to start it, LEAVING: when to kill it
@@ -77,6 +90,16 @@ class Child:
     @property
     def pid(self) -> int:
         return self.process.pid if self.process is not None else 0
+
+
+@dataclass
+class Gathering:
+    """A child's question for the counts of all, until the others have answered or the time is over."""
+
+    asker: Child
+    number: int
+    missing: list[Child]
+    until: float
 
 
 class Supervisor:
@@ -88,6 +111,7 @@ class Supervisor:
         count: the number of children.
         say: prints a message.
         announce: prints the report of the first child that is ready.
+        place: the name of this supervisor in metrics, which stays the same over its restarts.
         oversee: makes the `LeaseKeeper`, given a function that returns the names of the running workers.
     """
 
@@ -99,10 +123,12 @@ class Supervisor:
         *,
         say: Callable[[str], object],
         announce: Callable[[ReadyReport], object],
+        place: str = "",
         oversee: Callable[[Callable[[], list[str]]], LeaseKeeper | None],
     ) -> None:
         self._launch = launch
         self._name = name
+        self._place = place or name
         self._count = count
         self._say = say
         self._announce = announce
@@ -115,6 +141,8 @@ class Supervisor:
         self._to_replace: list[Child] = []
         self._replacing: tuple[Child, str] | None = None  # a child, and the name it had
         self._came: list[int] = []  # signals
+        self._gathering: dict[int, Gathering] = {}
+        self._questions = 0
         self._selector = selectors.DefaultSelector()
 
     def run(self) -> int:
@@ -167,9 +195,12 @@ class Supervisor:
             writing.close()
 
     def _wait(self) -> None:
-        for key, _ in self._selector.select(_TICK):
+        for key, mask in self._selector.select(_TICK):
             if isinstance(key.data, Child):
-                self._hear(key.data)
+                if mask & selectors.EVENT_WRITE:
+                    self._send(key.data)
+                if mask & selectors.EVENT_READ:
+                    self._hear(key.data)
             else:
                 with suppress(BlockingIOError):
                     while key.fileobj.recv(4_096):  # type: ignore[union-attr]
@@ -205,6 +236,8 @@ class Supervisor:
         assert line is not None
         try:
             said = line.recv(65_536)
+        except BlockingIOError:
+            return
         except OSError:
             said = b""
         child.heard += said
@@ -212,8 +245,76 @@ class Supervisor:
             self._selector.unregister(line)
             line.close()
             child.line = None
-        elif b"\n" in child.heard and child.state is ChildState.STARTING:
-            self._is_ready(child, _reports.decode(child.heard.partition(b"\n")[0]))
+        *lines, child.heard = child.heard.split(b"\n")
+        for one in lines:
+            self._is_told(child, one)
+
+    def _is_told(self, child: Child, line: bytes) -> None:
+        try:
+            message = from_child.decode(line)
+        except msgspec.MsgspecError:  # of another version, after an upgrade
+            return
+        match message:
+            case ReadyReport() as report:
+                if child.state is ChildState.STARTING:
+                    self._is_ready(child, report)
+            case Counted(number, snapshot):
+                child.place.last = snapshot
+                self._has_counted(child, number)
+            case Gather(number, snapshot):
+                child.place.last = snapshot
+                self._gather(child, number)
+
+    # ------------------------------------------------------------------------------------------- counts
+
+    def _gather(self, asker: Child, number: int) -> None:
+        """Ask the other children what they have counted."""
+        self._questions += 1
+        others = [one for one in self._children if one is not asker and one.state is ChildState.SERVING]
+        until = time.monotonic() + _COUNTED_WITHIN
+        self._gathering[self._questions] = Gathering(asker, number, others, until)
+        for one in others:
+            self._tell(one, line_of(Count(self._questions)))
+        self._look_at_gatherings(time.monotonic())
+
+    def _has_counted(self, child: Child, question: int) -> None:
+        found = self._gathering.get(question)
+        if found is not None and child in found.missing:
+            found.missing.remove(child)
+            self._look_at_gatherings(time.monotonic())
+
+    def _look_at_gatherings(self, now: float) -> None:
+        """Answer the questions that all children have answered, or that have waited long enough."""
+        for question, one in list(self._gathering.items()):
+            one.missing = [child for child in one.missing if child.line is not None]
+            if not one.missing or now >= one.until:
+                del self._gathering[question]
+                places = {
+                    f"{self._place}/{number}": child.place for number, child in enumerate(self._children, 1)
+                }
+                self._tell(one.asker, line_of(Gathered(one.number, together(places))))
+
+    def _tell(self, child: Child, line: bytes) -> None:
+        """Send to a child, as fast as it reads."""
+        if child.line is not None:
+            child.unsent += line
+            self._send(child)
+
+    def _send(self, child: Child) -> None:
+        line = child.line
+        if line is None:
+            return
+        try:
+            while child.unsent:
+                child.unsent = child.unsent[line.send(child.unsent) :]
+        except BlockingIOError:
+            pass
+        except OSError:  # it is gone, which `_hear` notices
+            child.unsent = b""
+        waits = selectors.EVENT_WRITE if child.unsent else 0
+        self._selector.modify(line, selectors.EVENT_READ | waits, child)
+
+    # ------------------------------------------------------------------------------------------- readiness
 
     def _is_ready(self, child: Child, report: ReadyReport) -> None:
         child.state, child.drain = ChildState.SERVING, report.drain
@@ -242,13 +343,15 @@ class Supervisor:
                 case ChildState.STARTING | ChildState.SERVING:
                     pass
         self._go_on_replacing(now)
+        self._look_at_gatherings(now)
 
     def _start(self, child: Child, now: float) -> None:
         self._number += 1
         ours, theirs = socket.socketpair()
+        ours.setblocking(False)
         listener = self._launch.listener
         child.name, child.since, child.state = f"{self._name}/{self._number}", now, ChildState.STARTING
-        child.line, child.heard = ours, b""
+        child.line, child.heard, child.unsent = ours, b"", b""
         self._selector.register(ours, selectors.EVENT_READ, child)
         with theirs:
             child.process = subprocess.Popen(
@@ -261,6 +364,9 @@ class Supervisor:
 
     def _ended(self, child: Child, code: int, now: float) -> None:
         was, pid = child.state, child.pid
+        while child.line is not None and self._has_said_more(child):
+            self._hear(child)
+        child.place.ended()
         self._forget(child)
         if self._oversight is not None and self._has_served:
             self._oversight.ended(child.name)
@@ -282,6 +388,14 @@ class Supervisor:
         pause = PAUSES[min(child.deaths, len(PAUSES)) - 1]
         child.at = now + pause
         self._say(f"worker {child.name} (pid {pid}) {how}. It is restarted in {pause:g} s")
+
+    def _has_said_more(self, child: Child) -> bool:
+        """Whether a child that has ended said something that is not heard yet, such as its last counts."""
+        assert child.line is not None
+        try:
+            return bool(child.line.recv(1, socket.MSG_PEEK))
+        except OSError:
+            return False
 
     def _forget(self, child: Child) -> None:
         if child.line is not None:

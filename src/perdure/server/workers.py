@@ -36,7 +36,8 @@ def supervise(
         listener: the socket that the workers share, or None for workers without an API.
         announcer: prints the progress.
     """
-    name = f"{options.chosen['worker_name'].value or socket.gethostname()}-{secrets.token_hex(2)}"
+    place = options.chosen["worker_name"].value or socket.gethostname()
+    name = f"{place}-{secrets.token_hex(2)}"
     overseer, lease = open_overseer(options.chosen["store"].value), options.chosen["lease"].value
     hidden = _hidden(options)
     told = {k: v for k, v in options.given.items() if k not in _OWN and f"PERDURE_{k.upper()}" not in hidden}
@@ -50,6 +51,7 @@ def supervise(
         options.workers,
         say=announcer.say,
         announce=lambda report: announcer.serving(report.facts),
+        place=place,
         oversee=lambda at_work: LeaseKeeper(overseer, at_work, lease) if overseer is not None else None,
     )
     return supervisor.run()

@@ -76,6 +76,15 @@ class Buckets:
         self.longest = [-1.0] * len(self.counts)  # the value of the slowest in each bucket
         self.slowest: dict[int, Slowest] = {}  # by bucket
 
+    @classmethod
+    def of(
+        cls, counts: Sequence[int], total: float, slowest: Mapping[int, Slowest], bounds: Sequence[float]
+    ) -> Buckets:
+        """A histogram that another process has counted."""
+        made = cls(bounds)
+        made.counts, made.total, made.slowest = list(counts), total, dict(slowest)
+        return made
+
     def add(self, value: float) -> None:
         """Add an observation. Where thousands are added, this is written out: a call costs more than the rest."""
         self.counts[bisect_left(self.bounds, value)] += 1

@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
@@ -17,7 +17,17 @@ from perdure.engine.core.telemetry import listeners_of
 from perdure.errors import StoreError
 from perdure.model.http_calls import BUILT_IN
 from perdure.model.records import InstanceFilter
-from perdure.telemetry.counting import OTHER, Buckets, Counting, Counts, Labels
+from perdure.telemetry.counting import (
+    BATCHES,
+    COMMITS,
+    DURATIONS,
+    LIFETIMES,
+    OTHER,
+    Buckets,
+    Counting,
+    Counts,
+    Labels,
+)
 
 if TYPE_CHECKING:
     from perdure.engine.core.telemetry import Body, Telemetry
@@ -33,7 +43,10 @@ AT_MOST_EVERY: Final = 10.0  # seconds between two queries of the store
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric. `unit` is UCUM's. `is_of_hub`: each worker of the hub reads the same value."""
+    """One metric. `unit` is UCUM's, `bounds` are those of a histogram.
+
+    `is_of_hub`: each worker of the hub reads the same value.
+    """
 
     name: str
     kind: Kind
@@ -41,6 +54,7 @@ class Metric:
     says: str
     labels: tuple[str, ...] = ()
     is_of_hub: bool = False
+    bounds: tuple[float, ...] = ()
 
 
 Value = float | Buckets
@@ -74,6 +88,7 @@ _LIFETIME: Final = Metric(
     "s",
     "time from the start of an instance to its end",
     ("orchestrator", "status"),
+    bounds=LIFETIMES,
 )
 _PARKED: Final = Metric(
     "perdure.instance.parked",
@@ -108,7 +123,7 @@ _REPLAYS: Final = Metric(
     ("orchestrator", "reason"),
 )
 _REPLAY_SECONDS: Final = Metric(
-    "perdure.replay.duration", "histogram", "s", "how long a replay took", ("orchestrator",)
+    "perdure.replay.duration", "histogram", "s", "how long a replay took", ("orchestrator",), bounds=DURATIONS
 )
 _REPLAY_EVENTS: Final = Metric(
     "perdure.replay.events", "counter", "{event}", "events that were replayed", ("orchestrator",)
@@ -126,6 +141,7 @@ _ATTEMPT_SECONDS: Final = Metric(
     "s",
     "how long the body of an activity ran",
     ("activity", "outcome"),
+    bounds=DURATIONS,
 )
 _WAITED: Final = Metric(
     "perdure.activity.wait",
@@ -133,6 +149,7 @@ _WAITED: Final = Metric(
     "s",
     "time from the call of an activity to the beginning of its body",
     ("activity", "host"),
+    bounds=DURATIONS,
 )
 _RUNNING: Final = Metric(
     "perdure.activity.running", "gauge", "{attempt}", "attempts that run on this worker", ("activity",)
@@ -160,9 +177,15 @@ _DROPPED: Final = Metric(
 _WAITS: Final = Metric(
     "perdure.wait.open", "gauge", "{wait}", "open waits for an external event", ("event",), is_of_hub=True
 )
-_LATENESS: Final = Metric("perdure.timer.lateness", "histogram", "s", "how long after its time a timer fired")
-_COMMIT: Final = Metric("perdure.commit.duration", "histogram", "s", "how long a commit took", ("store",))
-_BATCH: Final = Metric("perdure.commit.batch", "histogram", "{episode}", "steps of instances in one commit")
+_LATENESS: Final = Metric(
+    "perdure.timer.lateness", "histogram", "s", "how long after its time a timer fired", bounds=LIFETIMES
+)
+_COMMIT: Final = Metric(
+    "perdure.commit.duration", "histogram", "s", "how long a commit took", ("store",), bounds=COMMITS
+)
+_BATCH: Final = Metric(
+    "perdure.commit.batch", "histogram", "{episode}", "steps of instances in one commit", bounds=BATCHES
+)
 _BUSY: Final = Metric(
     "perdure.loop.busy",
     "counter",
@@ -215,7 +238,8 @@ class Metrics:
     """The metrics of one engine.
 
     `watch` must be called with the engine before the first reading. `denied` counts the requests that a server
-    denied; the server adds to it. `spans_dropped` returns how many spans the exporter has dropped.
+    denied; the server adds to it. `spans_dropped` returns how many spans the exporter has dropped. `gather` asks all
+    workers of a supervisor, where there is one.
     """
 
     follows_bodies = False
@@ -225,6 +249,7 @@ class Metrics:
         self.committed = self.counting.committed  # no call between the loop and the counting
         self.denied: dict[str, int] = {}
         self.spans_dropped: Callable[[], int] = lambda: 0
+        self.gather: Callable[[], Awaitable[list[tuple[str, list[Reading]]]]] | None = None
         self._hub: HubGauges | None = None
         self._engine: Engine | None = None
         self._activities = sorted(name for name in registry.activities if not name.startswith(BUILT_IN))

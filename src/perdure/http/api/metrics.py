@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 async def metrics(request: Request) -> Response:
-    """GET metrics: the metrics of this worker and its hub, in the text of Prometheus.
+    """GET metrics: the metrics of this worker and its hub, in the text of Prometheus; of all workers of a supervisor.
 
     With `Accept: application/openmetrics-text` the answer is OpenMetrics, with the trace ids of the slowest as
     exemplars.
@@ -34,7 +34,11 @@ async def metrics(request: Request) -> Response:
             "installed. Run: pip install 'perdure[telemetry]', and start the worker with --telemetry auto or on",
         )
     accept = request.headers.get("accept", "")
-    written = await asyncio.to_thread(lambda: page([(found.worker, found.read())], accept))
+    if found.gather is not None:
+        workers = await found.gather()
+    else:
+        workers = [(found.worker, await asyncio.to_thread(found.read))]
+    written = await asyncio.to_thread(page, workers, accept)
     return Response(written.content, headers={"Content-Type": written.content_type})
 
 
