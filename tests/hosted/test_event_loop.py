@@ -47,3 +47,25 @@ def test_what_a_module_makes_belongs_to_the_loop_that_serves(tmp_path: Path) -> 
     folder_of(tmp_path / "app", APP)
     ended = ran(tmp_path, "-c", SERVE)
     assert ended.stdout == "[2, 'ready']\n", ended.stderr
+
+
+TELL = """
+import logging, warnings
+warnings.simplefilter("ignore")
+logging.basicConfig()
+from perdure.cli.azure_app import load
+load("app", tells={tells})
+"""
+
+
+@pytest.mark.timeout(500)
+@pytest.mark.parametrize(("tells", "expected"), [(True, 1), (False, 0)])
+def test_what_has_no_effect_is_told_by_one_of_several_workers(
+    tmp_path: Path, tells: bool, expected: int
+) -> None:
+    (tmp_path / "app").mkdir()
+    folder_of(tmp_path / "app", APP)
+    host = '{"extensions": {"durableTask": {"partitionCount": 4}}}'
+    (tmp_path / "app" / "host.json").write_text(host)
+    ended = ran(tmp_path, "-c", TELL.format(tells=tells))
+    assert ended.returncode == 0 and ended.stderr.count("partitionCount") == expected, ended.stderr

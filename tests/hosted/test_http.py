@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import pytest
 
 from perdure.hosts.azure_functions.application import load
 from perdure.hosts.azure_functions.http_routes import Template, template_of
+from perdure.http.host import application
+from perdure.server.child import Tether
 from tests.hosted.programs import APPS
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -150,3 +153,16 @@ async def test_the_start_warns_of_each_open_route_and_of_links_where_it_has_a_cl
     assert len(warned) == 2
     assert warned[0] == "the route GET /api/alive is open to everyone"
     assert "POST /api/begin" in warned[1] and "--azure-links status" in warned[1]
+
+
+async def test_only_the_first_of_several_workers_warns(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "host.json").write_text("{}")
+    (tmp_path / "function_app.py").write_text(OPEN_ROUTES)
+    with socket.socket() as line:
+        async with load(tmp_path).app.running(store="memory:") as client:
+            application(client, warns=Tether(2, None, line).is_first)
+            assert not caplog.messages
+            application(client, warns=Tether(1, None, line).is_first)
+            assert len(caplog.messages) == 2

@@ -37,17 +37,18 @@ class SourceError(PerdureError):
     code = "source"
 
 
-def load_app(target: str, chosen: Mapping[str, Chosen] | None = None) -> App:
+def load_app(target: str, chosen: Mapping[str, Chosen] | None = None, *, tells: bool = True) -> App:
     """Load the application of a target.
 
     Parameters:
         target: a file, a module or the folder of an Azure Functions app.
         chosen: the settings.
+        tells: log what of an Azure Functions app has no effect here.
 
     Raises: SourceError, and HostedAppError for an Azure Functions app that cannot be served.
     """
     if azure_app.is_azure_app(target):
-        return azure_app.load(target, chosen)
+        return azure_app.load(target, chosen, tells=tells)
     place, _, attribute = target.rpartition(":") if ":" in target else (target, "", "")
     if not _is_file(place) and Path(place).is_file():
         raise SourceError(f"{place} is not a Python file. Give one, such as app.py, or package.module:app")

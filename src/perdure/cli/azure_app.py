@@ -58,8 +58,8 @@ def at_home(target: str, given: Mapping[str, Any]) -> tuple[str, dict[str, Any],
     return str(folder.path), settled, exported
 
 
-def load(target: str, chosen: Mapping[str, Chosen] | None = None) -> App:
-    """Load the app in a folder, and change into the folder.
+def load(target: str, chosen: Mapping[str, Chosen] | None = None, *, tells: bool = True) -> App:
+    """Load the app in a folder, and change into the folder. `tells`: log what of it has no effect here.
 
     Raises HostedAppError, and ExtraMissing without Azure's packages.
     """
@@ -95,7 +95,7 @@ def load(target: str, chosen: Mapping[str, Chosen] | None = None) -> App:
     logging.getLogger().setLevel(hosted.settings.log_level)
     for library in _QUIET:
         logging.getLogger(library).setLevel(logging.WARNING)
-    for line in hosted.told:
+    for line in hosted.told if tells else ():
         log.warning("%s", line)
     return hosted.app
 

@@ -115,7 +115,7 @@ def _serve_here(options: ServeOptions, tied: Tether | None) -> None:
     logging.basicConfig(format=f"%(levelname)s{number} %(name)s: %(message)s")
     logging.getLogger("perdure").setLevel(logging.INFO)
     with told_while_importing(options.target):
-        app = load_app(options.target, options.chosen)
+        app = load_app(options.target, options.chosen, tells=tied is None or tied.is_first)
     options = ServeOptions(options.target, options.given, chosen_of(options.given, coded_in(app.settings)))
     terminal = AppTerminal(options, app)
     await_store(options.chosen["store"].value, options.store_wait, terminal.waiting)

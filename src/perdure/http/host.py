@@ -278,11 +278,13 @@ def application(
     public_url: str = "",
     trusted_proxies: Iterable[str] = (),
     host: object = None,
+    warns: bool = True,
 ) -> ASGIApp:
     """The ASGI application for the client of a running engine.
 
     `access` checks callers. Without it every caller is let in, for tests and for callers that were checked before.
     Links begin with `public_url`, or else with the address of the request. `host` is the object that a site mounts.
+    With `warns`, routes that are open to everyone are logged, if they give out all links.
     """
     access = access or Access(client, is_open=True)
     engine = engine_of(client)
@@ -298,7 +300,7 @@ def application(
         callers=access.caller_of,
         is_azure=is_azure,
     )
-    if is_azure:
+    if is_azure and warns:
         _warn_of_anonymous(engine.registry)
     for_programs = [
         *routes(

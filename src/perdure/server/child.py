@@ -91,6 +91,11 @@ class Tether:
     _sending: asyncio.Lock = field(default_factory=asyncio.Lock)
     _answers: set[asyncio.Task[None]] = field(default_factory=set)
 
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the first child, which alone logs what is the same for all."""
+        return self.number == 1
+
     async def tell(self, message: FromChild) -> None:
         """Send a message to the supervisor."""
         with suppress(OSError):  # the supervisor is gone, and `listen` is about to notice

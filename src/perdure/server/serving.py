@@ -125,6 +125,7 @@ class ServedApp:
             access=access,
             public_url=chosen["public_url"].value,
             trusted_proxies=chosen["trusted_proxies"].value,
+            warns=self.tether is None or self.tether.is_first,
         )
 
     async def _work(self, client: Client) -> None:
