@@ -195,6 +195,8 @@ def test_metrics_are_custom_metrics_with_their_labels(office: Office):
     assert total("perdure.instance.ended", orchestrator="claim", status="Failed") == 1
     assert total("perdure.activity.retries", activity="assess") == 1
     assert total("perdure.replays", orchestrator="claim", reason="restart") == 1
+    lifetimes = rows_of(office.tables["customMetrics"], "perdure.instance.duration")
+    assert sum(row["valueCount"] for row in lifetimes) == 2 * CLAIMS - 1
     instances = [row for row in office.tables["customMetrics"] if "claim-" in json.dumps(row)]
     assert instances == []  # no series of an instance
 
