@@ -49,11 +49,12 @@ class Readers:
             # No span twice: another worker has exported those of the missing rows, or they are lost.
             reader.skip(self._before(part)[reader.count : part.number])
         ended: list[Span] = []
+        is_last = any(isinstance(event, Ending) for event in part.events)
         if reader.count == part.number:
-            if any(isinstance(event, Ending) for event in part.events):
-                reader.replays = getattr(part.instance, "replays", None)
+            if is_last:
+                reader.replays = part.instance.replays
             ended = reader.read(part.at, part.events)
-        if not part.instance.is_finished:
+        if not is_last:  # the instance may have gone on, and finished, in the meantime
             self._known[part.execution_id] = reader
             if len(self._known) > self._most:
                 self._known.popitem(last=False)

@@ -47,8 +47,11 @@ def tracer_for(settings: Settings, store: Store, hub: str) -> Tracer | None:
         from perdure.telemetry.tracing import Tracer
 
     def history_of(instance_no: int, execution_id: str) -> Recorded:
-        stored = store.history_of(instance_no, int(execution_id.rpartition("-")[2]))
-        return read(stored) if stored is not None else ()
+        try:
+            stored = store.history_of(instance_no, int(execution_id.rpartition("-")[2]))
+            return read(stored) if stored is not None else ()
+        finally:
+            store.close_reader()  # this thread seldom reads
 
     worker = settings.belonging.worker_name or default_name()
     tracer = Tracer(hub, worker, history_of, messages=settings.telemetry.messages)
