@@ -9,6 +9,7 @@ nothing.
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from contextvars import Context
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from perdure.engine.core.tracing import TracedEpisode, calling
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from perdure.engine.core.telemetry import Durable
-    from perdure.engine.core.tracing import Recorded
+    from perdure.engine.core.tracing import CodeHere, Recorded
     from perdure.model.messages import EntityOperation
     from perdure.replay.settle import Invocation
     from simulation.ledger import Ledger, RunRecord
@@ -91,16 +92,17 @@ class SimulatedTracer:
             return trace
         return trace_begun(instance_id, execution_id, sampled=True)
 
-    def sending(self, message: M) -> AbstractContextManager[M]:
-        return nullcontext(message)
+    def sending(self, message: M) -> tuple[M, Any]:
+        return message, None
+
+    def sent(self, span: Any, error: BaseException | None) -> None:
+        pass
 
     def incoming(self, headers: Mapping[str, str], *, is_trusted: bool) -> AbstractContextManager[None]:
         return nullcontext()
 
-    def enters(
-        self, instance_id: str, execution_id: str, trace: str, is_live: Callable[[], bool] | None
-    ) -> None:
-        pass
+    def variables(self, here: Callable[[], CodeHere | None]) -> Context:
+        return Context()
 
     def operates(self, message: EntityOperation) -> str:
         found = calling(message)

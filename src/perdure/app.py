@@ -214,7 +214,7 @@ class App(Blueprint):
                 metrics.watch(engine)
                 if tracer is not None:
                     metrics.spans_dropped = tracer.dropped
-            client = await engine.start()
+            client = await _started(engine, tracer)
             try:
                 async with serving(self.registry, client, accept_only=settings.runs_nothing):
                     yield client
@@ -267,6 +267,14 @@ def _given(settings: S, **values: Any) -> S:
     """The settings, changed by the values that are not None."""
     given = {name: value for name, value in values.items() if value is not None}
     return replace(settings, **given) if given else settings  # type: ignore[type-var]
+
+
+async def _started(engine: Engine, tracer: Tracer | None) -> Client:
+    """Start the engine. Its bodies inherit the present context variables."""
+    if tracer is None:
+        return await engine.start()
+    with tracer.for_bodies():
+        return await engine.start()
 
 
 async def _stop(engine: Engine, tracer: Tracer | None) -> None:

@@ -103,9 +103,10 @@ async def test_an_exporter_that_hangs_holds_up_nobody_and_what_does_not_fit_is_c
     assert "the exporter of spans did not finish" in caplog.text
 
 
-async def test_parts_that_did_not_fit_are_made_up_for_from_history(
+async def test_after_a_full_queue_the_spans_that_end_later_are_complete(
     hanging: Hanging, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """What ended meanwhile is lost to the exporter: another worker could have sent it. `perdure trace` has it."""
     kept = InMemorySpanExporter()
     use(monkeypatch, provider_with(hanging, kept))
     app = df.App("claims")
@@ -128,10 +129,7 @@ async def test_parts_that_did_not_fit_are_made_up_for_from_history(
         await env.client.raise_event(instance_id, "event 3")
         await env.client.wait_for_completion(instance_id)
     names = [span.name for span in kept.get_finished_spans() if span.kind.name != "PRODUCER"]
-    assert sorted(names) == [
-        "orchestration:steps",
-        *(f"orchestration:steps:wait:event {n}" for n in range(4)),
-    ]
+    assert sorted(names) == ["orchestration:steps", "orchestration:steps:wait:event 3"]
 
 
 @pytest.mark.parametrize("bad", ["exporter", "processor", "sampler"])

@@ -37,7 +37,7 @@ from perdure.engine.core.placement import Placement, pulses_of
 from perdure.engine.core.ports import Limits, RandomSource, Released
 from perdure.engine.core.repeats import named
 from perdure.engine.core.telemetry import SILENCE, Telemetry
-from perdure.engine.core.tracing import Tracing
+from perdure.engine.core.tracing import CodeHere, Tracing
 from perdure.engine.functions.registry import Registry
 from perdure.engine.functions.resolved import FunctionTable
 from perdure.engine.functions.versions import Versioning
@@ -192,6 +192,8 @@ class Engine:
             territory=self._territory,
         )
         self._dispatcher.tracing = tracing
+        if tracing is not None:
+            self._dispatcher.variables = tracing.variables(self._traced_here)
         self.loop = Loop(
             self._dispatcher,
             store,
@@ -433,6 +435,14 @@ class Engine:
             instance.name if is_entity else "",
         )
 
+    def _traced_here(self) -> CodeHere | None:
+        """The execution whose code runs now, for its span. On the loop's thread."""
+        instance = self._dispatcher.cache.warm.get(self._marker.instance_id)
+        if instance is None or instance.entity_state is not None:
+            return None
+        is_live = instance.execution is not None and instance.execution.context._is_live()
+        return CodeHere(instance.instance_id, instance.execution_id, instance.trace, is_live)
+
     def _keep_up(self) -> None:
         while not self._stop.wait(UPKEEP_EVERY):
             try:
@@ -454,8 +464,17 @@ class Engine:
         """Send a message to the loop; returns its answer once it is durable."""
         if self.tracing is None:
             return await self._accepted(message)
-        with self.tracing.sending(message) as traced:
+        traced, span = self.tracing.sending(message)
+        if span is None:
             return await self._accepted(traced)
+        error: BaseException | None = None
+        try:
+            return await self._accepted(traced)
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            self.tracing.sent(span, error)
 
     async def _accepted(self, message: Message) -> Any:
         self._demand_service()

@@ -61,20 +61,19 @@ class Execution:
 
     __slots__ = ("_code", "_finished", "_main", "_variables", "context")
 
-    def __init__(self, code: Code, identity: Identity, environment: Environment) -> None:
+    def __init__(
+        self, code: Code, identity: Identity, environment: Environment, variables: Context | None = None
+    ) -> None:
         self._code = code
         self._main: Fiber[Any] | None = None
         self._finished = False
-        self._variables = Context()  # context variables of the code are visible to this execution only
+        # Context variables of the code are visible to this execution only.
+        self._variables = Context() if variables is None else variables.copy()
         self.context = OrchestrationContext(identity, environment)
 
     @property
     def is_finished(self) -> bool:
         return self._finished
-
-    def within(self, prepare: Callable[..., None], *given: Any) -> None:
-        """Call `prepare` in the context of the code, before the code runs: context variables that it sets stay."""
-        self._variables.run(prepare, *given)
 
     def begin_episode(self, now: int) -> None:
         """Set the time of the episode; it never decreases."""

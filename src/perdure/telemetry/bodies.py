@@ -29,7 +29,8 @@ from perdure.telemetry.operations import exception_in, outcome_of
 from perdure.telemetry.propagation import context_of
 from perdure.telemetry.spans import Attribute, Span, SpanKind, SpanStatus
 
-IN_PROCESS: Final = ("event loop", "thread", "threads")
+ON_LOOP: Final = "event loop"
+IN_PROCESS: Final = (ON_LOOP, "thread")
 """The hosts whose bodies run in this process."""
 _requests: Final = msgspec.json.Decoder(HttpRequest)
 
@@ -82,7 +83,7 @@ class Bodies:
         found = self._open.pop(attempt, None)
         if found is None:
             return
-        if found.token is not None and attempt.where == "event loop":
+        if found.token is not None and attempt.where == ON_LOOP:
             otel_context.detach(found.token)
         if found.span is None:
             self._exporter.make(self._elsewhere(attempt, found, result))
@@ -206,4 +207,4 @@ def _of_request(invocation: Invocation) -> dict[str, Attribute]:
     }
 
 
-__all__ = ["Bodies"]
+__all__ = ["ON_LOOP", "Bodies", "parent_of"]

@@ -26,6 +26,7 @@ from opentelemetry import trace as otel
 from opentelemetry.context import Context
 
 from perdure.engine.core.tracing import Traced, TracedEpisode, TracedOperation
+from perdure.model.trace_context import TraceContext
 from perdure.telemetry.operations import operation_span
 from perdure.telemetry.propagation import span_context_of
 from perdure.telemetry.reading import Histories, Readers
@@ -80,6 +81,21 @@ class Tracers:
         self._look()
         assert self._history is not None
         return self._history
+
+    def start(
+        self,
+        trace: TraceContext,
+        name: str,
+        within: Context | None,
+        kind: otel.SpanKind,
+        attributes: Any,
+        links: Sequence[otel.Link],
+    ) -> otel.Span:
+        """Start a span with chosen ids, on any thread."""
+        self._look()
+        assert self._history is not None
+        _CHOSEN.choose(trace.trace_id, trace.span_id)
+        return self._history.start_span(name, within, kind, attributes, links)
 
     def live(self) -> otel.Tracer:
         """For spans of bodies that run now, with the provider's own ids."""

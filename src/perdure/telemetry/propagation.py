@@ -7,6 +7,7 @@ could switch tracing on with the sampled flag. Therefore its trace does not beco
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -24,21 +25,27 @@ Trust = Literal["keys", "all", "none"]
 _STRANGE: Final[ContextVar[TraceContext | None]] = ContextVar("perdure_strange_trace", default=None)
 
 
-class CodeSpan(otel.NonRecordingSpan):
-    """The span of an execution, current while its code runs. It is made from history when the execution ends.
+class PresentSpan(otel.NonRecordingSpan):
+    """A current span that is looked up when it is asked for: the one of the code that runs now.
 
-    While the code repeats its history the span says that it is not sampled, so that a sampler that follows the
-    parent drops the spans that the code starts again.
+    It records nothing. One object is current for all code of its kind, so code that does not ask costs nothing. Where
+    nothing is found, the span is valid and not sampled: a sampler that follows the parent then samples nothing.
     """
 
-    def __init__(self, live: otel.SpanContext, is_live: Callable[[], bool] | None) -> None:
-        super().__init__(live)
-        self._live = live
-        self._is_live = is_live
-        self._repeated = otel.SpanContext(live.trace_id, live.span_id, False, trace_state=live.trace_state)
+    def __init__(self, look_up: Callable[[], TraceContext | None]) -> None:
+        unknown = otel.SpanContext(secrets.randbits(128) or 1, secrets.randbits(64) or 1, False)
+        super().__init__(unknown)
+        self._look_up = look_up
+        self._unknown = unknown
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether no code of ours runs here, or its execution belongs to no trace."""
+        return self._look_up() is None
 
     def get_span_context(self) -> otel.SpanContext:
-        return self._live if self._is_live is None or self._is_live() else self._repeated
+        found = self._look_up()
+        return self._unknown if found is None else span_context_of(found, is_remote=False)
 
 
 def span_context_of(found: TraceContext, *, is_remote: bool = True) -> otel.SpanContext:
@@ -60,6 +67,12 @@ def trace_of_span(span: otel.Span) -> TraceContext | None:
         return None
     state = found.trace_state.to_header() if found.trace_state else ""
     return TraceContext(found.trace_id, found.span_id, found.trace_flags & SAMPLED, state)
+
+
+def known_context() -> Context | None:
+    """The present context; an empty one where nobody knows the span, so that no two traces get its id."""
+    span = otel.get_current_span()
+    return Context() if isinstance(span, PresentSpan) and span.is_unknown else None
 
 
 def current_trace() -> TraceContext | None:
@@ -110,11 +123,12 @@ def incoming(headers: Mapping[str, str], *, is_trusted: bool) -> Iterator[None]:
 
 
 __all__ = [
-    "CodeSpan",
+    "PresentSpan",
     "Trust",
     "context_of",
     "current_trace",
     "headers_out",
+    "known_context",
     "incoming",
     "span_context_of",
     "strange_trace",

@@ -11,22 +11,25 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, TypeVar
+from contextvars import Context as ContextVariables
+from functools import partial
+from typing import Any, Final, TypeVar
 
 from msgspec.structs import replace
 from opentelemetry import context as otel_context
 from opentelemetry import trace as otel
 from opentelemetry.context import Context
 
+from perdure.engine.activities.asyncio_host import invocation_here
 from perdure.engine.core.telemetry import Body, Durable
-from perdure.engine.core.tracing import calling
+from perdure.engine.core.tracing import CodeHere, calling
 from perdure.model.durations import moment, stamp
 from perdure.model.messages import ActivityResult, EntityOperation, Message, RaiseEvent, Start
 from perdure.model.span_ids import span_id_of, trace_id_of
-from perdure.model.trace_context import TraceContext, trace_begun, trace_in
+from perdure.model.trace_context import TraceContext, is_sampled, trace_begun, trace_in
 from perdure.replay.settle import Invocation
 from perdure.telemetry import in_processes, propagation, sampling
-from perdure.telemetry.bodies import Bodies
+from perdure.telemetry.bodies import ON_LOOP, Bodies, parent_of
 from perdure.telemetry.exporting import LIVE, Exporter
 from perdure.telemetry.reading import Histories
 from perdure.telemetry.spans import Attribute, entity_name, versioned
@@ -70,47 +73,48 @@ class Tracer:
 
     # ------------------------------------------------------------------------------- clients' messages
 
-    def sending(self, message: M) -> AbstractContextManager[M]:
+    def sending(self, message: M) -> tuple[M, Any]:
         """The PRODUCER span of a start, an event or a signal, from the accept until it is durable."""
-        match message:
-            case Start():
-                name = versioned(message.name, message.version)
-                return self._sending(message, f"create_orchestration:{name}", _of_start(message))
-            case RaiseEvent():
-                return self._sending(message, f"orchestration_event:{message.name}", _of_event(message))
-            case EntityOperation():
-                name = f"entity:{_entity_name(message)}:{message.operation}"
-                return self._sending(message, name, _of_operation(message))
-            case _:
-                return _Unchanged(message)
+        described = _SPANS.get(type(message))
+        if described is None:
+            return message, None
+        try:
+            return self._sending(message, *described(message))
+        except Exception as error:  # of a processor or a sampler: the message must reach the hub
+            self._tell(error)
+            return message, None
 
-    @contextmanager
-    def _sending(self, message: Any, name: str, attributes: dict[str, Attribute]) -> Iterator[Any]:
+    def _sending(self, message: Any, name: str, attributes: dict[str, Attribute]) -> tuple[Any, Any]:
         carried = trace_in(message.trace)
         strange = propagation.strange_trace()
         links = [otel.Link(propagation.span_context_of(strange))] if strange is not None else []
-        within = propagation.context_of(carried) if carried is not None else None
-        span = self._started(name, within, attributes, links)
-        found = propagation.trace_of_span(span)
-        try:
-            yield replace(message, trace=found.text()) if found is not None else message
-        except BaseException as error:
+        within = propagation.context_of(carried) if carried is not None else propagation.known_context()
+        found, span = self._begun_span(name, within, attributes, links)
+        if found is None or (span is None and isinstance(message, RaiseEvent)):
+            return message, None  # the trace of an event is a link: to a span that was exported
+        return replace(message, trace=found.text()), span
+
+    def _begun_span(
+        self, name: str, within: Context | None, attributes: dict[str, Attribute], links: list[otel.Link]
+    ) -> tuple[TraceContext | None, Any]:
+        """The trace of a span, and the span, if the sampler wants it."""
+        kind = otel.SpanKind.PRODUCER
+        decision = sampling.decision(name, kind, within, attributes, links)
+        if decision is None:
+            span = otel.get_tracer(LIVE).start_span(name, within, kind, attributes, links)
+            return propagation.trace_of_span(span), span if span.is_recording() else None
+        if not decision.is_sampled:
+            return decision.trace, None
+        span = self.exporter.tracers.start(decision.trace, name, within, kind, decision.attributes, links)
+        return decision.trace, span
+
+    def sent(self, span: Any, error: BaseException | None) -> None:
+        """The message of a span is durable, or was rejected."""
+        if error is not None:
             told = f"{type(error).__name__}: {error}" if self._messages else type(error).__name__
             span.set_attribute("error.type", type(error).__qualname__)
             span.set_status(otel.Status(otel.StatusCode.ERROR, told))
-            raise
-        finally:
-            if span.is_recording():
-                self.exporter.end(span, time.time_ns())
-
-    def _started(self, name: str, *given: Any) -> otel.Span:
-        """A started PRODUCER span. A processor or a sampler that raises must not keep the message from the hub."""
-        within, attributes, links = given
-        try:
-            return otel.get_tracer(LIVE).start_span(name, within, otel.SpanKind.PRODUCER, attributes, links)
-        except Exception as error:
-            self._tell(error)
-            return otel.INVALID_SPAN
+        self.exporter.end(span, time.time_ns())
 
     def incoming(self, headers: Mapping[str, str], *, is_trusted: bool) -> AbstractContextManager[None]:
         """The block in which a request is handled."""
@@ -130,17 +134,23 @@ class Tracer:
             self._tell(error)
         return trace_begun(instance_id, execution_id, sampled=sampled, caller=trace)
 
-    def enters(
-        self, instance_id: str, execution_id: str, trace: str, is_live: Callable[[], bool] | None
-    ) -> None:
-        """Make the span of the execution current for its code. It records nothing."""
-        span_id = span_id_of(instance_id, execution_id)
-        found = trace_in(trace) or TraceContext(trace_id_of(instance_id, execution_id), span_id, 0)
-        live = propagation.span_context_of(found._replace(span_id=span_id), is_remote=False)
-        otel_context.attach(otel.set_span_in_context(propagation.CodeSpan(live, is_live), Context()))
+    def variables(self, here: Callable[[], CodeHere | None]) -> ContextVariables:
+        """The context variables of orchestrators and entities."""
+        found = ContextVariables()
+        found.run(_attach, propagation.PresentSpan(partial(_code_span, here)))
+        return found
+
+    @contextmanager
+    def for_bodies(self) -> Iterator[None]:
+        """The block whose context bodies inherit: there the span of the body that runs is current."""
+        token = _attach(propagation.PresentSpan(_body_span))
+        try:
+            yield
+        finally:
+            otel_context.detach(token)
 
     def operates(self, message: EntityOperation) -> str:
-        """The trace with the span of an entity's operation, by an id of its own; "" without a trace."""
+        """The trace with the span of an entity's operation, by an id of its own."""
         caller = calling(message)
         return "" if caller is None else caller._replace(span_id=secrets.randbits(64) or 1).text()
 
@@ -158,6 +168,8 @@ class Tracer:
 
     def begun(self, attempt: Body) -> None:
         """The body of an attempt begins."""
+        if attempt.where == ON_LOOP and not is_sampled(attempt.invocation.trace):
+            return  # `for_bodies` has the span
         self._quietly(self._bodies.begun, attempt)
 
     def ended(self, attempt: Body, result: ActivityResult) -> None:
@@ -184,22 +196,32 @@ class Tracer:
             )
 
 
-class _Unchanged:
-    """A block for a message that has no span."""
-
-    __slots__ = ("_message",)
-
-    def __init__(self, message: Any) -> None:
-        self._message = message
-
-    def __enter__(self) -> Any:
-        return self._message
-
-    def __exit__(self, *_: object) -> None:
-        pass
+def _attach(span: otel.Span) -> Any:
+    return otel_context.attach(otel.set_span_in_context(span, Context()))
 
 
-def _of_start(message: Start) -> dict[str, Attribute]:
+def _code_span(here: Callable[[], CodeHere | None]) -> TraceContext | None:
+    """The span of the execution whose code runs, not sampled while it repeats its history."""
+    code = here()
+    if code is None:
+        return None
+    span_id = span_id_of(code.instance_id, code.execution_id)
+    found = trace_in(code.trace)
+    if found is None:
+        return TraceContext(trace_id_of(code.instance_id, code.execution_id), span_id, 0)
+    return found._replace(span_id=span_id, flags=found.flags if code.is_live else 0)
+
+
+def _body_span() -> TraceContext | None:
+    """The span that waits for the body of the present task, of a trace that is not sampled."""
+    invocation = invocation_here()
+    return parent_of(invocation) if invocation is not None else None
+
+
+Described = tuple[str, dict[str, Attribute]]
+
+
+def _of_start(message: Start) -> Described:
     attributes: dict[str, Attribute] = {
         "durabletask.type": "orchestration",
         "durabletask.task.name": message.name,
@@ -209,31 +231,36 @@ def _of_start(message: Start) -> dict[str, Attribute]:
         attributes["durabletask.task.version"] = message.version
     if message.visible_at:
         attributes["durabletask.task.scheduled_time"] = stamp(moment(message.visible_at))
-    return attributes
+    return f"create_orchestration:{versioned(message.name, message.version)}", attributes
 
 
-def _of_event(message: RaiseEvent) -> dict[str, Attribute]:
-    return {
+def _of_event(message: RaiseEvent) -> Described:
+    return f"orchestration_event:{message.name}", {
         "durabletask.type": "event",
         "durabletask.task.name": message.name,
         "durabletask.event.target_instance_id": message.instance_id,
     }
 
 
-def _of_operation(message: EntityOperation) -> dict[str, Attribute]:
+def _of_operation(message: EntityOperation) -> Described:
+    name = entity_name(message.instance_id)
     attributes: dict[str, Attribute] = {
         "durabletask.type": "entity",
-        "durabletask.task.name": _entity_name(message),
+        "durabletask.task.name": name,
         "durabletask.task.operation": message.operation,
         "durabletask.event.target_instance_id": message.instance_id,
     }
     if message.visible_at:
         attributes["durabletask.task.scheduled_time"] = stamp(moment(message.visible_at))
-    return attributes
+    return f"entity:{name}:{message.operation}", attributes
 
 
-def _entity_name(message: EntityOperation) -> str:
-    return entity_name(message.instance_id)
+_SPANS: Final[dict[type, Callable[[Any], Described]]] = {
+    Start: _of_start,
+    RaiseEvent: _of_event,
+    EntityOperation: _of_operation,
+}
+"""The spans of clients' messages: name and attributes."""
 
 
 __all__ = ["Tracer"]

@@ -198,11 +198,23 @@ class OnLoop:
                 forget_activity(noted)
 
 
+def invocation_here() -> Invocation | None:
+    """The invocation whose body the present task runs, unless the body has begun another task."""
+    task = asyncio.current_task()
+    attempt = _attempt_on(task) if task is not None else None
+    return attempt.invocation if attempt is not None else None
+
+
 def _name_on(driver: asyncio.Task[None]) -> str:
     """The activity that a driver runs."""
+    attempt = _attempt_on(driver)
+    return attempt.invocation.name if attempt is not None else "?"
+
+
+def _attempt_on(driver: asyncio.Task[Any]) -> Attempt | None:
     frame = getattr(driver.get_coro(), "cr_frame", None)
     attempt = frame.f_locals.get("attempt") if frame is not None else None
-    return attempt.invocation.name if isinstance(attempt, Attempt) else "?"
+    return attempt if isinstance(attempt, Attempt) else None
 
 
 async def _wait_for_ever() -> None:
@@ -216,4 +228,4 @@ def _interrupt(attempt: Attempt) -> None:
         attempt.task.cancel()
 
 
-__all__ = ["OnLoop"]
+__all__ = ["OnLoop", "invocation_here"]

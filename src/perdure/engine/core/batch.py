@@ -79,6 +79,7 @@ class OpenBatch:
         "territory",
         "touched",
         "tracing",
+        "variables",
     )
 
     def __init__(self, worker: WorkerState, now: int = 0) -> None:
@@ -94,6 +95,7 @@ class OpenBatch:
         self.tenure = worker.tenure
         self.placement = worker.placement
         self.tracing = worker.tracing
+        self.variables = worker.variables
         self.counters = worker.counters
         self.cache = worker.cache
         self.quarantine = worker.quarantine

@@ -27,7 +27,7 @@ from perdure.engine.core.instance import Instance
 from perdure.engine.core.offloading import answer_of, invocation_of, misfit_of
 from perdure.engine.core.parking import note
 from perdure.engine.core.recovery import park
-from perdure.engine.core.tracing import TracedOperation, calling, enter_operation
+from perdure.engine.core.tracing import TracedOperation, calling
 from perdure.errors import IllegalTransition, Interrupted, Overloaded
 from perdure.failure import Failure
 from perdure.model import messages as msg
@@ -292,10 +292,11 @@ def _do(batch: OpenBatch, instance: Instance, envelope: Envelope) -> None:
 def _run(batch: OpenBatch, instance: Instance, message: msg.EntityOperation) -> Operated | None:
     """Run an operation; returns None, with the entity parked, when the state does not fit the code."""
     entity_state, code = _entity_state(instance), _code(batch, instance)
-    inside, trace, since = None, "", 0.0
-    if batch.tracing is not None:
-        trace, inside = enter_operation(batch.tracing, message)
-        since = batch.random.monotonic()
+    inside, trace, since = None if batch.variables is None else batch.variables.copy(), "", 0.0
+    if batch.tracing is not None and is_sampled(message.trace):
+        trace, since = batch.tracing.operates(message), batch.random.monotonic()
+        assert inside is not None
+        inside.run(batch.tracing.resumes, trace)
     try:
         done = batch.running.run(
             instance,
@@ -315,12 +316,19 @@ def _run(batch: OpenBatch, instance: Instance, message: msg.EntityOperation) -> 
         return None
     if trace:
         took = batch.random.monotonic() - since
-        done.messages = [_within_trace(sent, trace) for sent in done.messages]
-        if is_sampled(trace):
-            batch.released.traced.append(
-                TracedOperation(instance.instance_id, message, trace, batch.now, took, done.failure)
-            )
+        batch.released.traced.append(
+            TracedOperation(instance.instance_id, message, trace, batch.now, took, done.failure)
+        )
+    if batch.tracing is not None and done.messages:
+        _pass_trace_on(message, trace, done)
     return done
+
+
+def _pass_trace_on(message: msg.EntityOperation, trace: str, done: Operated) -> None:
+    """Make what an operation sends a part of its trace: of the operation's own span, or else of its caller's."""
+    caller = calling(message)
+    if caller is not None:
+        done.messages = [_within_trace(sent, trace or caller.text()) for sent in done.messages]
 
 
 def _within_trace(sent: msg.Message, trace: str) -> msg.Message:
@@ -422,9 +430,8 @@ def land(batch: OpenBatch, instance: Instance, envelope: Envelope, message: msg.
     operation = due.message
     assert isinstance(operation, msg.EntityOperation)
     done = answer_of(message, entity_state.state)
-    caller = calling(operation) if batch.tracing is not None else None
-    if caller is not None:
-        done.messages = [_within_trace(sent, caller.text()) for sent in done.messages]
+    if batch.tracing is not None and done.messages:
+        _pass_trace_on(operation, "", done)
     _settle(batch, instance, due, operation, done)
     go_on(batch, instance)
 

@@ -24,7 +24,7 @@ from perdure.engine.core.noted import UNTAKEN
 from perdure.engine.core.parking import set_back
 from perdure.engine.core.pinning import entry_to_begin, pin
 from perdure.engine.core.ports import Unwritten
-from perdure.engine.core.tracing import begin_trace, enter_trace, traced
+from perdure.engine.core.tracing import begin_trace, traced
 from perdure.errors import EngineSignal, FunctionMissing, Interrupted
 from perdure.model import actions as act
 from perdure.model import events as ev
@@ -292,8 +292,6 @@ def next_execution(
     if instance.written:
         batch.rows.executions_removed.append((instance.no, instance.execution_no - rows_kept + 1))
     instance.execution = new_execution(batch, instance, entry)
-    if batch.tracing is not None:
-        enter_trace(batch.tracing, instance, instance.execution, trace)
     instance.belongs_to(trace)
     started = ev.ExecutionStarted(
         name=instance.name,
@@ -405,4 +403,5 @@ def new_execution(batch: OpenBatch, instance: Instance, entry: OrchestratorEntry
             instance.version,
         ),
         batch.functions.environment,
+        batch.variables,
     )

@@ -25,7 +25,7 @@ from perdure.engine.core.noted import Replayed
 from perdure.engine.core.parking import note, park
 from perdure.engine.core.pinning import entry_of
 from perdure.engine.core.tenure import RESUME
-from perdure.engine.core.tracing import enter_trace
+from perdure.engine.core.tracing import relive_trace
 from perdure.errors import FunctionMissing, Interrupted, MisfitError, NonDeterminismError
 from perdure.failure import Failure
 from perdure.model import actions as act
@@ -124,8 +124,7 @@ def _relive(
     batch.episodes += 1  # a replay takes as long as an episode: a batch of replays must not delay clients
     recorded = instance.recorded()
     if batch.tracing is not None:
-        instance.relived = list(recorded)
-        enter_trace(batch.tracing, instance, execution, trace_of(recorded))
+        relive_trace(instance, recorded)
     if instance.outcome is not None:
         recorded.append((instance.last_at, list(instance.outcome.events)))
     if is_rewound(recorded):

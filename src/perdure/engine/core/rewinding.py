@@ -23,7 +23,6 @@ from perdure.engine.core.pinning import entry_of
 from perdure.engine.core.recovery import revive
 from perdure.engine.core.task_rows import described
 from perdure.engine.core.tenure import REWIND
-from perdure.engine.core.tracing import enter_trace
 from perdure.errors import FunctionMissing, IllegalTransition, Interrupted, PerdureError
 from perdure.failure import Failure
 from perdure.model import actions as act
@@ -166,8 +165,6 @@ def _difference(
     if entry is None:
         return None
     execution = new_execution(batch, instance, entry)
-    if batch.tracing is not None:
-        enter_trace(batch.tracing, instance, execution, trace_of(recorded))
     tried = [*recorded, (batch.now, [plan.event(batch.now, "")])]
     try:
         return batch.running.run(instance, execution.differs_after, tried)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from contextvars import Context
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
@@ -22,7 +22,6 @@ from perdure.model.trace_context import TraceContext, is_sampled, trace_in, trac
 
 if TYPE_CHECKING:
     from perdure.engine.core.instance import Instance
-    from perdure.replay.decide import Execution
     from perdure.replay.settle import Invocation
 
 M = TypeVar("M", bound=Message)
@@ -61,11 +60,23 @@ class TracedOperation(msgspec.Struct, frozen=True):
 Traced = TracedEpisode | TracedOperation
 
 
-class Tracing(Protocol):
-    """The tracer of a worker. It raises nothing but what the code inside its blocks raises."""
+class CodeHere(NamedTuple):
+    """The execution whose code runs on the loop's thread. While it repeats its history it is not live."""
 
-    def sending(self, message: M) -> AbstractContextManager[M]:
-        """The block in which a client's message is accepted; gives the message with its trace."""
+    instance_id: str
+    execution_id: str
+    trace: str
+    is_live: bool
+
+
+class Tracing(Protocol):
+    """The tracer of a worker. It raises nothing."""
+
+    def sending(self, message: M) -> tuple[M, Any]:
+        """A client's message is accepted: the message with its trace, and its span; None without one."""
+
+    def sent(self, span: Any, error: BaseException | None) -> None:
+        """The message of a span is durable, or was rejected with an error."""
 
     def incoming(self, headers: Mapping[str, str], *, is_trusted: bool) -> AbstractContextManager[None]:
         """The block in which a request with these headers is handled. A trace that is not trusted becomes a link."""
@@ -73,16 +84,14 @@ class Tracing(Protocol):
     def begins(self, name: str, instance_id: str, execution_id: str, trace: str, *, is_child: bool) -> str:
         """The trace of an execution that begins, from the trace of its start. On the loop's thread."""
 
-    def enters(
-        self, instance_id: str, execution_id: str, trace: str, is_live: Callable[[], bool] | None
-    ) -> None:
-        """Make the span of an execution current in the context of its code, which is the present one.
+    def variables(self, here: Callable[[], CodeHere | None]) -> Context:
+        """The context variables of orchestrators and entities: the current span is that of the code which runs.
 
-        While `is_live` is false the code repeats its history, and the span counts as not sampled.
+        While an execution repeats its history, its span counts as not sampled.
         """
 
     def operates(self, message: EntityOperation) -> str:
-        """The trace with the span of an entity's operation, before the operation runs; "" without a trace."""
+        """The trace with the span of an entity's operation, before the operation runs."""
 
     def resumes(self, trace: str) -> None:
         """Make the span that a trace names current in the present context."""
@@ -123,26 +132,18 @@ def calling(message: EntityOperation) -> TraceContext | None:
 
 
 def begin_trace(tracing: Tracing, instance: Instance, trace: str) -> str:
-    """The trace of a new execution, which its code enters."""
-    name, is_child = instance.name, instance.parent is not None
-    begun = tracing.begins(name, instance.instance_id, instance.execution_id, trace, is_child=is_child)
-    assert instance.execution is not None
-    enter_trace(tracing, instance, instance.execution, begun)
-    return begun
+    """The trace of a new execution, from that of its start."""
+    is_child = instance.parent is not None
+    return tracing.begins(
+        instance.name, instance.instance_id, instance.execution_id, trace, is_child=is_child
+    )
 
 
-def enter_trace(tracing: Tracing, instance: Instance, execution: Execution, trace: str) -> None:
-    """Make the span of an execution current for its code, before the code runs."""
-    is_live = execution.context._is_live
-    execution.within(tracing.enters, instance.instance_id, instance.execution_id, trace, is_live)
-
-
-def enter_operation(tracing: Tracing, message: EntityOperation) -> tuple[str, Context]:
-    """The trace with the span of an operation, and the context for the entity's code, where this span is current."""
-    trace, inside = tracing.operates(message), Context()
-    if trace:
-        inside.run(tracing.resumes, trace)
-    return trace, inside
+def relive_trace(instance: Instance, recorded: Recorded) -> None:
+    """Note the trace of an execution before its code repeats this history."""
+    instance.trace = trace_of(recorded)
+    if is_sampled(instance.trace):
+        instance.relived = list(recorded)
 
 
 __all__ = [
@@ -151,9 +152,9 @@ __all__ = [
     "TracedEpisode",
     "TracedOperation",
     "Tracing",
+    "CodeHere",
     "begin_trace",
     "calling",
-    "enter_operation",
-    "enter_trace",
+    "relive_trace",
     "traced",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from contextvars import Context
 from typing import TYPE_CHECKING
 
 from perdure.engine.core.backlog import Lines
@@ -42,6 +43,7 @@ class WorkerState:
         self.territory = territory  # None for an engine that has its hub to itself
         self.placement: Placement | None = None
         self.tracing: Tracing | None = None
+        self.variables: Context | None = None  # the context variables with which code begins; None for none
         # Called now and then in the middle of what takes long, so that others need not wait for its end.
         self.pause: Callable[[], None] = lambda: None
         self.counters: dict[str, int] = {"stale_results": 0, "replays": 0, "evictions": 0, "expired": 0}
