@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from contextvars import Context
 from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import structs
@@ -295,7 +296,7 @@ def _run(batch: OpenBatch, instance: Instance, message: msg.EntityOperation) -> 
     inside, trace, since = None if batch.variables is None else batch.variables.copy(), "", 0.0
     if batch.tracing is not None and is_sampled(message.trace):
         trace, since = batch.tracing.operates(message), batch.random.monotonic()
-        assert inside is not None
+        inside = Context() if inside is None else inside
         inside.run(batch.tracing.resumes, trace)
     try:
         done = batch.running.run(
