@@ -321,8 +321,8 @@ async def test_names_that_are_not_registered_here_are_other():
     async with environment(claims()) as env:
         await env.client.start_new("settle", None, 1)
         metrics = metrics_of(env.engine.telemetry)
-        assert metrics.counting._other("never heard of") == "_other"
-        assert metrics.counting._orchestrators.get("never heard of", "_other") == "_other"
+        assert metrics.counting.activity("never heard of") == "_other"
+        assert metrics.counting.orchestrator("never heard of") == "_other"
 
 
 def test_error_types_are_bounded():

@@ -13,6 +13,8 @@ from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from perdure.engine.activities.asyncio_host import OnLoop
+from perdure.engine.activities.thread_host import Threads
 from perdure.engine.core.noted import CAUSES, EventAccepted, EventDropped, Replayed, TimerWasDue
 from perdure.engine.core.telemetry import COMPLETED, FAILED
 from perdure.engine.core.tenure import EVICTED, RESTART, RESUME, REWIND, TAKEOVER
@@ -180,6 +182,9 @@ class Counting:
             self.replays.update(dict.fromkeys(((name, reason) for reason in REPLAYS), 0))
             self.replay_seconds[name,]
         for name in filter(_is_of_application, registry.activities):
+            activity = registry.activities[name]
+            if activity.executor is None:  # the others know the name of their host when they run
+                self.waited[name, OnLoop.where if activity.is_async else Threads.where]
             for outcome in (COMPLETED, FAILED):
                 self.attempt_seconds[name, outcome]
             self.unbegun.update(dict.fromkeys(((name, outcome) for outcome in OUTCOMES), 0))
@@ -259,9 +264,7 @@ class Counting:
         ending = instance.ending
         if type(ending) is not ExecutionFailed:
             return ""
-        name = chain_of(ending.failure)[
-            -1
-        ].type  # an activity's error rather than the TaskFailedError around it
+        name = chain_of(ending.failure)[-1].type  # an activity's error, not the TaskFailedError around it
         known = self._error_types
         if name not in known:
             known[name] = name if len(known) < ERROR_TYPES else OTHER
@@ -269,9 +272,10 @@ class Counting:
 
     def _count_attempts(self, durable: Durable) -> None:
         at, rows = durable.batch.at, self._rows
-        # The time of day at which the monotonic clock was 0, for comparing a begin with the time of the call.
-        epoch = at / 1e6 + durable.decided + (durable.seconds or 0.0) - time.monotonic()
+        epoch = epoch_of(durable, time.monotonic())
         for attempt in durable.attempts:
+            if not attempt.outcome:  # its body still runs, and its result came from another worker
+                continue
             invocation = attempt.invocation
             row = rows[attempt.outcome].get(invocation.name)
             if row is None:
@@ -306,7 +310,7 @@ class Counting:
     def _new_row(self, attempt: Body, outcome: str) -> _Row:
         """What is counted of an activity's attempts with this outcome, made when the first ends."""
         name = attempt.invocation.name
-        label = self._activities.get(name) or self._other(name)
+        label = self.activity(name)
         row = _Row(label, self.attempt_seconds[label, outcome], self.waited[label, attempt.where])
         self._rows[outcome][name] = row  # there are no more names than the worker has functions
         return row
@@ -321,10 +325,14 @@ class Counting:
             found[labels] += count
         return found
 
-    def _other(self, name: str) -> str:
-        """The label of an activity that is not registered: of an entity's operation, the entity."""
-        entity = entity_of(name)
-        return self._orchestrators.get(entity, OTHER) if entity else OTHER
+    def orchestrator(self, name: str) -> str:
+        """The label of an orchestrator or an entity."""
+        return self._orchestrators.get(name, OTHER)
+
+    def activity(self, name: str) -> str:
+        """The label of an activity; of an entity's operation outside the loop, the entity."""
+        known = self._activities.get(name)
+        return known if known is not None else self.orchestrator(entity_of(name))
 
     def _count_noted(self, durable: Durable) -> None:
         known = self._orchestrators
@@ -341,6 +349,11 @@ class Counting:
                     self.replays[label, reason] += 1
                     self.replay_seconds[label,].add(seconds)
                     self.replayed_events[label,] += events
+
+
+def epoch_of(durable: Durable, monotonic: float) -> float:
+    """The time of day, in seconds, when the monotonic clock was 0: to compare a begin with the time of a call."""
+    return durable.batch.at / 1e6 + durable.decided + (durable.seconds or 0.0) - monotonic
 
 
 _FAILED: Final = RuntimeStatus.Failed.value
@@ -376,4 +389,4 @@ def _is_of_application(name: str) -> bool:
     return not name.startswith(BUILT_IN)
 
 
-__all__ = ["OTHER", "Buckets", "Counting", "Counts", "Histograms", "Labels", "Slowest"]
+__all__ = ["OTHER", "Buckets", "Counting", "Counts", "Histograms", "Labels", "Slowest", "epoch_of"]
