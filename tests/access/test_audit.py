@@ -143,6 +143,8 @@ DONE: dict[str, tuple[Callable[[Door, str], dict[str, str]], dict[str, Any]]] = 
 }
 FORMS: dict[str, dict[str, str]] = {
     "raise_event": {"event": "ApproverDecision", "field.approved": "true", "field.": '{"approved": true}'},
+    "complete_task": {"field.approved": "true"},
+    "assign_task": {"to": "ben@example.org"},
     "create_key": {"name": "new", "scope.read": "1"},
     "backfill_schedule": {"after": "2020-01-01T00:00", "until": "2021-02-04T00:00"},
     "send_message": {"message": "1", "body": "1", "field.": "1"},

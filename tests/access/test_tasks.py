@@ -49,6 +49,10 @@ def desk_app() -> df.App:
         return [[one.approve for one in await task], list(task.decided_by)]
 
     @app.orchestrator
+    async def hostile(context: df.OrchestrationContext, text: str) -> Any:
+        return await context.human_task("Any", title=text, facts={text: text}, then=text)
+
+    @app.orchestrator
     async def photo(context: df.OrchestrationContext) -> str:
         return await context.wait_for_external_event("Photo", str)
 

@@ -13,6 +13,7 @@ from perdure.engine.client.tasks import OpenTask
 from perdure.http.api.tasks import document_of
 from perdure.http.formatting import ago, compact, plain
 from perdure.http.remote.client import RemoteClient
+from perdure.http.task_sentences import deadline_sentence, due_in_short
 from perdure.model.human_tasks import Person
 from perdure.replay.inputs import given
 
@@ -80,7 +81,7 @@ def list_(
     print_table(
         ("TASK", "TITLE", "DUE", "FOR", "HELD BY", "SINCE"),
         [
-            (task.id, task.title, _due(task, now), _for(task), task.holder, ago(task.since, now))
+            (task.id, task.title, due_in_short(task, now), _for(task), task.holder, ago(task.since, now))
             for task in page.tasks
         ],
     )
@@ -163,21 +164,13 @@ def _done(target: HubTarget, task: str, what: str) -> None:
         typer.echo(f"Task {task} was {what}.")
 
 
-def _due(task: OpenTask, now: datetime) -> str:
-    if task.due is None:
-        return ""
-    return f"{ago(task.due, now)}, late" if task.due < now else f"{task.due:%Y-%m-%d %H:%M} UTC"
-
-
 def _for(task: OpenTask) -> str:
     return task.assignee or ", ".join(task.roles)
 
 
 def _lines(task: OpenTask, now: datetime) -> list[tuple[str, str]]:
-    escalation = task.escalation
     return [
-        ("due", _due(task, now) + (f", then {task.then}" if task.then else "")),
-        ("escalates", f"{escalation[0]:%Y-%m-%d %H:%M} UTC to {escalation[1]}" if escalation else ""),
+        ("deadline", deadline_sentence(task, now)),
         ("for", _for(task)),
         ("held by", task.holder),
         ("decided", f"{len(task.given_by)} of {task.decisions}" if task.decisions > 1 else ""),

@@ -95,6 +95,11 @@ def fields_of(schema: Schema | None) -> tuple[Field, ...]:
     return tuple(_field(name, part, schema, name in required) for name, part in properties.items())
 
 
+def help_of(schema: Schema | None) -> str:
+    """What the type's docstring says; "" without one."""
+    return str(_resolved(schema, schema)[0].get("description", "")) if schema is not None else ""
+
+
 def _field(name: str, part: Schema, root: Schema, required: bool) -> Field:
     found, nullable = _resolved(part, root)
     default = part.get("default", found.get("default"))
@@ -245,4 +250,4 @@ def _escaped(token: str) -> str:
     return token.replace("~", "~0").replace("/", "~1")
 
 
-__all__ = ["Field", "fields_of", "read_fields"]
+__all__ = ["Field", "fields_of", "help_of", "read_fields"]

@@ -20,6 +20,7 @@ from perdure.http.pages.csrf import read_form
 from perdure.http.pages.forms import fields_of, read_fields
 from perdure.http.pages.instances import EventForm, answer_to, instance_page, unknown
 from perdure.http.pages.rendering import as_page, base_of
+from perdure.http.principal import caller_of
 from perdure.http.problem import status_of
 from perdure.http.routing import client_of
 from perdure.http.table import Endpoint, Handler
@@ -73,7 +74,11 @@ async def _raise(request: Request, form: Mapping[str, str], event: str, asked: E
     if note is not None:
         note.detail = event
     await client_of(request).raise_event(
-        request.path_params["id"], event, body, event_id=operation_of(form, event, body)
+        request.path_params["id"],
+        event,
+        body,
+        event_id=operation_of(form, event, body),
+        person=caller_of(request).person,
     )
 
 

@@ -32,7 +32,10 @@ async def login(request: Request) -> Response:
         caller = access.sign_in(request, form.get("key", "").strip())
     except Refused as refused:
         return _drawn(request, wanted, problem=refused.detail, status=refused.status)
-    response = RedirectResponse(base_of(request) + _inside(wanted), 303)
+    inside = _inside(wanted)
+    if inside == "/" and not caller.may("read") and caller.may("decide"):
+        inside = "/inbox"  # the page of a person who decides
+    response = RedirectResponse(base_of(request) + inside, 303)
     now = access.keys.now() // 1_000_000
     subject = caller.key_id or caller.who
     sessions.sign_in(request, response, sessions.cookie_of(subject, access.keys.digest(caller), now))

@@ -78,4 +78,23 @@
       else due = true;  // the browser reconnects by itself; a reload shows whether the server can be reached
     };
   } else if (seconds > 0) poll();
+
+  // The inbox: j and k move in the list, c and r claim and release, other letters choose an answer. No letter sends one.
+  const desk = document.querySelector(".desk");
+  if (desk) document.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input:not([type=radio]), textarea, select")) return;
+    const links = [...document.querySelectorAll(".tasks a")];
+    const at = Math.max(links.indexOf(document.activeElement), links.findIndex((one) => one.ariaCurrent));
+    const key = event.key.toLowerCase();
+    if (key === "j") links[Math.min(at + 1, links.length - 1)]?.focus();
+    else if (key === "k") links[Math.max(at - 1, 0)]?.focus();
+    else if (key === "/") document.querySelector("#search").focus();
+    else {
+      const found = document.querySelector(`[data-key="${CSS.escape(key)}"]`);
+      if (!found) return;
+      found.focus();
+      found.click();
+    }
+    event.preventDefault();
+  });
 }
