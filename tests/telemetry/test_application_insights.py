@@ -21,6 +21,7 @@ from tests.telemetry.ingestion import KEY, TABLES, Ingestion, ingestion
 from tests.telemetry.office import MARKER
 from tests.telemetry.servers import ENDS_WITHIN, ROOT, TOKEN, served
 
+pytestmark = pytest.mark.xdist_group("application insights")  # the servers run once
 OFFICE = ROOT / "tests" / "telemetry" / "office.py"
 OPTIONS = (
     "--telemetry",

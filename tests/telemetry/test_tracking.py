@@ -2,6 +2,7 @@
 
 import logging
 import re
+import threading
 from contextlib import contextmanager
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 import perdure as df
 from perdure.engine.core.telemetry import listeners_of
 from perdure.engine.engine import TrackingSettings
+from perdure.telemetry import tracking
 from perdure.telemetry.tracking import Tracking
 from perdure.testing import environment
 from tests.cluster.shop import shop
@@ -336,3 +338,16 @@ async def test_a_handler_that_fails_costs_its_own_records_only(kept, monkeypatch
     monkeypatch.setattr(kept, "emit", emit)
     async with environment(office(claim_async), settings=TRACKED) as env:
         assert (await env.run("pay", 1)).output == 1
+
+
+async def test_what_does_not_fit_is_dropped_and_said_once(kept, caplog, monkeypatch):
+    go_on, writes = threading.Event(), kept.emit
+    monkeypatch.setattr(kept, "emit", lambda record: (go_on.wait(30), writes(record)))
+    monkeypatch.setattr(tracking, "PENDING", 3)
+    async with environment(office(claim_async), settings=TRACKED) as env:
+        for number in range(20):
+            assert (await env.run("pay", number)).output == number
+        go_on.set()
+    assert 0 < len(kept.records) < 3 * 20
+    said = [record.getMessage() for record in caplog.records if record.name == "perdure.telemetry"]
+    assert said == ["the handlers of perdure.tracking are slow: some of its records are dropped"]

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from perdure.engine.core.instance import Instance
     from perdure.replay.settle import Invocation
 
-PENDING: Final = 10_000  # rows and attempts that wait for the thread at most
+PENDING: Final = 100_000  # rows and attempts that wait for the thread at most
 TIMERS_KEPT: Final = 10_000  # executions whose timers' due times are remembered, the latest ones
 HELD_FOR: Final = (
     5.0  # seconds that the begin of an activity waits for the next commit, which may come before it
@@ -107,8 +107,8 @@ class Tracking:
         self._numbers = count()
         self._timers: OrderedDict[str, dict[int, int]] = OrderedDict()
         self._begun: list[Begun] = []
-        self._pending = 0
-        self._written = 0
+        self._waiting = 0
+        self._gate = threading.Lock()
         self.dropped = 0
         if log.level == logging.NOTSET:
             log.setLevel(logging.INFO)
@@ -137,13 +137,21 @@ class Tracking:
             own.warning("the handlers of perdure.tracking are slow: its last records are lost")
 
     def _put(self, item: Committed | Begun, weight: int) -> None:
-        if self._pending - self._written > PENDING:
-            if not self.dropped:
-                own.warning("the handlers of perdure.tracking are slow: some of its records are dropped")
-            self.dropped += weight
-            return
-        self._pending += weight
-        self._queue.put(item)
+        """Queue an item for the thread. Called by the loop's thread, and by those of activities."""
+        with self._gate:
+            is_full = self._waiting > PENDING
+            if is_full:
+                is_first, self.dropped = not self.dropped, self.dropped + weight
+            else:
+                self._waiting += weight
+        if not is_full:
+            self._queue.put(item)
+        elif is_first:
+            own.warning("the handlers of perdure.tracking are slow: some of its records are dropped")
+
+    def _done(self, weight: int) -> None:
+        with self._gate:
+            self._waiting -= weight
 
     def _made_true(self, durable: Durable) -> Committed:
         """References to what a batch made true, and to whom: its rows have only numbers. On the loop's thread."""
@@ -219,7 +227,7 @@ class Tracking:
 
     def _write_begun(self, begun: Iterable[Begun]) -> None:
         for one in begun:
-            self._written += 1
+            self._done(1)
             given = one.invocation
             event = tracked.activity_started(_caller_of(given), given.name, given.input, given.task_id)
             self._tell(one.at, event)
@@ -233,7 +241,7 @@ class Tracking:
                 begun = self._take_begun()
                 begins = {(one.execution_id, one.task_id) for one in item.begins}
                 self._write_begun(one for one in begun if one.call not in begins)
-                self._written += item.weight
+                self._done(item.weight)
                 for at, event in self._in_order(item):
                     self._tell(at, event)
                 self._write_begun(one for one in begun if one.call in begins)
