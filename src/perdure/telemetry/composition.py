@@ -46,11 +46,7 @@ async def telling(
     pipeline = _pipeline(settings, app)
     listeners = _listeners(settings, hub, app, (clock or SystemClock()).now, pipeline)
     metrics = [Metrics(registry, kind_of(store))] if counts(mode) else []
-    unobserved = []
-    if metrics and has_meters(mode):
-        end, durations = _observed(metrics[0], kind_of(store), mode)
-        unobserved.append(end)
-        listeners.append(durations)
+    unobserved = [_observed(one, mode) for one in metrics if has_meters(mode)]
     try:
         yield together([*metrics, *listeners])
     finally:
@@ -62,12 +58,11 @@ async def telling(
             end()
 
 
-def _observed(metrics: Metrics, store: str, mode: str) -> tuple[Callable[[], None], Listener]:
-    """Let OpenTelemetry read the metrics; returns what ends that, and what records durations. Raises ExtraMissing."""
+def _observed(metrics: Metrics, mode: str) -> Callable[[], None]:
+    """Let OpenTelemetry read the metrics; returns what ends that. Raises ExtraMissing."""
     with needing("telemetry", f"telemetry={mode}"):
-        from perdure.telemetry.durations import Durations
         from perdure.telemetry.meters import observe
-    return observe(metrics), Durations(metrics.counting, store)
+    return observe(metrics)
 
 
 def _pipeline(settings: Settings, app: str) -> Pipeline | None:
