@@ -43,6 +43,7 @@ SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
             "containers.md",
             "housekeeping.md",
             "monitor.md",
+            "traces.md",
             "logs.md",
             "application-insights.md",
             "encrypt-payloads.md",
