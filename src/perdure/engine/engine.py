@@ -14,7 +14,7 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any, TypeVar
@@ -476,7 +476,8 @@ class Engine:
         finally:
             self.tracing.sent(span, error)
 
-    async def _accepted(self, message: Message) -> Any:
+    def _accepted(self, message: Message) -> Coroutine[Any, Any, Any]:
+        """Send a message to the loop; what it returns gives the answer."""
         self._demand_service()
         refuse_unkept(message)
         # The inbox contains lists of messages, so its length is not their number.
@@ -492,7 +493,7 @@ class Engine:
         self._outbox.put(Envelope(named(message), answer, note=note))
         if self.loop.stopping and self._thread is not None and not self._thread.is_alive():
             self.loop.refuse_rest()  # it has stopped in the meantime
-        return await self.callers.wait_for(answer)
+        return self.callers.wait_for(answer)
 
     def _demand_service(self) -> None:
         if self.loop.stopping:

@@ -81,7 +81,8 @@ def begin(
     instance.execution = new_execution(batch, instance, entry)
     if batch.tracing is not None:
         trace = begin_trace(batch.tracing, instance, trace)
-    instance.belongs_to(trace)
+    if trace:
+        instance.belongs_to(trace)
     if instance.outcome is not None:  # a resume opened the episode: there was no code then
         instance.execution.begin_episode(instance.last_at)
     started = ev.ExecutionStarted(
