@@ -152,6 +152,16 @@ async def test_a_rewound_tree_keeps_its_spans_and_adds_others(store, tmp_path):
     assert [span.status for span in again] == [SpanStatus.OK] * 3
 
 
+async def test_a_tree_in_postgresql_is_read_too(postgres_url):
+    async with app_of().running(store=postgres_url, hub="trees") as client:
+        await client.start_new("counts", "one", 0)
+        status = await client.wait_for_completion("one", 30)
+        tree = tree_of(client.gateway.store, "one", "trees")
+
+    assert {span.trace_id for span in tree.spans} == {trace_id_of("one", status.execution_id)}
+    assert sorted(span.name for span in tree.spans) == ["activity:pay", "orchestration:counts"]
+
+
 async def test_a_tree_that_is_too_large_says_what_is_left_out(monkeypatch):
     monkeypatch.setattr(trees, "MOST_INSTANCES", 4)
     async with environment(app_of()) as env:

@@ -72,7 +72,11 @@ def tree_of(store: ClientStore, instance_id: str, hub: str, *, messages: bool = 
             spans = spans_of(subject, recorded)
             tree.spans += spans
             trace = spans[-1].trace_id if spans else 0
-            waiting.extend((child, trace) for child in _children(store, row, number, recorded))
+            children, left_out = _children(
+                store, row, number, recorded, room=MOST_INSTANCES - seen - len(waiting)
+            )
+            waiting.extend((child, trace) for child in children)
+            tree.left_out += left_out
     return tree
 
 
@@ -108,19 +112,24 @@ def _recorded(store: ClientStore, row: InstanceRow, number: int) -> list[Episode
 
 
 def _children(
-    store: ClientStore, row: InstanceRow, number: int, recorded: list[Episode]
-) -> list[InstanceRow]:
-    """The instances that the calls of an execution started."""
+    store: ClientStore, row: InstanceRow, number: int, recorded: list[Episode], *, room: int
+) -> tuple[list[InstanceRow], int]:
+    """The instances that the calls of an execution started, at most `room`, and how many further calls it has."""
     execution_id = execution_id_of(row.salt, number)
     found: list[InstanceRow] = []
+    left_out = 0
     for _, events in recorded:
         for event in events:
-            if isinstance(event, ev.SubOrchestrationCreated):
-                child = store.get(event.instance_id)
-                link = ParentLink(row.instance_id, execution_id, event.id)
-                if child is not None and child.row.parent == link:
-                    found.append(child.row)
-    return found
+            if not isinstance(event, ev.SubOrchestrationCreated):
+                continue
+            if len(found) >= room:  # a look-up for each of 100,000 calls would take seconds
+                left_out += 1
+                continue
+            child = store.get(event.instance_id)
+            link = ParentLink(row.instance_id, execution_id, event.id)
+            if child is not None and child.row.parent == link:
+                found.append(child.row)
+    return found, left_out
 
 
 def _root_trace(store: ClientStore, row: InstanceRow) -> int:
