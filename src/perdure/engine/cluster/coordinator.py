@@ -73,6 +73,10 @@ class Sharing:
         self.nudge: Callable[[], None] = lambda: None
 
     def opened(self, opening: Opening, since: float) -> None:
+        if (
+            self.territory.owned and not opening.owned
+        ):  # a worker that keeps its lease inherits its partitions
+            self.leases_lost += 1
         self.membership.opened(opening, since)
         self._is_new = True
         self._store.listen(self._listened)

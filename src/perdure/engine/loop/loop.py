@@ -40,7 +40,6 @@ from perdure.errors import (
     CommitRefused,
     EngineSignal,
     EngineStopped,
-    FenceLost,
     OutcomeUnknown,
     PerdureError,
     StoreError,
@@ -667,8 +666,6 @@ class Loop:
         if self.away is None:
             self._away_since = self.clock.now()
         self.away = error
-        if self.sharing is not None and isinstance(error, FenceLost):
-            self.sharing.leases_lost += 1
         self._unpolled = self._come_back()
         if not self._unpolled:
             self._dismiss_clients(error)
