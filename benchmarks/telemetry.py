@@ -6,6 +6,9 @@ because other programs of the machine can only add to it, and the quartiles of t
 off. Two processes are off: their difference is what the measurement cannot tell apart.
 
 `--base TREE` adds a process that runs the code of another checkout, such as one from before telemetry.
+
+At the end a tenth of a thousand workflows a second is sampled for some seconds, and the spans that arrive are
+counted.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from statistics import median, quantiles
 import perdure as df
 from benchmarks.footprint import measure
 from benchmarks.report import table
+from benchmarks.sampled import RATIOS, Losses, provide, sink
 
 HERE = Path(__file__).parents[1]
 TOGETHER = 100
@@ -32,7 +36,9 @@ MODES = {
     "off": "telemetry=off",
     "off again": "the same: the difference is noise",
     "metrics": "telemetry=auto without a provider: counted, and read once a pair, as by a scrape",
+    **dict.fromkeys(RATIOS, "the same with a provider of the SDK, whose batch processor has the spans"),
 }
+RATE = 1_000  # workflows a second
 app = df.App("telemetry")
 
 
@@ -52,11 +58,27 @@ async def hello(context: df.OrchestrationContext, key: str) -> list[str]:
 async def serve(mode: str, folder: str) -> None:
     """Read numbers of workflows from stdin; print the CPU time of each workflow in microseconds."""
     setting = {"telemetry": "off"} if mode.startswith("off") else {}
+    if mode in RATIOS:
+        provide(mode, os.environ["SINK"])
     async with app.running(store=f"sqlite:///{folder}/{mode.replace(' ', '-')}.db", **setting) as client:  # type: ignore[arg-type]
         loop = asyncio.get_running_loop()
         print("ready", flush=True)
         while line := (await loop.run_in_executor(None, sys.stdin.readline)).strip():
             print(await run(client, int(line), scrapes=mode == "metrics"), flush=True)
+
+
+async def lose(folder: str, seconds: float) -> None:
+    """Run a thousand workflows a second; print how many spans of a tenth of them were lost."""
+    losses = Losses()
+    async with app.running(store=f"sqlite:///{folder}/lost.db") as client:
+
+        async def one(key: str) -> None:
+            await client.wait_for_completion(await client.start_new("hello", None, key))
+
+        rate = await losses.pace(one, RATE, seconds)
+    found = losses.found()
+    row = [f"{rate:.0f}", *(str(found[name]) for name in ("trees", "spans", "lost"))]
+    print(table(["workflows a second", "sampled trees", "spans", "lost"], [row]))
 
 
 async def run(client: df.Client, count: int, *, scrapes: bool) -> float:
@@ -101,9 +123,14 @@ class Served:
         return float(self.process.stdout.readline())
 
 
-def start(mode: str, tree: Path, folder: str) -> Served:
-    environment = {**os.environ, "PYTHONPATH": f"{tree / 'src'}{os.pathsep}{HERE}", "PYTHONHASHSEED": "0"}
-    command = [sys.executable, str(Path(__file__)), "--worker", mode, "--folder", folder]
+def start(mode: str, tree: Path, folder: str, sink: str) -> Served:
+    environment = {
+        **os.environ,
+        "SINK": sink,
+        "PYTHONPATH": f"{tree / 'src'}{os.pathsep}{HERE}",
+        "PYTHONHASHSEED": "0",
+    }
+    command = [sys.executable, "-m", "benchmarks.telemetry", "--worker", mode, "--folder", folder]
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
     )
@@ -113,10 +140,10 @@ def start(mode: str, tree: Path, folder: str) -> Served:
 
 
 def compare(pairs: int, count: int, base: Path | None) -> list[list[str]]:
-    with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder:
-        served = [start(mode, HERE, folder) for mode in MODES]
+    with sink() as address, _folder() as folder:
+        served = [start(mode, HERE, folder, address) for mode in MODES]
         if base is not None:
-            served.append(start("base", base, folder))
+            served.append(start("base", base, folder, address))
         for one in served:
             one.ask(WARM_UP)
         for turn in range(pairs):
@@ -128,6 +155,10 @@ def compare(pairs: int, count: int, base: Path | None) -> list[list[str]]:
             one.process.wait()
     first = served[0]
     return [[one.mode, *_compared(one.found, first.found)] for one in served]
+
+
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None)
 
 
 def _compared(found: list[float], to: list[float]) -> list[str]:
@@ -160,6 +191,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=20)
     parser.add_argument("--count", type=int, default=500, help="workflows of each figure")
     parser.add_argument("--base", type=Path, help="another checkout, to compare with")
+    parser.add_argument("--seconds", type=float, default=10.0, help="how long spans are counted")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--folder", default="", help=argparse.SUPPRESS)
     chosen = parser.parse_args()
@@ -169,6 +201,8 @@ def main() -> None:
     heads = ["telemetry", "CPU us", "median", "least / off", "median ratio", "quartiles"]
     print(table(heads, compare(chosen.pairs, chosen.count, chosen.base)))
     print(table(["import", "CPU ms", "median"], imports(max(5, chosen.pairs // 2))))
+    with _folder() as folder:
+        asyncio.run(lose(folder, chosen.seconds))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from perdure.model.events import ExecutionStarted
@@ -51,6 +52,7 @@ class TraceContext(NamedTuple):
         return f"{self.traceparent} {state}"
 
 
+@lru_cache(4_096)  # the bodies and the calls of one execution have the same
 def trace_in(text: str) -> TraceContext | None:
     """The trace in a field, or in a `traceparent`; None for "" and for text that is not one."""
     found = _FORM.fullmatch(text) if text else None

@@ -26,7 +26,7 @@ from opentelemetry import trace as otel
 from opentelemetry.context import Context
 
 from perdure.engine.core.tracing import Traced, TracedEpisode, TracedOperation
-from perdure.model.trace_context import TraceContext
+from perdure.model.trace_context import SAMPLED, TraceContext
 from perdure.telemetry.operations import operation_span
 from perdure.telemetry.propagation import span_context_of
 from perdure.telemetry.reading import Histories, Readers
@@ -35,6 +35,8 @@ from perdure.telemetry.spans import Span, SpanKind, SpanStatus
 
 LIMIT: Final = 10_000
 """The most parts that wait for the thread; further ones are dropped."""
+GATHER_SECONDS: Final = 0.02
+"""How long the thread waits for more to do, once it has caught up."""
 FLUSH_SECONDS: Final = 5.0
 """How long a stop waits for the exporters."""
 HISTORY: Final = "perdure.history"
@@ -147,9 +149,11 @@ class Exporter:
         self._messages = messages
         self._jobs: SimpleQueue[tuple[Callable[[], None], int] | None] = SimpleQueue()
         self._waiting = 0
+        self._closing = threading.Event()
         self._gate = threading.Lock()
         self._readers = Readers(hub, histories, messages=messages)
         self._has_failed = False
+        self._last: tuple[tuple[int, int], Context] = (0, 0), Context()
         self._thread = threading.Thread(target=self._work, name="perdure-telemetry", daemon=True)
 
     def start(self) -> None:
@@ -182,6 +186,7 @@ class Exporter:
         seconds, done, loop = self.flush_seconds, asyncio.Event(), asyncio.get_running_loop()
 
         def flush() -> None:
+            self._closing.set()
             self._jobs.put(None)
             if self._thread.ident is not None:
                 self._thread.join()
@@ -203,6 +208,8 @@ class Exporter:
 
     def _work(self) -> None:
         while (found := self._jobs.get()) is not None:
+            if self._jobs.empty():
+                self._closing.wait(GATHER_SECONDS)  # several at once disturb the other threads less
             job, parts = found
             try:
                 job()
@@ -235,12 +242,9 @@ class Exporter:
         assert span.end is not None
         made = self.tracers.history()
         _CHOSEN.choose(span.trace_id, span.span_id)
-        parent = otel.SpanContext(span.trace_id, span.parent_id, False, otel.TraceFlags(1))
         started = made.start_span(
             span.name,
-            otel.set_span_in_context(otel.NonRecordingSpan(parent), Context())
-            if span.parent_id
-            else Context(),
+            self._within(span.trace_id, span.parent_id),
             KINDS[span.kind],
             span.attributes,
             [otel.Link(span_context_of(link)) for link in span.links],
@@ -251,6 +255,14 @@ class Exporter:
         if span.status is not SpanStatus.UNSET:
             started.set_status(otel.Status(STATUSES[span.status], span.message or None))
         started.end(span.end * 1_000)
+
+    def _within(self, trace_id: int, parent_id: int) -> Context:
+        """The context with the parent of a span. Spans that follow each other often have the same."""
+        if self._last[0] != (trace_id, parent_id):
+            parent = otel.SpanContext(trace_id, parent_id, False, otel.TraceFlags(SAMPLED))
+            within = otel.set_span_in_context(otel.NonRecordingSpan(parent), Context())
+            self._last = (trace_id, parent_id), within if parent_id else Context()
+        return self._last[1]
 
 
 def _flush(seconds: float) -> None:
