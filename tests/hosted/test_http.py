@@ -166,3 +166,68 @@ async def test_only_the_first_of_several_workers_warns(
             assert not caplog.messages
             application(client, warns=Tether(1, None, line).is_first)
             assert len(caplog.messages) == 2
+
+
+MANY_ROUTES = """
+import azure.durable_functions as df
+import azure.functions as func
+app = df.DFApp(http_auth_level=func.AuthLevel.ANONYMOUS)
+def told(name, req): return f"{name} {dict(req.route_params)}"
+@app.route(route="{*rest}", methods=["GET"])
+def rest(req: func.HttpRequest): return told("rest", req)
+@app.route(route="")
+def root(req: func.HttpRequest): return told("root", req)
+@app.route(route="items/{name}", methods=["GET"])
+def by_name(req: func.HttpRequest): return told("name", req)
+@app.route(route="items/{number:int}", methods=["GET"])
+def by_number(req: func.HttpRequest): return told("number", req)
+@app.route(route="items/{id:guid}", methods=["GET"])
+def by_id(req: func.HttpRequest): return told("id", req)
+@app.route(route="items/new", methods=["GET"])
+def new(req: func.HttpRequest): return told("new", req)
+@app.route(route="items", methods=["POST"])
+def add(req: func.HttpRequest): return told("add", req)
+@app.route(route="items/{page?}", methods=["POST", "PUT"])
+def paged(req: func.HttpRequest): return told("paged", req)
+@app.route(route="closed/{n:int}", methods=["GET"])
+def closed(req: func.HttpRequest): return told("closed", req)
+@app.route(route="begin/{o}", methods=["POST"])
+@app.durable_client_input(client_name="client")
+async def begin(req: func.HttpRequest, client):
+    return client.create_check_status_response(req, await client.start_new("o"))
+@app.orchestration_trigger(context_name="context")
+def o(context): return 1
+"""
+GUID = "6f9619ff-8b86-d011-b42d-00c04fc964ff"
+
+
+@pytest.mark.parametrize("prefix", ["api", ""])
+async def test_the_most_specific_route_gets_a_request(tmp_path: Path, prefix: str) -> None:
+    (tmp_path / "host.json").write_text(f'{{"extensions": {{"http": {{"routePrefix": "{prefix}"}}}}}}')
+    (tmp_path / "function_app.py").write_text(MANY_ROUTES)
+    host = load(tmp_path).app.asgi(store="memory:", admin_key=KEY)
+    expected = {
+        ("GET", ""): "root {}",
+        ("PUT", ""): "root {}",
+        ("GET", "items/new"): "new {}",
+        ("GET", "ITEMS/New/"): "new {}",
+        ("GET", "items/5"): "number {'number': '5'}",
+        ("GET", f"items/{GUID}"): f"id {{'id': '{GUID}'}}",
+        ("GET", "items/pen"): "name {'name': 'pen'}",
+        ("POST", "items"): "add {}",
+        ("PUT", "items"): "paged {}",
+        ("POST", "items/2"): "paged {'page': '2'}",
+        ("GET", "closed/5"): "closed {'n': '5'}",
+        ("GET", "closed/five"): "rest {'rest': 'closed/five'}",
+        ("GET", "a/b/c"): "rest {'rest': 'a/b/c'}",
+    }
+    async with host.lifespan():
+        transport = httpx2.ASGITransport(app=host)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            base = f"/{prefix}" if prefix else ""
+            got = {key: (await client.request(key[0], f"{base}/{key[1]}")).text for key in expected}
+            links = (await client.post(f"{base}/begin/o")).json()
+            done = await client.get(links["statusQueryGetUri"] + "&wait=30")
+            alive = await client.get("/healthz")
+    assert got == expected
+    assert done.json()["output"] == 1 and "rest" not in alive.text

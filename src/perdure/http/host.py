@@ -303,28 +303,28 @@ def application(
     )
     if is_azure and warns:
         _warn_of_anonymous(engine.registry)
-    for_programs = [
-        *routes(
-            functions.endpoints_of(engine.registry.routes, client, engine.resources),
-            engine.registry.route_prefix,
-        ),
-        *routes(management.ENDPOINTS, MANAGEMENT),
+    prefix = engine.registry.route_prefix
+    of_app = routes(functions.endpoints_of(engine.registry.routes, client, engine.resources), prefix)
+    managing = routes(management.ENDPOINTS, MANAGEMENT)
+    for_programs = [*of_app, *managing]
+    api = [
+        *managing,
+        *routes(entities.ENDPOINTS, MANAGEMENT),
+        *routes(tasks.ENDPOINTS, MANAGEMENT),
+        *routes(bulk.ENDPOINTS, MANAGEMENT),
+        *routes(streams.ENDPOINTS, MANAGEMENT),
+        *routes(traces.ENDPOINTS, MANAGEMENT),
+        *routes(triggers.ENDPOINTS, MANAGEMENT),
+        *routes(workers.ENDPOINTS, MANAGEMENT),
+        *routes(azure_client.endpoints_of((*management.ENDPOINTS, *entities.ENDPOINTS)), azure_client.RPC),
+        *routes(access_api.ENDPOINTS, MANAGEMENT),
+        *routes(HEALTH),
+        *routes(metrics.ENDPOINTS),
     ]
     starlette = Starlette(
         routes=[
-            *for_programs,
-            *routes(entities.ENDPOINTS, MANAGEMENT),
-            *routes(tasks.ENDPOINTS, MANAGEMENT),
-            *routes(bulk.ENDPOINTS, MANAGEMENT),
-            *routes(streams.ENDPOINTS, MANAGEMENT),
-            *routes(traces.ENDPOINTS, MANAGEMENT),
-            *routes(triggers.ENDPOINTS, MANAGEMENT),
-            *routes(workers.ENDPOINTS, MANAGEMENT),
-            *routes(
-                azure_client.endpoints_of((*management.ENDPOINTS, *entities.ENDPOINTS)), azure_client.RPC
-            ),
-            *routes(HEALTH),
-            *routes(metrics.ENDPOINTS),
+            # Without a prefix, a route of the application can be as wide as {*path}. The API keeps its paths.
+            *([*of_app, *api] if prefix else [*api, *of_app]),
             *routes(docs_pages.ENDPOINTS),
             *routes(error_pages.ENDPOINTS),
             *routes(instances.ENDPOINTS),
@@ -333,7 +333,6 @@ def application(
             *routes(trigger_pages.ENDPOINTS),
             *routes(trigger_actions.ENDPOINTS),
             *routes(worker_pages.ENDPOINTS),
-            *routes(access_api.ENDPOINTS, MANAGEMENT),
             *routes(signing_in.ENDPOINTS),
             *routes(admin_pages.ENDPOINTS),
             *routes(event_links.ENDPOINTS),

@@ -39,7 +39,8 @@ class Gate(Protocol):
 
 def route_of(row: Endpoint, prefix: str = "") -> GatedRoute:
     """The Starlette route of a row, below `prefix`, with the access check before its handler."""
-    route = GatedRoute(replace(row, path=prefix + row.path))
+    whole = prefix if row.folded and row.path == "/" and prefix else prefix + row.path
+    route = GatedRoute(replace(row, path=whole))
     # A name in a path can contain any character. The handler checks it, after the access check.
     pattern, flags = route.path_regex.pattern, re.DOTALL
     if row.folded:
@@ -81,6 +82,8 @@ class GatedRoute(Route):
         given = {**scope.get("path_params", {}), **found.groupdict()}
         for name, convert in self._converted:
             given[name] = convert(given[name])
+        if self.row.fits is not None and not self.row.fits(given):
+            return _ELSEWHERE
         match = Match.FULL if scope["method"] in self._served else Match.PARTIAL
         return match, {"endpoint": self.endpoint, "path_params": given}
 

@@ -7,9 +7,9 @@ routes, with the access check before each handler.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -39,6 +39,7 @@ class Endpoint:
         is_page: a page for people. Errors are pages, and the browser's session is accepted for every method.
         function: the name of the client function. A key for this function is accepted.
         hands_out: the links for a caller whose key lacks the scope operate, see `App.route`.
+        fits: whether the values in a path are for this route; else the next route is asked.
         name: the name in the audit log. Default: the handler's name.
         contract: the parameters, body and responses. Parameters are checked before the handler runs.
     """
@@ -52,6 +53,7 @@ class Endpoint:
     is_page: bool = False
     function: str = ""
     hands_out: tuple[str, ...] = ("status",)
+    fits: Callable[[Mapping[str, Any]], bool] | None = None
     name: str = ""
     contract: Contract = field(default_factory=Contract)
 

@@ -171,6 +171,12 @@ class Route(Definition):
     auth: str = "function"  # anonymous | function | admin
     links: tuple[str, ...] = ("status",)  # the links for callers without the scope operate
     has_client: bool = True  # without one it cannot hand out links
+    folded: bool = False  # ignore case and a trailing slash, as Azure does
+    constraints: str = (
+        ""  # what the values in the path have to fit; a path can serve several routes that differ in it
+    )
+    fits: Callable[[Mapping[str, Any]], bool] | None = None  # whether they fit
+    is_shortened: bool = False  # a path without its optional part, which yields to other functions
 
 
 @dataclass(frozen=True)
@@ -399,7 +405,7 @@ def _put(into: dict[str, D], key: str, definition: D, name: str = "") -> None:
 def _check_route(routes: list[Route], new: Route) -> None:
     for route in routes:
         shared = set(route.methods) & set(new.methods)
-        if route.path == new.path and shared:
+        if route.path == new.path and route.constraints == new.constraints and shared:
             raise RegistrationError(
                 f"{where(new.function)}: the route {'/'.join(sorted(shared))} {new.path} is already taken by "
                 f"{where(route.function)}"

@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 from perdure.app import App
 from perdure.engine.functions.callables import own_name
-from perdure.engine.functions.registry import Activity, Definition, Entity, Orchestrator
+from perdure.engine.functions.registry import Activity, Definition, Entity, Orchestrator, Route
 from perdure.errors import HostedAppError, PerdureError, RegistrationError
 from perdure.hosts.azure_functions import sdk, self_check
 from perdure.hosts.azure_functions.activities import activity_body
@@ -21,7 +21,7 @@ from perdure.hosts.azure_functions.entities import entity_body
 from perdure.hosts.azure_functions.folder import Folder, export_settings, read_folder, refusal
 from perdure.hosts.azure_functions.histories import reads_histories
 from perdure.hosts.azure_functions.host_settings import HostSettings, read_settings
-from perdure.hosts.azure_functions.http_routes import routes_of
+from perdure.hosts.azure_functions.http_routes import precedence, routes_of, without_covered
 from perdure.hosts.azure_functions.in_process import HubDoor, install
 from perdure.hosts.azure_functions.indexing import AppFunction, functions_in
 from perdure.hosts.azure_functions.invoking import Callee, unfilled
@@ -156,16 +156,25 @@ def _hub_of(folder: Folder) -> str:
 def _register(app: App, registering: Registering, functions: list[AppFunction]) -> None:
     """Register every function. Raises HostedAppError with all that cannot be."""
     faults: list[str] = []
+    shortened: list[Route] = []
     for function in functions:
         try:
             for definition in registering.definitions(function):
-                app.registry.add(definition)
+                if isinstance(definition, Route) and definition.is_shortened:
+                    shortened.append(definition)
+                else:
+                    app.registry.add(definition)
         except KeyError as missing:
             faults.append(
                 f"{function.name}: it needs the setting {missing}, which is not set ({function.place})"
             )
         except (ValueError, PerdureError) as error:
             faults.append(f"{function.name}: {error}")
+    for route in shortened:
+        left = without_covered(route, app.registry.routes)
+        if left is not None:
+            app.registry.add(left)
+    app.registry.routes.sort(key=precedence)
     if faults:
         raise refusal(registering.folder, faults)
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
@@ -75,6 +74,12 @@ class Template:
     paths: tuple[str, ...]
     checks: Mapping[str, tuple[tuple[str, str], ...]]
 
+    def constraints(self, path: str) -> str:
+        """What the values in one of its paths have to fit, as text."""
+        return repr(
+            [(name, checks) for name, checks in self.checks.items() if checks and f"{{{name}" in path]
+        )
+
     def fits(self, values: Mapping[str, Any]) -> bool:
         """Whether the values of a path fit the constraints."""
         return all(
@@ -129,19 +134,57 @@ def routes_of(described: AppFunction, callee: Callee) -> Iterator[Route]:
     level = str(trigger.get("authLevel", "function")).casefold()
     if level not in LEVELS:
         raise ValueError(f"the authLevel {level!r} is none of {', '.join(LEVELS)}")
-    handler = _handler(callee, template)
+    handler = _handler(callee)
     has_client = any(one.kind in CLIENTS for one in described.others)
     for path in template.paths:
-        yield Route(described.name, handler, path=path, methods=methods, auth=level, has_client=has_client)
+        yield Route(
+            described.name,
+            handler,
+            path=path,
+            methods=methods,
+            auth=level,
+            has_client=has_client,
+            folded=True,
+            constraints=template.constraints(path),
+            fits=template.fits if any(template.checks.values()) else None,
+            is_shortened=path != template.paths[-1],
+        )
 
 
-def _handler(callee: Callee, template: Template) -> Callable[..., Any]:
+def without_covered(route: Route, taken: Iterable[Route]) -> Route | None:
+    """A route without the methods for which another function has the same path; None if nothing is left.
+
+    The path without an optional part can be the whole path of another function, which precedes it.
+    """
+    others = [one for one in taken if _shape(one.path) == _shape(route.path)]
+    covered = {method for one in others for method in one.methods if one.name != route.name}
+    left = tuple(one for one in route.methods if one not in covered)
+    return replace(route, methods=left) if left else None
+
+
+def precedence(route: Route) -> tuple[int, ...]:
+    """The place of a route among others: text before values, values that are checked before others, {*rest} last."""
+    return tuple(_rank(part, route) for part in route.path.strip("/").split("/"))
+
+
+def _rank(part: str, route: Route) -> int:
+    if ":path}" in part:
+        return 4
+    named = re.search(r"\{(\w+)", part)
+    if named is None:
+        return 1
+    return 2 if f"'{named[1]}'" in route.constraints else 3
+
+
+def _shape(path: str) -> str:
+    return re.sub(r"\{\w+", "{", path.casefold()).rstrip("/")
+
+
+def _handler(callee: Callee) -> Callable[..., Any]:
     said = callee.folder.extension("http").get("customHeaders") or {}
     custom = {str(name): str(value) for name, value in said.items()} if isinstance(said, Mapping) else {}
 
     async def handle(perdure_request: Request, perdure_client: Client, perdure_door: HubDoor) -> Response:
-        if not template.fits(perdure_request.path_params):
-            raise HTTPException(404)
         body = await perdure_request.body()
         arguments, outputs = callee.arguments(
             azure_requests.request_of(perdure_request, body),
@@ -180,4 +223,12 @@ def answer_of(result: Any) -> Response:
     raise TypeError(f"an HTTP function returns a func.HttpResponse or text, not {type(result).__name__}")
 
 
-__all__ = ["CHECKS", "Template", "answer_of", "routes_of", "template_of"]
+__all__ = [
+    "CHECKS",
+    "Template",
+    "answer_of",
+    "precedence",
+    "routes_of",
+    "template_of",
+    "without_covered",
+]

@@ -70,8 +70,10 @@ def _endpoint(route: Route, client: Client, resources: Sequence[object]) -> Endp
         route.methods,
         _handler(plan, in_path, client, resources),
         _SCOPES[route.auth],
+        folded=route.folded,
         function=route.name,
         hands_out=route.links,
+        fits=route.fits,
         contract=_contract(plan, in_path),
     )
 
