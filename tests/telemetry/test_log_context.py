@@ -5,7 +5,9 @@ import io
 import json
 import logging
 import logging.config
+import re
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +18,7 @@ from tests.core.styles import both
 from tests.telemetry import elsewhere
 
 FIELDS = ("hub", "instance_id", "execution_id", "orchestrator", "entity", "activity", "attempt")
+ROOT = Path(__file__).parents[2]
 OUTSIDE = {**dict.fromkeys(FIELDS, ""), "attempt": 0}
 
 
@@ -263,3 +266,11 @@ def test_the_span_of_the_application_is_in_its_records():
     with trace.use_span(trace.NonRecordingSpan(context)):
         df.LogContext().filter(record)
     assert (record.trace_id, record.span_id) == (f"{0xA1:032x}", f"{0xB2:016x}")
+
+
+def test_the_page_on_logs_names_every_logger():
+    page = (ROOT / "docs" / "how-to" / "logs.md").read_text()
+    named = set(re.findall(r"^\| `(perdure[\w.]*)` \|", page, re.MULTILINE))
+    sources = [path.read_text() for path in (ROOT / "src" / "perdure").rglob("*.py")]
+    found = {name for text in sources for name in re.findall(r'getLogger\("(perdure[\w.]*)"\)', text)}
+    assert named == found - {"perdure"}

@@ -351,3 +351,17 @@ async def test_what_does_not_fit_is_dropped_and_said_once(kept, caplog, monkeypa
     assert 0 < len(kept.records) < 3 * 20
     said = [record.getMessage() for record in caplog.records if record.name == "perdure.telemetry"]
     assert said == ["the handlers of perdure.tracking are slow: some of its records are dropped"]
+
+
+async def test_records_carry_the_span_of_their_instance_also_if_its_code_is_not_in_memory(kept, collected):
+    async with environment(office(claim_async), settings=TRACKED) as env:
+        await env.client.start_new("claim", "claim-1", SECRET)
+        await env.settled()
+        await env.evict()
+        await env.client.terminate("claim-1")
+        await env.client.wait_for_completion("claim-1", 60)
+    assert kept.told("claim-1")[-1] == ("Terminated", "Orchestrator", "claim")
+    span = collected.one("orchestration:claim")
+    assert {(record.trace_id, record.span_id) for record in kept.records} == {
+        (f"{span.context.trace_id:032x}", f"{span.context.span_id:016x}")
+    }

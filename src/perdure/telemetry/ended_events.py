@@ -37,7 +37,7 @@ class EndedEvents:
     def committed(self, durable: Durable) -> None:
         for instance in durable.released.finished:
             if instance.entity_state is None:
-                self._logger.emit(self._event_of(instance))
+                self._logger.emit(self._event_of(instance, durable.trace_of(instance)))
 
     def begun(self, attempt: Body) -> None:
         pass
@@ -48,7 +48,7 @@ class EndedEvents:
     def close(self) -> None:
         pass
 
-    def _event_of(self, instance: Instance) -> LogRecord:
+    def _event_of(self, instance: Instance, trace: str) -> LogRecord:
         at = instance.completed_at or instance.updated_at
         measurements = {
             "seconds": (at - instance.created_at) / 1e6,
@@ -70,7 +70,7 @@ class EndedEvents:
         return LogRecord(
             timestamp=at * 1_000,
             observed_timestamp=at * 1_000,
-            context=context_of(*ids_of(instance.instance_id, instance.execution_id, instance.trace)),
+            context=context_of(*ids_of(instance.instance_id, instance.execution_id, trace)),
             severity_number=SeverityNumber.INFO,
             severity_text="INFO",
             body=NAME,

@@ -163,7 +163,7 @@ class Tracking:
         for row in batch.history:
             instance = touched.get(row.instance_no)
             if instance is not None:
-                trace = instance.trace if row.execution_no == instance.execution_no else ""
+                trace = durable.trace_of(instance) if row.execution_no == instance.execution_no else ""
                 rows.append(Row(_subject_of(instance, row.execution_no, trace), row.at, row.events))
         names = {one.instance_id: one.name for one in touched.values()} if batch.dropped else {}
         return Committed(

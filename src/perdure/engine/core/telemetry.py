@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 
+from perdure.engine.core.tracing import TracedEpisode
 from perdure.model.records import Batch
 
 if TYPE_CHECKING:
@@ -60,6 +61,13 @@ class Durable(msgspec.Struct):
     let_out: float = 0.0
     attempts: Sequence[Body] = ()
     passed_by: Sequence[Body] = ()
+
+    def trace_of(self, instance: Instance) -> str:
+        """The trace of an instance's present execution, also if its code is not in memory; "" if it is not known."""
+        if instance.trace or instance.entity_state is not None:
+            return instance.trace
+        read = (one for one in self.released.traced if isinstance(one, TracedEpisode))
+        return next((one.trace for one in read if one.execution_id == instance.execution_id), "")
 
     @property
     def touched(self) -> dict[int, Instance]:
