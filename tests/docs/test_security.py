@@ -8,6 +8,7 @@ PAGE = ROOT / "docs" / "reference" / "security.md"
 ATTACKERS = (
     "A caller with nothing",
     "A holder of a link",
+    "A person",
     "A reader",
     "An operator",
     "Another user of the machine",
