@@ -191,7 +191,7 @@ class App(Blueprint):
             resources = [] if settings.accept_only else await _enter(stack, self.registry.lifespans)
             registry = Registry() if settings.accept_only else with_built_ins(self.registry)
             telemetry = await stack.enter_async_context(
-                telling(settings, chosen_hub, self.name, clock, registry, store)
+                telling(settings, chosen_hub, self.name, clock, with_built_ins(self.registry), store)
             )
             sender = await stack.enter_async_context(Sender(self.http))
             resources.append(sender)

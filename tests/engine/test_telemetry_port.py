@@ -112,3 +112,15 @@ def test_nothing_listens_by_default():
     assert together([]) is together([SILENCE]) is SILENCE
     alone = Witness()
     assert together([SILENCE, alone]) is alone
+
+
+async def test_without_listeners_the_engine_calls_nothing_and_measures_nothing():
+    engine = Engine(claims_app().registry, open_store("memory:", "told"), "told")
+    await engine.start()
+    try:
+        assert engine.loop._tell is None
+        assert engine.loop.pool is not None
+        assert engine.loop.pool._telemetry is None
+        assert engine.loop._began == engine.loop._let_out_took == 0.0
+    finally:
+        await engine.stop()

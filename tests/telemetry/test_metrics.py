@@ -295,6 +295,36 @@ async def test_every_registered_function_has_its_series_from_the_start_and_built
     assert "BuiltIn" not in text
 
 
+async def test_after_five_minutes_another_instance_may_be_the_slowest_of_its_bucket():
+    app = claims()
+
+    @app.orchestrator
+    async def sleeps(context: df.OrchestrationContext, seconds: float) -> None:
+        await context.create_timer(seconds)
+
+    async with environment(app) as env:
+        metrics = metrics_of(env.engine.telemetry)
+
+        async def slowest_after(seconds: float) -> float:
+            await env.run("sleeps", seconds)
+            metrics.read()
+            buckets = metrics.counting.lifetimes["sleeps", "Completed"]
+            (found,) = [one.value for one in buckets.slowest.values()]
+            return found
+
+        assert await slowest_after(45) == pytest.approx(45, abs=1)
+        assert await slowest_after(40) == pytest.approx(45, abs=1)
+        await env.advance(minutes=6)
+        metrics.read()
+        assert await slowest_after(40) == pytest.approx(40, abs=1)
+
+
+async def test_the_names_of_functions_are_known_where_none_run():
+    async with environment(claims(), settings=df.Settings(accept_only=True)) as env:
+        await env.client.start_new("settle", None, 1)
+        assert of(env, "perdure_instance_started_total") == {"settle, client": 1}
+
+
 async def test_ten_thousand_instances_of_three_orchestrators_are_fewer_than_a_thousand_series():
     app = claims()
 

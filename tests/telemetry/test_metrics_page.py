@@ -102,10 +102,12 @@ def test_with_keys_it_needs_the_scope_metrics_which_opens_nothing_else() -> None
         assert http.get("/metrics").status_code == 401
         assert http.get("/metrics", headers=key).status_code == 200
         assert http.get("/runtime/webhooks/durabletask/instances", headers=key).status_code == 403
+        assert http.get("/metrics", headers={**key, "host": "elsewhere.example"}).status_code in (403, 421)
         denied = http.get("/metrics", headers=key).text
         audit = http.get("/runtime/webhooks/durabletask/audit", headers={"x-functions-key": ADMIN}).json()
 
     assert 'perdure_http_denied_total{reason="unauthenticated"' in denied
+    assert 'perdure_http_denied_total{reason="foreign-host"' in denied
     assert 'perdure_http_denied_total{reason="forbidden"' in denied
     assert [one for one in audit["records"] if one["operation"] == "metrics" and one["outcome"] == "ok"] == []
 

@@ -57,6 +57,7 @@ class Guard:
         allowed_hosts: the names of this server besides those of loopback.
         header_bytes: the most bytes of a request's headers.
         admits: whether a page of another origin may send this request, which can change something.
+        denied: called with the code of the error for each request that this layer denies.
     """
 
     def __init__(
@@ -65,8 +66,10 @@ class Guard:
         allowed_hosts: Iterable[str] = (),
         header_bytes: int = 32 * 1024,
         admits: Callable[[Scope], bool] = lambda scope: False,
+        denied: Callable[[str], None] = lambda code: None,
     ) -> None:
         self.app = app
+        self._denied = denied
         self._admits = admits
         self.header_bytes = header_bytes
         self.allowed_hosts = LOOPBACK | {host.lower().strip("[]") for host in allowed_hosts}
@@ -88,6 +91,8 @@ class Guard:
             await send(message)
 
         refusal = self._refusal(scope)
+        if refusal is not None:
+            self._denied(refusal.problem["code"])
         await (refusal or self.app)(scope, receive, send_with_headers)
 
     def _refusal(self, scope: Scope) -> ProblemResponse | None:

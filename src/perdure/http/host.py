@@ -355,9 +355,10 @@ def application(
     limit = access.limits.header_bytes
     origins = engine.registry.origins
     if not origins.named:
-        return Proxies(Guard(starlette, names, limit), trusted_proxies)
+        return Proxies(Guard(starlette, names, limit, denied=access.count_denied), trusted_proxies)
     shared = CrossOrigin(starlette, origins, [route.path_regex for route in for_programs])
-    return Proxies(Guard(shared, names, limit, shared.admits), trusted_proxies)
+    guard = Guard(shared, names, limit, shared.admits, access.count_denied)
+    return Proxies(guard, trusted_proxies)
 
 
 def _warn_of_anonymous(registry: Registry) -> None:

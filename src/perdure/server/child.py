@@ -132,7 +132,7 @@ class Tether:
         self._questions += 1
         number = self._questions
         answer = self._asked[number] = asyncio.get_running_loop().create_future()
-        own = await self._snapshot()
+        own = await self._snapshot(of_hub=True)
         try:
             async with asyncio.timeout(ANSWERED_WITHIN):
                 await self.tell(Gather(number, own))
@@ -168,11 +168,16 @@ class Tether:
                         answer.set_result(snapshots)
 
     async def _answer(self, number: int) -> None:
-        await self.tell(Counted(number, await self._snapshot()))
+        await self.tell(Counted(number, await self._snapshot(of_hub=False)))
 
-    async def _snapshot(self) -> Snapshot:
+    async def _snapshot(self, *, of_hub: bool) -> Snapshot:
+        """The counts of this child. Only the child that was asked for `/metrics` reads the gauges of the hub."""
         metrics = self.metrics
-        return {} if metrics is None else await asyncio.to_thread(lambda: snapshot_of(metrics.read()))
+        return (
+            {}
+            if metrics is None
+            else await asyncio.to_thread(lambda: snapshot_of(metrics.read(of_hub=of_hub)))
+        )
 
 
 def _understood(line: bytes) -> FromSupervisor | None:

@@ -325,6 +325,14 @@ class Counting:
             found[labels] += count
         return found
 
+    def let_go(self, before: int) -> None:
+        """Let the next observations replace the slowest that are older. From any thread."""
+        for histograms in (self.lifetimes, self.attempt_seconds):
+            for buckets in list(histograms.values()):
+                for place, slowest in list(buckets.slowest.items()):
+                    if slowest.at < before:
+                        buckets.longest[place] = -1.0
+
     def orchestrator(self, name: str) -> str:
         """The label of an orchestrator or an entity."""
         return self._orchestrators.get(name, OTHER)

@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 Kind = Literal["counter", "gauge", "histogram"]
 PAUSE: Final = 50.0  # times the duration of a query of the store, until the next
 EVENTS: Final = 50  # names of events with a series of their own, besides the declared ones
+EXEMPLARS_KEPT: Final = (
+    300_000_000  # microseconds, after which any observation is slower than the slowest before
+)
 AT_MOST_EVERY: Final = 10.0  # seconds between two queries of the store
 
 
@@ -280,9 +283,11 @@ class Metrics:
         """Whether the engine runs, so that its store can be asked."""
         return self._engine is not None and not self._engine.loop.stopping
 
-    def read(self) -> list[Reading]:
-        """The values now. From any thread; it may ask the store."""
-        return [*self.counted(), *self.gauges()]
+    def read(self, *, of_hub: bool = True) -> list[Reading]:
+        """The values now. From any thread; it may ask the store, for the gauges of the hub."""
+        if self._engine is not None:
+            self.counting.let_go(self._engine.now() - EXEMPLARS_KEPT)
+        return [*self.counted(), *self.gauges(of_hub=of_hub)]
 
     def counted(self) -> Iterator[Reading]:
         """Counters and histograms."""
@@ -321,7 +326,7 @@ class Metrics:
             yield _LOST, {(): figures.leases_lost}
             yield _TAKEOVERS, {(): figures.takeovers}
 
-    def gauges(self) -> Iterator[Reading]:
+    def gauges(self, *, of_hub: bool = True) -> Iterator[Reading]:
         """What is so at this moment, on this worker and in its hub."""
         if self._engine is None or self._hub is None:
             return
@@ -331,7 +336,8 @@ class Metrics:
         running, queued = self._load(figures)
         yield Reading(_RUNNING, running)
         yield Reading(_QUEUED, queued)
-        yield from self._hub.read()
+        if of_hub:
+            yield from self._hub.read()
 
     def _load(self, figures: Figures) -> tuple[Counts, Counts]:
         running, queued = Counts(), Counts()

@@ -62,7 +62,7 @@ class _Collector:
                         continue
                     for labels, value in reading.series.items():
                         _add(family, labels if metric.is_of_hub else (*labels, worker), value)
-                if metric.is_of_hub:
+                if metric.is_of_hub and family.samples:
                     break  # every worker reads the same
             yield family
 

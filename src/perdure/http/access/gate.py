@@ -341,13 +341,17 @@ class Access:
     def _remember(self, note: AuditNote, request: Request, outcome: str) -> None:
         self.recorder.add(note.row(self.keys.now(), _instance_of(request), outcome))
 
+    def count_denied(self, code: str) -> None:
+        """Count a denied request, by the code of the error."""
+        self.denied[code] = self.denied.get(code, 0) + 1
+
     def _note_refusal(self, request: Request, endpoint: Endpoint, refused: Refused) -> None:
         """Record a rejected request, without the instance id for unknown callers and for rate limits.
 
         Unknown callers choose the ids they send, and a caller over the limit sends many. With ids, each request would
         add a row.
         """
-        self.denied[refused.code] = self.denied.get(refused.code, 0) + 1
+        self.count_denied(refused.code)
         caller: Caller = request.scope.get(CALLER, ANONYMOUS)
         if caller is ANONYMOUS or refused.status == 429:
             who = refused.who if caller is ANONYMOUS else caller.who
