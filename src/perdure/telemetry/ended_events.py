@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
+import threading
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry._logs import LogRecord, SeverityNumber
@@ -18,10 +21,16 @@ if TYPE_CHECKING:
     from perdure.model.messages import ActivityResult
 
 NAME: Final = "OrchestrationEnded"
+STOPS_WITHIN: Final = 10.0  # seconds in which the last events must be emitted
+log = logging.getLogger("perdure.telemetry")
+Ended = tuple["Instance", str]
+"""An instance, and the trace of its execution."""
 
 
 class EndedEvents:
     """Emits an event for each orchestration that has ended, with its status, seconds, replays and episodes.
+
+    The loop's thread hands over the instances, which have left its memory, and another thread emits their events.
 
     Parameters:
         hub: the hub.
@@ -33,20 +42,33 @@ class EndedEvents:
     def __init__(self, hub: str, loggers: Any) -> None:
         self._hub = hub
         self._logger = loggers.get_logger("perdure")
+        self._queue: SimpleQueue[list[Ended] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._emit_all, name="perdure-ended", daemon=True)
+        self._thread.start()
 
     def committed(self, durable: Durable) -> None:
-        for instance in durable.released.finished:
-            if instance.entity_state is None:
-                self._logger.emit(self._event_of(instance, durable.trace_of(instance)))
+        ended = durable.released.finished
+        if ended:
+            self._queue.put([(one, durable.trace_of(one)) for one in ended if one.entity_state is None])
 
     def begun(self, attempt: Body) -> None:
-        pass
+        """Not wanted."""
 
     def ended(self, attempt: Body, result: ActivityResult) -> None:
-        pass
+        """Not wanted."""
 
     def close(self) -> None:
-        pass
+        """Emit what is left, and stop."""
+        self._queue.put(None)
+        self._thread.join(STOPS_WITHIN)
+
+    def _emit_all(self) -> None:
+        while (ended := self._queue.get()) is not None:
+            for instance, trace in ended:
+                try:
+                    self._logger.emit(self._event_of(instance, trace))
+                except Exception:
+                    log.exception("the event of an orchestration's end could not be emitted")
 
     def _event_of(self, instance: Instance, trace: str) -> LogRecord:
         at = instance.completed_at or instance.updated_at
