@@ -21,6 +21,7 @@ from perdure.http.remote.client import RemoteClient
 from perdure.outbound import HttpPolicy
 from perdure.testing import environment
 from tests.access.conftest import ADMIN, as_key
+from tests.cluster.shop import shop
 from tests.http.conftest import LOCAL, make_app
 from tests.outbound.conftest import Server, answer
 from tests.telemetry import elsewhere
@@ -276,3 +277,36 @@ async def test_code_that_repeats_its_history_is_not_sampled(collected: Collected
     assert set(flags) == {(False, 1), (True, 0)}
     assert len(collected.named("step")) == 3
     assert {collected.parent_of(step).name for step in collected.named("step")} == {"orchestration:main"}
+
+
+async def test_a_body_on_another_worker_is_part_of_the_trace(collected: Collected) -> None:
+    app = df.App("claims")
+
+    @app.activity(pool="far")
+    def far() -> None: ...
+
+    @app.orchestrator
+    async def child(context: df.OrchestrationContext) -> None:
+        await context.call_activity(far)
+
+    @app.orchestrator
+    async def main(context: df.OrchestrationContext, elsewhere: str) -> None:
+        await context.call_sub_orchestrator(child, None, elsewhere)
+
+    near, distant = {"worker_name": "near"}, {"worker_name": "distant", "pool": ["far"]}
+    async with shop(app, near, distant) as opened:
+        await opened.shared_out()
+        client, mine, theirs = opened[0].client, opened[0].own_id(), opened[1].own_id()
+        await client.start_new("main", mine, theirs)
+        await client.wait_for_completion(mine, 60)
+    body = collected.one("activity:far", "SERVER")
+    assert body.attributes["perdure.worker"] == "distant"
+    assert collected.path_of(body) == [
+        "PRODUCER create_orchestration:main",
+        "SERVER orchestration:main",
+        "CLIENT orchestration:child",
+        "SERVER orchestration:child",
+        "CLIENT activity:far",
+        "SERVER activity:far",
+    ]
+    assert len(collected.all()) == 6

@@ -9,6 +9,7 @@ An attempt that runs twice after a crash shows twice, because it ran twice.
 from __future__ import annotations
 
 import secrets
+import threading
 import time
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -29,6 +30,8 @@ from perdure.telemetry.operations import exception_in, outcome_of
 from perdure.telemetry.propagation import context_of
 from perdure.telemetry.spans import Attribute, Span, SpanKind, SpanStatus
 
+TRAVELLING: Final = 100_000
+"""The most bodies on executors whose spans' ids are kept."""
 ON_LOOP: Final = "event loop"
 IN_PROCESS: Final = (ON_LOOP, "thread")
 """The hosts whose bodies run in this process."""
@@ -57,6 +60,7 @@ class Bodies:
         self._open: dict[Body, _Open] = {}
         self._travelling: dict[tuple[str, int], int] = {}
         """The ids of spans that other processes know, by execution and task."""
+        self._gate = threading.Lock()
 
     def begun(self, attempt: Body) -> None:
         """A body begins. Its span becomes current, if the body runs in this process."""
@@ -94,10 +98,13 @@ class Bodies:
     def travels(self, invocation: Invocation) -> str:
         """The trace for a body in another process: its current span is the SERVER span, by its id."""
         parent = parent_of(invocation)
-        if parent is None:
-            return ""
-        key = invocation.execution_id, invocation.task_id
-        span_id = self._travelling[key] = secrets.randbits(64) or 1
+        if parent is None or not parent.is_sampled:
+            return "" if parent is None else parent.text()
+        span_id = secrets.randbits(64) or 1
+        with self._gate:
+            self._travelling[invocation.execution_id, invocation.task_id] = span_id
+            if len(self._travelling) > TRAVELLING:  # some are cancelled before they begin
+                del self._travelling[next(iter(self._travelling))]
         return parent._replace(span_id=span_id).text()
 
     def close(self) -> None:
