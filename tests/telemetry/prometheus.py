@@ -17,7 +17,7 @@ from tests.brokers.servers import Server, serving
 from tests.postgres.servers import free_port
 
 WITHIN = 60.0  # seconds until something that is asked for has been scraped, on a machine that is busy
-INTERVAL = "250ms"
+INTERVAL = "2s"  # a scrape that takes longer fails
 
 
 @dataclass(frozen=True)
