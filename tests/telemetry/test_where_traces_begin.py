@@ -260,6 +260,10 @@ async def test_a_rewind_adds_spans_and_changes_none(collected: Collected) -> Non
     assert [collected.path_of(body)[-3:] for body in bodies] == [
         ["SERVER orchestration:main", "CLIENT activity:charge", "SERVER activity:charge"]
     ] * 2
+    assert [id_of(collected.parent_of(collected.parent_of(body))) for body in bodies] == [
+        id_of(first),
+        id_of(second),
+    ]
 
 
 @pytest.mark.parametrize("is_cold", [False, True])

@@ -45,6 +45,7 @@ class Invocation(msgspec.Struct, frozen=True, gc=False):
     orchestrator: str = ""  # its name, for logs and telemetry of the activity
     trace: str = ""  # of the execution; see `perdure.model.trace_context`
     scheduled_at: int = 0  # the time of the episode that called it; 0 if it is not known
+    endings: int = 0  # how often it ended before, in runs that a rewind continued
 
     @property
     def idempotency_key(self) -> str:
@@ -262,6 +263,7 @@ def invocation_of(
     orchestrator: str = "",
     trace: str = "",
     scheduled_at: int = 0,
+    endings: int = 0,
 ) -> Invocation:
     """An invocation from history, for another run after a restart."""
     call = event.id if event.call < 0 else event.call
@@ -278,6 +280,7 @@ def invocation_of(
         orchestrator,
         trace,
         scheduled_at,
+        endings,
     )
 
 

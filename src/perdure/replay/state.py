@@ -378,6 +378,31 @@ class State:
             self._take_buffered(self.waits[wait_id][0])
 
 
+def endings_of(episodes: Iterable[Episode]) -> dict[int, int]:
+    """How often each activity ended in the runs that rewinds continued. An activity that is open again ends again."""
+    endings: dict[int, int] = {}
+    still_open: set[int] = set()
+    read: list[Episode] = []
+    for at, events in episodes:
+        read.append((at, []))
+        for event in events:
+            read[-1][1].append(event)
+            ended: set[int] = set()
+            match event:
+                case ev.TaskScheduled():
+                    still_open.add(event.id)
+                case ev.TaskCompleted() | ev.TaskFailed() | ev.TaskCanceled():
+                    ended = still_open & {event.task_id}
+                case ev.ExecutionRewound():
+                    still_open = set(fold(read).activities)
+                case _ if isinstance(event, ev.Ending):
+                    ended = still_open
+            for task_id in ended:
+                endings[task_id] = endings.get(task_id, 0) + 1
+            still_open = still_open - ended
+    return endings
+
+
 def fold(episodes: Iterable[tuple[int, list[ev.HistoryEvent]]]) -> State:
     """The state after recorded episodes (time in microseconds, events), as far as they count."""
     recorded = list(episodes)

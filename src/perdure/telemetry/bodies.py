@@ -179,7 +179,8 @@ def parent_of(invocation: Invocation) -> TraceContext | None:
     found = trace_in(invocation.trace)
     if found is None or entity_of(invocation.name):
         return found
-    task = span_id_of(invocation.instance_id, invocation.execution_id, invocation.task_id)
+    ids = invocation.instance_id, invocation.execution_id
+    task = span_id_of(*ids, invocation.task_id, invocation.endings)
     return found._replace(span_id=task)
 
 

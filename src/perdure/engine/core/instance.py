@@ -58,6 +58,7 @@ class Instance:
         "dirty",
         "due_at",
         "ending",
+        "endings",
         "entity_state",
         "episodes",
         "execution",
@@ -120,6 +121,7 @@ class Instance:
         self.parent = parent
         self.tags = tags
         self.trace = ""  # of its execution, while its code is in memory
+        self.endings: dict[int, int] | None = None  # how often activities ended before a rewind, for a tracer
         self.relived: Any = None  # the history of which its code was just created, for a tracer
         self.status = RuntimeStatus.Pending
         self.reason = ""

@@ -39,7 +39,7 @@ from perdure.replay.decide import Execution
 from perdure.replay.environment import RunApart
 from perdure.replay.rewinding import Episode, counting, is_rewound
 from perdure.replay.settle import Invocation, invocation_of, report_to_parent
-from perdure.replay.state import fold
+from perdure.replay.state import endings_of, fold
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -128,6 +128,8 @@ def _relive(
     if instance.outcome is not None:
         recorded.append((instance.last_at, list(instance.outcome.events)))
     if is_rewound(recorded):
+        if batch.tracing is not None:
+            instance.endings = endings_of(recorded)
         recorded = counting(recorded)
     try:
         asked = batch.running.run(instance, execution.replay, recorded, batch.began_at)
@@ -174,7 +176,13 @@ def _adopt(
                     continue
                 again.append(
                     invocation_of(
-                        event, instance.instance_id, instance.execution_id, instance.name, instance.trace, at
+                        event,
+                        instance.instance_id,
+                        instance.execution_id,
+                        instance.name,
+                        instance.trace,
+                        at,
+                        (instance.endings or {}).get(event.id, 0),
                     )
                 )
             elif isinstance(event, ev.SubOrchestrationCreated) and execution.is_open(event.id):
