@@ -1,5 +1,6 @@
 """Human tasks: decisions by people, with deadline, reminders, escalation and four eyes."""
 
+import asyncio
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -368,3 +369,72 @@ async def several(context: OrchestrationContext):
     number = context.get_input(int)
     timeout = (8 - number) * HOUR if number else None
     await context.human_task("Decide", Decision, title=f"Claim {number}", timeout=timeout)
+
+
+async def overrun(context: OrchestrationContext):
+    first = await context.human_task("Decide", Decision, timeout=HOUR, default=None, remind=(HOUR / 2,))
+    await context.wait_for_external_event("Go")
+    return first
+
+
+async def test_a_decision_after_the_deadline_is_told_so(hub):
+    async with environment(app_with(overrun), store=hub) as env:
+        instance = await env.client.start_new("main")
+        [task] = (await env.client.list_tasks()).tasks
+        await env.advance(2 * HOUR)
+        with pytest.raises(TaskClosed, match="has expired"):
+            await env.client.complete_task(task.id, ADA, Decision(True))
+        assert [one.event for one in (await env.client.list_tasks()).tasks] == ["Go"]
+        await env.client.raise_event(instance, "Go")
+        status = await env.client.wait_for_completion(instance)
+        assert (status.runtime_status, status.output) == (RuntimeStatus.Completed, None)
+
+
+async def test_a_terminated_instance_has_no_tasks(hub):
+    async with environment(app_with(asked_async), store=hub) as env:
+        instance = await env.client.start_new("main")
+        [task] = (await env.client.list_tasks()).tasks
+        await env.client.claim_task(task.id, ADA)
+        await env.client.terminate(instance)
+        assert not (await env.client.list_tasks()).tasks
+        for refused in (
+            env.client.complete_task(task.id, ADA, Decision(True)),
+            env.client.release_task(task.id, ADA),
+        ):
+            with pytest.raises(TaskClosed):
+                await refused
+
+
+async def test_two_people_who_answer_at_once(hub):
+    """One counts; the other is told that the task is closed."""
+    async with environment(app_with(asked_async), store=hub) as env:
+        instance = await env.client.start_new("main")
+        [task] = (await env.client.list_tasks()).tasks
+        answers = await asyncio.gather(
+            env.client.complete_task(task.id, ADA, Decision(True)),
+            env.client.complete_task(task.id, BEN, Decision(False)),
+            return_exceptions=True,
+        )
+        assert sorted(type(answer).__name__ for answer in answers) == ["NoneType", "TaskClosed"]
+        winner = ADA if answers[0] is None else BEN
+        assert (await env.client.wait_for_completion(instance)).output[1] == [winner.name]
+
+
+async def test_a_claim_survives_a_restart(hub):
+    async with environment(app_with(asked_async), store=hub) as env:
+        await env.client.start_new("main")
+        [task] = (await env.client.list_tasks()).tasks
+        await env.client.claim_task(task.id, ADA)
+        client = await env.restart()
+        with pytest.raises(TaskHeld):
+            await client.claim_task(task.id, BEN)
+        await client.complete_task(task.id, ADA, Decision(True))
+
+
+async def test_the_history_names_who_decided(hub):
+    async with environment(app_with(asked_async), store=hub) as env:
+        instance = await env.client.start_new("main")
+        await env.client.raise_event(instance, "Decide", Decision(True), person=ADA)
+        await env.client.wait_for_completion(instance)
+        stored = env.store.get(instance, history=True)
+        assert b'"decided_by":"ada@example.org"' in b"".join(row.events for row in stored.history)
