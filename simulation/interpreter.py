@@ -27,7 +27,7 @@ from perdure.replay.decide import Code
 from perdure.replay.entity import EntityCode
 from perdure.replay.environment import CallTarget
 from perdure.replay.settle import Invocation
-from perdure.replay.task import CallTask, RetryTask, Task
+from perdure.replay.task import NO_DEFAULT, CallTask, RetryTask, Task
 from simulation.activities import input_of
 from simulation.entities import codes
 from simulation.program import (
@@ -441,12 +441,28 @@ class _Run:
                 return context.call_entity(step.entity, step.operation, token)
             case Sleep():
                 return context.create_timer(step.seconds)
+            case Wait() if step.is_task:
+                self._probe.met("a person asked, with reminders")
+                return _asked_of_people(context, step)
             case Wait():
                 if step.default:
                     return context.wait_for_external_event(step.event, timeout=step.timeout, default=-1)
                 return context.wait_for_external_event(step.event, timeout=step.timeout)
             case Every():
                 return context.task_all([self._open(context, part) for part in step.parts])
+
+
+def _asked_of_people(context: Context, step: Wait) -> Task[Any]:
+    """The wait as a human task: the same outcomes, with more timers, and rows that say what is asked."""
+    assert step.timeout is not None
+    return context.human_task(
+        step.event,
+        title="Go on?",
+        facts={"event": step.event},
+        timeout=step.timeout,
+        remind=(step.timeout / 4, step.timeout / 2),
+        default=-1 if step.default else NO_DEFAULT,
+    )
 
 
 def _id_of(context: Context, sub: Sub) -> str | None:

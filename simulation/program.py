@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+LONG_WAIT = 70.0
+"""Waits with this timeout are human tasks."""
+
 
 @dataclass(frozen=True)
 class Call:
@@ -56,6 +59,11 @@ class Wait:
     timeout: float | None = None
     default: bool = False
     bare: bool = False
+
+    @property
+    def is_task(self) -> bool:
+        """Whether people are asked with a human task."""
+        return self.timeout == LONG_WAIT
 
 
 @dataclass(frozen=True)

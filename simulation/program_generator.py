@@ -5,6 +5,7 @@ from __future__ import annotations
 from random import Random
 
 from simulation.program import (
+    LONG_WAIT,
     Body,
     Boom,
     Branches,
@@ -165,7 +166,7 @@ class Writer:
 
     def _wait(self, event: str) -> Wait:
         random = self._random
-        timeout = random.choice((None, None, 0.5, 10.0, 70.0))
+        timeout = random.choice((None, None, 0.5, 10.0, LONG_WAIT))
         if timeout is None:
             return Wait(event, bare=random.random() < 0.5)
         return Wait(event, timeout, default=random.random() < 0.5)

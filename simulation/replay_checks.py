@@ -184,6 +184,7 @@ def _bare(event: Any, timeless: bool) -> Any:
     if timeless:
         bare.pop("fire_at", None)
         bare.pop("deadline", None)
+        bare.get("task", {}).pop("reminders", None)
         bare.pop("at", None)
         bare["name"] = bare.get("name", "")[:6]  # what follows is a UUID, which is made from the time
     return bare

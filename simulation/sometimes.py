@@ -40,6 +40,7 @@ CASES = (
     "an event taken back from a cancelled wait",
     "an event dropped, with a record",
     "an event refused because too many are kept",
+    "a person asked, with reminders",
     "an event timed out",
     "an event for one of several waits",
     "an event won against its timeout",

@@ -28,7 +28,7 @@ from perdure.model.human_tasks import (
 )
 from perdure.model.names import is_name, not_a_name
 from perdure.replay.activity_calls import ActivityCalls
-from perdure.replay.task import DONE, NO_DEFAULT, PENDING, EventTask, Owner, T_co, Task, TimerTask
+from perdure.replay.task import DONE, FAILED, NO_DEFAULT, PENDING, EventTask, Owner, T_co, Task, TimerTask
 
 if TYPE_CHECKING:
     from perdure.model.events import EventRaised
@@ -150,10 +150,15 @@ class HumanTask(Task[T_co]):
             self._warn(task)
 
     def cancel(self) -> None:
-        """Withdraw the task. Answers that come later find no wait. Does nothing once it is decided."""
+        """Withdraw the task. Answers that the code has not seen return to the front of the queue, as those of a
+        wait do.
+        """
         if self._state == PENDING:
             self._close()
             self._fail(OrchestratorError(f"{self._describe()} was cancelled"))
+        for wait in self._waits:
+            if wait.event is not None:
+                wait.cancel()
 
     def _follow(self, wait: DecisionTask[Any]) -> None:
         if wait._state == PENDING:
@@ -207,6 +212,8 @@ class HumanTask(Task[T_co]):
     def _observe(self) -> None:
         for wait in self._waits:
             wait._observe()
+            if wait.gave_back:
+                self._state, self._outcome = FAILED, wait._outcome
 
     def _describe(self) -> str:
         return f"the human task '{self.name}'"
