@@ -25,7 +25,16 @@ from tests.access.test_links import _raw
 from tests.http.conftest import LOCAL, Decision
 
 SAFE = {"GET", "HEAD"}
-NAMES = {"id": "a-1", "name": "echo", "event": "e", "key": "k", "key_id": "k", "queue": "q", "number": "7"}
+NAMES = {
+    "id": "a-1",
+    "name": "echo",
+    "event": "e",
+    "key": "k",
+    "key_id": "k",
+    "queue": "q",
+    "number": "7",
+    "task": "a-1:0",
+}
 
 
 def app_with_bodies() -> df.App:

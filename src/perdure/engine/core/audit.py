@@ -16,6 +16,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from perdure.model.messages import MoveTask
 from perdure.model.records import AuditRow, Batch, KeyRow, SeenRow
 
 if TYPE_CHECKING:
@@ -42,8 +43,10 @@ class AuditNote:
     def about(self, message: Message) -> AuditNote:
         """The note for one message."""
         self.is_taken = True
-        kind = type(message).__name__
-        return self if self.operation else replace(self, operation=_CAPITAL.sub("_", kind).lower())
+        if self.operation:
+            return self
+        kind = f"{message.verb}_task" if isinstance(message, MoveTask) else type(message).__name__
+        return replace(self, operation=_CAPITAL.sub("_", kind).lower())
 
     def row(self, at: int, instance_id: str, outcome: str = "ok") -> AuditRow:
         """The note as a row of the audit log."""
