@@ -190,6 +190,35 @@ async def test_the_environment_switches_it(collected: Collected, monkeypatch: py
     assert collected.all() == []
 
 
+async def test_a_provider_that_chooses_the_ids_itself_gets_one_trace_and_the_log_says_so_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept = InMemorySpanExporter()
+    inner = provider_with(kept)
+
+    class ForeignTracer(trace.Tracer):
+        def __init__(self, name: str) -> None:
+            self._tracer = inner.get_tracer(name)
+
+        def start_span(self, *given: Any, **options: Any) -> trace.Span:
+            return self._tracer.start_span(*given, **options)
+
+        def start_as_current_span(self, *given: Any, **options: Any) -> Any:
+            return self._tracer.start_as_current_span(*given, **options)
+
+    class Foreign(trace.TracerProvider):
+        def get_tracer(self, instrumenting_module_name: str, *_: Any, **more: Any) -> trace.Tracer:
+            return ForeignTracer(instrumenting_module_name)
+
+    provider = Foreign()
+    monkeypatch.setattr(trace, "get_tracer_provider", lambda: provider)
+    async with make_app().running(store="memory:") as client:
+        await complete(client, 3)
+    spans = kept.get_finished_spans()
+    assert len(spans) == 3 * 6 and len({span.context.trace_id for span in spans}) == 3
+    assert caplog.text.count("chooses the ids of spans itself") == 1
+
+
 async def test_a_stop_flushes_spans_and_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
     spans, reader = InMemorySpanExporter(), InMemoryMetricReader()
     provider = TracerProvider(shutdown_on_exit=False)

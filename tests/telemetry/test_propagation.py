@@ -139,6 +139,24 @@ def test_a_header_that_is_no_trace_is_ignored(headers: dict[str, str], collected
     assert span.parent is None and not span.links
 
 
+@pytest.mark.parametrize(
+    "state", ["no pair", "a=1,a=2", "A=1", "a=\x7f", ",".join(f"k{n}=1" for n in range(33)), "a=1,=2"]
+)
+@pytest.mark.parametrize("has_key", [True, False])
+def test_a_tracestate_that_is_not_valid_is_dropped_without_a_word(
+    state: str, has_key: bool, collected: Collected, caplog: pytest.LogCaptureFixture
+) -> None:
+    headers = {"traceparent": SENT["traceparent"], "tracestate": state}
+    if has_key:
+        knock("create_orchestration:echo", {**headers, **as_key(ADMIN)})
+    else:
+        knock("create_orchestration:echo", headers, access="open")
+    span = collected.one("create_orchestration:echo")
+    assert (span.context.trace_id == TRACE) == has_key
+    assert not span.context.trace_state
+    assert not [record for record in caplog.records if record.name.startswith("opentelemetry")]
+
+
 async def test_a_remote_client_sends_its_current_span(collected: Collected) -> None:
     async with make_app().running(store="memory:") as local:
         transport = httpx2.ASGITransport(app=application(local))

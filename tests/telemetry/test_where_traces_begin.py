@@ -65,6 +65,32 @@ async def test_each_run_of_a_schedule_is_a_trace_of_its_own(collected: Collected
     ]
 
 
+async def test_what_an_activity_starts_with_its_client_is_below_its_span(collected: Collected) -> None:
+    app = df.App("clients")
+
+    @app.orchestrator
+    async def started(context: df.OrchestrationContext) -> None: ...
+
+    @app.activity
+    async def on_loop(client: df.Client) -> None:
+        await client.start_new(started, "from-the-loop")
+
+    @app.activity
+    def on_thread(client: df.SyncClient) -> None:
+        client.start_new(started, "from-a-thread")
+
+    @app.orchestrator
+    async def main(context: df.OrchestrationContext) -> None:
+        await context.call_activity(on_loop)
+        await context.call_activity(on_thread)
+
+    async with environment(app) as env:
+        await env.run(main)
+        await env.settled()
+    paths = {collected.path_of(one)[-3] for one in collected.named("orchestration:started")}
+    assert paths == {"SERVER activity:on_loop", "SERVER activity:on_thread"}
+
+
 async def test_the_sampler_decides_about_each_run_of_a_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
     with collecting(monkeypatch, sampler=ALWAYS_OFF) as spans:
         async with environment(scheduled(), start=START) as env:

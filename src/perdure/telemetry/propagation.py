@@ -7,10 +7,12 @@ could switch tracing on with the sampled flag. Therefore its trace does not beco
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import lru_cache
 from typing import Final, Literal
 
 from opentelemetry import context as otel_context
@@ -22,6 +24,12 @@ from perdure.model.trace_context import SAMPLED, TraceContext, trace_in
 Trust = Literal["keys", "all", "none"]
 """Whose `traceparent` becomes the parent: of callers with a key, of all, of none."""
 
+MEMBERS: Final = 32
+"""The most members of a tracestate."""
+_MEMBER: Final = re.compile(
+    r"(?:[a-z0-9][a-z0-9_*/-]{0,240}@[a-z][a-z0-9_*/-]{0,13}|[a-z][a-z0-9_*/-]{0,255})"
+    r"=[\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2b\x2d-\x3c\x3e-\x7e]"
+)
 _STRANGE: Final[ContextVar[TraceContext | None]] = ContextVar("perdure_strange_trace", default=None)
 
 
@@ -50,9 +58,20 @@ class PresentSpan(otel.NonRecordingSpan):
 
 def span_context_of(found: TraceContext, *, is_remote: bool = True) -> otel.SpanContext:
     """A trace as OpenTelemetry's context of a span."""
-    state = otel.TraceState.from_header([found.state]) if found.state else None
+    state = _state_of(found.state) if found.state else None
     flags = otel.TraceFlags(found.flags & SAMPLED)
     return otel.SpanContext(found.trace_id, found.span_id, is_remote, flags, state)
+
+
+@lru_cache(256)
+def _state_of(text: str) -> otel.TraceState | None:
+    """A tracestate; None for one that is not valid. The API would log each, and callers could fill the log."""
+    members = [one.strip(" \t") for one in text.split(",")]
+    keys = [one.partition("=")[0] for one in members if one]
+    is_valid = len(keys) <= MEMBERS and len(set(keys)) == len(keys)
+    if not is_valid or not all(_MEMBER.fullmatch(one) for one in members if one):
+        return None
+    return otel.TraceState.from_header([text])
 
 
 def context_of(found: TraceContext, within: Context | None = None) -> Context:
