@@ -38,6 +38,8 @@ def conditions(wanted: TaskFilter, has_text: str) -> Iterator[tuple[str, tuple[A
     if wanted.instance_no is not None:
         yield "w.instance_no = ?", (wanted.instance_no,)
     if wanted.after is not None:
+        # The first comparison finds the place in the index; the second alone would read all rows before it.
+        yield f"{DUE} >= ?", wanted.after[:1]
         yield f"({DUE}, w.instance_no, w.wait_id) > (?, ?, ?)", wanted.after
 
 
