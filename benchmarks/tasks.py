@@ -11,11 +11,12 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks.report import table
-from perdure.engine.client.tasks import _task
+from perdure.engine.client.tasks import OpenTask, _task
 from perdure.model.human_tasks import HumanTaskDetails, TaskRecord, encode_task, role_text
 from perdure.model.records import Batch, InstanceRow, TaskFilter, WaitRow, due_key
 from perdure.store import open_store
@@ -104,8 +105,12 @@ def _measured(store: Any, rounds: int, *, is_remote: bool) -> Iterator[list[str]
     for name, wanted in pages.items():
         found = store.tasks(wanted)
         clock = time.perf_counter if is_remote else time.thread_time
-        least = _least(rounds, clock, lambda wanted=wanted: [_task(row) for row in store.tasks(wanted)])
+        least = _least(rounds, clock, partial(_page, store, wanted))
         yield [f"{name} ({len(found)} tasks)", f"{least:.1f}", f"ms (goal: {GOAL:.0f})"]
+
+
+def _page(store: Any, wanted: TaskFilter) -> list[OpenTask]:
+    return [_task(row) for row in store.tasks(wanted)]
 
 
 def _least(rounds: int, clock: Callable[[], float], work: Callable[[], Any]) -> float:
