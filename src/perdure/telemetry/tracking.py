@@ -154,7 +154,7 @@ class Tracking:
             self._waiting -= weight
 
     def _made_true(self, durable: Durable) -> Committed:
-        """References to what a batch made true, and to whom: its rows have only numbers. On the loop's thread."""
+        """References to what a batch made true, with the instances: its rows have only their numbers."""
         batch, touched = durable.batch, durable.touched
         rows = [
             Row(_subject_of(one.instance, one.execution_no, one.trace), one.at, one.events)
