@@ -2,19 +2,23 @@
 
 Both run in this process on SQLite, in interleaved pairs, and the CPU of a pair is compared: three activities, many
 instances at a time; activities in sequence; activities in parallel; and starts by the SDK's own client, beside those
-by perdure's. Ratios of one run say more than the figures do. The last row is the load of an app.
+by perdure's. Ratios of one run say more than the figures do. The last rows are the memory of
+an instance that sleeps, which waits for an event and a timer, and the load of an app.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import statistics
 import tempfile
 import time
+import tracemalloc
 import uuid
 import warnings
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +28,9 @@ from benchmarks.report import table
 TOGETHER = 100
 STARTS = 32
 FUNCTIONS = 50
+SLEEPING = 1_000
 APP = """
+from datetime import timedelta
 import azure.durable_functions as df
 app = df.DFApp()
 @app.activity_trigger(input_name="value")
@@ -43,6 +49,12 @@ def sequence(context):
 @app.orchestration_trigger(context_name="context")
 def parallel(context):
     return len((yield context.task_all([context.call_activity("echo", n) for n in range(context.get_input())])))
+@app.orchestration_trigger(context_name="context")
+def sleeping(context):
+    yield context.call_activity("echo", 1)
+    deadline = context.create_timer(context.current_utc_datetime + timedelta(days=3))
+    context.set_custom_status("waits")
+    yield context.task_any([context.wait_for_external_event("Go"), deadline])
 """
 
 
@@ -71,6 +83,13 @@ def own_app() -> df.App:
         return len(
             (yield context.task_all([context.call_activity("echo", n) for n in range(context.get_input())]))
         )
+
+    @app.orchestrator
+    def sleeping(context: df.OrchestrationContext) -> Any:
+        yield context.call_activity("echo", 1)
+        deadline = context.create_timer(timedelta(days=3))
+        context.set_custom_status("waits")
+        yield context.task_any([context.wait_for_external_event("Go"), deadline])
 
     return app
 
@@ -126,6 +145,29 @@ async def starts(app: df.App, count: int, at_once: int) -> tuple[float, float]:
     return taken[0], taken[1]
 
 
+async def memory(app: df.App, count: int) -> float:
+    """Bytes of Python's memory that each instance takes which waits for an event and a timer."""
+    with tempfile.TemporaryDirectory() as folder:
+        async with app.running(store=f"sqlite:///{folder}/hub.db") as client:
+            await asleep(client, 100)  # what is made once
+            gc.collect()
+            tracemalloc.start()
+            try:
+                await asleep(client, count)
+                gc.collect()
+                return tracemalloc.get_traced_memory()[0] / count
+            finally:
+                tracemalloc.stop()
+
+
+async def asleep(client: df.Client, count: int) -> None:
+    """Start instances, and return when all of them wait."""
+    ids = [await client.start_new("sleeping") for _ in range(count)]
+    for one in ids:
+        while (status := await client.get_status(one)) is None or status.custom_status != "waits":  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
 def loading(functions: int) -> float:
     """Seconds that the load of an app of so many functions adds to the import of the packages."""
     from perdure.hosts.azure_functions.application import load
@@ -159,6 +201,9 @@ async def run(repeat: int) -> list[list[str]]:
             rows.append(
                 [f"320 starts, {at_once} at once", f"{ours:.3f} s", f"{theirs:.3f} s", "", f"{share:.2f}"]
             )
+        ours, theirs = await memory(own, SLEEPING), await memory(azure, SLEEPING)
+        ratio = f"{theirs / ours:.2f} (memory)"
+        rows.append(["an instance that sleeps", f"{ours / 1e3:.1f} KB", f"{theirs / 1e3:.1f} KB", ratio, ""])
     rows.append([f"load an app of {FUNCTIONS} functions", "", f"{loading(FUNCTIONS):.3f} s", "", ""])
     return rows
 

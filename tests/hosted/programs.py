@@ -22,6 +22,7 @@ class Program:
 COMPLETED = (
     Program("never_yielded", ["FIRST", "LATER"]),
     Program("twice", ["ONCE", "ONCE", ["ONCE"], "ONCE"]),
+    Program("nested_again", ["A", "B", True]),
     Program("reused_timer", [1, 2], events=(("tick", 1), ("Tick", 2))),
     Program("failed_result", [True, True, True]),
     Program("caught", ["Exception", True]),

@@ -6,20 +6,32 @@ waiter of each task, so a fan-out of n tasks costs O(n).
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 from perdure.replay.relay import DEEPEST, Standing
 from perdure.replay.task import DONE, PENDING, Owner, Task
 
 
-class Arrivals(Task[None]):
-    """Wait for it while `take()` returns None: it is done again each time a followed task is done."""
+class Observed(Protocol):
+    """What arrives: a task, or what stands for one."""
+
+    def _observe(self) -> None: ...
+
+
+A = TypeVar("A", bound=Observed)
+
+
+class Arrivals(Task[None], Generic[A]):
+    """Wait for it while `take()` returns None: it is done again each time a followed task is done.
+
+    It follows tasks itself, or is told by waiters of its user's own what is done.
+    """
 
     __slots__ = ("_arrived",)
 
     def __init__(self, context: Owner) -> None:
         super().__init__(context)
-        self._arrived: list[Task[Any]] | None = None  # a list for each sleeping instance would be wasted
+        self._arrived: list[A] | None = None  # a list for each sleeping instance would be wasted
 
     def follow(self, task: Task[Any]) -> None:
         """Follow a pending task."""
@@ -29,7 +41,7 @@ class Arrivals(Task[None]):
         """Stop following a pending task."""
         task._drop_waiter(self)
 
-    def take(self) -> Task[Any] | None:
+    def take(self) -> A | None:
         """The next task that is done, whose outcome the code sees now; None when there is none yet."""
         self._state = PENDING
         if self._arrived is None:
@@ -40,7 +52,7 @@ class Arrivals(Task[None]):
         task._observe()
         return task
 
-    def on_done(self, task: Task[Any]) -> None:
+    def on_done(self, task: Any) -> None:
         if self._arrived is None:
             self._arrived = [task]
         else:

@@ -8,7 +8,6 @@ its compounds, and when the yielded task is done the generator goes on. Replay i
 
 from __future__ import annotations
 
-import functools
 import logging
 from collections.abc import Callable, Generator
 from types import GeneratorType
@@ -22,7 +21,6 @@ from perdure.hosts.azure_functions import sdk
 from perdure.hosts.azure_functions.asking import (
     EVENT,
     TIMER,
-    Ask,
     Names,
     ask_of,
     body_of,
@@ -32,7 +30,8 @@ from perdure.hosts.azure_functions.asking import (
 from perdure.replay.arrivals import Arrivals
 from perdure.replay.context import OrchestrationContext
 from perdure.replay.fiber import CLOSINGS
-from perdure.replay.task import FAILED, PENDING, TimerTask
+from perdure.replay.relay import DEEPEST, Standing
+from perdure.replay.task import FAILED, PENDING
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -47,10 +46,11 @@ _warned: Final[set[str]] = set()
 class HostedContext(sdk.Context):
     """What an orchestrator of an Azure app sees: the SDK's context, on top of perdure's."""
 
+    _custom_status: Any = None
+
     def __init__(self, durable: OrchestrationContext, input_type: type | None) -> None:
         # The SDK's own constructor reads a history, and there is none.
         self._durable = durable
-        self._custom_status: Any = None
         if input_type is not None:
             self._input_expected_type = input_type
 
@@ -114,17 +114,44 @@ class HostedContext(sdk.Context):
             self._durable.signal_entity(action.instance_id, action.operation, body_of(action.input_))
 
 
-class OpenTasks:
-    """What one execution has asked for and not been answered."""
+class Asked:
+    """One task of perdure's that was asked for, and the SDK's task that it is for: None once that is cancelled."""
 
-    __slots__ = ("_durable", "_names", "_open", "_waits", "arrivals")
+    __slots__ = ("_opened", "of", "task")
+
+    def __init__(self, opened: OpenTasks, of: Task[Any], task: Any) -> None:
+        self._opened = opened
+        self.of = of
+        self.task = task
+
+    def on_done(self, task: Task[Any]) -> None:
+        self._opened.on_done(self)
+
+    def cancel(self) -> None:
+        """The program has cancelled a timer; for the SDK its task goes on waiting."""
+        if self.task is not None:
+            self.task = None
+            self.of._drop_waiter(self)
+            self.of.cancel()
+
+    def _observe(self) -> None:
+        self.of._observe()
+
+    def _standing(self, depth: int = DEEPEST) -> Standing:
+        return self._opened._standing(depth)
+
+
+class OpenTasks(Arrivals[Asked]):
+    """What one execution has asked for and not been answered. The bridge waits for it."""
+
+    __slots__ = ("_durable", "_names", "_wait", "_waits")
 
     def __init__(self, durable: OrchestrationContext, names: Names) -> None:
+        super().__init__(durable)
         self._durable = durable
         self._names = names
-        self.arrivals = Arrivals(durable)
-        self._open: dict[Task[Any], tuple[Any, Any, Ask]] = {}
-        self._waits: dict[str, list[Any]] | None = None  # the SDK's waits for each event, the newest last
+        self._wait: Any = None  # the SDK's one open wait for an event: a sleeping instance needs no table
+        self._waits: dict[str, list[Any]] | None = None  # several open waits by name, the newest last
 
     def ask(self, task: Any) -> None:
         """Ask for every task in this one that was not asked for yet, depth first.
@@ -140,45 +167,73 @@ class OpenTasks:
         else:
             for child in task.children:
                 self.ask(child)
+            sdk.forget_actions(task)
+
+    def refusal_to_ask(self, task: Any) -> Exception | None:
+        """Ask for a task. What cannot be asked for is returned, to be raised where the program asks."""
+        try:
+            self.ask(task)
+        except Exception as refused:
+            return refused
+        return None
 
     def _begin(self, task: Any, atomic: Any) -> None:
         action = sdk.action_of(task)
         row = ask_of(action)
         if row is TIMER and action.is_cancelled:
             return  # nothing will come of it
-        asked = row.begin(self._durable, action, self._names)
-        sdk.mark_scheduled(atomic, asked.id)
+        of = row.begin(self._durable, action, self._names)
+        sdk.mark_scheduled(atomic, of.id)
+        asked = Asked(self, of, task)
         if row is EVENT:
-            self._waiting(action.external_event_name).append(task)
-        elif row is TIMER and isinstance(task, sdk.Timer) and isinstance(asked, TimerTask):
-            task.on_cancel = functools.partial(self._cancel, asked)
-        self._open[asked] = task, action, row
-        if asked._state == PENDING:
-            self.arrivals.follow(asked)
+            self._note_wait(task)
+        elif row is TIMER and isinstance(task, sdk.Timer):
+            task.asked = asked
+        if of._state == PENDING:
+            of._add_waiter(asked)
         else:
-            asked._observe()
-            self.hand_on(asked)
+            of._observe()
+            self._hand_on(asked)
 
-    def _waiting(self, event: str) -> list[Any]:
+    def _note_wait(self, task: Any) -> None:
+        if self._waits is None and self._wait is None:
+            self._wait = task
+            return
         if self._waits is None:
             self._waits = {}
-        return self._waits.setdefault(event.casefold(), [])
+            self._named_as(self._wait).append(self._wait)
+            self._wait = None
+        self._named_as(task).append(task)
 
-    def _cancel(self, timer: TimerTask) -> None:
-        """The program has cancelled a timer; for the SDK its task goes on waiting."""
-        if self._open.pop(timer, None) is not None:
-            self.arrivals.leave(timer)
-            timer.cancel()
+    def _named_as(self, wait: Any) -> list[Any]:
+        """The open waits for the same event as this one."""
+        assert self._waits is not None
+        return self._waits.setdefault(sdk.action_of(wait).external_event_name.casefold(), [])
 
-    def hand_on(self, done: Task[Any]) -> None:
-        """Give the outcome of one of perdure's tasks to the SDK's task that asked for it."""
-        found = self._open.pop(done, None)
-        if found is None:
+    def _newest_for(self, wait: Any) -> Any:
+        """The wait that gets an event: the newest of the same name, as on Azure."""
+        if self._waits is not None:
+            return self._named_as(wait).pop()
+        self._wait = None
+        return wait
+
+    def hand_on_next(self) -> bool:
+        """Hand on the next outcome that has come. Returns False if there is none yet."""
+        asked = self.take()
+        if asked is None:
+            return False
+        self._hand_on(asked)
+        return True
+
+    def _hand_on(self, asked: Asked) -> None:
+        """Give the outcome of one of perdure's tasks to the SDK's task that it is for."""
+        task, done = asked.task, asked.of
+        if task is None:
             return
-        task, action, row = found
+        action = sdk.action_of(task)
+        row = ask_of(action)
         if row is EVENT:
-            # As on Azure, the newest wait gets the event.
-            task = self._waiting(action.external_event_name).pop()
+            task = self._newest_for(task)
         if done._state == FAILED:
             sdk.settle(task, failure_for(action, row, done), failed=True)
         else:
@@ -194,18 +249,16 @@ def bridged(handle: Any, names: Names) -> Callable[[OrchestrationContext], Any]:
         seen = HostedContext(context, found.input_type)
         body = found.function(seen)
         if isinstance(body, GeneratorType):
-            return _driven(context, seen, body, names)
+            return _driven(seen, body, OpenTasks(context, names))
         return None if seen.will_continue_as_new else output_of(body)
 
     return presented(orchestrate, found.function, {"context": OrchestrationContext})
 
 
 def _driven(
-    context: OrchestrationContext, seen: HostedContext, body: GeneratorType[Any, Any, Any], names: Names
+    seen: HostedContext, body: GeneratorType[Any, Any, Any], opened: OpenTasks
 ) -> Generator[Task[Any], Any, Any]:
-    __tracebackhide__ = True
-    opened = OpenTasks(context, names)
-    arrivals = opened.arrivals
+    __tracebackhide__ = True  # each variable here costs a sleeping instance eight bytes
     value: Any = None
     error: Exception | None = None
     try:
@@ -219,17 +272,12 @@ def _driven(
                 continue
             if seen.will_continue_as_new and task.state is sdk.RUNNING:
                 return None
-            try:
-                opened.ask(task)
-            except Exception as refused:  # what cannot be asked for is raised where the program asks
-                error = refused
+            error = opened.refusal_to_ask(task)
+            if error is not None:
                 continue
             while task.state is sdk.RUNNING:
-                done = arrivals.take()
-                if done is None:
-                    yield arrivals
-                else:
-                    opened.hand_on(done)
+                if not opened.hand_on_next():
+                    yield opened
             if task.state is sdk.SUCCEEDED:
                 value = task.result
             else:

@@ -70,7 +70,7 @@ class Conversation:
         self._durable = durable
         self._handle = handle
         self._names = names
-        self._arrivals = Arrivals(durable)
+        self._arrivals: Arrivals[Task[Any]] = Arrivals(durable)
         self._history: list[dict[str, Any]] = []
         self._open: dict[Task[Any], tuple[int, int, Any]] = {}  # the SDK's number, the kind and the action
         self._waits: dict[str, list[str]] = {}  # by folded name the names of open waits, the newest last

@@ -184,17 +184,15 @@ LATEST_SCHEMA: Final = max(ReplaySchema, key=lambda one: one.value) if not MISSI
 
 
 class Timer(_TimerTask):  # type: ignore[misc]
-    """A timer that tells its context when it is cancelled."""
+    """A timer that tells what was asked for it when it is cancelled."""
 
-    def __init__(self, id_: Any, action: Any) -> None:
-        super().__init__(id_, action)
-        self.on_cancel: Any = None
+    asked: Any = None
 
     def cancel(self) -> None:
         """Cancel it, as the SDK does; the engine lets go of the timer at once."""
         super().cancel()
-        if self.on_cancel is not None:
-            self.on_cancel()
+        if self.asked is not None:
+            self.asked.cancel()
 
 
 class UserFunction(NamedTuple):
@@ -244,6 +242,7 @@ def action_of(task: Any) -> Any:
     return action[0] if isinstance(action, list) else action
 
 
+_NO_ACTIONS: Final[list[Any]] = []
 is_scheduled: Final = attrgetter("_is_scheduled_flag")
 """Whether an atomic task has been asked for."""
 
@@ -253,6 +252,11 @@ def mark_scheduled(task: Any, task_id: int) -> None:
     task._set_is_scheduled(True)
     if task.id is None:
         task.id = task_id
+
+
+def forget_actions(compound: Any) -> None:
+    """Drop what a compound would ask for, when all of it has been asked for: a sleeping instance is smaller."""
+    compound.action_repr = _NO_ACTIONS
 
 
 def expected_type_of(task: Any) -> type | None:
@@ -477,6 +481,7 @@ __all__ = [
     "dumps",
     "entity_of",
     "expected_type_of",
+    "forget_actions",
     "func",
     "hints_of",
     "http_request_of",

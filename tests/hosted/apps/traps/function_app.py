@@ -100,6 +100,16 @@ def twice(context):
 
 
 @app.orchestration_trigger(context_name="context")
+def nested_again(context):
+    first = context.task_any([context.call_activity("shout", "a"), context.wait_for_external_event("never")])
+    yield first
+    both = context.task_all([first, context.call_activity("shout", "b")])
+    yield context.task_any([both])
+    again = yield context.task_all([both, context.task_all([first])])
+    return [again[0][0].result, again[0][1], again[1][0] is again[0][0]]
+
+
+@app.orchestration_trigger(context_name="context")
 def reused_timer(context):
     timer = context.create_timer(context.current_utc_datetime + timedelta(hours=2))
     seen = []
