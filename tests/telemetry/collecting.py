@@ -12,6 +12,8 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from perdure.telemetry import exporting
+
 
 class Collected:
     """The spans that a provider exported, after the engine has stopped."""
@@ -58,9 +60,13 @@ def provider_with(*exporters: SpanExporter, **options: Any) -> TracerProvider:
     return provider
 
 
-def use(monkeypatch: pytest.MonkeyPatch, provider: TracerProvider) -> None:
-    """Make a provider the program's, for one test: the API lets it be set only once in a process."""
+def use(monkeypatch: pytest.MonkeyPatch, provider: trace.TracerProvider) -> None:
+    """Make a provider the program's, for one test: the API lets it be set only once in a process.
+
+    A stop waits for the exporter for longer than usual, because a slow machine must lose no span.
+    """
     monkeypatch.setattr(trace, "get_tracer_provider", lambda: provider)
+    monkeypatch.setattr(exporting, "FLUSH_SECONDS", 60.0)
 
 
 @contextmanager

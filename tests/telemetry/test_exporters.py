@@ -101,6 +101,8 @@ async def test_an_exporter_that_hangs_holds_up_nobody_and_what_does_not_fit_is_c
         assert exporter.dropped > 0
         assert client.gateway.health()["healthy"]
     assert "the exporter of spans did not finish" in caplog.text
+    hanging.goes_on.set()
+    exporter._thread.join(60)  # it would send the rest to the provider of the next test
 
 
 async def test_after_a_full_queue_the_spans_that_end_later_are_complete(
@@ -211,7 +213,7 @@ async def test_a_provider_that_chooses_the_ids_itself_gets_one_trace_and_the_log
             return ForeignTracer(instrumenting_module_name)
 
     provider = Foreign()
-    monkeypatch.setattr(trace, "get_tracer_provider", lambda: provider)
+    use(monkeypatch, provider)
     async with make_app().running(store="memory:") as client:
         await complete(client, 3)
     spans = kept.get_finished_spans()
@@ -237,7 +239,7 @@ async def test_a_stop_flushes_spans_and_metrics(monkeypatch: pytest.MonkeyPatch)
         await complete(client, 1)
         assert spans.get_finished_spans() == ()
     assert len(spans.get_finished_spans()) == 6
-    assert flushed and 0 < flushed[0] <= 10_000
+    assert flushed and 0 < flushed[0] <= 60_000
 
 
 async def test_messages_of_errors_can_stay_out(collected: Collected) -> None:
