@@ -35,10 +35,11 @@ WARM_UP = 300
 MODES = {
     "off": "telemetry=off",
     "off again": "the same: the difference is noise",
-    "metrics": "telemetry=auto without a provider: counted, and read once a pair, as by a scrape",
+    "metrics": "telemetry=auto without a provider: counted, and read every 15 seconds, as by Prometheus",
     **dict.fromkeys(RATIOS, "the same with a provider of the SDK, whose batch processor has the spans"),
 }
 RATE = 1_000  # workflows a second
+SCRAPED_EVERY = 15.0  # seconds
 app = df.App("telemetry")
 
 
@@ -61,10 +62,12 @@ async def serve(mode: str, folder: str) -> None:
     if mode in RATIOS:
         provide(mode, os.environ["SINK"])
     async with app.running(store=f"sqlite:///{folder}/{mode.replace(' ', '-')}.db", **setting) as client:  # type: ignore[arg-type]
-        loop = asyncio.get_running_loop()
+        loop, scraped_at = asyncio.get_running_loop(), time.monotonic()
         print("ready", flush=True)
         while line := (await loop.run_in_executor(None, sys.stdin.readline)).strip():
-            print(await run(client, int(line), scrapes=mode == "metrics"), flush=True)
+            scrapes = mode == "metrics" and time.monotonic() - scraped_at >= SCRAPED_EVERY
+            scraped_at = time.monotonic() if scrapes else scraped_at
+            print(await run(client, int(line), scrapes=scrapes), flush=True)
 
 
 async def lose(folder: str, seconds: float) -> None:
