@@ -124,3 +124,9 @@ async def test_without_listeners_the_engine_calls_nothing_and_measures_nothing()
         assert engine.loop._began == engine.loop._let_out_took == 0.0
     finally:
         await engine.stop()
+
+
+async def test_a_listener_that_fails_keeps_no_other_from_the_batches():
+    witness = Witness()
+    await run_with(together([Deaf(), witness]))
+    assert witness.batches

@@ -122,8 +122,14 @@ class Listeners:
         return bool(self._followers)
 
     def committed(self, durable: Durable) -> None:
+        failure: Exception | None = None
         for one in self.all:
-            one.committed(durable)
+            try:
+                one.committed(durable)
+            except Exception as error:
+                failure = error  # a fault in one does not keep the others from the batch
+        if failure is not None:
+            raise failure
 
     def begun(self, attempt: Body) -> None:
         for one in self._followers:
