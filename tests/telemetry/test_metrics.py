@@ -225,10 +225,10 @@ async def test_the_hub_is_asked_at_most_every_ten_seconds_and_less_often_if_it_i
         store = env.engine.store
 
         class Slow:
-            def counts(self):
+            def gauges(self):
                 asked.append(now[0])
                 now[0] += took[0]
-                return store.counts()
+                return store.gauges()
 
             def __getattr__(self, name):
                 return getattr(store, name)
