@@ -20,6 +20,7 @@ from benchmarks.workloads import Row, Sizes, hello_many, hello_single
 from perdure.model import hash_chain
 from perdure.model.instances import partition_of
 from perdure.model.records import Batch, HistoryRow, StoredInstance
+from perdure.model.ring import base_of
 from perdure.store.sqlite.store import SqliteStore
 
 HUB = "bench"
@@ -60,6 +61,8 @@ def build(what: str, count: int, folder: Path) -> None:
         for begin in range(first, first + count - 1, AT_ONCE):
             store.commit(copies(original, range(begin, min(begin + AT_ONCE, first + count - 1))))
             store.maintain(original.row.created_at)
+        counted = base_of({original.row.status: count}, {})
+        store.commit(Batch(original.row.created_at, ring=[counted]))
     finally:
         store.close()
 

@@ -27,6 +27,7 @@ from perdure.model.records import (
 )
 from perdure.replay.state import State, fold
 from simulation.activity_pool import Ran
+from simulation.ring_checks import RingLedger
 from simulation.sometimes import Sometimes
 
 ALL_WAITS = -1
@@ -119,6 +120,7 @@ class Ledger:
 
     def __init__(self, met: Sometimes, *, shared: bool = False) -> None:
         self._met = met
+        self.ring = RingLedger(met)
         self.shared = shared  # whether several workers commit
         self.placed: dict[Key, Placed] = {}  # activities that have rows of their own
         self.asked: dict[str, AskedRequest] = {}  # requests between workers, by id
@@ -205,6 +207,9 @@ class Ledger:
         self._activities(batch, by)
         for number in sorted(touched):
             self._agree(self.runs[number])
+        living = (run.row for run in self.runs.values() if not run.purged)
+        for what in self.ring.applied(batch, living):
+            self.problem("I29", what)
         return self._purged_alive
 
     def _messages_leave(self, batch: Batch) -> None:
@@ -280,6 +285,7 @@ class Ledger:
         if row.instance_no in self.runs:  # purged, and the number was free again when the store was opened
             self.runs[-len(self.runs)] = self.runs.pop(row.instance_no)
         self.runs[row.instance_no] = run = RunRecord(row)
+        self.ring.born(row)
         if run.is_finished:
             run.finished_in = self.commits
         self.current[row.instance_id] = row.instance_no
@@ -302,6 +308,7 @@ class Ledger:
         if update.reason.startswith("poison: the store rejected") and self.refused_several:
             self._met("a culprit isolated by halves")
         run.row = before._replace(**update._asdict())
+        self.ring.moved(before, run.row)
         if run.is_finished:
             run.finished_in = self.commits
 

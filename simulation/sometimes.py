@@ -24,6 +24,7 @@ CASES = (
     "code did not fit history, and later did",
     "results did not fit the code, and later did",
     "no worker had the orchestrator, and later one did",
+    "a minute of the ring ended",
     "the clock went back",
     "the clock leapt ahead",
     "a timer beyond the horizon",
@@ -88,6 +89,7 @@ CASES = (
 )
 
 SHARED = (
+    "a dead worker's counts taken over",
     "a takeover",
     "a takeover that waited for a commit under way",
     "a worker coming back waited for its own commit",

@@ -25,6 +25,7 @@ ALL_OF_A_HUB = {
     ),
     "waits_by_event",  # for metrics, with a pause that grows with its duration
     *("expire_dropped", "expire_audit", "expire_workers"),
+    *("fill_ring", "left_in_the_ring"),
     *(
         "workers",
         "partitions",

@@ -23,6 +23,7 @@ from perdure.model.instances import FINISHED, RuntimeStatus
 from perdure.model.messages import Request, decode_message
 from perdure.model.recorded import DAMAGED
 from perdure.model.records import AuditRow, DroppedRow, HistoryRow, InstanceRow, KeyRow, SeenRow, WaitRow
+from perdure.model.ring import HEAD, HOUR, MINUTE, RingRow, value_of
 
 UNNAMED: Final = "damaged::"
 """The prefix of the substitute id of an instance with an unreadable id; its number in the store follows."""
@@ -198,6 +199,13 @@ _OTHERS: Final[Mapping[str, Mapping[str, tuple[Check, Any]]]] = {
         "expires_at": (_or_none(_is_time), None),
         "revoked_at": (_or_none(_is_time), None),
         "last_used_at": (_or_none(_is_time), None),
+    },
+    "ring": {
+        "worker": (_is_text, ""),
+        "resolution": ({HEAD, MINUTE, HOUR}.__contains__, HEAD),
+        "start": (_is_time, 0),
+        "incarnation": (_is_count, 0),
+        "value": (_is_bytes, b""),
     },
     "audit": {
         "at": (_is_time, 0),
@@ -462,9 +470,18 @@ def _record_flaw(cells: tuple[Any, ...]) -> str:
     return ""
 
 
+def _ring_flaw(cells: tuple[Any, ...]) -> str:
+    try:
+        value_of(RingRow._make(cells))
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        return f"its value cannot be read: {error}"
+    return ""
+
+
 _CONTENTS: Final[Mapping[str, Callable[[tuple[Any, ...]], str]]] = {
     "inbox": _message_flaw,
     "state": _record_flaw,
+    "ring": _ring_flaw,
 }
 
 __all__ = [

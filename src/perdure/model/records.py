@@ -6,12 +6,14 @@ everything that one commit writes; a store applies it completely or not at all.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 import msgspec
 
 from perdure.model.events import ParentLink
+from perdure.model.ring import Move, RingRow
 
 
 class InstanceRow(NamedTuple):
@@ -282,6 +284,10 @@ class Batch(msgspec.Struct):
     )  # instance_id, execution_id, task_id; -1 for all of the execution
     results: list[ResultRow] = msgspec.field(default_factory=list)
     partitions_released: list[int] = msgspec.field(default_factory=list)
+    # The changes of the net counts by status, and the rows of the ring that count them; see `perdure.model.ring`.
+    moves: list[Move] = msgspec.field(default_factory=list)
+    ring: Sequence[RingRow] = ()  # new, or replacing rows with their keys; the worker's own head comes last
+    heads_removed: Sequence[str] = ()  # workers whose heads must be there
 
     def is_empty(self) -> bool:
         return not (

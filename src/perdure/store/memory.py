@@ -53,6 +53,7 @@ if TYPE_CHECKING:
         AuditFilter,
         InstanceFilter,
     )
+    from perdure.model.ring import RingRow
     from perdure.store.transfer import Key, Row
 
 EXPIRY_EVERY: Final = 60_000_000
@@ -340,6 +341,10 @@ class MemoryStore(Member):
                     oldest[row.status] = min(oldest.get(row.status, row.created_at), row.created_at)
             waits = Counter(wait.name for some in self._tables.waits.values() for wait in some.values())
         return Gauges(oldest, dict(waits))
+
+    def ring(self, resolution: int) -> list[RingRow]:
+        with self._lock:
+            return [row for key, row in sorted(self._tables.ring.items()) if key[1] == resolution]
 
     def dropped(self, instance_id: str | None, limit: int) -> list[DroppedRow]:
         with self._lock:

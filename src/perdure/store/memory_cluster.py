@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Final
 from perdure.errors import FenceLost, StoreError, StoreInUse
 from perdure.model.instances import PARTITIONS
 from perdure.model.records import ActivityRow, PartitionRow, WorkerRow
+from perdure.model.ring import HEAD, HOUR
 from perdure.store.memory_tables import Tables
 from perdure.store.port import Census, Opening
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from perdure.model.ring import RingRow
     from perdure.store.port import Profile
 
 NUMBERS_EACH: Final = 1 << 40
@@ -118,7 +120,9 @@ class Member:
             roster.listening[self._incarnation] = self._heard
         first = self._incarnation * NUMBERS_EACH
         owned = roster.owned_by(self._incarnation)
-        return Opening(first, first, self._incarnation, PARTITIONS, owned, now)
+        worker = f"{self._profile.worker}#{self._incarnation}.{now}"
+        ring = _left_in_the_ring(self._place, worker)
+        return Opening(first, first, self._incarnation, PARTITIONS, owned, now, worker, ring)
 
     def _enter_alone(self) -> Opening:
         roster, tables = self._place.roster, self._place.tables
@@ -132,7 +136,8 @@ class Member:
                 f"the hub {self.hub!r} in memory is served by {', '.join(others)}: stop them first"
             )
         roster.sole = self
-        return Opening(max(tables.instances, default=0) + 1, max(tables.inbox, default=0) + 1)
+        numbers = max(tables.instances, default=0) + 1, max(tables.inbox, default=0) + 1
+        return Opening(*numbers, ring=_left_in_the_ring(self._place, ""))
 
     def _leave(self) -> None:
         roster = self._place.roster
@@ -280,6 +285,16 @@ class Member:
         with self._place.lock:
             self._check_shared()
             self._heard = self._place.roster.listening[self._incarnation] = heard
+
+
+def _left_in_the_ring(place: Place, worker: str) -> tuple[RingRow, ...]:
+    """The heads and hours of this worker, and of those that are void."""
+    return tuple(
+        row
+        for _, row in sorted(place.tables.ring.items())
+        if row.resolution in (HEAD, HOUR)
+        and (row.worker == worker or place.roster.living(row.incarnation) is None)
+    )
 
 
 def _following(place: Place) -> int:

@@ -26,6 +26,7 @@ from perdure.model.records import (
     TaskUpdate,
     WaitRow,
 )
+from perdure.model.ring import HEAD, KEPT, RingRow, oldest_kept
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -60,6 +61,7 @@ class Tables:
     executions: dict[int, set[int]] = field(default_factory=dict)  # with history or bodies
     keys: dict[str, KeyRow] = field(default_factory=dict)
     audit: dict[int, AuditRow] = field(default_factory=dict)
+    ring: dict[tuple[str, int, int], RingRow] = field(default_factory=dict)  # worker, resolution, start
     # instance_id, execution_id -> task_id
     activities: dict[tuple[str, str], dict[int, ActivityRow]] = field(default_factory=dict)
     # Only a few instances are in these; a poll must not scan all.
@@ -109,6 +111,9 @@ def check(tables: Tables, batch: Batch, incarnation: int = 0) -> None:
         lambda number: number in tables.inbox and number not in removed,
     )
     _refuse_seen(tables, batch, raced)
+    for worker in batch.heads_removed:
+        if (worker, HEAD, 0) not in tables.ring:
+            raise raced(f"the ring has no head of worker {worker!r}; the batch was rolled back")
     _refuse(
         "activities",
         (row[:3] for row in _placed(batch)),
@@ -221,6 +226,9 @@ def apply(tables: Tables, batch: Batch, incarnation: int = 0) -> int:
     tables.dropped.extend(batch.dropped)
     _apply_access(tables, batch)
     _apply_activities(tables, batch)
+    for worker in batch.heads_removed:
+        del tables.ring[worker, HEAD, 0]
+    tables.ring.update((row[:3], row) for row in batch.ring)
     return sum(not _take_result(tables, row, batch.at, incarnation) for row in batch.results)
 
 
@@ -343,6 +351,10 @@ def expire(tables: Tables, at: int) -> None:
     tables.seen = {key: row for key, row in tables.seen.items() if row.expires_at > at}
     tables.dropped = [row for row in tables.dropped if row.at > at - DROPPED_KEPT]
     tables.audit = {number: row for number, row in tables.audit.items() if row.at > at - AUDIT_KEPT}
+    for resolution in KEPT:
+        least = oldest_kept(at, resolution)
+        for key in [key for key in tables.ring if key[1] == resolution and key[2] < least]:
+            del tables.ring[key]
 
 
 # -------------------------------------------------------------------------------------------------- moving it
@@ -371,6 +383,7 @@ def as_rows(tables: Tables) -> dict[str, list[Row]]:
         "dropped": list(tables.dropped),
         "keys": [tables.keys[key_id] for key_id in sorted(tables.keys)],
         "audit": [tables.audit[number] for number in sorted(tables.audit)],
+        "ring": [tables.ring[key] for key in sorted(tables.ring)],
     }
 
 
@@ -402,3 +415,5 @@ def import_row(tables: Tables, table: str, row: Row) -> None:
             tables.keys[row[0]] = KeyRow._make(row)
         case "audit":
             tables.audit[len(tables.audit) + 1] = AuditRow._make(row)
+        case "ring":
+            tables.ring[row[0], row[1], row[2]] = RingRow._make(row)

@@ -19,7 +19,7 @@ only by a takeover.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         WaitRow,
         WorkerRow,
     )
+    from perdure.model.ring import RingRow
 
 
 SHORT: Final = 500
@@ -67,6 +68,9 @@ class Opening:
     partitions: int = 1  # the number of partitions of the hub
     owned: frozenset[int] = frozenset()  # those inherited from this worker's previous incarnation
     now: int = 0  # the database's time in microseconds; 0 if the machine's clock applies
+    worker: str = field(default="", compare=False)  # the key of this worker's rows in the ring
+    # The heads and hours of this worker, and of those that are void; see `perdure.model.ring`.
+    ring: tuple[RingRow, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True)
@@ -176,6 +180,14 @@ class ClientStore(Protocol):
 
     def gauges(self) -> Gauges:
         """What the store holds. It may read an index of all unfinished instances and open waits."""
+
+    def ring(self, resolution: int) -> list[RingRow] | None:
+        """The rows of the ring with this resolution (`HEAD`, `MINUTE` or `HOUR`), of all workers.
+
+        None if the store has an earlier schema without a ring. `perdure.model.ring` reads them: `counts_of(heads)`
+        is the exact number of instances by status, and `slots_of` what happened in each minute or hour. The cost is
+        that of a few rows for each worker, whatever the number of instances.
+        """
 
     def dropped(self, instance_id: str | None, limit: int) -> list[DroppedRow]:
         """Messages that could not be delivered, newest first."""

@@ -13,10 +13,10 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
+from perdure.engine.client.instance_counts import instance_counts
 from perdure.engine.core.telemetry import listeners_of
 from perdure.errors import StoreError
 from perdure.model.http_calls import BUILT_IN
-from perdure.model.records import InstanceFilter
 from perdure.telemetry.counting import (
     BATCHES,
     COMMITS,
@@ -386,11 +386,12 @@ class HubGauges:
 
     def _ask(self) -> list[Reading]:
         store, now = self._engine.store, self._engine.now()
-        by_status = dict.fromkeys(STATUSES, 0) | store.counts()
+        counts = instance_counts(store)
+        by_status = dict.fromkeys(STATUSES, 0) | counts.by_status
         gauges = store.gauges()
         return [
             Reading(_INSTANCES, {(status,): count for status, count in by_status.items()}),
-            Reading(_PARKED_NOW, {(): store.count(_ARE_PARKED)}),
+            Reading(_PARKED_NOW, {(): counts.parked}),
             Reading(
                 _OLDEST,
                 {(status,): max(0, now - gauges.oldest.get(status, now)) / 1e6 for status in UNFINISHED},
@@ -410,7 +411,6 @@ class HubGauges:
         return found
 
 
-_ARE_PARKED: Final = InstanceFilter(parked=True)
 UNFINISHED: Final = ("Pending", "Running", "Suspended")
 STATUSES: Final = (*UNFINISHED, "Completed", "Failed", "Terminated")
 

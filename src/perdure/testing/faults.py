@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         StoredInstance,
         WaitRow,
     )
+    from perdure.model.ring import RingRow
     from perdure.store.port import Gauges, History, Opening, Store
 
 T = TypeVar("T")
@@ -235,6 +236,9 @@ class FaultyStore:
 
     def gauges(self) -> Gauges:
         return self.inner.gauges()
+
+    def ring(self, resolution: int) -> list[RingRow] | None:
+        return self.inner.ring(resolution)
 
     def dropped(self, instance_id: str | None, limit: int) -> list[DroppedRow]:
         return self.inner.dropped(instance_id, limit)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from perdure.errors import StoreUnusable
 from perdure.model.records import Batch, BodyRow, DroppedRow, SeenRow
+from perdure.model.ring import HEAD, MINUTE, RingRow
 from perdure.store.memory import MemoryStore
 from perdure.store.transfer import TABLES, Movable, transfer
 from perdure.testing.conformance import audit, episode, instance, key, message, raises, task, wait
@@ -44,6 +45,11 @@ EVERYTHING = Batch(
     dropped=[DroppedRow("claim-4", n, "event", "E", "", "it has finished", b"1") for n in (5, 6)],
     keys=[key("k1"), key("k2", revoked_at=5)],
     audit=[audit(1), audit(2)],
+    ring=[
+        RingRow("", MINUTE, 60_000_000, 0, b"{}"),
+        RingRow("host:1#3.77", MINUTE, 60_000_000, 3, b"{}"),
+        RingRow("", HEAD, 0, 0, b'{"statuses":{"Running":2,"Suspended":1,"Completed":1}}'),
+    ],
 )
 
 
@@ -97,6 +103,7 @@ class MovingConformance:
                 "dropped": 2,
                 "keys": 2,
                 "audit": 2,
+                "ring": 3,
             }
 
     def test_everything_comes_over_and_comes_back(self) -> None:

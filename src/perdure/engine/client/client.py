@@ -24,6 +24,7 @@ from perdure.engine.client.cluster import ClusterVerbs
 from perdure.engine.client.entities import EntityVerbs
 from perdure.engine.client.families import finished_family
 from perdure.engine.client.gateway import Gateway, Links
+from perdure.engine.client.instance_counts import instance_counts
 from perdure.engine.client.paging import number_in
 from perdure.engine.client.starting import Starting, body_of
 from perdure.engine.client.status import Detail, page_of, start_of, status_of
@@ -283,7 +284,8 @@ class Client(Starting, EntityVerbs, TaskVerbs, AccessVerbs, AzureVerbs, WatchVer
 
     async def counts(self) -> dict[str, int]:
         """The number of instances in each status."""
-        return await self.gateway.read(self.gateway.store.counts)
+        store = self.gateway.store
+        return await self.gateway.read(lambda: instance_counts(store).by_status)
 
     async def wait_for_completion(
         self, instance_id: str, timeout: Seconds | None = None

@@ -51,6 +51,7 @@ class OpenBatch:
         "episodes",
         "first_message",
         "functions",
+        "gone",
         "handled",
         "held",
         "inputs",
@@ -116,6 +117,9 @@ class OpenBatch:
         self.again: list[Invocation] = []  # open activities of instances reloaded in this batch
         self.stale_results: list[Envelope] = []  # results that no call awaits
         self.absent: set[str] = set()
+        self.gone: set[int] = (
+            set()
+        )  # instances purged in this batch; one can be loaded again before its commit
         self.borrowed: set[str] = set()  # instances of other workers, loaded for a start
         self.quarantined: set[str] = set()
         self.inputs: list[Envelope] = []

@@ -47,6 +47,7 @@ class Dispatcher(WorkerState):
         self.instance_numbers.opened(opening.next_instance_no, opening.incarnation)
         self.message_numbers.opened(opening.next_message_no, opening.incarnation)
         self.tenure.opened()
+        self.ring.opened(opening)
         self.drop_everything()
 
     def _begin(self, now: int) -> OpenBatch:

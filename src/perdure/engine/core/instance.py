@@ -23,6 +23,7 @@ from perdure.model.human_tasks import TaskRecord
 from perdure.model.instances import FINISHED, RuntimeStatus, execution_id_of
 from perdure.model.recorded import DAMAGED, read
 from perdure.model.records import InstanceRow, InstanceUpdate, StoredInstance
+from perdure.model.ring import UNKNOWN, Move, key_of
 from perdure.replay.decide import Execution
 from perdure.replay.settle import Outcome
 from perdure.replay.state import fold
@@ -51,6 +52,7 @@ class Instance:
         "between",
         "children",
         "completed_at",
+        "counted",
         "created_at",
         "custom_status",
         "custom_status_known",
@@ -151,6 +153,7 @@ class Instance:
         self.begin_execution(execution_no)
         # created in the current batch
         self.is_new = True
+        self.counted = ""  # the key under which the ring counts it
         self.purged = False
         self.dirty = False
         self.written = False
@@ -189,6 +192,7 @@ class Instance:
         instance.written = row.episodes > 0
         instance.saved_waits = int(not instance.is_finished)  # unknown until its history is replayed
         instance.damage = why_damaged(row)
+        instance.counted = UNKNOWN if instance.damage else key_of(row.status, row.reason)
         if row.kind == ENTITY:
             instance.entity_state = instance._entity_state_of(stored.entity_state)
             # An applied operation may have a row, too: its worker did not know that it was applied.
@@ -267,6 +271,20 @@ class Instance:
         moved = facts != self.saved_facts
         self.saved_facts = facts
         return moved
+
+    def move(self) -> Move | None:
+        """The change of the net counts by status since the last one; None without a change."""
+        before, after = self.counted, key_of(self.status._value_, self.reason)
+        if before == after:
+            return None
+        self.counted = after
+        completed_at = self.completed_at
+        return (
+            self.name,
+            before,
+            after,
+            -1 if completed_at is None else max(0, completed_at - self.created_at),
+        )
 
     def row(self) -> InstanceRow:
         """The row of a new instance."""

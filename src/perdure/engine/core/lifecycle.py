@@ -389,6 +389,9 @@ def remove(batch: OpenBatch, instance: Instance) -> None:
     instance.put_away(batch.running)
     instance.purged = True
     batch.rows.purged.append(instance.no)
+    if instance.counted and instance.entity_state is None and instance.no not in batch.gone:
+        batch.rows.moves.append((instance.name, instance.counted, "", -1))
+    batch.gone.add(instance.no)
     if batch.cache.warm.get(instance.instance_id) is instance:
         batch.cache.evict(instance)
     batch.absent.add(instance.instance_id)

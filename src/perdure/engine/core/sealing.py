@@ -77,11 +77,17 @@ def _seal_instance(batch: OpenBatch, instance: Instance) -> None:
         instance.due_at = None
     if instance.is_new:
         rows.new_instances.append(instance.row())
+        moved = True
         instance.has_moved()
     else:
         rows.updates.append(instance.update())
-        if instance.has_moved():
+        moved = instance.has_moved()
+        if moved:
             batch.moved.add(instance.no)
+    if moved and instance.entity_state is None and instance.no not in batch.gone:
+        move = instance.move()
+        if move is not None:
+            rows.moves.append(move)
     if instance.due_at is not None:
         batch.released.due.append((instance.due_at, instance.instance_id))
     instance.touched_at = batch.now

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from perdure.engine.core.backlog import Lines
 from perdure.engine.core.cache import InstanceCache
 from perdure.engine.core.ports import Limits, Running
+from perdure.engine.core.ring import Ring
 from perdure.engine.core.row_ids import Numbers
 from perdure.engine.core.tenure import Tenure
 
@@ -53,6 +54,7 @@ class WorkerState:
         self.instance_numbers = Numbers()
         self.message_numbers = Numbers()
         self.tenure = Tenure()
+        self.ring = Ring()
         self.began_at = 0
         self.first_message = 0
         self.backlog: deque[Envelope] = deque()

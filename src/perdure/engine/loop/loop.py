@@ -472,11 +472,18 @@ class Loop:
         """Store the rows of a batch, if it has any. `since` tells other threads how long that takes."""
         if batch.is_empty():
             return
+        ring = self.dispatcher.ring
         self.committing_since = since
         try:
             if self.sharing is not None:
                 self._confirm(self.sharing)
+            ring.write_into(batch)  # not before: a start may have been committed while the batch was sealed
             self.store.commit(batch)
+        except BaseException:
+            ring.rolled_back()
+            raise
+        else:
+            ring.committed()
         finally:
             self.committing_since = None
 

@@ -16,6 +16,7 @@ from typing import Final
 
 import msgspec
 
+from perdure.engine.client.instance_counts import true_counts
 from perdure.engine.client.status import recorded_events
 from perdure.model import events as ev
 from perdure.model import hash_chain
@@ -24,6 +25,7 @@ from perdure.model.encryption import DAMAGED, Unreadable
 from perdure.model.instances import RuntimeStatus, execution_id_of, partition_of
 from perdure.model.recorded import references
 from perdure.model.records import HistoryRow, InstanceFilter, InstanceRow, StoredInstance
+from perdure.model.ring import HEAD, InstanceCounts, counts_of, is_certain
 from perdure.replay.state import State, fold
 from perdure.store.port import ClientStore, Examinable, SharedStore, shared
 
@@ -64,10 +66,37 @@ def verify(store: ClientStore, progress: Callable[[int], None] = lambda done: No
             report.problems.append(f"{row.instance_id}: its history cannot be read: {error}")
         report.instances += 1
         progress(report.instances)
+    if not report.problems:  # damaged rows are counted otherwise
+        report.problems += _ring_problems(store)
     if isinstance(store, Examinable):
         for number, flaw in store.flaws():
             report.problems.append(f"{names[number]}: {flaw}" if number in names else flaw)
     return report
+
+
+def _ring_problems(store: ClientStore) -> Iterator[str]:
+    """Whether the ring counts the instances that are there. A hub without heads has not been counted yet."""
+    heads = store.ring(HEAD)
+    if not heads:
+        return
+    try:
+        if not is_certain(heads):
+            return  # the next engine that has the hub to itself counts again
+        found = counts_of(heads)
+    except (msgspec.MsgspecError, UnicodeDecodeError, TypeError):
+        return  # `flaws` tells which row
+    true = true_counts(store)
+    if found != true:
+        yield (
+            f"the ring counts {_shown_counts(found)}, the hub has {_shown_counts(true)}: a row was changed, or a "
+            "worker of an earlier version has served the hub. Stop all workers and delete the rows of the table "
+            "ring whose resolution is 0: the next worker that starts counts the instances again"
+        )
+
+
+def _shown_counts(counts: InstanceCounts) -> str:
+    shown = ", ".join(f"{count} {status}" for status, count in sorted(counts.by_status.items()))
+    return f"{shown or 'no instances'} ({counts.parked} parked)"
 
 
 _MOST_PARTITIONS: Final = 2**15

@@ -26,7 +26,6 @@ from perdure.http.access.limits import Buckets, RateLimits, RequestsInHand, limi
 from perdure.http.access.link_signer import Signer, link_of
 from perdure.http.access.stream_limits import StreamLimits
 from perdure.http.guard import SAFE, is_foreign
-from perdure.http.hub_counts import HubCounts
 from perdure.http.principal import ANONYMOUS, ANYONE, CALLER, Caller, Refused, address_of
 from perdure.http.shared_reads import SharedReads
 from perdure.http.table import CODE, ENDPOINT
@@ -99,7 +98,6 @@ class Access:
         self._ended = sessions.Ended(lambda name: gateway.store.answered(name), time.monotonic)
         self.shares = StreamLimits()
         self.looks = SharedReads(time.monotonic)
-        self.counts = HubCounts(time.monotonic)
         self._requests = Buckets(self.limits.rate, self.limits.burst, time.monotonic)
         self._in_hand = RequestsInHand(self.limits.in_hand)
         self.denied = dict.fromkeys(DENIALS, 0)

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
+from perdure.engine.client.instance_counts import instance_counts
 from perdure.engine.client.watching import cursor_of
 from perdure.errors import FunctionNotFound, InstanceNotFound, PayloadError
 from perdure.failure import told_of
-from perdure.http.api.access import access_of
 from perdure.http.api.instance_urls import MANAGEMENT
 from perdure.http.api.streams import list_cursor
 from perdure.http.mounting import quoted
@@ -98,7 +98,7 @@ async def hub_page(request: Request) -> Response:
     given |= {"status": ",".join(query.getlist("status")), "parked": "true" if given["parked"] else ""}
     asked = InstanceFilters(**given)
     page, problem = await _page(client, asked)
-    counted = await access_of(request).counts.of(client)
+    counted = await client.gateway.read(lambda: instance_counts(client.gateway.store))
     base = base_of(request)
     return draw(
         request,

@@ -18,6 +18,7 @@ from perdure.store.postgres.binary import (
     number,
     numbers,
     numbers_or_null,
+    text,
     texts,
     texts_or_null,
 )
@@ -78,6 +79,7 @@ _KEYS: Final[tuple[Encode, ...]] = (
     *(texts, texts, texts, texts, bodies, numbers, texts, numbers_or_null, numbers_or_null, numbers_or_null),
 )
 _AUDIT: Final[tuple[Encode, ...]] = (numbers, texts, texts, texts, texts, texts, texts, numbers)
+_RING: Final[tuple[Encode, ...]] = (texts, numbers, numbers, numbers, bodies)
 _ACTIVITIES: Final[tuple[Encode, ...]] = (
     *(texts, texts, numbers, texts, texts, numbers, numbers, numbers_or_null, bodies),
 )
@@ -96,6 +98,7 @@ COLUMNS: Final[dict[str, tuple[Encode, ...]]] = {
     "dropped": _DROPPED,
     "keys": _KEYS,
     "audit": _AUDIT,
+    "ring": _RING,
 }
 """The same by the names of a transfer."""
 
@@ -168,6 +171,13 @@ def _calls(batch: Batch, incarnation: int, partitions: int) -> Iterator[Statemen
         yield Statement("use_keys", arrays((texts, numbers), list(dict(batch.keys_used).items())))
     if batch.audit:
         yield Statement("add_audit", arrays(_AUDIT, batch.audit))
+    if batch.heads_removed:
+        yield Statement("remove_heads", (texts(batch.heads_removed), number(len(batch.heads_removed))))
+    if batch.ring:
+        *others, head = batch.ring
+        if others:
+            yield Statement("put_ring", arrays(_RING, others))
+        yield Statement("put_head", (text(head.worker), number(head.incarnation), head.value))
     yield from _shared(batch, incarnation, partitions)
 
 

@@ -170,6 +170,24 @@ where k.hub_no + 0 = {hub} and k.key_id = v.key_id
 insert into {schema}.audit (hub_no, at, who, address, operation, instance_id, detail, outcome, times)
 select {hub}, * from unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bigint[])
 
+-- name: remove_heads
+-- Another worker may have taken them over first.
+with gone as (
+    delete from {schema}.ring where hub_no + 0 = {hub} and worker = any($1::text[]) and resolution = 0 returning 1
+)
+select case when count(*) <> $2::bigint
+    then {schema}.fail('PD002', 'heads of the ring', count(*), $2::bigint) end
+from gone
+
+-- name: put_head
+insert into {schema}.ring (hub_no, worker, resolution, start, incarnation, value)
+values ({hub}, $1::text, 0, 0, $2::bigint, $3::bytea)
+on conflict (worker, resolution, start, hub_no) do update set value = excluded.value
+
+-- name: put_ring
+insert into {schema}.ring (hub_no, {ring_columns}) select {hub}, * from unnest({ring_arrays})
+on conflict (worker, resolution, start, hub_no) do update set value = excluded.value
+
 -- name: remove_activities
 delete from {schema}.activities a
 using {rows: $1 instance_id text, $2 execution_id text, $3 task_id bigint}

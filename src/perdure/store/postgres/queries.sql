@@ -214,6 +214,36 @@ select coalesce(sum(pg_total_relation_size(c.oid)), 0)::bigint from pg_class c
 join pg_namespace n on n.oid = c.relnamespace
 where c.relkind in ('r', 'p') and n.nspname = '{schema}'
 
+-- name: ring
+select {ring_columns} from {schema}.ring where hub_no = {hub} and resolution = $1::bigint order by worker, start
+
+-- name: left_in_the_ring
+-- The heads and hours of this worker, and of those that are void.
+select {ring_columns} from {schema}.ring r
+where hub_no = {hub} and resolution in (0, 3600)
+and (worker = $1::text or not exists (
+    select from {schema}.workers w where w.hub_no = {hub} and w.incarnation = r.incarnation and w.state <> 'void'
+))
+
+-- name: fill_ring
+-- For a schema of an earlier version: one statement, so that no instance is counted here and in a worker's head.
+insert into {schema}.ring (hub_no, {ring_columns})
+select {hub}, '', 0, 0, 0, convert_to(json_build_object('statuses', json_object_agg(key, count))::text, 'UTF8')
+from (
+    select case when status in ({statuses}) then status else 'Suspended' end
+        || case when {parked} then '/parked' else '' end as key, count(*)
+    from {schema}.instances where hub_no = {hub} and kind <> 'entity' group by 1
+) counted
+where not exists (select from {schema}.ring where hub_no = {hub} and resolution = 0)
+having count(*) > 0
+on conflict (worker, resolution, start, hub_no) do nothing
+
+-- name: clear_heads
+delete from {schema}.ring where hub_no = {hub} and resolution = 0
+
+-- name: expire_ring
+delete from {schema}.ring where hub_no = {hub} and resolution = $1::bigint and start < $2::bigint
+
 -- name: dropped_all
 select {dropped_columns} from {schema}.dropped
 where hub_no = {hub} order by dropped_no desc limit $1::bigint

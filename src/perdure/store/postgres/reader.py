@@ -32,6 +32,7 @@ from perdure.model.records import (
     TaskRow,
     WaitRow,
 )
+from perdure.model.ring import RingRow
 from perdure.store.column_encryption import opened
 from perdure.store.port import Gauges, History
 from perdure.store.postgres import encrypting
@@ -175,6 +176,9 @@ class PostgresReader:
             Statement("oldest_unfinished"), Statement("waits_by_event"), Statement("size_on_disk")
         )
         return Gauges(dict(oldest), dict(waits), size)
+
+    def ring(self, resolution: int) -> list[RingRow] | None:
+        return list(map(RingRow._make, self._ask(Statement("ring", (number(resolution),)))[0]))
 
     def dropped(self, instance_id: str | None, limit: int) -> list[DroppedRow]:
         if instance_id is None:

@@ -7,6 +7,7 @@ from functools import cache
 from importlib import resources
 from typing import Final
 
+from perdure.model.instances import RuntimeStatus
 from perdure.model.records import (
     ActivityRow,
     AuditRow,
@@ -19,6 +20,8 @@ from perdure.model.records import (
     WaitRow,
     WorkerRow,
 )
+from perdure.model.ring import RingRow
+from perdure.store.filters import PARKED
 
 FILES: Final = ("commit.sql", "queries.sql", "sharing.sql")
 NOW: Final = "(extract(epoch from clock_timestamp()) * 1000000)::bigint"
@@ -38,7 +41,7 @@ _TEXT: Final = frozenset(
         ),
         *("execution_id", "pool", "operation_id", "key_id", "scopes", "created_by"),
         *("roles", "holder", "assignee"),
-        *("who", "address", "operation", "detail", "outcome"),
+        *("worker", "who", "address", "operation", "detail", "outcome"),
     }
 )
 _BYTES: Final = frozenset(
@@ -56,7 +59,7 @@ _BYTES: Final = frozenset(
             "schema",
             "task",
         ),
-        *("answer", "secret", "invocation"),
+        *("answer", "secret", "invocation", "value"),
     }
 )
 
@@ -96,6 +99,10 @@ _PLACEHOLDERS: Final = {
     "{key_columns}": _columns(KeyRow),
     "{key_arrays}": _arrays(KeyRow),
     "{audit_columns}": _columns(AuditRow),
+    "{ring_columns}": _columns(RingRow),
+    "{ring_arrays}": _arrays(RingRow),
+    "{parked}": PARKED,
+    "{statuses}": ", ".join(f"'{status.value}'" for status in RuntimeStatus),
     "{activity_columns}": _columns(ActivityRow),
     "{activity_arrays}": _arrays(ActivityRow),
     "{claimed_columns}": _columns(ActivityRow, "a."),

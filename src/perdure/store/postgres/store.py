@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import psycopg
@@ -35,6 +36,7 @@ from perdure.model.records import (
     SeenRow,
     StoredInstance,
 )
+from perdure.model.ring import KEPT, oldest_kept
 from perdure.store.column_encryption import demand_readable, opened
 from perdure.store.memory_tables import AUDIT_KEPT, DROPPED_KEPT
 from perdure.store.port import Opening
@@ -49,6 +51,7 @@ from perdure.store.postgres.notify import Hints
 from perdure.store.postgres.pipeline import Backend, Statement, Wire
 from perdure.store.postgres.query import is_sayable
 from perdure.store.postgres.reader import PostgresReader, instances_of
+from perdure.store.postgres.ring import take_ring
 from perdure.store.rekeying import readable_messages
 from perdure.store.transfer import UNFINISHED, demand_empty
 
@@ -139,7 +142,8 @@ class PostgresStore(PostgresReader):
             opening = membership.enter(wire, profile, self._state, before, incarnation, partitions)
             self._own, self._incarnation = [incarnation], incarnation
         self._owned = opening.owned
-        return opening
+        worker = f"{profile.worker}#{self._incarnation}.{opening.now}" if profile is not None else ""
+        return replace(opening, worker=worker, ring=take_ring(wire, worker, alone=profile is None))
 
     def _take_hub(self, wire: Wire) -> tuple[int, int]:
         """The hub's number and its number of partitions; a new hub is created."""
@@ -500,6 +504,7 @@ class PostgresStore(PostgresReader):
             Statement("expire_dropped", (number(now - DROPPED_KEPT), most)),
             Statement("expire_audit", (number(now - AUDIT_KEPT), most)),
             Statement("expire_workers", (number(now - _DAY),)),
+            *(Statement("expire_ring", (number(one), number(oldest_kept(now, one)))) for one in KEPT),
         ]
 
         def expire(wire: Wire) -> None:

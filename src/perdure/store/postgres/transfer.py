@@ -34,6 +34,7 @@ KEYS: Final[dict[str, tuple[str, ...]]] = {
     "dropped": ("dropped_no",),
     "keys": ("key_id",),
     "audit": ("audit_no",),
+    "ring": ("worker", "resolution", "start"),
 }
 """The key by which the rows of a hub are read, after the hub itself."""
 _CLEARED: Final = (*KEYS, "encryption", "workers", "partitions", "activities")

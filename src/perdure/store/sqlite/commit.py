@@ -13,6 +13,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from perdure.errors import CommitRefused, FenceLost
+from perdure.model.ring import KEPT, oldest_kept
 from perdure.store.purging import surviving
 from perdure.store.sqlite.statements import Repeated, blocks
 
@@ -71,6 +72,8 @@ class Committer:
                 self._repeated[name] = Repeated(text)
             else:
                 self._single[name] = text
+        self._put_head = self._single["put_head"]
+        self._head_no: Any = None  # of the engine's row in the ring, once it is durable
         self._next_expiry = 0
         self.stage = ""  # the current statement, for error messages
 
@@ -88,6 +91,8 @@ class Committer:
         if batch.task_updates or batch.task_moves:
             self._change_tasks(batch)
         self._remember(batch)
+        if batch.ring:
+            self._write_ring(batch)
         if batch.at >= self._next_expiry:
             self._expire(batch.at)
 
@@ -107,13 +112,13 @@ class Committer:
         if batch.inbox_removed:
             self._demand("remove_messages", batch.inbox_removed, "consumed messages")
 
-    def _demand(self, name: str, numbers: Sequence[int], what: str) -> None:
+    def _demand(self, name: str, numbers: Sequence[Any], what: str) -> None:
         before = self._total_changes()
         self._repeated[name].values(self._execute, numbers)
         found = self._total_changes() - before
         if found != len(numbers):
             raise FenceLost(
-                f"of {len(numbers)} {what} the inbox has {found}: another engine has taken the others"
+                f"of {len(numbers)} {what} the store has {found}: another engine has taken the others"
             )
 
     def _purge(self, batch: Batch) -> None:
@@ -161,11 +166,28 @@ class Committer:
         if self._total_changes() - before != len(batch.seen):
             raise CommitRefused("an operation id in `seen` was accepted before and its answer still counts")
 
+    def _write_ring(self, batch: Batch) -> None:
+        if batch.heads_removed:
+            self._demand("remove_heads", batch.heads_removed, "heads of the ring")
+        *others, head = batch.ring
+        if self._head_no is None:
+            found = self._execute(self._single["find_head"], (head[0],)).fetchall()
+            if not found:
+                self._write("put_ring", batch.ring)
+                return
+            self._head_no = found[0][0]
+        if others:
+            self._write("put_ring", others)
+        self.stage = "put_head"
+        self._execute(self._put_head, (head[4], self._head_no))
+
     def _expire(self, at: int) -> None:
         """Delete expired rows, a bounded number at a time and once a minute, unless there are more."""
         before = self._total_changes()
         self._execute(self._single["expire_seen"], (at, _EXPIRED_AT_ONCE))
         self._execute(self._single["expire_dropped"], (at - DROPPED_KEPT, _EXPIRED_AT_ONCE))
         self._execute(self._single["expire_audit"], (at - AUDIT_KEPT, _EXPIRED_AT_ONCE))
+        for resolution in KEPT:
+            self._execute(self._single["expire_ring"], (resolution, oldest_kept(at, resolution)))
         is_done = self._total_changes() - before < _EXPIRED_AT_ONCE
         self._next_expiry = at + EXPIRY_EVERY if is_done else at

@@ -121,6 +121,19 @@ where seen.expires_at <= ?
 insert into dropped (hub_no, instance_id, at, kind, name, operation_id, reason, body)
 values [({hub}, ?, ?, ?, ?, ?, ?, ?)]
 
+-- name: remove_heads
+delete from ring where hub_no = {hub} and resolution = 0 and worker in ([?])
+
+-- name: find_head
+select ring_no from ring where hub_no = {hub} and worker = ? and resolution = 0 and start = 0
+
+-- name: put_head
+update ring set value = ? where ring_no = ?
+
+-- name: put_ring
+insert into ring (hub_no, worker, resolution, start, incarnation, value) values [({hub}, ?, ?, ?, ?, ?)]
+on conflict (hub_no, worker, resolution, start) do update set value = excluded.value
+
 -- name: put_keys
 insert into keys values [({hub}, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)]
 on conflict (hub_no, key_id) do update
@@ -143,6 +156,10 @@ delete from seen where rowid in (select rowid from seen where expires_at <= ? or
 delete from dropped where dropped_no in (
     select dropped_no from (select dropped_no, at from dropped order by dropped_no limit ?2) where at <= ?1
 )
+
+-- name: expire_ring
+-- A few rows of each worker, so all at once.
+delete from ring where hub_no = {hub} and resolution = ?1 and start < ?2
 
 -- name: expire_audit
 delete from audit where audit_no in (

@@ -15,6 +15,7 @@ from typing import Final
 import apsw
 
 from perdure.errors import StoreTooNew, StoreUnusable
+from perdure.model.ring import RingRow
 from perdure.store.sqlite.errors import translating
 from perdure.store.sqlite.files import demand_one_place
 from perdure.store.sqlite.lock import connect
@@ -22,8 +23,9 @@ from perdure.store.sqlite.statements import CACHED, read_sql
 from perdure.store.sqlite.wal import LOG_KEPT
 
 APPLICATION_ID: Final = 0x70657264  # "perd"
-SCHEMA_VERSION: Final = 7
+SCHEMA_VERSION: Final = 8
 _REPLAYS_SINCE: Final = 6  # the version whose instances have the columns
+RING_SINCE: Final = 8  # the version that has the table
 _OLDEST_SQLITE: Final = (3, 51, 3)
 _BUSY_MS: Final = 5_000
 _CACHE_KIB: Final = 32_768
@@ -83,11 +85,15 @@ def open_reader(path: str) -> apsw.Connection:
 
 
 def _show_as_migrated(connection: apsw.Connection) -> None:
-    """Give a file of an earlier version the columns of today, in a view that only this connection sees.
+    """Give a file of an earlier version the tables of today, in views that only this connection sees.
 
-    After another process has migrated the file, the view shows the columns of the table.
+    After another process has migrated the file, the view of instances shows the columns of the table.
     """
-    if connection.pragma("user_version") < _REPLAYS_SINCE:
+    version = connection.pragma("user_version")
+    if version < RING_SINCE:
+        columns = ", ".join(f"null as {name}" for name in ("hub_no", *RingRow._fields))
+        connection.execute(f"create temp view ring as select {columns} where false")
+    if version < _REPLAYS_SINCE:
         connection.execute(
             "create temp view instances as select *, 0 as replays, '' as replay_reason from main.instances"
         )

@@ -120,6 +120,20 @@ select status, created_at from v where created_at is not null
 select w.name, count(*) from waits w cross join instances i on i.instance_no = w.instance_no
 where i.hub_no = ?1 group by w.name
 
+-- name: ring
+select worker, resolution, start, incarnation, value from main.ring
+where hub_no = ? and resolution = ?
+
+-- name: left_in_the_ring
+-- The heads and hours: an engine that has the hub to itself goes on from all of them.
+select worker, resolution, start, incarnation, value from ring where hub_no = ? and resolution in (0, 3600)
+
+-- name: add_head
+insert into ring (hub_no, worker, resolution, start, incarnation, value) values (?, ?, ?, ?, ?, ?)
+
+-- name: parked_by_status
+select status, count(*) from instances where hub_no = ? and kind is not 'entity' and {parked} group by status
+
 -- name: dropped_all
 -- By number, not through the index of the targets, which would have to be sorted.
 select instance_id, at, kind, name, operation_id, reason, body from dropped

@@ -42,16 +42,18 @@ from perdure.model.records import (
     TaskRow,
     WaitRow,
 )
+from perdure.model.ring import RingRow
 from perdure.store.column_encryption import opened
 from perdure.store.port import Gauges, History, wants_history
-from perdure.store.reading import OneProcess, counted, flaws_of, with_bodies
+from perdure.store.reading import OneProcess, flaws_of, with_bodies
 from perdure.store.sqlite import encrypting
 from perdure.store.sqlite import transfer as moving
-from perdure.store.sqlite.connection import open_reader
+from perdure.store.sqlite.connection import RING_SINCE, open_reader
 from perdure.store.sqlite.errors import translated
 from perdure.store.sqlite.files import size_of
 from perdure.store.sqlite.invalid_text import reading
 from perdure.store.sqlite.query import build, build_count, build_tasks
+from perdure.store.sqlite.ring import status_counts
 from perdure.store.sqlite.statements import query, query_many
 from perdure.store.task_query import tasks_of
 from perdure.store.transfer import strayed
@@ -152,10 +154,14 @@ class SqliteReader:
 
     def counts(self) -> dict[str, int]:
         with self._snapshot() as execute:
-            counts = counted(execute(query("counts"), (self._hub_no,)).fetchall())
-        total = counts.pop("", 0)
-        counts["Completed"] = counts.get("Completed", 0) + total - sum(counts.values())
-        return {status: count for status, count in counts.items() if count}
+            return status_counts(execute, self._hub_no)
+
+    def ring(self, resolution: int) -> list[RingRow] | None:
+        with self._snapshot() as execute:
+            if _version(execute) < RING_SINCE:
+                return None
+            rows = execute(query("ring"), (self._hub_no, resolution)).fetchall()
+        return list(map(RingRow._make, rows))
 
     def gauges(self) -> Gauges:
         with self._snapshot() as execute:

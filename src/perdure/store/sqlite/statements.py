@@ -15,6 +15,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 from perdure.model.records import InstanceRow, InstanceUpdate
+from perdure.store.filters import PARKED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -30,6 +31,7 @@ _PLACEHOLDERS: Final = {
     "{instance_columns}": ", ".join(InstanceRow._fields),
     "{instance_marks}": ", ".join("?" * len(InstanceRow._fields)),
     "{with_updates}": _WITH_UPDATES,
+    "{parked}": PARKED,
 }
 
 

@@ -30,6 +30,7 @@ from perdure.store.sqlite.files import create, demand_one_place, demand_own_fold
 from perdure.store.sqlite.invalid_text import reading
 from perdure.store.sqlite.lock import FileLock, ServerFile
 from perdure.store.sqlite.reader import SqliteReader, read_bodies, read_histories, read_instances, read_states
+from perdure.store.sqlite.ring import take_ring
 from perdure.store.sqlite.statements import query, query_many
 from perdure.store.sqlite.wal import length, prolong, tidy
 from perdure.store.transfer import UNFINISHED, demand_empty
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
     from perdure.model.encryption import Cipher
     from perdure.model.records import Batch
+    from perdure.model.ring import RingRow
     from perdure.store.rekeying import Rekeyed
     from perdure.store.transfer import Key, Row
 
@@ -115,6 +117,7 @@ class SqliteStore(SqliteReader):
                 execute: Any = writer.cursor().execute
                 hub_no = self._take_hub(execute, length(writer))
                 vault = encrypting.take_vault(execute, hub_no, self.hub, self._cipher, self.location)
+                ring = self._take_ring(execute, hub_no)
                 [numbers] = execute(query("next_numbers")).fetchall()
             except BaseException:
                 writer.close(force=True)
@@ -124,7 +127,8 @@ class SqliteStore(SqliteReader):
         self._execute, self._hub_no, self._vault = execute, hub_no, vault
         self._keeps_connections = True
         self._shorten_log()
-        return Opening(*numbers)
+        next_instance_no, next_message_no = numbers
+        return Opening(next_instance_no, next_message_no, ring=ring)
 
     def _shorten_log(self) -> None:
         """Checkpoint the log at the start: processes killed before their first upkeep would only add to it."""
@@ -144,6 +148,12 @@ class SqliteStore(SqliteReader):
             found = execute(query("add_hub"), (self.hub,)).fetchall()
         execute("commit")
         return int(found[0][0])
+
+    def _take_ring(self, execute: Any, hub_no: int) -> tuple[RingRow, ...]:
+        execute("begin immediate")
+        ring = take_ring(execute, hub_no)
+        execute("commit")
+        return ring
 
     def _drop_connection(self, why: str) -> None:
         writer, self._writer, self._committer, self._why_not = self._writer, None, None, why

@@ -31,6 +31,7 @@ KEYS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "dropped": (_OF_HUB, ("dropped_no",)),
     "keys": (_OF_HUB, ("key_id",)),
     "audit": (_OF_HUB, ("audit_no",)),
+    "ring": (_OF_HUB, ("worker", "resolution", "start")),
 }
 """The condition for the rows of a hub, and the key by which they are read."""
 
@@ -48,7 +49,7 @@ def export(execute: Execute, hub_no: int, table: str, after: Key, limit: int) ->
     scope, key = KEYS[table]
     keys, columns = ", ".join(key), ", ".join(TABLES[table].columns)
     # By the primary key, not through an index of the hub, which would have to be sorted for every page.
-    scope = scope if scope == _OF_INSTANCES or table in ("seen", "keys") else f"+{scope}"
+    scope = scope if scope == _OF_INSTANCES or table in ("seen", "keys", "ring") else f"+{scope}"
     behind = f" and ({keys}) > ({', '.join('?' * len(key))})" if after else ""
     sql = f"select {keys}, {columns} from {table} where {scope}{behind} order by {keys} limit ?"
     rows = execute(sql, (hub_no, *after, limit)).fetchall()
