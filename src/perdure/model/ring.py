@@ -175,10 +175,10 @@ def counts_of(heads: Iterable[RingRow]) -> InstanceCounts:
         total.add_statuses(value_of(row))
     counts: dict[str, int] = {}
     parked = 0
-    for key, count in total.statuses.items():
-        status = key.removesuffix(_PARKED)
+    for counted_as, count in total.statuses.items():
+        status = counted_as.removesuffix(_PARKED)
         counts[status] = counts.get(status, 0) + count
-        parked += count if status != key else 0
+        parked += count if counted_as.endswith(_PARKED) else 0
     return InstanceCounts({status: count for status, count in counts.items() if count}, parked)
 
 
