@@ -53,7 +53,7 @@ MARKS = (
     "<scr\x00ipt>alert(1)</scr\x00ipt>",
 )
 # What else pages are made of that are not about one instance.
-PROSE = frozenset({"dl", "dt", "dd", "article", "br", "strong", "em", "i", "ol", "h3", "h4", "hr"})
+PROSE = frozenset({"dl", "dt", "dd", "article", "br", "strong", "em", "i", "ol", "h3", "h4", "hr", "kbd"})
 SOURCES = ("src", "href", "action", "formaction", "data", "srcset", "poster", "background", "cite")
 
 
