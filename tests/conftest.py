@@ -4,10 +4,12 @@ Tests marked `long`, and those that repeat others on further versions of Postgre
 `make test-long` runs everything.
 """
 
+import logging
 import os
 import shutil
 import signal
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -47,6 +49,23 @@ def may_hold_files(memory: Path) -> bool:
 def is_long_run(pytestconfig: pytest.Config) -> bool:
     """Whether tests that only take more samples of the same should take them all."""
     return bool(pytestconfig.getoption("--long"))
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was() -> Iterator[None]:
+    """Switch loggers on again that a test, or a library that it used in this process, has switched off for all."""
+    root, manager = logging.getLogger(), logging.root.manager
+    level, disabled, off = root.level, manager.disable, set(_switched_off())
+    yield
+    root.setLevel(level)
+    logging.disable(disabled)
+    for logger in _switched_off():
+        logger.disabled = logger in off
+
+
+def _switched_off() -> list[logging.Logger]:
+    known = logging.root.manager.loggerDict.values()
+    return [logger for logger in known if isinstance(logger, logging.Logger) and logger.disabled]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

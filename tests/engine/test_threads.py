@@ -13,7 +13,7 @@ from perdure.replay.settle import Invocation
 
 
 def attempt_of(body) -> Attempt:
-    runner = SimpleNamespace(call=lambda invocation, signals: body())
+    runner = SimpleNamespace(call=lambda invocation, signals: body(), hub="claims", guard=None)
     return Attempt(runner, Invocation("i", "e-1", 0, 0, 1, "work", Raw(b"null"), 0))
 
 
