@@ -54,10 +54,11 @@ def is_long_run(pytestconfig: pytest.Config) -> bool:
 @pytest.fixture(autouse=True)
 def logging_as_it_was() -> Iterator[None]:
     """Switch loggers on again that a test, or a library that it used in this process, has switched off for all."""
-    root, manager = logging.getLogger(), logging.root.manager
-    level, disabled, off = root.level, manager.disable, set(_switched_off())
+    levels = {one: one.level for one in (logging.getLogger(), logging.getLogger("perdure"))}
+    disabled, off = logging.root.manager.disable, set(_switched_off())
     yield
-    root.setLevel(level)
+    for logger, level in levels.items():
+        logger.setLevel(level)
     logging.disable(disabled)
     for logger in _switched_off():
         logger.disabled = logger in off
