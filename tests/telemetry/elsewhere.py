@@ -18,7 +18,7 @@ class _Last(logging.Handler):
 
 
 _last = _Last()
-_log = logging.getLogger("claims.elsewhere")
+_log = logging.getLogger("elsewhere")  # no page of the documentation configures it
 _log.addHandler(_last)
 _log.setLevel(logging.INFO)
 
