@@ -102,7 +102,7 @@ $(V)/.app: $(LOCKED) | $(V)/bin/python
 	@touch $@
 
 $(V)/.dev $(V)/.core: $(V)/.%: $(LOCKED) | $(V)/bin/python
-	$(INSTALL) all --group $*
+	$(INSTALL) all $(if $(filter $*,dev),demo) --group $*
 	@touch $@ $(V)/.app
 
 # The dashboard's tests drive a real browser; they are never skipped in silence.

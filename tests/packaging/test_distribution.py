@@ -127,6 +127,7 @@ USES: dict[str, list[tuple[str, str]]] = {  # what each extra is for: a program,
     ],
     "postgres": [(NO_SERVER, "127.0.0.1")],
     "azure": [(BROKER.format(kind="AzureStorageQueue", arguments="'UseDevelopmentStorage=true', 'q'"), "")],
+    "demo": [("import imagehash, PIL, skimage, sklearn; print('the claims office')", "the claims office")],
     "telemetry": [("import opentelemetry.trace, prometheus_client; print('both')", "both")],
     "otlp": [(EXPORTS.format(mode="otlp", variable="", value=""), "0 left")],
     "azure-monitor": [
