@@ -98,7 +98,7 @@ $(V)/bin/python:
 	$(PY) -m venv $(V)
 
 $(V)/.app: $(LOCKED) | $(V)/bin/python
-	$(INSTALL) server
+	$(INSTALL) demo
 	@touch $@
 
 $(V)/.dev $(V)/.core: $(V)/.%: $(LOCKED) | $(V)/bin/python

@@ -25,18 +25,23 @@ async def main(folder: Path) -> None:
     from playwright.async_api import async_playwright
 
     import perdure as df
-    from examples.claims.demo.__main__ import DATABASE, Demo
+    from examples.claims.connections import BANK_AWAY, home
+    from examples.claims.demo.__main__ import DATABASE, YOU, Demo, key_of, staffed
     from examples.claims.demo.server import Server
-    from examples.claims.process import SWITCH, home
+    from examples.claims.model import Ruling
     from examples.claims.source import claims_of, made_up
 
     claims = list(claims_of(made_up(CLAIMS)))
     async with Server(home() / DATABASE) as server, df.connect(server.url, key=server.token) as client:
-        found = await Demo(server, client, claims, kills=0).run()
-        (home() / SWITCH).touch()  # the bank is away: the timeline shows attempts and pauses
+        your_key = await key_of(client, YOU)
+        async with staffed(server, client) as staff:
+            found = await Demo(server, client, staff, claims, kills=0, your_key=your_key).run()
+        (home() / BANK_AWAY).touch()  # the bank is away: the timeline shows attempts and pauses
         claim = found.waiting[-1].instance_id
-        await client.raise_event(claim, "ApproverDecision", {"approved": True, "by": "Ada"})
-        await _until_attempt(client, claim, 4)
+        async with df.connect(server.url, key=your_key) as you:
+            ruling = Ruling(verdict="approve", reason="All photos match.")
+            await you.complete_task(f"{claim}.review:0", YOU, ruling)
+        await _until_attempt(client, f"{claim}.payment", 4)
         async with async_playwright() as playwright:
             browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
             for scheme in SCHEMES:
@@ -45,7 +50,7 @@ async def main(folder: Path) -> None:
                     color_scheme=scheme,  # type: ignore[arg-type]
                 )
                 page = await context.new_page()
-                await page.goto(f"{server.url}/instances/{claim}?token={server.token}")
+                await page.goto(f"{server.url}/instances/{claim}.payment?token={server.token}")
                 await page.screenshot(path=folder / f"instance-{scheme}.png")
             await browser.close()
 

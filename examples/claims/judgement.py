@@ -1,4 +1,4 @@
-"""The fraud score and the damage assessment: functions of the claim alone, without a trained model.
+"""The points card: a fraud score without a trained model, for when there is none or it does not answer.
 
 The fraud score is a points card, so that a person can check it by hand and every rejection has its reasons.
 Each row is a circumstance that makes a claim harder to verify or more likely to be inflated; we set its points
@@ -9,11 +9,11 @@ More than 80 of 100 points reject a claim. Of the thousand public claims that `s
 
 from collections.abc import Callable
 from datetime import timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from examples.claims.model import Claim, DamageAssessment, FraudScore
+import perdure as df
+from examples.claims.model import Claim, FraudScore
 
-FRAUD_LIMIT = 0.8
 FULL = 100
 HALF_A_YEAR = timedelta(days=180)
 
@@ -48,15 +48,11 @@ def score(claim: Claim) -> FraudScore:
     return FraudScore(points / FULL, tuple(f"{row.reason} ({row.points})" for row in rows))
 
 
-def assess(claim: Claim) -> DamageAssessment:
-    """The payment after the deductible, with remarks where the amounts do not fit the damage."""
-    age = claim.happened.year - claim.vehicle.year
-    is_slight = claim.severity.startswith(("Trivial", "Minor"))
-    is_dear = claim.vehicle_amount > 30_000
-    remarks = [
-        (is_slight and is_dear, f"${claim.vehicle_amount:,} for {claim.severity.lower()}"),
-        (age > 15 and is_dear, f"${claim.vehicle_amount:,} for a car of {age} years"),
-        (claim.property_amount > claim.vehicle_amount, "more for other property than for the vehicle"),
-    ]
-    payout = max(0, claim.total - claim.deductible)
-    return DamageAssessment(payout, tuple(text for holds, text in remarks if holds))
+def traits_of(claim: Claim) -> dict[str, Any]:
+    """What fraud scoring gets to see of a claim: nothing about a person."""
+    return {}
+
+
+def score_in(answer: df.HttpResponse) -> FraudScore:
+    """The score in an answer of fraud scoring."""
+    raise NotImplementedError

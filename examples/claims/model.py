@@ -1,10 +1,18 @@
-"""The types of a claim, its assessment, decision and outcome. Amounts are whole US dollars."""
+"""The types of a claim, of what is thought of it, decided about it and paid for it. Amounts are whole US dollars.
 
-from dataclasses import dataclass
+None of them holds a name, an address or an account: a claim refers to its claimant by `person`, and `people` keeps
+the rest apart.
+"""
+
+from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
-from typing import Literal
+from typing import Annotated, Literal
 
-Ending = Literal["paid", "rejected", "denied", "expired"]
+from msgspec import Meta
+
+Ending = Literal["paid", "rejected", "denied", "settled otherwise"]
+Channel = Literal["garage", "app"]
+Verdict = Literal["approve", "deny", "ask for more"]
 
 
 @dataclass(frozen=True)
@@ -16,7 +24,11 @@ class Vehicle:
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim as it is filed. A field that the customer left empty is None."""
+    """A claim as it is filed. A field that the customer left empty is None.
+
+    A garage has seen the car of a claim that it files; a claim from the app shows it on photos, each named by its
+    SHA-256. `decide_within` is the adjusters' time, and a supervisor's turn begins after it.
+    """
 
     claim_id: str
     policy_bound: date
@@ -34,48 +46,146 @@ class Claim:
     vehicle_amount: int
     vehicle: Vehicle
     decide_within: timedelta = timedelta(hours=72)
+    channel: Channel = "garage"
+    policy: str = ""
+    paid_to: date | None = None
+    person: str = ""
+    photos: tuple[str, ...] = ()
 
     @property
     def total(self) -> int:
         return self.injury_amount + self.property_amount + self.vehicle_amount
 
 
+# ------------------------------------------------------------------------------------------------- opinions
+
+
 @dataclass(frozen=True)
 class FraudScore:
-    """0.0 to 1.0, and the reasons behind it."""
+    """0.0 to 1.0, the reasons that weighed most, and how sure the model is."""
 
     score: float
     reasons: tuple[str, ...]
+    confidence: float = 1.0
+    model: str = "points card"
 
 
 @dataclass(frozen=True)
-class DamageAssessment:
-    """The proposed payment, and remarks for the adjuster."""
+class Photo:
+    """What the photo assessment says of one photo. `problem` is why it cannot be used, "" if it can."""
 
-    payout: int
-    remarks: tuple[str, ...]
+    digest: str
+    problem: str = ""
+    seen_in: str = ""
+    damage: float = 0.0
+    confidence: float = 0.0
 
 
 @dataclass(frozen=True)
-class ApprovalRequest:
-    claim: Claim
+class Cover:
+    """What the policy says: the payable amount, remarks for the adjuster, and why it covers nothing, if so."""
+
+    payable: int
+    remarks: tuple[str, ...] = ()
+    refusal: str = ""
+
+
+@dataclass(frozen=True)
+class Opinion:
+    """All that is known of a claim before a decision."""
+
     fraud: FraudScore
-    damage: DamageAssessment
+    photos: tuple[Photo, ...]
+    cover: Cover
+
+
+# ------------------------------------------------------------------------------------------------ decisions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ruling:
+    """Pay the claim, deny it, or ask the customer for more. The customer gets the reason, the file gets the note."""
+
+    verdict: Verdict
+    amount: Annotated[int, Meta(ge=0, title="Amount", description="Empty: the payable amount")] | None = None
+    reason: Annotated[
+        str, Meta(min_length=1, max_length=1_000, title="Reason", description="The customer reads this")
+    ]
+    note: Annotated[
+        str,
+        Meta(max_length=1_000, title="Note for the file", description="Only staff and auditors read this"),
+    ] = ""
+
+
+@dataclass(frozen=True)
+class Handled:
+    """What a person did about a task that no program could finish. The text goes to the file."""
+
+    how: Annotated[str, Meta(min_length=1, max_length=1_000, title="What did you do?")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Remedy:
+    """Try a payment again, or close the claim because the money went another way. The text goes to the file."""
+
+    action: Literal["pay again", "settled otherwise"]
+    how: Annotated[str, Meta(min_length=1, max_length=1_000, title="What did you do?")]
+
+
+@dataclass(frozen=True)
+class Question:
+    """What the customer is asked for, and the event that brings it: each request has a name of its own."""
+
+    claim_id: str
+    person: str
+    number: int
+    wanted: tuple[str, ...]
+
+    @property
+    def event(self) -> str:
+        return f"Documents-{self.number}"
+
+
+@dataclass(frozen=True)
+class Documents:
+    """The body of that event: the photos of before and now, and whether there is a police report."""
+
+    photos: tuple[str, ...] = ()
+    police_report: bool | None = None
+
+
+@dataclass(frozen=True)
+class Case:
+    """A claim with the opinion about it, as it goes from one desk to the next."""
+
+    claim: Claim
+    opinion: Opinion
+    questions: int = 0
 
 
 @dataclass(frozen=True)
 class Decision:
-    """The body of the event ApproverDecision."""
+    """What the people decided, with the case as it is now."""
 
     approved: bool
-    by: str
+    amount: int
+    reason: str
+    by: tuple[str, ...]
+    case: Case
     note: str = ""
+
+
+# ---------------------------------------------------------------------------------------------------- money
 
 
 @dataclass(frozen=True)
 class PaymentOrder:
+    """A payment to a claimant. The bank pays each key once."""
+
     claim_id: str
     amount: int
+    person: str = ""
+    key: str = ""
 
 
 @dataclass(frozen=True)
@@ -83,11 +193,53 @@ class Payment:
     payment_id: str
     claim_id: str
     amount: int
+    key: str = ""
+
+
+@dataclass(frozen=True)
+class BankAnswer:
+    """A payment, or why the bank refuses it for good."""
+
+    payment: Payment | None = None
+    refusal: str = ""
+
+
+@dataclass(frozen=True)
+class Settlement:
+    """How a claim that was approved got its money: by a payment, or as a person says."""
+
+    payment: Payment | None = None
+    how: str = ""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A key on which the insurer's ledger and the bank do not agree."""
+
+    key: str
+    claim_id: str
+    ours: int
+    theirs: int
+
+
+# -------------------------------------------------------------------------------------------------- telling
+
+
+@dataclass(frozen=True)
+class Letter:
+    """A message to a claimant, or to a role of the insurer. The post delivers each key once."""
+
+    claim_id: str
+    key: str
+    subject: str
+    text: str
+    person: str = ""
+    role: str = ""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a claim ended: the orchestrator's output, and the message to the customer."""
+    """How a claim ended: the orchestrator's output."""
 
     status: Ending
     claim_id: str
@@ -102,3 +254,11 @@ class Stage:
     at: datetime
     stage: str
     note: str = ""
+
+
+@dataclass
+class Standing:
+    """The custom status of a claim: what it has passed, and what the customer is asked for now."""
+
+    stages: list[Stage] = field(default_factory=list)
+    asked: Question | None = None

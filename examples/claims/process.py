@@ -2,58 +2,31 @@
 
     perdure run examples.claims:app
 
-`POST /api/claims` files a claim under its own id. Files go to the folder `CLAIMS_HOME`, by default where the
-server was started: the ledger of payments, the outbox, and `gateway-down`, which while it exists makes every
-payment fail.
+`POST /api/claims` files a claim under its own id. The README beside this file says what each module does.
 """
-
-import os
-from collections.abc import AsyncIterator
-from datetime import timedelta
-from pathlib import Path
 
 from starlette.requests import Request
 
 import perdure as df
-from examples.claims import judgement
-from examples.claims.ledger import Ledger
-from examples.claims.model import (
-    ApprovalRequest,
-    Claim,
-    DamageAssessment,
-    Decision,
-    Ending,
-    FraudScore,
-    Outcome,
-    Payment,
-    PaymentOrder,
-    Stage,
+from examples.claims import (
+    asking,
+    assessing,
+    connections,
+    letters,
+    paying,
+    reconciling,
+    review,
+    rules,
+    telling,
 )
-from examples.claims.outbox import Outbox
+from examples.claims.model import Case, Claim, Decision, Ending, Outcome, Payment, PaymentOrder, Stage
 
-LEDGER, SWITCH = "claims-ledger.db", "gateway-down"
-
-app = df.App("claims")
-
-UNTIL_DONE = df.RetryPolicy(  # payments and messages: retry as long as the bank or the mail server is away
-    first_interval=timedelta(seconds=1),
-    backoff=2.0,
-    max_interval=timedelta(minutes=10),
-    max_attempts=0,
-    jitter=0.2,
-)
-FOR_AN_HOUR = (
-    df.RetryPolicy(  # assessments: no payment depends on a failed one, and `perdure rewind` repeats it later
-        first_interval=timedelta(seconds=1),
-        backoff=2.0,
-        max_interval=timedelta(minutes=10),
-        max_attempts=14,
-        jitter=0.2,
-    )
-)
+app = df.App("claims", http=df.HttpPolicy(allow=connections.hosts()))
+for part in (asking, assessing, paying, reconciling, review, telling):
+    app.register_functions(part.functions)
 
 
-@app.orchestrator(events={"ApproverDecision": Decision})
+@app.orchestrator(events={"SecondLook": None, **telling.TOLD})
 async def claims_orchestrator(context: df.OrchestrationContext, claim: Claim) -> Outcome:
     trail: list[Stage] = []
 
@@ -62,65 +35,52 @@ async def claims_orchestrator(context: df.OrchestrationContext, claim: Claim) ->
         context.set_custom_status(trail)
 
     async def close(ending: Ending, why: str, payment: Payment | None = None) -> Outcome:
-        note(ending, why)
         outcome = Outcome(ending, claim.claim_id, why, payment)
-        await context.call_activity(notify_customer, outcome)
+        note(ending, why)
+        await telling.tell(context, letters.about(outcome, claim.person))
         return outcome
 
     note("filed", f"{claim.kind}, ${claim.total:,}")
-    fraud, damage = await context.task_all(
-        context.call_activity(score_fraud, claim),
-        context.call_activity(assess_damage, claim),
-    )
-    note("assessed", f"fraud score {fraud.score:.2f}, worth ${damage.payout:,}")
-    if fraud.score > judgement.FRAUD_LIMIT:
-        return await close("rejected", "; ".join(fraud.reasons))
+    case = Case(claim, await context.call_sub_orchestrator(assessing.assess, claim))
+    note("assessed", rules.in_short(case))
+    while wanted := rules.what_is_missing(case):
+        note("asked", "; ".join(wanted))
+        before, case = case, await asking.ask_for(context, case, wanted)
+        note("answered" if case.claim != before.claim else "no answer")
+        if case.claim == before.claim:
+            break  # nothing came: people decide with what there is
 
-    await context.call_activity(ask_adjuster, ApprovalRequest(claim, fraud, damage))
-    note("asked", "the adjuster has a message")
-    try:
-        decision: Decision = await context.wait_for_external_event(
-            "ApproverDecision", Decision, timeout=claim.decide_within
-        )
-    except TimeoutError:
-        return await close("expired", "no decision in time")
-    note("decided", f"{'approved' if decision.approved else 'denied'} by {decision.by}")
+    ruling = rules.rule(case)
+    if ruling is not None and ruling.verdict == "deny":
+        outcome = await close("rejected", ruling.reason)
+        if not await wants_second_look(context):
+            return outcome
+        note("second look", "the customer asks for a person")
+        ruling = None
+    if ruling is None:
+        note("with people", "; ".join(rules.oddities(case)))
+        decision = await context.call_sub_orchestrator(review.review, case, f"{claim.claim_id}.review")
+    else:
+        decision = Decision(True, case.opinion.cover.payable, ruling.reason, ("the rules",), case)
+    note("decided", f"{'approved' if decision.approved else 'denied'} by {' and '.join(decision.by)}")
     if not decision.approved:
-        return await close("denied", decision.note)
+        return await close("denied", decision.reason)
 
-    payment = await context.call_activity(process_payment, PaymentOrder(claim.claim_id, damage.payout))
-    return await close("paid", f"${payment.amount:,} as {payment.payment_id}", payment)
-
-
-@app.activity(retry=FOR_AN_HOUR)
-async def score_fraud(claim: Claim) -> FraudScore:
-    return judgement.score(claim)
+    order = PaymentOrder(claim.claim_id, decision.amount, claim.person)
+    settled = await context.call_sub_orchestrator(paying.pay, order, f"{claim.claim_id}.payment")
+    if settled.payment is None:
+        return await close("settled otherwise", settled.how)
+    return await close("paid", decision.reason, settled.payment)
 
 
-@app.activity(retry=FOR_AN_HOUR)
-async def assess_damage(claim: Claim) -> DamageAssessment:
-    return judgement.assess(claim)
-
-
-@app.activity(retry=UNTIL_DONE)
-def ask_adjuster(request: ApprovalRequest, context: df.ActivityContext, outbox: Outbox) -> None:
-    lines = [
-        f"Claim {request.claim.claim_id}: {request.claim.kind}, {request.claim.severity}",
-        f"Worth ${request.damage.payout:,} after the deductible, fraud score {request.fraud.score:.2f}",
-        *(f"- {line}" for line in (*request.fraud.reasons, *request.damage.remarks)),
-        f"Answer with the event ApproverDecision to instance {context.instance_id}.",
-    ]
-    outbox.send("adjuster", request.claim.claim_id, "\n".join(lines) + "\n")
-
-
-@app.activity(retry=UNTIL_DONE)
-def process_payment(order: PaymentOrder, context: df.ActivityContext, ledger: Ledger) -> Payment:
-    return ledger.pay(order, context.idempotency_key)
-
-
-@app.activity(retry=UNTIL_DONE)
-def notify_customer(outcome: Outcome, outbox: Outbox) -> None:
-    outbox.send("customer", outcome.claim_id, f"Your claim is {outcome.status}: {outcome.reason}\n")
+async def wants_second_look(context: df.OrchestrationContext) -> bool:
+    """Whether the customer asks for a person after a refusal by the rules."""
+    asked = context.wait_for_external_event("SecondLook", timeout=rules.SECOND_LOOK_WITHIN)
+    try:
+        await asked
+    except TimeoutError:
+        return False
+    return True
 
 
 @app.route("/claims", methods=["POST"], auth="anonymous")
@@ -134,15 +94,4 @@ async def file_claim(request: Request, claim: Claim, client: df.Client) -> objec
     return client.create_check_status_response(request, claim.claim_id)
 
 
-@app.lifespan
-async def resources() -> AsyncIterator[tuple[Ledger, Outbox]]:
-    ledger = Ledger(home() / LEDGER, switch=home() / SWITCH)
-    try:
-        yield ledger, Outbox(home() / "outbox")
-    finally:
-        ledger.close()
-
-
-def home() -> Path:
-    """The folder for the ledger, the outbox and the switch."""
-    return Path(os.environ.get("CLAIMS_HOME", "."))
+app.lifespan(connections.office)

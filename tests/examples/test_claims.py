@@ -7,22 +7,19 @@ from datetime import date, timedelta
 import httpx2
 import pytest
 
-from examples.claims import judgement
-from examples.claims.ledger import GatewayDown, Ledger, payments_per_claim
-from examples.claims.model import Claim, Decision, Outcome, PaymentOrder, Stage, Vehicle
-from examples.claims.outbox import Outbox
-from examples.claims.process import (
-    LEDGER,
-    SWITCH,
-    app,
-    ask_adjuster,
-    assess_damage,
-    claims_orchestrator,
-    notify_customer,
-    process_payment,
-    score_fraud,
-)
+import perdure as df
+from examples.claims import judgement, rules
+from examples.claims.assessing import check_policy, count_points, look_at_photos
+from examples.claims.connections import ANSWERS_LOST, BANK_AWAY, BANK_BOOK, LEDGER
+from examples.claims.ledger import Ledger, payments_per_claim
+from examples.claims.model import Claim, Handled, Outcome, Payment, Remedy, Ruling, Stage, Vehicle
+from examples.claims.paying import move_money, reverse
+from examples.claims.process import app, claims_orchestrator
+from examples.claims.reconciling import RECONCILIATION, reconcile_nightly
+from examples.claims.scenarios import ADA, BEN, SAM
 from examples.claims.source import claims_of, made_up, rows_of
+from examples.claims.standins import Outbox, PhotoAlbum
+from examples.claims.telling import remind, send
 from perdure.http.host import application
 from perdure.model import payload
 
@@ -40,18 +37,13 @@ CLAIM = Claim(
     witnesses=2,
     injury_amount=0,
     property_amount=300,
-    vehicle_amount=3_700,
+    vehicle_amount=9_700,
     vehicle=Vehicle("Saab", "95", 2019),
 )
-SUSPICIOUS = replace(
-    CLAIM,
-    severity="Major Damage",
-    injury_amount=20_000,
-    vehicle_amount=60_000,
-    witnesses=0,
-    police_report=None,
-)
-YES, NO = Decision(True, by="Grace"), Decision(False, by="Grace", note="the photos show another car")
+LARGE = replace(CLAIM, severity="Total Loss", vehicle_amount=60_200)
+YES = Ruling(verdict="approve", reason="the photos match")
+NO = Ruling(verdict="deny", reason="the photos show another car")
+PAID_BY_HAND = Remedy(action="settled otherwise", how="a cheque")
 
 
 @pytest.fixture(autouse=True)
@@ -64,11 +56,19 @@ async def filed(env, claim=CLAIM):
     return await env.client.start_new(claims_orchestrator, claim.claim_id, claim)
 
 
-async def decided(env, instance_id, decision):
-    await env.client.raise_event(instance_id, "ApproverDecision", decision)
+async def task_of(env, event, role=""):
+    await env.settled()
+    return next(iter((await env.client.list_tasks(event=event, role=role)).tasks), None)
 
 
-def outcome_of(status):
+async def decided(env, ruling, person=ADA, event="Decision"):
+    task = await task_of(env, event)
+    await env.client.complete_task(task.id, person, ruling)
+    await env.settled()
+
+
+async def outcome_of(env, claim_id="claim-1"):
+    status = await env.client.wait_for_completion(claim_id)
     return payload.decode(payload.encode(status.output), Outcome)
 
 
@@ -76,76 +76,281 @@ def runs(env, activity):
     return len(env.calls(activity))
 
 
-# ------------------------------------------------------------------------------------------ the four ends
+def paid(home):
+    return payments_per_claim(home / BANK_BOOK)
 
 
-async def test_an_approved_claim_is_paid_once_and_the_customer_told(perdure_environment, home):
+def booked(home):
+    return payments_per_claim(home / LEDGER)
+
+
+# ------------------------------------------------------------------------------------------------- money
+
+
+async def test_an_approved_claim_is_paid_once_booked_and_the_customer_told(perdure_environment, home):
     env = await perdure_environment(app)
-    instance_id = await filed(env)
-    await decided(env, instance_id, YES)
-    outcome = outcome_of(await env.client.wait_for_completion(instance_id))
-    assert (outcome.status, outcome.payment.amount) == ("paid", 3_500)
-    assert payments_per_claim(home / LEDGER) == {"claim-1": 1}
-    assert "paid" in (home / "outbox" / "customer" / "claim-1.txt").read_text()
+    await filed(env)
+    await decided(env, YES)
+    outcome = await outcome_of(env)
+    assert (outcome.status, outcome.payment.amount) == ("paid", 9_500)
+    assert paid(home) == booked(home) == {"claim-1": 1}
+    letter = (home / "outbox" / "customer" / "claim-1-paid.txt").read_text()
+    assert "$9,500" in letter and YES.reason in letter
 
 
-async def test_a_claim_with_too_many_points_is_rejected_with_its_reasons(perdure_environment, home):
+async def test_no_payment_is_made_before_the_second_of_two_approvals(perdure_environment, home):
     env = await perdure_environment(app)
-    outcome = outcome_of(await env.run(claims_orchestrator, SUSPICIOUS))
-    assert outcome.status == "rejected"
-    assert "no witness (15)" in outcome.reason
-    assert runs(env, ask_adjuster) == runs(env, process_payment) == 0
-
-
-async def test_a_denied_claim_is_not_paid(perdure_environment, home):
-    env = await perdure_environment(app)
-    instance_id = await filed(env)
-    await decided(env, instance_id, NO)
-    outcome = outcome_of(await env.client.wait_for_completion(instance_id))
-    assert (outcome.status, outcome.reason) == ("denied", "the photos show another car")
-    assert payments_per_claim(home / LEDGER) == {}
-
-
-async def test_a_claim_that_nobody_decides_expires_after_72_hours(perdure_environment, home):
-    env = await perdure_environment(app)
-    instance_id = await filed(env)
-    await env.advance(hours=71, minutes=59)
-    assert "'ApproverDecision'" in (await env.client.get_status(instance_id)).waiting_for
-    await env.advance(minutes=1)
-    outcome = outcome_of(await env.client.wait_for_completion(instance_id))
-    assert outcome.status == "expired"
-    assert payments_per_claim(home / LEDGER) == {}
-
-
-async def test_no_payment_is_made_before_an_approval(perdure_environment, home):
-    env = await perdure_environment(app)
-    instance_id = await filed(env)
+    await filed(env, LARGE)
     await env.advance(hours=48)
-    assert runs(env, process_payment) == 0
-    assert payments_per_claim(home / LEDGER) == {}
-    await decided(env, instance_id, YES)
-    await env.client.wait_for_completion(instance_id)
-    assert payments_per_claim(home / LEDGER) == {"claim-1": 1}
+    await decided(env, YES)
+    assert runs(env, move_money) == 0
+    assert paid(home) == {}
+    await decided(env, YES, BEN)
+    assert (await outcome_of(env)).status == "paid"
+    assert paid(home) == {"claim-1": 1}
 
 
-async def test_a_waiting_claim_shows_what_it_has_passed(perdure_environment):
+async def test_while_the_bank_is_away_only_the_payment_is_tried_again_and_every_time_with_its_key(
+    perdure_environment, home
+):
     env = await perdure_environment(app)
-    instance_id = await filed(env)
-    await env.settled()
-    status = await env.client.get_status(instance_id)
-    assert [stage["stage"] for stage in status.custom_status or ()] == ["filed", "assessed", "asked"]
+    (home / BANK_AWAY).touch()
+    await filed(env)
+    await decided(env, YES)
+    await env.advance(minutes=5)
+    attempts = runs(env, move_money)
+    assert attempts > 4
+    assert paid(home) == {}
+    assert (await env.client.get_status("claim-1.payment")).custom_status == "the bank does not answer"
+
+    (home / BANK_AWAY).unlink()
+    await outcome_of(env)
+    assert [runs(env, one) for one in (count_points, check_policy, send)] == [1, 1, 1]
+    assert {call.input["key"] for call in env.calls(move_money)} == {"claim-1/payment-1"}
+    assert paid(home) == {"claim-1": 1}
 
 
-async def test_the_custom_status_is_the_trail_of_the_claim(perdure_environment):
+async def test_after_an_outage_the_gate_lets_five_payments_a_second_through(perdure_environment, home):
     env = await perdure_environment(app)
-    instance_id = await filed(env)
+    (home / BANK_AWAY).touch()
+    claims = [replace(CLAIM, claim_id=f"claim-{n}", vehicle_amount=1_000) for n in range(40)]
+    for claim in claims:
+        await filed(env, claim)
+    await env.advance(minutes=2)
+    (home / BANK_AWAY).unlink()
+    times = {}
+    for claim in claims:
+        await outcome_of(env, claim.claim_id)
+    for call in env.calls(move_money):
+        times[call.input["key"]] = (
+            await env.client.get_status(f"{call.input['claim_id']}.payment")
+        ).last_updated_time
+    whole = sorted(times.values())
+    assert len(whole) == 40
+    assert all(
+        later - earlier >= timedelta(seconds=0.9) for earlier, later in zip(whole, whole[5:], strict=False)
+    )
+
+
+async def test_a_restart_between_attempts_repeats_nothing_but_the_payment(perdure_environment, home):
+    env = await perdure_environment(app, store=f"sqlite:///{home / 'hub.db'}")
+    (home / BANK_AWAY).touch()
+    await filed(env)
+    await decided(env, YES)
+    await env.advance(minutes=2)
+    before = runs(env, move_money)
+
+    await env.restart()
+    await env.advance(minutes=30)
+    assert runs(env, move_money) > before > 1
+    (home / BANK_AWAY).unlink()
+    await outcome_of(env)
+    assert [runs(env, one) for one in (count_points, check_policy)] == [1, 1]
+    assert paid(home) == {"claim-1": 1}
+
+
+async def test_a_payment_whose_answer_got_lost_is_not_made_again(perdure_environment, home):
+    env = await perdure_environment(app)
+    (home / ANSWERS_LOST).touch()
+    await filed(env)
+    await decided(env, YES)
+    await env.advance(minutes=3)
+    assert runs(env, move_money) > 3
+    assert paid(home) == {"claim-1": 1}
+    (home / ANSWERS_LOST).unlink()
+    assert (await outcome_of(env)).payment.amount == 9_500
+    assert paid(home) == booked(home) == {"claim-1": 1}
+
+
+async def test_a_payment_that_the_ledger_refuses_for_good_is_taken_back_and_given_to_a_person(
+    perdure_environment, home, monkeypatch
+):
+    def refuse(ledger, payment):
+        raise sqlite3.IntegrityError("no such account in the books")
+
+    monkeypatch.setattr(Ledger, "enter", _only_in(LEDGER, refuse))
+    env = await perdure_environment(app)
+    await filed(env)
+    await decided(env, YES)
+    await env.advance(days=2)
+    task = await task_of(env, "Remedy")
+    assert "no such account in the books" in task.facts["why"]
+    assert runs(env, reverse) == 1
+    assert paid(home) == {}
+    await decided(env, PAID_BY_HAND, event="Remedy")
+    assert (await outcome_of(env)).status == "settled otherwise"
+
+
+async def test_a_payment_taken_back_can_be_made_again_under_a_new_key(perdure_environment, home, monkeypatch):
+    def refuse(ledger, payment):
+        raise sqlite3.IntegrityError("the books are closed for the night")
+
+    env = await perdure_environment(app)
+    with monkeypatch.context() as patched:
+        patched.setattr(Ledger, "enter", _only_in(LEDGER, refuse))
+        await filed(env)
+        await decided(env, YES)
+        await env.advance(days=2)
+    await decided(env, Remedy(action="pay again", how="the books are open"), event="Remedy")
+    assert (await outcome_of(env)).payment.key == "claim-1/payment-2"
+    assert paid(home) == booked(home) == {"claim-1": 1}
+
+
+def _only_in(name, replacement):
+    enter = Ledger.enter
+
+    def entered(ledger, payment):
+        (_, _, file) = ledger._connection.execute("pragma database_list").fetchone()
+        return (replacement if file.endswith(name) else enter)(ledger, payment)
+
+    return entered
+
+
+# ------------------------------------------------------------------------------------------------- people
+
+
+async def test_a_claim_that_nobody_decides_goes_to_a_supervisor_and_is_never_refused(perdure_environment):
+    env = await perdure_environment(app)
+    await filed(env)
+    await env.advance(hours=71, minutes=59)
+    assert await task_of(env, "Decision", "adjuster")
+    assert [call.input["kind"] for call in env.calls(remind)] == ["remind", "remind"]
+    await env.advance(minutes=1)
+    assert await task_of(env, "Decision", "supervisor")
+    assert await task_of(env, "Decision", "adjuster") is None
+    await env.advance(days=300)
+    assert await task_of(env, "Decision", "supervisor")
+
+
+async def test_the_adjusters_time_stands_still_while_the_customer_is_asked(perdure_environment):
+    env = await perdure_environment(app)
+    await filed(env)
+    await env.advance(hours=40)
+    await decided(env, Ruling(verdict="ask for more", reason="a photo of the left door"))
+    await env.advance(hours=100)
+    assert await task_of(env, "Decision") is None
+    await env.client.raise_event("claim-1.question-1", "Documents-1", {"photos": ["door"]})
+    await env.advance(hours=31)
+    assert await task_of(env, "Decision", "adjuster")
+    await env.advance(hours=1)
+    assert await task_of(env, "Decision", "supervisor")
+
+
+async def test_an_answer_to_an_earlier_request_does_not_end_a_later_one(perdure_environment):
+    env = await perdure_environment(app)
+    await filed(env)
+    for number, photo in ((1, "door"), (2, "roof")):
+        await decided(env, Ruling(verdict="ask for more", reason=f"the {photo}"))
+        if number == 2:
+            with pytest.raises(df.InstanceFinished):
+                await env.client.raise_event("claim-1.question-1", "Documents-1", {"photos": ["late"]})
+        assert await task_of(env, "Decision") is None
+        await env.client.raise_event(f"claim-1.question-{number}", f"Documents-{number}", {"photos": [photo]})
+    assert (await task_of(env, "Decision")).facts["photos"] == ["door", "roof"]
+
+
+async def test_a_request_that_stays_without_an_answer_comes_back_to_the_adjuster(perdure_environment):
+    env = await perdure_environment(app)
+    await filed(env)
+    await decided(env, Ruling(verdict="ask for more", reason="the door"))
+    await env.advance(rules.DOCUMENTS_WITHIN)
+    assert await task_of(env, "Decision", "adjuster")
+
+
+async def test_the_same_person_is_no_second_pair_of_eyes(perdure_environment):
+    env = await perdure_environment(app)
+    await filed(env, LARGE)
+    await decided(env, YES)
+    with pytest.raises(df.TaskRefused, match="another person"):
+        await decided(env, YES)
+    assert (await task_of(env, "Decision")).given_by == (ADA.name,)
+
+
+@pytest.mark.parametrize("second", [NO, replace(YES, amount=50_000)])
+async def test_two_people_who_differ_get_it_back_and_then_the_supervisor_decides_alone(
+    perdure_environment, home, second
+):
+    env = await perdure_environment(app)
+    await filed(env, LARGE)
+    for _ in range(2):
+        await decided(env, YES)
+        await decided(env, second, BEN)
+        assert "differently" in (await task_of(env, "Decision")).facts["note"]
+    assert (await task_of(env, "Decision", "supervisor")).decisions == 1
+    await decided(env, replace(YES, amount=55_000), SAM)
+    assert (await outcome_of(env)).payment.amount == 55_000
+
+
+async def test_nobody_can_approve_more_than_the_policy_pays(perdure_environment):
+    env = await perdure_environment(app)
+    await filed(env)
+    await decided(env, replace(YES, amount=9_501))
+    assert "$9,500" in (await task_of(env, "Decision")).facts["note"]
+    await decided(env, replace(YES, amount=9_499))
+    assert (await outcome_of(env)).payment.amount == 9_499
+
+
+@pytest.mark.parametrize(
+    "ruling",
+    [
+        {"verdict": "approve", "reason": ""},
+        {"verdict": "deny"},
+        {"verdict": "approve", "amount": -1, "reason": "x"},
+    ],
+)
+async def test_a_decision_without_a_reason_or_with_an_impossible_amount_is_none(perdure_environment, ruling):
+    env = await perdure_environment(app)
+    await filed(env)
+    task = await task_of(env, "Decision")
+    with pytest.raises((df.EventRefused, df.PayloadError)):
+        await env.client.complete_task(task.id, ADA, ruling)
+    assert await task_of(env, "Decision")
+
+
+async def test_without_an_appeal_within_thirty_days_a_refusal_by_the_rules_is_final(
+    perdure_environment, home
+):
+    env = await perdure_environment(app)
+    began = env.now
+    outcome = (await env.run(claims_orchestrator, replace(CLAIM, paid_to=date(2026, 1, 4)))).output
+    assert outcome["status"] == "rejected"
+    assert env.now - began == rules.SECOND_LOOK_WITHIN
+    assert paid(home) == {}
+
+
+# ----------------------------------------------------------------------------------------- what goes wrong
+
+
+async def test_the_trail_of_the_claim_is_its_custom_status(perdure_environment):
+    env = await perdure_environment(app)
+    await filed(env)
     await env.advance(hours=5)
-    await decided(env, instance_id, YES)
-    status = await env.client.wait_for_completion(instance_id)
+    await decided(env, YES)
+    status = await env.client.wait_for_completion("claim-1")
     trail = payload.decode(payload.encode(status.custom_status), list[Stage])
-    assert [stage.stage for stage in trail] == ["filed", "assessed", "asked", "decided", "paid"]
+    assert [stage.stage for stage in trail] == ["filed", "assessed", "with people", "decided", "paid"]
     assert trail[3].at - trail[2].at == timedelta(hours=5)
-    assert trail[3].note == "approved by Grace"
+    assert trail[3].note == f"approved by {ADA.name}"
 
 
 async def test_filing_a_claim_again_files_nothing(perdure_environment):
@@ -156,122 +361,101 @@ async def test_filing_a_claim_again_files_nothing(perdure_environment):
         answers = [await http.post("/api/claims", content=body) for _ in range(2)]
     await env.settled()
     assert [(answer.status_code, answer.json()["id"]) for answer in answers] == [(202, "claim-1")] * 2
-    assert runs(env, score_fraud) == 1
+    assert runs(env, count_points) == 1
 
 
-# --------------------------------------------------------------------------------------- when things fail
-
-
-async def test_while_the_bank_is_down_only_the_payment_is_tried_again(perdure_environment, home):
+async def test_a_post_that_is_away_for_an_hour_delays_the_message(perdure_environment, home, monkeypatch):
     env = await perdure_environment(app)
-    (home / SWITCH).touch()
-    instance_id = await filed(env)
-    await decided(env, instance_id, YES)
-    await env.advance(minutes=5)
-    attempts = runs(env, process_payment)
-    assert attempts > 3
-    assert payments_per_claim(home / LEDGER) == {}
-    assert "'process_payment'" in (await env.client.get_status(instance_id)).waiting_for
-
-    (home / SWITCH).unlink()
-    await env.client.wait_for_completion(instance_id)
-    assert [runs(env, a) for a in (score_fraud, assess_damage, ask_adjuster, notify_customer)] == [1, 1, 1, 1]
-    assert runs(env, process_payment) == attempts + 1
-    assert len({call.idempotency_key for call in env.calls(process_payment)}) == 1
-    assert payments_per_claim(home / LEDGER) == {"claim-1": 1}
+    await filed(env)
+    await env.settled()
+    with monkeypatch.context() as patched:
+        patched.setattr(Outbox, "send", _away)
+        await decided(env, YES)
+        await env.advance(hours=1)
+        assert not (home / "outbox" / "customer").exists()
+    assert (await outcome_of(env)).status == "paid"
+    assert (home / "outbox" / "customer" / "claim-1-paid.txt").exists()
+    assert paid(home) == {"claim-1": 1}
 
 
-@pytest.mark.parametrize("mail_to", ["adjuster", "customer"])
-async def test_a_mail_server_that_is_away_fails_no_claim(perdure_environment, home, monkeypatch, mail_to):
+async def test_a_post_that_is_away_for_a_day_makes_a_task_for_a_person(perdure_environment, monkeypatch):
+    monkeypatch.setattr(Outbox, "send", _away)
     env = await perdure_environment(app)
-    instance_id = await filed(env)
-    if mail_to == "customer":
-        await env.settled()
-    send, failures = Outbox.send, iter([ConnectionError("the mail server is away")] * 3)
+    await filed(env)
+    await decided(env, YES)
+    await env.advance(hours=25)
+    assert "the post is away" in (await task_of(env, "Told")).facts["why"]
+    await decided(env, Handled("I called."), event="Told")
+    assert (await outcome_of(env)).status == "paid"
 
-    def late(outbox, *message):
+
+async def test_a_photo_desk_that_is_late_is_waited_for(perdure_environment, monkeypatch):
+    look_at, failures = PhotoAlbum.look_at, iter([ConnectionError("the service is away")] * 5)
+
+    async def late(album, claim):
         for error in failures:
             raise error
-        send(outbox, *message)
+        return await look_at(album, claim)
 
-    monkeypatch.setattr(Outbox, "send", late)
-    await decided(env, instance_id, YES)
-    outcome = outcome_of(await env.client.wait_for_completion(instance_id))
-    assert outcome.status == "paid"
-    assert payments_per_claim(home / LEDGER) == {"claim-1": 1}
-    assert runs(env, ask_adjuster if mail_to == "adjuster" else notify_customer) == 4
-
-
-@pytest.mark.parametrize("activity", [score_fraud, assess_damage])
-async def test_an_opinion_that_is_late_is_waited_for(perdure_environment, monkeypatch, activity):
-    answers = iter([ConnectionError("the service is away")] * 5)
-    asked = {score_fraud: "score", assess_damage: "assess"}[activity]
-    give = getattr(judgement, asked)
-
-    def late(claim):
-        for error in answers:
-            raise error
-        return give(claim)
-
-    monkeypatch.setattr(judgement, asked, late)
+    monkeypatch.setattr(PhotoAlbum, "look_at", late)
     env = await perdure_environment(app)
-    instance_id = await filed(env)
+    await filed(env, replace(CLAIM, channel="app", photos=("door",)))
     await env.advance(minutes=2)
-    assert "'ApproverDecision'" in (await env.client.get_status(instance_id)).waiting_for
-    assert runs(env, activity) == 6
+    assert await task_of(env, "Decision")
+    assert (runs(env, look_at_photos), runs(env, count_points)) == (6, 1)
 
 
-async def test_a_restart_between_attempts_repeats_nothing_but_the_payment(perdure_environment, home):
-    env = await perdure_environment(app, store=f"sqlite:///{home / 'hub.db'}")
-    (home / SWITCH).touch()
-    instance_id = await filed(env)
-    await decided(env, instance_id, YES)
-    await env.advance(minutes=2)
-    before = runs(env, process_payment)
-
-    await env.restart()
-    await env.advance(minutes=30)
-    assert runs(env, process_payment) > before > 1
-    (home / SWITCH).unlink()
-    await env.client.wait_for_completion(instance_id)
-    assert [runs(env, a) for a in (score_fraud, assess_damage, ask_adjuster)] == [1, 1, 1]
-    assert len({call.idempotency_key for call in env.calls(process_payment)}) == 1
-    assert payments_per_claim(home / LEDGER) == {"claim-1": 1}
+async def _away(*_):
+    raise ConnectionError("the post is away")
 
 
-async def test_a_payment_whose_answer_got_lost_is_not_made_again(perdure_environment, home, monkeypatch):
-    pay, answers = Ledger.pay, []
+# -------------------------------------------------------------------------------------------- every night
 
-    def forgetful(ledger, order, key):
-        answers.append(pay(ledger, order, key))
-        if len(answers) < 3:
-            raise ConnectionResetError("the bank has paid, and its answer is lost")
-        return answers[-1]
 
-    monkeypatch.setattr(Ledger, "pay", forgetful)
+async def test_every_difference_of_ledger_and_bank_becomes_one_task_and_stays_it(perdure_environment, home):
     env = await perdure_environment(app)
-    instance_id = await filed(env)
-    await decided(env, instance_id, YES)
-    outcome = outcome_of(await env.client.wait_for_completion(instance_id))
-    assert answers == [outcome.payment] * 3
-    assert payments_per_claim(home / LEDGER) == {"claim-1": 1}
+    bank, ledger = Ledger(home / BANK_BOOK), Ledger(home / LEDGER)
+    for kept in (bank, ledger):
+        kept.enter(Payment("pay-1", "claim-1", 100, "claim-1/payment-1"))
+    bank.enter(Payment("pay-2", "claim-2", 200, "claim-2/payment-1"))
+    ledger.enter(Payment("pay-3", "claim-3", 300, "claim-3/payment-1"))
+    await env.client.start_new(reconcile_nightly, RECONCILIATION)
+    await env.advance(days=3)
+    found = (await env.client.list_tasks(event="Cleared")).tasks
+    assert {
+        task.facts["key"]: (task.facts["in our ledger"], task.facts["at the bank"]) for task in found
+    } == {
+        "claim-2/payment-1": ("$0", "$200"),
+        "claim-3/payment-1": ("$300", "$0"),
+    }
+    assert len(found) == 2
+    assert (await env.client.get_status(RECONCILIATION)).runtime_status == "Running"
+
+    ledger.enter(Payment("pay-2", "claim-2", 200, "claim-2/payment-1"))
+    for task in found:
+        await env.client.complete_task(task.id, SAM, Handled("booked by hand"))
+    await env.advance(days=1)
+    left = (await env.client.list_tasks(event="Cleared")).tasks
+    assert [task.facts["key"] for task in left] == ["claim-3/payment-1"]
+    for kept in (bank, ledger):
+        kept.close()
 
 
 # -------------------------------------------------------------------------------------------- the parts
 
 
-def test_the_ledger_pays_a_key_once_and_two_keys_twice(home):
-    ledger = Ledger(home / LEDGER, home / SWITCH)
-    first = ledger.pay(PaymentOrder("claim-1", 100), "a")
-    assert ledger.pay(PaymentOrder("claim-1", 999), "a") == first
-    assert ledger.pay(PaymentOrder("claim-1", 100), "b") != first
+def test_a_book_enters_a_key_once_and_two_keys_twice(home):
+    ledger = Ledger(home / LEDGER)
+    first = ledger.enter(Payment("pay-1", "claim-1", 100, "a"))
+    assert ledger.enter(Payment("pay-9", "claim-1", 999, "a")) == first
+    assert ledger.enter(Payment("pay-2", "claim-1", 100, "b")) != first
     assert payments_per_claim(home / LEDGER) == {"claim-1": 2}
-    (home / SWITCH).touch()
-    with pytest.raises(GatewayDown):
-        ledger.pay(PaymentOrder("claim-1", 100), "a")
+    for _ in range(2):
+        ledger.reverse("a")
+    assert payments_per_claim(home / LEDGER) == {"claim-1": 1}
     ledger.close()
     with pytest.raises(sqlite3.ProgrammingError):
-        ledger._connection.execute("select 1")
+        ledger.standing()
 
 
 @pytest.mark.parametrize(
@@ -295,15 +479,29 @@ def test_the_points_card_can_be_checked_by_hand(changes, points):
 
 
 def test_what_does_not_fit_is_remarked_and_the_deductible_taken_off():
-    assessed = judgement.assess(replace(CLAIM, vehicle_amount=40_000, vehicle=Vehicle("Saab", "95", 2001)))
-    assert assessed.payout == 40_300 - 500
-    assert assessed.remarks == ("$40,000 for minor damage", "$40,000 for a car of 25 years")
-    assert judgement.assess(replace(CLAIM, deductible=9_000)).payout == 0
+    cover = rules.cover_of(replace(CLAIM, vehicle_amount=40_000, vehicle=Vehicle("Saab", "95", 2001)))
+    assert cover.payable == 40_300 - 500
+    assert cover.remarks == ("$40,000 for minor damage", "$40,000 for a car of 25 years")
+    assert rules.cover_of(replace(CLAIM, deductible=90_000)).payable == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"policy_bound": date(2026, 1, 6)}, "began on 6 January 2026"),
+        ({"paid_to": date(2026, 1, 4)}, "ended on 4 January 2026"),
+        ({"deductible": 10_000}, "not above your deductible of $10,000"),
+        ({"paid_to": date(2026, 1, 5)}, ""),
+    ],
+)
+def test_what_a_policy_does_not_cover_is_said_with_the_reason(changes, words):
+    refusal = rules.cover_of(replace(CLAIM, **changes)).refusal
+    assert words in refusal if words else refusal == ""
 
 
 def test_made_up_claims_are_the_same_each_time_and_some_are_suspicious():
     claims = list(claims_of(made_up(1_000)))
-    suspicious = [claim for claim in claims if judgement.score(claim).score > judgement.FRAUD_LIMIT]
+    suspicious = [claim for claim in claims if judgement.score(claim).score > rules.FRAUD_LIMIT]
     assert claims == list(claims_of(made_up(1_000)))
     assert len({claim.claim_id for claim in claims}) == 1_000
     assert 50 <= len(suspicious) <= 150

@@ -23,10 +23,11 @@ from functools import partial
 from pathlib import Path
 
 import perdure as df
-from examples.claims.demo.report import Audit, audit
-from examples.claims.demo.traffic import Desk, until_answered
+from examples.claims.connections import BANK_BOOK
+from examples.claims.demo.report import ENDINGS, Audit, audit, book_in, standing_of, trail_of
+from examples.claims.demo.traffic import STAFF, Desk, statuses, until_answered
 from examples.claims.model import Claim
-from examples.claims.process import LEDGER, app, claims_orchestrator
+from examples.claims.process import app, claims_orchestrator
 from examples.claims.source import claims_of, made_up
 from tests.postgres.servers import NEWEST, VERSIONS, Server
 
@@ -80,7 +81,9 @@ async def processed(
                 killing = group.create_task(workforce.kill(kills, gap))
                 await _filed(client, claims)
                 await _settled(client, claims, killing)
-            return await audit(client, [claim.claim_id for claim in claims], home / LEDGER), workforce.kills
+            return await audit(
+                client, [claim.claim_id for claim in claims], book_in(home / BANK_BOOK)
+            ), workforce.kills
     finally:
         workforce.end()
 
@@ -100,13 +103,13 @@ async def _filed(client: df.Client, claims: Sequence[Claim]) -> None:
 
 async def _settled(client: df.Client, claims: Sequence[Claim], killing: asyncio.Task[None]) -> None:
     """Decide until the killing is over, and every claim has ended or is left to a person."""
-    desk = Desk(client, {claim.claim_id: claim for claim in claims})
+    desk = Desk(dict.fromkeys(STAFF, client), {claim.claim_id: claim for claim in claims})
     before, since = (-1, -1), time.monotonic()
     while time.monotonic() - since < STUCK_AFTER:
         _, left_alone = await desk.work()
-        counts = await until_answered(client.counts)
-        living = sum(n for name, n in counts.items() if not df.RuntimeStatus(name).is_finished)
-        if living == left_alone and sum(counts.values()) >= len(claims) and killing.done():
+        standings = [standing_of(status, trail_of(status)) async for status in statuses(client)]
+        living = sum(standing not in (*ENDINGS, "failed") for standing in standings)
+        if living == left_alone and len(standings) >= len(claims) and killing.done():
             return
         if (living, left_alone) != before:
             before, since = (living, left_alone), time.monotonic()

@@ -16,8 +16,8 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
 from itertools import islice
@@ -28,15 +28,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 import perdure as df
-from examples.claims.demo.report import FILING, Audit, audit, show
+from examples.claims.connections import BANK_AWAY, BANK_BOOK, home
+from examples.claims.demo.report import ENDINGS, FILING, Audit, audit, book_in, show, standing_of, trail_of
 from examples.claims.demo.server import Server, ServerFailed
-from examples.claims.demo.traffic import Desk, file_claims, until_answered
+from examples.claims.demo.traffic import STAFF, Desk, Staff, file_claims, statuses
 from examples.claims.model import Claim
-from examples.claims.process import LEDGER, SWITCH, home
 from examples.claims.source import claims_of, made_up, rows_of
 
 DATABASE = "claims-demo.db"
-LAPSING = slice(10, None, 100)  # these claims get a deadline of one second, to show that they expire
+LATE = slice(10, None, 100)  # the adjusters leave these claims, which are the supervisors' after a second
+YOU = df.Person("you@insurer.example", ("adjuster", "supervisor"))
+FOR_TODAY = timedelta(days=1)
 STANDSTILL = 10.0  # seconds without a change until the demo shows the table anyway
 
 console = Console(highlight=False)
@@ -45,9 +47,19 @@ console = Console(highlight=False)
 class Demo:
     """One run of the demo."""
 
-    def __init__(self, server: Server, client: df.Client, claims: Sequence[Claim], kills: int) -> None:
+    def __init__(
+        self,
+        server: Server,
+        client: df.Client,
+        staff: Staff,
+        claims: Sequence[Claim],
+        kills: int,
+        your_key: str,
+    ) -> None:
         self.server = server
         self.client = client
+        self.staff = staff
+        self.your_key = your_key
         self.claims = {claim.claim_id: claim for claim in claims}
         self.kill_after = {len(self.claims) * (n + 1) // (kills + 1) for n in range(kills)}
         self.found: Audit | None = None
@@ -80,23 +92,25 @@ class Demo:
         """Show a claim that waits for the viewer, and how to break things."""
         console.print()
         if found.waiting:
-            claim = found.waiting[-1]
-            path = f"instances/{claim.instance_id}"
-            body = '{"approved": true, "by": "me"}'
-            console.print(f"[bold]{claim.instance_id}[/] waits for your decision. It is {claim.waiting_for}.")
+            claim = found.waiting[-1].instance_id
+            console.print(
+                f"[bold]{claim}[/] waits for your decision: Ada has approved it, you are the second pair of eyes."
+            )
+            body = '{"verdict": "approve", "reason": "All photos match."}'
             _lines(
-                ("see it", f"{self.server.url}/{path}?token={self.server.token}"),
-                ("approve it", f"{_perdure()} raise {claim.instance_id} ApproverDecision -i '{body}' "
-                 f"--store {self.server.store}"),
+                ("decide it", f"{self.server.url}/inbox?token={self.your_key}"),
+                ("or here", f"PERDURE_KEY={self.your_key} {_perdure()} tasks complete {claim}.review:0 "
+                 f"-i '{body}' --url {self.server.url}"),
                 ("or by HTTP", f"curl -X POST -H 'Content-Type: application/json' -d '{body}' "
-                 f"'{self.server.url}/runtime/webhooks/durabletask/{path}/raiseEvent/ApproverDecision"
-                 f"?code={self.server.token}'"),
+                 f"'{self.server.url}/runtime/webhooks/durabletask/tasks/{claim}.review:0/complete"
+                 f"?code={self.your_key}'"),
+                ("see it", f"{self.server.url}/instances/{claim}?token={self.server.token}"),
             )  # fmt: skip
         console.print("\n[bold]Now break it.[/] In another terminal:")
         _lines(
             ("kill it", f"kill -9 {self.server.pid}"),
             ("", "The demo restarts the server and counts again."),
-            ("stop the bank", f"touch {home() / SWITCH}"),
+            ("stop the bank", f"touch {home() / BANK_AWAY}"),
             ("", "Then approve a claim: perdure retries its payment until you remove the file."),
         )
         console.print(
@@ -119,33 +133,32 @@ class Demo:
 
             async with asyncio.TaskGroup() as group:
                 filing = group.create_task(file_claims(self.server.url, self.claims.values(), advance))
-                desk = Desk(self.client, self.claims)
+                desk = Desk(self.staff, self.claims)
                 before, since = (0, 0), time.monotonic()
                 while time.monotonic() - since < STANDSTILL:
                     answered, left_alone = await desk.work()
+                    asked = time.monotonic()
                     now = await self._closed_and_open()
                     progress.update(closed, completed=now[0], total=max(len(self.claims), sum(now)))
                     if filing.done() and now[1] == left_alone:
                         break
                     if answered or now != before:
                         before, since = now, time.monotonic()
-                    await asyncio.sleep(0.05)
+                    await asyncio.sleep(max(0.05, 2 * (time.monotonic() - asked)))
             return filing.result()
 
     async def _closed_and_open(self) -> tuple[int, int]:
-        counts = await until_answered(self.client.counts)
-        closed = sum(number for name, number in counts.items() if df.RuntimeStatus(name).is_finished)
-        return closed, sum(counts.values()) - closed
+        standings = [standing_of(status, trail_of(status)) async for status in statuses(self.client)]
+        closed = sum(standing in (*ENDINGS, "failed") for standing in standings)
+        return closed, len(standings) - closed
 
     async def _audit(self) -> Audit:
-        return await audit(self.client, self.claims.keys(), home() / LEDGER)
+        return await audit(self.client, self.claims.keys(), book_in(home() / BANK_BOOK))
 
     def _explain(self, found: Audit) -> None:
-        if found.numbers["expired"]:
-            console.print("\nThe expired claims had a deadline of 1 s instead of 72 h.", style="dim")
         if found.numbers["in progress"]:
             console.print(
-                f"\nSome claims are still in progress: does {home() / SWITCH} still exist?", style="yellow"
+                f"\nSome claims are still in progress: does {home() / BANK_AWAY} still exist?", style="yellow"
             )
 
 
@@ -156,9 +169,9 @@ async def demonstrate(claims: Sequence[Claim], port: int, kills: int, *, once: b
     for ending in (signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(ending, task.cancel)
     server = Server(home() / DATABASE, port)
-    async with server, df.connect(server.url, key=server.token) as client:
+    async with server, df.connect(server.url, key=server.token) as client, staffed(server, client) as staff:
         console.print(f"Server: [bold]{server.url}[/], process {server.pid}. Kill it at any time.\n")
-        demo = Demo(server, client, claims, kills)
+        demo = Demo(server, client, staff, claims, kills, await key_of(client, YOU))
         async with asyncio.TaskGroup() as group:
             keeper = group.create_task(server.keep(demo.revived))
             found = await demo.run()
@@ -167,6 +180,22 @@ async def demonstrate(claims: Sequence[Claim], port: int, kills: int, *, once: b
                 await keeper
             keeper.cancel()
         return 0 if found.is_clean else 1
+
+
+@asynccontextmanager
+async def staffed(server: Server, client: df.Client) -> AsyncIterator[Staff]:
+    """A client for each adjuster and supervisor, with a key that proves who they are."""
+    async with AsyncExitStack() as stack:
+        yield {
+            person: await stack.enter_async_context(df.connect(server.url, key=await key_of(client, person)))
+            for person in STAFF
+        }
+
+
+async def key_of(client: df.Client, person: df.Person) -> str:
+    """A new key of a person, with their roles, for a day."""
+    scopes = ["decide", *(f"role:{role}" for role in person.roles)]
+    return (await client.create_key(person.name, scopes, expires_in=FOR_TODAY)).secret
 
 
 def main() -> int:
@@ -211,21 +240,21 @@ def _claims(count: int) -> list[Claim]:
         claims = list(islice(claims_of(rows_of(Path(file)) if file else made_up(count)), count))
     except (OSError, ValueError) as error:
         sys.exit(f"CLAIMS_CSV: {error}")
-    claims[LAPSING] = [replace(claim, decide_within=timedelta(seconds=1)) for claim in claims[LAPSING]]
+    claims[LATE] = [replace(claim, decide_within=timedelta(seconds=1)) for claim in claims[LATE]]
     origin = f"claims from {file}" if file else "generated claims (CLAIMS_CSV=file.csv uses real ones)"
     console.print(f"{len(claims):,} {origin}.")
     return claims
 
 
 def _delete(database: Path) -> None:
-    """Remove the database, the ledger and the outbox of earlier runs, unless a server uses them."""
+    """Remove the database, the other files and the outbox of earlier runs, unless a server uses them."""
     with suppress(FileNotFoundError), open(f"{database}.server") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             pid = json.load(lock)["pid"]
             sys.exit(f"process {pid} still serves {database}. Stop it first: kill {pid}")
-    for file in (*home().glob(f"{DATABASE}*"), *home().glob(f"{LEDGER}*")):
+    for file in home().glob("claims-*"):
         file.unlink()
     shutil.rmtree(home() / "outbox", ignore_errors=True)
 

@@ -1,7 +1,8 @@
-"""Count the outcomes of the claims: in the hub over HTTP, and in the ledger's file."""
+"""Count the outcomes of the claims: in the hub over HTTP, and in the bank's book."""
 
+import asyncio
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -14,12 +15,16 @@ from rich.text import Text
 import perdure as df
 from examples.claims.demo.traffic import statuses
 from examples.claims.ledger import payments_per_claim
-from examples.claims.model import Outcome, Stage
+from examples.claims.model import Stage
 
-STANDINGS = ("filed", "paid", "rejected", "denied", "expired", "waiting")
-IF_ANY = ("in progress", "failed")
+Book = Callable[[], Awaitable[Mapping[str, int]]]
+"""How often the bank has paid each claim."""
+
+ENDINGS = ("paid", "rejected", "denied", "settled otherwise")
+STANDINGS = ("filed", "paid", "rejected", "denied", "waiting")
+IF_ANY = ("settled otherwise", "with the customer", "in progress", "failed")
 FAULTS = ("lost", "paid twice")
-FAULTS_IF_ANY = ("paid but not in the ledger", "in the ledger but not approved")
+FAULTS_IF_ANY = ("paid but not by the bank", "paid by the bank but not approved")
 FILING = "filing, POST → 202"
 SPANS = {
     "filed → assessed": ("created", "assessed"),
@@ -50,47 +55,56 @@ class Audit:
             self.took.setdefault(what, []).append((end - start).total_seconds())
 
 
-async def audit(client: df.Client, filed: Collection[str], ledger: Path) -> Audit:
-    """Compare every claim in the hub with every payment in the ledger."""
+def book_in(path: Path) -> Book:
+    """The book of the stand-in for the bank."""
+
+    async def read() -> Mapping[str, int]:
+        return await asyncio.to_thread(payments_per_claim, path)
+
+    return read
+
+
+async def audit(client: df.Client, filed: Collection[str], book: Book) -> Audit:
+    """Compare every claim in the hub with every payment of the bank."""
     found = Audit()
-    paid_before = payments_per_claim(ledger)
+    paid_before = await book()
     seen, paid, approved = set[str](), set[str](), set[str]()
     async for status in statuses(client):
-        reached = reached_by(status)
-        standing = standing_of(status)
+        trail = trail_of(status)
+        reached = {"created": status.created_time, **{stage.stage: stage.at for stage in trail}}
+        standing = standing_of(status, trail)
         found.numbers[standing] += 1
         seen.add(status.instance_id)
         if standing == "waiting":
             found.waiting.append(status)
         if standing == "paid":
             paid.add(status.instance_id)
-        if "decided" in reached and standing != "denied":
+        if any(stage.stage == "decided" and stage.note.startswith("approved") for stage in trail):
             approved.add(status.instance_id)
         for what, (start, end) in SPANS.items():
             found.measure(what, reached.get(start), reached.get(end))
-    paid_after = payments_per_claim(ledger)
+    paid_after = await book()
     found.numbers["filed"] = len(seen)
     found.numbers["lost"] = len(set(filed) - seen)
     found.numbers["paid twice"] = sum(count > 1 for count in paid_after.values())
-    found.numbers["paid but not in the ledger"] = len(paid - paid_after.keys())
-    found.numbers["in the ledger but not approved"] = len(paid_before.keys() - approved)
+    found.numbers["paid but not by the bank"] = len(paid - paid_after.keys())
+    found.numbers["paid by the bank but not approved"] = len(paid_before.keys() - approved)
     return found
 
 
-def standing_of(status: df.OrchestrationStatus) -> str:
-    """How the claim ended, or where it is."""
-    if status.runtime_status is df.RuntimeStatus.Completed:
-        return msgspec.convert(status.output, Outcome).status
+def standing_of(status: df.OrchestrationStatus, trail: Sequence[Stage]) -> str:
+    """How the claim ended, or where it is: the last stage of its trail says so."""
+    last = trail[-1].stage if trail else ""
+    if last in ENDINGS:
+        return last
     if status.is_finished:
         return "failed"
-    waits = status.waiting.events if status.waiting else ()
-    return "waiting" if any(wait.name == "ApproverDecision" for wait in waits) else "in progress"
+    return {"with people": "waiting", "asked": "with the customer"}.get(last, "in progress")
 
 
-def reached_by(status: df.OrchestrationStatus) -> dict[str, datetime]:
-    """When the claim reached which stage; its custom status is the trail it left."""
-    stages = msgspec.convert(status.custom_status or [], list[Stage])
-    return {"created": status.created_time, **{stage.stage: stage.at for stage in stages}}
+def trail_of(status: df.OrchestrationStatus) -> list[Stage]:
+    """The stages that the claim has passed; its custom status is the trail it left."""
+    return msgspec.convert(status.custom_status or [], list[Stage])
 
 
 def show(console: Console, found: Audit) -> None:

@@ -1,7 +1,7 @@
 """The users of the process: customers who file claims, and a desk of adjusters that decides most of them.
 
 They repeat each request until they get an answer, because the server can be killed at any moment. A repeat is safe:
-a claim is filed under its own id, and each decision has its own id.
+a claim is filed under its own id, and each decision has an operation id.
 """
 
 import asyncio
@@ -11,17 +11,22 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import httpx2
 import msgspec
 
 import perdure as df
-from examples.claims.model import Claim, Decision
+from examples.claims.model import Claim, Ruling, Verdict
+from examples.claims.scenarios import ADA, BEN, SAM
 
 CUSTOMERS = ADJUSTERS = 16  # concurrent requests of each
 FOR_YOU = 100_000  # the desk leaves claims of this many dollars to the viewer
 APPROVED = 0.85  # the share of the others that the desk approves
+REASONS: dict[Verdict, str] = {
+    "approve": "The damage fits the report.",
+    "deny": "The photos show another car.",
+}
 AGAIN = (429, 503)  # busy, or stopping: repeat
 
 T = TypeVar("T")
@@ -63,45 +68,83 @@ async def file_claims(url: str, claims: Iterable[Claim], filed: Callable[[], Non
     return took
 
 
-class Desk:
-    """Adjusters who look up the claims that wait for a decision, and decide."""
+SUE = df.Person("sue@insurer.example", ("supervisor",))
+STAFF = (ADA, BEN, SAM, SUE)
+Staff = Mapping[df.Person, df.Client]
+"""A client for each person; over HTTP each has a key of their own."""
 
-    def __init__(self, client: df.Client, claims: Mapping[str, Claim]) -> None:
-        self._client = client
+
+class Waiting(NamedTuple):
+    """A decision that is waited for: the claim, who may decide it now, and who has."""
+
+    task: str
+    claim: str
+    roles: tuple[str, ...]
+    given_by: tuple[str, ...]
+
+
+class Desk:
+    """Adjusters and supervisors who look up the claims that wait for them, and decide."""
+
+    def __init__(self, staff: Staff, claims: Mapping[str, Claim]) -> None:
+        self._staff = staff
         self._claims = claims
 
     async def work(self) -> tuple[int, int]:
         """Decide the waiting claims; returns the number of decisions, and of claims left to the viewer."""
-        waiting = [s.instance_id async for s in statuses(self._client, waiting_for="ApproverDecision")]
-        verdicts = [(claim_id, self.verdict(claim_id)) for claim_id in waiting]
-        decided = [(claim_id, verdict) for claim_id, verdict in verdicts if verdict is not None]
-        for batch in (decided[i : i + ADJUSTERS] for i in range(0, len(decided), ADJUSTERS)):
-            async with asyncio.TaskGroup() as group:
-                for claim_id, verdict in batch:
-                    group.create_task(self._answer(claim_id, verdict))
-        return len(decided), sum(self._is_for_you(claim_id) for claim_id in waiting)
+        answered, left = 0, set[str]()
+        for person in self._staff:
+            found = [task async for task in tasks(self._staff[person], person)]
+            left |= {task.task for task in found if self._is_for_you(task) and task.given_by}
+            mine = [task for task in found if self._is_for(task, person)]
+            answered += len(mine)
+            for batch in (mine[i : i + ADJUSTERS] for i in range(0, len(mine), ADJUSTERS)):
+                async with asyncio.TaskGroup() as group:
+                    for task in batch:
+                        group.create_task(self._answer(task, person))
+        return answered, len(left)
 
-    def verdict(self, claim_id: str) -> Decision | None:
-        """The decision, or None for a large claim (the viewer decides) and for a claim that must expire."""
-        if self._is_for_you(claim_id) or self._claims[claim_id].decide_within < timedelta(minutes=1):
-            return None
-        return Decision(random.Random(claim_id).random() < APPROVED, by="the desk")
+    def _is_for(self, task: Waiting, person: df.Person) -> bool:
+        """The desk gives the first decision of a large claim and leaves the second to the viewer."""
+        if person.name in task.given_by or not set(task.roles) & set(person.roles):
+            return False
+        claim = self._claims.get(task.claim)
+        if claim is None or (self._is_for_you(task) and task.given_by):
+            return False
+        return claim.decide_within >= timedelta(minutes=1) or "supervisor" in task.roles
 
-    def _is_for_you(self, claim_id: str) -> bool:
-        claim = self._claims.get(claim_id)
+    def _is_for_you(self, task: Waiting) -> bool:
+        claim = self._claims.get(task.claim)
         return claim is None or claim.total >= FOR_YOU
 
-    async def _answer(self, claim_id: str, verdict: Decision) -> None:
-        send = partial(self._client.raise_event, claim_id, "ApproverDecision", verdict)
-        with suppress(df.InstanceFinished):  # the viewer was faster
-            await until_answered(partial(send, event_id=f"desk-{claim_id}"))
+    async def _answer(self, task: Waiting, person: df.Person) -> None:
+        verdict: Verdict = "approve" if self._is_for_you(task) or _likes(task.claim) else "deny"
+        ruling = Ruling(verdict=verdict, reason=REASONS[verdict])
+        send = partial(self._staff[person].complete_task, task.task, person, ruling)
+        with suppress(df.TaskClosed, df.TaskHeld, df.TaskRefused):  # the viewer was faster
+            await until_answered(partial(send, operation_id=f"desk-{task.task}-{person.name}"))
 
 
-async def statuses(
-    client: df.Client, *, waiting_for: str | None = None
-) -> AsyncIterator[df.OrchestrationStatus]:
+def _likes(claim_id: str) -> bool:
+    return random.Random(claim_id).random() < APPROVED
+
+
+async def tasks(client: df.Client, person: df.Person) -> AsyncIterator[Waiting]:
+    """The decisions that a person may take, page by page."""
+    query = partial(client.list_tasks, event="Decision", role=person.roles[0], top=1_000)
+    continuation: str | None = None
+    while True:
+        page = await until_answered(partial(query, continuation=continuation))
+        for task in page.tasks:
+            yield Waiting(task.id, task.instance_id.partition(".")[0], task.roles, task.given_by)
+        continuation = page.continuation
+        if continuation is None:
+            return
+
+
+async def statuses(client: df.Client) -> AsyncIterator[df.OrchestrationStatus]:
     """All claims, page by page, newest first."""
-    query = partial(client.query, prefix="claim-", waiting_for=waiting_for, top=1_000)
+    query = partial(client.query, name="claims_orchestrator", top=1_000)
     continuation: str | None = None
     while True:
         page = await until_answered(partial(query, continuation=continuation))

@@ -1,0 +1,94 @@
+"""The bank, the post and the photo desk as files of this process, for tests and for a first look without services.
+
+They take the place of the services while no address is set: see `connections`.
+"""
+
+import asyncio
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from examples.claims.connections import BankAway, Undeliverable
+from examples.claims.ledger import Ledger, payment_id_of
+from examples.claims.model import BankAnswer, Claim, Letter, Payment, PaymentOrder, Photo
+from examples.claims.people import Claimant
+
+CLOSED = "closed"  # an account with this text in it is refused
+UNREACHABLE = "unreachable.example"  # mail to this domain is refused
+PHOTOS = {  # by the beginning of the photo's name
+    "old": Photo("", problem="taken before the accident"),
+    "seen": Photo("", seen_in="claim-of-before", damage=0.1, confidence=0.9),
+    "whole": Photo("", confidence=0.9),
+}
+ANY_OTHER = Photo("", damage=0.1, confidence=0.9)
+
+
+class BankFile:
+    """A bank in a file. While the file `away` exists, it does not answer; while `lost` exists, it only pays."""
+
+    def __init__(self, path: Path, away: Path, lost: Path) -> None:
+        self._switch, self._lost = away, lost
+        self._book = Ledger(path)
+
+    async def pay(self, order: PaymentOrder, payee: Claimant) -> BankAnswer:
+        self._answer()
+        if CLOSED in payee.account:
+            return BankAnswer(refusal="the account is closed")
+        payment = Payment(payment_id_of(order.key), order.claim_id, order.amount, order.key)
+        paid = await asyncio.to_thread(self._book.enter, payment)
+        if self._lost.exists():
+            raise BankAway("the bank has paid, and its answer is lost")
+        return BankAnswer(paid)
+
+    async def reverse(self, payment: Payment) -> None:
+        self._answer()
+        await asyncio.to_thread(self._book.reverse, payment.key)
+
+    async def payments(self) -> dict[str, Payment]:
+        self._answer()
+        return await asyncio.to_thread(self._book.standing)
+
+    async def close(self) -> None:
+        self._book.close()
+
+    def _answer(self) -> None:
+        if self._switch.exists():
+            raise BankAway(f"the bank does not answer (remove {self._switch} to bring it back)")
+
+
+class Outbox:
+    """A folder for each addressee, one file a message. A message has a name, so a repeat makes no second message."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # other users of this machine cannot read it
+
+    async def send(self, letter: Letter, to: Claimant) -> None:
+        if to.mail.endswith(UNREACHABLE):
+            raise Undeliverable("there is no such mailbox")
+        await asyncio.to_thread(self._write, letter.role or "customer", letter)
+
+    async def close(self) -> None:
+        pass
+
+    def _write(self, addressee: str, letter: Letter) -> None:
+        place = self._folder / addressee / f"{letter.key.replace('/', '-')}.txt"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        draft = place.with_suffix(f".{os.getpid()}.draft")
+        with draft.open("w", encoding="utf-8") as file:
+            file.write(f"{letter.subject}\n\n{letter.text}\n")
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(place)  # when the method returns, the message is complete and durable
+
+
+class PhotoAlbum:
+    """A photo desk that tells from a photo's name what it shows."""
+
+    async def look_at(self, claim: Claim) -> tuple[Photo, ...]:
+        return tuple(
+            replace(PHOTOS.get(digest.partition("-")[0], ANY_OTHER), digest=digest) for digest in claim.photos
+        )
+
+    async def close(self) -> None:
+        pass
