@@ -1,0 +1,1 @@
+"""A bank: it pays each idempotency key once. `ledger` has the book, `service` the HTTP."""
