@@ -25,7 +25,7 @@ async def main(folder: Path) -> None:
     from playwright.async_api import async_playwright
 
     import perdure as df
-    from examples.claims.connections import BANK_AWAY, home
+    from examples.claims.connections import BANK_SWITCH, home
     from examples.claims.demo.__main__ import DATABASE, YOU, Demo, key_of, staffed
     from examples.claims.demo.server import Server
     from examples.claims.model import Ruling
@@ -36,7 +36,7 @@ async def main(folder: Path) -> None:
         your_key = await key_of(client, YOU)
         async with staffed(server, client) as staff:
             found = await Demo(server, client, staff, claims, kills=0, your_key=your_key).run()
-        (home() / BANK_AWAY).touch()  # the bank is away: the timeline shows attempts and pauses
+        (home() / BANK_SWITCH).touch()  # the bank is away: the timeline shows attempts and pauses
         claim = found.waiting[-1].instance_id
         async with df.connect(server.url, key=your_key) as you:
             ruling = Ruling(verdict="approve", reason="All photos match.")

@@ -12,11 +12,13 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from examples.claims.ledger import Ledger
+from examples.claims.links import Links
 from examples.claims.model import BankAnswer, Claim, Letter, Payment, PaymentOrder, Photo
 from examples.claims.people import Claimant, People, key_in
 
 LEDGER, PEOPLE, PEOPLE_KEY = "claims-ledger.db", "claims-people.db", "claims-people.key"
-BANK_BOOK, BANK_AWAY, ANSWERS_LOST = "claims-bank.db", "gateway-down", "answers-lost"  # of the stand-in
+LINKS_KEY = "claims-links.key"
+BANK_BOOK, BANK_SWITCH = "claims-bank.db", "bank.switch"
 
 FRAUD_URL = os.environ.get("CLAIMS_FRAUD_URL", "")
 BANK_URL = os.environ.get("CLAIMS_BANK_URL", "")
@@ -75,17 +77,27 @@ def home() -> Path:
     return Path(os.environ.get("CLAIMS_HOME", "."))
 
 
+def people() -> People:
+    """The insurer's claimants."""
+    return People(home() / PEOPLE, key_in(home() / PEOPLE_KEY))
+
+
+def links() -> Links:
+    """The links to the pages of claims."""
+    return Links(os.environ.get("CLAIMS_OFFICE_URL", ""), key_in(home() / LINKS_KEY))
+
+
 async def office() -> AsyncIterator[Office]:
     """Connect, and close the connections at the end."""
-    from examples.claims import standins
+    from examples.claims import remote, standins  # they build on this module
 
     place = home()
     opened = Office(
-        bank=standins.BankFile(place / BANK_BOOK, place / BANK_AWAY, place / ANSWERS_LOST),
-        post=standins.Outbox(place / "outbox"),
-        photos=standins.PhotoAlbum(),
+        bank=remote.BankService(BANK_URL) if BANK_URL else standins.BankFile(place),
+        post=remote.PostService(POST_URL, links()) if POST_URL else standins.Outbox(place / "outbox"),
+        photos=remote.PhotoService(PHOTOS_URL) if PHOTOS_URL else standins.PhotoAlbum(),
         ledger=Ledger(place / LEDGER),
-        people=People(place / PEOPLE, key_in(place / PEOPLE_KEY)),
+        people=people(),
     )
     try:
         yield opened

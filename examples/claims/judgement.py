@@ -8,6 +8,7 @@ More than 80 of 100 points reject a claim. Of the thousand public claims that `s
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, NamedTuple
 
@@ -16,6 +17,23 @@ from examples.claims.model import Claim, FraudScore
 
 FULL = 100
 HALF_A_YEAR = timedelta(days=180)
+
+
+@dataclass(frozen=True)
+class _Reason:
+    text: str
+    points: int
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """An answer of fraud scoring."""
+
+    score: float
+    confidence: float
+    model: str
+    base: int
+    reasons: list[_Reason]
 
 
 class Row(NamedTuple):
@@ -44,15 +62,40 @@ CARD = (
 def score(claim: Claim) -> FraudScore:
     """The claim's points, as a share of 100, with the reasons that earned them."""
     rows = [row for row in CARD if row.applies(claim)]
-    points = min(sum(row.points for row in rows), FULL)
-    return FraudScore(points / FULL, tuple(f"{row.reason} ({row.points})" for row in rows))
+    total = min(sum(row.points for row in rows), FULL)
+    return FraudScore(
+        total / FULL, tuple(row.reason for row in rows), points=tuple(row.points for row in rows)
+    )
 
 
 def traits_of(claim: Claim) -> dict[str, Any]:
     """What fraud scoring gets to see of a claim: nothing about a person."""
-    return {}
+    return {
+        "happened": claim.happened,
+        "policy_bound": claim.policy_bound,
+        "deductible": claim.deductible,
+        "umbrella_limit": claim.umbrella_limit,
+        "kind": claim.kind,
+        "severity": claim.severity,
+        "authority": claim.authority,
+        "police_report": claim.police_report,
+        "bodily_injuries": claim.bodily_injuries,
+        "witnesses": claim.witnesses,
+        "injury_amount": claim.injury_amount,
+        "property_amount": claim.property_amount,
+        "vehicle_amount": claim.vehicle_amount,
+        "vehicle_year": claim.vehicle.year,
+    }
 
 
 def score_in(answer: df.HttpResponse) -> FraudScore:
     """The score in an answer of fraud scoring."""
-    raise NotImplementedError
+    found = answer.json(_Scored)
+    return FraudScore(
+        found.score,
+        tuple(reason.text for reason in found.reasons),
+        found.confidence,
+        found.model,
+        tuple(reason.points for reason in found.reasons),
+        found.base,
+    )

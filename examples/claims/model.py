@@ -62,23 +62,38 @@ class Claim:
 
 @dataclass(frozen=True)
 class FraudScore:
-    """0.0 to 1.0, the reasons that weighed most, and how sure the model is."""
+    """0.0 to 1.0, the reasons that weighed most, and how sure the model is.
+
+    `points` are hundredths of the score: those of each reason, and `base` where every claim starts.
+    """
 
     score: float
     reasons: tuple[str, ...]
     confidence: float = 1.0
     model: str = "points card"
+    points: tuple[int, ...] = ()
+    base: int = 0
 
 
 @dataclass(frozen=True)
 class Photo:
-    """What the photo assessment says of one photo. `problem` is why it cannot be used, "" if it can."""
+    """What the photo assessment says of one photo.
+
+    `problem` is why it cannot be used, "" if it can. `seen_in` is an earlier claim with the same picture,
+    `seen_photo` that picture, and `how` it differs. `damage` is a share of the picture, `box` its place in shares of
+    width and height: left, top, right, bottom.
+    """
 
     digest: str
     problem: str = ""
     seen_in: str = ""
     damage: float = 0.0
     confidence: float = 0.0
+    seen_photo: str = ""
+    how: str = ""
+    where: str = ""
+    box: tuple[float, ...] = ()
+    taken: str = ""
 
 
 @dataclass(frozen=True)

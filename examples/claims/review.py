@@ -9,7 +9,7 @@ from datetime import timedelta
 import perdure as df
 from examples.claims import rules
 from examples.claims.asking import ask_for
-from examples.claims.model import Case, Decision, Letter, Ruling
+from examples.claims.model import Case, Decision, FraudScore, Letter, Ruling
 from examples.claims.telling import TOLD, remind, tell
 
 functions = df.Blueprint()
@@ -73,7 +73,7 @@ def facts_of(case: Case, hint: str = "") -> dict[str, object]:
         "claim": claim.claim_id,
         "payable": f"${opinion.cover.payable:,} of ${claim.total:,} claimed, deductible ${claim.deductible:,}",
         "fraud score": f"{opinion.fraud.score:.2f}, confidence {opinion.fraud.confidence:.2f}, {opinion.fraud.model}",
-        "reasons": list(opinion.fraud.reasons),
+        "reasons": weighed(opinion.fraud),
         "odd": list(rules.oddities(case)),
         "happened": f"{claim.happened:%d %B %Y}",
         "vehicle": f"{claim.vehicle.make} {claim.vehicle.model} of {claim.vehicle.year}",
@@ -81,6 +81,11 @@ def facts_of(case: Case, hint: str = "") -> dict[str, object]:
         "photos": list(claim.photos),
     }
     return {label: value for label, value in facts.items() if value not in ("", [])}
+
+
+def weighed(fraud: FraudScore) -> list[str]:
+    """The reasons of a score, each with its points."""
+    return [f"{reason} ({points:+d})" for reason, points in zip(fraud.reasons, fraud.points, strict=True)]
 
 
 def _difference(case: Case, rulings: list[Ruling]) -> str:

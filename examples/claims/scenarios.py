@@ -26,7 +26,7 @@ CLAIMANT = Claimant(
     "Robin Doe", "robin@example.org", "+1 555 0100", "DE00 4417", "The car behind me braked too late."
 )
 CLOSED = replace(CLAIMANT, account="DE00 closed 4417")
-UNREACHABLE = replace(CLAIMANT, mail="nobody@unreachable.example", phone="")
+UNREACHABLE = replace(CLAIMANT, mail="robin@nowhere.example", phone="")
 
 
 class World(Protocol):

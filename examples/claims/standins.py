@@ -5,16 +5,18 @@ They take the place of the services while no address is set: see `connections`.
 
 import asyncio
 import os
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from examples.claims.connections import BankAway, Undeliverable
+from examples.claims.connections import BANK_BOOK, BANK_SWITCH, BankAway, Undeliverable
 from examples.claims.ledger import Ledger, payment_id_of
 from examples.claims.model import BankAnswer, Claim, Letter, Payment, PaymentOrder, Photo
 from examples.claims.people import Claimant
 
 CLOSED = "closed"  # an account with this text in it is refused
-UNREACHABLE = "unreachable.example"  # mail to this domain is refused
+NOWHERE = "nowhere"  # so is mail to an address with this
+ON, AWAY, LOSE = "on", "away", "lose"  # what the switch says
 PHOTOS = {  # by the beginning of the photo's name
     "old": Photo("", problem="taken before the accident"),
     "seen": Photo("", seen_in="claim-of-before", damage=0.1, confidence=0.9),
@@ -24,36 +26,44 @@ ANY_OTHER = Photo("", damage=0.1, confidence=0.9)
 
 
 class BankFile:
-    """A bank in a file. While the file `away` exists, it does not answer; while `lost` exists, it only pays."""
+    """A bank in a file. While the file `bank.switch` exists, it does not answer; if the file says `lose`, it pays."""
 
-    def __init__(self, path: Path, away: Path, lost: Path) -> None:
-        self._switch, self._lost = away, lost
-        self._book = Ledger(path)
+    def __init__(self, folder: Path) -> None:
+        self._switch = folder / BANK_SWITCH
+        self._book = Ledger(folder / BANK_BOOK)
 
     async def pay(self, order: PaymentOrder, payee: Claimant) -> BankAnswer:
-        self._answer()
+        mode = self._mode()
+        if mode == AWAY:
+            raise self._away()
         if CLOSED in payee.account:
             return BankAnswer(refusal="the account is closed")
         payment = Payment(payment_id_of(order.key), order.claim_id, order.amount, order.key)
         paid = await asyncio.to_thread(self._book.enter, payment)
-        if self._lost.exists():
+        if mode == LOSE:
             raise BankAway("the bank has paid, and its answer is lost")
         return BankAnswer(paid)
 
     async def reverse(self, payment: Payment) -> None:
-        self._answer()
+        if self._mode() == AWAY:
+            raise self._away()
         await asyncio.to_thread(self._book.reverse, payment.key)
 
     async def payments(self) -> dict[str, Payment]:
-        self._answer()
+        if self._mode() == AWAY:
+            raise self._away()
         return await asyncio.to_thread(self._book.standing)
 
     async def close(self) -> None:
         self._book.close()
 
-    def _answer(self) -> None:
-        if self._switch.exists():
-            raise BankAway(f"the bank does not answer (remove {self._switch} to bring it back)")
+    def _mode(self) -> str:
+        with suppress(FileNotFoundError):
+            return self._switch.read_text().strip() or AWAY
+        return ON
+
+    def _away(self) -> BankAway:
+        return BankAway(f"the bank does not answer (remove {self._switch} to bring it back)")
 
 
 class Outbox:
@@ -64,7 +74,7 @@ class Outbox:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # other users of this machine cannot read it
 
     async def send(self, letter: Letter, to: Claimant) -> None:
-        if to.mail.endswith(UNREACHABLE):
+        if NOWHERE in to.mail:
             raise Undeliverable("there is no such mailbox")
         await asyncio.to_thread(self._write, letter.role or "customer", letter)
 

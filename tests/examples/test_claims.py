@@ -10,7 +10,7 @@ import pytest
 import perdure as df
 from examples.claims import judgement, rules
 from examples.claims.assessing import check_policy, count_points, look_at_photos
-from examples.claims.connections import ANSWERS_LOST, BANK_AWAY, BANK_BOOK, LEDGER
+from examples.claims.connections import BANK_BOOK, BANK_SWITCH, LEDGER
 from examples.claims.ledger import Ledger, payments_per_claim
 from examples.claims.model import Claim, Handled, Outcome, Payment, Remedy, Ruling, Stage, Vehicle
 from examples.claims.paying import move_money, reverse
@@ -114,7 +114,7 @@ async def test_while_the_bank_is_away_only_the_payment_is_tried_again_and_every_
     perdure_environment, home
 ):
     env = await perdure_environment(app)
-    (home / BANK_AWAY).touch()
+    (home / BANK_SWITCH).touch()
     await filed(env)
     await decided(env, YES)
     await env.advance(minutes=5)
@@ -123,7 +123,7 @@ async def test_while_the_bank_is_away_only_the_payment_is_tried_again_and_every_
     assert paid(home) == {}
     assert (await env.client.get_status("claim-1.payment")).custom_status == "the bank does not answer"
 
-    (home / BANK_AWAY).unlink()
+    (home / BANK_SWITCH).unlink()
     await outcome_of(env)
     assert [runs(env, one) for one in (count_points, check_policy, send)] == [1, 1, 1]
     assert {call.input["key"] for call in env.calls(move_money)} == {"claim-1/payment-1"}
@@ -132,12 +132,12 @@ async def test_while_the_bank_is_away_only_the_payment_is_tried_again_and_every_
 
 async def test_after_an_outage_the_gate_lets_five_payments_a_second_through(perdure_environment, home):
     env = await perdure_environment(app)
-    (home / BANK_AWAY).touch()
+    (home / BANK_SWITCH).touch()
     claims = [replace(CLAIM, claim_id=f"claim-{n}", vehicle_amount=1_000) for n in range(40)]
     for claim in claims:
         await filed(env, claim)
     await env.advance(minutes=2)
-    (home / BANK_AWAY).unlink()
+    (home / BANK_SWITCH).unlink()
     times = {}
     for claim in claims:
         await outcome_of(env, claim.claim_id)
@@ -154,7 +154,7 @@ async def test_after_an_outage_the_gate_lets_five_payments_a_second_through(perd
 
 async def test_a_restart_between_attempts_repeats_nothing_but_the_payment(perdure_environment, home):
     env = await perdure_environment(app, store=f"sqlite:///{home / 'hub.db'}")
-    (home / BANK_AWAY).touch()
+    (home / BANK_SWITCH).touch()
     await filed(env)
     await decided(env, YES)
     await env.advance(minutes=2)
@@ -163,7 +163,7 @@ async def test_a_restart_between_attempts_repeats_nothing_but_the_payment(perdur
     await env.restart()
     await env.advance(minutes=30)
     assert runs(env, move_money) > before > 1
-    (home / BANK_AWAY).unlink()
+    (home / BANK_SWITCH).unlink()
     await outcome_of(env)
     assert [runs(env, one) for one in (count_points, check_policy)] == [1, 1]
     assert paid(home) == {"claim-1": 1}
@@ -171,13 +171,13 @@ async def test_a_restart_between_attempts_repeats_nothing_but_the_payment(perdur
 
 async def test_a_payment_whose_answer_got_lost_is_not_made_again(perdure_environment, home):
     env = await perdure_environment(app)
-    (home / ANSWERS_LOST).touch()
+    (home / BANK_SWITCH).write_text("lose")
     await filed(env)
     await decided(env, YES)
     await env.advance(minutes=3)
     assert runs(env, move_money) > 3
     assert paid(home) == {"claim-1": 1}
-    (home / ANSWERS_LOST).unlink()
+    (home / BANK_SWITCH).unlink()
     assert (await outcome_of(env)).payment.amount == 9_500
     assert paid(home) == booked(home) == {"claim-1": 1}
 

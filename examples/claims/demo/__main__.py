@@ -28,7 +28,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 import perdure as df
-from examples.claims.connections import BANK_AWAY, BANK_BOOK, home
+from examples.claims.connections import BANK_BOOK, BANK_SWITCH, home
 from examples.claims.demo.report import ENDINGS, FILING, Audit, audit, book_in, show, standing_of, trail_of
 from examples.claims.demo.server import Server, ServerFailed
 from examples.claims.demo.traffic import STAFF, Desk, Staff, file_claims, statuses
@@ -110,7 +110,7 @@ class Demo:
         _lines(
             ("kill it", f"kill -9 {self.server.pid}"),
             ("", "The demo restarts the server and counts again."),
-            ("stop the bank", f"touch {home() / BANK_AWAY}"),
+            ("stop the bank", f"touch {home() / BANK_SWITCH}"),
             ("", "Then approve a claim: perdure retries its payment until you remove the file."),
         )
         console.print(
@@ -158,7 +158,8 @@ class Demo:
     def _explain(self, found: Audit) -> None:
         if found.numbers["in progress"]:
             console.print(
-                f"\nSome claims are still in progress: does {home() / BANK_AWAY} still exist?", style="yellow"
+                f"\nSome claims are still in progress: does {home() / BANK_SWITCH} still exist?",
+                style="yellow",
             )
 
 
