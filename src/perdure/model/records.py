@@ -248,7 +248,9 @@ class Batch(msgspec.Struct):
     at: int
     new_instances: list[InstanceRow] = msgspec.field(default_factory=list)
     updates: list[InstanceUpdate] = msgspec.field(default_factory=list)
-    moved: set[int] | None = None  # instance_no of updates that change an indexed column; None: perhaps all
+    moved: set[int] | None = (
+        None  # instance_no of updates that change more than every episode does; None: all
+    )
     history: list[HistoryRow] = msgspec.field(default_factory=list)
     bodies: list[BodyRow] = msgspec.field(default_factory=list)
     versions: list[tuple[int, str]] = msgspec.field(default_factory=list)  # instance_no, version from now on

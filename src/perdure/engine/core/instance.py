@@ -266,8 +266,8 @@ class Instance:
             running.close(self, execution)
 
     def has_moved(self) -> bool:
-        """Whether an indexed column differs from its last written value."""
-        facts = (self.status, self.reason, self.completed_at, self.due_at, self.open_local > 0)
+        """Whether a column that few episodes change differs from its last written value."""
+        facts = (self.status, self.reason, self.completed_at, self.due_at, self.open_local > 0, self.replays)
         moved = facts != self.saved_facts
         self.saved_facts = facts
         return moved

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     import apsw
 
-    from perdure.model.records import Batch
+    from perdure.model.records import Batch, InstanceUpdate
 
 ALL_WAITS: Final = -1
 DROPPED_KEPT: Final = 30 * 24 * 3600 * 1_000_000
@@ -54,8 +54,14 @@ _MESSAGES: Final = {
     "use_keys": "keys_used",
     "add_audit": "audit",
 }
+_FOR_ONE: Final = {"update_instances": "update_instance", "move_instances": "move_instance"}
 _rows_of_history: Final = attrgetter(*_HISTORY.values())
 _rows_of_messages: Final = attrgetter(*_MESSAGES.values())
+
+
+def _of_an_episode(row: InstanceUpdate) -> tuple[int, int, int, int, bytes]:
+    """The columns that every episode changes."""
+    return row.instance_no, row.execution_no, row.episodes, row.updated_at, row.head
 
 
 class Committer:
@@ -72,6 +78,8 @@ class Committer:
                 self._repeated[name] = Repeated(text)
             else:
                 self._single[name] = text
+        for many, one in _FOR_ONE.items():
+            self._repeated[many].use_for_one(self._single.pop(one))
         self._put_head = self._single["put_head"]
         self._head_no: Any = None  # of the engine's row in the ring, once it is durable
         self._next_expiry = 0
@@ -133,16 +141,18 @@ class Committer:
         if not batch.updates:
             return
         # Several updates of one instance in a batch: the last one wins.
-        updates = list({row[0]: row for row in batch.updates}.values())
+        updates = {row[0]: row for row in batch.updates}
+        moved = updates if batch.moved is None else batch.moved
         before = self._total_changes()
-        self._write("update_instances", updates)
+        self._write("move_instances", [row for no, row in updates.items() if no in moved])
+        self._write(
+            "update_instances", [_of_an_episode(row) for no, row in updates.items() if no not in moved]
+        )
         found = self._total_changes() - before
         if found != len(updates):
             raise FenceLost(
                 f"of {len(updates)} instances to update {found} exist: another engine purged the others"
             )
-        moved = batch.moved
-        self._write("move_instances", updates if moved is None else [u for u in updates if u[0] in moved])
 
     def _change_tasks(self, batch: Batch) -> None:
         """Several changes of one task in a batch: the last one wins."""

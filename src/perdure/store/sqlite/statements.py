@@ -23,14 +23,11 @@ if TYPE_CHECKING:
 MOST_ROWS: Final = 256
 CACHED: Final = 600  # prepared statements a connection keeps: all of them, in all their sizes
 
-_WITH_UPDATES: Final = (
-    f"with v ({', '.join(InstanceUpdate._fields)}) as "
-    f"(values [({', '.join('?' * len(InstanceUpdate._fields))})])"
-)
 _PLACEHOLDERS: Final = {
     "{instance_columns}": ", ".join(InstanceRow._fields),
     "{instance_marks}": ", ".join("?" * len(InstanceRow._fields)),
-    "{with_updates}": _WITH_UPDATES,
+    "{update_columns}": ", ".join(InstanceUpdate._fields),
+    "{update_marks}": ", ".join("?" * len(InstanceUpdate._fields)),
     "{parked}": PARKED,
 }
 
@@ -66,6 +63,10 @@ class Repeated:
         part, self._after = rest.split("]")
         self._part = part.replace(", ", ",")
         self._texts: dict[int, str] = {}
+
+    def use_for_one(self, text: str) -> None:
+        """Take another statement, with the same parameters, for a single row."""
+        self._texts[1] = text
 
     def text(self, count: int) -> str:
         found = self._texts.get(count)
