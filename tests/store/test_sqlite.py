@@ -346,7 +346,7 @@ def test_batches_of_any_size_use_prepared_statements(store: SqliteStore) -> None
 
 
 def plan_of(store: SqliteStore, sql: str) -> str:
-    numbered = [int(number) for number in re.findall(r"\?(\d)", sql)]
+    numbered = [int(number) for number in re.findall(r"\?(\d+)", sql)]
     values = (None,) * (max(numbered) if numbered else sql.count("?"))
     return "; ".join(row[3] for row in writer_of(store).execute("explain query plan " + sql, values))
 
@@ -363,6 +363,8 @@ INDEXED = {
     "history_of_executions": "(instance_no=? AND execution_no=?)",
     "payloads_of_episodes": "(instance_no=? AND execution_no=? AND episode=?)",
     "update_instances": "SEARCH instances USING INTEGER PRIMARY KEY",
+    "update_instance": "SEARCH instances USING INTEGER PRIMARY KEY",
+    "move_instance": "SEARCH instances USING INTEGER PRIMARY KEY",
     "move_instances": "SEARCH instances USING INTEGER PRIMARY KEY",
     "finished": "INDEX instances_finished (hub_no=? AND status=? AND",
     "forget_dropped": "INDEX dropped_target (hub_no=? AND instance_id=?)",
