@@ -1,0 +1,231 @@
+"""A service in memory, with the faults of a network between it and its clients.
+
+One `MemoryService` is what a storage account keeps for one hub; each engine gets a log object from it. `faults`
+decides the fate of each changing request. A late request is delivered after the next ones, so a retry overtakes it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, Literal, NamedTuple, TypeVar
+
+from perdure.store.log.port import LARGEST, Head, Missing, Moved, Record, Trimmed, Unknown
+
+Fate = Literal["done", "cut", "unanswered", "doubled", "late"]
+"""done; never arrives; is done without an answer; arrives twice; arrives after the next request."""
+FATES: Final[tuple[Fate, ...]] = ("done", "cut", "unanswered", "doubled", "late")
+_PAGE: Final = 1_000
+T = TypeVar("T")
+
+
+def _all_done(_verb: str) -> Fate:
+    return "done"
+
+
+class _Seen(NamedTuple):
+    end: int
+    tag: int
+
+
+class MemoryService:
+    """A `Service`. `now` is its clock in microseconds; `faults` decides the fate of a request by its verb."""
+
+    def __init__(
+        self,
+        name: str = "hub",
+        *,
+        now: Callable[[], int] = lambda: time.time_ns() // 1_000,
+        faults: Callable[[str], Fate] = _all_done,
+    ) -> None:
+        self.where = f"memory log {name}"
+        self.directory = f"memory-{name}"
+        self.now, self.faults = now, faults
+        self.requests: dict[str, int] = {}
+        self._lock = threading.RLock()
+        self._records: dict[int, Record] = {}
+        self._end, self._tag, self._holder, self._written_at = 0, 0, b"", 0
+        self._about: tuple[bytes, int] | None = None
+        self._blobs: dict[str, bytes] = {}
+        self._late: list[Callable[[], object]] = []
+
+    def log(self) -> MemoryLog:
+        return MemoryLog(self)
+
+    def about(self) -> MemoryAbout:
+        return MemoryAbout(self)
+
+    def blobs(self) -> MemoryBlobs:
+        return MemoryBlobs(self)
+
+    def exists(self) -> bool:
+        return self._tag > 0
+
+    def close(self) -> None:
+        pass
+
+    def deliver_late(self) -> None:
+        """Deliver the requests that are under way; what they would answer is lost."""
+        with self._lock:
+            late, self._late = self._late, []
+            for request in late:
+                _without_answer(request)
+
+    def _request(self, verb: str, request: Callable[[], T]) -> T:
+        """Let one changing request meet its fate."""
+        with self._lock:
+            self.requests[verb] = self.requests.get(verb, 0) + 1
+            fate, overtaken = self.faults(verb), self._late
+            self._late = []
+            try:
+                return self._meet(fate, verb, request)
+            finally:
+                for late in overtaken:
+                    _without_answer(late)
+
+    def _meet(self, fate: Fate, verb: str, request: Callable[[], T]) -> T:
+        if fate == "late":
+            self._late.append(request)
+        elif fate == "unanswered":
+            _without_answer(request)
+        elif fate in ("done", "doubled"):
+            try:
+                return request()
+            finally:
+                if fate == "doubled":
+                    _without_answer(request)
+        raise Unknown(f"{verb}: no answer")
+
+    def _swap(self, seen: _Seen | None, holder: bytes | None, record: bytes | None) -> _Seen:
+        """The compare-and-swap of the head."""
+        if self._tag == 0 or seen is None or seen.tag != self._tag:
+            raise Moved
+        if record is not None:
+            self._records[self._end] = Record(record, self.now())
+            self._end += 1
+        if holder is not None:
+            self._holder = holder
+        self._tag += 1
+        self._written_at = self.now()
+        return _Seen(self._end, self._tag)
+
+
+def _without_answer(request: Callable[[], object]) -> None:
+    try:
+        request()
+    except (Moved, Missing):
+        pass
+
+
+class MemoryLog:
+    """A `Log`."""
+
+    def __init__(self, service: MemoryService) -> None:
+        self._service = service
+        self._seen: _Seen | None = None
+
+    def create(self) -> None:
+        service = self._service
+
+        def request() -> None:
+            if service._tag == 0:
+                service._tag, service._written_at = 1, service.now()
+
+        service._request("create", request)
+
+    def head(self) -> Head:
+        service = self._service
+        with service._lock:
+            if service._tag == 0:
+                raise Missing
+            self._seen = _Seen(service._end, service._tag)
+            return Head(service._end, service._holder, (service.now() - service._written_at) / 1e6)
+
+    def append(self, at: int, record: bytes, holder: bytes | None = None) -> int:
+        if len(record) > LARGEST:
+            raise ValueError(f"a record of {len(record)} bytes")
+        seen = self._seen
+        if seen is None or seen.end != at:
+            raise Moved
+        self._seen = self._service._request("append", lambda: self._service._swap(seen, holder, record))
+        return self._seen.end
+
+    def touch(self, at: int, holder: bytes) -> None:
+        seen = self._seen
+        if seen is None or seen.end != at:
+            raise Moved
+        self._seen = self._service._request("touch", lambda: self._service._swap(seen, holder, None))
+
+    def read(self, at: int) -> tuple[list[Record], int]:
+        service = self._service
+        with service._lock:
+            if service._tag == 0:
+                raise Missing
+            if at < service._end and at not in service._records:
+                raise Trimmed
+            upto = min(service._end, at + _PAGE)
+            return [service._records[no] for no in range(at, upto)], service._end
+
+    def trim(self, below: int) -> None:
+        def request() -> None:
+            for no in [no for no in self._service._records if no < below]:
+                del self._service._records[no]
+
+        self._service._request("trim", request)
+
+    def close(self) -> None:
+        self._seen = None
+
+
+class MemoryAbout:
+    """An `About`."""
+
+    def __init__(self, service: MemoryService) -> None:
+        self._service = service
+
+    def read(self) -> tuple[bytes, str] | None:
+        found = self._service._about
+        return None if found is None else (found[0], str(found[1]))
+
+    def write(self, content: bytes, tag: str | None) -> str:
+        service = self._service
+
+        def request() -> str:
+            found = service._about
+            if (None if found is None else str(found[1])) != tag:
+                raise Moved
+            service._about = content, 1 if found is None else found[1] + 1
+            return str(service._about[1])
+
+        return service._request("about", request)
+
+
+class MemoryBlobs:
+    """A `Blobs`."""
+
+    def __init__(self, service: MemoryService) -> None:
+        self._service = service
+
+    def put(self, name: str, content: bytes) -> None:
+        self._service._request("put", lambda: self._service._blobs.__setitem__(name, content))
+
+    def get(self, name: str) -> bytes:
+        try:
+            return self._service._blobs[name]
+        except KeyError:
+            raise Missing(name) from None
+
+    def names(self, prefix: str) -> list[str]:
+        with self._service._lock:
+            return sorted(name for name in self._service._blobs if name.startswith(prefix))
+
+    def delete(self, names: Sequence[str] | Iterable[str]) -> None:
+        def request() -> None:
+            for name in names:
+                self._service._blobs.pop(name, None)
+
+        self._service._request("delete", request)
+
+
+__all__ = ["FATES", "Fate", "MemoryAbout", "MemoryBlobs", "MemoryLog", "MemoryService"]
